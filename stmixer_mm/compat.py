@@ -1,0 +1,82 @@
+"""Every work-around for the host stack, and nothing else.
+
+``stmixer_mm`` imports this module before anything else of its own, so that the
+work-arounds also act where the host's tools import us through ``custom_imports``.
+Each one says why it is there and when it can go.
+"""
+
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+
+def _stand_in_for_missing_drn() -> None:
+    """Let ``mmaction.models`` import although the wheel lacks one localizer.
+
+    The mmaction2 1.2.0 wheel does not hold ``mmaction/models/localizers/drn``
+    (open-mmlab/mmaction2#2714). Can go with the first release that does.
+    """
+    name = 'mmaction.models.localizers.drn'
+    (host_folder,) = importlib.util.find_spec('mmaction').submodule_search_locations
+    if Path(host_folder, 'models', 'localizers', 'drn').is_dir() or name in sys.modules:
+        return
+
+    class DRN:
+        """Stand-in for a localizer that the installed mmaction2 lacks."""
+
+        def __init__(self, *args, **kwargs) -> None:
+            raise ImportError(
+                'DRN is missing from the installed mmaction2 wheel; install mmaction2 '
+                'from its source repository to use it.'
+            )
+
+    package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
+    package.__path__ = []
+    package.drn, module.DRN = module, DRN
+    sys.modules.update({name: package, module.__name__: module})
+
+
+def _skip_multimodal_models() -> None:
+    """Keep ``mmaction.models.multimodal`` from importing a newer transformers.
+
+    mmaction2 1.2.0 was written for transformers 4.28 and fails on names that later
+    ones moved (open-mmlab/mmaction2#2778). Can go when the host pins or follows it.
+    """
+    from mmaction.utils import dependency
+
+    dependency.WITH_MULTIMODAL = False
+
+
+def _allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load`` read what mmengine itself writes into a checkpoint.
+
+    torch >= 2.6 loads with ``weights_only=True``; mmengine 0.10.7 calls a bare
+    ``torch.load`` on checkpoints with a message hub and numpy scalars
+    (open-mmlab/mmengine#1655). Only those types are allowed; the protection stays on.
+    Can go with the first mmengine release that allows them itself.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
+    if add_safe_globals is None:  # torch < 2.4 knows no such protection
+        return
+    multiarray = getattr(np, '_core', None) or np.core
+    scalar_dtypes = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
+    add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            multiarray.multiarray._reconstruct,
+            multiarray.multiarray.scalar,
+            *{type(np.dtype(scalar)) for scalar in scalar_dtypes},
+        ]
+    )
+
+
+_stand_in_for_missing_drn()
+_skip_multimodal_models()
+_allow_mmengine_checkpoints()
