@@ -1,0 +1,34 @@
+from .checkpoints import (
+    StateDifference,
+    check_checkpoint_file,
+    check_state,
+    compare_state,
+    load_checkpoint_file,
+    state_dict_of,
+)
+from .files import (
+    AtomicLocalBackend,
+    atomic_path,
+    check_writable_dir,
+    write_atomically,
+)
+from .hooks import CheckCheckpointHook, SafeCheckpointHook
+from .optim import BFloat16OptimWrapper
+from .visualization_hook import KeyframeVisualizationHook
+
+__all__ = [
+    'AtomicLocalBackend',
+    'BFloat16OptimWrapper',
+    'CheckCheckpointHook',
+    'KeyframeVisualizationHook',
+    'SafeCheckpointHook',
+    'StateDifference',
+    'atomic_path',
+    'check_checkpoint_file',
+    'check_state',
+    'check_writable_dir',
+    'compare_state',
+    'load_checkpoint_file',
+    'state_dict_of',
+    'write_atomically',
+]

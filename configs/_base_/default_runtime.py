@@ -1,0 +1,34 @@
+custom_imports = dict(imports=['stmixer_mm'], allow_failed_imports=False)
+default_scope = 'mmaction'
+
+default_hooks = dict(
+    runtime_info=dict(type='RuntimeInfoHook'),
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=20, ignore_last=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Keeps the earlier checkpoint until the next one is whole.
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    sync_buffers=dict(type='SyncBuffersHook'),
+    # Refuses a checkpoint of another architecture; for fine-tuning, `allow` takes
+    # regular expressions of the parameters that may differ.
+    check_checkpoint=dict(type='CheckCheckpointHook', allow=[]),
+    # Draws when the test tool is given --show-dir.
+    visualization=dict(type='KeyframeVisualizationHook', enable=False),
+)
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'),
+)
+
+# Losses are averaged over this many iterations; the log shows the time to go (eta).
+log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
+log_level = 'INFO'
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='STADVisualizer', vis_backends=vis_backends)
+
+load_from = None
+resume = False

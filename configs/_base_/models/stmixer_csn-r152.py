@@ -1,0 +1,24 @@
+_base_ = './stmixer.py'
+
+model = dict(
+    backbone=dict(
+        type='ResNet3dCSN',
+        depth=152,
+        pretrained=None,
+        pretrained2d=False,
+        bottleneck_mode='ir',
+        with_pool2=False,
+        out_indices=(0, 1, 2, 3),
+        norm_eval=True,
+        bn_frozen=True,
+    ),
+    neck=dict(
+        type='ChannelProjection3D',
+        in_channels=[256, 512, 1024, 2048],
+        out_channels=256,
+        # The network halves time in three stages (32, 16, 8, 4 frames); the decoder
+        # needs one T for all levels.
+        num_frames=8,
+    ),
+    decoder=dict(num_frames=8),
+)

@@ -1,0 +1,135 @@
+"""What can be found wrong before any work is done."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmaction import registry as host
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from stmixer_mm.engine import check_checkpoint_file, check_writable_dir
+
+from .errors import valid_arguments, wrong_argument_sentence
+
+# Where the classes of a config's sections are looked up, in this order.
+_SECTION_REGISTRIES = {
+    'model': (host.MODELS, host.TASK_UTILS),
+    'train_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
+    'val_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
+    'test_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
+    'val_evaluator': (host.METRICS,),
+    'test_evaluator': (host.METRICS,),
+    'train_cfg': (host.LOOPS,),
+    'val_cfg': (host.LOOPS,),
+    'test_cfg': (host.LOOPS,),
+    'optim_wrapper': (host.OPTIM_WRAPPERS, host.OPTIMIZERS),
+    'default_hooks': (host.HOOKS,),
+    'custom_hooks': (host.HOOKS,),
+    'visualizer': (host.VISUALIZERS, host.VISBACKENDS),
+}
+
+
+def load_config(path: str | Path, overrides: dict | None = None) -> Config:
+    """Read a config file and merge ``overrides`` (dotted key → value) into it.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+    """
+    if not Path(path).is_file():
+        what = 'is a folder' if Path(path).is_dir() else 'does not exist'
+        raise FileNotFoundError(f'Config {path} {what}; give the path of a .py file.')
+    try:
+        cfg = Config.fromfile(str(path))
+    except Exception as error:  # a config is code: it may raise anything
+        raise ValueError(
+            f'Config {path} cannot be read ({type(error).__name__}: '
+            f'{" ".join(str(error).split())}); mend it there or in its _base_ files.'
+        ) from error
+    merge_overrides(cfg, overrides)
+    return cfg
+
+
+def merge_overrides(cfg: Config, overrides: dict | None) -> None:
+    """Merge what ``--cfg-options`` gives.
+
+    Raises:
+        ValueError: naming the options, if they do not fit the config.
+    """
+    try:
+        cfg.merge_from_dict(overrides or {})
+    except (KeyError, TypeError, AssertionError, IndexError) as error:
+        raise ValueError(
+            f'--cfg-options {" ".join(overrides)} do not fit the config '
+            f'({" ".join(str(error).split())})'
+        ) from error
+
+
+def check_arguments(cfg: Config) -> None:
+    """Compare the arguments of each part of a config with what its class takes.
+
+    Parts that cannot be judged from their class alone (``**kwargs``, types unknown to
+    the registries, layer settings such as ``norm_cfg``) are left to the build.
+
+    Raises:
+        ValueError: naming the part, the argument and the nearest valid one.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmaction')
+    for section, registries in _SECTION_REGISTRIES.items():
+        for place, part_cfg in _parts(cfg.get(section), section):
+            part = _find_class(part_cfg['type'], registries)
+            if part is None or _takes_anything(part):
+                continue
+            valid = valid_arguments(part)
+            for argument in part_cfg:
+                if argument not in (*valid, 'type', '_scope_'):
+                    raise ValueError(
+                        wrong_argument_sentence(part, argument, place=place)
+                    )
+
+
+def _parts(node: object, place: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield place, node
+        for key, value in node.items():
+            # norm_cfg, act_cfg, init_cfg … are completed by who uses them.
+            if not str(key).endswith('_cfg'):
+                yield from _parts(value, f'{place}.{key}')
+    elif isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            yield from _parts(value, f'{place}[{index}]')
+
+
+def _find_class(name: object, registries: tuple) -> type | None:
+    if inspect.isclass(name):
+        return name
+    for registry in registries:
+        try:
+            part = registry.get(name)
+        except (RuntimeError, TypeError):  # how mmengine says no to some names
+            continue
+        if inspect.isclass(part):
+            return part
+    return None
+
+
+def _takes_anything(part: type) -> bool:
+    parameters = inspect.signature(part.__init__).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
+def check_run(cfg: Config) -> None:
+    """Everything that can stop a training or test run before it does any work.
+
+    Raises:
+        OSError, ValueError: one sentence that names what is wrong.
+    """
+    check_arguments(cfg)
+    check_writable_dir(cfg.work_dir, purpose='work dir')
+    checkpoint = cfg.get('load_from')
+    last = Path(cfg.work_dir, 'last_checkpoint')
+    if checkpoint is None and cfg.get('resume') and last.is_file():
+        checkpoint = last.read_text().strip()
+    if checkpoint is not None:
+        check_checkpoint_file(checkpoint)

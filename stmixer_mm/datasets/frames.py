@@ -1,0 +1,116 @@
+"""Which frames a clip takes, and how videos and frame folders are opened."""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import decord
+import numpy as np
+
+VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
+
+
+def keyframe_index(
+    timestamp: float, *, fps: float, total_frames: int, timestamp_start: float = 0
+) -> int:
+    """Index, counted from 0, of the frame shown at a timestamp in seconds.
+
+    ``timestamp_start`` is the timestamp of frame 0; the very end of the video counts
+    as its last frame. Raises ``ValueError`` for a timestamp outside the video.
+    """
+    seconds = timestamp - timestamp_start
+    index = round(seconds * fps)
+    if seconds < 0 or index > total_frames:
+        duration = total_frames / fps
+        raise ValueError(
+            f'timestamp {timestamp:g} s lies outside its {total_frames} frames at '
+            f'{fps:g} fps, which last from {timestamp_start:g} s to '
+            f'{timestamp_start + duration:.3f} s; correct the annotation or '
+            'timestamp_start'
+        )
+    return min(index, total_frames - 1)
+
+
+def clip_span(clip_len: int, frame_interval: int) -> int:
+    """Frames from the first to the last frame of a clip, both counted."""
+    return (clip_len - 1) * frame_interval + 1
+
+
+def clip_indices(
+    keyframe: int,
+    *,
+    clip_len: int,
+    frame_interval: int,
+    total_frames: int,
+    offsets: Sequence[int] | np.ndarray = (0,),
+) -> np.ndarray:
+    """Frame indices (clip_len,), counted from 0, of the clip around a keyframe.
+
+    The keyframe is entry clip_len // 2. Each frame is moved by its offset, then
+    clamped to the video: frames beyond an end repeat the end.
+    """
+    steps = np.arange(clip_len) - clip_len // 2
+    indices = keyframe + steps * frame_interval + np.asarray(offsets)
+    return np.clip(indices, 0, total_frames - 1)
+
+
+def find_video(folder: str, video_id: str) -> str | None:
+    """The file of a video: its id as it is, or with a usual suffix; None if absent."""
+    path = os.path.join(folder, video_id)
+    candidates = (path, *(path + suffix for suffix in VIDEO_SUFFIXES))
+    return next((file for file in candidates if os.path.isfile(file)), None)
+
+
+def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
+    """Open a video without reading it into memory.
+
+    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is
+    empty, truncated or no video.
+    """
+    file = Path(path)
+    if not file.is_file():
+        what = 'is a folder, not a video file' if file.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'{path} {what}; correct data_prefix or the video id.')
+    if file.stat().st_size == 0:
+        raise ValueError(f'{path} is an empty file; fetch or encode the video again.')
+    try:
+        reader = decord.VideoReader(str(path), num_threads=num_threads)
+        total_frames, fps = len(reader), reader.get_avg_fps()
+    # decord raises RuntimeError or its own DECORDError, which is a plain Exception.
+    except Exception as error:
+        raise ValueError(
+            f'{path} ({file.stat().st_size} bytes) cannot be read as a video: it is '
+            'truncated, damaged, of an unknown codec, or no video; fetch it again or '
+            're-encode it, for example as H.264.'
+        ) from error
+    if total_frames < 1 or not 0 < fps < float('inf'):
+        raise ValueError(
+            f'{path} has {total_frames} frames at {fps} fps; re-encode the video.'
+        )
+    return reader
+
+
+@functools.lru_cache(maxsize=4096)
+def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
+    """Extracted frames in a folder, from start_index to the highest number.
+
+    The folder is listed once per process. Raises ``FileNotFoundError`` when it is
+    missing or holds no such frame.
+    """
+    head, tail = re.split(r'\{[^}]*\}', filename_tmpl)
+    pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
+    if not os.path.isdir(frame_dir):
+        raise FileNotFoundError(
+            f'the frame folder {frame_dir} does not exist; extract the frames or '
+            'correct data_prefix.'
+        )
+    matches = [pattern.fullmatch(name) for name in os.listdir(frame_dir)]
+    last = max((int(match[1]) for match in matches if match), default=-1)
+    if last < start_index:
+        raise FileNotFoundError(
+            f'the frame folder {frame_dir} holds no frame named like {filename_tmpl} '
+            f'from number {start_index} on; correct filename_tmpl or start_index.'
+        )
+    return last - start_index + 1

@@ -1,0 +1,210 @@
+"""Making the toy dataset: annotated scripts, videos, files in AVA's format."""
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.utils import ProgressBar
+
+from .drawing import locate, render
+from .script import (
+    ACTIONS,
+    CLEAR,
+    DURATION,
+    HIDDEN,
+    KEYFRAMES,
+    actions_of,
+    has_passing,
+    random_scene,
+)
+
+FPS = 15
+SPLITS = ('train', 'val')
+_FILES = {'videos', 'action_list.pbtxt', *(f'{split}.csv' for split in SPLITS)}
+
+
+def make_scene(seed, size):
+    """Draws scenes until one can be annotated without doubt at each keyframe.
+
+    Args:
+        seed (Sequence[int]): decides everything.
+        size (tuple[int, int]): width and height in pixels.
+
+    Returns:
+        tuple: the scene, and its rows ``(second, bbox_norm (4,), action id, person)``.
+    """
+    rng = np.random.RandomState(seed)
+    while True:
+        scene = random_scene(rng, size[0] / size[1])
+        rows = _annotate(scene, size)
+        if rows is not None:
+            return scene, rows
+
+
+def _annotate(scene, size):
+    """The rows of a scene, or None where a label would be a matter of opinion."""
+    rows = []
+    for second in KEYFRAMES:
+        bboxes, shares = locate(scene, second, size)
+        if np.any((shares > HIDDEN) & (shares < CLEAR)) or has_passing(scene, second):
+            return None
+        seen = shares >= CLEAR
+        bboxes = np.clip(bboxes / (size + size), 0, 1)
+        for i, actions in enumerate(actions_of(scene, second, seen)):
+            if seen[i]:
+                rows += [(second, bboxes[i], ACTIONS.index(a) + 1, i) for a in actions]
+    return rows
+
+
+def write_video(path, frames, size):
+    """Writes RGB frames as an mp4 file of ``FPS`` frames a second.
+
+    Raises:
+        RuntimeError: if the file cannot be written, or not as a whole.
+    """
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
+    count = 0
+    for count, frame in enumerate(frames, 1):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    reader = cv2.VideoCapture(str(path))
+    written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
+    reader.release()
+    if written != count:
+        raise RuntimeError(
+            f'{path} holds {written} of {count} frames after writing: check that the '
+            'disk has space and that OpenCV can write mp4v video.'
+        )
+
+
+def _make_video(job, *, seed, folder, size):
+    """Makes one video and returns its csv lines; runs in a worker process."""
+    split, index = job
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        scene, rows = make_scene([seed, SPLITS.index(split), index], size)
+        name = f'{split}_{index:04d}.mp4'
+        times = np.arange(DURATION * FPS) / FPS
+        write_video(folder / name, render(scene, times, size), size)
+    finally:
+        cv2.setNumThreads(threads)
+    return [
+        f'{name},{second:04d},{",".join(f"{v:.4f}" for v in bbox)},{action},{person}\n'
+        for second, bbox, action, person in rows
+    ]
+
+
+def make_toy_dataset(
+    out_dir,
+    *,
+    train_videos=160,
+    val_videos=30,
+    seed=0,
+    size=(192, 144),
+    workers=2,
+    force=False,
+):
+    """Makes little annotated videos of drawn people, in AVA's format.
+
+    Writes ``videos/*.mp4``, ``train.csv``, ``val.csv`` (``video,second,x1,y1,x2,y2,
+    action id,person id``, boxes normalised) and ``action_list.pbtxt``. The same seed
+    and size give the same data, whatever the number of workers.
+
+    Args:
+        out_dir (str | Path): appears only when all is done.
+        size (tuple[int, int]): width and height in pixels, even, 64 to 2048.
+        workers (int): processes; 0 works in the caller's.
+        force (bool): replace a toy dataset that is already there.
+
+    Raises:
+        ValueError: for arguments out of range.
+        FileExistsError: if ``out_dir`` is in use.
+        RuntimeError: if a video cannot be written.
+    """
+    out_dir = Path(out_dir).resolve()
+    _check(train_videos, val_videos, seed, size, workers)
+    _check_target(out_dir, force)
+    partial_dir = out_dir.with_name(f'.{out_dir.name}.partial')
+    shutil.rmtree(partial_dir, ignore_errors=True)
+    (partial_dir / 'videos').mkdir(parents=True)
+    counts = dict(zip(SPLITS, (train_videos, val_videos), strict=True))
+    jobs = [(split, i) for split, count in counts.items() for i in range(count)]
+    make = partial(_make_video, seed=seed, folder=partial_dir / 'videos', size=size)
+    try:
+        lines = {split: [] for split in SPLITS}
+        for (split, _), rows in zip(jobs, _run(make, jobs, workers), strict=True):
+            lines[split] += rows
+        for split in SPLITS:
+            (partial_dir / f'{split}.csv').write_text(''.join(lines[split]))
+        items = (
+            f'item {{\n  name: "{name}"\n  id: {i}\n}}\n'
+            for i, name in enumerate(ACTIONS, 1)
+        )
+        (partial_dir / 'action_list.pbtxt').write_text(''.join(items))
+        if out_dir.exists():
+            old_dir = out_dir.with_name(f'.{out_dir.name}.old')
+            shutil.rmtree(old_dir, ignore_errors=True)
+            os.replace(out_dir, old_dir)
+            os.replace(partial_dir, out_dir)
+            shutil.rmtree(old_dir)
+        else:
+            os.replace(partial_dir, out_dir)
+    except BaseException:
+        shutil.rmtree(partial_dir, ignore_errors=True)
+        raise
+
+
+def _run(make, jobs, workers):
+    """Yields ``make(job)`` in the order of jobs, with a progress bar."""
+    bar = ProgressBar(len(jobs))
+    # Forking a process whose libraries have threads of their own can hang.
+    pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
+    try:
+        for result in pool.map(make, jobs, chunksize=4) if pool else map(make, jobs):
+            yield result
+            bar.update()
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+        print()
+
+
+def _check(train_videos, val_videos, seed, size, workers):
+    counts = {'train_videos': train_videos, 'val_videos': val_videos}
+    for name, value in counts.items():
+        if not 1 <= value <= 9999:
+            raise ValueError(f'{name} is {value}: give a number from 1 to 9999.')
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'seed is {seed}: give a number from 0 to 2**32 - 1.')
+    if not 0 <= workers <= 64:
+        raise ValueError(f'workers is {workers}: give a number from 0 to 64.')
+    even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
+    if not even or not 0.5 <= size[0] / size[1] <= 3:
+        raise ValueError(
+            f'size is {size[0]}x{size[1]}: give an even width and height from 64 to '
+            '2048 whose ratio is between 0.5 and 3.'
+        )
+
+
+def _check_target(out_dir, force):
+    if not out_dir.exists():
+        return
+    if not out_dir.is_dir():
+        raise FileExistsError(f'{out_dir} is a file: name a folder to make.')
+    entries = {entry.name for entry in out_dir.iterdir()}
+    if entries - _FILES:
+        raise FileExistsError(
+            f'{out_dir} holds {min(entries - _FILES)!r}, which is no part of a toy '
+            'dataset: name another folder, so that nothing is lost.'
+        )
+    if entries and not force:
+        raise FileExistsError(
+            f'{out_dir} is not empty: ask to overwrite it (--force, force=True) or '
+            'name another folder.'
+        )

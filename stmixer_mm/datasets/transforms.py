@@ -1,0 +1,234 @@
+"""Transforms between a keyframe's annotation and the host's image transforms."""
+
+import numpy as np
+from mmaction.datasets.transforms import DecordDecode, Resize
+from mmcv.transforms import BaseTransform
+
+from stmixer_mm.registry import TRANSFORMS
+
+from .frames import clip_indices, clip_span, count_frames, keyframe_index, open_video
+
+
+@TRANSFORMS.register_module()
+class OpenVideo(BaseTransform):
+    """Open a video file, without reading it into memory.
+
+    Needs ``filename``; sets ``video_reader``, ``total_frames`` and ``fps``, both from
+    the video itself. Raises as :func:`stmixer_mm.datasets.frames.open_video`.
+
+    Args:
+        num_threads: Decoding threads of one video; 0 lets decord choose.
+    """
+
+    def __init__(self, num_threads: int = 1) -> None:
+        self.num_threads = num_threads
+
+    def transform(self, results: dict) -> dict:
+        reader = open_video(results['filename'], num_threads=self.num_threads)
+        results['video_reader'] = reader
+        results['total_frames'] = len(reader)
+        results['fps'] = reader.get_avg_fps()
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_threads={self.num_threads})'
+
+
+@TRANSFORMS.register_module()
+class SampleKeyframeClip(BaseTransform):
+    """Choose the frames of the clip around a keyframe.
+
+    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), and either
+    ``total_frames`` (of :class:`OpenVideo`), ``shot_info``, or ``frame_dir`` and
+    ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,),
+    counted from 0 in videos and from ``start_index`` in frame folders; the keyframe
+    is entry clip_len // 2.
+
+    Args:
+        clip_len: Frames of a clip.
+        frame_interval: Distance of two of them.
+        jitter: Move each frame at random by up to half an interval (an augmentation
+            of the host; the released training does without).
+        allow_short: Take a video shorter than a clip, repeating its first and last
+            frame, instead of raising ``ValueError``.
+    """
+
+    def __init__(
+        self,
+        clip_len: int,
+        frame_interval: int,
+        *,
+        jitter: bool = False,
+        allow_short: bool = False,
+    ) -> None:
+        if clip_len < 1 or frame_interval < 1:
+            raise ValueError(
+                f'clip_len={clip_len} and frame_interval={frame_interval} must both '
+                'be at least 1.'
+            )
+        self.clip_len = clip_len
+        self.frame_interval = frame_interval
+        self.jitter = jitter
+        self.allow_short = allow_short
+
+    def transform(self, results: dict) -> dict:
+        total_frames = self._total_frames(results)
+        source = results.get('filename') or results.get('frame_dir')
+        span = clip_span(self.clip_len, self.frame_interval)
+        if total_frames < span and not self.allow_short:
+            raise ValueError(
+                f'{source} has {total_frames} frames, fewer than the {span} of a clip '
+                f'of {self.clip_len} frames, every {self.frame_interval}th; use a '
+                'longer video or a smaller clip, or set allow_short=True in '
+                'SampleKeyframeClip.'
+            )
+        try:
+            keyframe = keyframe_index(
+                results['timestamp'],
+                fps=results['fps'],
+                total_frames=total_frames,
+                timestamp_start=results.get('timestamp_start', 0),
+            )
+        except ValueError as error:
+            raise ValueError(f'{source}: {error}.') from None
+        # Frames of a video file count from 0, whatever the dataset's start_index.
+        is_video = results.get('video_reader') is not None
+        start_index = 0 if is_video else results.get('start_index', 0)
+        results['frame_inds'] = start_index + clip_indices(
+            keyframe,
+            clip_len=self.clip_len,
+            frame_interval=self.frame_interval,
+            total_frames=total_frames,
+            offsets=self._offsets(),
+        )
+        results['clip_len'] = self.clip_len
+        results['frame_interval'] = self.frame_interval
+        results['num_clips'] = 1
+        # The host's crops read and update it.
+        results['crop_quadruple'] = np.array([0, 0, 1, 1], dtype=np.float32)
+        return results
+
+    def _offsets(self) -> np.ndarray:
+        if not self.jitter:
+            return np.zeros(self.clip_len, dtype=int)
+        half = self.frame_interval // 2
+        upper = (self.frame_interval + 1) // 2
+        return np.random.randint(-half, upper, size=self.clip_len)
+
+    @staticmethod
+    def _total_frames(results: dict) -> int:
+        if results.get('total_frames') is not None:
+            return results['total_frames']
+        if results.get('shot_info') is not None:
+            first, end = results['shot_info']
+            return end - first
+        return count_frames(
+            results['frame_dir'],
+            results['filename_tmpl'],
+            results.get('start_index', 0),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(clip_len={self.clip_len}, '
+            f'frame_interval={self.frame_interval}, jitter={self.jitter}, '
+            f'allow_short={self.allow_short})'
+        )
+
+
+@TRANSFORMS.register_module()
+class DecodeFrames(DecordDecode):
+    """Decode the frames of a clip, each once, and free the reader.
+
+    Needs ``video_reader`` and ``frame_inds`` (clip_len,). Sets ``imgs``, clip_len RGB
+    arrays (h, w, 3) uint8 that share no memory; ``original_shape`` and ``img_shape``
+    (h, w); and scales ``gt_bboxes`` from [0, 1] to pixels. Raises ``ValueError``
+    when a frame cannot be decoded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(mode='accurate')
+
+    def _decord_load_frames(self, container, frame_inds) -> list[np.ndarray]:
+        unique, inverse = np.unique(frame_inds, return_inverse=True)
+        frames = container.get_batch(unique).asnumpy()
+        return list(frames[inverse])
+
+    def transform(self, results: dict) -> dict:
+        try:
+            return super().transform(results)
+        except Exception as error:  # DECORDError is a plain Exception
+            if not type(error).__module__.startswith('decord'):
+                raise
+            inds = results['frame_inds']
+            raise ValueError(
+                f'{results.get("filename")}: a frame between {inds.min()} and '
+                f'{inds.max()} cannot be decoded; the video is damaged there: fetch '
+                'it again or re-encode it.'
+            ) from error
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class RandomShortSideResize(BaseTransform):
+    """Resize to a random short side, with a bound on the long one.
+
+    The host's ``RandomRescale`` has no such bound. Keeps the aspect ratio; scales
+    ``imgs``, ``img_shape`` and ``gt_bboxes`` through the host's ``Resize``.
+
+    Args:
+        short_range: Smallest and largest short side in pixels, both included.
+        max_long: Largest long side in pixels; the short side then gets smaller.
+    """
+
+    def __init__(
+        self, short_range: tuple[int, int] = (256, 320), *, max_long: int = 1333
+    ) -> None:
+        low, high = short_range
+        if not 0 < low <= high <= max_long:
+            raise ValueError(
+                f'short_range={tuple(short_range)} must rise from above 0 to at most '
+                f'max_long={max_long}.'
+            )
+        self.short_range = (low, high)
+        self.max_long = max_long
+
+    def transform(self, results: dict) -> dict:
+        low, high = self.short_range
+        short = int(np.random.randint(low, high + 1))
+        return Resize(scale=(self.max_long, short)).transform(results)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(short_range={self.short_range}, '
+            f'max_long={self.max_long})'
+        )
+
+
+@TRANSFORMS.register_module()
+class FilterBoxes(BaseTransform):
+    """Drop boxes that a crop has left too small, with their labels.
+
+    The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)
+    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present.
+
+    Args:
+        min_size: Smallest width and height in pixels that a box may have.
+    """
+
+    def __init__(self, min_size: float = 1) -> None:
+        self.min_size = min_size
+
+    def transform(self, results: dict) -> dict:
+        bboxes = results['gt_bboxes']
+        sizes = bboxes[:, 2:] - bboxes[:, :2]
+        keep = (sizes >= self.min_size).all(axis=1)
+        for key in ('gt_bboxes', 'gt_labels', 'entity_ids'):
+            if key in results:
+                results[key] = results[key][keep]
+        return results
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(min_size={self.min_size})'

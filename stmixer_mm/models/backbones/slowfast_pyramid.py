@@ -1,0 +1,141 @@
+"""SlowFast with the maps of all four stages, both pathways fused."""
+
+from collections.abc import Sequence
+
+import torch
+from mmaction.models.backbones.resnet3d import ResNet3d
+from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
+from torch import Tensor, nn
+
+from ...registry import MODELS
+from .non_local import NonLocalBlock3D
+
+
+@MODELS.register_module()
+class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
+    """The host's SlowFast, as STMixer's release uses it.
+
+    Differs from :class:`mmaction.models.ResNet3dSlowFast`: the slow pathway sees
+    frames spread evenly from the first to the last one, every stage yields a map, and
+    non-local blocks may follow blocks of the slow pathway's third stage.
+
+    Args:
+        depth: Depth of both pathways, 50, 101 or 152.
+        speed_ratio: Fast frames per slow frame.
+        channel_ratio: Slow channels per fast channel.
+        fusion_kernel: Temporal kernel of the lateral (fast to slow) convolutions.
+        non_local_blocks: Blocks of the slow pathway's res4 (from 0) that a non-local
+            block follows.
+        norm_eval: Keep the running statistics of batch norm while training.
+        with_cp: Recompute the blocks in the backward pass instead of storing them.
+        frozen_stages: Stages that are not trained, -1 for none.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: ``non_local_blocks`` names a block that res4 lacks.
+    """
+
+    def __init__(
+        self,
+        *,
+        depth: int = 50,
+        speed_ratio: int = 4,
+        channel_ratio: int = 8,
+        fusion_kernel: int = 7,
+        non_local_blocks: Sequence[int] = (),
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        frozen_stages: int = -1,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        shared = dict(
+            type='resnet3d',
+            depth=depth,
+            pretrained=None,
+            conv1_stride_t=1,
+            pool1_stride_t=1,
+            with_pool2=False,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            frozen_stages=frozen_stages,
+        )
+        # Deeper nets have temporal kernels in the blocks that ResNet-50 has.
+        num_res4_blocks = ResNet3d.arch_settings[depth][1][2]
+        inflate_res4 = tuple(int(block < 6) for block in range(num_res4_blocks))
+        super().__init__(
+            resample_rate=speed_ratio,
+            speed_ratio=speed_ratio,
+            channel_ratio=channel_ratio,
+            slow_pathway=dict(
+                **shared,
+                lateral=True,
+                lateral_norm=True,
+                fusion_kernel=fusion_kernel,
+                conv1_kernel=(1, 7, 7),
+                inflate=(0, 0, inflate_res4, 1),
+            ),
+            fast_pathway=dict(
+                **shared,
+                lateral=False,
+                base_channels=64 // channel_ratio,
+                conv1_kernel=(5, 7, 7),
+                inflate=(1, 1, inflate_res4, 1),
+            ),
+            init_cfg=init_cfg,
+        )
+        res4 = self.slow_path.layer3
+        for index in non_local_blocks:
+            if not 0 <= index < len(res4):
+                raise ValueError(
+                    f'non_local_blocks holds {index} but res4 has {len(res4)} blocks; '
+                    f'use 0 to {len(res4) - 1}.'
+                )
+            block = res4[index]
+            block.non_local = True
+            block.non_local_block = NonLocalBlock3D(block.conv3.out_channels)
+        self.fuse_fast = nn.MaxPool3d(kernel_size=(speed_ratio, 1, 1))
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        # The host sets every batch norm to 1, those of the non-local blocks too.
+        for module in self.modules():
+            if isinstance(module, NonLocalBlock3D):
+                module.init_weights()
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            clips: (B, 3, T_in, H, W), T_in a multiple of ``speed_ratio``.
+
+        Returns:
+            Four maps (B, slow + fast channels, T_in / speed_ratio, H_l, W_l) at
+            strides 4, 8, 16, 32.
+        """
+        slow_path, fast_path = self.slow_path, self.fast_path
+        slow = slow_path.maxpool(slow_path.conv1(self.slow_frames(clips)))
+        fast = fast_path.maxpool(fast_path.conv1(clips))
+        laterals = ['conv1_lateral', *slow_path.lateral_connections]
+        feats = []
+        for lateral, layer in zip(laterals, slow_path.res_layers):
+            slow = torch.cat((slow, getattr(slow_path, lateral)(fast)), dim=1)
+            slow = getattr(slow_path, layer)(slow)
+            fast = getattr(fast_path, layer)(fast)
+            feats.append(torch.cat((slow, self.fuse_fast(fast)), dim=1))
+        return tuple(feats)
+
+    def slow_frames(self, clips: Tensor) -> Tensor:
+        """Every ``speed_ratio``-th frame on average, both ends included."""
+        frames = clips.size(2)
+        if frames % self.speed_ratio:
+            raise ValueError(
+                f'SlowFast got clips of {frames} frames, which is not a multiple of '
+                f'speed_ratio={self.speed_ratio}; change clip_len in the pipeline.'
+            )
+        num_slow = frames // self.speed_ratio
+        # Integers, since floor of a rounded linspace may be one less.
+        indices = [i * (frames - 1) // max(num_slow - 1, 1) for i in range(num_slow)]
+        return clips[:, :, indices]
+
+    def train(self, mode: bool = True) -> 'ResNet3dSlowFastPyramid':
+        super().train(mode)
+        return self  # the host's pathways return None

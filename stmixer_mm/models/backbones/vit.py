@@ -1,0 +1,48 @@
+"""VideoMAE's vision transformer with activation checkpointing."""
+
+from difflib import get_close_matches
+from inspect import signature
+
+import torch
+from mmaction.models.backbones.vit_mae import Block, VisionTransformer
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ...registry import MODELS
+
+
+class _CheckpointedBlock(Block):
+    """A block whose activations are recomputed in the backward pass."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(tokens)
+        return checkpoint(super().forward, tokens, use_reentrant=False)
+
+
+@MODELS.register_module()
+class CheckpointedVisionTransformer(VisionTransformer):
+    """The host's :class:`mmaction.models.VisionTransformer`, trained in less memory.
+
+    Args:
+        with_cp: Recompute each block in the backward pass instead of storing it.
+        **kwargs: Arguments of the host's class, which would ignore a wrong name.
+
+    Raises:
+        TypeError: The host's class has no such argument.
+    """
+
+    def __init__(self, *, with_cp: bool = True, **kwargs) -> None:
+        known = [*signature(VisionTransformer).parameters][:-1]
+        for name in kwargs:
+            if name not in known:
+                nearest = get_close_matches(name, known, n=1) or ['one of ' + str(known)]
+                raise TypeError(
+                    f"CheckpointedVisionTransformer has no argument '{name}'; did you "
+                    f'mean {nearest[0]}?'
+                )
+        super().__init__(**kwargs)
+        if with_cp:
+            for block in self.blocks:
+                # A change of class, so that the parameters keep their names.
+                block.__class__ = _CheckpointedBlock

@@ -1,0 +1,79 @@
+"""Boxes as the decoder refines them: pure functions of tensors.
+
+``boxes_xyzr`` (..., 4): centre x, y in pixels of the padded clip,
+z = log2 sqrt(w * h), r = log2(h / w). ``bboxes`` (..., 4): pixel x1, y1, x2, y2.
+Everything is float32 or better, under autocast too: z and r are exponents.
+"""
+
+import torch
+from torch import Tensor
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The same values in float32, or in the wider type they already have."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def box_size(boxes_xyzr: Tensor) -> Tensor:
+    """Width and height in pixels, (..., 2)."""
+    z, r = full_precision(boxes_xyzr)[..., 2:].unbind(-1)
+    return torch.exp2(torch.stack((z - r / 2, z + r / 2), dim=-1))
+
+
+def xyzr_to_xyxy(boxes_xyzr: Tensor) -> Tensor:
+    """Decode boxes to pixel corners."""
+    centre, half_size = full_precision(boxes_xyzr)[..., :2], box_size(boxes_xyzr) / 2
+    return torch.cat((centre - half_size, centre + half_size), dim=-1)
+
+
+def xyxy_to_xyzr(bboxes: Tensor) -> Tensor:
+    """Encode boxes of positive size; the inverse of :func:`xyzr_to_xyxy`."""
+    top_left, bottom_right = full_precision(bboxes).split(2, dim=-1)
+    log_w, log_h = (bottom_right - top_left).log2().unbind(-1)
+    z_r = torch.stack(((log_w + log_h) / 2, log_h - log_w), dim=-1)
+    return torch.cat(((top_left + bottom_right) / 2, z_r), dim=-1)
+
+
+def refine_boxes(boxes_xyzr: Tensor, deltas: Tensor) -> Tensor:
+    """Move centres by ``dxy`` box scales and add to z and r (paper, section 3.3).
+
+    Args:
+        boxes_xyzr: Boxes, (..., 4).
+        deltas: (dx, dy, dz, dr), (..., 4); dx and dy in units of the old 2^z.
+    """
+    xy, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
+    d_xy, d_z_r = full_precision(deltas).split(2, dim=-1)
+    return torch.cat((xy + d_xy * torch.exp2(z_r[..., :1]), z_r + d_z_r), dim=-1)
+
+
+def intersection_over_foreground(bboxes: Tensor) -> Tensor:
+    """iof(i, j) = area(box_i and box_j) / area(box_i).
+
+    Args:
+        bboxes: Pixel corners, (B, Q, 4).
+
+    Returns:
+        (B, Q, Q), values in [0, 1].
+    """
+    top_left = torch.maximum(bboxes[:, :, None, :2], bboxes[:, None, :, :2])
+    bottom_right = torch.minimum(bboxes[:, :, None, 2:], bboxes[:, None, :, 2:])
+    overlap = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
+    area = (bboxes[..., 2:] - bboxes[..., :2]).prod(dim=-1)
+    return overlap / area.unsqueeze(-1)
+
+
+def sine_position_code(boxes_xyzr: Tensor, embed_dims: int) -> Tensor:
+    """Sine-cosine code of x, y, z and r, concatenated in that order.
+
+    Args:
+        boxes_xyzr: Boxes, (..., 4).
+        embed_dims: Width of the code, a multiple of 8.
+
+    Returns:
+        (..., embed_dims), values in [-1, 1].
+    """
+    num_feats = embed_dims // 4
+    exponent = torch.arange(0, num_feats, 2, device=boxes_xyzr.device) / num_feats
+    scaled = full_precision(boxes_xyzr) / boxes_xyzr.new_tensor((1000.0, 1000.0, 1.0, 1.0))
+    angles = scaled.unsqueeze(-1) / 10000**exponent
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

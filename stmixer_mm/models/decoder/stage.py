@@ -1,0 +1,219 @@
+"""One decoder stage: attend, sample, mix, refine, classify (paper, figure 2).
+
+Shapes: B clips, Q queries, C channels, G groups, P points of a group, T frames,
+A actions.
+"""
+
+from typing import NamedTuple
+
+import torch
+from mmcv.cnn.bricks.transformer import FFN
+from mmengine.model import BaseModule, bias_init_with_prob
+from torch import Tensor, nn
+
+from ..boxes import (
+    intersection_over_foreground,
+    refine_boxes,
+    sine_position_code,
+    xyzr_to_xyxy,
+)
+from .mixing import AdaptiveMixing
+from .sampling import FeaturePyramid, make_sample_points, sample_means
+
+
+class Queries(NamedTuple):
+    """The two query sets; query i of both belongs to box i."""
+
+    spatial: Tensor  # (B, Q, C)
+    temporal: Tensor  # (B, Q, C)
+
+
+class StageOutput(NamedTuple):
+    """What a stage says of each query."""
+
+    person_logits: Tensor  # (B, Q, 2): person, background
+    action_logits: Tensor  # (B, Q, A)
+    bboxes: Tensor  # (B, Q, 4): pixel xyxy, refined by this stage
+
+
+class STMixerStage(BaseModule):
+    """Refine the queries and their boxes once.
+
+    Args:
+        embed_dims: C, a multiple of 8, of ``num_heads`` and of ``num_groups``.
+        num_heads: Heads of the attention among queries.
+        feedforward_channels: Hidden width of the feed-forward networks.
+        num_groups: G, groups of channels with sample points of their own.
+        num_points: P, sample points of a group.
+        num_frames: T, frames of the feature maps.
+        out_multiplier: Rows after mixing, in units of the rows before.
+        num_actions: A.
+        sampling_backend: See :func:`~.sampling.sample_means`.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_groups: int,
+        num_points: int,
+        num_frames: int,
+        out_multiplier: int,
+        num_actions: int,
+        sampling_backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        self.num_groups = num_groups
+        self.num_points = num_points
+        self.sampling_backend = sampling_backend
+
+        self.iof_tau = nn.Parameter(torch.empty(num_heads))
+        self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
+        self.spatial = _QueryBranch(
+            embed_dims=embed_dims,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            num_groups=num_groups,
+            in_points=num_points,
+            out_points=out_multiplier * num_points,
+        )
+        self.temporal = _QueryBranch(
+            embed_dims=embed_dims,
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
+            num_groups=num_groups,
+            in_points=num_frames,
+            out_points=out_multiplier * num_frames,
+        )
+        self.person_branch = _prediction_branch(embed_dims, 2)
+        self.box_branch = _prediction_branch(embed_dims, 4)
+        self.action_branch = _prediction_branch(2 * embed_dims, num_actions)
+
+    def init_weights(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        super().init_weights()  # the mixings know better
+        nn.init.uniform_(self.iof_tau, 0, 4)
+        nn.init.zeros_(self.offsets.weight)
+        offsets = spread_offsets(self.num_groups, self.num_points)
+        self.offsets.bias.data.copy_(offsets)
+        nn.init.zeros_(self.box_branch[-1].weight)
+        nn.init.zeros_(self.box_branch[-1].bias)
+        nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
+
+    def forward(
+        self, queries: Queries, boxes_xyzr: Tensor, pyramid: FeaturePyramid
+    ) -> tuple[Queries, Tensor, StageOutput]:
+        """
+        Args:
+            queries: Both sets of the stage before.
+            boxes_xyzr: (B, Q, 4)
+            pyramid: Feature maps of ``num_frames`` frames.
+
+        Returns:
+            Refined queries, refined boxes and what they say.
+        """
+        position_code, attention_bias = self.relate_boxes(boxes_xyzr.detach())
+        spatial = self.spatial.attend(queries.spatial, position_code, attention_bias)
+        temporal = self.temporal.attend(queries.temporal, position_code, attention_bias)
+
+        offsets = self.offsets(spatial).unflatten(
+            -1, (self.num_groups, self.num_points, 3)
+        )
+        points = make_sample_points(offsets, boxes_xyzr)
+        point_samples, frame_samples = sample_means(
+            pyramid, points, backend=self.sampling_backend
+        )
+        spatial = self.spatial.mix(point_samples, spatial)
+        temporal = self.temporal.mix(frame_samples, temporal)
+
+        boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(spatial))
+        output = StageOutput(
+            person_logits=self.person_branch(spatial),
+            action_logits=self.action_branch(torch.cat((spatial, temporal), dim=-1)),
+            bboxes=xyzr_to_xyxy(boxes_xyzr),
+        )
+        return Queries(spatial, temporal), boxes_xyzr, output
+
+    def relate_boxes(self, boxes_xyzr: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the boxes are, and how far each lies within each other.
+
+        Returns:
+            Position code (B, Q, C) and additive attention bias (B, num_heads, Q, Q).
+        """
+        iof = intersection_over_foreground(xyzr_to_xyxy(boxes_xyzr))
+        bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
+        return sine_position_code(boxes_xyzr, self.offsets.in_features), bias
+
+
+class _QueryBranch(BaseModule):
+    """What happens to one query set in a stage: attention, then mixing and FFN."""
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_groups: int,
+        in_points: int,
+        out_points: int,
+    ) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
+        self.attention_norm = nn.LayerNorm(embed_dims)
+        self.mixing = AdaptiveMixing(
+            query_dims=embed_dims,
+            in_channels=embed_dims,
+            num_groups=num_groups,
+            in_points=in_points,
+            out_points=out_points,
+        )
+        self.mixing_norm = nn.LayerNorm(embed_dims)
+        self.ffn = FFN(embed_dims, feedforward_channels)
+        self.ffn_norm = nn.LayerNorm(embed_dims)
+
+    def attend(self, queries: Tensor, position_code: Tensor, bias: Tensor) -> Tensor:
+        queries = queries + position_code
+        attended, _ = self.attention(
+            queries,
+            queries,
+            queries,
+            attn_mask=bias.flatten(0, 1).to(queries.dtype),
+            need_weights=False,
+        )
+        return self.attention_norm(queries + attended)
+
+    def mix(self, samples: Tensor, queries: Tensor) -> Tensor:
+        queries = self.mixing_norm(self.mixing(samples, queries))
+        return self.ffn_norm(self.ffn(queries))
+
+
+def _prediction_branch(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_channels, in_channels),
+        nn.LayerNorm(in_channels),
+        nn.ReLU(inplace=True),
+        nn.Linear(in_channels, out_channels),
+    )
+
+
+def spread_offsets(num_groups: int, num_points: int) -> Tensor:
+    """Initial offsets: points spread over the box, at the box's own scale.
+
+    A regular grid where the number of points is a square, uniformly random otherwise.
+
+    Returns:
+        (num_groups * num_points * 3,): dx, dy in [-0.5, 0.5], dz = 0.
+    """
+    side = round(num_points**0.5)
+    if side**2 == num_points:
+        centres = (torch.arange(side) + 0.5) / side - 0.5
+        grid = torch.cartesian_prod(centres, centres).flip(-1)
+        offsets_xy = grid.repeat(num_groups, 1)
+    else:
+        offsets_xy = torch.rand(num_groups * num_points, 2) - 0.5
+    return torch.cat((offsets_xy, torch.zeros(len(offsets_xy), 1)), dim=1).flatten()

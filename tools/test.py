@@ -1,0 +1,90 @@
+"""Evaluate a checkpoint on the test set of a config."""
+
+import argparse
+import os
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+
+from stmixer_mm.apis import build_runner, load_config, merge_overrides, user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for the log and the metrics')
+    parser.add_argument('--dump', metavar='FILE.pkl', help='save the predictions')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
+    )
+    parser.add_argument(
+        '--show-dir', help='folder for keyframes with their true and found boxes'
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show those keyframes in a window'
+    )
+    parser.add_argument(
+        '--interval', type=int, default=1, help='draw every n-th sample'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that a window is shown'
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the command line into the config; ``--cfg-options`` has the last word."""
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+
+    if args.show or args.show_dir is not None:
+        if 'visualization' not in cfg.default_hooks:
+            raise ValueError(
+                f'--show and --show-dir need default_hooks.visualization in '
+                f'{args.config}; take it over from configs/_base_/default_runtime.py.'
+            )
+        cfg.default_hooks.visualization.update(
+            enable=True,
+            show=args.show,
+            wait_time=args.wait_time,
+            out_dir=args.show_dir,
+            interval=args.interval,
+        )
+
+    if args.dump is not None:
+        if not args.dump.endswith(('.pkl', '.pickle')):
+            raise ValueError(f'--dump {args.dump} must end in .pkl or .pickle.')
+        evaluators = cfg.test_evaluator
+        if not isinstance(evaluators, list | tuple):
+            evaluators = [evaluators]
+        dump = dict(type='DumpResults', out_file_path=args.dump)
+        cfg.test_evaluator = [*evaluators, dump]
+
+    merge_overrides(cfg, args.cfg_options)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        cfg = load_config(args.config)
+        merge_args(cfg, args)
+        build_runner(cfg).test()
+
+
+if __name__ == '__main__':
+    main()
