@@ -13,7 +13,7 @@ PYTEST_OPTIONS ?=
 
 PY := $(or $(PYTHON),.venv/bin/python)
 SET_UP = set -e; for python in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
-	  if "$$python" -c '' 2>/dev/null; then \
+	  if "$$python" -c '' >/dev/null 2>&1; then \
 	    exec "$$python" tools/setup_env.py --python '$(PYTHON)' --extras $(1); \
 	  fi; \
 	done; \

@@ -11,6 +11,7 @@ before there is anything else.
 """
 
 import argparse
+import collections
 import configparser
 import contextlib
 import csv
@@ -89,7 +90,8 @@ NOT_WRITABLE = (
     '{prefix} cannot be written to: make it writable, or name the Python of another '
     'environment with PYTHON=….'
 )
-# What pip's or the compiler's output says, and what the user can do about it.
+# What pip's or the compiler's output says, and what the user can do about it. What
+# pip only warns of (it tries connections again) comes after what is always fatal.
 REMEDIES = (
     (
         r'No space left on device|Disk quota exceeded',
@@ -97,6 +99,16 @@ REMEDIES = (
         'moves) and start the same command again.',
     ),
     (r'externally-managed-environment', BELONGS_TO_SYSTEM),
+    (r'Permission denied|Read-only file system', NOT_WRITABLE),
+    (
+        r'Killed signal|fatal error: Killed|internal compiler error: Killed',
+        'The compiler ran out of memory: start the same command again with MAX_JOBS=1.',
+    ),
+    (
+        r'Failed building wheel for (?P<what>[\w-]+)',
+        '{what} does not compile here: see the end of {log} for the reason, or name an '
+        'environment with another torch or Python with PYTHON=….',
+    ),
     (
         r'NewConnectionError|Failed to establish a new connection|ConnectionError'
         r'|Name or service not known|Temporary failure in name resolution'
@@ -109,11 +121,6 @@ REMEDIES = (
         r'No matching distribution found for (?P<what>\S+)',
         'The package registry has no {what} for this Python ({python}) and machine: '
         'name another one with PIP_INDEX_URL=… or use another Python with PYTHON=….',
-    ),
-    (r'Permission denied|Read-only file system', NOT_WRITABLE),
-    (
-        r'Killed signal|fatal error: Killed|internal compiler error: Killed',
-        'The compiler ran out of memory: start the same command again with MAX_JOBS=1.',
     ),
 )
 
@@ -374,11 +381,6 @@ def given_environment(wanted, python):
             f'PYTHON={python} is Python {number} but {wanted.pythons} is needed: name '
             'another one.'
         )
-    if 'pip' not in environment.packages:
-        raise SetupError(
-            f'PYTHON={python} has no pip: run "{python} -m ensurepip" and start the '
-            'same command again.'
-        )
     managed = (environment.stdlib / 'EXTERNALLY-MANAGED').exists()
     if managed and not environment.in_venv:
         raise SetupError(BELONGS_TO_SYSTEM.format(python=python))
@@ -460,11 +462,9 @@ def check_compiler(environment):
             stderr=subprocess.STDOUT,
         )
     if done.returncode:
-        reason = [
-            line for line in done.stdout.decode(errors='replace').splitlines() if line
-        ]
+        reason = done.stdout.decode(errors='replace').strip().splitlines()
         raise SetupError(
-            f'The C++ compiler {compiler[0]} fails on a ten-word C++17 extension '
+            f'The C++ compiler {compiler[0]} fails on a small C++17 extension '
             f'({reason[-1] if reason else "without a word"}): install a complete one, '
             'or name another with CXX=….'
         )
@@ -476,11 +476,14 @@ def compile_jobs(cores, free_memory):
 
 
 def free_memory():
-    """Return the bytes of memory that programs can still have."""
-    with contextlib.suppress(OSError, ValueError):
-        text = Path('/proc/meminfo').read_text()
-        return int(re.search(r'MemAvailable:\s+(\d+)', text)[1]) * 1024
-    return 4 * GB
+    """Return the bytes that programs can still have, in a container its share."""
+    text = Path('/proc/meminfo').read_text()
+    free = int(re.search(r'MemAvailable:\s+(\d+)', text)[1]) * 1024
+    group = Path('/sys/fs/cgroup')
+    with contextlib.suppress(OSError, ValueError):  # no container, or no limit
+        limit = int((group / 'memory.max').read_text())
+        free = min(free, limit - int((group / 'memory.current').read_text()))
+    return free
 
 
 # ----------------------------------------------------------------------- plumbing
@@ -497,9 +500,9 @@ class Progress:
         self.start = self.last = time.monotonic()
         self.on_terminal = sys.stdout.isatty()
 
-    def show(self, text, now=False):
+    def show(self, text):
         moment = time.monotonic()
-        if not now and moment - self.last < (0.2 if self.on_terminal else 15):
+        if moment - self.last < (0.2 if self.on_terminal else 15):
             return
         self.last = moment
         seconds = int(moment - self.start)
@@ -539,6 +542,7 @@ def explain(output, what, python, prefix):
                 python=python,
                 prefix=prefix,
                 tmp=tempfile.gettempdir(),
+                log=log_file(),
                 **match.groupdict(),
             )
     errors = re.findall(r'(?m)^\s*((?:ERROR|error|fatal error)\b.*)$', output)
@@ -586,7 +590,7 @@ class Pip:
 
     def run(self, command, env=None):
         """Run a command, show its progress, and return (code, its last output)."""
-        progress, tail = Progress(), []
+        progress, tail = Progress(), collections.deque(maxlen=2000)
         with open(str(log_file()), 'a', encoding='utf-8') as log:
             log.write(f'$ {" ".join(map(shlex.quote, command))}\n')
             # The lock goes on to pip: should this process be killed alone, the next
@@ -608,7 +612,7 @@ class Pip:
                         progress.show(note)
                     if not line.lstrip().startswith('Progress '):
                         log.write(line)
-                        tail = [*tail[-2000:], line]
+                        tail.append(line)
                 code = process.wait()
             except BaseException:
                 with contextlib.suppress(ProcessLookupError):
@@ -622,9 +626,8 @@ class Pip:
 
 def proof(environment, code):
     """Return '' where ``code`` runs in the environment, else its last line."""
-    with (
-        tempfile.TemporaryDirectory() as elsewhere
-    ):  # where no package is found by luck
+    # Elsewhere, as the package would be found here without being installed.
+    with tempfile.TemporaryDirectory() as elsewhere:
         done = subprocess.run(
             [environment.python, '-W', 'ignore', '-c', code],
             stdout=subprocess.PIPE,
@@ -688,18 +691,18 @@ def install_mmcv(pip, wanted):
 
 
 def compile_mmcv(pip, requirement, prove, with_cuda, cached):
-    jobs = compile_jobs(os.cpu_count() or 1, free_memory())
+    jobs = compile_jobs(len(os.sched_getaffinity(0)), free_memory())
     env = {'CFLAGS': COMPILE_FLAGS, 'MMCV_WITH_OPS': '1'}
     env['MAX_JOBS'] = os.environ.get('MAX_JOBS', str(jobs))
     if not with_cuda:
         env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')
     options = ['-v', '--no-build-isolation', '--no-deps']
     anew = [*options, '--no-cache-dir', '--force-reinstall']
-    time_note = '6 minutes on 2 cores, more with CUDA'
     if cached:
         pip.install(
             [requirement],
-            f'compiling {requirement} with {env["MAX_JOBS"]} jobs ({time_note})',
+            f'5/6 compiling {requirement} with {env["MAX_JOBS"]} jobs, unless pip has '
+            'it in its cache (6 minutes on 2 cores, more with CUDA)',
             options,
             env,
         )
@@ -707,8 +710,8 @@ def compile_mmcv(pip, requirement, prove, with_cuda, cached):
             return
     pip.install(
         [requirement],
-        f'{requirement} does not import with this torch: compiling it anew with '
-        f'{env["MAX_JOBS"]} jobs ({time_note})',
+        f'5/6 {requirement} does not import with this torch: compiling it anew with '
+        f'{env["MAX_JOBS"]} jobs',
         anew,
         env,
     )
@@ -728,6 +731,11 @@ def install_all(environment, wanted, extras, lock, own):
     if environment.busy_file.exists():
         heal(environment)
         environment = environment.again()
+    if 'pip' not in environment.packages:
+        raise SetupError(
+            f'{environment.python} has no pip: run "{environment.python} -m ensurepip" '
+            'and start the same command again.'
+        )
     torch = environment.packages.get('torch')
     if torch and version_tuple(torch) < version_tuple(wanted.oldest_torch):
         raise SetupError(
@@ -759,7 +767,6 @@ def install_all(environment, wanted, extras, lock, own):
             ['--no-deps', '--force-reinstall'],
         )
     pip.install(wanted.hosts, '4/6 installing the OpenMMLab packages', ['--no-deps'])
-    say('5/6 mmcv')
     install_mmcv(pip, wanted)
     pip.install(
         [str(ROOT)],

@@ -1,13 +1,41 @@
+from .annotation import (
+    annotated_frames,
+    check_detection_path,
+    check_video_path,
+    detection_file,
+    match_persons,
+    render_video,
+)
 from .errors import explain, user_errors
+from .inference import (
+    KeyframeDetections,
+    VideoInfo,
+    detect_video,
+    init_detector,
+    keyframe_times,
+    video_info,
+)
 from .preflight import check_arguments, check_run, load_config, merge_overrides
 from .running import build_runner
 
 __all__ = [
+    'KeyframeDetections',
+    'VideoInfo',
+    'annotated_frames',
     'build_runner',
     'check_arguments',
+    'check_detection_path',
     'check_run',
+    'check_video_path',
+    'detect_video',
+    'detection_file',
     'explain',
+    'init_detector',
+    'keyframe_times',
     'load_config',
+    'match_persons',
     'merge_overrides',
+    'render_video',
     'user_errors',
+    'video_info',
 ]

@@ -80,8 +80,7 @@ def valid_arguments(part: type) -> list[str]:
         names.update(
             (parameter.name, None)
             for parameter in parameters
-            if parameter.kind
-            not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         )
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
@@ -132,9 +131,7 @@ def _unbuildable_part(error: BaseException) -> str | None:
     unknown = re.match(r'(\S+) is not in the (\S+)::(.+?) registry', text)
     if isinstance(error, KeyError) and unknown:
         name, scope, kind = unknown.groups()
-        registry = next(
-            (local['registry'] for local in _build_frames(error)), None
-        )
+        registry = next((local['registry'] for local in _build_frames(error)), None)
         known = registry.module_dict if registry is not None else {}
         return (
             f'The config asks for type={name!r}, which is not among the {kind}s of '

@@ -17,7 +17,7 @@ from mmaction.evaluation import read_labelmap
 BOX_TOLERANCE = 1e-3
 
 _LABEL_MAP_FORM = (
-    'each item needs a line \'name: "..."\' and a line \'id: N\' with an id of its '
+    "each item needs a line 'name: \"...\"' and a line 'id: N' with an id of its "
     'own, both indented by two spaces'
 )
 
@@ -162,9 +162,7 @@ def read_label_names(
     names = {item['id']: item['name'] for item in items}
     if not names or len(names) < len(items):
         what = 'names an id twice' if names else 'has no item that can be read'
-        raise ValueError(
-            f'{label_file}: the label map {what}; {_LABEL_MAP_FORM}.'
-        )
+        raise ValueError(f'{label_file}: the label map {what}; {_LABEL_MAP_FORM}.')
     if min(names) < 1:
         raise ValueError(
             f'{label_file}: the label map has id {min(names)}; ids start at 1, since '

@@ -72,7 +72,9 @@ def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
     file = Path(path)
     if not file.is_file():
         what = 'is a folder, not a video file' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'{path} {what}; correct data_prefix or the video id.')
+        raise FileNotFoundError(
+            f'{path} {what}; check the path (of a dataset: data_prefix).'
+        )
     if file.stat().st_size == 0:
         raise ValueError(f'{path} is an empty file; fetch or encode the video again.')
     try:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mmaction.datasets import AVADataset
 from mmengine.dataset import force_full_init
-from mmengine.fileio import is_abs, join_path
 from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
@@ -98,8 +97,7 @@ class KeyframeDataset(AVADataset):
         max_refetch: int = 1000,
     ) -> None:
         def join(file: str | None) -> str | None:
-            relative = file and data_root and not is_abs(file)
-            return join_path(data_root, file) if relative else file
+            return os.path.join(data_root, file) if file else None
 
         label_file = join(label_file)
         names = read_label_names(

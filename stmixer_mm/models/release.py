@@ -13,16 +13,17 @@ from torch import Tensor
 
 from ..registry import MODELS
 
-# Pairs of templates, released and ours. {name} stands for one number, {*} for the rest.
+# Pairs of templates, released and ours: {n} stands for a number, {*} for the rest.
+# The first that fits is taken, in either direction.
 _STAGE_NAMES = (
     ('iof_tau', 'iof_tau'),
     ('samplingmixing.offset_generator.0.{*}', 'offsets.{*}'),
-    ('human_cls_fcs.{n}.{*}', 'person_branch.{n}.{*}'),
     ('human_fc_cls.{*}', 'person_branch.3.{*}'),
-    ('reg_fcs.{n}.{*}', 'box_branch.{n}.{*}'),
+    ('human_cls_fcs.{n}.{*}', 'person_branch.{n}.{*}'),
     ('fc_reg.{*}', 'box_branch.3.{*}'),
-    ('action_cls_fcs.{n}.{*}', 'action_branch.{n}.{*}'),
+    ('reg_fcs.{n}.{*}', 'box_branch.{n}.{*}'),
     ('fc_action.{*}', 'action_branch.3.{*}'),
+    ('action_cls_fcs.{n}.{*}', 'action_branch.{n}.{*}'),
 )
 _QUERY_BRANCH_NAMES = (
     ('attention_{x}.attn.{*}', 'attention.{*}'),
@@ -127,6 +128,12 @@ class _Renaming:
         return None
 
 
+def release_renaming(backbone: str) -> tuple[_Renaming, _Renaming]:
+    """Released names to ours, and ours to released ones; None for an unknown name."""
+    pairs = list(_all_names(backbone))
+    return _Renaming(pairs), _Renaming((ours, theirs) for theirs, ours in pairs)
+
+
 def find_backbone(names: Iterable[str]) -> str:
     """'vit', 'slowfast' or 'slowonly', by the parameters' released names.
 
@@ -166,13 +173,11 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
         if not _IGNORED.fullmatch(name.removeprefix('module.'))
     }
     backbone = find_backbone(released)
-    pairs = list(_all_names(backbone))
-    to_ours = _Renaming(pairs)
-    to_released = _Renaming([(ours, theirs) for theirs, ours in pairs])
+    to_ours, to_released = release_renaming(backbone)
     converted, left_over = {}, []
     for name, value in released.items():
         ours = to_ours(name)
-        if ours is None:
+        if ours is None or ours in converted:
             left_over.append(name)
         else:
             converted[ours] = value
@@ -227,7 +232,7 @@ def _read_parts(
     stage = 'decoder.stages.0'
     num_queries, embed_dims = shape('decoder.spatial_queries.weight')
     decoder = dict(
-        type='STMixerDecoder',
+        type='stmixer_mm.STMixerDecoder',
         embed_dims=embed_dims,
         num_queries=num_queries,
         num_stages=len(numbers(r'decoder\.stages\.(\d+)\.')),
@@ -247,7 +252,7 @@ def _read_parts(
             'backbone.patch_embed.projection.weight'
         )
         backbone_config = dict(
-            type='VisionTransformer',
+            type='mmaction.VisionTransformer',
             embed_dims=channels,
             depth=len(numbers(r'backbone\.blocks\.(\d+)\.')),
             num_heads=channels // 64,
@@ -259,26 +264,26 @@ def _read_parts(
             return_feat_map=True,
         )
         neck = dict(
-            type='ViTPyramid3D', in_channels=channels, out_channels=embed_dims
+            type='stmixer_mm.ViTPyramid3D', in_channels=channels, out_channels=embed_dims
         )
         return dict(backbone=backbone_config, neck=neck, decoder=decoder)
     if backbone == 'slowfast':
         layer3 = r'backbone\.slow_path\.layer3'
         backbone_config = dict(
-            type='ResNet3dSlowFastPyramid',
+            type='stmixer_mm.ResNet3dSlowFastPyramid',
             depth=_resnet_depth(numbers(rf'{layer3}\.(\d+)\.')),
             fusion_kernel=shape('backbone.slow_path.conv1_lateral.conv.weight')[2],
             non_local_blocks=numbers(rf'{layer3}\.(\d+)\.non_local_block\.'),
         )
     else:
         backbone_config = dict(
-            type='ResNet3dSlowOnly',
+            type='mmaction.ResNet3dSlowOnly',
             depth=_resnet_depth(numbers(r'backbone\.layer3\.(\d+)\.')),
             out_indices=(0, 1, 2, 3),
         )
     in_channels = [shape(f'neck.projections.{level}.weight')[1] for level in range(4)]
     neck = dict(
-        type='ChannelProjection3D', in_channels=in_channels, out_channels=embed_dims
+        type='stmixer_mm.ChannelProjection3D', in_channels=in_channels, out_channels=embed_dims
     )
     return dict(backbone=backbone_config, neck=neck, decoder=decoder)
 

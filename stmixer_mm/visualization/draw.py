@@ -6,18 +6,18 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-# Light and dark ones in turn, so that neighbours differ in print, too.
+# All light enough for black text.
 PALETTE = (
     (255, 193, 7),
-    (30, 136, 229),
-    (102, 255, 153),
-    (216, 27, 96),
-    (128, 222, 255),
-    (142, 68, 173),
-    (255, 140, 66),
-    (0, 121, 107),
-    (244, 170, 220),
-    (120, 110, 255),
+    (100, 190, 255),
+    (120, 235, 120),
+    (255, 130, 180),
+    (200, 160, 255),
+    (255, 150, 90),
+    (90, 230, 220),
+    (235, 235, 90),
+    (255, 190, 220),
+    (190, 200, 170),
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -55,10 +55,10 @@ def draw_detections(
     ids = range(len(corners)) if ids is None else ids
 
     for person, (x1, y1, x2, y2) in zip(ids, corners, strict=True):
+        color = PALETTE[person % len(PALETTE)]
         # A dark rim keeps the box visible on a background of its own colour.
-        for color, extra in (((0, 0, 0), 2), (PALETTE[person % len(PALETTE)], 0)):
-            thickness = line_width + extra * (line_width > 1)
-            cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness, cv2.LINE_AA)
+        for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
+            cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
 
     taken: list[tuple[int, int, int, int]] = []
     for person, box, pairs in zip(ids, corners, actions, strict=True):
@@ -92,12 +92,17 @@ def _draw_label(canvas, lines, box, color, cap, taken, others) -> None:
     x1, y1, x2, y2 = rect
     patch = canvas[y1:y2, x1:x2]
     patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
-    is_light = np.dot(color, (0.3, 0.59, 0.11)) > 130
-    ink = (0, 0, 0) if is_light else (255, 255, 255)
     for row, line in enumerate(lines):
         baseline = y1 + pad + round(cap) + row * step
         cv2.putText(
-            canvas, line, (x1 + pad, baseline), _FONT, scale, ink, thickness, cv2.LINE_AA
+            canvas,
+            line,
+            (x1 + pad, baseline),
+            _FONT,
+            scale,
+            (0, 0, 0),
+            thickness,
+            cv2.LINE_AA,
         )
 
 
@@ -118,7 +123,12 @@ def _place(size, box, frame_shape, taken, others) -> tuple[int, int, int, int]:
     for rank, (left, top) in enumerate(corners):
         left = int(np.clip(left, 0, max(0, frame_width - width)))
         top = int(np.clip(top, 0, max(0, frame_height - height)))
-        rect = (left, top, min(left + width, frame_width), min(top + height, frame_height))
+        rect = (
+            left,
+            top,
+            min(left + width, frame_width),
+            min(top + height, frame_height),
+        )
         cost = (
             10 * sum(_overlap(rect, other) for other in taken)
             + sum(_overlap(rect, other) for other in others)

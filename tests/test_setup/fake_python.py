@@ -49,6 +49,7 @@ def make_venv(state, folder):
 
 
 def install(site, name, version):
+    name = name.replace('-', '_')
     for old in site.glob(f'{name}-*.dist-info'):
         shutil.rmtree(old)
     info = site / f'{name}-{version}.dist-info'
@@ -73,6 +74,7 @@ def pip_install(state, arguments):
         name, _, version = requirement.partition('==')
         name = name.split('<')[0].split('>')[0].lower()
         if name == state.get('killed_at'):
+            (SITE / f'{name}-{version or "9.9"}.dist-info').mkdir()  # no RECORD
             os.kill(os.getppid(), 9)
             sys.exit(9)
         if name.startswith('/'):

@@ -1,5 +1,6 @@
 """Drawing of toy scenes: everything is made of convex polygons with rounded corners."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -107,7 +108,7 @@ def person_blobs(person, t):
     else:
         add(waist, 0.042 * look.girth, look.bottom)
     chest = [shoulder - [0, 0.015, 0] for shoulder in pose.shoulders]
-    belly = [hip + [0, 0.05, 0] for hip in pose.hips]
+    belly = [hip - [0, -0.05, 0] for hip in pose.hips]
     torso = np.float32([p[:2] for p in (*chest, *belly)])
     add(cv2.convexHull(torso)[:, 0].astype(float), 0.042 * look.girth, look.top)
     if abs(pose.forward[0]) <= 0.5:
@@ -134,7 +135,11 @@ def _add_head(add, pose, look, turned_away):
         add((head,), radius, look.skin if look.hair_style == 'bald' else look.hair)
     else:
         covered = look.hair_style != 'bald'
-        add((head - 0.2 * ahead * right + 0.1 * up,), radius, look.hair if covered else look.skin)
+        add(
+            (head - 0.2 * ahead * right + 0.1 * up,),
+            radius,
+            look.hair if covered else look.skin,
+        )
         face = head + 0.2 * ahead * right - 0.14 * up
         add((face,), 0.84 * radius, look.skin)
         for side in (-0.36, 0.36):
@@ -152,6 +157,7 @@ def _add_head(add, pose, look, turned_away):
         add((rim - brim, rim + brim), 0.14 * radius, look.hat, 0.8)
 
 
+@lru_cache(maxsize=64)
 def prop_blobs(prop):
     """A piece of furniture or a plant as blobs in the world."""
     rng = np.random.RandomState(prop.seed)
@@ -245,28 +251,29 @@ def _clutter(rng, aspect, floor_y):
     blobs = []
     for _ in range(rng.randint(4, 9)):
         x, y = rng.uniform(-0.3, aspect + 0.3), floor_y - rng.uniform(0.1, 0.45)
+        on_wall, on_floor = np.array([x, y]), np.array([x, floor_y])
         width, height = rng.uniform(0.06, 0.22, 2)
         box = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [width, height] / 2
         kind = rng.randint(4)
         if kind == 0:  # a picture or a window
-            blobs.append(Blob(box + [x, y], 0.012, _color(rng)))
-            blobs.append(Blob(0.8 * box + [x, y], 0, _color(rng, 60, 255)))
-            blobs.append(Blob(0.5 * box + [x, y], 0.02, _color(rng, 60, 255)))
+            blobs.append(Blob(on_wall + box, 0.012, _color(rng)))
+            blobs.append(Blob(on_wall + 0.8 * box, 0, _color(rng, 60, 255)))
+            blobs.append(Blob(on_wall + 0.5 * box, 0.02, _color(rng, 60, 255)))
         elif kind == 1:  # a shelf of books
-            blobs.append(Blob(box + [x, floor_y - height / 2], 0.02, _color(rng)))
+            blobs.append(Blob(on_floor + box, 0.02, _color(rng)))
             for i in range(rng.randint(3, 7)):
                 book = (-0.4 + 0.13 * i) * width
                 spine = np.array([(book, -0.3 * height), (book, 0.2 * height)])
-                points = spine + [x, floor_y - height / 2]
-                blobs.append(Blob(points, 0.05 * width, _color(rng)))
+                blobs.append(Blob(on_floor + spine, 0.05 * width, _color(rng)))
         elif kind == 2:  # a coat on a stand, to be told from people
             foot, top = floor_y + rng.uniform(0, 0.1), floor_y - rng.uniform(0.2, 0.45)
             blobs.append(Blob(np.array([(x, foot), (x, top)]), 0.01, _color(rng)))
             coat = np.array([(-0.02, 0), (0.02, 0), (0.04, 0.18), (-0.04, 0.18)])
-            blobs.append(Blob(coat + [x, top + 0.03], 0.015, _color(rng)))
+            neck = np.array([x, top + 0.03])
+            blobs.append(Blob(neck + coat, 0.015, _color(rng)))
         else:  # a ball, a lamp, a loose thing
-            points = rng.uniform(-0.06, 0.06, (rng.randint(1, 3), 2)) + [x, y]
-            blobs.append(Blob(points, rng.uniform(0.01, 0.05), _color(rng)))
+            points = rng.uniform(-0.06, 0.06, (rng.randint(1, 3), 2))
+            blobs.append(Blob(on_wall + points, rng.uniform(0.01, 0.05), _color(rng)))
     return blobs
 
 
@@ -313,7 +320,7 @@ def locate(scene, t, size):
     matrix = scene.camera.matrix(t, size)
     # Room on all sides for what lies outside of the frame.
     pad = size[1]
-    padded = matrix + [[0, 0, pad], [0, 0, pad]]
+    padded = matrix + np.array([0, 0, pad])
     owner = np.zeros((size[1] + 2 * pad, size[0] + 2 * pad), np.uint8)
     bboxes, areas = np.zeros((len(scene.persons), 4)), np.ones(len(scene.persons))
     for i, blobs in _layers(scene, t):

@@ -25,7 +25,8 @@ from .script import (
 
 FPS = 15
 SPLITS = ('train', 'val')
-_FILES = {'videos', 'action_list.pbtxt', *(f'{split}.csv' for split in SPLITS)}
+_FILES = {'videos', 'action_list.pbtxt'}
+_FILES |= {f'{split}{kind}.csv' for split in SPLITS for kind in ('', '_empty')}
 
 
 def make_scene(seed, size):
@@ -47,7 +48,7 @@ def make_scene(seed, size):
 
 
 def _annotate(scene, size):
-    """The rows of a scene, or None where a label would be a matter of opinion."""
+    """The rows of a scene; None if it has none or one that is a matter of opinion."""
     rows = []
     for second in KEYFRAMES:
         bboxes, shares = locate(scene, second, size)
@@ -58,7 +59,7 @@ def _annotate(scene, size):
         for i, actions in enumerate(actions_of(scene, second, seen)):
             if seen[i]:
                 rows += [(second, bboxes[i], ACTIONS.index(a) + 1, i) for a in actions]
-    return rows
+    return rows or None
 
 
 def write_video(path, frames, size):
@@ -69,8 +70,9 @@ def write_video(path, frames, size):
     """
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
     count = 0
-    for count, frame in enumerate(frames, 1):
+    for frame in frames:
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        count += 1
     writer.release()
     reader = cv2.VideoCapture(str(path))
     written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
@@ -83,7 +85,10 @@ def write_video(path, frames, size):
 
 
 def _make_video(job, *, seed, folder, size):
-    """Makes one video and returns its csv lines; runs in a worker process."""
+    """Makes one video; returns its csv lines and those of its keyframes without people.
+
+    Runs in a worker process.
+    """
     split, index = job
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -94,10 +99,12 @@ def _make_video(job, *, seed, folder, size):
         write_video(folder / name, render(scene, times, size), size)
     finally:
         cv2.setNumThreads(threads)
-    return [
+    lines = [
         f'{name},{second:04d},{",".join(f"{v:.4f}" for v in bbox)},{action},{person}\n'
         for second, bbox, action, person in rows
     ]
+    empty = set(KEYFRAMES) - {row[0] for row in rows}
+    return lines, [f'{name},{second:04d}\n' for second in sorted(empty)]
 
 
 def make_toy_dataset(
@@ -113,8 +120,9 @@ def make_toy_dataset(
     """Makes little annotated videos of drawn people, in AVA's format.
 
     Writes ``videos/*.mp4``, ``train.csv``, ``val.csv`` (``video,second,x1,y1,x2,y2,
-    action id,person id``, boxes normalised) and ``action_list.pbtxt``. The same seed
-    and size give the same data, whatever the number of workers.
+    action id,person id``, boxes normalised), ``train_empty.csv`` and ``val_empty.csv``
+    (``video,second`` of the keyframes that show nobody) and ``action_list.pbtxt``. The
+    same seed and size give the same data, whatever the number of workers.
 
     Args:
         out_dir (str | Path): appears only when all is done.
@@ -127,7 +135,7 @@ def make_toy_dataset(
         FileExistsError: if ``out_dir`` is in use.
         RuntimeError: if a video cannot be written.
     """
-    out_dir = Path(out_dir).resolve()
+    out_dir, size = Path(out_dir).resolve(), tuple(size)
     _check(train_videos, val_videos, seed, size, workers)
     _check_target(out_dir, force)
     partial_dir = out_dir.with_name(f'.{out_dir.name}.partial')
@@ -137,11 +145,12 @@ def make_toy_dataset(
     jobs = [(split, i) for split, count in counts.items() for i in range(count)]
     make = partial(_make_video, seed=seed, folder=partial_dir / 'videos', size=size)
     try:
-        lines = {split: [] for split in SPLITS}
-        for (split, _), rows in zip(jobs, _run(make, jobs, workers), strict=True):
-            lines[split] += rows
-        for split in SPLITS:
-            (partial_dir / f'{split}.csv').write_text(''.join(lines[split]))
+        texts = dict.fromkeys(sorted(_FILES - {'videos', 'action_list.pbtxt'}), '')
+        for (split, _), made in zip(jobs, _run(make, jobs, workers), strict=True):
+            for kind, lines in zip(('', '_empty'), made, strict=True):
+                texts[f'{split}{kind}.csv'] += ''.join(lines)
+        for name, text in texts.items():
+            (partial_dir / name).write_text(text)
         items = (
             f'item {{\n  name: "{name}"\n  id: {i}\n}}\n'
             for i, name in enumerate(ACTIONS, 1)

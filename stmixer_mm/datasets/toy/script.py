@@ -105,12 +105,10 @@ class Camera:
         slow = 2 * np.pi * (self.pan_rate * t + self.phase)
         fast = 2 * np.pi * (2.3 * t + self.phase)
         center = np.array([width / height / 2, 0.5])
-        look_at = center + [
-            self.drift * (t - DURATION / 2)
-            + self.pan[0] * np.sin(slow)
-            + self.shake * np.sin(fast),
-            self.pan[1] * np.cos(slow) + self.shake * np.cos(1.7 * fast),
-        ]
+        drift = np.array([self.drift * (t - DURATION / 2), 0])
+        pan = self.pan * np.array([np.sin(slow), np.cos(slow)])
+        shake = self.shake * np.array([np.sin(fast), np.cos(1.7 * fast)])
+        look_at = center + drift + pan + shake
         scale = height * (self.zoom[0] + self.zoom[1] * np.sin(0.8 * slow + 1))
         angle = self.roll * np.sin(slow + 2)
         cos, sin = scale * np.cos(angle), scale * np.sin(angle)
@@ -264,7 +262,7 @@ def _let_meet(rng, aspect, pair):
     center = rng.uniform(0.4, 0.6) * aspect
     result = []
     for person, side in zip(pair, (-1, 1), strict=True):
-        toward, away = ('walk_left', 'walk_right')[:: side]
+        toward, away = ('walk_left', 'walk_right')[::side]
         still = str(rng.choice(['stand', 'jump', 'squat']))
         legs = [still if action in _DIRECTION else action for action in person.legs]
         legs[first:last] = [toward] * (last - first)
@@ -284,7 +282,13 @@ def _let_meet(rng, aspect, pair):
     return result
 
 
-_SKIN = ((255, 220, 190), (240, 195, 160), (210, 160, 120), (165, 115, 80), (105, 70, 50))
+_SKIN = (
+    (255, 220, 190),
+    (240, 195, 160),
+    (210, 160, 120),
+    (165, 115, 80),
+    (105, 70, 50),
+)
 _HAIR = ((30, 25, 20), (80, 50, 25), (150, 100, 45), (215, 180, 95), (150, 150, 150))
 _CLOTH = (
     (200, 40, 45), (40, 80, 190), (35, 140, 70), (235, 190, 50), (120, 60, 150),

@@ -1,0 +1,292 @@
+"""Detection on a video: a model from a config, then one record per keyframe."""
+
+import inspect
+import math
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from stmixer_mm.datasets import OpenVideo
+from stmixer_mm.datasets.ava_csv import read_label_names
+from stmixer_mm.engine import check_state, load_checkpoint_file
+from stmixer_mm.registry import MODELS, TRANSFORMS
+from stmixer_mm.visualization import top_actions
+
+from .preflight import check_arguments, load_config, merge_overrides
+
+_SAMPLER = 'SampleKeyframeClip'
+_OPENERS = ('OpenVideo', 'DecordInit')
+_DECODERS = ('DecodeFrames', 'DecordDecode', 'RawFrameDecode')
+
+
+class KeyframeDetections(NamedTuple):
+    """What was found at one keyframe of a video."""
+
+    time_s: float
+    frame_index: int  # of the keyframe, counted from 0
+    bboxes: np.ndarray  # (n, 4): pixel xyxy in the video's own frame
+    actions: list[list[tuple[str, float]]]  # per box (label, score), best first
+
+
+class VideoInfo(NamedTuple):
+    """Of a video file: what it says of itself."""
+
+    total_frames: int
+    fps: float
+    height: int
+    width: int
+
+    @property
+    def duration_s(self) -> float:
+        return self.total_frames / self.fps
+
+
+def init_detector(
+    config: str | Path | Config,
+    checkpoint: str | Path | None,
+    *,
+    device: str = 'cpu',
+    label_map: str | Path | None = None,
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """Build a detector and load its parameters, all of which must fit.
+
+    Scenes without a person stay empty: the head's ``fallback_topk`` is set to 0
+    unless ``cfg_options`` says otherwise.
+
+    Args:
+        config: Config file, or what was read from one.
+        checkpoint: File or URL; None leaves the parameters as they were initialised.
+        device: As in 'cpu' or 'cuda:0'.
+        label_map: Label map (pbtxt) with the names of the actions. By default the
+            names are those in the checkpoint, or of the config's test set.
+        cfg_options: Overrides, dotted key → value.
+
+    Returns:
+        nn.Module: In evaluation mode, with ``cfg`` (Config) and ``classes``, the
+        names of the label ids 1, 2, … (None: unknown).
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence that names what is wrong.
+    """
+    cfg = config.copy() if isinstance(config, Config) else load_config(config)
+    cfg_options = cfg_options or {}
+    _turn_off_fallback(cfg, cfg_options)
+    merge_overrides(cfg, cfg_options)
+    init_default_scope(cfg.get('default_scope') or 'mmaction')
+    check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
+    _check_device(device)
+
+    model = MODELS.build(cfg.model)
+    dataset_meta = {}
+    if checkpoint is not None:
+        loaded = load_checkpoint_file(checkpoint)
+        check_state(model, loaded['state_dict'], source=checkpoint)
+        load_state_dict(model, loaded['state_dict'])
+        dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
+    model.cfg = cfg
+    model.classes = _class_names(cfg, dataset_meta, label_map)
+    return model.to(device).eval()
+
+
+def _turn_off_fallback(cfg: Config, cfg_options: dict) -> None:
+    head = cfg.model.get('head') or {}
+    part = MODELS.get(head['type']) if isinstance(head.get('type'), str) else None
+    if (
+        part is not None
+        and 'fallback_topk' in inspect.signature(part.__init__).parameters
+        and 'model.head.fallback_topk' not in cfg_options
+    ):
+        head.fallback_topk = 0
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'The device {device!r} cannot be used ({str(error).splitlines()[0]}); '
+            f'give --device cpu or one that this machine has.'
+        ) from error
+
+
+def _class_names(
+    cfg: Config, dataset_meta: dict, label_map: str | Path | None
+) -> tuple[str, ...] | None:
+    if label_map is None and dataset_meta.get('classes'):
+        return tuple(dataset_meta['classes'])
+    dataset = _test_dataset(cfg)
+    if label_map is None:
+        label_file = dataset.get('label_file')
+        if label_file is None:
+            return None
+        label_map = Path(dataset.get('data_root') or '', label_file)
+        if not label_map.is_file():
+            return None
+    names = read_label_names(str(label_map))
+    label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
+    return tuple(names.get(label, f'action {label}') for label in label_ids)
+
+
+def _test_dataset(cfg: Config) -> dict:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset['dataset']
+    return dataset
+
+
+def video_info(video: str | Path) -> VideoInfo:
+    """Frames, rate and size of a video file.
+
+    Raises:
+        FileNotFoundError, ValueError: if it is missing, or cannot be read as a video.
+    """
+    return _info(OpenVideo().transform(dict(filename=str(video))))
+
+
+def _info(opened: dict) -> VideoInfo:
+    try:
+        height, width = opened['video_reader'][0].shape[:2]
+    except Exception as error:  # decord's own error is a plain Exception
+        raise ValueError(
+            f'{opened["filename"]}: its first frame cannot be decoded; fetch the video '
+            f'again or re-encode it.'
+        ) from error
+    return VideoInfo(opened['total_frames'], opened['fps'], height, width)
+
+
+def keyframe_times(
+    duration_s: float,
+    *,
+    interval_s: float = 1.0,
+    start: float = 0.0,
+    end: float | None = None,
+) -> np.ndarray:
+    """Times in seconds from ``start``, every ``interval_s``, before ``end``.
+
+    Raises:
+        ValueError: if there is no such time in a video of ``duration_s`` seconds.
+    """
+    if not (interval_s > 0 and math.isfinite(interval_s)):
+        raise ValueError(f'The interval of {interval_s} s must be positive.')
+    stop = duration_s if end is None else min(end, duration_s)
+    if not 0 <= start < stop:
+        raise ValueError(
+            f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
+            f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
+        )
+    # A multiple of the interval that ends just there is no further keyframe.
+    return start + interval_s * np.arange(math.ceil((stop - start) / interval_s - 1e-6))
+
+
+def detect_video(
+    model: nn.Module,
+    video: str | Path,
+    *,
+    interval_s: float = 1.0,
+    start: float = 0.0,
+    end: float | None = None,
+    score_thr: float = 0.3,
+    batch_size: int = 1,
+) -> Iterator[KeyframeDetections]:
+    """Detect persons and their actions along a video.
+
+    The video is opened once, and only the frames of the clips are decoded; clips come
+    from the config's test pipeline. Inputs are checked before this returns.
+
+    Args:
+        model: From :func:`init_detector`.
+        video: Video file.
+        interval_s: Seconds between keyframes, the first of which is at ``start``.
+        start, end: Part of the video in seconds.
+        score_thr: Actions with lower scores are left out; their persons stay.
+        batch_size: Clips that the model sees at once.
+
+    Yields:
+        KeyframeDetections: in order of time.
+
+    Raises:
+        FileNotFoundError, ValueError: one sentence, if the video cannot be read, is
+        shorter than a clip, or has nothing between ``start`` and ``end``.
+    """
+    opened = OpenVideo().transform(dict(filename=str(video)))
+    info = _info(opened)
+    times = keyframe_times(info.duration_s, interval_s=interval_s, start=start, end=end)
+    if batch_size < 1:
+        raise ValueError(f'batch_size={batch_size} must be at least 1.')
+    pipeline = _clip_pipeline(model.cfg)
+    clips = (_load_clip(pipeline, opened, time) for time in times.tolist())
+    first = next(clips)  # a video that is too short is found out here
+    return _detect(model, info, first, clips, score_thr, batch_size)
+
+
+def _detect(model, info, first, clips, score_thr, batch_size):
+    def all_clips():
+        yield first
+        yield from clips
+
+    clips = all_clips()
+    size = (info.width, info.height, info.width, info.height)
+    while batch := list(islice(clips, batch_size)):
+        with torch.inference_mode():
+            samples = model.test_step(
+                dict(
+                    inputs=[packed['inputs'] for packed in batch],
+                    data_samples=[packed['data_samples'] for packed in batch],
+                )
+            )
+        for sample in samples:
+            found = sample.pred_instances
+            scores = torch.as_tensor(found.scores).cpu().numpy()
+            time_s = sample.metainfo['timestamp']
+            yield KeyframeDetections(
+                time_s=time_s,
+                frame_index=min(round(time_s * info.fps), info.total_frames - 1),
+                bboxes=torch.as_tensor(found.bboxes).cpu().numpy() * size,
+                actions=[top_actions(row, model.classes, score_thr) for row in scores],
+            )
+
+
+def _clip_pipeline(cfg: Config) -> Compose:
+    """The test pipeline without opening the video, decoding from one that is open."""
+    transforms = _test_dataset(cfg).get('pipeline') or cfg.get('test_pipeline') or []
+    if _SAMPLER not in [transform['type'] for transform in transforms]:
+        raise ValueError(
+            f'The test pipeline of the config has no {_SAMPLER}, which says what a '
+            f'clip is; give test_dataloader.dataset.pipeline one.'
+        )
+    return Compose(
+        [
+            TRANSFORMS.build(
+                dict(type='DecodeFrames')
+                if transform['type'] in _DECODERS
+                else transform
+            )
+            for transform in transforms
+            if transform['type'] not in _OPENERS
+        ]
+    )
+
+
+def _load_clip(pipeline: Compose, opened: dict, time_s: float) -> dict:
+    video_id = Path(opened['filename']).name
+    return pipeline(
+        dict(
+            opened,
+            timestamp=time_s,
+            timestamp_start=0,
+            video_id=video_id,
+            img_key=f'{video_id},{time_s:g}',
+            start_index=0,
+            modality='RGB',
+        )
+    )

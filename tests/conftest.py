@@ -1,0 +1,20 @@
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
+
+import stmixer_mm  # noqa: E402, F401
+
+
+@pytest.fixture(autouse=True)
+def mmaction_scope():
+    """Plain type names, as under the configs' ``default_scope``."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        yield

@@ -1,0 +1,72 @@
+"""Little videos whose frames tell their own number."""
+
+import cv2
+import numpy as np
+import pytest
+
+NUM_BITS = 6  # of a frame's number, each a black or white upright bar
+
+
+def picture_of(number, size):
+    width, height = size
+    bits = (number >> np.arange(NUM_BITS)) & 1
+    bars = np.repeat(bits, -(-width // NUM_BITS))[:width]
+    return np.broadcast_to(
+        255 * bars[None, :, None].astype(np.uint8), (height, width, 3)
+    ).copy()
+
+
+@pytest.fixture
+def write_video(tmp_path):
+    """Write a video whose frames tell their numbers, from 0."""
+
+    def write(name='clip.mp4', num_frames=40, fps=10, size=(64, 48)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        code = cv2.VideoWriter_fourcc(*'mp4v')
+        writer = cv2.VideoWriter(str(path), code, fps, size)
+        assert writer.isOpened()
+        for index in range(num_frames):
+            writer.write(picture_of(index, size))
+        writer.release()
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_frames(tmp_path):
+    """Write the same frames as pictures into a folder."""
+
+    def write(name='clip', num_frames=40, start_index=1, size=(64, 48)):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for index in range(num_frames):
+            path = folder / f'img_{index + start_index:05}.jpg'
+            assert cv2.imwrite(str(path), picture_of(index, size))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_text(tmp_path):
+    """Write lines into a file and return its path as a string."""
+
+    def write(name, *lines):
+        path = tmp_path / name
+        path.write_text(''.join(f'{line}\n' for line in lines))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def frame_number():
+    """The number that a decoded frame tells."""
+
+    def read(picture):
+        bars = np.array_split(picture.mean(axis=(0, 2)), NUM_BITS)
+        return sum(2**bit for bit, bar in enumerate(bars) if np.median(bar) > 128)
+
+    return read

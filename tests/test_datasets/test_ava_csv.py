@@ -1,0 +1,155 @@
+import pytest
+
+from stmixer_mm.datasets.ava_csv import (
+    check_custom_classes,
+    keyframe_key,
+    raise_first,
+    read_keyframe_rows,
+    read_label_names,
+    read_timestamp_keys,
+)
+
+GOOD = 'vid,0902,0.1,0.2,0.3,0.4,12,7'
+
+
+def test_a_good_line_is_read_whole(write_text):
+    rows, faults = read_keyframe_rows(write_text('a.csv', '', GOOD))
+    assert not faults
+    assert rows == [(2, 'vid', 902, (0.1, 0.2, 0.3, 0.4), 12, 7)]
+
+
+@pytest.mark.parametrize(
+    'line, words',
+    [
+        ('vid,0902,0.1,0.2,0.3,0.4,12', '7 columns'),
+        ('vid,0902,0.1,0.2,0.3,0.4,12,7,9', '9 columns'),
+        ('vid,0902', '2 columns'),
+        (',0902,0.1,0.2,0.3,0.4,12,7', 'video_id is empty'),
+        ('vid,soon,0.1,0.2,0.3,0.4,12,7', "timestamp 'soon'"),
+        ('vid,-3,0.1,0.2,0.3,0.4,12,7', "timestamp '-3'"),
+        ('vid,inf,0.1,0.2,0.3,0.4,12,7', "timestamp 'inf'"),
+        ('vid,0902,left,0.2,0.3,0.4,12,7', 'not four numbers'),
+        ('vid,0902,nan,0.2,0.3,0.4,12,7', 'leaves [0, 1]'),
+        ('vid,0902,0.1,0.2,1.3,0.4,12,7', '(0.1, 0.2, 1.3, 0.4) leaves [0, 1]'),
+        ('vid,0902,-0.1,0.2,0.3,0.4,12,7', 'leaves [0, 1]'),
+        ('vid,0902,0.3,0.2,0.1,0.4,12,7', 'upside down'),
+        ('vid,0902,0.1,0.4,0.3,0.2,12,7', 'upside down'),
+        ('vid,0902,0.1,0.2,0.3,0.4,walk,7', "action_id 'walk'"),
+        ('vid,0902,0.1,0.2,0.3,0.4,12,me', "person_id 'me'"),
+        ('vid,0902,0.1,0.2,0.3,0.4,0,7', 'action id 0 is unknown'),
+        ('vid,0902,0.1,0.2,0.3,0.4,81,7', 'action id 81 is unknown'),
+    ],
+)
+def test_each_fault_is_told_with_file_line_and_value(write_text, line, words):
+    file = write_text('a.csv', GOOD, line, GOOD)
+    rows, faults = read_keyframe_rows(file, num_classes=81)
+    assert [row.line for row in rows] == [1, 3]
+    (fault,) = faults
+    assert (fault.file, fault.line) == (file, 2)
+    assert words in fault.message
+    with pytest.raises(ValueError, match='line 2: '):
+        raise_first(faults)
+
+
+def test_all_faults_are_found_and_the_first_error_counts_them(write_text):
+    _, faults = read_keyframe_rows(write_text('a.csv', 'x', GOOD, 'y', 'z'))
+    assert [fault.line for fault in faults] == [1, 3, 4]
+    with pytest.raises(ValueError, match=r"line 1: 'x' has .* \(2 more: "):
+        raise_first(faults)
+
+
+@pytest.mark.parametrize('content', [b'', b'\n\n', b'\xff\xfe\x00\x01'])
+def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
+    file = tmp_path / 'a.csv'
+    file.write_bytes(content)
+    rows, faults = read_keyframe_rows(str(file))
+    assert not rows
+    with pytest.raises(ValueError, match='a.csv: the file'):
+        raise_first(faults)
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    _, faults = read_keyframe_rows(str(tmp_path / 'none.csv'))
+    with pytest.raises(FileNotFoundError, match='none.csv: the file does not exist'):
+        raise_first(faults)
+
+
+def test_rounding_beyond_the_border_is_clipped(write_text):
+    rows, faults = read_keyframe_rows(
+        write_text('a.csv', 'vid,1,-0.001,0,1.001,1,1,1', 'vid,1,-0.002,0,1,1,1,1')
+    )
+    assert rows[0].bbox_norm == (0, 0, 1, 1)
+    assert [fault.line for fault in faults] == [2]
+
+
+@pytest.mark.parametrize(
+    'timestamp, key',
+    [
+        (902, 'v,0902'),
+        (902.0, 'v,0902'),
+        (1.5, 'v,0001.5'),
+        (1.05, 'v,0001.05'),
+        (0, 'v,0000'),
+        (12345.678, 'v,12345.678'),
+        (1 / 3, 'v,0000.333'),
+    ],
+)
+def test_keys_of_whole_and_fractional_seconds(timestamp, key):
+    assert keyframe_key('v', timestamp) == key
+
+
+def test_timestamp_files(write_text):
+    assert read_timestamp_keys(None) == set()
+    assert read_timestamp_keys(write_text('none.csv')) == set()
+    good = write_text('good.csv', 'a,0902', '', 'b,1.5')
+    assert read_timestamp_keys(good) == {'a,0902', 'b,0001.5'}
+    with pytest.raises(ValueError, match="bad.csv, line 2: 'b'"):
+        read_timestamp_keys(write_text('bad.csv', 'a,0902', 'b'))
+
+
+def label_map(*items):
+    return [
+        line
+        for name, number in items
+        for line in ('item {', f'  name: "{name}"', f'  id: {number}', '}')
+    ]
+
+
+def test_label_names_are_in_order_of_ids(write_text):
+    file = write_text('l.pbtxt', *label_map(('run', 3), ('sit', 1)))
+    assert list(read_label_names(file, num_classes=4).items()) == [
+        (1, 'sit'),
+        (3, 'run'),
+    ]
+    assert read_label_names(None) == {}
+
+
+@pytest.mark.parametrize(
+    'lines, words',
+    [
+        ([], 'no item that can be read'),
+        (['item {', 'name: "sit"', 'id: 1', '}'], 'no item that can be read'),
+        (label_map(('sit', 1), ('run', 1)), 'names an id twice'),
+        (label_map(('sit', 'one')), 'is broken'),
+        (['item {', '  name: sit', '  id: 1', '}'], 'is broken'),
+        (label_map(('sit', 0)), 'ids start at 1'),
+        (label_map(('sit', 1), ('run', 9)), 'set it to 10'),
+    ],
+)
+def test_faults_of_label_maps(write_text, lines, words):
+    with pytest.raises(ValueError, match=words):
+        read_label_names(write_text('l.pbtxt', *lines), num_classes=5)
+
+
+@pytest.mark.parametrize(
+    'custom, num_classes, words',
+    [
+        ([1, 1], 3, 'name each action once'),
+        ([0, 1], 3, 'dummy class 0'),
+        ([1, 2], 81, 'set num_classes to 3'),
+        ([1, 9], 3, r'the ids \[9\]'),
+    ],
+)
+def test_faults_of_custom_classes(custom, num_classes, words):
+    with pytest.raises(ValueError, match=words):
+        check_custom_classes(custom, {1: 'sit', 2: 'run'}, num_classes)

@@ -1,0 +1,168 @@
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stmixer_mm.datasets.frames import (
+    clip_indices,
+    clip_span,
+    count_frames,
+    find_video,
+    keyframe_index,
+    open_video,
+)
+
+
+@pytest.mark.parametrize(
+    'timestamp, fps, total, start, index',
+    [
+        (902, 30, 27030, 900, 60),  # AVA
+        (0, 25, 100, 0, 0),
+        (1, 29.97, 300, 0, 30),
+        (9, 29.97, 300, 0, 270),
+        (1.5, 24, 100, 0, 36),
+        (4, 25, 100, 0, 99),  # the very end shows the last frame
+        (10, 300 / 10.01, 300, 0, 299),  # rounds up to the end
+        (7, 1, 20, 0, 7),  # timestamps that count frames
+    ],
+)
+def test_keyframe_index(timestamp, fps, total, start, index):
+    assert index == keyframe_index(
+        timestamp, fps=fps, total_frames=total, timestamp_start=start
+    )
+
+
+@pytest.mark.parametrize('timestamp, start', [(899, 900), (5, 0), (904.1, 900)])
+def test_timestamps_outside_the_video(timestamp, start):
+    with pytest.raises(ValueError, match=f'timestamp {timestamp} s lies outside'):
+        keyframe_index(timestamp, fps=25, total_frames=100, timestamp_start=start)
+
+
+@pytest.mark.parametrize('clip_len, interval', [(1, 1), (4, 16), (7, 3), (32, 2)])
+def test_the_keyframe_is_the_middle_entry_of_an_even_grid(clip_len, interval):
+    indices = clip_indices(
+        500, clip_len=clip_len, frame_interval=interval, total_frames=1000
+    )
+    assert indices[clip_len // 2] == 500
+    assert (np.diff(indices) == interval).all()
+    assert indices[-1] - indices[0] + 1 == clip_span(clip_len, interval)
+
+
+def test_frames_beyond_an_end_repeat_it():
+    kwargs = dict(clip_len=4, frame_interval=10, total_frames=50)
+    assert clip_indices(5, **kwargs).tolist() == [0, 0, 5, 15]
+    assert clip_indices(45, **kwargs).tolist() == [25, 35, 45, 49]
+    moved = clip_indices(30, offsets=[-3, 0, 2, 4], **kwargs)
+    assert moved.tolist() == [7, 20, 32, 44]
+
+
+def test_videos_are_found_with_and_without_suffix(tmp_path):
+    for name in ('a.mp4', 'b.mkv', 'sub/c.avi'):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / 'folder').mkdir()
+    folder = str(tmp_path)
+    found = {name: find_video(folder, name) for name in ('a.mp4', 'a', 'b', 'sub/c')}
+    assert found == {
+        'a.mp4': os.path.join(folder, 'a.mp4'),
+        'a': os.path.join(folder, 'a.mp4'),
+        'b': os.path.join(folder, 'b.mkv'),
+        'sub/c': os.path.join(folder, 'sub/c.avi'),
+    }
+    assert find_video(folder, 'z') is None
+    assert find_video(folder, 'folder') is None
+
+
+def boxes_of(data, start=0, stop=None):
+    """(type, start, stop) of the boxes of an mp4 file or of one of its boxes."""
+    stop = len(data) if stop is None else stop
+    while start + 8 <= stop:
+        size, kind = struct.unpack_from('>I4s', data, start)
+        yield kind, start, start + size
+        start += size
+
+
+def with_index_in_front(data):
+    """The mp4 file with its index (moov) before its frames (mdat)."""
+    found = {kind: data[start:stop] for kind, start, stop in boxes_of(data)}
+    moov = bytearray(found.pop(b'moov'))
+    assert list(found)[-1] == b'mdat'  # so that all frames move by the index's size
+
+    def shift_offsets(start, stop):
+        for kind, low, high in boxes_of(moov, start, stop):
+            if kind in (b'trak', b'mdia', b'minf', b'stbl'):
+                shift_offsets(low + 8, high)
+            elif kind == b'stco':
+                (count,) = struct.unpack_from('>I', moov, low + 12)
+                for place in range(low + 16, low + 16 + 4 * count, 4):
+                    (offset,) = struct.unpack_from('>I', moov, place)
+                    struct.pack_into('>I', moov, place, offset + len(moov))
+
+    shift_offsets(8, len(moov))
+    frames = found.pop(b'mdat')
+    return b''.join([*found.values(), moov, frames])
+
+
+@pytest.fixture(params=['index at the end', 'index in front'])
+def mp4(request, write_video):
+    """A good mp4 file in both of its layouts."""
+    path = write_video(size=(320, 240))
+    if request.param == 'index in front':
+        path.write_bytes(with_index_in_front(path.read_bytes()))
+    return path
+
+
+def test_a_video_knows_its_frames_and_rate(mp4):
+    reader = open_video(str(mp4))
+    assert len(reader) == 40
+    assert reader.get_avg_fps() == pytest.approx(10)
+
+
+@pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
+def test_a_truncated_video_is_told(mp4, kept):
+    data = mp4.read_bytes()
+    mp4.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
+        open_video(str(mp4))
+
+
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        (b'', 'is an empty file'),
+        (b'no video at all\n' * 100, 'cannot be read as a video'),
+        (bytes(10000), 'cannot be read as a video'),
+    ],
+)
+def test_other_files_are_no_videos(tmp_path, content, words):
+    path = tmp_path / 'clip.mp4'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f'clip.mp4.*{words}'):
+        open_video(str(path))
+
+
+def test_missing_files_and_folders_are_no_videos(tmp_path):
+    with pytest.raises(FileNotFoundError, match='none.mp4 does not exist'):
+        open_video(str(tmp_path / 'none.mp4'))
+    with pytest.raises(FileNotFoundError, match='is a folder'):
+        open_video(str(tmp_path))
+
+
+@pytest.mark.parametrize('start_index', [0, 1, 5])
+def test_frames_of_a_folder_are_counted(tmp_path, start_index):
+    for number in range(start_index, start_index + 7):
+        (tmp_path / f'img_{number:05}.jpg').touch()
+    (tmp_path / 'thumb.jpg').touch()
+    (tmp_path / 'flow_99999.jpg').touch()
+    assert count_frames(str(tmp_path), 'img_{:05}.jpg', start_index) == 7
+
+
+def test_folders_without_frames_are_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match='none does not exist'):
+        count_frames(str(tmp_path / 'none'), 'img_{:05}.jpg', 1)
+    Path(tmp_path, 'img_00000.jpg').touch()
+    with pytest.raises(FileNotFoundError, match='from number 1 on'):
+        count_frames(str(tmp_path), 'img_{:05}.jpg', 1)

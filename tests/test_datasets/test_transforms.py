@@ -1,0 +1,236 @@
+import copy
+import os
+
+import numpy as np
+import pytest
+import torch
+from mmaction.datasets.transforms import RandomCrop, SampleAVAFrames
+from mmcv.transforms import Compose
+
+from stmixer_mm.datasets import (
+    DecodeFrames,
+    FilterBoxes,
+    OpenVideo,
+    RandomShortSideResize,
+    SampleKeyframeClip,
+)
+
+REAL_DATA = os.environ.get('STMIXER_REAL_DATA')
+
+
+def test_the_rate_is_the_videos_own(write_video):
+    results = OpenVideo()(dict(filename=str(write_video(fps=25)), fps=30))
+    assert results['fps'] == pytest.approx(25)
+    assert results['total_frames'] == 40
+    results = SampleKeyframeClip(3, 2)({**results, 'timestamp': 0.4})
+    assert results['frame_inds'].tolist() == [8, 10, 12]
+
+
+@pytest.mark.parametrize('timestamp', [0, 0.5, 1.3, 2, 3.9, 4])
+@pytest.mark.parametrize('timestamp_start', [0, 900])
+def test_videos_and_extracted_frames_give_the_same_clip(
+    write_video, write_frames, frame_number, timestamp, timestamp_start
+):
+    info = dict(
+        timestamp=timestamp_start + timestamp,
+        timestamp_start=timestamp_start,
+        gt_bboxes=np.array([[0, 0.25, 0.5, 1]], dtype=np.float32),
+        modality='RGB',
+    )
+    sampler = dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3)
+    from_video = Compose([dict(type='OpenVideo'), sampler, dict(type='DecodeFrames')])
+    from_frames = Compose([sampler, dict(type='RawFrameDecode')])
+    videos = from_video({**info, 'filename': str(write_video()), 'start_index': 0})
+    frames = from_frames(
+        {
+            **copy.deepcopy(info),
+            'frame_dir': str(write_frames(start_index=1)),
+            'filename_tmpl': 'img_{:05}.jpg',
+            'start_index': 1,
+            'fps': 10,
+        }
+    )
+    wanted = np.clip(10 * timestamp + np.array([-6, -3, 0, 3]), 0, 39)
+    if timestamp == 4:  # the very end
+        wanted = np.array([33, 36, 39, 39])
+    for results in (videos, frames):
+        assert [frame_number(img) for img in results['imgs']] == wanted.tolist()
+        assert results['img_shape'] == (48, 64)
+        assert results['gt_bboxes'].tolist() == [[0, 12, 32, 48]]
+
+
+@pytest.mark.parametrize('clip_len, interval', [(4, 16), (8, 4), (32, 2)])
+def test_equal_to_the_host_where_its_convention_holds(clip_len, interval):
+    # 30 fps, timestamps from 900 s, frames counted from 0.
+    info = dict(
+        fps=30, timestamp=905, timestamp_start=900, start_index=0, shot_info=(0, 300)
+    )
+    ours = SampleKeyframeClip(clip_len, interval)(dict(info))
+    host = SampleAVAFrames(clip_len, interval, test_mode=True)(dict(info))
+    assert ours.keys() == host.keys()
+    np.testing.assert_array_equal(ours['frame_inds'], host['frame_inds'])
+
+
+@pytest.mark.parametrize('interval', [1, 2, 5, 16])
+def test_jitter_stays_within_half_an_interval(interval):
+    info = dict(fps=10, timestamp=50, total_frames=1000)
+    still = SampleKeyframeClip(8, interval)(dict(info))['frame_inds']
+    sampler = SampleKeyframeClip(8, interval, jitter=True)
+    moves = np.stack(
+        [sampler(dict(info))['frame_inds'] - still for _ in range(50)]
+    ).ravel()
+    assert set(moves) == set(range(-(interval // 2), (interval + 1) // 2))
+
+
+def test_the_dataset_cannot_shift_frames_of_a_video(write_video):
+    results = OpenVideo()(dict(filename=str(write_video()), start_index=1))
+    results = SampleKeyframeClip(1, 1)({**results, 'timestamp': 1})
+    assert results['frame_inds'].tolist() == [10]
+
+
+def test_a_video_shorter_than_a_clip(write_video):
+    info = OpenVideo()(dict(filename=str(write_video(num_frames=12)), timestamp=0.5))
+    with pytest.raises(ValueError, match=r'clip.mp4 has 12 frames, fewer than the 13'):
+        SampleKeyframeClip(4, 4)(dict(info))
+    assert SampleKeyframeClip(4, 3)(dict(info))['frame_inds'].tolist() == [0, 2, 5, 8]
+    allowed = SampleKeyframeClip(4, 4, allow_short=True)(dict(info))
+    assert allowed['frame_inds'].tolist() == [0, 1, 5, 9]
+
+
+@pytest.mark.parametrize('allow_short', [False, True])
+def test_a_keyframe_outside_the_video(write_video, allow_short):
+    info = OpenVideo()(dict(filename=str(write_video()), timestamp=902))
+    sampler = SampleKeyframeClip(4, 4, allow_short=allow_short)
+    with pytest.raises(ValueError, match=r'clip.mp4: timestamp 902 s lies outside'):
+        sampler(info)
+
+
+@pytest.mark.parametrize('clip_len, interval', [(0, 1), (4, 0)])
+def test_clips_need_frames(clip_len, interval):
+    with pytest.raises(ValueError, match='at least 1'):
+        SampleKeyframeClip(clip_len, interval)
+
+
+def test_repeated_frames_share_no_memory(write_video):
+    results = OpenVideo()(dict(filename=str(write_video()), timestamp=0))
+    results = DecodeFrames()(SampleKeyframeClip(4, 2)(results))
+    first, second, *_ = results['imgs']
+    assert (first == second).all()
+    first += 100
+    assert (first != second).all()
+    assert results['video_reader'] is None
+
+
+def test_a_damaged_frame_is_told_with_its_file(write_video):
+    path = write_video(num_frames=60, size=(320, 240))
+    data = bytearray(path.read_bytes())
+    # Overwrite the pictures, leave the index as it is.
+    begin, end = data.index(b'mdat') + 8, data.rindex(b'moov') - 4
+    data[begin:end] = np.random.RandomState(0).bytes(end - begin)
+    path.write_bytes(data)
+    pipeline = [OpenVideo(), SampleKeyframeClip(4, 8), DecodeFrames()]
+    with pytest.raises(ValueError, match='clip.mp4'):
+        Compose(pipeline)(dict(filename=str(path), timestamp=3))
+
+
+def test_the_host_finishes_the_sample(write_video):
+    pipeline = [
+        dict(type='OpenVideo'),
+        dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
+        dict(type='DecodeFrames'),
+        dict(type='Resize', scale=(96, 96)),
+        dict(type='Flip', flip_ratio=1),
+        dict(type='FormatShape', input_format='NCTHW', collapse=True),
+        dict(type='PackActionInputs'),
+    ]
+    packed = Compose(pipeline)(
+        dict(
+            filename=str(write_video()),
+            timestamp=2,
+            img_key='clip,0002',
+            video_id='clip',
+            modality='RGB',
+            gt_bboxes=np.array([[0, 0, 0.25, 0.5]], np.float32),
+            gt_labels=np.array([[0, 1, 0]], np.float32),
+        )
+    )
+    assert packed['inputs'].shape == (3, 4, 72, 96)
+    assert packed['inputs'].dtype == torch.uint8
+    sample = packed['data_samples']
+    assert sample.img_shape == (72, 96)
+    assert sample.gt_instances.bboxes.tolist() == [[72, 0, 96, 36]]
+    assert sample.gt_instances.labels.tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    'shape, expected',
+    [((240, 426), (128, 227)), ((426, 240), (227, 128)), ((60, 600), (30, 300))],
+)
+def test_short_side_and_bound_of_the_long_one(shape, expected):
+    results = RandomShortSideResize((128, 128), max_long=300)(
+        dict(
+            imgs=[np.zeros((*shape, 3), np.uint8)] * 2,
+            img_shape=shape,
+            gt_bboxes=np.array([[0, 0, shape[1], shape[0]]], np.float32),
+        )
+    )
+    assert results['img_shape'] == expected
+    assert {img.shape for img in results['imgs']} == {(*expected, 3)}
+    height, width = expected
+    np.testing.assert_allclose(results['gt_bboxes'], [[0, 0, width, height]], rtol=1e-5)
+
+
+def test_every_short_side_of_the_range_comes():
+    resize = RandomShortSideResize((10, 13))
+    shorts = {
+        resize(dict(imgs=[np.zeros((20, 40, 3), np.uint8)], img_shape=(20, 40)))[
+            'img_shape'
+        ][0]
+        for _ in range(100)
+    }
+    assert shorts == {10, 11, 12, 13}
+
+
+@pytest.mark.parametrize('short_range', [(0, 10), (20, 10), (256, 2000)])
+def test_faulty_short_ranges(short_range):
+    with pytest.raises(ValueError, match='short_range='):
+        RandomShortSideResize(short_range)
+
+
+def test_boxes_that_a_crop_leaves_empty_go_with_their_labels():
+    results = dict(
+        imgs=[np.zeros((20, 40, 3), np.uint8)],
+        img_shape=(20, 40),
+        gt_bboxes=np.array(
+            [[0, 0, 40, 20], [0, 0, 1, 20], [39, 0, 40, 20]], np.float32
+        ),
+        gt_labels=np.eye(3, dtype=np.float32),
+        entity_ids=np.array([5, 6, 7]),
+    )
+    results = RandomCrop(10)(results)
+    left = results['crop_bbox'][0]
+    assert len(results['gt_bboxes']) == 3  # the host keeps them
+    results = FilterBoxes()(results)
+    kept = [True, left == 0, False]  # the host's crop never reaches the right border
+    assert results['entity_ids'].tolist() == np.array([5, 6, 7])[kept].tolist()
+    np.testing.assert_array_equal(results['gt_labels'], np.eye(3)[kept])
+    assert len(FilterBoxes(min_size=100)(results)['gt_bboxes']) == 0
+    assert results['gt_bboxes'].shape == (0, 4)
+
+
+@pytest.mark.skipif(not REAL_DATA, reason='STMIXER_REAL_DATA is not set')
+@pytest.mark.parametrize('second', range(1, 10))
+def test_keyframes_of_the_real_clip(second):
+    import cv2
+
+    path = os.path.join(REAL_DATA, 'basketball', 'basketball.mp4')
+    results = OpenVideo()(dict(filename=path, timestamp=second))
+    results = SampleKeyframeClip(4, 16)(results)
+    number = round(second * 30000 / 1001)
+    assert results['frame_inds'][2] == number
+    results = DecodeFrames()(results)
+    reader = cv2.VideoCapture(path)
+    for _ in range(number + 1):
+        _, picture = reader.read()
+    difference = results['imgs'][2].astype(int) - picture[..., ::-1]
+    assert np.abs(difference).mean() < 2
