@@ -1,13 +1,14 @@
 """Every work-around for the host stack, and nothing else.
 
-``stmixer_mm`` imports this module before anything else of its own, so that the
-work-arounds also act where the host's tools import us through ``custom_imports``.
+``stmixer_mm`` imports this module before anything else of its own, so that those that
+act on import also do where the host's tools import us through ``custom_imports``.
 Each one says why it is there and when it can go.
 """
 
 import importlib.util
 import sys
 import types
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 
@@ -40,8 +41,8 @@ def _stand_in_for_missing_drn() -> None:
 def _skip_multimodal_models() -> None:
     """Keep ``mmaction.models.multimodal`` from importing a newer transformers.
 
-    mmaction2 1.2.0 was written for transformers 4.28 and fails on names that later
-    ones moved (open-mmlab/mmaction2#2778). Can go when the host pins or follows it.
+    mmaction2 1.2.0 imports names from ``transformers.modeling_utils`` that later
+    versions moved to ``transformers.pytorch_utils``. Can go when the host follows.
     """
     from mmaction.utils import dependency
 
@@ -75,6 +76,26 @@ def _allow_mmengine_checkpoints() -> None:
             *{type(np.dtype(scalar)) for scalar in scalar_dtypes},
         ]
     )
+
+
+def exact_convolutions(device_type: str) -> AbstractContextManager:
+    """Keep 3-D convolutions out of bf16 autocast on CPUs without bf16 instructions.
+
+    There oneDNN (torch 2.13, AVX-512) leaves NaN in weight gradients of bf16 3-D
+    convolutions at random, about every second time for 64 channels; emulated bf16 is
+    no faster either. Related: pytorch/pytorch#169688. Can go with the first torch whose
+    gradients are finite.
+    """
+    import torch
+
+    emulates_bf16 = (
+        device_type == 'cpu'
+        and hasattr(torch, 'get_autocast_dtype')  # earlier torch is not known to need it
+        and torch.is_autocast_enabled('cpu')
+        and torch.get_autocast_dtype('cpu') == torch.bfloat16
+        and not torch.cpu._is_avx512_bf16_supported()
+    )
+    return torch.autocast('cpu', enabled=False) if emulates_bf16 else nullcontext()
 
 
 _stand_in_for_missing_drn()

@@ -54,7 +54,7 @@ def overall_score(work_dir):
 def run_demo(*, config, data, work_dir, toy_options, cfg_options):
     """Run all steps; returns a dict with ``video``, ``metric``, ``score``, ``seconds``."""
     start = time.monotonic()
-    summary_file = work_dir / 'demo.json'
+    summary_file = work_dir / 'summary.json'
     overrides = ['--cfg-options', *cfg_options] if cfg_options else []
 
     if (data / 'val.csv').is_file():

@@ -194,11 +194,7 @@ def _read_frames(
         reader.seek_accurate(first_frame)
         for index in range(first_frame, end_frame):
             yield index, reader.next().asnumpy()
-    except Exception as error:
-        if not type(error).__module__.startswith(('decord', 'builtins')) or isinstance(
-            error, ValueError
-        ):
-            raise
+    except Exception as error:  # decord's own error is a plain Exception
         raise ValueError(
             f'{video}: frame {index} cannot be decoded; the video is damaged there: '
             f'fetch it again or re-encode it.'

@@ -3,7 +3,8 @@
 import inspect
 import math
 from collections.abc import Iterator
-from itertools import islice
+from copy import deepcopy
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,7 @@ def init_detector(
 
     Args:
         config: Config file, or what was read from one.
-        checkpoint: File or URL; None leaves the parameters as they were initialised.
+        checkpoint: File or URL; None initialises the parameters as for training.
         device: As in 'cpu' or 'cuda:0'.
         label_map: Label map (pbtxt) with the names of the actions. By default the
             names are those in the checkpoint, or of the config's test set.
@@ -78,7 +79,7 @@ def init_detector(
     Raises:
         FileNotFoundError, ValueError: one sentence that names what is wrong.
     """
-    cfg = config.copy() if isinstance(config, Config) else load_config(config)
+    cfg = deepcopy(config) if isinstance(config, Config) else load_config(config)
     cfg_options = cfg_options or {}
     _turn_off_fallback(cfg, cfg_options)
     merge_overrides(cfg, cfg_options)
@@ -88,7 +89,9 @@ def init_detector(
 
     model = MODELS.build(cfg.model)
     dataset_meta = {}
-    if checkpoint is not None:
+    if checkpoint is None:
+        model.init_weights()
+    else:
         loaded = load_checkpoint_file(checkpoint)
         check_state(model, loaded['state_dict'], source=checkpoint)
         load_state_dict(model, loaded['state_dict'])
@@ -226,15 +229,16 @@ def detect_video(
     pipeline = _clip_pipeline(model.cfg)
     clips = (_load_clip(pipeline, opened, time) for time in times.tolist())
     first = next(clips)  # a video that is too short is found out here
-    return _detect(model, info, first, clips, score_thr, batch_size)
+    return _detect(model, info, chain([first], clips), score_thr, batch_size)
 
 
-def _detect(model, info, first, clips, score_thr, batch_size):
-    def all_clips():
-        yield first
-        yield from clips
-
-    clips = all_clips()
+def _detect(
+    model: nn.Module,
+    info: VideoInfo,
+    clips: Iterator[dict],
+    score_thr: float,
+    batch_size: int,
+) -> Iterator[KeyframeDetections]:
     size = (info.width, info.height, info.width, info.height)
     while batch := list(islice(clips, batch_size)):
         with torch.inference_mode():

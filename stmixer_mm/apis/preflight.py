@@ -7,6 +7,7 @@ from pathlib import Path
 from mmaction import registry as host
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch.utils.data import DataLoader
 
 from stmixer_mm.engine import check_checkpoint_file, check_writable_dir
 
@@ -28,6 +29,9 @@ _SECTION_REGISTRIES = {
     'custom_hooks': (host.HOOKS,),
     'visualizer': (host.VISUALIZERS, host.VISBACKENDS),
 }
+
+# Arguments that are taken by who builds a part, not by its class.
+_BUILDER_ARGUMENTS = {'optim_wrapper': ('constructor', 'paramwise_cfg')}
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
@@ -76,16 +80,21 @@ def check_arguments(cfg: Config) -> None:
     """
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     for section, registries in _SECTION_REGISTRIES.items():
+        if section.endswith('_dataloader'):
+            _check_part(DataLoader, cfg.get(section), section, ('num_batch_per_epoch',))
         for place, part_cfg in _parts(cfg.get(section), section):
             part = _find_class(part_cfg['type'], registries)
-            if part is None or _takes_anything(part):
-                continue
-            valid = valid_arguments(part)
-            for argument in part_cfg:
-                if argument not in (*valid, 'type', '_scope_'):
-                    raise ValueError(
-                        wrong_argument_sentence(part, argument, place=place)
-                    )
+            if part is not None and not _takes_anything(part):
+                _check_part(part, part_cfg, place, _BUILDER_ARGUMENTS.get(place, ()))
+
+
+def _check_part(
+    part: type, part_cfg: dict | None, place: str, also: tuple[str, ...]
+) -> None:
+    valid = (*valid_arguments(part), *also, 'type', '_scope_')
+    for argument in part_cfg or ():
+        if argument not in valid:
+            raise ValueError(wrong_argument_sentence(part, argument, place=place))
 
 
 def _parts(node: object, place: str) -> Iterator[tuple[str, dict]]:

@@ -244,14 +244,14 @@ def _parse_keyframe(
 
 
 def _bbox_message(bbox: list[float]) -> str | None:
-    shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
-    inside = (-BOX_TOLERANCE <= value <= 1 + BOX_TOLERANCE for value in bbox)
-    if not all(inside):
-        return f'the box {shown} leaves [0, 1]; divide x by the width, y by the height.'
     x1, y1, x2, y2 = bbox
-    if x2 < x1 or y2 < y1:
+    low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
+    if low <= x1 <= x2 <= high and low <= y1 <= y2 <= high:
+        return None
+    shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
+    if all(low <= value <= high for value in bbox):
         return f'the box {shown} is upside down; write it as x1,y1,x2,y2.'
-    return None
+    return f'the box {shown} leaves [0, 1]; divide x by the width, y by the height.'
 
 
 def _action_message(action_id: int, num_classes: int | None) -> str | None:

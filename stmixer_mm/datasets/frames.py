@@ -98,8 +98,15 @@ def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
 def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
     """Extracted frames in a folder, from start_index to the highest number.
 
-    The folder is listed once per process. Raises ``FileNotFoundError`` when it is
-    missing or holds no such frame.
+    The folder is listed once per process. Raises as :func:`frame_numbers`.
+    """
+    return frame_numbers(frame_dir, filename_tmpl, start_index)[-1] - start_index + 1
+
+
+def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[int]:
+    """Sorted numbers, from start_index on, of the extracted frames in a folder.
+
+    Raises ``FileNotFoundError`` when it is missing or holds no such frame.
     """
     head, tail = re.split(r'\{[^}]*\}', filename_tmpl)
     pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
@@ -108,11 +115,12 @@ def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
             f'the frame folder {frame_dir} does not exist; extract the frames or '
             'correct data_prefix.'
         )
-    matches = [pattern.fullmatch(name) for name in os.listdir(frame_dir)]
-    last = max((int(match[1]) for match in matches if match), default=-1)
-    if last < start_index:
+    matches = (pattern.fullmatch(name) for name in os.listdir(frame_dir))
+    numbers = sorted(int(match[1]) for match in matches if match)
+    numbers = [number for number in numbers if number >= start_index]
+    if not numbers:
         raise FileNotFoundError(
             f'the frame folder {frame_dir} holds no frame named like {filename_tmpl} '
             f'from number {start_index} on; correct filename_tmpl or start_index.'
         )
-    return last - start_index + 1
+    return numbers

@@ -145,10 +145,12 @@ class KeyframeDataset(AVADataset):
         rows, faults = read_keyframe_rows(self.ann_file, num_classes=num_ids)
         raise_first(faults)
         keyframes: dict[str, list[KeyframeRow]] = {}
+        annotated = set()
         for row in rows:
+            key = row.key
+            annotated.add(key)
             if self.custom_classes is None or row.action_id in self.custom_classes:
-                keyframes.setdefault(row.key, []).append(row)
-        annotated = {row.key for row in rows}
+                keyframes.setdefault(key, []).append(row)
         persons = {key: self._persons(group) for key, group in keyframes.items()}
         firsts = {key: group[0] for key, group in keyframes.items()}
         for row in self._empty_rows():
@@ -158,7 +160,7 @@ class KeyframeDataset(AVADataset):
                     f'{row.key} is listed as person-free, but {self.ann_file} has a '
                     'box there; remove one of them.'
                 )
-            persons[row.key] = self._nobody()
+            persons[row.key] = self._persons([])
             firsts[row.key] = row
         if not firsts:
             raise ValueError(
@@ -206,33 +208,28 @@ class KeyframeDataset(AVADataset):
         present = labels.any(axis=0).nonzero()[0] if self.multilabel else labels.ravel()
         return sorted({int(label) for label in present})
 
-    def _persons(self, rows: list[KeyframeRow]) -> dict:
+    def _persons(self, rows: Sequence[KeyframeRow]) -> dict:
         """Annotation of a keyframe; rows of the same box are one person."""
-        records = [
-            {
-                'entity_box': np.array(row.bbox_norm, dtype=np.float32),
-                'label': self._column(row.action_id),
-                'entity_id': row.person_id,
-            }
-            for row in rows
-        ]
-        if not self.multilabel:
-            boxes = [row.bbox_norm for row in rows]
-            for row in rows:
-                if boxes.count(row.bbox_norm) > 1:
+        persons: dict[tuple, list[KeyframeRow]] = {}
+        for row in rows:
+            persons.setdefault(row.bbox_norm, []).append(row)
+        if self.multilabel:
+            labels = np.zeros((len(persons), self.num_classes), dtype=np.float32)
+            for label, group in zip(labels, persons.values(), strict=True):
+                label[[self._column(row.action_id) for row in group]] = 1
+        else:
+            labels = np.zeros((len(persons), 1), dtype=int)
+            for label, group in zip(labels, persons.values(), strict=True):
+                if len(group) > 1:
                     raise ValueError(
-                        f'{self.ann_file}, line {row.line}: this box has several '
+                        f'{self.ann_file}, line {group[1].line}: this box has several '
                         'actions, which needs multilabel=True.'
                     )
-        bboxes, labels, entity_ids = self.parse_img_record(records)
-        return dict(gt_bboxes=bboxes, gt_labels=labels, entity_ids=entity_ids)
-
-    def _nobody(self) -> dict:
-        width, dtype = (self.num_classes, np.float32) if self.multilabel else (1, int)
+                label[0] = self._column(group[0].action_id)
         return dict(
-            gt_bboxes=np.zeros((0, 4), dtype=np.float32),
-            gt_labels=np.zeros((0, width), dtype=dtype),
-            entity_ids=np.zeros(0, dtype=int),
+            gt_bboxes=np.array(list(persons), dtype=np.float32).reshape(-1, 4),
+            gt_labels=labels,
+            entity_ids=np.array([g[0].person_id for g in persons.values()], dtype=int),
         )
 
     def _column(self, action_id: int) -> int:

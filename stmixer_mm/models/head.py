@@ -246,16 +246,20 @@ def check_labels(data_samples: Sequence[ActionDataSample], num_classes: int) -> 
 def check_finite(
     output: StageOutput, data_samples: Sequence[ActionDataSample], stage: int
 ) -> None:
-    """Stop at the first clip of which a stage says something that is no number."""
+    """Stop when a stage says something of a clip that is no number."""
     finite = torch.stack(
         [values.isfinite().flatten(1).all(dim=1) for values in output]
     ).all(dim=0)
     if not finite.all():
-        sample = data_samples[int(finite.int().argmin())]
+        names = [
+            sample_name(sample)
+            for sample, is_finite in zip(data_samples, finite.tolist())
+            if not is_finite
+        ]
         raise FloatingPointError(
             f'Stage {stage} of the decoder yields NaN or infinity for '
-            f'{sample_name(sample)}; check that sample, lower the learning rate or '
-            'clip gradients, and go on from the last checkpoint.'
+            f'{", ".join(names)}; check these samples, lower the learning rate or clip '
+            'gradients, and go on from the last checkpoint.'
         )
 
 

@@ -7,6 +7,7 @@ from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from ..compat import exact_convolutions
 from ..registry import MODELS
 from .decoder import StageOutput
 
@@ -76,7 +77,8 @@ class STMixer(BaseModel):
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to the neck's maps."""
-        return self.neck(self.backbone(inputs))
+        with exact_convolutions(inputs.device.type):
+            return self.neck(self.backbone(inputs))
 
     def decode(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]

@@ -64,13 +64,13 @@ def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
     file.write_bytes(content)
     rows, faults = read_keyframe_rows(str(file))
     assert not rows
-    with pytest.raises(ValueError, match='a.csv: the file'):
+    with pytest.raises(ValueError, match=r'a.csv: the file'):
         raise_first(faults)
 
 
 def test_a_missing_file_is_not_found(tmp_path):
     _, faults = read_keyframe_rows(str(tmp_path / 'none.csv'))
-    with pytest.raises(FileNotFoundError, match='none.csv: the file does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'none.csv: the file does not exist'):
         raise_first(faults)
 
 
@@ -103,7 +103,7 @@ def test_timestamp_files(write_text):
     assert read_timestamp_keys(write_text('none.csv')) == set()
     good = write_text('good.csv', 'a,0902', '', 'b,1.5')
     assert read_timestamp_keys(good) == {'a,0902', 'b,0001.5'}
-    with pytest.raises(ValueError, match="bad.csv, line 2: 'b'"):
+    with pytest.raises(ValueError, match=r"bad.csv, line 2: 'b'"):
         read_timestamp_keys(write_text('bad.csv', 'a,0902', 'b'))
 
 

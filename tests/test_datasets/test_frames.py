@@ -145,7 +145,7 @@ def test_other_files_are_no_videos(tmp_path, content, words):
 
 
 def test_missing_files_and_folders_are_no_videos(tmp_path):
-    with pytest.raises(FileNotFoundError, match='none.mp4 does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'none.mp4 does not exist'):
         open_video(str(tmp_path / 'none.mp4'))
     with pytest.raises(FileNotFoundError, match='is a folder'):
         open_video(str(tmp_path))

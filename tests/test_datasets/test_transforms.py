@@ -129,7 +129,7 @@ def test_a_damaged_frame_is_told_with_its_file(write_video):
     data[begin:end] = np.random.RandomState(0).bytes(end - begin)
     path.write_bytes(data)
     pipeline = [OpenVideo(), SampleKeyframeClip(4, 8), DecodeFrames()]
-    with pytest.raises(ValueError, match='clip.mp4'):
+    with pytest.raises(ValueError, match=r'clip.mp4'):
         Compose(pipeline)(dict(filename=str(path), timestamp=3))
 
 

@@ -39,6 +39,7 @@ def answer_probe(state):
 
 
 def make_venv(state, folder):
+    shutil.rmtree(folder, ignore_errors=True)
     for part in ('bin', 'include', 'lib', 'stdlib'):
         (folder / part).mkdir(parents=True, exist_ok=True)
     (folder / 'include' / 'Python.h').touch()

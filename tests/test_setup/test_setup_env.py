@@ -294,12 +294,31 @@ def test_killed_while_it_installs_it_goes_on(machine, victim):
     assert machine.set_up().pip == []
 
 
+@pytest.mark.parametrize(
+    ('record', 'whole'),
+    [
+        ('a.py,sha256=x,6\na.pyc,,\nx-1.dist-info/METADATA,,99\n', True),
+        ('a.py,sha256=x,7\n', False),
+        ('a.py,sha256=x,6\nb.py,,\n', False),
+        ('', False),
+        (None, False),
+    ],
+)
+def test_half_installed_is_told_by_the_list_of_files(tmp_path, record, whole):
+    info = tmp_path / 'x-1.dist-info'
+    info.mkdir()
+    (info / 'METADATA').touch()
+    (tmp_path / 'a.py').write_text('x = 1\n')
+    if record is not None:
+        (info / 'RECORD').write_text(record)
+    assert setup_env.is_whole(info) == whole
+
+
 def test_half_made_venv_is_made_anew(machine):
     machine.venv_python.parent.mkdir(parents=True)
     (machine.root / '.setup').mkdir()
     (machine.root / '.setup/making-venv').touch()
-    machine.venv_python.symlink_to(sys.executable)
-    machine.venv_python.unlink()
+    machine.venv_python.symlink_to(sys.executable)  # runs, but has no pip
     result = machine.set_up()
     assert result.code == 0, result.error
     assert 'making .venv' in result.output

@@ -7,14 +7,14 @@ model = dict(
     backbone=dict(
         type='ResNet3dSlowOnly',
         depth=18,
-        base_channels=32,
+        base_channels=16,
         pretrained=None,
         inflate=(0, 1, 1, 1),
         out_indices=(0, 1, 2, 3),
         zero_init_residual=False,
     ),
     neck=dict(
-        type='ChannelProjection3D', in_channels=[32, 64, 128, 256], out_channels=64
+        type='ChannelProjection3D', in_channels=[16, 32, 64, 128], out_channels=64
     ),
     decoder=dict(
         num_frames=8,

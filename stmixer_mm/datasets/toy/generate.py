@@ -127,7 +127,8 @@ def make_toy_dataset(
     Args:
         out_dir (str | Path): appears only when all is done.
         size (tuple[int, int]): width and height in pixels, even, 64 to 2048.
-        workers (int): processes; 0 works in the caller's.
+        workers (int): processes, which a script without a ``__main__`` guard cannot
+            start; 0 works in the caller's.
         force (bool): replace a toy dataset that is already there.
 
     Raises:

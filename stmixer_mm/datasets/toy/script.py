@@ -24,7 +24,7 @@ DURATION = 6  # seconds of a video
 KEYFRAMES = tuple(range(1, DURATION))  # seconds that are annotated
 # A person whose drawn area is visible to at least CLEAR of it is annotated, one below
 # HIDDEN is not; scripts with anything in between at a keyframe are thrown away.
-CLEAR, HIDDEN = 0.4, 0.1
+CLEAR, HIDDEN = 0.5, 0.1
 
 _DIRECTION = {'walk_left': -1, 'walk_right': 1}
 _NEXT_ARM = {

@@ -253,7 +253,10 @@ def _corner_rows(
     size_xy = sizes.flip(1)
 
     corner = torch.tensor([(0, 0), (1, 0), (0, 1), (1, 1)], device=device)
-    cell_xy = pyramid.normalise(points_xy) * size_xy - 0.5  # (B, Q, G, P, L, 2)
+    # Rounded as grid_sample rounds, so that points on pixel centres fall on the same
+    # side of the kink of bilinear interpolation.
+    grid = 2 * pyramid.normalise(points_xy) - 1
+    cell_xy = (grid + 1) * (size_xy / 2) - 0.5  # (B, Q, G, P, L, 2)
     low = cell_xy.detach().floor()
     fraction = (cell_xy - low).unsqueeze(-2)
     corner_weights = torch.where(corner.bool(), fraction, 1 - fraction).prod(dim=-1)
@@ -281,9 +284,7 @@ def _embedding_bag_means(
     rows, row_weights = _corner_rows(pyramid, points_xy, weights)
 
     def weighted_rows(table: Tensor, rows: Tensor, row_weights: Tensor) -> Tensor:
-        return F.embedding_bag(
-            rows, table, per_sample_weights=row_weights, mode='sum'
-        ).unflatten(0, (batch, queries, groups, -1))
+        return F.embedding_bag(rows, table, per_sample_weights=row_weights, mode='sum')
 
     spatial = weighted_rows(
         pyramid.time_mean.cell_table, rows.flatten(0, 3), row_weights.flatten(0, 3)
@@ -293,7 +294,11 @@ def _embedding_bag_means(
         rows.flatten(3).flatten(0, 2),
         row_weights.flatten(3).flatten(0, 2) / points,
     )
-    return spatial, temporal.unflatten(-1, (pyramid.num_frames, -1)).squeeze(3)
+    shape = (batch, queries, groups)
+    return (
+        spatial.view(*shape, points, spatial.size(1)),
+        temporal.view(*shape, pyramid.num_frames, spatial.size(1)),
+    )
 
 
 SamplingBackend = Callable[[FeaturePyramid, Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -1,0 +1,455 @@
+"""Go through the datasets of a config before hours are lost on them."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import mmcv
+from mmengine.config import Config
+
+from stmixer_mm.registry import DATASETS
+
+from .ava_csv import (
+    Fault,
+    KeyframeRow,
+    TimestampRow,
+    read_keyframe_rows,
+    read_label_names,
+    read_timestamp_rows,
+)
+from .frames import (
+    clip_span,
+    frame_numbers,
+    keyframe_index,
+    open_video,
+)
+from .keyframe_dataset import KeyframeDataset
+from .transforms import SampleKeyframeClip
+
+SPLITS = ('train', 'val', 'test')
+SMALL_SIDE = 0.01  # of the width or height; a box below it is probably a slip
+
+Progress = Callable[[Iterable], Iterable]
+
+
+class Finding(NamedTuple):
+    """A fault (``is_error``) or something that only looks wrong."""
+
+    is_error: bool
+    kind: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f'{"error" if self.is_error else "warning"}: {self.fault}'
+
+
+@dataclass
+class SplitReport:
+    """What one dataset holds, excluded keyframes left out, and what is wrong."""
+
+    name: str
+    ann_file: str
+    num_videos: int = 0
+    num_keyframes: int = 0  # person-free ones included
+    num_empty_keyframes: int = 0
+    num_excluded_keyframes: int = 0
+    num_boxes: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)  # by class name
+    videos: dict[str, str] = field(default_factory=dict)  # id -> path
+    first_lines: dict[str, int] = field(default_factory=dict)  # of each video id
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def num_errors(self) -> int:
+        return sum(finding.is_error for finding in self.findings)
+
+    def error(self, kind: str, file: str, line: int | None, message: str) -> None:
+        self.findings.append(Finding(True, kind, Fault(file, line, message)))
+
+    def warn(self, kind: str, file: str, line: int | None, message: str) -> None:
+        self.findings.append(Finding(False, kind, Fault(file, line, message)))
+
+
+def check_config(
+    cfg: Config,
+    splits: Iterable[str] = SPLITS,
+    *,
+    decode: bool = True,
+    allow_overlap: bool = False,
+    progress: Progress = iter,
+) -> list[SplitReport]:
+    """Check the datasets of the dataloaders of a config.
+
+    Args:
+        cfg: A config with ``train_dataloader`` and so on; a split without one, or
+            whose dataset was already checked, is passed over. Wrapped datasets are
+            checked one by one.
+        splits: Of 'train', 'val', 'test'.
+        decode: Decode every keyframe; False only opens the videos.
+        allow_overlap: Videos in both train and another split are warnings only.
+        progress: Wraps the list of a split's videos, to show progress.
+
+    Raises:
+        ValueError: the config has no dataset for these splits.
+    """
+    reports, seen = [], []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        for dataset in _plain_datasets(loader and loader.get('dataset')):
+            essence = {k: v for k, v in dataset.items() if k != 'test_mode'}
+            if essence not in seen:
+                seen.append(essence)
+                reports.append(
+                    check_dataset(dataset, split, decode=decode, progress=progress)
+                )
+    if not reports:
+        wanted = ', '.join(f'{split}_dataloader' for split in splits)
+        raise ValueError(f'The config has no dataset in {wanted}; nothing to check.')
+    _check_overlap(reports, is_error=not allow_overlap)
+    return reports
+
+
+def check_dataset(
+    cfg: dict, name: str, *, decode: bool = True, progress: Progress = iter
+) -> SplitReport:
+    """Check one ``KeyframeDataset``, given by its config."""
+    report = SplitReport(name, str(cfg.get('ann_file', '')))
+    dataset = _build_unread(cfg, report)
+    if dataset is None:
+        return report
+    report.ann_file = dataset.ann_file
+    names = _label_names(dataset, report)
+    rows = _check_annotation(dataset, names, report)
+    excluded = _timestamps(dataset.exclude_file, report)
+    empty = _timestamps(dataset.empty_keyframes_file, report)
+    annotated = {row.key: row.line for row in rows}
+    for row in empty:
+        if row.key in annotated:
+            message = (
+                f'keyframe {row.key} is listed as person-free, but '
+                f'{dataset.ann_file} has a box there in line {annotated[row.key]}.'
+            )
+            file = dataset.empty_keyframes_file
+            report.error('person-free', file, row.line, message)
+
+    left_out = {row.key for row in excluded}
+    report.num_excluded_keyframes = len(left_out & annotated.keys())
+    rows = [row for row in rows if row.key not in left_out]
+    empty = [row for row in empty if row.key not in left_out | annotated.keys()]
+    _summarise(rows, empty, names, dataset, report)
+    _check_videos(dataset, rows, empty, report, decode, progress)
+    return report
+
+
+def format_report(report: SplitReport, *, max_warnings: int = 20) -> str:
+    """All errors, the first warnings of each kind, and a summary, as text."""
+    lines = [f'== {report.name}: {report.ann_file}']
+    lines += [str(finding) for finding in report.findings if finding.is_error]
+    warnings: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        if not finding.is_error:
+            warnings.setdefault(finding.kind, []).append(finding)
+    for kind, findings in warnings.items():
+        lines += [str(finding) for finding in findings[:max_warnings]]
+        if len(findings) > max_warnings:
+            lines.append(f'... {len(findings) - max_warnings} more warnings: {kind}')
+    lines.append(
+        f'{report.num_videos} videos, {report.num_keyframes} keyframes '
+        f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes, '
+        f'{report.num_excluded_keyframes} keyframes excluded'
+    )
+    width = max(map(len, report.class_counts), default=0)
+    counts = report.class_counts.items()
+    lines += [f'  {name:<{width}} {count:>8}' for name, count in counts]
+    num_warnings = len(report.findings) - report.num_errors
+    lines.append(f'{report.num_errors} errors, {num_warnings} warnings')
+    return '\n'.join(lines)
+
+
+def report_to_dict(report: SplitReport) -> dict:
+    """The whole report in plain types, for JSON."""
+    findings = [
+        {
+            'severity': 'error' if finding.is_error else 'warning',
+            'kind': finding.kind,
+            **finding.fault._asdict(),
+        }
+        for finding in report.findings
+    ]
+    return {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
+
+
+def check_report_path(path: str) -> None:
+    """Raise ``FileNotFoundError`` if the folder for a report does not exist."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'The report {path} cannot be written, since the folder {folder} does not '
+            'exist; make it first.'
+        )
+
+
+def write_reports(path: str, reports: list[SplitReport]) -> None:
+    """Write reports as JSON: the whole file or none."""
+    unfinished = Path(f'{path}.{os.getpid()}.tmp')
+    content = [report_to_dict(report) for report in reports]
+    try:
+        unfinished.write_text(json.dumps(content, indent=2) + '\n')
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _plain_datasets(cfg: dict | None) -> list[dict]:
+    """The datasets inside of wrappers such as RepeatDataset and ConcatDataset."""
+    if cfg is None:
+        return []
+    inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
+    if inner is None:
+        return [cfg]
+    return [plain for dataset in inner for plain in _plain_datasets(dataset)]
+
+
+def _build_unread(cfg: dict, report: SplitReport) -> KeyframeDataset | None:
+    """The dataset before it reads its annotation, or None and a finding."""
+    try:
+        dataset = DATASETS.build({**cfg, 'lazy_init': True})
+    except Exception as error:  # whatever a pipeline of the user's may raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        report.error('config', report.ann_file, None, lines[0])
+        if cfg.get('label_file') and not cfg.get('custom_classes'):
+            # A broken label map need not hide the faults of the annotation.
+            return _build_unread({**cfg, 'label_file': None}, report)
+        return None
+    if not isinstance(dataset, KeyframeDataset):
+        message = f'{type(dataset).__name__} is not a KeyframeDataset: not checked.'
+        report.error('config', report.ann_file, None, message)
+        return None
+    return dataset
+
+
+def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str]:
+    """Name of each action id that the dataset takes."""
+    in_file = read_label_names(dataset.label_file)
+    if not in_file:
+        message = 'the dataset has no label_file, so classes have no names.'
+        report.warn('label map', dataset.ann_file, None, message)
+    if dataset.custom_classes is not None:
+        return {number: in_file[number] for number in dataset.custom_classes[1:]}
+    ids = range(1, dataset.num_classes)
+    return {number: in_file.get(number, f'class {number}') for number in ids}
+
+
+def _check_annotation(
+    dataset: KeyframeDataset, names: dict[int, str], report: SplitReport
+) -> list[KeyframeRow]:
+    """Findings of the single lines; the good ones of the classes taken."""
+    file = dataset.ann_file
+    custom = dataset.custom_classes is not None
+    rows, faults = read_keyframe_rows(
+        file, num_classes=None if custom else dataset.num_classes
+    )
+    for fault in faults:
+        report.findings.append(Finding(True, 'line', fault))
+    rows = [row for row in rows if row.action_id in names]
+    known = read_label_names(dataset.label_file)
+    unnamed: dict[int, list[KeyframeRow]] = {}
+    first_lines: dict[tuple, int] = {}
+    for row in rows:
+        if known and row.action_id not in known:
+            unnamed.setdefault(row.action_id, []).append(row)
+        same = (row.key, row.bbox_norm, row.action_id)
+        if first_lines.setdefault(same, row.line) != row.line:
+            message = (
+                f'repeats line {first_lines[same]}: same keyframe, box and action; '
+                'evaluation would count it as missed.'
+            )
+            report.warn('duplicate', file, row.line, message)
+        x1, y1, x2, y2 = row.bbox_norm
+        if min(x2 - x1, y2 - y1) < SMALL_SIDE:
+            message = f'the box is only {x2 - x1:.3f} wide and {y2 - y1:.3f} high.'
+            report.warn('small box', file, row.line, message)
+    for number, group in unnamed.items():
+        message = (
+            f'the action id {number}, here and in {len(group) - 1} other lines, is '
+            f'not in {dataset.label_file}: it is trained, but not evaluated.'
+        )
+        report.warn('label map', file, group[0].line, message)
+    return rows
+
+
+def _timestamps(file: str | None, report: SplitReport) -> list[TimestampRow]:
+    if file is None:
+        return []
+    rows, faults = read_timestamp_rows(file)
+    for fault in faults:
+        report.findings.append(Finding(True, 'line', fault))
+    return rows
+
+
+def _summarise(
+    rows: list[KeyframeRow],
+    empty: list[TimestampRow],
+    names: dict[int, str],
+    dataset: KeyframeDataset,
+    report: SplitReport,
+) -> None:
+    empty_keys = {row.key for row in empty}
+    report.num_empty_keyframes = len(empty_keys)
+    report.num_keyframes = len({row.key for row in rows}) + len(empty_keys)
+    report.num_boxes = len({(row.key, row.bbox_norm) for row in rows})
+    counts = Counter(row.action_id for row in rows)
+    report.class_counts = {name: counts[number] for number, name in names.items()}
+    known = read_label_names(dataset.label_file)
+    absent = [known[n] for n in names if n in known and not counts[n]]
+    if absent and rows:
+        message = f'no box does: {", ".join(absent)}.'
+        report.warn('absent class', dataset.ann_file, None, message)
+
+
+def _check_videos(
+    dataset: KeyframeDataset,
+    rows: list[KeyframeRow],
+    empty: list[TimestampRow],
+    report: SplitReport,
+    decode: bool,
+    progress: Progress,
+) -> None:
+    """Findings of the files, and of the keyframes in each of them."""
+    keyframes: dict[str, dict[str, tuple[str, int, float]]] = {}
+    for file, group in (
+        (dataset.ann_file, rows),
+        (dataset.empty_keyframes_file, empty),
+    ):
+        for row in group:
+            place = (file, row.line, row.timestamp)
+            keyframes.setdefault(row.video_id, {}).setdefault(row.key, place)
+    report.num_videos = len(keyframes)
+    folder = dataset.data_prefix['img']
+    for video_id in progress(list(keyframes)):
+        places = list(keyframes[video_id].values())
+        file, line, _ = places[0]
+        path = dataset.locate(folder, video_id)
+        report.videos[video_id] = path or os.path.join(folder, video_id)
+        report.first_lines[video_id] = line
+        if path is None:
+            what = 'frame folder' if dataset.use_frames else 'video'
+            where = folder or 'the current folder'
+            message = f'the {what} of {video_id!r} is missing in {where}.'
+            report.error('missing', file, line, message)
+            continue
+        try:
+            source = _Frames(dataset, path) if dataset.use_frames else _Video(path)
+        except (ValueError, FileNotFoundError) as error:
+            report.error('unreadable', file, line, str(error))
+            continue
+        _check_keyframes(dataset, source, places, report, decode)
+
+
+class _Video:
+    """A video file: how long it is, and which of its frames can be decoded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._reader = open_video(path)
+        self.total_frames = len(self._reader)
+        self.fps = self._reader.get_avg_fps()
+
+    def decodes(self, index: int) -> bool:
+        try:
+            self._reader.seek_accurate(index)
+            self._reader.next()
+        except Exception:  # DECORDError is a plain Exception
+            # A reader that has failed once may fail on good frames too.
+            self._reader = open_video(self.path)
+            return False
+        return True
+
+
+class _Frames:
+    """A folder of extracted frames."""
+
+    def __init__(self, dataset: KeyframeDataset, path: str) -> None:
+        self.path = path
+        self.fps = dataset._FPS
+        self._start, self._tmpl = dataset.start_index, dataset.filename_tmpl
+        numbers = frame_numbers(path, self._tmpl, self._start)
+        self.total_frames = numbers[-1] - self._start + 1
+        if dataset.timestamp_end is not None:
+            seconds = dataset.timestamp_end - dataset.timestamp_start
+            self.total_frames = round(seconds * self.fps)
+        wanted = range(self._start, self._start + self.total_frames)
+        gaps = sorted(set(wanted) - set(numbers))
+        if gaps:
+            raise FileNotFoundError(
+                f'{path} lacks {len(gaps)} of its {self.total_frames} frames, first '
+                f'{self._tmpl.format(gaps[0])}; extract them again.'
+            )
+
+    def decodes(self, index: int) -> bool:
+        file = os.path.join(self.path, self._tmpl.format(index + self._start))
+        return os.path.isfile(file) and mmcv.imread(file) is not None
+
+
+def _check_keyframes(
+    dataset: KeyframeDataset,
+    source: _Video | _Frames,
+    places: list[tuple[str, int, float]],
+    report: SplitReport,
+    decode: bool,
+) -> None:
+    """Whether the clips fit into the video and the keyframes can be read."""
+    file, line, _ = places[0]
+    sampler = next(
+        (t for t in dataset.pipeline.transforms if isinstance(t, SampleKeyframeClip)),
+        None,
+    )
+    if sampler is not None and not sampler.allow_short:
+        span = clip_span(sampler.clip_len, sampler.frame_interval)
+        if source.total_frames < span:
+            message = (
+                f'{source.path} has {source.total_frames} frames, fewer than the '
+                f'{span} of a clip; use a longer video, a smaller clip, or '
+                'allow_short=True.'
+            )
+            report.error('short video', file, line, message)
+    for file, line, timestamp in sorted(places, key=lambda place: place[2]):
+        try:
+            index = keyframe_index(
+                timestamp,
+                fps=source.fps,
+                total_frames=source.total_frames,
+                timestamp_start=dataset.timestamp_start,
+            )
+        except ValueError as error:
+            report.error('timestamp', file, line, f'{source.path}: {error}.')
+            continue
+        if decode and not source.decodes(index):
+            message = (
+                f'frame {index} of {source.path}, at {timestamp:g} s, is missing or '
+                'damaged; fetch or encode the video again.'
+            )
+            report.error('unreadable', file, line, message)
+
+
+def _check_overlap(reports: list[SplitReport], *, is_error: bool) -> None:
+    """Videos that are both trained on and evaluated, told by their file."""
+    trained = {
+        os.path.realpath(path): f'{report.ann_file}, line {report.first_lines[name]}'
+        for report in reports
+        if report.name == 'train'
+        for name, path in report.videos.items()
+    }
+    for report in reports:
+        if report.name == 'train':
+            continue
+        for name, path in report.videos.items():
+            place = trained.get(os.path.realpath(path))
+            if place is not None:
+                message = f'the video {name!r} is trained on too ({place}).'
+                fault = Fault(report.ann_file, report.first_lines[name], message)
+                report.findings.append(Finding(is_error, 'overlap', fault))

@@ -1,0 +1,277 @@
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+from tiny_stmixer import write_video
+
+from stmixer_mm.apis import (
+    KeyframeDetections,
+    VideoInfo,
+    annotated_frames,
+    annotation,
+    detection_file,
+    match_persons,
+    render_video,
+    video_info,
+)
+from stmixer_mm.visualization import draw_detections
+
+INFO = VideoInfo(total_frames=20, fps=10.0, height=32, width=48)
+
+
+def keyframe(frame, boxes, label='walk'):
+    boxes = np.array(boxes, float).reshape(-1, 4)
+    return KeyframeDetections(frame / 10, frame, boxes, [[(label, 0.9)]] * len(boxes))
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'pairs'),
+    [
+        ([[0, 0, 10, 20]], [[2, 0, 12, 20]], [(0, 0)]),
+        ([[0, 0, 10, 20]], [[30, 0, 40, 20]], []),
+        ([[0, 0, 10, 20]], [[0, 0, 20, 40]], []),
+        ([], [[0, 0, 10, 20]], []),
+        (
+            [[0, 0, 10, 20], [12, 0, 22, 20]],
+            [[13, 0, 23, 20], [1, 0, 11, 20]],
+            [(0, 1), (1, 0)],
+        ),
+        # The nearer of two wins.
+        ([[0, 0, 10, 20], [6, 0, 16, 20]], [[7, 0, 17, 20]], [(1, 0)]),
+    ],
+)
+def test_persons_are_followed_by_place_and_size(before, after, pairs):
+    before, after = (np.array(boxes, float).reshape(-1, 4) for boxes in (before, after))
+    assert match_persons(before, after) == pairs
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is drawn on each frame, as (boxes, actions, ids)."""
+    calls = []
+
+    def record(frame, bboxes, actions, *, ids):
+        calls.append((np.round(bboxes, 3).tolist(), actions, list(ids)))
+        return frame
+
+    monkeypatch.setattr(annotation, 'draw_detections', record)
+    return calls
+
+
+def frames(count, first=0):
+    return ((first + i, np.zeros((32, 48, 3), np.uint8)) for i in range(count))
+
+
+def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
+    keyframes = [
+        keyframe(0, [[0, 0, 10, 20]], 'walk'),
+        keyframe(4, [[4, 0, 14, 20]], 'wave'),
+    ]
+    assert len(list(annotated_frames(frames(6), keyframes))) == 6
+    assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1, 2, 3, 4, 4]
+    assert [actions[0][0][0] for _, actions, _ in shown] == [
+        'walk', 'walk', 'wave', 'wave', 'wave', 'wave',
+    ]  # fmt: skip
+    assert [ids for _, _, ids in shown] == [[0]] * 6
+
+
+def test_others_are_shown_near_their_keyframe_only(shown):
+    keyframes = [
+        keyframe(0, [[0, 0, 10, 20]]),
+        keyframe(4, []),
+        keyframe(8, [[30, 0, 40, 20]]),
+    ]
+    list(annotated_frames(frames(10), keyframes))
+    assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert shown[-1][2] == [1]  # another person, another colour
+
+
+def test_video_without_keyframes_stays_as_it_is():
+    clip = list(annotated_frames(frames(3), []))
+    assert len(clip) == 3
+    assert not np.any(clip)
+
+
+def test_keyframes_on_the_same_frame_do_no_harm(shown):
+    keyframes = [keyframe(0, [[0, 0, 10, 20]])] * 3 + [keyframe(1, [[0, 0, 10, 20]])]
+    assert len(list(annotated_frames(frames(3), keyframes))) == 3
+
+
+def test_only_two_keyframes_are_held(shown):
+    taken = []
+
+    def keyframes():
+        for frame in range(0, 100, 10):
+            taken.append(frame)
+            yield keyframe(frame, [[0, 0, 10, 20]])
+
+    stream = annotated_frames(frames(100), keyframes())
+    for index, _ in enumerate(stream):
+        assert taken[-1] <= index + 10
+
+
+def read_frames(path):
+    capture = cv2.VideoCapture(str(path))
+    pictures = []
+    while True:
+        ok, picture = capture.read()
+        if not ok:
+            return capture.get(cv2.CAP_PROP_FPS), pictures
+        pictures.append(picture[..., ::-1])
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mov', '.mkv', '.avi'])
+def test_rendered_video_keeps_frames_rate_and_size(tmp_path, suffix):
+    video = write_video(tmp_path / 'a.mp4', frames=12, fps=12.5, size=(96, 64))
+    info = video_info(video)
+    found = keyframe(0, [[20, 10, 60, 60]])
+    ticks = []
+    out = tmp_path / f'out{suffix}'
+    written = render_video(
+        video, [found], out, info=info, on_frame=lambda: ticks.append(1)
+    )
+    fps, pictures = read_frames(out)
+    assert written == len(pictures) == len(ticks) == 12
+    assert fps == pytest.approx(12.5, abs=0.01)
+    _, originals = read_frames(video)
+    for picture, original in zip(pictures, originals, strict=True):
+        drawn = draw_detections(original, found.bboxes, found.actions)
+        assert np.abs(picture.astype(int) - drawn).mean() < 12
+        assert np.abs(picture.astype(int) - original).mean() > 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ['a.mp4', out.name]
+    )
+
+
+def test_part_of_a_video_is_rendered(tmp_path):
+    video = write_video(tmp_path / 'a.mp4', frames=12, size=(96, 64))
+    out = tmp_path / 'out.avi'
+    render_video(video, [], out, info=video_info(video), first_frame=3, end_frame=8)
+    originals = read_frames(video)[1][3:8]
+    pictures = read_frames(out)[1]
+    assert len(pictures) == 5
+    assert np.abs(np.int32(pictures) - originals).mean() < 4
+
+
+def test_failing_detection_leaves_no_video(tmp_path):
+    video = write_video(tmp_path / 'a.mp4')
+    (tmp_path / 'out.mp4').write_text('earlier')
+
+    def keyframes():
+        yield keyframe(0, [])
+        yield keyframe(5, [])
+        raise RuntimeError('no memory')
+
+    with pytest.raises(RuntimeError, match='no memory'):
+        render_video(video, keyframes(), tmp_path / 'out.mp4', info=INFO)
+    assert (tmp_path / 'out.mp4').read_text() == 'earlier'
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_video_shorter_than_it_says_is_named(tmp_path):
+    video = write_video(tmp_path / 'a.mp4', frames=20)
+    with pytest.raises(ValueError, match=r'a\.mp4: frame 20 cannot be decoded'):
+        render_video(
+            video, [], tmp_path / 'out.mp4', info=INFO._replace(total_frames=25)
+        )
+    assert not (tmp_path / 'out.mp4').exists()
+
+
+def test_lost_frames_are_noticed(tmp_path, monkeypatch):
+    video = write_video(tmp_path / 'a.mp4', frames=20)
+    monkeypatch.setattr(
+        cv2.VideoWriter, 'write', lambda self, frame: None, raising=False
+    )
+
+    class Deaf:
+        def __init__(self, *args):
+            pass
+
+        def isOpened(self):
+            return True
+
+        def write(self, frame):
+            pass
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(cv2, 'VideoWriter', Deaf)
+    monkeypatch.setattr(cv2, 'VideoWriter_fourcc', lambda *code: 0, raising=False)
+    with pytest.raises(OSError, match=r'out\.mp4 holds 0 of 20 frames.*disk full'):
+        render_video(video, [], tmp_path / 'out.mp4', info=INFO)
+
+
+def test_unknown_suffixes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'out\.gif has no suffix.*\.mp4'):
+        render_video('a.mp4', [], tmp_path / 'out.gif', info=INFO)
+    with (
+        pytest.raises(ValueError, match=r'must end in \.json or \.csv'),
+        detection_file(tmp_path / 'out.txt', video='a.mp4', info=INFO),
+    ):
+        pass
+
+
+FOUND = [
+    KeyframeDetections(
+        1.0, 10, np.array([[1, 2, 3, 4], [5, 6, 7.25, 8]]),
+        [[('walk', 0.9), ('wäve', 0.5)], []],
+    ),
+    KeyframeDetections(2.0, 20, np.zeros((0, 4)), []),
+]  # fmt: skip
+
+
+def test_json_holds_every_detection(tmp_path):
+    path = tmp_path / 'out.json'
+    with detection_file(path, video='a.mp4', info=INFO) as add:
+        for found in FOUND:
+            add(found)
+    assert json.loads(path.read_text()) == dict(
+        video='a.mp4',
+        fps=10.0,
+        width=48,
+        height=32,
+        keyframes=[
+            dict(
+                time_s=1.0,
+                frame=10,
+                persons=[
+                    dict(
+                        bbox=[1, 2, 3, 4],
+                        actions=[
+                            dict(action='walk', score=0.9),
+                            dict(action='wäve', score=0.5),
+                        ],
+                    ),
+                    dict(bbox=[5, 6, 7.25, 8], actions=[]),
+                ],
+            ),
+            dict(time_s=2.0, frame=20, persons=[]),
+        ],
+    )
+
+
+def test_csv_has_a_row_per_person_and_action(tmp_path):
+    path = tmp_path / 'out.csv'
+    with detection_file(path, video='a,b.mp4', info=INFO) as add:
+        for found in FOUND:
+            add(found)
+    with open(path, newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['action'] for row in rows] == ['walk', 'wäve', '']
+    assert [row['person'] for row in rows] == ['0', '0', '1']
+    assert rows[2]['x2'] == '7.25'
+    assert {row['video'] for row in rows} == {'a,b.mp4'}
+
+
+@pytest.mark.parametrize('suffix', ['.json', '.csv'])
+def test_file_of_a_failed_run_does_not_appear(tmp_path, suffix):
+    with (
+        pytest.raises(RuntimeError),
+        detection_file(tmp_path / f'out{suffix}', video='a.mp4', info=INFO) as add,
+    ):
+        add(FOUND[0])
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []

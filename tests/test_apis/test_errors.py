@@ -1,0 +1,131 @@
+import errno
+import os
+
+import pytest
+import torch
+from mmaction.registry import MODELS
+from torch.utils.data import DataLoader
+
+from stmixer_mm.apis import explain, user_errors
+from stmixer_mm.datasets import OpenVideo, SampleKeyframeClip
+from stmixer_mm.engine import SafeCheckpointHook
+
+
+def caught(function, *args, **kwargs):
+    with pytest.raises(Exception) as error:
+        function(*args, **kwargs)
+    return error.value
+
+
+def raise_it(error):
+    raise error
+
+
+def test_what_the_package_raises_on_purpose_is_for_the_user():
+    error = caught(SampleKeyframeClip, clip_len=0, frame_interval=1)
+    assert explain(error) == str(error)
+
+
+@pytest.mark.parametrize(
+    'error', [ValueError('bug'), KeyError('x'), OSError(errno.EIO, 'broken')]
+)
+def test_what_others_raise_is_a_bug(error):
+    assert explain(caught(raise_it, error)) is None
+
+
+def test_error_inside_the_package_that_nobody_foresaw_is_a_bug():
+    assert explain(caught(OpenVideo().transform, None)) is None
+
+
+class Videos(torch.utils.data.Dataset):
+    def __init__(self, foreseen):
+        self.foreseen = foreseen
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        if self.foreseen:
+            return OpenVideo().transform(dict(filename='absent.mp4'))
+        raise FileNotFoundError('bug')
+
+
+@pytest.mark.parametrize('foreseen', [True, False])
+def test_errors_of_loader_workers_are_told_apart_too(foreseen):
+    loader = DataLoader(Videos(foreseen), num_workers=1, multiprocessing_context='fork')
+    sentence = explain(caught(lambda: next(iter(loader))))
+    if foreseen:
+        assert sentence.startswith('absent.mp4 does not exist')
+        assert '\n' not in sentence
+    else:
+        assert sentence is None
+
+
+@pytest.mark.parametrize(
+    ('change', 'expected'),
+    [
+        (dict(score_thrr=0.5), "no argument 'score_thrr'; did you mean score_thr?"),
+        (dict(zzz=1), "no argument 'zzz'; it takes num_classes, assigner, loss_person"),
+        ({}, "lacks what it requires: 'num_classes', 'assigner'"),
+    ],
+)
+def test_part_that_cannot_be_built_is_named(change, expected):
+    error = caught(MODELS.build, dict(type='STMixerHead', **change))
+    sentence = explain(error)
+    assert "type='STMixerHead'" in sentence
+    assert expected in sentence
+    assert '\n' not in sentence
+
+
+def test_unknown_type_is_named_with_the_nearest():
+    sentence = explain(caught(MODELS.build, dict(type='STMixerHed')))
+    assert "type='STMixerHed'" in sentence
+    assert sentence.endswith('did you mean STMixerHead?')
+
+
+def test_arguments_of_a_base_class_are_suggested_too():
+    from stmixer_mm.registry import HOOKS
+
+    error = caught(HOOKS.build, dict(type='SafeCheckpointHook', max_keep_ckpt=1))
+    assert 'did you mean max_keep_ckpts?' in explain(error)
+    assert SafeCheckpointHook(max_keep_ckpts=1).max_keep_ckpts == 1
+
+
+@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_disk_that_cannot_be_written_is_for_the_user(code):
+    error = OSError(code, os.strerror(code), '/some/file')
+    sentence = explain(caught(raise_it, error))
+    assert '/some/file' in sentence
+    assert os.strerror(code) in sentence
+
+
+def test_small_gpu_is_for_the_user():
+    error = torch.cuda.OutOfMemoryError('Tried to allocate 2 GiB. GPU 0 has …')
+    assert 'train_dataloader.batch_size' in explain(caught(raise_it, error))
+
+
+def test_user_errors_are_printed_and_end_the_program(capsys):
+    with pytest.raises(SystemExit) as leave, user_errors():
+        SampleKeyframeClip(clip_len=0, frame_interval=1)
+    assert leave.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith('error: clip_len=0')
+    assert printed.count('\n') == 1
+
+
+def test_bugs_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), user_errors():
+        raise ZeroDivisionError
+
+
+def test_switch_shows_the_traceback_of_user_errors(monkeypatch):
+    monkeypatch.setenv('STMIXER_MM_TRACEBACK', '1')
+    with pytest.raises(ValueError, match='clip_len=0'), user_errors():
+        SampleKeyframeClip(clip_len=0, frame_interval=1)
+
+
+def test_interruption_is_no_traceback(capsys):
+    with pytest.raises(SystemExit) as leave, user_errors():
+        raise KeyboardInterrupt
+    assert leave.value.code == 130
+    assert 'interrupted' in capsys.readouterr().err

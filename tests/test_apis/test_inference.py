@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+import torch
+from tiny_stmixer import ACTIONS, write_project, write_video
+
+from stmixer_mm.apis import (
+    detect_video,
+    init_detector,
+    keyframe_times,
+    load_config,
+    video_info,
+)
+from stmixer_mm.datasets import OpenVideo
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Config and checkpoint of a tiny detector that finds a person in each query."""
+    config = write_project(tmp_path)
+    torch.manual_seed(0)
+    model = init_detector(config, None)
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=None)),
+        tmp_path / 'tiny.pth',
+    )
+    return config, tmp_path / 'tiny.pth'
+
+
+@pytest.fixture
+def model(project):
+    return init_detector(*project, cfg_options={'model.head.score_thr': 0.0})
+
+
+@pytest.mark.parametrize(
+    ('duration', 'options', 'times'),
+    [
+        (3.0, {}, [0, 1, 2]),
+        (3.1, {}, [0, 1, 2, 3]),
+        (2.0, dict(interval_s=0.5, start=0.25), [0.25, 0.75, 1.25, 1.75]),
+        (9.0, dict(start=2, end=4), [2, 3]),
+        (9.0, dict(start=8, end=40), [8]),
+        (0.9, dict(interval_s=0.3), [0, 0.3, 0.6]),
+        (0.2, dict(interval_s=5), [0]),
+    ],
+)
+def test_keyframes_come_at_even_intervals(duration, options, times):
+    np.testing.assert_allclose(keyframe_times(duration, **options), times)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(interval_s=0),
+        dict(interval_s=-1),
+        dict(interval_s=float('nan')),
+        dict(start=3),
+        dict(start=-1),
+        dict(start=2, end=2),
+        dict(start=2, end=1),
+    ],
+)
+def test_times_without_any_keyframe_are_refused(options):
+    with pytest.raises(ValueError, match=r'must be positive|there is nothing'):
+        keyframe_times(3.0, **options)
+
+
+def test_one_record_per_keyframe(model, tmp_path):
+    video = write_video(tmp_path / 'new.mp4', frames=25, fps=10, size=(64, 48))
+    found = list(detect_video(model, video, interval_s=0.7, score_thr=0.0))
+    np.testing.assert_allclose([record.time_s for record in found], [0, 0.7, 1.4, 2.1])
+    assert [record.frame_index for record in found] == [0, 7, 14, 21]
+    for record in found:
+        assert record.bboxes.shape == (4, 4)
+        assert (record.bboxes >= 0).all()
+        assert (record.bboxes <= [64, 48, 64, 48]).all()
+        for pairs in record.actions:
+            assert {label for label, _ in pairs} == set(ACTIONS)
+            assert pairs[0][1] >= pairs[1][1]
+
+
+def test_detection_equals_the_model_on_the_config_s_own_samples(model, tmp_path):
+    from mmaction.registry import DATASETS
+    from mmengine.dataset import pseudo_collate
+
+    dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
+    batch = pseudo_collate([dataset[1]])
+    expected = model.test_step(batch)[0].pred_instances
+    (found,) = detect_video(model, tmp_path / '1.mp4', start=1, end=1.5, score_thr=0)
+    torch.testing.assert_close(
+        torch.from_numpy(found.bboxes / (96, 48, 96, 48)),
+        expected.bboxes.double(),
+        atol=1e-6,
+        rtol=1e-5,
+    )
+    scores = [[dict(pairs)[name] for name in ACTIONS] for pairs in found.actions]
+    torch.testing.assert_close(torch.tensor(scores), expected.scores[:, 1:])
+
+
+def test_batches_change_nothing(model, tmp_path):
+    singles, batched = (
+        list(detect_video(model, tmp_path / '0.mp4', interval_s=0.3, batch_size=size))
+        for size in (1, 4)
+    )
+    assert len(singles) == len(batched) == 7
+    for one, other in zip(singles, batched, strict=True):
+        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+
+
+def test_video_is_opened_once(model, tmp_path, monkeypatch):
+    opened = []
+    transform = OpenVideo.transform
+    monkeypatch.setattr(
+        OpenVideo,
+        'transform',
+        lambda self, results: opened.append(1) or transform(self, results),
+    )
+    assert len(list(detect_video(model, tmp_path / '0.mp4', interval_s=0.5))) == 4
+    assert opened == [1]
+
+
+def test_pipeline_for_extracted_frames_serves_videos_too(model, tmp_path):
+    video = tmp_path / '0.mp4'
+    (before, *_) = detect_video(model, video)
+    pipeline = model.cfg.test_dataloader.dataset.pipeline
+    model.cfg.test_dataloader.dataset.pipeline = [
+        pipeline[1],
+        dict(type='RawFrameDecode', io_backend='disk'),
+        *pipeline[3:],
+    ]
+    (after, *_) = detect_video(model, video)
+    np.testing.assert_array_equal(before.bboxes, after.bboxes)
+
+
+def test_scene_without_a_person_stays_empty(project, tmp_path):
+    options = {'model.head.score_thr': 1.0}
+    model = init_detector(*project, cfg_options=options)
+    (found, *_) = detect_video(model, tmp_path / '0.mp4')
+    assert found.bboxes.shape == (0, 4)
+    assert found.actions == []
+
+    options['model.head.fallback_topk'] = 2
+    model = init_detector(*project, cfg_options=options)
+    (found, *_) = detect_video(model, tmp_path / '0.mp4')
+    assert found.bboxes.shape == (2, 4)
+
+
+def test_names_of_actions_come_from_checkpoint_then_config(project, tmp_path):
+    config, checkpoint = project
+    assert init_detector(config, checkpoint).classes == ACTIONS
+    state = torch.load(checkpoint)
+    state['meta']['dataset_meta'] = dict(classes=('a', 'b'))
+    torch.save(state, checkpoint)
+    assert init_detector(config, checkpoint).classes == ('a', 'b')
+    label_map = tmp_path / 'other.pbtxt'
+    label_map.write_text('item {\n  name: "jump"\n  id: 2\n}\n')
+    model = init_detector(config, checkpoint, label_map=label_map)
+    assert model.classes == ('action 1', 'jump')
+    (tmp_path / 'actions.pbtxt').unlink()
+    assert init_detector(config, None).classes is None
+
+
+def test_checkpoint_of_another_architecture_is_refused(project):
+    config, checkpoint = project
+    options = {'model.decoder.num_queries': 5}
+    with pytest.raises(ValueError, match=r'tiny\.pth does not fit the model STMixer'):
+        init_detector(config, checkpoint, cfg_options=options)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        (dict(device='cuda:99'), "device 'cuda:99' cannot be used"),
+        (dict(device='nonsense'), "device 'nonsense' cannot be used"),
+        (dict(cfg_options={'model.decoder.num_point': 3}), 'did you mean num_points'),
+    ],
+)
+def test_wrong_settings_are_named(project, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        init_detector(*project, **kwargs)
+
+
+def test_pipeline_without_a_clip_is_named(model, tmp_path):
+    del model.cfg.test_dataloader.dataset.pipeline[1]
+    with pytest.raises(ValueError, match='has no SampleKeyframeClip'):
+        detect_video(model, tmp_path / '0.mp4')
+
+
+def bad_videos(folder):
+    whole = write_video(folder / 'whole.mp4').read_bytes()
+    (folder / 'cut.mp4').write_bytes(whole[: len(whole) // 2])
+    (folder / 'empty.mp4').write_bytes(b'')
+    (folder / 'text.mp4').write_text('no video')
+    write_video(folder / 'short.mp4', frames=2)
+
+
+@pytest.mark.parametrize(
+    'name', ['absent.mp4', 'empty.mp4', 'text.mp4', 'cut.mp4', 'short.mp4']
+)
+def test_bad_videos_are_named_before_any_detection(model, tmp_path, name):
+    bad_videos(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=name) as error:
+        detect_video(model, tmp_path / name)
+    assert '\n' not in str(error.value)
+
+
+def test_video_info_is_the_video_s_own(tmp_path):
+    info = video_info(write_video(tmp_path / 'a.mp4', frames=30, fps=12, size=(64, 48)))
+    assert info == (30, 12, 48, 64)
+    assert info.duration_s == 2.5
+
+
+def test_config_given_as_an_object_is_left_as_it_is(project):
+    config, checkpoint = project
+    cfg = load_config(config)
+    cfg.model.head.fallback_topk = 3
+    assert init_detector(cfg, checkpoint).head.fallback_topk == 0
+    assert cfg.model.head.fallback_topk == 3

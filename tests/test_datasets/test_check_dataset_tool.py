@@ -1,0 +1,65 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'check_dataset.py'
+
+
+@pytest.fixture
+def run(tmp_path, write_text, write_video, monkeypatch, capsys):
+    """Run the tool on a config whose annotation has the given lines."""
+    write_video('a.mp4')
+
+    def run(*lines, options=()):
+        dataset = dict(
+            type='KeyframeDataset',
+            ann_file=write_text('ann.csv', *lines),
+            data_prefix=dict(img=str(tmp_path)),
+            num_classes=3,
+            pipeline=[],
+        )
+        config = write_text('config.py', f'train_dataloader = dict(dataset={dataset})')
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), config, *options])
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        return int(exit_.value.code), *capsys.readouterr()
+
+    return run
+
+
+def test_exit_code_report_and_json(run, tmp_path):
+    report = tmp_path / 'report.json'
+    good = 'a,1,0,0,1,1,1,0'
+    code, out, _ = run(good, options=['--json', str(report)])
+    assert code == 0
+    assert '1 videos, 1 keyframes' in out
+    code, out, _ = run(good, 'a,1,0,0,2,2,1,0', options=['--json', str(report)])
+    assert code == 1
+    assert 'ann.csv, line 2: the box (0, 0, 2, 2) leaves [0, 1]' in out
+    (train,) = json.loads(report.read_text())
+    assert train['num_errors'] == 1
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_there_may_be_no_video_to_go_through(run):
+    code, out, _ = run('x')
+    assert code == 1
+    assert '0 videos' in out
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (['--split', 'val'], 'no dataset in val_dataloader'),
+        (['--json', 'none/report.json'], 'none does not exist; make it first'),
+    ],
+)
+def test_faulty_calls_are_told_in_one_line(run, options, words):
+    code, _, err = run('a,1,0,0,1,1,1,0', options=options)
+    assert code == 1
+    assert err.startswith('error: ')
+    assert words in err
+    assert err.count('\n') == 1

@@ -1,0 +1,252 @@
+import os
+
+import numpy as np
+import pytest
+from mmaction.datasets import AVADataset
+from mmaction.registry import DATASETS
+from torch.utils.data import DataLoader
+
+from stmixer_mm.datasets import KeyframeDataset
+
+ROWS = (
+    'a,2,0.1,0.2,0.3,0.4,1,0',
+    'a,2,0.1,0.2,0.3,0.4,3,0',
+    'a,2,0.5,0.5,0.9,1.0,2,1',
+    'b,1.5,0,0,1,1,2,0',
+)
+
+
+@pytest.fixture
+def build(tmp_path, write_text):
+    """Build a dataset of ROWS with the videos a.mp4 and b.mp4 (empty files)."""
+    for name in 'ab':
+        (tmp_path / f'{name}.mp4').touch()
+    write_text('ann.csv', *ROWS)
+
+    def build(**kwargs):
+        defaults = dict(
+            ann_file='ann.csv',
+            pipeline=[],
+            data_root=str(tmp_path),
+            num_classes=4,
+        )
+        return KeyframeDataset(**{**defaults, **kwargs})
+
+    return build
+
+
+def test_rows_of_a_box_make_one_person_with_all_its_actions(build, tmp_path):
+    first, second = build()
+    assert first['gt_bboxes'].dtype == first['gt_labels'].dtype == np.float32
+    np.testing.assert_allclose(
+        first['gt_bboxes'], [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.9, 1]]
+    )
+    assert first['gt_labels'].tolist() == [[0, 1, 0, 1], [0, 0, 1, 0]]
+    assert first['entity_ids'].tolist() == [0, 1]
+    assert first['filename'] == str(tmp_path / 'a.mp4')
+    assert (first['video_id'], first['timestamp']) == ('a', 2)
+    assert (second['timestamp'], second['img_key']) == (1.5, 'b,0001.5')
+    assert second['timestamp_start'] == second['start_index'] == 0
+
+
+def test_equal_to_the_host_on_its_own_ground(tmp_path, write_text):
+    random = np.random.RandomState(0)
+    lines = []
+    for timestamp in range(902, 910):
+        for person in range(3):
+            box = np.sort(random.rand(2, 2), axis=0).ravel().round(3)
+            for action in random.choice(np.arange(1, 81), 2, replace=False):
+                numbers = ','.join(map(str, box))
+                lines.append(f'v,{timestamp:04d},{numbers},{action},{person}')
+    kwargs = dict(
+        ann_file=write_text('ann.csv', *lines),
+        exclude_file=write_text('exclude.csv', 'v,0903', 'v,0907', 'w,0904'),
+        pipeline=[],
+        timestamp_start=900,
+        timestamp_end=1800,
+        data_prefix=dict(img=str(tmp_path)),
+        use_frames=True,
+    )
+    (tmp_path / 'v').mkdir()
+    ours, host = KeyframeDataset(**kwargs), AVADataset(**kwargs)
+    assert len(ours) == len(host) == 6
+    for mine, theirs in zip(ours, host, strict=True):
+        assert mine.keys() == theirs.keys()
+        for key, value in theirs.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(mine[key], value, rtol=1e-6)
+            else:
+                assert mine[key] == value
+
+
+def test_keyframes_are_excluded(build, write_text):
+    write_text('exclude.csv', 'a,0002', 'b,0001', 'z,0001')
+    (left,) = build(exclude_file='exclude.csv')
+    assert left['img_key'] == 'b,0001.5'
+    write_text('all.csv', 'a,2', 'b,1.5')
+    with pytest.raises(ValueError, match=r'all.csv excludes all 2 keyframes'):
+        build(exclude_file='all.csv')
+
+
+def test_keyframes_without_a_person(build, write_text):
+    write_text('empty.csv', 'a,7', 'b,0.5')
+    dataset = build(empty_keyframes_file='empty.csv')
+    assert [info['img_key'] for info in dataset] == [
+        'a,0002',
+        'b,0001.5',
+        'a,0007',
+        'b,0000.5',
+    ]
+    assert dataset[3]['gt_bboxes'].shape == (0, 4)
+    assert dataset[3]['gt_labels'].shape == (0, 4)
+    assert dataset[3]['gt_labels'].dtype == np.float32
+    write_text('wrong.csv', 'a,7', 'a,2')
+    with pytest.raises(ValueError, match=r'wrong.csv, line 2: keyframe a,0002'):
+        build(empty_keyframes_file='wrong.csv')
+
+
+def test_custom_classes_are_renumbered_in_their_order(build, write_text):
+    items = ('item {', '  name: "sit"', '  id: 1', '}')
+    more = ('item {', '  name: "run"', '  id: 3', '}')
+    write_text('map.pbtxt', *items, *more)
+    (sample,) = build(custom_classes=[3, 1], num_classes=3, label_file='map.pbtxt')
+    assert sample['gt_labels'].tolist() == [[0, 1, 1]]
+    (sample,) = build(custom_classes=[3], num_classes=2, label_file='map.pbtxt')
+    assert sample['gt_labels'].tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match='set num_classes to 2'):
+        build(custom_classes=[3], label_file='map.pbtxt')
+
+
+def test_the_label_file_names_the_classes(build, write_text):
+    write_text('map.pbtxt', 'item {', '  name: "sit"', '  id: 2', '}')
+    dataset = build(label_file='map.pbtxt')
+    assert dataset.metainfo['classes'] == ('class 1', 'sit', 'class 3')
+    assert 'classes' not in build().metainfo
+    with pytest.raises(ValueError, match=r'map.pbtxt: .* set it to 3'):
+        build(label_file='map.pbtxt', num_classes=2)
+
+
+def test_single_labels(build, write_text):
+    with pytest.raises(ValueError, match=r'ann.csv, line 2: .*multilabel=True'):
+        build(multilabel=False)
+    write_text('ann.csv', *ROWS[1:])
+    assert build(multilabel=False)[0]['gt_labels'].tolist() == [[3], [2]]
+
+
+def test_columns_of_a_keyframe_for_class_balance(build, write_text):
+    dataset = build()
+    assert [dataset.get_cat_ids(i) for i in range(2)] == [[1, 2, 3], [2]]
+    write_text('ann.csv', *ROWS[1:])
+    assert build(multilabel=False).get_cat_ids(0) == [2, 3]
+
+
+def test_missing_videos_are_told_before_training(build, write_text):
+    missing = [f'm{i},1,0,0,1,1,1,0' for i in range(7)]
+    write_text('ann.csv', *ROWS, *missing)
+    lazy = build(lazy_init=True)
+    for make in (build, lazy.full_init):
+        with pytest.raises(FileNotFoundError, match='7 of the 9 videos') as error:
+            make()
+        assert '(m0, m1, m2, m3, m4, ...)' in str(error.value)
+
+
+def test_missing_frame_folders_are_told(build, tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(FileNotFoundError, match=r'1 of the 2 frame folders .*\(b\)'):
+        build(use_frames=True)
+
+
+@pytest.mark.parametrize(
+    'line, words',
+    [
+        ('a,2,0.1,0.2,0.3', 'ann.csv, line 5: .* 5 columns'),
+        ('a,2,0.1,0.2,1.3,0.4,1,0', 'ann.csv, line 5: the box'),
+        ('a,2,0.1,0.2,0.3,0.4,4,0', 'line 5: the action id 4 is unknown'),
+    ],
+)
+def test_the_first_faulty_line_is_told(build, write_text, line, words):
+    write_text('ann.csv', *ROWS, line)
+    with pytest.raises(ValueError, match=words):
+        build()
+
+
+def test_missing_and_empty_annotation(build, write_text):
+    with pytest.raises(FileNotFoundError, match=r'none.csv: the file does not exist'):
+        build(ann_file='none.csv')
+    write_text('ann.csv')
+    with pytest.raises(ValueError, match=r'ann.csv: the file holds no annotation'):
+        build()
+
+
+def test_mistyped_arguments_fail(build):
+    with pytest.raises(TypeError, match='timestamp_begin'):
+        build(timestamp_begin=900)
+
+
+@pytest.mark.parametrize('use_frames', [False, True])
+def test_built_by_name_and_read_by_workers(
+    tmp_path, write_text, write_video, write_frames, use_frames
+):
+    if use_frames:
+        write_frames(name='a', start_index=3)
+        load = [dict(type='RawFrameDecode')]
+    else:
+        write_video('a.mp4')
+        load = [dict(type='DecodeFrames')]
+    open_video = [] if use_frames else [dict(type='OpenVideo')]
+    dataset = DATASETS.build(
+        dict(
+            type='KeyframeDataset',
+            ann_file=write_text('ann.csv', 'a,901.5,0,0,0.5,0.5,1,0'),
+            empty_keyframes_file=write_text('empty.csv', 'a,0903'),
+            num_classes=3,
+            data_prefix=dict(img=str(tmp_path)),
+            use_frames=use_frames,
+            fps=10,
+            start_index=3,
+            timestamp_start=900,
+            pipeline=[
+                *open_video,
+                dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
+                *load,
+                dict(type='Resize', scale=(-1, 24)),
+                dict(type='Flip', flip_ratio=1),
+                dict(type='FormatShape', input_format='NCTHW', collapse=True),
+                dict(type='PackActionInputs'),
+            ],
+        )
+    )
+    batches = DataLoader(dataset, batch_size=2, num_workers=1, collate_fn=list)
+    ((first, second),) = batches
+    assert first['inputs'].shape == second['inputs'].shape == (3, 4, 24, 32)
+    sample = first['data_samples']
+    assert sample.metainfo == dict(
+        img_shape=(24, 32), img_key='a,0901.5', video_id='a', timestamp=901.5
+    )
+    assert sample.gt_instances.bboxes.tolist() == [[16, 0, 32, 12]]
+    assert sample.gt_instances.labels.tolist() == [[0, 1, 0]]
+    nobody = second['data_samples'].gt_instances
+    assert (nobody.bboxes.shape, nobody.labels.shape) == ((0, 4), (0, 3))
+
+
+@pytest.mark.skipif(
+    not os.environ.get('STMIXER_REAL_DATA'), reason='STMIXER_REAL_DATA is not set'
+)
+def test_the_real_annotation():
+    folder = os.path.join(os.environ['STMIXER_REAL_DATA'], 'basketball')
+    dataset = KeyframeDataset(
+        'keyframes.csv',
+        [],
+        data_root=folder,
+        label_file='action_list.pbtxt',
+        num_classes=5,
+    )
+    assert [info['timestamp'] for info in dataset] == list(range(1, 10))
+    assert sum(len(info['gt_bboxes']) for info in dataset) == 18
+    assert sum(info['gt_labels'].sum() for info in dataset) == 26
+    assert dataset.metainfo['classes'] == (
+        'stand',
+        'walk_or_run',
+        'hold_ball',
+        'shoot',
+    )

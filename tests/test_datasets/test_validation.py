@@ -1,0 +1,247 @@
+import json
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from stmixer_mm.datasets.validation import (
+    check_config,
+    check_dataset,
+    format_report,
+    report_to_dict,
+)
+
+BOX = '0.1,0.1,0.5,0.9'
+
+
+@pytest.fixture
+def dataset(tmp_path, write_text, write_video):
+    """Config of a dataset without a fault: 4 s of video, 10 frames per second."""
+    write_video('a.mp4')
+    write_text('ann.csv', f'a,1,{BOX},1,0', f'a,1,{BOX},2,0', f'a,2.5,{BOX},2,0')
+    items = [('sit', 1), ('run', 2)]
+    write_text(
+        'map.pbtxt',
+        *(
+            line
+            for name, number in items
+            for line in ('item {', f'  name: "{name}"', f'  id: {number}', '}')
+        ),
+    )
+    return dict(
+        type='KeyframeDataset',
+        ann_file='ann.csv',
+        label_file='map.pbtxt',
+        data_root=str(tmp_path),
+        num_classes=3,
+        pipeline=[
+            dict(type='OpenVideo'),
+            dict(type='SampleKeyframeClip', clip_len=4, frame_interval=4),
+            dict(type='DecodeFrames'),
+        ],
+    )
+
+
+def found(report, is_error=True):
+    """(kind, file name, line) of the findings."""
+    return [
+        (finding.kind, finding.fault.file.rsplit('/')[-1], finding.fault.line)
+        for finding in report.findings
+        if finding.is_error == is_error
+    ]
+
+
+def test_a_good_dataset_is_counted(dataset):
+    report = check_dataset(dataset, 'train')
+    assert report.findings == []
+    assert (report.num_videos, report.num_keyframes, report.num_boxes) == (1, 2, 2)
+    assert report.class_counts == {'sit': 1, 'run': 2}
+    text = format_report(report)
+    assert '0 errors, 0 warnings' in text
+    assert '1 videos, 2 keyframes (0 person-free), 2 boxes' in text
+
+
+@pytest.mark.parametrize(
+    'line, kind, words',
+    [
+        ('a,1,0.1,0.1,0.5', 'line', '5 columns'),
+        (f'a,x,{BOX},1,0', 'line', "timestamp 'x'"),
+        ('a,1,0.1,0.1,1.5,0.9,1,0', 'line', 'leaves [0, 1]'),
+        ('a,1,0.5,0.1,0.1,0.9,1,0', 'line', 'upside down'),
+        (f'a,1,{BOX},3,0', 'line', 'action id 3 is unknown'),
+        (f'z,1,{BOX},1,0', 'missing', "the video of 'z' is missing"),
+        (f'a,902,{BOX},1,0', 'timestamp', 'timestamp 902 s lies outside'),
+        (f'empty,1,{BOX},1,0', 'unreadable', 'empty.mp4 is an empty file'),
+        (f'half,1,{BOX},1,0', 'unreadable', 'half.mp4'),
+        (f'text,1,{BOX},1,0', 'unreadable', 'text.mp4'),
+        (f'short,0.5,{BOX},1,0', 'short video', 'short.mp4 has 12 frames'),
+    ],
+)
+def test_each_fault_is_told_with_its_line(
+    dataset, tmp_path, write_video, line, kind, words
+):
+    write_video('short.mp4', num_frames=12)
+    (tmp_path / 'empty.mp4').touch()
+    (tmp_path / 'text.mp4').write_text('no video\n' * 99)
+    half = (tmp_path / 'a.mp4').read_bytes()
+    (tmp_path / 'half.mp4').write_bytes(half[: len(half) // 2])
+    with open(tmp_path / 'ann.csv', 'a') as file:
+        file.write(f'{line}\n')
+    report = check_dataset(dataset, 'train')
+    assert found(report) == [(kind, 'ann.csv', 4)]
+    text = format_report(report)
+    assert words in text
+    assert 'ann.csv, line 4: ' in text
+    assert '1 errors' in text
+
+
+def test_all_faults_are_told(dataset, write_text):
+    lines = ['x', f'z,1,{BOX},1,0', f'a,77,{BOX},1,0', f'a,1,{BOX},9,0']
+    write_text('ann.csv', *lines, *lines)
+    report = check_dataset(dataset, 'train')
+    assert sorted(found(report)) == [
+        ('line', 'ann.csv', 1),
+        ('line', 'ann.csv', 4),
+        ('line', 'ann.csv', 5),
+        ('line', 'ann.csv', 8),
+        ('missing', 'ann.csv', 2),
+        ('timestamp', 'ann.csv', 3),
+    ]
+
+
+@pytest.mark.parametrize('decode', [True, False])
+def test_damage_inside_a_video_shows_on_decoding(
+    dataset, tmp_path, write_text, write_video, decode
+):
+    path = write_video('a.mp4', size=(320, 240))
+    data = bytearray(path.read_bytes())
+    begin, end = data.index(b'mdat') + 8, data.rindex(b'moov') - 4
+    middle = (begin + end) // 2
+    data[middle:end] = np.random.RandomState(0).bytes(end - middle)
+    path.write_bytes(data)
+    write_text('ann.csv', f'a,0.1,{BOX},1,0', f'a,3,{BOX},2,0')
+    report = check_dataset(dataset, 'train', decode=decode)
+    assert found(report) == ([('unreadable', 'ann.csv', 2)] if decode else [])
+
+
+@pytest.mark.parametrize('content', [(), ('',)])
+def test_an_empty_annotation_file(dataset, write_text, content):
+    write_text('ann.csv', *content)
+    report = check_dataset(dataset, 'train')
+    assert found(report) == [('line', 'ann.csv', None)]
+    assert 'holds no annotation' in format_report(report)
+
+
+def test_suspicious_lines_are_warnings(dataset, write_text):
+    write_text(
+        'ann.csv', f'a,1,{BOX},1,0', f'a,1,{BOX},1,1', 'a,2,0.1,0.1,0.105,0.9,1,0'
+    )
+    report = check_dataset(dataset, 'train')
+    assert found(report) == []
+    assert found(report, is_error=False) == [
+        ('duplicate', 'ann.csv', 2),
+        ('small box', 'ann.csv', 3),
+        ('absent class', 'ann.csv', None),
+    ]
+
+
+def test_ids_that_the_label_file_lacks_are_warnings(dataset, write_text):
+    dataset['num_classes'] = 4
+    write_text('ann.csv', *[f'a,{second},{BOX},3,0' for second in (1, 2, 3)])
+    report = check_dataset(dataset, 'train')
+    assert found(report) == []
+    assert ('label map', 'ann.csv', 1) in found(report, is_error=False)
+    assert report.class_counts == {'sit': 0, 'run': 0, 'class 3': 3}
+
+
+def test_many_warnings_are_cut_but_no_error(dataset, write_text):
+    small = [f'a,1,0.1,0.1,0.1,0.{n},1,0' for n in range(100, 130)]
+    write_text('ann.csv', *small, *['x'] * 30)
+    report = check_dataset(dataset, 'train')
+    text = format_report(report, max_warnings=5)
+    assert '... 25 more warnings: small box' in text
+    assert text.count('error: ') == 30
+
+
+def test_a_broken_label_map_hides_nothing_else(dataset, write_text):
+    write_text('map.pbtxt', 'nothing')
+    write_text('ann.csv', 'x', f'a,1,{BOX},1,0')
+    report = check_dataset(dataset, 'train')
+    assert found(report) == [('config', 'ann.csv', None), ('line', 'ann.csv', 1)]
+
+
+def test_excluded_and_person_free_keyframes(dataset, write_text):
+    write_text('exclude.csv', 'a,0001', 'b,0009', 'oops')
+    write_text('empty.csv', 'a,3', 'a,2.5', 'a,99')
+    dataset.update(exclude_file='exclude.csv', empty_keyframes_file='empty.csv')
+    report = check_dataset(dataset, 'train')
+    assert report.num_excluded_keyframes == 1
+    assert (report.num_keyframes, report.num_empty_keyframes) == (3, 2)
+    assert found(report) == [
+        ('line', 'exclude.csv', 3),
+        ('person-free', 'empty.csv', 2),
+        ('timestamp', 'empty.csv', 3),
+    ]
+
+
+def test_extracted_frames(dataset, tmp_path, write_frames):
+    dataset.update(use_frames=True, fps=10)
+    dataset['pipeline'][0:1] = []
+    dataset['pipeline'][1] = dict(type='RawFrameDecode')
+    folder = write_frames('a')
+    assert check_dataset(dataset, 'train').findings == []
+    (folder / 'img_00026.jpg').write_bytes(b'no picture')  # frame 25 of 0, at 2.5 s
+    assert found(check_dataset(dataset, 'train')) == [('unreadable', 'ann.csv', 3)]
+    (folder / 'img_00026.jpg').unlink()
+    report = check_dataset(dataset, 'train')
+    assert found(report) == [('unreadable', 'ann.csv', 1)]
+    assert 'lacks 1 of its 40 frames, first img_00026.jpg' in format_report(report)
+
+
+def test_faults_of_the_config_are_told(dataset):
+    report = check_dataset({**dataset, 'typo': 1}, 'train')
+    assert 'typo' in format_report(report)
+    report = check_dataset({**dataset, 'type': 'VideoDataset'}, 'train')
+    assert report.num_errors
+
+
+@pytest.mark.parametrize('allow', [False, True])
+def test_videos_in_train_and_val(dataset, write_text, allow):
+    write_text('val.csv', f'a.mp4,3,{BOX},1,0', f'a.mp4,3,{BOX},2,0')
+    val = dict(dataset=dict(dataset, ann_file='val.csv', test_mode=True))
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=dataset),
+            val_dataloader=val,
+            test_dataloader=val,
+        )
+    )
+    train, evaluated = check_config(cfg, allow_overlap=allow)
+    assert train.findings == []
+    assert found(evaluated, is_error=not allow) == [('overlap', 'val.csv', 1)]
+    (alone,) = check_config(cfg, ['val'])
+    assert alone.findings == []
+
+
+def test_wrapped_datasets_are_checked_one_by_one(dataset, write_text):
+    write_text('more.csv', f'a,3,{BOX},1,0')
+    both = [dataset, dict(dataset, ann_file='more.csv')]
+    wrapped = dict(
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=both)
+    )
+    reports = check_config(Config(dict(train_dataloader=dict(dataset=wrapped))))
+    assert [report.num_keyframes for report in reports] == [2, 1]
+
+
+def test_a_config_without_data_is_an_error():
+    with pytest.raises(ValueError, match='no dataset in val_dataloader'):
+        check_config(Config(dict(val_dataloader=None)), ['val'])
+
+
+def test_the_report_survives_json(dataset, write_text):
+    write_text('ann.csv', 'x', f'a,1,{BOX},1,0')
+    report = report_to_dict(check_dataset(dataset, 'train'))
+    again = json.loads(json.dumps(report))
+    assert again == report
+    assert again['findings'][0]['line'] == 1
+    assert again['findings'][0]['severity'] == 'error'

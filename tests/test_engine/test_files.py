@@ -1,0 +1,91 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from mmengine.fileio import get_file_backend
+
+from stmixer_mm.engine import atomic_path, check_writable_dir, write_atomically
+from stmixer_mm.engine.files import ATOMIC_BACKEND
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_file_appears_when_the_block_succeeds(tmp_path):
+    target = tmp_path / 'a.mp4'
+    with atomic_path(target) as part:
+        part.write_text('new')
+        assert part.suffix == '.mp4'  # writers choose the container by it
+        assert not target.exists()
+    assert target.read_text() == 'new'
+    assert names(tmp_path) == ['a.mp4']
+
+
+@pytest.mark.parametrize('error', [RuntimeError, KeyboardInterrupt])
+def test_earlier_content_survives_an_error(tmp_path, error):
+    target = tmp_path / 'a.txt'
+    target.write_text('old')
+    with pytest.raises(error), atomic_path(target) as part:
+        part.write_text('half')
+        raise error
+    assert target.read_text() == 'old'
+    assert names(tmp_path) == ['a.txt']
+
+
+def test_backend_survives_a_full_disk(tmp_path, monkeypatch):
+    backend = get_file_backend(backend_args=dict(backend=ATOMIC_BACKEND))
+    target = tmp_path / 'deep' / 'a.txt'
+    backend.put_text('old', target)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        backend.put(b'new', target)
+    assert target.read_text() == 'old'
+    assert names(target.parent) == ['a.txt']
+
+
+def test_earlier_content_survives_a_kill(tmp_path):
+    target = tmp_path / 'a.bin'
+    write_atomically(target, b'old')
+    script = (
+        'import os, signal, sys\n'
+        'from stmixer_mm.engine.files import write_atomically\n'
+        'os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)\n'
+        'write_atomically(sys.argv[1], b"new" * 1000)\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', script, str(target)],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_bytes() == b'old'
+
+
+def test_folder_is_made_and_left_empty(tmp_path):
+    folder = tmp_path / 'new' / 'work_dir'
+    check_writable_dir(folder, purpose='work dir')
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize('below', ['', 'deeper'])
+def test_file_in_the_way_of_a_folder_is_named(tmp_path, below):
+    (tmp_path / 'taken').write_text('')
+    with pytest.raises(OSError, match=r'work dir .*taken.*a file of that name'):
+        check_writable_dir(tmp_path / 'taken' / below, purpose='work dir')
+
+
+def test_read_only_file_system_is_named(tmp_path, monkeypatch):
+    def refuse(**kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr('tempfile.TemporaryFile', refuse)
+    with pytest.raises(OSError, match=r'cannot be written to \(Read-only file system'):
+        check_writable_dir(tmp_path, purpose='work dir')

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from tiny import data_sample
+
+from stmixer_mm.models import ClipDataPreprocessor
+
+
+def preprocess(*clips, **settings):
+    preprocessor = ClipDataPreprocessor(
+        **{'mean': [10.0, 20.0, 30.0], 'std': [2.0, 4.0, 5.0], **settings}
+    )
+    samples = [data_sample(img_shape=tuple(clip.shape[-2:])) for clip in clips]
+    return preprocessor(dict(inputs=list(clips), data_samples=samples))
+
+
+def clip_of(value, height=40, width=70, frames=2):
+    return torch.full((3, frames, height, width), value, dtype=torch.uint8)
+
+
+def test_normalises_then_pads_with_zeros():
+    data = preprocess(clip_of(50), clip_of(100, height=33, width=20))
+    assert data['inputs'].shape == (2, 3, 2, 64, 96)
+    assert data['inputs'][0, :, 0, 0, 0].tolist() == [20, 7.5, 4]
+    assert not data['inputs'][0, :, :, 40:].any()
+    assert not data['inputs'][0, :, :, :, 70:].any()
+    assert not data['inputs'][1, :, :, 33:].any()
+    for sample, img_shape in zip(data['data_samples'], ((40, 70), (33, 20))):
+        assert sample.img_shape == img_shape
+        assert sample.pad_shape == (64, 96)
+
+
+@pytest.mark.parametrize('divisor, padded', [(1, (40, 70)), (16, (48, 80))])
+def test_divisor(divisor, padded):
+    data = preprocess(clip_of(0), pad_size_divisor=divisor)
+    assert tuple(data['inputs'].shape[-2:]) == padded
+
+
+def test_time_is_never_padded():
+    with pytest.raises(ValueError, match=r'\[2, 3\] frames; use the same clip_len'):
+        preprocess(clip_of(0), clip_of(0, frames=3))
+
+
+def test_a_clip_axis_of_one_is_dropped():
+    with_axis, without = preprocess(clip_of(7)[None]), preprocess(clip_of(7))
+    torch.testing.assert_close(with_axis['inputs'], without['inputs'])
+
+
+def test_bgr_clips():
+    clip = torch.stack([clip_of(v)[0] for v in (1, 2, 3)])
+    data = preprocess(clip, to_rgb=True, mean=[0.0] * 3, std=[1.0] * 3)
+    assert data['inputs'][0, :, 0, 0, 0].tolist() == [3, 2, 1]

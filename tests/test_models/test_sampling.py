@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from made_up import made_up_input, reference
+
+from stmixer_mm.models.decoder.sampling import (
+    SAMPLING_BACKENDS,
+    FeaturePyramid,
+    level_weights,
+    make_sample_points,
+    sample_all_frames,
+    sample_means,
+)
+
+STRIDES = (4, 8, 16, 32)
+FAST_BACKENDS = sorted(set(SAMPLING_BACKENDS) - {'grid_sample'})
+
+
+def test_released_numbers():
+    expected = reference('sampling')
+    offsets = made_up_input('offset', (2, 7, 4 * 32 * 3), 0.7).view(2, 7, 4, 32, 3)
+    points = make_sample_points(offsets, torch.from_numpy(expected['xyzr']))
+    np.testing.assert_allclose(
+        points.flatten(2, 3), expected['points'], rtol=1e-5, atol=1e-4
+    )
+    weights = level_weights(points[..., 2], STRIDES)
+    np.testing.assert_allclose(
+        weights.flatten(2, 3), expected['level_weights'], atol=1e-5
+    )
+    feats = [
+        made_up_input(f'level{level}', (2, 64, 3, 32 >> level, 40 >> level))
+        for level in range(4)
+    ]
+    pyramid = FeaturePyramid(feats, strides=STRIDES, num_groups=4)
+    sampled = sample_all_frames(pyramid, points[..., :2], weights)
+    np.testing.assert_allclose(
+        sampled[:, :, :, :, ::8], expected['sampled'], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_level_weights():
+    # A scale of 8 px, twice the finest stride, sits at level 0.
+    weights = level_weights(torch.tensor([3.0, 5.0]), STRIDES)
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2))
+    assert weights.argmax(dim=-1).tolist() == [0, 2]
+    torch.testing.assert_close(weights[0, 1] / weights[0, 0], torch.tensor(-0.5).exp())
+    # Pyramids that start at another stride shift along.
+    torch.testing.assert_close(
+        level_weights(torch.tensor([4.0, 6.0]), (8, 16, 32, 64)), weights
+    )
+
+
+def test_points_at_zero_offset_are_box_centres():
+    boxes = torch.tensor([[[30.0, 40.0, 5.0, 1.0]]])
+    points = make_sample_points(torch.zeros(1, 1, 2, 3, 3), boxes)
+    assert (points == torch.tensor([30.0, 40.0, 5.0])).all()
+
+
+def test_points_at_half_offset_are_box_corners():
+    boxes = torch.tensor([[[50.0, 20.0, 5.0, -2.0]]])  # 64 x 16
+    points = make_sample_points(torch.tensor([0.5, 0.5, 1.0]).view(1, 1, 1, 1, 3), boxes)
+    assert points.flatten().tolist() == [82, 28, 6]
+
+
+def random_case(seed):
+    """Feature maps and points of random sizes, with every special place in them."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def between(low, high):
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    batch, queries, groups, points = (
+        between(1, 3), between(1, 4), between(1, 3), between(1, 7)
+    )  # fmt: skip
+    frames, levels, channels = between(1, 4), between(1, 4), between(1, 5) * groups
+    strides = STRIDES[:levels]
+    feats = [
+        torch.randn(
+            batch, channels, frames, between(1, 9), between(1, 9), generator=generator
+        )
+        for _ in strides
+    ]
+    z = torch.rand(batch, queries, groups, points, 1, generator=generator) * 6 + 1
+    xy = torch.rand(batch, queries, groups, points, 2, generator=generator) * 60 - 15
+    special = torch.tensor([[0, 0], [2, 2], [6, 10], [-1e6, 5], [1e9, -1e9], [4, 8]])
+    flat = xy.view(-1, 2)
+    count = min(len(flat) // 2, len(special))
+    flat[:count] = special[:count].float()
+    return feats, strides, groups, torch.cat((xy, z), dim=-1)
+
+
+def means_and_gradients(backend, feats, strides, groups, points):
+    feats = [feat.clone().requires_grad_() for feat in feats]
+    points = points.clone().requires_grad_()
+    pyramid = FeaturePyramid(feats, strides=strides, num_groups=groups)
+    means = sample_means(pyramid, points, backend=backend)
+    weight = torch.Generator().manual_seed(0)
+    loss = sum((mean * torch.randn(mean.shape, generator=weight)).sum() for mean in means)
+    return means, torch.autograd.grad(loss, [*feats, points])
+
+
+@pytest.mark.parametrize('seed', range(12))
+@pytest.mark.parametrize('backend', FAST_BACKENDS)
+def test_back_ends_agree(backend, seed):
+    case = random_case(seed)
+    means, gradients = means_and_gradients(backend, *case)
+    oracle_means, oracle_gradients = means_and_gradients('grid_sample', *case)
+    for mean, oracle in zip(means, oracle_means):
+        torch.testing.assert_close(mean, oracle, rtol=1e-5, atol=1e-5)
+    for gradient, oracle in zip(gradients, oracle_gradients):
+        torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
+def test_empty_batch(backend):
+    feats = [torch.zeros(0, 8, 2, 4, 4)]
+    pyramid = FeaturePyramid(feats, strides=(4,), num_groups=2)
+    spatial, temporal = sample_means(
+        pyramid, torch.zeros(0, 5, 2, 3, 3), backend=backend
+    )
+    assert spatial.shape == (0, 5, 2, 3, 4)
+    assert temporal.shape == (0, 5, 2, 2, 4)
+
+
+@pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
+def test_non_contiguous_inputs(backend):
+    feats, strides, groups, points = random_case(3)
+    strided = [feat.transpose(3, 4).contiguous().transpose(3, 4) for feat in feats]
+    points_strided = points.transpose(1, 2).contiguous().transpose(1, 2)
+    expected, _ = means_and_gradients(backend, feats, strides, groups, points)
+    means, _ = means_and_gradients(backend, strided, strides, groups, points_strided)
+    for mean, oracle in zip(means, expected):
+        torch.testing.assert_close(mean, oracle)
+
+
+@pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
+def test_padding_with_zeros_changes_nothing(backend):
+    feats, strides, groups, points = random_case(5)
+    padded = [torch.nn.functional.pad(feat, (0, 3, 0, 2)) for feat in feats]
+    expected, _ = means_and_gradients(backend, feats, strides, groups, points)
+    means, _ = means_and_gradients(backend, padded, strides, groups, points)
+    for mean, oracle in zip(means, expected):
+        torch.testing.assert_close(mean, oracle, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
+def test_gradients_by_finite_differences(backend):
+    feats = [torch.randn(1, 4, 2, 5, 3).double(), torch.randn(1, 4, 2, 3, 2).double()]
+    points = torch.rand(1, 2, 2, 3, 3).double() * 8 + 1.3
+
+    def means(points, *feats):
+        pyramid = FeaturePyramid(feats, strides=(4, 8), num_groups=2)
+        return sample_means(pyramid, points, backend=backend)
+
+    inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
+    assert torch.autograd.gradcheck(means, inputs)
+
+
+def test_unknown_back_end():
+    pyramid = FeaturePyramid([torch.zeros(1, 4, 1, 2, 2)], strides=(4,), num_groups=1)
+    with pytest.raises(ValueError, match="'nearest' is unknown; use 'auto' or one of"):
+        sample_means(pyramid, torch.zeros(1, 1, 1, 1, 3), backend='nearest')

@@ -1,0 +1,209 @@
+"""Laws of the whole detector."""
+
+import warnings
+
+import pytest
+import torch
+from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
+
+from stmixer_mm.models.decoder import StageOutput
+
+TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
+NONE = data_sample(name='empty,0001')
+
+
+def losses_of(model, *samples):
+    data = model.data_preprocessor(batch(*samples), training=True)
+    return model(**data, mode='loss')
+
+
+def total(losses):
+    return sum(losses.values())
+
+
+def test_tensor_mode_returns_one_record_per_stage():
+    model = build_detector()
+    data = model.data_preprocessor(batch(TWO, NONE))
+    outputs = model(**data, mode='tensor')
+    assert len(outputs) == 2
+    for output in outputs:
+        assert isinstance(output, StageOutput)
+        assert output.person_logits.shape == (2, 5, 2)
+        assert output.action_logits.shape == (2, 5, 3)
+        assert output.bboxes.shape == (2, 5, 4)
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="use 'tensor', 'loss' or 'predict'"):
+        build_detector()(torch.zeros(1, 3, 2, 64, 96), [TWO], mode='train')
+
+
+def test_first_stage_starts_from_the_true_frame():
+    model = build_detector()
+    queries, boxes = model.decoder.start(torch.tensor([[64, 96]]))
+    assert boxes[0, 0].tolist()[:2] == [48, 32]
+    assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
+
+
+def test_a_batch_is_its_clips_one_by_one():
+    model = build_detector().eval()
+    samples = [TWO, data_sample([(0, 0, 20, 30)], [(1,)], img_shape=(64, 96))]
+    together = model.data_preprocessor(batch(*samples))
+    with torch.no_grad():
+        outputs = model(**together, mode='tensor')
+        for clip, sample in enumerate(samples):
+            alone = model(together['inputs'][clip : clip + 1], [sample], mode='tensor')
+            for output, single in zip(outputs, alone):
+                for ours, expected in zip(output, single):
+                    torch.testing.assert_close(
+                        ours[clip : clip + 1], expected, rtol=1e-4, atol=1e-4
+                    )
+
+
+def test_clips_of_different_sizes_share_a_batch():
+    model = build_detector()
+    small = data_sample([(0, 0, 20, 30)], [(1,)], img_shape=(40, 70))
+    losses = losses_of(model, TWO, small)
+    assert all(loss.isfinite() for loss in losses.values())
+    predictions = model.eval().test_step(batch(TWO, small))
+    for sample in predictions:
+        bboxes = sample.pred_instances.bboxes
+        assert ((bboxes >= 0) & (bboxes < 1)).all()
+
+
+@pytest.mark.parametrize(
+    'samples',
+    [(TWO, NONE), (NONE, NONE), (TWO,), (NONE,)],
+    ids=['one empty clip', 'no box at all', 'one clip', 'one empty clip alone'],
+)
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    'sizes',
+    [{}, dict(num_queries=1), dict(num_points=3), dict(sampling_backend='mmcv')],
+    ids=['plain', 'one query', 'three points', 'mmcv'],
+)
+def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
+    model = build_detector(tiny_detector({**tiny_decoder(), **sizes})).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
+            losses = losses_of(model, *samples)
+        total(losses).backward()
+    assert len(losses) == 2 * 4
+    for name, loss in losses.items():
+        assert loss.isfinite() and loss.dtype == torch.float32, name
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_one_frame():
+    model = build_detector(tiny_detector({**tiny_decoder(), 'num_frames': 1}))
+    data = model.data_preprocessor(batch(TWO), training=True)
+    data['inputs'] = data['inputs'][:, :, :1]
+    total(model(**data, mode='loss')).backward()
+
+
+def test_the_dummy_class_is_put_back():
+    (sample,) = build_detector().eval().test_step(batch(TWO))
+    predictions = sample.pred_instances
+    assert predictions.scores.shape == (len(predictions), 4)
+    assert not predictions.scores[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    'decoder, message',
+    [
+        (dict(num_frames=3), 'have 2 frames .* num_frames=3; set .*num_frames=2'),
+        (dict(strides=(4, 8, 16)), '4 maps but the decoder has strides='),
+        (dict(strides=(8, 16, 32, 64)), r'stride is about 4, not strides\[0\]=8'),
+        (dict(strides=(4, 8, 16, 16)), r'not strides\[3\]=16'),
+        (dict(embed_dims=32), '16 channels but the decoder has embed_dims=32'),
+    ],
+)
+def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
+    model = build_detector(tiny_detector({**tiny_decoder(), **decoder}))
+    with pytest.raises(ValueError, match=message):
+        losses_of(model, TWO)
+
+
+@pytest.mark.parametrize(
+    'decoder, message',
+    [
+        (dict(embed_dims=20), '20 is not a multiple of 8'),
+        (dict(num_heads=3), '16 is not a multiple of 3, which num_heads'),
+        (dict(num_groups=5), '16 is not a multiple of 5, which num_groups'),
+        (dict(num_classes=1), 'leaves no action'),
+        (dict(sampling_backend='fast'), "'fast' is unknown"),
+        (dict(num_classes=7), 'decoder has num_classes=7 but the head has'),
+    ],
+)
+def test_sizes_that_do_not_fit_together(decoder, message):
+    with pytest.raises(ValueError, match=message):
+        build_detector(tiny_detector({**tiny_decoder(), **decoder}))
+
+
+def test_a_wrong_argument_name_fails():
+    with pytest.raises(TypeError, match='num_query'):
+        build_detector(tiny_detector({**tiny_decoder(), 'num_query': 5}))
+
+
+def test_boxes_are_not_detached_between_stages():
+    model = build_detector()
+    data = model.data_preprocessor(batch(TWO))
+    last = model(**data, mode='tensor')[-1]
+    last.bboxes.sum().backward()
+    first_stage = model.decoder.stages[0]
+    assert first_stage.box_branch[-1].weight.grad.abs().sum() > 0
+
+
+def test_initial_stages_leave_boxes_and_actions_alone():
+    model = build_detector()
+    model.decoder.stages[0]._is_init = False
+    model.decoder.stages[0].init_weights()
+    stage = model.decoder.stages[0]
+    assert not stage.box_branch[-1].weight.any()
+    offsets = stage.offsets.bias.view(2, 4, 3)
+    assert offsets[..., :2].abs().max() <= 0.5 and not offsets[..., 2].any()
+    assert not stage.offsets.weight.any()
+    prior = stage.action_branch[-1].bias.sigmoid()
+    torch.testing.assert_close(prior, torch.full((3,), 0.01))
+    assert ((stage.iof_tau >= 0) & (stage.iof_tau <= 4)).all()
+
+
+@pytest.mark.parametrize('num_points', [4, 9, 5])
+def test_initial_points_lie_within_the_box(num_points):
+    from stmixer_mm.models.decoder.stage import spread_offsets
+
+    offsets = spread_offsets(3, num_points).view(3, num_points, 3)
+    assert offsets[..., :2].abs().max() <= 0.5
+    # A regular grid has its mean in the middle; so have random points, about.
+    assert offsets[..., :2].mean().abs() < 0.2
+
+
+def test_nan_names_the_sample():
+    model = build_detector().eval()
+    data = batch(TWO, data_sample([(1, 1, 9, 9)], [(1,)], name='broken,0007'))
+    data['inputs'][1] = torch.full((3, 2, 64, 96), float('nan'))
+    data = model.data_preprocessor(data, training=True)
+    with pytest.raises(FloatingPointError, match="for 'broken,0007'; check"):
+        model(**data, mode='loss')
+
+
+def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
+    """``init_cfg`` fills the backbone and leaves the decoder initialised."""
+    pretrained = {
+        f'backbone.{name}': torch.full_like(value, 0.25)
+        for name, value in build_detector().backbone.state_dict().items()
+    }
+    torch.save(dict(state_dict=pretrained), tmp_path / 'recogniser.pth')
+    config = tiny_detector()
+    config['init_cfg'] = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'recogniser.pth')
+    )
+    from stmixer_mm.registry import MODELS
+
+    model = MODELS.build(config)
+    model.init_weights()
+    assert (model.backbone.layer1[0].conv1.conv.weight == 0.25).all()
+    assert not model.decoder.stages[1].box_branch[-1].weight.any()

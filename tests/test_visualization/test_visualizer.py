@@ -1,0 +1,84 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
+
+from stmixer_mm.registry import VISUALIZERS
+from stmixer_mm.visualization import draw_detections, top_actions
+
+CLIP = np.stack([np.full((60, 80, 3), 40 * i, np.uint8) for i in range(4)])
+
+
+@pytest.fixture
+def sample():
+    return ActionDataSample(
+        gt_instances=InstanceData(
+            bboxes=torch.tensor([[8.0, 6, 40, 54]]), labels=torch.tensor([[0.0, 0, 1]])
+        ),
+        pred_instances=InstanceData(
+            bboxes=np.array([[0.1, 0.1, 0.5, 0.9]]), scores=np.array([[0, 0.8, 0.1]])
+        ),
+    )
+
+
+@pytest.fixture
+def visualizer():
+    visualizer = VISUALIZERS.build(dict(type='STADVisualizer', name='test'))
+    visualizer.dataset_meta = dict(classes=('stand', 'walk'))
+    return visualizer
+
+
+def test_keyframe_with_true_boxes_left_and_found_ones_right(visualizer, sample):
+    image = visualizer.add_datasample('a', CLIP, sample)
+    box = [[8, 6, 40, 54]]
+    true = draw_detections(CLIP[2], box, [[('walk', None)]])
+    found = draw_detections(CLIP[2], box, [[('stand', 0.8)]])
+    assert np.array_equal(image, np.concatenate([true, found], axis=1))
+
+
+@pytest.mark.parametrize(
+    ('options', 'width'),
+    [(dict(draw_gt=False), 80), (dict(draw_pred=False), 80), ({}, 160)],
+)
+def test_what_is_drawn_can_be_chosen(visualizer, sample, options, width):
+    assert visualizer.add_datasample('a', CLIP, sample, **options).shape[1] == width
+
+
+def test_clip_without_a_sample_gives_its_keyframe(visualizer):
+    assert np.array_equal(visualizer.add_datasample('a', CLIP), CLIP[2])
+
+
+@pytest.mark.parametrize('name', ['a', 'a.mp4,0002_0', 'b.png'])
+def test_picture_is_written(visualizer, sample, tmp_path, name):
+    image = visualizer.add_datasample(
+        'a', CLIP, sample, out_path=str(tmp_path / 'new' / name)
+    )
+    (path,) = (tmp_path / 'new').iterdir()
+    assert path.name == (name if name.endswith('png') else f'{name}.jpg')
+    read = cv2.imread(str(path))[..., ::-1]
+    assert np.abs(read.astype(int) - image).mean() < 8
+
+
+def test_back_ends_get_the_picture(sample, tmp_path):
+    visualizer = VISUALIZERS.build(
+        dict(
+            type='STADVisualizer',
+            name='back ends',
+            vis_backends=[dict(type='LocalVisBackend')],
+            save_dir=str(tmp_path),
+        )
+    )
+    visualizer.add_datasample('key', CLIP, sample, step=3)
+    assert [path.name for path in tmp_path.rglob('*.png')] == ['key_3.png']
+
+
+def test_actions_are_ranked_and_named():
+    scores = np.array([0.99, 0.4, 0.9, 0.2, 0.7])
+    assert top_actions(scores, ['a', 'b', 'c'], 0.3) == [
+        ('b', 0.9),
+        ('action 4', 0.7),
+        ('a', 0.4),
+    ]
+    assert top_actions(scores, None, 0.8) == [('action 2', 0.9)]

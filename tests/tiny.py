@@ -1,0 +1,107 @@
+"""A tiny detector and tiny samples for it."""
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
+
+from stmixer_mm.registry import MODELS
+
+NUM_CLASSES = 4
+
+
+def tiny_decoder(**overrides) -> dict:
+    return dict(
+        type='STMixerDecoder',
+        num_frames=2,
+        embed_dims=16,
+        num_queries=5,
+        num_stages=2,
+        num_heads=2,
+        feedforward_channels=32,
+        num_groups=2,
+        num_points=4,
+        num_classes=NUM_CLASSES,
+        **overrides,
+    )
+
+
+def tiny_head(**overrides) -> dict:
+    settings = dict(
+        type='STMixerHead',
+        num_classes=NUM_CLASSES,
+        assigner=dict(
+            type='mmdet.HungarianAssigner',
+            match_costs=[
+                dict(type='mmdet.ClassificationCost', weight=2.0),
+                dict(type='mmdet.BBoxL1Cost', weight=2.0, box_format='xyxy'),
+                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
+            ],
+        ),
+        loss_person=dict(
+            type='mmdet.CrossEntropyLoss', class_weight=[1.0, 0.1], loss_weight=2.0
+        ),
+        loss_bbox=dict(type='mmdet.L1Loss', loss_weight=2.0),
+        loss_iou=dict(type='mmdet.GIoULoss', loss_weight=2.0),
+        loss_action=dict(
+            type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=24.0
+        ),
+    )
+    return {**settings, **overrides}
+
+
+def tiny_detector(decoder: dict | None = None, head: dict | None = None) -> dict:
+    """Config of a detector for clips (3, 2, H, W)."""
+    return dict(
+        type='STMixer',
+        data_preprocessor=dict(
+            type='ClipDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3
+        ),
+        backbone=dict(
+            type='ResNet3dSlowOnly',
+            depth=18,
+            base_channels=4,
+            pretrained=None,
+            out_indices=(0, 1, 2, 3),
+            norm_eval=True,
+        ),
+        neck=dict(
+            type='ChannelProjection3D', in_channels=[4, 8, 16, 32], out_channels=16
+        ),
+        decoder=decoder or tiny_decoder(),
+        head=head or tiny_head(),
+    )
+
+
+def build_detector(config: dict | None = None, seed: int = 0) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = MODELS.build(config or tiny_detector())
+    model.init_weights()
+    # Without these the stages would not depend on their input at the start.
+    for name, parameter in model.decoder.named_parameters():
+        if parameter.dim() > 1:
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def data_sample(bboxes=(), actions=(), img_shape=(64, 96), name='video,0001'):
+    """A sample with true boxes (pixel xyxy) and, for each, its actions (from 1)."""
+    labels = torch.zeros(len(bboxes), NUM_CLASSES)
+    for row, columns in zip(labels, actions):
+        row[list(columns)] = 1
+    sample = ActionDataSample(metainfo=dict(img_shape=img_shape, img_key=name))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.tensor(bboxes, dtype=torch.float32).reshape(-1, 4), labels=labels
+    )
+    return sample
+
+
+def batch(*samples):
+    """Loader output: a random uint8 clip for each sample."""
+    generator = torch.Generator().manual_seed(1)
+    clips = [
+        torch.randint(
+            0, 256, (3, 2, *sample.img_shape), generator=generator, dtype=torch.uint8
+        )
+        for sample in samples
+    ]
+    return dict(inputs=clips, data_samples=list(samples))
