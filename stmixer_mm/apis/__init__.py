@@ -6,6 +6,7 @@ from .annotation import (
     match_persons,
     render_video,
 )
+from .conversion import convert_checkpoint
 from .errors import explain, user_errors
 from .inference import (
     KeyframeDetections,
@@ -27,6 +28,7 @@ __all__ = [
     'check_detection_path',
     'check_run',
     'check_video_path',
+    'convert_checkpoint',
     'detect_video',
     'detection_file',
     'explain',

@@ -5,6 +5,7 @@ import errno
 import inspect
 import linecache
 import os
+import pickle
 import re
 import sys
 import traceback
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 import stmixer_mm
+from stmixer_mm.engine.checkpoints import unreadable_sentence
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
 _PACKAGE = str(Path(stmixer_mm.__file__).parent) + os.sep
@@ -39,7 +41,7 @@ def user_errors() -> Iterator[None]:
         sentence = None if os.environ.get(TRACEBACK_SWITCH) else explain(error)
         if sentence is None:
             raise
-        print(f'error: {sentence}', file=sys.stderr)
+        print(f'error: {sentence}', file=sys.stderr, flush=True)
         sys.exit(1)
 
 
@@ -54,6 +56,7 @@ def explain(error: BaseException) -> str | None:
         _raised_here,
         _raised_in_worker,
         _unbuildable_part,
+        _unreadable_checkpoint,
         _disk_error,
         _out_of_memory,
     ):
@@ -162,6 +165,12 @@ def wrong_argument_sentence(part: type, argument: str, *, place: str = '') -> st
         f'The config part type={part.__name__!r}{where} has no argument '
         f'{argument!r}{remedy}'
     )
+
+
+def _unreadable_checkpoint(error: BaseException) -> str | None:
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    return unreadable_sentence('that was to be loaded', error)
 
 
 def _disk_error(error: BaseException) -> str | None:

@@ -364,8 +364,6 @@ class _Video:
             self._reader.seek_accurate(index)
             self._reader.next()
         except Exception:  # DECORDError is a plain Exception
-            # A reader that has failed once may fail on good frames too.
-            self._reader = open_video(self.path)
             return False
         return True
 

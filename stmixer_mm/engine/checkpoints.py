@@ -110,7 +110,7 @@ def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, torch.
     """
     state = checkpoint
     if isinstance(checkpoint, Mapping):
-        state = checkpoint.get('state_dict', checkpoint)
+        state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     if not isinstance(state, Mapping) or not any(
         isinstance(value, torch.Tensor) for value in state.values()
     ):

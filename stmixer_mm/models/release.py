@@ -311,6 +311,7 @@ def _solve_mixing_sizes(
         if (
             embed_dims % num_groups == 0
             and 3 * num_groups * num_points == offsets
+            and embed_dims * out_multiplier * num_points == point_rows
             and num_groups * group_weights == point_weights
         ):
             return dict(

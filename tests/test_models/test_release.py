@@ -1,0 +1,156 @@
+"""Conversion of released checkpoints of any size."""
+
+import pytest
+import torch
+from tiny import build_detector, data_sample, tiny_detector
+
+from stmixer_mm.models.release import convert_state_dict, release_renaming
+from stmixer_mm.registry import MODELS
+
+SIZES = dict(
+    embed_dims=24, num_queries=3, num_stages=2, num_heads=4, feedforward_channels=20,
+    num_groups=3, num_points=5, num_frames=2, out_multiplier=2, num_classes=6,
+)  # fmt: skip
+SLOWONLY = dict(type='mmaction.ResNet3dSlowOnly', depth=50, out_indices=(0, 1, 2, 3))
+SLOWFAST = dict(
+    type='ResNet3dSlowFastPyramid', fusion_kernel=5, non_local_blocks=[1, 3]
+)
+VIT = dict(
+    type='mmaction.VisionTransformer', embed_dims=64, depth=2, num_heads=1,
+    num_frames=4, use_mean_pooling=False, return_feat_map=True,
+)  # fmt: skip
+BACKBONES = {
+    'slowonly': (SLOWONLY, [256, 512, 1024, 2048]),
+    'slowfast': (SLOWFAST, [288, 576, 1152, 2304]),
+    'vit': (VIT, None),
+}
+
+
+def make_parts(backbone, sizes):
+    config, in_channels = BACKBONES[backbone]
+    width = sizes['embed_dims']
+    neck = dict(type='ViTPyramid3D', in_channels=64, out_channels=width)
+    if in_channels:
+        neck = dict(
+            type='ChannelProjection3D', in_channels=in_channels, out_channels=width
+        )
+    return dict(
+        backbone=config, neck=neck, decoder=dict(type='STMixerDecoder', **sizes)
+    )
+
+
+def released_state_dict(backbone, **sizes):
+    """What the release would have written for a model of ours."""
+    _, to_released = release_renaming(backbone)
+    state = {'stm_head.criterion.empty_weight': torch.tensor([1, 0.1])}
+    for part, config in make_parts(backbone, {**SIZES, **sizes}).items():
+        for name, value in MODELS.build(config).state_dict().items():
+            if name != 'pos_embed':
+                state[to_released(f'{part}.{name}')] = value
+    assert None not in state
+    return state
+
+
+@pytest.fixture(scope='module')
+def slowonly():
+    return released_state_dict('slowonly')
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_every_backbone_is_found(backbone):
+    state = released_state_dict(backbone)
+    converted, parts = convert_state_dict(state)
+    expected = make_parts(backbone, SIZES)
+    for part, config in expected.items():
+        model = MODELS.build(parts[part])
+        prefix = f'{part}.'
+        model.load_state_dict(
+            {
+                name.removeprefix(prefix): value
+                for name, value in converted.items()
+                if name.startswith(prefix)
+            }
+        )
+        for key, value in config.items():
+            if key != 'type':
+                assert parts[part][key] == value or tuple(value) == parts[part][key]
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        dict(num_queries=1),
+        dict(num_stages=1),
+        dict(num_points=1),
+        dict(num_classes=2),
+        dict(out_multiplier=1),
+        dict(num_groups=1),
+        dict(num_groups=6, num_points=9),
+        dict(num_frames=1),
+        dict(embed_dims=32, num_groups=8, num_points=4, out_multiplier=3),
+    ],
+    ids=str,
+)
+def test_sizes_are_read_off(sizes):
+    _, parts = convert_state_dict(released_state_dict('slowonly', **sizes))
+    found = {name: parts['decoder'][name] for name in SIZES}
+    assert found == {**SIZES, **sizes}
+
+
+def test_names_of_data_parallel_training(slowonly):
+    wrapped = {f'module.{name}': value for name, value in slowonly.items()}
+    converted, _ = convert_state_dict(wrapped)
+    expected, _ = convert_state_dict(slowonly)
+    assert converted.keys() == expected.keys()
+
+
+def test_left_over_and_missing_names_are_listed(slowonly):
+    broken = dict(slowonly)
+    del broken['stm_head.decoder_stages.1.iof_tau']
+    del broken['backbone.s3.pathway0_res1.branch2.b_bn.running_var']
+    broken['stm_head.extra.weight'] = torch.zeros(1)
+    with pytest.raises(ValueError) as error:
+        convert_state_dict(broken)
+    message = str(error.value)
+    assert 'left over: stm_head.extra.weight' in message
+    assert 'stm_head.decoder_stages.1.iof_tau' in message
+    assert 'backbone.s3.pathway0_res1.branch2.b_bn.running_var' in message
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'stm_head.init_spatial_queries.weight',
+        'stm_head.decoder_stages.0.fc_action.weight',
+        'lateral_convs.2.weight',
+    ],
+)
+def test_a_missing_name_that_tells_a_size(slowonly, name):
+    broken = {key: value for key, value in slowonly.items() if key != name}
+    with pytest.raises(ValueError, match=f'missing: {name}'):
+        convert_state_dict(broken)
+
+
+def test_another_shape_is_listed(slowonly):
+    name = 'stm_head.decoder_stages.1.fc_action.bias'
+    broken = {**slowonly, name: torch.zeros(9)}
+    with pytest.raises(ValueError, match=rf'{name} \(9,\) instead of \(5,\)'):
+        convert_state_dict(broken)
+
+
+def test_no_released_checkpoint():
+    with pytest.raises(ValueError, match='no SlowOnly, SlowFast or ViT of the STMixer'):
+        convert_state_dict(build_detector(tiny_detector()).state_dict())
+
+
+def test_converted_weights_detect(slowonly):
+    state, parts = convert_state_dict(slowonly)
+    config = tiny_detector(parts['decoder'])
+    config['backbone'], config['neck'] = parts['backbone'], parts['neck']
+    config['head']['num_classes'] = SIZES['num_classes']
+    model = MODELS.build(config)
+    model.load_state_dict(state)
+    model.eval()
+    with torch.no_grad():
+        (sample,) = model(torch.randn(1, 3, 2, 64, 96), [data_sample()], mode='predict')
+    assert sample.pred_instances.scores.shape[1] == SIZES['num_classes']

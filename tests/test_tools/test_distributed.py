@@ -1,0 +1,106 @@
+"""Two processes do what one does with the double batch."""
+
+import socket
+import subprocess
+
+import pytest
+import torch
+from tiny_stmixer import ROOT, tool_environment, write_project
+
+# What each process finds out about its share of the losses.
+RECORDER = """
+import os
+from mmengine.hooks import Hook
+from stmixer_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LossRecorder(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        path = os.path.join(runner.work_dir, f'losses_{runner.rank}.txt')
+        with open(path, 'a') as file:
+            file.write(f'{float(outputs["loss"])!r}\\n')
+"""
+
+CHILD = """
+_base_ = './tiny.py'
+custom_imports = dict(imports=['stmixer_mm', 'loss_recorder'])
+custom_hooks = [dict(type='LossRecorder')]
+# The statistics of a batch are not those of its halves.
+model = dict(backbone=dict(norm_eval=True))
+train_dataloader = dict(
+    dataset=dict(ann_file='some.csv', empty_keyframes_file='nobody.csv')
+)
+"""
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def project(tmp_path):
+    config = write_project(tmp_path)
+    rows = (tmp_path / 'train.csv').read_text().splitlines()
+    (tmp_path / 'some.csv').write_text(
+        '\n'.join(row for row in rows if not row.startswith('3')) + '\n'
+    )
+    # In the second iteration one of the processes sees no person at all.
+    (tmp_path / 'nobody.csv').write_text('3.mp4,1\n')
+    (tmp_path / 'loss_recorder.py').write_text(RECORDER)
+    config = tmp_path / 'child.py'
+    config.write_text(CHILD)
+    return config
+
+
+def train(project, *, processes, batch_size):
+    root = project.parent
+    work_dir = root / f'work_{processes}'
+    environment = tool_environment(GPUS=str(processes), PORT=str(free_port()))
+    environment['PYTHONPATH'] += f':{root}'
+    done = subprocess.run(
+        [
+            ROOT / 'tools' / 'dist_train.sh',
+            project,
+            *('--work-dir', work_dir, '--no-validate', '--cfg-options'),
+            f'train_dataloader.batch_size={batch_size}',
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [
+        [float(line) for line in path.read_text().split()]
+        for path in sorted(work_dir.glob('losses_*.txt'))
+    ]
+    assert len(losses) == processes
+    state = torch.load(work_dir / 'epoch_1.pth')['state_dict']
+    return torch.tensor(losses, dtype=torch.float64), state
+
+
+def test_two_processes_equal_one_with_the_double_batch(project):
+    loss, state = train(project, processes=1, batch_size=2)
+    losses, halves = train(project, processes=2, batch_size=1)
+    assert loss.shape == (1, 2)
+    assert losses.shape == (2, 2)
+    torch.testing.assert_close(losses.mean(0), loss[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(losses[0], losses[1])  # they saw different samples
+    for name, value in state.items():
+        torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_failure_is_told_without_a_traceback(tmp_path):
+    done = subprocess.run(
+        [ROOT / 'tools' / 'dist_test.sh', tmp_path / 'no.py', 'no.pth', '2'],
+        env=tool_environment(PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert 'no.py does not exist' in done.stderr
+    assert 'Traceback' not in done.stderr

@@ -1,0 +1,255 @@
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import mmaction
+import pytest
+import torch
+from tiny_stmixer import ROOT, tool_environment, write_project
+
+HOST_TOOLS = Path(mmaction.__file__).parent / '.mim' / 'tools'
+
+
+def run_tool(name, *args):
+    """Run a tool in this process."""
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        patch.setenv('LOCAL_RANK', '0')
+        tool.main()
+
+
+def run_and_fail(capsys, name, *args):
+    with pytest.raises(SystemExit) as leave:
+        run_tool(name, *args)
+    assert leave.value.code == 1
+    (line,) = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith('error: ')
+    ]
+    return line
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Config and work dir of a training of one epoch."""
+    root = tmp_path_factory.mktemp('trained')
+    config = write_project(root)
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        run_tool('train', config, '--work-dir', root / 'work', '--seed', 3)
+    return config, root / 'work'
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_project(tmp_path)
+
+
+def checkpoint_of(work_dir):
+    return torch.load((work_dir / 'last_checkpoint').read_text())
+
+
+def test_training_leaves_a_checkpoint_with_what_inference_needs(trained):
+    _, work_dir = trained
+    checkpoint = checkpoint_of(work_dir)
+    assert checkpoint['meta']['epoch'] == 1
+    assert checkpoint['meta']['seed'] == 3
+    assert checkpoint['meta']['dataset_meta']['classes'] == ('stand', 'walk')
+    (log,) = work_dir.glob('*/*.log')
+    assert 'eta: ' in log.read_text()
+
+
+def test_training_goes_on_in_mixed_precision(trained, tmp_path):
+    config, work_dir = trained
+    new = tmp_path / 'work'
+    run_tool(
+        'train',
+        config,
+        *('--work-dir', new, '--resume', work_dir / 'epoch_1.pth', '--amp'),
+        *('--no-validate', '--auto-scale-lr'),
+        *('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4'),
+    )
+    checkpoint = checkpoint_of(new)
+    assert checkpoint['meta']['epoch'] == 2
+    # base_batch_size is 2
+    assert checkpoint['optimizer']['param_groups'][0]['lr'] == pytest.approx(2e-3)
+    (log,) = new.glob('*/*.log')
+    assert 'Epoch(val)' not in log.read_text()
+
+
+def test_resuming_needs_no_path(trained, tmp_path):
+    config, work_dir = trained
+    new = tmp_path / 'work'
+    new.mkdir()
+    (new / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
+    run_tool(
+        'train',
+        config,
+        *('--work-dir', new, '--resume', '--cfg-options', 'train_cfg.max_epochs=2'),
+    )
+    assert checkpoint_of(new)['meta']['epoch'] == 2
+
+
+def test_testing_dumps_and_draws(trained, tmp_path):
+    config, work_dir = trained
+    run_tool(
+        'test',
+        config,
+        work_dir / 'epoch_1.pth',
+        *('--work-dir', tmp_path, '--dump', tmp_path / 'found.pkl'),
+        *('--show-dir', tmp_path / 'pictures', '--interval', 2),
+    )
+    found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(found) == 4
+    assert found[0]['pred_instances']['scores'].shape[1] == 3
+    pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert pictures == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
+
+
+@pytest.mark.parametrize(
+    ('args', 'sentence'),
+    [
+        (('--cfg-options', 'model.decoder.num_query=3'), 'did you mean num_queries?'),
+        (('--cfg-options', 'model.type=STMixr'), 'did you mean STMixer?'),
+        (('--cfg-options', 'train_dataloader.dataset.ann_file=no.csv'), 'no.csv'),
+        (('--resume', 'absent.pth'), 'absent.pth does not exist'),
+        (('--work-dir', '/dev/null/work'), '/dev/null/work cannot be written'),
+        (
+            ('--amp', '--cfg-options', 'optim_wrapper.type=Mine'),
+            "type='Mine', which is not among the optimizer wrappers",
+        ),
+    ],
+)
+def test_training_says_in_one_line_what_is_wrong(
+    config, tmp_path, capsys, args, sentence
+):
+    args = ('--work-dir', tmp_path / 'work', *args)
+    assert sentence in run_and_fail(capsys, 'train', config, *args)
+    assert not list(tmp_path.glob('work/*.pth'))
+
+
+@pytest.mark.parametrize(
+    ('append', 'args', 'sentence'),
+    [
+        ('auto_scale_lr = dict(_delete_=True)', ['--auto-scale-lr'], 'base_batch_size'),
+        ("optim_wrapper = dict(type='ApexOptimWrapper')", ['--amp'], '--amp cannot'),
+        ('model = dict(', [], 'SyntaxError'),
+    ],
+)
+def test_training_names_options_that_the_config_does_not_take(
+    config, tmp_path, capsys, append, args, sentence
+):
+    child = tmp_path / 'child.py'
+    child.write_text(f"_base_ = './tiny.py'\n{append}\n")
+    line = run_and_fail(capsys, 'train', child, '--work-dir', tmp_path / 'w', *args)
+    assert sentence in line
+    assert 'child.py' in line
+
+
+@pytest.mark.parametrize(
+    ('args', 'sentence'),
+    [
+        (['no.pth'], 'no.pth does not exist'),
+        (['{checkpoint}', '--dump', 'found.txt'], 'must end in .pkl'),
+        (
+            ['{checkpoint}', '--cfg-options', 'model.decoder.num_queries=5'],
+            'does not fit the model STMixer (parameters: 0 missing, 0 left over, 2 of',
+        ),
+    ],
+)
+def test_testing_says_in_one_line_what_is_wrong(
+    trained, tmp_path, capsys, args, sentence
+):
+    config, work_dir = trained
+    args = [arg.format(checkpoint=work_dir / 'epoch_1.pth') for arg in args]
+    line = run_and_fail(capsys, 'test', config, *args, '--work-dir', tmp_path)
+    assert sentence in line
+
+
+def test_drawing_needs_the_hook(trained, tmp_path, capsys):
+    config, work_dir = trained
+    child = tmp_path / 'child.py'
+    child.write_text(f'_base_ = {str(config)!r}\ndefault_hooks = dict(_delete_=True)\n')
+    args = (work_dir / 'epoch_1.pth', '--show-dir', tmp_path)
+    line = run_and_fail(capsys, 'test', child, *args, '--work-dir', tmp_path)
+    assert 'default_hooks.visualization' in line
+
+
+def test_host_tools_need_nothing_but_the_config(config, tmp_path):
+    work_dir = tmp_path / 'work'
+    for tool, *args in (
+        ('train.py', config),
+        ('test.py', config, work_dir / 'epoch_1.pth', '--show-dir', tmp_path / 'show'),
+    ):
+        done = subprocess.run(
+            [sys.executable, HOST_TOOLS / tool, *args, '--work-dir', work_dir],
+            env=tool_environment(),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert 'mAP/overall' in done.stdout
+    assert len(list((tmp_path / 'show').iterdir())) == 4
+
+
+@pytest.fixture
+def fake_srun(tmp_path):
+    """An ``srun`` that writes down its arguments."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    script = folder / 'srun'
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$SRUN_LOG"\n')
+    script.chmod(0o755)
+    return tool_environment(
+        PATH=f'{folder}{os.pathsep}{os.environ["PATH"]}',
+        SRUN_LOG=str(tmp_path / 'srun.log'),
+        GPUS='4',
+        SRUN_ARGS='--quotatype=auto --time=5',
+    )
+
+
+@pytest.mark.parametrize(
+    ('tool', 'positional'),
+    [('train', ['config with space.py']), ('test', ['config.py', 'a.pth'])],
+)
+def test_slurm_scripts_hand_on_their_arguments(tmp_path, fake_srun, tool, positional):
+    script = ROOT / 'tools' / f'slurm_{tool}.sh'
+    command = [script, 'gpu', 'job', *positional, '--cfg-options', 'a=[1, 2]']
+    subprocess.run(command, env=fake_srun, check=True)
+    words = (tmp_path / 'srun.log').read_text().splitlines()
+    assert words[: words.index('--quotatype=auto')] == [
+        '--partition=gpu',
+        '--job-name=job',
+        '--gres=gpu:4',
+        '--ntasks=4',
+        '--ntasks-per-node=4',
+        '--cpus-per-task=5',
+        '--kill-on-bad-exit=1',
+    ]
+    assert words[words.index('-u') + 1 :] == [
+        str(ROOT / 'tools' / f'{tool}.py'),
+        *positional,
+        *('--launcher', 'slurm', '--cfg-options', 'a=[1, 2]'),
+    ]
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
+)
+def test_shell_scripts_say_how_they_are_used(script):
+    done = subprocess.run(
+        [ROOT / 'tools' / f'{script}.sh'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert f'usage: {script}.sh' in done.stderr
