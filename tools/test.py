@@ -6,7 +6,13 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from stmixer_mm.apis import build_runner, load_config, merge_overrides, user_errors
+from stmixer_mm.apis import (
+    UserError,
+    build_runner,
+    load_config,
+    merge_overrides,
+    user_errors,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +60,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.default_hooks:
-            raise ValueError(
+            raise UserError(
                 f'--show and --show-dir need default_hooks.visualization in '
                 f'{args.config}; take it over from configs/_base_/default_runtime.py.'
             )
@@ -68,7 +74,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
     if args.dump is not None:
         if not args.dump.endswith(('.pkl', '.pickle')):
-            raise ValueError(f'--dump {args.dump} must end in .pkl or .pickle.')
+            raise UserError(f'--dump {args.dump} must end in .pkl or .pickle.')
         evaluators = cfg.test_evaluator
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 
-from stmixer_mm.apis import build_runner, load_config, merge_overrides, user_errors
+from stmixer_mm.apis import (
+    UserError,
+    build_runner,
+    load_config,
+    merge_overrides,
+    user_errors,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +73,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-            raise ValueError(
+            raise UserError(
                 f'--amp cannot change optim_wrapper.type={wrapper!r} of {args.config}; '
                 f'leave out --amp or use type="OptimWrapper".'
             )
@@ -80,7 +86,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise ValueError(
+            raise UserError(
                 f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in '
                 f'{args.config}, the batch size that its learning rate is meant for.'
             )

@@ -7,7 +7,7 @@ from .annotation import (
     render_video,
 )
 from .conversion import convert_checkpoint
-from .errors import explain, user_errors
+from .errors import UserError, explain, user_errors
 from .inference import (
     KeyframeDetections,
     VideoInfo,
@@ -21,6 +21,7 @@ from .running import build_runner
 
 __all__ = [
     'KeyframeDetections',
+    'UserError',
     'VideoInfo',
     'annotated_frames',
     'build_runner',

@@ -23,6 +23,10 @@ _PACKAGE = str(Path(stmixer_mm.__file__).parent) + os.sep
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
+class UserError(ValueError):
+    """What a user can mend; the message is a sentence that says how."""
+
+
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Print ``error: <one sentence>`` and exit with 1 for errors of the user.
@@ -52,6 +56,8 @@ def explain(error: BaseException) -> str | None:
     a data loader), a config part that cannot be built, a disk that cannot be written
     to, or a GPU that is too small.
     """
+    if isinstance(error, UserError):
+        return str(error)
     for explanation in (
         _raised_here,
         _raised_in_worker,
@@ -138,7 +144,7 @@ def _unbuildable_part(error: BaseException) -> str | None:
         known = registry.module_dict if registry is not None else {}
         return (
             f'The config asks for type={name!r}, which is not among the {kind}s of '
-            f'{scope}{nearest(name, known)}'
+            f'{scope}{nearest(name, known) or "; correct it or import its module."}'
         )
     part = next((local.get('obj_cls') for local in _build_frames(error)), None)
     if not isinstance(error, TypeError) or not inspect.isclass(part):

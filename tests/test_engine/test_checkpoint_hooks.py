@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from stmixer_mm.engine import SafeCheckpointHook
+
+RUN = itertools.count()
 
 
 @MODELS.register_module()
@@ -70,7 +73,7 @@ def make_runner(work_dir, *, epochs=3, width=1, checkpoint=None, **kwargs):
             check_checkpoint=dict(type='CheckCheckpointHook', allow=[]),
         ),
         default_scope='mmaction',
-        experiment_name=f'{work_dir.name}_{len(os.listdir(work_dir))}',
+        experiment_name=f'hooks_{next(RUN)}',
         log_level='ERROR',
         randomness=dict(seed=0),
     )

@@ -95,7 +95,7 @@ def test_two_processes_equal_one_with_the_double_batch(project):
 
 def test_failure_is_told_without_a_traceback(tmp_path):
     done = subprocess.run(
-        [ROOT / 'tools' / 'dist_test.sh', tmp_path / 'no.py', 'no.pth', '2'],
+        [ROOT / 'tools' / 'dist_test.sh', tmp_path / 'no.py', 'no.pth', '1'],
         env=tool_environment(PORT=str(free_port())),
         capture_output=True,
         text=True,

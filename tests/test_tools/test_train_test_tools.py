@@ -78,12 +78,10 @@ def test_training_goes_on_in_mixed_precision(trained, tmp_path):
         *('--no-validate', '--auto-scale-lr'),
         *('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4'),
     )
-    checkpoint = checkpoint_of(new)
-    assert checkpoint['meta']['epoch'] == 2
-    # base_batch_size is 2
-    assert checkpoint['optimizer']['param_groups'][0]['lr'] == pytest.approx(2e-3)
+    assert checkpoint_of(new)['meta']['epoch'] == 2
     (log,) = new.glob('*/*.log')
     assert 'Epoch(val)' not in log.read_text()
+    assert 'Scaling the original LR by 2.0' in log.read_text()
 
 
 def test_resuming_needs_no_path(trained, tmp_path):
@@ -125,7 +123,7 @@ def test_testing_dumps_and_draws(trained, tmp_path):
         (('--work-dir', '/dev/null/work'), '/dev/null/work cannot be written'),
         (
             ('--amp', '--cfg-options', 'optim_wrapper.type=Mine'),
-            "type='Mine', which is not among the optimizer wrappers",
+            "type='Mine', which is not among the optim_wrappers",
         ),
     ],
 )

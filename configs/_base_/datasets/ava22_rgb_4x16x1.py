@@ -8,7 +8,7 @@ file_client_args = dict(io_backend='disk')
 train_pipeline = [
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=16),
     dict(type='RawFrameDecode', **file_client_args),
-    dict(type='RandomRescale', scale_range=(256, 320)),
+    dict(type='RandomShortSideResize', short_range=(256, 320), max_long=1333),
     dict(type='Flip', flip_ratio=0.5),
     dict(type='FormatShape', input_format='NCTHW', collapse=True),
     dict(type='PackActionInputs'),

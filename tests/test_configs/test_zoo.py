@@ -1,0 +1,123 @@
+"""Every config of the zoo builds, and says what the release's recipe says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from stmixer_mm.registry import DATASETS, METRICS, MODELS
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+ALL = sorted(CONFIGS.glob('[!_]*/*.py'))
+AVA = sorted(CONFIGS.glob('stmixer/*_ava22-rgb.py'))
+VIT = [path for path in AVA if 'vit' in path.name]
+
+
+def ids(path):
+    return path.stem
+
+
+@pytest.fixture(scope='module', params=AVA, ids=ids)
+def ava(request):
+    """A config of the zoo and its model, without memory for the parameters."""
+    from mmengine.registry import DefaultScope
+
+    config = Config.fromfile(request.param)
+    linspace = torch.linspace
+    with DefaultScope.overwrite_default_scope('mmaction'), pytest.MonkeyPatch.context() as patch:
+        # The host's ViT asks for the values of a linspace.
+        patch.setattr(
+            torch, 'linspace', lambda *a, **k: linspace(*a, **{**k, 'device': 'cpu'})
+        )
+        with torch.device('meta'):
+            model = MODELS.build(config.model)
+    return request.param.name, config, model
+
+
+def test_the_zoo_is_complete():
+    assert [path.name for path in AVA] == [
+        'stmixer_csn-r152_8xb2-32x2x1-12e_ava22-rgb.py',
+        'stmixer_slowfast-r101-nl_8xb2-8x8x1-12e_ava22-rgb.py',
+        'stmixer_slowfast-r50_8xb2-8x8x1-12e_ava22-rgb.py',
+        'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb.py',
+        'stmixer_vit-b-videomae_8xb1-16x4x1-12e_ava22-rgb.py',
+        'stmixer_vit-b-videomaev2_8xb1-16x4x1-12e_ava22-rgb.py',
+        'stmixer_vit-l-videomae_8xb1-16x4x1-12e_ava22-rgb.py',
+    ]
+
+
+def test_frames_of_the_clip_give_the_decoders_frames(ava):
+    name, config, model = ava
+    clip_len = config.train_pipeline[0].clip_len
+    assert clip_len == config.test_pipeline[0].clip_len
+    for pipeline in ('train', 'val', 'test'):
+        dataset = config[f'{pipeline}_dataloader'].dataset
+        assert dataset.pipeline[0].clip_len == clip_len
+    if 'csn' in name:
+        assert model.neck.num_frames == model.decoder.num_frames
+    else:
+        stride = {'slowonly': 1, 'slowfast': 4, 'vit': 2}
+        (frames_per_step,) = (v for key, v in stride.items() if f'_{key}' in name)
+        assert model.decoder.num_frames == clip_len // frames_per_step
+
+
+def test_learning_rate_is_for_the_batch_of_the_name(ava):
+    name, config, _ = ava
+    gpus, clips = (int(n) for n in name.split('_')[2].split('-')[0].split('xb'))
+    assert config.train_dataloader.batch_size == clips
+    assert config.auto_scale_lr.base_batch_size == gpus * clips
+    assert config.optim_wrapper.optimizer.lr == (1e-5 if 'vit' in name else 2e-5)
+
+
+def test_weight_decay(ava):
+    """None on batch norm of the backbone, on one-dimensional parameters of a ViT."""
+    name, config, model = ava
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    decay = {
+        id(parameter): group['weight_decay']
+        for group in wrapper.param_groups
+        for parameter in group['params']
+    }
+    norms = {
+        id(parameter)
+        for module in model.backbone.modules()
+        if isinstance(module, torch.nn.BatchNorm3d)
+        for parameter in module.parameters()
+    }
+    for parameter_name, parameter in model.named_parameters():
+        in_backbone = parameter_name.startswith('backbone.')
+        without = id(parameter) in norms or (
+            'vit' in name and in_backbone and parameter.dim() == 1
+        )
+        assert decay[id(parameter)] == (0 if without else 1e-4), parameter_name
+
+
+def test_only_slowonly_and_csn_keep_their_batch_norm(ava):
+    name, config, _ = ava
+    kept = config.model.backbone.get('norm_eval', False)
+    assert kept == any(backbone in name for backbone in ('slowonly', 'csn'))
+
+
+def test_videomaev2_weighs_actions_twice():
+    losses = {
+        path.stem.split('_')[1]: Config.fromfile(path).model.head.loss_action.loss_weight
+        for path in VIT
+    }
+    assert losses == {
+        'vit-b-videomae': 24, 'vit-b-videomaev2': 48, 'vit-l-videomae': 24
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('path', ALL, ids=ids)
+def test_parts_are_registered_and_known(path):
+    from stmixer_mm.apis import check_arguments
+
+    config = Config.fromfile(path)
+    check_arguments(config)
+    for split in ('train', 'val', 'test'):
+        assert DATASETS.get(config[f'{split}_dataloader'].dataset.type)
+    assert METRICS.get(config.test_evaluator.type)
+    assert config.custom_imports.imports == ['stmixer_mm']
+    assert config.default_scope == 'mmaction'
