@@ -18,7 +18,7 @@ model = dict(
 )
 
 pipeline = [
-    dict(type='OpenVideo'),
+    dict(type='OpenVideo', keep_frames=True),
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=8),
     dict(type='DecodeFrames'),
     dict(type='Resize', scale=(-1, 128)),

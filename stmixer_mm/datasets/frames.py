@@ -124,3 +124,33 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
             f'from number {start_index} on; correct filename_tmpl or start_index.'
         )
     return numbers
+
+
+class KeptFrames:
+    """An open video that keeps each frame that it has decoded in memory."""
+
+    def __init__(self, reader: decord.VideoReader) -> None:
+        self._reader = reader
+        self._frames: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def get_avg_fps(self) -> float:
+        return self._reader.get_avg_fps()
+
+    def decode(self, indices: Sequence[int]) -> np.ndarray:
+        missing = [index for index in map(int, indices) if index not in self._frames]
+        if missing:
+            decoded = decode_frames(self._reader, missing)
+            self._frames.update(zip(missing, decoded, strict=True))
+        return np.stack([self._frames[int(index)] for index in indices])
+
+
+def decode_frames(
+    video: decord.VideoReader | KeptFrames, indices: Sequence[int]
+) -> np.ndarray:
+    """Frames (n, h, w, 3), RGB uint8, of an open video, in the order of ``indices``."""
+    if isinstance(video, KeptFrames):
+        return video.decode(indices)
+    return video.get_batch(indices).asnumpy()

@@ -6,7 +6,15 @@ from mmcv.transforms import BaseTransform
 
 from stmixer_mm.registry import TRANSFORMS
 
-from .frames import clip_indices, clip_span, count_frames, keyframe_index, open_video
+from .frames import (
+    KeptFrames,
+    clip_indices,
+    clip_span,
+    count_frames,
+    decode_frames,
+    keyframe_index,
+    open_video,
+)
 
 
 @TRANSFORMS.register_module()
@@ -18,20 +26,33 @@ class OpenVideo(BaseTransform):
 
     Args:
         num_threads: Decoding threads of one video; 0 lets decord choose.
+        keep_frames: Keep every video open and every frame that was decoded in memory,
+            in each worker: for datasets of a few short videos, whose decoding would
+            otherwise take longer than a training step.
     """
 
-    def __init__(self, num_threads: int = 1) -> None:
+    def __init__(self, num_threads: int = 1, *, keep_frames: bool = False) -> None:
         self.num_threads = num_threads
+        self.keep_frames = keep_frames
+        self._kept: dict[str, KeptFrames] = {}
 
     def transform(self, results: dict) -> dict:
-        reader = open_video(results['filename'], num_threads=self.num_threads)
+        filename = results['filename']
+        reader = self._kept.get(filename)
+        if reader is None:
+            reader = open_video(filename, num_threads=self.num_threads)
+            if self.keep_frames:
+                reader = self._kept[filename] = KeptFrames(reader)
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
         results['fps'] = reader.get_avg_fps()
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_threads={self.num_threads})'
+        return (
+            f'{type(self).__name__}(num_threads={self.num_threads}, '
+            f'keep_frames={self.keep_frames})'
+        )
 
 
 @TRANSFORMS.register_module()
@@ -151,7 +172,7 @@ class DecodeFrames(DecordDecode):
 
     def _decord_load_frames(self, container, frame_inds) -> list[np.ndarray]:
         unique, inverse = np.unique(frame_inds, return_inverse=True)
-        frames = container.get_batch(unique).asnumpy()
+        frames = decode_frames(container, unique)
         return list(frames[inverse])
 
     def transform(self, results: dict) -> dict:

@@ -234,3 +234,17 @@ def test_keyframes_of_the_real_clip(second):
         _, picture = reader.read()
     difference = results['imgs'][2].astype(int) - picture[..., ::-1]
     assert np.abs(difference).mean() < 2
+
+
+def test_kept_frames_are_the_same_frames_decoded_once(write_video):
+    path = write_video()
+    info = dict(filename=str(path), timestamp=1.7)
+    sampling = [SampleKeyframeClip(4, 3), DecodeFrames()]
+    fresh = Compose([OpenVideo(), *sampling])(dict(info))
+    keeping = Compose([OpenVideo(keep_frames=True), *sampling])
+    first = keeping(dict(info))
+    first['imgs'][0][:] = 0  # what a transform does to a frame stays with it
+    path.unlink()
+    second = keeping(dict(info))
+    for kept, expected in zip(second['imgs'], fresh['imgs'], strict=True):
+        assert (kept == expected).all()

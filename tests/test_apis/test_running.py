@@ -1,0 +1,77 @@
+import socket
+
+import pytest
+import torch
+from tiny_stmixer import write_project
+
+from stmixer_mm.apis import build_runner, load_config, merge_overrides
+from stmixer_mm.engine import BFloat16OptimWrapper
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason='about machines without a GPU'
+)
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = load_config(write_project(tmp_path))
+    cfg.work_dir = str(tmp_path / 'work')
+    return cfg
+
+
+def test_mixed_precision_on_a_cpu_needs_no_loss_scale(cfg):
+    cfg.optim_wrapper.update(
+        type='AmpOptimWrapper',
+        loss_scale='dynamic',
+        dtype='float16',
+        clip_grad=dict(max_norm=3.0),
+    )
+    runner = build_runner(cfg)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert type(wrapper) is BFloat16OptimWrapper
+    assert wrapper.clip_grad_kwargs == dict(max_norm=3.0)
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """The environment of a launcher of one process."""
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        port = server.getsockname()[1]
+    variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_PORT=port)
+    for name, value in dict(variables, MASTER_ADDR='127.0.0.1').items():
+        monkeypatch.setenv(name, str(value))
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'unused'),
+    [
+        ({}, False),
+        ({'find_unused_parameters': True}, True),
+        ({'model_wrapper_cfg.find_unused_parameters': True}, True),
+    ],
+)
+def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unused):
+    set_device = torch.cuda.set_device
+    merge_overrides(cfg, {'launcher': 'pytorch', **overrides})
+    model = build_runner(cfg).model
+    assert torch.distributed.get_backend() == 'gloo'
+    assert type(model).__name__ == 'MMDistributedDataParallel'
+    assert model.device_ids is None
+    assert model.find_unused_parameters is unused
+    assert torch.cuda.set_device is set_device
+
+
+def test_runner_of_another_type_is_built(cfg):
+    from mmaction.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    @RUNNERS.register_module(force=True)
+    class OwnRunner(Runner):
+        pass
+
+    cfg.runner_type = 'OwnRunner'
+    assert type(build_runner(cfg)) is OwnRunner
