@@ -64,11 +64,22 @@ def _allow_mmengine_checkpoints() -> None:
     add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
     if add_safe_globals is None:  # torch < 2.4 knows no such protection
         return
+
+    def statistic(owner: type, name: str):
+        # All that a HistoryBuffer needs of getattr, which is not safe in itself.
+        if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+            return getattr(HistoryBuffer, name)
+        raise ValueError(f'The checkpoint asks for {name} of {owner}; it is not safe.')
+
+    # How pickle writes down the methods that a HistoryBuffer refers to.
+    statistic.__module__, statistic.__name__ = 'builtins', 'getattr'
+    statistic.__qualname__ = 'getattr'
     multiarray = getattr(np, '_core', None) or np.core
     scalar_dtypes = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
     add_safe_globals(
         [
             HistoryBuffer,
+            statistic,
             np.ndarray,
             np.dtype,
             multiarray.multiarray._reconstruct,

@@ -34,8 +34,8 @@ def first_video(data):
     """Return the video file of the first line of ``val.csv``."""
     annotations = data / 'val.csv'
     with annotations.open(newline='') as file:
-        video_id = next(csv.reader(file))[0]
-    return data / 'videos' / f'{video_id}.mp4'
+        video_name = next(csv.reader(file))[0]
+    return data / 'videos' / video_name
 
 
 def last_checkpoint(work_dir):

@@ -20,7 +20,7 @@ folder = Path(options[options.index('--work-dir') + 1]) if '--work-dir' in optio
 if name == 'make_toy_dataset':
     data = Path(options[options.index('--out') + 1])
     data.mkdir(parents=True)
-    (data / 'val.csv').write_text('clip7,1.0,0,0,1,1,1,0\\n')
+    (data / 'val.csv').write_text('clip7.mp4,1.0,0,0,1,1,1,0\\n')
 elif name == 'train':
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))

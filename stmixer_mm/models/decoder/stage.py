@@ -69,7 +69,7 @@ class STMixerStage(BaseModule):
         self.num_points = num_points
         self.sampling_backend = sampling_backend
 
-        self.iof_tau = nn.Parameter(torch.empty(num_heads))
+        self.iof_tau = nn.Parameter(torch.zeros(num_heads))
         self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
         self.spatial = _QueryBranch(
             embed_dims=embed_dims,
