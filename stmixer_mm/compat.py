@@ -101,7 +101,9 @@ def exact_convolutions(device_type: str) -> AbstractContextManager:
 
     emulates_bf16 = (
         device_type == 'cpu'
-        and hasattr(torch, 'get_autocast_dtype')  # earlier torch is not known to need it
+        and hasattr(
+            torch, 'get_autocast_dtype'
+        )  # earlier torch is not known to need it
         and torch.is_autocast_enabled('cpu')
         and torch.get_autocast_dtype('cpu') == torch.bfloat16
         and not torch.cpu._is_avx512_bf16_supported()

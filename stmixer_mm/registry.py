@@ -12,9 +12,7 @@ class _SharedRegistry(root.Registry):
     """A registry of scope ``stmixer_mm`` that tells mmaction of what it registers."""
 
     def __init__(self, name: str, *, parent, host_registry, location: str) -> None:
-        super().__init__(
-            name, parent=parent, scope='stmixer_mm', locations=[location]
-        )
+        super().__init__(name, parent=parent, scope='stmixer_mm', locations=[location])
         self._host_registry = host_registry
 
     def _register_module(self, module, module_name=None, force=False) -> None:

@@ -1,14 +1,17 @@
-import os
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
-ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 import stmixer_mm  # noqa: E402, F401
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

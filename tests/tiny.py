@@ -77,7 +77,7 @@ def build_detector(config: dict | None = None, seed: int = 0) -> torch.nn.Module
     model = MODELS.build(config or tiny_detector())
     model.init_weights()
     # Without these the stages would not depend on their input at the start.
-    for name, parameter in model.decoder.named_parameters():
+    for _name, parameter in model.decoder.named_parameters():
         if parameter.dim() > 1:
             parameter.data.add_(0.05 * torch.randn_like(parameter))
     return model
@@ -86,7 +86,7 @@ def build_detector(config: dict | None = None, seed: int = 0) -> torch.nn.Module
 def data_sample(bboxes=(), actions=(), img_shape=(64, 96), name='video,0001'):
     """A sample with true boxes (pixel xyxy) and, for each, its actions (from 1)."""
     labels = torch.zeros(len(bboxes), NUM_CLASSES)
-    for row, columns in zip(labels, actions):
+    for row, columns in zip(labels, actions, strict=True):
         row[list(columns)] = 1
     sample = ActionDataSample(metainfo=dict(img_shape=img_shape, img_key=name))
     sample.gt_instances = InstanceData(

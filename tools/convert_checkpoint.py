@@ -8,7 +8,9 @@ from stmixer_mm.apis import convert_checkpoint, user_errors
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help='released checkpoint: a state dict, or with "model"')
+    parser.add_argument(
+        'src', help='released checkpoint: a state dict, or with "model"'
+    )
     parser.add_argument('dst', help='file to write; left alone when something is wrong')
     parser.add_argument(
         '--trust',

@@ -74,6 +74,8 @@ def sine_position_code(boxes_xyzr: Tensor, embed_dims: int) -> Tensor:
     """
     num_feats = embed_dims // 4
     exponent = torch.arange(0, num_feats, 2, device=boxes_xyzr.device) / num_feats
-    scaled = full_precision(boxes_xyzr) / boxes_xyzr.new_tensor((1000.0, 1000.0, 1.0, 1.0))
+    scaled = full_precision(boxes_xyzr) / boxes_xyzr.new_tensor(
+        (1000.0, 1000.0, 1.0, 1.0)
+    )
     angles = scaled.unsqueeze(-1) / 10000**exponent
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

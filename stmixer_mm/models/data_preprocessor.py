@@ -59,11 +59,11 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
                 f'A batch holds clips of {sorted({clip.shape[1] for clip in clips})} '
                 'frames; use the same clip_len for all of them.'
             )
-        pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes))
+        pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes, strict=True))
         inputs = torch.stack([pad_bottom_right(clip, pad_shape) for clip in clips])
 
-        data_samples = data.get('data_samples')
-        for sample, shape in zip(data_samples or (), shapes):
+        data_samples = data['data_samples']
+        for sample, shape in zip(data_samples, shapes, strict=True):
             sample.set_metainfo(
                 dict(img_shape=sample.get('img_shape', shape), pad_shape=pad_shape)
             )

@@ -73,7 +73,9 @@ class STMixerHead(BaseModule):
                 f'score_thr={score_thr} is no probability; set it between 0 and 1.'
             )
         if fallback_topk < 0:
-            raise ValueError(f'fallback_topk={fallback_topk} is negative; set 0 or more.')
+            raise ValueError(
+                f'fallback_topk={fallback_topk} is negative; set 0 or more.'
+            )
         if score_mode not in ('action', 'product'):
             raise ValueError(
                 f"score_mode='{score_mode}' is unknown; use 'action' or 'product'."
@@ -140,9 +142,7 @@ class STMixerHead(BaseModule):
             targets.bboxes / targets.box_scale,
             avg_factor=avg_pairs,
         )
-        losses['loss_iou'] = self.loss_iou(
-            bboxes, targets.bboxes, avg_factor=avg_pairs
-        )
+        losses['loss_iou'] = self.loss_iou(bboxes, targets.bboxes, avg_factor=avg_pairs)
         losses['loss_action'] = self.loss_action(action_logits, targets.actions) * (
             num_pairs / avg_pairs
         )
@@ -156,7 +156,7 @@ class STMixerHead(BaseModule):
         device = output.bboxes.device
         person_labels, bboxes, actions, scales = [], [], [], []
         for sample, person_logits, query_bboxes in zip(
-            data_samples, output.person_logits, output.bboxes
+            data_samples, output.person_logits, output.bboxes, strict=True
         ):
             truth = sample.gt_instances
             true_bboxes = truth.bboxes.to(query_bboxes)
@@ -194,7 +194,7 @@ class STMixerHead(BaseModule):
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
         """
         last = StageOutput(*(values.float() for values in outputs[-1]))
-        for sample, *clip_output in zip(data_samples, *last):
+        for sample, *clip_output in zip(data_samples, *last, strict=True):
             sample.pred_instances = self.predict_by_clip(
                 StageOutput(*clip_output), sample.metainfo['img_shape']
             )
@@ -207,7 +207,9 @@ class STMixerHead(BaseModule):
         person_scores = output.person_logits.softmax(dim=-1)[:, PERSON]
         keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
-            keep = person_scores.topk(min(self.fallback_topk, len(person_scores))).indices
+            keep = person_scores.topk(
+                min(self.fallback_topk, len(person_scores))
+            ).indices
         action_scores = output.action_logits[keep].sigmoid()
         if self.score_mode == 'product':
             action_scores = action_scores * person_scores[keep, None]
@@ -253,7 +255,7 @@ def check_finite(
     if not finite.all():
         names = [
             sample_name(sample)
-            for sample, is_finite in zip(data_samples, finite.tolist())
+            for sample, is_finite in zip(data_samples, finite.tolist(), strict=True)
             if not is_finite
         ]
         raise FloatingPointError(
@@ -269,7 +271,9 @@ def check_losses(
     """Stop at a loss that is no number."""
     finite = torch.stack([*losses.values()]).isfinite()
     if not finite.all():
-        names = [name for name, ok in zip(losses, finite.tolist()) if not ok]
+        names = [
+            name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok
+        ]
         samples = ', '.join(map(sample_name, data_samples))
         raise FloatingPointError(
             f'{", ".join(names)} of the batch {samples} is NaN or infinite; check the '

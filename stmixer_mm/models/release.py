@@ -63,7 +63,7 @@ def _resnet_names(pathway: int) -> Iterable[tuple[str, str]]:
         block = f's{stage}.{source}_res{{n}}'
         yield f'{block}.branch1.{{*}}', f'{layer}.{{n}}.downsample.conv.{{*}}'
         yield f'{block}.branch1_bn.{{*}}', f'{layer}.{{n}}.downsample.bn.{{*}}'
-        for letter, number in zip('abc', '123'):
+        for letter, number in zip('abc', '123', strict=True):
             conv = f'{layer}.{{n}}.conv{number}'
             yield f'{block}.branch2.{letter}.{{*}}', f'{conv}.conv.{{*}}'
             yield f'{block}.branch2.{letter}_bn.{{*}}', f'{conv}.bn.{{*}}'
@@ -264,7 +264,9 @@ def _read_parts(
             return_feat_map=True,
         )
         neck = dict(
-            type='stmixer_mm.ViTPyramid3D', in_channels=channels, out_channels=embed_dims
+            type='stmixer_mm.ViTPyramid3D',
+            in_channels=channels,
+            out_channels=embed_dims,
         )
         return dict(backbone=backbone_config, neck=neck, decoder=decoder)
     if backbone == 'slowfast':
@@ -283,7 +285,9 @@ def _read_parts(
         )
     in_channels = [shape(f'neck.projections.{level}.weight')[1] for level in range(4)]
     neck = dict(
-        type='stmixer_mm.ChannelProjection3D', in_channels=in_channels, out_channels=embed_dims
+        type='stmixer_mm.ChannelProjection3D',
+        in_channels=in_channels,
+        out_channels=embed_dims,
     )
     return dict(backbone=backbone_config, neck=neck, decoder=decoder)
 

@@ -73,7 +73,9 @@ class STMixer(BaseModel):
             return self.head.loss(self.decode(inputs, data_samples), data_samples)
         if mode == 'predict':
             return self.head.predict(self.decode(inputs, data_samples), data_samples)
-        raise ValueError(f"mode='{mode}' is unknown; use 'tensor', 'loss' or 'predict'.")
+        raise ValueError(
+            f"mode='{mode}' is unknown; use 'tensor', 'loss' or 'predict'."
+        )
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to the neck's maps."""

@@ -26,7 +26,10 @@ def ava(request):
 
     config = Config.fromfile(request.param)
     linspace = torch.linspace
-    with DefaultScope.overwrite_default_scope('mmaction'), pytest.MonkeyPatch.context() as patch:
+    with (
+        DefaultScope.overwrite_default_scope('mmaction'),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         # The host's ViT asks for the values of a linspace.
         patch.setattr(
             torch, 'linspace', lambda *a, **k: linspace(*a, **{**k, 'device': 'cpu'})
@@ -102,7 +105,9 @@ def test_only_slowonly_and_csn_keep_their_batch_norm(ava):
 
 def test_videomaev2_weighs_actions_twice():
     losses = {
-        path.stem.split('_')[1]: Config.fromfile(path).model.head.loss_action.loss_weight
+        path.stem.split('_')[1]: Config.fromfile(
+            path
+        ).model.head.loss_action.loss_weight
         for path in VIT
     }
     assert losses == {

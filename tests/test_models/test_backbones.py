@@ -101,7 +101,7 @@ def test_checkpointing_changes_nothing_but_memory():
         assert feat.shape == (1, 16, 2, 3, 2)
         feat.square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for with_cp, without in zip(*gradients):
+    for with_cp, without in zip(*gradients, strict=True):
         torch.testing.assert_close(with_cp, without)
 
 
@@ -111,5 +111,7 @@ def test_checkpointing_keeps_the_parameters_names():
 
 
 def test_a_wrong_argument_of_the_transformer():
-    with pytest.raises(TypeError, match="no argument 'embed_dim'; did you mean embed_dims"):
+    with pytest.raises(
+        TypeError, match="no argument 'embed_dim'; did you mean embed_dims"
+    ):
         CheckpointedVisionTransformer(embed_dim=16)

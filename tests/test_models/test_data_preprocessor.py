@@ -24,7 +24,9 @@ def test_normalises_then_pads_with_zeros():
     assert not data['inputs'][0, :, :, 40:].any()
     assert not data['inputs'][0, :, :, :, 70:].any()
     assert not data['inputs'][1, :, :, 33:].any()
-    for sample, img_shape in zip(data['data_samples'], ((40, 70), (33, 20))):
+    for sample, img_shape in zip(
+        data['data_samples'], ((40, 70), (33, 20)), strict=True
+    ):
         assert sample.img_shape == img_shape
         assert sample.pad_shape == (64, 96)
 

@@ -154,7 +154,9 @@ def test_settings_out_of_range(settings, message):
 def test_labels_of_another_width():
     truth = data_sample([(0, 0, 9, 9)], [(1,)])
     truth.gt_instances.labels = torch.zeros(1, 81)
-    with pytest.raises(ValueError, match="'video,0001' have 81 columns .*num_classes=4"):
+    with pytest.raises(
+        ValueError, match=r"'video,0001' have 81 columns .*num_classes=4"
+    ):
         make_head().loss([stage_output([SURE], [(0, 0, 9, 9)])], [truth])
 
 
@@ -164,5 +166,7 @@ def test_a_nan_in_the_annotation_names_the_batch():
         type='mmdet.HungarianAssigner',
         match_costs=[dict(type='mmdet.ClassificationCost')],
     ))  # fmt: skip
-    with pytest.raises(FloatingPointError, match="loss_bbox.* of the batch 'video,0001'"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss_bbox.* of the batch 'video,0001'"
+    ):
         head.loss([stage_output([SURE], [(0, 0, 9, 9)])], [truth])

@@ -41,9 +41,9 @@ RELEASED_TERMS = dict(
 
 def make_data_samples():
     samples = []
-    for img_shape, (bboxes, actions) in zip(IMG_SHAPES, TRUTH):
+    for img_shape, (bboxes, actions) in zip(IMG_SHAPES, TRUTH, strict=True):
         labels = torch.zeros(len(bboxes), 81)
-        for row, columns in zip(labels, actions):
+        for row, columns in zip(labels, actions, strict=True):
             row[list(columns)] = 1
         sample = ActionDataSample(metainfo=dict(img_shape=img_shape))
         sample.gt_instances = InstanceData(
@@ -154,6 +154,6 @@ def test_losses_and_gradients(case, model):
             to_released(name): parameter.grad.norm().item()
             for name, parameter in model.named_parameters()
         }
-        for name, norm in zip(gradients['names'], gradients['norms']):
+        for name, norm in zip(gradients['names'], gradients['norms'], strict=True):
             if name != 'stm_head.decoder_stages.0.iof_tau':  # there all boxes coincide
                 assert norms[name] == pytest.approx(norm, rel=1e-3, abs=1e-6), name

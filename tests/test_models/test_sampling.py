@@ -58,7 +58,9 @@ def test_points_at_zero_offset_are_box_centres():
 
 def test_points_at_half_offset_are_box_corners():
     boxes = torch.tensor([[[50.0, 20.0, 5.0, -2.0]]])  # 64 x 16
-    points = make_sample_points(torch.tensor([0.5, 0.5, 1.0]).view(1, 1, 1, 1, 3), boxes)
+    points = make_sample_points(
+        torch.tensor([0.5, 0.5, 1.0]).view(1, 1, 1, 1, 3), boxes
+    )
     assert points.flatten().tolist() == [82, 28, 6]
 
 
@@ -95,7 +97,9 @@ def means_and_gradients(backend, feats, strides, groups, points):
     pyramid = FeaturePyramid(feats, strides=strides, num_groups=groups)
     means = sample_means(pyramid, points, backend=backend)
     weight = torch.Generator().manual_seed(0)
-    loss = sum((mean * torch.randn(mean.shape, generator=weight)).sum() for mean in means)
+    loss = sum(
+        (mean * torch.randn(mean.shape, generator=weight)).sum() for mean in means
+    )
     return means, torch.autograd.grad(loss, [*feats, points])
 
 
@@ -105,9 +109,9 @@ def test_back_ends_agree(backend, seed):
     case = random_case(seed)
     means, gradients = means_and_gradients(backend, *case)
     oracle_means, oracle_gradients = means_and_gradients('grid_sample', *case)
-    for mean, oracle in zip(means, oracle_means):
+    for mean, oracle in zip(means, oracle_means, strict=True):
         torch.testing.assert_close(mean, oracle, rtol=1e-5, atol=1e-5)
-    for gradient, oracle in zip(gradients, oracle_gradients):
+    for gradient, oracle in zip(gradients, oracle_gradients, strict=True):
         torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
 
 
@@ -129,7 +133,7 @@ def test_non_contiguous_inputs(backend):
     points_strided = points.transpose(1, 2).contiguous().transpose(1, 2)
     expected, _ = means_and_gradients(backend, feats, strides, groups, points)
     means, _ = means_and_gradients(backend, strided, strides, groups, points_strided)
-    for mean, oracle in zip(means, expected):
+    for mean, oracle in zip(means, expected, strict=True):
         torch.testing.assert_close(mean, oracle)
 
 
@@ -139,7 +143,7 @@ def test_padding_with_zeros_changes_nothing(backend):
     padded = [torch.nn.functional.pad(feat, (0, 3, 0, 2)) for feat in feats]
     expected, _ = means_and_gradients(backend, feats, strides, groups, points)
     means, _ = means_and_gradients(backend, padded, strides, groups, points)
-    for mean, oracle in zip(means, expected):
+    for mean, oracle in zip(means, expected, strict=True):
         torch.testing.assert_close(mean, oracle, rtol=1e-4, atol=1e-5)
 
 

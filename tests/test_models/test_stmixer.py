@@ -53,8 +53,8 @@ def test_a_batch_is_its_clips_one_by_one():
         outputs = model(**together, mode='tensor')
         for clip, sample in enumerate(samples):
             alone = model(together['inputs'][clip : clip + 1], [sample], mode='tensor')
-            for output, single in zip(outputs, alone):
-                for ours, expected in zip(output, single):
+            for output, single in zip(outputs, alone, strict=True):
+                for ours, expected in zip(output, single, strict=True):
                     torch.testing.assert_close(
                         ours[clip : clip + 1], expected, rtol=1e-4, atol=1e-4
                     )

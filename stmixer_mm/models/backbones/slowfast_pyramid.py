@@ -116,7 +116,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         fast = fast_path.maxpool(fast_path.conv1(clips))
         laterals = ['conv1_lateral', *slow_path.lateral_connections]
         feats = []
-        for lateral, layer in zip(laterals, slow_path.res_layers):
+        for lateral, layer in zip(laterals, slow_path.res_layers, strict=True):
             slow = torch.cat((slow, getattr(slow_path, lateral)(fast)), dim=1)
             slow = getattr(slow_path, layer)(slow)
             fast = getattr(fast_path, layer)(fast)

@@ -36,7 +36,9 @@ class CheckpointedVisionTransformer(VisionTransformer):
         known = [*signature(VisionTransformer).parameters][:-1]
         for name in kwargs:
             if name not in known:
-                nearest = get_close_matches(name, known, n=1) or ['one of ' + str(known)]
+                nearest = get_close_matches(name, known, n=1) or [
+                    'one of ' + str(known)
+                ]
                 raise TypeError(
                     f"CheckpointedVisionTransformer has no argument '{name}'; did you "
                     f'mean {nearest[0]}?'

@@ -1,6 +1,6 @@
 from .mixing import AdaptiveMixing
 from .sampling import FeaturePyramid, level_weights, make_sample_points, sample_means
-from .stage import Queries, STMixerStage, StageOutput
+from .stage import Queries, StageOutput, STMixerStage
 from .stmixer_decoder import STMixerDecoder
 
 __all__ = [

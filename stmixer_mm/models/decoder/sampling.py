@@ -91,14 +91,16 @@ class FeaturePyramid:
         cells = torch.cat([level.flatten(3) for level in self.maps], dim=-1)
         return (
             cells.permute(0, 2, 3, 1)
-            .reshape(-1, cells.size(3), self.num_groups, cells.size(1) // self.num_groups)
+            .reshape(
+                -1, cells.size(3), self.num_groups, cells.size(1) // self.num_groups
+            )
             .contiguous()
         )
 
     @cached_property
     def cell_table(self) -> Tensor:
         """One row per clip, cell and group, all frames in it: (B * S * G, T * c)."""
-        batch, channels, frames = self.maps[0].shape[:3]
+        _batch, channels, frames = self.maps[0].shape[:3]
         cells = torch.cat([level.flatten(3) for level in self.maps], dim=-1)
         cells = cells.unflatten(1, (self.num_groups, channels // self.num_groups))
         return cells.permute(0, 4, 1, 3, 2).reshape(
@@ -109,7 +111,9 @@ class FeaturePyramid:
         """Pixels to [0, 1] of each level's extent: (..., 2) -> (..., L, 2)."""
         extents = [
             (width * stride, height * stride)
-            for (height, width), stride in zip(self.map_sizes, self.strides)
+            for (height, width), stride in zip(
+                self.map_sizes, self.strides, strict=True
+            )
         ]
         return points_xy.unsqueeze(-2) / points_xy.new_tensor(extents)
 
@@ -159,11 +163,13 @@ def sample_all_frames(
     Returns:
         (B, Q, G, T, P, c)
     """
-    batch, queries, groups, points, _ = points_xy.shape
+    batch, _queries, groups, _points, _ = points_xy.shape
     frames = pyramid.num_frames
     grids = (2 * pyramid.normalise(points_xy) - 1).permute(4, 0, 2, 1, 3, 5)
     sampled = 0
-    for level, grid, weight in zip(pyramid.maps, grids, weights.unbind(-1)):
+    for level, grid, weight in zip(
+        pyramid.maps, grids, weights.unbind(-1), strict=True
+    ):
         value = level.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 2)
         grid = grid.flatten(0, 1).repeat_interleave(frames, dim=0)
         values = F.grid_sample(
@@ -218,7 +224,7 @@ def _mmcv_means(
     The mean over frames is one sample of the time-mean of the maps, each point a
     query of its own; the mean over points is an attention with weights / P.
     """
-    batch, queries, groups, points, _ = points_xy.shape
+    _batch, queries, _groups, points, _ = points_xy.shape
     locations = pyramid.normalise(points_xy).transpose(3, 4)
     weights = weights.transpose(3, 4)
 

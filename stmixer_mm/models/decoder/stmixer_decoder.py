@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...registry import MODELS
 from ..boxes import xyxy_to_xyzr
 from .sampling import SAMPLING_BACKENDS, FeaturePyramid
-from .stage import Queries, STMixerStage, StageOutput
+from .stage import Queries, StageOutput, STMixerStage
 
 
 @MODELS.register_module()
@@ -157,7 +157,7 @@ class STMixerDecoder(BaseModule):
                 f'strides={self.strides}; give one stride per map.'
             )
         height, width = pad_shape
-        for level, (feat, stride) in enumerate(zip(feats, self.strides)):
+        for level, (feat, stride) in enumerate(zip(feats, self.strides, strict=True)):
             _, channels, frames, rows, columns = feat.shape
             if frames != self.num_frames:
                 raise ValueError(

@@ -52,7 +52,9 @@ class ChannelProjection3D(BaseModule):
                 f'{len(self.projections)} in_channels; give one per map (see the '
                 "backbone's out_indices)."
             )
-        feats = [project(feat) for project, feat in zip(self.projections, feats)]
+        feats = [
+            project(feat) for project, feat in zip(self.projections, feats, strict=True)
+        ]
         if self.num_frames is None:
             return feats
         return [resample_time(feat, self.num_frames) for feat in feats]
