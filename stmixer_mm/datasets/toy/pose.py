@@ -88,7 +88,7 @@ def _arm_angles(person, side, t, swing):
     """Angles of upper arm and forearm, 0 hanging, pi straight up."""
     upper, bend = person.rest_angles
     rest = np.array([upper, upper + bend]) + 0.25 * side * swing
-    if side != person.arm_side:
+    if person.arm_side not in (0, side):
         return rest
     held = np.array([person.held_angle, person.held_angle + 0.3])
 
@@ -98,7 +98,7 @@ def _arm_angles(person, side, t, swing):
         return {
             'rest': rest,
             'hold': held,
-            'wave': held + beat * np.array([0.35, 0.85]),
+            'wave': held + beat * np.array([0.5, 0.9]),
             'raise_arm': rest + rise * (held - rest),
             'lower': held + rise * (rest - held),
         }[action]

@@ -59,7 +59,7 @@ class Person:
     """One actor: ``legs[k]`` and ``arms[k]`` are done around second k.
 
     ``yaw`` is where the body faces (0 the viewer, pi / 2 the right), which says nothing
-    about where it walks; ``arm_side`` is the arm that acts (1 the person's left).
+    about where it walks; ``arm_side`` is the arm that acts (1 the person's left, 0 both).
     """
 
     height: float
@@ -183,7 +183,7 @@ def random_scene(rng, aspect):
         rng (np.random.RandomState): the only source of chance.
         aspect (float): width of the frame divided by its height.
     """
-    count = rng.choice([1, 2, 3, 4], p=[0.15, 0.35, 0.3, 0.2])
+    count = rng.choice([1, 2, 3, 4], p=[0.25, 0.45, 0.2, 0.1])
     slots = rng.permutation(count)
     persons = [
         _random_person(rng, aspect, aspect * (slot + rng.uniform(0.2, 0.8)) / count)
@@ -199,7 +199,7 @@ def random_scene(rng, aspect):
             size=rng.uniform(0.16, 0.3),
             seed=rng.randint(2**31),
         )
-        for _ in range(rng.randint(0, 4))
+        for _ in range(rng.randint(0, 3))
     )
     return Scene(tuple(persons), props, _random_camera(rng), rng.randint(2**31))
 
@@ -218,7 +218,7 @@ def _random_camera(rng):
 
 
 def _random_person(rng, aspect, start_x):
-    height = rng.uniform(0.4, 0.78)
+    height = rng.uniform(0.5, 0.8)
     speed = rng.uniform(0.5, 0.75)
     stays = rng.rand() < 0.85
     legs, x = [], start_x
@@ -244,7 +244,7 @@ def _random_person(rng, aspect, start_x):
         yaw=toward + rng.uniform(-0.5, 0.5),
         legs=tuple(legs),
         arms=tuple(arms),
-        arm_side=int(rng.choice([-1, 1])),
+        arm_side=int(rng.choice([-1, 1, 0], p=[0.15, 0.15, 0.7])),
         tempo=rng.uniform(0.85, 1.15),
         phase=rng.rand(),
         rest_angles=(rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.9)),
