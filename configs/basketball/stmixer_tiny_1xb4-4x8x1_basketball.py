@@ -10,7 +10,7 @@ data_root = 'data/basketball'
 ann_file = f'{data_root}/keyframes.csv'
 label_file = f'{data_root}/action_list.pbtxt'
 num_classes = 5
-max_iters = 500
+max_iters = 400
 
 model = dict(
     decoder=dict(num_frames=4, num_classes=num_classes),
@@ -61,13 +61,13 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=4e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=50, by_epoch=False),
     dict(
-        type='CosineAnnealingLR', begin=50, end=max_iters, eta_min=4e-6, by_epoch=False
+        type='CosineAnnealingLR', begin=50, end=max_iters, eta_min=1e-5, by_epoch=False
     ),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=4)

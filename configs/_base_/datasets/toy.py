@@ -6,7 +6,7 @@ label_file = f'{data_root}/action_list.pbtxt'
 # No flip: it would turn walking left into walking right.
 train_pipeline = [
     dict(type='OpenVideo'),
-    dict(type='SampleKeyframeClip', clip_len=8, frame_interval=2),
+    dict(type='SampleKeyframeClip', clip_len=8, frame_interval=1),
     dict(type='DecodeFrames'),
     dict(type='Resize', scale=(-1, 96)),
     dict(type='FormatShape', input_format='NCTHW', collapse=True),

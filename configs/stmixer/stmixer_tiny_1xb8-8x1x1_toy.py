@@ -10,7 +10,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
@@ -19,7 +19,7 @@ param_scheduler = [
         type='CosineAnnealingLR',
         begin=1,
         end=10,
-        eta_min=5e-6,
+        eta_min=1e-5,
         convert_to_iter_based=True,
     ),
 ]
