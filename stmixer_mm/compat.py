@@ -19,7 +19,13 @@ def _stand_in_for_missing_drn() -> None:
     (open-mmlab/mmaction2#2714). Can go with the first release that does.
     """
     name = 'mmaction.models.localizers.drn'
-    (host_folder,) = importlib.util.find_spec('mmaction').submodule_search_locations
+    host = importlib.util.find_spec('mmaction')
+    if host is None:
+        raise ImportError(
+            'mmaction2 is not installed; run `make setup` in the repository of '
+            'stmixer_mm, or `pip install mmaction2==1.2.0` with mmcv 2.1.0 and mmdet 3.3.0.'
+        )
+    (host_folder,) = host.submodule_search_locations
     if Path(host_folder, 'models', 'localizers', 'drn').is_dir() or name in sys.modules:
         return
 

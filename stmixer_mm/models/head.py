@@ -35,7 +35,6 @@ class STMixerHead(BaseModule):
     """Match queries to true persons, and turn what they say into losses or scores.
 
     Args:
-        num_classes: Number of action classes plus one, the host's dummy class 0.
         assigner: One-to-one assigner, e.g. ``mmdet.HungarianAssigner``.
         loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
             background.
@@ -43,6 +42,7 @@ class STMixerHead(BaseModule):
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
             them.
+        num_classes: Number of action classes plus one, the host's dummy class 0.
         score_thr: Keep queries whose person score reaches it, in [0, 1].
         fallback_topk: Where no query reaches it, keep this many of the best.
         score_mode: 'action' for action scores as they are, 'product' for action
@@ -56,12 +56,12 @@ class STMixerHead(BaseModule):
     def __init__(
         self,
         *,
-        num_classes: int,
         assigner: dict,
         loss_person: dict,
         loss_bbox: dict,
         loss_iou: dict,
         loss_action: dict,
+        num_classes: int = 81,
         score_thr: float = 0.6,
         fallback_topk: int = 0,
         score_mode: str = 'action',

@@ -35,7 +35,7 @@ class STMixer(BaseModel):
         neck: dict,
         decoder: dict,
         head: dict,
-        data_preprocessor: dict,
+        data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)

@@ -82,8 +82,8 @@ def person_blobs(person, t):
     def arm(side, shade):
         sleeve = look.top if look.long_sleeves else look.skin
         joints = pose.shoulders[side], pose.elbows[side], pose.hands[side]
-        limb(*joints, (0.03, 0.024), (look.top, sleeve), shade)
-        add((pose.hands[side],), 0.03, look.skin, shade)
+        limb(*joints, (0.036, 0.03), (look.top, sleeve), shade)
+        add((pose.hands[side],), 0.036, look.skin, shade)
 
     radii_leg = (0.038 * look.girth, 0.03 * look.girth)
     far, near = (0, 1) if pose.shoulders[1][2] > pose.shoulders[0][2] else (1, 0)
@@ -249,12 +249,12 @@ def _texture(rng, shape, scale):
 def _clutter(rng, aspect, floor_y):
     """Things that hang on the wall or stand in front of it."""
     blobs = []
-    for _ in range(rng.randint(4, 9)):
+    for _ in range(rng.randint(3, 7)):
         x, y = rng.uniform(-0.3, aspect + 0.3), floor_y - rng.uniform(0.1, 0.45)
         on_wall, on_floor = np.array([x, y]), np.array([x, floor_y])
         width, height = rng.uniform(0.06, 0.22, 2)
         box = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * [width, height] / 2
-        kind = rng.randint(4)
+        kind = rng.randint(3)
         if kind == 0:  # a picture or a window
             blobs.append(Blob(on_wall + box, 0.012, _color(rng)))
             blobs.append(Blob(on_wall + 0.8 * box, 0, _color(rng, 60, 255)))
@@ -265,12 +265,6 @@ def _clutter(rng, aspect, floor_y):
                 book = (-0.4 + 0.13 * i) * width
                 spine = np.array([(book, -0.3 * height), (book, 0.2 * height)])
                 blobs.append(Blob(on_floor + spine, 0.05 * width, _color(rng)))
-        elif kind == 2:  # a coat on a stand, to be told from people
-            foot, top = floor_y + rng.uniform(0, 0.1), floor_y - rng.uniform(0.2, 0.45)
-            blobs.append(Blob(np.array([(x, foot), (x, top)]), 0.01, _color(rng)))
-            coat = np.array([(-0.02, 0), (0.02, 0), (0.04, 0.18), (-0.04, 0.18)])
-            neck = np.array([x, top + 0.03])
-            blobs.append(Blob(neck + coat, 0.015, _color(rng)))
         else:  # a ball, a lamp, a loose thing
             points = rng.uniform(-0.06, 0.06, (rng.randint(1, 3), 2))
             blobs.append(Blob(on_wall + points, rng.uniform(0.01, 0.05), _color(rng)))

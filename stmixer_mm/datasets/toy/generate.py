@@ -110,7 +110,7 @@ def _make_video(job, *, seed, folder, size):
 def make_toy_dataset(
     out_dir,
     *,
-    train_videos=160,
+    train_videos=200,
     val_videos=30,
     seed=0,
     size=(192, 144),

@@ -98,7 +98,7 @@ def _arm_angles(person, side, t, swing):
         return {
             'rest': rest,
             'hold': held,
-            'wave': held + beat * np.array([0.5, 0.9]),
+            'wave': held + beat * np.array([0.25, 0.8]),
             'raise_arm': rest + rise * (held - rest),
             'lower': held + rise * (rest - held),
         }[action]

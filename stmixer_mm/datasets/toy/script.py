@@ -28,11 +28,11 @@ CLEAR, HIDDEN = 0.5, 0.1
 
 _DIRECTION = {'walk_left': -1, 'walk_right': 1}
 _NEXT_ARM = {
-    'rest': ('rest', 'raise_arm', 'raise_arm', 'wave'),
-    'raise_arm': ('hold', 'lower', 'lower', 'wave'),
-    'hold': ('hold', 'lower', 'lower', 'wave'),
-    'wave': ('wave', 'wave', 'hold', 'lower', 'lower'),
-    'lower': ('rest', 'raise_arm', 'raise_arm'),
+    'rest': ('rest', 'rest', 'raise_arm', 'wave'),
+    'raise_arm': ('wave', 'wave', 'hold', 'lower'),
+    'hold': ('lower', 'wave'),
+    'wave': ('wave', 'wave', 'rest', 'rest', 'lower'),
+    'lower': ('rest', 'rest', 'raise_arm'),
 }
 
 
@@ -205,10 +205,10 @@ def random_scene(rng, aspect):
 
 
 def _random_camera(rng):
-    moves, shakes, zooms = rng.rand(3) < [0.6, 0.4, 0.4]
+    moves, shakes, zooms = rng.rand(3) < [0.5, 0.3, 0.3]
     return Camera(
-        drift=moves * rng.uniform(-0.04, 0.04),
-        pan=(moves * rng.uniform(0, 0.06), moves * rng.uniform(0, 0.03)),
+        drift=moves * rng.uniform(-0.03, 0.03),
+        pan=(moves * rng.uniform(0, 0.04), moves * rng.uniform(0, 0.02)),
         pan_rate=rng.uniform(0.15, 0.35),
         zoom=(rng.uniform(0.95, 1.1), zooms * rng.uniform(0, 0.08)),
         roll=moves * rng.uniform(0, 0.04),
@@ -232,7 +232,7 @@ def _random_person(rng, aspect, start_x):
             legs[-1] = 'walk_left' if step > 0 else 'walk_right'
             step = -step
         x += step * (0.5 if second == 0 else 1)
-    arms = [str(rng.choice(['rest', 'hold', 'wave']))]
+    arms = [str(rng.choice(['rest', 'wave']))]
     for _ in range(DURATION):
         arms.append(str(rng.choice(_NEXT_ARM[arms[-1]])))
     toward = rng.choice([-np.pi / 2, 0, np.pi / 2, np.pi], p=[0.3, 0.3, 0.3, 0.1])
@@ -248,7 +248,7 @@ def _random_person(rng, aspect, start_x):
         tempo=rng.uniform(0.85, 1.15),
         phase=rng.rand(),
         rest_angles=(rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.9)),
-        held_angle=rng.uniform(2.1, 2.8),
+        held_angle=rng.uniform(2.5, 2.9),
         look=_random_look(rng),
     )
 
