@@ -6,7 +6,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
-import stmixer_mm  # noqa: E402, F401
+import stmixer_mm  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

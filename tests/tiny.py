@@ -1,11 +1,15 @@
 """A tiny detector and tiny samples for it."""
 
+from pathlib import Path
+
 import torch
 from mmaction.structures import ActionDataSample
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import MODELS
 
+MODELS_FOLDER = Path(__file__).parents[1] / 'configs' / '_base_' / 'models'
 NUM_CLASSES = 4
 
 
@@ -26,27 +30,9 @@ def tiny_decoder(**overrides) -> dict:
 
 
 def tiny_head(**overrides) -> dict:
-    settings = dict(
-        type='STMixerHead',
-        num_classes=NUM_CLASSES,
-        assigner=dict(
-            type='mmdet.HungarianAssigner',
-            match_costs=[
-                dict(type='mmdet.ClassificationCost', weight=2.0),
-                dict(type='mmdet.BBoxL1Cost', weight=2.0, box_format='xyxy'),
-                dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
-            ],
-        ),
-        loss_person=dict(
-            type='mmdet.CrossEntropyLoss', class_weight=[1.0, 0.1], loss_weight=2.0
-        ),
-        loss_bbox=dict(type='mmdet.L1Loss', loss_weight=2.0),
-        loss_iou=dict(type='mmdet.GIoULoss', loss_weight=2.0),
-        loss_action=dict(
-            type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=24.0
-        ),
-    )
-    return {**settings, **overrides}
+    """The released head for fewer classes, without the fallback of the AVA configs."""
+    released = Config.fromfile(MODELS_FOLDER / 'stmixer.py').model.head.to_dict()
+    return {**released, 'num_classes': NUM_CLASSES, 'fallback_topk': 0, **overrides}
 
 
 def tiny_detector(decoder: dict | None = None, head: dict | None = None) -> dict:

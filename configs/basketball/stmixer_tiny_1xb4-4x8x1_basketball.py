@@ -3,6 +3,7 @@
 # keyframes.csv and action_list.pbtxt.
 _base_ = [
     '../_base_/models/stmixer_tiny.py',
+    '../_base_/schedules/adamw_from_scratch.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -57,13 +58,6 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=10.0),
-)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=50, by_epoch=False),
     dict(

@@ -1,24 +1,19 @@
 _base_ = [
     '../_base_/models/stmixer_tiny.py',
     '../_base_/datasets/toy.py',
+    '../_base_/schedules/adamw_from_scratch.py',
     '../_base_/default_runtime.py',
 ]
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=10, val_interval=5)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+max_epochs = 10
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=1e-4),
-    clip_grad=dict(max_norm=10.0),
-)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
     dict(
         type='CosineAnnealingLR',
         begin=1,
-        end=10,
+        end=max_epochs,
         eta_min=1e-5,
         convert_to_iter_based=True,
     ),

@@ -4,6 +4,7 @@ Shapes: B clips, Q queries, C channels, G groups, P points of a group, T frames,
 A actions.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -71,22 +72,16 @@ class STMixerStage(BaseModule):
 
         self.iof_tau = nn.Parameter(torch.zeros(num_heads))
         self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
-        self.spatial = _QueryBranch(
+        make_branch = partial(
+            _QueryBranch,
             embed_dims=embed_dims,
             num_heads=num_heads,
             feedforward_channels=feedforward_channels,
             num_groups=num_groups,
-            in_points=num_points,
-            out_points=out_multiplier * num_points,
+            out_multiplier=out_multiplier,
         )
-        self.temporal = _QueryBranch(
-            embed_dims=embed_dims,
-            num_heads=num_heads,
-            feedforward_channels=feedforward_channels,
-            num_groups=num_groups,
-            in_points=num_frames,
-            out_points=out_multiplier * num_frames,
-        )
+        self.spatial = make_branch(num_rows=num_points)
+        self.temporal = make_branch(num_rows=num_frames)
         self.person_branch = _prediction_branch(embed_dims, 2)
         self.box_branch = _prediction_branch(embed_dims, 4)
         self.action_branch = _prediction_branch(2 * embed_dims, num_actions)
@@ -159,8 +154,8 @@ class _QueryBranch(BaseModule):
         num_heads: int,
         feedforward_channels: int,
         num_groups: int,
-        in_points: int,
-        out_points: int,
+        num_rows: int,
+        out_multiplier: int,
     ) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
@@ -169,8 +164,8 @@ class _QueryBranch(BaseModule):
             query_dims=embed_dims,
             in_channels=embed_dims,
             num_groups=num_groups,
-            in_points=in_points,
-            out_points=out_points,
+            in_points=num_rows,
+            out_points=out_multiplier * num_rows,
         )
         self.mixing_norm = nn.LayerNorm(embed_dims)
         self.ffn = FFN(embed_dims, feedforward_channels)
