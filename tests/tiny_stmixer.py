@@ -14,7 +14,7 @@ CONFIG = """
 _base_ = [{tiny!r}, {runtime!r}]
 model = dict(
     backbone=dict(base_channels=4),
-    neck=dict(in_channels=[8, 16], out_channels=16),
+    neck=dict(in_channels=[4, 16], out_channels=16),
     decoder=dict(
         num_frames=2, embed_dims=16, num_queries=4, num_stages=2, num_heads=2,
         feedforward_channels=16, num_groups=2, num_points=4, out_multiplier=2,

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-TOY_CONFIG = 'configs/stmixer/stmixer_tiny_1xb8-8x1x1_toy.py'
+TOY_CONFIG = 'configs/stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
 
 
 def run(title, tool, *options):

@@ -14,7 +14,7 @@ num_classes = 5
 max_iters = 400
 
 model = dict(
-    decoder=dict(num_frames=4, num_classes=num_classes),
+    decoder=dict(num_classes=num_classes),
     head=dict(num_classes=num_classes),
 )
 
@@ -61,7 +61,11 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=50, by_epoch=False),
     dict(
-        type='CosineAnnealingLR', begin=50, end=max_iters, eta_min=1e-5, by_epoch=False
+        type='CosineAnnealingLR',
+        begin=50,
+        end=max_iters,
+        eta_min=1.2e-5,
+        by_epoch=False,
     ),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=4)

@@ -183,7 +183,7 @@ def random_scene(rng, aspect):
         rng (np.random.RandomState): the only source of chance.
         aspect (float): width of the frame divided by its height.
     """
-    count = rng.choice([1, 2, 3, 4], p=[0.25, 0.45, 0.2, 0.1])
+    count = rng.choice([1, 2, 3, 4], p=[0.3, 0.5, 0.15, 0.05])
     slots = rng.permutation(count)
     persons = [
         _random_person(rng, aspect, aspect * (slot + rng.uniform(0.2, 0.8)) / count)
@@ -218,8 +218,8 @@ def _random_camera(rng):
 
 
 def _random_person(rng, aspect, start_x):
-    height = rng.uniform(0.5, 0.8)
-    speed = rng.uniform(0.5, 0.75)
+    height = rng.uniform(0.6, 0.88)
+    speed = rng.uniform(0.35, 0.5)
     stays = rng.rand() < 0.85
     legs, x = [], start_x
     for second in range(DURATION + 1):
@@ -314,6 +314,6 @@ def _random_look(rng):
         bottom_style=str(rng.choice(['trousers', 'shorts', 'skirt'])),
         hat_style=str(rng.choice(['none', 'cap', 'brim'], p=[0.6, 0.25, 0.15])),
         long_sleeves=bool(rng.rand() < 0.5),
-        girth=rng.uniform(0.85, 1.3),
+        girth=rng.uniform(1.1, 1.7),
         head=rng.uniform(0.075, 0.095),
     )

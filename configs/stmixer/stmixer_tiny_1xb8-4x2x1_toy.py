@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-max_epochs = 10
+max_epochs = 15
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
@@ -14,7 +14,7 @@ param_scheduler = [
         type='CosineAnnealingLR',
         begin=1,
         end=max_epochs,
-        eta_min=1e-5,
+        eta_min=1.2e-5,
         convert_to_iter_based=True,
     ),
 ]
