@@ -5,9 +5,11 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-max_epochs = 15
+max_epochs = 13
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
     dict(

@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import decord
@@ -127,23 +127,32 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
 
 
 class KeptFrames:
-    """An open video that keeps each frame that it has decoded in memory."""
+    """A video that keeps each frame that it has decoded in memory, but is not open.
 
-    def __init__(self, reader: decord.VideoReader) -> None:
-        self._reader = reader
+    Args:
+        open_reader: Opens the video; called again for frames not yet decoded.
+    """
+
+    def __init__(self, open_reader: Callable[[], decord.VideoReader]) -> None:
+        self._open_reader = open_reader
+        reader = open_reader()
+        self._num_frames, self._fps = len(reader), reader.get_avg_fps()
         self._frames: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return self._num_frames
 
     def get_avg_fps(self) -> float:
-        return self._reader.get_avg_fps()
+        return self._fps
 
     def decode(self, indices: Sequence[int]) -> np.ndarray:
         missing = [index for index in map(int, indices) if index not in self._frames]
         if missing:
-            decoded = decode_frames(self._reader, missing)
-            self._frames.update(zip(missing, decoded, strict=True))
+            # Copies, since each frame on its own would keep the whole clip alive.
+            for index, frame in zip(
+                missing, decode_frames(self._open_reader(), missing), strict=True
+            ):
+                self._frames[index] = frame.copy()
         return np.stack([self._frames[int(index)] for index in indices])
 
 

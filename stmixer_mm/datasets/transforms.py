@@ -1,5 +1,7 @@
 """Transforms between a keyframe's annotation and the host's image transforms."""
 
+from functools import partial
+
 import numpy as np
 from mmaction.datasets.transforms import DecordDecode, Resize
 from mmcv.transforms import BaseTransform
@@ -26,8 +28,7 @@ class OpenVideo(BaseTransform):
 
     Args:
         num_threads: Decoding threads of one video; 0 lets decord choose.
-        keep_frames: Keep every video open and every frame that was decoded in memory,
-            in each worker: for datasets of a few short videos, whose decoding would
+        keep_frames: Keep every frame that was decoded in memory, in each worker: for datasets of a few short videos, whose decoding would
             otherwise take longer than a training step.
     """
 
@@ -40,9 +41,11 @@ class OpenVideo(BaseTransform):
         filename = results['filename']
         reader = self._kept.get(filename)
         if reader is None:
-            reader = open_video(filename, num_threads=self.num_threads)
+            open_reader = partial(open_video, filename, num_threads=self.num_threads)
             if self.keep_frames:
-                reader = self._kept[filename] = KeptFrames(reader)
+                reader = self._kept[filename] = KeptFrames(open_reader)
+            else:
+                reader = open_reader()
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
         results['fps'] = reader.get_avg_fps()
