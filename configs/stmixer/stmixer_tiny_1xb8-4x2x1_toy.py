@@ -21,3 +21,4 @@ param_scheduler = [
     ),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+randomness = dict(seed=0)

@@ -28,10 +28,10 @@ CLEAR, HIDDEN = 0.5, 0.1
 
 _DIRECTION = {'walk_left': -1, 'walk_right': 1}
 _NEXT_ARM = {
-    'rest': ('rest', 'rest', 'raise_arm', 'wave'),
+    'rest': ('rest', 'raise_arm', 'raise_arm', 'wave'),
     'raise_arm': ('wave', 'wave', 'hold', 'lower'),
     'hold': ('lower', 'wave'),
-    'wave': ('wave', 'wave', 'rest', 'rest', 'lower'),
+    'wave': ('wave', 'rest', 'rest', 'lower'),
     'lower': ('rest', 'rest', 'raise_arm'),
 }
 
