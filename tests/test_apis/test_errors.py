@@ -65,8 +65,8 @@ def test_errors_of_loader_workers_are_told_apart_too(foreseen):
     ('change', 'expected'),
     [
         (dict(score_thrr=0.5), "no argument 'score_thrr'; did you mean score_thr?"),
-        (dict(zzz=1), "no argument 'zzz'; it takes num_classes, assigner, loss_person"),
-        ({}, "lacks what it requires: 'num_classes', 'assigner'"),
+        (dict(zzz=1), "no argument 'zzz'; it takes assigner, loss_person"),
+        ({}, "lacks what it requires: 'assigner', 'loss_person'"),
     ],
 )
 def test_part_that_cannot_be_built_is_named(change, expected):
