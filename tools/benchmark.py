@@ -6,6 +6,7 @@ import statistics
 import time
 
 import torch
+from mmengine.logging import MMLogger
 
 from stmixer_mm.apis import user_errors
 from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
@@ -103,6 +104,8 @@ def benchmark(args: argparse.Namespace) -> list[dict]:
 
 def main() -> None:
     args = parse_args()
+    # mmengine would tell how each parameter was initialised.
+    MMLogger.get_instance('benchmark', log_level='WARNING')
     with user_errors():
         rows = benchmark(args)
     for row in rows:
