@@ -21,3 +21,15 @@ def mmaction_scope():
 
     with DefaultScope.overwrite_default_scope('mmaction'):
         yield
+
+
+@pytest.fixture
+def write_text(tmp_path):
+    """Write lines into a file and return its path as a string."""
+
+    def write(name, *lines):
+        path = tmp_path / name
+        path.write_text(''.join(f'{line}\n' for line in lines))
+        return str(path)
+
+    return write

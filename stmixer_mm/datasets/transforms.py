@@ -28,8 +28,9 @@ class OpenVideo(BaseTransform):
 
     Args:
         num_threads: Decoding threads of one video; 0 lets decord choose.
-        keep_frames: Keep every frame that was decoded in memory, in each worker: for datasets of a few short videos, whose decoding would
-            otherwise take longer than a training step.
+        keep_frames: Keep every frame that was decoded in memory, in each worker: for
+            datasets of a few short videos, whose decoding would otherwise take longer
+            than a training step.
     """
 
     def __init__(self, num_threads: int = 1, *, keep_frames: bool = False) -> None:

@@ -50,18 +50,6 @@ def write_frames(tmp_path):
 
 
 @pytest.fixture
-def write_text(tmp_path):
-    """Write lines into a file and return its path as a string."""
-
-    def write(name, *lines):
-        path = tmp_path / name
-        path.write_text(''.join(f'{line}\n' for line in lines))
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
 def frame_number():
     """The number that a decoded frame tells."""
 

@@ -14,16 +14,6 @@ from stmixer_mm.evaluation import FrameMAPMetric
 
 
 @pytest.fixture
-def write_text(tmp_path):
-    def write(name, *lines):
-        path = tmp_path / name
-        path.write_text(''.join(f'{line}\n' for line in lines))
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
 def label_map(write_text):
     def write(**names):
         items = (

@@ -80,6 +80,16 @@ class FeaturePyramid:
         return [tuple(level.shape[-2:]) for level in self.maps]
 
     @cached_property
+    def level_starts(self) -> Tensor:
+        """Number of the first cell of each level, (L,), when all are in one row."""
+        areas = torch.tensor([height * width for height, width in self.map_sizes])
+        return (areas.cumsum(0) - areas).to(self.maps[0].device)
+
+    def all_cells(self) -> Tensor:
+        """Cells of all levels in one row: (B, C, T, S)."""
+        return torch.cat([level.flatten(3) for level in self.maps], dim=-1)
+
+    @cached_property
     def time_mean(self) -> 'FeaturePyramid':
         """The pyramid of the maps' means over time (T = 1)."""
         means = [level.mean(dim=2, keepdim=True) for level in self.maps]
@@ -88,7 +98,7 @@ class FeaturePyramid:
     @cached_property
     def frame_table(self) -> Tensor:
         """Cells of all levels, frame by frame, channels last: (B * T, S, G, c)."""
-        cells = torch.cat([level.flatten(3) for level in self.maps], dim=-1)
+        cells = self.all_cells()
         return (
             cells.permute(0, 2, 3, 1)
             .reshape(
@@ -101,7 +111,7 @@ class FeaturePyramid:
     def cell_table(self) -> Tensor:
         """One row per clip, cell and group, all frames in it: (B * S * G, T * c)."""
         _batch, channels, frames = self.maps[0].shape[:3]
-        cells = torch.cat([level.flatten(3) for level in self.maps], dim=-1)
+        cells = self.all_cells()
         cells = cells.unflatten(1, (self.num_groups, channels // self.num_groups))
         return cells.permute(0, 4, 1, 3, 2).reshape(
             -1, frames * channels // self.num_groups
@@ -204,12 +214,10 @@ def _deformable_attention(
     locations = locations.repeat_interleave(frames, dim=0).contiguous()
     weights = weights.repeat_interleave(frames, dim=0).contiguous()
     if value.is_cuda:
-        areas = sizes.prod(dim=1)
-        starts = areas.cumsum(0) - areas
         # The op wants a step that divides its batch.
         step = gcd(value.size(0), 64)
         out = MultiScaleDeformableAttnFunction.apply(
-            value, sizes, starts, locations, weights, step
+            value, sizes, pyramid.level_starts, locations, weights, step
         )
     else:
         out = multi_scale_deformable_attn_pytorch(value, sizes, locations, weights)
@@ -254,8 +262,6 @@ def _corner_rows(
     batch, _, groups = points_xy.shape[:3]
     device = points_xy.device
     sizes = torch.tensor(pyramid.map_sizes, device=device)
-    areas = sizes.prod(dim=1)
-    starts = areas.cumsum(0) - areas
     size_xy = sizes.flip(1)
 
     corner = torch.tensor([(0, 0), (1, 0), (0, 1), (1, 1)], device=device)
@@ -273,11 +279,11 @@ def _corner_rows(
     limit_xy = size_xy[:, None] - 1
     inside = ((corner_xy >= 0) & (corner_xy <= limit_xy)).all(dim=-1)
     x, y = torch.minimum(corner_xy.clamp(min=0), limit_xy).unbind(-1)
-    cell = starts[:, None] + y * size_xy[:, :1] + x  # (B, Q, G, P, L, 4)
+    cell = pyramid.level_starts[:, None] + y * size_xy[:, :1] + x  # (B, Q, G, P, L, 4)
 
     clip = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1, 1)
     group = torch.arange(groups, device=device).view(-1, 1, 1, 1)
-    rows = (clip * areas.sum() + cell) * groups + group
+    rows = (clip * sizes.prod(dim=1).sum() + cell) * groups + group
     corner_weights = corner_weights * inside * weights.unsqueeze(-1)
     return rows.flatten(-2), corner_weights.flatten(-2)
 
