@@ -96,25 +96,27 @@ def _allow_mmengine_checkpoints() -> None:
 
 
 def exact_convolutions(device_type: str) -> AbstractContextManager:
-    """Keep 3-D convolutions out of bf16 autocast on CPUs without bf16 instructions.
+    """Keep 3-D convolutions out of bf16 autocast on a CPU where it is of no use.
 
-    There oneDNN (torch 2.13, AVX-512) leaves NaN in weight gradients of bf16 3-D
-    convolutions at random, about every second time for 64 channels; emulated bf16 is
-    no faster either. Related: pytorch/pytorch#169688. Can go with the first torch whose
-    gradients are finite.
+    With gradients: oneDNN (torch 2.13, AVX-512 with and without bf16 instructions)
+    leaves NaN in weight gradients of bf16 3-D convolutions at random, about every
+    second time for 64 channels. Without them: where the CPU has to emulate bf16.
+    Related: pytorch/pytorch#169688. Can go with the first torch whose gradients are
+    finite.
     """
     import torch
 
-    emulates_bf16 = (
+    get_autocast_dtype = getattr(torch, 'get_autocast_dtype', None)
+    runs_in_bf16 = (
         device_type == 'cpu'
-        and hasattr(
-            torch, 'get_autocast_dtype'
-        )  # earlier torch is not known to need it
+        and get_autocast_dtype is not None  # earlier torch is not known to need it
         and torch.is_autocast_enabled('cpu')
-        and torch.get_autocast_dtype('cpu') == torch.bfloat16
-        and not torch.cpu._is_avx512_bf16_supported()
+        and get_autocast_dtype('cpu') == torch.bfloat16
     )
-    return torch.autocast('cpu', enabled=False) if emulates_bf16 else nullcontext()
+    of_no_use = runs_in_bf16 and (
+        torch.is_grad_enabled() or not torch.cpu._is_avx512_bf16_supported()
+    )
+    return torch.autocast('cpu', enabled=False) if of_no_use else nullcontext()
 
 
 _stand_in_for_missing_drn()

@@ -5,11 +5,9 @@ from made_up import made_up_input, reference
 
 from stmixer_mm.models.decoder.sampling import (
     SAMPLING_BACKENDS,
-    FeaturePyramid,
     level_weights,
     make_sample_points,
-    sample_all_frames,
-    sample_means,
+    make_sampler,
 )
 
 STRIDES = (4, 8, 16, 32)
@@ -31,8 +29,8 @@ def test_released_numbers():
         made_up_input(f'level{level}', (2, 64, 3, 32 >> level, 40 >> level))
         for level in range(4)
     ]
-    pyramid = FeaturePyramid(feats, strides=STRIDES, num_groups=4)
-    sampled = sample_all_frames(pyramid, points[..., :2], weights)
+    sampler = make_sampler(feats, strides=STRIDES, num_groups=4, backend='grid_sample')
+    sampled = sampler.sample_all_frames(points[..., :2], weights)
     np.testing.assert_allclose(
         sampled[:, :, :, :, ::8], expected['sampled'], rtol=1e-4, atol=1e-4
     )
@@ -94,8 +92,8 @@ def random_case(seed):
 def means_and_gradients(backend, feats, strides, groups, points):
     feats = [feat.clone().requires_grad_() for feat in feats]
     points = points.clone().requires_grad_()
-    pyramid = FeaturePyramid(feats, strides=strides, num_groups=groups)
-    means = sample_means(pyramid, points, backend=backend)
+    sampler = make_sampler(feats, strides=strides, num_groups=groups, backend=backend)
+    means = sampler(points)
     weight = torch.Generator().manual_seed(0)
     loss = sum(
         (mean * torch.randn(mean.shape, generator=weight)).sum() for mean in means
@@ -118,10 +116,8 @@ def test_back_ends_agree(backend, seed):
 @pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
 def test_empty_batch(backend):
     feats = [torch.zeros(0, 8, 2, 4, 4)]
-    pyramid = FeaturePyramid(feats, strides=(4,), num_groups=2)
-    spatial, temporal = sample_means(
-        pyramid, torch.zeros(0, 5, 2, 3, 3), backend=backend
-    )
+    sampler = make_sampler(feats, strides=(4,), num_groups=2, backend=backend)
+    spatial, temporal = sampler(torch.zeros(0, 5, 2, 3, 3))
     assert spatial.shape == (0, 5, 2, 3, 4)
     assert temporal.shape == (0, 5, 2, 2, 4)
 
@@ -153,14 +149,14 @@ def test_gradients_by_finite_differences(backend):
     points = torch.rand(1, 2, 2, 3, 3).double() * 8 + 1.3
 
     def means(points, *feats):
-        pyramid = FeaturePyramid(feats, strides=(4, 8), num_groups=2)
-        return sample_means(pyramid, points, backend=backend)
+        sampler = make_sampler(feats, strides=(4, 8), num_groups=2, backend=backend)
+        return sampler(points)
 
     inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
     assert torch.autograd.gradcheck(means, inputs)
 
 
 def test_unknown_back_end():
-    pyramid = FeaturePyramid([torch.zeros(1, 4, 1, 2, 2)], strides=(4,), num_groups=1)
+    feats = [torch.zeros(1, 4, 1, 2, 2)]
     with pytest.raises(ValueError, match="'nearest' is unknown; use 'auto' or one of"):
-        sample_means(pyramid, torch.zeros(1, 1, 1, 1, 3), backend='nearest')
+        make_sampler(feats, strides=(4,), num_groups=1, backend='nearest')

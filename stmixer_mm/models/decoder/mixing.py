@@ -1,5 +1,6 @@
 """Adaptive mixing: a query mixes its samples with weights that it makes itself."""
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
@@ -53,19 +54,55 @@ class AdaptiveMixing(BaseModule):
         Returns:
             (B, Q, query_dims)
         """
-        weights = self.weight_generator(queries).unflatten(-1, (self.num_groups, -1))
+        generator, out_proj = self.weight_generator, self.out_proj
+        if samples.is_cuda or torch.is_grad_enabled():
+            return queries + F.linear(
+                self.mix_groups(samples, queries, generator.weight, generator.bias),
+                out_proj.weight,
+                out_proj.bias,
+            )
+        # What is generated for all groups overflows a CPU's cache, and is more than
+        # its allocator keeps for the next call: one group at a time is faster.
+        group_args = zip(
+            samples.split(1, dim=2),
+            generator.weight.chunk(self.num_groups),
+            generator.bias.chunk(self.num_groups),
+            out_proj.weight.chunk(self.num_groups, dim=1),
+            strict=True,
+        )
+        output = out_proj.bias
+        for group_samples, weight, bias, out_weight in group_args:
+            mixed = self.mix_groups(group_samples, queries, weight, bias)
+            output = output + F.linear(mixed, out_weight)
+        return queries + output
+
+    def mix_groups(
+        self, samples: Tensor, queries: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        """Mix some of the groups.
+
+        Args:
+            samples: (B, Q, g, N, c)
+            queries: (B, Q, query_dims)
+            weight: Of their part of the generator, (g * generated, query_dims).
+            bias: (g * generated,)
+
+        Returns:
+            (B, Q, g * out_points * c)
+        """
+        generated = F.linear(queries, weight, bias).unflatten(-1, (samples.size(2), -1))
         num_channel_weights = self.group_channels**2
-        channel_weights = weights[..., :num_channel_weights].unflatten(
+        channel_weights = generated[..., :num_channel_weights].unflatten(
             -1, (self.group_channels, self.group_channels)
         )
-        point_weights = weights[..., num_channel_weights:].unflatten(
+        point_weights = generated[..., num_channel_weights:].unflatten(
             -1, (self.out_points, self.in_points)
         )
         mixed = _normalise_and_rectify(samples @ channel_weights)
         mixed = _normalise_and_rectify(point_weights @ mixed)
-        return queries + self.out_proj(mixed.flatten(2))
+        return mixed.flatten(2)
 
 
 def _normalise_and_rectify(mixed: Tensor) -> Tensor:
     """Layer norm over rows and channels, without affine parameters, then ReLU."""
-    return F.layer_norm(full_precision(mixed), mixed.shape[-2:]).relu()
+    return F.layer_norm(full_precision(mixed), mixed.shape[-2:]).relu_()

@@ -19,7 +19,7 @@ from ..boxes import (
     xyzr_to_xyxy,
 )
 from .mixing import AdaptiveMixing
-from .sampling import FeaturePyramid, make_sample_points, sample_means
+from .sampling import Sampler, make_sample_points
 
 
 class Queries(NamedTuple):
@@ -49,7 +49,6 @@ class STMixerStage(BaseModule):
         num_frames: T, frames of the feature maps.
         out_multiplier: Rows after mixing, in units of the rows before.
         num_actions: A.
-        sampling_backend: See :func:`~.sampling.sample_means`.
     """
 
     def __init__(
@@ -63,12 +62,10 @@ class STMixerStage(BaseModule):
         num_frames: int,
         out_multiplier: int,
         num_actions: int,
-        sampling_backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.num_points = num_points
-        self.sampling_backend = sampling_backend
 
         self.iof_tau = nn.Parameter(torch.zeros(num_heads))
         self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
@@ -100,13 +97,13 @@ class STMixerStage(BaseModule):
         nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
 
     def forward(
-        self, queries: Queries, boxes_xyzr: Tensor, pyramid: FeaturePyramid
+        self, queries: Queries, boxes_xyzr: Tensor, sampler: Sampler
     ) -> tuple[Queries, Tensor, StageOutput]:
         """
         Args:
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
-            pyramid: Feature maps of ``num_frames`` frames.
+            sampler: Feature maps of ``num_frames`` frames.
 
         Returns:
             Refined queries, refined boxes and what they say.
@@ -119,9 +116,7 @@ class STMixerStage(BaseModule):
             -1, (self.num_groups, self.num_points, 3)
         )
         points = make_sample_points(offsets, boxes_xyzr)
-        point_samples, frame_samples = sample_means(
-            pyramid, points, backend=self.sampling_backend
-        )
+        point_samples, frame_samples = sampler(points)
         spatial = self.spatial.mix(point_samples, spatial)
         temporal = self.temporal.mix(frame_samples, temporal)
 

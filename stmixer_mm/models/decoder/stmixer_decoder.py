@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..boxes import xyxy_to_xyzr
-from .sampling import SAMPLING_BACKENDS, FeaturePyramid
+from .sampling import SAMPLING_BACKENDS, make_sampler
 from .stage import Queries, StageOutput, STMixerStage
 
 
@@ -83,6 +83,7 @@ class STMixerDecoder(BaseModule):
         self.num_groups = num_groups
         self.num_classes = num_classes
         self.strides = tuple(strides)
+        self.sampling_backend = sampling_backend
         self.spatial_queries = nn.Embedding(num_queries, embed_dims)
         self.temporal_queries = nn.Embedding(num_queries, embed_dims)
         self.stages = ModuleList(
@@ -95,7 +96,6 @@ class STMixerDecoder(BaseModule):
                 num_frames=num_frames,
                 out_multiplier=out_multiplier,
                 num_actions=num_classes - 1,
-                sampling_backend=sampling_backend,
             )
             for _ in range(num_stages)
         )
@@ -122,13 +122,16 @@ class STMixerDecoder(BaseModule):
             One record per stage, the first stage first.
         """
         self.check_feats(feats, pad_shape)
-        pyramid = FeaturePyramid(
-            feats, strides=self.strides, num_groups=self.num_groups
+        sampler = make_sampler(
+            feats,
+            strides=self.strides,
+            num_groups=self.num_groups,
+            backend=self.sampling_backend,
         )
         queries, boxes_xyzr = self.start(img_shapes)
         outputs = []
         for stage in self.stages:
-            queries, boxes_xyzr, output = stage(queries, boxes_xyzr, pyramid)
+            queries, boxes_xyzr, output = stage(queries, boxes_xyzr, sampler)
             outputs.append(output)
         return outputs
 

@@ -1,0 +1,78 @@
+"""What the sampling back ends have in common.
+
+Shapes: B clips, Q queries, G groups, P points of a group, L levels, T frames,
+C channels, c channels of a group (C = G * c).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...boxes import full_precision
+from .points import level_weights
+
+
+class Sampler(ABC):
+    """Samples a feature pyramid and averages over time, and over points.
+
+    Made once per batch of clips: what depends on the maps alone (time-means, tables)
+    serves all stages. The subclasses compute the same two means and differ in speed
+    only. Zeros outside a map, pixel centres at half integers. The same points serve
+    every frame; group g samples its own channels.
+
+    Args:
+        feats: L maps (B, C, T, H_l, W_l), finest first.
+        strides: Pixels of the padded clip per cell, one per level.
+        num_groups: G; C is a multiple of it.
+    """
+
+    def __init__(
+        self, feats: Sequence[Tensor], *, strides: Sequence[int], num_groups: int
+    ) -> None:
+        self.strides = tuple(strides)
+        self.num_groups = num_groups
+        self.num_frames = feats[0].size(2)
+        self.map_sizes = [tuple(feat.shape[-2:]) for feat in feats]
+        feats = [full_precision(feat) for feat in feats]
+        self.extents = feats[0].new_tensor(
+            [
+                (width * stride, height * stride)
+                for (height, width), stride in zip(
+                    self.map_sizes, self.strides, strict=True
+                )
+            ]
+        )
+        with torch.autocast(feats[0].device.type, enabled=False):
+            self.lay_out(feats)
+
+    @abstractmethod
+    def lay_out(self, feats: list[Tensor]) -> None:
+        """Keep the maps in the layout that :meth:`means` reads."""
+
+    @abstractmethod
+    def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Both means; see :meth:`__call__`.
+
+        Args:
+            points_xy: Pixels of the padded clip, (B, Q, G, P, 2).
+            weights: Level weights, (B, Q, G, P, L).
+        """
+
+    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            points: (x, y, z) as of :func:`make_sample_points`, (B, Q, G, P, 3).
+
+        Returns:
+            Mean over the frames (B, Q, G, P, c) and mean over the points
+            (B, Q, G, T, c), both float32.
+        """
+        with torch.autocast(points.device.type, enabled=False):
+            weights = level_weights(points[..., 2], self.strides)
+            return self.means(points[..., :2], weights)
+
+    def normalise(self, points_xy: Tensor) -> Tensor:
+        """Pixels to [0, 1] of each level's extent: (..., 2) -> (..., L, 2)."""
+        return points_xy.unsqueeze(-2) / self.extents
