@@ -42,7 +42,7 @@ def sample_level(points_xy: Tensor, feat: Tensor, weights: Tensor) -> Tensor:
         value, grid, mode='bilinear', padding_mode='zeros', align_corners=False
     )  # (T * B * G, c, Q, P)
     weights = weights.permute(0, 2, 1, 3).flatten(0, 1).unsqueeze(1)
-    sampled = sampled * weights.repeat(frames, 1, 1, 1)
+    sampled *= weights.repeat(frames, 1, 1, 1)
     sampled = sampled.view(frames, batch, groups, -1, queries, points)
     return sampled.permute(1, 3, 2, 0, 5, 4)
 
@@ -52,12 +52,14 @@ def sample_4d(points: Tensor, feats: Sequence[Tensor], strides: Sequence[int]):
     level = points[..., 2] - FINEST_LEVEL
     distance = level.unsqueeze(-1) - torch.arange(len(feats), device=points.device)
     weights = torch.softmax(-(distance.pow(2) / 2.0).abs(), dim=-1)
-    sampled = 0.0
+    batch, queries, groups, num_points, _ = points.shape
+    channels, frames = feats[0].shape[1:3]
+    sampled = points.new_zeros(
+        batch, channels // groups, groups, frames, num_points, queries
+    )
     for index, (feat, stride) in enumerate(zip(feats, strides, strict=True)):
         extent = points.new_tensor([feat.size(4), feat.size(3)]) * stride
-        sampled = sampled + sample_level(
-            points[..., :2] / extent, feat, weights[..., index]
-        )
+        sampled += sample_level(points[..., :2] / extent, feat, weights[..., index])
     return sampled.permute(0, 5, 2, 3, 4, 1)
 
 

@@ -8,10 +8,7 @@ Everything is float32 or better, under autocast too: z and r are exponents.
 import torch
 from torch import Tensor
 
-
-def full_precision(values: Tensor) -> Tensor:
-    """The same values in float32, or in the wider type they already have."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+from .precision import full_precision
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ def test_maps(case, maps):
         assert relative_error(ours, expected[f'neck{level}']) < 1e-4
 
 
-@pytest.mark.parametrize('backend', SAMPLING_BACKENDS)
+@pytest.mark.parametrize('backend', sorted(set(SAMPLING_BACKENDS) - {'triton'}))
 def test_stage_outputs(case, model, maps, backend, monkeypatch):
     expected = reference(case)
     monkeypatch.setattr(model.decoder, 'sampling_backend', backend)

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
-from ..boxes import full_precision
+from ..precision import products_dtype
+from .products import linear_of_parts, linear_to_parts
 
 
 class AdaptiveMixing(BaseModule):
@@ -54,55 +55,47 @@ class AdaptiveMixing(BaseModule):
         Returns:
             (B, Q, query_dims)
         """
-        generator, out_proj = self.weight_generator, self.out_proj
-        if samples.is_cuda or torch.is_grad_enabled():
-            return queries + F.linear(
-                self.mix_groups(samples, queries, generator.weight, generator.bias),
-                out_proj.weight,
-                out_proj.bias,
+        dtype = products_dtype(queries)
+        weight, bias, out_weight, rows, samples = (
+            values.to(dtype)
+            for values in (
+                self.weight_generator.weight,
+                self.weight_generator.bias,
+                self.out_proj.weight,
+                queries.flatten(0, 1),
+                samples.flatten(0, 1),
             )
-        # What is generated for all groups overflows a CPU's cache, and is more than
-        # its allocator keeps for the next call: one group at a time is faster.
-        group_args = zip(
-            samples.split(1, dim=2),
-            generator.weight.chunk(self.num_groups),
-            generator.bias.chunk(self.num_groups),
-            out_proj.weight.chunk(self.num_groups, dim=1),
-            strict=True,
         )
-        output = out_proj.bias
-        for group_samples, weight, bias, out_weight in group_args:
-            mixed = self.mix_groups(group_samples, queries, weight, bias)
-            output = output + F.linear(mixed, out_weight)
-        return queries + output
+        parts = self.num_groups if samples.device.type == 'cpu' else 1
+        with torch.autocast(samples.device.type, enabled=False):
+            generated = linear_to_parts(rows, weight, bias, parts)
+            mixed = map(self.mix, samples.chunk(parts, dim=1), generated)
+            mixed = linear_of_parts(mixed, out_weight, parts) + self.out_proj.bias
+        return queries + mixed.view_as(queries)
 
-    def mix_groups(
-        self, samples: Tensor, queries: Tensor, weight: Tensor, bias: Tensor
-    ) -> Tensor:
-        """Mix some of the groups.
+    def mix(self, samples: Tensor, generated: Tensor) -> Tensor:
+        """Mix the samples of some groups, g of them.
 
         Args:
-            samples: (B, Q, g, N, c)
-            queries: (B, Q, query_dims)
-            weight: Of their part of the generator, (g * generated, query_dims).
-            bias: (g * generated,)
+            samples: (B * Q, g, N, c)
+            generated: Their weights, (B * Q, g * (c * c + out_points * N)).
 
         Returns:
-            (B, Q, g * out_points * c)
+            (B * Q, g * out_points * c)
         """
-        generated = F.linear(queries, weight, bias).unflatten(-1, (samples.size(2), -1))
-        num_channel_weights = self.group_channels**2
-        channel_weights = generated[..., :num_channel_weights].unflatten(
-            -1, (self.group_channels, self.group_channels)
-        )
-        point_weights = generated[..., num_channel_weights:].unflatten(
-            -1, (self.out_points, self.in_points)
-        )
+        channel_weights, point_weights = generated.unflatten(
+            1, (samples.size(1), -1)
+        ).split([self.group_channels**2, self.out_points * self.in_points], dim=-1)
+        channel_weights = channel_weights.unflatten(-1, (self.group_channels, -1))
+        point_weights = point_weights.unflatten(-1, (self.out_points, -1))
         mixed = _normalise_and_rectify(samples @ channel_weights)
         mixed = _normalise_and_rectify(point_weights @ mixed)
-        return mixed.flatten(2)
+        return mixed.flatten(1)
 
 
 def _normalise_and_rectify(mixed: Tensor) -> Tensor:
-    """Layer norm over rows and channels, without affine parameters, then ReLU."""
-    return F.layer_norm(full_precision(mixed), mixed.shape[-2:]).relu_()
+    """Layer norm over rows and channels, without affine parameters, then ReLU.
+
+    PyTorch's layer norm computes in float32 whatever the type.
+    """
+    return F.layer_norm(mixed, mixed.shape[-2:]).relu_()

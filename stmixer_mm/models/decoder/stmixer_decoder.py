@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS
 from ..boxes import xyxy_to_xyzr
-from .sampling import SAMPLING_BACKENDS, make_sampler
+from .sampling import check_backend, make_sampler
 from .stage import Queries, StageOutput, STMixerStage
 
 
@@ -31,8 +31,8 @@ class STMixerDecoder(BaseModule):
         out_multiplier: Rows after mixing, in units of the rows before.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         strides: Pixels of the padded clip per cell of each map, finest first.
-        sampling_backend: 'auto', 'grid_sample', 'mmcv' or 'embedding_bag'; they
-            differ in speed only.
+        sampling_backend: 'auto', 'grid_sample', 'mmcv', 'embedding_bag' or 'triton';
+            they differ in speed only. See :func:`.sampling.choose_backend`.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -73,11 +73,7 @@ class STMixerDecoder(BaseModule):
                 f'num_classes={num_classes} leaves no action, because class 0 is a '
                 'dummy; set it to the number of actions plus one.'
             )
-        if sampling_backend not in ('auto', *SAMPLING_BACKENDS):
-            raise ValueError(
-                f"sampling_backend='{sampling_backend}' is unknown; use 'auto' or one "
-                f'of {sorted(SAMPLING_BACKENDS)}.'
-            )
+        check_backend(sampling_backend)
         self.embed_dims = embed_dims
         self.num_frames = num_frames
         self.num_groups = num_groups

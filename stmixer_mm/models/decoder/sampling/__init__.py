@@ -1,12 +1,13 @@
 """4D sampling: where the queries look, and what they see there."""
 
-from .backends import SAMPLING_BACKENDS, choose_backend, make_sampler
+from .backends import SAMPLING_BACKENDS, check_backend, choose_backend, make_sampler
 from .points import level_weights, make_sample_points
 from .sampler import Sampler
 
 __all__ = [
     'SAMPLING_BACKENDS',
     'Sampler',
+    'check_backend',
     'choose_backend',
     'level_weights',
     'make_sample_points',

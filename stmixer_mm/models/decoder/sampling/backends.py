@@ -1,31 +1,30 @@
 """The sampling back ends by name, and which of them to take."""
 
+import os
 from collections.abc import Sequence
+from functools import cache
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from .deformable_attention import DeformableAttentionSampler
 from .embedding_bag import EmbeddingBagSampler
 from .grid_sample import GridSampler
 from .sampler import Sampler
+from .triton_kernel import TritonSampler
 
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
     'mmcv': DeformableAttentionSampler,
     'embedding_bag': EmbeddingBagSampler,
+    'triton': TritonSampler,
 }
 
+ENVIRONMENT_VARIABLE = 'STMIXER_SAMPLING_BACKEND'
 
-def choose_backend(name: str, device: torch.device) -> str:
-    if name == 'auto':
-        name = 'mmcv' if device.type == 'cuda' else 'embedding_bag'
-    if name not in SAMPLING_BACKENDS:
-        raise ValueError(
-            f"sampling back end '{name}' is unknown; use 'auto' or one of "
-            f'{sorted(SAMPLING_BACKENDS)}.'
-        )
-    return name
+# By kind of device, the fastest first; elsewhere the portable one.
+FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
 
 def make_sampler(
@@ -35,6 +34,60 @@ def make_sampler(
     num_groups: int,
     backend: str = 'auto',
 ) -> Sampler:
-    """Lay a feature pyramid out for sampling."""
+    """Lay a feature pyramid out for sampling.
+
+    Args:
+        feats: See :class:`.sampler.Sampler`, as for the next two.
+        backend: See :func:`choose_backend`.
+
+    Raises:
+        ValueError: The back end is unknown.
+        RuntimeError: It does not run on the maps' device.
+    """
     sampler = SAMPLING_BACKENDS[choose_backend(backend, feats[0].device)]
     return sampler(feats, strides=strides, num_groups=num_groups)
+
+
+def choose_backend(name: str, device: torch.device) -> str:
+    """A key of :data:`SAMPLING_BACKENDS`, chosen with a word in the log.
+
+    Args:
+        name: Such a key, or 'auto': what the environment variable
+            ``STMIXER_SAMPLING_BACKEND`` names, else the fastest one on the device.
+        device: Of the feature maps.
+
+    Raises:
+        ValueError: The back end is unknown.
+    """
+    source = 'sampling_backend'
+    if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
+        name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
+    check_backend(name, source)
+    if name == 'auto':
+        source = 'the device'
+        candidates = (*FASTEST.get(device.type, ()), 'grid_sample')
+        name = next(
+            candidate
+            for candidate in candidates
+            if SAMPLING_BACKENDS[candidate].is_available(device)
+        )
+    if not torch.compiler.is_compiling():
+        _log_once(name, device.type, source)
+    return name
+
+
+def check_backend(name: str, source: str = 'sampling_backend') -> None:
+    """Raise a ValueError unless there is such a back end."""
+    if name not in ('auto', *SAMPLING_BACKENDS):
+        raise ValueError(
+            f"{source}='{name}' is unknown; use 'auto' or one of "
+            f'{sorted(SAMPLING_BACKENDS)}.'
+        )
+
+
+@cache
+def _log_once(name: str, device_type: str, source: str) -> None:
+    print_log(
+        f"Sampling back end on '{device_type}': {name}, chosen by {source}.",
+        logger='current',
+    )

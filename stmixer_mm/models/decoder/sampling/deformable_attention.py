@@ -6,6 +6,7 @@ Shapes: as in :mod:`.sampler`.
 from math import gcd
 
 import torch
+from mmcv.ops import get_compiling_cuda_version
 from mmcv.ops.multi_scale_deform_attn import (
     MultiScaleDeformableAttnFunction,
     multi_scale_deformable_attn_pytorch,
@@ -21,6 +22,11 @@ class DeformableAttentionSampler(Sampler):
     The mean over frames is one sample of the time-mean of the maps, each point a
     query of its own; the mean over points is an attention with weights / P.
     """
+
+    @classmethod
+    def is_available(cls, device: torch.device) -> bool:
+        # mmcv's op is there for CUDA, if mmcv was compiled with it.
+        return device.type == 'cuda' and get_compiling_cuda_version() != 'not available'
 
     def lay_out(self, feats: list[Tensor]) -> None:
         self.sizes = torch.tensor(self.map_sizes, device=feats[0].device)

@@ -1,7 +1,7 @@
 """Both means as weighted sums of table rows: the fastest on a CPU.
 
-Shapes: as in :mod:`.sampler`; S cells of all levels. A point is a bag of 4 * L rows,
-a query's group a bag of P * 4 * L rows.
+Shapes: as in :mod:`.sampler`; S cells of all levels. A point is a bag of K = 4 * L
+rows, a query's group one of P * K rows; N = B * Q * G of those.
 """
 
 from collections.abc import Sequence
@@ -21,40 +21,57 @@ class EmbeddingBagSampler(Sampler):
     them at once.
     """
 
+    reads_half = True
+
     def lay_out(self, feats: list[Tensor]) -> None:
-        sizes = torch.tensor(self.map_sizes, device=feats[0].device)
+        device = feats[0].device
+        sizes = torch.tensor(self.map_sizes, dtype=torch.int32, device=device)
         areas = sizes.prod(dim=1)
-        self.size_xy = sizes.flip(1)
-        self.level_starts = areas.cumsum(0) - areas
-        self.num_cells = int(areas.sum())
+        level_starts = areas.cumsum(0) - areas
+        tables = torch.arange(len(feats[0]) * self.num_groups, device=device)
+        # As they meet (L, 2, B, Q, G, P) and, without the 2, the corners' rows.
+        self.extent_xy = self.extents[..., None, None, None, None]
+        self.size_xy = sizes.flip(1).to(self.extents)[..., None, None, None, None]
+        per_level = (slice(None), *(None,) * 5)
+        self.line_lengths = sizes[:, 1][per_level]
+        table_starts = (tables * areas.sum()).view(-1, 1, self.num_groups, 1)
+        self.row_starts = (level_starts[per_level] + table_starts).int()
+
         self.left_bags = _LeftBags()
         self.frame_table, self.mean_table, self.anchor = _Tables.apply(
             self.left_bags, self.num_groups, *feats
         )
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        batch, queries, groups, points, _ = points_xy.shape
-        rows, row_weights = self.corner_rows(points_xy, weights)
-        rows, row_weights = rows.flatten(0, 2), row_weights.flatten(0, 2)
+        queries, points = points_xy.shape[:3], points_xy.size(3)
+        rows, weights = (
+            values.flatten(0, 3).contiguous()
+            for values in self.corner_rows(points_xy, weights)
+        )
+        weights = weights.to(self.frame_table.dtype)
+        bag_size = points * rows.size(1)
+        # Compiled, the bags leave no trace: autograd takes the tables as they are.
+        is_eager = not torch.compiler.is_compiling()
+        mean_table, frame_table = self.mean_table, self.frame_table
+        if is_eager:
+            mean_table, frame_table = mean_table.detach(), frame_table.detach()
         spatial = F.embedding_bag(
-            rows.flatten(0, 1),
-            self.mean_table,
-            per_sample_weights=row_weights.flatten(0, 1),
-            mode='sum',
+            rows, mean_table, per_sample_weights=weights, mode='sum'
         )
         temporal = F.embedding_bag(
-            rows.flatten(1),
-            self.frame_table,
-            per_sample_weights=row_weights.flatten(1),
+            rows.view(-1, bag_size),
+            frame_table,
+            per_sample_weights=weights.view(-1, bag_size),
             mode='sum',
         )
-        spatial, temporal = _LeaveBags.apply(
-            spatial, temporal, self.anchor, self.left_bags, rows, row_weights.detach()
-        )
-        channels = self.mean_table.size(1)
+        if is_eager:
+            spatial, temporal = _LeaveBags.apply(
+                spatial, temporal, self.anchor, self.left_bags, rows, weights.detach()
+            )
+        channels = mean_table.size(1)
         return (
-            spatial.view(batch, queries, groups, points, channels),
-            temporal.view(batch, queries, groups, self.num_frames, channels) / points,
+            spatial.view(*queries, points, channels),
+            temporal.view(*queries, self.num_frames, channels) / points,
         )
 
     def corner_rows(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,32 +79,31 @@ class EmbeddingBagSampler(Sampler):
 
         Returns:
             Row numbers and weights (level times bilinear, zero outside the map), both
-            (B, Q, G, P, 4 * L).
+            (B, Q, G, P, K).
         """
-        batch, _queries, groups = points_xy.shape[:3]
-        device = points_xy.device
+        # Levels, axes and sides come first, so that the inner loops are long.
+        points_xy = points_xy.movedim(-1, 0).contiguous()
         # Rounded as grid_sample rounds, so that points on pixel centres fall on the
         # same side of the kink of bilinear interpolation.
-        grid = 2 * self.normalise(points_xy) - 1
-        cell_xy = (grid + 1) * (self.size_xy / 2) - 0.5  # (B, Q, G, P, L, 2)
+        grid = 2 * (points_xy / self.extent_xy) - 1  # (L, 2, B, Q, G, P)
+        cell_xy = (grid + 1) * (self.size_xy / 2) - 0.5
         low = cell_xy.detach().floor()
         fraction = cell_xy - low
         # Far-off points overflow integers: bring them to just outside the map first.
-        low = torch.minimum(low.clamp(min=-2), self.size_xy.to(low)).int()
-        side_xy = torch.stack((low, low + 1), dim=-1)
-        inside = (side_xy >= 0) & (side_xy < self.size_xy.unsqueeze(-1))
-        side_weights = torch.stack((1 - fraction, fraction), dim=-1) * inside
-        x, y = (side_xy * inside).unbind(-2)  # (B, Q, G, P, L, 2)
-        weights_x, weights_y = side_weights.unbind(-2)
+        low = torch.minimum(low.clamp(min=-2), self.size_xy).int()
+        side_xy = torch.stack((low, low + 1), dim=2)  # (L, 2, 2, B, Q, G, P)
+        inside = (side_xy >= 0) & (side_xy < self.size_xy.unsqueeze(2))
+        x, y = (side_xy * inside).unbind(1)
+        side_weights = torch.stack((1 - fraction, fraction), dim=2) * inside
+        weights_x, weights_y = side_weights.unbind(1)
 
-        clip = torch.arange(batch, device=device).view(-1, 1, 1, 1, 1)
-        group = torch.arange(groups, device=device).view(-1, 1, 1)
-        level_starts = (clip * groups + group) * self.num_cells + self.level_starts
-        line_starts = level_starts.int().unsqueeze(-1) + y * self.size_xy[:, :1].int()
-        weights_y = weights_y * weights.unsqueeze(-1)
-        rows = line_starts.unsqueeze(-1) + x.unsqueeze(-2)
-        row_weights = weights_y.unsqueeze(-1) * weights_x.unsqueeze(-2)
-        return rows.flatten(4), row_weights.flatten(4)
+        line_starts = self.row_starts + y * self.line_lengths
+        rows = line_starts.unsqueeze(2) + x.unsqueeze(1)
+        weights_y = weights_y * weights.movedim(-1, 0).unsqueeze(1)
+        row_weights = weights_y.unsqueeze(2) * weights_x.unsqueeze(1)
+        return tuple(
+            values.flatten(0, 2).movedim(0, -1) for values in (rows, row_weights)
+        )
 
 
 class _LeftBags:
@@ -107,17 +123,16 @@ class _LeftBags:
         self.of_pass[1].append(bags)
 
     def collect(self) -> Sequence[Tensor]:
-        """Rows (N, P, K), weights (N, P, K), gradients (N * P, c) and (N, T * c)."""
-        of_pass, bags = self.of_pass
+        """Rows and weights (N * P, K), gradients (N * P, c) and (N, T * c)."""
+        _, bags = self.of_pass
         self.of_pass = (-1, [])
-        assert of_pass == torch._C._current_graph_task_id()
         return [torch.cat(each) for each in zip(*bags, strict=True)]
 
 
 class _Tables(torch.autograd.Function):
     """Maps to tables: frames (B * G * S, T * c), their mean (B * G * S, c).
 
-    The third output is empty: the graph hangs on it.
+    The third output is empty: what leaves its bags hangs on it.
     """
 
     @staticmethod
@@ -129,48 +144,72 @@ class _Tables(torch.autograd.Function):
             ],
             dim=2,
         )  # (B, G, S, T, c)
+        ctx.set_materialize_grads(False)
         ctx.left_bags = left_bags
         ctx.cells_shape = cells.shape
         ctx.map_sizes = [feat.shape[-2:] for feat in feats]
-        tables = cells.flatten(3).flatten(0, 2), cells.mean(dim=3).flatten(0, 2)
-        ctx.mark_non_differentiable(*tables)
-        return *tables, cells.new_empty(0)
+        frame_table, mean_table = cells.flatten(3), cells.mean(dim=3)
+        return (
+            frame_table.flatten(0, 2),
+            mean_table.flatten(0, 2),
+            cells.new_empty(0),
+        )
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *_):
-        rows, weights, spatial_grad, temporal_grad = ctx.left_bags.collect()
-        batch, groups, num_cells, frames, channels = ctx.cells_shape
-        num_rows = batch * groups * num_cells
-        sorted_rows, order = rows.flatten().sort()
-        weights = weights.flatten()[order]
-        numbers = torch.arange(num_rows, device=rows.device, dtype=rows.dtype)
-        starts = torch.searchsorted(sorted_rows, numbers)
-
-        def row_grads(bag_grads: Tensor, bag_size: int) -> Tensor:
-            # Seen from the table, its gradient is a sum over bags.
-            return F.embedding_bag(
-                order // bag_size,
-                bag_grads,
-                starts,
-                per_sample_weights=weights,
-                mode='sum',
+    def backward(ctx, frame_grad, mean_grad, anchor_grad):
+        if anchor_grad is not None:
+            frame_grad, mean_grad = _table_grads(
+                *ctx.left_bags.collect(), num_rows=ctx.cells_shape[:3].numel()
             )
-
-        _bags, points, corners = rows.shape
-        cells_grad = row_grads(temporal_grad, points * corners).view(ctx.cells_shape)
-        mean_grad = row_grads(spatial_grad, corners).view(
-            batch, groups, num_cells, 1, channels
+        frames = ctx.cells_shape[3]
+        cells_grad = frame_grad.reshape(ctx.cells_shape)
+        cells_grad.add_(mean_grad.view(*ctx.cells_shape[:3], 1, -1), alpha=1 / frames)
+        areas = [size.numel() for size in ctx.map_sizes]
+        return (
+            None,
+            None,
+            *(
+                level.permute(0, 1, 4, 3, 2).flatten(1, 2).unflatten(-1, size)
+                for level, size in zip(
+                    cells_grad.split(areas, dim=2), ctx.map_sizes, strict=True
+                )
+            ),
         )
-        cells_grad.add_(mean_grad, alpha=1 / frames)
-        areas = [height * width for height, width in ctx.map_sizes]
-        feat_grads = [
-            level.permute(0, 1, 4, 3, 2).flatten(1, 2).unflatten(-1, size)
-            for level, size in zip(
-                cells_grad.split(areas, dim=2), ctx.map_sizes, strict=True
-            )
-        ]
-        return None, None, *feat_grads
+
+
+def _table_grads(
+    rows: Tensor,
+    weights: Tensor,
+    spatial_grad: Tensor,
+    temporal_grad: Tensor,
+    *,
+    num_rows: int,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of both tables: seen from a row, they are sums over bags.
+
+    Args:
+        rows, weights, spatial_grad, temporal_grad: See :meth:`_LeftBags.collect`.
+        num_rows: Rows of a table.
+
+    Returns:
+        Of the frames (num_rows, T * c) and of the means (num_rows, c).
+    """
+    corners = rows.size(1)
+    points = len(rows) // max(1, len(temporal_grad))
+    sorted_rows, order = rows.flatten().sort()
+    numbers = torch.arange(num_rows, device=rows.device, dtype=rows.dtype)
+    starts = torch.searchsorted(sorted_rows, numbers)
+    weights = weights.flatten()[order]
+    return tuple(
+        F.embedding_bag(
+            order // bag_size, grads, starts, per_sample_weights=weights, mode='sum'
+        )
+        for bag_size, grads in (
+            (points * corners, temporal_grad),
+            (corners, spatial_grad),
+        )
+    )
 
 
 class _LeaveBags(torch.autograd.Function):
@@ -186,10 +225,12 @@ class _LeaveBags(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, spatial_grad: Tensor, temporal_grad: Tensor):
-        rows, weights = ctx.saved_tensors
+        anchor_grad = None
         if ctx.needs_input_grad[2]:
             ctx.left_bags.leave(
-                rows, weights, spatial_grad.contiguous(), temporal_grad.contiguous()
+                *ctx.saved_tensors,
+                spatial_grad.contiguous(),
+                temporal_grad.contiguous(),
             )
-        anchor_grad = spatial_grad.new_empty(0)
+            anchor_grad = spatial_grad.new_empty(0)
         return spatial_grad, temporal_grad, anchor_grad, None, None, None

@@ -9,7 +9,8 @@ from math import log2
 import torch
 from torch import Tensor
 
-from ...boxes import box_size, full_precision
+from ...boxes import box_size
+from ...precision import full_precision
 
 
 def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:

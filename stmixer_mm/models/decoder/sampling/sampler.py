@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...boxes import full_precision
+from ...precision import full_precision, products_dtype
 from .points import level_weights
 
 
@@ -28,6 +28,9 @@ class Sampler(ABC):
         num_groups: G; C is a multiple of it.
     """
 
+    # Whether the maps may be half precision, as autocast has them.
+    reads_half = False
+
     def __init__(
         self, feats: Sequence[Tensor], *, strides: Sequence[int], num_groups: int
     ) -> None:
@@ -35,8 +38,7 @@ class Sampler(ABC):
         self.num_groups = num_groups
         self.num_frames = feats[0].size(2)
         self.map_sizes = [tuple(feat.shape[-2:]) for feat in feats]
-        feats = [full_precision(feat) for feat in feats]
-        self.extents = feats[0].new_tensor(
+        self.extents = full_precision(feats[0]).new_tensor(
             [
                 (width * stride, height * stride)
                 for (height, width), stride in zip(
@@ -44,8 +46,17 @@ class Sampler(ABC):
                 )
             ]
         )
+        if self.reads_half:
+            feats = [feat.to(products_dtype(feat)) for feat in feats]
+        else:
+            feats = [full_precision(feat) for feat in feats]
         with torch.autocast(feats[0].device.type, enabled=False):
             self.lay_out(feats)
+
+    @classmethod
+    def is_available(cls, device: torch.device) -> bool:
+        """Whether this back end runs on a device, fast enough to be chosen for it."""
+        return True
 
     @abstractmethod
     def lay_out(self, feats: list[Tensor]) -> None:

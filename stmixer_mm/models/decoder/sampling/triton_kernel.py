@@ -1,0 +1,75 @@
+"""Both means in one Triton kernel: for GPUs, where Triton is installed.
+
+Shapes: as in :mod:`.sampler`; S cells of all levels.
+"""
+
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from .sampler import Sampler
+
+# torch.library.custom_op came with torch 2.4.
+_IS_INSTALLED = find_spec('triton') is not None and hasattr(torch.library, 'custom_op')
+
+
+@torch.compiler.assume_constant_result
+def is_available(device: torch.device) -> bool:
+    """Whether Triton is there and runs on a device.
+
+    On a CPU it does so, slowly, if TRITON_INTERPRET=1 since before it was imported.
+    """
+    if not _IS_INSTALLED:
+        return False
+    if os.environ.get('TRITON_INTERPRET') == '1':
+        return True
+    return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+class TritonSampler(Sampler):
+    """All frames of a cell lie together: one visit to a cell serves both means."""
+
+    reads_half = True
+    is_available = staticmethod(is_available)
+
+    def lay_out(self, feats: list[Tensor]) -> None:
+        device = feats[0].device
+        if not _IS_INSTALLED:
+            raise RuntimeError(
+                "the sampling back end 'triton' needs the package triton and torch 2.4 "
+                'or newer; install them or choose another back end.'
+            )
+        if not is_available(device):
+            raise RuntimeError(
+                "the sampling back end 'triton' needs a CUDA device of capability 7.0 "
+                f"or more, not '{device}'; choose another back end, or set "
+                'TRITON_INTERPRET=1 to run its kernels slowly on a CPU.'
+            )
+        self.table = torch.cat(
+            [
+                feat.flatten(3)
+                .unflatten(1, (self.num_groups, -1))
+                .permute(0, 1, 4, 3, 2)
+                for feat in feats
+            ],
+            dim=2,
+        )  # (B, G, S, T, c)
+        levels, first_cell = [], 0
+        for height, width in self.map_sizes:
+            levels.append((width, height, first_cell))
+            first_cell += height * width
+        self.levels = torch.tensor(levels, dtype=torch.int32, device=device)
+
+    def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        from .fused_means import fused_means
+
+        dtype = torch.promote_types(self.table.dtype, torch.float32)
+        return fused_means(
+            self.table,
+            self.levels,
+            self.extents.to(dtype),
+            points_xy.to(dtype),
+            weights.to(dtype),
+        )

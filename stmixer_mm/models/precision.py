@@ -1,0 +1,18 @@
+"""In which precision values are kept and multiplied, under autocast too."""
+
+import torch
+from torch import Tensor
+
+from ..compat import autocast_dtype
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """The same values in float32, or in the wider type they already have."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def products_dtype(values: Tensor) -> torch.dtype:
+    """The type in which ``F.linear`` multiplies these values, autocast included."""
+    if values.dtype == torch.float64:
+        return values.dtype
+    return autocast_dtype(values.device.type) or values.dtype

@@ -1,0 +1,249 @@
+"""The Triton back end, by Triton's interpreter on the CPU and by its compiler."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec, module_from_spec
+
+import pytest
+import test_sampling as laws
+import torch
+
+from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
+from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler, is_available
+
+triton = pytest.importorskip('triton')
+PACKAGE = 'stmixer_mm.models.decoder.sampling'
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch):
+    monkeypatch.setitem(SAMPLING_BACKENDS, 'triton', TritonSampler)
+    monkeypatch.setenv('TRITON_INTERPRET', '1')
+    # Made for the compiler if something imported Triton before.
+    monkeypatch.setattr(triton.language, 'sum', triton.jit(triton.language.sum.fn))
+
+
+def made_up_case(sizes, *, batch=1, queries=1, groups, points, frames, channels):
+    """Maps of these sizes, and points in and around them, some on pixel centres."""
+    feats = [torch.randn(batch, groups * channels, frames, *size) for size in sizes]
+    strides = laws.STRIDES[: len(sizes)]
+    height, width = sizes[0]
+    extent = torch.tensor([width, height]) * strides[0]
+    xy = (torch.rand(batch, queries, groups, points, 2) * 1.4 - 0.2) * extent
+    xy[..., ::2, :] = (xy[..., ::2, :] / 2).round() * 2
+    z = torch.rand(batch, queries, groups, points, 1) * 6 + 1
+    return feats, strides, groups, torch.cat((xy, z), dim=-1)
+
+
+def assert_agrees_with_grid_sample(case):
+    means, gradients = laws.means_and_gradients('triton', *case)
+    oracle_means, oracle_gradients = laws.means_and_gradients('grid_sample', *case)
+    for mean, oracle in zip(means, oracle_means, strict=True):
+        torch.testing.assert_close(mean, oracle, rtol=1e-5, atol=1e-5)
+    for gradient, oracle in zip(gradients, oracle_gradients, strict=True):
+        torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('seed', range(1, 9))
+def test_agrees_with_grid_sample(seed):
+    assert_agrees_with_grid_sample(laws.random_case(seed))
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        dict(groups=2, points=9, frames=3, channels=36),
+        dict(groups=1, points=5, frames=70, channels=17),
+        dict(groups=1, points=17, frames=1, channels=1),
+    ],
+    ids=['blocks of points and channels', 'many frames', 'one channel, one frame'],
+)
+def test_sizes_that_fill_the_last_block_in_part(sizes):
+    assert_agrees_with_grid_sample(made_up_case([(7, 5), (3, 4)], **sizes))
+
+
+def test_kinks_at_pixel_centres():
+    maps = [(9, 7), (5, 3), (3, 2), (1, 1)]
+    case = made_up_case(
+        maps, batch=2, queries=2, groups=1, points=16, frames=2, channels=3
+    )
+    case[-1][..., :2] = (case[-1][..., :2] / 2).round() * 2
+    assert_agrees_with_grid_sample(case)
+
+
+@pytest.mark.parametrize(
+    'law',
+    [
+        laws.test_empty_batch,
+        laws.test_non_contiguous_inputs,
+        laws.test_padding_with_zeros_changes_nothing,
+    ],
+)
+def test_laws_of_all_back_ends(law):
+    law('triton')
+
+
+def test_gradients_of_an_empty_batch():
+    case = [torch.zeros(0, 8, 2, 4, 4)], (4,), 2, torch.zeros(0, 5, 2, 3, 3)
+    _, gradients = laws.means_and_gradients('triton', *case)
+    assert [gradient.shape for gradient in gradients] == [
+        case[0][0].shape,
+        case[-1].shape,
+    ]
+
+
+def test_points_at_infinity_see_nothing():
+    feats, strides, groups, points = laws.random_case(2)
+    points[..., 0, 0], points[..., 1, 1] = float('inf'), -float('inf')
+    means, gradients = laws.means_and_gradients(
+        'triton', feats, strides, groups, points
+    )
+    points[points.isinf()] = 1e6
+    oracles = laws.means_and_gradients('grid_sample', feats, strides, groups, points)
+    for value, oracle in zip((*means, *gradients), sum(oracles, ()), strict=True):
+        torch.testing.assert_close(value, oracle, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_by_finite_differences():
+    feats, strides, groups, points = made_up_case(
+        [(2, 2), (1, 2)], groups=2, points=2, frames=2, channels=1
+    )
+    points[..., :2] += 0.3  # away from the kinks
+    inputs = [tensor.double().requires_grad_() for tensor in (points, *feats)]
+
+    def means(points, *feats):
+        return TritonSampler(feats, strides=strides, num_groups=groups)(points)
+
+    assert torch.autograd.gradcheck(means, inputs)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_maps_are_summed_in_float32(dtype):
+    feats, strides, groups, points = laws.random_case(2)
+    feats = [feat.to(dtype).requires_grad_() for feat in feats]
+    points.requires_grad_()
+    sampler = TritonSampler(feats, strides=strides, num_groups=groups)
+    sampler.lay_out(feats)
+    assert sampler.table.dtype == dtype
+    means = sampler(points)
+    gradients = torch.autograd.grad(
+        sum(mean.sin().sum() for mean in means), [*feats, points]
+    )
+
+    full = [feat.detach().float().requires_grad_() for feat in feats]
+    oracle = SAMPLING_BACKENDS['grid_sample'](full, strides=strides, num_groups=groups)
+    oracle_means = oracle(points)
+    oracle_gradients = torch.autograd.grad(
+        sum(mean.sin().sum() for mean in oracle_means), [*full, points]
+    )
+    for mean, oracle_mean in zip(means, oracle_means, strict=True):
+        torch.testing.assert_close(mean, oracle_mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        gradients[-1], oracle_gradients[-1], rtol=1e-4, atol=1e-4
+    )
+    rounding = torch.finfo(dtype).eps
+    for gradient, oracle_gradient in zip(
+        gradients[:-1], oracle_gradients, strict=False
+    ):
+        assert gradient.dtype == dtype
+        torch.testing.assert_close(
+            gradient.float(), oracle_gradient, rtol=rounding, atol=1e-5
+        )
+
+
+def test_frozen_maps_cost_no_gradient_of_theirs():
+    feats, strides, groups, points = laws.random_case(7)
+    points.requires_grad_()
+    gradients = []
+    for backend in ('triton', 'grid_sample'):
+        sampler = SAMPLING_BACKENDS[backend](feats, strides=strides, num_groups=groups)
+        spatial, _ = sampler(points)  # one of the means alone
+        gradients += torch.autograd.grad(spatial.sin().sum(), points)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_compiles_as_one_graph():
+    feats, strides, groups, points = laws.random_case(1)
+
+    def loss(points, *feats):
+        sampler = TritonSampler(feats, strides=strides, num_groups=groups)
+        return sum(mean.sin().sum() for mean in sampler(points))
+
+    compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')
+    inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
+    eager_gradients = torch.autograd.grad(loss(*inputs), inputs)
+    gradients = torch.autograd.grad(compiled(*inputs), inputs)
+    for gradient, eager in zip(gradients, eager_gradients, strict=True):
+        torch.testing.assert_close(gradient, eager)
+
+
+COMPILE = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+spec = spec_from_file_location('fused_means', sys.argv[1])
+sys.modules['fused_means'] = kernels = module_from_spec(spec)
+spec.loader.exec_module(kernels)
+
+table = torch.empty(1, 4, 10, 8, 64, device='meta')
+levels = torch.empty(4, 3, device='meta')
+points_xy = torch.empty(1, 2, 4, 32, 2, device='meta')
+for kernel, num_warps, flags in (
+    (kernels._means_kernel, 2, {}),
+    (kernels._gradients_kernel, 1, {'WITH_TABLE': True}),
+):
+    constants = kernels.tile_sizes(table, levels, points_xy, num_warps) | flags
+    for maps in ('fp32', 'bf16'):
+        types = dict.fromkeys(kernel.arg_names, '*fp32') | dict(
+            table='*' + maps, levels='*i32', num_queries='i32', num_cells='i32'
+        )
+        types |= dict.fromkeys(constants, 'constexpr')
+        for capability in (80, 90):
+            compiled = triton.compile(
+                ASTSource(kernel, types, constants),
+                target=GPUTarget('cuda', capability, 32),
+                options={'num_warps': num_warps},
+            )
+            print(capability, maps, len(compiled.asm['cubin']))
+"""
+
+
+def test_kernels_compile_for_gpus(tmp_path):
+    environment = os.environ | {'TRITON_CACHE_DIR': str(tmp_path)}
+    del environment['TRITON_INTERPRET']
+    run = subprocess.run(
+        [sys.executable, '-c', COMPILE, find_spec(f'{PACKAGE}.fused_means').origin],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == 8
+
+
+A_MAP = dict(feats=[torch.zeros(1, 4, 1, 2, 2)], strides=(4,), num_groups=1)
+
+
+def test_cpu_without_the_interpreter(monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET')
+    assert not is_available(torch.device('cpu'))
+    with pytest.raises(
+        RuntimeError, match=r"capability 7\.0 or more, not 'cpu'; choose"
+    ):
+        TritonSampler(**A_MAP)
+
+
+def test_package_without_triton(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'triton', None)
+    spec = find_spec(f'{PACKAGE}.triton_kernel')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert not module.is_available(torch.device('cpu'))
+    with pytest.raises(RuntimeError, match=r'needs the package triton and torch 2\.4'):
+        module.TritonSampler(**A_MAP)
