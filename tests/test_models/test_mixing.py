@@ -1,10 +1,13 @@
 import json
 
 import numpy as np
+import pytest
 import torch
+import torch.nn.functional as F
 from made_up import REFERENCE, made_up_input, made_up_weight, reference
 
 from stmixer_mm.models import decoder
+from stmixer_mm.models.decoder import products
 
 
 def make_mixing():
@@ -48,3 +51,52 @@ def test_initial_mixing_is_the_same_for_all_queries():
     queries = torch.randn(1, 3, 48)
     added = mixing(samples, queries) - queries
     torch.testing.assert_close(added[:, :1].expand_as(added), added)
+
+
+@pytest.fixture(params=[True, False], ids=['convolutions', 'products'])
+def library(request, monkeypatch):
+    monkeypatch.setattr(products, 'prefers_convolutions', lambda _: request.param)
+
+
+def made_up_linear(rows):
+    return [torch.randn(*size).requires_grad_() for size in ((rows, 6), (8, 6), (8,))]
+
+
+@pytest.mark.parametrize('rows', [5, 1])
+def test_linear_to_parts(library, rows):
+    inputs = made_up_linear(rows)
+    parts = products.linear_to_parts(*inputs, 4)
+    expected = F.linear(*inputs).chunk(4, dim=1)
+    assert_same_values_and_gradients(parts, expected, inputs)
+    with torch.no_grad():
+        assert_same_values(products.linear_to_parts(*inputs, 4), expected)
+
+
+def test_linear_of_parts(library):
+    _, weight, _ = made_up_linear(5)
+    parts = [torch.randn(5, 3).requires_grad_() for _ in range(2)]
+    expected = F.linear(torch.cat(parts, dim=1), weight)
+    ours = products.linear_of_parts(parts, weight, 2)
+    assert_same_values_and_gradients([ours], [expected], [*parts, weight])
+    with torch.no_grad():
+        assert_same_values([products.linear_of_parts(parts, weight, 2)], [expected])
+
+
+def assert_same_values(ours, theirs):
+    for our_values, their_values in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our_values, their_values, rtol=1e-5, atol=1e-5)
+
+
+def assert_same_values_and_gradients(ours, theirs, inputs):
+    assert_same_values(ours, theirs)
+    gradients = (
+        torch.autograd.grad(sum(values.sin().sum() for values in outputs), inputs)
+        for outputs in (ours, theirs)
+    )
+    assert_same_values(*gradients)
+
+
+def test_empty_batch():
+    mixed = make_mixing()(torch.zeros(0, 5, 4, 32, 16), torch.zeros(0, 5, 48))
+    mixed.sum().backward()
+    assert mixed.shape == (0, 5, 48)

@@ -5,6 +5,7 @@ from made_up import made_up_input, reference
 
 from stmixer_mm.models.decoder.sampling import (
     SAMPLING_BACKENDS,
+    choose_backend,
     level_weights,
     make_sample_points,
     make_sampler,
@@ -113,6 +114,86 @@ def test_back_ends_agree(backend, seed):
         torch.testing.assert_close(mean, oracle, rtol=1e-5, atol=1e-5)
     for gradient, oracle in zip(gradients, oracle_gradients, strict=True):
         torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('backend', FAST_BACKENDS)
+def test_back_ends_agree_on_borders_and_pixel_centres(backend):
+    """Points every quarter of a cell, from outside the map to outside it."""
+    feats = [torch.randn(1, 2, 2, 5, 3), torch.randn(1, 2, 2, 3, 2)]
+    x = torch.arange(-2, 3 * 4 + 3, dtype=torch.float32)
+    y = torch.arange(-2, 5 * 4 + 3, dtype=torch.float32)
+    xy = torch.cartesian_prod(x, y)
+    points = torch.cat((xy, torch.full((len(xy), 1), 3.3)), dim=1)[None, None, None]
+    case = feats, STRIDES[:2], 1, points
+    means, gradients = means_and_gradients(backend, *case)
+    oracle_means, oracle_gradients = means_and_gradients('grid_sample', *case)
+    for ours, oracle in zip(
+        (*means, *gradients), (*oracle_means, *oracle_gradients), strict=True
+    ):
+        torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_calls_and_backward_passes_do_not_mix(backend):
+    """Two calls of one sampler, passes that stop early, a graph that is used twice."""
+    feats, strides, groups, points = random_case(4)
+    feats = [feat.requires_grad_() for feat in feats]
+    points = points.requires_grad_()
+    shifted = (points + 0.7).detach().requires_grad_()
+
+    def fresh():
+        return make_sampler(feats, strides=strides, num_groups=groups, backend=backend)
+
+    def loss(means):
+        return sum(mean.sin().sum() for mean in means)
+
+    alone = [
+        torch.autograd.grad(loss(fresh()(each)), feats) for each in (points, shifted)
+    ]
+    sampler = fresh()
+    first, second = loss(sampler(points)), loss(sampler(shifted))
+    torch.autograd.grad(first, points, retain_graph=True)  # never reaches the maps
+    for _ in range(2):
+        together = torch.autograd.grad(first + second, feats, retain_graph=True)
+        for gradient, *parts in zip(together, *alone, strict=True):
+            torch.testing.assert_close(gradient, sum(parts), rtol=1e-4, atol=1e-5)
+    second_alone = torch.autograd.grad(second, feats)
+    for gradient, expected in zip(second_alone, alone[1], strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_tables_under_autocast(dtype):
+    feats, strides, groups, points = random_case(6)
+    exact, exact_gradients = means_and_gradients(
+        'embedding_bag', feats, strides, groups, points
+    )
+    with torch.autocast('cpu', dtype=dtype):
+        means, gradients = means_and_gradients(
+            'embedding_bag', feats, strides, groups, points
+        )
+    for mean, expected in zip(means, exact, strict=True):
+        assert mean.dtype == dtype
+        torch.testing.assert_close(mean.float(), expected, rtol=0.03, atol=0.03)
+    for gradient, expected in zip(gradients, exact_gradients, strict=True):
+        assert gradient.dtype == torch.float32
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(gradient, expected, rtol=0.05, atol=0.05 * scale)
+
+
+def test_the_environment_chooses_where_the_config_leaves_it_open(monkeypatch):
+    cpu = torch.device('cpu')
+    assert choose_backend('auto', cpu) == 'embedding_bag'
+    monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'grid_sample')
+    assert choose_backend('auto', cpu) == 'grid_sample'
+    assert choose_backend('mmcv', cpu) == 'mmcv'
+    monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'fast')
+    with pytest.raises(ValueError, match="STMIXER_SAMPLING_BACKEND='fast' is unknown"):
+        choose_backend('auto', cpu)
+
+
+def test_other_devices_get_the_portable_back_end():
+    assert choose_backend('auto', torch.device('meta')) == 'grid_sample'
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

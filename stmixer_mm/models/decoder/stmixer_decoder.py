@@ -1,11 +1,13 @@
 """The decoder: learned queries, initial boxes, and the loop over the stages."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...registry import MODELS
 from ..boxes import xyxy_to_xyzr
@@ -33,6 +35,10 @@ class STMixerDecoder(BaseModule):
         strides: Pixels of the padded clip per cell of each map, finest first.
         sampling_backend: 'auto', 'grid_sample', 'mmcv', 'embedding_bag' or 'triton';
             they differ in speed only. See :func:`.sampling.choose_backend`.
+        with_cp: Keep of each stage its inputs alone for the backward pass and compute
+            the rest again: less memory, more time.
+        compile_stages: Compile each stage with :func:`torch.compile`, the first batch
+            of each size taking a minute or two; or a dict of its arguments.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -55,6 +61,8 @@ class STMixerDecoder(BaseModule):
         num_classes: int = 81,
         strides: Sequence[int] = (4, 8, 16, 32),
         sampling_backend: str = 'auto',
+        with_cp: bool = False,
+        compile_stages: bool | dict = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -95,6 +103,11 @@ class STMixerDecoder(BaseModule):
             )
             for _ in range(num_stages)
         )
+        self.with_cp = with_cp
+        if compile_stages is not False:
+            options = {} if compile_stages is True else compile_stages
+            for stage in self.stages:
+                stage.compile(**options)
 
     def init_weights(self) -> None:
         nn.init.normal_(self.spatial_queries.weight)
@@ -127,7 +140,10 @@ class STMixerDecoder(BaseModule):
         queries, boxes_xyzr = self.start(img_shapes)
         outputs = []
         for stage in self.stages:
-            queries, boxes_xyzr, output = stage(queries, boxes_xyzr, sampler)
+            run = stage
+            if self.with_cp:
+                run = partial(checkpoint, stage, use_reentrant=False)
+            queries, boxes_xyzr, output = run(queries, boxes_xyzr, sampler)
             outputs.append(output)
         return outputs
 

@@ -1,0 +1,166 @@
+"""The decoder as a whole: against the literal formulation, and its ways to run."""
+
+import pytest
+import torch
+from literal import literally
+
+from stmixer_mm.models.decoder import STMixerDecoder
+
+STRIDES = (4, 8, 16, 32)
+
+
+def make_decoder(**sizes):
+    decoder = STMixerDecoder(
+        **dict(
+            num_frames=3,
+            embed_dims=16,
+            num_queries=5,
+            num_stages=2,
+            num_heads=2,
+            feedforward_channels=32,
+            num_groups=2,
+            num_points=4,
+            num_classes=4,
+        )
+        | sizes
+    )
+    decoder.init_weights()
+    for parameter in decoder.parameters():
+        parameter.data.add_(0.05 * torch.randn_like(parameter))
+    return decoder
+
+
+def made_up_feats(decoder, *, batch=2, size=(70, 100)):
+    """Maps of a clip whose size is no multiple of the strides."""
+    return [
+        torch.randn(
+            batch,
+            decoder.embed_dims,
+            decoder.num_frames,
+            *(-(-pixels // stride) for pixels in size),
+            requires_grad=True,
+        )
+        for stride in STRIDES
+    ]
+
+
+def run(decoder, feats, size=(70, 100)):
+    batch = len(feats[0])
+    img_shapes = torch.tensor([size, (60, 90), (50, 99)])[:batch]
+    outputs = decoder(feats, img_shapes=img_shapes, pad_shape=size)
+    return [values for output in outputs for values in output]
+
+
+def gradients(decoder, outputs, feats):
+    generator = torch.Generator().manual_seed(1)
+    loss = sum(
+        (values * torch.randn(values.shape, generator=generator)).sum()
+        for values in outputs
+    )
+    return torch.autograd.grad(loss, [*decoder.parameters(), *feats])
+
+
+def assert_all_close(ours, theirs, tolerance):
+    for ours_each, theirs_each in zip(ours, theirs, strict=True):
+        scale = max(1.0, theirs_each.abs().max().item())
+        torch.testing.assert_close(
+            ours_each, theirs_each, rtol=tolerance, atol=tolerance * scale
+        )
+
+
+@pytest.mark.parametrize(
+    'sizes',
+    [{}, dict(num_frames=1), dict(num_points=7), dict(num_groups=4, num_queries=1)],
+    ids=['plain', 'one frame', 'seven points', 'four groups, one query'],
+)
+@pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample', 'mmcv'])
+def test_equals_the_literal_formulation(backend, sizes):
+    decoder = make_decoder(sampling_backend=backend, **sizes)
+    feats = made_up_feats(decoder)
+    outputs = run(decoder, feats)
+    with literally():
+        literal_outputs = run(decoder, feats)
+    assert_all_close(outputs, literal_outputs, 1e-5)
+    assert_all_close(
+        gradients(decoder, outputs, feats),
+        gradients(decoder, literal_outputs, feats),
+        1e-4,
+    )
+
+
+def test_checkpointed_stages_have_the_same_gradients():
+    decoder = make_decoder()
+    feats = made_up_feats(decoder)
+    expected = gradients(decoder, run(decoder, feats), feats)
+    decoder.with_cp = True
+    assert_all_close(gradients(decoder, run(decoder, feats), feats), expected, 1e-5)
+
+
+def bytes_kept_for_backward(decoder, feats):
+    storages = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    given = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*decoder.parameters(), *feats)
+    }
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = run(decoder, feats)
+    assert outputs
+    return sum(size for where, size in storages.items() if where not in given)
+
+
+def test_checkpointed_stages_keep_less():
+    decoder = make_decoder(num_stages=4)
+    feats = made_up_feats(decoder)
+    kept = bytes_kept_for_backward(decoder, feats)
+    decoder.with_cp = True
+    assert bytes_kept_for_backward(decoder, feats) < kept / 3
+
+
+def test_nothing_is_kept_of_every_point_in_every_frame():
+    decoder = make_decoder(
+        embed_dims=128, num_frames=16, num_points=32, num_queries=20, out_multiplier=1
+    )
+    feats = made_up_feats(decoder)
+    a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
+    ours = bytes_kept_for_backward(decoder, feats)
+    with literally():
+        literal = bytes_kept_for_backward(decoder, feats)
+    stages, levels = 2, 4
+    assert literal > stages * levels * a_sample_each
+    assert ours < literal / 4
+
+
+@pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample'])
+def test_stages_compile_without_graph_breaks(backend):
+    options = dict(fullgraph=True, backend='aot_eager')
+    decoder = make_decoder(
+        num_stages=1, sampling_backend=backend, compile_stages=options
+    )
+    eager = make_decoder(num_stages=1, sampling_backend=backend)
+    eager.load_state_dict(decoder.state_dict())
+    feats = made_up_feats(decoder, size=(64, 64))
+    outputs, expected = (run(each, feats, (64, 64)) for each in (decoder, eager))
+    assert_all_close(outputs, expected, 1e-5)
+    assert_all_close(
+        gradients(decoder, outputs, feats), gradients(eager, expected, feats), 1e-4
+    )
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_changes_little(dtype):
+    decoder = make_decoder()
+    feats = made_up_feats(decoder)
+    with torch.no_grad():
+        expected = run(decoder, feats)
+        with torch.autocast('cpu', dtype=dtype):
+            outputs = run(decoder, feats)
+    for person_logits, action_logits, bboxes in zip(*[iter(outputs)] * 3, strict=True):
+        assert bboxes.dtype == torch.float32
+        assert person_logits.isfinite().all() and action_logits.isfinite().all()
+    assert_all_close([out.float() for out in outputs], expected, 0.05)
