@@ -1,0 +1,40 @@
+"""What the tools in ``tools/analysis`` share: models, clips, counting and tables."""
+
+from .clips import (
+    ClipDataset,
+    ClipPipeline,
+    config_clips,
+    count_decoded,
+    extract_frames,
+    made_up_clip,
+    video_clips,
+)
+from .flops import PartCount, count_flops, count_parts
+from .meter import Meter, clock, medians, watch_children
+from .models import build_model, num_classes_of, quieten, read_config
+from .report import check_json_path, format_table, machine, write_json
+
+__all__ = [
+    'ClipDataset',
+    'ClipPipeline',
+    'Meter',
+    'PartCount',
+    'build_model',
+    'check_json_path',
+    'clock',
+    'config_clips',
+    'count_decoded',
+    'count_flops',
+    'count_parts',
+    'extract_frames',
+    'format_table',
+    'machine',
+    'made_up_clip',
+    'medians',
+    'num_classes_of',
+    'quieten',
+    'read_config',
+    'video_clips',
+    'watch_children',
+    'write_json',
+]

@@ -1,0 +1,256 @@
+"""Clips to measure with: made up, of a config's dataset, or of any video file."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from torch.utils.data import DataLoader, Dataset
+
+from stmixer_mm.datasets.frames import open_video
+from stmixer_mm.registry import DATASETS
+
+FRAME_NAMES = 'img_{:05}.jpg'
+# Height and width of made-up frames: 256x320 where the pipeline resizes as for AVA.
+FRAME_SIZE = (512, 640)
+
+
+class ClipPipeline:
+    """A config's pipeline in three steps, which are timed.
+
+    Args:
+        cfg: Config.
+        split: 'train', 'val' or 'test'.
+        source: 'config' for the pipeline as it is; 'video' or 'frames' to sample its
+            clips, as this package does, from video files or extracted frames.
+
+    Raises:
+        ValueError: There is no sampler with ``clip_len``, or no decoder after it.
+    """
+
+    def __init__(self, cfg: Config, split: str, *, source: str = 'config') -> None:
+        transforms = _dataset_cfg(cfg, split).get('pipeline') or []
+        sampler = _find(transforms, lambda transform: 'clip_len' in transform)
+        decoder = _find(transforms, lambda transform: 'Decode' in transform['type'])
+        if sampler is None or decoder is None or decoder < sampler:
+            raise ValueError(
+                f'The pipeline of {split}_dataloader has no transform that decodes '
+                'frames after one with clip_len; give the config of a detector on '
+                'clips.'
+            )
+        self.clip_len = transforms[sampler]['clip_len']
+        self.num_clips = transforms[sampler].get('num_clips', 1)
+        opening, decoding = transforms[:sampler], transforms[sampler : decoder + 1]
+        if source != 'config':
+            clip = dict(
+                type='stmixer_mm.SampleKeyframeClip',
+                clip_len=self.clip_len,
+                frame_interval=transforms[sampler].get('frame_interval', 1),
+            )
+            is_video = source == 'video'
+            opening = [dict(type='stmixer_mm.OpenVideo')] if is_video else []
+            kind = 'stmixer_mm.DecodeFrames' if is_video else 'mmaction.RawFrameDecode'
+            decoding = [clip, dict(type=kind)]
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+            self.open, self.decode = Compose(opening), Compose(decoding)
+            self.augment = Compose(transforms[decoder + 1 :])
+
+    def __call__(self, info: dict) -> dict:
+        """A packed sample, with the ``seconds`` that each step took."""
+        results, times = deepcopy(info), [time.perf_counter()]
+        for step in (self.open, self.decode, self.augment):
+            results = step(results)
+            times.append(time.perf_counter())
+        names = ('opening', 'decoding', 'augmentation')
+        seconds = dict(zip(names, np.diff(times).tolist(), strict=True))
+        return dict(results, seconds=seconds)
+
+
+def _dataset_cfg(cfg: Config, split: str) -> dict:
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:  # wrappers such as RepeatDataset
+        dataset = dataset['dataset']
+    return dataset
+
+
+def _find(items: Iterable, condition: Callable) -> int | None:
+    return next((i for i, item in enumerate(items) if condition(item)), None)
+
+
+class ClipDataset(Dataset):
+    """Packed samples of ``infos``, each once, or over and over up to ``length``."""
+
+    def __init__(
+        self,
+        infos: Sequence[dict],
+        pipeline: ClipPipeline,
+        *,
+        length: int | None = None,
+    ) -> None:
+        self.infos = infos
+        self.pipeline = pipeline
+        self.length = len(infos) if length is None else length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if index >= self.length:
+            raise IndexError(index)
+        return self.pipeline(self.infos[index % len(self.infos)])
+
+    def warm_up(self) -> None:
+        """Bring files into the system's cache, frames that are kept into memory."""
+        for info in self.infos:
+            self.pipeline(info)
+
+    def loader(self, *, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
+        return DataLoader(
+            self,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=pseudo_collate,
+        )
+
+
+def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
+    """Up to ``count`` samples from all over a config's dataset, before its pipeline."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
+    return [dataset.get_data_info(index) for index in indices.round().astype(int)]
+
+
+def video_clips(
+    video: str | Path, count: int, *, persons: int, num_classes: int
+) -> list[dict]:
+    """``count`` samples from all over a video, each with made-up persons.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, or no video.
+    """
+    reader = open_video(str(video))
+    duration = len(reader) / reader.get_avg_fps()
+    return [
+        dict(
+            made_up_persons(persons, num_classes, seed=index),
+            filename=str(video),
+            video_id=Path(video).name,
+            timestamp=time_s,
+            timestamp_start=0,
+            img_key=f'{Path(video).name},{time_s:g}',
+            start_index=0,
+            modality='RGB',
+        )
+        for index, time_s in enumerate((np.arange(count) + 0.5) * duration / count)
+    ]
+
+
+def made_up_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
+    """Boxes in [0, 1], as ground truth and as proposals, with one action each."""
+    if count < 0:
+        raise ValueError(f'{count} persons is too few; give 0 or more.')
+    random = np.random.RandomState(seed)
+    corner = random.uniform(0, 0.6, (count, 2))
+    size = random.uniform(0.15, 0.4, (count, 2))
+    bboxes = np.hstack((corner, corner + size)).astype(np.float32)
+    labels = np.zeros((count, num_classes), dtype=np.float32)
+    labels[np.arange(count), random.randint(1, num_classes, count)] = 1
+    return dict(gt_bboxes=bboxes, gt_labels=labels, proposals=bboxes.copy())
+
+
+def made_up_clip(
+    cfg: Config, *, shape: tuple[int, int, int] | None = None, persons: int = 5
+) -> dict:
+    """A batch of one clip of noise, as a config's test pipeline makes it.
+
+    Args:
+        cfg: Config.
+        shape: Frames, height and width of the clip; by default what the pipeline
+            makes of frames of :data:`FRAME_SIZE`.
+        persons: Proposals, for models that need some.
+
+    Raises:
+        ValueError: ``shape`` is no shape, or the pipeline makes no clips.
+    """
+    pipeline = ClipPipeline(cfg, 'test')
+    frames, augment = pipeline.clip_len, pipeline.augment.transforms
+    height, width = FRAME_SIZE
+    if shape is not None:
+        frames, height, width = shape
+        if min(shape) < 1:
+            raise ValueError(
+                f'--shape {frames} {height} {width} is no size of a clip; give frames, '
+                'height and width of 1 or more.'
+            )
+        first = _find(augment, lambda part: type(part).__name__ == 'FormatShape')
+        augment = augment[first or 0 :]
+    frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
+    made_up = made_up_persons(persons, 81)
+    scale = np.array((width, height, width, height), dtype=np.float32)
+    results = dict(
+        made_up,
+        gt_bboxes=made_up['gt_bboxes'] * scale,
+        proposals=made_up['proposals'] * scale,
+        imgs=[frame] * (frames * pipeline.num_clips),
+        img_shape=(height, width),
+        original_shape=(height, width),
+        clip_len=frames,
+        num_clips=pipeline.num_clips,
+        modality='RGB',
+        img_key='made up,0',
+        crop_quadruple=np.array([0, 0, 1, 1], dtype=np.float32),
+    )
+    for transform in augment:
+        results = transform(results)
+    return pseudo_collate([results])
+
+
+def extract_frames(
+    infos: Sequence[dict], pipeline: ClipPipeline, folder: str | Path
+) -> list[dict]:
+    """Write the frames of clips as JPEG; returns samples that read them.
+
+    Args:
+        infos: Samples of video files.
+        pipeline: With the source 'video'.
+        folder: Gets a folder per video.
+    """
+    extracted = []
+    for info in infos:
+        results = pipeline.decode(pipeline.open(deepcopy(info)))
+        frame_dir = Path(folder, info['filename'].lstrip('/'))
+        frame_dir.mkdir(parents=True, exist_ok=True)
+        for index, image in zip(results['frame_inds'], results['imgs'], strict=True):
+            file = frame_dir / FRAME_NAMES.format(index + 1)
+            cv2.imwrite(str(file), image[..., ::-1])
+        extracted.append(
+            dict(
+                info,
+                filename=None,
+                frame_dir=str(frame_dir),
+                filename_tmpl=FRAME_NAMES,
+                start_index=1,
+                total_frames=results['total_frames'],
+                fps=results['fps'],
+            )
+        )
+    return extracted
+
+
+def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
+    """Frames that decord decodes to get some of them from a video just opened.
+
+    It goes on from where it is, or starts at the key frame before, if that is nearer.
+    """
+    position = decoded = 0
+    for index in sorted(set(map(int, frame_inds))):
+        key = max(key for key in key_inds if key <= index)
+        decoded += index + 1 - max(key, position)
+        position = index + 1
+    return decoded

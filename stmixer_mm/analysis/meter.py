@@ -1,0 +1,101 @@
+"""Which part of a program a growing number grows in: seconds, FLOPs."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from statistics import median
+
+import torch
+from torch import nn
+
+# Ways into a part of a host's model.
+_ENTRIES = ('forward', 'loss', 'predict', 'loss_and_predict')
+
+
+class Meter:
+    """Shares what a number gains among named parts, of nested ones the innermost.
+
+    Args:
+        read: Returns the number.
+    """
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        self._read = read
+        self._last = read()
+        self._open: list[str] = []
+        self._gains: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        self._settle()
+        self._open.append(name)
+        self._gains.setdefault(name, 0)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._open.pop()
+
+    def watch(self, owner: object, method: str, name: str) -> None:
+        """Take all calls of a method of an object for a part, from now on."""
+        call = getattr(owner, method)
+
+        @functools.wraps(call)
+        def watched(*args, **kwargs):
+            with self.part(name):
+                return call(*args, **kwargs)
+
+        setattr(owner, method, watched)
+
+    def take(self) -> dict[str, float]:
+        """What each part has gained since the last time, in the order of entry."""
+        gains, self._gains = self._gains, {}
+        return gains
+
+    def _settle(self) -> None:
+        now = self._read()
+        if self._open:
+            self._gains[self._open[-1]] += now - self._last
+        self._last = now
+
+
+def clock(device: str | torch.device) -> Callable[[], float]:
+    """Seconds, read when the device has done what it was told to do."""
+    device = torch.device(device)
+    if device.type != 'cuda':
+        return time.perf_counter
+
+    def read() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return read
+
+
+def watch_children(
+    meter: Meter,
+    model: nn.Module,
+    *,
+    names: Mapping[str, str] | None = None,
+    prefix: str = '',
+) -> None:
+    """Take the parts of a model for parts.
+
+    Args:
+        names: 'child' or 'child.method' → name of the part; the child's by default.
+        prefix: Stands before the names.
+    """
+    names = names or {}
+    for child_name, child in model.named_children():
+        for method in _ENTRIES:
+            if hasattr(child, method):
+                name = names.get(child_name, child_name)
+                name = names.get(f'{child_name}.{method}', name)
+                meter.watch(child, method, prefix + name)
+
+
+def medians(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median of each key over the records; absent means 0."""
+    keys = dict.fromkeys(key for record in records for key in record)
+    return {key: median(record.get(key, 0) for record in records) for key in keys}

@@ -1,0 +1,54 @@
+"""Tables for people, JSON for programs."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from stmixer_mm.engine import check_writable_dir
+
+
+def format_table(rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns, the first one to the left; the first row is the heading."""
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        first, *others = map(str, row)
+        cells = [first.ljust(widths[0])]
+        cells += [
+            cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)
+        ]
+        lines.append('  '.join(cells).rstrip())
+    lines.insert(1, '-' * max(map(len, lines)))
+    return '\n'.join(lines)
+
+
+def machine(device: str | torch.device) -> dict:
+    """What figures depend on besides the program."""
+    device = torch.device(device)
+    name = platform.processor() or platform.machine()
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    return dict(
+        device=str(device),
+        name=name,
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
+
+
+def check_json_path(path: str | Path | None) -> None:
+    """Raises ``OSError`` when the figures could not be written there."""
+    if path is not None:
+        check_writable_dir(Path(path).parent, purpose='folder of --json')
+
+
+def write_json(path: str | Path | None, data: dict) -> None:
+    """Write figures to a file, if there is to be one."""
+    if path is not None:
+        Path(path).write_text(json.dumps(data, indent=2) + '\n')

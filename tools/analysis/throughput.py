@@ -1,0 +1,337 @@
+"""Clips per second of a model or of its data loading, and where the time goes."""
+
+import argparse
+import time
+from math import ceil
+from statistics import fmean
+from tempfile import TemporaryDirectory
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.optim import build_optim_wrapper
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+
+from stmixer_mm.analysis import (
+    ClipDataset,
+    ClipPipeline,
+    Meter,
+    build_model,
+    check_json_path,
+    clock,
+    config_clips,
+    count_decoded,
+    extract_frames,
+    format_table,
+    machine,
+    medians,
+    num_classes_of,
+    quieten,
+    read_config,
+    video_clips,
+    watch_children,
+    write_json,
+)
+from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.datasets.frames import open_video
+
+WARM_UP = 2  # steps
+IN_ORDER = 600  # frames
+PART_NAMES = {
+    'data_preprocessor': 'preprocessing',
+    'head.predict': 'post-processing',
+    'head.loss': 'losses',
+}
+LOADING = ('opening', 'decoding', 'augmentation')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'config', help='config file, or one of a package as in mmaction::a/b.py'
+    )
+    parser.add_argument(
+        '--mode',
+        choices=['test', 'train', 'data'],
+        default='test',
+        help='detection, training, or the loading of clips alone, from video files '
+        'and from extracted frames (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--checkpoint', help='checkpoint file or URL; without one, random weights'
+    )
+    parser.add_argument(
+        '--video', help="take clips of this file instead of the config's dataset"
+    )
+    parser.add_argument(
+        '--persons',
+        type=int,
+        default=3,
+        help='made-up persons in each clip of --video (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--clips', type=int, default=10, help='clips to measure (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        help="clips of a step; by default 1, with --mode train the config's",
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=0,
+        help='processes that load clips beside the model; 0 loads them in turn with it '
+        '(default: %(default)s)',
+    )
+    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
+    )
+    return parser.parse_args()
+
+
+def check_args(args: argparse.Namespace) -> None:
+    for name, least in (('clips', 1), ('batch_size', 1), ('workers', 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise UserError(
+                f'--{name.replace("_", "-")} {value} must be {least} or more.'
+            )
+    check_json_path(args.json)
+
+
+def split_of(args: argparse.Namespace) -> str:
+    return 'test' if args.mode == 'test' else 'train'
+
+
+def choose_clips(cfg: Config, args: argparse.Namespace) -> list[dict]:
+    """Samples before the pipeline, of --video or of the config's dataset."""
+    if args.video is None:
+        return config_clips(cfg, split_of(args), args.clips)
+    return video_clips(
+        args.video, args.clips, persons=args.persons, num_classes=num_classes_of(cfg)
+    )
+
+
+class Steps:
+    """Runs a model on the batches of a loader and times each of them."""
+
+    def __init__(self, model: nn.Module, cfg: Config, args: argparse.Namespace) -> None:
+        self.model = model
+        self.meter = Meter(clock(args.device))
+        self.optim_wrapper = None
+        if args.mode == 'train':
+            model.train()
+            if 'optim_wrapper' not in cfg:
+                raise UserError(f'{args.config} has no optim_wrapper to train with.')
+            self.optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def watch(self) -> None:
+        """Tell the parts of a step from each other, from now on."""
+        watch_children(self.meter, self.model, names=PART_NAMES)
+        if hasattr(getattr(self.model, 'head', None), 'assigner'):
+            self.meter.watch(self.model.head.assigner, 'assign', 'assignment')
+        if self.optim_wrapper is not None:
+            self.meter.watch(self.optim_wrapper, 'backward', 'backward')
+            self.meter.watch(self.optim_wrapper, 'step', 'optimiser')
+            self.meter.watch(self.optim_wrapper, 'zero_grad', 'optimiser')
+
+    def run(self, loader: torch.utils.data.DataLoader) -> list[dict]:
+        """Seconds of each part of each step, without those that warm up."""
+        records, batches = [], iter(loader)
+        for _ in range(len(loader)):
+            with self.meter.part('other'):
+                with self.meter.part('waiting'):
+                    batch = next(batches)
+                loading = batch.pop('seconds')
+                self.step(batch)
+            parts = self.meter.take()
+            total, other = sum(parts.values()), parts.pop('other')
+            waiting = parts.pop('waiting')
+            record = {name: sum(loading[name]) for name in LOADING}
+            if loader.num_workers:
+                record['waiting'] = waiting
+            else:
+                record['collation'] = waiting - sum(record.values())
+            records.append({**record, **parts, 'other': other, 'total': total})
+        return records[WARM_UP:]
+
+    def step(self, batch: dict) -> None:
+        if self.optim_wrapper is not None:
+            self.model.train_step(batch, self.optim_wrapper)
+            return
+        with torch.no_grad():
+            self.model.test_step(batch)
+
+
+def measure_model(cfg: Config, args: argparse.Namespace) -> dict:
+    """Seconds of a step and of its parts, medians over the steps."""
+    source = 'config' if args.video is None else 'video'
+    pipeline = ClipPipeline(cfg, split_of(args), source=source)
+    batch_size = args.batch_size
+    if batch_size is None:
+        is_train = args.mode == 'train'
+        batch_size = cfg.train_dataloader.get('batch_size', 1) if is_train else 1
+    num_steps = WARM_UP + -(-args.clips // batch_size)
+    clips = ClipDataset(
+        choose_clips(cfg, args), pipeline, length=num_steps * batch_size
+    )
+    loader = clips.loader(batch_size=batch_size, num_workers=args.workers)
+    model = build_model(cfg, checkpoint=args.checkpoint, device=args.device)
+    steps = Steps(model, cfg, args)
+    clips.warm_up()
+    # Without the clock between the parts, for which a GPU has to wait.
+    undisturbed = medians(steps.run(loader))['total']
+    steps.watch()
+    parts = medians(steps.run(loader))
+    loading = sum(parts[name] for name in LOADING)
+    outside = ('total', 'waiting', 'collation', *LOADING)
+    working = sum(seconds for name, seconds in parts.items() if name not in outside)
+    return dict(
+        batch_size=batch_size,
+        workers=args.workers,
+        clips_per_second=batch_size / undisturbed,
+        seconds_per_step=undisturbed,
+        loader_clips_per_second_per_core=batch_size / loading,
+        model_clips_per_second=batch_size / working,
+        parts=parts,
+    )
+
+
+def print_model(figures: dict) -> None:
+    parts = dict(figures['parts'])
+    total = parts.pop('total')
+    rows = [('part', 'seconds', 'share')]
+    for name, seconds in parts.items():
+        share = f'{seconds / total:.1%}'
+        if figures['workers'] and name in LOADING:
+            share = 'in workers'
+        rows.append((name, f'{seconds:.4f}', share))
+    rows.append(('total', f'{total:.4f}', '100.0%'))
+    print(format_table(rows))
+    print(
+        f'{figures["clips_per_second"]:.3f} clips per second, end to end, in steps of '
+        f'{figures["batch_size"]}'
+    )
+    fed, eaten = (
+        figures[name]
+        for name in ('loader_clips_per_second_per_core', 'model_clips_per_second')
+    )
+    print(
+        f'a core loads {fed:.2f} clips per second, the model takes {eaten:.2f}: '
+        f'{ceil(eaten / fed)} core(s) of loading keep it busy'
+    )
+
+
+def measure_loading(cfg: Config, args: argparse.Namespace) -> dict:
+    """Seconds of a clip in the loader, means over the clips."""
+    split = split_of(args)
+    configured = ClipPipeline(cfg, split)
+    infos = choose_clips(cfg, args)
+    sources = {}
+    if args.video is None:
+        sources['as configured'] = infos, configured
+    with TemporaryDirectory() as folder:
+        if infos[0].get('filename'):
+            pipeline = ClipPipeline(cfg, split, source='video')
+            sources['video files'] = infos, pipeline
+            extracted = extract_frames(infos, pipeline, folder)
+            frames = ClipPipeline(cfg, split, source='frames')
+            sources['extracted frames'] = extracted, frames
+        rows = [
+            dict(source=name, **time_loading(ClipDataset(*source), args))
+            for name, source in sources.items()
+        ]
+    figures = dict(workers=args.workers, rows=rows)
+    if 'video files' in sources:
+        figures.update(count_frames(*sources['video files']))
+        figures['seconds_per_frame_in_order'] = time_in_order(infos[0]['filename'])
+    return figures
+
+
+def time_loading(clips: ClipDataset, args: argparse.Namespace) -> dict:
+    clips.warm_up()
+    loader = clips.loader(num_workers=args.workers)
+    start = time.perf_counter()
+    seconds = [batch['seconds'] for batch in loader]
+    elapsed = time.perf_counter() - start
+    parts = {name: fmean(clip[name][0] for clip in seconds) for name in LOADING}
+    return dict(
+        **parts,
+        clips_per_second_per_core=1 / sum(parts.values()),
+        clips_per_second=len(clips) / elapsed,
+    )
+
+
+def count_frames(infos: list[dict], pipeline: ClipPipeline) -> dict:
+    """Frames that a clip holds, and frames decoded for it, means over the clips."""
+    used, decoded = [], []
+    for info in infos:
+        results = pipeline.open(dict(info))
+        key_inds = results['video_reader'].get_key_indices()
+        frame_inds = pipeline.decode.transforms[0](results)['frame_inds']
+        used.append(len(set(frame_inds.tolist())))
+        decoded.append(count_decoded(frame_inds, key_inds))
+    return dict(frames_used=fmean(used), frames_decoded=fmean(decoded))
+
+
+def time_in_order(video: str) -> float:
+    """Seconds of a frame when a video is decoded from its start."""
+    reader = open_video(video)
+    num_frames = min(len(reader), IN_ORDER)
+    start = time.perf_counter()
+    for _ in range(num_frames):
+        reader.next()
+    return (time.perf_counter() - start) / num_frames
+
+
+def print_loading(figures: dict) -> None:
+    rows = [('ms per clip', *LOADING, 'clips/s per core', 'clips/s in all')]
+    for row in figures['rows']:
+        rates = row['clips_per_second_per_core'], row['clips_per_second']
+        rows.append(
+            (
+                row['source'],
+                *(f'{1000 * row[name]:.1f}' for name in LOADING),
+                *(f'{rate:.1f}' for rate in rates),
+            )
+        )
+    print(format_table(rows))
+    print(f'in all: {max(figures["workers"], 1)} process(es)')
+    if 'frames_used' in figures:
+        used, decoded = figures['frames_used'], figures['frames_decoded']
+        in_order = 1000 * figures['seconds_per_frame_in_order']
+        print(
+            f'video files: {used:.1f} frames used and {decoded:.1f} decoded per clip; '
+            f'{in_order:.2f} ms a frame when decoded in order'
+        )
+
+
+def run(args: argparse.Namespace) -> None:
+    quieten()
+    check_args(args)
+    cfg = read_config(args.config, args.cfg_options)
+    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+    if args.mode == 'data':
+        figures = measure_loading(cfg, args)
+        print_loading(figures)
+    else:
+        figures = measure_model(cfg, args)
+        print_model(figures)
+    heading = dict(config=args.config, mode=args.mode, video=args.video)
+    write_json(args.json, {**heading, **machine(args.device), **figures})
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        run(args)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,211 @@
+"""Time a one-stage detector against a two-stage one on the same keyframes of a video.
+
+The peer is mmdet's Faster R-CNN on the keyframe, at its test scale, then MMAction2's
+SlowOnly with a RoI head on the clip. All weights are random, which do for time: the
+RoI head of the actions is given made-up persons.
+"""
+
+import argparse
+from copy import deepcopy
+
+import mmdet.utils
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from mmengine.utils.dl_utils import set_multi_processing
+
+from stmixer_mm.analysis import (
+    ClipPipeline,
+    Meter,
+    build_model,
+    check_json_path,
+    clock,
+    format_table,
+    machine,
+    medians,
+    num_classes_of,
+    quieten,
+    read_config,
+    video_clips,
+    watch_children,
+    write_json,
+)
+from stmixer_mm.apis import UserError, user_errors
+
+DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
+RECOGNISER = (
+    'mmaction::detection/slowonly/'
+    'slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-20e_ava21-rgb.py'
+)
+PART_NAMES = {'data_preprocessor': 'preprocessing', 'head': 'post-processing'}
+PERSONS = 'persons: '
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file of the one-stage detector')
+    parser.add_argument('--video', required=True, help='video file')
+    parser.add_argument(
+        '--detector', default=DETECTOR, help='config of the person detector'
+    )
+    parser.add_argument(
+        '--recogniser',
+        default=RECOGNISER,
+        help='config of the detector of actions, which is given persons',
+    )
+    parser.add_argument(
+        '--persons',
+        type=int,
+        default=5,
+        help='persons whose actions the peer finds (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--turns',
+        type=int,
+        default=5,
+        help='keyframes that each one detects in, in turn (default: %(default)s)',
+    )
+    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
+    return parser.parse_args()
+
+
+class OneStage:
+    """Clip to persons and actions."""
+
+    def __init__(self, cfg: Config, device: str) -> None:
+        self.meter = Meter(clock(device))
+        self.pipeline = ClipPipeline(cfg, 'test', source='video')
+        self.model = build_model(cfg, device=device)
+        watch_children(self.meter, self.model, names=PART_NAMES)
+
+    def detect(self, info: dict) -> dict[str, float]:
+        """Seconds of each part."""
+        with torch.no_grad(), self.meter.part('other'):
+            clip = self.load(info)
+            self.detect_persons(clip)
+            with self.meter.part('augmentation'):
+                packed = self.pipeline.augment(clip)
+            self.model.test_step(pseudo_collate([packed]))
+        seconds = self.meter.take()
+        return dict(seconds, total=sum(seconds.values()))
+
+    def load(self, info: dict) -> dict:
+        with self.meter.part('decoding'):
+            return self.pipeline.decode(self.pipeline.open(deepcopy(info)))
+
+    def detect_persons(self, clip: dict) -> None:
+        """The queries find them with their actions."""
+
+
+class TwoStage(OneStage):
+    """Keyframe to persons, then clip and persons to actions."""
+
+    def __init__(self, cfg: Config, detector_cfg: Config, device: str) -> None:
+        super().__init__(cfg, device)
+        if 'test_pipeline' not in detector_cfg or 'roi_head' not in detector_cfg.model:
+            raise UserError(
+                '--detector has no test_pipeline or no model.roi_head; give the config '
+                'of a two-stage detector of mmdet.'
+            )
+        transforms = [
+            transform
+            for transform in detector_cfg.test_pipeline
+            if not transform.type.startswith('Load')
+        ]
+        mmdet.utils.register_all_modules(init_default_scope=False)
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            self.image_pipeline = Compose(
+                [dict(type='LoadImageFromNDArray'), *transforms]
+            )
+        self.detector = build_model(detector_cfg, device=device)
+        watch_children(self.meter, self.detector, names=PART_NAMES, prefix=PERSONS)
+        self.num_proposals = []
+        self.detector.roi_head.bbox_head.register_forward_pre_hook(
+            lambda head, feats: self.num_proposals.append(len(feats[0]))
+        )
+
+    def detect_persons(self, clip: dict) -> None:
+        keyframe = clip['imgs'][len(clip['imgs']) // 2]
+        with self.meter.part(f'{PERSONS}resizing'):
+            bgr = keyframe[..., ::-1].copy()
+            packed = self.image_pipeline(dict(img=bgr, img_id=0))
+        self.detector.test_step(pseudo_collate([packed]))
+
+
+def compare(args: argparse.Namespace) -> dict:
+    """Medians over the turns, the first of which warms up."""
+    if args.turns < 1 or args.persons < 1:
+        raise UserError(
+            f'--turns {args.turns} and --persons {args.persons} must be 1 or more.'
+        )
+    cfg, detector, recogniser = map(
+        read_config, (args.config, args.detector, args.recogniser)
+    )
+    systems = {
+        'one stage': OneStage(cfg, args.device),
+        'two stages': TwoStage(recogniser, detector, args.device),
+    }
+    infos = video_clips(
+        args.video,
+        args.turns + 1,
+        persons=args.persons,
+        num_classes=num_classes_of(recogniser),
+    )
+    records = {name: [] for name in systems}
+    for info in infos:
+        for name, system in systems.items():
+            records[name].append(system.detect(info))
+    return dict(
+        seconds={name: medians(turns[1:]) for name, turns in records.items()},
+        proposals=systems['two stages'].num_proposals[-1],
+    )
+
+
+def print_seconds(seconds: dict[str, dict[str, float]]) -> None:
+    """A column per system, a row per part, the total last."""
+    parts = dict.fromkeys(part for column in seconds.values() for part in column)
+    last = 'other', 'total'
+    rows = [('seconds per keyframe', *seconds)]
+    for part in (*(part for part in parts if part not in last), *last):
+        cells = (
+            f'{column[part]:.4f}' if part in column else '-'
+            for column in seconds.values()
+        )
+        rows.append((part, *cells))
+    print(format_table(rows))
+
+
+def run(args: argparse.Namespace) -> None:
+    quieten()
+    check_json_path(args.json)
+    set_multi_processing()
+    figures = compare(args)
+    print_seconds(figures['seconds'])
+    one, two = (column['total'] for column in figures['seconds'].values())
+    print(
+        f'two stages take {two / one:.2f} times as long; persons: '
+        f'{figures["proposals"]} proposals, of which {args.persons} go on'
+    )
+    heading = dict(
+        config=args.config,
+        detector=args.detector,
+        recogniser=args.recogniser,
+        video=args.video,
+        persons=args.persons,
+        turns=args.turns,
+    )
+    write_json(args.json, {**heading, **machine(args.device), **figures})
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        run(args)
+
+
+if __name__ == '__main__':
+    main()
