@@ -1,121 +1,380 @@
-"""Time the decoder's sampling back ends against each other, turn by turn."""
+"""Time the decoder against the literal formulation, turn by turn in one process.
+
+The literal formulation (tests/literal.py) samples every point in every frame and level
+and stores it all; it shares the weights and everything else with ours. Options with
+several values make a row for each combination; --sweep varies one size at a time.
+"""
 
 import argparse
+import gc
+import itertools
 import json
 import statistics
-import time
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
-from mmengine.logging import MMLogger
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from stmixer_mm.analysis import (
+    bytes_kept_for_backward,
+    check_json_path,
+    clock,
+    format_table,
+    machine,
+    peak_bytes,
+    quieten,
+    write_json,
+)
 from stmixer_mm.apis import user_errors
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
+from stmixer_mm.models.decoder import stmixer_decoder
+from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
 from stmixer_mm.registry import MODELS
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
+from literal import literally
+
 STRIDES = (4, 8, 16, 32)
-LITERAL = 'grid_sample'
+SWEEP = dict(
+    batch=[1, 2, 4],
+    queries=[50, 100, 200, 400],
+    frames=[2, 4, 8, 16],
+    points=[16, 32, 64],
+)
+COLUMNS = dict(
+    ours_s='ours s',
+    literal_s='literal s',
+    ratio='ratio',
+    matmul_s='products s',
+    over_matmul='ours / products',
+    float32_ratio='to float32',
+    ours_peak_mb='peak MB',
+    literal_peak_mb='literal',
+    ours_kept_mb='kept MB',
+    literal_kept_mb='literal',
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--mode', choices=['forward', 'train'], default='forward')
-    parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument('--frames', type=int, default=4, help='of the feature maps')
-    parser.add_argument('--queries', type=int, default=100)
-    parser.add_argument('--size', default='256x320', help='of the clip, HxW')
-    parser.add_argument(
-        '--backends',
-        nargs='+',
-        choices=sorted(SAMPLING_BACKENDS),
-        default=['embedding_bag', 'mmcv'],
-        help=f'to be compared with {LITERAL}, the formulation of the paper',
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    several = partial(parser.add_argument, nargs='+')
+    several('--mode', choices=['forward', 'train'], default=['forward'])
+    several(
+        '--part',
+        choices=['decoder', 'sampling'],
+        default=['decoder'],
+        help='sampling: that of all stages, without the rest',
+    )
+    several('--batch', type=int, default=[1], help='clips')
+    several('--frames', type=int, default=[4], help='of the feature maps')
+    several('--queries', type=int, default=[100])
+    several('--points', type=int, default=[32], help='of a group')
+    several('--size', default=['256x320'], metavar='HxW', help='of the clip')
+    several(
+        '--dtype',
+        choices=['float32', 'bfloat16', 'float16'],
+        default=['float32'],
+        help='half precision by autocast; compared with ours in float32, too',
+    )
+    parser.add_argument('--stages', type=int, default=6)
+    parser.add_argument(
+        '--backend', choices=['auto', *sorted(SAMPLING_BACKENDS)], default='auto'
+    )
+    parser.add_argument('--compile', action='store_true', help='compile our stages')
+    parser.add_argument('--with-cp', action='store_true', help='checkpoint our stages')
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--turns', type=int, default=5)
-    parser.add_argument('--json', help='write the rows to this file, too')
-    return parser.parse_args()
-
-
-def time_turn(decoder, feats, args, backend: str) -> float:
-    """Seconds of one pass of the whole decoder."""
-    for stage in decoder.stages:
-        stage.sampling_backend = backend
-    height, width = feats[0].shape[-2] * 4, feats[0].shape[-1] * 4
-    img_shapes = torch.tensor([[height, width]] * args.batch, device=args.device)
-    wait = torch.cuda.synchronize if args.device.startswith('cuda') else lambda: None
-    wait()
-    start = time.perf_counter()
-    with torch.set_grad_enabled(args.mode == 'train'):
-        outputs = decoder(feats, img_shapes=img_shapes, pad_shape=(height, width))
-    if args.mode == 'train':
-        sum(values.sum() for output in outputs for values in output).backward()
-        decoder.zero_grad()
-    wait()
-    return time.perf_counter() - start
-
-
-def benchmark(args: argparse.Namespace) -> list[dict]:
-    height, width = map(int, args.size.split('x'))
-    decoder = MODELS.build(
-        dict(
-            type='STMixerDecoder',
-            num_frames=args.frames,
-            num_queries=args.queries,
-            strides=STRIDES,
-        )
-    ).to(args.device)
-    decoder.init_weights()
-    feats = [
-        torch.randn(
-            args.batch,
-            decoder.embed_dims,
-            args.frames,
-            height // stride,
-            width // stride,
-            device=args.device,
-            requires_grad=args.mode == 'train',
-        )
-        for stride in STRIDES
-    ]
-    backends = [LITERAL, *(name for name in args.backends if name != LITERAL)]
-    seconds = {backend: [] for backend in backends}
-    for turn in range(args.turns + 1):
-        for backend in backends:
-            elapsed = time_turn(decoder, feats, args, backend)
-            if turn:  # the first one warms up
-                seconds[backend].append(elapsed)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    return [
-        dict(
-            mode=args.mode,
-            batch=args.batch,
-            frames=args.frames,
-            queries=args.queries,
-            size=args.size,
-            device=args.device,
-            threads=torch.get_num_threads(),
-            backend=backend,
-            seconds=round(median, 4),
-            ratio=round(medians[LITERAL] / median, 2),
-        )
-        for backend, median in medians.items()
-    ]
+    parser.add_argument('--turns', type=int, default=7)
+    parser.add_argument(
+        '--sweep', action='store_true', help='vary batch, queries, frames and points'
+    )
+    parser.add_argument('--plot', metavar='FILE', help='draw a sweep into this picture')
+    parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
+    args = parser.parse_args()
+    if args.plot and not args.sweep:
+        parser.error('--plot draws a sweep: add --sweep.')
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    # mmengine would tell how each parameter was initialised.
-    MMLogger.get_instance('benchmark', log_level='WARNING')
     with user_errors():
-        rows = benchmark(args)
-    for row in rows:
-        print(
-            f'{row["backend"]:14} {row["mode"]:8} B {row["batch"]}  T {row["frames"]}  '
-            f'{row["seconds"]:.3f} s  {row["ratio"]:.2f}x'
+        check_json_path(args.json)
+        quieten()
+        rows = [measure(case, args) for case in make_cases(args)]
+        print_rows(rows, args)
+        write_json(args.json, rows)
+        if args.plot:
+            draw_sweep(rows, args.plot)
+
+
+def make_cases(args: argparse.Namespace) -> list[dict]:
+    """The sizes of each row."""
+    keys = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
+    values = itertools.product(*(getattr(args, key) for key in keys))
+    cases = [dict(zip(keys, value, strict=True)) for value in values]
+    if args.sweep:
+        cases = [
+            case | {size: value}
+            for case in cases
+            for size, values in SWEEP.items()
+            for value in values
+        ]
+    return list({tuple(case.values()): case for case in cases}.values())
+
+
+def measure(case: dict, args: argparse.Namespace) -> dict:
+    """One row of the table."""
+    device = torch.device(args.device)
+    bench = Bench(case, args)
+    runs = {'ours': bench.ours, 'literal': bench.literal}
+    if case['dtype'] != 'float32':
+        runs['float32'] = partial(bench.ours, dtype='float32')
+    if case['part'] == 'decoder':
+        runs['matmul'] = record_products(bench.literal, device)
+    seconds = take_turns(runs, turns=args.turns, device=device)
+    memory = measure_memory(bench, device)
+    row = dict(
+        case,
+        device=args.device,
+        backend=choose_backend(args.backend, device),
+        compiled=args.compile,
+        with_cp=args.with_cp,
+        **{f'{name}_s': round(value, 5) for name, value in seconds.items()},
+        ratio=round(seconds['literal'] / seconds['ours'], 3),
+        **memory,
+        machine=machine(device),
+    )
+    row.setdefault('matmul_s', None)
+    if 'matmul' in seconds:
+        row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
+    if 'float32' in seconds:
+        row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
+    return row
+
+
+class Bench:
+    """Ours and the literal formulation of one case, on the same weights and maps."""
+
+    def __init__(self, case: dict, args: argparse.Namespace) -> None:
+        self.case, self.args = case, args
+        self.device = torch.device(args.device)
+        torch.manual_seed(0)
+        self.height, self.width = (int(side) for side in case['size'].split('x'))
+        self.is_training = case['mode'] == 'train'
+        decoder = dict(
+            type='STMixerDecoder',
+            num_frames=case['frames'],
+            num_queries=case['queries'],
+            num_points=case['points'],
+            num_stages=args.stages,
+            strides=STRIDES,
+            sampling_backend=args.backend,
         )
-    if args.json:
-        with open(args.json, 'w') as file:
-            json.dump(rows, file, indent=2)
+        self.literal_decoder = MODELS.build(decoder)
+        self.literal_decoder.init_weights()
+        for weight in self.literal_decoder.parameters():
+            # As they start, all boxes would stay the whole frame.
+            weight.data += 0.02 * torch.randn_like(weight)
+        self.decoder = MODELS.build(
+            dict(decoder, with_cp=args.with_cp, compile_stages=args.compile)
+        )
+        self.decoder.load_state_dict(self.literal_decoder.state_dict())
+        self.decoder.to(self.device)
+        self.literal_decoder.to(self.device)
+        self.feats = [
+            torch.randn(
+                case['batch'],
+                self.decoder.embed_dims,
+                case['frames'],
+                -(-self.height // stride),
+                -(-self.width // stride),
+                device=self.device,
+                requires_grad=self.is_training,
+            )
+            for stride in STRIDES
+        ]
+        self.points = [self.make_points() for _ in range(args.stages)]
+
+    def make_points(self) -> torch.Tensor:
+        """Points in and around boxes anywhere, of 32 to 256 pixels."""
+        shape = self.case['batch'], self.case['queries']
+        size = torch.tensor([self.width, self.height])
+        centres = torch.rand(*shape, 1, 1, 2) * size
+        z = 5 + 3 * torch.rand(*shape, 1, 1, 1)
+        offsets = torch.randn(
+            *shape, self.decoder.num_groups, self.case['points'], 3
+        ) * torch.cat((0.4 * z.exp2().expand(*shape, 1, 1, 2), torch.ones_like(z)), -1)
+        points = torch.cat((centres, z), dim=-1) + offsets
+        return points.to(self.device).requires_grad_(self.is_training)
+
+    def ours(self, dtype: str | None = None, *, backward: bool = True):
+        return self.run(self.decoder, dtype, backward=backward)
+
+    def literal(self, dtype: str | None = None, *, backward: bool = True):
+        with literally():
+            return self.run(self.literal_decoder, dtype, backward=backward)
+
+    def run(self, decoder: torch.nn.Module, dtype: str | None, *, backward: bool):
+        dtype = getattr(torch, dtype or self.case['dtype'])
+        autocast = torch.autocast(
+            self.device.type, dtype=dtype, enabled=dtype != torch.float32
+        )
+        with torch.set_grad_enabled(self.is_training), autocast:
+            if self.case['part'] == 'decoder':
+                outputs = self.run_decoder(decoder)
+            else:
+                outputs = self.run_sampling()
+            loss = sum(values.float().sum() for values in outputs)
+        if self.is_training and backward:
+            loss.backward()
+            decoder.zero_grad()
+            for leaf in (*self.feats, *self.points):
+                leaf.grad = None
+        return outputs
+
+    def run_decoder(self, decoder: torch.nn.Module) -> list[torch.Tensor]:
+        size = self.height, self.width
+        img_shapes = torch.tensor([size] * self.case['batch'])
+        stages = decoder(self.feats, img_shapes=img_shapes, pad_shape=size)
+        return [values for stage in stages for values in stage]
+
+    def run_sampling(self) -> list[torch.Tensor]:
+        # Looked up where literally() puts its own.
+        make = stmixer_decoder.make_sampler
+        sampler = make(
+            self.feats,
+            strides=STRIDES,
+            num_groups=self.decoder.num_groups,
+            backend=self.args.backend,
+        )
+        return [mean for points in self.points for mean in sampler(points)]
+
+
+def take_turns(
+    runs: dict[str, Callable[[], object]], *, turns: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each, one after the other in each turn, after one to warm up."""
+    now = clock(device)
+    seconds = {name: [] for name in runs}
+    for turn in range(turns + 1):
+        for name, run in runs.items():
+            start = now()
+            run()
+            elapsed = now() - start
+            if turn:
+                seconds[name].append(elapsed)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure_memory(bench: Bench, device: torch.device) -> dict[str, float]:
+    memory = {}
+    given = [*bench.decoder.parameters(), *bench.literal_decoder.parameters()]
+    given += [*bench.feats, *bench.points]
+    for name, run in (('ours', bench.ours), ('literal', bench.literal)):
+        gc.collect()
+        memory[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
+        if bench.is_training:
+            forward = partial(run, backward=False)
+            kept = bytes_kept_for_backward(forward, given)
+            memory[f'{name}_kept_mb'] = round(kept / 1e6, 1)
+    return memory
+
+
+class _Products(TorchDispatchMode):
+    """Keeps a list of the matrix products that are computed."""
+
+    OPS = ('mm', 'addmm', 'bmm', 'baddbmm')
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.OPS:
+            layouts = tuple((arg.shape, arg.stride(), arg.dtype) for arg in args)
+            self.calls.append((func, layouts))
+        return func(*args, **(kwargs or {}))
+
+
+def record_products(
+    run: Callable[[], object], device: torch.device
+) -> Callable[[], None]:
+    """The matrix products of a computation, and nothing else of it.
+
+    Each is repeated on values of the same shape, layout and type.
+    """
+    with _Products() as products:
+        run()
+    inputs = {}
+    for _, layouts in products.calls:
+        if layouts not in inputs:
+            inputs[layouts] = [made_up_values(*layout, device) for layout in layouts]
+
+    @torch.no_grad()
+    def replay() -> None:
+        for func, layouts in products.calls:
+            func(*inputs[layouts])
+
+    return replay
+
+
+def made_up_values(shape, stride, dtype, device) -> torch.Tensor:
+    cells = 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    values = torch.randn(max(cells, 1), device=device).to(dtype)
+    return values.as_strided(shape, stride)
+
+
+def print_rows(rows: list[dict], args: argparse.Namespace) -> None:
+    """A line per row; of the sizes, those that differ."""
+    sizes = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
+    differing = [key for key in sizes if len({row[key] for row in rows}) > 1]
+    fixed = ', '.join(f'{key} {rows[0][key]}' for key in sizes if key not in differing)
+    columns = [key for key in COLUMNS if any(row.get(key) is not None for row in rows)]
+    table = [(' '.join(differing), *(COLUMNS[key] for key in columns))]
+    for row in rows:
+        case = ' '.join(str(row[key]) for key in differing)
+        values = (row.get(key) for key in columns)
+        table.append(
+            (case, *('' if value is None else f'{value:g}' for value in values))
+        )
+    print(f'{fixed}; {rows[0]["backend"]}; {json.dumps(rows[0]["machine"])}')
+    print(format_table(table))
+
+
+def draw_sweep(rows: list[dict], path: str) -> None:
+    """Time and peak memory against each size that was swept, the others fixed."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    first = {key: rows[0][key] for key in SWEEP}
+    base = {key: statistics.mode(row[key] for row in rows) for key in first}
+    figure, axes = pyplot.subplots(2, len(SWEEP), figsize=(3 * len(SWEEP), 5))
+    for column, size in zip(axes.T, SWEEP, strict=True):
+        swept = sorted(
+            (
+                row
+                for row in rows
+                if all(row[key] == base[key] for key in base if key != size)
+            ),
+            key=lambda row: row[size],
+        )
+        for axis, quantity, unit in zip(
+            column, ('s', 'peak_mb'), ('s', 'MB'), strict=True
+        ):
+            for name in ('ours', 'literal'):
+                values = [row[f'{name}_{quantity}'] for row in swept]
+                axis.plot([row[size] for row in swept], values, 'o-', label=name)
+            axis.set(xlabel=size, ylim=(0, None), xlim=(0, None), ylabel=unit)
+    axes[0, 0].legend()
+    figure.suptitle(f'decoder, {rows[0]["mode"]}, {rows[0]["device"]}')
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from .clips import (
     video_clips,
 )
 from .flops import PartCount, count_flops, count_parts
+from .memory import bytes_kept_for_backward, peak_bytes
 from .meter import Meter, clock, medians, watch_children
 from .models import build_model, num_classes_of, quieten, read_config
 from .report import check_json_path, format_table, machine, write_json
@@ -20,6 +21,7 @@ __all__ = [
     'Meter',
     'PartCount',
     'build_model',
+    'bytes_kept_for_backward',
     'check_json_path',
     'clock',
     'config_clips',
@@ -32,6 +34,7 @@ __all__ = [
     'made_up_clip',
     'medians',
     'num_classes_of',
+    'peak_bytes',
     'quieten',
     'read_config',
     'video_clips',

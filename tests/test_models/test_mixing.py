@@ -73,13 +73,18 @@ def test_linear_to_parts(library, rows):
 
 
 def test_linear_of_parts(library):
+    def product(left, right):
+        return left * right
+
     _, weight, _ = made_up_linear(5)
-    parts = [torch.randn(5, 3).requires_grad_() for _ in range(2)]
+    left, right = ([torch.randn(5, 3).requires_grad_() for _ in range(2)] for _ in '12')
+    args = product, list(zip(left, right, strict=True)), weight, 2
+    parts = [product(*each) for each in args[1]]
     expected = F.linear(torch.cat(parts, dim=1), weight)
-    ours = products.linear_of_parts(parts, weight, 2)
-    assert_same_values_and_gradients([ours], [expected], [*parts, weight])
+    ours = products.linear_of_parts(*args)
+    assert_same_values_and_gradients([ours], [expected], [*left, *right, weight])
     with torch.no_grad():
-        assert_same_values([products.linear_of_parts(parts, weight, 2)], [expected])
+        assert_same_values([products.linear_of_parts(*args)], [expected])
 
 
 def assert_same_values(ours, theirs):

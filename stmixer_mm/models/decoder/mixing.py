@@ -69,8 +69,9 @@ class AdaptiveMixing(BaseModule):
         parts = self.num_groups if samples.device.type == 'cpu' else 1
         with torch.autocast(samples.device.type, enabled=False):
             generated = linear_to_parts(rows, weight, bias, parts)
-            mixed = map(self.mix, samples.chunk(parts, dim=1), generated)
-            mixed = linear_of_parts(mixed, out_weight, parts) + self.out_proj.bias
+            by_part = zip(samples.chunk(parts, dim=1), generated, strict=True)
+            mixed = linear_of_parts(self.mix, by_part, out_weight, parts)
+            mixed = mixed + self.out_proj.bias
         return queries + mixed.view_as(queries)
 
     def mix(self, samples: Tensor, generated: Tensor) -> Tensor:

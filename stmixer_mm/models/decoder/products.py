@@ -7,7 +7,7 @@ part by part.
 Shapes: N rows, K inputs, M outputs, of all parts.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -38,11 +38,19 @@ def linear_to_parts(
     return _products(inputs, weight, bias, num_parts)
 
 
-def linear_of_parts(parts: Iterable[Tensor], weight: Tensor, num_parts: int) -> Tensor:
-    """``F.linear(torch.cat(parts, dim=1), weight)``.
+def linear_of_parts(
+    make_part: Callable[..., Tensor],
+    inputs: Iterable[tuple[Tensor, ...]],
+    weight: Tensor,
+    num_parts: int,
+) -> Tensor:
+    """``F.linear(torch.cat([make_part(*each) for each in inputs], dim=1), weight)``.
+
+    The parts are not kept for the backward pass but made again.
 
     Args:
-        parts: ``num_parts`` of (N, K / num_parts).
+        make_part: A function of tensors alone; returns (N, K / num_parts).
+        inputs: Its arguments, for each part.
         weight: (M, K)
         num_parts: How many there are.
 
@@ -50,10 +58,10 @@ def linear_of_parts(parts: Iterable[Tensor], weight: Tensor, num_parts: int) -> 
         (N, M)
     """
     if torch.compiler.is_compiling():
-        return F.linear(torch.cat(list(parts), dim=1), weight)
+        return F.linear(torch.cat([make_part(*each) for each in inputs], dim=1), weight)
     if torch.is_grad_enabled():
-        return _LinearOfParts.apply(weight, *parts)
-    return _sum_of_products(parts, weight, num_parts)
+        return _LinearOfParts.apply(make_part, num_parts, weight, *sum(inputs, ()))
+    return _sum_of_products((make_part(*each) for each in inputs), weight, num_parts)
 
 
 class _LinearToParts(torch.autograd.Function):
@@ -74,28 +82,41 @@ class _LinearToParts(torch.autograd.Function):
         weight_grad = torch.empty_like(weight)
         for grad, part in zip(grads, weight_grad.chunk(ctx.num_parts), strict=True):
             torch.mm(grad.t(), inputs, out=part)
-        return inputs_grad, weight_grad, torch.cat([g.sum(0) for g in grads]), None
+        bias_grad = torch.cat([grad.sum(dim=0) for grad in grads])
+        return inputs_grad, weight_grad, bias_grad, None
 
 
 class _LinearOfParts(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, weight, *parts):
-        ctx.save_for_backward(weight, *parts)
-        return _sum_of_products(parts, weight, len(parts))
+    def forward(ctx, make_part, num_parts, weight, *inputs):
+        ctx.save_for_backward(weight, *inputs)
+        ctx.make_part, ctx.num_parts = make_part, num_parts
+        parts = (make_part(*each) for each in _groups(inputs, num_parts))
+        return _sum_of_products(parts, weight, num_parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        weight, *parts = ctx.saved_tensors
+        weight, *inputs = ctx.saved_tensors
         weight_grad = torch.empty_like(weight)
-        for part, part_grad in zip(
-            parts, weight_grad.chunk(len(parts), dim=1), strict=True
+        inputs_grads = []
+        for each, part_weight, part_weight_grad in zip(
+            _groups(inputs, ctx.num_parts),
+            weight.chunk(ctx.num_parts, dim=1),
+            weight_grad.chunk(ctx.num_parts, dim=1),
+            strict=True,
         ):
-            torch.mm(grad.t(), part, out=part_grad)
-        return weight_grad, *(
-            _product_of_transposed(grad, part)
-            for part in weight.chunk(len(parts), dim=1)
-        )
+            each = [tensor.detach().requires_grad_() for tensor in each]
+            with torch.enable_grad():
+                part = ctx.make_part(*each)
+            torch.mm(grad.t(), part.detach(), out=part_weight_grad)
+            part_grad = _product_of_transposed(grad, part_weight)
+            inputs_grads += torch.autograd.grad(part, each, part_grad)
+        return None, None, weight_grad, *inputs_grads
+
+
+def _groups(tensors: Iterable[Tensor], num_groups: int) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*[iter(tensors)] * (len(tensors) // num_groups), strict=True)
 
 
 def _products(
