@@ -87,6 +87,26 @@ def test_linear_of_parts(library):
         assert_same_values([products.linear_of_parts(*args)], [expected])
 
 
+def test_products_in_the_type_of_the_inputs():
+    inputs, weight, bias = made_up_linear(5)
+    half = inputs.bfloat16()
+    (part, _) = parts = products.linear_to_parts(half, weight, bias, 2)
+    assert part.dtype == torch.bfloat16
+    out_weight = torch.randn(3, 8).requires_grad_()
+    output = products.linear_of_parts(
+        torch.nn.Identity(), [(part,) for part in parts], out_weight, 2
+    )
+    tensors = [inputs, weight, bias, out_weight]
+    gradients = torch.autograd.grad(output.float().sin().sum(), tensors)
+    exact = F.linear(F.linear(inputs, weight, bias), out_weight)
+    expected = torch.autograd.grad(exact.sin().sum(), tensors)
+    torch.testing.assert_close(output.float(), exact, rtol=0.05, atol=0.1)
+    for gradient, full in zip(gradients, expected, strict=True):
+        assert gradient.dtype == torch.float32
+        scale = full.abs().max().item()
+        torch.testing.assert_close(gradient, full, rtol=0.1, atol=0.1 * scale)
+
+
 def assert_same_values(ours, theirs):
     for our_values, their_values in zip(ours, theirs, strict=True):
         torch.testing.assert_close(our_values, their_values, rtol=1e-5, atol=1e-5)

@@ -56,22 +56,15 @@ class AdaptiveMixing(BaseModule):
             (B, Q, query_dims)
         """
         dtype = products_dtype(queries)
-        weight, bias, out_weight, rows, samples = (
-            values.to(dtype)
-            for values in (
-                self.weight_generator.weight,
-                self.weight_generator.bias,
-                self.out_proj.weight,
-                queries.flatten(0, 1),
-                samples.flatten(0, 1),
-            )
-        )
+        rows = queries.flatten(0, 1).to(dtype)
+        samples = samples.flatten(0, 1).to(dtype)
+        generator, out_proj = self.weight_generator, self.out_proj
         parts = self.num_groups if samples.device.type == 'cpu' else 1
         with torch.autocast(samples.device.type, enabled=False):
-            generated = linear_to_parts(rows, weight, bias, parts)
+            generated = linear_to_parts(rows, generator.weight, generator.bias, parts)
             by_part = zip(samples.chunk(parts, dim=1), generated, strict=True)
-            mixed = linear_of_parts(self.mix, by_part, out_weight, parts)
-            mixed = mixed + self.out_proj.bias
+            mixed = linear_of_parts(self.mix, by_part, out_proj.weight, parts)
+            mixed = mixed + out_proj.bias
         return queries + mixed.view_as(queries)
 
     def mix(self, samples: Tensor, generated: Tensor) -> Tensor:

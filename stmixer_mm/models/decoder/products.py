@@ -2,7 +2,7 @@
 
 What a CPU computes for all parts at once overflows its cache, and is more memory than
 its allocator keeps for the next call. The gradient of the weights is written in place,
-part by part.
+part by part. Products are computed in the inputs' type, weights are cast to it.
 
 Shapes: N rows, K inputs, M outputs, of all parts.
 """
@@ -32,7 +32,7 @@ def linear_to_parts(
         gradients are needed.
     """
     if torch.compiler.is_compiling():
-        return F.linear(inputs, weight, bias).chunk(num_parts, dim=1)
+        return _product(inputs, weight, bias).chunk(num_parts, dim=1)
     if torch.is_grad_enabled():
         return _LinearToParts.apply(inputs, weight, bias, num_parts)
     return _products(inputs, weight, bias, num_parts)
@@ -58,7 +58,7 @@ def linear_of_parts(
         (N, M)
     """
     if torch.compiler.is_compiling():
-        return F.linear(torch.cat([make_part(*each) for each in inputs], dim=1), weight)
+        return _product(torch.cat([make_part(*each) for each in inputs], dim=1), weight)
     if torch.is_grad_enabled():
         return _LinearOfParts.apply(make_part, num_parts, weight, *sum(inputs, ()))
     return _sum_of_products((make_part(*each) for each in inputs), weight, num_parts)
@@ -81,8 +81,8 @@ class _LinearToParts(torch.autograd.Function):
         )
         weight_grad = torch.empty_like(weight)
         for grad, part in zip(grads, weight_grad.chunk(ctx.num_parts), strict=True):
-            torch.mm(grad.t(), inputs, out=part)
-        bias_grad = torch.cat([grad.sum(dim=0) for grad in grads])
+            _write_product(grad.t(), inputs, part)
+        bias_grad = torch.cat([grad.sum(dim=0) for grad in grads]).to(weight.dtype)
         return inputs_grad, weight_grad, bias_grad, None
 
 
@@ -109,7 +109,7 @@ class _LinearOfParts(torch.autograd.Function):
             each = [tensor.detach().requires_grad_() for tensor in each]
             with torch.enable_grad():
                 part = ctx.make_part(*each)
-            torch.mm(grad.t(), part.detach(), out=part_weight_grad)
+            _write_product(grad.t(), part.detach(), part_weight_grad)
             part_grad = _product_of_transposed(grad, part_weight)
             inputs_grads += torch.autograd.grad(part, each, part_grad)
         return None, None, weight_grad, *inputs_grads
@@ -133,18 +133,28 @@ def _sum_of_products(parts: Iterable[Tensor], weight: Tensor, num_parts: int) ->
 
 def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, K) by (M, K): (N, M)"""
-    if not prefers_convolutions(inputs):
+    weight = weight.to(inputs.dtype)
+    bias = None if bias is None else bias.to(inputs.dtype)
+    if torch.compiler.is_compiling() or not prefers_convolutions(inputs):
         return F.linear(inputs, weight, bias)
     return _as_rows(F.conv2d(_as_image(inputs), weight[..., None, None], bias))
 
 
 def _product_of_transposed(inputs: Tensor, weight: Tensor) -> Tensor:
     """(N, M) by (M, K): (N, K)"""
+    weight = weight.to(inputs.dtype)
     if not prefers_convolutions(inputs):
         return inputs @ weight
     shape = (1, weight.size(1), 1, inputs.size(0))
     kernels = weight[..., None, None]
     return _as_rows(torch.nn.grad.conv2d_input(shape, kernels, _as_image(inputs)))
+
+
+def _write_product(left: Tensor, right: Tensor, out: Tensor) -> None:
+    if out.dtype == left.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(left @ right)
 
 
 def _as_image(rows: Tensor) -> Tensor:
