@@ -32,7 +32,7 @@ class DeformableAttentionSampler(Sampler):
         self.sizes = torch.tensor(self.map_sizes, device=feats[0].device)
         areas = self.sizes.prod(dim=1)
         self.level_starts = areas.cumsum(0) - areas
-        cells = torch.cat([feat.flatten(3) for feat in feats], dim=-1)
+        cells = torch.cat([feat.flatten(3).to(self.dtype) for feat in feats], dim=-1)
         self.frame_table = self.as_values(cells)
         self.mean_table = self.as_values(cells.mean(dim=2, keepdim=True))
 

@@ -39,7 +39,7 @@ class EmbeddingBagSampler(Sampler):
 
         self.left_bags = _LeftBags()
         self.frame_table, self.mean_table, self.anchor = _Tables.apply(
-            self.left_bags, self.num_groups, *feats
+            self.left_bags, self.num_groups, self.dtype, *feats
         )
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,23 +136,19 @@ class _Tables(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, left_bags: _LeftBags, num_groups: int, *feats: Tensor):
-        cells = torch.cat(
-            [
-                feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
-                for feat in feats
-            ],
-            dim=2,
-        )  # (B, G, S, T, c)
+    def forward(ctx, left_bags: _LeftBags, num_groups: int, dtype, *feats: Tensor):
         ctx.set_materialize_grads(False)
         ctx.left_bags = left_bags
-        ctx.cells_shape = cells.shape
         ctx.map_sizes = [feat.shape[-2:] for feat in feats]
-        frame_table, mean_table = cells.flatten(3), cells.mean(dim=3)
+        ctx.feats_dtype = feats[0].dtype
+        frame_cells = _lay_out(feats, num_groups, dtype)
+        means = [feat.mean(dim=2, keepdim=True) for feat in feats]
+        mean_cells = _lay_out(means, num_groups, dtype)
+        ctx.cells_shape = frame_cells.shape
         return (
-            frame_table.flatten(0, 2),
-            mean_table.flatten(0, 2),
-            cells.new_empty(0),
+            frame_cells.flatten(3).flatten(0, 2),
+            mean_cells.flatten(3).flatten(0, 2),
+            frame_cells.new_empty(0),
         )
 
     @staticmethod
@@ -165,17 +161,30 @@ class _Tables(torch.autograd.Function):
         frames = ctx.cells_shape[3]
         cells_grad = frame_grad.reshape(ctx.cells_shape)
         cells_grad.add_(mean_grad.view(*ctx.cells_shape[:3], 1, -1), alpha=1 / frames)
+        cells_grad = cells_grad.to(ctx.feats_dtype)
         areas = [size.numel() for size in ctx.map_sizes]
-        return (
-            None,
-            None,
-            *(
-                level.permute(0, 1, 4, 3, 2).flatten(1, 2).unflatten(-1, size)
-                for level, size in zip(
-                    cells_grad.split(areas, dim=2), ctx.map_sizes, strict=True
-                )
-            ),
+        levels = cells_grad.split(areas, dim=2)
+        feat_grads = (
+            level.permute(0, 1, 4, 3, 2).flatten(1, 2).unflatten(-1, size)
+            for level, size in zip(levels, ctx.map_sizes, strict=True)
         )
+        return None, None, None, *feat_grads
+
+
+def _lay_out(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
+    """L maps (B, C, T, H_l, W_l) -> cells (B, G, S, T, c), in one pass."""
+    levels = [
+        feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
+        for feat in feats
+    ]
+    if feats[0].dtype == dtype:
+        return torch.cat(levels, dim=2)
+    batch, groups, _, frames, channels = levels[0].shape
+    areas = [level.size(2) for level in levels]
+    cells = feats[0].new_empty(batch, groups, sum(areas), frames, channels, dtype=dtype)
+    for part, level in zip(cells.split(areas, dim=2), levels, strict=True):
+        part.copy_(level)
+    return cells
 
 
 def _table_grads(

@@ -10,7 +10,7 @@ class GridSampler(Sampler):
     """Every point in every frame and level, then the means."""
 
     def lay_out(self, feats: list[Tensor]) -> None:
-        self.maps = feats
+        self.maps = [feat.to(self.dtype) for feat in feats]
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         sampled = self.sample_all_frames(points_xy, weights)

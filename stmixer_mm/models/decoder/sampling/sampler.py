@@ -46,12 +46,11 @@ class Sampler(ABC):
                 )
             ]
         )
+        self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
         if self.reads_half:
-            feats = [feat.to(products_dtype(feat)) for feat in feats]
-        else:
-            feats = [full_precision(feat) for feat in feats]
+            self.dtype = products_dtype(feats[0])
         with torch.autocast(feats[0].device.type, enabled=False):
-            self.lay_out(feats)
+            self.lay_out(list(feats))
 
     @classmethod
     def is_available(cls, device: torch.device) -> bool:
@@ -60,7 +59,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def lay_out(self, feats: list[Tensor]) -> None:
-        """Keep the maps in the layout that :meth:`means` reads."""
+        """Keep the maps in the layout that :meth:`means` reads, as ``self.dtype``."""
 
     @abstractmethod
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,8 @@ class TritonSampler(Sampler):
             )
         self.table = torch.cat(
             [
-                feat.flatten(3)
+                feat.to(self.dtype)
+                .flatten(3)
                 .unflatten(1, (self.num_groups, -1))
                 .permute(0, 1, 4, 3, 2)
                 for feat in feats
