@@ -9,6 +9,7 @@ import argparse
 import gc
 import itertools
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -37,6 +38,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 from literal import literally
 
 STRIDES = (4, 8, 16, 32)
+# What the names of operators and of GPU kernels tell of their kind.
+KINDS = dict(
+    products=('mm', 'conv', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
+    sampling=('embedding_bag', 'means', 'gradients_kernel', 'deform', 'grid_sampl'),
+    copies=('copy', 'memcpy', 'memset', 'aten::cat', 'fill', 'elementwise_kernel_with'),
+)
 SWEEP = dict(
     batch=[1, 2, 4],
     queries=[50, 100, 200, 400],
@@ -49,6 +56,12 @@ COLUMNS = dict(
     ratio='ratio',
     matmul_s='products s',
     over_matmul='ours / products',
+    products_part='products',
+    sampling_part='sampling',
+    copies_part='copies',
+    others_part='others',
+    idle_part='idle',
+    launches='launches',
     float32_ratio='to float32',
     ours_peak_mb='peak MB',
     literal_peak_mb='literal',
@@ -73,7 +86,9 @@ def parse_args() -> argparse.Namespace:
     several('--frames', type=int, default=[4], help='of the feature maps')
     several('--queries', type=int, default=[100])
     several('--points', type=int, default=[32], help='of a group')
-    several('--size', default=['256x320'], metavar='HxW', help='of the clip')
+    several(
+        '--size', type=clip_size, default=['256x320'], metavar='HxW', help='of the clip'
+    )
     several(
         '--dtype',
         choices=['float32', 'bfloat16', 'float16'],
@@ -89,6 +104,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--turns', type=int, default=7)
     parser.add_argument(
+        '--profile', action='store_true', help='say what the time of ours goes into'
+    )
+    parser.add_argument(
         '--sweep', action='store_true', help='vary batch, queries, frames and points'
     )
     parser.add_argument('--plot', metavar='FILE', help='draw a sweep into this picture')
@@ -97,6 +115,12 @@ def parse_args() -> argparse.Namespace:
     if args.plot and not args.sweep:
         parser.error('--plot draws a sweep: add --sweep.')
     return args
+
+
+def clip_size(text: str) -> str:
+    if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no HxW; write it as in 256x320.")
+    return text
 
 
 def main() -> None:
@@ -153,6 +177,8 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
         row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
     if 'float32' in seconds:
         row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
+    if args.profile:
+        row |= profile(bench.ours, seconds['ours'], device)
     return row
 
 
@@ -282,6 +308,37 @@ def measure_memory(bench: Bench, device: torch.device) -> dict[str, float]:
             kept = bytes_kept_for_backward(forward, given)
             memory[f'{name}_kept_mb'] = round(kept / 1e6, 1)
     return memory
+
+
+def profile(
+    run: Callable[[], object], seconds: float, device: torch.device
+) -> dict[str, float]:
+    """Shares of the time by kind of operator or kernel, and how many there are.
+
+    What is left of the seconds that it takes unprofiled is idle: on a GPU, the wait for
+    launches.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == 'cuda':
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as profiler:
+        run()
+    spent = dict.fromkeys((*KINDS, 'others'), 0.0)
+    launches = 0
+    for event in profiler.key_averages():
+        if device.type == 'cuda':
+            if event.device_type == torch.autograd.DeviceType.CPU:
+                continue
+            elapsed = event.self_device_time_total
+        else:
+            elapsed = event.self_cpu_time_total
+        launches += event.count
+        name = event.key.lower()
+        kinds = (kind for kind, words in KINDS.items() if any(w in name for w in words))
+        spent[next(kinds, 'others')] += elapsed / 1e6
+    shares = {f'{kind}_part': round(s / seconds, 3) for kind, s in spent.items()}
+    idle = max(0.0, 1 - sum(spent.values()) / seconds)
+    return dict(shares, idle_part=round(idle, 3), launches=launches)
 
 
 class _Products(TorchDispatchMode):

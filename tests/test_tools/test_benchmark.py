@@ -6,15 +6,65 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
+SMALL = (
+    '--stages 1 --queries 3 --points 2 --frames 2 --size 40x50 --turns 1 --device cpu'
+).split()
 
 
-@pytest.mark.parametrize('mode', ['forward', 'train'])
-def test_a_row_per_back_end(mode, tmp_path, monkeypatch):
-    out = tmp_path / 'rows.json'
-    options = ['--mode', mode, '--queries', '3', '--size', '64x64', '--turns', '1']
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *options, '--json', str(out)])
-    runpy.run_path(str(TOOL), run_name='__main__')
-    rows = json.loads(out.read_text())
-    assert [row['backend'] for row in rows] == ['grid_sample', 'embedding_bag', 'mmcv']
-    assert rows[0]['ratio'] == 1
-    assert all(row['mode'] == mode and row['seconds'] > 0 for row in rows)
+@pytest.fixture
+def benchmark(tmp_path, monkeypatch):
+    def run(*options):
+        out = tmp_path / 'rows.json'
+        monkeypatch.setattr(
+            sys, 'argv', ['benchmark.py', *SMALL, '--json', str(out), *options]
+        )
+        runpy.run_path(str(TOOL), run_name='__main__')
+        return json.loads(out.read_text())
+
+    return run
+
+
+def test_a_row_for_each_combination(benchmark, capsys):
+    rows = benchmark('--mode', 'forward', 'train', '--batch', '1', '2')
+    cases = [(row['mode'], row['batch']) for row in rows]
+    assert cases == [('forward', 1), ('forward', 2), ('train', 1), ('train', 2)]
+    for row in rows:
+        assert row['frames'] == 2 and row['dtype'] == 'float32'
+        assert row['device'] == 'cpu' and row['backend'] == 'embedding_bag'
+        assert min(row[key] for key in ('ours_s', 'literal_s', 'matmul_s')) > 0
+        assert row['ratio'] == pytest.approx(row['literal_s'] / row['ours_s'], rel=0.1)
+        assert min(row['ours_peak_mb'], row['literal_peak_mb']) >= 0
+    assert min(rows[-1]['ours_kept_mb'], rows[-1]['literal_kept_mb']) > 0
+    assert 'train 2' in capsys.readouterr().out
+
+
+def test_half_precision_is_compared_with_ours_in_float32(benchmark):
+    (row,) = benchmark('--dtype', 'bfloat16', '--profile')
+    assert row['float32_ratio'] == pytest.approx(
+        row['float32_s'] / row['ours_s'], rel=0.1
+    )
+    assert row['launches'] > 0 and 0 <= row['idle_part'] <= 1
+
+
+def test_sampling_alone(benchmark):
+    (row,) = benchmark('--part', 'sampling', '--backend', 'grid_sample')
+    assert row['matmul_s'] is None and row['backend'] == 'grid_sample'
+
+
+def test_sweep_and_its_picture(benchmark, tmp_path, monkeypatch):
+    rows = benchmark('--sweep', '--size', '32x32', '--plot', str(tmp_path / 'a.png'))
+    for size in ('batch', 'queries', 'frames', 'points'):
+        assert len({row[size] for row in rows}) > 2
+    assert (tmp_path / 'a.png').stat().st_size > 1000
+
+
+def test_a_picture_needs_a_sweep(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark('--plot', 'a.png')
+    assert 'add --sweep' in capsys.readouterr().err
+
+
+def test_a_size_that_is_none(benchmark, capsys):
+    with pytest.raises(SystemExit):
+        benchmark('--size', '256')
+    assert "--size: '256' is no HxW" in capsys.readouterr().err

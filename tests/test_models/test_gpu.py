@@ -1,0 +1,83 @@
+"""What only a GPU can show: the other tests' laws with the back ends that run there."""
+
+import pytest
+import test_decoder as decoders
+import test_sampling as laws
+import torch
+
+from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='there is no GPU that torch can use'
+)
+GPU = torch.device('cuda')
+
+
+@pytest.fixture(params=sorted(SAMPLING_BACKENDS))
+def backend(request):
+    if not SAMPLING_BACKENDS[request.param].is_available(GPU):
+        pytest.skip(f'{request.param} does not run on this GPU')
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, 'allow_tf32', False)
+    monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_back_ends_agree_with_the_oracle_on_the_cpu(backend, seed):
+    feats, strides, groups, points = laws.random_case(seed)
+    on_gpu = [feat.to(GPU) for feat in feats], strides, groups, points.to(GPU)
+    means, gradients = means_and_gradients(backend, *on_gpu)
+    oracle_means, oracle_gradients = means_and_gradients(
+        'grid_sample', feats, strides, groups, points
+    )
+    for ours, oracle in zip(means, oracle_means, strict=True):
+        torch.testing.assert_close(ours.cpu(), oracle, rtol=1e-5, atol=1e-5)
+    for ours, oracle in zip(gradients, oracle_gradients, strict=True):
+        torch.testing.assert_close(ours.cpu(), oracle, rtol=1e-4, atol=1e-4)
+
+
+def means_and_gradients(backend, feats, strides, groups, points):
+    feats = [feat.clone().requires_grad_() for feat in feats]
+    points = points.clone().requires_grad_()
+    sampler = laws.make_sampler(
+        feats, strides=strides, num_groups=groups, backend=backend
+    )
+    means = sampler(points)
+    loss = sum(mean.sin().sum() for mean in means)
+    return means, torch.autograd.grad(loss, [*feats, points])
+
+
+@pytest.mark.parametrize('compiled', [False, dict(fullgraph=True)])
+def test_decoder_equals_the_one_on_the_cpu(backend, compiled):
+    if compiled and backend == 'mmcv':
+        pytest.skip("mmcv's op is closed to the compiler")
+    cpu = decoders.make_decoder(sampling_backend='grid_sample')
+    gpu = decoders.make_decoder(sampling_backend=backend, compile_stages=compiled)
+    gpu.load_state_dict(cpu.state_dict())
+    feats = decoders.made_up_feats(cpu)
+    feats_gpu = [feat.detach().to(GPU).requires_grad_() for feat in feats]
+    outputs, expected = decoders.run(gpu.to(GPU), feats_gpu), decoders.run(cpu, feats)
+    decoders.assert_all_close([out.cpu() for out in outputs], expected, 1e-4)
+    gradients = torch.autograd.grad(sum(out.sum() for out in outputs), feats_gpu)
+    expected = torch.autograd.grad(sum(out.sum() for out in expected), feats)
+    decoders.assert_all_close([grad.cpu() for grad in gradients], expected, 1e-3)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_changes_little(backend, dtype):
+    decoder = decoders.make_decoder(sampling_backend=backend).to(GPU)
+    feats = [feat.detach().to(GPU) for feat in decoders.made_up_feats(decoder)]
+    with torch.no_grad():
+        expected = decoders.run(decoder, feats)
+        with torch.autocast('cuda', dtype=dtype):
+            outputs = decoders.run(decoder, feats)
+    decoders.assert_all_close([out.float() for out in outputs], expected, 0.05)
+
+
+def test_the_fused_kernel_is_chosen_where_it_runs():
+    triton = SAMPLING_BACKENDS['triton'].is_available(GPU)
+    assert choose_backend('auto', GPU) == ('triton' if triton else 'mmcv')
