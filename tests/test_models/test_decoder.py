@@ -3,27 +3,15 @@
 import pytest
 import torch
 from literal import literally
+from tiny import tiny_decoder
 
-from stmixer_mm.models.decoder import STMixerDecoder
+from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
 
 
 def make_decoder(**sizes):
-    decoder = STMixerDecoder(
-        **dict(
-            num_frames=3,
-            embed_dims=16,
-            num_queries=5,
-            num_stages=2,
-            num_heads=2,
-            feedforward_channels=32,
-            num_groups=2,
-            num_points=4,
-            num_classes=4,
-        )
-        | sizes
-    )
+    decoder = MODELS.build(tiny_decoder() | dict(num_frames=3) | sizes)
     decoder.init_weights()
     for parameter in decoder.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
