@@ -241,16 +241,3 @@ def extract_frames(
             )
         )
     return extracted
-
-
-def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
-    """Frames that decord decodes to get some of them from a video just opened.
-
-    It goes on from where it is, or starts at the key frame before, if that is nearer.
-    """
-    position = decoded = 0
-    for index in sorted(set(map(int, frame_inds))):
-        key = max(key for key in key_inds if key <= index)
-        decoded += index + 1 - max(key, position)
-        position = index + 1
-    return decoded

@@ -9,8 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from stmixer_mm.apis import load_config
-from stmixer_mm.apis.inference import _check_device
+from stmixer_mm.apis import check_device, load_config
 from stmixer_mm.engine import check_state, load_checkpoint_file
 from stmixer_mm.registry import MODELS
 
@@ -52,7 +51,7 @@ def build_model(
     Raises:
         FileNotFoundError, ValueError: device or checkpoint do not fit.
     """
-    _check_device(device)
+    check_device(device)
     settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         model = MODELS.build(settings)

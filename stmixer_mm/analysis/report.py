@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.engine import check_writable_dir, write_atomically
 
 
 def format_table(rows: Sequence[Sequence[object]]) -> str:
@@ -48,7 +48,7 @@ def check_json_path(path: str | Path | None) -> None:
         check_writable_dir(Path(path).parent, purpose='folder of --json')
 
 
-def write_json(path: str | Path | None, data: dict) -> None:
-    """Write figures to a file, if there is to be one."""
+def write_json(path: str | Path | None, data: dict | list) -> None:
+    """Write figures to a file, whole or not at all, if there is to be one."""
     if path is not None:
-        Path(path).write_text(json.dumps(data, indent=2) + '\n')
+        write_atomically(path, (json.dumps(data, indent=2) + '\n').encode())

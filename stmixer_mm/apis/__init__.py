@@ -11,6 +11,7 @@ from .errors import UserError, explain, user_errors
 from .inference import (
     KeyframeDetections,
     VideoInfo,
+    check_device,
     detect_video,
     init_detector,
     keyframe_times,
@@ -27,6 +28,7 @@ __all__ = [
     'build_runner',
     'check_arguments',
     'check_detection_path',
+    'check_device',
     'check_run',
     'check_video_path',
     'convert_checkpoint',

@@ -85,7 +85,7 @@ def init_detector(
     merge_overrides(cfg, cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
-    _check_device(device)
+    check_device(device)
 
     model = MODELS.build(cfg.model)
     dataset_meta = {}
@@ -112,7 +112,8 @@ def _turn_off_fallback(cfg: Config, cfg_options: dict) -> None:
         head.fallback_topk = 0
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises ``ValueError`` when tensors cannot be made on a device."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

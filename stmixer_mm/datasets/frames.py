@@ -3,13 +3,15 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import decord
 import numpy as np
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
+MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
 
 
 def keyframe_index(
@@ -63,7 +65,17 @@ def find_video(folder: str, video_id: str) -> str | None:
     return next((file for file in candidates if os.path.isfile(file)), None)
 
 
-def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
+class VideoReader(decord.VideoReader):
+    """decord's reader, at rest between clips."""
+
+    def get_batch(self, indices: Sequence[int]) -> decord.nd.NDArray:
+        batch = super().get_batch(indices)
+        # Else its thread goes on with the frames that follow: a core and 200 MB.
+        self.seek(0)
+        return batch
+
+
+def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
     """Open a video without reading it into memory.
 
     Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is
@@ -78,7 +90,7 @@ def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
     if file.stat().st_size == 0:
         raise ValueError(f'{path} is an empty file; fetch or encode the video again.')
     try:
-        reader = decord.VideoReader(str(path), num_threads=num_threads)
+        reader = VideoReader(str(path), num_threads=num_threads)
         total_frames, fps = len(reader), reader.get_avg_fps()
     # decord raises RuntimeError or its own DECORDError, which is a plain Exception.
     except Exception as error:
@@ -92,6 +104,52 @@ def open_video(path: str, *, num_threads: int = 1) -> decord.VideoReader:
             f'{path} has {total_frames} frames at {fps} fps; re-encode the video.'
         )
     return reader
+
+
+class OpenVideos:
+    """Videos that stay open from clip to clip: opening one reads its whole index.
+
+    The :data:`MAX_OPEN` used last stay. A copy, a pickle or a forked process has none
+    at first.
+    """
+
+    def __init__(self) -> None:
+        # By process: to close a reader of its parent's would make a forked one hang.
+        self._readers: dict[int, dict[tuple, VideoReader]] = {}
+
+    def get(self, path: str, *, num_threads: int = 1) -> VideoReader:
+        """The reader of a video, to be used by one at a time.
+
+        Raises as :func:`open_video`.
+        """
+        if not os.path.isfile(path):
+            return open_video(path)  # which tells what is there instead
+        stat = os.stat(path)
+        key = path, stat.st_mtime_ns, stat.st_size, num_threads
+        readers = self._readers.setdefault(os.getpid(), {})
+        reader = readers.pop(key, None)
+        if reader is None:
+            reader = open_video(path, num_threads=num_threads)
+        readers[key] = reader
+        if len(readers) > MAX_OPEN:
+            del readers[next(iter(readers))]
+        return reader
+
+    def __reduce__(self) -> tuple:
+        return OpenVideos, ()
+
+
+def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
+    """Frames that decord decodes to get some of them from a video at its start.
+
+    It goes on from where it is, or starts at the key frame before, if that is nearer.
+    """
+    position = decoded = 0
+    for index in sorted(set(map(int, frame_inds))):
+        key = key_inds[bisect_right(key_inds, index) - 1]
+        decoded += index + 1 - max(key, position)
+        position = index + 1
+    return decoded
 
 
 @functools.lru_cache(maxsize=4096)

@@ -10,6 +10,7 @@ from stmixer_mm.registry import TRANSFORMS
 
 from .frames import (
     KeptFrames,
+    OpenVideos,
     clip_indices,
     clip_span,
     count_frames,
@@ -23,7 +24,7 @@ from .frames import (
 class OpenVideo(BaseTransform):
     """Open a video file, without reading it into memory.
 
-    Needs ``filename``; sets ``video_reader``, ``total_frames`` and ``fps``, both from
+    The videos used last stay open, in each worker on its own. Needs ``filename``; sets ``video_reader``, ``total_frames`` and ``fps``, both from
     the video itself. Raises as :func:`stmixer_mm.datasets.frames.open_video`.
 
     Args:
@@ -37,16 +38,19 @@ class OpenVideo(BaseTransform):
         self.num_threads = num_threads
         self.keep_frames = keep_frames
         self._kept: dict[str, KeptFrames] = {}
+        self._open = OpenVideos()
 
     def transform(self, results: dict) -> dict:
         filename = results['filename']
         reader = self._kept.get(filename)
         if reader is None:
-            open_reader = partial(open_video, filename, num_threads=self.num_threads)
             if self.keep_frames:
+                open_reader = partial(
+                    open_video, filename, num_threads=self.num_threads
+                )
                 reader = self._kept[filename] = KeptFrames(open_reader)
             else:
-                reader = open_reader()
+                reader = self._open.get(filename, num_threads=self.num_threads)
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
         results['fps'] = reader.get_avg_fps()
@@ -163,7 +167,7 @@ class SampleKeyframeClip(BaseTransform):
 
 @TRANSFORMS.register_module()
 class DecodeFrames(DecordDecode):
-    """Decode the frames of a clip, each once, and free the reader.
+    """Decode the frames of a clip, each once.
 
     Needs ``video_reader`` and ``frame_inds`` (clip_len,). Sets ``imgs``, clip_len RGB
     arrays (h, w, 3) uint8 that share no memory; ``original_shape`` and ``img_shape``

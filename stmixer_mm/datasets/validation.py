@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
+import numpy as np
 from mmengine.config import Config
 
 from stmixer_mm.registry import DATASETS
@@ -22,16 +23,21 @@ from .ava_csv import (
     read_timestamp_rows,
 )
 from .frames import (
+    clip_indices,
     clip_span,
+    count_decoded,
     frame_numbers,
     keyframe_index,
     open_video,
 )
 from .keyframe_dataset import KeyframeDataset
-from .transforms import SampleKeyframeClip
+from .transforms import OpenVideo, SampleKeyframeClip
 
 SPLITS = ('train', 'val', 'test')
 SMALL_SIDE = 0.01  # of the width or height; a box below it is probably a slip
+SLOW_DECODING = 8  # frames decoded for one that a clip uses
+IN_ORDER = 600  # frames that are at most decoded to check where jumps end
+REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
 
@@ -330,6 +336,7 @@ def _check_videos(
             keyframes.setdefault(row.video_id, {}).setdefault(row.key, place)
     report.num_videos = len(keyframes)
     folder = dataset.data_prefix['img']
+    slow = []
     for video_id in progress(list(keyframes)):
         places = list(keyframes[video_id].values())
         file, line, _ = places[0]
@@ -347,7 +354,15 @@ def _check_videos(
         except (ValueError, FileNotFoundError) as error:
             report.error('unreadable', file, line, str(error))
             continue
-        _check_keyframes(dataset, source, places, report, decode)
+        indices = _check_keyframes(dataset, source, places, report, decode)
+        if isinstance(source, _Video):
+            if decode:
+                _check_jumps(source, file, line, report)
+            decoding = _decoding(dataset, source, indices, file, line)
+            if decoding is not None and decoding.factor > SLOW_DECODING:
+                slow.append(decoding)
+    if slow:
+        _warn_of_slow_decoding(slow, report)
 
 
 class _Video:
@@ -358,6 +373,16 @@ class _Video:
         self._reader = open_video(path)
         self.total_frames = len(self._reader)
         self.fps = self._reader.get_avg_fps()
+        self.key_inds = self._reader.get_key_indices()
+
+    def picture(self, index: int, *, jump: bool) -> np.ndarray:
+        """Frame that a clip gets for an index, or that comes when playing up to it."""
+        reader = open_video(self.path)
+        if jump:
+            return reader.get_batch([index]).asnumpy()[0]
+        for _ in range(index):
+            reader.next()
+        return reader.next().asnumpy()
 
     def decodes(self, index: int) -> bool:
         try:
@@ -399,13 +424,13 @@ def _check_keyframes(
     places: list[tuple[str, int, float]],
     report: SplitReport,
     decode: bool,
-) -> None:
-    """Whether the clips fit into the video and the keyframes can be read."""
+) -> list[int]:
+    """Whether the clips fit into the video and the keyframes can be read.
+
+    Returns the frames that the keyframes are.
+    """
     file, line, _ = places[0]
-    sampler = next(
-        (t for t in dataset.pipeline.transforms if isinstance(t, SampleKeyframeClip)),
-        None,
-    )
+    sampler = _transform(dataset, SampleKeyframeClip)
     if sampler is not None and not sampler.allow_short:
         span = clip_span(sampler.clip_len, sampler.frame_interval)
         if source.total_frames < span:
@@ -415,6 +440,7 @@ def _check_keyframes(
                 'allow_short=True.'
             )
             report.error('short video', file, line, message)
+    indices = []
     for file, line, timestamp in sorted(places, key=lambda place: place[2]):
         try:
             index = keyframe_index(
@@ -426,12 +452,80 @@ def _check_keyframes(
         except ValueError as error:
             report.error('timestamp', file, line, f'{source.path}: {error}.')
             continue
+        indices.append(index)
         if decode and not source.decodes(index):
             message = (
                 f'frame {index} of {source.path}, at {timestamp:g} s, is missing or '
                 'damaged; fetch or encode the video again.'
             )
             report.error('unreadable', file, line, message)
+    return indices
+
+
+def _transform(dataset: KeyframeDataset, kind: type) -> object | None:
+    transforms = dataset.pipeline.transforms
+    return next((part for part in transforms if isinstance(part, kind)), None)
+
+
+def _check_jumps(video: _Video, file: str, line: int, report: SplitReport) -> None:
+    """Whether its index leads to the right frames: not so in many a cut video."""
+    key = next(iter(video.key_inds[1:]), None)
+    if key is None or key > IN_ORDER:
+        return
+    try:
+        jumped, played = (video.picture(key, jump=jump) for jump in (True, False))
+    except Exception:  # DECORDError is a plain Exception
+        return  # damaged frames are told of where they are keyframes
+    if not np.array_equal(jumped, played):
+        message = (
+            f'a jump to frame {key} of {video.path} ends at another frame, so that '
+            f'clips would show the wrong moment; re-encode the video ({REENCODE}).'
+        )
+        report.error('jumps', file, line, message)
+
+
+class _Decoding(NamedTuple):
+    """What the clips of a video take."""
+
+    factor: float  # frames decoded for one that is used
+    frames: float  # decoded for a clip
+    path: str
+    file: str
+    line: int
+
+
+def _decoding(
+    dataset: KeyframeDataset, video: _Video, indices: list[int], file: str, line: int
+) -> _Decoding | None:
+    """None when there are no clips, or each frame is decoded but once."""
+    sampler = _transform(dataset, SampleKeyframeClip)
+    opener = _transform(dataset, OpenVideo)
+    if sampler is None or not indices or (opener and opener.keep_frames):
+        return None
+    clips = [
+        clip_indices(
+            index,
+            clip_len=sampler.clip_len,
+            frame_interval=sampler.frame_interval,
+            total_frames=video.total_frames,
+        )
+        for index in indices
+    ]
+    used = sum(len(set(clip.tolist())) for clip in clips)
+    decoded = sum(count_decoded(clip, video.key_inds) for clip in clips)
+    return _Decoding(decoded / used, decoded / len(clips), video.path, file, line)
+
+
+def _warn_of_slow_decoding(slow: list[_Decoding], report: SplitReport) -> None:
+    """One warning for all videos, of the slowest."""
+    worst = max(slow)
+    number = f' ({len(slow)} such videos)' if len(slow) > 1 else ''
+    message = (
+        f'a clip of {worst.path} decodes {worst.frames:.0f} frames, {worst.factor:.0f} '
+        f'times those it uses, as its key frames are far apart{number}; re-encode the '
+        f'video ({REENCODE}) or extract its frames.'
+    )
+    report.warn('slow decoding', worst.file, worst.line, message)
 
 
 def _check_overlap(reports: list[SplitReport], *, is_error: bool) -> None:

@@ -1,13 +1,20 @@
+import copy
 import os
+import pickle
 import struct
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stmixer_mm.datasets.frames import (
+    MAX_OPEN,
+    OpenVideos,
     clip_indices,
     clip_span,
+    count_decoded,
     count_frames,
     find_video,
     keyframe_index,
@@ -149,6 +156,99 @@ def test_missing_files_and_folders_are_no_videos(tmp_path):
         open_video(str(tmp_path / 'none.mp4'))
     with pytest.raises(FileNotFoundError, match='is a folder'):
         open_video(str(tmp_path))
+
+
+def test_a_video_stays_open_until_it_changes(write_video):
+    path, videos = str(write_video()), OpenVideos()
+    reader = videos.get(path)
+    assert videos.get(path) is reader
+    write_video(num_frames=12)
+    assert len(videos.get(path)) == 12
+    os.remove(path)
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        videos.get(path)
+
+
+def open_files():
+    return len(os.listdir('/proc/self/fd'))
+
+
+def test_the_videos_used_last_stay_open(write_video):
+    paths = [
+        str(write_video(f'{number}.mp4', num_frames=2))
+        for number in range(MAX_OPEN + 1)
+    ]
+    videos, before = OpenVideos(), open_files()
+    first, second = (videos.get(path) for path in paths[:2])
+    for path in [*paths[2:-1], paths[0], paths[-1]]:  # the first is used again
+        videos.get(path)
+    assert videos.get(paths[0]) is first
+    assert videos.get(paths[1]) is not second
+    del first, second
+    assert open_files() == before + MAX_OPEN
+
+
+@pytest.mark.parametrize(
+    'again', [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))]
+)
+def test_a_copy_opens_its_own(write_video, again):
+    path, videos = str(write_video()), OpenVideos()
+    reader = videos.get(path)
+    assert again(videos).get(path) is not reader
+
+
+def decode_in_process(videos, path, queue):
+    queue.put(videos.get(path).get_batch([30]).asnumpy())
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_another_process_opens_its_own(write_video, frame_number, method):
+    path, videos = str(write_video(size=(96, 64))), OpenVideos()
+    videos.get(path).get_batch([3, 20])
+    context = get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=decode_in_process, args=(videos, path, queue))
+    process.start()
+    try:
+        (frame,) = queue.get(timeout=60)
+        assert frame_number(frame) == 30
+        process.join(timeout=20)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
+def test_an_open_video_gives_the_frames_of_one_just_opened(write_video, frame_number):
+    path, videos = str(write_video(size=(96, 64))), OpenVideos()
+    for frame_inds in ([39], [0, 13], [25, 37], [1, 2, 26], [38, 39], [0]):
+        kept = videos.get(path).get_batch(frame_inds).asnumpy()
+        assert [frame_number(frame) for frame in kept] == frame_inds
+        fresh = open_video(path).get_batch(frame_inds).asnumpy()
+        np.testing.assert_array_equal(kept, fresh)
+
+
+def test_an_open_video_is_at_rest_between_clips(write_video):
+    reader = open_video(str(write_video(num_frames=400, size=(96, 64))))
+    reader.get_batch([5, 20])
+    before = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - before < 0.1
+
+
+@pytest.mark.parametrize(
+    ('frame_inds', 'key_inds', 'decoded'),
+    [
+        ([0, 1, 2], [0], 3),
+        ([4], [0], 5),
+        ([4], [0, 3], 2),
+        ([1, 4], [0, 3], 4),  # 0 and 1, then 3 and 4
+        ([4, 1, 4], [0, 3], 4),
+        ([4, 6], [0, 3], 4),  # 3 to 6: on from where it is
+        ([3, 4], [0, 3, 4], 2),
+    ],
+)
+def test_decoding_starts_at_key_frames(frame_inds, key_inds, decoded):
+    assert count_decoded(frame_inds, key_inds) == decoded
 
 
 @pytest.mark.parametrize('start_index', [0, 1, 5])

@@ -218,6 +218,15 @@ def test_boxes_that_a_crop_leaves_empty_go_with_their_labels():
     assert results['gt_bboxes'].shape == (0, 4)
 
 
+def test_a_video_is_opened_once_for_many_clips(write_video):
+    opener = OpenVideo()
+    info = dict(filename=str(write_video()), timestamp=2)
+    reader = opener(dict(info))['video_reader']
+    clip = Compose([opener, SampleKeyframeClip(4, 2), DecodeFrames()])(dict(info))
+    assert len(clip['imgs']) == 4
+    assert opener(dict(info))['video_reader'] is reader
+
+
 @pytest.mark.skipif(not REAL_DATA, reason='STMIXER_REAL_DATA is not set')
 @pytest.mark.parametrize('second', range(1, 10))
 def test_keyframes_of_the_real_clip(second):

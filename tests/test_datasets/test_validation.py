@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from stmixer_mm.datasets import validation
+from stmixer_mm.datasets.frames import VideoReader
 from stmixer_mm.datasets.validation import (
     check_config,
     check_dataset,
@@ -246,3 +248,35 @@ def test_the_report_survives_json(dataset, write_text):
     assert again == report
     assert again['findings'][0]['line'] == 1
     assert again['findings'][0]['severity'] == 'error'
+
+
+def test_key_frames_far_apart_are_told_once(
+    dataset, write_text, write_video, monkeypatch
+):
+    write_video('b.mp4', num_frames=60)
+    write_text('ann.csv', f'a,3,{BOX},1,0', f'b,5,{BOX},2,0')
+    quiet = check_dataset(dataset, 'train')
+    monkeypatch.setattr(VideoReader, 'get_key_indices', lambda self: [0])
+    report = check_dataset(dataset, 'train')
+    assert quiet.findings == []
+    # Frames 42, 46, 50 and 54 of b take 55: 13.75 times 4.
+    assert found(report, is_error=False) == [('slow decoding', 'ann.csv', 2)]
+    text = str(report.findings[0])
+    assert 'b.mp4 decodes 55 frames, 14 times those it uses' in text
+    assert '(2 such videos)' in text  # a: 35 for 4
+    assert 'ffmpeg -i IN -g 4' in text
+    dataset['pipeline'][0]['keep_frames'] = True
+    assert check_dataset(dataset, 'train').findings == []
+
+
+def test_an_index_that_leads_elsewhere_is_told(dataset, monkeypatch):
+    picture = validation._Video.picture
+
+    def cut(self, index, *, jump):
+        return picture(self, index - 3 * jump, jump=jump)
+
+    monkeypatch.setattr(validation._Video, 'picture', cut)
+    report = check_dataset(dataset, 'train')
+    assert found(report) == [('jumps', 'ann.csv', 1)]
+    assert 'a.mp4 ends at another frame' in str(report.findings[0])
+    assert check_dataset(dataset, 'train', decode=False).findings == []

@@ -13,13 +13,13 @@ from torch import nn
 from stmixer_mm.analysis import (
     ClipPipeline,
     Meter,
-    count_decoded,
     count_parts,
     extract_frames,
     format_table,
     read_config,
     video_clips,
     watch_children,
+    write_json,
 )
 
 
@@ -249,22 +249,6 @@ def test_extracted_frames_are_those_of_the_video(config, video, tmp_path):
         torch.testing.assert_close(ours.bboxes, theirs.bboxes)
 
 
-@pytest.mark.parametrize(
-    ('frame_inds', 'key_inds', 'decoded'),
-    [
-        ([0, 1, 2], [0], 3),
-        ([4], [0], 5),
-        ([4], [0, 3], 2),
-        ([1, 4], [0, 3], 4),  # 0 and 1, then 3 and 4
-        ([4, 1, 4], [0, 3], 4),
-        ([4, 6], [0, 3], 4),  # 3 to 6: on from where it is
-        ([3, 4], [0, 3, 4], 2),
-    ],
-)
-def test_decoding_starts_at_key_frames(frame_inds, key_inds, decoded):
-    assert count_decoded(frame_inds, key_inds) == decoded
-
-
 def test_the_two_stage_peer(run, config, recogniser, video, tmp_path, capsys):
     detector = host_config(
         tmp_path,
@@ -373,6 +357,17 @@ def test_wrong_arguments_are_named(
         if line.startswith('error: ')
     ]
     assert sentence in line
+
+
+@pytest.mark.parametrize('figures', [{'a': 1}, [{'a': 1}, {'a': 2}]])
+def test_figures_are_written_whole_or_not_at_all(tmp_path, figures):
+    path = tmp_path / 'out.json'
+    write_json(path, figures)
+    assert json.loads(path.read_text()) == figures
+    with pytest.raises(TypeError):
+        write_json(path, [figures, object()])
+    assert json.loads(path.read_text()) == figures
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_columns_of_a_table_are_aligned():

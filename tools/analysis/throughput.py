@@ -20,7 +20,6 @@ from stmixer_mm.analysis import (
     check_json_path,
     clock,
     config_clips,
-    count_decoded,
     extract_frames,
     format_table,
     machine,
@@ -33,7 +32,7 @@ from stmixer_mm.analysis import (
     write_json,
 )
 from stmixer_mm.apis import UserError, user_errors
-from stmixer_mm.datasets.frames import open_video
+from stmixer_mm.datasets.frames import count_decoded, open_video
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames
