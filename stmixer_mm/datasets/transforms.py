@@ -24,8 +24,9 @@ from .frames import (
 class OpenVideo(BaseTransform):
     """Open a video file, without reading it into memory.
 
-    The videos used last stay open, in each worker on its own. Needs ``filename``; sets ``video_reader``, ``total_frames`` and ``fps``, both from
-    the video itself. Raises as :func:`stmixer_mm.datasets.frames.open_video`.
+    The videos used last stay open, in each worker on its own. Needs ``filename``; sets
+    ``video_reader``, ``total_frames`` and ``fps``, both from the video itself. Raises
+    as :func:`stmixer_mm.datasets.frames.open_video`.
 
     Args:
         num_threads: Decoding threads of one video; 0 lets decord choose.
