@@ -6,7 +6,22 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
-SMALL = ['--stages', '1', '--queries', '3', '--points', '2', '--frames', '2', '--size', '40x50', '--turns', '1', '--device', 'cpu']
+SMALL = [
+    '--stages',
+    '1',
+    '--queries',
+    '3',
+    '--points',
+    '2',
+    '--frames',
+    '2',
+    '--size',
+    '40x50',
+    '--turns',
+    '1',
+    '--device',
+    'cpu',
+]
 
 
 @pytest.fixture
