@@ -37,8 +37,8 @@ class STMixerDecoder(BaseModule):
             they differ in speed only. See :func:`.sampling.choose_backend`.
         with_cp: Keep of each stage its inputs alone for the backward pass and compute
             the rest again: less memory, more time.
-        compile_stages: Compile each stage with :func:`torch.compile`, the first batch
-            of each size taking a minute or two; or a dict of its arguments.
+        compile_stages: Compile each stage with :func:`torch.compile`, which takes its
+            time on the first batch of each size; or a dict of its arguments.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
