@@ -1,23 +1,25 @@
 """Registries of this package, each a child of mmengine's root.
 
 A class registered here is found as ``stmixer_mm.X`` from every scope, and as plain
-``X`` under ``default_scope = 'mmaction'``.
+``X`` under ``default_scope = 'mmaction'`` and ``'mmdet'``.
 """
 
-from mmaction import registry as host
+from mmaction import registry as mmaction
+from mmdet import registry as mmdet
 from mmengine import registry as root
 
 
 class _SharedRegistry(root.Registry):
-    """A registry of scope ``stmixer_mm`` that tells mmaction of what it registers."""
+    """A registry of scope ``stmixer_mm`` that tells the hosts of what it registers."""
 
-    def __init__(self, name: str, *, parent, host_registry, location: str) -> None:
+    def __init__(self, name: str, *, parent, hosts, location: str) -> None:
         super().__init__(name, parent=parent, scope='stmixer_mm', locations=[location])
-        self._host_registry = host_registry
+        self._hosts = hosts
 
     def _register_module(self, module, module_name=None, force=False) -> None:
         super()._register_module(module, module_name, force)
-        self._host_registry._register_module(module, module_name, force)
+        for host in self._hosts:
+            host._register_module(module, module_name, force)
 
 
 def _share(kind: str, location: str) -> _SharedRegistry:
@@ -25,7 +27,7 @@ def _share(kind: str, location: str) -> _SharedRegistry:
     return _SharedRegistry(
         parent.name,
         parent=parent,
-        host_registry=getattr(host, kind),
+        hosts=[getattr(host, kind) for host in (mmaction, mmdet)],
         location=f'stmixer_mm.{location}',
     )
 

@@ -24,7 +24,7 @@ def test_released_numbers():
     np.testing.assert_allclose(
         points.flatten(2, 3), expected['points'], rtol=1e-5, atol=1e-4
     )
-    weights = level_weights(points[..., 2], STRIDES)
+    weights = level_weights(points[..., 2], torch.tensor(STRIDES))
     np.testing.assert_allclose(
         weights.flatten(2, 3), expected['level_weights'], atol=1e-5
     )
@@ -41,13 +41,13 @@ def test_released_numbers():
 
 def test_level_weights():
     # A scale of 8 px, twice the finest stride, sits at level 0.
-    weights = level_weights(torch.tensor([3.0, 5.0]), STRIDES)
+    weights = level_weights(torch.tensor([3.0, 5.0]), torch.tensor(STRIDES))
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2))
     assert weights.argmax(dim=-1).tolist() == [0, 2]
     torch.testing.assert_close(weights[0, 1] / weights[0, 0], torch.tensor(-0.5).exp())
     # Pyramids that start at another stride shift along.
     torch.testing.assert_close(
-        level_weights(torch.tensor([4.0, 6.0]), (8, 16, 32, 64)), weights
+        level_weights(torch.tensor([4.0, 6.0]), 2 * torch.tensor(STRIDES)), weights
     )
 
 

@@ -40,7 +40,10 @@ def test_unknown_mode():
 
 def test_first_stage_starts_from_the_true_frame():
     model = build_detector()
-    queries, boxes = model.decoder.start(torch.tensor([[64, 96]]))
+    queries = model.decoder.start(1)
+    boxes = model.decoder.initial_boxes.predict(
+        [torch.zeros(1)], img_shapes=torch.tensor([[64, 96]]), pad_shape=(64, 96)
+    )
     assert boxes[0, 0].tolist()[:2] == [48, 32]
     assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
 

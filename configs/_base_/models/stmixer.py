@@ -21,7 +21,6 @@ model = dict(
         num_points=32,
         out_multiplier=4,
         num_classes=num_classes,
-        strides=(4, 8, 16, 32),
         sampling_backend='auto',
     ),
     head=dict(

@@ -30,7 +30,6 @@ model = dict(
         num_groups=2,
         num_points=16,
         num_classes=num_classes,
-        strides=(4, 8),
     ),
     head=dict(
         num_classes=num_classes,

@@ -4,6 +4,7 @@ Shapes: B clips, Q queries, C channels, G groups, P points of a group, T frames,
 A actions.
 """
 
+from abc import ABCMeta, abstractmethod
 from functools import partial
 from typing import NamedTuple
 
@@ -37,8 +38,65 @@ class StageOutput(NamedTuple):
     bboxes: Tensor  # (B, Q, 4): pixel xyxy, refined by this stage
 
 
-class STMixerStage(BaseModule):
-    """Refine the queries and their boxes once.
+class QueryStage(BaseModule, metaclass=ABCMeta):
+    """One stage of a decoder: refine both query sets and their boxes.
+
+    Args:
+        embed_dims: C.
+        num_actions: A.
+    """
+
+    def __init__(self, *, embed_dims: int, num_actions: int) -> None:
+        super().__init__()
+        self.person_branch = _prediction_branch(embed_dims, 2)
+        self.box_branch = _prediction_branch(embed_dims, 4)
+        self.action_branch = _prediction_branch(2 * embed_dims, num_actions)
+
+    def init_weights(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        super().init_weights()  # the parts know better
+        nn.init.zeros_(self.box_branch[-1].weight)
+        nn.init.zeros_(self.box_branch[-1].bias)
+        nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
+
+    @abstractmethod
+    def forward(
+        self,
+        queries: Queries,
+        boxes_xyzr: Tensor,
+        memory: object,
+        blocked: Tensor | None = None,
+    ) -> tuple[Queries, Tensor, StageOutput]:
+        """
+        Args:
+            queries: Both sets of the stage before.
+            boxes_xyzr: (B, Q, 4)
+            memory: What the decoder made of the feature maps.
+            blocked: (Q, Q) bool: the query of the row must not attend to that of the
+                column.
+
+        Returns:
+            Refined queries, refined boxes and what they say.
+        """
+
+    def refine(
+        self, queries: Queries, boxes_xyzr: Tensor
+    ) -> tuple[Queries, Tensor, StageOutput]:
+        """What :meth:`forward` returns, of refined queries and the boxes before."""
+        spatial, temporal = queries
+        boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(spatial))
+        output = StageOutput(
+            person_logits=self.person_branch(spatial),
+            action_logits=self.action_branch(torch.cat((spatial, temporal), dim=-1)),
+            bboxes=xyzr_to_xyxy(boxes_xyzr),
+        )
+        return queries, boxes_xyzr, output
+
+
+class STMixerStage(QueryStage):
+    """Attend, sample, mix, refine.
 
     Args:
         embed_dims: C, a multiple of 8, of ``num_heads`` and of ``num_groups``.
@@ -63,7 +121,7 @@ class STMixerStage(BaseModule):
         out_multiplier: int,
         num_actions: int,
     ) -> None:
-        super().__init__()
+        super().__init__(embed_dims=embed_dims, num_actions=num_actions)
         self.num_groups = num_groups
         self.num_points = num_points
 
@@ -79,36 +137,25 @@ class STMixerStage(BaseModule):
         )
         self.spatial = make_branch(num_rows=num_points)
         self.temporal = make_branch(num_rows=num_frames)
-        self.person_branch = _prediction_branch(embed_dims, 2)
-        self.box_branch = _prediction_branch(embed_dims, 4)
-        self.action_branch = _prediction_branch(2 * embed_dims, num_actions)
 
     def init_weights(self) -> None:
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        super().init_weights()  # the mixings know better
+        super().init_weights()
         nn.init.uniform_(self.iof_tau, 0, 4)
         nn.init.zeros_(self.offsets.weight)
         offsets = spread_offsets(self.num_groups, self.num_points)
         self.offsets.bias.data.copy_(offsets)
-        nn.init.zeros_(self.box_branch[-1].weight)
-        nn.init.zeros_(self.box_branch[-1].bias)
-        nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
 
     def forward(
-        self, queries: Queries, boxes_xyzr: Tensor, sampler: Sampler
+        self,
+        queries: Queries,
+        boxes_xyzr: Tensor,
+        memory: Sampler,
+        blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
-        """
-        Args:
-            queries: Both sets of the stage before.
-            boxes_xyzr: (B, Q, 4)
-            sampler: Feature maps of ``num_frames`` frames.
-
-        Returns:
-            Refined queries, refined boxes and what they say.
-        """
+        """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
         position_code, attention_bias = self.relate_boxes(boxes_xyzr.detach())
+        if blocked is not None:
+            attention_bias = attention_bias.masked_fill(blocked, float('-inf'))
         spatial = self.spatial.attend(queries.spatial, position_code, attention_bias)
         temporal = self.temporal.attend(queries.temporal, position_code, attention_bias)
 
@@ -116,17 +163,10 @@ class STMixerStage(BaseModule):
             -1, (self.num_groups, self.num_points, 3)
         )
         points = make_sample_points(offsets, boxes_xyzr)
-        point_samples, frame_samples = sampler(points)
+        point_samples, frame_samples = memory(points)
         spatial = self.spatial.mix(point_samples, spatial)
         temporal = self.temporal.mix(frame_samples, temporal)
-
-        boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(spatial))
-        output = StageOutput(
-            person_logits=self.person_branch(spatial),
-            action_logits=self.action_branch(torch.cat((spatial, temporal), dim=-1)),
-            bboxes=xyzr_to_xyxy(boxes_xyzr),
-        )
-        return Queries(spatial, temporal), boxes_xyzr, output
+        return self.refine(Queries(spatial, temporal), boxes_xyzr)
 
     def relate_boxes(self, boxes_xyzr: Tensor) -> tuple[Tensor, Tensor]:
         """Where the boxes are, and how far each lies within each other.
@@ -180,6 +220,25 @@ class _QueryBranch(BaseModule):
     def mix(self, samples: Tensor, queries: Tensor) -> Tensor:
         queries = self.mixing_norm(self.mixing(samples, queries))
         return self.ffn_norm(self.ffn(queries))
+
+
+def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
+    """Refuse sizes that no stage can have.
+
+    Raises:
+        ValueError: naming the size and what it has to be a multiple of.
+    """
+    for name, divisor in (*divisors.items(), ('the position code', 8)):
+        if embed_dims % divisor:
+            raise ValueError(
+                f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
+                f'{name} needs; choose an embed_dims that is.'
+            )
+    if num_classes < 2:
+        raise ValueError(
+            f'num_classes={num_classes} leaves no action, because class 0 is a '
+            'dummy; set it to the number of actions plus one.'
+        )
 
 
 def _prediction_branch(in_channels: int, out_channels: int) -> nn.Sequential:

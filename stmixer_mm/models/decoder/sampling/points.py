@@ -3,9 +3,6 @@
 Shapes: B clips, Q queries, G groups, P points of a group, L levels.
 """
 
-from collections.abc import Sequence
-from math import log2
-
 import torch
 from torch import Tensor
 
@@ -32,16 +29,15 @@ def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
     return boxes_xyzr[..., :3] + full_precision(offsets) * scale
 
 
-def level_weights(z: Tensor, strides: Sequence[int]) -> Tensor:
+def level_weights(z: Tensor, strides: Tensor) -> Tensor:
     """Soft assignment of a scale to the levels of a pyramid.
 
     Args:
-        z: log2 of a scale in pixels, (...). Twice the finest stride is level 0.
-        strides: Strides of the levels, finest first.
+        z: log2 of a scale in pixels, (...). Twice a level's stride is its own.
+        strides: Strides of the levels, (L,).
 
     Returns:
         (..., L), positive, summing to 1 over the levels.
     """
-    level = full_precision(z).unsqueeze(-1) - log2(2 * strides[0])
-    distance = level - torch.arange(len(strides), device=z.device)
+    distance = full_precision(z).unsqueeze(-1) - (2 * strides).log2()
     return (-(distance**2) / 2).softmax(dim=-1)

@@ -32,18 +32,16 @@ class Sampler(ABC):
     reads_half = False
 
     def __init__(
-        self, feats: Sequence[Tensor], *, strides: Sequence[int], num_groups: int
+        self, feats: Sequence[Tensor], *, strides: Sequence[float], num_groups: int
     ) -> None:
-        self.strides = tuple(strides)
         self.num_groups = num_groups
         self.num_frames = feats[0].size(2)
         self.map_sizes = [tuple(feat.shape[-2:]) for feat in feats]
+        self.strides = full_precision(feats[0]).new_tensor(strides)
         self.extents = full_precision(feats[0]).new_tensor(
             [
                 (width * stride, height * stride)
-                for (height, width), stride in zip(
-                    self.map_sizes, self.strides, strict=True
-                )
+                for (height, width), stride in zip(self.map_sizes, strides, strict=True)
             ]
         )
         self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
