@@ -20,9 +20,13 @@ class STMixer(BaseModel):
 
     Args:
         backbone: Clips (B, 3, T_in, H, W) to one map or several.
-        neck: Those maps to L maps (B, C, T, H_l, W_l), finest first.
-        decoder: The maps to one :class:`~.decoder.StageOutput` per stage.
+        neck: Those maps to L maps (B, C, T, H_l, W_l), finest first; a list of necks
+            is run one after the other, None is for backbones that need none.
+        decoder: The maps to one :class:`~.decoder.StageOutput` per stage; a
+            :class:`~.decoder.QueryDecoder`.
         head: Stage outputs and ground truth to losses, or to predictions.
+        denoising: Config of a :class:`DenoisingQueries`; training then adds noised
+            true boxes to the queries.
         data_preprocessor: Samples of the loader to clips.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
             pretrained recogniser's checkpoint fills the backbone.
@@ -32,15 +36,16 @@ class STMixer(BaseModel):
         self,
         *,
         backbone: dict,
-        neck: dict,
+        neck: dict | list | None,
         decoder: dict,
         head: dict,
+        denoising: dict | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.neck = MODELS.build(neck)
+        self.neck = None if neck is None else MODELS.build(neck)
         self.decoder = MODELS.build(decoder)
         self.head = MODELS.build(head)
         if self.decoder.num_classes != self.head.num_classes:
@@ -48,6 +53,16 @@ class STMixer(BaseModel):
                 f'The decoder has num_classes={self.decoder.num_classes} but the head '
                 f'has num_classes={self.head.num_classes}; set both to the number of '
                 'actions plus one.'
+            )
+        self.denoising = None
+        if denoising is not None:
+            self.denoising = MODELS.build(
+                denoising,
+                default_args=dict(
+                    embed_dims=self.decoder.embed_dims,
+                    num_queries=self.decoder.num_queries,
+                    num_classes=self.decoder.num_classes,
+                ),
             )
 
     def forward(
@@ -70,9 +85,9 @@ class STMixer(BaseModel):
         if mode == 'tensor':
             return self.decode(inputs, data_samples)
         if mode == 'loss':
-            return self.head.loss(self.decode(inputs, data_samples), data_samples)
+            return self.loss(inputs, data_samples)
         if mode == 'predict':
-            return self.head.predict(self.decode(inputs, data_samples), data_samples)
+            return self.predict(inputs, data_samples)
         raise ValueError(
             f"mode='{mode}' is unknown; use 'tensor', 'loss' or 'predict'."
         )
@@ -80,18 +95,53 @@ class STMixer(BaseModel):
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to the neck's maps."""
         with exact_convolutions(inputs.device.type):
-            return self.neck(self.backbone(inputs))
+            feats = self.backbone(inputs)
+            return feats if self.neck is None else self.neck(feats)
 
     def decode(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
         """Clips to what each stage says of them."""
-        img_shapes = torch.tensor(
-            [sample.metainfo['img_shape'] for sample in data_samples],
-            device=inputs.device,
-        )
         return self.decoder(
-            self.extract_feat(inputs),
-            img_shapes=img_shapes,
-            pad_shape=tuple(inputs.shape[-2:]),
+            self.extract_feat(inputs), **frame_shapes(inputs, data_samples)
         )
+
+    def loss(
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of all parts."""
+        feats, shapes = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        losses, boxes_xyzr = self.decoder.initial_boxes.loss_and_predict(
+            feats, data_samples, **shapes
+        )
+        if self.denoising is None:
+            outputs = self.decoder(feats, boxes_xyzr=boxes_xyzr, **shapes)
+            return losses | self.head.loss(outputs, data_samples)
+        noised = self.denoising(data_samples, shapes['img_shapes'])
+        outputs = self.decoder(
+            feats, boxes_xyzr=boxes_xyzr, extra=noised.extra, **shapes
+        )
+        own, extra = zip(*map(self.split_queries, outputs), strict=True)
+        losses |= self.head.loss(own, data_samples)
+        return losses | self.head.loss_denoising(extra, noised.persons, data_samples)
+
+    def split_queries(self, output: StageOutput) -> tuple[StageOutput, StageOutput]:
+        """The decoder's own queries, and those behind them."""
+        num_queries = self.decoder.num_queries
+        own = StageOutput(*(values[:, :num_queries] for values in output))
+        return own, StageOutput(*(values[:, num_queries:] for values in output))
+
+    def predict(
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+    ) -> Sequence[ActionDataSample]:
+        """The samples with ``pred_instances``."""
+        return self.head.predict(self.decode(inputs, data_samples), data_samples)
+
+
+def frame_shapes(inputs: Tensor, data_samples: Sequence[ActionDataSample]) -> dict:
+    """What decoders have to know of the frames: sizes without and with padding."""
+    img_shapes = torch.tensor(
+        [sample.metainfo['img_shape'] for sample in data_samples],
+        device=inputs.device,
+    )
+    return dict(img_shapes=img_shapes, pad_shape=tuple(inputs.shape[-2:]))
