@@ -22,9 +22,9 @@ pipeline = [
     dict(type='OpenVideo', keep_frames=True),
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=8),
     dict(type='DecodeFrames'),
-    dict(type='Resize', scale=(-1, 128)),
-    dict(type='FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.Resize', scale=(-1, 128)),
+    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
+    dict(type='mmaction.PackActionInputs'),
 ]
 dataset = dict(
     type='KeyframeDataset',

@@ -264,7 +264,8 @@ def _detect(
 def _clip_pipeline(cfg: Config) -> Compose:
     """The test pipeline without opening the video, decoding from one that is open."""
     transforms = _test_dataset(cfg).get('pipeline') or cfg.get('test_pipeline') or []
-    if _SAMPLER not in [transform['type'] for transform in transforms]:
+    names = [transform['type'].rpartition('.')[-1] for transform in transforms]
+    if _SAMPLER not in names:
         raise ValueError(
             f'The test pipeline of the config has no {_SAMPLER}, which says what a '
             f'clip is; give test_dataloader.dataset.pipeline one.'
@@ -272,12 +273,10 @@ def _clip_pipeline(cfg: Config) -> Compose:
     return Compose(
         [
             TRANSFORMS.build(
-                dict(type='DecodeFrames')
-                if transform['type'] in _DECODERS
-                else transform
+                dict(type='DecodeFrames') if name in _DECODERS else transform
             )
-            for transform in transforms
-            if transform['type'] not in _OPENERS
+            for name, transform in zip(names, transforms, strict=True)
+            if name not in _OPENERS
         ]
     )
 

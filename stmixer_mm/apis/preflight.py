@@ -124,8 +124,19 @@ def _find_class(name: object, registries: tuple) -> type | None:
 
 
 def _takes_anything(part: type) -> bool:
-    parameters = inspect.signature(part.__init__).parameters.values()
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    """Whether a class may take arguments that it does not name.
+
+    This package hands ``**kwargs`` on to a base class; others may swallow them.
+    """
+    for base in inspect.getmro(part):
+        if '__init__' not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            return False
+        if base.__module__.partition('.')[0] != __name__.partition('.')[0]:
+            return True
+    return False
 
 
 def check_run(cfg: Config) -> None:

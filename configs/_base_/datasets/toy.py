@@ -9,9 +9,9 @@ train_pipeline = [
     dict(type='OpenVideo', keep_frames=True),
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
     dict(type='DecodeFrames'),
-    dict(type='Resize', scale=(-1, 96)),
-    dict(type='FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.Resize', scale=(-1, 96)),
+    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
+    dict(type='mmaction.PackActionInputs'),
 ]
 test_pipeline = train_pipeline
 

@@ -2,7 +2,7 @@ _base_ = './stmixer.py'
 
 model = dict(
     backbone=dict(
-        type='ResNet3dCSN',
+        type='mmaction.ResNet3dCSN',
         depth=152,
         pretrained=None,
         pretrained2d=False,

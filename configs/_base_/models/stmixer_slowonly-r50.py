@@ -2,7 +2,7 @@ _base_ = './stmixer.py'
 
 model = dict(
     backbone=dict(
-        type='ResNet3dSlowOnly',
+        type='mmaction.ResNet3dSlowOnly',
         depth=50,
         pretrained=None,
         out_indices=(0, 1, 2, 3),

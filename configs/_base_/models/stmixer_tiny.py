@@ -5,7 +5,7 @@ num_classes = 9
 
 model = dict(
     backbone=dict(
-        type='ResNet3dSlowOnly',
+        type='mmaction.ResNet3dSlowOnly',
         depth=18,
         stage_blocks=(2, 2, 1),
         num_stages=3,

@@ -1,0 +1,49 @@
+"""Strides derived from the sizes of maps."""
+
+import pytest
+import torch
+
+from stmixer_mm.models.decoder import derive_strides
+
+
+def maps(*sizes):
+    return [torch.empty(1, 1, 1, *size) for size in sizes]
+
+
+@pytest.mark.parametrize('stride', [1, 2, 4, 8, 14, 16, 32])
+def test_quotient_where_both_sides_are_multiples(stride):
+    assert derive_strides(maps((6, 10)), (6 * stride, 10 * stride)) == (stride,)
+
+
+@pytest.mark.parametrize('stride', [4, 8, 16, 32, 64, 128])
+@pytest.mark.parametrize('pad_shape', [(256, 320), (224, 416), (96, 160), (352, 640)])
+def test_powers_of_two_where_sides_are_no_multiples(stride, pad_shape):
+    size = [-(-pixels // stride) for pixels in pad_shape]
+    (derived,) = derive_strides(maps(size), pad_shape)
+    exact = {pixels / cells for pixels, cells in zip(pad_shape, size, strict=True)}
+    assert derived == stride or len(exact) == 1
+
+
+@pytest.mark.parametrize('cells_down', [False, True])
+@pytest.mark.parametrize('stride', [3, 6, 24, 64, 100])
+def test_a_derived_stride_gives_the_cells_that_there_are(stride, cells_down):
+    pad_shape = (250, 333)
+    size = [
+        (pixels + (0 if cells_down else stride - 1)) // stride for pixels in pad_shape
+    ]
+    (derived,) = derive_strides(maps(size), pad_shape)
+    assert all(
+        abs(cells - pixels / derived) < 1
+        for pixels, cells in zip(pad_shape, size, strict=True)
+    )
+
+
+def test_any_number_of_levels():
+    feats = maps((52, 52), (26, 26), (13, 13), (7, 7), (4, 4))
+    assert derive_strides(feats, (416, 416))[:3] == (8, 16, 32)
+    assert derive_strides(feats[:1], (416, 416)) == (8,)
+
+
+def test_sides_that_contradict_each_other():
+    with pytest.raises(ValueError, match='Map 1 has 8x32 cells .* 8 pixels .* but 2'):
+        derive_strides(maps((16, 16), (8, 32)), (64, 64))
