@@ -11,7 +11,7 @@ from .clips import (
 from .flops import PartCount, count_flops, count_parts
 from .memory import bytes_kept_for_backward, peak_bytes
 from .meter import Meter, clock, medians, watch_children
-from .models import build_model, num_classes_of, quieten, read_config
+from .models import build_model, construct_model, num_classes_of, quieten, read_config
 from .report import check_json_path, format_table, machine, write_json
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     'check_json_path',
     'clock',
     'config_clips',
+    'construct_model',
     'count_flops',
     'count_parts',
     'extract_frames',

@@ -1,7 +1,7 @@
 """Clips to measure with: made up, of a config's dataset, or of any video file."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
 from stmixer_mm.datasets.frames import open_video
+from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
 from stmixer_mm.registry import DATASETS
 
 FRAME_NAMES = 'img_{:05}.jpg'
@@ -34,9 +35,10 @@ class ClipPipeline:
     """
 
     def __init__(self, cfg: Config, split: str, *, source: str = 'config') -> None:
-        transforms = _dataset_cfg(cfg, split).get('pipeline') or []
-        sampler = _find(transforms, lambda transform: 'clip_len' in transform)
-        decoder = _find(transforms, lambda transform: 'Decode' in transform['type'])
+        dataset = next(dataset_configs(cfg, split), {})
+        transforms = dataset.get('pipeline') or []
+        sampler = find_sampler(transforms)
+        decoder = find(transforms, lambda transform: 'Decode' in transform['type'])
         if sampler is None or decoder is None or decoder < sampler:
             raise ValueError(
                 f'The pipeline of {split}_dataloader has no transform that decodes '
@@ -69,17 +71,6 @@ class ClipPipeline:
         names = ('opening', 'decoding', 'augmentation')
         seconds = dict(zip(names, np.diff(times).tolist(), strict=True))
         return dict(results, seconds=seconds)
-
-
-def _dataset_cfg(cfg: Config, split: str) -> dict:
-    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return dataset
-
-
-def _find(items: Iterable, condition: Callable) -> int | None:
-    return next((i for i, item in enumerate(items) if condition(item)), None)
 
 
 class ClipDataset(Dataset):
@@ -188,7 +179,7 @@ def made_up_clip(
                 f'--shape {frames} {height} {width} is no size of a clip; give frames, '
                 'height and width of 1 or more.'
             )
-        first = _find(augment, lambda part: type(part).__name__ == 'FormatShape')
+        first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
     made_up = made_up_persons(persons, 81)

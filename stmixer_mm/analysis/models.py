@@ -52,9 +52,7 @@ def build_model(
         FileNotFoundError, ValueError: device or checkpoint do not fit.
     """
     check_device(device)
-    settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        model = MODELS.build(settings)
+    model = construct_model(cfg)
     if checkpoint is None:
         model.init_weights()
     else:
@@ -62,6 +60,13 @@ def build_model(
         check_state(model, state, source=checkpoint)
         load_state_dict(model, state)
     return model.to(device).eval()
+
+
+def construct_model(cfg: Config) -> nn.Module:
+    """A model as its constructor leaves it, nothing initialised and nothing fetched."""
+    settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        return MODELS.build(settings)
 
 
 def _without_pretrained(node: object) -> object:

@@ -11,16 +11,15 @@ import torch
 from stmixer_mm.engine import check_writable_dir, write_atomically
 
 
-def format_table(rows: Sequence[Sequence[object]]) -> str:
-    """Aligned columns, the first one to the left; the first row is the heading."""
+def format_table(rows: Sequence[Sequence[object]], *, left: int = 1) -> str:
+    """Aligned columns, the first ``left`` ones to the left; the first row is the heading."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        first, *others = map(str, row)
-        cells = [first.ljust(widths[0])]
-        cells += [
-            cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append('  '.join(cells).rstrip())
     lines.insert(1, '-' * max(map(len, lines)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mmaction.datasets import AVADataset
 from mmengine.dataset import force_full_init
+from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
@@ -56,6 +57,12 @@ class KeyframeDataset(AVADataset):
         fps: Frame rate of the extracted frames; videos know their own.
         filename_tmpl: Names of the extracted frames.
         start_index: Number of the first extracted frame.
+        proposal_file: Boxes of persons for two-stage detectors, a pickle file that you
+            trust, as of mmaction2: ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and
+            score. A sample then has ``proposals`` (m, 4), none where the file lacks
+            its key (the host gives the whole frame there).
+        person_det_score_thr: Keep proposals that score this, and always the best one.
+        num_max_proposals: Keep this many at most, in the order of the file.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
         timestamp_end: Timestamp of the end of the extracted frames (1800 for AVA);
             None counts the frames in each folder.
@@ -86,6 +93,9 @@ class KeyframeDataset(AVADataset):
         fps: float = 30,
         filename_tmpl: str = 'img_{:05}.jpg',
         start_index: int = 1,
+        proposal_file: str | None = None,
+        person_det_score_thr: float = 0.9,
+        num_max_proposals: int = 1000,
         timestamp_start: float = 0,
         timestamp_end: float | None = None,
         test_mode: bool = False,
@@ -116,6 +126,8 @@ class KeyframeDataset(AVADataset):
             label_file=label_file,
             filename_tmpl=filename_tmpl,
             start_index=start_index if use_frames else 0,
+            person_det_score_thr=person_det_score_thr,
+            num_max_proposals=num_max_proposals,
             num_classes=num_classes,
             custom_classes=custom_classes,
             data_prefix=dict(img='') if data_prefix is None else dict(data_prefix),
@@ -133,6 +145,10 @@ class KeyframeDataset(AVADataset):
             lazy_init=True,
             max_refetch=max_refetch,
         )
+        # Not the host's self.proposals, so that it adds no whole frames.
+        self._proposals = None
+        if proposal_file is not None:
+            self._proposals = read_proposals(join(proposal_file))
         if names:
             classes = tuple(names.get(label, f'class {label}') for label in label_ids)
             self._metainfo.setdefault('classes', classes)
@@ -201,6 +217,17 @@ class KeyframeDataset(AVADataset):
         )
         return kept
 
+    def get_data_info(self, idx: int) -> dict:
+        """The host's, and ``proposals`` where there is a proposal file."""
+        info = super().get_data_info(idx)
+        if self._proposals is not None:
+            found = self._proposals.get(info['img_key'], np.zeros((0, 4)))
+            if found.shape[1] == 5 and len(found):
+                scores = found[:, 4]
+                found = found[scores >= min(self.person_det_score_thr, scores.max())]
+            info['proposals'] = found[: self.num_max_proposals, :4].astype(np.float32)
+        return info
+
     @force_full_init
     def get_cat_ids(self, idx: int) -> list[int]:
         """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""
@@ -266,3 +293,30 @@ class KeyframeDataset(AVADataset):
             return find_video(folder, video_id)
         path = os.path.join(folder, video_id)
         return path if os.path.isdir(path) else None
+
+
+def read_proposals(path: str) -> dict[str, np.ndarray]:
+    """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the keyframe.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f'The proposal file {path} does not exist; correct proposal_file.'
+        )
+    proposals = {key: np.asarray(found) for key, found in load(path).items()}
+    for key, found in proposals.items():
+        if found.size == 0:
+            proposals[key] = np.zeros((0, 4))
+        elif found.ndim != 2 or found.shape[1] not in (4, 5):
+            raise ValueError(
+                f'{path}: the proposals of {key} have the shape {found.shape}; give '
+                'rows of x1, y1, x2, y2 and, if you like, a score.'
+            )
+        elif not ((found[:, :4] >= 0) & (found[:, :4] <= 1)).all():
+            raise ValueError(
+                f'{path}: a proposal of {key} lies outside [0, 1]; divide its '
+                'coordinates by the size of the frame.'
+            )
+    return proposals

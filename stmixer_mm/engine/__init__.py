@@ -12,7 +12,7 @@ from .files import (
     check_writable_dir,
     write_atomically,
 )
-from .hooks import CheckCheckpointHook, SafeCheckpointHook
+from .hooks import CheckCheckpointHook, CheckPartsHook, SafeCheckpointHook
 from .optim import BFloat16OptimWrapper
 from .visualization_hook import KeyframeVisualizationHook
 
@@ -20,6 +20,7 @@ __all__ = [
     'AtomicLocalBackend',
     'BFloat16OptimWrapper',
     'CheckCheckpointHook',
+    'CheckPartsHook',
     'KeyframeVisualizationHook',
     'SafeCheckpointHook',
     'StateDifference',

@@ -1,4 +1,4 @@
-"""Hooks that keep checkpoints whole and refuse those that do not fit."""
+"""Hooks that keep checkpoints whole and refuse checkpoints and clips that do not fit."""
 
 import os.path as osp
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,10 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import find_latest_checkpoint
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop, find_latest_checkpoint
 
+from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.registry import HOOKS
 
 from .checkpoints import check_state, state_dict_of
@@ -42,6 +44,33 @@ class CheckCheckpointHook(Hook):
         source = runner._load_from or find_latest_checkpoint(runner.work_dir)
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
+
+
+@HOOKS.register_module()
+class CheckPartsHook(Hook):
+    """Stop before a run whose clips do not fit the model.
+
+    Building a model compares its parts; how many frames their maps have depends on
+    the clips, and so on the pipelines.
+
+    Raises:
+        ValueError: with the number that differs and the one that would fit.
+    """
+
+    # Before weights are loaded.
+    priority = 'VERY_HIGH'
+
+    def before_run(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_parts = getattr(model, 'check_parts', None)
+        if check_parts is None:
+            return
+        lengths = {}
+        for split in ('train', 'val', 'test'):
+            if isinstance(getattr(runner, f'_{split}_loop'), BaseLoop):
+                lengths.update(dict.fromkeys(clip_lengths(runner.cfg, split)))
+        for clip_len in lengths:
+            check_parts(runner.cfg.get('model'), clip_len=clip_len)
 
 
 class _RemoveLater:

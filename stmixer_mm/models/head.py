@@ -3,12 +3,13 @@
 Shapes: B clips, Q queries, A actions, k true boxes of a clip. It has no parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from mmaction.structures import ActionDataSample
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
@@ -16,14 +17,28 @@ from torch import Tensor
 
 from ..registry import MODELS
 from .decoder import StageOutput
-
-PERSON, BACKGROUND = 0, 1
+from .head_trials import (
+    try_action_loss,
+    try_assigner,
+    try_box_loss,
+    try_person_loss,
+    try_sampler,
+)
+from .persons import (
+    BACKGROUND,
+    PERSON,
+    match_clip,
+    person_loss,
+    score_persons,
+    uses_sigmoid,
+)
 
 
 class Targets(NamedTuple):
     """What the queries of a batch should say, from one stage's matching."""
 
     person_labels: Tensor  # (B, Q): PERSON or BACKGROUND
+    counted: Tensor  # (B, Q) bool: the queries whose person label counts
     matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
     bboxes: Tensor  # (n, 4): pixel xyxy, in the order of the matched queries
     actions: Tensor  # (n, A): multi-hot
@@ -34,10 +49,16 @@ class Targets(NamedTuple):
 class STMixerHead(BaseModule):
     """Match queries to true persons, and turn what they say into losses or scores.
 
+    The parts may be any of mmdet's that fit; each is tried when the head is built.
+
     Args:
-        assigner: One-to-one assigner, e.g. ``mmdet.HungarianAssigner``.
+        assigner: Compares queries with the truth, e.g. ``mmdet.HungarianAssigner``;
+            a person may get several queries, as from ``mmdet.MaxIoUAssigner``, to
+            which the queries' boxes are priors.
         loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
-            background.
+            background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
+            gets their difference as its one logit and is divided by the number of
+            matched queries. Scores are the same of both.
         loss_bbox: Loss of boxes normalised by the true frame.
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
@@ -47,10 +68,15 @@ class STMixerHead(BaseModule):
         fallback_topk: Where no query reaches it, keep this many of the best.
         score_mode: 'action' for action scores as they are, 'product' for action
             scores times person score.
+        sampler: Chooses the queries that count in the losses, e.g.
+            ``mmdet.RandomSampler``; None for all.
+        person_target: What a sigmoid ``loss_person`` learns of matched queries:
+            'label' for 1, 'iou' for the IoU of their box with the true one, for
+            ``mmdet.QualityFocalLoss`` and ``mmdet.VarifocalLoss``.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range, or a part does not fit.
     """
 
     def __init__(
@@ -65,6 +91,8 @@ class STMixerHead(BaseModule):
         score_thr: float = 0.6,
         fallback_topk: int = 0,
         score_mode: str = 'action',
+        sampler: dict | None = None,
+        person_target: str = 'label',
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -80,15 +108,38 @@ class STMixerHead(BaseModule):
             raise ValueError(
                 f"score_mode='{score_mode}' is unknown; use 'action' or 'product'."
             )
+        if person_target not in ('label', 'iou'):
+            raise ValueError(
+                f"person_target='{person_target}' is unknown; use 'label' or 'iou'."
+            )
         self.num_classes = num_classes
         self.score_thr = score_thr
         self.fallback_topk = fallback_topk
         self.score_mode = score_mode
+        self.person_target = person_target
         self.assigner = TASK_UTILS.build(assigner)
+        self.sampler = None if sampler is None else TASK_UTILS.build(sampler)
         self.loss_person = MODELS.build(loss_person)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
+        self.try_parts()
+
+    def try_parts(self) -> None:
+        """Say in one sentence which part does not fit."""
+        try_assigner(self.assigner)
+        if self.sampler is not None:
+            try_sampler(self.sampler, self.assigner)
+        try_person_loss(self.loss_person)
+        try_box_loss('loss_bbox', self.loss_bbox)
+        try_box_loss('loss_iou', self.loss_iou)
+        try_action_loss(self.loss_action, self.num_classes - 1)
+        if self.person_target == 'iou' and not uses_sigmoid(self.loss_person):
+            raise ValueError(
+                "person_target='iou' is no class for loss_person="
+                f'{type(self.loss_person).__name__}, which uses a softmax; take a loss '
+                "with use_sigmoid=True, or person_target='label'."
+            )
 
     def loss(
         self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
@@ -99,91 +150,125 @@ class STMixerHead(BaseModule):
             ValueError: Labels do not have ``num_classes`` columns.
             FloatingPointError: An output or a loss is not finite.
         """
+        return self.loss_by_stages(
+            outputs, data_samples, lambda output: self.get_targets(output, data_samples)
+        )
+
+    def loss_denoising(
+        self,
+        outputs: Sequence[StageOutput],
+        persons: Tensor,
+        data_samples: Sequence[ActionDataSample],
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of noised copies of true persons: ``dn.…``, ``d0.dn.…``.
+
+        Args:
+            outputs: Of the copies alone.
+            persons: The true person each is a copy of, -1 for padding, (B, Q).
+            data_samples: The ground truth.
+
+        Raises:
+            FloatingPointError: An output or a loss is not finite.
+        """
+        targets = make_targets(torch.where(persons < 0, -1, persons + 1), data_samples)
+        return self.loss_by_stages(outputs, data_samples, lambda _: targets, 'dn.')
+
+    def loss_by_stages(
+        self,
+        outputs: Sequence[StageOutput],
+        data_samples: Sequence[ActionDataSample],
+        find_targets: Callable[[StageOutput], Targets],
+        kind: str = '',
+    ) -> dict[str, Tensor]:
+        """The terms of all stages; ``kind`` goes before each name."""
         check_labels(data_samples, self.num_classes)
         losses = {}
         for stage, output in enumerate(outputs):
             prefix = f'd{stage}.' if stage < len(outputs) - 1 else ''
             output = StageOutput(*(values.float() for values in output))
             check_finite(output, data_samples, stage)
-            for name, value in self.loss_by_stage(output, data_samples).items():
-                losses[prefix + name] = value
+            terms = self.loss_by_stage(output, find_targets(output))
+            for name, value in terms.items():
+                losses[prefix + kind + name] = value
         check_losses(losses, data_samples)
         return losses
 
-    def loss_by_stage(
-        self, output: StageOutput, data_samples: Sequence[ActionDataSample]
-    ) -> dict[str, Tensor]:
+    def loss_by_stage(self, output: StageOutput, targets: Targets) -> dict[str, Tensor]:
         """The four terms of one stage."""
-        targets = self.get_targets(output, data_samples)
-        person_logits = output.person_logits.flatten(0, 1)
-        person_labels = targets.person_labels.flatten()
-        class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
-        weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
-
+        person_logits = output.person_logits[targets.counted]
+        person_labels = targets.person_labels[targets.counted]
+        bboxes = output.bboxes[targets.matched]
+        action_logits = output.action_logits[targets.matched]
         num_pairs = len(targets.bboxes)
+
+        class_weight = (1.0, 1.0)
+        if not uses_sigmoid(self.loss_person):
+            class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
+        weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
         avg_pairs, weight_sum = average_over_ranks(
             torch.stack((weight_sum.new_tensor(num_pairs), weight_sum))
         ).unbind()
         avg_pairs = avg_pairs.clamp(min=1 / get_world_size())
+
+        # The losses' own means over nothing are NaN, or lack a gradient path.
         losses = dict(
-            loss_person=self.loss_person(
-                person_logits, person_labels, avg_factor=weight_sum
+            loss_person=output.person_logits.sum() * 0,
+            loss_bbox=output.bboxes.sum() * 0,
+            loss_iou=output.bboxes.sum() * 0,
+            loss_action=output.action_logits.sum() * 0,
+        )
+        if len(person_logits):
+            losses['loss_person'] = person_loss(
+                self.loss_person,
+                person_logits,
+                person_labels,
+                self.get_presence(bboxes, targets),
+                avg_pairs=avg_pairs,
+                avg_weight=weight_sum,
             )
-        )
-        bboxes = output.bboxes[targets.matched]
-        action_logits = output.action_logits[targets.matched]
-        if num_pairs == 0:
-            # The losses' own means over nothing are NaN, or lack a gradient path.
-            losses['loss_bbox'] = losses['loss_iou'] = output.bboxes.sum() * 0
-            losses['loss_action'] = output.action_logits.sum() * 0
-            return losses
-        losses['loss_bbox'] = self.loss_bbox(
-            bboxes / targets.box_scale,
-            targets.bboxes / targets.box_scale,
-            avg_factor=avg_pairs,
-        )
-        losses['loss_iou'] = self.loss_iou(bboxes, targets.bboxes, avg_factor=avg_pairs)
-        losses['loss_action'] = self.loss_action(action_logits, targets.actions) * (
-            num_pairs / avg_pairs
-        )
+        if num_pairs:
+            losses['loss_bbox'] = self.loss_bbox(
+                bboxes / targets.box_scale,
+                targets.bboxes / targets.box_scale,
+                avg_factor=avg_pairs,
+            )
+            losses['loss_iou'] = self.loss_iou(
+                bboxes, targets.bboxes, avg_factor=avg_pairs
+            )
+            action_loss = self.loss_action(action_logits, targets.actions)
+            losses['loss_action'] = action_loss * (num_pairs / avg_pairs)
         return losses
+
+    @torch.no_grad()
+    def get_presence(self, bboxes: Tensor, targets: Targets) -> Tensor:
+        """How much of a person each counted query is, in [0, 1]."""
+        presence = torch.zeros_like(targets.matched, dtype=bboxes.dtype)
+        presence[targets.matched] = (
+            bbox_overlaps(bboxes, targets.bboxes, is_aligned=True)
+            if self.person_target == 'iou'
+            else 1.0
+        )
+        return presence[targets.counted]
 
     @torch.no_grad()
     def get_targets(
         self, output: StageOutput, data_samples: Sequence[ActionDataSample]
     ) -> Targets:
         """Match the queries of each clip to its true persons."""
-        device = output.bboxes.device
-        person_labels, bboxes, actions, scales = [], [], [], []
-        for sample, person_logits, query_bboxes in zip(
-            data_samples, output.person_logits, output.bboxes, strict=True
-        ):
-            truth = sample.gt_instances
-            true_bboxes = truth.bboxes.to(query_bboxes)
-            # 0: no person; i + 1: the i-th true person.
-            assigned = self.assigner.assign(
-                InstanceData(scores=person_logits, bboxes=query_bboxes),
-                InstanceData(
-                    labels=true_bboxes.new_full((len(true_bboxes),), PERSON).long(),
-                    bboxes=true_bboxes,
-                ),
-                img_meta=sample.metainfo,
-            ).gt_inds
-            person_labels.append(torch.where(assigned > 0, PERSON, BACKGROUND))
-            pairs = assigned[assigned > 0] - 1
-            bboxes.append(true_bboxes[pairs])
-            actions.append(truth.labels.to(device)[pairs, 1:].float())
-            height, width = sample.metainfo['img_shape']
-            scale = true_bboxes.new_tensor((width, height, width, height))
-            scales.append(scale.expand(len(pairs), 4))
-        person_labels = torch.stack(person_labels)
-        return Targets(
-            person_labels=person_labels,
-            matched=person_labels == PERSON,
-            bboxes=torch.cat(bboxes),
-            actions=torch.cat(actions),
-            box_scale=torch.cat(scales),
-        )
+        assigned = [
+            match_clip(
+                person_logits,
+                bboxes,
+                sample.gt_instances,
+                sample.metainfo,
+                assigner=self.assigner,
+                sampler=self.sampler,
+            )
+            for sample, person_logits, bboxes in zip(
+                data_samples, output.person_logits, output.bboxes, strict=True
+            )
+        ]
+        return make_targets(torch.stack(assigned), data_samples)
 
     def predict(
         self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
@@ -204,7 +289,7 @@ class STMixerHead(BaseModule):
         self, output: StageOutput, img_shape: tuple[int, int]
     ) -> InstanceData:
         """Predictions of one clip from its rows of a :class:`StageOutput`."""
-        person_scores = output.person_logits.softmax(dim=-1)[:, PERSON]
+        person_scores = score_persons(output.person_logits)
         keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
             keep = person_scores.topk(
@@ -221,6 +306,34 @@ class STMixerHead(BaseModule):
             scores=torch.nn.functional.pad(action_scores, (1, 0)),
             person_scores=person_scores[keep],
         )
+
+
+def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
+    """What queries should say whose true persons are known.
+
+    Args:
+        assigned: i + 1 for the i-th true person of the clip, 0 for none, -1 for a
+            query that counts nowhere, (B, Q).
+        data_samples: The ground truth.
+    """
+    bboxes, actions, scales = [], [], []
+    for sample, persons in zip(data_samples, assigned, strict=True):
+        truth = sample.gt_instances
+        pairs = persons[persons > 0] - 1
+        bboxes.append(truth.bboxes.to(pairs.device, torch.float32)[pairs])
+        actions.append(truth.labels.to(pairs.device)[pairs, 1:].float())
+        height, width = sample.metainfo['img_shape']
+        scale = bboxes[-1].new_tensor((width, height, width, height))
+        scales.append(scale.expand(len(pairs), 4))
+    matched = assigned > 0
+    return Targets(
+        person_labels=torch.where(matched, PERSON, BACKGROUND),
+        counted=assigned >= 0,
+        matched=matched,
+        bboxes=torch.cat(bboxes),
+        actions=torch.cat(actions),
+        box_scale=torch.cat(scales),
+    )
 
 
 def average_over_ranks(totals: Tensor) -> Tensor:

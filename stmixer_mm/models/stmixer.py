@@ -10,6 +10,7 @@ from torch import Tensor
 from ..compat import exact_convolutions
 from ..registry import MODELS
 from .decoder import StageOutput
+from .part_checks import check_parts
 
 
 @MODELS.register_module()
@@ -31,6 +32,9 @@ class STMixer(BaseModel):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
             pretrained recogniser's checkpoint fills the backbone.
     """
+
+    # Whether backbone and neck take images, of clips of one frame.
+    of_images = False
 
     def __init__(
         self,
@@ -64,6 +68,24 @@ class STMixer(BaseModel):
                     num_classes=self.decoder.num_classes,
                 ),
             )
+        self.check_parts(dict(backbone=backbone, neck=neck, decoder=decoder))
+
+    def check_parts(
+        self, settings: dict | None = None, *, clip_len: int | None = None
+    ) -> None:
+        """Raise a ``ValueError`` where parts do not fit, see :func:`.check_parts`.
+
+        Nothing is known of a subclass that feeds its parts in its own way, but for
+        images.
+        """
+        if self.of_images or type(self).extract_feat is STMixer.extract_feat:
+            check_parts(
+                self,
+                settings,
+                decoder=self.decoder,
+                clip_len=clip_len,
+                of_images=self.of_images,
+            )
 
     def forward(
         self,
@@ -96,7 +118,9 @@ class STMixer(BaseModel):
         """Clips (B, 3, T_in, H, W) to the neck's maps."""
         with exact_convolutions(inputs.device.type):
             feats = self.backbone(inputs)
-            return feats if self.neck is None else self.neck(feats)
+            if self.neck is not None:
+                feats = self.neck(feats)
+        return [feats] if isinstance(feats, Tensor) else list(feats)
 
     def decode(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
@@ -123,7 +147,8 @@ class STMixer(BaseModel):
         )
         own, extra = zip(*map(self.split_queries, outputs), strict=True)
         losses |= self.head.loss(own, data_samples)
-        return losses | self.head.loss_denoising(extra, noised.persons, data_samples)
+        losses |= self.head.loss_denoising(extra, noised.persons, data_samples)
+        return losses
 
     def split_queries(self, output: StageOutput) -> tuple[StageOutput, StageOutput]:
         """The decoder's own queries, and those behind them."""

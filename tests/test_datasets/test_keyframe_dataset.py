@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -250,3 +251,60 @@ def test_the_real_annotation():
         'hold_ball',
         'shoot',
     )
+
+
+def write_pickle(path, content):
+    path.write_bytes(pickle.dumps(content))
+    return path.name
+
+
+def test_proposals_come_from_a_file(build, tmp_path):
+    """Like the host's, but nobody where the file has nothing."""
+    boxes = np.array(
+        [[0, 0, 0.5, 0.5, 0.8], [0.1, 0, 0.5, 1, 0.95], [0.2, 0, 0.5, 1, 0.9]]
+    )
+    file = write_pickle(tmp_path / 'p.pkl', {'a,0002': boxes, 'b,0001.5': boxes[:1]})
+    first, second = build(proposal_file=file)
+    np.testing.assert_allclose(first['proposals'], boxes[1:, :4])
+    np.testing.assert_allclose(second['proposals'], boxes[:1, :4])  # the best one
+    first, _ = build(proposal_file=file, num_max_proposals=1)
+    np.testing.assert_allclose(first['proposals'], boxes[1:2, :4])
+    file = write_pickle(tmp_path / 'p.pkl', {'a,0002': boxes[:, :4]})
+    first, second = build(proposal_file=file)
+    np.testing.assert_allclose(first['proposals'], boxes[:, :4])
+    assert second['proposals'].shape == (0, 4)
+    assert 'proposals' not in build()[0]
+
+
+def test_proposals_follow_the_frames_to_the_sample(build, tmp_path, write_video):
+    write_video('a.mp4', size=(64, 48))
+    write_video('b.mp4', size=(64, 48))
+    found = np.array([[0.25, 0, 0.5, 1]])
+    file = write_pickle(tmp_path / 'p.pkl', {'a,0002': found})
+    pipeline = [
+        dict(type='OpenVideo'),
+        dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
+        dict(type='DecodeFrames'),
+        dict(type='Resize', scale=(-1, 24)),
+        dict(type='Flip', flip_ratio=1),
+        dict(type='FormatShape', input_format='NCTHW', collapse=True),
+        dict(type='PackActionInputs'),
+    ]
+    first, second = build(proposal_file=file, pipeline=pipeline)
+    bboxes = first['data_samples'].proposals.bboxes
+    np.testing.assert_allclose(bboxes, [[32 - 16, 0, 32 - 8, 24]])
+    assert second['data_samples'].proposals.bboxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ({'a,0002': np.zeros((2, 3))}, r'a,0002 have the shape \(2, 3\)'),
+        ({'a,0002': np.array([[0, 0, 9, 5]])}, r'a,0002 lies outside \[0, 1\]'),
+    ],
+)
+def test_a_faulty_proposal_file(build, tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        build(proposal_file=write_pickle(tmp_path / 'p.pkl', content))
+    with pytest.raises(FileNotFoundError, match='correct proposal_file'):
+        build(proposal_file='none.pkl')

@@ -33,9 +33,13 @@ def test_a_derived_stride_gives_the_cells_that_there_are(stride, cells_down):
     ]
     (derived,) = derive_strides(maps(size), pad_shape)
     assert all(
-        abs(cells - pixels / derived) < 1
+        abs(cells - pixels / derived) <= 1
         for pixels, cells in zip(pad_shape, size, strict=True)
     )
+
+
+def test_maps_of_a_pooling_without_padding():
+    assert derive_strides(maps((15, 23)), (64, 96)) == (4,)
 
 
 def test_any_number_of_levels():

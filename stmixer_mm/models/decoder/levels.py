@@ -31,7 +31,9 @@ def _derive_stride(
     Where a side is no multiple of the stride, the map may have a cell more or less: of
     the strides that fit then, a power of two, or the one in the middle.
     """
-    by_side = [pixels / cells for pixels, cells in zip(pad_shape, map_size, strict=True)]
+    by_side = [
+        pixels / cells for pixels, cells in zip(pad_shape, map_size, strict=True)
+    ]
     if by_side[0] == by_side[1]:
         return by_side[0]
     sides = list(zip(pad_shape, map_size, strict=True))
@@ -45,13 +47,15 @@ def _derive_stride(
         )
     middle = (low * high) ** 0.5
     powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
-    fitting = [power for power in powers if low < power < high]
+    fitting = [power for power in powers if low <= power < high]
     return min(fitting, key=lambda power: abs(log2(power / middle)), default=middle)
 
 
-def fits_stride(map_size: tuple[int, int], pad_shape: tuple[int, int], stride: float):
+def fits_stride(
+    map_size: tuple[int, int], pad_shape: tuple[int, int], stride: float
+) -> bool:
     """Whether a map may have this stride, up to a cell."""
     return all(
-        abs(cells - pixels / stride) < 1
+        abs(cells - pixels / stride) <= 1
         for pixels, cells in zip(pad_shape, map_size, strict=True)
     )

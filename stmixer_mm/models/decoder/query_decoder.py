@@ -194,3 +194,4 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 )
         if strides is None:
             derive_strides(feats, pad_shape)
+        self.initial_boxes.check_maps(feats, pad_shape)

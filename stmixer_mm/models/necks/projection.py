@@ -1,12 +1,16 @@
-"""Bring the maps of a convolutional backbone to one width."""
+"""Bring the maps of a convolutional backbone to one width.
+
+Shapes: B clips, T frames, L levels.
+"""
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
 from ...registry import MODELS
+from .maps import as_maps, check_channels
+from .resample_time import resample_time
 
 
 @MODELS.register_module()
@@ -30,6 +34,8 @@ class ChannelProjection3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.in_channels = tuple(in_channels)
+        self.out_channels = out_channels
         self.num_frames = num_frames
         self.projections = ModuleList(
             nn.Conv3d(channels, out_channels, kernel_size=1) for channels in in_channels
@@ -40,29 +46,18 @@ class ChannelProjection3D(BaseModule):
             caffe2_xavier_init(projection)
         super().init_weights()
 
-    def forward(self, feats: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """(B, in_channels[l], T, H_l, W_l) -> (B, out_channels, T, H_l, W_l)
 
         Raises:
-            ValueError: The number of maps is not that of ``in_channels``.
+            ValueError: The maps do not fit ``in_channels``.
         """
-        if len(feats) != len(self.projections):
-            raise ValueError(
-                f'The backbone yields {len(feats)} maps but the neck has '
-                f'{len(self.projections)} in_channels; give one per map (see the '
-                "backbone's out_indices)."
-            )
+        name = type(self).__name__
+        feats = as_maps(feats, neck=name)
+        check_channels(feats, self.in_channels, neck=name)
         feats = [
             project(feat) for project, feat in zip(self.projections, feats, strict=True)
         ]
         if self.num_frames is None:
             return feats
         return [resample_time(feat, self.num_frames) for feat in feats]
-
-
-def resample_time(feat: Tensor, num_frames: int) -> Tensor:
-    """(B, C, T, H, W) to ``num_frames``: means of more frames, or between fewer ones."""
-    frames, height, width = feat.shape[2:]
-    if frames >= num_frames:
-        return F.adaptive_avg_pool3d(feat, (num_frames, height, width))
-    return F.interpolate(feat, (num_frames, height, width), mode='trilinear')

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from ...registry import MODELS
+from .maps import as_maps, check_channels
 
 
 class _ChannelNorm(nn.LayerNorm):
@@ -69,6 +70,8 @@ class ViTPyramid3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.in_channels = (in_channels,)
+        self.out_channels = out_channels
         self.branches = ModuleList()
         for scale in scales:
             layers, channels = _resize(in_channels, scale)
@@ -90,6 +93,11 @@ class ViTPyramid3D(BaseModule):
 
         Returns:
             One map (B, out_channels, T, scale * H, scale * W) per scale.
+
+        Raises:
+            ValueError: The map does not have ``in_channels``.
         """
-        feat = feats if isinstance(feats, Tensor) else feats[-1]
+        maps = as_maps(feats, neck='ViTPyramid3D')[-1:]
+        check_channels(maps, self.in_channels, neck='ViTPyramid3D')
+        (feat,) = maps
         return [branch(feat) for branch in self.branches]

@@ -1,0 +1,10 @@
+# Neck: mmdet's FPN, frame by frame.
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+
+model = dict(
+    neck=dict(
+        type='FramewiseNeck',
+        _delete_=True,
+        neck=dict(type='mmdet.FPN', in_channels=[16, 64], out_channels=64, num_outs=3),
+    )
+)

@@ -1,0 +1,43 @@
+"""What a config says of its clips, without anything being built."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from mmengine.config import Config
+
+
+def dataset_configs(cfg: Config, split: str) -> Iterator[Mapping]:
+    """Datasets of ``train_dataloader`` or of another, inside of their wrappers."""
+    loader = cfg.get(f'{split}_dataloader') or {}
+    yield from _unwrap(loader.get('dataset') or {})
+
+
+def _unwrap(dataset: object) -> Iterator[Mapping]:
+    if not isinstance(dataset, Mapping):  # built already
+        return
+    inner = [dataset[key] for key in ('dataset', 'datasets') if key in dataset]
+    if not inner:
+        yield dataset
+    for one in inner:
+        for wrapped in one if isinstance(one, list | tuple) else [one]:
+            yield from _unwrap(wrapped)
+
+
+def find(items: Iterable, condition: Callable[[object], bool]) -> int | None:
+    """Index of the first item that fulfils a condition."""
+    return next((i for i, item in enumerate(items) if condition(item)), None)
+
+
+def find_sampler(transforms: Iterable) -> int | None:
+    """Index of the transform of a pipeline that chooses the frames of clips."""
+    return find(transforms, lambda one: isinstance(one, Mapping) and 'clip_len' in one)
+
+
+def clip_lengths(cfg: Config, split: str) -> list[int]:
+    """Frames of the clips of a split, each number once."""
+    lengths = []
+    for dataset in dataset_configs(cfg, split):
+        transforms = dataset.get('pipeline') or []
+        sampler = find_sampler(transforms)
+        if sampler is not None:
+            lengths.append(transforms[sampler]['clip_len'])
+    return list(dict.fromkeys(lengths))

@@ -1,0 +1,147 @@
+"""Maps from inside a backbone that returns its last one only."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import partial
+
+from torch import Tensor, nn
+
+from ...registry import MODELS
+from .hosted import HostedBackbone, describe_output, is_folded, unfold_time
+
+
+@MODELS.register_module()
+class TappedBackbone(HostedBackbone):
+    """Collect the outputs of named submodules while a backbone runs.
+
+    Args:
+        backbone: Config of the backbone, such as ``dict(type='mmaction.X3D', …)``.
+        taps: Names of the submodules whose outputs are the maps, finest map first. A
+            list of modules stands for its last one.
+        drop: Names of submodules behind the last tap. They are taken out, since they
+            would cost time, and have parameters without a gradient, which distributed
+            training refuses.
+        time_in_batch: The maps are (B * T, C, h, w), as in hosts that fold time into
+            the batch for 2-D layers; they are unfolded.
+        init_cfg: Initialisation, see :class:`.HostedBackbone`.
+
+    Raises:
+        ValueError: The backbone has no such submodule, or it does not yield a map.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        taps: Sequence[str],
+        drop: Sequence[str] = (),
+        time_in_batch: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(backbone=backbone, init_cfg=init_cfg)
+        for setting, names in (('taps', taps), ('drop', drop)):
+            if isinstance(names, str):
+                raise ValueError(f"{setting}='{names}' is no list; write ['{names}'].")
+        if not taps:
+            raise ValueError(
+                'taps is empty; name the submodules that yield maps, of '
+                f'{self.child_names()} in {self.inner_name}.'
+            )
+        self.taps = tuple(taps)
+        self.time_in_batch = time_in_batch
+        for tap in self.taps:
+            self.find(tap)
+            for name in drop:
+                if f'{tap}.'.startswith(f'{name}.'):
+                    raise ValueError(
+                        f"drop takes out '{name}' but taps needs '{tap}'; take one of "
+                        'them from its list.'
+                    )
+        for name in drop:
+            self.remove(name)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            inputs: Clips (B, 3, T_in, H, W); or images (N, 3, H, W), where it stands
+                inside a :class:`.FramewiseBackbone`.
+
+        Returns:
+            One map for each tap, (B, C, T, h, w) or (N, C, h, w).
+        """
+        with record_outputs([self.find(tap) for tap in self.taps]) as outputs:
+            self.backbone(inputs)
+        return tuple(
+            self.as_map(tap, output, inputs)
+            for tap, output in zip(self.taps, outputs, strict=True)
+        )
+
+    def as_map(self, tap: str, output: object, inputs: Tensor) -> Tensor:
+        """The output of a tap, with its time unfolded."""
+        if self.time_in_batch:
+            if is_folded(output, len(inputs)):
+                return unfold_time(output, len(inputs))
+        elif isinstance(output, Tensor) and output.dim() == inputs.dim():
+            return output
+        found = 'does not run'
+        if output is not None:
+            found = f'yields {describe_output(output)}, not a map'
+        dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
+        raise ValueError(
+            f"The tap '{tap}' of {self.inner_name} {found}; tap a submodule that "
+            f'yields {dims}, or change time_in_batch={self.time_in_batch}.'
+        )
+
+    def find(self, name: str) -> nn.Module:
+        """The submodule of that name; of a list of modules its last one."""
+        module = self.lookup(name)
+        while isinstance(module, nn.ModuleList) and len(module):
+            module = module[-1]
+        return module
+
+    def lookup(self, name: str) -> nn.Module:
+        modules = dict(self.backbone.named_modules())
+        if not name or name not in modules:
+            nearest = get_close_matches(name, modules)
+            hint = ' or '.join(nearest) if nearest else f'one of {self.child_names()}'
+            raise ValueError(
+                f"{self.inner_name} has no submodule '{name}'; did you mean {hint}?"
+            )
+        return modules[name]
+
+    def remove(self, name: str) -> None:
+        """Leave in the place of a submodule what does nothing."""
+        # Hosts loop over lists.
+        is_list = isinstance(self.lookup(name), nn.ModuleList)
+        parent, _, child = name.rpartition('.')
+        setattr(
+            self.backbone.get_submodule(parent),
+            child,
+            nn.ModuleList() if is_list else nn.Identity(),
+        )
+
+    def child_names(self) -> str:
+        return ', '.join(name for name, _ in self.backbone.named_children())
+
+
+@contextmanager
+def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list]:
+    """What each of the modules returns while the context lasts, None before it runs.
+
+    The hooks do not outlive the context, so models can be copied and pickled.
+    """
+    outputs = [None] * len(modules)
+
+    def keep(index, module, args, output) -> None:
+        outputs[index] = output
+
+    handles = [
+        module.register_forward_hook(partial(keep, index))
+        for index, module in enumerate(modules)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,126 @@
+"""A baseline: deformable DETR's decoder on video maps.
+
+Shapes: C channels, T frames, L levels.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ...registry import MODELS
+from .deformable_stage import DeformableMemory, DeformableStage, flatten_maps
+from .query_decoder import QueryDecoder
+from .stage import check_widths
+
+MEMORIES = ('keyframe', 'time')
+
+
+@MODELS.register_module()
+class DeformableDecoder(QueryDecoder):
+    """Refine learned queries by deformable attention to the maps, in several stages.
+
+    Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object
+    Detection", ICLR 2021: its decoder with iterative box refinement, on the maps of the
+    neck themselves, without its encoder. Spatial queries read the keyframe's maps,
+    temporal queries what ``memory`` says.
+
+    Args:
+        num_frames: T of the feature maps; frame T // 2 is the keyframe.
+        num_levels: L.
+        memory: What the temporal queries read: 'keyframe', or 'time' for the maps of
+            all frames, T * L of them with sample points in each.
+        embed_dims: C, width of the queries and channels of the maps.
+        num_queries: Number of queries.
+        num_stages: Number of stages.
+        num_heads: Heads of the attentions among queries and to the maps.
+        feedforward_channels: Hidden width of the feed-forward networks.
+        num_points: Sample points of a head in a map.
+        dropout: Of attentions and feed-forward networks; the paper has 0.1.
+        num_classes: Number of action classes plus one, the host's dummy class 0.
+        **kwargs: ``strides``, ``initial_boxes``, ``with_cp``, ``compile_stages`` and
+            ``init_cfg`` of :class:`QueryDecoder`.
+
+    Raises:
+        ValueError: Arguments that do not fit together, or feature maps that do not
+            fit the arguments.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_frames: int,
+        num_levels: int = 4,
+        memory: str = 'keyframe',
+        embed_dims: int = 256,
+        num_queries: int = 100,
+        num_stages: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        num_points: int = 4,
+        dropout: float = 0.0,
+        num_classes: int = 81,
+        **kwargs,
+    ) -> None:
+        check_widths(embed_dims, num_classes, num_heads=num_heads)
+        if memory not in MEMORIES:
+            raise ValueError(
+                f"DeformableDecoder's memory='{memory}' is unknown; use "
+                f'{" or ".join(map(repr, MEMORIES))}.'
+            )
+        all_frames = memory == 'time'
+        stages = [
+            DeformableStage(
+                embed_dims=embed_dims,
+                num_heads=num_heads,
+                feedforward_channels=feedforward_channels,
+                spatial_maps=num_levels,
+                temporal_maps=num_levels * (num_frames if all_frames else 1),
+                num_points=num_points,
+                dropout=dropout,
+                num_actions=num_classes - 1,
+            )
+            for _ in range(num_stages)
+        ]
+        super().__init__(
+            stages=stages,
+            num_frames=num_frames,
+            embed_dims=embed_dims,
+            num_queries=num_queries,
+            num_classes=num_classes,
+            **kwargs,
+        )
+        self.num_levels = num_levels
+        self.level_embeds = nn.Embedding(num_levels, embed_dims)
+        self.frame_embeds = nn.Embedding(num_frames, embed_dims) if all_frames else None
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        nn.init.normal_(self.level_embeds.weight)
+        if self.frame_embeds is not None:
+            nn.init.normal_(self.frame_embeds.weight)
+
+    def make_memory(
+        self, feats: Sequence[Tensor], strides: Sequence[float]
+    ) -> DeformableMemory:
+        """The keyframe's maps, and those of all frames if the queries read them."""
+        key = self.num_frames // 2
+        feats = [
+            feat + embed.view(-1, 1, 1, 1)
+            for feat, embed in zip(feats, self.level_embeds.weight, strict=True)
+        ]
+        keyframe = flatten_maps([feat[:, :, key : key + 1] for feat in feats], strides)
+        if self.frame_embeds is None:
+            return DeformableMemory(keyframe, keyframe)
+        frame_embeds = self.frame_embeds.weight.t()[..., None, None]
+        feats = [feat + frame_embeds for feat in feats]
+        return DeformableMemory(keyframe, flatten_maps(feats, strides))
+
+    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        """See :meth:`QueryDecoder.check_maps`."""
+        super().check_maps(feats, pad_shape)
+        if len(feats) != self.num_levels:
+            raise ValueError(
+                f'The neck yields {len(feats)} maps but the decoder has num_levels='
+                f'{self.num_levels}; set model.decoder.num_levels={len(feats)}, or '
+                'change the neck.'
+            )

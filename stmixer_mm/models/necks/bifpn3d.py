@@ -1,0 +1,179 @@
+"""A feature pyramid of repeated, weighted fusions in both directions.
+
+Shapes: B clips, C channels, T frames, L levels in, N levels out; maps are finest first.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import DepthwiseSeparableConvModule
+from torch import Tensor, nn
+
+from ...registry import MODELS
+from .fpn3d import Pyramid3D
+from .maps import resize
+
+BATCH_NORM = MappingProxyType(dict(type='BN3d'))
+SWISH = MappingProxyType(dict(type='Swish'))
+
+
+def fuse(feats: Sequence[Tensor], weights: Tensor, eps: float = 1e-4) -> Tensor:
+    """Mean of maps of one size with weights (len(feats),), negative ones being 0.
+
+    "Fast normalized fusion" of the EfficientDet paper: the weights are divided by their
+    sum plus ``eps``.
+    """
+    weights = weights.relu()
+    weights = weights / (weights.sum() + eps)
+    return sum(weight * feat for weight, feat in zip(weights, feats, strict=True))
+
+
+def shrink(feat: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, T, H, W) max-pooled to (H, W) = ``size``: 3x3 with stride 2 where it fits."""
+    half = tuple((cells + 1) // 2 for cells in feat.shape[-2:])
+    if half == tuple(size):
+        return F.max_pool3d(feat, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
+    return resize(feat, size)
+
+
+class WeightedFusion(nn.Module):
+    """Weighted mean, activation, depthwise-separable convolution, norm.
+
+    Args:
+        num_inputs: Number of maps to fuse.
+        channels: C.
+        temporal_kernel: Frames of the depthwise kernel, which is 3x3 in space.
+        norm_cfg: See :class:`BiFPN3D`.
+        act_cfg: See :class:`BiFPN3D`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_inputs: int,
+        channels: int,
+        temporal_kernel: int,
+        norm_cfg: dict | None,
+        act_cfg: Mapping | None,
+    ) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(num_inputs))
+        self.conv = DepthwiseSeparableConvModule(
+            channels,
+            channels,
+            (temporal_kernel, 3, 3),
+            padding=(temporal_kernel // 2, 1, 1),
+            conv_cfg=dict(type='Conv3d'),
+            order=('act', 'conv', 'norm'),
+            dw_norm_cfg=None,
+            dw_act_cfg=None if act_cfg is None else dict(act_cfg),
+            pw_norm_cfg=norm_cfg,
+            pw_act_cfg=None,
+            inplace=False,
+        )
+
+    def forward(self, *feats: Tensor) -> Tensor:
+        """``num_inputs`` maps (B, C, T, H, W) to one."""
+        return self.conv(fuse(feats, self.weights))
+
+
+class BiFPNLayer(nn.Module):
+    """One way down and one way up.
+
+    Args:
+        num_levels: N, 2 or more.
+        upsample: 'nearest' or 'trilinear'.
+        **fusion: See :class:`WeightedFusion`, all but ``num_inputs``.
+    """
+
+    def __init__(self, *, num_levels: int, upsample: str, **fusion) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.down = nn.ModuleList(
+            WeightedFusion(num_inputs=2, **fusion) for _ in range(num_levels - 1)
+        )
+        # The coarsest map has no node on the way down.
+        self.up = nn.ModuleList(
+            WeightedFusion(num_inputs=3, **fusion) for _ in range(num_levels - 2)
+        )
+        self.up.append(WeightedFusion(num_inputs=2, **fusion))
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """N maps (B, C, T, H_n, W_n) to as many of the same sizes."""
+        nodes = [maps[-1]]
+        for fusion, feat in zip(self.down, reversed(maps[:-1]), strict=True):
+            nodes.append(
+                fusion(feat, resize(nodes[-1], feat.shape[-2:], self.upsample))
+            )
+        finest, *coarser = reversed(nodes)
+        outs = [finest]
+        for fusion, feat, node in zip(self.up, maps[1:], coarser, strict=True):
+            inputs = (feat,) if node is feat else (feat, node)
+            outs.append(fusion(*inputs, shrink(outs[-1], feat.shape[-2:])))
+        return outs
+
+
+@MODELS.register_module()
+class BiFPN3D(Pyramid3D):
+    """Laterals, then repeated ways down and up that weigh what they fuse.
+
+    Tan et al., "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020. The
+    further levels take part in the fusions.
+
+    Args:
+        num_repeats: Ways down and up.
+        norm_cfg: Norm after each convolution; without one, means and activations take
+            most of the signal in a few repeats.
+        act_cfg: Activation before the convolution of each fusion; laterals and further
+            levels have none.
+        **kwargs: See :class:`Pyramid3D`; ``add_extra_convs`` cannot be 'on_output'.
+
+    Raises:
+        ValueError: An argument does not fit, or there are less than two levels.
+    """
+
+    extra_sources = ('on_input', 'on_lateral')
+
+    def __init__(
+        self,
+        *,
+        num_repeats: int = 3,
+        norm_cfg: Mapping | None = BATCH_NORM,
+        act_cfg: Mapping | None = SWISH,
+        **kwargs,
+    ) -> None:
+        norm_cfg = None if norm_cfg is None else dict(norm_cfg)
+        super().__init__(norm_cfg=norm_cfg, act_cfg=None, **kwargs)
+        if self.num_outs < 2:
+            raise ValueError(
+                f'BiFPN3D has num_outs={self.num_outs}, so there is nothing to fuse; '
+                'give two levels or more.'
+            )
+        self.extra_convs = nn.ModuleList(self.make_extra_convs())
+        self.layers = nn.ModuleList(
+            BiFPNLayer(
+                num_levels=self.num_outs,
+                upsample=self.upsample,
+                channels=self.out_channels,
+                temporal_kernel=self.temporal_kernel,
+                norm_cfg=norm_cfg,
+                act_cfg=act_cfg,
+            )
+            for _ in range(num_repeats)
+        )
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """(B, in_channels[l], T, H_l, W_l) -> N maps (B, out_channels, T, H_n, W_n)
+
+        Raises:
+            ValueError: The maps do not fit ``in_channels``, or differ in T.
+        """
+        maps = self.check(feats)
+        laterals = self.project(maps)
+        sources = dict(on_input=maps[-1], on_lateral=laterals[-1])
+        outs = self.extend(laterals, self.extra_convs, sources)
+        for layer in self.layers:
+            outs = layer(outs)
+        return outs

@@ -1,0 +1,51 @@
+"""Bring the maps of a backbone that strides time to one number of frames.
+
+Shapes: B clips, C channels, T frames, L levels.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ...registry import MODELS
+from .maps import as_maps
+
+
+def resample_time(feat: Tensor, num_frames: int) -> Tensor:
+    """(B, C, T, H, W) to ``num_frames``: means of more frames, or between fewer ones."""
+    frames, height, width = feat.shape[2:]
+    if frames == num_frames:
+        return feat
+    if frames > num_frames:
+        return F.adaptive_avg_pool3d(feat, (num_frames, height, width))
+    return F.interpolate(feat, (num_frames, height, width), mode='trilinear')
+
+
+@MODELS.register_module()
+class ResampleTime(BaseModule):
+    """Every map at the same number of frames; an adapter for a list of necks.
+
+    Args:
+        num_frames: T of all maps afterwards.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: ``num_frames`` is not positive.
+    """
+
+    def __init__(self, *, num_frames: int, init_cfg: dict | list | None = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_frames < 1:
+            raise ValueError(
+                f'ResampleTime has num_frames={num_frames}; give at least 1.'
+            )
+        self.num_frames = num_frames
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, C_l, T_l, H_l, W_l) -> (B, C_l, num_frames, H_l, W_l)"""
+        return [
+            resample_time(feat, self.num_frames)
+            for feat in as_maps(feats, neck='ResampleTime')
+        ]

@@ -1,0 +1,278 @@
+"""What is wrong between the parts of a detector, said in one sentence.
+
+What cannot be found out, such as a backbone that fails on all clips that are tried, or
+an operation for one kind of device, is no error here.
+
+Shapes: B clips, C channels, T frames of a map.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .parts import (
+    BATCH_SIZE,
+    SHRINKING,
+    Part,
+    Probe,
+    Refusal,
+    Settings,
+    Trace,
+    as_maps,
+    describe,
+    frames_of,
+    list_parts,
+    unnoticed,
+)
+
+
+def check_parts(
+    model: nn.Module,
+    settings: Mapping[str, Settings] | None = None,
+    *,
+    decoder: nn.Module | None = None,
+    clip_len: int | None = None,
+    of_images: bool = False,
+) -> None:
+    """Compare what backbone and necks yield with what necks and decoder take.
+
+    Args:
+        model: A detector with ``backbone`` and ``neck``.
+        settings: Its config, for the names and numbers in messages.
+        decoder: A :class:`.QueryDecoder`, if the maps go to one.
+        clip_len: Frames of the clips; without it, frames are compared only as far as
+            they do not depend on it.
+        of_images: Backbone and necks are those for images, run on clips of one frame.
+
+    Raises:
+        ValueError: Two parts do not fit.
+    """
+    settings = settings or {}
+    parts = list_parts(model, settings)
+    part = Part('decoder', 'model.decoder', decoder, settings.get('decoder', {}))
+    with unnoticed():
+        try:
+            probe = Probe(parts, of_images=of_images)
+        except Exception:  # as copies of what a part holds may
+            return
+        traces = _find_traces(probe, part, clip_len)
+        if traces:
+            _check_traces(probe, part, traces, clip_len)
+
+
+def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trace]:
+    """One trace that fits the decoder, or all there are; none if nothing is known.
+
+    Raises:
+        ValueError: A part cannot take what it is given.
+    """
+    num_frames = getattr(decoder.module, 'num_frames', None)
+    clips = probe.candidates(num_frames, clip_len)
+    traces, refusals = probe.traces(
+        clips, enough=lambda trace: num_frames is None or _frames(trace) == {num_frames}
+    )
+    if traces:
+        return traces
+    by_necks = [refusal for refusal in refusals if refusal.index > 0]
+    if by_necks:
+        return _trace_for_real(probe, by_necks[0].trace.clip)
+    if not all(refusal.is_of_shapes for refusal in refusals):
+        return _trace_for_real(probe, clips[0])
+    if _takes_images(probe.twins[0], clips[0][1:]):
+        raise ValueError(
+            f'The {probe.parts[0]} takes images (B, 3, H, W), not clips '
+            '(B, 3, T, H, W); run it on each frame: model.backbone=dict(type='
+            f"'FramewiseBackbone', backbone=dict(type='{probe.parts[0].type_name}', "
+            '…)).'
+        )
+    if clip_len is not None:
+        others = probe.candidates(num_frames)
+        possible, _ = probe.traces(others, enough=lambda trace: True)
+        if possible:
+            raise ValueError(
+                f'The {probe.parts[0]} cannot take clips of {clip_len} frames '
+                f'({refusals[0].reason}); set clip_len in the pipelines to a number '
+                f'that it can, such as {possible[0].clip[0]}.'
+            )
+    return []
+
+
+def _trace_for_real(probe: Probe, clip: tuple[int, int, int]) -> list[Trace]:
+    """See :func:`_find_traces`; only what happens to real tensors is an error."""
+    try:
+        return [probe.trace(clip, shrinking=SHRINKING)]
+    except Refusal as refusal:
+        if refusal.index > 0 and refusal.is_of_shapes:
+            raise ValueError(_refusal_sentence(probe, refusal)) from refusal.error
+    return []
+
+
+def _takes_images(backbone: nn.Module, size: tuple[int, int]) -> bool:
+    try:
+        feats = backbone(torch.empty(BATCH_SIZE, 3, *size, device='meta'))
+    except Exception:  # a part may raise anything
+        return False
+    feats = [feats] if isinstance(feats, Tensor) else feats
+    return isinstance(feats, list | tuple) and all(
+        isinstance(feat, Tensor) and feat.dim() == 4 for feat in feats
+    )
+
+
+def _check_traces(
+    probe: Probe, decoder: Part, traces: Sequence[Trace], clip_len: int | None
+) -> None:
+    num_frames = getattr(decoder.module, 'num_frames', None)
+    trace = min(traces, key=lambda trace: len(_frames(trace)))
+    _check_settings(probe, trace)
+    last, maps = probe.parts[-1], as_maps(trace.feats[-1])
+    if not hasattr(decoder.module, 'check_maps'):
+        return
+    if maps is None:
+        raise ValueError(
+            f'The {last} yields {describe(trace.feats[-1])} but the {decoder} takes a '
+            'list of maps (B, C, T, H, W); set the arguments by which it yields them, '
+            'or take another one.'
+        )
+    _check_channels(last, decoder, maps)
+    decoder.module.check_maps(maps, trace.clip[1:])
+    if num_frames is not None and _frames(trace) != {num_frames}:
+        _check_frames(probe, decoder, traces, clip_len)
+
+
+def _check_settings(probe: Probe, trace: Trace) -> None:
+    """Not each layer compares channels on the meta device."""
+    for index, part in enumerate(probe.parts):
+        feats = trace.feats[index - 1]
+        if index == 0 or _expected_channels(part, feats) is None:
+            continue
+        try:
+            probe.run_for_real(index, feats, trace, SHRINKING)
+        except Refusal as refusal:
+            if refusal.is_of_shapes:
+                raise ValueError(_refusal_sentence(probe, refusal)) from refusal.error
+
+
+def _check_channels(last: Part, decoder: Part, maps: Sequence[Tensor]) -> None:
+    channels = [feat.size(1) for feat in maps]
+    embed_dims = decoder.module.embed_dims
+    if set(channels) == {embed_dims}:
+        return
+    remedy = (
+        'put a neck behind it that brings them to one number, such as '
+        'ChannelProjection3D'
+    )
+    if len(set(channels)) == 1:
+        remedy = f'set {decoder.place}.embed_dims={channels[0]}'
+        if 'out_channels' in last.settings:
+            remedy += f', or {last.place}.out_channels={embed_dims}'
+    raise ValueError(
+        f'The {last} yields {describe(maps)} but the {decoder} has '
+        f'embed_dims={embed_dims}; {remedy}.'
+    )
+
+
+def _check_frames(
+    probe: Probe, decoder: Part, traces: Sequence[Trace], clip_len: int | None
+) -> None:
+    """The traces do not fit; say so if those of the right clips cannot either."""
+    num_frames = decoder.module.num_frames
+    last, trace = probe.parts[-1], traces[0]
+    frames = frames_of(trace.feats[-1])
+    if all(len(_frames(each)) > 1 for each in traces):
+        remedy = f"put dict(type='ResampleTime', num_frames={num_frames}) behind it"
+        if 'num_frames' in vars(last.module):
+            remedy = f'set {last.place}.num_frames={num_frames}'
+        raise ValueError(
+            f'The {last} turns clips of {trace.clip[0]} frames into maps of '
+            f'{", ".join(map(str, frames))} frames but the {decoder} needs as many in '
+            f'all of them; {remedy}.'
+        )
+    always = {frame for each in traces for frame in _frames(each)}
+    if clip_len is None and (len(traces) == 1 or len(always) > 1):
+        return
+    remedy = f'set {decoder.place}.num_frames={frames[0]}'
+    if set(frames_of(trace.feats[0]) or ()) == set(frames):
+        last = probe.parts[0]
+    if last.kind == 'neck' and getattr(last.module, 'num_frames', None) == frames[0]:
+        remedy += f' or {last.place}.num_frames={num_frames}'
+    elif clip_len is not None:
+        length = clip_len * num_frames // frames[0]
+        remedy += _if_possible(probe, length, num_frames, trace)
+    raise ValueError(
+        f'The {last} turns clips of {trace.clip[0]} frames into maps of {frames[0]} '
+        f'frames but the {decoder} has num_frames={num_frames}; {remedy}.'
+    )
+
+
+def _if_possible(probe: Probe, length: int, num_frames: int, trace: Trace) -> str:
+    try:
+        possible = _frames(probe.trace((length, *trace.clip[1:]))) == {num_frames}
+    except Refusal:
+        possible = False
+    return f', or clip_len={length} in the pipelines' if possible else ''
+
+
+def _frames(trace: Trace) -> set[int]:
+    return set(frames_of(trace.feats[-1]) or ())
+
+
+def _refusal_sentence(probe: Probe, refusal: Refusal) -> str:
+    part, source = probe.parts[refusal.index], probe.parts[refusal.index - 1]
+    feats, yields = refusal.feats, describe(refusal.feats)
+    expected = _expected_channels(part, feats)
+    if expected is not None:
+        place, settings, fitting = expected
+        remedy = 'put a neck before it that brings them to one number'
+        if fitting is not None:
+            remedy = f'set {place}={fitting}'
+        return (
+            f'The {part} has in_channels={settings} but the {source} yields {yields}; '
+            f'{remedy}.'
+        )
+    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    if maps is not None and _takes_frames(probe.twins[refusal.index], maps):
+        return (
+            f'The {part} takes maps of images (B, C, H, W), not of clips as the '
+            f'{source} yields; run it on each frame: {part.place}=dict(type='
+            f"'FramewiseNeck', neck=dict(type='{part.type_name}', …))."
+        )
+    return (
+        f'The {part} cannot take the {yields} of the {source} ({refusal.reason}); use '
+        f'another {part.kind}, or other settings in {part.place}.'
+    )
+
+
+def _takes_frames(neck: nn.Module, maps: Sequence[Tensor]) -> bool:
+    try:
+        neck([feat.transpose(1, 2).flatten(0, 1) for feat in maps])
+    except Exception:  # a part may raise anything
+        return False
+    return True
+
+
+def _expected_channels(part: Part, feats: object) -> tuple[str, object, object] | None:
+    """A neck's ``in_channels`` if they are not those of its maps.
+
+    Returns:
+        Where they are set, what they are, and what would fit, if one number does.
+    """
+    place, settings = part.place, part.settings
+    while 'in_channels' not in settings and isinstance(settings.get('neck'), Mapping):
+        place, settings = f'{place}.neck', settings['neck']
+    given = settings.get('in_channels')
+    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    is_list = isinstance(given, list | tuple)
+    if maps is None or not all(
+        type(one) is int for one in (given if is_list else [given])
+    ):
+        return None
+    channels = [feat.size(1) for feat in maps]
+    place = f'{place}.in_channels'
+    if is_list:
+        # In whichever order the neck wants them.
+        same = sorted(given) == sorted(channels)
+        return None if same else (place, list(given), channels)
+    if set(channels) == {given} or channels[-1] == given:
+        return None
+    return place, given, channels[0] if len(set(channels)) == 1 else None

@@ -1,0 +1,103 @@
+"""Persons among the queries: their scores, their matching and their loss.
+
+Shapes: Q queries of a clip, k true persons of it, N queries of a batch.
+"""
+
+import torch
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+PERSON, BACKGROUND = 0, 1  # columns of the person logits
+
+
+def person_margin(person_logits: Tensor) -> Tensor:
+    """Log-odds of a person, (..., 2) to (...); their sigmoid is the person score."""
+    return person_logits[..., PERSON] - person_logits[..., BACKGROUND]
+
+
+def score_persons(person_logits: Tensor) -> Tensor:
+    """Probability of a person, (..., 2) to (...)."""
+    return person_logits.softmax(dim=-1)[..., PERSON]
+
+
+def uses_sigmoid(loss: nn.Module) -> bool:
+    """Whether a classification loss takes one logit for each class it knows of."""
+    return getattr(loss, 'use_sigmoid', False)
+
+
+def match_clip(
+    person_logits: Tensor,
+    bboxes: Tensor,
+    truth: InstanceData,
+    img_meta: dict,
+    *,
+    assigner: object,
+    sampler: object | None = None,
+) -> Tensor:
+    """Which true person each query of a clip stands for.
+
+    Args:
+        person_logits: (Q, 2)
+        bboxes: Pixel xyxy, (Q, 4).
+        truth: ``bboxes`` (k, 4), pixel xyxy.
+        img_meta: ``img_shape`` (h, w) without padding.
+        assigner: One of mmdet's.
+        sampler: One of mmdet's; None lets every query count.
+
+    Returns:
+        (Q,) long: i + 1 for the i-th true person, 0 for none, -1 for a query that
+        counts nowhere.
+    """
+    # Logits (margin, 0) and (person, background) have the same softmax to the bit,
+    # and the sigmoid of the margin is right as well: costs of both kinds fit.
+    margin = person_margin(person_logits)
+    queries = InstanceData(
+        scores=torch.stack((margin, torch.zeros_like(margin)), dim=-1),
+        bboxes=bboxes,
+        priors=bboxes,
+    )
+    true_bboxes = truth.bboxes.to(bboxes)
+    ones = true_bboxes.new_ones(len(true_bboxes), 1)
+    persons = InstanceData(
+        labels=torch.full_like(ones[:, 0], PERSON, dtype=torch.long),
+        bboxes=true_bboxes,
+        # What mmdet.BinaryFocalLossCost reads: each person is the one token.
+        positive_maps=ones,
+        text_token_mask=ones.bool(),
+    )
+    result = assigner.assign(queries, persons, img_meta=img_meta)
+    if sampler is None:
+        return result.gt_inds
+    sampled = sampler.sample(result, queries, persons)
+    taken = torch.cat((sampled.pos_inds, sampled.neg_inds))
+    assigned = torch.full_like(result.gt_inds, -1)
+    assigned[taken] = result.gt_inds[taken]
+    return assigned
+
+
+def person_loss(
+    loss: nn.Module,
+    person_logits: Tensor,
+    labels: Tensor,
+    presence: Tensor,
+    *,
+    avg_pairs: Tensor,
+    avg_weight: Tensor,
+) -> Tensor:
+    """Loss of the person logits, by softmax or by sigmoid as the loss wants it.
+
+    Args:
+        loss: A classification loss of mmdet.
+        person_logits: (N, 2)
+        labels: PERSON or BACKGROUND, (N,): what a softmax loss learns.
+        presence: In [0, 1], (N,): what a sigmoid loss learns of the margin.
+        avg_pairs: A sigmoid loss is divided by the number of matched queries.
+        avg_weight: A softmax loss is divided by the sum of its class weights.
+    """
+    if uses_sigmoid(loss):
+        return loss(
+            person_margin(person_logits)[:, None],
+            presence[:, None],
+            avg_factor=avg_pairs,
+        )
+    return loss(person_logits, labels, avg_factor=avg_weight)

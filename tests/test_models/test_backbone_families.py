@@ -1,0 +1,456 @@
+"""Each family of backbones yields maps with time, in its experiment and by itself."""
+
+import copy
+import pickle
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from stmixer_mm.models.backbones.positions import resize_positions
+from stmixer_mm.registry import MODELS
+
+EXPERIMENTS = Path(__file__).parents[2] / 'configs' / 'experiments'
+SLOW_ONLY = dict(
+    type='mmaction.ResNet3dSlowOnly', depth=18, base_channels=4, pretrained=None
+)
+OMNI = dict(type='mmaction.OmniResNet', layers=[1, 1, 1, 1])
+TSM = dict(
+    type='mmaction.ResNetTSM', depth=18, pretrained2d=False, out_indices=(0, 1, 2, 3)
+)
+LAYERS = ['layer1', 'layer2', 'layer3', 'layer4']
+
+PYRAMID = [(16, 24), (8, 12), (4, 6), (2, 3)]
+# Channels, frames and cells of the maps of clips 4x64x96.
+FAMILIES = {
+    'i3d': [(16, 2, 16, 24), (32, 2, 8, 12)],
+    'r2plus1d': [(16, 4, 16, 24), (32, 2, 8, 12)],
+    'csn': [(32, 4, 16, 24), (64, 2, 8, 12), (128, 1, 4, 6)],
+    'c2d': [(64, 4, 15, 23), (128, 2, 8, 12)],
+    'slowfast': [
+        (c, 1, *cells) for c, cells in zip((288, 576, 1152, 2304), PYRAMID, strict=True)
+    ],
+    'x3d': [
+        (c, 4, *cells) for c, cells in zip((16, 32, 64, 128), PYRAMID, strict=True)
+    ],
+    'mvit': [(16, 2, 16, 24), (32, 2, 8, 12), (64, 2, 4, 6)],
+    'swin3d': [(24, 2, 16, 24), (48, 2, 8, 12), (96, 2, 4, 6)],
+    'uniformer': [
+        (c, 2, *cells) for c, cells in zip((16, 32, 64, 128), PYRAMID, strict=True)
+    ],
+    'uniformerv2': [(32, 4, 4, 6)],
+    'timesformer': [(32, 4, 4, 6)],
+    'vit': [(32, 2, 4, 6)],
+    'tsm': [
+        (c, 4, *cells) for c, cells in zip((64, 128, 256, 512), PYRAMID, strict=True)
+    ],
+    'resnet2d': [
+        (c, 4, *cells) for c, cells in zip((16, 32, 64, 128), PYRAMID, strict=True)
+    ],
+    'pvt2d': [
+        (c, 4, *cells) for c, cells in zip((16, 32, 80, 128), PYRAMID, strict=True)
+    ],
+}
+
+
+def build(config, scope='mmaction'):
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(config)
+    model.init_weights()
+    return model
+
+
+def wrap(kind, backbone, **settings):
+    return build(dict(type=kind, backbone=backbone, **settings))
+
+
+def tap(backbone, taps, **settings):
+    return wrap('TappedBackbone', backbone, taps=taps, **settings)
+
+
+def without_gradient(model, maps):
+    sum(feat.square().mean() for feat in maps).backward()
+    return [name for name, p in model.named_parameters() if p.grad is None]
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_maps_of_a_family(name):
+    config = Config.fromfile(EXPERIMENTS / f'stmixer_tiny-{name}_toy.py')
+    # The other host's scope, in which nothing that a backbone builds is found by luck.
+    model = build(config.model.backbone, scope='mmdet')
+    model.train()
+    maps = model(torch.randn(2, 3, 4, 64, 96))
+    maps = [maps] if isinstance(maps, torch.Tensor) else maps
+    assert [tuple(feat.shape) for feat in maps] == [
+        (2, *shape) for shape in FAMILIES[name]
+    ]
+    assert not without_gradient(model, maps)
+
+
+@pytest.mark.parametrize(
+    'backbone, shapes',
+    [
+        (
+            dict(type='mmdet.SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1))
+            | dict(num_heads=(1, 2, 3, 4)),
+            [(12, 16, 24), (24, 8, 12), (48, 4, 6), (96, 2, 3)],
+        ),
+        (
+            dict(type='mmdet.CSPNeXt', deepen_factor=0.17, widen_factor=0.125),
+            [(32, 8, 12), (64, 4, 6), (128, 2, 3)],
+        ),
+        (
+            dict(type='mmdet.MobileNetV2', widen_factor=0.25, out_indices=(1, 2, 7)),
+            [(8, 16, 24), (8, 8, 12), (1280, 2, 3)],
+        ),
+        (
+            dict(type='mmaction.ResNet', depth=18, out_indices=(1, 3)),
+            [(128, 8, 12), (512, 2, 3)],
+        ),
+        (
+            dict(type='mmaction.TANet', depth=50, num_segments=4, num_stages=2)
+            | dict(strides=(1, 2), dilations=(1, 1), out_indices=(0, 1)),
+            [(256, 16, 24), (512, 8, 12)],
+        ),
+        (
+            dict(
+                type='stmixer_mm.TappedBackbone',
+                backbone=dict(
+                    type='mmaction.MobileNetV2TSM',
+                    num_segments=4,
+                    pretrained2d=False,
+                    widen_factor=0.25,
+                ),
+                taps=['layer2', 'layer7'],
+                drop=['conv2'],
+            ),
+            [(8, 16, 24), (80, 2, 3)],
+        ),
+    ],
+    ids=['swin', 'cspnext', 'mobilenetv2', 'resnet', 'tanet', 'mobilenetv2-tsm'],
+)
+def test_maps_of_backbones_for_frames(backbone, shapes):
+    model = wrap('FramewiseBackbone', backbone)
+    maps = model(torch.randn(2, 3, 4, 64, 96))
+    assert [tuple(feat.shape) for feat in maps] == [
+        (2, channels, 4, *cells) for channels, *cells in shapes
+    ]
+    assert not without_gradient(model, maps)
+
+
+@pytest.mark.parametrize(
+    'backbone, settings, shapes',
+    [
+        (OMNI, dict(taps=LAYERS[:2], drop=LAYERS[2:]), [(256, 4, 8), (512, 4, 4)]),
+        (
+            dict(type='mmaction.C3D'),
+            dict(taps=['conv2a', 'conv4b'])
+            | dict(drop=['pool4', 'conv5a', 'conv5b', 'pool5', 'fc6', 'fc7']),
+            [(128, 4, 16), (512, 1, 4)],
+        ),
+    ],
+    ids=['omni', 'c3d'],
+)
+def test_maps_of_tapped_backbones(backbone, settings, shapes):
+    model = tap(backbone, **settings)
+    maps = model(torch.randn(2, 3, 4, 32, 32))
+    assert [tuple(feat.shape) for feat in maps] == [
+        (2, channels, frames, cells, cells) for channels, frames, cells in shapes
+    ]
+    assert not without_gradient(model, maps)
+
+
+def test_frames_are_seen_one_by_one():
+    model = wrap('FramewiseBackbone', dict(type='mmdet.ResNet', depth=18)).eval()
+    clips = torch.randn(2, 3, 3, 32, 64)
+    with torch.no_grad():
+        maps = model(clips)
+        for t in range(3):
+            alone = model.backbone(clips[:, :, t])
+            for feat, expected in zip(maps, alone, strict=True):
+                torch.testing.assert_close(feat[:, :, t], expected)
+
+
+def test_shifts_stay_inside_a_clip():
+    model = wrap('FramewiseBackbone', dict(TSM, num_segments=4)).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    changed = clips.clone()
+    changed[0, :, 1] = 0
+    with torch.no_grad():
+        before, after = model(clips)[0], model(changed)[0]
+        torch.testing.assert_close(before[1:], model(clips[1:])[0])
+    differs = (before != after).flatten(3).any(3).any(1)
+    assert differs[0].any() and differs[0, [0, 2]].all()  # the neighbours in time
+    assert not differs[1].any()
+
+
+def test_pooled_time_of_a_backbone_for_frames():
+    model = wrap('FramewiseBackbone', dict(TSM, num_segments=4, temporal_pool=True))
+    assert [feat.size(2) for feat in model(torch.randn(2, 3, 4, 32, 32))] == [
+        4,
+        2,
+        2,
+        2,
+    ]
+
+
+def test_a_backbone_for_another_number_of_frames():
+    model = wrap('FramewiseBackbone', dict(TSM, num_segments=8))
+    with pytest.raises(ValueError, match='num_segments=8 but the clips have 4 frames'):
+        model(torch.zeros(2, 3, 4, 32, 32))
+
+
+@pytest.mark.parametrize(
+    'output, found',
+    [
+        (torch.zeros(12, 8, 4, 4), r'4 frames into a tensor \(12, 8, 4, 4\)'),
+        (torch.zeros(3, 8, 4, 4), r'4 frames into a tensor \(3, 8, 4, 4\)'),
+        (torch.zeros(4, 8), r'4 frames into a tensor \(4, 8\)'),
+        ([{}], '4 frames into a dict'),
+    ],
+    ids=['more than frames', 'no whole clips', 'vectors', 'no tensor'],
+)
+def test_what_is_no_map_of_frames(output, found):
+    model = wrap('FramewiseBackbone', dict(type='mmdet.ResNet', depth=18))
+    model.backbone.forward = lambda frames: output
+    with pytest.raises(ValueError, match=f'ResNet turned {found}, not into a map'):
+        model(torch.zeros(2, 3, 2, 32, 32))
+
+
+def test_taps_are_what_the_host_returns():
+    model = tap(dict(SLOW_ONLY, out_indices=(0, 1, 2, 3)), LAYERS).eval()
+    clips = torch.randn(1, 3, 2, 32, 32)
+    with torch.no_grad():
+        for tapped, expected in zip(model(clips), model.backbone(clips), strict=True):
+            torch.testing.assert_close(tapped, expected, rtol=0, atol=0)
+
+
+def test_taps_with_time_in_the_batch():
+    c2d = dict(type='mmaction.C2D', depth=18, num_stages=1, strides=(1,))
+    c2d |= dict(dilations=(1,), out_indices=(0,))
+    model = tap(c2d, ['conv1', 'maxpool3d_2'], time_in_batch=False).eval()
+    clips = torch.randn(2, 3, 4, 32, 32)
+    with pytest.raises(ValueError, match=r"'conv1' of C2D yields a tensor \(8, 64, 16"):
+        model(clips)
+    model = tap(c2d, ['layer1'], time_in_batch=True).eval()
+    with torch.no_grad():
+        (feat,) = model(clips)
+        torch.testing.assert_close(
+            model.backbone.maxpool3d_2(feat), model.backbone(clips)
+        )
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (
+            dict(taps=['layr1']),
+            "SlowOnly has no submodule 'layr1'; did you mean layer1",
+        ),
+        (dict(taps=['x']), "no submodule 'x'; did you mean one of conv1, maxpool"),
+        (dict(taps=['']), "no submodule ''"),
+        (dict(taps=[]), 'taps is empty; name the submodules .* layer4'),
+        (dict(taps='layer1'), r"taps='layer1' is no list; write \['layer1'\]"),
+        (dict(taps=['layer1'], drop=['layer5']), "no submodule 'layer5'"),
+        (
+            dict(taps=['layer4.1'], drop=['layer4']),
+            "drop takes out 'layer4' but taps needs 'layer4.1'",
+        ),
+    ],
+)
+def test_names_that_do_not_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        wrap('TappedBackbone', SLOW_ONLY, **settings)
+
+
+def test_a_tap_that_does_not_run():
+    with pytest.raises(ValueError, match="'pool2d' of OmniResNet does not run; tap a"):
+        tap(OMNI, ['pool2d'])(torch.zeros(2, 3, 1, 32, 32))
+
+
+def test_hooks_do_not_outlive_a_pass():
+    model = tap(SLOW_ONLY, ['layer1']).eval()
+    clips = torch.randn(1, 3, 2, 32, 32)
+    with torch.no_grad():
+        expected = model(clips)[0]
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(copied(clips)[0], expected)
+    with pytest.raises(RuntimeError):
+        model(torch.zeros(1, 5, 2, 32, 32))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_dropping_leaves_no_parameter_without_gradient():
+    x3d = dict(type='mmaction.X3D', gamma_w=0.3, gamma_b=2.25, gamma_d=0.1)
+    clips = torch.randn(1, 3, 2, 32, 32)
+    kept, dropped = tap(x3d, LAYERS), tap(x3d, LAYERS, drop=['conv5'])
+    assert without_gradient(kept, kept(clips)) == [
+        f'backbone.conv5.{name}' for name in ('conv.weight', 'bn.weight', 'bn.bias')
+    ]
+    assert not without_gradient(dropped, dropped(clips))
+
+
+def test_dropping_a_list_of_modules():
+    uniformer = dict(type='mmaction.UniFormer', pretrained2d=False, depth=[1, 2, 1, 1])
+    uniformer |= dict(embed_dim=[8, 16, 16, 16], head_dim=8)
+    last = ['patch_embed3', 'blocks3', 'patch_embed4', 'blocks4', 'norm']
+    model = tap(uniformer, ['blocks1', 'blocks2'], drop=last)
+    assert model.find('blocks2') is model.backbone.blocks2[1]
+    maps = model(torch.randn(1, 3, 4, 32, 32))
+    assert [feat.shape[1:] for feat in maps] == [(8, 2, 8, 8), (16, 2, 4, 4)]
+    assert not without_gradient(model, maps)
+
+
+def test_a_recognisers_checkpoint_fits_the_wrapper(tmp_path):
+    source = build(SLOW_ONLY)
+    path = str(tmp_path / 'recogniser.pth')
+    state = {f'backbone.{key}': value for key, value in source.state_dict().items()}
+    torch.save(dict(state_dict=state), path)
+    loaded = tap(
+        SLOW_ONLY, ['layer1'], init_cfg=dict(type='Pretrained', checkpoint=path)
+    )
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, state[key])
+
+
+def make_timesformer(attention_type='divided_space_time', num_frames=3):
+    host = dict(
+        type='mmaction.TimeSformer',
+        num_frames=num_frames,
+        img_size=(32, 48),
+        patch_size=16,
+        embed_dims=16,
+        num_heads=2,
+        num_transformer_layers=2,
+        attention_type=attention_type,
+    )
+    model = wrap('TimeSformerMap', host).eval()
+    # Some parts start at zero, which would hide what they do.
+    for parameter in model.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def host_tokens(host, module, clips):
+    """What a part of the host hands on while the host runs."""
+    kept = []
+    handle = module.register_forward_hook(lambda *call: kept.append(call[-1]))
+    host(clips)
+    handle.remove()
+    return kept[0]
+
+
+@pytest.mark.parametrize(
+    'attention_type', ['divided_space_time', 'joint_space_time', 'space_only']
+)
+@torch.no_grad()
+def test_the_map_of_a_timesformer_holds_its_tokens(attention_type):
+    model = make_timesformer(attention_type)
+    clips = torch.randn(2, 3, 3, 32, 48)
+    (feat,) = model(clips)
+    assert feat.shape == (2, 16, 3, 2, 3)
+    host = model.backbone
+    tokens = host.norm(host_tokens(host, host.transformer_layers, clips))
+    for b, t, y, x in torch.cartesian_prod(*map(torch.arange, (2, 3, 2, 3))).tolist():
+        patch = 3 * y + x
+        if attention_type == 'space_only':
+            expected = tokens[3 * b + t, 1 + patch]
+        else:
+            expected = tokens[b, 1 + 3 * patch + t]
+        torch.testing.assert_close(feat[b, :, t, y, x], expected)
+
+
+@pytest.mark.parametrize('attention_type', ['joint_space_time', 'space_only'])
+def test_timesformers_parameters_are_all_trained(attention_type):
+    model = make_timesformer(attention_type).train()
+    maps = model(torch.randn(2, 3, 3, 64, 32))
+    assert maps[0].shape == (2, 16, 3, 4, 2)
+    assert not without_gradient(model, maps)
+
+
+def test_clips_of_another_length_than_timesformers():
+    with pytest.raises(ValueError, match='num_frames=3 but the clips have 4 frames'):
+        make_timesformer()(torch.zeros(1, 3, 4, 32, 48))
+
+
+@pytest.mark.parametrize('kind', ['TimeSformer', 'UniFormerV2'])
+def test_a_wrapper_of_one_class(kind):
+    with pytest.raises(
+        ValueError, match=rf'{kind}Map wraps a {kind}, not a .*SlowOnly; use dict\('
+    ):
+        wrap(f'{kind}Map', SLOW_ONLY)
+
+
+def uniformer_v2(**settings):
+    return dict(
+        type='mmaction.UniFormerV2',
+        input_resolution=32,
+        width=16,
+        layers=2,
+        heads=2,
+        n_layers=1,
+        return_list=[1],
+        n_dim=16,
+        n_head=2,
+        mlp_dropout=[0.0],
+        t_size=4,
+        clip_pretrained=False,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize('halved', [False, True])
+@torch.no_grad()
+def test_the_map_of_a_uniformer_v2_holds_its_tokens(halved):
+    host_config = uniformer_v2(no_lmhra=False, temporal_downsample=halved)
+    host, model = build(host_config).eval(), wrap('UniFormerV2Map', host_config).eval()
+    for parameter in host.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    model.backbone.load_state_dict(host.state_dict(), strict=False)
+    clips = torch.randn(2, 3, 4, 32, 32)
+    (feat,) = model(clips)
+    frames = 2 if halved else 4
+    assert feat.shape == (2, 16, frames, 2, 2)
+    tokens = host_tokens(host, host.transformer.resblocks[-1], clips)
+    places = torch.cartesian_prod(*map(torch.arange, (2, frames, 2, 2))).tolist()
+    for b, t, y, x in places:
+        torch.testing.assert_close(
+            feat[b, :, t, y, x], tokens[1 + 2 * y + x, frames * b + t]
+        )
+
+
+def test_uniformer_v2_trains_all_that_it_keeps():
+    model = wrap('UniFormerV2Map', uniformer_v2(no_lmhra=False)).train()
+    assert not without_gradient(model, model(torch.randn(2, 3, 3, 48, 48)))
+
+
+def test_uniformer_v2_takes_square_frames_only():
+    model = wrap('UniFormerV2Map', uniformer_v2(no_lmhra=False))
+    with pytest.raises(ValueError, match='square frames, but these have 2x3 patches'):
+        model(torch.zeros(1, 3, 4, 32, 48))
+
+
+def test_resized_positions():
+    table = torch.randn(1, 6, 4)
+    assert resize_positions(table, (2, 3), (2, 3)) is table
+    resized = resize_positions(table, (2, 3), (4, 3)).view(4, 3, 4)
+    assert resized.shape == (4, 3, 4)
+    # Columns keep their order, and rows do not run into each other.
+    by_column = table.view(2, 3, 4).mean(0)
+    torch.testing.assert_close(resized.mean(0), by_column)
+    torch.testing.assert_close(
+        resized.flip(0),
+        resize_positions(
+            table.view(2, 3, 4).flip(0).reshape(1, 6, 4), (2, 3), (4, 3)
+        ).view(4, 3, 4),
+    )
+
+
+@pytest.mark.parametrize('host', ['mmaction', 'mmdet'])
+def test_the_docs_judge_every_backbone_of_a_host(host):
+    text = (EXPERIMENTS.parents[1] / 'docs' / 'backbones.md').read_text()
+    classes = import_module(f'{host}.models.backbones').__all__
+    assert not [name for name in classes if f'`{host}.{name}`' not in text]

@@ -1,0 +1,63 @@
+"""The hosts' own training scripts take a step of every experiment."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import mmaction
+import mmdet
+import pytest
+import torch
+from tiny_stmixer import ROOT
+
+EXPERIMENTS = sorted((ROOT / 'configs/experiments').glob('*.py'))
+ONE_STEP = [
+    'train_cfg._delete_=True',
+    'train_cfg.type=IterBasedTrainLoop',
+    'train_cfg.max_iters=1',
+    'param_scheduler=[]',
+    'log_processor.by_epoch=False',
+    'default_hooks.checkpoint.by_epoch=False',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_cfg=None',
+    'val_dataloader=None',
+    'val_evaluator=None',
+]
+
+
+def run_main(path, *args):
+    spec = importlib.util.spec_from_file_location('host_train', path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        patch.setenv('LOCAL_RANK', '0')
+        tool.main()
+
+
+@pytest.fixture(scope='module')
+def toy_folder(tmp_path_factory):
+    """A folder with ``data/toy``, as the configs have it."""
+    folder = tmp_path_factory.mktemp('toy')
+    run_main(
+        ROOT / 'tools/make_toy_dataset.py',
+        *('--out', folder / 'data/toy', '--train-videos', 1, '--val-videos', 1),
+        *('--workers', 1),
+    )
+    return folder
+
+
+@pytest.mark.parametrize('host', [mmaction, mmdet], ids=lambda host: host.__name__)
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_training_step(host, path, toy_folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(toy_folder)
+    options = [*ONE_STEP, f'default_scope={host.__name__}']
+    run_main(
+        Path(host.__file__).parent / '.mim/tools/train.py',
+        path,
+        *('--work-dir', tmp_path, '--cfg-options', *options),
+    )
+    state = torch.load(tmp_path / 'iter_1.pth', weights_only=False)['state_dict']
+    assert all(value.isfinite().all() for value in state.values())

@@ -1,0 +1,140 @@
+"""Train several configs one after the other, and put what came out in one table.
+
+Each is trained by tools/train.py in a process of its own, with the same options. What is
+trained already, in the same folder, is not trained again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stmixer_mm.analysis import (
+    build_model,
+    check_json_path,
+    format_table,
+    quieten,
+    read_config,
+    write_json,
+)
+from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.engine import check_writable_dir
+
+TRAIN = Path(__file__).parents[1] / 'train.py'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument(
+        '--work-dir', default='work_dirs/compare', help='gets a folder for each config'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
+    parser.add_argument(
+        '--metrics',
+        nargs='+',
+        default=['mAP/overall', 'mAP/person_AP'],
+        help='of the last evaluation (default: %(default)s)',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        help='override settings of all configs, as in key=value a.b=1 list="[1,2]"',
+    )
+    return parser.parse_args()
+
+
+def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
+    """Train a config, unless its folder holds the record of the same training.
+
+    Raises:
+        UserError: The training failed.
+    """
+    record = work_dir / 'trained_with.json'
+    settings = dict(seed=args.seed, options=args.cfg_options)
+    if record.is_file() and json.loads(record.read_text()) == settings:
+        return
+    record.unlink(missing_ok=True)
+    command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(work_dir)]
+    command += ['--seed', str(args.seed)]
+    if args.cfg_options:
+        command += ['--cfg-options', *args.cfg_options]
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log = work_dir / 'train.out'
+    with log.open('w') as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode:
+        lines = [line for line in log.read_text().splitlines() if line.strip()]
+        raise UserError(
+            f'Training {config} failed ({lines[-1] if lines else "without a word"}); '
+            f'see {log}.'
+        )
+    write_json(record, settings)
+
+
+def read_log(work_dir: Path, metrics: Sequence[str]) -> dict[str, float]:
+    """Seconds per step (median of the log) and the metrics of the last evaluation.
+
+    Raises:
+        UserError: There is no evaluation with these metrics.
+    """
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    records = [json.loads(line) for line in logs[-1].read_text().splitlines()]
+    times = [record['time'] for record in records if 'loss' in record]
+    evaluations = [record for record in records if metrics[0] in record]
+    if not evaluations:
+        raise UserError(
+            f'The log {logs[-1]} has no {metrics[0]}; name metrics that the evaluator '
+            'of the configs yields.'
+        )
+    return {
+        **{metric: evaluations[-1][metric] for metric in metrics},
+        'seconds_per_step': statistics.median(times),
+    }
+
+
+def count_parameters(config: Path) -> float:
+    """Millions of parameters that are trained."""
+    model = build_model(read_config(config))
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+
+
+def run(args: argparse.Namespace) -> None:
+    quieten()
+    check_json_path(args.json)
+    check_writable_dir(args.work_dir, purpose='work dir')
+    rows = []
+    for config in map(Path, args.configs):
+        parameters = count_parameters(config)
+        work_dir = Path(args.work_dir, config.stem)
+        print(f'{config.stem} …', flush=True)
+        train(config, work_dir, args)
+        result = read_log(work_dir, args.metrics)
+        rows.append(dict(config=config.stem, parameters_m=parameters, **result))
+    heading = ('config', *args.metrics, 'parameters (M)', 'seconds per step')
+    table = [
+        (
+            row['config'],
+            *(f'{row[metric]:.3f}' for metric in args.metrics),
+            f'{row["parameters_m"]:.2f}',
+            f'{row["seconds_per_step"]:.3f}',
+        )
+        for row in rows
+    ]
+    print(format_table([heading, *table]))
+    write_json(args.json, rows)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        run(args)
+
+
+if __name__ == '__main__':
+    main()
