@@ -1,0 +1,52 @@
+import json
+import runpy
+import sys
+
+import pytest
+from tiny_stmixer import ROOT, write_project
+
+TOOL = ROOT / 'tools/analysis/compare_configs.py'
+
+
+@pytest.fixture
+def compare(monkeypatch, tmp_path):
+    def run(*args):
+        out = tmp_path / 'rows.json'
+        args = [TOOL, *args, '--work-dir', tmp_path / 'compare', '--json', out]
+        monkeypatch.setattr(sys, 'argv', list(map(str, args)))
+        # The tool trains in a process of its own.
+        monkeypatch.setenv('PYTHONPATH', str(ROOT))
+        runpy.run_path(str(TOOL), run_name='__main__')
+        return json.loads(out.read_text())
+
+    return run
+
+
+def test_configs_are_trained_once_and_compared(compare, tmp_path):
+    config = write_project(tmp_path)
+    child = tmp_path / 'fewer_queries.py'
+    child.write_text(
+        f'_base_ = {str(config)!r}\nmodel = dict(decoder=dict(num_queries=2))'
+    )
+    rows = compare(config, child)
+    assert [row['config'] for row in rows] == ['tiny', 'fewer_queries']
+    whole, fewer = (row['parameters_m'] for row in rows)
+    # Two queries of 16 numbers less in both sets.
+    assert whole - fewer == pytest.approx(2 * 2 * 16 / 1e6)
+    assert all(0 <= row['mAP/overall'] <= 1 for row in rows)
+    assert all(row['seconds_per_step'] > 0 for row in rows)
+
+    checkpoint = tmp_path / 'compare/tiny/epoch_1.pth'
+    trained_at = checkpoint.stat().st_mtime_ns
+    assert compare(config) == rows[:1]
+    assert checkpoint.stat().st_mtime_ns == trained_at
+    compare(config, '--seed', 1)
+    assert checkpoint.stat().st_mtime_ns != trained_at
+
+
+def test_a_training_that_fails_is_named(compare, tmp_path, capsys):
+    config = write_project(tmp_path)
+    (tmp_path / 'train.csv').write_text('')
+    with pytest.raises(SystemExit):
+        compare(config)
+    assert f'error: Training {config} failed' in capsys.readouterr().err
