@@ -1,5 +1,13 @@
 """Metrics."""
 
 from .frame_map_metric import FrameMAPMetric
+from .tube_annotations import TubeAnnotations, read_tube_annotations
+from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 
-__all__ = ['FrameMAPMetric']
+__all__ = [
+    'FrameMAPMetric',
+    'TubeAnnotations',
+    'TubeFrameMAPMetric',
+    'VideoMAPMetric',
+    'read_tube_annotations',
+]

@@ -1,12 +1,25 @@
 """Frame mAP as pure functions of arrays.
 
-N detections, M ground truths; ``frames`` are numbers of keyframes, ``classes`` numbers
-of classes, boxes xyxy in any one unit.
+N detections, M ground truths; ``frames`` are numbers of keyframes, or of a class in a
+keyframe, boxes xyxy in any one unit.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+
+from .average_precision import AP_MODES, by_score
+from .matching import Pairs, aligned_iou, group_pairs
+
+__all__ = [
+    'BestMatch',
+    'Boxes',
+    'aligned_iou',
+    'average_precision',
+    'best_matches',
+    'frame_pairs',
+    'recall',
+]
 
 
 class Boxes(NamedTuple):
@@ -24,14 +37,21 @@ class BestMatch(NamedTuple):
     iou: np.ndarray  # (N,) float, 0 there
 
 
-def aligned_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) with boxes (N, 4), pair by pair; 0 for empty ones."""
-    low = np.maximum(first[:, :2], second[:, :2])
-    high = np.minimum(first[:, 2:], second[:, 2:])
-    intersection = (high - low).clip(min=0).prod(axis=1)
-    union = _area(first) + _area(second) - intersection
-    zeros = np.zeros_like(union)
-    return np.divide(intersection, union, out=zeros, where=union > 0)
+def frame_pairs(
+    detections: Boxes, truths: Boxes, *, pixel: float = 0, min_iou: float = 0
+) -> Pairs:
+    """Detections and ground truths of one keyframe with an IoU of at least min_iou.
+
+    ``truths.frames`` must be sorted; ``pixel`` as in ``aligned_iou``.
+    """
+    parts = [Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+    for detection, truth in group_pairs(detections.frames, truths.frames):
+        iou = aligned_iou(
+            detections.bboxes[detection], truths.bboxes[truth], pixel=pixel
+        )
+        kept = iou >= min_iou
+        parts.append(Pairs(detection[kept], truth[kept], iou[kept]))
+    return Pairs(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 def best_matches(detections: Boxes, truths: Boxes) -> BestMatch:
@@ -39,47 +59,43 @@ def best_matches(detections: Boxes, truths: Boxes) -> BestMatch:
 
     ``truths.frames`` must be sorted.
     """
-    start = np.searchsorted(truths.frames, detections.frames, side='left')
-    stop = np.searchsorted(truths.frames, detections.frames, side='right')
-    count = stop - start
-    index = np.full(len(count), -1)
-    iou = np.zeros(len(count))
-    paired = np.flatnonzero(count)
+    pairs = frame_pairs(detections, truths)
+    index = np.full(len(detections.frames), -1)
+    iou = np.zeros(len(index))
+    paired, start = np.unique(pairs.detections, return_index=True)
     if not len(paired):
         return BestMatch(index, iou)
-    count, start = count[paired], start[paired]
-    ends = np.cumsum(count)
-    # The pairs of a detection lie next to each other: (its truths, in their order).
-    truth = np.arange(ends[-1]) + np.repeat(start - (ends - count), count)
-    detection = np.repeat(paired, count)
-    pair_iou = aligned_iou(detections.bboxes[detection], truths.bboxes[truth])
-    best = np.maximum.reduceat(pair_iou, ends - count)
-    is_best = np.flatnonzero(pair_iou == np.repeat(best, count))
-    _, first = np.unique(detection[is_best], return_index=True)
-    index[paired] = truth[is_best[first]]
+    best = np.maximum.reduceat(pairs.ious, start)
+    count = np.diff(np.append(start, len(pairs.ious)))
+    is_best = np.flatnonzero(pairs.ious == np.repeat(best, count))
+    _, first = np.unique(pairs.detections[is_best], return_index=True)
+    index[paired] = pairs.truths[is_best[first]]
     iou[paired] = best
     return BestMatch(index, iou)
 
 
 def average_precision(
-    scores: np.ndarray, matches: BestMatch, num_truths: int, iou_thr: float
+    scores: np.ndarray,
+    matches: BestMatch,
+    num_truths: int,
+    iou_thr: float,
+    *,
+    ap_mode: str = 'interpolated',
 ) -> float:
     """AP of one class, as AVA and Pascal VOC define it; NaN without ground truth.
 
     A detection is right if it is the highest-scoring one that claims its ground
     truth; it claims the one it overlaps most, by at least iou_thr. Equal scores keep
-    their order. The area under the precision that never falls with recall is exact.
+    their order. ``ap_mode`` names the area, one of ``AP_MODES``.
     """
     if num_truths == 0:
         return float('nan')
-    order = np.argsort(-scores, kind='stable')
+    order = by_score(scores)
     claimed = np.where(matches.iou >= iou_thr, matches.index, -1)[order]
     truths, first = np.unique(claimed, return_index=True)
     right = np.zeros(len(order), dtype=bool)
     right[first[truths >= 0]] = True
-    precision = np.cumsum(right) / np.arange(1, len(order) + 1)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[right].sum() / num_truths)
+    return AP_MODES[ap_mode](right, num_truths)
 
 
 def recall(matches: BestMatch, num_truths: int, iou_thr: float) -> float:
@@ -88,7 +104,3 @@ def recall(matches: BestMatch, num_truths: int, iou_thr: float) -> float:
         return float('nan')
     claimed = np.unique(matches.index[matches.iou >= iou_thr])
     return float((claimed >= 0).sum() / num_truths)
-
-
-def _area(bboxes: np.ndarray) -> np.ndarray:
-    return (bboxes[:, 2:] - bboxes[:, :2]).clip(min=0).prod(axis=1)

@@ -17,7 +17,9 @@ from stmixer_mm.datasets.ava_csv import (
 )
 from stmixer_mm.registry import METRICS
 
-from .frame_map import Boxes, average_precision, best_matches, recall
+from .average_precision import AP_MODES, CLASS_AVERAGES, check_choice, class_mean
+from .frame_map import BestMatch, Boxes, average_precision, best_matches, recall
+from .predictions import join_field, select_actions
 
 
 class _Actions(NamedTuple):
@@ -63,6 +65,10 @@ class FrameMAPMetric(BaseMetric):
         custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
         score_thr: Scores up to it do not count as detections.
         iou_thrs: IoU thresholds, the main one first.
+        ap_mode: Area under precision and recall, ``'interpolated'`` (AVA, Pascal VOC)
+            or ``'act'`` (the action tubelet detector's), see ``AP_MODES``.
+        class_average: Classes that the mean is over, ``'truth'`` (AVA), ``'detected'``
+            (the host) or ``'all'``, see ``CLASS_AVERAGES``.
         per_class: Return and log the AP of each action too.
         collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
 
@@ -84,6 +90,8 @@ class FrameMAPMetric(BaseMetric):
         custom_classes: Sequence[int] | None = None,
         score_thr: float = 0.002,
         iou_thrs: Sequence[float] = (0.5,),
+        ap_mode: str = 'interpolated',
+        class_average: str = 'truth',
         per_class: bool = True,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -92,6 +100,8 @@ class FrameMAPMetric(BaseMetric):
         super().__init__(collect_device, prefix, collect_dir)
         if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
             raise ValueError(f'iou_thrs={iou_thrs} must be numbers in (0, 1].')
+        check_choice('ap_mode', ap_mode, AP_MODES)
+        check_choice('class_average', class_average, CLASS_AVERAGES)
         names = read_label_names(
             label_file, num_classes=None if custom_classes else num_classes
         )
@@ -101,6 +111,8 @@ class FrameMAPMetric(BaseMetric):
         self.num_classes = num_classes
         self.score_thr = score_thr
         self.iou_thrs = tuple(iou_thrs)
+        self.ap_mode = ap_mode
+        self.class_average = class_average
         self.per_class = per_class
         # Score column -> name of each evaluated action.
         self.class_names = {
@@ -139,25 +151,10 @@ class FrameMAPMetric(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch, those above score_thr of each class."""
         for sample in data_samples:
-            prediction = sample['pred_instances']
-            scores = np.asarray(_to_numpy(prediction['scores']), dtype=np.float32)
-            bboxes = np.asarray(_to_numpy(prediction['bboxes']), dtype=np.float32)
-            if scores.ndim != 2 or scores.shape[1] != self.num_classes:
-                raise ValueError(
-                    f'predictions of {sample["video_id"]} have scores of shape '
-                    f'{scores.shape}, but the metric has num_classes='
-                    f'{self.num_classes}; give it the num_classes of the model.'
-                )
-            box, column = np.nonzero(scores[:, 1:] > self.score_thr)
-            column += 1
-            result = {
-                'key': keyframe_key(sample['video_id'], sample['timestamp']),
-                'bboxes': bboxes.reshape(-1, 4),
-                'person_scores': scores[:, 1:].max(axis=1, initial=0),
-                'box': box.astype(np.int32),
-                'class': column.astype(np.int16),
-                'score': scores[box, column],
-            }
+            result = select_actions(sample, self.num_classes, self.score_thr)
+            result['key'] = keyframe_key(sample['video_id'], sample['timestamp'])
+            scores = result.pop('scores')
+            result['person_scores'] = scores[:, 1:].max(axis=1, initial=0)
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
@@ -165,6 +162,8 @@ class FrameMAPMetric(BaseMetric):
         # Samplers may repeat a keyframe; it counts once.
         known = self._frame_numbers
         by_frame = {known[r['key']]: r for r in results if r['key'] in known}
+        # Detections of equal score count in this order, whichever rank found them.
+        by_frame = dict(sorted(by_frame.items()))
         missed = len(known) - len(by_frame)
         logger = MMLogger.get_current_instance()
         if missed:
@@ -180,15 +179,13 @@ class FrameMAPMetric(BaseMetric):
             detections = actions.of(column, persons)
             matches = best_matches(detections, truths)
             num_truths = len(truths.frames)
-            aps = [
-                average_precision(detections.scores, matches, num_truths, thr)
-                for thr in self.iou_thrs
-            ]
+            aps = [self._ap(detections, matches, num_truths, t) for t in self.iou_thrs]
             table[column] = (num_truths, len(detections.scores), aps)
-        all_aps = np.array([aps for count, _, aps in table.values() if count])
+        counts, detected, all_aps = map(np.array, zip(*table.values(), strict=True))
+        all_means = class_mean(all_aps, counts, detected, over=self.class_average)
         means = {
             _at('overall', thr, self.iou_thrs): float(mean)
-            for thr, mean in zip(self.iou_thrs, all_aps.mean(axis=0), strict=True)
+            for thr, mean in zip(self.iou_thrs, all_means, strict=True)
         }
         if self.per_class:
             logger.info(self._format(table))
@@ -204,11 +201,18 @@ class FrameMAPMetric(BaseMetric):
         num_truths = len(truths.frames)
         values = {}
         for thr in self.iou_thrs:
-            ap = average_precision(persons.scores, matches, num_truths, thr)
+            ap = self._ap(persons, matches, num_truths, thr)
             values[_at('person_AP', thr, self.iou_thrs)] = ap
             found = recall(matches, num_truths, thr)
             values[_at('person_recall', thr, self.iou_thrs)] = found
         return values
+
+    def _ap(
+        self, boxes: Boxes, matches: BestMatch, num_truths: int, thr: float
+    ) -> float:
+        return average_precision(
+            boxes.scores, matches, num_truths, thr, ap_mode=self.ap_mode
+        )
 
     def _format(self, table: dict) -> str:
         width = max(len(name) for name in (*self.class_names.values(), 'action'))
@@ -223,10 +227,6 @@ class FrameMAPMetric(BaseMetric):
 
 def _at(name: str, thr: float, thrs: tuple[float, ...]) -> str:
     return name if thr == thrs[0] else f'{name}@{thr:g}'
-
-
-def _to_numpy(array):
-    return array.detach().float().cpu().numpy() if hasattr(array, 'detach') else array
 
 
 def _take(boxes: Boxes, index: np.ndarray) -> Boxes:
@@ -244,20 +244,16 @@ def _flatten(by_frame: dict[int, dict]) -> tuple[Boxes, _Actions]:
     """All predicted persons, and all that they are said to do."""
     results = list(by_frame.values())
 
-    def join(key: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        # The leading empty array serves when there is no result at all.
-        return np.concatenate([np.zeros(shape, dtype), *(r[key] for r in results)])
-
     num_boxes = np.array([len(r['bboxes']) for r in results], dtype=int)
     num_actions = np.array([len(r['box']) for r in results], dtype=int)
     persons = Boxes(
         np.repeat(np.array(list(by_frame), dtype=int), num_boxes),
-        join('bboxes', (0, 4), np.float32),
-        join('person_scores', (0,), np.float32),
+        join_field(results, 'bboxes', (0, 4), np.float32),
+        join_field(results, 'person_scores', (0,), np.float32),
     )
     first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
-    box = join('box', (0,), np.int32) + np.repeat(first_box, num_actions)
-    classes = join('class', (0,), np.int16)
+    box = join_field(results, 'box', (0,), np.int32) + np.repeat(first_box, num_actions)
+    classes = join_field(results, 'class', (0,), np.int16)
     order = np.argsort(classes, kind='stable')
-    scores = join('score', (0,), np.float32)
+    scores = join_field(results, 'score', (0,), np.float32)
     return persons, _Actions(box[order], classes[order], scores[order])

@@ -115,6 +115,35 @@ def test_a_class_without_detection_counts_as_missed(literal):
     assert 'mAP/run' not in values
 
 
+def test_other_areas_and_other_means_by_name(literal):
+    samples = [
+        predict('v', 1, [RIGHT, LEFT], [[0, 0.9, 0.95, 0], [0, 0, 0.9, 0]]),
+        predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
+    ]
+    # sit: two right of three. run: a wrong one before the right one, of two.
+    values = evaluate(FrameMAPMetric(**literal, ap_mode='act'), *samples)
+    assert values['mAP/sit'] == pytest.approx(2 / 3)
+    assert values['mAP/run'] == pytest.approx((0 + 1 / 2) / 2 / 2)
+    samples = [predict('v', 1, [LEFT], [[0, 0.9, 0, 0]])]
+    for over, divisor in (('truth', 2), ('detected', 1), ('all', 3)):
+        values = evaluate(FrameMAPMetric(**literal, class_average=over), *samples)
+        assert values['mAP/overall'] == pytest.approx(1 / 3 / divisor)
+    with pytest.raises(ValueError, match="ap_mode='voc' is unknown"):
+        FrameMAPMetric(**literal, ap_mode='voc')
+    with pytest.raises(ValueError, match="class_average='some' is unknown"):
+        FrameMAPMetric(**literal, class_average='some')
+
+
+def test_ranks_in_any_order_and_padding_change_nothing(literal):
+    samples = [
+        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.5, 0.7], [0, 0.9, 0.5, 0]]),
+        predict('v', 2.5, [RIGHT], [[0, 0.9, 0.5, 0]]),
+        predict('w', 1, [LEFT], [[0, 0, 0.5, 0]]),
+    ]
+    whole = evaluate(FrameMAPMetric(**literal), *samples)
+    assert evaluate(FrameMAPMetric(**literal), *samples[::-1], *samples[:2]) == whole
+
+
 @pytest.mark.parametrize('samples', [[], [predict('v', 1, [], [])]])
 def test_no_detection_at_all_scores_zero(literal, samples):
     values = evaluate(FrameMAPMetric(**literal), *samples)

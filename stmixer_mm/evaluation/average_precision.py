@@ -1,0 +1,93 @@
+"""From right and wrong detections to average precision, as pure functions.
+
+N detections of one class, from the highest score to the lowest; M ground truths.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+# Which classes a mean is taken over: those with ground truth, as in AVA's and
+# MultiSports' evaluators; those that also have a detection, as in mmaction2's
+# AVAMetric; or all, of which those without ground truth count as 0, as ACT's scripts
+# divide by the number of labels.
+CLASS_AVERAGES = ('truth', 'detected', 'all')
+
+
+def interpolated_ap(right: np.ndarray, num_truths: int) -> float:
+    """Exact area under the precision that never falls with recall.
+
+    Source: Pascal VOC from 2010 on, AVA's evaluator, MultiSports'
+    evaluate_multisports.py.
+
+    Args:
+        right: (N,) bool.
+        num_truths: M, at least 1.
+    """
+    envelope = np.maximum.accumulate(precision(right)[::-1])[::-1]
+    return float(envelope[right].sum() / num_truths)
+
+
+def act_ap(right: np.ndarray, num_truths: int) -> float:
+    """Area under the raw precision, by trapezoids that start at (recall 0, 1).
+
+    Source: ``pr_to_ap`` of the scripts of the action tubelet detector (Kalogeiton et
+    al., ICCV 2017), which MOC and MultiSports' evaluate.py use too.
+
+    Args:
+        right: (N,) bool.
+        num_truths: M, at least 1.
+    """
+    return act_area(precision(right), right, num_truths, start=1.0)
+
+
+def act_area(
+    curve: np.ndarray, right: np.ndarray, num_truths: int, *, start: float
+) -> float:
+    """Area under a curve (N,) over recall, by trapezoids that start at (0, start)."""
+    means = (curve + np.concatenate([[start], curve[:-1]])) / 2
+    return float(means[right].sum() / num_truths)
+
+
+AP_MODES: dict[str, Callable[[np.ndarray, int], float]] = {
+    'interpolated': interpolated_ap,
+    'act': act_ap,
+}
+
+
+def precision(right: np.ndarray) -> np.ndarray:
+    """Share of right ones (N,) among the first 1, 2, ... detections."""
+    return np.cumsum(right) / np.arange(1, len(right) + 1)
+
+
+def by_score(scores: np.ndarray) -> np.ndarray:
+    """Order (N,) from the highest score to the lowest; equal ones keep their order."""
+    return np.argsort(-scores, kind='stable')
+
+
+def class_mean(
+    aps: np.ndarray, num_truths: np.ndarray, num_detections: np.ndarray, *, over: str
+) -> np.ndarray:
+    """Mean (...) of the APs (K, ...) of K classes; 0 where no class counts.
+
+    Args:
+        aps: NaN for classes without ground truth.
+        num_truths: (K,) ground truths of each class.
+        num_detections: (K,) detections of each class.
+        over: One of ``CLASS_AVERAGES``.
+    """
+    counted = {
+        'truth': num_truths > 0,
+        'detected': (num_truths > 0) & (num_detections > 0),
+        'all': np.full(len(num_truths), True),
+    }[over]
+    if not counted.any():
+        return np.zeros(aps.shape[1:])
+    return np.where(np.isnan(aps), 0, aps)[counted].mean(axis=0)
+
+
+def check_choice(name: str, value: str, choices) -> None:
+    """Raise ``ValueError`` unless value is one of the choices."""
+    if value not in choices:
+        listed = ', '.join(repr(choice) for choice in choices)
+        raise ValueError(f'{name}={value!r} is unknown; choose one of {listed}.')

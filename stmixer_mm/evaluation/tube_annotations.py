@@ -1,0 +1,380 @@
+"""Ground-truth tubes as UCF101-24, JHMDB and MultiSports publish them.
+
+The file is a pickle of a dict that the scripts of the action tubelet detector
+(Kalogeiton et al., ICCV 2017) defined: ``labels``, ``train_videos`` and
+``test_videos`` (a list for each split), ``nframes``, ``resolution`` (h, w) and
+``gttubes`` (video -> label number from 0 -> arrays (n, 5) of frame, x1, y1, x2, y2;
+frames from 1, boxes in pixels).
+
+A pickle is a program. This one is run by an unpickler that knows numbers, text and
+containers; arrays become records of the bytes they hold, which are then read as
+numbers. Nothing else can be called, numpy included.
+"""
+
+import io
+import pickle
+from collections import OrderedDict, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class TubeAnnotations(NamedTuple):
+    """Ground truth of a dataset, all splits; the names are those of the files."""
+
+    labels: tuple[str, ...]
+    train_videos: tuple[tuple[str, ...], ...]
+    test_videos: tuple[tuple[str, ...], ...]
+    nframes: dict[str, int]
+    resolution: dict[str, tuple[int, int]]  # h, w in pixels
+    gttubes: dict[str, dict[int, list[np.ndarray]]]  # (n, 5) float64 each
+
+
+def read_tube_annotations(file: str | Path) -> TubeAnnotations:
+    """Read and check a ground-truth pickle, of Python 2 or 3.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: with the file, what is wrong in it, and what to do.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f'{file}: the file does not exist.')
+    try:
+        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+        return check_tube_annotations(content, source=str(file))
+    except _RefusedError as error:
+        raise ValueError(f'{file}: {error}') from error
+    except _CheckError:
+        raise
+    # A broken pickle can make the unpickler, and what reads its work, fail in any way.
+    except Exception as error:
+        reason = str(error).rstrip('.') or type(error).__name__
+        raise ValueError(
+            f'{file} cannot be read as a pickle of tubes ({reason}); download it again.'
+        ) from error
+
+
+def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
+    """Ground truth of a dict in the published form.
+
+    Accepted on purpose: tubes with gaps or of one frame, boxes that leave the
+    picture or have no area, frames beyond ``nframes`` (UCF101-24 has such tubes),
+    videos without a tube, and videos that no split names.
+
+    Args:
+        content: The dict.
+        source: Its name in messages.
+
+    Raises:
+        ValueError: with the source, what is wrong in it, and what to do.
+    """
+    if isinstance(content, TubeAnnotations):
+        return content
+    fields = TubeAnnotations._fields
+    if not isinstance(content, Mapping):
+        raise _CheckError(
+            f'{source} holds a {type(content).__name__}; it must hold a dict with the '
+            f'keys {", ".join(fields)}.'
+        )
+    missing = [key for key in fields if key not in content]
+    if missing:
+        raise _CheckError(
+            f'{source} lacks the key {missing[0]!r}; it must have {", ".join(fields)}.'
+        )
+    labels = _texts(content['labels'], f"{source}: 'labels'")
+    if not labels or len(set(labels)) < len(labels):
+        raise _CheckError(
+            f"{source}: 'labels' is empty or names a label twice; list each once."
+        )
+    nframes = {
+        name: _count(value, f"{source}: 'nframes' of video {name}")
+        for name, value in _mapping(content, 'nframes', source).items()
+    }
+    resolution = {
+        name: _size(value, f"{source}: 'resolution' of video {name}")
+        for name, value in _mapping(content, 'resolution', source).items()
+    }
+    tubes = {
+        name: _tubes(value, f'{source}: video {name}', len(labels))
+        for name, value in _mapping(content, 'gttubes', source).items()
+    }
+    splits = {
+        key: _splits(content[key], f'{source}: {key!r}')
+        for key in ('train_videos', 'test_videos')
+    }
+    named = {name: key for key in splits for split in splits[key] for name in split}
+    named = {**dict.fromkeys(tubes, 'gttubes'), **named}
+    for key, known in (
+        ('nframes', nframes),
+        ('resolution', resolution),
+        ('gttubes', tubes),
+    ):
+        for name in named:
+            if name not in known:
+                raise _CheckError(
+                    f'{source}: {named[name]!r} names the video {name}, which '
+                    f'{key!r} lacks; add it there or remove it here.'
+                )
+    return TubeAnnotations(
+        labels,
+        splits['train_videos'],
+        splits['test_videos'],
+        nframes,
+        resolution,
+        tubes,
+    )
+
+
+def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
+    if not isinstance(content[key], Mapping):
+        raise _CheckError(
+            f'{source}: {key!r} is a {type(content[key]).__name__}; it must be a dict '
+            'of videos.'
+        )
+    names = _texts(content[key], f'{source}: {key!r}')
+    return dict(zip(names, content[key].values(), strict=True))
+
+
+def _texts(values: Any, place: str) -> tuple[str, ...]:
+    values = _array(values, place).tolist() if _is_array(values) else values
+    is_list = isinstance(values, Sequence | Mapping) and not isinstance(values, str)
+    if not is_list or not all(isinstance(value, str) for value in values):
+        raise _CheckError(f'{place} must be a list of names.')
+    return tuple(values)
+
+
+def _splits(values: Any, place: str) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(values, Sequence) or any(isinstance(v, str) for v in values):
+        raise _CheckError(
+            f'{place} must be a list with a list of videos for each split.'
+        )
+    return tuple(
+        _texts(value, f'{place}, split {i}') for i, value in enumerate(values, 1)
+    )
+
+
+def _count(value: Any, place: str) -> int:
+    value = _number(value)
+    if value is None or value < 1 or int(value) != value:
+        raise _CheckError(f'{place} must be a whole number from 1 upwards.')
+    return int(value)
+
+
+def _size(value: Any, place: str) -> tuple[int, int]:
+    value = _array(value, place).tolist() if _is_array(value) else value
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise _CheckError(f'{place} must be a pair of height and width in pixels.')
+    height, width = (_count(side, place) for side in value)
+    return height, width
+
+
+def _number(value: Any) -> float | None:
+    value = value.value() if isinstance(value, _Scalar) else value
+    if isinstance(value, int | float | np.number) and np.isfinite(value):
+        return float(value)
+    return None
+
+
+def _tubes(classes: Any, place: str, num_labels: int) -> dict[int, list[np.ndarray]]:
+    if not isinstance(classes, Mapping):
+        raise _CheckError(f'{place}: its tubes must be a dict from labels to lists.')
+    found = {}
+    for key, arrays in classes.items():
+        label = _number(key)
+        if label is None or label not in range(num_labels):
+            shown = key.value() if isinstance(key, _Scalar) else key
+            raise _CheckError(
+                f'{place} has tubes of label {shown!r}; with {num_labels} labels they '
+                f'must be numbers from 0 to {num_labels - 1}.'
+            )
+        if not isinstance(arrays, Sequence):
+            raise _CheckError(
+                f'{place}, label {int(label)}: the tubes must be a list of arrays.'
+            )
+        found[int(label)] = [
+            _tube(array, f'{place}, label {int(label)}, tube {i}')
+            for i, array in enumerate(arrays)
+        ]
+    return found
+
+
+def _tube(value: Any, place: str) -> np.ndarray:
+    tube = _array(value, place)
+    if tube.dtype.kind not in 'iuf' or tube.ndim != 2 or tube.shape[1] != 5:
+        raise _CheckError(
+            f'{place} has the shape {tube.shape} and the type {tube.dtype}; it must '
+            'be numbers of shape (n, 5), rows of frame, x1, y1, x2, y2.'
+        )
+    tube = tube.astype(np.float64)
+    if not len(tube):
+        raise _CheckError(f'{place} has no row; remove it.')
+    if not np.isfinite(tube).all():
+        raise _CheckError(f'{place} has a number that is not finite; correct it.')
+    frames, low, high = tube[:, 0], tube[:, 1:3], tube[:, 3:]
+    odd = np.flatnonzero((frames != np.round(frames)) | (frames < 1))
+    if len(odd):
+        raise _CheckError(
+            f'{place} has the frame {frames[odd[0]]:g}; frames are whole numbers from '
+            '1 upwards.'
+        )
+    if (np.diff(frames) <= 0).any():
+        row = int(np.flatnonzero(np.diff(frames) <= 0)[0])
+        raise _CheckError(
+            f'{place} goes from frame {frames[row]:g} to {frames[row + 1]:g}; sort '
+            'its rows and keep one for each frame.'
+        )
+    wrong = np.flatnonzero((low > high).any(axis=1))
+    if len(wrong):
+        box = ', '.join(f'{number:g}' for number in tube[wrong[0], 1:])
+        raise _CheckError(
+            f'{place} has the box ({box}) in frame {frames[wrong[0]]:g}, which is '
+            'upside down; write it as x1, y1, x2, y2.'
+        )
+    return tube
+
+
+class _CheckError(ValueError):
+    """A sentence that tells what is wrong."""
+
+
+class _RefusedError(Exception):
+    """A pickle asks for something that no ground truth needs."""
+
+
+class _Dtype:
+    """Stands in for ``numpy.dtype``: keeps the arguments and the byte order."""
+
+    def __init__(self, code: str, *flags: Any) -> None:
+        del flags
+        # Numbers and text of fixed size; no structures, no objects.
+        if not isinstance(code, str) or code.lstrip('<>|=')[:1] not in 'biufSU':
+            raise _RefusedError(
+                f'it holds an array of type {code!r}; only arrays of numbers or text '
+                'are read.'
+            )
+        self.code = code.lstrip('<>|=')
+        self.order = '='
+
+    def __setstate__(self, state: tuple) -> None:
+        order = state[1]
+        self.order = order if order in ('<', '>') else '='
+
+    def of(self, data: Any, count: int = -1) -> np.ndarray:
+        data = data.encode('latin1') if isinstance(data, str) else data
+        if not isinstance(data, bytes | bytearray):
+            raise _RefusedError('it holds an array of objects; only numbers are read.')
+        return np.frombuffer(data, np.dtype(self.order + self.code), count)
+
+
+class _Array:
+    """Stands in for an array that is being restored."""
+
+    def __init__(self, *arguments: Any) -> None:
+        del arguments
+        self._state: tuple | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, data = state
+        self._state = (shape, dtype, fortran, data)
+
+    def value(self) -> np.ndarray:
+        shape, dtype, fortran, data = self._state
+        flat = dtype.of(data)
+        return flat.reshape(shape, order='F' if fortran else 'C')
+
+
+class _Buffer(_Array):
+    """Stands in for an array of a protocol-5 pickle."""
+
+    def __init__(self, data: Any, dtype: _Dtype, shape: tuple, order: str) -> None:
+        self._state = (shape, dtype, order == 'F', data)
+
+
+class _Scalar:
+    """Stands in for a numpy number."""
+
+    def __init__(self, dtype: _Dtype, data: Any) -> None:
+        self._number = dtype.of(data, 1)[0].item()
+
+    def value(self) -> Any:
+        return self._number
+
+    # Without it a pickle could set attributes of the class.
+    def __setstate__(self, state: Any) -> None:
+        raise _RefusedError('it changes a number after making it.')
+
+    # A number may be the key of a dict.
+    def __hash__(self) -> int:
+        return hash(self._number)
+
+    def __eq__(self, other: object) -> bool:
+        return self._number == (other._number if isinstance(other, _Scalar) else other)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Bytes as Python 3 writes them in protocol 2."""
+    if encoding != 'latin1':
+        raise _RefusedError(f'it encodes text as {encoding!r}, which no array needs.')
+    return text.encode('latin1')
+
+
+def _no_bytes() -> bytes:
+    """Bytes of an empty array as Python 3 writes them in protocol 2."""
+    return b''
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, _Array | np.ndarray)
+
+
+def _array(value: Any, place: str) -> np.ndarray:
+    # What a hostile pickle put together can fail in any way.
+    try:
+        return value.value() if isinstance(value, _Array) else np.asarray(value)
+    except Exception as error:
+        raise _CheckError(f'{place} is no array of numbers ({error}).') from error
+
+
+# What a name in a pickle stands for.
+_KNOWN = {
+    ('_codecs', 'encode'): _encode,
+    ('collections', 'OrderedDict'): OrderedDict,
+    ('collections', 'defaultdict'): defaultdict,
+    ('numpy', 'dtype'): _Dtype,
+    ('numpy', 'ndarray'): _Array,
+    **{
+        (f'numpy.{core}.{module}', name): stand_in
+        for core in ('core', '_core')
+        for module, name, stand_in in (
+            ('multiarray', '_reconstruct', _Array),
+            ('multiarray', 'scalar', _Scalar),
+            ('numeric', '_frombuffer', _Buffer),
+        )
+    },
+    **{
+        (module, kind.__name__): kind
+        for module in ('builtins', '__builtin__')
+        for kind in (list, dict, int, float)
+    },
+    **{(module, 'bytes'): _no_bytes for module in ('builtins', '__builtin__')},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names that pickled containers and arrays of numbers ask for."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise _RefusedError(
+                f'it asks for {module}.{name}, which no ground truth of tubes needs; '
+                'do not use it unless you trust its origin, and then save it again '
+                'with plain containers and arrays.'
+            ) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise _RefusedError('it refers to something outside of itself.')

@@ -1,0 +1,122 @@
+"""The published evaluators, word by word, in loops.
+
+A detection is (place, score, thing): of a frame and a box, or of a video and a tube.
+Ground truth is place -> things.
+"""
+
+import numpy as np
+
+
+def box_iou(first, second, pixel):
+    x1, y1 = max(first[0], second[0]), max(first[1], second[1])
+    x2, y2 = min(first[2], second[2]), min(first[3], second[3])
+    both = max(0, x2 - x1 + pixel) * max(0, y2 - y1 + pixel)
+    areas = [(b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) for b in (first, second)]
+    return both / (sum(areas) - both)
+
+
+def span_tube_iou(first, second, pixel, frame):
+    """Tubes without gaps, rows of frame, x1, y1, x2, y2."""
+    low = max(first[0][0], second[0][0])
+    high = min(first[-1][0], second[-1][0])
+    if high < low:
+        return 0.0
+    union = max(first[-1][0], second[-1][0]) - min(first[0][0], second[0][0]) + frame
+    boxes = [{row[0]: row[1:5] for row in tube} for tube in (first, second)]
+    span = np.arange(low, high + 1)
+    ious = [box_iou(boxes[0][t], boxes[1][t], pixel) for t in span]
+    return np.mean(ious) * (high - low + frame) / union
+
+
+def right_of_act(detections, truths, iou, thr):
+    free = {place: list(things) for place, things in truths.items()}
+    right = []
+    for place, _, thing in sorted(detections, key=lambda d: -d[1]):
+        ious = [iou(truth, thing) for truth in free.get(place, [])]
+        right.append(bool(ious) and max(ious) >= thr)
+        if right[-1]:
+            del free[place][int(np.argmax(ious))]
+    return right
+
+
+def right_of_voc(detections, truths, iou, thr):
+    claimed, right = set(), []
+    for place, _, thing in sorted(detections, key=lambda d: -d[1]):
+        ious = [iou(truth, thing) for truth in truths.get(place, [])]
+        claim = (place, int(np.argmax(ious))) if ious and max(ious) >= thr else None
+        right.append(claim is not None and claim not in claimed)
+        claimed.add(claim)
+    return right
+
+
+def curve(right, num_truths):
+    """Precision and recall after 0, 1, ... detections."""
+    hits = np.cumsum([0, *right])
+    precision = hits[1:] / np.arange(1, len(right) + 1)
+    return np.append(1.0, precision), hits / num_truths
+
+
+def ap_of_act(right, num_truths):
+    precision, recall = curve(right, num_truths)
+    return sum(
+        (recall[i] - recall[i - 1]) * (precision[i] + precision[i - 1]) / 2
+        for i in range(1, len(recall))
+    )
+
+
+def ap_of_voc(right, num_truths):
+    precision, recall = curve(right, num_truths)
+    return sum(
+        (recall[i] - recall[i - 1]) * precision[i:].max() for i in range(1, len(recall))
+    )
+
+
+def ap(protocol, detections, truths, thr, *, tubes=False):
+    pixel = frame = {'act': 1, 'multisports': 0}[protocol]
+
+    def iou(first, second):
+        if tubes:
+            return span_tube_iou(first, second, pixel, frame)
+        return box_iou(first, second, pixel)
+
+    num_truths = sum(map(len, truths.values()))
+    if protocol == 'act':
+        return ap_of_act(right_of_act(detections, truths, iou, thr), num_truths)
+    return ap_of_voc(right_of_voc(detections, truths, iou, thr), num_truths)
+
+
+def build_tubes(frames, linking):
+    """Tubes [(rows, score)] of frame -> boxes [(score, box)] of one sequence."""
+    current, finished = [], []
+    for frame in range(1, max(frames, default=0) + 1):
+        boxes = []
+        ranked = sorted(frames.get(frame, []), key=lambda item: -item[0])
+        for score, box in ranked:
+            rivals = [other for _, other in boxes]
+            near = [box_iou(box, r, linking.nms_pixel) for r in rivals]
+            if all(iou <= linking.nms_iou for iou in near):
+                boxes.append((score, box))
+        boxes = boxes[: linking.top_k]
+        current.sort(key=lambda tube: -np.mean([s for _, s, _ in tube]))
+        for tube in list(current):
+            last_frame, _, last_box = tube[-1]
+            near = [
+                item
+                for item in boxes
+                if box_iou(item[1], last_box, linking.link_pixel) >= linking.link_iou
+            ]
+            if near:
+                best = max(near, key=lambda item: item[0])
+                tube.append((frame, *best))
+                boxes.remove(best)
+            elif frame - last_frame >= linking.end_after:
+                current.remove(tube)
+                finished.append(tube)
+        current += [[(frame, *item)] for item in boxes]
+    tubes = []
+    for tube in finished + current:
+        score = np.mean([score for _, score, _ in tube])
+        length = tube[-1][0] - tube[0][0] + 1
+        if score >= linking.min_score and length >= linking.min_length:
+            tubes.append((tube, score))
+    return tubes

@@ -1,0 +1,58 @@
+import literal_act
+import numpy as np
+import pytest
+
+from stmixer_mm.evaluation.average_precision import (
+    AP_MODES,
+    act_ap,
+    check_choice,
+    class_mean,
+    interpolated_ap,
+)
+
+
+@pytest.mark.parametrize(
+    'right, num_truths, interpolated, act',
+    [
+        ([1, 1], 2, 1, 1),
+        ([1, 1, 0, 0], 2, 1, 1),
+        ([], 3, 0, 0),
+        ([0, 0], 3, 0, 0),
+        # Precision 1, 1/2, 2/3; a step of 1/2 of recall at the first and the third.
+        ([1, 0, 1], 2, 1 / 2 + 2 / 3 / 2, (1 + 1) / 2 / 2 + (1 / 2 + 2 / 3) / 2 / 2),
+        # Precision 0, 1/2: the trapezoid starts at 0, the envelope at 1/2.
+        ([0, 1], 1, 1 / 2, (0 + 1 / 2) / 2),
+        # Precision 1/1, 0 before: half of what is found at once.
+        ([1], 4, 1 / 4, 1 / 4),
+    ],
+)
+def test_by_hand(right, num_truths, interpolated, act):
+    right = np.array(right, dtype=bool)
+    assert interpolated_ap(right, num_truths) == pytest.approx(interpolated, abs=1e-15)
+    assert act_ap(right, num_truths) == pytest.approx(act, abs=1e-15)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_random_curves_by_the_definition(seed):
+    random = np.random.RandomState(seed)
+    right = random.rand(200) < 0.4
+    num_truths = right.sum() + 30
+    expected = literal_act.ap_of_act(right, num_truths)
+    assert act_ap(right, num_truths) == pytest.approx(expected, abs=1e-12)
+    expected = literal_act.ap_of_voc(right, num_truths)
+    assert interpolated_ap(right, num_truths) == pytest.approx(expected, abs=1e-12)
+
+
+def test_which_classes_count():
+    aps = np.array([[0.5, 0.3], [0, 0], [np.nan, np.nan]])
+    counts = np.array([4, 2, 0]), np.array([9, 0, 3])
+    assert class_mean(aps, *counts, over='truth').tolist() == [0.25, 0.15]
+    assert class_mean(aps, *counts, over='detected').tolist() == [0.5, 0.3]
+    np.testing.assert_allclose(class_mean(aps, *counts, over='all'), [0.5 / 3, 0.1])
+    nothing = np.zeros(3, int)
+    assert class_mean(aps, counts[0], nothing, over='detected').tolist() == [0, 0]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"ap_mode='voc' is unknown.*'act'"):
+        check_choice('ap_mode', 'voc', AP_MODES)

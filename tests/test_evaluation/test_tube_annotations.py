@@ -1,0 +1,216 @@
+import os
+import pickle
+from collections import OrderedDict, defaultdict
+
+import numpy as np
+import pytest
+
+from stmixer_mm.evaluation import TubeAnnotations, read_tube_annotations
+from stmixer_mm.evaluation.tube_annotations import check_tube_annotations
+
+
+def content(**changes):
+    """Ground truth of two videos in the published form."""
+    tube = np.array([[1, 0, 0, 9, 9], [2, 1, 0, 10, 9]], np.float32)
+    return {
+        'labels': ['run', 'sit'],
+        'train_videos': [['a/v_1'], ['a/v_2']],
+        'test_videos': [['a/v_2'], ['a/v_1']],
+        'nframes': {'a/v_1': 2, 'a/v_2': 40},
+        'resolution': {'a/v_1': (240, 320), 'a/v_2': (240, 320)},
+        'gttubes': {'a/v_1': {0: [tube, tube + 1]}, 'a/v_2': {}},
+        **changes,
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(value, protocol=2):
+        path = tmp_path / 'gt.pkl'
+        raw = value if isinstance(value, bytes) else pickle.dumps(value, protocol)
+        path.write_bytes(raw)
+        return path
+
+    return to_file
+
+
+@pytest.mark.parametrize('protocol', range(pickle.HIGHEST_PROTOCOL + 1))
+def test_what_is_written_is_read(write, protocol):
+    truth = content(
+        nframes=OrderedDict({'a/v_1': np.int64(2), 'a/v_2': np.uint8(40)}),
+        resolution=dict.fromkeys(['a/v_1', 'a/v_2'], np.array([240, 320])),
+        labels=np.array(['run', 'sit']),
+    )
+    tubes = defaultdict(list)
+    tubes[np.int64(1)].append(np.asfortranarray(truth['gttubes']['a/v_1'][0][0]))
+    truth['gttubes']['a/v_2'] = tubes
+    found = read_tube_annotations(write(truth, protocol))
+    assert isinstance(found, TubeAnnotations)
+    assert found.labels == ('run', 'sit')
+    assert found.train_videos == (('a/v_1',), ('a/v_2',))
+    assert found.nframes == {'a/v_1': 2, 'a/v_2': 40}
+    assert found.resolution['a/v_2'] == (240, 320)
+    assert found.gttubes['a/v_2'][1][0].tolist() == [[1, 0, 0, 9, 9], [2, 1, 0, 10, 9]]
+    assert found.gttubes['a/v_1'][0][1].tolist() == [
+        [2, 1, 1, 10, 10],
+        [3, 2, 1, 11, 10],
+    ]
+
+
+def test_a_pickle_of_python_2(write):
+    row = np.array([7, 0, 1, 2, 3], '<f4')
+    raw = repr(row.tobytes())[1:]  # Python 2's text of bytes
+    array = (
+        "cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        "(I1\n(I1\nI5\ntcnumpy\ndtype\n(S'f4'\nI0\nI1\ntR"
+        f"(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS{raw}\ntb"
+    )
+    video = "S'v\\xe9'\n"
+    text = (
+        "(dS'labels'\n(lS'run'\nas"
+        "S'train_videos'\n(l(las"
+        f"S'test_videos'\n(l(l{video}aas"
+        f"S'nframes'\n(d{video}I9\nss"
+        f"S'resolution'\n(d{video}(I240\nI320\ntss"
+        f"S'gttubes'\n(d{video}(dI0\n(l{array}asss."
+    )
+    found = read_tube_annotations(write(text.encode()))
+    assert found.test_videos == (('v\xe9',),)
+    assert found.gttubes['v\xe9'][0][0].tolist() == [[7, 0, 1, 2, 3]]
+
+
+class Evil:
+    def __init__(self, *what):
+        self.what = what
+
+    def __reduce__(self):
+        return self.what
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 4])
+def test_a_malicious_file_runs_nothing(write, tmp_path, protocol):
+    spoilt = tmp_path / 'spoilt'
+    for function, argument in (
+        (os.system, f'touch {spoilt}'),
+        (os.mkdir, str(spoilt)),
+        (eval, f'open({str(spoilt)!r}, "w")'),
+        (np.load, str(spoilt)),
+        (getattr, (1, 'real')),
+    ):
+        value = content(labels=Evil(function, (argument,)))
+        with pytest.raises(ValueError, match=r'gt.pkl: it asks for [\w.]+, which no'):
+            read_tube_annotations(write(value, protocol))
+    assert not spoilt.exists()
+
+
+@pytest.mark.parametrize('name', ['_codecs\nencode', 'numpy.core.multiarray\nscalar'])
+def test_a_file_cannot_change_what_reads_it(write, name):
+    # BUILD with (None, {'value': list}) sets attributes of what the name stands for.
+    attack = f'c{name}\n(N(dVvalue\nc__builtin__\nlist\nstb.'.encode()
+    with pytest.raises(ValueError, match=r'gt.pkl'):
+        read_tube_annotations(write(attack))
+    assert read_tube_annotations(
+        write(content(nframes={'a/v_1': np.int64(2), 'a/v_2': 1}))
+    )
+
+
+@pytest.mark.parametrize(
+    'array, message',
+    [
+        (np.array([[None] * 5]), "array of type 'O8'"),
+        (np.zeros((1, 5), [('a', 'f4')]), "array of type 'V4'"),
+        (np.zeros((1, 5), 'datetime64[s]'), "array of type 'M8'"),
+    ],
+)
+def test_only_arrays_of_numbers(write, array, message):
+    value = content(gttubes={'a/v_1': {0: [array]}, 'a/v_2': {}})
+    with pytest.raises(ValueError, match=rf'gt.pkl: it holds an {message}; only'):
+        read_tube_annotations(write(value))
+
+
+@pytest.mark.parametrize('keep', [0, 1, 20, 150, -1])
+def test_a_file_cut_short(write, keep):
+    with pytest.raises(ValueError, match=r'gt.pkl cannot be read .*download it again'):
+        read_tube_annotations(write(pickle.dumps(content())[:keep]))
+
+
+def test_a_file_of_something_else(write, tmp_path):
+    with pytest.raises(ValueError, match=r'gt.pkl cannot be read'):
+        read_tube_annotations(write(b'video,1,0,0,1,1,1,0\n'))
+    with pytest.raises(ValueError, match='holds a list; it must hold a dict'):
+        read_tube_annotations(write([1, 2]))
+    with pytest.raises(
+        FileNotFoundError, match=r'missing.pkl: the file does not exist'
+    ):
+        read_tube_annotations(tmp_path / 'missing.pkl')
+
+
+ROW = [3, 0, 0, 9, 9]
+NO_ROW = {'a/v_1': {0: [np.zeros((0, 5))]}, 'a/v_2': {}}
+
+
+def tube(*rows):
+    return content(gttubes={'a/v_1': {0: [np.array(rows, float)]}, 'a/v_2': {}})
+
+
+def without(key):
+    value = content()
+    del value[key]
+    return value
+
+
+@pytest.mark.parametrize(
+    'value, message',
+    [
+        (without('gttubes'), "lacks the key 'gttubes'"),
+        (content(labels=[]), "'labels' is empty"),
+        (content(labels=['run', 'run']), 'names a label twice'),
+        (content(labels='run'), "'labels' must be a list of names"),
+        (content(nframes=[1, 2]), "'nframes' is a list; it must be a dict"),
+        (content(nframes={'a/v_1': 0, 'a/v_2': 3}), 'of video a/v_1 must be a whole'),
+        (
+            content(nframes={'a/v_1': 5}),
+            "'test_videos' names the video a/v_2, which 'nf",
+        ),
+        (content(resolution={'a/v_1': 240}), 'pair of height and width'),
+        (
+            content(gttubes={'a/v_2': {}}),
+            "'test_videos' names .*a/v_1, which 'gttubes'",
+        ),
+        (
+            content(gttubes={'a/v_3': {}, **content()['gttubes']}),
+            "'gttubes' names .*v_3",
+        ),
+        (content(test_videos=['a/v_1']), "'test_videos' must be a list with a list"),
+        (content(gttubes={'a/v_1': {2: []}, 'a/v_2': {}}), 'label 2; .*from 0 to 1'),
+        (content(gttubes={'a/v_1': {'run': []}, 'a/v_2': {}}), "label 'run'; with 2"),
+        (content(gttubes={'a/v_1': {0: 7}, 'a/v_2': {}}), 'must be a list of arrays'),
+        (tube([1, 2, 3, 4]), r'label 0, tube 0 has the shape \(1, 4\)'),
+        (tube(), r'has the shape \(0,\)'),
+        (content(gttubes=NO_ROW), 'tube 0 has no row; remove it'),
+        (tube([3, 0, np.nan, 9, 9]), 'not finite'),
+        (tube([0, 0, 0, 9, 9]), 'has the frame 0; frames are whole numbers from 1'),
+        (tube([1.5, 0, 0, 9, 9]), 'has the frame 1.5'),
+        (tube(ROW, [2, 0, 0, 9, 9]), 'goes from frame 3 to 2; sort'),
+        (tube(ROW, ROW), 'goes from frame 3 to 3; sort'),
+        (tube([3, 9, 0, 0, 9]), r'the box \(9, 0, 0, 9\) in frame 3, which is upside'),
+    ],
+)
+def test_faults_are_told_with_their_place(write, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read_tube_annotations(write(value))
+    assert 'gt.pkl' in str(error.value)
+    assert str(error.value).endswith('.') and '\n' not in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        check_tube_annotations(value, source='mine')
+
+
+def test_what_is_accepted_on_purpose(write):
+    # Gaps, one frame, beyond nframes, outside the picture, without area, no split.
+    rows = [ROW, [9, -5, 0, 999, 9], [70, 4, 4, 4, 4]]
+    value = tube(*rows)
+    value['gttubes']['a/v_2'] = {1: [np.array([ROW])]}
+    value.update(train_videos=[], test_videos=[['a/v_2']])
+    found = read_tube_annotations(write(value))
+    assert found.gttubes['a/v_1'][0][0].tolist() == rows
+    assert check_tube_annotations(found, source='itself') is found

@@ -1,0 +1,409 @@
+import literal_act
+import numpy as np
+import pytest
+import torch
+from mmaction.evaluation.functional import multisports_utils
+from mmaction.registry import METRICS
+from mmaction.structures import ActionDataSample
+from mmengine.evaluator import Evaluator
+from mmengine.structures import InstanceData
+
+from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.tube_metrics import (
+    EXCLUDED_LABELS,
+    parse_iou_thrs,
+    parse_linking,
+)
+
+HEIGHT, WIDTH = 100, 200
+LEFT, RIGHT = [0, 0, 49, 99], [100, 0, 149, 99]
+
+
+def still(first, last, box):
+    frames = np.arange(first, last + 1)
+    return np.column_stack([frames, np.tile(box, (len(frames), 1))]).astype(float)
+
+
+def ground_truth(gttubes, labels=('run', 'sit', 'jump'), nframes=40):
+    return dict(
+        labels=list(labels),
+        train_videos=[[]],
+        test_videos=[list(gttubes)],
+        nframes=dict.fromkeys(gttubes, nframes),
+        resolution=dict.fromkeys(gttubes, (HEIGHT, WIDTH)),
+        gttubes=gttubes,
+    )
+
+
+def predict(video_id, frame, *persons, num_labels=3):
+    """A sample of persons (box in pixels, {label: score})."""
+    bboxes, scores = [], []
+    for box, actions in persons:
+        bboxes.append(np.array(box) / [WIDTH, HEIGHT, WIDTH, HEIGHT])
+        scores.append([0, *(actions.get(label, 0) for label in range(num_labels))])
+    sample = ActionDataSample(metainfo=dict(video_id=video_id, timestamp=frame))
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor(np.array(bboxes), dtype=torch.float64).reshape(-1, 4),
+        scores=torch.tensor(scores, dtype=torch.float64).reshape(-1, num_labels + 1),
+    )
+    return sample
+
+
+def predict_truth(truth, score=0.9, **kwargs):
+    """Every box of the ground truth, in every frame."""
+    samples = []
+    for name, classes in truth['gttubes'].items():
+        for frame in range(1, truth['nframes'][name] + 1):
+            persons = [
+                (row[1:], {label: score})
+                for label, tubes in classes.items()
+                for tube in tubes
+                for row in tube
+                if row[0] == frame
+            ]
+            samples.append(predict(name, frame, *persons, **kwargs))
+    return samples
+
+
+def evaluate(metric, *samples):
+    evaluator = Evaluator(metric)
+    for sample in samples:
+        evaluator.process([sample])
+    return evaluator.evaluate(len(samples))
+
+
+TWO_VIDEOS = ground_truth(
+    {
+        'v': {0: [still(1, 20, LEFT), still(5, 30, RIGHT)], 1: [still(1, 20, LEFT)]},
+        'w': {0: [still(3, 18, LEFT)]},
+    }
+)
+METRIC_TYPES = [TubeFrameMAPMetric, VideoMAPMetric]
+
+
+@pytest.mark.parametrize('kind', ['TubeFrameMAPMetric', 'VideoMAPMetric'])
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+@pytest.mark.parametrize('scope', ['', 'stmixer_mm.'])
+def test_perfect_detections_score_exactly_one(kind, protocol, scope):
+    metric = METRICS.build(
+        dict(
+            type=scope + kind,
+            ann_file=TWO_VIDEOS,
+            protocol=protocol,
+            iou_thrs=(0.5, 0.2, '0.5:0.95'),
+            prefix='m',
+        )
+    )
+    values = evaluate(metric, *predict_truth(TWO_VIDEOS))
+    names = ['overall@0.5', 'overall@0.2', 'overall@0.5:0.95', 'run@0.5', 'sit@0.5']
+    assert values == {f'm/{name}': 1 for name in names}
+
+
+@pytest.mark.parametrize('metric_type', METRIC_TYPES)
+@pytest.mark.parametrize('samples', [[], [predict('v', 1)]])
+def test_nothing_found_is_exactly_zero(metric_type, samples):
+    values = evaluate(metric_type(TWO_VIDEOS), *samples)
+    assert set(values.values()) == {0}
+    assert len(values) >= 3
+
+
+def test_frame_map_by_hand():
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)], 1: [still(2, 2, RIGHT)]}})
+    upper = [0, 0, 49, 54]  # 55 of 100 rows
+    samples = [
+        predict('v', 1, (LEFT, {0: 0.9}), (RIGHT, {0: 0.8, 1: 0.7})),
+        predict('v', 2, (upper, {0: 0.7}), (RIGHT, {1: 0.6})),
+        predict('v', 3, (LEFT, {2: 0.9})),
+        predict('unknown', 1, (LEFT, {0: 1})),
+    ]
+    values = evaluate(TubeFrameMAPMetric(truth, iou_thrs=(0.5, 0.75)), *samples)
+    # run: right, wrong, right of 2; precision 1, 1/2, 2/3; only at 0.5.
+    run = ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 2
+    # sit: wrong, right of 1; precision 0, 1/2. jump has no ground truth.
+    sit = (0 + 1 / 2) / 2
+    assert values == pytest.approx(
+        {
+            'frame_mAP/overall@0.5': (run + sit) / 2,
+            'frame_mAP/overall@0.75': (1 / 2 + sit) / 2,
+            'frame_mAP/run@0.5': run,
+            'frame_mAP/sit@0.5': sit,
+        }
+    )
+    values = evaluate(
+        TubeFrameMAPMetric(truth, protocol='multisports', per_class=False), *samples
+    )
+    # The envelope of run: 1 and 2/3, of sit: 1/2.
+    expected = ((1 + 2 / 3) / 2 + 1 / 2) / 2
+    assert values == pytest.approx({'frame_mAP/overall@0.5': expected})
+    values = evaluate(
+        TubeFrameMAPMetric(truth, class_average='all', per_class=False), *samples
+    )
+    assert values == pytest.approx({'frame_mAP/overall@0.5': (run + sit + 0) / 3})
+    values = evaluate(
+        TubeFrameMAPMetric(truth, excluded_labels=['sit'], per_class=False), *samples
+    )
+    assert values == pytest.approx({'frame_mAP/overall@0.5': run})
+
+
+def test_errors_by_hand():
+    truth = ground_truth(
+        {'v': {0: [still(1, 2, LEFT)], 1: [still(3, 3, RIGHT)]}, 'w': {}}
+    )
+    samples = [
+        predict('v', 1, (LEFT, {0: 0.9})),  # right
+        predict('v', 2, (RIGHT, {0: 0.8}), (LEFT, {0: 0.3})),  # localisation; right
+        predict('v', 3, (RIGHT, {0: 0.7}), (LEFT, {0: 0.6})),  # classification, other
+        predict('v', 4, (LEFT, {0: 0.5})),  # time
+        predict('w', 4, (LEFT, {0: 0.4})),  # other
+        predict('w', 5, (LEFT, {1: 0.9})),  # other, of sit
+    ]
+    metric = TubeFrameMAPMetric(truth, error_analysis=True, per_class=False)
+    values = evaluate(metric, *samples)
+    # run, by score: R L C O T O R; at the seventh 2/7 right, 1/7 L, 1/7 C, 1/7 T, 2/7 O, and at
+    # the sixth 1/6, 1/6, 1/6, 1/6, 2/6. A step of recall is 1/2. sit is all missed.
+    share = (1 / 6 + 1 / 7) / 2 / 2
+    expected = {
+        'ap': (1 / 2 + (1 / 6 + 2 / 7) / 2 / 2) / 2,
+        'localisation': share / 2,
+        'classification': share / 2,
+        'time': share / 2,
+        'other': 2 * share / 2,
+        'missed': (0 + 1) / 2,
+    }
+    errors = {key[16:]: v for key, v in values.items() if '/error/' in key}
+    assert errors == pytest.approx(expected)
+    assert sum(errors.values()) == pytest.approx(1)
+    assert values['frame_mAP/overall@0.5'] == pytest.approx(expected['ap'])
+
+
+def test_video_map_by_hand():
+    truth = ground_truth(
+        {'v': {0: [still(1, 20, LEFT)]}, 'w': {0: [still(11, 40, RIGHT)]}}
+    )
+    half = [0, 0, 49, 49]
+    samples = [
+        # 16 of 20 frames: IoU 0.8.
+        *(predict('v', t, (LEFT, {0: 0.9})) for t in range(1, 17)),
+        # 22 of 30 frames, 12 of them on half of the box: (10 + 12 / 2) / 30 = 0.533.
+        *(predict('w', t, (RIGHT, {0: 0.6})) for t in range(11, 21)),
+        *(
+            predict('w', t, (np.add(half, [100, 0, 100, 0]), {0: 0.6}))
+            for t in range(21, 33)
+        ),
+    ]
+    values = evaluate(
+        VideoMAPMetric(truth, iou_thrs=(0.5, 0.75, '0.4:0.6:0.1')), *samples
+    )
+    assert values == pytest.approx(
+        {
+            'video_mAP/overall@0.5': 1,
+            'video_mAP/overall@0.75': (1 + 1) / 2 / 2,
+            # At 0.4 and 0.5 both, at 0.6 one of two.
+            'video_mAP/overall@0.4:0.6:0.1': (1 + 1 + 1 / 2) / 3,
+            'video_mAP/run@0.5': 1,
+        }
+    )
+    longer = dict(min_length=17)
+    values = evaluate(VideoMAPMetric(truth, linking=longer), *samples)
+    # The first is gone: one right detection of two tubes.
+    assert values['video_mAP/overall@0.2'] == 1 / 2
+
+
+def noisy(seed, num_labels=3):
+    """Ground truth and detections around it, of random scores."""
+    random = np.random.RandomState(seed)
+    gttubes, samples = {}, []
+    for name in ('v', 'w', 'x'):
+        classes = {label: [] for label in range(num_labels)}
+        persons = []
+        for label in range(num_labels):
+            for _ in range(2):
+                first, length = random.randint(1, 15), random.randint(12, 25)
+                low = random.randint(0, 40, 2)
+                box = np.array([*low, *(low + random.randint(30, 55, 2))])
+                steps = np.cumsum(random.randint(-1, 2, (length, 1)), axis=0)
+                tube = still(first, first + length - 1, box)
+                tube[:, 1:] = (tube[:, 1:] + steps).clip(0, 99)
+                classes[label].append(tube)
+                persons.append((label, tube))
+        gttubes[name] = classes
+        for frame in range(1, 41):
+            found = []
+            for label, tube in persons:
+                for row in tube[tube[:, 0] == frame]:
+                    box = (row[1:] + random.randint(-4, 5, 4)).clip(0, 99)
+                    wrong = random.randint(num_labels)
+                    scores = {label: random.rand(), wrong: random.rand()}
+                    found.append((box, scores))
+            samples.append(predict(name, frame, *found, num_labels=num_labels))
+    labels = [f'class {number}' for number in range(num_labels)]
+    return ground_truth(gttubes, labels=labels), samples
+
+
+def frame_detections(samples, label):
+    """[((video, frame), score, box)] of one label, as the metric sees them."""
+    scale = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    return [
+        ((sample.video_id, sample.timestamp), float(scores[label + 1]), box * scale)
+        for sample in samples
+        for box, scores in zip(
+            sample.pred_instances.bboxes.float().double().numpy(),
+            sample.pred_instances.scores.float().numpy(),
+            strict=True,
+        )
+        if scores[label + 1] > 0.01
+    ]
+
+
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+@pytest.mark.parametrize('seed', range(3))
+def test_frame_map_is_that_of_the_published_loops(protocol, seed):
+    truth, samples = noisy(seed)
+    metric = TubeFrameMAPMetric(truth, protocol=protocol, iou_thrs=(0.7,))
+    values = evaluate(metric, *samples)
+    for label in range(3):
+        boxes = {}
+        for name, classes in truth['gttubes'].items():
+            for row in np.concatenate(classes[label]):
+                boxes.setdefault((name, int(row[0])), []).append(row[1:])
+        expected = literal_act.ap(
+            protocol, frame_detections(samples, label), boxes, 0.7
+        )
+        found = values[f'frame_mAP/class {label}@0.7']
+        assert found == pytest.approx(expected, abs=1e-9)
+        assert 0.05 < found < 0.95
+
+
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+@pytest.mark.parametrize('seed', range(3))
+def test_video_map_is_that_of_the_published_loops(protocol, seed):
+    truth, samples = noisy(seed)
+    linking = parse_linking(dict(min_length=5, tube_nms_iou=None, end_after=1))
+    metric = VideoMAPMetric(
+        truth, protocol=protocol, iou_thrs=(0.3,), linking=vars(linking)
+    )
+    values = evaluate(metric, *samples)
+    for label in range(3):
+        frames = {name: {} for name in truth['gttubes']}
+        for (name, frame), score, box in frame_detections(samples, label):
+            frames[name].setdefault(frame, []).append((score, tuple(box)))
+        tubes = [
+            (name, score, [(t, *box) for t, _, box in tube])
+            for name in frames
+            for tube, score in literal_act.build_tubes(frames[name], linking)
+        ]
+        true = {name: classes[label] for name, classes in truth['gttubes'].items()}
+        expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
+        found = values[f'video_mAP/class {label}@0.3']
+        assert found == pytest.approx(expected, abs=1e-9)
+        assert 0.05 < found < 0.95
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_frame_map_is_the_hosts(seed):
+    truth, samples = noisy(seed)
+    rows = [
+        ['vwx'.index(name), frame, label, score, *box]
+        for label in range(3)
+        for (name, frame), score, box in frame_detections(samples, label)
+    ]
+    host = multisports_utils.frameAP(truth, np.array(rows), 0.6, print_info=False)
+    metric = TubeFrameMAPMetric(truth, protocol='multisports', iou_thrs=(0.6,))
+    ours = evaluate(metric, *samples)['frame_mAP/overall@0.6']
+    assert 100 * ours == pytest.approx(host, abs=1e-6)
+    assert 5 < host < 95
+
+
+def test_labels_that_multisports_leaves_out():
+    truth, samples = noisy(0, num_labels=7)
+    truth['labels'] = [*EXCLUDED_LABELS['multisports'], 'volleyball serve']
+    values = evaluate(
+        TubeFrameMAPMetric(truth, excluded_labels='multisports'), *samples
+    )
+    rest = values.pop('frame_mAP/volleyball serve@0.5')
+    assert values == {'frame_mAP/overall@0.5': rest}
+    with pytest.raises(ValueError, match=r"excluded_labels='ava' is unknown"):
+        TubeFrameMAPMetric(truth, excluded_labels='ava')
+
+
+@pytest.mark.parametrize('metric_type', METRIC_TYPES)
+def test_ranks_padding_and_order_change_nothing(metric_type):
+    truth, samples = noisy(0)
+    linking = dict(linking=dict(min_length=5)) if metric_type is VideoMAPMetric else {}
+    arguments = dict(per_class=False, **linking)
+    whole = evaluate(metric_type(truth, **arguments), *samples)
+    assert 0.01 < whole[next(iter(whole))] < 0.99
+
+    # Two ranks, the last batch of each padded with samples of the beginning.
+    ranks = [metric_type(truth, **arguments) for _ in range(2)]
+    for rank, metric in enumerate(ranks):
+        metric.process(None, [s.to_dict() for s in samples[rank::2] + samples[:3]])
+    results = [result for metric in ranks for result in metric.results]
+    found = ranks[0].compute_metrics(results[::-1])
+    assert found == {key.split('/')[1]: value for key, value in whole.items()}
+
+    shuffled = []
+    for sample in samples:
+        order = torch.randperm(len(sample.pred_instances.bboxes))
+        copy = sample.new()
+        copy.pred_instances = sample.pred_instances[order]
+        shuffled.append(copy)
+    assert evaluate(metric_type(truth, **arguments), *shuffled[::-1]) == whole
+
+    for sample in samples:
+        sample.pred_instances.scores *= 0.5
+    arguments['score_thr'] = 0.005
+    if linking:
+        arguments['linking'] = dict(min_length=5, min_score=0.005)
+    half = evaluate(metric_type(truth, **arguments), *samples)
+    assert half == pytest.approx(whole, abs=1e-12)
+
+
+def test_splits(tmp_path):
+    truth = dict(TWO_VIDEOS, test_videos=[['v'], ['w']])
+    samples = predict_truth(TWO_VIDEOS)
+    only_w = [sample for sample in samples if sample.video_id == 'w']
+    metric = TubeFrameMAPMetric(truth, split=2, per_class=False)
+    assert evaluate(metric, *only_w) == {'frame_mAP/overall@0.5': 1}
+    with pytest.raises(ValueError, match=r"None of the predicted videos, as 'w', is a"):
+        evaluate(TubeFrameMAPMetric(truth, split=1), *only_w)
+    with pytest.raises(ValueError, match=r'split=3 is not in .* has 2; .* from 1'):
+        TubeFrameMAPMetric(truth, split=3)
+    truth['gttubes'] = dict(truth['gttubes'], w={})
+    with pytest.raises(ValueError, match='no tube in the test videos of split 2'):
+        TubeFrameMAPMetric(truth, split=2)
+
+
+def test_faulty_arguments():
+    with pytest.raises(
+        ValueError, match=r"protocol='voc' is unknown; choose one of 'act'"
+    ):
+        VideoMAPMetric(TWO_VIDEOS, protocol='voc')
+    with pytest.raises(ValueError, match=r"linking has 'iou'; it may have base, nms"):
+        VideoMAPMetric(TWO_VIDEOS, linking=dict(iou=0.5))
+    with pytest.raises(ValueError, match=r"linking='road' is unknown"):
+        VideoMAPMetric(TWO_VIDEOS, linking=dict(base='road'))
+    with pytest.raises(ValueError, match=r"excluded_labels has \['fly'\]"):
+        VideoMAPMetric(TWO_VIDEOS, excluded_labels=['fly'])
+    with pytest.raises(TypeError, match='iou_thr'):
+        VideoMAPMetric(TWO_VIDEOS, iou_thr=0.5)
+    for thrs in ([50], ['a'], ['0.9:0.5'], ['0.5:0.9:0'], ['1:2:3:4'], []):
+        with pytest.raises(ValueError, match='iou_thrs'):
+            parse_iou_thrs(thrs)
+    assert len(parse_iou_thrs(['0.5:0.95'])['0.5:0.95']) == 10
+
+
+def test_faulty_predictions():
+    metric = TubeFrameMAPMetric(TWO_VIDEOS, frame_key='frame')
+    with pytest.raises(ValueError, match=r'of v has frame=None, .*set frame_key'):
+        evaluate(metric, predict('v', 1))
+    metric = TubeFrameMAPMetric(TWO_VIDEOS)
+    with pytest.raises(ValueError, match=r'has timestamp=1\.5, which is no number of'):
+        evaluate(metric, predict('v', 1.5))
+    for frame in (0, 41):
+        with pytest.raises(ValueError, match=f'for frame {frame}, but .* 1 to 40'):
+            evaluate(metric, predict('v', frame))
+    with pytest.raises(ValueError, match='num_classes=4'):
+        evaluate(metric, predict('v', 1, num_labels=2))
+    with pytest.raises(ValueError, match='of v, frame 1, have scores that are not num'):
+        evaluate(metric, predict('v', 1, (LEFT, {0: float('nan')})))

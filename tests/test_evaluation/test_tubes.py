@@ -1,0 +1,120 @@
+import literal_act
+import numpy as np
+import pytest
+
+from stmixer_mm.evaluation.tubes import (
+    join_tubes,
+    suppress_tubes,
+    take_tubes,
+    tube_iou,
+    tube_pairs,
+)
+
+
+def straight(first, last, box=(0, 0, 9, 9)):
+    """A tube that stands still."""
+    frames = np.arange(first, last + 1)
+    return np.column_stack([frames, np.tile(box, (len(frames), 1))]).astype(float)
+
+
+def iou(first, *others, **kwargs):
+    return tube_iou(
+        first[:, 0].astype(int),
+        first[:, 1:],
+        np.concatenate(others)[:, 0].astype(int),
+        np.concatenate(others)[:, 1:],
+        np.array([len(other) for other in others]),
+        **kwargs,
+    )
+
+
+def test_space_and_time_by_hand():
+    tube = straight(1, 10)  # 10 frames of 10 x 10 pixels
+    found = iou(
+        tube,
+        tube,
+        straight(6, 15),  # 5 frames of 15
+        straight(1, 10, (0, 0, 9, 4)),  # half of each box
+        straight(6, 15, (0, 0, 9, 4)),
+        straight(10, 20),  # one frame of 20
+        straight(11, 20),
+        straight(1, 10, (20, 20, 29, 29)),
+    )
+    expected = [1, 5 / 15, 1 / 2, 5 / 15 / 2, 1 / 20, 0, 0]
+    np.testing.assert_allclose(found, expected, atol=1e-15)
+
+
+def test_a_span_may_leave_out_its_last_frame():
+    # From frame 6 to 10 it measures 4, from 1 to 15 it measures 14.
+    found = iou(straight(1, 10), straight(6, 15), straight(10, 20), frame=0)
+    np.testing.assert_allclose(found, [4 / 14, 0], atol=1e-15)
+
+
+@pytest.mark.parametrize('frame', [0, 1])
+def test_tubes_of_one_frame(frame):
+    one = straight(3, 3)
+    found = iou(one, one, straight(4, 4), straight(3, 3, (0, 0, 9, 4)), frame=frame)
+    np.testing.assert_allclose(found, [1, 0, 1 / 2])
+
+
+def test_frames_that_a_tube_leaves_out_are_not_overlap():
+    gaps = straight(1, 10)[[0, 1, 8, 9]]
+    np.testing.assert_allclose(
+        iou(gaps, straight(1, 10), gaps, straight(3, 8)), [4 / 10, 1, 0]
+    )
+    np.testing.assert_allclose(iou(straight(1, 10), gaps), [4 / 10])
+
+
+@pytest.mark.parametrize('pixel, frame', [(0, 0), (1, 1)])
+def test_random_tubes_by_the_definition(pixel, frame):
+    random = np.random.RandomState(0)
+    tubes = []
+    for _ in range(12):
+        first = random.randint(1, 15)
+        low = random.randint(0, 20, (random.randint(2, 20), 2))
+        high = low + random.randint(10, 40, low.shape)
+        frames = np.arange(first, first + len(low))[:, None]
+        tubes.append(np.hstack([frames, low, high]).astype(float))
+    found = iou(tubes[0], *tubes[1:], pixel=pixel, frame=frame)
+    expected = [
+        literal_act.span_tube_iou(tubes[0], tube, pixel, frame) for tube in tubes[1:]
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert (found > 0).sum() > 5
+
+
+def test_only_tubes_of_one_sequence_are_paired():
+    tubes = join_tubes(
+        [2, 1, 2], [straight(1, 4), straight(1, 4), straight(1, 8)], [1] * 3
+    )
+    truths = join_tubes([2, 3], [straight(1, 4), straight(1, 4)], [1, 1])
+    pairs = tube_pairs(tubes, truths, pixel=1, frame=1)
+    assert tubes.sequences.tolist() == [1, 2, 2]
+    assert pairs.detections.tolist() == [1, 2]
+    assert pairs.truths.tolist() == [0, 0]
+    assert pairs.ious.tolist() == [1, 1 / 2]
+    assert tube_pairs(tubes, truths, pixel=1, frame=1, min_iou=0.6).ious.tolist() == [1]
+
+
+def test_suppression_spares_other_sequences_and_weak_overlaps():
+    arrays = [
+        straight(1, 10),
+        straight(1, 8),  # 0.8 of the first
+        straight(8, 20),  # 3 / 20 of the first, 1 / 20 of the second
+        straight(1, 10),
+    ]
+    tubes = join_tubes([0, 0, 0, 1], arrays, [0.7, 0.9, 0.8, 0.5])
+    kept = suppress_tubes(tubes, 0.3)
+    assert kept.scores.tolist() == [0.9, 0.8, 0.5]
+    assert kept.sequences.tolist() == [0, 0, 1]
+    assert kept.lengths.tolist() == [8, 13, 10]
+    assert kept.frames.tolist() == [*range(1, 9), *range(8, 21), *range(1, 11)]
+    assert suppress_tubes(tubes, 0.8).scores.tolist() == [0.9, 0.8, 0.7, 0.5]
+
+
+def test_nothing_is_a_number_of_tubes_too():
+    nothing = join_tubes([], [], [])
+    assert nothing.bboxes.shape == (0, 4)
+    assert suppress_tubes(nothing, 0.3).lengths.shape == (0,)
+    assert take_tubes(nothing, np.zeros(0, bool)).frames.shape == (0,)
+    assert not len(tube_pairs(nothing, nothing, pixel=1, frame=1).ious)
