@@ -22,11 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stmixer_mm.analysis import (
     bytes_kept_for_backward,
     check_json_path,
-    clock,
     format_table,
     machine,
     peak_bytes,
     quieten,
+    take_turns,
     write_json,
 )
 from stmixer_mm.apis import user_errors
@@ -278,22 +278,6 @@ class Bench:
             backend=self.args.backend,
         )
         return [mean for points in self.points for mean in sampler(points)]
-
-
-def take_turns(
-    runs: dict[str, Callable[[], object]], *, turns: int, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of each, one after the other in each turn, after one to warm up."""
-    now = clock(device)
-    seconds = {name: [] for name in runs}
-    for turn in range(turns + 1):
-        for name, run in runs.items():
-            start = now()
-            run()
-            elapsed = now() - start
-            if turn:
-                seconds[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def measure_memory(bench: Bench, device: torch.device) -> dict[str, float]:

@@ -10,7 +10,7 @@ from .clips import (
 )
 from .flops import PartCount, count_flops, count_parts
 from .memory import bytes_kept_for_backward, peak_bytes
-from .meter import Meter, clock, medians, watch_children
+from .meter import Meter, clock, medians, take_turns, watch_children
 from .models import build_model, construct_model, num_classes_of, quieten, read_config
 from .report import check_json_path, format_table, machine, write_json
 
@@ -36,6 +36,7 @@ __all__ = [
     'peak_bytes',
     'quieten',
     'read_config',
+    'take_turns',
     'video_clips',
     'watch_children',
     'write_json',

@@ -73,6 +73,22 @@ def clock(device: str | torch.device) -> Callable[[], float]:
     return read
 
 
+def take_turns(
+    runs: dict[str, Callable[[], object]], *, turns: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each, one after the other in each turn, after one to warm up."""
+    now = clock(device)
+    seconds = {name: [] for name in runs}
+    for turn in range(turns + 1):
+        for name, run in runs.items():
+            start = now()
+            run()
+            elapsed = now() - start
+            if turn:
+                seconds[name].append(elapsed)
+    return {name: median(values) for name, values in seconds.items()}
+
+
 def watch_children(
     meter: Meter,
     model: nn.Module,

@@ -1,16 +1,24 @@
 """Train several configs one after the other, and put what came out in one table.
 
 Each is trained by tools/train.py in a process of its own, with the same options. What is
-trained already, in the same folder, is not trained again.
+trained already, in the same folder, is not trained again. Training steps are timed
+afterwards, turn by turn in one process, so that a busy moment meets all configs alike.
 """
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import nn
 
 from stmixer_mm.analysis import (
     build_model,
@@ -18,10 +26,12 @@ from stmixer_mm.analysis import (
     format_table,
     quieten,
     read_config,
+    take_turns,
     write_json,
 )
 from stmixer_mm.apis import UserError, user_errors
 from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.registry import DATASETS
 
 TRAIN = Path(__file__).parents[1] / 'train.py'
 
@@ -39,6 +49,9 @@ def parse_args() -> argparse.Namespace:
         default=['mAP/overall', 'mAP/person_AP'],
         help='of the last evaluation (default: %(default)s)',
     )
+    parser.add_argument(
+        '--turns', type=int, default=10, help='timed steps (default: %(default)s)'
+    )
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
     parser.add_argument(
         '--cfg-options',
@@ -47,6 +60,13 @@ def parse_args() -> argparse.Namespace:
         help='override settings of all configs, as in key=value a.b=1 list="[1,2]"',
     )
     return parser.parse_args()
+
+
+def parse_overrides(options: Sequence[str]) -> dict:
+    """What the training tool makes of ``--cfg-options``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='*', default={}, action=DictAction)
+    return parser.parse_args(options).options
 
 
 def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
@@ -78,29 +98,34 @@ def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
 
 
 def read_log(work_dir: Path, metrics: Sequence[str]) -> dict[str, float]:
-    """Seconds per step (median of the log) and the metrics of the last evaluation.
+    """The metrics of the last evaluation.
 
     Raises:
         UserError: There is no evaluation with these metrics.
     """
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     records = [json.loads(line) for line in logs[-1].read_text().splitlines()]
-    times = [record['time'] for record in records if 'loss' in record]
     evaluations = [record for record in records if metrics[0] in record]
     if not evaluations:
         raise UserError(
             f'The log {logs[-1]} has no {metrics[0]}; name metrics that the evaluator '
             'of the configs yields.'
         )
-    return {
-        **{metric: evaluations[-1][metric] for metric in metrics},
-        'seconds_per_step': statistics.median(times),
-    }
+    return {metric: evaluations[-1][metric] for metric in metrics}
 
 
-def count_parameters(config: Path) -> float:
+def make_step(cfg: Config, model: nn.Module) -> Callable[[], object]:
+    """A training step on the first batch of a config, without loading."""
+    loader = cfg.train_dataloader
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        dataset = DATASETS.build(loader.dataset)
+        batch = pseudo_collate([dataset[index] for index in range(loader.batch_size)])
+        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    return partial(model.train().train_step, batch, optim_wrapper)
+
+
+def count_parameters(model: nn.Module) -> float:
     """Millions of parameters that are trained."""
-    model = build_model(read_config(config))
     return sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
 
 
@@ -108,14 +133,22 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     check_writable_dir(args.work_dir, purpose='work dir')
-    rows = []
+    overrides = parse_overrides(args.cfg_options)
+    rows, steps = [], {}
     for config in map(Path, args.configs):
-        parameters = count_parameters(config)
+        cfg = read_config(config, overrides)
+        model = build_model(cfg)
+        steps[config.stem] = make_step(cfg, model)
         work_dir = Path(args.work_dir, config.stem)
         print(f'{config.stem} …', flush=True)
         train(config, work_dir, args)
         result = read_log(work_dir, args.metrics)
-        rows.append(dict(config=config.stem, parameters_m=parameters, **result))
+        rows.append(
+            dict(config=config.stem, parameters_m=count_parameters(model), **result)
+        )
+    seconds = take_turns(steps, turns=args.turns, device=torch.device('cpu'))
+    for row in rows:
+        row['seconds_per_step'] = round(seconds[row['config']], 4)
     heading = ('config', *args.metrics, 'parameters (M)', 'seconds per step')
     table = [
         (
