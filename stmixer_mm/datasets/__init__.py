@@ -1,4 +1,4 @@
-"""Datasets, transforms and the reading of AVA annotation files."""
+"""Datasets, transforms and the reading of annotation files."""
 
 from .keyframe_dataset import KeyframeDataset
 from .transforms import (
@@ -8,6 +8,8 @@ from .transforms import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
+from .tube_annotations import TubeAnnotations, read_tube_annotations
+from .tube_dataset import TubeDataset
 
 __all__ = [
     'DecodeFrames',
@@ -16,4 +18,7 @@ __all__ = [
     'OpenVideo',
     'RandomShortSideResize',
     'SampleKeyframeClip',
+    'TubeAnnotations',
+    'TubeDataset',
+    'read_tube_annotations',
 ]

@@ -35,6 +35,16 @@ def keyframe_index(
     return min(index, total_frames - 1)
 
 
+def check_frame_index(index: int, *, total_frames: int) -> int:
+    """The index, counted from 0; ``ValueError`` if the video has no such frame."""
+    if not 0 <= index < total_frames:
+        raise ValueError(
+            f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
+            'frames; extract or encode it again with the frame rate of the annotation'
+        )
+    return index
+
+
 def clip_span(clip_len: int, frame_interval: int) -> int:
     """Frames from the first to the last frame of a clip, both counted."""
     return (clip_len - 1) * frame_interval + 1

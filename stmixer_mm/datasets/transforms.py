@@ -11,6 +11,7 @@ from stmixer_mm.registry import TRANSFORMS
 from .frames import (
     KeptFrames,
     OpenVideos,
+    check_frame_index,
     clip_indices,
     clip_span,
     count_frames,
@@ -68,7 +69,8 @@ class OpenVideo(BaseTransform):
 class SampleKeyframeClip(BaseTransform):
     """Choose the frames of the clip around a keyframe.
 
-    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), and either
+    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), or
+    ``frame_index``, the keyframe counted from 0, which then counts; and either
     ``total_frames`` (of :class:`OpenVideo`), ``shot_info``, or ``frame_dir`` and
     ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,),
     counted from 0 in videos and from ``start_index`` in frame folders; the keyframe
@@ -113,12 +115,7 @@ class SampleKeyframeClip(BaseTransform):
                 'SampleKeyframeClip.'
             )
         try:
-            keyframe = keyframe_index(
-                results['timestamp'],
-                fps=results['fps'],
-                total_frames=total_frames,
-                timestamp_start=results.get('timestamp_start', 0),
-            )
+            keyframe = self._keyframe(results, total_frames)
         except ValueError as error:
             raise ValueError(f'{source}: {error}.') from None
         # Frames of a video file count from 0, whatever the dataset's start_index.
@@ -144,6 +141,18 @@ class SampleKeyframeClip(BaseTransform):
         half = self.frame_interval // 2
         upper = (self.frame_interval + 1) // 2
         return np.random.randint(-half, upper, size=self.clip_len)
+
+    @staticmethod
+    def _keyframe(results: dict, total_frames: int) -> int:
+        index = results.get('frame_index')
+        if index is not None:
+            return check_frame_index(index, total_frames=total_frames)
+        return keyframe_index(
+            results['timestamp'],
+            fps=results['fps'],
+            total_frames=total_frames,
+            timestamp_start=results.get('timestamp_start', 0),
+        )
 
     @staticmethod
     def _total_frames(results: dict) -> int:

@@ -32,6 +32,7 @@ from .frames import (
 )
 from .keyframe_dataset import KeyframeDataset
 from .transforms import OpenVideo, SampleKeyframeClip
+from .tube_dataset import TubeDataset
 
 SPLITS = ('train', 'val', 'test')
 SMALL_SIDE = 0.01  # of the width or height; a box below it is probably a slip
@@ -66,7 +67,7 @@ class SplitReport:
     num_boxes: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)  # by class name
     videos: dict[str, str] = field(default_factory=dict)  # id -> path
-    first_lines: dict[str, int] = field(default_factory=dict)  # of each video id
+    first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -106,7 +107,9 @@ def check_config(
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
         for dataset in _plain_datasets(loader and loader.get('dataset')):
-            essence = {k: v for k, v in dataset.items() if k != 'test_mode'}
+            # Of tubes it says which videos are meant.
+            kept = 'TubeDataset' in str(dataset.get('type'))
+            essence = {k: v for k, v in dataset.items() if kept or k != 'test_mode'}
             if essence not in seen:
                 seen.append(essence)
                 reports.append(
@@ -122,12 +125,15 @@ def check_config(
 def check_dataset(
     cfg: dict, name: str, *, decode: bool = True, progress: Progress = iter
 ) -> SplitReport:
-    """Check one ``KeyframeDataset``, given by its config."""
+    """Check one ``KeyframeDataset`` or ``TubeDataset``, given by its config."""
     report = SplitReport(name, str(cfg.get('ann_file', '')))
     dataset = _build_unread(cfg, report)
     if dataset is None:
         return report
     report.ann_file = dataset.ann_file
+    if isinstance(dataset, TubeDataset):
+        _check_tubes(dataset, report, decode, progress)
+        return report
     names = _label_names(dataset, report)
     rows = _check_annotation(dataset, names, report)
     excluded = _timestamps(dataset.exclude_file, report)
@@ -220,7 +226,9 @@ def _plain_datasets(cfg: dict | None) -> list[dict]:
     return [plain for dataset in inner for plain in _plain_datasets(dataset)]
 
 
-def _build_unread(cfg: dict, report: SplitReport) -> KeyframeDataset | None:
+def _build_unread(
+    cfg: dict, report: SplitReport
+) -> KeyframeDataset | TubeDataset | None:
     """The dataset before it reads its annotation, or None and a finding."""
     try:
         dataset = DATASETS.build({**cfg, 'lazy_init': True})
@@ -231,8 +239,11 @@ def _build_unread(cfg: dict, report: SplitReport) -> KeyframeDataset | None:
             # A broken label map need not hide the faults of the annotation.
             return _build_unread({**cfg, 'label_file': None}, report)
         return None
-    if not isinstance(dataset, KeyframeDataset):
-        message = f'{type(dataset).__name__} is not a KeyframeDataset: not checked.'
+    if not isinstance(dataset, KeyframeDataset | TubeDataset):
+        message = (
+            f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
+            'TubeDataset: not checked.'
+        )
         report.error('config', report.ann_file, None, message)
         return None
     return dataset
@@ -335,24 +346,18 @@ def _check_videos(
             place = (file, row.line, row.timestamp)
             keyframes.setdefault(row.video_id, {}).setdefault(row.key, place)
     report.num_videos = len(keyframes)
-    folder = dataset.data_prefix['img']
+    num_frames = None
+    if dataset.timestamp_end is not None:
+        seconds = dataset.timestamp_end - dataset.timestamp_start
+        num_frames = round(seconds * dataset._FPS)
     slow = []
     for video_id in progress(list(keyframes)):
         places = list(keyframes[video_id].values())
         file, line, _ = places[0]
-        path = dataset.locate(folder, video_id)
-        report.videos[video_id] = path or os.path.join(folder, video_id)
-        report.first_lines[video_id] = line
-        if path is None:
-            what = 'frame folder' if dataset.use_frames else 'video'
-            where = folder or 'the current folder'
-            message = f'the {what} of {video_id!r} is missing in {where}.'
-            report.error('missing', file, line, message)
-            continue
-        try:
-            source = _Frames(dataset, path) if dataset.use_frames else _Video(path)
-        except (ValueError, FileNotFoundError) as error:
-            report.error('unreadable', file, line, str(error))
+        source = _open(
+            dataset, video_id, file, line, report, num_frames, fps=dataset._FPS
+        )
+        if source is None:
             continue
         indices = _check_keyframes(dataset, source, places, report, decode)
         if isinstance(source, _Video):
@@ -396,15 +401,13 @@ class _Video:
 class _Frames:
     """A folder of extracted frames."""
 
-    def __init__(self, dataset: KeyframeDataset, path: str) -> None:
-        self.path = path
-        self.fps = dataset._FPS
-        self._start, self._tmpl = dataset.start_index, dataset.filename_tmpl
-        numbers = frame_numbers(path, self._tmpl, self._start)
-        self.total_frames = numbers[-1] - self._start + 1
-        if dataset.timestamp_end is not None:
-            seconds = dataset.timestamp_end - dataset.timestamp_start
-            self.total_frames = round(seconds * self.fps)
+    def __init__(
+        self, path: str, tmpl: str, start: int, num_frames: int | None, fps: float
+    ) -> None:
+        self.path, self.fps = path, fps
+        self._start, self._tmpl = start, tmpl
+        numbers = frame_numbers(path, tmpl, start)
+        self.total_frames = num_frames or numbers[-1] - start + 1
         wanted = range(self._start, self._start + self.total_frames)
         gaps = sorted(set(wanted) - set(numbers))
         if gaps:
@@ -415,7 +418,110 @@ class _Frames:
 
     def decodes(self, index: int) -> bool:
         file = os.path.join(self.path, self._tmpl.format(index + self._start))
-        return os.path.isfile(file) and mmcv.imread(file) is not None
+        try:
+            return mmcv.imread(file) is not None
+        except Exception:  # FileNotFoundError, and cv2.error of an empty file
+            return False
+
+
+def _open(
+    dataset: KeyframeDataset | TubeDataset,
+    video_id: str,
+    file: str,
+    line: int | None,
+    report: SplitReport,
+    num_frames: int | None,
+    *,
+    fps: float,
+) -> _Video | _Frames | None:
+    """A video, or None and a finding; num_frames and fps are of extracted frames."""
+    folder = dataset.data_prefix['img']
+    path = dataset.locate(folder, video_id)
+    report.videos[video_id] = path or os.path.join(folder, video_id)
+    report.first_lines[video_id] = line
+    if path is None:
+        what = 'frame folder' if dataset.use_frames else 'video'
+        where = folder or 'the current folder'
+        message = f'the {what} of {video_id!r} is missing in {where}.'
+        report.error('missing', file, line, message)
+        return None
+    try:
+        if not dataset.use_frames:
+            return _Video(path)
+        return _Frames(
+            path, dataset.filename_tmpl, dataset.start_index, num_frames, fps
+        )
+    except (ValueError, FileNotFoundError) as error:
+        report.error('unreadable', file, line, str(error))
+        return None
+
+
+def _check_tubes(
+    dataset: TubeDataset, report: SplitReport, decode: bool, progress: Progress
+) -> None:
+    """Findings of a dataset of tubes: its annotation, then each of its videos."""
+    file = dataset.ann_file
+    try:
+        truth, videos = dataset.read_annotations()
+    except (FileNotFoundError, ValueError) as error:
+        message = str(error).removeprefix(f'{file}: ')
+        report.error('annotation', file, None, message)
+        return
+    report.num_videos = len(videos)
+    counts = np.zeros(len(truth.labels) + 1, dtype=int)
+    slow = []
+    for video_id in progress(list(videos)):
+        infos, num_beyond = dataset.keyframes(truth, video_id, '')
+        labels = [info['ann'][1] for info in infos]
+        report.num_keyframes += len(infos)
+        report.num_empty_keyframes += sum(not len(rows) for rows in labels)
+        report.num_boxes += sum(map(len, labels))
+        counts += sum((rows.sum(axis=0) for rows in labels), np.zeros_like(counts))
+        num_frames = truth.nframes[video_id]
+        if num_beyond:
+            message = (
+                f'{num_beyond} boxes of {video_id} lie beyond its {num_frames} frames; '
+                'they are left out.'
+            )
+            report.warn('beyond the end', file, None, message)
+        source = _open(dataset, video_id, file, None, report, num_frames, fps=1)
+        if source is None:
+            continue
+        if isinstance(source, _Video) and source.total_frames != num_frames:
+            message = (
+                f'{source.path} has {source.total_frames} frames, but the annotation '
+                f'is of {num_frames}; boxes may belong to other frames.'
+            )
+            report.warn('length', file, None, message)
+        _check_length(dataset, source, file, None, report)
+        indices = [info['frame_index'] for info in infos]
+        bad = [
+            index
+            for index in indices
+            if index >= source.total_frames or (decode and not source.decodes(index))
+        ]
+        if bad:
+            message = (
+                f'{len(bad)} keyframes of {source.path} are missing or damaged, first '
+                f'frame {bad[0] + 1}; fetch, extract or encode the video again.'
+            )
+            report.error('unreadable', file, None, message)
+        if isinstance(source, _Video):
+            if decode:
+                _check_jumps(source, file, None, report)
+            indices = [index for index in indices if index < source.total_frames]
+            decoding = _decoding(dataset, source, indices, file, None)
+            if decoding is not None and decoding.factor > SLOW_DECODING:
+                slow.append(decoding)
+    if slow:
+        _warn_of_slow_decoding(slow, report)
+    report.class_counts = dict(zip(truth.labels, counts[1:].tolist(), strict=True))
+    absent = [name for name, count in report.class_counts.items() if not count]
+    if not report.num_boxes:
+        message = f'no box is in the videos of split {dataset.split}.'
+        report.error('annotation', file, None, message)
+    elif absent:
+        report.warn('absent class', file, None, f'no box does: {", ".join(absent)}.')
 
 
 def _check_keyframes(
@@ -430,16 +536,7 @@ def _check_keyframes(
     Returns the frames that the keyframes are.
     """
     file, line, _ = places[0]
-    sampler = _transform(dataset, SampleKeyframeClip)
-    if sampler is not None and not sampler.allow_short:
-        span = clip_span(sampler.clip_len, sampler.frame_interval)
-        if source.total_frames < span:
-            message = (
-                f'{source.path} has {source.total_frames} frames, fewer than the '
-                f'{span} of a clip; use a longer video, a smaller clip, or '
-                'allow_short=True.'
-            )
-            report.error('short video', file, line, message)
+    _check_length(dataset, source, file, line, report)
     indices = []
     for file, line, timestamp in sorted(places, key=lambda place: place[2]):
         try:
@@ -462,12 +559,33 @@ def _check_keyframes(
     return indices
 
 
-def _transform(dataset: KeyframeDataset, kind: type) -> object | None:
+def _check_length(
+    dataset: KeyframeDataset | TubeDataset,
+    source: _Video | _Frames,
+    file: str,
+    line: int | None,
+    report: SplitReport,
+) -> None:
+    sampler = _transform(dataset, SampleKeyframeClip)
+    if sampler is None or sampler.allow_short:
+        return
+    span = clip_span(sampler.clip_len, sampler.frame_interval)
+    if source.total_frames < span:
+        message = (
+            f'{source.path} has {source.total_frames} frames, fewer than the {span} of '
+            'a clip; use a longer video, a smaller clip, or allow_short=True.'
+        )
+        report.error('short video', file, line, message)
+
+
+def _transform(dataset: KeyframeDataset | TubeDataset, kind: type) -> object | None:
     transforms = dataset.pipeline.transforms
     return next((part for part in transforms if isinstance(part, kind)), None)
 
 
-def _check_jumps(video: _Video, file: str, line: int, report: SplitReport) -> None:
+def _check_jumps(
+    video: _Video, file: str, line: int | None, report: SplitReport
+) -> None:
     """Whether its index leads to the right frames: not so in many a cut video."""
     key = next(iter(video.key_inds[1:]), None)
     if key is None or key > IN_ORDER:
@@ -491,11 +609,15 @@ class _Decoding(NamedTuple):
     frames: float  # decoded for a clip
     path: str
     file: str
-    line: int
+    line: int | None
 
 
 def _decoding(
-    dataset: KeyframeDataset, video: _Video, indices: list[int], file: str, line: int
+    dataset: KeyframeDataset | TubeDataset,
+    video: _Video,
+    indices: list[int],
+    file: str,
+    line: int | None,
 ) -> _Decoding | None:
     """None when there are no clips, or each frame is decoded but once."""
     sampler = _transform(dataset, SampleKeyframeClip)
@@ -528,10 +650,15 @@ def _warn_of_slow_decoding(slow: list[_Decoding], report: SplitReport) -> None:
     report.warn('slow decoding', worst.file, worst.line, message)
 
 
+def _place(report: SplitReport, video_id: str) -> str:
+    line = report.first_lines[video_id]
+    return report.ann_file if line is None else f'{report.ann_file}, line {line}'
+
+
 def _check_overlap(reports: list[SplitReport], *, is_error: bool) -> None:
     """Videos that are both trained on and evaluated, told by their file."""
     trained = {
-        os.path.realpath(path): f'{report.ann_file}, line {report.first_lines[name]}'
+        os.path.realpath(path): _place(report, name)
         for report in reports
         if report.name == 'train'
         for name, path in report.videos.items()

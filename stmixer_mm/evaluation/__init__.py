@@ -1,7 +1,11 @@
 """Metrics."""
 
+from stmixer_mm.datasets.tube_annotations import (
+    TubeAnnotations,
+    read_tube_annotations,
+)
+
 from .frame_map_metric import FrameMAPMetric
-from .tube_annotations import TubeAnnotations, read_tube_annotations
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 
 __all__ = [

@@ -9,6 +9,11 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from stmixer_mm.datasets.tube_annotations import (
+    TubeAnnotations,
+    check_tube_annotations,
+    read_tube_annotations,
+)
 from stmixer_mm.registry import METRICS
 
 from .average_precision import CLASS_AVERAGES, by_score, check_choice, class_mean
@@ -24,11 +29,6 @@ from .linking import LINKINGS, FrameBoxes, Linking, link_boxes
 from .matching import Pairs
 from .predictions import join_field, select_actions
 from .protocols import PROTOCOLS
-from .tube_annotations import (
-    TubeAnnotations,
-    check_tube_annotations,
-    read_tube_annotations,
-)
 from .tubes import Tubes, join_tubes, tube_pairs
 
 # Labels that published evaluators leave out, by name.

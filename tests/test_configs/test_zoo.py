@@ -1,5 +1,6 @@
 """Every config of the zoo builds, and says what the release's recipe says."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from stmixer_mm.registry import MODELS
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ALL = sorted(CONFIGS.glob('[!_]*/*.py'))
 AVA = sorted(CONFIGS.glob('stmixer/*_ava22-rgb.py'))
+TUBES = [
+    path
+    for name in ('ucf101-24', 'jhmdb', 'multisports')
+    for path in sorted(CONFIGS.glob(f'stmixer/*_{name}-rgb.py'))
+]
 VIT = [path for path in AVA if 'vit' in path.name]
 
 
@@ -127,5 +133,40 @@ def test_parts_are_registered_and_known(path):
     registries = import_module(f'{host}.registry')
     for split in ('train', 'val', 'test'):
         assert registries.DATASETS.get(config[f'{split}_dataloader'].dataset.type)
-    assert registries.METRICS.get(config.test_evaluator.type)
+    metrics = config.test_evaluator
+    for metric in metrics if isinstance(metrics, list) else [metrics]:
+        assert registries.METRICS.get(metric.type)
     assert config.custom_imports.imports == ['stmixer_mm']
+
+
+@pytest.mark.parametrize('path', TUBES, ids=ids)
+def test_configs_of_tubes_agree_with_themselves(path):
+    config = Config.fromfile(path)
+    classes = config.model.head.num_classes
+    assert config.model.decoder.num_classes == classes
+    assert config.model.head.fallback_topk == 0
+    datasets = [config[f'{split}_dataloader'].dataset for split in ('train', 'test')]
+    assert {dataset.num_classes for dataset in datasets} == {classes}
+    assert [dataset.get('test_mode', False) for dataset in datasets] == [False, True]
+    for part in (*datasets, *config.test_evaluator):
+        assert (part.ann_file, part.split) == (config.ann_file, config.split)
+
+
+def test_each_dataset_of_tubes_has_a_config():
+    assert len(TUBES) == 3
+
+
+def test_another_split_as_the_readme_says(tmp_path):
+    text = (CONFIGS.parent / 'tools' / 'data' / 'jhmdb' / 'README.md').read_text()
+    (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    path = tmp_path / 'split.py'
+    path.write_text(code.replace("'configs/", f"'{CONFIGS}/"))
+    config = Config.fromfile(path)
+    base = Config.fromfile(next(path for path in TUBES if 'jhmdb' in path.name))
+    for split in ('train', 'val', 'test'):
+        assert config[f'{split}_dataloader'].dataset.split == 2
+    for metrics in (config.val_evaluator, config.test_evaluator):
+        assert [metric.split for metric in metrics] == [2, 2]
+        assert [metric.type for metric in metrics] == [
+            metric.type for metric in base.test_evaluator
+        ]

@@ -5,8 +5,8 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from stmixer_mm.evaluation import TubeAnnotations, read_tube_annotations
-from stmixer_mm.evaluation.tube_annotations import check_tube_annotations
+from stmixer_mm.datasets import TubeAnnotations, read_tube_annotations
+from stmixer_mm.datasets.tube_annotations import check_tube_annotations
 
 
 def content(**changes):

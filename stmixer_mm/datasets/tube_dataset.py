@@ -1,0 +1,311 @@
+"""Frames of videos, annotated by tubes: UCF101-24, JHMDB, MultiSports.
+
+P persons of a video, each a box in one frame; k of them in a keyframe.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from mmaction.datasets import BaseActionDataset
+from mmengine.dataset import force_full_init
+from mmengine.logging import MMLogger
+
+from stmixer_mm.registry import DATASETS
+
+from .frames import find_video
+from .tube_annotations import TubeAnnotations, read_tube_annotations
+
+
+class VideoPersons(NamedTuple):
+    """Boxes of a video, sorted by frame."""
+
+    frames: np.ndarray  # (P,) int, from 1
+    bboxes: np.ndarray  # (P, 4) float32, xyxy in [0, 1]
+    labels: np.ndarray  # (P, num_classes) bool, multi-hot, column 0 the dummy
+    tubes: np.ndarray  # (P,) int, number of a tube in its video
+
+
+def video_persons(
+    classes: Mapping[int, Sequence[np.ndarray]],
+    *,
+    resolution: tuple[int, int],
+    num_classes: int,
+) -> VideoPersons:
+    """Persons of the tubes of a video; equal boxes of a frame are one person.
+
+    Args:
+        classes: Label from 0 -> tubes (n, 5) of frame, x1, y1, x2, y2 in pixels.
+        resolution: h, w in pixels; boxes are divided by it and clipped to [0, 1],
+            where they may lose their area.
+        num_classes: Labels and the dummy class 0.
+    """
+    tubes = [(label, tube) for label, group in classes.items() for tube in group]
+    if not tubes:
+        return VideoPersons(
+            np.zeros(0, int),
+            np.zeros((0, 4), np.float32),
+            np.zeros((0, num_classes), bool),
+            np.zeros(0, int),
+        )
+    rows = np.concatenate([tube for _, tube in tubes])
+    lengths = [len(tube) for _, tube in tubes]
+    columns = np.repeat([label + 1 for label, _ in tubes], lengths)
+    numbers = np.repeat(np.arange(len(tubes)), lengths)
+    order = np.argsort(rows[:, 0], kind='stable')
+    rows, columns, numbers = rows[order], columns[order], numbers[order]
+
+    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    by_row = np.argsort(first)
+    person = np.empty_like(by_row)
+    person[by_row] = np.arange(len(by_row))
+    labels = np.zeros((len(first), num_classes), bool)
+    labels[person[same.reshape(-1)], columns] = True
+    kept = first[by_row]
+    height, width = resolution
+    bboxes = rows[kept, 1:] / np.array([width, height, width, height])
+    return VideoPersons(
+        rows[kept, 0].astype(int),
+        bboxes.clip(0, 1).astype(np.float32),
+        labels,
+        numbers[kept],
+    )
+
+
+@DATASETS.register_module()
+class TubeDataset(BaseActionDataset):
+    """Frames with person boxes and their actions, from published tubes.
+
+    A keyframe is a frame with a box. A sample has ``gt_bboxes`` (k, 4) xyxy in [0, 1]
+    until a decoding transform makes pixels of them, ``gt_labels`` (k, num_classes)
+    multi-hot with the dummy column 0, ``entity_ids`` (k,) the number of the tube in
+    its video, ``video_id``, ``timestamp`` the number of the frame from 1 (which
+    ``TubeFrameMAPMetric`` and ``VideoMAPMetric`` take), ``frame_index`` the same from
+    0, ``img_key``, and ``filename`` (videos) or ``frame_dir`` and ``total_frames``
+    (extracted frames).
+
+    Boxes are clipped to the picture; those without an area, and those beyond the last
+    frame of their video (UCF101-24 has some), are left out.
+
+    Args:
+        ann_file: Ground truth as published, see
+            :func:`~stmixer_mm.datasets.tube_annotations.read_tube_annotations`.
+        pipeline: Transforms.
+        split: Split of the file, from 1.
+        num_classes: Labels and the dummy class 0, to be checked; None for what the
+            file has.
+        frame_stride: Take every n-th keyframe of a video.
+        all_frames: Keyframes are all frames, also those without a box: detections
+            there count in ACT's protocol, and tubes are linked through them.
+        data_root: Folder that all relative paths below are in.
+        data_prefix: ``dict(img=folder)`` with the videos, named by their id with or
+            without a suffix, or the frame folders, named by the id, such as
+            ``Basketball/v_Basketball_g01_c01``.
+        use_frames: Read extracted frames instead of video files.
+        filename_tmpl: Names of the extracted frames.
+        start_index: Number of the first extracted frame.
+        test_mode: Take the test videos of the split instead of its training videos.
+        modality: Kind of input, for the host's transforms.
+        metainfo, indices, serialize_data, lazy_init, max_refetch: As in mmengine's
+            ``BaseDataset``. ``lazy_init=True`` reads and checks files at first use.
+
+    Raises:
+        FileNotFoundError: a file, video, frame folder or last frame is missing.
+        ValueError: the file is faulty, an argument does not fit it, or no keyframe is
+            left.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[dict | Callable],
+        *,
+        split: int = 1,
+        num_classes: int | None = None,
+        frame_stride: int = 1,
+        all_frames: bool = False,
+        data_root: str = '',
+        data_prefix: Mapping[str, str] | None = None,
+        use_frames: bool = False,
+        filename_tmpl: str = '{:05}.jpg',
+        start_index: int = 1,
+        test_mode: bool = False,
+        modality: str = 'RGB',
+        metainfo: Mapping | None = None,
+        indices: int | Sequence[int] | None = None,
+        serialize_data: bool = True,
+        lazy_init: bool = False,
+        max_refetch: int = 1000,
+    ) -> None:
+        if frame_stride < 1:
+            raise ValueError(f'frame_stride={frame_stride} must be at least 1.')
+        self.split = split
+        self.frame_stride = frame_stride
+        self.all_frames = all_frames
+        self.use_frames = use_frames
+        self.filename_tmpl = filename_tmpl
+        super().__init__(
+            ann_file,
+            pipeline,
+            data_prefix=dict(img='') if data_prefix is None else dict(data_prefix),
+            test_mode=test_mode,
+            num_classes=num_classes,
+            start_index=start_index if use_frames else 0,
+            modality=modality,
+            data_root=data_root,
+            metainfo=metainfo,
+            indices=indices,
+            serialize_data=serialize_data,
+            lazy_init=True,
+            max_refetch=max_refetch,
+        )
+        if not lazy_init:
+            self.full_init()
+
+    def load_data_list(self) -> list[dict]:
+        """All keyframes of the videos of the split."""
+        truth, videos = self.read_annotations()
+        paths = self._locate(videos, truth.nframes)
+        data_list = []
+        beyond: dict[str, int] = {}
+        for name in videos:
+            infos, num_beyond = self.keyframes(truth, name, paths[name])
+            data_list += infos
+            if num_beyond:
+                beyond[name] = num_beyond
+        if not data_list:
+            raise ValueError(
+                f'{self.ann_file} has no box in the {self._part} of split '
+                f'{self.split}; give another split or file.'
+            )
+        logger = MMLogger.get_current_instance()
+        logger.info(
+            f'{self.ann_file}: {len(data_list)} keyframes in {len(videos)} '
+            f'{self._part} of split {self.split}.'
+        )
+        if beyond:
+            logger.warning(
+                f'{self.ann_file}: {sum(beyond.values())} boxes of {len(beyond)} '
+                'videos lie beyond the last frame of their video and are left out, '
+                f'first in {next(iter(beyond))}.'
+            )
+        return data_list
+
+    def read_annotations(self) -> tuple[TubeAnnotations, tuple[str, ...]]:
+        """The file and the videos of the split; takes over labels and their number.
+
+        Raises:
+            FileNotFoundError, ValueError: see the class.
+        """
+        truth = read_tube_annotations(self.ann_file)
+        splits = truth.test_videos if self.test_mode else truth.train_videos
+        if not isinstance(self.split, int) or not 1 <= self.split <= len(splits):
+            raise ValueError(
+                f'split={self.split!r} is not in {self.ann_file}, which has '
+                f'{len(splits)} with {self._part}; splits are counted from 1.'
+            )
+        found = len(truth.labels) + 1
+        if self.num_classes not in (None, found):
+            raise ValueError(
+                f'num_classes={self.num_classes} does not fit {self.ann_file}, whose '
+                f'{found - 1} labels and the dummy class 0 are {found}; set '
+                f'num_classes={found} here and in the model.'
+            )
+        self.num_classes = found
+        self._metainfo.setdefault('classes', truth.labels)
+        return truth, tuple(dict.fromkeys(splits[self.split - 1]))
+
+    def keyframes(
+        self, truth: TubeAnnotations, video_id: str, path: str
+    ) -> tuple[list[dict], int]:
+        """Keyframes of a video, and the number of boxes beyond its last frame."""
+        total_frames = truth.nframes[video_id]
+        persons = video_persons(
+            truth.gttubes[video_id],
+            resolution=truth.resolution[video_id],
+            num_classes=len(truth.labels) + 1,
+        )
+        within = persons.frames <= total_frames
+        num_beyond = int((~within).sum())
+        shown = within & (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
+        # A box without area is no target, but its frame is evaluated.
+        with_box = persons.frames[within if self.test_mode else shown]
+        frames = range(1, total_frames + 1) if self.all_frames else np.unique(with_box)
+        persons = VideoPersons(*(array[shown] for array in persons))
+
+        common = {'video_id': video_id}
+        if self.use_frames:
+            common.update(frame_dir=path, total_frames=total_frames)
+        else:
+            common['filename'] = path
+        infos = []
+        for frame in map(int, frames[:: self.frame_stride]):
+            start, stop = np.searchsorted(persons.frames, [frame, frame + 1])
+            infos.append(
+                {
+                    **common,
+                    'timestamp': frame,
+                    'frame_index': frame - 1,
+                    'img_key': f'{video_id},{frame:05}',
+                    'ann': tuple(array[start:stop] for array in persons[1:]),
+                }
+            )
+        return infos, num_beyond
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample that the pipeline gets."""
+        info = super().get_data_info(idx)
+        info['filename_tmpl'] = self.filename_tmpl
+        bboxes, labels, tubes = info.pop('ann')
+        # Copies, since the data may not be serialized.
+        info['gt_bboxes'] = bboxes.copy()
+        info['gt_labels'] = labels.astype(np.float32)
+        info['entity_ids'] = tubes.copy()
+        return info
+
+    @force_full_init
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""
+        labels = self.get_data_info(idx)['gt_labels']
+        return labels.any(axis=0).nonzero()[0].tolist()
+
+    @property
+    def _part(self) -> str:
+        return 'test videos' if self.test_mode else 'training videos'
+
+    def _locate(
+        self, video_ids: Sequence[str], nframes: Mapping[str, int]
+    ) -> dict[str, str]:
+        """Path of each video or frame folder; ``FileNotFoundError`` if any lacks."""
+        folder = self.data_prefix['img']
+        paths = {name: self.locate(folder, name) for name in video_ids}
+        missing = [name for name, path in paths.items() if path is None]
+        if missing:
+            what = 'frame folders' if self.use_frames else 'videos'
+            named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
+            raise FileNotFoundError(
+                f'{len(missing)} of the {len(video_ids)} {what} of {self.ann_file} are '
+                f'missing in {folder or "the current folder"} ({named}); put them '
+                'there, correct data_prefix or use_frames, or list them all with '
+                'tools/check_dataset.py.'
+            )
+        # One look per folder: to list them all takes minutes on a network disk.
+        for name in video_ids if self.use_frames else ():
+            number = nframes[name] - 1 + self.start_index
+            last = self.filename_tmpl.format(number)
+            if not os.path.isfile(os.path.join(paths[name], last)):
+                raise FileNotFoundError(
+                    f'The frame folder {paths[name]} has no {last}, the last of the '
+                    f'{nframes[name]} frames that {self.ann_file} gives it; extract '
+                    'them again, correct filename_tmpl or start_index, or list all '
+                    'gaps with tools/check_dataset.py.'
+                )
+        return paths
+
+    def locate(self, folder: str, video_id: str) -> str | None:
+        """Path of a video or of its frame folder, None if there is none."""
+        if not self.use_frames:
+            return find_video(folder, video_id)
+        path = os.path.join(folder, video_id)
+        return path if os.path.isdir(path) else None

@@ -1,0 +1,425 @@
+import pickle
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_tubes
+from mmaction.registry import DATASETS, METRICS
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from tiny_stmixer import ROOT
+from tiny_tubes import NUM_FRAMES, SIZE, tube
+
+from stmixer_mm.datasets import SampleKeyframeClip, TubeDataset
+from stmixer_mm.datasets.tube_dataset import video_persons
+from stmixer_mm.datasets.validation import check_config, format_report
+from stmixer_mm.evaluation.tube_metrics import EXCLUDED_LABELS
+
+HEIGHT, WIDTH = SIZE
+RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Build a dataset of frames; the keywords of the file are changes of its content."""
+    tiny_tubes.write_frames(tmp_path / 'rgb-images')
+
+    def build(content=None, **kwargs):
+        defaults = dict(
+            ann_file=Path(
+                tiny_tubes.write_truth(tmp_path / 'GT.pkl', **content or {})
+            ).name,
+            pipeline=[],
+            data_root=str(tmp_path),
+            data_prefix=dict(img='rgb-images'),
+            use_frames=True,
+        )
+        return TubeDataset(**{**defaults, **kwargs})
+
+    return build
+
+
+def gttubes(**changes):
+    return dict(gttubes={**tiny_tubes.truth()['gttubes'], **changes})
+
+
+def keys(dataset):
+    return [(info['video_id'], info['timestamp']) for info in dataset]
+
+
+def test_every_frame_with_a_box_is_a_keyframe(build, tmp_path):
+    dataset = build()
+    assert keys(dataset) == [
+        *((RUN_1, frame) for frame in range(1, 21)),
+        *((SIT, frame) for frame in range(5, 21)),
+    ]
+    sample = dataset[2]
+    # Frame 3 of the tube: moved twice by (1, 0).
+    np.testing.assert_allclose(
+        sample['gt_bboxes'],
+        [[10 / WIDTH, 4 / HEIGHT, 26 / WIDTH, 40 / HEIGHT]],
+        rtol=1e-6,
+    )
+    assert sample['gt_bboxes'].dtype == sample['gt_labels'].dtype == np.float32
+    assert sample['gt_labels'].tolist() == [[0, 1, 0]]
+    assert dataset[20]['gt_labels'].tolist() == [[0, 0, 1]]
+    assert sample['frame_dir'] == str(tmp_path / 'rgb-images' / RUN_1)
+    assert (sample['frame_index'], sample['img_key']) == (2, f'{RUN_1},00003')
+    assert (sample['start_index'], sample['total_frames']) == (1, NUM_FRAMES)
+    assert dataset.metainfo['classes'] == ('Run', 'Sit')
+    assert dataset.num_classes == 3
+    assert [dataset.get_cat_ids(index) for index in (0, 20)] == [[1], [2]]
+
+
+def test_splits_strides_and_all_frames(build):
+    assert keys(build(split=2)) == [(RUN_2, frame) for frame in range(1, 19)]
+    assert keys(build(split=2, frame_stride=8)) == [(RUN_2, 1), (RUN_2, 9), (RUN_2, 17)]
+    tested = build(test_mode=True)
+    assert [len(info['gt_bboxes']) for info in tested] == [1] * 2 + [2] * 14 + [1] * 18
+    everything = build(test_mode=True, all_frames=True)
+    assert len(everything) == 2 * NUM_FRAMES
+    empty = everything[19]
+    assert empty['timestamp'] == 20
+    assert empty['gt_bboxes'].shape == (0, 4)
+    assert empty['gt_labels'].shape == (0, 3)
+    assert [info['entity_ids'].tolist() for info in everything][1:3] == [[0], [0, 1]]
+
+
+def test_equal_boxes_of_a_frame_are_one_person():
+    box, other = (8, 4, 24, 40), (30, 4, 40, 40)
+    persons = video_persons(
+        {0: [tube(1, 3, box)], 2: [tube(2, 2, other), tube(3, 4, box)]},
+        resolution=SIZE,
+        num_classes=4,
+    )
+    assert persons.frames.tolist() == [1, 2, 2, 3, 4]
+    run, jump, both = [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1]
+    assert persons.labels.astype(int).tolist() == [run, run, jump, both, jump]
+    assert persons.tubes.tolist() == [0, 0, 1, 0, 2]
+    np.testing.assert_allclose(
+        persons.bboxes[2] * [WIDTH, HEIGHT, WIDTH, HEIGHT], other
+    )
+    nobody = video_persons({0: []}, resolution=SIZE, num_classes=4)
+    assert [len(array) for array in nobody] == [0, 0, 0, 0]
+
+
+def test_boxes_outside_are_clipped_or_left_out(build):
+    out = tube(1, 2, (-8, -4, 24, 96))
+    gone = tube(7, 8, (WIDTH + 4, 0, WIDTH + 9, 9))
+    content = gttubes(**{RUN_2: {0: [out, gone]}})
+    (first, second) = build(content, split=2)
+    np.testing.assert_allclose(first['gt_bboxes'], [[0, 0, 24 / WIDTH, 1]])
+    assert second['timestamp'] == 2
+    # Evaluated all the same.
+    tested = build(dict(content, test_videos=[[RUN_2]]), test_mode=True)
+    assert [info['timestamp'] for info in tested] == [1, 2, 7, 8]
+    assert tested[2]['gt_bboxes'].shape == (0, 4)
+
+
+def test_boxes_beyond_the_last_frame_are_left_out(build, monkeypatch):
+    told = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', told.append)
+    content = gttubes(**{RUN_2: {0: [tube(18, 25, (8, 4, 24, 40))]}})
+    dataset = build(content, split=2)
+    assert [info['timestamp'] for info in dataset] == [18, 19, 20]
+    (sentence,) = told
+    assert '5 boxes of 1 videos lie beyond the last frame' in sentence
+    assert sentence.endswith(f'first in {RUN_2}.')
+
+
+def test_tubes_with_gaps_or_of_one_frame(build):
+    gap = tube(3, 9, (8, 4, 24, 40))[[0, 1, 5]]
+    dataset = build(gttubes(**{RUN_2: {1: [gap, tube(1, 1, (0, 0, 9, 9))]}}), split=2)
+    assert [info['timestamp'] for info in dataset] == [1, 3, 4, 8]
+
+
+def test_samples_do_not_change_the_dataset(build):
+    dataset = build(serialize_data=False)
+    dataset[0]['gt_bboxes'] *= 0
+    assert dataset[0]['gt_bboxes'].any()
+
+
+@pytest.mark.parametrize('scope', ['', 'stmixer_mm.'])
+def test_registered(build, tmp_path, scope):
+    build()
+    init_default_scope('mmaction')
+    config = dict(
+        type=scope + 'TubeDataset',
+        ann_file=str(tmp_path / 'GT.pkl'),
+        pipeline=[],
+        lazy_init=True,
+    )
+    assert isinstance(DATASETS.build(config), TubeDataset)
+
+
+def test_wrong_arguments(build):
+    for split in (0, 3, '1'):
+        with pytest.raises(
+            ValueError, match=r'split=.* is not in .*GT.pkl, which has 2'
+        ):
+            build(split=split)
+    with pytest.raises(
+        ValueError, match=r'num_classes=81 .* 2 labels .* set num_classes=3'
+    ):
+        build(num_classes=81)
+    with pytest.raises(ValueError, match='frame_stride=0 must be at least 1'):
+        build(frame_stride=0)
+    with pytest.raises(TypeError, match='stride'):
+        build(stride=2)
+
+
+def test_broken_files(build, tmp_path):
+    with pytest.raises(
+        ValueError, match=r'GT.pkl has no box in the training videos of'
+    ):
+        build(gttubes(**{RUN_2: {}}), split=2)
+    with pytest.raises(
+        FileNotFoundError, match=r'nowhere.pkl: the file does not exist'
+    ):
+        build(ann_file='nowhere.pkl')
+    wrong = dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])
+    with pytest.raises(
+        ValueError, match=r"'train_videos' names the video Run/v_9, which"
+    ):
+        build(wrong)
+    with pytest.raises(
+        FileNotFoundError,
+        match=r'2 of the 2 videos of .*GT.pkl are missing in .*use_fr',
+    ):
+        build(use_frames=False)
+    with pytest.raises(
+        FileNotFoundError, match=r'has no 00020.png, the last of the 20'
+    ):
+        build(filename_tmpl='{:05}.png')
+    (tmp_path / 'rgb-images' / RUN_1 / '00020.jpg').unlink()
+    with pytest.raises(FileNotFoundError, match=rf'{RUN_1} has no 00020.jpg, the last'):
+        build()
+    (tmp_path / 'rgb-images' / SIT).rename(tmp_path / 'elsewhere')
+    with pytest.raises(
+        FileNotFoundError, match=rf'1 of the 2 frame folders .*\({SIT}\)'
+    ):
+        build()
+
+
+def test_the_frame_of_the_boxes_is_in_the_middle_of_the_clip(build):
+    clip = dict(type='SampleKeyframeClip', clip_len=3, frame_interval=2)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        dataset = build(pipeline=[clip, dict(type='RawFrameDecode')])
+    for index in (0, 10, 19):
+        sample = dataset[index]
+        # Frame n has the brightness 8 n.
+        assert abs(sample['imgs'][1].mean() - 8 * sample['timestamp']) < 3
+        np.testing.assert_allclose(sample['gt_bboxes'][0, 0], 8 + index, rtol=1e-5)
+
+
+def test_frames_of_videos_are_counted_not_timed(tmp_path):
+    tiny_tubes.write_videos(tmp_path)
+    ann_file = tiny_tubes.write_truth(tmp_path / 'GT.pkl')
+    clip = dict(type='SampleKeyframeClip', clip_len=3, frame_interval=2)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        dataset = TubeDataset(
+            ann_file,
+            [dict(type='OpenVideo'), clip],
+            data_prefix=dict(img=str(tmp_path)),
+        )
+    sample = dataset[9]
+    assert (sample['fps'], sample['timestamp']) == (25, 10)
+    assert sample['frame_inds'].tolist() == [7, 9, 11]
+
+
+def test_a_video_shorter_than_its_annotation():
+    sampler = SampleKeyframeClip(clip_len=2, frame_interval=1)
+    results = dict(filename='a.mp4', frame_index=19, total_frames=20)
+    assert sampler.transform(results)['frame_inds'].tolist() == [18, 19]
+    with pytest.raises(
+        ValueError, match=r'a.mp4: frame 20, .* not one of its 19 frames'
+    ):
+        sampler.transform(dict(results, total_frames=19))
+
+
+def test_many_keyframes_load_in_seconds(tmp_path):
+    names = [f'Run/v_{number}' for number in range(500)]
+    for name in names:
+        (tmp_path / f'{name}.mp4').parent.mkdir(exist_ok=True)
+        (tmp_path / f'{name}.mp4').touch()
+    content = dict(
+        labels=['Run', 'Sit'],
+        train_videos=[names],
+        test_videos=[[]],
+        nframes=dict.fromkeys(names, 100),
+        resolution=dict.fromkeys(names, SIZE),
+        gttubes={name: {0: [tube(1, 100, (8, 4, 24, 40))]} for name in names},
+    )
+    path = tmp_path / 'GT.pkl'
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    start = time.perf_counter()
+    dataset = TubeDataset(str(path), [], data_prefix=dict(img=str(tmp_path)))
+    seconds = time.perf_counter() - start
+    assert len(dataset) == 50_000
+    assert seconds < 20
+    # One array of bytes that forked workers share.
+    assert not dataset.data_list
+    assert dataset.data_bytes.nbytes < 50e6
+
+
+def detect_perfectly(batch):
+    """Samples of a batch with their ground truth as prediction."""
+    samples = []
+    for sample in batch['data_samples']:
+        height, width = sample.img_shape
+        truths = sample.gt_instances
+        sample.pred_instances = InstanceData(
+            bboxes=truths.bboxes / truths.bboxes.new_tensor([width, height] * 2),
+            scores=truths.labels * 0.9,
+        )
+        samples.append(sample)
+    return samples
+
+
+@pytest.mark.parametrize('layout', ['ucf101-24', 'jhmdb', 'multisports'])
+def test_from_the_disk_to_the_score(tmp_path, layout):
+    config = Config.fromfile(tiny_tubes.write_project(tmp_path, layout))
+    config.work_dir = str(tmp_path / 'work')
+    config.experiment_name = f'tubes_{layout}'
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        for report in check_config(config, ['train', 'test'], allow_overlap=True):
+            assert report.num_errors == 0, format_report(report)
+        runner = Runner.from_cfg(config)
+        runner.train()
+        assert runner.iter >= 1
+        runner.model.test_step = detect_perfectly
+        values = runner.test()
+    assert values['frame_mAP/overall@0.5'] == 1
+    for thr in ('0.2', '0.5', '0.75', '0.5:0.95'):
+        assert values[f'video_mAP/overall@{thr}'] == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'folder', 'ann_file', 'num_labels', 'write'),
+    [
+        (
+            'ucf101-24',
+            'ucf101_24/rgb-images',
+            'ucf101_24/UCF101v2-GT.pkl',
+            24,
+            tiny_tubes.write_frames,
+        ),
+        (
+            'jhmdb',
+            'jhmdb/Frames',
+            'jhmdb/JHMDB-GT.pkl',
+            21,
+            partial(tiny_tubes.write_frames, suffix='.png'),
+        ),
+        (
+            'multisports',
+            'multisports/trainval',
+            'multisports/trainval/multisports_GT.pkl',
+            66,
+            tiny_tubes.write_videos,
+        ),
+    ],
+    ids=['ucf101-24', 'jhmdb', 'multisports'],
+)
+def test_the_configs_read_the_published_layout(
+    tmp_path, monkeypatch, name, folder, ann_file, num_labels, write
+):
+    config = Config.fromfile(
+        ROOT / f'configs/stmixer/stmixer_slowfast-r50_8xb2-8x8x1-12e_{name}-rgb.py'
+    )
+    write(tmp_path / 'data' / folder)
+    labels = ['Run', 'Sit', *EXCLUDED_LABELS['multisports']]
+    labels += [f'label {number}' for number in range(num_labels - len(labels))]
+    tiny_tubes.write_truth(tmp_path / 'data' / ann_file, labels=labels)
+    monkeypatch.chdir(tmp_path)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        train = DATASETS.build(config.train_dataloader.dataset)
+        test = DATASETS.build(config.test_dataloader.dataset)
+        frame_map, video_map = map(METRICS.build, config.test_evaluator)
+    assert 2 <= len(train) < 20
+    assert len(test) == 2 * NUM_FRAMES
+    packed = test[0]
+    assert packed['inputs'].shape == (3, 32, 256, 341)
+    assert packed['data_samples'].gt_instances.labels.shape == (1, num_labels + 1)
+    assert train[0]['inputs'].shape[:2] == (3, 32)
+    assert frame_map.labels == video_map.labels == tuple(labels)
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Findings of a project, by kind, after something was done to it."""
+
+    def check(layout, change=None, content=None, **options):
+        config = Config.fromfile(tiny_tubes.write_project(tmp_path, layout))
+        if content:
+            tiny_tubes.write_truth(tmp_path / 'GT.pkl', **content)
+        if change:
+            change(tmp_path)
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            reports = check_config(config, ['train', 'test'], **options)
+        for report in reports:
+            assert format_report(report)
+        return reports
+
+    return check
+
+
+def findings(report):
+    return {finding.kind: str(finding) for finding in report.findings}
+
+
+def test_the_check_counts(check):
+    train, test = check('ucf101-24')
+    # Tenth frames of 20 and 16.
+    assert (train.num_videos, train.num_keyframes, train.num_boxes) == (2, 4, 4)
+    assert (test.num_keyframes, test.num_empty_keyframes) == (40, 6)
+    assert test.class_counts == {'Run': 32, 'Sit': 16}
+    # The same video is trained on and tested: that is an error of the split.
+    assert list(findings(test)) == ['overlap']
+    assert findings(train) == {}
+
+
+def test_the_check_finds_what_is_wrong(check):
+    def damage(root):
+        (root / 'rgb-images' / RUN_1 / '00007.jpg').unlink()
+        (root / 'rgb-images' / SIT / '00005.jpg').write_bytes(b'')
+
+    content = gttubes(**{SIT: {1: [tube(5, 22, (16, 8, 48, 32))]}})
+    train, _ = check('ucf101-24', damage, content)
+    lines = [str(finding) for finding in train.findings]
+    assert any(
+        f'{RUN_1} lacks 1 of its 20 frames, first 00007.jpg' in line for line in lines
+    )
+    assert any('keyframes of' in line and 'first frame 5;' in line for line in lines)
+    assert (
+        f'2 boxes of {SIT} lie beyond its 20 frames'
+        in findings(train)['beyond the end']
+    )
+
+
+def test_the_check_of_videos(check):
+    def damage(root):
+        (root / 'trainval' / f'{RUN_1}.mp4').unlink()
+
+    nframes = {**tiny_tubes.truth()['nframes'], SIT: 22}
+    content = dict(
+        gttubes(**{SIT: {1: [tube(5, 22, (16, 8, 48, 32))]}}), nframes=nframes
+    )
+    train, test = check('multisports', damage, content)
+    assert f"the video of '{RUN_1}' is missing in" in findings(train)['missing']
+    assert 'has 20 frames, but the annotation is of 22' in findings(train)['length']
+    assert 'first frame 21; fetch' in findings(test)['unreadable']
+
+
+def test_the_check_of_a_broken_file(check):
+    def damage(root):
+        (root / 'GT.pkl').write_bytes(b'video,1\n')
+
+    train, _ = check('ucf101-24', damage)
+    assert train.num_errors == 1
+    assert 'cannot be read as a pickle of tubes' in findings(train)['annotation']
