@@ -72,6 +72,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             interval=args.interval,
         )
 
+    merge_overrides(cfg, args.cfg_options)
+
     if args.dump is not None:
         if not args.dump.endswith(('.pkl', '.pickle')):
             raise UserError(f'--dump {args.dump} must end in .pkl or .pickle.')
@@ -80,8 +82,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             evaluators = [evaluators]
         dump = dict(type='DumpResults', out_file_path=args.dump)
         cfg.test_evaluator = [*evaluators, dump]
-
-    merge_overrides(cfg, args.cfg_options)
 
 
 def main() -> None:

@@ -104,6 +104,7 @@ def test_testing_dumps_and_draws(trained, tmp_path):
         config,
         work_dir / 'epoch_1.pth',
         *('--work-dir', tmp_path, '--dump', tmp_path / 'found.pkl'),
+        *('--cfg-options', 'test_evaluator.score_thr=0.0'),
         *('--show-dir', tmp_path / 'pictures', '--interval', 2),
     )
     found = pickle.loads((tmp_path / 'found.pkl').read_bytes())

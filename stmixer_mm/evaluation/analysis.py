@@ -1,0 +1,261 @@
+"""What a metric's figures are made of: classes, curves, scores, keyframes.
+
+N detections (boxes, or tubes for ``VideoMAPMetric``) of K classes, M ground truths, F
+keyframes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+
+from stmixer_mm.datasets.ava_csv import keyframe_key
+
+from .average_precision import AP_MODES, by_score, precision
+from .frame_map import Boxes, frame_pairs
+from .frame_map_metric import FrameMAPMetric, _flatten
+from .matching import claim_best
+from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
+from .tubes import tube_pairs
+
+
+class Judged(NamedTuple):
+    """Detections and which of them are right, at the first IoU threshold."""
+
+    iou_thr: float
+    ap_mode: str  # a name of ``AP_MODES``
+    classes: tuple[str, ...]  # K names
+    num_truths: np.ndarray  # (K,) int
+    labels: np.ndarray  # (N,) int, numbers of classes
+    scores: np.ndarray  # (N,) float
+    right: np.ndarray  # (N,) bool
+    keyframes: tuple[str, ...]  # F keys, as of ``keyframe_key``; none for tubes
+    frames: np.ndarray  # (N,) int, numbers of keyframes; -1 for tubes
+    truths_in_frame: np.ndarray  # (F,) int, ground truths of all classes
+
+
+class ClassResult(NamedTuple):
+    """One class; n detections by descending score."""
+
+    name: str
+    num_truths: int
+    ap: float
+    scores: np.ndarray  # (n,)
+    right: np.ndarray  # (n,) bool
+    precision: np.ndarray  # (n,)
+    recall: np.ndarray  # (n,)
+
+
+class Keyframe(NamedTuple):
+    """How wrong the detections of a keyframe are."""
+
+    key: str
+    cost: float
+    num_truths: int
+    num_found: int  # of them, by detections that score high enough
+    num_wrong: int  # detections that score high enough
+
+
+def judge(metric: BaseMetric, results: Sequence[dict]) -> Judged:
+    """Which detections are right.
+
+    Args:
+        metric: ``FrameMAPMetric``, ``TubeFrameMAPMetric`` or ``VideoMAPMetric``.
+        results: What it has collected; taken before it evaluates, which empties it.
+
+    Raises:
+        ValueError: it is another metric, or the results do not fit it.
+    """
+    if isinstance(metric, FrameMAPMetric):
+        return _judge_keyframes(metric, results)
+    if isinstance(metric, TubeFrameMAPMetric):
+        return _judge_tube_frames(metric, results)
+    if isinstance(metric, VideoMAPMetric):
+        return _judge_tubes(metric, results)
+    raise ValueError(
+        f'{type(metric).__name__} cannot be analysed; use FrameMAPMetric, '
+        'TubeFrameMAPMetric or VideoMAPMetric as test_evaluator.'
+    )
+
+
+def class_results(judged: Judged) -> list[ClassResult]:
+    """All classes with ground truth, the worst first."""
+    found = []
+    for number, name in enumerate(judged.classes):
+        num_truths = int(judged.num_truths[number])
+        if not num_truths:
+            continue
+        rows = np.flatnonzero(judged.labels == number)
+        rows = rows[by_score(judged.scores[rows])]
+        right = judged.right[rows]
+        found.append(
+            ClassResult(
+                name,
+                num_truths,
+                AP_MODES[judged.ap_mode](right, num_truths),
+                judged.scores[rows],
+                right,
+                precision(right),
+                np.cumsum(right) / num_truths,
+            )
+        )
+    return sorted(found, key=lambda result: result.ap)
+
+
+def worst_keyframes(
+    judged: Judged, number: int, *, score_thr: float = 0.3
+) -> list[Keyframe]:
+    """The keyframes with the highest costs; none for tubes.
+
+    Each ground truth costs 1, less the score of the detection that is right about it,
+    and each wrong detection costs its score; only scores from score_thr on count,
+    which are those that a picture shows.
+    """
+    num_frames = len(judged.keyframes)
+    shown = judged.scores >= score_thr
+    right, wrong = shown & judged.right, shown & ~judged.right
+
+    def count(mask: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        weights = None if weights is None else weights[mask]
+        return np.bincount(judged.frames[mask], weights, minlength=num_frames)
+
+    if not num_frames:
+        return []
+    truths = judged.truths_in_frame
+    cost = truths - count(right, judged.scores) + count(wrong, judged.scores)
+    num_found, num_wrong = count(right), count(wrong)
+    return [
+        Keyframe(
+            judged.keyframes[frame],
+            float(cost[frame]),
+            int(truths[frame]),
+            int(num_found[frame]),
+            int(num_wrong[frame]),
+        )
+        for frame in np.argsort(-cost, kind='stable')[:number]
+        if cost[frame] > 0
+    ]
+
+
+def format_classes(found: Sequence[ClassResult], number: int) -> str:
+    """A text table of the worst classes."""
+    width = max(len(result.name) for result in found)
+    lines = [f'{"class":<{width}}{"AP":>9}{"true":>9}{"detected":>10}{"right":>8}']
+    for result in found[:number]:
+        lines.append(
+            f'{result.name:<{width}}{result.ap:9.4f}{result.num_truths:>9}'
+            f'{len(result.scores):>10}{result.right.sum():>8}'
+        )
+    return '\n'.join(lines)
+
+
+def format_keyframes(found: Sequence[Keyframe]) -> str:
+    """A text table of keyframes."""
+    width = max(len(keyframe.key) for keyframe in found)
+    lines = [f'{"keyframe":<{width}}{"cost":>9}{"true":>9}{"found":>8}{"wrong":>8}']
+    for keyframe in found:
+        lines.append(
+            f'{keyframe.key:<{width}}{keyframe.cost:9.3f}{keyframe.num_truths:>9}'
+            f'{keyframe.num_found:>8}{keyframe.num_wrong:>8}'
+        )
+    return '\n'.join(lines)
+
+
+def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
+    numbers: Mapping[str, int] = metric._frame_numbers
+    by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
+    persons, actions = _flatten(dict(sorted(by_frame.items())))
+    columns = np.array(list(metric.class_names))
+    counted = np.isin(actions.classes, columns)
+    box, classes = actions.box[counted], actions.classes[counted].astype(int)
+    found = Boxes(
+        persons.frames[box] * metric.num_classes + classes,
+        persons.bboxes[box],
+        actions.scores[counted],
+    )
+    truths, true_classes = metric._truths, metric._truth_classes
+    groups = truths.frames * metric.num_classes + true_classes
+    order = np.argsort(groups, kind='stable')
+    truths_by_group = Boxes(groups[order], truths.bboxes[order], truths.scores)
+    thr = metric.iou_thrs[0]
+    pairs = frame_pairs(found, truths_by_group)
+    return Judged(
+        thr,
+        metric.ap_mode,
+        tuple(metric.class_names.values()),
+        np.bincount(true_classes, minlength=metric.num_classes)[columns],
+        np.searchsorted(columns, classes),
+        found.scores,
+        claim_best(found.scores, found.frames, pairs, thr),
+        tuple(numbers),
+        persons.frames[box],
+        np.bincount(truths.frames, minlength=len(numbers)),
+    )
+
+
+def _judge_tube_frames(metric: TubeFrameMAPMetric, results: Sequence[dict]) -> Judged:
+    thr = next(iter(metric.iou_thrs.values()))[0]
+    detections = metric.detections(results)
+    found, truths, true_labels = metric._by_frame(detections)
+    pairs = frame_pairs(found, truths, pixel=metric.protocol.pixel, min_iou=thr)
+    right = metric.protocol.right(found.scores, found.frames, pairs, thr)
+
+    tubes, num_labels = metric._truths, len(metric.labels)
+    true_rows = np.column_stack(
+        [np.repeat(tubes.sequences // num_labels, tubes.lengths), tubes.frames]
+    )
+    counted = np.isin(
+        np.repeat(tubes.sequences % num_labels, tubes.lengths), metric._evaluated
+    )
+    rows = np.concatenate(
+        [np.column_stack([detections.videos, detections.frames]), true_rows[counted]]
+    )
+    frames, number = np.unique(rows, axis=0, return_inverse=True)
+    number = number.reshape(-1)
+    num_found = len(detections.videos)
+    evaluated = np.isin(detections.labels, metric._evaluated)
+    num_truths = np.bincount(true_labels, minlength=num_labels)
+    return Judged(
+        thr,
+        metric.protocol.ap,
+        tuple(metric.labels[label] for label in metric._evaluated),
+        num_truths[metric._evaluated],
+        np.searchsorted(metric._evaluated, detections.labels[evaluated]),
+        found.scores[evaluated],
+        right[evaluated],
+        tuple(keyframe_key(metric._videos[v], frame) for v, frame in frames.tolist()),
+        number[:num_found][evaluated],
+        np.bincount(number[num_found:], minlength=len(frames)),
+    )
+
+
+def _judge_tubes(metric: VideoMAPMetric, results: Sequence[dict]) -> Judged:
+    thr = next(iter(metric.iou_thrs.values()))[0]
+    tubes = metric.tubes(metric.detections(results))
+    protocol, num_labels = metric.protocol, len(metric.labels)
+    pairs = tube_pairs(
+        tubes,
+        metric._truths,
+        pixel=protocol.pixel,
+        frame=protocol.frame,
+        min_iou=thr,
+    )
+    right = protocol.right(tubes.scores, tubes.sequences, pairs, thr)
+    labels = tubes.sequences % num_labels
+    evaluated = np.isin(labels, metric._evaluated)
+    num_truths = np.bincount(
+        metric._truths.sequences % num_labels, minlength=num_labels
+    )
+    return Judged(
+        thr,
+        protocol.ap,
+        tuple(metric.labels[label] for label in metric._evaluated),
+        num_truths[metric._evaluated],
+        np.searchsorted(metric._evaluated, labels[evaluated]),
+        tubes.scores[evaluated],
+        right[evaluated],
+        (),
+        np.full(int(evaluated.sum()), -1),
+        np.zeros(0, dtype=int),
+    )

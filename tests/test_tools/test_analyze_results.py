@@ -1,0 +1,217 @@
+import csv
+import pickle
+import runpy
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tiny_stmixer import ROOT, write_project
+
+from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.analysis import class_results, judge, worst_keyframes
+
+
+def predict(video_id, timestamp, bboxes, scores):
+    instances = dict(
+        bboxes=torch.as_tensor(bboxes, dtype=torch.float32).reshape(-1, 4),
+        scores=torch.as_tensor(scores, dtype=torch.float32),
+    )
+    return dict(video_id=video_id, timestamp=timestamp, pred_instances=instances)
+
+
+def collect(metric, samples):
+    metric.process(None, samples)
+    return list(metric.results)
+
+
+def random_frames(num_frames=20, num_labels=3):
+    """Ground truth (k, 5) of label and box, and predictions near it, in [0, 1]."""
+    random = np.random.RandomState(0)
+    for frame in range(1, num_frames + 1):
+        bboxes = np.sort(random.rand(3, 2, 2), axis=1).reshape(3, 4)
+        labels = random.randint(num_labels, size=3)
+        near = (np.repeat(bboxes, 2, axis=0) + random.normal(0, 0.04, (6, 4))).clip(
+            0, 1
+        )
+        near = np.sort(near.reshape(6, 2, 2), axis=1).reshape(6, 4)
+        scores = random.rand(6, num_labels + 1).round(1)  # with equal ones
+        yield (
+            frame,
+            np.column_stack([labels, bboxes]),
+            predict('v', frame, near, scores),
+        )
+
+
+@pytest.mark.parametrize('ap_mode', ['interpolated', 'act'])
+@pytest.mark.parametrize('iou_thr', [0.3, 0.6])
+def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr):
+    rows, samples = [], []
+    for frame, truths, sample in random_frames(num_labels=4):
+        rows += [
+            f'v,{frame},{",".join(map(repr, box))},{int(label) + 1},0'
+            for label, *box in truths.tolist()
+            if label < 3
+        ]
+        samples.append(sample)
+    metric = FrameMAPMetric(
+        write_text('truth.csv', *rows),
+        num_classes=5,  # of which one has no ground truth
+        ap_mode=ap_mode,
+        iou_thrs=(iou_thr, 0.9),
+    )
+    found = class_results(judge(metric, collect(metric, samples[::-1])))
+    values = metric.evaluate(len(samples))
+    check(found, {name: values[f'mAP/{name}'] for name in ('class 1', 'class 2')})
+    assert np.mean([r.ap for r in found]) == pytest.approx(values['mAP/overall'])
+
+
+@pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
+    truths, samples = {label: [] for label in range(3)}, []
+    for frame, rows, sample in random_frames():
+        for label in range(3):
+            of_label = rows[rows[:, 0] == label][:1, 1:] * [200, 100, 200, 100]
+            truths[label] += [[frame, *box] for box in of_label.tolist()]
+        samples.append(sample)
+    truth = dict(
+        labels=['run', 'out', 'sit'],
+        train_videos=[[]],
+        test_videos=[['v']],
+        nframes=dict(v=20),
+        resolution=dict(v=(100, 200)),
+        gttubes=dict(v={label: [np.array(rows)] for label, rows in truths.items()}),
+    )
+    options = {} if kind is TubeFrameMAPMetric else dict(linking=dict(min_length=1))
+    metric = kind(
+        truth,
+        protocol=protocol,
+        excluded_labels=['out'],
+        iou_thrs=(0.05, 0.5),
+        **options,
+    )
+    judged = judge(metric, collect(metric, samples))
+    values = metric.evaluate(len(samples))
+    check(
+        class_results(judged),
+        {name: values[f'{metric.prefix}/{name}@0.05'] for name in ('run', 'sit')},
+    )
+    if kind is TubeFrameMAPMetric:
+        assert judged.truths_in_frame.sum() == judged.num_truths.sum()
+
+
+def check(found, expected):
+    aps = {result.name: result.ap for result in found}
+    assert max(expected.values()) > 0.01
+    for name, ap in expected.items():
+        assert aps[name] == pytest.approx(ap, abs=1e-12)
+    assert list(aps.values()) == sorted(aps.values())
+    for result in found:
+        assert (np.diff(result.scores) <= 0).all()
+        assert result.recall[-1] == pytest.approx(
+            result.right.sum() / result.num_truths
+        )
+
+
+LEFT, RIGHT = [0, 0, 0.4, 1], [0.6, 0, 1, 1]
+
+
+def test_costs_of_keyframes_by_hand(write_text):
+    ann_file = write_text(
+        'truth.csv', 'v,1,0,0,0.4,1,1,0', 'v,1,0.6,0,1,1,2,0', 'v,2,0,0,0.4,1,1,0'
+    )
+    metric = FrameMAPMetric(ann_file, num_classes=3)
+    samples = [
+        predict('v', 1, [LEFT, RIGHT], [[0, 0.75, 0], [0, 0.5, 0.25]]),
+        predict('v', 2, [LEFT], [[0, 1, 0.25]]),
+    ]
+    judged = judge(metric, collect(metric, samples))
+    (worst,) = worst_keyframes(judged, 5, score_thr=0.3)
+    # Two are true, of which one is found with 0.75, and one at 0.5 is wrong; the
+    # second keyframe costs 1 - 1, as its wrong one at 0.25 is not shown.
+    assert worst == ('v,0001', 2 - 0.75 + 0.5, 2, 1, 1)
+    assert [k.key for k in worst_keyframes(judged, 5, score_thr=0.2)] == [
+        'v,0001',
+        'v,0002',
+    ]
+
+
+def run(*args):
+    path = ROOT / 'tools' / 'analyze_results.py'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        runpy.run_path(str(path), run_name='__main__')
+
+
+def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
+    config = write_project(tmp_path)
+    found = tmp_path / 'found.csv'
+    found.write_text('0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n1.mp4,1,0.1,0.1,0.5,0.9,2,0.8\n')
+    run(found, config, '--out', tmp_path / 'out', '--num-worst', 3)
+    folder = tmp_path / 'out' / 'mAP'
+    assert {path.name for path in folder.iterdir()} == {
+        *('classes.csv', 'classes.png', 'precision_recall_01.png', 'scores_01.png'),
+        *('keyframes.csv', 'keyframe_01_1.mp4_0001.jpg', 'keyframe_02_3.mp4_0001.jpg'),
+        'keyframe_03_2.mp4_0001.jpg',
+    }
+    with open(folder / 'classes.csv') as file:
+        worst, second = csv.DictReader(file)
+    assert list(worst) == ['class', 'ap', 'true', 'detected', 'right']
+    assert list(worst.values()) == ['walk', '0.000000', '2', '1', '0']
+    assert list(second.values()) == ['stand', '0.250000', '4', '1', '1']
+    with open(folder / 'keyframes.csv') as file:
+        first = next(csv.DictReader(file))
+    assert (first['video'], float(first['cost'])) == ('1.mp4', pytest.approx(2.8))
+    # The frame is enlarged; ground truth is drawn left of predictions.
+    assert cv2.imread(str(folder / 'keyframe_01_1.mp4_0001.jpg')).shape == (
+        360,
+        1440,
+        3,
+    )
+    assert '2 of 4' not in capsys.readouterr().err
+
+
+def test_keyframes_are_left_out_without_their_videos(tmp_path, capsys):
+    config = write_project(tmp_path)
+    (tmp_path / '2.mp4').unlink()
+    found = tmp_path / 'found.csv'
+    found.write_text('0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n')
+    run(found, config, '--out', tmp_path / 'out')
+    assert 'note: no keyframe is drawn: 1 of the 4 videos' in capsys.readouterr().err
+    assert (tmp_path / 'out' / 'mAP' / 'keyframes.csv').is_file()
+    assert not list(tmp_path.glob('out/mAP/*.jpg'))
+
+
+def test_tube_metrics_have_their_errors_drawn(tmp_path, write_text, capsys):
+    tube = np.column_stack([np.arange(1, 19.0), np.tile([0, 0, 50, 100.0], (18, 1))])
+    truth = dict(
+        labels=['run', 'sit'],
+        train_videos=[[]],
+        test_videos=[['v']],
+        nframes=dict(v=20),
+        resolution=dict(v=(100, 200)),
+        gttubes=dict(v={0: [tube]}),
+    )
+    (tmp_path / 'truth.pkl').write_bytes(pickle.dumps(truth))
+    metrics = [
+        dict(type=kind, ann_file=str(tmp_path / 'truth.pkl'))
+        for kind in ('TubeFrameMAPMetric', 'VideoMAPMetric')
+    ]
+    config = write_text('config.py', f'test_evaluator = {metrics}')
+    rows = [f'v,{frame},0,0,0.25,1,{1 + (frame > 16)},0.9' for frame in range(1, 19)]
+    found = write_text('found.csv', *rows)
+    run(found, config, '--out', tmp_path / 'out', '--no-keyframes')
+    out = capsys.readouterr().out
+    assert 'TubeFrameMAPMetric, IoU 0.5: mean AP 0.8889 of 1 classes' in out
+    assert 'Errors, in percent' in out
+    names = {path.name for path in (tmp_path / 'out').glob('*/*')}
+    assert (tmp_path / 'out/frame_mAP/errors.png').is_file()
+    assert (tmp_path / 'out/video_mAP/classes.png').is_file()
+    assert not [name for name in names if name.endswith('.jpg')]
+
+    with pytest.raises(SystemExit):
+        options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
+        run(found, config, '--out', tmp_path / 'out', *options)
+    assert 'have the same prefix' in capsys.readouterr().err

@@ -1,0 +1,402 @@
+import json
+import os
+import pickle
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from tiny_stmixer import ROOT, write_project
+
+from stmixer_mm.evaluation.results import _tensor, read_dump, read_results
+from stmixer_mm.registry import MODELS
+
+TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')
+PERFECT = ('a,1,0,0,0.4,1,1,0.9', 'a,1,0.6,0,1,1,2,0.9', 'b,2.5,0,0,0.4,1,1,0.9')
+
+
+def run_tool(name, *args):
+    path = ROOT / 'tools' / f'{name}.py'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        patch.setenv('LOCAL_RANK', '0')
+        runpy.run_path(str(path), run_name='__main__')
+
+
+@pytest.fixture
+def config(write_text):
+    metric = dict(
+        type='FrameMAPMetric', ann_file=write_text('truth.csv', *TRUTH), num_classes=3
+    )
+    return write_text('config.py', f'test_evaluator = {metric}')
+
+
+@pytest.fixture
+def evaluate(config, tmp_path, capsys):
+    """Values and notes of a result file, or of the bytes of a csv."""
+
+    def evaluate(results, *options, config=config):
+        if isinstance(results, bytes):
+            path = tmp_path / 'found.csv'
+            path.write_bytes(results)
+            results = path
+        report = tmp_path / 'values.json'
+        run_tool('evaluate', results, config, '--json', report, *options)
+        return json.loads(report.read_text()), capsys.readouterr().err
+
+    return evaluate
+
+
+@pytest.fixture
+def fail(evaluate, capsys):
+    """The one sentence that the tool ends in."""
+
+    def fail(*args, **kwargs):
+        with pytest.raises(SystemExit) as leave:
+            evaluate(*args, **kwargs)
+        assert leave.value.code == 1
+        errors = capsys.readouterr().err.splitlines()
+        (line,) = [line for line in errors if line.startswith('error: ')]
+        return line
+
+    return fail
+
+
+def lines(*rows):
+    return '\n'.join(rows).encode()
+
+
+@pytest.fixture(scope='module')
+def tested(tmp_path_factory):
+    """Config, dump and values of a run of tools/test.py."""
+    root = tmp_path_factory.mktemp('tested')
+    base, config = write_project(root), root / 'child.py'
+    config.write_text(
+        f'_base_ = {str(base)!r}\n'
+        'model = dict(head=dict(fallback_topk=3))\n'
+        'test_evaluator = dict(iou_thrs=[0.3, 0.1])\n'
+    )
+    init_default_scope('mmaction')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), root / 'model.pth')
+    run_tool(
+        *('test', config, root / 'model.pth', '--work-dir', root / 'work'),
+        *('--dump', root / 'found.pkl'),
+    )
+    (report,) = (root / 'work').glob('*/*.json')
+    return config, root / 'found.pkl', json.loads(report.read_text())
+
+
+def test_same_digits_as_the_test_tool_from_dump_and_csv(tested, evaluate, tmp_path):
+    config, dump, expected = tested
+    values, notes = evaluate(dump, config=config)
+    assert values == {name: expected[name] for name in values}
+    assert len(values) == 8
+    assert values['mAP/overall@0.1'] > 0
+    assert not [line for line in notes.splitlines() if line.startswith('note')]
+
+    rows = []
+    for sample in pickle.loads(dump.read_bytes()):
+        found = sample['pred_instances']
+        for box, scores in zip(found['bboxes'], found['scores'], strict=True):
+            corners = ','.join(repr(float(value)) for value in box)
+            rows += [
+                f'{sample["video_id"]},{sample["timestamp"]},{corners},{action},'
+                f'{float(scores[action])!r}'
+                for action in (1, 2)
+            ]
+    assert evaluate(lines(*rows), config=config)[0] == values
+
+
+def test_a_dump_is_read_as_it_was_written(tested):
+    _, dump, _ = tested
+    for read, expected in zip(
+        read_dump(dump), pickle.loads(dump.read_bytes()), strict=True
+    ):
+        assert read.keys() == expected.keys()
+        for name in ('pred_instances', 'gt_instances'):
+            for key, value in expected[name].items():
+                assert torch.equal(read[name][key], value)
+                assert read[name][key].dtype == value.dtype
+
+
+def test_tensors_of_any_kind_and_arrays_are_read(tmp_path):
+    matrix = torch.arange(12.0).reshape(3, 4)
+    samples = [
+        dict(
+            sliced=matrix[1:, 1:3].T,
+            half=matrix.to(torch.bfloat16),
+            count=torch.tensor(3),
+            empty=torch.zeros(0, 4),
+            array=np.arange(3),
+            scalar=np.float32(0.5),
+            pair=(1, 'x'),
+        )
+    ]
+    path = tmp_path / 'found.pkl'
+    for protocol in (2, 4, 5):
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            path.write_bytes(pickle.dumps(samples, protocol=protocol))
+        (read,) = read_dump(path)
+        for name in ('sliced', 'half', 'count', 'empty'):
+            assert torch.equal(read[name], samples[0][name])
+        assert read['array'].tolist() == [0, 1, 2]
+        assert (read['scalar'], read['pair']) == (0.5, (1, 'x'))
+
+
+class Malicious:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize('function', [os.mkdir, torch.load, eval, getattr])
+def test_a_dump_cannot_run_code(fail, tmp_path, function):
+    path = tmp_path / 'bad.pkl'
+    target = str(tmp_path / 'made')
+    path.write_bytes(pickle.dumps([Malicious(function, target)]))
+    line = fail(path)
+    assert 'bad.pkl: it asks for ' in line
+    assert 'unless you trust its origin' in line
+    assert not Path(target).exists()
+
+
+def test_the_bytes_of_a_tensor_cannot_run_code_either(fail, tmp_path):
+    inner = pickle.dumps(Malicious(os.mkdir, str(tmp_path / 'made')), protocol=2)
+    path = tmp_path / 'bad.pkl'
+    content = [Malicious(torch.storage._load_from_bytes, inner)]
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    assert 'bad.pkl cannot be read as a dump' in fail(path)
+    assert not (tmp_path / 'made').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments', [(0, (6,), (1,)), (3, (2, 2), (1, 1)), (-1, (2,), (1,))]
+)
+def test_a_tensor_holds_its_own_values_only(arguments):
+    with pytest.raises(Exception, match='beyond its own values'):
+        _tensor(torch.arange(5.0), *arguments)
+
+
+def sample(**changes):
+    instances = dict(bboxes=torch.zeros(1, 4), scores=torch.zeros(1, 3))
+    instances.update(changes.pop('instances', {}))
+    return dict(video_id='a', timestamp=1, pred_instances=instances) | changes
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        ([], 'holds an empty list instead of the samples'),
+        (dict(a=1), 'holds a dict instead of the samples'),
+        ([sample(), 3], 'sample 2: it has no boxes and scores'),
+        ([sample(video_id=None)], 'sample 1: it has no video_id'),
+        ([sample(timestamp='x')], "sample 1: it has timestamp='x'"),
+        (
+            [sample(instances=dict(scores=torch.full((1, 3), torch.nan)))],
+            'sample 1: scores of a are not all finite',
+        ),
+        (
+            [sample(instances=dict(scores=torch.zeros(2, 3)))],
+            'the shapes (1, 4) and (2, 3) instead of (n, 4) and (n, classes)',
+        ),
+        (
+            [sample(instances=dict(scores=torch.zeros(1, 5)))],
+            'sample 1: predictions of a have scores of shape (1, 5), but',
+        ),
+    ],
+)
+def test_faulty_dumps_are_told_with_their_sample(fail, tmp_path, content, sentence):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(pickle.dumps(content))
+    line = fail(path)
+    assert str(path) in line
+    assert sentence in line
+
+
+@pytest.mark.parametrize(
+    'cut', [lambda data: data[: len(data) // 2], lambda data: b'', lambda data: b'text']
+)
+def test_damaged_dumps(fail, tmp_path, cut):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(cut(pickle.dumps([sample()])))
+    assert 'found.pkl cannot be read as a dump' in fail(path)
+
+
+def test_a_csv_with_perfect_detections_scores_one(evaluate):
+    values, notes = evaluate(lines(*PERFECT))
+    assert set(values) >= {'mAP/overall', 'mAP/class 1', 'mAP/class 2'}
+    assert set(values.values()) == {1}
+    assert 'note' not in notes
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        lines(*PERFECT[::-1]),
+        lines(*PERFECT).replace(b'\n', b'\r\n') + b'\r\n',
+        lines(*PERFECT).replace(b'\n', b'\r'),
+        b'\xef\xbb\xbf' + lines(*PERFECT),
+        lines('', *PERFECT, '  ', ''),
+        lines(*PERFECT).replace(b',', b' , '),
+        lines(*PERFECT).replace(b'a,1,', b'a,0001.0,'),
+        lines(*PERFECT).replace(b',0,0,', b',-0.001,-0.001,'),
+    ],
+    ids=['order', 'windows', 'mac', 'mark', 'blank', 'spaces', 'number', 'beyond'],
+)
+def test_what_is_accepted_changes_nothing(evaluate, data):
+    values, notes = evaluate(data)
+    assert set(values.values()) == {1}
+    assert 'note' not in notes
+
+
+def test_repeated_lines_count_each(evaluate):
+    values, notes = evaluate(lines(*PERFECT, PERFECT[0].replace('0.9', '0.95')))
+    # In front of the second right one of class 1 there is now a wrong one.
+    assert values['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
+    assert 'line 4: keyframe, box and action of an earlier line are repeated' in notes
+
+
+def test_unknown_keyframes_are_noted_and_do_not_count(evaluate):
+    values, notes = evaluate(lines('x,1,0,0,1,1,1,1', *PERFECT, 'a,9,0,0,1,1,1,1'))
+    assert set(values.values()) == {1}
+    assert 'line 1: x,0001 is not in the ground truth' in notes
+    assert '(2 of 4 predicted keyframes are so)' in notes
+
+
+def test_missing_keyframes_count_as_missed(evaluate):
+    values, _ = evaluate(lines(*PERFECT[:2]))
+    assert values['mAP/class 1'] == 0.5
+
+
+def test_custom_classes_name_the_action_ids(evaluate, config, write_text):
+    items = (
+        f'item {{\n  name: "{name}"\n  id: {n}\n}}' for n, name in ((1, 'p'), (2, 'q'))
+    )
+    label_file = write_text('map.pbtxt', *items)
+    options = (
+        '--cfg-options',
+        f'test_evaluator.label_file={label_file}',
+        'test_evaluator.custom_classes=[2]',
+        'test_evaluator.num_classes=2',
+    )
+    values, _ = evaluate(lines(*PERFECT, 'a,1,0,0,0.4,1,7,1'), *options)
+    assert values['mAP/q'] == values['mAP/overall'] == 1
+    assert 'mAP/p' not in values
+
+
+@pytest.mark.parametrize(
+    ('data', 'sentence'),
+    [
+        (b'', 'line 1: the file holds no detection'),
+        (b'\n\n', 'line 1: the file holds no detection'),
+        (lines(PERFECT[0], 'a,1,0,0,1,1,1'), 'line 2: it has 7 columns instead of the'),
+        (lines(PERFECT[0] + ',3'), 'line 1: it has 9 columns'),
+        (PERFECT[0].replace(',', ';').encode(), 'line 1: it has 1 columns'),
+        (lines('video,timestamp,x1,y1,x2,y2,a,s'), 'line 1: the timestamp'),
+        (lines('video,timestamp,x1,y1,x2,y2,a,s'), 'remove the header'),
+        (lines('a,nan,0,0,1,1,1,1'), "the timestamp 'nan' is not a number from 0"),
+        (lines(',1,0,0,1,1,1,1'), 'line 1: the video is empty'),
+        (lines('a,1,0,x,1,1,1,1'), "the box '0,x,1,1' is not four numbers"),
+        (lines('a,1,12,30,50,80,1,1'), 'lies far outside [0, 1]; divide x by'),
+        (lines('a,1,0.5,0,0.2,1,1,1'), 'is upside down'),
+        (lines('a,1,nan,0,0.2,1,1,1'), 'is not finite'),
+        (lines('a,1,0,0,1,1,0,1'), "line 1: the action id '0' is no whole number"),
+        (lines('a,1,0,0,1,1,1.5,1'), "line 1: the action id '1.5' is no whole number"),
+        (lines(PERFECT[0], 'a,1,0,0,1,1,3,1'), 'line 2: the action id 3 is unknown'),
+        (lines('a,1,0,0,1,1,1,nan'), "the score 'nan' is no number from 0 to 1"),
+        (lines('a,1,0,0,1,1,1,'), "the score '' is no number"),
+        (lines('a,1,0,0,1,1,1,87'), 'scale all scores alike'),
+        (lines('b,1,0,0,1,1,1,1'), 'line 1: neither b,0001 nor any other prediction'),
+        (lines(*PERFECT).decode().encode('utf-16'), 'line 1: it is not UTF-8 text'),
+        (lines(*PERFECT).decode().encode('utf-16-le'), 'probably UTF-16'),
+        (lines(*PERFECT, 'é').decode().encode('latin-1'), 'line 4: it is not UTF-8'),
+        (pickle.dumps([sample()]), 'is a pickle, not a csv'),
+    ],
+)
+def test_faulty_csv_files_are_told_with_line_and_remedy(fail, data, sentence):
+    line = fail(data)
+    assert 'found.csv' in line
+    assert sentence in line
+
+
+def test_results_or_config_that_are_not_there(fail, tmp_path, write_text):
+    assert 'none.csv does not exist; give a dump of' in fail('none.csv')
+    config = write_text('empty.py', 'model = dict()')
+    assert 'empty.py has no metric in test_evaluator' in fail(
+        lines(*PERFECT), config=config
+    )
+    config = write_text('host.py', "test_evaluator = dict(type='AccMetric')")
+    line = fail(lines(*PERFECT), config=config)
+    assert 'a csv, which AccMetric cannot evaluate' in line
+    assert 'no argument' in fail(
+        lines(*PERFECT), '--cfg-options', 'test_evaluator.iou_thr=1'
+    )
+
+
+@pytest.fixture
+def tubes(write_text, tmp_path):
+    """A config of both tube metrics: two labels, a video of 20 frames."""
+
+    def still(first, last, *box):
+        frames = np.arange(first, last + 1.0)
+        return np.column_stack([frames, np.tile(box, (len(frames), 1))])
+
+    truth = dict(
+        labels=['run', 'sit'],
+        train_videos=[[]],
+        test_videos=[['v']],
+        nframes=dict(v=20),
+        resolution=dict(v=(100, 200)),
+        gttubes=dict(
+            v={0: [still(1, 18, 0, 0, 50, 100)], 1: [still(3, 20, 100, 0, 150, 100)]}
+        ),
+    )
+    path = tmp_path / 'tubes.pkl'
+    path.write_bytes(pickle.dumps(truth))
+    metrics = [
+        dict(type=kind, ann_file=str(path))
+        for kind in ('TubeFrameMAPMetric', 'VideoMAPMetric')
+    ]
+    return write_text('tubes.py', f'test_evaluator = {metrics}')
+
+
+def tube_rows():
+    return [f'v,{frame},0,0,0.25,1,1,0.9' for frame in range(1, 19)] + [
+        f'v,{frame},0.5,0,0.75,1,2,0.8' for frame in range(3, 21)
+    ]
+
+
+def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
+    values, _ = evaluate(lines(*tube_rows()), config=tubes)
+    assert values['frame_mAP/overall@0.5'] == values['video_mAP/overall@0.5:0.95'] == 1
+    assert set(values.values()) == {1}
+    line = fail(lines(*tube_rows(), 'v,21,0,0,1,1,1,1'), config=tubes)
+    assert 'line 37: A prediction of v is for frame 21' in line
+    line = fail(lines('v,1.5,0,0,1,1,1,1'), config=tubes)
+    assert 'line 1: A prediction of v has timestamp=1.5' in line
+    line = fail(lines('w,1,0,0,1,1,1,1'), config=tubes)
+    assert 'line 1: neither w,0001 nor any other' in line
+
+
+def test_metrics_with_the_same_names_are_refused(fail, tubes):
+    options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
+    line = fail(lines(*tube_rows()), *options, config=tubes)
+    assert "'frame_mAP/overall@0.5'; set the prefix of one" in line
+
+
+def test_many_lines_are_read_in_order(tmp_path):
+    path = tmp_path / 'found.csv'
+    path.write_bytes(lines(*tube_rows()))
+    found = read_results(path)
+    assert len(found) == 36
+    assert found.keyframes[-1] == ('v', 20)

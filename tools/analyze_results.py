@@ -1,0 +1,187 @@
+"""What is behind the metrics of predictions in a file, as tables and pictures."""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+
+from stmixer_mm.apis import UserError, check_arguments, load_config, user_errors
+from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.engine.files import atomic_path
+from stmixer_mm.evaluation import TubeFrameMAPMetric
+from stmixer_mm.evaluation.analysis import (
+    ClassResult,
+    Judged,
+    Keyframe,
+    class_results,
+    format_classes,
+    format_keyframes,
+    judge,
+    worst_keyframes,
+)
+from stmixer_mm.evaluation.analysis_figures import (
+    draw_class_aps,
+    draw_curves,
+    draw_scores,
+)
+from stmixer_mm.evaluation.errors import draw_errors, format_error_table
+from stmixer_mm.evaluation.keyframe_pictures import KeyframePictures
+from stmixer_mm.evaluation.results import (
+    ConfiguredMetric,
+    CsvDetections,
+    Dump,
+    build_metrics,
+    feed,
+    read_results,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('results', help='dump or csv, as tools/evaluate.py takes it')
+    parser.add_argument('config', help='config file, with test_evaluator')
+    parser.add_argument('--out', required=True, help='folder for tables and pictures')
+    parser.add_argument(
+        '--num-worst', type=int, default=10, help='classes and keyframes to show'
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        help='lower scores are not drawn, and make no keyframe worse',
+    )
+    parser.add_argument('--no-keyframes', action='store_true', help='draw no keyframes')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in key=value',
+    )
+    args = parser.parse_args()
+    if args.num_worst < 1:
+        parser.error(f'--num-worst {args.num_worst} must be at least 1')
+    return args
+
+
+def write_classes(path: Path, found: Sequence[ClassResult]) -> None:
+    with (
+        atomic_path(path) as part,
+        open(part, 'w', encoding='utf-8', newline='') as file,
+    ):
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(['class', 'ap', 'true', 'detected', 'right'])
+        for result in found:
+            row = [result.num_truths, len(result.scores), int(result.right.sum())]
+            table.writerow([result.name, f'{result.ap:.6f}', *row])
+
+
+def write_keyframes(path: Path, found: Sequence[Keyframe]) -> None:
+    with (
+        atomic_path(path) as part,
+        open(part, 'w', encoding='utf-8', newline='') as file,
+    ):
+        table = csv.writer(file, lineterminator='\n')
+        table.writerow(['video', 'timestamp', 'cost', 'true', 'found', 'wrong'])
+        for keyframe in found:
+            video, timestamp = keyframe.key.rsplit(',', 1)
+            row = [keyframe.num_truths, keyframe.num_found, keyframe.num_wrong]
+            cost = f'{keyframe.cost:.6f}'
+            table.writerow([video, f'{float(timestamp):g}', cost, *row])
+
+
+def draw_worst(
+    folder: Path,
+    judged: Judged,
+    found: Sequence[Keyframe],
+    pictures: KeyframePictures,
+    configured: ConfiguredMetric,
+    results: Dump | CsvDetections,
+) -> None:
+    """Draw keyframes, their names numbered from the worst on."""
+    samples = pictures.samples(
+        configured, results, [keyframe.key for keyframe in found]
+    )
+    for rank, keyframe in enumerate(found, start=1):
+        name = re.sub(r'[^\w.-]+', '_', keyframe.key)
+        path = folder / f'keyframe_{rank:02d}_{name}.jpg'
+        sample = samples.get(keyframe.key)
+        drawn = pictures.draw(keyframe.key, sample, judged.classes, path)
+        if not drawn:
+            print(f'note: {keyframe.key} is not in the test dataset.', file=sys.stderr)
+
+
+def analyse(
+    cfg: Config,
+    configured: ConfiguredMetric,
+    results: Dump | CsvDetections,
+    args: argparse.Namespace,
+    folder: Path,
+) -> None:
+    """Tables and pictures of one metric, into its folder."""
+    for note in feed(configured, results):
+        print(f'note: {note}', file=sys.stderr)
+    metric = configured.metric
+    collected = list(metric.results)
+    judged = judge(metric, collected)
+    found = class_results(judged)
+    folder.mkdir(parents=True, exist_ok=True)
+    mean = np.mean([result.ap for result in found])
+    print(
+        f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP {mean:.4f} of '
+        f'{len(found)} classes with ground truth; the worst:'
+    )
+    print(format_classes(found, args.num_worst))
+    write_classes(folder / 'classes.csv', found)
+    draw_class_aps(found, folder / 'classes.png')
+    draw_curves(found, folder)
+    draw_scores(found, folder)
+    if isinstance(metric, TubeFrameMAPMetric):
+        shares = metric.error_shares(metric.detections(collected))
+        print('\nErrors, in percent:')
+        print(format_error_table(shares))
+        draw_errors(shares, folder / 'errors.png')
+    worst = worst_keyframes(judged, args.num_worst, score_thr=args.score_thr)
+    if worst:
+        print('\nThe worst keyframes:')
+        print(format_keyframes(worst))
+        write_keyframes(folder / 'keyframes.csv', worst)
+        if not args.no_keyframes:
+            try:
+                pictures = KeyframePictures(cfg, metric, score_thr=args.score_thr)
+            except (FileNotFoundError, ValueError) as error:
+                print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
+                return
+            draw_worst(folder, judged, worst, pictures, configured, results)
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        cfg = load_config(args.config, args.cfg_options)
+        check_arguments(cfg)
+        init_default_scope(cfg.get('default_scope') or 'mmaction')
+        check_writable_dir(args.out, purpose='folder --out')
+        metrics = build_metrics(cfg)
+        results = read_results(args.results)
+        for note in results.notes:
+            print(f'note: {note}', file=sys.stderr)
+        names = [configured.metric.prefix for configured in metrics]
+        if len(set(names)) < len(names):
+            raise UserError(
+                f'Two metrics of test_evaluator in {args.config} have the same prefix '
+                'and would write to the same folder; set the prefix of one.'
+            )
+        for configured, name in zip(metrics, names, strict=True):
+            folder = Path(args.out, re.sub(r'[^\w-]+', '_', name or 'metric'))
+            analyse(cfg, configured, results, args, folder)
+    print(f'\nTables and pictures are in {args.out}.')
+
+
+if __name__ == '__main__':
+    main()

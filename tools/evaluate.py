@@ -1,0 +1,61 @@
+"""Evaluate predictions in a file by the metrics of a config, without a model."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+
+from stmixer_mm.apis import UserError, check_arguments, load_config, user_errors
+from stmixer_mm.engine.files import write_atomically
+from stmixer_mm.evaluation.results import (
+    build_metrics,
+    evaluate_results,
+    read_results,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'results',
+        help='dump of tools/test.py (.pkl), or csv in the format of AVA: '
+        'video,timestamp,x1,y1,x2,y2,action_id,score',
+    )
+    parser.add_argument('config', help='config file; its test_evaluator evaluates')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in test_evaluator.ann_file=my.csv',
+    )
+    parser.add_argument('--json', metavar='FILE', help='write the values here')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        if args.json and not Path(args.json).absolute().parent.is_dir():
+            raise UserError(
+                f'The folder of --json {args.json} does not exist; make it first.'
+            )
+        cfg = load_config(args.config, args.cfg_options)
+        check_arguments(cfg)
+        init_default_scope(cfg.get('default_scope') or 'mmaction')
+        metrics = build_metrics(cfg)
+        values, notes = evaluate_results(metrics, read_results(args.results))
+        for note in notes:
+            print(f'note: {note}', file=sys.stderr)
+        width = max(map(len, values))
+        for name, value in values.items():
+            print(f'{name:<{width}}  {value:.4f}')
+        if args.json:
+            text = json.dumps(values, indent=2) + '\n'
+            write_atomically(args.json, text.encode())
+
+
+if __name__ == '__main__':
+    main()
