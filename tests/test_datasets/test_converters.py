@@ -1,0 +1,387 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from stmixer_mm.datasets import KeyframeDataset
+from stmixer_mm.datasets.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.converters import (
+    Shape,
+    convert_annotations,
+    keyframe_times,
+    read_annotations,
+    shape_at,
+)
+from stmixer_mm.datasets.frames import keyframe_index
+
+META = """\
+  <meta><task><id>1</id><name>a task</name><size>40</size><mode>interpolation</mode>
+    <start_frame>0</start_frame><stop_frame>39</stop_frame><frame_filter></frame_filter>
+    <labels><label><name>person</name><attributes>
+      <attribute><name>wave</name><mutable>True</mutable>
+        <input_type>checkbox</input_type><default_value>false</default_value>
+        <values>false</values></attribute>
+      <attribute><name>pose</name><mutable>True</mutable>
+        <input_type>select</input_type><default_value>__undefined__</default_value>
+        <values>__undefined__
+stand
+walk</values></attribute>
+      <attribute><name>note</name><input_type>text</input_type></attribute>
+    </attributes></label><label><name>ball</name><attributes/></label></labels>
+    <original_size><width>64</width><height>48</height></original_size>
+  </task><source>clip.mp4</source></meta>
+"""
+
+
+def box(frame, bbox, pose='stand', *, wave=False, outside=0):
+    corners = zip(('xtl', 'ytl', 'xbr', 'ybr'), bbox, strict=True)
+    numbers = ' '.join(f'{name}="{value}"' for name, value in corners)
+    return (
+        f'    <box frame="{frame}" {numbers} outside="{outside}" occluded="0" '
+        f'keyframe="1">\n'
+        f'      <attribute name="wave">{str(wave).lower()}</attribute>\n'
+        f'      <attribute name="pose">{pose}</attribute>\n'
+        '      <attribute name="note">some words</attribute></box>\n'
+    )
+
+
+def track(*boxes, label='person'):
+    return f'  <track id="0" label="{label}">\n{"".join(boxes)}  </track>\n'
+
+
+def cvat(*tracks, meta=META):
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n'
+        f'  <version>1.1</version>\n{meta}{"".join(tracks)}</annotations>\n'
+    )
+
+
+# Seen from frame 0 to 29, waving from 15 on; the other one in frame 30 alone.
+TRACKS = (
+    track(
+        box(0, (0, 0, 16, 24)),
+        box(10, (10, 0, 26, 24)),
+        box(15, (10, 0, 26, 24), 'walk', wave=True),
+        box(30, (10, 0, 26, 24), outside=1),
+    ),
+    track(box(30, (-8, 12, 32, 60), 'walk'), box(31, (0, 0, 9, 9), outside=1)),
+    track('<box frame="0" xtl="5" ytl="5" xbr="9" ybr="9"/>', label='ball'),
+)
+
+
+def coco(**changes):
+    """Two videos of two annotated frames; keys of ``changes`` replace lists."""
+    content = dict(
+        videos=[
+            dict(id=1, name='clip.mp4', fps=10, width=64, height=48),
+            dict(id=2, name='other', width=64, height=48),
+        ],
+        images=[
+            dict(id=100 * video + frame, video_id=video, frame_id=frame, file_name='x')
+            for video in (1, 2)
+            for frame in (0, 10)
+        ],
+        annotations=[
+            dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 32, 24], track_id=7),
+            dict(id=2, image_id=100, category_id=2, bbox=[0, 0, 32, 24], track_id=7),
+            dict(id=3, image_id=110, category_id=2, bbox=[16, 12, 32, 24], track_id=7),
+            dict(id=4, image_id=210, category_id=1, bbox=[-8, 0, 32, 24]),
+        ],
+        categories=[dict(id=1, name='stand'), dict(id=2, name='wave')],
+    )
+    return json.dumps({**content, **changes})
+
+
+@pytest.fixture
+def convert(tmp_path, write_video):
+    write_video('clip.mp4')
+    write_video('other.mp4')
+
+    def convert(text, name='ann.xml', **options):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        options = dict(dict(videos=str(tmp_path)), **options)
+        return convert_annotations([str(path)], str(tmp_path / 'out.csv'), **options)
+
+    return convert
+
+
+def lines_of(path):
+    return path.read_text().splitlines()
+
+
+def test_cvat_by_hand(convert, tmp_path):
+    summary = convert(cvat(*TRACKS), every=0.5)
+    # At 0.5 s the box is half way from 0 to 10: 5 / 64, 21 / 64.
+    assert lines_of(tmp_path / 'out.csv') == [
+        'clip.mp4,0,0.00000,0.00000,0.25000,0.50000,2,0',
+        'clip.mp4,0.5,0.07812,0.00000,0.32812,0.50000,2,0',
+        'clip.mp4,1,0.15625,0.00000,0.40625,0.50000,2,0',
+        'clip.mp4,1.5,0.15625,0.00000,0.40625,0.50000,1,0',
+        'clip.mp4,1.5,0.15625,0.00000,0.40625,0.50000,3,0',
+        'clip.mp4,2,0.15625,0.00000,0.40625,0.50000,1,0',
+        'clip.mp4,2,0.15625,0.00000,0.40625,0.50000,3,0',
+        'clip.mp4,2.5,0.15625,0.00000,0.40625,0.50000,1,0',
+        'clip.mp4,2.5,0.15625,0.00000,0.40625,0.50000,3,0',
+        'clip.mp4,3,0.00000,0.25000,0.50000,1.00000,3,1',
+    ]
+    assert lines_of(tmp_path / 'out_empty.csv') == ['clip.mp4,3.5']
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert names == {1: 'wave', 2: 'stand', 3: 'walk'}
+    assert (summary.num_clipped, summary.num_keyframes, summary.num_empty) == (1, 8, 1)
+    assert summary.passed_over == Counter(ball=1)
+
+
+def test_coco_by_hand(convert, tmp_path):
+    convert(coco(), 'ann.json')
+    assert lines_of(tmp_path / 'out.csv') == [
+        'clip.mp4,0,0.00000,0.00000,0.50000,0.50000,1,0',
+        'clip.mp4,0,0.00000,0.00000,0.50000,0.50000,2,0',
+        'clip.mp4,1,0.25000,0.25000,0.75000,0.75000,2,0',
+        'other,1,0.00000,0.00000,0.37500,0.50000,1,0',
+    ]
+    assert lines_of(tmp_path / 'out_empty.csv') == ['other,0']
+
+
+def test_the_dataset_reads_what_was_written(convert, tmp_path):
+    convert(cvat(*TRACKS), every=0.5)
+    dataset = KeyframeDataset(
+        'out.csv',
+        [],
+        label_file='action_list.pbtxt',
+        empty_keyframes_file='out_empty.csv',
+        num_classes=4,
+        data_root=str(tmp_path),
+        data_prefix=dict(img=''),
+    )
+    assert dataset.metainfo['classes'] == ('wave', 'stand', 'walk')
+    assert len(dataset) == 8
+    assert np.array_equal(dataset.get_data_info(3)['gt_labels'], [[0, 1, 0, 1]])
+    assert dataset.get_data_info(7)['gt_bboxes'].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda text: b'\xef\xbb\xbf' + text.encode(),
+        lambda text: text.replace('\n', '\r\n').encode(),
+        lambda text: text.replace('utf-8', 'utf-16').encode('utf-16'),
+        lambda text: text.replace('utf-8', 'iso-8859-1').encode('latin-1'),
+    ],
+)
+def test_marks_line_ends_and_encodings_change_nothing(convert, tmp_path, change):
+    text = cvat(*TRACKS).replace('>walk<', '>gehört<').replace('walk<', 'gehört<')
+    convert(text)
+    written = (tmp_path / 'out.csv').read_bytes()
+    labels = (tmp_path / 'action_list.pbtxt').read_bytes()
+    (tmp_path / 'action_list.pbtxt').unlink()
+    convert(change(text))
+    assert (tmp_path / 'out.csv').read_bytes() == written
+    assert (tmp_path / 'action_list.pbtxt').read_bytes() == labels
+    assert 'gehört' in labels.decode()
+
+
+def test_coco_with_a_mark_and_windows_line_ends(convert, tmp_path):
+    text = json.dumps(json.loads(coco()), indent=1)
+    convert(text, 'ann.json')
+    written = (tmp_path / 'out.csv').read_bytes()
+    convert(b'\xef\xbb\xbf' + text.replace('\n', '\r\n').encode(), 'ann.json')
+    assert (tmp_path / 'out.csv').read_bytes() == written
+
+
+def test_a_person_without_an_action_leaves_its_keyframe_out(convert, tmp_path):
+    text = cvat(track(box(0, (0, 0, 9, 9)), box(10, (0, 0, 9, 9), '__undefined__')))
+    summary = convert(text)
+    assert summary.num_idle == 1
+    assert not any(
+        line.startswith('clip.mp4,1,') for line in lines_of(tmp_path / 'out.csv')
+    )
+    assert 'clip.mp4,1' not in lines_of(tmp_path / 'out_empty.csv')
+    (tmp_path / 'action_list.pbtxt').unlink()
+    summary = convert(text, idle='nothing')
+    assert summary.num_idle == 0
+    assert summary.class_counts == dict(stand=1, nothing=1)
+
+
+def test_coco_attributes_are_actions(convert, tmp_path):
+    def annotation(number, **attributes):
+        return dict(
+            id=number,
+            image_id=100,
+            category_id=1,
+            bbox=[number, 0, 9, 9],
+            attributes=dict(attributes, occluded=True, track_id=number),
+        )
+
+    annotations = [
+        annotation(1, sing=True, dance=False, pose='sit'),
+        annotation(2, sing=False, dance=True, pose='none'),
+    ]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert summary.class_counts == dict(sing=1, sit=1, dance=1)
+    (tmp_path / 'action_list.pbtxt').unlink()
+    summary = convert(
+        coco(annotations=annotations), 'ann.json', attributes=['sing', 'dance']
+    )
+    assert summary.class_counts == dict(sing=1, dance=1)
+
+
+def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
+    items = [
+        line
+        for number, name in ((4, 'wave'), (2, 'stand'))
+        for line in ('item {', f'  name: "{name}"', f'  id: {number}', '}')
+    ]
+    label_map = write_text('mine.pbtxt', *items)
+    convert(coco(), 'ann.json', label_map=label_map)
+    rows, faults = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert not faults
+    assert [row.action_id for row in rows] == [2, 4, 4, 2]
+    with pytest.raises(ValueError, match=r"mine\.pbtxt: .*lacks the action 'walk'"):
+        convert(cvat(*TRACKS), label_map=label_map)
+
+
+def test_only_some_videos(convert, tmp_path):
+    convert(coco(), 'ann.json', only=['other'])
+    assert [line[:6] for line in lines_of(tmp_path / 'out.csv')] == ['other,']
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert names == {1: 'stand', 2: 'wave'}
+    with pytest.raises(ValueError, match=r'video nobody is in none .*clip\.mp4'):
+        convert(coco(), 'ann.json', only=['nobody'])
+
+
+@pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])
+@pytest.mark.parametrize('every', [0.1, 0.5, 1, 2.3])
+@pytest.mark.parametrize('step', [1, 3, 7])
+def test_timestamps_name_annotated_frames(fps, every, step):
+    frames = range(4, 500, step)
+    pairs = keyframe_times(frames, every=every, fps=fps, total_frames=450)
+    assert pairs
+    for time, frame in pairs:
+        assert frame in frames
+        assert frame == keyframe_index(time, fps=fps, total_frames=450)
+    gaps = np.diff([frame for _, frame in pairs])
+    assert (gaps > 0).all()
+    assert (np.abs(gaps - every * fps) <= step + 1).all() or every * fps < step
+
+
+def test_tracks_are_continued_as_the_tool_does():
+    def at(frame, outside=False):
+        return Shape(frame, (frame, 0.0, frame + 4.0, 8.0), ('a',), outside, '')
+
+    line = [at(0), at(10), at(20, outside=True), at(30)]
+    assert shape_at(line, 4, interpolate=True).bbox == (4, 0, 8, 8)
+    assert shape_at(line, 15, interpolate=True).bbox == (10, 0, 14, 8)
+    assert [shape_at(line, n, interpolate=True) for n in (20, 25, 31)] == [None] * 3
+    assert shape_at(line, 4, interpolate=False) is None
+    assert shape_at(line, 10, interpolate=False) == line[1]
+
+
+FIRST_BOX = box(0, (0, 0, 9, 9))
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'ann.xml: the file is empty'),
+        ('a,b', 'ann.xml: the file is neither XML nor a JSON object; export'),
+        (b'PK\x03\x04', 'zip archive; unpack'),
+        (cvat(*TRACKS)[:-30], 'ann.xml, line .*: the XML is broken .*export it again'),
+        ('<?xml version="1.0" encoding="what"?><annotations/>', 'XML is broken'),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', 'line 1: a document type'),
+        ('<a/>', 'line 1: the file starts with <a> instead of <annotations>'),
+        ('<annotations><image id="0"/></annotations>', 'CVAT for images'),
+        ('<annotations><meta><project/></meta></annotations>', 'tasks one by one'),
+        ('<annotations><track id="0"/></annotations>', 'the track has no label'),
+        (cvat(track(FIRST_BOX.replace('frame="0"', ''))), 'frame of the box is None'),
+        (cvat(track(FIRST_BOX.replace('frame="0"', 'frame="-1"'))), "is '-1', no num"),
+        (cvat(track(FIRST_BOX.replace('xbr="9"', ''))), 'line 20: .* xbr=None,'),
+        (cvat(track(box(0, (9, 0, 0, 9)))), 'is not two corners'),
+        (cvat(track(box(0, ('nan', 0, 9, 9)))), "xtl='nan'.*is not two corners"),
+        (cvat(track(FIRST_BOX, FIRST_BOX)), 'line 24: frame 0 comes after frame 0'),
+        (cvat(track(box(0, (0, 0, 9, 9), 'fly'))), "line 20: the value 'fly' of"),
+        (cvat(track(FIRST_BOX.replace('box', 'polygon'))), 'is drawn as polygon'),
+        (cvat(track(box(60, (0, 0, 9, 9)))), 'line 20: frame 60 is annotated, but'),
+        (cvat(*TRACKS).replace('>48<', '>64<'), '64x64 pixels, but .* has 64x48'),
+        (cvat(*TRACKS).replace('clip.mp4', 'no.mp4'), 'no.mp4 is not in .* put it'),
+        (cvat(*TRACKS).replace('clip.mp4', 'a,b'), 'has a comma or a quote'),
+        (cvat(), 'ann.xml has no person with an action at a keyframe'),
+    ],
+)
+def test_faults_of_cvat_are_told_in_one_sentence(convert, text, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
+        convert(text)
+    assert '\n' not in str(caught.value)
+
+
+ENTRY = dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], track_id=1)
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        (coco()[:-1], 'ann.json, line 1: the JSON is broken'),
+        (coco().encode().replace(b'stand', b'\xe9'), 'line 1: the file is not UTF-8'),
+        ('{"images": []}', "the list 'videos' is missing; COCO with videos has"),
+        (coco(videos=[1]), r'videos\[0\]: this is no JSON object'),
+        (coco(videos=[dict(id=1)]), r'videos\[0\]: name or file_name is missing'),
+        (coco(videos=[dict(id=1, name='clip')] * 2), 'the id 1 is there twice'),
+        (coco(images=[dict(id=1)]), r'images\[0\]: video_id is missing'),
+        (coco(images=[dict(id=1, video_id=9)]), 'video_id 9 is not among the videos'),
+        (coco(images=[dict(id=1, video_id=1)]), 'frame_id or frame_index is missing'),
+        (coco(images=[dict(id=1, video_id=1, frame_id=-1)]), 'whole number from 0 up'),
+        (
+            coco(images=[dict(id=i, video_id=1, frame_id=3) for i in (1, 2)]),
+            r'images\[1\]: frame 3 of its video is there twice',
+        ),
+        (coco(annotations=[{**ENTRY, 'image_id': 5}]), 'image_id 5 is not among the'),
+        (coco(annotations=[{**ENTRY, 'category_id': 5}]), 'category_id 5 is not among'),
+        (coco(annotations=[{**ENTRY, 'bbox': [0, 1, 2]}]), r'the bbox \[0, 1, 2\] is'),
+        (coco(annotations=[{**ENTRY, 'bbox': [0, 0, -1, 1]}]), 'is not .x, y, width'),
+        (
+            coco(annotations=[ENTRY, {**ENTRY, 'bbox': [1, 0, 9, 9]}]),
+            r'track 1 has another box in this frame in annotations\[0\]',
+        ),
+        (coco(categories=[dict(id=1, name='"')]), 'category_id 2 is not among'),
+    ],
+)
+def test_faults_of_coco_are_told_in_one_sentence(convert, text, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        convert(text, 'ann.json')
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(every=0), 'every 0 s are impossible'),
+        (dict(fps=-1), '-1 frames per second are impossible'),
+        (dict(first_frame=1), 'whole number from 1 upwards; .*the first frame has'),
+        (dict(videos='nowhere'), 'other is not in nowhere, and its frame rate is unkn'),
+    ],
+)
+def test_impossible_options_are_told(convert, options, words):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        convert(coco(), 'ann.json', **options)
+
+
+def test_extracted_frames_need_a_rate_only(convert, tmp_path):
+    convert(coco(), 'ann.json', videos='nowhere', fps=20, every=0.5)
+    rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert [row.key for row in rows] == ['clip.mp4,0000'] * 2 + [
+        'clip.mp4,0000.5',
+        'other,0000.5',
+    ]
+
+
+def test_the_same_video_twice_is_told(convert, tmp_path):
+    convert(coco(), 'ann.json')
+    files = [str(tmp_path / 'ann.json')] * 2
+    with pytest.raises(ValueError, match=r'clip\.mp4 is annotated at 0 s in another'):
+        convert_annotations(files, str(tmp_path / 'out.csv'), videos=str(tmp_path))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'none\.xml: the file does not exist'):
+        read_annotations(str(tmp_path / 'none.xml'))

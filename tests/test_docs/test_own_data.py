@@ -1,0 +1,130 @@
+"""docs/own_data.md, followed line by line in a temporary folder."""
+
+import importlib.util
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from tiny_stmixer import ROOT, write_video
+
+from stmixer_mm.apis import check_arguments, load_config
+from stmixer_mm.datasets.ava_csv import read_keyframe_rows
+from stmixer_mm.datasets.converters import convert_annotations
+
+TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
+BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def run_tool(command):
+    """Run a line of the page in this process."""
+    program, script, *args = shlex.split(command)
+    assert program == 'python'
+    args = [
+        path
+        for arg in args
+        for path in (sorted(map(str, Path().glob(arg))) if '*' in arg else [arg])
+    ]
+    name = Path(script).stem
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / script)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [script, *args])
+        patch.setenv('LOCAL_RANK', '0')
+        try:
+            tool.main()
+        except SystemExit as leave:
+            assert not leave.code, command
+
+
+def make_up_annotations():
+    """Ten videos, and the page's XML with their names."""
+    (xml,) = blocks('xml')
+    for number in range(1, 11):
+        name = f'{number:02}'
+        write_video(f'data/own/videos/{name}.mp4', frames=60, fps=12)
+        folder = Path('data/own/cvat', 'train' if number < 9 else 'val')
+        folder.mkdir(parents=True, exist_ok=True)
+        text = xml.replace('01', name).replace('xtl="8"', f'xtl="{number}"')
+        (folder / f'{name}.xml').write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('configs', 'tools'):
+        Path(name).symlink_to(ROOT / name)
+    make_up_annotations()
+    return tmp_path
+
+
+def shortened(text):
+    """Two epochs of little frames, loaded in this process."""
+    text, count = re.subn(r'max_epochs = \d+', 'max_epochs = 2', text)
+    for long, short in (
+        ('short_range=(112, 144)', 'short_range=(40, 48)'),
+        ('short_range=(256, 320)', 'short_range=(80, 96)'),
+        ('scale=(-1, 128)', 'scale=(-1, 48)'),
+        ('num_workers=2', 'num_workers=0'),
+        ('persistent_workers=True', 'persistent_workers=False'),
+    ):
+        text = text.replace(long, short)
+    return text, count
+
+
+def test_the_page_from_its_first_to_its_last_line(folder, capsys):
+    num_commands = num_shortened = 0
+    for language, text in BLOCKS:
+        if language == 'python':
+            path = re.match(r'# (data/own/\w+\.py)\n', text)[1]
+            text, count = shortened(text)
+            num_shortened += count
+            Path(path).write_text(text)
+        for line in text.splitlines() if language == '' else ():
+            if line.startswith('python '):
+                run_tool(line.replace('epoch_40', 'epoch_2'))
+                num_commands += 1
+            else:  # which files are where by then
+                names = [word.strip(',') for word in line.split() if word != '…']
+                place = Path(names[0]).parent
+                assert all((place / Path(name).name).is_file() for name in names)
+    assert (num_commands, num_shortened) == (9, 1)
+
+    rows, faults = read_keyframe_rows('data/own/train.csv', num_classes=4)
+    assert not faults
+    assert len({row.key for row in rows}) == 8 * 5  # seconds 0 to 4
+    for picture in ('train.png', 'train_large.png'):
+        assert cv2.imread(f'data/own/{picture}') is not None
+    assert len(list(Path('data/own/val_clips').iterdir())) == 4
+    assert len(list(Path('data/own/found').rglob('*.jpg'))) == 2 * 5
+    assert Path('data/own/10.mp4').stat().st_size > 0
+    out = capsys.readouterr().out
+    assert '8 videos, 40 keyframes (0 person-free), 40 persons' in out
+    assert 'mAP/overall' in out
+    check_arguments(load_config('data/own/own_slowonly.py'))
+
+
+def test_the_json_of_the_page_means_what_the_xml_means(folder):
+    (text,) = blocks('json')
+    Path('own.json').write_text(text)
+    common = dict(videos='data/own/videos', label_map='ids.pbtxt')
+    convert_annotations(['data/own/cvat/train/01.xml'], 'xml.csv', **common)
+    summary = convert_annotations(['own.json'], 'json.csv', **common)
+    assert summary.class_counts == dict(wave=1, stand=1, walk=1)
+    xml, json = (read_keyframe_rows(f'{name}.csv')[0] for name in ('xml', 'json'))
+    assert {row[4:] for row in json} == {
+        row[4:] for row in xml if row.timestamp == 0
+    } | {(3, 0)}
+
+
+def test_every_option_that_the_page_names_exists():
+    for option in set(re.findall(r'--[a-z][a-z-]+', TEXT)):
+        tools = (ROOT / 'tools').glob('*.py')
+        assert any(f"'{option}'" in tool.read_text() for tool in tools), option

@@ -1,0 +1,178 @@
+import importlib.util
+import re
+import sys
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
+from tiny_stmixer import ROOT, write_project
+
+from stmixer_mm.apis import UserError
+from stmixer_mm.visualization import draw_detections
+
+PATH = ROOT / 'tools' / 'browse_dataset.py'
+SPEC = importlib.util.spec_from_file_location('tool_browse_dataset', PATH)
+TOOL = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(TOOL)
+
+
+def run(*args):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(PATH), *map(str, args)])
+        TOOL.main()
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    return write_project(tmp_path_factory.mktemp('project'))
+
+
+@pytest.fixture
+def run_and_fail(config, capsys):
+    def run_and_fail(*args):
+        with pytest.raises(SystemExit) as leave:
+            run(config, *args)
+        assert leave.value.code == 1
+        (line,) = [
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if line.startswith('error: ')
+        ]
+        return line
+
+    return run_and_fail
+
+
+def packed(labels, dtype=torch.uint8):
+    """A clip of 4 frames of 300x240, each of one grey, with a box in the keyframe."""
+    greys = torch.tensor([10, 20, 30, 40])[None, :, None, None]
+    return dict(
+        inputs=greys.expand(3, 4, 240, 300).to(dtype),
+        data_samples=ActionDataSample(
+            gt_instances=InstanceData(
+                bboxes=torch.tensor([[30.0, 60, 120, 200]]), labels=labels
+            ),
+            metainfo=dict(img_key='a,0001'),
+        ),
+    )
+
+
+WALKS = torch.tensor([[0.0, 0, 1]])
+
+
+def test_the_keyframe_with_its_boxes_and_labels():
+    picture = TOOL.draw_sample(packed(WALKS), ['stand', 'walk'])
+    frame = np.full((240, 300, 3), 30, np.uint8)
+    box = [[30, 60, 120, 200]]
+    assert np.array_equal(
+        picture[-240:], draw_detections(frame, box, [[('walk', None)]])
+    )
+    numbers = TOOL.draw_sample(packed(torch.tensor([[2]])), ['stand', 'walk'])
+    assert np.array_equal(numbers, picture)
+    normalised = TOOL.draw_sample(packed(WALKS, torch.float32), ['stand', 'walk'])
+    assert normalised[-1, -1, 0] == 255 * 20 // 30  # its own range: 10 to 40
+
+
+def test_the_clip_in_order():
+    picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
+    assert picture[-1, ::300, 0].tolist() == [10, 20, 30, 40]
+    assert picture.shape[1] == 4 * 300
+
+
+def test_small_frames_are_enlarged_with_their_boxes():
+    sample = packed(WALKS)
+    sample['inputs'] = sample['inputs'][..., :120, :150]
+    sample['data_samples'].gt_instances.bboxes /= 2
+    large = TOOL.draw_sample(packed(WALKS), None)
+    assert np.array_equal(TOOL.draw_sample(sample, None)[-240:], large[-240:])
+
+
+def test_no_person_and_no_truth_leave_the_frame_as_it_is():
+    sample = packed(WALKS)
+    sample['data_samples'].gt_instances = sample['data_samples'].gt_instances[:0]
+    assert (TOOL.draw_sample(sample, None)[-240:] == 30).all()
+    del sample['data_samples'].gt_instances
+    assert (TOOL.draw_sample(sample, None)[-240:] == 30).all()
+
+
+def test_clips_however_packed_and_no_others():
+    clip = packed(WALKS)['inputs']
+    frames = TOOL.clip_frames(clip)
+    assert np.array_equal(TOOL.clip_frames(clip[None]), frames)
+    assert np.array_equal(TOOL.clip_frames(dict(imgs=clip)), frames)
+    for wrong in (clip.transpose(0, 1), clip[:, 0], dict()):
+        with pytest.raises(UserError, match=r'instead of clips \(3, T, h, w\); end'):
+            TOOL.clip_frames(wrong)
+
+
+def test_a_sheet_holds_every_picture_once():
+    pictures = [np.full((40 + 10 * (i % 3), 700, 3), i + 1, np.uint8) for i in range(5)]
+    sheet = TOOL.contact_sheet(pictures)
+    for number, picture in enumerate(pictures, start=1):
+        assert (sheet[..., 0] == number).sum() == picture.shape[0] * 700
+    assert sheet.shape[1] <= TOOL.SHEET_WIDTH
+
+
+def test_samples_are_spread_over_all_datasets():
+    assert TOOL.spread([3, 2], 9) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert TOOL.spread([3, 2], 3) == [(0, 0), (0, 2), (1, 1)]
+
+
+def test_sheet_and_folder(config, tmp_path, capsys):
+    run(config, '--number', 2, '--sheet', tmp_path / 'a' / 'sheet.png')
+    sheet = cv2.imread(str(tmp_path / 'a' / 'sheet.png'))
+    run(config, '--number', 2, '--out', tmp_path / 'out', '--split', 'val')
+    files = sorted((tmp_path / 'out').iterdir())
+    assert [file.name for file in files] == ['0000.jpg', '0001.jpg']
+    width = sum(cv2.imread(str(file)).shape[1] for file in files)
+    assert sheet.shape[1] == width + 3 * TOOL.GAP
+    assert f'2 keyframes: {tmp_path / "out"}' in capsys.readouterr().out
+
+
+def test_by_default_it_writes_into_the_work_dir(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(config, '--number', 1, '--split', 'test')
+    written = [path for path in tmp_path.rglob('*') if path.is_file()]
+    assert written == [tmp_path / 'work_dirs' / 'tiny' / 'browse_test.jpg']
+
+
+def test_a_wrapped_dataset_is_found_and_seeds_are_repeatable(config, tmp_path):
+    text = config.read_text()
+    flip = "dict(type='Flip', flip_ratio=0.5), dict(type='FormatShape'"
+    text = text.replace("dict(type='FormatShape'", flip)
+    text = text.replace('num_workers=0, dataset=dataset', 'num_workers=0, dataset=many')
+    many = "many = dict(type='RepeatDataset', times=2, dataset=dataset)\n"
+    text = text.replace('train_dataloader', many + 'train_dataloader', 1)
+    wrapped = tmp_path / 'wrapped.py'
+    wrapped.write_text(text)
+    sheets = []
+    for seed in (0, 0, 1, 2, 3):
+        run(wrapped, '--seed', seed, '--sheet', tmp_path / 'sheet.png')
+        sheets.append((tmp_path / 'sheet.png').read_bytes())
+    assert sheets[0] == sheets[1]
+    assert len(set(sheets)) > 1
+
+
+@pytest.mark.parametrize(
+    'args, words',
+    [
+        (['--number', '0'], '--number 0 draws nothing; give 1 or more'),
+        (['--sheet', 'a.txt'], 'a.txt must end in one of .jpg'),
+        (['--cfg-options', 'train_dataloader=None'], 'no dataset in train_dataloader'),
+        (
+            ['--cfg-options', 'train_dataloader.dataset.data_prefix.img=nowhere'],
+            'videos of .*train.csv are missing in .*nowhere',
+        ),
+        (['--show'], 'There is no display for --show; give --out or --sheet'),
+    ],
+)
+def test_faults_are_told_in_one_sentence(
+    run_and_fail, args, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    matplotlib.use('agg')
+    assert re.search(words, run_and_fail(*args))

@@ -1,0 +1,239 @@
+"""Draw what the network will see of a dataset: clips after augmentation, with boxes.
+
+The frame that is drawn is the keyframe, which the boxes and labels belong to.
+"""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from stmixer_mm.apis import UserError, load_config, user_errors
+from stmixer_mm.datasets.pipelines import dataset_configs
+from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.registry import DATASETS
+from stmixer_mm.visualization import draw_detections, top_actions
+
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+MIN_SIDE = 240  # pixels of a drawn frame's short side, so that labels are legible
+SHEET_WIDTH = 1800
+GAP = 8
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
+    parser.add_argument(
+        '--number',
+        type=int,
+        default=16,
+        help='keyframes to draw, spread evenly over the dataset (default: 16)',
+    )
+    parser.add_argument(
+        '--clip', action='store_true', help='draw all frames of the clips, not only one'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the augmentation (default: 0)'
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument('--out', metavar='FOLDER', help='write a picture for each')
+    where.add_argument(
+        '--sheet',
+        metavar='FILE.jpg',
+        help='write one contact sheet; by default browse_SPLIT.jpg in the work dir',
+    )
+    where.add_argument('--show', action='store_true', help='show them in a window')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in key=value',
+    )
+    return parser.parse_args()
+
+
+def build_datasets(cfg: Config, split: str) -> list:
+    """The datasets of a split, inside of their wrappers."""
+    configs = [one for one in dataset_configs(cfg, split) if one]
+    if not configs:
+        raise UserError(
+            f'The config has no dataset in {split}_dataloader; choose another --split.'
+        )
+    return [DATASETS.build(config) for config in configs]
+
+
+def spread(lengths: list[int], number: int) -> list[tuple[int, int]]:
+    """Dataset and index of ``number`` samples, evenly spaced over all of them."""
+    places = [(part, i) for part, length in enumerate(lengths) for i in range(length)]
+    chosen = np.linspace(0, len(places) - 1, min(number, len(places)))
+    return [places[index] for index in chosen.round().astype(int)]
+
+
+def clip_frames(inputs: object) -> np.ndarray:
+    """Frames (T, h, w, 3) uint8 of what a pipeline packs.
+
+    Raises:
+        UserError: It packs no clips.
+    """
+    if isinstance(inputs, dict):
+        inputs = inputs.get('imgs')
+    if isinstance(inputs, Tensor) and inputs.ndim == 5:  # (clips, 3, T, h, w)
+        inputs = inputs[0]
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4 or len(inputs) != 3:
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs)
+        raise UserError(
+            f'The pipeline packs {shape} instead of clips (3, T, h, w); end it with '
+            "mmaction.FormatShape(input_format='NCTHW', collapse=True)."
+        )
+    frames = inputs.permute(1, 2, 3, 0).numpy()
+    if frames.dtype != np.uint8:  # normalised: show it in its own range
+        low, high = frames.min(), frames.max()
+        frames = (255 * (frames - low) / max(high - low, 1e-6)).astype(np.uint8)
+    return np.ascontiguousarray(frames)
+
+
+def draw_sample(
+    sample: dict, classes: list[str] | None, *, with_clip: bool = False
+) -> np.ndarray:
+    """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and its name on it.
+
+    Small frames are enlarged. With the clip, its frames stand side by side in order.
+    """
+    frames = clip_frames(sample['inputs'])
+    data_sample = sample['data_samples']
+    key = len(frames) // 2
+    scale = max(1.0, MIN_SIDE / min(frames.shape[1:3]))
+    height, width = (round(side * scale) for side in frames.shape[1:3])
+    tiles = [
+        cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+        for frame in (frames if with_clip else frames[key : key + 1])
+    ]
+    bboxes, labels = np.zeros((0, 4)), np.zeros((0, 1))
+    if 'gt_instances' in data_sample:
+        bboxes = np.asarray(data_sample.gt_instances.bboxes, float)
+        labels = np.asarray(data_sample.gt_instances.labels, float)
+    if labels.shape[-1] == 1:  # numbers of classes (multilabel=False)
+        names = classes or ()
+        actions = [
+            [(names[n - 1] if 0 < n <= len(names) else f'action {n}', None)]
+            for n in labels.ravel().astype(int)
+        ]
+    else:
+        actions = [
+            [(name, None) for name, _ in top_actions(row, classes, 0.5)]
+            for row in labels
+        ]
+    place = key if with_clip else 0
+    tiles[place] = draw_detections(tiles[place], bboxes * scale, actions)
+    title = f'{data_sample.get("img_key", "")}  {frames.shape[2]}x{frames.shape[1]}'
+    picture = np.concatenate(tiles, axis=1)
+    return np.concatenate([_caption(title, picture.shape[1]), picture])
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """A strip (22, width, 3) with a text, made smaller where it does not fit."""
+    strip = np.full((22, width, 3), 32, np.uint8)
+    (length, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
+    scale = 0.5 * min(1, (width - 8) / max(length, 1))
+    white = (255, 255, 255)
+    cv2.putText(
+        strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, scale, white, 1, cv2.LINE_AA
+    )
+    return strip
+
+
+def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures (h, w, 3) side by side in rows of about ``SHEET_WIDTH`` pixels."""
+    rows, row = [], []
+    for picture in pictures:
+        filled = sum(one.shape[1] + GAP for one in row)
+        if row and filled + picture.shape[1] > SHEET_WIDTH:
+            rows.append(row)
+            row = []
+        row.append(picture)
+    rows.append(row)
+    width = max(sum(one.shape[1] + GAP for one in row) for row in rows) + GAP
+    heights = [max(one.shape[0] for one in row) + GAP for row in rows]
+    sheet = np.full((sum(heights) + GAP, width, 3), 255, np.uint8)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        left = GAP
+        for picture in row:
+            h, w = picture.shape[:2]
+            sheet[top : top + h, left : left + w] = picture
+            left += w + GAP
+        top += height
+    return sheet
+
+
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f'{path} must end in one of {", ".join(SUFFIXES)}.')
+    check_writable_dir(path.parent, purpose='output folder')
+    if not cv2.imwrite(str(path), picture[..., ::-1]):
+        raise UserError(f'The picture {path} cannot be written; is the disk full?')
+
+
+def show_pictures(pictures: Iterable[np.ndarray]) -> None:
+    """Show one after the other; closing the window goes on."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    if matplotlib.get_backend().lower() == 'agg':
+        raise UserError('There is no display for --show; give --out or --sheet.')
+    for picture in pictures:
+        plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
+        plt.imshow(picture)
+        plt.axis('off')
+        plt.tight_layout(pad=0)
+        plt.show()
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.number < 1:
+        raise UserError(f'--number {args.number} draws nothing; give 1 or more.')
+    cfg = load_config(args.config, args.cfg_options)
+    init_default_scope(cfg.get('default_scope') or 'mmaction')
+    stem = Path(args.config).stem
+    sheet = Path(
+        args.sheet
+        or Path(cfg.get('work_dir') or f'work_dirs/{stem}', f'browse_{args.split}.jpg')
+    )
+    if sheet.suffix.lower() not in SUFFIXES:
+        raise UserError(f'--sheet {sheet} must end in one of {", ".join(SUFFIXES)}.')
+    datasets = build_datasets(cfg, args.split)
+    np.random.seed(args.seed)
+    places = spread([len(one) for one in datasets], args.number)
+    pictures = (
+        draw_sample(
+            datasets[part][index],
+            datasets[part].metainfo.get('classes'),
+            with_clip=args.clip,
+        )
+        for part, index in places
+    )
+    if args.show:
+        show_pictures(pictures)
+        return
+    if args.out:
+        for number, picture in enumerate(pictures):
+            write_picture(Path(args.out, f'{number:04}.jpg'), picture)
+    else:
+        write_picture(sheet, contact_sheet(list(pictures)))
+    print(f'{len(places)} keyframes: {args.out or sheet}')
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        run(args)
+
+
+if __name__ == '__main__':
+    main()
