@@ -38,3 +38,17 @@ TRANSFORMS = _share('TRANSFORMS', 'datasets')
 METRICS = _share('METRICS', 'evaluation')
 HOOKS = _share('HOOKS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
+
+
+def build_hosted(config: dict, registry: root.Registry = MODELS) -> object:
+    """Build ``dict(type='mmaction.X', …)`` in X's own scope.
+
+    The prefix finds X alone. What X builds in turn, such as a convolution that only
+    its host knows, is looked up under the default scope, which may be another.
+    """
+    name = config['type']
+    scope = name.partition('.')[0] if isinstance(name, str) and '.' in name else None
+    # The hosts' classes are not found from the scope of this package.
+    if scope in (None, 'stmixer_mm'):
+        return registry.build(config)
+    return registry.build({'_scope_': scope, **config})

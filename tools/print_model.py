@@ -10,7 +10,7 @@ from itertools import zip_longest
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config, DictAction
-from torch import Tensor, nn
+from torch import nn
 
 from stmixer_mm.analysis import (
     construct_model,
@@ -88,7 +88,7 @@ def pad(
 
 def shapes_of(feats: object) -> list[str]:
     """C x T x H x W of each map."""
-    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    maps = as_maps(feats)
     if maps is None:
         return [describe(feats)]
     return ['x'.join(map(str, feat.shape[1:])) for feat in maps]

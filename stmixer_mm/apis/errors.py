@@ -147,7 +147,15 @@ def _unbuildable_part(error: BaseException) -> str | None:
             f'{scope}{nearest(name, known) or "; correct it or import its module."}'
         )
     part = next((local.get('obj_cls') for local in _build_frames(error)), None)
-    if not isinstance(error, TypeError) or not inspect.isclass(part):
+    if not inspect.isclass(part):
+        return None
+    if isinstance(error, AssertionError):
+        reason = text or traceback.extract_tb(error.__traceback__)[-1].line
+        return (
+            f'The config part type={part.__name__!r} refuses its arguments ({reason}); '
+            'correct them.'
+        )
+    if not isinstance(error, TypeError):
         return None
     wrong = re.search(r"unexpected keyword argument '(\w+)'", text)
     if wrong:

@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..registry import MODELS
+from ..registry import MODELS, build_hosted
 from .decoder import StageOutput
 from .head_trials import (
     try_action_loss,
@@ -117,8 +117,8 @@ class STMixerHead(BaseModule):
         self.fallback_topk = fallback_topk
         self.score_mode = score_mode
         self.person_target = person_target
-        self.assigner = TASK_UTILS.build(assigner)
-        self.sampler = None if sampler is None else TASK_UTILS.build(sampler)
+        self.assigner = build_hosted(assigner, TASK_UTILS)
+        self.sampler = None if sampler is None else build_hosted(sampler, TASK_UTILS)
         self.loss_person = MODELS.build(loss_person)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)

@@ -6,11 +6,12 @@ an operation for one kind of device, is no error here.
 Shapes: B clips, C channels, T frames of a map.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .backbones import FramewiseBackbone
 from .parts import (
     BATCH_SIZE,
     SHRINKING,
@@ -32,6 +33,7 @@ def check_parts(
     settings: Mapping[str, Settings] | None = None,
     *,
     decoder: nn.Module | None = None,
+    check_maps: Callable[[list[Tensor], tuple[int, int]], object] | None = None,
     clip_len: int | None = None,
     of_images: bool = False,
 ) -> None:
@@ -41,6 +43,7 @@ def check_parts(
         model: A detector with ``backbone`` and ``neck``.
         settings: Its config, for the names and numbers in messages.
         decoder: A :class:`.QueryDecoder`, if the maps go to one.
+        check_maps: What else to try on the maps and the size (h, w) of their clip.
         clip_len: Frames of the clips; without it, frames are compared only as far as
             they do not depend on it.
         of_images: Backbone and necks are those for images, run on clips of one frame.
@@ -57,8 +60,12 @@ def check_parts(
         except Exception:  # as copies of what a part holds may
             return
         traces = _find_traces(probe, part, clip_len)
-        if traces:
-            _check_traces(probe, part, traces, clip_len)
+        if not traces:
+            return
+        _check_traces(probe, part, traces, clip_len)
+        maps = as_maps(traces[0].feats[-1])
+        if check_maps is not None and maps is not None:
+            check_maps(maps, traces[0].clip[1:])
 
 
 def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trace]:
@@ -79,12 +86,21 @@ def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trac
         return _trace_for_real(probe, by_necks[0].trace.clip)
     if not all(refusal.is_of_shapes for refusal in refusals):
         return _trace_for_real(probe, clips[0])
-    if _takes_images(probe.twins[0], clips[0][1:]):
+    if _takes_images(probe.twins[0], clips):
         raise ValueError(
             f'The {probe.parts[0]} takes images (B, 3, H, W), not clips '
             '(B, 3, T, H, W); run it on each frame: model.backbone=dict(type='
             f"'FramewiseBackbone', backbone=dict(type='{probe.parts[0].type_name}', "
             '…)).'
+        )
+    inner = getattr(probe.twins[0], 'backbone', None)
+    if isinstance(probe.parts[0].module, FramewiseBackbone) and _takes_clips(
+        inner, clips
+    ):
+        raise ValueError(
+            f'The {probe.parts[0]} runs {type(inner).__name__} on single frames, which '
+            'takes clips (B, 3, T, H, W); set model.backbone to it, without the '
+            'wrapper.'
         )
     if clip_len is not None:
         others = probe.candidates(num_frames)
@@ -108,14 +124,25 @@ def _trace_for_real(probe: Probe, clip: tuple[int, int, int]) -> list[Trace]:
     return []
 
 
-def _takes_images(backbone: nn.Module, size: tuple[int, int]) -> bool:
+def _takes_images(backbone: nn.Module, clips: Sequence[tuple[int, int, int]]) -> bool:
+    # Some take frames by the clip.
+    sizes = {(BATCH_SIZE * frames, 3, *sides) for frames, *sides in clips}
+    return any(_yields_maps(backbone, size) for size in sizes)
+
+
+def _takes_clips(backbone: nn.Module, clips: Sequence[tuple[int, int, int]]) -> bool:
+    return any(_yields_maps(backbone, (BATCH_SIZE, 3, *clip)) for clip in clips)
+
+
+def _yields_maps(backbone: nn.Module, size: tuple[int, ...]) -> bool:
+    """Whether a part makes of a tensor of this size some with as many dimensions."""
     try:
-        feats = backbone(torch.empty(BATCH_SIZE, 3, *size, device='meta'))
+        feats = backbone(torch.empty(size, device='meta'))
     except Exception:  # a part may raise anything
         return False
     feats = [feats] if isinstance(feats, Tensor) else feats
     return isinstance(feats, list | tuple) and all(
-        isinstance(feat, Tensor) and feat.dim() == 4 for feat in feats
+        isinstance(feat, Tensor) and feat.dim() == len(size) for feat in feats
     )
 
 
@@ -223,24 +250,28 @@ def _refusal_sentence(probe: Probe, refusal: Refusal) -> str:
     expected = _expected_channels(part, feats)
     if expected is not None:
         place, settings, fitting = expected
-        remedy = 'put a neck before it that brings them to one number'
-        if fitting is not None:
-            remedy = f'set {place}={fitting}'
+        remedy = f'set {place}={fitting}'
+        if fitting is None:
+            remedy = (
+                'put a neck before it that brings them to one number, or, if it reads '
+                f'the last map alone, set {place}={as_maps(feats)[-1].size(1)}'
+            )
         return (
             f'The {part} has in_channels={settings} but the {source} yields {yields}; '
             f'{remedy}.'
         )
-    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    maps = as_maps(feats)
     if maps is not None and _takes_frames(probe.twins[refusal.index], maps):
         return (
             f'The {part} takes maps of images (B, C, H, W), not of clips as the '
             f'{source} yields; run it on each frame: {part.place}=dict(type='
             f"'FramewiseNeck', neck=dict(type='{part.type_name}', …))."
         )
-    return (
-        f'The {part} cannot take the {yields} of the {source} ({refusal.reason}); use '
-        f'another {part.kind}, or other settings in {part.place}.'
-    )
+    refused = f'The {part} cannot take the {yields} of the {source}'
+    if isinstance(refusal.error, ValueError) and '; ' in refusal.reason:
+        # It says by itself what to do.
+        return f'{refused}: {refusal.reason}.'
+    return f'{refused} ({refusal.reason}); use another {part.kind}, or other settings in {part.place}.'
 
 
 def _takes_frames(neck: nn.Module, maps: Sequence[Tensor]) -> bool:
@@ -261,7 +292,7 @@ def _expected_channels(part: Part, feats: object) -> tuple[str, object, object] 
     while 'in_channels' not in settings and isinstance(settings.get('neck'), Mapping):
         place, settings = f'{place}.neck', settings['neck']
     given = settings.get('in_channels')
-    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    maps = as_maps(feats)
     is_list = isinstance(given, list | tuple)
     if maps is None or not all(
         type(one) is int for one in (given if is_list else [given])

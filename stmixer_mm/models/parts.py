@@ -315,7 +315,9 @@ def _items(settings: object) -> Iterator[tuple[str, object]]:
 
 
 def as_maps(feats: object) -> list[Tensor] | None:
-    """Maps (B, C, T, H_l, W_l) in a list, None if it is no list of them."""
+    """A map (B, C, T, h, w), or several, in a list; None if there are none."""
+    if isinstance(feats, Tensor):
+        feats = [feats]
     if not isinstance(feats, list | tuple) or not feats:
         return None
     are_maps = all(isinstance(feat, Tensor) and feat.dim() == 5 for feat in feats)
@@ -324,13 +326,13 @@ def as_maps(feats: object) -> list[Tensor] | None:
 
 def frames_of(feats: object) -> tuple[int, ...] | None:
     """T of each map, None if there are no maps."""
-    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    maps = as_maps(feats)
     return None if maps is None else tuple(feat.size(2) for feat in maps)
 
 
 def describe(feats: object) -> str:
     """What a part yields, in words."""
-    maps = as_maps([feats] if isinstance(feats, Tensor) else feats)
+    maps = as_maps(feats)
     if maps is None:
         if isinstance(feats, Tensor):
             return f'a tensor (B, {", ".join(map(str, feats.shape[1:]))})'

@@ -106,7 +106,10 @@ class RoIDetector(BaseModel):
                 'dict(decoder=…, head=…).'
             )
         check_parts(
-            self, dict(backbone=backbone, neck=neck), decoder=self.person_decoder
+            self,
+            dict(backbone=backbone, neck=neck),
+            decoder=self.person_decoder,
+            check_maps=self.roi_maps,
         )
 
     @property

@@ -57,6 +57,7 @@ class StillImageSTMixer(STMixer):
         feats = self.backbone(inputs)
         if self.neck is not None:
             feats = self.neck(feats)
+        feats = [feats] if isinstance(feats, Tensor) else feats
         return [feat.unsqueeze(2) for feat in feats]
 
     def loss(

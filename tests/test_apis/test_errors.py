@@ -77,6 +77,14 @@ def test_part_that_cannot_be_built_is_named(change, expected):
     assert '\n' not in sentence
 
 
+def test_part_of_a_host_that_refuses_its_arguments_is_named():
+    neck = dict(type='mmdet.FPN', in_channels=[4, 8], out_channels=4, num_outs=1)
+    error = caught(MODELS.build, dict(type='FramewiseNeck', neck=neck))
+    sentence = explain(error)
+    assert "type='FPN' refuses its arguments (assert num_outs" in sentence
+    assert '\n' not in sentence
+
+
 def test_unknown_type_is_named_with_the_nearest():
     sentence = explain(caught(MODELS.build, dict(type='STMixerHed')))
     assert "type='STMixerHed'" in sentence

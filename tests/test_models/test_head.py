@@ -182,12 +182,8 @@ SIGMOID_CE = dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True)
 QUALITY_FOCAL = dict(type='mmdet.QualityFocalLoss')
 VARIFOCAL = dict(type='mmdet.VarifocalLoss')
 HUNGARIAN = dict(type='mmdet.HungarianAssigner')
-MAX_IOU = dict(
-    type='mmdet.MaxIoUAssigner',
-    pos_iou_thr=0.6,
-    neg_iou_thr=0.4,
-    iou_calculator=dict(type='mmdet.BboxOverlaps2D'),
-)
+# Its default iou_calculator is a part of mmdet without a prefix.
+MAX_IOU = dict(type='mmdet.MaxIoUAssigner', pos_iou_thr=0.6, neg_iou_thr=0.4)
 
 
 def random_output(queries=6):

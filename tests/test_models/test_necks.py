@@ -101,9 +101,17 @@ def test_vit_pyramid_scales(as_sequence):
 def test_vit_pyramid_of_what_does_not_fit():
     with pytest.raises(ValueError, match='scale=3 is not supported; use 4'):
         ViTPyramid3D(in_channels=16, out_channels=6, scales=(3,))
+    with pytest.raises(ValueError, match=r'in_channels=\[16\] but reads one map'):
+        ViTPyramid3D(in_channels=[16], out_channels=6)
     neck = ViTPyramid3D(in_channels=16, out_channels=6)
-    with pytest.raises(ValueError, match=r'\[8\] channels but ViTPyramid3D has'):
+    with pytest.raises(ValueError, match='has 8 channels but ViTPyramid3D has'):
         neck(torch.randn(2, 8, 3, 6, 8))
+
+
+@pytest.mark.parametrize('kind', ['ChannelProjection3D', 'PAFPN3D', 'BiFPN3D'])
+def test_one_number_is_no_list_of_channels(kind):
+    with pytest.raises(ValueError, match=rf'{kind} has in_channels=16; .* as \[16\]'):
+        MODELS.build(dict(type=kind, in_channels=16, out_channels=6))
 
 
 def test_necks_chain():

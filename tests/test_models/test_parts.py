@@ -156,6 +156,15 @@ class HalvesTime(nn.Module):
         ]
 
 
+@MODELS.register_module()
+class OneMap(nn.Conv3d):
+    def __init__(self):
+        super().__init__(3, 16, 1)
+
+    def forward(self, clips):
+        return super().forward(clips)[..., ::4, ::4]
+
+
 HALVES = dict(backbone=dict(type='HalvesTime'), neck=projection(in_channels=[4, 8]))
 CSN = dict(
     type='mmaction.ResNet3dCSN',
@@ -234,6 +243,43 @@ MISFITS = {
         r"mmdet\.ResNet takes images .*backbone=dict\(type='FramewiseBackbone', "
         r"backbone=dict\(type='mmdet\.ResNet', …\)\)",
     ),
+    'backbone of images by the clip': (
+        dict(
+            backbone=dict(
+                type='mmaction.ResNetTSM',
+                depth=18,
+                num_segments=8,
+                pretrained2d=False,
+                out_indices=(0, 1),
+            ),
+        ),
+        r'mmaction\.ResNetTSM takes images .*FramewiseBackbone',
+    ),
+    'backbone of clips in a wrapper': (
+        dict(
+            backbone=dict(
+                type='FramewiseBackbone',
+                backbone=dict(
+                    type='mmaction.ResNet3d', depth=18, base_channels=4, pretrained=None
+                ),
+            ),
+        ),
+        'FramewiseBackbone runs ResNet3d on single frames, which takes clips',
+    ),
+    'width of the last map': (
+        dict(neck=dict(type='ViTPyramid3D', in_channels=16, out_channels=16)),
+        r'reads the last map alone, set model\.neck\.in_channels=32\.$',
+    ),
+    'frames that nobody set': (
+        dict(num_frames=None),
+        r'has num_frames=None; set model\.decoder\.num_frames to 1 or more\.$',
+    ),
+    'no query': (dict(num_queries=0), 'The decoder has num_queries=0; set'),
+    'no stage': (dict(num_stages=0), 'The decoder has num_stages=0; set'),
+    'one stride for all': (
+        dict(strides=4),
+        'strides=4; give one for each map in a list, or none',
+    ),
     'more than maps': (
         dict(neck=dict(type='NeedsImages')),
         r'^The neck NeedsImages cannot take the 4 maps of 4, 8, 16, 32 channels of the '
@@ -267,7 +313,8 @@ MISFITS = {
             backbone=CSN,
             neck=dict(type='FPN3D', in_channels=[16, 32], out_channels=16),
         ),
-        r'FPN3D cannot take the 2 maps .* \(The maps have .* fuses maps of equal length',
+        r'FPN3D cannot take the 2 maps .*: The maps have .* fuses maps of equal length; '
+        r"put dict\(type='ResampleTime', num_frames=\d+\) before it[^;]*\.$",
     ),
     'frames that no clip changes': (
         dict(neck=projection(num_frames=3)),
@@ -290,6 +337,7 @@ def test_an_exchange_that_cannot_work(name):
     [
         {},
         HALVES,
+        dict(backbone=dict(type='OneMap'), neck=None),
         dict(neck=dict(type='TransposedNeck')),
         dict(neck=dict(type='ListedNeck')),
         dict(neck=dict(type='ReadsValues')),
@@ -329,6 +377,7 @@ def test_an_exchange_that_cannot_work(name):
         *(
             'as it is',
             'strides time',
+            'one map by itself',
             'transposed',
             'listed',
             'reads values',

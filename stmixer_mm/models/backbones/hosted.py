@@ -4,9 +4,9 @@ Shapes: B clips, T frames, C channels of a map of h x w cells.
 """
 
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...registry import MODELS
+from ...registry import build_hosted
 
 
 class HostedBackbone(BaseModule):
@@ -37,20 +37,6 @@ class HostedBackbone(BaseModule):
     def inner_name(self) -> str:
         """Class of the inner backbone, for messages."""
         return type(self.backbone).__name__
-
-
-def build_hosted(config: dict) -> nn.Module:
-    """Build ``dict(type='mmaction.X', …)`` in X's own scope.
-
-    The prefix finds X alone. What X builds in turn, such as a convolution that only
-    its host knows, is looked up under the default scope, which may be another.
-    """
-    name = config['type']
-    scope = name.partition('.')[0] if isinstance(name, str) and '.' in name else None
-    # The hosts' classes are not found from the scope of this package.
-    if scope in (None, 'stmixer_mm'):
-        return MODELS.build(config)
-    return MODELS.build({'_scope_': scope, **config})
 
 
 def is_folded(feat: Tensor, batch_size: int) -> bool:

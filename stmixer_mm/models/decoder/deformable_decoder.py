@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...registry import MODELS
 from .deformable_stage import DeformableMemory, DeformableStage, flatten_maps
 from .query_decoder import QueryDecoder
-from .stage import check_widths
+from .stage import check_counts, check_widths
 
 MEMORIES = ('keyframe', 'time')
 
@@ -61,6 +61,7 @@ class DeformableDecoder(QueryDecoder):
         num_classes: int = 81,
         **kwargs,
     ) -> None:
+        check_counts(num_frames=num_frames, num_levels=num_levels)
         check_widths(embed_dims, num_classes, num_heads=num_heads)
         if memory not in MEMORIES:
             raise ValueError(

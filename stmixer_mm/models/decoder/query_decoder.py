@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...registry import MODELS
 from .levels import derive_strides, fits_stride
-from .stage import Queries, QueryStage, StageOutput
+from .stage import Queries, QueryStage, StageOutput, check_counts
 
 
 class ExtraQueries(NamedTuple):
@@ -48,7 +48,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: Feature maps that do not fit the arguments.
+        ValueError: An argument is out of range, or feature maps do not fit them.
     """
 
     def __init__(
@@ -66,6 +66,14 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(
+            num_frames=num_frames, num_queries=num_queries, num_stages=len(stages)
+        )
+        if isinstance(strides, int | float):
+            raise ValueError(
+                f'The decoder has strides={strides}; give one for each map in a list, '
+                'or none to derive them.'
+            )
         self.embed_dims = embed_dims
         self.num_frames = num_frames
         self.num_queries = num_queries

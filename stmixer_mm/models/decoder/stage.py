@@ -222,6 +222,20 @@ class _QueryBranch(BaseModule):
         return self.ffn_norm(self.ffn(queries))
 
 
+def check_counts(**counts: int) -> None:
+    """Refuse what a decoder needs one of at least.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(
+                f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
+                'more.'
+            )
+
+
 def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
     """Refuse sizes that no stage can have.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from ...registry import MODELS
 from .query_decoder import QueryDecoder
 from .sampling import Sampler, check_backend, make_sampler
-from .stage import STMixerStage, check_widths
+from .stage import STMixerStage, check_counts, check_widths
 
 
 @MODELS.register_module()
@@ -53,6 +53,7 @@ class STMixerDecoder(QueryDecoder):
         sampling_backend: str = 'auto',
         **kwargs,
     ) -> None:
+        check_counts(num_frames=num_frames)
         check_widths(
             embed_dims, num_classes, num_heads=num_heads, num_groups=num_groups
         )

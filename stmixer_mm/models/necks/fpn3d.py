@@ -10,7 +10,7 @@ from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from .maps import as_maps, check_channels, check_frames, resize
+from .maps import as_maps, check_channels, check_frames, check_in_channels, resize
 
 # Norms for images or vectors, and what serves maps with time instead.
 _NORMS_WITH_TIME = dict(
@@ -69,6 +69,7 @@ class Pyramid3D(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.name = type(self).__name__
+        check_in_channels(in_channels, neck=self.name)
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.num_outs = len(in_channels) if num_outs is None else num_outs

@@ -26,6 +26,18 @@ def as_maps(feats: Tensor | Sequence[Tensor], *, neck: str) -> list[Tensor]:
     return maps
 
 
+def check_in_channels(in_channels: object, *, neck: str) -> None:
+    """
+    Raises:
+        ValueError: It is no list of channels.
+    """
+    if not isinstance(in_channels, Sequence) or isinstance(in_channels, str):
+        raise ValueError(
+            f'{neck} has in_channels={in_channels!r}; give a list of the channels of '
+            f'each map, such as [{in_channels}].'
+        )
+
+
 def check_channels(
     maps: Sequence[Tensor], in_channels: Sequence[int], *, neck: str
 ) -> None:

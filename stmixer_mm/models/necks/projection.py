@@ -9,7 +9,7 @@ from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from .maps import as_maps, check_channels
+from .maps import as_maps, check_channels, check_in_channels
 from .resample_time import resample_time
 
 
@@ -23,6 +23,9 @@ class ChannelProjection3D(BaseModule):
         num_frames: Bring every map to this many frames, for backbones that stride
             time; None leaves time alone.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: ``in_channels`` is no list.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class ChannelProjection3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_in_channels(in_channels, neck=type(self).__name__)
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.num_frames = num_frames

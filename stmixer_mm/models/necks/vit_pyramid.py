@@ -6,7 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from ...registry import MODELS
-from .maps import as_maps, check_channels
+from .maps import as_maps
 
 
 class _ChannelNorm(nn.LayerNorm):
@@ -58,7 +58,7 @@ class ViTPyramid3D(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: A scale is not supported.
+        ValueError: A scale is not supported, or ``in_channels`` is no number.
     """
 
     def __init__(
@@ -70,7 +70,12 @@ class ViTPyramid3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.in_channels = (in_channels,)
+        if not isinstance(in_channels, int):
+            raise ValueError(
+                f'ViTPyramid3D has in_channels={in_channels!r} but reads one map, the '
+                'last; give the number of its channels.'
+            )
+        self.in_channels = in_channels
         self.out_channels = out_channels
         self.branches = ModuleList()
         for scale in scales:
@@ -97,7 +102,11 @@ class ViTPyramid3D(BaseModule):
         Raises:
             ValueError: The map does not have ``in_channels``.
         """
-        maps = as_maps(feats, neck='ViTPyramid3D')[-1:]
-        check_channels(maps, self.in_channels, neck='ViTPyramid3D')
-        (feat,) = maps
+        feat = as_maps(feats, neck='ViTPyramid3D')[-1]
+        channels = feat.size(1)
+        if channels != self.in_channels:
+            raise ValueError(
+                f'The last map has {channels} channels but ViTPyramid3D has '
+                f'in_channels={self.in_channels}; set in_channels={channels}.'
+            )
         return [branch(feat) for branch in self.branches]
