@@ -175,6 +175,9 @@ def wrong_argument_sentence(part: type, argument: str, *, place: str = '') -> st
     valid = valid_arguments(part)
     near = nearest(argument, valid)
     remedy = near or f'; it takes {", ".join(valid) or "none"}'
+    if place.startswith('model.'):
+        # A child config that names another type inherits the arguments of the old one.
+        remedy = f' (to replace a part, give it _delete_=True){remedy}'
     return (
         f'The config part type={part.__name__!r}{where} has no argument '
         f'{argument!r}{remedy}'

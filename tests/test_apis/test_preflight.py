@@ -48,6 +48,7 @@ def test_wrong_argument_is_named_with_its_place(cfg, override, place, suggestion
     with pytest.raises(ValueError, match='has no argument') as error:
         check_arguments(cfg)
     assert f'({place})' in str(error.value)
+    assert ('_delete_=True' in str(error.value)) == place.startswith('model.')
     if suggestion:
         assert str(error.value).endswith(f'did you mean {suggestion}?')
 
