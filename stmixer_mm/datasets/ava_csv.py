@@ -6,20 +6,24 @@ normalised to [0, 1]. A line of a timestamp file (excluded or person-free keyfra
 is ``video_id,timestamp``.
 """
 
+import functools
 import math
-from collections.abc import Collection
+import re
+import sys
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from mmaction.evaluation import read_labelmap
+from .label_map import FORM, LabelMapError, parse_label_map
 
 # Rounding to three decimals, as AVA's own files do, can push a box this far out.
 BOX_TOLERANCE = 1e-3
 
-_LABEL_MAP_FORM = (
-    "each item needs a line 'name: \"...\"' and a line 'id: N' with an id of its "
-    'own, both indented by two spaces'
-)
+COLUMNS = 'video_id,timestamp,x1,y1,x2,y2,action_id,person_id'
+
+# How files begin that are no text.
+_MAGIC = {b'\x80': 'a pickle', b'\x1f\x8b': 'packed by gzip', b'PK\x03\x04': 'a zip'}
+_HEADER = re.compile(r'[a-z_ ]*(id|timestamp|time|seconds?|frame|action|label|person)')
 
 
 class Fault(NamedTuple):
@@ -67,7 +71,12 @@ def keyframe_key(video_id: str, timestamp: float) -> str:
     >>> keyframe_key('a', 902), keyframe_key('a', 1.5)
     ('a,0902', 'a,0001.5')
     """
-    timestamp = round(float(timestamp), 3)
+    return _keyframe_key(video_id, round(float(timestamp), 3))
+
+
+# The rows of a keyframe follow one another.
+@functools.lru_cache(maxsize=256)
+def _keyframe_key(video_id: str, timestamp: float) -> str:
     if timestamp.is_integer():
         return f'{video_id},{int(timestamp):04d}'
     return f'{video_id},{timestamp:08.3f}'.rstrip('0')
@@ -81,9 +90,9 @@ def raise_first(faults: list[Fault]) -> None:
     if not faults:
         return
     more = len(faults) - 1
-    tail = f' ({more} more: run tools/check_dataset.py to list them)' if more else ''
+    tail = f' ({more} more: run tools/check_dataset.py to list them).' if more else '.'
     kind = ValueError if Path(faults[0].file).is_file() else FileNotFoundError
-    raise kind(f'{faults[0]}{tail}')
+    raise kind(str(faults[0]).removesuffix('.') + tail)
 
 
 def read_keyframe_rows(
@@ -109,7 +118,11 @@ def read_keyframe_rows(
         else:
             faults.append(Fault(ann_file, number, message))
     if not rows and not faults:
-        faults.append(Fault(ann_file, None, 'the file holds no annotation.'))
+        message = (
+            f'the file holds no annotation; write a line of {COLUMNS} for each action '
+            'of each person.'
+        )
+        faults.append(Fault(ann_file, None, message))
     return rows, faults
 
 
@@ -123,7 +136,10 @@ def read_timestamp_rows(file: str) -> tuple[list[TimestampRow], list[Fault]]:
         fields = [field.strip() for field in line.split(',')]
         timestamp = _timestamp(fields[1]) if len(fields) == 2 else None
         if timestamp is None or not fields[0]:
-            message = f'{_shorten(line)} is not "video_id,timestamp in seconds".'
+            message = (
+                f'{_shorten(line)} is not "video_id,timestamp in seconds"; '
+                f'{remedy(line, fields[-1], "correct or remove it")}.'
+            )
             faults.append(Fault(file, number, message))
         else:
             rows.append(TimestampRow(number, fields[0], timestamp))
@@ -149,24 +165,19 @@ def read_label_names(
     """
     if label_file is None:
         return {}
-    lines, unreadable = _read_lines(label_file)
+    text, unreadable = _read_text(label_file)
     if unreadable:
         raise_first([unreadable])
     try:
-        items, _ = read_labelmap([f'{line}\n' for _, line in lines])
-    except (IndexError, ValueError) as error:
-        raise ValueError(
-            f'{label_file}: an item of the label map is broken ({error}); '
-            f'{_LABEL_MAP_FORM}.'
-        ) from error
-    names = {item['id']: item['name'] for item in items}
-    if not names or len(names) < len(items):
-        what = 'names an id twice' if names else 'has no item that can be read'
-        raise ValueError(f'{label_file}: the label map {what}; {_LABEL_MAP_FORM}.')
+        names = parse_label_map(text)
+    except LabelMapError as error:
+        raise ValueError(f'{label_file}, line {error.line}: {error}') from error
+    if not names:
+        raise ValueError(f'{label_file}: the label map has no item; write {FORM}.')
     if min(names) < 1:
         raise ValueError(
-            f'{label_file}: the label map has id {min(names)}; ids start at 1, since '
-            'class 0 is the dummy class.'
+            f'{label_file}: the label map has id {min(names)}; count ids from 1 on, '
+            'since class 0 is the dummy class.'
         )
     if num_classes is not None and max(names) >= num_classes:
         raise ValueError(
@@ -198,49 +209,124 @@ def check_custom_classes(
         )
 
 
-def _read_lines(file: str) -> tuple[list[tuple[int, str]], Fault | None]:
+def _read_lines(file: str) -> tuple[Iterable[tuple[int, str]], Fault | None]:
     """Numbered lines that are not blank, or the reason why there are none."""
+    text, unreadable = _read_text(file)
+    if unreadable:
+        return [], unreadable
+    numbered = enumerate(text.split('\n'), start=1)
+    return ((n, line.rstrip()) for n, line in numbered if line.strip()), None
+
+
+def _read_text(file: str) -> tuple[str, Fault | None]:
     path = Path(file)
     if not path.is_file():
-        return [], Fault(file, None, 'the file does not exist.')
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        return '', Fault(file, None, f'the file {what}; correct its path.')
     try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError:
-        return [], Fault(file, None, 'the file is not UTF-8 text.')
-    numbered = enumerate(text.split('\n'), start=1)
-    return [(n, line.rstrip()) for n, line in numbered if line.strip()], None
+        text = decode_text(path.read_bytes())
+    except TextError as error:
+        return '', Fault(file, error.line, str(error))
+    return text.replace('\r\n', '\n').replace('\r', '\n'), None
+
+
+class TextError(ValueError):
+    """Why bytes are no text, and the line from which on."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8 text, with or without a byte-order mark.
+
+    Raises:
+        TextError: it is something else.
+    """
+    for magic, what in _MAGIC.items():
+        if data.startswith(magic):
+            raise TextError(1, f'the file is {what}, not text; give the text in it.')
+    try:
+        text = data.decode('utf-8-sig')
+        start, hint = data.find(b'\0'), ', probably UTF-16'
+    except UnicodeDecodeError as error:
+        start = error.start
+        hint = ', probably UTF-16' if b'\0' in data[:100] else ''
+    if start < 0:
+        return text
+    line = data.count(b'\n', 0, start) + 1
+    raise TextError(line, f'it is not UTF-8 text{hint}; save the file as UTF-8.')
+
+
+def remedy(line: str, field: str, otherwise: str) -> str:
+    """What to do about a line, or about a field that is no number."""
+    if '"' in line:
+        return 'remove the quotes'
+    if re.search(r'[;\t]', line):
+        return 'separate the columns by commas'
+    if _HEADER.fullmatch(field.strip().lower()):
+        return 'remove the header'
+    return otherwise
 
 
 def _parse_keyframe(
     number: int, line: str, num_classes: int | None
 ) -> tuple[KeyframeRow | None, str | None]:
-    fields = [field.strip() for field in line.split(',')]
-    if len(fields) != 8:
+    num_columns = line.count(',') + 1
+    if num_columns != 8:
         return None, (
-            f'{_shorten(line)} has {len(fields)} columns instead of the 8 of '
-            'video_id,timestamp,x1,y1,x2,y2,action_id,person_id.'
+            f'{_shorten(line)} has {num_columns} columns instead of the 8 of '
+            f'{COLUMNS}; {remedy(line, "", "write these and no others")}.'
         )
-    if not fields[0]:
-        return None, 'the video_id is empty.'
-    timestamp = _timestamp(fields[1])
-    if timestamp is None:
+    person, *texts = line.rsplit(',', 2)
+    ids = [_integer(text) for text in texts]
+    if None in ids:
+        if not line.split(',', 2)[2].strip(', '):
+            return None, (
+                'it has no box; list keyframes without a person in '
+                'empty_keyframes_file.'
+            )
+        which = ids.index(None)
+        name = ('action_id', 'person_id')[which]
+        text = texts[which].strip()
+        meant = ('write its id in the label map', 'number the persons of a video')
         return None, (
-            f'the timestamp {fields[1]!r} is not a number of seconds from 0 upwards.'
+            f'the {name} {text!r} is not a whole number; '
+            f'{remedy(line, text, meant[which])}.'
         )
-    try:
-        bbox = [float(field) for field in fields[2:6]]
-    except ValueError:
-        return None, f'the box {_shorten(",".join(fields[2:6]))} is not four numbers.'
-    ids = [_integer(field) for field in fields[6:]]
-    if ids[0] is None or ids[1] is None:
-        which = 'action_id' if ids[0] is None else 'person_id'
-        value = fields[6] if ids[0] is None else fields[7]
-        return None, f'the {which} {value!r} is not a whole number.'
-    message = _bbox_message(bbox) or _action_message(ids[0], num_classes)
+    fields, message = _parse_person(person)
+    message = message or _action_message(ids[0], num_classes)
     if message:
         return None, message
-    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in bbox)
-    return KeyframeRow(number, fields[0], timestamp, (x1, y1, x2, y2), *ids), None
+    return KeyframeRow(number, *fields, *ids), None
+
+
+# Each action of a person has a line, with the same text before it: read and kept once.
+@functools.lru_cache(maxsize=256)
+def _parse_person(text: str) -> tuple[tuple | None, str | None]:
+    """``video_id,timestamp,x1,y1,x2,y2`` as a row has it, or what is wrong."""
+    video_id, timestamp, *corners = (field.strip() for field in text.split(','))
+    if not video_id:
+        return None, 'the video_id is empty; write the name of the video.'
+    seconds = _timestamp(timestamp)
+    if seconds is None:
+        return None, (
+            f'the timestamp {timestamp!r} is not a number of seconds from 0 upwards; '
+            f'{remedy(text, timestamp, "correct it")}.'
+        )
+    try:
+        bbox = [float(corner) for corner in corners]
+    except ValueError:
+        return None, (
+            f'the box {_shorten(",".join(corners))} is not four numbers; '
+            f'{remedy(text, "", "write x1,y1,x2,y2 in [0, 1]")}.'
+        )
+    message = _bbox_message(bbox)
+    if message:
+        return None, message
+    bbox_norm = tuple(min(max(value, 0.0), 1.0) for value in bbox)
+    return (sys.intern(video_id), seconds, bbox_norm), None
 
 
 def _bbox_message(bbox: list[float]) -> str | None:
@@ -249,6 +335,8 @@ def _bbox_message(bbox: list[float]) -> str | None:
     if low <= x1 <= x2 <= high and low <= y1 <= y2 <= high:
         return None
     shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
+    if not all(map(math.isfinite, bbox)):
+        return f'the box {shown} is not finite; correct or remove the line.'
     if all(low <= value <= high for value in bbox):
         return f'the box {shown} is upside down; write it as x1,y1,x2,y2.'
     return f'the box {shown} leaves [0, 1]; divide x by the width, y by the height.'
@@ -256,11 +344,14 @@ def _bbox_message(bbox: list[float]) -> str | None:
 
 def _action_message(action_id: int, num_classes: int | None) -> str | None:
     if action_id < 1:
-        return f'the action id {action_id} is unknown; ids start at 1.'
+        return (
+            f'the action id {action_id} is unknown; use the ids of the label map, '
+            'from 1 on.'
+        )
     if num_classes is not None and action_id >= num_classes:
         return (
-            f'the action id {action_id} is unknown; with num_classes={num_classes} '
-            f'ids go from 1 to {num_classes - 1}.'
+            f'the action id {action_id} is unknown; use 1 to {num_classes - 1}, or '
+            f'correct num_classes={num_classes}.'
         )
     return None
 
@@ -277,9 +368,10 @@ def _timestamp(text: str) -> int | float | None:
 
 def _integer(text: str) -> int | None:
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
         return None
+    return value if abs(value) < 2**63 else None
 
 
 def _shorten(text: str, length: int = 80) -> str:

@@ -75,6 +75,37 @@ def find_video(folder: str, video_id: str) -> str | None:
     return next((file for file in candidates if os.path.isfile(file)), None)
 
 
+def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
+    """Path of a video, or of the folder of its frames; None if absent."""
+    if not use_frames:
+        return find_video(folder, video_id)
+    path = os.path.join(folder, video_id)
+    return path if os.path.isdir(path) else None
+
+
+def find_sources(
+    folder: str, video_ids: Iterable[str], ann_file: str, *, use_frames: bool
+) -> dict[str, str]:
+    """Path of each video or frame folder, see :func:`find_source`.
+
+    Raises:
+        FileNotFoundError: some of those that ``ann_file`` names are absent.
+    """
+    paths = {
+        name: find_source(folder, name, use_frames=use_frames) for name in video_ids
+    }
+    missing = [name for name, path in paths.items() if path is None]
+    if missing:
+        what = 'frame folders' if use_frames else 'videos'
+        named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
+        raise FileNotFoundError(
+            f'{len(missing)} of the {len(paths)} {what} of {ann_file} are missing in '
+            f'{folder or "the current folder"} ({named}); put them there, correct '
+            'data_prefix or use_frames, or list them all with tools/check_dataset.py.'
+        )
+    return paths
+
+
 class VideoReader(decord.VideoReader):
     """decord's reader, at rest between clips."""
 

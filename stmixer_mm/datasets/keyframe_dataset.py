@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from mmaction.datasets import AVADataset
 from mmengine.dataset import force_full_init
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
@@ -20,7 +19,8 @@ from .ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from .frames import find_video
+from .frames import find_sources
+from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 
 
 @DATASETS.register_module()
@@ -57,10 +57,10 @@ class KeyframeDataset(AVADataset):
         fps: Frame rate of the extracted frames; videos know their own.
         filename_tmpl: Names of the extracted frames.
         start_index: Number of the first extracted frame.
-        proposal_file: Boxes of persons for two-stage detectors, a pickle file that you
-            trust, as of mmaction2: ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and
-            score. A sample then has ``proposals`` (m, 4), none where the file lacks
-            its key (the host gives the whole frame there).
+        proposal_file: Boxes of persons for two-stage detectors, a pickle file, as of
+            mmaction2 (no code of it is run): ``{img_key: (n, 4 or 5)}`` xyxy in
+            [0, 1] and score. A sample then has ``proposals`` (m, 4), none where the
+            file lacks its key (the host gives the whole frame there).
         person_det_score_thr: Keep proposals that score this, and always the best one.
         num_max_proposals: Keep this many at most, in the order of the file.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
@@ -129,7 +129,6 @@ class KeyframeDataset(AVADataset):
             person_det_score_thr=person_det_score_thr,
             num_max_proposals=num_max_proposals,
             num_classes=num_classes,
-            custom_classes=custom_classes,
             data_prefix=dict(img='') if data_prefix is None else dict(data_prefix),
             modality=modality,
             test_mode=test_mode,
@@ -145,10 +144,11 @@ class KeyframeDataset(AVADataset):
             lazy_init=True,
             max_refetch=max_refetch,
         )
-        # Not the host's self.proposals, so that it adds no whole frames.
-        self._proposals = None
-        if proposal_file is not None:
-            self._proposals = read_proposals(join(proposal_file))
+        if custom_classes is not None:
+            # Not given to the host, which reads fewer forms of label maps.
+            self.custom_classes = [0, *custom_classes]
+        # Not given to the host, so that it adds no whole frames.
+        self.proposal_file = join(proposal_file)
         if names:
             classes = tuple(names.get(label, f'class {label}') for label in label_ids)
             self._metainfo.setdefault('classes', classes)
@@ -183,13 +183,18 @@ class KeyframeDataset(AVADataset):
                 f'{self.ann_file} holds no action of custom_classes '
                 f'{self.custom_classes[1:]}; correct custom_classes.'
             )
-        paths = self._locate(list(dict.fromkeys(r.video_id for r in firsts.values())))
+        paths = find_sources(
+            self.data_prefix['img'],
+            dict.fromkeys(row.video_id for row in firsts.values()),
+            self.ann_file,
+            use_frames=self.use_frames,
+        )
         shot_info = None
         if self.use_frames and self.timestamp_end is not None:
             seconds = self.timestamp_end - self.timestamp_start
             shot_info = (0, round(seconds * self._FPS))
         path_key = 'frame_dir' if self.use_frames else 'filename'
-        return [
+        infos = [
             {
                 path_key: paths[row.video_id],
                 'video_id': row.video_id,
@@ -201,6 +206,14 @@ class KeyframeDataset(AVADataset):
             }
             for key, row in firsts.items()
         ]
+        if self.proposal_file is not None:
+            add_proposals(
+                infos,
+                self.proposal_file,
+                score_thr=self.person_det_score_thr,
+                max_num=self.num_max_proposals,
+            )
+        return infos
 
     def filter_data(self) -> list[dict]:
         """Leave out the keyframes of the exclude file."""
@@ -220,12 +233,17 @@ class KeyframeDataset(AVADataset):
     def get_data_info(self, idx: int) -> dict:
         """The host's, and ``proposals`` where there is a proposal file."""
         info = super().get_data_info(idx)
-        if self._proposals is not None:
-            found = self._proposals.get(info['img_key'], np.zeros((0, 4)))
-            if found.shape[1] == 5 and len(found):
-                scores = found[:, 4]
-                found = found[scores >= min(self.person_det_score_thr, scores.max())]
-            info['proposals'] = found[: self.num_max_proposals, :4].astype(np.float32)
+        keys = 'gt_bboxes', 'gt_labels', 'entity_ids'
+        packed = [info[key] for key in keys]
+        if self.multilabel:
+            persons = unpack_persons(packed, columns=self.num_classes)
+        else:
+            persons = unpack_persons(packed, columns=1, dtype=int)
+        info.update(zip(keys, persons, strict=True))
+        if self.multilabel:
+            info['gt_labels'] = info['gt_labels'].astype(np.float32)
+        if 'proposals' in info:
+            info['proposals'] = unpack_bboxes(info['proposals'])
         return info
 
     @force_full_init
@@ -236,14 +254,14 @@ class KeyframeDataset(AVADataset):
         return sorted({int(label) for label in present})
 
     def _persons(self, rows: Sequence[KeyframeRow]) -> dict:
-        """Annotation of a keyframe; rows of the same box are one person."""
+        """Annotation of a keyframe, packed; rows of the same box are one person."""
         persons: dict[tuple, list[KeyframeRow]] = {}
         for row in rows:
             persons.setdefault(row.bbox_norm, []).append(row)
         if self.multilabel:
-            labels = np.zeros((len(persons), self.num_classes), dtype=np.float32)
+            labels = np.zeros((len(persons), self.num_classes), dtype=bool)
             for label, group in zip(labels, persons.values(), strict=True):
-                label[[self._column(row.action_id) for row in group]] = 1
+                label[[self._column(row.action_id) for row in group]] = True
         else:
             labels = np.zeros((len(persons), 1), dtype=int)
             for label, group in zip(labels, persons.values(), strict=True):
@@ -253,11 +271,13 @@ class KeyframeDataset(AVADataset):
                         'actions, which needs multilabel=True.'
                     )
                 label[0] = self._column(group[0].action_id)
-        return dict(
-            gt_bboxes=np.array(list(persons), dtype=np.float32).reshape(-1, 4),
-            gt_labels=labels,
-            entity_ids=np.array([g[0].person_id for g in persons.values()], dtype=int),
+        packed = pack_persons(
+            np.array(list(persons), dtype=np.float32),
+            labels,
+            np.array([group[0].person_id for group in persons.values()], dtype=int),
         )
+        # The keys that the host takes from it.
+        return dict(zip(('gt_bboxes', 'gt_labels', 'entity_ids'), packed, strict=True))
 
     def _column(self, action_id: int) -> int:
         if self.custom_classes is None:
@@ -270,53 +290,3 @@ class KeyframeDataset(AVADataset):
         rows, faults = read_timestamp_rows(self.empty_keyframes_file)
         raise_first(faults)
         return rows
-
-    def _locate(self, video_ids: list[str]) -> dict[str, str]:
-        """Path of each video or frame folder; ``FileNotFoundError`` if any lacks."""
-        folder = self.data_prefix['img']
-        paths = {name: self.locate(folder, name) for name in video_ids}
-        missing = [name for name, path in paths.items() if path is None]
-        if missing:
-            what = 'frame folders' if self.use_frames else 'videos'
-            named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-            raise FileNotFoundError(
-                f'{len(missing)} of the {len(video_ids)} {what} of {self.ann_file} are '
-                f'missing in {folder or "the current folder"} ({named}); put them '
-                'there, correct data_prefix, or list them all with '
-                'tools/check_dataset.py.'
-            )
-        return paths
-
-    def locate(self, folder: str, video_id: str) -> str | None:
-        """Path of a video or of its frame folder, None if there is none."""
-        if not self.use_frames:
-            return find_video(folder, video_id)
-        path = os.path.join(folder, video_id)
-        return path if os.path.isdir(path) else None
-
-
-def read_proposals(path: str) -> dict[str, np.ndarray]:
-    """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
-
-    Raises:
-        FileNotFoundError, ValueError: naming the file and the keyframe.
-    """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'The proposal file {path} does not exist; correct proposal_file.'
-        )
-    proposals = {key: np.asarray(found) for key, found in load(path).items()}
-    for key, found in proposals.items():
-        if found.size == 0:
-            proposals[key] = np.zeros((0, 4))
-        elif found.ndim != 2 or found.shape[1] not in (4, 5):
-            raise ValueError(
-                f'{path}: the proposals of {key} have the shape {found.shape}; give '
-                'rows of x1, y1, x2, y2 and, if you like, a score.'
-            )
-        elif not ((found[:, :4] >= 0) & (found[:, :4] <= 1)).all():
-            raise ValueError(
-                f'{path}: a proposal of {key} lies outside [0, 1]; divide its '
-                'coordinates by the size of the frame.'
-            )
-    return proposals

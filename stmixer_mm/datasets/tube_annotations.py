@@ -41,7 +41,8 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     """
     path = Path(file)
     if not path.is_file():
-        raise FileNotFoundError(f'{file}: the file does not exist.')
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        raise FileNotFoundError(f'{file}: the file {what}; correct its path.')
     try:
         content = _Unpickler(io.BytesIO(path.read_bytes()), encoding='latin1').load()
         return check_tube_annotations(content, source=str(file))
@@ -76,18 +77,24 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
     fields = TubeAnnotations._fields
     if not isinstance(content, Mapping):
         raise _CheckError(
-            f'{source} holds a {type(content).__name__}; it must hold a dict with the '
-            f'keys {", ".join(fields)}.'
+            f'{source} holds a {type(content).__name__}; write a dict with the keys '
+            f'{", ".join(fields)}.'
         )
     missing = [key for key in fields if key not in content]
     if missing:
         raise _CheckError(
-            f'{source} lacks the key {missing[0]!r}; it must have {", ".join(fields)}.'
+            f'{source} lacks the key {missing[0]!r}; write {", ".join(fields)}, all '
+            'as text.'
         )
     labels = _texts(content['labels'], f"{source}: 'labels'")
-    if not labels or len(set(labels)) < len(labels):
+    if not labels or not all(labels):
         raise _CheckError(
-            f"{source}: 'labels' is empty or names a label twice; list each once."
+            f"{source}: 'labels' is empty or has an empty name; list all labels."
+        )
+    if len(set(labels)) < len(labels):
+        twice = next(name for name in labels if labels.count(name) > 1)
+        raise _CheckError(
+            f"{source}: 'labels' names a label twice, {twice!r}; list each once."
         )
     nframes = {
         name: _count(value, f"{source}: 'nframes' of video {name}")
@@ -101,6 +108,14 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
         name: _tubes(value, f'{source}: video {name}', len(labels))
         for name, value in _mapping(content, 'gttubes', source).items()
     }
+    boxes = [
+        tube[:, 1:] for video in tubes.values() for t in video.values() for tube in t
+    ]
+    if boxes and 0 < max(np.abs(box).max() for box in boxes) <= 1:
+        raise _CheckError(
+            f"{source}: all boxes of 'gttubes' lie within one pixel; multiply them by "
+            'width and height, if they are in [0, 1].'
+        )
     splits = {
         key: _splits(content[key], f'{source}: {key!r}')
         for key in ('train_videos', 'test_videos')
@@ -131,8 +146,8 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
 def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
     if not isinstance(content[key], Mapping):
         raise _CheckError(
-            f'{source}: {key!r} is a {type(content[key]).__name__}; it must be a dict '
-            'of videos.'
+            f'{source}: {key!r} is a {type(content[key]).__name__}; write a dict of '
+            'videos.'
         )
     names = _texts(content[key], f'{source}: {key!r}')
     return dict(zip(names, content[key].values(), strict=True))
@@ -141,15 +156,27 @@ def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
 def _texts(values: Any, place: str) -> tuple[str, ...]:
     values = _array(values, place).tolist() if _is_array(values) else values
     is_list = isinstance(values, Sequence | Mapping) and not isinstance(values, str)
-    if not is_list or not all(isinstance(value, str) for value in values):
-        raise _CheckError(f'{place} must be a list of names.')
+    if not is_list:
+        raise _CheckError(
+            f'{place} is a {type(values).__name__}; write a list of names.'
+        )
+    wrong = [value for value in values if not isinstance(value, str)]
+    if wrong:
+        raise _CheckError(
+            f'{place} has the name {wrong[0]!r} of type {type(wrong[0]).__name__}; '
+            'write names as text.'
+        )
     return tuple(values)
+
+
+def _kind(value: Any) -> str:
+    return 'array' if _is_array(value) else type(value).__name__
 
 
 def _splits(values: Any, place: str) -> tuple[tuple[str, ...], ...]:
     if not isinstance(values, Sequence) or any(isinstance(v, str) for v in values):
         raise _CheckError(
-            f'{place} must be a list with a list of videos for each split.'
+            f'{place} is not a list with a list of videos for each split; write it so.'
         )
     return tuple(
         _texts(value, f'{place}, split {i}') for i, value in enumerate(values, 1)
@@ -157,42 +184,50 @@ def _splits(values: Any, place: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _count(value: Any, place: str) -> int:
-    value = _number(value)
-    if value is None or value < 1 or int(value) != value:
-        raise _CheckError(f'{place} must be a whole number from 1 upwards.')
-    return int(value)
+    number = _number(value)
+    if number is None or number < 1 or int(number) != number:
+        shown = value if number is None else f'{number:g}'
+        raise _CheckError(f'{place} is {shown!s}; write a whole number from 1 upwards.')
+    return int(number)
 
 
 def _size(value: Any, place: str) -> tuple[int, int]:
     value = _array(value, place).tolist() if _is_array(value) else value
     if not isinstance(value, Sequence) or len(value) != 2:
-        raise _CheckError(f'{place} must be a pair of height and width in pixels.')
+        raise _CheckError(
+            f'{place} is no pair of numbers; write height and width in pixels.'
+        )
     height, width = (_count(side, place) for side in value)
     return height, width
 
 
 def _number(value: Any) -> float | None:
     value = value.value() if isinstance(value, _Scalar) else value
-    if isinstance(value, int | float | np.number) and np.isfinite(value):
+    known = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if known and np.isfinite(value):
         return float(value)
     return None
 
 
 def _tubes(classes: Any, place: str, num_labels: int) -> dict[int, list[np.ndarray]]:
     if not isinstance(classes, Mapping):
-        raise _CheckError(f'{place}: its tubes must be a dict from labels to lists.')
+        raise _CheckError(
+            f'{place} has tubes in a {type(classes).__name__}; write a dict from labels '
+            'to lists.'
+        )
     found = {}
     for key, arrays in classes.items():
         label = _number(key)
         if label is None or label not in range(num_labels):
             shown = key.value() if isinstance(key, _Scalar) else key
             raise _CheckError(
-                f'{place} has tubes of label {shown!r}; with {num_labels} labels they '
-                f'must be numbers from 0 to {num_labels - 1}.'
+                f'{place} has tubes of label {shown!r}; number the {num_labels} labels '
+                f'from 0 to {num_labels - 1}.'
             )
         if not isinstance(arrays, Sequence):
             raise _CheckError(
-                f'{place}, label {int(label)}: the tubes must be a list of arrays.'
+                f'{place}, label {int(label)}, has tubes in one {_kind(arrays)}; write a '
+                'list of arrays.'
             )
         found[int(label)] = [
             _tube(array, f'{place}, label {int(label)}, tube {i}')
@@ -205,20 +240,24 @@ def _tube(value: Any, place: str) -> np.ndarray:
     tube = _array(value, place)
     if tube.dtype.kind not in 'iuf' or tube.ndim != 2 or tube.shape[1] != 5:
         raise _CheckError(
-            f'{place} has the shape {tube.shape} and the type {tube.dtype}; it must '
-            'be numbers of shape (n, 5), rows of frame, x1, y1, x2, y2.'
+            f'{place} has the shape {tube.shape} and the type {tube.dtype}; write '
+            'numbers of shape (n, 5), rows of frame, x1, y1, x2, y2.'
         )
     tube = tube.astype(np.float64)
     if not len(tube):
         raise _CheckError(f'{place} has no row; remove it.')
     if not np.isfinite(tube).all():
-        raise _CheckError(f'{place} has a number that is not finite; correct it.')
+        row = tube[~np.isfinite(tube).all(axis=1)][0]
+        raise _CheckError(
+            f'{place} has a number that is not finite in frame {row[0]:g}; correct or '
+            'remove the row.'
+        )
     frames, low, high = tube[:, 0], tube[:, 1:3], tube[:, 3:]
     odd = np.flatnonzero((frames != np.round(frames)) | (frames < 1))
     if len(odd):
         raise _CheckError(
-            f'{place} has the frame {frames[odd[0]]:g}; frames are whole numbers from '
-            '1 upwards.'
+            f'{place} has the frame {frames[odd[0]]:g}; count frames in whole numbers '
+            'from 1 upwards.'
         )
     if (np.diff(frames) <= 0).any():
         row = int(np.flatnonzero(np.diff(frames) <= 0)[0])
@@ -234,6 +273,26 @@ def _tube(value: Any, place: str) -> np.ndarray:
             'upside down; write it as x1, y1, x2, y2.'
         )
     return tube
+
+
+def read_plain_pickle(file: str | Path) -> Any:
+    """Containers of numbers, text and arrays, of Python 2 or 3; runs no code of theirs.
+
+    Raises:
+        ValueError: the file is damaged, or asks for anything else.
+    """
+    try:
+        return _plain(
+            _Unpickler(io.BytesIO(Path(file).read_bytes()), encoding='latin1').load()
+        )
+    except _RefusedError as error:
+        raise ValueError(f'{file}: {error}') from error
+    # A broken pickle can make the unpickler fail in any way.
+    except Exception as error:
+        reason = str(error).rstrip('.') or type(error).__name__
+        raise ValueError(
+            f'{file} cannot be read as a pickle ({reason}); write or fetch it again.'
+        ) from error
 
 
 class _CheckError(ValueError):
@@ -338,6 +397,19 @@ def _array(value: Any, place: str) -> np.ndarray:
         raise _CheckError(f'{place} is no array of numbers ({error}).') from error
 
 
+def _plain(value: Any) -> Any:
+    """Containers of numbers, text and arrays, nothing that stands in."""
+    if _is_array(value):
+        return _array(value, 'an array')
+    if isinstance(value, _Scalar):
+        return value.value()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
 # What a name in a pickle stands for.
 _KNOWN = {
     ('_codecs', 'encode'): _encode,
@@ -371,8 +443,8 @@ class _Unpickler(pickle.Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             raise _RefusedError(
-                f'it asks for {module}.{name}, which no ground truth of tubes needs; '
-                'do not use it unless you trust its origin, and then save it again '
+                f'it asks for {module}.{name}, which no annotation needs; do not use '
+                'it unless you trust its origin, and then save it again '
                 'with plain containers and arrays.'
             ) from None
 

@@ -14,7 +14,8 @@ from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
 
-from .frames import find_video
+from .frames import find_sources
+from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 from .tube_annotations import TubeAnnotations, read_tube_annotations
 
 
@@ -105,6 +106,12 @@ class TubeDataset(BaseActionDataset):
         use_frames: Read extracted frames instead of video files.
         filename_tmpl: Names of the extracted frames.
         start_index: Number of the first extracted frame.
+        proposal_file: Boxes of persons for two-stage detectors, a pickle file (no code
+            of it is run): ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and score, with
+            keys such as ``Basketball/v_Basketball_g01_c01,00001``. A sample then has
+            ``proposals`` (m, 4), none where the file lacks its key.
+        person_det_score_thr: Keep proposals that score this, and always the best one.
+        num_max_proposals: Keep this many at most, in the order of the file.
         test_mode: Take the test videos of the split instead of its training videos.
         modality: Kind of input, for the host's transforms.
         metainfo, indices, serialize_data, lazy_init, max_refetch: As in mmengine's
@@ -130,6 +137,9 @@ class TubeDataset(BaseActionDataset):
         use_frames: bool = False,
         filename_tmpl: str = '{:05}.jpg',
         start_index: int = 1,
+        proposal_file: str | None = None,
+        person_det_score_thr: float = 0.9,
+        num_max_proposals: int = 1000,
         test_mode: bool = False,
         modality: str = 'RGB',
         metainfo: Mapping | None = None,
@@ -145,6 +155,11 @@ class TubeDataset(BaseActionDataset):
         self.all_frames = all_frames
         self.use_frames = use_frames
         self.filename_tmpl = filename_tmpl
+        self.proposal_file = None
+        if proposal_file is not None:
+            self.proposal_file = os.path.join(data_root, proposal_file)
+        self.person_det_score_thr = person_det_score_thr
+        self.num_max_proposals = num_max_proposals
         super().__init__(
             ann_file,
             pipeline,
@@ -171,6 +186,8 @@ class TubeDataset(BaseActionDataset):
         beyond: dict[str, int] = {}
         for name in videos:
             infos, num_beyond = self.keyframes(truth, name, paths[name])
+            for info in infos:
+                info['ann'] = pack_persons(*info['ann'])
             data_list += infos
             if num_beyond:
                 beyond[name] = num_beyond
@@ -178,6 +195,13 @@ class TubeDataset(BaseActionDataset):
             raise ValueError(
                 f'{self.ann_file} has no box in the {self._part} of split '
                 f'{self.split}; give another split or file.'
+            )
+        if self.proposal_file is not None:
+            add_proposals(
+                data_list,
+                self.proposal_file,
+                score_thr=self.person_det_score_thr,
+                max_num=self.num_max_proposals,
             )
         logger = MMLogger.get_current_instance()
         logger.info(
@@ -239,9 +263,11 @@ class TubeDataset(BaseActionDataset):
             common.update(frame_dir=path, total_frames=total_frames)
         else:
             common['filename'] = path
+        frames = np.asarray(frames[:: self.frame_stride])
+        starts = np.searchsorted(persons.frames, frames)
+        stops = np.searchsorted(persons.frames, frames, side='right')
         infos = []
-        for frame in map(int, frames[:: self.frame_stride]):
-            start, stop = np.searchsorted(persons.frames, [frame, frame + 1])
+        for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist():
             infos.append(
                 {
                     **common,
@@ -257,11 +283,14 @@ class TubeDataset(BaseActionDataset):
         """The sample that the pipeline gets."""
         info = super().get_data_info(idx)
         info['filename_tmpl'] = self.filename_tmpl
-        bboxes, labels, tubes = info.pop('ann')
-        # Copies, since the data may not be serialized.
-        info['gt_bboxes'] = bboxes.copy()
+        bboxes, labels, tubes = unpack_persons(
+            info.pop('ann'), columns=self.num_classes
+        )
+        info['gt_bboxes'] = bboxes
         info['gt_labels'] = labels.astype(np.float32)
-        info['entity_ids'] = tubes.copy()
+        info['entity_ids'] = tubes
+        if 'proposals' in info:
+            info['proposals'] = unpack_bboxes(info['proposals'])
         return info
 
     @force_full_init
@@ -279,17 +308,9 @@ class TubeDataset(BaseActionDataset):
     ) -> dict[str, str]:
         """Path of each video or frame folder; ``FileNotFoundError`` if any lacks."""
         folder = self.data_prefix['img']
-        paths = {name: self.locate(folder, name) for name in video_ids}
-        missing = [name for name, path in paths.items() if path is None]
-        if missing:
-            what = 'frame folders' if self.use_frames else 'videos'
-            named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-            raise FileNotFoundError(
-                f'{len(missing)} of the {len(video_ids)} {what} of {self.ann_file} are '
-                f'missing in {folder or "the current folder"} ({named}); put them '
-                'there, correct data_prefix or use_frames, or list them all with '
-                'tools/check_dataset.py.'
-            )
+        paths = find_sources(
+            folder, video_ids, self.ann_file, use_frames=self.use_frames
+        )
         # One look per folder: to list them all takes minutes on a network disk.
         for name in video_ids if self.use_frames else ():
             number = nframes[name] - 1 + self.start_index
@@ -302,10 +323,3 @@ class TubeDataset(BaseActionDataset):
                     'gaps with tools/check_dataset.py.'
                 )
         return paths
-
-    def locate(self, folder: str, video_id: str) -> str | None:
-        """Path of a video or of its frame folder, None if there is none."""
-        if not self.use_frames:
-            return find_video(folder, video_id)
-        path = os.path.join(folder, video_id)
-        return path if os.path.isdir(path) else None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -26,12 +27,15 @@ from .frames import (
     clip_indices,
     clip_span,
     count_decoded,
+    find_source,
     frame_numbers,
     keyframe_index,
     open_video,
 )
 from .keyframe_dataset import KeyframeDataset
+from .packing import read_proposals
 from .transforms import OpenVideo, SampleKeyframeClip
+from .tube_annotations import TubeAnnotations
 from .tube_dataset import TubeDataset
 
 SPLITS = ('train', 'val', 'test')
@@ -134,6 +138,7 @@ def check_dataset(
     if isinstance(dataset, TubeDataset):
         _check_tubes(dataset, report, decode, progress)
         return report
+    _check_proposals(dataset, report)
     names = _label_names(dataset, report)
     rows = _check_annotation(dataset, names, report)
     excluded = _timestamps(dataset.exclude_file, report)
@@ -143,13 +148,21 @@ def check_dataset(
         if row.key in annotated:
             message = (
                 f'keyframe {row.key} is listed as person-free, but '
-                f'{dataset.ann_file} has a box there in line {annotated[row.key]}.'
+                f'{dataset.ann_file} has a box there in line {annotated[row.key]}; '
+                'remove one of them.'
             )
             file = dataset.empty_keyframes_file
             report.error('person-free', file, row.line, message)
 
     left_out = {row.key for row in excluded}
     report.num_excluded_keyframes = len(left_out & annotated.keys())
+    num_left = len(annotated) - report.num_excluded_keyframes
+    if annotated and not num_left and not empty:
+        message = 'it excludes all keyframes; give the exclude file of this split.'
+        report.error('excluded', dataset.exclude_file, None, message)
+    elif excluded and num_left == len(annotated):
+        message = 'it names no annotated keyframe; is it the file of this split?'
+        report.warn('excluded', dataset.exclude_file, None, message)
     rows = [row for row in rows if row.key not in left_out]
     empty = [row for row in empty if row.key not in left_out | annotated.keys()]
     _summarise(rows, empty, names, dataset, report)
@@ -234,8 +247,11 @@ def _build_unread(
         dataset = DATASETS.build({**cfg, 'lazy_init': True})
     except Exception as error:  # whatever a pipeline of the user's may raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        report.error('config', report.ann_file, None, lines[0])
-        if cfg.get('label_file') and not cfg.get('custom_classes'):
+        file, line, message = _split_place(lines[0], report.ann_file)
+        report.error('config', file, line, message)
+        label_file = cfg.get('label_file')
+        is_of_labels = label_file and file.endswith(label_file)
+        if is_of_labels and not cfg.get('custom_classes'):
             # A broken label map need not hide the faults of the annotation.
             return _build_unread({**cfg, 'label_file': None}, report)
         return None
@@ -247,6 +263,14 @@ def _build_unread(
         report.error('config', report.ann_file, None, message)
         return None
     return dataset
+
+
+def _split_place(text: str, otherwise: str) -> tuple[str, int | None, str]:
+    """File, line and the rest of a message such as 'a.csv, line 3: it is empty.'"""
+    place = re.match(r'(.+?)(?:, line (\d+))?: ', text)
+    if place is None or not Path(place[1]).exists():
+        return otherwise, None, text
+    return place[1], place[2] and int(place[2]), text[place.end() :]
 
 
 def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str]:
@@ -283,12 +307,15 @@ def _check_annotation(
         if first_lines.setdefault(same, row.line) != row.line:
             message = (
                 f'repeats line {first_lines[same]}: same keyframe, box and action; '
-                'evaluation would count it as missed.'
+                'remove it, as evaluation would count it as missed.'
             )
             report.warn('duplicate', file, row.line, message)
         x1, y1, x2, y2 = row.bbox_norm
         if min(x2 - x1, y2 - y1) < SMALL_SIDE:
-            message = f'the box is only {x2 - x1:.3f} wide and {y2 - y1:.3f} high.'
+            message = (
+                f'the box is only {x2 - x1:.3f} wide and {y2 - y1:.3f} high; is it '
+                'a slip?'
+            )
             report.warn('small box', file, row.line, message)
     for number, group in unnamed.items():
         message = (
@@ -436,13 +463,16 @@ def _open(
 ) -> _Video | _Frames | None:
     """A video, or None and a finding; num_frames and fps are of extracted frames."""
     folder = dataset.data_prefix['img']
-    path = dataset.locate(folder, video_id)
+    path = find_source(folder, video_id, use_frames=dataset.use_frames)
     report.videos[video_id] = path or os.path.join(folder, video_id)
     report.first_lines[video_id] = line
     if path is None:
         what = 'frame folder' if dataset.use_frames else 'video'
         where = folder or 'the current folder'
-        message = f'the {what} of {video_id!r} is missing in {where}.'
+        message = (
+            f'the {what} of {video_id!r} is missing in {where}; put it there, or '
+            'correct data_prefix or the name.'
+        )
         report.error('missing', file, line, message)
         return None
     try:
@@ -464,9 +494,10 @@ def _check_tubes(
     try:
         truth, videos = dataset.read_annotations()
     except (FileNotFoundError, ValueError) as error:
-        message = str(error).removeprefix(f'{file}: ')
+        message = str(error).removeprefix(f'{file}: ').removeprefix(f'{file} ')
         report.error('annotation', file, None, message)
         return
+    _check_proposals(dataset, report)
     report.num_videos = len(videos)
     counts = np.zeros(len(truth.labels) + 1, dtype=int)
     slow = []
@@ -484,6 +515,7 @@ def _check_tubes(
                 'they are left out.'
             )
             report.warn('beyond the end', file, None, message)
+        _check_inside(truth, video_id, file, report)
         source = _open(dataset, video_id, file, None, report, num_frames, fps=1)
         if source is None:
             continue
@@ -518,10 +550,46 @@ def _check_tubes(
     report.class_counts = dict(zip(truth.labels, counts[1:].tolist(), strict=True))
     absent = [name for name, count in report.class_counts.items() if not count]
     if not report.num_boxes:
-        message = f'no box is in the videos of split {dataset.split}.'
+        message = (
+            f'no box is in the videos of split {dataset.split}; give another split or '
+            'file.'
+        )
         report.error('annotation', file, None, message)
     elif absent:
         report.warn('absent class', file, None, f'no box does: {", ".join(absent)}.')
+
+
+def _check_proposals(
+    dataset: KeyframeDataset | TubeDataset, report: SplitReport
+) -> None:
+    if dataset.proposal_file is None:
+        return
+    try:
+        read_proposals(dataset.proposal_file)
+    except (FileNotFoundError, ValueError) as error:
+        file = dataset.proposal_file
+        message = str(error).removeprefix(f'{file}: ').removeprefix(f'{file} ')
+        report.error('proposals', file, None, message)
+
+
+def _check_inside(
+    truth: TubeAnnotations, video_id: str, file: str, report: SplitReport
+) -> None:
+    """Whether the centres of the boxes of a video lie in its picture."""
+    tubes = [tube for group in truth.gttubes[video_id].values() for tube in group]
+    rows = np.concatenate([np.zeros((0, 5)), *tubes])
+    height, width = truth.resolution[video_id]
+    centres = (rows[:, 1:3] + rows[:, 3:]) / 2
+    outside = ((centres < 0) | (centres > (width, height))).any(axis=1)
+    if outside.any():
+        row = rows[outside][0]
+        shown = ', '.join(f'{value:g}' for value in row[1:])
+        message = (
+            f'{outside.sum()} boxes of {video_id} lie outside its picture of {width} x '
+            f'{height}, first ({shown}) in frame {row[0]:g}; correct them or its '
+            "'resolution', which is (height, width)."
+        )
+        report.warn('outside', file, None, message)
 
 
 def _check_keyframes(
@@ -669,6 +737,9 @@ def _check_overlap(reports: list[SplitReport], *, is_error: bool) -> None:
         for name, path in report.videos.items():
             place = trained.get(os.path.realpath(path))
             if place is not None:
-                message = f'the video {name!r} is trained on too ({place}).'
+                message = (
+                    f'the video {name!r} is trained on too ({place}); remove it from '
+                    'one of the splits.'
+                )
                 fault = Fault(report.ann_file, report.first_lines[name], message)
                 report.findings.append(Finding(is_error, 'overlap', fault))

@@ -29,7 +29,6 @@ def test_a_good_line_is_read_whole(write_text):
         ('vid,-3,0.1,0.2,0.3,0.4,12,7', "timestamp '-3'"),
         ('vid,inf,0.1,0.2,0.3,0.4,12,7', "timestamp 'inf'"),
         ('vid,0902,left,0.2,0.3,0.4,12,7', 'not four numbers'),
-        ('vid,0902,nan,0.2,0.3,0.4,12,7', 'leaves [0, 1]'),
         ('vid,0902,0.1,0.2,1.3,0.4,12,7', '(0.1, 0.2, 1.3, 0.4) leaves [0, 1]'),
         ('vid,0902,-0.1,0.2,0.3,0.4,12,7', 'leaves [0, 1]'),
         ('vid,0902,0.3,0.2,0.1,0.4,12,7', 'upside down'),
@@ -58,7 +57,7 @@ def test_all_faults_are_found_and_the_first_error_counts_them(write_text):
         raise_first(faults)
 
 
-@pytest.mark.parametrize('content', [b'', b'\n\n', b'\xff\xfe\x00\x01'])
+@pytest.mark.parametrize('content', [b'', b'\n\n', b'\xef\xbb\xbf'])
 def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
     file = tmp_path / 'a.csv'
     file.write_bytes(content)
@@ -125,14 +124,45 @@ def test_label_names_are_in_order_of_ids(write_text):
 
 
 @pytest.mark.parametrize(
+    'text',
+    [
+        'item {{\n  name: "{}"\n  id: {}\n}}\n',
+        'item {{\n\tname: "{}"\n\tid: {}\n}}\n',
+        "item {{ name: '{}', id: {} }}\r\n",
+        'item: {{name:"{}" id:{}}}\r',
+        'item {{\n  id: {1}  # as in AVA\n  name: "{0}"\n}}\n',
+        'label {{\n  name: "{}"\n  label_id: {}\n  label_type: POSE\n}}\n',
+    ],
+)
+@pytest.mark.parametrize('mark', ['', '\ufeff'])
+def test_forms_of_label_maps(tmp_path, text, mark):
+    file = tmp_path / 'l.pbtxt'
+    items = [('sit (on)', 1), ('wave, é', 2)]
+    whole = mark + ''.join(text.format(*item) for item in items)
+    file.write_bytes(whole.encode())
+    assert read_label_names(str(file)) == {1: 'sit (on)', 2: 'wave, é'}
+
+
+@pytest.mark.parametrize(
     'lines, words',
     [
-        ([], 'no item that can be read'),
-        (['item {', 'name: "sit"', 'id: 1', '}'], 'no item that can be read'),
-        (label_map(('sit', 1), ('run', 1)), 'names an id twice'),
-        (label_map(('sit', 'one')), 'is broken'),
-        (['item {', '  name: sit', '  id: 1', '}'], 'is broken'),
-        (label_map(('sit', 0)), 'ids start at 1'),
+        ([], 'the label map has no item; write item'),
+        (
+            label_map(('sit', 1), ('run', 1)),
+            'line 5: the id 1 is that of .* line 1 too',
+        ),
+        (['item { name: "a" id: 1 } item { name: "b" id: 1 }'], 'line 1: the id 1 is'),
+        (label_map(('sit', 1), ('sit', 2)), "line 5: the name 'sit' is that of"),
+        (label_map(('sit', 'one')), "line 1: the id 'one' is not a whole number"),
+        (label_map(('', 1)), 'line 1: the item has no name'),
+        (['item {', '  name: "sit"', '}'], 'line 1: the item has no id; write item'),
+        (['', 'item { id: 1 }'], 'line 2: the item has no name'),
+        (['item {', '  name: "sit"', '  id: 1'], 'line 1: the item is cut short'),
+        (['item {', '  name: "sit'], 'line 2: .* is no part of a label map'),
+        (['item {', '  name: sit down', '}'], "line 3: '}' is out of place"),
+        (['sit', 'run'], "line 2: 'run' is out of place; write item"),
+        (['{"1": "sit"}'], "line 1: '{' is out of place"),
+        (label_map(('sit', 0)), 'count ids from 1 on'),
         (label_map(('sit', 1), ('run', 9)), 'set it to 10'),
     ],
 )

@@ -308,3 +308,24 @@ def test_a_faulty_proposal_file(build, tmp_path, content, message):
         build(proposal_file=write_pickle(tmp_path / 'p.pkl', content))
     with pytest.raises(FileNotFoundError, match='correct proposal_file'):
         build(proposal_file='none.pkl')
+
+
+def test_what_grows_with_the_keyframes_is_in_the_shared_buffer(
+    build, tmp_path, write_text
+):
+    """A worker would copy the memory of other objects as it counts references."""
+    lines = [f'a,{second},0,0,1,1,1,0' for second in range(100)]
+    write_text('ann.csv', *lines)
+    found = {f'a,{second:04}': np.array([[0, 0, 1, 1]]) for second in range(100)}
+    dataset = build(proposal_file=write_pickle(tmp_path / 'p.pkl', found))
+    assert len(dataset) == len(dataset.data_address) == 100
+    kept = [value for value in vars(dataset).values() if hasattr(value, '__len__')]
+    others = [value for value in kept if not isinstance(value, np.ndarray | str)]
+    assert max(map(len, others)) < 100
+
+
+def test_samples_do_not_change_the_dataset(build):
+    dataset = build(serialize_data=False)
+    for key in ('gt_bboxes', 'gt_labels'):
+        dataset[0][key] *= 0
+        assert dataset[0][key].any()

@@ -137,7 +137,7 @@ def test_a_file_cut_short(write, keep):
 def test_a_file_of_something_else(write, tmp_path):
     with pytest.raises(ValueError, match=r'gt.pkl cannot be read'):
         read_tube_annotations(write(b'video,1,0,0,1,1,1,0\n'))
-    with pytest.raises(ValueError, match='holds a list; it must hold a dict'):
+    with pytest.raises(ValueError, match='holds a list; write a dict'):
         read_tube_annotations(write([1, 2]))
     with pytest.raises(
         FileNotFoundError, match=r'missing.pkl: the file does not exist'
@@ -164,15 +164,26 @@ def without(key):
     [
         (without('gttubes'), "lacks the key 'gttubes'"),
         (content(labels=[]), "'labels' is empty"),
-        (content(labels=['run', 'run']), 'names a label twice'),
-        (content(labels='run'), "'labels' must be a list of names"),
-        (content(nframes=[1, 2]), "'nframes' is a list; it must be a dict"),
-        (content(nframes={'a/v_1': 0, 'a/v_2': 3}), 'of video a/v_1 must be a whole'),
+        (content(labels=['run', 'run']), "names a label twice, 'run'; list each once"),
+        (content(labels='run'), "'labels' is a str; write a list of names"),
+        (
+            content(labels=['run', b'sit']),
+            "'labels' has the name b'sit' of type bytes; write",
+        ),
+        (content(labels=['run', '']), "'labels' is empty or has an empty name"),
+        (content(nframes=[1, 2]), "'nframes' is a list; write a dict"),
+        (
+            content(nframes={'a/v_1': 0, 'a/v_2': 3}),
+            "'nframes' of video a/v_1 is 0; write a whole",
+        ),
         (
             content(nframes={'a/v_1': 5}),
             "'test_videos' names the video a/v_2, which 'nf",
         ),
-        (content(resolution={'a/v_1': 240}), 'pair of height and width'),
+        (
+            content(resolution={'a/v_1': 240}),
+            'is no pair of numbers; write height and width',
+        ),
         (
             content(gttubes={'a/v_2': {}}),
             "'test_videos' names .*a/v_1, which 'gttubes'",
@@ -181,18 +192,28 @@ def without(key):
             content(gttubes={'a/v_3': {}, **content()['gttubes']}),
             "'gttubes' names .*v_3",
         ),
-        (content(test_videos=['a/v_1']), "'test_videos' must be a list with a list"),
-        (content(gttubes={'a/v_1': {2: []}, 'a/v_2': {}}), 'label 2; .*from 0 to 1'),
-        (content(gttubes={'a/v_1': {'run': []}, 'a/v_2': {}}), "label 'run'; with 2"),
-        (content(gttubes={'a/v_1': {0: 7}, 'a/v_2': {}}), 'must be a list of arrays'),
+        (content(test_videos=['a/v_1']), "'test_videos' is not a list with a list"),
+        (
+            content(gttubes={'a/v_1': {2: []}, 'a/v_2': {}}),
+            'label 2; number the 2 labels from 0 to 1',
+        ),
+        (
+            content(gttubes={'a/v_1': {'run': []}, 'a/v_2': {}}),
+            "label 'run'; number the 2",
+        ),
+        (
+            content(gttubes={'a/v_1': {0: 7}, 'a/v_2': {}}),
+            'label 0, has tubes in one int; write a list',
+        ),
         (tube([1, 2, 3, 4]), r'label 0, tube 0 has the shape \(1, 4\)'),
         (tube(), r'has the shape \(0,\)'),
         (content(gttubes=NO_ROW), 'tube 0 has no row; remove it'),
-        (tube([3, 0, np.nan, 9, 9]), 'not finite'),
-        (tube([0, 0, 0, 9, 9]), 'has the frame 0; frames are whole numbers from 1'),
+        (tube([3, 0, np.nan, 9, 9]), 'not finite in frame 3; correct'),
+        (tube([0, 0, 0, 9, 9]), 'has the frame 0; count frames in whole numbers'),
         (tube([1.5, 0, 0, 9, 9]), 'has the frame 1.5'),
         (tube(ROW, [2, 0, 0, 9, 9]), 'goes from frame 3 to 2; sort'),
         (tube(ROW, ROW), 'goes from frame 3 to 3; sort'),
+        (tube([3, 0.1, 0, 0.9, 1]), "all boxes of 'gttubes' lie within one pixel"),
         (tube([3, 9, 0, 0, 9]), r'the box \(9, 0, 0, 9\) in frame 3, which is upside'),
     ],
 )

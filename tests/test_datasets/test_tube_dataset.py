@@ -423,3 +423,29 @@ def test_the_check_of_a_broken_file(check):
     train, _ = check('ucf101-24', damage)
     assert train.num_errors == 1
     assert 'cannot be read as a pickle of tubes' in findings(train)['annotation']
+
+
+def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
+    boxes = np.array(
+        [[0, 0, 0.5, 0.5, 0.8], [0.25, 0, 0.5, 1, 0.95], [0.2, 0, 0.5, 1, 0.9]]
+    )
+    (tmp_path / 'p.pkl').write_bytes(pickle.dumps({f'{RUN_1},00003': boxes}))
+    dataset = build(proposal_file='p.pkl')
+    np.testing.assert_allclose(dataset[2]['proposals'], boxes[1:, :4])
+    assert dataset[3]['proposals'].shape == (0, 4)
+    assert 'proposals' not in build()[2]
+    pipeline = [
+        dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
+        dict(type='RawFrameDecode'),
+        dict(type='Flip', flip_ratio=1),
+        dict(type='FormatShape', input_format='NCTHW', collapse=True),
+        dict(type='PackActionInputs'),
+    ]
+    options = dict(num_max_proposals=1, person_det_score_thr=0.5, pipeline=pipeline)
+    sample = build(proposal_file='p.pkl', **options)[2]['data_samples']
+    # The first one of the file: 0 to 0.5 of the width, flipped.
+    np.testing.assert_allclose(
+        sample.proposals.bboxes, [[WIDTH / 2, 0, WIDTH, HEIGHT / 2]]
+    )
+    with pytest.raises(FileNotFoundError, match='correct proposal_file'):
+        build(proposal_file='none.pkl')

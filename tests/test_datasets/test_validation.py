@@ -170,7 +170,7 @@ def test_a_broken_label_map_hides_nothing_else(dataset, write_text):
     write_text('map.pbtxt', 'nothing')
     write_text('ann.csv', 'x', f'a,1,{BOX},1,0')
     report = check_dataset(dataset, 'train')
-    assert found(report) == [('config', 'ann.csv', None), ('line', 'ann.csv', 1)]
+    assert found(report) == [('config', 'map.pbtxt', 1), ('line', 'ann.csv', 1)]
 
 
 def test_excluded_and_person_free_keyframes(dataset, write_text):

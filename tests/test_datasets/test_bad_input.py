@@ -1,0 +1,279 @@
+"""Every broken annotation, at every place that reads it, ends in one sentence."""
+
+import os
+import pickle
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import tiny_tubes
+from tiny_stmixer import ROOT, write_project
+
+from stmixer_mm.datasets import KeyframeDataset, TubeDataset
+from stmixer_mm.datasets.validation import check_dataset
+from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
+
+GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
+OTHER = 'b,1.5,0.1,0.1,0.5,0.9,2,1'
+TEXT = f'{GOOD}\n{OTHER}\n'
+FOUR = '0.1,0.1,0.5,0.9'
+
+
+def bytes_of(*lines):
+    return '\n'.join(lines).encode()
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Config of two keyframes of two videos (empty files)."""
+    for name in 'ab':
+        (tmp_path / f'{name}.mp4').touch()
+    (tmp_path / 'ann.csv').write_text(TEXT)
+    return dict(
+        ann_file='ann.csv',
+        data_root=str(tmp_path),
+        data_prefix=dict(img=str(tmp_path)),
+        num_classes=3,
+        pipeline=[],
+    )
+
+
+def is_sentence(text):
+    return text.endswith('.') and '\n' not in text and '; ' in text
+
+
+def told(dataset, kind='KeyframeDataset'):
+    """The errors that the check finds, without those of the videos."""
+    report = check_dataset(dict(type=kind, **dataset), 'train', decode=False)
+    return [
+        str(finding).removeprefix('error: ')
+        for finding in report.findings
+        if finding.is_error and finding.kind != 'unreadable'
+    ]
+
+
+@pytest.mark.parametrize(
+    ('content', 'line', 'words'),
+    [
+        (bytes_of(GOOD, 'a,1'), 2, 'has 2 columns .*; write these and no others'),
+        (bytes_of(GOOD + ',7'), 1, 'has 9 columns'),
+        (TEXT.replace(',', ';').encode(), 1, 'separate the columns by commas'),
+        (TEXT.replace(',', '\t').encode(), 1, 'separate the columns by commas'),
+        (b'video_id,timestamp,x1,y1,x2,y2,action_id,person_id', 1, 'remove the header'),
+        (bytes_of('"a","1","0","0","1","1","1","0"'), 1, 'remove the quotes'),
+        (bytes_of('a,1,,,,,,'), 1, 'it has no box; list .* in empty_keyframes_file'),
+        (bytes_of(f',1,{FOUR},1,0'), 1, 'video_id is empty; write'),
+        (bytes_of(f'a,00:01,{FOUR},1,0'), 1, "timestamp '00:01' is not .*; correct"),
+        (bytes_of(f'a,nan,{FOUR},1,0'), 1, "timestamp 'nan' is not"),
+        (bytes_of(f'a,1e400,{FOUR},1,0'), 1, "timestamp '1e400' is not"),
+        (bytes_of('a,1,0,x,1,1,1,0'), 1, 'is not four numbers; write x1,y1'),
+        (bytes_of('a,1,0,nan,1,1,1,0'), 1, 'is not finite; correct or remove'),
+        (bytes_of('a,1,0,0,inf,1,1,0'), 1, 'is not finite; correct or remove'),
+        (bytes_of('a,1,9,9,40,60,1,0'), 1, 'leaves .*; divide x by the width'),
+        (bytes_of('a,1,0.5,0,0.1,1,1,0'), 1, 'is upside down; write it as'),
+        (bytes_of(f'a,1,{FOUR},0,0'), 1, 'id 0 is unknown; use the ids of the label'),
+        (bytes_of(f'a,1,{FOUR},-1,0'), 1, 'id -1 is unknown'),
+        (bytes_of(f'a,1,{FOUR},3,0'), 1, 'id 3 is unknown; use 1 to 2, or correct num'),
+        (bytes_of(f'a,1,{FOUR},1.0,0'), 1, "action_id '1.0' is not .*; write its id"),
+        (bytes_of(f'a,1,{FOUR},1,1.5'), 1, "person_id '1.5' is not .*; number the"),
+        (bytes_of(f'a,1,{FOUR},1,{10**20}'), 1, 'person_id .* is not a whole number'),
+        (TEXT.encode('utf-16'), 1, 'not UTF-8 text, probably UTF-16; save the file'),
+        (TEXT.encode('utf-16-le'), 1, 'not UTF-8 text, probably UTF-16; save'),
+        ((TEXT + 'é').encode('latin-1'), 3, 'not UTF-8 text; save the file as UTF-8'),
+        (pickle.dumps([1]), 1, 'the file is a pickle, not text; give'),
+        (b'PK\x03\x04 ...', 1, 'the file is a zip, not text; give'),
+        (b'\n \n', None, 'the file holds no annotation; write a line of video_id'),
+        (bytes_of('x', GOOD, 'y', 'z'), 1, r'no others \(2 more: run tools/check'),
+    ],
+)
+def test_an_annotation_file(dataset, tmp_path, content, line, words):
+    path = tmp_path / 'ann.csv'
+    path.write_bytes(content)
+    place = str(path) if line is None else f'{path}, line {line}'
+    with pytest.raises(ValueError, match=f'^{place}: .*{words}') as of_dataset:
+        KeyframeDataset(**dataset)
+    with pytest.raises(ValueError, match=f'^{place}: .*{words}') as of_metric:
+        FrameMAPMetric(str(path), num_classes=3)
+    assert str(of_dataset.value) == str(of_metric.value)
+    assert is_sentence(str(of_metric.value))
+    first = told(dataset)[0]
+    assert is_sentence(first)
+    assert str(of_metric.value).startswith(first[:-1])
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        TEXT.replace('\n', '\r\n').encode(),
+        TEXT.replace('\n', '\r').encode(),
+        b'\xef\xbb\xbf' + TEXT.encode(),
+        TEXT.replace(',', ' , ').encode(),
+        bytes_of('', OTHER, '  ', GOOD),
+        TEXT.replace('a,1,', 'a,0001.0,').encode(),
+        TEXT.replace('0.9', '0.9000').encode(),
+    ],
+    ids=['windows', 'mac', 'mark', 'spaces', 'order', 'number', 'digits'],
+)
+def test_what_is_accepted_changes_nothing(dataset, tmp_path, content):
+    def persons():
+        samples = {sample['img_key']: sample for sample in KeyframeDataset(**dataset)}
+        return [
+            (
+                key,
+                samples[key]['gt_bboxes'].tolist(),
+                samples[key]['gt_labels'].tolist(),
+            )
+            for key in sorted(samples)
+        ]
+
+    expected = persons()
+    (tmp_path / 'ann.csv').write_bytes(content)
+    assert persons() == expected
+    assert told(dataset) == []
+
+
+@pytest.mark.parametrize('name', ['exclude_file', 'empty_keyframes_file'])
+@pytest.mark.parametrize(
+    ('content', 'line', 'words'),
+    [
+        (b'a,2\na,-2', 2, "'a,-2' is not .*; correct or remove it"),
+        (b'a,nan', 1, "'a,nan' is not"),
+        (b'a,2,3', 1, "'a,2,3' is not"),
+        (b'video_id,timestamp\na,2', 1, 'remove the header'),
+        (b'a;2', 1, 'separate the columns by commas'),
+        ('a,2'.encode('utf-16'), 1, 'probably UTF-16; save the file'),
+    ],
+)
+def test_files_of_keyframes(dataset, tmp_path, name, content, line, words):
+    path = tmp_path / 'some.csv'
+    path.write_bytes(content)
+    dataset[name] = 'some.csv'
+    with pytest.raises(ValueError, match=f'^{path}, line {line}: .*{words}') as error:
+        KeyframeDataset(**dataset)
+    with pytest.raises(ValueError, match=f'^{path}, line {line}: .*{words}'):
+        FrameMAPMetric(str(tmp_path / 'ann.csv'), num_classes=3, **{name: str(path)})
+    assert is_sentence(str(error.value))
+    assert told(dataset) == [str(error.value)]
+
+
+def test_an_exclude_file_of_another_split(dataset, tmp_path):
+    dataset['exclude_file'] = 'exclude.csv'
+    (tmp_path / 'exclude.csv').write_text('a,1\nb,1.5\n')
+    with pytest.raises(
+        ValueError, match=r'exclude.csv excludes all 2 keyframes of .*;'
+    ):
+        KeyframeDataset(**dataset)
+    (error,) = told(dataset)
+    assert 'exclude.csv: it excludes all keyframes; give the' in error
+    # Keyframes that the annotation lacks are no fault, but none of them looks wrong.
+    (tmp_path / 'exclude.csv').write_text('z,1\n')
+    report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')
+    assert len(KeyframeDataset(**dataset)) == 2
+    assert [f.kind for f in report.findings if not f.is_error][-1] == 'excluded'
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ('made_by_a_pickle',)
+
+
+BOX = np.array([[0, 0, 1, 1, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ({'a,0001': BOX * np.nan}, 'of a,0001 are not all finite; correct'),
+        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, 'of a,0001 is upside down; write'),
+        ({'a,0001': BOX * 64}, r'of a,0001 lies outside \[0, 1\]; divide'),
+        ({'a,0001': 'x'}, 'of a,0001 are no array of numbers; give rows'),
+        ([BOX], 'holds a list; write a dict'),
+        (Evil(), r'asks for \w+.mkdir, which no annotation needs; do not use it'),
+        (b'video,1\n', 'cannot be read as a pickle .*; write or fetch it again'),
+        (pickle.dumps({'a,0001': BOX})[:40], 'cannot be read as a pickle .*truncated'),
+    ],
+)
+def test_proposals(dataset, tmp_path, monkeypatch, content, words):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / 'found.pkl'
+    whole = content if isinstance(content, bytes) else pickle.dumps(content)
+    path.write_bytes(whole)
+    dataset['proposal_file'] = 'found.pkl'
+    with pytest.raises(ValueError, match=f'^{path}.*{words}') as error:
+        KeyframeDataset(**dataset)
+    assert is_sentence(str(error.value))
+    (message,) = told(dataset)
+    assert message.startswith(f'{path}: ') and is_sentence(message)
+    assert not (tmp_path / 'made_by_a_pickle').exists()
+
+
+def tubes(*rows, **changes):
+    name = 'Run/v_Run_g02_c01'
+    truth = tiny_tubes.truth(**changes)
+    return {**truth, 'gttubes': {**truth['gttubes'], name: {0: [np.array(rows)]}}}
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (tubes([1, 4, 4, 9]), r'tube 0 has the shape \(1, 4\) .*; write'),
+        (tubes([1.5, 4, 4, 9, 9]), 'tube 0 has the frame 1.5; count'),
+        (tubes([2, 4, 4, 9, 9], [1, 4, 4, 9, 9]), 'from frame 2 to 1; sort'),
+        (tubes([2, 9, 4, 4, 9]), r'the box \(9, 4, 4, 9\) in frame 2.*; write'),
+        (tubes([2, np.nan, 4, 4, 9]), 'not finite in frame 2; correct'),
+        (tiny_tubes.truth(labels=['Run', 'Run']), "names a label twice, 'Run'; list"),
+        (tiny_tubes.truth(nframes=[20]), "'nframes' is a list; write a dict"),
+        (tiny_tubes.truth(test_videos=[['z']]), 'names the video z, which .*; add it'),
+        (tiny_tubes.truth(labels=Evil()), 'asks for .*mkdir, which .*; do not use it'),
+        (
+            b'version https://git-lfs',
+            'cannot be read as a pickle .*; download it again',
+        ),
+    ],
+)
+def test_tubes(tmp_path, content, words):
+    path = tmp_path / 'GT.pkl'
+    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
+    config = dict(ann_file=str(path), pipeline=[], test_mode=True)
+    for read in (
+        lambda: TubeDataset(**config),
+        lambda: TubeFrameMAPMetric(str(path)),
+        lambda: VideoMAPMetric(str(path)),
+    ):
+        with pytest.raises(ValueError, match=f'^{path}.*{words}') as error:
+            read()
+        assert is_sentence(str(error.value))
+    (message,) = told(config, 'TubeDataset')
+    assert message.startswith(f'{path}: ') and is_sentence(message)
+
+
+def test_boxes_outside_of_the_picture_are_told(tmp_path):
+    # Height and width in the wrong order show so.
+    truth = tubes([1, 70, 4, 90, 9], [2, 4, 4, 9, 9])
+    (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
+    config = dict(type='TubeDataset', ann_file=str(tmp_path / 'GT.pkl'), pipeline=[])
+    report = check_dataset({**config, 'split': 2}, 'train', decode=False)
+    (finding,) = (one for one in report.findings if one.kind == 'outside')
+    assert '1 boxes of Run/v_Run_g02_c01 lie outside its picture of 64 x 48' in str(
+        finding
+    )
+    assert '(70, 4, 90, 9) in frame 1; correct them' in str(finding)
+
+
+@pytest.mark.parametrize('tool', ['browse_dataset', 'evaluate', 'analyze_results'])
+@pytest.mark.parametrize('file', ['train.csv', 'actions.pbtxt'])
+def test_the_tools_end_in_the_same_sentence(tmp_path, monkeypatch, capsys, tool, file):
+    config = write_project(tmp_path)
+    (tmp_path / file).write_text('x\n')
+    found = tmp_path / 'found.csv'
+    found.write_text('0.mp4,1,0,0,1,1,1,1\n')
+    args = [config] if tool == 'browse_dataset' else [found, config]
+    args += ['--out', tmp_path / 'out'] * (tool != 'evaluate')
+    monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+    with pytest.raises(SystemExit) as leave:
+        runpy.run_path(str(ROOT / 'tools' / f'{tool}.py'), run_name='__main__')
+    assert leave.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: {tmp_path / file}, line 1: ')
+    assert is_sentence(line)
