@@ -80,7 +80,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         evaluators = cfg.test_evaluator
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]
-        dump = dict(type='DumpResults', out_file_path=args.dump)
+        # Else ranks meet in the current folder, and leave one behind there.
+        parts = f'{args.dump}.parts'
+        dump = dict(type='DumpResults', out_file_path=args.dump, collect_dir=parts)
         cfg.test_evaluator = [*evaluators, dump]
 
 

@@ -4,7 +4,7 @@ N detections (boxes, or tubes for ``VideoMAPMetric``) of K classes, M ground tru
 keyframes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from stmixer_mm.datasets.ava_csv import keyframe_key
 
 from .average_precision import AP_MODES, by_score, precision
 from .frame_map import Boxes, frame_pairs
-from .frame_map_metric import FrameMAPMetric, _flatten
+from .frame_map_metric import FrameMAPMetric
 from .matching import claim_best
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 from .tubes import tube_pairs
@@ -163,18 +163,15 @@ def format_keyframes(found: Sequence[Keyframe]) -> str:
 
 
 def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
-    numbers: Mapping[str, int] = metric._frame_numbers
-    by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
-    persons, actions = _flatten(dict(sorted(by_frame.items())))
+    keys, persons, actions = metric.detections(results)
     columns = np.array(list(metric.class_names))
-    counted = np.isin(actions.classes, columns)
-    box, classes = actions.box[counted], actions.classes[counted].astype(int)
+    box, classes = actions.box, actions.classes.astype(int)
     found = Boxes(
         persons.frames[box] * metric.num_classes + classes,
         persons.bboxes[box],
-        actions.scores[counted],
+        actions.scores,
     )
-    truths, true_classes = metric._truths, metric._truth_classes
+    truths, true_classes = metric.truths, metric.truth_classes
     groups = truths.frames * metric.num_classes + true_classes
     order = np.argsort(groups, kind='stable')
     truths_by_group = Boxes(groups[order], truths.bboxes[order], truths.scores)
@@ -188,25 +185,25 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
         np.searchsorted(columns, classes),
         found.scores,
         claim_best(found.scores, found.frames, pairs, thr),
-        tuple(numbers),
+        keys,
         persons.frames[box],
-        np.bincount(truths.frames, minlength=len(numbers)),
+        np.bincount(truths.frames, minlength=len(keys)),
     )
 
 
 def _judge_tube_frames(metric: TubeFrameMAPMetric, results: Sequence[dict]) -> Judged:
     thr = next(iter(metric.iou_thrs.values()))[0]
     detections = metric.detections(results)
-    found, truths, true_labels = metric._by_frame(detections)
+    found, truths, true_labels = metric.by_frame(detections)
     pairs = frame_pairs(found, truths, pixel=metric.protocol.pixel, min_iou=thr)
     right = metric.protocol.right(found.scores, found.frames, pairs, thr)
 
-    tubes, num_labels = metric._truths, len(metric.labels)
+    tubes, num_labels = metric.truths, len(metric.labels)
     true_rows = np.column_stack(
         [np.repeat(tubes.sequences // num_labels, tubes.lengths), tubes.frames]
     )
     counted = np.isin(
-        np.repeat(tubes.sequences % num_labels, tubes.lengths), metric._evaluated
+        np.repeat(tubes.sequences % num_labels, tubes.lengths), metric.evaluated
     )
     rows = np.concatenate(
         [np.column_stack([detections.videos, detections.frames]), true_rows[counted]]
@@ -214,17 +211,17 @@ def _judge_tube_frames(metric: TubeFrameMAPMetric, results: Sequence[dict]) -> J
     frames, number = np.unique(rows, axis=0, return_inverse=True)
     number = number.reshape(-1)
     num_found = len(detections.videos)
-    evaluated = np.isin(detections.labels, metric._evaluated)
+    evaluated = np.isin(detections.labels, metric.evaluated)
     num_truths = np.bincount(true_labels, minlength=num_labels)
     return Judged(
         thr,
         metric.protocol.ap,
-        tuple(metric.labels[label] for label in metric._evaluated),
-        num_truths[metric._evaluated],
-        np.searchsorted(metric._evaluated, detections.labels[evaluated]),
+        tuple(metric.labels[label] for label in metric.evaluated),
+        num_truths[metric.evaluated],
+        np.searchsorted(metric.evaluated, detections.labels[evaluated]),
         found.scores[evaluated],
         right[evaluated],
-        tuple(keyframe_key(metric._videos[v], frame) for v, frame in frames.tolist()),
+        tuple(keyframe_key(metric.videos[v], frame) for v, frame in frames.tolist()),
         number[:num_found][evaluated],
         np.bincount(number[num_found:], minlength=len(frames)),
     )
@@ -236,23 +233,21 @@ def _judge_tubes(metric: VideoMAPMetric, results: Sequence[dict]) -> Judged:
     protocol, num_labels = metric.protocol, len(metric.labels)
     pairs = tube_pairs(
         tubes,
-        metric._truths,
+        metric.truths,
         pixel=protocol.pixel,
         frame=protocol.frame,
         min_iou=thr,
     )
     right = protocol.right(tubes.scores, tubes.sequences, pairs, thr)
     labels = tubes.sequences % num_labels
-    evaluated = np.isin(labels, metric._evaluated)
-    num_truths = np.bincount(
-        metric._truths.sequences % num_labels, minlength=num_labels
-    )
+    evaluated = np.isin(labels, metric.evaluated)
+    num_truths = np.bincount(metric.truths.sequences % num_labels, minlength=num_labels)
     return Judged(
         thr,
         protocol.ap,
-        tuple(metric.labels[label] for label in metric._evaluated),
-        num_truths[metric._evaluated],
-        np.searchsorted(metric._evaluated, labels[evaluated]),
+        tuple(metric.labels[label] for label in metric.evaluated),
+        num_truths[metric.evaluated],
+        np.searchsorted(metric.evaluated, labels[evaluated]),
         tubes.scores[evaluated],
         right[evaluated],
         (),

@@ -17,6 +17,7 @@ __all__ = [
     'aligned_iou',
     'average_precision',
     'best_matches',
+    'best_of_frames',
     'frame_pairs',
     'recall',
 ]
@@ -96,6 +97,16 @@ def average_precision(
     right = np.zeros(len(order), dtype=bool)
     right[first[truths >= 0]] = True
     return AP_MODES[ap_mode](right, num_truths)
+
+
+def best_of_frames(frames: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
+    """Mask (N,) of the highest scores of each frame; equal ones by their order."""
+    order = np.lexsort((-scores, frames))
+    sorted_frames = frames[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_frames, sorted_frames)
+    best = np.zeros(len(order), dtype=bool)
+    best[order] = rank < number
+    return best
 
 
 def recall(matches: BestMatch, num_truths: int, iou_thr: float) -> float:

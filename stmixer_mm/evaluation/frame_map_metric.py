@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.ava_csv import (
@@ -18,8 +17,17 @@ from stmixer_mm.datasets.ava_csv import (
 from stmixer_mm.registry import METRICS
 
 from .average_precision import AP_MODES, CLASS_AVERAGES, check_choice, class_mean
-from .frame_map import BestMatch, Boxes, average_precision, best_matches, recall
+from .collecting import CollectingMetric
+from .frame_map import (
+    BestMatch,
+    Boxes,
+    average_precision,
+    best_matches,
+    best_of_frames,
+    recall,
+)
 from .predictions import join_field, select_actions
+from .protocols import KEYFRAME_PROTOCOLS
 
 
 class _Actions(NamedTuple):
@@ -37,18 +45,18 @@ class _Actions(NamedTuple):
 
 
 @METRICS.register_module()
-class FrameMAPMetric(BaseMetric):
+class FrameMAPMetric(CollectingMetric):
     """Frame mAP: AP of each action over all keyframes, averaged over actions.
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
     ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Evaluated are the
-    actions that the label file names and that have ground truth. Keyframes without
-    such ground truth do not count, as in AVA, unless they are named person-free.
+    actions that the label file names and that have ground truth. Detections in
+    keyframes without such ground truth are wrong, as in AVA's evaluator, unless the
+    keyframes are excluded.
 
-    It equals the host's ``AVAMetric`` where all evaluated actions have detections and
-    ground truth, no keyframe is excluded, and scores are not rounded to 4 digits. The
-    host leaves out actions without any detection, and counts excluded ground truth
-    as missed.
+    With ``protocol='mmaction2'`` it equals the host's ``AVAMetric`` where no keyframe
+    is excluded and scores are not rounded to 4 digits. The host counts excluded
+    ground truth as missed.
 
     Values: ``overall`` (mAP), ``person_AP`` (boxes alone, scored by their best
     action), ``person_recall`` (boxes found at any score), all at the first IoU
@@ -56,21 +64,32 @@ class FrameMAPMetric(BaseMetric):
     first. All lie in [0, 1].
 
     Args:
-        ann_file: AVA csv file of the ground truth.
+        ann_file: AVA csv file of the ground truth, or several, whose lines count
+            together, for datasets of several parts.
         label_file: Label map (pbtxt) of the evaluated actions; None evaluates all.
-        exclude_file: Keyframes to leave out, lines of video_id,timestamp.
+        exclude_file: Keyframes to leave out, lines of video_id,timestamp; one file or
+            several.
         empty_keyframes_file: Keyframes known to show no person, lines of
-            video_id,timestamp; every detection there is a false one.
+            video_id,timestamp; every detection there is a false one, whatever the
+            protocol. One file or several.
+        own_videos: Detections in videos that ann_file lacks do not count, whatever the
+            protocol: for one part of a dataset of several.
         num_classes: Classes with the dummy class 0.
         custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
         score_thr: Scores up to it do not count as detections.
         iou_thrs: IoU thresholds, the main one first.
         ap_mode: Area under precision and recall, ``'interpolated'`` (AVA, Pascal VOC)
             or ``'act'`` (the action tubelet detector's), see ``AP_MODES``.
-        class_average: Classes that the mean is over, ``'truth'`` (AVA), ``'detected'``
-            (the host) or ``'all'``, see ``CLASS_AVERAGES``.
+        protocol: ``'ava'``, or ``'mmaction2'`` for the host's, see
+            ``KEYFRAME_PROTOCOLS``.
+        max_actions: Detections that count in a keyframe, the best ones of all
+            evaluated actions; 50 in AVA's get_ava_performance.py, None (no limit) in
+            the copies of it that papers use.
+        class_average: Classes that the mean is over, ``'truth'``, ``'detected'`` or
+            ``'all'``, see ``CLASS_AVERAGES``; None: by protocol.
         per_class: Return and log the AP of each action too.
-        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
+        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``, but see
+            :class:`~stmixer_mm.evaluation.collecting.CollectingMetric`.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or faulty, nothing can be
@@ -81,17 +100,20 @@ class FrameMAPMetric(BaseMetric):
 
     def __init__(
         self,
-        ann_file: str,
+        ann_file: str | Sequence[str],
         label_file: str | None = None,
         *,
-        exclude_file: str | None = None,
-        empty_keyframes_file: str | None = None,
+        exclude_file: str | Sequence[str] | None = None,
+        empty_keyframes_file: str | Sequence[str] | None = None,
+        own_videos: bool = False,
         num_classes: int = 81,
         custom_classes: Sequence[int] | None = None,
         score_thr: float = 0.002,
         iou_thrs: Sequence[float] = (0.5,),
         ap_mode: str = 'interpolated',
-        class_average: str = 'truth',
+        protocol: str = 'ava',
+        max_actions: int | None = None,
+        class_average: str | None = None,
         per_class: bool = True,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -101,7 +123,15 @@ class FrameMAPMetric(BaseMetric):
         if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
             raise ValueError(f'iou_thrs={iou_thrs} must be numbers in (0, 1].')
         check_choice('ap_mode', ap_mode, AP_MODES)
+        check_choice('protocol', protocol, KEYFRAME_PROTOCOLS)
+        if class_average is None:
+            class_average = KEYFRAME_PROTOCOLS[protocol].class_average
         check_choice('class_average', class_average, CLASS_AVERAGES)
+        if max_actions is not None and max_actions < 1:
+            raise ValueError(
+                f'max_actions={max_actions} must be a number from 1 upwards, or None '
+                'for no limit.'
+            )
         names = read_label_names(
             label_file, num_classes=None if custom_classes else num_classes
         )
@@ -112,6 +142,8 @@ class FrameMAPMetric(BaseMetric):
         self.score_thr = score_thr
         self.iou_thrs = tuple(iou_thrs)
         self.ap_mode = ap_mode
+        self.protocol = KEYFRAME_PROTOCOLS[protocol]
+        self.max_actions = max_actions
         self.class_average = class_average
         self.per_class = per_class
         # Score column -> name of each evaluated action.
@@ -120,36 +152,60 @@ class FrameMAPMetric(BaseMetric):
             for column, action_id in enumerate(action_ids, start=1)
             if not names or action_id in names
         }
+        taken = {'overall', 'person_AP', 'person_recall'} & {*self.class_names.values()}
+        if taken and per_class:
+            raise ValueError(
+                f'{label_file} names an action {min(taken)!r}, which is a value of '
+                'FrameMAPMetric; rename it or set per_class=False.'
+            )
         columns = {action_ids[column - 1]: column for column in self.class_names}
 
-        rows, faults = read_keyframe_rows(
-            ann_file, num_classes=None if custom_classes else num_classes
-        )
-        raise_first(faults)
-        excluded = read_timestamp_keys(exclude_file)
+        rows = []
+        for file in _files(ann_file):
+            found, faults = read_keyframe_rows(
+                file, num_classes=None if custom_classes else num_classes
+            )
+            raise_first(faults)
+            rows += found
+        self._videos = {row.video_id for row in rows} if own_videos else None
+        excluded = self._excluded = _keyframe_keys(exclude_file)
         rows = [r for r in rows if r.action_id in columns and r.key not in excluded]
         if not rows:
             raise ValueError(
-                f'{ann_file} holds no annotation to evaluate; check that label_file, '
-                'custom_classes and exclude_file belong to it.'
+                f'{_named(ann_file)} holds no annotation to evaluate; check that '
+                'label_file, custom_classes and exclude_file belong to it.'
             )
-        rows.sort(key=lambda row: row.key)
+        # A detection on two ground truths alike claims that of the higher person id:
+        # AVA's evaluator takes the last column for scores, and sorts by them.
+        rows.sort(key=lambda row: (row.key, -row.person_id))
         annotated = dict.fromkeys(row.key for row in rows)
-        empty = sorted(read_timestamp_keys(empty_keyframes_file) - excluded)
+        empty = sorted(_keyframe_keys(empty_keyframes_file) - excluded)
         wrong = next((key for key in empty if key in annotated), None)
         if wrong is not None:
             raise ValueError(
-                f'{empty_keyframes_file}: keyframe {wrong} is listed as person-free, '
-                f'but {ann_file} has a box there; remove one of them.'
+                f'{_named(empty_keyframes_file)}: keyframe {wrong} is listed as '
+                f'person-free, but {_named(ann_file)} has a box there; remove one of '
+                'them.'
             )
-        self._frame_numbers = {key: n for n, key in enumerate((*annotated, *empty))}
-        frames = np.array([self._frame_numbers[row.key] for row in rows])
+        repeated = len(rows) - len({(r.key, r.bbox_norm, r.action_id) for r in rows})
+        if repeated:
+            MMLogger.get_current_instance().warning(
+                f'{_named(ann_file)}: {repeated} lines repeat keyframe, box and action '
+                "of another and count again, as in AVA's evaluator; "
+                'tools/check_dataset.py lists them.'
+            )
+        self.frame_numbers = {key: n for n, key in enumerate((*annotated, *empty))}
+        frames = np.array([self.frame_numbers[row.key] for row in rows])
         bboxes = np.array([row.bbox_norm for row in rows])
-        self._truths = Boxes(frames, bboxes, np.ones(len(rows)))
-        self._truth_classes = np.array([columns[row.action_id] for row in rows])
+        self.truths = Boxes(frames, bboxes, np.ones(len(rows)))
+        self.truth_classes = np.array([columns[row.action_id] for row in rows])
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch, those above score_thr of each class."""
+        """Keep the detections of a batch, those above score_thr of each class.
+
+        Raises:
+            ValueError: scores have another width, or are not numbers.
+        """
         for sample in data_samples:
             result = select_actions(sample, self.num_classes, self.score_thr)
             result['key'] = keyframe_key(sample['video_id'], sample['timestamp'])
@@ -159,23 +215,18 @@ class FrameMAPMetric(BaseMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        # Samplers may repeat a keyframe; it counts once.
-        known = self._frame_numbers
-        by_frame = {known[r['key']]: r for r in results if r['key'] in known}
-        # Detections of equal score count in this order, whichever rank found them.
-        by_frame = dict(sorted(by_frame.items()))
-        missed = len(known) - len(by_frame)
+        missed = self.frame_numbers.keys() - {result['key'] for result in results}
         logger = MMLogger.get_current_instance()
         if missed:
             logger.warning(
-                f'{missed} of the {len(known)} keyframes to evaluate have no '
-                'prediction and count as missed.'
+                f'{len(missed)} of the {len(self.frame_numbers)} keyframes to '
+                'evaluate have no prediction and count as missed.'
             )
-        persons, actions = _flatten(by_frame)
+        _, persons, actions = self.detections(results)
         values = self._person_values(persons)
         table = {}
         for column in self.class_names:
-            truths = _take(self._truths, self._truth_classes == column)
+            truths = _take(self.truths, self.truth_classes == column)
             detections = actions.of(column, persons)
             matches = best_matches(detections, truths)
             num_truths = len(truths.frames)
@@ -194,9 +245,42 @@ class FrameMAPMetric(BaseMetric):
                     values[self.class_names[column]] = aps[0]
         return {**means, **values}
 
+    def detections(
+        self, results: list[dict]
+    ) -> tuple[tuple[str, ...], Boxes, _Actions]:
+        """Keys of all keyframes, and the persons and actions in them that count."""
+        numbers = dict(self.frame_numbers)
+        for key in sorted({result['key'] for result in results} - numbers.keys()):
+            if self.counts_unannotated(key):
+                numbers[key] = len(numbers)
+        # Samplers may repeat a keyframe; it counts once.
+        by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
+        # Detections of equal score count in this order, whichever rank found them.
+        persons, actions = _flatten(dict(sorted(by_frame.items())))
+        counts = np.isin(actions.classes, list(self.class_names))
+        if self.max_actions is not None:
+            frames = np.where(counts, persons.frames[actions.box], -1)
+            counts &= best_of_frames(frames, actions.scores, self.max_actions)
+        if self.protocol.drop_empty_boxes:
+            has_area = (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
+            counts &= has_area[actions.box]
+            number = np.cumsum(has_area) - 1
+            persons = _take(persons, has_area)
+            actions = actions._replace(box=number[actions.box])
+        return (
+            tuple(numbers),
+            persons,
+            _Actions(*(field[counts] for field in actions)),
+        )
+
+    def counts_unannotated(self, key: str) -> bool:
+        """Whether detections count in a keyframe without ground truth."""
+        known = self._videos is None or key.rpartition(',')[0] in self._videos
+        return self.protocol.count_unannotated and key not in self._excluded and known
+
     def _person_values(self, persons: Boxes) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
-        truths = _distinct(self._truths)
+        truths = _distinct(self.truths)
         matches = best_matches(persons, truths)
         num_truths = len(truths.frames)
         values = {}
@@ -223,6 +307,21 @@ class FrameMAPMetric(BaseMetric):
             name = self.class_names[column]
             lines.append(f'{name:<{width}}{count:>9}{detected:>10}{cells}')
         return '\n' + '\n'.join(lines)
+
+
+def _files(files: str | Sequence[str] | None) -> list[str]:
+    if files is None:
+        return []
+    return [files] if isinstance(files, str) else list(files)
+
+
+def _named(files: str | Sequence[str]) -> str:
+    return ', '.join(_files(files))
+
+
+def _keyframe_keys(files: str | Sequence[str] | None) -> set[str]:
+    """Keys of the keyframes that any of the files names."""
+    return set().union(*map(read_timestamp_keys, _files(files)))
 
 
 def _at(name: str, thr: float, thrs: tuple[float, ...]) -> str:

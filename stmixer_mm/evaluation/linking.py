@@ -5,7 +5,8 @@ xyxy in pixels and ``scores``. Only boxes of one sequence are compared.
 """
 
 import itertools
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,8 @@ class Linking:
             None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
         trim_cost: Cost of a change between action and background in temporal
             trimming, see ``trim_tubes``; None does not trim (ACT, MOC and MultiSports
-            do not: their tubes end where no box continues them).
+            do not: their tubes end where no box continues them). The scripts of
+            Singh et al. take 3 and 5.
         nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
     """
@@ -96,6 +98,14 @@ LINKINGS = {
 }
 
 
+# What the scripts do to the boxes of each frame and class before frame mAP. Their
+# tubelets of K frames give up to K boxes for a person in a frame.
+FRAME_NMS = {
+    'act': replace(LINKINGS['act'], top_k=sys.maxsize),
+    'moc': replace(LINKINGS['moc'], top_k=sys.maxsize),
+}
+
+
 def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:
     """Tubes of all sequences: suppress, link, fill gaps, select, trim.
 
@@ -135,6 +145,8 @@ def _harden(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
     rest = np.arange(len(boxes.scores))
     kept = [rest[:0]]
     for _ in range(linking.top_k):
+        if not len(rest):
+            break
         picks, others, iou = _overlap_with_best(boxes, rest, linking.nms_pixel)
         kept.append(picks)
         rest = others[iou <= linking.nms_iou]
@@ -255,9 +267,10 @@ def trim_tubes(tubes: Tubes, cost: float) -> Tubes:
     is greatest. A part's score is the mean of its box scores.
 
     Source: the second pass of Saha et al., Deep learning for detecting multiple
-    space-time action tubes in videos, BMVC 2016, used for UCF101-24 there and in
-    Singh et al., ICCV 2017. They set the cost by class on training data; no value of
-    theirs is given here.
+    space-time action tubes in videos, BMVC 2016, who set the cost by class on training
+    data of UCF101-24. The scripts of Singh et al., ICCV 2017 (I01onlineTubes.m), take
+    3 and 5 for all classes; a row there has one of the classes as its label, by the
+    scores of all of them.
     """
     of_tubes = np.split(tubes.box_scores, tubes.ends)
     is_action = np.concatenate([label_action(scores, cost) for scores in of_tubes])

@@ -3,26 +3,34 @@
 import numpy as np
 
 
-def select_actions(sample: dict, num_classes: int, score_thr: float) -> dict:
+def select_actions(
+    sample: dict, num_classes: int, score_thr: float, *, frame_key: str = 'timestamp'
+) -> dict:
     """Boxes of a sample and what they are said to do with a score above score_thr.
 
     Returns:
-        ``bboxes`` (n, 4) float32, in [0, 1]; ``scores`` (n, num_classes) float32; and
-        for each of N actions ``box`` (N,) int32, ``class`` (N,) int16, the column of
-        its score from 1 on, and ``score`` (N,) float32.
+        ``bboxes`` (n, 4), in [0, 1]; ``scores`` (n, num_classes); and for each of N
+        actions ``box`` (N,) int32, ``class`` (N,) int16, the column of its score from
+        1 on, and ``score`` (N,). Floats are of 32 bits, or 64 where the sample's are.
 
     Raises:
-        ValueError: scores have another width.
+        ValueError: scores have another width, or boxes or scores are not numbers.
     """
     prediction = sample['pred_instances']
-    scores = np.asarray(to_numpy(prediction['scores']), dtype=np.float32)
-    bboxes = np.asarray(to_numpy(prediction['bboxes']), dtype=np.float32)
+    scores, bboxes = (_floats(prediction[name]) for name in ('scores', 'bboxes'))
     if scores.ndim != 2 or scores.shape[1] != num_classes:
         raise ValueError(
             f'predictions of {sample["video_id"]} have scores of shape '
             f'{scores.shape}, but the metric has num_classes={num_classes}; give it '
             'the num_classes of the model.'
         )
+    for name, values in (('scores', scores), ('bboxes', bboxes)):
+        if np.isnan(values).any():
+            raise ValueError(
+                f'predictions of {sample["video_id"]}, {frame_key} '
+                f'{sample.get(frame_key)}, have {name} that are not numbers; '
+                'the model has diverged, so train it again with a lower learning rate.'
+            )
     box, column = np.nonzero(scores[:, 1:] > score_thr)
     column += 1
     return {
@@ -36,7 +44,17 @@ def select_actions(sample: dict, num_classes: int, score_thr: float) -> dict:
 
 def to_numpy(array):
     """A tensor as an array; anything else as it is."""
-    return array.detach().float().cpu().numpy() if hasattr(array, 'detach') else array
+    if not hasattr(array, 'detach'):
+        return array
+    if array.element_size() < 4:  # numpy has no bfloat16
+        array = array.float()
+    return array.detach().cpu().numpy()
+
+
+def _floats(array) -> np.ndarray:
+    """Of 32 bits, which models give, or 64, which files have."""
+    array = np.asarray(to_numpy(array))
+    return array if array.dtype == np.float64 else array.astype(np.float32)
 
 
 def join_field(

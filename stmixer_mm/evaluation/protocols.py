@@ -1,4 +1,4 @@
-"""How published evaluators of tube annotations count, by name."""
+"""How published evaluators count, by name."""
 
 from dataclasses import dataclass
 
@@ -42,4 +42,34 @@ PROTOCOLS = {
     'act': Protocol(claim='free', ap='act', pixel=1, frame=1),
     # MultiSports' evaluate_multisports.py, and mmaction2's copy of it.
     'multisports': Protocol(claim='best', ap='interpolated', pixel=0, frame=0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeProtocol:
+    """Where the evaluators of keyframes differ.
+
+    Args:
+        class_average: Classes that the mean is over, a name of ``CLASS_AVERAGES``.
+        count_unannotated: Detections in keyframes without ground truth that are not
+            excluded are wrong; else they do not count.
+        drop_empty_boxes: Detected boxes without area do not count; else they are
+            wrong.
+    """
+
+    class_average: str
+    count_unannotated: bool
+    drop_empty_boxes: bool
+
+
+KEYFRAME_PROTOCOLS = {
+    # get_ava_performance.py of ActivityNet, and its copies in PySlowFast and
+    # AlphAction.
+    'ava': KeyframeProtocol(
+        class_average='truth', count_unannotated=True, drop_empty_boxes=True
+    ),
+    # mmaction2's AVAMetric.
+    'mmaction2': KeyframeProtocol(
+        class_average='detected', count_unannotated=False, drop_empty_boxes=False
+    ),
 }

@@ -20,12 +20,10 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from stmixer_mm.datasets.ava_csv import keyframe_key
+from stmixer_mm.datasets.ava_csv import TextError, decode_text, keyframe_key, remedy
 from stmixer_mm.datasets.tube_annotations import (
-    _array,
-    _is_array,
+    _plain,
     _RefusedError,
-    _Scalar,
     _Unpickler,
 )
 from stmixer_mm.registry import METRICS
@@ -36,6 +34,8 @@ from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
 # Detectors' boxes may leave the frame, but by no more than its size.
 BOX_LOW, BOX_HIGH = -1, 2
+# Of actions that no line of a csv gives to a box.
+NO_SCORE = -1.0
 
 
 class ConfiguredMetric(NamedTuple):
@@ -44,6 +44,7 @@ class ConfiguredMetric(NamedTuple):
     metric: BaseMetric
     num_classes: int | None  # None: of a kind that can only evaluate dumps
     columns: Mapping[int, int]
+    has_score_thr: bool = False  # The config sets it.
 
 
 class PlacedSample(NamedTuple):
@@ -96,18 +97,26 @@ class CsvDetections:
     def add(self, line: int, fields: list[str]) -> str | None:
         """Take the fields of a line, or say what is wrong with them."""
         if len(fields) != 8:
-            return f'it has {len(fields)} columns instead of the 8 of {COLUMNS}.'
+            text = ','.join(fields)
+            return (
+                f'it has {len(fields)} columns instead of the 8 of {COLUMNS}; '
+                f'{remedy(text, "", "write these and no others")}.'
+            )
         name = fields[0], fields[1]
         number = self._keyframe_numbers.get(name)
         if number is None:
-            number, message = self._new_keyframe(line, *name)
+            number, message = self._new_keyframe(*name)
             if message:
                 return message
             self._keyframe_numbers[name] = number
         try:
             x1, y1, x2, y2 = map(float, fields[2:6])
         except ValueError:
-            return f'the box {",".join(fields[2:6])!r} is not four numbers.'
+            text = ','.join(fields[2:6])
+            return (
+                f'the box {text!r} is not four numbers; '
+                f'{remedy(text, "", "write x1,y1,x2,y2 in [0, 1]")}.'
+            )
         if not (BOX_LOW <= x1 <= x2 <= BOX_HIGH and BOX_LOW <= y1 <= y2 <= BOX_HIGH):
             return _box_message(x1, y1, x2, y2)
         try:
@@ -139,7 +148,7 @@ class CsvDetections:
         return len(self._scores)
 
     def _new_keyframe(
-        self, line: int, video: str, text: str
+        self, video: str, text: str
     ) -> tuple[int, None] | tuple[None, str]:
         """Its number, the same for 902, 0902 and 902.0, or what is wrong."""
         if not video:
@@ -149,9 +158,9 @@ class CsvDetections:
         except ValueError:
             timestamp = float('nan')
         if not 0 <= timestamp < float('inf'):
-            header = '; remove the header' if line == 1 else ''
             return None, (
-                f'the timestamp {text!r} is not a number from 0 upwards{header}.'
+                f'the timestamp {text!r} is not a number from 0 upwards; '
+                f'{remedy(text, text, "correct it or remove the line")}.'
             )
         key = keyframe_key(video, timestamp)
         if key not in self._numbers:
@@ -168,7 +177,7 @@ class CsvDetections:
         Raises:
             ValueError: an action id is not the model's, or none is evaluated.
         """
-        metric, num_classes, columns = configured
+        metric, num_classes, columns, _ = configured
         if num_classes is None:
             raise ValueError(
                 f'{self.file} is a csv, which {type(metric).__name__} cannot evaluate; '
@@ -259,18 +268,9 @@ def read_csv(file: str | Path) -> CsvDetections:
     if data.startswith(b'\x80'):
         raise ValueError(f'{file} is a pickle, not a csv; let its name end in .pkl.')
     try:
-        text = data.decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        line = data.count(b'\n', 0, error.start) + 1
-        raise ValueError(
-            f'{file}, line {line}: it is not UTF-8 text; save the file as UTF-8.'
-        ) from error
-    if '\0' in text:
-        line = text.count('\n', 0, text.index('\0')) + 1
-        raise ValueError(
-            f'{file}, line {line}: it is not UTF-8 text, probably UTF-16; save the '
-            'file as UTF-8.'
-        )
+        text = decode_text(data)
+    except TextError as error:
+        raise ValueError(f'{file}, line {error.line}: {error}') from error
     found = CsvDetections(str(file))
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if not line.strip():
@@ -337,7 +337,8 @@ def build_metrics(cfg: Config) -> list[ConfiguredMetric]:
             num_classes = len(metric.labels) + 1
             action_ids = range(1, num_classes)
         columns = {number: column for column, number in enumerate(action_ids, start=1)}
-        found.append(ConfiguredMetric(metric, num_classes, columns))
+        has_score_thr = 'score_thr' in metric_cfg
+        found.append(ConfiguredMetric(metric, num_classes, columns, has_score_thr))
     if not found:
         raise ValueError(
             f'{cfg.filename} has no metric in test_evaluator; add one, such as '
@@ -349,11 +350,16 @@ def build_metrics(cfg: Config) -> list[ConfiguredMetric]:
 def feed(configured: ConfiguredMetric, results: Dump | CsvDetections) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
 
+    Of a csv all lines count, as in the published evaluators, unless the config sets
+    a ``score_thr``: the metric's default is for models, which score every class.
+
     Raises:
         ValueError: a prediction that the metric refuses, with its place, or none that
             it knows.
     """
     metric = configured.metric
+    if isinstance(results, CsvDetections) and not configured.has_score_thr:
+        metric.score_thr = NO_SCORE
     total, unknown = 0, []
     for place, sample in results.samples(configured):
         total += 1
@@ -366,16 +372,21 @@ def feed(configured: ConfiguredMetric, results: Dump | CsvDetections) -> list[st
             raise ValueError(f'{place}: {error}') from error
     if not unknown:
         return []
-    place, key = unknown[0]
     if len(unknown) == total:
+        place, key = unknown[0]
         raise ValueError(
             f'{place}: neither {key} nor any other prediction is in the ground truth '
             f'of {type(metric).__name__}; give the config of the tested dataset and '
             'its names of videos.'
         )
+    wrong = [item for item in unknown if _counts(metric, item[1])]
+    left_out = [item for item in unknown if not _counts(metric, item[1])]
     return [
-        f'{place}: {key} is not in the ground truth of {type(metric).__name__} and '
-        f'does not count ({len(unknown)} of {total} predicted keyframes are so).'
+        f'{group[0][0]}: {group[0][1]} is not in the ground truth of '
+        f'{type(metric).__name__} and {effect} ({len(group)} of {total} predicted '
+        'keyframes are so).'
+        for group, effect in ((wrong, 'counts as wrong'), (left_out, 'does not count'))
+        if group
     ]
 
 
@@ -416,10 +427,14 @@ def evaluate_results(
 
 def _is_known(metric: BaseMetric, sample: dict, key: str) -> bool:
     if isinstance(metric, FrameMAPMetric):
-        return key in metric._frame_numbers
+        return key in metric.frame_numbers
     if isinstance(metric, TubeFrameMAPMetric | VideoMAPMetric):
-        return sample['video_id'] in metric._video_numbers
+        return sample['video_id'] in metric.video_numbers
     return True
+
+
+def _counts(metric: BaseMetric, unknown_key: str) -> bool:
+    return isinstance(metric, FrameMAPMetric) and metric.counts_unannotated(unknown_key)
 
 
 def _box_message(*bbox: float) -> str:
@@ -451,10 +466,10 @@ def _group_boxes(
         person = persons.setdefault((*bbox, repeats[key]), len(persons))
         repeats[key] += 1
         cells.append((person, column, score))
-    table = np.zeros((len(persons), num_classes), dtype=np.float32)
+    table = np.full((len(persons), num_classes), NO_SCORE)
     for person, column, score in cells:
         table[person, column] = score
-    corners = np.array([key[:4] for key in persons], dtype=np.float32)
+    corners = np.array([key[:4] for key in persons])
     return dict(
         bboxes=torch.from_numpy(corners.reshape(-1, 4)), scores=torch.from_numpy(table)
     )
@@ -462,26 +477,42 @@ def _group_boxes(
 
 def _check_sample(place: str, sample: Any) -> None:
     """Raise ``ValueError`` unless a sample of a dump can be evaluated."""
-    remedy = 'dump the results of a model of this package with tools/test.py'
+    again = 'dump the results of a model of this package with tools/test.py'
     instances = sample.get('pred_instances') if isinstance(sample, Mapping) else None
     if not isinstance(instances, Mapping) or not {'bboxes', 'scores'} <= set(instances):
-        raise ValueError(f'{place}: it has no boxes and scores; {remedy}.')
+        raise ValueError(f'{place}: it has no boxes and scores; {again}.')
     if not isinstance(sample.get('video_id'), str):
-        raise ValueError(f'{place}: it has no video_id; {remedy}.')
-    shapes = []
+        raise ValueError(f'{place}: it has no video_id; {again}.')
+    values = {}
     for name in ('bboxes', 'scores'):
-        values = torch.as_tensor(instances[name])
-        shapes.append(tuple(values.shape))
-        if not torch.isfinite(values).all():
+        try:
+            values[name] = torch.as_tensor(instances[name]).double()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f'{place}: {name} of {sample["video_id"]} are no array of numbers; '
+                f'{again}.'
+            ) from error
+        if not torch.isfinite(values[name]).all():
             raise ValueError(
                 f'{place}: {name} of {sample["video_id"]} are not all finite; the '
                 'model has diverged, so train it again.'
             )
-    boxes, scores = shapes
-    if boxes[1:] != (4,) or len(scores) != 2 or boxes[0] != scores[0]:
+    bboxes, scores = values['bboxes'], values['scores']
+    shapes = tuple(bboxes.shape), tuple(scores.shape)
+    if bboxes.shape[1:] != (4,) or scores.ndim != 2 or len(bboxes) != len(scores):
         raise ValueError(
-            f'{place}: bboxes and scores have the shapes {boxes} and {scores} instead '
-            f'of (n, 4) and (n, classes); {remedy}.'
+            f'{place}: bboxes and scores have the shapes {shapes[0]} and {shapes[1]} '
+            f'instead of (n, 4) and (n, classes); {again}.'
+        )
+    far = (bboxes < BOX_LOW) | (bboxes > BOX_HIGH)
+    wrong = far.any(dim=1) | (bboxes[:, :2] > bboxes[:, 2:]).any(dim=1)
+    if wrong.any():
+        message = _box_message(*bboxes[wrong][0].tolist())
+        raise ValueError(f'{place}, {sample["video_id"]}: {message}')
+    if ((scores < 0) | (scores > 1)).any():
+        raise ValueError(
+            f'{place}: a score of {sample["video_id"]} is not from 0 to 1; scale all '
+            'scores alike.'
         )
 
 
@@ -519,16 +550,3 @@ class _DumpUnpickler(_Unpickler):
                 'not use it unless you trust its origin, and then write it again with '
                 'tools/test.py --dump.'
             ) from None
-
-
-def _plain(value: Any) -> Any:
-    """Containers of numbers, text, arrays and tensors."""
-    if _is_array(value):
-        return _array(value, 'an array')
-    if isinstance(value, _Scalar):
-        return value.value()
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    return value

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.tube_annotations import (
@@ -17,6 +16,7 @@ from stmixer_mm.datasets.tube_annotations import (
 from stmixer_mm.registry import METRICS
 
 from .average_precision import CLASS_AVERAGES, by_score, check_choice, class_mean
+from .collecting import CollectingMetric
 from .errors import (
     ErrorShares,
     error_kinds,
@@ -25,7 +25,14 @@ from .errors import (
     mean_shares,
 )
 from .frame_map import Boxes, frame_pairs
-from .linking import LINKINGS, FrameBoxes, Linking, link_boxes
+from .linking import (
+    FRAME_NMS,
+    LINKINGS,
+    FrameBoxes,
+    Linking,
+    link_boxes,
+    suppress_boxes,
+)
 from .matching import Pairs
 from .predictions import join_field, select_actions
 from .protocols import PROTOCOLS
@@ -55,10 +62,10 @@ class Detections(NamedTuple):
     frames: np.ndarray  # (N,) int, from 1
     labels: np.ndarray  # (N,) int, from 0
     bboxes: np.ndarray  # (N, 4) float64, xyxy in pixels
-    scores: np.ndarray  # (N,) float32
+    scores: np.ndarray  # (N,) float
 
 
-class _TubeMetric(BaseMetric):
+class _TubeMetric(CollectingMetric):
     """What metrics on tube annotations share: ground truth in, detections in, means."""
 
     def __init__(
@@ -99,6 +106,11 @@ class _TubeMetric(BaseMetric):
                 f'excluded_labels has {sorted(unknown)}, which {source} does not have; '
                 'correct it.'
             )
+        if 'overall' in truth.labels and per_class:
+            raise ValueError(
+                f"{source} has the label 'overall', which is a value of "
+                f'{type(self).__name__}; rename it or set per_class=False.'
+            )
         self.iou_thrs = parse_iou_thrs(iou_thrs)
         self.protocol = PROTOCOLS[protocol]
         self.class_average = class_average
@@ -106,17 +118,17 @@ class _TubeMetric(BaseMetric):
         self.frame_key = frame_key
         self.per_class = per_class
         self.labels = truth.labels
-        self._evaluated = [
+        self.evaluated = [
             number
             for number, label in enumerate(truth.labels)
             if label not in set(excluded_labels)
         ]
-        self._videos = tuple(dict.fromkeys(truth.test_videos[split - 1]))
-        self._video_numbers = {name: n for n, name in enumerate(self._videos)}
-        self._nframes = [truth.nframes[name] for name in self._videos]
-        self._resolution = [truth.resolution[name] for name in self._videos]
-        self._truths = _all_truths(truth, self._videos)
-        if not len(self._truths.sequences):
+        self.videos = tuple(dict.fromkeys(truth.test_videos[split - 1]))
+        self.video_numbers = {name: n for n, name in enumerate(self.videos)}
+        self._nframes = [truth.nframes[name] for name in self.videos]
+        self._resolution = [truth.resolution[name] for name in self.videos]
+        self.truths = _all_truths(truth, self.videos)
+        if not len(self.truths.sequences):
             raise ValueError(
                 f'{source} has no tube in the test videos of split {split}; give the '
                 'split that is tested.'
@@ -130,7 +142,7 @@ class _TubeMetric(BaseMetric):
                 of another width or that are not numbers.
         """
         for sample in data_samples:
-            video = self._video_numbers.get(sample['video_id'])
+            video = self.video_numbers.get(sample['video_id'])
             frame = sample.get(self.frame_key)
             if not isinstance(frame, int | float | np.number) or frame % 1 != 0:
                 raise ValueError(
@@ -144,12 +156,10 @@ class _TubeMetric(BaseMetric):
                     f'its frames are numbered from 1 to {self._nframes[video]}; count '
                     'them from 1.'
                 )
-            result = select_actions(sample, len(self.labels) + 1, self.score_thr)
-            if np.isnan(result.pop('scores')).any():
-                raise ValueError(
-                    f'Predictions of {sample["video_id"]}, frame {frame}, have scores '
-                    'that are not numbers; the model has diverged.'
-                )
+            result = select_actions(
+                sample, len(self.labels) + 1, self.score_thr, frame_key=self.frame_key
+            )
+            del result['scores']
             result.update(video=sample['video_id'], frame=int(frame))
             self.results.append(result)
 
@@ -157,22 +167,22 @@ class _TubeMetric(BaseMetric):
         """All detections in the test videos, whatever the order of the results."""
         # Samplers may repeat a frame; it counts once.
         by_frame = {(r['video'], r['frame']): r for r in results}
-        keys = sorted(key for key in by_frame if key[0] in self._video_numbers)
+        keys = sorted(key for key in by_frame if key[0] in self.video_numbers)
         if by_frame and not keys:
             raise ValueError(
                 f'None of the predicted videos, as {next(iter(by_frame))[0]!r}, is a '
-                f'test video of the ground truth, as {self._videos[0]!r}; give the '
+                f'test video of the ground truth, as {self.videos[0]!r}; give the '
                 'ground truth of the tested dataset and split.'
             )
-        without = len(self._videos) - len({name for name, _ in keys})
+        without = len(self.videos) - len({name for name, _ in keys})
         if without:
             MMLogger.get_current_instance().warning(
-                f'{without} of the {len(self._videos)} test videos have no prediction; '
+                f'{without} of the {len(self.videos)} test videos have no prediction; '
                 'what they show counts as missed.'
             )
         ordered = [by_frame[key] for key in keys]
         count = np.array([len(result['box']) for result in ordered], dtype=int)
-        numbers = [self._video_numbers[name] for name, _ in keys]
+        numbers = [self.video_numbers[name] for name, _ in keys]
         videos = np.repeat(np.array(numbers, dtype=int), count)
         frames = np.repeat(np.array([frame for _, frame in keys], dtype=int), count)
         scales = np.array([(w, h, w, h) for h, w in self._resolution], dtype=float)
@@ -198,19 +208,19 @@ class _TubeMetric(BaseMetric):
         labels_in_order = labels[order]
         num_truths = np.bincount(truth_labels, minlength=len(self.labels))
         num_found = np.bincount(labels, minlength=len(self.labels))
-        of_label = [np.flatnonzero(labels_in_order == n) for n in self._evaluated]
+        of_label = [np.flatnonzero(labels_in_order == n) for n in self.evaluated]
         aps = {}
         for thr in single:
             right = self.protocol.right(scores, groups, pairs, thr)[order]
             aps[thr] = [
                 self.protocol.average_precision(right[index], num_truths[number])
-                for number, index in zip(self._evaluated, of_label, strict=True)
+                for number, index in zip(self.evaluated, of_label, strict=True)
             ]
         means = [
             np.mean([aps[thr] for thr in thrs], axis=0)
             for thrs in self.iou_thrs.values()
         ]
-        counted = self._evaluated
+        counted = self.evaluated
         return np.array(means).T, num_truths[counted], num_found[counted]
 
     def _lowest_thr(self) -> float:
@@ -227,7 +237,7 @@ class _TubeMetric(BaseMetric):
             for name, mean in zip(names, overall, strict=True)
         }
         if self.per_class:
-            labels = [self.labels[number] for number in self._evaluated]
+            labels = [self.labels[number] for number in self.evaluated]
             width = max(len(label) for label in (*labels, 'class'))
             heads = ''.join(f'{f"AP@{name}":>14}' for name in names)
             lines = [f'{"class":<{width}}{"true":>9}{unit:>10}{heads}']
@@ -266,9 +276,14 @@ class TubeFrameMAPMetric(_TubeMetric):
         score_thr: Scores up to it do not count as detections (0.01 in ACT's scripts).
         frame_key: Entry of a sample that is the number of its frame, from 1.
         per_class: Return and log the AP of each class too.
+        nms: Suppression among the boxes of a frame and class before they count:
+            ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
+            for the boxes of overlapping tubelets, see ``FRAME_NMS``; None (the
+            default) takes detections as they are, as MultiSports' evaluators do.
         error_analysis: Say what is wrong with the detections, see ``errors``; it
             follows ACT's rules, whatever the protocol.
-        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
+        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``, but see
+            :class:`~stmixer_mm.evaluation.collecting.CollectingMetric`.
 
     Raises:
         FileNotFoundError, ValueError: the ground truth is missing or faulty, an
@@ -289,6 +304,7 @@ class TubeFrameMAPMetric(_TubeMetric):
         score_thr: float = 0.01,
         frame_key: str = 'timestamp',
         per_class: bool = True,
+        nms: str | None = None,
         error_analysis: bool = False,
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -308,12 +324,14 @@ class TubeFrameMAPMetric(_TubeMetric):
             prefix=prefix,
             collect_dir=collect_dir,
         )
+        check_choice('nms', nms, (*FRAME_NMS, None))
+        self.nms = nms
         self.error_analysis = error_analysis
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
         detections = self.detections(results)
-        found, truths, truth_labels = self._by_frame(detections)
+        found, truths, truth_labels = self.by_frame(detections)
         pairs = frame_pairs(
             found, truths, pixel=self.protocol.pixel, min_iou=self._lowest_thr()
         )
@@ -328,10 +346,35 @@ class TubeFrameMAPMetric(_TubeMetric):
             values.update({f'error/{name}': share for name, share in mean.items()})
         return values
 
+    def detections(self, results: list[dict]) -> Detections:
+        """All detections in the test videos that the suppression leaves."""
+        found = super().detections(results)
+        if self.nms is None:
+            return found
+        num_labels = len(self.labels)
+        boxes = suppress_boxes(
+            FrameBoxes(
+                found.videos * num_labels + found.labels,
+                found.frames,
+                found.bboxes,
+                found.scores.astype(float),
+            ),
+            FRAME_NMS[self.nms],
+        )
+        videos, labels = np.divmod(boxes.sequences, num_labels)
+        order = np.lexsort((boxes.frames, videos))
+        return Detections(
+            videos[order],
+            boxes.frames[order],
+            labels[order],
+            boxes.bboxes[order],
+            boxes.scores[order],
+        )
+
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
         """ACT's kinds of errors at the first threshold, by label with ground truth."""
         protocol, thr = PROTOCOLS['act'], next(iter(self.iou_thrs.values()))[0]
-        found, truths, truth_labels = self._by_frame(detections)
+        found, truths, truth_labels = self.by_frame(detections)
         pairs = frame_pairs(found, truths, pixel=protocol.pixel, min_iou=thr)
         right = protocol.right(found.scores, found.frames, pairs, thr)
 
@@ -355,7 +398,7 @@ class TubeFrameMAPMetric(_TubeMetric):
             other_iou,
             _counts_of(
                 detections.videos * num_labels + detections.labels,
-                self._truths.sequences,
+                self.truths.sequences,
             )
             > 0,
             iou_thr=thr,
@@ -368,20 +411,20 @@ class TubeFrameMAPMetric(_TubeMetric):
             self.labels[number]: error_shares(
                 kinds[labels == number], num_truths[number]
             )
-            for number in self._evaluated
+            for number in self.evaluated
             if num_truths[number]
         }
 
-    def _by_frame(self, detections: Detections) -> tuple[Boxes, Boxes, np.ndarray]:
+    def by_frame(self, detections: Detections) -> tuple[Boxes, Boxes, np.ndarray]:
         """Detections, ground truth sorted by frame, and the labels of the latter.
 
         ``frames`` is the number of a frame in all videos, times labels, plus label.
         """
         num_labels = len(self.labels)
-        sequence = np.repeat(self._truths.sequences, self._truths.lengths)
+        sequence = np.repeat(self.truths.sequences, self.truths.lengths)
         videos, labels = sequence // num_labels, sequence % num_labels
-        limit = max(max(self._nframes), self._truths.frames.max()) + 1
-        true_frames = (videos * limit + self._truths.frames) * num_labels + labels
+        limit = max(max(self._nframes), self.truths.frames.max()) + 1
+        true_frames = (videos * limit + self.truths.frames) * num_labels + labels
         order = np.argsort(true_frames, kind='stable')
         frames = detections.videos * limit + detections.frames
         return (
@@ -390,7 +433,7 @@ class TubeFrameMAPMetric(_TubeMetric):
                 detections.bboxes,
                 detections.scores,
             ),
-            Boxes(true_frames[order], self._truths.bboxes[order], np.ones(len(order))),
+            Boxes(true_frames[order], self.truths.bboxes[order], np.ones(len(order))),
             labels[order],
         )
 
@@ -460,7 +503,7 @@ class VideoMAPMetric(_TubeMetric):
         tubes = self.tubes(self.detections(results))
         pairs = tube_pairs(
             tubes,
-            self._truths,
+            self.truths,
             pixel=self.protocol.pixel,
             frame=self.protocol.frame,
             min_iou=self._lowest_thr(),
@@ -471,7 +514,7 @@ class VideoMAPMetric(_TubeMetric):
             tubes.scores,
             tubes.sequences,
             pairs,
-            self._truths.sequences % num_labels,
+            self.truths.sequences % num_labels,
         )
         return self._values(*aps, unit='tubes')
 

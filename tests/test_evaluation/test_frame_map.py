@@ -8,6 +8,7 @@ from stmixer_mm.evaluation.frame_map import (
     aligned_iou,
     average_precision,
     best_matches,
+    best_of_frames,
     recall,
 )
 
@@ -107,3 +108,18 @@ def test_without_truth_there_is_no_figure():
     matches = BestMatch(np.array([-1]), np.array([0.0]))
     assert np.isnan(average_precision(np.ones(1), matches, 0, 0.5))
     assert np.isnan(recall(matches, 0, 0.5))
+
+
+def test_the_best_of_each_frame_by_hand():
+    frames = np.array([2, 1, 2, 2, 1])
+    scores = np.array([0.5, 0.1, 0.7, 0.5, 0.2])
+    assert best_of_frames(frames, scores, 1).tolist() == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
+    # Of equal scores the first stays.
+    assert best_of_frames(frames, scores, 2).tolist() == [True, True, True, False, True]
+    assert best_of_frames(frames[:0], scores[:0], 1).tolist() == []

@@ -8,6 +8,7 @@ from mmaction.evaluation.functional.ava_evaluation import metrics as ava_metrics
 from mmaction.registry import METRICS
 from mmaction.structures import ActionDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
 from stmixer_mm.evaluation import FrameMAPMetric
@@ -44,6 +45,7 @@ def evaluate(metric, *samples):
     return evaluator.evaluate(len(samples))
 
 
+SIT = [0, 0.9, 0, 0]
 LEFT, RIGHT, THIN = [0, 0, 0.4, 1], [0.6, 0, 1, 1], [0, 0, 0.4, 0.6]
 
 
@@ -62,23 +64,33 @@ def literal(write_text, label_map):
     return dict(ann_file=ann_file, label_file=labels, num_classes=4)
 
 
-def test_figures_by_hand(literal):
+@pytest.mark.parametrize('protocol', ['ava', 'mmaction2'])
+def test_figures_by_hand(literal, protocol):
     values = evaluate(
-        FrameMAPMetric(**literal, iou_thrs=(0.5, 0.75)),
+        FrameMAPMetric(**literal, iou_thrs=(0.5, 0.75), protocol=protocol),
         predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.8, 0.7], [0, 0.8, 0.9, 0]]),
         predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
         predict('w', 1, [], []),
         predict('z', 1, [LEFT], [[0, 1, 1, 1]]),  # not annotated
     )
-    sit = 1  # three of three, in front of nothing false
-    run = 1 / 4  # of two one, after a false one
-    person = (1 + 1 + 1 + 0) / 4  # LEFT and RIGHT at .9, THIN at .7, one not found
+    if protocol == 'mmaction2':
+        sit = 1  # three of three, in front of nothing false
+        sit_75 = 2 / 3  # THIN is the last one and too thin
+        run = 1 / 4  # of two one, after a false one
+        person = (1 + 1 + 1 + 0) / 4  # LEFT and RIGHT at .9, THIN at .7, one not found
+        person_75 = 2 / 4
+    else:
+        # The box that is not annotated scores highest and is false: precisions of 0,
+        # 1/2, 2/3, 3/4, and those that follow are at least as high.
+        sit, sit_75 = 3 / 4, 2 * (2 / 3) / 3
+        run = 1 / 3 / 2
+        person, person_75 = 3 * (3 / 4) / 4, 2 * (2 / 3) / 4
     assert values == pytest.approx(
         {
             'mAP/overall': (sit + run) / 2,
-            'mAP/overall@0.75': (2 / 3 + run) / 2,
+            'mAP/overall@0.75': (sit_75 + run) / 2,
             'mAP/person_AP': person,
-            'mAP/person_AP@0.75': 2 / 4,
+            'mAP/person_AP@0.75': person_75,
             'mAP/person_recall': 3 / 4,
             'mAP/person_recall@0.75': 2 / 4,
             'mAP/sit': sit,
@@ -124,7 +136,15 @@ def test_other_areas_and_other_means_by_name(literal):
     values = evaluate(FrameMAPMetric(**literal, ap_mode='act'), *samples)
     assert values['mAP/sit'] == pytest.approx(2 / 3)
     assert values['mAP/run'] == pytest.approx((0 + 1 / 2) / 2 / 2)
+    with pytest.raises(ValueError, match="protocol='act' is unknown"):
+        FrameMAPMetric(**literal, protocol='act')
     samples = [predict('v', 1, [LEFT], [[0, 0.9, 0, 0]])]
+    by_protocol = {
+        name: evaluate(FrameMAPMetric(**literal, protocol=name), *samples)
+        for name in ('ava', 'mmaction2')
+    }
+    assert by_protocol['ava']['mAP/overall'] == pytest.approx(1 / 3 / 2)
+    assert by_protocol['mmaction2']['mAP/overall'] == pytest.approx(1 / 3)
     for over, divisor in (('truth', 2), ('detected', 1), ('all', 3)):
         values = evaluate(FrameMAPMetric(**literal, class_average=over), *samples)
         assert values['mAP/overall'] == pytest.approx(1 / 3 / divisor)
@@ -163,13 +183,63 @@ def test_false_detections_in_person_free_keyframes(literal, write_text):
         predict('w', 1, [LEFT], [[0, 0, 0.9, 0]]),
         predict('v', 9, [LEFT], [[0, 0.95, 0, 0]]),
     ]
-    assert evaluate(FrameMAPMetric(**literal), *samples)['mAP/sit'] == 1
     empty = write_text('empty.csv', 'v,0009')
-    metric = FrameMAPMetric(**literal, empty_keyframes_file=empty)
-    assert evaluate(metric, *samples)['mAP/sit'] == 3 / 4
+    for arguments, sit in (
+        (dict(), 3 / 4),
+        (dict(exclude_file=empty), 1),
+        (dict(protocol='mmaction2'), 1),
+        (dict(protocol='mmaction2', empty_keyframes_file=empty), 3 / 4),
+    ):
+        metric = FrameMAPMetric(**literal, **arguments)
+        assert evaluate(metric, *samples)['mAP/sit'] == sit
     wrong = write_text('wrong.csv', 'v,1')
     with pytest.raises(ValueError, match=r'wrong.csv: keyframe v,0001'):
         FrameMAPMetric(**literal, empty_keyframes_file=wrong)
+
+
+def test_boxes_without_area_are_wrong_or_do_not_count(literal):
+    line = [0.2, 0, 0.2, 1]
+    samples = [
+        predict('v', 1, [line, LEFT, RIGHT], [[0, 1, 0, 0], [0, 0.9, 0.9, 0], SIT]),
+        predict('v', 2.5, [LEFT], [SIT]),
+        predict('w', 1, [LEFT], [[0, 0, 0.9, 0]]),
+    ]
+    for protocol, sit, person in (('ava', 1, 1), ('mmaction2', 3 / 4, 4 / 5)):
+        values = evaluate(FrameMAPMetric(**literal, protocol=protocol), *samples)
+        assert (values['mAP/sit'], values['mAP/run']) == (sit, 1)
+        assert values['mAP/person_AP'] == pytest.approx(person)
+
+
+@pytest.mark.parametrize('of_left', [0, 2])
+def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
+    ann_file = write_text('ann.csv', f'v,1,0,0,0.5,1,1,{of_left}', 'v,1,0.5,0,1,1,1,1')
+    both = [0.25, 0, 0.75, 1]  # overlaps either by a third
+    values = evaluate(
+        FrameMAPMetric(ann_file, num_classes=2, iou_thrs=(0.3,)),
+        predict('v', 1, [both, [0, 0, 0.5, 1]], [[0, 0.9], [0, 0.8]]),
+    )
+    # The second is right where the first has claimed the other person.
+    assert values['mAP/class 1'] == (1 / 2 if of_left else 1)
+
+
+def test_the_best_actions_of_a_keyframe_count(literal, label_map):
+    # Of the five actions of (v, 1), run of LEFT is the fourth and sit of RIGHT the
+    # fifth, after two of jump, which has no ground truth but takes its places.
+    samples = [
+        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.6, 0.8], [0, 0.5, 0, 0.7]]),
+        predict('v', 2.5, [LEFT], [SIT]),
+        predict('w', 1, [LEFT], [[0, 0, 0.1, 0]]),
+    ]
+    for limit, sit, run in ((None, 1, 1), (5, 1, 1), (4, 2 / 3, 1), (3, 2 / 3, 1 / 2)):
+        values = evaluate(FrameMAPMetric(**literal, max_actions=limit), *samples)
+        assert (values['mAP/sit'], values['mAP/run']) == pytest.approx((sit, run))
+    # An action that the label file lacks takes no place.
+    literal['label_file'] = label_map(sit=1, run=2)
+    for limit, sit, run in ((3, 1, 1), (2, 2 / 3, 1), (1, 2 / 3, 1 / 2)):
+        values = evaluate(FrameMAPMetric(**literal, max_actions=limit), *samples)
+        assert (values['mAP/sit'], values['mAP/run']) == pytest.approx((sit, run))
+    with pytest.raises(ValueError, match='max_actions=0 must be a number from 1'):
+        FrameMAPMetric(**literal, max_actions=0)
 
 
 def test_excluded_keyframes_count_neither_way(literal, write_text):
@@ -216,20 +286,62 @@ def test_faulty_arguments_and_predictions(literal, write_text):
         FrameMAPMetric(**literal, exclude_file=everything)
     with pytest.raises(ValueError, match='num_classes=4'):
         evaluate(FrameMAPMetric(**literal), predict('v', 1, [LEFT], [[0, 0.9]]))
+    metric = FrameMAPMetric(**literal)
+    for box, scores, name in (
+        (LEFT, [np.nan] * 4, 'scores'),
+        ([np.nan] * 4, LEFT, 'bb'),
+    ):
+        with pytest.raises(
+            ValueError, match=f'of v, timestamp 1, have {name}.* not num'
+        ):
+            evaluate(metric, predict('v', 1, [box], [scores]))
     literal['ann_file'] = write_text('bad.csv', 'v,1')
     with pytest.raises(ValueError, match=r'bad.csv, line 1: '):
         FrameMAPMetric(**literal)
 
 
-def host_class_aps(ann_file, det_file, class_ids, threshold):
-    """The host's evaluation, without its pool of processes."""
+def test_repeated_lines_of_the_ground_truth_count_again(write_text, monkeypatch):
+    told = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: told.append(text))
+    line = 'v,1,0,0,0.4,1,1,0'
+    metric = FrameMAPMetric(write_text('a.csv', line, line[:-1] + '7'), num_classes=2)
+    assert 'a.csv: 1 lines repeat keyframe, box and action of another' in told[0]
+    assert evaluate(metric, predict('v', 1, [LEFT], [[0, 0.9]]))['mAP/overall'] == 0.5
+
+
+@pytest.mark.parametrize('name', ['overall', 'person_AP'])
+def test_actions_named_like_values_are_refused(literal, label_map, name):
+    literal['label_file'] = label_map(sit=1, **{name: 2})
+    with pytest.raises(
+        ValueError, match=rf"map.pbtxt names an action '{name}'.*; rename"
+    ):
+        FrameMAPMetric(**literal)
+    FrameMAPMetric(**literal, per_class=False)
+
+
+def without_empty_boxes(*fields):
+    """Boxes y1, x1, y2, x2, labels and scores of a keyframe, as AVA's evaluator."""
+    kept = [
+        number
+        for number, (y1, x1, y2, x2) in enumerate(fields[0])
+        if y1 < y2 and x1 < x2
+    ]
+    return [[field[number] for number in kept] for field in fields]
+
+
+def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limit):
+    """The host's evaluation, without its pool of processes, or AVA's."""
     with open(ann_file) as file:
         truths, truth_labels, _ = ava_utils.read_csv(file, class_ids)
     with open(det_file) as file:
         boxes, labels, scores = ava_utils.read_csv(file, class_ids)
     all_scores, all_right = defaultdict(list), defaultdict(list)
-    for key in truths:
-        frame = truths[key], truth_labels[key], boxes[key], labels[key], scores[key]
+    for key in {**truths, **boxes} if protocol == 'ava' else truths:
+        # The host has sorted them by score.
+        found = [field[key][:limit] for field in (boxes, labels, scores)]
+        if protocol == 'ava':
+            found = without_empty_boxes(*found)
+        frame = truths.get(key, []), truth_labels.get(key, []), *found
         frame_scores, frame_right = ava_utils.tpfp_single(frame, threshold)
         for label in frame_scores:
             all_scores[label].append(frame_scores[label])
@@ -248,8 +360,11 @@ def host_class_aps(ann_file, det_file, class_ids, threshold):
 
 
 @pytest.mark.parametrize('seed', range(5))
-@pytest.mark.parametrize('threshold', [0.5, 0.3])
-def test_equal_to_the_host_where_both_are_defined(write_text, seed, threshold):
+@pytest.mark.parametrize(
+    ('threshold', 'protocol', 'limit'),
+    [(0.5, 'mmaction2', None), (0.3, 'mmaction2', None), (0.5, 'ava', 20)],
+)
+def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, limit):
     random = np.random.RandomState(seed)
     num_actions = 6
     truth_lines, detection_lines, samples = [], [], []
@@ -262,6 +377,8 @@ def test_equal_to_the_host_where_both_are_defined(write_text, seed, threshold):
         truths = np.sort(random.rand(3, 2, 2), axis=1).reshape(3, 4)
         for person, bbox in enumerate(truths):
             actions = random.choice(num_actions, 2, replace=False) + 1
+            if timestamp == 910:
+                continue
             truth_lines += [line(timestamp, bbox, int(a), person) for a in actions]
         near = np.repeat(truths, 2, axis=0) + random.normal(0, 0.05, (6, 4))
         upright = np.sort(near.reshape(6, 2, 2), axis=1).reshape(6, 4)
@@ -277,17 +394,24 @@ def test_equal_to_the_host_where_both_are_defined(write_text, seed, threshold):
         samples.append(predict('v', timestamp, bboxes, scores))
     ann_file = write_text('ann.csv', *truth_lines)
     metric = FrameMAPMetric(
-        ann_file, num_classes=num_actions + 1, score_thr=0.3, iou_thrs=(threshold,)
+        ann_file,
+        num_classes=num_actions + 1,
+        score_thr=0.3,
+        iou_thrs=(threshold,),
+        protocol=protocol,
+        max_actions=limit,
     )
     ours = evaluate(metric, *samples)
-    host = host_class_aps(
+    published = published_class_aps(
         ann_file,
         write_text('detections.csv', *detection_lines),
         set(range(1, num_actions + 1)),
         threshold,
+        protocol,
+        limit,
     )
-    assert len(host) == num_actions
-    assert max(host.values()) > 0.05
-    for label, ap in host.items():
+    assert len(published) == num_actions
+    assert max(published.values()) > 0.05
+    for label, ap in published.items():
         assert ours[f'mAP/class {label}'] == pytest.approx(ap, abs=1e-9)
-    assert ours['mAP/overall'] == pytest.approx(np.mean(list(host.values())))
+    assert ours['mAP/overall'] == pytest.approx(np.mean(list(published.values())))

@@ -247,8 +247,8 @@ def frame_detections(samples, label):
         ((sample.video_id, sample.timestamp), float(scores[label + 1]), box * scale)
         for sample in samples
         for box, scores in zip(
-            sample.pred_instances.bboxes.float().double().numpy(),
-            sample.pred_instances.scores.float().numpy(),
+            sample.pred_instances.bboxes.numpy(),
+            sample.pred_instances.scores.numpy(),
             strict=True,
         )
         if scores[label + 1] > 0.01
@@ -393,6 +393,40 @@ def test_faulty_arguments():
     assert len(parse_iou_thrs(['0.5:0.95'])['0.5:0.95']) == 10
 
 
+def test_suppression_before_frame_map_by_hand():
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)], 1: [still(2, 2, RIGHT)]}})
+    most, half = [0, 0, 49, 79], [0, 0, 49, 49]  # IoU of 4 / 5 and 1 / 2 with LEFT
+    samples = [
+        predict('v', 1, (LEFT, {0: 0.9}), (most, {0: 0.8, 1: 0.7}), (half, {0: 0.6})),
+        predict('v', 2, (LEFT, {0: 0.5}), (RIGHT, {0: 0.4, 1: 0.6})),
+    ]
+    by_hand = {
+        # Right, wrong, wrong, right, wrong.
+        None: (1 + (1 / 3 + 2 / 4) / 2) / 2,
+        # The two wrong ones go, as they overlap a better one by more than 0.3; that of
+        # sit, .7, stays, and so does the last, elsewhere.
+        'act': 1,
+        # .8 falls to .8 * (1 - 4 / 5) = .16, below all others; .6 stays.
+        'moc': (1 + (1 / 2 + 2 / 3) / 2) / 2,
+    }
+    for nms, run in by_hand.items():
+        metric = TubeFrameMAPMetric(truth, nms=nms, error_analysis=True)
+        values = evaluate(metric, *samples)
+        assert values['frame_mAP/run@0.5'] == pytest.approx(run)
+        assert values['frame_mAP/sit@0.5'] == pytest.approx((0 + 1 / 2) / 2)
+        kinds = [v for name, v in values.items() if '/error/' in name]
+        assert sum(kinds) == pytest.approx(1)
+        assert values['frame_mAP/error/ap'] == pytest.approx((run + 1 / 4) / 2)
+    with pytest.raises(ValueError, match="nms='hard' is unknown; choose one of 'act'"):
+        TubeFrameMAPMetric(truth, nms='hard')
+
+
+def test_a_label_named_like_a_value_is_refused():
+    truth = {**TWO_VIDEOS, 'labels': ['overall', *TWO_VIDEOS['labels'][1:]]}
+    with pytest.raises(ValueError, match=r"has the label 'overall', .*; rename"):
+        TubeFrameMAPMetric(truth)
+
+
 def test_faulty_predictions():
     metric = TubeFrameMAPMetric(TWO_VIDEOS, frame_key='frame')
     with pytest.raises(ValueError, match=r'of v has frame=None, .*set frame_key'):
@@ -405,5 +439,5 @@ def test_faulty_predictions():
             evaluate(metric, predict('v', frame))
     with pytest.raises(ValueError, match='num_classes=4'):
         evaluate(metric, predict('v', 1, num_labels=2))
-    with pytest.raises(ValueError, match='of v, frame 1, have scores that are not num'):
+    with pytest.raises(ValueError, match='of v, timestamp 1, have scores that are not'):
         evaluate(metric, predict('v', 1, (LEFT, {0: float('nan')})))

@@ -206,6 +206,22 @@ def sample(**changes):
             'sample 1: scores of a are not all finite',
         ),
         (
+            [sample(instances=dict(scores=None))],
+            'sample 1: scores of a are no array of numbers; dump the results',
+        ),
+        (
+            [sample(instances=dict(scores=torch.full((1, 3), 7.0)))],
+            'sample 1: a score of a is not from 0 to 1; scale',
+        ),
+        (
+            [sample(instances=dict(bboxes=torch.tensor([[9.0, 9, 40, 60]])))],
+            'sample 1, a: the box (9, 9, 40, 60) lies far outside [0, 1]; divide',
+        ),
+        (
+            [sample(instances=dict(bboxes=torch.tensor([[0.9, 0, 0.1, 1]])))],
+            'sample 1, a: the box (0.9, 0, 0.1, 1) is upside down; write',
+        ),
+        (
             [sample(instances=dict(scores=torch.zeros(2, 3)))],
             'the shapes (1, 4) and (2, 3) instead of (n, 4) and (n, classes)',
         ),
@@ -266,11 +282,46 @@ def test_repeated_lines_count_each(evaluate):
     assert 'line 4: keyframe, box and action of an earlier line are repeated' in notes
 
 
-def test_unknown_keyframes_are_noted_and_do_not_count(evaluate):
-    values, notes = evaluate(lines('x,1,0,0,1,1,1,1', *PERFECT, 'a,9,0,0,1,1,1,1'))
+def test_all_lines_count_whatever_their_score(evaluate):
+    low = [line.replace('0.9', '0.001') for line in PERFECT[:2]]
+    found = lines(*low, PERFECT[2].replace('0.9', '0'))
+    values, _ = evaluate(found)
     assert set(values.values()) == {1}
+    option = 'test_evaluator.score_thr=0.0005'
+    values, _ = evaluate(found, '--cfg-options', option)
+    assert values['mAP/class 1'] == 1 / 2
+
+
+def test_scores_keep_their_digits(evaluate):
+    # As 32-bit floats they would be equal.
+    found = lines(
+        'a,1,0.6,0,1,1,1,0.90000000001',
+        'a,1,0,0,0.4,1,1,0.9',
+        'b,2.5,0,0,0.4,1,1,0.90000000002',
+    )
+    values, _ = evaluate(found)
+    # Right, wrong, right.
+    assert values['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_unknown_keyframes_are_noted(evaluate, write_text):
+    found = lines('x,1,0,0,1,1,1,1', *PERFECT, 'a,9,0,0,1,1,1,1')
+    values, notes = evaluate(found)
+    # Two wrong ones in front of the right ones of class 1, and none of class 2.
+    assert values['mAP/class 1'] == 2 / 4
+    assert values['mAP/class 2'] == 1
     assert 'line 1: x,0001 is not in the ground truth' in notes
-    assert '(2 of 4 predicted keyframes are so)' in notes
+    assert 'counts as wrong (2 of 4 predicted keyframes are so)' in notes
+    option = f'test_evaluator.exclude_file={write_text("exclude.csv", "a,9")}'
+    values, notes = evaluate(found, '--cfg-options', option)
+    assert values['mAP/class 1'] == 2 / 3
+    assert 'counts as wrong (1 of 4 predicted keyframes are so)' in notes
+    assert 'a,0009 is not in the ground truth' in notes
+    assert 'does not count (1 of 4 predicted keyframes are so)' in notes
+    option = 'test_evaluator.protocol=mmaction2'
+    values, notes = evaluate(found, '--cfg-options', option)
+    assert set(values.values()) == {1}
+    assert 'does not count (2 of 4 predicted keyframes are so)' in notes
 
 
 def test_missing_keyframes_count_as_missed(evaluate):
@@ -301,7 +352,9 @@ def test_custom_classes_name_the_action_ids(evaluate, config, write_text):
         (b'\n\n', 'line 1: the file holds no detection'),
         (lines(PERFECT[0], 'a,1,0,0,1,1,1'), 'line 2: it has 7 columns instead of the'),
         (lines(PERFECT[0] + ',3'), 'line 1: it has 9 columns'),
-        (PERFECT[0].replace(',', ';').encode(), 'line 1: it has 1 columns'),
+        (b'\x1f\x8b\x08', 'line 1: the file is packed by gzip, not text'),
+        (PERFECT[0].replace(',', ';').encode(), 'separate the columns by commas'),
+        (lines('"a","1","0","0","1","1","1","1"'), 'remove the quotes'),
         (lines('video,timestamp,x1,y1,x2,y2,a,s'), 'line 1: the timestamp'),
         (lines('video,timestamp,x1,y1,x2,y2,a,s'), 'remove the header'),
         (lines('a,nan,0,0,1,1,1,1'), "the timestamp 'nan' is not a number from 0"),
