@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from itertools import chain, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import nn
 
 from stmixer_mm.datasets import OpenVideo
 from stmixer_mm.datasets.ava_csv import read_label_names
+from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.engine import check_state, load_checkpoint_file
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization import top_actions
@@ -141,11 +142,8 @@ def _class_names(
     return tuple(names.get(label, f'action {label}') for label in label_ids)
 
 
-def _test_dataset(cfg: Config) -> dict:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:  # wrappers such as RepeatDataset
-        dataset = dataset['dataset']
-    return dataset
+def _test_dataset(cfg: Config) -> Mapping:
+    return next(dataset_configs(cfg, 'test'), {})
 
 
 def video_info(video: str | Path) -> VideoInfo:

@@ -9,11 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ALL = sorted(CONFIGS.glob('[!_]*/*.py'))
-AVA = sorted(CONFIGS.glob('stmixer/*_ava22-rgb.py'))
+AVA = sorted(CONFIGS.glob('stmixer/*_ava*-rgb.py'))
 TUBES = [
     path
     for name in ('ucf101-24', 'jhmdb', 'multisports')
@@ -50,8 +51,11 @@ def test_the_zoo_is_complete():
     assert [path.name for path in AVA] == [
         'stmixer_csn-r152_8xb2-32x2x1-12e_ava22-rgb.py',
         'stmixer_slowfast-r101-nl_8xb2-8x8x1-12e_ava22-rgb.py',
+        'stmixer_slowfast-r50_8xb2-8x8x1-12e_ava-kinetics-rgb.py',
+        'stmixer_slowfast-r50_8xb2-8x8x1-12e_ava21-rgb.py',
         'stmixer_slowfast-r50_8xb2-8x8x1-12e_ava22-rgb.py',
         'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb.py',
+        'stmixer_vit-b-videomae_8xb1-16x4x1-12e_ava-kinetics-rgb.py',
         'stmixer_vit-b-videomae_8xb1-16x4x1-12e_ava22-rgb.py',
         'stmixer_vit-b-videomaev2_8xb1-16x4x1-12e_ava22-rgb.py',
         'stmixer_vit-l-videomae_8xb1-16x4x1-12e_ava22-rgb.py',
@@ -62,9 +66,8 @@ def test_frames_of_the_clip_give_the_decoders_frames(ava):
     name, config, model = ava
     clip_len = config.train_pipeline[0].clip_len
     assert clip_len == config.test_pipeline[0].clip_len
-    for pipeline in ('train', 'val', 'test'):
-        dataset = config[f'{pipeline}_dataloader'].dataset
-        assert dataset.pipeline[0].clip_len == clip_len
+    for split in ('train', 'val', 'test'):
+        assert clip_lengths(config, split) == [clip_len]
     if 'csn' in name:
         assert model.neck.num_frames == model.decoder.num_frames
     else:

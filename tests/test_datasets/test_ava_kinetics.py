@@ -1,0 +1,232 @@
+import codecs
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from stmixer_mm.datasets.ava_kinetics import (
+    Clip,
+    choose_clip,
+    convert_ava_kinetics,
+    find_clips,
+    parse_clip_name,
+)
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'data' / 'ava_kinetics' / 'convert.py'
+
+
+@pytest.fixture
+def clips(tmp_path):
+    """A folder in which a file stands for a clip: the converter opens none."""
+
+    def make(*names, content='x'):
+        for name in names:
+            path = tmp_path / 'clips' / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return str(tmp_path / 'clips')
+
+    return make
+
+
+@pytest.fixture
+def convert(write_text, clips, tmp_path):
+    """Lines written for lines read, and what is told of them."""
+
+    def convert(*lines, folder=None, **options):
+        file = write_text('kinetics_train_v1.0.csv', *lines)
+        folder = folder or clips('run/a-_b_000010_000020.mp4')
+        out = tmp_path / 'out.csv'
+        summary = convert_ava_kinetics([file], out, clips=folder, **options)
+        return out.read_text().splitlines(), summary
+
+    return convert
+
+
+@pytest.mark.parametrize(
+    'name, parsed',
+    [
+        ('abc_000012_000022', ('abc', 12, 22)),
+        ('-a_b_1_2_000000_000010', ('-a_b_1_2', 0, 10)),
+        ('abc_12', None),
+        ('abc', None),
+        ('abc_000022_000012', None),
+        ('abc_000012_x', None),
+    ],
+)
+def test_names_of_clips(name, parsed):
+    assert parse_clip_name(name) == parsed
+
+
+def test_the_clip_that_shows_a_moment_best():
+    early, late = Clip('early', 'v', 10, 20), Clip('late', 'v', 14, 24)
+    for timestamp, clip in ((10, early), (16.9, early), (17.1, late), (24, late)):
+        assert choose_clip([early, late], timestamp) is clip
+        assert choose_clip([late, early], timestamp) is clip
+    assert choose_clip([early, late], 24.001) is None
+    assert choose_clip([], 15) is None
+
+
+def test_seconds_of_the_video_become_seconds_of_the_clip(convert):
+    rows, summary = convert(
+        'a-_b,14.04,0.1,0.2,0.3,0.4,12',
+        'a-_b,14.04,0.5,0.2,0.9,1,80',
+        'a-_b,14.04,0.1,0.2,0.3,0.4,4',
+        'a-_b,20,0.123456,0,1,1,1',
+    )
+    assert rows == [
+        'run/a-_b_000010_000020,4.040,0.1,0.2,0.3,0.4,12,0',
+        'run/a-_b_000010_000020,4.040,0.1,0.2,0.3,0.4,4,0',
+        'run/a-_b_000010_000020,4.040,0.5,0.2,0.9,1,80,1',
+        'run/a-_b_000010_000020,10.000,0.123456,0,1,1,1,0',
+    ]
+    assert (summary.num_clips, summary.num_keyframes, summary.num_persons) == (1, 2, 3)
+
+
+def test_what_no_clip_shows_is_left_out_and_told(convert, clips):
+    folder = clips('a_000010_000020.mp4', 'a_000014_000024.webm', 'notes.txt')
+    clips('broken_000000_000010.mp4', content='')
+    box = '0,0,1,1,1'
+    rows, summary = convert(
+        f'a,12,{box}',
+        f'a,18.5,{box}',
+        f'a,30,{box}',
+        f'gone,3,{box}',
+        f'gone,4,{box}',
+        f'broken,3,{box}',
+        'a,13',
+        'gone,9',
+        folder=folder,
+    )
+    assert rows == [
+        'a_000010_000020,2.000,0,0,1,1,1,0',
+        'a_000014_000024,4.500,0,0,1,1,1,0',
+    ]
+    assert (summary.num_clips, summary.num_keyframes) == (2, 2)
+    assert summary.num_between == 1
+    assert summary.num_without_video == 4
+    assert summary.missing_videos == ['gone', 'broken']
+    assert summary.num_empty == 1
+
+
+def test_keyframes_of_which_no_person_is_told(convert, tmp_path):
+    lines = ('a-_b,14,0,0,1,1,1', 'a-_b,14', 'a-_b,15', 'a-_b,16.5,,,,,')
+    convert(*lines)
+    assert not (tmp_path / 'out_empty.csv').exists()
+    rows, summary = convert(*lines, empty=True)
+    assert rows == ['run/a-_b_000010_000020,4.000,0,0,1,1,1,0']
+    assert (tmp_path / 'out_empty.csv').read_text().splitlines() == [
+        'run/a-_b_000010_000020,5.000',
+        'run/a-_b_000010_000020,6.500',
+    ]
+    assert summary.files == [
+        str(tmp_path / name) for name in ('out.csv', 'out_empty.csv')
+    ]
+    assert summary.num_empty == 2
+
+
+def test_folders_of_frames(convert, clips, tmp_path):
+    folder = clips('a_000011_000015/img_00001.jpg', 'a_000010_000020.mp4')
+    rows, _ = convert('a,12.5,0,0,1,1,1', folder=folder, frames=True)
+    assert rows == ['a_000011_000015,1.500,0,0,1,1,1,0']
+    assert list(find_clips(folder)['a']) == [Clip('a_000010_000020', 'a', 10, 20)]
+
+
+def test_accepted_on_purpose(convert, clips, tmp_path):
+    file = tmp_path / 'dos.csv'
+    text = (
+        ' a-_b , 14.0 ,0,0,1,1,1\r\n\r\na-_b,0014,0,0,1,1,1\r\n'
+        'a-_b,14,-0.01,0,1.05,1,2\r\n'
+    )
+    file.write_bytes(codecs.BOM_UTF8 + text.encode())
+    out = tmp_path / 'dos_out.csv'
+    folder = clips('a-_b_000010_000020.mp4')
+    summary = convert_ava_kinetics([file, file], out, clips=folder)
+    assert out.read_text().splitlines() == [
+        'a-_b_000010_000020,4.000,0,0,1,1,1,0',
+        'a-_b_000010_000020,4.000,0,0,1,1,2,0',
+    ]
+    assert summary.num_repeated > 0
+    assert summary.num_clipped > 0
+
+
+@pytest.mark.parametrize(
+    'line, words',
+    [
+        ('a-_b,14,0,0,1,1', '6 columns instead of the 7'),
+        ('a-_b,14,0,0,1,1,1,0', '8 columns instead of the 7'),
+        (',14,0,0,1,1,1', 'the video_id is empty'),
+        ('a-_b,soon,0,0,1,1,1', "timestamp 'soon' is not a number of seconds"),
+        ('a-_b,-1', "timestamp '-1' is not a number of seconds"),
+        ('a-_b,inf', "timestamp 'inf' is not a number of seconds"),
+        ('a-_b,14,0,0,200,100,1', r'box \(0, 0, 200, 100\) is not four numbers in'),
+        ('a-_b,14,0,0,nan,1,1', r'box \(0, 0, nan, 1\) is not four numbers in'),
+        ('a-_b,14,0.9,0,0.1,1,1', r'upside down; write it as x1,y1,x2,y2'),
+        ('a-_b,14,0,0,1,1,0', "action id '0' is not a whole number"),
+        ('a-_b,14,0,0,1,1,1.5', "action id '1.5' is not a whole number"),
+        ('a-_b,14,0,0,1,1,', "action id '' is not a whole number"),
+    ],
+)
+def test_faulty_lines_are_told(convert, tmp_path, line, words):
+    with pytest.raises(ValueError, match=rf'v1.0.csv, line 2: .*{words}') as error:
+        convert('a-_b,14,0,0,1,1,1', line, 'x')
+    assert str(error.value).endswith('(2 faulty lines in all)')
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_nothing_to_convert(convert, clips, tmp_path):
+    good = 'a,14,0,0,1,1,1'
+    with pytest.raises(ValueError, match='holds no box; give kinetics_train'):
+        convert('a,14')
+    with pytest.raises(
+        ValueError, match=r'shows any of the 1 keyframes.*of this split'
+    ):
+        convert(good, folder=clips('b_000010_000020.mp4'))
+    with pytest.raises(FileNotFoundError, match='none does not exist; correct --clips'):
+        convert(good, folder=str(tmp_path / 'none'))
+    with pytest.raises(FileNotFoundError, match='or give --frames'):
+        find_clips(TOOL.parent)
+    with pytest.raises(FileNotFoundError, match='or leave --frames out'):
+        find_clips(clips(), frames=True)
+    with pytest.raises(ValueError, match="'a,b/c_000000_000010' has a comma"):
+        find_clips(clips('a,b/c_000000_000010.mp4'))
+    with pytest.raises(FileNotFoundError, match=r'no\.csv does not exist'):
+        convert_ava_kinetics(['no.csv'], tmp_path / 'o.csv', clips=clips())
+    (tmp_path / 'utf16.csv').write_text('a', encoding='utf-16')
+    with pytest.raises(ValueError, match=r'utf16\.csv is not UTF-8 text'):
+        convert_ava_kinetics([tmp_path / 'utf16.csv'], 'o.csv', clips=clips())
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
+        try:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        except SystemExit as leave:
+            assert leave.code == 1
+        return capsys.readouterr()
+
+    return run
+
+
+def test_the_tool(run, write_text, clips, tmp_path):
+    file = write_text('in.csv', 'a,14,0,0,1,1,1', 'a,15', 'a,99', 'b,3,0,0,1,1,1')
+    args = (file, '--clips', clips('a_000010_000020.mp4'), '--out', tmp_path / 'o.csv')
+    out, err = run(*args)
+    assert err == ''
+    assert out.splitlines() == [
+        '1 clips, 1 keyframes, 1 persons',
+        f'1 keyframes were left out: {clips()} has no clip of their 1 videos (b).',
+        '1 keyframes were left out: no clip of their videos shows them.',
+        '1 keyframes were left out: no person is told of them; --empty takes them as '
+        'person-free.',
+        f'written: {tmp_path / "o.csv"}',
+    ]
+    out, _ = run(*args, '--empty')
+    assert '1 keyframes are taken as person-free.' in out
+    out, err = run(write_text('bad.csv', 'a'), *args[1:])
+    assert out == ''
+    assert err.startswith('error: ')
+    assert err.count('\n') == 1

@@ -1,0 +1,85 @@
+"""Convert AVA-Kinetics' annotation of Kinetics to AVA's format for the clips you have.
+
+Writes OUT.csv, whose videos are the clips and whose timestamps count from their starts.
+Keyframes whose clip is missing are left out.
+"""
+
+import argparse
+
+from stmixer_mm.apis import user_errors
+from stmixer_mm.datasets.ava_kinetics import Summary, convert_ava_kinetics
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'annotations', nargs='+', help='published files, as kinetics_train_v1.0.csv'
+    )
+    parser.add_argument(
+        '--clips',
+        required=True,
+        metavar='FOLDER',
+        help='clips named ID_START_END.mp4, in folders of their classes or not',
+    )
+    parser.add_argument('--out', required=True, metavar='OUT.csv', help='file to write')
+    parser.add_argument(
+        '--frames',
+        action='store_true',
+        help='clips are folders ID_START_END of extracted frames',
+    )
+    parser.add_argument(
+        '--empty',
+        action='store_true',
+        help='write keyframes of which no person is told to OUT_empty.csv; the '
+        'annotation does not say that nobody is there',
+    )
+    return parser.parse_args()
+
+
+def describe(summary: Summary, folder: str, empty: bool) -> str:
+    """What was written and what was not, line by line."""
+    lines = [
+        f'{summary.num_clips} clips, {summary.num_keyframes} keyframes, '
+        f'{summary.num_persons} persons'
+    ]
+    missing = summary.missing_videos
+    if missing:
+        named = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
+        lines.append(
+            f'{summary.num_without_video} keyframes were left out: {folder} has no '
+            f'clip of their {len(missing)} videos ({named}).'
+        )
+    if summary.num_between:
+        lines.append(
+            f'{summary.num_between} keyframes were left out: no clip of their videos '
+            'shows them.'
+        )
+    if summary.num_empty and not empty:
+        lines.append(
+            f'{summary.num_empty} keyframes were left out: no person is told of them; '
+            '--empty takes them as person-free.'
+        )
+    if summary.num_empty and empty:
+        lines.append(f'{summary.num_empty} keyframes are taken as person-free.')
+    if summary.num_clipped:
+        lines.append(f'{summary.num_clipped} boxes were clipped to the frame.')
+    if summary.num_repeated:
+        lines.append(f'{summary.num_repeated} lines repeat another and count once.')
+    return '\n'.join([*lines, 'written: ' + ', '.join(summary.files)])
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        summary = convert_ava_kinetics(
+            args.annotations,
+            args.out,
+            clips=args.clips,
+            frames=args.frames,
+            empty=args.empty,
+        )
+        print(describe(summary, args.clips, args.empty))
+
+
+if __name__ == '__main__':
+    main()
