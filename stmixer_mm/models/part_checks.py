@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbones import FramewiseBackbone
+from .decoder import QueryDecoder
 from .parts import (
     BATCH_SIZE,
     SHRINKING,
@@ -26,6 +27,8 @@ from .parts import (
     list_parts,
     unnoticed,
 )
+
+HEAD_METHODS = ('loss', 'loss_denoising', 'predict')
 
 
 def check_parts(
@@ -66,6 +69,35 @@ def check_parts(
         maps = as_maps(traces[0].feats[-1])
         if check_maps is not None and maps is not None:
             check_maps(maps, traces[0].clip[1:])
+
+
+def check_kinds(
+    decoder: nn.Module, head: nn.Module, settings: Mapping[str, Settings]
+) -> None:
+    """Raise a ``ValueError`` unless the head takes what the decoder yields.
+
+    Args:
+        decoder: It has to be a :class:`.QueryDecoder`.
+        head: It has to have the methods of :class:`.STMixerHead`.
+        settings: The config of both, for their names.
+    """
+    names = {
+        kind: Part(kind, f'model.{kind}', module, settings[kind])
+        for kind, module in (('decoder', decoder), ('head', head))
+    }
+    if not isinstance(decoder, QueryDecoder):
+        raise ValueError(
+            f'The {names["decoder"]} is no QueryDecoder, which the {names["head"]} '
+            'needs; set model.decoder to STMixerDecoder, DeformableDecoder or a '
+            'subclass of QueryDecoder.'
+        )
+    lacking = [name for name in HEAD_METHODS if not hasattr(head, name)]
+    if lacking:
+        raise ValueError(
+            f'The {names["head"]} cannot take the stage outputs of the '
+            f'{names["decoder"]}: it lacks {", ".join(lacking)}; set model.head to '
+            'STMixerHead, or to a class with its methods.'
+        )
 
 
 def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trace]:

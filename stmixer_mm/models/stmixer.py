@@ -10,7 +10,7 @@ from torch import Tensor
 from ..compat import exact_convolutions
 from ..registry import MODELS
 from .decoder import StageOutput
-from .part_checks import check_parts
+from .part_checks import check_kinds, check_parts
 
 
 @MODELS.register_module()
@@ -52,6 +52,7 @@ class STMixer(BaseModel):
         self.neck = None if neck is None else MODELS.build(neck)
         self.decoder = MODELS.build(decoder)
         self.head = MODELS.build(head)
+        check_kinds(self.decoder, self.head, dict(decoder=decoder, head=head))
         if self.decoder.num_classes != self.head.num_classes:
             raise ValueError(
                 f'The decoder has num_classes={self.decoder.num_classes} but the head '

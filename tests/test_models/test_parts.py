@@ -592,3 +592,27 @@ def test_a_run_with_clips_of_another_length_does_not_start(tmp_path, run):
     with pytest.raises(ValueError, match=sentence):
         getattr(runner, run)()
     assert runner.iter == 0
+
+
+@pytest.mark.parametrize(
+    'parts, message',
+    [
+        (
+            dict(head=dict(type='mmaction.I3DHead', num_classes=5, in_channels=16)),
+            'head mmaction.I3DHead cannot take .* of the decoder STMixerDecoder: it '
+            'lacks loss_denoising; set model.head to',
+        ),
+        (
+            dict(head=dict(type='mmdet.FocalLoss')),
+            'head mmdet.FocalLoss cannot take .*: it lacks loss, loss_denoising, predict',
+        ),
+        (
+            dict(decoder=projection()),
+            'decoder ChannelProjection3D is no QueryDecoder, which the head STMixerHead '
+            'needs; set model.decoder to',
+        ),
+    ],
+)
+def test_a_part_of_another_kind_is_named(parts, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS.build({**detector(), **parts})
