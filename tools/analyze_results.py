@@ -66,6 +66,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.num_worst < 1:
         parser.error(f'--num-worst {args.num_worst} must be at least 1')
+    if not 0 <= args.score_thr <= 1:
+        parser.error(f'--score-thr {args.score_thr:g} must be from 0 to 1')
     return args
 
 

@@ -1,3 +1,5 @@
+from stmixer_mm.errors import UserError, explain, user_errors
+
 from .annotation import (
     annotated_frames,
     check_detection_path,
@@ -7,7 +9,6 @@ from .annotation import (
     render_video,
 )
 from .conversion import convert_checkpoint
-from .errors import UserError, explain, user_errors
 from .inference import (
     KeyframeDetections,
     VideoInfo,

@@ -10,8 +10,7 @@ from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine import check_checkpoint_file, check_writable_dir
-
-from .errors import valid_arguments, wrong_argument_sentence
+from stmixer_mm.errors import valid_arguments, wrong_argument_sentence
 
 # Where the classes of a config's sections are looked up, in this order.
 _SECTION_REGISTRIES = {

@@ -4,7 +4,7 @@ import functools
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import decord
@@ -12,6 +12,18 @@ import numpy as np
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
 MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
+
+
+def image_prefix(data_prefix: Mapping[str, str] | None) -> dict[str, str]:
+    """The ``data_prefix`` of a dataset; ``ValueError`` if it names no folder."""
+    if data_prefix is None:
+        return dict(img='')
+    if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
+        raise ValueError(
+            f'data_prefix={data_prefix!r} does not say where the videos or frames '
+            "are; write data_prefix=dict(img='FOLDER')."
+        )
+    return dict(data_prefix)
 
 
 def keyframe_index(

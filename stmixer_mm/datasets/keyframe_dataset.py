@@ -19,7 +19,7 @@ from .ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from .frames import find_sources
+from .frames import find_sources, image_prefix
 from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 
 
@@ -129,7 +129,7 @@ class KeyframeDataset(AVADataset):
             person_det_score_thr=person_det_score_thr,
             num_max_proposals=num_max_proposals,
             num_classes=num_classes,
-            data_prefix=dict(img='') if data_prefix is None else dict(data_prefix),
+            data_prefix=image_prefix(data_prefix),
             modality=modality,
             test_mode=test_mode,
             timestamp_start=timestamp_start,

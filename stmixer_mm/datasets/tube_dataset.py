@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
 
-from .frames import find_sources
+from .frames import find_sources, image_prefix
 from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 from .tube_annotations import TubeAnnotations, read_tube_annotations
 
@@ -163,7 +163,7 @@ class TubeDataset(BaseActionDataset):
         super().__init__(
             ann_file,
             pipeline,
-            data_prefix=dict(img='') if data_prefix is None else dict(data_prefix),
+            data_prefix=image_prefix(data_prefix),
             test_mode=test_mode,
             num_classes=num_classes,
             start_index=start_index if use_frames else 0,

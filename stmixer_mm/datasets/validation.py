@@ -13,6 +13,7 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 
+from stmixer_mm.errors import explain
 from stmixer_mm.registry import DATASETS
 
 from .ava_csv import (
@@ -42,6 +43,7 @@ SPLITS = ('train', 'val', 'test')
 SMALL_SIDE = 0.01  # of the width or height; a box below it is probably a slip
 SLOW_DECODING = 8  # frames decoded for one that a clip uses
 IN_ORDER = 600  # frames that are at most decoded to check where jumps end
+MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
@@ -246,7 +248,8 @@ def _build_unread(
     try:
         dataset = DATASETS.build({**cfg, 'lazy_init': True})
     except Exception as error:  # whatever a pipeline of the user's may raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = explain(error) or str(error)
+        lines = text.strip().splitlines() or [type(error).__name__]
         file, line, message = _split_place(lines[0], report.ann_file)
         report.error('config', file, line, message)
         label_file = cfg.get('label_file')
@@ -276,7 +279,7 @@ def _split_place(text: str, otherwise: str) -> tuple[str, int | None, str]:
 def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str]:
     """Name of each action id that the dataset takes."""
     in_file = read_label_names(dataset.label_file)
-    if not in_file:
+    if not in_file and not any(finding.kind == 'config' for finding in report.findings):
         message = 'the dataset has no label_file, so classes have no names.'
         report.warn('label map', dataset.ann_file, None, message)
     if dataset.custom_classes is not None:
@@ -400,6 +403,8 @@ def _check_videos(
 class _Video:
     """A video file: how long it is, and which of its frames can be decoded."""
 
+    size: tuple[int, int] | None = None  # h, w of the last frame decoded
+
     def __init__(self, path: str) -> None:
         self.path = path
         self._reader = open_video(path)
@@ -419,7 +424,7 @@ class _Video:
     def decodes(self, index: int) -> bool:
         try:
             self._reader.seek_accurate(index)
-            self._reader.next()
+            self.size = self._reader.next().shape[:2]
         except Exception:  # DECORDError is a plain Exception
             return False
         return True
@@ -427,6 +432,8 @@ class _Video:
 
 class _Frames:
     """A folder of extracted frames."""
+
+    size: tuple[int, int] | None = None  # h, w of the last frame decoded
 
     def __init__(
         self, path: str, tmpl: str, start: int, num_frames: int | None, fps: float
@@ -446,9 +453,12 @@ class _Frames:
     def decodes(self, index: int) -> bool:
         file = os.path.join(self.path, self._tmpl.format(index + self._start))
         try:
-            return mmcv.imread(file) is not None
+            picture = mmcv.imread(file)
         except Exception:  # FileNotFoundError, and cv2.error of an empty file
             return False
+        if picture is not None:
+            self.size = picture.shape[:2]
+        return picture is not None
 
 
 def _open(
@@ -538,6 +548,7 @@ def _check_tubes(
                 f'frame {bad[0] + 1}; fetch, extract or encode the video again.'
             )
             report.error('unreadable', file, None, message)
+        _check_shape(truth.resolution[video_id], source, file, report)
         if isinstance(source, _Video):
             if decode:
                 _check_jumps(source, file, None, report)
@@ -590,6 +601,26 @@ def _check_inside(
             "'resolution', which is (height, width)."
         )
         report.warn('outside', file, None, message)
+
+
+def _check_shape(
+    resolution: tuple[int, int],
+    source: _Video | _Frames,
+    file: str,
+    report: SplitReport,
+) -> None:
+    """Whether frames have the shape, if not the size, that the boxes were drawn in."""
+    if source.size is None:
+        return
+    (height, width), (real_height, real_width) = resolution, source.size
+    stretch = (real_width / real_height) / (width / height)
+    if max(stretch, 1 / stretch) > MAX_STRETCH:
+        message = (
+            f'{source.path} is {real_width} x {real_height}, but its boxes are of a '
+            f"picture of {width} x {height}; correct its 'resolution', which is "
+            '(height, width), unless the frames were stretched.'
+        )
+        report.warn('shape', file, None, message)
 
 
 def _check_keyframes(

@@ -75,6 +75,7 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
             axes.set_yscale('log')
             axes.set_ylim(bottom=0.5)
             axes.minorticks_off()
+            axes.yaxis.set_major_formatter('{x:g}')
 
     return _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
 

@@ -264,19 +264,22 @@ class FrameMAPMetric(CollectingMetric):
         if self.protocol.drop_empty_boxes:
             has_area = (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
             counts &= has_area[actions.box]
-            number = np.cumsum(has_area) - 1
+            number = np.cumsum(has_area, dtype=np.int32) - 1
             persons = _take(persons, has_area)
             actions = actions._replace(box=number[actions.box])
-        return (
-            tuple(numbers),
-            persons,
-            _Actions(*(field[counts] for field in actions)),
-        )
+        if not counts.all():
+            actions = _Actions(*(field[counts] for field in actions))
+        return tuple(numbers), persons, actions
 
     def counts_unannotated(self, key: str) -> bool:
         """Whether detections count in a keyframe without ground truth."""
-        known = self._videos is None or key.rpartition(',')[0] in self._videos
-        return self.protocol.count_unannotated and key not in self._excluded and known
+        if self.is_of_others(key) or key in self._excluded:
+            return False
+        return self.protocol.count_unannotated
+
+    def is_of_others(self, key: str) -> bool:
+        """Whether ``own_videos`` leaves out the video of a keyframe."""
+        return self._videos is not None and key.rpartition(',')[0] not in self._videos
 
     def _person_values(self, persons: Boxes) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
@@ -342,7 +345,6 @@ def _distinct(truths: Boxes) -> Boxes:
 def _flatten(by_frame: dict[int, dict]) -> tuple[Boxes, _Actions]:
     """All predicted persons, and all that they are said to do."""
     results = list(by_frame.values())
-
     num_boxes = np.array([len(r['bboxes']) for r in results], dtype=int)
     num_actions = np.array([len(r['box']) for r in results], dtype=int)
     persons = Boxes(
@@ -350,9 +352,11 @@ def _flatten(by_frame: dict[int, dict]) -> tuple[Boxes, _Actions]:
         join_field(results, 'bboxes', (0, 4), np.float32),
         join_field(results, 'person_scores', (0,), np.float32),
     )
-    first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
-    box = join_field(results, 'box', (0,), np.int32) + np.repeat(first_box, num_actions)
     classes = join_field(results, 'class', (0,), np.int16)
     order = np.argsort(classes, kind='stable')
-    scores = join_field(results, 'score', (0,), np.float32)
-    return persons, _Actions(box[order], classes[order], scores[order])
+    first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
+    box = join_field(results, 'box', (0,), np.int32)
+    box += np.repeat(first_box, num_actions)
+    box = box[order]
+    scores = join_field(results, 'score', (0,), np.float32)[order]
+    return persons, _Actions(box, classes[order], scores)

@@ -379,6 +379,9 @@ def feed(configured: ConfiguredMetric, results: Dump | CsvDetections) -> list[st
             f'of {type(metric).__name__}; give the config of the tested dataset and '
             'its names of videos.'
         )
+    if isinstance(metric, FrameMAPMetric):
+        # The parts of a dataset, each with its own metric: nothing to tell.
+        unknown = [item for item in unknown if not metric.is_of_others(item[1])]
     wrong = [item for item in unknown if _counts(metric, item[1])]
     left_out = [item for item in unknown if not _counts(metric, item[1])]
     return [

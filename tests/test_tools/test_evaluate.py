@@ -322,6 +322,12 @@ def test_unknown_keyframes_are_noted(evaluate, write_text):
     values, notes = evaluate(found, '--cfg-options', option)
     assert set(values.values()) == {1}
     assert 'does not count (2 of 4 predicted keyframes are so)' in notes
+    # Videos of another part of the dataset are no news, keyframes of its own ones are.
+    values, notes = evaluate(found, '--cfg-options', 'test_evaluator.own_videos=True')
+    assert values['mAP/class 1'] == 2 / 3
+    assert 'x,0001' not in notes
+    assert 'a,0009 is not in the ground truth' in notes
+    assert 'counts as wrong (1 of 4 predicted keyframes are so)' in notes
 
 
 def test_missing_keyframes_count_as_missed(evaluate):

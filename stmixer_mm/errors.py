@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-import stmixer_mm
 from stmixer_mm.engine.checkpoints import unreadable_sentence
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
-_PACKAGE = str(Path(stmixer_mm.__file__).parent) + os.sep
+_PACKAGE = str(Path(__file__).parent) + os.sep
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
