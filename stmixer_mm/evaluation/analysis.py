@@ -17,7 +17,6 @@ from .frame_map import Boxes, frame_pairs
 from .frame_map_metric import FrameMAPMetric
 from .matching import claim_best
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
-from .tubes import tube_pairs
 
 
 class Judged(NamedTuple):
@@ -69,9 +68,7 @@ def judge(metric: BaseMetric, results: Sequence[dict]) -> Judged:
     """
     if isinstance(metric, FrameMAPMetric):
         return _judge_keyframes(metric, results)
-    if isinstance(metric, TubeFrameMAPMetric):
-        return _judge_tube_frames(metric, results)
-    if isinstance(metric, VideoMAPMetric):
+    if isinstance(metric, TubeFrameMAPMetric | VideoMAPMetric):
         return _judge_tubes(metric, results)
     raise ValueError(
         f'{type(metric).__name__} cannot be analysed; use FrameMAPMetric, '
@@ -191,66 +188,41 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
     )
 
 
-def _judge_tube_frames(metric: TubeFrameMAPMetric, results: Sequence[dict]) -> Judged:
+def _judge_tubes(
+    metric: TubeFrameMAPMetric | VideoMAPMetric, results: Sequence[dict]
+) -> Judged:
     thr = next(iter(metric.iou_thrs.values()))[0]
     detections = metric.detections(results)
-    found, truths, true_labels = metric.by_frame(detections)
-    pairs = frame_pairs(found, truths, pixel=metric.protocol.pixel, min_iou=thr)
-    right = metric.protocol.right(found.scores, found.frames, pairs, thr)
-
-    tubes, num_labels = metric.truths, len(metric.labels)
-    true_rows = np.column_stack(
-        [np.repeat(tubes.sequences // num_labels, tubes.lengths), tubes.frames]
-    )
-    counted = np.isin(
-        np.repeat(tubes.sequences % num_labels, tubes.lengths), metric.evaluated
-    )
-    rows = np.concatenate(
-        [np.column_stack([detections.videos, detections.frames]), true_rows[counted]]
-    )
-    frames, number = np.unique(rows, axis=0, return_inverse=True)
-    number = number.reshape(-1)
-    num_found = len(detections.videos)
-    evaluated = np.isin(detections.labels, metric.evaluated)
-    num_truths = np.bincount(true_labels, minlength=num_labels)
+    found = [metric.match(detections, label, min_iou=thr) for label in metric.evaluated]
+    counts = [len(matched.scores) for matched in found]
+    right = [
+        metric.protocol.right(matched.scores, matched.groups, matched.pairs, thr)
+        for matched in found
+    ]
+    keyframes, frames = (), np.full(sum(counts), -1)
+    truths_in_frame = np.zeros(0, dtype=int)
+    if isinstance(metric, TubeFrameMAPMetric):
+        of_found = np.concatenate([matched.groups for matched in found])
+        of_truths = np.concatenate(
+            [metric.truth_boxes(label).frames for label in metric.evaluated]
+        )
+        numbers, number = np.unique(
+            np.concatenate([of_found, of_truths]), return_inverse=True
+        )
+        keyframes = tuple(
+            keyframe_key(*metric.split_frame_number(one)) for one in numbers.tolist()
+        )
+        frames = number[: len(of_found)]
+        truths_in_frame = np.bincount(number[len(of_found) :], minlength=len(numbers))
     return Judged(
         thr,
         metric.protocol.ap,
         tuple(metric.labels[label] for label in metric.evaluated),
-        num_truths[metric.evaluated],
-        np.searchsorted(metric.evaluated, detections.labels[evaluated]),
-        found.scores[evaluated],
-        right[evaluated],
-        tuple(keyframe_key(metric.videos[v], frame) for v, frame in frames.tolist()),
-        number[:num_found][evaluated],
-        np.bincount(number[num_found:], minlength=len(frames)),
-    )
-
-
-def _judge_tubes(metric: VideoMAPMetric, results: Sequence[dict]) -> Judged:
-    thr = next(iter(metric.iou_thrs.values()))[0]
-    tubes = metric.tubes(metric.detections(results))
-    protocol, num_labels = metric.protocol, len(metric.labels)
-    pairs = tube_pairs(
-        tubes,
-        metric.truths,
-        pixel=protocol.pixel,
-        frame=protocol.frame,
-        min_iou=thr,
-    )
-    right = protocol.right(tubes.scores, tubes.sequences, pairs, thr)
-    labels = tubes.sequences % num_labels
-    evaluated = np.isin(labels, metric.evaluated)
-    num_truths = np.bincount(metric.truths.sequences % num_labels, minlength=num_labels)
-    return Judged(
-        thr,
-        protocol.ap,
-        tuple(metric.labels[label] for label in metric.evaluated),
-        num_truths[metric.evaluated],
-        np.searchsorted(metric.evaluated, labels[evaluated]),
-        tubes.scores[evaluated],
-        right[evaluated],
-        (),
-        np.full(int(evaluated.sum()), -1),
-        np.zeros(0, dtype=int),
+        np.array([matched.num_truths for matched in found]),
+        np.repeat(np.arange(len(found)), counts),
+        np.concatenate([matched.scores for matched in found]),
+        np.concatenate(right),
+        keyframes,
+        frames,
+        truths_in_frame,
     )

@@ -1,7 +1,6 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -26,22 +25,8 @@ from .frame_map import (
     best_of_frames,
     recall,
 )
-from .predictions import join_field, select_actions
+from .predictions import Actions, join_actions, join_field, select_actions
 from .protocols import KEYFRAME_PROTOCOLS
-
-
-class _Actions(NamedTuple):
-    """Detected actions, sorted by class."""
-
-    box: np.ndarray  # (N,) which of all persons
-    classes: np.ndarray  # (N,)
-    scores: np.ndarray  # (N,)
-
-    def of(self, column: int, persons: Boxes) -> Boxes:
-        start = np.searchsorted(self.classes, column, side='left')
-        stop = np.searchsorted(self.classes, column, side='right')
-        box = self.box[start:stop]
-        return Boxes(persons.frames[box], persons.bboxes[box], self.scores[start:stop])
 
 
 @METRICS.register_module()
@@ -227,7 +212,8 @@ class FrameMAPMetric(CollectingMetric):
         table = {}
         for column in self.class_names:
             truths = _take(self.truths, self.truth_classes == column)
-            detections = actions.of(column, persons)
+            box, scores = actions.of(column)
+            detections = Boxes(persons.frames[box], persons.bboxes[box], scores)
             matches = best_matches(detections, truths)
             num_truths = len(truths.frames)
             aps = [self._ap(detections, matches, num_truths, t) for t in self.iou_thrs]
@@ -245,9 +231,7 @@ class FrameMAPMetric(CollectingMetric):
                     values[self.class_names[column]] = aps[0]
         return {**means, **values}
 
-    def detections(
-        self, results: list[dict]
-    ) -> tuple[tuple[str, ...], Boxes, _Actions]:
+    def detections(self, results: list[dict]) -> tuple[tuple[str, ...], Boxes, Actions]:
         """Keys of all keyframes, and the persons and actions in them that count."""
         numbers = dict(self.frame_numbers)
         for key in sorted({result['key'] for result in results} - numbers.keys()):
@@ -268,7 +252,7 @@ class FrameMAPMetric(CollectingMetric):
             persons = _take(persons, has_area)
             actions = actions._replace(box=number[actions.box])
         if not counts.all():
-            actions = _Actions(*(field[counts] for field in actions))
+            actions = Actions(*(field[counts] for field in actions))
         return tuple(numbers), persons, actions
 
     def counts_unannotated(self, key: str) -> bool:
@@ -342,21 +326,13 @@ def _distinct(truths: Boxes) -> Boxes:
     return _take(truths, np.sort(first))
 
 
-def _flatten(by_frame: dict[int, dict]) -> tuple[Boxes, _Actions]:
+def _flatten(by_frame: dict[int, dict]) -> tuple[Boxes, Actions]:
     """All predicted persons, and all that they are said to do."""
     results = list(by_frame.values())
     num_boxes = np.array([len(r['bboxes']) for r in results], dtype=int)
-    num_actions = np.array([len(r['box']) for r in results], dtype=int)
     persons = Boxes(
         np.repeat(np.array(list(by_frame), dtype=int), num_boxes),
         join_field(results, 'bboxes', (0, 4), np.float32),
         join_field(results, 'person_scores', (0,), np.float32),
     )
-    classes = join_field(results, 'class', (0,), np.int16)
-    order = np.argsort(classes, kind='stable')
-    first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
-    box = join_field(results, 'box', (0,), np.int32)
-    box += np.repeat(first_box, num_actions)
-    box = box[order]
-    scores = join_field(results, 'score', (0,), np.float32)[order]
-    return persons, _Actions(box, classes[order], scores)
+    return persons, join_actions(results)

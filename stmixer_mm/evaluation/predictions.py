@@ -1,6 +1,23 @@
 """What a data sample predicts, as arrays of a size that can be collected."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Actions(NamedTuple):
+    """What the boxes of many samples are said to do, sorted by class; N of them."""
+
+    box: np.ndarray  # (N,) int32, which of all boxes
+    classes: np.ndarray  # (N,) int16
+    scores: np.ndarray  # (N,) float
+
+    def of(self, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n,) and scores (n,) of one class, in the order of the boxes."""
+        start = np.searchsorted(self.classes, column, side='left')
+        stop = np.searchsorted(self.classes, column, side='right')
+        return self.box[start:stop], self.scores[start:stop]
 
 
 def select_actions(
@@ -57,8 +74,24 @@ def _floats(array) -> np.ndarray:
     return array if array.dtype == np.float64 else array.astype(np.float32)
 
 
+def join_actions(results: Sequence[dict]) -> Actions:
+    """The actions of all results, whose boxes are numbered one after the other."""
+    num_boxes = np.array([len(result['bboxes']) for result in results], dtype=int)
+    num_actions = np.array([len(result['box']) for result in results], dtype=int)
+    first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
+    classes = join_field(results, 'class', (0,), np.int16)
+    order = np.argsort(classes, kind='stable')
+    box = join_field(results, 'box', (0,), np.int32)
+    box += np.repeat(first_box, num_actions)
+    return Actions(
+        box[order],
+        classes[order],
+        join_field(results, 'score', (0,), np.float32)[order],
+    )
+
+
 def join_field(
-    results: list[dict], key: str, shape: tuple[int, ...], dtype: type
+    results: Sequence[dict], key: str, shape: tuple[int, ...], dtype: type
 ) -> np.ndarray:
     """One field of all results in one array, also when there are none."""
     return np.concatenate([np.zeros(shape, dtype), *(r[key] for r in results)])

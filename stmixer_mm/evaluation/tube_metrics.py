@@ -34,7 +34,7 @@ from .linking import (
     suppress_boxes,
 )
 from .matching import Pairs
-from .predictions import join_field, select_actions
+from .predictions import Actions, join_actions, join_field, select_actions
 from .protocols import PROTOCOLS
 from .tubes import Tubes, join_tubes, tube_pairs
 
@@ -53,16 +53,28 @@ EXCLUDED_LABELS = {
 
 
 class Detections(NamedTuple):
-    """Detected actions of all test videos, by video, then by frame.
+    """What is predicted for the test videos: n boxes, by video, then by frame."""
 
-    Videos, frames and labels are numbers; N of them.
-    """
+    videos: np.ndarray  # (n,) int, numbers of videos
+    frames: np.ndarray  # (n,) int, from 1
+    bboxes: np.ndarray  # (n, 4) float64, xyxy in pixels
+    actions: Actions  # of which class 1 is label 0
 
-    videos: np.ndarray  # (N,) int
-    frames: np.ndarray  # (N,) int, from 1
-    labels: np.ndarray  # (N,) int, from 0
-    bboxes: np.ndarray  # (N, 4) float64, xyxy in pixels
+    def of(self, label: int) -> FrameBoxes:
+        """Those of one label; a sequence is the number of a video."""
+        box, scores = self.actions.of(label + 1)
+        return FrameBoxes(
+            self.videos[box], self.frames[box], self.bboxes[box], scores.astype(float)
+        )
+
+
+class Matched(NamedTuple):
+    """Detections of one label, N boxes or tubes, and what they overlap."""
+
+    groups: np.ndarray  # (N,) int, within which detections are compared with truths
     scores: np.ndarray  # (N,) float
+    pairs: Pairs
+    num_truths: int
 
 
 class _TubeMetric(CollectingMetric):
@@ -127,8 +139,11 @@ class _TubeMetric(CollectingMetric):
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self._nframes = [truth.nframes[name] for name in self.videos]
         self._resolution = [truth.resolution[name] for name in self.videos]
-        self.truths = _all_truths(truth, self.videos)
-        if not len(self.truths.sequences):
+        # Of each label; a sequence is the number of a video.
+        self.truths = [
+            _truth_tubes(truth, self.videos, label) for label in range(len(self.labels))
+        ]
+        if not any(len(tubes.sequences) for tubes in self.truths):
             raise ValueError(
                 f'{source} has no tube in the test videos of split {split}; give the '
                 'split that is tested.'
@@ -181,50 +196,39 @@ class _TubeMetric(CollectingMetric):
                 'what they show counts as missed.'
             )
         ordered = [by_frame[key] for key in keys]
-        count = np.array([len(result['box']) for result in ordered], dtype=int)
+        count = np.array([len(result['bboxes']) for result in ordered], dtype=int)
         numbers = [self.video_numbers[name] for name, _ in keys]
         videos = np.repeat(np.array(numbers, dtype=int), count)
         frames = np.repeat(np.array([frame for _, frame in keys], dtype=int), count)
         scales = np.array([(w, h, w, h) for h, w in self._resolution], dtype=float)
-        num_boxes = np.array([len(result['bboxes']) for result in ordered], dtype=int)
-        box = join_field(ordered, 'box', (0,), np.int32)
-        box = box + np.repeat(np.cumsum(num_boxes) - num_boxes, count)
-        bboxes = join_field(ordered, 'bboxes', (0, 4), np.float32)[box] * scales[videos]
-        labels = join_field(ordered, 'class', (0,), np.int16).astype(int) - 1
-        scores = join_field(ordered, 'score', (0,), np.float32)
-        return Detections(videos, frames, labels, bboxes, scores)
+        bboxes = join_field(ordered, 'bboxes', (0, 4), np.float32) * scales[videos]
+        return Detections(videos, frames, bboxes, join_actions(ordered))
 
-    def _aps(
-        self,
-        labels: np.ndarray,
-        scores: np.ndarray,
-        groups: np.ndarray,
-        pairs: Pairs,
-        truth_labels: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def match(self, detections: Detections, label: int, *, min_iou: float) -> Matched:
+        """Detections of a label, paired with the truths that overlap by min_iou."""
+        raise NotImplementedError
+
+    def _aps(self, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """APs (classes, thresholds), ground truths and detections of each class."""
         single = sorted({thr for thrs in self.iou_thrs.values() for thr in thrs})
-        order = by_score(scores)
-        labels_in_order = labels[order]
-        num_truths = np.bincount(truth_labels, minlength=len(self.labels))
-        num_found = np.bincount(labels, minlength=len(self.labels))
-        of_label = [np.flatnonzero(labels_in_order == n) for n in self.evaluated]
-        aps = {}
-        for thr in single:
-            right = self.protocol.right(scores, groups, pairs, thr)[order]
-            aps[thr] = [
-                self.protocol.average_precision(right[index], num_truths[number])
-                for number, index in zip(self.evaluated, of_label, strict=True)
-            ]
-        means = [
-            np.mean([aps[thr] for thr in thrs], axis=0)
-            for thrs in self.iou_thrs.values()
-        ]
-        counted = self.evaluated
-        return np.array(means).T, num_truths[counted], num_found[counted]
-
-    def _lowest_thr(self) -> float:
-        return min(thr for thrs in self.iou_thrs.values() for thr in thrs)
+        aps, num_truths, num_found = [], [], []
+        for label in self.evaluated:
+            found = self.match(detections, label, min_iou=single[0])
+            order = by_score(found.scores)
+            ap = {}
+            for thr in single:
+                right = self.protocol.right(
+                    found.scores, found.groups, found.pairs, thr
+                )
+                ap[thr] = self.protocol.average_precision(
+                    right[order], found.num_truths
+                )
+            aps.append(
+                [np.mean([ap[thr] for thr in thrs]) for thrs in self.iou_thrs.values()]
+            )
+            num_truths.append(found.num_truths)
+            num_found.append(len(found.scores))
+        return np.array(aps), np.array(num_truths), np.array(num_found)
 
     def _values(
         self, aps: np.ndarray, num_truths: np.ndarray, num_found: np.ndarray, unit: str
@@ -326,19 +330,14 @@ class TubeFrameMAPMetric(_TubeMetric):
         )
         check_choice('nms', nms, (*FRAME_NMS, None))
         self.nms = nms
+        last_true = max(tubes.frames.max(initial=0) for tubes in self.truths)
+        self._frame_limit = max(*self._nframes, last_true) + 1
         self.error_analysis = error_analysis
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
         detections = self.detections(results)
-        found, truths, truth_labels = self.by_frame(detections)
-        pairs = frame_pairs(
-            found, truths, pixel=self.protocol.pixel, min_iou=self._lowest_thr()
-        )
-        aps = self._aps(
-            detections.labels, found.scores, found.frames, pairs, truth_labels
-        )
-        values = self._values(*aps, unit='boxes')
+        values = self._values(*self._aps(detections), unit='boxes')
         if self.error_analysis:
             shares = self.error_shares(detections)
             MMLogger.get_current_instance().info('\n' + format_error_table(shares))
@@ -346,96 +345,102 @@ class TubeFrameMAPMetric(_TubeMetric):
             values.update({f'error/{name}': share for name, share in mean.items()})
         return values
 
-    def detections(self, results: list[dict]) -> Detections:
-        """All detections in the test videos that the suppression leaves."""
-        found = super().detections(results)
+    def match(self, detections: Detections, label: int, *, min_iou: float) -> Matched:
+        """Boxes of a label; a group is a frame, see ``frame_numbers``."""
+        found, truths = self.found(detections, label), self.truth_boxes(label)
+        pairs = frame_pairs(found, truths, pixel=self.protocol.pixel, min_iou=min_iou)
+        return Matched(found.frames, found.scores, pairs, len(truths.frames))
+
+    def found(self, detections: Detections, label: int) -> Boxes:
+        """Boxes of a label that the suppression leaves, by frame."""
+        boxes = detections.of(label)
+        if self.nms is not None:
+            boxes = suppress_boxes(boxes, FRAME_NMS[self.nms])
+        frames = self.frame_numbers(boxes.sequences, boxes.frames)
+        found = Boxes(frames, boxes.bboxes, boxes.scores)
         if self.nms is None:
             return found
-        num_labels = len(self.labels)
-        boxes = suppress_boxes(
-            FrameBoxes(
-                found.videos * num_labels + found.labels,
-                found.frames,
-                found.bboxes,
-                found.scores.astype(float),
-            ),
-            FRAME_NMS[self.nms],
-        )
-        videos, labels = np.divmod(boxes.sequences, num_labels)
-        order = np.lexsort((boxes.frames, videos))
-        return Detections(
-            videos[order],
-            boxes.frames[order],
-            labels[order],
-            boxes.bboxes[order],
-            boxes.scores[order],
-        )
+        order = np.argsort(frames, kind='stable')
+        return Boxes(*(field[order] for field in found))
+
+    def frame_numbers(self, videos: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """One number for a frame and the video that it is of."""
+        return videos * self._frame_limit + frames
+
+    def split_frame_number(self, number: int) -> tuple[str, int]:
+        """The video and the frame of a number."""
+        video, frame = divmod(number, self._frame_limit)
+        return self.videos[video], frame
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
         """ACT's kinds of errors at the first threshold, by label with ground truth."""
-        protocol, thr = PROTOCOLS['act'], next(iter(self.iou_thrs.values()))[0]
-        found, truths, truth_labels = self.by_frame(detections)
-        pairs = frame_pairs(found, truths, pixel=protocol.pixel, min_iou=thr)
-        right = protocol.right(found.scores, found.frames, pairs, thr)
-
-        num_labels = len(self.labels)
-        frame, true_frame = found.frames // num_labels, truths.frames // num_labels
-        truths_in_frame = _counts_of(frame, true_frame)
-        own_in_frame = _counts_of(found.frames, truths.frames)
-        others = frame_pairs(
-            found._replace(frames=frame),
-            truths._replace(frames=true_frame),
-            pixel=protocol.pixel,
-            min_iou=thr,
+        thr = next(iter(self.iou_thrs.values()))[0]
+        own_truths = [self.truth_boxes(label) for label in range(len(self.labels))]
+        frames = np.concatenate([truths.frames for truths in own_truths])
+        order = np.argsort(frames, kind='stable')
+        truths = Boxes(
+            frames[order],
+            np.concatenate([truths.bboxes for truths in own_truths])[order],
+            np.ones(len(order)),
         )
-        differ = detections.labels[others.detections] != truth_labels[others.truths]
-        other_iou = np.zeros(len(frame))
-        np.maximum.at(other_iou, others.detections[differ], others.ious[differ])
+        counts = [len(truths.frames) for truths in own_truths]
+        truth_labels = np.repeat(np.arange(len(counts)), counts)[order]
+        shares = {}
+        for label in self.evaluated:
+            if counts[label]:
+                kinds = self._error_kinds(
+                    self.found(detections, label),
+                    own_truths[label],
+                    truths,
+                    truth_labels != label,
+                    iou_thr=thr,
+                )
+                shares[self.labels[label]] = error_shares(kinds, counts[label])
+        return shares
+
+    def _error_kinds(
+        self,
+        found: Boxes,
+        own: Boxes,
+        truths: Boxes,
+        is_other: np.ndarray,
+        *,
+        iou_thr: float,
+    ) -> np.ndarray:
+        """Kinds (N,) of detections of one label by descending score.
+
+        Args:
+            found: N detections.
+            own: Ground truth of their label.
+            truths: M ground truths of all labels.
+            is_other: (M,) which of them are of other labels.
+            iou_thr: What makes a detection right.
+        """
+        protocol = PROTOCOLS['act']
+        pairs = frame_pairs(found, own, pixel=protocol.pixel, min_iou=iou_thr)
+        right = protocol.right(found.scores, found.frames, pairs, iou_thr)
+        all_pairs = frame_pairs(found, truths, pixel=protocol.pixel, min_iou=iou_thr)
+        others = is_other[all_pairs.truths]
+        other_iou = np.zeros(len(found.frames))
+        np.maximum.at(other_iou, all_pairs.detections[others], all_pairs.ious[others])
+        own_in_frame = _counts_of(found.frames, own.frames)
         kinds = error_kinds(
             right,
             own_in_frame > 0,
-            truths_in_frame > own_in_frame,
+            _counts_of(found.frames, truths.frames) > own_in_frame,
             other_iou,
-            _counts_of(
-                detections.videos * num_labels + detections.labels,
-                self.truths.sequences,
-            )
-            > 0,
-            iou_thr=thr,
+            np.isin(found.frames // self._frame_limit, own.frames // self._frame_limit),
+            iou_thr=iou_thr,
         )
+        return kinds[by_score(found.scores)]
 
-        order = by_score(found.scores)
-        labels, kinds = detections.labels[order], kinds[order]
-        num_truths = np.bincount(truth_labels, minlength=num_labels)
-        return {
-            self.labels[number]: error_shares(
-                kinds[labels == number], num_truths[number]
-            )
-            for number in self.evaluated
-            if num_truths[number]
-        }
-
-    def by_frame(self, detections: Detections) -> tuple[Boxes, Boxes, np.ndarray]:
-        """Detections, ground truth sorted by frame, and the labels of the latter.
-
-        ``frames`` is the number of a frame in all videos, times labels, plus label.
-        """
-        num_labels = len(self.labels)
-        sequence = np.repeat(self.truths.sequences, self.truths.lengths)
-        videos, labels = sequence // num_labels, sequence % num_labels
-        limit = max(max(self._nframes), self.truths.frames.max()) + 1
-        true_frames = (videos * limit + self.truths.frames) * num_labels + labels
-        order = np.argsort(true_frames, kind='stable')
-        frames = detections.videos * limit + detections.frames
-        return (
-            Boxes(
-                frames * num_labels + detections.labels,
-                detections.bboxes,
-                detections.scores,
-            ),
-            Boxes(true_frames[order], self.truths.bboxes[order], np.ones(len(order))),
-            labels[order],
-        )
+    def truth_boxes(self, label: int) -> Boxes:
+        """Boxes of all true tubes of a label, by frame."""
+        tubes = self.truths[label]
+        videos = np.repeat(tubes.sequences, tubes.lengths)
+        frames = self.frame_numbers(videos, tubes.frames)
+        order = np.argsort(frames, kind='stable')
+        return Boxes(frames[order], tubes.bboxes[order], np.ones(len(order)))
 
 
 @METRICS.register_module()
@@ -500,34 +505,23 @@ class VideoMAPMetric(_TubeMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        tubes = self.tubes(self.detections(results))
+        return self._values(*self._aps(self.detections(results)), unit='tubes')
+
+    def match(self, detections: Detections, label: int, *, min_iou: float) -> Matched:
+        """Linked tubes of a label; a group is a video."""
+        tubes, truths = self.tubes(detections, label), self.truths[label]
         pairs = tube_pairs(
             tubes,
-            self.truths,
+            truths,
             pixel=self.protocol.pixel,
             frame=self.protocol.frame,
-            min_iou=self._lowest_thr(),
+            min_iou=min_iou,
         )
-        num_labels = len(self.labels)
-        aps = self._aps(
-            tubes.sequences % num_labels,
-            tubes.scores,
-            tubes.sequences,
-            pairs,
-            self.truths.sequences % num_labels,
-        )
-        return self._values(*aps, unit='tubes')
+        return Matched(tubes.sequences, tubes.scores, pairs, len(truths.sequences))
 
-    def tubes(self, detections: Detections) -> Tubes:
-        """Linked tubes; a sequence is the number of a video, times labels, plus label."""
-        sequences = detections.videos * len(self.labels) + detections.labels
-        boxes = FrameBoxes(
-            sequences,
-            detections.frames,
-            detections.bboxes,
-            detections.scores.astype(float),
-        )
-        return link_boxes(boxes, self.linking)
+    def tubes(self, detections: Detections, label: int) -> Tubes:
+        """Linked tubes of a label; a sequence is the number of a video."""
+        return link_boxes(detections.of(label), self.linking)
 
 
 def parse_iou_thrs(thrs: Sequence[float | str]) -> dict[str, tuple[float, ...]]:
@@ -575,14 +569,13 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
     return replace(LINKINGS[base], **changes)
 
 
-def _all_truths(truth: TubeAnnotations, videos: Sequence[str]) -> Tubes:
-    """True tubes of some videos, numbered in this order."""
-    num_labels = len(truth.labels)
+def _truth_tubes(truth: TubeAnnotations, videos: Sequence[str], label: int) -> Tubes:
+    """True tubes of a label; a sequence is the position of a video."""
     sequences, arrays = [], []
     for number, name in enumerate(videos):
-        for label, tubes in truth.gttubes[name].items():
-            sequences += [number * num_labels + label] * len(tubes)
-            arrays += tubes
+        tubes = truth.gttubes[name].get(label, ())
+        sequences += [number] * len(tubes)
+        arrays += tubes
     return join_tubes(sequences, arrays, np.ones(len(arrays)))
 
 

@@ -130,7 +130,9 @@ def test_tubes_keep_the_scores_of_their_boxes():
         sample.pred_instances.scores *= 0.5 + sample.timestamp / 100
     metric = VideoMAPMetric(TWO_VIDEOS)
     metric.process(None, [sample.to_dict() for sample in samples])
-    tubes = metric.tubes(metric.detections(metric.results))
-    assert len(tubes.sequences) == 4
-    expected = 0.9 * (0.5 + tubes.frames / 100)
-    np.testing.assert_allclose(tubes.box_scores, expected, rtol=1e-6)
+    detections = metric.detections(metric.results)
+    tubes = [metric.tubes(detections, label) for label in range(len(metric.labels))]
+    assert sum(len(of_label.sequences) for of_label in tubes) == 4
+    for of_label in tubes:
+        expected = 0.9 * (0.5 + of_label.frames / 100)
+        np.testing.assert_allclose(of_label.box_scores, expected, rtol=1e-6)
