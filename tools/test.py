@@ -82,7 +82,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             evaluators = [evaluators]
         # Else ranks meet in the current folder, and leave one behind there.
         parts = f'{args.dump}.parts'
-        dump = dict(type='DumpResults', out_file_path=args.dump, collect_dir=parts)
+        dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_dir=parts)
         cfg.test_evaluator = [*evaluators, dump]
 
 

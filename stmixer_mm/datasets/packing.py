@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .tube_annotations import read_plain_pickle
+from .plain_pickle import read_plain_pickle
 
 
 def pack_persons(

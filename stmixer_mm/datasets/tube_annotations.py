@@ -6,19 +6,24 @@ The file is a pickle of a dict that the scripts of the action tubelet detector
 ``gttubes`` (video -> label number from 0 -> arrays (n, 5) of frame, x1, y1, x2, y2;
 frames from 1, boxes in pixels).
 
-A pickle is a program. This one is run by an unpickler that knows numbers, text and
-containers; arrays become records of the bytes they hold, which are then read as
-numbers. Nothing else can be called, numpy included.
+The pickle is read as :mod:`.plain_pickle` does, without running code of its own.
 """
 
 import io
-import pickle
-from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .plain_pickle import (
+    ContentError,
+    PlainUnpickler,
+    RefusedError,
+    as_array,
+    is_array,
+    to_plain,
+)
 
 
 class TubeAnnotations(NamedTuple):
@@ -44,11 +49,13 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
         what = 'is a folder' if path.is_dir() else 'does not exist'
         raise FileNotFoundError(f'{file}: the file {what}; correct its path.')
     try:
-        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding='latin1').load()
+        content = PlainUnpickler(
+            io.BytesIO(path.read_bytes()), encoding='latin1'
+        ).load()
         return check_tube_annotations(content, source=str(file))
-    except _RefusedError as error:
+    except RefusedError as error:
         raise ValueError(f'{file}: {error}') from error
-    except _CheckError:
+    except ContentError:
         raise
     # A broken pickle can make the unpickler, and what reads its work, fail in any way.
     except Exception as error:
@@ -76,24 +83,24 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
         return content
     fields = TubeAnnotations._fields
     if not isinstance(content, Mapping):
-        raise _CheckError(
+        raise ContentError(
             f'{source} holds a {type(content).__name__}; write a dict with the keys '
             f'{", ".join(fields)}.'
         )
     missing = [key for key in fields if key not in content]
     if missing:
-        raise _CheckError(
+        raise ContentError(
             f'{source} lacks the key {missing[0]!r}; write {", ".join(fields)}, all '
             'as text.'
         )
     labels = _texts(content['labels'], f"{source}: 'labels'")
     if not labels or not all(labels):
-        raise _CheckError(
+        raise ContentError(
             f"{source}: 'labels' is empty or has an empty name; list all labels."
         )
     if len(set(labels)) < len(labels):
         twice = next(name for name in labels if labels.count(name) > 1)
-        raise _CheckError(
+        raise ContentError(
             f"{source}: 'labels' names a label twice, {twice!r}; list each once."
         )
     nframes = {
@@ -112,7 +119,7 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
         tube[:, 1:] for video in tubes.values() for t in video.values() for tube in t
     ]
     if boxes and 0 < max(np.abs(box).max() for box in boxes) <= 1:
-        raise _CheckError(
+        raise ContentError(
             f"{source}: all boxes of 'gttubes' lie within one pixel; multiply them by "
             'width and height, if they are in [0, 1].'
         )
@@ -129,7 +136,7 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
     ):
         for name in named:
             if name not in known:
-                raise _CheckError(
+                raise ContentError(
                     f'{source}: {named[name]!r} names the video {name}, which '
                     f'{key!r} lacks; add it there or remove it here.'
                 )
@@ -145,7 +152,7 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
 
 def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
     if not isinstance(content[key], Mapping):
-        raise _CheckError(
+        raise ContentError(
             f'{source}: {key!r} is a {type(content[key]).__name__}; write a dict of '
             'videos.'
         )
@@ -154,15 +161,15 @@ def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
 
 
 def _texts(values: Any, place: str) -> tuple[str, ...]:
-    values = _array(values, place).tolist() if _is_array(values) else values
+    values = as_array(values, place).tolist() if is_array(values) else values
     is_list = isinstance(values, Sequence | Mapping) and not isinstance(values, str)
     if not is_list:
-        raise _CheckError(
+        raise ContentError(
             f'{place} is a {type(values).__name__}; write a list of names.'
         )
     wrong = [value for value in values if not isinstance(value, str)]
     if wrong:
-        raise _CheckError(
+        raise ContentError(
             f'{place} has the name {wrong[0]!r} of type {type(wrong[0]).__name__}; '
             'write names as text.'
         )
@@ -170,12 +177,12 @@ def _texts(values: Any, place: str) -> tuple[str, ...]:
 
 
 def _kind(value: Any) -> str:
-    return 'array' if _is_array(value) else type(value).__name__
+    return 'array' if is_array(value) else type(value).__name__
 
 
 def _splits(values: Any, place: str) -> tuple[tuple[str, ...], ...]:
     if not isinstance(values, Sequence) or any(isinstance(v, str) for v in values):
-        raise _CheckError(
+        raise ContentError(
             f'{place} is not a list with a list of videos for each split; write it so.'
         )
     return tuple(
@@ -187,14 +194,16 @@ def _count(value: Any, place: str) -> int:
     number = _number(value)
     if number is None or number < 1 or int(number) != number:
         shown = value if number is None else f'{number:g}'
-        raise _CheckError(f'{place} is {shown!s}; write a whole number from 1 upwards.')
+        raise ContentError(
+            f'{place} is {shown!s}; write a whole number from 1 upwards.'
+        )
     return int(number)
 
 
 def _size(value: Any, place: str) -> tuple[int, int]:
-    value = _array(value, place).tolist() if _is_array(value) else value
+    value = as_array(value, place).tolist() if is_array(value) else value
     if not isinstance(value, Sequence) or len(value) != 2:
-        raise _CheckError(
+        raise ContentError(
             f'{place} is no pair of numbers; write height and width in pixels.'
         )
     height, width = (_count(side, place) for side in value)
@@ -202,7 +211,7 @@ def _size(value: Any, place: str) -> tuple[int, int]:
 
 
 def _number(value: Any) -> float | None:
-    value = value.value() if isinstance(value, _Scalar) else value
+    value = to_plain(value)
     known = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if known and np.isfinite(value):
         return float(value)
@@ -211,7 +220,7 @@ def _number(value: Any) -> float | None:
 
 def _tubes(classes: Any, place: str, num_labels: int) -> dict[int, list[np.ndarray]]:
     if not isinstance(classes, Mapping):
-        raise _CheckError(
+        raise ContentError(
             f'{place} has tubes in a {type(classes).__name__}; write a dict from labels '
             'to lists.'
         )
@@ -219,13 +228,13 @@ def _tubes(classes: Any, place: str, num_labels: int) -> dict[int, list[np.ndarr
     for key, arrays in classes.items():
         label = _number(key)
         if label is None or label not in range(num_labels):
-            shown = key.value() if isinstance(key, _Scalar) else key
-            raise _CheckError(
+            shown = to_plain(key)
+            raise ContentError(
                 f'{place} has tubes of label {shown!r}; number the {num_labels} labels '
                 f'from 0 to {num_labels - 1}.'
             )
         if not isinstance(arrays, Sequence):
-            raise _CheckError(
+            raise ContentError(
                 f'{place}, label {int(label)}, has tubes in one {_kind(arrays)}; write a '
                 'list of arrays.'
             )
@@ -237,216 +246,39 @@ def _tubes(classes: Any, place: str, num_labels: int) -> dict[int, list[np.ndarr
 
 
 def _tube(value: Any, place: str) -> np.ndarray:
-    tube = _array(value, place)
+    tube = as_array(value, place)
     if tube.dtype.kind not in 'iuf' or tube.ndim != 2 or tube.shape[1] != 5:
-        raise _CheckError(
+        raise ContentError(
             f'{place} has the shape {tube.shape} and the type {tube.dtype}; write '
             'numbers of shape (n, 5), rows of frame, x1, y1, x2, y2.'
         )
     tube = tube.astype(np.float64)
     if not len(tube):
-        raise _CheckError(f'{place} has no row; remove it.')
+        raise ContentError(f'{place} has no row; remove it.')
     if not np.isfinite(tube).all():
         row = tube[~np.isfinite(tube).all(axis=1)][0]
-        raise _CheckError(
+        raise ContentError(
             f'{place} has a number that is not finite in frame {row[0]:g}; correct or '
             'remove the row.'
         )
     frames, low, high = tube[:, 0], tube[:, 1:3], tube[:, 3:]
     odd = np.flatnonzero((frames != np.round(frames)) | (frames < 1))
     if len(odd):
-        raise _CheckError(
+        raise ContentError(
             f'{place} has the frame {frames[odd[0]]:g}; count frames in whole numbers '
             'from 1 upwards.'
         )
     if (np.diff(frames) <= 0).any():
         row = int(np.flatnonzero(np.diff(frames) <= 0)[0])
-        raise _CheckError(
+        raise ContentError(
             f'{place} goes from frame {frames[row]:g} to {frames[row + 1]:g}; sort '
             'its rows and keep one for each frame.'
         )
     wrong = np.flatnonzero((low > high).any(axis=1))
     if len(wrong):
         box = ', '.join(f'{number:g}' for number in tube[wrong[0], 1:])
-        raise _CheckError(
+        raise ContentError(
             f'{place} has the box ({box}) in frame {frames[wrong[0]]:g}, which is '
             'upside down; write it as x1, y1, x2, y2.'
         )
     return tube
-
-
-def read_plain_pickle(file: str | Path) -> Any:
-    """Containers of numbers, text and arrays, of Python 2 or 3; runs no code of theirs.
-
-    Raises:
-        ValueError: the file is damaged, or asks for anything else.
-    """
-    try:
-        return _plain(
-            _Unpickler(io.BytesIO(Path(file).read_bytes()), encoding='latin1').load()
-        )
-    except _RefusedError as error:
-        raise ValueError(f'{file}: {error}') from error
-    # A broken pickle can make the unpickler fail in any way.
-    except Exception as error:
-        reason = str(error).rstrip('.') or type(error).__name__
-        raise ValueError(
-            f'{file} cannot be read as a pickle ({reason}); write or fetch it again.'
-        ) from error
-
-
-class _CheckError(ValueError):
-    """A sentence that tells what is wrong."""
-
-
-class _RefusedError(Exception):
-    """A pickle asks for something that no ground truth needs."""
-
-
-class _Dtype:
-    """Stands in for ``numpy.dtype``: keeps the arguments and the byte order."""
-
-    def __init__(self, code: str, *flags: Any) -> None:
-        del flags
-        # Numbers and text of fixed size; no structures, no objects.
-        if not isinstance(code, str) or code.lstrip('<>|=')[:1] not in 'biufSU':
-            raise _RefusedError(
-                f'it holds an array of type {code!r}; only arrays of numbers or text '
-                'are read.'
-            )
-        self.code = code.lstrip('<>|=')
-        self.order = '='
-
-    def __setstate__(self, state: tuple) -> None:
-        order = state[1]
-        self.order = order if order in ('<', '>') else '='
-
-    def of(self, data: Any, count: int = -1) -> np.ndarray:
-        data = data.encode('latin1') if isinstance(data, str) else data
-        if not isinstance(data, bytes | bytearray):
-            raise _RefusedError('it holds an array of objects; only numbers are read.')
-        return np.frombuffer(data, np.dtype(self.order + self.code), count)
-
-
-class _Array:
-    """Stands in for an array that is being restored."""
-
-    def __init__(self, *arguments: Any) -> None:
-        del arguments
-        self._state: tuple | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        self._state = (shape, dtype, fortran, data)
-
-    def value(self) -> np.ndarray:
-        shape, dtype, fortran, data = self._state
-        flat = dtype.of(data)
-        return flat.reshape(shape, order='F' if fortran else 'C')
-
-
-class _Buffer(_Array):
-    """Stands in for an array of a protocol-5 pickle."""
-
-    def __init__(self, data: Any, dtype: _Dtype, shape: tuple, order: str) -> None:
-        self._state = (shape, dtype, order == 'F', data)
-
-
-class _Scalar:
-    """Stands in for a numpy number."""
-
-    def __init__(self, dtype: _Dtype, data: Any) -> None:
-        self._number = dtype.of(data, 1)[0].item()
-
-    def value(self) -> Any:
-        return self._number
-
-    # Without it a pickle could set attributes of the class.
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError('it changes a number after making it.')
-
-    # A number may be the key of a dict.
-    def __hash__(self) -> int:
-        return hash(self._number)
-
-    def __eq__(self, other: object) -> bool:
-        return self._number == (other._number if isinstance(other, _Scalar) else other)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as Python 3 writes them in protocol 2."""
-    if encoding != 'latin1':
-        raise _RefusedError(f'it encodes text as {encoding!r}, which no array needs.')
-    return text.encode('latin1')
-
-
-def _no_bytes() -> bytes:
-    """Bytes of an empty array as Python 3 writes them in protocol 2."""
-    return b''
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, _Array | np.ndarray)
-
-
-def _array(value: Any, place: str) -> np.ndarray:
-    # What a hostile pickle put together can fail in any way.
-    try:
-        return value.value() if isinstance(value, _Array) else np.asarray(value)
-    except Exception as error:
-        raise _CheckError(f'{place} is no array of numbers ({error}).') from error
-
-
-def _plain(value: Any) -> Any:
-    """Containers of numbers, text and arrays, nothing that stands in."""
-    if _is_array(value):
-        return _array(value, 'an array')
-    if isinstance(value, _Scalar):
-        return value.value()
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
-
-
-# What a name in a pickle stands for.
-_KNOWN = {
-    ('_codecs', 'encode'): _encode,
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('collections', 'defaultdict'): defaultdict,
-    ('numpy', 'dtype'): _Dtype,
-    ('numpy', 'ndarray'): _Array,
-    **{
-        (f'numpy.{core}.{module}', name): stand_in
-        for core in ('core', '_core')
-        for module, name, stand_in in (
-            ('multiarray', '_reconstruct', _Array),
-            ('multiarray', 'scalar', _Scalar),
-            ('numeric', '_frombuffer', _Buffer),
-        )
-    },
-    **{
-        (module, kind.__name__): kind
-        for module in ('builtins', '__builtin__')
-        for kind in (list, dict, int, float)
-    },
-    **{(module, 'bytes'): _no_bytes for module in ('builtins', '__builtin__')},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    """Knows the names that pickled containers and arrays of numbers ask for."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise _RefusedError(
-                f'it asks for {module}.{name}, which no annotation needs; do not use '
-                'it unless you trust its origin, and then save it again '
-                'with plain containers and arrays.'
-            ) from None
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise _RefusedError('it refers to something outside of itself.')

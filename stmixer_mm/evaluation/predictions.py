@@ -1,9 +1,42 @@
 """What a data sample predicts, as arrays of a size that can be collected."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.evaluator import BaseMetric
+
+# Detectors' boxes may leave the frame, but by no more than its size.
+BOX_LOW, BOX_HIGH = -1, 2
+
+
+class ConfiguredMetric(NamedTuple):
+    """A metric and the number of the score column of each action id."""
+
+    metric: BaseMetric
+    num_classes: int | None  # None: of a kind that can only evaluate dumps
+    columns: Mapping[int, int]
+    has_score_thr: bool = False  # The config sets it.
+
+
+class PlacedSample(NamedTuple):
+    """A sample as a metric takes it, and where in a file it comes from."""
+
+    place: str
+    sample: dict
+
+
+def box_message(*bbox: float) -> str:
+    """What is wrong with a box x1, y1, x2, y2."""
+    shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
+    if not np.isfinite(bbox).all():
+        return f'the box {shown} is not finite; remove the line.'
+    if all(BOX_LOW <= value <= BOX_HIGH for value in bbox):
+        return f'the box {shown} is upside down; write it as x1,y1,x2,y2.'
+    return (
+        f'the box {shown} lies far outside [0, 1]; divide x by the width, y by the '
+        'height.'
+    )
 
 
 class Actions(NamedTuple):
