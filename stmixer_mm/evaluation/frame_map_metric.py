@@ -143,6 +143,7 @@ class FrameMAPMetric(CollectingMetric):
                 f'{label_file} names an action {min(taken)!r}, which is a value of '
                 'FrameMAPMetric; rename it or set per_class=False.'
             )
+        self._is_evaluated = np.isin(np.arange(num_classes), list(self.class_names))
         columns = {action_ids[column - 1]: column for column in self.class_names}
 
         rows = []
@@ -194,6 +195,9 @@ class FrameMAPMetric(CollectingMetric):
         for sample in data_samples:
             result = select_actions(sample, self.num_classes, self.score_thr)
             result['key'] = keyframe_key(sample['video_id'], sample['timestamp'])
+            counts = self._is_evaluated[result['class']]
+            for name in ('box', 'class', 'score'):
+                result[name] = result[name][counts]
             scores = result.pop('scores')
             result['person_scores'] = scores[:, 1:].max(axis=1, initial=0)
             self.results.append(result)
@@ -241,18 +245,17 @@ class FrameMAPMetric(CollectingMetric):
         by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
         # Detections of equal score count in this order, whichever rank found them.
         persons, actions = _flatten(dict(sorted(by_frame.items())))
-        counts = np.isin(actions.classes, list(self.class_names))
         if self.max_actions is not None:
-            frames = np.where(counts, persons.frames[actions.box], -1)
-            counts &= best_of_frames(frames, actions.scores, self.max_actions)
-        if self.protocol.drop_empty_boxes:
-            has_area = (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
-            counts &= has_area[actions.box]
+            frames = persons.frames[actions.box]
+            counts = best_of_frames(frames, actions.scores, self.max_actions)
+            actions = Actions(*(field[counts] for field in actions))
+        has_area = (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
+        if self.protocol.drop_empty_boxes and not has_area.all():
+            counts = has_area[actions.box]
             number = np.cumsum(has_area, dtype=np.int32) - 1
             persons = _take(persons, has_area)
-            actions = actions._replace(box=number[actions.box])
-        if not counts.all():
             actions = Actions(*(field[counts] for field in actions))
+            actions = actions._replace(box=number[actions.box])
         return tuple(numbers), persons, actions
 
     def counts_unannotated(self, key: str) -> bool:

@@ -33,7 +33,7 @@ def aligned_iou(
     """
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
-    intersection = (high - low + pixel).clip(min=0).prod(axis=1)
+    intersection = _product(high - low + pixel)
     union = _area(first, pixel) + _area(second, pixel) - intersection
     zeros = np.zeros(len(union))
     return np.divide(intersection, union, out=zeros, where=union > 0)
@@ -137,4 +137,10 @@ def choose_in_turn(
 
 
 def _area(bboxes: np.ndarray, pixel: float) -> np.ndarray:
-    return (bboxes[:, 2:] - bboxes[:, :2] + pixel).clip(min=0).prod(axis=1)
+    return _product(bboxes[:, 2:] - bboxes[:, :2] + pixel)
+
+
+def _product(sides: np.ndarray) -> np.ndarray:
+    """Areas (N,) of sides (N, 2), negative ones taken as 0."""
+    sides = np.maximum(sides, 0)
+    return sides[:, 0] * sides[:, 1]  # several times as fast as prod(axis=1)
