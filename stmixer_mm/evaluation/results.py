@@ -148,7 +148,7 @@ def evaluate_results(
                 'prefix of one.'
             )
         values.update((name, float(value)) for name, value in found.items())
-    return values, notes
+    return values, list(dict.fromkeys(notes))
 
 
 def _is_known(metric: BaseMetric, sample: dict, key: str) -> bool:

@@ -116,7 +116,7 @@ class _TubeMetric(CollectingMetric):
         if unknown:
             raise ValueError(
                 f'excluded_labels has {sorted(unknown)}, which {source} does not have; '
-                'correct it.'
+                'give a list of labels that it has, or fetch the published file.'
             )
         if 'overall' in truth.labels and per_class:
             raise ValueError(
