@@ -40,6 +40,7 @@ class ClassResult(NamedTuple):
     name: str
     num_truths: int
     ap: float
+    ap_mode: str  # a name of ``AP_MODES``
     scores: np.ndarray  # (n,)
     right: np.ndarray  # (n,) bool
     precision: np.ndarray  # (n,)
@@ -91,6 +92,7 @@ def class_results(judged: Judged) -> list[ClassResult]:
                 name,
                 num_truths,
                 AP_MODES[judged.ap_mode](right, num_truths),
+                judged.ap_mode,
                 judged.scores[rows],
                 right,
                 precision(right),

@@ -9,6 +9,7 @@ import numpy as np
 from stmixer_mm.engine.files import atomic_path
 
 from .analysis import ClassResult
+from .average_precision import envelope
 from .errors import COLORS
 
 RIGHT, WRONG = COLORS['ap'], COLORS['classification']
@@ -34,16 +35,26 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
 
 
 def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
-    """Draw precision over recall of each class, 24 to a picture, the worst first."""
+    """Draw precision over recall of each class, 24 to a picture, the worst first.
+
+    The area is the AP.
+    """
 
     def draw(axes: Any, result: ClassResult) -> None:
         # Between two right ones only precision falls.
         kept = result.right | np.append(result.right[1:], True)[: len(result.right)]
         recall = np.append(0, result.recall[kept])
-        start = result.precision[:1] if len(result.precision) else [0]
+        found_none = not len(result.precision)
+        start = 1 if found_none or result.ap_mode == 'act' else result.precision[0]
         curve = np.append(start, result.precision[kept])
         axes.plot(recall, curve, color=RIGHT, lw=1.2)
-        axes.fill_between(recall, curve, color=RIGHT, alpha=0.2, lw=0)
+        area = dict(color=RIGHT, alpha=0.2, lw=0)
+        if result.ap_mode == 'act':
+            axes.fill_between(recall, curve, **area)
+        elif result.right.any():
+            heights = envelope(result.precision)[result.right]
+            edges = np.append(0, result.recall[result.right])
+            axes.stairs(heights, edges, fill=True, **area)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.05)
 

@@ -24,8 +24,7 @@ def interpolated_ap(right: np.ndarray, num_truths: int) -> float:
         right: (N,) bool.
         num_truths: M, at least 1.
     """
-    envelope = np.maximum.accumulate(precision(right)[::-1])[::-1]
-    return float(envelope[right].sum() / num_truths)
+    return float(envelope(precision(right))[right].sum() / num_truths)
 
 
 def act_ap(right: np.ndarray, num_truths: int) -> float:
@@ -53,6 +52,11 @@ AP_MODES: dict[str, Callable[[np.ndarray, int], float]] = {
     'interpolated': interpolated_ap,
     'act': act_ap,
 }
+
+
+def envelope(curve: np.ndarray) -> np.ndarray:
+    """The lowest curve (N,) above a curve (N,) that never rises."""
+    return np.maximum.accumulate(curve[::-1])[::-1]
 
 
 def precision(right: np.ndarray) -> np.ndarray:
