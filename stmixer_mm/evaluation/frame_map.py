@@ -9,18 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .average_precision import AP_MODES, by_score
-from .matching import Pairs, aligned_iou, group_pairs
-
-__all__ = [
-    'BestMatch',
-    'Boxes',
-    'aligned_iou',
-    'average_precision',
-    'best_matches',
-    'best_of_frames',
-    'frame_pairs',
-    'recall',
-]
+from .matching import BestMatch, Pairs, aligned_iou, first_claims, group_pairs
 
 
 class Boxes(NamedTuple):
@@ -29,13 +18,6 @@ class Boxes(NamedTuple):
     frames: np.ndarray  # (N,) int
     bboxes: np.ndarray  # (N, 4) float
     scores: np.ndarray  # (N,) float; of no meaning in ground truth
-
-
-class BestMatch(NamedTuple):
-    """For each detection the ground truth of its keyframe that it overlaps most."""
-
-    index: np.ndarray  # (N,) int, -1 where the keyframe has no ground truth
-    iou: np.ndarray  # (N,) float, 0 there
 
 
 def frame_pairs(
@@ -55,26 +37,6 @@ def frame_pairs(
     return Pairs(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
-def best_matches(detections: Boxes, truths: Boxes) -> BestMatch:
-    """Pair each detection with the first of the ground truths it overlaps most.
-
-    ``truths.frames`` must be sorted.
-    """
-    pairs = frame_pairs(detections, truths)
-    index = np.full(len(detections.frames), -1)
-    iou = np.zeros(len(index))
-    paired, start = np.unique(pairs.detections, return_index=True)
-    if not len(paired):
-        return BestMatch(index, iou)
-    best = np.maximum.reduceat(pairs.ious, start)
-    count = np.diff(np.append(start, len(pairs.ious)))
-    is_best = np.flatnonzero(pairs.ious == np.repeat(best, count))
-    _, first = np.unique(pairs.detections[is_best], return_index=True)
-    index[paired] = pairs.truths[is_best[first]]
-    iou[paired] = best
-    return BestMatch(index, iou)
-
-
 def average_precision(
     scores: np.ndarray,
     matches: BestMatch,
@@ -85,17 +47,12 @@ def average_precision(
 ) -> float:
     """AP of one class, as AVA and Pascal VOC define it; NaN without ground truth.
 
-    A detection is right if it is the highest-scoring one that claims its ground
-    truth; it claims the one it overlaps most, by at least iou_thr. Equal scores keep
-    their order. ``ap_mode`` names the area, one of ``AP_MODES``.
+    Right are the ``first_claims``; equal scores keep their order. ``ap_mode`` names
+    the area, one of ``AP_MODES``.
     """
     if num_truths == 0:
         return float('nan')
-    order = by_score(scores)
-    claimed = np.where(matches.iou >= iou_thr, matches.index, -1)[order]
-    truths, first = np.unique(claimed, return_index=True)
-    right = np.zeros(len(order), dtype=bool)
-    right[first[truths >= 0]] = True
+    right = first_claims(scores, matches, iou_thr)[by_score(scores)]
     return AP_MODES[ap_mode](right, num_truths)
 
 

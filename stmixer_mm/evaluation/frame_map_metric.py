@@ -18,13 +18,13 @@ from stmixer_mm.registry import METRICS
 from .average_precision import AP_MODES, CLASS_AVERAGES, check_choice, class_mean
 from .collecting import CollectingMetric
 from .frame_map import (
-    BestMatch,
     Boxes,
     average_precision,
-    best_matches,
     best_of_frames,
+    frame_pairs,
     recall,
 )
+from .matching import BestMatch, best_matches
 from .predictions import Actions, join_actions, join_field, select_actions
 from .protocols import KEYFRAME_PROTOCOLS
 
@@ -218,8 +218,8 @@ class FrameMAPMetric(CollectingMetric):
             truths = _take(self.truths, self.truth_classes == column)
             box, scores = actions.of(column)
             detections = Boxes(persons.frames[box], persons.bboxes[box], scores)
-            matches = best_matches(detections, truths)
             num_truths = len(truths.frames)
+            matches = _best_matches(detections, truths)
             aps = [self._ap(detections, matches, num_truths, t) for t in self.iou_thrs]
             table[column] = (num_truths, len(detections.scores), aps)
         counts, detected, all_aps = map(np.array, zip(*table.values(), strict=True))
@@ -271,7 +271,7 @@ class FrameMAPMetric(CollectingMetric):
     def _person_values(self, persons: Boxes) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
         truths = _distinct(self.truths)
-        matches = best_matches(persons, truths)
+        matches = _best_matches(persons, truths)
         num_truths = len(truths.frames)
         values = {}
         for thr in self.iou_thrs:
@@ -316,6 +316,10 @@ def _keyframe_keys(files: str | Sequence[str] | None) -> set[str]:
 
 def _at(name: str, thr: float, thrs: tuple[float, ...]) -> str:
     return name if thr == thrs[0] else f'{name}@{thr:g}'
+
+
+def _best_matches(detections: Boxes, truths: Boxes) -> BestMatch:
+    return best_matches(frame_pairs(detections, truths), len(detections.frames))
 
 
 def _take(boxes: Boxes, index: np.ndarray) -> Boxes:

@@ -23,6 +23,13 @@ class Pairs(NamedTuple):
     ious: np.ndarray  # (P,) float
 
 
+class BestMatch(NamedTuple):
+    """For each detection the ground truth of its group that it overlaps most."""
+
+    index: np.ndarray  # (N,) int, -1 where it is paired with none
+    iou: np.ndarray  # (N,) float, 0 there
+
+
 def aligned_iou(
     first: np.ndarray, second: np.ndarray, *, pixel: float = 0
 ) -> np.ndarray:
@@ -89,26 +96,48 @@ def claim_free(
     return right
 
 
+def best_matches(pairs: Pairs, num_detections: int) -> BestMatch:
+    """The first of the ground truths that each of N detections overlaps most."""
+    index = np.full(num_detections, -1)
+    iou = np.zeros(num_detections)
+    if not len(pairs.detections):
+        return BestMatch(index, iou)
+    if (np.diff(pairs.detections) < 0).any():
+        order = np.argsort(pairs.detections, kind='stable')
+        pairs = Pairs(*(field[order] for field in pairs))
+    paired, start = np.unique(pairs.detections, return_index=True)
+    best = np.maximum.reduceat(pairs.ious, start)
+    count = np.diff(np.append(start, len(pairs.ious)))
+    is_best = np.flatnonzero(pairs.ious == np.repeat(best, count))
+    _, first = np.unique(pairs.detections[is_best], return_index=True)
+    index[paired] = pairs.truths[is_best[first]]
+    iou[paired] = best
+    return BestMatch(index, iou)
+
+
+def first_claims(scores: np.ndarray, matches: BestMatch, iou_thr: float) -> np.ndarray:
+    """Right ones (N,): of those that claim a ground truth the highest-scoring one.
+
+    A detection claims its best match, if it overlaps it by at least iou_thr.
+    """
+    claiming = np.flatnonzero((matches.index >= 0) & (matches.iou >= iou_thr))
+    claiming = claiming[by_score(scores[claiming])]
+    _, first = np.unique(matches.index[claiming], return_index=True)
+    right = np.zeros(len(scores), dtype=bool)
+    right[claiming[first]] = True
+    return right
+
+
 def claim_best(
     scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
 ) -> np.ndarray:
     """Right ones (N,) where a detection claims the ground truth it overlaps most.
 
-    Of the detections that claim a ground truth, by at least iou_thr, the
-    highest-scoring one is right; the others are wrong even where they overlap a
-    second one well. Source: Pascal VOC, AVA's and MultiSports' evaluators.
+    Further claims of a ground truth are wrong even where they overlap a second one
+    well. Source: Pascal VOC, AVA's and MultiSports' evaluators.
     """
     del groups  # a ground truth is claimed from within its group
-    order = np.lexsort((pairs.truths, -pairs.ious, pairs.detections))
-    detections, first = np.unique(pairs.detections[order], return_index=True)
-    best = order[first]
-    claims = pairs.ious[best] >= iou_thr
-    detections, truths = detections[claims], pairs.truths[best][claims]
-    order = by_score(scores[detections])
-    _, first = np.unique(truths[order], return_index=True)
-    right = np.zeros(len(scores), dtype=bool)
-    right[detections[order][first]] = True
-    return right
+    return first_claims(scores, best_matches(pairs, len(scores)), iou_thr)
 
 
 CLAIMS = {'free': claim_free, 'best': claim_best}

@@ -3,14 +3,13 @@ import pytest
 from mmaction.evaluation.functional.ava_evaluation import np_box_ops
 
 from stmixer_mm.evaluation.frame_map import (
-    BestMatch,
     Boxes,
-    aligned_iou,
     average_precision,
-    best_matches,
     best_of_frames,
+    frame_pairs,
     recall,
 )
+from stmixer_mm.evaluation.matching import BestMatch, aligned_iou, best_matches
 
 
 def random_bboxes(random, count):
@@ -52,7 +51,7 @@ def test_each_detection_meets_the_truth_it_overlaps_most():
         ),
         np.ones(5),
     )
-    matches = best_matches(detections, truths)
+    matches = best_matches(frame_pairs(detections, truths), 5)
     assert matches.index.tolist() == [2, 1, -1, 0, 0]
     np.testing.assert_allclose(matches.iou, [0.5, 0.9, 0, 0, 0.6])
 
@@ -60,8 +59,8 @@ def test_each_detection_meets_the_truth_it_overlaps_most():
 def test_matching_nothing_is_possible():
     some = Boxes(np.zeros(2, int), np.zeros((2, 4)), np.ones(2))
     none = Boxes(np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
-    assert best_matches(none, some).index.shape == (0,)
-    assert best_matches(some, none).index.tolist() == [-1, -1]
+    assert best_matches(frame_pairs(none, some), 0).index.shape == (0,)
+    assert best_matches(frame_pairs(some, none), 2).index.tolist() == [-1, -1]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from stmixer_mm.evaluation.frame_map import Boxes, frame_pairs
 from stmixer_mm.evaluation.matching import (
     Pairs,
     aligned_iou,
+    best_matches,
     choose_in_turn,
     claim_best,
     claim_free,
@@ -55,6 +56,15 @@ def test_a_second_detection_may_claim_a_second_truth_or_not():
     assert claim_best(scores, groups, pairs, 0.5).tolist() == [True, False]
     # Above 0.6 nothing is left for it, and the score decides who comes first.
     assert claim_free(scores[::-1], groups, pairs, 0.7).tolist() == [False, True]
+
+
+def test_the_best_match_by_hand_whatever_the_order_of_the_detections():
+    pairs = Pairs(
+        np.array([3, 0, 3, 0, 3]), np.array([0, 1, 1, 2, 2]), np.array([5, 7, 9, 7, 9])
+    )
+    matches = best_matches(pairs, 4)
+    assert matches.index.tolist() == [1, -1, -1, 1]
+    assert matches.iou.tolist() == [7, 0, 0, 9]
 
 
 @pytest.mark.parametrize('seed', range(6))
