@@ -21,15 +21,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.analysis import (
     bytes_kept_for_backward,
-    check_json_path,
     format_table,
     machine,
     peak_bytes,
     quieten,
     take_turns,
-    write_json,
 )
 from stmixer_mm.apis import user_errors
+from stmixer_mm.engine import check_json_path, write_json
 from stmixer_mm.models.decoder import stmixer_decoder
 from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
 from stmixer_mm.registry import MODELS

@@ -1,4 +1,4 @@
-"""Go through the datasets of a config and report every fault with file and line."""
+"""Go through datasets and evaluators of a config and report all faults, with lines."""
 
 import argparse
 import sys
@@ -9,13 +9,10 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
 from stmixer_mm.apis import load_config, user_errors
-from stmixer_mm.datasets.validation import (
-    SPLITS,
-    check_config,
-    check_report_path,
-    format_report,
-    write_reports,
-)
+from stmixer_mm.datasets.reports import format_report, report_to_dict
+from stmixer_mm.datasets.validation import SPLITS, check_config
+from stmixer_mm.engine import check_json_path, write_json
+from stmixer_mm.evaluation.evaluator_checks import check_evaluators
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,19 +46,19 @@ def main() -> None:
     with user_errors():
         cfg = load_config(args.config, args.cfg_options)
         init_default_scope(cfg.get('default_scope', 'mmaction'))
-        if args.json:
-            check_report_path(args.json)
+        check_json_path(args.json)
+        splits = SPLITS if args.split == 'all' else (args.split,)
         reports = check_config(
             cfg,
-            SPLITS if args.split == 'all' else (args.split,),
+            splits,
             decode=not args.no_decode,
             allow_overlap=args.allow_overlap,
             progress=partial(track_iter_progress, file=sys.stderr),
         )
+        reports += check_evaluators(cfg, splits)
         for report in reports:
             print(format_report(report))
-        if args.json:
-            write_reports(args.json, reports)
+        write_json(args.json, [report_to_dict(report) for report in reports])
     sys.exit(any(report.num_errors for report in reports))
 
 

@@ -1,15 +1,13 @@
 """Evaluate predictions in a file by the metrics of a config, without a model."""
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import UserError, check_arguments, load_config, user_errors
-from stmixer_mm.engine.files import write_atomically
+from stmixer_mm.apis import check_arguments, load_config, user_errors
+from stmixer_mm.engine import check_json_path, write_json
 from stmixer_mm.evaluation.results import (
     build_metrics,
     evaluate_results,
@@ -38,10 +36,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with user_errors():
-        if args.json and not Path(args.json).absolute().parent.is_dir():
-            raise UserError(
-                f'The folder of --json {args.json} does not exist; make it first.'
-            )
+        check_json_path(args.json)
         cfg = load_config(args.config, args.cfg_options)
         check_arguments(cfg)
         init_default_scope(cfg.get('default_scope') or 'mmaction')
@@ -52,9 +47,7 @@ def main() -> None:
         width = max(map(len, values))
         for name, value in values.items():
             print(f'{name:<{width}}  {value:.4f}')
-        if args.json:
-            text = json.dumps(values, indent=2) + '\n'
-            write_atomically(args.json, text.encode())
+        write_json(args.json, values)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ from .flops import PartCount, count_flops, count_parts
 from .memory import bytes_kept_for_backward, peak_bytes
 from .meter import Meter, clock, medians, take_turns, watch_children
 from .models import build_model, construct_model, num_classes_of, quieten, read_config
-from .report import check_json_path, format_table, machine, write_json
+from .report import format_table, machine
 
 __all__ = [
     'ClipDataset',
@@ -21,7 +21,6 @@ __all__ = [
     'PartCount',
     'build_model',
     'bytes_kept_for_backward',
-    'check_json_path',
     'clock',
     'config_clips',
     'construct_model',
@@ -39,5 +38,4 @@ __all__ = [
     'take_turns',
     'video_clips',
     'watch_children',
-    'write_json',
 ]

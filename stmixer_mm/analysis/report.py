@@ -1,14 +1,10 @@
-"""Tables for people, JSON for programs."""
+"""Tables for people."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-
-from stmixer_mm.engine import check_writable_dir, write_atomically
 
 
 def format_table(rows: Sequence[Sequence[object]], *, left: int = 1) -> str:
@@ -39,15 +35,3 @@ def machine(device: str | torch.device) -> dict:
         threads=torch.get_num_threads(),
         torch=torch.__version__,
     )
-
-
-def check_json_path(path: str | Path | None) -> None:
-    """Raises ``OSError`` when the figures could not be written there."""
-    if path is not None:
-        check_writable_dir(Path(path).parent, purpose='folder of --json')
-
-
-def write_json(path: str | Path | None, data: dict | list) -> None:
-    """Write figures to a file, whole or not at all, if there is to be one."""
-    if path is not None:
-        write_atomically(path, (json.dumps(data, indent=2) + '\n').encode())

@@ -1,12 +1,8 @@
 """Go through the datasets of a config before hours are lost on them."""
 
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import mmcv
@@ -35,6 +31,7 @@ from .frames import (
 )
 from .keyframe_dataset import KeyframeDataset
 from .packing import read_proposals
+from .reports import Finding, SplitReport, split_place
 from .transforms import OpenVideo, SampleKeyframeClip
 from .tube_annotations import TubeAnnotations
 from .tube_dataset import TubeDataset
@@ -47,44 +44,6 @@ MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by r
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
-
-
-class Finding(NamedTuple):
-    """A fault (``is_error``) or something that only looks wrong."""
-
-    is_error: bool
-    kind: str
-    fault: Fault
-
-    def __str__(self) -> str:
-        return f'{"error" if self.is_error else "warning"}: {self.fault}'
-
-
-@dataclass
-class SplitReport:
-    """What one dataset holds, excluded keyframes left out, and what is wrong."""
-
-    name: str
-    ann_file: str
-    num_videos: int = 0
-    num_keyframes: int = 0  # person-free ones included
-    num_empty_keyframes: int = 0
-    num_excluded_keyframes: int = 0
-    num_boxes: int = 0
-    class_counts: dict[str, int] = field(default_factory=dict)  # by class name
-    videos: dict[str, str] = field(default_factory=dict)  # id -> path
-    first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def num_errors(self) -> int:
-        return sum(finding.is_error for finding in self.findings)
-
-    def error(self, kind: str, file: str, line: int | None, message: str) -> None:
-        self.findings.append(Finding(True, kind, Fault(file, line, message)))
-
-    def warn(self, kind: str, file: str, line: int | None, message: str) -> None:
-        self.findings.append(Finding(False, kind, Fault(file, line, message)))
 
 
 def check_config(
@@ -112,7 +71,7 @@ def check_config(
     reports, seen = [], []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')
-        for dataset in _plain_datasets(loader and loader.get('dataset')):
+        for dataset in plain_datasets(loader and loader.get('dataset')):
             # Of tubes it says which videos are meant.
             kept = 'TubeDataset' in str(dataset.get('type'))
             essence = {k: v for k, v in dataset.items() if kept or k != 'test_mode'}
@@ -172,73 +131,14 @@ def check_dataset(
     return report
 
 
-def format_report(report: SplitReport, *, max_warnings: int = 20) -> str:
-    """All errors, the first warnings of each kind, and a summary, as text."""
-    lines = [f'== {report.name}: {report.ann_file}']
-    lines += [str(finding) for finding in report.findings if finding.is_error]
-    warnings: dict[str, list[Finding]] = {}
-    for finding in report.findings:
-        if not finding.is_error:
-            warnings.setdefault(finding.kind, []).append(finding)
-    for kind, findings in warnings.items():
-        lines += [str(finding) for finding in findings[:max_warnings]]
-        if len(findings) > max_warnings:
-            lines.append(f'... {len(findings) - max_warnings} more warnings: {kind}')
-    lines.append(
-        f'{report.num_videos} videos, {report.num_keyframes} keyframes '
-        f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes, '
-        f'{report.num_excluded_keyframes} keyframes excluded'
-    )
-    width = max(map(len, report.class_counts), default=0)
-    counts = report.class_counts.items()
-    lines += [f'  {name:<{width}} {count:>8}' for name, count in counts]
-    num_warnings = len(report.findings) - report.num_errors
-    lines.append(f'{report.num_errors} errors, {num_warnings} warnings')
-    return '\n'.join(lines)
-
-
-def report_to_dict(report: SplitReport) -> dict:
-    """The whole report in plain types, for JSON."""
-    findings = [
-        {
-            'severity': 'error' if finding.is_error else 'warning',
-            'kind': finding.kind,
-            **finding.fault._asdict(),
-        }
-        for finding in report.findings
-    ]
-    return {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
-
-
-def check_report_path(path: str) -> None:
-    """Raise ``FileNotFoundError`` if the folder for a report does not exist."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f'The report {path} cannot be written, since the folder {folder} does not '
-            'exist; make it first.'
-        )
-
-
-def write_reports(path: str, reports: list[SplitReport]) -> None:
-    """Write reports as JSON: the whole file or none."""
-    unfinished = Path(f'{path}.{os.getpid()}.tmp')
-    content = [report_to_dict(report) for report in reports]
-    try:
-        unfinished.write_text(json.dumps(content, indent=2) + '\n')
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _plain_datasets(cfg: dict | None) -> list[dict]:
+def plain_datasets(cfg: dict | None) -> list[dict]:
     """The datasets inside of wrappers such as RepeatDataset and ConcatDataset."""
     if cfg is None:
         return []
     inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
     if inner is None:
         return [cfg]
-    return [plain for dataset in inner for plain in _plain_datasets(dataset)]
+    return [plain for dataset in inner for plain in plain_datasets(dataset)]
 
 
 def _build_unread(
@@ -250,7 +150,7 @@ def _build_unread(
     except Exception as error:  # whatever a pipeline of the user's may raise
         text = explain(error) or str(error)
         lines = text.strip().splitlines() or [type(error).__name__]
-        file, line, message = _split_place(lines[0], report.ann_file)
+        file, line, message = split_place(lines[0], report.ann_file)
         report.error('config', file, line, message)
         label_file = cfg.get('label_file')
         is_of_labels = label_file and file.endswith(label_file)
@@ -266,14 +166,6 @@ def _build_unread(
         report.error('config', report.ann_file, None, message)
         return None
     return dataset
-
-
-def _split_place(text: str, otherwise: str) -> tuple[str, int | None, str]:
-    """File, line and the rest of a message such as 'a.csv, line 3: it is empty.'"""
-    place = re.match(r'(.+?)(?:, line (\d+))?: ', text)
-    if place is None or not Path(place[1]).exists():
-        return otherwise, None, text
-    return place[1], place[2] and int(place[2]), text[place.end() :]
 
 
 def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str]:

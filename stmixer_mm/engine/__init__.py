@@ -9,8 +9,10 @@ from .checkpoints import (
 from .files import (
     AtomicLocalBackend,
     atomic_path,
+    check_json_path,
     check_writable_dir,
     write_atomically,
+    write_json,
 )
 from .hooks import CheckCheckpointHook, CheckPartsHook, SafeCheckpointHook
 from .optim import BFloat16OptimWrapper
@@ -26,10 +28,12 @@ __all__ = [
     'StateDifference',
     'atomic_path',
     'check_checkpoint_file',
+    'check_json_path',
     'check_state',
     'check_writable_dir',
     'compare_state',
     'load_checkpoint_file',
     'state_dict_of',
     'write_atomically',
+    'write_json',
 ]

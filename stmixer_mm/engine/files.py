@@ -1,5 +1,6 @@
 """Files that are whole or not there: written under another name, then renamed."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -75,3 +76,15 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
             f'The {purpose} {folder} cannot be written to ({reason}); '
             f'choose another one or make it writable.'
         ) from error
+
+
+def check_json_path(path: str | Path | None) -> None:
+    """Raises ``OSError`` when the figures could not be written there."""
+    if path is not None:
+        check_writable_dir(Path(path).parent, purpose='folder of --json')
+
+
+def write_json(path: str | Path | None, data: dict | list) -> None:
+    """Write figures to a file, whole or not at all, if there is to be one."""
+    if path is not None:
+        write_atomically(path, (json.dumps(data, indent=2) + '\n').encode())

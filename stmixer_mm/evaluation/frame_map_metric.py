@@ -122,8 +122,9 @@ class FrameMAPMetric(CollectingMetric):
         )
         if custom_classes is not None:
             check_custom_classes(custom_classes, names, num_classes)
-        action_ids = list(custom_classes or range(1, num_classes))
         self.num_classes = num_classes
+        # Of the score columns 1, 2, ...
+        self.action_ids = action_ids = list(custom_classes or range(1, num_classes))
         self.score_thr = score_thr
         self.iou_thrs = tuple(iou_thrs)
         self.ap_mode = ap_mode
@@ -257,6 +258,10 @@ class FrameMAPMetric(CollectingMetric):
             actions = Actions(*(field[counts] for field in actions))
             actions = actions._replace(box=number[actions.box])
         return tuple(numbers), persons, actions
+
+    def true_keyframes(self) -> set[str]:
+        """Keys of the keyframes that predictions are expected for."""
+        return set(self.frame_numbers)
 
     def counts_unannotated(self, key: str) -> bool:
         """Whether detections count in a keyframe without ground truth."""

@@ -16,6 +16,8 @@ from .frame_map_metric import FrameMAPMetric
 from .predictions import ConfiguredMetric
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 
+OwnMetric = FrameMAPMetric | TubeFrameMAPMetric | VideoMAPMetric
+
 
 def read_results(file: str | Path) -> Dump | CsvDetections:
     """Read a dump (``.pkl``, ``.pickle``) or else a csv.
@@ -52,14 +54,10 @@ def build_metrics(cfg: Config) -> list[ConfiguredMetric]:
         metric = METRICS.build(metric_cfg)
         if isinstance(metric, DumpResults):
             continue
-        num_classes, action_ids = None, ()
-        if isinstance(metric, FrameMAPMetric):
+        num_classes, columns = None, {}
+        if isinstance(metric, OwnMetric):
             num_classes = metric.num_classes
-            action_ids = metric_cfg.get('custom_classes') or range(1, num_classes)
-        elif isinstance(metric, TubeFrameMAPMetric | VideoMAPMetric):
-            num_classes = len(metric.labels) + 1
-            action_ids = range(1, num_classes)
-        columns = {number: column for column, number in enumerate(action_ids, start=1)}
+            columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
         has_score_thr = 'score_thr' in metric_cfg
         found.append(ConfiguredMetric(metric, num_classes, columns, has_score_thr))
     if not found:
@@ -160,4 +158,4 @@ def _is_known(metric: BaseMetric, sample: dict, key: str) -> bool:
 
 
 def _counts(metric: BaseMetric, unknown_key: str) -> bool:
-    return isinstance(metric, FrameMAPMetric) and metric.counts_unannotated(unknown_key)
+    return isinstance(metric, OwnMetric) and metric.counts_unannotated(unknown_key)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.logging import MMLogger
 
+from stmixer_mm.datasets.ava_csv import keyframe_key
 from stmixer_mm.datasets.tube_annotations import (
     TubeAnnotations,
     check_tube_annotations,
@@ -130,6 +131,8 @@ class _TubeMetric(CollectingMetric):
         self.frame_key = frame_key
         self.per_class = per_class
         self.labels = truth.labels
+        self.num_classes = len(truth.labels) + 1
+        self.action_ids = list(range(1, self.num_classes))  # of the score columns
         self.evaluated = [
             number
             for number, label in enumerate(truth.labels)
@@ -172,7 +175,7 @@ class _TubeMetric(CollectingMetric):
                     'them from 1.'
                 )
             result = select_actions(
-                sample, len(self.labels) + 1, self.score_thr, frame_key=self.frame_key
+                sample, self.num_classes, self.score_thr, frame_key=self.frame_key
             )
             del result['scores']
             result.update(video=sample['video_id'], frame=int(frame))
@@ -203,6 +206,26 @@ class _TubeMetric(CollectingMetric):
         scales = np.array([(w, h, w, h) for h, w in self._resolution], dtype=float)
         bboxes = join_field(ordered, 'bboxes', (0, 4), np.float32) * scales[videos]
         return Detections(videos, frames, bboxes, join_actions(ordered))
+
+    def true_keyframes(self) -> set[str]:
+        """Keys of the frames that have a true box, those beyond their video left out.
+
+        As of ``keyframe_key``.
+        """
+        return {
+            keyframe_key(self.videos[video], frame)
+            for tubes in self.truths
+            for video, frame in zip(
+                np.repeat(tubes.sequences, tubes.lengths).tolist(),
+                tubes.frames.tolist(),
+                strict=True,
+            )
+            if frame <= self._nframes[video]
+        }
+
+    def counts_unannotated(self, key: str) -> bool:
+        """Whether detections count in a keyframe without ground truth: of our videos."""
+        return key.rpartition(',')[0] in self.video_numbers
 
     def match(self, detections: Detections, label: int, *, min_iou: float) -> Matched:
         """Detections of a label, paired with the truths that overlap by min_iou."""

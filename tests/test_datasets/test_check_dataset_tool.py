@@ -13,7 +13,7 @@ def run(tmp_path, write_text, write_video, monkeypatch, capsys):
     """Run the tool on a config whose annotation has the given lines."""
     write_video('a.mp4')
 
-    def run(*lines, options=()):
+    def run(*lines, options=(), more=''):
         dataset = dict(
             type='KeyframeDataset',
             ann_file=write_text('ann.csv', *lines),
@@ -21,7 +21,8 @@ def run(tmp_path, write_text, write_video, monkeypatch, capsys):
             num_classes=3,
             pipeline=[],
         )
-        config = write_text('config.py', f'train_dataloader = dict(dataset={dataset})')
+        train = f'train_dataloader = dict(dataset={dataset})'
+        config = write_text('config.py', train, more)
         monkeypatch.setattr(sys, 'argv', [str(TOOL), config, *options])
         with pytest.raises(SystemExit) as exit_:
             runpy.run_path(str(TOOL), run_name='__main__')
@@ -44,6 +45,16 @@ def test_exit_code_report_and_json(run, tmp_path):
     assert not list(tmp_path.glob('*.tmp'))
 
 
+def test_evaluators_are_checked_too(run, write_text):
+    other = write_text('other.csv', 'b,1,0,0,1,1,1,0')
+    metric = f"dict(type='FrameMAPMetric', ann_file={other!r}, num_classes=3)"
+    more = f'val_dataloader = train_dataloader\nval_evaluator = {metric}'
+    code, out, _ = run('a,1,0,0,1,1,1,0', more=more, options=['--allow-overlap'])
+    assert code == 1
+    assert '== val_evaluator: ' in out
+    assert 'other.csv: none of its 1 keyframes' in out
+
+
 def test_there_may_be_no_video_to_go_through(run):
     code, out, _ = run('x')
     assert code == 1
@@ -54,7 +65,7 @@ def test_there_may_be_no_video_to_go_through(run):
     'options, words',
     [
         (['--split', 'val'], 'no dataset in val_dataloader'),
-        (['--json', 'none/report.json'], 'none does not exist; make it first'),
+        (['--json', '/dev/null/report.json'], 'folder of --json /dev/null cannot be'),
     ],
 )
 def test_faulty_calls_are_told_in_one_line(run, options, words):

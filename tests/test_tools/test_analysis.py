@@ -19,8 +19,8 @@ from stmixer_mm.analysis import (
     read_config,
     video_clips,
     watch_children,
-    write_json,
 )
+from stmixer_mm.engine import write_json
 
 
 @pytest.fixture

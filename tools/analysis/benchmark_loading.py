@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 from mmaction.datasets import AVADataset
 
-from stmixer_mm.analysis import check_json_path, format_table, write_json
+from stmixer_mm.analysis import format_table
 from stmixer_mm.apis import UserError, user_errors
 from stmixer_mm.datasets import KeyframeDataset, TubeDataset
+from stmixer_mm.engine import check_json_path, write_json
 from stmixer_mm.evaluation import FrameMAPMetric
 
 NUM_VIDEOS = 235  # of AVA's training set

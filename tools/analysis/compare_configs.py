@@ -22,15 +22,13 @@ from torch import nn
 
 from stmixer_mm.analysis import (
     build_model,
-    check_json_path,
     format_table,
     quieten,
     read_config,
     take_turns,
-    write_json,
 )
 from stmixer_mm.apis import UserError, user_errors
-from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.engine import check_json_path, check_writable_dir, write_json
 from stmixer_mm.registry import DATASETS
 
 TRAIN = Path(__file__).parents[1] / 'train.py'

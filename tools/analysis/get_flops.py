@@ -6,15 +6,14 @@ from mmengine.config import DictAction
 
 from stmixer_mm.analysis import (
     build_model,
-    check_json_path,
     count_parts,
     format_table,
     made_up_clip,
     quieten,
     read_config,
-    write_json,
 )
 from stmixer_mm.apis import user_errors
+from stmixer_mm.engine import check_json_path, write_json
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '

@@ -17,7 +17,6 @@ from stmixer_mm.analysis import (
     ClipPipeline,
     Meter,
     build_model,
-    check_json_path,
     clock,
     config_clips,
     extract_frames,
@@ -29,10 +28,10 @@ from stmixer_mm.analysis import (
     read_config,
     video_clips,
     watch_children,
-    write_json,
 )
 from stmixer_mm.apis import UserError, user_errors
 from stmixer_mm.datasets.frames import count_decoded, open_video
+from stmixer_mm.engine import check_json_path, write_json
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames

@@ -19,7 +19,6 @@ from stmixer_mm.analysis import (
     ClipPipeline,
     Meter,
     build_model,
-    check_json_path,
     clock,
     format_table,
     machine,
@@ -29,9 +28,9 @@ from stmixer_mm.analysis import (
     read_config,
     video_clips,
     watch_children,
-    write_json,
 )
 from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.engine import check_json_path, write_json
 
 DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 RECOGNISER = (

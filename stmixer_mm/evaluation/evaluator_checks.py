@@ -1,0 +1,153 @@
+"""Whether the evaluators of a config are of the data that it predicts."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from mmengine.config import Config
+
+from stmixer_mm.datasets.ava_csv import keyframe_key
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.reports import Report, split_place
+from stmixer_mm.datasets.tube_dataset import TubeDataset
+from stmixer_mm.datasets.validation import SPLITS
+from stmixer_mm.errors import explain
+from stmixer_mm.registry import DATASETS, METRICS
+
+from .results import OwnMetric
+from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
+
+
+def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report]:
+    """Compare each metric of ours with the dataset whose predictions it gets.
+
+    Args:
+        cfg: A config with ``val_evaluator``, ``val_dataloader`` and so on. What was
+            already compared is passed over, and so are metrics of others.
+        splits: Of 'train', 'val', 'test'.
+
+    Returns:
+        A report for each metric with findings.
+    """
+    reports, seen = [], []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader')
+        evaluator = cfg.get(f'{split}_evaluator')
+        pair = (loader and loader.get('dataset'), evaluator)
+        if None in pair or pair in seen:
+            continue
+        seen.append(pair)
+        dataset = _build_dataset(pair[0])
+        for metric_cfg in _listed(evaluator):
+            report = Report(f'{split}_evaluator', _named(metric_cfg.get('ann_file')))
+            metric = _build_metric(metric_cfg, report)
+            if isinstance(metric, OwnMetric) and dataset is not None:
+                _check_classes(metric, dataset, report)
+                _check_keyframes(metric, dataset, report)
+            if report.findings:
+                reports.append(report)
+    return reports
+
+
+def _listed(evaluator: dict | Sequence[dict]) -> list[dict]:
+    return [evaluator] if isinstance(evaluator, dict) else list(evaluator)
+
+
+def _named(ann_file: object) -> str:
+    files = ann_file if isinstance(ann_file, list | tuple) else [ann_file]
+    return ', '.join(str(file) for file in files)
+
+
+def _build_metric(cfg: dict, report: Report) -> object | None:
+    try:
+        return METRICS.build(cfg)
+    except Exception as error:  # also of metrics of others
+        text = explain(error) or str(error) or type(error).__name__
+        file, line, message = split_place(text.splitlines()[0], report.ann_file)
+        report.error('evaluator', file, line, message)
+        return None
+
+
+def _build_dataset(cfg: dict) -> object | None:
+    try:
+        return DATASETS.build(cfg)
+    except Exception:  # told by the check of the dataset
+        return None
+
+
+def _plain(dataset: object) -> Iterator[KeyframeDataset | TubeDataset]:
+    """Our datasets inside of wrappers such as ConcatDataset."""
+    if isinstance(dataset, KeyframeDataset | TubeDataset):
+        yield dataset
+        return
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for one in inner:
+        if one is not None:
+            yield from _plain(one)
+
+
+def _check_classes(metric: OwnMetric, dataset: object, report: Report) -> None:
+    for plain in _plain(dataset):
+        if plain.num_classes != metric.num_classes:
+            message = (
+                f'{type(metric).__name__} expects num_classes={metric.num_classes}, '
+                f'the dataset of {plain.ann_file} has {plain.num_classes}, the dummy '
+                'class 0 included; give both the same.'
+            )
+            report.error('classes', report.ann_file, None, message)
+        elif _action_ids(plain) != _action_ids(metric):
+            message = (
+                f'{type(metric).__name__} and the dataset of {plain.ann_file} take '
+                'other classes, or in another order; give both the same '
+                'custom_classes, or the same file.'
+            )
+            report.error('classes', report.ann_file, None, message)
+
+
+def _action_ids(part: OwnMetric | KeyframeDataset | TubeDataset) -> list:
+    """What the score columns 1, 2, ... stand for."""
+    if isinstance(part, TubeFrameMAPMetric | VideoMAPMetric):
+        return list(part.labels)
+    if isinstance(part, TubeDataset):
+        return list(part.metainfo['classes'])
+    if isinstance(part, OwnMetric):
+        return part.action_ids
+    return (part.custom_classes or list(range(part.num_classes)))[1:]
+
+
+def _check_keyframes(metric: OwnMetric, dataset: object, report: Report) -> None:
+    predicted = set()
+    for number in range(len(dataset)):
+        info = dataset.get_data_info(number)
+        predicted.add(keyframe_key(info['video_id'], info['timestamp']))
+    true = metric.true_keyframes()
+    missing = true - predicted
+    if len(missing) == len(true):
+        message = (
+            f'none of its {len(true)} keyframes, as {min(true)}, is in the dataset, '
+            f'which has {min(predicted)}; give the annotation of this split to both.'
+        )
+        report.error('evaluator', report.ann_file, None, message)
+        return
+    if missing:
+        message = (
+            f'{len(missing)} of its {len(true)} keyframes are not in the dataset and '
+            f'will count as missed, first {min(missing)}; give both the same '
+            'annotation, split and excluded keyframes.'
+        )
+        report.warn('missed', report.ann_file, None, message)
+    known = {_video(key) for key in true}
+    strange = sorted(
+        key
+        for key in predicted - true
+        if _video(key) not in known and metric.counts_unannotated(key)
+    )
+    if strange:
+        message = (
+            f'{len(strange)} keyframes of the dataset are of videos that are not in '
+            f'it, first {strange[0]}: all detections there will count as wrong; give '
+            'both the same annotation.'
+        )
+        report.warn('unknown', report.ann_file, None, message)
+
+
+def _video(key: str) -> str:
+    return key.rpartition(',')[0]
