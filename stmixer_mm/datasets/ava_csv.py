@@ -135,7 +135,7 @@ def read_timestamp_rows(file: str) -> tuple[list[TimestampRow], list[Fault]]:
     for number, line in lines:
         fields = [field.strip() for field in line.split(',')]
         timestamp = _timestamp(fields[1]) if len(fields) == 2 else None
-        if timestamp is None or not fields[0]:
+        if timestamp is None or video_message(fields[0]):
             message = (
                 f'{_shorten(line)} is not "video_id,timestamp in seconds"; '
                 f'{remedy(line, fields[-1], "correct or remove it")}.'
@@ -265,9 +265,41 @@ def remedy(line: str, field: str, otherwise: str) -> str:
         return 'remove the quotes'
     if re.search(r'[;\t]', line):
         return 'separate the columns by commas'
-    if _HEADER.fullmatch(field.strip().lower()):
+    is_words = ',' in line and re.search(r'\w', line) and not re.search(r'\d', line)
+    if is_words or _HEADER.fullmatch(field.strip().lower()):
         return 'remove the header'
     return otherwise
+
+
+def parse_float(text: str) -> float:
+    """As ``float``, less what Python takes and other readers do not: 1_0, other digits.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if '_' in text or not text.isascii():
+        raise ValueError(text)
+    return float(text)
+
+
+def parse_id(text: str) -> int | None:
+    """A whole number of 64 bits, or None."""
+    if '_' in text or not text.isascii():
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 2**63 else None
+
+
+def video_message(video_id: str) -> str | None:
+    """What is wrong with the name of a video."""
+    if not video_id:
+        return 'the video_id is empty; write the name of the video.'
+    if video_id[0] == video_id[-1] == '"':
+        return f'the video_id {video_id} is quoted; remove the quotes.'
+    return None
 
 
 def _parse_keyframe(
@@ -280,7 +312,7 @@ def _parse_keyframe(
             f'{COLUMNS}; {remedy(line, "", "write these and no others")}.'
         )
     person, *texts = line.rsplit(',', 2)
-    ids = [_integer(text) for text in texts]
+    ids = [parse_id(text) for text in texts]
     if None in ids:
         if not line.split(',', 2)[2].strip(', '):
             return None, (
@@ -307,8 +339,8 @@ def _parse_keyframe(
 def _parse_person(text: str) -> tuple[tuple | None, str | None]:
     """``video_id,timestamp,x1,y1,x2,y2`` as a row has it, or what is wrong."""
     video_id, timestamp, *corners = (field.strip() for field in text.split(','))
-    if not video_id:
-        return None, 'the video_id is empty; write the name of the video.'
+    if message := video_message(video_id):
+        return None, message
     seconds = _timestamp(timestamp)
     if seconds is None:
         return None, (
@@ -316,7 +348,7 @@ def _parse_person(text: str) -> tuple[tuple | None, str | None]:
             f'{remedy(text, timestamp, "correct it")}.'
         )
     try:
-        bbox = [float(corner) for corner in corners]
+        bbox = [parse_float(corner) for corner in corners]
     except ValueError:
         return None, (
             f'the box {_shorten(",".join(corners))} is not four numbers; '
@@ -358,20 +390,12 @@ def _action_message(action_id: int, num_classes: int | None) -> str | None:
 
 def _timestamp(text: str) -> int | float | None:
     try:
-        value = float(text)
+        value = parse_float(text)
     except ValueError:
         return None
     if not math.isfinite(value) or value < 0:
         return None
     return int(value) if value.is_integer() else value
-
-
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if abs(value) < 2**63 else None
 
 
 def _shorten(text: str, length: int = 80) -> str:

@@ -39,7 +39,7 @@ def parse_label_map(text: str) -> dict[int, str]:
         if not name or number is None:
             lacking = 'id' if name else 'name'
             raise LabelMapError(line, f'the item has no {lacking}; write {FORM}.')
-        if not re.fullmatch(r'[+-]?\d+', number):
+        if not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
             raise LabelMapError(
                 line, f'the id {number!r} is not a whole number; write {FORM}.'
             )

@@ -99,6 +99,7 @@ def report_to_dict(report: Report) -> dict:
 def split_place(text: str, otherwise: str) -> tuple[str, int | None, str]:
     """File, line and the rest of a message such as 'a.csv, line 3: it is empty.'"""
     place = re.match(r'(.+?)(?:, line (\d+))?: ', text)
-    if place is None or not Path(place[1]).exists():
+    rest = place and text[place.end() :]
+    if place is None or not (Path(place[1]).exists() or rest.startswith('the file ')):
         return otherwise, None, text
-    return place[1], place[2] and int(place[2]), text[place.end() :]
+    return place[1], place[2] and int(place[2]), rest

@@ -90,8 +90,8 @@ def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
     missing = [key for key in fields if key not in content]
     if missing:
         raise ContentError(
-            f'{source} lacks the key {missing[0]!r}; write {", ".join(fields)}, all '
-            'as text.'
+            f'{source} lacks the key {missing[0]!r}; write the keys '
+            f'{", ".join(fields)}, which are text.'
         )
     labels = _texts(content['labels'], f"{source}: 'labels'")
     if not labels or not all(labels):
@@ -156,14 +156,13 @@ def _mapping(content: Mapping, key: str, source: str) -> dict[str, Any]:
             f'{source}: {key!r} is a {type(content[key]).__name__}; write a dict of '
             'videos.'
         )
-    names = _texts(content[key], f'{source}: {key!r}')
+    names = _texts(list(content[key]), f'{source}: {key!r}')
     return dict(zip(names, content[key].values(), strict=True))
 
 
 def _texts(values: Any, place: str) -> tuple[str, ...]:
     values = as_array(values, place).tolist() if is_array(values) else values
-    is_list = isinstance(values, Sequence | Mapping) and not isinstance(values, str)
-    if not is_list:
+    if not isinstance(values, Sequence) or isinstance(values, str):
         raise ContentError(
             f'{place} is a {type(values).__name__}; write a list of names.'
         )
@@ -193,10 +192,8 @@ def _splits(values: Any, place: str) -> tuple[tuple[str, ...], ...]:
 def _count(value: Any, place: str) -> int:
     number = _number(value)
     if number is None or number < 1 or int(number) != number:
-        shown = value if number is None else f'{number:g}'
-        raise ContentError(
-            f'{place} is {shown!s}; write a whole number from 1 upwards.'
-        )
+        shown = repr(value) if number is None else f'{number:g}'
+        raise ContentError(f'{place} is {shown}; write a whole number from 1 upwards.')
     return int(number)
 
 

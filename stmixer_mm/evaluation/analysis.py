@@ -174,7 +174,7 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
     groups = truths.frames * metric.num_classes + true_classes
     order = np.argsort(groups, kind='stable')
     truths_by_group = Boxes(groups[order], truths.bboxes[order], truths.scores)
-    thr = metric.iou_thrs[0]
+    thr = next(iter(metric.iou_thrs.values()))[0]
     pairs = frame_pairs(found, truths_by_group)
     return Judged(
         thr,

@@ -3,7 +3,7 @@
 N detections of one class, from the highest score to the lowest; M ground truths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ import numpy as np
 # AVAMetric; or all, of which those without ground truth count as 0, as ACT's scripts
 # divide by the number of labels.
 CLASS_AVERAGES = ('truth', 'detected', 'all')
+
+_MAX_THRESHOLDS = 100
 
 
 def interpolated_ap(right: np.ndarray, num_truths: int) -> float:
@@ -95,3 +97,52 @@ def check_choice(name: str, value: str, choices) -> None:
     if value not in choices:
         listed = ', '.join(repr(choice) for choice in choices)
         raise ValueError(f'{name}={value!r} is unknown; choose one of {listed}.')
+
+
+def parse_iou_thrs(
+    thrs: float | str | Sequence[float | str],
+) -> dict[str, tuple[float, ...]]:
+    """Name -> IoU thresholds whose APs are averaged.
+
+    >>> parse_iou_thrs([0.5, '0.1:0.3:0.1'])
+    {'0.5': (0.5,), '0.1:0.3:0.1': (0.1, 0.2, 0.30000000000000004)}
+
+    Args:
+        thrs: A threshold in (0, 1], a range as ``'0.5:0.95'`` (in steps of 0.05) or
+            ``'0.1:0.9:0.1'``, both ends included, or some of these.
+
+    Raises:
+        ValueError: one is neither, or there is none.
+    """
+    listed = thrs if isinstance(thrs, list | tuple) else [thrs]
+    parsed = {}
+    for thr in listed:
+        try:
+            values = _thresholds(*map(float, str(thr).split(':')))
+        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+            values = ()
+        if not values or not all(0 < value <= 1 for value in values):
+            raise ValueError(
+                f'iou_thrs has {thr!r}; write numbers in (0, 1], or ranges of at most '
+                f"{_MAX_THRESHOLDS}, as '0.5:0.95' or '0.1:0.9:0.1', whose last number "
+                'is some steps from the first.'
+            )
+        parsed[thr if isinstance(thr, str) else f'{thr:g}'] = values
+    if not parsed:
+        raise ValueError('iou_thrs is empty; give at least one IoU threshold.')
+    return parsed
+
+
+def _thresholds(
+    first: float, last: float | None = None, step: float = 0.05
+) -> tuple[float, ...]:
+    """Nothing where the last is not reached by steps."""
+    if last is None:
+        return (first,)
+    count = round((last - first) / step) + 1
+    if (
+        not 1 <= count <= _MAX_THRESHOLDS
+        or abs(first + step * (count - 1) - last) > 1e-6
+    ):
+        return ()
+    return tuple(first + step * i for i in range(count))

@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stmixer_mm.datasets.ava_csv import TextError, decode_text, keyframe_key, remedy
+from stmixer_mm.datasets.ava_csv import (
+    TextError,
+    decode_text,
+    keyframe_key,
+    parse_float,
+    parse_id,
+    remedy,
+    video_message,
+)
 
 from .predictions import BOX_HIGH, BOX_LOW, ConfiguredMetric, PlacedSample, box_message
 
@@ -54,7 +62,7 @@ class CsvDetections:
                 return message
             self._keyframe_numbers[name] = number
         try:
-            x1, y1, x2, y2 = map(float, fields[2:6])
+            x1, y1, x2, y2 = map(parse_float, fields[2:6])
         except ValueError:
             text = ','.join(fields[2:6])
             return (
@@ -63,17 +71,14 @@ class CsvDetections:
             )
         if not (BOX_LOW <= x1 <= x2 <= BOX_HIGH and BOX_LOW <= y1 <= y2 <= BOX_HIGH):
             return box_message(x1, y1, x2, y2)
-        try:
-            action = int(fields[6])
-        except ValueError:
-            action = 0
-        if action < 1:
+        action = parse_id(fields[6])
+        if action is None or action < 1:
             return (
                 f'the action id {fields[6]!r} is no whole number from 1 upwards; '
                 'use the ids of the label map.'
             )
         try:
-            score = float(fields[7])
+            score = parse_float(fields[7])
         except ValueError:
             score = float('nan')
         if not 0 <= score <= 1:
@@ -95,10 +100,10 @@ class CsvDetections:
         self, video: str, text: str
     ) -> tuple[int, None] | tuple[None, str]:
         """Its number, the same for 902, 0902 and 902.0, or what is wrong."""
-        if not video:
-            return None, 'the video is empty; write its id as in the ground truth.'
+        if message := video_message(video):
+            return None, message
         try:
-            timestamp = float(text)
+            timestamp = parse_float(text)
         except ValueError:
             timestamp = float('nan')
         if not 0 <= timestamp < float('inf'):

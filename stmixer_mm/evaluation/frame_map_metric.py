@@ -1,11 +1,13 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.ava_csv import (
+    KeyframeRow,
     check_custom_classes,
     keyframe_key,
     raise_first,
@@ -15,7 +17,13 @@ from stmixer_mm.datasets.ava_csv import (
 )
 from stmixer_mm.registry import METRICS
 
-from .average_precision import AP_MODES, CLASS_AVERAGES, check_choice, class_mean
+from .average_precision import (
+    AP_MODES,
+    CLASS_AVERAGES,
+    check_choice,
+    class_mean,
+    parse_iou_thrs,
+)
 from .collecting import CollectingMetric
 from .frame_map import (
     Boxes,
@@ -62,7 +70,8 @@ class FrameMAPMetric(CollectingMetric):
         num_classes: Classes with the dummy class 0.
         custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
         score_thr: Scores up to it do not count as detections.
-        iou_thrs: IoU thresholds, the main one first.
+        iou_thrs: IoU thresholds, the main one first; ``'0.5:0.95'`` is the mean over
+            a range, see ``parse_iou_thrs``.
         ap_mode: Area under precision and recall, ``'interpolated'`` (AVA, Pascal VOC)
             or ``'act'`` (the action tubelet detector's), see ``AP_MODES``.
         protocol: ``'ava'``, or ``'mmaction2'`` for the host's, see
@@ -78,7 +87,8 @@ class FrameMAPMetric(CollectingMetric):
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or faulty, nothing can be
-            evaluated, or predictions have another number of classes.
+            evaluated, or predictions have another number of classes or are of other
+            keyframes.
     """
 
     default_prefix = 'mAP'
@@ -94,7 +104,7 @@ class FrameMAPMetric(CollectingMetric):
         num_classes: int = 81,
         custom_classes: Sequence[int] | None = None,
         score_thr: float = 0.002,
-        iou_thrs: Sequence[float] = (0.5,),
+        iou_thrs: float | str | Sequence[float | str] = (0.5,),
         ap_mode: str = 'interpolated',
         protocol: str = 'ava',
         max_actions: int | None = None,
@@ -105,8 +115,6 @@ class FrameMAPMetric(CollectingMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
-        if not iou_thrs or not all(0 < thr <= 1 for thr in iou_thrs):
-            raise ValueError(f'iou_thrs={iou_thrs} must be numbers in (0, 1].')
         check_choice('ap_mode', ap_mode, AP_MODES)
         check_choice('protocol', protocol, KEYFRAME_PROTOCOLS)
         if class_average is None:
@@ -126,7 +134,7 @@ class FrameMAPMetric(CollectingMetric):
         # Of the score columns 1, 2, ...
         self.action_ids = action_ids = list(custom_classes or range(1, num_classes))
         self.score_thr = score_thr
-        self.iou_thrs = tuple(iou_thrs)
+        self.iou_thrs = parse_iou_thrs(iou_thrs)
         self.ap_mode = ap_mode
         self.protocol = KEYFRAME_PROTOCOLS[protocol]
         self.max_actions = max_actions
@@ -156,7 +164,8 @@ class FrameMAPMetric(CollectingMetric):
             rows += found
         self._videos = {row.video_id for row in rows} if own_videos else None
         excluded = self._excluded = _keyframe_keys(exclude_file)
-        rows = [r for r in rows if r.action_id in columns and r.key not in excluded]
+        of_persons = [row for row in rows if row.key not in excluded]
+        rows = [row for row in of_persons if row.action_id in columns]
         if not rows:
             raise ValueError(
                 f'{_named(ann_file)} holds no annotation to evaluate; check that '
@@ -166,6 +175,8 @@ class FrameMAPMetric(CollectingMetric):
         # AVA's evaluator takes the last column for scores, and sorts by them.
         rows.sort(key=lambda row: (row.key, -row.person_id))
         annotated = dict.fromkeys(row.key for row in rows)
+        if self.protocol.count_unannotated:
+            annotated.update(dict.fromkeys(row.key for row in of_persons))
         empty = sorted(_keyframe_keys(empty_keyframes_file) - excluded)
         wrong = next((key for key in empty if key in annotated), None)
         if wrong is not None:
@@ -182,10 +193,17 @@ class FrameMAPMetric(CollectingMetric):
                 'tools/check_dataset.py lists them.'
             )
         self.frame_numbers = {key: n for n, key in enumerate((*annotated, *empty))}
+        self.truths = self._truth_boxes(rows)
+        self.truth_classes = np.array([columns[row.action_id] for row in rows])
+        # Persons count whatever they do, also what is not evaluated.
+        of_persons = [row for row in of_persons if row.key in annotated]
+        of_persons.sort(key=lambda row: (self.frame_numbers[row.key], -row.person_id))
+        self.true_persons = _distinct(self._truth_boxes(of_persons))
+
+    def _truth_boxes(self, rows: Sequence[KeyframeRow]) -> Boxes:
         frames = np.array([self.frame_numbers[row.key] for row in rows])
         bboxes = np.array([row.bbox_norm for row in rows])
-        self.truths = Boxes(frames, bboxes, np.ones(len(rows)))
-        self.truth_classes = np.array([columns[row.action_id] for row in rows])
+        return Boxes(frames, bboxes, np.ones(len(rows)))
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch, those above score_thr of each class.
@@ -205,7 +223,14 @@ class FrameMAPMetric(CollectingMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        missed = self.frame_numbers.keys() - {result['key'] for result in results}
+        predicted = {result['key'] for result in results}
+        missed = self.frame_numbers.keys() - predicted
+        if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
+            raise ValueError(
+                f'None of the predicted keyframes, as {min(predicted)}, is in the '
+                f'ground truth of FrameMAPMetric, as {min(missed)}; give it the '
+                'annotation of the tested dataset.'
+            )
         logger = MMLogger.get_current_instance()
         if missed:
             logger.warning(
@@ -221,14 +246,11 @@ class FrameMAPMetric(CollectingMetric):
             detections = Boxes(persons.frames[box], persons.bboxes[box], scores)
             num_truths = len(truths.frames)
             matches = _best_matches(detections, truths)
-            aps = [self._ap(detections, matches, num_truths, t) for t in self.iou_thrs]
+            aps = self._aps(detections, matches, num_truths)
             table[column] = (num_truths, len(detections.scores), aps)
         counts, detected, all_aps = map(np.array, zip(*table.values(), strict=True))
         all_means = class_mean(all_aps, counts, detected, over=self.class_average)
-        means = {
-            _at('overall', thr, self.iou_thrs): float(mean)
-            for thr, mean in zip(self.iou_thrs, all_means, strict=True)
-        }
+        means = self._at_thrs('overall', all_means.tolist())
         if self.per_class:
             logger.info(self._format(table))
             for column, (count, _, aps) in table.items():
@@ -275,30 +297,44 @@ class FrameMAPMetric(CollectingMetric):
 
     def _person_values(self, persons: Boxes) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
-        truths = _distinct(self.truths)
-        matches = _best_matches(persons, truths)
-        num_truths = len(truths.frames)
-        values = {}
-        for thr in self.iou_thrs:
-            ap = self._ap(persons, matches, num_truths, thr)
-            values[_at('person_AP', thr, self.iou_thrs)] = ap
-            found = recall(matches, num_truths, thr)
-            values[_at('person_recall', thr, self.iou_thrs)] = found
-        return values
+        matches = _best_matches(persons, self.true_persons)
+        num_truths = len(self.true_persons.frames)
+        found = self._over_thrs(partial(recall, matches, num_truths))
+        return {
+            **self._at_thrs('person_AP', self._aps(persons, matches, num_truths)),
+            **self._at_thrs('person_recall', found),
+        }
 
-    def _ap(
-        self, boxes: Boxes, matches: BestMatch, num_truths: int, thr: float
-    ) -> float:
-        return average_precision(
-            boxes.scores, matches, num_truths, thr, ap_mode=self.ap_mode
+    def _aps(self, boxes: Boxes, matches: BestMatch, num_truths: int) -> list[float]:
+        """AP of one class for each of ``iou_thrs``."""
+        return self._over_thrs(
+            partial(
+                average_precision,
+                boxes.scores,
+                matches,
+                num_truths,
+                ap_mode=self.ap_mode,
+            )
         )
+
+    def _over_thrs(self, value_at: Callable[[float], float]) -> list[float]:
+        """Means of a value over the IoU thresholds of each of ``iou_thrs``."""
+        return [
+            float(np.mean([value_at(iou_thr=thr) for thr in thrs]))
+            for thrs in self.iou_thrs.values()
+        ]
+
+    def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:
+        """Names of a value at each of ``iou_thrs``, plain at the first."""
+        names = [name, *(f'{name}@{thr}' for thr in list(self.iou_thrs)[1:])]
+        return dict(zip(names, values, strict=True))
 
     def _format(self, table: dict) -> str:
         width = max(len(name) for name in (*self.class_names.values(), 'action'))
-        heads = ''.join(f'{f"AP@{thr:g}":>9}' for thr in self.iou_thrs)
+        heads = ''.join(f'{f"AP@{thr}":>12}' for thr in self.iou_thrs)
         lines = [f'{"action":<{width}}{"truths":>9}{"detected":>10}{heads}']
         for column, (count, detected, aps) in table.items():
-            cells = ''.join(f'{ap:9.4f}' if count else f'{"-":>9}' for ap in aps)
+            cells = ''.join(f'{ap:12.4f}' if count else f'{"-":>12}' for ap in aps)
             name = self.class_names[column]
             lines.append(f'{name:<{width}}{count:>9}{detected:>10}{cells}')
         return '\n' + '\n'.join(lines)
@@ -317,10 +353,6 @@ def _named(files: str | Sequence[str]) -> str:
 def _keyframe_keys(files: str | Sequence[str] | None) -> set[str]:
     """Keys of the keyframes that any of the files names."""
     return set().union(*map(read_timestamp_keys, _files(files)))
-
-
-def _at(name: str, thr: float, thrs: tuple[float, ...]) -> str:
-    return name if thr == thrs[0] else f'{name}@{thr:g}'
 
 
 def _best_matches(detections: Boxes, truths: Boxes) -> BestMatch:

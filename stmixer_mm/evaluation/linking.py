@@ -7,6 +7,7 @@ xyxy in pixels and ``scores``. Only boxes of one sequence are compared.
 import itertools
 import sys
 from dataclasses import dataclass, replace
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -72,12 +73,17 @@ class Linking:
 
     def __post_init__(self) -> None:
         check_choice('nms', self.nms, ('hard', 'soft', None))
-        for name in ('top_k', 'end_after', 'min_length'):
-            value = getattr(self, name)
-            if value < 1:
-                raise ValueError(f'{name}={value} must be a number from 1 upwards.')
-        if self.trim_cost is not None and self.trim_cost < 0:
-            raise ValueError(f'trim_cost={self.trim_cost} must not be negative.')
+        for name, value in vars(self).items():
+            is_optional = name in ('tube_nms_iou', 'trim_cost')
+            if name == 'nms' or (is_optional and value is None):
+                continue
+            kind, low, high, form = int | float, 0, 1, 'a number in [0, 1]'
+            if name in ('top_k', 'end_after', 'min_length'):
+                kind, low, high, form = int, 1, inf, 'a whole number from 1 upwards'
+            elif name in ('min_score', 'trim_cost'):
+                high, form = inf, 'a number from 0 upwards'
+            if not isinstance(value, kind) or not low <= value <= high:
+                raise ValueError(f'{name}={value!r} of the linking must be {form}.')
 
 
 LINKINGS = {

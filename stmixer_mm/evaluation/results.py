@@ -17,6 +17,8 @@ from .predictions import ConfiguredMetric
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
 
 OwnMetric = FrameMAPMetric | TubeFrameMAPMetric | VideoMAPMetric
+# Seconds or frames; every whole number below has its own float.
+LAST_TIMESTAMP = 2**53
 
 
 def read_results(file: str | Path) -> Dump | CsvDetections:
@@ -118,10 +120,13 @@ def sample_key(metric: BaseMetric, sample: dict, place: str) -> str:
     """The keyframe of a sample; ``ValueError`` if it names none."""
     entry = getattr(metric, 'frame_key', 'timestamp')
     frame = sample.get(entry)
-    if not isinstance(frame, int | float | np.number):
+    is_number = isinstance(frame, int | float | np.number)
+    if not is_number or not 0 <= frame < LAST_TIMESTAMP:
+        shown = str(frame) if is_number else repr(frame)
         raise ValueError(
-            f'{place}: it has {entry}={frame!r}, which is no number; dump the results '
-            'of a dataset of this package, or correct frame_key in test_evaluator.'
+            f'{place}: it has {entry}={shown[:40]}, which is no number of seconds or '
+            'of a frame; dump the results of a dataset of this package, or correct '
+            'frame_key in test_evaluator.'
         )
     return keyframe_key(sample['video_id'], frame)
 

@@ -16,7 +16,13 @@ from stmixer_mm.datasets.tube_annotations import (
 )
 from stmixer_mm.registry import METRICS
 
-from .average_precision import CLASS_AVERAGES, by_score, check_choice, class_mean
+from .average_precision import (
+    CLASS_AVERAGES,
+    by_score,
+    check_choice,
+    class_mean,
+    parse_iou_thrs,
+)
 from .collecting import CollectingMetric
 from .errors import (
     ErrorShares,
@@ -85,7 +91,7 @@ class _TubeMetric(CollectingMetric):
         self,
         ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
         *,
-        iou_thrs: Sequence[float | str],
+        iou_thrs: float | str | Sequence[float | str],
         split: int = 1,
         protocol: str = 'act',
         class_average: str = 'truth',
@@ -146,10 +152,11 @@ class _TubeMetric(CollectingMetric):
         self.truths = [
             _truth_tubes(truth, self.videos, label) for label in range(len(self.labels))
         ]
-        if not any(len(tubes.sequences) for tubes in self.truths):
+        if not any(len(self.truths[label].sequences) for label in self.evaluated):
             raise ValueError(
-                f'{source} has no tube in the test videos of split {split}; give the '
-                'split that is tested.'
+                f'{source} has no tube of an evaluated label in the test videos of '
+                f'split {split}; give the split that is tested, or correct '
+                'excluded_labels.'
             )
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -323,7 +330,7 @@ class TubeFrameMAPMetric(_TubeMetric):
         self,
         ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
         *,
-        iou_thrs: Sequence[float | str] = (0.5,),
+        iou_thrs: float | str | Sequence[float | str] = (0.5,),
         split: int = 1,
         protocol: str = 'act',
         class_average: str = 'truth',
@@ -497,7 +504,7 @@ class VideoMAPMetric(_TubeMetric):
         self,
         ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
         *,
-        iou_thrs: Sequence[float | str] = (0.5, 0.2, 0.75, '0.5:0.95'),
+        iou_thrs: float | str | Sequence[float | str] = (0.5, 0.2, 0.75, '0.5:0.95'),
         split: int = 1,
         protocol: str = 'act',
         linking: str | Mapping[str, Any] = 'act',
@@ -545,37 +552,6 @@ class VideoMAPMetric(_TubeMetric):
     def tubes(self, detections: Detections, label: int) -> Tubes:
         """Linked tubes of a label; a sequence is the number of a video."""
         return link_boxes(detections.of(label), self.linking)
-
-
-def parse_iou_thrs(thrs: Sequence[float | str]) -> dict[str, tuple[float, ...]]:
-    """Name -> IoU thresholds whose APs are averaged.
-
-    >>> parse_iou_thrs([0.5, '0.1:0.3:0.1'])
-    {'0.5': (0.5,), '0.1:0.3:0.1': (0.1, 0.2, 0.30000000000000004)}
-    """
-    parsed = {}
-    for thr in thrs:
-        try:
-            values = _thresholds(*map(float, str(thr).split(':')))
-        except (TypeError, ValueError, ZeroDivisionError):
-            values = ()
-        if not values or not all(0 < value <= 1 for value in values):
-            raise ValueError(
-                f'iou_thrs has {thr!r}; write numbers in (0, 1], or ranges as '
-                "'0.5:0.95' or '0.1:0.9:0.1'."
-            )
-        parsed[thr if isinstance(thr, str) else f'{thr:g}'] = values
-    if not parsed:
-        raise ValueError('iou_thrs is empty; give at least one IoU threshold.')
-    return parsed
-
-
-def _thresholds(
-    first: float, last: float | None = None, step: float = 0.05
-) -> tuple[float, ...]:
-    if last is None:
-        return (first,)
-    return tuple(first + step * i for i in range(round((last - first) / step) + 1))
 
 
 def parse_linking(linking: str | Mapping[str, Any]) -> Linking:

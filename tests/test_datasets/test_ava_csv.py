@@ -153,6 +153,8 @@ def test_forms_of_label_maps(tmp_path, text, mark):
         ),
         (['item { name: "a" id: 1 } item { name: "b" id: 1 }'], 'line 1: the id 1 is'),
         (label_map(('sit', 1), ('sit', 2)), "line 5: the name 'sit' is that of"),
+        (label_map(('sit', '9' * 5000)), 'is not a whole number'),
+        (label_map(('sit', '٣')), "line 1: the id '٣' is not a whole number"),
         (label_map(('sit', 'one')), "line 1: the id 'one' is not a whole number"),
         (label_map(('', 1)), 'line 1: the item has no name'),
         (['item {', '  name: "sit"', '}'], 'line 1: the item has no id; write item'),

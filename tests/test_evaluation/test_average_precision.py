@@ -8,6 +8,7 @@ from stmixer_mm.evaluation.average_precision import (
     check_choice,
     class_mean,
     interpolated_ap,
+    parse_iou_thrs,
 )
 
 
@@ -56,3 +57,33 @@ def test_which_classes_count():
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"ap_mode='voc' is unknown.*'act'"):
         check_choice('ap_mode', 'voc', AP_MODES)
+
+
+@pytest.mark.parametrize(
+    'thrs, parsed',
+    [
+        (0.5, {'0.5': [0.5]}),
+        ('0.5', {'0.5': [0.5]}),
+        ((1, '0.5:0.6'), {'1': [1], '0.5:0.6': [0.5, 0.55, 0.6]}),
+        (['0.1:0.9:0.4'], {'0.1:0.9:0.4': [0.1, 0.5, 0.9]}),
+    ],
+)
+def test_iou_thresholds_and_ranges(thrs, parsed):
+    found = parse_iou_thrs(thrs)
+    assert {name: pytest.approx(values) for name, values in found.items()} == parsed
+
+
+@pytest.mark.parametrize(
+    'thrs',
+    [
+        [50], 0, ['a'], ['0.9:0.5'], ['0.5:0.9:0'], ['1:2:3:4'], [], None, '0.1:1:1e-9',
+        '0.5:0.8:0.2',  # a step of it would end at 0.9
+    ],
+)  # fmt: skip
+def test_iou_thresholds_that_cannot_be(thrs):
+    with pytest.raises(ValueError, match='iou_thrs'):
+        parse_iou_thrs(thrs)
+
+
+def test_the_usual_range_has_ten_thresholds():
+    assert len(parse_iou_thrs(['0.5:0.95'])['0.5:0.95']) == 10

@@ -99,6 +99,50 @@ def test_figures_by_hand(literal, protocol):
     )
 
 
+@pytest.mark.parametrize('protocol, recall', [('ava', 2 / 3), ('mmaction2', 1 / 2)])
+def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall):
+    ann_file = write_text(
+        'ann.csv',
+        'v,1,0,0,0.4,1,1,0',
+        'v,1,0.6,0,1,1,2,1',
+        'v,2,0,0,0.4,1,2,0',  # alone in its keyframe, which mmaction2 leaves out
+        'w,1,0,0,0.4,1,1,0',  # excluded
+    )
+    options = dict(
+        label_file=label_map(sit=1),
+        exclude_file=write_text('excluded.csv', 'w,1'),
+        num_classes=3,
+        protocol=protocol,
+    )
+    samples = [
+        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0], [0, 0, 0.8]]),
+        predict('v', 2, [LEFT], [[0, 0, 0.7]]),
+        predict('w', 1, [THIN], [[0, 1, 1]]),
+    ]
+    values = evaluate(FrameMAPMetric(ann_file, **options), *samples)
+    assert set(values.values()) == {1}
+    samples[0] = predict('v', 1, [LEFT], [[0, 0.9, 0]])
+    values = evaluate(FrameMAPMetric(ann_file, **options), *samples)
+    assert values['mAP/person_recall'] == values['mAP/person_AP'] == recall
+
+
+def test_a_range_of_thresholds_is_their_mean(literal):
+    samples = [predict('v', 2.5, [THIN], [SIT]), predict('v', 1, [RIGHT], [SIT])]
+    ranges = FrameMAPMetric(**literal, iou_thrs=('0.5:0.7:0.1', 0.5))
+    single = FrameMAPMetric(**literal, iou_thrs=(0.5, 0.6, 0.7))
+    values, singles = evaluate(ranges, *samples), evaluate(single, *samples)
+    for name in ('overall', 'person_AP', 'person_recall'):
+        one, two, three = (singles[f'mAP/{name}{at}'] for at in ('', '@0.6', '@0.7'))
+        assert one > three
+        assert values[f'mAP/{name}'] == pytest.approx((one + two + three) / 3)
+        assert values[f'mAP/{name}@0.5'] == one
+
+
+def test_predictions_of_another_dataset_are_told(literal):
+    with pytest.raises(ValueError, match=r'None of the predicted keyframes, as z,0001'):
+        evaluate(FrameMAPMetric(**literal), predict('z', 1, [LEFT], [SIT]))
+
+
 def test_perfect_detections_score_one(literal):
     values = evaluate(
         METRICS.build(dict(type='FrameMAPMetric', **literal, prefix='val')),

@@ -291,9 +291,16 @@ def test_trimming_cuts_what_shows_nothing():
 def test_constants_that_cannot_be():
     with pytest.raises(ValueError, match="nms='gaussian' is unknown"):
         Linking(nms='gaussian')
-    with pytest.raises(ValueError, match='end_after=0 must be'):
+    with pytest.raises(ValueError, match=r'end_after=0 .* must be a whole number'):
         Linking(end_after=0)
-    with pytest.raises(ValueError, match='trim_cost=-1 must not'):
-        Linking(trim_cost=-1)
+    for name, value, form in [
+        ('trim_cost', -1, 'a number from 0 upwards'),
+        ('top_k', 2.5, 'a whole number from 1 upwards'),
+        ('min_length', '8', 'a whole number from 1 upwards'),
+        ('link_iou', 20, r'a number in \[0, 1\]'),
+        ('nms_iou', None, r'a number in \[0, 1\]'),
+    ]:
+        with pytest.raises(ValueError, match=f'{name}={value!r} .* must be {form}'):
+            Linking(**{name: value})
     with pytest.raises(TypeError, match='iou'):
         Linking(iou=0.5)
