@@ -212,17 +212,17 @@ class FrameMAPMetric(CollectingMetric):
             ValueError: scores have another width, or are not numbers.
         """
         for sample in data_samples:
-            result = select_actions(sample, self.num_classes, self.score_thr)
+            result = select_actions(
+                sample, self.num_classes, self.score_thr, counted=self._is_evaluated
+            )
             result['key'] = keyframe_key(sample['video_id'], sample['timestamp'])
-            counts = self._is_evaluated[result['class']]
-            for name in ('box', 'class', 'score'):
-                result[name] = result[name][counts]
             scores = result.pop('scores')
             result['person_scores'] = scores[:, 1:].max(axis=1, initial=0)
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
+        self.results.clear()
         predicted = {result['key'] for result in results}
         missed = self.frame_numbers.keys() - predicted
         if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
@@ -259,7 +259,10 @@ class FrameMAPMetric(CollectingMetric):
         return {**means, **values}
 
     def detections(self, results: list[dict]) -> tuple[tuple[str, ...], Boxes, Actions]:
-        """Keys of all keyframes, and the persons and actions in them that count."""
+        """Keys of all keyframes, and the persons and actions in them that count.
+
+        Empties the results.
+        """
         numbers = dict(self.frame_numbers)
         for key in sorted({result['key'] for result in results} - numbers.keys()):
             if self.counts_unannotated(key):

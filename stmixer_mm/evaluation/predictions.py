@@ -43,7 +43,7 @@ class Actions(NamedTuple):
     """What the boxes of many samples are said to do, by box; N of them."""
 
     box: np.ndarray  # (N,) int32, which of all boxes
-    classes: np.ndarray  # (N,) int16
+    classes: np.ndarray  # (N,) unsigned
     scores: np.ndarray  # (N,) float
 
     def of(self, column: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,14 +54,27 @@ class Actions(NamedTuple):
 
 
 def select_actions(
-    sample: dict, num_classes: int, score_thr: float, *, frame_key: str = 'timestamp'
+    sample: dict,
+    num_classes: int,
+    score_thr: float,
+    *,
+    counted: np.ndarray | None = None,
+    frame_key: str = 'timestamp',
 ) -> dict:
     """Boxes of a sample and what they are said to do with a score above score_thr.
 
+    Args:
+        sample: Its ``pred_instances`` have ``bboxes`` and ``scores``.
+        num_classes: Columns of the scores, 0 the dummy.
+        score_thr: Scores up to it do not count.
+        counted: (num_classes,) bool, columns that count; None: all but the dummy.
+        frame_key: Entry that tells the keyframe in messages.
+
     Returns:
-        ``bboxes`` (n, 4), in [0, 1]; ``scores`` (n, num_classes); and for each of N
-        actions ``box`` (N,) int32, ``class`` (N,) int16, the column of its score from
-        1 on, and ``score`` (N,). Floats are of 32 bits, or 64 where the sample's are.
+        ``bboxes`` (n, 4), in [0, 1]; ``scores`` (n, num_classes); ``num_actions``
+        (n,), and of these N actions, box by box, ``class`` (N,), the column of its
+        score from 1 on, and ``score`` (N,). Floats are of 32 bits, or 64 where the
+        sample's are, integers as small as num_classes allows.
 
     Raises:
         ValueError: scores have another width, or boxes or scores are not numbers.
@@ -81,14 +94,17 @@ def select_actions(
                 f'{sample.get(frame_key)}, have {name} that are not numbers; '
                 'the model has diverged, so train it again with a lower learning rate.'
             )
-    box, column = np.nonzero(scores[:, 1:] > score_thr)
-    column += 1
+    is_action = scores > score_thr
+    is_action[:, 0] = False
+    if counted is not None:
+        is_action &= counted
+    small = np.min_scalar_type(num_classes)
     return {
         'bboxes': bboxes.reshape(-1, 4),
         'scores': scores,
-        'box': box.astype(np.int32),
-        'class': column.astype(np.int16),
-        'score': scores[box, column],
+        'num_actions': is_action.sum(axis=1).astype(small),
+        'class': np.nonzero(is_action)[1].astype(small),
+        'score': scores[is_action],
     }
 
 
@@ -109,14 +125,10 @@ def _floats(array) -> np.ndarray:
 
 def join_actions(results: Sequence[dict]) -> Actions:
     """The actions of all results, whose boxes are numbered one after the other."""
-    num_boxes = np.array([len(result['bboxes']) for result in results], dtype=int)
-    num_actions = np.array([len(result['box']) for result in results], dtype=int)
-    first_box = (np.cumsum(num_boxes) - num_boxes).astype(np.int32)
-    box = join_field(results, 'box', (0,), np.int32)
-    box += np.repeat(first_box, num_actions)
+    num_actions = join_field(results, 'num_actions', (0,), np.uint8)
     return Actions(
-        box,
-        join_field(results, 'class', (0,), np.int16),
+        np.repeat(np.arange(len(num_actions), dtype=np.int32), num_actions),
+        join_field(results, 'class', (0,), np.uint8),
         join_field(results, 'score', (0,), np.float32),
     )
 
@@ -124,5 +136,9 @@ def join_actions(results: Sequence[dict]) -> Actions:
 def join_field(
     results: Sequence[dict], key: str, shape: tuple[int, ...], dtype: type
 ) -> np.ndarray:
-    """One field of all results in one array, also when there are none."""
-    return np.concatenate([np.zeros(shape, dtype), *(r[key] for r in results)])
+    """One field of all results in one array, also when there are none.
+
+    It is taken from the results: there is no room for millions of scores twice.
+    """
+    parts = [result.pop(key) for result in results] or [np.zeros(shape, dtype)]
+    return np.concatenate(parts)
