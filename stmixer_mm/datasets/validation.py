@@ -101,10 +101,10 @@ def check_dataset(
         return report
     _check_proposals(dataset, report)
     names = _label_names(dataset, report)
-    rows = _check_annotation(dataset, names, report)
+    rows, others = _check_annotation(dataset, names, report)
     excluded = _timestamps(dataset.exclude_file, report)
     empty = _timestamps(dataset.empty_keyframes_file, report)
-    annotated = {row.key: row.line for row in rows}
+    annotated = {row.key: row.line for row in (*others, *rows)}
     for row in empty:
         if row.key in annotated:
             message = (
@@ -125,7 +125,10 @@ def check_dataset(
         message = 'it names no annotated keyframe; is it the file of this split?'
         report.warn('excluded', dataset.exclude_file, None, message)
     rows = [row for row in rows if row.key not in left_out]
-    empty = [row for row in empty if row.key not in left_out | annotated.keys()]
+    if dataset.test_mode:
+        empty += [TimestampRow(row.line, row.video_id, row.timestamp) for row in others]
+    with_person = {row.key for row in rows}
+    empty = [row for row in empty if row.key not in left_out | with_person]
     _summarise(rows, empty, names, dataset, report)
     _check_videos(dataset, rows, empty, report, decode, progress)
     return report
@@ -182,8 +185,8 @@ def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str
 
 def _check_annotation(
     dataset: KeyframeDataset, names: dict[int, str], report: SplitReport
-) -> list[KeyframeRow]:
-    """Findings of the single lines; the good ones of the classes taken."""
+) -> tuple[list[KeyframeRow], list[KeyframeRow]]:
+    """Findings of the single lines; the good ones, of the classes taken and others."""
     file = dataset.ann_file
     custom = dataset.custom_classes is not None
     rows, faults = read_keyframe_rows(
@@ -191,6 +194,7 @@ def _check_annotation(
     )
     for fault in faults:
         report.findings.append(Finding(True, 'line', fault))
+    others = [row for row in rows if row.action_id not in names]
     rows = [row for row in rows if row.action_id in names]
     known = read_label_names(dataset.label_file)
     unnamed: dict[int, list[KeyframeRow]] = {}
@@ -218,7 +222,7 @@ def _check_annotation(
             f'not in {dataset.label_file}: it is trained, but not evaluated.'
         )
         report.warn('label map', file, group[0].line, message)
-    return rows
+    return rows, others
 
 
 def _timestamps(file: str | None, report: SplitReport) -> list[TimestampRow]:

@@ -106,6 +106,24 @@ def test_keyframes_without_a_person(build, write_text):
         build(empty_keyframes_file='wrong.csv')
 
 
+def test_keyframes_without_a_custom_class_are_tested_only(build, write_text):
+    write_text('map.pbtxt', *(f'item {{ name: "{n}" id: {n} }}' for n in (1, 2)))
+    lines = [f'a,{time},0,0,1,1,{n},0' for time, n in ((1, 1), (2, 2), (3, 2))]
+    options = dict(
+        ann_file=write_text('some.csv', *lines),
+        exclude_file=write_text('excluded.csv', 'a,3'),
+        custom_classes=[1],
+        num_classes=2,
+        label_file='map.pbtxt',
+    )
+    assert [sample['img_key'] for sample in build(**options)] == ['a,0001']
+    tested = build(**options, test_mode=True)
+    assert [(s['img_key'], len(s['gt_bboxes'])) for s in tested] == [
+        ('a,0001', 1),
+        ('a,0002', 0),
+    ]
+
+
 def test_custom_classes_are_renumbered_in_their_order(build, write_text):
     items = ('item {', '  name: "sit"', '  id: 1', '}')
     more = ('item {', '  name: "run"', '  id: 3', '}')

@@ -254,6 +254,17 @@ def test_wrapped_datasets_are_checked_one_by_one(dataset, write_text):
     assert [report.num_keyframes for report in reports] == [2, 1]
 
 
+def test_keyframes_without_a_custom_class_are_tested_only(dataset, write_text):
+    write_text('ann.csv', f'a,1,{BOX},1,0', f'a,2,{BOX},2,0')
+    dataset.update(custom_classes=[1], num_classes=2)
+    trained = check_dataset(dataset, 'train')
+    tested = check_dataset({**dataset, 'test_mode': True}, 'test')
+    assert (trained.num_keyframes, trained.num_empty_keyframes) == (1, 0)
+    assert (tested.num_keyframes, tested.num_empty_keyframes) == (2, 1)
+    dataset['empty_keyframes_file'] = write_text('empty.csv', 'a,2')
+    assert found(check_dataset(dataset, 'train')) == [('person-free', 'empty.csv', 1)]
+
+
 def test_a_config_without_data_is_an_error():
     with pytest.raises(ValueError, match='no dataset in val_dataloader'):
         check_config(Config(dict(val_dataloader=None)), ['val'])
