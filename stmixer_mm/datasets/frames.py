@@ -29,10 +29,11 @@ def image_prefix(data_prefix: Mapping[str, str] | None) -> dict[str, str]:
 def keyframe_index(
     timestamp: float, *, fps: float, total_frames: int, timestamp_start: float = 0
 ) -> int:
-    """Index, counted from 0, of the frame shown at a timestamp in seconds.
+    """Index, from 0, of the frame that begins nearest to a timestamp in seconds.
 
-    ``timestamp_start`` is the timestamp of frame 0; the very end of the video counts
-    as its last frame. Raises ``ValueError`` for a timestamp outside the video.
+    Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0;
+    the very end of the video counts as its last frame. Raises ``ValueError`` for a
+    timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
     index = round(seconds * fps)
