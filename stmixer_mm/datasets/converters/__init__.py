@@ -1,0 +1,31 @@
+"""From the files of annotation tools to AVA's: CVAT's XML, COCO's JSON with videos.
+
+Read are "CVAT for video 1.1" (one task or job, https://docs.cvat.ai, XML annotation
+format) and JSON as COCO's with ``videos``, ``images`` that have a ``video_id`` and a
+``frame_id``, and ``annotations`` that may have a ``track_id`` or ``instance_id``
+(mmtracking's CocoVID, TAO). Frames count from 0; boxes are pixel xyxy once read.
+
+Actions are what the attributes of a person say: a checkbox is named as its action, the
+values of a select or radio are actions. A file without such attributes has an action in
+each label (category).
+"""
+
+from .convert import (
+    Summary,
+    convert_annotations,
+    keyframe_times,
+    read_annotations,
+    shape_at,
+)
+from .records import AnnotatedVideo, Annotations, Shape
+
+__all__ = [
+    'AnnotatedVideo',
+    'Annotations',
+    'Shape',
+    'Summary',
+    'convert_annotations',
+    'keyframe_times',
+    'read_annotations',
+    'shape_at',
+]

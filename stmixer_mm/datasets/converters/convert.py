@@ -1,0 +1,371 @@
+"""From what was read to the csv files and the label map that training reads."""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from stmixer_mm.datasets.ava_csv import read_label_names
+from stmixer_mm.datasets.frames import find_video, keyframe_index, open_video
+from stmixer_mm.engine.files import check_writable_dir, write_atomically
+
+from .coco import read_coco
+from .cvat import CvatReader
+from .records import AnnotatedVideo, Annotations, Shape, fault_at
+
+MAX_STRETCH = 0.02  # of the aspect ratio, between the annotated and the actual video
+
+
+class VideoFacts(NamedTuple):
+    """What is known of a video once it was looked for."""
+
+    name: str
+    fps: float
+    total_frames: int | None
+    size: tuple[float, float]  # of the annotated frames
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What was written, and what not."""
+
+    files: list[str]
+    num_videos: int = 0
+    num_keyframes: int = 0
+    num_empty: int = 0
+    num_persons: int = 0
+    num_clipped: int = 0  # boxes that left the frame in part
+    num_outside: int = 0  # boxes that left it as a whole
+    num_idle: int = 0  # keyframes left out, since a person does nothing there
+    passed_over: Counter = field(default_factory=Counter)
+    class_counts: Counter = field(default_factory=Counter)
+
+
+def convert_annotations(
+    files: Iterable[str],
+    out: str,
+    *,
+    videos: str,
+    label_map: str | None = None,
+    every: float = 1,
+    fps: float | None = None,
+    only: Collection[str] | None = None,
+    persons: Collection[str] | None = None,
+    attributes: Collection[str] | None = None,
+    idle: str | None = None,
+    first_frame: int = 0,
+) -> Summary:
+    """Write ``out`` in AVA's format, ``<out>_empty.csv`` and the label map.
+
+    Args:
+        files: CVAT XML or COCO JSON files.
+        out: The csv file to write; keyframes of no person go beside it.
+        videos: Folder of the videos, which know their frame rates.
+        label_map: Label map (pbtxt); its ids are taken if it exists, else it is
+            written. By default ``action_list.pbtxt`` beside ``out``.
+        every: Seconds from keyframe to keyframe, from 0 s on.
+        fps: Frame rate of videos that are not in the folder (extracted frames).
+        only: Videos to convert, by name with or without suffix; None: all.
+        persons: Labels (categories) of persons; None: all that have actions.
+        attributes: Attributes that hold actions; None: all.
+        idle: Action of persons that do none. Without it their keyframes are left
+            out, since they would be neither persons nor background.
+        first_frame: Number of a video's first frame in COCO files.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: one sentence with file and place.
+    """
+    out = Path(out)
+    if out.suffix != '.csv':
+        raise ValueError(f'The output {out} must end in .csv.')
+    if not (every > 0 and math.isfinite(every)):
+        raise ValueError(f'Keyframes every {every:g} s are impossible; give more.')
+    if fps is not None and not 0 < fps < math.inf:
+        raise ValueError(f'{fps:g} frames per second are impossible; correct it.')
+    label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
+    read = [
+        read_annotations(
+            file, persons=persons, attributes=attributes, first_frame=first_frame
+        )
+        for file in map(str, files)
+    ]
+    ids = _action_ids(read, label_map, idle)
+    empty_file = out.with_name(f'{out.stem}_empty.csv')
+    summary = Summary(files=[str(out), str(empty_file), str(label_map)])
+    for one in read:
+        summary.passed_over += one.passed_over
+
+    rows: dict[tuple[str, float], list[str]] = {}
+    known = []
+    for video in [video for one in read for video in one.videos]:
+        known.extend(video.names)
+        if only is not None and not _is_among(video.names, only):
+            continue
+        facts = find_facts(video, videos, fps)
+        summary.num_videos += 1
+        for timestamp, lines in _keyframe_lines(
+            video, facts, every, ids, idle, summary
+        ):
+            if (facts.name, timestamp) in rows:
+                raise ValueError(
+                    f'{video.file}: {facts.name} is annotated at '
+                    f'{_seconds(timestamp)} s in another file too; leave one out.'
+                )
+            rows[facts.name, timestamp] = lines
+    unknown = [name for name in only or () if not _is_among([name], known)]
+    if unknown:
+        raise ValueError(
+            f'The video {unknown[0]} is in none of the annotation files, which have '
+            f'{", ".join(dict.fromkeys(known)) or "none"}; correct its name.'
+        )
+    lines = [line for group in rows.values() for line in group]
+    if not lines:
+        raise ValueError(
+            f'{read[0].videos[0].file if read and read[0].videos else "The input"} '
+            f'has no person with an action at a keyframe, one every {every:g} s; '
+            'convert more keyframes, or see whether the actions are attributes.'
+        )
+    empty = [
+        f'{name},{_seconds(time)}' for (name, time), group in rows.items() if not group
+    ]
+    summary.num_keyframes, summary.num_empty = len(rows), len(empty)
+    check_writable_dir(out.parent, purpose='output folder')
+    if not label_map.exists():
+        check_writable_dir(label_map.parent, purpose='folder of the label map')
+        write_atomically(label_map, format_label_map(ids).encode())
+    write_atomically(out, ''.join(f'{line}\n' for line in lines).encode())
+    write_atomically(empty_file, ''.join(f'{line}\n' for line in empty).encode())
+    return summary
+
+
+def format_label_map(ids: Mapping[str, int]) -> str:
+    """The label map (pbtxt) of actions."""
+    return ''.join(
+        f'item {{\n  name: "{name}"\n  id: {number}\n}}\n'
+        for name, number in ids.items()
+    )
+
+
+def read_annotations(
+    file: str,
+    *,
+    persons: Collection[str] | None = None,
+    attributes: Collection[str] | None = None,
+    first_frame: int = 0,
+) -> Annotations:
+    """Read a CVAT XML or COCO JSON file, told apart by their first character.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and the place.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f'{file}: the file does not exist; correct the path.')
+    data = path.read_bytes()
+    if data[:4] == b'PK\x03\x04':
+        raise ValueError(f'{file}: this is a zip archive; unpack it first.')
+    # A byte-order mark, or UTF-16, whose zero bytes are in the way.
+    start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
+    if start == b'<':
+        return CvatReader(file, persons, attributes).read(data)
+    if start == b'{':
+        return read_coco(file, data, persons, attributes, first_frame)
+    what = 'empty' if not data.strip() else 'neither XML nor a JSON object'
+    raise ValueError(
+        f'{file}: the file is {what}; export "CVAT for video 1.1" or COCO with videos.'
+    )
+
+
+def keyframe_times(
+    frames: Sequence[int], *, every: float, fps: float, total_frames: int
+) -> list[tuple[float, int]]:
+    """Timestamps in seconds, and the annotated frames that they name.
+
+    Args:
+        frames: Annotated frames, rising.
+        every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
+            annotated, the nearest within half of ``every`` is taken, at its own time.
+        total_frames: Frames of the video.
+    """
+    frames = frames[: bisect_left(frames, total_frames)]
+    if not frames:
+        return []
+    times: dict[int, float] = {}
+    first = max(0, math.ceil((frames[0] - 0.5) / fps / every))
+    for step in range(first, math.floor((frames[-1] + 0.5) / fps / every) + 1):
+        position = step * every * fps
+        index = bisect_left(frames, position)
+        near = frames[max(0, index - 1) : index + 1]
+        frame = min(near, key=lambda frame, position=position: abs(frame - position))
+        if abs(frame - position) > max(every * fps / 2, 0.5) or frame in times:
+            continue
+        at, own = round(step * every, 3), round(frame / fps, 3)
+        fits = at * fps <= total_frames and frame == keyframe_index(
+            at, fps=fps, total_frames=total_frames
+        )
+        times[frame] = at if fits else own
+    return [(time, frame) for frame, time in times.items()]
+
+
+def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:
+    """The person of a track in a frame, None where it is not seen.
+
+    Args:
+        track: Shapes by rising frame.
+        interpolate: Between two shapes the box goes from one to the other on a
+            straight line, and stays where it is if it is not seen from the next on;
+            the actions are those of the former. Else only frames with a shape count.
+    """
+    index = bisect_right(track, frame, key=lambda shape: shape.frame) - 1
+    if index < 0 or track[index].outside:
+        return None
+    shape = track[index]
+    if shape.frame == frame:
+        return shape
+    if not interpolate or index + 1 == len(track):
+        return None
+    after = track[index + 1]
+    if after.outside:
+        return shape._replace(frame=frame)
+    share = (frame - shape.frame) / (after.frame - shape.frame)
+    bbox = tuple(
+        a + share * (b - a) for a, b in zip(shape.bbox, after.bbox, strict=True)
+    )
+    return shape._replace(frame=frame, bbox=bbox)
+
+
+def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
+    """Look for a video, by each of its names; check that it is the annotated one.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing, or another one.
+    """
+    found = ((name, find_video(folder, name)) for name in video.names)
+    name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
+    if ',' in name or '"' in name:
+        raise ValueError(
+            f'{video.file}: the name of the video {name!r} has a comma or a quote, '
+            'which a csv cannot hold; rename the video there and in its folder.'
+        )
+    if path is None:
+        rate = fps or video.fps
+        if rate is None or video.size is None:
+            lacks = 'frame rate' if rate is None else 'size'
+            remedy = ' or give the frame rate' if rate is None else ''
+            raise FileNotFoundError(
+                f'{video.file}: the video {name} is not in {folder}, and its {lacks} '
+                f'is unknown without it; put it there{remedy}.'
+            )
+        return VideoFacts(name, rate, None, video.size)
+    reader = open_video(path)
+    height, width = reader[0].shape[:2]
+    size = video.size or (width, height)
+    if abs(size[0] / size[1] * height / width - 1) > MAX_STRETCH:
+        raise ValueError(
+            f'{video.file}: the annotated video has {size[0]:g}x{size[1]:g} pixels, '
+            f'but {path} has {width}x{height}; put the annotated one there.'
+        )
+    facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
+    # Tools disagree on the last few frames of some videos.
+    end = facts.total_frames + facts.fps
+    for shape in (shape for track in video.tracks for shape in track):
+        if shape.frame >= end and not shape.outside:
+            raise fault_at(
+                video.file,
+                shape.place,
+                f'frame {shape.frame} is annotated, but {path} has '
+                f'{facts.total_frames} frames; put the annotated video there.',
+            )
+    return facts
+
+
+def _keyframe_lines(
+    video: AnnotatedVideo,
+    facts: VideoFacts,
+    every: float,
+    ids: Mapping[str, int],
+    idle: str | None,
+    summary: Summary,
+) -> Iterator[tuple[float, list[str]]]:
+    """Timestamp and csv lines of each keyframe; counts into ``summary``."""
+    frames = video.frames
+    if frames is None:
+        last = max(
+            (shape.frame for track in video.tracks for shape in track), default=0
+        )
+        frames = range(facts.total_frames or last + 1)
+    total = facts.total_frames or max(frames, default=0) + 1
+    width, height = facts.size
+    for time, frame in keyframe_times(
+        frames, every=every, fps=facts.fps, total_frames=total
+    ):
+        persons = []
+        for number, track in enumerate(video.tracks):
+            shape = shape_at(track, frame, interpolate=video.interpolate)
+            if shape is None:
+                continue
+            x1, x2 = (min(max(shape.bbox[i], 0), width) for i in (0, 2))
+            y1, y2 = (min(max(shape.bbox[i], 0), height) for i in (1, 3))
+            if x2 - x1 < 1 or y2 - y1 < 1:
+                summary.num_outside += 1
+                continue
+            summary.num_clipped += (x1, y1, x2, y2) != shape.bbox
+            bbox = (x1 / width, y1 / height, x2 / width, y2 / height)
+            actions = shape.actions or ((idle,) if idle else ())
+            persons.append((number, bbox, actions))
+        if not all(actions for _, _, actions in persons):
+            summary.num_idle += 1
+            continue
+        lines = []
+        for number, bbox, actions in persons:
+            summary.num_persons += 1
+            box = ','.join(f'{value:.5f}' for value in bbox)
+            for action in dict.fromkeys(actions):
+                summary.class_counts[action] += 1
+                lines.append(
+                    f'{facts.name},{_seconds(time)},{box},{ids[action]},{number}'
+                )
+        yield time, lines
+
+
+def _action_ids(
+    read: Sequence[Annotations], label_map: Path, idle: str | None
+) -> dict[str, int]:
+    """Action name -> id, of the label map if there is one.
+
+    Raises ``ValueError`` for an action that the label map lacks, or a name that it
+    cannot hold.
+    """
+    actions = list(dict.fromkeys(name for one in read for name in one.actions))
+    if idle and idle not in actions:
+        actions.append(idle)
+    if not label_map.exists():
+        wrong = next((name for name in actions if set(name) & set('"\r\n')), None)
+        if wrong is not None:
+            raise ValueError(
+                f'The action {wrong!r} has a quote or a line end in its name, which a '
+                'label map cannot hold; rename it.'
+            )
+        return {name: number for number, name in enumerate(actions, start=1)}
+    ids = {name: number for number, name in read_label_names(str(label_map)).items()}
+    lacking = next((name for name in actions if name not in ids), None)
+    if lacking is not None:
+        raise ValueError(
+            f'{label_map}: the label map is there already and lacks the action '
+            f'{lacking!r}; add it there, or remove the file to have it made anew.'
+        )
+    return ids
+
+
+def _is_among(names: Iterable[str], chosen: Collection[str]) -> bool:
+    def stems(some: Iterable[str]) -> set[str]:
+        return {Path(name).stem for name in some}
+
+    return bool(stems(names) & stems(chosen))
+
+
+def _seconds(time: float) -> str:
+    return f'{time:.3f}'.rstrip('0').rstrip('.')

@@ -1,0 +1,285 @@
+"""CVAT's XML, "CVAT for video 1.1"."""
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+from xml.parsers import expat
+
+from .records import (
+    NO_ACTION,
+    TOOL_ATTRIBUTES,
+    AnnotatedVideo,
+    Annotations,
+    Shape,
+    fault_at,
+    read_number,
+    read_whole,
+)
+
+
+class _Attribute(NamedTuple):
+    """How CVAT declares an attribute of a label."""
+
+    kind: str  # 'checkbox', 'select', 'radio', 'number' or 'text'
+    values: tuple[str, ...]
+
+
+class CvatReader:
+    """Collects what a CVAT file holds, element by element."""
+
+    def __init__(
+        self,
+        file: str,
+        persons: Collection[str] | None,
+        attributes: Collection[str] | None,
+    ) -> None:
+        self.file = file
+        self.persons = persons
+        self.wanted = attributes
+        self.stack: list[str] = []
+        self.text = ''
+        self.meta: dict[str, str] = {}
+        self.declared: dict[str, dict[str, _Attribute]] = {}  # by label
+        self.declaring: dict[str, str] = {}
+        self.label = ''
+        # Label and boxes of each track; actions are worked out when all is known.
+        self.tracks: list[tuple[str, list[tuple[Shape, dict, int]]]] = []
+        self.pairs: dict[str, str] = {}
+        self.attribute = ''
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._read_text
+        self.parser.StartDoctypeDeclHandler = self._refuse_doctype
+
+    def read(self, data: bytes) -> Annotations:
+        try:
+            self.parser.Parse(data, True)
+        except (expat.ExpatError, LookupError, ValueError) as error:
+            if not isinstance(error, expat.ExpatError) and str(error).startswith(
+                self.file
+            ):
+                raise
+            reason = str(error).split(':')[0]
+            raise self._wrong(
+                f'the XML is broken ({reason}); export it again.'
+            ) from error
+        has_actions = self._labels_with_actions()
+        passed_over: Counter = Counter()
+        tracks = []
+        for label, boxes in self.tracks:
+            if self.persons is not None and label not in self.persons:
+                continue
+            if has_actions and label not in has_actions:
+                passed_over[label] += sum(not shape.outside for shape, *_ in boxes)
+                continue
+            named = self.declared.get(label, {})
+            tracks.append(
+                [
+                    shape._replace(
+                        actions=self._actions(pairs, named, line)
+                        if has_actions
+                        else (label,)
+                    )
+                    for shape, pairs, line in boxes
+                ]
+            )
+        declared = self._declared_actions(has_actions)
+        seen = sorted({a for track in tracks for shape in track for a in shape.actions})
+        video = AnnotatedVideo(
+            file=self.file,
+            names=self._names(),
+            size=self._size(),
+            frames=self._frames(),
+            tracks=tracks,
+            interpolate=True,
+        )
+        return Annotations(
+            videos=[video],
+            actions=list(dict.fromkeys([*declared, *seen])),
+            passed_over=passed_over,
+        )
+
+    def _wrong(self, message: str, line: int | None = None) -> ValueError:
+        line = self.parser.CurrentLineNumber if line is None else line
+        return fault_at(self.file, f'line {line}', message)
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise self._wrong(
+            'a document type is declared, which CVAT never does; export '
+            'the file from CVAT again.'
+        )
+
+    def _read_text(self, text: str) -> None:
+        self.text += text
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if not self.stack and tag != 'annotations':
+            raise self._wrong(
+                f'the file starts with <{tag}> instead of <annotations>; export '
+                '"CVAT for video 1.1".'
+            )
+        if tag == 'image' and len(self.stack) == 1:
+            raise self._wrong(
+                'this is an export "CVAT for images"; export "CVAT for video 1.1".'
+            )
+        if tag == 'project':
+            raise self._wrong(
+                'this is the export of a whole project; export its tasks one by one.'
+            )
+        parent = self.stack[-1] if self.stack else ''
+        self.stack.append(tag)
+        self.text = ''
+        if tag == 'track':
+            self.label = attributes.get('label', '')
+            if not self.label:
+                raise self._wrong('the track has no label; give it one.')
+            self.tracks.append((self.label, []))
+        elif parent == 'track':
+            self._start_shape(tag, attributes)
+        elif tag == 'attribute' and len(self.stack) > 2 and self.stack[-3] == 'track':
+            self.attribute = attributes.get('name', '')
+            if not self.attribute:
+                raise self._wrong('the attribute has no name; give it one.')
+
+    def _start_shape(self, tag: str, attributes: dict[str, str]) -> None:
+        label, boxes = self.tracks[-1]
+        self.pairs = {}
+        if self.persons is not None and label not in self.persons:
+            return
+        if tag != 'box':
+            raise self._wrong(
+                f'a {label} is drawn as {tag}; draw persons as boxes, or name the '
+                'labels of persons.'
+            )
+        line = self.parser.CurrentLineNumber
+        frame = read_whole(attributes.get('frame'))
+        if frame is None or frame < 0:
+            raise self._wrong(
+                f'the frame of the box is {attributes.get("frame")!r}, no number from '
+                '0 upwards; correct it.'
+            )
+        names = ('xtl', 'ytl', 'xbr', 'ybr')
+        bbox = tuple(read_number(attributes.get(name)) for name in names)
+        if None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
+            shown = ', '.join(f'{name}={attributes.get(name)!r}' for name in names)
+            raise self._wrong(
+                f'the box {shown} is not two corners, upper left and lower right; '
+                'correct it.'
+            )
+        outside = attributes.get('outside', '0') in ('1', 'true', 'True')
+        if boxes and frame <= boxes[-1][0].frame:
+            raise self._wrong(
+                f'frame {frame} comes after frame {boxes[-1][0].frame} in the track; '
+                'a track has each frame once, in order.'
+            )
+        shape = Shape(frame, bbox, (), outside, f'line {line}')
+        boxes.append((shape, self.pairs, line))
+
+    def _end(self, tag: str) -> None:
+        self.stack.pop()
+        text, self.text = self.text.strip(), ''
+        if 'track' in self.stack:
+            if tag == 'attribute':
+                self.pairs[self.attribute] = text
+        elif 'attribute' in self.stack:
+            self.declaring[tag] = text
+        elif tag == 'attribute':
+            values = self.declaring.get('values', '').splitlines()
+            self.declared.setdefault(self.label, {})[self.declaring.get('name', '')] = (
+                _Attribute(
+                    self.declaring.get('input_type', 'text').lower(),
+                    tuple(value.strip() for value in values),
+                )
+            )
+            self.declaring = {}
+        elif 'label' in self.stack:
+            if tag == 'name':
+                self.label = text
+                self.declared.setdefault(text, {})
+        elif tag in ('name', 'width', 'height', 'source', 'size') or 'frame' in tag:
+            self.meta.setdefault(tag, text)
+
+    def _is_wanted(self, attribute: str) -> bool:
+        if self.wanted is not None:
+            return attribute in self.wanted
+        return attribute not in TOOL_ATTRIBUTES
+
+    def _labels_with_actions(self) -> set[str]:
+        """Labels of persons whose attributes hold actions, declared or not."""
+        labels = {
+            label
+            for label, named in self.declared.items()
+            for name, attribute in named.items()
+            if self._is_wanted(name)
+            and attribute.kind in ('checkbox', 'select', 'radio')
+        }
+        for label, boxes in self.tracks:
+            named = self.declared.get(label, {})
+            for _, pairs, _ in boxes:
+                if any(n not in named and self._is_wanted(n) for n in pairs):
+                    labels.add(label)
+        return labels if self.persons is None else labels & set(self.persons)
+
+    def _actions(
+        self, pairs: dict[str, str], named: dict[str, _Attribute], line: int
+    ) -> tuple[str, ...]:
+        actions = []
+        for name, value in pairs.items():
+            if not self._is_wanted(name):
+                continue
+            is_switch = value.lower() in ('true', 'false')
+            default = _Attribute('checkbox' if is_switch else 'select', ())
+            kind, values = named.get(name, default)
+            if kind == 'checkbox':
+                actions += [name] * (value.lower() == 'true')
+            elif kind in ('select', 'radio') and value.lower() not in NO_ACTION:
+                if values and value not in values:
+                    raise self._wrong(
+                        f'the value {value!r} of the attribute {name!r} is not among '
+                        f'those declared ({", ".join(values)}); correct it.',
+                        line,
+                    )
+                actions.append(value)
+        return tuple(dict.fromkeys(actions))
+
+    def _declared_actions(self, has_actions: set[str]) -> list[str]:
+        if not has_actions:
+            return [
+                label
+                for label in self.declared
+                if self.persons is None or label in self.persons
+            ]
+        actions = []
+        for label in self.declared:
+            if label not in has_actions:
+                continue
+            for name, (kind, values) in self.declared[label].items():
+                if not self._is_wanted(name):
+                    continue
+                if kind == 'checkbox':
+                    actions.append(name)
+                elif kind in ('select', 'radio'):
+                    actions += [v for v in values if v.lower() not in NO_ACTION]
+        return actions
+
+    def _names(self) -> list[str]:
+        names = [self.meta.get('source', ''), self.meta.get('name', '')]
+        names = [name for name in names if name]
+        return list(dict.fromkeys([*names, Path(self.file).stem]))
+
+    def _size(self) -> tuple[float, float] | None:
+        size = tuple(read_number(self.meta.get(key)) for key in ('width', 'height'))
+        return size if all(value and value > 0 for value in size) else None
+
+    def _frames(self) -> range | None:
+        start = read_whole(self.meta.get('start_frame', '0')) or 0
+        stop, size = (read_whole(self.meta.get(key)) for key in ('stop_frame', 'size'))
+        step = read_whole(self.meta.get('frame_filter', '').rpartition('step=')[2]) or 1
+        if stop is None and size is None:
+            return None
+        return range(
+            start, (start + (size - 1) * step if stop is None else stop) + 1, step
+        )
