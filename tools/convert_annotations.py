@@ -28,7 +28,12 @@ def parse_args() -> argparse.Namespace:
         metavar='SECONDS',
         help='from keyframe to keyframe (default: 1)',
     )
-    parser.add_argument('--only', nargs='+', metavar='VIDEO', help='convert these only')
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        metavar='VIDEO',
+        help='convert these only, named with or without suffix',
+    )
     parser.add_argument(
         '--persons',
         nargs='+',

@@ -88,6 +88,12 @@ def find_video(folder: str, video_id: str) -> str | None:
     return next((file for file in candidates if os.path.isfile(file)), None)
 
 
+def without_suffix(video_id: str) -> str:
+    """The name of a video less a usual suffix; ``take.01`` has none."""
+    stem, suffix = os.path.splitext(video_id)
+    return stem if suffix.lower() in VIDEO_SUFFIXES else video_id
+
+
 def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
     """Path of a video, or of the folder of its frames; None if absent."""
     if not use_frames:

@@ -247,8 +247,52 @@ def test_only_some_videos(convert, tmp_path):
     assert [line[:6] for line in lines_of(tmp_path / 'out.csv')] == ['other,']
     names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
     assert names == {1: 'stand', 2: 'wave'}
-    with pytest.raises(ValueError, match=r'video nobody is in none .*clip\.mp4'):
-        convert(coco(), 'ann.json', only=['nobody'])
+
+
+@pytest.mark.parametrize(
+    'names, only, taken',
+    [
+        (['a/04.mp4', 'b/04.mp4'], 'a/04.mp4', ['a/04.mp4']),
+        (['a/04.mp4', 'b/04.mp4'], 'a/04', ['a/04.mp4']),
+        (['a/04.mp4', 'b/04.mp4'], '04.mp4', 'may be a/04.mp4 or b/04.mp4; write its'),
+        (['a/04.mp4', '04.mp4'], '04.mp4', ['04.mp4']),
+        (['a/04.mp4', 'b/05.mp4'], '04', ['a/04.mp4']),
+        (['take.01', 'take.02'], 'take.01', ['take.01']),
+        (['take.01.mp4', 'take.02.mp4'], 'take.01', ['take.01.mp4']),
+        (['take.01', 'take.02'], 'take.01.mp4', ['take.01']),
+        (['take.01', 'other'], 'take', "'take' is in none .*; did you mean take.01"),
+        (['clip.mp4', 'other'], 'nobody', 'in none .* have clip.mp4, other, correct'),
+    ],
+)
+def test_only_the_named_videos(convert, tmp_path, names, only, taken):
+    videos = [
+        dict(id=number, name=name, fps=10, width=64, height=48)
+        for number, name in enumerate(names, start=1)
+    ]
+    options = dict(videos='nowhere', only=[only])
+    if isinstance(taken, str):
+        with pytest.raises(ValueError, match=taken):
+            convert(coco(videos=videos), 'ann.json', **options)
+        return
+    convert(coco(videos=videos), 'ann.json', **options)
+    rows = lines_of(tmp_path / 'out.csv') + lines_of(tmp_path / 'out_empty.csv')
+    assert {row.split(',')[0] for row in rows} == set(taken)
+
+
+def test_jobs_of_one_video_are_taken_together(convert, tmp_path):
+    jobs = []
+    for name, frame in (('one', 0), ('two', 20)):
+        jobs.append(str(tmp_path / f'{name}.xml'))
+        shapes = track(box(frame, (0, 0, 9, 9)), box(frame + 1, (0, 0, 9, 9)))
+        meta = META.replace('>0</start_', f'>{frame}</start_').replace(
+            '>39</stop_', f'>{frame + 19}</stop_'
+        )
+        (tmp_path / f'{name}.xml').write_text(cvat(shapes, meta=meta))
+    convert_annotations(
+        jobs, str(tmp_path / 'out.csv'), videos=str(tmp_path), only=['clip']
+    )
+    rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert [row.timestamp for row in rows] == [0, 2]
 
 
 @pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])

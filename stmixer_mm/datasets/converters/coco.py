@@ -14,6 +14,7 @@ from .records import (
     fault_at,
     read_number,
     read_whole,
+    video_names,
 )
 
 
@@ -45,7 +46,7 @@ def read_coco(
             _get(file, place, entry, 'id'),
             AnnotatedVideo(
                 file=file,
-                names=list(dict.fromkeys([name, Path(name).name, Path(name).stem])),
+                names=video_names(name, Path(name).name),
                 size=size if all(value and value > 0 for value in size) else None,
                 fps=fps if fps and fps > 0 else None,
             ),

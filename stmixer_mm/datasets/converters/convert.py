@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stmixer_mm.datasets.ava_csv import read_label_names
-from stmixer_mm.datasets.frames import find_video, keyframe_index, open_video
+from stmixer_mm.datasets.frames import (
+    find_video,
+    keyframe_index,
+    open_video,
+    without_suffix,
+)
 from stmixer_mm.engine.files import check_writable_dir, write_atomically
+from stmixer_mm.errors import nearest
 
 from .coco import read_coco
 from .cvat import CvatReader
@@ -68,7 +74,8 @@ def convert_annotations(
             written. By default ``action_list.pbtxt`` beside ``out``.
         every: Seconds from keyframe to keyframe, from 0 s on.
         fps: Frame rate of videos that are not in the folder (extracted frames).
-        only: Videos to convert, by name with or without suffix; None: all.
+        only: Videos to convert, by name with or without suffix, and without its
+            folders where that names one alone; None: all.
         persons: Labels (categories) of persons; None: all that have actions.
         attributes: Attributes that hold actions; None: all.
         idle: Action of persons that do none. Without it their keyframes are left
@@ -99,11 +106,8 @@ def convert_annotations(
         summary.passed_over += one.passed_over
 
     rows: dict[tuple[str, float], list[str]] = {}
-    known = []
-    for video in [video for one in read for video in one.videos]:
-        known.extend(video.names)
-        if only is not None and not _is_among(video.names, only):
-            continue
+    annotated = [video for one in read for video in one.videos]
+    for video in annotated if only is None else _choose(annotated, only):
         facts = find_facts(video, videos, fps)
         summary.num_videos += 1
         for timestamp, lines in _keyframe_lines(
@@ -115,12 +119,6 @@ def convert_annotations(
                     f'{_seconds(timestamp)} s in another file too; leave one out.'
                 )
             rows[facts.name, timestamp] = lines
-    unknown = [name for name in only or () if not _is_among([name], known)]
-    if unknown:
-        raise ValueError(
-            f'The video {unknown[0]} is in none of the annotation files, which have '
-            f'{", ".join(dict.fromkeys(known)) or "none"}; correct its name.'
-        )
     lines = [line for group in rows.values() for line in group]
     if not lines:
         raise ValueError(
@@ -360,11 +358,38 @@ def _action_ids(
     return ids
 
 
-def _is_among(names: Iterable[str], chosen: Collection[str]) -> bool:
-    def stems(some: Iterable[str]) -> set[str]:
-        return {Path(name).stem for name in some}
+def _choose(
+    videos: Sequence[AnnotatedVideo], only: Iterable[str]
+) -> list[AnnotatedVideo]:
+    """Those of the videos that are named, in their order.
 
-    return bool(stems(names) & stems(chosen))
+    Raises ``ValueError`` for a name that none has, or that may mean either of two.
+    """
+    chosen = []
+    for name in only:
+        fitting = (
+            [video for video in videos if name == video.names[0]]
+            or [video for video in videos if name in video.names]
+            or [video for video in videos if without_suffix(name) in video.names]
+        )
+        if not fitting:
+            raise _unknown('video', name, [video.names[0] for video in videos])
+        # The jobs of one task are several files of the same video.
+        meant = list(dict.fromkeys(video.names[0] for video in fitting))
+        if len(meant) > 1:
+            raise ValueError(
+                f'The video {name!r} may be {meant[0]} or {meant[1]}; write its whole '
+                'name.'
+            )
+        chosen += fitting
+    return [video for video in videos if any(video is one for one in chosen)]
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+    known = list(dict.fromkeys(known))
+    shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
+    remedy = nearest(name, known) or f'; they have {shown or "none"}, correct the name.'
+    return ValueError(f'The {what} {name!r} is in none of the annotation files{remedy}')
 
 
 def _seconds(time: float) -> str:

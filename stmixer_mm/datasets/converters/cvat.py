@@ -15,6 +15,7 @@ from .records import (
     fault_at,
     read_number,
     read_whole,
+    video_names,
 )
 
 
@@ -90,7 +91,11 @@ class CvatReader:
         seen = sorted({a for track in tracks for shape in track for a in shape.actions})
         video = AnnotatedVideo(
             file=self.file,
-            names=self._names(),
+            names=video_names(
+                self.meta.get('source', ''),
+                self.meta.get('name', ''),
+                Path(self.file).stem,
+            ),
             size=self._size(),
             frames=self._frames(),
             tracks=tracks,
@@ -264,11 +269,6 @@ class CvatReader:
                 elif kind in ('select', 'radio'):
                     actions += [v for v in values if v.lower() not in NO_ACTION]
         return actions
-
-    def _names(self) -> list[str]:
-        names = [self.meta.get('source', ''), self.meta.get('name', '')]
-        names = [name for name in names if name]
-        return list(dict.fromkeys([*names, Path(self.file).stem]))
 
     def _size(self) -> tuple[float, float] | None:
         size = tuple(read_number(self.meta.get(key)) for key in ('width', 'height'))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from stmixer_mm.datasets.frames import without_suffix
+
 # Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
 NO_ACTION = ('', 'none', 'no action', '__undefined__')
 # What tools write beside the annotators' own attributes.
@@ -45,6 +47,12 @@ class Annotations:
     videos: list[AnnotatedVideo]
     actions: list[str]  # all that it may hold, in the order of their ids
     passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
+
+
+def video_names(*given: str) -> list[str]:
+    """Names that the file of a video may have, the likeliest of those given first."""
+    named = (name for one in given if one for name in (one, without_suffix(one)))
+    return list(dict.fromkeys(named))
 
 
 def fault_at(file: str, place: str, message: str) -> ValueError:
