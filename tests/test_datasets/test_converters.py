@@ -410,6 +410,34 @@ def test_impossible_options_are_told(convert, options, words):
         convert(coco(), 'ann.json', **options)
 
 
+WITH_ATTRIBUTES = [
+    dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], attributes=attributes)
+    for attributes in (dict(wave=True, pose='sit', note=2), dict(wave=False))
+]
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (
+            dict(attributes=['poze']),
+            "attribute 'poze' is in none .*; did you mean pose",
+        ),
+        (dict(attributes=['wave', 'poze']), "'poze' is in none .*; did you mean pose"),
+        (dict(attributes=['note']), 'none of the attributes note holds an action'),
+        (dict(persons=['persno']), "label 'persno' is in none .*; did you mean person"),
+        (dict(persons=['qqq']), "label 'qqq' is .*; they have person, .*, correct it"),
+    ],
+)
+@pytest.mark.parametrize('name', ['ann.xml', 'ann.json'])
+def test_names_that_no_file_has_are_told(convert, tmp_path, name, options, words):
+    categories = [dict(id=1, name='person'), dict(id=2, name='ball')]
+    text = coco(annotations=WITH_ATTRIBUTES, categories=categories)
+    with pytest.raises(ValueError, match=words):
+        convert(cvat(*TRACKS) if name == 'ann.xml' else text, name, **options)
+    assert not list(tmp_path.glob('*.pbtxt'))
+
+
 def test_extracted_frames_need_a_rate_only(convert, tmp_path):
     convert(coco(), 'ann.json', videos='nowhere', fps=20, every=0.5)
     rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))

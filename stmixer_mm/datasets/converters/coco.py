@@ -83,6 +83,7 @@ def read_coco(
         (place, entry, _label(file, place, entry, labels))
         for place, entry in _entries(file, tables, 'annotations')
     ]
+    attributes = [name for _, entry, _ in annotations for name in _attributes(entry)]
     if persons is not None:
         annotations = [one for one in annotations if one[2] in persons]
     given = [_coco_actions(entry, wanted) for _, entry, _ in annotations]
@@ -129,6 +130,9 @@ def read_coco(
     return Annotations(
         videos=list(videos.values()),
         actions=list(dict.fromkeys(names)),
+        labels=list(labels.values()),
+        attributes=list(dict.fromkeys(attributes)),
+        labels_are_actions=not has_actions,
         passed_over=passed_over,
     )
 
@@ -189,11 +193,14 @@ def _label(file: str, place: str, entry: dict, labels: dict) -> str:
     return labels[category]
 
 
-def _track_id(entry: dict) -> object:
+def _attributes(entry: dict) -> dict:
     attributes = entry.get('attributes')
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _track_id(entry: dict) -> object:
     given = [entry.get('track_id'), entry.get('instance_id')]
-    if isinstance(attributes, dict):
-        given.append(attributes.get('track_id'))
+    given.append(_attributes(entry).get('track_id'))
     return next((one for one in given if isinstance(one, int | str)), None)
 
 
@@ -201,11 +208,8 @@ def _coco_actions(
     entry: dict, wanted: Collection[str] | None
 ) -> tuple[str, ...] | None:
     """Actions of an annotation; None where it has no attribute that may hold any."""
-    attributes = entry.get('attributes')
-    if not isinstance(attributes, dict):
-        return None
     actions, found = [], False
-    for name, value in attributes.items():
+    for name, value in _attributes(entry).items():
         if name not in wanted if wanted is not None else name in TOOL_ATTRIBUTES:
             continue
         values = value if isinstance(value, list) else [value]

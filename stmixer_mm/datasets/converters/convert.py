@@ -99,6 +99,14 @@ def convert_annotations(
         )
         for file in map(str, files)
     ]
+    _check_names('label', persons, [name for one in read for name in one.labels])
+    _check_names('attribute', attributes, [n for one in read for n in one.attributes])
+    for one in read if attributes is not None else ():
+        if one.labels_are_actions and any(video.tracks for video in one.videos):
+            raise ValueError(
+                f'{one.videos[0].file}: none of the attributes {", ".join(attributes)} '
+                'holds an action there; name those that do.'
+            )
     ids = _action_ids(read, label_map, idle)
     empty_file = out.with_name(f'{out.stem}_empty.csv')
     summary = Summary(files=[str(out), str(empty_file), str(label_map)])
@@ -373,7 +381,7 @@ def _choose(
             or [video for video in videos if without_suffix(name) in video.names]
         )
         if not fitting:
-            raise _unknown('video', name, [video.names[0] for video in videos])
+            _check_names('video', [name], [video.names[0] for video in videos])
         # The jobs of one task are several files of the same video.
         meant = list(dict.fromkeys(video.names[0] for video in fitting))
         if len(meant) > 1:
@@ -385,11 +393,17 @@ def _choose(
     return [video for video in videos if any(video is one for one in chosen)]
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> ValueError:
+def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
+    """Raise ``ValueError`` for the first of the names that is not among the known."""
     known = list(dict.fromkeys(known))
+    unknown = next((name for name in names or () if name not in known), None)
+    if unknown is None:
+        return
     shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
-    remedy = nearest(name, known) or f'; they have {shown or "none"}, correct the name.'
-    return ValueError(f'The {what} {name!r} is in none of the annotation files{remedy}')
+    remedy = nearest(unknown, known) or f'; they have {shown or "none"}, correct it.'
+    raise ValueError(
+        f'The {what} {unknown!r} is in none of the annotation files{remedy}'
+    )
 
 
 def _seconds(time: float) -> str:

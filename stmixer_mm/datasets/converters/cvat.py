@@ -48,6 +48,7 @@ class CvatReader:
         self.tracks: list[tuple[str, list[tuple[Shape, dict, int]]]] = []
         self.pairs: dict[str, str] = {}
         self.attribute = ''
+        self.attributes: dict[str, None] = {}  # names of all, declared or not
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
@@ -104,6 +105,9 @@ class CvatReader:
         return Annotations(
             videos=[video],
             actions=list(dict.fromkeys([*declared, *seen])),
+            labels=[*self.declared, *(label for label, _ in self.tracks)],
+            attributes=list(self.attributes),
+            labels_are_actions=not has_actions,
             passed_over=passed_over,
         )
 
@@ -189,16 +193,17 @@ class CvatReader:
         if 'track' in self.stack:
             if tag == 'attribute':
                 self.pairs[self.attribute] = text
+                self.attributes[self.attribute] = None
         elif 'attribute' in self.stack:
             self.declaring[tag] = text
         elif tag == 'attribute':
+            name = self.declaring.get('name', '')
             values = self.declaring.get('values', '').splitlines()
-            self.declared.setdefault(self.label, {})[self.declaring.get('name', '')] = (
-                _Attribute(
-                    self.declaring.get('input_type', 'text').lower(),
-                    tuple(value.strip() for value in values),
-                )
+            self.declared.setdefault(self.label, {})[name] = _Attribute(
+                self.declaring.get('input_type', 'text').lower(),
+                tuple(value.strip() for value in values),
             )
+            self.attributes[name] = None
             self.declaring = {}
         elif 'label' in self.stack:
             if tag == 'name':

@@ -46,6 +46,9 @@ class Annotations:
 
     videos: list[AnnotatedVideo]
     actions: list[str]  # all that it may hold, in the order of their ids
+    labels: list[str]  # of persons and things
+    attributes: list[str]  # names of all there are, with actions or not
+    labels_are_actions: bool  # True: no attribute holds any
     passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
 
 
