@@ -310,6 +310,21 @@ def test_timestamps_name_annotated_frames(fps, every, step):
     assert (np.abs(gaps - every * fps) <= step + 1).all() or every * fps < step
 
 
+@pytest.mark.parametrize('fps', [12.5, 24000 / 1001, 0.01])
+def test_keyframes_are_no_denser_than_frames(fps):
+    pairs = keyframe_times(range(4, 50), every=1e-9, fps=fps, total_frames=45)
+    assert [frame for _, frame in pairs] == list(range(4, 45))
+    for time, frame in pairs:
+        assert frame == keyframe_index(time, fps=fps, total_frames=45)
+
+
+def test_frames_that_the_task_cannot_have_are_not_counted_through(convert, tmp_path):
+    text = cvat(*TRACKS).replace('>39</stop_', f'>{10**12}</stop_')
+    text = text.replace('>40</size>', f'>{10**12}</size>')
+    convert(text, videos='nowhere', fps=10)
+    assert lines_of(tmp_path / 'out.csv')[-1].startswith('clip.mp4,3,')
+
+
 def test_tracks_are_continued_as_the_tool_does():
     def at(frame, outside=False):
         return Shape(frame, (frame, 0.0, frame + 4.0, 8.0), ('a',), outside, '')
@@ -339,7 +354,15 @@ FIRST_BOX = box(0, (0, 0, 9, 9))
         ('<annotations><meta><project/></meta></annotations>', 'tasks one by one'),
         ('<annotations><track id="0"/></annotations>', 'the track has no label'),
         (cvat(track(FIRST_BOX.replace('frame="0"', ''))), 'frame of the box is None'),
-        (cvat(track(FIRST_BOX.replace('frame="0"', 'frame="-1"'))), "is '-1', no num"),
+        (
+            cvat(track(FIRST_BOX.replace('frame="0"', 'frame="-1"'))),
+            "is '-1', no whole",
+        ),
+        (
+            cvat(track(box('9' * 500, (0, 0, 9, 9)))),
+            r"is '9+\.\.\.9+', no whole number",
+        ),
+        (cvat(track(box('1e9', (0, 0, 9, 9)))), "is '1e9', no whole number from 0 to"),
         (cvat(track(FIRST_BOX.replace('xbr="9"', ''))), 'line 20: .* xbr=None,'),
         (cvat(track(box(0, (9, 0, 0, 9)))), 'is not two corners'),
         (cvat(track(box(0, ('nan', 0, 9, 9)))), "xtl='nan'.*is not two corners"),
@@ -357,6 +380,7 @@ def test_faults_of_cvat_are_told_in_one_sentence(convert, text, words):
     with pytest.raises((ValueError, FileNotFoundError), match=words) as caught:
         convert(text)
     assert '\n' not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 ENTRY = dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], track_id=1)
@@ -370,38 +394,65 @@ ENTRY = dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], track_id=1)
         ('{"images": []}', "the list 'videos' is missing; COCO with videos has"),
         (coco(videos=[1]), r'videos\[0\]: this is no JSON object'),
         (coco(videos=[dict(id=1)]), r'videos\[0\]: name or file_name is missing'),
+        (
+            coco(categories=[dict(id=1, name='')]),
+            r'categories\[0\]: name is missing; add',
+        ),
         (coco(videos=[dict(id=1, name='clip')] * 2), 'the id 1 is there twice'),
         (coco(images=[dict(id=1)]), r'images\[0\]: video_id is missing'),
-        (coco(images=[dict(id=1, video_id=9)]), 'video_id 9 is not among the videos'),
+        (coco(images=[dict(id=1, video_id=9)]), r'_id 9 is none of .* \(1, 2\);'),
         (coco(images=[dict(id=1, video_id=1)]), 'frame_id or frame_index is missing'),
-        (coco(images=[dict(id=1, video_id=1, frame_id=-1)]), 'whole number from 0 up'),
+        *(
+            (coco(images=[dict(id=1, video_id=1, frame_id=frame)]), words)
+            for frame, words in (
+                (-1, 'the frame -1 is no whole number from 0 to'),
+                (1.5, 'the frame 1.5 is no whole'),
+                ('000012.jpg', "the frame '000012.jpg' is no whole"),
+                (10**8, 'the frame 100000000 is no whole'),
+                (10**400, r'the frame 10+\.\.\.0+ is no whole'),
+            )
+        ),
+        (coco(images=[dict(id=1, video_id='1')]), r"video_id '1' is none .* \(1, 2\)"),
+        (coco().replace('210', '1' + '0' * 5000), 'JSON has a number of thousands of'),
+        ('{"a":' * 100_000, 'ann.json: the JSON is nested too deep; export'),
+        (coco(annotations=[{**ENTRY, 'bbox': [10**400] * 4}]), 'the bbox .* is not'),
+        (
+            coco(categories=[dict(id=1, name=name) for name in 'ab']),
+            r'categories\[1\]: the id 1 is there twice; correct one',
+        ),
         (
             coco(images=[dict(id=i, video_id=1, frame_id=3) for i in (1, 2)]),
-            r'images\[1\]: frame 3 of its video is there twice',
+            r'images\[1\]: frame 3 of its video is images\[0\] already; correct',
         ),
-        (coco(annotations=[{**ENTRY, 'image_id': 5}]), 'image_id 5 is not among the'),
-        (coco(annotations=[{**ENTRY, 'category_id': 5}]), 'category_id 5 is not among'),
+        (
+            coco(annotations=[{**ENTRY, 'image_id': 5}]),
+            'image_id 5 is none of .*; correct',
+        ),
+        (coco(annotations=[{**ENTRY, 'category_id': 5}]), 'category_id 5 is none of'),
         (coco(annotations=[{**ENTRY, 'bbox': [0, 1, 2]}]), r'the bbox \[0, 1, 2\] is'),
         (coco(annotations=[{**ENTRY, 'bbox': [0, 0, -1, 1]}]), 'is not .x, y, width'),
         (
             coco(annotations=[ENTRY, {**ENTRY, 'bbox': [1, 0, 9, 9]}]),
             r'track 1 has another box in this frame in annotations\[0\]',
         ),
-        (coco(categories=[dict(id=1, name='"')]), 'category_id 2 is not among'),
+        (coco(categories=[dict(id=1, name='"')]), 'category_id 2 is none of'),
     ],
 )
 def test_faults_of_coco_are_told_in_one_sentence(convert, text, words):
     with pytest.raises(ValueError, match=words) as caught:
         convert(text, 'ann.json')
     assert '\n' not in str(caught.value)
+    assert '; ' in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
     'options, words',
     [
         (dict(every=0), 'every 0 s are impossible'),
+        (dict(fps=1e-320), 'frames per second are impossible; correct'),
         (dict(fps=-1), '-1 frames per second are impossible'),
-        (dict(first_frame=1), 'whole number from 1 upwards; .*the first frame has'),
+        (dict(first_frame=1), 'whole number from 1 to .*the first frame has'),
         (dict(videos='nowhere'), 'other is not in nowhere, and its frame rate is unkn'),
     ],
 )

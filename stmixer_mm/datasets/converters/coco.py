@@ -1,19 +1,22 @@
 """JSON as COCO's, with videos."""
 
 import json
+import reprlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from .records import (
+    MAX_FRAME,
     NO_ACTION,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,
     Annotations,
     Shape,
     fault_at,
+    is_frame_rate,
+    read_frame,
     read_number,
-    read_whole,
     video_names,
 )
 
@@ -30,10 +33,10 @@ def read_coco(
         key: _table(file, content, key)
         for key in ('videos', 'images', 'annotations', 'categories')
     }
-    labels = {
-        _get(file, place, entry, 'id'): str(_get(file, place, entry, 'name')).strip()
-        for place, entry in _entries(file, tables, 'categories')
-    }
+    labels: dict[object, str] = {}
+    for place, entry in _entries(file, tables, 'categories'):
+        name = str(_get(file, place, entry, 'name')).strip()
+        _add(file, place, labels, _get(file, place, entry, 'id'), name)
     videos: dict[object, AnnotatedVideo] = {}
     for place, entry in _entries(file, tables, 'videos'):
         name = str(_get(file, place, entry, 'name', 'file_name'))
@@ -48,29 +51,31 @@ def read_coco(
                 file=file,
                 names=video_names(name, Path(name).name),
                 size=size if all(value and value > 0 for value in size) else None,
-                fps=fps if fps and fps > 0 else None,
+                fps=fps if fps and is_frame_rate(fps) else None,
             ),
         )
     images: dict[object, tuple[object, int]] = {}  # id -> video id, frame
-    frames: dict[object, set[int]] = {key: set() for key in videos}
+    frames: dict[object, dict[int, str]] = {key: {} for key in videos}  # their places
     for place, entry in _entries(file, tables, 'images'):
-        video_id = _get(file, place, entry, 'video_id')
-        if video_id not in videos:
-            raise fault_at(
-                file, place, f'the video_id {video_id!r} is not among the videos.'
-            )
-        number = read_whole(_get(file, place, entry, 'frame_id', 'frame_index'))
-        if number is None or number < first_frame:
+        video_id = _known_id(file, place, entry, 'video_id', videos)
+        given = _get(file, place, entry, 'frame_id', 'frame_index')
+        number = read_frame(given, first=first_frame)
+        if number is None:
             raise fault_at(
                 file,
                 place,
-                f'the frame {number!r} is no whole number from {first_frame} upwards; '
-                'correct it, or say which number the first frame has.',
+                f'the frame {reprlib.repr(given)} is no whole number from {first_frame} '
+                f'to {MAX_FRAME}; correct it, or say which number the first frame has.',
             )
         frame = number - first_frame
         if frame in frames[video_id]:
-            raise fault_at(file, place, f'frame {number} of its video is there twice.')
-        frames[video_id].add(frame)
+            raise fault_at(
+                file,
+                place,
+                f'frame {number} of its video is {frames[video_id][frame]} already; '
+                'correct the frame of one.',
+            )
+        frames[video_id][frame] = place
         _add(file, place, images, _get(file, place, entry, 'id'), (video_id, frame))
         video = videos[video_id]
         size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
@@ -80,7 +85,7 @@ def read_coco(
         video.frames = sorted(frames[key])
 
     annotations = [
-        (place, entry, _label(file, place, entry, labels))
+        (place, entry, labels[_known_id(file, place, entry, 'category_id', labels)])
         for place, entry in _entries(file, tables, 'annotations')
     ]
     attributes = [name for _, entry, _ in annotations for name in _attributes(entry)]
@@ -95,11 +100,7 @@ def read_coco(
     passed_over: Counter = Counter()
     tracks: dict[tuple, dict[int, Shape]] = {}
     for index, (place, entry, label) in enumerate(annotations):
-        image_id = _get(file, place, entry, 'image_id')
-        if image_id not in images:
-            raise fault_at(
-                file, place, f'the image_id {image_id!r} is not among the images.'
-            )
+        image_id = _known_id(file, place, entry, 'image_id', images)
         if has_actions and label not in has_actions:
             passed_over[label] += 1
             continue
@@ -151,6 +152,14 @@ def _load_json(file: str, data: bytes) -> dict:
         raise fault_at(
             file, f'line {line}', 'the file is not UTF-8 text; save it as UTF-8.'
         ) from error
+    except RecursionError as error:
+        raise ValueError(
+            f'{file}: the JSON is nested too deep; export it again.'
+        ) from error
+    except ValueError as error:  # Python reads no number of more than 4300 digits
+        raise ValueError(
+            f'{file}: the JSON has a number of thousands of digits; export it again.'
+        ) from error
 
 
 def _table(file: str, content: dict, key: str) -> list:
@@ -172,7 +181,7 @@ def _entries(file: str, tables: dict, key: str) -> Iterator[tuple[str, dict]]:
 
 
 def _get(file: str, place: str, entry: dict, *keys: str) -> object:
-    value = next((entry[key] for key in keys if entry.get(key) is not None), None)
+    value = next((entry[key] for key in keys if entry.get(key) not in (None, '')), None)
     if value is None or isinstance(value, list | dict):
         raise fault_at(file, place, f'{" or ".join(keys)} is missing; add it.')
     return value
@@ -180,17 +189,24 @@ def _get(file: str, place: str, entry: dict, *keys: str) -> object:
 
 def _add(file: str, place: str, table: dict, key: object, value: object) -> None:
     if key in table:
-        raise fault_at(file, place, f'the id {key!r} is there twice; correct one.')
+        raise fault_at(
+            file, place, f'the id {reprlib.repr(key)} is there twice; correct one.'
+        )
     table[key] = value
 
 
-def _label(file: str, place: str, entry: dict, labels: dict) -> str:
-    category = _get(file, place, entry, 'category_id')
-    if category not in labels:
+def _known_id(file: str, place: str, entry: dict, key: str, known: dict) -> object:
+    given = _get(file, place, entry, key)
+    if given not in known:
+        ids = ', '.join(map(reprlib.repr, list(known)[:5])) or 'none'
+        more = ', ...' if len(known) > 5 else ''
         raise fault_at(
-            file, place, f'the category_id {category!r} is not among the categories.'
+            file,
+            place,
+            f'the {key} {reprlib.repr(given)} is none of those in the file '
+            f'({ids}{more}); correct it or add what it names.',
         )
-    return labels[category]
+    return given
 
 
 def _attributes(entry: dict) -> dict:
@@ -229,7 +245,9 @@ def _coco_bbox(file: str, place: str, entry: dict) -> tuple:
     numbers = [read_number(v) for v in bbox] if isinstance(bbox, list) else []
     if len(numbers) != 4 or None in numbers or min(numbers[2:]) < 0:
         raise fault_at(
-            file, place, f'the bbox {bbox!r} is not [x, y, width, height]; correct it.'
+            file,
+            place,
+            f'the bbox {reprlib.repr(bbox)} is not [x, y, width, height]; correct it.',
         )
     x, y, width, height = numbers
     return x, y, x + width, y + height

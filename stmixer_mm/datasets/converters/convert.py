@@ -20,7 +20,7 @@ from stmixer_mm.errors import nearest
 
 from .coco import read_coco
 from .cvat import CvatReader
-from .records import AnnotatedVideo, Annotations, Shape, fault_at
+from .records import AnnotatedVideo, Annotations, Shape, fault_at, is_frame_rate
 
 MAX_STRETCH = 0.02  # of the aspect ratio, between the annotated and the actual video
 
@@ -90,7 +90,7 @@ def convert_annotations(
         raise ValueError(f'The output {out} must end in .csv.')
     if not (every > 0 and math.isfinite(every)):
         raise ValueError(f'Keyframes every {every:g} s are impossible; give more.')
-    if fps is not None and not 0 < fps < math.inf:
+    if fps is not None and not is_frame_rate(fps):
         raise ValueError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
     read = [
@@ -197,6 +197,7 @@ def keyframe_times(
         total_frames: Frames of the video.
     """
     frames = frames[: bisect_left(frames, total_frames)]
+    every = max(every, 1 / fps)  # no frame is a keyframe twice
     if not frames:
         return []
     times: dict[int, float] = {}
@@ -303,7 +304,7 @@ def _keyframe_lines(
             (shape.frame for track in video.tracks for shape in track), default=0
         )
         frames = range(facts.total_frames or last + 1)
-    total = facts.total_frames or max(frames, default=0) + 1
+    total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     width, height = facts.size
     for time, frame in keyframe_times(
         frames, every=every, fps=facts.fps, total_frames=total

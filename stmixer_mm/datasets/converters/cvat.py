@@ -1,5 +1,6 @@
 """CVAT's XML, "CVAT for video 1.1"."""
 
+import reprlib
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -7,14 +8,15 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from .records import (
+    MAX_FRAME,
     NO_ACTION,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,
     Annotations,
     Shape,
     fault_at,
+    read_frame,
     read_number,
-    read_whole,
     video_names,
 )
 
@@ -164,16 +166,18 @@ class CvatReader:
                 'labels of persons.'
             )
         line = self.parser.CurrentLineNumber
-        frame = read_whole(attributes.get('frame'))
-        if frame is None or frame < 0:
+        frame = read_frame(attributes.get('frame'))
+        if frame is None:
             raise self._wrong(
-                f'the frame of the box is {attributes.get("frame")!r}, no number from '
-                '0 upwards; correct it.'
+                f'the frame of the box is {reprlib.repr(attributes.get("frame"))}, no '
+                f'whole number from 0 to {MAX_FRAME}; correct it.'
             )
         names = ('xtl', 'ytl', 'xbr', 'ybr')
         bbox = tuple(read_number(attributes.get(name)) for name in names)
         if None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
-            shown = ', '.join(f'{name}={attributes.get(name)!r}' for name in names)
+            shown = ', '.join(
+                f'{name}={reprlib.repr(attributes.get(name))}' for name in names
+            )
             raise self._wrong(
                 f'the box {shown} is not two corners, upper left and lower right; '
                 'correct it.'
@@ -280,9 +284,9 @@ class CvatReader:
         return size if all(value and value > 0 for value in size) else None
 
     def _frames(self) -> range | None:
-        start = read_whole(self.meta.get('start_frame', '0')) or 0
-        stop, size = (read_whole(self.meta.get(key)) for key in ('stop_frame', 'size'))
-        step = read_whole(self.meta.get('frame_filter', '').rpartition('step=')[2]) or 1
+        start = read_frame(self.meta.get('start_frame')) or 0
+        stop, size = (read_frame(self.meta.get(key)) for key in ('stop_frame', 'size'))
+        step = read_frame(self.meta.get('frame_filter', '').rpartition('step=')[2]) or 1
         if stop is None and size is None:
             return None
         return range(

@@ -15,6 +15,7 @@ TOOL_ATTRIBUTES = (
     *('occluded', 'outside', 'keyframe', 'track_id', 'instance_id', 'rotation'),
     *('source', 'truncated', 'difficult', 'group', 'z_order'),
 )
+MAX_FRAME = 10_000_000  # four days at 30 frames per second
 
 
 class Shape(NamedTuple):
@@ -52,6 +53,10 @@ class Annotations:
     passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
 
 
+def is_frame_rate(fps: float) -> bool:
+    return 1e-4 <= fps <= 1e4
+
+
 def video_names(*given: str) -> list[str]:
     """Names that the file of a video may have, the likeliest of those given first."""
     named = (name for one in given if one for name in (one, without_suffix(one)))
@@ -65,11 +70,13 @@ def fault_at(file: str, place: str, message: str) -> ValueError:
 def read_number(value: object) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
 
-def read_whole(value: object) -> int | None:
+def read_frame(value: object, *, first: int = 0) -> int | None:
     number = read_number(value)
-    return int(number) if number is not None and number.is_integer() else None
+    if number is None or not number.is_integer() or not first <= number <= MAX_FRAME:
+        return None
+    return int(number)
