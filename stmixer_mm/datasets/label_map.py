@@ -5,6 +5,7 @@
 """
 
 import re
+from collections.abc import Mapping
 
 FORM = 'item { name: "walk" id: 1 }'
 
@@ -53,6 +54,18 @@ def parse_label_map(text: str) -> dict[int, str]:
             lines[value] = line
         names[int(number)] = name
     return names
+
+
+def format_label_map(ids: Mapping[str, int]) -> str:
+    """What :func:`parse_label_map` reads as these names and ids.
+
+    Names have no line ends and no spaces around them.
+    """
+    items = []
+    for name, number in ids.items():
+        escaped = re.sub(r'[\\"]', r'\\\g<0>', name)
+        items.append(f'item {{\n  name: "{escaped}"\n  id: {number}\n}}\n')
+    return ''.join(items)
 
 
 def _tokens(text: str) -> list[tuple[int, str, str]]:

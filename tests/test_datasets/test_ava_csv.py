@@ -8,6 +8,7 @@ from stmixer_mm.datasets.ava_csv import (
     read_label_names,
     read_timestamp_keys,
 )
+from stmixer_mm.datasets.label_map import format_label_map
 
 GOOD = 'vid,0902,0.1,0.2,0.3,0.4,12,7'
 
@@ -141,6 +142,14 @@ def test_forms_of_label_maps(tmp_path, text, mark):
     whole = mark + ''.join(text.format(*item) for item in items)
     file.write_bytes(whole.encode())
     assert read_label_names(str(file)) == {1: 'sit (on)', 2: 'wave, é'}
+
+
+def test_label_maps_are_read_as_they_were_written(tmp_path):
+    names = ['walk', 'sta\\nd', 'stand\\', 'say "hi"', "it's", 'a # b', 'gehört, { }']
+    path = tmp_path / 'l.pbtxt'
+    ids = {name: number for number, name in enumerate(names, start=2)}
+    path.write_text(format_label_map(ids), encoding='utf-8')
+    assert read_label_names(str(path)) == {ids[name]: name for name in names}
 
 
 @pytest.mark.parametrize(

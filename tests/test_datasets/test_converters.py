@@ -450,6 +450,7 @@ def test_faults_of_coco_are_told_in_one_sentence(convert, text, words):
     'options, words',
     [
         (dict(every=0), 'every 0 s are impossible'),
+        (dict(idle='a\nb'), 'has a line end, which a label map cannot hold; rename'),
         (dict(fps=1e-320), 'frames per second are impossible; correct'),
         (dict(fps=-1), '-1 frames per second are impossible'),
         (dict(first_frame=1), 'whole number from 1 to .*the first frame has'),
@@ -487,6 +488,15 @@ def test_names_that_no_file_has_are_told(convert, tmp_path, name, options, words
     with pytest.raises(ValueError, match=words):
         convert(cvat(*TRACKS) if name == 'ann.xml' else text, name, **options)
     assert not list(tmp_path.glob('*.pbtxt'))
+
+
+@pytest.mark.parametrize('name', ['sta\\nd', 'stand\\', 'say "hi"'])
+def test_the_label_map_of_one_run_serves_the_next(convert, tmp_path, name):
+    text = cvat(*TRACKS).replace('stand', name)
+    first = convert(text, idle=' rest ')
+    assert convert(text, idle=' rest ') == first
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert list(names.values()) == ['wave', name, 'walk', 'rest']
 
 
 def test_extracted_frames_need_a_rate_only(convert, tmp_path):

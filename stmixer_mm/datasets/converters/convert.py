@@ -15,6 +15,7 @@ from stmixer_mm.datasets.frames import (
     open_video,
     without_suffix,
 )
+from stmixer_mm.datasets.label_map import format_label_map
 from stmixer_mm.engine.files import check_writable_dir, write_atomically
 from stmixer_mm.errors import nearest
 
@@ -86,6 +87,7 @@ def convert_annotations(
         FileNotFoundError, OSError, ValueError: one sentence with file and place.
     """
     out = Path(out)
+    idle = idle.strip() if idle else None
     if out.suffix != '.csv':
         raise ValueError(f'The output {out} must end in .csv.')
     if not (every > 0 and math.isfinite(every)):
@@ -145,14 +147,6 @@ def convert_annotations(
     write_atomically(out, ''.join(f'{line}\n' for line in lines).encode())
     write_atomically(empty_file, ''.join(f'{line}\n' for line in empty).encode())
     return summary
-
-
-def format_label_map(ids: Mapping[str, int]) -> str:
-    """The label map (pbtxt) of actions."""
-    return ''.join(
-        f'item {{\n  name: "{name}"\n  id: {number}\n}}\n'
-        for name, number in ids.items()
-    )
 
 
 def read_annotations(
@@ -350,10 +344,10 @@ def _action_ids(
     if idle and idle not in actions:
         actions.append(idle)
     if not label_map.exists():
-        wrong = next((name for name in actions if set(name) & set('"\r\n')), None)
+        wrong = next((n for n in actions if not n or set(n) & set('\r\n')), None)
         if wrong is not None:
             raise ValueError(
-                f'The action {wrong!r} has a quote or a line end in its name, which a '
+                f'The name of the action {wrong!r} is empty or has a line end, which a '
                 'label map cannot hold; rename it.'
             )
         return {name: number for number, name in enumerate(actions, start=1)}
