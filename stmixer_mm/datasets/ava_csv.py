@@ -108,7 +108,7 @@ def read_keyframe_rows(
     Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped.
     """
     rows, faults = [], []
-    lines, unreadable = _read_lines(ann_file)
+    lines, unreadable = read_lines(ann_file)
     if unreadable:
         return rows, [unreadable]
     for number, line in lines:
@@ -129,7 +129,7 @@ def read_keyframe_rows(
 def read_timestamp_rows(file: str) -> tuple[list[TimestampRow], list[Fault]]:
     """All good rows and all faults of a ``video_id,timestamp`` file (may be empty)."""
     rows, faults = [], []
-    lines, unreadable = _read_lines(file)
+    lines, unreadable = read_lines(file)
     if unreadable:
         return rows, [unreadable]
     for number, line in lines:
@@ -209,7 +209,7 @@ def check_custom_classes(
         )
 
 
-def _read_lines(file: str) -> tuple[Iterable[tuple[int, str]], Fault | None]:
+def read_lines(file: str) -> tuple[Iterable[tuple[int, str]], Fault | None]:
     """Numbered lines that are not blank, or the reason why there are none."""
     text, unreadable = _read_text(file)
     if unreadable:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from stmixer_mm.engine.files import check_writable_dir, write_atomically
 
+from .ava_csv import raise_first, read_lines
 from .frames import VIDEO_SUFFIXES
 
 # An annotator's box may stick out of the frame this far; it is clipped.
@@ -140,7 +141,10 @@ def read_annotation(
     """
     keyframes: dict[Keyframe, dict[Bbox, list[int]]] = {}
     clipped, faults = set(), []
-    for number, line in _lines(file):
+    lines, unreadable = read_lines(str(file))
+    if unreadable:
+        raise_first([unreadable])
+    for number, line in lines:
         fields = [column.strip() for column in line.split(',')]
         try:
             keyframe, bbox, action_id = _parse(fields)
@@ -270,24 +274,6 @@ def _clip_paths(folder: str, frames: bool) -> Iterator[str]:
             path = os.path.join(parent, name)
             if suffix in VIDEO_SUFFIXES and os.path.getsize(path):
                 yield os.path.join(parent, stem)
-
-
-def _lines(file: str | Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank."""
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'The annotation file {file} does not exist; correct the path.'
-        )
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f'{file} is not UTF-8 text; extract the published archive again.'
-        ) from error
-    for number, line in enumerate(text.split('\n'), start=1):
-        if line.strip():
-            yield number, line
 
 
 def _parse(fields: Sequence[str]) -> tuple[Keyframe, Bbox | None, int]:

@@ -191,11 +191,22 @@ def test_nothing_to_convert(convert, clips, tmp_path):
         find_clips(clips(), frames=True)
     with pytest.raises(ValueError, match="'a,b/c_000000_000010' has a comma"):
         find_clips(clips('a,b/c_000000_000010.mp4'))
-    with pytest.raises(FileNotFoundError, match=r'no\.csv does not exist'):
-        convert_ava_kinetics(['no.csv'], tmp_path / 'o.csv', clips=clips())
-    (tmp_path / 'utf16.csv').write_text('a', encoding='utf-16')
-    with pytest.raises(ValueError, match=r'utf16\.csv is not UTF-8 text'):
-        convert_ava_kinetics([tmp_path / 'utf16.csv'], 'o.csv', clips=clips())
+
+
+def test_files_that_are_no_text(clips, tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'utf16').write_text('a,14\nb,15', encoding='utf-16')
+    (tmp_path / 'latin').write_bytes(b'a,14\n\xe9,15')
+    (tmp_path / 'zip').write_bytes(b'PK\x03\x04')
+    for name, kind, words in (
+        ('none', FileNotFoundError, 'none: the file does not exist; correct its path'),
+        ('folder', FileNotFoundError, 'folder: the file is a folder; correct its path'),
+        ('utf16', ValueError, 'utf16, line 1: it is not UTF-8 text, probably UTF-16; '),
+        ('latin', ValueError, 'latin, line 2: it is not UTF-8 text; save the file as'),
+        ('zip', ValueError, 'zip, line 1: the file is a zip, not text; give the text'),
+    ):
+        with pytest.raises(kind, match=words):
+            convert_ava_kinetics([tmp_path / name], tmp_path / 'o.csv', clips=clips())
 
 
 @pytest.fixture

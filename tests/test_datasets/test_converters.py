@@ -515,6 +515,16 @@ def test_the_same_video_twice_is_told(convert, tmp_path):
         convert_annotations(files, str(tmp_path / 'out.csv'), videos=str(tmp_path))
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none\.xml: the file does not exist'):
-        read_annotations(str(tmp_path / 'none.xml'))
+@pytest.mark.parametrize(
+    'name, what',
+    [
+        ('none.xml', 'does not exist'),
+        ('folder.xml', 'is a folder'),
+        ('x' * 300, 'does not exist'),
+    ],
+)
+def test_a_file_that_is_not_there(tmp_path, name, what):
+    (tmp_path / 'folder.xml').mkdir()
+    words = f'{name}: the file {what}; correct its path'
+    with pytest.raises(FileNotFoundError, match=words):
+        read_annotations(str(tmp_path / name))

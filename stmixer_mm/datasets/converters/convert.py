@@ -1,6 +1,7 @@
 """From what was read to the csv files and the label map that training reads."""
 
 import math
+import os
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -161,10 +162,10 @@ def read_annotations(
     Raises:
         FileNotFoundError, ValueError: naming the file and the place.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f'{file}: the file does not exist; correct the path.')
-    data = path.read_bytes()
+    if not os.path.isfile(file):
+        what = 'is a folder' if os.path.isdir(file) else 'does not exist'
+        raise FileNotFoundError(f'{file}: the file {what}; correct its path.')
+    data = Path(file).read_bytes()
     if data[:4] == b'PK\x03\x04':
         raise ValueError(f'{file}: this is a zip archive; unpack it first.')
     # A byte-order mark, or UTF-16, whose zero bytes are in the way.
