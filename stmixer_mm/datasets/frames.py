@@ -11,6 +11,7 @@ import decord
 import numpy as np
 
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
+MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
 
 
@@ -79,6 +80,12 @@ def clip_indices(
     steps = np.arange(clip_len) - clip_len // 2
     indices = keyframe + steps * frame_interval + np.asarray(offsets)
     return np.clip(indices, 0, total_frames - 1)
+
+
+def is_stretched(size: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two pictures have different shapes; sizes are both (h, w) or (w, h)."""
+    stretch = size[0] / size[1] * other[1] / other[0]
+    return max(stretch, 1 / stretch) > MAX_STRETCH
 
 
 def find_video(folder: str, video_id: str) -> str | None:

@@ -26,6 +26,7 @@ from .frames import (
     count_decoded,
     find_source,
     frame_numbers,
+    is_stretched,
     keyframe_index,
     open_video,
 )
@@ -40,7 +41,6 @@ SPLITS = ('train', 'val', 'test')
 SMALL_SIDE = 0.01  # of the width or height; a box below it is probably a slip
 SLOW_DECODING = 8  # frames decoded for one that a clip uses
 IN_ORDER = 600  # frames that are at most decoded to check where jumps end
-MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
@@ -509,8 +509,7 @@ def _check_shape(
     if source.size is None:
         return
     (height, width), (real_height, real_width) = resolution, source.size
-    stretch = (real_width / real_height) / (width / height)
-    if max(stretch, 1 / stretch) > MAX_STRETCH:
+    if is_stretched(resolution, source.size):
         message = (
             f'{source.path} is {real_width} x {real_height}, but its boxes are of a '
             f"picture of {width} x {height}; correct its 'resolution', which is "

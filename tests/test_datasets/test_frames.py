@@ -17,6 +17,7 @@ from stmixer_mm.datasets.frames import (
     count_decoded,
     count_frames,
     find_video,
+    is_stretched,
     keyframe_index,
     open_video,
 )
@@ -266,3 +267,19 @@ def test_folders_without_frames_are_told(tmp_path):
     Path(tmp_path, 'img_00000.jpg').touch()
     with pytest.raises(FileNotFoundError, match='from number 1 on'):
         count_frames(str(tmp_path), 'img_{:05}.jpg', 1)
+
+
+@pytest.mark.parametrize(
+    'size, other, is_so',
+    [
+        ((240, 320), (120, 160), False),
+        ((240, 427), (120, 213), False),
+        ((100, 100), (100, 101.9), False),
+        ((100, 100), (100, 102.1), True),
+        ((240, 320), (320, 240), True),
+    ],
+)
+def test_shapes_that_differ_by_more_than_rounding(size, other, is_so):
+    assert is_stretched(size, other) is is_so
+    assert is_stretched(other, size) is is_so
+    assert is_stretched(size[::-1], other[::-1]) is is_so

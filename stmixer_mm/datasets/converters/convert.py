@@ -12,6 +12,7 @@ from typing import NamedTuple
 from stmixer_mm.datasets.ava_csv import read_label_names
 from stmixer_mm.datasets.frames import (
     find_video,
+    is_stretched,
     keyframe_index,
     open_video,
     without_suffix,
@@ -23,8 +24,6 @@ from stmixer_mm.errors import nearest
 from .coco import read_coco
 from .cvat import CvatReader
 from .records import AnnotatedVideo, Annotations, Shape, fault_at, is_frame_rate
-
-MAX_STRETCH = 0.02  # of the aspect ratio, between the annotated and the actual video
 
 
 class VideoFacts(NamedTuple):
@@ -265,7 +264,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     reader = open_video(path)
     height, width = reader[0].shape[:2]
     size = video.size or (width, height)
-    if abs(size[0] / size[1] * height / width - 1) > MAX_STRETCH:
+    if is_stretched(size, (width, height)):
         raise ValueError(
             f'{video.file}: the annotated video has {size[0]:g}x{size[1]:g} pixels, '
             f'but {path} has {width}x{height}; put the annotated one there.'
