@@ -261,7 +261,12 @@ def test_only_some_videos(convert, tmp_path):
         (['take.01.mp4', 'take.02.mp4'], 'take.01', ['take.01.mp4']),
         (['take.01', 'take.02'], 'take.01.mp4', ['take.01']),
         (['take.01', 'other'], 'take', "'take' is in none .*; did you mean take.01"),
-        (['clip.mp4', 'other'], 'nobody', 'in none .* have clip.mp4, other, correct'),
+        (['01.mp4', 'other'], '0l', "video '0l' is in none .*; did you mean 01"),
+        (
+            ['clip.mp4', 'other'],
+            'nobody',
+            'in none .* have clip.mp4, other, .* correct',
+        ),
     ],
 )
 def test_only_the_named_videos(convert, tmp_path, names, only, taken):

@@ -376,7 +376,8 @@ def _choose(
             or [video for video in videos if without_suffix(name) in video.names]
         )
         if not fitting:
-            _check_names('video', [name], [video.names[0] for video in videos])
+            known = [video.names[0] for video in videos]
+            _check_names('video', [name], known + [n for v in videos for n in v.names])
         # The jobs of one task are several files of the same video.
         meant = list(dict.fromkeys(video.names[0] for video in fitting))
         if len(meant) > 1:
