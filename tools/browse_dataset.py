@@ -17,10 +17,9 @@ from stmixer_mm.apis import UserError, load_config, user_errors
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.engine import check_writable_dir
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization import draw_detections, top_actions
+from stmixer_mm.visualization import draw_detections, enlarge, top_actions
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-MIN_SIDE = 240  # pixels of a drawn frame's short side, so that labels are legible
 SHEET_WIDTH = 1800
 GAP = 8
 
@@ -108,12 +107,7 @@ def draw_sample(
     frames = clip_frames(sample['inputs'])
     data_sample = sample['data_samples']
     key = len(frames) // 2
-    scale = max(1.0, MIN_SIDE / min(frames.shape[1:3]))
-    height, width = (round(side * scale) for side in frames.shape[1:3])
-    tiles = [
-        cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
-        for frame in (frames if with_clip else frames[key : key + 1])
-    ]
+    keyframe, factor = enlarge(frames[key])
     bboxes, labels = np.zeros((0, 4)), np.zeros((0, 1))
     if 'gt_instances' in data_sample:
         bboxes = np.asarray(data_sample.gt_instances.bboxes, float)
@@ -129,8 +123,13 @@ def draw_sample(
             [(name, None) for name, _ in top_actions(row, classes, 0.5)]
             for row in labels
         ]
-    place = key if with_clip else 0
-    tiles[place] = draw_detections(tiles[place], bboxes * scale, actions)
+    tiles = [draw_detections(keyframe, bboxes * factor, actions)]
+    if with_clip:
+        before, after = (
+            [enlarge(frame)[0] for frame in part]
+            for part in (frames[:key], frames[key + 1 :])
+        )
+        tiles = [*before, *tiles, *after]
     title = f'{data_sample.get("img_key", "")}  {frames.shape[2]}x{frames.shape[1]}'
     picture = np.concatenate(tiles, axis=1)
     return np.concatenate([_caption(title, picture.shape[1]), picture])

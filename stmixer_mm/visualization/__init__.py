@@ -1,4 +1,11 @@
-from .draw import draw_detections
+from .draw import draw_detections, enlarge, side_by_side, write_picture
 from .visualizer import STADVisualizer, top_actions
 
-__all__ = ['STADVisualizer', 'draw_detections', 'top_actions']
+__all__ = [
+    'STADVisualizer',
+    'draw_detections',
+    'enlarge',
+    'side_by_side',
+    'top_actions',
+    'write_picture',
+]

@@ -1,10 +1,15 @@
-"""Boxes and labels drawn onto a frame, legible also on small ones."""
+"""Boxes, labels and headings drawn onto frames, legible also on small ones."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+Color = tuple[int, int, int]  # RGB
+
+MIN_SIDE = 360  # pixels of a frame's short side from which on labels cover little
 
 # All light enough for black text.
 PALETTE = (
@@ -21,8 +26,24 @@ PALETTE = (
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+# The stroke fonts of cv2 4 know ASCII only.
+_DRAWS_UNICODE = int(cv2.__version__.split('.')[0]) >= 5
 _CAP_HEIGHT = 22  # pixels of a capital letter at font scale 1
 _MAX_LINES = 4
+_DARK, _WHITE = (32, 32, 32), (255, 255, 255)
+
+
+def enlarge(frame: np.ndarray) -> tuple[np.ndarray, float]:
+    """A frame (h, w, 3) of at least ``MIN_SIDE`` on its short side, and its factor.
+
+    A network's frames are often so small that labels would cover the persons.
+    """
+    height, width = frame.shape[:2]
+    factor = max(1.0, MIN_SIDE / min(height, width))
+    if factor == 1:
+        return frame, factor
+    size = round(width * factor), round(height * factor)
+    return cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), factor
 
 
 def draw_detections(
@@ -31,6 +52,7 @@ def draw_detections(
     actions: Sequence[Sequence[tuple[str, float | None]]],
     *,
     ids: Sequence[int] | None = None,
+    colors: Sequence[Sequence[Color]] | None = None,
 ) -> np.ndarray:
     """Draw persons and what they do.
 
@@ -38,9 +60,11 @@ def draw_detections(
         frame (np.ndarray): (h, w, 3) uint8, left as it is.
         bboxes (np.ndarray): (n, 4) pixel xyxy.
         actions (Sequence): For each box its (label, score) pairs, best first; a score
-            of None is not written. The first four are drawn.
+            of None is not written. The first four are drawn, the others counted.
         ids (Sequence[int], optional): A number per person that chooses the colour;
             by default the position in ``bboxes``.
+        colors (Sequence, optional): For each box the colours of its actions instead;
+            the first is the box's too.
 
     Returns:
         np.ndarray: A new frame. Labels stay inside it, and off each other where
@@ -48,62 +72,141 @@ def draw_detections(
     """
     canvas = np.ascontiguousarray(frame).copy()
     height, width = canvas.shape[:2]
-    cap = float(np.clip(min(height, width) * 0.035, 8, 30))
     line_width = max(1, round(min(height, width) / 240))
     corners = np.clip(np.asarray(bboxes, float).reshape(-1, 4), -1e6, 1e6)
     corners = corners.round().astype(int)
-    ids = range(len(corners)) if ids is None else ids
+    if colors is None:
+        ids = range(len(corners)) if ids is None else ids
+        colors = [
+            [PALETTE[person % len(PALETTE)]] * max(1, len(pairs))
+            for person, pairs in zip(ids, actions, strict=True)
+        ]
 
-    for person, (x1, y1, x2, y2) in zip(ids, corners, strict=True):
-        color = PALETTE[person % len(PALETTE)]
+    for (color, *_), (x1, y1, x2, y2) in zip(colors, corners, strict=True):
         # A dark rim keeps the box visible on a background of its own colour.
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
 
+    pen = _Pen(canvas)
     taken: list[tuple[int, int, int, int]] = []
-    for person, box, pairs in zip(ids, corners, actions, strict=True):
-        lines = [_text(label, score) for label, score in pairs[:_MAX_LINES]]
+    for inks, box, pairs in zip(colors, corners, actions, strict=True):
+        lines = [
+            _text(label, score, lambda text: pen.width(text) + 2 * pen.pad <= width)
+            for label, score in pairs[:_MAX_LINES]
+        ]
+        if len(pairs) > _MAX_LINES:
+            lines.append(f'+ {len(pairs) - _MAX_LINES} more')
         if lines:
             others = [tuple(other) for other in corners if other is not box]
-            _draw_label(
-                canvas, lines, box, PALETTE[person % len(PALETTE)], cap, taken, others
-            )
+            _draw_label(canvas, pen, lines, box, inks, taken, others)
     return canvas
 
 
-def _text(label: str, score: float | None) -> str:
-    # cv2's stroke fonts know ASCII only.
-    plain = unicodedata.normalize('NFKD', label).encode('ascii', 'replace').decode()
-    return plain if score is None else f'{plain} {score:.2f}'
+def side_by_side(
+    views: Sequence[np.ndarray],
+    headings: Sequence[Sequence[tuple[str, Color | None]]],
+) -> np.ndarray:
+    """Views (h, w, 3) of one frame, each below its heading, with a line between.
+
+    Args:
+        views (Sequence): The views.
+        headings (Sequence): For each view (text, colour) pairs, a legend; text of the
+            colour None is white.
+    """
+    gap = np.full((1, 8, 3), _DARK, np.uint8)
+    gap[:, 2:-2] = _WHITE
+    columns = []
+    for view, heading in zip(views, headings, strict=True):
+        column = np.concatenate([_heading(heading, view), view])
+        if columns:
+            columns.append(gap.repeat(len(column), axis=0))
+        columns.append(column)
+    return np.concatenate(columns, axis=1)
 
 
-def _draw_label(canvas, lines, box, color, cap, taken, others) -> None:
-    scale = cap / _CAP_HEIGHT
-    thickness = 1 if scale < 0.9 else 2
-    pad = max(2, round(cap / 3))
-    step = round(cap * 1.5)
-    text_width = max(
-        cv2.getTextSize(line, _FONT, scale, thickness)[0][0] for line in lines
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write a picture (h, w, 3) RGB to a file, and make its folder if need be."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), picture[..., ::-1]):
+        raise OSError(f'The image {path} cannot be written; is the disk full?')
+
+
+class _Pen:
+    """Text of a size that fits a frame."""
+
+    def __init__(self, frame: np.ndarray) -> None:
+        self.cap = float(np.clip(min(frame.shape[:2]) * 0.035, 8, 30))
+        self.pad = max(2, round(self.cap / 3))
+        self.step = round(self.cap * 1.5)
+        self._scale = self.cap / _CAP_HEIGHT
+        self._thickness = 1 if self._scale < 0.9 else 2
+
+    def width(self, text: str) -> int:
+        return cv2.getTextSize(text, _FONT, self._scale, self._thickness)[0][0]
+
+    def write(
+        self, canvas: np.ndarray, text: str, left: int, top: int, color: Color
+    ) -> None:
+        baseline = top + round(self.cap)
+        cv2.putText(
+            canvas,
+            text,
+            (left, baseline),
+            _FONT,
+            self._scale,
+            color,
+            self._thickness,
+            cv2.LINE_AA,
+        )
+
+
+def _heading(
+    heading: Sequence[tuple[str, Color | None]], view: np.ndarray
+) -> np.ndarray:
+    """A strip as wide as the view, in which the heading is written."""
+    pen = _Pen(view)
+    strip = np.full((pen.step + 3 * pen.pad, view.shape[1], 3), _DARK, np.uint8)
+    left = pen.pad
+    for text, color in heading:
+        right = left + pen.width(text) + 2 * pen.pad
+        if color is not None:
+            strip[pen.pad : -pen.pad, left:right] = color
+        ink = _WHITE if color is None else (0, 0, 0)
+        pen.write(strip, text, left + pen.pad, 2 * pen.pad, ink)
+        left = right + pen.pad
+    return strip
+
+
+def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
+    """What is written of an action, the end of its label left out if it is too long."""
+    plain = unicodedata.normalize('NFC', label)
+    if not _DRAWS_UNICODE:
+        parts = unicodedata.normalize('NFKD', label)
+        plain = ''.join(part for part in parts if not unicodedata.combining(part))
+        plain = plain.encode('ascii', 'replace').decode()
+    tail = '' if score is None else f' {score:.2f}'
+    shorter = (f'{plain[:end]}...{tail}' for end in range(len(plain) - 1, 0, -1))
+    whole = f'{plain}{tail}'
+    return whole if fits(whole) else next(filter(fits, shorter), whole)
+
+
+def _draw_label(canvas, pen, lines, box, colors, taken, others) -> None:
+    size = (
+        max(map(pen.width, lines)) + 2 * pen.pad,
+        pen.step * len(lines) + pen.pad,
     )
-    size = (text_width + 2 * pad, step * len(lines) + pad)
     rect = _place(size, box, canvas.shape[:2], taken, others)
     taken.append(rect)
 
     x1, y1, x2, y2 = rect
-    patch = canvas[y1:y2, x1:x2]
-    patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
+    # Below the descenders of a line.
+    edges = [y1 + pen.pad // 2 + row * pen.step for row in range(1, len(lines))]
+    for top, bottom, color in zip([y1, *edges], [*edges, y2], colors, strict=False):
+        patch = canvas[top:bottom, x1:x2]
+        patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
     for row, line in enumerate(lines):
-        baseline = y1 + pad + round(cap) + row * step
-        cv2.putText(
-            canvas,
-            line,
-            (x1 + pad, baseline),
-            _FONT,
-            scale,
-            (0, 0, 0),
-            thickness,
-            cv2.LINE_AA,
-        )
+        top = y1 + pen.pad + row * pen.step
+        pen.write(canvas, line, x1 + pen.pad, top, (0, 0, 0))
 
 
 def _place(size, box, frame_shape, taken, others) -> tuple[int, int, int, int]:

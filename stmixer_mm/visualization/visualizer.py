@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmaction.structures import ActionDataSample
 from mmaction.visualization import ActionVisualizer
@@ -11,15 +10,16 @@ from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import VISUALIZERS
 
-from .draw import draw_detections
+from .draw import draw_detections, enlarge, side_by_side, write_picture
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 @VISUALIZERS.register_module()
 class STADVisualizer(ActionVisualizer):
-    """Draws the keyframe of a clip: true boxes left, found ones right.
+    """Draws the keyframe of a clip: true boxes left, predicted ones right.
 
+    Small frames are enlarged, so that labels cover little of them.
     Takes the arguments of mmaction2's ``ActionVisualizer``. Names of actions come
     from ``dataset_meta['classes']``, one per label id with the dummy 0 left out.
     """
@@ -54,22 +54,24 @@ class STADVisualizer(ActionVisualizer):
             step (int): Kept with the image by the back ends.
 
         Returns:
-            np.ndarray: What was drawn, (h, w, 3) or, side by side, (h, 2w, 3) RGB.
+            np.ndarray: What was drawn, (h, w, 3) RGB.
         """
-        frame = np.asarray(video)[len(video) // 2]
-        views = []
+        frame, factor = enlarge(np.asarray(video)[len(video) // 2])
+        views, headings = [], []
         if data_sample is not None:
             if draw_gt and 'gt_instances' in data_sample:
                 boxes, labels = _as_arrays(data_sample.gt_instances, 'labels')
                 actions = self._actions(labels, 0.5, with_score=False)
-                views.append(draw_detections(frame, boxes, actions))
+                views.append(draw_detections(frame, boxes * factor, actions))
+                headings.append([('truth', None)])
             if draw_pred and 'pred_instances' in data_sample:
                 boxes_norm, scores = _as_arrays(data_sample.pred_instances, 'scores')
                 height, width = frame.shape[:2]
                 boxes = boxes_norm * (width, height, width, height)
                 actions = self._actions(scores, score_thr, with_score=draw_score)
                 views.append(draw_detections(frame, boxes, actions))
-        image = np.concatenate(views or [frame], axis=1)
+                headings.append([('predicted', None)])
+        image = side_by_side(views, headings) if views else frame
 
         self.set_image(image)
         if show:
@@ -80,9 +82,7 @@ class STADVisualizer(ActionVisualizer):
             path = Path(out_path)
             if path.suffix.lower() not in _IMAGE_SUFFIXES:
                 path = path.with_name(f'{path.name}.jpg')
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not cv2.imwrite(str(path), image[..., ::-1]):
-                raise OSError(f'The image {path} cannot be written; is the disk full?')
+            write_picture(path, image)
         return image
 
     def _actions(

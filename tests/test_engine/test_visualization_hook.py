@@ -43,7 +43,8 @@ def test_one_picture_per_keyframe(tmp_path, visualizer, shape, interval, drawn):
         hook.after_test_iter(None, batch, dict(inputs=clips), samples)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [f'a_b.mp4_{time:04d}_0.jpg' for time in drawn]
-    assert cv2.imread(str(tmp_path / names[0])).shape == (32, 96, 3)
+    height, width, _ = cv2.imread(str(tmp_path / names[0])).shape
+    assert height > 360 and width > 2 * 540  # enlarged, or labels cover persons
 
 
 def test_disabled_hook_draws_nothing(tmp_path, visualizer):

@@ -69,10 +69,10 @@ WALKS = torch.tensor([[0.0, 0, 1]])
 
 def test_the_keyframe_with_its_boxes_and_labels():
     picture = TOOL.draw_sample(packed(WALKS), ['stand', 'walk'])
-    frame = np.full((240, 300, 3), 30, np.uint8)
-    box = [[30, 60, 120, 200]]
+    frame = np.full((360, 450, 3), 30, np.uint8)
+    box = [[45, 90, 180, 300]]
     assert np.array_equal(
-        picture[-240:], draw_detections(frame, box, [[('walk', None)]])
+        picture[-360:], draw_detections(frame, box, [[('walk', None)]])
     )
     numbers = TOOL.draw_sample(packed(torch.tensor([[2]])), ['stand', 'walk'])
     assert np.array_equal(numbers, picture)
@@ -82,8 +82,8 @@ def test_the_keyframe_with_its_boxes_and_labels():
 
 def test_the_clip_in_order():
     picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
-    assert picture[-1, ::300, 0].tolist() == [10, 20, 30, 40]
-    assert picture.shape[1] == 4 * 300
+    assert picture[-1, ::450, 0].tolist() == [10, 20, 30, 40]
+    assert picture.shape[1] == 4 * 450
 
 
 def test_small_frames_are_enlarged_with_their_boxes():
@@ -91,15 +91,15 @@ def test_small_frames_are_enlarged_with_their_boxes():
     sample['inputs'] = sample['inputs'][..., :120, :150]
     sample['data_samples'].gt_instances.bboxes /= 2
     large = TOOL.draw_sample(packed(WALKS), None)
-    assert np.array_equal(TOOL.draw_sample(sample, None)[-240:], large[-240:])
+    assert np.array_equal(TOOL.draw_sample(sample, None)[-360:], large[-360:])
 
 
 def test_no_person_and_no_truth_leave_the_frame_as_it_is():
     sample = packed(WALKS)
     sample['data_samples'].gt_instances = sample['data_samples'].gt_instances[:0]
-    assert (TOOL.draw_sample(sample, None)[-240:] == 30).all()
+    assert (TOOL.draw_sample(sample, None)[-360:] == 30).all()
     del sample['data_samples'].gt_instances
-    assert (TOOL.draw_sample(sample, None)[-240:] == 30).all()
+    assert (TOOL.draw_sample(sample, None)[-360:] == 30).all()
 
 
 def test_clips_however_packed_and_no_others():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stmixer_mm.visualization import draw_detections
+from stmixer_mm.visualization import draw, draw_detections, enlarge, side_by_side
 
 
 def changed(frame, drawn):
@@ -76,5 +76,72 @@ def test_colour_follows_the_person_not_the_position(frame):
     assert not np.array_equal(once, draw_detections(frame, boxes, [[], []]))
 
 
-def test_names_beyond_ascii_are_drawn(frame):
-    draw_detections(frame, [[20, 60, 60, 120]], [[('präsentiert 跳', None)]])
+@pytest.mark.parametrize('draws_unicode', [True, False])
+def test_names_beyond_ascii_are_drawn(frame, monkeypatch, draws_unicode):
+    monkeypatch.setattr(draw, '_DRAWS_UNICODE', draws_unicode)
+    box = [[20, 60, 60, 120]]
+
+    def drawn(label):
+        return draw_detections(frame, box, [[(label, None)]])
+
+    assert (drawn('präsentiert 跳') != draw_detections(frame, box, [[]])).any()
+    plain = 'präsent' if draws_unicode else 'prasent'
+    assert np.array_equal(drawn('pra\u0308sent'), drawn(plain))
+
+
+def test_each_action_can_have_its_colour(frame):
+    box, green, red = [[60, 100, 180, 140]], (0, 255, 0), (255, 0, 0)
+    pairs = [('walk', 0.9), ('stand', 0.8)]
+    black = np.zeros_like(frame)
+    drawn = draw_detections(black, box, [pairs], colors=[[green, red]]).astype(int)
+    of_walk, _ = np.nonzero(drawn[:95, :, 1] > 150)
+    of_stand, _ = np.nonzero(drawn[..., 0] > 150)
+    of_box, _ = np.nonzero(drawn[105:, :, 1] > 100)
+    assert of_walk.max() < of_stand.min() <= of_stand.max() < 100
+    assert len(of_box)  # it has the colour of the first
+
+
+@pytest.mark.parametrize(('number', 'is_counted'), [(4, False), (5, True)])
+def test_actions_that_are_not_drawn_are_counted(frame, number, is_counted):
+    box, pairs = [[60, 100, 180, 140]], [('walk', 0.9)] * number
+    drawn = draw_detections(frame, box, [pairs])
+    assert is_counted != np.array_equal(drawn, draw_detections(frame, box, [pairs[:4]]))
+
+
+def test_a_long_label_is_cut_but_its_score_is_drawn(frame):
+    def drawn(score):
+        return draw_detections(frame, [[20, 60, 60, 120]], [[('long ' * 50, score)]])
+
+    assert not np.array_equal(drawn(0.4), drawn(0.5))
+
+
+@pytest.mark.parametrize(
+    ('size', 'enlarged'),
+    [
+        ((96, 170), (360, 638)),
+        ((170, 96), (638, 360)),
+        ((360, 640), (360, 640)),
+        ((720, 400), (720, 400)),
+    ],
+)
+def test_small_frames_are_enlarged(size, enlarged):
+    frame, factor = enlarge(np.zeros((*size, 3), np.uint8))
+    assert frame.shape[:2] == enlarged
+    assert factor == pytest.approx(enlarged[0] / size[0], rel=0.01)
+
+
+@pytest.mark.parametrize('grey', [0, 32, 255])
+def test_views_are_told_apart_on_any_background(grey):
+    left = np.full((360, 400, 3), grey, np.uint8)
+    green = (0, 255, 0)
+    headings = [[('truth', None)], [('predicted', None), ('2 right', green)]]
+    picture = side_by_side([left, left], headings)
+    height = picture.shape[0] - 360
+    gap = picture[height:, 400:-400]
+    assert (picture[height:, :400] == grey).all()
+    assert (picture[height:, -400:] == grey).all()
+    assert (gap != gap[:, :1]).any(axis=1).all()  # a line of another colour
+    truth, predicted = picture[:height, :400], picture[:height, -400:]
+    assert (truth == 255).all(axis=2).any()
+    assert not (truth == green).all(axis=2).any()
+    assert (predicted == green).all(axis=2).any()

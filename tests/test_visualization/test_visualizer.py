@@ -6,7 +6,7 @@ from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import VISUALIZERS
-from stmixer_mm.visualization import draw_detections, top_actions
+from stmixer_mm.visualization import draw_detections, enlarge, side_by_side, top_actions
 
 CLIP = np.stack([np.full((60, 80, 3), 40 * i, np.uint8) for i in range(4)])
 
@@ -32,22 +32,24 @@ def visualizer():
 
 def test_keyframe_with_true_boxes_left_and_found_ones_right(visualizer, sample):
     image = visualizer.add_datasample('a', CLIP, sample)
-    box = [[8, 6, 40, 54]]
-    true = draw_detections(CLIP[2], box, [[('walk', None)]])
-    found = draw_detections(CLIP[2], box, [[('stand', 0.8)]])
-    assert np.array_equal(image, np.concatenate([true, found], axis=1))
+    frame, factor = enlarge(CLIP[2])
+    box = np.multiply([[8, 6, 40, 54]], factor)
+    true = draw_detections(frame, box, [[('walk', None)]])
+    found = draw_detections(frame, box, [[('stand', 0.8)]])
+    headings = [('truth', None)], [('predicted', None)]
+    assert np.array_equal(image, side_by_side([true, found], headings))
 
 
 @pytest.mark.parametrize(
     ('options', 'width'),
-    [(dict(draw_gt=False), 80), (dict(draw_pred=False), 80), ({}, 160)],
+    [(dict(draw_gt=False), 480), (dict(draw_pred=False), 480), ({}, 968)],
 )
 def test_what_is_drawn_can_be_chosen(visualizer, sample, options, width):
     assert visualizer.add_datasample('a', CLIP, sample, **options).shape[1] == width
 
 
 def test_clip_without_a_sample_gives_its_keyframe(visualizer):
-    assert np.array_equal(visualizer.add_datasample('a', CLIP), CLIP[2])
+    assert np.array_equal(visualizer.add_datasample('a', CLIP), enlarge(CLIP[2])[0])
 
 
 @pytest.mark.parametrize('name', ['a', 'a.mp4,0002_0', 'b.png'])
