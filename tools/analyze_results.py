@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 
@@ -23,6 +22,7 @@ from stmixer_mm.evaluation.analysis import (
     format_classes,
     format_keyframes,
     judge,
+    mean_ap,
     worst_keyframes,
 )
 from stmixer_mm.evaluation.analysis_figures import (
@@ -102,19 +102,12 @@ def draw_worst(
     judged: Judged,
     found: Sequence[Keyframe],
     pictures: KeyframePictures,
-    configured: ConfiguredMetric,
-    results: Dump | CsvDetections,
 ) -> None:
     """Draw keyframes, their names numbered from the worst on."""
-    samples = pictures.samples(
-        configured, results, [keyframe.key for keyframe in found]
-    )
     for rank, keyframe in enumerate(found, start=1):
         name = re.sub(r'[^\w.-]+', '_', keyframe.key)
         path = folder / f'keyframe_{rank:02d}_{name}.jpg'
-        sample = samples.get(keyframe.key)
-        drawn = pictures.draw(keyframe.key, sample, judged.classes, path)
-        if not drawn:
+        if not pictures.draw(keyframe.key, judged, path):
             print(f'note: {keyframe.key} is not in the test dataset.', file=sys.stderr)
 
 
@@ -133,10 +126,10 @@ def analyse(
     judged = judge(metric, collected)
     found = class_results(judged)
     folder.mkdir(parents=True, exist_ok=True)
-    mean = np.mean([result.ap for result in found])
     print(
-        f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP {mean:.4f} of '
-        f'{len(found)} classes with ground truth; the worst:'
+        f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP '
+        f'{mean_ap(judged):.4f} (class_average={judged.class_average!r}); the worst of '
+        f'{len(found)} classes with ground truth:'
     )
     print(format_classes(found, args.num_worst))
     write_classes(folder / 'classes.csv', found)
@@ -159,7 +152,7 @@ def analyse(
             except (FileNotFoundError, ValueError) as error:
                 print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
                 return
-            draw_worst(folder, judged, worst, pictures, configured, results)
+            draw_worst(folder, judged, worst, pictures)
 
 
 def main() -> None:

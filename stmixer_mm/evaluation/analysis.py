@@ -12,7 +12,7 @@ from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.datasets.ava_csv import keyframe_key
 
-from .average_precision import AP_MODES, by_score, precision
+from .average_precision import AP_MODES, by_score, class_mean, precision
 from .frame_map import Boxes, frame_pairs
 from .frame_map_metric import FrameMAPMetric
 from .matching import claim_best
@@ -24,13 +24,16 @@ class Judged(NamedTuple):
 
     iou_thr: float
     ap_mode: str  # a name of ``AP_MODES``
+    class_average: str  # one of ``CLASS_AVERAGES``
     classes: tuple[str, ...]  # K names
+    columns: np.ndarray  # (K,) int, of their scores in predictions, from 1
     num_truths: np.ndarray  # (K,) int
     labels: np.ndarray  # (N,) int, numbers of classes
     scores: np.ndarray  # (N,) float
     right: np.ndarray  # (N,) bool
     keyframes: tuple[str, ...]  # F keys, as of ``keyframe_key``; none for tubes
     frames: np.ndarray  # (N,) int, numbers of keyframes; -1 for tubes
+    bboxes_norm: np.ndarray  # (N, 4) float32; none for tubes
     truths_in_frame: np.ndarray  # (F,) int, ground truths of all classes
 
 
@@ -101,6 +104,15 @@ def class_results(judged: Judged) -> list[ClassResult]:
             )
         )
     return sorted(found, key=lambda result: result.ap)
+
+
+def mean_ap(judged: Judged) -> float:
+    """The mean over the classes that the metric takes it over."""
+    found = class_results(judged)
+    without = [(0.0, 0, 0)] * (len(judged.classes) - len(found))
+    rows = [(result.ap, result.num_truths, len(result.scores)) for result in found]
+    aps, num_truths, num_found = np.array([*rows, *without]).T
+    return float(class_mean(aps, num_truths, num_found, over=judged.class_average))
 
 
 def worst_keyframes(
@@ -180,13 +192,16 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
     return Judged(
         thr,
         metric.ap_mode,
+        metric.class_average,
         tuple(metric.class_names.values()),
+        columns,
         np.bincount(true_classes, minlength=metric.num_classes)[columns],
         np.searchsorted(columns, classes),
         found.scores,
         claim_best(found.scores, found.frames, pairs, thr),
         keys,
         persons.frames[box],
+        found.bboxes.astype(np.float32),
         np.bincount(truths.frames, minlength=len(keys)),
     )
 
@@ -194,6 +209,11 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
 def _judge_tubes(
     metric: TubeFrameMAPMetric | VideoMAPMetric, results: Sequence[dict]
 ) -> Judged:
+    if not any(len(metric.truths[label].sequences) for label in metric.evaluated):
+        raise ValueError(
+            f'No class that {type(metric).__name__} evaluates has ground truth; correct '
+            'its split or excluded_labels.'
+        )
     thr = next(iter(metric.iou_thrs.values()))[0]
     detections = metric.detections(results)
     found = [metric.match(detections, label, min_iou=thr) for label in metric.evaluated]
@@ -203,6 +223,7 @@ def _judge_tubes(
         for matched in found
     ]
     keyframes, frames = (), np.full(sum(counts), -1)
+    bboxes_norm = np.zeros((0, 4), dtype=np.float32)
     truths_in_frame = np.zeros(0, dtype=int)
     if isinstance(metric, TubeFrameMAPMetric):
         of_found = np.concatenate([matched.groups for matched in found])
@@ -212,20 +233,25 @@ def _judge_tubes(
         numbers, number = np.unique(
             np.concatenate([of_found, of_truths]), return_inverse=True
         )
-        keyframes = tuple(
-            keyframe_key(*metric.split_frame_number(one)) for one in numbers.tolist()
-        )
+        of_keyframes = [metric.split_frame_number(one) for one in numbers.tolist()]
+        keyframes = tuple(keyframe_key(*one) for one in of_keyframes)
         frames = number[: len(of_found)]
+        scales = [metric.scales[metric.video_numbers[name]] for name, _ in of_keyframes]
+        bboxes = [metric.found(detections, label).bboxes for label in metric.evaluated]
+        bboxes_norm = np.concatenate(bboxes) / np.reshape(scales, (-1, 4))[frames]
         truths_in_frame = np.bincount(number[len(of_found) :], minlength=len(numbers))
     return Judged(
         thr,
         metric.protocol.ap,
+        metric.class_average,
         tuple(metric.labels[label] for label in metric.evaluated),
+        1 + np.array(metric.evaluated),
         np.array([matched.num_truths for matched in found]),
         np.repeat(np.arange(len(found)), counts),
         np.concatenate([matched.scores for matched in found]),
         np.concatenate(right),
         keyframes,
         frames,
+        bboxes_norm.astype(np.float32),
         truths_in_frame,
     )

@@ -13,6 +13,7 @@ from .average_precision import envelope
 from .errors import COLORS
 
 RIGHT, WRONG = COLORS['ap'], COLORS['classification']
+ALPHA = 0.65  # of the histograms' colours
 _PER_PAGE, _COLUMNS = 24, 4
 
 
@@ -78,7 +79,7 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
                 baseline=0.1,
                 fill=True,
                 color=color,
-                alpha=0.65,
+                alpha=ALPHA,
                 label=name,
             )
         axes.set_xlim(0, 1)

@@ -1,23 +1,24 @@
 """Keyframes of a dataset with true and predicted boxes, side by side."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
-from mmengine.structures import InstanceData
+from torch import Tensor
 
 from stmixer_mm.datasets.ava_csv import keyframe_key
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization import STADVisualizer
+from stmixer_mm.visualization import (
+    draw_detections,
+    enlarge,
+    side_by_side,
+    write_picture,
+)
 
-from .results import ConfiguredMetric, CsvDetections, Dump, sample_key
-
-_SHORT_SIDE = 360  # pixels from which on labels are legible
+from .analysis import Judged
+from .analysis_figures import ALPHA, RIGHT, WRONG
 
 
 class KeyframePictures:
@@ -50,30 +51,12 @@ class KeyframePictures:
             if info.get(entry) is not None:
                 self._index[keyframe_key(info['video_id'], info[entry])] = index
         self._score_thr = score_thr
-        self._visualizer = STADVisualizer()
 
-    def samples(
-        self,
-        configured: ConfiguredMetric,
-        results: Dump | CsvDetections,
-        keys: Collection[str],
-    ) -> dict[str, dict]:
-        """Predictions of some keyframes by key, those that have any."""
-        wanted, found = set(keys), {}
-        for place, sample in results.samples(configured):
-            key = sample_key(configured.metric, sample, place)
-            if key in wanted:
-                found[key] = sample['pred_instances']
-        return found
+    def draw(self, key: str, judged: Judged, path: str | Path) -> bool:
+        """Draw true boxes left, predicted ones right; False if the dataset lacks it.
 
-    def draw(
-        self,
-        key: str,
-        instances: dict | None,
-        classes: Sequence[str] | None,
-        path: str | Path,
-    ) -> bool:
-        """Draw true boxes left, predicted ones right; False if the dataset lacks it."""
+        Colours and heading say which predictions are right, as judged.
+        """
         if key not in self._index:
             return False
         packed = self._dataset[self._index[key]]
@@ -81,32 +64,67 @@ class KeyframePictures:
         frames = clip.reshape(clip.shape[-4:])
         # (1, 3, T, h, w) and (3, T, h, w) are both in use.
         frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
-        height, width = frame.shape[:2]
-        scale = max(1, _SHORT_SIDE / min(height, width))
-        size = round(width * scale), round(height * scale)
-        frame = cv2.resize(frame.astype(np.uint8), size, interpolation=cv2.INTER_CUBIC)
-
+        frame, factor = enlarge(frame.astype(np.uint8))
+        names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
+        names.update(enumerate(self._dataset.metainfo.get('classes') or (), start=1))
         truth = packed['data_samples'].gt_instances
-        sample = ActionDataSample()
-        sample.gt_instances = InstanceData(
-            bboxes=truth.bboxes * scale, labels=truth.labels
-        )
-        if instances is None:
-            instances = dict(
-                bboxes=torch.zeros(0, 4), scores=torch.zeros(0, truth.labels.shape[1])
-            )
-        scores = torch.as_tensor(instances['scores'])
-        shown = (scores[:, 1:] >= self._score_thr).any(dim=1)
-        sample.pred_instances = InstanceData(
-            bboxes=torch.as_tensor(instances['bboxes'])[shown], scores=scores[shown]
-        )
-        names = self._dataset.metainfo.get('classes') or classes
-        self._visualizer.dataset_meta = dict(classes=names)
-        self._visualizer.add_datasample(
-            key,
-            video=frame[None],
-            data_sample=sample,
-            score_thr=self._score_thr,
-            out_path=str(path),
-        )
+        true_actions = [
+            [(names.get(column, f'action {column}'), None) for column in columns]
+            for columns in map(_present, truth.labels)
+        ]
+        found = self._found(judged, judged.keyframes.index(key))
+        views = [
+            draw_detections(frame, np.asarray(truth.bboxes) * factor, true_actions),
+            _draw_found(frame, judged, found, names),
+        ]
+        right = [judged.right[row] for rows in found.values() for row in rows]
+        legend = [
+            (f'{right.count(is_right)} {word}', _COLORS[is_right])
+            for is_right, word in ((True, 'right'), (False, 'wrong'))
+        ]
+        headings = [[('truth', None)], [('predicted', None), *legend]]
+        write_picture(path, side_by_side(views, headings))
         return True
+
+    def _found(self, judged: Judged, frame: int) -> dict[tuple, list[int]]:
+        """Detections that are drawn, by box; the right ones first, then by score."""
+        drawn = (judged.frames == frame) & (judged.scores >= self._score_thr)
+        rows = np.flatnonzero(drawn)
+        found = {}
+        for row in rows[np.lexsort((-judged.scores[rows], ~judged.right[rows]))]:
+            found.setdefault(tuple(judged.bboxes_norm[row]), []).append(row)
+        return found
+
+
+def _draw_found(
+    frame: np.ndarray,
+    judged: Judged,
+    found: Mapping[tuple, Sequence[int]],
+    names: Mapping[int, str],
+) -> np.ndarray:
+    height, width = frame.shape[:2]
+    return draw_detections(
+        frame,
+        np.reshape(list(found), (-1, 4)) * (width, height, width, height),
+        [
+            [(names[judged.columns[judged.labels[n]]], judged.scores[n]) for n in rows]
+            for rows in found.values()
+        ],
+        colors=[[_COLORS[judged.right[n]] for n in rows] for rows in found.values()],
+    )
+
+
+def _present(labels: Tensor) -> list[int]:
+    """Classes from 1 of a box's labels, one flag per class or the number of one."""
+    if len(labels) == 1:
+        return labels.int().tolist()
+    return [column for column in np.flatnonzero(labels > 0.5).tolist() if column]
+
+
+def _as_in_histograms(color: str) -> tuple[int, ...]:
+    """RGB of a '#rrggbb' as it looks there, on white; light enough for black text."""
+    rgb = bytes.fromhex(color.removeprefix('#'))
+    return tuple(round(ALPHA * value + (1 - ALPHA) * 255) for value in rgb)
+
+
+_COLORS = {True: _as_in_histograms(RIGHT), False: _as_in_histograms(WRONG)}

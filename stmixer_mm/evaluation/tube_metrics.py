@@ -147,7 +147,9 @@ class _TubeMetric(CollectingMetric):
         self.videos = tuple(dict.fromkeys(truth.test_videos[split - 1]))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self._nframes = [truth.nframes[name] for name in self.videos]
-        self._resolution = [truth.resolution[name] for name in self.videos]
+        sizes = [truth.resolution[name] for name in self.videos]
+        # Of each video, what makes boxes in [0, 1] boxes in pixels.
+        self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
         # Of each label; a sequence is the number of a video.
         self.truths = [
             _truth_tubes(truth, self.videos, label) for label in range(len(self.labels))
@@ -213,8 +215,7 @@ class _TubeMetric(CollectingMetric):
         numbers = [self.video_numbers[name] for name, _ in keys]
         videos = np.repeat(np.array(numbers, dtype=int), count)
         frames = np.repeat(np.array([frame for _, frame in keys], dtype=int), count)
-        scales = np.array([(w, h, w, h) for h, w in self._resolution], dtype=float)
-        bboxes = join_field(ordered, 'bboxes', (0, 4), np.float32) * scales[videos]
+        bboxes = join_field(ordered, 'bboxes', (0, 4), np.float32) * self.scales[videos]
         return Detections(videos, frames, bboxes, join_actions(ordered))
 
     def true_keyframes(self) -> set[str]:

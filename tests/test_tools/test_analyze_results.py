@@ -7,10 +7,25 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.analysis import class_results, judge, worst_keyframes
+from stmixer_mm.datasets.ava_csv import keyframe_key
+from stmixer_mm.evaluation import (
+    FrameMAPMetric,
+    TubeFrameMAPMetric,
+    VideoMAPMetric,
+)
+from stmixer_mm.evaluation.analysis import (
+    class_results,
+    judge,
+    mean_ap,
+    worst_keyframes,
+)
+from stmixer_mm.evaluation.keyframe_pictures import KeyframePictures
+from stmixer_mm.registry import METRICS
+from stmixer_mm.visualization import draw_detections, enlarge, side_by_side
 
 
 def predict(video_id, timestamp, bboxes, scores):
@@ -45,8 +60,10 @@ def random_frames(num_frames=20, num_labels=3):
 
 
 @pytest.mark.parametrize('ap_mode', ['interpolated', 'act'])
-@pytest.mark.parametrize('iou_thr', [0.3, 0.6])
-def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr):
+@pytest.mark.parametrize(
+    ('iou_thr', 'average'), [(0.3, 'truth'), (0.6, 'all'), (0.6, 'detected')]
+)
+def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr, average):
     rows, samples = [], []
     for frame, truths, sample in random_frames(num_labels=4):
         rows += [
@@ -61,10 +78,38 @@ def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr):
         ap_mode=ap_mode,
         iou_thrs=(iou_thr, 0.9),
     )
-    found = class_results(judge(metric, collect(metric, samples[::-1])))
+    judged = judge(metric, collect(metric, samples[::-1]))
+    found = class_results(judged)
     values = metric.evaluate(len(samples))
     check(found, {name: values[f'mAP/{name}'] for name in ('class 1', 'class 2')})
-    assert np.mean([r.ap for r in found]) == pytest.approx(values['mAP/overall'])
+    assert mean_ap(judged) == pytest.approx(values['mAP/overall'])
+    check_boxes(judged, samples)
+
+
+@pytest.mark.parametrize(
+    ('average', 'mean'), [('truth', 1 / 2), ('detected', 1), ('all', 1 / 4)]
+)
+@pytest.mark.parametrize('kind', ['csv', 'tubes'])
+def test_the_mean_is_that_of_the_metric(write_text, average, mean, kind):
+    """Four classes, of which two have ground truth and one of these a detection."""
+    if kind == 'csv':
+        ann_file = write_text('truth.csv', 'v,1,0,0,1,1,1,0', 'v,1,0,0,1,1,2,0')
+        metric = FrameMAPMetric(ann_file, num_classes=5, class_average=average)
+    else:
+        tube = np.array([[1, 0, 0, 200, 100.0]])
+        truth = dict(
+            labels=['a', 'b', 'c', 'd'],
+            train_videos=[[]],
+            test_videos=[['v']],
+            nframes=dict(v=20),
+            resolution=dict(v=(100, 200)),
+            gttubes=dict(v={0: [tube], 1: [tube]}),
+        )
+        metric = TubeFrameMAPMetric(truth, class_average=average)
+    sample = predict('v', 1, [[0, 0, 1, 1]], [[0, 0.9, 0, 0, 0]])
+    judged = judge(metric, collect(metric, [sample]))
+    value = next(iter(metric.evaluate(1).values()))
+    assert mean_ap(judged) == pytest.approx(mean) == pytest.approx(value)
 
 
 @pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
@@ -100,6 +145,38 @@ def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
     )
     if kind is TubeFrameMAPMetric:
         assert judged.truths_in_frame.sum() == judged.num_truths.sum()
+        check_boxes(judged, samples)
+
+
+@pytest.mark.parametrize('excluded', [['run'], ['run', 'sit']])
+def test_classes_without_any_truth_are_refused(excluded):
+    truth = dict(
+        labels=['run', 'sit'],
+        train_videos=[[]],
+        test_videos=[['v']],
+        nframes=dict(v=20),
+        resolution=dict(v=(100, 200)),
+        gttubes=dict(v={0: [np.array([[1, 0, 0, 200, 100.0]])]}),
+    )
+    metric = TubeFrameMAPMetric(truth, excluded_labels=excluded)
+    with pytest.raises(ValueError, match='has ground truth; correct its split or'):
+        judge(metric, [])
+
+
+def check_boxes(judged, samples):
+    """Each detection is one of its keyframe's in the predictions."""
+    predicted = {
+        keyframe_key(sample['video_id'], sample['timestamp']): sample['pred_instances']
+        for sample in samples
+    }
+    assert len(judged.labels)
+    for label, score, frame, bbox in zip(
+        judged.labels, judged.scores, judged.frames, judged.bboxes_norm, strict=True
+    ):
+        instances = predicted[judged.keyframes[frame]]
+        is_box = np.isclose(instances['bboxes'], bbox, atol=1e-6).all(axis=1)
+        scores = instances['scores'].numpy()[is_box, judged.columns[label]]
+        assert scores.tolist() == [score]
 
 
 def check(found, expected):
@@ -164,13 +241,59 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     with open(folder / 'keyframes.csv') as file:
         first = next(csv.DictReader(file))
     assert (first['video'], float(first['cost'])) == ('1.mp4', pytest.approx(2.8))
-    # The frame is enlarged; ground truth is drawn left of predictions.
-    assert cv2.imread(str(folder / 'keyframe_01_1.mp4_0001.jpg')).shape == (
-        360,
-        1440,
-        3,
-    )
+    assert cv2.imread(str(folder / 'keyframe_01_1.mp4_0001.jpg')).shape[1] > 2 * 720
     assert '2 of 4' not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('multilabel', [True, False])
+def test_right_and_wrong_predictions_are_told_apart(tmp_path, multilabel):
+    cfg = Config.fromfile(write_project(tmp_path))
+    cfg.test_dataloader.dataset.multilabel = multilabel
+    init_default_scope('mmaction')
+    found, elsewhere = [0.1, 0.1, 0.5, 0.9], [0.6, 0.1, 0.9, 0.9]
+    scores = [[0, 0.9, 0.8], [0, 0.2, 0.7]]  # the 0.2 is not drawn
+    metric = METRICS.build(cfg.test_evaluator)
+    sample = predict('0.mp4', 1, [found, elsewhere], scores)
+    judged = judge(metric, collect(metric, [sample]))
+    pictures = KeyframePictures(cfg, metric)
+    path = tmp_path / 'picture.png'
+    assert pictures.draw('0.mp4,0001', judged, path)
+    picture = cv2.imread(str(path))[..., ::-1]
+
+    clip = pictures._dataset[0]['inputs']
+    frame, _ = enlarge(clip[:, 1].permute(1, 2, 0).numpy())
+    size = 2 * frame.shape[1::-1]
+    green, red = (139, 193, 162), (219, 144, 129)
+    halves = (
+        ([found], [[('stand', None)]], {}),
+        (
+            [found, elsewhere],
+            [[('stand', 0.9), ('walk', 0.8)], [('walk', 0.7)]],
+            dict(colors=[[green, red], [red]]),
+        ),
+    )
+    drawn = [
+        draw_detections(frame, np.multiply(boxes, size), actions, **colors)
+        for boxes, actions, colors in halves
+    ]
+    headings = (
+        [('truth', None)],
+        [('predicted', None), ('1 right', green), ('2 wrong', red)],
+    )
+    assert np.array_equal(picture, side_by_side(drawn, headings))
+
+    assert pictures.draw('1.mp4,0001', judged, path)  # without a prediction
+    assert not pictures.draw('9.mp4,0001', judged, path)
+
+
+def test_a_dump_of_arrays_is_drawn_without_a_warning(tmp_path, recwarn):
+    config, dump = write_project(tmp_path), tmp_path / 'found.pkl'
+    sample = predict('0.mp4', 1, [[0.1, 0.1, 0.5, 0.9]], [[0, 0.9, 0.1]])
+    arrays = {name: value.numpy() for name, value in sample['pred_instances'].items()}
+    dump.write_bytes(pickle.dumps([dict(sample, pred_instances=arrays)], protocol=4))
+    run(dump, config, '--out', tmp_path / 'out')
+    assert list(tmp_path.glob('out/mAP/keyframe_*.jpg'))
+    assert not [one for one in recwarn if 'not writable' in str(one.message)]
 
 
 def test_keyframes_are_left_out_without_their_videos(tmp_path, capsys):
@@ -204,7 +327,7 @@ def test_tube_metrics_have_their_errors_drawn(tmp_path, write_text, capsys):
     found = write_text('found.csv', *rows)
     run(found, config, '--out', tmp_path / 'out', '--no-keyframes')
     out = capsys.readouterr().out
-    assert 'TubeFrameMAPMetric, IoU 0.5: mean AP 0.8889 of 1 classes' in out
+    assert "TubeFrameMAPMetric, IoU 0.5: mean AP 0.8889 (class_average='truth')" in out
     assert 'Errors, in percent' in out
     names = {path.name for path in (tmp_path / 'out').glob('*/*')}
     assert (tmp_path / 'out/frame_mAP/errors.png').is_file()
