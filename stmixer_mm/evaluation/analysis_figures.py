@@ -64,14 +64,18 @@ def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
 
 def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
     """Draw how many right and wrong detections score how high, 24 to a picture."""
+    from matplotlib.ticker import LogLocator
+
     bins = np.linspace(0, 1, 21)
 
     def draw(axes: Any, result: ClassResult) -> None:
+        most = 1
         for name, mask, color in (
             ('wrong', ~result.right, WRONG),
             ('right', result.right, RIGHT),
         ):
             counts, _ = np.histogram(result.scores[mask], bins)
+            most = max(most, counts.max())
             # A baseline above 0, which a logarithmic axis does not have.
             axes.stairs(
                 counts,
@@ -83,11 +87,13 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
                 label=name,
             )
         axes.set_xlim(0, 1)
-        if len(result.scores):
-            axes.set_yscale('log')
-            axes.set_ylim(bottom=0.5)
-            axes.minorticks_off()
-            axes.yaxis.set_major_formatter('{x:g}')
+        axes.set_yscale('log')
+        axes.set_ylim(0.6, 1.5 * most)
+        # Powers of ten alone are too few to read low bars by.
+        steps = (1, 2, 5) if most < 100 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.minorticks_off()
 
     return _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
 

@@ -16,8 +16,10 @@ from stmixer_mm.evaluation import (
     FrameMAPMetric,
     TubeFrameMAPMetric,
     VideoMAPMetric,
+    analysis_figures,
 )
 from stmixer_mm.evaluation.analysis import (
+    ClassResult,
     class_results,
     judge,
     mean_ap,
@@ -284,6 +286,19 @@ def test_right_and_wrong_predictions_are_told_apart(tmp_path, multilabel):
 
     assert pictures.draw('1.mp4,0001', judged, path)  # without a prediction
     assert not pictures.draw('9.mp4,0001', judged, path)
+
+
+@pytest.mark.parametrize(('most', 'ticks'), [(0, [1]), (7, [1, 2, 5]), (300, [1, 10])])
+def test_counts_of_histograms_can_be_read(monkeypatch, tmp_path, most, ticks):
+    figures = []
+    monkeypatch.setattr(analysis_figures, '_save', lambda *args: figures.append(args))
+    scores, right = np.full(most, 0.5), np.full(most, True)
+    result = ClassResult('a', most, 1.0, 'act', scores, right, scores, scores)
+    analysis_figures.draw_scores([result], tmp_path)
+    (axes,) = figures[0][0].axes
+    low, high = axes.get_ylim()
+    shown = [label for label in axes.get_yticks() if low <= label <= high]
+    assert shown[: len(ticks)] == ticks
 
 
 def test_a_dump_of_arrays_is_drawn_without_a_warning(tmp_path, recwarn):
