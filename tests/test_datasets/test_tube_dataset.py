@@ -16,8 +16,9 @@ from tiny_stmixer import ROOT
 from tiny_tubes import NUM_FRAMES, SIZE, tube
 
 from stmixer_mm.datasets import SampleKeyframeClip, TubeDataset
+from stmixer_mm.datasets.reports import format_report
 from stmixer_mm.datasets.tube_dataset import video_persons
-from stmixer_mm.datasets.validation import check_config, format_report
+from stmixer_mm.datasets.validation import check_config
 from stmixer_mm.evaluation.tube_metrics import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
