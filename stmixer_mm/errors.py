@@ -19,7 +19,9 @@ from stmixer_mm.engine.checkpoints import unreadable_sentence
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# These tell not whether the file was to be read or written.
+_CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR)
 
 
 class UserError(ValueError):
@@ -52,8 +54,8 @@ def explain(error: BaseException) -> str | None:
     """The sentence for an error of the user, None for a bug.
 
     An error of the user is what this package raises on purpose (also in a worker of
-    a data loader), a config part that cannot be built, a disk that cannot be written
-    to, or a GPU that is too small.
+    a data loader), a config part that cannot be built, a file that cannot be opened
+    or written, or a GPU that is too small.
     """
     if isinstance(error, UserError):
         return str(error)
@@ -190,9 +192,14 @@ def _unreadable_checkpoint(error: BaseException) -> str | None:
 
 
 def _disk_error(error: BaseException) -> str | None:
-    if not isinstance(error, OSError) or error.errno not in _DISK_ERRORS:
+    if not isinstance(error, OSError) or error.errno not in (*_FULL, *_CLOSED):
         return None
     where = f' {error.filename}' if error.filename else ''
+    if error.errno in _CLOSED:
+        return (
+            f'Cannot open{where} ({error.strerror}); choose another place or '
+            'change its permissions.'
+        )
     return f'Cannot write{where} ({error.strerror}); make room or choose another place.'
 
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
-from stmixer_mm.engine import check_checkpoint_file, check_writable_dir
+from stmixer_mm.engine import check_checkpoint_file, check_file, check_writable_dir
 from stmixer_mm.errors import valid_arguments, wrong_argument_sentence
 
 # Where the classes of a config's sections are looked up, in this order.
@@ -37,11 +37,9 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     """Read a config file and merge ``overrides`` (dotted key → value) into it.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+        OSError, ValueError: naming the file and what is wrong with it.
     """
-    if not Path(path).is_file():
-        what = 'is a folder' if Path(path).is_dir() else 'does not exist'
-        raise FileNotFoundError(f'Config {path} {what}; give the path of a .py file.')
+    check_file(path, subject=f'Config {path}', remedy='give the path of a .py file')
     try:
         cfg = Config.fromfile(str(path))
     except Exception as error:  # a config is code: it may raise anything

@@ -8,11 +8,14 @@ is ``video_id,timestamp``.
 
 import functools
 import math
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from stmixer_mm.engine.files import check_file, kind_of
 
 from .label_map import FORM, LabelMapError, parse_label_map
 
@@ -21,8 +24,6 @@ BOX_TOLERANCE = 1e-3
 
 COLUMNS = 'video_id,timestamp,x1,y1,x2,y2,action_id,person_id'
 
-# How files begin that are no text.
-_MAGIC = {b'\x80': 'a pickle', b'\x1f\x8b': 'packed by gzip', b'PK\x03\x04': 'a zip'}
 _HEADER = re.compile(r'[a-z_ ]*(id|timestamp|time|seconds?|frame|action|label|person)')
 
 
@@ -85,13 +86,13 @@ def _keyframe_key(video_id: str, timestamp: float) -> str:
 def raise_first(faults: list[Fault]) -> None:
     """Raise an error that tells the first fault and how many there are.
 
-    ``FileNotFoundError`` when the file is missing, else ``ValueError``.
+    ``FileNotFoundError`` when the file cannot be found, else ``ValueError``.
     """
     if not faults:
         return
     more = len(faults) - 1
     tail = f' ({more} more: run tools/check_dataset.py to list them).' if more else '.'
-    kind = ValueError if Path(faults[0].file).is_file() else FileNotFoundError
+    kind = ValueError if os.path.isfile(faults[0].file) else FileNotFoundError
     raise kind(str(faults[0]).removesuffix('.') + tail)
 
 
@@ -219,12 +220,11 @@ def read_lines(file: str) -> tuple[Iterable[tuple[int, str]], Fault | None]:
 
 
 def _read_text(file: str) -> tuple[str, Fault | None]:
-    path = Path(file)
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        return '', Fault(file, None, f'the file {what}; correct its path.')
     try:
-        text = decode_text(path.read_bytes())
+        check_file(file)
+        text = decode_text(Path(file).read_bytes())
+    except OSError as error:
+        return '', Fault(file, None, str(error).removeprefix(f'{file}: '))
     except TextError as error:
         return '', Fault(file, error.line, str(error))
     return text.replace('\r\n', '\n').replace('\r', '\n'), None
@@ -244,9 +244,9 @@ def decode_text(data: bytes) -> str:
     Raises:
         TextError: it is something else.
     """
-    for magic, what in _MAGIC.items():
-        if data.startswith(magic):
-            raise TextError(1, f'the file is {what}, not text; give the text in it.')
+    kind = kind_of(data)
+    if kind is not None:
+        raise TextError(1, f'the file is {kind}, not text; give the text in it.')
     try:
         text = data.decode('utf-8-sig')
         start, hint = data.find(b'\0'), ', probably UTF-16'

@@ -10,6 +10,8 @@ from pathlib import Path
 import decord
 import numpy as np
 
+from stmixer_mm.engine.files import check_file
+
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
 MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
@@ -109,6 +111,15 @@ def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
     return path if os.path.isdir(path) else None
 
 
+def describe_folder(folder: str) -> str:
+    """Its name, and why nothing is found there, if that is due to the folder itself."""
+    name = folder or 'the current folder'
+    if os.access(folder or '.', os.X_OK):
+        return name
+    why = 'you may not enter' if os.path.isdir(folder) else 'is no folder'
+    return f'{name}, which {why}'
+
+
 def find_sources(
     folder: str, video_ids: Iterable[str], ann_file: str, *, use_frames: bool
 ) -> dict[str, str]:
@@ -126,8 +137,8 @@ def find_sources(
         named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
         raise FileNotFoundError(
             f'{len(missing)} of the {len(paths)} {what} of {ann_file} are missing in '
-            f'{folder or "the current folder"} ({named}); put them there, correct '
-            'data_prefix or use_frames, or list them all with tools/check_dataset.py.'
+            f'{describe_folder(folder)} ({named}); put them there, correct data_prefix '
+            'or use_frames, or list them all with tools/check_dataset.py.'
         )
     return paths
 
@@ -145,15 +156,11 @@ class VideoReader(decord.VideoReader):
 def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
     """Open a video without reading it into memory.
 
-    Raises ``FileNotFoundError`` for a missing file and ``ValueError`` for one that is
-    empty, truncated or no video.
+    Raises ``OSError`` for a file that is missing or may not be read, ``ValueError`` for
+    one that is empty, truncated or no video.
     """
     file = Path(path)
-    if not file.is_file():
-        what = 'is a folder, not a video file' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'{path} {what}; check the path (of a dataset: data_prefix).'
-        )
+    check_file(file, subject=path, remedy='check the path (of a dataset: data_prefix)')
     if file.stat().st_size == 0:
         raise ValueError(f'{path} is an empty file; fetch or encode the video again.')
     try:

@@ -9,8 +9,10 @@ from .checkpoints import (
 from .files import (
     AtomicLocalBackend,
     atomic_path,
+    check_file,
     check_json_path,
     check_writable_dir,
+    check_writable_file,
     write_atomically,
     write_json,
 )
@@ -28,9 +30,11 @@ __all__ = [
     'StateDifference',
     'atomic_path',
     'check_checkpoint_file',
+    'check_file',
     'check_json_path',
     'check_state',
     'check_writable_dir',
+    'check_writable_file',
     'compare_state',
     'load_checkpoint_file',
     'state_dict_of',

@@ -12,6 +12,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from .files import check_file
+
 LISTED_NAMES = 10
 _LEGACY_PICKLE = b'\x80'
 
@@ -38,16 +40,14 @@ def check_checkpoint_file(path: str | Path) -> None:
     URLs are not looked at.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and the remedy.
+        OSError, ValueError: naming the file and the remedy.
     """
     if is_url(path):
         return
     file = Path(path).expanduser()
-    if not file.is_file():
-        what = 'is a folder' if file.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'Checkpoint {path} {what}; give the path of a .pth file.'
-        )
+    check_file(
+        file, subject=f'Checkpoint {path}', remedy='give the path of a .pth file'
+    )
     with open(file, 'rb') as stream:
         magic = stream.read(2)
     if not magic:
@@ -72,7 +72,7 @@ def load_checkpoint_file(path: str | Path, *, map_location: str = 'cpu') -> dict
         wrapped into one.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and the remedy.
+        OSError, ValueError: naming the file and the remedy.
     """
     check_checkpoint_file(path)
     try:

@@ -1,7 +1,12 @@
-"""Files that are whole or not there: written under another name, then renamed."""
+"""Files that can be read, and files that are whole or not there.
 
+The latter are written under another name, then renamed.
+"""
+
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +15,51 @@ from pathlib import Path
 from mmengine.fileio import LocalBackend, register_backend
 
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_KINDS = {b'\x80': 'a pickle', b'\x1f\x8b': 'packed by gzip', b'PK\x03\x04': 'a zip'}
+
+
+def check_file(
+    path: str | Path,
+    *,
+    subject: str | None = None,
+    remedy: str = 'correct its path',
+) -> None:
+    """Prove that a file is there and can be read.
+
+    Args:
+        path: Where it should be.
+        subject: Begins the sentence; by default "PATH: the file".
+        remedy: What to do if it is not there.
+
+    Raises:
+        FileNotFoundError: it is missing, or a folder.
+        OSError: it may not be read, or its folder not be entered.
+    """
+    subject = subject or f'{path}: the file'
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            # Permission bits say nothing to root or on a network's file system.
+            open(path, 'rb').close()
+            return
+        what = 'is a folder' if stat.S_ISDIR(mode) else 'is no regular file'
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise OSError(
+                f'{subject} cannot be read ({error.strerror}); make it readable or '
+                'give another file.'
+            ) from error
+        what = 'does not exist'
+    raise FileNotFoundError(f'{subject} {what}; {remedy}.')
+
+
+def kind_of(data: bytes) -> str | None:
+    """What data that is no text begins like, as in 'a zip'; None if like neither."""
+    return next(
+        (kind for magic, kind in _KINDS.items() if data.startswith(magic)), None
+    )
 
 
 def part_path(path: str | Path) -> Path:
@@ -78,10 +128,23 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
         ) from error
 
 
+def check_writable_file(path: str | Path, *, purpose: str) -> None:
+    """Prove that a file can be written, making its folder if need be.
+
+    Raises:
+        OSError: naming the file, its ``purpose`` (as in '--out') and the remedy.
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(
+            f'{purpose} {path} is a folder; give the name of a file.'
+        )
+    check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
+
+
 def check_json_path(path: str | Path | None) -> None:
     """Raises ``OSError`` when the figures could not be written there."""
     if path is not None:
-        check_writable_dir(Path(path).parent, purpose='folder of --json')
+        check_writable_file(path, purpose='--json')
 
 
 def write_json(path: str | Path | None, data: dict | list) -> None:

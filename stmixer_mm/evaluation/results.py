@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
 from stmixer_mm.datasets.ava_csv import keyframe_key
+from stmixer_mm.engine.files import check_file
 from stmixer_mm.registry import METRICS
 
 from .csv_detections import COLUMNS, NO_SCORE, CsvDetections, read_csv
@@ -29,14 +30,14 @@ def read_results(file: str | Path) -> Dump | CsvDetections:
     area, and action ids that are not evaluated.
 
     Raises:
-        FileNotFoundError, ValueError: with file, line and remedy.
+        OSError, ValueError: with file, line and remedy.
     """
     path = Path(file)
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(
-            f'{file} {what}; give a dump of tools/test.py or a csv of {COLUMNS}.'
-        )
+    check_file(
+        path,
+        subject=str(file),
+        remedy=f'give a dump of tools/test.py or a csv of {COLUMNS}',
+    )
     if path.suffix in ('.pkl', '.pickle'):
         return Dump(str(file), read_dump(path))
     return read_csv(path)

@@ -99,12 +99,19 @@ def test_arguments_of_a_base_class_are_suggested_too():
     assert SafeCheckpointHook(max_keep_ckpts=1).max_keep_ckpts == 1
 
 
-@pytest.mark.parametrize('code', [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_disk_that_cannot_be_written_is_for_the_user(code):
+@pytest.mark.parametrize(
+    ('code', 'words'),
+    [
+        (errno.ENOSPC, 'Cannot write'),
+        (errno.EROFS, 'Cannot write'),
+        (errno.EACCES, 'Cannot open'),
+        (errno.EISDIR, 'Cannot open'),
+    ],
+)
+def test_file_that_cannot_be_opened_or_written_is_for_the_user(code, words):
     error = OSError(code, os.strerror(code), '/some/file')
     sentence = explain(caught(raise_it, error))
-    assert '/some/file' in sentence
-    assert os.strerror(code) in sentence
+    assert sentence.startswith(f'{words} /some/file ({os.strerror(code)}); ')
 
 
 def test_small_gpu_is_for_the_user():

@@ -7,7 +7,13 @@ import sys
 import pytest
 from mmengine.fileio import get_file_backend
 
-from stmixer_mm.engine import atomic_path, check_writable_dir, write_atomically
+from stmixer_mm.engine import (
+    atomic_path,
+    check_file,
+    check_writable_dir,
+    check_writable_file,
+    write_atomically,
+)
 from stmixer_mm.engine.files import ATOMIC_BACKEND
 
 
@@ -89,3 +95,47 @@ def test_read_only_file_system_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr('tempfile.TemporaryFile', refuse)
     with pytest.raises(OSError, match=r'cannot be written to \(Read-only file system'):
         check_writable_dir(tmp_path, purpose='work dir')
+
+
+def test_file_that_would_replace_a_folder_is_named(tmp_path):
+    with pytest.raises(OSError, match=r'--out .* is a folder; give the name of a file'):
+        check_writable_file(tmp_path, purpose='--out')
+    with pytest.raises(OSError, match='folder of --out /dev/null/a cannot be written'):
+        check_writable_file('/dev/null/a/b.csv', purpose='--out')
+    check_writable_file(tmp_path / 'new' / 'b.csv', purpose='--out')
+    assert names(tmp_path / 'new') == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('none.csv', 'the file does not exist; correct its path'),
+        ('', 'the file is a folder; correct its path'),
+        ('a.csv/b.csv', 'the file does not exist; correct its path'),
+        ('n' * 300, 'the file does not exist; correct its path'),
+        ('pipe', 'the file is no regular file; correct its path'),
+    ],
+)
+def test_file_that_is_not_there_is_named(tmp_path, name, words):
+    (tmp_path / 'a.csv').write_text('')
+    os.mkfifo(tmp_path / 'pipe')
+    check_file(tmp_path / 'a.csv')
+    with pytest.raises(FileNotFoundError, match=f'^{tmp_path / name}: {words}.$'):
+        check_file(tmp_path / name)
+
+
+@pytest.mark.parametrize('call', ['builtins.open', 'os.stat'])
+def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, call):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    (tmp_path / 'a.csv').write_text('')
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(
+            OSError,
+            match=r'a.csv: the file cannot be read \(Permission denied\); make it',
+        ),
+    ):
+        patch.setattr(call, refuse)
+        check_file(tmp_path / 'a.csv')
