@@ -8,11 +8,15 @@ numbers. Nothing else can be called, numpy included.
 import io
 import pickle
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+from stmixer_mm.engine.files import check_file, kind_of
+
+_Content = TypeVar('_Content')
 
 
 class ContentError(ValueError):
@@ -20,7 +24,7 @@ class ContentError(ValueError):
 
 
 class RefusedError(Exception):
-    """A pickle asks for something that is none of these."""
+    """What a pickle asks for that is none of these."""
 
 
 class _Dtype:
@@ -31,8 +35,7 @@ class _Dtype:
         # Numbers and text of fixed size; no structures, no objects.
         if not isinstance(code, str) or code.lstrip('<>|=')[:1] not in 'biufSU':
             raise RefusedError(
-                f'it holds an array of type {code!r}; only arrays of numbers or text '
-                'are read.'
+                f'it holds an array of type {code!r}, not of numbers or text'
             )
         self.code = code.lstrip('<>|=')
         self.order = '='
@@ -44,7 +47,7 @@ class _Dtype:
     def of(self, data: Any, count: int = -1) -> np.ndarray:
         data = data.encode('latin1') if isinstance(data, str) else data
         if not isinstance(data, bytes | bytearray):
-            raise RefusedError('it holds an array of objects; only numbers are read.')
+            raise RefusedError('it holds an array of objects, not of numbers')
         return np.frombuffer(data, np.dtype(self.order + self.code), count)
 
 
@@ -83,7 +86,7 @@ class _Scalar:
 
     # Without it a pickle could set attributes of the class.
     def __setstate__(self, state: Any) -> None:
-        raise RefusedError('it changes a number after making it.')
+        raise RefusedError('it changes a number after making it')
 
     # A number may be the key of a dict.
     def __hash__(self) -> int:
@@ -96,7 +99,7 @@ class _Scalar:
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes as Python 3 writes them in protocol 2."""
     if encoding != 'latin1':
-        raise RefusedError(f'it encodes text as {encoding!r}, which no array needs.')
+        raise RefusedError(f'it encodes text as {encoding!r}, which no array needs')
     return text.encode('latin1')
 
 
@@ -121,9 +124,7 @@ def as_array(value: Any, place: str) -> np.ndarray:
 
 def to_plain(value: Any) -> Any:
     """Containers of numbers, text and arrays, nothing that stands in."""
-    if is_array(value):
-        return as_array(value, 'an array')
-    if isinstance(value, _Scalar):
+    if isinstance(value, _Array | _Scalar):
         return value.value()
     if isinstance(value, Mapping):
         return {to_plain(key): to_plain(item) for key, item in value.items()}
@@ -165,32 +166,54 @@ class PlainUnpickler(pickle.Unpickler):
             return _KNOWN[module, name]
         except KeyError:
             raise RefusedError(
-                f'it asks for {module}.{name}, which no annotation needs; do not use '
-                'it unless you trust its origin, and then save it again '
-                'with plain containers and arrays.'
+                f'it asks for {module}.{name}, which no plain data needs'
             ) from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise RefusedError('it refers to something outside of itself.')
+        raise RefusedError(
+            'it refers to something outside of itself, as parts of a file of '
+            'torch.save do'
+        )
 
 
-def read_plain_pickle(file: str | Path) -> Any:
+def read_plain_pickle(
+    file: str | Path,
+    convert: Callable[[Any], _Content] = to_plain,
+    *,
+    unpickler: type[PlainUnpickler] = PlainUnpickler,
+    kind: str = 'a pickle',
+    remedy: str = 'write or fetch it again',
+) -> _Content:
     """Containers of numbers, text and arrays, of Python 2 or 3; runs no code of theirs.
 
+    Args:
+        file: The file.
+        convert: Makes the result of what may stand in for arrays and numbers.
+        unpickler: Knows what else the file may ask for.
+        kind: What the file should be, for messages.
+        remedy: What to do if it is damaged.
+
     Raises:
-        ValueError: the file is damaged, or asks for anything else.
+        OSError: the file is missing, or may not be read.
+        ValueError: it is damaged, or asks for anything else.
     """
+    check_file(file)
+    data = Path(file).read_bytes()
+    packed = kind_of(data)
+    if packed not in (None, 'a pickle'):
+        raise ValueError(f'{file} is {packed}, not {kind}; unpack it, or {remedy}.')
     try:
-        return to_plain(
-            PlainUnpickler(
-                io.BytesIO(Path(file).read_bytes()), encoding='latin1'
-            ).load()
-        )
+        return convert(unpickler(io.BytesIO(data), encoding='latin1').load())
     except RefusedError as error:
-        raise ValueError(f'{file}: {error}') from error
-    # A broken pickle can make the unpickler fail in any way.
-    except Exception as error:
-        reason = str(error).rstrip('.') or type(error).__name__
         raise ValueError(
-            f'{file} cannot be read as a pickle ({reason}); write or fetch it again.'
+            f'{file}: {error}; do not use it unless you trust its origin, and then save '
+            'it again with plain containers and arrays.'
+        ) from error
+    except ContentError:
+        raise
+    # A broken pickle can make the unpickler, and what reads its work, fail in any way.
+    except Exception as error:
+        reason = str(error).split('\n')[0].rstrip('.') or type(error).__name__
+        raise ValueError(
+            f'{file} cannot be read as {kind} ({reason}); {remedy}.'
         ) from error

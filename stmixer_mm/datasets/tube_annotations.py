@@ -9,8 +9,8 @@ frames from 1, boxes in pixels).
 The pickle is read as :mod:`.plain_pickle` does, without running code of its own.
 """
 
-import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,9 @@ import numpy as np
 
 from .plain_pickle import (
     ContentError,
-    PlainUnpickler,
-    RefusedError,
     as_array,
     is_array,
+    read_plain_pickle,
     to_plain,
 )
 
@@ -41,28 +40,15 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     """Read and check a ground-truth pickle, of Python 2 or 3.
 
     Raises:
-        FileNotFoundError: the file is missing.
+        OSError: the file is missing, or may not be read.
         ValueError: with the file, what is wrong in it, and what to do.
     """
-    path = Path(file)
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        raise FileNotFoundError(f'{file}: the file {what}; correct its path.')
-    try:
-        content = PlainUnpickler(
-            io.BytesIO(path.read_bytes()), encoding='latin1'
-        ).load()
-        return check_tube_annotations(content, source=str(file))
-    except RefusedError as error:
-        raise ValueError(f'{file}: {error}') from error
-    except ContentError:
-        raise
-    # A broken pickle can make the unpickler, and what reads its work, fail in any way.
-    except Exception as error:
-        reason = str(error).rstrip('.') or type(error).__name__
-        raise ValueError(
-            f'{file} cannot be read as a pickle of tubes ({reason}); download it again.'
-        ) from error
+    return read_plain_pickle(
+        file,
+        partial(check_tube_annotations, source=str(file)),
+        kind='a pickle of tubes',
+        remedy='download it again',
+    )
 
 
 def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:

@@ -12,8 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.evaluator import DumpResults
+from mmengine.fileio import dump
+from mmengine.logging import print_log
 
-from stmixer_mm.datasets.plain_pickle import PlainUnpickler, RefusedError, to_plain
+from stmixer_mm.datasets.plain_pickle import (
+    PlainUnpickler,
+    RefusedError,
+    read_plain_pickle,
+)
+from stmixer_mm.engine.files import ATOMIC_BACKEND
 from stmixer_mm.registry import METRICS
 
 from .predictions import (
@@ -30,12 +37,20 @@ from .predictions import (
 class DumpPredictions(DumpResults):
     """mmengine's ``DumpResults``, with arrays for tensors.
 
-    They take a seventh of the time to read, and every reader of pickles knows them.
+    They take a seventh of the time to read, and every reader of pickles knows them. The
+    file is whole or not there.
     """
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the samples of a batch."""
         self.results += map(_with_arrays, data_samples)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file, whole or not at all."""
+        backend = dict(backend=ATOMIC_BACKEND)
+        dump(results, self.out_file_path, backend_args=backend)
+        print_log(f'The predictions are in {self.out_file_path}.', logger='current')
+        return {}
 
 
 def _with_arrays(value: Any) -> Any:
@@ -75,23 +90,18 @@ def read_dump(file: str | Path) -> list[dict]:
     """Samples of a dump, without running its code.
 
     Raises:
-        ValueError: the file is damaged, no dump, or asks for more than numbers,
+        OSError: the file is missing, or may not be read.
+        ValueError: it is damaged, no dump, or asks for more than numbers,
             text, containers, arrays and tensors.
     """
-    try:
-        content = _DumpUnpickler(io.BytesIO(Path(file).read_bytes())).load()
-        samples = to_plain(content)
-    except RefusedError as error:
-        raise ValueError(f'{file}: {error}') from error
-    # A broken pickle can make the unpickler fail in any way.
-    except Exception as error:
-        reason = str(error).split('\n')[0].rstrip('.') or type(error).__name__
-        raise ValueError(
-            f'{file} cannot be read as a dump ({reason}); write it again with '
-            'tools/test.py --dump.'
-        ) from error
+    samples = read_plain_pickle(
+        file,
+        unpickler=_DumpUnpickler,
+        kind='a dump',
+        remedy='write it again with tools/test.py --dump',
+    )
     if not isinstance(samples, list) or not samples:
-        what = 'an empty list' if samples == [] else f'a {type(content).__name__}'
+        what = 'an empty list' if samples == [] else f'a {type(samples).__name__}'
         raise ValueError(
             f'{file} holds {what} instead of the samples of a test run; write it with '
             'tools/test.py --dump.'
@@ -159,7 +169,7 @@ def _tensor(
     del flags
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(flat)):
-        raise RefusedError('it holds a tensor beyond its own values.')
+        raise RefusedError('it holds a tensor beyond its own values')
     return flat.as_strided(size, stride, offset)
 
 
@@ -172,11 +182,4 @@ class _DumpUnpickler(PlainUnpickler):
             return lambda *arguments: _tensor(*arguments)
         if (module, name) == ('torch.storage', '_load_from_bytes'):
             return lambda data: _storage(data)
-        try:
-            return super().find_class(module, name)
-        except RefusedError:
-            raise RefusedError(
-                f'it asks for {module}.{name}, which no dump of predictions needs; do '
-                'not use it unless you trust its origin, and then write it again with '
-                'tools/test.py --dump.'
-            ) from None
+        return super().find_class(module, name)

@@ -124,7 +124,7 @@ def test_a_file_cannot_change_what_reads_it(write, name):
 )
 def test_only_arrays_of_numbers(write, array, message):
     value = content(gttubes={'a/v_1': {0: [array]}, 'a/v_2': {}})
-    with pytest.raises(ValueError, match=rf'gt.pkl: it holds an {message}; only'):
+    with pytest.raises(ValueError, match=rf'gt.pkl: it holds an {message}, not'):
         read_tube_annotations(write(value))
 
 

@@ -1,3 +1,5 @@
+import errno
+import gzip
 import json
 import os
 import pickle
@@ -13,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.evaluation.dumps import _tensor, read_dump
+from stmixer_mm.evaluation.dumps import DumpPredictions, _tensor, read_dump
 from stmixer_mm.evaluation.results import read_results
 from stmixer_mm.registry import MODELS
 
@@ -244,12 +246,34 @@ def test_faulty_dumps_are_told_with_their_sample(fail, tmp_path, content, senten
 
 
 @pytest.mark.parametrize(
-    'cut', [lambda data: data[: len(data) // 2], lambda data: b'', lambda data: b'text']
+    ('damage', 'sentence'),
+    [
+        (lambda data: data[: len(data) // 2], 'cannot be read as a dump'),
+        (lambda data: b'', 'cannot be read as a dump (Ran out of input); write it'),
+        (lambda data: b'text', 'cannot be read as a dump'),
+        (gzip.compress, 'is packed by gzip, not a dump; unpack it, or write it again'),
+        (lambda data: b'PK\x03\x04', 'is a zip, not a dump; unpack it, or write it'),
+    ],
 )
-def test_damaged_dumps(fail, tmp_path, cut):
+def test_damaged_dumps(fail, tmp_path, damage, sentence):
     path = tmp_path / 'found.pkl'
-    path.write_bytes(cut(pickle.dumps([sample()])))
-    assert 'found.pkl cannot be read as a dump' in fail(path)
+    path.write_bytes(damage(pickle.dumps([sample()])))
+    assert f'found.pkl {sentence}' in fail(path)
+
+
+def test_an_earlier_dump_survives_a_full_disk(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(b'earlier')
+    metric = DumpPredictions(str(path))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr(os, 'fsync', full)
+        metric.compute_metrics([sample()])
+    assert path.read_bytes() == b'earlier'
+    metric.compute_metrics([sample()])
+    assert len(read_dump(path)) == 1
 
 
 def test_a_csv_with_perfect_detections_scores_one(evaluate):
