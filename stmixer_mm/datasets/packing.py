@@ -6,10 +6,11 @@ Of a pickled small array most is not its numbers: samples hold the bytes alone.
 k persons of a keyframe, n boxes found in it.
 """
 
-import os
 from collections.abc import Sequence
 
 import numpy as np
+
+from stmixer_mm.engine.files import check_file
 
 from .plain_pickle import read_plain_pickle
 
@@ -54,16 +55,9 @@ def add_proposals(
         max_num: Keep this many at most, in the order of the file.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`read_proposals`, or the file has none
-            of the samples.
+        OSError, ValueError: as :func:`read_proposals`.
     """
-    proposals = read_proposals(path)
-    if not any(info['img_key'] in proposals for info in infos):
-        raise ValueError(
-            f'{path} has none of the {len(infos)} keyframes, the first of which is '
-            f'{infos[0]["img_key"]!r}, but keys like {next(iter(proposals), None)!r}; '
-            'give the proposal file of this split.'
-        )
+    proposals = read_proposals(path, [info['img_key'] for info in infos])
     for info in infos:
         found = proposals.get(info['img_key'], np.zeros((0, 4)))
         if found.shape[1] == 5 and len(found):
@@ -72,18 +66,20 @@ def add_proposals(
         info['proposals'] = found[:max_num, :4].astype(np.float32).tobytes()
 
 
-def read_proposals(path: str) -> dict[str, np.ndarray]:
+def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
 
     The file is a pickle, read so that it cannot run code.
 
+    Args:
+        path: The file.
+        keys: Of the keyframes that want proposals.
+
     Raises:
-        FileNotFoundError, ValueError: naming the file and the keyframe.
+        OSError: the file is missing, or may not be read.
+        ValueError: naming the file and the keyframe; also if it has none of the keys.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'The proposal file {path} does not exist; correct proposal_file.'
-        )
+    check_file(path, remedy='correct proposal_file')
     content = read_plain_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(
@@ -121,4 +117,10 @@ def read_proposals(path: str) -> dict[str, np.ndarray]:
                 f'{path}: a proposal of {key} lies outside [0, 1]; divide its '
                 'coordinates by the size of the frame.'
             )
+    if keys and proposals.keys().isdisjoint(keys):
+        found = f'keys like {next(iter(proposals))!r}' if proposals else 'no key at all'
+        raise ValueError(
+            f'{path} has none of the {len(keys)} keyframes, the first of which is '
+            f'{keys[0]!r}, but {found}; give the proposal file of this split.'
+        )
     return proposals

@@ -24,6 +24,7 @@ from .frames import (
     clip_indices,
     clip_span,
     count_decoded,
+    describe_folder,
     find_source,
     frame_numbers,
     is_stretched,
@@ -99,7 +100,6 @@ def check_dataset(
     if isinstance(dataset, TubeDataset):
         _check_tubes(dataset, report, decode, progress)
         return report
-    _check_proposals(dataset, report)
     names = _label_names(dataset, report)
     rows, others = _check_annotation(dataset, names, report)
     excluded = _timestamps(dataset.exclude_file, report)
@@ -129,6 +129,7 @@ def check_dataset(
         empty += [TimestampRow(row.line, row.video_id, row.timestamp) for row in others]
     with_person = {row.key for row in rows}
     empty = [row for row in empty if row.key not in left_out | with_person]
+    _check_proposals(dataset, [row.key for row in (*rows, *empty)], report)
     _summarise(rows, empty, names, dataset, report)
     _check_videos(dataset, rows, empty, report, decode, progress)
     return report
@@ -374,10 +375,9 @@ def _open(
     report.first_lines[video_id] = line
     if path is None:
         what = 'frame folder' if dataset.use_frames else 'video'
-        where = folder or 'the current folder'
         message = (
-            f'the {what} of {video_id!r} is missing in {where}; put it there, or '
-            'correct data_prefix or the name.'
+            f'the {what} of {video_id!r} is missing in {describe_folder(folder)}; put it '
+            'there, or correct data_prefix or the name.'
         )
         report.error('missing', file, line, message)
         return None
@@ -387,8 +387,8 @@ def _open(
         return _Frames(
             path, dataset.filename_tmpl, dataset.start_index, num_frames, fps
         )
-    except (ValueError, FileNotFoundError) as error:
-        report.error('unreadable', file, line, str(error))
+    except (OSError, ValueError) as error:
+        report.error('unreadable', file, line, explain(error) or str(error))
         return None
 
 
@@ -399,16 +399,17 @@ def _check_tubes(
     file = dataset.ann_file
     try:
         truth, videos = dataset.read_annotations()
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         message = str(error).removeprefix(f'{file}: ').removeprefix(f'{file} ')
         report.error('annotation', file, None, message)
         return
-    _check_proposals(dataset, report)
     report.num_videos = len(videos)
+    keys = []
     counts = np.zeros(len(truth.labels) + 1, dtype=int)
     slow = []
     for video_id in progress(list(videos)):
         infos, num_beyond = dataset.keyframes(truth, video_id, '')
+        keys += [info['img_key'] for info in infos]
         labels = [info['ann'][1] for info in infos]
         report.num_keyframes += len(infos)
         report.num_empty_keyframes += sum(not len(rows) for rows in labels)
@@ -452,6 +453,7 @@ def _check_tubes(
             decoding = _decoding(dataset, source, indices, file, None)
             if decoding is not None and decoding.factor > SLOW_DECODING:
                 slow.append(decoding)
+    _check_proposals(dataset, keys, report)
     if slow:
         _warn_of_slow_decoding(slow, report)
     report.class_counts = dict(zip(truth.labels, counts[1:].tolist(), strict=True))
@@ -467,13 +469,13 @@ def _check_tubes(
 
 
 def _check_proposals(
-    dataset: KeyframeDataset | TubeDataset, report: SplitReport
+    dataset: KeyframeDataset | TubeDataset, keys: list[str], report: SplitReport
 ) -> None:
     if dataset.proposal_file is None:
         return
     try:
-        read_proposals(dataset.proposal_file)
-    except (FileNotFoundError, ValueError) as error:
+        read_proposals(dataset.proposal_file, list(dict.fromkeys(keys)))
+    except (OSError, ValueError) as error:
         file = dataset.proposal_file
         message = str(error).removeprefix(f'{file}: ').removeprefix(f'{file} ')
         report.error('proposals', file, None, message)

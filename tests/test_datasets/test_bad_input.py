@@ -1,5 +1,7 @@
 """Every broken annotation, at every place that reads it, ends in one sentence."""
 
+import errno
+import gzip
 import os
 import pickle
 import runpy
@@ -196,9 +198,14 @@ BOX = np.array([[0, 0, 1, 1, 0.5]])
         ({'a,0001': BOX * 64}, r'of a,0001 lies outside \[0, 1\]; divide'),
         ({'a,0001': 'x'}, 'of a,0001 are no array of numbers; give rows'),
         ([BOX], 'holds a list; write a dict'),
-        (Evil(), r'asks for \w+.mkdir, which no annotation needs; do not use it'),
+        (Evil(), r'asks for \w+.mkdir, which no plain data needs; do not use it'),
         (b'video,1\n', 'cannot be read as a pickle .*; write or fetch it again'),
         (pickle.dumps({'a,0001': BOX})[:40], 'cannot be read as a pickle .*truncated'),
+        (gzip.compress(b''), 'is packed by gzip, not a pickle; unpack it, or write'),
+        (b'PK\x03\x04 ...', 'is a zip, not a pickle; unpack it, or write or fetch'),
+        (b'(P1\nl.', 'refers to .* outside of itself, as .* torch.save do; do not use'),
+        ({'c,0001': BOX}, "none of the 2 .*'a,0001', but keys like 'c,0001'; give the"),
+        ({}, "none of the 2 keyframes, .*'a,0001', but no key at all; give the"),
     ],
 )
 def test_proposals(dataset, tmp_path, monkeypatch, content, words):
@@ -213,6 +220,33 @@ def test_proposals(dataset, tmp_path, monkeypatch, content, words):
     (message,) = told(dataset)
     assert message.startswith(f'{path}: ') and is_sentence(message)
     assert not (tmp_path / 'made_by_a_pickle').exists()
+
+
+def test_a_proposal_file_that_is_a_folder(dataset, tmp_path):
+    dataset['proposal_file'] = str(tmp_path)
+    (message,) = told(dataset)
+    assert message == f'{tmp_path}: the file is a folder; correct proposal_file.'
+
+
+def test_files_and_folders_that_are_closed(dataset, tmp_path, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    def reasons():
+        report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')
+        return {finding.kind: str(finding) for finding in report.findings}
+
+    with monkeypatch.context() as patch:
+        patch.setattr('stmixer_mm.engine.files.open', refuse, raising=False)
+        assert 'the file cannot be read (Permission denied); make' in reasons()['line']
+        patch.setattr('stmixer_mm.datasets.ava_csv.check_file', lambda path: None)
+        assert '.mp4 cannot be read (Permission denied)' in reasons()['unreadable']
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    dataset['data_prefix'] = dict(img=str(tmp_path / 'train'))
+    assert f'{tmp_path / "train"}, which is no folder; put' in reasons()['missing']
+    (tmp_path / 'train').mkdir()
+    with pytest.raises(FileNotFoundError, match=r'train, which you may not enter \(a'):
+        KeyframeDataset(**dataset)
 
 
 def tubes(*rows, **changes):
@@ -239,6 +273,7 @@ def tubes(*rows, **changes):
             b'version https://git-lfs',
             'cannot be read as a pickle .*; download it again',
         ),
+        (gzip.compress(b''), 'is packed by gzip, not a pickle of tubes; unpack it, or'),
     ],
 )
 def test_tubes(tmp_path, content, words):
