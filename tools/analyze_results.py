@@ -7,10 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import UserError, check_arguments, load_config, user_errors
+from stmixer_mm.apis import (
+    DictAction,
+    UserError,
+    check_arguments,
+    load_config,
+    user_errors,
+)
 from stmixer_mm.engine import check_writable_dir
 from stmixer_mm.engine.files import atomic_path
 from stmixer_mm.evaluation import TubeFrameMAPMetric
@@ -149,7 +155,7 @@ def analyse(
         if not args.no_keyframes:
             try:
                 pictures = KeyframePictures(cfg, metric, score_thr=args.score_thr)
-            except (FileNotFoundError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
                 return
             draw_worst(folder, judged, worst, pictures)

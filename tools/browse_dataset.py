@@ -9,11 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from stmixer_mm.apis import UserError, load_config, user_errors
+from stmixer_mm.apis import DictAction, UserError, load_config, user_errors
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.engine import check_writable_dir
 from stmixer_mm.registry import DATASETS

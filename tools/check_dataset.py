@@ -4,11 +4,10 @@ import argparse
 import sys
 from functools import partial
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.apis import load_config, user_errors
+from stmixer_mm.apis import DictAction, load_config, user_errors
 from stmixer_mm.datasets.reports import format_report, report_to_dict
 from stmixer_mm.datasets.validation import SPLITS, check_config
 from stmixer_mm.engine import check_json_path, write_json

@@ -4,10 +4,10 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from stmixer_mm.apis import (
+    DictAction,
     check_detection_path,
     check_video_path,
     detect_video,

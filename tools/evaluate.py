@@ -3,10 +3,9 @@
 import argparse
 import sys
 
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import check_arguments, load_config, user_errors
+from stmixer_mm.apis import DictAction, check_arguments, load_config, user_errors
 from stmixer_mm.engine import check_json_path, write_json
 from stmixer_mm.evaluation.results import (
     build_metrics,

@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import torch
 from mmaction.structures import ActionDataSample
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from torch import nn
 
 from stmixer_mm.analysis import (
@@ -19,7 +19,7 @@ from stmixer_mm.analysis import (
     quieten,
     read_config,
 )
-from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.apis import DictAction, UserError, user_errors
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.models.decoder import QueryDecoder, derive_strides
 from stmixer_mm.models.parts import (

@@ -4,9 +4,10 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from stmixer_mm.apis import (
+    DictAction,
     UserError,
     build_runner,
     load_config,

@@ -18,10 +18,12 @@ from .inference import (
     keyframe_times,
     video_info,
 )
+from .options import DictAction
 from .preflight import check_arguments, check_run, load_config, merge_overrides
 from .running import build_runner
 
 __all__ = [
+    'DictAction',
     'KeyframeDetections',
     'UserError',
     'VideoInfo',

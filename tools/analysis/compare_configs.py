@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -27,7 +27,7 @@ from stmixer_mm.analysis import (
     read_config,
     take_turns,
 )
-from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.apis import DictAction, UserError, user_errors
 from stmixer_mm.engine import check_json_path, check_writable_dir, write_json
 from stmixer_mm.registry import DATASETS
 

@@ -2,8 +2,6 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
 from stmixer_mm.analysis import (
     build_model,
     count_parts,
@@ -12,7 +10,7 @@ from stmixer_mm.analysis import (
     quieten,
     read_config,
 )
-from stmixer_mm.apis import user_errors
+from stmixer_mm.apis import DictAction, user_errors
 from stmixer_mm.engine import check_json_path, write_json
 
 NOTE = (

@@ -7,7 +7,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
@@ -29,7 +29,7 @@ from stmixer_mm.analysis import (
     video_clips,
     watch_children,
 )
-from stmixer_mm.apis import UserError, user_errors
+from stmixer_mm.apis import DictAction, UserError, user_errors
 from stmixer_mm.datasets.frames import count_decoded, open_video
 from stmixer_mm.engine import check_json_path, write_json
 
