@@ -28,7 +28,7 @@ from stmixer_mm.analysis import (
     take_turns,
 )
 from stmixer_mm.apis import user_errors
-from stmixer_mm.engine import check_json_path, write_json
+from stmixer_mm.engine import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.decoder import stmixer_decoder
 from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
 from stmixer_mm.registry import MODELS
@@ -126,6 +126,8 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         check_json_path(args.json)
+        if args.plot:
+            check_writable_file(args.plot, purpose='--plot')
         quieten()
         rows = [measure(case, args) for case in make_cases(args)]
         print_rows(rows, args)

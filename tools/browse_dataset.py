@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stmixer_mm.apis import DictAction, UserError, load_config, user_errors
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.engine import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization import draw_detections, enlarge, top_actions
 
@@ -174,7 +174,6 @@ def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 def write_picture(path: Path, picture: np.ndarray) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f'{path} must end in one of {", ".join(SUFFIXES)}.')
-    check_writable_dir(path.parent, purpose='output folder')
     if not cv2.imwrite(str(path), picture[..., ::-1]):
         raise UserError(f'The picture {path} cannot be written; is the disk full?')
 
@@ -206,6 +205,10 @@ def run(args: argparse.Namespace) -> None:
     )
     if sheet.suffix.lower() not in SUFFIXES:
         raise UserError(f'--sheet {sheet} must end in one of {", ".join(SUFFIXES)}.')
+    if args.out:
+        check_writable_dir(args.out, purpose='folder --out')
+    elif not args.show:
+        check_writable_file(sheet, purpose='--sheet')
     datasets = build_datasets(cfg, args.split)
     np.random.seed(args.seed)
     places = spread([len(one) for one in datasets], args.number)

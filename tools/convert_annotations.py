@@ -8,6 +8,7 @@ import argparse
 
 from stmixer_mm.apis import user_errors
 from stmixer_mm.datasets.converters import Summary, convert_annotations
+from stmixer_mm.engine import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,6 +95,7 @@ def describe(summary: Summary) -> str:
 def main() -> None:
     args = parse_args()
     with user_errors():
+        check_writable_file(args.out, purpose='--out')
         summary = convert_annotations(
             args.annotations,
             args.out,

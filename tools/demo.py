@@ -17,7 +17,7 @@ from stmixer_mm.apis import (
     user_errors,
     video_info,
 )
-from stmixer_mm.engine import check_writable_dir
+from stmixer_mm.engine import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     for path in tables:
         check_detection_path(path)
     for path in (out, *tables):
-        check_writable_dir(path.parent, purpose='output folder')
+        check_writable_file(path, purpose='the output')
     info = video_info(args.video)
     model = init_detector(
         args.config,

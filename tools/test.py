@@ -14,6 +14,7 @@ from stmixer_mm.apis import (
     merge_overrides,
     user_errors,
 )
+from stmixer_mm.engine import check_writable_dir, check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +66,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
                 f'--show and --show-dir need default_hooks.visualization in '
                 f'{args.config}; take it over from configs/_base_/default_runtime.py.'
             )
+        if args.show_dir is not None:
+            check_writable_dir(args.show_dir, purpose='folder --show-dir')
         cfg.default_hooks.visualization.update(
             enable=True,
             show=args.show,
@@ -78,6 +81,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.dump is not None:
         if not args.dump.endswith(('.pkl', '.pickle')):
             raise UserError(f'--dump {args.dump} must end in .pkl or .pickle.')
+        check_writable_file(args.dump, purpose='--dump')
         evaluators = cfg.test_evaluator
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]

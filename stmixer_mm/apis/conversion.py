@@ -9,7 +9,7 @@ from ..engine.checkpoints import (
     load_checkpoint_file,
     state_dict_of,
 )
-from ..engine.files import atomic_path
+from ..engine.files import atomic_path, check_writable_file
 from ..models.release import convert_state_dict
 
 
@@ -27,8 +27,9 @@ def convert_checkpoint(
         Configs of the backbone, neck and decoder that the weights fit.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and what is wrong with it.
+        OSError, ValueError: naming the file and what is wrong with it.
     """
+    check_writable_file(dst, purpose='the output')
     if trust:
         check_checkpoint_file(src)
         checkpoint = torch.load(src, map_location='cpu', weights_only=False)

@@ -66,6 +66,7 @@ def test_there_may_be_no_video_to_go_through(run):
     [
         (['--split', 'val'], 'no dataset in val_dataloader'),
         (['--json', '/dev/null/report.json'], 'folder of --json /dev/null cannot be'),
+        (['--json', '/dev'], '--json /dev is a folder; give the name of a file'),
     ],
 )
 def test_faulty_calls_are_told_in_one_line(run, options, words):

@@ -233,6 +233,8 @@ def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
     [
         (['--number', '0'], '--number 0 draws nothing; give 1 or more'),
         (['--sheet', 'a.txt'], 'a.txt must end in one of .jpg'),
+        (['--sheet', 'folder.png'], '--sheet folder.png is a folder; give'),
+        (['--out', '/dev/null'], 'folder --out /dev/null cannot be written'),
         (['--cfg-options', 'train_dataloader=None'], 'no dataset in train_dataloader'),
         (
             ['--cfg-options', 'train_dataloader.dataset.data_prefix.img=nowhere'],
@@ -245,5 +247,6 @@ def test_faults_are_told_in_one_sentence(
     run_and_fail, args, words, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / 'folder.png').mkdir()
     matplotlib.use('agg')
     assert re.search(words, run_and_fail(*args))

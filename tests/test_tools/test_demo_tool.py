@@ -81,7 +81,7 @@ def test_part_of_the_video_and_other_forms(demo, project, tmp_path):
     ('args', 'sentence'),
     [
         (['--out', 'out.gif'], 'out.gif has no suffix'),
-        (['--out', '/dev/null/out.mp4'], 'output folder /dev/null'),
+        (['--out', '/dev/null/out.mp4'], 'folder of the output /dev/null'),
         (['--out', 'out.mp4', '--json', 'out.txt'], 'out.txt must end in'),
         (['--out', 'out.mp4', '--start', '7'], 'lasts from 0 s to 2.50 s'),
         (['--out', 'out.mp4', '--interval-s', '0'], 'must be positive'),

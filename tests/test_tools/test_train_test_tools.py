@@ -159,6 +159,12 @@ def test_training_names_options_that_the_config_does_not_take(
     [
         (['no.pth'], 'no.pth does not exist'),
         (['{checkpoint}', '--dump', 'found.txt'], 'must end in .pkl'),
+        (['none.pth', '--dump', '{folder}/a.pkl'], 'a.pkl is a folder; give the name'),
+        (
+            ['none.pth', '--dump', '/dev/null/a.pkl'],
+            'folder of --dump /dev/null cannot',
+        ),
+        (['none.pth', '--show-dir', '/dev/null'], 'folder --show-dir /dev/null cannot'),
         (
             ['{checkpoint}', '--cfg-options', 'model.decoder.num_queries=5'],
             'does not fit the model STMixer (parameters: 0 missing, 0 left over, 2 of',
@@ -169,7 +175,9 @@ def test_testing_says_in_one_line_what_is_wrong(
     trained, tmp_path, capsys, args, sentence
 ):
     config, work_dir = trained
-    args = [arg.format(checkpoint=work_dir / 'epoch_1.pth') for arg in args]
+    (tmp_path / 'a.pkl').mkdir()
+    names = dict(checkpoint=work_dir / 'epoch_1.pth', folder=tmp_path)
+    args = [arg.format(**names) for arg in args]
     line = run_and_fail(capsys, 'test', config, *args, '--work-dir', tmp_path)
     assert sentence in line
 

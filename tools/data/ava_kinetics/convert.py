@@ -8,6 +8,7 @@ import argparse
 
 from stmixer_mm.apis import user_errors
 from stmixer_mm.datasets.ava_kinetics import Summary, convert_ava_kinetics
+from stmixer_mm.engine import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,6 +72,7 @@ def describe(summary: Summary, folder: str, empty: bool) -> str:
 def main() -> None:
     args = parse_args()
     with user_errors():
+        check_writable_file(args.out, purpose='--out')
         summary = convert_ava_kinetics(
             args.annotations,
             args.out,
