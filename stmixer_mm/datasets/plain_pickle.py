@@ -9,7 +9,9 @@ import io
 import pickle
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -124,13 +126,25 @@ def as_array(value: Any, place: str) -> np.ndarray:
 
 def to_plain(value: Any) -> Any:
     """Containers of numbers, text and arrays, nothing that stands in."""
+    return _to_plain(value, {})
+
+
+def _to_plain(value: Any, done: dict[int, Any]) -> Any:
+    """``done`` has what was made of containers, which a pickle may hold often."""
     if isinstance(value, _Array | _Scalar):
         return value.value()
-    if isinstance(value, Mapping):
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(to_plain(item) for item in value)
-    return value
+    if not isinstance(value, Mapping | list | tuple):
+        return value
+    if id(value) not in done:
+        if isinstance(value, Mapping):
+            plain = {
+                _to_plain(key, done): _to_plain(item, done)
+                for key, item in value.items()
+            }
+        else:
+            plain = type(value)(_to_plain(item, done) for item in value)
+        done[id(value)] = plain
+    return done[id(value)]
 
 
 # What a name in a pickle stands for.
@@ -163,7 +177,9 @@ class PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _KNOWN[module, name]
+            known = _KNOWN[module, name]
+            # A pickle may set attributes of what it gets.
+            return partial(known) if isinstance(known, FunctionType) else known
         except KeyError:
             raise RefusedError(
                 f'it asks for {module}.{name}, which no plain data needs'

@@ -70,7 +70,6 @@ def judge(metric: BaseMetric, results: Sequence[dict]) -> Judged:
     Raises:
         ValueError: it is another metric, or the results do not fit it.
     """
-    results = [dict(result) for result in results]  # detections() empties them
     if isinstance(metric, FrameMAPMetric):
         return _judge_keyframes(metric, results)
     if isinstance(metric, TubeFrameMAPMetric | VideoMAPMetric):

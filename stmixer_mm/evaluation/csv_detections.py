@@ -118,7 +118,9 @@ class CsvDetections:
             self.keyframes.append((video, int(timestamp) if whole else timestamp))
         return self._numbers[key], None
 
-    def samples(self, configured: ConfiguredMetric) -> Iterator[PlacedSample]:
+    def samples(
+        self, configured: ConfiguredMetric, *, last: bool = False
+    ) -> Iterator[PlacedSample]:
         """A sample for each keyframe; lines of the same box are one person.
 
         A line that repeats box and action of another is a person of its own.
@@ -126,6 +128,7 @@ class CsvDetections:
         Raises:
             ValueError: an action id is not the model's, or none is evaluated.
         """
+        del last  # A csv takes little room.
         metric, num_classes, columns, _ = configured
         if num_classes is None:
             raise ValueError(

@@ -5,7 +5,7 @@ knows numbers, text, containers, arrays and tensors, and can call nothing else.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,18 +72,22 @@ class Dump:
         ValueError: a sample lacks what is evaluated, or has numbers that are not.
     """
 
-    def __init__(self, file: str, samples: Sequence[dict]) -> None:
+    def __init__(self, file: str, samples: list[dict]) -> None:
         self.file = file
         self.notes: list[str] = []
         self._samples = samples
         for placed in self.samples():
             _check_sample(*placed)
 
-    def samples(self, configured: ConfiguredMetric | None = None):
-        """All samples, the same for every metric."""
+    def samples(
+        self, configured: ConfiguredMetric | None = None, *, last: bool = False
+    ) -> Iterator[PlacedSample]:
+        """All samples, the same for every metric; ``last`` lets go of each."""
         del configured
-        for number, sample in enumerate(self._samples, start=1):
-            yield PlacedSample(f'{self.file}, sample {number}', sample)
+        for index, sample in enumerate(self._samples):
+            if last:
+                self._samples[index] = None
+            yield PlacedSample(f'{self.file}, sample {index + 1}', sample)
 
 
 def read_dump(file: str | Path) -> list[dict]:

@@ -222,7 +222,6 @@ class FrameMAPMetric(CollectingMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        self.results.clear()
         predicted = {result['key'] for result in results}
         missed = self.frame_numbers.keys() - predicted
         if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
@@ -259,10 +258,8 @@ class FrameMAPMetric(CollectingMetric):
         return {**means, **values}
 
     def detections(self, results: list[dict]) -> tuple[tuple[str, ...], Boxes, Actions]:
-        """Keys of all keyframes, and the persons and actions in them that count.
-
-        Empties the results.
-        """
+        """Keys of all keyframes, and the persons and actions in them that count."""
+        results = self.take(results)
         numbers = dict(self.frame_numbers)
         for key in sorted({result['key'] for result in results} - numbers.keys()):
             if self.counts_unannotated(key):

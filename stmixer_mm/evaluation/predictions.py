@@ -138,7 +138,7 @@ def join_field(
 ) -> np.ndarray:
     """One field of all results in one array, also when there are none.
 
-    It is taken from the results: there is no room for millions of scores twice.
+    It is taken out of the results.
     """
     parts = [result.pop(key) for result in results] or [np.zeros(shape, dtype)]
     return np.concatenate(parts)

@@ -71,8 +71,12 @@ def build_metrics(cfg: Config) -> list[ConfiguredMetric]:
     return found
 
 
-def feed(configured: ConfiguredMetric, results: Dump | CsvDetections) -> list[str]:
+def feed(
+    configured: ConfiguredMetric, results: Dump | CsvDetections, *, last: bool = False
+) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
+
+    Those of a dump are let go of for the ``last`` metric.
 
     Of a csv all lines count, as in the published evaluators, unless the config sets
     a ``score_thr``: the metric's default is for models, which score every class.
@@ -85,7 +89,7 @@ def feed(configured: ConfiguredMetric, results: Dump | CsvDetections) -> list[st
     if isinstance(results, CsvDetections) and not configured.has_score_thr:
         metric.score_thr = NO_SCORE
     total, unknown = 0, []
-    for place, sample in results.samples(configured):
+    for place, sample in results.samples(configured, last=last):
         total += 1
         key = sample_key(metric, sample, place)
         if not _is_known(metric, sample, key):
@@ -137,12 +141,14 @@ def evaluate_results(
 ) -> tuple[dict[str, float], list[str]]:
     """Values of all metrics by name, and notes on what was accepted or left out.
 
+    A dump is used up.
+
     Raises:
         ValueError: as :func:`feed`, or two metrics give a value of the same name.
     """
     values, notes = {}, list(results.notes)
     for configured in metrics:
-        notes += feed(configured, results)
+        notes += feed(configured, results, last=configured is metrics[-1])
         metric = configured.metric
         found = metric.evaluate(len(metric.results))
         double = next((name for name in found if name in values), None)

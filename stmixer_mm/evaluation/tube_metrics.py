@@ -191,10 +191,8 @@ class _TubeMetric(CollectingMetric):
             self.results.append(result)
 
     def detections(self, results: list[dict]) -> Detections:
-        """All detections in the test videos, whatever the order of the results.
-
-        Empties the results.
-        """
+        """All detections in the test videos, whatever the order of the results."""
+        results = self.take(results)
         # Samplers may repeat a frame; it counts once.
         by_frame = {(r['video'], r['frame']): r for r in results}
         keys = sorted(key for key in by_frame if key[0] in self.video_numbers)
@@ -370,7 +368,6 @@ class TubeFrameMAPMetric(_TubeMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        self.results.clear()
         detections = self.detections(results)
         values = self._values(*self._aps(detections), unit='boxes')
         if self.error_analysis:
@@ -540,7 +537,6 @@ class VideoMAPMetric(_TubeMetric):
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """All values over the collected detections."""
-        self.results.clear()
         return self._values(*self._aps(self.detections(results)), unit='tubes')
 
     def match(self, detections: Detections, label: int, *, min_iou: float) -> Matched:

@@ -9,6 +9,7 @@ from stmixer_mm.datasets.packing import (
     unpack_bboxes,
     unpack_persons,
 )
+from stmixer_mm.datasets.plain_pickle import read_plain_pickle
 
 
 @pytest.mark.parametrize('count', [0, 1, 3])
@@ -47,3 +48,13 @@ def test_proposals_of_another_split(tmp_path):
         match=r"p.pkl has none of the 1 keyframes, .* 'b,0001', but keys like 'a,0001'",
     ):
         add_proposals(infos[1:], str(path), **settings)
+
+
+def test_what_a_pickle_holds_often_is_made_once(tmp_path):
+    nested = []
+    for _ in range(100):  # each level held twice: 2 ** 100 lists, if each were made
+        nested = [nested, nested]
+    path = tmp_path / 'nested.pkl'
+    path.write_bytes(pickle.dumps(nested))
+    first, second = read_plain_pickle(path)
+    assert first is second

@@ -128,3 +128,13 @@ def test_a_folder_of_ones_own_and_one_rank_stay_as_they_are(tmp_path):
     metric = Count()
     metric.process(None, [1, 2])
     assert metric.evaluate(1) == {'count/dir': None, 'count/n': 1}
+
+
+def test_results_may_be_looked_at_again_until_they_are_evaluated():
+    for metric in metrics():
+        metric.process(None, samples())
+        first, second = (metric.compute_metrics(metric.results) for _ in range(2))
+        assert first == second
+        values = metric.evaluate(3)
+        assert {name.partition('/')[2]: values[name] for name in values} == first
+        assert metric.results == []
