@@ -84,7 +84,7 @@ def write_project(root, layout):
     base = tiny_stmixer.write_project(root / 'base')
     ann_file = write_truth(root / 'GT.pkl')
     tmpl = '{:05}.jpg'
-    opening, decoding = [], [dict(type='RawFrameDecode')]
+    opening, decoding = [], [dict(type='DecodeFrameFiles')]
     if layout == 'ucf101-24':
         folder = write_frames(root / 'rgb-images')
     elif layout == 'jhmdb':

@@ -56,8 +56,8 @@ class ClipPipeline:
             )
             is_video = source == 'video'
             opening = [dict(type='stmixer_mm.OpenVideo')] if is_video else []
-            kind = 'stmixer_mm.DecodeFrames' if is_video else 'mmaction.RawFrameDecode'
-            decoding = [clip, dict(type=kind)]
+            kind = 'DecodeFrames' if is_video else 'DecodeFrameFiles'
+            decoding = [clip, dict(type=f'stmixer_mm.{kind}')]
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
             self.open, self.decode = Compose(opening), Compose(decoding)
             self.augment = Compose(transforms[decoder + 1 :])

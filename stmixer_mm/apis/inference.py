@@ -27,7 +27,7 @@ from .preflight import check_arguments, load_config, merge_overrides
 
 _SAMPLER = 'SampleKeyframeClip'
 _OPENERS = ('OpenVideo', 'DecordInit')
-_DECODERS = ('DecodeFrames', 'DecordDecode', 'RawFrameDecode')
+_DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
 
 
 class KeyframeDetections(NamedTuple):

@@ -2,6 +2,7 @@
 
 from .keyframe_dataset import KeyframeDataset
 from .transforms import (
+    DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,
     OpenVideo,
@@ -12,6 +13,7 @@ from .tube_annotations import TubeAnnotations, read_tube_annotations
 from .tube_dataset import TubeDataset
 
 __all__ = [
+    'DecodeFrameFiles',
     'DecodeFrames',
     'FilterBoxes',
     'KeyframeDataset',

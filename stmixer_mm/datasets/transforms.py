@@ -2,9 +2,11 @@
 
 from functools import partial
 
+import cv2
 import numpy as np
-from mmaction.datasets.transforms import DecordDecode, Resize
+from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
 from mmcv.transforms import BaseTransform
+from mmengine.fileio import FileClient
 
 from stmixer_mm.registry import TRANSFORMS
 
@@ -208,6 +210,45 @@ class DecodeFrames(DecordDecode):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
+
+
+@TRANSFORMS.register_module()
+class DecodeFrameFiles(RawFrameDecode):
+    """Read the extracted frames of a clip, each once.
+
+    As the host's ``RawFrameDecode``, which see for arguments and keys, but raises
+    ``FileNotFoundError`` or ``ValueError`` with the name of a file that is missing or
+    cannot be read.
+    """
+
+    def transform(self, results: dict) -> dict:
+        if self.file_client is None:
+            self.file_client = _LastPath(FileClient(self.io_backend, **self.kwargs))
+        try:
+            return super().transform(results)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f'{self.file_client.path} does not exist; extract the frames of its '
+                'video again, or correct filename_tmpl, start_index or fps.'
+            ) from error
+        except (OSError, cv2.error) as error:
+            reason = getattr(error, 'strerror', None) or 'it is empty or damaged'
+            raise ValueError(
+                f'{self.file_client.path} cannot be read as a picture ({reason}); '
+                'extract the frames of its video again.'
+            ) from error
+
+
+class _LastPath:
+    """A file client that knows what it read last."""
+
+    def __init__(self, client: FileClient) -> None:
+        self._client = client
+        self.path = ''
+
+    def get(self, path: str) -> bytes:
+        self.path = path
+        return self._client.get(path)
 
 
 @TRANSFORMS.register_module()

@@ -7,7 +7,9 @@ import torch
 from mmaction.datasets.transforms import RandomCrop, SampleAVAFrames
 from mmcv.transforms import Compose
 
+from stmixer_mm.apis import explain
 from stmixer_mm.datasets import (
+    DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,
     OpenVideo,
@@ -39,7 +41,7 @@ def test_videos_and_extracted_frames_give_the_same_clip(
     )
     sampler = dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3)
     from_video = Compose([dict(type='OpenVideo'), sampler, dict(type='DecodeFrames')])
-    from_frames = Compose([sampler, dict(type='RawFrameDecode')])
+    from_frames = Compose([sampler, dict(type='DecodeFrameFiles')])
     videos = from_video({**info, 'filename': str(write_video()), 'start_index': 0})
     frames = from_frames(
         {
@@ -257,3 +259,34 @@ def test_kept_frames_are_the_same_frames_decoded_once(write_video):
     second = keeping(dict(info))
     for kept, expected in zip(second['imgs'], fresh['imgs'], strict=True):
         assert (kept == expected).all()
+
+
+@pytest.mark.parametrize('decoding_backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'does not exist; extract'),
+        (b'', r'cannot be read as a picture \(it is empty or damaged\); extract'),
+        (b'no picture', r'cannot be read as a picture \(it is empty or damaged\); ex'),
+    ],
+    ids=['missing', 'empty', 'damaged'],
+)
+def test_an_extracted_frame_that_cannot_be_read_is_named(
+    write_frames, decoding_backend, content, words
+):
+    file = write_frames() / 'img_00004.jpg'
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    results = dict(
+        frame_dir=str(file.parent),
+        filename_tmpl='img_{:05}.jpg',
+        frame_inds=np.array([1, 4, 7]),
+        modality='RGB',
+    )
+    decode = DecodeFrameFiles(decoding_backend=decoding_backend)
+    with pytest.raises((FileNotFoundError, ValueError), match=words) as error:
+        decode(results)
+    assert str(error.value).startswith(f'{file} ')
+    assert explain(error.value) == str(error.value)
+    assert len(decode({**results, 'frame_inds': np.array([1, 7, 7])})['imgs']) == 3

@@ -210,7 +210,7 @@ def test_broken_files(build, tmp_path):
 def test_the_frame_of_the_boxes_is_in_the_middle_of_the_clip(build):
     clip = dict(type='SampleKeyframeClip', clip_len=3, frame_interval=2)
     with DefaultScope.overwrite_default_scope('mmaction'):
-        dataset = build(pipeline=[clip, dict(type='RawFrameDecode')])
+        dataset = build(pipeline=[clip, dict(type='DecodeFrameFiles')])
     for index in (0, 10, 19):
         sample = dataset[index]
         # Frame n has the brightness 8 n.
@@ -437,7 +437,7 @@ def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
     assert 'proposals' not in build()[2]
     pipeline = [
         dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
-        dict(type='RawFrameDecode'),
+        dict(type='DecodeFrameFiles'),
         dict(type='Flip', flip_ratio=1),
         dict(type='FormatShape', input_format='NCTHW', collapse=True),
         dict(type='PackActionInputs'),

@@ -7,7 +7,7 @@ split = 1
 file_client_args = dict(io_backend='disk')
 train_pipeline = [
     dict(type='SampleKeyframeClip', clip_len=32, frame_interval=2, allow_short=True),
-    dict(type='mmaction.RawFrameDecode', **file_client_args),
+    dict(type='DecodeFrameFiles', **file_client_args),
     dict(type='RandomShortSideResize', short_range=(256, 320), max_long=1333),
     dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
@@ -15,7 +15,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='SampleKeyframeClip', clip_len=32, frame_interval=2, allow_short=True),
-    dict(type='mmaction.RawFrameDecode', **file_client_args),
+    dict(type='DecodeFrameFiles', **file_client_args),
     dict(type='mmaction.Resize', scale=(-1, 256)),
     dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
     dict(type='mmaction.PackActionInputs'),
