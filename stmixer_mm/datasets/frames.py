@@ -240,7 +240,7 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
 
     Raises ``FileNotFoundError`` when it is missing or holds no such frame.
     """
-    head, tail = re.split(r'\{[^}]*\}', filename_tmpl)
+    head, tail = split_filename_tmpl(filename_tmpl)
     pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
     if not os.path.isdir(frame_dir):
         raise FileNotFoundError(
@@ -256,6 +256,24 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
             f'from number {start_index} on; correct filename_tmpl or start_index.'
         )
     return numbers
+
+
+def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
+    """What the names of frames have before and after their number.
+
+    Raises ``ValueError`` for a template without exactly one place for a number.
+    """
+    try:
+        head, tail = re.split(r'\{[^{}]*\}', filename_tmpl)
+        named = filename_tmpl.format(123456)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        head = tail = named = ''
+    if named != f'{head}123456{tail}':
+        raise ValueError(
+            f'filename_tmpl={filename_tmpl!r} does not say where the number of a frame '
+            "stands; write it once, as in 'img_{:05}.jpg'."
+        )
+    return head, tail
 
 
 class KeptFrames:

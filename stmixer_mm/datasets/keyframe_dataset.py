@@ -19,7 +19,7 @@ from .ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from .frames import find_sources, image_prefix
+from .frames import find_sources, image_prefix, split_filename_tmpl
 from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 
 
@@ -110,6 +110,11 @@ class KeyframeDataset(AVADataset):
         def join(file: str | None) -> str | None:
             return os.path.join(data_root, file) if file else None
 
+        split_filename_tmpl(filename_tmpl)
+        if not 0 < fps < float('inf'):
+            raise ValueError(
+                f'fps={fps:g} is no frame rate; give that of the extracted frames.'
+            )
         label_file = join(label_file)
         names = read_label_names(
             label_file, num_classes=None if custom_classes else num_classes

@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 
 from stmixer_mm.registry import DATASETS
 
-from .frames import find_sources, image_prefix
+from .frames import find_sources, image_prefix, split_filename_tmpl
 from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
 from .tube_annotations import TubeAnnotations, read_tube_annotations
 
@@ -150,6 +150,7 @@ class TubeDataset(BaseActionDataset):
     ) -> None:
         if frame_stride < 1:
             raise ValueError(f'frame_stride={frame_stride} must be at least 1.')
+        split_filename_tmpl(filename_tmpl)
         self.split = split
         self.frame_stride = frame_stride
         self.all_frames = all_frames

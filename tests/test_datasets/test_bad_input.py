@@ -166,6 +166,25 @@ def test_files_of_keyframes(dataset, tmp_path, name, content, line, words):
     assert told(dataset) == [str(error.value)]
 
 
+@pytest.mark.parametrize(
+    'tmpl', ['img.jpg', 'img_%05d.jpg', 'img_{name}.jpg', '{}_{}.jpg', '{:05.jpg']
+)
+def test_names_of_frames_without_a_number(dataset, tmpl):
+    words = 'does not say where the number of a frame stands; write it once, as in '
+    with pytest.raises(ValueError, match=words) as error:
+        KeyframeDataset(**dataset, filename_tmpl=tmpl)
+    assert is_sentence(str(error.value))
+    assert told({**dataset, 'filename_tmpl': tmpl})[0].endswith(str(error.value))
+    with pytest.raises(ValueError, match=words):
+        TubeDataset('GT.pkl', [], filename_tmpl=tmpl)
+
+
+@pytest.mark.parametrize('fps', [0, -5, float('nan'), float('inf')])
+def test_a_frame_rate_that_is_none(dataset, fps):
+    with pytest.raises(ValueError, match=f'^fps={fps:g} is no frame rate; give'):
+        KeyframeDataset(**dataset, fps=fps)
+
+
 def test_an_exclude_file_of_another_split(dataset, tmp_path):
     dataset['exclude_file'] = 'exclude.csv'
     (tmp_path / 'exclude.csv').write_text('a,1\nb,1.5\n')
