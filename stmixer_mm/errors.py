@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from stmixer_mm.argument_types import wrong_type_sentence
 from stmixer_mm.engine.checkpoints import unreadable_sentence
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
@@ -147,16 +148,12 @@ def _unbuildable_part(error: BaseException) -> str | None:
             f'The config asks for type={name!r}, which is not among the {kind}s of '
             f'{scope}{nearest(name, known) or "; correct it or import its module."}'
         )
-    part = next((local.get('obj_cls') for local in _build_frames(error)), None)
-    if not inspect.isclass(part):
-        return None
-    if isinstance(error, AssertionError):
-        reason = text or traceback.extract_tb(error.__traceback__)[-1].line
-        return (
-            f'The config part type={part.__name__!r} refuses its arguments ({reason}); '
-            'correct them.'
-        )
-    if not isinstance(error, TypeError):
+    # A value that is no config fails before its own class is known.
+    build = next((local for local in _build_frames(error) if 'obj_cls' in local), {})
+    part = build.get('obj_cls')
+    if not inspect.isclass(part) or not isinstance(
+        error, AssertionError | TypeError | ValueError
+    ):
         return None
     wrong = re.search(r"unexpected keyword argument '(\w+)'", text)
     if wrong:
@@ -167,7 +164,18 @@ def _unbuildable_part(error: BaseException) -> str | None:
             f'The config part type={part.__name__!r} lacks what it requires: '
             f'{lacking[1]}'
         )
-    return None
+    sentence = wrong_type_sentence(part, build['args'])
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    is_bug = last.filename.startswith(_PACKAGE) and not isinstance(
+        error, AssertionError
+    )
+    if sentence or is_bug:
+        return sentence
+    return (
+        f'The config part type={part.__name__!r} refuses its arguments '
+        f'({" ".join(text.split()) or last.line}); correct them '
+        f'({TRACEBACK_SWITCH}=1 shows where it fails).'
+    )
 
 
 def wrong_argument_sentence(part: type, argument: str, *, place: str = '') -> str:

@@ -13,7 +13,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from stmixer_mm.apis import DictAction, UserError, load_config, user_errors
+from stmixer_mm.apis import (
+    DictAction,
+    UserError,
+    check_arguments,
+    load_config,
+    user_errors,
+)
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.engine import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
@@ -197,6 +203,7 @@ def run(args: argparse.Namespace) -> None:
     if args.number < 1:
         raise UserError(f'--number {args.number} draws nothing; give 1 or more.')
     cfg = load_config(args.config, args.cfg_options)
+    check_arguments(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     stem = Path(args.config).stem
     sheet = Path(

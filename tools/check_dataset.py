@@ -7,7 +7,7 @@ from functools import partial
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.apis import DictAction, load_config, user_errors
+from stmixer_mm.apis import DictAction, check_arguments, load_config, user_errors
 from stmixer_mm.datasets.reports import format_report, report_to_dict
 from stmixer_mm.datasets.validation import SPLITS, check_config
 from stmixer_mm.engine import check_json_path, write_json
@@ -44,6 +44,7 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         cfg = load_config(args.config, args.cfg_options)
+        check_arguments(cfg)
         init_default_scope(cfg.get('default_scope', 'mmaction'))
         check_json_path(args.json)
         splits = SPLITS if args.split == 'all' else (args.split,)

@@ -96,7 +96,7 @@ def main() -> None:
     with user_errors():
         cfg = load_config(args.config)
         merge_args(cfg, args)
-        build_runner(cfg).test()
+        build_runner(cfg, 'test').test()
 
 
 if __name__ == '__main__':

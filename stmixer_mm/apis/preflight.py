@@ -3,12 +3,14 @@
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from mmaction import registry as host
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
+from stmixer_mm.argument_types import wrong_type_sentence
 from stmixer_mm.engine import check_checkpoint_file, check_file, check_writable_dir
 from stmixer_mm.errors import valid_arguments, wrong_argument_sentence
 
@@ -27,6 +29,13 @@ _SECTION_REGISTRIES = {
     'default_hooks': (host.HOOKS,),
     'custom_hooks': (host.HOOKS,),
     'visualizer': (host.VISUALIZERS, host.VISBACKENDS),
+}
+
+# What mmengine's runner takes together or not at all.
+_TOGETHER = {
+    'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
 
 # Arguments that are taken by who builds a part, not by its class.
@@ -69,20 +78,39 @@ def merge_overrides(cfg: Config, overrides: dict | None) -> None:
 def check_arguments(cfg: Config) -> None:
     """Compare the arguments of each part of a config with what its class takes.
 
+    Values are compared too, with the types that this package and torch declare.
     Parts that cannot be judged from their class alone (``**kwargs``, types unknown to
     the registries, layer settings such as ``norm_cfg``) are left to the build.
 
     Raises:
-        ValueError: naming the part, the argument and the nearest valid one.
+        ValueError: naming the part, the argument and the nearest valid one, or the
+            value.
     """
     init_default_scope(cfg.get('default_scope') or 'mmaction')
+    _check_section(cfg.get('param_scheduler'), 'param_scheduler')
     for section, registries in _SECTION_REGISTRIES.items():
-        if section.endswith('_dataloader'):
+        _check_section(cfg.get(section), section)
+        if section.endswith('_dataloader') and cfg.get(section):
+            _check_section(cfg[section].get('dataset'), f'{section}.dataset')
             _check_part(DataLoader, cfg.get(section), section, ('num_batch_per_epoch',))
         for place, part_cfg in _parts(cfg.get(section), section):
             part = _find_class(part_cfg['type'], registries)
-            if part is not None and not _takes_anything(part):
+            if part is None:
+                continue
+            if not _takes_anything(part):
                 _check_part(part, part_cfg, place, _BUILDER_ARGUMENTS.get(place, ()))
+            sentence = wrong_type_sentence(part, part_cfg, place=place)
+            if sentence is not None:
+                raise ValueError(sentence)
+
+
+def _check_section(section: object, name: str) -> None:
+    for part in section if isinstance(section, list | tuple) else [section]:
+        if isinstance(part, str | int | float):
+            raise ValueError(
+                f'{name} of the config has {part!r} where a dict is needed; write '
+                'one as the configs in configs/ do.'
+            )
 
 
 def _check_part(
@@ -136,12 +164,27 @@ def _takes_anything(part: type) -> bool:
     return False
 
 
-def check_run(cfg: Config) -> None:
+def _check_sections(cfg: Config, mode: str) -> None:
+    for name, sections in _TOGETHER.items():
+        lacking = [section for section in sections if cfg.get(section) is None]
+        if name != mode and len(lacking) == len(sections):
+            continue
+        if cfg.get('model') is None:
+            lacking.insert(0, 'model')
+        if lacking:
+            raise ValueError(
+                f'The config has no {", ".join(lacking)}, which the {name} loop needs; '
+                'write it, or take it over by _base_ from one in configs/.'
+            )
+
+
+def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
     """Everything that can stop a training or test run before it does any work.
 
     Raises:
         OSError, ValueError: one sentence that names what is wrong.
     """
+    _check_sections(cfg, mode)
     check_arguments(cfg)
     check_writable_dir(cfg.work_dir, purpose='work dir')
     checkpoint = cfg.get('load_from')

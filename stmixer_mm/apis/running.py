@@ -1,5 +1,7 @@
 """A runner from a config, also where there is no accelerator."""
 
+from typing import Literal
+
 import torch
 from mmaction.registry import RUNNERS
 from mmengine.config import Config
@@ -11,16 +13,17 @@ from mmengine.utils.dl_utils import set_multi_processing
 from .preflight import check_run
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
     """Check a config and build its runner, changing it to run on a CPU if need be.
 
     Args:
         cfg (Config): With ``work_dir`` and ``launcher`` set.
+        mode: What it is to do.
 
     Raises:
         OSError, ValueError: see :func:`check_run`.
     """
-    check_run(cfg)
+    check_run(cfg, mode)
     if get_device() == 'cpu':
         _adapt_to_cpu(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -7,6 +7,8 @@ from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from .average_precision import check_choice
+
 
 class CollectingMetric(BaseMetric):
     """A metric whose ranks meet in the work dir.
@@ -17,6 +19,16 @@ class CollectingMetric(BaseMetric):
     """
 
     _is_evaluating = False
+
+    def __init__(
+        self,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        # mmengine would only find out when all samples are predicted.
+        check_choice('collect_device', collect_device, ('cpu', 'gpu', 'npu'))
+        super().__init__(collect_device, prefix, collect_dir)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Values over the results of all ranks; see mmengine's ``BaseMetric``."""

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stmixer_mm.argument_types import wrong_type_sentence
+
 from .average_precision import check_choice
 from .matching import aligned_iou, choose_in_turn, group_pairs
 from .tubes import Tubes, suppress_tubes, take_tubes
@@ -72,18 +74,20 @@ class Linking:
     tube_pixel: float = 1
 
     def __post_init__(self) -> None:
+        sentence = wrong_type_sentence(Linking, vars(self))
+        if sentence is not None:
+            raise ValueError(sentence)
         check_choice('nms', self.nms, ('hard', 'soft', None))
         for name, value in vars(self).items():
-            is_optional = name in ('tube_nms_iou', 'trim_cost')
-            if name == 'nms' or (is_optional and value is None):
-                continue
-            kind, low, high, form = int | float, 0, 1, 'a number in [0, 1]'
+            low, high, form = 0, 1, 'in [0, 1]'
             if name in ('top_k', 'end_after', 'min_length'):
-                kind, low, high, form = int, 1, inf, 'a whole number from 1 upwards'
+                low, high, form = 1, inf, 'from 1 upwards'
             elif name in ('min_score', 'trim_cost'):
-                high, form = inf, 'a number from 0 upwards'
-            if not isinstance(value, kind) or not low <= value <= high:
-                raise ValueError(f'{name}={value!r} of the linking must be {form}.')
+                high, form = inf, 'from 0 upwards'
+            if name != 'nms' and value is not None and not low <= value <= high:
+                raise ValueError(
+                    f'{name}={value} of the linking must be a number {form}.'
+                )
 
 
 LINKINGS = {

@@ -3,11 +3,11 @@ import os
 
 import pytest
 import torch
-from mmaction.registry import MODELS
+from mmaction.registry import DATASETS, MODELS, TRANSFORMS
 from torch.utils.data import DataLoader
 
 from stmixer_mm.apis import explain, user_errors
-from stmixer_mm.datasets import OpenVideo, SampleKeyframeClip
+from stmixer_mm.datasets import OpenVideo, SampleKeyframeClip, keyframe_dataset
 from stmixer_mm.engine import SafeCheckpointHook
 
 
@@ -83,6 +83,38 @@ def test_part_of_a_host_that_refuses_its_arguments_is_named():
     sentence = explain(error)
     assert "type='FPN' refuses its arguments (assert num_outs" in sentence
     assert '\n' not in sentence
+
+
+@pytest.mark.parametrize(
+    ('part', 'words'),
+    [
+        (
+            dict(type='SampleKeyframeClip', clip_len='a', frame_interval=1),
+            "'SampleKeyframeClip' takes clip_len as int, not 'a'; correct it.",
+        ),
+        (
+            dict(
+                type='KeyframeDataset', ann_file='a.csv', pipeline=[], num_classes=None
+            ),
+            "'KeyframeDataset' takes num_classes as int, not None; correct it.",
+        ),
+        (
+            dict(type='mmaction.Resize', scale=object()),
+            "'Resize' refuses its arguments (Scale must be float",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_told_of_parts_that_do_not_build(part, words):
+    registry = TRANSFORMS if part['type'] != 'KeyframeDataset' else DATASETS
+    sentence = explain(caught(registry.build, part))
+    assert words in sentence
+    assert '\n' not in sentence
+
+
+def test_part_of_ours_that_fails_for_another_reason_is_a_bug(monkeypatch):
+    monkeypatch.setattr(keyframe_dataset, 'split_filename_tmpl', None)
+    dataset = dict(type='KeyframeDataset', ann_file='a.csv', pipeline=[])
+    assert explain(caught(DATASETS.build, dataset)) is None
 
 
 def test_unknown_type_is_named_with_the_nearest():

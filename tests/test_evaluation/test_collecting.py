@@ -138,3 +138,8 @@ def test_results_may_be_looked_at_again_until_they_are_evaluated():
         values = metric.evaluate(3)
         assert {name.partition('/')[2]: values[name] for name in values} == first
         assert metric.results == []
+
+
+def test_an_unknown_place_to_collect_is_told_before_the_run():
+    with pytest.raises(ValueError, match="collect_device='tpu' is unknown; choose"):
+        TubeFrameMAPMetric('GT.pkl', collect_device='tpu')
