@@ -82,7 +82,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         if not args.dump.endswith(('.pkl', '.pickle')):
             raise UserError(f'--dump {args.dump} must end in .pkl or .pickle.')
         check_writable_file(args.dump, purpose='--dump')
-        evaluators = cfg.test_evaluator
+        evaluators = cfg.get('test_evaluator') or []
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]
         # Else ranks meet in the current folder, and leave one behind there.

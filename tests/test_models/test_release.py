@@ -3,52 +3,10 @@
 import pytest
 import torch
 from tiny import build_detector, data_sample, tiny_detector
+from tiny_release import BACKBONES, SIZES, make_parts, released_state_dict
 
-from stmixer_mm.models.release import convert_state_dict, release_renaming
+from stmixer_mm.models.release import convert_state_dict
 from stmixer_mm.registry import MODELS
-
-SIZES = dict(
-    embed_dims=24, num_queries=3, num_stages=2, num_heads=4, feedforward_channels=20,
-    num_groups=3, num_points=5, num_frames=2, out_multiplier=2, num_classes=6,
-)  # fmt: skip
-SLOWONLY = dict(type='mmaction.ResNet3dSlowOnly', depth=50, out_indices=(0, 1, 2, 3))
-SLOWFAST = dict(
-    type='ResNet3dSlowFastPyramid', fusion_kernel=5, non_local_blocks=[1, 3]
-)
-VIT = dict(
-    type='mmaction.VisionTransformer', embed_dims=64, depth=2, num_heads=1,
-    num_frames=4, use_mean_pooling=False, return_feat_map=True,
-)  # fmt: skip
-BACKBONES = {
-    'slowonly': (SLOWONLY, [256, 512, 1024, 2048]),
-    'slowfast': (SLOWFAST, [288, 576, 1152, 2304]),
-    'vit': (VIT, None),
-}
-
-
-def make_parts(backbone, sizes):
-    config, in_channels = BACKBONES[backbone]
-    width = sizes['embed_dims']
-    neck = dict(type='ViTPyramid3D', in_channels=64, out_channels=width)
-    if in_channels:
-        neck = dict(
-            type='ChannelProjection3D', in_channels=in_channels, out_channels=width
-        )
-    return dict(
-        backbone=config, neck=neck, decoder=dict(type='STMixerDecoder', **sizes)
-    )
-
-
-def released_state_dict(backbone, **sizes):
-    """What the release would have written for a model of ours."""
-    _, to_released = release_renaming(backbone)
-    state = {'stm_head.criterion.empty_weight': torch.tensor([1, 0.1])}
-    for part, config in make_parts(backbone, {**SIZES, **sizes}).items():
-        for name, value in MODELS.build(config).state_dict().items():
-            if name != 'pos_embed':
-                state[to_released(f'{part}.{name}')] = value
-    assert None not in state
-    return state
 
 
 @pytest.fixture(scope='module')

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
+from tiny_release import released_state_dict
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'convert_checkpoint.py'
 
@@ -15,9 +17,6 @@ def run(monkeypatch, *arguments):
 
 @pytest.fixture(scope='module')
 def released():
-    from mmengine.registry import DefaultScope
-    from test_release import released_state_dict
-
     with DefaultScope.overwrite_default_scope('mmaction'):
         return released_state_dict('vit')
 
