@@ -89,6 +89,16 @@ def describe(summary: Summary) -> str:
         f'{count} boxes of the label {label!r} were left out: it has no actions.'
         for label, count in summary.passed_over.items()
     ]
+    if summary.num_ignored:
+        lines.append(
+            f'{summary.num_ignored} boxes were left out: they are of crowds, or to be '
+            'ignored.'
+        )
+    if summary.other_attributes:
+        lines.append(
+            f'Attributes not read as actions: {", ".join(summary.other_attributes)} '
+            '(--attributes names those to read).'
+        )
     return '\n'.join([*lines, 'written: ' + ', '.join(summary.files)])
 
 

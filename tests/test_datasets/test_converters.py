@@ -1,5 +1,8 @@
 import json
+import re
+import runpy
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ from stmixer_mm.datasets.converters import (
     read_annotations,
     shape_at,
 )
+from stmixer_mm.datasets.converters.records import TOOL_ATTRIBUTES
 from stmixer_mm.datasets.frames import keyframe_index
 
+TOOL = Path(__file__).parents[2] / 'tools' / 'convert_annotations.py'
 META = """\
   <meta><task><id>1</id><name>a task</name><size>40</size><mode>interpolation</mode>
     <start_frame>0</start_frame><stop_frame>39</stop_frame><frame_filter></frame_filter>
@@ -227,6 +232,126 @@ def test_coco_attributes_are_actions(convert, tmp_path):
     assert summary.class_counts == dict(sing=1, dance=1)
 
 
+def person(frame=0, **entry):
+    return dict(
+        id=1, image_id=100 + frame, category_id=1, bbox=[10, 10, 8, 20], **entry
+    )
+
+
+@pytest.mark.parametrize(
+    'attributes, actions',
+    [
+        (dict(wave='true', pose='walk'), ['wave', 'walk']),
+        (dict(wave=' False', pose='walk'), ['walk']),
+        (dict(wave=['TRUE', 'far']), ['wave', 'far']),
+        (dict(wave=True, source='run', group='dance'), ['wave']),
+    ],
+)
+def test_what_attributes_of_coco_say(convert, attributes, actions):
+    annotations = [person(attributes=attributes)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert sorted(summary.class_counts) == sorted(actions)
+    assert summary.other_attributes == [n for n in attributes if n in TOOL_ATTRIBUTES]
+
+
+def with_attribute(name, kind, values, value):
+    """A person of one frame with an attribute instead of all others."""
+    meta = re.sub(
+        '<attributes>.*</attributes>',
+        f'<attributes><attribute><name>{name}</name><input_type>{kind}</input_type>'
+        f'<values>{values}</values></attribute></attributes>',
+        META,
+        flags=re.DOTALL,
+    )
+    shapes = re.sub(
+        '<attribute .*</attribute>',
+        f'<attribute name="{name}">{value}</attribute>',
+        box(0, (0, 0, 9, 9)),
+        flags=re.DOTALL,
+    )
+    return cvat(track(shapes), meta=meta)
+
+
+@pytest.mark.parametrize(
+    'attribute, actions, others',  # the last action is done
+    [
+        (('group', 'select', 'dance\nfight', 'fight'), ['dance', 'fight'], []),
+        (('truncated', 'checkbox', 'false', 'true'), ['truncated'], []),
+        (('wave', 'radio', 'true\nfalse', 'true'), ['wave'], []),
+        (('source', 'text', '', 'manual'), ['ball', 'person'], ['source']),
+    ],
+)
+def test_what_attributes_of_cvat_say(convert, tmp_path, attribute, actions, others):
+    summary = convert(with_attribute(*attribute))
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert sorted(names.values()) == actions
+    assert summary.class_counts == {actions[-1]: 1}
+    assert summary.other_attributes == others
+
+
+@pytest.mark.parametrize('mark', [dict(iscrowd=1), dict(ignore=True)])
+def test_crowds_are_no_persons_and_no_background(convert, tmp_path, mark):
+    annotations = [person(), person(track_id=1, **mark), person(10, **mark)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert (summary.num_persons, summary.num_ignored) == (1, 2)
+    assert 'clip.mp4,1' not in lines_of(tmp_path / 'out_empty.csv')
+
+
+def test_what_was_left_out_is_told(convert):
+    attributes = dict(pose='sit', group='dance')
+    annotations = [person(attributes=attributes), person(10, iscrowd=1)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    lines = runpy.run_path(str(TOOL))['describe'](summary).splitlines()
+    assert lines[2:4] == [
+        '1 boxes were left out: they are of crowds, or to be ignored.',
+        'Attributes not read as actions: group (--attributes names those to read).',
+    ]
+
+
+# 8 wide and 20 high around (14, 20).
+ROTATED = {
+    0: [10, 10, 18, 30],
+    90: [4, 16, 24, 24],
+    -180.0: [10, 10, 18, 30],
+    30: [14 - 5 - 12**0.5, 18 - 75**0.5, 14 + 5 + 12**0.5, 22 + 75**0.5],
+}
+
+
+@pytest.mark.parametrize('rotation', ROTATED)
+def test_rotated_boxes_become_those_around_them(convert, tmp_path, rotation):
+    first = box(0, (10, 10, 18, 30)).replace('<box', f'<box rotation="{rotation}"')
+    last = box(1, (10, 10, 18, 30)).replace('<box', f'<box rotation="{rotation}"')
+    text = coco(annotations=[person(attributes=dict(pose='sit', rotation=rotation))])
+    for content, name in ((cvat(track(first, last)), 'a.xml'), (text, 'a.json')):
+        (tmp_path / 'action_list.pbtxt').unlink(missing_ok=True)
+        convert(content, name)
+        rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+        expected = np.clip(ROTATED[rotation] / np.array([64, 48, 64, 48]), 0, 1)
+        assert np.allclose(rows[0].bbox_norm, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('angles', [(0, 90), (350, 10), (10, 350)])
+def test_boxes_turn_the_shorter_way(angles):
+    start, end = (
+        Shape(10 * index, (10.0, 10.0, 18.0, 30.0), ('a',), False, '', angle)
+        for index, angle in enumerate(angles)
+    )
+    middle = shape_at([start, end], 5, interpolate=True)
+    assert middle.rotation % 360 == (45 if 90 in angles else 0)
+
+
+def test_boxes_of_the_track_minus_one_are_of_no_track(convert):
+    annotations = [
+        {**person(), **box_and_track}
+        for box_and_track in (
+            dict(track_id=-1),
+            dict(track_id='-1', bbox=[30, 9, 9, 9]),
+            dict(attributes=dict(track_id=-1), bbox=[30, 9, 9, 9]),
+        )
+    ]
+    assert convert(coco(annotations=annotations), 'ann.json').num_persons == 3
+
+
 def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
     items = [
         line
@@ -371,6 +496,10 @@ FIRST_BOX = box(0, (0, 0, 9, 9))
         (cvat(track(FIRST_BOX.replace('xbr="9"', ''))), 'line 20: .* xbr=None,'),
         (cvat(track(box(0, (9, 0, 0, 9)))), 'is not two corners'),
         (cvat(track(box(0, ('nan', 0, 9, 9)))), "xtl='nan'.*is not two corners"),
+        (
+            cvat(track(FIRST_BOX.replace('<box', '<box rotation="x"'))),
+            "rotation 'x' of",
+        ),
         (cvat(track(FIRST_BOX, FIRST_BOX)), 'line 24: frame 0 comes after frame 0'),
         (cvat(track(box(0, (0, 0, 9, 9), 'fly'))), "line 20: the value 'fly' of"),
         (cvat(track(FIRST_BOX.replace('box', 'polygon'))), 'is drawn as polygon'),
@@ -441,6 +570,18 @@ ENTRY = dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], track_id=1)
             r'track 1 has another box in this frame in annotations\[0\]',
         ),
         (coco(categories=[dict(id=1, name='"')]), 'category_id 2 is none of'),
+        (coco(videos=[dict(id=[1], name='a')]), r'id is \[1\], neither number nor'),
+        *(
+            (
+                coco(annotations=[{**ENTRY, 'attributes': attributes}]),
+                rf'annotations\[0\]: {words}',
+            )
+            for attributes, words in (
+                ([dict(name='wave', value=True)], r'the attributes \[{.* are no JSON'),
+                ('wave', "the attributes 'wave' are no JSON object; write them as"),
+                (dict(rotation='left'), "the attribute rotation is 'left', no number"),
+            )
+        ),
     ],
 )
 def test_faults_of_coco_are_told_in_one_sentence(convert, text, words):

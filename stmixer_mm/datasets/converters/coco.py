@@ -3,18 +3,19 @@
 import json
 import reprlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from .records import (
     MAX_FRAME,
-    NO_ACTION,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,
     Annotations,
     Shape,
+    action_of,
     fault_at,
     is_frame_rate,
+    is_true,
     read_frame,
     read_number,
     video_names,
@@ -81,36 +82,47 @@ def read_coco(
         size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
         if video.size is None and all(value and value > 0 for value in size):
             video.size = size
-    for key, video in videos.items():
-        video.frames = sorted(frames[key])
 
     annotations = [
-        (place, entry, labels[_known_id(file, place, entry, 'category_id', labels)])
+        (
+            place,
+            entry,
+            labels[_known_id(file, place, entry, 'category_id', labels)],
+            _attributes(file, place, entry),
+        )
         for place, entry in _entries(file, tables, 'annotations')
     ]
-    attributes = [name for _, entry, _ in annotations for name in _attributes(entry)]
+    known_attributes = _names(attributes for *_, attributes in annotations)
     if persons is not None:
         annotations = [one for one in annotations if one[2] in persons]
-    given = [_coco_actions(entry, wanted) for _, entry, _ in annotations]
+    ignored = [
+        images[_known_id(file, place, entry, 'image_id', images)]
+        for place, entry, *_ in annotations
+        if _is_ignored(entry)
+    ]
+    annotations = [one for one in annotations if not _is_ignored(one[1])]
+    given = [_coco_actions(attributes, wanted) for *_, attributes in annotations]
     has_actions = {
         label
-        for (_, _, label), named in zip(annotations, given, strict=True)
-        if named is not None
+        for (_, _, label, _), by_name in zip(annotations, given, strict=True)
+        if by_name
     }
     passed_over: Counter = Counter()
     tracks: dict[tuple, dict[int, Shape]] = {}
-    for index, (place, entry, label) in enumerate(annotations):
+    for index, (place, entry, label, attributes) in enumerate(annotations):
         image_id = _known_id(file, place, entry, 'image_id', images)
         if has_actions and label not in has_actions:
             passed_over[label] += 1
             continue
         video_id, frame = images[image_id]
-        actions = (given[index] or ()) if has_actions else (label,)
-        shape = Shape(frame, _coco_bbox(file, place, entry), actions, False, place)
-        track_id = _track_id(entry)
+        actions = tuple(_names(given[index].values())) if has_actions else (label,)
+        bbox = _coco_bbox(file, place, entry)
+        rotation = _rotation(file, place, attributes)
+        shape = Shape(frame, bbox, actions, False, place, rotation)
+        track_id = _track_id(entry, attributes)
         track = (video_id, 'box', index) if track_id is None else (video_id, track_id)
         earlier = tracks.setdefault(track, {}).get(frame)
-        if earlier is not None and earlier.bbox != shape.bbox:
+        if earlier is not None and earlier.enclosing_bbox() != shape.enclosing_bbox():
             raise fault_at(
                 file,
                 place,
@@ -124,17 +136,27 @@ def read_coco(
         tracks[track][frame] = shape
     for (video_id, *_), shapes in tracks.items():
         videos[video_id].tracks.append([shapes[frame] for frame in sorted(shapes)])
+    # Where persons are ignored and nobody else is seen, it is not without persons.
+    unclear = set(ignored) - {
+        (video_id, frame) for (video_id, *_), one in tracks.items() for frame in one
+    }
+    for key, video in videos.items():
+        video.frames = [n for n in sorted(frames[key]) if (key, n) not in unclear]
     if has_actions:
-        names = sorted({name for named in given for name in named or ()})
+        names = sorted(_names(one for by_name in given for one in by_name.values()))
     else:
         names = [n for n in labels.values() if persons is None or n in persons]
+    of_persons = _names(attributes for *_, attributes in annotations)
+    read_attributes = _names(given)
     return Annotations(
         videos=list(videos.values()),
         actions=list(dict.fromkeys(names)),
         labels=list(labels.values()),
-        attributes=list(dict.fromkeys(attributes)),
+        attributes=known_attributes,
         labels_are_actions=not has_actions,
         passed_over=passed_over,
+        other_attributes=[n for n in of_persons if n not in read_attributes],
+        num_ignored=len(ignored),
     )
 
 
@@ -181,10 +203,16 @@ def _entries(file: str, tables: dict, key: str) -> Iterator[tuple[str, dict]]:
 
 
 def _get(file: str, place: str, entry: dict, *keys: str) -> object:
-    value = next((entry[key] for key in keys if entry.get(key) not in (None, '')), None)
-    if value is None or isinstance(value, list | dict):
+    key = next((key for key in keys if entry.get(key) not in (None, '')), None)
+    if key is None:
         raise fault_at(file, place, f'{" or ".join(keys)} is missing; add it.')
-    return value
+    if isinstance(entry[key], list | dict):
+        raise fault_at(
+            file,
+            place,
+            f'{key} is {reprlib.repr(entry[key])}, neither number nor text; correct it.',
+        )
+    return entry[key]
 
 
 def _add(file: str, place: str, table: dict, key: object, value: object) -> None:
@@ -209,35 +237,77 @@ def _known_id(file: str, place: str, entry: dict, key: str, known: dict) -> obje
     return given
 
 
-def _attributes(entry: dict) -> dict:
-    attributes = entry.get('attributes')
-    return attributes if isinstance(attributes, dict) else {}
+def _names(groups: Iterable[Iterable[str]]) -> list[str]:
+    """Each name of the groups once, in the order in which they come."""
+    return list(dict.fromkeys(name for group in groups for name in group))
 
 
-def _track_id(entry: dict) -> object:
-    given = [entry.get('track_id'), entry.get('instance_id')]
-    given.append(_attributes(entry).get('track_id'))
-    return next((one for one in given if isinstance(one, int | str)), None)
+def _attributes(file: str, place: str, entry: dict) -> dict:
+    given = entry.get('attributes')
+    if given is not None and not isinstance(given, dict):
+        raise fault_at(
+            file,
+            place,
+            f'the attributes {reprlib.repr(given)} are no JSON object; write them as '
+            '{"wave": true, "pose": "stand"}.',
+        )
+    return given or {}
+
+
+def _is_ignored(entry: dict) -> bool:
+    return is_true(entry.get('iscrowd')) or is_true(entry.get('ignore'))
+
+
+def _track_id(entry: dict, attributes: dict) -> object:
+    """A negative id means that there is none."""
+    given = (
+        entry.get('track_id'),
+        entry.get('instance_id'),
+        attributes.get('track_id'),
+    )
+    return next(
+        (
+            one
+            for one in given
+            if isinstance(one, int | str) and not (read_number(one) or 0) < 0
+        ),
+        None,
+    )
+
+
+def _rotation(file: str, place: str, attributes: dict) -> float:
+    given = attributes.get('rotation')
+    rotation = 0 if given is None else read_number(given)
+    if rotation is None:
+        raise fault_at(
+            file,
+            place,
+            f'the attribute rotation is {reprlib.repr(given)}, no number of degrees; '
+            'correct it.',
+        )
+    return rotation
 
 
 def _coco_actions(
-    entry: dict, wanted: Collection[str] | None
-) -> tuple[str, ...] | None:
-    """Actions of an annotation; None where it has no attribute that may hold any."""
-    actions, found = [], False
-    for name, value in _attributes(entry).items():
+    attributes: dict, wanted: Collection[str] | None
+) -> dict[str, list[str]]:
+    """Actions by attribute, of those that may hold any."""
+    actions: dict[str, list[str]] = {}
+    for name, value in attributes.items():
         if name not in wanted if wanted is not None else name in TOOL_ATTRIBUTES:
             continue
         values = value if isinstance(value, list) else [value]
-        for one in values:
-            if isinstance(one, bool) or (wanted is not None and one in (0, 1)):
-                found = True
-                actions += [name] * bool(one)
-            elif isinstance(one, str):
-                found = True
-                actions += [one.strip()] * (one.strip().lower() not in NO_ACTION)
-        found = found or value == []
-    return tuple(dict.fromkeys(actions)) if found else None
+        texts = [
+            str(is_true(one))
+            if isinstance(one, bool) or (wanted is not None and one in (0, 1))
+            else one
+            for one in values
+        ]
+        texts = [one for one in texts if isinstance(one, str)]
+        if texts or value == []:
+            named = (action_of(name, text) for text in texts)
+            actions[name] = [action for action in named if action is not None]
+    return actions
 
 
 def _coco_bbox(file: str, place: str, entry: dict) -> tuple:

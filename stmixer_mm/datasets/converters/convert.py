@@ -47,7 +47,9 @@ class Summary:
     num_clipped: int = 0  # boxes that left the frame in part
     num_outside: int = 0  # boxes that left it as a whole
     num_idle: int = 0  # keyframes left out, since a person does nothing there
+    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
     passed_over: Counter = field(default_factory=Counter)
+    other_attributes: list[str] = field(default_factory=list)
     class_counts: Counter = field(default_factory=Counter)
 
 
@@ -114,6 +116,13 @@ def convert_annotations(
     summary = Summary(files=[str(out), str(empty_file), str(label_map)])
     for one in read:
         summary.passed_over += one.passed_over
+        summary.num_ignored += one.num_ignored
+        if attributes is None:
+            summary.other_attributes += [
+                name
+                for name in one.other_attributes
+                if name not in summary.other_attributes
+            ]
 
     rows: dict[tuple[str, float], list[str]] = {}
     annotated = [video for one in read for video in one.videos]
@@ -218,7 +227,8 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
         track: Shapes by rising frame.
         interpolate: Between two shapes the box goes from one to the other on a
             straight line, and stays where it is if it is not seen from the next on;
-            the actions are those of the former. Else only frames with a shape count.
+            it turns the shorter way; the actions are those of the former. Else only
+            frames with a shape count.
     """
     index = bisect_right(track, frame, key=lambda shape: shape.frame) - 1
     if index < 0 or track[index].outside:
@@ -235,7 +245,10 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     bbox = tuple(
         a + share * (b - a) for a, b in zip(shape.bbox, after.bbox, strict=True)
     )
-    return shape._replace(frame=frame, bbox=bbox)
+    turn = (after.rotation - shape.rotation + 180) % 360 - 180
+    return shape._replace(
+        frame=frame, bbox=bbox, rotation=shape.rotation + share * turn
+    )
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
@@ -308,12 +321,13 @@ def _keyframe_lines(
             shape = shape_at(track, frame, interpolate=video.interpolate)
             if shape is None:
                 continue
-            x1, x2 = (min(max(shape.bbox[i], 0), width) for i in (0, 2))
-            y1, y2 = (min(max(shape.bbox[i], 0), height) for i in (1, 3))
+            drawn = shape.enclosing_bbox()
+            x1, x2 = (min(max(drawn[i], 0), width) for i in (0, 2))
+            y1, y2 = (min(max(drawn[i], 0), height) for i in (1, 3))
             if x2 - x1 < 1 or y2 - y1 < 1:
                 summary.num_outside += 1
                 continue
-            summary.num_clipped += (x1, y1, x2, y2) != shape.bbox
+            summary.num_clipped += (x1, y1, x2, y2) != drawn
             bbox = (x1 / width, y1 / height, x2 / width, y2 / height)
             actions = shape.actions or ((idle,) if idle else ())
             persons.append((number, bbox, actions))

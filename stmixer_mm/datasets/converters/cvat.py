@@ -9,16 +9,19 @@ from xml.parsers import expat
 
 from .records import (
     MAX_FRAME,
-    NO_ACTION,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,
     Annotations,
     Shape,
+    action_of,
     fault_at,
+    is_true,
     read_frame,
     read_number,
     video_names,
 )
+
+_CHOICES = ('checkbox', 'select', 'radio')
 
 
 class _Attribute(NamedTuple):
@@ -50,7 +53,8 @@ class CvatReader:
         self.tracks: list[tuple[str, list[tuple[Shape, dict, int]]]] = []
         self.pairs: dict[str, str] = {}
         self.attribute = ''
-        self.attributes: dict[str, None] = {}  # names of all, declared or not
+        # Label and name of all, declared or not.
+        self.attributes: dict[tuple[str, str], None] = {}
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self._start
@@ -79,11 +83,10 @@ class CvatReader:
             if has_actions and label not in has_actions:
                 passed_over[label] += sum(not shape.outside for shape, *_ in boxes)
                 continue
-            named = self.declared.get(label, {})
             tracks.append(
                 [
                     shape._replace(
-                        actions=self._actions(pairs, named, line)
+                        actions=self._actions(label, pairs, line)
                         if has_actions
                         else (label,)
                     )
@@ -108,9 +111,10 @@ class CvatReader:
             videos=[video],
             actions=list(dict.fromkeys([*declared, *seen])),
             labels=[*self.declared, *(label for label, _ in self.tracks)],
-            attributes=list(self.attributes),
+            attributes=list(dict.fromkeys(name for _, name in self.attributes)),
             labels_are_actions=not has_actions,
             passed_over=passed_over,
+            other_attributes=self._other_attributes(has_actions),
         )
 
     def _wrong(self, message: str, line: int | None = None) -> ValueError:
@@ -182,13 +186,19 @@ class CvatReader:
                 f'the box {shown} is not two corners, upper left and lower right; '
                 'correct it.'
             )
-        outside = attributes.get('outside', '0') in ('1', 'true', 'True')
+        rotation = read_number(attributes.get('rotation', 0))
+        if rotation is None:
+            raise self._wrong(
+                f'the rotation {reprlib.repr(attributes["rotation"])} of the box is no '
+                'number of degrees; correct it.'
+            )
+        outside = is_true(attributes.get('outside'))
         if boxes and frame <= boxes[-1][0].frame:
             raise self._wrong(
                 f'frame {frame} comes after frame {boxes[-1][0].frame} in the track; '
                 'a track has each frame once, in order.'
             )
-        shape = Shape(frame, bbox, (), outside, f'line {line}')
+        shape = Shape(frame, bbox, (), outside, f'line {line}', rotation)
         boxes.append((shape, self.pairs, line))
 
     def _end(self, tag: str) -> None:
@@ -197,7 +207,7 @@ class CvatReader:
         if 'track' in self.stack:
             if tag == 'attribute':
                 self.pairs[self.attribute] = text
-                self.attributes[self.attribute] = None
+                self.attributes[self.tracks[-1][0], self.attribute] = None
         elif 'attribute' in self.stack:
             self.declaring[tag] = text
         elif tag == 'attribute':
@@ -207,7 +217,7 @@ class CvatReader:
                 self.declaring.get('input_type', 'text').lower(),
                 tuple(value.strip() for value in values),
             )
-            self.attributes[name] = None
+            self.attributes[self.label, name] = None
             self.declaring = {}
         elif 'label' in self.stack:
             if tag == 'name':
@@ -216,68 +226,68 @@ class CvatReader:
         elif tag in ('name', 'width', 'height', 'source', 'size') or 'frame' in tag:
             self.meta.setdefault(tag, text)
 
-    def _is_wanted(self, attribute: str) -> bool:
-        if self.wanted is not None:
-            return attribute in self.wanted
-        return attribute not in TOOL_ATTRIBUTES
+    def _is_of_person(self, label: str) -> bool:
+        return self.persons is None or label in self.persons
+
+    def _holds_actions(self, label: str, name: str) -> bool:
+        if self.wanted is not None and name not in self.wanted:
+            return False
+        declared = self.declared.get(label, {}).get(name)
+        if declared is not None:
+            return declared.kind in _CHOICES
+        return self.wanted is not None or name not in TOOL_ATTRIBUTES
 
     def _labels_with_actions(self) -> set[str]:
         """Labels of persons whose attributes hold actions, declared or not."""
-        labels = {
+        return {
             label
-            for label, named in self.declared.items()
-            for name, attribute in named.items()
-            if self._is_wanted(name)
-            and attribute.kind in ('checkbox', 'select', 'radio')
+            for label, name in self.attributes
+            if self._is_of_person(label) and self._holds_actions(label, name)
         }
-        for label, boxes in self.tracks:
-            named = self.declared.get(label, {})
-            for _, pairs, _ in boxes:
-                if any(n not in named and self._is_wanted(n) for n in pairs):
-                    labels.add(label)
-        return labels if self.persons is None else labels & set(self.persons)
 
-    def _actions(
-        self, pairs: dict[str, str], named: dict[str, _Attribute], line: int
-    ) -> tuple[str, ...]:
+    def _other_attributes(self, has_actions: set[str]) -> list[str]:
+        """Those of persons that hold no actions."""
+        named = {
+            name: None
+            for label, name in self.attributes
+            if (label in has_actions if has_actions else self._is_of_person(label))
+        }
+        return [
+            name
+            for name in named
+            if not any(self._holds_actions(label, name) for label in has_actions)
+        ]
+
+    def _actions(self, label: str, pairs: dict[str, str], line: int) -> tuple[str, ...]:
         actions = []
         for name, value in pairs.items():
-            if not self._is_wanted(name):
+            if not self._holds_actions(label, name):
                 continue
-            is_switch = value.lower() in ('true', 'false')
-            default = _Attribute('checkbox' if is_switch else 'select', ())
-            kind, values = named.get(name, default)
+            kind, values = self.declared.get(label, {}).get(name, ('', ()))
             if kind == 'checkbox':
-                actions += [name] * (value.lower() == 'true')
-            elif kind in ('select', 'radio') and value.lower() not in NO_ACTION:
-                if values and value not in values:
-                    raise self._wrong(
-                        f'the value {value!r} of the attribute {name!r} is not among '
-                        f'those declared ({", ".join(values)}); correct it.',
-                        line,
-                    )
-                actions.append(value)
+                value, values = str(is_true(value)), ()
+            action = action_of(name, value)
+            if action and values and value not in values:
+                raise self._wrong(
+                    f'the value {value!r} of the attribute {name!r} is not among '
+                    f'those declared ({", ".join(values)}); correct it.',
+                    line,
+                )
+            actions += [action] * (action is not None)
         return tuple(dict.fromkeys(actions))
 
     def _declared_actions(self, has_actions: set[str]) -> list[str]:
         if not has_actions:
-            return [
-                label
-                for label in self.declared
-                if self.persons is None or label in self.persons
-            ]
-        actions = []
-        for label in self.declared:
-            if label not in has_actions:
-                continue
-            for name, (kind, values) in self.declared[label].items():
-                if not self._is_wanted(name):
-                    continue
-                if kind == 'checkbox':
-                    actions.append(name)
-                elif kind in ('select', 'radio'):
-                    actions += [v for v in values if v.lower() not in NO_ACTION]
-        return actions
+            return [label for label in self.declared if self._is_of_person(label)]
+        actions = [
+            action_of(name, value)
+            for label, named in self.declared.items()
+            if label in has_actions
+            for name, (kind, values) in named.items()
+            if self._holds_actions(label, name)
+            for value in (('true',) if kind == 'checkbox' else values)
+        ]
+        return [action for action in actions if action is not None]
 
     def _size(self) -> tuple[float, float] | None:
         size = tuple(read_number(self.meta.get(key)) for key in ('width', 'height'))

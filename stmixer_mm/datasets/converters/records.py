@@ -10,7 +10,7 @@ from stmixer_mm.datasets.frames import without_suffix
 
 # Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
 NO_ACTION = ('', 'none', 'no action', '__undefined__')
-# What tools write beside the annotators' own attributes.
+# What tools write beside the annotators' own attributes, unless CVAT declares a choice.
 TOOL_ATTRIBUTES = (
     *('occluded', 'outside', 'keyframe', 'track_id', 'instance_id', 'rotation'),
     *('source', 'truncated', 'difficult', 'group', 'z_order'),
@@ -26,6 +26,19 @@ class Shape(NamedTuple):
     actions: tuple[str, ...]
     outside: bool  # True: from this frame on the person is not seen
     place: str  # where in the file
+    rotation: float = 0  # of the box around its centre, in degrees
+
+    def enclosing_bbox(self) -> tuple[float, float, float, float]:
+        """The upright box around the one that is rotated."""
+        if not self.rotation:
+            return self.bbox
+        x1, y1, x2, y2 = self.bbox
+        angle = math.radians(self.rotation)
+        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+        half_w = ((x2 - x1) * cos + (y2 - y1) * sin) / 2
+        half_h = ((x2 - x1) * sin + (y2 - y1) * cos) / 2
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        return x - half_w, y - half_h, x + half_w, y + half_h
 
 
 @dataclass(kw_only=True)
@@ -51,6 +64,20 @@ class Annotations:
     attributes: list[str]  # names of all there are, with actions or not
     labels_are_actions: bool  # True: no attribute holds any
     passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
+    other_attributes: list[str] = field(default_factory=list)  # of persons, not read
+    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
+
+
+def is_true(value: object) -> bool:
+    return str(value).strip().lower() in ('1', 'true')
+
+
+def action_of(attribute: str, value: str) -> str | None:
+    """The action that an attribute's text names, the attribute's own if it is 'true'."""
+    value = value.strip()
+    if value.lower() in ('true', 'false'):
+        return attribute if is_true(value) else None
+    return None if value.lower() in NO_ACTION else value
 
 
 def is_frame_rate(fps: float) -> bool:
