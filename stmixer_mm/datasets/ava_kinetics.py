@@ -8,25 +8,39 @@ which no person is told. Clips of Kinetics-700 are named ``<id>_<start>_<end>``.
 Taken as it is: lines in any order, blank lines, Windows line ends, a byte-order mark,
 columns left empty behind the timestamp. A keyframe with boxes in other lines is not
 without persons. Lines that repeat another count once.
+
+Some clips are cut short or damaged, so those that are written are opened first.
 """
 
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from stmixer_mm.engine.files import check_writable_dir, write_atomically
 
 from .ava_csv import raise_first, read_lines
-from .frames import VIDEO_SUFFIXES
+from .converters.records import is_frame_rate
+from .frames import (
+    VIDEO_SUFFIXES,
+    count_frames,
+    find_source,
+    open_video,
+    split_filename_tmpl,
+)
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
 _CLIP_NAME = re.compile(r'(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)')
 
+FPS = 30  # of extracted frames, as KeyframeDataset's
+FILENAME_TMPL = 'img_{:05}.jpg'
+
+Progress = Callable[[Iterable], Iterable]
 Bbox = tuple[float, float, float, float]  # xyxy in [0, 1]
 
 
@@ -37,6 +51,7 @@ class Clip(NamedTuple):
     video_id: str
     start: int
     end: int
+    seconds: float = math.inf  # that it really lasts, as far as it was opened
 
 
 class Keyframe(NamedTuple):
@@ -58,6 +73,8 @@ class Summary:
     num_without_video: int = 0  # keyframes of videos without any clip
     missing_videos: list[str] = field(default_factory=list)
     num_between: int = 0  # keyframes that no clip of their video shows
+    num_beyond: int = 0  # keyframes beyond the ends of clips that were cut short
+    unreadable: dict[str, str] = field(default_factory=dict)  # why, by clip
     num_clipped: int = 0  # boxes
     num_repeated: int = 0  # lines
 
@@ -120,12 +137,20 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
 
 def choose_clip(clips: Sequence[Clip], timestamp: float) -> Clip | None:
     """The clip that shows a timestamp nearest to its middle; None if none shows it."""
-    showing = [clip for clip in clips if clip.start <= timestamp <= clip.end]
     return min(
-        showing,
+        (
+            clip
+            for clip in _meant_to_show(clips, timestamp)
+            if timestamp - clip.start <= clip.seconds
+        ),
         key=lambda clip: abs(timestamp - (clip.start + clip.end) / 2),
         default=None,
     )
+
+
+def _meant_to_show(clips: Sequence[Clip], timestamp: float) -> list[Clip]:
+    """Clips that show a timestamp by their names."""
+    return [clip for clip in clips if clip.start <= timestamp <= clip.end]
 
 
 def read_annotation(
@@ -181,6 +206,10 @@ def convert_ava_kinetics(
     clips: str | Path,
     frames: bool = False,
     empty: bool = False,
+    lengths: bool = True,
+    fps: float = FPS,
+    filename_tmpl: str = FILENAME_TMPL,
+    progress: Progress = iter,
 ) -> Summary:
     """Write AVA's format for the clips that are there.
 
@@ -197,11 +226,20 @@ def convert_ava_kinetics(
         empty: Write keyframes of which no person is told to ``<out>_empty.csv``, for
             ``empty_keyframes_file``. The published files do not say that nobody is
             there, so they are left out otherwise.
+        lengths: Open each clip that is to be written: those that cannot be read count
+            as missing, and keyframes beyond a clip's end are left out. Training would
+            stop there.
+        fps: Frame rate of extracted frames.
+        filename_tmpl: Names of extracted frames.
+        progress: Wraps the list of the clips to open, to show progress.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or faulty, or no clip shows
-            any keyframe with a box.
+        FileNotFoundError, OSError, ValueError: a file is missing or faulty, ``out``
+            cannot be written, or no clip shows any keyframe with a box.
     """
+    if not is_frame_rate(fps):
+        raise ValueError(f'{fps:g} frames per second are impossible; correct it.')
+    split_filename_tmpl(filename_tmpl)
     out = Path(out)
     summary = Summary()
     keyframes: dict[Keyframe, dict[Bbox, list[int]]] = {}
@@ -211,20 +249,66 @@ def convert_ava_kinetics(
             for bbox, actions in persons.items():
                 merged = known.setdefault(bbox, [])
                 merged += [number for number in actions if number not in merged]
-    rows, empty_rows = _rows(keyframes, find_clips(clips, frames=frames), summary)
+    by_video = find_clips(clips, frames=frames)
+    check_writable_dir(out.parent, purpose='folder of --out')
+    if lengths:
+        written = [keyframe for keyframe, row in keyframes.items() if row or empty]
+        length = partial(
+            _seconds,
+            folder=str(clips),
+            fps=fps if frames else None,
+            filename_tmpl=filename_tmpl,
+        )
+        _open_clips(by_video, written, length, summary, progress)
+    rows, empty_rows = _rows(keyframes, by_video, summary)
     if not rows:
+        remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
         raise ValueError(
             f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
-            f'{", ".join(map(str, files))}; give the clips of this split.'
+            f'{", ".join(map(str, files))}; {remedy}'
         )
-    check_writable_dir(out.parent, purpose='folder of --out')
-    written = {out: rows}
+    contents = {out: rows}
     if empty:
-        written[out.with_name(f'{out.stem}_empty.csv')] = empty_rows
-    for path, lines in written.items():
+        contents[out.with_name(f'{out.stem}_empty.csv')] = empty_rows
+    for path, lines in contents.items():
         write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
         summary.files.append(str(path))
     return summary
+
+
+def _open_clips(
+    by_video: dict[str, list[Clip]],
+    keyframes: Iterable[Keyframe],
+    length: Callable[[str], float],
+    summary: Summary,
+    progress: Progress,
+) -> None:
+    """Set the lengths of the clips that keyframes need, and remove unreadable ones.
+
+    Args:
+        length: From a clip's name to its seconds.
+    """
+    needed = {
+        clip
+        for video_id, timestamp in keyframes
+        for clip in _meant_to_show(by_video.get(video_id, ()), timestamp)
+    }
+    for clip in progress(sorted(needed)) if needed else ():
+        kept = [other for other in by_video[clip.video_id] if other != clip]
+        try:
+            kept.append(clip._replace(seconds=length(clip.name)))
+        except (FileNotFoundError, ValueError) as error:
+            summary.unreadable[clip.name] = str(error)
+        by_video[clip.video_id] = kept
+
+
+def _seconds(name: str, *, folder: str, fps: float | None, filename_tmpl: str) -> float:
+    """Length of a video, or of a folder of frames, which has the rate ``fps``."""
+    path = find_source(folder, name, use_frames=fps is not None)
+    if fps is not None:
+        return count_frames(path, filename_tmpl, 1) / fps
+    reader = open_video(path)
+    return len(reader) / reader.get_avg_fps()
 
 
 def _rows(
@@ -236,9 +320,12 @@ def _rows(
     rows, empty_rows = [], []
     used, missing = set(), {}
     for keyframe, persons in keyframes.items():
-        clip = choose_clip(clips.get(keyframe.video_id, ()), keyframe.timestamp)
+        of_video = clips.get(keyframe.video_id, ())
+        clip = choose_clip(of_video, keyframe.timestamp)
         if clip is None:
-            if keyframe.video_id in clips:
+            if _meant_to_show(of_video, keyframe.timestamp):
+                summary.num_beyond += 1
+            elif of_video:
                 summary.num_between += 1
             else:
                 summary.num_without_video += 1

@@ -18,7 +18,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'data' / 'ava_kinetics' / 'convert.
 
 @pytest.fixture
 def clips(tmp_path):
-    """A folder in which a file stands for a clip: the converter opens none."""
+    """A folder in which a file stands for a clip: for converters that open none."""
 
     def make(*names, content='x'):
         for name in names:
@@ -38,6 +38,7 @@ def convert(write_text, clips, tmp_path):
         file = write_text('kinetics_train_v1.0.csv', *lines)
         folder = folder or clips('run/a-_b_000010_000020.mp4')
         out = tmp_path / 'out.csv'
+        options = dict(dict(lengths=False), **options)
         summary = convert_ava_kinetics([file], out, clips=folder, **options)
         return out.read_text().splitlines(), summary
 
@@ -133,6 +134,61 @@ def test_folders_of_frames(convert, clips, tmp_path):
     assert list(find_clips(folder)['a']) == [Clip('a_000010_000020', 'a', 10, 20)]
 
 
+@pytest.fixture(params=['videos', 'frames'])
+def short_clips(request, tmp_path, write_video, write_frames):
+    """Options for clips that last 4 s of the 10 s in their names; c cannot be read."""
+    folder = tmp_path / 'clips'
+    frames = request.param == 'frames'
+    for name in ('a_000000_000010', 'a_000003_000013', 'b_000000_000010'):
+        if frames:
+            write_frames(f'clips/{name}', num_frames=40)
+        else:
+            write_video(f'clips/{name}.mp4', num_frames=40, fps=10)
+    if frames:
+        (folder / 'c_000000_000010').mkdir()
+    else:
+        (folder / 'c_000000_000010.mp4').write_text('x')
+    return dict(folder=str(folder), frames=frames, fps=10, lengths=True)
+
+
+def test_clips_that_are_shorter_than_their_names_say(convert, short_clips):
+    box = '0,0,1,1,1'
+    lines = [f'a,4,{box}', f'a,6,{box}', f'b,4.1,{box}', f'c,1,{box}', f'b,4,{box}']
+    rows, summary = convert(*lines, **short_clips)
+    assert rows == [
+        'a_000000_000010,4.000,0,0,1,1,1,0',
+        'a_000003_000013,3.000,0,0,1,1,1,0',  # the other is nearer by its name
+        'b_000000_000010,4.000,0,0,1,1,1,0',
+    ]
+    assert (summary.num_beyond, summary.num_between) == (1, 0)
+    assert (summary.num_keyframes, summary.num_clips) == (3, 3)
+    assert list(summary.unreadable) == ['c_000000_000010']
+    assert (summary.missing_videos, summary.num_without_video) == (['c'], 1)
+    _, summary = convert(*lines, **{**short_clips, 'lengths': False})
+    assert (summary.num_keyframes, summary.num_beyond, summary.unreadable) == (5, 0, {})
+
+
+def test_only_clips_that_are_written_are_opened(convert, short_clips):
+    opened = []
+
+    def progress(clips):
+        opened.extend(clip.name for clip in clips)
+        return clips
+
+    lines = ('b,1,0,0,1,1,1', 'c,1')
+    convert(*lines, **short_clips, progress=progress)
+    assert opened == ['b_000000_000010']
+    _, summary = convert(*lines, **short_clips, progress=progress, empty=True)
+    assert opened[1:] == ['b_000000_000010', 'c_000000_000010']
+    assert summary.num_empty == 0
+
+
+def test_no_clip_that_can_be_read(convert, short_clips):
+    why = 'holds no frame named' if short_clips['frames'] else 'cannot be read as a vi'
+    with pytest.raises(ValueError, match=f'shows any of the 1 keyframes .*; .*{why}'):
+        convert('c,1,0,0,1,1,1', **short_clips)
+
+
 def test_accepted_on_purpose(convert, clips, tmp_path):
     file = tmp_path / 'dos.csv'
     text = (
@@ -142,7 +198,7 @@ def test_accepted_on_purpose(convert, clips, tmp_path):
     file.write_bytes(codecs.BOM_UTF8 + text.encode())
     out = tmp_path / 'dos_out.csv'
     folder = clips('a-_b_000010_000020.mp4')
-    summary = convert_ava_kinetics([file, file], out, clips=folder)
+    summary = convert_ava_kinetics([file, file], out, clips=folder, lengths=False)
     assert out.read_text().splitlines() == [
         'a-_b_000010_000020,4.000,0,0,1,1,1,0',
         'a-_b_000010_000020,4.000,0,0,1,1,2,0',
@@ -183,6 +239,10 @@ def test_nothing_to_convert(convert, clips, tmp_path):
         ValueError, match=r'shows any of the 1 keyframes.*of this split'
     ):
         convert(good, folder=clips('b_000010_000020.mp4'))
+    with pytest.raises(ValueError, match='0 frames per second are impossible; correct'):
+        convert(good, fps=0)
+    with pytest.raises(ValueError, match=r"filename_tmpl='x\.jpg' does not say"):
+        convert(good, filename_tmpl='x.jpg')
     with pytest.raises(FileNotFoundError, match='none does not exist; correct --clips'):
         convert(good, folder=str(tmp_path / 'none'))
     with pytest.raises(FileNotFoundError, match='or give --frames'):
@@ -222,21 +282,29 @@ def run(monkeypatch, capsys):
     return run
 
 
-def test_the_tool(run, write_text, clips, tmp_path):
-    file = write_text('in.csv', 'a,14,0,0,1,1,1', 'a,15', 'a,99', 'b,3,0,0,1,1,1')
-    args = (file, '--clips', clips('a_000010_000020.mp4'), '--out', tmp_path / 'o.csv')
+def test_the_tool(run, write_text, write_video, clips, tmp_path):
+    box = '0,0,1,1,1'
+    lines = (f'a,12,{box}', f'a,18,{box}', 'a,13', 'a,99', f'b,3,{box}', f'c,3,{box}')
+    file = write_text('in.csv', *lines)
+    write_video('clips/a_000010_000020.mp4', num_frames=40, fps=10)
+    folder = clips('c_000000_000010.mp4')
+    args = (file, '--clips', folder, '--out', tmp_path / 'o.csv')
     out, err = run(*args)
-    assert err == ''
+    assert '2/2' in err  # the progress
     assert out.splitlines() == [
         '1 clips, 1 keyframes, 1 persons',
-        f'1 keyframes were left out: {clips()} has no clip of their 1 videos (b).',
+        f'2 keyframes were left out: {folder} has no clip of their 2 videos (b, c).',
         '1 keyframes were left out: no clip of their videos shows them.',
+        '1 keyframes were left out: their clips end before them.',
+        '1 clips cannot be read and count as missing (c_000000_000010).',
         '1 keyframes were left out: no person is told of them; --empty takes them as '
         'person-free.',
         f'written: {tmp_path / "o.csv"}',
     ]
-    out, _ = run(*args, '--empty')
+    out, err = run(*args, '--empty', '--no-lengths')
+    assert '2 clips, 3 keyframes' in out
     assert '1 keyframes are taken as person-free.' in out
+    assert err == ''
     out, err = run(write_text('bad.csv', 'a'), *args[1:])
     assert out == ''
     assert err.startswith('error: ')

@@ -1,13 +1,22 @@
 """Convert AVA-Kinetics' annotation of Kinetics to AVA's format for the clips you have.
 
 Writes OUT.csv, whose videos are the clips and whose timestamps count from their starts.
-Keyframes whose clip is missing are left out.
+Keyframes whose clip is missing, cannot be read or is too short are left out.
 """
 
 import argparse
+import sys
+from functools import partial
+
+from mmengine.utils import track_iter_progress
 
 from stmixer_mm.apis import user_errors
-from stmixer_mm.datasets.ava_kinetics import Summary, convert_ava_kinetics
+from stmixer_mm.datasets.ava_kinetics import (
+    FILENAME_TMPL,
+    FPS,
+    Summary,
+    convert_ava_kinetics,
+)
 from stmixer_mm.engine import check_writable_file
 
 
@@ -34,6 +43,23 @@ def parse_args() -> argparse.Namespace:
         help='write keyframes of which no person is told to OUT_empty.csv; the '
         'annotation does not say that nobody is there',
     )
+    parser.add_argument(
+        '--no-lengths',
+        action='store_true',
+        help='do not open the clips to see how long they really are',
+    )
+    parser.add_argument(
+        '--fps',
+        type=float,
+        default=FPS,
+        help=f'frame rate of extracted frames (default: {FPS})',
+    )
+    parser.add_argument(
+        '--filename-tmpl',
+        default=FILENAME_TMPL,
+        metavar='NAME',
+        help=f'names of extracted frames (default: {FILENAME_TMPL})',
+    )
     return parser.parse_args()
 
 
@@ -54,6 +80,18 @@ def describe(summary: Summary, folder: str, empty: bool) -> str:
         lines.append(
             f'{summary.num_between} keyframes were left out: no clip of their videos '
             'shows them.'
+        )
+    if summary.num_beyond:
+        lines.append(
+            f'{summary.num_beyond} keyframes were left out: their clips end before '
+            'them.'
+        )
+    if summary.unreadable:
+        named = ', '.join(list(summary.unreadable)[:3])
+        more = ', ...' if len(summary.unreadable) > 3 else ''
+        lines.append(
+            f'{len(summary.unreadable)} clips cannot be read and count as missing '
+            f'({named}{more}).'
         )
     if summary.num_empty and not empty:
         lines.append(
@@ -79,6 +117,10 @@ def main() -> None:
             clips=args.clips,
             frames=args.frames,
             empty=args.empty,
+            lengths=not args.no_lengths,
+            fps=args.fps,
+            filename_tmpl=args.filename_tmpl,
+            progress=partial(track_iter_progress, file=sys.stderr),
         )
         print(describe(summary, args.clips, args.empty))
 
