@@ -17,7 +17,13 @@ from mmengine.fileio import LocalBackend, register_backend
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
-_KINDS = {b'\x80': 'a pickle', b'\x1f\x8b': 'packed by gzip', b'PK\x03\x04': 'a zip'}
+_KINDS = {
+    b'\x80': 'a pickle',
+    b'\x1f\x8b': 'packed by gzip',
+    b'BZh': 'packed by bzip2',
+    b'\xfd7zXZ': 'packed by xz',
+    b'PK\x03\x04': 'a zip',
+}
 
 
 def check_file(

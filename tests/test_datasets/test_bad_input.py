@@ -91,6 +91,7 @@ def told(dataset, kind='KeyframeDataset'):
         ((TEXT + 'é').encode('latin-1'), 3, 'not UTF-8 text; save the file as UTF-8'),
         (pickle.dumps([1]), 1, 'the file is a pickle, not text; give'),
         (b'PK\x03\x04 ...', 1, 'the file is a zip, not text; give'),
+        (b'BZh9 ...', 1, 'the file is packed by bzip2, not text; give'),
         (b'\n \n', None, 'the file holds no annotation; write a line of video_id'),
         (bytes_of('x', GOOD, 'y', 'z'), 1, r'no others \(2 more: run tools/check'),
     ],

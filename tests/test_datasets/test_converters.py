@@ -475,7 +475,7 @@ FIRST_BOX = box(0, (0, 0, 9, 9))
     [
         ('', 'ann.xml: the file is empty'),
         ('a,b', 'ann.xml: the file is neither XML nor a JSON object; export'),
-        (b'PK\x03\x04', 'zip archive; unpack'),
+        (b'PK\x03\x04', 'the file is a zip; unpack'),
         (cvat(*TRACKS)[:-30], 'ann.xml, line .*: the XML is broken .*export it again'),
         ('<?xml version="1.0" encoding="what"?><annotations/>', 'XML is broken'),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', 'line 1: a document type'),

@@ -1,7 +1,6 @@
 """From what was read to the csv files and the label map that training reads."""
 
 import math
-import os
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,12 @@ from stmixer_mm.datasets.frames import (
     without_suffix,
 )
 from stmixer_mm.datasets.label_map import format_label_map
-from stmixer_mm.engine.files import check_writable_dir, write_atomically
+from stmixer_mm.engine.files import (
+    check_file,
+    check_writable_dir,
+    kind_of,
+    write_atomically,
+)
 from stmixer_mm.errors import nearest
 
 from .coco import read_coco
@@ -170,12 +174,10 @@ def read_annotations(
     Raises:
         FileNotFoundError, ValueError: naming the file and the place.
     """
-    if not os.path.isfile(file):
-        what = 'is a folder' if os.path.isdir(file) else 'does not exist'
-        raise FileNotFoundError(f'{file}: the file {what}; correct its path.')
+    check_file(file)
     data = Path(file).read_bytes()
-    if data[:4] == b'PK\x03\x04':
-        raise ValueError(f'{file}: this is a zip archive; unpack it first.')
+    if packed := kind_of(data):
+        raise ValueError(f'{file}: the file is {packed}; unpack it first.')
     # A byte-order mark, or UTF-16, whose zero bytes are in the way.
     start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
     if start == b'<':
