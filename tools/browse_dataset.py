@@ -23,7 +23,12 @@ from stmixer_mm.apis import (
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.engine import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization import draw_detections, enlarge, top_actions
+from stmixer_mm.visualization import (
+    draw_detections,
+    enlarge,
+    top_actions,
+    write_picture,
+)
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800
@@ -175,13 +180,6 @@ def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
             left += w + GAP
         top += height
     return sheet
-
-
-def write_picture(path: Path, picture: np.ndarray) -> None:
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(f'{path} must end in one of {", ".join(SUFFIXES)}.')
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise UserError(f'The picture {path} cannot be written; is the disk full?')
 
 
 def show_pictures(pictures: Iterable[np.ndarray]) -> None:

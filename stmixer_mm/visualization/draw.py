@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stmixer_mm.engine.files import atomic_path
+
 Color = tuple[int, int, int]  # RGB
 
 MIN_SIDE = 360  # pixels of a frame's short side from which on labels cover little
@@ -127,8 +129,9 @@ def side_by_side(
 def write_picture(path: str | Path, picture: np.ndarray) -> None:
     """Write a picture (h, w, 3) RGB to a file, and make its folder if need be."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
-        raise OSError(f'The image {path} cannot be written; is the disk full?')
+    with atomic_path(path) as part:
+        if not cv2.imwrite(str(part), picture[..., ::-1]):
+            raise OSError(f'The image {path} cannot be written; is the disk full?')
 
 
 class _Pen:
