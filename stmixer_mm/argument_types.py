@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
 
+import numpy as np
+
 # Whose signatures say what is taken; those of others are not always right.
 _TRUSTED = ('stmixer_mm', 'torch')
 _PLAIN = {
-    bool: Integral,
+    bool: Integral | np.bool_,
     int: Integral,
     float: Real,
     str: str | PathLike,

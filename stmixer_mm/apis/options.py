@@ -25,9 +25,11 @@ class DictAction(_DictAction):
     @staticmethod
     def _parse_iterable(val: str) -> object:
         val = val.strip()
-        is_quoted = len(val) > 1 and val[0] == val[-1] and val[0] in '\'"'
-        val = val[1:-1] if is_quoted else val
         parts = _split(val)
+        is_quoted = parts == [val] and len(val) > 1 and val[0] == val[-1] in '\'"'
+        if is_quoted:
+            val = val[1:-1]
+            parts = _split(val)
         kind = {'()': tuple, '[]': list}.get(val[:1] + val[-1:])
         if kind and len(parts) == 1:
             return kind(map(DictAction._parse_iterable, _split(val[1:-1])))

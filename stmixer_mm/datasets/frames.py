@@ -12,7 +12,10 @@ import numpy as np
 
 from stmixer_mm.engine.files import check_file
 
-VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v')
+VIDEO_SUFFIXES = (
+    *('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v'),
+    *('.mpg', '.mpeg', '.wmv', '.flv', '.ts'),
+)
 MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
 
@@ -266,9 +269,11 @@ def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
     try:
         head, tail = re.split(r'\{[^{}]*\}', filename_tmpl)
         named = filename_tmpl.format(123456)
+        number = named.removeprefix(head).removesuffix(tail)
+        tells_number = named == head + number + tail and int(number) == 123456
     except (AttributeError, LookupError, TypeError, ValueError):
-        head = tail = named = ''
-    if named != f'{head}123456{tail}':
+        tells_number = False
+    if not tells_number:
         raise ValueError(
             f'filename_tmpl={filename_tmpl!r} does not say where the number of a frame '
             "stands; write it once, as in 'img_{:05}.jpg'."

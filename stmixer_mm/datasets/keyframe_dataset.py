@@ -88,7 +88,7 @@ class KeyframeDataset(AVADataset):
         num_classes: int = 81,
         custom_classes: Sequence[int] | None = None,
         multilabel: bool = True,
-        data_root: str = '',
+        data_root: str | None = '',
         data_prefix: Mapping[str, str] | None = None,
         use_frames: bool = False,
         fps: float = 30,
@@ -108,7 +108,7 @@ class KeyframeDataset(AVADataset):
         max_refetch: int = 1000,
     ) -> None:
         def join(file: str | None) -> str | None:
-            return os.path.join(data_root, file) if file else None
+            return os.path.join(data_root or '', file) if file else None
 
         split_filename_tmpl(filename_tmpl)
         if not 0 < fps < float('inf'):

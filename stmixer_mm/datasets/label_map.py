@@ -108,6 +108,19 @@ def _item(tokens: list[tuple[int, str, str]]) -> tuple[int, dict[str, str]]:
         take(mark=':')
         value = take('word', 'quoted')
         if value[0] in '"\'':
-            value = re.sub(r'\\(.)', r'\1', value[1:-1])
+            value = _unescaped(value[1:-1])
         fields[key] = value.strip()
     return line, fields
+
+
+def _unescaped(text: str) -> str:
+    """Text without the escapes of protocol buffers, which write é as \\303\\251."""
+
+    def plain(match: re.Match) -> bytes:
+        code = match[1]
+        if code[:1].isdigit():
+            return bytes([int(code, 8) % 256])
+        return {b'n': b'\n', b't': b'\t', b'r': b'\r'}.get(code, code)
+
+    data = re.sub(rb'\\([0-7]{1,3}|.)', plain, text.encode())
+    return data.decode(errors='replace')

@@ -132,7 +132,7 @@ class TubeDataset(BaseActionDataset):
         num_classes: int | None = None,
         frame_stride: int = 1,
         all_frames: bool = False,
-        data_root: str = '',
+        data_root: str | None = '',
         data_prefix: Mapping[str, str] | None = None,
         use_frames: bool = False,
         filename_tmpl: str = '{:05}.jpg',
@@ -157,8 +157,8 @@ class TubeDataset(BaseActionDataset):
         self.use_frames = use_frames
         self.filename_tmpl = filename_tmpl
         self.proposal_file = None
-        if proposal_file is not None:
-            self.proposal_file = os.path.join(data_root, proposal_file)
+        if proposal_file:
+            self.proposal_file = os.path.join(data_root or '', proposal_file)
         self.person_det_score_thr = person_det_score_thr
         self.num_max_proposals = num_max_proposals
         super().__init__(

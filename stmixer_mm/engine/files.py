@@ -20,7 +20,7 @@ _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _KINDS = {
     b'\x80': 'a pickle',
     b'\x1f\x8b': 'packed by gzip',
-    b'BZh': 'packed by bzip2',
+    b'BZh91AY&SY': 'packed by bzip2',
     b'\xfd7zXZ': 'packed by xz',
     b'PK\x03\x04': 'a zip',
 }

@@ -4,6 +4,7 @@ N detections of one class, from the highest score to the lowest; M ground truths
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -114,7 +115,7 @@ def parse_iou_thrs(
     Raises:
         ValueError: one is neither, or there is none.
     """
-    listed = thrs if isinstance(thrs, list | tuple) else [thrs]
+    listed = [thrs] if isinstance(thrs, str | Real) or thrs is None else list(thrs)
     parsed = {}
     for thr in listed:
         try:

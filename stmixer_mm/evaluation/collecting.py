@@ -47,7 +47,9 @@ class CollectingMetric(BaseMetric):
 
         There is no room for the scores of millions of boxes twice.
         """
-        if not self._is_evaluating:
+        is_ours = type(self).__module__.partition('.')[0] == __name__.partition('.')[0]
+        # A class that somebody derived may look at them again.
+        if not self._is_evaluating or not is_ours:
             return [dict(result) for result in results]
         self.results.clear()
         return results

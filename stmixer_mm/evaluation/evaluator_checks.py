@@ -1,5 +1,6 @@
 """Whether the evaluators of a config are of the data that it predicts."""
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 
 from mmengine.config import Config
@@ -37,9 +38,9 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
         seen.append(pair)
         dataset = _build_dataset(pair[0])
         for metric_cfg in _listed(evaluator):
-            report = Report(f'{split}_evaluator', _named(metric_cfg.get('ann_file')))
+            report = Report(f'{split}_evaluator', _source(metric_cfg))
             metric = _build_metric(metric_cfg, report)
-            if isinstance(metric, OwnMetric) and dataset is not None:
+            if metric is not None and dataset is not None:
                 _check_classes(metric, dataset, report)
                 _check_keyframes(metric, dataset, report)
             if report.findings:
@@ -48,18 +49,26 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
 
 
 def _listed(evaluator: dict | Sequence[dict]) -> list[dict]:
+    """The metrics, also of ``dict(type='Evaluator', metrics=...)``."""
+    if isinstance(evaluator, dict):
+        evaluator = evaluator.get('metrics', evaluator)
     return [evaluator] if isinstance(evaluator, dict) else list(evaluator)
 
 
-def _named(ann_file: object) -> str:
-    files = ann_file if isinstance(ann_file, list | tuple) else [ann_file]
-    return ', '.join(str(file) for file in files)
+def _source(metric_cfg: dict) -> str:
+    files = metric_cfg.get('ann_file') or metric_cfg.get('type')
+    return ', '.join(map(str, files if isinstance(files, list | tuple) else [files]))
 
 
-def _build_metric(cfg: dict, report: Report) -> object | None:
+def _build_metric(cfg: dict, report: Report) -> OwnMetric | None:
+    """None for metrics of others, which may read or need anything."""
+    kind = cfg.get('type')
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    if inspect.isclass(kind) and not issubclass(kind, OwnMetric):
+        return None
     try:
         return METRICS.build(cfg)
-    except Exception as error:  # also of metrics of others
+    except Exception as error:  # a class that somebody derived may raise anything
         text = explain(error) or str(error) or type(error).__name__
         file, line, message = split_place(text.splitlines()[0], report.ann_file)
         report.error('evaluator', file, line, message)
@@ -67,21 +76,22 @@ def _build_metric(cfg: dict, report: Report) -> object | None:
 
 
 def _build_dataset(cfg: dict) -> object | None:
+    """None for datasets that are broken, or of others."""
     try:
-        return DATASETS.build(cfg)
+        dataset = DATASETS.build(cfg)
     except Exception:  # told by the check of the dataset
         return None
+    is_ours = all(
+        isinstance(one, KeyframeDataset | TubeDataset) for one in _plain(dataset)
+    )
+    return dataset if is_ours else None
 
 
-def _plain(dataset: object) -> Iterator[KeyframeDataset | TubeDataset]:
-    """Our datasets inside of wrappers such as ConcatDataset."""
-    if isinstance(dataset, KeyframeDataset | TubeDataset):
-        yield dataset
-        return
+def _plain(dataset: object) -> Iterator[object]:
+    """The datasets inside of wrappers such as ConcatDataset."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for one in inner:
-        if one is not None:
-            yield from _plain(one)
+        yield from [dataset] if one is None else _plain(one)
 
 
 def _check_classes(metric: OwnMetric, dataset: object, report: Report) -> None:

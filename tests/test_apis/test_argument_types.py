@@ -13,7 +13,7 @@ from stmixer_mm.argument_types import fits
     [
         (int, [3, np.int64(3)], ['3', 3.0, True, None, [3]]),
         (float, [3, 0.5, np.float32(1)], ['0.5', True, None, [0.5]]),
-        (bool, [True, 0], ['yes', None, 0.5]),
+        (bool, [True, 0, np.True_], ['yes', None, 0.5]),
         (str, ['a', Path('a')], [3, None, ['a']]),
         (int | None, [3, None], ['None', 0.5]),
         (Optional[dict], [{}, None], ['a', []]),  # noqa: UP045

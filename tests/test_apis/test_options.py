@@ -34,6 +34,7 @@ def test_text_keeps_its_spaces_and_quotes_keep_commas(text, value):
     [
         *('', '1', '1.5', '1e-3', 'true', 'None', 'a', "'5'", '"[1, 2]"', '1,2', 'a,'),
         *('[]', '()', '(1,)', '[a, b, c]', '[(1, 2, 3), [a, b], c]', '["a", "b"]'),
+        *("'x','y'", '"x","y"'),
     ],
 )
 def test_the_rest_is_read_as_the_host_does(text):

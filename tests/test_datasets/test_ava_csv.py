@@ -144,6 +144,11 @@ def test_forms_of_label_maps(tmp_path, text, mark):
     assert read_label_names(str(file)) == {1: 'sit (on)', 2: 'wave, é'}
 
 
+def test_escapes_of_protocol_buffers(write_text):
+    item = r'item { name: "caf\303\251 \"a\\b\"" id: 1 }'
+    assert read_label_names(write_text('l.pbtxt', item)) == {1: 'café "a\\b"'}
+
+
 def test_label_maps_are_read_as_they_were_written(tmp_path):
     names = ['walk', 'sta\\nd', 'stand\\', 'say "hi"', "it's", 'a # b', 'gehört, { }']
     path = tmp_path / 'l.pbtxt'

@@ -1,5 +1,6 @@
 """Every broken annotation, at every place that reads it, ends in one sentence."""
 
+import bz2
 import errno
 import gzip
 import os
@@ -91,7 +92,7 @@ def told(dataset, kind='KeyframeDataset'):
         ((TEXT + 'é').encode('latin-1'), 3, 'not UTF-8 text; save the file as UTF-8'),
         (pickle.dumps([1]), 1, 'the file is a pickle, not text; give'),
         (b'PK\x03\x04 ...', 1, 'the file is a zip, not text; give'),
-        (b'BZh9 ...', 1, 'the file is packed by bzip2, not text; give'),
+        (bz2.compress(b'a'), 1, 'the file is packed by bzip2, not text; give'),
         (b'\n \n', None, 'the file holds no annotation; write a line of video_id'),
         (bytes_of('x', GOOD, 'y', 'z'), 1, r'no others \(2 more: run tools/check'),
     ],

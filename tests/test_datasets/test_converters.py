@@ -317,6 +317,37 @@ ROTATED = {
 }
 
 
+@pytest.mark.parametrize(
+    'attributes', [[], '', {}, dict(rotation=''), dict(rotation='left')], ids=str
+)
+def test_attributes_that_say_nothing(convert, tmp_path, attributes):
+    def written(annotations):
+        summary = convert(coco(annotations=annotations), 'ann.json')
+        return summary.class_counts, lines_of(tmp_path / 'out.csv')
+
+    expected = written([person(attributes=None)])
+    assert written([person(attributes=attributes)]) == expected
+
+
+def test_what_merged_and_odd_files_have(convert, tmp_path):
+    categories = [dict(id=n, name=name) for n, name in ((1, 'stand'), (2, 'car'))]
+    text = coco(
+        annotations=[
+            person(attributes=None),
+            dict(person(), category_id=2, attributes='red'),
+        ],
+        categories=[*categories, categories[0]],
+        videos=[dict(id=1, name='clip.MPG'), dict(id=2, name='other.wmv')],
+    )
+    convert(text, 'ann.json', persons=['stand'])
+    assert lines_of(tmp_path / 'out.csv')[0].startswith('clip,0,')
+
+
+def test_a_file_of_crowds_says_so(convert):
+    with pytest.raises(ValueError, match=r'no person .* \(1 boxes are of crowds'):
+        convert(coco(annotations=[person(iscrowd=1)]), 'ann.json')
+
+
 @pytest.mark.parametrize('rotation', ROTATED)
 def test_rotated_boxes_become_those_around_them(convert, tmp_path, rotation):
     first = box(0, (10, 10, 18, 30)).replace('<box', f'<box rotation="{rotation}"')
@@ -579,7 +610,6 @@ ENTRY = dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 9, 9], track_id=1)
             for attributes, words in (
                 ([dict(name='wave', value=True)], r'the attributes \[{.* are no JSON'),
                 ('wave', "the attributes 'wave' are no JSON object; write them as"),
-                (dict(rotation='left'), "the attribute rotation is 'left', no number"),
             )
         ),
     ],

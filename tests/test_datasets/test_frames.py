@@ -20,6 +20,7 @@ from stmixer_mm.datasets.frames import (
     is_stretched,
     keyframe_index,
     open_video,
+    split_filename_tmpl,
 )
 
 
@@ -283,3 +284,18 @@ def test_shapes_that_differ_by_more_than_rounding(size, other, is_so):
     assert is_stretched(size, other) is is_so
     assert is_stretched(other, size) is is_so
     assert is_stretched(size[::-1], other[::-1]) is is_so
+
+
+@pytest.mark.parametrize(
+    'tmpl, name',
+    [
+        ('img_{:05}.jpg', 'img_00007.jpg'),
+        ('frame_{:010d}.jpg', 'frame_0000000007.jpg'),
+        ('{}.png', '7.png'),
+        ('2_{:08}_0.jpg', '2_00000007_0.jpg'),
+    ],
+)
+def test_the_names_of_frames_have_a_number_somewhere(tmpl, name):
+    head, tail = split_filename_tmpl(tmpl)
+    assert name.startswith(head) and name.endswith(tail)
+    assert int(name.removeprefix(head).removesuffix(tail)) == 7

@@ -143,3 +143,17 @@ def test_results_may_be_looked_at_again_until_they_are_evaluated():
 def test_an_unknown_place_to_collect_is_told_before_the_run():
     with pytest.raises(ValueError, match="collect_device='tpu' is unknown; choose"):
         TubeFrameMAPMetric('GT.pkl', collect_device='tpu')
+
+
+def test_a_derived_metric_may_look_at_the_results_again():
+    class Twice(FrameMAPMetric):
+        def compute_metrics(self, results):
+            first = super().compute_metrics(results)
+            assert super().compute_metrics(results) == first
+            return first
+
+    metric, *_ = metrics()
+    metric.process(None, samples())
+    twice = Twice.__new__(Twice)
+    twice.__dict__.update(metric.__dict__, results=list(metric.results))
+    assert twice.evaluate(3) == metric.evaluate(3)

@@ -78,6 +78,20 @@ def test_other_classes_are_an_error(keyframes, changes, words):
     assert words in message
 
 
+def test_metrics_may_stand_in_an_evaluator(keyframes):
+    metric = dict(keyframes.val_evaluator, num_classes=4)
+    for evaluator in (dict(metrics=[metric]), dict(type='Evaluator', metrics=metric)):
+        keyframes.val_evaluator = evaluator
+        assert only_finding(keyframes)[1] == 'classes'
+
+
+def test_an_unknown_metric_is_told(keyframes):
+    keyframes.val_evaluator = dict(type='FrameMapMetric')
+    is_error, kind, message = only_finding(keyframes)
+    assert (is_error, kind) == (True, 'evaluator')
+    assert 'did you mean FrameMAPMetric?' in message
+
+
 def test_a_faulty_file_is_told_with_its_line(keyframes, write_text):
     keyframes.val_evaluator.ann_file = write_text('bad.csv', f'0.mp4,1,{BOX},1,0', 'x')
     (report,) = check_evaluators(keyframes, ['val'])
@@ -119,7 +133,16 @@ def test_the_same_pair_is_told_once(keyframes, write_text):
 
 
 def test_what_is_not_ours_or_not_there_is_passed_over(keyframes, tmp_path):
-    keyframes.val_evaluator = dict(type='DumpResults', out_file_path='found.pkl')
+    keyframes.val_evaluator = [
+        dict(type='DumpResults', out_file_path='found.pkl'),
+        dict(type='mmaction.AVAMetric', ann_file='none.csv', label_file='none.txt'),
+    ]
     keyframes.test_dataloader.dataset.ann_file = str(tmp_path / 'missing.csv')
     keyframes.train_evaluator = None
+    assert findings(keyframes) == []
+    videos = tmp_path / 'videos.txt'
+    videos.write_text('a.mp4 0\n')
+    keyframes.test_dataloader.dataset = dict(
+        type='mmaction.VideoDataset', ann_file=str(videos), pipeline=[]
+    )
     assert findings(keyframes) == []

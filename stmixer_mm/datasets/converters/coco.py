@@ -37,7 +37,9 @@ def read_coco(
     labels: dict[object, str] = {}
     for place, entry in _entries(file, tables, 'categories'):
         name = str(_get(file, place, entry, 'name')).strip()
-        _add(file, place, labels, _get(file, place, entry, 'id'), name)
+        key = _get(file, place, entry, 'id')
+        if labels.get(key) != name:  # files that were merged have some twice
+            _add(file, place, labels, key, name)
     videos: dict[object, AnnotatedVideo] = {}
     for place, entry in _entries(file, tables, 'videos'):
         name = str(_get(file, place, entry, 'name', 'file_name'))
@@ -88,13 +90,16 @@ def read_coco(
             place,
             entry,
             labels[_known_id(file, place, entry, 'category_id', labels)],
-            _attributes(file, place, entry),
         )
         for place, entry in _entries(file, tables, 'annotations')
     ]
-    known_attributes = _names(attributes for *_, attributes in annotations)
     if persons is not None:
         annotations = [one for one in annotations if one[2] in persons]
+    annotations = [
+        (place, entry, label, _attributes(file, place, entry))
+        for place, entry, label in annotations
+    ]
+    known_attributes = _names(attributes for *_, attributes in annotations)
     ignored = [
         images[_known_id(file, place, entry, 'image_id', images)]
         for place, entry, *_ in annotations
@@ -117,7 +122,8 @@ def read_coco(
         video_id, frame = images[image_id]
         actions = tuple(_names(given[index].values())) if has_actions else (label,)
         bbox = _coco_bbox(file, place, entry)
-        rotation = _rotation(file, place, attributes)
+        # Other tools' attributes of this name may be something else.
+        rotation = read_number(attributes.get('rotation')) or 0
         shape = Shape(frame, bbox, actions, False, place, rotation)
         track_id = _track_id(entry, attributes)
         track = (video_id, 'box', index) if track_id is None else (video_id, track_id)
@@ -243,15 +249,15 @@ def _names(groups: Iterable[Iterable[str]]) -> list[str]:
 
 
 def _attributes(file: str, place: str, entry: dict) -> dict:
-    given = entry.get('attributes')
-    if given is not None and not isinstance(given, dict):
+    given = entry.get('attributes') or {}
+    if not isinstance(given, dict):
         raise fault_at(
             file,
             place,
             f'the attributes {reprlib.repr(given)} are no JSON object; write them as '
             '{"wave": true, "pose": "stand"}.',
         )
-    return given or {}
+    return given
 
 
 def _is_ignored(entry: dict) -> bool:
@@ -273,19 +279,6 @@ def _track_id(entry: dict, attributes: dict) -> object:
         ),
         None,
     )
-
-
-def _rotation(file: str, place: str, attributes: dict) -> float:
-    given = attributes.get('rotation')
-    rotation = 0 if given is None else read_number(given)
-    if rotation is None:
-        raise fault_at(
-            file,
-            place,
-            f'the attribute rotation is {reprlib.repr(given)}, no number of degrees; '
-            'correct it.',
-        )
-    return rotation
 
 
 def _coco_actions(

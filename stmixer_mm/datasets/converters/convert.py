@@ -146,8 +146,9 @@ def convert_annotations(
     if not lines:
         raise ValueError(
             f'{read[0].videos[0].file if read and read[0].videos else "The input"} '
-            f'has no person with an action at a keyframe, one every {every:g} s; '
-            'convert more keyframes, or see whether the actions are attributes.'
+            f'has no person with an action at a keyframe, one every {every:g} s '
+            f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
+            'more keyframes, or see whether the actions are attributes.'
         )
     empty = [
         f'{name},{_seconds(time)}' for (name, time), group in rows.items() if not group

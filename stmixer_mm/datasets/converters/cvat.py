@@ -186,7 +186,7 @@ class CvatReader:
                 f'the box {shown} is not two corners, upper left and lower right; '
                 'correct it.'
             )
-        rotation = read_number(attributes.get('rotation', 0))
+        rotation = read_number(attributes.get('rotation') or 0)
         if rotation is None:
             raise self._wrong(
                 f'the rotation {reprlib.repr(attributes["rotation"])} of the box is no '
