@@ -5,6 +5,8 @@ act on import also do where the host's tools import us through ``custom_imports`
 Each one says why it is there and when it can go.
 """
 
+import atexit
+import gc
 import importlib.util
 import sys
 import types
@@ -130,6 +132,23 @@ def exact_convolutions(device_type: str) -> AbstractContextManager:
         and (torch.is_grad_enabled() or not torch.cpu._is_avx512_bf16_supported())
     )
     return torch.autocast('cpu', enabled=False) if of_no_use else nullcontext()
+
+
+def leave_group_at_exit() -> None:
+    """End the threads of a process group of gloo before Python ends.
+
+    They may hold tensors, whose release aborts a process that is about to end
+    (pytorch/pytorch#179291). The group goes with all that refers to it: the wrapped
+    model, which is part of mmengine's cycles. Can go when torch does so.
+    """
+    import torch
+
+    def leave() -> None:
+        gc.collect()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    atexit.register(leave)
 
 
 def prefers_convolutions(inputs) -> bool:

@@ -10,6 +10,7 @@ from mmengine.dist import init_dist, is_distributed
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from ..compat import leave_group_at_exit
 from .preflight import check_run
 
 
@@ -65,3 +66,4 @@ def _init_gloo(cfg: Config) -> None:
         init_dist(cfg.launcher, **settings)
     finally:
         torch.cuda.set_device = set_device
+    leave_group_at_exit()

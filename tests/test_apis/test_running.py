@@ -1,8 +1,10 @@
 import socket
+import subprocess
+import sys
 
 import pytest
 import torch
-from tiny_stmixer import write_project
+from tiny_stmixer import tool_environment, write_project
 
 from stmixer_mm.apis import build_runner, load_config, merge_overrides
 from stmixer_mm.engine import BFloat16OptimWrapper
@@ -63,6 +65,40 @@ def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unuse
     assert model.device_ids is None
     assert model.find_unused_parameters is unused
     assert torch.cuda.set_device is set_device
+
+
+AT_EXIT = """
+import atexit, gc, sys
+import torch
+
+
+@atexit.register
+def tell():
+    wrapper = torch.nn.parallel.DistributedDataParallel
+    wrapped = [one for one in gc.get_objects() if isinstance(one, wrapper)]
+    print('left:', len(wrapped), torch.distributed.is_initialized())
+
+
+from stmixer_mm.apis import build_runner, load_config
+
+cfg = load_config(sys.argv[1], dict(work_dir=sys.argv[2], launcher='pytorch'))
+runner = build_runner(cfg)
+runner.itself = runner  # a cycle, as mmengine's hooks make
+print('first:', torch.distributed.is_initialized())
+del runner
+"""
+
+
+def test_the_group_and_what_holds_it_are_gone_before_python_ends(tmp_path, one_process):
+    script = tmp_path / 'at_exit.py'
+    script.write_text(AT_EXIT)
+    command = [sys.executable, script, write_project(tmp_path), tmp_path / 'work']
+    done = subprocess.run(
+        command, env=tool_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'first: True' in done.stdout
+    assert 'left: 0 False' in done.stdout
 
 
 def test_runner_of_another_type_is_built(cfg):
