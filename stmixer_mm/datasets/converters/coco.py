@@ -18,6 +18,7 @@ from .records import (
     is_true,
     read_frame,
     read_number,
+    read_size,
     video_names,
 )
 
@@ -43,7 +44,6 @@ def read_coco(
     videos: dict[object, AnnotatedVideo] = {}
     for place, entry in _entries(file, tables, 'videos'):
         name = str(_get(file, place, entry, 'name', 'file_name'))
-        size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
         fps = read_number(entry.get('fps'))
         _add(
             file,
@@ -53,7 +53,7 @@ def read_coco(
             AnnotatedVideo(
                 file=file,
                 names=video_names(name, Path(name).name),
-                size=size if all(value and value > 0 for value in size) else None,
+                size=read_size(entry),
                 fps=fps if fps and is_frame_rate(fps) else None,
             ),
         )
@@ -81,9 +81,7 @@ def read_coco(
         frames[video_id][frame] = place
         _add(file, place, images, _get(file, place, entry, 'id'), (video_id, frame))
         video = videos[video_id]
-        size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
-        if video.size is None and all(value and value > 0 for value in size):
-            video.size = size
+        video.size = video.size or read_size(entry)
 
     annotations = [
         (

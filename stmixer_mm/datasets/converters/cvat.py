@@ -18,6 +18,7 @@ from .records import (
     is_true,
     read_frame,
     read_number,
+    read_size,
     video_names,
 )
 
@@ -102,7 +103,7 @@ class CvatReader:
                 self.meta.get('name', ''),
                 Path(self.file).stem,
             ),
-            size=self._size(),
+            size=read_size(self.meta),
             frames=self._frames(),
             tracks=tracks,
             interpolate=True,
@@ -288,10 +289,6 @@ class CvatReader:
             for value in (('true',) if kind == 'checkbox' else values)
         ]
         return [action for action in actions if action is not None]
-
-    def _size(self) -> tuple[float, float] | None:
-        size = tuple(read_number(self.meta.get(key)) for key in ('width', 'height'))
-        return size if all(value and value > 0 for value in size) else None
 
     def _frames(self) -> range | None:
         start = read_frame(self.meta.get('start_frame')) or 0

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -100,6 +100,12 @@ def read_number(value: object) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+def read_size(entry: Mapping[str, object]) -> tuple[float, float] | None:
+    """Width and height in pixels; None unless both are there and above 0."""
+    size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
+    return size if all(value and value > 0 for value in size) else None
 
 
 def read_frame(value: object, *, first: int = 0) -> int | None:
