@@ -1,7 +1,7 @@
 """Whether the evaluators of a config are of the data that it predicts."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine.config import Config
 
@@ -9,12 +9,14 @@ from stmixer_mm.datasets.ava_csv import keyframe_key
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.reports import Report, split_place
 from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.datasets.validation import SPLITS
+from stmixer_mm.datasets.validation import SPLITS, plain_datasets
 from stmixer_mm.errors import explain
 from stmixer_mm.registry import DATASETS, METRICS
 
 from .results import OwnMetric
 from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
+
+OwnDataset = KeyframeDataset | TubeDataset
 
 
 def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report]:
@@ -36,13 +38,13 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
         if None in pair or pair in seen:
             continue
         seen.append(pair)
-        dataset = _build_dataset(pair[0])
+        datasets = _build_datasets(pair[0])
         for metric_cfg in _listed(evaluator):
             report = Report(f'{split}_evaluator', _source(metric_cfg))
             metric = _build_metric(metric_cfg, report)
-            if metric is not None and dataset is not None:
-                _check_classes(metric, dataset, report)
-                _check_keyframes(metric, dataset, report)
+            if metric is not None and datasets:
+                _check_classes(metric, datasets, report)
+                _check_keyframes(metric, datasets, report)
             if report.findings:
                 reports.append(report)
     return reports
@@ -75,44 +77,37 @@ def _build_metric(cfg: dict, report: Report) -> OwnMetric | None:
         return None
 
 
-def _build_dataset(cfg: dict) -> object | None:
-    """None for datasets that are broken, or of others."""
+def _build_datasets(cfg: dict) -> list[OwnDataset]:
+    """Those inside of wrappers; none if any is broken, or of others."""
     try:
-        dataset = DATASETS.build(cfg)
+        datasets = [DATASETS.build(plain) for plain in plain_datasets(cfg)]
     except Exception:  # told by the check of the dataset
-        return None
-    is_ours = all(
-        isinstance(one, KeyframeDataset | TubeDataset) for one in _plain(dataset)
-    )
-    return dataset if is_ours else None
+        return []
+    is_ours = all(isinstance(dataset, OwnDataset) for dataset in datasets)
+    return datasets if is_ours else []
 
 
-def _plain(dataset: object) -> Iterator[object]:
-    """The datasets inside of wrappers such as ConcatDataset."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for one in inner:
-        yield from [dataset] if one is None else _plain(one)
-
-
-def _check_classes(metric: OwnMetric, dataset: object, report: Report) -> None:
-    for plain in _plain(dataset):
-        if plain.num_classes != metric.num_classes:
+def _check_classes(
+    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+) -> None:
+    for dataset in datasets:
+        if dataset.num_classes != metric.num_classes:
             message = (
                 f'{type(metric).__name__} expects num_classes={metric.num_classes}, '
-                f'the dataset of {plain.ann_file} has {plain.num_classes}, the dummy '
+                f'the dataset of {dataset.ann_file} has {dataset.num_classes}, the dummy '
                 'class 0 included; give both the same.'
             )
             report.error('classes', report.ann_file, None, message)
-        elif _action_ids(plain) != _action_ids(metric):
+        elif _action_ids(dataset) != _action_ids(metric):
             message = (
-                f'{type(metric).__name__} and the dataset of {plain.ann_file} take '
+                f'{type(metric).__name__} and the dataset of {dataset.ann_file} take '
                 'other classes, or in another order; give both the same '
                 'custom_classes, or the same file.'
             )
             report.error('classes', report.ann_file, None, message)
 
 
-def _action_ids(part: OwnMetric | KeyframeDataset | TubeDataset) -> list:
+def _action_ids(part: OwnMetric | OwnDataset) -> list:
     """What the score columns 1, 2, ... stand for."""
     if isinstance(part, TubeFrameMAPMetric | VideoMAPMetric):
         return list(part.labels)
@@ -123,11 +118,14 @@ def _action_ids(part: OwnMetric | KeyframeDataset | TubeDataset) -> list:
     return (part.custom_classes or list(range(part.num_classes)))[1:]
 
 
-def _check_keyframes(metric: OwnMetric, dataset: object, report: Report) -> None:
-    predicted = set()
-    for number in range(len(dataset)):
-        info = dataset.get_data_info(number)
-        predicted.add(keyframe_key(info['video_id'], info['timestamp']))
+def _check_keyframes(
+    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+) -> None:
+    predicted = {
+        keyframe_key(info['video_id'], info['timestamp'])
+        for dataset in datasets
+        for info in map(dataset.get_data_info, range(len(dataset)))
+    }
     true = metric.true_keyframes()
     missing = true - predicted
     if len(missing) == len(true):
