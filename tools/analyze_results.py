@@ -134,7 +134,7 @@ def analyse(
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP '
-        f'{mean_ap(judged):.4f} (class_average={judged.class_average!r}); the worst of '
+        f'{mean_ap(judged, found):.4f} (class_average={judged.class_average!r}); the worst of '
         f'{len(found)} classes with ground truth:'
     )
     print(format_classes(found, args.num_worst))

@@ -12,7 +12,13 @@ from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.datasets.ava_csv import keyframe_key
 
-from .average_precision import AP_MODES, by_score, class_mean, precision
+from .average_precision import (
+    AP_MODES,
+    by_score,
+    class_mean,
+    first_threshold,
+    precision,
+)
 from .frame_map import Boxes, frame_pairs
 from .frame_map_metric import FrameMAPMetric
 from .matching import claim_best
@@ -105,9 +111,13 @@ def class_results(judged: Judged) -> list[ClassResult]:
     return sorted(found, key=lambda result: result.ap)
 
 
-def mean_ap(judged: Judged) -> float:
-    """The mean over the classes that the metric takes it over."""
-    found = class_results(judged)
+def mean_ap(judged: Judged, found: Sequence[ClassResult]) -> float:
+    """The mean over the classes that the metric takes it over.
+
+    Args:
+        judged: Detections.
+        found: Their ``class_results``.
+    """
     without = [(0.0, 0, 0)] * (len(judged.classes) - len(found))
     rows = [(result.ap, result.num_truths, len(result.scores)) for result in found]
     aps, num_truths, num_found = np.array([*rows, *without]).T
@@ -186,7 +196,7 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
     groups = truths.frames * metric.num_classes + true_classes
     order = np.argsort(groups, kind='stable')
     truths_by_group = Boxes(groups[order], truths.bboxes[order], truths.scores)
-    thr = next(iter(metric.iou_thrs.values()))[0]
+    thr = first_threshold(metric.iou_thrs)
     pairs = frame_pairs(found, truths_by_group)
     return Judged(
         thr,
@@ -208,7 +218,7 @@ def _judge_keyframes(metric: FrameMAPMetric, results: Sequence[dict]) -> Judged:
 def _judge_tubes(
     metric: TubeFrameMAPMetric | VideoMAPMetric, results: Sequence[dict]
 ) -> Judged:
-    thr = next(iter(metric.iou_thrs.values()))[0]
+    thr = first_threshold(metric.iou_thrs)
     detections = metric.detections(results)
     found = [metric.match(detections, label, min_iou=thr) for label in metric.evaluated]
     counts = [len(matched.scores) for matched in found]

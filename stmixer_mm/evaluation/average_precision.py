@@ -3,7 +3,7 @@
 N detections of one class, from the highest score to the lowest; M ground truths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 
 import numpy as np
@@ -132,6 +132,20 @@ def parse_iou_thrs(
     if not parsed:
         raise ValueError('iou_thrs is empty; give at least one IoU threshold.')
     return parsed
+
+
+def first_threshold(iou_thrs: Mapping[str, Sequence[float]]) -> float:
+    """The one that pictures and kinds of error are of; of a range its first."""
+    return next(iter(iou_thrs.values()))[0]
+
+
+def over_thresholds(
+    value_at: Callable[[float], float], iou_thrs: Mapping[str, Sequence[float]]
+) -> list[float]:
+    """Means of a value over the thresholds of each name of ``parse_iou_thrs``."""
+    single = {thr for thrs in iou_thrs.values() for thr in thrs}
+    values = {thr: value_at(thr) for thr in single}
+    return [float(np.mean([values[thr] for thr in thrs])) for thrs in iou_thrs.values()]
 
 
 def _thresholds(

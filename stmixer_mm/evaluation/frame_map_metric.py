@@ -1,6 +1,6 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,7 @@ from .average_precision import (
     CLASS_AVERAGES,
     check_choice,
     class_mean,
+    over_thresholds,
     parse_iou_thrs,
 )
 from .collecting import CollectingMetric
@@ -299,7 +300,7 @@ class FrameMAPMetric(CollectingMetric):
         """Localisation alone: all boxes of a keyframe, whatever they do."""
         matches = _best_matches(persons, self.true_persons)
         num_truths = len(self.true_persons.frames)
-        found = self._over_thrs(partial(recall, matches, num_truths))
+        found = over_thresholds(partial(recall, matches, num_truths), self.iou_thrs)
         return {
             **self._at_thrs('person_AP', self._aps(persons, matches, num_truths)),
             **self._at_thrs('person_recall', found),
@@ -307,22 +308,10 @@ class FrameMAPMetric(CollectingMetric):
 
     def _aps(self, boxes: Boxes, matches: BestMatch, num_truths: int) -> list[float]:
         """AP of one class for each of ``iou_thrs``."""
-        return self._over_thrs(
-            partial(
-                average_precision,
-                boxes.scores,
-                matches,
-                num_truths,
-                ap_mode=self.ap_mode,
-            )
+        ap_at = partial(
+            average_precision, boxes.scores, matches, num_truths, ap_mode=self.ap_mode
         )
-
-    def _over_thrs(self, value_at: Callable[[float], float]) -> list[float]:
-        """Means of a value over the IoU thresholds of each of ``iou_thrs``."""
-        return [
-            float(np.mean([value_at(iou_thr=thr) for thr in thrs]))
-            for thrs in self.iou_thrs.values()
-        ]
+        return over_thresholds(ap_at, self.iou_thrs)
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:
         """Names of a value at each of ``iou_thrs``, plain at the first."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,8 @@ from .average_precision import (
     by_score,
     check_choice,
     class_mean,
+    first_threshold,
+    over_thresholds,
     parse_iou_thrs,
 )
 from .collecting import CollectingMetric
@@ -242,25 +245,20 @@ class _TubeMetric(CollectingMetric):
 
     def _aps(self, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """APs (classes, thresholds), ground truths and detections of each class."""
-        single = sorted({thr for thrs in self.iou_thrs.values() for thr in thrs})
+        lowest = min(min(thrs) for thrs in self.iou_thrs.values())
         aps, num_truths, num_found = [], [], []
         for label in self.evaluated:
-            found = self.match(detections, label, min_iou=single[0])
-            order = by_score(found.scores)
-            ap = {}
-            for thr in single:
-                right = self.protocol.right(
-                    found.scores, found.groups, found.pairs, thr
-                )
-                ap[thr] = self.protocol.average_precision(
-                    right[order], found.num_truths
-                )
-            aps.append(
-                [np.mean([ap[thr] for thr in thrs]) for thrs in self.iou_thrs.values()]
-            )
+            found = self.match(detections, label, min_iou=lowest)
+            ap_at = partial(self._ap, found, by_score(found.scores))
+            aps.append(over_thresholds(ap_at, self.iou_thrs))
             num_truths.append(found.num_truths)
             num_found.append(len(found.scores))
         return np.array(aps), np.array(num_truths), np.array(num_found)
+
+    def _ap(self, found: Matched, order: np.ndarray, iou_thr: float) -> float:
+        """AP of a label, whose detections are ordered by score."""
+        right = self.protocol.right(found.scores, found.groups, found.pairs, iou_thr)
+        return self.protocol.average_precision(right[order], found.num_truths)
 
     def _values(
         self, aps: np.ndarray, num_truths: np.ndarray, num_found: np.ndarray, unit: str
@@ -406,7 +404,7 @@ class TubeFrameMAPMetric(_TubeMetric):
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
         """ACT's kinds of errors at the first threshold, by label with ground truth."""
-        thr = next(iter(self.iou_thrs.values()))[0]
+        thr = first_threshold(self.iou_thrs)
         own_truths = [self.truth_boxes(label) for label in range(len(self.labels))]
         frames = np.concatenate([truths.frames for truths in own_truths])
         order = np.argsort(frames, kind='stable')
