@@ -1,7 +1,7 @@
 """STMixer, the one-stage sparse action detector, as a plugin for MMAction2."""
 
-from . import compat  # isort: skip  (must act before any host package is imported)
-from . import apis, datasets, engine, evaluation, models, visualization
+from stmixer_mm import compat  # isort: skip  (must act before any host package is imported)
+from stmixer_mm import apis, datasets, engine, evaluation, models, visualization
 
 __version__ = '0.1.0'
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stmixer_mm.models.decoder import AdaptiveMixing, stmixer_decoder
+from stmixer_mm.models.decoder import stmixer_decoder
+from stmixer_mm.models.decoder.mixing import AdaptiveMixing
 
 FINEST_LEVEL = 3.0  # log2 of the scale that belongs to a map of stride 4
 

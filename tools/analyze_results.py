@@ -10,17 +10,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import (
-    DictAction,
-    UserError,
-    check_arguments,
-    load_config,
-    user_errors,
-)
-from stmixer_mm.engine import check_writable_dir
-from stmixer_mm.engine.files import atomic_path
+from stmixer_mm.apis import DictAction
+from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric
-from stmixer_mm.evaluation.analysis import (
+from stmixer_mm.evaluation.diagnosis.analysis import (
     ClassResult,
     Judged,
     Keyframe,
@@ -31,21 +25,18 @@ from stmixer_mm.evaluation.analysis import (
     mean_ap,
     worst_keyframes,
 )
-from stmixer_mm.evaluation.analysis_figures import (
+from stmixer_mm.evaluation.diagnosis.figures import (
     draw_class_aps,
     draw_curves,
     draw_scores,
 )
-from stmixer_mm.evaluation.errors import draw_errors, format_error_table
-from stmixer_mm.evaluation.keyframe_pictures import KeyframePictures
-from stmixer_mm.evaluation.results import (
-    ConfiguredMetric,
-    CsvDetections,
-    Dump,
-    build_metrics,
-    feed,
-    read_results,
-)
+from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
+from stmixer_mm.evaluation.functional.error_types import draw_errors, format_error_table
+from stmixer_mm.evaluation.metrics.predictions import ConfiguredMetric
+from stmixer_mm.evaluation.results.csv_detections import CsvDetections
+from stmixer_mm.evaluation.results.dumps import Dump
+from stmixer_mm.evaluation.results.results import build_metrics, feed, read_results
+from stmixer_mm.files import atomic_path, check_writable_dir
 
 
 def parse_args() -> argparse.Namespace:

@@ -19,7 +19,11 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stmixer_mm.analysis import (
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_json_path, check_writable_file, write_json
+from stmixer_mm.models.decoder import stmixer_decoder
+from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
+from stmixer_mm.profiling import (
     bytes_kept_for_backward,
     format_table,
     machine,
@@ -27,10 +31,6 @@ from stmixer_mm.analysis import (
     quieten,
     take_turns,
 )
-from stmixer_mm.apis import user_errors
-from stmixer_mm.engine import check_json_path, check_writable_file, write_json
-from stmixer_mm.models.decoder import stmixer_decoder
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
 from stmixer_mm.registry import MODELS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))

@@ -13,15 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from stmixer_mm.apis import (
-    DictAction,
-    UserError,
-    check_arguments,
-    load_config,
-    user_errors,
-)
+from stmixer_mm.apis import DictAction
+from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.engine import check_writable_dir, check_writable_file
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization import (
     draw_detections,

@@ -7,11 +7,13 @@ from functools import partial
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.apis import DictAction, check_arguments, load_config, user_errors
-from stmixer_mm.datasets.reports import format_report, report_to_dict
-from stmixer_mm.datasets.validation import SPLITS, check_config
-from stmixer_mm.engine import check_json_path, write_json
-from stmixer_mm.evaluation.evaluator_checks import check_evaluators
+from stmixer_mm.apis import DictAction
+from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.checks.datasets import SPLITS, check_config
+from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.checks.reports import format_report, report_to_dict
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_json_path, write_json
 
 
 def parse_args() -> argparse.Namespace:

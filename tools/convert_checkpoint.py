@@ -3,7 +3,8 @@
 import argparse
 import json
 
-from stmixer_mm.apis import convert_checkpoint, user_errors
+from stmixer_mm.apis import convert_checkpoint
+from stmixer_mm.errors import user_errors
 
 
 def parse_args() -> argparse.Namespace:

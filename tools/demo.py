@@ -14,10 +14,10 @@ from stmixer_mm.apis import (
     detection_file,
     init_detector,
     render_video,
-    user_errors,
     video_info,
 )
-from stmixer_mm.engine import check_writable_file
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:

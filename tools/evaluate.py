@@ -5,13 +5,15 @@ import sys
 
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import DictAction, check_arguments, load_config, user_errors
-from stmixer_mm.engine import check_json_path, write_json
-from stmixer_mm.evaluation.results import (
+from stmixer_mm.apis import DictAction
+from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.errors import user_errors
+from stmixer_mm.evaluation.results.results import (
     build_metrics,
     evaluate_results,
     read_results,
 )
+from stmixer_mm.files import check_json_path, write_json
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,16 +12,10 @@ from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from torch import nn
 
-from stmixer_mm.analysis import (
-    construct_model,
-    format_table,
-    made_up_clip,
-    quieten,
-    read_config,
-)
-from stmixer_mm.apis import DictAction, UserError, user_errors
+from stmixer_mm.apis import DictAction
 from stmixer_mm.datasets.pipelines import clip_lengths
-from stmixer_mm.models.decoder import QueryDecoder, derive_strides
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.models.decoder import QueryDecoder
 from stmixer_mm.models.parts import (
     Probe,
     Refusal,
@@ -30,6 +24,14 @@ from stmixer_mm.models.parts import (
     describe,
     list_parts,
     unnoticed,
+)
+from stmixer_mm.models.strides import derive_strides
+from stmixer_mm.profiling import (
+    construct_model,
+    format_table,
+    made_up_clip,
+    quieten,
+    read_config,
 )
 
 UNKNOWN = ['?']

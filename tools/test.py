@@ -6,15 +6,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from stmixer_mm.apis import (
-    DictAction,
-    UserError,
-    build_runner,
-    load_config,
-    merge_overrides,
-    user_errors,
-)
-from stmixer_mm.engine import check_writable_dir, check_writable_file
+from stmixer_mm.apis import DictAction, build_runner
+from stmixer_mm.checks.config import load_config, merge_overrides
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.files import check_writable_dir, check_writable_file
 
 
 def parse_args() -> argparse.Namespace:

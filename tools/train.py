@@ -6,14 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from stmixer_mm.apis import (
-    DictAction,
-    UserError,
-    build_runner,
-    load_config,
-    merge_overrides,
-    user_errors,
-)
+from stmixer_mm.apis import DictAction, build_runner
+from stmixer_mm.checks.config import load_config, merge_overrides
+from stmixer_mm.errors import UserError, user_errors
 
 
 def parse_args() -> argparse.Namespace:

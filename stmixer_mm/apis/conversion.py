@@ -4,13 +4,14 @@ from pathlib import Path
 
 import torch
 
-from ..engine.checkpoints import (
+from stmixer_mm.engine.checkpoints import (
     check_checkpoint_file,
     load_checkpoint_file,
     state_dict_of,
 )
-from ..engine.files import atomic_path, check_writable_file
-from ..models.release import convert_state_dict
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import atomic_path, check_writable_file
+from stmixer_mm.models.release import convert_state_dict
 
 
 def convert_checkpoint(
@@ -39,7 +40,7 @@ def convert_checkpoint(
     try:
         state_dict, parts = convert_state_dict(released)
     except ValueError as error:
-        raise ValueError(f'{src}: {error}') from error
+        raise UserError(f'{src}: {error}') from error
     with atomic_path(dst) as part:
         torch.save(dict(state_dict=state_dict, meta=dict(converted_parts=parts)), part)
     return parts

@@ -16,14 +16,14 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from stmixer_mm.datasets import OpenVideo
-from stmixer_mm.datasets.ava_csv import read_label_names
+from stmixer_mm.checks.config import check_arguments, load_config, merge_overrides
+from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.engine import check_state, load_checkpoint_file
+from stmixer_mm.datasets.transforms import OpenVideo
+from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS, TRANSFORMS
-from stmixer_mm.visualization import top_actions
-
-from .preflight import check_arguments, load_config, merge_overrides
+from stmixer_mm.visualization.visualizer import top_actions
 
 _SAMPLER = 'SampleKeyframeClip'
 _OPENERS = ('OpenVideo', 'DecordInit')
@@ -118,7 +118,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f'The device {device!r} cannot be used ({str(error).splitlines()[0]}); '
             f'give --device cpu or one that this machine has.'
         ) from error
@@ -159,7 +159,7 @@ def _info(opened: dict) -> VideoInfo:
     try:
         height, width = opened['video_reader'][0].shape[:2]
     except Exception as error:  # decord's own error is a plain Exception
-        raise ValueError(
+        raise UserError(
             f'{opened["filename"]}: its first frame cannot be decoded; fetch the video '
             f'again or re-encode it.'
         ) from error
@@ -179,10 +179,10 @@ def keyframe_times(
         ValueError: if there is no such time in a video of ``duration_s`` seconds.
     """
     if not (interval_s > 0 and math.isfinite(interval_s)):
-        raise ValueError(f'The interval of {interval_s} s must be positive.')
+        raise UserError(f'The interval of {interval_s} s must be positive.')
     stop = duration_s if end is None else min(end, duration_s)
     if not 0 <= start < stop:
-        raise ValueError(
+        raise UserError(
             f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
@@ -224,7 +224,7 @@ def detect_video(
     info = _info(opened)
     times = keyframe_times(info.duration_s, interval_s=interval_s, start=start, end=end)
     if batch_size < 1:
-        raise ValueError(f'batch_size={batch_size} must be at least 1.')
+        raise UserError(f'batch_size={batch_size} must be at least 1.')
     pipeline = _clip_pipeline(model.cfg)
     clips = (_load_clip(pipeline, opened, time) for time in times.tolist())
     first = next(clips)  # a video that is too short is found out here
@@ -264,7 +264,7 @@ def _clip_pipeline(cfg: Config) -> Compose:
     transforms = _test_dataset(cfg).get('pipeline') or cfg.get('test_pipeline') or []
     names = [transform['type'].rpartition('.')[-1] for transform in transforms]
     if _SAMPLER not in names:
-        raise ValueError(
+        raise UserError(
             f'The test pipeline of the config has no {_SAMPLER}, which says what a '
             f'clip is; give test_dataloader.dataset.pipeline one.'
         )

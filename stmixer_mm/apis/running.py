@@ -10,8 +10,8 @@ from mmengine.dist import init_dist, is_distributed
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from ..compat import leave_group_at_exit
-from .preflight import check_run
+from stmixer_mm.checks.config import check_run
+from stmixer_mm.compat import leave_group_at_exit
 
 
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:

@@ -1,7 +1,11 @@
 """Datasets, transforms and the reading of annotation files."""
 
-from .keyframe_dataset import KeyframeDataset
-from .transforms import (
+from stmixer_mm.datasets.annotations.tube_annotations import (
+    TubeAnnotations,
+    read_tube_annotations,
+)
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,
@@ -9,8 +13,7 @@ from .transforms import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
-from .tube_annotations import TubeAnnotations, read_tube_annotations
-from .tube_dataset import TubeDataset
+from stmixer_mm.datasets.tube_dataset import TubeDataset
 
 __all__ = [
     'DecodeFrameFiles',

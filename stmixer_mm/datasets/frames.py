@@ -10,7 +10,8 @@ from pathlib import Path
 import decord
 import numpy as np
 
-from stmixer_mm.engine.files import check_file
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_file
 
 VIDEO_SUFFIXES = (
     *('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v'),
@@ -25,7 +26,7 @@ def image_prefix(data_prefix: Mapping[str, str] | None) -> dict[str, str]:
     if data_prefix is None:
         return dict(img='')
     if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
-        raise ValueError(
+        raise UserError(
             f'data_prefix={data_prefix!r} does not say where the videos or frames '
             "are; write data_prefix=dict(img='FOLDER')."
         )
@@ -45,7 +46,7 @@ def keyframe_index(
     index = round(seconds * fps)
     if seconds < 0 or index > total_frames:
         duration = total_frames / fps
-        raise ValueError(
+        raise UserError(
             f'timestamp {timestamp:g} s lies outside its {total_frames} frames at '
             f'{fps:g} fps, which last from {timestamp_start:g} s to '
             f'{timestamp_start + duration:.3f} s; correct the annotation or '
@@ -57,7 +58,7 @@ def keyframe_index(
 def check_frame_index(index: int, *, total_frames: int) -> int:
     """The index, counted from 0; ``ValueError`` if the video has no such frame."""
     if not 0 <= index < total_frames:
-        raise ValueError(
+        raise UserError(
             f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
             'frames; extract or encode it again with the frame rate of the annotation'
         )
@@ -138,7 +139,7 @@ def find_sources(
     if missing:
         what = 'frame folders' if use_frames else 'videos'
         named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-        raise FileNotFoundError(
+        raise UserError(
             f'{len(missing)} of the {len(paths)} {what} of {ann_file} are missing in '
             f'{describe_folder(folder)} ({named}); put them there, correct data_prefix '
             'or use_frames, or list them all with tools/check_dataset.py.'
@@ -165,19 +166,19 @@ def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
     file = Path(path)
     check_file(file, subject=path, remedy='check the path (of a dataset: data_prefix)')
     if file.stat().st_size == 0:
-        raise ValueError(f'{path} is an empty file; fetch or encode the video again.')
+        raise UserError(f'{path} is an empty file; fetch or encode the video again.')
     try:
         reader = VideoReader(str(path), num_threads=num_threads)
         total_frames, fps = len(reader), reader.get_avg_fps()
     # decord raises RuntimeError or its own DECORDError, which is a plain Exception.
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f'{path} ({file.stat().st_size} bytes) cannot be read as a video: it is '
             'truncated, damaged, of an unknown codec, or no video; fetch it again or '
             're-encode it, for example as H.264.'
         ) from error
     if total_frames < 1 or not 0 < fps < float('inf'):
-        raise ValueError(
+        raise UserError(
             f'{path} has {total_frames} frames at {fps} fps; re-encode the video.'
         )
     return reader
@@ -246,7 +247,7 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
     head, tail = split_filename_tmpl(filename_tmpl)
     pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
     if not os.path.isdir(frame_dir):
-        raise FileNotFoundError(
+        raise UserError(
             f'the frame folder {frame_dir} does not exist; extract the frames or '
             'correct data_prefix.'
         )
@@ -254,7 +255,7 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
     numbers = sorted(int(match[1]) for match in matches if match)
     numbers = [number for number in numbers if number >= start_index]
     if not numbers:
-        raise FileNotFoundError(
+        raise UserError(
             f'the frame folder {frame_dir} holds no frame named like {filename_tmpl} '
             f'from number {start_index} on; correct filename_tmpl or start_index.'
         )
@@ -274,7 +275,7 @@ def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
     except (AttributeError, LookupError, TypeError, ValueError):
         tells_number = False
     if not tells_number:
-        raise ValueError(
+        raise UserError(
             f'filename_tmpl={filename_tmpl!r} does not say where the number of a frame '
             "stands; write it once, as in 'img_{:05}.jpg'."
         )

@@ -8,9 +8,7 @@ from mmaction.datasets import AVADataset
 from mmengine.dataset import force_full_init
 from mmengine.logging import MMLogger
 
-from stmixer_mm.registry import DATASETS
-
-from .ava_csv import (
+from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
     check_custom_classes,
     raise_first,
@@ -19,8 +17,15 @@ from .ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from .frames import find_sources, image_prefix, split_filename_tmpl
-from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
+from stmixer_mm.datasets.frames import find_sources, image_prefix, split_filename_tmpl
+from stmixer_mm.datasets.packing import (
+    add_proposals,
+    pack_persons,
+    unpack_bboxes,
+    unpack_persons,
+)
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import DATASETS
 
 
 @DATASETS.register_module()
@@ -112,7 +117,7 @@ class KeyframeDataset(AVADataset):
 
         split_filename_tmpl(filename_tmpl)
         if not 0 < fps < float('inf'):
-            raise ValueError(
+            raise UserError(
                 f'fps={fps:g} is no frame rate; give that of the extracted frames.'
             )
         label_file = join(label_file)
@@ -183,7 +188,7 @@ class KeyframeDataset(AVADataset):
                     persons[row.key] = self._persons([])
         for row in self._empty_rows():
             if row.key in annotated:
-                raise ValueError(
+                raise UserError(
                     f'{self.empty_keyframes_file}, line {row.line}: keyframe '
                     f'{row.key} is listed as person-free, but {self.ann_file} has a '
                     'box there; remove one of them.'
@@ -191,7 +196,7 @@ class KeyframeDataset(AVADataset):
             persons[row.key] = self._persons([])
             firsts[row.key] = row
         if not firsts:
-            raise ValueError(
+            raise UserError(
                 f'{self.ann_file} holds no action of custom_classes '
                 f'{self.custom_classes[1:]}; correct custom_classes.'
             )
@@ -232,7 +237,7 @@ class KeyframeDataset(AVADataset):
         excluded = read_timestamp_keys(self.exclude_file)
         kept = [info for info in self.data_list if info['img_key'] not in excluded]
         if not kept:
-            raise ValueError(
+            raise UserError(
                 f'{self.exclude_file} excludes all {len(self.data_list)} keyframes of '
                 f'{self.ann_file}; give the exclude file of this split.'
             )
@@ -278,7 +283,7 @@ class KeyframeDataset(AVADataset):
             labels = np.zeros((len(persons), 1), dtype=int)
             for label, group in zip(labels, persons.values(), strict=True):
                 if len(group) > 1:
-                    raise ValueError(
+                    raise UserError(
                         f'{self.ann_file}, line {group[1].line}: this box has several '
                         'actions, which needs multilabel=True.'
                     )

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stmixer_mm.engine.files import check_file
-
-from .plain_pickle import read_plain_pickle
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_file
+from stmixer_mm.plain_pickle import read_plain_pickle
 
 
 def pack_persons(
@@ -82,7 +82,7 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     check_file(path, remedy='correct proposal_file')
     content = read_plain_pickle(path)
     if not isinstance(content, dict):
-        raise ValueError(
+        raise UserError(
             f'{path} holds a {type(content).__name__}; write a dict from '
             "'video_id,timestamp' to boxes (n, 4 or 5)."
         )
@@ -91,35 +91,35 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         try:
             found = proposals[key] = np.asarray(rows, dtype=float)
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f'{path}: the proposals of {key} are no array of numbers; give rows of '
                 'x1, y1, x2, y2 and, if you like, a score.'
             ) from error
         if found.size == 0:
             proposals[key] = np.zeros((0, 4))
         elif found.ndim != 2 or found.shape[1] not in (4, 5):
-            raise ValueError(
+            raise UserError(
                 f'{path}: the proposals of {key} have the shape {found.shape}; give '
                 'rows of x1, y1, x2, y2 and, if you like, a score.'
             )
         elif not np.isfinite(found).all():
-            raise ValueError(
+            raise UserError(
                 f'{path}: the proposals of {key} are not all finite; correct or remove '
                 'them.'
             )
         elif (found[:, :2] > found[:, 2:4]).any():
-            raise ValueError(
+            raise UserError(
                 f'{path}: a proposal of {key} is upside down; write it as x1, y1, x2, '
                 'y2.'
             )
         elif not ((found[:, :4] >= 0) & (found[:, :4] <= 1)).all():
-            raise ValueError(
+            raise UserError(
                 f'{path}: a proposal of {key} lies outside [0, 1]; divide its '
                 'coordinates by the size of the frame.'
             )
     if keys and proposals.keys().isdisjoint(keys):
         found = f'keys like {next(iter(proposals))!r}' if proposals else 'no key at all'
-        raise ValueError(
+        raise UserError(
             f'{path} has none of the {len(keys)} keyframes, the first of which is '
             f'{keys[0]!r}, but {found}; give the proposal file of this split.'
         )

@@ -8,9 +8,7 @@ from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
 
-from stmixer_mm.registry import TRANSFORMS
-
-from .frames import (
+from stmixer_mm.datasets.frames import (
     KeptFrames,
     OpenVideos,
     check_frame_index,
@@ -21,6 +19,8 @@ from .frames import (
     keyframe_index,
     open_video,
 )
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
@@ -96,7 +96,7 @@ class SampleKeyframeClip(BaseTransform):
         allow_short: bool = False,
     ) -> None:
         if clip_len < 1 or frame_interval < 1:
-            raise ValueError(
+            raise UserError(
                 f'clip_len={clip_len} and frame_interval={frame_interval} must both '
                 'be at least 1.'
             )
@@ -110,7 +110,7 @@ class SampleKeyframeClip(BaseTransform):
         source = results.get('filename') or results.get('frame_dir')
         span = clip_span(self.clip_len, self.frame_interval)
         if total_frames < span and not self.allow_short:
-            raise ValueError(
+            raise UserError(
                 f'{source} has {total_frames} frames, fewer than the {span} of a clip '
                 f'of {self.clip_len} frames, every {self.frame_interval}th; use a '
                 'longer video or a smaller clip, or set allow_short=True in '
@@ -119,7 +119,7 @@ class SampleKeyframeClip(BaseTransform):
         try:
             keyframe = self._keyframe(results, total_frames)
         except ValueError as error:
-            raise ValueError(f'{source}: {error}.') from None
+            raise UserError(f'{source}: {error}.') from None
         # Frames of a video file count from 0, whatever the dataset's start_index.
         is_video = results.get('video_reader') is not None
         start_index = 0 if is_video else results.get('start_index', 0)
@@ -202,7 +202,7 @@ class DecodeFrames(DecordDecode):
             if not type(error).__module__.startswith('decord'):
                 raise
             inds = results['frame_inds']
-            raise ValueError(
+            raise UserError(
                 f'{results.get("filename")}: a frame between {inds.min()} and '
                 f'{inds.max()} cannot be decoded; the video is damaged there: fetch '
                 'it again or re-encode it.'
@@ -227,13 +227,13 @@ class DecodeFrameFiles(RawFrameDecode):
         try:
             return super().transform(results)
         except FileNotFoundError as error:
-            raise FileNotFoundError(
+            raise UserError(
                 f'{self.file_client.path} does not exist; extract the frames of its '
                 'video again, or correct filename_tmpl, start_index or fps.'
             ) from error
         except (OSError, cv2.error) as error:
             reason = getattr(error, 'strerror', None) or 'it is empty or damaged'
-            raise ValueError(
+            raise UserError(
                 f'{self.file_client.path} cannot be read as a picture ({reason}); '
                 'extract the frames of its video again.'
             ) from error
@@ -268,7 +268,7 @@ class RandomShortSideResize(BaseTransform):
     ) -> None:
         low, high = short_range
         if not 0 < low <= high <= max_long:
-            raise ValueError(
+            raise UserError(
                 f'short_range={tuple(short_range)} must rise from above 0 to at most '
                 f'max_long={max_long}.'
             )

@@ -12,11 +12,19 @@ from mmaction.datasets import BaseActionDataset
 from mmengine.dataset import force_full_init
 from mmengine.logging import MMLogger
 
+from stmixer_mm.datasets.annotations.tube_annotations import (
+    TubeAnnotations,
+    read_tube_annotations,
+)
+from stmixer_mm.datasets.frames import find_sources, image_prefix, split_filename_tmpl
+from stmixer_mm.datasets.packing import (
+    add_proposals,
+    pack_persons,
+    unpack_bboxes,
+    unpack_persons,
+)
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
-
-from .frames import find_sources, image_prefix, split_filename_tmpl
-from .packing import add_proposals, pack_persons, unpack_bboxes, unpack_persons
-from .tube_annotations import TubeAnnotations, read_tube_annotations
 
 
 class VideoPersons(NamedTuple):
@@ -149,7 +157,7 @@ class TubeDataset(BaseActionDataset):
         max_refetch: int = 1000,
     ) -> None:
         if frame_stride < 1:
-            raise ValueError(f'frame_stride={frame_stride} must be at least 1.')
+            raise UserError(f'frame_stride={frame_stride} must be at least 1.')
         split_filename_tmpl(filename_tmpl)
         self.split = split
         self.frame_stride = frame_stride
@@ -193,7 +201,7 @@ class TubeDataset(BaseActionDataset):
             if num_beyond:
                 beyond[name] = num_beyond
         if not data_list:
-            raise ValueError(
+            raise UserError(
                 f'{self.ann_file} has no box in the {self._part} of split '
                 f'{self.split}; give another split or file.'
             )
@@ -226,13 +234,13 @@ class TubeDataset(BaseActionDataset):
         truth = read_tube_annotations(self.ann_file)
         splits = truth.test_videos if self.test_mode else truth.train_videos
         if not isinstance(self.split, int) or not 1 <= self.split <= len(splits):
-            raise ValueError(
+            raise UserError(
                 f'split={self.split!r} is not in {self.ann_file}, which has '
                 f'{len(splits)} with {self._part}; splits are counted from 1.'
             )
         found = len(truth.labels) + 1
         if self.num_classes not in (None, found):
-            raise ValueError(
+            raise UserError(
                 f'num_classes={self.num_classes} does not fit {self.ann_file}, whose '
                 f'{found - 1} labels and the dummy class 0 are {found}; set '
                 f'num_classes={found} here and in the model.'
@@ -317,7 +325,7 @@ class TubeDataset(BaseActionDataset):
             number = nframes[name] - 1 + self.start_index
             last = self.filename_tmpl.format(number)
             if not os.path.isfile(os.path.join(paths[name], last)):
-                raise FileNotFoundError(
+                raise UserError(
                     f'The frame folder {paths[name]} has no {last}, the last of the '
                     f'{nframes[name]} frames that {self.ann_file} gives it; extract '
                     'them again, correct filename_tmpl or start_index, or list all '

@@ -12,7 +12,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from .files import check_file
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_file
 
 LISTED_NAMES = 10
 _LEGACY_PICKLE = b'\x80'
@@ -51,15 +52,15 @@ def check_checkpoint_file(path: str | Path) -> None:
     with open(file, 'rb') as stream:
         magic = stream.read(2)
     if not magic:
-        raise ValueError(f'Checkpoint {path} is empty; use an earlier one.')
+        raise UserError(f'Checkpoint {path} is empty; use an earlier one.')
     if magic == b'PK':
         if not zipfile.is_zipfile(file):
-            raise ValueError(
+            raise UserError(
                 f'Checkpoint {path} is cut off (its table of contents is missing); '
                 f'copy or download it again, or use an earlier one.'
             )
     elif not magic.startswith(_LEGACY_PICKLE):
-        raise ValueError(
+        raise UserError(
             f'{path} is not a PyTorch checkpoint; give the path of a .pth file.'
         )
 
@@ -80,7 +81,7 @@ def load_checkpoint_file(path: str | Path, *, map_location: str = 'cpu') -> dict
             str(path), map_location=map_location, logger=None
         )
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise ValueError(unreadable_sentence(path, error)) from error
+        raise UserError(unreadable_sentence(path, error)) from error
     state_dict = state_dict_of(checkpoint, source=path)
     rest = checkpoint if 'state_dict' in checkpoint else {}
     return {**rest, 'state_dict': state_dict}
@@ -114,7 +115,7 @@ def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, torch.
     if not isinstance(state, Mapping) or not any(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
-        raise ValueError(
+        raise UserError(
             f'Checkpoint {source} holds no parameters (neither a state dict nor a '
             f'dictionary with "state_dict"); give a checkpoint of a model.'
         )
@@ -202,7 +203,7 @@ def check_state(
         for kind, names in kinds.items()
         if names
     ]
-    raise ValueError(
+    raise UserError(
         f'Checkpoint {source} does not fit the model '
         f'{type(_unwrapped(model)).__name__} (parameters: {counted}); use the config '
         f'that it was trained with, or name what may differ in the setting '

@@ -12,10 +12,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, find_latest_checkpoint
 
 from stmixer_mm.datasets.pipelines import clip_lengths
+from stmixer_mm.engine.checkpoints import check_state, state_dict_of
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import ATOMIC_BACKEND, part_path, write_atomically
 from stmixer_mm.registry import HOOKS
-
-from .checkpoints import check_state, state_dict_of
-from .files import ATOMIC_BACKEND, part_path, write_atomically
 
 
 @HOOKS.register_module()
@@ -112,7 +112,7 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self.args:  # mmengine would hand them on and fail at the first checkpoint
-            raise TypeError(
+            raise UserError(
                 f'{type(self).__name__}.__init__() got an unexpected keyword argument '
                 f'{next(iter(self.args))!r}'
             )
@@ -196,7 +196,7 @@ class SafeCheckpointHook(CheckpointHook):
         try:
             yield
         except OSError as error:
-            raise RuntimeError(
+            raise UserError(
                 f'Checkpoint {path} cannot be written ({error.strerror or error}); '
                 f'the earlier ones are whole: make room and go on with --resume.'
             ) from error

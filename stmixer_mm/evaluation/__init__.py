@@ -1,13 +1,15 @@
 """Metrics."""
 
-from stmixer_mm.datasets.tube_annotations import (
+from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-
-from .dumps import DumpPredictions
-from .frame_map_metric import FrameMAPMetric
-from .tube_metrics import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.metrics.frame_map_metric import FrameMAPMetric
+from stmixer_mm.evaluation.metrics.tube_metrics import (
+    TubeFrameMAPMetric,
+    VideoMAPMetric,
+)
+from stmixer_mm.evaluation.results.dumps import DumpPredictions
 
 __all__ = [
     'DumpPredictions',

@@ -1,29 +1,27 @@
-from .backbones import (
-    CheckpointedVisionTransformer,
-    FramewiseBackbone,
-    NonLocalBlock3D,
-    ResNet3dSlowFastPyramid,
-    TappedBackbone,
-    TimeSformerMap,
-    UniFormerV2Map,
-)
-from .data_preprocessor import ClipDataPreprocessor
-from .decoder import DeformableDecoder, STMixerDecoder
-from .denoising import DenoisingQueries
-from .head import STMixerHead
-from .losses import AsymmetricLoss, ClassBalancedLoss
-from .necks import (
-    FPN3D,
-    PAFPN3D,
-    BiFPN3D,
-    ChannelProjection3D,
-    FramewiseNeck,
-    ResampleTime,
-    ViTPyramid3D,
-)
-from .roi_detector import RoIDetector
-from .still_image import StillImageSTMixer
-from .stmixer import STMixer
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone
+from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
+from stmixer_mm.models.backbones.slowfast_pyramid import ResNet3dSlowFastPyramid
+from stmixer_mm.models.backbones.taps import TappedBackbone
+from stmixer_mm.models.backbones.timesformer import TimeSformerMap
+from stmixer_mm.models.backbones.uniformer_v2 import UniFormerV2Map
+from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
+from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
+from stmixer_mm.models.decoder.deformable_decoder import DeformableDecoder
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.detectors.roi_detector import RoIDetector
+from stmixer_mm.models.detectors.still_image import StillImageSTMixer
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.models.heads.denoising import DenoisingQueries
+from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.losses.asymmetric import AsymmetricLoss
+from stmixer_mm.models.losses.class_balanced import ClassBalancedLoss
+from stmixer_mm.models.necks.bifpn3d import BiFPN3D
+from stmixer_mm.models.necks.fpn3d import FPN3D
+from stmixer_mm.models.necks.framewise import FramewiseNeck
+from stmixer_mm.models.necks.pafpn3d import PAFPN3D
+from stmixer_mm.models.necks.projection import ChannelProjection3D
+from stmixer_mm.models.necks.resample_time import ResampleTime
+from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D
 
 __all__ = [
     'FPN3D',

@@ -8,7 +8,7 @@ Everything is float32 or better, under autocast too: z and r are exponents.
 import torch
 from torch import Tensor
 
-from .precision import full_precision
+from stmixer_mm.models.precision import full_precision
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..registry import MODELS
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -55,7 +56,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         clips = [self.normalise(clip) for clip in data['inputs']]
         shapes = [tuple(clip.shape[-2:]) for clip in clips]
         if len({clip.shape[1] for clip in clips}) > 1:
-            raise ValueError(
+            raise UserError(
                 f'A batch holds clips of {sorted({clip.shape[1] for clip in clips})} '
                 'frames; use the same clip_len for all of them.'
             )

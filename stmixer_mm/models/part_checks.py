@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .backbones import FramewiseBackbone
-from .decoder import QueryDecoder
-from .parts import (
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
+from stmixer_mm.models.parts import (
     BATCH_SIZE,
     SHRINKING,
     Part,
@@ -86,14 +87,14 @@ def check_kinds(
         for kind, module in (('decoder', decoder), ('head', head))
     }
     if not isinstance(decoder, QueryDecoder):
-        raise ValueError(
+        raise UserError(
             f'The {names["decoder"]} is no QueryDecoder, which the {names["head"]} '
             'needs; set model.decoder to STMixerDecoder, DeformableDecoder or a '
             'subclass of QueryDecoder.'
         )
     lacking = [name for name in HEAD_METHODS if not hasattr(head, name)]
     if lacking:
-        raise ValueError(
+        raise UserError(
             f'The {names["head"]} cannot take the stage outputs of the '
             f'{names["decoder"]}: it lacks {", ".join(lacking)}; set model.head to '
             'STMixerHead, or to a class with its methods.'
@@ -119,7 +120,7 @@ def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trac
     if not all(refusal.is_of_shapes for refusal in refusals):
         return _trace_for_real(probe, clips[0])
     if _takes_images(probe.twins[0], clips):
-        raise ValueError(
+        raise UserError(
             f'The {probe.parts[0]} takes images (B, 3, H, W), not clips '
             '(B, 3, T, H, W); run it on each frame: model.backbone=dict(type='
             f"'FramewiseBackbone', backbone=dict(type='{probe.parts[0].type_name}', "
@@ -129,7 +130,7 @@ def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trac
     if isinstance(probe.parts[0].module, FramewiseBackbone) and _takes_clips(
         inner, clips
     ):
-        raise ValueError(
+        raise UserError(
             f'The {probe.parts[0]} runs {type(inner).__name__} on single frames, which '
             'takes clips (B, 3, T, H, W); set model.backbone to it, without the '
             'wrapper.'
@@ -138,7 +139,7 @@ def _find_traces(probe: Probe, decoder: Part, clip_len: int | None) -> list[Trac
         others = probe.candidates(num_frames)
         possible, _ = probe.traces(others, enough=lambda trace: True)
         if possible:
-            raise ValueError(
+            raise UserError(
                 f'The {probe.parts[0]} cannot take clips of {clip_len} frames '
                 f'({refusals[0].reason}); set clip_len in the pipelines to a number '
                 f'that it can, such as {possible[0].clip[0]}.'
@@ -152,7 +153,7 @@ def _trace_for_real(probe: Probe, clip: tuple[int, int, int]) -> list[Trace]:
         return [probe.trace(clip, shrinking=SHRINKING)]
     except Refusal as refusal:
         if refusal.index > 0 and refusal.is_of_shapes:
-            raise ValueError(_refusal_sentence(probe, refusal)) from refusal.error
+            raise UserError(_refusal_sentence(probe, refusal)) from refusal.error
     return []
 
 
@@ -188,7 +189,7 @@ def _check_traces(
     if not hasattr(decoder.module, 'check_maps'):
         return
     if maps is None:
-        raise ValueError(
+        raise UserError(
             f'The {last} yields {describe(trace.feats[-1])} but the {decoder} takes a '
             'list of maps (B, C, T, H, W); set the arguments by which it yields them, '
             'or take another one.'
@@ -209,7 +210,7 @@ def _check_settings(probe: Probe, trace: Trace) -> None:
             probe.run_for_real(index, feats, trace, SHRINKING)
         except Refusal as refusal:
             if refusal.is_of_shapes:
-                raise ValueError(_refusal_sentence(probe, refusal)) from refusal.error
+                raise UserError(_refusal_sentence(probe, refusal)) from refusal.error
 
 
 def _check_channels(last: Part, decoder: Part, maps: Sequence[Tensor]) -> None:
@@ -225,7 +226,7 @@ def _check_channels(last: Part, decoder: Part, maps: Sequence[Tensor]) -> None:
         remedy = f'set {decoder.place}.embed_dims={channels[0]}'
         if 'out_channels' in last.settings:
             remedy += f', or {last.place}.out_channels={embed_dims}'
-    raise ValueError(
+    raise UserError(
         f'The {last} yields {describe(maps)} but the {decoder} has '
         f'embed_dims={embed_dims}; {remedy}.'
     )
@@ -242,7 +243,7 @@ def _check_frames(
         remedy = f"put dict(type='ResampleTime', num_frames={num_frames}) behind it"
         if 'num_frames' in vars(last.module):
             remedy = f'set {last.place}.num_frames={num_frames}'
-        raise ValueError(
+        raise UserError(
             f'The {last} turns clips of {trace.clip[0]} frames into maps of '
             f'{", ".join(map(str, frames))} frames but the {decoder} needs as many in '
             f'all of them; {remedy}.'
@@ -258,7 +259,7 @@ def _check_frames(
     elif clip_len is not None:
         length = clip_len * num_frames // frames[0]
         remedy += _if_possible(probe, length, num_frames, trace)
-    raise ValueError(
+    raise UserError(
         f'The {last} turns clips of {trace.clip[0]} frames into maps of {frames[0]} '
         f'frames but the {decoder} has num_frames={num_frames}; {remedy}.'
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..compat import autocast_dtype
+from stmixer_mm.compat import autocast_dtype
 
 
 def full_precision(values: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
-from ..registry import MODELS
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
 
 # Pairs of templates, released and ours: {n} stands for a number, {*} for the rest.
 # The first that fits is taken, in either direction.
@@ -148,7 +149,7 @@ def find_backbone(names: Iterable[str]) -> str:
     ):
         if any(name.startswith(start) for name in names):
             return backbone
-    raise ValueError(
+    raise UserError(
         'The backbone is no SlowOnly, SlowFast or ViT of the STMixer release (first '
         f'names: {names[:3]}); give a released STMixer checkpoint.'
     )
@@ -207,7 +208,7 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
 def _fail_on(*faults: tuple[str, list[str]]) -> None:
     lists = [f'{what}: {", ".join(names)}' for what, names in faults if names]
     if lists:
-        raise ValueError(
+        raise UserError(
             'This is no complete released STMixer checkpoint ('
             + '; '.join(lists)
             + '); give the file as it was released.'
@@ -324,7 +325,7 @@ def _solve_mixing_sizes(
                 out_multiplier=out_multiplier,
                 num_frames=frame_rows // (embed_dims * out_multiplier),
             )
-    raise ValueError(
+    raise UserError(
         f'No number of groups fits {offsets} offsets and {point_weights} mixing '
         'weights; give the checkpoint as it was released.'
     )

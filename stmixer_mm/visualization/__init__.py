@@ -1,5 +1,10 @@
-from .draw import draw_detections, enlarge, side_by_side, write_picture
-from .visualizer import STADVisualizer, top_actions
+from stmixer_mm.visualization.draw import (
+    draw_detections,
+    enlarge,
+    side_by_side,
+    write_picture,
+)
+from stmixer_mm.visualization.visualizer import STADVisualizer, top_actions
 
 __all__ = [
     'STADVisualizer',

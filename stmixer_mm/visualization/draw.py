@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stmixer_mm.engine.files import atomic_path
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import atomic_path
 
 Color = tuple[int, int, int]  # RGB
 
@@ -131,7 +132,7 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as part:
         if not cv2.imwrite(str(part), picture[..., ::-1]):
-            raise OSError(f'The image {path} cannot be written; is the disk full?')
+            raise UserError(f'The image {path} cannot be written; is the disk full?')
 
 
 class _Pen:

@@ -9,8 +9,12 @@ from mmengine.dist import master_only
 from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import VISUALIZERS
-
-from .draw import draw_detections, enlarge, side_by_side, write_picture
+from stmixer_mm.visualization.draw import (
+    draw_detections,
+    enlarge,
+    side_by_side,
+    write_picture,
+)
 
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 

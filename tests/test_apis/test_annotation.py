@@ -10,12 +10,12 @@ from stmixer_mm.apis import (
     KeyframeDetections,
     VideoInfo,
     annotated_frames,
-    annotation,
     detection_file,
     match_persons,
     render_video,
     video_info,
 )
+from stmixer_mm.apis import rendering as annotation
 from stmixer_mm.visualization import draw_detections
 
 INFO = VideoInfo(total_frames=20, fps=10.0, height=32, width=48)

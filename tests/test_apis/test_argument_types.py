@@ -5,7 +5,7 @@ from typing import Any, Literal, Optional
 import numpy as np
 import pytest
 
-from stmixer_mm.argument_types import fits
+from stmixer_mm.checks.argument_types import fits
 
 
 @pytest.mark.parametrize(

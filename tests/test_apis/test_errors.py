@@ -6,9 +6,9 @@ import torch
 from mmaction.registry import DATASETS, MODELS, TRANSFORMS
 from torch.utils.data import DataLoader
 
-from stmixer_mm.apis import explain, user_errors
 from stmixer_mm.datasets import OpenVideo, SampleKeyframeClip, keyframe_dataset
 from stmixer_mm.engine import SafeCheckpointHook
+from stmixer_mm.errors import explain, user_errors
 
 
 def caught(function, *args, **kwargs):

@@ -3,13 +3,8 @@ import pytest
 import torch
 from tiny_stmixer import ACTIONS, write_project, write_video
 
-from stmixer_mm.apis import (
-    detect_video,
-    init_detector,
-    keyframe_times,
-    load_config,
-    video_info,
-)
+from stmixer_mm.apis import detect_video, init_detector, keyframe_times, video_info
+from stmixer_mm.checks.config import load_config
 from stmixer_mm.datasets import OpenVideo
 
 

@@ -2,7 +2,12 @@ import pytest
 from mmengine.config import Config
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.apis import check_arguments, check_run, load_config, merge_overrides
+from stmixer_mm.checks.config import (
+    check_arguments,
+    check_run,
+    load_config,
+    merge_overrides,
+)
 
 CONFIGS = sorted((ROOT / 'configs').glob('[!_]*/*.py'))
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from tiny_stmixer import tool_environment, write_project
 
-from stmixer_mm.apis import build_runner, load_config, merge_overrides
+from stmixer_mm.apis import build_runner
+from stmixer_mm.checks.config import load_config, merge_overrides
 from stmixer_mm.engine import BFloat16OptimWrapper
 
 pytestmark = pytest.mark.skipif(

@@ -127,7 +127,7 @@ def test_videomaev2_weighs_actions_twice():
 
 @pytest.mark.parametrize('path', ALL, ids=ids)
 def test_parts_are_registered_and_known(path):
-    from stmixer_mm.apis import check_arguments
+    from stmixer_mm.checks.config import check_arguments
 
     config = Config.fromfile(path)
     host = 'mmdet' if path.parent.name == 'still_images' else 'mmaction'

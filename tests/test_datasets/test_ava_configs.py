@@ -14,7 +14,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from stmixer_mm.apis.inference import _class_names, _clip_pipeline
-from stmixer_mm.datasets.validation import check_config
+from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.evaluation import FrameMAPMetric
 from stmixer_mm.registry import DATASETS, METRICS, MODELS
 

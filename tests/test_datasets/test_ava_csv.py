@@ -1,6 +1,6 @@
 import pytest
 
-from stmixer_mm.datasets.ava_csv import (
+from stmixer_mm.datasets.annotations.ava_csv import (
     check_custom_classes,
     keyframe_key,
     raise_first,
@@ -8,7 +8,7 @@ from stmixer_mm.datasets.ava_csv import (
     read_label_names,
     read_timestamp_keys,
 )
-from stmixer_mm.datasets.label_map import format_label_map
+from stmixer_mm.datasets.annotations.label_map import format_label_map
 
 GOOD = 'vid,0902,0.1,0.2,0.3,0.4,12,7'
 

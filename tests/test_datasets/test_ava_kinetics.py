@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stmixer_mm.datasets.ava_kinetics import (
+from stmixer_mm.datasets.converters.ava_kinetics import (
     Clip,
     choose_clip,
     convert_ava_kinetics,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stmixer_mm.datasets import KeyframeDataset
-from stmixer_mm.datasets.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
 from stmixer_mm.datasets.converters import (
     Shape,
     convert_annotations,

@@ -9,7 +9,7 @@ from stmixer_mm.datasets.packing import (
     unpack_bboxes,
     unpack_persons,
 )
-from stmixer_mm.datasets.plain_pickle import read_plain_pickle
+from stmixer_mm.plain_pickle import read_plain_pickle
 
 
 @pytest.mark.parametrize('count', [0, 1, 3])

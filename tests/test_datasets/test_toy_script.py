@@ -7,13 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stmixer_mm.datasets.toy.drawing import (
-    extent,
-    locate,
-    paint,
-    person_blobs,
-    render,
-)
+from stmixer_mm.datasets.toy.drawing import extent, locate, paint, person_blobs, render
 from stmixer_mm.datasets.toy.generate import make_scene
 from stmixer_mm.datasets.toy.pose import ARM, THIGH, pose_at
 from stmixer_mm.datasets.toy.script import (

@@ -7,7 +7,6 @@ import torch
 from mmaction.datasets.transforms import RandomCrop, SampleAVAFrames
 from mmcv.transforms import Compose
 
-from stmixer_mm.apis import explain
 from stmixer_mm.datasets import (
     DecodeFrameFiles,
     DecodeFrames,
@@ -16,6 +15,7 @@ from stmixer_mm.datasets import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
+from stmixer_mm.errors import explain
 
 REAL_DATA = os.environ.get('STMIXER_REAL_DATA')
 

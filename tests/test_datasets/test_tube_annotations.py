@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stmixer_mm.datasets import TubeAnnotations, read_tube_annotations
-from stmixer_mm.datasets.tube_annotations import check_tube_annotations
+from stmixer_mm.datasets.annotations.tube_annotations import check_tube_annotations
 
 
 def content(**changes):

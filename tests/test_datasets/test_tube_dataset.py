@@ -15,11 +15,11 @@ from mmengine.structures import InstanceData
 from tiny_stmixer import ROOT
 from tiny_tubes import NUM_FRAMES, SIZE, tube
 
+from stmixer_mm.checks.datasets import check_config
+from stmixer_mm.checks.reports import format_report
 from stmixer_mm.datasets import SampleKeyframeClip, TubeDataset
-from stmixer_mm.datasets.reports import format_report
 from stmixer_mm.datasets.tube_dataset import video_persons
-from stmixer_mm.datasets.validation import check_config
-from stmixer_mm.evaluation.tube_metrics import EXCLUDED_LABELS
+from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
 RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from stmixer_mm.datasets import validation
+from stmixer_mm.checks import datasets as validation
+from stmixer_mm.checks.datasets import check_config, check_dataset
+from stmixer_mm.checks.reports import format_report, report_to_dict
 from stmixer_mm.datasets.frames import VideoReader
-from stmixer_mm.datasets.reports import format_report, report_to_dict
-from stmixer_mm.datasets.validation import check_config, check_dataset
 
 BOX = '0.1,0.1,0.5,0.9'
 

@@ -10,8 +10,8 @@ import cv2
 import pytest
 from tiny_stmixer import ROOT, write_video
 
-from stmixer_mm.apis import check_arguments, load_config
-from stmixer_mm.datasets.ava_csv import read_keyframe_rows
+from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
 from stmixer_mm.datasets.converters import convert_annotations
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()

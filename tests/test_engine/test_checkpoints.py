@@ -5,7 +5,7 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from torch import nn
 
-from stmixer_mm.engine import (
+from stmixer_mm.engine.checkpoints import (
     check_checkpoint_file,
     check_state,
     compare_state,

@@ -7,14 +7,14 @@ import sys
 import pytest
 from mmengine.fileio import get_file_backend
 
-from stmixer_mm.engine import (
+from stmixer_mm.files import (
+    ATOMIC_BACKEND,
     atomic_path,
     check_file,
     check_writable_dir,
     check_writable_file,
     write_atomically,
 )
-from stmixer_mm.engine.files import ATOMIC_BACKEND
 
 
 def names(folder):

@@ -2,7 +2,7 @@ import literal_act
 import numpy as np
 import pytest
 
-from stmixer_mm.evaluation.average_precision import (
+from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     act_ap,
     check_choice,

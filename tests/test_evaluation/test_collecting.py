@@ -11,7 +11,7 @@ import pytest
 from tiny_stmixer import tool_environment
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric
-from stmixer_mm.evaluation.collecting import CollectingMetric
+from stmixer_mm.evaluation.metrics.collecting import CollectingMetric
 
 SCRIPT = """
 import json, sys

@@ -2,7 +2,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from stmixer_mm.evaluation.errors import (
+from stmixer_mm.evaluation.functional.error_types import (
     CLASSIFICATION,
     LOCALISATION,
     OTHER,

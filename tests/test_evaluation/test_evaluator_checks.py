@@ -3,8 +3,8 @@ import tiny_stmixer
 import tiny_tubes
 from mmengine.config import Config
 
-from stmixer_mm.datasets.reports import format_report
-from stmixer_mm.evaluation.evaluator_checks import check_evaluators
+from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.checks.reports import format_report
 
 BOX = '0.1,0.1,0.5,0.9'
 

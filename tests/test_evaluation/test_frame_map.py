@@ -2,14 +2,18 @@ import numpy as np
 import pytest
 from mmaction.evaluation.functional.ava_evaluation import np_box_ops
 
-from stmixer_mm.evaluation.frame_map import (
+from stmixer_mm.evaluation.functional.frame_map import (
     Boxes,
     average_precision,
     best_of_frames,
     frame_pairs,
     recall,
 )
-from stmixer_mm.evaluation.matching import BestMatch, aligned_iou, best_matches
+from stmixer_mm.evaluation.functional.matching import (
+    BestMatch,
+    aligned_iou,
+    best_matches,
+)
 
 
 def random_bboxes(random, count):

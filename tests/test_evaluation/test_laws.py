@@ -9,9 +9,9 @@ from test_frame_map_metric import predict as predict_keyframe
 from test_tube_metrics import TWO_VIDEOS, evaluate, noisy, predict, predict_truth
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.average_precision import AP_MODES, CLASS_AVERAGES
-from stmixer_mm.evaluation.linking import FRAME_NMS, LINKINGS
-from stmixer_mm.evaluation.protocols import KEYFRAME_PROTOCOLS, PROTOCOLS
+from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_AVERAGES
+from stmixer_mm.evaluation.functional.linking import FRAME_NMS, LINKINGS
+from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, PROTOCOLS
 
 THRS = (0.5, '0.5:0.95')
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mmaction.evaluation.functional import multisports_utils
 
-from stmixer_mm.evaluation.linking import (
+from stmixer_mm.evaluation.functional.linking import (
     LINKINGS,
     FrameBoxes,
     Linking,
@@ -14,7 +14,7 @@ from stmixer_mm.evaluation.linking import (
     suppress_boxes,
     trim_tubes,
 )
-from stmixer_mm.evaluation.tubes import join_tubes
+from stmixer_mm.evaluation.functional.tubes import join_tubes
 
 LEFT, RIGHT = [0, 0, 9, 9], [50, 0, 59, 9]
 SHORT = dict(min_length=1, tube_nms_iou=None)

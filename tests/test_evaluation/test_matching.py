@@ -2,9 +2,9 @@ import literal_act
 import numpy as np
 import pytest
 
-from stmixer_mm.evaluation import matching
-from stmixer_mm.evaluation.frame_map import Boxes, frame_pairs
-from stmixer_mm.evaluation.matching import (
+from stmixer_mm.evaluation.functional import matching
+from stmixer_mm.evaluation.functional.frame_map import Boxes, frame_pairs
+from stmixer_mm.evaluation.functional.matching import (
     Pairs,
     aligned_iou,
     best_matches,

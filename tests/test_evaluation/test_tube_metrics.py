@@ -9,7 +9,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.tube_metrics import EXCLUDED_LABELS, parse_linking
+from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS, parse_linking
 
 HEIGHT, WIDTH = 100, 200
 LEFT, RIGHT = [0, 0, 49, 99], [100, 0, 149, 99]

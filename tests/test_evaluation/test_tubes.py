@@ -2,7 +2,7 @@ import literal_act
 import numpy as np
 import pytest
 
-from stmixer_mm.evaluation.tubes import (
+from stmixer_mm.evaluation.functional.tubes import (
     join_tubes,
     suppress_tubes,
     take_tubes,

@@ -10,7 +10,7 @@ from tiny import (
 )
 
 from stmixer_mm.models.boxes import xyzr_to_xyxy
-from stmixer_mm.models.denoising import block_groups, noise_actions, noise_boxes
+from stmixer_mm.models.heads.denoising import block_groups, noise_actions, noise_boxes
 from stmixer_mm.registry import MODELS
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])

@@ -3,7 +3,7 @@ import torch
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.models.decoder import StageOutput
-from stmixer_mm.models.persons import (
+from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,
     person_margin,

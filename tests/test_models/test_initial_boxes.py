@@ -9,8 +9,8 @@ from mmengine.structures import InstanceData
 from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
-from stmixer_mm.models.decoder.initial_boxes import grid_bboxes
-from stmixer_mm.models.decoder.proposal_boxes import best_bboxes, regress_ranges
+from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
+from stmixer_mm.models.initial_boxes.simple_boxes import grid_bboxes
 from stmixer_mm.registry import MODELS
 
 NUM_QUERIES = 6

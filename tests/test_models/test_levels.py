@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stmixer_mm.models.decoder import derive_strides
+from stmixer_mm.models.strides import derive_strides
 
 
 def maps(*sizes):

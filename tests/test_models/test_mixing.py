@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from made_up import REFERENCE, made_up_input, made_up_weight, reference
 
-from stmixer_mm.models import decoder
-from stmixer_mm.models.decoder import products
+from stmixer_mm.models.decoder.mixing import AdaptiveMixing, products
 
 
 def make_mixing():
-    mixing = decoder.AdaptiveMixing(
+    mixing = AdaptiveMixing(
         query_dims=48, in_channels=64, num_groups=4, in_points=32, out_points=128
     )
     shapes = json.loads((REFERENCE / 'adaptive_mixing.json').read_text())

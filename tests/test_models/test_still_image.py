@@ -18,7 +18,7 @@ from tiny import NUM_CLASSES, tiny_decoder, tiny_head
 from tiny_coco import write_coco
 from tiny_stmixer import ROOT, tool_environment
 
-from stmixer_mm.models.still_image import clip_sample, pick_detections
+from stmixer_mm.models.detectors.still_image import clip_sample, pick_detections
 from stmixer_mm.registry import MODELS
 
 HOST_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'

@@ -10,7 +10,8 @@ from tiny import batch, build_detector, data_sample
 from tiny_stmixer import ROOT, write_project, write_video
 from torch import nn
 
-from stmixer_mm.analysis import (
+from stmixer_mm.files import write_json
+from stmixer_mm.profiling import (
     ClipPipeline,
     Meter,
     count_parts,
@@ -20,7 +21,6 @@ from stmixer_mm.analysis import (
     video_clips,
     watch_children,
 )
-from stmixer_mm.engine import write_json
 
 
 @pytest.fixture

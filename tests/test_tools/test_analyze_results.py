@@ -11,21 +11,17 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.datasets.ava_csv import keyframe_key
-from stmixer_mm.evaluation import (
-    FrameMAPMetric,
-    TubeFrameMAPMetric,
-    VideoMAPMetric,
-    analysis_figures,
-)
-from stmixer_mm.evaluation.analysis import (
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
+from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.diagnosis import figures as analysis_figures
+from stmixer_mm.evaluation.diagnosis.analysis import (
     ClassResult,
     class_results,
     judge,
     mean_ap,
     worst_keyframes,
 )
-from stmixer_mm.evaluation.keyframe_pictures import KeyframePictures
+from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
 from stmixer_mm.registry import METRICS
 from stmixer_mm.visualization import draw_detections, enlarge, side_by_side
 

@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.apis import UserError
+from stmixer_mm.errors import UserError
 from stmixer_mm.visualization import draw_detections
 
 PATH = ROOT / 'tools' / 'browse_dataset.py'

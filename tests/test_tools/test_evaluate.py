@@ -15,8 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.evaluation.dumps import DumpPredictions, _tensor, read_dump
-from stmixer_mm.evaluation.results import read_results
+from stmixer_mm.evaluation.results.dumps import DumpPredictions, _tensor, read_dump
+from stmixer_mm.evaluation.results.results import read_results
 from stmixer_mm.registry import MODELS
 
 TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')

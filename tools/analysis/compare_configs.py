@@ -20,15 +20,16 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from stmixer_mm.analysis import (
+from stmixer_mm.apis import DictAction
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.files import check_json_path, check_writable_dir, write_json
+from stmixer_mm.profiling import (
     build_model,
     format_table,
     quieten,
     read_config,
     take_turns,
 )
-from stmixer_mm.apis import DictAction, UserError, user_errors
-from stmixer_mm.engine import check_json_path, check_writable_dir, write_json
 from stmixer_mm.registry import DATASETS
 
 TRAIN = Path(__file__).parents[1] / 'train.py'

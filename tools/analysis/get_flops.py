@@ -2,7 +2,10 @@
 
 import argparse
 
-from stmixer_mm.analysis import (
+from stmixer_mm.apis import DictAction
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_json_path, write_json
+from stmixer_mm.profiling import (
     build_model,
     count_parts,
     format_table,
@@ -10,8 +13,6 @@ from stmixer_mm.analysis import (
     quieten,
     read_config,
 )
-from stmixer_mm.apis import DictAction, user_errors
-from stmixer_mm.engine import check_json_path, write_json
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '

@@ -12,7 +12,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from stmixer_mm.analysis import (
+from stmixer_mm.apis import DictAction
+from stmixer_mm.datasets.frames import count_decoded, open_video
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.files import check_json_path, write_json
+from stmixer_mm.profiling import (
     ClipDataset,
     ClipPipeline,
     Meter,
@@ -29,9 +33,6 @@ from stmixer_mm.analysis import (
     video_clips,
     watch_children,
 )
-from stmixer_mm.apis import DictAction, UserError, user_errors
-from stmixer_mm.datasets.frames import count_decoded, open_video
-from stmixer_mm.engine import check_json_path, write_json
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames

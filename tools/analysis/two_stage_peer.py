@@ -15,7 +15,9 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.utils.dl_utils import set_multi_processing
 
-from stmixer_mm.analysis import (
+from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.files import check_json_path, write_json
+from stmixer_mm.profiling import (
     ClipPipeline,
     Meter,
     build_model,
@@ -29,8 +31,6 @@ from stmixer_mm.analysis import (
     video_clips,
     watch_children,
 )
-from stmixer_mm.apis import UserError, user_errors
-from stmixer_mm.engine import check_json_path, write_json
 
 DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 RECOGNISER = (

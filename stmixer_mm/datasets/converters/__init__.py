@@ -10,14 +10,14 @@ values of a select or radio are actions. A file without such attributes has an a
 each label (category).
 """
 
-from .convert import (
+from stmixer_mm.datasets.converters.convert import (
     Summary,
     convert_annotations,
     keyframe_times,
     read_annotations,
     shape_at,
 )
-from .records import AnnotatedVideo, Annotations, Shape
+from stmixer_mm.datasets.converters.records import AnnotatedVideo, Annotations, Shape
 
 __all__ = [
     'AnnotatedVideo',

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from .records import (
+from stmixer_mm.datasets.converters.records import (
     MAX_FRAME,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,
@@ -21,6 +21,7 @@ from .records import (
     read_size,
     video_names,
 )
+from stmixer_mm.errors import UserError
 
 
 def read_coco(
@@ -179,11 +180,11 @@ def _load_json(file: str, data: bytes) -> dict:
             file, f'line {line}', 'the file is not UTF-8 text; save it as UTF-8.'
         ) from error
     except RecursionError as error:
-        raise ValueError(
+        raise UserError(
             f'{file}: the JSON is nested too deep; export it again.'
         ) from error
     except ValueError as error:  # Python reads no number of more than 4300 digits
-        raise ValueError(
+        raise UserError(
             f'{file}: the JSON has a number of thousands of digits; export it again.'
         ) from error
 
@@ -191,7 +192,7 @@ def _load_json(file: str, data: bytes) -> dict:
 def _table(file: str, content: dict, key: str) -> list:
     table = content.get(key)
     if not isinstance(table, list):
-        raise ValueError(
+        raise UserError(
             f'{file}: the list {key!r} is missing; COCO with videos has videos, images '
             'with video_id and frame_id, annotations and categories.'
         )

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from stmixer_mm.datasets.ava_csv import read_label_names
+from stmixer_mm.datasets.annotations.ava_csv import read_label_names
+from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.converters.coco import read_coco
+from stmixer_mm.datasets.converters.cvat import CvatReader
+from stmixer_mm.datasets.converters.records import (
+    AnnotatedVideo,
+    Annotations,
+    Shape,
+    fault_at,
+    is_frame_rate,
+)
 from stmixer_mm.datasets.frames import (
     find_video,
     is_stretched,
@@ -16,18 +26,8 @@ from stmixer_mm.datasets.frames import (
     open_video,
     without_suffix,
 )
-from stmixer_mm.datasets.label_map import format_label_map
-from stmixer_mm.engine.files import (
-    check_file,
-    check_writable_dir,
-    kind_of,
-    write_atomically,
-)
-from stmixer_mm.errors import nearest
-
-from .coco import read_coco
-from .cvat import CvatReader
-from .records import AnnotatedVideo, Annotations, Shape, fault_at, is_frame_rate
+from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.files import check_file, check_writable_dir, kind_of, write_atomically
 
 
 class VideoFacts(NamedTuple):
@@ -95,11 +95,11 @@ def convert_annotations(
     out = Path(out)
     idle = idle.strip() if idle else None
     if out.suffix != '.csv':
-        raise ValueError(f'The output {out} must end in .csv.')
+        raise UserError(f'The output {out} must end in .csv.')
     if not (every > 0 and math.isfinite(every)):
-        raise ValueError(f'Keyframes every {every:g} s are impossible; give more.')
+        raise UserError(f'Keyframes every {every:g} s are impossible; give more.')
     if fps is not None and not is_frame_rate(fps):
-        raise ValueError(f'{fps:g} frames per second are impossible; correct it.')
+        raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
     read = [
         read_annotations(
@@ -111,7 +111,7 @@ def convert_annotations(
     _check_names('attribute', attributes, [n for one in read for n in one.attributes])
     for one in read if attributes is not None else ():
         if one.labels_are_actions and any(video.tracks for video in one.videos):
-            raise ValueError(
+            raise UserError(
                 f'{one.videos[0].file}: none of the attributes {", ".join(attributes)} '
                 'holds an action there; name those that do.'
             )
@@ -137,14 +137,14 @@ def convert_annotations(
             video, facts, every, ids, idle, summary
         ):
             if (facts.name, timestamp) in rows:
-                raise ValueError(
+                raise UserError(
                     f'{video.file}: {facts.name} is annotated at '
                     f'{_seconds(timestamp)} s in another file too; leave one out.'
                 )
             rows[facts.name, timestamp] = lines
     lines = [line for group in rows.values() for line in group]
     if not lines:
-        raise ValueError(
+        raise UserError(
             f'{read[0].videos[0].file if read and read[0].videos else "The input"} '
             f'has no person with an action at a keyframe, one every {every:g} s '
             f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
@@ -178,7 +178,7 @@ def read_annotations(
     check_file(file)
     data = Path(file).read_bytes()
     if packed := kind_of(data):
-        raise ValueError(f'{file}: the file is {packed}; unpack it first.')
+        raise UserError(f'{file}: the file is {packed}; unpack it first.')
     # A byte-order mark, or UTF-16, whose zero bytes are in the way.
     start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
     if start == b'<':
@@ -186,7 +186,7 @@ def read_annotations(
     if start == b'{':
         return read_coco(file, data, persons, attributes, first_frame)
     what = 'empty' if not data.strip() else 'neither XML nor a JSON object'
-    raise ValueError(
+    raise UserError(
         f'{file}: the file is {what}; export "CVAT for video 1.1" or COCO with videos.'
     )
 
@@ -263,7 +263,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     found = ((name, find_video(folder, name)) for name in video.names)
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
     if ',' in name or '"' in name:
-        raise ValueError(
+        raise UserError(
             f'{video.file}: the name of the video {name!r} has a comma or a quote, '
             'which a csv cannot hold; rename the video there and in its folder.'
         )
@@ -272,7 +272,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
         if rate is None or video.size is None:
             lacks = 'frame rate' if rate is None else 'size'
             remedy = ' or give the frame rate' if rate is None else ''
-            raise FileNotFoundError(
+            raise UserError(
                 f'{video.file}: the video {name} is not in {folder}, and its {lacks} '
                 f'is unknown without it; put it there{remedy}.'
             )
@@ -281,7 +281,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     height, width = reader[0].shape[:2]
     size = video.size or (width, height)
     if is_stretched(size, (width, height)):
-        raise ValueError(
+        raise UserError(
             f'{video.file}: the annotated video has {size[0]:g}x{size[1]:g} pixels, '
             f'but {path} has {width}x{height}; put the annotated one there.'
         )
@@ -363,7 +363,7 @@ def _action_ids(
     if not label_map.exists():
         wrong = next((n for n in actions if not n or set(n) & set('\r\n')), None)
         if wrong is not None:
-            raise ValueError(
+            raise UserError(
                 f'The name of the action {wrong!r} is empty or has a line end, which a '
                 'label map cannot hold; rename it.'
             )
@@ -371,7 +371,7 @@ def _action_ids(
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
     lacking = next((name for name in actions if name not in ids), None)
     if lacking is not None:
-        raise ValueError(
+        raise UserError(
             f'{label_map}: the label map is there already and lacks the action '
             f'{lacking!r}; add it there, or remove the file to have it made anew.'
         )
@@ -398,7 +398,7 @@ def _choose(
         # The jobs of one task are several files of the same video.
         meant = list(dict.fromkeys(video.names[0] for video in fitting))
         if len(meant) > 1:
-            raise ValueError(
+            raise UserError(
                 f'The video {name!r} may be {meant[0]} or {meant[1]}; write its whole '
                 'name.'
             )
@@ -414,7 +414,7 @@ def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -
         return
     shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
     remedy = nearest(unknown, known) or f'; they have {shown or "none"}, correct it.'
-    raise ValueError(
+    raise UserError(
         f'The {what} {unknown!r} is in none of the annotation files{remedy}'
     )
 

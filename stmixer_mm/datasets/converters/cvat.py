@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-from .records import (
+from stmixer_mm.datasets.converters.records import (
     MAX_FRAME,
     TOOL_ATTRIBUTES,
     AnnotatedVideo,

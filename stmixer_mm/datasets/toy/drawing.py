@@ -6,7 +6,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .pose import pose_at
+from stmixer_mm.datasets.toy.pose import pose_at
 
 MARGIN = 0.45  # width of the world around the view that is painted, in frame heights
 SUPERSAMPLING = 2

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from mmengine.utils import ProgressBar
 
-from .drawing import locate, render
-from .script import (
+from stmixer_mm.datasets.toy.drawing import locate, render
+from stmixer_mm.datasets.toy.script import (
     ACTIONS,
     CLEAR,
     DURATION,
@@ -22,6 +22,7 @@ from .script import (
     has_passing,
     random_scene,
 )
+from stmixer_mm.errors import UserError
 
 FPS = 15
 SPLITS = ('train', 'val')
@@ -78,7 +79,7 @@ def write_video(path, frames, size):
     written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
     reader.release()
     if written != count:
-        raise RuntimeError(
+        raise UserError(
             f'{path} holds {written} of {count} frames after writing: check that the '
             'disk has space and that OpenCV can write mp4v video.'
         )
@@ -189,14 +190,14 @@ def _check(train_videos, val_videos, seed, size, workers):
     counts = {'train_videos': train_videos, 'val_videos': val_videos}
     for name, value in counts.items():
         if not 1 <= value <= 9999:
-            raise ValueError(f'{name} is {value}: give a number from 1 to 9999.')
+            raise UserError(f'{name} is {value}: give a number from 1 to 9999.')
     if not 0 <= seed < 2**32:
-        raise ValueError(f'seed is {seed}: give a number from 0 to 2**32 - 1.')
+        raise UserError(f'seed is {seed}: give a number from 0 to 2**32 - 1.')
     if not 0 <= workers <= 64:
-        raise ValueError(f'workers is {workers}: give a number from 0 to 64.')
+        raise UserError(f'workers is {workers}: give a number from 0 to 64.')
     even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
     if not even or not 0.5 <= size[0] / size[1] <= 3:
-        raise ValueError(
+        raise UserError(
             f'size is {size[0]}x{size[1]}: give an even width and height from 64 to '
             '2048 whose ratio is between 0.5 and 3.'
         )
@@ -206,15 +207,15 @@ def _check_target(out_dir, force):
     if not out_dir.exists():
         return
     if not out_dir.is_dir():
-        raise FileExistsError(f'{out_dir} is a file: name a folder to make.')
+        raise UserError(f'{out_dir} is a file: name a folder to make.')
     entries = {entry.name for entry in out_dir.iterdir()}
     if entries - _FILES:
-        raise FileExistsError(
+        raise UserError(
             f'{out_dir} holds {min(entries - _FILES)!r}, which is no part of a toy '
             'dataset: name another folder, so that nothing is lost.'
         )
     if entries and not force:
-        raise FileExistsError(
+        raise UserError(
             f'{out_dir} is not empty: ask to overwrite it (--force, force=True) or '
             'name another folder.'
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .script import DURATION
+from stmixer_mm.datasets.toy.script import DURATION
 
 HIP, TORSO, THIGH, ARM = 0.5, 0.31, 0.27, 0.18
 STRIDE = 0.64  # way walked in a full cycle of both legs

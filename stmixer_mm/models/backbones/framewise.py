@@ -5,8 +5,14 @@ Shapes: B clips, T frames, H and W pixels, C channels of a map of h x w cells.
 
 from torch import Tensor
 
-from ...registry import MODELS
-from .hosted import HostedBackbone, describe_output, is_folded, unfold_time
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.hosted import (
+    HostedBackbone,
+    describe_output,
+    is_folded,
+    unfold_time,
+)
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -45,7 +51,7 @@ class FramewiseBackbone(HostedBackbone):
         """
         frames = clips.size(2)
         if self.num_segments not in (None, frames):
-            raise ValueError(
+            raise UserError(
                 f'{self.inner_name} has num_segments={self.num_segments} but the clips '
                 f'have {frames} frames; set num_segments={frames} in the config of the '
                 'backbone, or change the clip length.'
@@ -55,7 +61,7 @@ class FramewiseBackbone(HostedBackbone):
         limit = len(clips) * frames
         for feat in feats:
             if not is_folded(feat, len(clips)) or len(feat) > limit:
-                raise ValueError(
+                raise UserError(
                     f'{self.inner_name} turned {limit} frames into '
                     f'{describe_output(feat)}, not into a map (frames, channels, '
                     'height, width); use a backbone that yields a map of each frame, '

@@ -6,7 +6,8 @@ Shapes: B clips, T frames, C channels of a map of h x w cells.
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...registry import build_hosted
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import build_hosted
 
 
 class HostedBackbone(BaseModule):
@@ -27,7 +28,7 @@ class HostedBackbone(BaseModule):
     def expect(self, kind: type) -> None:
         """Refuse an inner backbone of another class."""
         if not isinstance(self.backbone, kind):
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} wraps a {kind.__name__}, not a '
                 f"{self.inner_name}; use dict(type='mmaction.{kind.__name__}', …), or "
                 'another wrapper.'

@@ -7,8 +7,9 @@ from mmaction.models.backbones.resnet3d import ResNet3d
 from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .non_local import NonLocalBlock3D
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -86,7 +87,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         res4 = self.slow_path.layer3
         for index in non_local_blocks:
             if not 0 <= index < len(res4):
-                raise ValueError(
+                raise UserError(
                     f'non_local_blocks holds {index} but res4 has {len(res4)} blocks; '
                     f'use 0 to {len(res4) - 1}.'
                 )
@@ -127,7 +128,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         """Every ``speed_ratio``-th frame on average, both ends included."""
         frames = clips.size(2)
         if frames % self.speed_ratio:
-            raise ValueError(
+            raise UserError(
                 f'SlowFast got clips of {frames} frames, which is not a multiple of '
                 f'speed_ratio={self.speed_ratio}; change clip_len in the pipeline.'
             )

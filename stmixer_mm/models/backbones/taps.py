@@ -7,8 +7,14 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .hosted import HostedBackbone, describe_output, is_folded, unfold_time
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.hosted import (
+    HostedBackbone,
+    describe_output,
+    is_folded,
+    unfold_time,
+)
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -42,9 +48,9 @@ class TappedBackbone(HostedBackbone):
         super().__init__(backbone=backbone, init_cfg=init_cfg)
         for setting, names in (('taps', taps), ('drop', drop)):
             if isinstance(names, str):
-                raise ValueError(f"{setting}='{names}' is no list; write ['{names}'].")
+                raise UserError(f"{setting}='{names}' is no list; write ['{names}'].")
         if not taps:
-            raise ValueError(
+            raise UserError(
                 'taps is empty; name the submodules that yield maps, of '
                 f'{self.child_names()} in {self.inner_name}.'
             )
@@ -54,7 +60,7 @@ class TappedBackbone(HostedBackbone):
             self.find(tap)
             for name in drop:
                 if f'{tap}.'.startswith(f'{name}.'):
-                    raise ValueError(
+                    raise UserError(
                         f"drop takes out '{name}' but taps needs '{tap}'; take one of "
                         'them from its list.'
                     )
@@ -88,7 +94,7 @@ class TappedBackbone(HostedBackbone):
         if output is not None:
             found = f'yields {describe_output(output)}, not a map'
         dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
-        raise ValueError(
+        raise UserError(
             f"The tap '{tap}' of {self.inner_name} {found}; tap a submodule that "
             f'yields {dims}, or change time_in_batch={self.time_in_batch}.'
         )
@@ -105,7 +111,7 @@ class TappedBackbone(HostedBackbone):
         if not name or name not in modules:
             nearest = get_close_matches(name, modules)
             hint = ' or '.join(nearest) if nearest else f'one of {self.child_names()}'
-            raise ValueError(
+            raise UserError(
                 f"{self.inner_name} has no submodule '{name}'; did you mean {hint}?"
             )
         return modules[name]

@@ -7,9 +7,10 @@ import torch
 from mmaction.models.backbones.timesformer import TimeSformer
 from torch import Tensor
 
-from ...registry import MODELS
-from .hosted import HostedBackbone
-from .positions import resize_positions
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.hosted import HostedBackbone
+from stmixer_mm.models.backbones.positions import resize_positions
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -37,7 +38,7 @@ class TimeSformerMap(HostedBackbone):
         """(B, 3, T, H, W) -> one map (B, C, T, h, w)"""
         host, (batch_size, _, frames) = self.backbone, clips.shape[:3]
         if frames != host.num_frames:
-            raise ValueError(
+            raise UserError(
                 f'TimeSformer has num_frames={host.num_frames} but the clips have '
                 f'{frames} frames; set model.backbone.backbone.num_frames={frames}, or '
                 'change the clip length.'

@@ -9,9 +9,10 @@ import torch
 from mmaction.models.backbones.uniformerv2 import UniFormerV2
 from torch import Tensor
 
-from ...registry import MODELS
-from .hosted import HostedBackbone
-from .positions import resize_positions
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.hosted import HostedBackbone
+from stmixer_mm.models.backbones.positions import resize_positions
+from stmixer_mm.registry import MODELS
 
 GLOBAL_PARTS = ('temporal_cls_token', 'dpe', 'dec', 'norm', 'balance', 'sigmoid')
 
@@ -52,7 +53,7 @@ class UniFormerV2Map(HostedBackbone):
         blocks = host.transformer.resblocks
         num_patches = grid[0] * grid[1]
         if isqrt(num_patches) ** 2 != num_patches and not blocks[0].no_lmhra:
-            raise ValueError(
+            raise UserError(
                 f'UniFormerV2 with no_lmhra=False takes square frames, but these have '
                 f'{grid[0]}x{grid[1]} patches; resize the clips to squares or set '
                 'no_lmhra=True.'

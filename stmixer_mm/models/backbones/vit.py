@@ -8,7 +8,8 @@ from mmaction.models.backbones.vit_mae import Block, VisionTransformer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...registry import MODELS
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
 
 
 class _CheckpointedBlock(Block):
@@ -39,7 +40,7 @@ class CheckpointedVisionTransformer(VisionTransformer):
                 nearest = get_close_matches(name, known, n=1) or [
                     'one of ' + str(known)
                 ]
-                raise TypeError(
+                raise UserError(
                     f"CheckpointedVisionTransformer has no argument '{name}'; did you "
                     f'mean {nearest[0]}?'
                 )

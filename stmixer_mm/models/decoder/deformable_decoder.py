@@ -7,10 +7,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .deformable_stage import DeformableMemory, DeformableStage, flatten_maps
-from .query_decoder import QueryDecoder
-from .stage import check_counts, check_widths
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.deformable_stage import (
+    DeformableMemory,
+    DeformableStage,
+    flatten_maps,
+)
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
+from stmixer_mm.models.decoder.stage import check_counts, check_widths
+from stmixer_mm.registry import MODELS
 
 MEMORIES = ('keyframe', 'time')
 
@@ -64,7 +69,7 @@ class DeformableDecoder(QueryDecoder):
         check_counts(num_frames=num_frames, num_levels=num_levels)
         check_widths(embed_dims, num_classes, num_heads=num_heads)
         if memory not in MEMORIES:
-            raise ValueError(
+            raise UserError(
                 f"DeformableDecoder's memory='{memory}' is unknown; use "
                 f'{" or ".join(map(repr, MEMORIES))}.'
             )
@@ -120,7 +125,7 @@ class DeformableDecoder(QueryDecoder):
         """See :meth:`QueryDecoder.check_maps`."""
         super().check_maps(feats, pad_shape)
         if len(feats) != self.num_levels:
-            raise ValueError(
+            raise UserError(
                 f'The neck yields {len(feats)} maps but the decoder has num_levels='
                 f'{self.num_levels}; set model.decoder.num_levels={len(feats)}, or '
                 'change the neck.'

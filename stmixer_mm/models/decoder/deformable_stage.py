@@ -19,9 +19,9 @@ from mmcv.ops.multi_scale_deform_attn import (
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from ..boxes import box_size, sine_position_code
-from ..precision import full_precision
-from .stage import Queries, QueryStage, StageOutput
+from stmixer_mm.models.boxes import box_size, sine_position_code
+from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
+from stmixer_mm.models.precision import full_precision
 
 
 class FlatMaps(NamedTuple):

@@ -14,9 +14,15 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...registry import MODELS
-from .levels import derive_strides, fits_stride
-from .stage import Queries, QueryStage, StageOutput, check_counts
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.stage import (
+    Queries,
+    QueryStage,
+    StageOutput,
+    check_counts,
+)
+from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.registry import MODELS
 
 
 class ExtraQueries(NamedTuple):
@@ -70,7 +76,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             num_frames=num_frames, num_queries=num_queries, num_stages=len(stages)
         )
         if isinstance(strides, int | float):
-            raise ValueError(
+            raise UserError(
                 f'The decoder has strides={strides}; give one for each map in a list, '
                 'or none to derive them.'
             )
@@ -171,7 +177,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         for feat in feats:
             frames = feat.size(2)
             if frames != self.num_frames:
-                raise ValueError(
+                raise UserError(
                     f'The feature maps have {frames} frames but the decoder has '
                     f'num_frames={self.num_frames}; set model.decoder.num_frames='
                     f'{frames}, or change the clip length or the backbone.'
@@ -181,19 +187,19 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         """See :meth:`check_feats`; all but the maps' number of frames."""
         strides = self.strides
         if strides is not None and len(feats) != len(strides):
-            raise ValueError(
+            raise UserError(
                 f'The neck yields {len(feats)} maps but the decoder has '
                 f'strides={strides}; give one stride per map, or none to derive them.'
             )
         for level, feat in enumerate(feats):
             channels, size = feat.size(1), tuple(feat.shape[-2:])
             if channels != self.embed_dims:
-                raise ValueError(
+                raise UserError(
                     f'Map {level} has {channels} channels but the decoder has '
                     f'embed_dims={self.embed_dims}; set both to the same number.'
                 )
             if strides is not None and not fits_stride(size, pad_shape, strides[level]):
-                raise ValueError(
+                raise UserError(
                     f'Map {level} has {size[0]}x{size[1]} cells for a clip padded to '
                     f'{pad_shape[0]}x{pad_shape[1]}, so its stride is about '
                     f'{pad_shape[0] / size[0]:g}, not strides[{level}]='

@@ -13,14 +13,16 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from ..boxes import (
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import (
     intersection_over_foreground,
     refine_boxes,
     sine_position_code,
     xyzr_to_xyxy,
 )
-from .mixing import AdaptiveMixing
-from .sampling import Sampler, make_sample_points
+from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
+from stmixer_mm.models.decoder.sampling.points import make_sample_points
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class Queries(NamedTuple):
@@ -230,7 +232,7 @@ def check_counts(**counts: int) -> None:
     """
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:
-            raise ValueError(
+            raise UserError(
                 f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
                 'more.'
             )
@@ -244,12 +246,12 @@ def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
     """
     for name, divisor in (*divisors.items(), ('the position code', 8)):
         if embed_dims % divisor:
-            raise ValueError(
+            raise UserError(
                 f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
                 f'{name} needs; choose an embed_dims that is.'
             )
     if num_classes < 2:
-        raise ValueError(
+        raise UserError(
             f'num_classes={num_classes} leaves no action, because class 0 is a '
             'dummy; set it to the number of actions plus one.'
         )

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ...registry import MODELS
-from .query_decoder import QueryDecoder
-from .sampling import Sampler, check_backend, make_sampler
-from .stage import STMixerStage, check_counts, check_widths
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
+from stmixer_mm.models.decoder.sampling.backends import check_backend, make_sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.stage import STMixerStage, check_counts, check_widths
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from mmdet.models.losses.utils import weight_reduce_loss
 from torch import Tensor, nn
 
-from ...registry import MODELS
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
 
 TINY = 1e-8  # keeps the derivative of a power below 1 finite at 0
 
@@ -42,14 +43,14 @@ class AsymmetricLoss(nn.Module):
     ) -> None:
         super().__init__()
         if min(gamma_neg, gamma_pos) < 0:
-            raise ValueError(
+            raise UserError(
                 f'gamma_neg={gamma_neg} and gamma_pos={gamma_pos} must not be '
                 'negative; set both to 0 or more.'
             )
         if not 0 <= clip < 1:
-            raise ValueError(f'clip={clip} is not in [0, 1); set it to 0.05 or so.')
+            raise UserError(f'clip={clip} is not in [0, 1); set it to 0.05 or so.')
         if reduction not in ('none', 'mean', 'sum'):
-            raise ValueError(
+            raise UserError(
                 f"reduction='{reduction}' is unknown; use 'none', 'mean' or 'sum'."
             )
         self.gamma_neg = gamma_neg

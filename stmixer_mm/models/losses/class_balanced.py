@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...registry import MODELS
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
@@ -34,10 +35,10 @@ class ClassBalancedLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= beta < 1:
-            raise ValueError(f'beta={beta} is not in [0, 1); set it to 0.999 or so.')
+            raise UserError(f'beta={beta} is not in [0, 1); set it to 0.999 or so.')
         absent = [index for index, count in enumerate(class_counts) if count < 1]
         if absent or not class_counts:
-            raise ValueError(
+            raise UserError(
                 f'class_counts has no sample at {absent}, where the effective number '
                 'is 0; give each class at least 1.'
             )
@@ -63,7 +64,7 @@ class ClassBalancedLoss(nn.Module):
             reduction_override: Instead of the loss's ``reduction``.
         """
         if pred.size(-1) != len(self.class_weights):
-            raise ValueError(
+            raise UserError(
                 f'class_counts has {len(self.class_weights)} entries but there are '
                 f'logits of {pred.size(-1)} classes; give one count for each action.'
             )

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from mmcv.cnn import DepthwiseSeparableConvModule
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .fpn3d import Pyramid3D
-from .maps import resize
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.fpn3d import Pyramid3D
+from stmixer_mm.models.necks.maps import resize
+from stmixer_mm.registry import MODELS
 
 BATCH_NORM = MappingProxyType(dict(type='BN3d'))
 SWISH = MappingProxyType(dict(type='Swish'))
@@ -147,7 +148,7 @@ class BiFPN3D(Pyramid3D):
         norm_cfg = None if norm_cfg is None else dict(norm_cfg)
         super().__init__(norm_cfg=norm_cfg, act_cfg=None, **kwargs)
         if self.num_outs < 2:
-            raise ValueError(
+            raise UserError(
                 f'BiFPN3D has num_outs={self.num_outs}, so there is nothing to fuse; '
                 'give two levels or more.'
             )

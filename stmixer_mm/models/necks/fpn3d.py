@@ -9,8 +9,15 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .maps import as_maps, check_channels, check_frames, check_in_channels, resize
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.maps import (
+    as_maps,
+    check_channels,
+    check_frames,
+    check_in_channels,
+    resize,
+)
+from stmixer_mm.registry import MODELS
 
 # Norms for images or vectors, and what serves maps with time instead.
 _NORMS_WITH_TIME = dict(
@@ -89,30 +96,30 @@ class Pyramid3D(BaseModule):
     def check_arguments(self) -> None:
         """Say in one sentence which argument does not fit."""
         if self.num_outs < len(self.in_channels):
-            raise ValueError(
+            raise UserError(
                 f'{self.name} has num_outs={self.num_outs} but {len(self.in_channels)} '
                 'in_channels; give at least as many num_outs, and leave out maps by the '
                 "backbone's out_indices."
             )
         sources = (*self.extra_sources, True, False)
         if self.add_extra_convs not in sources:
-            raise ValueError(
+            raise UserError(
                 f'{self.name} has add_extra_convs={self.add_extra_convs!r}; use one of '
                 f'{sources}.'
             )
         if self.temporal_kernel % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f'{self.name} has temporal_kernel={self.temporal_kernel}, which has no '
                 'middle frame; use 1 or 3.'
             )
         if self.upsample not in ('nearest', 'trilinear'):
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has upsample='{self.upsample}'; use 'nearest' or "
                 "'trilinear'."
             )
         norm = None if self.norm_cfg is None else self.norm_cfg['type']
         if norm in _NORMS_WITH_TIME:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has norm_cfg type='{norm}', which does not take maps with "
                 f"time; use type='{_NORMS_WITH_TIME[norm]}'."
             )

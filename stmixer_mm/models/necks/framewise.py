@@ -10,8 +10,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...registry import MODELS
-from .maps import as_maps, check_frames, fold_time, unfold_time
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.maps import as_maps, check_frames, fold_time, unfold_time
+from stmixer_mm.registry import MODELS
 
 # Necks that take more than the maps, and what.
 _NEEDS = dict(RFP='the images themselves')
@@ -38,7 +39,7 @@ class FramewiseNeck(BaseModule):
         kind = kind if isinstance(kind, str) else kind.__name__
         needs = _NEEDS.get(kind.rpartition('.')[-1])
         if needs is not None:
-            raise ValueError(
+            raise UserError(
                 f'{kind} needs {needs}, which a neck is not given; use one that is run '
                 'on maps alone, such as mmdet.FPN.'
             )
@@ -66,12 +67,12 @@ class FramewiseNeck(BaseModule):
             outs = [outs] if isinstance(outs, Tensor) else list(outs)
             shapes = [tuple(out.shape) for out in outs]
             if any(len(shape) != 4 or shape[0] != len(maps[0]) for shape in shapes):
-                raise TypeError(f'it yields {shapes}, which are no maps of the frames')
+                raise UserError(f'it yields {shapes}, which are no maps of the frames')
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
             sizes = [tuple(feat.shape[1:]) for feat in maps]
-            raise ValueError(
+            raise UserError(
                 f'{self.neck_name} fails on the {len(maps)} maps of each frame, '
                 f'(channels, height, width) = {sizes}, with "{reason(error)}"; see '
                 'whether its in_channels and levels fit these, or use another neck.'

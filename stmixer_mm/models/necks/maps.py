@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmixer_mm.errors import UserError
+
 
 def as_maps(feats: Tensor | Sequence[Tensor], *, neck: str) -> list[Tensor]:
     """A backbone's one map, or its maps, as a list of maps (B, C, T, H_l, W_l).
@@ -18,7 +20,7 @@ def as_maps(feats: Tensor | Sequence[Tensor], *, neck: str) -> list[Tensor]:
     maps = [feats] if isinstance(feats, Tensor) else list(feats)
     for level, feat in enumerate(maps):
         if feat.dim() != 5:
-            raise ValueError(
+            raise UserError(
                 f'Map {level} has shape {tuple(feat.shape)} but {neck} takes maps of '
                 'video, (clips, channels, frames, height, width); use it on a backbone '
                 'that keeps time, not inside a FramewiseNeck.'
@@ -32,7 +34,7 @@ def check_in_channels(in_channels: object, *, neck: str) -> None:
         ValueError: It is no list of channels.
     """
     if not isinstance(in_channels, Sequence) or isinstance(in_channels, str):
-        raise ValueError(
+        raise UserError(
             f'{neck} has in_channels={in_channels!r}; give a list of the channels of '
             f'each map, such as [{in_channels}].'
         )
@@ -48,13 +50,13 @@ def check_channels(
     """
     channels = [feat.size(1) for feat in maps]
     if len(maps) != len(in_channels):
-        raise ValueError(
+        raise UserError(
             f'{neck} is given {len(maps)} maps but has {len(in_channels)} in_channels; '
             f"set in_channels={channels}, or the backbone's out_indices to maps that "
             'fit.'
         )
     if channels != list(in_channels):
-        raise ValueError(
+        raise UserError(
             f'The maps have {channels} channels but {neck} has in_channels='
             f'{list(in_channels)}; set in_channels={channels}.'
         )
@@ -67,7 +69,7 @@ def check_frames(maps: Sequence[Tensor], *, neck: str) -> None:
     """
     frames = [feat.size(2) for feat in maps]
     if len(set(frames)) > 1:
-        raise ValueError(
+        raise UserError(
             f'The maps have {frames} frames but {neck} fuses maps of equal length; '
             f"put dict(type='ResampleTime', num_frames={frames[0]}) before it in a "
             'list of necks, or change the temporal strides of the backbone.'

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .fpn3d import FPN3D
-from .maps import resize
+from stmixer_mm.models.necks.fpn3d import FPN3D
+from stmixer_mm.models.necks.maps import resize
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()

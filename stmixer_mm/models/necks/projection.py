@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .maps import as_maps, check_channels, check_in_channels
-from .resample_time import resample_time
+from stmixer_mm.models.necks.maps import as_maps, check_channels, check_in_channels
+from stmixer_mm.models.necks.resample_time import resample_time
+from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ...registry import MODELS
-from .maps import as_maps
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.maps import as_maps
+from stmixer_mm.registry import MODELS
 
 
 def resample_time(feat: Tensor, num_frames: int) -> Tensor:
@@ -38,7 +39,7 @@ class ResampleTime(BaseModule):
     def __init__(self, *, num_frames: int, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         if num_frames < 1:
-            raise ValueError(
+            raise UserError(
                 f'ResampleTime has num_frames={num_frames}; give at least 1.'
             )
         self.num_frames = num_frames

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from ...registry import MODELS
-from .maps import as_maps
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.maps import as_maps
+from stmixer_mm.registry import MODELS
 
 
 class _ChannelNorm(nn.LayerNorm):
@@ -42,7 +43,7 @@ def _resize(in_channels: int, scale: float) -> tuple[list[nn.Module], int]:
         return [], in_channels
     if scale == 0.5:
         return [nn.MaxPool3d(kernel_size=(1, 2, 2), stride=(1, 2, 2))], in_channels
-    raise ValueError(f'scale={scale} is not supported; use 4, 2, 1 or 0.5.')
+    raise UserError(f'scale={scale} is not supported; use 4, 2, 1 or 0.5.')
 
 
 @MODELS.register_module()
@@ -71,7 +72,7 @@ class ViTPyramid3D(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         if not isinstance(in_channels, int):
-            raise ValueError(
+            raise UserError(
                 f'ViTPyramid3D has in_channels={in_channels!r} but reads one map, the '
                 'last; give the number of its channels.'
             )
@@ -105,7 +106,7 @@ class ViTPyramid3D(BaseModule):
         feat = as_maps(feats, neck='ViTPyramid3D')[-1]
         channels = feat.size(1)
         if channels != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'The last map has {channels} channels but ViTPyramid3D has '
                 f'in_channels={self.in_channels}; set in_channels={channels}.'
             )

@@ -10,14 +10,14 @@ from functools import partial
 
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.apis import user_errors
-from stmixer_mm.datasets.ava_kinetics import (
+from stmixer_mm.datasets.converters.ava_kinetics import (
     FILENAME_TMPL,
     FPS,
     Summary,
     convert_ava_kinetics,
 )
-from stmixer_mm.engine import check_writable_file
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,8 +1,13 @@
 """4D sampling: where the queries look, and what they see there."""
 
-from .backends import SAMPLING_BACKENDS, check_backend, choose_backend, make_sampler
-from .points import level_weights, make_sample_points
-from .sampler import Sampler
+from stmixer_mm.models.decoder.sampling.backends import (
+    SAMPLING_BACKENDS,
+    check_backend,
+    choose_backend,
+    make_sampler,
+)
+from stmixer_mm.models.decoder.sampling.points import level_weights, make_sample_points
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 __all__ = [
     'SAMPLING_BACKENDS',

@@ -8,11 +8,14 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .deformable_attention import DeformableAttentionSampler
-from .embedding_bag import EmbeddingBagSampler
-from .grid_sample import GridSampler
-from .sampler import Sampler
-from .triton_kernel import TritonSampler
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    DeformableAttentionSampler,
+)
+from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
+from stmixer_mm.models.decoder.sampling.grid_sample import GridSampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
@@ -79,7 +82,7 @@ def choose_backend(name: str, device: torch.device) -> str:
 def check_backend(name: str, source: str = 'sampling_backend') -> None:
     """Raise a ValueError unless there is such a back end."""
     if name not in ('auto', *SAMPLING_BACKENDS):
-        raise ValueError(
+        raise UserError(
             f"{source}='{name}' is unknown; use 'auto' or one of "
             f'{sorted(SAMPLING_BACKENDS)}.'
         )

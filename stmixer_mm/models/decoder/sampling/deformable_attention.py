@@ -13,7 +13,7 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
-from .sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class DeformableAttentionSampler(Sampler):

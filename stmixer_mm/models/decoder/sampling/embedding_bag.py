@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class EmbeddingBagSampler(Sampler):

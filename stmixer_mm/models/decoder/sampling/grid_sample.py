@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class GridSampler(Sampler):

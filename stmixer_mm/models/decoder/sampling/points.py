@@ -6,8 +6,8 @@ Shapes: B clips, Q queries, G groups, P points of a group, L levels.
 import torch
 from torch import Tensor
 
-from ...boxes import box_size
-from ...precision import full_precision
+from stmixer_mm.models.boxes import box_size
+from stmixer_mm.models.precision import full_precision
 
 
 def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...precision import full_precision, products_dtype
-from .points import level_weights
+from stmixer_mm.models.decoder.sampling.points import level_weights
+from stmixer_mm.models.precision import full_precision, products_dtype
 
 
 class Sampler(ABC):

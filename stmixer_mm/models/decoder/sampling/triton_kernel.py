@@ -9,7 +9,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from .sampler import Sampler
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 # torch.library.custom_op came with torch 2.4.
 _IS_INSTALLED = find_spec('triton') is not None and hasattr(torch.library, 'custom_op')
@@ -37,12 +38,12 @@ class TritonSampler(Sampler):
     def lay_out(self, feats: list[Tensor]) -> None:
         device = feats[0].device
         if not _IS_INSTALLED:
-            raise RuntimeError(
+            raise UserError(
                 "the sampling back end 'triton' needs the package triton and torch 2.4 "
                 'or newer; install them or choose another back end.'
             )
         if not is_available(device):
-            raise RuntimeError(
+            raise UserError(
                 "the sampling back end 'triton' needs a CUDA device of capability 7.0 "
                 f"or more, not '{device}'; choose another back end, or set "
                 'TRITON_INTERPRET=1 to run its kernels slowly on a CPU.'
@@ -64,7 +65,7 @@ class TritonSampler(Sampler):
         self.levels = torch.tensor(levels, dtype=torch.int32, device=device)
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        from .fused_means import fused_means
+        from stmixer_mm.models.decoder.sampling.fused_means import fused_means
 
         dtype = torch.promote_types(self.table.dtype, torch.float32)
         return fused_means(

@@ -1,0 +1,157 @@
+"""Pictures of an analysis: AP of the classes, curves, scores."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmixer_mm.evaluation.diagnosis.analysis import ClassResult
+from stmixer_mm.evaluation.functional.average_precision import envelope
+from stmixer_mm.evaluation.functional.error_types import COLORS
+from stmixer_mm.files import atomic_path
+
+RIGHT, WRONG = COLORS['ap'], COLORS['classification']
+ALPHA = 0.65  # of the histograms' colours
+_PER_PAGE, _COLUMNS = 24, 4
+
+
+def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
+    """Draw a bar per class, the worst on top, with its ground truths and detections."""
+    figure = _figure(8, 1 + 0.22 * len(found))
+    axes = figure.add_subplot()
+    rows = np.arange(len(found))
+    axes.barh(rows, [result.ap for result in found], color=RIGHT)
+    axes.set_yticks(rows, [result.name for result in found], fontsize=8)
+    for row, result in enumerate(found):
+        text = f'{result.ap:.3f}, {result.num_truths} true, {len(result.scores)} found'
+        axes.text(result.ap + 0.01, row, text, va='center', fontsize=7)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45)
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.set_xlabel('AP')
+    axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, path)
+
+
+def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
+    """Draw precision over recall of each class, 24 to a picture, the worst first.
+
+    The area is the AP.
+    """
+
+    def draw(axes: Any, result: ClassResult) -> None:
+        # Between two right ones only precision falls.
+        kept = result.right | np.append(result.right[1:], True)[: len(result.right)]
+        recall = np.append(0, result.recall[kept])
+        found_none = not len(result.precision)
+        start = 1 if found_none or result.ap_mode == 'act' else result.precision[0]
+        curve = np.append(start, result.precision[kept])
+        axes.plot(recall, curve, color=RIGHT, lw=1.2)
+        area = dict(color=RIGHT, alpha=0.2, lw=0)
+        if result.ap_mode == 'act':
+            axes.fill_between(recall, curve, **area)
+        elif result.right.any():
+            heights = envelope(result.precision)[result.right]
+            edges = np.append(0, result.recall[result.right])
+            axes.stairs(heights, edges, fill=True, **area)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.05)
+
+    return _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
+
+
+def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
+    """Draw how many right and wrong detections score how high, 24 to a picture."""
+    from matplotlib.ticker import LogLocator
+
+    bins = np.linspace(0, 1, 21)
+
+    def draw(axes: Any, result: ClassResult) -> None:
+        most = 1
+        for name, mask, color in (
+            ('wrong', ~result.right, WRONG),
+            ('right', result.right, RIGHT),
+        ):
+            counts, _ = np.histogram(result.scores[mask], bins)
+            most = max(most, counts.max())
+            # A baseline above 0, which a logarithmic axis does not have.
+            axes.stairs(
+                counts,
+                bins,
+                baseline=0.1,
+                fill=True,
+                color=color,
+                alpha=ALPHA,
+                label=name,
+            )
+        axes.set_xlim(0, 1)
+        axes.set_yscale('log')
+        axes.set_ylim(0.6, 1.5 * most)
+        # Powers of ten alone are too few to read low bars by.
+        steps = (1, 2, 5) if most < 100 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.minorticks_off()
+
+    return _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
+
+
+def _draw_pages(
+    found: Sequence[ClassResult],
+    folder: str | Path,
+    name: str,
+    draw: Callable[[Any, ClassResult], None],
+    x_label: str,
+    y_label: str,
+    *,
+    key: bool = False,
+) -> list[Path]:
+    paths = []
+    for page, part in _pages(found):
+        num_columns = min(_COLUMNS, len(part))
+        num_rows = -(-len(part) // num_columns)
+        figure = _figure(max(2.6 * num_columns, 3.6), 2.1 * num_rows + 0.5)
+        for place, result in enumerate(part, start=1):
+            axes = figure.add_subplot(num_rows, num_columns, place)
+            draw(axes, result)
+            title = f'{_shorten(result.name)}\nAP {result.ap:.3f}'
+            axes.set_title(title, fontsize=8)
+            axes.tick_params(labelsize=7)
+        if key:
+            handles, labels = figure.axes[0].get_legend_handles_labels()
+            figure.legend(
+                handles, labels, loc='outside upper right', ncols=2, fontsize=8
+            )
+        figure.supxlabel(x_label, fontsize=9)
+        figure.supylabel(y_label, fontsize=9)
+        path = Path(folder, f'{name}_{page:02d}.png')
+        _save(figure, path)
+        paths.append(path)
+    return paths
+
+
+def _pages(
+    found: Sequence[ClassResult],
+) -> Iterator[tuple[int, Sequence[ClassResult]]]:
+    for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
+        yield page, found[start : start + _PER_PAGE]
+
+
+def _shorten(name: str, length: int = 30) -> str:
+    return name if len(name) <= length else f'{name[: length - 3]}...'
+
+
+def _figure(width: float, height: float) -> Any:
+    # Without pyplot there is no global state, and no display is looked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=110)

@@ -1,0 +1,130 @@
+"""Keyframes of a dataset with true and predicted boxes, side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.diagnosis.analysis import Judged
+from stmixer_mm.evaluation.diagnosis.figures import ALPHA, RIGHT, WRONG
+from stmixer_mm.registry import DATASETS
+from stmixer_mm.visualization.draw import (
+    draw_detections,
+    enlarge,
+    side_by_side,
+    write_picture,
+)
+
+
+class KeyframePictures:
+    """Draws what the network sees of a keyframe, with true and predicted boxes.
+
+    Args:
+        cfg: A config; frames and true boxes come from its ``test_dataloader``.
+        metric: Names the keyframes (``frame_key``).
+        score_thr: Lower scores are not drawn.
+
+    Raises:
+        FileNotFoundError, ValueError: the dataset cannot be read.
+    """
+
+    def __init__(
+        self, cfg: Config, metric: BaseMetric, *, score_thr: float = 0.3
+    ) -> None:
+        loader = cfg.get('test_dataloader') or {}
+        if 'dataset' not in loader:
+            raise UserError(
+                f'{cfg.filename} has no test_dataloader.dataset to draw keyframes '
+                'from; add it or use --no-keyframes.'
+            )
+        self._dataset = DATASETS.build(loader['dataset'])
+        self._dataset.full_init()
+        entry = getattr(metric, 'frame_key', 'timestamp')
+        self._index = {}
+        for index in range(len(self._dataset)):
+            info = self._dataset.get_data_info(index)
+            if info.get(entry) is not None:
+                self._index[keyframe_key(info['video_id'], info[entry])] = index
+        self._score_thr = score_thr
+
+    def draw(self, key: str, judged: Judged, path: str | Path) -> bool:
+        """Draw true boxes left, predicted ones right; False if the dataset lacks it.
+
+        Colours and heading say which predictions are right, as judged.
+        """
+        if key not in self._index:
+            return False
+        packed = self._dataset[self._index[key]]
+        clip = packed['inputs']
+        frames = clip.reshape(clip.shape[-4:])
+        # (1, 3, T, h, w) and (3, T, h, w) are both in use.
+        frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
+        frame, factor = enlarge(frame.astype(np.uint8))
+        names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
+        names.update(enumerate(self._dataset.metainfo.get('classes') or (), start=1))
+        truth = packed['data_samples'].gt_instances
+        true_actions = [
+            [(names.get(column, f'action {column}'), None) for column in columns]
+            for columns in map(_present, truth.labels)
+        ]
+        found = self._found(judged, judged.keyframes.index(key))
+        views = [
+            draw_detections(frame, np.asarray(truth.bboxes) * factor, true_actions),
+            _draw_found(frame, judged, found, names),
+        ]
+        right = [judged.right[row] for rows in found.values() for row in rows]
+        legend = [
+            (f'{right.count(is_right)} {word}', _COLORS[is_right])
+            for is_right, word in ((True, 'right'), (False, 'wrong'))
+        ]
+        headings = [[('truth', None)], [('predicted', None), *legend]]
+        write_picture(path, side_by_side(views, headings))
+        return True
+
+    def _found(self, judged: Judged, frame: int) -> dict[tuple, list[int]]:
+        """Detections that are drawn, by box; the right ones first, then by score."""
+        drawn = (judged.frames == frame) & (judged.scores >= self._score_thr)
+        rows = np.flatnonzero(drawn)
+        found = {}
+        for row in rows[np.lexsort((-judged.scores[rows], ~judged.right[rows]))]:
+            found.setdefault(tuple(judged.bboxes_norm[row]), []).append(row)
+        return found
+
+
+def _draw_found(
+    frame: np.ndarray,
+    judged: Judged,
+    found: Mapping[tuple, Sequence[int]],
+    names: Mapping[int, str],
+) -> np.ndarray:
+    height, width = frame.shape[:2]
+    return draw_detections(
+        frame,
+        np.reshape(list(found), (-1, 4)) * (width, height, width, height),
+        [
+            [(names[judged.columns[judged.labels[n]]], judged.scores[n]) for n in rows]
+            for rows in found.values()
+        ],
+        colors=[[_COLORS[judged.right[n]] for n in rows] for rows in found.values()],
+    )
+
+
+def _present(labels: Tensor) -> list[int]:
+    """Classes from 1 of a box's labels, one flag per class or the number of one."""
+    if len(labels) == 1:
+        return labels.int().tolist()
+    return [column for column in np.flatnonzero(labels > 0.5).tolist() if column]
+
+
+def _as_in_histograms(color: str) -> tuple[int, ...]:
+    """RGB of a '#rrggbb' as it looks there, on white; light enough for black text."""
+    rgb = bytes.fromhex(color.removeprefix('#'))
+    return tuple(round(ALPHA * value + (1 - ALPHA) * 255) for value in rgb)
+
+
+_COLORS = {True: _as_in_histograms(RIGHT), False: _as_in_histograms(WRONG)}

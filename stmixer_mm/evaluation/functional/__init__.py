@@ -1,0 +1,1 @@
+"""Frame mAP, video mAP and types of error as functions of arrays."""

@@ -1,0 +1,343 @@
+"""Linking boxes of single frames to tubes, as pure functions.
+
+N boxes with ``sequences`` (a class in a video), ``frames`` counted from 1, ``bboxes``
+xyxy in pixels and ``scores``. Only boxes of one sequence are compared.
+"""
+
+import itertools
+import sys
+from dataclasses import dataclass, replace
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
+
+from stmixer_mm.checks.argument_types import wrong_type_sentence
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.functional.average_precision import check_choice
+from stmixer_mm.evaluation.functional.matching import (
+    aligned_iou,
+    choose_in_turn,
+    group_pairs,
+)
+from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes, take_tubes
+
+
+class FrameBoxes(NamedTuple):
+    """Boxes of single frames, in any order."""
+
+    sequences: np.ndarray  # (N,) int
+    frames: np.ndarray  # (N,) int
+    bboxes: np.ndarray  # (N, 4) float
+    scores: np.ndarray  # (N,) float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linking:
+    """The constants of linking; the defaults are those of ACT.
+
+    "ACT" is Kalogeiton et al., Action tubelet detector for spatio-temporal action
+    localization, ICCV 2017, by its scripts ACT.py and ACT_utils.py: ``BuildTubes``
+    and ``videoAP``. "MOC" is Li et al., Actions as moving points, ECCV 2020, by its
+    ACT_build.py and ACT.py. Both link tubelets of K frames (6 and 7); here K is 1.
+
+    Args:
+        nms: ``'hard'`` removes boxes that overlap a higher-scoring one of their frame
+            and class (ACT); ``'soft'`` multiplies their score by 1 - IoU, once (MOC);
+            None does neither.
+        nms_iou: Boxes that overlap by more are meant (ACT 0.3, MOC 0.6).
+        top_k: Boxes kept per frame and class (ACT and MOC 10).
+        link_iou: A box continues a tube if it overlaps the last box by at least this
+            (ACT 0.2, MOC 0.5).
+        end_after: A tube ends when no box continues it this many frames after its
+            last one (ACT 5 for K = 6, MOC K). Frames in between get interpolated
+            boxes, which is this package's own choice: tubelets cover such frames.
+        min_score: Tubes with a lower mean score go (ACT 0.01, MOC 0.005).
+        min_length: Tubes of fewer frames go (ACT and MOC 15, for all datasets).
+        tube_nms_iou: Tubes of a class that overlap a higher-scoring one by more go;
+            None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
+        trim_cost: Cost of a change between action and background in temporal
+            trimming, see ``trim_tubes``; None does not trim (ACT, MOC and MultiSports
+            do not: their tubes end where no box continues them). The scripts of
+            Singh et al. take 3 and 5.
+        nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
+            three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
+    """
+
+    nms: str | None = 'hard'
+    nms_iou: float = 0.3
+    top_k: int = 10
+    link_iou: float = 0.2
+    end_after: int = 5
+    min_score: float = 0.01
+    min_length: int = 15
+    tube_nms_iou: float | None = 0.3
+    trim_cost: float | None = None
+    nms_pixel: float = 1
+    link_pixel: float = 1
+    tube_pixel: float = 1
+
+    def __post_init__(self) -> None:
+        sentence = wrong_type_sentence(Linking, vars(self))
+        if sentence is not None:
+            raise UserError(sentence)
+        check_choice('nms', self.nms, ('hard', 'soft', None))
+        for name, value in vars(self).items():
+            low, high, form = 0, 1, 'in [0, 1]'
+            if name in ('top_k', 'end_after', 'min_length'):
+                low, high, form = 1, inf, 'from 1 upwards'
+            elif name in ('min_score', 'trim_cost'):
+                high, form = inf, 'from 0 upwards'
+            if name != 'nms' and value is not None and not low <= value <= high:
+                raise UserError(
+                    f'{name}={value} of the linking must be a number {form}.'
+                )
+
+
+LINKINGS = {
+    'act': Linking(),
+    # With K = 1.
+    'moc': Linking(nms='soft', nms_iou=0.6, link_iou=0.5, end_after=1, min_score=0.005),
+    # mmaction2's link_tubes, MOC's with K = 1, apart from its mistake of giving all
+    # boxes of a video the score of one.
+    'multisports': Linking(
+        nms='soft',
+        nms_iou=0.6,
+        link_iou=0.5,
+        end_after=1,
+        min_score=0.005,
+        tube_nms_iou=None,
+        link_pixel=0,
+    ),
+}
+
+
+# What the scripts do to the boxes of each frame and class before frame mAP. Their
+# tubelets of K frames give up to K boxes for a person in a frame.
+FRAME_NMS = {
+    'act': replace(LINKINGS['act'], top_k=sys.maxsize),
+    'moc': replace(LINKINGS['moc'], top_k=sys.maxsize),
+}
+
+
+def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:
+    """Tubes of all sequences: suppress, link, fill gaps, select, trim.
+
+    A tube's score is the mean score of its linked boxes.
+    """
+    boxes = suppress_boxes(boxes, linking)
+    tube_of = assign_tubes(boxes, linking)
+    tubes = build_tubes(boxes, tube_of)
+    tubes = _select(tubes, linking)
+    if linking.trim_cost is not None:
+        tubes = _select(trim_tubes(tubes, linking.trim_cost), linking)
+    if linking.tube_nms_iou is not None:
+        tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
+    return tubes
+
+
+def suppress_boxes(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
+    """The best boxes of each frame and sequence, by descending score.
+
+    What comes out is sorted by frame, then by sequence.
+    """
+    boxes = _take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
+    if linking.nms == 'hard':
+        return _take(boxes, _harden(boxes, linking))
+    if linking.nms == 'soft':
+        boxes = boxes._replace(scores=_soften(boxes, linking))
+        order = np.lexsort((-boxes.scores, boxes.sequences, boxes.frames))
+        boxes = _take(boxes, order)
+    is_first = _is_first(boxes.frames, boxes.sequences)
+    first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
+    rank = np.arange(len(first)) - first
+    return _take(boxes, np.flatnonzero(rank < linking.top_k))
+
+
+def _harden(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
+    """Indices of the boxes that stay, in ascending order."""
+    rest = np.arange(len(boxes.scores))
+    kept = [rest[:0]]
+    for _ in range(linking.top_k):
+        if not len(rest):
+            break
+        picks, others, iou = _overlap_with_best(boxes, rest, linking.nms_pixel)
+        kept.append(picks)
+        rest = others[iou <= linking.nms_iou]
+    return np.sort(np.concatenate(kept))
+
+
+def _soften(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
+    """Scores (N,): a box loses once, to the best box that it overlaps too much."""
+    scores = boxes.scores.copy()
+    rest = np.arange(len(scores))
+    while len(rest):
+        _, others, iou = _overlap_with_best(boxes, rest, linking.nms_pixel)
+        loses = iou > linking.nms_iou
+        scores[others[loses]] *= 1 - iou[loses]
+        rest = others[~loses]
+    return scores
+
+
+def _overlap_with_best(
+    boxes: FrameBoxes, rest: np.ndarray, pixel: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first box of each frame and sequence, the others, their IoU with it."""
+    is_first = _is_first(boxes.frames[rest], boxes.sequences[rest])
+    picks = rest[is_first]
+    pick = picks[np.cumsum(is_first) - 1][~is_first]
+    others = rest[~is_first]
+    iou = aligned_iou(boxes.bboxes[others], boxes.bboxes[pick], pixel=pixel)
+    return picks, others, iou
+
+
+def assign_tubes(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
+    """The tube (N,) of each box; ``boxes`` as ``suppress_boxes`` leaves them.
+
+    Frame by frame, the tubes of a sequence take turns by descending mean score, and
+    each takes the highest-scoring free box that overlaps its last one enough. Boxes
+    that no tube takes start tubes. Source: ``BuildTubes`` of ACT.
+    """
+    num_boxes = len(boxes.scores)
+    tube_of = np.full(num_boxes, -1)
+    last = np.zeros(num_boxes, dtype=int)  # the last box of each tube
+    total = np.zeros(num_boxes)  # the sum of its scores
+    count = np.zeros(num_boxes, dtype=int)
+    num_tubes = 0
+    current = np.zeros(0, dtype=int)
+    bounds = np.append(np.flatnonzero(_is_first(boxes.frames)), num_boxes)
+    for start, stop in itertools.pairwise(bounds):
+        age = boxes.frames[start] - boxes.frames[last[current]]
+        current = current[age <= linking.end_after]
+        of_sequence = np.argsort(boxes.sequences[last[current]], kind='stable')
+        current = current[of_sequence]
+        parts = list(
+            group_pairs(boxes.sequences[start:stop], boxes.sequences[last[current]])
+        )
+        if parts:
+            box, tube = (np.concatenate(field) for field in zip(*parts, strict=True))
+            box, tube = box + start, current[tube]
+            iou = aligned_iou(
+                boxes.bboxes[box], boxes.bboxes[last[tube]], pixel=linking.link_pixel
+            )
+            near = iou >= linking.link_iou
+            box, tube = box[near], tube[near]
+            means = total[tube] / count[tube]
+            sequence = boxes.sequences[box]
+            order = np.lexsort((box, -boxes.scores[box], tube, -means, sequence))
+            box, tube = box[order], tube[order]
+            chosen = choose_in_turn(sequence[order], tube, box)
+            box, tube = box[chosen], tube[chosen]
+            tube_of[box] = tube
+            last[tube] = box
+            total[tube] += boxes.scores[box]
+            count[tube] += 1
+        new = start + np.flatnonzero(tube_of[start:stop] < 0)
+        tubes = num_tubes + np.arange(len(new))
+        num_tubes += len(new)
+        tube_of[new] = tubes
+        last[tubes] = new
+        total[tubes] = boxes.scores[new]
+        count[tubes] = 1
+        current = np.concatenate([current, tubes])
+    return tube_of
+
+
+def build_tubes(boxes: FrameBoxes, tube_of: np.ndarray) -> Tubes:
+    """Tubes of boxes (N,) that belong to tubes (N,), each made free of gaps.
+
+    Boxes and box scores between two linked boxes are interpolated; they do not count
+    for the tube's score.
+    """
+    order = np.lexsort((boxes.frames, tube_of, boxes.sequences))
+    boxes, tube_of = _take(boxes, order), tube_of[order]
+    starts = np.flatnonzero(_is_first(tube_of))
+    linked = np.diff(np.append(starts, len(tube_of)))
+    first_frames = boxes.frames[starts]
+    lengths = boxes.frames[starts + linked - 1] - first_frames + 1
+    row_starts = np.cumsum(lengths) - lengths
+    # Rows of all tubes in one line; each tube's first and last are known, so that
+    # nothing is interpolated between tubes.
+    known = boxes.frames + np.repeat(row_starts - first_frames, linked)
+    rows = np.arange(lengths.sum())
+    columns = np.column_stack([boxes.bboxes, boxes.scores]).T
+    filled = [np.interp(rows, known, column) for column in columns] if len(rows) else []
+    table = np.array(filled).reshape(5, len(rows)).T
+    return Tubes(
+        boxes.sequences[starts],
+        np.add.reduceat(boxes.scores, starts) / linked if len(starts) else np.zeros(0),
+        lengths,
+        rows + np.repeat(first_frames - row_starts, lengths),
+        table[:, :4],
+        table[:, 4],
+    )
+
+
+def trim_tubes(tubes: Tubes, cost: float) -> Tubes:
+    """The parts of each tube that show the action, as tubes of their own.
+
+    Each row is labelled action or background so that the sum of the scores s of
+    action rows and 1 - s of background rows, less ``cost`` for each change of label,
+    is greatest. A part's score is the mean of its box scores.
+
+    Source: the second pass of Saha et al., Deep learning for detecting multiple
+    space-time action tubes in videos, BMVC 2016, who set the cost by class on training
+    data of UCF101-24. The scripts of Singh et al., ICCV 2017 (I01onlineTubes.m), take
+    3 and 5 for all classes; a row there has one of the classes as its label, by the
+    scores of all of them.
+    """
+    of_tubes = np.split(tubes.box_scores, tubes.ends)
+    is_action = np.concatenate([label_action(scores, cost) for scores in of_tubes])
+    tube = np.repeat(np.arange(len(tubes.lengths)), tubes.lengths)
+    rows = np.flatnonzero(is_action)
+    broken = np.append(True, np.diff(rows) > 1)[: len(rows)]
+    starts = np.flatnonzero(broken | _is_first(tube[rows]))
+    lengths = np.diff(np.append(starts, len(rows)))
+    scores = tubes.box_scores[rows]
+    return Tubes(
+        tubes.sequences[tube[rows[starts]]],
+        np.add.reduceat(scores, starts) / lengths if len(starts) else np.zeros(0),
+        lengths,
+        tubes.frames[rows],
+        tubes.bboxes[rows],
+        scores,
+    )
+
+
+def label_action(scores: np.ndarray, cost: float) -> np.ndarray:
+    """Rows (n,) labelled action by the best labelling, see ``trim_tubes``."""
+    # What action is ahead of background by, after each row, under best play. A change
+    # pays where the lead exceeds its cost, which bounds it.
+    lead = 0.0
+    leads = []
+    for gain in (2 * scores - 1).tolist():
+        lead = min(max(lead, -cost), cost) + gain
+        leads.append(lead)
+    labels = np.empty(len(leads), dtype=bool)
+    label = lead > 0
+    for row in range(len(leads) - 1, -1, -1):
+        # A row's label follows the next row's unless the lead pays for a change.
+        if leads[row] > cost:
+            label = True
+        elif leads[row] < -cost:
+            label = False
+        labels[row] = label
+    return labels
+
+
+def _select(tubes: Tubes, linking: Linking) -> Tubes:
+    """Tubes that score high enough and last long enough."""
+    high = tubes.scores >= linking.min_score
+    return take_tubes(tubes, high & (tubes.lengths >= linking.min_length))
+
+
+def _take(boxes: FrameBoxes, index: np.ndarray) -> FrameBoxes:
+    return FrameBoxes(*(field[index] for field in boxes))
+
+
+def _is_first(*keys: np.ndarray) -> np.ndarray:
+    """(N,) where sorted keys (N,) differ from those before."""
+    differs = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        differs |= key[1:] != key[:-1]
+    return np.append(True, differs)[: len(keys[0])]

@@ -1,0 +1,75 @@
+"""How published evaluators count, by name."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stmixer_mm.evaluation.functional.average_precision import AP_MODES
+from stmixer_mm.evaluation.functional.matching import CLAIMS, Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Where the evaluators differ.
+
+    Args:
+        claim: What a detection may be right about, a name of ``CLAIMS``.
+        ap: The area under precision and recall, a name of ``AP_MODES``.
+        pixel: What a box measures beyond x2 - x1, in pixels.
+        frame: What a span measures beyond its last minus its first frame.
+    """
+
+    claim: str
+    ap: str
+    pixel: float
+    frame: float
+
+    def right(
+        self, scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
+    ) -> np.ndarray:
+        """Which of N detections (N,) with scores (N,) in groups (N,) are right."""
+        return CLAIMS[self.claim](scores, groups, pairs, iou_thr)
+
+    def average_precision(self, right: np.ndarray, num_truths: int) -> float:
+        """AP of detections (N,) by descending score; NaN without ground truth."""
+        return AP_MODES[self.ap](right, num_truths) if num_truths else float('nan')
+
+
+PROTOCOLS = {
+    # The scripts of the action tubelet detector (Kalogeiton et al., ICCV 2017), with
+    # which UCF101-24 and JHMDB are evaluated; also MOC (ECCV 2020) and MultiSports'
+    # evaluate.py.
+    'act': Protocol(claim='free', ap='act', pixel=1, frame=1),
+    # MultiSports' evaluate_multisports.py, and mmaction2's copy of it.
+    'multisports': Protocol(claim='best', ap='interpolated', pixel=0, frame=0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyframeProtocol:
+    """Where the evaluators of keyframes differ.
+
+    Args:
+        class_average: Classes that the mean is over, a name of ``CLASS_AVERAGES``.
+        count_unannotated: Detections in keyframes without ground truth that are not
+            excluded are wrong; else they do not count.
+        drop_empty_boxes: Detected boxes without area do not count; else they are
+            wrong.
+    """
+
+    class_average: str
+    count_unannotated: bool
+    drop_empty_boxes: bool
+
+
+KEYFRAME_PROTOCOLS = {
+    # get_ava_performance.py of ActivityNet, and its copies in PySlowFast and
+    # AlphAction.
+    'ava': KeyframeProtocol(
+        class_average='truth', count_unannotated=True, drop_empty_boxes=True
+    ),
+    # mmaction2's AVAMetric.
+    'mmaction2': KeyframeProtocol(
+        class_average='detected', count_unannotated=False, drop_empty_boxes=False
+    ),
+}

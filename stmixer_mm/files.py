@@ -1,0 +1,159 @@
+"""Files that can be read, and files that are whole or not there.
+
+The latter are written under another name, then renamed.
+"""
+
+import errno
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from stmixer_mm.errors import UserError
+
+ATOMIC_BACKEND = 'stmixer_mm_atomic'
+
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_KINDS = {
+    b'\x80': 'a pickle',
+    b'\x1f\x8b': 'packed by gzip',
+    b'BZh91AY&SY': 'packed by bzip2',
+    b'\xfd7zXZ': 'packed by xz',
+    b'PK\x03\x04': 'a zip',
+}
+
+
+def check_file(
+    path: str | Path,
+    *,
+    subject: str | None = None,
+    remedy: str = 'correct its path',
+) -> None:
+    """Prove that a file is there and can be read.
+
+    Args:
+        path: Where it should be.
+        subject: Begins the sentence; by default "PATH: the file".
+        remedy: What to do if it is not there.
+
+    Raises:
+        FileNotFoundError: it is missing, or a folder.
+        OSError: it may not be read, or its folder not be entered.
+    """
+    subject = subject or f'{path}: the file'
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            # Permission bits say nothing to root or on a network's file system.
+            open(path, 'rb').close()
+            return
+        what = 'is a folder' if stat.S_ISDIR(mode) else 'is no regular file'
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise UserError(
+                f'{subject} cannot be read ({error.strerror}); make it readable or '
+                'give another file.'
+            ) from error
+        what = 'does not exist'
+    raise UserError(f'{subject} {what}; {remedy}.')
+
+
+def kind_of(data: bytes) -> str | None:
+    """What data that is no text begins like, as in 'a zip'; None if like neither."""
+    return next(
+        (kind for magic, kind in _KINDS.items() if data.startswith(magic)), None
+    )
+
+
+def part_path(path: str | Path) -> Path:
+    """The hidden name beside ``path`` under which it is written."""
+    path = Path(path)
+    return path.with_name(f'.{path.stem}.part{path.suffix}')
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a name to write to; it becomes ``path`` when the block succeeds.
+
+    When the block raises, what was written is removed and ``path`` keeps its
+    earlier content.
+    """
+    part = part_path(path)
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` in one step that survives a kill or a full disk."""
+    with atomic_path(path) as part, open(part, 'wb') as file:
+        file.write(data)
+        file.flush()
+        # Some file systems notice only here that there is no room.
+        os.fsync(file.fileno())
+
+
+@register_backend(ATOMIC_BACKEND, force=True)
+class AtomicLocalBackend(LocalBackend):
+    """The local file backend of mmengine, with writes that are whole or not there."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(filepath, obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        self.put(obj.encode(encoding), filepath)
+
+
+def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
+    """Make ``folder`` if need be and prove that files can be written to it.
+
+    Raises:
+        OSError: naming the folder, its ``purpose`` (as in 'work dir') and the remedy.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permission bits say nothing to root or on a read-only file system.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'.')
+            file.flush()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            reason = 'a file of that name is in the way'
+        raise UserError(
+            f'The {purpose} {folder} cannot be written to ({reason}); '
+            f'choose another one or make it writable.'
+        ) from error
+
+
+def check_writable_file(path: str | Path, *, purpose: str) -> None:
+    """Prove that a file can be written, making its folder if need be.
+
+    Raises:
+        OSError: naming the file, its ``purpose`` (as in '--out') and the remedy.
+    """
+    if os.path.isdir(path):
+        raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
+    check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
+
+
+def check_json_path(path: str | Path | None) -> None:
+    """Raises ``OSError`` when the figures could not be written there."""
+    if path is not None:
+        check_writable_file(path, purpose='--json')
+
+
+def write_json(path: str | Path | None, data: dict | list) -> None:
+    """Write figures to a file, whole or not at all, if there is to be one."""
+    if path is not None:
+        write_atomically(path, (json.dumps(data, indent=2) + '\n').encode())

@@ -1,0 +1,7 @@
+"""Adaptive mixing: a query mixes its samples with weights that it generates."""
+
+from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
+
+__all__ = [
+    'AdaptiveMixing',
+]

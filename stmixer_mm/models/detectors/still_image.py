@@ -1,0 +1,142 @@
+"""The detector for still images: clips of one frame, boxes of one class.
+
+Shapes: B images, Q queries, A classes, k true boxes, n detections, L levels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class StillImageSTMixer(STMixer):
+    """STMixer as a detector of mmdet: an image is a clip of one frame (T = 1).
+
+    It takes mmdet's samples, preprocessor, 2-D backbones and 2-D necks, and runs in
+    mmdet's tools. A class is to a box what an action is to a person: the decoder's
+    person logits say whether there is an object, its action logits of which class, and
+    ``num_classes`` of the decoder and the head is A + 1.
+
+    Args:
+        max_per_img: Keep this many detections of an image; a detection is a pair of
+            query and class, its score what the head makes of them (``score_mode``).
+        **kwargs: Arguments of :class:`STMixer`; the backbone takes images
+            (B, 3, H, W), the neck yields maps (B, C, H_l, W_l), and the decoder has
+            ``num_frames=1``.
+
+    Raises:
+        ValueError: An argument is out of range, or labels do not fit num_classes.
+    """
+
+    of_images = True
+
+    def __init__(self, *, max_per_img: int = 100, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if max_per_img < 1:
+            raise UserError(
+                f'max_per_img={max_per_img} leaves no detection; set 1 or more.'
+            )
+        if self.decoder.num_frames != 1:
+            raise UserError(
+                f'The decoder has num_frames={self.decoder.num_frames} but a still '
+                'image is one frame; set model.decoder.num_frames=1.'
+            )
+        self.max_per_img = max_per_img
+
+    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) to L maps (B, C, 1, H_l, W_l)."""
+        feats = self.backbone(inputs)
+        if self.neck is not None:
+            feats = self.neck(feats)
+        feats = [feats] if isinstance(feats, Tensor) else feats
+        return [feat.unsqueeze(2) for feat in feats]
+
+    def loss(
+        self, inputs: Tensor, data_samples: Sequence[DetDataSample]
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms; ``gt_instances.labels`` are class numbers (k,)."""
+        return super().loss(
+            inputs, [clip_sample(one, self.head.num_classes) for one in data_samples]
+        )
+
+    def predict(
+        self, inputs: Tensor, data_samples: Sequence[DetDataSample]
+    ) -> Sequence[DetDataSample]:
+        """The same samples with ``pred_instances``, the best detection first.
+
+        ``bboxes`` (n, 4) are xyxy in pixels of the image as it was before it was
+        resized, ``scores`` (n,), ``labels`` (n,) class numbers.
+        """
+        clips = [
+            ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
+            for sample in data_samples
+        ]
+        outputs = self.decode(inputs, data_samples)
+        for sample, clip in zip(
+            data_samples, self.head.predict(outputs, clips), strict=True
+        ):
+            sample.pred_instances = pick_detections(
+                clip.pred_instances, sample.metainfo, self.max_per_img
+            )
+        return data_samples
+
+
+def clip_sample(sample: DetDataSample, num_classes: int) -> ActionDataSample:
+    """What the head reads of an image: boxes, and labels (k, num_classes) multi-hot.
+
+    Raises:
+        ValueError: A label exceeds the classes.
+    """
+    truth = sample.gt_instances
+    name = str(sample.get('img_path') or sample.get('img_id'))
+    if len(truth) and truth.labels.max() > num_classes - 2:
+        raise UserError(
+            f"A label of '{name}' is {int(truth.labels.max())} but num_classes="
+            f'{num_classes} leaves the labels 0 to {num_classes - 2}; set num_classes '
+            "of the model's decoder and head to the dataset's number of classes plus "
+            'one.'
+        )
+    return ActionDataSample(
+        metainfo=dict(sample.metainfo, img_key=name),
+        gt_instances=InstanceData(
+            bboxes=get_box_tensor(truth.bboxes),
+            # Column 0 is the dummy.
+            labels=F.one_hot(truth.labels + 1, num_classes).float(),
+        ),
+    )
+
+
+def pick_detections(
+    predictions: InstanceData, metainfo: dict, max_per_img: int
+) -> InstanceData:
+    """The best pairs of query and class.
+
+    Args:
+        predictions: ``bboxes`` (Q, 4) normalised, ``scores`` (Q, A + 1).
+        metainfo: ``img_shape``, and, where the image was resized, ``scale_factor``
+            (w, h) and ``ori_shape``.
+        max_per_img: How many at most.
+    """
+    scores = predictions.scores[:, 1:]
+    num_classes = scores.size(1)
+    scores, pairs = scores.flatten().topk(min(max_per_img, scores.numel()))
+    queries = pairs.div(num_classes, rounding_mode='floor')
+    height, width = metainfo['img_shape']
+    scale_w, scale_h = metainfo.get('scale_factor', (1, 1))[:2]
+    bboxes = predictions.bboxes
+    size = bboxes.new_tensor((width / scale_w, height / scale_h))
+    bboxes = bboxes[queries] * size.repeat(2)
+    if 'ori_shape' in metainfo:
+        limit = bboxes.new_tensor(metainfo['ori_shape'][:2]).flip(0)
+        bboxes = torch.minimum(bboxes, limit.repeat(2))
+    return InstanceData(bboxes=bboxes, scores=scores, labels=pairs % num_classes)

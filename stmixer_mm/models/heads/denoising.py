@@ -1,0 +1,191 @@
+"""Queries of a training step that start from noised true boxes and actions.
+
+Shapes: B clips, Q queries of the decoder, G groups, K slots of a group (the most
+persons of a clip, or 1), D = G K further queries, C channels, A actions.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries
+from stmixer_mm.models.decoder.stage import Queries
+from stmixer_mm.models.heads.stmixer_head import check_labels
+from stmixer_mm.registry import MODELS
+
+MIN_SIZE = 1.0  # pixels: a box clipped to nothing has no logarithm
+
+
+class NoisedQueries(NamedTuple):
+    """Noised copies of the true persons of a batch."""
+
+    extra: ExtraQueries  # D of them
+    persons: Tensor  # (B, D) long: the true person each copies, -1 for padding
+
+
+@MODELS.register_module()
+class DenoisingQueries(BaseModule):
+    """Groups of noised true persons, which the decoder learns to put right.
+
+    Li et al., "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising",
+    CVPR 2022. The decoder's own queries see none of them; a group sees the own
+    queries and itself. Used in training alone.
+
+    Args:
+        embed_dims: C; the detector sets it.
+        num_queries: Q; the detector sets it.
+        num_classes: A + 1; the detector sets it.
+        num_groups: G, copies of each person, noised independently.
+        box_noise: Centres move by up to this share of half the box, sizes change by
+            up to this share, in [0, 1).
+        label_noise: Probability of each action of a copy to be replaced by one drawn
+            at random, in [0, 1].
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        num_queries: int,
+        num_classes: int,
+        num_groups: int = 5,
+        box_noise: float = 0.4,
+        label_noise: float = 0.2,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_groups < 1:
+            raise UserError(f'num_groups={num_groups} is no group; set 1 or more.')
+        if not 0 <= box_noise < 1:
+            raise UserError(
+                f'box_noise={box_noise} is not in [0, 1), so a box could vanish; set '
+                'it to 0.4 or so.'
+            )
+        if not 0 <= label_noise <= 1:
+            raise UserError(
+                f'label_noise={label_noise} is no probability; set it between 0 and 1.'
+            )
+        self.embed_dims = embed_dims
+        self.num_queries = num_queries
+        self.num_classes = num_classes
+        self.num_groups = num_groups
+        self.box_noise = box_noise
+        self.label_noise = label_noise
+        self.spatial_labels = nn.Linear(num_classes - 1, embed_dims)
+        self.temporal_labels = nn.Linear(num_classes - 1, embed_dims)
+
+    def init_weights(self) -> None:
+        for embedding in (self.spatial_labels, self.temporal_labels):
+            nn.init.normal_(embedding.weight)
+            nn.init.normal_(embedding.bias)
+        super().init_weights()
+
+    def forward(
+        self, data_samples: Sequence[ActionDataSample], img_shapes: Tensor
+    ) -> NoisedQueries:
+        """
+        Args:
+            data_samples: The ground truth.
+            img_shapes: (h, w) of each clip without padding, (B, 2).
+
+        Raises:
+            ValueError: Labels do not have ``num_classes`` columns.
+        """
+        check_labels(data_samples, self.num_classes)
+        bboxes, actions, persons = collect_persons(data_samples, img_shapes)
+        # Queries of a group lie side by side.
+        bboxes, actions, persons = (
+            values.repeat(1, self.num_groups, *[1] * (values.dim() - 2))
+            for values in (bboxes, actions, persons)
+        )
+        actions = noise_actions(actions, self.label_noise)
+        queries = Queries(
+            *(
+                F.layer_norm(embedding(actions), (self.embed_dims,))
+                for embedding in (self.spatial_labels, self.temporal_labels)
+            )
+        )
+        extra = ExtraQueries(
+            queries=queries,
+            boxes_xyzr=xyxy_to_xyzr(noise_boxes(bboxes, self.box_noise)),
+            blocked=block_groups(
+                self.num_queries, self.num_groups, persons.size(1) // self.num_groups
+            ).to(img_shapes.device),
+        )
+        return NoisedQueries(extra, persons)
+
+
+def collect_persons(
+    data_samples: Sequence[ActionDataSample], img_shapes: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """True persons of a batch, padded by whole frames without an action.
+
+    Returns:
+        Pixel boxes (B, K, 4), multi-hot actions (B, K, A) and which person it is, -1
+        for padding, (B, K).
+    """
+    truths = [sample.gt_instances for sample in data_samples]
+    num_slots = max(1, *(len(truth.bboxes) for truth in truths))
+    num_actions = truths[0].labels.size(-1) - 1
+    whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0))
+    bboxes = whole_frames[:, None].repeat(1, num_slots, 1)
+    actions = whole_frames.new_zeros(len(truths), num_slots, num_actions)
+    persons = torch.full_like(actions[..., 0], -1, dtype=torch.long)
+    for clip, truth in enumerate(truths):
+        number = len(truth.bboxes)
+        bboxes[clip, :number] = truth.bboxes.to(bboxes)
+        actions[clip, :number] = truth.labels[:, 1:].to(actions)
+        persons[clip, :number] = torch.arange(number, device=persons.device)
+    return bboxes, actions, persons
+
+
+def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:
+    """Shift centres and scale sizes at random; sizes stay positive.
+
+    Args:
+        bboxes: Pixel xyxy, (..., 4).
+        box_noise: See :class:`DenoisingQueries`.
+    """
+    top_left, bottom_right = bboxes.split(2, dim=-1)
+    size = (bottom_right - top_left).clamp(min=MIN_SIZE)
+    shift, scale = (2 * torch.rand_like(bboxes) - 1).mul(box_noise).split(2, dim=-1)
+    centre = (top_left + bottom_right) / 2 + shift * size / 2
+    half_size = (1 + scale) * size / 2
+    return torch.cat((centre - half_size, centre + half_size), dim=-1)
+
+
+def noise_actions(actions: Tensor, label_noise: float) -> Tensor:
+    """Replace each action, with this probability, by one drawn at random.
+
+    Args:
+        actions: Multi-hot, (B, D, A).
+        label_noise: See :class:`DenoisingQueries`.
+    """
+    replaced = (actions > 0) & (torch.rand_like(actions) < label_noise)
+    drawn = torch.randint_like(actions, actions.size(-1)).long()
+    # A replacement is 1, whatever else of the query is drawn: a sum of one-hots.
+    noised = actions.masked_fill(replaced, 0)
+    return noised.scatter_add(-1, drawn, replaced.to(actions)).clamp(max=1)
+
+
+def block_groups(num_queries: int, num_groups: int, group_size: int) -> Tensor:
+    """Who must not attend to whom.
+
+    Returns:
+        (Q + D, Q + D) bool: an own query to a noised one, and a noised one to those
+        of other groups.
+    """
+    group = torch.arange(num_groups).repeat_interleave(group_size) + 1
+    group = F.pad(group, (num_queries, 0))  # the own queries are group 0
+    return (group[:, None] != group) & (group != 0)

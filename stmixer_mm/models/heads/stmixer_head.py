@@ -1,0 +1,402 @@
+"""The head: matching, targets, losses and predictions of set prediction.
+
+Shapes: B clips, Q queries, A actions, k true boxes of a clip. It has no parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.heads.head_trials import (
+    try_action_loss,
+    try_assigner,
+    try_box_loss,
+    try_person_loss,
+    try_sampler,
+)
+from stmixer_mm.models.heads.matching import (
+    BACKGROUND,
+    PERSON,
+    match_clip,
+    person_loss,
+    score_persons,
+    uses_sigmoid,
+)
+from stmixer_mm.registry import MODELS, build_hosted
+
+
+class Targets(NamedTuple):
+    """What the queries of a batch should say, from one stage's matching."""
+
+    person_labels: Tensor  # (B, Q): PERSON or BACKGROUND
+    counted: Tensor  # (B, Q) bool: the queries whose person label counts
+    matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
+    bboxes: Tensor  # (n, 4): pixel xyxy, in the order of the matched queries
+    actions: Tensor  # (n, A): multi-hot
+    box_scale: Tensor  # (n, 4): w, h, w, h of the true frame
+
+
+@MODELS.register_module()
+class STMixerHead(BaseModule):
+    """Match queries to true persons, and turn what they say into losses or scores.
+
+    The parts may be any of mmdet's that fit; each is tried when the head is built.
+
+    Args:
+        assigner: Compares queries with the truth, e.g. ``mmdet.HungarianAssigner``;
+            a person may get several queries, as from ``mmdet.MaxIoUAssigner``, to
+            which the queries' boxes are priors.
+        loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
+            background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
+            gets their difference as its one logit and is divided by the number of
+            matched queries. Scores are the same of both.
+        loss_bbox: Loss of boxes normalised by the true frame.
+        loss_iou: Loss of pixel boxes.
+        loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
+            them.
+        num_classes: Number of action classes plus one, the host's dummy class 0.
+        score_thr: Keep queries whose person score reaches it, in [0, 1].
+        fallback_topk: Where no query reaches it, keep this many of the best.
+        score_mode: 'action' for action scores as they are, 'product' for action
+            scores times person score.
+        sampler: Chooses the queries that count in the losses, e.g.
+            ``mmdet.RandomSampler``; None for all.
+        person_target: What a sigmoid ``loss_person`` learns of matched queries:
+            'label' for 1, 'iou' for the IoU of their box with the true one, for
+            ``mmdet.QualityFocalLoss`` and ``mmdet.VarifocalLoss``.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: An argument is out of range, or a part does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        assigner: dict,
+        loss_person: dict,
+        loss_bbox: dict,
+        loss_iou: dict,
+        loss_action: dict,
+        num_classes: int = 81,
+        score_thr: float = 0.6,
+        fallback_topk: int = 0,
+        score_mode: str = 'action',
+        sampler: dict | None = None,
+        person_target: str = 'label',
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not 0 <= score_thr <= 1:
+            raise UserError(
+                f'score_thr={score_thr} is no probability; set it between 0 and 1.'
+            )
+        if fallback_topk < 0:
+            raise UserError(
+                f'fallback_topk={fallback_topk} is negative; set 0 or more.'
+            )
+        if score_mode not in ('action', 'product'):
+            raise UserError(
+                f"score_mode='{score_mode}' is unknown; use 'action' or 'product'."
+            )
+        if person_target not in ('label', 'iou'):
+            raise UserError(
+                f"person_target='{person_target}' is unknown; use 'label' or 'iou'."
+            )
+        self.num_classes = num_classes
+        self.score_thr = score_thr
+        self.fallback_topk = fallback_topk
+        self.score_mode = score_mode
+        self.person_target = person_target
+        self.assigner = build_hosted(assigner, TASK_UTILS)
+        self.sampler = None if sampler is None else build_hosted(sampler, TASK_UTILS)
+        self.loss_person = MODELS.build(loss_person)
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.loss_iou = MODELS.build(loss_iou)
+        self.loss_action = MODELS.build(loss_action)
+        self.try_parts()
+
+    def try_parts(self) -> None:
+        """Say in one sentence which part does not fit."""
+        try_assigner(self.assigner)
+        if self.sampler is not None:
+            try_sampler(self.sampler, self.assigner)
+        try_person_loss(self.loss_person)
+        try_box_loss('loss_bbox', self.loss_bbox)
+        try_box_loss('loss_iou', self.loss_iou)
+        try_action_loss(self.loss_action, self.num_classes - 1)
+        if self.person_target == 'iou' and not uses_sigmoid(self.loss_person):
+            raise UserError(
+                "person_target='iou' is no class for loss_person="
+                f'{type(self.loss_person).__name__}, which uses a softmax; take a loss '
+                "with use_sigmoid=True, or person_target='label'."
+            )
+
+    def loss(
+        self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of all stages; those before the last are named ``d0.…``.
+
+        Raises:
+            ValueError: Labels do not have ``num_classes`` columns.
+            FloatingPointError: An output or a loss is not finite.
+        """
+        return self.loss_by_stages(
+            outputs, data_samples, lambda output: self.get_targets(output, data_samples)
+        )
+
+    def loss_denoising(
+        self,
+        outputs: Sequence[StageOutput],
+        persons: Tensor,
+        data_samples: Sequence[ActionDataSample],
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of noised copies of true persons: ``dn.…``, ``d0.dn.…``.
+
+        Args:
+            outputs: Of the copies alone.
+            persons: The true person each is a copy of, -1 for padding, (B, Q).
+            data_samples: The ground truth.
+
+        Raises:
+            FloatingPointError: An output or a loss is not finite.
+        """
+        targets = make_targets(torch.where(persons < 0, -1, persons + 1), data_samples)
+        return self.loss_by_stages(outputs, data_samples, lambda _: targets, 'dn.')
+
+    def loss_by_stages(
+        self,
+        outputs: Sequence[StageOutput],
+        data_samples: Sequence[ActionDataSample],
+        find_targets: Callable[[StageOutput], Targets],
+        kind: str = '',
+    ) -> dict[str, Tensor]:
+        """The terms of all stages; ``kind`` goes before each name."""
+        check_labels(data_samples, self.num_classes)
+        losses = {}
+        for stage, output in enumerate(outputs):
+            prefix = f'd{stage}.' if stage < len(outputs) - 1 else ''
+            output = StageOutput(*(values.float() for values in output))
+            check_finite(output, data_samples, stage)
+            terms = self.loss_by_stage(output, find_targets(output))
+            for name, value in terms.items():
+                losses[prefix + kind + name] = value
+        check_losses(losses, data_samples)
+        return losses
+
+    def loss_by_stage(self, output: StageOutput, targets: Targets) -> dict[str, Tensor]:
+        """The four terms of one stage."""
+        person_logits = output.person_logits[targets.counted]
+        person_labels = targets.person_labels[targets.counted]
+        bboxes = output.bboxes[targets.matched]
+        action_logits = output.action_logits[targets.matched]
+        num_pairs = len(targets.bboxes)
+
+        class_weight = (1.0, 1.0)
+        if not uses_sigmoid(self.loss_person):
+            class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
+        weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
+        avg_pairs, weight_sum = average_over_ranks(
+            torch.stack((weight_sum.new_tensor(num_pairs), weight_sum))
+        ).unbind()
+        avg_pairs = avg_pairs.clamp(min=1 / get_world_size())
+
+        # The losses' own means over nothing are NaN, or lack a gradient path.
+        losses = dict(
+            loss_person=output.person_logits.sum() * 0,
+            loss_bbox=output.bboxes.sum() * 0,
+            loss_iou=output.bboxes.sum() * 0,
+            loss_action=output.action_logits.sum() * 0,
+        )
+        if len(person_logits):
+            losses['loss_person'] = person_loss(
+                self.loss_person,
+                person_logits,
+                person_labels,
+                self.get_presence(bboxes, targets),
+                avg_pairs=avg_pairs,
+                avg_weight=weight_sum,
+            )
+        if num_pairs:
+            losses['loss_bbox'] = self.loss_bbox(
+                bboxes / targets.box_scale,
+                targets.bboxes / targets.box_scale,
+                avg_factor=avg_pairs,
+            )
+            losses['loss_iou'] = self.loss_iou(
+                bboxes, targets.bboxes, avg_factor=avg_pairs
+            )
+            action_loss = self.loss_action(action_logits, targets.actions)
+            losses['loss_action'] = action_loss * (num_pairs / avg_pairs)
+        return losses
+
+    @torch.no_grad()
+    def get_presence(self, bboxes: Tensor, targets: Targets) -> Tensor:
+        """How much of a person each counted query is, in [0, 1]."""
+        presence = torch.zeros_like(targets.matched, dtype=bboxes.dtype)
+        presence[targets.matched] = (
+            bbox_overlaps(bboxes, targets.bboxes, is_aligned=True)
+            if self.person_target == 'iou'
+            else 1.0
+        )
+        return presence[targets.counted]
+
+    @torch.no_grad()
+    def get_targets(
+        self, output: StageOutput, data_samples: Sequence[ActionDataSample]
+    ) -> Targets:
+        """Match the queries of each clip to its true persons."""
+        assigned = [
+            match_clip(
+                person_logits,
+                bboxes,
+                sample.gt_instances,
+                sample.metainfo,
+                assigner=self.assigner,
+                sampler=self.sampler,
+            )
+            for sample, person_logits, bboxes in zip(
+                data_samples, output.person_logits, output.bboxes, strict=True
+            )
+        ]
+        return make_targets(torch.stack(assigned), data_samples)
+
+    def predict(
+        self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
+    ) -> Sequence[ActionDataSample]:
+        """Fill ``pred_instances`` from the last stage.
+
+        ``bboxes`` (n, 4) are xyxy normalised by the true frame, ``scores``
+        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
+        """
+        last = StageOutput(*(values.float() for values in outputs[-1]))
+        for sample, *clip_output in zip(data_samples, *last, strict=True):
+            sample.pred_instances = self.predict_by_clip(
+                StageOutput(*clip_output), sample.metainfo['img_shape']
+            )
+        return data_samples
+
+    def predict_by_clip(
+        self, output: StageOutput, img_shape: tuple[int, int]
+    ) -> InstanceData:
+        """Predictions of one clip from its rows of a :class:`StageOutput`."""
+        person_scores = score_persons(output.person_logits)
+        keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
+        if len(keep) == 0:
+            keep = person_scores.topk(
+                min(self.fallback_topk, len(person_scores))
+            ).indices
+        action_scores = output.action_logits[keep].sigmoid()
+        if self.score_mode == 'product':
+            action_scores = action_scores * person_scores[keep, None]
+        height, width = img_shape
+        bboxes = output.bboxes[keep]
+        size = bboxes.new_tensor((width, height, width, height))
+        return InstanceData(
+            bboxes=torch.minimum(bboxes.clamp(min=0), size - 1) / size,
+            scores=torch.nn.functional.pad(action_scores, (1, 0)),
+            person_scores=person_scores[keep],
+        )
+
+
+def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
+    """What queries should say whose true persons are known.
+
+    Args:
+        assigned: i + 1 for the i-th true person of the clip, 0 for none, -1 for a
+            query that counts nowhere, (B, Q).
+        data_samples: The ground truth.
+    """
+    bboxes, actions, scales = [], [], []
+    for sample, persons in zip(data_samples, assigned, strict=True):
+        truth = sample.gt_instances
+        pairs = persons[persons > 0] - 1
+        bboxes.append(truth.bboxes.to(pairs.device, torch.float32)[pairs])
+        actions.append(truth.labels.to(pairs.device)[pairs, 1:].float())
+        height, width = sample.metainfo['img_shape']
+        scale = bboxes[-1].new_tensor((width, height, width, height))
+        scales.append(scale.expand(len(pairs), 4))
+    matched = assigned > 0
+    return Targets(
+        person_labels=torch.where(matched, PERSON, BACKGROUND),
+        counted=assigned >= 0,
+        matched=matched,
+        bboxes=torch.cat(bboxes),
+        actions=torch.cat(actions),
+        box_scale=torch.cat(scales),
+    )
+
+
+def average_over_ranks(totals: Tensor) -> Tensor:
+    """Mean of the ranks' totals.
+
+    Ranks that divide their sums by it give, averaged over the ranks, what one process
+    gives for all samples together.
+    """
+    totals = totals.clone()
+    all_reduce(totals, op='mean')
+    return totals
+
+
+def check_labels(data_samples: Sequence[ActionDataSample], num_classes: int) -> None:
+    for sample in data_samples:
+        columns = sample.gt_instances.labels.shape[-1]
+        if columns != num_classes:
+            raise UserError(
+                f'The labels of {sample_name(sample)} have {columns} columns but the '
+                f"head has num_classes={num_classes}; set the dataset's and the model's "
+                'num_classes to the number of actions plus one.'
+            )
+
+
+def check_finite(
+    output: StageOutput, data_samples: Sequence[ActionDataSample], stage: int
+) -> None:
+    """Stop when a stage says something of a clip that is no number."""
+    finite = torch.stack(
+        [values.isfinite().flatten(1).all(dim=1) for values in output]
+    ).all(dim=0)
+    if not finite.all():
+        names = [
+            sample_name(sample)
+            for sample, is_finite in zip(data_samples, finite.tolist(), strict=True)
+            if not is_finite
+        ]
+        raise UserError(
+            f'Stage {stage} of the decoder yields NaN or infinity for '
+            f'{", ".join(names)}; check these samples, lower the learning rate or clip '
+            'gradients, and go on from the last checkpoint.'
+        )
+
+
+def check_losses(
+    losses: dict[str, Tensor], data_samples: Sequence[ActionDataSample]
+) -> None:
+    """Stop at a loss that is no number."""
+    finite = torch.stack([*losses.values()]).isfinite()
+    if not finite.all():
+        names = [
+            name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok
+        ]
+        samples = ', '.join(map(sample_name, data_samples))
+        raise UserError(
+            f'{", ".join(names)} of the batch {samples} is NaN or infinite; check the '
+            'annotation of these samples and the learning rate, and go on from the '
+            'last checkpoint.'
+        )
+
+
+def sample_name(sample: ActionDataSample) -> str:
+    """How a sample is called in messages."""
+    name = sample.get('img_key') or sample.get('video_id') or 'a sample without a name'
+    return f"'{name}'"

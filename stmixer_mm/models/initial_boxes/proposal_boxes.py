@@ -1,0 +1,347 @@
+"""Queries that start from the proposals of an mmdet dense head.
+
+Shapes: B clips, Q queries, C channels, T frames, L levels, n proposals of a clip,
+k true boxes of a clip.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import ceil, gcd
+
+import torch
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes, frame_bboxes
+from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.registry import MODELS
+
+_ANCHORS = dict(type='AnchorGenerator', strides=(4, 8, 16, 32))
+_ASSIGNING = dict(allowed_border=-1, pos_weight=-1, debug=False)
+# Training settings of mmdet's own configs, and strides of the usual four levels.
+HEAD_DEFAULTS = {
+    'RPNHead': dict(
+        anchor_generator=dict(_ANCHORS, scales=[8], ratios=[0.5, 1.0, 2.0]),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        train_cfg=dict(
+            _ASSIGNING,
+            assigner=dict(
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.7,
+                neg_iou_thr=0.3,
+                min_pos_iou=0.3,
+                ignore_iof_thr=-1,
+            ),
+            sampler=dict(
+                type='RandomSampler',
+                num=256,
+                pos_fraction=0.5,
+                neg_pos_ub=-1,
+                add_gt_as_proposals=False,
+            ),
+        ),
+    ),
+    'FCOSHead': dict(strides=_ANCHORS['strides']),
+    'ATSSHead': dict(
+        # Persons are tall: square anchors alone leave many of them without a positive.
+        anchor_generator=dict(
+            _ANCHORS, ratios=[1.0, 2.0], octave_base_scale=8, scales_per_octave=1
+        ),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=(0.1, 0.1, 0.2, 0.2)),
+        loss_cls=dict(
+            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
+        ),
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        train_cfg=dict(_ASSIGNING, assigner=dict(type='ATSSAssigner', topk=9)),
+    ),
+}
+
+
+@MODELS.register_module()
+class ProposalBoxes(InitialBoxes):
+    """The best proposals of a dense head on the maps' keyframe.
+
+    The head is trained along with the rest, on persons as its only class; its losses
+    are named ``proposals.…``, and no gradient passes the boxes. Where a clip has fewer
+    than Q proposals, the other queries start from the whole frame.
+
+    Args:
+        dense_head: Config of an mmdet dense head that has priors, with ``in_channels``
+            and, in its own words, the maps' strides. ``mmdet.RPNHead``,
+            ``mmdet.FCOSHead`` and ``mmdet.ATSSHead`` need no more than that; a nested
+            setting without a ``type`` changes their defaults one by one. Other heads
+            may need a ``train_cfg``.
+        num_queries: Q; the decoder sets it.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: A head that gives no person proposals, or maps that do not fit it.
+    """
+
+    def __init__(
+        self,
+        *,
+        dense_head: dict,
+        num_queries: int,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(num_queries=num_queries, init_cfg=init_cfg)
+        name = dense_head['type']
+        self.head_name = name if isinstance(name, str) else name.__name__
+        if 'in_channels' not in dense_head:
+            raise UserError(
+                f'The dense head {self.head_name} has no in_channels; set it to the '
+                "width of the neck's maps, which is the decoder's embed_dims."
+            )
+        if dense_head.get('num_classes', 1) != 1:
+            raise UserError(
+                f'The dense head {self.head_name} has num_classes='
+                f'{dense_head["num_classes"]}, but proposals are of one class, person; '
+                'leave num_classes out.'
+            )
+        settings = complete_head(dense_head, num_queries=num_queries)
+        # Heads name what they are made of without a prefix.
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            self.dense_head = MODELS.build(settings)
+        self.check_head()
+        # Of mmdet's other heads, and of this option, some yield one thing for the
+        # losses and another one for the boxes.
+        self.one_forward = type(self.dense_head).__name__ in HEAD_DEFAULTS and not (
+            getattr(self.dense_head, 'norm_on_bbox', False)
+        )
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> Tensor:
+        self.check_maps(feats, pad_shape)
+        return self.read(self.run_in_evaluation(keyframe_maps(feats)), img_shapes)
+
+    def loss_and_predict(
+        self,
+        feats: Sequence[Tensor],
+        data_samples: Sequence,
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        self.check_maps(feats, pad_shape)
+        maps = keyframe_maps(feats)
+        outputs = self.run(maps)
+        losses = self.dense_head.loss_by_feat(
+            *outputs,
+            [make_truth(sample, maps[0]) for sample in data_samples],
+            [make_meta(shape, pad_shape) for shape in img_shapes.tolist()],
+        )
+        if not self.one_forward:
+            outputs = self.run_in_evaluation(maps)
+        return sum_levels(losses), self.read(outputs, img_shapes)
+
+    def run(self, maps: Sequence[Tensor]) -> list[list[Tensor]]:
+        """What the head says, each a list of L maps (B, …, H_l, W_l).
+
+        In float32, under autocast too: anchors take the type of the scores.
+        """
+        return [[level.float() for level in levels] for levels in self.dense_head(maps)]
+
+    @torch.no_grad()
+    def run_in_evaluation(self, maps: Sequence[Tensor]) -> list[list[Tensor]]:
+        """See :meth:`run`; what the head says when it is not being trained."""
+        training = self.dense_head.training
+        self.dense_head.eval()
+        outputs = self.run(maps)
+        self.dense_head.train(training)
+        return outputs
+
+    @torch.no_grad()
+    def read(self, outputs: Sequence[Sequence[Tensor]], img_shapes: Tensor) -> Tensor:
+        """Boxes of what :meth:`run` returned, (B, Q, 4) xyzr."""
+        bboxes = []
+        for clip, (height, width) in enumerate(img_shapes.tolist()):
+            # Cells in the padding would propose boxes at the border of the frame.
+            sizes = [
+                (ceil(height / high), ceil(width / wide))
+                for wide, high in self.dense_head.prior_generator.strides
+            ]
+            within = [
+                [
+                    level[clip : clip + 1, :, :rows, :columns]
+                    for level, (rows, columns) in zip(levels, sizes, strict=True)
+                ]
+                for levels in outputs
+            ]
+            (found,) = self.dense_head.predict_by_feat(
+                *within,
+                batch_img_metas=[make_meta((height, width), (height, width))],
+            )
+            frame = frame_bboxes(img_shapes[clip].to(found.bboxes.device))
+            bboxes.append(
+                best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
+            )
+        return xyxy_to_xyzr(torch.stack(bboxes))
+
+    def check_head(self) -> None:
+        """Say in one sentence why a head gives no proposals."""
+        head = self.dense_head
+        if not (isinstance(head, BaseDenseHead) and hasattr(head, 'prior_generator')):
+            raise UserError(
+                f'The dense head {self.head_name} has no priors to make proposals of; '
+                'use one that has, such as mmdet.RPNHead, mmdet.FCOSHead or '
+                'mmdet.ATSSHead.'
+            )
+        if isinstance(head, AnchorHead) and not head.train_cfg:
+            raise UserError(
+                f'The dense head {self.head_name} has no train_cfg, so it cannot '
+                'assign true boxes to its anchors; give it the train_cfg of its config '
+                'in mmdet.'
+            )
+
+    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        """Say in one sentence which setting of the head does not fit the maps."""
+        strides = self.dense_head.prior_generator.strides
+        if len(feats) != len(strides):
+            raise UserError(
+                f'The neck yields {len(feats)} maps but the dense head '
+                f'{self.head_name} has strides for {len(strides)}; set its strides (of '
+                'its anchor_generator, if it has one) to '
+                f'{derive_strides(feats, pad_shape)}.'
+            )
+        for level, (feat, stride) in enumerate(zip(feats, strides, strict=True)):
+            channels, size = feat.size(1), tuple(feat.shape[-2:])
+            if channels != self.dense_head.in_channels:
+                raise UserError(
+                    f'Map {level} has {channels} channels but the dense head '
+                    f'{self.head_name} has in_channels={self.dense_head.in_channels}; '
+                    'set both to the same number.'
+                )
+            if not all(fits_stride(size, pad_shape, side) for side in stride):
+                raise UserError(
+                    f'Map {level} has {size[0]}x{size[1]} cells for a clip padded to '
+                    f'{pad_shape[0]}x{pad_shape[1]}, which does not fit stride '
+                    f'{stride[0]} of the dense head {self.head_name}; set its strides '
+                    '(of its anchor_generator, if it has one) to '
+                    f'{derive_strides(feats, pad_shape)}.'
+                )
+
+
+def complete_head(dense_head: Mapping, *, num_queries: int) -> ConfigDict:
+    """The config of a dense head, with what it leaves open."""
+    name = dense_head['type']
+    name = (name if isinstance(name, str) else name.__name__).rpartition('.')[-1]
+    defaults = dict(
+        num_classes=1,
+        test_cfg=dict(
+            nms_pre=1000,
+            min_bbox_size=0,
+            score_thr=0.0,  # The best ones serve, however sure the head is.
+            nms=dict(type='nms', iou_threshold=0.7),
+            max_per_img=num_queries,
+        ),
+        **HEAD_DEFAULTS.get(name, {}),
+    )
+    if name in HEAD_DEFAULTS:
+        defaults['feat_channels'] = dense_head['in_channels']
+    settings = merge_settings(defaults, dense_head)
+    if name in ('FCOSHead', 'ATSSHead'):
+        groups = gcd(32, settings['feat_channels'])
+        settings.setdefault('norm_cfg', dict(type='GN', num_groups=groups))
+    if name == 'FCOSHead':
+        settings.setdefault('regress_ranges', regress_ranges(settings['strides']))
+    return ConfigDict(settings)
+
+
+def merge_settings(defaults: Mapping, settings: Mapping) -> dict:
+    """Defaults changed by settings; a nested one with a ``type`` replaces."""
+    merged = dict(defaults)
+    for key, value in settings.items():
+        old = merged.get(key)
+        if (
+            isinstance(old, Mapping)
+            and isinstance(value, Mapping)
+            and 'type' not in value
+        ):
+            value = merge_settings(old, value)
+        merged[key] = value
+    return merged
+
+
+def regress_ranges(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
+    """Which distances to the sides of a box each level regresses, in pixels.
+
+    Up to 8 cells, and no more than the level before leaves, as in FCOS (Tian et al.,
+    ICCV 2019); the first and the last level have no bound.
+    """
+    bounds = (-1, *(8 * stride for stride in strides[:-1]), 1e8)
+    return tuple(pairwise(bounds))
+
+
+def keyframe_maps(feats: Sequence[Tensor]) -> list[Tensor]:
+    """Slices (B, C, H_l, W_l) of maps (B, C, T, H_l, W_l).
+
+    The keyframe of a clip is its entry ``clip_len // 2``.
+    """
+    return [feat[:, :, feat.size(2) // 2] for feat in feats]
+
+
+def make_truth(sample: object, like: Tensor) -> InstanceData:
+    """The true boxes of a clip as instances of class 0, on the device of a tensor."""
+    bboxes = sample.gt_instances.bboxes.to(like.device, torch.float32)
+    return InstanceData(
+        bboxes=bboxes,
+        labels=torch.zeros(len(bboxes), dtype=torch.long, device=like.device),
+    )
+
+
+def make_meta(img_shape: Sequence[int], pad_shape: Sequence[int]) -> dict:
+    """What mmdet's heads want to know of an image.
+
+    Args:
+        img_shape: (h, w) without padding.
+        pad_shape: (h, w) of the batch.
+    """
+    return dict(
+        img_shape=tuple(img_shape),
+        # Of the image, not of the batch: anchors in the padding are not trained.
+        pad_shape=tuple(img_shape),
+        batch_input_shape=tuple(pad_shape),
+        scale_factor=(1.0, 1.0),
+    )
+
+
+def sum_levels(losses: Mapping[str, Tensor | Sequence[Tensor]]) -> dict[str, Tensor]:
+    """Each loss of a dense head as one number, under the name ``proposals.…``."""
+    return {
+        f'proposals.{name}': value if isinstance(value, Tensor) else sum(value)
+        for name, value in losses.items()
+    }
+
+
+def best_bboxes(
+    bboxes: Tensor, scores: Tensor, frame: Tensor, num_boxes: int
+) -> Tensor:
+    """The best proposals, then the whole frame as often as it takes.
+
+    Args:
+        bboxes: Pixel corners, (n, 4).
+        scores: (n,)
+        frame: Pixel corners of the frame, (4,).
+        num_boxes: Q.
+
+    Returns:
+        Pixel corners within the frame, at least a pixel wide and high, (Q, 4).
+    """
+    best = scores.topk(min(num_boxes, len(scores))).indices
+    top_left, bottom_right = bboxes[best].float().split(2, dim=-1)
+    top_left = torch.minimum(top_left.clamp(min=0), frame[2:] - 1)
+    bottom_right = torch.minimum(torch.maximum(bottom_right, top_left + 1), frame[2:])
+    kept = torch.cat((top_left, bottom_right), dim=-1)
+    return torch.cat((kept, frame.expand(num_boxes - len(kept), 4)))

@@ -1,0 +1,192 @@
+"""Where the queries start: a box for each of them.
+
+Shapes: B clips, Q queries.
+"""
+
+from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.registry import MODELS
+
+
+class InitialBoxes(BaseModule, metaclass=ABCMeta):
+    """What gives a decoder's queries their first boxes.
+
+    Args:
+        num_queries: Q; the decoder sets it.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(
+        self, *, num_queries: int, init_cfg: dict | list | None = None
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.num_queries = num_queries
+
+    @abstractmethod
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> Tensor:
+        """
+        Args:
+            feats: L maps (B, C, T, H_l, W_l), finest first.
+            img_shapes: (h, w) of each clip without padding, (B, 2).
+            pad_shape: (h, w) of the padded clips.
+
+        Returns:
+            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the maps.
+        """
+
+    def loss_and_predict(
+        self,
+        feats: Sequence[Tensor],
+        data_samples: Sequence,
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted loss terms of what is trained here, and the boxes."""
+        return {}, self.predict(feats, img_shapes=img_shapes, pad_shape=pad_shape)
+
+    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        """Raise a ``ValueError`` for maps that do not fit; by default all do."""
+
+
+@MODELS.register_module()
+class WholeFrameBoxes(InitialBoxes):
+    """Every query starts from the whole frame, as in the release."""
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> Tensor:
+        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+        return xyxy_to_xyzr(whole_frame)[:, None].repeat(1, self.num_queries, 1)
+
+
+@MODELS.register_module()
+class GridBoxes(InitialBoxes):
+    """Boxes in rows that cover the frame, of any number; see :func:`grid_bboxes`.
+
+    Args:
+        num_queries: Q; the decoder sets it.
+        scale: Side of a box relative to its cell; boxes end at the frame.
+
+    Raises:
+        ValueError: ``scale`` is not positive.
+    """
+
+    def __init__(self, *, num_queries: int, scale: float = 1.0) -> None:
+        super().__init__(num_queries=num_queries)
+        check_scale(scale)
+        self.scale = scale
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> Tensor:
+        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+        width, height = whole_frame[:, 2:].unbind(-1)
+        grid = grid_bboxes(self.num_queries, height / width, self.scale)
+        return xyxy_to_xyzr(grid * whole_frame[:, None, 2:].repeat(1, 1, 2))
+
+
+@MODELS.register_module()
+class LearnedBoxes(InitialBoxes):
+    """A learned box for each query, relative to the frame without padding.
+
+    Sun et al., "Sparse R-CNN", CVPR 2021, learn their proposals like this. They start
+    as :class:`GridBoxes` of a square frame.
+
+    Args:
+        num_queries: Q; the decoder sets it.
+        scale: Side of a box relative to its cell of the grid, at the start.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        ValueError: ``scale`` is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_queries: int,
+        scale: float = 2.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(num_queries=num_queries, init_cfg=init_cfg)
+        check_scale(scale)
+        # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
+        self.relative_xyzr = nn.Parameter(
+            xyxy_to_xyzr(grid_bboxes(num_queries, torch.ones(()), scale))
+        )
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        *,
+        img_shapes: Tensor,
+        pad_shape: tuple[int, int],
+    ) -> Tensor:
+        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))[:, None]
+        xy, z_r = self.relative_xyzr.float().split(2, dim=-1)
+        return torch.cat(
+            (xy * whole_frame[..., 2:], z_r + xyxy_to_xyzr(whole_frame)[..., 2:]),
+            dim=-1,
+        )
+
+
+def frame_bboxes(img_shapes: Tensor) -> Tensor:
+    """Frames of (h, w), (..., 2), as pixel corners, (..., 4), float32."""
+    width_height = img_shapes.float().flip(-1)
+    return torch.cat((torch.zeros_like(width_height), width_height), dim=-1)
+
+
+def grid_bboxes(num_boxes: int, aspect: Tensor, scale: float = 1.0) -> Tensor:
+    """Boxes at the cells of a grid that tiles the frame, row by row.
+
+    As many rows as make the cells nearest to squares; the boxes are shared out evenly
+    among the rows, so that there may be one more in some rows than in others.
+
+    Args:
+        num_boxes: Q.
+        aspect: Height by width of the frames, (...).
+        scale: Side of a box relative to its cell.
+
+    Returns:
+        Corners relative to the frame, cut off at its border, (..., Q, 4).
+    """
+    rows = (num_boxes * aspect).sqrt().round().clamp(1, num_boxes).long().unsqueeze(-1)
+    index = torch.arange(num_boxes, device=aspect.device)
+    row = index * rows // num_boxes
+    # Row k has the boxes from ceil(k Q / rows) up to that of row k + 1.
+    first, after = -(-row * num_boxes // rows), -(-(row + 1) * num_boxes // rows)
+    columns = after - first
+    centre = torch.stack(
+        ((index - first + 0.5) / columns, (row + 0.5) / rows.expand_as(row)), dim=-1
+    )
+    half_size = scale / 2 / torch.stack((columns, rows.expand_as(row)), dim=-1)
+    return torch.cat((centre - half_size, centre + half_size), dim=-1).clamp(0, 1)
+
+
+def check_scale(scale: float) -> None:
+    if scale <= 0:
+        raise UserError(
+            f'scale={scale} leaves nothing of the initial boxes; set it above 0.'
+        )

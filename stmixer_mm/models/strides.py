@@ -1,0 +1,63 @@
+"""Which stride the levels of a feature pyramid have.
+
+A stride is the pixels of the padded clip per cell of a map.
+"""
+
+from collections.abc import Sequence
+from math import ceil, floor, log2
+
+from torch import Tensor
+
+from stmixer_mm.errors import UserError
+
+
+def derive_strides(
+    feats: Sequence[Tensor], pad_shape: tuple[int, int]
+) -> tuple[float, ...]:
+    """Strides of maps (B, C, T, H_l, W_l), from their sizes and that of the clip.
+
+    Raises:
+        ValueError: No stride explains the height and the width of a map.
+    """
+    return tuple(
+        _derive_stride(tuple(feat.shape[-2:]), pad_shape, level)
+        for level, feat in enumerate(feats)
+    )
+
+
+def _derive_stride(
+    map_size: tuple[int, int], pad_shape: tuple[int, int], level: int
+) -> float:
+    """Their quotient if both sides agree on it; else what fits both.
+
+    Where a side is no multiple of the stride, the map may have a cell more or less: of
+    the strides that fit then, a power of two, or the one in the middle.
+    """
+    by_side = [
+        pixels / cells for pixels, cells in zip(pad_shape, map_size, strict=True)
+    ]
+    if by_side[0] == by_side[1]:
+        return by_side[0]
+    sides = list(zip(pad_shape, map_size, strict=True))
+    low = max(pixels / (cells + 1) for pixels, cells in sides)
+    high = min(pixels / max(cells - 1, 0.5) for pixels, cells in sides)
+    if low >= high:
+        raise UserError(
+            f'Map {level} has {map_size[0]}x{map_size[1]} cells for a clip padded to '
+            f'{pad_shape[0]}x{pad_shape[1]}, {by_side[0]:g} pixels a cell in height but '
+            f'{by_side[1]:g} in width; use a neck whose maps have one stride each.'
+        )
+    middle = (low * high) ** 0.5
+    powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
+    fitting = [power for power in powers if low <= power < high]
+    return min(fitting, key=lambda power: abs(log2(power / middle)), default=middle)
+
+
+def fits_stride(
+    map_size: tuple[int, int], pad_shape: tuple[int, int], stride: float
+) -> bool:
+    """Whether a map may have this stride, up to a cell."""
+    return all(
+        abs(cells - pixels / stride) <= 1
+        for pixels, cells in zip(pad_shape, map_size, strict=True)
+    )

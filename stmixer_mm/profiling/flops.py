@@ -1,0 +1,83 @@
+"""Matrix products and parameters of each part of a model."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.profiling.meter import Meter, watch_children
+
+
+class PartCount(NamedTuple):
+    """Of a part of a model."""
+
+    part: str
+    flops: int
+    parameters: int
+    trainable: int
+
+
+def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
+    """FLOPs of convolutions and matrix products in a prediction, per child.
+
+    A multiply-add is two. Attention is counted as its two products, whatever kernel
+    serves it; sampling (``embedding_bag``, ``grid_sample``), norms, activations and
+    pooling are not counted. The model is of no other use afterwards.
+
+    Args:
+        model: A host's model or ours.
+        data: What its data preprocessor makes of a batch.
+
+    Raises:
+        ValueError: the model cannot take the batch.
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    # The counter knows no formula for the fused kernels of a CPU.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            meter = Meter(counter.get_total_flops)
+            watch_children(meter, model)
+            with meter.part('other'):
+                model(**data, mode='predict')
+    except (RuntimeError, AssertionError) as error:
+        size = 'x'.join(map(str, data['inputs'].shape[-3:]))
+        raise UserError(
+            f'{type(model).__name__} cannot take a clip of {size} '
+            f'({str(error).splitlines()[0]}); give a --shape T H W that it can.'
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    return meter.take()
+
+
+def count_parts(model: nn.Module, data: dict) -> list[PartCount]:
+    """A row per child of the model, and one of the total."""
+    flops = count_flops(model, data)
+    rows = [
+        PartCount(name, flops.get(name, 0), *_count_parameters(child))
+        for name, child in model.named_children()
+        if name != 'data_preprocessor'
+    ]
+    total = PartCount('total', sum(flops.values()), *_count_parameters(model))
+    rest = [
+        whole - sum(part) for whole, *part in list(zip(total, *rows, strict=True))[1:]
+    ]
+    if any(rest):
+        rows.append(PartCount('other', *rest))
+    return [*rows, total]
+
+
+def _count_parameters(module: nn.Module) -> tuple[int, int]:
+    parameters = list(module.parameters())
+    return (
+        sum(parameter.numel() for parameter in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+    )

@@ -1,0 +1,93 @@
+"""Models from configs, with random weights unless a checkpoint is given."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.runner.checkpoint import load_state_dict
+from torch import nn
+
+from stmixer_mm.apis.inference import check_device
+from stmixer_mm.checks.config import load_config
+from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import MODELS
+
+
+def quieten() -> None:
+    """Keep the hosts from telling how parameters were initialised, and of old names."""
+    if not MMLogger.check_instance_created('analysis'):
+        MMLogger.get_instance('analysis', log_level='ERROR')
+
+
+def read_config(path: str | Path, overrides: dict | None = None) -> Config:
+    """A config from a file, or of an installed package as in ``mmdet::a/b.py``.
+
+    Raises:
+        FileNotFoundError, ValueError: naming what is wrong with it.
+    """
+    package, _, inner = str(path).rpartition('::')
+    if package:
+        found = find_spec(package)
+        if found is None:
+            raise UserError(
+                f'Config {path} is of {package}, which is not installed; give '
+                'mmaction::…, mmdet::… or a file.'
+            )
+        path = Path(found.submodule_search_locations[0], '.mim', 'configs', inner)
+    cfg = load_config(path, overrides)
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError(f'Config {path} has no model; give the config of a detector.')
+    return cfg
+
+
+def build_model(
+    cfg: Config, *, checkpoint: str | Path | None = None, device: str = 'cpu'
+) -> nn.Module:
+    """A model in evaluation mode, with random weights unless there is a checkpoint.
+
+    What the config would fetch of pretrained weights is left out.
+
+    Raises:
+        FileNotFoundError, ValueError: device or checkpoint do not fit.
+    """
+    check_device(device)
+    model = construct_model(cfg)
+    if checkpoint is None:
+        model.init_weights()
+    else:
+        state = load_checkpoint_file(checkpoint)['state_dict']
+        check_state(model, state, source=checkpoint)
+        load_state_dict(model, state)
+    return model.to(device).eval()
+
+
+def construct_model(cfg: Config) -> nn.Module:
+    """A model as its constructor leaves it, nothing initialised and nothing fetched."""
+    settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+        return MODELS.build(settings)
+
+
+def _without_pretrained(node: object) -> object:
+    if isinstance(node, list | tuple):
+        return type(node)(map(_without_pretrained, node))
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _without_pretrained(value) for key, value in node.items()}
+    if isinstance(kept.get('pretrained'), str):
+        kept['pretrained'] = None
+    settings = kept.get('init_cfg')
+    if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
+        del kept['init_cfg']
+    return kept
+
+
+def num_classes_of(cfg: Config) -> int:
+    """Columns of the labels that a config's model is trained on."""
+    head = cfg.model.get('head') or {}
+    if 'num_classes' not in head:
+        head = (cfg.model.get('roi_head') or {}).get('bbox_head') or {}
+    return head.get('num_classes', 81)
