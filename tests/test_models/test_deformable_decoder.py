@@ -366,7 +366,10 @@ def test_sizes_that_do_not_fit_together(arguments, message):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(num_levels=3), '2 levels but the decoder has num_levels=3; set .*levels=2'),
+        (
+            dict(num_levels=3),
+            '2 levels but the decoder has num_levels=3; set .*levels=2',
+        ),
         (dict(num_frames=2), r'\(2, 16, 3, .* num_frames=2; set .*num_frames=3'),
         (dict(strides=(4, 16)), r'strides=\(4, 16\) but .* about \[4\.0, 8\.0\]'),
     ],
