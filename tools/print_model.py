@@ -14,6 +14,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from stmixer_mm.apis import DictAction
+from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.models.decoder import QueryDecoder
@@ -65,7 +66,7 @@ def clip_shape(cfg: Config, shape: list[int] | None) -> tuple[int, int, int]:
         return tuple(clip.shape[-3:])
     if min(shape) < 1:
         raise UserError(
-            f'--shape {" ".join(map(str, shape))} is no size of a clip; give frames, '
+            f'--shape {" ".join(map(str, shape))} is not the size of a clip; give frames, '
             'height and width of 1 or more.'
         )
     return tuple(shape)
@@ -150,6 +151,8 @@ def print_table(model: nn.Module, shape: tuple[int, int, int]) -> None:
 def run(args: argparse.Namespace) -> None:
     quieten()
     cfg = read_config(args.config, args.cfg_options)
+    scope = cfg.get('default_scope')
+    check_arguments(Config(dict(model=cfg.model, default_scope=scope)))
     shape = clip_shape(cfg, args.shape)
     with unnoticed():
         print_table(construct_model(cfg), shape)

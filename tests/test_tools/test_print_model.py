@@ -107,7 +107,7 @@ def test_images(run):
 @pytest.mark.parametrize(
     ('options', 'sentence'),
     [
-        (['--shape', '2', '0', '32'], 'is no size of a clip'),
+        (['--shape', '2', '0', '32'], 'is not the size of a clip'),
         (['--cfg-options', 'model.decoder.num_frames=4'], 'model.decoder.num_frames=2'),
         (
             ['--cfg-options', 'model.neck.in_channels=[4]'],

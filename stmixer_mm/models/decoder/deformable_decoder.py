@@ -1,4 +1,4 @@
-"""A baseline: deformable DETR's decoder on video maps.
+"""A baseline: deformable DETR's decoder on feature maps of clips.
 
 Shapes: C channels, T frames, L levels.
 """
@@ -22,24 +22,24 @@ MEMORIES = ('keyframe', 'time')
 
 @MODELS.register_module()
 class DeformableDecoder(QueryDecoder):
-    """Refine learned queries by deformable attention to the maps, in several stages.
+    """Refine learned queries by deformable attention to the feats, in several stages.
 
     Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object
-    Detection", ICLR 2021: its decoder with iterative box refinement, on the maps of the
-    neck themselves, without its encoder. Spatial queries read the keyframe's maps,
+    Detection", ICLR 2021: its decoder with iterative box refinement, on the feats
+    themselves, without its encoder. Spatial queries read those of the keyframe,
     temporal queries what ``memory`` says.
 
     Args:
         num_frames: T of the feature maps; frame T // 2 is the keyframe.
         num_levels: L.
-        memory: What the temporal queries read: 'keyframe', or 'time' for the maps of
+        memory: What the temporal queries read: 'keyframe', or 'time' for the feats of
             all frames, T * L of them with sample points in each.
-        embed_dims: C, width of the queries and channels of the maps.
+        embed_dims: C, width of the queries and channels of the feats.
         num_queries: Number of queries.
         num_stages: Number of stages.
-        num_heads: Heads of the attentions among queries and to the maps.
+        num_heads: Heads of the attentions among queries and to the feats.
         feedforward_channels: Hidden width of the feed-forward networks.
-        num_points: Sample points of a head in a map.
+        num_points: Sample points of a head in a level.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
@@ -108,7 +108,7 @@ class DeformableDecoder(QueryDecoder):
     def make_memory(
         self, feats: Sequence[Tensor], strides: Sequence[float]
     ) -> DeformableMemory:
-        """The keyframe's maps, and those of all frames if the queries read them."""
+        """The keyframe's feats, and those of all frames if the queries read them."""
         key = self.num_frames // 2
         feats = [
             feat + embed.view(-1, 1, 1, 1)

@@ -19,7 +19,7 @@ class STMixerDecoder(QueryDecoder):
 
     Args:
         num_frames: T of the feature maps.
-        embed_dims: C, width of the queries and channels of the maps.
+        embed_dims: C, width of the queries and channels of the feats.
         num_queries: Q.
         num_stages: S.
         num_heads: Heads of the attention among queries.
