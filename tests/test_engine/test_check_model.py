@@ -75,7 +75,7 @@ def test_metrics_are_compared_as_far_as_they_know(known):
     model = SimpleNamespace(num_classes=5, num_classes_key='model.head.num_classes')
     if known != 4:
         return check_classes(model, loop)
-    with pytest.raises(UserError, match='has 4 classes, .* model has 5; set .*=4'):
+    with pytest.raises(UserError, match=r'has 4 classes, .* model has 5; set .*=4'):
         check_classes(model, loop)
 
 
