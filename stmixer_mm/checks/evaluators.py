@@ -11,11 +11,8 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import explain
-from stmixer_mm.evaluation.metrics.tube_metrics import (
-    TubeFrameMAPMetric,
-    VideoMAPMetric,
-)
-from stmixer_mm.evaluation.results.results import OwnMetric
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.tube_metrics import TubeMetric
 from stmixer_mm.registry import DATASETS, METRICS
 
 OwnDataset = KeyframeDataset | TubeDataset
@@ -64,11 +61,11 @@ def _source(metric_cfg: dict) -> str:
     return ', '.join(map(str, files if isinstance(files, list | tuple) else [files]))
 
 
-def _build_metric(cfg: dict, report: Report) -> OwnMetric | None:
+def _build_metric(cfg: dict, report: Report) -> DetectionMetric | None:
     """None for metrics of others, which may read or need anything."""
     kind = cfg.get('type')
     kind = METRICS.get(kind) if isinstance(kind, str) else kind
-    if inspect.isclass(kind) and not issubclass(kind, OwnMetric):
+    if inspect.isclass(kind) and not issubclass(kind, DetectionMetric):
         return None
     try:
         return METRICS.build(cfg)
@@ -90,7 +87,7 @@ def _build_datasets(cfg: dict) -> list[OwnDataset]:
 
 
 def _check_classes(
-    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, datasets: Iterable[OwnDataset], report: Report
 ) -> None:
     for dataset in datasets:
         if dataset.num_classes != metric.num_classes:
@@ -109,19 +106,19 @@ def _check_classes(
             report.error('classes', report.ann_file, None, message)
 
 
-def _action_ids(part: OwnMetric | OwnDataset) -> list:
+def _action_ids(part: DetectionMetric | OwnDataset) -> list:
     """What the score columns 1, 2, ... stand for."""
-    if isinstance(part, TubeFrameMAPMetric | VideoMAPMetric):
+    if isinstance(part, TubeMetric):
         return list(part.labels)
     if isinstance(part, TubeDataset):
         return list(part.metainfo['classes'])
-    if isinstance(part, OwnMetric):
+    if isinstance(part, DetectionMetric):
         return part.action_ids
     return (part.custom_classes or list(range(part.num_classes)))[1:]
 
 
 def _check_keyframes(
-    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, datasets: Iterable[OwnDataset], report: Report
 ) -> None:
     predicted = {
         keyframe_key(info['video_id'], info['timestamp'])

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,6 +190,11 @@ def read_label_names(
             f'{num_classes}; set it to {max(names) + 1} (the dummy class 0 counts).'
         )
     return dict(sorted(names.items()))
+
+
+def count_classes(names: Mapping[int, str]) -> int:
+    """Classes of a label map, the dummy class 0 included: its largest id + 1."""
+    return max(names) + 1
 
 
 def check_custom_classes(
