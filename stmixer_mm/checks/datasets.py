@@ -11,10 +11,10 @@ from mmengine.config import Config
 
 from stmixer_mm.checks.reports import Finding, SplitReport, split_place
 from stmixer_mm.datasets.annotations.ava_csv import (
+    MAX_ID,
     Fault,
     KeyframeRow,
     TimestampRow,
-    read_keyframe_rows,
     read_label_names,
     read_timestamp_rows,
 )
@@ -32,6 +32,7 @@ from stmixer_mm.datasets.frames import (
 )
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.packing import read_proposals
+from stmixer_mm.datasets.pipelines import plain_datasets
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, explain
@@ -134,16 +135,6 @@ def check_dataset(
     return report
 
 
-def plain_datasets(cfg: dict | None) -> list[dict]:
-    """The datasets inside of wrappers such as RepeatDataset and ConcatDataset."""
-    if cfg is None:
-        return []
-    inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
-    if inner is None:
-        return [cfg]
-    return [plain for dataset in inner for plain in plain_datasets(dataset)]
-
-
 def _build_unread(
     cfg: dict, report: SplitReport
 ) -> KeyframeDataset | TubeDataset | None:
@@ -159,7 +150,9 @@ def _build_unread(
         is_of_labels = label_file and file.endswith(label_file)
         if is_of_labels and not cfg.get('custom_classes'):
             # A broken label map need not hide the faults of the annotation.
-            return _build_unread({**cfg, 'label_file': None}, report)
+            num_classes = cfg.get('num_classes') or MAX_ID + 1
+            unlabelled = {**cfg, 'label_file': None, 'num_classes': num_classes}
+            return _build_unread(unlabelled, report)
         return None
     if not isinstance(dataset, KeyframeDataset | TubeDataset):
         message = (
@@ -177,10 +170,7 @@ def _label_names(dataset: KeyframeDataset, report: SplitReport) -> dict[int, str
     if not in_file and not any(finding.kind == 'config' for finding in report.findings):
         message = 'the dataset has no label_file, so classes have no names.'
         report.warn('label map', dataset.ann_file, None, message)
-    if dataset.custom_classes is not None:
-        return {number: in_file[number] for number in dataset.custom_classes[1:]}
-    ids = range(1, dataset.num_classes)
-    return {number: in_file.get(number, f'class {number}') for number in ids}
+    return {n: in_file.get(n, f'class {n}') for n in dataset.action_ids}
 
 
 def _check_annotation(
@@ -188,10 +178,7 @@ def _check_annotation(
 ) -> tuple[list[KeyframeRow], list[KeyframeRow]]:
     """Findings of the single lines; the good ones, of the classes taken and others."""
     file = dataset.ann_file
-    custom = dataset.custom_classes is not None
-    rows, faults = read_keyframe_rows(
-        file, num_classes=None if custom else dataset.num_classes
-    )
+    rows, faults = dataset.read_rows()
     for fault in faults:
         report.findings.append(Finding(True, 'line', fault))
     others = [row for row in rows if row.action_id not in names]
@@ -272,16 +259,13 @@ def _check_videos(
             place = (file, row.line, row.timestamp)
             keyframes.setdefault(row.video_id, {}).setdefault(row.key, place)
     report.num_videos = len(keyframes)
-    num_frames = None
-    if dataset.timestamp_end is not None:
-        seconds = dataset.timestamp_end - dataset.timestamp_start
-        num_frames = round(seconds * dataset._FPS)
+    num_frames = dataset.num_frames
     slow = []
     for video_id in progress(list(keyframes)):
         places = list(keyframes[video_id].values())
         file, line, _ = places[0]
         source = _open(
-            dataset, video_id, file, line, report, num_frames, fps=dataset._FPS
+            dataset, video_id, file, line, report, num_frames, fps=dataset.fps
         )
         if source is None:
             continue

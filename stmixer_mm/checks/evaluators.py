@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 
 from mmengine.config import Config
 
-from stmixer_mm.checks.datasets import SPLITS, plain_datasets
+from stmixer_mm.checks.datasets import SPLITS
 from stmixer_mm.checks.reports import Report, split_place
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.pipelines import plain_datasets
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import explain
 from stmixer_mm.evaluation.metrics.tube_metrics import (
@@ -115,9 +116,7 @@ def _action_ids(part: OwnMetric | OwnDataset) -> list:
         return list(part.labels)
     if isinstance(part, TubeDataset):
         return list(part.metainfo['classes'])
-    if isinstance(part, OwnMetric):
-        return part.action_ids
-    return (part.custom_classes or list(range(part.num_classes)))[1:]
+    return part.action_ids
 
 
 def _check_keyframes(
