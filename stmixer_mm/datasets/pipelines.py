@@ -8,10 +8,11 @@ from mmengine.config import Config
 def dataset_configs(cfg: Config, split: str) -> Iterator[Mapping]:
     """Datasets of ``train_dataloader`` or of another, inside of their wrappers."""
     loader = cfg.get(f'{split}_dataloader') or {}
-    yield from _unwrap(loader.get('dataset') or {})
+    yield from plain_datasets(loader.get('dataset'))
 
 
-def _unwrap(dataset: object) -> Iterator[Mapping]:
+def plain_datasets(dataset: object) -> Iterator[Mapping]:
+    """The configs of datasets inside of wrappers such as RepeatDataset."""
     if not isinstance(dataset, Mapping):  # built already
         return
     inner = [dataset[key] for key in ('dataset', 'datasets') if key in dataset]
@@ -19,7 +20,7 @@ def _unwrap(dataset: object) -> Iterator[Mapping]:
         yield dataset
     for one in inner:
         for wrapped in one if isinstance(one, list | tuple) else [one]:
-            yield from _unwrap(wrapped)
+            yield from plain_datasets(wrapped)
 
 
 def find(items: Iterable, condition: Callable[[object], bool]) -> int | None:
