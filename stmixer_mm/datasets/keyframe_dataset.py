@@ -6,7 +6,6 @@ import numpy as np
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    Fault,
     KeyframeRow,
     TimestampRow,
     check_custom_classes,
@@ -112,13 +111,9 @@ class KeyframeDataset(PersonDataset):
             **shared,
         )
 
-    def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
-        """All good rows, also of actions that are not taken, and all faults."""
-        return read_keyframe_rows(self.ann_file, num_classes=self._num_known)
-
     def load_data_list(self) -> list[dict]:
         """All keyframes of the annotation file, then those without a person."""
-        rows, faults = self.read_rows()
+        rows, faults = read_keyframe_rows(self.ann_file, num_classes=self._num_known)
         raise_first(faults)
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:
@@ -173,22 +168,18 @@ class KeyframeDataset(PersonDataset):
             info['gt_labels'] = info['gt_labels'].argmax(axis=1)[:, None]
         return info
 
-    @property
-    def num_frames(self) -> int | None:
-        """Extracted frames of a video, None if its folder says how many."""
-        if not self.use_frames or self.timestamp_end is None:
-            return None
-        return round((self.timestamp_end - self.timestamp_start) * self.fps)
-
     def _info(
         self, keyframe: KeyframeRow | TimestampRow, rows: Sequence[KeyframeRow]
     ) -> dict:
-        num_frames = self.num_frames
+        shot_info = None
+        if self.use_frames and self.timestamp_end is not None:
+            seconds = self.timestamp_end - self.timestamp_start
+            shot_info = (0, round(seconds * self.fps))
         return {
             'video_id': keyframe.video_id,
             'timestamp': keyframe.timestamp,
             'img_key': keyframe.key,
-            'shot_info': None if num_frames is None else (0, num_frames),
+            'shot_info': shot_info,
             'fps': self.fps,
             'ann': self._persons(rows),
         }

@@ -199,7 +199,7 @@ def test_an_exclude_file_of_another_split(dataset, tmp_path):
     ):
         KeyframeDataset(**dataset)
     (error,) = told(dataset)
-    assert 'exclude.csv: it excludes all keyframes; give the' in error
+    assert 'exclude.csv: excludes all 2 keyframes' in error
     # Keyframes that the annotation lacks are no fault, but none of them looks wrong.
     (tmp_path / 'exclude.csv').write_text('z,1\n')
     report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')

@@ -390,7 +390,7 @@ def test_the_check_finds_what_is_wrong(check):
     assert any(
         f'{RUN_1} lacks 1 of its 20 frames, first 00007.jpg' in line for line in lines
     )
-    assert any('keyframes of' in line and 'first frame 5;' in line for line in lines)
+    assert any('timestamp 5, is missing or damaged; fetch' in line for line in lines)
     assert (
         f'2 boxes of {SIT} lie beyond its 20 frames'
         in findings(train)['beyond the end']
@@ -407,8 +407,9 @@ def test_the_check_of_videos(check):
     )
     train, test = check('multisports', damage, content)
     assert f"the video of '{RUN_1}' is missing in" in findings(train)['missing']
-    assert 'has 20 frames, but the annotation is of 22' in findings(train)['length']
-    assert 'first frame 21; fetch' in findings(test)['unreadable']
+    assert 'has 20 frames, but the annotation is of 22' in findings(test)['length']
+    assert 'frame 21, counted from 1, is not one of' in findings(test)['clip']
+    assert '(2 such keyframes).' in findings(test)['clip']
 
 
 def test_the_check_of_a_broken_file(check):
