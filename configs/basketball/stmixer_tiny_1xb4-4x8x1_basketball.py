@@ -13,10 +13,7 @@ label_file = f'{data_root}/action_list.pbtxt'
 num_classes = 5
 max_iters = 400
 
-model = dict(
-    decoder=dict(num_classes=num_classes),
-    head=dict(num_classes=num_classes),
-)
+model = dict(head=dict(num_classes=5))
 
 pipeline = [
     dict(type='OpenVideo', keep_frames=True),

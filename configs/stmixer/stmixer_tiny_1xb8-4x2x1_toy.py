@@ -5,6 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+model = dict(head=dict(num_classes=9))
 max_epochs = 13
 
 train_cfg = dict(

@@ -140,14 +140,8 @@ class FrameMAPMetric(DetectionMetric):
             label_file, num_classes=None if custom_classes else num_classes
         )
         if custom_classes is not None:
-            num_classes = num_classes or len(custom_classes) + 1
             check_custom_classes(custom_classes, names, num_classes)
         elif num_classes is None:
-            if not names:
-                raise UserError(
-                    'FrameMAPMetric has neither label_file nor num_classes; give it '
-                    'the label map of the dataset.'
-                )
             num_classes = count_classes(names)
         action_ids = list(custom_classes or range(1, num_classes))
         class_names = {
