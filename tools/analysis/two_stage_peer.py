@@ -1,8 +1,8 @@
 """Time a one-stage detector against a two-stage one on the same keyframes of a video.
 
 The peer is mmdet's Faster R-CNN on the keyframe, at its test scale, then MMAction2's
-SlowOnly with a RoI head on the clip. All weights are random, which do for time: the
-RoI head of the actions is given made-up persons.
+SlowOnly with a RoI head on the clip. All weights are random, which is enough to
+measure time: the RoI head of the actions is given random persons.
 """
 
 import argparse
