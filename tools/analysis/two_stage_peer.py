@@ -144,16 +144,16 @@ def compare(args: argparse.Namespace) -> dict:
     cfg, detector, recogniser = map(
         read_config, (args.config, args.detector, args.recogniser)
     )
-    systems = {
-        'one stage': OneStage(cfg, args.device),
-        'two stages': TwoStage(recogniser, detector, args.device),
-    }
     infos = video_clips(
         args.video,
         args.turns + 1,
         persons=args.persons,
         num_classes=num_classes_of(recogniser),
     )
+    systems = {
+        'one stage': OneStage(cfg, args.device),
+        'two stages': TwoStage(recogniser, detector, args.device),
+    }
     records = {name: [] for name in systems}
     for info in infos:
         for name, system in systems.items():
