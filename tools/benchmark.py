@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
+from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder import stmixer_decoder
 from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
 from stmixer_mm.profiling import (
@@ -265,8 +266,11 @@ class Bench:
 
     def run_decoder(self, decoder: torch.nn.Module) -> list[torch.Tensor]:
         size = self.height, self.width
-        img_shapes = torch.tensor([size] * self.case['batch'])
-        stages = decoder(self.feats, img_shapes=img_shapes, pad_shape=size)
+        frame = torch.tensor((0.0, 0.0, size[1], size[0]), device=self.feats[0].device)
+        boxes_xyzr = xyxy_to_xyzr(frame).expand(
+            self.case['batch'], decoder.num_queries, 4
+        )
+        stages = decoder(self.feats, boxes_xyzr, pad_shape=size)
         return [values for stage in stages for values in stage]
 
     def run_sampling(self) -> list[torch.Tensor]:

@@ -6,6 +6,6 @@ loss_action = dict(
     type='ClassBalancedLoss',
     class_counts=[338, 256, 245, 297, 296, 412, 313, 154],
     beta=0.999,
-    loss=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=8.0),
+    loss=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
 )
 model = dict(head=dict(loss_action=loss_action))

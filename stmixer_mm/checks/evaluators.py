@@ -12,7 +12,7 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.pipelines import plain_datasets
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.results.results import OwnMetric
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.registry import DATASETS, METRICS
 
 
@@ -60,12 +60,12 @@ def _source(metric_cfg: dict) -> str:
     return ', '.join(map(str, files if isinstance(files, list | tuple) else [files]))
 
 
-def _build_metric(cfg: dict, report: Report) -> OwnMetric | None:
+def _build_metric(cfg: dict, report: Report) -> DetectionMetric | None:
     """None for metrics of others, which may read or need anything."""
     metric_type = cfg.get('type')
     if isinstance(metric_type, str):
         metric_type = METRICS.get(metric_type)
-    if inspect.isclass(metric_type) and not issubclass(metric_type, OwnMetric):
+    if inspect.isclass(metric_type) and not issubclass(metric_type, DetectionMetric):
         return None
     try:
         with blame('the metric cannot be built', 'correct it in the config'):
@@ -86,7 +86,7 @@ def _build_datasets(cfgs: Iterable[dict]) -> list[OwnDataset]:
 
 
 def _check_classes(
-    metric: OwnMetric, dataset: OwnDataset, cfg: dict, report: Report
+    metric: DetectionMetric, dataset: OwnDataset, cfg: dict, report: Report
 ) -> None:
     """Whether score columns 1, 2, ... are of the same actions: ids, or names in tubes."""
     evaluated = list(getattr(metric, 'labels', metric.action_ids))
@@ -105,7 +105,7 @@ def _check_classes(
 
 
 def _check_keyframes(
-    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, datasets: Iterable[OwnDataset], report: Report
 ) -> None:
     predicted = {
         keyframe_key(info['video_id'], info['timestamp'])

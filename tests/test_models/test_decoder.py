@@ -3,7 +3,7 @@
 import pytest
 import torch
 from literal import literally
-from tiny import tiny_decoder
+from tiny import tiny_decoder, whole_frames
 
 from stmixer_mm.registry import MODELS
 
@@ -35,7 +35,8 @@ def made_up_feats(decoder, *, batch=2, size=(70, 100)):
 def run(decoder, feats, size=(70, 100)):
     batch = len(feats[0])
     img_shapes = torch.tensor([size, (60, 90), (50, 99)])[:batch]
-    outputs = decoder(feats, img_shapes=img_shapes, pad_shape=size)
+    boxes_xyzr = whole_frames(decoder, img_shapes).to(feats[0].device)
+    outputs = decoder(feats, boxes_xyzr, pad_shape=size)
     return [values for output in outputs for values in output]
 
 

@@ -4,7 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
-from tiny import NUM_CLASSES, batch, build_detector, data_sample, tiny_detector
+from tiny import (
+    NUM_CLASSES,
+    batch,
+    build_detector,
+    data_sample,
+    tiny_detector,
+    whole_frames,
+)
 
 from stmixer_mm.models.boxes import sine_position_code, xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.decoder import deformable_stage
@@ -75,9 +82,10 @@ def make_boxes(batch_size=2):
     return xyxy_to_xyzr(corners + torch.tensor([12.0, 12.0, 60.0, 36.0]))
 
 
-def run(decoder, feats, pad_shape=PAD_SHAPE, **inputs):
-    img_shapes = torch.tensor([PAD_SHAPE, (50, 90)])[: len(feats[0])]
-    return decoder(feats, img_shapes=img_shapes, pad_shape=pad_shape, **inputs)
+def run(decoder, feats, pad_shape=PAD_SHAPE, boxes_xyzr=None, **inputs):
+    if boxes_xyzr is None:
+        boxes_xyzr = whole_frames(decoder, [PAD_SHAPE, (50, 90)][: len(feats[0])])
+    return decoder(feats, boxes_xyzr, pad_shape=pad_shape, **inputs)
 
 
 def assert_same(outputs, expected, tolerance=1e-5):
@@ -283,9 +291,7 @@ def test_initial_stages_read_around_the_boxes_and_leave_them_alone():
     decoder = MODELS.build(deformable_decoder(memory='time'))
     fresh = decoder.stages[0].temporal.cross_attn.sampling_offsets.bias.clone()
     decoder.init_weights()
-    whole = decoder.initial_boxes.predict(
-        make_feats(), img_shapes=torch.tensor([PAD_SHAPE] * 2), pad_shape=PAD_SHAPE
-    )
+    whole = whole_frames(decoder, [PAD_SHAPE] * 2)
     for output in run(decoder, make_feats(), boxes_xyzr=whole):
         torch.testing.assert_close(output.bboxes, xyzr_to_xyxy(whole))
     for stage in decoder.stages:
@@ -360,9 +366,9 @@ def test_sizes_that_do_not_fit_together(arguments, message):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(num_levels=3), '2 maps but the decoder has num_levels=3; set .*levels=2'),
-        (dict(num_frames=2), 'have 3 frames .* num_frames=2; set .*num_frames=3'),
-        (dict(strides=(4, 16)), r'not strides\[1\]=16'),
+        (dict(num_levels=3), '2 levels but the decoder has num_levels=3; set .*levels=2'),
+        (dict(num_frames=2), r'\(2, 16, 3, .* num_frames=2; set .*num_frames=3'),
+        (dict(strides=(4, 16)), r'strides=\(4, 16\) but .* about \[4\.0, 8\.0\]'),
     ],
 )
 def test_maps_that_do_not_fit(arguments, message):

@@ -6,7 +6,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
+from tiny import batch, build_detector, data_sample, tiny_detector
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
@@ -32,14 +32,15 @@ each_head = pytest.mark.parametrize('name', DENSE_HEADS)
 def build(type_name, num_queries=NUM_QUERIES, **options):
     torch.manual_seed(0)
     boxes = MODELS.build(
-        dict(type=type_name, **options), default_args=dict(num_queries=num_queries)
+        dict(type=type_name, **options),
+        default_args=dict(num_queries=num_queries, embed_dims=CHANNELS),
     )
     boxes.init_weights()
     return boxes
 
 
 def build_proposals(name, **options):
-    head = dict(in_channels=CHANNELS, **DENSE_HEADS[name]) | options
+    head = DENSE_HEADS[name] | options
     return build('ProposalBoxes', dense_head=head)
 
 
@@ -173,12 +174,13 @@ def test_learned_boxes_stretch_with_the_frame_and_not_with_the_padding():
 
 
 def test_gradients_reach_each_learned_box():
-    decoder = tiny_decoder(initial_boxes=dict(type='LearnedBoxes'))
-    model = build_detector(tiny_detector(decoder=decoder))
+    model = build_detector(
+        dict(tiny_detector(), initial_boxes=dict(type='LearnedBoxes'))
+    )
     data = batch(data_sample(PERSONS, [(1,), (2, 3), (3,)]), data_sample())
     losses = model(**model.data_preprocessor(data, training=True), mode='loss')
     sum(losses.values()).backward()
-    gradient = model.decoder.initial_boxes.relative_xyzr.grad
+    gradient = model.initial_boxes.relative_xyzr.grad
     assert gradient.abs().sum(dim=-1).min() > 0
 
 
@@ -368,7 +370,7 @@ def test_proposals_are_unmoved_by_padding():
     ids=['FCOS with norm_on_bbox', 'VFNet'],
 )
 def test_heads_that_say_something_else_in_training(head):
-    boxes = build('ProposalBoxes', dense_head=dict(head, in_channels=CHANNELS)).train()
+    boxes = build('ProposalBoxes', dense_head=head).train()
     sizes = shapes((64, 96), (64, 96))
     given = samples((64, 96), (64, 96))
     losses, in_training = boxes.loss_and_predict(made_up_feats(), given, **sizes)
@@ -404,10 +406,10 @@ def test_nested_settings_change_defaults_one_by_one():
 @pytest.mark.parametrize('scope', ['mmaction', 'mmdet'])
 @each_head
 def test_detector_with_proposals(name, scope):
-    # Four maps, whose strides are the default.
-    head = dict(type=DENSE_HEADS[name]['type'], in_channels=CHANNELS)
+    # Four levels, whose strides are the default.
+    head = dict(type=DENSE_HEADS[name]['type'])
     initial = dict(type='ProposalBoxes', dense_head=head)
-    config = tiny_detector(decoder=tiny_decoder(initial_boxes=initial))
+    config = dict(tiny_detector(), initial_boxes=initial)
     config['backbone']['type'] = 'mmaction.ResNet3dSlowOnly'
     with DefaultScope.overwrite_default_scope(scope):
         model = build_detector(config)
@@ -430,21 +432,15 @@ def test_detector_with_proposals(name, scope):
 @pytest.mark.parametrize(
     'head, message',
     [
-        (dict(type='mmdet.RPNHead'), 'mmdet.RPNHead has no in_channels; set it to'),
         (
-            dict(type='mmdet.FCOSHead', in_channels=16, num_classes=80),
+            dict(type='mmdet.FCOSHead', num_classes=80),
             'num_classes=80, but proposals are of one class',
         ),
         (
-            dict(
-                type='mmdet.CenterNetHead',
-                in_channels=16,
-                feat_channels=16,
-                test_cfg={},
-            ),
+            dict(type='mmdet.CenterNetHead', feat_channels=16, test_cfg={}),
             'mmdet.CenterNetHead has no priors',
         ),
-        (dict(type='mmdet.RetinaHead', in_channels=16), 'RetinaHead has no train_cfg'),
+        (dict(type='mmdet.RetinaHead'), 'RetinaHead has no train_cfg'),
     ],
 )
 def test_heads_that_cannot_propose(head, message):
@@ -453,24 +449,12 @@ def test_heads_that_cannot_propose(head, message):
 
 
 @pytest.mark.parametrize(
-    'head, message',
-    [
-        (
-            dict(type='mmdet.RPNHead', in_channels=16),
-            r'yields 2 maps but the dense head mmdet.RPNHead has strides for 4; set .*'
-            r'\(4.0, 8.0\)',
-        ),
-        (
-            dict(DENSE_HEADS['atss'], in_channels=32),
-            'Map 0 has 16 channels but the dense head mmdet.ATSSHead has in_channels=32',
-        ),
-        (
-            dict(DENSE_HEADS['fcos'], in_channels=16, strides=(4, 16)),
-            r'Map 1 has 8x12 cells .* does not fit stride 16 .* to \(4.0, 8.0\)',
-        ),
-    ],
+    'head',
+    [dict(type='mmdet.RPNHead'), dict(DENSE_HEADS['fcos'], strides=(4, 16))],
+    ids=['number of levels', 'a stride'],
 )
-def test_maps_that_do_not_fit_the_head(head, message):
+def test_strides_that_do_not_fit_the_levels(head):
     boxes = build('ProposalBoxes', dense_head=head)
-    with pytest.raises(ValueError, match=message):
+    sentence = r'Head has strides \[.*\] but the levels have \(4.0, 8.0\); set its'
+    with pytest.raises(ValueError, match=sentence):
         boxes.predict(made_up_feats(), **shapes((64, 96), (64, 96)))

@@ -114,7 +114,11 @@ def write_tubes(folder: Path, share: float) -> None:
 
 def build(part: str, folder: str) -> object:
     """One of ``PARTS``, reading the annotations of the folder."""
-    files = dict(ann_file=f'{folder}/ann.csv', exclude_file=f'{folder}/exclude.csv')
+    files = dict(
+        ann_file=f'{folder}/ann.csv',
+        exclude_file=f'{folder}/exclude.csv',
+        num_classes=81,
+    )
     frames = dict(
         pipeline=[],
         data_prefix=dict(img=folder),

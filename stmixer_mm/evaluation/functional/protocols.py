@@ -30,9 +30,9 @@ class Protocol:
         """Which of N detections (N,) with scores (N,) in groups (N,) are right."""
         return CLAIMS[self.claim](scores, groups, pairs, iou_thr)
 
-    def average_precision(self, right: np.ndarray, num_truths: int) -> float:
+    def average_precision(self, right: np.ndarray, num_gts: int) -> float:
         """AP of detections (N,) by descending score; NaN without ground truth."""
-        return AP_MODES[self.ap](right, num_truths) if num_truths else float('nan')
+        return AP_MODES[self.ap](right, num_gts) if num_gts else float('nan')
 
 
 PROTOCOLS = {
@@ -66,7 +66,7 @@ KEYFRAME_PROTOCOLS = {
     # get_ava_performance.py of ActivityNet, and its copies in PySlowFast and
     # AlphAction.
     'ava': KeyframeProtocol(
-        class_average='truth', count_unannotated=True, drop_empty_boxes=True
+        class_average='gt', count_unannotated=True, drop_empty_boxes=True
     ),
     # mmaction2's AVAMetric.
     'mmaction2': KeyframeProtocol(

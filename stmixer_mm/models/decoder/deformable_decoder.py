@@ -42,8 +42,8 @@ class DeformableDecoder(QueryDecoder):
         num_points: Sample points of a head in a map.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        **kwargs: ``strides``, ``initial_boxes``, ``with_cp``, ``compile_stages`` and
-            ``init_cfg`` of :class:`QueryDecoder`.
+        **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
+            :class:`QueryDecoder`.
 
     Raises:
         ValueError: Arguments that do not fit together, or feature maps that do not
@@ -121,12 +121,14 @@ class DeformableDecoder(QueryDecoder):
         feats = [feat + frame_embeds for feat in feats]
         return DeformableMemory(keyframe, flatten_maps(feats, strides))
 
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """See :meth:`QueryDecoder.check_maps`."""
-        super().check_maps(feats, pad_shape)
+    def strides_of(
+        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
+    ) -> Sequence[float]:
+        """See :meth:`QueryDecoder.strides_of`."""
         if len(feats) != self.num_levels:
             raise UserError(
-                f'The neck yields {len(feats)} maps but the decoder has num_levels='
+                f'The neck yields {len(feats)} levels but the decoder has num_levels='
                 f'{self.num_levels}; set model.decoder.num_levels={len(feats)}, or '
                 'change the neck.'
             )
+        return super().strides_of(feats, pad_shape)

@@ -13,7 +13,7 @@ from stmixer_mm.registry import MODELS
 
 @MODELS.register_module()
 class STMixerDecoder(QueryDecoder):
-    """Refine learned queries, all starting from the whole frame, in several stages.
+    """Refine learned queries in several stages.
 
     Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023, section 3.
 
@@ -30,8 +30,8 @@ class STMixerDecoder(QueryDecoder):
         num_classes: Number of action classes plus one, the host's dummy class 0.
         sampling_backend: 'auto', 'grid_sample', 'mmcv', 'embedding_bag' or 'triton';
             they differ in speed only. See :func:`.sampling.choose_backend`.
-        **kwargs: ``strides``, ``initial_boxes``, ``with_cp``, ``compile_stages`` and
-            ``init_cfg`` of :class:`QueryDecoder`.
+        **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
+            :class:`QueryDecoder`.
 
     Raises:
         ValueError: Arguments that do not fit together, or feature maps that do not

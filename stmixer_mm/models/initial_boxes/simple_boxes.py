@@ -19,15 +19,21 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
     """What gives a decoder's queries their first boxes.
 
     Args:
-        num_queries: Q; the decoder sets it.
+        num_queries: Q; the detector sets it.
+        embed_dims: C; the detector sets it.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     def __init__(
-        self, *, num_queries: int, init_cfg: dict | list | None = None
+        self,
+        *,
+        num_queries: int,
+        embed_dims: int,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.num_queries = num_queries
+        self.embed_dims = embed_dims
 
     @abstractmethod
     def predict(
@@ -39,12 +45,12 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
     ) -> Tensor:
         """
         Args:
-            feats: L maps (B, C, T, H_l, W_l), finest first.
+            feats: L levels (B, C, T, H_l, W_l), finest first.
             img_shapes: (h, w) of each clip without padding, (B, 2).
             pad_shape: (h, w) of the padded clips.
 
         Returns:
-            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the maps.
+            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the feats.
         """
 
     def loss_and_predict(
@@ -57,9 +63,6 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted loss terms of what is trained here, and the boxes."""
         return {}, self.predict(feats, img_shapes=img_shapes, pad_shape=pad_shape)
-
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """Raise a ``ValueError`` for maps that do not fit; by default all do."""
 
 
 @MODELS.register_module()
@@ -82,15 +85,15 @@ class GridBoxes(InitialBoxes):
     """Boxes in rows that cover the frame, of any number; see :func:`grid_bboxes`.
 
     Args:
-        num_queries: Q; the decoder sets it.
         scale: Side of a box relative to its cell; boxes end at the frame.
+        **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
-        ValueError: ``scale`` is not positive.
+        UserError: ``scale`` is not positive.
     """
 
-    def __init__(self, *, num_queries: int, scale: float = 1.0) -> None:
-        super().__init__(num_queries=num_queries)
+    def __init__(self, *, scale: float = 1.0, **kwargs) -> None:
+        super().__init__(**kwargs)
         check_scale(scale)
         self.scale = scale
 
@@ -115,26 +118,19 @@ class LearnedBoxes(InitialBoxes):
     as :class:`GridBoxes` of a square frame.
 
     Args:
-        num_queries: Q; the decoder sets it.
         scale: Side of a box relative to its cell of the grid, at the start.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
-        ValueError: ``scale`` is not positive.
+        UserError: ``scale`` is not positive.
     """
 
-    def __init__(
-        self,
-        *,
-        num_queries: int,
-        scale: float = 2.0,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(num_queries=num_queries, init_cfg=init_cfg)
+    def __init__(self, *, scale: float = 2.0, **kwargs) -> None:
+        super().__init__(**kwargs)
         check_scale(scale)
         # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
         self.relative_xyzr = nn.Parameter(
-            xyxy_to_xyzr(grid_bboxes(num_queries, torch.ones(()), scale))
+            xyxy_to_xyzr(grid_bboxes(self.num_queries, torch.ones(()), scale))
         )
 
     def predict(
