@@ -189,7 +189,7 @@ def test_other_areas_and_other_means_by_name(literal):
     }
     assert by_protocol['ava']['mAP/overall'] == pytest.approx(1 / 3 / 2)
     assert by_protocol['mmaction2']['mAP/overall'] == pytest.approx(1 / 3)
-    for over, divisor in (('truth', 2), ('detected', 1), ('all', 3)):
+    for over, divisor in (('gt', 2), ('detected', 1), ('all', 3)):
         values = evaluate(FrameMAPMetric(**literal, class_average=over), *samples)
         assert values['mAP/overall'] == pytest.approx(1 / 3 / divisor)
     with pytest.raises(ValueError, match="ap_mode='voc' is unknown"):
@@ -335,9 +335,7 @@ def test_faulty_arguments_and_predictions(literal, write_text):
         (LEFT, [np.nan] * 4, 'scores'),
         ([np.nan] * 4, LEFT, 'bb'),
     ):
-        with pytest.raises(
-            ValueError, match=f'of v, timestamp 1, have {name}.* not num'
-        ):
+        with pytest.raises(ValueError, match=f'of v have {name}.* not num'):
             evaluate(metric, predict('v', 1, [box], [scores]))
     literal['ann_file'] = write_text('bad.csv', 'v,1')
     with pytest.raises(ValueError, match=r'bad.csv, line 1: '):
@@ -357,7 +355,7 @@ def test_repeated_lines_of_the_ground_truth_count_again(write_text, monkeypatch)
 def test_actions_named_like_values_are_refused(literal, label_map, name):
     literal['label_file'] = label_map(sit=1, **{name: 2})
     with pytest.raises(
-        ValueError, match=rf"map.pbtxt names an action '{name}'.*; rename"
+        ValueError, match=rf"map.pbtxt names a class '{name}'.*; rename"
     ):
         FrameMAPMetric(**literal)
     FrameMAPMetric(**literal, per_class=False)

@@ -131,7 +131,7 @@ def test_tubes_keep_the_scores_of_their_boxes():
     metric = VideoMAPMetric(TWO_VIDEOS)
     metric.process(None, [sample.to_dict() for sample in samples])
     detections = metric.detections(metric.results)
-    tubes = [metric.tubes(detections, label) for label in range(len(metric.labels))]
+    tubes = [metric.tubes(detections, label) for label in metric.class_names]
     assert sum(len(of_label.sequences) for of_label in tubes) == 4
     for of_label in tubes:
         expected = 0.9 * (0.5 + of_label.frames / 100)
