@@ -504,4 +504,4 @@ def test_many_lines_are_read_in_order(tmp_path):
     path.write_bytes(lines(*tube_rows()))
     found = read_results(path)
     assert len(found) == 36
-    assert found.keyframes[-1] == ('v', 20)
+    assert list(found.keyframes)[-1] == ('v', 20)
