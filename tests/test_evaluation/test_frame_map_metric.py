@@ -198,28 +198,6 @@ def test_other_areas_and_other_means_by_name(literal):
         FrameMAPMetric(**literal, class_average='some')
 
 
-def test_ranks_in_any_order_and_padding_change_nothing(literal):
-    samples = [
-        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.5, 0.7], [0, 0.9, 0.5, 0]]),
-        predict('v', 2.5, [RIGHT], [[0, 0.9, 0.5, 0]]),
-        predict('w', 1, [LEFT], [[0, 0, 0.5, 0]]),
-    ]
-    whole = evaluate(FrameMAPMetric(**literal), *samples)
-    assert evaluate(FrameMAPMetric(**literal), *samples[::-1], *samples[:2]) == whole
-
-
-@pytest.mark.parametrize('samples', [[], [predict('v', 1, [], [])]])
-def test_no_detection_at_all_scores_zero(literal, samples):
-    values = evaluate(FrameMAPMetric(**literal), *samples)
-    assert set(values.values()) == {0}
-
-
-def test_a_repeated_keyframe_counts_once(literal):
-    sample = predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.9, 0], [0, 0.9, 0, 0]])
-    once = evaluate(FrameMAPMetric(**literal), sample)
-    assert evaluate(FrameMAPMetric(**literal), sample, sample) == once
-
-
 def test_false_detections_in_person_free_keyframes(literal, write_text):
     samples = [
         predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.9, 0], [0, 0.9, 0, 0]]),
@@ -308,6 +286,19 @@ def test_only_classes_of_the_label_file_are_evaluated(literal, label_map):
     )
     assert values['mAP/overall'] == values['mAP/run'] == 1
     assert 'mAP/sit' not in values
+
+
+def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
+    del literal['num_classes']
+    assert FrameMAPMetric(**literal).num_classes == 4
+    assert FrameMAPMetric(**literal, custom_classes=[2, 1]).num_classes == 3
+    # Of AVA's 80 actions 60 are evaluated.
+    literal['label_file'] = label_map(sit=1, run=80)
+    assert FrameMAPMetric(**literal).num_classes == 81
+    names = dict(ann_file='ann.csv', label_file='map.pbtxt', data_root=str(tmp_path))
+    assert FrameMAPMetric(**names).num_classes == 81
+    with pytest.raises(ValueError, match='give label_file or num_classes'):
+        FrameMAPMetric(literal['ann_file'])
 
 
 def test_custom_classes_name_the_score_columns(literal):
