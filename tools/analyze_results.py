@@ -30,6 +30,7 @@ from stmixer_mm.evaluation.diagnosis.judging import (
 )
 from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
 from stmixer_mm.evaluation.functional.error_types import format_error_table
+from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.results.csv_detections import CsvDetections
 from stmixer_mm.evaluation.results.dumps import Dump
@@ -66,29 +67,13 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def format_table(head: Sequence[str], rows: Sequence[Sequence], digits: int = 4) -> str:
-    """A text table whose first column is aligned left."""
-    table = [head, *(_cells(row, digits) for row in rows)]
-    first = max(len(row[0]) for row in table)
-    return '\n'.join(
-        f'{row[0]:<{first}}' + ''.join(f'{cell:>12}' for cell in row[1:])
-        for row in table
-    )
-
-
-def write_table(path: Path, head: Sequence[str], rows: Sequence[Sequence]) -> None:
+def write_table(path: Path, head: Sequence[str], rows: Sequence[Row]) -> None:
     with (
         atomic_path(path) as part,
         open(part, 'w', encoding='utf-8', newline='') as file,
     ):
         table = csv.writer(file, lineterminator='\n')
-        table.writerows([head, *(_cells(row, 6) for row in rows)])
-
-
-def _cells(row: Sequence, digits: int) -> list[str]:
-    return [
-        f'{cell:.{digits}f}' if isinstance(cell, float) else str(cell) for cell in row
-    ]
+        table.writerows([head, *(cells(row, 6) for row in rows)])
 
 
 def draw_worst(

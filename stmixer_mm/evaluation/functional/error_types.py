@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import act_ap, act_area
+from stmixer_mm.evaluation.functional.tables import format_table
 
 RIGHT, LOCALISATION, CLASSIFICATION, TIME, OTHER = range(5)
 
@@ -88,10 +89,5 @@ def mean_shares(shares: Mapping[str, ErrorShares]) -> ErrorShares:
 def format_error_table(shares: Mapping[str, ErrorShares]) -> str:
     """A text table in percent, one line per class, the mean last."""
     rows = {**shares, 'mean': mean_shares(shares)}
-    width = max(map(len, rows))
-    heads = ''.join(f'{name:>16}' for name in ErrorShares._fields)
-    lines = [
-        f'{name:<{width}}' + ''.join(f'{100 * value:16.2f}' for value in row)
-        for name, row in rows.items()
-    ]
-    return '\n'.join([f'{"":<{width}}{heads}', *lines])
+    percents = [[name, *(100.0 * value for value in row)] for name, row in rows.items()]
+    return format_table(['', *ErrorShares._fields], percents, digits=2)

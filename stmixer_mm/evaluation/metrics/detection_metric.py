@@ -19,6 +19,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs
 from stmixer_mm.evaluation.functional.protocols import Protocol
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.collecting import CollectingMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections, select_actions
 
@@ -189,28 +190,19 @@ class DetectionMetric(CollectingMetric):
         means = class_mean(aps, num_gts, num_found, over=self.class_average)
         values = self._at_thrs('overall', means.tolist())
         if self.per_class:
-            first = next(iter(self.iou_thrs))
-            for name, count, row in zip(
-                self.class_names.values(), num_gts, aps, strict=True
-            ):
+            first, names = next(iter(self.iou_thrs)), self.class_names.values()
+            table = []
+            for name, (count, number, of_class) in zip(names, rows, strict=True):
+                table.append(
+                    [name, count, number, *(of_class if count else '-' * len(of_class))]
+                )
                 if count:
-                    values[self._value_name(name, first)] = float(row[0])
-            self._log_classes(num_gts, num_found, aps, unit)
+                    values[self._value_name(name, first)] = of_class[0]
+            head = ['class', 'gts', unit, *(f'AP@{thr}' for thr in self.iou_thrs)]
+            MMLogger.get_current_instance().info('\n' + format_table(head, table))
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:
         """Names of a value at each of ``iou_thrs``."""
         names = [self._value_name(name, thr) for thr in self.iou_thrs]
         return dict(zip(names, values, strict=True))
-
-    def _log_classes(
-        self, num_gts: np.ndarray, num_found: np.ndarray, aps: np.ndarray, unit: str
-    ) -> None:
-        names = list(self.class_names.values())
-        width = max(len(name) for name in (*names, 'class'))
-        heads = ''.join(f'{f"AP@{thr}":>14}' for thr in self.iou_thrs)
-        lines = [f'{"class":<{width}}{"gts":>9}{unit:>10}{heads}']
-        for name, count, found, row in zip(names, num_gts, num_found, aps, strict=True):
-            cells = ''.join(f'{ap:14.4f}' if count else f'{"-":>14}' for ap in row)
-            lines.append(f'{name:<{width}}{count:>9}{found:>10}{cells}')
-        MMLogger.get_current_instance().info('\n' + '\n'.join(lines))

@@ -1,7 +1,6 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +112,7 @@ class FrameMAPMetric(DetectionMetric):
         super().__init__(
             class_average=class_average or self._rules.class_average, **shared
         )
-        self.protocol = replace(PROTOCOLS['multisports'], ap=ap_mode)
+        self.protocol = PROTOCOLS['multisports']._replace(ap=ap_mode)
         if max_actions is not None and max_actions < 1:
             raise UserError(
                 f'max_actions={max_actions} must be a number from 1 upwards, or None '

@@ -211,7 +211,7 @@ class TubeMetric(DetectionMetric):
         video = self.video_numbers.get(name)
         if video is not None and not 1 <= frame <= self._nframes[video]:
             raise UserError(
-                f'A prediction of {name} is for frame {frame}, but its frames are '
+                f'A prediction of {name} is for frame {frame:g}, but its frames are '
                 f'numbered from 1 to {self._nframes[video]}; count them from 1.'
             )
         return name, int(frame)

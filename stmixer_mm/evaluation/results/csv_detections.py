@@ -16,18 +16,13 @@ import numpy as np
 from stmixer_mm.datasets.annotations.ava_csv import (
     TextError,
     decode_text,
-    keyframe_key,
     parse_float,
     remedy,
     video_message,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.results.samples import (
-    PlacedSample,
-    box_message,
-    faulty_boxes,
-)
+from stmixer_mm.evaluation.results.sound_boxes import box_message, faulty_boxes
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
 # Of actions that no line of a csv gives to a box.
@@ -44,9 +39,8 @@ class CsvDetections:
     def __init__(self, file: str) -> None:
         self.file = file
         self.notes: list[str] = []
-        self.keyframes: list[tuple[str, int | float]] = []
-        self._numbers: dict[str, int] = {}  # of keyframes, by key
-        self._known: dict[tuple[str, float], int] = {}  # the same as written
+        # Numbers of keyframes; timestamps are told apart as by ``keyframe_key``.
+        self.keyframes: dict[tuple[str, float], int] = {}
         # Numbers of the line, its keyframe, x1, y1, x2, y2, action and score.
         self._rows = array('d')
 
@@ -61,33 +55,20 @@ class CsvDetections:
                 f'it has {len(fields) + 1} columns instead of the 8 of {COLUMNS}; '
                 f'{remedy(line, "", "write these and no others")}.'
             )
-        try:
-            timestamp, *others = map(parse_float, fields)
-        except ValueError:
-            field = next(field.strip() for field in fields if not _is_number(field))
-            otherwise = 'correct it or remove the line'
-            raise UserError(
-                f'{field!r} is not a number; {remedy(line, field, otherwise)}.'
-            ) from None
-        name = video.strip(), timestamp
-        if name not in self._known:
-            self._known[name] = self._new_keyframe(*name)
-        self._rows.extend((number, self._known[name], *others))
-
-    def _new_keyframe(self, video: str, timestamp: float) -> int:
-        if message := video_message(video):
-            raise UserError(message)
-        if not 0 <= timestamp < float('inf'):
-            raise UserError(
-                f'the timestamp {timestamp:g} is not a number from 0 upwards; correct '
-                'it or remove the line.'
-            )
-        key = keyframe_key(video, timestamp)
-        if key not in self._numbers:
-            self._numbers[key] = len(self.keyframes)
-            whole = timestamp.is_integer()
-            self.keyframes.append((video, int(timestamp) if whole else timestamp))
-        return self._numbers[key]
+        numbers = []
+        for field in fields:
+            try:
+                numbers.append(parse_float(field))
+            except ValueError:
+                what_to_do = remedy(line, field, 'correct it or remove the line')
+                raise UserError(
+                    f'{field.strip()!r} is not a number; {what_to_do}.'
+                ) from None
+        keyframe = video.strip(), round(numbers[0], 3)
+        if keyframe not in self.keyframes:
+            _check_keyframe(*keyframe)
+            self.keyframes[keyframe] = len(self.keyframes)
+        self._rows.extend((number, self.keyframes[keyframe], *numbers[1:]))
 
     def check(self) -> None:
         """Refuse numbers that cannot be, and note repeated lines."""
@@ -119,8 +100,8 @@ class CsvDetections:
 
     def samples(
         self, metric: DetectionMetric, *, last: bool = False
-    ) -> Iterator[PlacedSample]:
-        """A sample for each keyframe; lines of the same box are one person.
+    ) -> Iterator[tuple[str, dict]]:
+        """Place and sample of each keyframe; lines of the same box are one person.
 
         A line that repeats box and action of another is a person of its own.
 
@@ -133,8 +114,9 @@ class CsvDetections:
         self._check_actions(actions, list(columns))
         order = np.argsort(keyframes, kind='stable')
         bounds = np.flatnonzero(np.diff(keyframes[order])) + 1
+        names = list(self.keyframes)
         for rows in np.split(order, bounds):
-            video, timestamp = self.keyframes[int(keyframes[rows[0]])]
+            video, timestamp = names[int(keyframes[rows[0]])]
             instances = _group_boxes(
                 bboxes[rows].tolist(),
                 [columns.get(action) for action in actions[rows].tolist()],
@@ -146,7 +128,7 @@ class CsvDetections:
                 metric.frame_key: timestamp,
                 'pred_instances': instances,
             }
-            yield PlacedSample(self._place(lines[rows[0]]), sample)
+            yield self._place(lines[rows[0]]), sample
 
     def _columns(self) -> tuple[np.ndarray, ...]:
         """Lines (N,), keyframes (N,), boxes (N, 4), actions (N,) and scores (N,)."""
@@ -209,12 +191,14 @@ def read_csv(file: str | Path) -> CsvDetections:
     return found
 
 
-def _is_number(text: str) -> bool:
-    try:
-        parse_float(text)
-    except ValueError:
-        return False
-    return True
+def _check_keyframe(video: str, timestamp: float) -> None:
+    if message := video_message(video):
+        raise UserError(message)
+    if not 0 <= timestamp < float('inf'):
+        raise UserError(
+            f'the timestamp {timestamp:g} is not a number from 0 upwards; correct it or '
+            'remove the line.'
+        )
 
 
 def _group_boxes(

@@ -16,11 +16,7 @@ from mmengine.logging import print_log
 
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.predictions import read_instances, to_numpy
-from stmixer_mm.evaluation.results.samples import (
-    PlacedSample,
-    box_message,
-    faulty_boxes,
-)
+from stmixer_mm.evaluation.results.sound_boxes import box_message, faulty_boxes
 from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.plain_pickle import PlainUnpickler, read_plain_pickle
 from stmixer_mm.registry import METRICS
@@ -80,13 +76,13 @@ class Dump:
 
     def samples(
         self, metric: BaseMetric | None = None, *, last: bool = False
-    ) -> Iterator[PlacedSample]:
-        """All samples, the same for every metric; ``last`` lets go of each."""
+    ) -> Iterator[tuple[str, dict]]:
+        """Place and sample of each, the same for every metric; ``last`` lets go of each."""
         del metric
         for index, sample in enumerate(self._samples):
             if last:
                 self._samples[index] = None
-            yield PlacedSample(f'{self.file}, sample {index + 1}', sample)
+            yield f'{self.file}, sample {index + 1}', sample
 
 
 def read_dump(file: str | Path) -> list[dict]:

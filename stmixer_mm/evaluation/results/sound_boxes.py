@@ -1,18 +1,9 @@
-"""What the files of predictions share: samples with their place, sound boxes."""
-
-from typing import NamedTuple
+"""Which boxes a file of predictions may hold."""
 
 import numpy as np
 
 # Detectors' boxes may leave the frame, but by no more than its size.
 _LOWEST, _HIGHEST = -1, 2
-
-
-class PlacedSample(NamedTuple):
-    """A sample as a metric takes it, and where in a file it comes from."""
-
-    place: str
-    sample: dict
 
 
 def faulty_boxes(bboxes: np.ndarray) -> np.ndarray:
