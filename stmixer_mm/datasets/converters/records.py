@@ -1,8 +1,9 @@
-"""What the files of all tools are read into."""
+"""What the files of all annotation tools are read into."""
 
 import math
+import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ class Shape(NamedTuple):
     bbox: tuple[float, float, float, float]  # pixel xyxy, may leave the frame
     actions: tuple[str, ...]
     outside: bool  # True: from this frame on the person is not seen
-    place: str  # where in the file
+    place: str  # file, and line or item
     rotation: float = 0  # of the box around its centre, in degrees
 
     def enclosing_bbox(self) -> tuple[float, float, float, float]:
@@ -84,17 +85,18 @@ def is_frame_rate(fps: float) -> bool:
     return 1e-4 <= fps <= 1e4
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order in which they come."""
+    return list(dict.fromkeys(names))
+
+
 def video_names(*given: str) -> list[str]:
     """Names that the file of a video may have, the likeliest of those given first."""
-    named = (name for one in given if one for name in (one, without_suffix(one)))
-    return list(dict.fromkeys(named))
-
-
-def fault_at(file: str, place: str, message: str) -> ValueError:
-    return ValueError(f'{file}, {place}: {message}')
+    return unique(name for one in given if one for name in (one, without_suffix(one)))
 
 
 def read_number(value: object) -> float | None:
+    """A finite number, or None."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -108,8 +110,12 @@ def read_size(entry: Mapping[str, object]) -> tuple[float, float] | None:
     return size if all(value and value > 0 for value in size) else None
 
 
-def read_frame(value: object, *, first: int = 0) -> int | None:
+def read_frame(value: object, *, first: int = 0) -> int:
+    """The number of a frame; ValueError for anything else."""
     number = read_number(value)
     if number is None or not number.is_integer() or not first <= number <= MAX_FRAME:
-        return None
+        raise ValueError(
+            f'the frame {reprlib.repr(value)} is not a whole number from {first} to '
+            f'{MAX_FRAME}'
+        )
     return int(number)
