@@ -7,6 +7,7 @@ walks backwards is a frame of somebody who walks forwards, only their order diff
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -34,12 +35,10 @@ Pose = namedtuple('Pose', 'neck head shoulders elbows hands hips knees feet')
 
 def pose_at(person: Person, t: float) -> Pose:
     """The pose of a person at time ``t``, with the body's x as origin."""
-    forward = _forward(person)
+    forward = np.array([np.sin(person.yaw), 0, np.cos(person.yaw)])
     lefts = _SIDES * [np.cos(person.yaw), 0, -np.sin(person.yaw)]
     gait = 2 * np.pi * (person.x_at(t) / person.height / STRIDE + person.phase)
-    crouch, lift, walks = _mixed(
-        person.legs, t, lambda action, _: _leg_motion(person, action, t)
-    )
+    crouch, lift, walks = _mixed(person.legs, t, partial(_leg_motion, person, t))
     pelvis_y = HIP + lift - crouch - 0.012 * (1 - np.cos(2 * gait))
     lean = 0.8 * crouch * forward
     spine = [0, 1, 0] + lean / TORSO
@@ -63,12 +62,7 @@ def pose_at(person: Person, t: float) -> Pose:
     return Pose(neck, head, shoulders, elbows, hands, hips, knees, feet)
 
 
-def _forward(person: Person) -> np.ndarray:
-    """Where the body faces, a unit vector."""
-    return np.array([np.sin(person.yaw), 0, np.cos(person.yaw)])
-
-
-def _leg_motion(person: Person, action: str, t: float) -> np.ndarray:
+def _leg_motion(person: Person, t: float, action: str, _: int) -> np.ndarray:
     """How deep the hips are sunk, how high the body is up, whether it walks (0 or 1)."""
     if action == 'squat':
         turn = 2 * np.pi * (person.tempo * t + person.phase)
@@ -151,7 +145,7 @@ def person_blobs(person: Person, t: float) -> list[Blob]:
         add('forearm', 0.03, elbow, hand, shade=shade)
         add('skin', 0.036, hand, shade=shade)
 
-    ahead, _, toward = _forward(person)
+    ahead, toward = np.sin(person.yaw), np.cos(person.yaw)
     far, near = np.argsort(pose.shoulders[:, 2])
     leg(far, 0.75)
     arm(far, 0.75)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -68,29 +68,26 @@ def _annotate(scene: script.Scene, size: Size) -> Keyframes | None:
     return keyframes if any(keyframes.values()) else None
 
 
-def _write_video(path: Path, frames: Iterable[np.ndarray], size: Size) -> None:
+def _make_video(
+    job: tuple[int, int], *, seed: int, folder: Path, size: Size
+) -> tuple[str, Keyframes]:
+    """Write a video of 'train' (0) or 'val' (1); return its name and annotation."""
+    split, index = job
+    scene, keyframes = make_scene([seed, split, index], size)
+    path = folder / f'{SPLITS[split]}_{index:04d}.mp4'
+    times = np.arange(script.DURATION * FPS) / FPS
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
-    for frame in frames:
+    for frame in render(scene, times, size):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
     # OpenCV says nothing of a full disk.
     count = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
-    if count != script.DURATION * FPS:
+    if count != len(times):
         raise UserError(
-            f'{path} has {count:.0f} of {script.DURATION * FPS} frames; check that the '
-            'disk has space and that OpenCV can write mp4v video.'
+            f'{path} has {count:.0f} of {len(times)} frames; check that the disk has '
+            'space and that OpenCV can write mp4v video.'
         )
-
-
-def _make_video(
-    job: Size, *, seed: int, folder: Path, size: Size
-) -> tuple[str, Keyframes]:
-    split, index = job
-    scene, keyframes = make_scene([seed, split, index], size)
-    name = f'{SPLITS[split]}_{index:04d}.mp4'
-    times = np.arange(script.DURATION * FPS) / FPS
-    _write_video(folder / name, render(scene, times, size), size)
-    return name, keyframes
+    return path.name, keyframes
 
 
 def make_toy_dataset(
@@ -125,7 +122,7 @@ def make_toy_dataset(
         tuple(size),
         (train_videos, val_videos),
     )
-    _check_numbers(*counts, seed, *size, workers)
+    _check_numbers(counts, seed, workers, size)
     _check_target(out_dir, force)
     folder = out_dir.with_name(f'.{out_dir.name}.partial')
     shutil.rmtree(folder, ignore_errors=True)
@@ -154,18 +151,16 @@ def make_toy_dataset(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_numbers(
-    train_videos: int, val_videos: int, seed: int, width: int, height: int, workers: int
-) -> None:
-    for name, value, low, high in (
-        ('train_videos', train_videos, 1, 9999),
-        ('val_videos', val_videos, 1, 9999),
-        ('seed', seed, 0, 2**32 - 1),
-        ('workers', workers, 0, 64),
-    ):
+def _check_numbers(counts: Sequence[int], seed: int, workers: int, size: Size) -> None:
+    limits = [
+        (f'{name}_videos', n, 1, 9999) for name, n in zip(SPLITS, counts, strict=True)
+    ]
+    limits += [('seed', seed, 0, 2**32 - 1), ('workers', workers, 0, 64)]
+    for name, value, low, high in limits:
         if not low <= value <= high:
             raise UserError(f'{name} is {value}; give a number from {low} to {high}.')
-    even = all(64 <= side <= 2048 and side % 2 == 0 for side in (width, height))
+    width, height = size
+    even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
     if not even or not 0.5 <= width / height <= 3:
         raise UserError(
             f'size is {width}x{height}; give an even width and height from 64 to 2048 '
