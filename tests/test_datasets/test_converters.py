@@ -10,12 +10,13 @@ import pytest
 from stmixer_mm.datasets import KeyframeDataset
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
 from stmixer_mm.datasets.converters import convert_annotations
+from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES
 from stmixer_mm.datasets.converters.convert import (
     keyframe_times,
     read_annotations,
     shape_at,
 )
-from stmixer_mm.datasets.converters.records import TOOL_ATTRIBUTES, Shape
+from stmixer_mm.datasets.converters.records import Shape
 from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.errors import UserError
 
@@ -581,7 +582,7 @@ def wrong_image(*frames, **changes):
             coco(
                 annotations=[person(track_id=1), person(track_id=1) | {'bbox': [0] * 4}]
             ),
-            r'annotations\[1\]: track 1 has another box .* in .*annotations\[0\]',
+            r'annotations\[1\]: its track has another box .* in .*annotations\[0\]',
         ),
     ],
 )

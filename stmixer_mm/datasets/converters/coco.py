@@ -2,19 +2,19 @@
 
 import json
 import reprlib
-from collections import Counter
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import NamedTuple
 
-from stmixer_mm.datasets.converters.records import (
+from stmixer_mm.datasets.converters.actions import (
     TOOL_ATTRIBUTES,
+    action_of,
+    is_true,
+)
+from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
-    action_of,
     is_frame_rate,
-    is_true,
     read_frame,
     read_number,
     read_size,
@@ -24,16 +24,6 @@ from stmixer_mm.datasets.converters.records import (
 from stmixer_mm.errors import UserError, blame
 
 _LISTS = ('categories', 'videos', 'images', 'annotations')
-
-
-class _Box(NamedTuple):
-    """An annotation; its shape has no actions yet."""
-
-    video_id: object
-    label: str
-    track_id: object  # None: of no track
-    shape: Shape
-    actions: dict[str, list[str]]  # by attribute, of those that may hold any
 
 
 class CocoReader:
@@ -54,9 +44,9 @@ class CocoReader:
         self.videos: dict[object, AnnotatedVideo] = {}
         self.frames: dict[object, dict[int, str]] = {}  # places by frame by video
         self.images: dict[object, tuple[object, int]] = {}  # video id and frame
-        self.boxes: list[_Box] = []
-        self.ignored: list[tuple[object, int]] = []  # their images
-        self.attributes: dict[str, None] = {}  # names, of persons
+        self.tracks: dict[tuple, list[Shape]] = {}  # by ids of the video and the track
+        self.attributes: list[tuple[str, str]] = []  # labels and names
+        self.num_ignored = 0
 
     def read(self, data: bytes) -> Annotations:
         with blame(f'{self.file}: the JSON', 'export it again'):
@@ -71,7 +61,16 @@ class CocoReader:
         adders = (self._add_label, self._add_video, self._add_image, self._add_box)
         for name, add in zip(_LISTS, adders, strict=True):
             self._each(name, content[name], add)
-        return self._annotations()
+        for key, video in self.videos.items():
+            video.frames = sorted(self.frames.get(key, ()))
+        for (video_id, *_), track in self.tracks.items():
+            self.videos[video_id].tracks.append(track)
+        return Annotations(
+            videos=list(self.videos.values()),
+            labels=list(self.labels.values()),
+            attributes=unique(self.attributes),
+            num_ignored=self.num_ignored,
+        )
 
     def _each(self, name: str, entries: list, add: Callable[[dict, str], None]) -> None:
         for index, entry in enumerate(entries):
@@ -121,9 +120,10 @@ class CocoReader:
                 f'the attributes {reprlib.repr(attributes)} are not a JSON object as '
                 '{"wave": true, "pose": "stand"}'
             )
-        self.attributes |= dict.fromkeys(attributes)
+        self.attributes += [(label, name) for name in attributes]
         if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
-            self.ignored.append((video_id, frame))
+            self.num_ignored += 1
+            self.videos[video_id].unclear.add(frame)
             return
         bbox = entry.get('bbox')
         numbers = (
@@ -142,61 +142,12 @@ class CocoReader:
             place=place,
             # Other tools' attributes of this name may be something else.
             rotation=read_number(attributes.get('rotation')) or 0,
+            label=label,
+            given=_actions(attributes, self.wanted),
         )
-        actions = _actions(attributes, self.wanted)
         track_id = _track_id(entry, attributes)
-        self.boxes.append(_Box(video_id, label, track_id, shape, actions))
-
-    def _annotations(self) -> Annotations:
-        acting = {box.label for box in self.boxes if box.actions}
-        passed_over: Counter = Counter()
-        tracks: dict[tuple, dict[int, Shape]] = {}
-        for index, (video_id, label, track_id, shape, by_attribute) in enumerate(
-            self.boxes
-        ):
-            if acting and label not in acting:
-                passed_over[label] += 1
-                continue
-            named = [one for actions in by_attribute.values() for one in actions]
-            key = (video_id, 'box', index) if track_id is None else (video_id, track_id)
-            track = tracks.setdefault(key, {})
-            earlier = track.get(shape.frame, shape)
-            if earlier.enclosing_bbox() != shape.enclosing_bbox():
-                raise UserError(
-                    f'{shape.place}: track {track_id} has another box in this frame in '
-                    f'{earlier.place}; correct the track id of one.'
-                )
-            # There may be an entry for each action.
-            actions = unique([*earlier.actions, *(named if acting else [label])])
-            track[shape.frame] = shape._replace(actions=tuple(actions))
-        for (video_id, *_), shapes in tracks.items():
-            self.videos[video_id].tracks.append([shapes[k] for k in sorted(shapes)])
-        # Where persons are ignored and nobody else is seen, it is not without persons.
-        seen = {(key[0], frame) for key, shapes in tracks.items() for frame in shapes}
-        unclear = set(self.ignored) - seen
-        for key, video in self.videos.items():
-            frames = sorted(self.frames.get(key, ()))
-            video.frames = [frame for frame in frames if (key, frame) not in unclear]
-        if acting:
-            given = [one for box in self.boxes for one in box.actions.values()]
-            actions = sorted({action for one in given for action in one})
-        else:
-            actions = unique(
-                name
-                for name in self.labels.values()
-                if self.persons is None or name in self.persons
-            )
-        read = {name for box in self.boxes for name in box.actions}
-        return Annotations(
-            videos=list(self.videos.values()),
-            actions=actions,
-            labels=list(self.labels.values()),
-            attributes=list(self.attributes),
-            labels_are_actions=not acting,
-            passed_over=passed_over,
-            other_attributes=[name for name in self.attributes if name not in read],
-            num_ignored=len(self.ignored),
-        )
+        key = (video_id, 'alone', place) if track_id is None else (video_id, track_id)
+        self.tracks.setdefault(key, []).append(shape)
 
 
 def _get(entry: dict, *keys: str) -> object:

@@ -14,6 +14,7 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.converters.actions import resolve_actions
 from stmixer_mm.datasets.converters.coco import CocoReader
 from stmixer_mm.datasets.converters.cvat import read_cvat
 from stmixer_mm.datasets.converters.records import (
@@ -31,7 +32,7 @@ from stmixer_mm.datasets.frames import (
     without_suffix,
 )
 from stmixer_mm.errors import UserError, nearest
-from stmixer_mm.files import check_file, check_writable_dir, write_atomically
+from stmixer_mm.files import check_file, write_atomically
 
 
 class VideoFacts(NamedTuple):
@@ -110,22 +111,25 @@ def convert_annotations(
         )
         for file in map(str, files)
     ]
-    annotated = [video for one in read for video in one.videos]
     _check_names('label', persons, [name for one in read for name in one.labels])
-    _check_names('attribute', attributes, [n for one in read for n in one.attributes])
-    for one in read if attributes is not None else ():
-        if one.labels_are_actions and any(video.tracks for video in one.videos):
+    named = [name for one in read for _, name in one.attributes]
+    _check_names('attribute', attributes, named)
+    annotated = [video for one in read for video in one.videos]
+    meant = [resolve_actions(one, persons) for one in read]
+    for one, actions in zip(read, meant, strict=True):
+        drawn = any(video.tracks for video in one.videos)
+        if attributes is not None and actions.by_label and drawn:
             raise UserError(
                 f'{one.videos[0].file}: none of the attributes {", ".join(attributes)} '
                 'holds an action there; name those that do.'
             )
-    ids = _action_ids(read, label_map, idle)
+    names = [name for actions in meant for name in actions.names]
+    ids = _action_ids(unique([*names, *([idle] if idle else [])]), label_map)
+    others = unique(name for actions in meant for name in actions.other_attributes)
     summary = Summary(
         num_ignored=sum(one.num_ignored for one in read),
-        passed_over=sum((one.passed_over for one in read), Counter()),
-        other_attributes=unique(
-            name for one in read for name in one.other_attributes if attributes is None
-        ),
+        passed_over=sum((actions.passed_over for actions in meant), Counter()),
+        other_attributes=others if attributes is None else [],
     )
     keyframes: dict[tuple[str, float], list[AnnotatedPerson]] = {}
     for video in annotated if only is None else _choose(annotated, only):
@@ -147,9 +151,9 @@ def convert_annotations(
             f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
             'more keyframes, or see whether the actions are attributes.'
         )
-    check_writable_dir(out.parent, purpose='output folder')
+    out.parent.mkdir(parents=True, exist_ok=True)
     if not label_map.exists():
-        check_writable_dir(label_map.parent, purpose='folder of the label map')
+        label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
     summary.files = [*write_annotations(out, keyframes), str(label_map)]
     return summary
@@ -323,18 +327,15 @@ def _keyframes(
         if not all(person.action_ids for person in people):
             summary.num_idle += 1
             continue
+        if not people and frame in video.unclear:
+            continue
         summary.num_persons += len(people)
         summary.class_counts.update(done)
         yield time, people
 
 
-def _action_ids(
-    read: Sequence[Annotations], label_map: Path, idle: str | None
-) -> dict[str, int]:
+def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     """Action name -> id, of the label map if there is one."""
-    actions = unique(
-        [*(name for one in read for name in one.actions), *([idle] if idle else [])]
-    )
     if not label_map.exists():
         wrong = next((name for name in actions if set(name) & set('\r\n')), None)
         if wrong is not None:

@@ -1,20 +1,20 @@
 """CVAT's XML, "CVAT for video 1.1"."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from stmixer_mm.datasets.converters.records import (
+from stmixer_mm.datasets.converters.actions import (
     TOOL_ATTRIBUTES,
+    action_of,
+    is_true,
+)
+from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
-    action_of,
-    is_true,
     read_frame,
     read_number,
     read_size,
@@ -24,17 +24,6 @@ from stmixer_mm.datasets.converters.records import (
 from stmixer_mm.errors import blame
 
 _LINE = '_line'  # the attribute in which each element keeps the number of its line
-
-
-class _Attribute(NamedTuple):
-    """How CVAT declares an attribute of a label."""
-
-    input_type: str  # 'checkbox', 'select', 'radio', 'number' or 'text'
-    values: tuple[str, ...]
-
-    @property
-    def is_choice(self) -> bool:
-        return self.input_type in ('checkbox', 'select', 'radio')
 
 
 def read_cvat(
@@ -48,102 +37,74 @@ def read_cvat(
         root = _parse(data)
         declared = _declared(root)
         frames = _frames(root)
-    tracks = [(track.get('label', ''), track) for track in root.iterfind('track')]
-    named = [(label, name) for label, own in declared.items() for name in own]
-    named += [
-        (label, attribute.get('name', ''))
-        for label, track in tracks
-        for attribute in track.iterfind('*/attribute')
-    ]
-    named = unique(named)
 
-    def is_of_person(label: str) -> bool:
-        return persons is None or label in persons
-
-    def holds_actions(label: str, name: str) -> bool:
+    def choices(label: str, name: str) -> list[str] | None:
+        """Values of an attribute that may hold actions; [] if they are not declared."""
         if wanted is not None and name not in wanted:
-            return False
-        attribute = declared.get(label, {}).get(name)
-        if attribute is not None:
-            return attribute.is_choice
-        return wanted is not None or name not in TOOL_ATTRIBUTES
+            return None
+        undeclared = [] if wanted is not None or name not in TOOL_ATTRIBUTES else None
+        return declared.get(label, {}).get(name, undeclared)
 
-    acting = {one[0] for one in named if is_of_person(one[0]) and holds_actions(*one)}
-
-    def actions_of(label: str, box: ElementTree.Element) -> Iterator[str]:
+    def actions_of(label: str, box: ElementTree.Element) -> dict[str, list[str]]:
+        actions = {}
         for element in box.iterfind('attribute'):
             name, value = element.get('name', ''), (element.text or '').strip()
-            if not holds_actions(label, name):
+            values = choices(label, name)
+            if values is None:
                 continue
-            input_type, values = declared.get(label, {}).get(name, ('', ()))
-            if input_type == 'checkbox':
-                value, values = str(is_true(value)), ()
+            if values == ['true']:
+                value = str(is_true(value))
             action = action_of(name, value)
-            if action and values and value not in values:
+            if action and values and value not in values and action != name:
                 raise ValueError(
                     f'the value {value!r} of the attribute {name!r} is not among those '
                     f'declared, {", ".join(values)}'
                 )
-            if action:
-                yield action
+            actions[name] = [action] if action else []
+        return actions
 
-    passed_over: Counter = Counter()
-    shapes_of_tracks = []
-    for label, track in filter(lambda one: is_of_person(one[0]), tracks):
-        if acting and label not in acting:
-            passed_over[label] += sum(not is_true(box.get('outside')) for box in track)
-            continue
-        shapes: list[Shape] = []
-        for box in track:
+    tracks = []
+    for track in root.iterfind('track'):
+        label, shapes = track.get('label'), []
+        for box in track if persons is None or label in persons else ():
             place = f'{file}, line {box.get(_LINE)}'
             with blame(place, 'correct it, or name the labels of persons'):
-                actions = unique(actions_of(label, box)) if acting else [label]
-                shape = _read_shape(box, label, tuple(actions), place)
+                shape = _read_shape(box, label, place)
                 if shapes and shape.frame <= shapes[-1].frame:
                     raise ValueError(
                         f'frame {shape.frame} comes after frame {shapes[-1].frame} in '
                         'the track'
                     )
-            shapes.append(shape)
-        shapes_of_tracks.append(shapes)
-
-    if acting:
-        known = [
-            action_of(name, value)
-            for label in declared
-            if label in acting
-            for name, (input_type, values) in declared[label].items()
-            if holds_actions(label, name)
-            for value in (('true',) if input_type == 'checkbox' else values)
-        ]
-    else:
-        known = [label for label in declared if is_of_person(label)]
-    seen = {a for shapes in shapes_of_tracks for shape in shapes for a in shape.actions}
-    others = unique(
-        name
-        for label, name in named
-        if (label in acting if acting else is_of_person(label))
-    )
+                shapes.append(shape._replace(given=actions_of(label, box)))
+        tracks.append(shapes)
     video = AnnotatedVideo(
         file=file,
         names=video_names(_text(root, 'source'), _text(root, 'name'), Path(file).stem),
         size=read_size({key: _text(root, key) for key in ('width', 'height')}),
         frames=frames,
-        tracks=shapes_of_tracks,
+        tracks=tracks,
         interpolate=True,
     )
+    attributes = [(label, name) for label, own in declared.items() for name in own]
+    attributes += [
+        (track.get('label'), attribute.get('name', ''))
+        for track in root.iterfind('track')
+        for attribute in track.iterfind('*/attribute')
+    ]
+    acting = {
+        label: {
+            name: [a for a in (action_of(name, v) for v in choices(label, name)) if a]
+            for name in own
+            if choices(label, name)
+        }
+        for label, own in declared.items()
+        if persons is None or label in persons
+    }
     return Annotations(
         videos=[video],
-        actions=unique([*filter(None, known), *sorted(seen)]),
-        labels=[*declared, *(label for label, _ in tracks)],
-        attributes=unique(name for _, name in named),
-        labels_are_actions=not acting,
-        passed_over=passed_over,
-        other_attributes=[
-            name
-            for name in others
-            if not any(holds_actions(label, name) for label in acting)
-        ],
+        labels=unique([*declared, *(t.get('label') for t in root.iterfind('track'))]),
+        attributes=unique(attributes),
+        declared={label: own for label, own in acting.items() if own},
     )
 
 
@@ -179,14 +140,20 @@ def _text(root: ElementTree.Element, tag: str) -> str:
     return next((text.strip() for text in found if text), '')
 
 
-def _declared(root: ElementTree.Element) -> dict[str, dict[str, _Attribute]]:
-    """Attributes by label and name."""
+def _declared(root: ElementTree.Element) -> dict[str, dict[str, list[str] | None]]:
+    """Values by label and attribute: of a checkbox 'true', None if it is not a choice."""
+
+    def values(attribute: ElementTree.Element) -> list[str] | None:
+        input_type = attribute.findtext('input_type', 'text').strip().lower()
+        if input_type == 'checkbox':
+            return ['true']
+        if input_type not in ('select', 'radio'):
+            return None
+        return [v.strip() for v in attribute.findtext('values', '').splitlines()]
+
     return {
         label.findtext('name', '').strip(): {
-            attribute.findtext('name', '').strip(): _Attribute(
-                attribute.findtext('input_type', 'text').strip().lower(),
-                tuple(map(str.strip, attribute.findtext('values', '').splitlines())),
-            )
+            attribute.findtext('name', '').strip(): values(attribute)
             for attribute in label.iterfind('attributes/attribute')
         }
         for label in root.iterfind('meta//label')
@@ -206,9 +173,7 @@ def _frames(root: ElementTree.Element) -> range | None:
     return range(start, (start + (size - 1) * step if stop is None else stop) + 1, step)
 
 
-def _read_shape(
-    box: ElementTree.Element, label: str, actions: tuple[str, ...], place: str
-) -> Shape:
+def _read_shape(box: ElementTree.Element, label: str, place: str) -> Shape:
     if box.tag != 'box':
         raise ValueError(f'a {label} is drawn as {box.tag}, not as a box')
     names = ('xtl', 'ytl', 'xbr', 'ybr')
@@ -221,8 +186,9 @@ def _read_shape(
     return Shape(
         frame=read_frame(box.get('frame')),
         bbox=bbox,
-        actions=actions,
+        actions=(),
         outside=is_true(box.get('outside')),
         place=place,
         rotation=float(box.get('rotation') or 0),
+        label=label,
     )

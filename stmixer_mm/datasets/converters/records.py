@@ -2,20 +2,13 @@
 
 import math
 import reprlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from stmixer_mm.datasets.frames import without_suffix
 
-# Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
-NO_ACTION = ('', 'none', 'no action', '__undefined__')
-# What tools write beside the annotators' own attributes, unless CVAT declares a choice.
-TOOL_ATTRIBUTES = (
-    *('occluded', 'outside', 'keyframe', 'track_id', 'instance_id', 'rotation'),
-    *('source', 'truncated', 'difficult', 'group', 'z_order'),
-)
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
 
 
@@ -28,6 +21,8 @@ class Shape(NamedTuple):
     outside: bool  # True: from this frame on the person is not seen
     place: str  # file, and line or item
     rotation: float = 0  # of the box around its centre, in degrees
+    label: str = ''
+    given: Mapping[str, Sequence[str]] = MappingProxyType({})  # actions by attribute
 
     def enclosing_bbox(self) -> tuple[float, float, float, float]:
         """The upright box around the one that is rotated."""
@@ -53,6 +48,7 @@ class AnnotatedVideo:
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
     tracks: list[list[Shape]] = field(default_factory=list)  # each by rising frame
     interpolate: bool = False  # between the shapes of a track
+    unclear: set[int] = field(default_factory=set)  # frames with persons to be ignored
 
 
 @dataclass(kw_only=True)
@@ -60,25 +56,11 @@ class Annotations:
     """What a file says."""
 
     videos: list[AnnotatedVideo]
-    actions: list[str]  # all that it may hold, in the order of their ids
     labels: list[str]  # of persons and things
-    attributes: list[str]  # names of all there are, with actions or not
-    labels_are_actions: bool  # True: no attribute holds any
-    passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
-    other_attributes: list[str] = field(default_factory=list)  # of persons, not read
+    attributes: list[tuple[str, str]]  # labels and names of all, with actions or not
+    # Actions by label and attribute, of persons, where the file declares them.
+    declared: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     num_ignored: int = 0  # boxes of crowds, or marked to be ignored
-
-
-def is_true(value: object) -> bool:
-    return str(value).strip().lower() in ('1', 'true')
-
-
-def action_of(attribute: str, value: str) -> str | None:
-    """The action that an attribute's text names, the attribute's own if it is 'true'."""
-    value = value.strip()
-    if value.lower() in ('true', 'false'):
-        return attribute if is_true(value) else None
-    return None if value.lower() in NO_ACTION else value
 
 
 def is_frame_rate(fps: float) -> bool:
