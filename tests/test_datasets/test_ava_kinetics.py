@@ -33,7 +33,7 @@ def clips(tmp_path):
 
 @pytest.fixture
 def convert(write_text, clips, tmp_path):
-    """Lines written for lines read, and what is told of them."""
+    """Lines written for lines read, and the summary."""
 
     def convert(*lines, folder=None, **options):
         file = write_text('kinetics_train_v1.0.csv', *lines)
@@ -86,7 +86,7 @@ def test_seconds_of_the_video_become_seconds_of_the_clip(convert):
     assert (summary.num_clips, summary.num_keyframes, summary.num_persons) == (1, 2, 3)
 
 
-def test_what_no_clip_shows_is_left_out_and_told(convert, clips):
+def test_what_no_clip_shows_is_left_out_and_counted(convert, clips):
     folder = clips('a_000010_000020.mp4', 'a_000014_000024.webm', 'notes.txt')
     clips('broken_000000_000010.mp4', content='')
     box = '0,0,1,1,1'
@@ -112,7 +112,7 @@ def test_what_no_clip_shows_is_left_out_and_told(convert, clips):
     assert summary.num_empty == 1
 
 
-def test_keyframes_of_which_no_person_is_told(convert, tmp_path):
+def test_keyframes_without_a_person(convert, tmp_path):
     lines = ('a-_b,14,0,0,1,1,1', 'a-_b,14', 'a-_b,15', 'a-_b,16.5,,,,,')
     convert(*lines)
     assert not (tmp_path / 'out_empty.csv').exists()
@@ -297,7 +297,7 @@ def test_the_tool(run, write_text, write_video, clips, tmp_path):
         '1 keyframes were left out: no clip of their videos shows them.',
         '1 keyframes were left out: their clips end before them.',
         '1 clips cannot be read and count as missing (c_000000_000010).',
-        '1 keyframes were left out: no person is told of them; --empty takes them as '
+        '1 keyframes were left out: they have no person; --empty takes them as '
         'person-free.',
         f'written: {tmp_path / "o.csv"}',
     ]

@@ -62,7 +62,7 @@ def resolve_actions(read: Annotations, persons: Collection[str] | None) -> Actio
         return [kept[frame] for frame in sorted(kept)]
 
     for video in read.videos:
-        video.tracks = [resolve(track) for track in video.tracks]
+        video.tracks = [kept for track in video.tracks if (kept := resolve(track))]
     labels = [n for n in read.labels if persons is None or n in persons]
     declared = [
         action
