@@ -16,7 +16,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +41,9 @@ _CLIP_NAME = re.compile(r'(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)')
 FPS = 30  # of extracted frames, as KeyframeDataset's
 FILENAME_TMPL = 'img_{:05}.jpg'
 
+Keyframe = tuple[str, float]  # video id and seconds from its start
 Bbox = tuple[float, ...]  # xyxy in [0, 1]
+Persons = dict[Bbox, list[int]]  # action ids of each box
 
 
 class Clip(NamedTuple):
@@ -53,16 +54,6 @@ class Clip(NamedTuple):
     start: int
     end: int
     seconds: float = math.inf  # that it really lasts, as far as it was opened
-
-
-class Keyframe(NamedTuple):
-    """A moment of a video, in seconds from its start."""
-
-    video_id: str
-    timestamp: float
-
-
-Persons = dict[Bbox, list[int]]  # action ids of each box
 
 
 @dataclass
@@ -209,7 +200,7 @@ def _parse(line: str) -> tuple[Keyframe, Bbox | None, int]:
     timestamp = float(fields[1])
     if not 0 <= timestamp < math.inf:
         raise ValueError(f'the timestamp {fields[1]} is not in seconds from 0 upwards')
-    keyframe = Keyframe(fields[0], round(timestamp, 3))
+    keyframe = (fields[0], round(timestamp, 3))
     if not any(fields[2:]):
         return keyframe, None, 0
     bbox, action_id = tuple(map(float, fields[2:6])), int(fields[6])
@@ -246,15 +237,14 @@ def convert_ava_kinetics(
         files: Published csv files.
         out: File to write.
         clips: Folder of the clips, see :func:`find_clips`.
-        frames: Clips are folders of extracted frames.
+        frames: Clips are folders of extracted frames, named by ``filename_tmpl``, with
+            ``fps`` of them in a second.
         empty: Write keyframes without a person to ``<out>_empty.csv``, for
             ``empty_keyframes_file``. The published files do not say that nobody is
             there, so they are left out otherwise.
         lengths: Open each clip that is to be written: those that cannot be read count
             as missing, and keyframes beyond a clip's end are left out. Training would
             stop there.
-        fps: Frame rate of extracted frames.
-        filename_tmpl: Names of extracted frames.
         progress: Wraps the list of the clips to open, to show progress.
 
     Raises:
@@ -267,14 +257,16 @@ def convert_ava_kinetics(
     keyframes = read_annotations(files, summary)
     by_video = find_clips(clips, frames=frames)
     check_writable_dir(out.parent, purpose='folder of --out')
+
+    def seconds(name: str) -> float:
+        path = find_source(str(clips), name, use_frames=frames)
+        if frames:
+            return count_frames(path, filename_tmpl, 1) / fps
+        reader = open_video(path)
+        return len(reader) / reader.get_avg_fps()
+
     if lengths:
         written = [keyframe for keyframe, row in keyframes.items() if row or empty]
-        seconds = partial(
-            _seconds,
-            folder=str(clips),
-            fps=fps if frames else None,
-            filename_tmpl=filename_tmpl,
-        )
         _open_clips(by_video, written, seconds, summary, progress)
     shown = _in_clips(keyframes, by_video, summary)
     with_persons = {key: persons for key, persons in shown.items() if persons}
@@ -299,11 +291,7 @@ def _open_clips(
     summary: Summary,
     progress: Callable[[Iterable], Iterable],
 ) -> None:
-    """Set the lengths of the clips that keyframes need, and remove unreadable ones.
-
-    Args:
-        seconds: From a clip's name to its length.
-    """
+    """Set the lengths of the clips that keyframes need, and remove unreadable ones."""
     needed = {
         clip
         for video_id, timestamp in keyframes
@@ -316,15 +304,6 @@ def _open_clips(
         except UserError as error:
             summary.unreadable[clip.name] = str(error)
         by_video[clip.video_id] = kept
-
-
-def _seconds(name: str, *, folder: str, fps: float | None, filename_tmpl: str) -> float:
-    """Length of a video, or of a folder of frames, which has the rate ``fps``."""
-    path = find_source(folder, name, use_frames=fps is not None)
-    if fps is not None:
-        return count_frames(path, filename_tmpl, 1) / fps
-    reader = open_video(path)
-    return len(reader) / reader.get_avg_fps()
 
 
 def _in_clips(

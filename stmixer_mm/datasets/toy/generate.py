@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -124,17 +125,16 @@ def make_toy_dataset(
     )
     _check_numbers(counts, seed, workers, size)
     _check_target(out_dir, force)
-    folder = out_dir.with_name(f'.{out_dir.name}.partial')
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / 'videos').mkdir(parents=True)
     jobs = [(split, i) for split, count in enumerate(counts) for i in range(count)]
-    make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
-    try:
-        # Forking a process whose libraries have threads of their own can hang.
-        pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
-        with pool or nullcontext():
-            made = pool.map(make, jobs, chunksize=4) if pool else map(make, jobs)
-            made = list(track_iter_progress((made, len(jobs))))
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Forking a process whose libraries have threads of their own can hang.
+    pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
+    with TemporaryDirectory(dir=out_dir.parent) as temporary, pool or nullcontext():
+        folder = Path(temporary) / 'toy'
+        (folder / 'videos').mkdir(parents=True)
+        make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
+        made = pool.map(make, jobs, chunksize=4) if pool else map(make, jobs)
+        made = list(track_iter_progress((made, len(jobs))))
         for split, part in zip(
             SPLITS, (made[:train_videos], made[train_videos:]), strict=True
         ):
@@ -144,11 +144,8 @@ def make_toy_dataset(
             write_annotations(folder / f'{split}.csv', by_key)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
-        if out_dir.exists():
-            shutil.rmtree(out_dir)
+        shutil.rmtree(out_dir, ignore_errors=True)
         os.replace(folder, out_dir)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_numbers(counts: Sequence[int], seed: int, workers: int, size: Size) -> None:
