@@ -255,11 +255,11 @@ def test_what_attributes_of_coco_say(convert, attributes, actions):
     assert summary.other_attributes == [n for n in attributes if n in TOOL_ATTRIBUTES]
 
 
-def with_attribute(name, kind, values, value):
+def with_attribute(name, input_type, values, value):
     """A person of one frame with an attribute instead of all others."""
     meta = re.sub(
         '<attributes>.*</attributes>',
-        f'<attributes><attribute><name>{name}</name><input_type>{kind}</input_type>'
+        f'<attributes><attribute><name>{name}</name><input_type>{input_type}</input_type>'
         f'<values>{values}</values></attribute></attributes>',
         META,
         flags=re.DOTALL,
