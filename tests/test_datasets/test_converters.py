@@ -457,6 +457,20 @@ def test_jobs_of_one_video_are_taken_together(convert, tmp_path):
     assert [row.timestamp for row in rows] == [0, 2]
 
 
+def test_a_task_without_frame_numbers_has_those_of_its_video(convert, tmp_path):
+    meta = re.sub('<(size|stop_frame)>.*?</(size|stop_frame)>', '', META)
+    away = track(box(0, (70, 0, 80, 9)), box(1, (0, 0, 9, 9), outside=1))
+    summary = convert(cvat(*TRACKS, away, meta=meta))
+    assert (summary.num_keyframes, summary.num_empty, summary.num_outside) == (4, 0, 1)
+    (tmp_path / 'clip.mp4').unlink()
+    assert convert(cvat(*TRACKS, meta=meta), fps=10).num_keyframes == 4
+
+
+def test_the_output_is_a_csv_file():
+    with pytest.raises(UserError, match=r'out\.txt must end in \.csv'):
+        convert_annotations([], 'out.txt', videos='.')
+
+
 @pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])
 @pytest.mark.parametrize('every', [0.1, 0.5, 1, 2.3])
 @pytest.mark.parametrize('step', [1, 3, 7])

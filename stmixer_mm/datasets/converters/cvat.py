@@ -53,9 +53,9 @@ def read_cvat(
             if values is None:
                 continue
             if values == ['true']:
-                value = str(is_true(value))
+                value = str(is_true(value)).lower()
             action = action_of(name, value)
-            if action and values and value not in values and action != name:
+            if action and values and value not in values:
                 raise ValueError(
                     f'the value {value!r} of the attribute {name!r} is not among those '
                     f'declared, {", ".join(values)}'
