@@ -18,7 +18,6 @@ from stmixer_mm.datasets.converters.records import (
     read_frame,
     read_number,
     read_size,
-    unique,
     video_names,
 )
 from stmixer_mm.errors import UserError, blame
@@ -45,7 +44,7 @@ class CocoReader:
         self.frames: dict[object, dict[int, str]] = {}  # places by frame by video
         self.images: dict[object, tuple[object, int]] = {}  # video id and frame
         self.tracks: dict[tuple, list[Shape]] = {}  # by ids of the video and the track
-        self.attributes: list[tuple[str, str]] = []  # labels and names
+        self.attributes: dict[tuple[str, str], None] = {}  # labels and names
         self.num_ignored = 0
 
     def read(self, data: bytes) -> Annotations:
@@ -68,7 +67,7 @@ class CocoReader:
         return Annotations(
             videos=list(self.videos.values()),
             labels=list(self.labels.values()),
-            attributes=unique(self.attributes),
+            attributes=list(self.attributes),
             num_ignored=self.num_ignored,
         )
 
@@ -120,7 +119,7 @@ class CocoReader:
                 f'the attributes {reprlib.repr(attributes)} are not a JSON object as '
                 '{"wave": true, "pose": "stand"}'
             )
-        self.attributes += [(label, name) for name in attributes]
+        self.attributes |= dict.fromkeys((label, name) for name in attributes)
         if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
             self.num_ignored += 1
             self.videos[video_id].unclear.add(frame)
