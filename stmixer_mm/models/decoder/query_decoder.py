@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.stage import (
-    Queries,
-    QueryStage,
-    StageOutput,
-    check_counts,
-)
+from stmixer_mm.models.decoder.checks import check_counts
+from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.strides import derive_strides, fits_stride
 
 
