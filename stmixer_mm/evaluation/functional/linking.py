@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.checks.argument_types import wrong_type_sentence
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.average_precision import check_choice
 from stmixer_mm.evaluation.functional.matching import (
@@ -78,9 +77,6 @@ class Linking:
     tube_pixel: float = 1
 
     def __post_init__(self) -> None:
-        sentence = wrong_type_sentence(Linking, vars(self))
-        if sentence is not None:
-            raise UserError(sentence)
         check_choice('nms', self.nms, ('hard', 'soft', None))
         for name, value in vars(self).items():
             low, high, form = 0, 1, 'in [0, 1]'
