@@ -37,6 +37,8 @@ def blame(subject: str, remedy: str) -> Iterator[None]:
         reason = ' '.join(str(error).split())
         if ' ' not in reason:
             reason = f'{type(error).__name__} {reason}'.strip()
+        if hasattr(error, 'part'):
+            reason = f'{error.part}: {reason}'
         raise UserError(f'{subject} ({reason.rstrip(".")}); {remedy}.') from error
 
 

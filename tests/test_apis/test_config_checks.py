@@ -120,6 +120,21 @@ def test_what_works_is_not_refused(cfg, override):
     ('override', 'words'),
     [
         ({'model.decoder': dict(type='STMixerDecoder', _delete_=True)}, 'missing'),
+        (
+            {
+                'model.neck': dict(
+                    type='FramewiseNeck',
+                    neck=dict(
+                        type='mmdet.FPN',
+                        in_channels=[4, 8],
+                        out_channels=4,
+                        num_outs=1,
+                    ),
+                    _delete_=True,
+                )
+            },
+            r'\(mmdet\.FPN: AssertionError\)',
+        ),
         ({'train_cfg.max_epochs': 'a'}, r'^Config .*tiny\.py cannot be built \(.*a'),
         ({'optim_wrapper.optimizer.lr': 'a'}, 'cannot be built'),
         ({'param_scheduler': dict(type='LinearLR', begin='a')}, 'cannot be built'),
