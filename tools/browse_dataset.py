@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError, user_errors
@@ -55,12 +55,7 @@ def parse_args() -> argparse.Namespace:
         help='write one contact sheet; by default browse_SPLIT.jpg in the work dir',
     )
     where.add_argument('--show', action='store_true', help='show them in a window')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.errors import UserError, user_errors
@@ -45,12 +45,7 @@ def parse_args() -> argparse.Namespace:
         help='frames, height and width of the clip; by default what the test pipeline '
         'makes of frames of 4:5',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
