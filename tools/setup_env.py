@@ -252,9 +252,9 @@ def install_all(log, extras):
 
     if not installed('pip'):
         run_step(log, 'installing pip', [sys.executable, '-m', 'ensurepip'])
-    wanted = listed_in('build.txt', 'runtime.txt', 'hosts_need.txt')
+    wanted = [f'torch==={torch}'] if torch else listed_in('torch.txt')
+    wanted += listed_in('build.txt', 'runtime.txt', 'hosts_need.txt')
     wanted += listed_in(*(EXTRAS[extra] for extra in extras))
-    wanted += [f'torch==={torch}'] if torch else listed_in('torch.txt')
     if torch and tuple(map(int, torch.split('.')[:2])) < (2, 3):
         wanted += ['numpy<2']  # what torch was built for, and shares memory with
     pip_install(log, 'installing torch and what the packages need', *wanted)
