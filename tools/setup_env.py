@@ -153,7 +153,7 @@ def run_step(log, what, command, **env):
                 code = process.wait(timeout=20)
                 break
             except subprocess.TimeoutExpired:
-                say('  ' + ''.join(last_lines(1))[:80])
+                say('  ' + ''.join(last_lines(1)).strip()[:70])
     if code:
         raise SetupError(
             f'step "{what}" failed; the last lines of {LOG}:\n  '
