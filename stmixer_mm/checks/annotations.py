@@ -1,7 +1,6 @@
 """What is wrong with the annotation of a dataset, line by line."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,14 +28,13 @@ class Annotated(NamedTuple):
     sizes: dict[str, tuple[int, int]]  # (h, w) of videos with tubes
 
 
-def check_csv(
-    dataset: KeyframeDataset, custom_classes: Sequence[int] | None, report: SplitReport
-) -> Annotated:
+def check_csv(dataset: KeyframeDataset, report: SplitReport) -> Annotated:
     """Findings of the lines of all csv files of a dataset."""
-    num_ids = None if custom_classes else dataset.num_classes
-    rows, faults = read_keyframe_rows(dataset.ann_file, num_classes=num_ids)
+    rows, faults = read_keyframe_rows(
+        dataset.ann_file, num_classes=dataset.num_known_ids
+    )
     report.add_faults(faults)
-    taken = [row for row in rows if row.action_id in (custom_classes or range(num_ids))]
+    taken = [row for row in rows if row.action_id in dataset.action_ids]
     _warn_of_rows(taken, dataset, report)
     lines = {row.key: row.line for row in rows}
 

@@ -8,8 +8,9 @@ from mmengine.config import Config
 
 from stmixer_mm.checks.annotations import check_csv, check_tubes
 from stmixer_mm.checks.reports import SplitReport
-from stmixer_mm.checks.videos import OwnDataset, Progress, check_videos, find_videos
+from stmixer_mm.checks.videos import Progress, check_videos, find_videos
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import plain_datasets
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, blame
@@ -71,7 +72,7 @@ def check_dataset(
     try:
         with blame('the dataset cannot be built', 'correct it in the config'):
             dataset = DATASETS.build({**cfg, 'lazy_init': True})
-        if not isinstance(dataset, OwnDataset):
+        if not isinstance(dataset, PersonDataset):
             raise UserError(
                 f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
                 'TubeDataset: not checked.'
@@ -88,7 +89,7 @@ def check_dataset(
         if isinstance(dataset, TubeDataset):
             annotated = check_tubes(dataset, report)
         else:
-            annotated = check_csv(dataset, cfg.get('custom_classes'), report)
+            annotated = check_csv(dataset, report)
         find_videos(dataset, annotated.videos, report)
         if report.num_errors:
             return report
@@ -102,7 +103,7 @@ def check_dataset(
     return report
 
 
-def _count(dataset: OwnDataset, report: SplitReport) -> None:
+def _count(dataset: PersonDataset, report: SplitReport) -> None:
     counts = np.zeros(dataset.num_classes, dtype=int)
     videos = set()
     for index in range(len(dataset)):
@@ -115,8 +116,7 @@ def _count(dataset: OwnDataset, report: SplitReport) -> None:
         report.num_boxes += len(labels)
         report.num_empty_keyframes += not len(labels)
     report.num_videos, report.num_keyframes = len(videos), len(dataset)
-    names = dataset.metainfo.get('classes')
-    names = names or [f'class {number}' for number in range(1, len(counts))]
+    names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
     known = read_label_names(getattr(dataset, 'label_file', None)).values() or names
     absent = [name for name in known if report.class_counts.get(name) == 0]

@@ -7,10 +7,10 @@ from mmengine.config import Config
 
 from stmixer_mm.checks.datasets import SPLITS
 from stmixer_mm.checks.reports import Report
-from stmixer_mm.checks.videos import OwnDataset
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import plain_datasets
-from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.registry import DATASETS, METRICS
@@ -34,14 +34,13 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
         if None in pair or pair in seen:
             continue
         seen.append(pair)
-        plain = list(plain_datasets(pair[0]))
-        datasets = _build_datasets(plain)
+        datasets = _build_datasets(pair[0])
         for metric_cfg in _listed(pair[1]):
             report = Report(f'{split}_evaluator', _source(metric_cfg))
             metric = _build_metric(metric_cfg, report)
             if metric is not None and datasets:
-                for dataset, dataset_cfg in zip(datasets, plain, strict=True):
-                    _check_classes(metric, dataset, dataset_cfg, report)
+                for dataset in datasets:
+                    _check_classes(metric, dataset, report)
                 _check_keyframes(metric, datasets, report)
             if report.findings:
                 reports.append(report)
@@ -75,37 +74,37 @@ def _build_metric(cfg: dict, report: Report) -> DetectionMetric | None:
         return None
 
 
-def _build_datasets(cfgs: Iterable[dict]) -> list[OwnDataset]:
-    """None at all if any is broken, or of others."""
+def _build_datasets(cfg: dict) -> list[PersonDataset]:
+    """Those inside of wrappers; none if any is broken, or of others."""
     try:
-        datasets = [DATASETS.build(cfg) for cfg in cfgs]
+        datasets = [DATASETS.build(plain) for plain in plain_datasets(cfg)]
     except Exception:  # the check of the dataset reports it
         return []
-    is_ours = all(isinstance(dataset, OwnDataset) for dataset in datasets)
+    is_ours = all(isinstance(dataset, PersonDataset) for dataset in datasets)
     return datasets if is_ours else []
 
 
 def _check_classes(
-    metric: DetectionMetric, dataset: OwnDataset, cfg: dict, report: Report
+    metric: DetectionMetric, dataset: PersonDataset, report: Report
 ) -> None:
     """Whether score columns 1, 2, ... are of the same actions: ids, or names in tubes."""
-    evaluated = list(getattr(metric, 'labels', metric.action_ids))
-    if isinstance(dataset, TubeDataset):
-        predicted = list(dataset.metainfo['classes'])
+    if isinstance(dataset, KeyframeDataset):
+        is_same = list(metric.action_ids) == dataset.action_ids
     else:
-        predicted = list(cfg.get('custom_classes') or range(1, dataset.num_classes))
-    if evaluated != predicted:
+        columns = dict(enumerate(dataset.metainfo['classes'], start=1))
+        is_same = metric.class_names.items() <= columns.items()
+    if not is_same or metric.num_classes != dataset.num_classes:
         message = (
             f'{type(metric).__name__} has other classes than the dataset of '
-            f'{dataset.ann_file} ({len(evaluated)} and {len(predicted)} without the '
-            'dummy class 0), or in another order; give both the same label file and '
-            'custom_classes.'
+            f'{dataset.ann_file} ({metric.num_classes} and {dataset.num_classes} with '
+            'the dummy class 0), or in another order; give both the same label file '
+            'and custom_classes.'
         )
         report.error('classes', (report.ann_file, None), message)
 
 
 def _check_keyframes(
-    metric: DetectionMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, datasets: Iterable[PersonDataset], report: Report
 ) -> None:
     predicted = {
         keyframe_key(info['video_id'], info['timestamp'])

@@ -17,21 +17,19 @@ from stmixer_mm.datasets.frames import (
     is_stretched,
     open_video,
 )
-from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
-from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError
 
 SLOW_DECODING = 8  # frames decoded for one that a clip uses
 IN_ORDER = 600  # frames that are at most decoded to check where jumps end
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
-OwnDataset = KeyframeDataset | TubeDataset
 Progress = Callable[[Iterable], Iterable]
 
 
 def find_videos(
-    dataset: OwnDataset, places: dict[str, Place], report: SplitReport
+    dataset: PersonDataset, places: dict[str, Place], report: SplitReport
 ) -> None:
     """Note where each video is, or that it is missing."""
     folder = dataset.data_prefix['img']
@@ -49,7 +47,7 @@ def find_videos(
 
 
 def check_videos(
-    dataset: OwnDataset,
+    dataset: PersonDataset,
     annotated: Annotated,
     report: SplitReport,
     *,
@@ -92,7 +90,7 @@ def check_videos(
         report.warn('slow decoding', place, message)
 
 
-def _transform(dataset: OwnDataset, of_type: type) -> object | None:
+def _transform(dataset: PersonDataset, of_type: type) -> object | None:
     transforms = dataset.pipeline.transforms
     return next((one for one in transforms if isinstance(one, of_type)), None)
 

@@ -97,7 +97,8 @@ class KeyframeDataset(PersonDataset):
         else:
             check_custom_classes(custom_classes, names, num_classes)
             num_classes = len(custom_classes) + 1
-        self._num_known = None if custom_classes else num_classes
+        # Beyond which an id is a fault; custom_classes may leave out any.
+        self.num_known_ids = None if custom_classes else num_classes
         # Of the label columns 1, 2, ...
         self.action_ids = list(custom_classes or range(1, num_classes))
         self._columns = {action: n for n, action in enumerate(self.action_ids, start=1)}
@@ -113,7 +114,7 @@ class KeyframeDataset(PersonDataset):
 
     def load_data_list(self) -> list[dict]:
         """All keyframes of the annotation file, then those without a person."""
-        rows, faults = read_keyframe_rows(self.ann_file, num_classes=self._num_known)
+        rows, faults = read_keyframe_rows(self.ann_file, num_classes=self.num_known_ids)
         raise_first(faults)
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:

@@ -76,8 +76,8 @@ def test_an_evaluator_of_another_dataset_is_an_error(keyframes, write_text):
 @pytest.mark.parametrize(
     'changes, words',
     [
-        (dict(num_classes=4), '(3 and 2 without the dummy class 0)'),
-        (dict(custom_classes=[2, 1]), '(2 and 2 without the dummy class 0), or in an'),
+        (dict(num_classes=4), '(4 and 3 with the dummy class 0)'),
+        (dict(custom_classes=[2, 1]), '(3 and 3 with the dummy class 0), or in an'),
     ],
 )
 def test_other_classes_are_an_error(keyframes, changes, words):

@@ -113,7 +113,8 @@ def test_products_of_a_decoder_are_those_counted_by_hand():
     model = build_detector().eval()
     data = model.data_preprocessor(batch(data_sample()))
     rows = {row.part: row for row in count_parts(model, data)}
-    assert list(rows) == ['backbone', 'neck', 'decoder', 'head', 'total']
+    parts = ['backbone', 'neck', 'decoder', 'initial_boxes', 'head', 'total']
+    assert list(rows) == parts
     assert rows['decoder'].flops == 2 * queries * stages * products
     channels = (4, 8, 16, 32)
     assert rows['neck'].flops == 2 * dims * frames * sum(
@@ -200,7 +201,8 @@ def test_time_of_detection(run, config, video, source, capsys):
     parts = figures['parts']
     assert list(parts) == [
         *('opening', 'decoding', 'augmentation', 'collation', 'preprocessing'),
-        *('backbone', 'neck', 'decoder', 'post-processing', 'other', 'total'),
+        *('backbone', 'neck', 'initial_boxes', 'decoder'),
+        *('post-processing', 'other', 'total'),
     ]
     assert min(parts.values()) >= 0
     assert 'clips per second, end to end' in capsys.readouterr().out
