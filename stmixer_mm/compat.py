@@ -10,7 +10,8 @@ import gc
 import importlib.util
 import sys
 import types
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -59,19 +60,18 @@ def _skip_multimodal_models() -> None:
 
 
 def _allow_mmengine_checkpoints() -> None:
-    """Let ``torch.load`` read what mmengine itself writes into a checkpoint.
+    """Let ``weights_only=True`` read what mmengine itself writes into a checkpoint.
 
-    torch >= 2.6 loads with ``weights_only=True``; mmengine 0.10.7 calls a bare
-    ``torch.load`` on checkpoints with a message hub and numpy scalars
-    (open-mmlab/mmengine#1655). Only those types are allowed; the protection stays on.
-    Can go with the first mmengine release that allows them itself.
+    mmengine 0.10.7 writes a message hub and numpy scalars (open-mmlab/mmengine#1655).
+    Only those types are allowed. Can go with the first mmengine release that allows
+    them itself.
     """
     import numpy as np
     import torch
     from mmengine.logging.history_buffer import HistoryBuffer
 
     add_safe_globals = getattr(torch.serialization, 'add_safe_globals', None)
-    if add_safe_globals is None:  # torch < 2.4 knows no such protection
+    if add_safe_globals is None:  # torch < 2.4
         return
 
     def statistic(owner: type, name: str):
@@ -80,28 +80,107 @@ def _allow_mmengine_checkpoints() -> None:
             return getattr(HistoryBuffer, name)
         raise ValueError(f'The checkpoint asks for {name} of {owner}; it is not safe.')
 
-    # How pickle writes down the methods that a HistoryBuffer refers to.
-    statistic.__module__, statistic.__name__ = 'builtins', 'getattr'
-    statistic.__qualname__ = 'getattr'
-    multiarray = getattr(np, '_core', None) or np.core
+    def named(function, module: str, name: str):
+        def call(*args):
+            return function(*args)
+
+        call.__module__, call.__qualname__ = module, name
+        return call
+
+    multiarray = (getattr(np, '_core', None) or np.core).multiarray
     scalar_dtypes = (np.float16, np.float32, np.float64, np.int32, np.int64, np.bool_)
     add_safe_globals(
         [
             HistoryBuffer,
-            statistic,
+            # How pickle writes down the methods that a HistoryBuffer refers to.
+            named(statistic, 'builtins', 'getattr'),
             np.ndarray,
             np.dtype,
-            multiarray.multiarray._reconstruct,
-            multiarray.multiarray.scalar,
             *{type(np.dtype(scalar)) for scalar in scalar_dtypes},
+            *(
+                named(getattr(multiarray, name), f'numpy.{core}.multiarray', name)
+                for core in ('core', '_core')  # numpy < 2 and later
+                for name in ('_reconstruct', 'scalar')
+            ),
         ]
     )
+
+
+def _load_no_code() -> None:
+    """Let mmengine load checkpoints with ``weights_only=True``, as one sentence if not.
+
+    mmengine 0.10.7 leaves it to torch, which runs code from a checkpoint before 2.6,
+    under TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD and from a URL. Can go when mmengine
+    sets it.
+    """
+    import pickle
+
+    import torch
+    from mmengine.runner import CheckpointLoader
+
+    from stmixer_mm.errors import UserError, blame
+
+    load_checkpoint = CheckpointLoader.load_checkpoint
+
+    @contextmanager
+    def weights_only() -> Iterator[None]:
+        load = torch.load
+        torch.load = lambda *args, **kwargs: load(
+            *args, **{**kwargs, 'weights_only': True}
+        )
+        try:
+            yield
+        finally:
+            torch.load = load
+
+    def load_weights(filename, map_location=None, logger='current'):
+        source = f'Checkpoint {filename} cannot be read'
+        with weights_only(), blame(source, 'give a whole file of torch.save'):
+            try:
+                return load_checkpoint(filename, map_location, logger)
+            except pickle.UnpicklingError as error:
+                raise UserError(
+                    f'{source}: it is damaged or holds Python objects, which could '
+                    'run code; if you trust it, save its state dict alone.'
+                ) from error
+
+    CheckpointLoader.load_checkpoint = staticmethod(load_weights)
+
+
+def _write_last_checkpoint_whole() -> None:
+    """Let mmengine write ``last_checkpoint`` under another name, then rename it.
+
+    ``CheckpointHook`` (0.10.7) writes in place, so that a kill or a full disk leaves
+    an empty file. Can go when it does not.
+    """
+    from mmengine.hooks import checkpoint_hook
+
+    from stmixer_mm.files import open_atomically
+
+    checkpoint_hook.open = open_atomically
+
+
+@contextmanager
+def processes_on_cpus() -> Iterator[None]:
+    """Let mmengine start a process group on machines without an accelerator.
+
+    mmengine 0.10.7 chooses a GPU in each process whatever the back end. Can go when
+    it does not.
+    """
+    import torch
+
+    set_device = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = set_device
 
 
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
-    torch < 2.4 asks differently for each kind of device. Can go with its support.
+    torch < 2.4 asks differently for each type of device. Can go with its support.
     """
     import torch
 
@@ -181,3 +260,5 @@ def _has_amd_processor() -> bool:
 _stand_in_for_missing_drn()
 _skip_multimodal_models()
 _allow_mmengine_checkpoints()
+_load_no_code()
+_write_last_checkpoint_whole()

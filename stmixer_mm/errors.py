@@ -34,7 +34,11 @@ def blame(subject: str, remedy: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = ' '.join(str(error).split())
+        if ' ' not in reason:
+            reason = f'{type(error).__name__} {reason}'.strip()
+        if hasattr(error, 'part'):
+            reason = f'{error.part}: {reason}'
         raise UserError(f'{subject} ({reason.rstrip(".")}); {remedy}.') from error
 
 

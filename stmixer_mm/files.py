@@ -3,7 +3,6 @@
 The latter are written under another name, then renamed.
 """
 
-import errno
 import json
 import os
 import stat
@@ -11,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -18,7 +18,6 @@ from stmixer_mm.errors import UserError
 
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _KINDS = {
     b'\x80': 'a pickle',
     b'\x1f\x8b': 'packed by gzip',
@@ -42,29 +41,25 @@ def check_file(
         remedy: What to do if it is not there.
 
     Raises:
-        FileNotFoundError: it is missing, or a folder.
-        OSError: it may not be read, or its folder not be entered.
+        UserError: it is missing, a folder, or may not be read.
     """
-    subject = subject or f'{path}: the file'
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
             # Permission bits say nothing to root or on a network's file system.
             open(path, 'rb').close()
             return
-        what = 'is a folder' if stat.S_ISDIR(mode) else 'is no regular file'
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise UserError(
-                f'{subject} cannot be read ({error.strerror}); make it readable or '
-                'give another file.'
-            ) from error
+        what = 'is a folder' if stat.S_ISDIR(mode) else 'is not a regular file'
+    except (FileNotFoundError, NotADirectoryError):
         what = 'does not exist'
-    raise UserError(f'{subject} {what}; {remedy}.')
+    except OSError as error:
+        what = f'cannot be read ({error.strerror})'
+        remedy = 'make it readable or give another file'
+    raise UserError(f'{subject or f"{path}: the file"} {what}; {remedy}.')
 
 
 def kind_of(data: bytes) -> str | None:
-    """What data that is no text begins like, as in 'a zip'; None if like neither."""
+    """What packed or pickled data is, as in 'a zip'; None for other data."""
     return next(
         (kind for magic, kind in _KINDS.items() if data.startswith(magic)), None
     )
@@ -92,13 +87,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step that survives a kill or a full disk."""
-    with atomic_path(path) as part, open(part, 'wb') as file:
-        file.write(data)
+@contextmanager
+def open_atomically(path: str | Path, mode: str = 'w', **kwargs) -> Iterator[IO]:
+    """``open`` for a file that is whole or not there after a kill or on a full disk."""
+    with atomic_path(path) as part, open(part, mode, **kwargs) as file:
+        yield file
         file.flush()
         # Some file systems notice only here that there is no room.
         os.fsync(file.fileno())
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` in one step."""
+    with open_atomically(path, 'wb') as file:
+        file.write(data)
 
 
 @register_backend(ATOMIC_BACKEND, force=True)
@@ -116,8 +118,12 @@ class AtomicLocalBackend(LocalBackend):
 def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
     """Make ``folder`` if need be and prove that files can be written to it.
 
+    Args:
+        folder: Where files are to be written.
+        purpose: As in 'work dir', for the message.
+
     Raises:
-        OSError: naming the folder, its ``purpose`` (as in 'work dir') and the remedy.
+        UserError: it cannot be written to.
     """
     folder = Path(folder)
     try:
@@ -131,8 +137,8 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
         if isinstance(error, FileExistsError | NotADirectoryError):
             reason = 'a file of that name is in the way'
         raise UserError(
-            f'The {purpose} {folder} cannot be written to ({reason}); '
-            f'choose another one or make it writable.'
+            f'The {purpose} {folder} cannot be written to ({reason}); choose another '
+            'one or make it writable.'
         ) from error
 
 
@@ -140,7 +146,7 @@ def check_writable_file(path: str | Path, *, purpose: str) -> None:
     """Prove that a file can be written, making its folder if need be.
 
     Raises:
-        OSError: naming the file, its ``purpose`` (as in '--out') and the remedy.
+        UserError: it is a folder, or its folder cannot be written to.
     """
     if os.path.isdir(path):
         raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
@@ -148,7 +154,7 @@ def check_writable_file(path: str | Path, *, purpose: str) -> None:
 
 
 def check_json_path(path: str | Path | None) -> None:
-    """Raises ``OSError`` when the figures could not be written there."""
+    """Raises ``UserError`` when figures cannot be written to a file, if there is one."""
     if path is not None:
         check_writable_file(path, purpose='--json')
 

@@ -21,6 +21,14 @@ class _SharedRegistry(root.Registry):
         for host in self._hosts:
             host._register_module(module, module_name, force)
 
+    def build(self, cfg: dict, *args, **kwargs) -> object:
+        try:
+            return super().build(cfg, *args, **kwargs)
+        except Exception as error:
+            # For the sentence of ``blame``: the innermost part that does not build.
+            error.part = getattr(error, 'part', cfg.get('type'))
+            raise
+
 
 def _share(kind: str, location: str) -> _SharedRegistry:
     parent = getattr(root, kind)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric
@@ -53,12 +53,7 @@ def parse_args() -> argparse.Namespace:
         help='lower scores are not drawn, and make no keyframe worse',
     )
     parser.add_argument('--no-keyframes', action='store_true', help='draw no keyframes')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.num_worst < 1:
         parser.error(f'--num-worst {args.num_worst} must be at least 1')

@@ -7,7 +7,7 @@ from functools import partial
 from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.checks.datasets import SPLITS, check_config
 from stmixer_mm.checks.evaluators import check_evaluators
@@ -30,15 +30,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--allow-overlap',
         action='store_true',
-        help='videos that are both trained on and evaluated are no error',
+        help='videos that are both trained on and evaluated are only warnings',
     )
     parser.add_argument('--json', metavar='FILE', help='write the whole report here')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stmixer_mm.apis import (
-    DictAction,
+    add_cfg_options,
     check_detection_path,
     check_video_path,
     detect_video,
@@ -58,12 +58,7 @@ def parse_args() -> argparse.Namespace:
         '--label-map',
         help='label map (pbtxt); by default the names known to checkpoint or config',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

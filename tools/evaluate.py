@@ -5,7 +5,7 @@ import sys
 
 from mmengine.registry import init_default_scope
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.results.offline import (
@@ -24,12 +24,7 @@ def parse_args() -> argparse.Namespace:
         'video,timestamp,x1,y1,x2,y2,action_id,score',
     )
     parser.add_argument('config', help='config file; its test_evaluator evaluates')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in test_evaluator.ann_file=my.csv',
-    )
+    add_cfg_options(parser)
     parser.add_argument('--json', metavar='FILE', help='write the values here')
     return parser.parse_args()
 

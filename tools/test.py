@@ -1,31 +1,22 @@
 """Evaluate a checkpoint on the test set of a config."""
 
 import argparse
-import os
-from pathlib import Path
 
 from mmengine.config import Config
 
-from stmixer_mm.apis import DictAction, build_runner
-from stmixer_mm.checks.config import load_config, merge_overrides
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.apis.running import run_tool
+from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_dir, check_writable_file
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--work-dir', help='folder for the log and the metrics')
     parser.add_argument('--dump', metavar='FILE.pkl', help='save the predictions')
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
-    parser.add_argument(
-        '--show-dir', help='folder for keyframes with their true and found boxes'
+        '--show-dir', help='folder for keyframes with annotated and found boxes'
     )
     parser.add_argument(
         '--show', action='store_true', help='show those keyframes in a window'
@@ -36,24 +27,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that a window is shown'
     )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line into the config; ``--cfg-options`` has the last word."""
-    cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
 
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.default_hooks:
@@ -87,11 +67,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    with user_errors():
-        cfg = load_config(args.config)
-        merge_args(cfg, args)
-        build_runner(cfg, 'test').test()
+    run_tool(make_parser(), merge_args, 'test')
 
 
 if __name__ == '__main__':

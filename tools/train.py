@@ -1,20 +1,17 @@
 """Train a detector from a config."""
 
 import argparse
-import os
-from pathlib import Path
 
 from mmengine.config import Config
 
-from stmixer_mm.apis import DictAction, build_runner
-from stmixer_mm.checks.config import load_config, merge_overrides
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.apis.running import run_tool
+from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.errors import UserError
 
 
-def parse_args() -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -40,29 +37,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--deterministic', action='store_true', help='use deterministic algorithms'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line into the config; ``--cfg-options`` has the last word."""
-    cfg.launcher = args.launcher
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
@@ -102,11 +81,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    args = parse_args()
-    with user_errors():
-        cfg = load_config(args.config)
-        merge_args(cfg, args)
-        build_runner(cfg).train()
+    run_tool(make_parser(), merge_args, 'train')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,6 @@ from stmixer_mm.apis.inference import (
     keyframe_times,
     video_info,
 )
-from stmixer_mm.apis.options import DictAction
 from stmixer_mm.apis.rendering import (
     annotated_frames,
     check_detection_path,
@@ -19,12 +18,12 @@ from stmixer_mm.apis.rendering import (
     match_persons,
     render_video,
 )
-from stmixer_mm.apis.running import build_runner
+from stmixer_mm.apis.running import add_cfg_options, build_runner
 
 __all__ = [
-    'DictAction',
     'KeyframeDetections',
     'VideoInfo',
+    'add_cfg_options',
     'annotated_frames',
     'build_runner',
     'check_detection_path',

@@ -9,7 +9,7 @@ from stmixer_mm.engine.checkpoints import (
     load_checkpoint_file,
     state_dict_of,
 )
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path, check_writable_file
 from stmixer_mm.models.release import convert_state_dict
 
@@ -28,18 +28,19 @@ def convert_checkpoint(
         Configs of the backbone, neck and decoder that the weights fit.
 
     Raises:
-        OSError, ValueError: naming the file and what is wrong with it.
+        UserError: naming the file and what is wrong with it.
     """
     check_writable_file(dst, purpose='the output')
     if trust:
         check_checkpoint_file(src)
-        checkpoint = torch.load(src, map_location='cpu', weights_only=False)
+        with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
+            checkpoint = torch.load(src, map_location='cpu', weights_only=False)
         released = state_dict_of(checkpoint, source=src)
     else:
         released = load_checkpoint_file(src)['state_dict']
     try:
         state_dict, parts = convert_state_dict(released)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f'{src}: {error}') from error
     with atomic_path(dst) as part:
         torch.save(dict(state_dict=state_dict, meta=dict(converted_parts=parts)), part)

@@ -1,6 +1,5 @@
 """Detection on a video: a model from a config, then one record per keyframe."""
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -16,12 +15,17 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from stmixer_mm.checks.config import check_arguments, load_config, merge_overrides
+from stmixer_mm.checks.config import (
+    building,
+    check_arguments,
+    load_config,
+    merge_overrides,
+)
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.transforms import OpenVideo
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
@@ -40,7 +44,7 @@ class KeyframeDetections(NamedTuple):
 
 
 class VideoInfo(NamedTuple):
-    """Of a video file: what it says of itself."""
+    """What a video file says of itself."""
 
     total_frames: int
     fps: float
@@ -74,21 +78,20 @@ def init_detector(
         cfg_options: Overrides, dotted key → value.
 
     Returns:
-        nn.Module: In evaluation mode, with ``cfg`` (Config) and ``classes``, the
-        names of the label ids 1, 2, … (None: unknown).
+        In evaluation mode, with ``cfg`` (Config) and ``classes``, the names of the
+        label ids 1, 2, … (None: unknown).
 
     Raises:
-        FileNotFoundError, ValueError: one sentence that names what is wrong.
+        UserError: one sentence that names what is wrong.
     """
     cfg = deepcopy(config) if isinstance(config, Config) else load_config(config)
-    cfg_options = cfg_options or {}
-    _turn_off_fallback(cfg, cfg_options)
     merge_overrides(cfg, cfg_options)
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
     check_device(device)
 
-    model = MODELS.build(cfg.model)
+    with building(cfg):
+        model = MODELS.build(cfg.model)
     dataset_meta = {}
     if checkpoint is None:
         model.init_weights()
@@ -97,31 +100,18 @@ def init_detector(
         check_state(model, loaded['state_dict'], source=checkpoint)
         load_state_dict(model, loaded['state_dict'])
         dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
+    if 'model.head.fallback_topk' not in (cfg_options or {}):
+        model.head.fallback_topk = 0
     model.cfg = cfg
     model.classes = _class_names(cfg, dataset_meta, label_map)
     return model.to(device).eval()
 
 
-def _turn_off_fallback(cfg: Config, cfg_options: dict) -> None:
-    head = cfg.model.get('head') or {}
-    part = MODELS.get(head['type']) if isinstance(head.get('type'), str) else None
-    if (
-        part is not None
-        and 'fallback_topk' in inspect.signature(part.__init__).parameters
-        and 'model.head.fallback_topk' not in cfg_options
-    ):
-        head.fallback_topk = 0
-
-
 def check_device(device: str) -> None:
-    """Raises ``ValueError`` when tensors cannot be made on a device."""
-    try:
+    """Raises ``UserError`` when tensors cannot be made on a device."""
+    remedy = 'give --device cpu or one that this machine has'
+    with blame(f'The device {device!r} cannot be used', remedy):
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f'The device {device!r} cannot be used ({str(error).splitlines()[0]}); '
-            f'give --device cpu or one that this machine has.'
-        ) from error
 
 
 def _class_names(
@@ -130,13 +120,11 @@ def _class_names(
     if label_map is None and dataset_meta.get('classes'):
         return tuple(dataset_meta['classes'])
     dataset = _test_dataset(cfg)
+    if label_map is None and dataset.get('label_file'):
+        label_map = Path(dataset.get('data_root') or '', dataset['label_file'])
+        label_map = label_map if label_map.is_file() else None
     if label_map is None:
-        label_file = dataset.get('label_file')
-        if label_file is None:
-            return None
-        label_map = Path(dataset.get('data_root') or '', label_file)
-        if not label_map.is_file():
-            return None
+        return None
     names = read_label_names(str(label_map))
     label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
     return tuple(names.get(label, f'action {label}') for label in label_ids)
@@ -150,19 +138,15 @@ def video_info(video: str | Path) -> VideoInfo:
     """Frames, rate and size of a video file.
 
     Raises:
-        FileNotFoundError, ValueError: if it is missing, or cannot be read as a video.
+        UserError: it is missing, or cannot be read as a video.
     """
     return _info(OpenVideo().transform(dict(filename=str(video))))
 
 
 def _info(opened: dict) -> VideoInfo:
-    try:
+    subject = f'{opened["filename"]}: its first frame cannot be decoded'
+    with blame(subject, 'fetch the video again or re-encode it'):
         height, width = opened['video_reader'][0].shape[:2]
-    except Exception as error:  # decord's own error is a plain Exception
-        raise UserError(
-            f'{opened["filename"]}: its first frame cannot be decoded; fetch the video '
-            f'again or re-encode it.'
-        ) from error
     return VideoInfo(opened['total_frames'], opened['fps'], height, width)
 
 
@@ -176,7 +160,7 @@ def keyframe_times(
     """Times in seconds from ``start``, every ``interval_s``, before ``end``.
 
     Raises:
-        ValueError: if there is no such time in a video of ``duration_s`` seconds.
+        UserError: there is no such time in a video of ``duration_s`` seconds.
     """
     if not (interval_s > 0 and math.isfinite(interval_s)):
         raise UserError(f'The interval of {interval_s} s must be positive.')
@@ -214,11 +198,11 @@ def detect_video(
         batch_size: Clips that the model sees at once.
 
     Yields:
-        KeyframeDetections: in order of time.
+        In order of time.
 
     Raises:
-        FileNotFoundError, ValueError: one sentence, if the video cannot be read, is
-        shorter than a clip, or has nothing between ``start`` and ``end``.
+        UserError: the video cannot be read, is shorter than a clip, or has nothing
+            between ``start`` and ``end``.
     """
     opened = OpenVideo().transform(dict(filename=str(video)))
     info = _info(opened)

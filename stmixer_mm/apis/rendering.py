@@ -12,8 +12,8 @@ from scipy.optimize import linear_sum_assignment
 
 from stmixer_mm.apis.inference import KeyframeDetections, VideoInfo
 from stmixer_mm.datasets.frames import open_video
-from stmixer_mm.errors import UserError
-from stmixer_mm.files import atomic_path
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import atomic_path, open_atomically
 from stmixer_mm.visualization.draw import draw_detections
 
 # What any build of OpenCV with FFmpeg can write.
@@ -34,16 +34,13 @@ def match_persons(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]
     keyframe to the next, and that size changes by less than a factor of 1.6. Of all
     such pairings the one with the smallest movements is taken.
     """
-    if not len(before) or not len(after):
-        return []
 
     def centres_and_sizes(bboxes):
         spans = np.maximum(bboxes[:, 2:] - bboxes[:, :2], 1e-6)
         return (bboxes[:, 2:] + bboxes[:, :2]) / 2, np.sqrt(spans.prod(axis=1))
 
-    (centres, sizes), (other_centres, other_sizes) = map(
-        centres_and_sizes, (np.asarray(before), np.asarray(after))
-    )
+    centres, sizes = centres_and_sizes(before)
+    other_centres, other_sizes = centres_and_sizes(after)
     scale = np.sqrt(sizes[:, None] * other_sizes)
     moved = np.linalg.norm(centres[:, None] - other_centres, axis=2) / scale
     grown = np.abs(np.log(sizes[:, None] / other_sizes))
@@ -58,12 +55,11 @@ class _Track:
 
     def __init__(self, found: KeyframeDetections, earlier: '_Track | None') -> None:
         self.found = found
-        self.next_id = earlier.next_id if earlier else 0
-        matched = (
-            {j: i for i, j in match_persons(earlier.found.bboxes, found.bboxes)}
-            if earlier
-            else {}
-        )
+        self.next_id, matched = 0, {}
+        if earlier:
+            self.next_id = earlier.next_id
+            pairs = match_persons(earlier.found.bboxes, found.bboxes)
+            matched = {j: i for i, j in pairs}
         self.ids = []
         for person in range(len(found.bboxes)):
             if person in matched:
@@ -126,7 +122,7 @@ def annotated_frames(
 
 
 def check_video_path(path: str | Path) -> None:
-    """Raises ValueError if videos of this suffix cannot be written."""
+    """Raises ``UserError`` if videos of this suffix cannot be written."""
     if Path(path).suffix.lower() not in _CODECS:
         raise UserError(
             f'{path} has no suffix of a video that can be written; '
@@ -158,11 +154,10 @@ def render_video(
         on_frame: Called after each frame.
 
     Returns:
-        int: The number of frames written.
+        The number of frames written.
 
     Raises:
-        ValueError: if a frame of ``video`` cannot be decoded.
-        OSError: if ``out`` cannot be written.
+        UserError: a frame of ``video`` cannot be decoded, or ``out`` not be written.
     """
     check_video_path(out)
     end_frame = info.total_frames if end_frame is None else end_frame
@@ -188,17 +183,14 @@ def render_video(
 def _read_frames(
     video: str | Path, first_frame: int, end_frame: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    reader = open_video(str(video))
-    index = first_frame
-    try:
+    remedy = 'fetch the video again or re-encode it'
+    with blame(f'{video}: frame {first_frame} cannot be decoded', remedy):
+        reader = open_video(str(video))
         reader.seek_accurate(first_frame)
-        for index in range(first_frame, end_frame):
-            yield index, reader.next().asnumpy()
-    except Exception as error:  # decord's own error is a plain Exception
-        raise UserError(
-            f'{video}: frame {index} cannot be decoded; the video is damaged there: '
-            f'fetch it again or re-encode it.'
-        ) from error
+    for index in range(first_frame, end_frame):
+        with blame(f'{video}: frame {index} cannot be decoded', remedy):
+            frame = reader.next().asnumpy()
+        yield index, frame
 
 
 def _check_written(part: Path, out: str | Path, expected: int) -> None:
@@ -223,21 +215,20 @@ def detection_file(
     xyxy. The file appears when it is whole, and nothing is kept in memory.
 
     Raises:
-        ValueError: for another suffix.
+        UserError: for another suffix.
     """
     check_detection_path(path)
     is_json = Path(path).suffix.lower() == '.json'
+    writer = _json_writer if is_json else _csv_writer
     with (
-        atomic_path(path) as part,
-        open(part, 'w', encoding='utf-8', newline='') as file,
+        open_atomically(path, encoding='utf-8', newline='') as file,
+        writer(file, str(video), info) as add,
     ):
-        write = _json_writer if is_json else _csv_writer
-        with write(file, str(video), info) as add:
-            yield add
+        yield add
 
 
 def check_detection_path(path: str | Path) -> None:
-    """Raises ValueError if detections cannot be written to a file of this suffix."""
+    """Raises ``UserError`` if detections cannot be written to files of this suffix."""
     if Path(path).suffix.lower() not in ('.json', '.csv'):
         raise UserError(f'{path} must end in .json or .csv.')
 
@@ -259,9 +250,8 @@ def _json_writer(file, video: str, info: VideoInfo):
             )
             for bbox, pairs in zip(found.bboxes, found.actions, strict=True)
         ]
-        record = dict(
-            time_s=round(found.time_s, 3), frame=found.frame_index, persons=persons
-        )
+        time_s = round(found.time_s, 3)
+        record = dict(time_s=time_s, frame=found.frame_index, persons=persons)
         file.write(f'{comma}\n  {json.dumps(record, ensure_ascii=False)}')
         comma = ','
 
@@ -275,14 +265,11 @@ def _csv_writer(file, video: str, info: VideoInfo):
     writer.writerow(_CSV_COLUMNS)
 
     def add(found: KeyframeDetections) -> None:
-        for person, (bbox, pairs) in enumerate(
-            zip(found.bboxes, found.actions, strict=True)
-        ):
-            place = [video, f'{found.time_s:.3f}', found.frame_index, person]
-            place += [f'{value:.2f}' for value in bbox]
-            for label, score in pairs or [('', None)]:
-                writer.writerow(
-                    [*place, label, '' if score is None else f'{score:.4f}']
-                )
+        keyframe = (video, f'{found.time_s:.3f}', found.frame_index)
+        boxes = zip(found.bboxes, found.actions, strict=True)
+        for person, (bbox, pairs) in enumerate(boxes):
+            place = (*keyframe, person, *(f'{value:.2f}' for value in bbox))
+            scored = [(label, f'{score:.4f}') for label, score in pairs]
+            writer.writerows([*place, *pair] for pair in scored or [('', '')])
 
     yield add

@@ -1,33 +1,48 @@
-"""A runner from a config, also where there is no accelerator."""
+"""Training and test runs from a config, also where there is no accelerator."""
 
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
-import torch
 from mmaction.registry import RUNNERS
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import is_distributed
 from mmengine.runner import Runner
-from mmengine.utils.dl_utils import set_multi_processing
 
-from stmixer_mm.checks.config import check_run
-from stmixer_mm.compat import leave_group_at_exit
+from stmixer_mm.checks.config import building, check_run, load_config
+from stmixer_mm.compat import leave_group_at_exit, processes_on_cpus
+from stmixer_mm.errors import user_errors
 
 
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
     """Check a config and build its runner, changing it to run on a CPU if need be.
 
     Args:
-        cfg (Config): With ``work_dir`` and ``launcher`` set.
+        cfg: With ``work_dir`` and ``launcher`` set.
         mode: What it is to do.
 
     Raises:
-        OSError, ValueError: see :func:`check_run`.
+        UserError: one sentence that names what is wrong. The runner raises it too
+            where it builds the rest: loops, data, evaluators, optimisers.
     """
     check_run(cfg, mode)
     if get_device() == 'cpu':
         _adapt_to_cpu(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with building(cfg), processes_on_cpus():
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    # mmengine builds these when it needs them, which is before the first step.
+    for part in (
+        *('train_loop', 'val_loop', 'test_loop', 'optim_wrapper'),
+        'param_scheduler',
+    ):
+        build = getattr(runner, f'build_{part}')
+        setattr(runner, f'build_{part}', building(cfg)(build))
+    if is_distributed() and get_device() == 'cpu':
+        leave_group_at_exit()
+    return runner
 
 
 def _adapt_to_cpu(cfg: Config) -> None:
@@ -42,8 +57,7 @@ def _adapt_to_cpu(cfg: Config) -> None:
         cfg.optim_wrapper = dict(settings, type='BFloat16OptimWrapper')
     if cfg.get('launcher', 'none') == 'none':
         return
-    if not is_distributed():
-        _init_gloo(cfg)
+    cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
     # mmengine gives a GPU's number to DistributedDataParallel, which refuses it here.
     cfg.model_wrapper_cfg = {
         'type': 'MMDistributedDataParallel',
@@ -54,16 +68,55 @@ def _adapt_to_cpu(cfg: Config) -> None:
     }
 
 
-def _init_gloo(cfg: Config) -> None:
-    env_cfg = cfg.get('env_cfg', {})
-    settings = dict(env_cfg.get('dist_cfg', {}), backend='gloo')
-    # In mmengine's order: later it would complain of the start method set by then.
-    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
-    # mmengine chooses a GPU whatever the back end.
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
-        init_dist(cfg.launcher, **settings)
-    finally:
-        torch.cuda.set_device = set_device
-    leave_group_at_exit()
+def setting(text: str) -> str:
+    """Of ``--cfg-options``: KEY=VALUE, which mmengine's ``DictAction`` reads.
+
+    Raises:
+        argparse.ArgumentTypeError: it has no value.
+    """
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} has no value: write KEY=VALUE')
+    return text
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Give a tool the option ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=setting,
+        action=DictAction,
+        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
+    )
+
+
+def run_tool(
+    parser: argparse.ArgumentParser,
+    merge_args: Callable[[Config, argparse.Namespace], None],
+    mode: Literal['train', 'test'],
+) -> None:
+    """What ``tools/train.py`` and ``tools/test.py`` share.
+
+    Args:
+        parser: With the tool's own arguments, among them ``config``.
+        merge_args: Puts them and ``--cfg-options`` into the config.
+        mode: What the runner is to do.
+    """
+    parser.add_argument('--work-dir', help='folder for logs and results')
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    with user_errors():
+        cfg = load_config(args.config)
+        cfg.launcher = args.launcher
+        if args.work_dir is not None:
+            cfg.work_dir = args.work_dir
+        elif cfg.get('work_dir') is None:
+            cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+        merge_args(cfg, args)
+        runner = build_runner(cfg, mode)
+        runner.train() if mode == 'train' else runner.test()

@@ -1,36 +1,47 @@
-"""What can be found wrong before any work is done."""
+"""What can be found wrong in a config before anything is built.
+
+Whatever works must pass: what this cannot judge is left to the build, whose failure is
+one sentence too (:func:`building`).
+"""
 
 import inspect
-from collections.abc import Iterator
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from mmaction import registry as host
+import numpy as np
+from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import Registry, init_default_scope
 from torch.utils.data import DataLoader
 
-from stmixer_mm.checks.argument_types import wrong_type_sentence
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
-from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
-# Where the classes of a config's sections are looked up, in this order.
-_SECTION_REGISTRIES = {
-    'model': (host.MODELS, host.TASK_UTILS),
-    'train_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
-    'val_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
-    'test_dataloader': (host.DATASETS, host.TRANSFORMS, host.DATA_SAMPLERS),
-    'val_evaluator': (host.METRICS,),
-    'test_evaluator': (host.METRICS,),
-    'train_cfg': (host.LOOPS,),
-    'val_cfg': (host.LOOPS,),
-    'test_cfg': (host.LOOPS,),
-    'optim_wrapper': (host.OPTIM_WRAPPERS, host.OPTIMIZERS),
-    'default_hooks': (host.HOOKS,),
-    'custom_hooks': (host.HOOKS,),
-    'visualizer': (host.VISUALIZERS, host.VISBACKENDS),
+# Where the classes of a config's sections are looked up first.
+_REGISTRIES = {
+    'model': (root.MODELS, root.TASK_UTILS),
+    'optim_wrapper': (root.OPTIM_WRAPPERS, root.OPTIMIZERS),
+    'param_scheduler': (root.PARAM_SCHEDULERS,),
+    'default_hooks': (root.HOOKS,),
+    'custom_hooks': (root.HOOKS,),
+    'visualizer': (root.VISUALIZERS, root.VISBACKENDS),
 }
+for _split in ('train', 'val', 'test'):
+    _REGISTRIES |= {
+        f'{_split}_dataloader': (root.DATASETS, root.TRANSFORMS, root.DATA_SAMPLERS),
+        f'{_split}_evaluator': (root.METRICS, root.EVALUATOR),
+        f'{_split}_cfg': (root.LOOPS,),
+    }
+_ALL_REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
 
 # What mmengine's runner takes together or not at all.
 _TOGETHER = {
@@ -39,70 +50,69 @@ _TOGETHER = {
     'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
 
-# Arguments that are taken by who builds a part, not by its class.
-_BUILDER_ARGUMENTS = {'optim_wrapper': ('constructor', 'paramwise_cfg')}
+# What mmengine takes out of the dict of a part before it builds the part.
+_FOR_THE_BUILDER = {
+    'type',
+    '_scope_',
+    'constructor',  # of an optimiser wrapper
+    'convert_to_iter_based',  # of a parameter scheduler
+    'num_batch_per_epoch',  # of a data loader
+    'paramwise_cfg',
+    'priority',  # of a hook
+}
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     """Read a config file and merge ``overrides`` (dotted key → value) into it.
 
     Raises:
-        OSError, ValueError: naming the file and what is wrong with it.
+        UserError: naming the file and what is wrong with it.
     """
     check_file(path, subject=f'Config {path}', remedy='give the path of a .py file')
-    try:
+    with blame(f'Config {path} cannot be read', 'mend it there or in its _base_ files'):
         cfg = Config.fromfile(str(path))
-    except Exception as error:  # a config is code: it may raise anything
-        raise UserError(
-            f'Config {path} cannot be read ({type(error).__name__}: '
-            f'{" ".join(str(error).split())}); mend it there or in its _base_ files.'
-        ) from error
     merge_overrides(cfg, overrides)
     return cfg
 
 
 def merge_overrides(cfg: Config, overrides: dict | None) -> None:
-    """Merge what ``--cfg-options`` gives.
+    """Merge the settings of ``--cfg-options`` into a config.
 
     Raises:
-        ValueError: naming the options, if they do not fit the config.
+        UserError: naming the settings, if they do not fit the config.
     """
-    try:
+    settings = ' '.join(overrides or ())
+    with blame(f'--cfg-options {settings} do not fit the config', 'correct them'):
         cfg.merge_from_dict(overrides or {})
-    except (KeyError, TypeError, AssertionError, IndexError) as error:
-        raise UserError(
-            f'--cfg-options {" ".join(overrides)} do not fit the config '
-            f'({" ".join(str(error).split())})'
-        ) from error
+
+
+def building(cfg: Config) -> AbstractContextManager[None]:
+    """The context in which a config, or a part of it, is built: it has the blame."""
+    return blame(
+        f'Config {cfg.filename or ""}'.strip() + ' cannot be built',
+        f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails',
+    )
 
 
 def check_arguments(cfg: Config) -> None:
-    """Compare the arguments of each part of a config with what its class takes.
+    """Compare a config with the signatures of the classes that it names.
 
-    Values are compared too, with the types that this package and torch declare.
-    Parts that cannot be judged from their class alone (``**kwargs``, types unknown to
-    the registries, layer settings such as ``norm_cfg``) are left to the build.
+    Names of types and of arguments are checked in the parts that mmengine and this
+    package build (others may change what they are given first), values where this
+    package declares what they are.
 
     Raises:
-        ValueError: naming the part, the argument and the nearest valid one, or the
-            value.
+        UserError: naming the part, and the nearest valid name or the value.
     """
     init_default_scope(cfg.get('default_scope') or 'mmaction')
-    _check_section(cfg.get('param_scheduler'), 'param_scheduler')
-    for section, registries in _SECTION_REGISTRIES.items():
+    for section, registries in _REGISTRIES.items():
         _check_section(cfg.get(section), section)
-        if section.endswith('_dataloader') and cfg.get(section):
-            _check_section(cfg[section].get('dataset'), f'{section}.dataset')
-            _check_part(DataLoader, cfg.get(section), section, ('num_batch_per_epoch',))
-        for place, part_cfg in _parts(cfg.get(section), section):
-            part = _find_class(part_cfg['type'], registries)
-            if part is None:
-                continue
-            if not _takes_anything(part):
-                _check_part(part, part_cfg, place, _BUILDER_ARGUMENTS.get(place, ()))
-            sentence = wrong_type_sentence(part, part_cfg, place=place)
-            if sentence is not None:
-                raise UserError(sentence)
+        for place, part, values in _parts(cfg.get(section), section, registries):
+            check_part(part, values, place=place)
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        _check_section(loader.get('dataset'), f'{split}_dataloader.dataset')
+        check_part(DataLoader, loader, place=f'{split}_dataloader')
 
 
 def _check_section(section: object, name: str) -> None:
@@ -114,55 +124,145 @@ def _check_section(section: object, name: str) -> None:
             )
 
 
-def _check_part(
-    part: type, part_cfg: dict | None, place: str, also: tuple[str, ...]
-) -> None:
-    valid = (*valid_arguments(part), *also, 'type', '_scope_')
-    for argument in part_cfg or ():
-        if argument not in valid:
-            raise UserError(wrong_argument_sentence(part, argument, place=place))
-
-
-def _parts(node: object, place: str) -> Iterator[tuple[str, dict]]:
-    if isinstance(node, dict):
+def _parts(
+    node: object, place: str, registries: Sequence[Registry]
+) -> Iterator[tuple[str, type, Mapping]]:
+    """The parts that mmengine or this package build, with place, class and values."""
+    if isinstance(node, Mapping):
         if 'type' in node:
-            yield place, node
+            part = _find_class(node['type'], registries, place)
+            if part is None:
+                return
+            yield place, part, node
+            if _package(part) not in ('mmengine', 'stmixer_mm'):
+                return
         for key, value in node.items():
-            # norm_cfg, act_cfg, init_cfg … are completed by who uses them.
+            # norm_cfg, init_cfg, … are completed by who uses them.
             if not str(key).endswith('_cfg'):
-                yield from _parts(value, f'{place}.{key}')
+                yield from _parts(value, f'{place}.{key}', registries)
     elif isinstance(node, list | tuple):
         for index, value in enumerate(node):
-            yield from _parts(value, f'{place}[{index}]')
+            yield from _parts(value, f'{place}[{index}]', registries)
 
 
-def _find_class(name: object, registries: tuple) -> type | None:
-    if inspect.isclass(name):
-        return name
-    for registry in registries:
-        try:
-            part = registry.get(name)
-        except (RuntimeError, TypeError):  # how mmengine says no to some names
-            continue
-        if inspect.isclass(part):
-            return part
-    return None
+def _package(part: type) -> str:
+    return part.__module__.partition('.')[0]
 
 
-def _takes_anything(part: type) -> bool:
-    """Whether a class may take arguments that it does not name.
+def _find_class(
+    name: object, registries: Sequence[Registry], place: str
+) -> type | None:
+    """The class of a part; None for what is no class, or of another registry.
 
-    This package hands ``**kwargs`` on to a base class; others may swallow them.
+    Raises:
+        UserError: no registry of the hosts knows the name.
     """
+    if not isinstance(name, str):
+        return name if inspect.isclass(name) else None
+    known = []
+    for registry in (*registries, *_ALL_REGISTRIES):
+        with registry.switch_scope_and_registry(None) as scoped:
+            part = _get(scoped, name) or _get(registry, name)
+        if part is not None:
+            return part if registry in registries and inspect.isclass(part) else None
+        if registry in registries:
+            known += [*scoped.module_dict, *registry.module_dict]
+    remedy = nearest(name, known) or '; name its module in custom_imports.'
+    raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
+
+
+def _get(registry: Registry, name: str) -> Callable | None:
+    try:
+        return registry.get(name)
+    except (RuntimeError, ImportError):  # how mmengine says no to some names
+        return None
+
+
+def check_part(part: type, values: Mapping[str, object], *, place: str = '') -> None:
+    """Compare arguments with what a class takes, and values with what it declares.
+
+    Args:
+        part: The class.
+        values: Its arguments.
+        place: Where they stand in the config, for the message.
+
+    Raises:
+        UserError: for the first one that it does not take.
+    """
+    where = f'{part.__name__} ({place})' if place else part.__name__
+    valid = _parameters(part)
+    for argument, value in values.items():
+        if argument in valid:
+            wanted = valid[argument]
+            if not fits(value, wanted):
+                form = re.sub(r'\b(\w+\.)+', '', inspect.formatannotation(wanted))
+                raise UserError(
+                    f'{where} takes {argument} as {form}, not {reprlib.repr(value)}; '
+                    'correct it.'
+                )
+        elif argument not in _FOR_THE_BUILDER and '**' not in valid:
+            remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
+            if place.startswith('model.'):
+                # A child config that names another type inherits the old arguments.
+                remedy = f' (to replace a part, give it _delete_=True){remedy}'
+            raise UserError(f'{where} has no argument {argument!r}{remedy}')
+
+
+def _parameters(part: type) -> dict[str, object]:
+    """Arguments of a class with the types that this package declares for them.
+
+    Those of its base classes are among them if it hands ``**kwargs`` on, '**' if it
+    may take anything.
+    """
+    found: dict[str, object] = {}
     for base in inspect.getmro(part):
-        if '__init__' not in vars(base):
+        if '__init__' not in vars(base) or base is object:
             continue
-        parameters = inspect.signature(base.__init__).parameters.values()
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+        is_ours = _package(base) == 'stmixer_mm'
+        takes_more = False
+        for parameter in [*inspect.signature(base.__init__).parameters.values()][1:]:
+            if parameter.kind is parameter.VAR_KEYWORD:
+                takes_more = True
+            elif parameter.kind is not parameter.VAR_POSITIONAL:
+                declared = parameter.annotation if is_ours else typing.Any
+                found.setdefault(parameter.name, declared)
+        if not takes_more:
+            break
+        if not is_ours:
+            found['**'] = typing.Any
+    return found
+
+
+_PLAIN = {
+    bool: Integral | np.bool_,
+    int: Integral,
+    float: Real,
+    str: str | PathLike,
+    types.NoneType: types.NoneType,
+}
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether a value is of a type, or may become it (a dict of a part, an object).
+
+    Lists are as good as tuples, whole numbers as others; a bool is not a number.
+    """
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if kind is typing.Literal:
+        return value in inner
+    if kind in (int, float) and isinstance(value, bool):
+        return False
+    if kind in _PLAIN:
+        return isinstance(value, _PLAIN[kind])
+    if kind in (list, tuple, Sequence):
+        if isinstance(value, str | Mapping) or not hasattr(value, '__len__'):
             return False
-        if base.__module__.partition('.')[0] != __name__.partition('.')[0]:
-            return True
-    return False
+        return not inner or all(fits(one, inner[0]) for one in value)
+    is_plain = isinstance(value, str | Real | types.NoneType)
+    takes_anything = kind in (typing.Any, inspect.Parameter.empty)
+    return takes_anything or not is_plain or not inspect.isclass(kind)
 
 
 def _check_sections(cfg: Config, mode: str) -> None:
@@ -183,7 +283,7 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
     """Everything that can stop a training or test run before it does any work.
 
     Raises:
-        OSError, ValueError: one sentence that names what is wrong.
+        UserError: one sentence that names what is wrong.
     """
     _check_sections(cfg, mode)
     check_arguments(cfg)
@@ -194,36 +294,3 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
         checkpoint = last.read_text().strip()
     if checkpoint is not None:
         check_checkpoint_file(checkpoint)
-
-
-def valid_arguments(part: type) -> list[str]:
-    """Names of the arguments that a class takes, its base classes' with ``**kwargs``."""
-    names: dict[str, None] = {}
-    for base in inspect.getmro(part):
-        if '__init__' not in vars(base) or base is object:
-            continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
-        kinds = {parameter.kind for parameter in parameters}
-        names.update(
-            (parameter.name, None)
-            for parameter in parameters
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        )
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break
-    return list(names)
-
-
-def wrong_argument_sentence(part: type, argument: str, *, place: str = '') -> str:
-    """The sentence for an ``argument`` that the class ``part`` does not take."""
-    where = f' ({place})' if place else ''
-    valid = valid_arguments(part)
-    near = nearest(argument, valid)
-    remedy = near or f'; it takes {", ".join(valid) or "none"}'
-    if place.startswith('model.'):
-        # A child config that names another type inherits the arguments of the old one.
-        remedy = f' (to replace a part, give it _delete_=True){remedy}'
-    return (
-        f'The config part type={part.__name__!r}{where} has no argument '
-        f'{argument!r}{remedy}'
-    )

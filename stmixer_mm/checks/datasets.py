@@ -71,19 +71,17 @@ def check_dataset(
     try:
         with blame('the dataset cannot be built', 'correct it in the config'):
             dataset = DATASETS.build({**cfg, 'lazy_init': True})
+        if not isinstance(dataset, OwnDataset):
+            raise UserError(
+                f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
+                'TubeDataset: not checked.'
+            )
     except UserError as error:
         report.add_exception('config', error)
         if 'KeyframeDataset' in str(cfg.get('type')):
             # A broken label map need not hide the faults of the annotation.
             file = os.path.join(cfg.get('data_root') or '', report.ann_file)
             report.add_faults(read_keyframe_rows(file)[1])
-        return report
-    if not isinstance(dataset, OwnDataset):
-        message = (
-            f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
-            'TubeDataset: not checked.'
-        )
-        report.error('config', (report.ann_file, None), message)
         return report
     report.ann_file = dataset.ann_file
     try:

@@ -3,7 +3,6 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import mmcv
 import numpy as np
@@ -78,17 +77,19 @@ def check_videos(
                 _check_jumps(source, place, report)
             opener = _transform(dataset, OpenVideo)
             if clips and sampler and not (opener and opener.keep_frames):
-                slow.append(_decoding(source, clips, place))
-    slow = [one for one in slow if one.factor > SLOW_DECODING]
+                used = sum(len(np.unique(clip)) for clip in clips)
+                decoded = sum(count_decoded(clip, source.key_inds) for clip in clips)
+                if decoded > SLOW_DECODING * used:
+                    slow.append((decoded / used, source.path, place))
     if slow:
-        worst = max(slow, key=lambda one: one.factor)
+        factor, path, place = max(slow)
         number = f' ({len(slow)} such videos)' if len(slow) > 1 else ''
         message = (
-            f'a clip of {worst.path} decodes {worst.frames:.0f} frames, '
-            f'{worst.factor:.0f} times those it uses, as its key frames are far apart'
-            f'{number}; re-encode the video ({REENCODE}) or extract its frames.'
+            f'clips of {path} decode {factor:.0f} times the frames that they use, as '
+            f'its key frames are far apart{number}; re-encode the video ({REENCODE}) or '
+            'extract its frames.'
         )
-        report.warn('slow decoding', worst.place, message)
+        report.warn('slow decoding', place, message)
 
 
 def _transform(dataset: OwnDataset, of_type: type) -> object | None:
@@ -233,18 +234,3 @@ def _check_jumps(video: _Video, place: Place, report: SplitReport) -> None:
             f'clips would show the wrong moment; re-encode the video ({REENCODE}).'
         )
         report.error('jumps', place, message)
-
-
-class _Decoding(NamedTuple):
-    """What the clips of a video take."""
-
-    factor: float  # frames decoded for one that is used
-    frames: float  # decoded for a clip
-    path: str
-    place: Place
-
-
-def _decoding(video: _Video, clips: list[np.ndarray], place: Place) -> _Decoding:
-    used = sum(len(np.unique(clip)) for clip in clips)
-    decoded = sum(count_decoded(clip, video.key_inds) for clip in clips)
-    return _Decoding(decoded / used, decoded / len(clips), video.path, place)

@@ -1,6 +1,6 @@
 """Hooks that keep checkpoints whole and refuse checkpoints and models that do not fit."""
 
-import os.path as osp
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,8 +14,8 @@ from mmengine.runner import BaseLoop, find_latest_checkpoint
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
-from stmixer_mm.errors import UserError
-from stmixer_mm.files import ATOMIC_BACKEND, part_path, write_atomically
+from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.files import ATOMIC_BACKEND, part_path
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -28,12 +28,12 @@ class CheckCheckpointHook(Hook):
     mmengine loads what fits and only warns of the rest.
 
     Args:
-        allow (Sequence[str]): Regular expressions; parameters in whose name one of
-            them is found may be missing, left over or of another shape (for
-            fine-tuning with another number of classes, say).
+        allow: Regular expressions; parameters in whose name one of them is found may
+            be missing, left over or of another shape (for fine-tuning with another
+            number of classes, say).
 
     Raises:
-        ValueError: at loading, with the names that are missing, left over or of
+        UserError: at loading, with the names that are missing, left over or of
             another shape.
     """
 
@@ -108,25 +108,20 @@ def check_sample(model: ClipDetector, loader: DataLoader) -> None:
 
 
 class _RemoveLater:
-    """A file backend whose removals wait until they are asked for."""
+    """A file backend that only notes what to remove."""
 
     def __init__(self, backend) -> None:
         self._backend = backend
-        self._removals = {}
+        self.removals = {}
 
     def __getattr__(self, name: str):
         return getattr(self._backend, name)
 
     def remove(self, path: str) -> None:
-        self._removals[path] = self._backend.remove
+        self.removals[path] = self._backend.remove
 
     def rmtree(self, path: str) -> None:
-        self._removals[path] = self._backend.rmtree
-
-    def remove_now(self, *, keep: Sequence[str | None]) -> None:
-        for path, remove in self._removals.items():
-            if path not in keep:
-                remove(path)
+        self.removals[path] = self._backend.rmtree
 
 
 @HOOKS.register_module()
@@ -139,16 +134,16 @@ class SafeCheckpointHook(CheckpointHook):
     ``best_*`` as they were. It needs room for one checkpoint more than are kept.
 
     Raises:
-        RuntimeError: if a checkpoint cannot be written, with the remedy.
-        TypeError: for an option that mmengine's hook does not know.
+        UserError: a checkpoint cannot be written, or an option is unknown.
     """
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self.args:  # mmengine would hand them on and fail at the first checkpoint
+            name = next(iter(self.args))
+            valid = inspect.signature(CheckpointHook).parameters
             raise UserError(
-                f'{type(self).__name__}.__init__() got an unexpected keyword argument '
-                f'{next(iter(self.args))!r}'
+                f'{type(self).__name__} has no argument {name!r}{nearest(name, valid)}'
             )
 
     def before_train(self, runner) -> None:
@@ -158,79 +153,39 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
         if is_local and is_main_process():
-            self._remove_parts(runner)
-
-    def _remove_parts(self, runner) -> None:
-        """Remove what a killed run was writing."""
-        checkpoints = f'*{Path(self.filename_tmpl).suffix}'
-        for folder, name in (
-            (self.out_dir, checkpoints),
-            (runner.work_dir, 'last_checkpoint'),
-        ):
-            for part in Path(folder).glob(part_path(name).name):
+            # What a killed run was writing.
+            checkpoints = part_path(f'*{Path(self.filename_tmpl).suffix}')
+            for part in (
+                *Path(self.out_dir).glob(checkpoints.name),
+                part_path(Path(runner.work_dir, 'last_checkpoint')),
+            ):
                 part.unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        outdated = self._remember_step(runner, step)
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        with self._stop_when_unwritable(self.last_ckpt):
-            runner.save_checkpoint(
-                self.out_dir,
-                filename,
-                self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=self.by_epoch,
-                backend_args=self.backend_args,
-            )
-            if not is_main_process():
-                return
-            write_atomically(
-                osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode()
-            )
-        for path in outdated:
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
-
-    def _remember_step(self, runner, step: int) -> list[str]:
-        """Note that ``step`` is saved; returns the checkpoints that are one too many.
-
-        What is noted goes into the checkpoint, so it must be noted before saving.
-        """
-        if self.max_keep_ckpts <= 0:
-            return []
-        kept = [old for old in self.keep_ckpt_ids if old != step] + [step]
-        outdated = kept[: -self.max_keep_ckpts]
-        self.keep_ckpt_ids.clear()
-        self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts :])
-        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
-        return [
-            self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
-            for old in outdated
-        ]
+        with self._losing_nothing(self.filename_tmpl.format(step)):
+            super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        backend = self.file_backend
-        self.file_backend = removals = _RemoveLater(backend)
-        try:
-            with self._stop_when_unwritable(osp.join(self.out_dir, 'best_*')):
-                super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.file_backend = backend
-        best = list(getattr(self, 'best_ckpt_path_dict', {}).values())
-        removals.remove_now(
-            keep=[*best, getattr(self, 'best_ckpt_path', None), self.last_ckpt]
-        )
+        with self._losing_nothing('best_*'):
+            super()._save_best_checkpoint(runner, metrics)
 
     @contextmanager
-    def _stop_when_unwritable(self, path: str) -> Iterator[None]:
+    def _losing_nothing(self, name: str) -> Iterator[None]:
+        """Remove outdated checkpoints only after the new one is there."""
+        backend = self.file_backend
+        self.file_backend = later = _RemoveLater(backend)
         try:
             yield
         except OSError as error:
             raise UserError(
-                f'Checkpoint {path} cannot be written ({error.strerror or error}); '
-                f'the earlier ones are whole: make room and go on with --resume.'
+                f'Checkpoint {name} cannot be written to {self.out_dir} '
+                f'({error.strerror or error}); the earlier ones are whole: make room '
+                'and go on with --resume.'
             ) from error
+        finally:
+            self.file_backend = backend
+        best = list(getattr(self, 'best_ckpt_path_dict', {}).values())
+        keep = [*best, getattr(self, 'best_ckpt_path', None), self.last_ckpt]
+        for path, remove in later.removals.items():
+            if path not in keep:
+                remove(path)

@@ -13,6 +13,12 @@ from stmixer_mm.models.detectors.still_image import StillImageSTMixer
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.denoising import DenoisingQueries
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.initial_boxes.proposal_boxes import ProposalBoxes
+from stmixer_mm.models.initial_boxes.simple_boxes import (
+    GridBoxes,
+    LearnedBoxes,
+    WholeFrameBoxes,
+)
 from stmixer_mm.models.losses.asymmetric import AsymmetricLoss
 from stmixer_mm.models.losses.class_balanced import ClassBalancedLoss
 from stmixer_mm.models.necks.bifpn3d import BiFPN3D
@@ -36,7 +42,10 @@ __all__ = [
     'DenoisingQueries',
     'FramewiseBackbone',
     'FramewiseNeck',
+    'GridBoxes',
+    'LearnedBoxes',
     'NonLocalBlock3D',
+    'ProposalBoxes',
     'ResNet3dSlowFastPyramid',
     'ResampleTime',
     'RoIDetector',
@@ -48,4 +57,5 @@ __all__ = [
     'TimeSformerMap',
     'UniFormerV2Map',
     'ViTPyramid3D',
+    'WholeFrameBoxes',
 ]

@@ -1,29 +1,44 @@
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from tiny_stmixer import ACTIONS, write_project, write_video
 
 from stmixer_mm.apis import detect_video, init_detector, keyframe_times, video_info
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.datasets import OpenVideo
+from stmixer_mm.errors import UserError
 
 
-@pytest.fixture
-def project(tmp_path):
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('project')
+
+
+@pytest.fixture(scope='module')
+def project(folder):
     """Config and checkpoint of a tiny detector that finds a person in each query."""
-    config = write_project(tmp_path)
-    torch.manual_seed(0)
-    model = init_detector(config, None)
-    torch.save(
-        dict(state_dict=model.state_dict(), meta=dict(dataset_meta=None)),
-        tmp_path / 'tiny.pth',
-    )
-    return config, tmp_path / 'tiny.pth'
+    config = write_project(folder)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        state = init_detector(config, None).state_dict()
+    checkpoint = folder / 'tiny.pth'
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=None)), checkpoint)
+    return config, checkpoint
+
+
+@pytest.fixture(scope='module')
+def tiny_model(project):
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        return init_detector(*project, cfg_options={'model.head.score_thr': 0.0})
 
 
 @pytest.fixture
-def model(project):
-    return init_detector(*project, cfg_options={'model.head.score_thr': 0.0})
+def model(tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model, 'cfg', deepcopy(tiny_model.cfg))
+    return tiny_model
 
 
 @pytest.mark.parametrize(
@@ -73,14 +88,14 @@ def test_one_record_per_keyframe(model, tmp_path):
             assert pairs[0][1] >= pairs[1][1]
 
 
-def test_detection_equals_the_model_on_the_config_s_own_samples(model, tmp_path):
+def test_detection_equals_the_model_on_the_config_s_own_samples(model, folder):
     from mmaction.registry import DATASETS
     from mmengine.dataset import pseudo_collate
 
     dataset = DATASETS.build(model.cfg.test_dataloader.dataset)
     batch = pseudo_collate([dataset[1]])
     expected = model.test_step(batch)[0].pred_instances
-    (found,) = detect_video(model, tmp_path / '1.mp4', start=1, end=1.5, score_thr=0)
+    (found,) = detect_video(model, folder / '1.mp4', start=1, end=1.5, score_thr=0)
     torch.testing.assert_close(
         torch.from_numpy(found.bboxes / (96, 48, 96, 48)),
         expected.bboxes.double(),
@@ -91,9 +106,9 @@ def test_detection_equals_the_model_on_the_config_s_own_samples(model, tmp_path)
     torch.testing.assert_close(torch.tensor(scores), expected.scores[:, 1:])
 
 
-def test_batches_change_nothing(model, tmp_path):
+def test_batches_change_nothing(model, folder):
     singles, batched = (
-        list(detect_video(model, tmp_path / '0.mp4', interval_s=0.3, batch_size=size))
+        list(detect_video(model, folder / '0.mp4', interval_s=0.3, batch_size=size))
         for size in (1, 4)
     )
     assert len(singles) == len(batched) == 7
@@ -101,7 +116,7 @@ def test_batches_change_nothing(model, tmp_path):
         np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
 
 
-def test_video_is_opened_once(model, tmp_path, monkeypatch):
+def test_video_is_opened_once(model, folder, monkeypatch):
     opened = []
     transform = OpenVideo.transform
     monkeypatch.setattr(
@@ -109,12 +124,12 @@ def test_video_is_opened_once(model, tmp_path, monkeypatch):
         'transform',
         lambda self, results: opened.append(1) or transform(self, results),
     )
-    assert len(list(detect_video(model, tmp_path / '0.mp4', interval_s=0.5))) == 4
+    assert len(list(detect_video(model, folder / '0.mp4', interval_s=0.5))) == 4
     assert opened == [1]
 
 
-def test_pipeline_for_extracted_frames_serves_videos_too(model, tmp_path):
-    video = tmp_path / '0.mp4'
+def test_pipeline_for_extracted_frames_serves_videos_too(model, folder):
+    video = folder / '0.mp4'
     (before, *_) = detect_video(model, video)
     pipeline = model.cfg.test_dataloader.dataset.pipeline
     model.cfg.test_dataloader.dataset.pipeline = [
@@ -126,16 +141,16 @@ def test_pipeline_for_extracted_frames_serves_videos_too(model, tmp_path):
     np.testing.assert_array_equal(before.bboxes, after.bboxes)
 
 
-def test_scene_without_a_person_stays_empty(project, tmp_path):
+def test_scene_without_a_person_stays_empty(project, folder):
     options = {'model.head.score_thr': 1.0}
     model = init_detector(*project, cfg_options=options)
-    (found, *_) = detect_video(model, tmp_path / '0.mp4')
+    (found, *_) = detect_video(model, folder / '0.mp4')
     assert found.bboxes.shape == (0, 4)
     assert found.actions == []
 
     options['model.head.fallback_topk'] = 2
     model = init_detector(*project, cfg_options=options)
-    (found, *_) = detect_video(model, tmp_path / '0.mp4')
+    (found, *_) = detect_video(model, folder / '0.mp4')
     assert found.bboxes.shape == (2, 4)
 
 
@@ -144,14 +159,14 @@ def test_names_of_actions_come_from_checkpoint_then_config(project, tmp_path):
     assert init_detector(config, checkpoint).classes == ACTIONS
     state = torch.load(checkpoint)
     state['meta']['dataset_meta'] = dict(classes=('a', 'b'))
-    torch.save(state, checkpoint)
-    assert init_detector(config, checkpoint).classes == ('a', 'b')
+    torch.save(state, tmp_path / 'new.pth')
+    assert init_detector(config, tmp_path / 'new.pth').classes == ('a', 'b')
     label_map = tmp_path / 'other.pbtxt'
     label_map.write_text('item {\n  name: "jump"\n  id: 2\n}\n')
-    model = init_detector(config, checkpoint, label_map=label_map)
+    model = init_detector(config, tmp_path / 'new.pth', label_map=label_map)
     assert model.classes == ('action 1', 'jump')
-    (tmp_path / 'actions.pbtxt').unlink()
-    assert init_detector(config, None).classes is None
+    options = {'test_dataloader.dataset.label_file': 'absent.pbtxt'}
+    assert init_detector(config, None, cfg_options=options).classes is None
 
 
 def test_checkpoint_of_another_architecture_is_refused(project):
@@ -174,10 +189,10 @@ def test_wrong_settings_are_named(project, kwargs, message):
         init_detector(*project, **kwargs)
 
 
-def test_pipeline_without_a_clip_is_named(model, tmp_path):
+def test_pipeline_without_a_clip_is_named(model, folder):
     del model.cfg.test_dataloader.dataset.pipeline[1]
     with pytest.raises(ValueError, match='has no SampleKeyframeClip'):
-        detect_video(model, tmp_path / '0.mp4')
+        detect_video(model, folder / '0.mp4')
 
 
 def bad_videos(folder):
@@ -193,7 +208,7 @@ def bad_videos(folder):
 )
 def test_bad_videos_are_named_before_any_detection(model, tmp_path, name):
     bad_videos(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match=name) as error:
+    with pytest.raises(UserError, match=name) as error:
         detect_video(model, tmp_path / name)
     assert '\n' not in str(error.value)
 

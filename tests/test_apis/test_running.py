@@ -1,3 +1,4 @@
+import argparse
 import socket
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import pytest
 import torch
 from tiny_stmixer import tool_environment, write_project
 
-from stmixer_mm.apis import build_runner
+from stmixer_mm.apis import add_cfg_options, build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
 from stmixer_mm.engine import BFloat16OptimWrapper
 
@@ -74,13 +75,14 @@ import torch
 
 
 @atexit.register
-def tell():
+def report():
     wrapper = torch.nn.parallel.DistributedDataParallel
     wrapped = [one for one in gc.get_objects() if isinstance(one, wrapper)]
     print('left:', len(wrapped), torch.distributed.is_initialized())
 
 
-from stmixer_mm.apis import build_runner, load_config
+from stmixer_mm.apis import build_runner
+from stmixer_mm.checks.config import load_config
 
 cfg = load_config(sys.argv[1], dict(work_dir=sys.argv[2], launcher='pytorch'))
 runner = build_runner(cfg)
@@ -112,3 +114,13 @@ def test_runner_of_another_type_is_built(cfg):
 
     cfg.runner_type = 'OwnRunner'
     assert type(build_runner(cfg)) is OwnRunner
+
+
+def test_setting_without_a_value_ends_in_one_line(capsys):
+    parser = argparse.ArgumentParser()
+    add_cfg_options(parser)
+    read = parser.parse_args(['--cfg-options', 'a=1', 'b.c=[x,2]']).cfg_options
+    assert read == {'a': 1, 'b.c': ['x', 2]}
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--cfg-options', 'a=1', 'gt.csv'])
+    assert "'gt.csv' has no value: write KEY=VALUE" in capsys.readouterr().err

@@ -153,9 +153,7 @@ def test_groups_do_not_see_each_other():
     with torch.no_grad():
         for found in (outputs, changed):
             boxes_xyzr = whole_frames(plain.decoder, SHAPES)
-            found += plain.decoder(
-                feats, boxes_xyzr, pad_shape=(64, 96), extra=extra
-            )
+            found += plain.decoder(feats, boxes_xyzr, pad_shape=(64, 96), extra=extra)
             extra.boxes_xyzr[:, :2] = torch.tensor([70.0, 40, 5, 0.5])
     others = [*range(5), 7, 8, 9, 10]
     for before, after in zip(outputs, changed, strict=True):

@@ -10,7 +10,7 @@ from tiny import batch, build_detector, data_sample, tiny_detector
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
-from stmixer_mm.models.initial_boxes.simple_boxes import grid_bboxes
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, grid_bboxes
 from stmixer_mm.registry import MODELS
 
 NUM_QUERIES = 6
@@ -60,7 +60,7 @@ def made_up_feats(clips=2, pad_shape=PAD_SHAPE):
 
 
 def shapes(*img_shapes, pad_shape=PAD_SHAPE):
-    return dict(img_shapes=torch.tensor(img_shapes), pad_shape=pad_shape)
+    return FrameShapes(torch.tensor(img_shapes), pad_shape)
 
 
 def samples(*img_shapes):
@@ -92,19 +92,19 @@ def all_kinds():
 def test_a_box_for_each_query_within_the_frame():
     sizes = shapes((64, 96), (50, 70))
     for boxes in all_kinds():
-        boxes_xyzr = boxes.eval().predict(made_up_feats(), **sizes)
+        boxes_xyzr = boxes.eval().predict(made_up_feats(), sizes)
         assert boxes_xyzr.shape == (2, NUM_QUERIES, 4)
         assert boxes_xyzr.dtype == torch.float32
-        assert_in_frame(boxes_xyzr, sizes['img_shapes'])
+        assert_in_frame(boxes_xyzr, sizes.img_shapes)
 
 
 def test_a_batch_is_its_clips_one_by_one():
     feats, img_shapes = made_up_feats(), ((64, 96), (50, 70))
     for boxes in all_kinds():
-        together = boxes.eval().predict(feats, **shapes(*img_shapes))
+        together = boxes.eval().predict(feats, shapes(*img_shapes))
         for clip, img_shape in enumerate(img_shapes):
             alone = boxes.predict(
-                [feat[clip : clip + 1] for feat in feats], **shapes(img_shape)
+                [feat[clip : clip + 1] for feat in feats], shapes(img_shape)
             )
             torch.testing.assert_close(together[clip], alone[0])
 
@@ -113,7 +113,7 @@ def test_a_batch_is_its_clips_one_by_one():
 
 
 def test_grid_of_six_boxes():
-    boxes_xyzr = build('GridBoxes').predict(made_up_feats(1), **shapes((64, 96)))
+    boxes_xyzr = build('GridBoxes').predict(made_up_feats(1), shapes((64, 96)))
     expected = torch.tensor(
         [
             [0.0, 0, 32, 32],
@@ -155,16 +155,16 @@ def test_learned_boxes_start_as_the_grid_of_a_square_frame():
     grid = build('GridBoxes', 20, scale=1.5)
     square = shapes((96, 96), pad_shape=(96, 96))
     torch.testing.assert_close(
-        learned.predict(made_up_feats(1), **square),
-        grid.predict(made_up_feats(1), **square),
+        learned.predict(made_up_feats(1), square),
+        grid.predict(made_up_feats(1), square),
     )
 
 
 def test_learned_boxes_stretch_with_the_frame_and_not_with_the_padding():
     learned = build('LearnedBoxes')
     learned.relative_xyzr.data.add_(torch.randn(NUM_QUERIES, 4))
-    small = learned.predict(made_up_feats(1), **shapes((32, 48)))
-    large = learned.predict(made_up_feats(1), **shapes((64, 144), pad_shape=(64, 160)))
+    small = learned.predict(made_up_feats(1), shapes((32, 48)))
+    large = learned.predict(made_up_feats(1), shapes((64, 144), pad_shape=(64, 160)))
     torch.testing.assert_close(
         xyzr_to_xyxy(small) * torch.tensor([3, 2, 3, 2]),
         xyzr_to_xyxy(large),
@@ -199,7 +199,7 @@ def test_proposals_train_the_head_and_the_maps_but_not_through_the_boxes(name):
     feats, img_shapes = made_up_feats(), ((64, 96), (50, 70))
     given = samples(*img_shapes)
     before = [sample.clone() for sample in given]
-    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, **shapes(*img_shapes))
+    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, shapes(*img_shapes))
     assert all(key.startswith('proposals.loss_') for key in losses)
     assert all(value.dim() == 0 for value in losses.values())
     assert not boxes_xyzr.requires_grad
@@ -222,7 +222,7 @@ def test_losses_and_proposals_equal_the_hosts(name):
     feats, img_shapes = made_up_feats(), ((64, 96), (64, 96))
     given = samples(*img_shapes)
     torch.manual_seed(1)  # RPN samples anchors.
-    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, **shapes(*img_shapes))
+    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, shapes(*img_shapes))
 
     hosts = []
     for sample in given:
@@ -262,7 +262,7 @@ def test_no_true_box_in_the_batch(name):
     boxes = build_proposals(name).train()
     empty = [data_sample(), data_sample()]
     losses, boxes_xyzr = boxes.loss_and_predict(
-        made_up_feats(), empty, **shapes((64, 96), (64, 96))
+        made_up_feats(), empty, shapes((64, 96), (64, 96))
     )
     sum(losses.values()).backward()
     assert boxes_xyzr.isfinite().all()
@@ -277,7 +277,7 @@ def test_autocast(name, dtype):
     img_shapes = ((64, 96), (50, 70))
     with torch.autocast('cpu', dtype=dtype):
         losses, boxes_xyzr = boxes.loss_and_predict(
-            made_up_feats(), samples(*img_shapes), **shapes(*img_shapes)
+            made_up_feats(), samples(*img_shapes), shapes(*img_shapes)
         )
     assert boxes_xyzr.dtype == torch.float32
     assert_in_frame(boxes_xyzr, torch.tensor(img_shapes))
@@ -295,13 +295,13 @@ def test_the_head_learns_where_a_person_is(name):
     optimizer = torch.optim.AdamW(boxes.parameters(), lr=5e-3)
 
     def overlap():
-        boxes_xyzr = boxes.eval().predict(feats, **sizes)
+        boxes_xyzr = boxes.eval().predict(feats, sizes)
         boxes.train()
         return bbox_overlaps(xyzr_to_xyxy(boxes_xyzr[0, :1]), truth).item()
 
     before = overlap()
     for _ in range(60):
-        losses, _boxes_xyzr = boxes.loss_and_predict(feats, given, **sizes)
+        losses, _boxes_xyzr = boxes.loss_and_predict(feats, given, sizes)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -310,7 +310,7 @@ def test_the_head_learns_where_a_person_is(name):
 
 def test_fewer_proposals_than_queries_leave_the_whole_frame():
     boxes = build_proposals('rpn', test_cfg=dict(max_per_img=2)).eval()
-    boxes_xyzr = boxes.predict(made_up_feats(1), **shapes((50, 70)))
+    boxes_xyzr = boxes.predict(made_up_feats(1), shapes((50, 70)))
     bboxes = xyzr_to_xyxy(boxes_xyzr)[0]
     whole = torch.tensor([0.0, 0, 70, 50])
     torch.testing.assert_close(bboxes[2:], whole.expand(NUM_QUERIES - 2, 4))
@@ -337,8 +337,8 @@ def test_proposals_are_unmoved_by_padding():
         for feat, stride in zip(feats, STRIDES, strict=True)
     ]
     torch.testing.assert_close(
-        boxes.predict(padded, **shapes((64, 96), pad_shape=(96, 160))),
-        boxes.predict(feats, **shapes((64, 96))),
+        boxes.predict(padded, shapes((64, 96), pad_shape=(96, 160))),
+        boxes.predict(feats, shapes((64, 96))),
     )
 
 
@@ -373,11 +373,11 @@ def test_heads_that_say_something_else_in_training(head):
     boxes = build('ProposalBoxes', dense_head=head).train()
     sizes = shapes((64, 96), (64, 96))
     given = samples((64, 96), (64, 96))
-    losses, in_training = boxes.loss_and_predict(made_up_feats(), given, **sizes)
+    losses, in_training = boxes.loss_and_predict(made_up_feats(), given, sizes)
     assert all(loss.requires_grad for loss in losses.values())
     assert boxes.dense_head.training
     torch.testing.assert_close(
-        in_training, boxes.eval().predict(made_up_feats(), **sizes)
+        in_training, boxes.eval().predict(made_up_feats(), sizes)
     )
 
 
@@ -457,4 +457,4 @@ def test_strides_that_do_not_fit_the_levels(head):
     boxes = build('ProposalBoxes', dense_head=head)
     sentence = r'Head has strides \[.*\] but the levels have \(4.0, 8.0\); set its'
     with pytest.raises(ValueError, match=sentence):
-        boxes.predict(made_up_feats(), **shapes((64, 96), (64, 96)))
+        boxes.predict(made_up_feats(), shapes((64, 96), (64, 96)))

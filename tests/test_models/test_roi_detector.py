@@ -59,9 +59,7 @@ def tiny_roi_head(bbox_head=None, extractor=None, sampler=None, **overrides):
     )
 
 
-BRANCH = dict(
-    decoder=tiny_decoder(num_classes=2), head=tiny_head(score_thr=0.0)
-)
+BRANCH = dict(decoder=tiny_decoder(num_classes=2), head=tiny_head(score_thr=0.0))
 
 
 def roi_detector(persons='ground_truth', roi_head=None, **overrides):

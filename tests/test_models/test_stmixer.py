@@ -8,6 +8,7 @@ from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 from stmixer_mm.registry import MODELS
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
@@ -39,7 +40,7 @@ def test_first_stage_starts_from_the_true_frame():
     model = build_detector()
     queries = model.decoder.start(1)
     boxes = model.initial_boxes.predict(
-        [torch.zeros(1)], img_shapes=torch.tensor([[64, 96]]), pad_shape=(64, 96)
+        [torch.zeros(1)], FrameShapes(torch.tensor([[64, 96]]), (64, 96))
     )
     assert boxes[0, 0].tolist()[:2] == [48, 32]
     assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
@@ -138,7 +139,7 @@ def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
         (dict(num_frames=None), r'has num_frames=None; set model\.decoder\.num_frames'),
         (dict(num_queries=0), 'The decoder has num_queries=0; set'),
         (dict(num_stages=0), 'The decoder has num_stages=0; set'),
-        (dict(strides=4), 'strides=4; give one for each map in a list, or none'),
+        (dict(strides=4), 'strides=4; give one for each level in a list, or none'),
     ],
 )
 def test_sizes_that_do_not_fit_together(decoder, message):

@@ -1,47 +1,33 @@
 import csv
-import importlib.util
 import json
-import sys
 
 import cv2
 import pytest
 import torch
-from tiny_stmixer import ROOT, write_project, write_video
+from mmengine.registry import DefaultScope
+from run_tool import run_and_fail, run_tool
+from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import init_detector
 
 
-@pytest.fixture
-def demo(monkeypatch):
-    """Run tools/demo.py in this process."""
-    path = ROOT / 'tools' / 'demo.py'
-    spec = importlib.util.spec_from_file_location('tool_demo', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        tool.main()
-
-    return run
-
-
-@pytest.fixture
-def project(tmp_path):
-    config = write_project(tmp_path)
-    torch.manual_seed(0)
-    checkpoint = tmp_path / 'tiny.pth'
-    torch.save(init_detector(config, None).state_dict(), checkpoint)
-    video = write_video(tmp_path / 'new.mp4', frames=25, fps=10, size=(96, 64))
-    return video, config, checkpoint
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('project')
+    config = write_project(folder)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
+    video = write_video(folder / 'new.mp4', frames=25, fps=10, size=(96, 64))
+    return video, config, folder / 'tiny.pth'
 
 
 EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
 
 
-def test_video_and_detections_are_written(demo, project, tmp_path, capsys):
+def test_video_and_detections_are_written(project, tmp_path, capsys):
     out = tmp_path / 'new folder' / 'out.mp4'
-    demo(*project, '--out', out, '--score-thr', 0, *EVERYONE)
+    run_tool('demo', *project, '--out', out, '--score-thr', 0, *EVERYONE)
     capture = cv2.VideoCapture(str(out))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 25
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
@@ -59,13 +45,14 @@ def test_video_and_detections_are_written(demo, project, tmp_path, capsys):
     assert len(list(out.parent.iterdir())) == 2
 
 
-def test_part_of_the_video_and_other_forms(demo, project, tmp_path):
-    demo(
+def test_part_of_the_video_and_other_forms(project, tmp_path):
+    run_tool(
+        'demo',
         *project,
         *('--out', tmp_path / 'out.avi', '--start', 0.5, '--end', 1.5),
         *('--interval-s', 0.25, '--batch-size', 3),
         *('--json', tmp_path / 'a.json', '--csv', tmp_path / 'b.csv'),
-        *('--label-map', tmp_path / 'actions.pbtxt', *EVERYONE),
+        *('--label-map', project[1].parent / 'actions.pbtxt', *EVERYONE),
     )
     capture = cv2.VideoCapture(str(tmp_path / 'out.avi'))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 10
@@ -90,23 +77,17 @@ def test_part_of_the_video_and_other_forms(demo, project, tmp_path):
     ],
 )
 def test_wrong_arguments_are_named(
-    demo, project, tmp_path, monkeypatch, capsys, args, sentence
+    project, tmp_path, monkeypatch, capsys, args, sentence
 ):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(SystemExit) as leave:
-        demo(*project, *args)
-    assert leave.value.code == 1
-    assert sentence in capsys.readouterr().err
+    assert sentence in run_and_fail(capsys, 'demo', *project, *args)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize('broken', ['video', 'config', 'checkpoint'])
-def test_missing_files_are_named(demo, project, tmp_path, capsys, broken):
+def test_missing_files_are_named(project, tmp_path, capsys, broken):
     files = dict(zip(('video', 'config', 'checkpoint'), project, strict=True))
     files[broken] = tmp_path / 'absent.xyz'
-    with pytest.raises(SystemExit):
-        demo(*files.values(), '--out', tmp_path / 'out.mp4')
-    error = capsys.readouterr().err
-    assert 'absent.xyz does not exist' in error
-    assert 'Traceback' not in error
+    args = (*files.values(), '--out', tmp_path / 'out.mp4')
+    assert 'absent.xyz does not exist' in run_and_fail(capsys, 'demo', *args)

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import torch
+from run_tool import run_tool
 from tiny_stmixer import ROOT, tool_environment, write_project
 
 # What each process finds out about its share of the losses.
@@ -55,24 +56,8 @@ def project(tmp_path):
     return config
 
 
-def train(project, *, processes, batch_size):
-    root = project.parent
-    work_dir = root / f'work_{processes}'
-    environment = tool_environment(GPUS=str(processes), PORT=str(free_port()))
-    environment['PYTHONPATH'] += f':{root}'
-    done = subprocess.run(
-        [
-            ROOT / 'tools' / 'dist_train.sh',
-            project,
-            *('--work-dir', work_dir, '--no-validate', '--cfg-options'),
-            f'train_dataloader.batch_size={batch_size}',
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+def results(work_dir, processes):
+    """Losses (processes, steps) and the parameters after the last step."""
     losses = [
         [float(line) for line in path.read_text().split()]
         for path in sorted(work_dir.glob('losses_*.txt'))
@@ -82,9 +67,29 @@ def train(project, *, processes, batch_size):
     return torch.tensor(losses, dtype=torch.float64), state
 
 
-def test_two_processes_equal_one_with_the_double_batch(project):
-    loss, state = train(project, processes=1, batch_size=2)
-    losses, halves = train(project, processes=2, batch_size=1)
+def test_two_processes_equal_one_with_the_double_batch(project, monkeypatch):
+    root = project.parent
+    options = ('--no-validate', '--cfg-options', 'train_dataloader.batch_size=')
+    monkeypatch.syspath_prepend(root)
+    run_tool(
+        'train', project, '--work-dir', root / 'one', *options[:2], f'{options[2]}2'
+    )
+    loss, state = results(root / 'one', 1)
+
+    environment = tool_environment(GPUS='2', PORT=str(free_port()))
+    environment['PYTHONPATH'] += f':{root}'
+    done = subprocess.run(
+        [
+            ROOT / 'tools' / 'dist_train.sh',
+            *(project, '--work-dir', root / 'two', *options[:2], f'{options[2]}1'),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    losses, halves = results(root / 'two', 2)
     assert loss.shape == (1, 2)
     assert losses.shape == (2, 2)
     torch.testing.assert_close(losses.mean(0), loss[0], rtol=1e-5, atol=1e-5)
@@ -93,7 +98,7 @@ def test_two_processes_equal_one_with_the_double_batch(project):
         torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_failure_is_told_without_a_traceback(tmp_path):
+def test_failure_is_reported_without_a_traceback(tmp_path):
     done = subprocess.run(
         [ROOT / 'tools' / 'dist_test.sh', tmp_path / 'no.py', 'no.pth', '1'],
         env=tool_environment(PORT=str(free_port())),

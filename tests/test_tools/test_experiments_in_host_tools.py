@@ -1,14 +1,12 @@
 """The hosts' own training scripts take a step of every experiment."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import mmaction
 import mmdet
 import pytest
 import torch
-from tiny_stmixer import ROOT
+from run_tool import ROOT, run_tool
 
 EXPERIMENTS = sorted((ROOT / 'configs/experiments').glob('*.py'))
 ONE_STEP = [
@@ -27,22 +25,12 @@ ONE_STEP = [
 ]
 
 
-def run_main(path, *args):
-    spec = importlib.util.spec_from_file_location('host_train', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        patch.setenv('LOCAL_RANK', '0')
-        tool.main()
-
-
 @pytest.fixture(scope='module')
 def toy_folder(tmp_path_factory):
     """A folder with ``data/toy``, as the configs have it."""
     folder = tmp_path_factory.mktemp('toy')
-    run_main(
-        ROOT / 'tools/make_toy_dataset.py',
+    run_tool(
+        'make_toy_dataset',
         *('--out', folder / 'data/toy', '--train-videos', 1, '--val-videos', 1),
         *('--workers', 1),
     )
@@ -54,7 +42,7 @@ def toy_folder(tmp_path_factory):
 def test_a_training_step(host, path, toy_folder, monkeypatch, tmp_path):
     monkeypatch.chdir(toy_folder)
     options = [*ONE_STEP, f'default_scope={host.__name__}']
-    run_main(
+    run_tool(
         Path(host.__file__).parent / '.mim/tools/train.py',
         path,
         *('--work-dir', tmp_path, '--cfg-options', *options),

@@ -1,8 +1,5 @@
-import runpy
-import sys
-
 import pytest
-from tiny_stmixer import ROOT
+from run_tool import run_and_fail
 
 
 @pytest.mark.parametrize(
@@ -22,15 +19,9 @@ from tiny_stmixer import ROOT
         ('file/a', 'is in the way); choose'),
     ],
 )
-def test_an_output_that_cannot_be_written_is_told_first(
-    tmp_path, monkeypatch, capsys, tool, args, out, words
+def test_an_output_that_cannot_be_written_is_reported_first(
+    tmp_path, capsys, tool, args, out, words
 ):
     (tmp_path / 'file').touch()
-    args = [arg.format(out=tmp_path / out) for arg in args]
-    monkeypatch.setattr(sys, 'argv', [tool, *args])
-    with pytest.raises(SystemExit) as leave:
-        runpy.run_path(str(ROOT / 'tools' / f'{tool}.py'), run_name='__main__')
-    assert leave.value.code == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: ')
+    line = run_and_fail(capsys, tool, *(arg.format(out=tmp_path / out) for arg in args))
     assert words in line

@@ -1,40 +1,13 @@
-import importlib.util
 import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
-import mmaction
 import pytest
 import torch
+from mmengine.registry import DefaultScope
+from run_tool import run_and_fail, run_tool
 from tiny_stmixer import ROOT, tool_environment, write_project
-
-HOST_TOOLS = Path(mmaction.__file__).parent / '.mim' / 'tools'
-
-
-def run_tool(name, *args):
-    """Run a tool in this process."""
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        patch.setenv('LOCAL_RANK', '0')
-        tool.main()
-
-
-def run_and_fail(capsys, name, *args):
-    with pytest.raises(SystemExit) as leave:
-        run_tool(name, *args)
-    assert leave.value.code == 1
-    (line,) = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith('error: ')
-    ]
-    return line
 
 
 @pytest.fixture(scope='module')
@@ -42,8 +15,6 @@ def trained(tmp_path_factory):
     """Config and work dir of a training of one epoch."""
     root = tmp_path_factory.mktemp('trained')
     config = write_project(root)
-    from mmengine.registry import DefaultScope
-
     with DefaultScope.overwrite_default_scope('mmaction'):
         run_tool('train', config, '--work-dir', root / 'work', '--seed', 3)
     return config, root / 'work'
@@ -124,7 +95,7 @@ def test_testing_dumps_and_draws(trained, tmp_path):
         (('--work-dir', '/dev/null/work'), '/dev/null/work cannot be written'),
         (
             ('--amp', '--cfg-options', 'optim_wrapper.type=Mine'),
-            "type='Mine', which is not among the optim_wrappers",
+            "optim_wrapper.type='Mine' of the config is unknown",
         ),
     ],
 )
@@ -141,7 +112,7 @@ def test_training_says_in_one_line_what_is_wrong(
     [
         ('auto_scale_lr = dict(_delete_=True)', ['--auto-scale-lr'], 'base_batch_size'),
         ("optim_wrapper = dict(type='ApexOptimWrapper')", ['--amp'], '--amp cannot'),
-        ('model = dict(', [], 'SyntaxError'),
+        ('model = dict(', [], 'was never closed'),
     ],
 )
 def test_training_names_options_that_the_config_does_not_take(
@@ -191,22 +162,34 @@ def test_drawing_needs_the_hook(trained, tmp_path, capsys):
     assert 'default_hooks.visualization' in line
 
 
+HOST_TOOLS = """
+import runpy, sys
+from pathlib import Path
+import mmaction
+
+config, work_dir, show_dir = sys.argv[1:]
+checkpoint = f'{work_dir}/epoch_1.pth'
+for tool, *args in (
+    ('train.py', config),
+    ('test.py', config, checkpoint, '--show-dir', show_dir),
+):
+    path = Path(mmaction.__file__).parent / '.mim' / 'tools' / tool
+    sys.argv = [str(path), *args, '--work-dir', work_dir]
+    runpy.run_path(str(path), run_name='__main__')
+"""
+
+
 def test_host_tools_need_nothing_but_the_config(config, tmp_path):
-    work_dir = tmp_path / 'work'
-    for tool, *args in (
-        ('train.py', config),
-        ('test.py', config, work_dir / 'epoch_1.pth', '--show-dir', tmp_path / 'show'),
-    ):
-        done = subprocess.run(
-            [sys.executable, HOST_TOOLS / tool, *args, '--work-dir', work_dir],
-            env=tool_environment(),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert 'mAP/overall' in done.stdout
+    done = subprocess.run(
+        [sys.executable, '-c', HOST_TOOLS, config, tmp_path / 'w', tmp_path / 'show'],
+        env=tool_environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('mAP/overall') >= 2
     assert len(list((tmp_path / 'show').iterdir())) == 4
 
 

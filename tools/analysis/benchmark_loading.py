@@ -1,6 +1,6 @@
 """Time and memory of reading annotations: our classes and the host's, in one run.
 
-The annotations are made up: in AVA's form with an exclude file, and as tubes. Each
+The annotations are random: in AVA's form with an exclude file, and as tubes. Each
 class reads them in a process of its own. Then a worker is forked that takes every
 sample once; what it does not share with its parent is its own.
 """

@@ -14,13 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from stmixer_mm.apis import DictAction
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_json_path, check_writable_dir, write_json
 from stmixer_mm.profiling import (

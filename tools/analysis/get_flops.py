@@ -2,7 +2,7 @@
 
 import argparse
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling import (
@@ -16,7 +16,7 @@ from stmixer_mm.profiling import (
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '
-    'of the\nmaps (embedding_bag, grid_sample), norms, activations, pooling, '
+    'of the\nlevels (embedding_bag, grid_sample), norms, activations, pooling, '
     'post-processing.'
 )
 
@@ -41,12 +41,7 @@ def parse_args() -> argparse.Namespace:
         help='boxes that a RoI head is given (default: %(default)s)',
     )
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

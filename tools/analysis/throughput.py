@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
-from stmixer_mm.apis import DictAction
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.datasets.frames import count_decoded, open_video
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_json_path, write_json
@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         '--persons',
         type=int,
         default=3,
-        help='made-up persons in each clip of --video (default: %(default)s)',
+        help='random persons in each clip of --video (default: %(default)s)',
     )
     parser.add_argument(
         '--clips', type=int, default=10, help='clips to measure (default: %(default)s)'
@@ -85,12 +85,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -131,7 +126,7 @@ class Steps:
             self.optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def watch(self) -> None:
-        """Tell the parts of a step from each other, from now on."""
+        """Time the parts of a step too, from now on."""
         watch_children(self.meter, self.model, names=PART_NAMES)
         if hasattr(getattr(self.model, 'head', None), 'assigner'):
             self.meter.watch(self.model.head.assigner, 'assign', 'assignment')

@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.stage import (
-    Queries,
-    QueryStage,
-    StageOutput,
-    check_counts,
-)
+from stmixer_mm.models.decoder.checks import check_counts
+from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.strides import derive_strides, fits_stride
 
 
@@ -40,11 +36,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     Args:
         stages: S of them.
         num_frames: T of the feature maps.
-        embed_dims: C, width of the queries and channels of the maps.
+        embed_dims: C, width of the queries and channels of the feats.
         num_queries: Q.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        strides: Pixels of the padded clip per cell of each map, finest first; None to
-            derive them from the sizes of the maps.
+        strides: Pixels of the padded clip per cell of each level, finest first; None
+            to derive them from the sizes of the levels.
         with_cp: Keep of each stage its inputs alone for the backward pass and compute
             the rest again: less memory, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
@@ -52,7 +48,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: An argument is out of range, or feature maps do not fit them.
+        UserError: An argument is out of range, or feats do not fit them.
     """
 
     def __init__(
@@ -74,7 +70,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         )
         if isinstance(strides, int | float):
             raise UserError(
-                f'The decoder has strides={strides}; give one for each map in a list, '
+                f'The decoder has strides={strides}; give one for each level in a list, '
                 'or none to derive them.'
             )
         self.embed_dims = embed_dims

@@ -50,7 +50,8 @@ class ClipDetector(BaseDetector):
 
     @abstractmethod
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """
+        """Compare feature maps with what reads them.
+
         Args:
             feats: What :meth:`extract_feat` returns; only their shapes matter.
             pad_shape: (h, w) of the padded clips.

@@ -163,14 +163,12 @@ class RoIDetector(ClipDetector):
         The sampler of the RoI head adds that itself.
         """
         if self.persons == 'branch':
-            shapes = frame_shapes(inputs, data_samples)
+            frames = frame_shapes(inputs, data_samples)
             samples = [persons_alone(sample) for sample in data_samples]
             losses, boxes_xyzr = self.person_boxes.loss_and_predict(
-                feats, samples, **shapes
+                feats, samples, frames
             )
-            outputs = self.person_decoder(
-                feats, boxes_xyzr, pad_shape=shapes['pad_shape']
-            )
+            outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
             losses |= self.person_head.loss(outputs, samples)
             losses = {f'person.{name}': value for name, value in losses.items()}
             return losses, self.branch_bboxes(outputs, samples)
@@ -235,12 +233,9 @@ class RoIDetector(ClipDetector):
             return [given_bboxes(sample, 'gt_instances') for sample in data_samples]
         if self.persons == 'proposals':
             return [given_bboxes(sample, 'proposals') for sample in data_samples]
-        shapes = frame_shapes(inputs, data_samples)
-        outputs = self.person_decoder(
-            feats,
-            self.person_boxes.predict(feats, **shapes),
-            pad_shape=shapes['pad_shape'],
-        )
+        frames = frame_shapes(inputs, data_samples)
+        boxes_xyzr = self.person_boxes.predict(feats, frames)
+        outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
         return self.branch_bboxes(outputs, data_samples)
 
     @torch.no_grad()

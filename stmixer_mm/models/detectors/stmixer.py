@@ -10,7 +10,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, InitialBoxes
 from stmixer_mm.registry import MODELS
 
 
@@ -67,26 +67,26 @@ class STMixer(ClipDetector):
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
         """Clips to what each stage says of them."""
-        feats, shapes = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
-        boxes_xyzr = self.initial_boxes.predict(feats, **shapes)
-        return self.decoder(feats, boxes_xyzr, pad_shape=shapes['pad_shape'])
+        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        boxes_xyzr = self.initial_boxes.predict(feats, frames)
+        return self.decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> dict[str, Tensor]:
         """Weighted loss terms of all parts; their sum is the training loss."""
         self.check_labels(data_samples)
-        feats, shapes = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(
-            feats, data_samples, **shapes
+            feats, data_samples, frames
         )
         noised = None
         if self.denoising is not None:
-            noised = self.denoising(data_samples, shapes['img_shapes'])
+            noised = self.denoising(data_samples, frames.img_shapes)
         outputs = self.decoder(
             feats,
             boxes_xyzr,
-            pad_shape=shapes['pad_shape'],
+            pad_shape=frames.pad_shape,
             extra=noised and noised.extra,
         )
         if noised is None:
@@ -149,10 +149,11 @@ def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBo
     )
 
 
-def frame_shapes(inputs: Tensor, data_samples: Sequence[ActionDataSample]) -> dict:
-    """Sizes (h, w) of the frames: ``img_shapes`` (B, 2), ``pad_shape`` of all."""
-    img_shapes = torch.tensor(
-        [sample.metainfo['img_shape'] for sample in data_samples],
-        device=inputs.device,
+def frame_shapes(
+    inputs: Tensor, data_samples: Sequence[ActionDataSample]
+) -> FrameShapes:
+    """Sizes of the frames of clips (B, 3, T_in, H, W)."""
+    img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+    return FrameShapes(
+        torch.tensor(img_shapes, device=inputs.device), tuple(inputs.shape[-2:])
     )
-    return dict(img_shapes=img_shapes, pad_shape=tuple(inputs.shape[-2:]))

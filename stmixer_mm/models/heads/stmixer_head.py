@@ -175,12 +175,12 @@ class STMixerHead(BaseModule):
         outputs: Sequence[StageOutput],
         data_samples: Sequence[ActionDataSample],
         find_targets: Callable[[StageOutput], Targets],
-        kind: str = '',
+        prefix: str = '',
     ) -> dict[str, Tensor]:
-        """The terms of all stages; ``kind`` goes before each name."""
+        """The terms of all stages; ``prefix`` goes before each name."""
         losses = {}
         for stage, output in enumerate(outputs):
-            prefix = f'd{stage}.' if stage < len(outputs) - 1 else ''
+            of_stage = f'd{stage}.' if stage < len(outputs) - 1 else ''
             output = StageOutput(*(values.float() for values in output))
             check_finite(
                 {f'{name} of stage {stage}': v for name, v in output._asdict().items()},
@@ -188,7 +188,7 @@ class STMixerHead(BaseModule):
             )
             terms = self.loss_by_stage(output, find_targets(output))
             for name, value in terms.items():
-                losses[prefix + kind + name] = value
+                losses[of_stage + prefix + name] = value
         check_finite(
             {name: value.mean() for name, value in losses.items()}, data_samples
         )

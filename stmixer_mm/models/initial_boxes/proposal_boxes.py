@@ -5,19 +5,24 @@ k persons of a clip.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from math import ceil, gcd
 
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes, frame_bboxes
+from stmixer_mm.models.initial_boxes.simple_boxes import (
+    FrameShapes,
+    InitialBoxes,
+    frame_bboxes,
+)
 from stmixer_mm.models.strides import derive_strides, fits_stride
 from stmixer_mm.registry import MODELS
 
@@ -73,8 +78,8 @@ class ProposalBoxes(InitialBoxes):
     Args:
         dense_head: Config of an mmdet dense head that has priors, with the strides of
             the levels in its own words. ``mmdet.RPNHead``, ``mmdet.FCOSHead`` and
-            ``mmdet.ATSSHead`` need no more than that; a nested setting without a
-            ``type`` changes their defaults one by one. Other heads may need a
+            ``mmdet.ATSSHead`` need no more than that; nested settings change their
+            defaults one by one, as in a child config. Other heads may need a
             ``train_cfg``.
         **kwargs: Of :class:`InitialBoxes`.
 
@@ -116,24 +121,14 @@ class ProposalBoxes(InitialBoxes):
             getattr(head, 'norm_on_bbox', False)
         )
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        self.check_strides(feats, pad_shape)
-        return self.read(self.run_in_evaluation(keyframes(feats)), img_shapes)
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        self.check_strides(feats, frames.pad_shape)
+        return self.read(self.run_in_evaluation(keyframes(feats)), frames.img_shapes)
 
     def loss_and_predict(
-        self,
-        feats: Sequence[Tensor],
-        data_samples: Sequence,
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
+        self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
+        img_shapes, pad_shape = frames
         self.check_strides(feats, pad_shape)
         feats = keyframes(feats)
         outputs = self.run(feats)
@@ -228,28 +223,15 @@ def complete_head(
     )
     if name in HEAD_DEFAULTS:
         defaults['feat_channels'] = embed_dims
-    settings = merge_settings(defaults, dense_head)
+    merged = Config(dict(head=defaults))
+    merged.merge_from_dict(dict(head=deepcopy(dense_head)))  # takes _delete_ out
+    settings = merged.head
     if name in ('FCOSHead', 'ATSSHead'):
         groups = gcd(32, settings['feat_channels'])
         settings.setdefault('norm_cfg', dict(type='GN', num_groups=groups))
     if name == 'FCOSHead':
         settings.setdefault('regress_ranges', regress_ranges(settings['strides']))
-    return ConfigDict(settings)
-
-
-def merge_settings(defaults: Mapping, settings: Mapping) -> dict:
-    """Defaults changed by settings; a nested one with a ``type`` replaces."""
-    merged = dict(defaults)
-    for key, value in settings.items():
-        old = merged.get(key)
-        if (
-            isinstance(old, Mapping)
-            and isinstance(value, Mapping)
-            and 'type' not in value
-        ):
-            value = merge_settings(old, value)
-        merged[key] = value
-    return merged
+    return settings
 
 
 def regress_ranges(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:

@@ -5,6 +5,7 @@ Shapes: B clips, Q queries.
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.registry import MODELS
+
+
+class FrameShapes(NamedTuple):
+    """Sizes of the frames of a batch."""
+
+    img_shapes: Tensor  # (B, 2): (h, w) of each clip without padding
+    pad_shape: tuple[int, int]  # (h, w) of all clips with padding
 
 
 class InitialBoxes(BaseModule, metaclass=ABCMeta):
@@ -36,47 +44,29 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
         self.embed_dims = embed_dims
 
     @abstractmethod
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
         """
         Args:
             feats: L levels (B, C, T, H_l, W_l), finest first.
-            img_shapes: (h, w) of each clip without padding, (B, 2).
-            pad_shape: (h, w) of the padded clips.
+            frames: Sizes of the frames.
 
         Returns:
             ``boxes_xyzr``, (B, Q, 4), float32, on the device of the feats.
         """
 
     def loss_and_predict(
-        self,
-        feats: Sequence[Tensor],
-        data_samples: Sequence,
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
+        self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted loss terms of what is trained here, and the boxes."""
-        return {}, self.predict(feats, img_shapes=img_shapes, pad_shape=pad_shape)
+        return {}, self.predict(feats, frames)
 
 
 @MODELS.register_module()
 class WholeFrameBoxes(InitialBoxes):
     """Every query starts from the whole frame, as in the release."""
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
         return xyxy_to_xyzr(whole_frame)[:, None].repeat(1, self.num_queries, 1)
 
 
@@ -97,14 +87,8 @@ class GridBoxes(InitialBoxes):
         check_scale(scale)
         self.scale = scale
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
         width, height = whole_frame[:, 2:].unbind(-1)
         grid = grid_bboxes(self.num_queries, height / width, self.scale)
         return xyxy_to_xyzr(grid * whole_frame[:, None, 2:].repeat(1, 1, 2))
@@ -133,14 +117,8 @@ class LearnedBoxes(InitialBoxes):
             xyxy_to_xyzr(grid_bboxes(self.num_queries, torch.ones(()), scale))
         )
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))[:, None]
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))[:, None]
         xy, z_r = self.relative_xyzr.float().split(2, dim=-1)
         return torch.cat(
             (xy * whole_frame[..., 2:], z_r + xyxy_to_xyzr(whole_frame)[..., 2:]),
