@@ -1,9 +1,5 @@
 """Metrics."""
 
-from stmixer_mm.datasets.annotations.tube_annotations import (
-    TubeAnnotations,
-    read_tube_annotations,
-)
 from stmixer_mm.evaluation.metrics.frame_map_metric import FrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_metrics import (
     TubeFrameMAPMetric,
@@ -14,8 +10,6 @@ from stmixer_mm.evaluation.results.dumps import DumpPredictions
 __all__ = [
     'DumpPredictions',
     'FrameMAPMetric',
-    'TubeAnnotations',
     'TubeFrameMAPMetric',
     'VideoMAPMetric',
-    'read_tube_annotations',
 ]

@@ -334,11 +334,11 @@ def test_faulty_arguments_and_predictions(literal, write_text):
 
 
 def test_repeated_lines_of_the_ground_truth_count_again(write_text, monkeypatch):
-    told = []
-    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: told.append(text))
+    warned = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warned.append(text))
     line = 'v,1,0,0,0.4,1,1,0'
     metric = FrameMAPMetric(write_text('a.csv', line, line[:-1] + '7'), num_classes=2)
-    assert 'a.csv: 1 lines repeat keyframe, box and action of another' in told[0]
+    assert 'a.csv: 1 lines repeat keyframe, box and action of another' in warned[0]
     assert evaluate(metric, predict('v', 1, [LEFT], [[0, 0.9]]))['mAP/overall'] == 0.5
 
 
@@ -365,16 +365,16 @@ def without_empty_boxes(*fields):
 def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limit):
     """The host's evaluation, without its pool of processes, or AVA's."""
     with open(ann_file) as file:
-        truths, truth_labels, _ = ava_utils.read_csv(file, class_ids)
+        gts, truth_labels, _ = ava_utils.read_csv(file, class_ids)
     with open(det_file) as file:
         boxes, labels, scores = ava_utils.read_csv(file, class_ids)
     all_scores, all_right = defaultdict(list), defaultdict(list)
-    for key in {**truths, **boxes} if protocol == 'ava' else truths:
+    for key in {**gts, **boxes} if protocol == 'ava' else gts:
         # The host has sorted them by score.
         found = [field[key][:limit] for field in (boxes, labels, scores)]
         if protocol == 'ava':
             found = without_empty_boxes(*found)
-        frame = truths.get(key, []), truth_labels.get(key, []), *found
+        frame = gts.get(key, []), truth_labels.get(key, []), *found
         frame_scores, frame_right = ava_utils.tpfp_single(frame, threshold)
         for label in frame_scores:
             all_scores[label].append(frame_scores[label])
@@ -407,13 +407,13 @@ def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, li
         return f'v,{timestamp:04d},{numbers},' + ','.join(map(repr, rest))
 
     for timestamp in range(902, 922):
-        truths = np.sort(random.rand(3, 2, 2), axis=1).reshape(3, 4)
-        for person, bbox in enumerate(truths):
+        gts = np.sort(random.rand(3, 2, 2), axis=1).reshape(3, 4)
+        for person, bbox in enumerate(gts):
             actions = random.choice(num_actions, 2, replace=False) + 1
             if timestamp == 910:
                 continue
             truth_lines += [line(timestamp, bbox, int(a), person) for a in actions]
-        near = np.repeat(truths, 2, axis=0) + random.normal(0, 0.05, (6, 4))
+        near = np.repeat(gts, 2, axis=0) + random.normal(0, 0.05, (6, 4))
         upright = np.sort(near.reshape(6, 2, 2), axis=1).reshape(6, 4)
         bboxes = upright.clip(0, 1).astype(np.float32)
         scores = random.rand(6, num_actions + 1).astype(np.float32)

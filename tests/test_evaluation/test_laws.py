@@ -28,11 +28,11 @@ def tube_rules():
     kinds = [(TubeFrameMAPMetric, dict(nms=nms)) for nms in (None, *FRAME_NMS)]
     kinds += [(VideoMAPMetric, dict(linking=name)) for name in LINKINGS]
     kinds.append((VideoMAPMetric, dict(linking=dict(trim_cost=1))))
-    for (kind, options), protocol, over in itertools.product(
+    for (metric_type, options), protocol, over in itertools.product(
         kinds, PROTOCOLS, CLASS_AVERAGES
     ):
         rules = dict(protocol=protocol, class_average=over, excluded_labels=['jump'])
-        yield kind, {**options, **rules, 'iou_thrs': THRS}
+        yield metric_type, {**options, **rules, 'iou_thrs': THRS}
 
 
 def keyframes(seed=0):
@@ -80,20 +80,22 @@ def test_keyframes_order_padding_and_monotone_scores(write_text, rules):
     assert evaluate(metric, *changed[::-1], *changed[:2]) == whole
 
 
-@pytest.mark.parametrize('kind, rules', list(tube_rules()), ids=str)
-def test_tubes_all_or_nothing(kind, rules):
-    metric = kind(TWO_VIDEOS, **rules)
+@pytest.mark.parametrize('metric_type, rules', list(tube_rules()), ids=str)
+def test_tubes_all_or_nothing(metric_type, rules):
+    metric = metric_type(TWO_VIDEOS, **rules)
     assert set(evaluate(metric, *predict_truth(TWO_VIDEOS)).values()) == {1}
     for nothing in ([], [predict('v', 1)]):
         assert set(evaluate(metric, *nothing).values()) == {0}
 
 
-@pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
-def test_a_range_is_the_mean_of_its_thresholds(kind):
+@pytest.mark.parametrize('metric_type', [TubeFrameMAPMetric, VideoMAPMetric])
+def test_a_range_is_the_mean_of_its_thresholds(metric_type):
     truth, samples = noisy(0)
     thrs = [0.5 + 0.05 * i for i in range(10)]
-    options = dict(linking=dict(min_length=5)) if kind is VideoMAPMetric else {}
-    metric = kind(truth, iou_thrs=('0.5:0.95', *thrs), per_class=False, **options)
+    options = dict(linking=dict(min_length=5)) if metric_type is VideoMAPMetric else {}
+    metric = metric_type(
+        truth, iou_thrs=('0.5:0.95', *thrs), per_class=False, **options
+    )
     mean, *single = evaluate(metric, *samples).values()
     assert len(single) == 10
     assert mean == pytest.approx(np.mean(single), abs=1e-12)

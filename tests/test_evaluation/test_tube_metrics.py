@@ -80,13 +80,13 @@ TWO_VIDEOS = ground_truth(
 METRIC_TYPES = [TubeFrameMAPMetric, VideoMAPMetric]
 
 
-@pytest.mark.parametrize('kind', ['TubeFrameMAPMetric', 'VideoMAPMetric'])
+@pytest.mark.parametrize('metric_type', ['TubeFrameMAPMetric', 'VideoMAPMetric'])
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
 @pytest.mark.parametrize('scope', ['', 'stmixer_mm.'])
-def test_perfect_detections_score_exactly_one(kind, protocol, scope):
+def test_perfect_detections_score_exactly_one(metric_type, protocol, scope):
     metric = METRICS.build(
         dict(
-            type=scope + kind,
+            type=scope + metric_type,
             ann_file=TWO_VIDEOS,
             protocol=protocol,
             iou_thrs=(0.5, 0.2, '0.5:0.95'),

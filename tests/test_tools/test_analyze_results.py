@@ -89,10 +89,10 @@ def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr, a
 @pytest.mark.parametrize(
     ('average', 'mean'), [('gt', 1 / 2), ('detected', 1), ('all', 1 / 4)]
 )
-@pytest.mark.parametrize('kind', ['csv', 'tubes'])
-def test_the_mean_is_that_of_the_metric(write_text, average, mean, kind):
+@pytest.mark.parametrize('source', ['csv', 'tubes'])
+def test_the_mean_is_that_of_the_metric(write_text, average, mean, source):
     """Four classes, of which two have ground truth and one of these a detection."""
-    if kind == 'csv':
+    if source == 'csv':
         ann_file = write_text('truth.csv', 'v,1,0,0,1,1,1,0', 'v,1,0,0,1,1,2,0')
         metric = FrameMAPMetric(ann_file, num_classes=5, class_average=average)
     else:
@@ -116,9 +116,9 @@ def test_the_mean_is_that_of_the_metric(write_text, average, mean, kind):
     )
 
 
-@pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
+@pytest.mark.parametrize('source', [TubeFrameMAPMetric, VideoMAPMetric])
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
-def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
+def test_classes_have_the_ap_of_the_tube_metrics(source, protocol):
     gts, samples = {label: [] for label in range(3)}, []
     for frame, rows, sample in random_frames():
         for label in range(3):
@@ -133,8 +133,8 @@ def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
         resolution=dict(v=(100, 200)),
         gttubes=dict(v={label: [np.array(rows)] for label, rows in gts.items()}),
     )
-    options = {} if kind is TubeFrameMAPMetric else dict(linking=dict(min_length=1))
-    metric = kind(
+    options = {} if source is TubeFrameMAPMetric else dict(linking=dict(min_length=1))
+    metric = source(
         truth,
         protocol=protocol,
         excluded_labels=['out'],
@@ -147,7 +147,7 @@ def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
         class_results(judged),
         {name: values[f'{metric.prefix}/{name}@0.05'] for name in ('run', 'sit')},
     )
-    if kind is TubeFrameMAPMetric:
+    if source is TubeFrameMAPMetric:
         assert judged.gts_in_frame.sum() == judged.num_gts.sum()
         check_boxes(judged, samples)
 
@@ -319,8 +319,8 @@ def test_tube_metrics_have_their_errors_drawn(tmp_path, write_text, capsys):
     )
     (tmp_path / 'truth.pkl').write_bytes(pickle.dumps(truth))
     metrics = [
-        dict(type=kind, ann_file=str(tmp_path / 'truth.pkl'))
-        for kind in ('TubeFrameMAPMetric', 'VideoMAPMetric')
+        dict(type=source, ann_file=str(tmp_path / 'truth.pkl'))
+        for source in ('TubeFrameMAPMetric', 'VideoMAPMetric')
     ]
     config = write_text('config.py', f'test_evaluator = {metrics}')
     rows = [f'v,{frame},0,0,0.25,1,{1 + (frame > 16)},0.9' for frame in range(1, 19)]

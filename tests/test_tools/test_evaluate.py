@@ -469,8 +469,8 @@ def tubes(write_text, tmp_path):
     path = tmp_path / 'tubes.pkl'
     path.write_bytes(pickle.dumps(truth))
     metrics = [
-        dict(type=kind, ann_file=str(path))
-        for kind in ('TubeFrameMAPMetric', 'VideoMAPMetric')
+        dict(type=metric_type, ann_file=str(path))
+        for metric_type in ('TubeFrameMAPMetric', 'VideoMAPMetric')
     ]
     return write_text('tubes.py', f'test_evaluator = {metrics}')
 

@@ -39,7 +39,7 @@ class CsvDetections:
     def __init__(self, file: str) -> None:
         self.file = file
         self.notes: list[str] = []
-        # Numbers of keyframes; timestamps are told apart as by ``keyframe_key``.
+        # Numbers of keyframes; timestamps count as by ``keyframe_key``.
         self.keyframes: dict[tuple[str, float], int] = {}
         # Numbers of the line, its keyframe, x1, y1, x2, y2, action and score.
         self._rows = array('d')

@@ -104,7 +104,7 @@ def _notes(
     """What becomes of places and keys that the ground truth lacks."""
     groups = {'counts as wrong': [], 'does not count': []}
     for place, key in unknown:
-        # The parts of a dataset have a metric each, which is no news.
+        # Of the parts of a dataset each has its own metric: nothing to report.
         if not metric.is_of_others(key):
             counts = metric.counts_unannotated(key)
             groups['counts as wrong' if counts else 'does not count'].append(
