@@ -90,7 +90,7 @@ def init_detector(
     check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
     check_device(device)
 
-    with building(cfg):
+    with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
     dataset_meta = {}
     if checkpoint is None:

@@ -135,7 +135,10 @@ def test_what_works_is_not_refused(cfg, override):
             },
             r'\(mmdet\.FPN: AssertionError\)',
         ),
-        ({'train_cfg.max_epochs': 'a'}, r'^Config .*tiny\.py cannot be built \(.*a'),
+        (
+            {'train_cfg.max_epochs': 'a'},
+            r'^The train_loop of config .*tiny\.py cannot be built \(.*a',
+        ),
         ({'optim_wrapper.optimizer.lr': 'a'}, 'cannot be built'),
         ({'param_scheduler': dict(type='LinearLR', begin='a')}, 'cannot be built'),
         ({'val_dataloader.batch_size': 'a'}, 'batch_size'),
