@@ -12,13 +12,18 @@ CFG_OPTIONS ?=
 PYTEST_OPTIONS ?=
 
 PY := $(or $(PYTHON),.venv/bin/python)
-SET_UP = set -e; for python in $(PYTHON) python3 python3.12 python3.11 python3.10; do \
-	  if "$$python" -c '' >/dev/null 2>&1; then \
-	    exec "$$python" tools/setup_env.py --python '$(PYTHON)' --extras $(1); \
+# .venv is made by the first of these that fits.
+PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
+FITS = import sys$(if $(PYTHON),,, ensurepip); \
+  sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+SET_UP = for python in $(PYTHONS); do \
+	  if "$$python" -c '$(FITS)' >/dev/null 2>&1; then \
+	    exec "$$python" tools/setup_env.py $(if $(PYTHON),--here) --extras $(1); \
 	  fi; \
 	done; \
-	echo 'set-up: There is no Python: install Python 3.10 to 3.12, or name one with' \
-	  'PYTHON=/path/to/python.' >&2; exit 1
+	echo 'set-up: Python 3.10 to 3.12 is needed, with its module venv, but there is none' \
+	  'under the name of $(PYTHONS): install one (Debian and Ubuntu: apt install' \
+	  'python3-venv), or name one with PYTHON=/path/to/python.' >&2; exit 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean clean-env
@@ -42,7 +47,8 @@ demo: ## make toy videos, train a small STMixer on them, evaluate it, write a vi
 
 test: ## run the tests
 	@$(call SET_UP,test)
-	@$(PY) -m pytest --cov --cov-report=term $(PYTEST_OPTIONS)
+	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	  --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: ## check style and formatting
 	@$(call SET_UP,lint)

@@ -1,7 +1,13 @@
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # Workers, and the tools that they start, share the cores; read by import torch.
+    os.environ['OMP_NUM_THREADS'] = '1'
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests

@@ -7,6 +7,8 @@ from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.initial_boxes.simple_boxes import frame_bboxes
 from stmixer_mm.registry import MODELS
 
 MODELS_FOLDER = Path(__file__).parents[1] / 'configs' / '_base_' / 'models'
@@ -14,7 +16,7 @@ NUM_CLASSES = 4
 
 
 def tiny_decoder(**overrides) -> dict:
-    return dict(
+    settings = dict(
         type='STMixerDecoder',
         num_frames=2,
         embed_dims=16,
@@ -25,8 +27,8 @@ def tiny_decoder(**overrides) -> dict:
         num_groups=2,
         num_points=4,
         num_classes=NUM_CLASSES,
-        **overrides,
     )
+    return settings | overrides
 
 
 def tiny_head(**overrides) -> dict:
@@ -69,8 +71,14 @@ def build_detector(config: dict | None = None, seed: int = 0) -> torch.nn.Module
     return model
 
 
+def whole_frames(decoder, img_shapes):
+    """First boxes (B, Q, 4) for a decoder, of frames (h, w)."""
+    boxes_xyzr = xyxy_to_xyzr(frame_bboxes(torch.as_tensor(img_shapes)))
+    return boxes_xyzr[:, None].repeat(1, decoder.num_queries, 1)
+
+
 def data_sample(bboxes=(), actions=(), img_shape=(64, 96), name='video,0001'):
-    """A sample with true boxes (pixel xyxy) and, for each, its actions (from 1)."""
+    """A sample with persons' boxes (pixel xyxy) and, for each, its actions (from 1)."""
     labels = torch.zeros(len(bboxes), NUM_CLASSES)
     for row, columns in zip(labels, actions, strict=True):
         row[list(columns)] = 1

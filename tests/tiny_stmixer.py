@@ -18,7 +18,6 @@ model = dict(
     decoder=dict(
         num_frames=2, embed_dims=16, num_queries=4, num_stages=2, num_heads=2,
         feedforward_channels=16, num_groups=2, num_points=4, out_multiplier=2,
-        num_classes=3,
     ),
     head=dict(num_classes=3),
 )

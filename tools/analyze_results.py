@@ -8,34 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric
-from stmixer_mm.evaluation.diagnosis.analysis import (
-    ClassResult,
-    Judged,
+from stmixer_mm.evaluation.diagnosis.figures import (
+    draw_class_aps,
+    draw_curves,
+    draw_errors,
+    draw_scores,
+)
+from stmixer_mm.evaluation.diagnosis.judging import (
     Keyframe,
     class_results,
-    format_classes,
-    format_keyframes,
     judge,
     mean_ap,
     worst_keyframes,
 )
-from stmixer_mm.evaluation.diagnosis.figures import (
-    draw_class_aps,
-    draw_curves,
-    draw_scores,
-)
 from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
-from stmixer_mm.evaluation.functional.error_types import draw_errors, format_error_table
-from stmixer_mm.evaluation.metrics.predictions import ConfiguredMetric
+from stmixer_mm.evaluation.functional.error_types import format_error_table
+from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.results.csv_detections import CsvDetections
 from stmixer_mm.evaluation.results.dumps import Dump
-from stmixer_mm.evaluation.results.results import build_metrics, feed, read_results
+from stmixer_mm.evaluation.results.offline import build_metrics, feed, read_results
 from stmixer_mm.files import atomic_path, check_writable_dir
 
 
@@ -63,88 +62,85 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def write_classes(path: Path, found: Sequence[ClassResult]) -> None:
+def write_table(path: Path, head: Sequence[str], rows: Sequence[Row]) -> None:
     with (
         atomic_path(path) as part,
         open(part, 'w', encoding='utf-8', newline='') as file,
     ):
         table = csv.writer(file, lineterminator='\n')
-        table.writerow(['class', 'ap', 'true', 'detected', 'right'])
-        for result in found:
-            row = [result.num_truths, len(result.scores), int(result.right.sum())]
-            table.writerow([result.name, f'{result.ap:.6f}', *row])
-
-
-def write_keyframes(path: Path, found: Sequence[Keyframe]) -> None:
-    with (
-        atomic_path(path) as part,
-        open(part, 'w', encoding='utf-8', newline='') as file,
-    ):
-        table = csv.writer(file, lineterminator='\n')
-        table.writerow(['video', 'timestamp', 'cost', 'true', 'found', 'wrong'])
-        for keyframe in found:
-            video, timestamp = keyframe.key.rsplit(',', 1)
-            row = [keyframe.num_truths, keyframe.num_found, keyframe.num_wrong]
-            cost = f'{keyframe.cost:.6f}'
-            table.writerow([video, f'{float(timestamp):g}', cost, *row])
+        table.writerows([head, *(cells(row, 6) for row in rows)])
 
 
 def draw_worst(
-    folder: Path,
-    judged: Judged,
-    found: Sequence[Keyframe],
-    pictures: KeyframePictures,
+    folder: Path, worst: Sequence[Keyframe], pictures: KeyframePictures
 ) -> None:
     """Draw keyframes, their names numbered from the worst on."""
-    for rank, keyframe in enumerate(found, start=1):
+    for rank, keyframe in enumerate(worst, start=1):
         name = re.sub(r'[^\w.-]+', '_', keyframe.key)
         path = folder / f'keyframe_{rank:02d}_{name}.jpg'
-        if not pictures.draw(keyframe.key, judged, path):
+        if not pictures.draw(keyframe.key, path):
             print(f'note: {keyframe.key} is not in the test dataset.', file=sys.stderr)
 
 
-def analyse(
+def diagnose(
     cfg: Config,
-    configured: ConfiguredMetric,
+    metric: BaseMetric,
     results: Dump | CsvDetections,
     args: argparse.Namespace,
     folder: Path,
 ) -> None:
     """Tables and pictures of one metric, into its folder."""
-    for note in feed(configured, results):
+    if not isinstance(metric, DetectionMetric):
+        raise UserError(
+            f'{type(metric).__name__} cannot be analysed; use FrameMAPMetric, '
+            'TubeFrameMAPMetric or VideoMAPMetric as test_evaluator.'
+        )
+    for note in feed(metric, results):
         print(f'note: {note}', file=sys.stderr)
-    metric = configured.metric
-    collected = list(metric.results)
-    judged = judge(metric, collected)
+    detections = metric.detections(metric.results)
+    judged = judge(metric, detections)
     found = class_results(judged)
     folder.mkdir(parents=True, exist_ok=True)
     print(
         f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP '
-        f'{mean_ap(judged, found):.4f} (class_average={judged.class_average!r}); the worst of '
-        f'{len(found)} classes with ground truth:'
+        f'{mean_ap(judged, found):.4f} (class_average={judged.class_average!r}); the '
+        f'worst of {len(found)} classes with ground truth:'
     )
-    print(format_classes(found, args.num_worst))
-    write_classes(folder / 'classes.csv', found)
+    head = ['class', 'ap', 'gts', 'detected', 'right']
+    rows = [
+        (one.name, one.ap, one.num_gts, len(one.scores), one.right.sum())
+        for one in found
+    ]
+    print(format_table(head, rows[: args.num_worst]))
+    write_table(folder / 'classes.csv', head, rows)
     draw_class_aps(found, folder / 'classes.png')
     draw_curves(found, folder)
     draw_scores(found, folder)
     if isinstance(metric, TubeFrameMAPMetric):
-        shares = metric.error_shares(metric.detections(collected))
-        print('\nErrors, in percent:')
+        shares = metric.error_shares(detections)
+        print('\nError types, in percent:')
         print(format_error_table(shares))
         draw_errors(shares, folder / 'errors.png')
     worst = worst_keyframes(judged, args.num_worst, score_thr=args.score_thr)
-    if worst:
-        print('\nThe worst keyframes:')
-        print(format_keyframes(worst))
-        write_keyframes(folder / 'keyframes.csv', worst)
-        if not args.no_keyframes:
-            try:
-                pictures = KeyframePictures(cfg, metric, score_thr=args.score_thr)
-            except (OSError, ValueError) as error:
-                print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
-                return
-            draw_worst(folder, judged, worst, pictures)
+    if not worst:
+        return
+    head = ['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']
+    rows = []
+    for key, *numbers in worst:
+        video, timestamp = key.rsplit(',', 1)
+        rows.append((video, f'{float(timestamp):g}', *numbers))
+    print('\nThe worst keyframes:')
+    print(format_table(head, rows))
+    write_table(folder / 'keyframes.csv', head, rows)
+    if not args.no_keyframes:
+        try:
+            pictures = KeyframePictures(
+                cfg, judged, frame_key=metric.frame_key, score_thr=args.score_thr
+            )
+        except (OSError, ValueError) as error:
+            print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
+            return
+        draw_worst(folder, worst, pictures)
 
 
 def main() -> None:
@@ -158,15 +154,15 @@ def main() -> None:
         results = read_results(args.results)
         for note in results.notes:
             print(f'note: {note}', file=sys.stderr)
-        names = [configured.metric.prefix for configured in metrics]
+        names = [metric.prefix for metric in metrics]
         if len(set(names)) < len(names):
             raise UserError(
                 f'Two metrics of test_evaluator in {args.config} have the same prefix '
                 'and would write to the same folder; set the prefix of one.'
             )
-        for configured, name in zip(metrics, names, strict=True):
+        for metric, name in zip(metrics, names, strict=True):
             folder = Path(args.out, re.sub(r'[^\w-]+', '_', name or 'metric'))
-            analyse(cfg, configured, results, args, folder)
+            diagnose(cfg, metric, results, args, folder)
     print(f'\nTables and pictures are in {args.out}.')
 
 

@@ -1,8 +1,9 @@
 """Time the decoder against the literal formulation, turn by turn in one process.
 
-The literal formulation (tests/literal.py) samples every point in every frame and level
-and stores it all; it shares the weights and everything else with ours. Options with
-several values make a row for each combination; --sweep varies one size at a time.
+The literal formulation samples every point in every frame and level and stores it all
+(sampling_backend='grid_sample'), and mixes all groups at once (mixing_backend=
+'literal'); it shares the weights and everything else with ours. Options with several
+values make a row for each combination; --sweep varies one size at a time.
 """
 
 import argparse
@@ -11,18 +12,20 @@ import itertools
 import json
 import re
 import statistics
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
-from stmixer_mm.models.decoder import stmixer_decoder
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.sampling import (
+    SAMPLING_BACKENDS,
+    choose_backend,
+    make_sampler,
+)
 from stmixer_mm.profiling import (
     bytes_kept_for_backward,
     format_table,
@@ -33,12 +36,10 @@ from stmixer_mm.profiling import (
 )
 from stmixer_mm.registry import MODELS
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
-from literal import literally
-
+LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
 STRIDES = (4, 8, 16, 32)
-# What the names of operators and of GPU kernels tell of their kind.
-KINDS = dict(
+# By what is in their names, types of operators and of GPU kernels.
+OPERATORS = dict(
     products=('mm', 'conv', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
     sampling=('embedding_bag', 'means', 'gradients_kernel', 'deform', 'grid_sampl'),
     copies=('copy', 'memcpy', 'memset', 'aten::cat', 'fill', 'elementwise_kernel_with'),
@@ -118,7 +119,9 @@ def parse_args() -> argparse.Namespace:
 
 def clip_size(text: str) -> str:
     if not re.fullmatch(r'[1-9]\d*x[1-9]\d*', text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no HxW; write it as in 256x320.")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not HxW; write it as in 256x320."
+        )
     return text
 
 
@@ -161,7 +164,7 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
     if case['part'] == 'decoder':
         runs['matmul'] = record_products(bench.literal, device)
     seconds = take_turns(runs, turns=args.turns, device=device)
-    memory = measure_memory(bench, device)
+    ram = measure_ram(bench, device)
     row = dict(
         case,
         device=args.device,
@@ -170,7 +173,7 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
         with_cp=args.with_cp,
         **{f'{name}_s': round(value, 5) for name, value in seconds.items()},
         ratio=round(seconds['literal'] / seconds['ours'], 3),
-        **memory,
+        **ram,
         machine=machine(device),
     )
     row.setdefault('matmul_s', None)
@@ -184,7 +187,7 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
 
 
 class Bench:
-    """Ours and the literal formulation of one case, on the same weights and maps."""
+    """Ours and the literal formulation of one case, on the same weights and feats."""
 
     def __init__(self, case: dict, args: argparse.Namespace) -> None:
         self.case, self.args = case, args
@@ -199,15 +202,19 @@ class Bench:
             num_points=case['points'],
             num_stages=args.stages,
             strides=STRIDES,
-            sampling_backend=args.backend,
         )
-        self.literal_decoder = MODELS.build(decoder)
+        self.literal_decoder = MODELS.build(decoder | LITERAL)
         self.literal_decoder.init_weights()
         for weight in self.literal_decoder.parameters():
             # As they start, all boxes would stay the whole frame.
             weight.data += 0.02 * torch.randn_like(weight)
         self.decoder = MODELS.build(
-            dict(decoder, with_cp=args.with_cp, compile_stages=args.compile)
+            dict(
+                decoder,
+                sampling_backend=args.backend,
+                with_cp=args.with_cp,
+                compile_stages=args.compile,
+            )
         )
         self.decoder.load_state_dict(self.literal_decoder.state_dict())
         self.decoder.to(self.device)
@@ -242,8 +249,7 @@ class Bench:
         return self.run(self.decoder, dtype, backward=backward)
 
     def literal(self, dtype: str | None = None, *, backward: bool = True):
-        with literally():
-            return self.run(self.literal_decoder, dtype, backward=backward)
+        return self.run(self.literal_decoder, dtype, backward=backward)
 
     def run(self, decoder: torch.nn.Module, dtype: str | None, *, backward: bool):
         dtype = getattr(torch, dtype or self.case['dtype'])
@@ -254,7 +260,7 @@ class Bench:
             if self.case['part'] == 'decoder':
                 outputs = self.run_decoder(decoder)
             else:
-                outputs = self.run_sampling()
+                outputs = self.run_sampling(decoder.sampling_backend)
             loss = sum(values.float().sum() for values in outputs)
         if self.is_training and backward:
             loss.backward()
@@ -265,40 +271,42 @@ class Bench:
 
     def run_decoder(self, decoder: torch.nn.Module) -> list[torch.Tensor]:
         size = self.height, self.width
-        img_shapes = torch.tensor([size] * self.case['batch'])
-        stages = decoder(self.feats, img_shapes=img_shapes, pad_shape=size)
+        frame = torch.tensor((0.0, 0.0, size[1], size[0]), device=self.feats[0].device)
+        boxes_xyzr = xyxy_to_xyzr(frame).expand(
+            self.case['batch'], decoder.num_queries, 4
+        )
+        stages = decoder(self.feats, boxes_xyzr, pad_shape=size)
         return [values for stage in stages for values in stage]
 
-    def run_sampling(self) -> list[torch.Tensor]:
-        # Looked up where literally() puts its own.
-        make = stmixer_decoder.make_sampler
-        sampler = make(
+    def run_sampling(self, backend: str) -> list[torch.Tensor]:
+        sampler = make_sampler(
             self.feats,
             strides=STRIDES,
             num_groups=self.decoder.num_groups,
-            backend=self.args.backend,
+            backend=backend,
         )
         return [mean for points in self.points for mean in sampler(points)]
 
 
-def measure_memory(bench: Bench, device: torch.device) -> dict[str, float]:
-    memory = {}
+def measure_ram(bench: Bench, device: torch.device) -> dict[str, float]:
+    """What a run takes at its peak, and what is kept for its backward pass."""
+    ram = {}
     given = [*bench.decoder.parameters(), *bench.literal_decoder.parameters()]
     given += [*bench.feats, *bench.points]
     for name, run in (('ours', bench.ours), ('literal', bench.literal)):
         gc.collect()
-        memory[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
+        ram[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
         if bench.is_training:
             forward = partial(run, backward=False)
             kept = bytes_kept_for_backward(forward, given)
-            memory[f'{name}_kept_mb'] = round(kept / 1e6, 1)
-    return memory
+            ram[f'{name}_kept_mb'] = round(kept / 1e6, 1)
+    return ram
 
 
 def profile(
     run: Callable[[], object], seconds: float, device: torch.device
 ) -> dict[str, float]:
-    """Shares of the time by kind of operator or kernel, and how many there are.
+    """Shares of the time by type of operator or kernel, and how many there are.
 
     What is left of the seconds that it takes unprofiled is idle: on a GPU, the wait for
     launches.
@@ -308,7 +316,7 @@ def profile(
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiler:
         run()
-    spent = dict.fromkeys((*KINDS, 'others'), 0.0)
+    spent = dict.fromkeys((*OPERATORS, 'others'), 0.0)
     launches = 0
     for event in profiler.key_averages():
         if device.type == 'cuda':
@@ -319,9 +327,13 @@ def profile(
             elapsed = event.self_cpu_time_total
         launches += event.count
         name = event.key.lower()
-        kinds = (kind for kind, words in KINDS.items() if any(w in name for w in words))
-        spent[next(kinds, 'others')] += elapsed / 1e6
-    shares = {f'{kind}_part': round(s / seconds, 3) for kind, s in spent.items()}
+        types = (
+            type_
+            for type_, words in OPERATORS.items()
+            if any(word in name for word in words)
+        )
+        spent[next(types, 'others')] += elapsed / 1e6
+    shares = {f'{type_}_part': round(s / seconds, 3) for type_, s in spent.items()}
     idle = max(0.0, 1 - sum(spent.values()) / seconds)
     return dict(shares, idle_part=round(idle, 3), launches=launches)
 
@@ -354,7 +366,7 @@ def record_products(
     inputs = {}
     for _, layouts in products.calls:
         if layouts not in inputs:
-            inputs[layouts] = [made_up_values(*layout, device) for layout in layouts]
+            inputs[layouts] = [random_values(*layout, device) for layout in layouts]
 
     @torch.no_grad()
     def replay() -> None:
@@ -364,7 +376,7 @@ def record_products(
     return replay
 
 
-def made_up_values(shape, stride, dtype, device) -> torch.Tensor:
+def random_values(shape, stride, dtype, device) -> torch.Tensor:
     cells = 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     values = torch.randn(max(cells, 1), device=device).to(dtype)
     return values.as_strided(shape, stride)
@@ -388,7 +400,7 @@ def print_rows(rows: list[dict], args: argparse.Namespace) -> None:
 
 
 def draw_sweep(rows: list[dict], path: str) -> None:
-    """Time and peak memory against each size that was swept, the others fixed."""
+    """Time and peak RAM against each size that was swept, the others fixed."""
     import matplotlib
 
     matplotlib.use('Agg')

@@ -20,15 +20,15 @@ from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization import (
-    draw_detections,
+    draw_ground_truth,
     enlarge,
-    top_actions,
     write_picture,
 )
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800
 GAP = 8
+_WHITE_BORDER = (cv2.BORDER_CONSTANT, None, (255, 255, 255))
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,28 +110,13 @@ def draw_sample(
     data_sample = sample['data_samples']
     key = len(frames) // 2
     keyframe, factor = enlarge(frames[key])
-    bboxes, labels = np.zeros((0, 4)), np.zeros((0, 1))
     if 'gt_instances' in data_sample:
-        bboxes = np.asarray(data_sample.gt_instances.bboxes, float)
-        labels = np.asarray(data_sample.gt_instances.labels, float)
-    if labels.shape[-1] == 1:  # numbers of classes (multilabel=False)
-        names = classes or ()
-        actions = [
-            [(names[n - 1] if 0 < n <= len(names) else f'action {n}', None)]
-            for n in labels.ravel().astype(int)
-        ]
-    else:
-        actions = [
-            [(name, None) for name, _ in top_actions(row, classes, 0.5)]
-            for row in labels
-        ]
-    tiles = [draw_detections(keyframe, bboxes * factor, actions)]
+        instances = data_sample.gt_instances
+        keyframe = draw_ground_truth(keyframe, instances, classes, scale=factor)
+    tiles = [keyframe]
     if with_clip:
-        before, after = (
-            [enlarge(frame)[0] for frame in part]
-            for part in (frames[:key], frames[key + 1 :])
-        )
-        tiles = [*before, *tiles, *after]
+        tiles = [enlarge(frame)[0] for frame in frames]
+        tiles[key] = keyframe
     title = f'{data_sample.get("img_key", "")}  {frames.shape[2]}x{frames.shape[1]}'
     picture = np.concatenate(tiles, axis=1)
     return np.concatenate([_caption(title, picture.shape[1]), picture])
@@ -151,26 +136,25 @@ def _caption(text: str, width: int) -> np.ndarray:
 
 def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
     """Pictures (h, w, 3) side by side in rows of about ``SHEET_WIDTH`` pixels."""
-    rows, row = [], []
+    rows, width = [], SHEET_WIDTH
     for picture in pictures:
-        filled = sum(one.shape[1] + GAP for one in row)
-        if row and filled + picture.shape[1] > SHEET_WIDTH:
-            rows.append(row)
-            row = []
-        row.append(picture)
-    rows.append(row)
-    width = max(sum(one.shape[1] + GAP for one in row) for row in rows) + GAP
-    heights = [max(one.shape[0] for one in row) + GAP for row in rows]
-    sheet = np.full((sum(heights) + GAP, width, 3), 255, np.uint8)
-    top = GAP
-    for row, height in zip(rows, heights, strict=True):
-        left = GAP
-        for picture in row:
-            h, w = picture.shape[:2]
-            sheet[top : top + h, left : left + w] = picture
-            left += w + GAP
-        top += height
-    return sheet
+        if width + picture.shape[1] > SHEET_WIDTH:
+            rows.append([])
+            width = 0
+        rows[-1].append(picture)
+        width += picture.shape[1] + GAP
+    strips = []
+    for row in rows:
+        height = max(map(len, row))
+        tiles = [_pad(one, bottom=height - len(one), right=GAP) for one in row]
+        strips.append(np.concatenate(tiles, axis=1))
+    width = max(strip.shape[1] for strip in strips)
+    strips = [_pad(one, bottom=GAP, right=width - one.shape[1]) for one in strips]
+    return cv2.copyMakeBorder(np.concatenate(strips), GAP, 0, GAP, 0, *_WHITE_BORDER)
+
+
+def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
+    return cv2.copyMakeBorder(picture, 0, bottom, 0, right, *_WHITE_BORDER)
 
 
 def show_pictures(pictures: Iterable[np.ndarray]) -> None:

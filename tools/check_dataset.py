@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--allow-overlap',
         action='store_true',
-        help='videos that are both trained on and evaluated are no error',
+        help='videos that are both trained on and evaluated are only warnings',
     )
     parser.add_argument('--json', metavar='FILE', help='write the whole report here')
     add_cfg_options(parser)

@@ -76,24 +76,24 @@ def describe(summary: Summary) -> str:
     lines += [
         f'  {name:<{width}} {count:>8}' for name, count in summary.class_counts.items()
     ]
-    if summary.num_clipped:
-        lines.append(f'{summary.num_clipped} boxes were clipped to the frame.')
-    if summary.num_outside:
-        lines.append(f'{summary.num_outside} boxes outside of it were left out.')
-    if summary.num_idle:
-        lines.append(
-            f'{summary.num_idle} keyframes were left out, as a person does nothing '
-            'there; give --idle ACTION to keep them.'
-        )
-    lines += [
-        f'{count} boxes of the label {label!r} were left out: it has no actions.'
-        for label, count in summary.passed_over.items()
-    ]
-    if summary.num_ignored:
-        lines.append(
-            f'{summary.num_ignored} boxes were left out: they are of crowds, or to be '
-            'ignored.'
-        )
+    counted = (
+        (summary.num_clipped, 'boxes were clipped to the frame.'),
+        (summary.num_outside, 'boxes outside of it were left out.'),
+        (
+            summary.num_idle,
+            'keyframes were left out, as a person does nothing there; give --idle '
+            'ACTION to keep them.',
+        ),
+        *(
+            (count, f'boxes of the label {label!r} were left out: it has no actions.')
+            for label, count in summary.passed_over.items()
+        ),
+        (
+            summary.num_ignored,
+            'boxes were left out: they are of crowds, or to be ignored.',
+        ),
+    )
+    lines += [f'{count} {what}' for count, what in counted if count]
     if summary.other_attributes:
         lines.append(
             f'Attributes not read as actions: {", ".join(summary.other_attributes)} '

@@ -8,7 +8,7 @@ from mmengine.registry import init_default_scope
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.errors import user_errors
-from stmixer_mm.evaluation.results.results import (
+from stmixer_mm.evaluation.results.offline import (
     build_metrics,
     evaluate_results,
     read_results,

@@ -94,16 +94,16 @@ from stmixer_mm.profiling import format_table
 
 TARGETS = {('forward', 1): 4, ('train', 1): 2.5, ('train', 8): 2.5}
 columns = ('ours_s', 'literal_s', 'ratio', 'over_matmul', 'idle_part', 'launches')
-table = [('what', *columns, 'target ratio', 'memory to literal (target 0.333)')]
+table = [('what', *columns, 'target ratio', 'RAM to literal (target 0.333)')]
 for name in ('eager', 'compiled', 'sampling', 'sampling_mmcv'):
     path = Path(sys.argv[1], f'{name}.json')
     for row in json.loads(path.read_text()) if path.exists() else ():
         what = f'{name} {row["mode"]} B {row["batch"]} {row["dtype"]} {row["backend"]}'
         target = TARGETS.get((row['mode'], row['batch']), '')
-        memory = row['ours_peak_mb'] / max(row['literal_peak_mb'], 0.1)
+        ram = row['ours_peak_mb'] / max(row['literal_peak_mb'], 0.1)
         values = [row.get(column, '') for column in columns]
         table.append(
-            (what, *values, target if row['part'] == 'decoder' else '', f'{memory:.3f}')
+            (what, *values, target if row['part'] == 'decoder' else '', f'{ram:.3f}')
         )
 print(format_table(table))
 PYTHON

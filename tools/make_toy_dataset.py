@@ -1,23 +1,20 @@
 """Make the toy dataset: little annotated videos of drawn people."""
 
 import argparse
-import sys
 
 from stmixer_mm.datasets.toy import make_toy_dataset
+from stmixer_mm.errors import user_errors
 
 
-def parse_size(text):
+def parse_size(text: str) -> tuple[int, ...]:
     """'192x144' as (192, 144)."""
-    try:
-        width, height = map(int, text.split('x'))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not WIDTHxHEIGHT, as in 192x144'
-        ) from None
-    return width, height
+    size = text.split('x')
+    if len(size) != 2 or not all(side.isdecimal() for side in size):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, as in 192x144')
+    return tuple(map(int, size))
 
 
-def parse_args(argv=None):
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -32,12 +29,12 @@ def parse_args(argv=None):
     parser.add_argument(
         '--force', action='store_true', help='replace a toy dataset that is there'
     )
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def main(argv=None):
-    args = parse_args(argv)
-    try:
+def main() -> None:
+    args = parse_args()
+    with user_errors():
         make_toy_dataset(
             args.out,
             train_videos=args.train_videos,
@@ -47,11 +44,8 @@ def main(argv=None):
             workers=args.workers,
             force=args.force,
         )
-    except (ValueError, OSError, RuntimeError) as error:
-        return f'make_toy_dataset: {error}'
-    print(f'The toy dataset is in {args.out}.')
-    return 0
+        print(f'\nThe toy dataset is in {args.out}.')
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -15,8 +15,8 @@ default_hooks = dict(
     # Refuses a checkpoint of another architecture; for fine-tuning, `allow` takes
     # regular expressions of the parameters that may differ.
     check_checkpoint=dict(type='CheckCheckpointHook', allow=[]),
-    # Refuses clips whose maps have other frames than the decoder.
-    check_parts=dict(type='CheckPartsHook'),
+    # Refuses a model that does not fit the classes or the clips of the data.
+    check_model=dict(type='CheckModelHook'),
     # Draws when the test tool is given --show-dir.
     visualization=dict(type='KeyframeVisualizationHook', enable=False),
 )

@@ -4,8 +4,8 @@ _base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
 loss_action = dict(
     _delete_=True,
     type='ClassBalancedLoss',
-    class_counts=[338, 256, 245, 297, 296, 412, 313, 154],
+    class_counts=[352, 280, 249, 309, 315, 406, 355, 137],
     beta=0.999,
-    loss=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=8.0),
+    loss=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
 )
 model = dict(head=dict(loss_action=loss_action))

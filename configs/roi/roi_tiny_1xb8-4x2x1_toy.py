@@ -24,7 +24,7 @@ model = dict(
             type='mmdet.BBoxHeadAVA',
             background_class=True,
             in_channels=2 * 64,  # of both maps
-            num_classes={{_base_.num_classes}},
+            num_classes={{_base_.model.head.num_classes}},
             multilabel=True,
             dropout_ratio=0.5,
         ),

@@ -8,8 +8,6 @@ _base_ = [
 ]
 custom_imports = dict(imports=['stmixer_mm'], allow_failed_imports=False)
 
-num_classes = 81  # COCO's 80, and the head's dummy class 0
-
 model = dict(
     type='StillImageSTMixer',
     max_per_img=100,
@@ -38,9 +36,8 @@ model = dict(
         out_channels=256,
         num_outs=4,
     ),
-    decoder=dict(num_frames=1, num_classes=num_classes),
+    decoder=dict(num_frames=1),
     head=dict(
-        num_classes=num_classes,
         # COCO's AP wants all pairs of query and class, ranked.
         score_thr=0.0,
         fallback_topk=0,
@@ -48,6 +45,7 @@ model = dict(
     ),
 )
 
+custom_hooks = [dict(type='CheckModelHook')]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2.5e-5, weight_decay=1e-4),
     clip_grad=dict(max_norm=10.0),

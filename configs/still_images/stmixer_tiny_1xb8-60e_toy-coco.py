@@ -3,7 +3,6 @@
 _base_ = ['mmdet::_base_/default_runtime.py', '../_base_/models/stmixer_tiny.py']
 custom_imports = dict(imports=['stmixer_mm'], allow_failed_imports=False)
 
-num_classes = 4  # three drawn shapes, and the head's dummy class 0
 max_epochs = 60
 data_root = 'data/toy-coco/'
 metainfo = dict(classes=('disk', 'square', 'bar'))
@@ -37,10 +36,9 @@ model = dict(
         out_channels=64,
         num_outs=2,
     ),
-    decoder=dict(num_frames=1, num_classes=num_classes),
+    decoder=dict(num_frames=1),
     head=dict(
-        num_classes=num_classes,
-        loss_action=dict(loss_weight=4.0),
+        num_classes=4,  # three drawn shapes, and the head's dummy class 0
         score_thr=0.0,
         score_mode='product',
     ),
@@ -101,5 +99,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+custom_hooks = [dict(type='CheckModelHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
 randomness = dict(seed=0)

@@ -13,14 +13,10 @@ url = (
     'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb/'
     'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb_20220818-b62a501f.pth'
 )
-num_classes = 67
 model = dict(
     init_cfg=dict(type='Pretrained', checkpoint=url),
-    decoder=dict(num_classes=num_classes),
-    head=dict(
-        num_classes=num_classes,
-        fallback_topk=0,  # frames without a person are evaluated too
-    ),
+    # Frames without a person are evaluated too.
+    head=dict(num_classes=67, fallback_topk=0),
 )
 # Once: every frame of the test videos takes long.
 train_cfg = dict(val_interval=12)

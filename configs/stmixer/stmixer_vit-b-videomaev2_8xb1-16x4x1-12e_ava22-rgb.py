@@ -8,5 +8,5 @@ url = (
     '_20230510-3e7f93b2.pth'
 )
 model = dict(
-    init_cfg=dict(checkpoint=url), head=dict(loss_action=dict(loss_weight=48.0))
+    init_cfg=dict(checkpoint=url), head=dict(loss_action=dict(loss_weight=0.6))
 )

@@ -1,24 +1,19 @@
-"""Whether the evaluators of a config are of the data that it predicts."""
+"""Whether the evaluators of a config belong to the data that it predicts."""
 
 import inspect
 from collections.abc import Iterable, Sequence
 
 from mmengine.config import Config
 
-from stmixer_mm.checks.datasets import SPLITS, plain_datasets
-from stmixer_mm.checks.reports import Report, split_place
+from stmixer_mm.checks.datasets import SPLITS
+from stmixer_mm.checks.reports import Report
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.errors import explain
-from stmixer_mm.evaluation.metrics.tube_metrics import (
-    TubeFrameMAPMetric,
-    VideoMAPMetric,
-)
-from stmixer_mm.evaluation.results.results import OwnMetric
+from stmixer_mm.datasets.person_dataset import PersonDataset
+from stmixer_mm.datasets.pipelines import plain_datasets
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.registry import DATASETS, METRICS
-
-OwnDataset = KeyframeDataset | TubeDataset
 
 
 def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report]:
@@ -34,18 +29,18 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
     """
     reports, seen = [], []
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        evaluator = cfg.get(f'{split}_evaluator')
-        pair = (loader and loader.get('dataset'), evaluator)
+        loader = cfg.get(f'{split}_dataloader') or {}
+        pair = (loader.get('dataset'), cfg.get(f'{split}_evaluator'))
         if None in pair or pair in seen:
             continue
         seen.append(pair)
         datasets = _build_datasets(pair[0])
-        for metric_cfg in _listed(evaluator):
+        for metric_cfg in _listed(pair[1]):
             report = Report(f'{split}_evaluator', _source(metric_cfg))
             metric = _build_metric(metric_cfg, report)
             if metric is not None and datasets:
-                _check_classes(metric, datasets, report)
+                for dataset in datasets:
+                    _check_classes(metric, dataset, report)
                 _check_keyframes(metric, datasets, report)
             if report.findings:
                 reports.append(report)
@@ -64,99 +59,82 @@ def _source(metric_cfg: dict) -> str:
     return ', '.join(map(str, files if isinstance(files, list | tuple) else [files]))
 
 
-def _build_metric(cfg: dict, report: Report) -> OwnMetric | None:
+def _build_metric(cfg: dict, report: Report) -> DetectionMetric | None:
     """None for metrics of others, which may read or need anything."""
-    kind = cfg.get('type')
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
-    if inspect.isclass(kind) and not issubclass(kind, OwnMetric):
+    metric_type = cfg.get('type')
+    if isinstance(metric_type, str):
+        metric_type = METRICS.get(metric_type)
+    if inspect.isclass(metric_type) and not issubclass(metric_type, DetectionMetric):
         return None
     try:
-        return METRICS.build(cfg)
-    except Exception as error:  # a class that somebody derived may raise anything
-        text = explain(error) or str(error) or type(error).__name__
-        file, line, message = split_place(text.splitlines()[0], report.ann_file)
-        report.error('evaluator', file, line, message)
+        with blame('the metric cannot be built', 'correct it in the config'):
+            return METRICS.build(cfg)
+    except UserError as error:
+        report.add_exception('evaluator', error)
         return None
 
 
-def _build_datasets(cfg: dict) -> list[OwnDataset]:
+def _build_datasets(cfg: dict) -> list[PersonDataset]:
     """Those inside of wrappers; none if any is broken, or of others."""
     try:
         datasets = [DATASETS.build(plain) for plain in plain_datasets(cfg)]
-    except Exception:  # told by the check of the dataset
+    except Exception:  # the check of the dataset reports it
         return []
-    is_ours = all(isinstance(dataset, OwnDataset) for dataset in datasets)
+    is_ours = all(isinstance(dataset, PersonDataset) for dataset in datasets)
     return datasets if is_ours else []
 
 
 def _check_classes(
-    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, dataset: PersonDataset, report: Report
 ) -> None:
-    for dataset in datasets:
-        if dataset.num_classes != metric.num_classes:
-            message = (
-                f'{type(metric).__name__} expects num_classes={metric.num_classes}, '
-                f'the dataset of {dataset.ann_file} has {dataset.num_classes}, the dummy '
-                'class 0 included; give both the same.'
-            )
-            report.error('classes', report.ann_file, None, message)
-        elif _action_ids(dataset) != _action_ids(metric):
-            message = (
-                f'{type(metric).__name__} and the dataset of {dataset.ann_file} take '
-                'other classes, or in another order; give both the same '
-                'custom_classes, or the same file.'
-            )
-            report.error('classes', report.ann_file, None, message)
-
-
-def _action_ids(part: OwnMetric | OwnDataset) -> list:
-    """What the score columns 1, 2, ... stand for."""
-    if isinstance(part, TubeFrameMAPMetric | VideoMAPMetric):
-        return list(part.labels)
-    if isinstance(part, TubeDataset):
-        return list(part.metainfo['classes'])
-    if isinstance(part, OwnMetric):
-        return part.action_ids
-    return (part.custom_classes or list(range(part.num_classes)))[1:]
+    """Whether score columns 1, 2, ... are of the same actions: ids, or names in tubes."""
+    if isinstance(dataset, KeyframeDataset):
+        is_same = list(metric.action_ids) == dataset.action_ids
+    else:
+        columns = dict(enumerate(dataset.metainfo['classes'], start=1))
+        is_same = metric.class_names.items() <= columns.items()
+    if not is_same or metric.num_classes != dataset.num_classes:
+        message = (
+            f'{type(metric).__name__} has other classes than the dataset of '
+            f'{dataset.ann_file} ({metric.num_classes} and {dataset.num_classes} with '
+            'the dummy class 0), or in another order; give both the same label file '
+            'and custom_classes.'
+        )
+        report.error('classes', (report.ann_file, None), message)
 
 
 def _check_keyframes(
-    metric: OwnMetric, datasets: Iterable[OwnDataset], report: Report
+    metric: DetectionMetric, datasets: Iterable[PersonDataset], report: Report
 ) -> None:
     predicted = {
         keyframe_key(info['video_id'], info['timestamp'])
         for dataset in datasets
         for info in map(dataset.get_data_info, range(len(dataset)))
     }
-    true = metric.true_keyframes()
-    missing = true - predicted
-    if len(missing) == len(true):
-        message = (
-            f'none of its {len(true)} keyframes, as {min(true)}, is in the dataset, '
-            f'which has {min(predicted)}; give the annotation of this split to both.'
-        )
-        report.error('evaluator', report.ann_file, None, message)
-        return
+    annotated = metric.true_keyframes()
+    missing = annotated - predicted
     if missing:
         message = (
-            f'{len(missing)} of its {len(true)} keyframes are not in the dataset and '
-            f'will count as missed, first {min(missing)}; give both the same '
-            'annotation, split and excluded keyframes.'
+            f'{len(missing)} of its {len(annotated)} keyframes are not in the dataset '
+            f'and will count as missed, such as {min(missing)}, while the dataset has '
+            f'{min(predicted)}; give both the same annotation, split and excluded '
+            'keyframes.'
         )
-        report.warn('missed', report.ann_file, None, message)
-    known = {_video(key) for key in true}
-    strange = sorted(
+        find = report.error if missing == annotated else report.warn
+        find('missed', (report.ann_file, None), message)
+    videos = {_video(key) for key in annotated}
+    unknown = {
         key
-        for key in predicted - true
-        if _video(key) not in known and metric.counts_unannotated(key)
-    )
-    if strange:
+        for key in predicted - annotated
+        if _video(key) not in videos and metric.counts_unannotated(key)
+    }
+    if unknown and missing != annotated:
         message = (
-            f'{len(strange)} keyframes of the dataset are of videos that are not in '
-            f'it, first {strange[0]}: all detections there will count as wrong; give '
+            f'{len(unknown)} keyframes of the dataset are of videos that it lacks, '
+            f'such as {min(unknown)}: all detections there will count as wrong; give '
             'both the same annotation.'
         )
-        report.warn('unknown', report.ann_file, None, message)
+        report.warn('unknown', (report.ann_file, None), message)
 
 
 def _video(key: str) -> str:

@@ -1,27 +1,36 @@
 """What is found wrong in data, as text and as JSON."""
 
+import os
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from stmixer_mm.datasets.annotations.ava_csv import Fault
 
+Place = tuple[str, int | None]  # file, and line if it is about one
+
 
 class Finding(NamedTuple):
-    """A fault (``is_error``) or something that only looks wrong."""
+    """An error, or a warning of what only looks wrong."""
 
-    is_error: bool
+    severity: Literal['error', 'warning']
     kind: str
-    fault: Fault
+    file: str
+    line: int | None
+    message: str
+
+    @property
+    def is_error(self) -> bool:
+        return self.severity == 'error'
 
     def __str__(self) -> str:
-        return f'{"error" if self.is_error else "warning"}: {self.fault}'
+        return f'{self.severity}: {Fault(self.file, self.line, self.message)}'
 
 
 @dataclass
 class Report:
-    """What is wrong with a part of a config that reads annotations."""
+    """What is wrong with a dataset or a metric of a config."""
 
     name: str
     ann_file: str
@@ -31,11 +40,23 @@ class Report:
     def num_errors(self) -> int:
         return sum(finding.is_error for finding in self.findings)
 
-    def error(self, kind: str, file: str, line: int | None, message: str) -> None:
-        self.findings.append(Finding(True, kind, Fault(file, line, message)))
+    def error(self, kind: str, place: Place, message: str) -> None:
+        self.findings.append(Finding('error', kind, *place, message))
 
-    def warn(self, kind: str, file: str, line: int | None, message: str) -> None:
-        self.findings.append(Finding(False, kind, Fault(file, line, message)))
+    def warn(self, kind: str, place: Place, message: str) -> None:
+        self.findings.append(Finding('warning', kind, *place, message))
+
+    def add_faults(self, faults: Iterable[Fault]) -> None:
+        self.findings += [Finding('error', 'line', *fault) for fault in faults]
+
+    def add_exception(self, kind: str, error: Exception) -> None:
+        """An error of reading, at the file and line that its sentence begins with."""
+        place = re.match(r'(.+?)(?:, line (\d+))?:? ', str(error))
+        rest = str(error)[place.end() :] if place else ''
+        if place and (os.path.exists(place[1]) or rest.startswith('the file ')):
+            self.error(kind, (place[1], place[2] and int(place[2])), rest)
+        else:
+            self.error(kind, (self.ann_file, None), str(error))
 
     def summary(self) -> list[str]:
         """Lines on what there is."""
@@ -56,6 +77,8 @@ class SplitReport(Report):
     first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
 
     def summary(self) -> list[str]:
+        if not self.num_keyframes:
+            return ['Videos are opened once these errors are corrected.']
         width = max(map(len, self.class_counts), default=0)
         return [
             f'{self.num_videos} videos, {self.num_keyframes} keyframes '
@@ -77,29 +100,12 @@ def format_report(report: Report, *, max_warnings: int = 20) -> str:
         lines += [str(finding) for finding in findings[:max_warnings]]
         if len(findings) > max_warnings:
             lines.append(f'... {len(findings) - max_warnings} more warnings: {kind}')
-    lines += report.summary()
     num_warnings = len(report.findings) - report.num_errors
-    lines.append(f'{report.num_errors} errors, {num_warnings} warnings')
+    lines += [*report.summary(), f'{report.num_errors} errors, {num_warnings} warnings']
     return '\n'.join(lines)
 
 
 def report_to_dict(report: Report) -> dict:
     """The whole report in plain types, for JSON."""
-    findings = [
-        {
-            'severity': 'error' if finding.is_error else 'warning',
-            'kind': finding.kind,
-            **finding.fault._asdict(),
-        }
-        for finding in report.findings
-    ]
+    findings = [finding._asdict() for finding in report.findings]
     return {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
-
-
-def split_place(text: str, otherwise: str) -> tuple[str, int | None, str]:
-    """File, line and the rest of a message such as 'a.csv, line 3: it is empty.'"""
-    place = re.match(r'(.+?)(?:, line (\d+))?: ', text)
-    rest = place and text[place.end() :]
-    if place is None or not (Path(place[1]).exists() or rest.startswith('the file ')):
-        return otherwise, None, text
-    return place[1], place[2] and int(place[2]), rest

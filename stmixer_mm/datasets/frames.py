@@ -5,7 +5,6 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import decord
 import numpy as np
@@ -22,9 +21,8 @@ MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
 
 
 def image_prefix(data_prefix: Mapping[str, str] | None) -> dict[str, str]:
-    """The ``data_prefix`` of a dataset; ``ValueError`` if it names no folder."""
-    if data_prefix is None:
-        return dict(img='')
+    """The ``data_prefix`` of a dataset; ``UserError`` if it names no folder."""
+    data_prefix = dict(img='') if data_prefix is None else data_prefix
     if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
         raise UserError(
             f'data_prefix={data_prefix!r} does not say where the videos or frames '
@@ -39,7 +37,7 @@ def keyframe_index(
     """Index, from 0, of the frame that begins nearest to a timestamp in seconds.
 
     Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0;
-    the very end of the video counts as its last frame. Raises ``ValueError`` for a
+    the very end of the video counts as its last frame. Raises ``UserError`` for a
     timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
@@ -53,16 +51,6 @@ def keyframe_index(
             'timestamp_start'
         )
     return min(index, total_frames - 1)
-
-
-def check_frame_index(index: int, *, total_frames: int) -> int:
-    """The index, counted from 0; ``ValueError`` if the video has no such frame."""
-    if not 0 <= index < total_frames:
-        raise UserError(
-            f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
-            'frames; extract or encode it again with the frame rate of the annotation'
-        )
-    return index
 
 
 def clip_span(clip_len: int, frame_interval: int) -> int:
@@ -120,7 +108,7 @@ def describe_folder(folder: str) -> str:
     name = folder or 'the current folder'
     if os.access(folder or '.', os.X_OK):
         return name
-    why = 'you may not enter' if os.path.isdir(folder) else 'is no folder'
+    why = 'may not be entered' if os.path.isdir(folder) else 'is not a folder'
     return f'{name}, which {why}'
 
 
@@ -130,7 +118,7 @@ def find_sources(
     """Path of each video or frame folder, see :func:`find_source`.
 
     Raises:
-        FileNotFoundError: some of those that ``ann_file`` names are absent.
+        UserError: some of those that ``ann_file`` names are absent.
     """
     paths = {
         name: find_source(folder, name, use_frames=use_frames) for name in video_ids
@@ -160,12 +148,11 @@ class VideoReader(decord.VideoReader):
 def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
     """Open a video without reading it into memory.
 
-    Raises ``OSError`` for a file that is missing or may not be read, ``ValueError`` for
-    one that is empty, truncated or no video.
+    Raises:
+        UserError: the file is missing, empty, truncated or not a video.
     """
-    file = Path(path)
-    check_file(file, subject=path, remedy='check the path (of a dataset: data_prefix)')
-    if file.stat().st_size == 0:
+    check_file(path, subject=path, remedy='check the path (of a dataset: data_prefix)')
+    if os.path.getsize(path) == 0:
         raise UserError(f'{path} is an empty file; fetch or encode the video again.')
     try:
         reader = VideoReader(str(path), num_threads=num_threads)
@@ -173,8 +160,8 @@ def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
     # decord raises RuntimeError or its own DECORDError, which is a plain Exception.
     except Exception as error:
         raise UserError(
-            f'{path} ({file.stat().st_size} bytes) cannot be read as a video: it is '
-            'truncated, damaged, of an unknown codec, or no video; fetch it again or '
+            f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
+            'truncated, damaged, of an unknown codec, or not a video; fetch it again or '
             're-encode it, for example as H.264.'
         ) from error
     if total_frames < 1 or not 0 < fps < float('inf'):
@@ -196,12 +183,9 @@ class OpenVideos:
         self._readers: dict[int, dict[tuple, VideoReader]] = {}
 
     def get(self, path: str, *, num_threads: int = 1) -> VideoReader:
-        """The reader of a video, to be used by one at a time.
-
-        Raises as :func:`open_video`.
-        """
+        """The reader of a video, to be used by one at a time."""
         if not os.path.isfile(path):
-            return open_video(path)  # which tells what is there instead
+            return open_video(path)  # which says what is there instead
         stat = os.stat(path)
         key = path, stat.st_mtime_ns, stat.st_size, num_threads
         readers = self._readers.setdefault(os.getpid(), {})
@@ -234,7 +218,7 @@ def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
 def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
     """Extracted frames in a folder, from start_index to the highest number.
 
-    The folder is listed once per process. Raises as :func:`frame_numbers`.
+    The folder is listed once per process.
     """
     return frame_numbers(frame_dir, filename_tmpl, start_index)[-1] - start_index + 1
 
@@ -242,7 +226,7 @@ def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
 def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[int]:
     """Sorted numbers, from start_index on, of the extracted frames in a folder.
 
-    Raises ``FileNotFoundError`` when it is missing or holds no such frame.
+    Raises ``UserError`` when it is missing or holds no such frame.
     """
     head, tail = split_filename_tmpl(filename_tmpl)
     pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
@@ -265,21 +249,15 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
 def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
     """What the names of frames have before and after their number.
 
-    Raises ``ValueError`` for a template without exactly one place for a number.
+    Raises ``UserError`` for a template without exactly one place for a number.
     """
-    try:
-        head, tail = re.split(r'\{[^{}]*\}', filename_tmpl)
-        named = filename_tmpl.format(123456)
-        number = named.removeprefix(head).removesuffix(tail)
-        tells_number = named == head + number + tail and int(number) == 123456
-    except (AttributeError, LookupError, TypeError, ValueError):
-        tells_number = False
-    if not tells_number:
+    match = re.fullmatch(r'([^{}]*)\{(?::0?\d*d?)?\}([^{}]*)', filename_tmpl)
+    if match is None:
         raise UserError(
             f'filename_tmpl={filename_tmpl!r} does not say where the number of a frame '
             "stands; write it once, as in 'img_{:05}.jpg'."
         )
-    return head, tail
+    return match.groups()
 
 
 class KeptFrames:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
 
@@ -18,22 +18,22 @@ from stmixer_mm.plain_pickle import read_plain_pickle
 def pack_persons(
     bboxes_norm: np.ndarray, labels: np.ndarray, entity_ids: np.ndarray
 ) -> tuple[bytes, bytes, bytes]:
-    """Bytes of (k, 4), of (k, columns) as they are, and of (k,)."""
+    """Bytes of (k, 4), of multi-hot (k, columns), and of (k,)."""
     return (
         np.asarray(bboxes_norm, np.float32).tobytes(),
-        labels.tobytes(),
+        np.asarray(labels, bool).tobytes(),
         np.asarray(entity_ids, np.int64).tobytes(),
     )
 
 
 def unpack_persons(
-    packed: Sequence[bytes], *, columns: int, dtype: type = bool
+    packed: Sequence[bytes], columns: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What :func:`pack_persons` was given, labels of that type, to be written to."""
+    """What :func:`pack_persons` was given, to be written to."""
     bboxes_norm, labels, entity_ids = packed
     return (
         unpack_bboxes(bboxes_norm),
-        np.frombuffer(labels, dtype).reshape(-1, columns).copy(),
+        np.frombuffer(labels, bool).reshape(-1, columns).copy(),
         np.frombuffer(entity_ids, np.int64).copy(),
     )
 
@@ -53,9 +53,6 @@ def add_proposals(
         path: See :func:`read_proposals`.
         score_thr: Keep boxes that score this, and always the best one.
         max_num: Keep this many at most, in the order of the file.
-
-    Raises:
-        OSError, ValueError: as :func:`read_proposals`.
     """
     proposals = read_proposals(path, [info['img_key'] for info in infos])
     for info in infos:
@@ -76,11 +73,11 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         keys: Of the keyframes that want proposals.
 
     Raises:
-        OSError: the file is missing, or may not be read.
-        ValueError: naming the file and the keyframe; also if it has none of the keys.
+        UserError: naming the file and the keyframe; also if it has none of the keys.
     """
     check_file(path, remedy='correct proposal_file')
     content = read_plain_pickle(path)
+    form = 'give rows of x1, y1, x2, y2 and, if you like, a score'
     if not isinstance(content, dict):
         raise UserError(
             f'{path} holds a {type(content).__name__}; write a dict from '
@@ -88,35 +85,25 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
         )
     proposals = {}
     for key, rows in content.items():
-        try:
-            found = proposals[key] = np.asarray(rows, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f'{path}: the proposals of {key} are no array of numbers; give rows of '
-                'x1, y1, x2, y2 and, if you like, a score.'
-            ) from error
-        if found.size == 0:
-            proposals[key] = np.zeros((0, 4))
-        elif found.ndim != 2 or found.shape[1] not in (4, 5):
-            raise UserError(
-                f'{path}: the proposals of {key} have the shape {found.shape}; give '
-                'rows of x1, y1, x2, y2 and, if you like, a score.'
-            )
-        elif not np.isfinite(found).all():
-            raise UserError(
-                f'{path}: the proposals of {key} are not all finite; correct or remove '
-                'them.'
-            )
-        elif (found[:, :2] > found[:, 2:4]).any():
-            raise UserError(
-                f'{path}: a proposal of {key} is upside down; write it as x1, y1, x2, '
-                'y2.'
-            )
-        elif not ((found[:, :4] >= 0) & (found[:, :4] <= 1)).all():
-            raise UserError(
-                f'{path}: a proposal of {key} lies outside [0, 1]; divide its '
-                'coordinates by the size of the frame.'
-            )
+        subject = f'{path}: the proposals of {key}'
+        with blame(f'{subject} are not an array of numbers', form):
+            found = np.array(rows, dtype=float)
+        if not found.size:
+            found = np.zeros((0, 4))
+        if found.ndim != 2 or found.shape[1] not in (4, 5):
+            raise UserError(f'{subject} have the shape {found.shape}; {form}.')
+        bboxes = found[:, :4]
+        for is_fault, fault in (
+            (not np.isfinite(found).all(), 'are not all finite; correct them'),
+            ((bboxes[:, :2] > bboxes[:, 2:]).any(), f'are upside down; {form}'),
+            (
+                ((bboxes < 0) | (bboxes > 1)).any(),
+                'lie outside [0, 1]; divide them by the size of the frame',
+            ),
+        ):
+            if is_fault:
+                raise UserError(f'{subject} {fault}.')
+        proposals[key] = found
     if keys and proposals.keys().isdisjoint(keys):
         found = f'keys like {next(iter(proposals))!r}' if proposals else 'no key at all'
         raise UserError(

@@ -5,21 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from mmengine.config import Config
 
 
+def plain_datasets(dataset: object) -> list[Mapping]:
+    """Configs of the datasets inside of wrappers such as ConcatDataset."""
+    if isinstance(dataset, list | tuple):
+        return [plain for one in dataset for plain in plain_datasets(one)]
+    if not dataset or not isinstance(dataset, Mapping):  # none, or built already
+        return []
+    inner = dataset.get('datasets', dataset.get('dataset'))
+    return [dataset] if inner is None else plain_datasets(inner)
+
+
 def dataset_configs(cfg: Config, split: str) -> Iterator[Mapping]:
     """Datasets of ``train_dataloader`` or of another, inside of their wrappers."""
     loader = cfg.get(f'{split}_dataloader') or {}
-    yield from _unwrap(loader.get('dataset') or {})
-
-
-def _unwrap(dataset: object) -> Iterator[Mapping]:
-    if not isinstance(dataset, Mapping):  # built already
-        return
-    inner = [dataset[key] for key in ('dataset', 'datasets') if key in dataset]
-    if not inner:
-        yield dataset
-    for one in inner:
-        for wrapped in one if isinstance(one, list | tuple) else [one]:
-            yield from _unwrap(wrapped)
+    yield from plain_datasets(loader.get('dataset'))
 
 
 def find(items: Iterable, condition: Callable[[object], bool]) -> int | None:

@@ -11,7 +11,6 @@ from mmengine.fileio import FileClient
 from stmixer_mm.datasets.frames import (
     KeptFrames,
     OpenVideos,
-    check_frame_index,
     clip_indices,
     clip_span,
     count_frames,
@@ -23,8 +22,16 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 
 
+class _Transform(BaseTransform):
+    """Shows its arguments when printed."""
+
+    def __repr__(self) -> str:
+        shown = (f'{k}={v!r}' for k, v in vars(self).items() if k[0] != '_')
+        return f'{type(self).__name__}({", ".join(shown)})'
+
+
 @TRANSFORMS.register_module()
-class OpenVideo(BaseTransform):
+class OpenVideo(_Transform):
     """Open a video file, without reading it into memory.
 
     The videos used last stay open, in each worker on its own. Needs ``filename``; sets
@@ -60,15 +67,9 @@ class OpenVideo(BaseTransform):
         results['fps'] = reader.get_avg_fps()
         return results
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(num_threads={self.num_threads}, '
-            f'keep_frames={self.keep_frames})'
-        )
-
 
 @TRANSFORMS.register_module()
-class SampleKeyframeClip(BaseTransform):
+class SampleKeyframeClip(_Transform):
     """Choose the frames of the clip around a keyframe.
 
     Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), or
@@ -84,7 +85,7 @@ class SampleKeyframeClip(BaseTransform):
         jitter: Move each frame at random by up to half an interval (an augmentation
             of the host; the released training does without).
         allow_short: Take a video shorter than a clip, repeating its first and last
-            frame, instead of raising ``ValueError``.
+            frame, instead of raising ``UserError``.
     """
 
     def __init__(
@@ -116,10 +117,7 @@ class SampleKeyframeClip(BaseTransform):
                 'longer video or a smaller clip, or set allow_short=True in '
                 'SampleKeyframeClip.'
             )
-        try:
-            keyframe = self._keyframe(results, total_frames)
-        except ValueError as error:
-            raise UserError(f'{source}: {error}.') from None
+        keyframe = self._keyframe(results, total_frames, source)
         # Frames of a video file count from 0, whatever the dataset's start_index.
         is_video = results.get('video_reader') is not None
         start_index = 0 if is_video else results.get('start_index', 0)
@@ -145,16 +143,25 @@ class SampleKeyframeClip(BaseTransform):
         return np.random.randint(-half, upper, size=self.clip_len)
 
     @staticmethod
-    def _keyframe(results: dict, total_frames: int) -> int:
+    def _keyframe(results: dict, total_frames: int, source: str) -> int:
         index = results.get('frame_index')
-        if index is not None:
-            return check_frame_index(index, total_frames=total_frames)
-        return keyframe_index(
-            results['timestamp'],
-            fps=results['fps'],
-            total_frames=total_frames,
-            timestamp_start=results.get('timestamp_start', 0),
-        )
+        if index is None:
+            try:
+                return keyframe_index(
+                    results['timestamp'],
+                    fps=results['fps'],
+                    total_frames=total_frames,
+                    timestamp_start=results.get('timestamp_start', 0),
+                )
+            except UserError as error:
+                raise UserError(f'{source}: {error}.') from None
+        if not 0 <= index < total_frames:
+            raise UserError(
+                f'{source}: frame {index + 1}, counted from 1, is not one of its '
+                f'{total_frames} frames; extract or encode it again with the frame '
+                'rate of the annotation.'
+            )
+        return index
 
     @staticmethod
     def _total_frames(results: dict) -> int:
@@ -169,13 +176,6 @@ class SampleKeyframeClip(BaseTransform):
             results.get('start_index', 0),
         )
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(clip_len={self.clip_len}, '
-            f'frame_interval={self.frame_interval}, jitter={self.jitter}, '
-            f'allow_short={self.allow_short})'
-        )
-
 
 @TRANSFORMS.register_module()
 class DecodeFrames(DecordDecode):
@@ -183,8 +183,8 @@ class DecodeFrames(DecordDecode):
 
     Needs ``video_reader`` and ``frame_inds`` (clip_len,). Sets ``imgs``, clip_len RGB
     arrays (h, w, 3) uint8 that share no memory; ``original_shape`` and ``img_shape``
-    (h, w); and scales ``gt_bboxes`` from [0, 1] to pixels. Raises ``ValueError``
-    when a frame cannot be decoded.
+    (h, w); and scales ``gt_bboxes`` from [0, 1] to pixels. Raises ``UserError`` when a
+    frame cannot be decoded.
     """
 
     def __init__(self) -> None:
@@ -208,17 +208,13 @@ class DecodeFrames(DecordDecode):
                 'it again or re-encode it.'
             ) from error
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
-
 
 @TRANSFORMS.register_module()
 class DecodeFrameFiles(RawFrameDecode):
     """Read the extracted frames of a clip, each once.
 
     As the host's ``RawFrameDecode``, which see for arguments and keys, but raises
-    ``FileNotFoundError`` or ``ValueError`` with the name of a file that is missing or
-    cannot be read.
+    ``UserError`` with the name of a file that is missing or cannot be read.
     """
 
     def transform(self, results: dict) -> dict:
@@ -226,16 +222,12 @@ class DecodeFrameFiles(RawFrameDecode):
             self.file_client = _LastPath(FileClient(self.io_backend, **self.kwargs))
         try:
             return super().transform(results)
-        except FileNotFoundError as error:
-            raise UserError(
-                f'{self.file_client.path} does not exist; extract the frames of its '
-                'video again, or correct filename_tmpl, start_index or fps.'
-            ) from error
         except (OSError, cv2.error) as error:
             reason = getattr(error, 'strerror', None) or 'it is empty or damaged'
             raise UserError(
                 f'{self.file_client.path} cannot be read as a picture ({reason}); '
-                'extract the frames of its video again.'
+                'extract the frames of its video again, or correct filename_tmpl, '
+                'start_index or fps.'
             ) from error
 
 
@@ -252,7 +244,7 @@ class _LastPath:
 
 
 @TRANSFORMS.register_module()
-class RandomShortSideResize(BaseTransform):
+class RandomShortSideResize(_Transform):
     """Resize to a random short side, with a bound on the long one.
 
     The host's ``RandomRescale`` has no such bound. Keeps the aspect ratio; scales
@@ -280,15 +272,9 @@ class RandomShortSideResize(BaseTransform):
         short = int(np.random.randint(low, high + 1))
         return Resize(scale=(self.max_long, short)).transform(results)
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(short_range={self.short_range}, '
-            f'max_long={self.max_long})'
-        )
-
 
 @TRANSFORMS.register_module()
-class FilterBoxes(BaseTransform):
+class FilterBoxes(_Transform):
     """Drop boxes that a crop has left too small, with their labels.
 
     The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)
@@ -309,6 +295,3 @@ class FilterBoxes(BaseTransform):
             if key in results:
                 results[key] = results[key][keep]
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(min_size={self.min_size})'

@@ -8,21 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from mmaction.datasets import BaseActionDataset
-from mmengine.dataset import force_full_init
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-from stmixer_mm.datasets.frames import find_sources, image_prefix, split_filename_tmpl
-from stmixer_mm.datasets.packing import (
-    add_proposals,
-    pack_persons,
-    unpack_bboxes,
-    unpack_persons,
-)
+from stmixer_mm.datasets.packing import pack_persons
+from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
@@ -83,52 +76,32 @@ def video_persons(
 
 
 @DATASETS.register_module()
-class TubeDataset(BaseActionDataset):
+class TubeDataset(PersonDataset):
     """Frames with person boxes and their actions, from published tubes.
 
-    A keyframe is a frame with a box. A sample has ``gt_bboxes`` (k, 4) xyxy in [0, 1]
-    until a decoding transform makes pixels of them, ``gt_labels`` (k, num_classes)
-    multi-hot with the dummy column 0, ``entity_ids`` (k,) the number of the tube in
-    its video, ``video_id``, ``timestamp`` the number of the frame from 1 (which
+    A keyframe is a frame with a box. Of a sample, ``entity_ids`` are numbers of tubes
+    in their video, ``timestamp`` is the number of the frame from 1 (which
     ``TubeFrameMAPMetric`` and ``VideoMAPMetric`` take), ``frame_index`` the same from
-    0, ``img_key``, and ``filename`` (videos) or ``frame_dir`` and ``total_frames``
-    (extracted frames).
+    0, ``img_key`` such as ``Basketball/v_Basketball_g01_c01,00001``; extracted frames
+    have ``total_frames``.
 
     Boxes are clipped to the picture; those without an area, and those beyond the last
     frame of their video (UCF101-24 has some), are left out.
 
     Args:
-        ann_file: Ground truth as published, see
-            :func:`~stmixer_mm.datasets.tube_annotations.read_tube_annotations`.
+        ann_file: Ground truth as published, see ``read_tube_annotations``; the classes
+            are its labels.
         pipeline: Transforms.
-        split: Split of the file, from 1.
-        num_classes: Labels and the dummy class 0, to be checked; None for what the
-            file has.
+        split: Split of the file, from 1; ``test_mode`` takes its test videos.
         frame_stride: Take every n-th keyframe of a video.
         all_frames: Keyframes are all frames, also those without a box: detections
             there count in ACT's protocol, and tubes are linked through them.
-        data_root: Folder that all relative paths below are in.
-        data_prefix: ``dict(img=folder)`` with the videos, named by their id with or
-            without a suffix, or the frame folders, named by the id, such as
-            ``Basketball/v_Basketball_g01_c01``.
-        use_frames: Read extracted frames instead of video files.
         filename_tmpl: Names of the extracted frames.
-        start_index: Number of the first extracted frame.
-        proposal_file: Boxes of persons for two-stage detectors, a pickle file (no code
-            of it is run): ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and score, with
-            keys such as ``Basketball/v_Basketball_g01_c01,00001``. A sample then has
-            ``proposals`` (m, 4), none where the file lacks its key.
-        person_det_score_thr: Keep proposals that score this, and always the best one.
-        num_max_proposals: Keep this many at most, in the order of the file.
-        test_mode: Take the test videos of the split instead of its training videos.
-        modality: Kind of input, for the host's transforms.
-        metainfo, indices, serialize_data, lazy_init, max_refetch: As in mmengine's
-            ``BaseDataset``. ``lazy_init=True`` reads and checks files at first use.
+        shared: Arguments of :class:`PersonDataset`.
 
     Raises:
-        FileNotFoundError: a file, video, frame folder or last frame is missing.
-        ValueError: the file is faulty, an argument does not fit it, or no keyframe is
-            left.
+        UserError: a file, video, frame folder or last frame is missing, the file is
+            faulty, an argument does not fit it, or no keyframe is left.
     """
 
     def __init__(
@@ -137,55 +110,17 @@ class TubeDataset(BaseActionDataset):
         pipeline: Sequence[dict | Callable],
         *,
         split: int = 1,
-        num_classes: int | None = None,
         frame_stride: int = 1,
         all_frames: bool = False,
-        data_root: str | None = '',
-        data_prefix: Mapping[str, str] | None = None,
-        use_frames: bool = False,
         filename_tmpl: str = '{:05}.jpg',
-        start_index: int = 1,
-        proposal_file: str | None = None,
-        person_det_score_thr: float = 0.9,
-        num_max_proposals: int = 1000,
-        test_mode: bool = False,
-        modality: str = 'RGB',
-        metainfo: Mapping | None = None,
-        indices: int | Sequence[int] | None = None,
-        serialize_data: bool = True,
-        lazy_init: bool = False,
-        max_refetch: int = 1000,
+        **shared,
     ) -> None:
         if frame_stride < 1:
             raise UserError(f'frame_stride={frame_stride} must be at least 1.')
-        split_filename_tmpl(filename_tmpl)
         self.split = split
         self.frame_stride = frame_stride
         self.all_frames = all_frames
-        self.use_frames = use_frames
-        self.filename_tmpl = filename_tmpl
-        self.proposal_file = None
-        if proposal_file:
-            self.proposal_file = os.path.join(data_root or '', proposal_file)
-        self.person_det_score_thr = person_det_score_thr
-        self.num_max_proposals = num_max_proposals
-        super().__init__(
-            ann_file,
-            pipeline,
-            data_prefix=image_prefix(data_prefix),
-            test_mode=test_mode,
-            num_classes=num_classes,
-            start_index=start_index if use_frames else 0,
-            modality=modality,
-            data_root=data_root,
-            metainfo=metainfo,
-            indices=indices,
-            serialize_data=serialize_data,
-            lazy_init=True,
-            max_refetch=max_refetch,
-        )
-        if not lazy_init:
-            self.full_init()
+        super().__init__(ann_file, pipeline, filename_tmpl=filename_tmpl, **shared)
 
     def load_data_list(self) -> list[dict]:
         """All keyframes of the videos of the split."""
@@ -205,13 +140,7 @@ class TubeDataset(BaseActionDataset):
                 f'{self.ann_file} has no box in the {self._part} of split '
                 f'{self.split}; give another split or file.'
             )
-        if self.proposal_file is not None:
-            add_proposals(
-                data_list,
-                self.proposal_file,
-                score_thr=self.person_det_score_thr,
-                max_num=self.num_max_proposals,
-            )
+        self.add_proposals(data_list)
         logger = MMLogger.get_current_instance()
         logger.info(
             f'{self.ann_file}: {len(data_list)} keyframes in {len(videos)} '
@@ -229,7 +158,7 @@ class TubeDataset(BaseActionDataset):
         """The file and the videos of the split; takes over labels and their number.
 
         Raises:
-            FileNotFoundError, ValueError: see the class.
+            UserError: the file is faulty or has no such split.
         """
         truth = read_tube_annotations(self.ann_file)
         splits = truth.test_videos if self.test_mode else truth.train_videos
@@ -241,9 +170,8 @@ class TubeDataset(BaseActionDataset):
         found = len(truth.labels) + 1
         if self.num_classes not in (None, found):
             raise UserError(
-                f'num_classes={self.num_classes} does not fit {self.ann_file}, whose '
-                f'{found - 1} labels and the dummy class 0 are {found}; set '
-                f'num_classes={found} here and in the model.'
+                f'num_classes={self.num_classes} does not fit the {found - 1} labels of '
+                f'{self.ann_file}; leave it out.'
             )
         self.num_classes = found
         self._metainfo.setdefault('classes', truth.labels)
@@ -257,7 +185,7 @@ class TubeDataset(BaseActionDataset):
         persons = video_persons(
             truth.gttubes[video_id],
             resolution=truth.resolution[video_id],
-            num_classes=len(truth.labels) + 1,
+            num_classes=self.num_classes,
         )
         within = persons.frames <= total_frames
         num_beyond = int((~within).sum())
@@ -267,11 +195,9 @@ class TubeDataset(BaseActionDataset):
         frames = range(1, total_frames + 1) if self.all_frames else np.unique(with_box)
         persons = VideoPersons(*(array[shown] for array in persons))
 
-        common = {'video_id': video_id}
+        common = {'video_id': video_id, self.path_key: path}
         if self.use_frames:
-            common.update(frame_dir=path, total_frames=total_frames)
-        else:
-            common['filename'] = path
+            common['total_frames'] = total_frames
         frames = np.asarray(frames[:: self.frame_stride])
         starts = np.searchsorted(persons.frames, frames)
         stops = np.searchsorted(persons.frames, frames, side='right')
@@ -288,26 +214,6 @@ class TubeDataset(BaseActionDataset):
             )
         return infos, num_beyond
 
-    def get_data_info(self, idx: int) -> dict:
-        """The sample that the pipeline gets."""
-        info = super().get_data_info(idx)
-        info['filename_tmpl'] = self.filename_tmpl
-        bboxes, labels, tubes = unpack_persons(
-            info.pop('ann'), columns=self.num_classes
-        )
-        info['gt_bboxes'] = bboxes
-        info['gt_labels'] = labels.astype(np.float32)
-        info['entity_ids'] = tubes
-        if 'proposals' in info:
-            info['proposals'] = unpack_bboxes(info['proposals'])
-        return info
-
-    @force_full_init
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""
-        labels = self.get_data_info(idx)['gt_labels']
-        return labels.any(axis=0).nonzero()[0].tolist()
-
     @property
     def _part(self) -> str:
         return 'test videos' if self.test_mode else 'training videos'
@@ -315,11 +221,8 @@ class TubeDataset(BaseActionDataset):
     def _locate(
         self, video_ids: Sequence[str], nframes: Mapping[str, int]
     ) -> dict[str, str]:
-        """Path of each video or frame folder; ``FileNotFoundError`` if any lacks."""
-        folder = self.data_prefix['img']
-        paths = find_sources(
-            folder, video_ids, self.ann_file, use_frames=self.use_frames
-        )
+        """Path of each video or frame folder; ``UserError`` if one is missing."""
+        paths = self.find_sources(video_ids)
         # One look per folder: to list them all takes minutes on a network disk.
         for name in video_ids if self.use_frames else ():
             number = nframes[name] - 1 + self.start_index

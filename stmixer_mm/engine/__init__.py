@@ -1,6 +1,6 @@
 from stmixer_mm.engine.hooks import (
     CheckCheckpointHook,
-    CheckPartsHook,
+    CheckModelHook,
     SafeCheckpointHook,
 )
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
@@ -9,7 +9,7 @@ from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook
 __all__ = [
     'BFloat16OptimWrapper',
     'CheckCheckpointHook',
-    'CheckPartsHook',
+    'CheckModelHook',
     'KeyframeVisualizationHook',
     'SafeCheckpointHook',
 ]

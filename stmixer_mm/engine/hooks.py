@@ -1,20 +1,23 @@
-"""Hooks that keep checkpoints whole and refuse checkpoints and clips that do not fit."""
+"""Hooks that keep checkpoints whole and refuse checkpoints and models that do not fit."""
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, find_latest_checkpoint
+from torch.utils.data import DataLoader
 
-from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.files import ATOMIC_BACKEND, part_path
+from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
 
 
@@ -47,14 +50,14 @@ class CheckCheckpointHook(Hook):
 
 
 @HOOKS.register_module()
-class CheckPartsHook(Hook):
-    """Stop before a run whose clips do not fit the model.
+class CheckModelHook(Hook):
+    """Stop before a run whose model does not fit its data.
 
-    Building a model compares its parts; how many frames their maps have depends on
-    the clips, and so on the pipelines.
+    The model's number of classes is compared with those of the datasets and the
+    metrics, and what it reads of feature maps with those of a sample of each dataset.
 
     Raises:
-        ValueError: with the number that differs and the one that would fit.
+        UserError: with the two numbers that differ, and where to set the model's.
     """
 
     # Before weights are loaded.
@@ -62,15 +65,46 @@ class CheckPartsHook(Hook):
 
     def before_run(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        check_parts = getattr(model, 'check_parts', None)
-        if check_parts is None:
+        if not isinstance(model, ClipDetector):
             return
-        lengths = {}
         for split in ('train', 'val', 'test'):
-            if isinstance(getattr(runner, f'_{split}_loop'), BaseLoop):
-                lengths.update(dict.fromkeys(clip_lengths(runner.cfg, split)))
-        for clip_len in lengths:
-            check_parts(runner.cfg.get('model'), clip_len=clip_len)
+            loop = getattr(runner, f'_{split}_loop')
+            if not isinstance(loop, BaseLoop):
+                continue
+            check_classes(model, loop)
+            context, optim = nullcontext(), runner.optim_wrapper
+            if split == 'train' and isinstance(optim, OptimWrapper):
+                context = optim.optim_context(model)  # of mixed precision
+            with context:
+                check_sample(model, loop.dataloader)
+
+
+def check_classes(model: ClipDetector, loop: BaseLoop) -> None:
+    """Compare the model with a loop's dataset and metrics, as far as these know."""
+    dataset = loop.dataloader.dataset
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    numbers = {} if classes is None else {type(dataset).__name__: len(classes) + 1}
+    for metric in loop.evaluator.metrics if hasattr(loop, 'evaluator') else ():
+        if isinstance(getattr(metric, 'num_classes', None), int):
+            numbers[type(metric).__name__] = metric.num_classes
+    for name, number in numbers.items():
+        if number != model.num_classes:
+            raise UserError(
+                f'{name} has {number} classes, the dummy class 0 among them, but the '
+                f'model has {model.num_classes}; set {model.num_classes_key}={number}, '
+                'or correct the label file.'
+            )
+
+
+def check_sample(model: ClipDetector, loader: DataLoader) -> None:
+    """Compare the feature maps of a loader's first sample with what reads them."""
+    if len(loader.dataset) == 0:
+        return
+    with unnoticed():
+        batch = loader.collate_fn([loader.dataset[0]])
+        inputs = model.data_preprocessor(batch)['inputs']
+        feats = trace_shapes(model, inputs).feats
+        model.check_feats(feats, tuple(inputs.shape[-2:]))
 
 
 class _RemoveLater:

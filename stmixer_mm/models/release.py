@@ -5,7 +5,7 @@ its names and shapes.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
@@ -52,7 +52,7 @@ _NON_LOCAL_NAMES = (
     ('conv_out', 'conv_out'),
     ('bn', 'bn'),
 )
-# Parts of a released state dict that are no parameters of the model.
+# Entries of a released state dict that are not parameters of the model.
 _IGNORED = re.compile(r'(stm_head\.)?criterion\.empty_weight')
 
 
@@ -115,31 +115,30 @@ def _to_replacement(template: str) -> str:
     return re.sub(r'\{(\w)\}', r'\\g<\1>', template.replace('{*}', r'\g<rest>'))
 
 
-class _Renaming:
-    """A list of template pairs, applied in either direction."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self._rules = [(_to_pattern(a), _to_replacement(b)) for a, b in pairs]
-
-    def __call__(self, name: str) -> str | None:
-        for pattern, replacement in self._rules:
-            match = pattern.fullmatch(name)
-            if match:
-                return match.expand(replacement)
-        return None
+Renaming = Callable[[str], str | None]
 
 
-def release_renaming(backbone: str) -> tuple[_Renaming, _Renaming]:
+def _renaming(pairs: Iterable[tuple[str, str]]) -> Renaming:
+    rules = [(_to_pattern(old), _to_replacement(new)) for old, new in pairs]
+
+    def rename(name: str) -> str | None:
+        matches = ((old.fullmatch(name), new) for old, new in rules)
+        return next((match.expand(new) for match, new in matches if match), None)
+
+    return rename
+
+
+def release_renaming(backbone: str) -> tuple[Renaming, Renaming]:
     """Released names to ours, and ours to released ones; None for an unknown name."""
     pairs = list(_all_names(backbone))
-    return _Renaming(pairs), _Renaming((ours, theirs) for theirs, ours in pairs)
+    return _renaming(pairs), _renaming((ours, theirs) for theirs, ours in pairs)
 
 
 def find_backbone(names: Iterable[str]) -> str:
     """'vit', 'slowfast' or 'slowonly', by the parameters' released names.
 
     Raises:
-        ValueError: It is none of them.
+        UserError: It is none of them.
     """
     names = list(names)
     for start, backbone in (
@@ -150,7 +149,7 @@ def find_backbone(names: Iterable[str]) -> str:
         if any(name.startswith(start) for name in names):
             return backbone
     raise UserError(
-        'The backbone is no SlowOnly, SlowFast or ViT of the STMixer release (first '
+        'The backbone is not a SlowOnly, SlowFast or ViT of the STMixer release (first '
         f'names: {names[:3]}); give a released STMixer checkpoint.'
     )
 
@@ -165,7 +164,7 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
         Our state dict, and the config of the backbone, neck and decoder that it fits.
 
     Raises:
-        ValueError: Names are left over or missing, or a shape fits no model; the
+        UserError: Names are left over or missing, or a shape fits no model; the
             message lists them.
     """
     released = {
@@ -209,14 +208,14 @@ def _fail_on(*faults: tuple[str, list[str]]) -> None:
     lists = [f'{what}: {", ".join(names)}' for what, names in faults if names]
     if lists:
         raise UserError(
-            'This is no complete released STMixer checkpoint ('
+            'This is not a complete released STMixer checkpoint ('
             + '; '.join(lists)
             + '); give the file as it was released.'
         )
 
 
 def _read_parts(
-    state_dict: Mapping[str, Tensor], backbone: str, to_released: _Renaming
+    state_dict: Mapping[str, Tensor], backbone: str, to_released: Renaming
 ) -> dict[str, dict]:
     """Configs of backbone, neck and decoder, by a renamed state dict."""
 

@@ -1,6 +1,6 @@
 """Which stride the levels of a feature pyramid have.
 
-A stride is the pixels of the padded clip per cell of a map.
+A stride is the pixels of the padded clip per cell of a level.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from stmixer_mm.errors import UserError
 def derive_strides(
     feats: Sequence[Tensor], pad_shape: tuple[int, int]
 ) -> tuple[float, ...]:
-    """Strides of maps (B, C, T, H_l, W_l), from their sizes and that of the clip.
+    """Strides of levels (B, C, T, H_l, W_l), from their sizes and that of the clip.
 
     Raises:
-        ValueError: No stride explains the height and the width of a map.
+        UserError: No stride explains the height and the width of a level.
     """
     return tuple(
         _derive_stride(tuple(feat.shape[-2:]), pad_shape, level)
@@ -26,26 +26,24 @@ def derive_strides(
 
 
 def _derive_stride(
-    map_size: tuple[int, int], pad_shape: tuple[int, int], level: int
+    size: tuple[int, int], pad_shape: tuple[int, int], level: int
 ) -> float:
     """Their quotient if both sides agree on it; else what fits both.
 
-    Where a side is no multiple of the stride, the map may have a cell more or less: of
-    the strides that fit then, a power of two, or the one in the middle.
+    Where a side is not a multiple of the stride, a level may have a cell more or less:
+    of the strides that fit then, a power of two, or the one in the middle.
     """
-    by_side = [
-        pixels / cells for pixels, cells in zip(pad_shape, map_size, strict=True)
-    ]
+    by_side = [pixels / cells for pixels, cells in zip(pad_shape, size, strict=True)]
     if by_side[0] == by_side[1]:
         return by_side[0]
-    sides = list(zip(pad_shape, map_size, strict=True))
+    sides = list(zip(pad_shape, size, strict=True))
     low = max(pixels / (cells + 1) for pixels, cells in sides)
     high = min(pixels / max(cells - 1, 0.5) for pixels, cells in sides)
     if low >= high:
         raise UserError(
-            f'Map {level} has {map_size[0]}x{map_size[1]} cells for a clip padded to '
+            f'Level {level} has {size[0]}x{size[1]} cells for a clip padded to '
             f'{pad_shape[0]}x{pad_shape[1]}, {by_side[0]:g} pixels a cell in height but '
-            f'{by_side[1]:g} in width; use a neck whose maps have one stride each.'
+            f'{by_side[1]:g} in width; use a neck whose levels have one stride each.'
         )
     middle = (low * high) ** 0.5
     powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
@@ -54,10 +52,10 @@ def _derive_stride(
 
 
 def fits_stride(
-    map_size: tuple[int, int], pad_shape: tuple[int, int], stride: float
+    size: tuple[int, int], pad_shape: tuple[int, int], stride: float
 ) -> bool:
-    """Whether a map may have this stride, up to a cell."""
+    """Whether a level may have this stride, up to a cell."""
     return all(
         abs(cells - pixels / stride) <= 1
-        for pixels, cells in zip(pad_shape, map_size, strict=True)
+        for pixels, cells in zip(pad_shape, size, strict=True)
     )

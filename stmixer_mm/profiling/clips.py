@@ -1,4 +1,4 @@
-"""Clips to measure with: made up, of a config's dataset, or of any video file."""
+"""Clips to measure with: random ones, of a config's dataset, or of any video file."""
 
 import time
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from stmixer_mm.datasets.frames import open_video
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 FRAME_NAMES = 'img_{:05}.jpg'
-# Height and width of made-up frames: 256x320 where the pipeline resizes as for AVA.
+# Height and width of random frames: 256x320 where the pipeline resizes as for AVA.
 FRAME_SIZE = (512, 640)
 
 
@@ -31,7 +32,7 @@ class ClipPipeline:
             clips, as this package does, from video files or extracted frames.
 
     Raises:
-        ValueError: There is no sampler with ``clip_len``, or no decoder after it.
+        UserError: there is no sampler with ``clip_len``, or no decoder after it.
     """
 
     def __init__(self, cfg: Config, split: str, *, source: str = 'config') -> None:
@@ -40,7 +41,7 @@ class ClipPipeline:
         sampler = find_sampler(transforms)
         decoder = find(transforms, lambda transform: 'Decode' in transform['type'])
         if sampler is None or decoder is None or decoder < sampler:
-            raise ValueError(
+            raise UserError(
                 f'The pipeline of {split}_dataloader has no transform that decodes '
                 'frames after one with clip_len; give the config of a detector on '
                 'clips.'
@@ -54,10 +55,11 @@ class ClipPipeline:
                 clip_len=self.clip_len,
                 frame_interval=transforms[sampler].get('frame_interval', 1),
             )
-            is_video = source == 'video'
-            opening = [dict(type='stmixer_mm.OpenVideo')] if is_video else []
-            kind = 'DecodeFrames' if is_video else 'DecodeFrameFiles'
-            decoding = [clip, dict(type=f'stmixer_mm.{kind}')]
+            opening, decode = {
+                'video': ([dict(type='stmixer_mm.OpenVideo')], 'DecodeFrames'),
+                'frames': ([], 'DecodeFrameFiles'),
+            }[source]
+            decoding = [clip, dict(type=f'stmixer_mm.{decode}')]
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
             self.open, self.decode = Compose(opening), Compose(decoding)
             self.augment = Compose(transforms[decoder + 1 :])
@@ -91,8 +93,6 @@ class ClipDataset(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict:
-        if index >= self.length:
-            raise IndexError(index)
         return self.pipeline(self.infos[index % len(self.infos)])
 
     def warm_up(self) -> None:
@@ -120,10 +120,10 @@ def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
 def video_clips(
     video: str | Path, count: int, *, persons: int, num_classes: int
 ) -> list[dict]:
-    """``count`` samples from all over a video, each with made-up persons.
+    """``count`` samples from all over a video, each with random persons.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, or no video.
+        UserError: the file is missing, or not a video.
     """
     reader = open_video(str(video))
     duration = len(reader) / reader.get_avg_fps()
@@ -145,7 +145,7 @@ def video_clips(
 def made_up_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
     """Boxes in [0, 1], as ground truth and as proposals, with one action each."""
     if count < 0:
-        raise ValueError(f'{count} persons is too few; give 0 or more.')
+        raise UserError(f'{count} persons are too few; give 0 or more.')
     random = np.random.RandomState(seed)
     corner = random.uniform(0, 0.6, (count, 2))
     size = random.uniform(0.15, 0.4, (count, 2))
@@ -167,7 +167,7 @@ def made_up_clip(
         persons: Proposals, for models that need some.
 
     Raises:
-        ValueError: ``shape`` is no shape, or the pipeline makes no clips.
+        UserError: ``shape`` is not a shape, or the pipeline makes no clips.
     """
     pipeline = ClipPipeline(cfg, 'test')
     frames, augment = pipeline.clip_len, pipeline.augment.transforms
@@ -175,26 +175,24 @@ def made_up_clip(
     if shape is not None:
         frames, height, width = shape
         if min(shape) < 1:
-            raise ValueError(
-                f'--shape {frames} {height} {width} is no size of a clip; give frames, '
-                'height and width of 1 or more.'
+            raise UserError(
+                f'--shape {frames} {height} {width} is not the size of a clip; give '
+                'frames, height and width of 1 or more.'
             )
         first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
-    made_up = made_up_persons(persons, 81)
-    scale = np.array((width, height, width, height), dtype=np.float32)
-    results = dict(
-        made_up,
-        gt_bboxes=made_up['gt_bboxes'] * scale,
-        proposals=made_up['proposals'] * scale,
+    results = made_up_persons(persons, 81)
+    for name in ('gt_bboxes', 'proposals'):
+        results[name] *= np.array((width, height, width, height), dtype=np.float32)
+    results.update(
         imgs=[frame] * (frames * pipeline.num_clips),
         img_shape=(height, width),
         original_shape=(height, width),
         clip_len=frames,
         num_clips=pipeline.num_clips,
         modality='RGB',
-        img_key='made up,0',
+        img_key='random,0',
         crop_quadruple=np.array([0, 0, 1, 1], dtype=np.float32),
     )
     for transform in augment:

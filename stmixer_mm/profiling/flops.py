@@ -12,7 +12,7 @@ from stmixer_mm.profiling.meter import Meter, watch_children
 
 
 class PartCount(NamedTuple):
-    """Of a part of a model."""
+    """What a part of a model costs; a multiply-add is two FLOPs."""
 
     part: str
     flops: int
@@ -32,7 +32,7 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
         data: What its data preprocessor makes of a batch.
 
     Raises:
-        ValueError: the model cannot take the batch.
+        UserError: the model cannot take the batch.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     # The counter knows no formula for the fused kernels of a CPU.

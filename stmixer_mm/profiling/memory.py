@@ -1,4 +1,4 @@
-"""Memory that a computation takes."""
+"""RAM, or memory of a GPU, that a computation takes."""
 
 import ctypes
 from collections.abc import Callable, Iterable

@@ -61,7 +61,7 @@ class Meter:
 
 
 def clock(device: str | torch.device) -> Callable[[], float]:
-    """Seconds, read when the device has done what it was told to do."""
+    """Seconds, read when the device has finished its work."""
     device = torch.device(device)
     if device.type != 'cuda':
         return time.perf_counter
@@ -96,9 +96,11 @@ def watch_children(
     names: Mapping[str, str] | None = None,
     prefix: str = '',
 ) -> None:
-    """Take the parts of a model for parts.
+    """Watch the children of a model, each as a part.
 
     Args:
+        meter: Gets the parts.
+        model: What has the children.
         names: 'child' or 'child.method' → name of the part; the child's by default.
         prefix: Stands before the names.
     """

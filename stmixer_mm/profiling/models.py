@@ -1,23 +1,23 @@
 """Models from configs, with random weights unless a checkpoint is given."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
+from mmengine.utils import get_installed_path
 from torch import nn
 
 from stmixer_mm.apis.inference import check_device
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS
 
 
 def quieten() -> None:
-    """Keep the hosts from telling how parameters were initialised, and of old names."""
+    """Keep the hosts from logging how parameters are initialised, and of old names."""
     if not MMLogger.check_instance_created('analysis'):
         MMLogger.get_instance('analysis', log_level='ERROR')
 
@@ -26,17 +26,13 @@ def read_config(path: str | Path, overrides: dict | None = None) -> Config:
     """A config from a file, or of an installed package as in ``mmdet::a/b.py``.
 
     Raises:
-        FileNotFoundError, ValueError: naming what is wrong with it.
+        UserError: naming what is wrong with it.
     """
     package, _, inner = str(path).rpartition('::')
     if package:
-        found = find_spec(package)
-        if found is None:
-            raise UserError(
-                f'Config {path} is of {package}, which is not installed; give '
-                'mmaction::…, mmdet::… or a file.'
-            )
-        path = Path(found.submodule_search_locations[0], '.mim', 'configs', inner)
+        remedy = 'give mmaction::…, mmdet::… or a file'
+        with blame(f'Config {path} is of {package}, which is not installed', remedy):
+            path = Path(get_installed_path(package), '.mim', 'configs', inner)
     cfg = load_config(path, overrides)
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'Config {path} has no model; give the config of a detector.')
@@ -51,7 +47,7 @@ def build_model(
     What the config would fetch of pretrained weights is left out.
 
     Raises:
-        FileNotFoundError, ValueError: device or checkpoint do not fit.
+        UserError: device or checkpoint do not fit.
     """
     check_device(device)
     model = construct_model(cfg)
@@ -65,9 +61,17 @@ def build_model(
 
 
 def construct_model(cfg: Config) -> nn.Module:
-    """A model as its constructor leaves it, nothing initialised and nothing fetched."""
+    """A model as its constructor leaves it, nothing initialised and nothing fetched.
+
+    Raises:
+        UserError: its settings do not fit one another.
+    """
     settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
+    scope = cfg.get('default_scope', 'mmaction')
+    with (
+        DefaultScope.overwrite_default_scope(scope),
+        blame('The model of the config cannot be built', 'correct the config'),
+    ):
         return MODELS.build(settings)
 
 

@@ -11,6 +11,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
 
 Color = tuple[int, int, int]  # RGB
+Rect = tuple[int, int, int, int]  # xyxy in pixels
 
 MIN_SIDE = 360  # pixels of a frame's short side from which on labels cover little
 
@@ -60,39 +61,38 @@ def draw_detections(
     """Draw persons and what they do.
 
     Args:
-        frame (np.ndarray): (h, w, 3) uint8, left as it is.
-        bboxes (np.ndarray): (n, 4) pixel xyxy.
-        actions (Sequence): For each box its (label, score) pairs, best first; a score
-            of None is not written. The first four are drawn, the others counted.
-        ids (Sequence[int], optional): A number per person that chooses the colour;
-            by default the position in ``bboxes``.
-        colors (Sequence, optional): For each box the colours of its actions instead;
-            the first is the box's too.
+        frame: (h, w, 3) uint8, left as it is.
+        bboxes: (n, 4) pixel xyxy.
+        actions: For each box its (label, score) pairs, best first; a score of None is
+            not written. The first four are drawn, the others counted.
+        ids: A number per person that chooses the colour; by default the position in
+            ``bboxes``.
+        colors: For each box the colours of its actions instead; the first is the box's
+            too.
 
     Returns:
-        np.ndarray: A new frame. Labels stay inside it, and off each other where
-        there is room.
+        A new frame. Labels stay inside it, and off each other where there is room.
     """
     canvas = np.ascontiguousarray(frame).copy()
     height, width = canvas.shape[:2]
     line_width = max(1, round(min(height, width) / 240))
-    corners = np.clip(np.asarray(bboxes, float).reshape(-1, 4), -1e6, 1e6)
-    corners = corners.round().astype(int)
+    bboxes = np.clip(np.asarray(bboxes, float).reshape(-1, 4), -1e6, 1e6)
+    boxes = [tuple(box) for box in bboxes.round().astype(int).tolist()]
     if colors is None:
-        ids = range(len(corners)) if ids is None else ids
+        ids = range(len(boxes)) if ids is None else ids
         colors = [
             [PALETTE[person % len(PALETTE)]] * max(1, len(pairs))
             for person, pairs in zip(ids, actions, strict=True)
         ]
 
-    for (color, *_), (x1, y1, x2, y2) in zip(colors, corners, strict=True):
+    for (color, *_), (x1, y1, x2, y2) in zip(colors, boxes, strict=True):
         # A dark rim keeps the box visible on a background of its own colour.
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
 
     pen = _Pen(canvas)
-    taken: list[tuple[int, int, int, int]] = []
-    for inks, box, pairs in zip(colors, corners, actions, strict=True):
+    rects: list[Rect] = []
+    for inks, box, pairs in zip(colors, boxes, actions, strict=True):
         lines = [
             _text(label, score, lambda text: pen.width(text) + 2 * pen.pad <= width)
             for label, score in pairs[:_MAX_LINES]
@@ -100,8 +100,13 @@ def draw_detections(
         if len(pairs) > _MAX_LINES:
             lines.append(f'+ {len(pairs) - _MAX_LINES} more')
         if lines:
-            others = [tuple(other) for other in corners if other is not box]
-            _draw_label(canvas, pen, lines, box, inks, taken, others)
+            size = (
+                max(map(pen.width, lines)) + 2 * pen.pad,
+                pen.step * len(lines) + pen.pad,
+            )
+            others = [other for other in boxes if other is not box]
+            rects.append(_place(size, box, (height, width), rects, others))
+            _draw_label(canvas, pen, lines, rects[-1], inks)
     return canvas
 
 
@@ -112,9 +117,9 @@ def side_by_side(
     """Views (h, w, 3) of one frame, each below its heading, with a line between.
 
     Args:
-        views (Sequence): The views.
-        headings (Sequence): For each view (text, colour) pairs, a legend; text of the
-            colour None is white.
+        views: The views.
+        headings: For each view (text, colour) pairs, a legend; text of the colour None
+            is white.
     """
     gap = np.full((1, 8, 3), _DARK, np.uint8)
     gap[:, 2:-2] = _WHITE
@@ -151,17 +156,9 @@ class _Pen:
     def write(
         self, canvas: np.ndarray, text: str, left: int, top: int, color: Color
     ) -> None:
-        baseline = top + round(self.cap)
-        cv2.putText(
-            canvas,
-            text,
-            (left, baseline),
-            _FONT,
-            self._scale,
-            color,
-            self._thickness,
-            cv2.LINE_AA,
-        )
+        corner = (left, top + round(self.cap))
+        style = (_FONT, self._scale, color, self._thickness, cv2.LINE_AA)
+        cv2.putText(canvas, text, corner, *style)
 
 
 def _heading(
@@ -194,14 +191,9 @@ def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
     return whole if fits(whole) else next(filter(fits, shorter), whole)
 
 
-def _draw_label(canvas, pen, lines, box, colors, taken, others) -> None:
-    size = (
-        max(map(pen.width, lines)) + 2 * pen.pad,
-        pen.step * len(lines) + pen.pad,
-    )
-    rect = _place(size, box, canvas.shape[:2], taken, others)
-    taken.append(rect)
-
+def _draw_label(
+    canvas: np.ndarray, pen: _Pen, lines: Sequence[str], rect: Rect, colors
+) -> None:
     x1, y1, x2, y2 = rect
     # Below the descenders of a line.
     edges = [y1 + pen.pad // 2 + row * pen.step for row in range(1, len(lines))]
@@ -213,7 +205,13 @@ def _draw_label(canvas, pen, lines, box, colors, taken, others) -> None:
         pen.write(canvas, line, x1 + pen.pad, top, (0, 0, 0))
 
 
-def _place(size, box, frame_shape, taken, others) -> tuple[int, int, int, int]:
+def _place(
+    size: tuple[int, int],
+    box: Rect,
+    frame_shape: Sequence[int],
+    taken: Sequence[Rect],
+    others: Sequence[Rect],
+) -> Rect:
     """The place beside or in ``box`` that covers the least of other things."""
     (width, height), (x1, y1, x2, y2) = size, box
     frame_height, frame_width = frame_shape
@@ -226,28 +224,23 @@ def _place(size, box, frame_shape, taken, others) -> tuple[int, int, int, int]:
         (x1, y1),
         (x1, y2 - height),
     )
-    best, least = None, np.inf
+    costs = {}
     for rank, (left, top) in enumerate(corners):
         left = int(np.clip(left, 0, max(0, frame_width - width)))
         top = int(np.clip(top, 0, max(0, frame_height - height)))
-        rect = (
-            left,
-            top,
-            min(left + width, frame_width),
-            min(top + height, frame_height),
-        )
+        right, bottom = left + width, top + height
+        rect = (left, top, min(right, frame_width), min(bottom, frame_height))
         cost = (
             10 * sum(_overlap(rect, other) for other in taken)
             + sum(_overlap(rect, other) for other in others)
-            + 0.5 * _overlap(rect, tuple(box))
+            + 0.5 * _overlap(rect, box)
             + rank
         )
-        if cost < least:
-            best, least = rect, cost
-    return best
+        costs.setdefault(rect, cost)
+    return min(costs, key=costs.get)
 
 
-def _overlap(a, b) -> int:
+def _overlap(a: Rect, b: Rect) -> int:
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     return max(0, width) * max(0, height)

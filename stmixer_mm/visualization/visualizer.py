@@ -1,5 +1,6 @@
 """Keyframes with their boxes, for the hooks and tools of the OpenMMLab stack."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 @VISUALIZERS.register_module()
 class STADVisualizer(ActionVisualizer):
-    """Draws the keyframe of a clip: true boxes left, predicted ones right.
+    """Draws the keyframe of a clip: ground truth left, predicted boxes right.
 
     Small frames are enlarged, so that labels cover little of them.
     Takes the arguments of mmaction2's ``ActionVisualizer``. Names of actions come
@@ -46,36 +47,42 @@ class STADVisualizer(ActionVisualizer):
         """Draw a data sample and save or show it.
 
         Args:
-            name (str): Under which the visual back ends keep the image.
-            video (np.ndarray): Clip (T, h, w, 3) uint8 RGB; entry T // 2 is drawn.
-            data_sample (ActionDataSample, optional): ``gt_instances`` with pixel and
-                ``pred_instances`` with normalised boxes.
-            draw_gt, draw_pred, draw_score (bool): What to draw.
-            score_thr (float): Actions with lower scores are not drawn.
-            show (bool): Show a window for ``wait_time`` seconds (0: until a key).
-            out_path (str, optional): File to write instead of using the back ends;
-                ``.jpg`` is appended where it has no suffix of an image.
-            step (int): Kept with the image by the back ends.
+            name: Under which the visual back ends keep the image.
+            video: Clip (T, h, w, 3) uint8 RGB; entry T // 2 is drawn.
+            data_sample: ``gt_instances`` with pixel and ``pred_instances`` with
+                normalised boxes.
+            draw_gt: Draw the ground truth.
+            draw_pred: Draw the predictions.
+            draw_score: Write their scores.
+            score_thr: Actions with lower scores are not drawn.
+            show: Show a window for ``wait_time`` seconds (0: until a key).
+            wait_time: See ``show``.
+            out_path: File to write instead of using the back ends; ``.jpg`` is appended
+                where it has no suffix of an image.
+            step: Kept with the image by the back ends.
 
         Returns:
-            np.ndarray: What was drawn, (h, w, 3) RGB.
+            What was drawn, (h, w, 3) RGB.
         """
         frame, factor = enlarge(np.asarray(video)[len(video) // 2])
-        views, headings = [], []
-        if data_sample is not None:
-            if draw_gt and 'gt_instances' in data_sample:
-                boxes, labels = _as_arrays(data_sample.gt_instances, 'labels')
-                actions = self._actions(labels, 0.5, with_score=False)
-                views.append(draw_detections(frame, boxes * factor, actions))
-                headings.append([('truth', None)])
-            if draw_pred and 'pred_instances' in data_sample:
-                boxes_norm, scores = _as_arrays(data_sample.pred_instances, 'scores')
-                height, width = frame.shape[:2]
-                boxes = boxes_norm * (width, height, width, height)
-                actions = self._actions(scores, score_thr, with_score=draw_score)
-                views.append(draw_detections(frame, boxes, actions))
-                headings.append([('predicted', None)])
-        image = side_by_side(views, headings) if views else frame
+        classes = (self.dataset_meta or {}).get('classes')
+        views = {}
+        if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
+            instances = data_sample.gt_instances
+            views['ground truth'] = draw_ground_truth(
+                frame, instances, classes, scale=factor
+            )
+        if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
+            bboxes_norm, scores = _as_arrays(data_sample.pred_instances, 'scores')
+            height, width = frame.shape[:2]
+            actions = [top_actions(row, classes, score_thr) for row in scores]
+            if not draw_score:
+                actions = [[(label, None) for label, _ in one] for one in actions]
+            views['predicted'] = draw_detections(
+                frame, bboxes_norm * (width, height, width, height), actions
+            )
+        headings = [[(heading, None)] for heading in views]
+        image = side_by_side([*views.values()], headings) if views else frame
 
         self.set_image(image)
         if show:
@@ -89,45 +96,52 @@ class STADVisualizer(ActionVisualizer):
             write_picture(path, image)
         return image
 
-    def _actions(
-        self, scores: np.ndarray, score_thr: float, *, with_score: bool
-    ) -> list[list[tuple[str, float | None]]]:
-        classes = (self.dataset_meta or {}).get('classes')
-        return [
-            [
-                (label, score if with_score else None)
-                for label, score in top_actions(row, classes, score_thr)
-            ]
-            for row in scores
-        ]
+
+def draw_ground_truth(
+    frame: np.ndarray,
+    instances: InstanceData,
+    classes: Sequence[str] | None,
+    *,
+    scale: float = 1,
+) -> np.ndarray:
+    """Draw persons and what they do on a frame (h, w, 3), which is left as it is.
+
+    Args:
+        frame: uint8 RGB.
+        instances: ``bboxes`` (k, 4) in pixels and ``labels``, (k, num_classes) multi-hot
+            or (k, 1) numbers of classes.
+        classes: See :func:`top_actions`.
+        scale: By which the frame was enlarged.
+    """
+    bboxes, labels = _as_arrays(instances, 'labels')
+    if labels.shape[-1] == 1:
+        numbers = labels.astype(int).ravel()
+        labels = np.eye(numbers.max(initial=0) + 1)[numbers]
+    actions = [
+        [(label, None) for label, _ in top_actions(row, classes, 0.5)] for row in labels
+    ]
+    return draw_detections(frame, bboxes * scale, actions)
 
 
 def top_actions(
-    scores: np.ndarray, classes: list[str] | None, score_thr: float
+    scores: np.ndarray, classes: Sequence[str] | None, score_thr: float
 ) -> list[tuple[str, float]]:
     """(label, score) pairs of one box, best first, from ``score_thr`` upwards.
 
     Args:
-        scores (np.ndarray): (num_classes,), entry 0 is the dummy.
-        classes (list[str], optional): ``classes[i]`` names label id ``i + 1``.
+        scores: (num_classes,), entry 0 is the dummy.
+        classes: ``classes[i]`` names label id ``i + 1``.
+        score_thr: Lowest score.
     """
+    names = dict(enumerate(classes or (), start=1))
     order = 1 + np.argsort(-scores[1:], kind='stable')
     return [
-        (
-            classes[index - 1]
-            if classes and index <= len(classes)
-            else f'action {index}',
-            float(scores[index]),
-        )
-        for index in order
+        (names.get(index, f'action {index}'), float(scores[index]))
+        for index in order.tolist()
         if scores[index] >= score_thr
     ]
 
 
 def _as_arrays(instances: InstanceData, key: str) -> tuple[np.ndarray, np.ndarray]:
-    def array(value) -> np.ndarray:
-        if hasattr(value, 'detach'):
-            value = value.detach().cpu().float().numpy()
-        return np.asarray(value, float)
-
-    return array(instances.bboxes), array(instances[key])
+    instances = instances.cpu().numpy()
+    return np.asarray(instances.bboxes, float), np.asarray(instances[key], float)

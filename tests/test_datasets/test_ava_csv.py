@@ -70,7 +70,7 @@ def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
 
 def test_a_missing_file_is_not_found(tmp_path):
     _, faults = read_keyframe_rows(str(tmp_path / 'none.csv'))
-    with pytest.raises(FileNotFoundError, match=r'none.csv: the file does not exist'):
+    with pytest.raises(ValueError, match=r'none.csv: the file does not exist'):
         raise_first(faults)
 
 
@@ -174,10 +174,12 @@ def test_label_maps_are_read_as_they_were_written(tmp_path):
         (['item {', '  name: "sit"', '}'], 'line 1: the item has no id; write item'),
         (['', 'item { id: 1 }'], 'line 2: the item has no name'),
         (['item {', '  name: "sit"', '  id: 1'], 'line 1: the item is cut short'),
-        (['item {', '  name: "sit'], 'line 2: .* is no part of a label map'),
-        (['item {', '  name: sit down', '}'], "line 3: '}' is out of place"),
-        (['sit', 'run'], "line 2: 'run' is out of place; write item"),
-        (['{"1": "sit"}'], "line 1: '{' is out of place"),
+        (['item {', '  name: "sit'], "line 2: 'name: \"sit' is out of place; write"),
+        (['item {', '  name: sit down', '}'], "line 2: 'down' is out of place"),
+        (['sit', 'run'], "line 1: 'sit' is out of place; write item"),
+        (['{"1": "sit"}'], "line 1: '{.*}' is out of place"),
+        (['item # {', '} { name: "a" id: 1 }'], "line 1: 'item # {' is out of place"),
+        (label_map(('sit', 20_000_000)), 'has id 20000000; count ids .* up to 10000'),
         (label_map(('sit', 0)), 'count ids from 1 on'),
         (label_map(('sit', 1), ('run', 9)), 'set it to 10'),
     ],
@@ -194,6 +196,7 @@ def test_faults_of_label_maps(write_text, lines, words):
         ([0, 1], 3, 'dummy class 0'),
         ([1, 2], 81, 'set num_classes to 3'),
         ([1, 9], 3, r'the ids \[9\]'),
+        ([1, 9], None, r'the ids \[9\]'),
     ],
 )
 def test_faults_of_custom_classes(custom, num_classes, words):

@@ -83,7 +83,11 @@ def told(dataset, kind='KeyframeDataset'):
         (bytes_of('a,1,0.5,0,0.1,1,1,0'), 1, 'is upside down; write it as'),
         (bytes_of(f'a,1,{FOUR},0,0'), 1, 'id 0 is unknown; use the ids of the label'),
         (bytes_of(f'a,1,{FOUR},-1,0'), 1, 'id -1 is unknown'),
-        (bytes_of(f'a,1,{FOUR},3,0'), 1, 'id 3 is unknown; use 1 to 2, or correct num'),
+        (
+            bytes_of(f'a,1,{FOUR},3,0'),
+            1,
+            'id 3 is unknown; use 1 to 2, or correct num_classes or the label map',
+        ),
         (bytes_of(f'a,1,{FOUR},1.0,0'), 1, "action_id '1.0' is not .*; write its id"),
         (bytes_of(f'a,1,{FOUR},1,1.5'), 1, "person_id '1.5' is not .*; number the"),
         (bytes_of(f'a,1,{FOUR},1,{10**20}'), 1, 'person_id .* is not a whole number'),
@@ -183,7 +187,7 @@ def test_names_of_frames_without_a_number(dataset, tmpl):
 
 @pytest.mark.parametrize('fps', [0, -5, float('nan'), float('inf')])
 def test_a_frame_rate_that_is_none(dataset, fps):
-    with pytest.raises(ValueError, match=f'^fps={fps:g} is no frame rate; give'):
+    with pytest.raises(ValueError, match=f'^fps={fps:g} is not a frame rate; give'):
         KeyframeDataset(**dataset, fps=fps)
 
 
@@ -195,7 +199,7 @@ def test_an_exclude_file_of_another_split(dataset, tmp_path):
     ):
         KeyframeDataset(**dataset)
     (error,) = told(dataset)
-    assert 'exclude.csv: it excludes all keyframes; give the' in error
+    assert 'exclude.csv: excludes all 2 keyframes' in error
     # Keyframes that the annotation lacks are no fault, but none of them looks wrong.
     (tmp_path / 'exclude.csv').write_text('z,1\n')
     report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')
@@ -215,9 +219,9 @@ BOX = np.array([[0, 0, 1, 1, 0.5]])
     ('content', 'words'),
     [
         ({'a,0001': BOX * np.nan}, 'of a,0001 are not all finite; correct'),
-        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, 'of a,0001 is upside down; write'),
-        ({'a,0001': BOX * 64}, r'of a,0001 lies outside \[0, 1\]; divide'),
-        ({'a,0001': 'x'}, 'of a,0001 are no array of numbers; give rows'),
+        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, 'of a,0001 are upside down; give rows'),
+        ({'a,0001': BOX * 64}, r'of a,0001 lie outside \[0, 1\]; divide'),
+        ({'a,0001': 'x'}, 'of a,0001 are not an array of numbers .*; give rows'),
         ([BOX], 'holds a list; write a dict'),
         (Evil(), r'asks for \w+.mkdir, which no plain data needs; do not use it'),
         (b'video,1\n', 'cannot be read as a pickle .*; write or fetch it again'),
@@ -258,15 +262,17 @@ def test_files_and_folders_that_are_closed(dataset, tmp_path, monkeypatch):
         return {finding.kind: str(finding) for finding in report.findings}
 
     with monkeypatch.context() as patch:
-        patch.setattr('stmixer_mm.engine.files.open', refuse, raising=False)
+        patch.setattr('stmixer_mm.files.open', refuse, raising=False)
         assert 'the file cannot be read (Permission denied); make' in reasons()['line']
-        patch.setattr('stmixer_mm.datasets.ava_csv.check_file', lambda path: None)
+        patch.setattr(
+            'stmixer_mm.datasets.annotations.ava_csv.check_file', lambda path: None
+        )
         assert '.mp4 cannot be read (Permission denied)' in reasons()['unreadable']
     monkeypatch.setattr('os.access', lambda path, mode: False)
     dataset['data_prefix'] = dict(img=str(tmp_path / 'train'))
-    assert f'{tmp_path / "train"}, which is no folder; put' in reasons()['missing']
+    assert f'{tmp_path / "train"}, which is not a folder; put' in reasons()['missing']
     (tmp_path / 'train').mkdir()
-    with pytest.raises(FileNotFoundError, match=r'train, which you may not enter \(a'):
+    with pytest.raises(ValueError, match=r'train, which may not be entered \(a'):
         KeyframeDataset(**dataset)
 
 
@@ -285,9 +291,12 @@ def tubes(*rows, **changes):
         (tubes([2, 9, 4, 4, 9]), r'the box \(9, 4, 4, 9\) in frame 2.*; write'),
         (tubes([2, np.nan, 4, 4, 9]), 'not finite in frame 2; correct'),
         (tiny_tubes.truth(labels=['Run', 'Run']), "names a label twice, 'Run'; list"),
-        (tiny_tubes.truth(labels={'Run': 0}), "'labels' is a dict; write a list of"),
+        (
+            tiny_tubes.truth(labels={'Run': 0}),
+            "'labels' is of type dict; write a list of",
+        ),
         (tiny_tubes.truth(nframes={'v': '20'}), "of video v is '20'; write a whole"),
-        (tiny_tubes.truth(nframes=[20]), "'nframes' is a list; write a dict"),
+        (tiny_tubes.truth(nframes=[20]), "'nframes' is of type list; write a dict"),
         (tiny_tubes.truth(test_videos=[['z']]), 'names the video z, which .*; add it'),
         (tiny_tubes.truth(labels=Evil()), 'asks for .*mkdir, which .*; do not use it'),
         (

@@ -154,9 +154,9 @@ def test_other_files_are_no_videos(tmp_path, content, words):
 
 
 def test_missing_files_and_folders_are_no_videos(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'none.mp4 does not exist'):
+    with pytest.raises(ValueError, match=r'none.mp4 does not exist'):
         open_video(str(tmp_path / 'none.mp4'))
-    with pytest.raises(FileNotFoundError, match='is a folder'):
+    with pytest.raises(ValueError, match='is a folder'):
         open_video(str(tmp_path))
 
 
@@ -167,7 +167,7 @@ def test_a_video_stays_open_until_it_changes(write_video):
     write_video(num_frames=12)
     assert len(videos.get(path)) == 12
     os.remove(path)
-    with pytest.raises(FileNotFoundError, match='does not exist'):
+    with pytest.raises(ValueError, match='does not exist'):
         videos.get(path)
 
 
@@ -263,10 +263,10 @@ def test_frames_of_a_folder_are_counted(tmp_path, start_index):
 
 
 def test_folders_without_frames_are_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match='none does not exist'):
+    with pytest.raises(ValueError, match='none does not exist'):
         count_frames(str(tmp_path / 'none'), 'img_{:05}.jpg', 1)
     Path(tmp_path, 'img_00000.jpg').touch()
-    with pytest.raises(FileNotFoundError, match='from number 1 on'):
+    with pytest.raises(ValueError, match='from number 1 on'):
         count_frames(str(tmp_path), 'img_{:05}.jpg', 1)
 
 

@@ -63,6 +63,7 @@ def test_equal_to_the_host_on_its_own_ground(tmp_path, write_text):
         ann_file=write_text('ann.csv', *lines),
         exclude_file=write_text('exclude.csv', 'v,0903', 'v,0907', 'w,0904'),
         pipeline=[],
+        num_classes=81,
         timestamp_start=900,
         timestamp_end=1800,
         data_prefix=dict(img=str(tmp_path)),
@@ -113,7 +114,7 @@ def test_keyframes_without_a_custom_class_are_tested_only(build, write_text):
         ann_file=write_text('some.csv', *lines),
         exclude_file=write_text('excluded.csv', 'a,3'),
         custom_classes=[1],
-        num_classes=2,
+        num_classes=None,
         label_file='map.pbtxt',
     )
     assert [sample['img_key'] for sample in build(**options)] == ['a,0001']
@@ -128,9 +129,10 @@ def test_custom_classes_are_renumbered_in_their_order(build, write_text):
     items = ('item {', '  name: "sit"', '  id: 1', '}')
     more = ('item {', '  name: "run"', '  id: 3', '}')
     write_text('map.pbtxt', *items, *more)
-    (sample,) = build(custom_classes=[3, 1], num_classes=3, label_file='map.pbtxt')
+    options = dict(label_file='map.pbtxt', num_classes=None)
+    (sample,) = build(custom_classes=[3, 1], **options)
     assert sample['gt_labels'].tolist() == [[0, 1, 1]]
-    (sample,) = build(custom_classes=[3], num_classes=2, label_file='map.pbtxt')
+    (sample,) = build(custom_classes=[3], **options)
     assert sample['gt_labels'].tolist() == [[0, 1]]
     with pytest.raises(ValueError, match='set num_classes to 2'):
         build(custom_classes=[3], label_file='map.pbtxt')
@@ -140,9 +142,19 @@ def test_the_label_file_names_the_classes(build, write_text):
     write_text('map.pbtxt', 'item {', '  name: "sit"', '  id: 2', '}')
     dataset = build(label_file='map.pbtxt')
     assert dataset.metainfo['classes'] == ('class 1', 'sit', 'class 3')
-    assert 'classes' not in build().metainfo
+    assert build().metainfo['classes'] == ('class 1', 'class 2', 'class 3')
+    assert build(metainfo=dict(classes='abc')).metainfo['classes'] == 'abc'
     with pytest.raises(ValueError, match=r'map.pbtxt: .* set it to 3'):
         build(label_file='map.pbtxt', num_classes=2)
+
+
+def test_the_label_file_says_how_many_classes_there_are(build, write_text):
+    write_text('map.pbtxt', 'item {', '  name: "sit"', '  id: 80', '}')
+    dataset = build(label_file='map.pbtxt', num_classes=None)
+    assert dataset.num_classes == 81 == len(dataset.metainfo['classes']) + 1
+    assert dataset[0]['gt_labels'].shape == (2, 81)
+    with pytest.raises(ValueError, match='; give label_file or num_classes'):
+        build(num_classes=None)
 
 
 def test_single_labels(build, write_text):
@@ -164,14 +176,14 @@ def test_missing_videos_are_told_before_training(build, write_text):
     write_text('ann.csv', *ROWS, *missing)
     lazy = build(lazy_init=True)
     for make in (build, lazy.full_init):
-        with pytest.raises(FileNotFoundError, match='7 of the 9 videos') as error:
+        with pytest.raises(ValueError, match='7 of the 9 videos') as error:
             make()
         assert '(m0, m1, m2, m3, m4, ...)' in str(error.value)
 
 
 def test_missing_frame_folders_are_told(build, tmp_path):
     (tmp_path / 'a').mkdir()
-    with pytest.raises(FileNotFoundError, match=r'1 of the 2 frame folders .*\(b\)'):
+    with pytest.raises(ValueError, match=r'1 of the 2 frame folders .*\(b\)'):
         build(use_frames=True)
 
 
@@ -190,7 +202,7 @@ def test_the_first_faulty_line_is_told(build, write_text, line, words):
 
 
 def test_missing_and_empty_annotation(build, write_text):
-    with pytest.raises(FileNotFoundError, match=r'none.csv: the file does not exist'):
+    with pytest.raises(ValueError, match=r'none.csv: the file does not exist'):
         build(ann_file='none.csv')
     write_text('ann.csv')
     with pytest.raises(ValueError, match=r'ann.csv: the file holds no annotation'):
@@ -258,7 +270,6 @@ def test_the_real_annotation():
         [],
         data_root=folder,
         label_file='action_list.pbtxt',
-        num_classes=5,
     )
     assert [info['timestamp'] for info in dataset] == list(range(1, 10))
     assert sum(len(info['gt_bboxes']) for info in dataset) == 18
@@ -318,13 +329,13 @@ def test_proposals_follow_the_frames_to_the_sample(build, tmp_path, write_video)
     'content, message',
     [
         ({'a,0002': np.zeros((2, 3))}, r'a,0002 have the shape \(2, 3\)'),
-        ({'a,0002': np.array([[0, 0, 9, 5]])}, r'a,0002 lies outside \[0, 1\]'),
+        ({'a,0002': np.array([[0, 0, 9, 5]])}, r'a,0002 lie outside \[0, 1\]'),
     ],
 )
 def test_a_faulty_proposal_file(build, tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         build(proposal_file=write_pickle(tmp_path / 'p.pkl', content))
-    with pytest.raises(FileNotFoundError, match='correct proposal_file'):
+    with pytest.raises(ValueError, match='correct proposal_file'):
         build(proposal_file='none.pkl')
 
 

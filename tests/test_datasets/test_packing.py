@@ -9,23 +9,21 @@ from stmixer_mm.datasets.packing import (
     unpack_bboxes,
     unpack_persons,
 )
-from stmixer_mm.plain_pickle import read_plain_pickle
 
 
 @pytest.mark.parametrize('count', [0, 1, 3])
-@pytest.mark.parametrize('columns, dtype', [(5, bool), (1, int)])
-def test_packed_and_unpacked(count, columns, dtype):
+def test_packed_and_unpacked(count):
     rng = np.random.default_rng(0)
     persons = (
         rng.random((count, 4), dtype=np.float32),
-        rng.integers(0, 2, (count, columns)).astype(dtype),
+        rng.integers(0, 2, (count, 5)).astype(bool),
         rng.integers(-9, 2**40, count),
     )
-    unpacked = unpack_persons(pack_persons(*persons), columns=columns, dtype=dtype)
+    unpacked = unpack_persons(pack_persons(*persons), 5)
     for before, after in zip(persons, unpacked, strict=True):
         assert (before.dtype, before.shape) == (after.dtype, after.shape)
         assert np.array_equal(before, after)
-        after += after  # may be written to
+        after[:] = 0  # may be written to
 
 
 def test_packed_persons_pickle_to_little_more_than_their_numbers():
@@ -48,13 +46,3 @@ def test_proposals_of_another_split(tmp_path):
         match=r"p.pkl has none of the 1 keyframes, .* 'b,0001', but keys like 'a,0001'",
     ):
         add_proposals(infos[1:], str(path), **settings)
-
-
-def test_what_a_pickle_holds_often_is_made_once(tmp_path):
-    nested = []
-    for _ in range(100):  # each level held twice: 2 ** 100 lists, if each were made
-        nested = [nested, nested]
-    path = tmp_path / 'nested.pkl'
-    path.write_bytes(pickle.dumps(nested))
-    first, second = read_plain_pickle(path)
-    assert first is second

@@ -1,30 +1,36 @@
 """Laws of the toy dataset's files."""
 
-import importlib.util
-from collections import Counter
+import runpy
+import sys
 from pathlib import Path
 
-import cv2
 import decord
 import numpy as np
 import pytest
-from mmaction.evaluation.functional.ava_utils import read_csv, read_labelmap
 
+from stmixer_mm.datasets.annotations.ava_csv import (
+    read_keyframe_rows,
+    read_label_names,
+    read_timestamp_keys,
+)
 from stmixer_mm.datasets.toy import ACTIONS, generate, make_toy_dataset
 from stmixer_mm.datasets.toy.drawing import render
 from stmixer_mm.datasets.toy.generate import FPS, make_scene
+from stmixer_mm.errors import UserError
 
+TOOL = Path(__file__).parents[2] / 'tools' / 'make_toy_dataset.py'
 SIZE = (96, 72)
 SMALL = {'train_videos': 3, 'val_videos': 2, 'size': SIZE, 'workers': 0}
+TINY = {**SMALL, 'train_videos': 1, 'val_videos': 1}
 
 
-def _frames(path):
+def frames_of(path):
     reader = decord.VideoReader(str(path))
     return reader.get_batch(range(len(reader))).asnumpy(), reader.get_avg_fps()
 
 
-def _contents(folder):
-    return {path.name: path.read_text() for path in folder.glob('*.*')}
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob('*.*')}
 
 
 @pytest.fixture(scope='module')
@@ -34,71 +40,56 @@ def made(tmp_path_factory):
     return out
 
 
-def test_files_are_what_the_host_reads(made):
+def test_each_keyframe_is_annotated_or_empty_and_splits_are_disjoint(made):
     assert {path.name for path in made.iterdir()} == {
-        'videos',
-        'train.csv',
-        'train_empty.csv',
-        'val.csv',
-        'val_empty.csv',
-        'action_list.pbtxt',
+        *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv'),
+        *('train_empty.csv', 'val_empty.csv'),
     }
-    with open(made / 'action_list.pbtxt') as file:
-        labels, ids = read_labelmap(file)
-    assert [label['name'] for label in labels] == list(ACTIONS)
-    assert ids == set(range(1, len(ACTIONS) + 1))
+    names = read_label_names(str(made / 'action_list.pbtxt'))
+    assert names == dict(enumerate(ACTIONS, start=1))
     for split, count in (('train', 3), ('val', 2)):
-        with open(made / f'{split}.csv') as file:
-            boxes, actions, _ = read_csv(file, ids)
-        empty = (made / f'{split}_empty.csv').read_text().splitlines()
-        names = {key.split(',')[0] for key in boxes}
-        assert names == {f'{split}_{i:04d}.mp4' for i in range(count)}
-        assert all((made / 'videos' / name).is_file() for name in names)
-        keys = {f'{name},{second:04d}' for name in names for second in range(1, 6)}
-        assert set(boxes) | set(empty) == keys and not set(boxes) & set(empty)
-        assert all(set(ids_of_key) <= ids for ids_of_key in actions.values())
-        rows = (made / f'{split}.csv').read_text().splitlines()
-        assert max(Counter(rows).values()) == 1
+        rows, faults = read_keyframe_rows(str(made / f'{split}.csv'), num_classes=9)
+        assert not faults
+        videos = [f'{split}_{index:04d}.mp4' for index in range(count)]
+        assert sorted({row.video_id for row in rows}) == videos
+        assert all((made / 'videos' / name).is_file() for name in videos)
+        keys = {f'{name},{second:04d}' for name in videos for second in range(1, 6)}
+        annotated = {row.key for row in rows}
+        assert keys - annotated == read_timestamp_keys(str(made / f'{split}_empty.csv'))
+        done = [(row.key, row.person_id, row.action_id) for row in rows]
+        assert len(set(done)) == len(done)
 
 
 def test_videos_are_the_drawn_frames(made):
-    scene, rows = make_scene([0, 0, 1], SIZE)
+    scene, keyframes = make_scene([0, 0, 1], SIZE)
     path = made / 'videos' / 'train_0001.mp4'
-    frames, fps = _frames(path)
+    frames, fps = frames_of(path)
     assert fps == pytest.approx(FPS) and frames.shape == (6 * FPS, SIZE[1], SIZE[0], 3)
     drawn = np.array(list(render(scene, np.arange(6 * FPS) / FPS, SIZE)))
-    error = np.abs(frames.astype(int) - drawn).mean(axis=(1, 2, 3))
-    assert error.max() < 8
+    assert np.abs(frames.astype(int) - drawn).mean(axis=(1, 2, 3)).max() < 8
     # Reading frames one by one in any order gives the same frames.
     reader = decord.VideoReader(str(path))
     for index in (75, 7, 82, 0, 89):
         np.testing.assert_array_equal(reader[index].asnumpy(), frames[index])
-    text = [line for line in (made / 'train.csv').open() if 'train_0001' in line]
-    assert len(text) == len(rows)
-    for line, (second, bbox, action, person) in zip(text, rows, strict=True):
-        fields = line.rstrip().split(',')
-        assert fields[1] == f'{second:04d}'
-        np.testing.assert_allclose(np.float64(fields[2:6]), bbox, atol=5.1e-5)
-        assert fields[6:] == [str(action), str(person)]
+    rows, _ = read_keyframe_rows(str(made / 'train.csv'))
+    written = [row[2:] for row in rows if row.video_id == path.name]
+    assert written == [
+        (second, tuple(bbox_norm), action, person)
+        for second, people in keyframes.items()
+        for bbox_norm, actions, person in people
+        for action in actions
+    ]
 
 
 def test_same_seed_same_data_whatever_the_workers(made, tmp_path):
-    make_toy_dataset(tmp_path / 'two', **{**SMALL, 'workers': 2})
-    assert _contents(tmp_path / 'two') == _contents(made)
-    for path in sorted((made / 'videos').iterdir()):
-        twin = _frames(tmp_path / 'two' / 'videos' / path.name)[0]
-        np.testing.assert_array_equal(_frames(path)[0], twin)
-
-
-def test_seeds_differ_and_more_videos_keep_the_first(made, tmp_path):
-    make_toy_dataset(tmp_path / 'other', **{**SMALL, 'seed': 1})
-    other, first = _contents(tmp_path / 'other'), _contents(made)
-    assert other['train.csv'] != first['train.csv']
-    make_toy_dataset(tmp_path / 'more', **{**SMALL, 'train_videos': 4})
-    more = _contents(tmp_path / 'more')
-    assert more['train.csv'].startswith(first['train.csv'])
-    assert len(more['train.csv']) > len(first['train.csv'])
-    assert more['val.csv'] == first['val.csv']
+    make_toy_dataset(tmp_path / 'more', **{**SMALL, 'train_videos': 4, 'workers': 1})
+    first, more = contents(made), contents(tmp_path / 'more')
+    assert more.pop('train.csv').startswith(first['train.csv'])
+    assert first.items() - more.items() == {('train.csv', first['train.csv'])}
+    make_toy_dataset(tmp_path / 'other', **TINY, seed=1)
+    other = contents(tmp_path / 'other')
+    assert not first['train.csv'].startswith(other['train.csv'])
+    assert first['train_0000.mp4'] != other['train_0000.mp4']
 
 
 @pytest.mark.parametrize(
@@ -113,78 +104,52 @@ def test_seeds_differ_and_more_videos_keep_the_first(made, tmp_path):
         ({'size': (512, 64)}, 'size is 512x64'),
     ],
 )
-def test_bad_arguments_are_refused(wrong, words, tmp_path):
-    with pytest.raises(ValueError, match=words):
+def test_numbers_out_of_range(wrong, words, tmp_path):
+    with pytest.raises(UserError, match=words):
         make_toy_dataset(tmp_path / 'toy', **{**SMALL, **wrong})
     assert not any(tmp_path.iterdir())
 
 
-def test_nothing_is_overwritten_unasked(tmp_path):
+def run_tool(monkeypatch, *options):
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, options)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_tool_overwrites_a_toy_dataset_only_if_told(monkeypatch, tmp_path, capsys):
     out = tmp_path / 'toy'
-    tiny = {**SMALL, 'train_videos': 1, 'val_videos': 1}
-    out.mkdir()
-    make_toy_dataset(out, **tiny)  # an empty folder is free
-    before = _contents(out)
-    with pytest.raises(FileExistsError, match='not empty'):
-        make_toy_dataset(out, **tiny, seed=1)
-    assert _contents(out) == before
-    make_toy_dataset(out, **tiny, seed=1, force=True)
-    assert _contents(out) != before
-    (out / 'thesis.txt').write_text('years of work')
-    with pytest.raises(FileExistsError, match=r'thesis\.txt'):
-        make_toy_dataset(out, **tiny, force=True)
-    with pytest.raises(FileExistsError, match='is a file'):
-        make_toy_dataset(out / 'thesis.txt', **tiny, force=True)
+    out.mkdir()  # an empty folder is free
+    options = ['--out', out, '--size', '96x72', '--workers', 0]
+    options += ['--train-videos', 1, '--val-videos', 1]
+    run_tool(monkeypatch, *options)
+    assert f'The toy dataset is in {out}.' in capsys.readouterr().out
+    before = contents(out)
+    for place, force, words in (
+        (out, [], 'is not empty'),
+        (out / 'val.csv', ['--force'], 'Not a directory'),
+        (tmp_path, ['--force'], "holds 'toy', which does not belong"),
+    ):
+        with pytest.raises(SystemExit, match='1'):
+            run_tool(monkeypatch, *options, '--seed', 1, '--out', place, *force)
+        assert words in capsys.readouterr().err
+        assert contents(out) == before
+    run_tool(monkeypatch, *options, '--seed', 1, '--force')
+    assert contents(out) != before
     assert [path.name for path in tmp_path.iterdir()] == ['toy']
 
 
 def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
     out = tmp_path / 'toy'
-    tiny = {**SMALL, 'train_videos': 1, 'val_videos': 1}
-    make_toy_dataset(out, **tiny)
-    before = _contents(out)
-
-    class LosesFrames:
-        def __init__(self, *args):
-            self.writer = writer_class(*args)
-
-        def write(self, frame):
-            if self.writer is not None:
-                self.writer.write(frame)
-
-        def release(self):
-            self.writer.release()
-            path = next(tmp_path.rglob('.toy.partial/videos/*.mp4'))
-            path.write_bytes(path.read_bytes()[:2000])
-
-    writer_class = cv2.VideoWriter
-    monkeypatch.setattr(generate.cv2, 'VideoWriter', LosesFrames)
-    with pytest.raises(RuntimeError, match=r'train_0000\.mp4 holds 0 of 90 frames'):
-        make_toy_dataset(out, **tiny, force=True)
-    assert _contents(out) == before
+    make_toy_dataset(out, **TINY)
+    before = contents(out)
+    # The disk is full after half of the frames.
+    monkeypatch.setattr(generate, 'render', lambda *_: list(render(*_))[:45])
+    with pytest.raises(UserError, match=r'train_0000\.mp4 has 45 of 90 frames'):
+        make_toy_dataset(out, **TINY, force=True)
+    assert contents(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ['toy']
 
 
-@pytest.fixture(scope='module')
-def tool():
-    path = Path(__file__).parents[2] / 'tools' / 'make_toy_dataset.py'
-    spec = importlib.util.spec_from_file_location('make_toy_dataset_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_tool_makes_what_the_function_makes(tool, made, tmp_path, capsys):
-    out = tmp_path / 'toy'
-    numbers = ['--train-videos', '3', '--val-videos', '2', '--workers', '0']
-    options = [*numbers, '--size', '96x72']
-    assert tool.main(['--out', str(out), *options]) == 0
-    assert _contents(out) == _contents(made)
-    assert str(out) in capsys.readouterr().out
-    assert 'not empty' in tool.main(['--out', str(out), *options])
-
-
-def test_tool_explains_a_bad_size(tool, tmp_path, capsys):
+def test_a_size_that_is_not_one(monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        tool.main(['--out', str(tmp_path / 'toy'), '--size', 'big'])
+        run_tool(monkeypatch, '--size', 'big')
     assert "'big' is not WIDTHxHEIGHT" in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_wrong_arguments(build):
         ):
             build(split=split)
     with pytest.raises(
-        ValueError, match=r'num_classes=81 .* 2 labels .* set num_classes=3'
+        ValueError, match=r'num_classes=81 .* 2 labels of .*GT.pkl; leave it out'
     ):
         build(num_classes=81)
     with pytest.raises(ValueError, match='frame_stride=0 must be at least 1'):
@@ -179,9 +179,7 @@ def test_broken_files(build, tmp_path):
         ValueError, match=r'GT.pkl has no box in the training videos of'
     ):
         build(gttubes(**{RUN_2: {}}), split=2)
-    with pytest.raises(
-        FileNotFoundError, match=r'nowhere.pkl: the file does not exist'
-    ):
+    with pytest.raises(ValueError, match=r'nowhere.pkl: the file does not exist'):
         build(ann_file='nowhere.pkl')
     wrong = dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])
     with pytest.raises(
@@ -189,21 +187,17 @@ def test_broken_files(build, tmp_path):
     ):
         build(wrong)
     with pytest.raises(
-        FileNotFoundError,
+        ValueError,
         match=r'2 of the 2 videos of .*GT.pkl are missing in .*use_fr',
     ):
         build(use_frames=False)
-    with pytest.raises(
-        FileNotFoundError, match=r'has no 00020.png, the last of the 20'
-    ):
+    with pytest.raises(ValueError, match=r'has no 00020.png, the last of the 20'):
         build(filename_tmpl='{:05}.png')
     (tmp_path / 'rgb-images' / RUN_1 / '00020.jpg').unlink()
-    with pytest.raises(FileNotFoundError, match=rf'{RUN_1} has no 00020.jpg, the last'):
+    with pytest.raises(ValueError, match=rf'{RUN_1} has no 00020.jpg, the last'):
         build()
     (tmp_path / 'rgb-images' / SIT).rename(tmp_path / 'elsewhere')
-    with pytest.raises(
-        FileNotFoundError, match=rf'1 of the 2 frame folders .*\({SIT}\)'
-    ):
+    with pytest.raises(ValueError, match=rf'1 of the 2 frame folders .*\({SIT}\)'):
         build()
 
 
@@ -349,6 +343,7 @@ def test_the_configs_read_the_published_layout(
     assert packed['data_samples'].gt_instances.labels.shape == (1, num_labels + 1)
     assert train[0]['inputs'].shape[:2] == (3, 32)
     assert frame_map.labels == video_map.labels == tuple(labels)
+    assert config.model.head.num_classes == train.num_classes == num_labels + 1
 
 
 @pytest.fixture
@@ -396,7 +391,7 @@ def test_the_check_finds_what_is_wrong(check):
     assert any(
         f'{RUN_1} lacks 1 of its 20 frames, first 00007.jpg' in line for line in lines
     )
-    assert any('keyframes of' in line and 'first frame 5;' in line for line in lines)
+    assert any('timestamp 5, is missing or damaged; fetch' in line for line in lines)
     assert (
         f'2 boxes of {SIT} lie beyond its 20 frames'
         in findings(train)['beyond the end']
@@ -413,8 +408,9 @@ def test_the_check_of_videos(check):
     )
     train, test = check('multisports', damage, content)
     assert f"the video of '{RUN_1}' is missing in" in findings(train)['missing']
-    assert 'has 20 frames, but the annotation is of 22' in findings(train)['length']
-    assert 'first frame 21; fetch' in findings(test)['unreadable']
+    assert 'has 20 frames, but the annotation is of 22' in findings(test)['length']
+    assert 'frame 21, counted from 1, is not one of' in findings(test)['clip']
+    assert '(2 such keyframes).' in findings(test)['clip']
 
 
 def test_the_check_of_a_broken_file(check):
@@ -448,7 +444,7 @@ def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
     np.testing.assert_allclose(
         sample.proposals.bboxes, [[WIDTH / 2, 0, WIDTH, HEIGHT / 2]]
     )
-    with pytest.raises(FileNotFoundError, match='correct proposal_file'):
+    with pytest.raises(ValueError, match='correct proposal_file'):
         build(proposal_file='none.pkl')
 
 

@@ -28,50 +28,50 @@ def span_tube_iou(first, second, pixel, frame):
     return np.mean(ious) * (high - low + frame) / union
 
 
-def right_of_act(detections, truths, iou, thr):
-    free = {place: list(things) for place, things in truths.items()}
+def right_of_act(detections, gts, iou, thr):
+    free = {place: list(things) for place, things in gts.items()}
     right = []
     for place, _, thing in sorted(detections, key=lambda d: -d[1]):
-        ious = [iou(truth, thing) for truth in free.get(place, [])]
+        ious = [iou(gt, thing) for gt in free.get(place, [])]
         right.append(bool(ious) and max(ious) >= thr)
         if right[-1]:
             del free[place][int(np.argmax(ious))]
     return right
 
 
-def right_of_voc(detections, truths, iou, thr):
+def right_of_voc(detections, gts, iou, thr):
     claimed, right = set(), []
     for place, _, thing in sorted(detections, key=lambda d: -d[1]):
-        ious = [iou(truth, thing) for truth in truths.get(place, [])]
+        ious = [iou(gt, thing) for gt in gts.get(place, [])]
         claim = (place, int(np.argmax(ious))) if ious and max(ious) >= thr else None
         right.append(claim is not None and claim not in claimed)
         claimed.add(claim)
     return right
 
 
-def curve(right, num_truths):
+def curve(right, num_gts):
     """Precision and recall after 0, 1, ... detections."""
     hits = np.cumsum([0, *right])
     precision = hits[1:] / np.arange(1, len(right) + 1)
-    return np.append(1.0, precision), hits / num_truths
+    return np.append(1.0, precision), hits / num_gts
 
 
-def ap_of_act(right, num_truths):
-    precision, recall = curve(right, num_truths)
+def ap_of_act(right, num_gts):
+    precision, recall = curve(right, num_gts)
     return sum(
         (recall[i] - recall[i - 1]) * (precision[i] + precision[i - 1]) / 2
         for i in range(1, len(recall))
     )
 
 
-def ap_of_voc(right, num_truths):
-    precision, recall = curve(right, num_truths)
+def ap_of_voc(right, num_gts):
+    precision, recall = curve(right, num_gts)
     return sum(
         (recall[i] - recall[i - 1]) * precision[i:].max() for i in range(1, len(recall))
     )
 
 
-def ap(protocol, detections, truths, thr, *, tubes=False):
+def ap(protocol, detections, gts, thr, *, tubes=False):
     pixel = frame = {'act': 1, 'multisports': 0}[protocol]
 
     def iou(first, second):
@@ -79,10 +79,10 @@ def ap(protocol, detections, truths, thr, *, tubes=False):
             return span_tube_iou(first, second, pixel, frame)
         return box_iou(first, second, pixel)
 
-    num_truths = sum(map(len, truths.values()))
+    num_gts = sum(map(len, gts.values()))
     if protocol == 'act':
-        return ap_of_act(right_of_act(detections, truths, iou, thr), num_truths)
-    return ap_of_voc(right_of_voc(detections, truths, iou, thr), num_truths)
+        return ap_of_act(right_of_act(detections, gts, iou, thr), num_gts)
+    return ap_of_voc(right_of_voc(detections, gts, iou, thr), num_gts)
 
 
 def build_tubes(frames, linking):

@@ -13,7 +13,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
 
 
 @pytest.mark.parametrize(
-    'right, num_truths, interpolated, act',
+    'right, num_gts, interpolated, act',
     [
         ([1, 1], 2, 1, 1),
         ([1, 1, 0, 0], 2, 1, 1),
@@ -27,27 +27,27 @@ from stmixer_mm.evaluation.functional.average_precision import (
         ([1], 4, 1 / 4, 1 / 4),
     ],
 )
-def test_by_hand(right, num_truths, interpolated, act):
+def test_by_hand(right, num_gts, interpolated, act):
     right = np.array(right, dtype=bool)
-    assert interpolated_ap(right, num_truths) == pytest.approx(interpolated, abs=1e-15)
-    assert act_ap(right, num_truths) == pytest.approx(act, abs=1e-15)
+    assert interpolated_ap(right, num_gts) == pytest.approx(interpolated, abs=1e-15)
+    assert act_ap(right, num_gts) == pytest.approx(act, abs=1e-15)
 
 
 @pytest.mark.parametrize('seed', range(5))
 def test_random_curves_by_the_definition(seed):
     random = np.random.RandomState(seed)
     right = random.rand(200) < 0.4
-    num_truths = right.sum() + 30
-    expected = literal_act.ap_of_act(right, num_truths)
-    assert act_ap(right, num_truths) == pytest.approx(expected, abs=1e-12)
-    expected = literal_act.ap_of_voc(right, num_truths)
-    assert interpolated_ap(right, num_truths) == pytest.approx(expected, abs=1e-12)
+    num_gts = right.sum() + 30
+    expected = literal_act.ap_of_act(right, num_gts)
+    assert act_ap(right, num_gts) == pytest.approx(expected, abs=1e-12)
+    expected = literal_act.ap_of_voc(right, num_gts)
+    assert interpolated_ap(right, num_gts) == pytest.approx(expected, abs=1e-12)
 
 
 def test_which_classes_count():
     aps = np.array([[0.5, 0.3], [0, 0], [np.nan, np.nan]])
     counts = np.array([4, 2, 0]), np.array([9, 0, 3])
-    assert class_mean(aps, *counts, over='truth').tolist() == [0.25, 0.15]
+    assert class_mean(aps, *counts, over='gt').tolist() == [0.25, 0.15]
     assert class_mean(aps, *counts, over='detected').tolist() == [0.5, 0.3]
     np.testing.assert_allclose(class_mean(aps, *counts, over='all'), [0.5 / 3, 0.1])
     nothing = np.zeros(3, int)

@@ -189,35 +189,13 @@ def test_other_areas_and_other_means_by_name(literal):
     }
     assert by_protocol['ava']['mAP/overall'] == pytest.approx(1 / 3 / 2)
     assert by_protocol['mmaction2']['mAP/overall'] == pytest.approx(1 / 3)
-    for over, divisor in (('truth', 2), ('detected', 1), ('all', 3)):
+    for over, divisor in (('gt', 2), ('detected', 1), ('all', 3)):
         values = evaluate(FrameMAPMetric(**literal, class_average=over), *samples)
         assert values['mAP/overall'] == pytest.approx(1 / 3 / divisor)
     with pytest.raises(ValueError, match="ap_mode='voc' is unknown"):
         FrameMAPMetric(**literal, ap_mode='voc')
     with pytest.raises(ValueError, match="class_average='some' is unknown"):
         FrameMAPMetric(**literal, class_average='some')
-
-
-def test_ranks_in_any_order_and_padding_change_nothing(literal):
-    samples = [
-        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.5, 0.7], [0, 0.9, 0.5, 0]]),
-        predict('v', 2.5, [RIGHT], [[0, 0.9, 0.5, 0]]),
-        predict('w', 1, [LEFT], [[0, 0, 0.5, 0]]),
-    ]
-    whole = evaluate(FrameMAPMetric(**literal), *samples)
-    assert evaluate(FrameMAPMetric(**literal), *samples[::-1], *samples[:2]) == whole
-
-
-@pytest.mark.parametrize('samples', [[], [predict('v', 1, [], [])]])
-def test_no_detection_at_all_scores_zero(literal, samples):
-    values = evaluate(FrameMAPMetric(**literal), *samples)
-    assert set(values.values()) == {0}
-
-
-def test_a_repeated_keyframe_counts_once(literal):
-    sample = predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.9, 0], [0, 0.9, 0, 0]])
-    once = evaluate(FrameMAPMetric(**literal), sample)
-    assert evaluate(FrameMAPMetric(**literal), sample, sample) == once
 
 
 def test_false_detections_in_person_free_keyframes(literal, write_text):
@@ -310,6 +288,19 @@ def test_only_classes_of_the_label_file_are_evaluated(literal, label_map):
     assert 'mAP/sit' not in values
 
 
+def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
+    del literal['num_classes']
+    assert FrameMAPMetric(**literal).num_classes == 4
+    assert FrameMAPMetric(**literal, custom_classes=[2, 1]).num_classes == 3
+    # Of AVA's 80 actions 60 are evaluated.
+    literal['label_file'] = label_map(sit=1, run=80)
+    assert FrameMAPMetric(**literal).num_classes == 81
+    names = dict(ann_file='ann.csv', label_file='map.pbtxt', data_root=str(tmp_path))
+    assert FrameMAPMetric(**names).num_classes == 81
+    with pytest.raises(ValueError, match='give label_file or num_classes'):
+        FrameMAPMetric(literal['ann_file'])
+
+
 def test_custom_classes_name_the_score_columns(literal):
     literal.update(custom_classes=[2, 1], num_classes=3)
     values = evaluate(
@@ -335,9 +326,7 @@ def test_faulty_arguments_and_predictions(literal, write_text):
         (LEFT, [np.nan] * 4, 'scores'),
         ([np.nan] * 4, LEFT, 'bb'),
     ):
-        with pytest.raises(
-            ValueError, match=f'of v, timestamp 1, have {name}.* not num'
-        ):
+        with pytest.raises(ValueError, match=f'of v have {name}.* not num'):
             evaluate(metric, predict('v', 1, [box], [scores]))
     literal['ann_file'] = write_text('bad.csv', 'v,1')
     with pytest.raises(ValueError, match=r'bad.csv, line 1: '):
@@ -357,7 +346,7 @@ def test_repeated_lines_of_the_ground_truth_count_again(write_text, monkeypatch)
 def test_actions_named_like_values_are_refused(literal, label_map, name):
     literal['label_file'] = label_map(sit=1, **{name: 2})
     with pytest.raises(
-        ValueError, match=rf"map.pbtxt names an action '{name}'.*; rename"
+        ValueError, match=rf"map.pbtxt names a class '{name}'.*; rename"
     ):
         FrameMAPMetric(**literal)
     FrameMAPMetric(**literal, per_class=False)

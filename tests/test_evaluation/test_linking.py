@@ -292,12 +292,12 @@ def test_constants_that_cannot_be():
     with pytest.raises(ValueError, match="nms='gaussian' is unknown"):
         Linking(nms='gaussian')
     for name, value, message in [
-        ('end_after', 0, 'end_after=0 of the linking must be a number from 1 upwards'),
-        ('trim_cost', -1, 'trim_cost=-1 .* must be a number from 0 upwards'),
-        ('link_iou', 20, r'link_iou=20 .* must be a number in \[0, 1\]'),
-        ('top_k', 2.5, 'takes top_k as int, not 2.5; correct'),
-        ('min_length', '8', "takes min_length as int, not '8'; correct"),
-        ('nms_iou', None, 'takes nms_iou as float, not None; correct'),
+        ('end_after', 0, 'has end_after=0; write a whole number from 1 upwards'),
+        ('trim_cost', -1, 'has trim_cost=-1; write a number from 0 upwards'),
+        ('link_iou', 20, r'has link_iou=20; write a number in \[0, 1\]'),
+        ('top_k', 2.5, 'has top_k=2.5; write a whole number'),
+        ('min_length', '8', "has min_length='8'; write a whole number"),
+        ('nms_iou', None, 'has nms_iou=None; write a number'),
     ]:
         with pytest.raises(ValueError, match=message):
             Linking(**{name: value})

@@ -1,17 +1,20 @@
 import literal_act
 import numpy as np
 import pytest
+from mmaction.evaluation.functional.ava_evaluation import np_box_ops
 
 from stmixer_mm.evaluation.functional import matching
-from stmixer_mm.evaluation.functional.frame_map import Boxes, frame_pairs
 from stmixer_mm.evaluation.functional.matching import (
+    Boxes,
     Pairs,
     aligned_iou,
-    best_matches,
+    best_of_frames,
     choose_in_turn,
     claim_best,
     claim_free,
+    frame_pairs,
     group_pairs,
+    take,
 )
 
 
@@ -19,6 +22,25 @@ def random_boxes(random, count, frames):
     low = random.randint(0, 30, (count, 2))
     bboxes = np.hstack([low, low + random.randint(1, 30, (count, 2))]).astype(float)
     return Boxes(random.randint(0, frames, count), bboxes, random.rand(count))
+
+
+def pairs_of(*pairs):
+    detections, gts, ious = zip(*pairs, strict=True)
+    return Pairs(np.array(detections), np.array(gts), np.array(ious, float))
+
+
+def test_iou_is_the_hosts():
+    random = np.random.RandomState(0)
+    first, second = (random_boxes(random, 50, 1).bboxes for _ in range(2))
+    yxyx = [1, 0, 3, 2]
+    host = np_box_ops.iou(first[:, yxyx], second[:, yxyx])
+    np.testing.assert_allclose(aligned_iou(first, second), np.diag(host), atol=1e-12)
+
+
+def test_iou_of_empty_boxes_is_zero():
+    boxes = np.array([[0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1]])
+    assert aligned_iou(boxes, boxes).tolist() == [0, 1]
+    assert aligned_iou(boxes, boxes[::-1]).tolist() == [0, 0]
 
 
 def test_a_box_may_own_its_last_pixel():
@@ -40,6 +62,17 @@ def test_pairs_are_those_of_a_double_loop(monkeypatch, at_once):
     ]
 
 
+def test_pairs_of_nothing():
+    some = Boxes(np.zeros(2, int), np.zeros((2, 4)), np.ones(2))
+    none = take(some, np.zeros(0, int))
+    for found, gts in ((none, some), (some, none)):
+        pairs = frame_pairs(found, gts)
+        assert [len(field) for field in pairs] == [0, 0, 0]
+        for claim in (claim_best, claim_free):
+            right = claim(found.scores, found.frames, pairs, 0.5)
+            assert right.tolist() == [False] * len(found.scores)
+
+
 def test_taking_turns():
     # Group 0: chooser 3 likes 1, then 2; chooser 4 likes 1, then 2. Group 1: alone.
     groups = np.array([0, 0, 0, 0, 1])
@@ -48,35 +81,41 @@ def test_taking_turns():
     assert choose_in_turn(*np.zeros((3, 0), int)).tolist() == []
 
 
-def test_a_second_detection_may_claim_a_second_truth_or_not():
-    # Both overlap truth 0 most; the second overlaps truth 1 by 0.6 as well.
-    pairs = Pairs(np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([0.9, 0.8, 0.6]))
+@pytest.mark.parametrize(
+    'pairs, thr, best, free',
+    [
+        # Both overlap 0 most; the second overlaps 1 by 0.6 as well.
+        ([(0, 0, 0.9), (1, 0, 0.8), (1, 1, 0.6)], 0.5, [1, 0], [1, 1]),
+        ([(0, 0, 0.9), (1, 0, 0.8), (1, 1, 0.6)], 0.7, [1, 0], [1, 0]),
+        # A weak overlap uses up nothing, the threshold itself is enough.
+        ([(0, 0, 0.4), (1, 0, 0.5)], 0.5, [0, 1], [0, 1]),
+        # Of two alike the first is claimed, whatever the order of the pairs.
+        ([(1, 0, 0.8), (0, 1, 0.7), (0, 0, 0.7)], 0.5, [1, 0], [1, 0]),
+        ([(1, 1, 0.8), (0, 1, 0.7), (0, 0, 0.7)], 0.5, [1, 1], [1, 1]),
+    ],
+)
+def test_claims_by_hand(pairs, thr, best, free):
     scores, groups = np.array([0.9, 0.8]), np.zeros(2, int)
-    assert claim_free(scores, groups, pairs, 0.5).tolist() == [True, True]
-    assert claim_best(scores, groups, pairs, 0.5).tolist() == [True, False]
-    # Above 0.6 nothing is left for it, and the score decides who comes first.
-    assert claim_free(scores[::-1], groups, pairs, 0.7).tolist() == [False, True]
+    for claim, expected in ((claim_best, best), (claim_free, free)):
+        assert claim(scores, groups, pairs_of(*pairs), thr).tolist() == expected
 
 
-def test_the_best_match_by_hand_whatever_the_order_of_the_detections():
-    pairs = Pairs(
-        np.array([3, 0, 3, 0, 3]), np.array([0, 1, 1, 2, 2]), np.array([5, 7, 9, 7, 9])
-    )
-    matches = best_matches(pairs, 4)
-    assert matches.index.tolist() == [1, -1, -1, 1]
-    assert matches.iou.tolist() == [7, 0, 0, 9]
+def test_the_higher_score_claims_first():
+    pairs, groups = pairs_of((0, 0, 0.9), (1, 0, 0.8)), np.zeros(2, int)
+    for claim in (claim_best, claim_free):
+        right = claim(np.array([0.8, 0.9]), groups, pairs, 0.5)
+        assert right.tolist() == [False, True]
 
 
 @pytest.mark.parametrize('seed', range(6))
 @pytest.mark.parametrize('pixel', [0, 1])
 def test_claims_are_those_of_the_loops(seed, pixel):
     random = np.random.RandomState(seed)
-    found, truths = random_boxes(random, 150, 8), random_boxes(random, 40, 8)
-    order = np.argsort(truths.frames, kind='stable')
-    truths = Boxes(*(field[order] for field in truths))
-    pairs = frame_pairs(found, truths, pixel=pixel, min_iou=0.2)
+    found, gts = random_boxes(random, 150, 8), random_boxes(random, 40, 8)
+    gts = take(gts, np.argsort(gts.frames, kind='stable'))
+    pairs = frame_pairs(found, gts, pixel=pixel, min_iou=0.2)
     detections = list(zip(found.frames, found.scores, found.bboxes, strict=True))
-    of_frame = {t: truths.bboxes[truths.frames == t] for t in range(8)}
+    of_frame = {t: gts.bboxes[gts.frames == t] for t in range(8)}
 
     def iou(first, second):
         return literal_act.box_iou(first, second, pixel)
@@ -90,3 +129,12 @@ def test_claims_are_those_of_the_loops(seed, pixel):
         expected = literal(detections, of_frame, iou, 0.3)
         assert right[by_score].tolist() == expected
         assert 5 < sum(expected) < 40
+
+
+def test_the_best_of_each_frame_by_hand():
+    frames = np.array([2, 1, 2, 2, 1])
+    scores = np.array([0.5, 0.1, 0.7, 0.5, 0.2])
+    assert np.flatnonzero(best_of_frames(frames, scores, 1)).tolist() == [2, 4]
+    # Of equal scores the first stays.
+    assert np.flatnonzero(best_of_frames(frames, scores, 2)).tolist() == [0, 1, 2, 4]
+    assert best_of_frames(frames[:0], scores[:0], 1).tolist() == []

@@ -18,14 +18,9 @@ def straight(first, last, box=(0, 0, 9, 9)):
 
 
 def iou(first, *others, **kwargs):
-    return tube_iou(
-        first[:, 0].astype(int),
-        first[:, 1:],
-        np.concatenate(others)[:, 0].astype(int),
-        np.concatenate(others)[:, 1:],
-        np.array([len(other) for other in others]),
-        **kwargs,
-    )
+    zeros = np.zeros(len(others), int)
+    one, many = join_tubes([0], [first], [1]), join_tubes(zeros, others, zeros)
+    return tube_iou(one, many, **kwargs)
 
 
 def test_space_and_time_by_hand():
@@ -87,13 +82,13 @@ def test_only_tubes_of_one_sequence_are_paired():
     tubes = join_tubes(
         [2, 1, 2], [straight(1, 4), straight(1, 4), straight(1, 8)], [1] * 3
     )
-    truths = join_tubes([2, 3], [straight(1, 4), straight(1, 4)], [1, 1])
-    pairs = tube_pairs(tubes, truths, pixel=1, frame=1)
+    gts = join_tubes([2, 3], [straight(1, 4), straight(1, 4)], [1, 1])
+    pairs = tube_pairs(tubes, gts, pixel=1, frame=1)
     assert tubes.sequences.tolist() == [1, 2, 2]
     assert pairs.detections.tolist() == [1, 2]
-    assert pairs.truths.tolist() == [0, 0]
+    assert pairs.gts.tolist() == [0, 0]
     assert pairs.ious.tolist() == [1, 1 / 2]
-    assert tube_pairs(tubes, truths, pixel=1, frame=1, min_iou=0.6).ious.tolist() == [1]
+    assert tube_pairs(tubes, gts, pixel=1, frame=1, min_iou=0.6).ious.tolist() == [1]
 
 
 def test_suppression_spares_other_sequences_and_weak_overlaps():

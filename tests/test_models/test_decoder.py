@@ -2,20 +2,28 @@
 
 import pytest
 import torch
-from literal import literally
-from tiny import tiny_decoder
+from tiny import tiny_decoder, whole_frames
 
+from stmixer_mm import profiling
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
+LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
 
 
-def make_decoder(**sizes):
-    decoder = MODELS.build(tiny_decoder() | dict(num_frames=3) | sizes)
+def make_decoder(**settings):
+    decoder = MODELS.build(tiny_decoder() | dict(num_frames=3) | settings)
     decoder.init_weights()
     for parameter in decoder.parameters():
         parameter.data.add_(0.05 * torch.randn_like(parameter))
     return decoder
+
+
+def make_twins(ours, theirs, **settings):
+    """Two decoders with the same weights."""
+    twins = make_decoder(**settings, **ours), make_decoder(**settings, **theirs)
+    twins[1].load_state_dict(twins[0].state_dict())
+    return twins
 
 
 def made_up_feats(decoder, *, batch=2, size=(70, 100)):
@@ -35,7 +43,8 @@ def made_up_feats(decoder, *, batch=2, size=(70, 100)):
 def run(decoder, feats, size=(70, 100)):
     batch = len(feats[0])
     img_shapes = torch.tensor([size, (60, 90), (50, 99)])[:batch]
-    outputs = decoder(feats, img_shapes=img_shapes, pad_shape=size)
+    boxes_xyzr = whole_frames(decoder, img_shapes).to(feats[0].device)
+    outputs = decoder(feats, boxes_xyzr, pad_shape=size)
     return [values for output in outputs for values in output]
 
 
@@ -63,16 +72,12 @@ def assert_all_close(ours, theirs, tolerance):
 )
 @pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample', 'mmcv'])
 def test_equals_the_literal_formulation(backend, sizes):
-    decoder = make_decoder(sampling_backend=backend, **sizes)
+    decoder, literal = make_twins(dict(sampling_backend=backend), LITERAL, **sizes)
     feats = made_up_feats(decoder)
-    outputs = run(decoder, feats)
-    with literally():
-        literal_outputs = run(decoder, feats)
-    assert_all_close(outputs, literal_outputs, 1e-5)
+    outputs, expected = run(decoder, feats), run(literal, feats)
+    assert_all_close(outputs, expected, 1e-5)
     assert_all_close(
-        gradients(decoder, outputs, feats),
-        gradients(decoder, literal_outputs, feats),
-        1e-4,
+        gradients(decoder, outputs, feats), gradients(literal, expected, feats), 1e-4
     )
 
 
@@ -85,21 +90,8 @@ def test_checkpointed_stages_have_the_same_gradients():
 
 
 def bytes_kept_for_backward(decoder, feats):
-    storages = {}
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    given = {
-        tensor.untyped_storage().data_ptr()
-        for tensor in (*decoder.parameters(), *feats)
-    }
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = run(decoder, feats)
-    assert outputs
-    return sum(size for where, size in storages.items() if where not in given)
+    given = [*decoder.parameters(), *feats]
+    return profiling.bytes_kept_for_backward(lambda: run(decoder, feats), given)
 
 
 def test_checkpointed_stages_keep_less():
@@ -111,27 +103,29 @@ def test_checkpointed_stages_keep_less():
 
 
 def test_nothing_is_kept_of_every_point_in_every_frame():
-    decoder = make_decoder(
-        embed_dims=128, num_frames=16, num_points=32, num_queries=20, out_multiplier=1
+    decoder, literal = make_twins(
+        {},
+        LITERAL,
+        embed_dims=128,
+        num_frames=16,
+        num_points=32,
+        num_queries=20,
+        out_multiplier=1,
     )
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
-    ours = bytes_kept_for_backward(decoder, feats)
-    with literally():
-        literal = bytes_kept_for_backward(decoder, feats)
     stages, levels = 2, 4
-    assert literal > stages * levels * a_sample_each
-    assert ours < literal / 4
+    kept = bytes_kept_for_backward(literal, feats)
+    assert kept > stages * levels * a_sample_each
+    assert bytes_kept_for_backward(decoder, feats) < kept / 4
 
 
 @pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample'])
 def test_stages_compile_without_graph_breaks(backend):
     options = dict(fullgraph=True, backend='aot_eager')
-    decoder = make_decoder(
-        num_stages=1, sampling_backend=backend, compile_stages=options
+    decoder, eager = make_twins(
+        dict(compile_stages=options), {}, num_stages=1, sampling_backend=backend
     )
-    eager = make_decoder(num_stages=1, sampling_backend=backend)
-    eager.load_state_dict(decoder.state_dict())
     feats = made_up_feats(decoder, size=(64, 64))
     outputs, expected = (run(each, feats, (64, 64)) for each in (decoder, eager))
     assert_all_close(outputs, expected, 1e-5)
@@ -152,3 +146,9 @@ def test_autocast_changes_little(dtype):
         assert bboxes.dtype == torch.float32
         assert person_logits.isfinite().all() and action_logits.isfinite().all()
     assert_all_close([out.float() for out in outputs], expected, 0.05)
+
+
+@pytest.mark.parametrize('setting', ['sampling_backend', 'mixing_backend'])
+def test_unknown_back_ends(setting):
+    with pytest.raises(ValueError, match=f"{setting}='fast' is unknown; use .*'auto'"):
+        make_decoder(**{setting: 'fast'})

@@ -4,15 +4,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
-from tiny import NUM_CLASSES, batch, build_detector, data_sample, tiny_detector
+from tiny import (
+    NUM_CLASSES,
+    batch,
+    build_detector,
+    data_sample,
+    tiny_detector,
+    whole_frames,
+)
 
 from stmixer_mm.models.boxes import sine_position_code, xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.decoder import deformable_stage
 from stmixer_mm.models.decoder.deformable_stage import (
     DeformableAttention,
     DeformableBranch,
-    attend,
-    flatten_maps,
+    flatten_feats,
     place_points,
     reference_boxes,
 )
@@ -75,9 +81,10 @@ def make_boxes(batch_size=2):
     return xyxy_to_xyzr(corners + torch.tensor([12.0, 12.0, 60.0, 36.0]))
 
 
-def run(decoder, feats, pad_shape=PAD_SHAPE, **inputs):
-    img_shapes = torch.tensor([PAD_SHAPE, (50, 90)])[: len(feats[0])]
-    return decoder(feats, img_shapes=img_shapes, pad_shape=pad_shape, **inputs)
+def run(decoder, feats, pad_shape=PAD_SHAPE, boxes_xyzr=None, **inputs):
+    if boxes_xyzr is None:
+        boxes_xyzr = whole_frames(decoder, [PAD_SHAPE, (50, 90)][: len(feats[0])])
+    return decoder(feats, boxes_xyzr, pad_shape=pad_shape, **inputs)
 
 
 def assert_same(outputs, expected, tolerance=1e-5):
@@ -93,7 +100,7 @@ def test_a_branch_is_the_decoder_layer_of_mmdet():
         embed_dims=C,
         num_heads=2,
         feedforward_channels=32,
-        num_maps=2,
+        num_planes=2,
         num_points=3,
         dropout=0.1,
     )
@@ -110,7 +117,7 @@ def test_a_branch_is_the_decoder_layer_of_mmdet():
     layer.load_state_dict(branch.state_dict())
     modes = [module.p for module in branch.modules() if hasattr(module, 'p')]
     assert modes == [module.p for module in layer.modules() if hasattr(module, 'p')]
-    maps = flatten_maps([feat[:, :, :1] for feat in make_feats()], STRIDES)
+    maps = flatten_feats([feat[:, :, :1] for feat in make_feats()], STRIDES)
     boxes, queries = make_boxes(), torch.randn(2, Q, C)
     code = sine_position_code(boxes, C)
     bboxes = xyzr_to_xyxy(boxes) / torch.tensor((96, 64, 96, 64))
@@ -123,8 +130,8 @@ def test_a_branch_is_the_decoder_layer_of_mmdet():
         reference_points=torch.cat((centres, sizes), dim=-1)[:, :, None].repeat(
             1, 1, 2, 1
         ),
-        spatial_shapes=maps.sizes,
-        level_start_index=maps.starts,
+        spatial_shapes=maps.layout.sizes_tensor,
+        level_start_index=maps.layout.starts,
     )
     ours = branch.eval()(queries, code, boxes, maps)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
@@ -134,7 +141,7 @@ def test_a_branch_is_the_decoder_layer_of_mmdet():
 def test_without_offsets_a_box_reads_the_values_at_its_centre(centre):
     attention = DeformableAttention(embed_dims=C, num_heads=2, num_levels=2, dropout=0)
     torch.nn.init.zeros_(attention.sampling_offsets.bias)
-    maps = flatten_maps([feat[:1, :, 1:2] for feat in make_feats()], STRIDES)
+    maps = flatten_feats([feat[:1, :, 1:2] for feat in make_feats()], STRIDES)
     boxes = torch.tensor([[[*centre, 4.0, 1.0]]])
     queries = torch.randn(1, 1, C)
     read = attention(queries, torch.zeros(1, 1, C), boxes, maps)
@@ -161,23 +168,23 @@ def test_points_of_the_last_rank_reach_the_edge_of_the_box():
     )
 
 
-def test_flat_maps_are_the_maps():
+def test_flat_planes_are_the_frames_of_the_levels():
     feats = make_feats()
-    flat = flatten_maps(feats, STRIDES)
-    assert len(flat.map_sizes) == T * len(STRIDES)
+    flat = flatten_feats(feats, STRIDES)
+    assert len(flat.layout.sizes) == T * len(STRIDES)
     assert flat.extents.tolist() == [[96, 64]] * 6
-    ends = [*flat.starts.tolist()[1:], flat.values.size(1)]
-    for number, (start, end) in enumerate(zip(flat.starts, ends, strict=True)):
+    ends = [*flat.layout.starts.tolist()[1:], flat.values.size(1)]
+    for number, (start, end) in enumerate(zip(flat.layout.starts, ends, strict=True)):
         level, frame = divmod(number, T)
         unflat = flat.values[:, start:end].transpose(1, 2)
         expected = feats[level][:, :, frame]
-        assert torch.equal(unflat.unflatten(-1, flat.map_sizes[number]), expected)
-        assert flat.sizes[number].tolist() == list(expected.shape[-2:])
+        assert torch.equal(unflat.unflatten(-1, flat.layout.sizes[number]), expected)
+        assert flat.layout.sizes_tensor[number].tolist() == list(expected.shape[-2:])
 
 
 def test_maps_larger_than_the_clip_do_not_move_its_boxes():
     """At stride 8, 100 pixels have 13 cells: 104 pixels."""
-    flat = flatten_maps([torch.zeros(1, C, 1, 8, 13)], [8])
+    flat = flatten_feats([torch.zeros(1, C, 1, 8, 13)], [8])
     boxes = xyxy_to_xyzr(torch.tensor([[[0.0, 0.0, 52.0, 32.0]]]))
     reference = reference_boxes(boxes, flat.extents)
     torch.testing.assert_close(reference, torch.tensor([[[[0.25, 0.25, 0.5, 0.5]]]]))
@@ -283,9 +290,7 @@ def test_initial_stages_read_around_the_boxes_and_leave_them_alone():
     decoder = MODELS.build(deformable_decoder(memory='time'))
     fresh = decoder.stages[0].temporal.cross_attn.sampling_offsets.bias.clone()
     decoder.init_weights()
-    whole = decoder.initial_boxes.predict(
-        make_feats(), img_shapes=torch.tensor([PAD_SHAPE] * 2), pad_shape=PAD_SHAPE
-    )
+    whole = whole_frames(decoder, [PAD_SHAPE] * 2)
     for output in run(decoder, make_feats(), boxes_xyzr=whole):
         torch.testing.assert_close(output.bboxes, xyzr_to_xyxy(whole))
     for stage in decoder.stages:
@@ -314,16 +319,16 @@ def test_autocast_changes_little(memory, dtype):
 
 def test_autocast_samples_in_full_precision(monkeypatch):
     """mmcv's CUDA operator takes no bfloat16, and one type only."""
-    kinds = []
+    attend, dtypes = deformable_stage.attend, []
 
-    def spy(values, maps, points, weights):
-        kinds.extend(each.dtype for each in (values, points, weights))
-        return attend(values, maps, points, weights)
+    def spy(values, layout, points, weights):
+        dtypes.extend(each.dtype for each in (values, points, weights))
+        return attend(values, layout, points, weights)
 
     monkeypatch.setattr(deformable_stage, 'attend', spy)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         run(make_decoder(), make_feats())
-    assert kinds == [torch.float32] * len(kinds) and len(kinds) == 2 * 2 * 3
+    assert dtypes == [torch.float32] * 2 * 2 * 3
 
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16], ids=['full', 'autocast'])
@@ -347,7 +352,10 @@ def test_it_takes_the_place_of_the_decoder_in_the_detector(memory, dtype):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(memory='clip'), "memory='clip' is unknown; use 'keyframe' or 'time'"),
+        (
+            dict(memory='clip'),
+            "memory='clip' is unknown; use one of 'keyframe', 'time'",
+        ),
         (dict(num_heads=3), '16 is not a multiple of 3, which num_heads'),
         (dict(num_classes=1), 'leaves no action'),
     ],
@@ -360,9 +368,12 @@ def test_sizes_that_do_not_fit_together(arguments, message):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(num_levels=3), '2 maps but the decoder has num_levels=3; set .*levels=2'),
-        (dict(num_frames=2), 'have 3 frames .* num_frames=2; set .*num_frames=3'),
-        (dict(strides=(4, 16)), r'not strides\[1\]=16'),
+        (
+            dict(num_levels=3),
+            '2 levels but the decoder has num_levels=3; set .*levels=2',
+        ),
+        (dict(num_frames=2), r'\(2, 16, 3, .* num_frames=2; set .*num_frames=3'),
+        (dict(strides=(4, 16)), r'strides=\(4, 16\) but .* about \[4\.0, 8\.0\]'),
     ],
 )
 def test_maps_that_do_not_fit(arguments, message):

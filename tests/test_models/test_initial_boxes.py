@@ -6,11 +6,11 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
+from tiny import batch, build_detector, data_sample, tiny_detector
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
-from stmixer_mm.models.initial_boxes.simple_boxes import grid_bboxes
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, grid_bboxes
 from stmixer_mm.registry import MODELS
 
 NUM_QUERIES = 6
@@ -32,14 +32,15 @@ each_head = pytest.mark.parametrize('name', DENSE_HEADS)
 def build(type_name, num_queries=NUM_QUERIES, **options):
     torch.manual_seed(0)
     boxes = MODELS.build(
-        dict(type=type_name, **options), default_args=dict(num_queries=num_queries)
+        dict(type=type_name, **options),
+        default_args=dict(num_queries=num_queries, embed_dims=CHANNELS),
     )
     boxes.init_weights()
     return boxes
 
 
 def build_proposals(name, **options):
-    head = dict(in_channels=CHANNELS, **DENSE_HEADS[name]) | options
+    head = DENSE_HEADS[name] | options
     return build('ProposalBoxes', dense_head=head)
 
 
@@ -59,7 +60,7 @@ def made_up_feats(clips=2, pad_shape=PAD_SHAPE):
 
 
 def shapes(*img_shapes, pad_shape=PAD_SHAPE):
-    return dict(img_shapes=torch.tensor(img_shapes), pad_shape=pad_shape)
+    return FrameShapes(torch.tensor(img_shapes), pad_shape)
 
 
 def samples(*img_shapes):
@@ -91,19 +92,19 @@ def all_kinds():
 def test_a_box_for_each_query_within_the_frame():
     sizes = shapes((64, 96), (50, 70))
     for boxes in all_kinds():
-        boxes_xyzr = boxes.eval().predict(made_up_feats(), **sizes)
+        boxes_xyzr = boxes.eval().predict(made_up_feats(), sizes)
         assert boxes_xyzr.shape == (2, NUM_QUERIES, 4)
         assert boxes_xyzr.dtype == torch.float32
-        assert_in_frame(boxes_xyzr, sizes['img_shapes'])
+        assert_in_frame(boxes_xyzr, sizes.img_shapes)
 
 
 def test_a_batch_is_its_clips_one_by_one():
     feats, img_shapes = made_up_feats(), ((64, 96), (50, 70))
     for boxes in all_kinds():
-        together = boxes.eval().predict(feats, **shapes(*img_shapes))
+        together = boxes.eval().predict(feats, shapes(*img_shapes))
         for clip, img_shape in enumerate(img_shapes):
             alone = boxes.predict(
-                [feat[clip : clip + 1] for feat in feats], **shapes(img_shape)
+                [feat[clip : clip + 1] for feat in feats], shapes(img_shape)
             )
             torch.testing.assert_close(together[clip], alone[0])
 
@@ -112,7 +113,7 @@ def test_a_batch_is_its_clips_one_by_one():
 
 
 def test_grid_of_six_boxes():
-    boxes_xyzr = build('GridBoxes').predict(made_up_feats(1), **shapes((64, 96)))
+    boxes_xyzr = build('GridBoxes').predict(made_up_feats(1), shapes((64, 96)))
     expected = torch.tensor(
         [
             [0.0, 0, 32, 32],
@@ -154,16 +155,16 @@ def test_learned_boxes_start_as_the_grid_of_a_square_frame():
     grid = build('GridBoxes', 20, scale=1.5)
     square = shapes((96, 96), pad_shape=(96, 96))
     torch.testing.assert_close(
-        learned.predict(made_up_feats(1), **square),
-        grid.predict(made_up_feats(1), **square),
+        learned.predict(made_up_feats(1), square),
+        grid.predict(made_up_feats(1), square),
     )
 
 
 def test_learned_boxes_stretch_with_the_frame_and_not_with_the_padding():
     learned = build('LearnedBoxes')
     learned.relative_xyzr.data.add_(torch.randn(NUM_QUERIES, 4))
-    small = learned.predict(made_up_feats(1), **shapes((32, 48)))
-    large = learned.predict(made_up_feats(1), **shapes((64, 144), pad_shape=(64, 160)))
+    small = learned.predict(made_up_feats(1), shapes((32, 48)))
+    large = learned.predict(made_up_feats(1), shapes((64, 144), pad_shape=(64, 160)))
     torch.testing.assert_close(
         xyzr_to_xyxy(small) * torch.tensor([3, 2, 3, 2]),
         xyzr_to_xyxy(large),
@@ -173,12 +174,13 @@ def test_learned_boxes_stretch_with_the_frame_and_not_with_the_padding():
 
 
 def test_gradients_reach_each_learned_box():
-    decoder = tiny_decoder(initial_boxes=dict(type='LearnedBoxes'))
-    model = build_detector(tiny_detector(decoder=decoder))
+    model = build_detector(
+        dict(tiny_detector(), initial_boxes=dict(type='LearnedBoxes'))
+    )
     data = batch(data_sample(PERSONS, [(1,), (2, 3), (3,)]), data_sample())
     losses = model(**model.data_preprocessor(data, training=True), mode='loss')
     sum(losses.values()).backward()
-    gradient = model.decoder.initial_boxes.relative_xyzr.grad
+    gradient = model.initial_boxes.relative_xyzr.grad
     assert gradient.abs().sum(dim=-1).min() > 0
 
 
@@ -197,7 +199,7 @@ def test_proposals_train_the_head_and_the_maps_but_not_through_the_boxes(name):
     feats, img_shapes = made_up_feats(), ((64, 96), (50, 70))
     given = samples(*img_shapes)
     before = [sample.clone() for sample in given]
-    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, **shapes(*img_shapes))
+    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, shapes(*img_shapes))
     assert all(key.startswith('proposals.loss_') for key in losses)
     assert all(value.dim() == 0 for value in losses.values())
     assert not boxes_xyzr.requires_grad
@@ -220,7 +222,7 @@ def test_losses_and_proposals_equal_the_hosts(name):
     feats, img_shapes = made_up_feats(), ((64, 96), (64, 96))
     given = samples(*img_shapes)
     torch.manual_seed(1)  # RPN samples anchors.
-    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, **shapes(*img_shapes))
+    losses, boxes_xyzr = boxes.loss_and_predict(feats, given, shapes(*img_shapes))
 
     hosts = []
     for sample in given:
@@ -260,7 +262,7 @@ def test_no_true_box_in_the_batch(name):
     boxes = build_proposals(name).train()
     empty = [data_sample(), data_sample()]
     losses, boxes_xyzr = boxes.loss_and_predict(
-        made_up_feats(), empty, **shapes((64, 96), (64, 96))
+        made_up_feats(), empty, shapes((64, 96), (64, 96))
     )
     sum(losses.values()).backward()
     assert boxes_xyzr.isfinite().all()
@@ -275,7 +277,7 @@ def test_autocast(name, dtype):
     img_shapes = ((64, 96), (50, 70))
     with torch.autocast('cpu', dtype=dtype):
         losses, boxes_xyzr = boxes.loss_and_predict(
-            made_up_feats(), samples(*img_shapes), **shapes(*img_shapes)
+            made_up_feats(), samples(*img_shapes), shapes(*img_shapes)
         )
     assert boxes_xyzr.dtype == torch.float32
     assert_in_frame(boxes_xyzr, torch.tensor(img_shapes))
@@ -293,13 +295,13 @@ def test_the_head_learns_where_a_person_is(name):
     optimizer = torch.optim.AdamW(boxes.parameters(), lr=5e-3)
 
     def overlap():
-        boxes_xyzr = boxes.eval().predict(feats, **sizes)
+        boxes_xyzr = boxes.eval().predict(feats, sizes)
         boxes.train()
         return bbox_overlaps(xyzr_to_xyxy(boxes_xyzr[0, :1]), truth).item()
 
     before = overlap()
     for _ in range(60):
-        losses, _boxes_xyzr = boxes.loss_and_predict(feats, given, **sizes)
+        losses, _boxes_xyzr = boxes.loss_and_predict(feats, given, sizes)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
@@ -308,7 +310,7 @@ def test_the_head_learns_where_a_person_is(name):
 
 def test_fewer_proposals_than_queries_leave_the_whole_frame():
     boxes = build_proposals('rpn', test_cfg=dict(max_per_img=2)).eval()
-    boxes_xyzr = boxes.predict(made_up_feats(1), **shapes((50, 70)))
+    boxes_xyzr = boxes.predict(made_up_feats(1), shapes((50, 70)))
     bboxes = xyzr_to_xyxy(boxes_xyzr)[0]
     whole = torch.tensor([0.0, 0, 70, 50])
     torch.testing.assert_close(bboxes[2:], whole.expand(NUM_QUERIES - 2, 4))
@@ -335,8 +337,8 @@ def test_proposals_are_unmoved_by_padding():
         for feat, stride in zip(feats, STRIDES, strict=True)
     ]
     torch.testing.assert_close(
-        boxes.predict(padded, **shapes((64, 96), pad_shape=(96, 160))),
-        boxes.predict(feats, **shapes((64, 96))),
+        boxes.predict(padded, shapes((64, 96), pad_shape=(96, 160))),
+        boxes.predict(feats, shapes((64, 96))),
     )
 
 
@@ -368,14 +370,14 @@ def test_proposals_are_unmoved_by_padding():
     ids=['FCOS with norm_on_bbox', 'VFNet'],
 )
 def test_heads_that_say_something_else_in_training(head):
-    boxes = build('ProposalBoxes', dense_head=dict(head, in_channels=CHANNELS)).train()
+    boxes = build('ProposalBoxes', dense_head=head).train()
     sizes = shapes((64, 96), (64, 96))
     given = samples((64, 96), (64, 96))
-    losses, in_training = boxes.loss_and_predict(made_up_feats(), given, **sizes)
+    losses, in_training = boxes.loss_and_predict(made_up_feats(), given, sizes)
     assert all(loss.requires_grad for loss in losses.values())
     assert boxes.dense_head.training
     torch.testing.assert_close(
-        in_training, boxes.eval().predict(made_up_feats(), **sizes)
+        in_training, boxes.eval().predict(made_up_feats(), sizes)
     )
 
 
@@ -404,10 +406,10 @@ def test_nested_settings_change_defaults_one_by_one():
 @pytest.mark.parametrize('scope', ['mmaction', 'mmdet'])
 @each_head
 def test_detector_with_proposals(name, scope):
-    # Four maps, whose strides are the default.
-    head = dict(type=DENSE_HEADS[name]['type'], in_channels=CHANNELS)
+    # Four levels, whose strides are the default.
+    head = dict(type=DENSE_HEADS[name]['type'])
     initial = dict(type='ProposalBoxes', dense_head=head)
-    config = tiny_detector(decoder=tiny_decoder(initial_boxes=initial))
+    config = dict(tiny_detector(), initial_boxes=initial)
     config['backbone']['type'] = 'mmaction.ResNet3dSlowOnly'
     with DefaultScope.overwrite_default_scope(scope):
         model = build_detector(config)
@@ -430,21 +432,15 @@ def test_detector_with_proposals(name, scope):
 @pytest.mark.parametrize(
     'head, message',
     [
-        (dict(type='mmdet.RPNHead'), 'mmdet.RPNHead has no in_channels; set it to'),
         (
-            dict(type='mmdet.FCOSHead', in_channels=16, num_classes=80),
+            dict(type='mmdet.FCOSHead', num_classes=80),
             'num_classes=80, but proposals are of one class',
         ),
         (
-            dict(
-                type='mmdet.CenterNetHead',
-                in_channels=16,
-                feat_channels=16,
-                test_cfg={},
-            ),
+            dict(type='mmdet.CenterNetHead', feat_channels=16, test_cfg={}),
             'mmdet.CenterNetHead has no priors',
         ),
-        (dict(type='mmdet.RetinaHead', in_channels=16), 'RetinaHead has no train_cfg'),
+        (dict(type='mmdet.RetinaHead'), 'RetinaHead has no train_cfg'),
     ],
 )
 def test_heads_that_cannot_propose(head, message):
@@ -453,24 +449,12 @@ def test_heads_that_cannot_propose(head, message):
 
 
 @pytest.mark.parametrize(
-    'head, message',
-    [
-        (
-            dict(type='mmdet.RPNHead', in_channels=16),
-            r'yields 2 maps but the dense head mmdet.RPNHead has strides for 4; set .*'
-            r'\(4.0, 8.0\)',
-        ),
-        (
-            dict(DENSE_HEADS['atss'], in_channels=32),
-            'Map 0 has 16 channels but the dense head mmdet.ATSSHead has in_channels=32',
-        ),
-        (
-            dict(DENSE_HEADS['fcos'], in_channels=16, strides=(4, 16)),
-            r'Map 1 has 8x12 cells .* does not fit stride 16 .* to \(4.0, 8.0\)',
-        ),
-    ],
+    'head',
+    [dict(type='mmdet.RPNHead'), dict(DENSE_HEADS['fcos'], strides=(4, 16))],
+    ids=['number of levels', 'a stride'],
 )
-def test_maps_that_do_not_fit_the_head(head, message):
+def test_strides_that_do_not_fit_the_levels(head):
     boxes = build('ProposalBoxes', dense_head=head)
-    with pytest.raises(ValueError, match=message):
-        boxes.predict(made_up_feats(), **shapes((64, 96), (64, 96)))
+    sentence = r'Head has strides \[.*\] but the levels have \(4.0, 8.0\); set its'
+    with pytest.raises(ValueError, match=sentence):
+        boxes.predict(made_up_feats(), shapes((64, 96), (64, 96)))

@@ -49,5 +49,5 @@ def test_any_number_of_levels():
 
 
 def test_sides_that_contradict_each_other():
-    with pytest.raises(ValueError, match=r'Map 1 has 8x32 cells .* 8 pixels .* but 2'):
+    with pytest.raises(ValueError, match=r'Level 1 has 8x32 cells .* 8 pixels .* but 2'):
         derive_strides(maps((16, 16), (8, 32)), (64, 64))

@@ -97,7 +97,9 @@ def test_another_shape_is_listed(slowonly):
 
 
 def test_no_released_checkpoint():
-    with pytest.raises(ValueError, match='no SlowOnly, SlowFast or ViT of the STMixer'):
+    with pytest.raises(
+        ValueError, match='not a SlowOnly, SlowFast or ViT of the STMixer'
+    ):
         convert_state_dict(build_detector(tiny_detector()).state_dict())
 
 

@@ -10,6 +10,7 @@ from made_up import made_up_checkpoint, made_up_input, made_up_shapes, reference
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from tiny import whole_frames
 
 from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
 from stmixer_mm.models.release import (
@@ -106,9 +107,8 @@ def test_stage_outputs(case, model, maps, backend, monkeypatch):
     expected = reference(case)
     monkeypatch.setattr(model.decoder, 'sampling_backend', backend)
     with torch.no_grad():
-        outputs = model.decoder(
-            maps[1], img_shapes=torch.tensor(IMG_SHAPES), pad_shape=(128, 160)
-        )
+        boxes_xyzr = whole_frames(model.decoder, IMG_SHAPES)
+        outputs = model.decoder(maps[1], boxes_xyzr, pad_shape=(128, 160))
     ours = {
         'cls_logits': torch.stack([output.person_logits for output in outputs]),
         'boxes': torch.stack([output.bboxes for output in outputs]),

@@ -11,6 +11,7 @@ from tiny import (
     tiny_decoder,
     tiny_detector,
     tiny_head,
+    whole_frames,
 )
 
 from stmixer_mm.registry import MODELS
@@ -58,7 +59,7 @@ def tiny_roi_head(bbox_head=None, extractor=None, sampler=None, **overrides):
     )
 
 
-BRANCH = dict(decoder=tiny_decoder(), head=tiny_head(score_thr=0.0))
+BRANCH = dict(decoder=tiny_decoder(num_classes=2), head=tiny_head(score_thr=0.0))
 
 
 def roi_detector(persons='ground_truth', roi_head=None, **overrides):
@@ -217,7 +218,7 @@ def test_where_the_boxes_at_test_come_from():
     with torch.no_grad():
         outputs = model.person_decoder(
             model.extract_feat(data['inputs']),
-            img_shapes=torch.tensor([[64, 96]]),
+            whole_frames(model.person_decoder, [(64, 96)]),
             pad_shape=(64, 96),
         )
         (person,) = model.person_head.predict(outputs, [two()])
@@ -256,14 +257,13 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
 @pytest.mark.parametrize(
     'overrides, message',
     [
-        (dict(persons='truth'), "persons='truth' is unknown"),
-        (dict(persons=dict(decoder=tiny_decoder())), r"keys \['decoder'\]; give it"),
-        (dict(levels=()), 'leaves the RoI head no map'),
+        (dict(persons='truth'), "cannot take persons from 'truth' .*'proposals' or"),
+        (dict(persons=dict(decoder={})), r"from {'decoder.* argument: 'head'\); give"),
         (
             dict(roi_head=tiny_roi_head(sampler=dict(add_gt_as_proposals=False))),
             'add_gt_as_proposals=False',
         ),
-        (dict(roi_head={**tiny_roi_head(), 'train_cfg': None}), 'has no train_cfg'),
+        (dict(roi_head={**tiny_roi_head(), 'train_cfg': None}), 'has no train_cfg,'),
         (
             dict(roi_head=tiny_roi_head(bbox_head=dict(background_class=False))),
             'an action of the dummy class 0',
@@ -278,14 +278,15 @@ def test_parts_that_do_not_fit_are_refused_at_once(overrides, message):
 @pytest.mark.parametrize(
     'overrides, message',
     [
-        (dict(levels=(0, 4)), r'yields 4 maps but levels=\(0, 4\); .* from 0 to 3'),
-        (dict(levels=(1,)), r'Map 1 has \d+x.* featmap_stride=4; set it to 8'),
+        (dict(levels=()), r'yields 4 levels but levels=\(\); .* from 0 to 3'),
+        (dict(levels=(0, 4)), r'yields 4 levels but levels=\(0, 4\)'),
+        (dict(levels=(1,)), r'Level 1 has \d+x.* featmap_stride=4; set it to 8'),
         (dict(levels=(0,)), 'yields 16 channels .* in_channels=64; set .*=16'),
     ],
 )
-def test_maps_that_the_roi_head_would_misread(overrides, message):
+def test_levels_that_the_roi_head_would_misread(overrides, message):
     with pytest.raises(ValueError, match=message):
-        roi_detector(**overrides)
+        losses_of(roi_detector(**overrides), two())
 
 
 def test_samples_without_the_boxes_that_are_asked_for():

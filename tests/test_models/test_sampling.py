@@ -162,6 +162,14 @@ def test_calls_and_backward_passes_do_not_mix(backend):
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_are_found_in_anomaly_mode():
+    case = random_case(4)
+    _, expected = means_and_gradients('embedding_bag', *case)
+    with torch.autograd.detect_anomaly(check_nan=True):
+        _, gradients = means_and_gradients('embedding_bag', *case)
+    torch.testing.assert_close(gradients, expected)
+
+
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_tables_under_autocast(dtype):
     feats, strides, groups, points = random_case(6)
@@ -241,5 +249,5 @@ def test_gradients_by_finite_differences(backend):
 
 def test_unknown_back_end():
     feats = [torch.zeros(1, 4, 1, 2, 2)]
-    with pytest.raises(ValueError, match="'nearest' is unknown; use 'auto' or one of"):
+    with pytest.raises(ValueError, match="'nearest' is unknown; use one of 'auto'"):
         make_sampler(feats, strides=(4,), num_groups=1, backend='nearest')

@@ -6,7 +6,10 @@ import pytest
 import torch
 from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
+from stmixer_mm.registry import MODELS
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
 NONE = data_sample(name='empty,0001')
@@ -33,16 +36,11 @@ def test_tensor_mode_returns_one_record_per_stage():
         assert output.bboxes.shape == (2, 5, 4)
 
 
-def test_unknown_mode():
-    with pytest.raises(ValueError, match="use 'tensor', 'loss' or 'predict'"):
-        build_detector()(torch.zeros(1, 3, 2, 64, 96), [TWO], mode='train')
-
-
 def test_first_stage_starts_from_the_true_frame():
     model = build_detector()
     queries = model.decoder.start(1)
-    boxes = model.decoder.initial_boxes.predict(
-        [torch.zeros(1)], img_shapes=torch.tensor([[64, 96]]), pad_shape=(64, 96)
+    boxes = model.initial_boxes.predict(
+        [torch.zeros(1)], FrameShapes(torch.tensor([[64, 96]]), (64, 96))
     )
     assert boxes[0, 0].tolist()[:2] == [48, 32]
     assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
@@ -117,11 +115,11 @@ def test_the_dummy_class_is_put_back():
 @pytest.mark.parametrize(
     'decoder, message',
     [
-        (dict(num_frames=3), 'have 2 frames .* num_frames=3; set .*num_frames=2'),
-        (dict(strides=(4, 8, 16)), '4 maps but the decoder has strides='),
-        (dict(strides=(8, 16, 32, 64)), r'stride is about 4, not strides\[0\]=8'),
-        (dict(strides=(4, 8, 16, 16)), r'not strides\[3\]=16'),
-        (dict(embed_dims=32), '16 channels but the decoder .*has embed_dims=32'),
+        (dict(num_frames=3), r'\(1, 16, 2, .* num_frames=3; set .*num_frames=2'),
+        (dict(strides=(4, 8, 16)), r'strides=\(4, 8, 16\) but the 4 levels'),
+        (dict(strides=(8, 16, 32, 64)), r'strides of about \[4\.0, 8\.0, 16\.0'),
+        (dict(strides=(4, 8, 16, 16)), r'16\.0, 32\.0\]; correct the strides'),
+        (dict(embed_dims=32), r'\(1, 16, 2, .* embed_dims=32; set .*embed_dims=16'),
     ],
 )
 def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
@@ -138,6 +136,10 @@ def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
         (dict(num_classes=1), 'leaves no action'),
         (dict(sampling_backend='fast'), "'fast' is unknown"),
         (dict(num_classes=7), 'decoder has num_classes=7 but the head has'),
+        (dict(num_frames=None), r'has num_frames=None; set model\.decoder\.num_frames'),
+        (dict(num_queries=0), 'The decoder has num_queries=0; set'),
+        (dict(num_stages=0), 'The decoder has num_stages=0; set'),
+        (dict(strides=4), 'strides=4; give one for each level in a list, or none'),
     ],
 )
 def test_sizes_that_do_not_fit_together(decoder, message):
@@ -157,6 +159,32 @@ def test_boxes_are_not_detached_between_stages():
     last.bboxes.sum().backward()
     first_stage = model.decoder.stages[0]
     assert first_stage.box_branch[-1].weight.grad.abs().sum() > 0
+
+
+def test_the_head_says_the_number_of_classes():
+    config = tiny_detector(dict(tiny_decoder()))
+    del config['decoder']['num_classes']
+    config['head']['num_classes'] = 7
+    model = build_detector({**config, 'denoising': dict(type='DenoisingQueries')})
+    assert model.num_classes == model.decoder.num_classes == 7
+    assert model.denoising.num_classes == 7
+    with pytest.raises(UserError, match=r"'video,0001' have 4 columns .*=7; set .*=4"):
+        losses_of(model, TWO)
+
+
+@pytest.mark.parametrize(
+    'parts, message',
+    [
+        (dict(head=dict(type='mmdet.FocalLoss')), 'FocalLoss lacks num_classes, loss'),
+        (
+            dict(decoder=tiny_detector()['neck']),
+            'ChannelProjection3D is not a QueryDecoder; set model.decoder to',
+        ),
+    ],
+)
+def test_parts_of_another_type(parts, message):
+    with pytest.raises(UserError, match=message):
+        MODELS.build({**tiny_detector(), **parts})
 
 
 def test_initial_stages_leave_boxes_and_actions_alone():
@@ -188,7 +216,8 @@ def test_nan_names_the_sample():
     data = batch(TWO, data_sample([(1, 1, 9, 9)], [(1,)], name='broken,0007'))
     data['inputs'][1] = torch.full((3, 2, 64, 96), float('nan'))
     data = model.data_preprocessor(data, training=True)
-    with pytest.raises(FloatingPointError, match="for 'broken,0007'; check"):
+    sentence = "bboxes of stage 0 of 'broken,0007' is NaN or infinite; check"
+    with pytest.raises(UserError, match=sentence):
         model(**data, mode='loss')
 
 
@@ -203,8 +232,6 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     config['init_cfg'] = dict(
         type='Pretrained', checkpoint=str(tmp_path / 'recogniser.pth')
     )
-    from stmixer_mm.registry import MODELS
-
     model = MODELS.build(config)
     model.init_weights()
     assert (model.backbone.layer1[0].conv1.conv.weight == 0.25).all()

@@ -37,14 +37,14 @@ def run(monkeypatch, tmp_path):
     return run_tool
 
 
-@pytest.fixture
-def config(tmp_path):
-    return write_project(tmp_path)
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    return write_project(tmp_path_factory.mktemp('project'))
 
 
-@pytest.fixture
-def video(tmp_path):
-    return write_video(tmp_path / 'new.mp4', frames=30)
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp('video') / 'new.mp4', frames=30)
 
 
 def counting_meter():
@@ -113,7 +113,8 @@ def test_products_of_a_decoder_are_those_counted_by_hand():
     model = build_detector().eval()
     data = model.data_preprocessor(batch(data_sample()))
     rows = {row.part: row for row in count_parts(model, data)}
-    assert list(rows) == ['backbone', 'neck', 'decoder', 'head', 'total']
+    parts = ['backbone', 'neck', 'decoder', 'initial_boxes', 'head', 'total']
+    assert list(rows) == parts
     assert rows['decoder'].flops == 2 * queries * stages * products
     channels = (4, 8, 16, 32)
     assert rows['neck'].flops == 2 * dims * frames * sum(
@@ -124,7 +125,7 @@ def test_products_of_a_decoder_are_those_counted_by_hand():
     assert tuple(map(sum, zip(*parts, strict=True))) == rows['total'][1:]
 
 
-def test_frozen_and_loose_parameters_are_told_apart():
+def test_frozen_and_loose_parameters_are_counted_apart():
     model = build_detector().eval()
     model.loose = nn.Parameter(torch.zeros(3))
     model.neck.requires_grad_(False)
@@ -159,11 +160,11 @@ def host_config(tmp_path, name, package, base, text):
     return path
 
 
-@pytest.fixture
-def recogniser(tmp_path):
+@pytest.fixture(scope='module')
+def recogniser(tmp_path_factory):
     """A small variant of MMAction2's SlowOnly with a RoI head."""
     return host_config(
-        tmp_path,
+        tmp_path_factory.mktemp('recogniser'),
         'recogniser',
         'mmaction',
         'detection/slowonly/'
@@ -180,6 +181,7 @@ test_dataloader = dict(dataset=dict(pipeline=[
     dict(type='FormatShape', input_format='NCTHW', collapse=True),
     dict(type='PackActionInputs'),
 ]))
+train_dataloader = test_dataloader
 """,
     )
 
@@ -199,27 +201,24 @@ def test_time_of_detection(run, config, video, source, capsys):
     parts = figures['parts']
     assert list(parts) == [
         *('opening', 'decoding', 'augmentation', 'collation', 'preprocessing'),
-        *('backbone', 'neck', 'decoder', 'post-processing', 'other', 'total'),
+        *('backbone', 'neck', 'initial_boxes', 'decoder'),
+        *('post-processing', 'other', 'total'),
     ]
     assert min(parts.values()) >= 0
     assert 'clips per second, end to end' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('workers', [0, 1])
-def test_time_of_training(run, config, video, workers):
-    options = ('--mode', 'train', '--clips', 2, '--video', video, '--workers', workers)
+def test_time_of_training(run, config, video):
+    options = ('--mode', 'train', '--clips', 2, '--video', video, '--workers', 1)
     figures = run('throughput', config, *options)
     assert figures['batch_size'] == 2
     parts = set(figures['parts'])
     assert {'decoder', 'losses', 'assignment', 'backward', 'optimiser'} <= parts
-    assert ('waiting' in parts) == bool(workers)
-    assert ('collation' in parts) == (not workers)
+    assert 'waiting' in parts and 'collation' not in parts
 
 
 @pytest.mark.parametrize('mode', ['test', 'train'])
 def test_time_of_a_host_model(run, recogniser, video, mode):
-    with recogniser.open('a') as file:
-        file.write('train_dataloader = test_dataloader\n')
     options = ('--mode', mode, '--clips', 1, '--batch-size', 1, '--video', video)
     parts = run('throughput', recogniser, *options)['parts']
     assert {'backbone', 'roi_head'} <= set(parts)
@@ -292,9 +291,9 @@ test_pipeline = [
         ('get_flops', ['mmdet::no.py'], 'no.py does not exist'),
         ('get_flops', ['nowhere::no.py'], 'nowhere, which is not installed'),
         ('get_flops', ['{empty}'], 'has no model'),
-        ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'is no size of a clip'),
+        ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'is not the size of a'),
         ('get_flops', ['{config}', '--shape', '3', '32', '32'], 'num_frames=3'),
-        ('get_flops', ['{no_decoder}'], "'STMixer' lacks what it requires: 'decoder'"),
+        ('get_flops', ['{no_decoder}'], 'model of the config cannot be built ('),
         (
             'get_flops',
             ['{config}', '--cfg-options', 'test_dataloader=None'],
@@ -359,14 +358,12 @@ def test_wrong_arguments_are_named(
     assert sentence in line
 
 
-@pytest.mark.parametrize('figures', [{'a': 1}, [{'a': 1}, {'a': 2}]])
-def test_figures_are_written_whole_or_not_at_all(tmp_path, figures):
+def test_figures_are_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'out.json'
-    write_json(path, figures)
-    assert json.loads(path.read_text()) == figures
+    write_json(path, [{'a': 1}])
     with pytest.raises(TypeError):
-        write_json(path, [figures, object()])
-    assert json.loads(path.read_text()) == figures
+        write_json(path, [{'a': 1}, object()])
+    assert json.loads(path.read_text()) == [{'a': 1}]
     assert list(tmp_path.iterdir()) == [path]
 
 

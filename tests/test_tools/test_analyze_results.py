@@ -13,8 +13,8 @@ from tiny_stmixer import ROOT, write_project
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.diagnosis import figures as analysis_figures
-from stmixer_mm.evaluation.diagnosis.analysis import (
+from stmixer_mm.evaluation.diagnosis import figures
+from stmixer_mm.evaluation.diagnosis.judging import (
     ClassResult,
     class_results,
     judge,
@@ -36,7 +36,7 @@ def predict(video_id, timestamp, bboxes, scores):
 
 def collect(metric, samples):
     metric.process(None, samples)
-    return list(metric.results)
+    return metric.detections([dict(result) for result in metric.results])
 
 
 def random_frames(num_frames=20, num_labels=3):
@@ -59,14 +59,14 @@ def random_frames(num_frames=20, num_labels=3):
 
 @pytest.mark.parametrize('ap_mode', ['interpolated', 'act'])
 @pytest.mark.parametrize(
-    ('iou_thr', 'average'), [(0.3, 'truth'), (0.6, 'all'), (0.6, 'detected')]
+    ('iou_thr', 'average'), [(0.3, 'gt'), (0.6, 'all'), (0.6, 'detected')]
 )
 def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr, average):
     rows, samples = [], []
-    for frame, truths, sample in random_frames(num_labels=4):
+    for frame, gts, sample in random_frames(num_labels=4):
         rows += [
             f'v,{frame},{",".join(map(repr, box))},{int(label) + 1},0'
-            for label, *box in truths.tolist()
+            for label, *box in gts.tolist()
             if label < 3
         ]
         samples.append(sample)
@@ -87,7 +87,7 @@ def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr, a
 
 
 @pytest.mark.parametrize(
-    ('average', 'mean'), [('truth', 1 / 2), ('detected', 1), ('all', 1 / 4)]
+    ('average', 'mean'), [('gt', 1 / 2), ('detected', 1), ('all', 1 / 4)]
 )
 @pytest.mark.parametrize('kind', ['csv', 'tubes'])
 def test_the_mean_is_that_of_the_metric(write_text, average, mean, kind):
@@ -119,11 +119,11 @@ def test_the_mean_is_that_of_the_metric(write_text, average, mean, kind):
 @pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
 def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
-    truths, samples = {label: [] for label in range(3)}, []
+    gts, samples = {label: [] for label in range(3)}, []
     for frame, rows, sample in random_frames():
         for label in range(3):
             of_label = rows[rows[:, 0] == label][:1, 1:] * [200, 100, 200, 100]
-            truths[label] += [[frame, *box] for box in of_label.tolist()]
+            gts[label] += [[frame, *box] for box in of_label.tolist()]
         samples.append(sample)
     truth = dict(
         labels=['run', 'out', 'sit'],
@@ -131,7 +131,7 @@ def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
         test_videos=[['v']],
         nframes=dict(v=20),
         resolution=dict(v=(100, 200)),
-        gttubes=dict(v={label: [np.array(rows)] for label, rows in truths.items()}),
+        gttubes=dict(v={label: [np.array(rows)] for label, rows in gts.items()}),
     )
     options = {} if kind is TubeFrameMAPMetric else dict(linking=dict(min_length=1))
     metric = kind(
@@ -148,7 +148,7 @@ def test_classes_have_the_ap_of_the_tube_metrics(kind, protocol):
         {name: values[f'{metric.prefix}/{name}@0.05'] for name in ('run', 'sit')},
     )
     if kind is TubeFrameMAPMetric:
-        assert judged.truths_in_frame.sum() == judged.num_truths.sum()
+        assert judged.gts_in_frame.sum() == judged.num_gts.sum()
         check_boxes(judged, samples)
 
 
@@ -176,9 +176,7 @@ def check(found, expected):
     assert list(aps.values()) == sorted(aps.values())
     for result in found:
         assert (np.diff(result.scores) <= 0).all()
-        assert result.recall[-1] == pytest.approx(
-            result.right.sum() / result.num_truths
-        )
+        assert result.recall[-1] == pytest.approx(result.right.sum() / result.num_gts)
 
 
 LEFT, RIGHT = [0, 0, 0.4, 1], [0.6, 0, 1, 1]
@@ -224,7 +222,7 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     }
     with open(folder / 'classes.csv') as file:
         worst, second = csv.DictReader(file)
-    assert list(worst) == ['class', 'ap', 'true', 'detected', 'right']
+    assert list(worst) == ['class', 'ap', 'gts', 'detected', 'right']
     assert list(worst.values()) == ['walk', '0.000000', '2', '1', '0']
     assert list(second.values()) == ['stand', '0.250000', '4', '1', '1']
     with open(folder / 'keyframes.csv') as file:
@@ -235,7 +233,7 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('multilabel', [True, False])
-def test_right_and_wrong_predictions_are_told_apart(tmp_path, multilabel):
+def test_right_and_wrong_predictions_look_different(tmp_path, multilabel):
     cfg = Config.fromfile(write_project(tmp_path))
     cfg.test_dataloader.dataset.multilabel = multilabel
     init_default_scope('mmaction')
@@ -244,9 +242,9 @@ def test_right_and_wrong_predictions_are_told_apart(tmp_path, multilabel):
     metric = METRICS.build(cfg.test_evaluator)
     sample = predict('0.mp4', 1, [found, elsewhere], scores)
     judged = judge(metric, collect(metric, [sample]))
-    pictures = KeyframePictures(cfg, metric)
+    pictures = KeyframePictures(cfg, judged, frame_key='timestamp')
     path = tmp_path / 'picture.png'
-    assert pictures.draw('0.mp4,0001', judged, path)
+    assert pictures.draw('0.mp4,0001', path)
     picture = cv2.imread(str(path))[..., ::-1]
 
     clip = pictures._dataset[0]['inputs']
@@ -266,23 +264,23 @@ def test_right_and_wrong_predictions_are_told_apart(tmp_path, multilabel):
         for boxes, actions, colors in halves
     ]
     headings = (
-        [('truth', None)],
+        [('ground truth', None)],
         [('predicted', None), ('1 right', green), ('2 wrong', red)],
     )
     assert np.array_equal(picture, side_by_side(drawn, headings))
 
-    assert pictures.draw('1.mp4,0001', judged, path)  # without a prediction
-    assert not pictures.draw('9.mp4,0001', judged, path)
+    assert pictures.draw('1.mp4,0001', path)  # without a prediction
+    assert not pictures.draw('9.mp4,0001', path)
 
 
 @pytest.mark.parametrize(('most', 'ticks'), [(0, [1]), (7, [1, 2, 5]), (300, [1, 10])])
 def test_counts_of_histograms_can_be_read(monkeypatch, tmp_path, most, ticks):
-    figures = []
-    monkeypatch.setattr(analysis_figures, '_save', lambda *args: figures.append(args))
+    drawn = []
+    monkeypatch.setattr(figures, '_save', lambda *args: drawn.append(args))
     scores, right = np.full(most, 0.5), np.full(most, True)
     result = ClassResult('a', most, 1.0, 'act', scores, right, scores, scores)
-    analysis_figures.draw_scores([result], tmp_path)
-    (axes,) = figures[0][0].axes
+    figures.draw_scores([result], tmp_path)
+    (axes,) = drawn[0][0].axes
     low, high = axes.get_ylim()
     shown = [label for label in axes.get_yticks() if low <= label <= high]
     assert shown[: len(ticks)] == ticks
@@ -329,8 +327,8 @@ def test_tube_metrics_have_their_errors_drawn(tmp_path, write_text, capsys):
     found = write_text('found.csv', *rows)
     run(found, config, '--out', tmp_path / 'out', '--no-keyframes')
     out = capsys.readouterr().out
-    assert "TubeFrameMAPMetric, IoU 0.5: mean AP 0.8889 (class_average='truth')" in out
-    assert 'Errors, in percent' in out
+    assert "TubeFrameMAPMetric, IoU 0.5: mean AP 0.8889 (class_average='gt')" in out
+    assert 'Error types, in percent' in out
     names = {path.name for path in (tmp_path / 'out').glob('*/*')}
     assert (tmp_path / 'out/frame_mAP/errors.png').is_file()
     assert (tmp_path / 'out/video_mAP/classes.png').is_file()

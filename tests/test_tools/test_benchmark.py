@@ -19,8 +19,6 @@ SMALL = [
     '40x50',
     '--turns',
     '1',
-    '--device',
-    'cpu',
 ]
 
 
@@ -80,4 +78,4 @@ def test_a_picture_needs_a_sweep(benchmark, capsys):
 def test_a_size_that_is_none(benchmark, capsys):
     with pytest.raises(SystemExit):
         benchmark('--size', '256')
-    assert "--size: '256' is no HxW" in capsys.readouterr().err
+    assert "--size: '256' is not HxW" in capsys.readouterr().err

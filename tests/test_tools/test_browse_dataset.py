@@ -94,7 +94,7 @@ def test_small_frames_are_enlarged_with_their_boxes():
     assert np.array_equal(TOOL.draw_sample(sample, None)[-360:], large[-360:])
 
 
-def test_no_person_and_no_truth_leave_the_frame_as_it_is():
+def test_no_person_and_no_ground_truth_leave_the_frame_as_it_is():
     sample = packed(WALKS)
     sample['data_samples'].gt_instances = sample['data_samples'].gt_instances[:0]
     assert (TOOL.draw_sample(sample, None)[-360:] == 30).all()
@@ -153,7 +153,7 @@ def test_a_wrapped_dataset_is_found_and_seeds_are_repeatable(config, tmp_path):
     wrapped = tmp_path / 'wrapped.py'
     wrapped.write_text(text)
     sheets = []
-    for seed in (0, 0, 1, 2, 3):
+    for seed in (0, 0, 1, 2):
         run(wrapped, '--seed', seed, '--sheet', tmp_path / 'sheet.png')
         sheets.append((tmp_path / 'sheet.png').read_bytes())
     assert sheets[0] == sheets[1]
@@ -161,7 +161,7 @@ def test_a_wrapped_dataset_is_found_and_seeds_are_repeatable(config, tmp_path):
 
 
 def paint_persons(name, number):
-    """A black frame, white where the boxes of the truth are."""
+    """A black frame, white where the ground-truth boxes are."""
     picture = np.zeros((*tiny_tubes.SIZE, 3), np.uint8)
     for tubes in tiny_tubes.truth()['gttubes'][name].values():
         for frame, *box in np.concatenate(tubes):
@@ -213,18 +213,18 @@ def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
         samples = [*frames, *videos]
     num_boxes = 0
     for sample in samples:
-        truth = sample['data_samples'].gt_instances
+        gt_instances = sample['data_samples'].gt_instances
         keyframe = TOOL.clip_frames(sample['inputs'])[1]
         painted = keyframe[..., 0] > 127
         inside = np.zeros_like(painted)
-        for x1, y1, x2, y2 in np.round(truth.bboxes.numpy()).astype(int):
+        for x1, y1, x2, y2 in np.round(gt_instances.bboxes.numpy()).astype(int):
             inside[y1:y2, x1:x2] = True
         # Up to rounded edges; slivers at the border that FilterBoxes has taken.
         assert (painted & ~inside).sum() <= 30 * 5
         assert (inside & ~painted).sum() <= 30 * 3
         label = 1 if sample['data_samples'].video_id.startswith('Run') else 2
-        assert (truth.labels.argmax(dim=1) == label).all()
-        num_boxes += len(truth)
+        assert (gt_instances.labels.argmax(dim=1) == label).all()
+        num_boxes += len(gt_instances)
     assert num_boxes >= 20
 
 
@@ -243,9 +243,7 @@ def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
         (['--show'], 'There is no display for --show; give --out or --sheet'),
     ],
 )
-def test_faults_are_told_in_one_sentence(
-    run_and_fail, args, words, tmp_path, monkeypatch
-):
+def test_faults_end_in_one_sentence(run_and_fail, args, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'folder.png').mkdir()
     matplotlib.use('agg')

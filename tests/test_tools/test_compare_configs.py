@@ -1,5 +1,7 @@
+import contextlib
 import json
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -8,14 +10,31 @@ from tiny_stmixer import ROOT, write_project
 TOOL = ROOT / 'tools/analysis/compare_configs.py'
 
 
+RUN = subprocess.run
+
+
+def run_here(command, stdout=None, **options):
+    """As ``subprocess.run``, but scripts of Python run in this process."""
+    if command[0] != sys.executable:
+        return RUN(command, stdout=stdout, **options)
+    code = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
+        patch.setattr(sys, 'argv', command[1:])
+        patch.setattr(sys, 'stderr', stdout)
+        try:
+            runpy.run_path(command[1], run_name='__main__')
+        except SystemExit as leave:
+            code = leave.code
+    return subprocess.CompletedProcess(command, code)
+
+
 @pytest.fixture
 def compare(monkeypatch, tmp_path):
     def run(*args):
         out = tmp_path / 'rows.json'
         args = [TOOL, *args, '--work-dir', tmp_path / 'compare', '--json', out]
         monkeypatch.setattr(sys, 'argv', list(map(str, args)))
-        # The tool trains in a process of its own.
-        monkeypatch.setenv('PYTHONPATH', str(ROOT))
+        monkeypatch.setattr(subprocess, 'run', run_here)
         runpy.run_path(str(TOOL), run_name='__main__')
         return json.loads(out.read_text())
 
@@ -28,7 +47,7 @@ def test_configs_are_trained_once_and_compared(compare, tmp_path):
     child.write_text(
         f'_base_ = {str(config)!r}\nmodel = dict(decoder=dict(num_queries=2))'
     )
-    rows = compare(config, child)
+    rows = compare(config, child, '--turns', 1)
     assert [row['config'] for row in rows] == ['tiny', 'fewer_queries']
     whole, fewer = (row['parameters_m'] for row in rows)
     # Two queries of 16 numbers less in both sets.
@@ -41,7 +60,7 @@ def test_configs_are_trained_once_and_compared(compare, tmp_path):
     (row,) = compare(config, '--turns', 1)
     assert row['mAP/overall'] == rows[0]['mAP/overall']
     assert checkpoint.stat().st_mtime_ns == trained_at
-    compare(config, '--seed', 1)
+    compare(config, '--seed', 1, '--turns', 1)
     assert checkpoint.stat().st_mtime_ns != trained_at
 
 

@@ -131,17 +131,17 @@ def test_small_frames_are_enlarged(size, enlarged):
 
 
 @pytest.mark.parametrize('grey', [0, 32, 255])
-def test_views_are_told_apart_on_any_background(grey):
+def test_views_are_set_apart_on_any_background(grey):
     left = np.full((360, 400, 3), grey, np.uint8)
     green = (0, 255, 0)
-    headings = [[('truth', None)], [('predicted', None), ('2 right', green)]]
+    headings = [[('ground truth', None)], [('predicted', None), ('2 right', green)]]
     picture = side_by_side([left, left], headings)
     height = picture.shape[0] - 360
     gap = picture[height:, 400:-400]
     assert (picture[height:, :400] == grey).all()
     assert (picture[height:, -400:] == grey).all()
     assert (gap != gap[:, :1]).any(axis=1).all()  # a line of another colour
-    truth, predicted = picture[:height, :400], picture[:height, -400:]
-    assert (truth == 255).all(axis=2).any()
-    assert not (truth == green).all(axis=2).any()
-    assert (predicted == green).all(axis=2).any()
+    left, right = picture[:height, :400], picture[:height, -400:]
+    assert (left == 255).all(axis=2).any()
+    assert not (left == green).all(axis=2).any()
+    assert (right == green).all(axis=2).any()

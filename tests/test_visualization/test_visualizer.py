@@ -30,13 +30,13 @@ def visualizer():
     return visualizer
 
 
-def test_keyframe_with_true_boxes_left_and_found_ones_right(visualizer, sample):
+def test_keyframe_with_ground_truth_left_and_predictions_right(visualizer, sample):
     image = visualizer.add_datasample('a', CLIP, sample)
     frame, factor = enlarge(CLIP[2])
     box = np.multiply([[8, 6, 40, 54]], factor)
     true = draw_detections(frame, box, [[('walk', None)]])
     found = draw_detections(frame, box, [[('stand', 0.8)]])
-    headings = [('truth', None)], [('predicted', None)]
+    headings = [('ground truth', None)], [('predicted', None)]
     assert np.array_equal(image, side_by_side([true, found], headings))
 
 

@@ -1,6 +1,6 @@
 """Time and memory of reading annotations: our classes and the host's, in one run.
 
-The annotations are made up: in AVA's form with an exclude file, and as tubes. Each
+The annotations are random: in AVA's form with an exclude file, and as tubes. Each
 class reads them in a process of its own. Then a worker is forked that takes every
 sample once; what it does not share with its parent is its own.
 """
@@ -114,7 +114,11 @@ def write_tubes(folder: Path, share: float) -> None:
 
 def build(part: str, folder: str) -> object:
     """One of ``PARTS``, reading the annotations of the folder."""
-    files = dict(ann_file=f'{folder}/ann.csv', exclude_file=f'{folder}/exclude.csv')
+    files = dict(
+        ann_file=f'{folder}/ann.csv',
+        exclude_file=f'{folder}/exclude.csv',
+        num_classes=81,
+    )
     frames = dict(
         pipeline=[],
         data_prefix=dict(img=folder),

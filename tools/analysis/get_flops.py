@@ -16,7 +16,7 @@ from stmixer_mm.profiling import (
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '
-    'of the\nmaps (embedding_bag, grid_sample), norms, activations, pooling, '
+    'of the\nlevels (embedding_bag, grid_sample), norms, activations, pooling, '
     'post-processing.'
 )
 

@@ -66,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         '--persons',
         type=int,
         default=3,
-        help='made-up persons in each clip of --video (default: %(default)s)',
+        help='random persons in each clip of --video (default: %(default)s)',
     )
     parser.add_argument(
         '--clips', type=int, default=10, help='clips to measure (default: %(default)s)'
@@ -126,7 +126,7 @@ class Steps:
             self.optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def watch(self) -> None:
-        """Tell the parts of a step from each other, from now on."""
+        """Time the parts of a step too, from now on."""
         watch_children(self.meter, self.model, names=PART_NAMES)
         if hasattr(getattr(self.model, 'head', None), 'assigner'):
             self.meter.watch(self.model.head.assigner, 'assign', 'assignment')

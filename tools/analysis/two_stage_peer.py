@@ -1,8 +1,8 @@
 """Time a one-stage detector against a two-stage one on the same keyframes of a video.
 
 The peer is mmdet's Faster R-CNN on the keyframe, at its test scale, then MMAction2's
-SlowOnly with a RoI head on the clip. All weights are random, which do for time: the
-RoI head of the actions is given made-up persons.
+SlowOnly with a RoI head on the clip. All weights are random, which is enough to
+measure time: the RoI head of the actions is given random persons.
 """
 
 import argparse
@@ -144,16 +144,16 @@ def compare(args: argparse.Namespace) -> dict:
     cfg, detector, recogniser = map(
         read_config, (args.config, args.detector, args.recogniser)
     )
-    systems = {
-        'one stage': OneStage(cfg, args.device),
-        'two stages': TwoStage(recogniser, detector, args.device),
-    }
     infos = video_clips(
         args.video,
         args.turns + 1,
         persons=args.persons,
         num_classes=num_classes_of(recogniser),
     )
+    systems = {
+        'one stage': OneStage(cfg, args.device),
+        'two stages': TwoStage(recogniser, detector, args.device),
+    }
     records = {name: [] for name in systems}
     for info in infos:
         for name, system in systems.items():

@@ -28,7 +28,6 @@ ava = dict(
     use_frames=True,
     fps=30,
     timestamp_start=900,
-    num_classes=81,
 )
 val_ann_file = f'{ann_root}/ava_val_v2.2.csv'
 val_exclude_file = f'{ann_root}/ava_val_excluded_timestamps_v2.2.csv'
@@ -65,7 +64,6 @@ val_evaluator = dict(
     ann_file=val_ann_file,
     label_file=label_file,
     exclude_file=val_exclude_file,
-    num_classes=81,
 )
 test_evaluator = val_evaluator
 del ava

@@ -15,7 +15,7 @@ load = [
 kinetics_train_pipeline = load + _base_.train_pipeline[2:]
 kinetics_test_pipeline = load + _base_.test_pipeline[2:]
 
-kinetics = dict(type='KeyframeDataset', label_file=_base_.label_file, num_classes=81)
+kinetics = dict(type='KeyframeDataset', label_file=_base_.label_file)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -53,7 +53,6 @@ metric = dict(
     type='FrameMAPMetric',
     label_file=_base_.label_file,
     exclude_file=_base_.val_exclude_file,
-    num_classes=81,
 )
 # Both parts together, then each on its own.
 val_evaluator = [

@@ -1,7 +1,8 @@
 # The toy dataset of tools/make_toy_dataset.py: drawn people, 8 actions, 15 frames per
 # second, read from the video files.
+_base_ = './own_rgb_4x4x1.py'
+
 data_root = 'data/toy'
-label_file = f'{data_root}/action_list.pbtxt'
 
 # No flip: it would turn walking left into walking right.
 train_pipeline = [
@@ -15,35 +16,11 @@ train_pipeline = [
 ]
 test_pipeline = train_pipeline
 
-toy = dict(
-    type='KeyframeDataset',
-    label_file=label_file,
-    data_prefix=dict(img=f'{data_root}/videos'),
-    num_classes=9,
-)
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(ann_file=f'{data_root}/train.csv', pipeline=train_pipeline, **toy),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        ann_file=f'{data_root}/val.csv', pipeline=test_pipeline, test_mode=True, **toy
-    ),
-)
+files = dict(data_root=data_root, empty_keyframes_file=None)
+dataset = dict(pipeline=train_pipeline, **files)
+train_dataloader = dict(num_workers=1, dataset=dataset)
+val_dataloader = dict(num_workers=1, dataset=dataset)
 test_dataloader = val_dataloader
-
-val_evaluator = dict(
-    type='FrameMAPMetric',
-    ann_file=f'{data_root}/val.csv',
-    label_file=label_file,
-    num_classes=9,
-)
-test_evaluator = val_evaluator
-del toy
+val_evaluator = files
+test_evaluator = files
+del files, dataset

@@ -1,66 +1,22 @@
-# UCF101-24 as tools/data/ucf101_24/README.md lays it out: extracted frames, the
-# corrected annotation in the form of the action tubelet detector.
+# UCF101-24 as tools/data/ucf101_24/README.md lays it out: extracted frames,
+# the corrected annotation in the form of the action tubelet detector.
+_base_ = './tubes_rgb_32x2x1.py'
+
 data_root = 'data/ucf101_24'
 ann_file = f'{data_root}/UCF101v2-GT.pkl'
-split = 1
 
-file_client_args = dict(io_backend='disk')
-train_pipeline = [
-    dict(type='SampleKeyframeClip', clip_len=32, frame_interval=2, allow_short=True),
-    dict(type='DecodeFrameFiles', **file_client_args),
-    dict(type='RandomShortSideResize', short_range=(256, 320), max_long=1333),
-    dict(type='mmaction.Flip', flip_ratio=0.5),
-    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='mmaction.PackActionInputs'),
-]
-test_pipeline = [
-    dict(type='SampleKeyframeClip', clip_len=32, frame_interval=2, allow_short=True),
-    dict(type='DecodeFrameFiles', **file_client_args),
-    dict(type='mmaction.Resize', scale=(-1, 256)),
-    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='mmaction.PackActionInputs'),
-]
-
-tubes = dict(
-    type='TubeDataset',
+files = dict(
     ann_file=ann_file,
-    split=split,
     data_prefix=dict(img=f'{data_root}/rgb-images'),
-    use_frames=True,
     filename_tmpl='{:05}.jpg',
-    num_classes=25,
 )
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        # Neighbours show nearly the same. This package's choice, not the paper's.
-        frame_stride=8,
-        pipeline=train_pipeline,
-        **tubes,
-    ),
-)
-# Every frame of the test videos, also those without a box: detections there count, and
-# tubes are linked through them.
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(all_frames=True, pipeline=test_pipeline, test_mode=True, **tubes),
-)
+train_dataloader = dict(dataset=files)
+val_dataloader = dict(dataset=files)
 test_dataloader = val_dataloader
 
-val_evaluator = [
-    dict(type='TubeFrameMAPMetric', ann_file=ann_file, split=split),
-    dict(
-        type='VideoMAPMetric',
-        ann_file=ann_file,
-        split=split,
-        iou_thrs=(0.5, 0.2, 0.75, '0.5:0.95'),
-    ),
-]
+frame_map, video_map = _base_.val_evaluator
+frame_map.update(ann_file=ann_file)
+video_map.update(ann_file=ann_file)
+val_evaluator = [frame_map, video_map]
 test_evaluator = val_evaluator
-del tubes
+del files, frame_map, video_map

@@ -1,6 +1,4 @@
 # What all STMixer models share: everything behind the neck, at its released size.
-num_classes = 81  # actions + 1: class 0 is the host's dummy
-
 model = dict(
     type='STMixer',
     data_preprocessor=dict(
@@ -20,12 +18,11 @@ model = dict(
         num_groups=4,
         num_points=32,
         out_multiplier=4,
-        num_classes=num_classes,
         sampling_backend='auto',
     ),
     head=dict(
         type='STMixerHead',
-        num_classes=num_classes,
+        num_classes=81,  # actions + 1: class 0 is the host's dummy
         assigner=dict(
             type='mmdet.HungarianAssigner',
             match_costs=[
@@ -40,7 +37,7 @@ model = dict(
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=2.0),
         loss_iou=dict(type='mmdet.GIoULoss', loss_weight=2.0),
         loss_action=dict(
-            type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=24.0
+            type='mmdet.CrossEntropyLoss', use_sigmoid=True, loss_weight=0.3
         ),
         score_thr=0.6,
         # AVA's metric gains from a guess where no person is found; set 0 for videos

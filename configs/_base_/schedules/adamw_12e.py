@@ -12,7 +12,6 @@ param_scheduler = [
     dict(
         type='LinearLR',
         start_factor=0.1,
-        begin=0,
         end=2,
         by_epoch=True,
         convert_to_iter_based=True,
@@ -21,8 +20,6 @@ param_scheduler = [
         type='MultiStepLR',
         milestones=[5, 8],
         gamma=0.1,
-        begin=0,
-        end=12,
         by_epoch=True,
     ),
 ]

@@ -8,23 +8,19 @@ is ``video_id,timestamp``.
 
 import functools
 import math
-import os
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from stmixer_mm.datasets.annotations.label_map import (
-    FORM,
-    LabelMapError,
-    parse_label_map,
-)
+from stmixer_mm.datasets.annotations.label_map import FORM, parse_label_map
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file, kind_of
 
 # Rounding to three decimals, as AVA's own files do, can push a box this far out.
 BOX_TOLERANCE = 1e-3
+MAX_ID = 10_000  # of a label map; labels have a column for each id
 
 COLUMNS = 'video_id,timestamp,x1,y1,x2,y2,action_id,person_id'
 
@@ -88,16 +84,13 @@ def _keyframe_key(video_id: str, timestamp: float) -> str:
 
 
 def raise_first(faults: list[Fault]) -> None:
-    """Raise an error that tells the first fault and how many there are.
-
-    ``FileNotFoundError`` when the file cannot be found, else ``ValueError``.
-    """
-    if not faults:
-        return
-    more = len(faults) - 1
-    tail = f' ({more} more: run tools/check_dataset.py to list them).' if more else '.'
-    kind = ValueError if os.path.isfile(faults[0].file) else FileNotFoundError
-    raise kind(str(faults[0]).removesuffix('.') + tail)
+    """Raise ``UserError`` with the first fault and how many there are, if any."""
+    if faults:
+        more = len(faults) - 1
+        tail = (
+            f' ({more} more: run tools/check_dataset.py to list them)' if more else ''
+        )
+        raise UserError(str(faults[0]).removesuffix('.') + f'{tail}.')
 
 
 def read_keyframe_rows(
@@ -112,16 +105,8 @@ def read_keyframe_rows(
 
     Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped.
     """
-    rows, faults = [], []
-    lines, unreadable = read_lines(ann_file)
-    if unreadable:
-        return rows, [unreadable]
-    for number, line in lines:
-        row, message = _parse_keyframe(number, line, num_classes)
-        if message is None:
-            rows.append(row)
-        else:
-            faults.append(Fault(ann_file, number, message))
+    parse = functools.partial(_parse_keyframe, num_classes=num_classes)
+    rows, faults = _read_rows(ann_file, parse)
     if not rows and not faults:
         message = (
             f'the file holds no annotation; write a line of {COLUMNS} for each action '
@@ -133,26 +118,11 @@ def read_keyframe_rows(
 
 def read_timestamp_rows(file: str) -> tuple[list[TimestampRow], list[Fault]]:
     """All good rows and all faults of a ``video_id,timestamp`` file (may be empty)."""
-    rows, faults = [], []
-    lines, unreadable = read_lines(file)
-    if unreadable:
-        return rows, [unreadable]
-    for number, line in lines:
-        fields = [field.strip() for field in line.split(',')]
-        timestamp = _timestamp(fields[1]) if len(fields) == 2 else None
-        if timestamp is None or video_message(fields[0]):
-            message = (
-                f'{_shorten(line)} is not "video_id,timestamp in seconds"; '
-                f'{remedy(line, fields[-1], "correct or remove it")}.'
-            )
-            faults.append(Fault(file, number, message))
-        else:
-            rows.append(TimestampRow(number, fields[0], timestamp))
-    return rows, faults
+    return _read_rows(file, _parse_timestamp)
 
 
 def read_timestamp_keys(file: str | None) -> set[str]:
-    """Keys of a timestamp file; the empty set for None, ``ValueError`` on a fault."""
+    """Keys of a timestamp file; the empty set for None, ``UserError`` on a fault."""
     if file is None:
         return set()
     rows, faults = read_timestamp_rows(file)
@@ -165,46 +135,58 @@ def read_label_names(
 ) -> dict[int, str]:
     """Action id -> name of a label map (pbtxt), in order of the ids.
 
-    None gives an empty map. Raises ``FileNotFoundError`` or ``ValueError`` for a
-    label map that is missing, empty, broken, ambiguous, or wider than num_classes.
+    None gives an empty map. Raises ``UserError`` for a label map that is missing,
+    empty, broken, ambiguous, or wider than num_classes.
     """
     if label_file is None:
         return {}
     text, unreadable = _read_text(label_file)
     if unreadable:
         raise_first([unreadable])
-    try:
-        names = parse_label_map(text)
-    except LabelMapError as error:
-        raise UserError(f'{label_file}, line {error.line}: {error}') from error
+    names = parse_label_map(text, source=label_file)
     if not names:
         raise UserError(f'{label_file}: the label map has no item; write {FORM}.')
-    if min(names) < 1:
+    if not 1 <= min(names) <= max(names) <= MAX_ID:
+        wrong = min(names) if min(names) < 1 else max(names)
         raise UserError(
-            f'{label_file}: the label map has id {min(names)}; count ids from 1 on, '
-            'since class 0 is the dummy class.'
+            f'{label_file}: the label map has id {wrong}; count ids from 1 on, since '
+            f'class 0 is the dummy class, up to {MAX_ID}.'
         )
     if num_classes is not None and max(names) >= num_classes:
         raise UserError(
             f'{label_file}: the label map has id {max(names)}, but num_classes is '
-            f'{num_classes}; set it to {max(names) + 1} (the dummy class 0 counts).'
+            f'{num_classes}; leave it out, or set it to {count_classes(names)} (the '
+            'dummy class 0 counts).'
         )
     return dict(sorted(names.items()))
 
 
+def count_classes(names: Mapping[int, str]) -> int:
+    """Classes of the action ids of a label map, with the dummy class 0."""
+    if not names:
+        raise UserError(
+            'num_classes is not known without a label map; give label_file or '
+            'num_classes.'
+        )
+    return max(names) + 1
+
+
 def check_custom_classes(
-    custom_classes: Collection[int], names: dict[int, str], num_classes: int
+    custom_classes: Collection[int],
+    names: Mapping[int, str],
+    num_classes: int | None = None,
 ) -> None:
-    """Raise ``ValueError`` unless custom_classes is a subset that fits the model."""
-    if len(set(custom_classes)) < len(custom_classes) or 0 in custom_classes:
+    """Raise ``UserError`` unless custom_classes is a subset that fits the model."""
+    count = len(custom_classes)
+    if len(set(custom_classes)) < count or 0 in custom_classes:
         raise UserError(
             f'custom_classes {list(custom_classes)} must name each action once, and '
             'not the dummy class 0.'
         )
-    if num_classes != len(custom_classes) + 1:
+    if num_classes not in (None, count + 1):
         raise UserError(
-            f'num_classes is {num_classes}, but custom_classes has '
-            f'{len(custom_classes)} ids; set num_classes to {len(custom_classes) + 1}.'
+            f'num_classes is {num_classes}, but custom_classes has {count} ids; leave '
+            f'it out, or set num_classes to {count + 1}.'
         )
     unknown = sorted(set(custom_classes) - set(names))
     if unknown:
@@ -227,15 +209,15 @@ def _read_text(file: str) -> tuple[str, Fault | None]:
     try:
         check_file(file)
         text = decode_text(Path(file).read_bytes())
-    except OSError as error:
-        return '', Fault(file, None, str(error).removeprefix(f'{file}: '))
     except TextError as error:
         return '', Fault(file, error.line, str(error))
+    except UserError as error:
+        return '', Fault(file, None, str(error).removeprefix(f'{file}: '))
     return text.replace('\r\n', '\n').replace('\r', '\n'), None
 
 
 class TextError(UserError):
-    """Why bytes are no text, and the line from which on."""
+    """Why bytes are not text, and the line from which on."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -264,7 +246,7 @@ def decode_text(data: bytes) -> str:
 
 
 def remedy(line: str, field: str, otherwise: str) -> str:
-    """What to do about a line, or about a field that is no number."""
+    """What to do about a line, or about a field that is not a number."""
     if '"' in line:
         return 'remove the quotes'
     if re.search(r'[;\t]', line):
@@ -279,10 +261,10 @@ def parse_float(text: str) -> float:
     """As ``float``, less what Python takes and other readers do not: 1_0, other digits.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is not a number.
     """
     if '_' in text or not text.isascii():
-        raise UserError(text)
+        raise ValueError(text)
     return float(text)
 
 
@@ -306,12 +288,37 @@ def video_message(video_id: str) -> str | None:
     return None
 
 
-def _parse_keyframe(
-    number: int, line: str, num_classes: int | None
-) -> tuple[KeyframeRow | None, str | None]:
+def _read_rows(
+    file: str, parse: Callable[[int, str], NamedTuple]
+) -> tuple[list, list[Fault]]:
+    """What ``parse`` makes of the lines, and faults for those that it refuses."""
+    rows, faults = [], []
+    lines, unreadable = read_lines(file)
+    if unreadable:
+        return rows, [unreadable]
+    for number, line in lines:
+        try:
+            rows.append(parse(number, line))
+        except UserError as error:
+            faults.append(Fault(file, number, str(error)))
+    return rows, faults
+
+
+def _parse_timestamp(number: int, line: str) -> TimestampRow:
+    fields = [field.strip() for field in line.split(',')]
+    timestamp = _timestamp(fields[1]) if len(fields) == 2 else None
+    if timestamp is None or video_message(fields[0]):
+        raise UserError(
+            f'{_shorten(line)} is not "video_id,timestamp in seconds"; '
+            f'{remedy(line, fields[-1], "correct or remove it")}.'
+        )
+    return TimestampRow(number, fields[0], timestamp)
+
+
+def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
     num_columns = line.count(',') + 1
     if num_columns != 8:
-        return None, (
+        raise UserError(
             f'{_shorten(line)} has {num_columns} columns instead of the 8 of '
             f'{COLUMNS}; {remedy(line, "", "write these and no others")}.'
         )
@@ -319,77 +326,66 @@ def _parse_keyframe(
     ids = [parse_id(text) for text in texts]
     if None in ids:
         if not line.split(',', 2)[2].strip(', '):
-            return None, (
+            raise UserError(
                 'it has no box; list keyframes without a person in '
                 'empty_keyframes_file.'
             )
         which = ids.index(None)
-        name = ('action_id', 'person_id')[which]
-        text = texts[which].strip()
         meant = ('write its id in the label map', 'number the persons of a video')
-        return None, (
-            f'the {name} {text!r} is not a whole number; '
-            f'{remedy(line, text, meant[which])}.'
+        raise UserError(
+            f'the {("action_id", "person_id")[which]} {texts[which].strip()!r} is not a '
+            f'whole number; {remedy(line, texts[which], meant[which])}.'
         )
-    fields, message = _parse_person(person)
-    message = message or _action_message(ids[0], num_classes)
-    if message:
-        return None, message
-    return KeyframeRow(number, *fields, *ids), None
+    row = KeyframeRow(number, *_parse_person(person), *ids)
+    if row.action_id < 1:
+        raise UserError(
+            f'the action id {row.action_id} is unknown; use the ids of the label map, '
+            'from 1 on.'
+        )
+    if num_classes is not None and row.action_id >= num_classes:
+        raise UserError(
+            f'the action id {row.action_id} is unknown; use 1 to {num_classes - 1}, or '
+            'correct num_classes or the label map.'
+        )
+    return row
 
 
 # Each action of a person has a line, with the same text before it: read and kept once.
 @functools.lru_cache(maxsize=256)
-def _parse_person(text: str) -> tuple[tuple | None, str | None]:
-    """``video_id,timestamp,x1,y1,x2,y2`` as a row has it, or what is wrong."""
+def _parse_person(text: str) -> tuple[str, int | float, tuple[float, ...]]:
+    """``video_id,timestamp,x1,y1,x2,y2`` as a row has it."""
     video_id, timestamp, *corners = (field.strip() for field in text.split(','))
     if message := video_message(video_id):
-        return None, message
+        raise UserError(message)
     seconds = _timestamp(timestamp)
     if seconds is None:
-        return None, (
+        raise UserError(
             f'the timestamp {timestamp!r} is not a number of seconds from 0 upwards; '
             f'{remedy(text, timestamp, "correct it")}.'
         )
     try:
         bbox = [parse_float(corner) for corner in corners]
     except ValueError:
-        return None, (
+        raise UserError(
             f'the box {_shorten(",".join(corners))} is not four numbers; '
             f'{remedy(text, "", "write x1,y1,x2,y2 in [0, 1]")}.'
-        )
-    message = _bbox_message(bbox)
-    if message:
-        return None, message
+        ) from None
+    _check_bbox(*bbox)
     bbox_norm = tuple(min(max(value, 0.0), 1.0) for value in bbox)
-    return (sys.intern(video_id), seconds, bbox_norm), None
+    return sys.intern(video_id), seconds, bbox_norm
 
 
-def _bbox_message(bbox: list[float]) -> str | None:
-    x1, y1, x2, y2 = bbox
+def _check_bbox(x1: float, y1: float, x2: float, y2: float) -> None:
     low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
     if low <= x1 <= x2 <= high and low <= y1 <= y2 <= high:
-        return None
-    shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
+        return
+    bbox = (x1, y1, x2, y2)
+    shown = 'the box (' + ', '.join(f'{value:g}' for value in bbox) + ')'
     if not all(map(math.isfinite, bbox)):
-        return f'the box {shown} is not finite; correct or remove the line.'
+        raise UserError(f'{shown} is not finite; correct or remove the line.')
     if all(low <= value <= high for value in bbox):
-        return f'the box {shown} is upside down; write it as x1,y1,x2,y2.'
-    return f'the box {shown} leaves [0, 1]; divide x by the width, y by the height.'
-
-
-def _action_message(action_id: int, num_classes: int | None) -> str | None:
-    if action_id < 1:
-        return (
-            f'the action id {action_id} is unknown; use the ids of the label map, '
-            'from 1 on.'
-        )
-    if num_classes is not None and action_id >= num_classes:
-        return (
-            f'the action id {action_id} is unknown; use 1 to {num_classes - 1}, or '
-            f'correct num_classes={num_classes}.'
-        )
-    return None
+        raise UserError(f'{shown} is upside down; write it as x1,y1,x2,y2.')
+    raise UserError(f'{shown} leaves [0, 1]; divide x by the width, y by the height.')
 
 
 def _timestamp(text: str) -> int | float | None:

@@ -11,47 +11,53 @@ from stmixer_mm.errors import UserError
 
 FORM = 'item { name: "walk" id: 1 }'
 
-_TOKEN = re.compile(
-    r'(?P<skip>[\s,;]+|#[^\n]*)'
-    r'|(?P<mark>[{}:])'
-    r'|(?P<quoted>"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')'
-    r'|(?P<word>[\w.+-]+)'
-)
+_SKIP = r'(?:[\s,;]|#[^\n]*(?:\n|\Z))*'
+_VALUE = r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|[\w.+-]+'
+_BEGIN = re.compile(rf'[\w.+-]+(?:{_SKIP}:)?{_SKIP}\{{{_SKIP}')
+_FIELD = re.compile(rf'([\w.+-]+){_SKIP}:{_SKIP}({_VALUE}){_SKIP}')
+_END = re.compile(rf'\}}{_SKIP}')
+_ESCAPES = {b'n': b'\n', b't': b'\t', b'r': b'\r'}
 
 
-class LabelMapError(UserError):
-    """What is wrong in a line of a label map."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-def parse_label_map(text: str) -> dict[int, str]:
+def parse_label_map(text: str, *, source: str) -> dict[int, str]:
     """Id -> name, in the order of the text; empty if it has no item.
 
+    Args:
+        text: What is in the file.
+        source: Its name in messages.
+
     Raises:
-        LabelMapError: an item is broken, or its name or id is that of another.
+        UserError: an item is broken, or its name or id is that of another.
     """
-    tokens = _tokens(text)
     names: dict[int, str] = {}
     lines: dict[int | str, int] = {}
-    while tokens:
-        line, fields = _item(tokens)
+    end = re.match(_SKIP, text).end()
+    while end < len(text):
+        start, fields, match = end, {}, _BEGIN.match(text, end)
+        while match:
+            end = match.end()
+            if match.re is _FIELD:
+                fields[match[1]] = _value(match[2])
+            match = _FIELD.match(text, end)
+        rest = text[end:].partition('\n')[0][:40]
+        match = _END.match(text, end) if end > start else None
+        line = text.count('\n', 0, start if match or not rest else end) + 1
         name, number = fields.get('name'), fields.get('id', fields.get('label_id'))
-        if not name or number is None:
-            lacking = 'id' if name else 'name'
-            raise LabelMapError(line, f'the item has no {lacking}; write {FORM}.')
-        if not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
-            raise LabelMapError(
-                line, f'the id {number!r} is not a whole number; write {FORM}.'
-            )
+        if match is None:
+            fault = f'{rest!r} is out of place' if rest else 'the item is cut short'
+        elif not name or number is None:
+            fault = f'the item has no {"id" if name else "name"}'
+        elif not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
+            fault = f'the id {number!r} is not a whole number'
+        else:
+            end, fault = match.end(), ''
+        if fault:
+            raise UserError(f'{source}, line {line}: {fault}; write {FORM}.')
         for what, value in (('id', int(number)), ('name', name)):
             if value in lines:
-                raise LabelMapError(
-                    line,
-                    f'the {what} {value!r} is that of the item in line '
-                    f'{lines[value]} too; give each item its own.',
+                raise UserError(
+                    f'{source}, line {line}: the {what} {value!r} is that of the item '
+                    f'in line {lines[value]} too; give each item its own.'
                 )
             lines[value] = line
         names[int(number)] = name
@@ -70,59 +76,16 @@ def format_label_map(ids: Mapping[str, int]) -> str:
     return ''.join(items)
 
 
-def _tokens(text: str) -> list[tuple[int, str, str]]:
-    """Line, kind and text of each, the first one last."""
-    found, start = [], 0
-    while start < len(text):
-        line = text.count('\n', 0, start) + 1
-        match = _TOKEN.match(text, start)
-        if match is None:
-            rest = text[start:].split('\n')[0][:40]
-            raise LabelMapError(
-                line, f'{rest!r} is no part of a label map; write {FORM}.'
-            )
-        if match.lastgroup != 'skip':
-            found.append((line, match.lastgroup, match.group()))
-        start = match.end()
-    return found[::-1]
-
-
-def _item(tokens: list[tuple[int, str, str]]) -> tuple[int, dict[str, str]]:
-    """Line and fields of the next item, which is taken from the tokens."""
-    line, _, _ = tokens[-1]
-
-    def take(*kinds: str, mark: str = '') -> str:
-        if not tokens:
-            raise LabelMapError(
-                line, f'the item is cut short; write {FORM} or fetch the file again.'
-            )
-        at, kind, text = tokens.pop()
-        if kind not in kinds and text != mark:
-            raise LabelMapError(at, f'{text!r} is out of place; write {FORM}.')
-        return text
-
-    take('word')
-    if tokens and tokens[-1][2] == ':':
-        tokens.pop()
-    take(mark='{')
-    fields = {}
-    while (key := take('word', mark='}')) != '}':
-        take(mark=':')
-        value = take('word', 'quoted')
-        if value[0] in '"\'':
-            value = _unescaped(value[1:-1])
-        fields[key] = value.strip()
-    return line, fields
-
-
-def _unescaped(text: str) -> str:
-    """Text without the escapes of protocol buffers, which write é as \\303\\251."""
+def _value(text: str) -> str:
+    """A value less its quotes and escapes, which for é are \\303\\251."""
 
     def plain(match: re.Match) -> bytes:
         code = match[1]
         if code[:1].isdigit():
             return bytes([int(code, 8) % 256])
-        return {b'n': b'\n', b't': b'\t', b'r': b'\r'}.get(code, code)
+        return _ESCAPES.get(code, code)
 
-    data = re.sub(rb'\\([0-7]{1,3}|.)', plain, text.encode())
-    return data.decode(errors='replace')
+    if text[0] in '"\'':
+        data = re.sub(rb'\\([0-7]{1,3}|.)', plain, text[1:-1].encode())
+        text = data.decode(errors='replace')
+    return text.strip()

@@ -10,22 +10,6 @@ values of a select or radio are actions. A file without such attributes has an a
 each label (category).
 """
 
-from stmixer_mm.datasets.converters.convert import (
-    Summary,
-    convert_annotations,
-    keyframe_times,
-    read_annotations,
-    shape_at,
-)
-from stmixer_mm.datasets.converters.records import AnnotatedVideo, Annotations, Shape
+from stmixer_mm.datasets.converters.convert import Summary, convert_annotations
 
-__all__ = [
-    'AnnotatedVideo',
-    'Annotations',
-    'Shape',
-    'Summary',
-    'convert_annotations',
-    'keyframe_times',
-    'read_annotations',
-    'shape_at',
-]
+__all__ = ['Summary', 'convert_annotations']

@@ -2,14 +2,13 @@
 
 A line of the published files (``kinetics_train_v1.0.csv`` and so on) is
 ``video_id,timestamp,x1,y1,x2,y2,action_id``: the YouTube id, the second of the whole
-video with a fraction, a box in [0, 1]; or ``video_id,timestamp`` alone, a keyframe of
-which no person is told. Clips of Kinetics-700 are named ``<id>_<start>_<end>``.
+video with a fraction, a box in [0, 1]; or ``video_id,timestamp`` alone, a keyframe
+without a person. Clips of Kinetics-700 are named ``<id>_<start>_<end>``.
 
-Taken as it is: lines in any order, blank lines, Windows line ends, a byte-order mark,
-columns left empty behind the timestamp. A keyframe with boxes in other lines is not
-without persons. Lines that repeat another count once.
-
-Some clips are cut short or damaged, so those that are written are opened first.
+Accepted on purpose: lines in any order, blank lines, Windows line ends, a byte-order
+mark, empty columns behind the timestamp, lines that repeat another, and a line without
+a person beside lines with boxes. Some clips are cut short or damaged, so those that are
+written are opened first.
 """
 
 import math
@@ -17,11 +16,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_lines
+from stmixer_mm.datasets.annotations.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
 from stmixer_mm.datasets.converters.records import is_frame_rate
 from stmixer_mm.datasets.frames import (
     VIDEO_SUFFIXES,
@@ -30,8 +31,8 @@ from stmixer_mm.datasets.frames import (
     open_video,
     split_filename_tmpl,
 )
-from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_writable_dir, write_atomically
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import check_writable_dir
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
@@ -40,8 +41,9 @@ _CLIP_NAME = re.compile(r'(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)')
 FPS = 30  # of extracted frames, as KeyframeDataset's
 FILENAME_TMPL = 'img_{:05}.jpg'
 
-Progress = Callable[[Iterable], Iterable]
-Bbox = tuple[float, float, float, float]  # xyxy in [0, 1]
+Keyframe = tuple[str, float]  # video id and seconds from its start
+Bbox = tuple[float, ...]  # xyxy in [0, 1]
+Persons = dict[Bbox, list[int]]  # action ids of each box
 
 
 class Clip(NamedTuple):
@@ -52,13 +54,6 @@ class Clip(NamedTuple):
     start: int
     end: int
     seconds: float = math.inf  # that it really lasts, as far as it was opened
-
-
-class Keyframe(NamedTuple):
-    """A moment of a video, in seconds from its start."""
-
-    video_id: str
-    timestamp: float
 
 
 @dataclass
@@ -99,40 +94,46 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
     Args:
         folder: Where the clips are, in folders of their classes or not.
         frames: Look for folders of extracted frames, named as clips, instead.
-
-    Raises:
-        FileNotFoundError: the folder is missing or has no clip.
-        ValueError: a path has a comma, which a csv could not name.
     """
     folder = str(folder)
     if not os.path.isdir(folder):
         raise UserError(
             f'The folder of clips {folder} does not exist; correct --clips.'
         )
-    found: dict[str, Clip] = {}
-    for path in _clip_paths(folder, frames):
-        parsed = parse_clip_name(os.path.basename(path))
-        if parsed is None:
-            continue
+    found = sorted(set(_clip_paths(folder, frames)))
+    if not found:
+        what, remedy = ('folder', 'leave out') if frames else ('video file', 'give')
+        raise UserError(
+            f'{folder} has no {what} named like ID_000012_000022, the video and its '
+            f'first and last second; correct --clips, or {remedy} --frames.'
+        )
+    by_video: dict[str, list[Clip]] = {}
+    for path in found:
         name = Path(path).relative_to(folder).as_posix()
         if ',' in name:
             raise UserError(
                 f'{folder}: the path of the clip {name!r} has a comma, which separates '
                 'the columns of a csv; rename it.'
             )
-        found.setdefault(name, Clip(name, *parsed))
-    if not found:
-        kind = 'folder' if frames else 'video file'
-        other = 'leave --frames out' if frames else 'give --frames'
-        raise UserError(
-            f'{folder} has no {kind} named like ID_000012_000022, the video and its '
-            f'first and last second; correct --clips, or {other} if the clips are '
-            f'{"videos" if frames else "folders of frames"}.'
-        )
-    by_video: dict[str, list[Clip]] = {}
-    for name in sorted(found):
-        by_video.setdefault(found[name].video_id, []).append(found[name])
+        clip = Clip(name, *parse_clip_name(os.path.basename(path)))
+        by_video.setdefault(clip.video_id, []).append(clip)
     return by_video
+
+
+def _clip_paths(folder: str, frames: bool) -> Iterator[str]:
+    """Paths without suffix of everything that is named as a clip."""
+    for parent, children, names in os.walk(folder, followlinks=True):
+        named = [child for child in children if parse_clip_name(child)]
+        # Folders of frames hold thousands of files.
+        children[:] = [child for child in children if child not in named]
+        if frames:
+            yield from (os.path.join(parent, child) for child in named)
+            continue
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            is_clip = suffix in VIDEO_SUFFIXES and parse_clip_name(stem)
+            if is_clip and os.path.getsize(os.path.join(parent, name)):
+                yield os.path.join(parent, stem)
 
 
 def choose_clip(clips: Sequence[Clip], timestamp: float) -> Clip | None:
@@ -153,50 +154,64 @@ def _meant_to_show(clips: Sequence[Clip], timestamp: float) -> list[Clip]:
     return [clip for clip in clips if clip.start <= timestamp <= clip.end]
 
 
-def read_annotation(
-    file: str | Path, summary: Summary
-) -> dict[Keyframe, dict[Bbox, list[int]]]:
-    """Action ids of each box of each keyframe; an empty dict for keyframes without.
-
-    Counts clipped boxes and repeated lines in ``summary``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: naming the file and its first faulty line.
-    """
-    keyframes: dict[Keyframe, dict[Bbox, list[int]]] = {}
-    clipped, faults = set(), []
-    lines, unreadable = read_lines(str(file))
-    if unreadable:
-        raise_first([unreadable])
-    for number, line in lines:
-        fields = [column.strip() for column in line.split(',')]
-        try:
-            keyframe, bbox, action_id = _parse(fields)
-        except ValueError as error:
-            faults.append(f'{file}, line {number}: {error}')
-            continue
-        persons = keyframes.setdefault(keyframe, {})
-        if bbox is None:
-            continue
-        inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
-        if inside != bbox:
-            clipped.add((keyframe, bbox))
-        actions = persons.setdefault(inside, [])
-        if action_id in actions:
-            summary.num_repeated += 1
-        else:
-            actions.append(action_id)
-    if faults:
-        more = f' ({len(faults)} faulty lines in all)' if faults[1:] else ''
-        raise UserError(f'{faults[0]}{more}')
-    if not any(keyframes.values()):
-        raise UserError(
-            f'{file} holds no box; give kinetics_train_v1.0.csv or '
-            'kinetics_val_v1.0.csv (the test set is published without boxes).'
-        )
-    summary.num_clipped += len(clipped)
+def read_annotations(
+    files: Iterable[str | Path], summary: Summary
+) -> dict[Keyframe, Persons]:
+    """The persons of each keyframe; clipped boxes and repeated lines are counted."""
+    keyframes: dict[Keyframe, Persons] = {}
+    clipped = set()
+    for file in files:
+        with blame(f'{file}: the file', 'give a published csv file, unpacked'):
+            text = Path(file).read_text('utf-8-sig')
+        num_boxes = 0
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            with blame(f'{file}, line {number}', 'correct or remove the line'):
+                keyframe, bbox, action_id = _parse(line)
+            persons = keyframes.setdefault(keyframe, {})
+            if bbox is None:
+                continue
+            num_boxes += 1
+            inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
+            if inside != bbox:
+                clipped.add((keyframe, bbox))
+            actions = persons.setdefault(inside, [])
+            if action_id in actions:
+                summary.num_repeated += 1
+            else:
+                actions.append(action_id)
+        if not num_boxes:
+            raise UserError(
+                f'{file} holds no box; give kinetics_train_v1.0.csv or '
+                'kinetics_val_v1.0.csv (the test set is published without boxes).'
+            )
+    summary.num_clipped = len(clipped)
     return keyframes
+
+
+def _parse(line: str) -> tuple[Keyframe, Bbox | None, int]:
+    """Keyframe, box (None: without a person) and action id of a line."""
+    fields = [column.strip() for column in line.split(',')]
+    if len(fields) not in (2, 7) or not fields[0]:
+        raise ValueError(
+            f'{line.strip()[:80]!r} is not video_id,timestamp,x1,y1,x2,y2,action_id'
+        )
+    timestamp = float(fields[1])
+    if not 0 <= timestamp < math.inf:
+        raise ValueError(f'the timestamp {fields[1]} is not in seconds from 0 upwards')
+    keyframe = (fields[0], round(timestamp, 3))
+    if not any(fields[2:]):
+        return keyframe, None, 0
+    bbox, action_id = tuple(map(float, fields[2:6])), int(fields[6])
+    x1, y1, x2, y2 = bbox
+    low, high = -OVERHANG, 1 + OVERHANG
+    if not (low <= x1 <= x2 <= high and low <= y1 <= y2 <= high):
+        shown = ', '.join(fields[2:6])
+        raise ValueError(f'the box {shown} is not x1,y1,x2,y2 in [0, 1]')
+    if action_id < 1:
+        raise ValueError(f'the action id {action_id} is below 1')
+    return keyframe, bbox, action_id
 
 
 def convert_ava_kinetics(
@@ -209,7 +224,7 @@ def convert_ava_kinetics(
     lengths: bool = True,
     fps: float = FPS,
     filename_tmpl: str = FILENAME_TMPL,
-    progress: Progress = iter,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> Summary:
     """Write AVA's format for the clips that are there.
 
@@ -222,72 +237,61 @@ def convert_ava_kinetics(
         files: Published csv files.
         out: File to write.
         clips: Folder of the clips, see :func:`find_clips`.
-        frames: Clips are folders of extracted frames.
-        empty: Write keyframes of which no person is told to ``<out>_empty.csv``, for
+        frames: Clips are folders of extracted frames, named by ``filename_tmpl``, with
+            ``fps`` of them in a second.
+        empty: Write keyframes without a person to ``<out>_empty.csv``, for
             ``empty_keyframes_file``. The published files do not say that nobody is
             there, so they are left out otherwise.
         lengths: Open each clip that is to be written: those that cannot be read count
             as missing, and keyframes beyond a clip's end are left out. Training would
             stop there.
-        fps: Frame rate of extracted frames.
-        filename_tmpl: Names of extracted frames.
         progress: Wraps the list of the clips to open, to show progress.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: a file is missing or faulty, ``out``
-            cannot be written, or no clip shows any keyframe with a box.
+        UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
     """
     if not is_frame_rate(fps):
         raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     split_filename_tmpl(filename_tmpl)
-    out = Path(out)
-    summary = Summary()
-    keyframes: dict[Keyframe, dict[Bbox, list[int]]] = {}
-    for file in files:
-        for keyframe, persons in read_annotation(file, summary).items():
-            known = keyframes.setdefault(keyframe, {})
-            for bbox, actions in persons.items():
-                merged = known.setdefault(bbox, [])
-                merged += [number for number in actions if number not in merged]
+    out, summary = Path(out), Summary()
+    keyframes = read_annotations(files, summary)
     by_video = find_clips(clips, frames=frames)
     check_writable_dir(out.parent, purpose='folder of --out')
+
+    def seconds(name: str) -> float:
+        path = find_source(str(clips), name, use_frames=frames)
+        if frames:
+            return count_frames(path, filename_tmpl, 1) / fps
+        reader = open_video(path)
+        return len(reader) / reader.get_avg_fps()
+
     if lengths:
         written = [keyframe for keyframe, row in keyframes.items() if row or empty]
-        length = partial(
-            _seconds,
-            folder=str(clips),
-            fps=fps if frames else None,
-            filename_tmpl=filename_tmpl,
-        )
-        _open_clips(by_video, written, length, summary, progress)
-    rows, empty_rows = _rows(keyframes, by_video, summary)
-    if not rows:
+        _open_clips(by_video, written, seconds, summary, progress)
+    shown = _in_clips(keyframes, by_video, summary)
+    with_persons = {key: persons for key, persons in shown.items() if persons}
+    if not with_persons:
         remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
         raise UserError(
             f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
             f'{", ".join(map(str, files))}; {remedy}'
         )
-    contents = {out: rows}
-    if empty:
-        contents[out.with_name(f'{out.stem}_empty.csv')] = empty_rows
-    for path, lines in contents.items():
-        write_atomically(path, ''.join(f'{line}\n' for line in lines).encode())
-        summary.files.append(str(path))
+    summary.num_clips = len({name for name, _ in with_persons})
+    summary.num_keyframes = len(with_persons)
+    summary.num_persons = sum(map(len, with_persons.values()))
+    summary.num_empty = len(shown) - len(with_persons)
+    summary.files = write_annotations(out, shown, with_empty=empty)
     return summary
 
 
 def _open_clips(
     by_video: dict[str, list[Clip]],
     keyframes: Iterable[Keyframe],
-    length: Callable[[str], float],
+    seconds: Callable[[str], float],
     summary: Summary,
-    progress: Progress,
+    progress: Callable[[Iterable], Iterable],
 ) -> None:
-    """Set the lengths of the clips that keyframes need, and remove unreadable ones.
-
-    Args:
-        length: From a clip's name to its seconds.
-    """
+    """Set the lengths of the clips that keyframes need, and remove unreadable ones."""
     needed = {
         clip
         for video_id, timestamp in keyframes
@@ -296,111 +300,33 @@ def _open_clips(
     for clip in progress(sorted(needed)) if needed else ():
         kept = [other for other in by_video[clip.video_id] if other != clip]
         try:
-            kept.append(clip._replace(seconds=length(clip.name)))
-        except (FileNotFoundError, ValueError) as error:
+            kept.append(clip._replace(seconds=seconds(clip.name)))
+        except UserError as error:
             summary.unreadable[clip.name] = str(error)
         by_video[clip.video_id] = kept
 
 
-def _seconds(name: str, *, folder: str, fps: float | None, filename_tmpl: str) -> float:
-    """Length of a video, or of a folder of frames, which has the rate ``fps``."""
-    path = find_source(folder, name, use_frames=fps is not None)
-    if fps is not None:
-        return count_frames(path, filename_tmpl, 1) / fps
-    reader = open_video(path)
-    return len(reader) / reader.get_avg_fps()
-
-
-def _rows(
-    keyframes: Mapping[Keyframe, Mapping[Bbox, list[int]]],
+def _in_clips(
+    keyframes: Mapping[Keyframe, Persons],
     clips: Mapping[str, Sequence[Clip]],
     summary: Summary,
-) -> tuple[list[str], list[str]]:
-    """Lines with boxes and lines without; what is in them and what is not is counted."""
-    rows, empty_rows = [], []
-    used, missing = set(), {}
-    for keyframe, persons in keyframes.items():
-        of_video = clips.get(keyframe.video_id, ())
-        clip = choose_clip(of_video, keyframe.timestamp)
-        if clip is None:
-            if _meant_to_show(of_video, keyframe.timestamp):
-                summary.num_beyond += 1
-            elif of_video:
-                summary.num_between += 1
-            else:
-                summary.num_without_video += 1
-                missing[keyframe.video_id] = None
-            continue
-        place = f'{clip.name},{keyframe.timestamp - clip.start:.3f}'
-        if not persons:
-            summary.num_empty += 1
-            empty_rows.append(place)
-            continue
-        used.add(clip.name)
-        summary.num_keyframes += 1
-        summary.num_persons += len(persons)
-        for person_id, (bbox, actions) in enumerate(persons.items()):
-            box = ','.join(f'{value:.6g}' for value in bbox)
-            rows += [f'{place},{box},{action},{person_id}' for action in actions]
-    summary.num_clips = len(used)
+) -> dict[tuple[str, float], list[AnnotatedPerson]]:
+    """Persons by clip and second of it; keyframes that no clip shows are counted."""
+    shown, missing = {}, {}
+    for (video_id, timestamp), persons in keyframes.items():
+        of_video = clips.get(video_id, ())
+        clip = choose_clip(of_video, timestamp)
+        if clip is not None:
+            shown[clip.name, timestamp - clip.start] = [
+                AnnotatedPerson(bbox, actions, person_id)
+                for person_id, (bbox, actions) in enumerate(persons.items())
+            ]
+        elif _meant_to_show(of_video, timestamp):
+            summary.num_beyond += 1
+        elif of_video:
+            summary.num_between += 1
+        else:
+            summary.num_without_video += 1
+            missing[video_id] = None
     summary.missing_videos = list(missing)
-    return rows, empty_rows
-
-
-def _clip_paths(folder: str, frames: bool) -> Iterator[str]:
-    """Paths without suffix of everything that may be a clip."""
-    for parent, children, names in os.walk(folder, followlinks=True):
-        named = [child for child in children if parse_clip_name(child)]
-        # Folders of frames hold thousands of files.
-        children[:] = [child for child in children if child not in named]
-        if frames:
-            yield from (os.path.join(parent, child) for child in named)
-            continue
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            path = os.path.join(parent, name)
-            if suffix in VIDEO_SUFFIXES and os.path.getsize(path):
-                yield os.path.join(parent, stem)
-
-
-def _parse(fields: Sequence[str]) -> tuple[Keyframe, Bbox | None, int]:
-    """Keyframe, box (None: no person is told) and action id of the columns of a line."""
-    if len(fields) not in (2, 7):
-        raise UserError(
-            f'it has {len(fields)} columns instead of the 7 of video_id,timestamp,x1,'
-            'y1,x2,y2,action_id; correct or remove the line.'
-        )
-    if not fields[0]:
-        raise UserError('the video_id is empty; correct or remove the line.')
-    timestamp = _number(fields[1])
-    if not 0 <= timestamp < math.inf:
-        raise UserError(
-            f'the timestamp {fields[1]!r} is not a number of seconds from 0 upwards; '
-            'correct or remove the line.'
-        )
-    keyframe = Keyframe(fields[0], round(timestamp, 3))
-    if not any(fields[2:]):
-        return keyframe, None, 0
-    bbox = x1, y1, x2, y2 = tuple(map(_number, fields[2:6]))
-    shown = '(' + ', '.join(fields[2:6]) + ')'
-    if not all(-OVERHANG <= value <= 1 + OVERHANG for value in bbox):
-        raise UserError(
-            f'the box {shown} is not four numbers in [0, 1]; divide x by the width, y '
-            'by the height, or remove the line.'
-        )
-    if x1 > x2 or y1 > y2:
-        raise UserError(f'the box {shown} is upside down; write it as x1,y1,x2,y2.')
-    if not fields[6].isascii() or not fields[6].isdigit() or int(fields[6]) < 1:
-        raise UserError(
-            f'the action id {fields[6]!r} is not a whole number from 1 upwards; '
-            'correct or remove the line.'
-        )
-    return keyframe, bbox, int(fields[6])
-
-
-def _number(text: str) -> float:
-    """NaN for what is no number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    return shown

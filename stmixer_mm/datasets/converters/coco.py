@@ -2,274 +2,183 @@
 
 import json
 import reprlib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from stmixer_mm.datasets.converters.records import (
-    MAX_FRAME,
+from stmixer_mm.datasets.converters.actions import (
     TOOL_ATTRIBUTES,
+    action_of,
+    is_true,
+)
+from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
-    action_of,
-    fault_at,
     is_frame_rate,
-    is_true,
     read_frame,
     read_number,
     read_size,
     video_names,
 )
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
+
+_LISTS = ('categories', 'videos', 'images', 'annotations')
 
 
-def read_coco(
-    file: str,
-    data: bytes,
-    persons: Collection[str] | None,
-    wanted: Collection[str] | None,
-    first_frame: int,
-) -> Annotations:
-    content = _load_json(file, data)
-    tables = {
-        key: _table(file, content, key)
-        for key in ('videos', 'images', 'annotations', 'categories')
-    }
-    labels: dict[object, str] = {}
-    for place, entry in _entries(file, tables, 'categories'):
-        name = str(_get(file, place, entry, 'name')).strip()
-        key = _get(file, place, entry, 'id')
-        if labels.get(key) != name:  # files that were merged have some twice
-            _add(file, place, labels, key, name)
-    videos: dict[object, AnnotatedVideo] = {}
-    for place, entry in _entries(file, tables, 'videos'):
-        name = str(_get(file, place, entry, 'name', 'file_name'))
-        fps = read_number(entry.get('fps'))
-        _add(
-            file,
-            place,
-            videos,
-            _get(file, place, entry, 'id'),
-            AnnotatedVideo(
-                file=file,
-                names=video_names(name, Path(name).name),
-                size=read_size(entry),
-                fps=fps if fps and is_frame_rate(fps) else None,
-            ),
+class CocoReader:
+    """Collects what a COCO file holds, list by list."""
+
+    def __init__(
+        self,
+        file: str,
+        persons: Collection[str] | None,
+        wanted: Collection[str] | None,
+        first_frame: int,
+    ) -> None:
+        self.file = file
+        self.persons = persons
+        self.wanted = wanted
+        self.first_frame = first_frame
+        self.labels: dict[object, str] = {}
+        self.videos: dict[object, AnnotatedVideo] = {}
+        self.frames: dict[object, dict[int, str]] = {}  # places by frame by video
+        self.images: dict[object, tuple[object, int]] = {}  # video id and frame
+        self.tracks: dict[tuple, list[Shape]] = {}  # by ids of the video and the track
+        self.attributes: dict[tuple[str, str], None] = {}  # labels and names
+        self.num_ignored = 0
+
+    def read(self, data: bytes) -> Annotations:
+        with blame(f'{self.file}: the JSON', 'export it again'):
+            content = json.loads(data)
+        for name in _LISTS:
+            if not isinstance(content.get(name), list):
+                raise UserError(
+                    f'{self.file}: the list {name!r} is missing; COCO with videos has '
+                    'videos, images with video_id and frame_id, annotations and '
+                    'categories.'
+                )
+        adders = (self._add_label, self._add_video, self._add_image, self._add_box)
+        for name, add in zip(_LISTS, adders, strict=True):
+            self._each(name, content[name], add)
+        for key, video in self.videos.items():
+            video.frames = sorted(self.frames.get(key, ()))
+        for (video_id, *_), track in self.tracks.items():
+            self.videos[video_id].tracks.append(track)
+        return Annotations(
+            videos=list(self.videos.values()),
+            labels=list(self.labels.values()),
+            attributes=list(self.attributes),
+            num_ignored=self.num_ignored,
         )
-    images: dict[object, tuple[object, int]] = {}  # id -> video id, frame
-    frames: dict[object, dict[int, str]] = {key: {} for key in videos}  # their places
-    for place, entry in _entries(file, tables, 'images'):
-        video_id = _known_id(file, place, entry, 'video_id', videos)
-        given = _get(file, place, entry, 'frame_id', 'frame_index')
-        number = read_frame(given, first=first_frame)
-        if number is None:
-            raise fault_at(
-                file,
-                place,
-                f'the frame {reprlib.repr(given)} is no whole number from {first_frame} '
-                f'to {MAX_FRAME}; correct it, or say which number the first frame has.',
-            )
-        frame = number - first_frame
-        if frame in frames[video_id]:
-            raise fault_at(
-                file,
-                place,
-                f'frame {number} of its video is {frames[video_id][frame]} already; '
-                'correct the frame of one.',
-            )
-        frames[video_id][frame] = place
-        _add(file, place, images, _get(file, place, entry, 'id'), (video_id, frame))
-        video = videos[video_id]
+
+    def _each(self, name: str, entries: list, add: Callable[[dict, str], None]) -> None:
+        for index, entry in enumerate(entries):
+            place = f'{self.file}, {name}[{index}]'
+            with blame(place, 'correct it'):
+                if not isinstance(entry, dict):
+                    raise ValueError('it is not a JSON object')
+                add(entry, place)
+
+    def _add_label(self, entry: dict, place: str) -> None:
+        key, name = _get(entry, 'id'), str(_get(entry, 'name')).strip()
+        if self.labels.get(key) != name:  # files that were merged have some twice
+            _add(self.labels, key, name)
+
+    def _add_video(self, entry: dict, place: str) -> None:
+        name = str(_get(entry, 'name', 'file_name'))
+        fps = read_number(entry.get('fps'))
+        video = AnnotatedVideo(
+            file=self.file,
+            names=video_names(name, Path(name).name),
+            size=read_size(entry),
+            fps=fps if fps and is_frame_rate(fps) else None,
+        )
+        _add(self.videos, _get(entry, 'id'), video)
+
+    def _add_image(self, entry: dict, place: str) -> None:
+        video_id = _known(entry, 'video_id', self.videos)
+        frame = read_frame(
+            _get(entry, 'frame_id', 'frame_index'), first=self.first_frame
+        )
+        frame -= self.first_frame
+        _add(self.images, _get(entry, 'id'), (video_id, frame))
+        earlier = self.frames.setdefault(video_id, {}).setdefault(frame, place)
+        if earlier != place:
+            raise ValueError(f'it is the same frame of the same video as {earlier}')
+        video = self.videos[video_id]
         video.size = video.size or read_size(entry)
 
-    annotations = [
-        (
-            place,
-            entry,
-            labels[_known_id(file, place, entry, 'category_id', labels)],
+    def _add_box(self, entry: dict, place: str) -> None:
+        label = self.labels[_known(entry, 'category_id', self.labels)]
+        if self.persons is not None and label not in self.persons:
+            return
+        video_id, frame = self.images[_known(entry, 'image_id', self.images)]
+        attributes = entry.get('attributes') or {}
+        if not isinstance(attributes, dict):
+            raise ValueError(
+                f'the attributes {reprlib.repr(attributes)} are not a JSON object as '
+                '{"wave": true, "pose": "stand"}'
+            )
+        self.attributes |= dict.fromkeys((label, name) for name in attributes)
+        if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
+            self.num_ignored += 1
+            self.videos[video_id].unclear.add(frame)
+            return
+        bbox = entry.get('bbox')
+        numbers = (
+            [read_number(value) for value in bbox] if isinstance(bbox, list) else []
         )
-        for place, entry in _entries(file, tables, 'annotations')
-    ]
-    if persons is not None:
-        annotations = [one for one in annotations if one[2] in persons]
-    annotations = [
-        (place, entry, label, _attributes(file, place, entry))
-        for place, entry, label in annotations
-    ]
-    known_attributes = _names(attributes for *_, attributes in annotations)
-    ignored = [
-        images[_known_id(file, place, entry, 'image_id', images)]
-        for place, entry, *_ in annotations
-        if _is_ignored(entry)
-    ]
-    annotations = [one for one in annotations if not _is_ignored(one[1])]
-    given = [_coco_actions(attributes, wanted) for *_, attributes in annotations]
-    has_actions = {
-        label
-        for (_, _, label, _), by_name in zip(annotations, given, strict=True)
-        if by_name
-    }
-    passed_over: Counter = Counter()
-    tracks: dict[tuple, dict[int, Shape]] = {}
-    for index, (place, entry, label, attributes) in enumerate(annotations):
-        image_id = _known_id(file, place, entry, 'image_id', images)
-        if has_actions and label not in has_actions:
-            passed_over[label] += 1
-            continue
-        video_id, frame = images[image_id]
-        actions = tuple(_names(given[index].values())) if has_actions else (label,)
-        bbox = _coco_bbox(file, place, entry)
-        # Other tools' attributes of this name may be something else.
-        rotation = read_number(attributes.get('rotation')) or 0
-        shape = Shape(frame, bbox, actions, False, place, rotation)
+        if len(numbers) != 4 or None in numbers or min(numbers[2:]) < 0:
+            raise ValueError(
+                f'the bbox {reprlib.repr(bbox)} is not [x, y, width, height]'
+            )
+        x, y, width, height = numbers
+        shape = Shape(
+            frame=frame,
+            bbox=(x, y, x + width, y + height),
+            actions=(),
+            outside=False,
+            place=place,
+            # Other tools' attributes of this name may be something else.
+            rotation=read_number(attributes.get('rotation')) or 0,
+            label=label,
+            given=_actions(attributes, self.wanted),
+        )
         track_id = _track_id(entry, attributes)
-        track = (video_id, 'box', index) if track_id is None else (video_id, track_id)
-        earlier = tracks.setdefault(track, {}).get(frame)
-        if earlier is not None and earlier.enclosing_bbox() != shape.enclosing_bbox():
-            raise fault_at(
-                file,
-                place,
-                f'track {track_id} has another box in this frame in {earlier.place}; '
-                'correct the track id of one.',
-            )
-        if earlier is not None:  # one entry for each action
-            shape = shape._replace(
-                actions=tuple(dict.fromkeys(earlier.actions + actions))
-            )
-        tracks[track][frame] = shape
-    for (video_id, *_), shapes in tracks.items():
-        videos[video_id].tracks.append([shapes[frame] for frame in sorted(shapes)])
-    # Where persons are ignored and nobody else is seen, it is not without persons.
-    unclear = set(ignored) - {
-        (video_id, frame) for (video_id, *_), one in tracks.items() for frame in one
-    }
-    for key, video in videos.items():
-        video.frames = [n for n in sorted(frames[key]) if (key, n) not in unclear]
-    if has_actions:
-        names = sorted(_names(one for by_name in given for one in by_name.values()))
-    else:
-        names = [n for n in labels.values() if persons is None or n in persons]
-    of_persons = _names(attributes for *_, attributes in annotations)
-    read_attributes = _names(given)
-    return Annotations(
-        videos=list(videos.values()),
-        actions=list(dict.fromkeys(names)),
-        labels=list(labels.values()),
-        attributes=known_attributes,
-        labels_are_actions=not has_actions,
-        passed_over=passed_over,
-        other_attributes=[n for n in of_persons if n not in read_attributes],
-        num_ignored=len(ignored),
-    )
+        key = (video_id, 'alone', place) if track_id is None else (video_id, track_id)
+        self.tracks.setdefault(key, []).append(shape)
 
 
-def _load_json(file: str, data: bytes) -> dict:
-    try:
-        return json.loads(data.decode(json.detect_encoding(data)))
-    except json.JSONDecodeError as error:
-        raise fault_at(
-            file,
-            f'line {error.lineno}',
-            f'the JSON is broken ({error.msg}); export it again.',
-        ) from error
-    except UnicodeDecodeError as error:
-        line = 1 + data[: error.start].count(b'\n')
-        raise fault_at(
-            file, f'line {line}', 'the file is not UTF-8 text; save it as UTF-8.'
-        ) from error
-    except RecursionError as error:
-        raise UserError(
-            f'{file}: the JSON is nested too deep; export it again.'
-        ) from error
-    except ValueError as error:  # Python reads no number of more than 4300 digits
-        raise UserError(
-            f'{file}: the JSON has a number of thousands of digits; export it again.'
-        ) from error
+def _get(entry: dict, *keys: str) -> object:
+    """The first of the keys that an entry has."""
+    found = (entry[key] for key in keys if entry.get(key) not in (None, ''))
+    value = next(found, None)
+    if value is None:
+        raise ValueError(f'{" or ".join(keys)} is missing')
+    return value
 
 
-def _table(file: str, content: dict, key: str) -> list:
-    table = content.get(key)
-    if not isinstance(table, list):
-        raise UserError(
-            f'{file}: the list {key!r} is missing; COCO with videos has videos, images '
-            'with video_id and frame_id, annotations and categories.'
-        )
-    return table
-
-
-def _entries(file: str, tables: dict, key: str) -> Iterator[tuple[str, dict]]:
-    for index, entry in enumerate(tables[key]):
-        place = f'{key}[{index}]'
-        if not isinstance(entry, dict):
-            raise fault_at(file, place, 'this is no JSON object; correct it.')
-        yield place, entry
-
-
-def _get(file: str, place: str, entry: dict, *keys: str) -> object:
-    key = next((key for key in keys if entry.get(key) not in (None, '')), None)
-    if key is None:
-        raise fault_at(file, place, f'{" or ".join(keys)} is missing; add it.')
-    if isinstance(entry[key], list | dict):
-        raise fault_at(
-            file,
-            place,
-            f'{key} is {reprlib.repr(entry[key])}, neither number nor text; correct it.',
-        )
-    return entry[key]
-
-
-def _add(file: str, place: str, table: dict, key: object, value: object) -> None:
+def _add(table: dict, key: object, value: object) -> None:
     if key in table:
-        raise fault_at(
-            file, place, f'the id {reprlib.repr(key)} is there twice; correct one.'
-        )
+        raise ValueError(f'the id {reprlib.repr(key)} is there twice')
     table[key] = value
 
 
-def _known_id(file: str, place: str, entry: dict, key: str, known: dict) -> object:
-    given = _get(file, place, entry, key)
-    if given not in known:
-        ids = ', '.join(map(reprlib.repr, list(known)[:5])) or 'none'
-        more = ', ...' if len(known) > 5 else ''
-        raise fault_at(
-            file,
-            place,
-            f'the {key} {reprlib.repr(given)} is none of those in the file '
-            f'({ids}{more}); correct it or add what it names.',
+def _known(entry: dict, key: str, table: dict) -> object:
+    """The id that an entry has under a key, which must be in the table."""
+    given = _get(entry, key)
+    if given not in table:
+        ids = ', '.join(map(reprlib.repr, list(table)[:5])) or 'none'
+        more = ', ...' if len(table) > 5 else ''
+        raise ValueError(
+            f'the {key} {reprlib.repr(given)} is not among those in the file, {ids}{more}'
         )
     return given
-
-
-def _names(groups: Iterable[Iterable[str]]) -> list[str]:
-    """Each name of the groups once, in the order in which they come."""
-    return list(dict.fromkeys(name for group in groups for name in group))
-
-
-def _attributes(file: str, place: str, entry: dict) -> dict:
-    given = entry.get('attributes') or {}
-    if not isinstance(given, dict):
-        raise fault_at(
-            file,
-            place,
-            f'the attributes {reprlib.repr(given)} are no JSON object; write them as '
-            '{"wave": true, "pose": "stand"}.',
-        )
-    return given
-
-
-def _is_ignored(entry: dict) -> bool:
-    return is_true(entry.get('iscrowd')) or is_true(entry.get('ignore'))
 
 
 def _track_id(entry: dict, attributes: dict) -> object:
-    """A negative id means that there is none."""
-    given = (
-        entry.get('track_id'),
-        entry.get('instance_id'),
-        attributes.get('track_id'),
-    )
+    """None if there is none, which a negative id means, too."""
+    given = entry.get('track_id'), entry.get('instance_id'), attributes.get('track_id')
     return next(
         (
             one
@@ -280,9 +189,7 @@ def _track_id(entry: dict, attributes: dict) -> object:
     )
 
 
-def _coco_actions(
-    attributes: dict, wanted: Collection[str] | None
-) -> dict[str, list[str]]:
+def _actions(attributes: dict, wanted: Collection[str] | None) -> dict[str, list[str]]:
     """Actions by attribute, of those that may hold any."""
     actions: dict[str, list[str]] = {}
     for name, value in attributes.items():
@@ -297,19 +204,5 @@ def _coco_actions(
         ]
         texts = [one for one in texts if isinstance(one, str)]
         if texts or value == []:
-            named = (action_of(name, text) for text in texts)
-            actions[name] = [action for action in named if action is not None]
+            actions[name] = [a for text in texts if (a := action_of(name, text))]
     return actions
-
-
-def _coco_bbox(file: str, place: str, entry: dict) -> tuple:
-    bbox = entry.get('bbox')
-    numbers = [read_number(v) for v in bbox] if isinstance(bbox, list) else []
-    if len(numbers) != 4 or None in numbers or min(numbers[2:]) < 0:
-        raise fault_at(
-            file,
-            place,
-            f'the bbox {reprlib.repr(bbox)} is not [x, y, width, height]; correct it.',
-        )
-    x, y, width, height = numbers
-    return x, y, x + width, y + height

@@ -9,15 +9,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
+from stmixer_mm.datasets.annotations.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.converters.coco import read_coco
-from stmixer_mm.datasets.converters.cvat import CvatReader
+from stmixer_mm.datasets.converters.actions import resolve_actions
+from stmixer_mm.datasets.converters.coco import CocoReader
+from stmixer_mm.datasets.converters.cvat import read_cvat
 from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
-    fault_at,
     is_frame_rate,
+    unique,
 )
 from stmixer_mm.datasets.frames import (
     find_video,
@@ -27,7 +32,7 @@ from stmixer_mm.datasets.frames import (
     without_suffix,
 )
 from stmixer_mm.errors import UserError, nearest
-from stmixer_mm.files import check_file, check_writable_dir, kind_of, write_atomically
+from stmixer_mm.files import check_file, write_atomically
 
 
 class VideoFacts(NamedTuple):
@@ -41,9 +46,9 @@ class VideoFacts(NamedTuple):
 
 @dataclass(kw_only=True)
 class Summary:
-    """What was written, and what not."""
+    """What was written, and what was not."""
 
-    files: list[str]
+    files: list[str] = field(default_factory=list)
     num_videos: int = 0
     num_keyframes: int = 0
     num_empty: int = 0
@@ -75,8 +80,8 @@ def convert_annotations(
 
     Args:
         files: CVAT XML or COCO JSON files.
-        out: The csv file to write; keyframes of no person go beside it.
-        videos: Folder of the videos, which know their frame rates.
+        out: The csv file to write; keyframes without persons go beside it.
+        videos: Folder of the videos, whose frame rates count.
         label_map: Label map (pbtxt); its ids are taken if it exists, else it is
             written. By default ``action_list.pbtxt`` beside ``out``.
         every: Seconds from keyframe to keyframe, from 0 s on.
@@ -85,15 +90,14 @@ def convert_annotations(
             folders where that names one alone; None: all.
         persons: Labels (categories) of persons; None: all that have actions.
         attributes: Attributes that hold actions; None: all.
-        idle: Action of persons that do none. Without it their keyframes are left
+        idle: Action of persons that do nothing. Without it their keyframes are left
             out, since they would be neither persons nor background.
         first_frame: Number of a video's first frame in COCO files.
 
     Raises:
-        FileNotFoundError, OSError, ValueError: one sentence with file and place.
+        UserError: naming the file and the place.
     """
-    out = Path(out)
-    idle = idle.strip() if idle else None
+    out, idle = Path(out), idle.strip() if idle else None
     if out.suffix != '.csv':
         raise UserError(f'The output {out} must end in .csv.')
     if not (every > 0 and math.isfinite(every)):
@@ -108,58 +112,50 @@ def convert_annotations(
         for file in map(str, files)
     ]
     _check_names('label', persons, [name for one in read for name in one.labels])
-    _check_names('attribute', attributes, [n for one in read for n in one.attributes])
-    for one in read if attributes is not None else ():
-        if one.labels_are_actions and any(video.tracks for video in one.videos):
+    named = [name for one in read for _, name in one.attributes]
+    _check_names('attribute', attributes, named)
+    annotated = [video for one in read for video in one.videos]
+    meant = [resolve_actions(one, persons) for one in read]
+    for one, actions in zip(read, meant, strict=True):
+        drawn = any(video.tracks for video in one.videos)
+        if attributes is not None and actions.by_label and drawn:
             raise UserError(
                 f'{one.videos[0].file}: none of the attributes {", ".join(attributes)} '
                 'holds an action there; name those that do.'
             )
-    ids = _action_ids(read, label_map, idle)
-    empty_file = out.with_name(f'{out.stem}_empty.csv')
-    summary = Summary(files=[str(out), str(empty_file), str(label_map)])
-    for one in read:
-        summary.passed_over += one.passed_over
-        summary.num_ignored += one.num_ignored
-        if attributes is None:
-            summary.other_attributes += [
-                name
-                for name in one.other_attributes
-                if name not in summary.other_attributes
-            ]
-
-    rows: dict[tuple[str, float], list[str]] = {}
-    annotated = [video for one in read for video in one.videos]
+    names = [name for actions in meant for name in actions.names]
+    ids = _action_ids(unique([*names, *([idle] if idle else [])]), label_map)
+    others = unique(name for actions in meant for name in actions.other_attributes)
+    summary = Summary(
+        num_ignored=sum(one.num_ignored for one in read),
+        passed_over=sum((actions.passed_over for actions in meant), Counter()),
+        other_attributes=others if attributes is None else [],
+    )
+    keyframes: dict[tuple[str, float], list[AnnotatedPerson]] = {}
     for video in annotated if only is None else _choose(annotated, only):
         facts = find_facts(video, videos, fps)
         summary.num_videos += 1
-        for timestamp, lines in _keyframe_lines(
-            video, facts, every, ids, idle, summary
-        ):
-            if (facts.name, timestamp) in rows:
+        for time, people in _keyframes(video, facts, every, ids, idle, summary):
+            if (facts.name, time) in keyframes:
                 raise UserError(
-                    f'{video.file}: {facts.name} is annotated at '
-                    f'{_seconds(timestamp)} s in another file too; leave one out.'
+                    f'{video.file}: {facts.name} is annotated at {time:g} s in another '
+                    'file too; leave one out.'
                 )
-            rows[facts.name, timestamp] = lines
-    lines = [line for group in rows.values() for line in group]
-    if not lines:
+            keyframes[facts.name, time] = people
+    summary.num_keyframes = len(keyframes)
+    summary.num_empty = sum(not people for people in keyframes.values())
+    if summary.num_keyframes == summary.num_empty:
         raise UserError(
-            f'{read[0].videos[0].file if read and read[0].videos else "The input"} '
+            f'{annotated[0].file if annotated else "The input"} '
             f'has no person with an action at a keyframe, one every {every:g} s '
             f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
             'more keyframes, or see whether the actions are attributes.'
         )
-    empty = [
-        f'{name},{_seconds(time)}' for (name, time), group in rows.items() if not group
-    ]
-    summary.num_keyframes, summary.num_empty = len(rows), len(empty)
-    check_writable_dir(out.parent, purpose='output folder')
+    out.parent.mkdir(parents=True, exist_ok=True)
     if not label_map.exists():
-        check_writable_dir(label_map.parent, purpose='folder of the label map')
+        label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
-    write_atomically(out, ''.join(f'{line}\n' for line in lines).encode())
-    write_atomically(empty_file, ''.join(f'{line}\n' for line in empty).encode())
+    summary.files = [*write_annotations(out, keyframes), str(label_map)]
     return summary
 
 
@@ -173,21 +169,19 @@ def read_annotations(
     """Read a CVAT XML or COCO JSON file, told apart by their first character.
 
     Raises:
-        FileNotFoundError, ValueError: naming the file and the place.
+        UserError: naming the file and the place.
     """
     check_file(file)
     data = Path(file).read_bytes()
-    if packed := kind_of(data):
-        raise UserError(f'{file}: the file is {packed}; unpack it first.')
     # A byte-order mark, or UTF-16, whose zero bytes are in the way.
     start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
     if start == b'<':
-        return CvatReader(file, persons, attributes).read(data)
+        return read_cvat(file, data, persons, attributes)
     if start == b'{':
-        return read_coco(file, data, persons, attributes, first_frame)
-    what = 'empty' if not data.strip() else 'neither XML nor a JSON object'
+        return CocoReader(file, persons, attributes, first_frame).read(data)
     raise UserError(
-        f'{file}: the file is {what}; export "CVAT for video 1.1" or COCO with videos.'
+        f'{file}: the file is neither XML nor a JSON object; unpack it if it is packed, '
+        'or export "CVAT for video 1.1" or COCO with videos.'
     )
 
 
@@ -258,7 +252,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     """Look for a video, by each of its names; check that it is the annotated one.
 
     Raises:
-        FileNotFoundError, ValueError: it is missing, or another one.
+        UserError: it is missing, or another one.
     """
     found = ((name, find_video(folder, name)) for name in video.names)
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
@@ -270,11 +264,10 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     if path is None:
         rate = fps or video.fps
         if rate is None or video.size is None:
-            lacks = 'frame rate' if rate is None else 'size'
-            remedy = ' or give the frame rate' if rate is None else ''
             raise UserError(
-                f'{video.file}: the video {name} is not in {folder}, and its {lacks} '
-                f'is unknown without it; put it there{remedy}.'
+                f'{video.file}: the video {name} is not in {folder}, and its '
+                f'{"size" if rate else "frame rate"} is unknown without it; put it '
+                f'there{"" if rate else " or give the frame rate"}.'
             )
         return VideoFacts(name, rate, None, video.size)
     reader = open_video(path)
@@ -290,36 +283,32 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     end = facts.total_frames + facts.fps
     for shape in (shape for track in video.tracks for shape in track):
         if shape.frame >= end and not shape.outside:
-            raise fault_at(
-                video.file,
-                shape.place,
-                f'frame {shape.frame} is annotated, but {path} has '
-                f'{facts.total_frames} frames; put the annotated video there.',
+            raise UserError(
+                f'{shape.place}: frame {shape.frame} is annotated, but {path} has '
+                f'{facts.total_frames} frames; put the annotated video there.'
             )
     return facts
 
 
-def _keyframe_lines(
+def _keyframes(
     video: AnnotatedVideo,
     facts: VideoFacts,
     every: float,
     ids: Mapping[str, int],
     idle: str | None,
     summary: Summary,
-) -> Iterator[tuple[float, list[str]]]:
-    """Timestamp and csv lines of each keyframe; counts into ``summary``."""
+) -> Iterator[tuple[float, list[AnnotatedPerson]]]:
+    """Timestamp and persons of each keyframe; counts into ``summary``."""
     frames = video.frames
     if frames is None:
-        last = max(
-            (shape.frame for track in video.tracks for shape in track), default=0
-        )
+        last = max((s.frame for track in video.tracks for s in track), default=0)
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     width, height = facts.size
     for time, frame in keyframe_times(
         frames, every=every, fps=facts.fps, total_frames=total
     ):
-        persons = []
+        people, done = [], []
         for number, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
             if shape is None:
@@ -331,41 +320,28 @@ def _keyframe_lines(
                 summary.num_outside += 1
                 continue
             summary.num_clipped += (x1, y1, x2, y2) != drawn
-            bbox = (x1 / width, y1 / height, x2 / width, y2 / height)
+            bbox_norm = (x1 / width, y1 / height, x2 / width, y2 / height)
             actions = shape.actions or ((idle,) if idle else ())
-            persons.append((number, bbox, actions))
-        if not all(actions for _, _, actions in persons):
+            people.append(AnnotatedPerson(bbox_norm, [ids[a] for a in actions], number))
+            done += actions
+        if not all(person.action_ids for person in people):
             summary.num_idle += 1
             continue
-        lines = []
-        for number, bbox, actions in persons:
-            summary.num_persons += 1
-            box = ','.join(f'{value:.5f}' for value in bbox)
-            for action in dict.fromkeys(actions):
-                summary.class_counts[action] += 1
-                lines.append(
-                    f'{facts.name},{_seconds(time)},{box},{ids[action]},{number}'
-                )
-        yield time, lines
+        if not people and frame in video.unclear:
+            continue
+        summary.num_persons += len(people)
+        summary.class_counts.update(done)
+        yield time, people
 
 
-def _action_ids(
-    read: Sequence[Annotations], label_map: Path, idle: str | None
-) -> dict[str, int]:
-    """Action name -> id, of the label map if there is one.
-
-    Raises ``ValueError`` for an action that the label map lacks, or a name that it
-    cannot hold.
-    """
-    actions = list(dict.fromkeys(name for one in read for name in one.actions))
-    if idle and idle not in actions:
-        actions.append(idle)
+def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
+    """Action name -> id, of the label map if there is one."""
     if not label_map.exists():
-        wrong = next((n for n in actions if not n or set(n) & set('\r\n')), None)
+        wrong = next((name for name in actions if set(name) & set('\r\n')), None)
         if wrong is not None:
             raise UserError(
-                f'The name of the action {wrong!r} is empty or has a line end, which a '
-                'label map cannot hold; rename it.'
+                f'The name of the action {wrong!r} has a line end, which a label map '
+                'cannot hold; rename it.'
             )
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
@@ -381,11 +357,8 @@ def _action_ids(
 def _choose(
     videos: Sequence[AnnotatedVideo], only: Iterable[str]
 ) -> list[AnnotatedVideo]:
-    """Those of the videos that are named, in their order.
-
-    Raises ``ValueError`` for a name that none has, or that may mean either of two.
-    """
-    chosen = []
+    """Those of the videos that are named, in their order."""
+    chosen: set[str] = set()
     for name in only:
         fitting = (
             [video for video in videos if name == video.names[0]]
@@ -396,28 +369,25 @@ def _choose(
             known = [video.names[0] for video in videos]
             _check_names('video', [name], known + [n for v in videos for n in v.names])
         # The jobs of one task are several files of the same video.
-        meant = list(dict.fromkeys(video.names[0] for video in fitting))
+        meant = unique(video.names[0] for video in fitting)
         if len(meant) > 1:
             raise UserError(
                 f'The video {name!r} may be {meant[0]} or {meant[1]}; write its whole '
                 'name.'
             )
-        chosen += fitting
-    return [video for video in videos if any(video is one for one in chosen)]
+        chosen.update(meant)
+    return [video for video in videos if video.names[0] in chosen]
 
 
 def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
-    """Raise ``ValueError`` for the first of the names that is not among the known."""
-    known = list(dict.fromkeys(known))
-    unknown = next((name for name in names or () if name not in known), None)
-    if unknown is None:
-        return
-    shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
-    remedy = nearest(unknown, known) or f'; they have {shown or "none"}, correct it.'
-    raise UserError(
-        f'The {what} {unknown!r} is in none of the annotation files{remedy}'
-    )
-
-
-def _seconds(time: float) -> str:
-    return f'{time:.3f}'.rstrip('0').rstrip('.')
+    """The names must be among the known."""
+    known = unique(known)
+    for name in names or ():
+        if name not in known:
+            shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
+            remedy = (
+                nearest(name, known) or f'; they have {shown or "none"}, correct it.'
+            )
+            raise UserError(
+                f'The {what} {name!r} is in none of the annotation files{remedy}'
+            )

@@ -1,20 +1,14 @@
-"""What the files of all tools are read into."""
+"""What the files of all annotation tools are read into."""
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from stmixer_mm.datasets.frames import without_suffix
 
-# Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
-NO_ACTION = ('', 'none', 'no action', '__undefined__')
-# What tools write beside the annotators' own attributes, unless CVAT declares a choice.
-TOOL_ATTRIBUTES = (
-    *('occluded', 'outside', 'keyframe', 'track_id', 'instance_id', 'rotation'),
-    *('source', 'truncated', 'difficult', 'group', 'z_order'),
-)
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
 
 
@@ -25,8 +19,10 @@ class Shape(NamedTuple):
     bbox: tuple[float, float, float, float]  # pixel xyxy, may leave the frame
     actions: tuple[str, ...]
     outside: bool  # True: from this frame on the person is not seen
-    place: str  # where in the file
+    place: str  # file, and line or item
     rotation: float = 0  # of the box around its centre, in degrees
+    label: str = ''
+    given: Mapping[str, Sequence[str]] = MappingProxyType({})  # actions by attribute
 
     def enclosing_bbox(self) -> tuple[float, float, float, float]:
         """The upright box around the one that is rotated."""
@@ -52,6 +48,7 @@ class AnnotatedVideo:
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
     tracks: list[list[Shape]] = field(default_factory=list)  # each by rising frame
     interpolate: bool = False  # between the shapes of a track
+    unclear: set[int] = field(default_factory=set)  # frames with persons to be ignored
 
 
 @dataclass(kw_only=True)
@@ -59,42 +56,29 @@ class Annotations:
     """What a file says."""
 
     videos: list[AnnotatedVideo]
-    actions: list[str]  # all that it may hold, in the order of their ids
     labels: list[str]  # of persons and things
-    attributes: list[str]  # names of all there are, with actions or not
-    labels_are_actions: bool  # True: no attribute holds any
-    passed_over: Counter = field(default_factory=Counter)  # boxes by label: no persons
-    other_attributes: list[str] = field(default_factory=list)  # of persons, not read
+    attributes: list[tuple[str, str]]  # labels and names of all, with actions or not
+    # Actions by label and attribute, of persons, where the file declares them.
+    declared: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     num_ignored: int = 0  # boxes of crowds, or marked to be ignored
-
-
-def is_true(value: object) -> bool:
-    return str(value).strip().lower() in ('1', 'true')
-
-
-def action_of(attribute: str, value: str) -> str | None:
-    """The action that an attribute's text names, the attribute's own if it is 'true'."""
-    value = value.strip()
-    if value.lower() in ('true', 'false'):
-        return attribute if is_true(value) else None
-    return None if value.lower() in NO_ACTION else value
 
 
 def is_frame_rate(fps: float) -> bool:
     return 1e-4 <= fps <= 1e4
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order in which they come."""
+    return list(dict.fromkeys(names))
+
+
 def video_names(*given: str) -> list[str]:
     """Names that the file of a video may have, the likeliest of those given first."""
-    named = (name for one in given if one for name in (one, without_suffix(one)))
-    return list(dict.fromkeys(named))
-
-
-def fault_at(file: str, place: str, message: str) -> ValueError:
-    return ValueError(f'{file}, {place}: {message}')
+    return unique(name for one in given if one for name in (one, without_suffix(one)))
 
 
 def read_number(value: object) -> float | None:
+    """A finite number, or None."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -108,8 +92,12 @@ def read_size(entry: Mapping[str, object]) -> tuple[float, float] | None:
     return size if all(value and value > 0 for value in size) else None
 
 
-def read_frame(value: object, *, first: int = 0) -> int | None:
+def read_frame(value: object, *, first: int = 0) -> int:
+    """The number of a frame; ValueError for anything else."""
     number = read_number(value)
     if number is None or not number.is_integer() or not first <= number <= MAX_FRAME:
-        return None
+        raise ValueError(
+            f'the frame {reprlib.repr(value)} is not a whole number from {first} to '
+            f'{MAX_FRAME}'
+        )
     return int(number)

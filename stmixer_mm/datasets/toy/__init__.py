@@ -1,4 +1,4 @@
-"""A made-up dataset of drawn people whose actions show only in movement."""
+"""A dataset of drawn people whose actions show only in movement."""
 
 from stmixer_mm.datasets.toy.generate import make_toy_dataset
 from stmixer_mm.datasets.toy.script import ACTIONS

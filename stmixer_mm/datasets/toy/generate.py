@@ -2,220 +2,178 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
-from mmengine.utils import ProgressBar
+from mmengine.utils import track_iter_progress
 
-from stmixer_mm.datasets.toy.drawing import locate, render
-from stmixer_mm.datasets.toy.script import (
-    ACTIONS,
-    CLEAR,
-    DURATION,
-    HIDDEN,
-    KEYFRAMES,
-    actions_of,
-    has_passing,
-    random_scene,
+from stmixer_mm.datasets.annotations.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
 )
+from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.toy import script
+from stmixer_mm.datasets.toy.drawing import locate, render
 from stmixer_mm.errors import UserError
 
 FPS = 15
+# A person of whom at least CLEAR is visible is annotated, one below HIDDEN is not;
+# scripts with anything in between at a keyframe are thrown away.
+CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
-_FILES = {'videos', 'action_list.pbtxt'}
-_FILES |= {f'{split}{kind}.csv' for split in SPLITS for kind in ('', '_empty')}
+FILES = {'videos', 'action_list.pbtxt'}
+FILES |= {f'{split}{end}.csv' for split in SPLITS for end in ('', '_empty')}
+
+Size = tuple[int, int]  # width and height in pixels
+Keyframes = dict[int, list[AnnotatedPerson]]  # by second
 
 
-def make_scene(seed, size):
-    """Draws scenes until one can be annotated without doubt at each keyframe.
+def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
+    """Draw scenes until one can be annotated without doubt at each keyframe.
 
     Args:
-        seed (Sequence[int]): decides everything.
-        size (tuple[int, int]): width and height in pixels.
-
-    Returns:
-        tuple: the scene, and its rows ``(second, bbox_norm (4,), action id, person)``.
+        seed: Decides everything.
+        size: Width and height in pixels.
     """
     rng = np.random.RandomState(seed)
-    while True:
-        scene = random_scene(rng, size[0] / size[1])
-        rows = _annotate(scene, size)
-        if rows is not None:
-            return scene, rows
+    keyframes = None
+    while keyframes is None:
+        scene = script.random_scene(rng, size[0] / size[1])
+        keyframes = _annotate(scene, size)
+    return scene, keyframes
 
 
-def _annotate(scene, size):
-    """The rows of a scene; None if it has none or one that is a matter of opinion."""
-    rows = []
-    for second in KEYFRAMES:
-        bboxes, shares = locate(scene, second, size)
-        if np.any((shares > HIDDEN) & (shares < CLEAR)) or has_passing(scene, second):
-            return None
+def _annotate(scene: script.Scene, size: Size) -> Keyframes | None:
+    """None if nobody is ever seen, or if it is moot who is or what they do."""
+    keyframes = {}
+    for second in script.KEYFRAMES:
+        bboxes, _, shares = locate(scene, second, size)
         seen = shares >= CLEAR
-        bboxes = np.clip(bboxes / (size + size), 0, 1)
-        for i, actions in enumerate(actions_of(scene, second, seen)):
-            if seen[i]:
-                rows += [(second, bboxes[i], ACTIONS.index(a) + 1, i) for a in actions]
-    return rows or None
+        actions = script.actions_of(scene, second, seen)
+        if actions is None or np.any((shares > HIDDEN) & ~seen):
+            return None
+        bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
+        keyframes[second] = [
+            AnnotatedPerson(
+                bboxes_norm[i], [script.ACTIONS.index(a) + 1 for a in actions[i]], i
+            )
+            for i in np.flatnonzero(seen)
+        ]
+    return keyframes if any(keyframes.values()) else None
 
 
-def write_video(path, frames, size):
-    """Writes RGB frames as an mp4 file of ``FPS`` frames a second.
-
-    Raises:
-        RuntimeError: if the file cannot be written, or not as a whole.
-    """
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
-    count = 0
-    for frame in frames:
-        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-        count += 1
-    writer.release()
-    reader = cv2.VideoCapture(str(path))
-    written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-    reader.release()
-    if written != count:
-        raise UserError(
-            f'{path} holds {written} of {count} frames after writing: check that the '
-            'disk has space and that OpenCV can write mp4v video.'
-        )
-
-
-def _make_video(job, *, seed, folder, size):
-    """Makes one video; returns its csv lines and those of its keyframes without people.
-
-    Runs in a worker process.
-    """
+def _make_video(
+    job: tuple[int, int], *, seed: int, folder: Path, size: Size
+) -> tuple[str, Keyframes]:
+    """Write a video of 'train' (0) or 'val' (1); return its name and annotation."""
     split, index = job
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        scene, rows = make_scene([seed, SPLITS.index(split), index], size)
-        name = f'{split}_{index:04d}.mp4'
-        times = np.arange(DURATION * FPS) / FPS
-        write_video(folder / name, render(scene, times, size), size)
-    finally:
-        cv2.setNumThreads(threads)
-    lines = [
-        f'{name},{second:04d},{",".join(f"{v:.4f}" for v in bbox)},{action},{person}\n'
-        for second, bbox, action, person in rows
-    ]
-    empty = set(KEYFRAMES) - {row[0] for row in rows}
-    return lines, [f'{name},{second:04d}\n' for second in sorted(empty)]
+    scene, keyframes = make_scene([seed, split, index], size)
+    path = folder / f'{SPLITS[split]}_{index:04d}.mp4'
+    times = np.arange(script.DURATION * FPS) / FPS
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
+    for frame in render(scene, times, size):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    # OpenCV says nothing of a full disk.
+    count = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
+    if count != len(times):
+        raise UserError(
+            f'{path} has {count:.0f} of {len(times)} frames; check that the disk has '
+            'space and that OpenCV can write mp4v video.'
+        )
+    return path.name, keyframes
 
 
 def make_toy_dataset(
-    out_dir,
+    out_dir: str | Path,
     *,
-    train_videos=200,
-    val_videos=30,
-    seed=0,
-    size=(192, 144),
-    workers=2,
-    force=False,
-):
-    """Makes little annotated videos of drawn people, in AVA's format.
+    train_videos: int = 200,
+    val_videos: int = 30,
+    seed: int = 0,
+    size: Size = (192, 144),
+    workers: int = 2,
+    force: bool = False,
+) -> None:
+    """Make little annotated videos of drawn people, in AVA's format.
 
-    Writes ``videos/*.mp4``, ``train.csv``, ``val.csv`` (``video,second,x1,y1,x2,y2,
-    action id,person id``, boxes normalised), ``train_empty.csv`` and ``val_empty.csv``
-    (``video,second`` of the keyframes that show nobody) and ``action_list.pbtxt``. The
+    Writes ``videos/*.mp4``, ``train.csv`` and ``val.csv``, ``train_empty.csv`` and
+    ``val_empty.csv`` with the keyframes that show nobody, and ``action_list.pbtxt``. The
     same seed and size give the same data, whatever the number of workers.
 
     Args:
-        out_dir (str | Path): appears only when all is done.
-        size (tuple[int, int]): width and height in pixels, even, 64 to 2048.
-        workers (int): processes, which a script without a ``__main__`` guard cannot
-            start; 0 works in the caller's.
-        force (bool): replace a toy dataset that is already there.
+        out_dir: Appears only when all is done.
+        size: Width and height in pixels, even, 64 to 2048.
+        workers: Processes, which a script without a ``__main__`` guard cannot start; 0
+            works in the caller's.
+        force: Replace a toy dataset that is already there.
 
     Raises:
-        ValueError: for arguments out of range.
-        FileExistsError: if ``out_dir`` is in use.
-        RuntimeError: if a video cannot be written.
+        UserError: an argument is out of range, ``out_dir`` is in use or a video cannot
+            be written.
     """
-    out_dir, size = Path(out_dir).resolve(), tuple(size)
-    _check(train_videos, val_videos, seed, size, workers)
+    out_dir, size, counts = (
+        Path(out_dir).resolve(),
+        tuple(size),
+        (train_videos, val_videos),
+    )
+    _check_numbers(counts, seed, workers, size)
     _check_target(out_dir, force)
-    partial_dir = out_dir.with_name(f'.{out_dir.name}.partial')
-    shutil.rmtree(partial_dir, ignore_errors=True)
-    (partial_dir / 'videos').mkdir(parents=True)
-    counts = dict(zip(SPLITS, (train_videos, val_videos), strict=True))
-    jobs = [(split, i) for split, count in counts.items() for i in range(count)]
-    make = partial(_make_video, seed=seed, folder=partial_dir / 'videos', size=size)
-    try:
-        texts = dict.fromkeys(sorted(_FILES - {'videos', 'action_list.pbtxt'}), '')
-        for (split, _), made in zip(jobs, _run(make, jobs, workers), strict=True):
-            for kind, lines in zip(('', '_empty'), made, strict=True):
-                texts[f'{split}{kind}.csv'] += ''.join(lines)
-        for name, text in texts.items():
-            (partial_dir / name).write_text(text)
-        items = (
-            f'item {{\n  name: "{name}"\n  id: {i}\n}}\n'
-            for i, name in enumerate(ACTIONS, 1)
-        )
-        (partial_dir / 'action_list.pbtxt').write_text(''.join(items))
-        if out_dir.exists():
-            old_dir = out_dir.with_name(f'.{out_dir.name}.old')
-            shutil.rmtree(old_dir, ignore_errors=True)
-            os.replace(out_dir, old_dir)
-            os.replace(partial_dir, out_dir)
-            shutil.rmtree(old_dir)
-        else:
-            os.replace(partial_dir, out_dir)
-    except BaseException:
-        shutil.rmtree(partial_dir, ignore_errors=True)
-        raise
-
-
-def _run(make, jobs, workers):
-    """Yields ``make(job)`` in the order of jobs, with a progress bar."""
-    bar = ProgressBar(len(jobs))
+    jobs = [(split, i) for split, count in enumerate(counts) for i in range(count)]
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
-    try:
-        for result in pool.map(make, jobs, chunksize=4) if pool else map(make, jobs):
-            yield result
-            bar.update()
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-        print()
+    with TemporaryDirectory(dir=out_dir.parent) as temporary, pool or nullcontext():
+        folder = Path(temporary) / 'toy'
+        (folder / 'videos').mkdir(parents=True)
+        make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
+        made = pool.map(make, jobs, chunksize=4) if pool else map(make, jobs)
+        made = list(track_iter_progress((made, len(jobs))))
+        for split, part in zip(
+            SPLITS, (made[:train_videos], made[train_videos:]), strict=True
+        ):
+            by_key = {
+                (name, t): people for name, ks in part for t, people in ks.items()
+            }
+            write_annotations(folder / f'{split}.csv', by_key)
+        ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
+        (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
+        shutil.rmtree(out_dir, ignore_errors=True)
+        os.replace(folder, out_dir)
 
 
-def _check(train_videos, val_videos, seed, size, workers):
-    counts = {'train_videos': train_videos, 'val_videos': val_videos}
-    for name, value in counts.items():
-        if not 1 <= value <= 9999:
-            raise UserError(f'{name} is {value}: give a number from 1 to 9999.')
-    if not 0 <= seed < 2**32:
-        raise UserError(f'seed is {seed}: give a number from 0 to 2**32 - 1.')
-    if not 0 <= workers <= 64:
-        raise UserError(f'workers is {workers}: give a number from 0 to 64.')
+def _check_numbers(counts: Sequence[int], seed: int, workers: int, size: Size) -> None:
+    limits = [
+        (f'{name}_videos', n, 1, 9999) for name, n in zip(SPLITS, counts, strict=True)
+    ]
+    limits += [('seed', seed, 0, 2**32 - 1), ('workers', workers, 0, 64)]
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            raise UserError(f'{name} is {value}; give a number from {low} to {high}.')
+    width, height = size
     even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
-    if not even or not 0.5 <= size[0] / size[1] <= 3:
+    if not even or not 0.5 <= width / height <= 3:
         raise UserError(
-            f'size is {size[0]}x{size[1]}: give an even width and height from 64 to '
-            '2048 whose ratio is between 0.5 and 3.'
+            f'size is {width}x{height}; give an even width and height from 64 to 2048 '
+            'whose ratio is between 0.5 and 3.'
         )
 
 
-def _check_target(out_dir, force):
-    if not out_dir.exists():
-        return
-    if not out_dir.is_dir():
-        raise UserError(f'{out_dir} is a file: name a folder to make.')
-    entries = {entry.name for entry in out_dir.iterdir()}
-    if entries - _FILES:
+def _check_target(out_dir: Path, force: bool) -> None:
+    entries = {entry.name for entry in out_dir.iterdir()} if out_dir.exists() else set()
+    if entries - FILES:
         raise UserError(
-            f'{out_dir} holds {min(entries - _FILES)!r}, which is no part of a toy '
-            'dataset: name another folder, so that nothing is lost.'
+            f'{out_dir} holds {min(entries - FILES)!r}, which does not belong to a toy '
+            'dataset; name another folder, so that nothing is lost.'
         )
     if entries and not force:
         raise UserError(
-            f'{out_dir} is not empty: ask to overwrite it (--force, force=True) or '
+            f'{out_dir} is not empty; ask to overwrite it (--force, force=True) or '
             'name another folder.'
         )

@@ -5,57 +5,34 @@ top edge), times in seconds. What a person does changes only half-way between tw
 seconds, so that around a keyframe (a whole second) nothing changes for about a second.
 """
 
-import itertools
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
+from numpy.random import RandomState
 
 ACTIONS = (
-    'stand',
-    'walk_left',
-    'walk_right',
-    'jump',
-    'squat',
-    'wave',
-    'raise_arm',
-    'meet',
+    *('stand', 'walk_left', 'walk_right', 'jump', 'squat'),  # everybody does one
+    *('wave', 'raise_arm', 'meet'),  # beside it
 )
 DURATION = 6  # seconds of a video
 KEYFRAMES = tuple(range(1, DURATION))  # seconds that are annotated
-# A person whose drawn area is visible to at least CLEAR of it is annotated, one below
-# HIDDEN is not; scripts with anything in between at a keyframe are thrown away.
-CLEAR, HIDDEN = 0.5, 0.1
 
 _DIRECTION = {'walk_left': -1, 'walk_right': 1}
-_NEXT_ARM = {
+# What arms do next; those that rest, are held up or sink have no label.
+_NEXT_ARMS = {
     'rest': ('rest', 'raise_arm', 'raise_arm', 'wave'),
     'raise_arm': ('wave', 'wave', 'hold', 'lower'),
     'hold': ('lower', 'wave'),
     'wave': ('wave', 'rest', 'rest', 'lower'),
     'lower': ('rest', 'rest', 'raise_arm'),
 }
+_SKINS = np.array([(255, 220, 190), (210, 160, 120), (105, 70, 50)])
+_HAIRS = np.array([(30, 25, 20), (110, 70, 30), (215, 180, 95), (150, 150, 150)])
 
 
-@dataclass(frozen=True)
-class Look:
-    """Clothes and build; colours are RGB, lengths in body heights."""
-
-    skin: tuple
-    hair: tuple
-    top: tuple
-    bottom: tuple
-    shoes: tuple
-    hat: tuple
-    hair_style: str  # short, long or bald
-    bottom_style: str  # trousers, shorts or skirt
-    hat_style: str  # none, cap or brim
-    long_sleeves: bool
-    girth: float
-    head: float
-
-
-@dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """One actor: ``legs[k]`` and ``arms[k]`` are done around second k.
 
     ``yaw`` is where the body faces (0 the viewer, pi / 2 the right), which says nothing
@@ -67,16 +44,18 @@ class Person:
     start_x: float
     speed: float  # body heights a second
     yaw: float
-    legs: tuple
-    arms: tuple
+    legs: tuple[str, ...]
+    arms: tuple[str, ...]
     arm_side: int
     tempo: float  # of repeated movements, about 1
     phase: float  # of repeated movements, 0 to 1
-    rest_angles: tuple  # of the upper and fore arms at rest, radians
+    rest_angles: tuple[float, float]  # of the upper and fore arms at rest, radians
     held_angle: float  # of a raised arm, radians from hanging down
-    look: Look
+    girth: float
+    head: float  # radius in body heights
+    colors: dict[str, np.ndarray]  # RGB
 
-    def x_at(self, t):
+    def x_at(self, t: float) -> float:
         """The body's x at time ``t``."""
         knots = np.concatenate([[0.0], np.arange(DURATION) + 0.5, [DURATION]])
         velocities = [_DIRECTION.get(action, 0) for action in self.legs]
@@ -84,143 +63,94 @@ class Person:
         return float(np.interp(t, knots, self.start_x + np.append(0, np.cumsum(steps))))
 
 
-@dataclass(frozen=True)
-class Camera:
-    """Slow sines for pan, zoom and roll, faster ones for shake."""
+class Camera(NamedTuple):
+    """Slow sines for pan and zoom, faster ones for shake."""
 
-    drift: float
-    pan: tuple  # amplitudes in x and y
-    pan_rate: float  # Hz
-    zoom: tuple  # mean and amplitude
-    roll: float  # radians
-    shake: float
+    rate: float  # Hz, of the slow sines
     phase: float
+    pan: tuple[float, float]  # amplitudes in x and y
+    zoom: tuple[float, float]  # mean and amplitude
+    shake: float
 
-    def matrix(self, t, size):
-        """The affine map (2, 3) from the world to pixels of a (width, height) image.
-
-        It is a rotation with a scaling: lengths scale alike in all directions.
-        """
-        width, height = size
-        slow = 2 * np.pi * (self.pan_rate * t + self.phase)
+    def view(self, t: float, size: tuple[int, int]) -> tuple[float, np.ndarray]:
+        """Scale and offset from the world to pixels of a (width, height) image."""
+        slow = 2 * np.pi * (self.rate * t + self.phase)
         fast = 2 * np.pi * (2.3 * t + self.phase)
-        center = np.array([width / height / 2, 0.5])
-        drift = np.array([self.drift * (t - DURATION / 2), 0])
         pan = self.pan * np.array([np.sin(slow), np.cos(slow)])
         shake = self.shake * np.array([np.sin(fast), np.cos(1.7 * fast)])
-        look_at = center + drift + pan + shake
-        scale = height * (self.zoom[0] + self.zoom[1] * np.sin(0.8 * slow + 1))
-        angle = self.roll * np.sin(slow + 2)
-        cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-        linear = np.array([[cos, -sin], [sin, cos]])
-        return np.column_stack([linear, height * center - linear @ look_at])
+        scale = size[1] * (self.zoom[0] + self.zoom[1] * np.sin(0.8 * slow + 1))
+        center = np.array(size) / 2
+        return scale, center - scale * (center / size[1] + pan + shake)
 
 
-@dataclass(frozen=True)
-class Prop:
-    """A thing that stands on the floor and may hide people behind it."""
+class Prop(NamedTuple):
+    """A board, a post or a crate, which may hide people behind it."""
 
-    kind: str
     x: float
     ground_y: float
-    size: float
-    seed: int
+    width: float
+    height: float
+    color: np.ndarray
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A whole video; ``seed`` decides the look of the background."""
-
-    persons: tuple
-    props: tuple
+class Scene(NamedTuple):
+    persons: tuple[Person, ...]
+    props: tuple[Prop, ...]
     camera: Camera
-    seed: int
+    seed: int  # of the background
 
 
-def actions_of(scene, second, seen):
-    """The actions of each person around a second, in the order of ``ACTIONS``.
+def actions_of(scene: Scene, second: int, seen: Sequence[bool]) -> list | None:
+    """The names of each person's actions around a second, in the order of ``ACTIONS``.
+
+    None if two people walk past each other: whether they meet is moot then.
 
     Args:
-        seen (Sequence[bool]): who is visible; nobody meets an invisible person.
+        seen: Who is visible; nobody meets an invisible person.
     """
     meeting = set()
-    for i, j in _facing_walks(scene, second):
-        if seen[i] and seen[j] and _gap(scene, i, j, second) > 0:
+    for (i, one), (j, other) in product(enumerate(scene.persons), repeat=2):
+        if (one.legs[second], other.legs[second]) != ('walk_right', 'walk_left'):
+            continue
+        times = second - 0.5, second, second + 0.5
+        before, now, after = (other.x_at(t) - one.x_at(t) for t in times)
+        if before > 0 > after:
+            return None
+        if now > 0 and seen[i] and seen[j]:
             meeting |= {i, j}
-    result = []
-    for i, person in enumerate(scene.persons):
-        done = {person.legs[second], person.arms[second]}
-        done |= {'meet'} if i in meeting else set()
-        result.append([action for action in ACTIONS if action in done])
-    return result
+    done = [{person.legs[second], person.arms[second]} for person in scene.persons]
+    for i in meeting:
+        done[i].add('meet')
+    return [[action for action in ACTIONS if action in one] for one in done]
 
 
-def has_passing(scene, second):
-    """Whether two people walk past each other around a second: 'meet' is moot then."""
-    return any(
-        _gap(scene, i, j, second - 0.5) > 0 > _gap(scene, i, j, second + 0.5)
-        for i, j in _facing_walks(scene, second)
-    )
-
-
-def _facing_walks(scene, second):
-    """Pairs of people of whom the first walks right and the second left."""
-    going = [_DIRECTION.get(person.legs[second]) for person in scene.persons]
-    rightwards = [i for i, direction in enumerate(going) if direction == 1]
-    leftwards = [j for j, direction in enumerate(going) if direction == -1]
-    return itertools.product(rightwards, leftwards)
-
-
-def _gap(scene, i, j, t):
-    """How far person j is to the right of person i."""
-    return scene.persons[j].x_at(t) - scene.persons[i].x_at(t)
-
-
-def random_scene(rng, aspect):
-    """Draws a script.
-
-    Args:
-        rng (np.random.RandomState): the only source of chance.
-        aspect (float): width of the frame divided by its height.
-    """
+def random_scene(rng: RandomState, aspect: float) -> Scene:
+    """Draw a script for frames that are ``aspect`` times as wide as high."""
     count = rng.choice([1, 2, 3, 4], p=[0.3, 0.5, 0.15, 0.05])
-    slots = rng.permutation(count)
     persons = [
         _random_person(rng, aspect, aspect * (slot + rng.uniform(0.2, 0.8)) / count)
-        for slot in slots
+        for slot in rng.permutation(count)
     ]
     if count >= 2 and rng.rand() < 0.6:
         persons[:2] = _let_meet(rng, aspect, persons[:2])
-    props = tuple(
-        Prop(
-            kind=str(rng.choice(['table', 'plant', 'post', 'bush', 'crate', 'chair'])),
-            x=rng.uniform(0, aspect),
-            ground_y=rng.uniform(0.72, 1.08),
-            size=rng.uniform(0.16, 0.3),
-            seed=rng.randint(2**31),
-        )
-        for _ in range(rng.randint(0, 3))
-    )
-    return Scene(tuple(persons), props, _random_camera(rng), rng.randint(2**31))
-
-
-def _random_camera(rng):
+    low = (0, 0.72, 0.02, 0.1, 30, 30, 30)
+    high = (aspect, 1.08, 0.25, 0.45, 240, 240, 240)
+    props = (rng.uniform(low, high) for _ in range(rng.randint(0, 3)))
     moves, shakes, zooms = rng.rand(3) < [0.5, 0.3, 0.3]
-    return Camera(
-        drift=moves * rng.uniform(-0.03, 0.03),
-        pan=(moves * rng.uniform(0, 0.04), moves * rng.uniform(0, 0.02)),
-        pan_rate=rng.uniform(0.15, 0.35),
-        zoom=(rng.uniform(0.95, 1.1), zooms * rng.uniform(0, 0.08)),
-        roll=moves * rng.uniform(0, 0.04),
-        shake=shakes * rng.uniform(0.002, 0.005),
+    camera = Camera(
+        rate=rng.uniform(0.15, 0.35),
         phase=rng.rand(),
+        pan=(moves * rng.uniform(0, 0.08), moves * rng.uniform(0, 0.02)),
+        zoom=(rng.uniform(0.95, 1.1), zooms * rng.uniform(0, 0.08)),
+        shake=shakes * rng.uniform(0.002, 0.005),
     )
+    props = tuple(Prop(*prop[:4], color=prop[4:]) for prop in props)
+    return Scene(tuple(persons), props, camera, seed=rng.randint(2**31))
 
 
-def _random_person(rng, aspect, start_x):
-    height = rng.uniform(0.6, 0.88)
-    speed = rng.uniform(0.35, 0.5)
-    stays = rng.rand() < 0.85
+def _random_person(rng: RandomState, aspect: float, start_x: float) -> Person:
+    height, speed = rng.uniform(0.6, 0.88), rng.uniform(0.35, 0.5)
+    stays = rng.rand() < 0.85  # in view
     legs, x = [], start_x
     for second in range(DURATION + 1):
         if second == 0 or rng.rand() > 0.4:
@@ -234,7 +164,11 @@ def _random_person(rng, aspect, start_x):
         x += step * (0.5 if second == 0 else 1)
     arms = [str(rng.choice(['rest', 'wave']))]
     for _ in range(DURATION):
-        arms.append(str(rng.choice(_NEXT_ARM[arms[-1]])))
+        arms.append(str(rng.choice(_NEXT_ARMS[arms[-1]])))
+    colors = {name: rng.randint(30, 240, 3) for name in ('top', 'bottom', 'shoes')}
+    colors['skin'], colors['hair'] = (c[rng.randint(len(c))] for c in (_SKINS, _HAIRS))
+    colors['forearm'] = colors[rng.choice(['top', 'skin'])]
+    colors['shin'] = colors[rng.choice(['bottom', 'skin'])]
     toward = rng.choice([-np.pi / 2, 0, np.pi / 2, np.pi], p=[0.3, 0.3, 0.3, 0.1])
     return Person(
         height=height,
@@ -249,16 +183,17 @@ def _random_person(rng, aspect, start_x):
         phase=rng.rand(),
         rest_angles=(rng.uniform(0.1, 0.4), rng.uniform(0.05, 0.9)),
         held_angle=rng.uniform(2.5, 2.9),
-        look=_random_look(rng),
+        girth=rng.uniform(1.1, 1.7),
+        head=rng.uniform(0.075, 0.095),
+        colors=colors,
     )
 
 
-def _let_meet(rng, aspect, pair):
-    """Makes two people approach each other, then stay or part."""
+def _let_meet(rng: RandomState, aspect: float, pair: Sequence[Person]) -> list[Person]:
+    """Make two people approach each other, then stand, part or do as they like."""
     first = rng.randint(1, 4)
     last = min(first + rng.randint(1, 3), DURATION)
-    after = str(rng.choice(['stand', 'part', 'own']))
-    height = np.mean([person.height for person in pair])
+    after = rng.choice(['stand', 'part', 'own'])
     center = rng.uniform(0.4, 0.6) * aspect
     result = []
     for person, side in zip(pair, (-1, 1), strict=True):
@@ -270,50 +205,7 @@ def _let_meet(rng, aspect, pair):
             legs[last] = away
         elif after == 'stand':
             legs[last:] = ['stand'] * len(legs[last:])
-        actor = replace(
-            person,
-            height=height * rng.uniform(0.9, 1.1),
-            ground_y=0.36 + 0.76 * height + rng.uniform(-0.03, 0.03),
-            legs=tuple(legs),
-            start_x=0.0,
-        )
-        meet_x = center + side * rng.uniform(0.16, 0.3) * height
-        result.append(replace(actor, start_x=meet_x - actor.x_at(last - 0.5)))
+        actor = person._replace(legs=tuple(legs), start_x=0.0)
+        meet_x = center + side * rng.uniform(0.16, 0.3) * person.height
+        result.append(actor._replace(start_x=meet_x - actor.x_at(last - 0.5)))
     return result
-
-
-_SKIN = (
-    (255, 220, 190),
-    (240, 195, 160),
-    (210, 160, 120),
-    (165, 115, 80),
-    (105, 70, 50),
-)
-_HAIR = ((30, 25, 20), (80, 50, 25), (150, 100, 45), (215, 180, 95), (150, 150, 150))
-_CLOTH = (
-    (200, 40, 45), (40, 80, 190), (35, 140, 70), (235, 190, 50), (120, 60, 150),
-    (240, 240, 235), (45, 45, 55), (235, 120, 40), (90, 190, 200), (225, 120, 170),
-    (110, 80, 55), (90, 105, 130),
-)  # fmt: skip
-
-
-def _random_look(rng):
-    def pick(colours):
-        shade = rng.uniform(0.85, 1.1)
-        chosen = colours[rng.randint(len(colours))]
-        return tuple(int(min(255, channel * shade)) for channel in chosen)
-
-    return Look(
-        skin=pick(_SKIN),
-        hair=pick(_HAIR),
-        top=pick(_CLOTH),
-        bottom=pick(_CLOTH),
-        shoes=pick(((30, 30, 35), (230, 230, 230), (120, 70, 40))),
-        hat=pick(_CLOTH),
-        hair_style=str(rng.choice(['short', 'long', 'bald'], p=[0.5, 0.4, 0.1])),
-        bottom_style=str(rng.choice(['trousers', 'shorts', 'skirt'])),
-        hat_style=str(rng.choice(['none', 'cap', 'brim'], p=[0.6, 0.25, 0.15])),
-        long_sleeves=bool(rng.rand() < 0.5),
-        girth=rng.uniform(1.1, 1.7),
-        head=rng.uniform(0.075, 0.095),
-    )

@@ -1,16 +1,24 @@
-"""Pictures of an analysis: AP of the classes, curves, scores."""
+"""Figures of a metric: AP of the classes, curves, scores, error types."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stmixer_mm.evaluation.diagnosis.analysis import ClassResult
+from stmixer_mm.evaluation.diagnosis.judging import ClassResult
 from stmixer_mm.evaluation.functional.average_precision import envelope
-from stmixer_mm.evaluation.functional.error_types import COLORS
+from stmixer_mm.evaluation.functional.error_types import ErrorShares, mean_shares
 from stmixer_mm.files import atomic_path
 
+COLORS = {
+    'ap': '#4c9f70',
+    'localisation': '#e3a857',
+    'classification': '#c8553d',
+    'time': '#588b8b',
+    'other': '#93748a',
+    'missed': '#b8b8b8',
+}
 RIGHT, WRONG = COLORS['ap'], COLORS['classification']
 ALPHA = 0.65  # of the histograms' colours
 _PER_PAGE, _COLUMNS = 24, 4
@@ -24,7 +32,7 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     axes.barh(rows, [result.ap for result in found], color=RIGHT)
     axes.set_yticks(rows, [result.name for result in found], fontsize=8)
     for row, result in enumerate(found):
-        text = f'{result.ap:.3f}, {result.num_truths} true, {len(result.scores)} found'
+        text = f'{result.ap:.3f}, {result.num_gts} gts, {len(result.scores)} found'
         axes.text(result.ap + 0.01, row, text, va='center', fontsize=7)
     axes.set_ylim(len(found) - 0.4, -0.6)
     axes.set_xlim(0, 1.45)
@@ -34,7 +42,25 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     _save(figure, path)
 
 
-def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
+def draw_errors(shares: Mapping[str, ErrorShares], path: str | Path) -> None:
+    """Draw a bar of error types per class, and one for their mean."""
+    rows = {**shares, 'mean': mean_shares(shares)}
+    figure = _figure(8, 1.2 + 0.25 * len(rows))
+    axes = figure.add_subplot()
+    left = np.zeros(len(rows))
+    for field, color in COLORS.items():
+        widths = np.array([getattr(row, field) for row in rows.values()])
+        name = 'AP' if field == 'ap' else field
+        axes.barh(list(rows), widths, left=left, color=color, label=name)
+        left += widths
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.set_xlabel('share')
+    axes.legend(ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0), frameon=False)
+    _save(figure, path)
+
+
+def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> None:
     """Draw precision over recall of each class, 24 to a picture, the worst first.
 
     The area is the AP.
@@ -58,10 +84,10 @@ def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.05)
 
-    return _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
+    _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
 
 
-def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
+def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
     """Draw how many right and wrong detections score how high, 24 to a picture."""
     from matplotlib.ticker import LogLocator
 
@@ -94,7 +120,7 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> list[Path]:
         axes.yaxis.set_major_formatter('{x:g}')
         axes.minorticks_off()
 
-    return _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
+    _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
 
 
 def _draw_pages(
@@ -106,16 +132,16 @@ def _draw_pages(
     y_label: str,
     *,
     key: bool = False,
-) -> list[Path]:
-    paths = []
-    for page, part in _pages(found):
+) -> None:
+    for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
+        part = found[start : start + _PER_PAGE]
         num_columns = min(_COLUMNS, len(part))
         num_rows = -(-len(part) // num_columns)
         figure = _figure(max(2.6 * num_columns, 3.6), 2.1 * num_rows + 0.5)
         for place, result in enumerate(part, start=1):
             axes = figure.add_subplot(num_rows, num_columns, place)
             draw(axes, result)
-            title = f'{_shorten(result.name)}\nAP {result.ap:.3f}'
+            title = f'{result.name[:30]}\nAP {result.ap:.3f}'
             axes.set_title(title, fontsize=8)
             axes.tick_params(labelsize=7)
         if key:
@@ -125,21 +151,7 @@ def _draw_pages(
             )
         figure.supxlabel(x_label, fontsize=9)
         figure.supylabel(y_label, fontsize=9)
-        path = Path(folder, f'{name}_{page:02d}.png')
-        _save(figure, path)
-        paths.append(path)
-    return paths
-
-
-def _pages(
-    found: Sequence[ClassResult],
-) -> Iterator[tuple[int, Sequence[ClassResult]]]:
-    for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
-        yield page, found[start : start + _PER_PAGE]
-
-
-def _shorten(name: str, length: int = 30) -> str:
-    return name if len(name) <= length else f'{name[: length - 3]}...'
+        _save(figure, Path(folder, f'{name}_{page:02d}.png'))
 
 
 def _figure(width: float, height: float) -> Any:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.diagnosis.analysis import Judged
 from stmixer_mm.evaluation.diagnosis.figures import ALPHA, RIGHT, WRONG
+from stmixer_mm.evaluation.diagnosis.judging import Judged
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
     draw_detections,
@@ -26,7 +25,8 @@ class KeyframePictures:
 
     Args:
         cfg: A config; frames and true boxes come from its ``test_dataloader``.
-        metric: Names the keyframes (``frame_key``).
+        judged: The predictions.
+        frame_key: Entry of a sample that names its keyframe.
         score_thr: Lower scores are not drawn.
 
     Raises:
@@ -34,7 +34,7 @@ class KeyframePictures:
     """
 
     def __init__(
-        self, cfg: Config, metric: BaseMetric, *, score_thr: float = 0.3
+        self, cfg: Config, judged: Judged, *, frame_key: str, score_thr: float = 0.3
     ) -> None:
         loader = cfg.get('test_dataloader') or {}
         if 'dataset' not in loader:
@@ -44,15 +44,18 @@ class KeyframePictures:
             )
         self._dataset = DATASETS.build(loader['dataset'])
         self._dataset.full_init()
-        entry = getattr(metric, 'frame_key', 'timestamp')
         self._index = {}
         for index in range(len(self._dataset)):
             info = self._dataset.get_data_info(index)
-            if info.get(entry) is not None:
-                self._index[keyframe_key(info['video_id'], info[entry])] = index
+            if info.get(frame_key) is not None:
+                self._index[keyframe_key(info['video_id'], info[frame_key])] = index
+        self._judged = judged
         self._score_thr = score_thr
+        self._names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
+        classes = self._dataset.metainfo.get('classes') or ()
+        self._names.update(enumerate(classes, start=1))
 
-    def draw(self, key: str, judged: Judged, path: str | Path) -> bool:
+    def draw(self, key: str, path: str | Path) -> bool:
         """Draw true boxes left, predicted ones right; False if the dataset lacks it.
 
         Colours and heading say which predictions are right, as judged.
@@ -65,29 +68,28 @@ class KeyframePictures:
         # (1, 3, T, h, w) and (3, T, h, w) are both in use.
         frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
         frame, factor = enlarge(frame.astype(np.uint8))
-        names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
-        names.update(enumerate(self._dataset.metainfo.get('classes') or (), start=1))
-        truth = packed['data_samples'].gt_instances
-        true_actions = [
-            [(names.get(column, f'action {column}'), None) for column in columns]
-            for columns in map(_present, truth.labels)
+        gts = packed['data_samples'].gt_instances
+        gt_actions = [
+            [(self._names.get(column, f'action {column}'), None) for column in columns]
+            for columns in map(_present, gts.labels)
         ]
-        found = self._found(judged, judged.keyframes.index(key))
+        found = self._found(self._judged.keyframes.index(key))
         views = [
-            draw_detections(frame, np.asarray(truth.bboxes) * factor, true_actions),
-            _draw_found(frame, judged, found, names),
+            draw_detections(frame, np.asarray(gts.bboxes) * factor, gt_actions),
+            self._draw_found(frame, found),
         ]
-        right = [judged.right[row] for rows in found.values() for row in rows]
+        right = [self._judged.right[row] for rows in found.values() for row in rows]
         legend = [
             (f'{right.count(is_right)} {word}', _COLORS[is_right])
             for is_right, word in ((True, 'right'), (False, 'wrong'))
         ]
-        headings = [[('truth', None)], [('predicted', None), *legend]]
+        headings = [[('ground truth', None)], [('predicted', None), *legend]]
         write_picture(path, side_by_side(views, headings))
         return True
 
-    def _found(self, judged: Judged, frame: int) -> dict[tuple, list[int]]:
+    def _found(self, frame: int) -> dict[tuple, list[int]]:
         """Detections that are drawn, by box; the right ones first, then by score."""
+        judged = self._judged
         drawn = (judged.frames == frame) & (judged.scores >= self._score_thr)
         rows = np.flatnonzero(drawn)
         found = {}
@@ -95,23 +97,23 @@ class KeyframePictures:
             found.setdefault(tuple(judged.bboxes_norm[row]), []).append(row)
         return found
 
+    def _draw_found(
+        self, frame: np.ndarray, found: Mapping[tuple, Sequence[int]]
+    ) -> np.ndarray:
+        judged, (height, width) = self._judged, frame.shape[:2]
 
-def _draw_found(
-    frame: np.ndarray,
-    judged: Judged,
-    found: Mapping[tuple, Sequence[int]],
-    names: Mapping[int, str],
-) -> np.ndarray:
-    height, width = frame.shape[:2]
-    return draw_detections(
-        frame,
-        np.reshape(list(found), (-1, 4)) * (width, height, width, height),
-        [
-            [(names[judged.columns[judged.labels[n]]], judged.scores[n]) for n in rows]
-            for rows in found.values()
-        ],
-        colors=[[_COLORS[judged.right[n]] for n in rows] for rows in found.values()],
-    )
+        def action(row: int) -> tuple[str, float]:
+            column = judged.columns[judged.labels[row]]
+            return self._names[column], judged.scores[row]
+
+        return draw_detections(
+            frame,
+            np.reshape(list(found), (-1, 4)) * (width, height, width, height),
+            [list(map(action, rows)) for rows in found.values()],
+            colors=[
+                [_COLORS[judged.right[n]] for n in rows] for rows in found.values()
+            ],
+        )
 
 
 def _present(labels: Tensor) -> list[int]:

@@ -14,12 +14,12 @@ from stmixer_mm.errors import UserError
 # MultiSports' evaluators; those that also have a detection, as in mmaction2's
 # AVAMetric; or all, of which those without ground truth count as 0, as ACT's scripts
 # divide by the number of labels.
-CLASS_AVERAGES = ('truth', 'detected', 'all')
+CLASS_AVERAGES = ('gt', 'detected', 'all')
 
 _MAX_THRESHOLDS = 100
 
 
-def interpolated_ap(right: np.ndarray, num_truths: int) -> float:
+def interpolated_ap(right: np.ndarray, num_gts: int) -> float:
     """Exact area under the precision that never falls with recall.
 
     Source: Pascal VOC from 2010 on, AVA's evaluator, MultiSports'
@@ -27,12 +27,12 @@ def interpolated_ap(right: np.ndarray, num_truths: int) -> float:
 
     Args:
         right: (N,) bool.
-        num_truths: M, at least 1.
+        num_gts: M, at least 1.
     """
-    return float(envelope(precision(right))[right].sum() / num_truths)
+    return float(envelope(precision(right))[right].sum() / num_gts)
 
 
-def act_ap(right: np.ndarray, num_truths: int) -> float:
+def act_ap(right: np.ndarray, num_gts: int) -> float:
     """Area under the raw precision, by trapezoids that start at (recall 0, 1).
 
     Source: ``pr_to_ap`` of the scripts of the action tubelet detector (Kalogeiton et
@@ -40,17 +40,17 @@ def act_ap(right: np.ndarray, num_truths: int) -> float:
 
     Args:
         right: (N,) bool.
-        num_truths: M, at least 1.
+        num_gts: M, at least 1.
     """
-    return act_area(precision(right), right, num_truths, start=1.0)
+    return act_area(precision(right), right, num_gts, start=1.0)
 
 
 def act_area(
-    curve: np.ndarray, right: np.ndarray, num_truths: int, *, start: float
+    curve: np.ndarray, right: np.ndarray, num_gts: int, *, start: float
 ) -> float:
     """Area under a curve (N,) over recall, by trapezoids that start at (0, start)."""
     means = (curve + np.concatenate([[start], curve[:-1]])) / 2
-    return float(means[right].sum() / num_truths)
+    return float(means[right].sum() / num_gts)
 
 
 AP_MODES: dict[str, Callable[[np.ndarray, int], float]] = {
@@ -75,20 +75,20 @@ def by_score(scores: np.ndarray) -> np.ndarray:
 
 
 def class_mean(
-    aps: np.ndarray, num_truths: np.ndarray, num_detections: np.ndarray, *, over: str
+    aps: np.ndarray, num_gts: np.ndarray, num_detections: np.ndarray, *, over: str
 ) -> np.ndarray:
     """Mean (...) of the APs (K, ...) of K classes; 0 where no class counts.
 
     Args:
         aps: NaN for classes without ground truth.
-        num_truths: (K,) ground truths of each class.
+        num_gts: (K,) ground truths of each class.
         num_detections: (K,) detections of each class.
         over: One of ``CLASS_AVERAGES``.
     """
     counted = {
-        'truth': num_truths > 0,
-        'detected': (num_truths > 0) & (num_detections > 0),
-        'all': np.full(len(num_truths), True),
+        'gt': num_gts > 0,
+        'detected': (num_gts > 0) & (num_detections > 0),
+        'all': np.full(len(num_gts), True),
     }[over]
     if not counted.any():
         return np.zeros(aps.shape[1:])
@@ -137,7 +137,7 @@ def parse_iou_thrs(
 
 
 def first_threshold(iou_thrs: Mapping[str, Sequence[float]]) -> float:
-    """The one that pictures and kinds of error are of; of a range its first."""
+    """The one that pictures and error types are of; of a range its first."""
     return next(iter(iou_thrs.values()))[0]
 
 
@@ -157,9 +157,7 @@ def _thresholds(
     if last is None:
         return (first,)
     count = round((last - first) / step) + 1
-    if (
-        not 1 <= count <= _MAX_THRESHOLDS
-        or abs(first + step * (count - 1) - last) > 1e-6
-    ):
+    is_reached = abs(first + step * (count - 1) - last) <= 1e-6
+    if not is_reached or count > _MAX_THRESHOLDS:
         return ()
     return tuple(first + step * i for i in range(count))

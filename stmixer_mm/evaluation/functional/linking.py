@@ -6,18 +6,22 @@ xyxy in pixels and ``scores``. Only boxes of one sequence are compared.
 
 import itertools
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.average_precision import check_choice
 from stmixer_mm.evaluation.functional.matching import (
     aligned_iou,
     choose_in_turn,
+    first_of_runs,
     group_pairs,
+    take,
 )
 from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes, take_tubes
 
@@ -79,41 +83,47 @@ class Linking:
     def __post_init__(self) -> None:
         check_choice('nms', self.nms, ('hard', 'soft', None))
         for name, value in vars(self).items():
-            low, high, form = 0, 1, 'in [0, 1]'
+            number, low, high, form = Real, 0, 1, 'a number in [0, 1]'
             if name in ('top_k', 'end_after', 'min_length'):
-                low, high, form = 1, inf, 'from 1 upwards'
+                number, low, high, form = int, 1, inf, 'a whole number from 1 upwards'
             elif name in ('min_score', 'trim_cost'):
-                high, form = inf, 'from 0 upwards'
-            if name != 'nms' and value is not None and not low <= value <= high:
-                raise UserError(
-                    f'{name}={value} of the linking must be a number {form}.'
-                )
+                high, form = inf, 'a number from 0 upwards'
+            if name == 'nms' or (
+                value is None and name in ('tube_nms_iou', 'trim_cost')
+            ):
+                continue
+            if not isinstance(value, number) or not low <= value <= high:
+                raise UserError(f'linking has {name}={value!r}; write {form}.')
 
 
 LINKINGS = {
     'act': Linking(),
     # With K = 1.
     'moc': Linking(nms='soft', nms_iou=0.6, link_iou=0.5, end_after=1, min_score=0.005),
-    # mmaction2's link_tubes, MOC's with K = 1, apart from its mistake of giving all
-    # boxes of a video the score of one.
-    'multisports': Linking(
-        nms='soft',
-        nms_iou=0.6,
-        link_iou=0.5,
-        end_after=1,
-        min_score=0.005,
-        tube_nms_iou=None,
-        link_pixel=0,
-    ),
 }
-
+# mmaction2's link_tubes, MOC's with K = 1, apart from its mistake of giving all boxes of
+# a video the score of one.
+LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel=0)
 
 # What the scripts do to the boxes of each frame and class before frame mAP. Their
 # tubelets of K frames give up to K boxes for a person in a frame.
 FRAME_NMS = {
-    'act': replace(LINKINGS['act'], top_k=sys.maxsize),
-    'moc': replace(LINKINGS['moc'], top_k=sys.maxsize),
+    name: replace(LINKINGS[name], top_k=sys.maxsize) for name in ('act', 'moc')
 }
+
+
+def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
+    """Constants by name, or a dict of those that differ from a named base.
+
+    Raises:
+        UserError: a name is unknown, or a constant is out of range.
+    """
+    changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
+    base = changes.pop('base', 'act')
+    check_choice('linking', base, LINKINGS)
+    known = ', '.join(vars(LINKINGS[base]))
+    with blame(f'linking={linking!r} cannot be used', f'it may have base, {known}'):
+        return replace(LINKINGS[base], **changes)
 
 
 def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:
@@ -137,17 +147,17 @@ def suppress_boxes(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
 
     What comes out is sorted by frame, then by sequence.
     """
-    boxes = _take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
+    boxes = take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
     if linking.nms == 'hard':
-        return _take(boxes, _harden(boxes, linking))
+        return take(boxes, _harden(boxes, linking))
     if linking.nms == 'soft':
         boxes = boxes._replace(scores=_soften(boxes, linking))
         order = np.lexsort((-boxes.scores, boxes.sequences, boxes.frames))
-        boxes = _take(boxes, order)
-    is_first = _is_first(boxes.frames, boxes.sequences)
+        boxes = take(boxes, order)
+    is_first = first_of_runs(boxes.frames, boxes.sequences)
     first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
     rank = np.arange(len(first)) - first
-    return _take(boxes, np.flatnonzero(rank < linking.top_k))
+    return take(boxes, np.flatnonzero(rank < linking.top_k))
 
 
 def _harden(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
@@ -179,7 +189,7 @@ def _overlap_with_best(
     boxes: FrameBoxes, rest: np.ndarray, pixel: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first box of each frame and sequence, the others, their IoU with it."""
-    is_first = _is_first(boxes.frames[rest], boxes.sequences[rest])
+    is_first = first_of_runs(boxes.frames[rest], boxes.sequences[rest])
     picks = rest[is_first]
     pick = picks[np.cumsum(is_first) - 1][~is_first]
     others = rest[~is_first]
@@ -201,17 +211,17 @@ def assign_tubes(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
     count = np.zeros(num_boxes, dtype=int)
     num_tubes = 0
     current = np.zeros(0, dtype=int)
-    bounds = np.append(np.flatnonzero(_is_first(boxes.frames)), num_boxes)
+    bounds = np.append(np.flatnonzero(first_of_runs(boxes.frames)), num_boxes)
     for start, stop in itertools.pairwise(bounds):
         age = boxes.frames[start] - boxes.frames[last[current]]
         current = current[age <= linking.end_after]
         of_sequence = np.argsort(boxes.sequences[last[current]], kind='stable')
         current = current[of_sequence]
-        parts = list(
+        found = list(
             group_pairs(boxes.sequences[start:stop], boxes.sequences[last[current]])
         )
-        if parts:
-            box, tube = (np.concatenate(field) for field in zip(*parts, strict=True))
+        if found:
+            box, tube = map(np.concatenate, zip(*found, strict=True))
             box, tube = box + start, current[tube]
             iou = aligned_iou(
                 boxes.bboxes[box], boxes.bboxes[last[tube]], pixel=linking.link_pixel
@@ -246,8 +256,8 @@ def build_tubes(boxes: FrameBoxes, tube_of: np.ndarray) -> Tubes:
     for the tube's score.
     """
     order = np.lexsort((boxes.frames, tube_of, boxes.sequences))
-    boxes, tube_of = _take(boxes, order), tube_of[order]
-    starts = np.flatnonzero(_is_first(tube_of))
+    boxes, tube_of = take(boxes, order), tube_of[order]
+    starts = np.flatnonzero(first_of_runs(tube_of))
     linked = np.diff(np.append(starts, len(tube_of)))
     first_frames = boxes.frames[starts]
     lengths = boxes.frames[starts + linked - 1] - first_frames + 1
@@ -287,7 +297,7 @@ def trim_tubes(tubes: Tubes, cost: float) -> Tubes:
     tube = np.repeat(np.arange(len(tubes.lengths)), tubes.lengths)
     rows = np.flatnonzero(is_action)
     broken = np.append(True, np.diff(rows) > 1)[: len(rows)]
-    starts = np.flatnonzero(broken | _is_first(tube[rows]))
+    starts = np.flatnonzero(broken | first_of_runs(tube[rows]))
     lengths = np.diff(np.append(starts, len(rows)))
     scores = tubes.box_scores[rows]
     return Tubes(
@@ -325,15 +335,3 @@ def _select(tubes: Tubes, linking: Linking) -> Tubes:
     """Tubes that score high enough and last long enough."""
     high = tubes.scores >= linking.min_score
     return take_tubes(tubes, high & (tubes.lengths >= linking.min_length))
-
-
-def _take(boxes: FrameBoxes, index: np.ndarray) -> FrameBoxes:
-    return FrameBoxes(*(field[index] for field in boxes))
-
-
-def _is_first(*keys: np.ndarray) -> np.ndarray:
-    """(N,) where sorted keys (N,) differ from those before."""
-    differs = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
-    for key in keys:
-        differs |= key[1:] != key[:-1]
-    return np.append(True, differs)[: len(keys[0])]

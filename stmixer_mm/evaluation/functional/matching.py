@@ -1,33 +1,47 @@
 """Which detections are right: pairing detections with ground truths, as pure functions.
 
-N detections, M ground truths, P pairs of them; boxes xyxy in any one unit. Things of
-one group (a class in a keyframe, a class in a video) can be paired.
+N detections, M ground truths, P pairs of them; boxes xyxy in any one unit. Only what is
+of one group (a keyframe, a video) can be paired.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import by_score
 
-# So many pairs are looked at in one go, which bounds the memory.
+# So many pairs are looked at in one go, which bounds the RAM.
 _PAIRS_AT_ONCE = 500_000
+
+Arrays = TypeVar('Arrays', bound=tuple)
+
+
+class Boxes(NamedTuple):
+    """Boxes of one class, or of all persons, over all keyframes."""
+
+    frames: np.ndarray  # (N,) int, numbers of keyframes
+    bboxes: np.ndarray  # (N, 4) float
+    scores: np.ndarray  # (N,) float; of no meaning in ground truth
 
 
 class Pairs(NamedTuple):
     """Detections and ground truths of the same group that overlap."""
 
     detections: np.ndarray  # (P,) int
-    truths: np.ndarray  # (P,) int
+    gts: np.ndarray  # (P,) int
     ious: np.ndarray  # (P,) float
 
 
-class BestMatch(NamedTuple):
-    """For each detection the ground truth of its group that it overlaps most."""
+def take(arrays: Arrays, index: np.ndarray) -> Arrays:
+    """A NamedTuple of arrays (N, ...) with the entries of an index or mask."""
+    return type(arrays)(*(array[index] for array in arrays))
 
-    index: np.ndarray  # (N,) int, -1 where it is paired with none
-    iou: np.ndarray  # (N,) float, 0 there
+
+def join_pairs(found: list[Pairs]) -> Pairs:
+    """All pairs in one, also if there are none."""
+    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+    return Pairs(*map(np.concatenate, zip(none, *found, strict=True)))
 
 
 def aligned_iou(
@@ -40,8 +54,9 @@ def aligned_iou(
     """
     low = np.maximum(first[:, :2], second[:, :2])
     high = np.minimum(first[:, 2:], second[:, 2:])
-    intersection = _product(high - low + pixel)
-    union = _area(first, pixel) + _area(second, pixel) - intersection
+    intersection = _area(low, high, pixel)
+    areas = [_area(boxes[:, :2], boxes[:, 2:], pixel) for boxes in (first, second)]
+    union = areas[0] + areas[1] - intersection
     zeros = np.zeros(len(union))
     return np.divide(intersection, union, out=zeros, where=union > 0)
 
@@ -74,6 +89,30 @@ def group_pairs(
         yield np.repeat(part, counts), np.arange(len(offsets)) + offsets
 
 
+def frame_pairs(
+    detections: Boxes, gts: Boxes, *, pixel: float = 0, min_iou: float = 0
+) -> Pairs:
+    """Detections and ground truths of one keyframe with an IoU of at least min_iou.
+
+    ``gts.frames`` must be sorted; ``pixel`` as in ``aligned_iou``.
+    """
+    found = []
+    for detection, gt in group_pairs(detections.frames, gts.frames):
+        iou = aligned_iou(detections.bboxes[detection], gts.bboxes[gt], pixel=pixel)
+        found.append(take(Pairs(detection, gt, iou), iou >= min_iou))
+    return join_pairs(found)
+
+
+def best_of_frames(frames: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
+    """Mask (N,) of the highest scores of each frame; equal ones by their order."""
+    order = np.lexsort((-scores, frames))
+    sorted_frames = frames[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_frames, sorted_frames)
+    best = np.zeros(len(order), dtype=bool)
+    best[order] = rank < number
+    return best
+
+
 def claim_free(
     scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
 ) -> np.ndarray:
@@ -84,47 +123,12 @@ def claim_free(
     """
     rank = np.empty(len(scores), dtype=int)
     rank[by_score(scores)] = np.arange(len(scores))
-    kept = np.flatnonzero(pairs.ious >= iou_thr)
-    detections, truths = pairs.detections[kept], pairs.truths[kept]
-    order = np.lexsort(
-        (truths, -pairs.ious[kept], rank[detections], groups[detections])
-    )
-    detections, truths = detections[order], truths[order]
-    chosen = choose_in_turn(groups[detections], detections, truths)
+    detections, gts, ious = take(pairs, pairs.ious >= iou_thr)
+    order = np.lexsort((gts, -ious, rank[detections], groups[detections]))
+    detections, gts = detections[order], gts[order]
+    chosen = choose_in_turn(groups[detections], detections, gts)
     right = np.zeros(len(scores), dtype=bool)
     right[detections[chosen]] = True
-    return right
-
-
-def best_matches(pairs: Pairs, num_detections: int) -> BestMatch:
-    """The first of the ground truths that each of N detections overlaps most."""
-    index = np.full(num_detections, -1)
-    iou = np.zeros(num_detections)
-    if not len(pairs.detections):
-        return BestMatch(index, iou)
-    if (np.diff(pairs.detections) < 0).any():
-        order = np.argsort(pairs.detections, kind='stable')
-        pairs = Pairs(*(field[order] for field in pairs))
-    paired, start = np.unique(pairs.detections, return_index=True)
-    best = np.maximum.reduceat(pairs.ious, start)
-    count = np.diff(np.append(start, len(pairs.ious)))
-    is_best = np.flatnonzero(pairs.ious == np.repeat(best, count))
-    _, first = np.unique(pairs.detections[is_best], return_index=True)
-    index[paired] = pairs.truths[is_best[first]]
-    iou[paired] = best
-    return BestMatch(index, iou)
-
-
-def first_claims(scores: np.ndarray, matches: BestMatch, iou_thr: float) -> np.ndarray:
-    """Right ones (N,): of those that claim a ground truth the highest-scoring one.
-
-    A detection claims its best match, if it overlaps it by at least iou_thr.
-    """
-    claiming = np.flatnonzero((matches.index >= 0) & (matches.iou >= iou_thr))
-    claiming = claiming[by_score(scores[claiming])]
-    _, first = np.unique(matches.index[claiming], return_index=True)
-    right = np.zeros(len(scores), dtype=bool)
-    right[claiming[first]] = True
     return right
 
 
@@ -133,11 +137,20 @@ def claim_best(
 ) -> np.ndarray:
     """Right ones (N,) where a detection claims the ground truth it overlaps most.
 
-    Further claims of a ground truth are wrong even where they overlap a second one
-    well. Source: Pascal VOC, AVA's and MultiSports' evaluators.
+    Of those that claim a ground truth the highest-scoring one is right; the others are
+    wrong even where they overlap a second one well. Source: Pascal VOC, AVA's and
+    MultiSports' evaluators.
     """
     del groups  # a ground truth is claimed from within its group
-    return first_claims(scores, best_matches(pairs, len(scores)), iou_thr)
+    detections, gts, ious = take(pairs, pairs.ious >= iou_thr)
+    order = np.lexsort((gts, -ious, detections))
+    _, first = np.unique(detections[order], return_index=True)
+    best = order[first]
+    best = best[by_score(scores[detections[best]])]
+    _, first = np.unique(gts[best], return_index=True)
+    right = np.zeros(len(scores), dtype=bool)
+    right[detections[best[first]]] = True
+    return right
 
 
 CLAIMS = {'free': claim_free, 'best': claim_best}
@@ -155,8 +168,7 @@ def choose_in_turn(
     taken = [rest[:0]]
     while len(rest):
         # The first pair left in each group comes about, whatever else does.
-        group = groups[rest]
-        is_first = np.append(True, group[1:] != group[:-1])
+        is_first = first_of_runs(groups[rest])
         picks = rest[is_first]
         taken.append(picks)
         pick = picks[np.cumsum(is_first) - 1]
@@ -165,11 +177,15 @@ def choose_in_turn(
     return np.sort(np.concatenate(taken))
 
 
-def _area(bboxes: np.ndarray, pixel: float) -> np.ndarray:
-    return _product(bboxes[:, 2:] - bboxes[:, :2] + pixel)
+def first_of_runs(*keys: np.ndarray) -> np.ndarray:
+    """Mask (N,) of where sorted keys (N,) differ from those before."""
+    differs = np.zeros(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        differs |= key[1:] != key[:-1]
+    return np.append(True, differs)[: len(keys[0])]
 
 
-def _product(sides: np.ndarray) -> np.ndarray:
-    """Areas (N,) of sides (N, 2), negative ones taken as 0."""
-    sides = np.maximum(sides, 0)
+def _area(low: np.ndarray, high: np.ndarray, pixel: float) -> np.ndarray:
+    """Areas (N,) between corners (N, 2), with negative sides taken as 0."""
+    sides = np.maximum(high - low + pixel, 0)
     return sides[:, 0] * sides[:, 1]  # several times as fast as prod(axis=1)

@@ -1,6 +1,6 @@
 """How published evaluators count, by name."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,21 +8,13 @@ from stmixer_mm.evaluation.functional.average_precision import AP_MODES
 from stmixer_mm.evaluation.functional.matching import CLAIMS, Pairs
 
 
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """Where the evaluators differ.
+class Protocol(NamedTuple):
+    """Where the evaluators differ."""
 
-    Args:
-        claim: What a detection may be right about, a name of ``CLAIMS``.
-        ap: The area under precision and recall, a name of ``AP_MODES``.
-        pixel: What a box measures beyond x2 - x1, in pixels.
-        frame: What a span measures beyond its last minus its first frame.
-    """
-
-    claim: str
-    ap: str
-    pixel: float
-    frame: float
+    claim: str  # what a detection may be right about, a name of ``CLAIMS``
+    ap: str  # the area under precision and recall, a name of ``AP_MODES``
+    pixel: float  # what a box measures beyond x2 - x1, in pixels
+    frame: float  # what a span measures beyond its last minus its first frame
 
     def right(
         self, scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
@@ -30,9 +22,9 @@ class Protocol:
         """Which of N detections (N,) with scores (N,) in groups (N,) are right."""
         return CLAIMS[self.claim](scores, groups, pairs, iou_thr)
 
-    def average_precision(self, right: np.ndarray, num_truths: int) -> float:
+    def average_precision(self, right: np.ndarray, num_gts: int) -> float:
         """AP of detections (N,) by descending score; NaN without ground truth."""
-        return AP_MODES[self.ap](right, num_truths) if num_truths else float('nan')
+        return AP_MODES[self.ap](right, num_gts) if num_gts else float('nan')
 
 
 PROTOCOLS = {
@@ -45,28 +37,21 @@ PROTOCOLS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeyframeProtocol:
-    """Where the evaluators of keyframes differ.
+class KeyframeProtocol(NamedTuple):
+    """Where the evaluators of keyframes differ."""
 
-    Args:
-        class_average: Classes that the mean is over, a name of ``CLASS_AVERAGES``.
-        count_unannotated: Detections in keyframes without ground truth that are not
-            excluded are wrong; else they do not count.
-        drop_empty_boxes: Detected boxes without area do not count; else they are
-            wrong.
-    """
-
-    class_average: str
+    class_average: str  # classes that the mean is over, a name of ``CLASS_AVERAGES``
+    # Detections in keyframes without ground truth that are not excluded are wrong;
+    # else they do not count.
     count_unannotated: bool
-    drop_empty_boxes: bool
+    drop_empty_boxes: bool  # detected boxes without area do not count, else are wrong
 
 
 KEYFRAME_PROTOCOLS = {
     # get_ava_performance.py of ActivityNet, and its copies in PySlowFast and
     # AlphAction.
     'ava': KeyframeProtocol(
-        class_average='truth', count_unannotated=True, drop_empty_boxes=True
+        class_average='gt', count_unannotated=True, drop_empty_boxes=True
     ),
     # mmaction2's AVAMetric.
     'mmaction2': KeyframeProtocol(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.matching import Pairs, aligned_iou
+from stmixer_mm.evaluation.functional.matching import Pairs, aligned_iou, join_pairs
 
 
 class Tubes(NamedTuple):
@@ -56,27 +56,16 @@ def take_tubes(tubes: Tubes, index: np.ndarray) -> Tubes:
     starts = (tubes.ends - tubes.lengths)[index]
     offsets = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
     rows = np.arange(len(offsets)) + offsets
+    whole, by_row = tubes[:2], tubes[3:]
     return Tubes(
-        tubes.sequences[index],
-        tubes.scores[index],
-        lengths,
-        tubes.frames[rows],
-        tubes.bboxes[rows],
-        tubes.box_scores[rows],
+        *(field[index] for field in whole), lengths, *(field[rows] for field in by_row)
     )
 
 
 def tube_iou(
-    frames: np.ndarray,
-    bboxes: np.ndarray,
-    other_frames: np.ndarray,
-    other_bboxes: np.ndarray,
-    other_lengths: np.ndarray,
-    *,
-    pixel: float = 1,
-    frame: float = 1,
+    tube: Tubes, others: Tubes, *, pixel: float = 1, frame: float = 1
 ) -> np.ndarray:
-    """Spatio-temporal IoU (K,) of one tube with K others whose rows are joined.
+    """Spatio-temporal IoU (K,) of one tube with K others.
 
     It is the IoU of the spans in time, times the mean IoU of the boxes in the frames
     that both have. Frames are counted one by one, so that a tube may have gaps; for
@@ -86,85 +75,71 @@ def tube_iou(
     latter script divides by zero there.
 
     Args:
-        frames, bboxes: (n,) and (n, 4) of the one tube.
-        other_frames, other_bboxes: (R,) and (R, 4) of the others.
-        other_lengths: (K,) rows of each of the others, at least 1.
+        tube: A single one.
+        others: K of them.
         pixel: What a box measures beyond x2 - x1.
         frame: What a span measures beyond its last minus its first frame.
     """
+    frames, num_others = tube.frames, len(others.lengths)
     row_of = np.full(frames[-1] - frames[0] + 1, -1)
     row_of[frames - frames[0]] = np.arange(len(frames))
-    shifted = other_frames - frames[0]
+    shifted = others.frames - frames[0]
     inside = np.flatnonzero((shifted >= 0) & (shifted < len(row_of)))
     row = row_of[shifted[inside]]
     inside, row = inside[row >= 0], row[row >= 0]
-    tube = np.repeat(np.arange(len(other_lengths)), other_lengths)[inside]
-    overlaps = aligned_iou(bboxes[row], other_bboxes[inside], pixel=pixel)
-    common = np.bincount(tube, minlength=len(other_lengths))
-    overlap = np.bincount(tube, overlaps, minlength=len(other_lengths))
+    other = np.repeat(np.arange(num_others), others.lengths)[inside]
+    overlaps = aligned_iou(tube.bboxes[row], others.bboxes[inside], pixel=pixel)
+    common = np.bincount(other, minlength=num_others)
+    overlap = np.bincount(other, overlaps, minlength=num_others)
     met = common > 0
-    spatial = np.divide(overlap, common, out=np.zeros(len(common)), where=met)
+    spatial = np.divide(overlap, common, out=np.zeros(num_others), where=met)
     intersection = common + (frame - 1)
-    union = len(frames) + other_lengths - common + (frame - 1)
-    temporal = np.divide(intersection, union, out=np.ones(len(common)), where=union > 0)
+    union = len(frames) + others.lengths - common + (frame - 1)
+    temporal = np.divide(intersection, union, out=np.ones(num_others), where=union > 0)
     return np.where(met, temporal * spatial, 0)
 
 
 def tube_pairs(
-    tubes: Tubes, truths: Tubes, *, pixel: float, frame: float, min_iou: float = 0
+    tubes: Tubes, gts: Tubes, *, pixel: float, frame: float, min_iou: float = 0
 ) -> Pairs:
     """Detected and true tubes of one sequence with an IoU of at least min_iou."""
-    starts = np.searchsorted(tubes.sequences, truths.sequences, side='left')
-    stops = np.searchsorted(tubes.sequences, truths.sequences, side='right')
-    row_starts = np.append(0, tubes.ends)
-    truth_starts = np.append(0, truths.ends)
-    parts = [Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
-    for truth, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+    starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
+    stops = np.searchsorted(tubes.sequences, gts.sequences, side='right')
+    ends, gt_ends = tubes.ends, gts.ends
+    found = []
+    for gt, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         if start == stop:
             continue
-        own = slice(truth_starts[truth], truth_starts[truth + 1])
-        rows = slice(row_starts[start], row_starts[stop])
-        ious = tube_iou(
-            truths.frames[own],
-            truths.bboxes[own],
-            tubes.frames[rows],
-            tubes.bboxes[rows],
-            tubes.lengths[start:stop],
-            pixel=pixel,
-            frame=frame,
-        )
+        one = _slice(gts, gt_ends, gt, gt + 1)
+        others = _slice(tubes, ends, start, stop)
+        ious = tube_iou(one, others, pixel=pixel, frame=frame)
         kept = np.flatnonzero(ious >= min_iou)
-        parts.append(Pairs(start + kept, np.full(len(kept), truth), ious[kept]))
-    return Pairs(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+        found.append(Pairs(start + kept, np.full(len(kept), gt), ious[kept]))
+    return join_pairs(found)
 
 
-def suppress_tubes(
-    tubes: Tubes, iou_thr: float, *, pixel: float = 1, frame: float = 1
-) -> Tubes:
+def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
     """Non-maximum suppression within each sequence.
 
     A tube goes that overlaps a higher-scoring one that stays by more than iou_thr.
     Source: ``nms3dt`` of the scripts of ACT. What stays comes by descending score.
     """
     tubes = take_tubes(tubes, np.lexsort((-tubes.scores, tubes.sequences)))
-    num_tubes = len(tubes.sequences)
-    row_starts = np.append(0, tubes.ends)
+    ends = tubes.ends
     stops = np.searchsorted(tubes.sequences, tubes.sequences, side='right')
-    stays = np.ones(num_tubes, dtype=bool)
-    for tube in range(num_tubes):
-        stop = stops[tube]
-        if not stays[tube] or tube + 1 == stop:
-            continue
-        own = slice(row_starts[tube], row_starts[tube + 1])
-        rows = slice(row_starts[tube + 1], row_starts[stop])
-        ious = tube_iou(
-            tubes.frames[own],
-            tubes.bboxes[own],
-            tubes.frames[rows],
-            tubes.bboxes[rows],
-            tubes.lengths[tube + 1 : stop],
-            pixel=pixel,
-            frame=frame,
-        )
-        stays[tube + 1 : stop] &= ious <= iou_thr
+    stays = np.ones(len(ends), dtype=bool)
+    for tube, stop in enumerate(stops):
+        if stays[tube] and tube + 1 < stop:
+            one = _slice(tubes, ends, tube, tube + 1)
+            others = _slice(tubes, ends, tube + 1, stop)
+            stays[tube + 1 : stop] &= tube_iou(one, others, pixel=pixel) <= iou_thr
     return take_tubes(tubes, stays)
+
+
+def _slice(tubes: Tubes, ends: np.ndarray, start: int, stop: int) -> Tubes:
+    """Consecutive tubes as views; ``ends`` are theirs, counted once for all."""
+    rows = slice(ends[start - 1] if start else 0, ends[stop - 1])
+    whole, by_row = tubes[:3], tubes[3:]
+    return Tubes(
+        *(field[start:stop] for field in whole), *(field[rows] for field in by_row)
+    )

@@ -18,8 +18,6 @@ class CollectingMetric(BaseMetric):
     run, which all nodes see, or without a run one for temporary files; it is removed.
     """
 
-    _is_evaluating = False
-
     def __init__(
         self,
         collect_device: str = 'cpu',
@@ -35,24 +33,10 @@ class CollectingMetric(BaseMetric):
         chosen = self.collect_dir
         if chosen is None and self.collect_device == 'cpu' and get_world_size() > 1:
             self.collect_dir = _shared_folder()
-        self._is_evaluating = True
         try:
             return super().evaluate(size)
         finally:
-            self._is_evaluating = False
             self.collect_dir = chosen
-
-    def take(self, results: list[dict]) -> list[dict]:
-        """Results that may be emptied: ``evaluate`` needs them no more.
-
-        There is no room for the scores of millions of boxes twice.
-        """
-        is_ours = type(self).__module__.partition('.')[0] == __name__.partition('.')[0]
-        # A class that somebody derived may look at them again.
-        if not self._is_evaluating or not is_ours:
-            return [dict(result) for result in results]
-        self.results.clear()
-        return results
 
 
 def _shared_folder() -> str:

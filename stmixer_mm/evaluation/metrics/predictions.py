@@ -1,146 +1,144 @@
-"""What a data sample predicts, as arrays of a size that can be collected."""
+"""What samples predict, as arrays of a size that can be collected."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.errors import UserError
-
-# Detectors' boxes may leave the frame, but by no more than its size.
-BOX_LOW, BOX_HIGH = -1, 2
-
-
-class ConfiguredMetric(NamedTuple):
-    """A metric and the number of the score column of each action id."""
-
-    metric: BaseMetric
-    num_classes: int | None  # None: of a kind that can only evaluate dumps
-    columns: Mapping[int, int]
-    has_score_thr: bool = False  # The config sets it.
-
-
-class PlacedSample(NamedTuple):
-    """A sample as a metric takes it, and where in a file it comes from."""
-
-    place: str
-    sample: dict
-
-
-def box_message(*bbox: float) -> str:
-    """What is wrong with a box x1, y1, x2, y2."""
-    shown = '(' + ', '.join(f'{value:g}' for value in bbox) + ')'
-    if not np.isfinite(bbox).all():
-        return f'the box {shown} is not finite; remove the line.'
-    if all(BOX_LOW <= value <= BOX_HIGH for value in bbox):
-        return f'the box {shown} is upside down; write it as x1,y1,x2,y2.'
-    return (
-        f'the box {shown} lies far outside [0, 1]; divide x by the width, y by the '
-        'height.'
-    )
+from stmixer_mm.evaluation.functional.matching import Boxes
 
 
 class Actions(NamedTuple):
-    """What the boxes of many samples are said to do, by box; N of them."""
+    """What many boxes are said to do, box by box; N actions of them."""
 
     box: np.ndarray  # (N,) int32, which of all boxes
-    classes: np.ndarray  # (N,) unsigned
+    columns: np.ndarray  # (N,) unsigned, of their scores
     scores: np.ndarray  # (N,) float
 
-    def of(self, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes (n,) and scores (n,) of one class, in the order of the boxes."""
-        # Sorting them all by class would take as long, and three times the memory.
-        index = np.flatnonzero(self.classes == column)
-        return self.box[index], self.scores[index]
+
+class Detections(NamedTuple):
+    """What is predicted: n boxes, keyframe by keyframe."""
+
+    keyframe_key: Callable[[int], str]  # of the number of a keyframe
+    frames: np.ndarray  # (n,) int, numbers of keyframes
+    bboxes: np.ndarray  # (n, 4) float
+    person_scores: np.ndarray  # (n,) float
+    actions: Actions
+
+    def persons(self) -> Boxes:
+        """All boxes, whatever they are said to do."""
+        return Boxes(self.frames, self.bboxes, self.person_scores)
+
+    def of(self, column: int) -> Boxes:
+        """Boxes of one class, in their order."""
+        # Sorting all of them by class would take as long, and three times the RAM.
+        index = np.flatnonzero(self.actions.columns == column)
+        box = self.actions.box[index]
+        return Boxes(self.frames[box], self.bboxes[box], self.actions.scores[index])
+
+
+def to_numpy(values: Any) -> Any:
+    """A tensor as an array; anything else as it is."""
+    if not hasattr(values, 'detach'):
+        return values
+    if values.element_size() < 4:  # numpy has no bfloat16
+        values = values.float()
+    return values.detach().cpu().numpy()
+
+
+def read_instances(sample: Mapping) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) and scores (n, classes) of a sample's ``pred_instances``.
+
+    They have 32 bits, which models give, or 64, which files have.
+
+    Raises:
+        UserError: they have other shapes, or are not numbers.
+    """
+    found = []
+    for name in ('bboxes', 'scores'):
+        array = np.asarray(to_numpy(sample['pred_instances'][name]))
+        array = array if array.dtype == np.float64 else array.astype(np.float32)
+        if np.isnan(array).any():
+            raise UserError(
+                f'predictions of {sample["video_id"]} have {name} that are not numbers; '
+                'the model has diverged, so train it again with a lower learning rate.'
+            )
+        found.append(array)
+    bboxes, scores = found
+    if scores.ndim != 2 or bboxes.shape != (len(scores), 4):
+        raise UserError(
+            f'predictions of {sample["video_id"]} have bboxes and scores of the shapes '
+            f'{bboxes.shape} and {scores.shape} instead of (n, 4) and (n, classes); '
+            'correct the model.'
+        )
+    return bboxes, scores
 
 
 def select_actions(
-    sample: dict,
-    num_classes: int,
-    score_thr: float,
-    *,
-    counted: np.ndarray | None = None,
-    frame_key: str = 'timestamp',
-) -> dict:
+    sample: Mapping, score_thr: float, counted: np.ndarray
+) -> dict[str, np.ndarray]:
     """Boxes of a sample and what they are said to do with a score above score_thr.
 
     Args:
         sample: Its ``pred_instances`` have ``bboxes`` and ``scores``.
-        num_classes: Columns of the scores, 0 the dummy.
         score_thr: Scores up to it do not count.
-        counted: (num_classes,) bool, columns that count; None: all but the dummy.
-        frame_key: Entry that tells the keyframe in messages.
+        counted: (num_classes,) bool, columns of the scores that count; 0 is the dummy.
 
     Returns:
-        ``bboxes`` (n, 4), in [0, 1]; ``scores`` (n, num_classes); ``num_actions``
-        (n,), and of these N actions, box by box, ``class`` (N,), the column of its
-        score from 1 on, and ``score`` (N,). Floats are of 32 bits, or 64 where the
-        sample's are, integers as small as num_classes allows.
+        ``bboxes`` (n, 4); ``person_scores`` (n,), the best of each box; ``num_actions``
+        (n,), and of these N actions, box by box, ``columns`` (N,) and ``scores`` (N,).
+        Integers are as small as the number of classes allows.
 
     Raises:
-        ValueError: scores have another width, or boxes or scores are not numbers.
+        UserError: as ``read_instances``, or the scores have another width.
     """
-    prediction = sample['pred_instances']
-    scores, bboxes = (_floats(prediction[name]) for name in ('scores', 'bboxes'))
-    if scores.ndim != 2 or scores.shape[1] != num_classes:
+    bboxes, scores = read_instances(sample)
+    num_classes = len(counted)
+    if scores.shape[1] != num_classes:
         raise UserError(
             f'predictions of {sample["video_id"]} have scores of shape '
-            f'{scores.shape}, but the metric has num_classes={num_classes}; give it '
-            'the num_classes of the model.'
+            f'{scores.shape}, but the metric has num_classes={num_classes}; give model '
+            'and metric the same classes.'
         )
-    for name, values in (('scores', scores), ('bboxes', bboxes)):
-        if np.isnan(values).any():
-            raise UserError(
-                f'predictions of {sample["video_id"]}, {frame_key} '
-                f'{sample.get(frame_key)}, have {name} that are not numbers; '
-                'the model has diverged, so train it again with a lower learning rate.'
-            )
-    is_action = scores > score_thr
-    is_action[:, 0] = False
-    if counted is not None:
-        is_action &= counted
+    is_action = (scores > score_thr) & counted
     small = np.min_scalar_type(num_classes)
     return {
-        'bboxes': bboxes.reshape(-1, 4),
-        'scores': scores,
+        'bboxes': bboxes,
+        'person_scores': scores[:, 1:].max(axis=1, initial=0),
         'num_actions': is_action.sum(axis=1).astype(small),
-        'class': np.nonzero(is_action)[1].astype(small),
-        'score': scores[is_action],
+        'columns': np.nonzero(is_action)[1].astype(small),
+        'scores': scores[is_action],
     }
 
 
-def to_numpy(array):
-    """A tensor as an array; anything else as it is."""
-    if not hasattr(array, 'detach'):
-        return array
-    if array.element_size() < 4:  # numpy has no bfloat16
-        array = array.float()
-    return array.detach().cpu().numpy()
+_NOTHING = select_actions(
+    dict(pred_instances=dict(bboxes=np.zeros((0, 4)), scores=np.zeros((0, 1)))),
+    0,
+    np.zeros(1, dtype=bool),
+)
 
 
-def _floats(array) -> np.ndarray:
-    """Of 32 bits, which models give, or 64, which files have."""
-    array = np.asarray(to_numpy(array))
-    return array if array.dtype == np.float64 else array.astype(np.float32)
+def join_detections(
+    by_frame: Mapping[int, dict], keyframe_key: Callable[[int], str]
+) -> Detections:
+    """The results of ``select_actions``, by number of the keyframe, in one.
 
-
-def join_actions(results: Sequence[dict]) -> Actions:
-    """The actions of all results, whose boxes are numbered one after the other."""
-    num_actions = join_field(results, 'num_actions', (0,), np.uint8)
-    return Actions(
-        np.repeat(np.arange(len(num_actions), dtype=np.int32), num_actions),
-        join_field(results, 'class', (0,), np.uint8),
-        join_field(results, 'score', (0,), np.float32),
-    )
-
-
-def join_field(
-    results: Sequence[dict], key: str, shape: tuple[int, ...], dtype: type
-) -> np.ndarray:
-    """One field of all results in one array, also when there are none.
-
-    It is taken out of the results.
+    They are used up: there is no room for the scores of millions of boxes twice.
     """
-    parts = [result.pop(key) for result in results] or [np.zeros(shape, dtype)]
-    return np.concatenate(parts)
+    num_boxes = [len(result['bboxes']) for result in by_frame.values()]
+    joined = {
+        name: np.concatenate(
+            [result.pop(name) for result in by_frame.values()] or [nothing]
+        )
+        for name, nothing in _NOTHING.items()
+    }
+    num_actions = joined['num_actions']
+    box = np.repeat(np.arange(len(num_actions), dtype=np.int32), num_actions)
+    return Detections(
+        keyframe_key,
+        np.repeat(np.array(list(by_frame), dtype=int), np.array(num_boxes, dtype=int)),
+        joined['bboxes'],
+        joined['person_scores'],
+        Actions(box, joined['columns'], joined['scores']),
+    )

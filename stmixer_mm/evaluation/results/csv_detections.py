@@ -8,29 +8,21 @@ number of the label, from 1.
 import io
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     TextError,
     decode_text,
-    keyframe_key,
     parse_float,
-    parse_id,
     remedy,
     video_message,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.metrics.predictions import (
-    BOX_HIGH,
-    BOX_LOW,
-    ConfiguredMetric,
-    PlacedSample,
-    box_message,
-)
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.results.sound_boxes import box_message, faulty_boxes
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
 # Of actions that no line of a csv gives to a box.
@@ -38,96 +30,78 @@ NO_SCORE = -1.0
 
 
 class CsvDetections:
-    """Detections of a csv: N lines, one for a box and an action."""
+    """Detections of a csv: N lines, one for a box and an action.
+
+    Accepted on purpose: lines in any order, repeated lines, boxes that leave the frame
+    by up to its size or have no area, and action ids that are not evaluated.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.notes: list[str] = []
-        self.keyframes: list[tuple[str, int | float]] = []
-        self._keyframe_numbers: dict[tuple[str, str], int] = {}
-        self._numbers: dict[str, int] = {}
-        self._frames = array('l')
-        self._lines = array('l')
-        self._actions = array('l')
-        self._bboxes = array('d')
-        self._scores = array('d')
-
-    def add(self, line: int, fields: list[str]) -> str | None:
-        """Take the fields of a line, or say what is wrong with them."""
-        if len(fields) != 8:
-            text = ','.join(fields)
-            return (
-                f'it has {len(fields)} columns instead of the 8 of {COLUMNS}; '
-                f'{remedy(text, "", "write these and no others")}.'
-            )
-        name = fields[0], fields[1]
-        number = self._keyframe_numbers.get(name)
-        if number is None:
-            number, message = self._new_keyframe(*name)
-            if message:
-                return message
-            self._keyframe_numbers[name] = number
-        try:
-            x1, y1, x2, y2 = map(parse_float, fields[2:6])
-        except ValueError:
-            text = ','.join(fields[2:6])
-            return (
-                f'the box {text!r} is not four numbers; '
-                f'{remedy(text, "", "write x1,y1,x2,y2 in [0, 1]")}.'
-            )
-        if not (BOX_LOW <= x1 <= x2 <= BOX_HIGH and BOX_LOW <= y1 <= y2 <= BOX_HIGH):
-            return box_message(x1, y1, x2, y2)
-        action = parse_id(fields[6])
-        if action is None or action < 1:
-            return (
-                f'the action id {fields[6]!r} is no whole number from 1 upwards; '
-                'use the ids of the label map.'
-            )
-        try:
-            score = parse_float(fields[7])
-        except ValueError:
-            score = float('nan')
-        if not 0 <= score <= 1:
-            return (
-                f'the score {fields[7]!r} is no number from 0 to 1; remove the line '
-                'or scale all scores alike.'
-            )
-        self._frames.append(number)
-        self._lines.append(line)
-        self._actions.append(action)
-        self._bboxes.extend((x1, y1, x2, y2))
-        self._scores.append(score)
-        return None
+        # Numbers of keyframes; timestamps are told apart as by ``keyframe_key``.
+        self.keyframes: dict[tuple[str, float], int] = {}
+        # Numbers of the line, its keyframe, x1, y1, x2, y2, action and score.
+        self._rows = array('d')
 
     def __len__(self) -> int:
-        return len(self._scores)
+        return len(self._rows) // 8
 
-    def _new_keyframe(
-        self, video: str, text: str
-    ) -> tuple[int, None] | tuple[None, str]:
-        """Its number, the same for 902, 0902 and 902.0, or what is wrong."""
-        if message := video_message(video):
-            return None, message
-        try:
-            timestamp = parse_float(text)
-        except ValueError:
-            timestamp = float('nan')
-        if not 0 <= timestamp < float('inf'):
-            return None, (
-                f'the timestamp {text!r} is not a number from 0 upwards; '
-                f'{remedy(text, text, "correct it or remove the line")}.'
+    def add(self, number: int, line: str) -> None:
+        """Take a line, or raise ``UserError`` that says what is wrong with it."""
+        video, *fields = line.split(',')
+        if len(fields) != 7:
+            raise UserError(
+                f'it has {len(fields) + 1} columns instead of the 8 of {COLUMNS}; '
+                f'{remedy(line, "", "write these and no others")}.'
             )
-        key = keyframe_key(video, timestamp)
-        if key not in self._numbers:
-            self._numbers[key] = len(self.keyframes)
-            whole = timestamp.is_integer()
-            self.keyframes.append((video, int(timestamp) if whole else timestamp))
-        return self._numbers[key], None
+        numbers = []
+        for field in fields:
+            try:
+                numbers.append(parse_float(field))
+            except ValueError:
+                what_to_do = remedy(line, field, 'correct it or remove the line')
+                raise UserError(
+                    f'{field.strip()!r} is not a number; {what_to_do}.'
+                ) from None
+        keyframe = video.strip(), round(numbers[0], 3)
+        if keyframe not in self.keyframes:
+            _check_keyframe(*keyframe)
+            self.keyframes[keyframe] = len(self.keyframes)
+        self._rows.extend((number, self.keyframes[keyframe], *numbers[1:]))
+
+    def check(self) -> None:
+        """Refuse numbers that cannot be, and note repeated lines."""
+        lines, keyframes, bboxes, actions, scores = self._columns()
+        self._refuse(
+            np.flatnonzero(~((scores >= 0) & (scores <= 1))),
+            lambda row: (
+                f'the score {scores[row]:g} is not in [0, 1]; remove the line '
+                'or scale all scores alike.'
+            ),
+        )
+        self._refuse(
+            np.flatnonzero(~((actions >= 1) & (actions % 1 == 0))),
+            lambda row: (
+                f'the action id {actions[row]:g} is not a whole number from 1 '
+                'upwards; use the ids of the label map.'
+            ),
+        )
+        self._refuse(faulty_boxes(bboxes), lambda row: box_message(bboxes[row]))
+        keys = np.column_stack([keyframes, actions, bboxes])
+        order = np.lexsort((lines, *keys.T))
+        repeats = order[1:][(keys[order[1:]] == keys[order[:-1]]).all(axis=1)]
+        if len(repeats):
+            self.notes.append(
+                f'{self._place(lines[repeats].min())}: keyframe, box and action of an '
+                f'earlier line are repeated ({len(repeats)} such lines); each counts as '
+                "a detection of its own, as in AVA's evaluator."
+            )
 
     def samples(
-        self, configured: ConfiguredMetric, *, last: bool = False
-    ) -> Iterator[PlacedSample]:
-        """A sample for each keyframe; lines of the same box are one person.
+        self, metric: DetectionMetric, *, last: bool = False
+    ) -> Iterator[tuple[str, dict]]:
+        """Place and sample of each keyframe; lines of the same box are one person.
 
         A line that repeats box and action of another is a person of its own.
 
@@ -135,72 +109,64 @@ class CsvDetections:
             ValueError: an action id is not the model's, or none is evaluated.
         """
         del last  # A csv takes little room.
-        metric, num_classes, columns, _ = configured
-        if num_classes is None:
-            raise UserError(
-                f'{self.file} is a csv, which {type(metric).__name__} cannot evaluate; '
-                'use FrameMAPMetric, TubeFrameMAPMetric or VideoMAPMetric as '
-                'test_evaluator, or a dump of tools/test.py.'
-            )
-        actions = np.array(self._actions, dtype=int)
-        known = np.array(sorted(columns))
-        self._check_actions(actions, known)
-        frames, lines = np.array(self._frames, int), np.array(self._lines, int)
-        bboxes = np.array(self._bboxes).reshape(-1, 4)
-        scores = np.array(self._scores)
-        order = np.argsort(frames, kind='stable')
-        bounds = np.flatnonzero(np.diff(frames[order])) + 1
+        lines, keyframes, bboxes, actions, scores = self._columns()
+        columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
+        self._check_actions(actions, list(columns))
+        order = np.argsort(keyframes, kind='stable')
+        bounds = np.flatnonzero(np.diff(keyframes[order])) + 1
+        names = list(self.keyframes)
         for rows in np.split(order, bounds):
-            video, timestamp = self.keyframes[frames[rows[0]]]
+            video, timestamp = names[int(keyframes[rows[0]])]
             instances = _group_boxes(
                 bboxes[rows].tolist(),
                 [columns.get(action) for action in actions[rows].tolist()],
                 scores[rows].tolist(),
-                num_classes,
+                metric.num_classes,
             )
-            frame_key = getattr(metric, 'frame_key', 'timestamp')
             sample = {
                 'video_id': video,
-                frame_key: timestamp,
+                metric.frame_key: timestamp,
                 'pred_instances': instances,
             }
-            place = f'{self.file}, line {lines[rows[0]]}'
-            yield PlacedSample(place, sample)
+            yield self._place(lines[rows[0]]), sample
 
-    def _check_actions(self, actions: np.ndarray, known: np.ndarray) -> None:
-        of_model = np.isin(actions, known)
-        beyond = np.flatnonzero(actions > known[-1])
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        """Lines (N,), keyframes (N,), boxes (N, 4), actions (N,) and scores (N,)."""
+        rows = np.frombuffer(self._rows).reshape(-1, 8)
+        return rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6], rows[:, 7]
+
+    def _place(self, line: float) -> str:
+        return f'{self.file}, line {line:.0f}'
+
+    def _refuse(self, rows: np.ndarray, message: Callable[[int], str]) -> None:
+        """Raise ``UserError`` for the first of the rows, if there are any."""
+        if len(rows):
+            place = self._place(self._columns()[0][rows[0]])
+            raise UserError(f'{place}: {message(rows[0])}')
+
+    def _check_actions(self, actions: np.ndarray, known: Sequence[int]) -> None:
+        last, is_known = max(known), np.isin(actions, known)
         # Of custom_classes, any other id is left out.
-        if len(beyond) and known[-1] == len(known):
-            raise UserError(
-                f'{self.file}, line {self._lines[beyond[0]]}: the action id '
-                f'{actions[beyond[0]]} is unknown, as ids go up to {known[-1]} in the '
-                "config's test_evaluator; correct it or the num_classes there."
+        if last == len(known):
+            self._refuse(
+                np.flatnonzero(actions > last),
+                lambda row: (
+                    f'the action id {actions[row]:g} is unknown, as ids go up '
+                    f"to {last} in the config's test_evaluator; correct it or the label "
+                    'map there.'
+                ),
             )
-        if not of_model.any():
-            raise UserError(
-                f'{self.file}, line {self._lines[0]}: neither the action id '
-                f'{actions[0]} nor that of any other line is evaluated; correct the '
-                'ids or custom_classes.'
-            )
-
-    def note_repeated(self) -> None:
-        """Say how many lines repeat keyframe, box and action of another."""
-        bboxes = np.array(self._bboxes).reshape(-1, 4)
-        keys = np.column_stack([self._frames, self._actions, bboxes])
-        order = np.lexsort((self._lines, *keys.T))
-        repeats = order[1:][(keys[order[1:]] == keys[order[:-1]]).all(axis=1)]
-        if len(repeats):
-            first = min(self._lines[row] for row in repeats)
-            self.notes.append(
-                f'{self.file}, line {first}: keyframe, box and action of an earlier '
-                f'line are repeated ({len(repeats)} such lines); each counts as a '
-                "detection of its own, as in AVA's evaluator."
-            )
+        self._refuse(
+            np.arange(0 if is_known.any() else len(actions)),
+            lambda row: (
+                f'neither the action id {actions[row]:g} nor that of any other '
+                'line is evaluated; correct the ids or custom_classes.'
+            ),
+        )
 
 
 def read_csv(file: str | Path) -> CsvDetections:
-    """Read a csv; see :func:`read_results`."""
+    """Read a csv; see :func:`~stmixer_mm.evaluation.results.offline.read_results`."""
     data = Path(file).read_bytes()
     if data.startswith(b'\x80'):
         raise UserError(f'{file} is a pickle, not a csv; let its name end in .pkl.')
@@ -212,16 +178,27 @@ def read_csv(file: str | Path) -> CsvDetections:
     for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if not line.strip():
             continue
-        message = found.add(number, [field.strip() for field in line.split(',')])
-        if message:
-            raise UserError(f'{file}, line {number}: {message}')
+        try:
+            found.add(number, line)
+        except UserError as error:
+            raise UserError(f'{file}, line {number}: {error}') from error
     if not len(found):
         raise UserError(
             f'{file}, line 1: the file holds no detection; write a line of {COLUMNS} '
             'for each box and action.'
         )
-    found.note_repeated()
+    found.check()
     return found
+
+
+def _check_keyframe(video: str, timestamp: float) -> None:
+    if message := video_message(video):
+        raise UserError(message)
+    if not 0 <= timestamp < float('inf'):
+        raise UserError(
+            f'the timestamp {timestamp:g} is not a number from 0 upwards; correct it or '
+            'remove the line.'
+        )
 
 
 def _group_boxes(
@@ -229,7 +206,7 @@ def _group_boxes(
     columns: list[int | None],
     scores: list[float],
     num_classes: int,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, np.ndarray]:
     """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of the lines of a keyframe."""
     persons: dict[tuple, int] = {}
     repeats: Counter = Counter()
@@ -245,6 +222,4 @@ def _group_boxes(
     for person, column, score in cells:
         table[person, column] = score
     corners = np.array([key[:4] for key in persons])
-    return dict(
-        bboxes=torch.from_numpy(corners.reshape(-1, 4)), scores=torch.from_numpy(table)
-    )
+    return dict(bboxes=corners.reshape(-1, 4), scores=table)

@@ -1,4 +1,4 @@
-"""A baseline: deformable DETR's decoder on video maps.
+"""A baseline: deformable DETR's decoder on feature maps of clips.
 
 Shapes: C channels, T frames, L levels.
 """
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.checks import check_choice, check_counts, check_widths
 from stmixer_mm.models.decoder.deformable_stage import (
     DeformableMemory,
     DeformableStage,
-    flatten_maps,
+    flatten_feats,
 )
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.decoder.stage import check_counts, check_widths
 from stmixer_mm.registry import MODELS
 
 MEMORIES = ('keyframe', 'time')
@@ -22,32 +22,31 @@ MEMORIES = ('keyframe', 'time')
 
 @MODELS.register_module()
 class DeformableDecoder(QueryDecoder):
-    """Refine learned queries by deformable attention to the maps, in several stages.
+    """Refine learned queries by deformable attention to the levels, in several stages.
 
     Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object
-    Detection", ICLR 2021: its decoder with iterative box refinement, on the maps of the
-    neck themselves, without its encoder. Spatial queries read the keyframe's maps,
-    temporal queries what ``memory`` says.
+    Detection", ICLR 2021: its decoder with iterative box refinement, on the neck's
+    levels themselves, without its encoder. Spatial queries read the keyframe, temporal
+    queries what ``memory`` says.
 
     Args:
         num_frames: T of the feature maps; frame T // 2 is the keyframe.
         num_levels: L.
-        memory: What the temporal queries read: 'keyframe', or 'time' for the maps of
-            all frames, T * L of them with sample points in each.
-        embed_dims: C, width of the queries and channels of the maps.
+        memory: What the temporal queries read: 'keyframe', or 'time' for all frames,
+            T * L planes with sample points in each.
+        embed_dims: C, width of the queries and channels of the levels.
         num_queries: Number of queries.
         num_stages: Number of stages.
-        num_heads: Heads of the attentions among queries and to the maps.
+        num_heads: Heads of the attentions among queries and to the levels.
         feedforward_channels: Hidden width of the feed-forward networks.
-        num_points: Sample points of a head in a map.
+        num_points: Sample points of a head in a plane, a frame of a level.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        **kwargs: ``strides``, ``initial_boxes``, ``with_cp``, ``compile_stages`` and
-            ``init_cfg`` of :class:`QueryDecoder`.
+        **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
+            :class:`QueryDecoder`.
 
     Raises:
-        ValueError: Arguments that do not fit together, or feature maps that do not
-            fit the arguments.
+        UserError: Arguments that do not fit together.
     """
 
     def __init__(
@@ -68,19 +67,15 @@ class DeformableDecoder(QueryDecoder):
     ) -> None:
         check_counts(num_frames=num_frames, num_levels=num_levels)
         check_widths(embed_dims, num_classes, num_heads=num_heads)
-        if memory not in MEMORIES:
-            raise UserError(
-                f"DeformableDecoder's memory='{memory}' is unknown; use "
-                f'{" or ".join(map(repr, MEMORIES))}.'
-            )
+        check_choice('memory', memory, MEMORIES)
         all_frames = memory == 'time'
         stages = [
             DeformableStage(
                 embed_dims=embed_dims,
                 num_heads=num_heads,
                 feedforward_channels=feedforward_channels,
-                spatial_maps=num_levels,
-                temporal_maps=num_levels * (num_frames if all_frames else 1),
+                spatial_planes=num_levels,
+                temporal_planes=num_levels * (num_frames if all_frames else 1),
                 num_points=num_points,
                 dropout=dropout,
                 num_actions=num_classes - 1,
@@ -108,25 +103,27 @@ class DeformableDecoder(QueryDecoder):
     def make_memory(
         self, feats: Sequence[Tensor], strides: Sequence[float]
     ) -> DeformableMemory:
-        """The keyframe's maps, and those of all frames if the queries read them."""
+        """The keyframe, and all frames if the queries read them."""
         key = self.num_frames // 2
         feats = [
             feat + embed.view(-1, 1, 1, 1)
             for feat, embed in zip(feats, self.level_embeds.weight, strict=True)
         ]
-        keyframe = flatten_maps([feat[:, :, key : key + 1] for feat in feats], strides)
+        keyframe = flatten_feats([feat[:, :, key : key + 1] for feat in feats], strides)
         if self.frame_embeds is None:
             return DeformableMemory(keyframe, keyframe)
         frame_embeds = self.frame_embeds.weight.t()[..., None, None]
         feats = [feat + frame_embeds for feat in feats]
-        return DeformableMemory(keyframe, flatten_maps(feats, strides))
+        return DeformableMemory(keyframe, flatten_feats(feats, strides))
 
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """See :meth:`QueryDecoder.check_maps`."""
-        super().check_maps(feats, pad_shape)
+    def strides_of(
+        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
+    ) -> Sequence[float]:
+        """See :meth:`QueryDecoder.strides_of`."""
         if len(feats) != self.num_levels:
             raise UserError(
-                f'The neck yields {len(feats)} maps but the decoder has num_levels='
+                f'The neck yields {len(feats)} levels but the decoder has num_levels='
                 f'{self.num_levels}; set model.decoder.num_levels={len(feats)}, or '
                 'change the neck.'
             )
+        return super().strides_of(feats, pad_shape)

@@ -1,63 +1,61 @@
 """One stage of deformable DETR's decoder, for both query sets.
 
-Shapes: B clips, Q queries, C channels, G heads, M maps, N cells of all maps, P points
-of a head in a map.
+Shapes: B clips, Q queries, C channels, G heads, M planes (frames of levels), N cells
+of all planes, P points of a head in a plane.
 """
 
 from collections.abc import Sequence
 from functools import partial
-from math import gcd
 from typing import NamedTuple
 
 import torch
 from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
-from mmcv.ops import MultiScaleDeformableAttention, get_compiling_cuda_version
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttnFunction,
-    multi_scale_deformable_attn_pytorch,
-)
+from mmcv.ops import MultiScaleDeformableAttention
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import box_size, sine_position_code
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    PlaneLayout,
+    attend,
+    lay_out_planes,
+)
 from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.precision import full_precision
 
 
-class FlatMaps(NamedTuple):
-    """Cells of M maps behind one another; each frame of a level is a map of its own."""
+class FlatPlanes(NamedTuple):
+    """Cells of M planes behind one another; each frame of a level is one of them."""
 
     values: Tensor  # (B, N, C)
-    map_sizes: tuple[tuple[int, int], ...]  # h, w in cells
-    sizes: Tensor  # (M, 2): the same on the device of the values
-    starts: Tensor  # (M,): number of a map's first cell
+    layout: PlaneLayout
     extents: Tensor  # (M, 2): w, h in pixels
 
 
 class DeformableMemory(NamedTuple):
     """What the two query sets read."""
 
-    spatial: FlatMaps
-    temporal: FlatMaps
+    spatial: FlatPlanes
+    temporal: FlatPlanes
 
 
 class DeformableStage(QueryStage):
-    """Attend among queries, attend to points of the maps, refine.
+    """Attend among queries, attend to points of the planes, refine.
 
     Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object
     Detection", ICLR 2021, with boxes as reference; a decoder layer for each query set.
     Queries carry the sine code of their boxes where the paper has learned codes.
 
     Boxes keep their gradient from stage to stage, as :class:`STMixerStage`'s do, where
-    the paper cuts it: the two decoders then differ in how queries read maps, in nothing
-    else. The position code alone reads them without.
+    the paper cuts it: the two decoders then differ only in how queries read feature
+    maps. The position code alone reads them without.
 
     Args:
         embed_dims: C, a multiple of 8 and of ``num_heads``.
         num_heads: G, heads of both attentions.
         feedforward_channels: Hidden width of the feed-forward networks.
-        spatial_maps: M of the spatial queries.
-        temporal_maps: M of the temporal queries.
+        spatial_planes: M of the spatial queries.
+        temporal_planes: M of the temporal queries.
         num_points: P.
         dropout: Of attentions and feed-forward networks.
         num_actions: Number of actions.
@@ -69,8 +67,8 @@ class DeformableStage(QueryStage):
         embed_dims: int,
         num_heads: int,
         feedforward_channels: int,
-        spatial_maps: int,
-        temporal_maps: int,
+        spatial_planes: int,
+        temporal_planes: int,
         num_points: int,
         dropout: float,
         num_actions: int,
@@ -84,8 +82,8 @@ class DeformableStage(QueryStage):
             num_points=num_points,
             dropout=dropout,
         )
-        self.spatial = make_branch(num_maps=spatial_maps)
-        self.temporal = make_branch(num_maps=temporal_maps)
+        self.spatial = make_branch(num_planes=spatial_planes)
+        self.temporal = make_branch(num_planes=temporal_planes)
 
     def forward(
         self,
@@ -100,8 +98,8 @@ class DeformableStage(QueryStage):
         )
         refined = Queries(
             *(
-                branch(each, position_code, boxes_xyzr, maps, blocked)
-                for branch, each, maps in zip(
+                branch(each, position_code, boxes_xyzr, planes, blocked)
+                for branch, each, planes in zip(
                     (self.spatial, self.temporal), queries, memory, strict=True
                 )
             )
@@ -121,7 +119,7 @@ class DeformableBranch(BaseModule):
         embed_dims: int,
         num_heads: int,
         feedforward_channels: int,
-        num_maps: int,
+        num_planes: int,
         num_points: int,
         dropout: float,
     ) -> None:
@@ -136,7 +134,7 @@ class DeformableBranch(BaseModule):
         self.cross_attn = DeformableAttention(
             embed_dims=embed_dims,
             num_heads=num_heads,
-            num_levels=num_maps,
+            num_levels=num_planes,
             num_points=num_points,
             dropout=dropout,
             batch_first=True,
@@ -146,7 +144,7 @@ class DeformableBranch(BaseModule):
 
     def init_weights(self) -> None:
         super().init_weights()
-        # It says of itself that it is initialised, so that mmengine passes it by.
+        # It claims to be initialised, so that mmengine skips it.
         self.cross_attn.init_weights()
 
     def forward(
@@ -154,7 +152,7 @@ class DeformableBranch(BaseModule):
         queries: Tensor,
         position_code: Tensor,
         boxes_xyzr: Tensor,
-        maps: FlatMaps,
+        planes: FlatPlanes,
         blocked: Tensor | None = None,
     ) -> Tensor:
         """Queries (B, Q, C) to queries; ``blocked`` as in :class:`QueryStage`."""
@@ -162,15 +160,15 @@ class DeformableBranch(BaseModule):
             self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
         )
         queries = self.norms[1](
-            self.cross_attn(queries, position_code, boxes_xyzr, maps)
+            self.cross_attn(queries, position_code, boxes_xyzr, planes)
         )
         return self.norms[2](self.ffn(queries))
 
 
 class DeformableAttention(MultiScaleDeformableAttention):
-    """mmcv's, from boxes to flat maps.
+    """mmcv's, from boxes to flat planes.
 
-    It samples in float32, under autocast too: mmcv's CUDA operator knows no bfloat16,
+    It samples in float32, under autocast too: mmcv's CUDA operator does not take bfloat16,
     and rounds positions to the type of the values. Where mmcv was compiled without the
     operator, its formulation in PyTorch serves on GPUs as well.
     """
@@ -180,14 +178,14 @@ class DeformableAttention(MultiScaleDeformableAttention):
         queries: Tensor,
         position_code: Tensor,
         boxes_xyzr: Tensor,
-        maps: FlatMaps,
+        planes: FlatPlanes,
     ) -> Tensor:
         """
         Args:
             queries: (B, Q, C)
             position_code: (B, Q, C)
             boxes_xyzr: (B, Q, 4)
-            maps: M of them.
+            planes: M of them.
 
         Returns:
             The queries and what they read, (B, Q, C).
@@ -199,39 +197,34 @@ class DeformableAttention(MultiScaleDeformableAttention):
         )
         weights = self.attention_weights(coded).unflatten(-1, (self.num_heads, -1))
         weights = full_precision(weights).softmax(dim=-1)
-        values = full_precision(self.value_proj(maps.values))
+        values = full_precision(self.value_proj(planes.values))
         read = attend(
             values.unflatten(-1, (self.num_heads, -1)),
-            maps,
-            place_points(offsets, reference_boxes(boxes_xyzr, maps.extents)),
+            planes.layout,
+            place_points(offsets, reference_boxes(boxes_xyzr, planes.extents)),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
         return queries + self.dropout(self.output_proj(read))
 
 
-def flatten_maps(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatMaps:
-    """Every frame of every level as a map: level by level, within it frame by frame.
+def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlanes:
+    """Every frame of every level as a plane: level by level, within it frame by frame.
 
     Args:
-        feats: Maps (B, C, T, H_l, W_l).
+        feats: Levels (B, C, T, H_l, W_l).
         strides: Pixels per cell of each.
     """
     device = feats[0].device
-    levels = [
+    planes = [
         (tuple(feat.shape[-2:]), stride)
         for feat, stride in zip(feats, strides, strict=True)
         for _frame in range(feat.size(2))
     ]
-    map_sizes = tuple(size for size, _stride in levels)
-    sizes = torch.tensor(map_sizes, device=device)
-    areas = sizes.prod(dim=1)
-    return FlatMaps(
+    return FlatPlanes(
         values=torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2),
-        map_sizes=map_sizes,
-        sizes=sizes,
-        starts=areas.cumsum(0) - areas,
+        layout=lay_out_planes([size for size, _stride in planes], device),
         extents=torch.tensor(
-            [(width * stride, height * stride) for (height, width), stride in levels],
+            [(width * stride, height * stride) for (height, width), stride in planes],
             dtype=torch.float32,
             device=device,
         ),
@@ -239,7 +232,7 @@ def flatten_maps(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatMaps:
 
 
 def reference_boxes(boxes_xyzr: Tensor, extents: Tensor) -> Tensor:
-    """(cx, cy, w, h) in units of each map's extent, (B, Q, M, 4).
+    """(cx, cy, w, h) in units of each plane's extent, (B, Q, M, 4).
 
     Args:
         boxes_xyzr: (B, Q, 4)
@@ -259,33 +252,7 @@ def place_points(offsets: Tensor, reference: Tensor) -> Tensor:
         reference: (cx, cy, w, h), (B, Q, M, 4).
 
     Returns:
-        (x, y) in units of each map's extent, (B, Q, G, M, P, 2).
+        (x, y) in units of each plane's extent, (B, Q, G, M, P, 2).
     """
     centre, size = reference[:, :, None, :, None].split(2, dim=-1)
     return centre + full_precision(offsets) * size / (2 * offsets.size(-2))
-
-
-def attend(values: Tensor, maps: FlatMaps, points: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples; zero outside the maps.
-
-    Args:
-        values: (B, N, G, C / G)
-        maps: Where the values' maps start and end.
-        points: (x, y) in units of each map's extent, (B, Q, G, M, P, 2).
-        weights: (B, Q, G, M, P)
-
-    Returns:
-        (B, Q, C)
-    """
-    if values.is_cuda and get_compiling_cuda_version() != 'not available':
-        # The operator wants a step that divides its batch.
-        step = gcd(len(values), 64)
-        return MultiScaleDeformableAttnFunction.apply(
-            values.contiguous(),
-            maps.sizes,
-            maps.starts,
-            points.contiguous(),
-            weights.contiguous(),
-            step,
-        )
-    return multi_scale_deformable_attn_pytorch(values, maps.map_sizes, points, weights)

@@ -1,4 +1,4 @@
-"""What all decoders share: queries, their first boxes, and the loop over the stages.
+"""What all decoders share: queries, the check of the feats, the loop over the stages.
 
 Shapes: B clips, Q queries, D further queries, C channels, T frames, L levels.
 """
@@ -15,14 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.stage import (
-    Queries,
-    QueryStage,
-    StageOutput,
-    check_counts,
-)
+from stmixer_mm.models.decoder.checks import check_counts
+from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.strides import derive_strides, fits_stride
-from stmixer_mm.registry import MODELS
 
 
 class ExtraQueries(NamedTuple):
@@ -41,12 +36,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     Args:
         stages: S of them.
         num_frames: T of the feature maps.
-        embed_dims: C, width of the queries and channels of the maps.
+        embed_dims: C, width of the queries and channels of the feats.
         num_queries: Q.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        strides: Pixels of the padded clip per cell of each map, finest first; None to
-            derive them from the sizes of the maps.
-        initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
+        strides: Pixels of the padded clip per cell of each level, finest first; None
+            to derive them from the sizes of the levels.
         with_cp: Keep of each stage its inputs alone for the backward pass and compute
             the rest again: less memory, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
@@ -54,7 +48,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: An argument is out of range, or feature maps do not fit them.
+        UserError: An argument is out of range, or feats do not fit them.
     """
 
     def __init__(
@@ -66,7 +60,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         num_queries: int,
         num_classes: int,
         strides: Sequence[float] | None = None,
-        initial_boxes: dict | None = None,
         with_cp: bool = False,
         compile_stages: bool | dict = False,
         init_cfg: dict | list | None = None,
@@ -77,7 +70,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         )
         if isinstance(strides, int | float):
             raise UserError(
-                f'The decoder has strides={strides}; give one for each map in a list, '
+                f'The decoder has strides={strides}; give one for each level in a list, '
                 'or none to derive them.'
             )
         self.embed_dims = embed_dims
@@ -87,10 +80,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         self.strides = None if strides is None else tuple(strides)
         self.spatial_queries = nn.Embedding(num_queries, embed_dims)
         self.temporal_queries = nn.Embedding(num_queries, embed_dims)
-        self.initial_boxes = MODELS.build(
-            initial_boxes or dict(type='stmixer_mm.WholeFrameBoxes'),
-            default_args=dict(num_queries=num_queries),
-        )
         self.stages = ModuleList(stages)
         self.with_cp = with_cp
         if compile_stages is not False:
@@ -105,36 +94,29 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
 
     @abstractmethod
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> object:
-        """What all stages read, made once from the maps."""
+        """What all stages read, made once from the feats."""
 
     def forward(
         self,
         feats: Sequence[Tensor],
+        boxes_xyzr: Tensor,
         *,
-        img_shapes: Tensor,
         pad_shape: tuple[int, int],
-        boxes_xyzr: Tensor | None = None,
         extra: ExtraQueries | None = None,
     ) -> list[StageOutput]:
         """
         Args:
-            feats: L maps (B, C, T, H_l, W_l), finest first.
-            img_shapes: (h, w) of each clip without padding, (B, 2).
+            feats: L levels (B, C, T, H_l, W_l), finest first.
+            boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
-            boxes_xyzr: Boxes to start from, (B, Q, 4); by default those of
-                ``initial_boxes``.
             extra: D queries more.
 
         Returns:
             One record per stage, the first stage first, of Q queries (Q + D with
             ``extra``).
         """
-        self.check_feats(feats, pad_shape)
-        if boxes_xyzr is None:
-            boxes_xyzr = self.initial_boxes.predict(
-                feats, img_shapes=img_shapes, pad_shape=pad_shape
-            )
-        queries, blocked = self.start(len(img_shapes)), None
+        memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
+        queries, blocked = self.start(len(boxes_xyzr)), None
         if extra is not None:
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
             queries = Queries(
@@ -144,9 +126,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 )
             )
             blocked = extra.blocked
-        memory = self.make_memory(
-            feats, self.strides or derive_strides(feats, pad_shape)
-        )
         outputs = []
         for stage in self.stages:
             run = stage
@@ -167,45 +146,43 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             )
         )
 
-    def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """Say in one sentence which setting does not fit the maps."""
-        self.check_maps(feats, pad_shape)
-        self.check_frames(feats)
+    def strides_of(
+        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
+    ) -> Sequence[float]:
+        """The stride of each level.
 
-    def check_frames(self, feats: Sequence[Tensor]) -> None:
-        """See :meth:`check_feats`; the maps' number of frames alone."""
-        for feat in feats:
-            frames = feat.size(2)
-            if frames != self.num_frames:
-                raise UserError(
-                    f'The feature maps have {frames} frames but the decoder has '
-                    f'num_frames={self.num_frames}; set model.decoder.num_frames='
-                    f'{frames}, or change the clip length or the backbone.'
-                )
-
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """See :meth:`check_feats`; all but the maps' number of frames."""
-        strides = self.strides
-        if strides is not None and len(feats) != len(strides):
-            raise UserError(
-                f'The neck yields {len(feats)} maps but the decoder has '
-                f'strides={strides}; give one stride per map, or none to derive them.'
-            )
+        Raises:
+            UserError: The levels do not fit the decoder; says which two numbers differ.
+        """
         for level, feat in enumerate(feats):
-            channels, size = feat.size(1), tuple(feat.shape[-2:])
-            if channels != self.embed_dims:
+            if feat.dim() != 5:
                 raise UserError(
-                    f'Map {level} has {channels} channels but the decoder has '
-                    f'embed_dims={self.embed_dims}; set both to the same number.'
+                    f'The decoder reads levels (B, C, T, H, W) but level {level} is '
+                    f'{tuple(feat.shape)}; choose a backbone and a neck that yield '
+                    'feature maps of clips.'
                 )
-            if strides is not None and not fits_stride(size, pad_shape, strides[level]):
-                raise UserError(
-                    f'Map {level} has {size[0]}x{size[1]} cells for a clip padded to '
-                    f'{pad_shape[0]}x{pad_shape[1]}, so its stride is about '
-                    f'{pad_shape[0] / size[0]:g}, not strides[{level}]='
-                    f'{strides[level]}; correct the strides of the decoder, or leave '
-                    'them out.'
-                )
-        if strides is None:
-            derive_strides(feats, pad_shape)
-        self.initial_boxes.check_maps(feats, pad_shape)
+            for name, size in (
+                ('embed_dims', feat.size(1)),
+                ('num_frames', feat.size(2)),
+            ):
+                if size != getattr(self, name):
+                    raise UserError(
+                        f'Level {level} of the feature maps is {tuple(feat.shape)}, (B, '
+                        f'C, T, H, W), but the decoder has {name}={getattr(self, name)}; '
+                        f'set model.decoder.{name}={size}, or change the neck, the '
+                        'backbone or the clip length.'
+                    )
+        if self.strides is None:
+            return derive_strides(feats, pad_shape)
+        sizes = [tuple(feat.shape[-2:]) for feat in feats]
+        if len(sizes) != len(self.strides) or not all(
+            fits_stride(size, pad_shape, stride)
+            for size, stride in zip(sizes, self.strides, strict=True)
+        ):
+            raise UserError(
+                f'The decoder has strides={self.strides} but the {len(sizes)} levels of '
+                f'a clip padded to {pad_shape[0]}x{pad_shape[1]} have strides of about '
+                f'{[round(pad_shape[0] / height, 1) for height, _ in sizes]}; correct '
+                'the strides of the decoder, or leave them out.'
+            )
+        return self.strides

@@ -13,7 +13,6 @@ from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import (
     intersection_over_foreground,
     refine_boxes,
@@ -58,7 +57,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        super().init_weights()  # the parts know better
+        super().init_weights()  # modules with an initialisation of their own
         nn.init.zeros_(self.box_branch[-1].weight)
         nn.init.zeros_(self.box_branch[-1].bias)
         nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
@@ -107,8 +106,9 @@ class STMixerStage(QueryStage):
         num_groups: G, groups of channels with sample points of their own.
         num_points: P, sample points of a group.
         num_frames: T, frames of the feature maps.
-        out_multiplier: Rows after mixing, in units of the rows before.
+        out_multiplier: Samples after mixing, in units of those before.
         num_actions: A.
+        mixing_backend: See :class:`.AdaptiveMixing`.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class STMixerStage(QueryStage):
         num_frames: int,
         out_multiplier: int,
         num_actions: int,
+        mixing_backend: str = 'auto',
     ) -> None:
         super().__init__(embed_dims=embed_dims, num_actions=num_actions)
         self.num_groups = num_groups
@@ -136,9 +137,10 @@ class STMixerStage(QueryStage):
             feedforward_channels=feedforward_channels,
             num_groups=num_groups,
             out_multiplier=out_multiplier,
+            mixing_backend=mixing_backend,
         )
-        self.spatial = make_branch(num_rows=num_points)
-        self.temporal = make_branch(num_rows=num_frames)
+        self.spatial = make_branch(num_samples=num_points)
+        self.temporal = make_branch(num_samples=num_frames)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -191,8 +193,9 @@ class _QueryBranch(BaseModule):
         num_heads: int,
         feedforward_channels: int,
         num_groups: int,
-        num_rows: int,
+        num_samples: int,
         out_multiplier: int,
+        mixing_backend: str,
     ) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
@@ -201,8 +204,9 @@ class _QueryBranch(BaseModule):
             query_dims=embed_dims,
             in_channels=embed_dims,
             num_groups=num_groups,
-            in_points=num_rows,
-            out_points=out_multiplier * num_rows,
+            num_samples=num_samples,
+            out_samples=out_multiplier * num_samples,
+            backend=mixing_backend,
         )
         self.mixing_norm = nn.LayerNorm(embed_dims)
         self.ffn = FFN(embed_dims, feedforward_channels)
@@ -222,39 +226,6 @@ class _QueryBranch(BaseModule):
     def mix(self, samples: Tensor, queries: Tensor) -> Tensor:
         queries = self.mixing_norm(self.mixing(samples, queries))
         return self.ffn_norm(self.ffn(queries))
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse what a decoder needs one of at least.
-
-    Raises:
-        ValueError: naming the argument.
-    """
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise UserError(
-                f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
-                'more.'
-            )
-
-
-def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
-    """Refuse sizes that no stage can have.
-
-    Raises:
-        ValueError: naming the size and what it has to be a multiple of.
-    """
-    for name, divisor in (*divisors.items(), ('the position code', 8)):
-        if embed_dims % divisor:
-            raise UserError(
-                f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
-                f'{name} needs; choose an embed_dims that is.'
-            )
-    if num_classes < 2:
-        raise UserError(
-            f'num_classes={num_classes} leaves no action, because class 0 is a '
-            'dummy; set it to the number of actions plus one.'
-        )
 
 
 def _prediction_branch(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -4,38 +4,44 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from stmixer_mm.models.decoder.checks import check_choice, check_counts, check_widths
+from stmixer_mm.models.decoder.mixing.adaptive_mixing import MIXING_BACKENDS
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.decoder.sampling.backends import check_backend, make_sampler
+from stmixer_mm.models.decoder.sampling.backends import (
+    SAMPLING_BACKENDS,
+    make_sampler,
+)
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
-from stmixer_mm.models.decoder.stage import STMixerStage, check_counts, check_widths
+from stmixer_mm.models.decoder.stage import STMixerStage
 from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
 class STMixerDecoder(QueryDecoder):
-    """Refine learned queries, all starting from the whole frame, in several stages.
+    """Refine learned queries in several stages.
 
     Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023, section 3.
 
     Args:
         num_frames: T of the feature maps.
-        embed_dims: C, width of the queries and channels of the maps.
+        embed_dims: C, width of the queries and channels of the levels.
         num_queries: Q.
         num_stages: S.
         num_heads: Heads of the attention among queries.
         feedforward_channels: Hidden width of the feed-forward networks.
         num_groups: Groups of channels with sample points of their own.
         num_points: Sample points of a group.
-        out_multiplier: Rows after mixing, in units of the rows before.
+        out_multiplier: Samples after mixing, in units of those before.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         sampling_backend: 'auto', 'grid_sample', 'mmcv', 'embedding_bag' or 'triton';
             they differ in speed only. See :func:`.sampling.choose_backend`.
-        **kwargs: ``strides``, ``initial_boxes``, ``with_cp``, ``compile_stages`` and
-            ``init_cfg`` of :class:`QueryDecoder`.
+        mixing_backend: 'auto', 'literal' or 'chunks', which differ in speed only. See
+            :class:`.AdaptiveMixing`.
+        **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
+            :class:`QueryDecoder`.
 
     Raises:
-        ValueError: Arguments that do not fit together, or feature maps that do not
-            fit the arguments.
+        UserError: Arguments that do not fit together.
     """
 
     def __init__(
@@ -52,13 +58,15 @@ class STMixerDecoder(QueryDecoder):
         out_multiplier: int = 4,
         num_classes: int = 81,
         sampling_backend: str = 'auto',
+        mixing_backend: str = 'auto',
         **kwargs,
     ) -> None:
         check_counts(num_frames=num_frames)
         check_widths(
             embed_dims, num_classes, num_heads=num_heads, num_groups=num_groups
         )
-        check_backend(sampling_backend)
+        check_choice('sampling_backend', sampling_backend, ('auto', *SAMPLING_BACKENDS))
+        check_choice('mixing_backend', mixing_backend, ('auto', *MIXING_BACKENDS))
         stages = [
             STMixerStage(
                 embed_dims=embed_dims,
@@ -69,6 +77,7 @@ class STMixerDecoder(QueryDecoder):
                 num_frames=num_frames,
                 out_multiplier=out_multiplier,
                 num_actions=num_classes - 1,
+                mixing_backend=mixing_backend,
             )
             for _ in range(num_stages)
         ]

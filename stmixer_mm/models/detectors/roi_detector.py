@@ -1,27 +1,28 @@
 """The two-stage baseline: boxes of persons first, then the actions in each region.
 
-Shapes: B clips, k true boxes of a clip, n boxes of persons of a clip, C channels,
-T frames, A actions, L levels.
+Shapes: B clips, n boxes of persons of a clip, A actions, L levels.
 """
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmaction.models.roi_heads import AVARoIHead, SingleRoIExtractor3D
 from mmaction.structures import ActionDataSample
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
-from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.compat import exact_convolutions
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.decoder.stage import StageOutput
-from stmixer_mm.models.detectors.stmixer import frame_shapes
-from stmixer_mm.models.heads.stmixer_head import check_labels, sample_name
-from stmixer_mm.models.part_checks import check_parts
+from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.detectors.stmixer import (
+    build_decoder,
+    build_head,
+    build_initial_boxes,
+    frame_shapes,
+)
+from stmixer_mm.models.heads.stmixer_head import sample_name
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
 
@@ -29,7 +30,7 @@ SOURCES = ('ground_truth', 'proposals')
 
 
 @MODELS.register_module()
-class RoIDetector(BaseModel):
+class RoIDetector(ClipDetector):
     """mmaction2's RoI head on any backbone and neck, with persons from any source.
 
     ``persons`` says whose regions the RoI head classifies:
@@ -37,119 +38,94 @@ class RoIDetector(BaseModel):
     ===================== ============================= ==========================
     persons               in training                   at test
     ===================== ============================= ==========================
-    'ground_truth'        true boxes                    true boxes
-    'proposals'           true boxes, and those of      ``sample.proposals``
+    'ground_truth'        those of the ground truth     those of the ground truth
+    'proposals'           ground truth, and those of    ``sample.proposals``
                           ``sample.proposals`` if any
-    dict(decoder, head)   true boxes, and those that    those that the person
+    dict(decoder, head)   ground truth, and those that  those that the person
                           the person branch predicts    branch predicts
     ===================== ============================= ==========================
 
-    In training a box has the actions of the true box that the assigner of the RoI head
+    In training a box has the actions of the person that the assigner of the RoI head
     gives it; boxes without one do not count. Scores at test are of the actions alone,
     so with 'ground_truth' frame mAP is that of perfect boxes.
 
-    The person branch is a decoder and a head of :class:`STMixer` on the same maps,
-    trained jointly. It tells persons from background, whatever they do: their
-    ``num_classes`` is set to 2, a single action that nobody does, so that the loss of
-    actions vanishes there.
+    The person branch is a decoder and a head of :class:`STMixer` on the same feats,
+    trained jointly, and has ``initial_boxes`` if ``persons`` does. It separates persons
+    from background, whatever they do: its ``num_classes`` is 2, a single action that
+    nobody does, so that the loss of actions vanishes there.
 
     Args:
-        backbone, neck: As in :class:`STMixer`.
         roi_head: ``mmdet.AVARoIHead`` of mmaction2 (it registers it there), with the
             ``train_cfg`` that the host's detectors hand to it. The dummy class 0 is
             counted in ``bbox_head.num_classes``.
         persons: Source of the boxes, see above.
-        levels: Which of the neck's maps the RoI head reads, None for all. The host's
-            extractor brings several to the size of the first, whose stride is its
-            ``featmap_stride``, and concatenates their channels. What serves only maps
+        levels: Which levels the RoI head reads, None for all. The host's extractor
+            brings several to the size of the first, whose stride is its
+            ``featmap_stride``, and concatenates their channels. What serves only levels
             that nobody reads gets no gradient.
-        data_preprocessor: Samples of the loader to clips.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        **kwargs: Of :class:`.ClipDetector`.
 
     Raises:
-        ValueError: Parts that do not fit together, maps that do not fit the RoI head,
-            or samples without the boxes that ``persons`` names.
+        UserError: Feats that do not fit the RoI head, or samples without the boxes that
+            ``persons`` names.
     """
+
+    num_classes_key = 'model.roi_head.bbox_head.num_classes'
 
     def __init__(
         self,
         *,
-        backbone: dict,
-        neck: dict | list | None,
         roi_head: dict,
         persons: str | dict = 'ground_truth',
         levels: Sequence[int] | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
-        self.neck = None if neck is None else MODELS.build(neck)
+        super().__init__(**kwargs)
         # The host reads train_cfg by attribute.
         self.roi_head = MODELS.build(ConfigDict(roi_head))
-        check_roi_head(self.roi_head)
+        if not self.roi_head.bbox_head.background_class:
+            raise UserError(
+                'bbox_head.background_class=False makes an action of the dummy class 0; '
+                'set it to True.'
+            )
+        if not getattr(self.roi_head.bbox_sampler, 'add_gt_as_proposals', False):
+            raise UserError(
+                'The roi_head has no train_cfg, or a sampler with add_gt_as_proposals='
+                'False, with which a batch may have no box to learn from; give it a '
+                'train_cfg with a sampler that has add_gt_as_proposals=True.'
+            )
         self.levels = None if levels is None else tuple(levels)
-        if self.levels == ():
-            raise UserError(
-                'levels=() leaves the RoI head no map; name one at least, or None for '
-                'all.'
-            )
-        self.person_decoder = self.person_head = None
         self.persons = persons
-        if not isinstance(persons, str):
-            check_person_branch(persons)
+        self.person_decoder = self.person_boxes = self.person_head = None
+        if persons not in SOURCES:
             self.persons = 'branch'
-            self.person_decoder = MODELS.build({**persons['decoder'], 'num_classes': 2})
-            self.person_head = MODELS.build({**persons['head'], 'num_classes': 2})
-        elif persons not in SOURCES:
-            raise UserError(
-                f"persons='{persons}' is unknown; use 'ground_truth', 'proposals' or "
-                'dict(decoder=…, head=…).'
-            )
-        check_parts(
-            self,
-            dict(backbone=backbone, neck=neck),
-            decoder=self.person_decoder,
-            check_maps=self.roi_maps,
-        )
+            with blame(
+                f'RoIDetector cannot take persons from {persons!r}',
+                "give it 'ground_truth', 'proposals' or dict(decoder=…, head=…)",
+            ):
+                self.build_person_branch(**persons)
+
+    def build_person_branch(
+        self, *, decoder: dict, head: dict, initial_boxes: dict | None = None
+    ) -> None:
+        self.person_decoder = build_decoder(decoder, num_classes=2)
+        self.person_boxes = build_initial_boxes(initial_boxes, self.person_decoder)
+        self.person_head = build_head({**head, 'num_classes': 2})
 
     @property
     def num_classes(self) -> int:
-        """A + 1"""
         return self.roi_head.bbox_head.num_classes
 
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: Sequence[ActionDataSample],
-        mode: str = 'tensor',
-    ) -> list[Tensor] | dict[str, Tensor] | Sequence[ActionDataSample]:
-        """
-        Args:
-            inputs: Normalised and padded clips, (B, 3, T_in, H, W).
-            data_samples: One per clip; metainfo ``img_shape`` is (h, w) without
-                padding.
-            mode: 'tensor', 'loss' or 'predict'.
+    def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        self.roi_feats(feats, pad_shape)
+        if self.person_decoder is not None:
+            self.person_decoder.strides_of(feats, pad_shape)
 
-        Returns:
-            Action logits (n, A + 1) of each clip, weighted loss terms (their sum is
-            the training loss), or the samples with ``pred_instances``.
-        """
-        if mode == 'tensor':
-            return self.classify(inputs, data_samples)[1]
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        raise UserError(f"mode='{mode}' is unknown; use 'tensor', 'loss' or 'predict'.")
-
-    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
-        """Clips (B, 3, T_in, H, W) to the neck's maps (B, C, T, H_l, W_l)."""
-        with exact_convolutions(inputs.device.type):
-            feats = self.backbone(inputs)
-            if self.neck is not None:
-                feats = self.neck(feats)
-        return [feats] if isinstance(feats, Tensor) else list(feats)
+    def _forward(
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+    ) -> list[Tensor]:
+        """Action logits (n, A + 1) of each clip."""
+        return self.classify(inputs, data_samples)[1]
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
@@ -158,9 +134,9 @@ class RoIDetector(BaseModel):
 
         Clips without a person have no loss of actions.
         """
-        check_labels(data_samples, self.num_classes)
+        self.check_labels(data_samples)
         feats = self.extract_feat(inputs)
-        maps = self.roi_maps(feats, tuple(inputs.shape[-2:]))
+        roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
         # The host's loss is NaN, or fails, where nobody acts.
         acting = [
@@ -169,9 +145,9 @@ class RoIDetector(BaseModel):
             if sample.gt_instances.labels[:, 1:].any()
         ]
         if not acting:
-            return losses | dict(loss_action_cls=self.no_loss(maps))
+            return losses | dict(loss_action_cls=self.no_loss(roi_feats))
         return losses | self.roi_head.loss(
-            tuple(feat[acting] for feat in maps),
+            tuple(feat[acting] for feat in roi_feats),
             [InstanceData(bboxes=proposals[clip]) for clip in acting],
             [data_samples[clip] for clip in acting],
         )
@@ -182,17 +158,17 @@ class RoIDetector(BaseModel):
         feats: Sequence[Tensor],
         data_samples: Sequence[ActionDataSample],
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Loss of the person branch, and boxes of each clip besides the true ones.
+        """Loss of the person branch, and boxes of each clip besides the ground truth.
 
-        The sampler of the RoI head adds the true ones itself.
+        The sampler of the RoI head adds that itself.
         """
         if self.persons == 'branch':
-            shapes = frame_shapes(inputs, data_samples)
+            frames = frame_shapes(inputs, data_samples)
             samples = [persons_alone(sample) for sample in data_samples]
-            losses, boxes_xyzr = self.person_decoder.initial_boxes.loss_and_predict(
-                feats, samples, **shapes
+            losses, boxes_xyzr = self.person_boxes.loss_and_predict(
+                feats, samples, frames
             )
-            outputs = self.person_decoder(feats, boxes_xyzr=boxes_xyzr, **shapes)
+            outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
             losses |= self.person_head.loss(outputs, samples)
             losses = {f'person.{name}': value for name, value in losses.items()}
             return losses, self.branch_bboxes(outputs, samples)
@@ -204,31 +180,31 @@ class RoIDetector(BaseModel):
             for sample in data_samples
         ]
 
-    def roi_maps(
+    def roi_feats(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> tuple[Tensor, ...]:
-        """The maps that the RoI head reads; float32, as its RoIAlign is.
+        """The levels that the RoI head reads; float32, as its RoIAlign is.
 
         Raises:
-            ValueError: They do not fit the RoI head, which would not notice.
+            UserError: They do not fit the RoI head.
         """
-        levels = tuple(range(len(feats))) if self.levels is None else self.levels
-        if not all(0 <= level < len(feats) for level in levels):
+        levels = range(len(feats)) if self.levels is None else self.levels
+        if not levels or max(levels) >= len(feats):
             raise UserError(
-                f'The neck yields {len(feats)} maps but levels={levels}; name levels '
-                f'from 0 to {len(feats) - 1}.'
+                f'The neck yields {len(feats)} levels but levels={levels}; name some '
+                f'from 0 to {len(feats) - 1}, or None for all.'
             )
-        maps = tuple(feats[level].float() for level in levels)
+        chosen = tuple(feats[level].float() for level in levels)
         extractor = self.roi_head.bbox_roi_extractor
-        size, stride = tuple(maps[0].shape[-2:]), extractor.featmap_stride
+        size, stride = tuple(chosen[0].shape[-2:]), extractor.featmap_stride
         if not fits_stride(size, pad_shape, stride):
             raise UserError(
-                f'Map {levels[0]} has {size[0]}x{size[1]} cells for a clip padded '
+                f'Level {levels[0]} has {size[0]}x{size[1]} cells for a clip padded '
                 f'to {pad_shape[0]}x{pad_shape[1]} but the RoI extractor has '
                 f'featmap_stride={stride}; set it to {pad_shape[0] / size[0]:g}, or '
                 'choose other levels.'
             )
-        channels = sum(feat.size(1) for feat in maps) * (1 + extractor.with_global)
+        channels = sum(feat.size(1) for feat in chosen) * (1 + extractor.with_global)
         expected = self.roi_head.bbox_head.in_channels
         if not self.roi_head.with_shared_head and channels != expected:
             raise UserError(
@@ -236,13 +212,13 @@ class RoIDetector(BaseModel):
                 f'but the bbox_head has in_channels={expected}; set roi_head.bbox_head.'
                 f'in_channels={channels}.'
             )
-        return maps
+        return chosen
 
-    def no_loss(self, maps: Sequence[Tensor]) -> Tensor:
+    def no_loss(self, roi_feats: Sequence[Tensor]) -> Tensor:
         """Zero, with a gradient path to what the RoI head's loss has one to."""
         return sum(
             term.flatten()[:1].sum() * 0
-            for term in (*maps, *self.roi_head.parameters())
+            for term in (*roi_feats, *self.roi_head.parameters())
         )
 
     @torch.no_grad()
@@ -257,7 +233,9 @@ class RoIDetector(BaseModel):
             return [given_bboxes(sample, 'gt_instances') for sample in data_samples]
         if self.persons == 'proposals':
             return [given_bboxes(sample, 'proposals') for sample in data_samples]
-        outputs = self.person_decoder(feats, **frame_shapes(inputs, data_samples))
+        frames = frame_shapes(inputs, data_samples)
+        boxes_xyzr = self.person_boxes.predict(feats, frames)
+        outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
         return self.branch_bboxes(outputs, data_samples)
 
     @torch.no_grad()
@@ -281,14 +259,16 @@ class RoIDetector(BaseModel):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Boxes (n, 4) of each clip's persons and their action logits (n, A + 1)."""
         feats = self.extract_feat(inputs)
-        maps = self.roi_maps(feats, tuple(inputs.shape[-2:]))
+        roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
         bboxes = self.find_persons(inputs, feats, data_samples)
         counts = [len(one) for one in bboxes]
         if not any(counts):
-            return bboxes, [maps[0].new_zeros((0, self.num_classes)) for _ in bboxes]
+            return bboxes, [
+                roi_feats[0].new_zeros((0, self.num_classes)) for _ in bboxes
+            ]
         # The public predict() of the RoI head takes one clip at a time.
         logits = self.roi_head._bbox_forward(
-            maps, bbox2roi(bboxes), [sample.metainfo for sample in data_samples]
+            roi_feats, bbox2roi(bboxes), [sample.metainfo for sample in data_samples]
         )['cls_score']
         return bboxes, list(logits.float().split(counts))
 
@@ -315,49 +295,11 @@ class RoIDetector(BaseModel):
         return data_samples
 
 
-def check_roi_head(roi_head: object) -> None:
-    """Refuse what would fail, or go wrong unnoticed, in the first step."""
-    if not isinstance(roi_head, AVARoIHead):
-        raise UserError(
-            f'roi_head is a {type(roi_head).__name__}, whose regions have no time; use '
-            "type='mmdet.AVARoIHead'."
-        )
-    extractor = roi_head.bbox_roi_extractor
-    if not isinstance(extractor, SingleRoIExtractor3D):
-        raise UserError(
-            f'bbox_roi_extractor is a {type(extractor).__name__}, which takes no maps '
-            "with time; use type='mmdet.SingleRoIExtractor3D'."
-        )
-    if not roi_head.bbox_head.background_class:
-        raise UserError(
-            'bbox_head.background_class=False makes an action of the dummy class 0; '
-            'set it to True.'
-        )
-    if roi_head.bbox_sampler is None:
-        raise UserError(
-            'roi_head has no train_cfg; give it one with assigner, sampler and '
-            "pos_weight, as the host's detectors have in train_cfg.rcnn."
-        )
-    if not roi_head.bbox_sampler.add_gt_as_proposals:
-        raise UserError(
-            'The sampler of roi_head has add_gt_as_proposals=False, with which a batch '
-            'may have no box to learn from; set it to True.'
-        )
-
-
-def check_person_branch(parts: dict) -> None:
-    if set(parts) != {'decoder', 'head'}:
-        raise UserError(
-            f'persons has the keys {sorted(parts)}; give it decoder and head, and '
-            'nothing else.'
-        )
-
-
 def given_bboxes(sample: ActionDataSample, source: str) -> Tensor:
     """Boxes (n, 4) that a sample brings along, clipped to its frame.
 
     Raises:
-        ValueError: It brings none.
+        UserError: It brings none.
     """
     if source not in sample:
         remedy = {
@@ -379,7 +321,7 @@ def frame_scale(bboxes: Tensor, sample: ActionDataSample) -> Tensor:
 
 
 def persons_alone(sample: ActionDataSample) -> ActionDataSample:
-    """A sample with its true boxes but none of their actions."""
+    """A sample with its persons but none of their actions."""
     bboxes = sample.gt_instances.bboxes
     return ActionDataSample(
         metainfo=sample.metainfo,

@@ -1,6 +1,6 @@
 """The detector for still images: clips of one frame, boxes of one class.
 
-Shapes: B images, Q queries, A classes, k true boxes, n detections, L levels.
+Shapes: B images, Q queries, A classes, k objects, n detections, L levels.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,18 @@ class StillImageSTMixer(STMixer):
     It takes mmdet's samples, preprocessor, 2-D backbones and 2-D necks, and runs in
     mmdet's tools. A class is to a box what an action is to a person: the decoder's
     person logits say whether there is an object, its action logits of which class, and
-    ``num_classes`` of the decoder and the head is A + 1.
+    ``num_classes`` of the head is A + 1.
 
     Args:
         max_per_img: Keep this many detections of an image; a detection is a pair of
             query and class, its score what the head makes of them (``score_mode``).
         **kwargs: Arguments of :class:`STMixer`; the backbone takes images
-            (B, 3, H, W), the neck yields maps (B, C, H_l, W_l), and the decoder has
+            (B, 3, H, W), the neck yields levels (B, C, H_l, W_l), and the decoder has
             ``num_frames=1``.
 
     Raises:
-        ValueError: An argument is out of range, or labels do not fit num_classes.
+        UserError: ``max_per_img`` is not positive.
     """
-
-    of_images = True
 
     def __init__(self, *, max_per_img: int = 100, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -46,27 +44,18 @@ class StillImageSTMixer(STMixer):
             raise UserError(
                 f'max_per_img={max_per_img} leaves no detection; set 1 or more.'
             )
-        if self.decoder.num_frames != 1:
-            raise UserError(
-                f'The decoder has num_frames={self.decoder.num_frames} but a still '
-                'image is one frame; set model.decoder.num_frames=1.'
-            )
         self.max_per_img = max_per_img
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
-        """Images (B, 3, H, W) to L maps (B, C, 1, H_l, W_l)."""
-        feats = self.backbone(inputs)
-        if self.neck is not None:
-            feats = self.neck(feats)
-        feats = [feats] if isinstance(feats, Tensor) else feats
-        return [feat.unsqueeze(2) for feat in feats]
+        """Images (B, 3, H, W) to L levels (B, C, 1, H_l, W_l)."""
+        return [feat.unsqueeze(2) for feat in super().extract_feat(inputs)]
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[DetDataSample]
     ) -> dict[str, Tensor]:
         """Weighted loss terms; ``gt_instances.labels`` are class numbers (k,)."""
         return super().loss(
-            inputs, [clip_sample(one, self.head.num_classes) for one in data_samples]
+            inputs, [clip_sample(one, self.num_classes) for one in data_samples]
         )
 
     def predict(
@@ -81,7 +70,7 @@ class StillImageSTMixer(STMixer):
             ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
             for sample in data_samples
         ]
-        outputs = self.decode(inputs, data_samples)
+        outputs = self._forward(inputs, data_samples)
         for sample, clip in zip(
             data_samples, self.head.predict(outputs, clips), strict=True
         ):
@@ -92,26 +81,15 @@ class StillImageSTMixer(STMixer):
 
 
 def clip_sample(sample: DetDataSample, num_classes: int) -> ActionDataSample:
-    """What the head reads of an image: boxes, and labels (k, num_classes) multi-hot.
-
-    Raises:
-        ValueError: A label exceeds the classes.
-    """
-    truth = sample.gt_instances
+    """What the head reads of an image: boxes, and labels (k, num_classes) multi-hot."""
+    objects = sample.gt_instances
     name = str(sample.get('img_path') or sample.get('img_id'))
-    if len(truth) and truth.labels.max() > num_classes - 2:
-        raise UserError(
-            f"A label of '{name}' is {int(truth.labels.max())} but num_classes="
-            f'{num_classes} leaves the labels 0 to {num_classes - 2}; set num_classes '
-            "of the model's decoder and head to the dataset's number of classes plus "
-            'one.'
-        )
     return ActionDataSample(
         metainfo=dict(sample.metainfo, img_key=name),
         gt_instances=InstanceData(
-            bboxes=get_box_tensor(truth.bboxes),
+            bboxes=get_box_tensor(objects.bboxes),
             # Column 0 is the dummy.
-            labels=F.one_hot(truth.labels + 1, num_classes).float(),
+            labels=F.one_hot(objects.labels + 1, num_classes).float(),
         ),
     )
 

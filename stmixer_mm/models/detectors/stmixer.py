@@ -4,62 +4,46 @@ from collections.abc import Sequence
 
 import torch
 from mmaction.structures import ActionDataSample
-from mmengine.model import BaseModel
 from torch import Tensor
 
-from stmixer_mm.compat import exact_convolutions
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.decoder.stage import StageOutput
-from stmixer_mm.models.part_checks import check_kinds, check_parts
+from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, InitialBoxes
 from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class STMixer(BaseModel):
+class STMixer(ClipDetector):
     """One-stage sparse action detector.
 
     Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023.
 
     Args:
-        backbone: Clips (B, 3, T_in, H, W) to one map or several.
-        neck: Those maps to L maps (B, C, T, H_l, W_l), finest first; a list of necks
-            is run one after the other, None is for backbones that need none.
-        decoder: The maps to one :class:`~.decoder.StageOutput` per stage; a
-            :class:`~.decoder.QueryDecoder`.
-        head: Stage outputs and ground truth to losses, or to predictions.
+        decoder: Feature maps and first boxes to one :class:`~.decoder.StageOutput` per
+            stage; a :class:`~.decoder.QueryDecoder`.
+        head: Stage outputs and ground truth to losses, or to predictions. Its
+            ``num_classes`` is the decoder's too.
+        initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
         denoising: Config of a :class:`DenoisingQueries`; training then adds noised
-            true boxes to the queries.
-        data_preprocessor: Samples of the loader to clips.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
-            pretrained recogniser's checkpoint fills the backbone.
+            persons to the queries.
+        **kwargs: Of :class:`.ClipDetector`.
     """
-
-    # Whether backbone and neck take images, of clips of one frame.
-    of_images = False
 
     def __init__(
         self,
         *,
-        backbone: dict,
-        neck: dict | list | None,
         decoder: dict,
         head: dict,
+        initial_boxes: dict | None = None,
         denoising: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
-        self.neck = None if neck is None else MODELS.build(neck)
-        self.decoder = MODELS.build(decoder)
-        self.head = MODELS.build(head)
-        check_kinds(self.decoder, self.head, dict(decoder=decoder, head=head))
-        if self.decoder.num_classes != self.head.num_classes:
-            raise UserError(
-                f'The decoder has num_classes={self.decoder.num_classes} but the head '
-                f'has num_classes={self.head.num_classes}; set both to the number of '
-                'actions plus one.'
-            )
+        super().__init__(**kwargs)
+        head = build_head(head)
+        self.decoder = build_decoder(decoder, num_classes=head.num_classes)
+        self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
         self.denoising = None
         if denoising is not None:
             self.denoising = MODELS.build(
@@ -67,88 +51,49 @@ class STMixer(BaseModel):
                 default_args=dict(
                     embed_dims=self.decoder.embed_dims,
                     num_queries=self.decoder.num_queries,
-                    num_classes=self.decoder.num_classes,
+                    num_classes=head.num_classes,
                 ),
             )
-        self.check_parts(dict(backbone=backbone, neck=neck, decoder=decoder))
+        self.head = head
 
-    def check_parts(
-        self, settings: dict | None = None, *, clip_len: int | None = None
-    ) -> None:
-        """Raise a ``ValueError`` where parts do not fit, see :func:`.check_parts`.
+    @property
+    def num_classes(self) -> int:
+        return self.head.num_classes
 
-        Nothing is known of a subclass that feeds its parts in its own way, but for
-        images.
-        """
-        if self.of_images or type(self).extract_feat is STMixer.extract_feat:
-            check_parts(
-                self,
-                settings,
-                decoder=self.decoder,
-                clip_len=clip_len,
-                of_images=self.of_images,
-            )
+    def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        self.decoder.strides_of(feats, pad_shape)
 
-    def forward(
-        self,
-        inputs: Tensor,
-        data_samples: Sequence[ActionDataSample],
-        mode: str = 'tensor',
-    ) -> list[StageOutput] | dict[str, Tensor] | list[ActionDataSample]:
-        """
-        Args:
-            inputs: Normalised and padded clips, (B, 3, T_in, H, W).
-            data_samples: One per clip; metainfo ``img_shape`` is (h, w) without
-                padding.
-            mode: 'tensor', 'loss' or 'predict'.
-
-        Returns:
-            Stage outputs, weighted loss terms (their sum is the training loss), or
-            the samples with ``pred_instances``.
-        """
-        if mode == 'tensor':
-            return self.decode(inputs, data_samples)
-        if mode == 'loss':
-            return self.loss(inputs, data_samples)
-        if mode == 'predict':
-            return self.predict(inputs, data_samples)
-        raise UserError(f"mode='{mode}' is unknown; use 'tensor', 'loss' or 'predict'.")
-
-    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
-        """Clips (B, 3, T_in, H, W) to the neck's maps."""
-        with exact_convolutions(inputs.device.type):
-            feats = self.backbone(inputs)
-            if self.neck is not None:
-                feats = self.neck(feats)
-        return [feats] if isinstance(feats, Tensor) else list(feats)
-
-    def decode(
+    def _forward(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
         """Clips to what each stage says of them."""
-        return self.decoder(
-            self.extract_feat(inputs), **frame_shapes(inputs, data_samples)
-        )
+        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        boxes_xyzr = self.initial_boxes.predict(feats, frames)
+        return self.decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of all parts."""
-        feats, shapes = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
-        losses, boxes_xyzr = self.decoder.initial_boxes.loss_and_predict(
-            feats, data_samples, **shapes
+        """Weighted loss terms of all parts; their sum is the training loss."""
+        self.check_labels(data_samples)
+        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        losses, boxes_xyzr = self.initial_boxes.loss_and_predict(
+            feats, data_samples, frames
         )
-        if self.denoising is None:
-            outputs = self.decoder(feats, boxes_xyzr=boxes_xyzr, **shapes)
-            return losses | self.head.loss(outputs, data_samples)
-        noised = self.denoising(data_samples, shapes['img_shapes'])
+        noised = None
+        if self.denoising is not None:
+            noised = self.denoising(data_samples, frames.img_shapes)
         outputs = self.decoder(
-            feats, boxes_xyzr=boxes_xyzr, extra=noised.extra, **shapes
+            feats,
+            boxes_xyzr,
+            pad_shape=frames.pad_shape,
+            extra=noised and noised.extra,
         )
-        own, extra = zip(*map(self.split_queries, outputs), strict=True)
+        if noised is None:
+            return losses | self.head.loss(outputs, data_samples)
+        own, copies = zip(*map(self.split_queries, outputs), strict=True)
         losses |= self.head.loss(own, data_samples)
-        losses |= self.head.loss_denoising(extra, noised.persons, data_samples)
-        return losses
+        return losses | self.head.loss_denoising(copies, noised.persons, data_samples)
 
     def split_queries(self, output: StageOutput) -> tuple[StageOutput, StageOutput]:
         """The decoder's own queries, and those behind them."""
@@ -160,13 +105,55 @@ class STMixer(BaseModel):
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
         """The samples with ``pred_instances``."""
-        return self.head.predict(self.decode(inputs, data_samples), data_samples)
+        return self.head.predict(self._forward(inputs, data_samples), data_samples)
 
 
-def frame_shapes(inputs: Tensor, data_samples: Sequence[ActionDataSample]) -> dict:
-    """What decoders have to know of the frames: sizes without and with padding."""
-    img_shapes = torch.tensor(
-        [sample.metainfo['img_shape'] for sample in data_samples],
-        device=inputs.device,
+def build_head(config: dict) -> torch.nn.Module:
+    head = MODELS.build(config)
+    lacking = [
+        name for name in ('num_classes', 'loss', 'predict') if not hasattr(head, name)
+    ]
+    if lacking:
+        raise UserError(
+            f'The head {type(head).__name__} lacks {", ".join(lacking)}; set model.head '
+            'to STMixerHead, or to a class that has them.'
+        )
+    return head
+
+
+def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
+    """The decoder for a head of as many classes."""
+    name = config['type']
+    part = name if isinstance(name, type) else MODELS.get(name)
+    if part is not None and not issubclass(part, QueryDecoder):
+        raise UserError(
+            f'The decoder {part.__name__} is not a QueryDecoder; set model.decoder to '
+            'STMixerDecoder, DeformableDecoder or a subclass of QueryDecoder.'
+        )
+    decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
+    if decoder.num_classes != num_classes:
+        raise UserError(
+            f'The decoder has num_classes={decoder.num_classes} but the head has '
+            f'num_classes={num_classes}; leave model.decoder.num_classes out.'
+        )
+    return decoder
+
+
+def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBoxes:
+    """What gives the queries of a decoder their first boxes."""
+    return MODELS.build(
+        config or dict(type='stmixer_mm.WholeFrameBoxes'),
+        default_args=dict(
+            num_queries=decoder.num_queries, embed_dims=decoder.embed_dims
+        ),
     )
-    return dict(img_shapes=img_shapes, pad_shape=tuple(inputs.shape[-2:]))
+
+
+def frame_shapes(
+    inputs: Tensor, data_samples: Sequence[ActionDataSample]
+) -> FrameShapes:
+    """Sizes of the frames of clips (B, 3, T_in, H, W)."""
+    img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+    return FrameShapes(
+        torch.tensor(img_shapes, device=inputs.device), tuple(inputs.shape[-2:])
+    )

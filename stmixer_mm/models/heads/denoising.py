@@ -1,4 +1,4 @@
-"""Queries of a training step that start from noised true boxes and actions.
+"""Queries of a training step that start from noised persons and their actions.
 
 Shapes: B clips, Q queries of the decoder, G groups, K slots of a group (the most
 persons of a clip, or 1), D = G K further queries, C channels, A actions.
@@ -17,22 +17,21 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.stage import Queries
-from stmixer_mm.models.heads.stmixer_head import check_labels
 from stmixer_mm.registry import MODELS
 
 MIN_SIZE = 1.0  # pixels: a box clipped to nothing has no logarithm
 
 
 class NoisedQueries(NamedTuple):
-    """Noised copies of the true persons of a batch."""
+    """Noised copies of the persons of a batch."""
 
     extra: ExtraQueries  # D of them
-    persons: Tensor  # (B, D) long: the true person each copies, -1 for padding
+    persons: Tensor  # (B, D) long: the person each copies, -1 for padding
 
 
 @MODELS.register_module()
 class DenoisingQueries(BaseModule):
-    """Groups of noised true persons, which the decoder learns to put right.
+    """Groups of noised persons, which the decoder learns to put right.
 
     Li et al., "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising",
     CVPR 2022. The decoder's own queries see none of them; a group sees the own
@@ -50,7 +49,7 @@ class DenoisingQueries(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: An argument is out of range.
+        UserError: An argument is out of range.
     """
 
     def __init__(
@@ -65,16 +64,11 @@ class DenoisingQueries(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_groups < 1:
-            raise UserError(f'num_groups={num_groups} is no group; set 1 or more.')
-        if not 0 <= box_noise < 1:
+        if num_groups < 1 or not 0 <= box_noise < 1 or not 0 <= label_noise <= 1:
             raise UserError(
-                f'box_noise={box_noise} is not in [0, 1), so a box could vanish; set '
-                'it to 0.4 or so.'
-            )
-        if not 0 <= label_noise <= 1:
-            raise UserError(
-                f'label_noise={label_noise} is no probability; set it between 0 and 1.'
+                f'DenoisingQueries takes num_groups={num_groups} of 1 or more, box_noise='
+                f'{box_noise} in [0, 1) and label_noise={label_noise} in [0, 1]; correct '
+                'the one that is not.'
             )
         self.embed_dims = embed_dims
         self.num_queries = num_queries
@@ -98,11 +92,7 @@ class DenoisingQueries(BaseModule):
         Args:
             data_samples: The ground truth.
             img_shapes: (h, w) of each clip without padding, (B, 2).
-
-        Raises:
-            ValueError: Labels do not have ``num_classes`` columns.
         """
-        check_labels(data_samples, self.num_classes)
         bboxes, actions, persons = collect_persons(data_samples, img_shapes)
         # Queries of a group lie side by side.
         bboxes, actions, persons = (
@@ -129,23 +119,23 @@ class DenoisingQueries(BaseModule):
 def collect_persons(
     data_samples: Sequence[ActionDataSample], img_shapes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """True persons of a batch, padded by whole frames without an action.
+    """Persons of a batch, padded by whole frames without an action.
 
     Returns:
         Pixel boxes (B, K, 4), multi-hot actions (B, K, A) and which person it is, -1
         for padding, (B, K).
     """
-    truths = [sample.gt_instances for sample in data_samples]
-    num_slots = max(1, *(len(truth.bboxes) for truth in truths))
-    num_actions = truths[0].labels.size(-1) - 1
+    gt_instances = [sample.gt_instances for sample in data_samples]
+    num_slots = max(1, *(len(each.bboxes) for each in gt_instances))
+    num_actions = gt_instances[0].labels.size(-1) - 1
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0))
     bboxes = whole_frames[:, None].repeat(1, num_slots, 1)
-    actions = whole_frames.new_zeros(len(truths), num_slots, num_actions)
+    actions = whole_frames.new_zeros(len(gt_instances), num_slots, num_actions)
     persons = torch.full_like(actions[..., 0], -1, dtype=torch.long)
-    for clip, truth in enumerate(truths):
-        number = len(truth.bboxes)
-        bboxes[clip, :number] = truth.bboxes.to(bboxes)
-        actions[clip, :number] = truth.labels[:, 1:].to(actions)
+    for clip, each in enumerate(gt_instances):
+        number = len(each.bboxes)
+        bboxes[clip, :number] = each.bboxes.to(bboxes)
+        actions[clip, :number] = each.labels[:, 1:].to(actions)
         persons[clip, :number] = torch.arange(number, device=persons.device)
     return bboxes, actions, persons
 

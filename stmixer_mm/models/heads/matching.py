@@ -1,6 +1,6 @@
 """Persons among the queries: their scores, their matching and their loss.
 
-Shapes: Q queries of a clip, k true persons of it, N queries of a batch.
+Shapes: Q queries of a clip, k persons of it, N queries of a batch.
 """
 
 import torch
@@ -28,39 +28,39 @@ def uses_sigmoid(loss: nn.Module) -> bool:
 def match_clip(
     person_logits: Tensor,
     bboxes: Tensor,
-    truth: InstanceData,
+    gt_instances: InstanceData,
     img_meta: dict,
     *,
     assigner: object,
     sampler: object | None = None,
 ) -> Tensor:
-    """Which true person each query of a clip stands for.
+    """Which person each query of a clip stands for.
 
     Args:
         person_logits: (Q, 2)
         bboxes: Pixel xyxy, (Q, 4).
-        truth: ``bboxes`` (k, 4), pixel xyxy.
+        gt_instances: ``bboxes`` (k, 4), pixel xyxy.
         img_meta: ``img_shape`` (h, w) without padding.
         assigner: One of mmdet's.
         sampler: One of mmdet's; None lets every query count.
 
     Returns:
-        (Q,) long: i + 1 for the i-th true person, 0 for none, -1 for a query that
+        (Q,) long: i + 1 for the i-th person, 0 for none, -1 for a query that
         counts nowhere.
     """
     # Logits (margin, 0) and (person, background) have the same softmax to the bit,
-    # and the sigmoid of the margin is right as well: costs of both kinds fit.
+    # and the sigmoid of the margin is right as well: costs of both types fit.
     margin = person_margin(person_logits)
     queries = InstanceData(
         scores=torch.stack((margin, torch.zeros_like(margin)), dim=-1),
         bboxes=bboxes,
         priors=bboxes,
     )
-    true_bboxes = truth.bboxes.to(bboxes)
-    ones = true_bboxes.new_ones(len(true_bboxes), 1)
+    gt_bboxes = gt_instances.bboxes.to(bboxes)
+    ones = gt_bboxes.new_ones(len(gt_bboxes), 1)
     persons = InstanceData(
         labels=torch.full_like(ones[:, 0], PERSON, dtype=torch.long),
-        bboxes=true_bboxes,
+        bboxes=gt_bboxes,
         # What mmdet.BinaryFocalLossCost reads: each person is the one token.
         positive_maps=ones,
         text_token_mask=ones.bool(),

@@ -1,10 +1,10 @@
 """The head: matching, targets, losses and predictions of set prediction.
 
-Shapes: B clips, Q queries, A actions, k true boxes of a clip. It has no parameters.
+Shapes: B clips, Q queries, A actions, n matched pairs. It has no parameters.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from mmaction.structures import ActionDataSample
@@ -17,13 +17,6 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.stage import StageOutput
-from stmixer_mm.models.heads.head_trials import (
-    try_action_loss,
-    try_assigner,
-    try_box_loss,
-    try_person_loss,
-    try_sampler,
-)
 from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,
@@ -48,14 +41,14 @@ class Targets(NamedTuple):
 
 @MODELS.register_module()
 class STMixerHead(BaseModule):
-    """Match queries to true persons, and turn what they say into losses or scores.
+    """Match queries to persons, and turn what they say into losses or scores.
 
-    The parts may be any of mmdet's that fit; each is tried when the head is built.
+    The parts may be any of mmdet's that fit.
 
     Args:
-        assigner: Compares queries with the truth, e.g. ``mmdet.HungarianAssigner``;
-            a person may get several queries, as from ``mmdet.MaxIoUAssigner``, to
-            which the queries' boxes are priors.
+        assigner: Compares queries with the ground truth, e.g.
+            ``mmdet.HungarianAssigner``; a person may get several queries, as from
+            ``mmdet.MaxIoUAssigner``, to which the queries' boxes are priors.
         loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
             background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
             gets their difference as its one logit and is divided by the number of
@@ -63,7 +56,8 @@ class STMixerHead(BaseModule):
         loss_bbox: Loss of boxes normalised by the true frame.
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
-            them.
+            them. The head multiplies it by A, so that its ``loss_weight`` is that of
+            one action, however many there are.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         score_thr: Keep queries whose person score reaches it, in [0, 1].
         fallback_topk: Where no query reaches it, keep this many of the best.
@@ -72,12 +66,12 @@ class STMixerHead(BaseModule):
         sampler: Chooses the queries that count in the losses, e.g.
             ``mmdet.RandomSampler``; None for all.
         person_target: What a sigmoid ``loss_person`` learns of matched queries:
-            'label' for 1, 'iou' for the IoU of their box with the true one, for
+            'label' for 1, 'iou' for the IoU of their box with the person's, for
             ``mmdet.QualityFocalLoss`` and ``mmdet.VarifocalLoss``.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: An argument is out of range, or a part does not fit.
+        UserError: An argument is out of range, or a part would go wrong unnoticed.
     """
 
     def __init__(
@@ -91,27 +85,17 @@ class STMixerHead(BaseModule):
         num_classes: int = 81,
         score_thr: float = 0.6,
         fallback_topk: int = 0,
-        score_mode: str = 'action',
+        score_mode: Literal['action', 'product'] = 'action',
         sampler: dict | None = None,
-        person_target: str = 'label',
+        person_target: Literal['label', 'iou'] = 'label',
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not 0 <= score_thr <= 1:
+        if not 0 <= score_thr <= 1 or fallback_topk < 0:
             raise UserError(
-                f'score_thr={score_thr} is no probability; set it between 0 and 1.'
-            )
-        if fallback_topk < 0:
-            raise UserError(
-                f'fallback_topk={fallback_topk} is negative; set 0 or more.'
-            )
-        if score_mode not in ('action', 'product'):
-            raise UserError(
-                f"score_mode='{score_mode}' is unknown; use 'action' or 'product'."
-            )
-        if person_target not in ('label', 'iou'):
-            raise UserError(
-                f"person_target='{person_target}' is unknown; use 'label' or 'iou'."
+                f'The head has score_thr={score_thr}, which has to be in [0, 1], and '
+                f'fallback_topk={fallback_topk}, which has to be 0 or more; correct '
+                'the one that is not.'
             )
         self.num_classes = num_classes
         self.score_thr = score_thr
@@ -124,22 +108,35 @@ class STMixerHead(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
-        self.try_parts()
+        self.check_parts()
 
-    def try_parts(self) -> None:
-        """Say in one sentence which part does not fit."""
-        try_assigner(self.assigner)
-        if self.sampler is not None:
-            try_sampler(self.sampler, self.assigner)
-        try_person_loss(self.loss_person)
-        try_box_loss('loss_bbox', self.loss_bbox)
-        try_box_loss('loss_iou', self.loss_iou)
-        try_action_loss(self.loss_action, self.num_classes - 1)
-        if self.person_target == 'iou' and not uses_sigmoid(self.loss_person):
+    def check_parts(self) -> None:
+        """Refuse what would train something else unnoticed."""
+        loss, sigmoid = self.loss_person, uses_sigmoid(self.loss_person)
+        name = type(loss).__name__
+        class_weight = getattr(loss, 'class_weight', None)
+        if class_weight is not None and len(class_weight) != (1 if sigmoid else 2):
             raise UserError(
-                "person_target='iou' is no class for loss_person="
-                f'{type(self.loss_person).__name__}, which uses a softmax; take a loss '
-                "with use_sigmoid=True, or person_target='label'."
+                f'loss_person={name} with use_sigmoid={sigmoid} has class_weight='
+                f'{list(class_weight)}; give 1 weight to a sigmoid, 2 to a softmax, or '
+                'None (a child config that replaces a loss wants _delete_=True).'
+            )
+        if self.person_target == 'iou' and not sigmoid:
+            raise UserError(
+                f"person_target='iou' is not a class for loss_person={name}, which uses "
+                'a softmax; take a loss with use_sigmoid=True, or '
+                "person_target='label'."
+            )
+        if not getattr(self.loss_action, 'use_sigmoid', True):
+            raise UserError(
+                f'loss_action={type(self.loss_action).__name__} uses a softmax, but a '
+                'person does several actions at once and their scores are sigmoids; '
+                'set use_sigmoid=True.'
+            )
+        if getattr(self.sampler, 'add_gt_as_proposals', False):
+            raise UserError(
+                f'sampler={type(self.sampler).__name__} has add_gt_as_proposals=True, '
+                'but an annotated box is not a query; set add_gt_as_proposals=False.'
             )
 
     def loss(
@@ -148,8 +145,7 @@ class STMixerHead(BaseModule):
         """Weighted loss terms of all stages; those before the last are named ``d0.…``.
 
         Raises:
-            ValueError: Labels do not have ``num_classes`` columns.
-            FloatingPointError: An output or a loss is not finite.
+            UserError: An output or a loss is not finite.
         """
         return self.loss_by_stages(
             outputs, data_samples, lambda output: self.get_targets(output, data_samples)
@@ -161,15 +157,15 @@ class STMixerHead(BaseModule):
         persons: Tensor,
         data_samples: Sequence[ActionDataSample],
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of noised copies of true persons: ``dn.…``, ``d0.dn.…``.
+        """Weighted loss terms of noised copies of persons: ``dn.…``, ``d0.dn.…``.
 
         Args:
             outputs: Of the copies alone.
-            persons: The true person each is a copy of, -1 for padding, (B, Q).
+            persons: The person each is a copy of, -1 for padding, (B, Q).
             data_samples: The ground truth.
 
         Raises:
-            FloatingPointError: An output or a loss is not finite.
+            UserError: An output or a loss is not finite.
         """
         targets = make_targets(torch.where(persons < 0, -1, persons + 1), data_samples)
         return self.loss_by_stages(outputs, data_samples, lambda _: targets, 'dn.')
@@ -179,19 +175,23 @@ class STMixerHead(BaseModule):
         outputs: Sequence[StageOutput],
         data_samples: Sequence[ActionDataSample],
         find_targets: Callable[[StageOutput], Targets],
-        kind: str = '',
+        prefix: str = '',
     ) -> dict[str, Tensor]:
-        """The terms of all stages; ``kind`` goes before each name."""
-        check_labels(data_samples, self.num_classes)
+        """The terms of all stages; ``prefix`` goes before each name."""
         losses = {}
         for stage, output in enumerate(outputs):
-            prefix = f'd{stage}.' if stage < len(outputs) - 1 else ''
+            of_stage = f'd{stage}.' if stage < len(outputs) - 1 else ''
             output = StageOutput(*(values.float() for values in output))
-            check_finite(output, data_samples, stage)
+            check_finite(
+                {f'{name} of stage {stage}': v for name, v in output._asdict().items()},
+                data_samples,
+            )
             terms = self.loss_by_stage(output, find_targets(output))
             for name, value in terms.items():
-                losses[prefix + kind + name] = value
-        check_losses(losses, data_samples)
+                losses[of_stage + prefix + name] = value
+        check_finite(
+            {name: value.mean() for name, value in losses.items()}, data_samples
+        )
         return losses
 
     def loss_by_stage(self, output: StageOutput, targets: Targets) -> dict[str, Tensor]:
@@ -237,7 +237,9 @@ class STMixerHead(BaseModule):
                 bboxes, targets.bboxes, avg_factor=avg_pairs
             )
             action_loss = self.loss_action(action_logits, targets.actions)
-            losses['loss_action'] = action_loss * (num_pairs / avg_pairs)
+            # From a mean over pairs and actions to a sum over the actions.
+            num_actions = self.num_classes - 1
+            losses['loss_action'] = action_loss * num_actions * (num_pairs / avg_pairs)
         return losses
 
     @torch.no_grad()
@@ -255,7 +257,7 @@ class STMixerHead(BaseModule):
     def get_targets(
         self, output: StageOutput, data_samples: Sequence[ActionDataSample]
     ) -> Targets:
-        """Match the queries of each clip to its true persons."""
+        """Match the queries of each clip to its persons."""
         assigned = [
             match_clip(
                 person_logits,
@@ -289,7 +291,7 @@ class STMixerHead(BaseModule):
     def predict_by_clip(
         self, output: StageOutput, img_shape: tuple[int, int]
     ) -> InstanceData:
-        """Predictions of one clip from its rows of a :class:`StageOutput`."""
+        """Predictions of one clip from its part of a :class:`StageOutput`."""
         person_scores = score_persons(output.person_logits)
         keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
@@ -310,19 +312,19 @@ class STMixerHead(BaseModule):
 
 
 def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
-    """What queries should say whose true persons are known.
+    """What queries should say whose persons are known.
 
     Args:
-        assigned: i + 1 for the i-th true person of the clip, 0 for none, -1 for a
-            query that counts nowhere, (B, Q).
+        assigned: i + 1 for the i-th person of the clip, 0 for none, -1 for a query
+            that counts nowhere, (B, Q).
         data_samples: The ground truth.
     """
     bboxes, actions, scales = [], [], []
     for sample, persons in zip(data_samples, assigned, strict=True):
-        truth = sample.gt_instances
+        gt_instances = sample.gt_instances
         pairs = persons[persons > 0] - 1
-        bboxes.append(truth.bboxes.to(pairs.device, torch.float32)[pairs])
-        actions.append(truth.labels.to(pairs.device)[pairs, 1:].float())
+        bboxes.append(gt_instances.bboxes.to(pairs.device, torch.float32)[pairs])
+        actions.append(gt_instances.labels.to(pairs.device)[pairs, 1:].float())
         height, width = sample.metainfo['img_shape']
         scale = bboxes[-1].new_tensor((width, height, width, height))
         scales.append(scale.expand(len(pairs), 4))
@@ -348,51 +350,38 @@ def average_over_ranks(totals: Tensor) -> Tensor:
     return totals
 
 
-def check_labels(data_samples: Sequence[ActionDataSample], num_classes: int) -> None:
-    for sample in data_samples:
-        columns = sample.gt_instances.labels.shape[-1]
-        if columns != num_classes:
-            raise UserError(
-                f'The labels of {sample_name(sample)} have {columns} columns but the '
-                f"head has num_classes={num_classes}; set the dataset's and the model's "
-                'num_classes to the number of actions plus one.'
-            )
-
-
 def check_finite(
-    output: StageOutput, data_samples: Sequence[ActionDataSample], stage: int
+    values: Mapping[str, Tensor], data_samples: Sequence[ActionDataSample]
 ) -> None:
-    """Stop when a stage says something of a clip that is no number."""
+    """Stop at what is not a number.
+
+    Args:
+        values: By name, of each sample (B, …) or of the batch ().
+        data_samples: The B samples, for their names.
+
+    Raises:
+        UserError: Names the values and the samples.
+    """
+    clips = len(data_samples)
     finite = torch.stack(
-        [values.isfinite().flatten(1).all(dim=1) for values in output]
-    ).all(dim=0)
+        [
+            value.flatten(1).isfinite().all(1)
+            if value.dim()
+            else value.isfinite().expand(clips)
+            for value in values.values()
+        ]
+    ).cpu()
     if not finite.all():
-        names = [
+        names = [name for name, ok in zip(values, finite.all(1), strict=True) if not ok]
+        samples = [
             sample_name(sample)
-            for sample, is_finite in zip(data_samples, finite.tolist(), strict=True)
-            if not is_finite
+            for sample, ok in zip(data_samples, finite.all(0), strict=True)
+            if not ok
         ]
         raise UserError(
-            f'Stage {stage} of the decoder yields NaN or infinity for '
-            f'{", ".join(names)}; check these samples, lower the learning rate or clip '
-            'gradients, and go on from the last checkpoint.'
-        )
-
-
-def check_losses(
-    losses: dict[str, Tensor], data_samples: Sequence[ActionDataSample]
-) -> None:
-    """Stop at a loss that is no number."""
-    finite = torch.stack([*losses.values()]).isfinite()
-    if not finite.all():
-        names = [
-            name for name, ok in zip(losses, finite.tolist(), strict=True) if not ok
-        ]
-        samples = ', '.join(map(sample_name, data_samples))
-        raise UserError(
-            f'{", ".join(names)} of the batch {samples} is NaN or infinite; check the '
-            'annotation of these samples and the learning rate, and go on from the '
-            'last checkpoint.'
+            f'{", ".join(names)} of {", ".join(samples)} is NaN or infinite; check the '
+            'annotation of these samples, lower the learning rate or clip gradients, '
+            'and go on from the last checkpoint.'
         )
 
 

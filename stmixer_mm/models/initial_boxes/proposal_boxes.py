@@ -1,24 +1,28 @@
 """Queries that start from the proposals of an mmdet dense head.
 
 Shapes: B clips, Q queries, C channels, T frames, L levels, n proposals of a clip,
-k true boxes of a clip.
+k persons of a clip.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from math import ceil, gcd
 
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes, frame_bboxes
+from stmixer_mm.models.initial_boxes.simple_boxes import (
+    FrameShapes,
+    InitialBoxes,
+    frame_bboxes,
+)
 from stmixer_mm.models.strides import derive_strides, fits_stride
 from stmixer_mm.registry import MODELS
 
@@ -65,100 +69,93 @@ HEAD_DEFAULTS = {
 
 @MODELS.register_module()
 class ProposalBoxes(InitialBoxes):
-    """The best proposals of a dense head on the maps' keyframe.
+    """The best proposals of a dense head on the keyframe of the feats.
 
     The head is trained along with the rest, on persons as its only class; its losses
     are named ``proposals.…``, and no gradient passes the boxes. Where a clip has fewer
     than Q proposals, the other queries start from the whole frame.
 
     Args:
-        dense_head: Config of an mmdet dense head that has priors, with ``in_channels``
-            and, in its own words, the maps' strides. ``mmdet.RPNHead``,
-            ``mmdet.FCOSHead`` and ``mmdet.ATSSHead`` need no more than that; a nested
-            setting without a ``type`` changes their defaults one by one. Other heads
-            may need a ``train_cfg``.
-        num_queries: Q; the decoder sets it.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        dense_head: Config of an mmdet dense head that has priors, with the strides of
+            the levels in its own words. ``mmdet.RPNHead``, ``mmdet.FCOSHead`` and
+            ``mmdet.ATSSHead`` need no more than that; nested settings change their
+            defaults one by one, as in a child config. Other heads may need a
+            ``train_cfg``.
+        **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
-        ValueError: A head that gives no person proposals, or maps that do not fit it.
+        UserError: A head that gives no person proposals, or whose strides are not those
+            of the levels.
     """
 
-    def __init__(
-        self,
-        *,
-        dense_head: dict,
-        num_queries: int,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(num_queries=num_queries, init_cfg=init_cfg)
+    def __init__(self, *, dense_head: dict, **kwargs) -> None:
+        super().__init__(**kwargs)
         name = dense_head['type']
         self.head_name = name if isinstance(name, str) else name.__name__
-        if 'in_channels' not in dense_head:
-            raise UserError(
-                f'The dense head {self.head_name} has no in_channels; set it to the '
-                "width of the neck's maps, which is the decoder's embed_dims."
-            )
-        if dense_head.get('num_classes', 1) != 1:
-            raise UserError(
-                f'The dense head {self.head_name} has num_classes='
-                f'{dense_head["num_classes"]}, but proposals are of one class, person; '
-                'leave num_classes out.'
-            )
-        settings = complete_head(dense_head, num_queries=num_queries)
+        settings = complete_head(
+            dense_head, num_queries=self.num_queries, embed_dims=self.embed_dims
+        )
         # Heads name what they are made of without a prefix.
         with DefaultScope.overwrite_default_scope('mmdet'):
-            self.dense_head = MODELS.build(settings)
-        self.check_head()
+            self.dense_head = head = MODELS.build(settings)
+        if settings.num_classes != 1:
+            raise UserError(
+                f'The dense head {self.head_name} has num_classes='
+                f'{settings.num_classes}, but proposals are of one class, person; '
+                'leave num_classes out.'
+            )
+        if not hasattr(head, 'prior_generator'):
+            raise UserError(
+                f'The dense head {self.head_name} has no priors to make proposals of; '
+                'use one that has, such as mmdet.RPNHead, mmdet.FCOSHead or '
+                'mmdet.ATSSHead.'
+            )
+        if isinstance(head, AnchorHead) and not head.train_cfg:
+            raise UserError(
+                f'The dense head {self.head_name} has no train_cfg to assign persons to '
+                'its anchors by; give it the train_cfg of its config in mmdet.'
+            )
         # Of mmdet's other heads, and of this option, some yield one thing for the
         # losses and another one for the boxes.
-        self.one_forward = type(self.dense_head).__name__ in HEAD_DEFAULTS and not (
-            getattr(self.dense_head, 'norm_on_bbox', False)
+        self.one_forward = type(head).__name__ in HEAD_DEFAULTS and not (
+            getattr(head, 'norm_on_bbox', False)
         )
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        self.check_maps(feats, pad_shape)
-        return self.read(self.run_in_evaluation(keyframe_maps(feats)), img_shapes)
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        self.check_strides(feats, frames.pad_shape)
+        return self.read(self.run_in_evaluation(keyframes(feats)), frames.img_shapes)
 
     def loss_and_predict(
-        self,
-        feats: Sequence[Tensor],
-        data_samples: Sequence,
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
+        self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
-        self.check_maps(feats, pad_shape)
-        maps = keyframe_maps(feats)
-        outputs = self.run(maps)
+        img_shapes, pad_shape = frames
+        self.check_strides(feats, pad_shape)
+        feats = keyframes(feats)
+        outputs = self.run(feats)
         losses = self.dense_head.loss_by_feat(
             *outputs,
-            [make_truth(sample, maps[0]) for sample in data_samples],
+            [ground_truth(sample, feats[0]) for sample in data_samples],
             [make_meta(shape, pad_shape) for shape in img_shapes.tolist()],
         )
         if not self.one_forward:
-            outputs = self.run_in_evaluation(maps)
+            outputs = self.run_in_evaluation(feats)
         return sum_levels(losses), self.read(outputs, img_shapes)
 
-    def run(self, maps: Sequence[Tensor]) -> list[list[Tensor]]:
-        """What the head says, each a list of L maps (B, …, H_l, W_l).
+    def run(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
+        """What the head yields, each a list of L tensors (B, …, H_l, W_l).
 
         In float32, under autocast too: anchors take the type of the scores.
         """
-        return [[level.float() for level in levels] for levels in self.dense_head(maps)]
+        return [
+            [level.float() for level in levels] for levels in self.dense_head(feats)
+        ]
 
     @torch.no_grad()
-    def run_in_evaluation(self, maps: Sequence[Tensor]) -> list[list[Tensor]]:
-        """See :meth:`run`; what the head says when it is not being trained."""
+    def run_in_evaluation(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
+        """See :meth:`run`; what the head yields when it is not being trained."""
         training = self.dense_head.training
         self.dense_head.eval()
-        outputs = self.run(maps)
+        outputs = self.run(feats)
         self.dense_head.train(training)
         return outputs
 
@@ -189,56 +186,32 @@ class ProposalBoxes(InitialBoxes):
             )
         return xyxy_to_xyzr(torch.stack(bboxes))
 
-    def check_head(self) -> None:
-        """Say in one sentence why a head gives no proposals."""
-        head = self.dense_head
-        if not (isinstance(head, BaseDenseHead) and hasattr(head, 'prior_generator')):
-            raise UserError(
-                f'The dense head {self.head_name} has no priors to make proposals of; '
-                'use one that has, such as mmdet.RPNHead, mmdet.FCOSHead or '
-                'mmdet.ATSSHead.'
-            )
-        if isinstance(head, AnchorHead) and not head.train_cfg:
-            raise UserError(
-                f'The dense head {self.head_name} has no train_cfg, so it cannot '
-                'assign true boxes to its anchors; give it the train_cfg of its config '
-                'in mmdet.'
-            )
-
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """Say in one sentence which setting of the head does not fit the maps."""
+    def check_strides(
+        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
+    ) -> None:
+        """The head would not notice, and propose boxes elsewhere."""
         strides = self.dense_head.prior_generator.strides
-        if len(feats) != len(strides):
+        if len(feats) != len(strides) or not all(
+            fits_stride(tuple(feat.shape[-2:]), pad_shape, side)
+            for feat, sides in zip(feats, strides, strict=True)
+            for side in sides
+        ):
             raise UserError(
-                f'The neck yields {len(feats)} maps but the dense head '
-                f'{self.head_name} has strides for {len(strides)}; set its strides (of '
-                'its anchor_generator, if it has one) to '
-                f'{derive_strides(feats, pad_shape)}.'
+                f'The dense head {self.head_name} has strides {strides} but the levels '
+                f'have {derive_strides(feats, pad_shape)}; set its strides (of its '
+                'anchor_generator, if it has one) to these.'
             )
-        for level, (feat, stride) in enumerate(zip(feats, strides, strict=True)):
-            channels, size = feat.size(1), tuple(feat.shape[-2:])
-            if channels != self.dense_head.in_channels:
-                raise UserError(
-                    f'Map {level} has {channels} channels but the dense head '
-                    f'{self.head_name} has in_channels={self.dense_head.in_channels}; '
-                    'set both to the same number.'
-                )
-            if not all(fits_stride(size, pad_shape, side) for side in stride):
-                raise UserError(
-                    f'Map {level} has {size[0]}x{size[1]} cells for a clip padded to '
-                    f'{pad_shape[0]}x{pad_shape[1]}, which does not fit stride '
-                    f'{stride[0]} of the dense head {self.head_name}; set its strides '
-                    '(of its anchor_generator, if it has one) to '
-                    f'{derive_strides(feats, pad_shape)}.'
-                )
 
 
-def complete_head(dense_head: Mapping, *, num_queries: int) -> ConfigDict:
+def complete_head(
+    dense_head: Mapping, *, num_queries: int, embed_dims: int
+) -> ConfigDict:
     """The config of a dense head, with what it leaves open."""
     name = dense_head['type']
     name = (name if isinstance(name, str) else name.__name__).rpartition('.')[-1]
     defaults = dict(
         num_classes=1,
+        in_channels=embed_dims,
         test_cfg=dict(
             nms_pre=1000,
             min_bbox_size=0,
@@ -249,29 +222,16 @@ def complete_head(dense_head: Mapping, *, num_queries: int) -> ConfigDict:
         **HEAD_DEFAULTS.get(name, {}),
     )
     if name in HEAD_DEFAULTS:
-        defaults['feat_channels'] = dense_head['in_channels']
-    settings = merge_settings(defaults, dense_head)
+        defaults['feat_channels'] = embed_dims
+    merged = Config(dict(head=defaults))
+    merged.merge_from_dict(dict(head=deepcopy(dense_head)))  # takes _delete_ out
+    settings = merged.head
     if name in ('FCOSHead', 'ATSSHead'):
         groups = gcd(32, settings['feat_channels'])
         settings.setdefault('norm_cfg', dict(type='GN', num_groups=groups))
     if name == 'FCOSHead':
         settings.setdefault('regress_ranges', regress_ranges(settings['strides']))
-    return ConfigDict(settings)
-
-
-def merge_settings(defaults: Mapping, settings: Mapping) -> dict:
-    """Defaults changed by settings; a nested one with a ``type`` replaces."""
-    merged = dict(defaults)
-    for key, value in settings.items():
-        old = merged.get(key)
-        if (
-            isinstance(old, Mapping)
-            and isinstance(value, Mapping)
-            and 'type' not in value
-        ):
-            value = merge_settings(old, value)
-        merged[key] = value
-    return merged
+    return settings
 
 
 def regress_ranges(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
@@ -284,16 +244,16 @@ def regress_ranges(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
     return tuple(pairwise(bounds))
 
 
-def keyframe_maps(feats: Sequence[Tensor]) -> list[Tensor]:
-    """Slices (B, C, H_l, W_l) of maps (B, C, T, H_l, W_l).
+def keyframes(feats: Sequence[Tensor]) -> list[Tensor]:
+    """Slices (B, C, H_l, W_l) of feats (B, C, T, H_l, W_l).
 
     The keyframe of a clip is its entry ``clip_len // 2``.
     """
     return [feat[:, :, feat.size(2) // 2] for feat in feats]
 
 
-def make_truth(sample: object, like: Tensor) -> InstanceData:
-    """The true boxes of a clip as instances of class 0, on the device of a tensor."""
+def ground_truth(sample: object, like: Tensor) -> InstanceData:
+    """The persons of a clip as instances of class 0, on the device of a tensor."""
     bboxes = sample.gt_instances.bboxes.to(like.device, torch.float32)
     return InstanceData(
         bboxes=bboxes,

@@ -5,6 +5,7 @@ Shapes: B clips, Q queries.
 
 from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from mmengine.model import BaseModule
@@ -15,65 +16,57 @@ from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.registry import MODELS
 
 
+class FrameShapes(NamedTuple):
+    """Sizes of the frames of a batch."""
+
+    img_shapes: Tensor  # (B, 2): (h, w) of each clip without padding
+    pad_shape: tuple[int, int]  # (h, w) of all clips with padding
+
+
 class InitialBoxes(BaseModule, metaclass=ABCMeta):
     """What gives a decoder's queries their first boxes.
 
     Args:
-        num_queries: Q; the decoder sets it.
+        num_queries: Q; the detector sets it.
+        embed_dims: C; the detector sets it.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     def __init__(
-        self, *, num_queries: int, init_cfg: dict | list | None = None
+        self,
+        *,
+        num_queries: int,
+        embed_dims: int,
+        init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.num_queries = num_queries
+        self.embed_dims = embed_dims
 
     @abstractmethod
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
         """
         Args:
-            feats: L maps (B, C, T, H_l, W_l), finest first.
-            img_shapes: (h, w) of each clip without padding, (B, 2).
-            pad_shape: (h, w) of the padded clips.
+            feats: L levels (B, C, T, H_l, W_l), finest first.
+            frames: Sizes of the frames.
 
         Returns:
-            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the maps.
+            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the feats.
         """
 
     def loss_and_predict(
-        self,
-        feats: Sequence[Tensor],
-        data_samples: Sequence,
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
+        self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Weighted loss terms of what is trained here, and the boxes."""
-        return {}, self.predict(feats, img_shapes=img_shapes, pad_shape=pad_shape)
-
-    def check_maps(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """Raise a ``ValueError`` for maps that do not fit; by default all do."""
+        return {}, self.predict(feats, frames)
 
 
 @MODELS.register_module()
 class WholeFrameBoxes(InitialBoxes):
     """Every query starts from the whole frame, as in the release."""
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
         return xyxy_to_xyzr(whole_frame)[:, None].repeat(1, self.num_queries, 1)
 
 
@@ -82,26 +75,20 @@ class GridBoxes(InitialBoxes):
     """Boxes in rows that cover the frame, of any number; see :func:`grid_bboxes`.
 
     Args:
-        num_queries: Q; the decoder sets it.
         scale: Side of a box relative to its cell; boxes end at the frame.
+        **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
-        ValueError: ``scale`` is not positive.
+        UserError: ``scale`` is not positive.
     """
 
-    def __init__(self, *, num_queries: int, scale: float = 1.0) -> None:
-        super().__init__(num_queries=num_queries)
+    def __init__(self, *, scale: float = 1.0, **kwargs) -> None:
+        super().__init__(**kwargs)
         check_scale(scale)
         self.scale = scale
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
         width, height = whole_frame[:, 2:].unbind(-1)
         grid = grid_bboxes(self.num_queries, height / width, self.scale)
         return xyxy_to_xyzr(grid * whole_frame[:, None, 2:].repeat(1, 1, 2))
@@ -115,36 +102,23 @@ class LearnedBoxes(InitialBoxes):
     as :class:`GridBoxes` of a square frame.
 
     Args:
-        num_queries: Q; the decoder sets it.
         scale: Side of a box relative to its cell of the grid, at the start.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
-        ValueError: ``scale`` is not positive.
+        UserError: ``scale`` is not positive.
     """
 
-    def __init__(
-        self,
-        *,
-        num_queries: int,
-        scale: float = 2.0,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(num_queries=num_queries, init_cfg=init_cfg)
+    def __init__(self, *, scale: float = 2.0, **kwargs) -> None:
+        super().__init__(**kwargs)
         check_scale(scale)
         # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
         self.relative_xyzr = nn.Parameter(
-            xyxy_to_xyzr(grid_bboxes(num_queries, torch.ones(()), scale))
+            xyxy_to_xyzr(grid_bboxes(self.num_queries, torch.ones(()), scale))
         )
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        *,
-        img_shapes: Tensor,
-        pad_shape: tuple[int, int],
-    ) -> Tensor:
-        whole_frame = frame_bboxes(img_shapes.to(feats[0].device))[:, None]
+    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
+        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))[:, None]
         xy, z_r = self.relative_xyzr.float().split(2, dim=-1)
         return torch.cat(
             (xy * whole_frame[..., 2:], z_r + xyxy_to_xyzr(whole_frame)[..., 2:]),

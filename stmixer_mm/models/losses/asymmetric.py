@@ -1,7 +1,9 @@
 """Asymmetric loss of multi-label classification.
 
-Shapes: n rows, A classes.
+Shapes: n persons, A classes.
 """
+
+from typing import Literal
 
 import torch.nn.functional as F
 from mmdet.models.losses.utils import weight_reduce_loss
@@ -27,7 +29,7 @@ class AsymmetricLoss(nn.Module):
         loss_weight: Factor of the result.
 
     Raises:
-        ValueError: An argument is out of range.
+        UserError: An argument is out of range.
     """
 
     use_sigmoid = True
@@ -38,20 +40,14 @@ class AsymmetricLoss(nn.Module):
         gamma_neg: float = 4.0,
         gamma_pos: float = 0.0,
         clip: float = 0.05,
-        reduction: str = 'mean',
+        reduction: Literal['none', 'mean', 'sum'] = 'mean',
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if min(gamma_neg, gamma_pos) < 0:
+        if min(gamma_neg, gamma_pos) < 0 or not 0 <= clip < 1:
             raise UserError(
-                f'gamma_neg={gamma_neg} and gamma_pos={gamma_pos} must not be '
-                'negative; set both to 0 or more.'
-            )
-        if not 0 <= clip < 1:
-            raise UserError(f'clip={clip} is not in [0, 1); set it to 0.05 or so.')
-        if reduction not in ('none', 'mean', 'sum'):
-            raise UserError(
-                f"reduction='{reduction}' is unknown; use 'none', 'mean' or 'sum'."
+                f'AsymmetricLoss takes gamma_neg={gamma_neg} and gamma_pos={gamma_pos} of '
+                f'0 or more, and clip={clip} in [0, 1); correct the one that is not.'
             )
         self.gamma_neg = gamma_neg
         self.gamma_pos = gamma_pos

@@ -1,6 +1,6 @@
 """Weights of classes by how often they occur.
 
-Shapes: n rows, A classes.
+Shapes: n persons, A classes.
 """
 
 import math
@@ -27,7 +27,7 @@ class ClassBalancedLoss(nn.Module):
         beta: In [0, 1); 0 weighs all classes alike, near 1 by their inverse counts.
 
     Raises:
-        ValueError: An argument is out of range, or A is another than the logits'.
+        UserError: An argument is out of range, or A is another than the logits'.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ Keyframes whose clip is missing, cannot be read or is too short are left out.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from functools import partial
 
 from mmengine.utils import track_iter_progress
@@ -40,8 +41,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--empty',
         action='store_true',
-        help='write keyframes of which no person is told to OUT_empty.csv; the '
-        'annotation does not say that nobody is there',
+        help='write keyframes without a person to OUT_empty.csv; the annotation does not '
+        'say that nobody is there',
     )
     parser.add_argument(
         '--no-lengths',
@@ -69,41 +70,35 @@ def describe(summary: Summary, folder: str, empty: bool) -> str:
         f'{summary.num_clips} clips, {summary.num_keyframes} keyframes, '
         f'{summary.num_persons} persons'
     ]
-    missing = summary.missing_videos
-    if missing:
-        named = ', '.join(missing[:3]) + (', ...' if len(missing) > 3 else '')
-        lines.append(
-            f'{summary.num_without_video} keyframes were left out: {folder} has no '
-            f'clip of their {len(missing)} videos ({named}).'
-        )
-    if summary.num_between:
-        lines.append(
-            f'{summary.num_between} keyframes were left out: no clip of their videos '
-            'shows them.'
-        )
-    if summary.num_beyond:
-        lines.append(
-            f'{summary.num_beyond} keyframes were left out: their clips end before '
-            'them.'
-        )
-    if summary.unreadable:
-        named = ', '.join(list(summary.unreadable)[:3])
-        more = ', ...' if len(summary.unreadable) > 3 else ''
-        lines.append(
-            f'{len(summary.unreadable)} clips cannot be read and count as missing '
-            f'({named}{more}).'
-        )
-    if summary.num_empty and not empty:
-        lines.append(
-            f'{summary.num_empty} keyframes were left out: no person is told of them; '
-            '--empty takes them as person-free.'
-        )
-    if summary.num_empty and empty:
-        lines.append(f'{summary.num_empty} keyframes are taken as person-free.')
-    if summary.num_clipped:
-        lines.append(f'{summary.num_clipped} boxes were clipped to the frame.')
-    if summary.num_repeated:
-        lines.append(f'{summary.num_repeated} lines repeat another and count once.')
+
+    def some(names: Iterable[str]) -> str:
+        names = list(names)
+        return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+    missing, unreadable = summary.missing_videos, summary.unreadable
+    left_out = 'keyframes were left out:'
+    counted = (
+        (
+            summary.num_without_video,
+            f'{left_out} {folder} has no clip of their {len(missing)} videos '
+            f'({some(missing)}).',
+        ),
+        (summary.num_between, f'{left_out} no clip of their videos shows them.'),
+        (summary.num_beyond, f'{left_out} their clips end before them.'),
+        (
+            len(unreadable),
+            f'clips cannot be read and count as missing ({some(unreadable)}).',
+        ),
+        (
+            summary.num_empty,
+            'keyframes are taken as person-free.'
+            if empty
+            else f'{left_out} they have no person; --empty takes them as person-free.',
+        ),
+        (summary.num_clipped, 'boxes were clipped to the frame.'),
+        (summary.num_repeated, 'lines repeat another and count once.'),
+    )
+    lines += [f'{count} {what}' for count, what in counted if count]
     return '\n'.join([*lines, 'written: ' + ', '.join(summary.files)])
 
 

@@ -1,26 +1,33 @@
-"""Adaptive mixing: a query mixes its samples with weights that it makes itself."""
+"""Adaptive mixing: a query mixes its samples with weights that it generates.
+
+Shapes: B clips, Q queries, G groups, N samples of a group, c channels of a group.
+"""
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.models.decoder.mixing.products import linear_of_parts, linear_to_parts
-from stmixer_mm.models.precision import products_dtype
+from stmixer_mm.models.decoder.mixing.chunks import mix_in_chunks
+
+MIXING_BACKENDS = ('literal', 'chunks')
 
 
 class AdaptiveMixing(BaseModule):
-    """Mix channels, then points, of each group (paper, section 3.2).
+    """Mix channels, then samples, of each group (paper, section 3.2).
 
-    X (N, c) -> ReLU(LN(X M)) -> ReLU(LN(S X)), with M (c, c) and S (out_points, N)
+    X (N, c) -> ReLU(LN(X M)) -> ReLU(LN(S X)), with M (c, c) and S (out_samples, N)
     generated from the query; then a linear map of all groups, added to the query.
 
     Args:
         query_dims: Width of the queries.
         in_channels: Channels of all groups.
         num_groups: G.
-        in_points: N, the rows to be mixed: points or frames.
-        out_points: Rows after mixing.
+        num_samples: N, of points or of frames.
+        out_samples: Samples of a group after mixing.
+        backend: 'literal', as it reads; 'chunks', the same in less time and RAM, see
+            :mod:`.chunks`; 'auto' takes the latter, and the former where it is compiled
+            or exported.
     """
 
     def __init__(
@@ -29,17 +36,19 @@ class AdaptiveMixing(BaseModule):
         query_dims: int,
         in_channels: int,
         num_groups: int,
-        in_points: int,
-        out_points: int,
+        num_samples: int,
+        out_samples: int,
+        backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.num_groups = num_groups
         self.group_channels = in_channels // num_groups
-        self.in_points = in_points
-        self.out_points = out_points
-        generated = self.group_channels**2 + out_points * in_points
+        self.num_samples = num_samples
+        self.out_samples = out_samples
+        self.backend = backend
+        generated = self.group_channels**2 + out_samples * num_samples
         self.weight_generator = nn.Linear(query_dims, num_groups * generated)
-        self.out_proj = nn.Linear(out_points * in_channels, query_dims)
+        self.out_proj = nn.Linear(out_samples * in_channels, query_dims)
 
     def init_weights(self) -> None:
         # The generator starts from its bias alone: the same mixing for every query.
@@ -55,41 +64,43 @@ class AdaptiveMixing(BaseModule):
         Returns:
             (B, Q, query_dims)
         """
-        dtype = products_dtype(queries)
-        rows = queries.flatten(0, 1).to(dtype)
-        samples = samples.flatten(0, 1).to(dtype)
-        generator, out_proj = self.weight_generator, self.out_proj
-        parts = self.num_groups if samples.device.type == 'cpu' else 1
-        with torch.autocast(samples.device.type, enabled=False):
-            generated = linear_to_parts(rows, generator.weight, generator.bias, parts)
-            by_part = zip(samples.chunk(parts, dim=1), generated, strict=True)
-            mixed = linear_of_parts(self.mix, by_part, out_proj.weight, parts)
-            mixed = mixed + out_proj.bias
-        return queries + mixed.view_as(queries)
+        if self.chosen_backend() == 'chunks':
+            mixed = mix_in_chunks(
+                self.mix_groups, samples, queries, self.weight_generator, self.out_proj
+            )
+        else:
+            mixed = self.mix_groups(samples, self.weight_generator(queries))
+            mixed = self.out_proj(mixed)
+        return queries + mixed
 
-    def mix(self, samples: Tensor, generated: Tensor) -> Tensor:
+    def mix_groups(self, samples: Tensor, weights: Tensor) -> Tensor:
         """Mix the samples of some groups, g of them.
 
         Args:
-            samples: (B * Q, g, N, c)
-            generated: Their weights, (B * Q, g * (c * c + out_points * N)).
+            samples: (..., g, N, c)
+            weights: What is generated for them, (..., g * (c * c + out_samples * N)).
 
         Returns:
-            (B * Q, g * out_points * c)
+            (..., g * out_samples * c)
         """
-        channel_weights, point_weights = generated.unflatten(
-            1, (samples.size(1), -1)
-        ).split([self.group_channels**2, self.out_points * self.in_points], dim=-1)
+        channel_weights, sample_weights = weights.unflatten(
+            -1, (samples.size(-3), -1)
+        ).split([self.group_channels**2, self.out_samples * self.num_samples], dim=-1)
         channel_weights = channel_weights.unflatten(-1, (self.group_channels, -1))
-        point_weights = point_weights.unflatten(-1, (self.out_points, -1))
+        sample_weights = sample_weights.unflatten(-1, (self.out_samples, -1))
         mixed = _normalise_and_rectify(samples @ channel_weights)
-        mixed = _normalise_and_rectify(point_weights @ mixed)
-        return mixed.flatten(1)
+        mixed = _normalise_and_rectify(sample_weights @ mixed)
+        return mixed.flatten(-3)
+
+    def chosen_backend(self) -> str:
+        if self.backend != 'auto':
+            return self.backend
+        return 'literal' if torch.compiler.is_compiling() else 'chunks'
 
 
 def _normalise_and_rectify(mixed: Tensor) -> Tensor:
-    """Layer norm over rows and channels, without affine parameters, then ReLU.
+    """Layer norm over samples and channels, without affine parameters, then ReLU.
 
-    PyTorch's layer norm computes in float32 whatever the type.
+    PyTorch's layer norm sums in float32 whatever the type.
     """
     return F.layer_norm(mixed, mixed.shape[-2:]).relu_()

@@ -2,7 +2,6 @@
 
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
-    check_backend,
     choose_backend,
     make_sampler,
 )
@@ -12,7 +11,6 @@ from stmixer_mm.models.decoder.sampling.sampler import Sampler
 __all__ = [
     'SAMPLING_BACKENDS',
     'Sampler',
-    'check_backend',
     'choose_backend',
     'level_weights',
     'make_sample_points',

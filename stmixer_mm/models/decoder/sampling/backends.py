@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.checks import check_choice
 from stmixer_mm.models.decoder.sampling.deformable_attention import (
     DeformableAttentionSampler,
 )
@@ -26,7 +26,7 @@ SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
 
 ENVIRONMENT_VARIABLE = 'STMIXER_SAMPLING_BACKEND'
 
-# By kind of device, the fastest first; elsewhere the portable one.
+# By type of device, the fastest first; elsewhere the portable one.
 FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
 
@@ -44,8 +44,7 @@ def make_sampler(
         backend: See :func:`choose_backend`.
 
     Raises:
-        ValueError: The back end is unknown.
-        RuntimeError: It does not run on the maps' device.
+        UserError: The back end is unknown, or does not run on the levels' device.
     """
     sampler = SAMPLING_BACKENDS[choose_backend(backend, feats[0].device)]
     return sampler(feats, strides=strides, num_groups=num_groups)
@@ -60,12 +59,12 @@ def choose_backend(name: str, device: torch.device) -> str:
         device: Of the feature maps.
 
     Raises:
-        ValueError: The back end is unknown.
+        UserError: The back end is unknown.
     """
     source = 'sampling_backend'
     if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
         name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
-    check_backend(name, source)
+    check_choice(source, name, ('auto', *SAMPLING_BACKENDS))
     if name == 'auto':
         source = 'the device'
         candidates = (*FASTEST.get(device.type, ()), 'grid_sample')
@@ -77,15 +76,6 @@ def choose_backend(name: str, device: torch.device) -> str:
     if not torch.compiler.is_compiling():
         _log_once(name, device.type, source)
     return name
-
-
-def check_backend(name: str, source: str = 'sampling_backend') -> None:
-    """Raise a ValueError unless there is such a back end."""
-    if name not in ('auto', *SAMPLING_BACKENDS):
-        raise UserError(
-            f"{source}='{name}' is unknown; use 'auto' or one of "
-            f'{sorted(SAMPLING_BACKENDS)}.'
-        )
 
 
 @cache

@@ -1,9 +1,11 @@
-"""Both means as mmcv's multi-scale deformable attention: its CUDA op serves.
+"""mmcv's multi-scale deformable attention, and both means by it: its CUDA op serves.
 
 Shapes: as in :mod:`.sampler`.
 """
 
+from collections.abc import Sequence
 from math import gcd
+from typing import NamedTuple
 
 import torch
 from mmcv.ops import get_compiling_cuda_version
@@ -16,22 +18,70 @@ from torch import Tensor
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
+class PlaneLayout(NamedTuple):
+    """Where the cells of M planes are that lie behind one another."""
+
+    sizes: tuple[tuple[int, int], ...]  # h, w in cells
+    sizes_tensor: Tensor  # (M, 2): the same on the device of the values
+    starts: Tensor  # (M,): number of a plane's first cell
+
+
+def lay_out_planes(
+    sizes: Sequence[tuple[int, int]], device: torch.device
+) -> PlaneLayout:
+    sizes_tensor = torch.tensor(sizes, device=device)
+    areas = sizes_tensor.prod(dim=1)
+    return PlaneLayout(tuple(sizes), sizes_tensor, areas.cumsum(0) - areas)
+
+
+def attend(
+    values: Tensor, layout: PlaneLayout, points: Tensor, weights: Tensor
+) -> Tensor:
+    """Weighted sums of bilinear samples of M planes; zero outside them.
+
+    mmcv's operator on CUDA, its formulation in PyTorch elsewhere.
+
+    Args:
+        values: Cells of all planes, (B, N, G, c).
+        layout: Of the planes.
+        points: (x, y) in [0, 1] of the planes' extents, (B, Q, G, M, P, 2).
+        weights: (B, Q, G, M, P)
+
+    Returns:
+        (B, Q, G * c)
+    """
+    if not (values.is_cuda and has_cuda_op()):
+        return multi_scale_deformable_attn_pytorch(
+            values, layout.sizes, points, weights
+        )
+    return MultiScaleDeformableAttnFunction.apply(
+        values.contiguous(),
+        layout.sizes_tensor,
+        layout.starts,
+        points.contiguous(),
+        weights.contiguous(),
+        gcd(len(values), 64),  # it wants a step that divides its batch
+    )
+
+
+def has_cuda_op() -> bool:
+    """Whether mmcv was compiled with its operator for CUDA."""
+    return get_compiling_cuda_version() != 'not available'
+
+
 class DeformableAttentionSampler(Sampler):
     """Sampling and averaging are linear, so that both means are attentions.
 
-    The mean over frames is one sample of the time-mean of the maps, each point a
+    The mean over frames is one sample of the time-mean of the levels, each point a
     query of its own; the mean over points is an attention with weights / P.
     """
 
     @classmethod
     def is_available(cls, device: torch.device) -> bool:
-        # mmcv's op is there for CUDA, if mmcv was compiled with it.
-        return device.type == 'cuda' and get_compiling_cuda_version() != 'not available'
+        return device.type == 'cuda' and has_cuda_op()
 
     def lay_out(self, feats: list[Tensor]) -> None:
-        self.sizes = torch.tensor(self.map_sizes, device=feats[0].device)
-        areas = self.sizes.prod(dim=1)
-        self.level_starts = areas.cumsum(0) - areas
+        self.layout = lay_out_planes(self.level_sizes, feats[0].device)
         cells = torch.cat([feat.flatten(3).to(self.dtype) for feat in feats], dim=-1)
         self.frame_table = self.as_values(cells)
         self.mean_table = self.as_values(cells.mean(dim=2, keepdim=True))
@@ -50,16 +100,18 @@ class DeformableAttentionSampler(Sampler):
             """(B, Q, G, L, P, ...) -> (B, Q * P, G, L, 1, ...)"""
             return per_point.movedim(4, 2).flatten(1, 2).unsqueeze(4)
 
-        spatial = self.attend(
+        spatial = self.attend_frames(
             self.mean_table, a_query_each(locations), a_query_each(weights)
         )
-        temporal = self.attend(self.frame_table, locations, weights / points)
+        temporal = self.attend_frames(self.frame_table, locations, weights / points)
         return (
             spatial.squeeze(1).unflatten(1, (queries, points)).transpose(2, 3),
             temporal.permute(0, 2, 3, 1, 4),
         )
 
-    def attend(self, table: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    def attend_frames(
+        self, table: Tensor, locations: Tensor, weights: Tensor
+    ) -> Tensor:
         """
         Args:
             table: (B, frames, cells of all levels, G, c).
@@ -70,17 +122,10 @@ class DeformableAttentionSampler(Sampler):
             (B, frames, queries, G, c)
         """
         batch, frames = table.shape[:2]
-        values = table.flatten(0, 1)
-        locations = locations.repeat_interleave(frames, dim=0).contiguous()
-        weights = weights.repeat_interleave(frames, dim=0).contiguous()
-        if values.is_cuda:
-            # The op wants a step that divides its batch.
-            step = gcd(len(values), 64)
-            out = MultiScaleDeformableAttnFunction.apply(
-                values, self.sizes, self.level_starts, locations, weights, step
-            )
-        else:
-            out = multi_scale_deformable_attn_pytorch(
-                values, self.sizes, locations, weights
-            )
-        return out.unflatten(0, (batch, frames)).unflatten(-1, (self.num_groups, -1))
+        read = attend(
+            table.flatten(0, 1),
+            self.layout,
+            locations.repeat_interleave(frames, dim=0),
+            weights.repeat_interleave(frames, dim=0),
+        )
+        return read.unflatten(0, (batch, frames)).unflatten(-1, (self.num_groups, -1))

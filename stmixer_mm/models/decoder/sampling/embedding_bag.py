@@ -10,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmixer_mm.models.decoder.sampling.bag_gradient import BagGradient
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class EmbeddingBagSampler(Sampler):
     """One row of a table per cell, all frames in it: (B * G * S, T * c).
 
-    The gradient of the maps is not computed stage by stage, which would write a table
-    for each: the stages leave their bags, and the tables' own backward sums all of
+    The gradient of the levels is not computed stage by stage, which would write a table
+    for each: the stages hand back their bags, and the tables' own backward sums all of
     them at once.
     """
 
@@ -25,7 +26,7 @@ class EmbeddingBagSampler(Sampler):
 
     def lay_out(self, feats: list[Tensor]) -> None:
         device = feats[0].device
-        sizes = torch.tensor(self.map_sizes, dtype=torch.int32, device=device)
+        sizes = torch.tensor(self.level_sizes, dtype=torch.int32, device=device)
         areas = sizes.prod(dim=1)
         level_starts = areas.cumsum(0) - areas
         tables = torch.arange(len(feats[0]) * self.num_groups, device=device)
@@ -37,9 +38,8 @@ class EmbeddingBagSampler(Sampler):
         table_starts = (tables * areas.sum()).view(-1, 1, self.num_groups, 1)
         self.row_starts = (level_starts[per_level] + table_starts).int()
 
-        self.left_bags = _LeftBags()
         self.frame_table, self.mean_table, self.anchor = _Tables.apply(
-            self.left_bags, self.num_groups, self.dtype, *feats
+            self.num_groups, self.dtype, *feats
         )
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,8 +65,8 @@ class EmbeddingBagSampler(Sampler):
             mode='sum',
         )
         if is_eager:
-            spatial, temporal = _LeaveBags.apply(
-                spatial, temporal, self.anchor, self.left_bags, rows, weights.detach()
+            spatial, temporal = _HandBackBags.apply(
+                spatial, temporal, self.anchor, rows, weights.detach()
             )
         channels = mean_table.size(1)
         return (
@@ -78,7 +78,7 @@ class EmbeddingBagSampler(Sampler):
         """The four cells around each point in each level.
 
         Returns:
-            Row numbers and weights (level times bilinear, zero outside the map), both
+            Row numbers and weights (level times bilinear, zero outside the level), both
             (B, Q, G, P, K).
         """
         # Levels, axes and sides come first, so that the inner loops are long.
@@ -89,7 +89,7 @@ class EmbeddingBagSampler(Sampler):
         cell_xy = (grid + 1) * (self.size_xy / 2) - 0.5
         low = cell_xy.detach().floor()
         fraction = cell_xy - low
-        # Far-off points overflow integers: bring them to just outside the map first.
+        # Far-off points overflow integers: bring them to just outside the level first.
         low = torch.minimum(low.clamp(min=-2), self.size_xy).int()
         side_xy = torch.stack((low, low + 1), dim=2)  # (L, 2, 2, B, Q, G, P)
         inside = (side_xy >= 0) & (side_xy < self.size_xy.unsqueeze(2))
@@ -106,40 +106,16 @@ class EmbeddingBagSampler(Sampler):
         )
 
 
-class _LeftBags:
-    """What the stages leave for the backward of the tables.
-
-    Kept by backward pass, so that one that never reaches the maps cannot add to the
-    next.
-    """
-
-    def __init__(self) -> None:
-        self.of_pass: tuple[int, list] = (-1, [])
-
-    def leave(self, *bags: Tensor) -> None:
-        current = torch._C._current_graph_task_id()
-        if self.of_pass[0] != current:
-            self.of_pass = (current, [])
-        self.of_pass[1].append(bags)
-
-    def collect(self) -> Sequence[Tensor]:
-        """Rows and weights (N * P, K), gradients (N * P, c) and (N, T * c)."""
-        _, bags = self.of_pass
-        self.of_pass = (-1, [])
-        return [torch.cat(each) for each in zip(*bags, strict=True)]
-
-
 class _Tables(torch.autograd.Function):
-    """Maps to tables: frames (B * G * S, T * c), their mean (B * G * S, c).
+    """Levels to tables: frames (B * G * S, T * c), their mean (B * G * S, c).
 
-    The third output is empty: what leaves its bags hangs on it.
+    The third output is the anchor, whose gradient is a :class:`BagGradient`.
     """
 
     @staticmethod
-    def forward(ctx, left_bags: _LeftBags, num_groups: int, dtype, *feats: Tensor):
+    def forward(ctx, num_groups: int, dtype, *feats: Tensor):
         ctx.set_materialize_grads(False)
-        ctx.left_bags = left_bags
-        ctx.map_sizes = [feat.shape[-2:] for feat in feats]
+        ctx.level_sizes = [feat.shape[-2:] for feat in feats]
         ctx.feats_dtype = feats[0].dtype
         frame_cells = _lay_out(feats, num_groups, dtype)
         means = [feat.mean(dim=2, keepdim=True) for feat in feats]
@@ -148,7 +124,7 @@ class _Tables(torch.autograd.Function):
         return (
             frame_cells.flatten(3).flatten(0, 2),
             mean_cells.flatten(3).flatten(0, 2),
-            frame_cells.new_empty(0),
+            frame_cells.new_empty(()),
         )
 
     @staticmethod
@@ -156,23 +132,24 @@ class _Tables(torch.autograd.Function):
     def backward(ctx, frame_grad, mean_grad, anchor_grad):
         if anchor_grad is not None:
             frame_grad, mean_grad = _table_grads(
-                *ctx.left_bags.collect(), num_rows=ctx.cells_shape[:3].numel()
+                *(torch.cat(each) for each in zip(*anchor_grad.bags, strict=True)),
+                num_rows=ctx.cells_shape[:3].numel(),
             )
         frames = ctx.cells_shape[3]
         cells_grad = frame_grad.reshape(ctx.cells_shape)
         cells_grad.add_(mean_grad.view(*ctx.cells_shape[:3], 1, -1), alpha=1 / frames)
         cells_grad = cells_grad.to(ctx.feats_dtype)
-        areas = [size.numel() for size in ctx.map_sizes]
+        areas = [size.numel() for size in ctx.level_sizes]
         levels = cells_grad.split(areas, dim=2)
         feat_grads = (
             level.permute(0, 1, 4, 3, 2).flatten(1, 2).unflatten(-1, size)
-            for level, size in zip(levels, ctx.map_sizes, strict=True)
+            for level, size in zip(levels, ctx.level_sizes, strict=True)
         )
-        return None, None, None, *feat_grads
+        return None, None, *feat_grads
 
 
 def _lay_out(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
-    """L maps (B, C, T, H_l, W_l) -> cells (B, G, S, T, c), in one pass."""
+    """L levels (B, C, T, H_l, W_l) -> cells (B, G, S, T, c), in one pass."""
     levels = [
         feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
         for feat in feats
@@ -198,7 +175,10 @@ def _table_grads(
     """Gradients of both tables: seen from a row, they are sums over bags.
 
     Args:
-        rows, weights, spatial_grad, temporal_grad: See :meth:`_LeftBags.collect`.
+        rows: (N * P, K)
+        weights: (N * P, K)
+        spatial_grad: (N * P, c)
+        temporal_grad: (N, T * c)
         num_rows: Rows of a table.
 
     Returns:
@@ -221,13 +201,12 @@ def _table_grads(
     )
 
 
-class _LeaveBags(torch.autograd.Function):
-    """Passes both sums on; its backward leaves their gradients with their bags."""
+class _HandBackBags(torch.autograd.Function):
+    """Passes both sums on; the gradient of the anchor is all that made them."""
 
     @staticmethod
-    def forward(ctx, spatial, temporal, anchor, left_bags, rows, weights):
+    def forward(ctx, spatial, temporal, anchor, rows, weights):
         ctx.save_for_backward(rows, weights)
-        ctx.left_bags = left_bags
         ctx.mark_dirty(spatial, temporal)
         return spatial, temporal
 
@@ -236,10 +215,10 @@ class _LeaveBags(torch.autograd.Function):
     def backward(ctx, spatial_grad: Tensor, temporal_grad: Tensor):
         anchor_grad = None
         if ctx.needs_input_grad[2]:
-            ctx.left_bags.leave(
+            bag = (
                 *ctx.saved_tensors,
                 spatial_grad.contiguous(),
                 temporal_grad.contiguous(),
             )
-            anchor_grad = spatial_grad.new_empty(0)
-        return spatial_grad, temporal_grad, anchor_grad, None, None, None
+            anchor_grad = BagGradient([bag], like=spatial_grad)
+        return spatial_grad, temporal_grad, anchor_grad, None, None

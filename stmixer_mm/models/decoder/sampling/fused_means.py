@@ -25,7 +25,7 @@ def _low_cell(xy, extent, size):
     size = size.to(xy.dtype)
     normalised = xy / extent if xy.dtype == tl.float64 else tl.div_rn(xy, extent)
     cell = ((2 * normalised - 1) + 1) * (size * 0.5) - 0.5
-    # Far-off points overflow integers: bring them to just outside the map first.
+    # Far-off points overflow integers: bring them to just outside the level first.
     cell = tl.minimum(tl.maximum(cell, -2.0), size + 1)
     low = tl.floor(cell)
     return low.to(tl.int32), cell - low
@@ -36,7 +36,7 @@ def _corner(x_low, x_part, y_low, y_part, width, height, corner: tl.constexpr):
     """One of the four cells around a point.
 
     Returns:
-        Its number in the level, whether it is in the map, and its weights along x, y.
+        Its number in the level, whether it is in it, and its weights along x, y.
     """
     x = x_low + corner % 2
     y = y_low + corner // 2
@@ -333,7 +333,7 @@ def tile_sizes(
 ) -> dict[str, int]:
     """The kernels' constants: sizes of the data, and of what a program holds of them.
 
-    A thread holds one point and four channels, in eight frames or fewer: float32 maps
+    A thread holds one point and four channels, in eight frames or fewer: float32 feats
     of 8 frames take 166 registers forward and 146 backward on sm_90.
     """
     frames, channels = table.shape[3:]

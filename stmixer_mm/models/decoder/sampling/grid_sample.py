@@ -1,4 +1,7 @@
-"""The literal formulation on ``grid_sample``: portable, and the others' oracle."""
+"""The literal formulation on ``grid_sample``: portable, and the others' oracle.
+
+Shapes: as in :mod:`.sampler`.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +13,7 @@ class GridSampler(Sampler):
     """Every point in every frame and level, then the means."""
 
     def lay_out(self, feats: list[Tensor]) -> None:
-        self.maps = [feat.to(self.dtype) for feat in feats]
+        self.feats = [feat.to(self.dtype) for feat in feats]
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         sampled = self.sample_all_frames(points_xy, weights)
@@ -22,7 +25,7 @@ class GridSampler(Sampler):
         grids = (2 * self.normalise(points_xy) - 1).permute(4, 0, 2, 1, 3, 5)
         sampled = 0
         for level, grid, weight in zip(
-            self.maps, grids, weights.unbind(-1), strict=True
+            self.feats, grids, weights.unbind(-1), strict=True
         ):
             value = level.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 2)
             grid = grid.flatten(0, 1).repeat_interleave(self.num_frames, dim=0)

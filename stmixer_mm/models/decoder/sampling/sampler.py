@@ -17,18 +17,18 @@ from stmixer_mm.models.precision import full_precision, products_dtype
 class Sampler(ABC):
     """Samples a feature pyramid and averages over time, and over points.
 
-    Made once per batch of clips: what depends on the maps alone (time-means, tables)
+    Made once per batch of clips: what depends on the levels alone (time-means, tables)
     serves all stages. The subclasses compute the same two means and differ in speed
-    only. Zeros outside a map, pixel centres at half integers. The same points serve
+    only. Zeros outside a level, pixel centres at half integers. The same points serve
     every frame; group g samples its own channels.
 
     Args:
-        feats: L maps (B, C, T, H_l, W_l), finest first.
+        feats: L levels (B, C, T, H_l, W_l), finest first.
         strides: Pixels of the padded clip per cell, one per level.
         num_groups: G; C is a multiple of it.
     """
 
-    # Whether the maps may be half precision, as autocast has them.
+    # Whether the levels may be half precision, as autocast has them.
     reads_half = False
 
     def __init__(
@@ -36,12 +36,14 @@ class Sampler(ABC):
     ) -> None:
         self.num_groups = num_groups
         self.num_frames = feats[0].size(2)
-        self.map_sizes = [tuple(feat.shape[-2:]) for feat in feats]
+        self.level_sizes = [tuple(feat.shape[-2:]) for feat in feats]
         self.strides = full_precision(feats[0]).new_tensor(strides)
         self.extents = full_precision(feats[0]).new_tensor(
             [
                 (width * stride, height * stride)
-                for (height, width), stride in zip(self.map_sizes, strides, strict=True)
+                for (height, width), stride in zip(
+                    self.level_sizes, strides, strict=True
+                )
             ]
         )
         self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
@@ -57,7 +59,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def lay_out(self, feats: list[Tensor]) -> None:
-        """Keep the maps in the layout that :meth:`means` reads, as ``self.dtype``."""
+        """Keep the levels in the layout that :meth:`means` reads, as ``self.dtype``."""
 
     @abstractmethod
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

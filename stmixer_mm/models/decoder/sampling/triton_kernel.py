@@ -59,7 +59,7 @@ class TritonSampler(Sampler):
             dim=2,
         )  # (B, G, S, T, c)
         levels, first_cell = [], 0
-        for height, width in self.map_sizes:
+        for height, width in self.level_sizes:
             levels.append((width, height, first_cell))
             first_cell += height * width
         self.levels = torch.tensor(levels, dtype=torch.int32, device=device)

@@ -2,6 +2,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from stmixer_mm.evaluation.diagnosis.figures import draw_errors
 from stmixer_mm.evaluation.functional.error_types import (
     CLASSIFICATION,
     LOCALISATION,
@@ -9,15 +10,14 @@ from stmixer_mm.evaluation.functional.error_types import (
     RIGHT,
     TIME,
     ErrorShares,
-    draw_errors,
-    error_kinds,
     error_shares,
+    error_types,
     format_error_table,
     mean_shares,
 )
 
 
-def test_the_first_kind_that_holds():
+def test_the_first_type_that_holds():
     # right, own class in frame, other class in frame, IoU with it, class in video
     cases = {
         (1, 1, 1, 0.9, 1): RIGHT,
@@ -31,7 +31,7 @@ def test_the_first_kind_that_holds():
     }
     columns = [np.array(column) for column in zip(*cases, strict=True)]
     flags = [c.astype(bool) if i != 3 else c for i, c in enumerate(columns)]
-    assert error_kinds(*flags, iou_thr=0.5).tolist() == list(cases.values())
+    assert error_types(*flags, iou_thr=0.5).tolist() == list(cases.values())
 
 
 def test_shares_by_hand():
@@ -47,8 +47,8 @@ def test_shares_by_hand():
 @pytest.mark.parametrize('seed', range(5))
 def test_they_add_up_to_one(seed):
     random = np.random.RandomState(seed)
-    kinds = random.choice(5, 300)
-    shares = error_shares(kinds, (kinds == RIGHT).sum() + 20)
+    types = random.choice(5, 300)
+    shares = error_shares(types, (types == RIGHT).sum() + 20)
     assert sum(shares) == pytest.approx(1, abs=1e-12)
     assert min(shares) > 0.01
 
@@ -75,7 +75,7 @@ def test_table():
 def test_picture(tmp_path):
     draw_errors(SHARES, tmp_path / 'errors.png')
     image = matplotlib.image.imread(tmp_path / 'errors.png')
-    assert image.shape[1] == 960
+    assert image.shape[1] == 880
     # The bar of 70 % AP is seen, in its colour.
     green = np.abs(image[..., :3] - [0x4C / 255, 0x9F / 255, 0x70 / 255]).max(-1) < 0.02
     assert green.sum() > 1000

@@ -1,0 +1,49 @@
+"""Writing of annotation files in AVA's format."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stmixer_mm.files import write_atomically
+
+
+class AnnotatedPerson(NamedTuple):
+    """A person at a keyframe."""
+
+    bbox_norm: Sequence[float]  # xyxy in [0, 1]
+    action_ids: Sequence[int]
+    person_id: int
+
+
+def write_annotations(
+    ann_file: str | Path,
+    keyframes: Mapping[tuple[str, float], Sequence[AnnotatedPerson]],
+    *,
+    with_empty: bool = True,
+) -> list[str]:
+    """Write keyframes with persons to a csv file, others to ``<its name>_empty.csv``.
+
+    Args:
+        ann_file: The csv file.
+        keyframes: The persons of each video and second; a second counts to 1 / 1000.
+        with_empty: Write the second file, too.
+
+    Returns:
+        The names of the files.
+    """
+    ann_file = Path(ann_file)
+    rows: list[str] = []
+    empty_rows: list[str] = []
+    for (video, seconds), persons in keyframes.items():
+        place = f'{video},{seconds:.3f}'.rstrip('0').rstrip('.')
+        for bbox_norm, action_ids, person_id in persons:
+            box = ','.join(f'{value:.6g}' for value in bbox_norm)
+            rows += [f'{place},{box},{action},{person_id}\n' for action in action_ids]
+        if not persons:
+            empty_rows.append(f'{place}\n')
+    contents = {ann_file: rows}
+    if with_empty:
+        contents[ann_file.with_name(f'{ann_file.stem}_empty.csv')] = empty_rows
+    for path, lines in contents.items():
+        write_atomically(path, ''.join(lines).encode())
+    return [str(path) for path in contents]

@@ -1,0 +1,208 @@
+"""What our metrics share: detections in, AP of each class and means out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.logging import MMLogger
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.functional.average_precision import (
+    CLASS_AVERAGES,
+    by_score,
+    check_choice,
+    class_mean,
+    over_thresholds,
+    parse_iou_thrs,
+)
+from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs
+from stmixer_mm.evaluation.functional.protocols import Protocol
+from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.evaluation.metrics.collecting import CollectingMetric
+from stmixer_mm.evaluation.metrics.predictions import Detections, select_actions
+
+
+class Matched(NamedTuple):
+    """Detections of one class, N boxes or tubes, and what they overlap."""
+
+    groups: np.ndarray  # (N,) int, within which they are compared with ground truth
+    scores: np.ndarray  # (N,) float
+    pairs: Pairs
+    num_gts: int
+
+
+class DetectionMetric(CollectingMetric):
+    """A metric of ours.
+
+    A subclass sets ``protocol`` and, by ``_set_classes``, its classes; it says which
+    ground truth and which detections there are.
+
+    Args:
+        iou_thrs: IoU thresholds, the main one first; ``'0.5:0.95'`` is the mean over
+            a range in steps of 0.05, ``'0.1:0.9:0.1'`` with a step of one's own.
+        class_average: Classes that the mean is over, see ``CLASS_AVERAGES``.
+        score_thr: Scores up to it do not count as detections; None:
+            ``model_score_thr`` for a model, which scores all classes, and no limit for
+            a csv.
+        per_class: Return and log the AP of each class too.
+        data_root: Folder that all relative paths are in.
+        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``, but see
+            ``CollectingMetric``.
+    """
+
+    model_score_thr: float
+    own_values: frozenset[str]  # names of values that no class may have
+    frame_key = 'timestamp'  # entry of a sample that names its keyframe
+    protocol: Protocol
+    num_classes: int  # the dummy class 0 included
+    action_ids: Sequence[int]  # of the score columns 1, 2, ...
+    class_names: Mapping[int, str]  # by score column, of the evaluated classes
+
+    def __init__(
+        self,
+        *,
+        iou_thrs: float | str | Sequence[float | str] = (0.5,),
+        class_average: str = 'gt',
+        score_thr: float | None = None,
+        per_class: bool = True,
+        data_root: str | None = '',
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+        collect_dir: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        check_choice('class_average', class_average, CLASS_AVERAGES)
+        self.iou_thrs = parse_iou_thrs(iou_thrs)
+        self.class_average = class_average
+        self.score_thr = score_thr
+        self.per_class = per_class
+        self._data_root = data_root or ''
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch, those above score_thr of each class.
+
+        Raises:
+            UserError: a sample is of no keyframe, or its predictions do not fit.
+        """
+        is_set = self.score_thr is not None
+        score_thr = self.score_thr if is_set else self.model_score_thr
+        for sample in data_samples:
+            key = self._sample_key(sample)
+            result = select_actions(sample, score_thr, self._is_evaluated)
+            self.results.append(dict(result, key=key))
+
+    def detections(self, results: list[dict]) -> Detections:
+        """All detections that count, whatever the order of the results.
+
+        A keyframe that a sampler repeats counts once. The results are used up.
+        """
+        raise NotImplementedError
+
+    def found(self, detections: Detections, column: int) -> Boxes:
+        """Detected boxes of a class."""
+        return detections.of(column)
+
+    def gt_boxes(self, column: int) -> Boxes:
+        """True boxes of a class, by keyframe."""
+        raise NotImplementedError
+
+    def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
+        """Detections of a class, and the ground truth that they overlap by min_iou."""
+        found, gts = self.found(detections, column), self.gt_boxes(column)
+        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
+        return Matched(found.frames, found.scores, pairs, len(gts.frames))
+
+    def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
+        """Which detections (N,) are right."""
+        return self.protocol.right(
+            matched.scores, matched.groups, matched.pairs, iou_thr
+        )
+
+    def normalise(self, boxes: Boxes) -> np.ndarray:
+        """Detected boxes (N, 4) in [0, 1]."""
+        return boxes.bboxes
+
+    def true_keyframes(self) -> set[str]:
+        """Keys of the keyframes that predictions are expected for."""
+        raise NotImplementedError
+
+    def knows(self, key: str) -> bool:
+        """Whether the ground truth has a keyframe, or its video."""
+        raise NotImplementedError
+
+    def counts_unannotated(self, key: str) -> bool:
+        """Whether detections count in a keyframe without ground truth."""
+        raise NotImplementedError
+
+    def is_of_others(self, key: str) -> bool:
+        """Whether a keyframe is of another part of the dataset."""
+        del key
+        return False
+
+    def _sample_key(self, sample: dict) -> object:
+        """What names the keyframe of a sample in the results."""
+        raise NotImplementedError
+
+    def _value_name(self, name: str, thr: str) -> str:
+        """Name of a value at an IoU threshold."""
+        return f'{name}@{thr}'
+
+    def _paths(self, files: str | Path | Sequence[str] | None) -> list[str]:
+        files = [files] if isinstance(files, str | Path) else files or []
+        return [os.path.join(self._data_root, file) for file in files]
+
+    def _set_classes(
+        self, class_names: Mapping[int, str], action_ids: Sequence[int], *, source: str
+    ) -> None:
+        self.class_names, self.action_ids = class_names, action_ids
+        self.num_classes = len(action_ids) + 1
+        self._is_evaluated = np.isin(np.arange(self.num_classes), list(class_names))
+        taken = self.own_values & {*class_names.values()}
+        if taken and self.per_class:
+            raise UserError(
+                f'{source} names a class {min(taken)!r}, which is a value of '
+                f'{type(self).__name__}; rename it or set per_class=False.'
+            )
+
+    def _min_iou(self) -> float:
+        """The lowest of all IoU thresholds."""
+        return min(min(thrs) for thrs in self.iou_thrs.values())
+
+    def _aps(self, matched: Matched) -> list[float]:
+        """AP of one class for each of ``iou_thrs``."""
+        order = by_score(matched.scores)
+
+        def ap_at(thr: float) -> float:
+            right = self.right(matched, thr)[order]
+            return self.protocol.average_precision(right, matched.num_gts)
+
+        return over_thresholds(ap_at, self.iou_thrs)
+
+    def _class_values(self, detections: Detections, *, unit: str) -> dict[str, float]:
+        """Means over the classes, then the AP of each class at the first threshold."""
+        rows = []
+        for column in self.class_names:
+            matched = self.match(detections, column, min_iou=self._min_iou())
+            rows.append((matched.num_gts, len(matched.scores), self._aps(matched)))
+        num_gts, num_found, aps = map(np.array, zip(*rows, strict=True))
+        means = class_mean(aps, num_gts, num_found, over=self.class_average)
+        values = self._at_thrs('overall', means.tolist())
+        if self.per_class:
+            first, names = next(iter(self.iou_thrs)), self.class_names.values()
+            table = []
+            for name, (count, number, of_class) in zip(names, rows, strict=True):
+                table.append(
+                    [name, count, number, *(of_class if count else '-' * len(of_class))]
+                )
+                if count:
+                    values[self._value_name(name, first)] = of_class[0]
+            head = ['class', 'gts', unit, *(f'AP@{thr}' for thr in self.iou_thrs)]
+            MMLogger.get_current_instance().info('\n' + format_table(head, table))
+        return values
+
+    def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:
+        """Names of a value at each of ``iou_thrs``."""
+        names = [self._value_name(name, thr) for thr in self.iou_thrs]
+        return dict(zip(names, values, strict=True))

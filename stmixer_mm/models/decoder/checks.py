@@ -1,0 +1,38 @@
+"""What the author of a config can get wrong in a decoder's settings."""
+
+from collections.abc import Iterable
+
+from stmixer_mm.errors import UserError
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse fewer than one of something."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise UserError(
+                f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
+                'more.'
+            )
+
+
+def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
+    """Refuse widths that no stage can have."""
+    for name, divisor in (*divisors.items(), ('the position code', 8)):
+        if embed_dims % divisor:
+            raise UserError(
+                f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
+                f'{name} needs; choose an embed_dims that is.'
+            )
+    if num_classes < 2:
+        raise UserError(
+            f'num_classes={num_classes} leaves no action, because class 0 is a '
+            'dummy; set it to the number of actions plus one.'
+        )
+
+
+def check_choice(setting: str, value: str, choices: Iterable[str]) -> None:
+    """Refuse a name that stands for nothing."""
+    if value not in choices:
+        raise UserError(
+            f"{setting}='{value}' is unknown; use one of {', '.join(map(repr, choices))}."
+        )

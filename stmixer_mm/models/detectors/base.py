@@ -1,0 +1,80 @@
+"""What all detectors share: clips to feature maps."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from mmaction.structures import ActionDataSample
+from mmdet.models.detectors import BaseDetector
+from torch import Tensor
+
+from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.registry import MODELS
+
+
+class ClipDetector(BaseDetector):
+    """A backbone, a neck, and what a subclass reads of their feature maps.
+
+    As in mmdet, ``forward(inputs, data_samples, mode)`` is :meth:`loss`,
+    :meth:`predict` or, for ``mode='tensor'``, :meth:`_forward`.
+
+    Args:
+        backbone: Clips (B, 3, T_in, H, W) to one feature map or several.
+        neck: Those to ``feats``, L levels (B, C, T, H_l, W_l), finest first; a list of
+            necks is run one after the other, None is for backbones that need none.
+        data_preprocessor: Samples of the loader to clips.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
+            pretrained recogniser's checkpoint fills the backbone.
+    """
+
+    # Where a config sets num_classes.
+    num_classes_key = 'model.head.num_classes'
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        neck: dict | list | None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = None if neck is None else MODELS.build(neck)
+
+    @property
+    @abstractmethod
+    def num_classes(self) -> int:
+        """A + 1, with the host's dummy class 0."""
+
+    @abstractmethod
+    def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
+        """Compare feature maps with what reads them.
+
+        Args:
+            feats: What :meth:`extract_feat` returns; only their shapes matter.
+            pad_shape: (h, w) of the padded clips.
+
+        Raises:
+            UserError: What reads the feats does not fit them.
+        """
+
+    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
+        """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l)."""
+        with exact_convolutions(inputs.device.type):
+            feats = self.backbone(inputs)
+            if self.with_neck:
+                feats = self.neck(feats)
+        return [feats] if isinstance(feats, Tensor) else list(feats)
+
+    def check_labels(self, data_samples: Sequence[ActionDataSample]) -> None:
+        """Compare the columns of the labels with the number of classes."""
+        for sample in data_samples:
+            columns = sample.gt_instances.labels.shape[-1]
+            if columns != self.num_classes:
+                raise UserError(
+                    f'The labels of {sample_name(sample)} have {columns} columns but '
+                    f'the model has num_classes={self.num_classes}; set '
+                    f'{self.num_classes_key}={columns}.'
+                )
