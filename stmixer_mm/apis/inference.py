@@ -170,7 +170,7 @@ def keyframe_times(
             f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
-    # A multiple of the interval that ends just there is no further keyframe.
+    # A multiple of the interval that ends just there adds no keyframe.
     return start + interval_s * np.arange(math.ceil((stop - start) / interval_s - 1e-6))
 
 

@@ -152,7 +152,7 @@ def _package(part: type) -> str:
 def _find_class(
     name: object, registries: Sequence[Registry], place: str
 ) -> type | None:
-    """The class of a part; None for what is no class, or of another registry.
+    """The class of a part; None for a function, or what another registry holds.
 
     Raises:
         UserError: no registry of the hosts knows the name.

@@ -166,7 +166,7 @@ def test_bug_in_a_step_keeps_its_traceback(cfg, monkeypatch):
     [
         (
             {'test_evaluator.score_thr': 'a'},
-            r"^FrameMAPMetric \(test_evaluator\) takes score_thr as float, not 'a';",
+            r"^FrameMAPMetric \(test_evaluator\) takes score_thr as float.*, not 'a';",
         ),
         (
             {'test_evaluator.ann_file': None},
