@@ -160,23 +160,6 @@ def _write_last_checkpoint_whole() -> None:
     checkpoint_hook.open = open_atomically
 
 
-@contextmanager
-def processes_on_cpus() -> Iterator[None]:
-    """Let mmengine start a process group on machines without an accelerator.
-
-    mmengine 0.10.7 chooses a GPU in each process whatever the back end. Can go when
-    it does not.
-    """
-    import torch
-
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
-        yield
-    finally:
-        torch.cuda.set_device = set_device
-
-
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
@@ -213,7 +196,37 @@ def exact_convolutions(device_type: str) -> AbstractContextManager:
     return torch.autocast('cpu', enabled=False) if of_no_use else nullcontext()
 
 
-def leave_group_at_exit() -> None:
+@contextmanager
+def processes_on_cpus(cfg) -> Iterator[None]:
+    """Let mmengine build the runner of a config with a launcher, without accelerators.
+
+    mmengine 0.10.7 chooses a GPU in each process whatever the back end, and gives its
+    number to DistributedDataParallel, which refuses it. Can go when it does neither.
+    """
+    import torch
+    from mmengine.device import get_device
+
+    if get_device() != 'cpu' or cfg.get('launcher', 'none') == 'none':
+        yield
+        return
+    cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
+    cfg.model_wrapper_cfg = {
+        'type': 'MMDistributedDataParallel',
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+        **(cfg.get('model_wrapper_cfg') or {}),
+        'device_ids': None,
+    }
+    set_device = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        yield
+    finally:
+        torch.cuda.set_device = set_device
+    _leave_group_at_exit()
+
+
+def _leave_group_at_exit() -> None:
     """End the threads of a process group of gloo before Python ends.
 
     They may hold tensors, whose release aborts a process that is about to end

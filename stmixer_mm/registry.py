@@ -10,7 +10,7 @@ from mmengine import registry as root
 
 
 class _SharedRegistry(root.Registry):
-    """A registry of scope ``stmixer_mm`` that tells the hosts of what it registers."""
+    """A registry of scope ``stmixer_mm`` that registers with the hosts too."""
 
     def __init__(self, name: str, *, parent, hosts, location: str) -> None:
         super().__init__(name, parent=parent, scope='stmixer_mm', locations=[location])

@@ -90,7 +90,7 @@ def init_detector(
     check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
     check_device(device)
 
-    with building(cfg):
+    with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
     dataset_meta = {}
     if checkpoint is None:
@@ -170,7 +170,7 @@ def keyframe_times(
             f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
-    # A multiple of the interval that ends just there is no further keyframe.
+    # A multiple of the interval that ends just there adds no keyframe.
     return start + interval_s * np.arange(math.ceil((stop - start) / interval_s - 1e-6))
 
 

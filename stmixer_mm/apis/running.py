@@ -9,11 +9,10 @@ from typing import Literal
 from mmaction.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
 from mmengine.runner import Runner
 
 from stmixer_mm.checks.config import building, check_run, load_config
-from stmixer_mm.compat import leave_group_at_exit, processes_on_cpus
+from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import user_errors
 
 
@@ -30,24 +29,20 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     """
     check_run(cfg, mode)
     if get_device() == 'cpu':
-        _adapt_to_cpu(cfg)
-    with building(cfg), processes_on_cpus():
+        _adapt_precision_to_cpu(cfg)
+    with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # mmengine builds these when it needs them, which is before the first step.
-    for part in (
-        *('train_loop', 'val_loop', 'test_loop', 'optim_wrapper'),
-        'param_scheduler',
-    ):
+    loops = ('train_loop', 'val_loop', 'test_loop')
+    for part in (*loops, 'optim_wrapper', 'param_scheduler'):
         build = getattr(runner, f'build_{part}')
-        setattr(runner, f'build_{part}', building(cfg)(build))
-    if is_distributed() and get_device() == 'cpu':
-        leave_group_at_exit()
+        setattr(runner, f'build_{part}', building(cfg, part)(build))
     return runner
 
 
-def _adapt_to_cpu(cfg: Config) -> None:
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is not None and wrapper.get('type') == 'AmpOptimWrapper':
+def _adapt_precision_to_cpu(cfg: Config) -> None:
+    wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper.get('type') == 'AmpOptimWrapper':
         # loss_scale and dtype are the business of float16.
         settings = {
             key: value
@@ -55,17 +50,6 @@ def _adapt_to_cpu(cfg: Config) -> None:
             if key not in ('loss_scale', 'dtype', 'use_fsdp')
         }
         cfg.optim_wrapper = dict(settings, type='BFloat16OptimWrapper')
-    if cfg.get('launcher', 'none') == 'none':
-        return
-    cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
-    # mmengine gives a GPU's number to DistributedDataParallel, which refuses it here.
-    cfg.model_wrapper_cfg = {
-        'type': 'MMDistributedDataParallel',
-        'broadcast_buffers': False,
-        'find_unused_parameters': cfg.get('find_unused_parameters', False),
-        **(cfg.get('model_wrapper_cfg') or {}),
-        'device_ids': None,
-    }
 
 
 def setting(text: str) -> str:

@@ -86,10 +86,10 @@ def merge_overrides(cfg: Config, overrides: dict | None) -> None:
         cfg.merge_from_dict(overrides or {})
 
 
-def building(cfg: Config) -> AbstractContextManager[None]:
+def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
     """The context in which a config, or a part of it, is built: it has the blame."""
     return blame(
-        f'Config {cfg.filename or ""}'.strip() + ' cannot be built',
+        f'The {part} of config {cfg.filename or ""} cannot be built',
         f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails',
     )
 
@@ -152,7 +152,7 @@ def _package(part: type) -> str:
 def _find_class(
     name: object, registries: Sequence[Registry], place: str
 ) -> type | None:
-    """The class of a part; None for what is no class, or of another registry.
+    """The class of a part; None for a function, or what another registry holds.
 
     Raises:
         UserError: no registry of the hosts knows the name.
