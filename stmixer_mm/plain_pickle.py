@@ -34,10 +34,10 @@ class _Dtype:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class _Array(np.ndarray):
+class Array(np.ndarray):
     """An array that a pickle fills with bytes."""
 
-    def __new__(cls, *arguments: Any) -> '_Array':
+    def __new__(cls, *arguments: Any) -> 'Array':
         del arguments
         return super().__new__(cls, 0)
 
@@ -70,12 +70,12 @@ _KNOWN = {
     ('collections', 'OrderedDict'): OrderedDict,
     ('collections', 'defaultdict'): defaultdict,
     ('numpy', 'dtype'): _Dtype,
-    ('numpy', 'ndarray'): _Array,
+    ('numpy', 'ndarray'): Array,
     **{
         (f'numpy.{core}.{module}', name): stand_in
         for core in ('core', '_core')
         for module, name, stand_in in (
-            ('multiarray', '_reconstruct', _Array),
+            ('multiarray', '_reconstruct', Array),
             ('multiarray', 'scalar', _scalar),
             ('numeric', '_frombuffer', _from_buffer),
         )

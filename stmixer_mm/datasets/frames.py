@@ -279,21 +279,11 @@ class KeptFrames:
     def get_avg_fps(self) -> float:
         return self._fps
 
-    def decode(self, indices: Sequence[int]) -> np.ndarray:
-        missing = [index for index in map(int, indices) if index not in self._frames]
+    def get_batch(self, indices: Sequence[int]) -> decord.nd.NDArray:
+        indices = list(map(int, indices))
+        missing = [index for index in indices if index not in self._frames]
         if missing:
+            frames = self._open_reader().get_batch(missing).asnumpy()
             # Copies, since each frame on its own would keep the whole clip alive.
-            for index, frame in zip(
-                missing, decode_frames(self._open_reader(), missing), strict=True
-            ):
-                self._frames[index] = frame.copy()
-        return np.stack([self._frames[int(index)] for index in indices])
-
-
-def decode_frames(
-    video: decord.VideoReader | KeptFrames, indices: Sequence[int]
-) -> np.ndarray:
-    """Frames (n, h, w, 3), RGB uint8, of an open video, in the order of ``indices``."""
-    if isinstance(video, KeptFrames):
-        return video.decode(indices)
-    return video.get_batch(indices).asnumpy()
+            self._frames.update(zip(missing, map(np.copy, frames), strict=True))
+        return decord.nd.array(np.stack([self._frames[index] for index in indices]))

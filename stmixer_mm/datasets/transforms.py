@@ -14,7 +14,6 @@ from stmixer_mm.datasets.frames import (
     clip_indices,
     clip_span,
     count_frames,
-    decode_frames,
     keyframe_index,
     open_video,
 )
@@ -192,8 +191,7 @@ class DecodeFrames(DecordDecode):
 
     def _decord_load_frames(self, container, frame_inds) -> list[np.ndarray]:
         unique, inverse = np.unique(frame_inds, return_inverse=True)
-        frames = decode_frames(container, unique)
-        return list(frames[inverse])
+        return list(container.get_batch(unique).asnumpy()[inverse])
 
     def transform(self, results: dict) -> dict:
         try:

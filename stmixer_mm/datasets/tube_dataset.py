@@ -44,17 +44,9 @@ def video_persons(
         num_classes: Labels and the dummy class 0.
     """
     tubes = [(label, tube) for label, group in classes.items() for tube in group]
-    if not tubes:
-        return VideoPersons(
-            np.zeros(0, int),
-            np.zeros((0, 4), np.float32),
-            np.zeros((0, num_classes), bool),
-            np.zeros(0, int),
-        )
-    rows = np.concatenate([tube for _, tube in tubes])
-    lengths = [len(tube) for _, tube in tubes]
-    columns = np.repeat([label + 1 for label, _ in tubes], lengths)
-    numbers = np.repeat(np.arange(len(tubes)), lengths)
+    rows = np.concatenate([np.zeros((0, 5)), *(tube for _, tube in tubes)])
+    numbers = np.repeat(np.arange(len(tubes)), [len(tube) for _, tube in tubes])
+    columns = np.array([label + 1 for label, _ in tubes], int)[numbers]
     order = np.argsort(rows[:, 0], kind='stable')
     rows, columns, numbers = rows[order], columns[order], numbers[order]
 
@@ -129,9 +121,7 @@ class TubeDataset(PersonDataset):
         data_list = []
         beyond: dict[str, int] = {}
         for name in videos:
-            infos, num_beyond = self.keyframes(truth, name, paths[name])
-            for info in infos:
-                info['ann'] = pack_persons(*info['ann'])
+            infos, num_beyond = self._keyframes(truth, name, paths[name])
             data_list += infos
             if num_beyond:
                 beyond[name] = num_beyond
@@ -177,7 +167,7 @@ class TubeDataset(PersonDataset):
         self._metainfo.setdefault('classes', truth.labels)
         return truth, tuple(dict.fromkeys(splits[self.split - 1]))
 
-    def keyframes(
+    def _keyframes(
         self, truth: TubeAnnotations, video_id: str, path: str
     ) -> tuple[list[dict], int]:
         """Keyframes of a video, and the number of boxes beyond its last frame."""
@@ -209,7 +199,7 @@ class TubeDataset(PersonDataset):
                     'timestamp': frame,
                     'frame_index': frame - 1,
                     'img_key': f'{video_id},{frame:05}',
-                    'ann': tuple(array[start:stop] for array in persons[1:]),
+                    'ann': pack_persons(*(array[start:stop] for array in persons[1:])),
                 }
             )
         return infos, num_beyond

@@ -187,28 +187,6 @@ def test_missing_frame_folders_are_told(build, tmp_path):
         build(use_frames=True)
 
 
-@pytest.mark.parametrize(
-    'line, words',
-    [
-        ('a,2,0.1,0.2,0.3', 'ann.csv, line 5: .* 5 columns'),
-        ('a,2,0.1,0.2,1.3,0.4,1,0', 'ann.csv, line 5: the box'),
-        ('a,2,0.1,0.2,0.3,0.4,4,0', 'line 5: the action id 4 is unknown'),
-    ],
-)
-def test_the_first_faulty_line_is_told(build, write_text, line, words):
-    write_text('ann.csv', *ROWS, line)
-    with pytest.raises(ValueError, match=words):
-        build()
-
-
-def test_missing_and_empty_annotation(build, write_text):
-    with pytest.raises(ValueError, match=r'none.csv: the file does not exist'):
-        build(ann_file='none.csv')
-    write_text('ann.csv')
-    with pytest.raises(ValueError, match=r'ann.csv: the file holds no annotation'):
-        build()
-
-
 def test_mistyped_arguments_fail(build):
     with pytest.raises(TypeError, match='timestamp_begin'):
         build(timestamp_begin=900)
@@ -323,20 +301,6 @@ def test_proposals_follow_the_frames_to_the_sample(build, tmp_path, write_video)
     bboxes = first['data_samples'].proposals.bboxes
     np.testing.assert_allclose(bboxes, [[32 - 16, 0, 32 - 8, 24]])
     assert second['data_samples'].proposals.bboxes.shape == (0, 4)
-
-
-@pytest.mark.parametrize(
-    'content, message',
-    [
-        ({'a,0002': np.zeros((2, 3))}, r'a,0002 have the shape \(2, 3\)'),
-        ({'a,0002': np.array([[0, 0, 9, 5]])}, r'a,0002 lie outside \[0, 1\]'),
-    ],
-)
-def test_a_faulty_proposal_file(build, tmp_path, content, message):
-    with pytest.raises(ValueError, match=message):
-        build(proposal_file=write_pickle(tmp_path / 'p.pkl', content))
-    with pytest.raises(ValueError, match='correct proposal_file'):
-        build(proposal_file='none.pkl')
 
 
 def test_what_grows_with_the_keyframes_is_in_the_shared_buffer(

@@ -114,6 +114,12 @@ def test_a_file_cannot_change_what_reads_it(write, name):
     )
 
 
+def test_a_file_cannot_make_large_arrays_of_nothing(write):
+    attack = b'(dVlabels\ncnumpy\nndarray\n(I1000000000000\ntRs.'
+    with pytest.raises(ValueError, match="lacks the key 'train_videos'"):
+        read_tube_annotations(write(attack))
+
+
 @pytest.mark.parametrize(
     'array, message',
     [
@@ -163,6 +169,7 @@ def without(key):
         (without('gttubes'), "lacks the key 'gttubes'"),
         (content(labels=[]), "'labels' is empty"),
         (content(labels=['run', 'run']), "names a label twice, 'run'; list each once"),
+        (content(labels={'run': 0}), "'labels' is of type dict; write a list of names"),
         (content(labels='run'), "'labels' is of type str; write a list of names"),
         (
             content(labels=['run', b'sit']),

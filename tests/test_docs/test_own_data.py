@@ -1,6 +1,7 @@
 """docs/own_data.md, followed line by line in a temporary folder."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -99,6 +100,12 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
                 place = Path(names[0]).parent
                 assert all((place / Path(name).name).is_file() for name in names)
     assert (num_commands, num_configs) == (9, 2)
+
+    # The learning rate falls until the last epoch, however many there are.
+    (scalars,) = Path('work_dirs/own_tiny').glob('*/vis_data/scalars.json')
+    lines = map(json.loads, scalars.read_text().splitlines())
+    rates = [line['lr'] for line in lines if 'lr' in line]
+    assert len(rates) == 2 and rates[-1] < 0.2 * rates[0]
 
     rows, faults = read_keyframe_rows('data/own/train.csv', num_classes=4)
     assert not faults
