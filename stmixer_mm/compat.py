@@ -101,7 +101,7 @@ def _allow_mmengine_checkpoints() -> None:
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
-    torch < 2.4 asks differently for each kind of device. Can go with its support.
+    torch < 2.4 asks differently for each type of device. Can go with its support.
     """
     import torch
 
