@@ -206,17 +206,16 @@ def test_a_backbone_for_another_number_of_frames():
 @pytest.mark.parametrize(
     'output, found',
     [
-        (torch.zeros(12, 8, 4, 4), r'4 frames into a tensor \(12, 8, 4, 4\)'),
-        (torch.zeros(3, 8, 4, 4), r'4 frames into a tensor \(3, 8, 4, 4\)'),
-        (torch.zeros(4, 8), r'4 frames into a tensor \(4, 8\)'),
-        ([{}], '4 frames into a dict'),
+        (torch.zeros(12, 8, 4, 4), r'4 frames into \(12, 8, 4, 4\)'),
+        (torch.zeros(3, 8, 4, 4), r'4 frames into \(3, 8, 4, 4\)'),
+        (torch.zeros(4, 8), r'4 frames into \(4, 8\)'),
     ],
-    ids=['more than frames', 'no whole clips', 'vectors', 'no tensor'],
+    ids=['more than frames', 'no whole clips', 'vectors'],
 )
 def test_what_is_no_map_of_frames(output, found):
     model = wrap('FramewiseBackbone', dict(type='mmdet.ResNet', depth=18))
     model.backbone.forward = lambda frames: output
-    with pytest.raises(ValueError, match=f'ResNet turned {found}, not into a map'):
+    with pytest.raises(ValueError, match=f'ResNet turned {found}, not '):
         model(torch.zeros(2, 3, 2, 32, 32))
 
 
@@ -233,7 +232,7 @@ def test_taps_with_time_in_the_batch():
     c2d |= dict(dilations=(1,), out_indices=(0,))
     model = tap(c2d, ['conv1', 'maxpool3d_2'], time_in_batch=False).eval()
     clips = torch.randn(2, 3, 4, 32, 32)
-    with pytest.raises(ValueError, match=r"'conv1' of C2D yields a tensor \(8, 64, 16"):
+    with pytest.raises(ValueError, match=r"'conv1' of C2D yields \(8, 64, 16"):
         model(clips)
     model = tap(c2d, ['layer1'], time_in_batch=True).eval()
     with torch.no_grad():
@@ -250,10 +249,10 @@ def test_taps_with_time_in_the_batch():
             dict(taps=['layr1']),
             "SlowOnly has no submodule 'layr1'; did you mean layer1",
         ),
-        (dict(taps=['x']), "no submodule 'x'; did you mean one of conv1, maxpool"),
+        (dict(taps=['x']), "no submodule 'x'; name one of conv1, maxpool"),
         (dict(taps=['']), "no submodule ''"),
         (dict(taps=[]), 'taps is empty; name the submodules .* layer4'),
-        (dict(taps='layer1'), r"taps='layer1' is no list; write \['layer1'\]"),
+        (dict(taps='layer1'), r"taps='layer1' is not a list; write \['layer1'\]"),
         (dict(taps=['layer1'], drop=['layer5']), "no submodule 'layer5'"),
         (
             dict(taps=['layer4.1'], drop=['layer4']),

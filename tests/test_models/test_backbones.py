@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from stmixer_mm.models.backbones import (
+from stmixer_mm.models import (
     CheckpointedVisionTransformer,
     NonLocalBlock3D,
     ResNet3dSlowFastPyramid,
@@ -112,6 +112,6 @@ def test_checkpointing_keeps_the_parameters_names():
 
 def test_a_wrong_argument_of_the_transformer():
     with pytest.raises(
-        TypeError, match="no argument 'embed_dim'; did you mean embed_dims"
+        ValueError, match="no argument 'embed_dim'; did you mean embed_dims"
     ):
         CheckpointedVisionTransformer(embed_dim=16)

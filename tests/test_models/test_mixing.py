@@ -8,10 +8,10 @@ import pytest
 import torch
 from made_up import REFERENCE, made_up_input, made_up_weight, reference
 
-from stmixer_mm.models.decoder.mixing import (
+from stmixer_mm.models.decoder.mixing import chunks
+from stmixer_mm.models.decoder.mixing.adaptive_mixing import (
     MIXING_BACKENDS,
     AdaptiveMixing,
-    chunks,
 )
 from stmixer_mm.profiling import bytes_kept_for_backward
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from stmixer_mm.models.necks import FramewiseNeck
-from stmixer_mm.models.necks.maps import fold_time, unfold_time
+from stmixer_mm.models.folding import fold_time, unfold_time
+from stmixer_mm.models.necks.framewise import FramewiseNeck
 
 CHANNELS = [8, 16, 32]
 FOUR = [8, 16, 32, 32]
@@ -210,74 +210,9 @@ def test_weights_are_the_necks_own():
         torch.testing.assert_close(out, expected)
 
 
-def test_a_neck_that_needs_images():
-    with pytest.raises(ValueError, match=r'mmdet\.RFP needs the images themselves'):
-        FramewiseNeck(
-            neck=dict(
-                type='mmdet.RFP', rfp_steps=2, rfp_backbone=None, aspp_out_channels=8
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    'config, channels, message',
-    [
-        # An assertion without a message, a wrong width, maps that vanish, an operator
-        # for GPUs alone.
-        (
-            dict(type='mmdet.BFP', in_channels=8, num_levels=4),
-            [8] * 3,
-            r'mmdet\.BFP fails on the 3 maps of each frame, .* = \[\(8, 16, 24\), .*'
-            r'assert len\(inputs\) == self\.num_levels',
-        ),
-        (
-            dict(type='mmdet.FPN', **THREE, num_outs=3),
-            [8, 16, 16],
-            r'\(16, 4, 6\)\], with .* channels',
-        ),
-        (
-            dict(
-                type='mmdet.SSDNeck',
-                in_channels=[8, 16],
-                out_channels=[8, 16, 8, 8, 8],
-                level_strides=[2, 2, 1],
-                level_paddings=[0, 0, 0],
-            ),
-            [8, 16],
-            r'mmdet\.SSDNeck fails on the 2 maps .* Kernel size',
-        ),
-        (
-            dict(type='mmdet.FPN_CARAFE', **THREE, num_outs=3),
-            CHANNELS,
-            r'mmdet\.FPN_CARAFE fails .*device cpu not found',
-        ),
-    ],
-    ids=['levels', 'channels', 'sizes', 'device'],
-)
-def test_a_neck_that_fails(config, channels, message):
-    with pytest.raises(ValueError, match=message) as raised:
-        build(config)(maps(channels))
-    assert raised.value.__cause__ is not None
-
-
-def test_a_neck_that_yields_no_maps():
-    neck = build(dict(type='mmdet.FPN', **THREE, num_outs=3))
-    neck.neck = lambda_neck(lambda feats: [feat.mean((2, 3)) for feat in feats])
-    with pytest.raises(ValueError, match='which are no maps of the frames'):
-        neck(maps(CHANNELS))
-
-
-def lambda_neck(function):
-    neck = torch.nn.Module()
-    neck.forward = function
-    return neck
-
-
 def test_maps_that_are_not_equally_long():
     neck = build(dict(type='mmdet.FPN', **THREE, num_outs=3))
     feats = maps(CHANNELS)
     feats[0] = feats[0][:, :, :1]
     with pytest.raises(ValueError, match=r"\[1, 3, 3\] frames .*'ResampleTime'"):
         neck(feats)
-    with pytest.raises(ValueError, match='takes maps of video'):
-        neck([feat[:, :, 0] for feat in maps(CHANNELS)])

@@ -1,4 +1,4 @@
-"""SlowFast with the maps of all four stages, both pathways fused."""
+"""SlowFast with the feature maps of all four stages, both pathways fused."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
     """The host's SlowFast, as STMixer's release uses it.
 
     Differs from :class:`mmaction.models.ResNet3dSlowFast`: the slow pathway sees
-    frames spread evenly from the first to the last one, every stage yields a map, and
+    frames spread evenly from the first to the last one, every stage yields a level, and
     non-local blocks may follow blocks of the slow pathway's third stage.
 
     Args:
@@ -33,7 +33,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: ``non_local_blocks`` names a block that res4 lacks.
+        UserError: ``non_local_blocks`` names a block that res4 lacks.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
             clips: (B, 3, T_in, H, W), T_in a multiple of ``speed_ratio``.
 
         Returns:
-            Four maps (B, slow + fast channels, T_in / speed_ratio, H_l, W_l) at
+            Four levels (B, slow + fast channels, T_in / speed_ratio, H_l, W_l) at
             strides 4, 8, 16, 32.
         """
         slow_path, fast_path = self.slow_path, self.fast_path

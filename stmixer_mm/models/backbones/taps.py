@@ -1,19 +1,14 @@
-"""Maps from inside a backbone that returns its last one only."""
+"""Feature maps from inside a backbone that returns its last one only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
-from stmixer_mm.models.backbones.hosted import (
-    HostedBackbone,
-    describe_output,
-    is_folded,
-    unfold_time,
-)
+from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.models.backbones.hosted import HostedBackbone
+from stmixer_mm.models.folding import unfold_time
 from stmixer_mm.registry import MODELS
 
 
@@ -23,17 +18,17 @@ class TappedBackbone(HostedBackbone):
 
     Args:
         backbone: Config of the backbone, such as ``dict(type='mmaction.X3D', …)``.
-        taps: Names of the submodules whose outputs are the maps, finest map first. A
-            list of modules stands for its last one.
+        taps: Names of the submodules whose outputs are the levels, finest first. A list
+            of modules stands for its last one.
         drop: Names of submodules behind the last tap. They are taken out, since they
             would cost time, and have parameters without a gradient, which distributed
             training refuses.
-        time_in_batch: The maps are (B * T, C, h, w), as in hosts that fold time into
+        time_in_batch: The levels are (B * T, C, h, w), as in hosts that fold time into
             the batch for 2-D layers; they are unfolded.
         init_cfg: Initialisation, see :class:`.HostedBackbone`.
 
     Raises:
-        ValueError: The backbone has no such submodule, or it does not yield a map.
+        UserError: The backbone has no such submodule, or it does not yield a level.
     """
 
     def __init__(
@@ -48,10 +43,12 @@ class TappedBackbone(HostedBackbone):
         super().__init__(backbone=backbone, init_cfg=init_cfg)
         for setting, names in (('taps', taps), ('drop', drop)):
             if isinstance(names, str):
-                raise UserError(f"{setting}='{names}' is no list; write ['{names}'].")
+                raise UserError(
+                    f"{setting}='{names}' is not a list; write ['{names}']."
+                )
         if not taps:
             raise UserError(
-                'taps is empty; name the submodules that yield maps, of '
+                'taps is empty; name the submodules that yield levels, of '
                 f'{self.child_names()} in {self.inner_name}.'
             )
         self.taps = tuple(taps)
@@ -74,30 +71,28 @@ class TappedBackbone(HostedBackbone):
                 inside a :class:`.FramewiseBackbone`.
 
         Returns:
-            One map for each tap, (B, C, T, h, w) or (N, C, h, w).
+            One level for each tap, (B, C, T, h, w) or (N, C, h, w).
         """
         with record_outputs([self.find(tap) for tap in self.taps]) as outputs:
             self.backbone(inputs)
         return tuple(
-            self.as_map(tap, output, inputs)
+            self.as_level(tap, output, inputs)
             for tap, output in zip(self.taps, outputs, strict=True)
         )
 
-    def as_map(self, tap: str, output: object, inputs: Tensor) -> Tensor:
+    def as_level(self, tap: str, output: object, inputs: Tensor) -> Tensor:
         """The output of a tap, with its time unfolded."""
-        if self.time_in_batch:
-            if is_folded(output, len(inputs)):
-                return unfold_time(output, len(inputs))
-        elif isinstance(output, Tensor) and output.dim() == inputs.dim():
-            return output
-        found = 'does not run'
-        if output is not None:
-            found = f'yields {describe_output(output)}, not a map'
-        dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
-        raise UserError(
-            f"The tap '{tap}' of {self.inner_name} {found}; tap a submodule that "
-            f'yields {dims}, or change time_in_batch={self.time_in_batch}.'
-        )
+        dim = 4 if self.time_in_batch else inputs.dim()
+        if not isinstance(output, Tensor) or output.dim() != dim:
+            found = 'does not run' if output is None else 'does not yield a feature map'
+            if isinstance(output, Tensor):
+                found = f'yields {tuple(output.shape)}'
+            dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
+            raise UserError(
+                f"The tap '{tap}' of {self.inner_name} {found}; tap a submodule that "
+                f'yields {dims}, or change time_in_batch={self.time_in_batch}.'
+            )
+        return unfold_time(output, len(inputs)) if self.time_in_batch else output
 
     def find(self, name: str) -> nn.Module:
         """The submodule of that name; of a list of modules its last one."""
@@ -109,11 +104,8 @@ class TappedBackbone(HostedBackbone):
     def lookup(self, name: str) -> nn.Module:
         modules = dict(self.backbone.named_modules())
         if not name or name not in modules:
-            nearest = get_close_matches(name, modules)
-            hint = ' or '.join(nearest) if nearest else f'one of {self.child_names()}'
-            raise UserError(
-                f"{self.inner_name} has no submodule '{name}'; did you mean {hint}?"
-            )
+            hint = nearest(name, modules) or f'; name one of {self.child_names()}.'
+            raise UserError(f"{self.inner_name} has no submodule '{name}'{hint}")
         return modules[name]
 
     def remove(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The map of a TimeSformer, whose host returns its class token.
+"""The feature map of a TimeSformer, whose host returns its class token.
 
 Shapes: B clips, T frames, P = h * w patches of a frame, C channels.
 """
@@ -15,7 +15,7 @@ from stmixer_mm.registry import MODELS
 
 @MODELS.register_module()
 class TimeSformerMap(HostedBackbone):
-    """Patch tokens of the last layer as one map.
+    """Patch tokens of the last layer as a feature map.
 
     Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?",
     ICML 2021. All three types of attention; the positions are resized to the frames.
@@ -25,7 +25,7 @@ class TimeSformerMap(HostedBackbone):
         init_cfg: Initialisation, see :class:`.HostedBackbone`.
 
     Raises:
-        ValueError: The backbone is another one, or made for another number of frames.
+        UserError: The backbone is another one, or made for another number of frames.
     """
 
     backbone: TimeSformer
@@ -35,7 +35,7 @@ class TimeSformerMap(HostedBackbone):
         self.expect(TimeSformer)
 
     def forward(self, clips: Tensor) -> tuple[Tensor]:
-        """(B, 3, T, H, W) -> one map (B, C, T, h, w)"""
+        """(B, 3, T, H, W) -> (B, C, T, h, w)"""
         host, (batch_size, _, frames) = self.backbone, clips.shape[:3]
         if frames != host.num_frames:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The map of a UniFormerV2, whose host returns one vector of a clip.
+"""The feature map of a UniFormerV2, whose host returns one vector of a clip.
 
 Shapes: B clips, T frames, P = h * w patches of a frame, C channels.
 """
@@ -14,12 +14,12 @@ from stmixer_mm.models.backbones.hosted import HostedBackbone
 from stmixer_mm.models.backbones.positions import resize_positions
 from stmixer_mm.registry import MODELS
 
-GLOBAL_PARTS = ('temporal_cls_token', 'dpe', 'dec', 'norm', 'balance', 'sigmoid')
+GLOBAL_MODULES = ('temporal_cls_token', 'dpe', 'dec', 'norm', 'balance', 'sigmoid')
 
 
 @MODELS.register_module()
 class UniFormerV2Map(HostedBackbone):
-    """Patch tokens of the last local block as one map.
+    """Patch tokens of the last local block as a feature map.
 
     Li et al., "UniFormerV2: Spatiotemporal Learning by Arming Image ViTs with Video
     UniFormer", ICCV 2023, without its global blocks, which pool a clip into one vector:
@@ -31,7 +31,7 @@ class UniFormerV2Map(HostedBackbone):
         init_cfg: Initialisation, see :class:`.HostedBackbone`.
 
     Raises:
-        ValueError: The backbone is another one, or cannot take frames of this shape.
+        UserError: The backbone is another one, or cannot take frames of this shape.
     """
 
     backbone: UniFormerV2
@@ -39,11 +39,11 @@ class UniFormerV2Map(HostedBackbone):
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
         super().__init__(backbone=backbone, init_cfg=init_cfg)
         self.expect(UniFormerV2)
-        for name in GLOBAL_PARTS:
+        for name in GLOBAL_MODULES:
             delattr(self.backbone.transformer, name)
 
     def forward(self, clips: Tensor) -> tuple[Tensor]:
-        """(B, 3, T_in, H, W) -> one map (B, C, T, h, w)
+        """(B, 3, T_in, H, W) -> (B, C, T, h, w)
 
         T is T_in, or half of it with ``temporal_downsample``.
         """

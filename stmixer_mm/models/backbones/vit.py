@@ -1,6 +1,5 @@
 """VideoMAE's vision transformer with activation checkpointing."""
 
-from difflib import get_close_matches
 from inspect import signature
 
 import torch
@@ -8,7 +7,7 @@ from mmaction.models.backbones.vit_mae import Block, VisionTransformer
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.registry import MODELS
 
 
@@ -23,26 +22,23 @@ class _CheckpointedBlock(Block):
 
 @MODELS.register_module()
 class CheckpointedVisionTransformer(VisionTransformer):
-    """The host's :class:`mmaction.models.VisionTransformer`, trained in less memory.
+    """The host's :class:`mmaction.models.VisionTransformer`, trained in less RAM.
 
     Args:
         with_cp: Recompute each block in the backward pass instead of storing it.
         **kwargs: Arguments of the host's class, which would ignore a wrong name.
 
     Raises:
-        TypeError: The host's class has no such argument.
+        UserError: The host's class has no such argument.
     """
 
     def __init__(self, *, with_cp: bool = True, **kwargs) -> None:
         known = [*signature(VisionTransformer).parameters][:-1]
         for name in kwargs:
             if name not in known:
-                nearest = get_close_matches(name, known, n=1) or [
-                    'one of ' + str(known)
-                ]
                 raise UserError(
-                    f"CheckpointedVisionTransformer has no argument '{name}'; did you "
-                    f'mean {nearest[0]}?'
+                    f"CheckpointedVisionTransformer has no argument '{name}'"
+                    f'{nearest(name, known) or f"; use one of {known}."}'
                 )
         super().__init__(**kwargs)
         if with_cp:

@@ -1,6 +1,6 @@
 """A feature pyramid of repeated, weighted fusions in both directions.
 
-Shapes: B clips, C channels, T frames, L levels in, N levels out; maps are finest first.
+Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are finest first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.fpn3d import Pyramid3D
-from stmixer_mm.models.necks.maps import resize
+from stmixer_mm.models.necks.levels import resize
 from stmixer_mm.registry import MODELS
 
 BATCH_NORM = MappingProxyType(dict(type='BN3d'))
@@ -21,7 +21,7 @@ SWISH = MappingProxyType(dict(type='Swish'))
 
 
 def fuse(feats: Sequence[Tensor], weights: Tensor, eps: float = 1e-4) -> Tensor:
-    """Mean of maps of one size with weights (len(feats),), negative ones being 0.
+    """Mean of levels of one size with weights (len(feats),), negative ones being 0.
 
     "Fast normalized fusion" of the EfficientDet paper: the weights are divided by their
     sum plus ``eps``.
@@ -43,7 +43,7 @@ class WeightedFusion(nn.Module):
     """Weighted mean, activation, depthwise-separable convolution, norm.
 
     Args:
-        num_inputs: Number of maps to fuse.
+        num_inputs: Number of levels to fuse.
         channels: C.
         temporal_kernel: Frames of the depthwise kernel, which is 3x3 in space.
         norm_cfg: See :class:`BiFPN3D`.
@@ -76,7 +76,7 @@ class WeightedFusion(nn.Module):
         )
 
     def forward(self, *feats: Tensor) -> Tensor:
-        """``num_inputs`` maps (B, C, T, H, W) to one."""
+        """``num_inputs`` levels (B, C, T, H, W) to one."""
         return self.conv(fuse(feats, self.weights))
 
 
@@ -95,22 +95,22 @@ class BiFPNLayer(nn.Module):
         self.down = nn.ModuleList(
             WeightedFusion(num_inputs=2, **fusion) for _ in range(num_levels - 1)
         )
-        # The coarsest map has no node on the way down.
+        # The coarsest level has no node on the way down.
         self.up = nn.ModuleList(
             WeightedFusion(num_inputs=3, **fusion) for _ in range(num_levels - 2)
         )
         self.up.append(WeightedFusion(num_inputs=2, **fusion))
 
-    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """N maps (B, C, T, H_n, W_n) to as many of the same sizes."""
-        nodes = [maps[-1]]
-        for fusion, feat in zip(self.down, reversed(maps[:-1]), strict=True):
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """N levels (B, C, T, H_n, W_n) to as many of the same sizes."""
+        nodes = [levels[-1]]
+        for fusion, feat in zip(self.down, reversed(levels[:-1]), strict=True):
             nodes.append(
                 fusion(feat, resize(nodes[-1], feat.shape[-2:], self.upsample))
             )
         finest, *coarser = reversed(nodes)
         outs = [finest]
-        for fusion, feat, node in zip(self.up, maps[1:], coarser, strict=True):
+        for fusion, feat, node in zip(self.up, levels[1:], coarser, strict=True):
             inputs = (feat,) if node is feat else (feat, node)
             outs.append(fusion(*inputs, shrink(outs[-1], feat.shape[-2:])))
         return outs
@@ -132,7 +132,7 @@ class BiFPN3D(Pyramid3D):
         **kwargs: See :class:`Pyramid3D`; ``add_extra_convs`` cannot be 'on_output'.
 
     Raises:
-        ValueError: An argument does not fit, or there are less than two levels.
+        UserError: An argument does not fit, or there are fewer than two levels.
     """
 
     extra_sources = ('on_input', 'on_lateral')
@@ -166,14 +166,10 @@ class BiFPN3D(Pyramid3D):
         )
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """(B, in_channels[l], T, H_l, W_l) -> N maps (B, out_channels, T, H_n, W_n)
-
-        Raises:
-            ValueError: The maps do not fit ``in_channels``, or differ in T.
-        """
-        maps = self.check(feats)
-        laterals = self.project(maps)
-        sources = dict(on_input=maps[-1], on_lateral=laterals[-1])
+        """(B, in_channels[l], T, H_l, W_l) -> N levels (B, out_channels, T, H_n, W_n)"""
+        levels = self.check(feats)
+        laterals = self.project(levels)
+        sources = dict(on_input=levels[-1], on_lateral=laterals[-1])
         outs = self.extend(laterals, self.extra_convs, sources)
         for layer in self.layers:
             outs = layer(outs)

@@ -1,6 +1,6 @@
-"""Feature pyramids whose maps keep time.
+"""Feature pyramids that keep time.
 
-Shapes: B clips, C channels, T frames, L levels in, N levels out; maps are finest first.
+Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are finest first.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.necks.maps import (
-    as_maps,
+from stmixer_mm.models.necks.levels import (
+    as_levels,
     check_channels,
     check_frames,
     check_in_channels,
@@ -19,16 +19,11 @@ from stmixer_mm.models.necks.maps import (
 )
 from stmixer_mm.registry import MODELS
 
-# Norms for images or vectors, and what serves maps with time instead.
-_NORMS_WITH_TIME = dict(
-    BN='BN3d', BN1d='BN3d', BN2d='BN3d', IN='IN3d', IN1d='IN3d', IN2d='IN3d', LN='GN'
-)
 
-
-def top_down(maps: Sequence[Tensor], mode: str) -> list[Tensor]:
-    """Add to every map what is coarser, of L maps (B, C, T, H_l, W_l)."""
-    sums = [maps[-1]]
-    for feat in reversed(maps[:-1]):
+def top_down(levels: Sequence[Tensor], mode: str) -> list[Tensor]:
+    """Add to every level what is coarser, of L levels (B, C, T, H_l, W_l)."""
+    sums = [levels[-1]]
+    for feat in reversed(levels[:-1]):
         sums.append(feat + resize(sums[-1], feat.shape[-2:], mode))
     return sums[::-1]
 
@@ -37,12 +32,12 @@ class Pyramid3D(BaseModule):
     """What all pyramids share: laterals of one width, and levels beyond the backbone's.
 
     Args:
-        in_channels: Channels of the backbone's maps, finest first.
-        out_channels: Channels of all maps afterwards.
+        in_channels: Channels of the backbone's levels, finest first.
+        out_channels: Channels of all levels afterwards.
         num_outs: N; None for as many as there are ``in_channels``. Each further level
             halves the size of the last.
         add_extra_convs: Make the further levels by convolutions with stride 2, the first
-            of them on the backbone's last map ('on_input' or True), its lateral
+            of them on the backbone's last level ('on_input' or True), its lateral
             ('on_lateral') or the last output ('on_output'); False takes every second
             cell of the last output.
         relu_before_extra_convs: ReLU before each of these but the first.
@@ -55,7 +50,7 @@ class Pyramid3D(BaseModule):
             default.
 
     Raises:
-        ValueError: An argument is unknown or does not fit the others.
+        UserError: An argument is unknown or does not fit the others.
     """
 
     extra_sources = ('on_input', 'on_lateral', 'on_output')
@@ -98,31 +93,23 @@ class Pyramid3D(BaseModule):
         if self.num_outs < len(self.in_channels):
             raise UserError(
                 f'{self.name} has num_outs={self.num_outs} but {len(self.in_channels)} '
-                'in_channels; give at least as many num_outs, and leave out maps by the '
-                "backbone's out_indices."
-            )
-        sources = (*self.extra_sources, True, False)
-        if self.add_extra_convs not in sources:
-            raise UserError(
-                f'{self.name} has add_extra_convs={self.add_extra_convs!r}; use one of '
-                f'{sources}.'
+                'in_channels; give at least as many num_outs, and leave out levels by '
+                "the backbone's out_indices."
             )
         if self.temporal_kernel % 2 == 0:
             raise UserError(
                 f'{self.name} has temporal_kernel={self.temporal_kernel}, which has no '
                 'middle frame; use 1 or 3.'
             )
-        if self.upsample not in ('nearest', 'trilinear'):
-            raise UserError(
-                f"{self.name} has upsample='{self.upsample}'; use 'nearest' or "
-                "'trilinear'."
-            )
-        norm = None if self.norm_cfg is None else self.norm_cfg['type']
-        if norm in _NORMS_WITH_TIME:
-            raise UserError(
-                f"{self.name} has norm_cfg type='{norm}', which does not take maps with "
-                f"time; use type='{_NORMS_WITH_TIME[norm]}'."
-            )
+        for setting, choices in (
+            ('add_extra_convs', (*self.extra_sources, True, False)),
+            ('upsample', ('nearest', 'trilinear')),
+        ):
+            value = getattr(self, setting)
+            if value not in choices:
+                raise UserError(
+                    f'{self.name} has {setting}={value!r}; use one of {choices}.'
+                )
 
     def conv(
         self, in_channels: int, *, kernel_size: int = 3, stride: int = 1
@@ -161,19 +148,17 @@ class Pyramid3D(BaseModule):
         super().init_weights()
 
     def check(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """The maps as a list.
+        """The levels as a list; refuse those that cannot be fused."""
+        levels = as_levels(feats)
+        check_channels(levels, self.in_channels, neck=self.name)
+        check_frames(levels, neck=self.name)
+        return levels
 
-        Raises:
-            ValueError: They do not fit ``in_channels``, or differ in T.
-        """
-        maps = as_maps(feats, neck=self.name)
-        check_channels(maps, self.in_channels, neck=self.name)
-        check_frames(maps, neck=self.name)
-        return maps
-
-    def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
+    def project(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """(B, in_channels[l], T, H_l, W_l) -> (B, C, T, H_l, W_l)"""
-        return [conv(feat) for conv, feat in zip(self.lateral_convs, maps, strict=True)]
+        return [
+            conv(feat) for conv, feat in zip(self.lateral_convs, levels, strict=True)
+        ]
 
     def extend(
         self,
@@ -181,12 +166,12 @@ class Pyramid3D(BaseModule):
         extra_convs: Sequence[nn.Module],
         sources: dict[str, Tensor],
     ) -> list[Tensor]:
-        """L maps and the further ones, N in all.
+        """L levels and the further ones, N in all.
 
         Args:
-            outs: L maps (B, C, T, H_l, W_l).
+            outs: L levels (B, C, T, H_l, W_l).
             extra_convs: See :meth:`make_extra_convs`.
-            sources: Value of ``add_extra_convs`` to the map that the first is run on.
+            sources: Value of ``add_extra_convs`` to the level that the first is run on.
         """
         outs = list(outs)
         for level, conv in enumerate(extra_convs):
@@ -205,7 +190,7 @@ class FPN3D(Pyramid3D):
 
     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017. Parameters
     are named as in mmdet's ``FPN``; at T = 1 with ``temporal_kernel=1`` its weights, with
-    a dimension for time, give its values. Maps of any sizes fit.
+    a dimension for time, give its values. Levels of any sizes fit.
 
     Args:
         **kwargs: See :class:`Pyramid3D`.
@@ -217,18 +202,14 @@ class FPN3D(Pyramid3D):
         self.fpn_convs = nn.ModuleList([*smoothing, *self.make_extra_convs()])
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """(B, in_channels[l], T, H_l, W_l) -> N maps (B, out_channels, T, H_n, W_n)
-
-        Raises:
-            ValueError: The maps do not fit ``in_channels``, or differ in T.
-        """
-        maps = self.check(feats)
-        laterals = top_down(self.project(maps), self.upsample)
+        """(B, in_channels[l], T, H_l, W_l) -> N levels (B, out_channels, T, H_n, W_n)"""
+        levels = self.check(feats)
+        laterals = top_down(self.project(levels), self.upsample)
         outs = self.smooth(laterals)
-        sources = dict(on_input=maps[-1], on_lateral=laterals[-1], on_output=outs[-1])
-        return self.extend(outs, self.fpn_convs[len(maps) :], sources)
+        sources = dict(on_input=levels[-1], on_lateral=laterals[-1], on_output=outs[-1])
+        return self.extend(outs, self.fpn_convs[len(levels) :], sources)
 
-    def smooth(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Convolve each of L maps (B, C, T, H_l, W_l)."""
-        convs = self.fpn_convs[: len(maps)]
-        return [conv(feat) for conv, feat in zip(convs, maps, strict=True)]
+    def smooth(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Convolve each of L levels (B, C, T, H_l, W_l)."""
+        convs = self.fpn_convs[: len(levels)]
+        return [conv(feat) for conv, feat in zip(convs, levels, strict=True)]

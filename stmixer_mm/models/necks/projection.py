@@ -1,4 +1,4 @@
-"""Bring the maps of a convolutional backbone to one width.
+"""Bring the levels of a convolutional backbone to one width.
 
 Shapes: B clips, T frames, L levels.
 """
@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.models.necks.maps import as_maps, check_channels, check_in_channels
+from stmixer_mm.models.necks.levels import (
+    as_levels,
+    check_channels,
+    check_in_channels,
+)
 from stmixer_mm.models.necks.resample_time import resample_time
 from stmixer_mm.registry import MODELS
 
@@ -18,14 +22,11 @@ class ChannelProjection3D(BaseModule):
     """One 1x1x1 convolution per level.
 
     Args:
-        in_channels: Channels of the backbone's maps, finest first.
-        out_channels: Channels of all maps afterwards.
-        num_frames: Bring every map to this many frames, for backbones that stride
+        in_channels: Channels of the backbone's levels, finest first.
+        out_channels: Channels of all levels afterwards.
+        num_frames: Bring every level to this many frames, for backbones that stride
             time; None leaves time alone.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        ValueError: ``in_channels`` is no list.
     """
 
     def __init__(
@@ -51,14 +52,9 @@ class ChannelProjection3D(BaseModule):
         super().init_weights()
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """(B, in_channels[l], T, H_l, W_l) -> (B, out_channels, T, H_l, W_l)
-
-        Raises:
-            ValueError: The maps do not fit ``in_channels``.
-        """
-        name = type(self).__name__
-        feats = as_maps(feats, neck=name)
-        check_channels(feats, self.in_channels, neck=name)
+        """(B, in_channels[l], T, H_l, W_l) -> (B, out_channels, T, H_l, W_l)"""
+        feats = as_levels(feats)
+        check_channels(feats, self.in_channels, neck=type(self).__name__)
         feats = [
             project(feat) for project, feat in zip(self.projections, feats, strict=True)
         ]

@@ -1,4 +1,4 @@
-"""Bring the maps of a backbone that strides time to one number of frames.
+"""Bring the levels of a backbone that strides time to one number of frames.
 
 Shapes: B clips, C channels, T frames, L levels.
 """
@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.necks.maps import as_maps
+from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
 
@@ -26,14 +26,14 @@ def resample_time(feat: Tensor, num_frames: int) -> Tensor:
 
 @MODELS.register_module()
 class ResampleTime(BaseModule):
-    """Every map at the same number of frames; an adapter for a list of necks.
+    """Every level at the same number of frames; an adapter for a list of necks.
 
     Args:
-        num_frames: T of all maps afterwards.
+        num_frames: T of all levels afterwards.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: ``num_frames`` is not positive.
+        UserError: ``num_frames`` is not positive.
     """
 
     def __init__(self, *, num_frames: int, init_cfg: dict | list | None = None) -> None:
@@ -45,8 +45,5 @@ class ResampleTime(BaseModule):
         self.num_frames = num_frames
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """Maps (B, C_l, T_l, H_l, W_l) -> (B, C_l, num_frames, H_l, W_l)"""
-        return [
-            resample_time(feat, self.num_frames)
-            for feat in as_maps(feats, neck='ResampleTime')
-        ]
+        """Levels (B, C_l, T_l, H_l, W_l) -> (B, C_l, num_frames, H_l, W_l)"""
+        return [resample_time(feat, self.num_frames) for feat in as_levels(feats)]

@@ -1,4 +1,4 @@
-"""A feature pyramid from the one map of a plain vision transformer."""
+"""A feature pyramid from the one feature map of a plain vision transformer."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.necks.maps import as_maps
+from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
 
@@ -28,7 +28,7 @@ def _double(in_channels: int) -> nn.ConvTranspose3d:
 
 
 def _resize(in_channels: int, scale: float) -> tuple[list[nn.Module], int]:
-    """Layers that scale a map in space, and the channels that they yield."""
+    """Layers that scale a level in space, and the channels that they yield."""
     if scale == 4:
         layers = [
             _double(in_channels),
@@ -48,18 +48,18 @@ def _resize(in_channels: int, scale: float) -> tuple[list[nn.Module], int]:
 
 @MODELS.register_module()
 class ViTPyramid3D(BaseModule):
-    """Maps of several scales from one map (after ViTDet's simple feature pyramid).
+    """Levels of several scales from one (after ViTDet's simple feature pyramid).
 
     Every scale ends in a 1x1x1 convolution, layer norm, 3x3x3 convolution.
 
     Args:
-        in_channels: Channels of the transformer's map.
-        out_channels: Channels of all maps afterwards.
-        scales: Sizes relative to the input map, of 4, 2, 1 and 0.5, finest first.
+        in_channels: Channels of the transformer's feature map.
+        out_channels: Channels of all levels afterwards.
+        scales: Sizes relative to the input, of 4, 2, 1 and 0.5, finest first.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        ValueError: A scale is not supported, or ``in_channels`` is no number.
+        UserError: A scale is not supported, or ``in_channels`` is not a number.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class ViTPyramid3D(BaseModule):
         super().__init__(init_cfg=init_cfg)
         if not isinstance(in_channels, int):
             raise UserError(
-                f'ViTPyramid3D has in_channels={in_channels!r} but reads one map, the '
+                f'ViTPyramid3D has in_channels={in_channels!r} but reads one level, the '
                 'last; give the number of its channels.'
             )
         self.in_channels = in_channels
@@ -95,19 +95,16 @@ class ViTPyramid3D(BaseModule):
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """
         Args:
-            feats: One map (B, in_channels, T, H, W), or a sequence that holds it last.
+            feats: (B, in_channels, T, H, W), or a sequence that holds it last.
 
         Returns:
-            One map (B, out_channels, T, scale * H, scale * W) per scale.
-
-        Raises:
-            ValueError: The map does not have ``in_channels``.
+            (B, out_channels, T, scale * H, scale * W) for each scale.
         """
-        feat = as_maps(feats, neck='ViTPyramid3D')[-1]
+        feat = as_levels(feats)[-1]
         channels = feat.size(1)
         if channels != self.in_channels:
             raise UserError(
-                f'The last map has {channels} channels but ViTPyramid3D has '
+                f'The last level has {channels} channels but ViTPyramid3D has '
                 f'in_channels={self.in_channels}; set in_channels={channels}.'
             )
         return [branch(feat) for branch in self.branches]
