@@ -21,18 +21,23 @@ class GridSampler(Sampler):
 
     def sample_all_frames(self, points_xy: Tensor, weights: Tensor) -> Tensor:
         """One ``grid_sample`` per level, repeated over time: (B, Q, G, T, P, c)."""
-        batch, _queries, groups, _points, _ = points_xy.shape
+        batch, queries, groups, points, _ = points_xy.shape
+        frames, channels = self.num_frames, self.feats[0].size(1) // groups
         grids = (2 * self.normalise(points_xy) - 1).permute(4, 0, 2, 1, 3, 5)
-        sampled = 0
-        for level, grid, weight in zip(
-            self.feats, grids, weights.unbind(-1), strict=True
-        ):
-            value = level.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 2)
-            grid = grid.flatten(0, 1).repeat_interleave(self.num_frames, dim=0)
+        weights = weights.permute(4, 0, 2, 1, 3)
+        sampled = self.feats[0].new_zeros(
+            batch, channels, groups, frames, points, queries
+        )
+        for level, grid, weight in zip(self.feats, grids, weights, strict=True):
+            value = level.unflatten(1, (groups, -1)).permute(3, 0, 1, 2, 4, 5)
             values = F.grid_sample(
-                value, grid, mode='bilinear', padding_mode='zeros', align_corners=False
-            )  # (B * G * T, c, Q, P)
-            values = values.unflatten(0, (batch, groups, self.num_frames))
-            values = values.permute(0, 4, 1, 2, 5, 3)
-            sampled = sampled + values * weight[:, :, :, None, :, None]
-        return sampled
+                value.flatten(0, 2),
+                grid.flatten(0, 1).repeat(frames, 1, 1, 1),
+                mode='bilinear',
+                padding_mode='zeros',
+                align_corners=False,
+            )  # (T * B * G, c, Q, P)
+            values *= weight.flatten(0, 1).unsqueeze(1).repeat(frames, 1, 1, 1)
+            values = values.view(frames, batch, groups, channels, queries, points)
+            sampled += values.permute(1, 3, 2, 0, 5, 4)
+        return sampled.permute(0, 5, 2, 3, 4, 1)
