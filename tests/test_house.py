@@ -1,0 +1,34 @@
+"""Imports go down the floors that docs/architecture.md names."""
+
+import ast
+from pathlib import Path
+
+import stmixer_mm
+
+PACKAGE = Path(stmixer_mm.__file__).parent
+FLOORS = (
+    {'registry', 'compat', 'errors', 'files', 'plain_pickle'},
+    {'models'},
+    {'engine'},
+    {'datasets'},
+    {'visualization'},
+    {'evaluation'},
+    {'checks'},
+    {'profiling'},
+    {'apis'},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def test_rooms_import_from_floors_below():
+    upward = []
+    for file in PACKAGE.rglob('*.py'):
+        room = file.relative_to(PACKAGE).parts[0].removesuffix('.py')
+        for node in ast.walk(ast.parse(file.read_text())):
+            if room == '__init__' or not isinstance(node, ast.ImportFrom):
+                continue
+            package, _, rest = node.module.partition('.')
+            target = rest.partition('.')[0]
+            if package == 'stmixer_mm' and FLOOR_OF[target] > FLOOR_OF[room]:
+                upward.append(f'{file.relative_to(PACKAGE)}: {node.module}')
+    assert not upward
