@@ -214,5 +214,5 @@ def test_maps_that_are_not_equally_long():
     neck = build(dict(type='mmdet.FPN', **THREE, num_outs=3))
     feats = maps(CHANNELS)
     feats[0] = feats[0][:, :, :1]
-    with pytest.raises(ValueError, match=r"\[1, 3, 3\] frames .*'ResampleTime'"):
+    with pytest.raises(ValueError, match=r"\[1, 3, 3\] frames; .*'ResampleTime'"):
         neck(feats)
