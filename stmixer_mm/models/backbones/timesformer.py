@@ -40,8 +40,7 @@ class TimeSformerMap(HostedBackbone):
         if frames != host.num_frames:
             raise UserError(
                 f'TimeSformer has num_frames={host.num_frames} but the clips have '
-                f'{frames} frames; set model.backbone.backbone.num_frames={frames}, or '
-                'change the clip length.'
+                f'{frames} frames; set num_frames={frames} or change the clip length.'
             )
         grid = tuple(
             pixels // patch
