@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import tiny_decoder, whole_frames
 
-from stmixer_mm import profiling
+from stmixer_mm.checks.config import check_part
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.profiling import bytes_kept_for_backward
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
@@ -89,17 +91,17 @@ def test_checkpointed_stages_have_the_same_gradients():
     assert_all_close(gradients(decoder, run(decoder, feats), feats), expected, 1e-5)
 
 
-def bytes_kept_for_backward(decoder, feats):
+def bytes_kept(decoder, feats):
     given = [*decoder.parameters(), *feats]
-    return profiling.bytes_kept_for_backward(lambda: run(decoder, feats), given)
+    return bytes_kept_for_backward(lambda: run(decoder, feats), given)
 
 
 def test_checkpointed_stages_keep_less():
     decoder = make_decoder(num_stages=4)
     feats = made_up_feats(decoder)
-    kept = bytes_kept_for_backward(decoder, feats)
+    kept = bytes_kept(decoder, feats)
     decoder.with_cp = True
-    assert bytes_kept_for_backward(decoder, feats) < kept / 3
+    assert bytes_kept(decoder, feats) < kept / 3
 
 
 def test_nothing_is_kept_of_every_point_in_every_frame():
@@ -115,19 +117,18 @@ def test_nothing_is_kept_of_every_point_in_every_frame():
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
     stages, levels = 2, 4
-    kept = bytes_kept_for_backward(literal, feats)
+    kept = bytes_kept(literal, feats)
     assert kept > stages * levels * a_sample_each
-    assert bytes_kept_for_backward(decoder, feats) < kept / 4
+    assert bytes_kept(decoder, feats) < kept / 4
 
 
-@pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample'])
-def test_stages_compile_without_graph_breaks(backend):
+def test_stages_compile_without_graph_breaks():
     options = dict(fullgraph=True, backend='aot_eager')
     decoder, eager = make_twins(
-        dict(compile_stages=options), {}, num_stages=1, sampling_backend=backend
+        dict(compile_stages=options), {}, num_stages=1, num_frames=1, num_queries=2
     )
-    feats = made_up_feats(decoder, size=(64, 64))
-    outputs, expected = (run(each, feats, (64, 64)) for each in (decoder, eager))
+    feats = made_up_feats(decoder, batch=1, size=(32, 32))
+    outputs, expected = (run(each, feats, (32, 32)) for each in (decoder, eager))
     assert_all_close(outputs, expected, 1e-5)
     assert_all_close(
         gradients(decoder, outputs, feats), gradients(eager, expected, feats), 1e-4
@@ -135,8 +136,9 @@ def test_stages_compile_without_graph_breaks(backend):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_changes_little(dtype):
-    decoder = make_decoder()
+@pytest.mark.parametrize('mixing', ['literal', 'chunks'])
+def test_autocast_changes_little(mixing, dtype):
+    decoder = make_decoder(mixing_backend=mixing)
     feats = made_up_feats(decoder)
     with torch.no_grad():
         expected = run(decoder, feats)
@@ -148,7 +150,14 @@ def test_autocast_changes_little(dtype):
     assert_all_close([out.float() for out in outputs], expected, 0.05)
 
 
-@pytest.mark.parametrize('setting', ['sampling_backend', 'mixing_backend'])
-def test_unknown_back_ends(setting):
-    with pytest.raises(ValueError, match=f"{setting}='fast' is unknown; use .*'auto'"):
-        make_decoder(**{setting: 'fast'})
+@pytest.mark.parametrize(
+    'setting, value, form',
+    [
+        ('sampling_backend', 'fast', r"Literal\['auto', .*\]"),
+        ('mixing_backend', 'fast', r"Literal\['auto', .*\]"),
+        ('num_frames', None, 'int'),  # as the configs' base leaves it
+    ],
+)
+def test_settings_of_a_config(setting, value, form):
+    with pytest.raises(ValueError, match=f'takes {setting} as {form}, not {value!r};'):
+        check_part(STMixerDecoder, {setting: value})

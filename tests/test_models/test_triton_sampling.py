@@ -9,7 +9,7 @@ import pytest
 import test_sampling as laws
 import torch
 
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
+from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler, is_available
 
 triton = pytest.importorskip('triton')
