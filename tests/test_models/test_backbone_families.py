@@ -29,7 +29,6 @@ MOBILE_NET |= dict(pretrained2d=False)
 LAYERS = ['layer1', 'layer2', 'layer3', 'layer4']
 
 
-
 def pyramid(frames, *channels):
     """Levels at strides 4, 8, 16 and 32."""
     cells = [(16, 24), (8, 12), (4, 6), (2, 3)]

@@ -213,7 +213,9 @@ A_MAP = dict(feats=[torch.zeros(1, 4, 1, 2, 2)], strides=(4,), num_groups=1)
 def test_cpu_without_the_interpreter(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET')
     assert not is_available(torch.device('cpu'))
-    with pytest.raises(ValueError, match=r"capability 7\.0 or more, not 'cpu'; choose"):
+    with pytest.raises(
+        ValueError, match=r"capability 7\.0 .* the device is 'cpu'; choose"
+    ):
         TritonSampler(**A_MAP)
 
 
@@ -223,5 +225,5 @@ def test_package_without_triton(monkeypatch):
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     assert not module.is_available(torch.device('cpu'))
-    with pytest.raises(ValueError, match=r'needs the package triton and torch 2\.4'):
+    with pytest.raises(ValueError, match=r'needs the package triton, torch 2\.4'):
         module.TritonSampler(**A_MAP)
