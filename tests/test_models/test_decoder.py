@@ -29,17 +29,10 @@ def make_twins(ours, theirs, **settings):
 
 
 def made_up_feats(decoder, *, batch=2, size=(70, 100)):
-    """Maps of a clip whose size is no multiple of the strides."""
-    return [
-        torch.randn(
-            batch,
-            decoder.embed_dims,
-            decoder.num_frames,
-            *(-(-pixels // stride) for pixels in size),
-            requires_grad=True,
-        )
-        for stride in STRIDES
-    ]
+    """Levels of a clip whose size is not a multiple of the strides."""
+    shape = batch, decoder.embed_dims, decoder.num_frames
+    sizes = [[-(-pixels // stride) for pixels in size] for stride in STRIDES]
+    return [torch.randn(*shape, *cells, requires_grad=True) for cells in sizes]
 
 
 def run(decoder, feats, size=(70, 100)):
@@ -105,15 +98,8 @@ def test_checkpointed_stages_keep_less():
 
 
 def test_nothing_is_kept_of_every_point_in_every_frame():
-    decoder, literal = make_twins(
-        {},
-        LITERAL,
-        embed_dims=128,
-        num_frames=16,
-        num_points=32,
-        num_queries=20,
-        out_multiplier=1,
-    )
+    sizes = dict(embed_dims=128, num_frames=16, num_points=32, num_queries=20)
+    decoder, literal = make_twins({}, LITERAL, **sizes, out_multiplier=1)
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
     stages, levels = 2, 4

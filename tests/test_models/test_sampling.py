@@ -20,13 +20,10 @@ def test_released_numbers():
     expected = reference('sampling')
     offsets = made_up_input('offset', (2, 7, 4 * 32 * 3), 0.7).view(2, 7, 4, 32, 3)
     points = make_sample_points(offsets, torch.from_numpy(expected['xyzr']))
-    np.testing.assert_allclose(
-        points.flatten(2, 3), expected['points'], rtol=1e-5, atol=1e-4
-    )
     weights = level_weights(points[..., 2], torch.tensor(STRIDES))
-    np.testing.assert_allclose(
-        weights.flatten(2, 3), expected['level_weights'], atol=1e-5
-    )
+    for ours, name in ((points, 'points'), (weights, 'level_weights')):
+        flat = ours.flatten(2, 3)
+        np.testing.assert_allclose(flat, expected[name], rtol=1e-5, atol=1e-5)
     feats = [
         made_up_input(f'level{level}', (2, 64, 3, 32 >> level, 40 >> level))
         for level in range(4)
@@ -50,18 +47,11 @@ def test_level_weights():
     )
 
 
-def test_points_at_zero_offset_are_box_centres():
-    boxes = torch.tensor([[[30.0, 40.0, 5.0, 1.0]]])
-    points = make_sample_points(torch.zeros(1, 1, 2, 3, 3), boxes)
-    assert (points == torch.tensor([30.0, 40.0, 5.0])).all()
-
-
-def test_points_at_half_offset_are_box_corners():
+def test_points_at_no_offset_are_box_centres_and_at_half_offset_corners():
     boxes = torch.tensor([[[50.0, 20.0, 5.0, -2.0]]])  # 64 x 16
-    points = make_sample_points(
-        torch.tensor([0.5, 0.5, 1.0]).view(1, 1, 1, 1, 3), boxes
-    )
-    assert points.flatten().tolist() == [82, 28, 6]
+    offsets = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 1.0]])
+    points = make_sample_points(offsets[None, None, None], boxes)
+    assert points.squeeze().tolist() == [[50, 20, 5], [82, 28, 6]]
 
 
 def random_case(seed):
