@@ -237,16 +237,12 @@ def test_names_that_do_not_fit(settings, message):
 
 @pytest.mark.parametrize('setting', ['taps', 'drop'])
 def test_names_are_a_list(setting):
-    with pytest.raises(
-        ValueError, match=rf"{setting} as Sequence\[str\], not 'layer1'"
-    ):
+    with pytest.raises(ValueError, match=rf"{setting} as Sequence.*, not 'layer1'"):
         check_part(TappedBackbone, {setting: 'layer1'})
 
 
 def test_a_tap_that_does_not_run():
-    with pytest.raises(
-        ValueError, match="'pool2d' of OmniResNet yields a NoneType; tap"
-    ):
+    with pytest.raises(ValueError, match="'pool2d' of OmniResNet yields a NoneType;"):
         tap(OMNI, ['pool2d'])(torch.zeros(2, 3, 1, 32, 32))
 
 

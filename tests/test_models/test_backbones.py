@@ -89,15 +89,9 @@ def test_non_local_block_starts_as_identity():
 
 def make_vit(**settings):
     torch.manual_seed(0)
+    sizes = dict(img_size=32, embed_dims=16, depth=2, num_heads=2, num_frames=4)
     return CheckpointedVisionTransformer(
-        img_size=32,
-        embed_dims=16,
-        depth=2,
-        num_heads=2,
-        num_frames=4,
-        return_feat_map=True,
-        use_mean_pooling=False,
-        **settings,
+        **sizes, return_feat_map=True, use_mean_pooling=False, **settings
     )
 
 
