@@ -26,7 +26,8 @@ class _SharedRegistry(root.Registry):
             return super().build(cfg, *args, **kwargs)
         except Exception as error:
             # For the sentence of ``blame``: the innermost part that does not build.
-            error.part = getattr(error, 'part', cfg.get('type'))
+            if not hasattr(error, 'part') and isinstance(cfg, dict):
+                error.part = cfg.get('type')
             raise
 
 

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.decoder.sampling import (
+from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
     make_sampler,

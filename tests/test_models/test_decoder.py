@@ -4,7 +4,9 @@ import pytest
 import torch
 from tiny import tiny_decoder, whole_frames
 
-from stmixer_mm import profiling
+from stmixer_mm.checks.config import check_part
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.profiling import bytes_kept_for_backward
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
@@ -27,17 +29,10 @@ def make_twins(ours, theirs, **settings):
 
 
 def made_up_feats(decoder, *, batch=2, size=(70, 100)):
-    """Maps of a clip whose size is no multiple of the strides."""
-    return [
-        torch.randn(
-            batch,
-            decoder.embed_dims,
-            decoder.num_frames,
-            *(-(-pixels // stride) for pixels in size),
-            requires_grad=True,
-        )
-        for stride in STRIDES
-    ]
+    """Levels of a clip whose size is not a multiple of the strides."""
+    shape = batch, decoder.embed_dims, decoder.num_frames
+    sizes = [[-(-pixels // stride) for pixels in size] for stride in STRIDES]
+    return [torch.randn(*shape, *cells, requires_grad=True) for cells in sizes]
 
 
 def run(decoder, feats, size=(70, 100)):
@@ -89,45 +84,37 @@ def test_checkpointed_stages_have_the_same_gradients():
     assert_all_close(gradients(decoder, run(decoder, feats), feats), expected, 1e-5)
 
 
-def bytes_kept_for_backward(decoder, feats):
+def bytes_kept(decoder, feats):
     given = [*decoder.parameters(), *feats]
-    return profiling.bytes_kept_for_backward(lambda: run(decoder, feats), given)
+    return bytes_kept_for_backward(lambda: run(decoder, feats), given)
 
 
 def test_checkpointed_stages_keep_less():
     decoder = make_decoder(num_stages=4)
     feats = made_up_feats(decoder)
-    kept = bytes_kept_for_backward(decoder, feats)
+    kept = bytes_kept(decoder, feats)
     decoder.with_cp = True
-    assert bytes_kept_for_backward(decoder, feats) < kept / 3
+    assert bytes_kept(decoder, feats) < kept / 3
 
 
 def test_nothing_is_kept_of_every_point_in_every_frame():
-    decoder, literal = make_twins(
-        {},
-        LITERAL,
-        embed_dims=128,
-        num_frames=16,
-        num_points=32,
-        num_queries=20,
-        out_multiplier=1,
-    )
+    sizes = dict(embed_dims=128, num_frames=16, num_points=32, num_queries=20)
+    decoder, literal = make_twins({}, LITERAL, **sizes, out_multiplier=1)
     feats = made_up_feats(decoder)
     a_sample_each = 4 * 2 * 20 * 32 * 16 * decoder.embed_dims  # B Q P T C
     stages, levels = 2, 4
-    kept = bytes_kept_for_backward(literal, feats)
+    kept = bytes_kept(literal, feats)
     assert kept > stages * levels * a_sample_each
-    assert bytes_kept_for_backward(decoder, feats) < kept / 4
+    assert bytes_kept(decoder, feats) < kept / 4
 
 
-@pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample'])
-def test_stages_compile_without_graph_breaks(backend):
+def test_stages_compile_without_graph_breaks():
     options = dict(fullgraph=True, backend='aot_eager')
     decoder, eager = make_twins(
-        dict(compile_stages=options), {}, num_stages=1, sampling_backend=backend
+        dict(compile_stages=options), {}, num_stages=1, num_frames=1, num_queries=2
     )
-    feats = made_up_feats(decoder, size=(64, 64))
-    outputs, expected = (run(each, feats, (64, 64)) for each in (decoder, eager))
+    feats = made_up_feats(decoder, batch=1, size=(32, 32))
+    outputs, expected = (run(each, feats, (32, 32)) for each in (decoder, eager))
     assert_all_close(outputs, expected, 1e-5)
     assert_all_close(
         gradients(decoder, outputs, feats), gradients(eager, expected, feats), 1e-4
@@ -135,8 +122,9 @@ def test_stages_compile_without_graph_breaks(backend):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_changes_little(dtype):
-    decoder = make_decoder()
+@pytest.mark.parametrize('mixing', ['literal', 'chunks'])
+def test_autocast_changes_little(mixing, dtype):
+    decoder = make_decoder(mixing_backend=mixing)
     feats = made_up_feats(decoder)
     with torch.no_grad():
         expected = run(decoder, feats)
@@ -148,7 +136,14 @@ def test_autocast_changes_little(dtype):
     assert_all_close([out.float() for out in outputs], expected, 0.05)
 
 
-@pytest.mark.parametrize('setting', ['sampling_backend', 'mixing_backend'])
-def test_unknown_back_ends(setting):
-    with pytest.raises(ValueError, match=f"{setting}='fast' is unknown; use .*'auto'"):
-        make_decoder(**{setting: 'fast'})
+@pytest.mark.parametrize(
+    'setting, value, form',
+    [
+        ('sampling_backend', 'fast', r"Literal\['auto', .*\]"),
+        ('mixing_backend', 'fast', r"Literal\['auto', .*\]"),
+        ('num_frames', None, 'int'),  # as the configs' base leaves it
+    ],
+)
+def test_settings_of_a_config(setting, value, form):
+    with pytest.raises(ValueError, match=f'takes {setting} as {form}, not {value!r};'):
+        check_part(STMixerDecoder, {setting: value})

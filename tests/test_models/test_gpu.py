@@ -5,7 +5,10 @@ import test_decoder as decoders
 import test_sampling as laws
 import torch
 
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS, choose_backend
+from stmixer_mm.models.decoder.sampling.backends import (
+    SAMPLING_BACKENDS,
+    choose_backend,
+)
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason='there is no GPU that torch can use'

@@ -4,7 +4,7 @@ from stmixer_mm.checks.argument_types import wrong_type_sentence
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,

@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from stmixer_mm.models.strides import derive_strides
+from stmixer_mm.models.strides import derive_strides, fits_stride
 
 
 def maps(*sizes):
     return [torch.empty(1, 1, 1, *size) for size in sizes]
 
 
-@pytest.mark.parametrize('stride', [1, 2, 4, 8, 14, 16, 32])
+@pytest.mark.parametrize('stride', [1, 4, 14, 32])
 def test_quotient_where_both_sides_are_multiples(stride):
     assert derive_strides(maps((6, 10)), (6 * stride, 10 * stride)) == (stride,)
 
 
-@pytest.mark.parametrize('stride', [4, 8, 16, 32, 64, 128])
-@pytest.mark.parametrize('pad_shape', [(256, 320), (224, 416), (96, 160), (352, 640)])
+@pytest.mark.parametrize('stride', [4, 16, 64, 128])
+@pytest.mark.parametrize('pad_shape', [(256, 320), (224, 416), (352, 640)])
 def test_powers_of_two_where_sides_are_no_multiples(stride, pad_shape):
     size = [-(-pixels // stride) for pixels in pad_shape]
     (derived,) = derive_strides(maps(size), pad_shape)
@@ -32,24 +32,17 @@ def test_a_derived_stride_gives_the_cells_that_there_are(stride, cells_down):
         (pixels + (0 if cells_down else stride - 1)) // stride for pixels in pad_shape
     ]
     (derived,) = derive_strides(maps(size), pad_shape)
-    assert all(
-        abs(cells - pixels / derived) <= 1
-        for pixels, cells in zip(pad_shape, size, strict=True)
-    )
+    assert fits_stride(size, pad_shape, derived)
 
 
-def test_maps_of_a_pooling_without_padding():
+def test_any_number_of_levels_and_a_pooling_without_padding():
     assert derive_strides(maps((15, 23)), (64, 96)) == (4,)
-
-
-def test_any_number_of_levels():
     feats = maps((52, 52), (26, 26), (13, 13), (7, 7), (4, 4))
     assert derive_strides(feats, (416, 416))[:3] == (8, 16, 32)
     assert derive_strides(feats[:1], (416, 416)) == (8,)
 
 
 def test_sides_that_contradict_each_other():
-    with pytest.raises(
-        ValueError, match=r'Level 1 has 8x32 cells .* 8 pixels .* but 2'
-    ):
+    sentence = r'Level 1 has 8x32 cells .* 8 pixels .* but 2'
+    with pytest.raises(ValueError, match=sentence):
         derive_strides(maps((16, 16), (8, 32)), (64, 64))

@@ -3,13 +3,12 @@ import pytest
 import torch
 from made_up import made_up_input, reference
 
-from stmixer_mm.models.decoder.sampling import (
+from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
-    level_weights,
-    make_sample_points,
     make_sampler,
 )
+from stmixer_mm.models.decoder.sampling.points import level_weights, make_sample_points
 
 STRIDES = (4, 8, 16, 32)
 # Triton's has tests of its own, which set up its interpreter.
@@ -21,13 +20,10 @@ def test_released_numbers():
     expected = reference('sampling')
     offsets = made_up_input('offset', (2, 7, 4 * 32 * 3), 0.7).view(2, 7, 4, 32, 3)
     points = make_sample_points(offsets, torch.from_numpy(expected['xyzr']))
-    np.testing.assert_allclose(
-        points.flatten(2, 3), expected['points'], rtol=1e-5, atol=1e-4
-    )
     weights = level_weights(points[..., 2], torch.tensor(STRIDES))
-    np.testing.assert_allclose(
-        weights.flatten(2, 3), expected['level_weights'], atol=1e-5
-    )
+    for ours, name in ((points, 'points'), (weights, 'level_weights')):
+        flat = ours.flatten(2, 3)
+        np.testing.assert_allclose(flat, expected[name], rtol=1e-5, atol=1e-5)
     feats = [
         made_up_input(f'level{level}', (2, 64, 3, 32 >> level, 40 >> level))
         for level in range(4)
@@ -51,18 +47,11 @@ def test_level_weights():
     )
 
 
-def test_points_at_zero_offset_are_box_centres():
-    boxes = torch.tensor([[[30.0, 40.0, 5.0, 1.0]]])
-    points = make_sample_points(torch.zeros(1, 1, 2, 3, 3), boxes)
-    assert (points == torch.tensor([30.0, 40.0, 5.0])).all()
-
-
-def test_points_at_half_offset_are_box_corners():
+def test_points_at_no_offset_are_box_centres_and_at_half_offset_corners():
     boxes = torch.tensor([[[50.0, 20.0, 5.0, -2.0]]])  # 64 x 16
-    points = make_sample_points(
-        torch.tensor([0.5, 0.5, 1.0]).view(1, 1, 1, 1, 3), boxes
-    )
-    assert points.flatten().tolist() == [82, 28, 6]
+    offsets = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 1.0]])
+    points = make_sample_points(offsets[None, None, None], boxes)
+    assert points.squeeze().tolist() == [[50, 20, 5], [82, 28, 6]]
 
 
 def random_case(seed):
@@ -108,29 +97,25 @@ def means_and_gradients(backend, feats, strides, groups, points):
 @pytest.mark.parametrize('backend', FAST_BACKENDS)
 def test_back_ends_agree(backend, seed):
     case = random_case(seed)
+    assert_agrees_with_grid_sample(backend, case)
+
+
+def assert_agrees_with_grid_sample(backend, case):
     means, gradients = means_and_gradients(backend, *case)
     oracle_means, oracle_gradients = means_and_gradients('grid_sample', *case)
-    for mean, oracle in zip(means, oracle_means, strict=True):
-        torch.testing.assert_close(mean, oracle, rtol=1e-5, atol=1e-5)
-    for gradient, oracle in zip(gradients, oracle_gradients, strict=True):
-        torch.testing.assert_close(gradient, oracle, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(means, oracle_means, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients, oracle_gradients, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('backend', FAST_BACKENDS)
 def test_back_ends_agree_on_borders_and_pixel_centres(backend):
-    """Points every quarter of a cell, from outside the map to outside it."""
+    """Points every quarter of a cell, from outside the level to outside it."""
     feats = [torch.randn(1, 2, 2, 5, 3), torch.randn(1, 2, 2, 3, 2)]
     x = torch.arange(-2, 3 * 4 + 3, dtype=torch.float32)
     y = torch.arange(-2, 5 * 4 + 3, dtype=torch.float32)
     xy = torch.cartesian_prod(x, y)
     points = torch.cat((xy, torch.full((len(xy), 1), 3.3)), dim=1)[None, None, None]
-    case = feats, STRIDES[:2], 1, points
-    means, gradients = means_and_gradients(backend, *case)
-    oracle_means, oracle_gradients = means_and_gradients('grid_sample', *case)
-    for ours, oracle in zip(
-        (*means, *gradients), (*oracle_means, *oracle_gradients), strict=True
-    ):
-        torch.testing.assert_close(ours, oracle, rtol=1e-5, atol=1e-5)
+    assert_agrees_with_grid_sample(backend, (feats, STRIDES[:2], 1, points))
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -155,11 +140,10 @@ def test_calls_and_backward_passes_do_not_mix(backend):
     torch.autograd.grad(first, points, retain_graph=True)  # never reaches the maps
     for _ in range(2):
         together = torch.autograd.grad(first + second, feats, retain_graph=True)
-        for gradient, *parts in zip(together, *alone, strict=True):
-            torch.testing.assert_close(gradient, sum(parts), rtol=1e-4, atol=1e-5)
+        expected = tuple(map(sum, zip(*alone, strict=True)))
+        torch.testing.assert_close(together, expected, rtol=1e-4, atol=1e-5)
     second_alone = torch.autograd.grad(second, feats)
-    for gradient, expected in zip(second_alone, alone[1], strict=True):
-        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(second_alone, alone[1], rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_found_in_anomaly_mode():
@@ -172,14 +156,10 @@ def test_gradients_are_found_in_anomaly_mode():
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_tables_under_autocast(dtype):
-    feats, strides, groups, points = random_case(6)
-    exact, exact_gradients = means_and_gradients(
-        'embedding_bag', feats, strides, groups, points
-    )
+    case = random_case(6)
+    exact, exact_gradients = means_and_gradients('embedding_bag', *case)
     with torch.autocast('cpu', dtype=dtype):
-        means, gradients = means_and_gradients(
-            'embedding_bag', feats, strides, groups, points
-        )
+        means, gradients = means_and_gradients('embedding_bag', *case)
     for mean, expected in zip(means, exact, strict=True):
         assert mean.dtype == dtype
         torch.testing.assert_close(mean.float(), expected, rtol=0.03, atol=0.03)
@@ -196,11 +176,14 @@ def test_the_environment_chooses_where_the_config_leaves_it_open(monkeypatch):
     assert choose_backend('auto', cpu) == 'grid_sample'
     assert choose_backend('mmcv', cpu) == 'mmcv'
     monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'fast')
-    with pytest.raises(ValueError, match="STMIXER_SAMPLING_BACKEND='fast' is unknown"):
+    with pytest.raises(ValueError, match=r"STMIXER_.*='fast' is unknown; use .*'auto'"):
         choose_backend('auto', cpu)
+    with pytest.raises(ValueError, match="sampling_backend='nearest' is unknown"):
+        choose_backend('nearest', cpu)
 
 
-def test_other_devices_get_the_portable_back_end():
+def test_other_devices_get_the_portable_back_end(monkeypatch):
+    monkeypatch.delenv('STMIXER_SAMPLING_BACKEND', raising=False)
     assert choose_backend('auto', torch.device('meta')) == 'grid_sample'
 
 
@@ -218,20 +201,19 @@ def test_non_contiguous_inputs(backend):
     feats, strides, groups, points = random_case(3)
     strided = [feat.transpose(3, 4).contiguous().transpose(3, 4) for feat in feats]
     points_strided = points.transpose(1, 2).contiguous().transpose(1, 2)
-    expected, _ = means_and_gradients(backend, feats, strides, groups, points)
-    means, _ = means_and_gradients(backend, strided, strides, groups, points_strided)
-    for mean, oracle in zip(means, expected, strict=True):
-        torch.testing.assert_close(mean, oracle)
+    sizes = dict(strides=strides, num_groups=groups, backend=backend)
+    expected = make_sampler(feats, **sizes)(points)
+    torch.testing.assert_close(make_sampler(strided, **sizes)(points_strided), expected)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_padding_with_zeros_changes_nothing(backend):
-    feats, strides, groups, points = random_case(5)
+    feats, strides, groups, points = random_case(7)
     padded = [torch.nn.functional.pad(feat, (0, 3, 0, 2)) for feat in feats]
-    expected, _ = means_and_gradients(backend, feats, strides, groups, points)
-    means, _ = means_and_gradients(backend, padded, strides, groups, points)
-    for mean, oracle in zip(means, expected, strict=True):
-        torch.testing.assert_close(mean, oracle, rtol=1e-4, atol=1e-5)
+    sizes = dict(strides=strides, num_groups=groups, backend=backend)
+    expected = make_sampler(feats, **sizes)(points)
+    means = make_sampler(padded, **sizes)(points)
+    torch.testing.assert_close(means, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -245,9 +227,3 @@ def test_gradients_by_finite_differences(backend):
 
     inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
     assert torch.autograd.gradcheck(means, inputs)
-
-
-def test_unknown_back_end():
-    feats = [torch.zeros(1, 4, 1, 2, 2)]
-    with pytest.raises(ValueError, match="'nearest' is unknown; use one of 'auto'"):
-        make_sampler(feats, strides=(4,), num_groups=1, backend='nearest')

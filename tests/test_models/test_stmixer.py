@@ -7,7 +7,7 @@ import torch
 from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 from stmixer_mm.registry import MODELS
 
@@ -134,9 +134,7 @@ def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
         (dict(num_heads=3), '16 is not a multiple of 3, which num_heads'),
         (dict(num_groups=5), '16 is not a multiple of 5, which num_groups'),
         (dict(num_classes=1), 'leaves no action'),
-        (dict(sampling_backend='fast'), "'fast' is unknown"),
         (dict(num_classes=7), 'decoder has num_classes=7 but the head has'),
-        (dict(num_frames=None), r'has num_frames=None; set model\.decoder\.num_frames'),
         (dict(num_queries=0), 'The decoder has num_queries=0; set'),
         (dict(num_stages=0), 'The decoder has num_stages=0; set'),
         (dict(strides=4), 'strides=4; give one for each level in a list, or none'),

@@ -49,8 +49,8 @@ class FramewiseBackbone(HostedBackbone):
         if self.num_segments not in (None, frames):
             raise UserError(
                 f'{self.inner_name} has num_segments={self.num_segments} but the clips '
-                f'have {frames} frames; set num_segments={frames} in the config of the '
-                'backbone, or change the clip length.'
+                f'have {frames} frames; set num_segments={frames} or change the clip '
+                'length.'
             )
         feats = self.backbone(fold_time(clips))
         feats = [feats] if isinstance(feats, Tensor) else feats
@@ -60,7 +60,6 @@ class FramewiseBackbone(HostedBackbone):
                 raise UserError(
                     f'{self.inner_name} turned {limit} frames into '
                     f'{tuple(feat.shape)}, not (frames, channels, height, width); use '
-                    'a backbone that yields a feature map of each frame, or tap one '
-                    'inside it with TappedBackbone.'
+                    'another backbone, or tap feature maps inside it: TappedBackbone.'
                 )
         return tuple(unfold_time(feat, len(clips)) for feat in feats)

@@ -31,9 +31,6 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         with_cp: Recompute the blocks in the backward pass instead of storing them.
         frozen_stages: Stages that are not trained, -1 for none.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: ``non_local_blocks`` names a block that res4 lacks.
     """
 
     def __init__(
@@ -84,14 +81,8 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
             ),
             init_cfg=init_cfg,
         )
-        res4 = self.slow_path.layer3
         for index in non_local_blocks:
-            if not 0 <= index < len(res4):
-                raise UserError(
-                    f'non_local_blocks holds {index} but res4 has {len(res4)} blocks; '
-                    f'use 0 to {len(res4) - 1}.'
-                )
-            block = res4[index]
+            block = self.slow_path.layer3[index]
             block.non_local = True
             block.non_local_block = NonLocalBlock3D(block.conv3.out_channels)
         self.fuse_fast = nn.MaxPool3d(kernel_size=(speed_ratio, 1, 1))
@@ -136,7 +127,3 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         # Integers, since floor of a rounded linspace may be one less.
         indices = [i * (frames - 1) // max(num_slow - 1, 1) for i in range(num_slow)]
         return clips[:, :, indices]
-
-    def train(self, mode: bool = True) -> 'ResNet3dSlowFastPyramid':
-        super().train(mode)
-        return self  # the host's pathways return None

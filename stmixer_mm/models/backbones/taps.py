@@ -1,7 +1,7 @@
 """Feature maps from inside a backbone that returns its last one only."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.models.backbones.hosted import HostedBackbone
 from stmixer_mm.models.folding import unfold_time
+from stmixer_mm.models.shapes import describe
 from stmixer_mm.registry import MODELS
 
 
@@ -41,16 +42,6 @@ class TappedBackbone(HostedBackbone):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(backbone=backbone, init_cfg=init_cfg)
-        for setting, names in (('taps', taps), ('drop', drop)):
-            if isinstance(names, str):
-                raise UserError(
-                    f"{setting}='{names}' is not a list; write ['{names}']."
-                )
-        if not taps:
-            raise UserError(
-                'taps is empty; name the submodules that yield levels, of '
-                f'{self.child_names()} in {self.inner_name}.'
-            )
         self.taps = tuple(taps)
         self.time_in_batch = time_in_batch
         for tap in self.taps:
@@ -73,24 +64,28 @@ class TappedBackbone(HostedBackbone):
         Returns:
             One level for each tap, (B, C, T, h, w) or (N, C, h, w).
         """
-        with record_outputs([self.find(tap) for tap in self.taps]) as outputs:
-            self.backbone(inputs)
-        return tuple(
-            self.as_level(tap, output, inputs)
-            for tap, output in zip(self.taps, outputs, strict=True)
-        )
+        outputs = {}
 
-    def as_level(self, tap: str, output: object, inputs: Tensor) -> Tensor:
+        def keep(tap: str, module: nn.Module, args: tuple, output: object) -> None:
+            outputs[tap] = output
+
+        # Hooks that outlived the pass could not be copied and pickled.
+        with ExitStack() as hooks:
+            for tap in self.taps:
+                hook = self.find(tap).register_forward_hook(partial(keep, tap))
+                hooks.enter_context(hook)
+            self.backbone(inputs)
+        return tuple(self.as_level(outputs.get(tap), tap, inputs) for tap in self.taps)
+
+    def as_level(self, output: object, tap: str, inputs: Tensor) -> Tensor:
         """The output of a tap, with its time unfolded."""
-        dim = 4 if self.time_in_batch else inputs.dim()
-        if not isinstance(output, Tensor) or output.dim() != dim:
-            found = 'does not run' if output is None else 'does not yield a feature map'
-            if isinstance(output, Tensor):
-                found = f'yields {tuple(output.shape)}'
+        num_dims = 4 if self.time_in_batch else inputs.dim()
+        if not isinstance(output, Tensor) or output.dim() != num_dims:
             dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
             raise UserError(
-                f"The tap '{tap}' of {self.inner_name} {found}; tap a submodule that "
-                f'yields {dims}, or change time_in_batch={self.time_in_batch}.'
+                f"The tap '{tap}' of {self.inner_name} yields {describe(output)}; tap a "
+                f'submodule that yields {dims}, or change time_in_batch='
+                f'{self.time_in_batch}.'
             )
         return unfold_time(output, len(inputs)) if self.time_in_batch else output
 
@@ -104,7 +99,8 @@ class TappedBackbone(HostedBackbone):
     def lookup(self, name: str) -> nn.Module:
         modules = dict(self.backbone.named_modules())
         if not name or name not in modules:
-            hint = nearest(name, modules) or f'; name one of {self.child_names()}.'
+            children = ', '.join(dict(self.backbone.named_children()))
+            hint = nearest(name, modules) or f'; name one of {children}.'
             raise UserError(f"{self.inner_name} has no submodule '{name}'{hint}")
         return modules[name]
 
@@ -113,33 +109,5 @@ class TappedBackbone(HostedBackbone):
         # Hosts loop over lists.
         is_list = isinstance(self.lookup(name), nn.ModuleList)
         parent, _, child = name.rpartition('.')
-        setattr(
-            self.backbone.get_submodule(parent),
-            child,
-            nn.ModuleList() if is_list else nn.Identity(),
-        )
-
-    def child_names(self) -> str:
-        return ', '.join(name for name, _ in self.backbone.named_children())
-
-
-@contextmanager
-def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list]:
-    """What each of the modules returns while the context lasts, None before it runs.
-
-    The hooks do not outlive the context, so models can be copied and pickled.
-    """
-    outputs = [None] * len(modules)
-
-    def keep(index, module, args, output) -> None:
-        outputs[index] = output
-
-    handles = [
-        module.register_forward_hook(partial(keep, index))
-        for index, module in enumerate(modules)
-    ]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
+        nothing = nn.ModuleList() if is_list else nn.Identity()
+        setattr(self.backbone.get_submodule(parent), child, nothing)

@@ -3,6 +3,8 @@
 Shapes: B clips, T frames, P = h * w patches of a frame, C channels.
 """
 
+from collections.abc import Sequence
+
 import torch
 from mmaction.models.backbones.timesformer import TimeSformer
 from torch import Tensor
@@ -11,6 +13,11 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.backbones.hosted import HostedBackbone
 from stmixer_mm.models.backbones.positions import resize_positions
 from stmixer_mm.registry import MODELS
+
+
+def patch_grid(size: Sequence[int], patch: Sequence[int]) -> tuple[int, int]:
+    """Patches down and across of frames (h, w)."""
+    return size[0] // patch[0], size[1] // patch[1]
 
 
 @MODELS.register_module()
@@ -40,15 +47,9 @@ class TimeSformerMap(HostedBackbone):
         if frames != host.num_frames:
             raise UserError(
                 f'TimeSformer has num_frames={host.num_frames} but the clips have '
-                f'{frames} frames; set model.backbone.backbone.num_frames={frames}, or '
-                'change the clip length.'
+                f'{frames} frames; set num_frames={frames} or change the clip length.'
             )
-        grid = tuple(
-            pixels // patch
-            for pixels, patch in zip(
-                clips.shape[-2:], host.patch_embed.patch_size, strict=True
-            )
-        )
+        grid = patch_grid(clips.shape[-2:], host.patch_embed.patch_size)
         tokens = self.embed(clips, grid)
         if host.attention_type == 'space_only':
             tokens = host.norm(host.transformer_layers(tokens, None, None))
@@ -66,10 +67,7 @@ class TimeSformerMap(HostedBackbone):
         """Class token and patches of each frame with their positions, (B * T, 1 + P, C)"""
         host = self.backbone
         embed = host.patch_embed
-        table_grid = tuple(
-            pixels // patch
-            for pixels, patch in zip(embed.img_size, embed.patch_size, strict=True)
-        )
+        table_grid = patch_grid(embed.img_size, embed.patch_size)
         positions = resize_positions(host.pos_embed[:, 1:], table_grid, grid)
         patches = embed(clips) + positions
         token = (host.cls_token + host.pos_embed[:, :1]).expand(len(patches), -1, -1)

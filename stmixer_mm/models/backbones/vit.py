@@ -33,13 +33,12 @@ class CheckpointedVisionTransformer(VisionTransformer):
     """
 
     def __init__(self, *, with_cp: bool = True, **kwargs) -> None:
-        known = [*signature(VisionTransformer).parameters][:-1]
-        for name in kwargs:
-            if name not in known:
-                raise UserError(
-                    f"CheckpointedVisionTransformer has no argument '{name}'"
-                    f'{nearest(name, known) or f"; use one of {known}."}'
-                )
+        known = signature(VisionTransformer).parameters
+        for name in kwargs.keys() - known:
+            raise UserError(
+                f'CheckpointedVisionTransformer has no argument {name!r}'
+                f'{nearest(name, known) or f"; it takes {[*known]}."}'
+            )
         super().__init__(**kwargs)
         if with_cp:
             for block in self.blocks:

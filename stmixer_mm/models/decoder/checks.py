@@ -1,6 +1,4 @@
-"""What the author of a config can get wrong in a decoder's settings."""
-
-from collections.abc import Iterable
+"""Sizes that no decoder can have."""
 
 from stmixer_mm.errors import UserError
 
@@ -8,7 +6,7 @@ from stmixer_mm.errors import UserError
 def check_counts(**counts: int) -> None:
     """Refuse fewer than one of something."""
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
+        if count < 1:
             raise UserError(
                 f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
                 'more.'
@@ -27,12 +25,4 @@ def check_widths(embed_dims: int, num_classes: int, **divisors: int) -> None:
         raise UserError(
             f'num_classes={num_classes} leaves no action, because class 0 is a '
             'dummy; set it to the number of actions plus one.'
-        )
-
-
-def check_choice(setting: str, value: str, choices: Iterable[str]) -> None:
-    """Refuse a name that stands for nothing."""
-    if value not in choices:
-        raise UserError(
-            f"{setting}='{value}' is unknown; use one of {', '.join(map(repr, choices))}."
         )

@@ -4,11 +4,12 @@ Shapes: C channels, T frames, L levels.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.checks import check_choice, check_counts, check_widths
+from stmixer_mm.models.decoder.checks import check_widths
 from stmixer_mm.models.decoder.deformable_stage import (
     DeformableMemory,
     DeformableStage,
@@ -16,8 +17,6 @@ from stmixer_mm.models.decoder.deformable_stage import (
 )
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.registry import MODELS
-
-MEMORIES = ('keyframe', 'time')
 
 
 @MODELS.register_module()
@@ -54,7 +53,7 @@ class DeformableDecoder(QueryDecoder):
         *,
         num_frames: int,
         num_levels: int = 4,
-        memory: str = 'keyframe',
+        memory: Literal['keyframe', 'time'] = 'keyframe',
         embed_dims: int = 256,
         num_queries: int = 100,
         num_stages: int = 6,
@@ -65,9 +64,7 @@ class DeformableDecoder(QueryDecoder):
         num_classes: int = 81,
         **kwargs,
     ) -> None:
-        check_counts(num_frames=num_frames, num_levels=num_levels)
         check_widths(embed_dims, num_classes, num_heads=num_heads)
-        check_choice('memory', memory, MEMORIES)
         all_frames = memory == 'time'
         stages = [
             DeformableStage(
@@ -119,7 +116,6 @@ class DeformableDecoder(QueryDecoder):
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
-        """See :meth:`QueryDecoder.strides_of`."""
         if len(feats) != self.num_levels:
             raise UserError(
                 f'The neck yields {len(feats)} levels but the decoder has num_levels='

@@ -5,7 +5,6 @@ of all planes, P points of a head in a plane.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,38 +51,26 @@ class DeformableStage(QueryStage):
 
     Args:
         embed_dims: C, a multiple of 8 and of ``num_heads``.
-        num_heads: G, heads of both attentions.
-        feedforward_channels: Hidden width of the feed-forward networks.
+        num_actions: Number of actions.
         spatial_planes: M of the spatial queries.
         temporal_planes: M of the temporal queries.
-        num_points: P.
-        dropout: Of attentions and feed-forward networks.
-        num_actions: Number of actions.
+        **branch: Of :class:`DeformableBranch`.
     """
 
     def __init__(
         self,
         *,
         embed_dims: int,
-        num_heads: int,
-        feedforward_channels: int,
+        num_actions: int,
         spatial_planes: int,
         temporal_planes: int,
-        num_points: int,
-        dropout: float,
-        num_actions: int,
+        **branch,
     ) -> None:
         super().__init__(embed_dims=embed_dims, num_actions=num_actions)
-        make_branch = partial(
-            DeformableBranch,
-            embed_dims=embed_dims,
-            num_heads=num_heads,
-            feedforward_channels=feedforward_channels,
-            num_points=num_points,
-            dropout=dropout,
+        self.spatial, self.temporal = (
+            DeformableBranch(embed_dims=embed_dims, num_planes=num_planes, **branch)
+            for num_planes in (spatial_planes, temporal_planes)
         )
-        self.spatial = make_branch(num_planes=spatial_planes)
-        self.temporal = make_branch(num_planes=temporal_planes)
 
     def forward(
         self,
@@ -93,24 +80,26 @@ class DeformableStage(QueryStage):
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
         """See :meth:`QueryStage.forward`."""
-        position_code = sine_position_code(
-            boxes_xyzr.detach(), queries.spatial.size(-1)
-        )
-        refined = Queries(
-            *(
-                branch(each, position_code, boxes_xyzr, planes, blocked)
-                for branch, each, planes in zip(
-                    (self.spatial, self.temporal), queries, memory, strict=True
-                )
-            )
-        )
-        return self.refine(refined, boxes_xyzr)
+        spatial, temporal = queries
+        position_code = sine_position_code(boxes_xyzr.detach(), spatial.size(-1))
+        where = position_code, boxes_xyzr
+        spatial = self.spatial(spatial, *where, memory.spatial, blocked)
+        temporal = self.temporal(temporal, *where, memory.temporal, blocked)
+        return self.refine(Queries(spatial, temporal), boxes_xyzr)
 
 
 class DeformableBranch(BaseModule):
     """What happens to one query set in a stage.
 
     A decoder layer of mmdet's deformable DETR, parameter names included.
+
+    Args:
+        embed_dims: C.
+        num_heads: G, heads of both attentions.
+        feedforward_channels: Hidden width of the feed-forward network.
+        num_planes: M.
+        num_points: P.
+        dropout: Of attentions and feed-forward network.
     """
 
     def __init__(
@@ -156,12 +145,10 @@ class DeformableBranch(BaseModule):
         blocked: Tensor | None = None,
     ) -> Tensor:
         """Queries (B, Q, C) to queries; ``blocked`` as in :class:`QueryStage`."""
-        queries = self.norms[0](
-            self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
-        )
-        queries = self.norms[1](
-            self.cross_attn(queries, position_code, boxes_xyzr, planes)
-        )
+        attended = self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
+        queries = self.norms[0](attended)
+        read = self.cross_attn(queries, position_code, boxes_xyzr, planes)
+        queries = self.norms[1](read)
         return self.norms[2](self.ffn(queries))
 
 

@@ -5,7 +5,6 @@ A actions.
 """
 
 from abc import ABCMeta, abstractmethod
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -130,17 +129,18 @@ class STMixerStage(QueryStage):
 
         self.iof_tau = nn.Parameter(torch.zeros(num_heads))
         self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
-        make_branch = partial(
-            _QueryBranch,
-            embed_dims=embed_dims,
-            num_heads=num_heads,
-            feedforward_channels=feedforward_channels,
-            num_groups=num_groups,
-            out_multiplier=out_multiplier,
-            mixing_backend=mixing_backend,
+        self.spatial, self.temporal = (
+            _QueryBranch(
+                embed_dims=embed_dims,
+                num_heads=num_heads,
+                feedforward_channels=feedforward_channels,
+                num_groups=num_groups,
+                num_samples=num_samples,
+                out_samples=out_multiplier * num_samples,
+                backend=mixing_backend,
+            )
+            for num_samples in (num_points, num_frames)
         )
-        self.spatial = make_branch(num_samples=num_points)
-        self.temporal = make_branch(num_samples=num_frames)
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -184,29 +184,20 @@ class STMixerStage(QueryStage):
 
 
 class _QueryBranch(BaseModule):
-    """What happens to one query set in a stage: attention, then mixing and FFN."""
+    """What happens to one query set in a stage: attention, then mixing and FFN.
+
+    Args:
+        **mixing: Of :class:`.AdaptiveMixing`, all but the widths.
+    """
 
     def __init__(
-        self,
-        *,
-        embed_dims: int,
-        num_heads: int,
-        feedforward_channels: int,
-        num_groups: int,
-        num_samples: int,
-        out_multiplier: int,
-        mixing_backend: str,
+        self, *, embed_dims: int, num_heads: int, feedforward_channels: int, **mixing
     ) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(embed_dims, num_heads, batch_first=True)
         self.attention_norm = nn.LayerNorm(embed_dims)
         self.mixing = AdaptiveMixing(
-            query_dims=embed_dims,
-            in_channels=embed_dims,
-            num_groups=num_groups,
-            num_samples=num_samples,
-            out_samples=out_multiplier * num_samples,
-            backend=mixing_backend,
+            query_dims=embed_dims, in_channels=embed_dims, **mixing
         )
         self.mixing_norm = nn.LayerNorm(embed_dims)
         self.ffn = FFN(embed_dims, feedforward_channels)

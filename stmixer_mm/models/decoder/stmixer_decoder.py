@@ -1,11 +1,11 @@
 """STMixer's decoder: stages that sample and mix."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from stmixer_mm.models.decoder.checks import check_choice, check_counts, check_widths
-from stmixer_mm.models.decoder.mixing.adaptive_mixing import MIXING_BACKENDS
+from stmixer_mm.models.decoder.checks import check_widths
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
@@ -33,10 +33,8 @@ class STMixerDecoder(QueryDecoder):
         num_points: Sample points of a group.
         out_multiplier: Samples after mixing, in units of those before.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        sampling_backend: 'auto', 'grid_sample', 'mmcv', 'embedding_bag' or 'triton';
-            they differ in speed only. See :func:`.sampling.choose_backend`.
-        mixing_backend: 'auto', 'literal' or 'chunks', which differ in speed only. See
-            :class:`.AdaptiveMixing`.
+        sampling_backend: See :func:`.choose_backend`; they differ in speed only.
+        mixing_backend: See :class:`.AdaptiveMixing`; they differ in speed only.
         **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
             :class:`QueryDecoder`.
 
@@ -57,16 +55,13 @@ class STMixerDecoder(QueryDecoder):
         num_points: int = 32,
         out_multiplier: int = 4,
         num_classes: int = 81,
-        sampling_backend: str = 'auto',
-        mixing_backend: str = 'auto',
+        sampling_backend: Literal[('auto', *SAMPLING_BACKENDS)] = 'auto',
+        mixing_backend: Literal['auto', 'literal', 'chunks'] = 'auto',
         **kwargs,
     ) -> None:
-        check_counts(num_frames=num_frames)
         check_widths(
             embed_dims, num_classes, num_heads=num_heads, num_groups=num_groups
         )
-        check_choice('sampling_backend', sampling_backend, ('auto', *SAMPLING_BACKENDS))
-        check_choice('mixing_backend', mixing_backend, ('auto', *MIXING_BACKENDS))
         stages = [
             STMixerStage(
                 embed_dims=embed_dims,

@@ -5,13 +5,13 @@ Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are fin
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import DepthwiseSeparableConvModule
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.fpn3d import Pyramid3D
 from stmixer_mm.models.necks.levels import resize
 from stmixer_mm.registry import MODELS
@@ -46,8 +46,7 @@ class WeightedFusion(nn.Module):
         num_inputs: Number of levels to fuse.
         channels: C.
         temporal_kernel: Frames of the depthwise kernel, which is 3x3 in space.
-        norm_cfg: See :class:`BiFPN3D`.
-        act_cfg: See :class:`BiFPN3D`.
+        norm_cfg: As for :class:`BiFPN3D`, and so the next.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class WeightedFusion(nn.Module):
         channels: int,
         temporal_kernel: int,
         norm_cfg: dict | None,
-        act_cfg: Mapping | None,
+        act_cfg: dict | None,
     ) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.ones(num_inputs))
@@ -69,7 +68,7 @@ class WeightedFusion(nn.Module):
             conv_cfg=dict(type='Conv3d'),
             order=('act', 'conv', 'norm'),
             dw_norm_cfg=None,
-            dw_act_cfg=None if act_cfg is None else dict(act_cfg),
+            dw_act_cfg=act_cfg,
             pw_norm_cfg=norm_cfg,
             pw_act_cfg=None,
             inplace=False,
@@ -84,9 +83,9 @@ class BiFPNLayer(nn.Module):
     """One way down and one way up.
 
     Args:
-        num_levels: N, 2 or more.
+        num_levels: N.
         upsample: 'nearest' or 'trilinear'.
-        **fusion: See :class:`WeightedFusion`, all but ``num_inputs``.
+        **fusion: Of :class:`WeightedFusion`, all but ``num_inputs``.
     """
 
     def __init__(self, *, num_levels: int, upsample: str, **fusion) -> None:
@@ -97,9 +96,9 @@ class BiFPNLayer(nn.Module):
         )
         # The coarsest level has no node on the way down.
         self.up = nn.ModuleList(
-            WeightedFusion(num_inputs=3, **fusion) for _ in range(num_levels - 2)
+            WeightedFusion(num_inputs=2 if level == num_levels - 1 else 3, **fusion)
+            for level in range(1, num_levels)
         )
-        self.up.append(WeightedFusion(num_inputs=2, **fusion))
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """N levels (B, C, T, H_n, W_n) to as many of the same sizes."""
@@ -129,13 +128,8 @@ class BiFPN3D(Pyramid3D):
             most of the signal in a few repeats.
         act_cfg: Activation before the convolution of each fusion; laterals and further
             levels have none.
-        **kwargs: See :class:`Pyramid3D`; ``add_extra_convs`` cannot be 'on_output'.
-
-    Raises:
-        UserError: An argument does not fit, or there are fewer than two levels.
+        add_extra_convs: See :class:`Pyramid3D`, as for the rest.
     """
-
-    extra_sources = ('on_input', 'on_lateral')
 
     def __init__(
         self,
@@ -143,15 +137,14 @@ class BiFPN3D(Pyramid3D):
         num_repeats: int = 3,
         norm_cfg: Mapping | None = BATCH_NORM,
         act_cfg: Mapping | None = SWISH,
+        add_extra_convs: Literal[False, True, 'on_input', 'on_lateral'] = False,
         **kwargs,
     ) -> None:
-        norm_cfg = None if norm_cfg is None else dict(norm_cfg)
-        super().__init__(norm_cfg=norm_cfg, act_cfg=None, **kwargs)
-        if self.num_outs < 2:
-            raise UserError(
-                f'BiFPN3D has num_outs={self.num_outs}, so there is nothing to fuse; '
-                'give two levels or more.'
-            )
+        # mmcv takes plain dicts only.
+        norm_cfg, act_cfg = (cfg and dict(cfg) for cfg in (norm_cfg, act_cfg))
+        super().__init__(
+            norm_cfg=norm_cfg, act_cfg=None, add_extra_convs=add_extra_convs, **kwargs
+        )
         self.extra_convs = nn.ModuleList(self.make_extra_convs())
         self.layers = nn.ModuleList(
             BiFPNLayer(

@@ -4,6 +4,7 @@ Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are fin
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
@@ -14,7 +15,6 @@ from stmixer_mm.models.necks.levels import (
     as_levels,
     check_channels,
     check_frames,
-    check_in_channels,
     resize,
 )
 from stmixer_mm.registry import MODELS
@@ -50,10 +50,8 @@ class Pyramid3D(BaseModule):
             default.
 
     Raises:
-        UserError: An argument is unknown or does not fit the others.
+        UserError: ``num_outs`` or ``temporal_kernel`` does not fit.
     """
-
-    extra_sources = ('on_input', 'on_lateral', 'on_output')
 
     def __init__(
         self,
@@ -61,17 +59,17 @@ class Pyramid3D(BaseModule):
         in_channels: Sequence[int],
         out_channels: int,
         num_outs: int | None = None,
-        add_extra_convs: bool | str = False,
+        add_extra_convs: Literal[
+            False, True, 'on_input', 'on_lateral', 'on_output'
+        ] = False,
         relu_before_extra_convs: bool = False,
         temporal_kernel: int = 3,
-        upsample: str = 'nearest',
+        upsample: Literal['nearest', 'trilinear'] = 'nearest',
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.name = type(self).__name__
-        check_in_channels(in_channels, neck=self.name)
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.num_outs = len(in_channels) if num_outs is None else num_outs
@@ -83,33 +81,15 @@ class Pyramid3D(BaseModule):
         self.upsample = upsample
         self.norm_cfg = norm_cfg
         self.act_cfg = act_cfg
-        self.check_arguments()
+        if self.num_outs < len(in_channels) or temporal_kernel % 2 == 0:
+            raise UserError(
+                f'{type(self).__name__} has num_outs={self.num_outs} and temporal_kernel='
+                f'{temporal_kernel}; give num_outs of {len(in_channels)}, as many as '
+                'in_channels, or more, and an odd temporal_kernel.'
+            )
         self.lateral_convs = nn.ModuleList(
             self.conv(channels, kernel_size=1) for channels in in_channels
         )
-
-    def check_arguments(self) -> None:
-        """Say in one sentence which argument does not fit."""
-        if self.num_outs < len(self.in_channels):
-            raise UserError(
-                f'{self.name} has num_outs={self.num_outs} but {len(self.in_channels)} '
-                'in_channels; give at least as many num_outs, and leave out levels by '
-                "the backbone's out_indices."
-            )
-        if self.temporal_kernel % 2 == 0:
-            raise UserError(
-                f'{self.name} has temporal_kernel={self.temporal_kernel}, which has no '
-                'middle frame; use 1 or 3.'
-            )
-        for setting, choices in (
-            ('add_extra_convs', (*self.extra_sources, True, False)),
-            ('upsample', ('nearest', 'trilinear')),
-        ):
-            value = getattr(self, setting)
-            if value not in choices:
-                raise UserError(
-                    f'{self.name} has {setting}={value!r}; use one of {choices}.'
-                )
 
     def conv(
         self, in_channels: int, *, kernel_size: int = 3, stride: int = 1
@@ -148,10 +128,10 @@ class Pyramid3D(BaseModule):
         super().init_weights()
 
     def check(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """The levels as a list; refuse those that cannot be fused."""
+        """The levels as a list, if they can be fused."""
         levels = as_levels(feats)
-        check_channels(levels, self.in_channels, neck=self.name)
-        check_frames(levels, neck=self.name)
+        check_channels(levels, self)
+        check_frames(levels, self)
         return levels
 
     def project(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -190,10 +170,8 @@ class FPN3D(Pyramid3D):
 
     Lin et al., "Feature Pyramid Networks for Object Detection", CVPR 2017. Parameters
     are named as in mmdet's ``FPN``; at T = 1 with ``temporal_kernel=1`` its weights, with
-    a dimension for time, give its values. Levels of any sizes fit.
-
-    Args:
-        **kwargs: See :class:`Pyramid3D`.
+    a dimension for time, give its values. Levels of any sizes fit. For the arguments see
+    :class:`Pyramid3D`.
     """
 
     def __init__(self, **kwargs) -> None:

@@ -32,7 +32,7 @@ class FramewiseNeck(BaseModule):
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """(B, C_l, T, H_l, W_l) -> N levels (B, C_n, T, H_n, W_n), finest first"""
         levels = as_levels(feats)
-        check_frames(levels, neck='FramewiseNeck')
+        check_frames(levels, self)
         outs = as_levels(self.neck(tuple(fold_time(level) for level in levels)))
         # Some, such as YOLOV3Neck, begin with the coarsest.
         outs = sorted(outs, key=lambda out: -out.size(-2) * out.size(-1))

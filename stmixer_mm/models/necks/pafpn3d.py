@@ -18,9 +18,6 @@ class PAFPN3D(FPN3D):
 
     Liu et al., "Path Aggregation Network for Instance Segmentation", CVPR 2018. Equals
     mmdet's ``PAFPN`` as :class:`FPN3D` equals its ``FPN``.
-
-    Args:
-        **kwargs: See :class:`Pyramid3D`.
     """
 
     def __init__(self, **kwargs) -> None:

@@ -8,11 +8,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.models.necks.levels import (
-    as_levels,
-    check_channels,
-    check_in_channels,
-)
+from stmixer_mm.models.necks.levels import as_levels, check_channels
 from stmixer_mm.models.necks.resample_time import resample_time
 from stmixer_mm.registry import MODELS
 
@@ -38,9 +34,7 @@ class ChannelProjection3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_in_channels(in_channels, neck=type(self).__name__)
         self.in_channels = tuple(in_channels)
-        self.out_channels = out_channels
         self.num_frames = num_frames
         self.projections = ModuleList(
             nn.Conv3d(channels, out_channels, kernel_size=1) for channels in in_channels
@@ -54,7 +48,7 @@ class ChannelProjection3D(BaseModule):
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """(B, in_channels[l], T, H_l, W_l) -> (B, out_channels, T, H_l, W_l)"""
         feats = as_levels(feats)
-        check_channels(feats, self.in_channels, neck=type(self).__name__)
+        check_channels(feats, self)
         feats = [
             project(feat) for project, feat in zip(self.projections, feats, strict=True)
         ]

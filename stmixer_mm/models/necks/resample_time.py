@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
@@ -31,17 +30,10 @@ class ResampleTime(BaseModule):
     Args:
         num_frames: T of all levels afterwards.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: ``num_frames`` is not positive.
     """
 
     def __init__(self, *, num_frames: int, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_frames < 1:
-            raise UserError(
-                f'ResampleTime has num_frames={num_frames}; give at least 1.'
-            )
         self.num_frames = num_frames
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:

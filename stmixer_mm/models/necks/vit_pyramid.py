@@ -30,19 +30,15 @@ def _double(in_channels: int) -> nn.ConvTranspose3d:
 def _resize(in_channels: int, scale: float) -> tuple[list[nn.Module], int]:
     """Layers that scale a level in space, and the channels that they yield."""
     if scale == 4:
-        layers = [
-            _double(in_channels),
-            _ChannelNorm(in_channels // 2),
-            nn.GELU(),
-            _double(in_channels // 2),
-        ]
+        half = in_channels // 2
+        layers = [_double(in_channels), _ChannelNorm(half), nn.GELU(), _double(half)]
         return layers, in_channels // 4
     if scale == 2:
         return [_double(in_channels)], in_channels // 2
     if scale == 1:
         return [], in_channels
     if scale == 0.5:
-        return [nn.MaxPool3d(kernel_size=(1, 2, 2), stride=(1, 2, 2))], in_channels
+        return [nn.MaxPool3d(kernel_size=(1, 2, 2))], in_channels
     raise UserError(f'scale={scale} is not supported; use 4, 2, 1 or 0.5.')
 
 
@@ -59,7 +55,7 @@ class ViTPyramid3D(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: A scale is not supported, or ``in_channels`` is not a number.
+        UserError: A scale is not supported.
     """
 
     def __init__(
@@ -71,13 +67,6 @@ class ViTPyramid3D(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if not isinstance(in_channels, int):
-            raise UserError(
-                f'ViTPyramid3D has in_channels={in_channels!r} but reads one level, the '
-                'last; give the number of its channels.'
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.branches = ModuleList()
         for scale in scales:
             layers, channels = _resize(in_channels, scale)
@@ -101,10 +90,4 @@ class ViTPyramid3D(BaseModule):
             (B, out_channels, T, scale * H, scale * W) for each scale.
         """
         feat = as_levels(feats)[-1]
-        channels = feat.size(1)
-        if channels != self.in_channels:
-            raise UserError(
-                f'The last level has {channels} channels but ViTPyramid3D has '
-                f'in_channels={self.in_channels}; set in_channels={channels}.'
-            )
         return [branch(feat) for branch in self.branches]

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from stmixer_mm.models.decoder.mixing.chunks import mix_in_chunks
 
-MIXING_BACKENDS = ('literal', 'chunks')
-
 
 class AdaptiveMixing(BaseModule):
     """Mix channels, then samples, of each group (paper, section 3.2).
@@ -64,7 +62,10 @@ class AdaptiveMixing(BaseModule):
         Returns:
             (B, Q, query_dims)
         """
-        if self.chosen_backend() == 'chunks':
+        backend = self.backend
+        if backend == 'auto':
+            backend = 'literal' if torch.compiler.is_compiling() else 'chunks'
+        if backend == 'chunks':
             mixed = mix_in_chunks(
                 self.mix_groups, samples, queries, self.weight_generator, self.out_proj
             )
@@ -91,11 +92,6 @@ class AdaptiveMixing(BaseModule):
         mixed = _normalise_and_rectify(samples @ channel_weights)
         mixed = _normalise_and_rectify(sample_weights @ mixed)
         return mixed.flatten(-3)
-
-    def chosen_backend(self) -> str:
-        if self.backend != 'auto':
-            return self.backend
-        return 'literal' if torch.compiler.is_compiling() else 'chunks'
 
 
 def _normalise_and_rectify(mixed: Tensor) -> Tensor:

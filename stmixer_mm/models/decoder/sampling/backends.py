@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from stmixer_mm.models.decoder.checks import check_choice
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.sampling.deformable_attention import (
     DeformableAttentionSampler,
 )
@@ -54,8 +54,9 @@ def choose_backend(name: str, device: torch.device) -> str:
     """A key of :data:`SAMPLING_BACKENDS`, chosen with a word in the log.
 
     Args:
-        name: Such a key, or 'auto': what the environment variable
-            ``STMIXER_SAMPLING_BACKEND`` names, else the fastest one on the device.
+        name: 'grid_sample', 'mmcv', 'embedding_bag', 'triton', or 'auto': what the
+            environment variable ``STMIXER_SAMPLING_BACKEND`` names, else the fastest
+            one on the device.
         device: Of the feature maps.
 
     Raises:
@@ -64,7 +65,9 @@ def choose_backend(name: str, device: torch.device) -> str:
     source = 'sampling_backend'
     if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
         name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
-    check_choice(source, name, ('auto', *SAMPLING_BACKENDS))
+    known = ('auto', *SAMPLING_BACKENDS)
+    if name not in known:
+        raise UserError(f"{source}='{name}' is unknown; use one of {known}.")
     if name == 'auto':
         source = 'the device'
         candidates = (*FASTEST.get(device.type, ()), 'grid_sample')

@@ -37,16 +37,12 @@ class TritonSampler(Sampler):
 
     def lay_out(self, feats: list[Tensor]) -> None:
         device = feats[0].device
-        if not _IS_INSTALLED:
-            raise UserError(
-                "the sampling back end 'triton' needs the package triton and torch 2.4 "
-                'or newer; install them or choose another back end.'
-            )
         if not is_available(device):
             raise UserError(
-                "the sampling back end 'triton' needs a CUDA device of capability 7.0 "
-                f"or more, not '{device}'; choose another back end, or set "
-                'TRITON_INTERPRET=1 to run its kernels slowly on a CPU.'
+                "The sampling back end 'triton' needs the package triton, torch 2.4 or "
+                'newer and a CUDA device of capability 7.0 or more (or TRITON_INTERPRET=1 '
+                f"to run slowly on a CPU) but the device is '{device}'; choose another "
+                'back end.'
             )
         self.table = torch.cat(
             [
