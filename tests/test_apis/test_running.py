@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny_stmixer import tool_environment, write_project
 
-from stmixer_mm.apis import add_cfg_options, build_runner
+from stmixer_mm.apis.running import add_cfg_options, build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
-from stmixer_mm.engine import BFloat16OptimWrapper
+from stmixer_mm.engine.optim import BFloat16OptimWrapper
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='about machines without a GPU'
@@ -81,7 +81,7 @@ def report():
     print('left:', len(wrapped), torch.distributed.is_initialized())
 
 
-from stmixer_mm.apis import build_runner
+from stmixer_mm.apis.running import build_runner
 from stmixer_mm.checks.config import load_config
 
 cfg = load_config(sys.argv[1], dict(work_dir=sys.argv[2], launcher='pytorch'))
@@ -116,11 +116,12 @@ def test_runner_of_another_type_is_built(cfg):
     assert type(build_runner(cfg)) is OwnRunner
 
 
-def test_setting_without_a_value_ends_in_one_line(capsys):
+@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=[(1,2],3)', 'b=1,2]'])
+def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
     parser = argparse.ArgumentParser()
     add_cfg_options(parser)
     read = parser.parse_args(['--cfg-options', 'a=1', 'b.c=[x,2]']).cfg_options
     assert read == {'a': 1, 'b.c': ['x', 2]}
     with pytest.raises(SystemExit):
-        parser.parse_args(['--cfg-options', 'a=1', 'gt.csv'])
-    assert "'gt.csv' has no value: write KEY=VALUE" in capsys.readouterr().err
+        parser.parse_args(['--cfg-options', 'a=1', wrong])
+    assert f'{wrong!r} is not KEY=VALUE with its brackets' in capsys.readouterr().err

@@ -16,7 +16,7 @@ from run_tool import run_and_fail
     ('out', 'words'),
     [
         ('', 'is a folder; give the name of a file.'),
-        ('file/a', 'is in the way); choose'),
+        ('file/a', "/file'); choose another one"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_reported_first(
