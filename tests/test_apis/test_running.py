@@ -116,7 +116,7 @@ def test_runner_of_another_type_is_built(cfg):
     assert type(build_runner(cfg)) is OwnRunner
 
 
-@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=[(1,2],3)', 'b=1,2]'])
+@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]'])
 def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
     parser = argparse.ArgumentParser()
     add_cfg_options(parser)
