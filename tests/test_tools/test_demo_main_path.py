@@ -19,7 +19,7 @@ def test_toy_videos_to_annotated_video(tmp_path, monkeypatch):
     demo.main(
         [
             '--toy-options=--train-videos 4 --val-videos 2 --workers 0',
-            '--cfg-options=train_cfg.max_epochs=1 train_cfg.val_interval=1',
+            '--cfg-options=train_cfg.max_epochs=2 train_cfg.val_interval=2',
         ]
     )
     summary = json.loads(Path('work_dirs/demo/summary.json').read_text())
