@@ -1,10 +1,12 @@
 import argparse
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from mmaction.registry import RUNNERS
+from mmengine.runner import Runner
+from run_tool import free_port
 from tiny_stmixer import tool_environment, write_project
 
 from stmixer_mm.apis.running import add_cfg_options, build_runner
@@ -39,10 +41,7 @@ def test_mixed_precision_on_a_cpu_needs_no_loss_scale(cfg):
 @pytest.fixture
 def one_process(monkeypatch):
     """The environment of a launcher of one process."""
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_PORT=port)
+    variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_PORT=free_port())
     for name, value in dict(variables, MASTER_ADDR='127.0.0.1').items():
         monkeypatch.setenv(name, str(value))
     yield
@@ -52,11 +51,7 @@ def one_process(monkeypatch):
 
 @pytest.mark.parametrize(
     ('overrides', 'unused'),
-    [
-        ({}, False),
-        ({'find_unused_parameters': True}, True),
-        ({'model_wrapper_cfg.find_unused_parameters': True}, True),
-    ],
+    [({}, False), ({'model_wrapper_cfg.find_unused_parameters': True}, True)],
 )
 def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unused):
     set_device = torch.cuda.set_device
@@ -105,9 +100,6 @@ def test_the_group_and_what_holds_it_are_gone_before_python_ends(tmp_path, one_p
 
 
 def test_runner_of_another_type_is_built(cfg):
-    from mmaction.registry import RUNNERS
-    from mmengine.runner import Runner
-
     @RUNNERS.register_module(force=True)
     class OwnRunner(Runner):
         pass

@@ -70,14 +70,10 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
     assert target.read_bytes() == b'old'
 
 
-def test_folder_is_made_and_left_empty(tmp_path):
-    folder = tmp_path / 'new' / 'work_dir'
-    check_writable_dir(folder, purpose='work dir')
-    assert names(folder) == []
-
-
 @pytest.mark.parametrize('below', ['', 'deeper'])
-def test_file_in_the_way_of_a_folder_is_named(tmp_path, below):
+def test_folder_is_made_unless_a_file_is_in_the_way(tmp_path, below):
+    check_writable_dir(tmp_path / 'new' / 'work_dir', purpose='work dir')
+    assert names(tmp_path / 'new' / 'work_dir') == []
     (tmp_path / 'taken').write_text('')
     with pytest.raises(UserError, match=r'^The work dir .*taken.* cannot be written'):
         check_writable_dir(tmp_path / 'taken' / below, purpose='work dir')
@@ -135,12 +131,7 @@ def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, call):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     (tmp_path / 'a.csv').write_text('')
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(
-            UserError,
-            match=r'a.csv: the file cannot be read \(Permission denied\); make it',
-        ),
-    ):
+    words = r'a\.csv: the file cannot be read \(Permission denied\); make it'
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=words):
         patch.setattr(call, refuse)
         check_file(tmp_path / 'a.csv')

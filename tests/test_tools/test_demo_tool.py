@@ -68,10 +68,8 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
     ('args', 'sentence'),
     [
         (['--out', 'out.gif'], 'out.gif must end in .mp4 or'),
-        (['--out', '/dev/null/out.mp4'], 'folder of --out /dev/null'),
         (['--out', 'out.mp4', '--json', 'out.txt'], 'out.txt must end in'),
         (['--out', 'out.mp4', '--start', '7'], 'lasts from 0 s to 2.50 s'),
-        (['--out', 'out.mp4', '--interval-s', '0'], 'must be positive'),
         (['--out', 'out.mp4', '--label-map', 'no.pbtxt'], 'no.pbtxt'),
         (['--out', 'out.mp4', '--device', 'cuda:77'], "'cuda:77' cannot be used"),
     ],
