@@ -200,10 +200,10 @@ def processes_on_cpus(cfg) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_device = set_device
-    _leave_group_at_exit()
+    atexit.register(_leave_group)
 
 
-def _leave_group_at_exit() -> None:
+def _leave_group() -> None:
     """End the threads of a process group of gloo before Python ends.
 
     They may hold tensors, whose release aborts a process that is about to end
@@ -212,12 +212,9 @@ def _leave_group_at_exit() -> None:
     """
     import torch
 
-    def leave() -> None:
-        gc.collect()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-    atexit.register(leave)
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def prefers_convolutions(inputs) -> bool:
