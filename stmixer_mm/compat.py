@@ -7,7 +7,7 @@ Each one says why it is there and when it can go.
 
 import atexit
 import gc
-import importlib.util
+import pickle
 import sys
 import types
 from collections.abc import Iterator
@@ -22,30 +22,13 @@ def _stand_in_for_missing_drn() -> None:
     The mmaction2 1.2.0 wheel does not hold ``mmaction/models/localizers/drn``
     (open-mmlab/mmaction2#2714). Can go with the first release that does.
     """
-    name = 'mmaction.models.localizers.drn'
-    host = importlib.util.find_spec('mmaction')
-    if host is None:
-        raise ImportError(
-            'mmaction2 is not installed; run `make setup` in the repository of '
-            'stmixer_mm, or `pip install mmaction2==1.2.0` with mmcv 2.1.0 and mmdet 3.3.0.'
-        )
-    (host_folder,) = host.submodule_search_locations
-    if Path(host_folder, 'models', 'localizers', 'drn').is_dir() or name in sys.modules:
-        return
+    import mmaction
 
-    class DRN:
-        """Stand-in for a localizer that the installed mmaction2 lacks."""
-
-        def __init__(self, *args, **kwargs) -> None:
-            raise ImportError(
-                'DRN is missing from the installed mmaction2 wheel; install mmaction2 '
-                'from its source repository to use it.'
-            )
-
-    package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
-    package.__path__ = []
-    package.drn, module.DRN = module, DRN
-    sys.modules.update({name: package, module.__name__: module})
+    if not Path(mmaction.__path__[0], 'models', 'localizers', 'drn').is_dir():
+        name = 'mmaction.models.localizers.drn'
+        package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
+        module.DRN = None
+        sys.modules.update({name: package, module.__name__: module})
 
 
 def _skip_multimodal_models() -> None:
@@ -113,8 +96,6 @@ def _load_no_code() -> None:
     under TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD and from a URL. Can go when mmengine
     sets it.
     """
-    import pickle
-
     import torch
     from mmengine.runner import CheckpointLoader
 
@@ -122,27 +103,23 @@ def _load_no_code() -> None:
 
     load_checkpoint = CheckpointLoader.load_checkpoint
 
-    @contextmanager
-    def weights_only() -> Iterator[None]:
-        load = torch.load
-        torch.load = lambda *args, **kwargs: load(
-            *args, **{**kwargs, 'weights_only': True}
-        )
-        try:
-            yield
-        finally:
-            torch.load = load
-
     def load_weights(filename, map_location=None, logger='current'):
-        source = f'Checkpoint {filename} cannot be read'
-        with weights_only(), blame(source, 'give a whole file of torch.save'):
+        problem, load = f'Checkpoint {filename} cannot be read', torch.load
+        torch.load = lambda *args, **kwargs: load(
+            *args, **kwargs | {'weights_only': True}
+        )
+        with blame(problem, 'give a whole PyTorch checkpoint'):
             try:
                 return load_checkpoint(filename, map_location, logger)
-            except pickle.UnpicklingError as error:
+            # KeyError: of what is not a pickle at all.
+            except (KeyError, pickle.UnpicklingError) as error:
                 raise UserError(
-                    f'{source}: it is damaged or holds Python objects, which could '
-                    'run code; if you trust it, save its state dict alone.'
+                    f'{problem}: it is not a PyTorch checkpoint, or holds Python '
+                    'objects, which could run code; if you trust it, save its state '
+                    'dict alone.'
                 ) from error
+            finally:
+                torch.load = load
 
     CheckpointLoader.load_checkpoint = staticmethod(load_weights)
 
@@ -223,10 +200,10 @@ def processes_on_cpus(cfg) -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_device = set_device
-    _leave_group_at_exit()
+    atexit.register(_leave_group)
 
 
-def _leave_group_at_exit() -> None:
+def _leave_group() -> None:
     """End the threads of a process group of gloo before Python ends.
 
     They may hold tensors, whose release aborts a process that is about to end
@@ -235,12 +212,9 @@ def _leave_group_at_exit() -> None:
     """
     import torch
 
-    def leave() -> None:
-        gc.collect()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
-    atexit.register(leave)
+    gc.collect()
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def prefers_convolutions(inputs) -> bool:

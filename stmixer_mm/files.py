@@ -7,14 +7,14 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
@@ -125,29 +125,30 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
     Raises:
         UserError: it cannot be written to.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    subject = f'The {purpose} {folder} cannot be written to'
+    with blame(subject, 'choose another one or make it writable'):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         # Permission bits say nothing to root or on a read-only file system.
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'.')
-            file.flush()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            reason = 'a file of that name is in the way'
-        raise UserError(
-            f'The {purpose} {folder} cannot be written to ({reason}); choose another '
-            'one or make it writable.'
-        ) from error
 
 
-def check_writable_file(path: str | Path, *, purpose: str) -> None:
+def check_writable_file(
+    path: str | Path, *, purpose: str, suffixes: Collection[str] = ()
+) -> None:
     """Prove that a file can be written, making its folder if need be.
 
+    Args:
+        path: Where it is to be written.
+        purpose: As in '--out', for the message.
+        suffixes: How its name may end, in any case; without them, anyhow.
+
     Raises:
-        UserError: it is a folder, or its folder cannot be written to.
+        UserError: it has another suffix, is a folder, or its folder cannot be
+            written to.
     """
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     if os.path.isdir(path):
         raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')

@@ -1,3 +1,5 @@
+import atexit
+import gc
 import os
 import sys
 from pathlib import Path
@@ -9,10 +11,17 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     os.environ['OMP_NUM_THREADS'] = '1'
 
 import torch
+from mmengine.config import config
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
 import stmixer_mm  # noqa: F401
+
+# A short run would spend half of its time on how its config looks in the log, and
+# on garbage collections that find the imported modules alive.
+config.FormatCode = lambda text, **options: (text, True)
+gc.freeze()
+atexit.register(gc.unfreeze)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """Command line tools, run in the process of the tests."""
 
 import runpy
+import socket
 import sys
 from pathlib import Path
 
@@ -26,3 +27,9 @@ def run_and_fail(capsys, tool, *args):
     printed = capsys.readouterr().err.splitlines()
     (line,) = [line for line in printed if line.startswith('error: ')]
     return line
+
+
+def free_port():
+    with socket.socket() as server:
+        server.bind(('127.0.0.1', 0))
+        return server.getsockname()[1]

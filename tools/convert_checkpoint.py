@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from stmixer_mm.apis import convert_checkpoint
+from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.errors import user_errors
 
 

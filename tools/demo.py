@@ -1,21 +1,12 @@
 """Detect persons and their actions along a video, and draw them into a copy of it."""
 
 import argparse
-from contextlib import ExitStack
+from itertools import tee
 from pathlib import Path
 
-from tqdm import tqdm
-
-from stmixer_mm.apis import (
-    add_cfg_options,
-    check_detection_path,
-    check_video_path,
-    detect_video,
-    detection_file,
-    init_detector,
-    render_video,
-    video_info,
-)
+from stmixer_mm.apis.inference import detect_video, init_detector, video_info
+from stmixer_mm.apis.rendering import CODECS, TABLES, render_video, write_detections
+from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
 
@@ -63,15 +54,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    tables = [Path(path) for path in (args.json, args.csv) if path]
-    tables = tables or [out.with_suffix('.json')]
-    check_video_path(out)
+    tables = [path for path in (args.json, args.csv) if path]
+    tables = tables or [Path(args.out).with_suffix('.json')]
+    check_writable_file(args.out, purpose='--out', suffixes=CODECS)
     for path in tables:
-        check_detection_path(path)
-    for path in (out, *tables):
-        check_writable_file(path, purpose='the output')
-    info = video_info(args.video)
+        check_writable_file(path, purpose='the table', suffixes=TABLES)
+    video_info(args.video)  # a bad video is reported before the model is built
     model = init_detector(
         args.config,
         args.checkpoint,
@@ -88,36 +76,14 @@ def run(args: argparse.Namespace) -> None:
         score_thr=args.score_thr,
         batch_size=args.batch_size,
     )
-    first = round(args.start * info.fps)
-    last = info.total_frames
-    if args.end is not None:
-        last = max(first + 1, min(last, round(args.end * info.fps)))
-
-    with ExitStack() as files:
-        writers = [
-            files.enter_context(detection_file(path, video=args.video, info=info))
-            for path in tables
-        ]
-        progress = files.enter_context(
-            tqdm(total=last - first, unit='frame', desc=out.name)
-        )
-
-        def recorded():
-            for found in keyframes:
-                for write in writers:
-                    write(found)
-                yield found
-
-        render_video(
-            args.video,
-            recorded(),
-            out,
-            info=info,
-            first_frame=first,
-            end_frame=last,
-            on_frame=progress.update,
-        )
-    print(f'video: {out}', *(f'detections: {path}' for path in tables), sep='\n')
+    shown, kept = tee(keyframes)
+    render_video(
+        args.video, shown, args.out, start=args.start, end=args.end, show_progress=True
+    )
+    found = list(kept)
+    for path in tables:
+        write_detections(path, found, video=args.video)
+    print(f'video: {args.out}', *(f'detections: {path}' for path in tables), sep='\n')
 
 
 def main() -> None:

@@ -54,9 +54,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     merge_overrides(cfg, args.cfg_options)
 
     if args.dump is not None:
-        if not args.dump.endswith(('.pkl', '.pickle')):
-            raise UserError(f'--dump {args.dump} must end in .pkl or .pickle.')
-        check_writable_file(args.dump, purpose='--dump')
+        check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))
         evaluators = cfg.get('test_evaluator') or []
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]

@@ -1,7 +1,7 @@
 """Detection on a video: a model from a config, then one record per keyframe."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
 from itertools import chain, islice
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
@@ -29,7 +30,6 @@ from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
-_SAMPLER = 'SampleKeyframeClip'
 _OPENERS = ('OpenVideo', 'DecordInit')
 _DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
 
@@ -108,7 +108,7 @@ def init_detector(
 
 
 def check_device(device: str) -> None:
-    """Raises ``UserError`` when tensors cannot be made on a device."""
+    """Raise ``UserError`` when tensors cannot be made on a device."""
     remedy = 'give --device cpu or one that this machine has'
     with blame(f'The device {device!r} cannot be used', remedy):
         torch.empty(0, device=device)
@@ -119,19 +119,16 @@ def _class_names(
 ) -> tuple[str, ...] | None:
     if label_map is None and dataset_meta.get('classes'):
         return tuple(dataset_meta['classes'])
-    dataset = _test_dataset(cfg)
-    if label_map is None and dataset.get('label_file'):
-        label_map = Path(dataset.get('data_root') or '', dataset['label_file'])
-        label_map = label_map if label_map.is_file() else None
+    dataset = next(dataset_configs(cfg, 'test'), {})
     if label_map is None:
-        return None
+        label_map = Path(
+            dataset.get('data_root') or '', dataset.get('label_file') or ''
+        )
+        if not label_map.is_file():
+            return None
     names = read_label_names(str(label_map))
     label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
     return tuple(names.get(label, f'action {label}') for label in label_ids)
-
-
-def _test_dataset(cfg: Config) -> Mapping:
-    return next(dataset_configs(cfg, 'test'), {})
 
 
 def video_info(video: str | Path) -> VideoInfo:
@@ -225,12 +222,7 @@ def _detect(
     size = (info.width, info.height, info.width, info.height)
     while batch := list(islice(clips, batch_size)):
         with torch.inference_mode():
-            samples = model.test_step(
-                dict(
-                    inputs=[packed['inputs'] for packed in batch],
-                    data_samples=[packed['data_samples'] for packed in batch],
-                )
-            )
+            samples = model.test_step(pseudo_collate(batch))
         for sample in samples:
             found = sample.pred_instances
             scores = torch.as_tensor(found.scores).cpu().numpy()
@@ -245,12 +237,13 @@ def _detect(
 
 def _clip_pipeline(cfg: Config) -> Compose:
     """The test pipeline without opening the video, decoding from one that is open."""
-    transforms = _test_dataset(cfg).get('pipeline') or cfg.get('test_pipeline') or []
+    dataset = next(dataset_configs(cfg, 'test'), {})
+    transforms = dataset.get('pipeline') or []
     names = [transform['type'].rpartition('.')[-1] for transform in transforms]
-    if _SAMPLER not in names:
+    if 'SampleKeyframeClip' not in names:
         raise UserError(
-            f'The test pipeline of the config has no {_SAMPLER}, which says what a '
-            f'clip is; give test_dataloader.dataset.pipeline one.'
+            'The test pipeline of the config has no SampleKeyframeClip, which says what '
+            'a clip is; give test_dataloader.dataset.pipeline one.'
         )
     return Compose(
         [

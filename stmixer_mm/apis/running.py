@@ -43,23 +43,20 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
 def _adapt_precision_to_cpu(cfg: Config) -> None:
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
-        # loss_scale and dtype are the business of float16.
-        settings = {
-            key: value
-            for key, value in wrapper.items()
-            if key not in ('loss_scale', 'dtype', 'use_fsdp')
-        }
-        cfg.optim_wrapper = dict(settings, type='BFloat16OptimWrapper')
+        wrapper.type = 'BFloat16OptimWrapper'
+        for setting_of_float16 in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(setting_of_float16, None)
 
 
 def setting(text: str) -> str:
-    """Of ``--cfg-options``: KEY=VALUE, which mmengine's ``DictAction`` reads.
-
-    Raises:
-        argparse.ArgumentTypeError: it has no value.
-    """
-    if '=' not in text:
-        raise argparse.ArgumentTypeError(f'{text!r} has no value: write KEY=VALUE')
+    """Of ``--cfg-options``: KEY=VALUE, which mmengine's ``DictAction`` reads."""
+    try:
+        _, value = text.split('=', maxsplit=1)
+        DictAction._parse_iterable(value)
+    except (ValueError, AssertionError):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not KEY=VALUE with its brackets closed'
+        ) from None
     return text
 
 

@@ -1,15 +1,5 @@
-from stmixer_mm.engine.hooks import (
-    CheckCheckpointHook,
-    CheckModelHook,
-    SafeCheckpointHook,
-)
-from stmixer_mm.engine.optim import BFloat16OptimWrapper
-from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook
+"""Hooks, optimiser wrappers and checkpoints."""
 
-__all__ = [
-    'BFloat16OptimWrapper',
-    'CheckCheckpointHook',
-    'CheckModelHook',
-    'KeyframeVisualizationHook',
-    'SafeCheckpointHook',
-]
+from stmixer_mm.engine import hooks, optim, visualization_hook
+
+__all__ = ['hooks', 'optim', 'visualization_hook']

@@ -19,9 +19,6 @@ def check_checkpoint_file(path: str | Path) -> None:
     """Find out, without loading it, whether a checkpoint is there.
 
     URLs are left to the loader.
-
-    Raises:
-        UserError: naming the file and the remedy.
     """
     if ':' not in str(path):
         check_file(
@@ -31,28 +28,24 @@ def check_checkpoint_file(path: str | Path) -> None:
         )
 
 
-def load_checkpoint_file(path: str | Path, *, map_location: str = 'cpu') -> dict:
-    """Load a checkpoint (a file or a URL that mmengine knows) as a dictionary.
+def load_checkpoint_file(path: str | Path) -> dict:
+    """Load a checkpoint (a file or a URL that mmengine knows) into RAM.
 
     Returns:
-        With ``state_dict``; a file that holds nothing but a state dict is wrapped
-        into one.
+        With ``state_dict``, also where the file holds nothing else.
 
     Raises:
         UserError: naming the file and the remedy.
     """
     check_checkpoint_file(path)
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), map_location, logger=None)
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu', logger=None)
     state_dict = state_dict_of(checkpoint, source=path)
     rest = checkpoint if 'state_dict' in checkpoint else {}
     return {**rest, 'state_dict': state_dict}
 
 
 def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, torch.Tensor]:
-    """The parameters of a loaded checkpoint, without what model wrappers add.
-
-    Data parallel and averaged (EMA) models put ``module.`` before each name; the
-    latter add a counter ``steps``.
+    """The parameters of a loaded checkpoint, without the prefix of data parallel models.
 
     Raises:
         UserError: there are none.
@@ -67,12 +60,10 @@ def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, torch.
             f'Checkpoint {source} holds no parameters (neither a state dict nor a '
             'dictionary with "state_dict"); give a checkpoint of a model.'
         )
-    prefix = 'module.'
-    wrapped = any(name.startswith(prefix) for name in state)
     return {
-        name.removeprefix(prefix): value
+        name.removeprefix('module.'): value
         for name, value in state.items()
-        if not (wrapped and name == 'steps')
+        if isinstance(value, torch.Tensor)
     }
 
 
@@ -99,32 +90,19 @@ def check_state(
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
+    differences = {'missing': [], 'left over': [], 'of another shape': []}
     own = model.state_dict()
-
-    names = [
-        name
-        for name in {**own, **state_dict}
-        if not any(re.search(pattern, name) for pattern in allow)
-    ]
-
-    def size(value: torch.Tensor) -> str:
-        return 'x'.join(map(str, value.shape)) or 'scalar'
-
-    differences = {
-        'missing': [
-            name
-            for name in names
-            if name not in state_dict and not name.endswith('num_batches_tracked')
-        ],
-        'left over': [name for name in names if name not in own],
-        'of another shape': [
-            f'{name} (checkpoint {size(state_dict[name])}, model {size(own[name])})'
-            for name in names
-            if name in own
-            and isinstance(state_dict.get(name), torch.Tensor)
-            and state_dict[name].shape != own[name].shape
-        ],
-    }
+    for name in {**own, **state_dict}:
+        if any(re.search(pattern, name) for pattern in allow):
+            continue
+        if name not in own:
+            differences['left over'].append(name)
+        elif name not in state_dict:
+            if not name.endswith('num_batches_tracked'):
+                differences['missing'].append(name)
+        elif state_dict[name].shape != own[name].shape:
+            sizes = f'(checkpoint {_size(state_dict[name])}, model {_size(own[name])})'
+            differences['of another shape'].append(f'{name} {sizes}')
     if not any(differences.values()):
         return
     counts = ', '.join(f'{len(names)} {how}' for how, names in differences.items())
@@ -140,3 +118,7 @@ def check_state(
         'what may differ in the setting default_hooks.check_checkpoint.allow.'
         f'{"".join(lists)}'
     )
+
+
+def _size(value: torch.Tensor) -> str:
+    return 'x'.join(map(str, value.shape)) or 'scalar'

@@ -1,6 +1,5 @@
 """Hooks that keep checkpoints whole and refuse checkpoints and models that do not fit."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,7 +13,7 @@ from mmengine.runner import BaseLoop, find_latest_checkpoint
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
-from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import ATOMIC_BACKEND, part_path
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
@@ -31,10 +30,6 @@ class CheckCheckpointHook(Hook):
         allow: Regular expressions; parameters in whose name one of them is found may
             be missing, left over or of another shape (for fine-tuning with another
             number of classes, say).
-
-    Raises:
-        UserError: at loading, with the names that are missing, left over or of
-            another shape.
     """
 
     # Before EMAHook, which changes what it finds in the checkpoint.
@@ -140,10 +135,9 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self.args:  # mmengine would hand them on and fail at the first checkpoint
-            name = next(iter(self.args))
-            valid = inspect.signature(CheckpointHook).parameters
             raise UserError(
-                f'{type(self).__name__} has no argument {name!r}{nearest(name, valid)}'
+                f'SafeCheckpointHook has no argument {", ".join(self.args)}; correct '
+                "its name: it takes those of mmengine's CheckpointHook."
             )
 
     def before_train(self, runner) -> None:

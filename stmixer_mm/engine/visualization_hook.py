@@ -19,12 +19,12 @@ class KeyframeVisualizationHook(VisualizationHook):
     each other.
 
     Args:
-        enable (bool): Whether to draw at all.
-        interval (int): Draw every n-th sample.
-        show (bool): Show a window for ``wait_time`` seconds.
-        out_dir (str, optional): Folder for the pictures; without it the visualizer's
-            back ends keep them.
-        score_thr (float): Actions with lower scores are not drawn.
+        enable: Whether to draw at all.
+        interval: Draw every n-th sample.
+        show: Show a window for ``wait_time`` seconds.
+        out_dir: Folder for the pictures; without it the visualizer's back ends keep
+            them.
+        score_thr: Actions with lower scores are not drawn.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from tiny_stmixer import ROOT, write_project
 
-from stmixer_mm.apis import build_runner
+from stmixer_mm.apis.running import build_runner
 from stmixer_mm.checks.config import (
     check_arguments,
     check_run,
@@ -267,7 +267,7 @@ def test_checkpoint_to_resume_is_looked_up_in_the_work_dir(cfg, tmp_path):
 
 def test_work_dir_in_whose_way_a_file_is(cfg, tmp_path):
     (tmp_path / 'work').write_text('')
-    with pytest.raises(UserError, match='a file of that name is in the way'):
+    with pytest.raises(UserError, match='work cannot be written to'):
         check_run(cfg, 'train')
 
 

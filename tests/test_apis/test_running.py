@@ -1,15 +1,17 @@
 import argparse
-import socket
 import subprocess
 import sys
 
 import pytest
 import torch
+from mmaction.registry import RUNNERS
+from mmengine.runner import Runner
+from run_tool import free_port
 from tiny_stmixer import tool_environment, write_project
 
-from stmixer_mm.apis import add_cfg_options, build_runner
+from stmixer_mm.apis.running import add_cfg_options, build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
-from stmixer_mm.engine import BFloat16OptimWrapper
+from stmixer_mm.engine.optim import BFloat16OptimWrapper
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='about machines without a GPU'
@@ -39,10 +41,7 @@ def test_mixed_precision_on_a_cpu_needs_no_loss_scale(cfg):
 @pytest.fixture
 def one_process(monkeypatch):
     """The environment of a launcher of one process."""
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        port = server.getsockname()[1]
-    variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_PORT=port)
+    variables = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_PORT=free_port())
     for name, value in dict(variables, MASTER_ADDR='127.0.0.1').items():
         monkeypatch.setenv(name, str(value))
     yield
@@ -52,11 +51,7 @@ def one_process(monkeypatch):
 
 @pytest.mark.parametrize(
     ('overrides', 'unused'),
-    [
-        ({}, False),
-        ({'find_unused_parameters': True}, True),
-        ({'model_wrapper_cfg.find_unused_parameters': True}, True),
-    ],
+    [({}, False), ({'model_wrapper_cfg.find_unused_parameters': True}, True)],
 )
 def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unused):
     set_device = torch.cuda.set_device
@@ -81,7 +76,7 @@ def report():
     print('left:', len(wrapped), torch.distributed.is_initialized())
 
 
-from stmixer_mm.apis import build_runner
+from stmixer_mm.apis.running import build_runner
 from stmixer_mm.checks.config import load_config
 
 cfg = load_config(sys.argv[1], dict(work_dir=sys.argv[2], launcher='pytorch'))
@@ -105,9 +100,6 @@ def test_the_group_and_what_holds_it_are_gone_before_python_ends(tmp_path, one_p
 
 
 def test_runner_of_another_type_is_built(cfg):
-    from mmaction.registry import RUNNERS
-    from mmengine.runner import Runner
-
     @RUNNERS.register_module(force=True)
     class OwnRunner(Runner):
         pass
@@ -116,11 +108,12 @@ def test_runner_of_another_type_is_built(cfg):
     assert type(build_runner(cfg)) is OwnRunner
 
 
-def test_setting_without_a_value_ends_in_one_line(capsys):
+@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]'])
+def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
     parser = argparse.ArgumentParser()
     add_cfg_options(parser)
     read = parser.parse_args(['--cfg-options', 'a=1', 'b.c=[x,2]']).cfg_options
     assert read == {'a': 1, 'b.c': ['x', 2]}
     with pytest.raises(SystemExit):
-        parser.parse_args(['--cfg-options', 'a=1', 'gt.csv'])
-    assert "'gt.csv' has no value: write KEY=VALUE" in capsys.readouterr().err
+        parser.parse_args(['--cfg-options', 'a=1', wrong])
+    assert f'{wrong!r} is not KEY=VALUE with its brackets' in capsys.readouterr().err

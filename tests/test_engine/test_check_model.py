@@ -9,9 +9,8 @@ import torch
 from mmengine.config import Config
 from tiny_stmixer import write_project
 
-from stmixer_mm.apis import build_runner
-from stmixer_mm.engine import CheckModelHook
-from stmixer_mm.engine.hooks import check_classes
+from stmixer_mm.apis.running import build_runner
+from stmixer_mm.engine.hooks import CheckModelHook, check_classes
 from stmixer_mm.errors import UserError
 
 

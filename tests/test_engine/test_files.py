@@ -70,16 +70,12 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
     assert target.read_bytes() == b'old'
 
 
-def test_folder_is_made_and_left_empty(tmp_path):
-    folder = tmp_path / 'new' / 'work_dir'
-    check_writable_dir(folder, purpose='work dir')
-    assert names(folder) == []
-
-
 @pytest.mark.parametrize('below', ['', 'deeper'])
-def test_file_in_the_way_of_a_folder_is_named(tmp_path, below):
+def test_folder_is_made_unless_a_file_is_in_the_way(tmp_path, below):
+    check_writable_dir(tmp_path / 'new' / 'work_dir', purpose='work dir')
+    assert names(tmp_path / 'new' / 'work_dir') == []
     (tmp_path / 'taken').write_text('')
-    with pytest.raises(UserError, match=r'work dir .*taken.*a file of that name'):
+    with pytest.raises(UserError, match=r'^The work dir .*taken.* cannot be written'):
         check_writable_dir(tmp_path / 'taken' / below, purpose='work dir')
 
 
@@ -88,22 +84,26 @@ def test_read_only_file_system_is_named(tmp_path, monkeypatch):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr('tempfile.TemporaryFile', refuse)
-    with pytest.raises(
-        UserError, match=r'cannot be written to \(Read-only file system'
-    ):
+    with pytest.raises(UserError, match=r'written to \(.*Read-only file system\);'):
         check_writable_dir(tmp_path, purpose='work dir')
 
 
-def test_file_that_would_replace_a_folder_is_named(tmp_path):
-    with pytest.raises(
-        UserError, match=r'--out .* is a folder; give the name of a file'
-    ):
-        check_writable_file(tmp_path, purpose='--out')
-    with pytest.raises(
-        UserError, match='folder of --out /dev/null/a cannot be written'
-    ):
-        check_writable_file('/dev/null/a/b.csv', purpose='--out')
-    check_writable_file(tmp_path / 'new' / 'b.csv', purpose='--out')
+@pytest.mark.parametrize(
+    ('path', 'words'),
+    [
+        ('.', r'--out \. must end in \.csv or \.json\.'),
+        ('b.txt', r'--out b\.txt must end in \.csv or \.json\.'),
+        ('a.csv', 'a.csv is a folder; give the name of a file'),
+        ('/dev/null/a/b.csv', 'folder of --out /dev/null/a cannot be written'),
+    ],
+)
+def test_file_that_cannot_be_written_is_named(tmp_path, monkeypatch, path, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.csv').mkdir()
+    with pytest.raises(UserError, match=words):
+        check_writable_file(path, purpose='--out', suffixes=('.csv', '.json'))
+    check_writable_file('new/B.CSV', purpose='--out', suffixes=('.csv', '.json'))
+    check_writable_file('new/c', purpose='--out')
     assert names(tmp_path / 'new') == []
 
 
@@ -131,12 +131,7 @@ def test_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, call):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     (tmp_path / 'a.csv').write_text('')
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(
-            UserError,
-            match=r'a.csv: the file cannot be read \(Permission denied\); make it',
-        ),
-    ):
+    words = r'a\.csv: the file cannot be read \(Permission denied\); make it'
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=words):
         patch.setattr(call, refuse)
         check_file(tmp_path / 'a.csv')

@@ -5,7 +5,7 @@ from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
-from stmixer_mm.engine import KeyframeVisualizationHook
+from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook
 from stmixer_mm.visualization import STADVisualizer
 
 

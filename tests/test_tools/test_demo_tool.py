@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_project, write_video
 
-from stmixer_mm.apis import init_detector
+from stmixer_mm.apis.inference import init_detector
 
 
 @pytest.fixture(scope='module')
@@ -67,11 +67,9 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
 @pytest.mark.parametrize(
     ('args', 'sentence'),
     [
-        (['--out', 'out.gif'], 'out.gif has no suffix'),
-        (['--out', '/dev/null/out.mp4'], 'folder of the output /dev/null'),
+        (['--out', 'out.gif'], 'out.gif must end in .mp4 or'),
         (['--out', 'out.mp4', '--json', 'out.txt'], 'out.txt must end in'),
         (['--out', 'out.mp4', '--start', '7'], 'lasts from 0 s to 2.50 s'),
-        (['--out', 'out.mp4', '--interval-s', '0'], 'must be positive'),
         (['--out', 'out.mp4', '--label-map', 'no.pbtxt'], 'no.pbtxt'),
         (['--out', 'out.mp4', '--device', 'cuda:77'], "'cuda:77' cannot be used"),
     ],

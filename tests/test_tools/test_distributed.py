@@ -1,11 +1,10 @@
 """Two processes do what one does with the double batch."""
 
-import socket
 import subprocess
 
 import pytest
 import torch
-from run_tool import run_tool
+from run_tool import free_port, run_tool
 from tiny_stmixer import ROOT, tool_environment, write_project
 
 # What each process finds out about its share of the losses.
@@ -33,12 +32,6 @@ train_dataloader = dict(
     dataset=dict(ann_file='some.csv', empty_keyframes_file='nobody.csv')
 )
 """
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(('127.0.0.1', 0))
-        return server.getsockname()[1]
 
 
 @pytest.fixture
@@ -69,20 +62,19 @@ def results(work_dir, processes):
 
 def test_two_processes_equal_one_with_the_double_batch(project, monkeypatch):
     root = project.parent
-    options = ('--no-validate', '--cfg-options', 'train_dataloader.batch_size=')
     monkeypatch.syspath_prepend(root)
-    run_tool(
-        'train', project, '--work-dir', root / 'one', *options[:2], f'{options[2]}2'
-    )
+
+    def options(folder, batch_size):
+        setting = f'train_dataloader.batch_size={batch_size}'
+        return ('--work-dir', folder, '--no-validate', '--cfg-options', setting)
+
+    run_tool('train', project, *options(root / 'one', 2))
     loss, state = results(root / 'one', 1)
 
     environment = tool_environment(GPUS='2', PORT=str(free_port()))
     environment['PYTHONPATH'] += f':{root}'
     done = subprocess.run(
-        [
-            ROOT / 'tools' / 'dist_train.sh',
-            *(project, '--work-dir', root / 'two', *options[:2], f'{options[2]}1'),
-        ],
+        [ROOT / 'tools' / 'dist_train.sh', project, *options(root / 'two', 1)],
         env=environment,
         capture_output=True,
         text=True,

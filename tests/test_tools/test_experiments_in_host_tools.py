@@ -32,7 +32,7 @@ def toy_folder(tmp_path_factory):
     run_tool(
         'make_toy_dataset',
         *('--out', folder / 'data/toy', '--train-videos', 1, '--val-videos', 1),
-        *('--workers', 1),
+        *('--workers', 0),
     )
     return folder
 

@@ -12,16 +12,8 @@ from run_tool import run_and_fail
         ('benchmark', ['--sweep', '--plot', '{out}']),
     ],
 )
-@pytest.mark.parametrize(
-    ('out', 'words'),
-    [
-        ('', 'is a folder; give the name of a file.'),
-        ('file/a', 'is in the way); choose'),
-    ],
-)
 def test_an_output_that_cannot_be_written_is_reported_first(
-    tmp_path, capsys, tool, args, out, words
+    tmp_path, capsys, tool, args
 ):
-    (tmp_path / 'file').touch()
-    line = run_and_fail(capsys, tool, *(arg.format(out=tmp_path / out) for arg in args))
-    assert words in line
+    line = run_and_fail(capsys, tool, *(arg.format(out=tmp_path) for arg in args))
+    assert f'{tmp_path} is a folder; give the name of a file.' in line

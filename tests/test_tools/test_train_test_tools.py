@@ -86,58 +86,45 @@ def test_testing_dumps_and_draws(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('args', 'sentence'),
+    ('append', 'args', 'sentence'),
     [
-        (('--cfg-options', 'model.decoder.num_query=3'), 'did you mean num_queries?'),
-        (('--cfg-options', 'model.type=STMixr'), 'did you mean STMixer?'),
-        (('--cfg-options', 'train_dataloader.dataset.ann_file=no.csv'), 'no.csv'),
-        (('--resume', 'absent.pth'), 'absent.pth does not exist'),
-        (('--work-dir', '/dev/null/work'), '/dev/null/work cannot be written'),
         (
-            ('--amp', '--cfg-options', 'optim_wrapper.type=Mine'),
-            "optim_wrapper.type='Mine' of the config is unknown",
+            '',
+            ['--cfg-options', 'model.decoder.num_query=3'],
+            'did you mean num_queries?',
+        ),
+        ('', ['--resume', 'absent.pth'], 'absent.pth does not exist'),
+        ('', ['--work-dir', '/dev/null/work'], '/dev/null/work cannot be written'),
+        (
+            'auto_scale_lr = dict(_delete_=True)',
+            ['--auto-scale-lr'],
+            'child.py, the batch size that its learning rate is meant for.',
+        ),
+        (
+            "optim_wrapper = dict(type='ApexOptimWrapper')",
+            ['--amp'],
+            'child.py; leave out --amp',
         ),
     ],
 )
 def test_training_says_in_one_line_what_is_wrong(
-    config, tmp_path, capsys, args, sentence
-):
-    args = ('--work-dir', tmp_path / 'work', *args)
-    assert sentence in run_and_fail(capsys, 'train', config, *args)
-    assert not list(tmp_path.glob('work/*.pth'))
-
-
-@pytest.mark.parametrize(
-    ('append', 'args', 'sentence'),
-    [
-        ('auto_scale_lr = dict(_delete_=True)', ['--auto-scale-lr'], 'base_batch_size'),
-        ("optim_wrapper = dict(type='ApexOptimWrapper')", ['--amp'], '--amp cannot'),
-        ('model = dict(', [], 'was never closed'),
-    ],
-)
-def test_training_names_options_that_the_config_does_not_take(
     config, tmp_path, capsys, append, args, sentence
 ):
     child = tmp_path / 'child.py'
     child.write_text(f"_base_ = './tiny.py'\n{append}\n")
-    line = run_and_fail(capsys, 'train', child, '--work-dir', tmp_path / 'w', *args)
-    assert sentence in line
-    assert 'child.py' in line
+    args = ('--work-dir', tmp_path / 'work', *args)
+    assert sentence in run_and_fail(capsys, 'train', child, *args)
+    assert not list(tmp_path.glob('work/*.pth'))
 
 
 @pytest.mark.parametrize(
     ('args', 'sentence'),
     [
         (['no.pth'], 'no.pth does not exist'),
-        (['{checkpoint}', '--dump', 'found.txt'], 'must end in .pkl'),
-        (['none.pth', '--dump', '{folder}/a.pkl'], 'a.pkl is a folder; give the name'),
-        (
-            ['none.pth', '--dump', '/dev/null/a.pkl'],
-            'folder of --dump /dev/null cannot',
-        ),
+        (['no.pth', '--dump', 'found.txt'], 'must end in .pkl'),
         (['none.pth', '--show-dir', '/dev/null'], 'folder --show-dir /dev/null cannot'),
         (
-            ['{checkpoint}', '--cfg-options', 'model.decoder.num_queries=5'],
+            ['CHECKPOINT', '--cfg-options', 'model.decoder.num_queries=5'],
             'does not fit the model STMixer (parameters: 0 missing, 0 left over, 2 of',
         ),
     ],
@@ -146,9 +133,7 @@ def test_testing_says_in_one_line_what_is_wrong(
     trained, tmp_path, capsys, args, sentence
 ):
     config, work_dir = trained
-    (tmp_path / 'a.pkl').mkdir()
-    names = dict(checkpoint=work_dir / 'epoch_1.pth', folder=tmp_path)
-    args = [arg.format(**names) for arg in args]
+    args[0] = args[0].replace('CHECKPOINT', str(work_dir / 'epoch_1.pth'))
     line = run_and_fail(capsys, 'test', config, *args, '--work-dir', tmp_path)
     assert sentence in line
 
