@@ -10,7 +10,7 @@ from torch import Tensor
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.diagnosis.figures import ALPHA, RIGHT, WRONG
-from stmixer_mm.evaluation.diagnosis.judging import Judged
+from stmixer_mm.evaluation.diagnosis.judging import JudgedBoxes
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
     draw_detections,
@@ -34,7 +34,12 @@ class KeyframePictures:
     """
 
     def __init__(
-        self, cfg: Config, judged: Judged, *, frame_key: str, score_thr: float = 0.3
+        self,
+        cfg: Config,
+        judged: JudgedBoxes,
+        *,
+        frame_key: str,
+        score_thr: float = 0.3,
     ) -> None:
         loader = cfg.get('test_dataloader') or {}
         if 'dataset' not in loader:
@@ -51,9 +56,8 @@ class KeyframePictures:
                 self._index[keyframe_key(info['video_id'], info[frame_key])] = index
         self._judged = judged
         self._score_thr = score_thr
-        self._names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
         classes = self._dataset.metainfo.get('classes') or ()
-        self._names.update(enumerate(classes, start=1))
+        self._names = {**judged.class_names, **dict(enumerate(classes, start=1))}
 
     def draw(self, key: str, path: str | Path) -> bool:
         """Draw true boxes left, predicted ones right; False if the dataset lacks it.
@@ -103,8 +107,7 @@ class KeyframePictures:
         judged, (height, width) = self._judged, frame.shape[:2]
 
         def action(row: int) -> tuple[str, float]:
-            column = judged.columns[judged.labels[row]]
-            return self._names[column], judged.scores[row]
+            return self._names[judged.columns[row]], judged.scores[row]
 
         return draw_detections(
             frame,
