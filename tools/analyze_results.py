@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.diagnosis.figures import (
     draw_class_aps,
@@ -153,15 +153,9 @@ def main() -> None:
         results = read_results(args.results)
         for note in results.notes:
             print(f'note: {note}', file=sys.stderr)
-        names = [metric.prefix for metric in metrics]
-        if len(set(names)) < len(names):
-            raise UserError(
-                f'Two metrics of test_evaluator in {args.config} have the same prefix '
-                'and would write to the same folder; set the prefix of one.'
-            )
-        for metric, name in zip(metrics, names, strict=True):
-            folder = Path(args.out, re.sub(r'[^\w-]+', '_', name or 'metric'))
-            diagnose(cfg, metric, results, args, folder)
+        for metric in metrics:
+            name = re.sub(r'[^\w-]+', '_', metric.prefix or 'metric')
+            diagnose(cfg, metric, results, args, Path(args.out, name))
     print(f'\nTables and pictures are in {args.out}.')
 
 

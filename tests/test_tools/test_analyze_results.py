@@ -321,8 +321,3 @@ def test_tube_metrics_have_their_errors_drawn(tmp_path, tubes, write_text, capsy
     assert (tmp_path / 'out/frame_mAP/errors.png').is_file()
     assert (tmp_path / 'out/video_mAP/classes.png').is_file()
     assert not [name for name in names if name.endswith('.jpg')]
-
-    with pytest.raises(SystemExit):
-        options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
-        run(found, config, '--out', tmp_path / 'out', *options)
-    assert 'have the same prefix' in capsys.readouterr().err

@@ -180,13 +180,6 @@ class FrameMAPMetric(DetectionMetric):
                 f'{", ".join(empty)}: keyframe {wrong[0]} is listed as person-free, but '
                 f'{source} has a box there; remove one of them.'
             )
-        repeated = len(rows) - len({(r.key, r.bbox_norm, r.action_id) for r in rows})
-        if repeated:
-            MMLogger.get_current_instance().warning(
-                f'{source}: {repeated} lines repeat keyframe, box and action of another '
-                "and count again, as in AVA's evaluator; tools/check_dataset.py lists "
-                'them.'
-            )
         keys = (*annotated, *sorted(empty_keys))
         self.frame_numbers = {key: number for number, key in enumerate(keys)}
         self._gts = self._boxes(rows)
@@ -202,6 +195,11 @@ class FrameMAPMetric(DetectionMetric):
         return Boxes(frames, bboxes, np.ones(len(rows)))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        detections = self.detections(results)
+        values = self._class_values(detections, unit='boxes')
+        return {**values, **self._person_values(detections)}
+
+    def detections(self, results: list[dict]) -> Detections:
         predicted = {result['key'] for result in results}
         missed = self.frame_numbers.keys() - predicted
         if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
@@ -215,13 +213,8 @@ class FrameMAPMetric(DetectionMetric):
                 f'{len(missed)} of the {len(self.frame_numbers)} keyframes to '
                 'evaluate have no prediction and count as missed.'
             )
-        detections = self.detections(results)
-        values = self._class_values(detections, unit='boxes')
-        return {**values, **self._person_values(detections)}
-
-    def detections(self, results: list[dict]) -> Detections:
         numbers = dict(self.frame_numbers)
-        for key in sorted({result['key'] for result in results} - numbers.keys()):
+        for key in sorted(predicted - numbers.keys()):
             if self.counts_unannotated(key):
                 numbers[key] = len(numbers)
         by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}

@@ -1,5 +1,6 @@
 """Predictions in a file, a dump or a csv, given to the metrics of a config."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def build_metrics(cfg: Config) -> list[DetectionMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
     Raises:
-        UserError: there is none, or one of others.
+        UserError: there is none, one of others, or two with the same prefix.
     """
     metric_cfgs = cfg.get('test_evaluator') or []
     if not isinstance(metric_cfgs, list | tuple):
@@ -43,6 +44,12 @@ def build_metrics(cfg: Config) -> list[DetectionMetric]:
         raise UserError(
             f'{cfg.filename} has {names} in test_evaluator; give it FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric to evaluate a file.'
+        )
+    prefixes = Counter(metric.prefix for metric in metrics)
+    if len(prefixes) < len(metrics):
+        raise UserError(
+            f'{cfg.filename} has metrics in test_evaluator with the same prefix, '
+            f'{prefixes.most_common(1)[0][0]!r}; set the prefix of one.'
         )
     return metrics
 
@@ -56,12 +63,11 @@ def feed(
     in the published evaluators, unless the config sets a ``score_thr``.
 
     Raises:
-        UserError: a prediction that the metric refuses, with its place, or none that
-            it knows.
+        UserError: a prediction that the metric refuses, with its place.
     """
     if isinstance(results, CsvDetections) and metric.score_thr is None:
         metric.score_thr = NO_SCORE
-    name, total, unknown = type(metric).__name__, 0, []
+    total, effects = 0, {'counts as wrong': [], 'does not count': []}
     for place, sample in results.samples(metric, last=last):
         total += 1
         try:
@@ -72,22 +78,15 @@ def feed(
                 metric.process(None, [sample])
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
-        if not metric.knows(key):
-            unknown.append((f'{place}: {key}', key))
-    if len(unknown) == total:
-        raise UserError(
-            f'{unknown[0][0]} is not in the ground truth of {name}, nor is any other '
-            'prediction; give the config of the tested dataset and its names of videos.'
-        )
-    effects = {'counts as wrong': [], 'does not count': []}
-    for where, key in unknown:
         # Of the parts of a dataset each has its own metric: nothing to report.
-        if not metric.is_of_others(key):
+        if not metric.knows(key) and not metric.is_of_others(key):
             is_wrong = metric.counts_unannotated(key)
-            effects['counts as wrong' if is_wrong else 'does not count'].append(where)
+            effects['counts as wrong' if is_wrong else 'does not count'].append(
+                f'{place}: {key}'
+            )
     return [
-        f'{places[0]} is not in the ground truth of {name} and {effect} '
-        f'({len(places)} of {total} predicted keyframes are so).'
+        f'{places[0]} is not in the ground truth of {type(metric).__name__} and '
+        f'{effect} ({len(places)} of {total} predicted keyframes are so).'
         for effect, places in effects.items()
         if places
     ]
@@ -99,18 +98,9 @@ def evaluate_results(
     """Values of all metrics by name, and notes on what was accepted or left out.
 
     A dump is used up.
-
-    Raises:
-        UserError: as :func:`feed`, or two metrics give a value of the same name.
     """
     values, notes = {}, list(results.notes)
     for metric in metrics:
         notes += feed(metric, results, last=metric is metrics[-1])
-        found = metric.evaluate(len(metric.results))
-        if twice := values.keys() & found:
-            raise UserError(
-                f'Two metrics of test_evaluator give the value {min(twice)!r}; set the '
-                'prefix of one.'
-            )
-        values.update({name: float(value) for name, value in found.items()})
+        values.update(metric.evaluate(len(metric.results)))
     return values, list(dict.fromkeys(notes))
