@@ -133,9 +133,7 @@ def diagnose(
     write_table(folder / 'keyframes.csv', head, rows)
     if not args.no_keyframes:
         try:
-            pictures = KeyframePictures(
-                cfg, judged, frame_key=metric.frame_key, score_thr=args.score_thr
-            )
+            pictures = KeyframePictures(cfg, judged, score_thr=args.score_thr)
         except (OSError, ValueError) as error:
             print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
             return

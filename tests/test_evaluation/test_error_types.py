@@ -18,20 +18,19 @@ from stmixer_mm.evaluation.functional.error_types import (
 
 
 def test_the_first_type_that_holds():
-    # right, own class in frame, other class in frame, IoU with it, class in video
+    # right, own class in frame, other class in frame, on it, class in video
     cases = {
-        (1, 1, 1, 0.9, 1): RIGHT,
-        (0, 1, 0, 0.0, 1): LOCALISATION,
-        (0, 1, 1, 0.9, 1): LOCALISATION,
-        (0, 0, 1, 0.5, 1): CLASSIFICATION,
-        (0, 0, 1, 0.5, 0): CLASSIFICATION,
-        (0, 0, 1, 0.4, 1): OTHER,
-        (0, 0, 0, 0.0, 1): TIME,
-        (0, 0, 0, 0.0, 0): OTHER,
+        (1, 1, 1, 1, 1): RIGHT,
+        (0, 1, 0, 0, 1): LOCALISATION,
+        (0, 1, 1, 1, 1): LOCALISATION,
+        (0, 0, 1, 1, 1): CLASSIFICATION,
+        (0, 0, 1, 1, 0): CLASSIFICATION,
+        (0, 0, 1, 0, 1): OTHER,
+        (0, 0, 0, 0, 1): TIME,
+        (0, 0, 0, 0, 0): OTHER,
     }
-    columns = [np.array(column) for column in zip(*cases, strict=True)]
-    flags = [c.astype(bool) if i != 3 else c for i, c in enumerate(columns)]
-    assert error_types(*flags, iou_thr=0.5).tolist() == list(cases.values())
+    flags = np.array(list(cases), dtype=bool).T
+    assert error_types(*flags).tolist() == list(cases.values())
 
 
 def test_shares_by_hand():

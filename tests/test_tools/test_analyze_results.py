@@ -238,7 +238,7 @@ def test_right_and_wrong_predictions_look_different(tmp_path, multilabel):
     metric = METRICS.build(cfg.test_evaluator)
     sample = predict('0.mp4', 1, [found, elsewhere], scores)
     judged = judge_boxes(metric, collect(metric, [sample]))
-    pictures = KeyframePictures(cfg, judged, frame_key='timestamp')
+    pictures = KeyframePictures(cfg, judged)
     path = tmp_path / 'picture.png'
     assert pictures.draw('0.mp4,0001', path)
     picture = cv2.imread(str(path))[..., ::-1]

@@ -486,9 +486,9 @@ def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
     assert values['frame_mAP/overall@0.5'] == values['video_mAP/overall@0.5:0.95'] == 1
     assert set(values.values()) == {1}
     line = fail(lines(*tube_rows(), 'v,21,0,0,1,1,1,1'), config=tubes)
-    assert 'line 37: A prediction of v is for frame 21' in line
+    assert 'line 37: A prediction of v has the timestamp 21, which' in line
     line = fail(lines('v,1.5,0,0,1,1,1,1'), config=tubes)
-    assert 'line 1: A prediction of v has timestamp=1.5' in line
+    assert 'line 1: A prediction of v has the timestamp 1.5' in line
     line = fail(lines('w,1,0,0,1,1,1,1'), config=tubes)
     assert "None of the predicted videos, as 'w', is a test video" in line
 

@@ -26,7 +26,6 @@ class KeyframePictures:
     Args:
         cfg: A config; frames and true boxes come from its ``test_dataloader``.
         judged: The predictions.
-        frame_key: Entry of a sample that names its keyframe.
         score_thr: Lower scores are not drawn.
     """
 
@@ -35,17 +34,16 @@ class KeyframePictures:
         cfg: Config,
         judged: JudgedBoxes,
         *,
-        frame_key: str,
         score_thr: float = 0.3,
     ) -> None:
         with blame('test_dataloader.dataset cannot be built', 'use --no-keyframes'):
             self._dataset = DATASETS.build(cfg.test_dataloader.dataset)
             self._dataset.full_init()
-        self._index = {}
-        for index in range(len(self._dataset)):
-            info = self._dataset.get_data_info(index)
-            if info.get(frame_key) is not None:
-                self._index[keyframe_key(info['video_id'], info[frame_key])] = index
+            infos = map(self._dataset.get_data_info, range(len(self._dataset)))
+            self._index = {
+                keyframe_key(info['video_id'], info['timestamp']): index
+                for index, info in enumerate(infos)
+            }
         self._judged = judged
         self._score_thr = score_thr
         classes = self._dataset.metainfo.get('classes') or ()

@@ -153,9 +153,6 @@ def claim_best(
     return right
 
 
-CLAIMS = {'free': claim_free, 'best': claim_best}
-
-
 def choose_in_turn(
     groups: np.ndarray, choosers: np.ndarray, chosen: np.ndarray
 ) -> np.ndarray:

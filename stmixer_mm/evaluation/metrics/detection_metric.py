@@ -53,7 +53,6 @@ class DetectionMetric(BaseMetric):
 
     model_score_thr: float
     own_values: frozenset[str]  # names of values that no class may have
-    frame_key = 'timestamp'  # entry of a sample that names its keyframe
     protocol: Protocol
     num_classes: int  # the dummy class 0 included
     action_ids: Sequence[int]  # of the score columns 1, 2, ...
@@ -128,9 +127,8 @@ class DetectionMetric(BaseMetric):
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
         """Which detections (N,) are right."""
-        return self.protocol.right(
-            matched.scores, matched.groups, matched.pairs, iou_thr
-        )
+        scores, groups = matched.scores, matched.groups
+        return self.protocol.claim(scores, groups, matched.pairs, iou_thr)
 
     def normalise(self, boxes: Boxes) -> np.ndarray:
         """Detected boxes (N, 4) in [0, 1]."""

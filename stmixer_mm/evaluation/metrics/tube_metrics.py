@@ -1,6 +1,7 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,6 @@ class TubeMetric(DetectionMetric):
         protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
-        frame_key: Entry of a sample that is the number of its frame, from 1.
         shared: Arguments of :class:`DetectionMetric`.
     """
 
@@ -78,13 +78,11 @@ class TubeMetric(DetectionMetric):
         split: int = 1,
         protocol: str = 'act',
         excluded_labels: str | Sequence[str] = (),
-        frame_key: str = 'timestamp',
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         check_choice('protocol', protocol, PROTOCOLS)
         self.protocol = PROTOCOLS[protocol]
-        self.frame_key = frame_key
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)
@@ -183,18 +181,13 @@ class TubeMetric(DetectionMetric):
         return self.knows(key)
 
     def _sample_key(self, sample: dict) -> tuple[str, int]:
-        name, frame = sample['video_id'], sample.get(self.frame_key)
-        if not isinstance(frame, int | float | np.number) or frame % 1 != 0:
-            raise UserError(
-                f'A prediction of {name} has {self.frame_key}={frame!r}, which is not '
-                'the number of a frame; set frame_key to the entry of the samples that '
-                'counts frames from 1.'
-            )
+        name, frame = sample['video_id'], sample['timestamp']
         video = self.video_numbers.get(name)
-        if video is not None and not 1 <= frame <= self._nframes[video]:
+        last = inf if video is None else self._nframes[video]
+        if frame % 1 != 0 or not 1 <= frame <= last:
             raise UserError(
-                f'A prediction of {name} is for frame {frame:g}, but its frames are '
-                f'numbered from 1 to {self._nframes[video]}; count them from 1.'
+                f'A prediction of {name} has the timestamp {frame:g}, which is not one '
+                f'of its frames from 1 to {last}; number frames in whole numbers from 1.'
             )
         return name, int(frame)
 
@@ -296,17 +289,16 @@ class TubeFrameMAPMetric(TubeMetric):
         protocol, limit = PROTOCOLS['act'], self._frame_limit
         pairs = frame_pairs(found, gts, pixel=protocol.pixel, min_iou=iou_thr)
         own = is_own[pairs.gts]
-        right = protocol.right(found.scores, found.frames, take(pairs, own), iou_thr)
-        other_iou = np.zeros(len(found.frames))
-        np.maximum.at(other_iou, pairs.detections[~own], pairs.ious[~own])
+        right = protocol.claim(found.scores, found.frames, take(pairs, own), iou_thr)
+        on_other = np.zeros(len(found.frames), dtype=bool)
+        on_other[pairs.detections[~own]] = True
         own_frames, other_frames = gts.frames[is_own], gts.frames[~is_own]
         types = error_types(
             right,
             np.isin(found.frames, own_frames),
             np.isin(found.frames, other_frames),
-            other_iou,
+            on_other,
             np.isin(found.frames // limit, own_frames // limit),
-            iou_thr=iou_thr,
         )
         return types[by_score(found.scores)]
 

@@ -96,11 +96,7 @@ class CsvDetections:
                 self._scores[rows].tolist(),
                 metric.num_classes,
             )
-            sample = {
-                'video_id': video,
-                metric.frame_key: timestamp,
-                'pred_instances': instances,
-            }
+            sample = dict(video_id=video, timestamp=timestamp, pred_instances=instances)
             yield self._place(self._lines[rows[0]]), sample
 
     def _place(self, line: float) -> str:

@@ -74,7 +74,7 @@ def feed(
             with blame('it cannot be evaluated', AGAIN):
                 if isinstance(results, Dump):
                     check_sample(sample)
-                key = keyframe_key(sample['video_id'], sample[metric.frame_key])
+                key = keyframe_key(sample['video_id'], sample['timestamp'])
                 metric.process(None, [sample])
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
