@@ -126,18 +126,3 @@ def test_trimming_reaches_video_map():
         linking = dict(trim_cost=trim_cost)
         metric = build(VideoMAPMetric, only_w, linking=linking, iou_thrs=(0.9,))
         assert evaluate(metric, *samples)['video_mAP/run@0.9'] == expected
-
-
-def test_tubes_keep_the_scores_of_their_boxes():
-    """The host gives all boxes of a video the score of one."""
-    samples = predict_truth(TWO_VIDEOS)
-    for sample in samples:
-        sample.pred_instances.scores *= 0.5 + sample.timestamp / 100
-    metric = build(VideoMAPMetric, TWO_VIDEOS)
-    metric.process(None, [sample.to_dict() for sample in samples])
-    detections = metric.detections(metric.results)
-    tubes = [metric.tubes(detections, label) for label in metric.class_names]
-    assert sum(len(of_label.sequences) for of_label in tubes) == 4
-    for of_label in tubes:
-        expected = 0.9 * (0.5 + of_label.frames / 100)
-        np.testing.assert_allclose(of_label.box_scores, expected, rtol=1e-6)

@@ -105,16 +105,10 @@ def test_classes_have_the_ap_of_the_frame_metric(write_text, ap_mode, iou_thr):
 @pytest.mark.parametrize(
     ('average', 'mean'), [('gt', 1 / 2), ('detected', 1), ('all', 1 / 4)]
 )
-@pytest.mark.parametrize('source', ['csv', 'tubes'])
-def test_the_mean_is_that_of_the_metric(write_text, tubes, average, mean, source):
+def test_the_mean_is_that_of_the_metric(write_text, average, mean):
     """Four classes, of which two have ground truth and one of these a detection."""
-    if source == 'csv':
-        ann_file = write_text('truth.csv', 'v,1,0,0,1,1,1,0', 'v,1,0,0,1,1,2,0')
-        metric = FrameMAPMetric(ann_file, num_classes=5, class_average=average)
-    else:
-        tube = [[1, 0, 0, 200, 100.0]]
-        ann_file = tubes(['a', 'b', 'c', 'd'], {0: tube, 1: tube})
-        metric = TubeFrameMAPMetric(ann_file, class_average=average)
+    ann_file = write_text('truth.csv', 'v,1,0,0,1,1,1,0', 'v,1,0,0,1,1,2,0')
+    metric = FrameMAPMetric(ann_file, num_classes=5, class_average=average)
     sample = predict('v', 1, [[0, 0, 1, 1]], [[0, 0.9, 0, 0, 0]])
     found = class_results(metric, collect(metric, [sample]))
     value = next(iter(metric.evaluate(1).values()))

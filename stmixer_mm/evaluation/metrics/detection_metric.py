@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -159,8 +158,8 @@ class DetectionMetric(BaseMetric):
         """Name of a value at an IoU threshold."""
         return f'{name}@{thr}'
 
-    def _paths(self, files: str | Path | Sequence[str] | None) -> list[str]:
-        files = [files] if isinstance(files, str | Path) else files or []
+    def _paths(self, files: str | Sequence[str] | None) -> list[str]:
+        files = [files] if isinstance(files, str) else files or []
         return [os.path.join(self._data_root, file) for file in files]
 
     def _set_classes(
