@@ -1,4 +1,3 @@
-import literal_act
 import numpy as np
 import pytest
 
@@ -31,17 +30,6 @@ def test_by_hand(right, num_gts, interpolated, act):
     right = np.array(right, dtype=bool)
     assert interpolated_ap(right, num_gts) == pytest.approx(interpolated, abs=1e-15)
     assert act_ap(right, num_gts) == pytest.approx(act, abs=1e-15)
-
-
-@pytest.mark.parametrize('seed', range(5))
-def test_random_curves_by_the_definition(seed):
-    random = np.random.RandomState(seed)
-    right = random.rand(200) < 0.4
-    num_gts = right.sum() + 30
-    expected = literal_act.ap_of_act(right, num_gts)
-    assert act_ap(right, num_gts) == pytest.approx(expected, abs=1e-12)
-    expected = literal_act.ap_of_voc(right, num_gts)
-    assert interpolated_ap(right, num_gts) == pytest.approx(expected, abs=1e-12)
 
 
 def test_which_classes_count():

@@ -1,4 +1,3 @@
-import literal_act
 import numpy as np
 import pytest
 from mmaction.evaluation.functional.ava_evaluation import np_box_ops
@@ -105,30 +104,6 @@ def test_the_higher_score_claims_first():
     for claim in (claim_best, claim_free):
         right = claim(np.array([0.8, 0.9]), groups, pairs, 0.5)
         assert right.tolist() == [False, True]
-
-
-@pytest.mark.parametrize('seed', range(6))
-@pytest.mark.parametrize('pixel', [0, 1])
-def test_claims_are_those_of_the_loops(seed, pixel):
-    random = np.random.RandomState(seed)
-    found, gts = random_boxes(random, 150, 8), random_boxes(random, 40, 8)
-    gts = take(gts, np.argsort(gts.frames, kind='stable'))
-    pairs = frame_pairs(found, gts, pixel=pixel, min_iou=0.2)
-    detections = list(zip(found.frames, found.scores, found.bboxes, strict=True))
-    of_frame = {t: gts.bboxes[gts.frames == t] for t in range(8)}
-
-    def iou(first, second):
-        return literal_act.box_iou(first, second, pixel)
-
-    by_score = np.argsort(-found.scores)
-    for claim, literal in (
-        (claim_free, literal_act.right_of_act),
-        (claim_best, literal_act.right_of_voc),
-    ):
-        right = claim(found.scores, found.frames, pairs, 0.3)
-        expected = literal(detections, of_frame, iou, 0.3)
-        assert right[by_score].tolist() == expected
-        assert 5 < sum(expected) < 40
 
 
 def test_the_best_of_each_frame_by_hand():

@@ -32,15 +32,13 @@ def error_types(
     right: np.ndarray,
     has_gt: np.ndarray,
     has_other: np.ndarray,
-    other_iou: np.ndarray,
+    on_other: np.ndarray,
     video_has_gt: np.ndarray,
-    *,
-    iou_thr: float,
 ) -> np.ndarray:
     """The type (N,) of each detection, the first of these that holds:
 
     right; localisation: its frame shows its class (also when somebody else has
-    claimed that ground truth); classification: it lies on another class by iou_thr;
+    claimed that ground truth); classification: it lies on another class;
     other: its frame shows only other classes, elsewhere; time: its video shows its
     class in other frames; other.
 
@@ -48,14 +46,13 @@ def error_types(
         right: (N,) bool.
         has_gt: (N,) bool, the frame has ground truth of the class.
         has_other: (N,) bool, the frame has ground truth of another class.
-        other_iou: (N,) the best IoU with that; 0 without any.
+        on_other: (N,) bool, the detection overlaps that enough.
         video_has_gt: (N,) bool, the video has ground truth of the class.
-        iou_thr: IoU from which on a box lies on another.
     """
     types = np.full(len(right), OTHER)
     types[video_has_gt] = TIME
     types[has_other] = OTHER
-    types[has_other & (other_iou >= iou_thr)] = CLASSIFICATION
+    types[on_other] = CLASSIFICATION
     types[has_gt] = LOCALISATION
     types[right] = RIGHT
     return types

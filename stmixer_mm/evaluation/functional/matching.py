@@ -12,7 +12,7 @@ import numpy as np
 from stmixer_mm.evaluation.functional.average_precision import by_score
 
 # So many pairs are looked at in one go, which bounds the RAM.
-_PAIRS_AT_ONCE = 500_000
+_PAIRS_AT_ONCE = 100_000
 
 Arrays = TypeVar('Arrays', bound=tuple)
 
@@ -151,9 +151,6 @@ def claim_best(
     right = np.zeros(len(scores), dtype=bool)
     right[detections[best[first]]] = True
     return right
-
-
-CLAIMS = {'free': claim_free, 'best': claim_best}
 
 
 def choose_in_turn(

@@ -1,26 +1,23 @@
 """How published evaluators count, by name."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import AP_MODES
-from stmixer_mm.evaluation.functional.matching import CLAIMS, Pairs
+from stmixer_mm.evaluation.functional.matching import Pairs, claim_best, claim_free
 
 
 class Protocol(NamedTuple):
     """Where the evaluators differ."""
 
-    claim: str  # what a detection may be right about, a name of ``CLAIMS``
+    # What a detection may be right about: (N,) bool of scores (N,), groups (N,), pairs
+    # and an IoU threshold.
+    claim: Callable[[np.ndarray, np.ndarray, Pairs, float], np.ndarray]
     ap: str  # the area under precision and recall, a name of ``AP_MODES``
     pixel: float  # what a box measures beyond x2 - x1, in pixels
     frame: float  # what a span measures beyond its last minus its first frame
-
-    def right(
-        self, scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
-    ) -> np.ndarray:
-        """Which of N detections (N,) with scores (N,) in groups (N,) are right."""
-        return CLAIMS[self.claim](scores, groups, pairs, iou_thr)
 
     def average_precision(self, right: np.ndarray, num_gts: int) -> float:
         """AP of detections (N,) by descending score; NaN without ground truth."""
@@ -31,9 +28,9 @@ PROTOCOLS = {
     # The scripts of the action tubelet detector (Kalogeiton et al., ICCV 2017), with
     # which UCF101-24 and JHMDB are evaluated; also MOC (ECCV 2020) and MultiSports'
     # evaluate.py.
-    'act': Protocol(claim='free', ap='act', pixel=1, frame=1),
+    'act': Protocol(claim=claim_free, ap='act', pixel=1, frame=1),
     # MultiSports' evaluate_multisports.py, and mmaction2's copy of it.
-    'multisports': Protocol(claim='best', ap='interpolated', pixel=0, frame=0),
+    'multisports': Protocol(claim=claim_best, ap='interpolated', pixel=0, frame=0),
 }
 
 
