@@ -224,20 +224,21 @@ def _place(
         (x1, y1),
         (x1, y2 - height),
     )
-    costs = {}
-    for rank, (left, top) in enumerate(corners):
+    rects = []
+    for left, top in corners:
         left = int(np.clip(left, 0, max(0, frame_width - width)))
         top = int(np.clip(top, 0, max(0, frame_height - height)))
         right, bottom = left + width, top + height
-        rect = (left, top, min(right, frame_width), min(bottom, frame_height))
-        cost = (
+        rects.append((left, top, min(right, frame_width), min(bottom, frame_height)))
+
+    def cost(rect: Rect) -> float:
+        return (
             10 * sum(_overlap(rect, other) for other in taken)
             + sum(_overlap(rect, other) for other in others)
             + 0.5 * _overlap(rect, box)
-            + rank
         )
-        costs.setdefault(rect, cost)
-    return min(costs, key=costs.get)
+
+    return min(rects, key=cost)
 
 
 def _overlap(a: Rect, b: Rect) -> int:

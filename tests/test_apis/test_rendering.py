@@ -18,7 +18,7 @@ from stmixer_mm.apis import (
     video_info,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.visualization import draw_detections
+from stmixer_mm.visualization.draw import draw_detections
 
 INFO = VideoInfo(total_frames=20, fps=10.0, height=32, width=48)
 

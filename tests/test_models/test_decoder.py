@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_decoder, whole_frames
 
-from stmixer_mm import profiling
+from stmixer_mm.profiling import memory
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
@@ -91,7 +91,7 @@ def test_checkpointed_stages_have_the_same_gradients():
 
 def bytes_kept_for_backward(decoder, feats):
     given = [*decoder.parameters(), *feats]
-    return profiling.bytes_kept_for_backward(lambda: run(decoder, feats), given)
+    return memory.bytes_kept_for_backward(lambda: run(decoder, feats), given)
 
 
 def test_checkpointed_stages_keep_less():

@@ -13,7 +13,7 @@ from stmixer_mm.models.decoder.mixing import (
     AdaptiveMixing,
     chunks,
 )
-from stmixer_mm.profiling import bytes_kept_for_backward
+from stmixer_mm.profiling.memory import bytes_kept_for_backward
 
 
 def make_mixing(backend='auto'):

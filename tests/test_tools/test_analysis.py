@@ -11,16 +11,11 @@ from tiny_stmixer import ROOT, write_project, write_video
 from torch import nn
 
 from stmixer_mm.files import write_json
-from stmixer_mm.profiling import (
-    ClipPipeline,
-    Meter,
-    count_parts,
-    extract_frames,
-    format_table,
-    read_config,
-    video_clips,
-    watch_children,
-)
+from stmixer_mm.profiling.clips import ClipPipeline, extract_frames, video_clips
+from stmixer_mm.profiling.flops import count_parts
+from stmixer_mm.profiling.meter import Meter, watch_children
+from stmixer_mm.profiling.models import read_config
+from stmixer_mm.profiling.report import format_table
 
 
 @pytest.fixture
@@ -291,7 +286,7 @@ test_pipeline = [
         ('get_flops', ['mmdet::no.py'], 'no.py does not exist'),
         ('get_flops', ['nowhere::no.py'], 'nowhere, which is not installed'),
         ('get_flops', ['{empty}'], 'has no model'),
-        ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'is not the size of a'),
+        ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'must be 1 or more'),
         ('get_flops', ['{config}', '--shape', '3', '32', '32'], 'num_frames=3'),
         ('get_flops', ['{no_decoder}'], 'model of the config cannot be built ('),
         (

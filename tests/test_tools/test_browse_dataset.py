@@ -15,7 +15,7 @@ from mmengine.structures import InstanceData
 from tiny_stmixer import ROOT, write_project
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.visualization import draw_detections
+from stmixer_mm.visualization.draw import draw_detections
 
 PATH = ROOT / 'tools' / 'browse_dataset.py'
 SPEC = importlib.util.spec_from_file_location('tool_browse_dataset', PATH)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from stmixer_mm.visualization import draw, draw_detections, enlarge, side_by_side
+from stmixer_mm.visualization import draw
+from stmixer_mm.visualization.draw import draw_detections, enlarge, side_by_side
 
 
 def changed(frame, drawn):
