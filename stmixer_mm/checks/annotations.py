@@ -111,14 +111,7 @@ def check_tubes(dataset: TubeDataset, report: Report) -> Annotated:
         rows = np.concatenate(
             [np.zeros((0, 5)), *(tube for one in groups for tube in one)]
         )
-        num_frames, (height, width) = tubes.nframes[name], tubes.resolution[name]
-        num_beyond = (rows[:, 0] > num_frames).sum()
-        if num_beyond:
-            message = (
-                f'{num_beyond} boxes of {name} lie beyond its {num_frames} frames; they '
-                'are left out.'
-            )
-            report.warn('beyond the end', place, message)
+        height, width = tubes.resolution[name]
         centres = (rows[:, 1:3] + rows[:, 3:]) / 2
         outside = rows[((centres < 0) | (centres > (width, height))).any(axis=1)]
         if len(outside):

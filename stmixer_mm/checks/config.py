@@ -148,7 +148,7 @@ def _check_node(node: object, place: str) -> None:
             _check_node(value, f'{place}[{index}]')
     elif isinstance(node, Mapping):
         if 'type' in node:
-            part = _find_class(node['type'], place)
+            part = _find_class(node['type'], node.get('_scope_'), place)
             if part is None:
                 return
             _check_part(part, node, place)
@@ -164,7 +164,7 @@ def _package(part: type) -> str:
     return part.__module__.partition('.')[0]
 
 
-def _find_class(name: object, place: str) -> type | None:
+def _find_class(name: object, scope: str | None, place: str) -> type | None:
     """The class of a part; None for what is not a class.
 
     Raises:
@@ -174,7 +174,7 @@ def _find_class(name: object, place: str) -> type | None:
         return name if inspect.isclass(name) else None
     known = []
     for registry in _REGISTRIES:
-        with registry.switch_scope_and_registry(None) as scoped:
+        with registry.switch_scope_and_registry(scope) as scoped:
             for one in (scoped, registry):
                 known += one.module_dict
                 # How mmengine says no to some names.

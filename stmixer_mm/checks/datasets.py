@@ -10,7 +10,7 @@ from stmixer_mm.checks.annotations import check_csv, check_tubes
 from stmixer_mm.checks.config import SPLITS
 from stmixer_mm.checks.reports import Report
 from stmixer_mm.checks.videos import Progress, check_videos, find_videos
-from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.tube_dataset import TubeDataset
@@ -77,10 +77,6 @@ def check_dataset(
             )
     except UserError as error:
         report.add_exception('config', error)
-        if 'KeyframeDataset' in str(cfg.get('type')):
-            # A broken label map need not hide the faults of the annotation.
-            file = os.path.join(cfg.get('data_root') or '', report.ann_file)
-            report.add_faults(read_keyframe_rows(file)[1])
         return report
     report.ann_file = dataset.ann_file
     check = check_tubes if isinstance(dataset, TubeDataset) else check_csv

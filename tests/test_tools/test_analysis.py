@@ -1,16 +1,14 @@
 import json
-import runpy
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from run_tool import run_and_fail, run_tool
 from tiny import batch, build_detector, data_sample
-from tiny_stmixer import ROOT, write_project, write_video
+from tiny_stmixer import write_project, write_video
 from torch import nn
 
-from stmixer_mm.files import write_json
 from stmixer_mm.profiling.clips import ClipPipeline, extract_frames, video_clips
 from stmixer_mm.profiling.flops import count_parts
 from stmixer_mm.profiling.meter import Meter, watch_children
@@ -19,17 +17,15 @@ from stmixer_mm.profiling.report import format_table
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(tmp_path):
     """Run a tool in this process; returns what it writes to --json."""
 
-    def run_tool(name, *args):
-        path, out = ROOT / 'tools' / 'analysis' / f'{name}.py', tmp_path / 'out.json'
-        args = [str(path), *map(str, args), '--json', str(out)]
-        monkeypatch.setattr(sys, 'argv', args)
-        runpy.run_path(str(path), run_name='__main__')
+    def run_analysis(name, *args):
+        out = tmp_path / 'out.json'
+        run_tool(f'analysis/{name}', *args, '--json', out)
         return json.loads(out.read_text())
 
-    return run_tool
+    return run_analysis
 
 
 @pytest.fixture(scope='module')
@@ -332,7 +328,7 @@ test_pipeline = [
     ],
 )
 def test_wrong_arguments_are_named(
-    run, config, video, tmp_path, capsys, tool, args, sentence
+    config, video, tmp_path, capsys, tool, args, sentence
 ):
     empty = tmp_path / 'empty.py'
     empty.write_text("default_scope = 'mmaction'\n")
@@ -342,24 +338,8 @@ def test_wrong_arguments_are_named(
         "model = dict(_delete_=True, type='STMixer', backbone=None, neck=None, head=None)"
     )
     places = dict(config=config, video=video, empty=empty, no_decoder=no_decoder)
-    with pytest.raises(SystemExit) as leave:
-        run(tool, *(arg.format(**places) for arg in args))
-    assert leave.value.code == 1
-    (line,) = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith('error: ')
-    ]
-    assert sentence in line
-
-
-def test_figures_are_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / 'out.json'
-    write_json(path, [{'a': 1}])
-    with pytest.raises(TypeError):
-        write_json(path, [{'a': 1}, object()])
-    assert json.loads(path.read_text()) == [{'a': 1}]
-    assert list(tmp_path.iterdir()) == [path]
+    args = [arg.format(**places) for arg in args]
+    assert sentence in run_and_fail(capsys, f'analysis/{tool}', *args)
 
 
 def test_columns_of_a_table_are_aligned():
