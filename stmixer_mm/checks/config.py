@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import DefaultScope, Registry, init_default_scope
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
@@ -172,16 +172,19 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
     """
     if not isinstance(name, str):
         return name if inspect.isclass(name) else None
+    scope = scope or DefaultScope.get_current_instance().scope_name
     known = []
     for registry in _REGISTRIES:
-        with registry.switch_scope_and_registry(scope) as scoped:
-            for one in (scoped, registry):
-                known += one.module_dict
-                # How mmengine says no to some names.
-                with suppress(RuntimeError, ImportError):
-                    part = one.get(name)
-                    if part is not None:
-                        return part if inspect.isclass(part) else None
+        known += [
+            *registry.module_dict,
+            *registry.children.get(scope, registry).module_dict,
+        ]
+        for full_name in (f'{scope}.{name}', name):
+            # How mmengine says no to some names.
+            with suppress(RuntimeError, ImportError):
+                part = registry.get(full_name)
+                if part is not None:
+                    return part if inspect.isclass(part) else None
     remedy = nearest(name, known) or '; name its module in custom_imports.'
     raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
 

@@ -96,6 +96,7 @@ def test_unknown_type_is_named_with_the_nearest(cfg, override, place, near):
                 dict(type='ImgAug', transforms=[dict(type='Fliplr', p=0.5)])
             ]
         },
+        {'model': dict(type='FastRCNN', _scope_='mmdet', _delete_=True)},
         # A class with its module.
         {'model.neck': dict(type='torch.nn.Identity', _delete_=True)},
     ],
