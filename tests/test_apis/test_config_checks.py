@@ -127,7 +127,7 @@ def test_what_works_is_not_refused(cfg, override):
         ({'train_cfg.max_epochs': 'a'}, r'^Config .*tiny\.py cannot be built \(.*a'),
         ({'optim_wrapper.optimizer.lr': 'a'}, 'cannot be built'),
         ({'param_scheduler': dict(type='LinearLR', begin='a')}, 'cannot be built'),
-        ({'param_scheduler': [5]}, '5'),
+        ({'param_scheduler': [5]}, 'param_scheduler'),
         ({'val_dataloader.batch_size': 'a'}, 'batch_size'),
         ({'val_dataloader.dataset.ann_file': 'no.csv'}, r'no\.csv'),
     ],
