@@ -26,14 +26,10 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.profiling import (
-    bytes_kept_for_backward,
-    format_table,
-    machine,
-    peak_bytes,
-    quieten,
-    take_turns,
-)
+from stmixer_mm.profiling.memory import bytes_kept_for_backward, peak_bytes
+from stmixer_mm.profiling.meter import take_turns
+from stmixer_mm.profiling.models import quieten
+from stmixer_mm.profiling.report import format_table, machine
 from stmixer_mm.registry import MODELS
 
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')

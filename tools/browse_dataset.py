@@ -19,11 +19,8 @@ from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization import (
-    draw_ground_truth,
-    enlarge,
-    write_picture,
-)
+from stmixer_mm.visualization.draw import enlarge, write_picture
+from stmixer_mm.visualization.visualizer import draw_ground_truth
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800

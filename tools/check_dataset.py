@@ -8,8 +8,8 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import track_iter_progress
 
 from stmixer_mm.apis.running import add_cfg_options
-from stmixer_mm.checks.config import check_arguments, load_config
-from stmixer_mm.checks.datasets import SPLITS, check_config
+from stmixer_mm.checks.config import SPLITS, check_arguments, load_config
+from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.evaluators import check_evaluators
 from stmixer_mm.checks.reports import format_report, report_to_dict
 from stmixer_mm.errors import user_errors

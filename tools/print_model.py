@@ -21,13 +21,9 @@ from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
-from stmixer_mm.profiling import (
-    construct_model,
-    format_table,
-    made_up_clip,
-    quieten,
-    read_config,
-)
+from stmixer_mm.profiling.clips import random_clip
+from stmixer_mm.profiling.models import construct_model, quieten, read_config
+from stmixer_mm.profiling.report import format_table
 
 UNKNOWN = ['?']
 
@@ -57,7 +53,7 @@ def clip_shape(cfg: Config, shape: list[int] | None) -> tuple[int, int, int]:
                 'The test pipeline of the config samples no clips (no transform has '
                 'clip_len); give --shape T H W.'
             )
-        (clip,) = made_up_clip(cfg)['inputs']
+        (clip,) = random_clip(cfg)['inputs']
         return tuple(clip.shape[-3:])
     if min(shape) < 1:
         raise UserError(

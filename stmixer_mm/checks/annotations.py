@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.checks.reports import Place, SplitReport
+from stmixer_mm.checks.reports import Place, Report
 from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
     TimestampRow,
@@ -28,7 +28,7 @@ class Annotated(NamedTuple):
     sizes: dict[str, tuple[int, int]]  # (h, w) of videos with tubes
 
 
-def check_csv(dataset: KeyframeDataset, report: SplitReport) -> Annotated:
+def check_csv(dataset: KeyframeDataset, report: Report) -> Annotated:
     """Findings of the lines of all csv files of a dataset."""
     rows, faults = read_keyframe_rows(
         dataset.ann_file, num_classes=dataset.num_known_ids
@@ -62,14 +62,14 @@ def check_csv(dataset: KeyframeDataset, report: SplitReport) -> Annotated:
     return annotated
 
 
-def _timestamps(file: str | None, report: SplitReport) -> list[TimestampRow]:
+def _timestamps(file: str | None, report: Report) -> list[TimestampRow]:
     rows, faults = read_timestamp_rows(file) if file else ([], [])
     report.add_faults(faults)
     return rows
 
 
 def _warn_of_rows(
-    rows: list[KeyframeRow], dataset: KeyframeDataset, report: SplitReport
+    rows: list[KeyframeRow], dataset: KeyframeDataset, report: Report
 ) -> None:
     file, labels = dataset.ann_file, read_label_names(dataset.label_file)
     unnamed: dict[int, list[int]] = defaultdict(list)
@@ -98,27 +98,20 @@ def _warn_of_rows(
         report.warn('label map', (file, lines[0]), message)
 
 
-def check_tubes(dataset: TubeDataset, report: SplitReport) -> Annotated:
+def check_tubes(dataset: TubeDataset, report: Report) -> Annotated:
     """Findings of a file of tubes, in the videos of the split.
 
     Raises:
         UserError: the file cannot be read.
     """
-    file = dataset.ann_file
+    place = (dataset.ann_file, None)
     tubes, videos = dataset.read_annotations()
     for name in videos:
         groups = tubes.gttubes[name].values()
         rows = np.concatenate(
             [np.zeros((0, 5)), *(tube for one in groups for tube in one)]
         )
-        num_frames, (height, width) = tubes.nframes[name], tubes.resolution[name]
-        num_beyond = (rows[:, 0] > num_frames).sum()
-        if num_beyond:
-            message = (
-                f'{num_beyond} boxes of {name} lie beyond its {num_frames} frames; they '
-                'are left out.'
-            )
-            report.warn('beyond the end', (file, None), message)
+        height, width = tubes.resolution[name]
         centres = (rows[:, 1:3] + rows[:, 3:]) / 2
         outside = rows[((centres < 0) | (centres > (width, height))).any(axis=1)]
         if len(outside):
@@ -128,6 +121,6 @@ def check_tubes(dataset: TubeDataset, report: SplitReport) -> Annotated:
                 f'{height}, first ({", ".join(box)}) in frame {frame}; correct them or '
                 "its 'resolution', which is (height, width)."
             )
-            report.warn('outside', (file, None), message)
-    places = dict.fromkeys(videos, (file, None))
+            report.warn('outside', place, message)
+    places = dict.fromkeys(videos, place)
     return Annotated(places, {}, tubes.nframes, tubes.resolution)

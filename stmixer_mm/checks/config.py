@@ -9,46 +9,31 @@ import re
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import DefaultScope, Registry, init_default_scope
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
 from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
-# Where the classes of a config's sections are looked up first.
-_REGISTRIES = {
-    'model': (root.MODELS, root.TASK_UTILS),
-    'optim_wrapper': (root.OPTIM_WRAPPERS, root.OPTIMIZERS),
-    'param_scheduler': (root.PARAM_SCHEDULERS,),
-    'default_hooks': (root.HOOKS,),
-    'custom_hooks': (root.HOOKS,),
-    'visualizer': (root.VISUALIZERS, root.VISBACKENDS),
-}
-for _split in ('train', 'val', 'test'):
-    _REGISTRIES |= {
-        f'{_split}_dataloader': (root.DATASETS, root.TRANSFORMS, root.DATA_SAMPLERS),
-        f'{_split}_evaluator': (root.METRICS, root.EVALUATOR),
-        f'{_split}_cfg': (root.LOOPS,),
-    }
-_ALL_REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
-
-# What mmengine's runner takes together or not at all.
-_TOGETHER = {
-    'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
-    'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
-    'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
-}
+SPLITS = ('train', 'val', 'test')
+_SECTIONS = (
+    *('model', 'optim_wrapper', 'param_scheduler', 'visualizer'),
+    *('default_hooks', 'custom_hooks'),
+    *(f'{split}_{part}' for split in SPLITS for part in ('dataloader', 'evaluator')),
+    *(f'{split}_cfg' for split in SPLITS),
+)
+_REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
 
 # What mmengine takes out of the dict of a part before it builds the part.
 _FOR_THE_BUILDER = {
@@ -59,6 +44,14 @@ _FOR_THE_BUILDER = {
     'num_batch_per_epoch',  # of a data loader
     'paramwise_cfg',
     'priority',  # of a hook
+}
+
+_PLAIN = {
+    bool: Integral | np.bool_,
+    int: Integral,
+    float: Real,
+    str: str | PathLike,
+    types.NoneType: types.NoneType,
 }
 
 
@@ -94,6 +87,32 @@ def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
     )
 
 
+def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
+    """Everything that can stop a training or test run before it does any work.
+
+    Raises:
+        UserError: one sentence that names what is wrong.
+    """
+    for split in SPLITS:
+        last = 'optim_wrapper' if split == 'train' else f'{split}_evaluator'
+        sections = ('model', f'{split}_dataloader', f'{split}_cfg', last)
+        lacking = [section for section in sections if cfg.get(section) is None]
+        # mmengine's runner takes the last three together or not at all.
+        if lacking and (split == mode or not {*sections[1:]} <= {*lacking}):
+            raise UserError(
+                f'The config has no {", ".join(lacking)}, which the {split} loop needs; '
+                'write it, or take it over by _base_ from one in configs/.'
+            )
+    check_arguments(cfg)
+    check_writable_dir(cfg.work_dir, purpose='work dir')
+    checkpoint = cfg.get('load_from')
+    last = Path(cfg.work_dir, 'last_checkpoint')
+    if checkpoint is None and cfg.get('resume') and last.is_file():
+        checkpoint = last.read_text().strip()
+    if checkpoint is not None:
+        check_checkpoint_file(checkpoint)
+
+
 def check_arguments(cfg: Config) -> None:
     """Compare a config with the signatures of the classes that it names.
 
@@ -105,91 +124,78 @@ def check_arguments(cfg: Config) -> None:
         UserError: naming the part, and the nearest valid name or the value.
     """
     init_default_scope(cfg.get('default_scope') or 'mmaction')
-    for section, registries in _REGISTRIES.items():
-        _check_section(cfg.get(section), section)
-        for place, part, values in _parts(cfg.get(section), section, registries):
-            check_part(part, values, place=place)
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader') or {}
-        _check_section(loader.get('dataset'), f'{split}_dataloader.dataset')
-        check_part(DataLoader, loader, place=f'{split}_dataloader')
+    for section in _SECTIONS:
+        node = cfg.get(section) or {}
+        _check_dict(node, section)
+        _check_node(node, section)
+        if section.endswith('dataloader'):
+            _check_dict(node.get('dataset'), f'{section}.dataset')
+            _check_part(DataLoader, node, section)
 
 
-def _check_section(section: object, name: str) -> None:
-    for part in section if isinstance(section, list | tuple) else [section]:
-        if isinstance(part, str | int | float):
-            raise UserError(
-                f'{name} of the config has {part!r} where a dict is needed; write '
-                'one as the configs in configs/ do.'
-            )
+def _check_dict(node: object, place: str) -> None:
+    if isinstance(node, str | Real):
+        raise UserError(
+            f'{place}={node!r} of the config is not a dict; write one as the configs '
+            'in configs/ do.'
+        )
 
 
-def _parts(
-    node: object, place: str, registries: Sequence[Registry]
-) -> Iterator[tuple[str, type, Mapping]]:
-    """The parts that mmengine or this package build, with place, class and values."""
-    if isinstance(node, Mapping):
+def _check_node(node: object, place: str) -> None:
+    """Check the parts that mmengine or this package build, at any depth."""
+    if isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            _check_node(value, f'{place}[{index}]')
+    elif isinstance(node, Mapping):
         if 'type' in node:
-            part = _find_class(node['type'], registries, place)
+            part = _find_class(node['type'], node.get('_scope_'), place)
             if part is None:
                 return
-            yield place, part, node
+            _check_part(part, node, place)
             if _package(part) not in ('mmengine', 'stmixer_mm'):
                 return
         for key, value in node.items():
             # norm_cfg, init_cfg, … are completed by who uses them.
             if not str(key).endswith('_cfg'):
-                yield from _parts(value, f'{place}.{key}', registries)
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from _parts(value, f'{place}[{index}]', registries)
+                _check_node(value, f'{place}.{key}')
 
 
 def _package(part: type) -> str:
     return part.__module__.partition('.')[0]
 
 
-def _find_class(
-    name: object, registries: Sequence[Registry], place: str
-) -> type | None:
-    """The class of a part; None for a function, or what another registry holds.
+def _find_class(name: object, scope: str | None, place: str) -> type | None:
+    """The class of a part; None for what is not a class, such as a function.
 
     Raises:
         UserError: no registry of the hosts knows the name.
     """
     if not isinstance(name, str):
         return name if inspect.isclass(name) else None
+    scope = scope or DefaultScope.get_current_instance().scope_name
     known = []
-    for registry in (*registries, *_ALL_REGISTRIES):
-        with registry.switch_scope_and_registry(None) as scoped:
-            part = _get(scoped, name) or _get(registry, name)
-        if part is not None:
-            return part if registry in registries and inspect.isclass(part) else None
-        if registry in registries:
-            known += [*scoped.module_dict, *registry.module_dict]
+    for registry in _REGISTRIES:
+        known += [
+            *registry.module_dict,
+            *registry.children.get(scope, registry).module_dict,
+        ]
+        for full_name in (f'{scope}.{name}', name):
+            # How mmengine says no to some names.
+            with suppress(RuntimeError, ImportError):
+                part = registry.get(full_name)
+                if part is not None:
+                    return part if inspect.isclass(part) else None
     remedy = nearest(name, known) or '; name its module in custom_imports.'
     raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
 
 
-def _get(registry: Registry, name: str) -> Callable | None:
-    try:
-        return registry.get(name)
-    except (RuntimeError, ImportError):  # how mmengine says no to some names
-        return None
-
-
-def check_part(part: type, values: Mapping[str, object], *, place: str = '') -> None:
+def _check_part(part: type, values: Mapping[str, object], place: str) -> None:
     """Compare arguments with what a class takes, and values with what it declares.
-
-    Args:
-        part: The class.
-        values: Its arguments.
-        place: Where they stand in the config, for the message.
 
     Raises:
         UserError: for the first one that it does not take.
     """
-    where = f'{part.__name__} ({place})' if place else part.__name__
+    where = f'{part.__name__} ({place})'
     valid = _parameters(part)
     for argument, value in values.items():
         if argument in valid:
@@ -215,31 +221,20 @@ def _parameters(part: type) -> dict[str, object]:
     may take anything.
     """
     found: dict[str, object] = {}
-    for base in inspect.getmro(part):
-        if '__init__' not in vars(base) or base is object:
+    for base in inspect.getmro(part)[:-1]:
+        if '__init__' not in vars(base):
             continue
         is_ours = _package(base) == 'stmixer_mm'
-        takes_more = False
-        for parameter in [*inspect.signature(base.__init__).parameters.values()][1:]:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                takes_more = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
-                declared = parameter.annotation if is_ours else typing.Any
-                found.setdefault(parameter.name, declared)
-        if not takes_more:
+        _, *parameters = inspect.signature(base.__init__).parameters.values()
+        kinds = {parameter.kind for parameter in parameters}
+        for one in parameters:
+            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+                found.setdefault(one.name, one.annotation if is_ours else Any)
+        if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
         if not is_ours:
-            found['**'] = typing.Any
+            found['**'] = Any
     return found
-
-
-_PLAIN = {
-    bool: Integral | np.bool_,
-    int: Integral,
-    float: Real,
-    str: str | PathLike,
-    types.NoneType: types.NoneType,
-}
 
 
 def fits(value: object, hint: object) -> bool:
@@ -250,47 +245,14 @@ def fits(value: object, hint: object) -> bool:
     kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in inner)
-    if kind is typing.Literal:
+    if kind in (Any, inspect.Parameter.empty):
+        return True
+    if kind is Literal:
         return value in inner
-    if kind in (int, float) and isinstance(value, bool):
-        return False
     if kind in _PLAIN:
-        return isinstance(value, _PLAIN[kind])
+        is_number = kind not in (int, float) or not isinstance(value, bool)
+        return is_number and isinstance(value, _PLAIN[kind])
     if kind in (list, tuple, Sequence):
-        if isinstance(value, str | Mapping) or not hasattr(value, '__len__'):
-            return False
-        return not inner or all(fits(one, inner[0]) for one in value)
-    is_plain = isinstance(value, str | Real | types.NoneType)
-    takes_anything = kind in (typing.Any, inspect.Parameter.empty)
-    return takes_anything or not is_plain or not inspect.isclass(kind)
-
-
-def _check_sections(cfg: Config, mode: str) -> None:
-    for name, sections in _TOGETHER.items():
-        lacking = [section for section in sections if cfg.get(section) is None]
-        if name != mode and len(lacking) == len(sections):
-            continue
-        if cfg.get('model') is None:
-            lacking.insert(0, 'model')
-        if lacking:
-            raise UserError(
-                f'The config has no {", ".join(lacking)}, which the {name} loop needs; '
-                'write it, or take it over by _base_ from one in configs/.'
-            )
-
-
-def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
-    """Everything that can stop a training or test run before it does any work.
-
-    Raises:
-        UserError: one sentence that names what is wrong.
-    """
-    _check_sections(cfg, mode)
-    check_arguments(cfg)
-    check_writable_dir(cfg.work_dir, purpose='work dir')
-    checkpoint = cfg.get('load_from')
-    last = Path(cfg.work_dir, 'last_checkpoint')
-    if checkpoint is None and cfg.get('resume') and last.is_file():
-        checkpoint = last.read_text().strip()
-    if checkpoint is not None:
-        check_checkpoint_file(checkpoint)
+        is_list = isinstance(value, Collection) and not isinstance(value, str | Mapping)
+        return is_list and all(fits(one, inner[0]) for one in value if inner)
+    return not isinstance(value, str | Real | None) or not inspect.isclass(kind)

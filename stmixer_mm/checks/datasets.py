@@ -7,16 +7,15 @@ import numpy as np
 from mmengine.config import Config
 
 from stmixer_mm.checks.annotations import check_csv, check_tubes
-from stmixer_mm.checks.reports import SplitReport
+from stmixer_mm.checks.config import SPLITS
+from stmixer_mm.checks.reports import Report
 from stmixer_mm.checks.videos import Progress, check_videos, find_videos
-from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.person_dataset import PersonDataset
-from stmixer_mm.datasets.pipelines import plain_datasets
+from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import DATASETS
-
-SPLITS = ('train', 'val', 'test')
 
 
 def check_config(
@@ -26,7 +25,7 @@ def check_config(
     decode: bool = True,
     allow_overlap: bool = False,
     progress: Progress = iter,
-) -> list[SplitReport]:
+) -> list[Report]:
     """Check the datasets of the dataloaders of a config.
 
     Args:
@@ -43,8 +42,7 @@ def check_config(
     """
     reports, seen = [], []
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        for dataset in plain_datasets(loader.get('dataset')):
+        for dataset in dataset_configs(cfg, split):
             # In tubes test_mode says which videos are meant.
             is_of_tubes = 'TubeDataset' in str(dataset.get('type'))
             kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
@@ -62,13 +60,13 @@ def check_config(
 
 def check_dataset(
     cfg: dict, name: str, *, decode: bool = True, progress: Progress = iter
-) -> SplitReport:
+) -> Report:
     """Check one ``KeyframeDataset`` or ``TubeDataset``, given by its config.
 
     First the lines of its files and where its videos are; then, if these are in order,
     the videos themselves.
     """
-    report = SplitReport(name, str(cfg.get('ann_file', '')))
+    report = Report(name, str(cfg.get('ann_file', '')))
     try:
         with blame('the dataset cannot be built', 'correct it in the config'):
             dataset = DATASETS.build({**cfg, 'lazy_init': True})
@@ -79,17 +77,11 @@ def check_dataset(
             )
     except UserError as error:
         report.add_exception('config', error)
-        if 'KeyframeDataset' in str(cfg.get('type')):
-            # A broken label map need not hide the faults of the annotation.
-            file = os.path.join(cfg.get('data_root') or '', report.ann_file)
-            report.add_faults(read_keyframe_rows(file)[1])
         return report
     report.ann_file = dataset.ann_file
+    check = check_tubes if isinstance(dataset, TubeDataset) else check_csv
     try:
-        if isinstance(dataset, TubeDataset):
-            annotated = check_tubes(dataset, report)
-        else:
-            annotated = check_csv(dataset, report)
+        annotated = check(dataset, report)
         find_videos(dataset, annotated.videos, report)
         if report.num_errors:
             return report
@@ -103,19 +95,16 @@ def check_dataset(
     return report
 
 
-def _count(dataset: PersonDataset, report: SplitReport) -> None:
+def _count(dataset: PersonDataset, report: Report) -> None:
     counts = np.zeros(dataset.num_classes, dtype=int)
-    videos = set()
+    report.num_keyframes = len(dataset)
     for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        labels = info['gt_labels']
+        labels = dataset.get_data_info(index)['gt_labels']
         if labels.shape[1] == 1:  # numbers of classes (multilabel=False)
             labels = np.eye(dataset.num_classes)[labels[:, 0]]
         counts += labels.sum(axis=0).astype(int)
-        videos.add(info['video_id'])
         report.num_boxes += len(labels)
         report.num_empty_keyframes += not len(labels)
-    report.num_videos, report.num_keyframes = len(videos), len(dataset)
     names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
     known = read_label_names(getattr(dataset, 'label_file', None)).values() or names
@@ -125,21 +114,20 @@ def _count(dataset: PersonDataset, report: SplitReport) -> None:
         report.warn('absent class', (dataset.ann_file, None), message)
 
 
-def _check_overlap(reports: list[SplitReport], *, is_error: bool) -> None:
+def _check_overlap(reports: list[Report], *, is_error: bool) -> None:
     """Videos that are both trained on and evaluated, known by their file."""
     trained = {}
     for report in reports:
         find = report.error if is_error else report.warn
         for name, path in report.videos.items():
-            file = os.path.realpath(path)
-            place = (report.ann_file, report.first_lines[name])
+            file, line = os.path.realpath(path), report.first_lines[name]
             if report.name == 'train':
-                trained[file] = place
+                trained[file] = report.ann_file, line
             elif file in trained:
-                where, line = trained[file]
+                where, first = trained[file]
                 message = (
                     f'the video {name!r} is trained on too, as {where} says'
-                    f'{f" in line {line}" if line else ""}; remove it from one of the '
-                    'splits.'
+                    f'{f" in line {first}" if first else ""}; remove it from one of '
+                    'the splits.'
                 )
-                find('overlap', place, message)
+                find('overlap', (report.ann_file, line), message)

@@ -30,11 +30,19 @@ class Finding(NamedTuple):
 
 @dataclass
 class Report:
-    """What is wrong with a dataset or a metric of a config."""
+    """What is wrong with a dataset or a metric of a config, and what a dataset holds."""
 
     name: str
     ann_file: str
     findings: list[Finding] = field(default_factory=list)
+    num_videos: int = 0
+    num_keyframes: int = 0  # person-free ones included, excluded ones left out
+    num_empty_keyframes: int = 0
+    num_excluded_keyframes: int = 0
+    num_boxes: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)  # by class name
+    videos: dict[str, str] = field(default_factory=dict)  # id -> path
+    first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
 
     @property
     def num_errors(self) -> int:
@@ -58,51 +66,32 @@ class Report:
         else:
             self.error(kind, (self.ann_file, None), str(error))
 
-    def summary(self) -> list[str]:
-        """Lines on what there is."""
-        return []
-
-
-@dataclass
-class SplitReport(Report):
-    """What one dataset holds, excluded keyframes left out, and what is wrong."""
-
-    num_videos: int = 0
-    num_keyframes: int = 0  # person-free ones included
-    num_empty_keyframes: int = 0
-    num_excluded_keyframes: int = 0
-    num_boxes: int = 0
-    class_counts: dict[str, int] = field(default_factory=dict)  # by class name
-    videos: dict[str, str] = field(default_factory=dict)  # id -> path
-    first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
-
-    def summary(self) -> list[str]:
-        if not self.num_keyframes:
-            return ['Videos are opened once these errors are corrected.']
-        width = max(map(len, self.class_counts), default=0)
-        return [
-            f'{self.num_videos} videos, {self.num_keyframes} keyframes '
-            f'({self.num_empty_keyframes} person-free), {self.num_boxes} boxes, '
-            f'{self.num_excluded_keyframes} keyframes excluded',
-            *(f'  {name:<{width}} {n:>8}' for name, n in self.class_counts.items()),
-        ]
-
 
 def format_report(report: Report, *, max_warnings: int = 20) -> str:
     """All errors, the first warnings of each kind, and a summary, as text."""
     lines = [f'== {report.name}: {report.ann_file}']
-    lines += [str(finding) for finding in report.findings if finding.is_error]
-    warnings: dict[str, list[Finding]] = {}
+    warnings: dict[str, list[str]] = {}
     for finding in report.findings:
-        if not finding.is_error:
-            warnings.setdefault(finding.kind, []).append(finding)
-    for kind, findings in warnings.items():
-        lines += [str(finding) for finding in findings[:max_warnings]]
-        if len(findings) > max_warnings:
-            lines.append(f'... {len(findings) - max_warnings} more warnings: {kind}')
+        kind = warnings.setdefault(finding.kind, [])
+        (lines if finding.is_error else kind).append(str(finding))
+    for kind, found in warnings.items():
+        lines += found[:max_warnings]
+        if len(found) > max_warnings:
+            lines.append(f'... {len(found) - max_warnings} more warnings: {kind}')
+    if report.num_keyframes:
+        lines.append(
+            f'{report.num_videos} videos, {report.num_keyframes} keyframes '
+            f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes, '
+            f'{report.num_excluded_keyframes} keyframes excluded'
+        )
+        width = max(map(len, report.class_counts), default=0)
+        lines += [
+            f'  {name:<{width}} {n:>8}' for name, n in report.class_counts.items()
+        ]
+    elif report.videos:
+        lines.append('Videos are opened once these errors are corrected.')
     num_warnings = len(report.findings) - report.num_errors
-    lines += [*report.summary(), f'{report.num_errors} errors, {num_warnings} warnings']
-    return '\n'.join(lines)
+    return '\n'.join([*lines, f'{report.num_errors} errors, {num_warnings} warnings'])
 
 
 def report_to_dict(report: Report) -> dict:

@@ -2,13 +2,13 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import mmcv
 import numpy as np
 
 from stmixer_mm.checks.annotations import Annotated
-from stmixer_mm.checks.reports import Place, SplitReport
+from stmixer_mm.checks.reports import Place, Report
 from stmixer_mm.datasets.frames import (
     count_decoded,
     describe_folder,
@@ -29,27 +29,27 @@ Progress = Callable[[Iterable], Iterable]
 
 
 def find_videos(
-    dataset: PersonDataset, places: dict[str, Place], report: SplitReport
+    dataset: PersonDataset, places: dict[str, Place], report: Report
 ) -> None:
     """Note where each video is, or that it is missing."""
     folder = dataset.data_prefix['img']
-    for name, (file, line) in places.items():
+    for name, place in places.items():
         path = find_source(folder, name, use_frames=dataset.use_frames)
         report.videos[name] = path or os.path.join(folder, name)
-        report.first_lines[name] = line
+        report.first_lines[name] = place[1]
         if path is None:
             what = 'frame folder' if dataset.use_frames else 'video'
             message = (
                 f'the {what} of {name!r} is missing in {describe_folder(folder)}; put '
                 'it there, or correct data_prefix or the name.'
             )
-            report.error('missing', (file, line), message)
+            report.error('missing', place, message)
 
 
 def check_videos(
     dataset: PersonDataset,
     annotated: Annotated,
-    report: SplitReport,
+    report: Report,
     *,
     decode: bool,
     progress: Progress,
@@ -58,34 +58,61 @@ def check_videos(
     samples = defaultdict(list)
     for index in range(len(dataset)):
         samples[dataset.get_data_info(index)['video_id']].append(index)
+    report.num_videos = len(samples)
+    sampler = _transform(dataset, SampleKeyframeClip)
+    opener = _transform(dataset, OpenVideo)
+    is_slow_decoded = sampler and not (opener and opener.keep_frames)
+    # Without a sampler of ours only the keyframes are looked at.
+    sampler = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
+    sampler.jitter = False
     slow = []
     for name in progress(list(samples)):
         infos = [dataset.get_data_info(index) for index in samples[name]]
-        place = annotated.videos[name]
+        path, place = infos[0][dataset.path_key], annotated.videos[name]
         try:
-            source = _Frames(infos[0]) if dataset.use_frames else _Video(infos[0])
+            if dataset.use_frames:
+                video = _frame_folder(infos[0])
+            else:
+                video = OpenVideo().transform(dict(filename=path))
         except UserError as error:
             report.error('unreadable', place, str(error))
             continue
-        sampler = _transform(dataset, SampleKeyframeClip)
-        clips = _check_keyframes(source, infos, sampler, annotated, report, decode)
-        _check_size(source, name, annotated, report)
-        if isinstance(source, _Video):
-            if decode:
-                _check_jumps(source, place, report)
-            opener = _transform(dataset, OpenVideo)
-            if clips and sampler and not (opener and opener.keep_frames):
-                used = sum(len(np.unique(clip)) for clip in clips)
-                decoded = sum(count_decoded(clip, source.key_inds) for clip in clips)
-                if decoded > SLOW_DECODING * used:
-                    slow.append((decoded / used, source.path, place))
+        infos = [{**info, **video} for info in infos]
+        clips, size = _check_keyframes(infos, sampler, annotated, report, decode)
+        found, wanted = video['total_frames'], annotated.num_frames.get(name)
+        if wanted not in (None, found):
+            message = (
+                f'{path} has {found} frames, but the annotation is of {wanted}; boxes '
+                'may belong to other frames.'
+            )
+            report.warn('length', place, message)
+        shape = annotated.sizes.get(name)
+        if size and shape and is_stretched(shape, size):
+            message = (
+                f'{path} is {size[1]} x {size[0]}, but its boxes are of a picture of '
+                f"{shape[1]} x {shape[0]}; correct its 'resolution', which is (height, "
+                'width), unless the frames were stretched.'
+            )
+            report.warn('shape', place, message)
+        if dataset.use_frames:
+            continue
+        key_inds = video['video_reader'].get_key_indices()
+        if decode and not _jumps_right(path, key_inds):
+            message = (
+                f'a jump into {path} ends at another frame, so that clips would show '
+                f'the wrong moment; re-encode the video ({REENCODE}).'
+            )
+            report.error('jumps', place, message)
+        used = sum(len(np.unique(clip)) for clip in clips)
+        decoded = sum(count_decoded(clip, key_inds) for clip in clips)
+        if is_slow_decoded and decoded > SLOW_DECODING * used:
+            slow.append((decoded / used, path, place))
     if slow:
         factor, path, place = max(slow)
-        number = f' ({len(slow)} such videos)' if len(slow) > 1 else ''
         message = (
             f'clips of {path} decode {factor:.0f} times the frames that they use, as '
-            f'its key frames are far apart{number}; re-encode the video ({REENCODE}) or '
-            'extract its frames.'
+            f'its key frames are far apart (such videos: {len(slow)}); re-encode '
+            f'the video ({REENCODE}) or extract its frames.'
         )
         report.warn('slow decoding', place, message)
 
@@ -95,140 +122,82 @@ def _transform(dataset: PersonDataset, of_type: type) -> object | None:
     return next((one for one in transforms if isinstance(one, of_type)), None)
 
 
-class _Video:
-    """A video file; frames count from 0."""
-
-    size: tuple[int, int] | None = None  # (h, w) of the last frame read
-
-    def __init__(self, info: dict) -> None:
-        self.path = info['filename']
-        self.reader = open_video(self.path)
-        self.key_inds = self.reader.get_key_indices()
-        self.settings = dict(
-            video_reader=self.reader,
-            total_frames=len(self.reader),
-            fps=self.reader.get_avg_fps(),
+def _frame_folder(info: dict) -> dict:
+    """The number of frames of a sample's video, if there are no gaps between them."""
+    folder, tmpl = info['frame_dir'], info['filename_tmpl']
+    start = info['start_index']
+    numbers = frame_numbers(folder, tmpl, start)
+    _, stop = info.get('shot_info') or (0, numbers[-1] - start + 1)
+    total = info.get('total_frames') or stop
+    gaps = sorted(set(range(start, start + total)) - set(numbers))
+    if gaps:
+        raise UserError(
+            f'{folder} lacks {len(gaps)} of its {total} frames, first '
+            f'{tmpl.format(gaps[0])}; extract them again.'
         )
-
-    def reads(self, index: int) -> bool:
-        try:
-            self.reader.seek_accurate(index)
-            self.size = self.reader.next().shape[:2]
-        except Exception:  # DECORDError is a plain Exception
-            return False
-        return True
-
-    def jumps_to(self, index: int) -> bool:
-        """Whether a jump to a frame ends at the one that playing up to it shows."""
-        jumped = open_video(self.path).get_batch([index]).asnumpy()[0]
-        player = open_video(self.path)
-        for _ in range(index):
-            player.next()
-        return np.array_equal(jumped, player.next().asnumpy())
+    return dict(total_frames=total)
 
 
-class _Frames:
-    """A folder of extracted frames; frames count as their names do."""
-
-    size: tuple[int, int] | None = None  # (h, w) of the last frame read
-
-    def __init__(self, info: dict) -> None:
-        self.path, self.tmpl = info['frame_dir'], info['filename_tmpl']
-        start = info['start_index']
-        numbers = frame_numbers(self.path, self.tmpl, start)
-        _, stop = info.get('shot_info') or (0, numbers[-1] - start + 1)
-        total = info.get('total_frames') or stop
-        gaps = sorted(set(range(start, start + total)) - set(numbers))
-        if gaps:
-            raise UserError(
-                f'{self.path} lacks {len(gaps)} of its {total} frames, first '
-                f'{self.tmpl.format(gaps[0])}; extract them again.'
-            )
-        self.settings = dict(total_frames=total)
-
-    def reads(self, index: int) -> bool:
-        try:
-            path = os.path.join(self.path, self.tmpl.format(index))
-            self.size = mmcv.imread(path).shape[:2]
-        except Exception:  # cv2.error of an empty file, None for what is not a picture
-            return False
-        return True
+def _read(info: dict, index: int) -> np.ndarray:
+    """A frame; None or any error if it is damaged."""
+    if 'video_reader' in info:
+        info['video_reader'].seek_accurate(index)
+        return info['video_reader'].next()
+    name = info['filename_tmpl'].format(index)
+    return mmcv.imread(os.path.join(info['frame_dir'], name))
 
 
 def _check_keyframes(
-    source: _Video | _Frames,
     infos: list[dict],
-    sampler: SampleKeyframeClip | None,
+    sampler: SampleKeyframeClip,
     annotated: Annotated,
-    report: SplitReport,
+    report: Report,
     decode: bool,
-) -> list[np.ndarray]:
-    """Whether clips fit in and keyframes can be read; returns the frames of clips."""
-    sampler = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
-    sampler.jitter = False
-    clips, faults = [], []
+) -> tuple[list[np.ndarray], tuple[int, int] | None]:
+    """Whether clips fit in and keyframes can be read.
+
+    Returns:
+        The frames of the clips, and (h, w) of one that was read.
+    """
+    clips, size = [], None
+    faults: dict[str, tuple] = {}  # one for all keyframes of a short video
     for info in sorted(infos, key=lambda info: info['timestamp']):
         place = annotated.videos[info['video_id']]
         place = annotated.keyframes.get(info['img_key'], place)
         try:
-            clip = sampler.transform({**info, **source.settings})['frame_inds']
+            clip = sampler.transform(dict(info))['frame_inds']
         except UserError as error:
-            faults.append(('clip', place, str(error)))
+            faults.setdefault(str(error), ('clip', place))
             continue
         clips.append(clip)
         keyframe = int(clip[len(clip) // 2])
-        if decode and not source.reads(keyframe):
+        try:
+            size = _read(info, keyframe).shape[:2] if decode else None
+        except Exception:  # of decord or cv2, whose errors are plain
+            source = info.get('filename') or info['frame_dir']
             message = (
-                f'frame {keyframe} of {source.path}, timestamp {info["timestamp"]:g}, is '
+                f'frame {keyframe} of {source}, timestamp {info["timestamp"]:g}, is '
                 'missing or damaged; fetch, extract or encode the video again.'
             )
-            faults.append(('unreadable', place, message))
+            faults.setdefault(message, ('unreadable', place))
     if len(faults) > 1 and not annotated.keyframes:
         # Without lines: one finding for all of a video.
-        *first, message = faults[0]
-        faults = [(*first, f'{message[:-1]} ({len(faults)} such keyframes).')]
-    reported = set()
-    for *where, message in faults:
-        if message not in reported:  # one for all keyframes of a short video
-            report.error(*where, message)
-            reported.add(message)
-    return clips
+        message, where = next(iter(faults.items()))
+        faults = {f'{message[:-1]} ({len(faults)} such keyframes).': where}
+    for message, where in faults.items():
+        report.error(*where, message)
+    return clips, size
 
 
-def _check_size(
-    source: _Video | _Frames, name: str, annotated: Annotated, report: SplitReport
-) -> None:
-    """Whether frames are as many and of the shape, if not the size, as annotated."""
-    found, wanted = source.settings['total_frames'], annotated.num_frames.get(name)
-    if wanted not in (None, found):
-        message = (
-            f'{source.path} has {found} frames, but the annotation is of {wanted}; '
-            'boxes may belong to other frames.'
-        )
-        report.warn('length', annotated.videos[name], message)
-    size = annotated.sizes.get(name)
-    if size and source.size and is_stretched(size, source.size):
-        (height, width), (real_height, real_width) = size, source.size
-        message = (
-            f'{source.path} is {real_width} x {real_height}, but its boxes are of a '
-            f"picture of {width} x {height}; correct its 'resolution', which is "
-            '(height, width), unless the frames were stretched.'
-        )
-        report.warn('shape', annotated.videos[name], message)
-
-
-def _check_jumps(video: _Video, place: Place, report: SplitReport) -> None:
+def _jumps_right(path: str, key_inds: Sequence[int]) -> bool:
     """Whether the index leads to the right frames: not so in many a cut video."""
-    key = next(iter(video.key_inds[1:]), None)
-    if key is None or key > IN_ORDER:
-        return
+    key = next(iter(key_inds[1:]), IN_ORDER + 1)
+    if key > IN_ORDER:
+        return True
     try:
-        is_right = video.jumps_to(key)
-    except Exception:  # DECORDError: damaged, which matters in keyframes only
-        return
-    if not is_right:
-        message = (
-            f'a jump to frame {key} of {video.path} ends at another frame, so that '
-            f'clips would show the wrong moment; re-encode the video ({REENCODE}).'
-        )
-        report.error('jumps', place, message)
+        jumped, player = open_video(path).get_batch([key]), open_video(path)
+        for _ in range(key):
+            player.next()
+        return np.array_equal(jumped.asnumpy()[0], player.next().asnumpy())
+    except Exception:  # of decord: damaged, which matters in keyframes only
+        return True

@@ -50,19 +50,19 @@ class ClipPipeline:
         self.num_clips = transforms[sampler].get('num_clips', 1)
         opening, decoding = transforms[:sampler], transforms[sampler : decoder + 1]
         if source != 'config':
+            is_video = source == 'video'
+            opening = [dict(type='stmixer_mm.OpenVideo')] if is_video else []
             clip = dict(
                 type='stmixer_mm.SampleKeyframeClip',
                 clip_len=self.clip_len,
                 frame_interval=transforms[sampler].get('frame_interval', 1),
             )
-            opening, decode = {
-                'video': ([dict(type='stmixer_mm.OpenVideo')], 'DecodeFrames'),
-                'frames': ([], 'DecodeFrameFiles'),
-            }[source]
+            decode = 'DecodeFrames' if is_video else 'DecodeFrameFiles'
             decoding = [clip, dict(type=f'stmixer_mm.{decode}')]
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-            self.open, self.decode = Compose(opening), Compose(decoding)
-            self.augment = Compose(transforms[decoder + 1 :])
+            self.open, self.decode, self.augment = map(
+                Compose, (opening, decoding, transforms[decoder + 1 :])
+            )
 
     def __call__(self, info: dict) -> dict:
         """A packed sample, with the ``seconds`` that each step took."""
@@ -87,7 +87,7 @@ class ClipDataset(Dataset):
     ) -> None:
         self.infos = infos
         self.pipeline = pipeline
-        self.length = len(infos) if length is None else length
+        self.length = length or len(infos)
 
     def __len__(self) -> int:
         return self.length
@@ -100,13 +100,8 @@ class ClipDataset(Dataset):
         for info in self.infos:
             self.pipeline(info)
 
-    def loader(self, *, batch_size: int = 1, num_workers: int = 0) -> DataLoader:
-        return DataLoader(
-            self,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            collate_fn=pseudo_collate,
-        )
+    def loader(self, **options: int) -> DataLoader:
+        return DataLoader(self, collate_fn=pseudo_collate, **options)
 
 
 def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
@@ -129,7 +124,7 @@ def video_clips(
     duration = len(reader) / reader.get_avg_fps()
     return [
         dict(
-            made_up_persons(persons, num_classes, seed=index),
+            random_persons(persons, num_classes, seed=index),
             filename=str(video),
             video_id=Path(video).name,
             timestamp=time_s,
@@ -142,7 +137,7 @@ def video_clips(
     ]
 
 
-def made_up_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
+def random_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
     """Boxes in [0, 1], as ground truth and as proposals, with one action each."""
     if count < 0:
         raise UserError(f'{count} persons are too few; give 0 or more.')
@@ -155,7 +150,7 @@ def made_up_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
     return dict(gt_bboxes=bboxes, gt_labels=labels, proposals=bboxes.copy())
 
 
-def made_up_clip(
+def random_clip(
     cfg: Config, *, shape: tuple[int, int, int] | None = None, persons: int = 5
 ) -> dict:
     """A batch of one clip of noise, as a config's test pipeline makes it.
@@ -176,13 +171,12 @@ def made_up_clip(
         frames, height, width = shape
         if min(shape) < 1:
             raise UserError(
-                f'--shape {frames} {height} {width} is not the size of a clip; give '
-                'frames, height and width of 1 or more.'
+                f'--shape {frames} {height} {width} must be 1 or more each.'
             )
         first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
-    results = made_up_persons(persons, 81)
+    results = random_persons(persons, 81)
     for name in ('gt_bboxes', 'proposals'):
         results[name] *= np.array((width, height, width, height), dtype=np.float32)
     results.update(
@@ -218,15 +212,12 @@ def extract_frames(
         for index, image in zip(results['frame_inds'], results['imgs'], strict=True):
             file = frame_dir / FRAME_NAMES.format(index + 1)
             cv2.imwrite(str(file), image[..., ::-1])
-        extracted.append(
-            dict(
-                info,
-                filename=None,
-                frame_dir=str(frame_dir),
-                filename_tmpl=FRAME_NAMES,
-                start_index=1,
-                total_frames=results['total_frames'],
-                fps=results['fps'],
-            )
+        of_frames = dict(
+            filename=None,
+            frame_dir=str(frame_dir),
+            filename_tmpl=FRAME_NAMES,
+            start_index=1,
         )
+        of_video = {key: results[key] for key in ('total_frames', 'fps')}
+        extracted.append({**info, **of_frames, **of_video})
     return extracted

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import blame
 from stmixer_mm.profiling.meter import Meter, watch_children
 
 
@@ -34,11 +34,14 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
     Raises:
         UserError: the model cannot take the batch.
     """
+    size = 'x'.join(map(str, data['inputs'].shape[-3:]))
+    subject = f'{type(model).__name__} cannot take a clip of {size}'
     fast_path = torch.backends.mha.get_fastpath_enabled()
     # The counter knows no formula for the fused kernels of a CPU.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
+            blame(subject, 'give a --shape T H W that it can'),
             torch.no_grad(),
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False) as counter,
@@ -47,12 +50,6 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
             watch_children(meter, model)
             with meter.part('other'):
                 model(**data, mode='predict')
-    except (RuntimeError, AssertionError) as error:
-        size = 'x'.join(map(str, data['inputs'].shape[-3:]))
-        raise UserError(
-            f'{type(model).__name__} cannot take a clip of {size} '
-            f'({str(error).splitlines()[0]}); give a --shape T H W that it can.'
-        ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
     return meter.take()
@@ -67,9 +64,8 @@ def count_parts(model: nn.Module, data: dict) -> list[PartCount]:
         if name != 'data_preprocessor'
     ]
     total = PartCount('total', sum(flops.values()), *_count_parameters(model))
-    rest = [
-        whole - sum(part) for whole, *part in list(zip(total, *rows, strict=True))[1:]
-    ]
+    rest = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
+    rest = [whole - part for whole, part in zip(total[1:], rest, strict=True)]
     if any(rest):
         rows.append(PartCount('other', *rest))
     return [*rows, total]
@@ -77,7 +73,5 @@ def count_parts(model: nn.Module, data: dict) -> list[PartCount]:
 
 def _count_parameters(module: nn.Module) -> tuple[int, int]:
     parameters = list(module.parameters())
-    return (
-        sum(parameter.numel() for parameter in parameters),
-        sum(p.numel() for p in parameters if p.requires_grad),
-    )
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return sum(map(torch.numel, parameters)), sum(map(torch.numel, trained))

@@ -77,16 +77,13 @@ def take_turns(
     runs: dict[str, Callable[[], object]], *, turns: int, device: torch.device
 ) -> dict[str, float]:
     """Median seconds of each, one after the other in each turn, after one to warm up."""
-    now = clock(device)
-    seconds = {name: [] for name in runs}
-    for turn in range(turns + 1):
+    meter, records = Meter(clock(device)), []
+    for _ in range(turns + 1):
         for name, run in runs.items():
-            start = now()
-            run()
-            elapsed = now() - start
-            if turn:
-                seconds[name].append(elapsed)
-    return {name: median(values) for name, values in seconds.items()}
+            with meter.part(name):
+                run()
+        records.append(meter.take())
+    return medians(records[1:])
 
 
 def watch_children(

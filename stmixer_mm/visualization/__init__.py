@@ -1,21 +1,5 @@
-from stmixer_mm.visualization.draw import (
-    draw_detections,
-    enlarge,
-    side_by_side,
-    write_picture,
-)
-from stmixer_mm.visualization.visualizer import (
-    STADVisualizer,
-    draw_ground_truth,
-    top_actions,
-)
+"""Boxes drawn on frames."""
 
-__all__ = [
-    'STADVisualizer',
-    'draw_detections',
-    'draw_ground_truth',
-    'enlarge',
-    'side_by_side',
-    'top_actions',
-    'write_picture',
-]
+from stmixer_mm.visualization.visualizer import STADVisualizer
+
+__all__ = ['STADVisualizer']

@@ -76,8 +76,8 @@ def draw_detections(
     canvas = np.ascontiguousarray(frame).copy()
     height, width = canvas.shape[:2]
     line_width = max(1, round(min(height, width) / 240))
-    bboxes = np.clip(np.asarray(bboxes, float).reshape(-1, 4), -1e6, 1e6)
-    boxes = [tuple(box) for box in bboxes.round().astype(int).tolist()]
+    bboxes = np.asarray(bboxes, float).reshape(-1, 4).clip(-1e6, 1e6)
+    boxes = bboxes.round().astype(int).tolist()
     if colors is None:
         ids = range(len(boxes)) if ids is None else ids
         colors = [
@@ -100,10 +100,8 @@ def draw_detections(
         if len(pairs) > _MAX_LINES:
             lines.append(f'+ {len(pairs) - _MAX_LINES} more')
         if lines:
-            size = (
-                max(map(pen.width, lines)) + 2 * pen.pad,
-                pen.step * len(lines) + pen.pad,
-            )
+            label_width = max(map(pen.width, lines)) + 2 * pen.pad
+            size = label_width, pen.step * len(lines) + pen.pad
             others = [other for other in boxes if other is not box]
             rects.append(_place(size, box, (height, width), rects, others))
             _draw_label(canvas, pen, lines, rects[-1], inks)
@@ -192,15 +190,19 @@ def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
 
 
 def _draw_label(
-    canvas: np.ndarray, pen: _Pen, lines: Sequence[str], rect: Rect, colors
+    canvas: np.ndarray,
+    pen: _Pen,
+    lines: Sequence[str],
+    rect: Rect,
+    colors: Sequence[Color],
 ) -> None:
     x1, y1, x2, y2 = rect
     # Below the descenders of a line.
     edges = [y1 + pen.pad // 2 + row * pen.step for row in range(1, len(lines))]
-    for top, bottom, color in zip([y1, *edges], [*edges, y2], colors, strict=False):
-        patch = canvas[top:bottom, x1:x2]
-        patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
+    edges = [y1, *edges, y2]
     for row, line in enumerate(lines):
+        patch = canvas[edges[row] : edges[row + 1], x1:x2]
+        patch[:] = (0.2 * patch + 0.8 * np.array(colors[row])).astype(np.uint8)
         top = y1 + pen.pad + row * pen.step
         pen.write(canvas, line, x1 + pen.pad, top, (0, 0, 0))
 
@@ -224,20 +226,21 @@ def _place(
         (x1, y1),
         (x1, y2 - height),
     )
-    costs = {}
-    for rank, (left, top) in enumerate(corners):
+    rects = []
+    for left, top in corners:
         left = int(np.clip(left, 0, max(0, frame_width - width)))
         top = int(np.clip(top, 0, max(0, frame_height - height)))
         right, bottom = left + width, top + height
-        rect = (left, top, min(right, frame_width), min(bottom, frame_height))
-        cost = (
+        rects.append((left, top, min(right, frame_width), min(bottom, frame_height)))
+
+    def cost(rect: Rect) -> float:
+        return (
             10 * sum(_overlap(rect, other) for other in taken)
             + sum(_overlap(rect, other) for other in others)
             + 0.5 * _overlap(rect, box)
-            + rank
         )
-        costs.setdefault(rect, cost)
-    return min(costs, key=costs.get)
+
+    return min(rects, key=cost)
 
 
 def _overlap(a: Rect, b: Rect) -> int:

@@ -1,15 +1,11 @@
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
-
-TOOL = Path(__file__).parents[2] / 'tools' / 'check_dataset.py'
+from run_tool import run_tool
 
 
 @pytest.fixture
-def run(tmp_path, write_text, write_video, monkeypatch, capsys):
+def run(tmp_path, write_text, write_video, capsys):
     """Run the tool on a config whose annotation has the given lines."""
     write_video('a.mp4')
 
@@ -23,9 +19,8 @@ def run(tmp_path, write_text, write_video, monkeypatch, capsys):
         )
         train = f'train_dataloader = dict(dataset={dataset})'
         config = write_text('config.py', train, more)
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), config, *options])
         with pytest.raises(SystemExit) as exit_:
-            runpy.run_path(str(TOOL), run_name='__main__')
+            run_tool('check_dataset', config, *options)
         return int(exit_.value.code), *capsys.readouterr()
 
     return run

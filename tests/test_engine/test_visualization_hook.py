@@ -6,7 +6,7 @@ from mmengine.structures import InstanceData
 from mmengine.visualization import Visualizer
 
 from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook
-from stmixer_mm.visualization import STADVisualizer
+from stmixer_mm.visualization.visualizer import STADVisualizer
 
 
 def make_sample(timestamp):

@@ -23,7 +23,7 @@ from stmixer_mm.evaluation.diagnosis.judging import (
 )
 from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
 from stmixer_mm.registry import METRICS
-from stmixer_mm.visualization import draw_detections, enlarge, side_by_side
+from stmixer_mm.visualization.draw import draw_detections, enlarge, side_by_side
 
 
 def predict(video_id, timestamp, bboxes, scores):

@@ -1,6 +1,6 @@
 import importlib.util
 import re
-import sys
+from functools import partial
 
 import cv2
 import matplotlib
@@ -12,42 +12,25 @@ from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
+from run_tool import run_and_fail, run_tool
 from tiny_stmixer import ROOT, write_project
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.visualization import draw_detections
+from stmixer_mm.visualization.draw import draw_detections
 
-PATH = ROOT / 'tools' / 'browse_dataset.py'
-SPEC = importlib.util.spec_from_file_location('tool_browse_dataset', PATH)
+SPEC = importlib.util.spec_from_file_location(
+    'tool_browse_dataset', ROOT / 'tools' / 'browse_dataset.py'
+)
 TOOL = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(TOOL)
 
 
-def run(*args):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(PATH), *map(str, args)])
-        TOOL.main()
+run = partial(run_tool, 'browse_dataset')
 
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp('project'))
-
-
-@pytest.fixture
-def run_and_fail(config, capsys):
-    def run_and_fail(*args):
-        with pytest.raises(SystemExit) as leave:
-            run(config, *args)
-        assert leave.value.code == 1
-        (line,) = [
-            line
-            for line in capsys.readouterr().err.splitlines()
-            if line.startswith('error: ')
-        ]
-        return line
-
-    return run_and_fail
 
 
 def packed(labels, dtype=torch.uint8):
@@ -84,14 +67,6 @@ def test_the_clip_in_order():
     picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
     assert picture[-1, ::450, 0].tolist() == [10, 20, 30, 40]
     assert picture.shape[1] == 4 * 450
-
-
-def test_small_frames_are_enlarged_with_their_boxes():
-    sample = packed(WALKS)
-    sample['inputs'] = sample['inputs'][..., :120, :150]
-    sample['data_samples'].gt_instances.bboxes /= 2
-    large = TOOL.draw_sample(packed(WALKS), None)
-    assert np.array_equal(TOOL.draw_sample(sample, None)[-360:], large[-360:])
 
 
 def test_no_person_and_no_ground_truth_leave_the_frame_as_it_is():
@@ -243,8 +218,8 @@ def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
         (['--show'], 'There is no display for --show; give --out or --sheet'),
     ],
 )
-def test_faults_end_in_one_sentence(run_and_fail, args, words, tmp_path, monkeypatch):
+def test_faults_end_in_one_sentence(config, capsys, args, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'folder.png').mkdir()
     matplotlib.use('agg')
-    assert re.search(words, run_and_fail(*args))
+    assert re.search(words, run_and_fail(capsys, 'browse_dataset', config, *args))

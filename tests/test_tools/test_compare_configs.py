@@ -5,10 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from tiny_stmixer import ROOT, write_project
-
-TOOL = ROOT / 'tools/analysis/compare_configs.py'
-
+from run_tool import run_tool
+from tiny_stmixer import write_project
 
 RUN = subprocess.run
 
@@ -32,10 +30,9 @@ def run_here(command, stdout=None, **options):
 def compare(monkeypatch, tmp_path):
     def run(*args):
         out = tmp_path / 'rows.json'
-        args = [TOOL, *args, '--work-dir', tmp_path / 'compare', '--json', out]
-        monkeypatch.setattr(sys, 'argv', list(map(str, args)))
         monkeypatch.setattr(subprocess, 'run', run_here)
-        runpy.run_path(str(TOOL), run_name='__main__')
+        options = ('--work-dir', tmp_path / 'compare', '--json', out)
+        run_tool('analysis/compare_configs', *args, *options)
         return json.loads(out.read_text())
 
     return run

@@ -6,7 +6,8 @@ from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import VISUALIZERS
-from stmixer_mm.visualization import draw_detections, enlarge, side_by_side, top_actions
+from stmixer_mm.visualization.draw import draw_detections, enlarge, side_by_side
+from stmixer_mm.visualization.visualizer import top_actions
 
 CLIP = np.stack([np.full((60, 80, 3), 40 * i, np.uint8) for i in range(4)])
 

@@ -5,14 +5,10 @@ import argparse
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling import (
-    build_model,
-    count_parts,
-    format_table,
-    made_up_clip,
-    quieten,
-    read_config,
-)
+from stmixer_mm.profiling.clips import random_clip
+from stmixer_mm.profiling.flops import count_parts
+from stmixer_mm.profiling.models import build_model, quieten, read_config
+from stmixer_mm.profiling.report import format_table
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '
@@ -49,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    clip = made_up_clip(cfg, shape=args.shape, persons=args.persons)
+    clip = random_clip(cfg, shape=args.shape, persons=args.persons)
     model = build_model(cfg)
     data = model.data_preprocessor(clip)
     size = list(data['inputs'].shape[-3:])

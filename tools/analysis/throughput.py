@@ -16,23 +16,21 @@ from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.datasets.frames import count_decoded, open_video
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling import (
+from stmixer_mm.profiling.clips import (
     ClipDataset,
     ClipPipeline,
-    Meter,
-    build_model,
-    clock,
     config_clips,
     extract_frames,
-    format_table,
-    machine,
-    medians,
+    video_clips,
+)
+from stmixer_mm.profiling.meter import Meter, clock, medians, watch_children
+from stmixer_mm.profiling.models import (
+    build_model,
     num_classes_of,
     quieten,
     read_config,
-    video_clips,
-    watch_children,
 )
+from stmixer_mm.profiling.report import format_table, machine
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames

@@ -17,20 +17,15 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling import (
-    ClipPipeline,
-    Meter,
+from stmixer_mm.profiling.clips import ClipPipeline, video_clips
+from stmixer_mm.profiling.meter import Meter, clock, medians, watch_children
+from stmixer_mm.profiling.models import (
     build_model,
-    clock,
-    format_table,
-    machine,
-    medians,
     num_classes_of,
     quieten,
     read_config,
-    video_clips,
-    watch_children,
 )
+from stmixer_mm.profiling.report import format_table, machine
 
 DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 RECOGNISER = (
