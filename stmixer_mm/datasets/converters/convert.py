@@ -1,10 +1,12 @@
 """From what was read to the csv files and the label map that training reads."""
 
 import math
+import reprlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,16 +102,17 @@ def convert_annotations(
     out, idle = Path(out), idle.strip() if idle else None
     if out.suffix != '.csv':
         raise UserError(f'The output {out} must end in .csv.')
-    if not (every > 0 and math.isfinite(every)):
+    if not 0 < every < math.inf:
         raise UserError(f'Keyframes every {every:g} s are impossible; give more.')
     if fps is not None and not is_frame_rate(fps):
         raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
+    files = list(map(str, files))
     read = [
         read_annotations(
             file, persons=persons, attributes=attributes, first_frame=first_frame
         )
-        for file in map(str, files)
+        for file in files
     ]
     _check_names('label', persons, [name for one in read for name in one.labels])
     named = [name for one in read for _, name in one.attributes]
@@ -124,7 +127,7 @@ def convert_annotations(
                 'holds an action there; name those that do.'
             )
     names = [name for actions in meant for name in actions.names]
-    ids = _action_ids(unique([*names, *([idle] if idle else [])]), label_map)
+    ids = _action_ids(unique(names + [idle] * bool(idle)), label_map)
     others = unique(name for actions in meant for name in actions.other_attributes)
     summary = Summary(
         num_ignored=sum(one.num_ignored for one in read),
@@ -146,16 +149,15 @@ def convert_annotations(
     summary.num_empty = sum(not people for people in keyframes.values())
     if summary.num_keyframes == summary.num_empty:
         raise UserError(
-            f'{annotated[0].file if annotated else "The input"} '
-            f'has no person with an action at a keyframe, one every {every:g} s '
+            f'{", ".join(files)} has no person with an action at a keyframe, one every '
+            f'{every:g} s '
             f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
             'more keyframes, or see whether the actions are attributes.'
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    summary.files = [*write_annotations(out, keyframes), str(label_map)]
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
-    summary.files = [*write_annotations(out, keyframes), str(label_map)]
     return summary
 
 
@@ -166,15 +168,11 @@ def read_annotations(
     attributes: Collection[str] | None = None,
     first_frame: int = 0,
 ) -> Annotations:
-    """Read a CVAT XML or COCO JSON file, told apart by their first character.
-
-    Raises:
-        UserError: naming the file and the place.
-    """
+    """Read a CVAT XML or COCO JSON file, told apart by their first character."""
     check_file(file)
     data = Path(file).read_bytes()
-    # A byte-order mark, or UTF-16, whose zero bytes are in the way.
-    start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
+    # Behind byte-order marks, zero bytes of UTF-16 and space.
+    start = data.lstrip(b'\xef\xbb\xbf\xff\xfe\0 \t\r\n')[:1]
     if start == b'<':
         return read_cvat(file, data, persons, attributes)
     if start == b'{':
@@ -256,18 +254,13 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     """
     found = ((name, find_video(folder, name)) for name in video.names)
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
-    if ',' in name or '"' in name:
-        raise UserError(
-            f'{video.file}: the name of the video {name!r} has a comma or a quote, '
-            'which a csv cannot hold; rename the video there and in its folder.'
-        )
     if path is None:
         rate = fps or video.fps
         if rate is None or video.size is None:
             raise UserError(
-                f'{video.file}: the video {name} is not in {folder}, and its '
-                f'{"size" if rate else "frame rate"} is unknown without it; put it '
-                f'there{"" if rate else " or give the frame rate"}.'
+                f'{video.file}: the video {name} is not in {folder}, and its frame rate '
+                'or size is unknown without it; put it there, or give the frame rate of '
+                'extracted frames.'
             )
         return VideoFacts(name, rate, None, video.size)
     reader = open_video(path)
@@ -281,7 +274,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
     # Tools disagree on the last few frames of some videos.
     end = facts.total_frames + facts.fps
-    for shape in (shape for track in video.tracks for shape in track):
+    for shape in chain.from_iterable(video.tracks):
         if shape.frame >= end and not shape.outside:
             raise UserError(
                 f'{shape.place}: frame {shape.frame} is annotated, but {path} has '
@@ -301,7 +294,7 @@ def _keyframes(
     """Timestamp and persons of each keyframe; counts into ``summary``."""
     frames = video.frames
     if frames is None:
-        last = max((s.frame for track in video.tracks for s in track), default=0)
+        last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     width, height = facts.size
@@ -337,19 +330,18 @@ def _keyframes(
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     """Action name -> id, of the label map if there is one."""
     if not label_map.exists():
-        wrong = next((name for name in actions if set(name) & set('\r\n')), None)
-        if wrong is not None:
-            raise UserError(
-                f'The name of the action {wrong!r} has a line end, which a label map '
-                'cannot hold; rename it.'
-            )
+        for name in actions:
+            if set(name) & set('\r\n'):
+                raise UserError(
+                    f'The name of the action {name!r} has a line end, which a label map '
+                    'cannot hold; rename it.'
+                )
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
-    lacking = next((name for name in actions if name not in ids), None)
-    if lacking is not None:
+    if lacking := [name for name in actions if name not in ids]:
         raise UserError(
             f'{label_map}: the label map is there already and lacks the action '
-            f'{lacking!r}; add it there, or remove the file to have it made anew.'
+            f'{lacking[0]!r}; add it there, or remove the file to have it made anew.'
         )
     return ids
 
@@ -384,10 +376,8 @@ def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -
     known = unique(known)
     for name in names or ():
         if name not in known:
-            shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
-            remedy = (
-                nearest(name, known) or f'; they have {shown or "none"}, correct it.'
-            )
+            shown = reprlib.repr(known) if known else 'none'
+            remedy = nearest(name, known) or f'; they have {shown}, correct it.'
             raise UserError(
                 f'The {what} {name!r} is in none of the annotation files{remedy}'
             )
