@@ -9,9 +9,9 @@ import pytest
 
 from stmixer_mm.datasets import KeyframeDataset
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
-from stmixer_mm.datasets.converters import convert_annotations
 from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES
 from stmixer_mm.datasets.converters.convert import (
+    convert_annotations,
     keyframe_times,
     read_annotations,
     shape_at,
@@ -402,7 +402,7 @@ def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_tex
         (['take.01', 'take.02'], 'take.01.mp4', ['take.01']),
         (['take.01', 'other'], 'take', "'take' is in none .*; did you mean take.01"),
         (['01.mp4', 'other'], '0l', "video '0l' is in none .*; did you mean 01"),
-        (['clip.mp4', 'other'], 'nobody', "is in none .*'other', 'clip'., correct"),
+        (['clip.mp4', 'other'], 'nobody', "is in none .*'clip', 'other'., correct"),
     ],
 )
 def test_only_the_named_videos(convert, tmp_path, names, only, taken):

@@ -225,15 +225,15 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
             it turns the shorter way; the actions are those of the former. Else only
             frames with a shape count.
     """
-    index = bisect_right(track, frame, key=lambda shape: shape.frame) - 1
-    if index < 0 or track[index].outside:
+    index = bisect_right(track, frame, key=lambda shape: shape.frame)
+    if index == 0 or track[index - 1].outside:
         return None
-    shape = track[index]
+    shape = track[index - 1]
     if shape.frame == frame:
         return shape
-    if not interpolate or index + 1 == len(track):
+    if not interpolate or index == len(track):
         return None
-    after = track[index + 1]
+    after = track[index]
     if after.outside:
         return shape._replace(frame=frame)
     share = (frame - shape.frame) / (after.frame - shape.frame)
@@ -247,11 +247,7 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
-    """Look for a video, by each of its names; check that it is the annotated one.
-
-    Raises:
-        UserError: it is missing, or another one.
-    """
+    """Look for a video, by each of its names; check that it is the annotated one."""
     found = ((name, find_video(folder, name)) for name in video.names)
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
     if path is None:
@@ -297,7 +293,7 @@ def _keyframes(
         last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
-    width, height = facts.size
+    sides = facts.size * 2
     for time, frame in keyframe_times(
         frames, every=every, fps=facts.fps, total_frames=total
     ):
@@ -307,13 +303,15 @@ def _keyframes(
             if shape is None:
                 continue
             drawn = shape.enclosing_bbox()
-            x1, x2 = (min(max(drawn[i], 0), width) for i in (0, 2))
-            y1, y2 = (min(max(drawn[i], 0), height) for i in (1, 3))
-            if x2 - x1 < 1 or y2 - y1 < 1:
+            bbox = tuple(
+                min(max(value, 0), side)
+                for value, side in zip(drawn, sides, strict=True)
+            )
+            if bbox[2] - bbox[0] < 1 or bbox[3] - bbox[1] < 1:
                 summary.num_outside += 1
                 continue
-            summary.num_clipped += (x1, y1, x2, y2) != drawn
-            bbox_norm = (x1 / width, y1 / height, x2 / width, y2 / height)
+            summary.num_clipped += bbox != drawn
+            bbox_norm = [value / side for value, side in zip(bbox, sides, strict=True)]
             actions = shape.actions or ((idle,) if idle else ())
             people.append(AnnotatedPerson(bbox_norm, [ids[a] for a in actions], number))
             done += actions
@@ -352,22 +350,24 @@ def _choose(
     """Those of the videos that are named, in their order."""
     chosen: set[str] = set()
     for name in only:
-        fitting = (
-            [video for video in videos if name == video.names[0]]
-            or [video for video in videos if name in video.names]
-            or [video for video in videos if without_suffix(name) in video.names]
-        )
-        if not fitting:
-            known = [video.names[0] for video in videos]
-            _check_names('video', [name], known + [n for v in videos for n in v.names])
         # The jobs of one task are several files of the same video.
-        meant = unique(video.names[0] for video in fitting)
+        meant = (
+            {video.names[0] for video in videos if name == video.names[0]}
+            or {video.names[0] for video in videos if name in video.names}
+            or {
+                video.names[0]
+                for video in videos
+                if without_suffix(name) in video.names
+            }
+        )
+        if not meant:
+            _check_names('video', [name], [n for video in videos for n in video.names])
         if len(meant) > 1:
             raise UserError(
-                f'The video {name!r} may be {meant[0]} or {meant[1]}; write its whole '
-                'name.'
+                f'The video {name!r} may be {" or ".join(sorted(meant))}; write its '
+                'whole name.'
             )
-        chosen.update(meant)
+        chosen |= meant
     return [video for video in videos if video.names[0] in chosen]
 
 
