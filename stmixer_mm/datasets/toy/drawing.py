@@ -20,10 +20,7 @@ def paint(
     for points, radius, color in blobs:
         # The last term: OpenCV's integer coordinates are the centres of pixels.
         points = np.rint((scale * points + pad - 0.5) * 2**_SHIFT).astype(np.int32)
-        color, width = (
-            np.array(color, float).tolist(),
-            max(1, round(2 * radius * scale)),
-        )
+        color, width = np.float64(color).tolist(), max(1, round(2 * radius * scale))
         if len(points) > 2:
             cv2.fillConvexPoly(image, points, color, cv2.LINE_AA, _SHIFT)
         cv2.polylines(image, [points], True, color, width, cv2.LINE_AA, _SHIFT)

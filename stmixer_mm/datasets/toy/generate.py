@@ -55,12 +55,8 @@ def _annotate(
     if actions is None or np.any((shares > HIDDEN) & ~seen):
         return None
     bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
-    return [
-        AnnotatedPerson(
-            bboxes_norm[i], [script.ACTIONS.index(a) + 1 for a in actions[i]], i
-        )
-        for i in np.flatnonzero(seen)
-    ]
+    ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
+    return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in np.flatnonzero(seen)]
 
 
 def _make_video(
