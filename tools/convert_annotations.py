@@ -6,7 +6,7 @@ AVA's format, OUT_empty.csv with the keyframes that show no person, and the labe
 
 import argparse
 
-from stmixer_mm.datasets.converters import Summary, convert_annotations
+from stmixer_mm.datasets.converters.convert import Summary, convert_annotations
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
 

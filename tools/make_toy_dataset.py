@@ -2,7 +2,7 @@
 
 import argparse
 
-from stmixer_mm.datasets.toy import make_toy_dataset
+from stmixer_mm.datasets.toy.generate import make_toy_dataset
 from stmixer_mm.errors import user_errors
 
 

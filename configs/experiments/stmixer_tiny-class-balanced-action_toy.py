@@ -4,7 +4,7 @@ _base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
 loss_action = dict(
     _delete_=True,
     type='ClassBalancedLoss',
-    class_counts=[352, 280, 249, 309, 315, 406, 355, 137],
+    class_counts=[269, 289, 273, 348, 234, 401, 306, 153],
     beta=0.999,
     loss=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
 )

@@ -13,9 +13,10 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_label_names,
     read_timestamp_keys,
 )
-from stmixer_mm.datasets.toy import ACTIONS, generate, make_toy_dataset
+from stmixer_mm.datasets.toy import generate
 from stmixer_mm.datasets.toy.drawing import render
-from stmixer_mm.datasets.toy.generate import FPS, make_scene
+from stmixer_mm.datasets.toy.generate import FPS, make_scene, make_toy_dataset
+from stmixer_mm.datasets.toy.script import ACTIONS
 from stmixer_mm.errors import UserError
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_toy_dataset.py'
@@ -124,9 +125,9 @@ def test_the_tool_overwrites_a_toy_dataset_only_if_told(monkeypatch, tmp_path, c
     assert f'The toy dataset is in {out}.' in capsys.readouterr().out
     before = contents(out)
     for place, force, words in (
-        (out, [], 'is not empty'),
+        (out, [], 'overwrite'),
         (out / 'val.csv', ['--force'], 'Not a directory'),
-        (tmp_path, ['--force'], "holds 'toy', which does not belong"),
+        (tmp_path, ['--force'], "holds 'toy'; name another folder"),
     ):
         with pytest.raises(SystemExit, match='1'):
             run_tool(monkeypatch, *options, '--seed', 1, '--out', place, *force)

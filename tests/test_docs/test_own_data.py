@@ -14,7 +14,7 @@ from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
-from stmixer_mm.datasets.converters import convert_annotations
+from stmixer_mm.datasets.converters.convert import convert_annotations
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
 BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import write_atomically
 
 
@@ -30,11 +31,19 @@ def write_annotations(
 
     Returns:
         The names of the files.
+
+    Raises:
+        UserError: a csv file cannot hold the name of a video.
     """
     ann_file = Path(ann_file)
     rows: list[str] = []
     empty_rows: list[str] = []
     for (video, seconds), persons in keyframes.items():
+        if ',' in video or '"' in video:
+            raise UserError(
+                f'{ann_file}: the name of the video {video!r} has a comma or a quote, '
+                'which a csv cannot hold; rename the video.'
+            )
         place = f'{video},{seconds:.3f}'.rstrip('0').rstrip('.')
         for bbox_norm, action_ids, person_id in persons:
             box = ','.join(f'{value:.6g}' for value in bbox_norm)
@@ -44,6 +53,7 @@ def write_annotations(
     contents = {ann_file: rows}
     if with_empty:
         contents[ann_file.with_name(f'{ann_file.stem}_empty.csv')] = empty_rows
+    ann_file.parent.mkdir(parents=True, exist_ok=True)
     for path, lines in contents.items():
         write_atomically(path, ''.join(lines).encode())
     return [str(path) for path in contents]

@@ -9,7 +9,3 @@ Actions are what the attributes of a person say: a checkbox is named as its acti
 values of a select or radio are actions. A file without such attributes has an action in
 each label (category).
 """
-
-from stmixer_mm.datasets.converters.convert import Summary, convert_annotations
-
-__all__ = ['Summary', 'convert_annotations']

@@ -14,8 +14,9 @@ written are opened first.
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +33,14 @@ from stmixer_mm.datasets.frames import (
     split_filename_tmpl,
 )
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_writable_dir
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
 _CLIP_NAME = re.compile(r'(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)')
+_FORM = (
+    'video_id,timestamp,x1,y1,x2,y2,action_id with seconds, a box in [0, 1] and an id '
+    'from 1 on, or video_id,timestamp'
+)
 
 FPS = 30  # of extracted frames, as KeyframeDataset's
 FILENAME_TMPL = 'img_{:05}.jpg'
@@ -50,10 +54,8 @@ class Clip(NamedTuple):
     """A clip cut out of a video; times in seconds of the video."""
 
     name: str  # path in the folder of the clips, without a suffix
-    video_id: str
     start: int
     end: int
-    seconds: float = math.inf  # that it really lasts, as far as it was opened
 
 
 @dataclass
@@ -95,28 +97,17 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
         folder: Where the clips are, in folders of their classes or not.
         frames: Look for folders of extracted frames, named as clips, instead.
     """
-    folder = str(folder)
-    if not os.path.isdir(folder):
-        raise UserError(
-            f'The folder of clips {folder} does not exist; correct --clips.'
-        )
-    found = sorted(set(_clip_paths(folder, frames)))
-    if not found:
+    by_video: dict[str, list[Clip]] = {}
+    for path in sorted(set(_clip_paths(str(folder), frames))):
+        video_id, start, end = parse_clip_name(os.path.basename(path))
+        clip = Clip(Path(path).relative_to(folder).as_posix(), start, end)
+        by_video.setdefault(video_id, []).append(clip)
+    if not by_video:
         what, remedy = ('folder', 'leave out') if frames else ('video file', 'give')
         raise UserError(
             f'{folder} has no {what} named like ID_000012_000022, the video and its '
             f'first and last second; correct --clips, or {remedy} --frames.'
         )
-    by_video: dict[str, list[Clip]] = {}
-    for path in found:
-        name = Path(path).relative_to(folder).as_posix()
-        if ',' in name:
-            raise UserError(
-                f'{folder}: the path of the clip {name!r} has a comma, which separates '
-                'the columns of a csv; rename it.'
-            )
-        clip = Clip(name, *parse_clip_name(os.path.basename(path)))
-        by_video.setdefault(clip.video_id, []).append(clip)
     return by_video
 
 
@@ -136,82 +127,63 @@ def _clip_paths(folder: str, frames: bool) -> Iterator[str]:
                 yield os.path.join(parent, stem)
 
 
-def choose_clip(clips: Sequence[Clip], timestamp: float) -> Clip | None:
-    """The clip that shows a timestamp nearest to its middle; None if none shows it."""
-    return min(
-        (
-            clip
-            for clip in _meant_to_show(clips, timestamp)
-            if timestamp - clip.start <= clip.seconds
-        ),
-        key=lambda clip: abs(timestamp - (clip.start + clip.end) / 2),
-        default=None,
-    )
-
-
-def _meant_to_show(clips: Sequence[Clip], timestamp: float) -> list[Clip]:
-    """Clips that show a timestamp by their names."""
-    return [clip for clip in clips if clip.start <= timestamp <= clip.end]
-
-
 def read_annotations(
-    files: Iterable[str | Path], summary: Summary
+    files: Sequence[str | Path], summary: Summary
 ) -> dict[Keyframe, Persons]:
     """The persons of each keyframe; clipped boxes and repeated lines are counted."""
     keyframes: dict[Keyframe, Persons] = {}
-    clipped = set()
     for file in files:
         with blame(f'{file}: the file', 'give a published csv file, unpacked'):
             text = Path(file).read_text('utf-8-sig')
-        num_boxes = 0
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
-            with blame(f'{file}, line {number}', 'correct or remove the line'):
+            place = f'{file}, line {number}: {line.strip()[:80]!r}'
+            with blame(f'{place} is not {_FORM}', 'correct or remove the line'):
                 keyframe, bbox, action_id = _parse(line)
             persons = keyframes.setdefault(keyframe, {})
-            if bbox is None:
+            if not bbox:
                 continue
-            num_boxes += 1
             inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
-            if inside != bbox:
-                clipped.add((keyframe, bbox))
+            summary.num_clipped += inside != bbox and inside not in persons
             actions = persons.setdefault(inside, [])
             if action_id in actions:
                 summary.num_repeated += 1
             else:
                 actions.append(action_id)
-        if not num_boxes:
-            raise UserError(
-                f'{file} holds no box; give kinetics_train_v1.0.csv or '
-                'kinetics_val_v1.0.csv (the test set is published without boxes).'
-            )
-    summary.num_clipped = len(clipped)
+    if not any(keyframes.values()):
+        raise UserError(
+            f'{", ".join(map(str, files))} holds no box; give kinetics_train_v1.0.csv '
+            'or kinetics_val_v1.0.csv (the test set is published without boxes).'
+        )
     return keyframes
 
 
-def _parse(line: str) -> tuple[Keyframe, Bbox | None, int]:
-    """Keyframe, box (None: without a person) and action id of a line."""
-    fields = [column.strip() for column in line.split(',')]
-    if len(fields) not in (2, 7) or not fields[0]:
-        raise ValueError(
-            f'{line.strip()[:80]!r} is not video_id,timestamp,x1,y1,x2,y2,action_id'
-        )
-    timestamp = float(fields[1])
-    if not 0 <= timestamp < math.inf:
-        raise ValueError(f'the timestamp {fields[1]} is not in seconds from 0 upwards')
-    keyframe = (fields[0], round(timestamp, 3))
-    if not any(fields[2:]):
-        return keyframe, None, 0
-    bbox, action_id = tuple(map(float, fields[2:6])), int(fields[6])
-    x1, y1, x2, y2 = bbox
+def _parse(line: str) -> tuple[Keyframe, Bbox, int]:
+    """Keyframe, box (empty: without a person) and action id of a line."""
+    video_id, seconds, *rest = (column.strip() for column in line.split(','))
+    timestamp, *bbox = map(float, [seconds, *rest[:-1]] if any(rest) else [seconds])
+    action_id = int(rest[-1]) if bbox else 1
+    x1, y1, x2, y2 = bbox or (0, 0, 1, 1)
     low, high = -OVERHANG, 1 + OVERHANG
-    if not (low <= x1 <= x2 <= high and low <= y1 <= y2 <= high):
-        shown = ', '.join(fields[2:6])
-        raise ValueError(f'the box {shown} is not x1,y1,x2,y2 in [0, 1]')
-    if action_id < 1:
-        raise ValueError(f'the action id {action_id} is below 1')
-    return keyframe, bbox, action_id
+    in_frame = low <= x1 <= x2 <= high and low <= y1 <= y2 <= high
+    if not (video_id and 0 <= timestamp < math.inf and in_frame and action_id >= 1):
+        raise ValueError('a value is missing or out of range')
+    return (video_id, round(timestamp, 3)), tuple(bbox), action_id
+
+
+def choose_clip(
+    clips: Iterable[Clip], timestamp: float, length: Callable[[Clip], float]
+) -> Clip | None:
+    """The clip that shows a timestamp nearest to its middle; None if none shows it.
+
+    Args:
+        length: Seconds that a clip really lasts.
+    """
+    nearest = sorted(clips, key=lambda clip: abs(2 * timestamp - clip.start - clip.end))
+    return next(
+        (clip for clip in nearest if timestamp - clip.start <= length(clip)), None
+    )
 
 
 def convert_ava_kinetics(
@@ -224,7 +196,7 @@ def convert_ava_kinetics(
     lengths: bool = True,
     fps: float = FPS,
     filename_tmpl: str = FILENAME_TMPL,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Sequence], Iterable] = iter,
 ) -> Summary:
     """Write AVA's format for the clips that are there.
 
@@ -245,7 +217,7 @@ def convert_ava_kinetics(
         lengths: Open each clip that is to be written: those that cannot be read count
             as missing, and keyframes beyond a clip's end are left out. Training would
             stop there.
-        progress: Wraps the list of the clips to open, to show progress.
+        progress: Wraps the list of the keyframes, to show progress.
 
     Raises:
         UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
@@ -253,22 +225,45 @@ def convert_ava_kinetics(
     if not is_frame_rate(fps):
         raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     split_filename_tmpl(filename_tmpl)
-    out, summary = Path(out), Summary()
+    summary = Summary()
     keyframes = read_annotations(files, summary)
     by_video = find_clips(clips, frames=frames)
-    check_writable_dir(out.parent, purpose='folder of --out')
 
-    def seconds(name: str) -> float:
-        path = find_source(str(clips), name, use_frames=frames)
-        if frames:
-            return count_frames(path, filename_tmpl, 1) / fps
-        reader = open_video(path)
-        return len(reader) / reader.get_avg_fps()
+    @cache
+    def length(clip: Clip) -> float:
+        """Seconds that a clip really lasts, below 0 if it cannot be read."""
+        try:
+            path = find_source(str(clips), clip.name, use_frames=frames)
+            if frames:
+                return count_frames(path, filename_tmpl, 1) / fps
+            reader = open_video(path)
+            return len(reader) / reader.get_avg_fps()
+        except UserError as error:
+            summary.unreadable[clip.name] = str(error)
+            return -1.0
 
-    if lengths:
-        written = [keyframe for keyframe, row in keyframes.items() if row or empty]
-        _open_clips(by_video, written, seconds, summary, progress)
-    shown = _in_clips(keyframes, by_video, summary)
+    shown: dict[tuple[str, float], list[AnnotatedPerson]] = {}
+    missing = {}
+    wanted = list(keyframes.items())
+    for (video_id, timestamp), persons in progress(wanted) if lengths else wanted:
+        of_video = by_video.get(video_id, ())
+        meant = [clip for clip in of_video if clip.start <= timestamp <= clip.end]
+        is_opened = lengths and (persons or empty)
+        clip = choose_clip(
+            meant, timestamp, length if is_opened else lambda _: math.inf
+        )
+        if clip is not None:
+            shown[clip.name, timestamp - clip.start] = [
+                AnnotatedPerson(bbox, actions, person_id)
+                for person_id, (bbox, actions) in enumerate(persons.items())
+            ]
+        elif not {clip.name for clip in of_video} - summary.unreadable.keys():
+            summary.num_without_video += 1
+            missing[video_id] = None
+        elif {clip.name for clip in meant} - summary.unreadable.keys():
+            summary.num_beyond += 1
+        else:
+            summary.num_between += 1
     with_persons = {key: persons for key, persons in shown.items() if persons}
     if not with_persons:
         remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
@@ -276,57 +271,10 @@ def convert_ava_kinetics(
             f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
             f'{", ".join(map(str, files))}; {remedy}'
         )
+    summary.missing_videos = list(missing)
     summary.num_clips = len({name for name, _ in with_persons})
     summary.num_keyframes = len(with_persons)
     summary.num_persons = sum(map(len, with_persons.values()))
     summary.num_empty = len(shown) - len(with_persons)
     summary.files = write_annotations(out, shown, with_empty=empty)
     return summary
-
-
-def _open_clips(
-    by_video: dict[str, list[Clip]],
-    keyframes: Iterable[Keyframe],
-    seconds: Callable[[str], float],
-    summary: Summary,
-    progress: Callable[[Iterable], Iterable],
-) -> None:
-    """Set the lengths of the clips that keyframes need, and remove unreadable ones."""
-    needed = {
-        clip
-        for video_id, timestamp in keyframes
-        for clip in _meant_to_show(by_video.get(video_id, ()), timestamp)
-    }
-    for clip in progress(sorted(needed)) if needed else ():
-        kept = [other for other in by_video[clip.video_id] if other != clip]
-        try:
-            kept.append(clip._replace(seconds=seconds(clip.name)))
-        except UserError as error:
-            summary.unreadable[clip.name] = str(error)
-        by_video[clip.video_id] = kept
-
-
-def _in_clips(
-    keyframes: Mapping[Keyframe, Persons],
-    clips: Mapping[str, Sequence[Clip]],
-    summary: Summary,
-) -> dict[tuple[str, float], list[AnnotatedPerson]]:
-    """Persons by clip and second of it; keyframes that no clip shows are counted."""
-    shown, missing = {}, {}
-    for (video_id, timestamp), persons in keyframes.items():
-        of_video = clips.get(video_id, ())
-        clip = choose_clip(of_video, timestamp)
-        if clip is not None:
-            shown[clip.name, timestamp - clip.start] = [
-                AnnotatedPerson(bbox, actions, person_id)
-                for person_id, (bbox, actions) in enumerate(persons.items())
-            ]
-        elif _meant_to_show(of_video, timestamp):
-            summary.num_beyond += 1
-        elif of_video:
-            summary.num_between += 1
-        else:
-            summary.num_without_video += 1
-            missing[video_id] = None
-    summary.missing_videos = list(missing)
-    return shown

@@ -1,8 +1,9 @@
 """JSON as COCO's, with videos."""
 
 import json
+import math
 import reprlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 from stmixer_mm.datasets.converters.actions import (
@@ -22,7 +23,15 @@ from stmixer_mm.datasets.converters.records import (
 )
 from stmixer_mm.errors import UserError, blame
 
-_LISTS = ('categories', 'videos', 'images', 'annotations')
+# What each entry of a list holds.
+_LISTS = {
+    'categories': 'an id of its own and a name',
+    'videos': 'an id of its own and a name or file_name',
+    'images': 'an id of its own, the video_id of a video and a frame_id or '
+    'frame_index of its own',
+    'annotations': 'the category_id of a category, the image_id of an image, a bbox [x, '
+    'y, width, height] and attributes, if any, as an object',
+}
 
 
 class CocoReader:
@@ -50,16 +59,19 @@ class CocoReader:
     def read(self, data: bytes) -> Annotations:
         with blame(f'{self.file}: the JSON', 'export it again'):
             content = json.loads(data)
-        for name in _LISTS:
+        adders = (self._add_label, self._add_video, self._add_image, self._add_box)
+        for (name, form), add in zip(_LISTS.items(), adders, strict=True):
             if not isinstance(content.get(name), list):
                 raise UserError(
                     f'{self.file}: the list {name!r} is missing; COCO with videos has '
                     'videos, images with video_id and frame_id, annotations and '
                     'categories.'
                 )
-        adders = (self._add_label, self._add_video, self._add_image, self._add_box)
-        for name, add in zip(_LISTS, adders, strict=True):
-            self._each(name, content[name], add)
+            for index, entry in enumerate(content[name]):
+                place = f'{self.file}, {name}[{index}]'
+                shown = f'{place}: {reprlib.repr(entry):.120}'
+                with blame(f'{shown} must have {form}', 'correct it'):
+                    add(entry, place)
         for key, video in self.videos.items():
             video.frames = sorted(self.frames.get(key, ()))
         for (video_id, *_), track in self.tracks.items():
@@ -71,21 +83,13 @@ class CocoReader:
             num_ignored=self.num_ignored,
         )
 
-    def _each(self, name: str, entries: list, add: Callable[[dict, str], None]) -> None:
-        for index, entry in enumerate(entries):
-            place = f'{self.file}, {name}[{index}]'
-            with blame(place, 'correct it'):
-                if not isinstance(entry, dict):
-                    raise ValueError('it is not a JSON object')
-                add(entry, place)
-
     def _add_label(self, entry: dict, place: str) -> None:
-        key, name = _get(entry, 'id'), str(_get(entry, 'name')).strip()
+        key, name = entry['id'], _first(entry, 'name').strip()
         if self.labels.get(key) != name:  # files that were merged have some twice
             _add(self.labels, key, name)
 
     def _add_video(self, entry: dict, place: str) -> None:
-        name = str(_get(entry, 'name', 'file_name'))
+        name = _first(entry, 'name', 'file_name')
         fps = read_number(entry.get('fps'))
         video = AnnotatedVideo(
             file=self.file,
@@ -93,46 +97,35 @@ class CocoReader:
             size=read_size(entry),
             fps=fps if fps and is_frame_rate(fps) else None,
         )
-        _add(self.videos, _get(entry, 'id'), video)
+        _add(self.videos, entry['id'], video)
 
     def _add_image(self, entry: dict, place: str) -> None:
-        video_id = _known(entry, 'video_id', self.videos)
-        frame = read_frame(
-            _get(entry, 'frame_id', 'frame_index'), first=self.first_frame
-        )
-        frame -= self.first_frame
-        _add(self.images, _get(entry, 'id'), (video_id, frame))
+        video_id = entry['video_id']
+        video = self.videos[video_id]
+        number = _first(entry, 'frame_id', 'frame_index')
+        frame = read_frame(number, first=self.first_frame) - self.first_frame
+        _add(self.images, entry['id'], (video_id, frame))
         earlier = self.frames.setdefault(video_id, {}).setdefault(frame, place)
         if earlier != place:
             raise ValueError(f'it is the same frame of the same video as {earlier}')
-        video = self.videos[video_id]
         video.size = video.size or read_size(entry)
 
     def _add_box(self, entry: dict, place: str) -> None:
-        label = self.labels[_known(entry, 'category_id', self.labels)]
+        label = self.labels[entry['category_id']]
         if self.persons is not None and label not in self.persons:
             return
-        video_id, frame = self.images[_known(entry, 'image_id', self.images)]
+        video_id, frame = self.images[entry['image_id']]
         attributes = entry.get('attributes') or {}
         if not isinstance(attributes, dict):
-            raise ValueError(
-                f'the attributes {reprlib.repr(attributes)} are not a JSON object as '
-                '{"wave": true, "pose": "stand"}'
-            )
+            raise ValueError('its attributes are not as {"wave": true, "pose": "sit"}')
         self.attributes |= dict.fromkeys((label, name) for name in attributes)
         if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
             self.num_ignored += 1
             self.videos[video_id].unclear.add(frame)
             return
-        bbox = entry.get('bbox')
-        numbers = (
-            [read_number(value) for value in bbox] if isinstance(bbox, list) else []
-        )
-        if len(numbers) != 4 or None in numbers or min(numbers[2:]) < 0:
-            raise ValueError(
-                f'the bbox {reprlib.repr(bbox)} is not [x, y, width, height]'
-            )
-        x, y, width, height = numbers
+        x, y, width, height = map(float, entry['bbox'])
+        if not math.isfinite(x + y + width + height) or min(width, height) < 0:
+            raise ValueError('its bbox is not a box')
         shape = Shape(
             frame=frame,
             bbox=(x, y, x + width, y + height),
@@ -149,31 +142,18 @@ class CocoReader:
         self.tracks.setdefault(key, []).append(shape)
 
 
-def _get(entry: dict, *keys: str) -> object:
-    """The first of the keys that an entry has."""
-    found = (entry[key] for key in keys if entry.get(key) not in (None, ''))
-    value = next(found, None)
-    if value is None:
-        raise ValueError(f'{" or ".join(keys)} is missing')
-    return value
+def _first(entry: dict, *keys: str) -> str:
+    """What the first of the keys that an entry has says."""
+    for key in keys:
+        if entry.get(key) not in (None, ''):
+            return str(entry[key])
+    raise KeyError(keys[0])
 
 
 def _add(table: dict, key: object, value: object) -> None:
     if key in table:
         raise ValueError(f'the id {reprlib.repr(key)} is there twice')
     table[key] = value
-
-
-def _known(entry: dict, key: str, table: dict) -> object:
-    """The id that an entry has under a key, which must be in the table."""
-    given = _get(entry, key)
-    if given not in table:
-        ids = ', '.join(map(reprlib.repr, list(table)[:5])) or 'none'
-        more = ', ...' if len(table) > 5 else ''
-        raise ValueError(
-            f'the {key} {reprlib.repr(given)} is not among those in the file, {ids}{more}'
-        )
-    return given
 
 
 def _track_id(entry: dict, attributes: dict) -> object:

@@ -1,10 +1,12 @@
 """From what was read to the csv files and the label map that training reads."""
 
 import math
+import reprlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,16 +102,17 @@ def convert_annotations(
     out, idle = Path(out), idle.strip() if idle else None
     if out.suffix != '.csv':
         raise UserError(f'The output {out} must end in .csv.')
-    if not (every > 0 and math.isfinite(every)):
+    if not 0 < every < math.inf:
         raise UserError(f'Keyframes every {every:g} s are impossible; give more.')
     if fps is not None and not is_frame_rate(fps):
         raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
+    files = list(map(str, files))
     read = [
         read_annotations(
             file, persons=persons, attributes=attributes, first_frame=first_frame
         )
-        for file in map(str, files)
+        for file in files
     ]
     _check_names('label', persons, [name for one in read for name in one.labels])
     named = [name for one in read for _, name in one.attributes]
@@ -124,7 +127,7 @@ def convert_annotations(
                 'holds an action there; name those that do.'
             )
     names = [name for actions in meant for name in actions.names]
-    ids = _action_ids(unique([*names, *([idle] if idle else [])]), label_map)
+    ids = _action_ids(unique(names + [idle] * bool(idle)), label_map)
     others = unique(name for actions in meant for name in actions.other_attributes)
     summary = Summary(
         num_ignored=sum(one.num_ignored for one in read),
@@ -146,16 +149,15 @@ def convert_annotations(
     summary.num_empty = sum(not people for people in keyframes.values())
     if summary.num_keyframes == summary.num_empty:
         raise UserError(
-            f'{annotated[0].file if annotated else "The input"} '
-            f'has no person with an action at a keyframe, one every {every:g} s '
+            f'{", ".join(files)} has no person with an action at a keyframe, one every '
+            f'{every:g} s '
             f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
             'more keyframes, or see whether the actions are attributes.'
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    summary.files = [*write_annotations(out, keyframes), str(label_map)]
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
-    summary.files = [*write_annotations(out, keyframes), str(label_map)]
     return summary
 
 
@@ -166,15 +168,11 @@ def read_annotations(
     attributes: Collection[str] | None = None,
     first_frame: int = 0,
 ) -> Annotations:
-    """Read a CVAT XML or COCO JSON file, told apart by their first character.
-
-    Raises:
-        UserError: naming the file and the place.
-    """
+    """Read a CVAT XML or COCO JSON file, told apart by their first character."""
     check_file(file)
     data = Path(file).read_bytes()
-    # A byte-order mark, or UTF-16, whose zero bytes are in the way.
-    start = data[:200].lstrip(b'\xef\xbb\xbf\xff\xfe').replace(b'\0', b'').lstrip()[:1]
+    # Behind byte-order marks, zero bytes of UTF-16 and space.
+    start = data.lstrip(b'\xef\xbb\xbf\xff\xfe\0 \t\r\n')[:1]
     if start == b'<':
         return read_cvat(file, data, persons, attributes)
     if start == b'{':
@@ -227,15 +225,15 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
             it turns the shorter way; the actions are those of the former. Else only
             frames with a shape count.
     """
-    index = bisect_right(track, frame, key=lambda shape: shape.frame) - 1
-    if index < 0 or track[index].outside:
+    index = bisect_right(track, frame, key=lambda shape: shape.frame)
+    if index == 0 or track[index - 1].outside:
         return None
-    shape = track[index]
+    shape = track[index - 1]
     if shape.frame == frame:
         return shape
-    if not interpolate or index + 1 == len(track):
+    if not interpolate or index == len(track):
         return None
-    after = track[index + 1]
+    after = track[index]
     if after.outside:
         return shape._replace(frame=frame)
     share = (frame - shape.frame) / (after.frame - shape.frame)
@@ -249,25 +247,16 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
-    """Look for a video, by each of its names; check that it is the annotated one.
-
-    Raises:
-        UserError: it is missing, or another one.
-    """
+    """Look for a video, by each of its names; check that it is the annotated one."""
     found = ((name, find_video(folder, name)) for name in video.names)
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
-    if ',' in name or '"' in name:
-        raise UserError(
-            f'{video.file}: the name of the video {name!r} has a comma or a quote, '
-            'which a csv cannot hold; rename the video there and in its folder.'
-        )
     if path is None:
         rate = fps or video.fps
         if rate is None or video.size is None:
             raise UserError(
-                f'{video.file}: the video {name} is not in {folder}, and its '
-                f'{"size" if rate else "frame rate"} is unknown without it; put it '
-                f'there{"" if rate else " or give the frame rate"}.'
+                f'{video.file}: the video {name} is not in {folder}, and its frame rate '
+                'or size is unknown without it; put it there, or give the frame rate of '
+                'extracted frames.'
             )
         return VideoFacts(name, rate, None, video.size)
     reader = open_video(path)
@@ -281,7 +270,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
     # Tools disagree on the last few frames of some videos.
     end = facts.total_frames + facts.fps
-    for shape in (shape for track in video.tracks for shape in track):
+    for shape in chain.from_iterable(video.tracks):
         if shape.frame >= end and not shape.outside:
             raise UserError(
                 f'{shape.place}: frame {shape.frame} is annotated, but {path} has '
@@ -301,10 +290,10 @@ def _keyframes(
     """Timestamp and persons of each keyframe; counts into ``summary``."""
     frames = video.frames
     if frames is None:
-        last = max((s.frame for track in video.tracks for s in track), default=0)
+        last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
-    width, height = facts.size
+    sides = facts.size * 2
     for time, frame in keyframe_times(
         frames, every=every, fps=facts.fps, total_frames=total
     ):
@@ -314,13 +303,15 @@ def _keyframes(
             if shape is None:
                 continue
             drawn = shape.enclosing_bbox()
-            x1, x2 = (min(max(drawn[i], 0), width) for i in (0, 2))
-            y1, y2 = (min(max(drawn[i], 0), height) for i in (1, 3))
-            if x2 - x1 < 1 or y2 - y1 < 1:
+            bbox = tuple(
+                min(max(value, 0), side)
+                for value, side in zip(drawn, sides, strict=True)
+            )
+            if bbox[2] - bbox[0] < 1 or bbox[3] - bbox[1] < 1:
                 summary.num_outside += 1
                 continue
-            summary.num_clipped += (x1, y1, x2, y2) != drawn
-            bbox_norm = (x1 / width, y1 / height, x2 / width, y2 / height)
+            summary.num_clipped += bbox != drawn
+            bbox_norm = [value / side for value, side in zip(bbox, sides, strict=True)]
             actions = shape.actions or ((idle,) if idle else ())
             people.append(AnnotatedPerson(bbox_norm, [ids[a] for a in actions], number))
             done += actions
@@ -337,19 +328,18 @@ def _keyframes(
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     """Action name -> id, of the label map if there is one."""
     if not label_map.exists():
-        wrong = next((name for name in actions if set(name) & set('\r\n')), None)
-        if wrong is not None:
-            raise UserError(
-                f'The name of the action {wrong!r} has a line end, which a label map '
-                'cannot hold; rename it.'
-            )
+        for name in actions:
+            if set(name) & set('\r\n'):
+                raise UserError(
+                    f'The name of the action {name!r} has a line end, which a label map '
+                    'cannot hold; rename it.'
+                )
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
-    lacking = next((name for name in actions if name not in ids), None)
-    if lacking is not None:
+    if lacking := [name for name in actions if name not in ids]:
         raise UserError(
             f'{label_map}: the label map is there already and lacks the action '
-            f'{lacking!r}; add it there, or remove the file to have it made anew.'
+            f'{lacking[0]!r}; add it there, or remove the file to have it made anew.'
         )
     return ids
 
@@ -360,22 +350,24 @@ def _choose(
     """Those of the videos that are named, in their order."""
     chosen: set[str] = set()
     for name in only:
-        fitting = (
-            [video for video in videos if name == video.names[0]]
-            or [video for video in videos if name in video.names]
-            or [video for video in videos if without_suffix(name) in video.names]
-        )
-        if not fitting:
-            known = [video.names[0] for video in videos]
-            _check_names('video', [name], known + [n for v in videos for n in v.names])
         # The jobs of one task are several files of the same video.
-        meant = unique(video.names[0] for video in fitting)
+        meant = (
+            {video.names[0] for video in videos if name == video.names[0]}
+            or {video.names[0] for video in videos if name in video.names}
+            or {
+                video.names[0]
+                for video in videos
+                if without_suffix(name) in video.names
+            }
+        )
+        if not meant:
+            _check_names('video', [name], [n for video in videos for n in video.names])
         if len(meant) > 1:
             raise UserError(
-                f'The video {name!r} may be {meant[0]} or {meant[1]}; write its whole '
-                'name.'
+                f'The video {name!r} may be {" or ".join(sorted(meant))}; write its '
+                'whole name.'
             )
-        chosen.update(meant)
+        chosen |= meant
     return [video for video in videos if video.names[0] in chosen]
 
 
@@ -384,10 +376,8 @@ def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -
     known = unique(known)
     for name in names or ():
         if name not in known:
-            shown = ', '.join(known[:10]) + (', ...' if known[10:] else '')
-            remedy = (
-                nearest(name, known) or f'; they have {shown or "none"}, correct it.'
-            )
+            shown = reprlib.repr(known) if known else 'none'
+            remedy = nearest(name, known) or f'; they have {shown}, correct it.'
             raise UserError(
                 f'The {what} {name!r} is in none of the annotation files{remedy}'
             )

@@ -71,10 +71,7 @@ def read_cvat(
             with blame(place, 'correct it, or name the labels of persons'):
                 shape = _read_shape(box, label, place)
                 if shapes and shape.frame <= shapes[-1].frame:
-                    raise ValueError(
-                        f'frame {shape.frame} comes after frame {shapes[-1].frame} in '
-                        'the track'
-                    )
+                    raise ValueError(f'frame {shape.frame} is not after the last one')
                 shapes.append(shape._replace(given=actions_of(label, box)))
         tracks.append(shapes)
     video = AnnotatedVideo(
@@ -174,14 +171,12 @@ def _frames(root: ElementTree.Element) -> range | None:
 
 
 def _read_shape(box: ElementTree.Element, label: str, place: str) -> Shape:
-    if box.tag != 'box':
-        raise ValueError(f'a {label} is drawn as {box.tag}, not as a box')
-    names = ('xtl', 'ytl', 'xbr', 'ybr')
-    bbox = tuple(read_number(box.get(name)) for name in names)
-    if None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
-        shown = ', '.join(f'{name}={box.get(name)}' for name in names)
+    corners = {name: box.get(name) for name in ('xtl', 'ytl', 'xbr', 'ybr')}
+    bbox = tuple(map(read_number, corners.values()))
+    if box.tag != 'box' or None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
         raise ValueError(
-            f'the box {shown} is not an upper left and a lower right corner'
+            f'the {box.tag} {corners} is not a box with an upper left and a lower right '
+            'corner'
         )
     return Shape(
         frame=read_frame(box.get('frame')),

@@ -36,46 +36,36 @@ Keyframes = dict[int, list[AnnotatedPerson]]  # by second
 
 
 def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
-    """Draw scenes until one can be annotated without doubt at each keyframe.
-
-    Args:
-        seed: Decides everything.
-        size: Width and height in pixels.
-    """
+    """Draw scenes until one shows somebody and can be annotated without doubt."""
     rng = np.random.RandomState(seed)
-    keyframes = None
-    while keyframes is None:
+    while True:
         scene = script.random_scene(rng, size[0] / size[1])
-        keyframes = _annotate(scene, size)
-    return scene, keyframes
+        keyframes = {t: _annotate(scene, t, size) for t in script.KEYFRAMES}
+        if None not in keyframes.values() and any(keyframes.values()):
+            return scene, keyframes
 
 
-def _annotate(scene: script.Scene, size: Size) -> Keyframes | None:
-    """None if nobody is ever seen, or if it is moot who is or what they do."""
-    keyframes = {}
-    for second in script.KEYFRAMES:
-        bboxes, _, shares = locate(scene, second, size)
-        seen = shares >= CLEAR
-        actions = script.actions_of(scene, second, seen)
-        if actions is None or np.any((shares > HIDDEN) & ~seen):
-            return None
-        bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
-        keyframes[second] = [
-            AnnotatedPerson(
-                bboxes_norm[i], [script.ACTIONS.index(a) + 1 for a in actions[i]], i
-            )
-            for i in np.flatnonzero(seen)
-        ]
-    return keyframes if any(keyframes.values()) else None
+def _annotate(
+    scene: script.Scene, second: int, size: Size
+) -> list[AnnotatedPerson] | None:
+    """None if it is moot who is seen, or what they do."""
+    bboxes, shares = locate(scene, second, size)
+    seen = shares >= CLEAR
+    actions = script.actions_of(scene, second, seen)
+    if actions is None or np.any((shares > HIDDEN) & ~seen):
+        return None
+    bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
+    ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
+    return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in np.flatnonzero(seen)]
 
 
 def _make_video(
-    job: tuple[int, int], *, seed: int, folder: Path, size: Size
-) -> tuple[str, Keyframes]:
-    """Write a video of 'train' (0) or 'val' (1); return its name and annotation."""
+    job: tuple[str, int], *, seed: int, folder: Path, size: Size
+) -> dict[tuple[str, int], list[AnnotatedPerson]]:
+    """Write a video of a split; return its keyframes by name and second."""
     split, index = job
-    scene, keyframes = make_scene([seed, split, index], size)
-    path = folder / f'{SPLITS[split]}_{index:04d}.mp4'
+    scene, keyframes = make_scene([seed, SPLITS.index(split), index], size)
+    path = folder / f'{split}_{index:04d}.mp4'
     times = np.arange(script.DURATION * FPS) / FPS
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
     for frame in render(scene, times, size):
@@ -88,7 +78,7 @@ def _make_video(
             f'{path} has {count:.0f} of {len(times)} frames; check that the disk has '
             'space and that OpenCV can write mp4v video.'
         )
-    return path.name, keyframes
+    return {(path.name, second): persons for second, persons in keyframes.items()}
 
 
 def make_toy_dataset(
@@ -118,14 +108,11 @@ def make_toy_dataset(
         UserError: an argument is out of range, ``out_dir`` is in use or a video cannot
             be written.
     """
-    out_dir, size, counts = (
-        Path(out_dir).resolve(),
-        tuple(size),
-        (train_videos, val_videos),
-    )
+    out_dir, size = Path(out_dir).resolve(), tuple(size)
+    counts = {'train': train_videos, 'val': val_videos}
     _check_numbers(counts, seed, workers, size)
     _check_target(out_dir, force)
-    jobs = [(split, i) for split, count in enumerate(counts) for i in range(count)]
+    jobs = [(split, index) for split in counts for index in range(counts[split])]
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
@@ -134,24 +121,21 @@ def make_toy_dataset(
         (folder / 'videos').mkdir(parents=True)
         make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
         made = pool.map(make, jobs, chunksize=4) if pool else map(make, jobs)
-        made = list(track_iter_progress((made, len(jobs))))
-        for split, part in zip(
-            SPLITS, (made[:train_videos], made[train_videos:]), strict=True
+        splits = {split: {} for split in counts}
+        for (split, _), keyframes in track_iter_progress(
+            (zip(jobs, made, strict=True), len(jobs))
         ):
-            by_key = {
-                (name, t): people for name, ks in part for t, people in ks.items()
-            }
-            write_annotations(folder / f'{split}.csv', by_key)
+            splits[split] |= keyframes
+        for split, keyframes in splits.items():
+            write_annotations(folder / f'{split}.csv', keyframes)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
         shutil.rmtree(out_dir, ignore_errors=True)
         os.replace(folder, out_dir)
 
 
-def _check_numbers(counts: Sequence[int], seed: int, workers: int, size: Size) -> None:
-    limits = [
-        (f'{name}_videos', n, 1, 9999) for name, n in zip(SPLITS, counts, strict=True)
-    ]
+def _check_numbers(counts: dict[str, int], seed: int, workers: int, size: Size) -> None:
+    limits = [(f'{split}_videos', count, 1, 9999) for split, count in counts.items()]
     limits += [('seed', seed, 0, 2**32 - 1), ('workers', workers, 0, 64)]
     for name, value, low, high in limits:
         if not low <= value <= high:
@@ -167,13 +151,9 @@ def _check_numbers(counts: Sequence[int], seed: int, workers: int, size: Size) -
 
 def _check_target(out_dir: Path, force: bool) -> None:
     entries = {entry.name for entry in out_dir.iterdir()} if out_dir.exists() else set()
-    if entries - FILES:
+    foreign = entries - FILES
+    if foreign or (entries and not force):
         raise UserError(
-            f'{out_dir} holds {min(entries - FILES)!r}, which does not belong to a toy '
-            'dataset; name another folder, so that nothing is lost.'
-        )
-    if entries and not force:
-        raise UserError(
-            f'{out_dir} is not empty; ask to overwrite it (--force, force=True) or '
-            'name another folder.'
+            f'{out_dir} holds {min(foreign or entries)!r}; name another folder, or '
+            'overwrite a toy dataset, and nothing but one, with --force (force=True).'
         )
