@@ -130,7 +130,10 @@ def _parts(
     """The parts that mmengine or this package build, with place, class and values."""
     if isinstance(node, Mapping):
         if 'type' in node:
-            part = _find_class(node['type'], registries, place)
+            name = node['type']
+            if '_scope_' in node and isinstance(name, str):
+                name = f'{node["_scope_"]}.{name}'
+            part = _find_class(name, registries, place)
             if part is None:
                 return
             yield place, part, node
