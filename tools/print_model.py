@@ -17,7 +17,7 @@ from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.models.decoder import QueryDecoder
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed

@@ -3,7 +3,7 @@ import torch
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,

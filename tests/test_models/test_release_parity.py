@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import whole_frames
 
-from stmixer_mm.models.decoder.sampling import SAMPLING_BACKENDS
+from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.models.release import convert_state_dict, released_name
 from stmixer_mm.registry import MODELS
 

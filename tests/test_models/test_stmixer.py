@@ -7,7 +7,7 @@ import torch
 from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.models.decoder import StageOutput
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 from stmixer_mm.registry import MODELS
 
