@@ -100,8 +100,8 @@ def test_host_action_loss_fits():
 
 
 def predict(head, output, img_shape=(64, 96)):
-    (sample,) = head.predict([output], [data_sample(img_shape=img_shape)])
-    return sample.pred_instances
+    (predictions,) = head.predict([output], [data_sample(img_shape=img_shape)])
+    return predictions
 
 
 def test_predictions_keep_sure_queries_in_order():

@@ -222,10 +222,8 @@ def test_where_the_boxes_at_test_come_from():
             whole_frames(model.person_decoder, [(64, 96)]),
             pad_shape=(64, 96),
         )
-        (person,) = model.person_head.predict(outputs, [two()])
-    torch.testing.assert_close(
-        found.pred_instances.bboxes, person.pred_instances.bboxes
-    )
+        (persons,) = model.person_head.predict(outputs, [two()])
+    torch.testing.assert_close(found.pred_instances.bboxes, persons.bboxes)
 
 
 def test_no_person_found_is_no_prediction():

@@ -139,7 +139,6 @@ def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
         (dict(num_frames=None), r'has num_frames=None; set model\.decoder\.num_frames'),
         (dict(num_queries=0), 'The decoder has num_queries=0; set'),
         (dict(num_stages=0), 'The decoder has num_stages=0; set'),
-        (dict(strides=4), 'strides=4; give one for each level in a list, or none'),
     ],
 )
 def test_sizes_that_do_not_fit_together(decoder, message):

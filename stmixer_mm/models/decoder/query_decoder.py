@@ -68,11 +68,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         check_counts(
             num_frames=num_frames, num_queries=num_queries, num_stages=len(stages)
         )
-        if isinstance(strides, int | float):
-            raise UserError(
-                f'The decoder has strides={strides}; give one for each level in a list, '
-                'or none to derive them.'
-            )
         self.embed_dims = embed_dims
         self.num_frames = num_frames
         self.num_queries = num_queries

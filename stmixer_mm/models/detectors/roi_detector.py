@@ -237,16 +237,10 @@ class RoIDetector(ClipDetector):
         data_samples: Sequence[ActionDataSample],
     ) -> list[Tensor]:
         """The boxes (n, 4) that the person branch predicts for each clip."""
-        clips = [
-            ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
-            for sample in data_samples
-        ]
-        found = [
-            clip.pred_instances for clip in self.person_head.predict(outputs, clips)
-        ]
+        found = self.person_head.predict(outputs, data_samples)
         return [
-            one.bboxes * frame_scale(clip.img_shape, one.bboxes)
-            for one, clip in zip(found, clips, strict=True)
+            one.bboxes * frame_scale(sample.img_shape, one.bboxes)
+            for one, sample in zip(found, data_samples, strict=True)
         ]
 
     def classify(
@@ -271,8 +265,8 @@ class RoIDetector(ClipDetector):
     ) -> Sequence[ActionDataSample]:
         """The samples with ``pred_instances``.
 
-        ``bboxes`` (n, 4) are xyxy normalised by the true frame, ``scores`` (n, A + 1)
-        have the host's dummy column 0.
+        ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
+        (n, A + 1) have the host's dummy column 0.
         """
         for sample, bboxes, logits in zip(
             data_samples, *self.classify(inputs, data_samples), strict=True

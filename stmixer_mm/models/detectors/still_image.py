@@ -67,14 +67,10 @@ class StillImageSTMixer(STMixer):
         ``bboxes`` (n, 4) are xyxy in pixels of the image as it was before it was
         resized, ``scores`` (n,), ``labels`` (n,) class numbers.
         """
-        clips = [
-            ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
-            for sample in data_samples
-        ]
-        self.head.predict(self._forward(inputs, data_samples), clips)
-        for sample, clip in zip(data_samples, clips, strict=True):
+        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = pick_detections(
-                clip.pred_instances, sample.metainfo, self.max_per_img
+                predictions, sample.metainfo, self.max_per_img
             )
         return data_samples
 

@@ -98,8 +98,11 @@ class STMixer(ClipDetector):
     def predict(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
-        """The samples with ``pred_instances``."""
-        return self.head.predict(self._forward(inputs, data_samples), data_samples)
+        """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
+        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        for sample, predictions in zip(data_samples, found, strict=True):
+            sample.pred_instances = predictions
+        return data_samples
 
 
 def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:

@@ -24,9 +24,8 @@ from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,
     match_clip,
-    person_loss,
+    person_margin,
     score_persons,
-    uses_sigmoid,
 )
 from stmixer_mm.registry import MODELS, build_hosted
 
@@ -119,6 +118,8 @@ class STMixerHead(BaseModule):
         self.assigner = build_hosted(assigner, TASK_UTILS)
         self.sampler = None if sampler is None else build_hosted(sampler, TASK_UTILS)
         self.loss_person = MODELS.build(loss_person)
+        # One logit, the margin of a person, instead of two.
+        self.sigmoid_person = getattr(self.loss_person, 'use_sigmoid', False)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
@@ -126,9 +127,8 @@ class STMixerHead(BaseModule):
 
     def check_parts(self, person_target: str) -> None:
         """Refuse what would train something else unnoticed."""
-        loss, sigmoid = self.loss_person, uses_sigmoid(self.loss_person)
-        name = type(loss).__name__
-        class_weight = getattr(loss, 'class_weight', None)
+        sigmoid, name = self.sigmoid_person, type(self.loss_person).__name__
+        class_weight = getattr(self.loss_person, 'class_weight', None)
         if class_weight is not None and len(class_weight) != (1 if sigmoid else 2):
             raise UserError(
                 f'loss_person={name} with use_sigmoid={sigmoid} has class_weight='
@@ -218,7 +218,7 @@ class STMixerHead(BaseModule):
         num_pairs = len(targets.bboxes)
 
         class_weight = (1.0, 1.0)
-        if not uses_sigmoid(self.loss_person):
+        if not self.sigmoid_person:
             class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
         weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
         # Ranks that divide by the mean of their totals give, averaged over the ranks,
@@ -235,14 +235,15 @@ class STMixerHead(BaseModule):
             loss_iou=output.bboxes.sum() * 0,
             loss_action=output.action_logits.sum() * 0,
         )
-        if len(person_logits):
-            losses['loss_person'] = person_loss(
-                self.loss_person,
-                person_logits,
-                person_labels,
-                self.get_presence(bboxes, targets),
-                avg_pairs=avg_pairs,
-                avg_weight=weight_sum,
+        if len(person_logits) and self.sigmoid_person:
+            losses['loss_person'] = self.loss_person(
+                person_margin(person_logits)[:, None],
+                self.get_presence(bboxes, targets)[:, None],
+                avg_factor=avg_pairs,
+            )
+        elif len(person_logits):
+            losses['loss_person'] = self.loss_person(
+                person_logits, person_labels, avg_factor=weight_sum
             )
         if num_pairs:
             losses['loss_bbox'] = self.loss_bbox(
@@ -288,18 +289,17 @@ class STMixerHead(BaseModule):
 
     def predict(
         self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
-    ) -> Sequence[ActionDataSample]:
-        """Fill ``pred_instances`` from the last stage.
+    ) -> list[InstanceData]:
+        """Predictions of the last stage for each clip, of which n queries are kept.
 
-        ``bboxes`` (n, 4) are xyxy normalised by the true frame, ``scores``
+        ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
         """
         last = StageOutput(*(values.float() for values in outputs[-1]))
-        for sample, *clip_output in zip(data_samples, *last, strict=True):
-            sample.pred_instances = self.predict_by_clip(
-                StageOutput(*clip_output), sample.metainfo['img_shape']
-            )
-        return data_samples
+        return [
+            self.predict_by_clip(StageOutput(*output), sample.metainfo['img_shape'])
+            for sample, *output in zip(data_samples, *last, strict=True)
+        ]
 
     def predict_by_clip(
         self, output: StageOutput, img_shape: tuple[int, int]
@@ -308,9 +308,8 @@ class STMixerHead(BaseModule):
         person_scores = score_persons(output.person_logits)
         keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
-            keep = person_scores.topk(
-                min(self.fallback_topk, len(person_scores))
-            ).indices
+            number = min(self.fallback_topk, len(person_scores))
+            keep = person_scores.topk(number).indices
         scores = self.score_actions(
             output.action_logits[keep].sigmoid(), person_scores[keep, None]
         )
