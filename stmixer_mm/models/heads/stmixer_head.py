@@ -49,7 +49,7 @@ class Targets(NamedTuple):
     matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
     bboxes: Tensor  # (n, 4): pixel xyxy, in the order of the matched queries
     actions: Tensor  # (n, A): multi-hot
-    box_scale: Tensor  # (n, 4): w, h, w, h of the true frame
+    box_scale: Tensor  # (n, 4): w, h, w, h of the frame without padding
 
 
 @MODELS.register_module()
@@ -66,7 +66,7 @@ class STMixerHead(BaseModule):
             background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
             gets their difference as its one logit and is divided by the number of
             matched queries. Scores are the same of both.
-        loss_bbox: Loss of boxes normalised by the true frame.
+        loss_bbox: Loss of boxes normalised by the frame.
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
             them. The head multiplies it by A, so that its ``loss_weight`` is that of

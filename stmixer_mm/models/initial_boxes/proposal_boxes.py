@@ -161,7 +161,7 @@ class ProposalBoxes(InitialBoxes):
                 *within,
                 batch_img_metas=[make_meta((height, width), (height, width))],
             )
-            frame = frame_bboxes(img_shapes[clip].to(found.bboxes.device))
+            frame = frame_bboxes(img_shapes[clip])
             bboxes.append(
                 best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
             )
