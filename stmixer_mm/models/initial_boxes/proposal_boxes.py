@@ -105,23 +105,36 @@ class ProposalBoxes(InitialBoxes):
         # (w, h) of a cell of each level.
         self.strides = head.prior_generator.strides
 
+    @torch.no_grad()
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        self.check_strides(feats, frames.pad_shape)
-        return self.read(self.run_in_evaluation(keyframes(feats)), frames.img_shapes)
+        # The head would not notice other strides, and propose boxes elsewhere.
+        if not all(
+            fit_strides(feats, frames.pad_shape, sides)
+            for sides in zip(*self.strides, strict=True)
+        ):
+            raise UserError(
+                f'The dense head has strides {self.strides} but the levels have '
+                f'{derive_strides(feats, frames.pad_shape)}; set its strides (of its '
+                'anchor_generator, if it has one) to these.'
+            )
+        # In training some of mmdet's heads yield something else than boxes.
+        training = self.dense_head.training
+        self.dense_head.eval()
+        outputs = self.run(keyframes(feats))
+        self.dense_head.train(training)
+        return self.read(outputs, frames.img_shapes)
 
     def loss_and_predict(
         self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
+        boxes_xyzr = self.predict(feats, frames)
         img_shapes, pad_shape = frames
-        self.check_strides(feats, pad_shape)
-        feats = keyframes(feats)
         losses = self.dense_head.loss_by_feat(
-            *self.run(feats),
+            *self.run(keyframes(feats)),
             [ground_truth(sample, feats[0]) for sample in data_samples],
             [make_meta(shape, pad_shape) for shape in img_shapes.tolist()],
         )
-        # In training some of mmdet's heads yield something else than boxes.
-        return sum_levels(losses), self.read(self.run_in_evaluation(feats), img_shapes)
+        return sum_levels(losses), boxes_xyzr
 
     def run(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
         """What the head yields, each a list of L tensors (B, …, H_l, W_l).
@@ -132,16 +145,6 @@ class ProposalBoxes(InitialBoxes):
             [level.float() for level in levels] for levels in self.dense_head(feats)
         ]
 
-    @torch.no_grad()
-    def run_in_evaluation(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
-        """See :meth:`run`; what the head yields when it is not being trained."""
-        training = self.dense_head.training
-        self.dense_head.eval()
-        outputs = self.run(feats)
-        self.dense_head.train(training)
-        return outputs
-
-    @torch.no_grad()
     def read(self, outputs: Sequence[Sequence[Tensor]], img_shapes: Tensor) -> Tensor:
         """Boxes of what :meth:`run` returned, (B, Q, 4) xyzr."""
         bboxes = []
@@ -166,20 +169,6 @@ class ProposalBoxes(InitialBoxes):
                 best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
             )
         return xyxy_to_xyzr(torch.stack(bboxes))
-
-    def check_strides(
-        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
-    ) -> None:
-        """The head would not notice, and propose boxes elsewhere."""
-        if not all(
-            fit_strides(feats, pad_shape, sides)
-            for sides in zip(*self.strides, strict=True)
-        ):
-            raise UserError(
-                f'The dense head has strides {self.strides} but the levels have '
-                f'{derive_strides(feats, pad_shape)}; set its strides (of its '
-                'anchor_generator, if it has one) to these.'
-            )
 
 
 def complete_head(
