@@ -1,7 +1,9 @@
 import pytest
 import torch
+from mmengine.config import Config
 from tiny import data_sample, tiny_head
 
+from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
@@ -467,6 +469,16 @@ def test_padding_alone_costs_nothing(loss):
 def test_what_would_go_wrong_unnoticed(settings, message):
     with pytest.raises(UserError, match=message):
         make_head(**settings)
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(score_mode='sum'), dict(person_target='box')], ids=str
+)
+def test_words_of_the_config_are_checked_as_its_types(settings):
+    (name,) = settings
+    cfg = Config(dict(model=tiny_head(**settings)))
+    with pytest.raises(UserError, match=f'^STMixerHead .* takes {name} as Literal'):
+        check_arguments(cfg)
 
 
 def test_a_term_may_be_switched_off():
