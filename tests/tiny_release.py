@@ -2,7 +2,7 @@
 
 import torch
 
-from stmixer_mm.models.release import release_renaming
+from stmixer_mm.models.release import released_name
 from stmixer_mm.registry import MODELS
 
 SIZES = dict(
@@ -39,11 +39,9 @@ def make_parts(backbone, sizes):
 
 def released_state_dict(backbone, **sizes):
     """What the release would have written for a model of ours."""
-    _, to_released = release_renaming(backbone)
     state = {'stm_head.criterion.empty_weight': torch.tensor([1, 0.1])}
     for part, config in make_parts(backbone, {**SIZES, **sizes}).items():
         for name, value in MODELS.build(config).state_dict().items():
             if name != 'pos_embed':
-                state[to_released(f'{part}.{name}')] = value
-    assert None not in state
+                state[released_name(f'{part}.{name}')] = value
     return state

@@ -11,6 +11,12 @@ from torch import Tensor
 from stmixer_mm.models.precision import full_precision
 
 
+def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
+    """(w, h, w, h) of a frame (h, w): by it pixel corners are in [0, 1]."""
+    height, width = img_shape
+    return like.new_tensor((width, height, width, height))
+
+
 def box_size(boxes_xyzr: Tensor) -> Tensor:
     """Width and height in pixels, (..., 2)."""
     z, r = full_precision(boxes_xyzr)[..., 2:].unbind(-1)

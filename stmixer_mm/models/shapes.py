@@ -5,11 +5,11 @@ second whatever their size. Only where that fails, as operations without a meta 
 do, they are run for real.
 """
 
-import copy
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ import torch
 from mmengine.model import Sequential
 from mmengine.utils import apply_to
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import blame
 
 
 class PartShapes(NamedTuple):
@@ -27,7 +28,7 @@ class PartShapes(NamedTuple):
     key: str  # where a config sets it, such as 'model.neck[0]'
     part: nn.Module
     given: object  # a meta tensor or several
-    returned: object = None
+    returned: object
 
 
 class Shapes(NamedTuple):
@@ -46,12 +47,13 @@ def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
         UserError: A part fails on what it is given, on real tensors too.
     """
     with unnoticed():
-        # A failure proves nothing: an operation may need values, a part may not be
-        # copied.
+        # A failure proves nothing: an operation may need values.
         with suppress(Exception):
-            return _trace(_meta_twin(model), inputs.to('meta'))
-        with _evaluating(model):
-            return _trace(model, inputs)
+            tensors = [*model.named_parameters(), *model.named_buffers()]
+            twins = {name: tensor.to('meta') for name, tensor in tensors}
+            return _trace(model, twins, inputs.to('meta'))
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        return _trace(model, buffers, inputs)
 
 
 @contextmanager
@@ -72,54 +74,6 @@ def unnoticed() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
-def list_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Backbone and necks by the keys of a config, in the order in which they run."""
-    parts = {'model.backbone': model.backbone}
-    neck = getattr(model, 'neck', None)
-    if type(neck) is Sequential:  # built of a list
-        parts |= {f'model.neck[{index}]': one for index, one in enumerate(neck)}
-    elif neck is not None:
-        parts['model.neck'] = neck
-    return parts
-
-
-def _trace(model: nn.Module, inputs: Tensor) -> Shapes:
-    traced: list[PartShapes] = []
-    hooks = []
-    for key, part in list_parts(model).items():
-
-        def enter(part: nn.Module, args: tuple, key: str = key) -> None:
-            traced.append(PartShapes(key, part, _on_meta(args[0])))
-
-        def leave(part: nn.Module, args: tuple, returned: object) -> None:
-            traced[-1] = traced[-1]._replace(returned=_on_meta(returned))
-
-        hooks.append(part.register_forward_pre_hook(enter))
-        hooks.append(part.register_forward_hook(leave))
-    try:
-        return Shapes(traced, _on_meta(model.extract_feat(inputs)))
-    except (UserError, torch.cuda.OutOfMemoryError):
-        raise
-    except Exception as error:
-        if not traced:
-            raise
-        raise UserError(_refusal(traced[-1], error)) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _refusal(shapes: PartShapes, error: Exception) -> str:
-    key, part, given, _ = shapes
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip('.')
-    wrapper = 'FramewiseBackbone' if key == 'model.backbone' else 'FramewiseNeck'
-    return (
-        f'{key}, a {type(part).__name__}, fails on {describe(given)} ({reason}); change '
-        f'its settings or those before it, or, if it is made for images, run it on each '
-        f'frame in a {wrapper}.'
-    )
-
-
 def describe(feats: object) -> str:
     """The shapes of one tensor or of several, (clips, channels, frames, h, w)."""
     if isinstance(feats, Tensor):
@@ -127,6 +81,48 @@ def describe(feats: object) -> str:
     if isinstance(feats, list | tuple):
         return f'[{", ".join(map(describe, feats))}]'
     return f'a {type(feats).__name__}'
+
+
+def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shapes:
+    """Run a model in evaluation mode with other parameters and buffers."""
+    traced: list[PartShapes] = []
+    with _restored(model):
+        model.eval()  # in training some of the host's backbones return nothing
+        model.forward = model.extract_feat
+        for key, part in _list_parts(model).items():
+            part.forward = partial(_run_part, key, part, part.forward, traced)
+        feats = functional_call(model, tensors, (inputs,))
+    return Shapes(traced, _on_meta(feats))
+
+
+def _run_part(
+    key: str,
+    part: nn.Module,
+    forward: Callable,
+    traced: list[PartShapes],
+    feats: object,
+    *further: object,
+) -> object:
+    wrapper = 'FramewiseBackbone' if key == 'model.backbone' else 'FramewiseNeck'
+    with blame(
+        f'{key}, a {type(part).__name__}, fails on {describe(feats)}',
+        'change its settings or those before it, or, if it is made for images, run it '
+        f'on each frame in a {wrapper}',
+    ):
+        returned = forward(feats, *further)
+    traced.append(PartShapes(key, part, _on_meta(feats), _on_meta(returned)))
+    return returned
+
+
+def _list_parts(model: nn.Module) -> dict[str, nn.Module]:
+    """Backbone and necks by the keys of a config."""
+    neck = getattr(model, 'neck', None)
+    parts = {'model.backbone': model.backbone}
+    if type(neck) is Sequential:  # built of a list
+        parts |= {f'model.neck[{index}]': one for index, one in enumerate(neck)}
+    elif neck is not None:
+        parts['model.neck'] = neck
+    return parts
 
 
 def _on_meta(feats: object) -> object:
@@ -137,28 +133,13 @@ def _on_meta(feats: object) -> object:
     )
 
 
-def _meta_twin(model: nn.Module) -> nn.Module:
-    """A copy for evaluation whose parameters and buffers take no memory."""
-    memo = {}  # what is in it is not copied
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_on_meta(parameter), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = _on_meta(buffer)
-    twin = copy.deepcopy(model, memo)
-    twin.eval()  # returns nothing in some of the host's backbones
-    return twin
-
-
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; later its modes and buffers as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.eval()
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Later the attributes of all modules, such as modes and caches, as they were."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)

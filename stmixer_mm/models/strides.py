@@ -59,3 +59,13 @@ def fits_stride(
         abs(cells - pixels / stride) <= 1
         for pixels, cells in zip(pad_shape, size, strict=True)
     )
+
+
+def fit_strides(
+    feats: Sequence[Tensor], pad_shape: tuple[int, int], strides: Sequence[float]
+) -> bool:
+    """Whether levels (B, C, …, H_l, W_l) are as many, and may have these strides."""
+    return len(feats) == len(strides) and all(
+        fits_stride(tuple(feat.shape[-2:]), pad_shape, stride)
+        for feat, stride in zip(feats, strides, strict=True)
+    )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import data_sample
 
-from stmixer_mm.models import ClipDataPreprocessor
+from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 
 
 def preprocess(*clips, **settings):

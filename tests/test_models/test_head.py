@@ -102,8 +102,8 @@ def test_host_action_loss_fits():
 
 
 def predict(head, output, img_shape=(64, 96)):
-    (sample,) = head.predict([output], [data_sample(img_shape=img_shape)])
-    return sample.pred_instances
+    (predictions,) = head.predict([output], [data_sample(img_shape=img_shape)])
+    return predictions
 
 
 def test_predictions_keep_sure_queries_in_order():
@@ -451,7 +451,7 @@ def test_padding_alone_costs_nothing(loss):
         (dict(fallback_topk=-1), 'fallback_topk=-1, which has to be 0 or more'),
         (
             dict(sampler=dict(type='mmdet.RandomSampler', num=4, pos_fraction=0.5)),
-            'set add_gt_as_proposals=False',
+            'an annotated box is not a query; set it to False',
         ),
         (
             dict(loss_person=dict(**SIGMOID_CE, class_weight=[1.0, 0.1])),
@@ -461,7 +461,9 @@ def test_padding_alone_costs_nothing(loss):
             dict(loss_action=dict(type='mmdet.CrossEntropyLoss')),
             'uses a softmax, but .*; set use_sigmoid=True',
         ),
-        (dict(person_target='iou'), 'CrossEntropyLoss, which uses a softmax; take a'),
+        (dict(person_target='iou'), r"learns no person_target='iou'; take a loss"),
+        (dict(score_mode='sum'), "score_mode='sum' is .* one of 'action', 'product'"),
+        (dict(person_target='box'), "person_target='box' is .* one of 'label', 'iou'"),
     ],
 )
 def test_what_would_go_wrong_unnoticed(settings, message):

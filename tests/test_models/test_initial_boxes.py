@@ -8,6 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from tiny import batch, build_detector, data_sample, tiny_detector
 
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, grid_bboxes
@@ -438,13 +439,13 @@ def test_detector_with_proposals(name, scope):
         ),
         (
             dict(type='mmdet.CenterNetHead', feat_channels=16, test_cfg={}),
-            'mmdet.CenterNetHead has no priors',
+            "'CenterNetHead' object has no attribute 'prior_generator'",
         ),
         (dict(type='mmdet.RetinaHead'), 'RetinaHead has no train_cfg'),
     ],
 )
 def test_heads_that_cannot_propose(head, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message), blame('The config', 'correct it'):
         build('ProposalBoxes', dense_head=head)
 
 
@@ -455,6 +456,8 @@ def test_heads_that_cannot_propose(head, message):
 )
 def test_strides_that_do_not_fit_the_levels(head):
     boxes = build('ProposalBoxes', dense_head=head)
-    sentence = r'Head has strides \[.*\] but the levels have \(4.0, 8.0\); set its'
+    sentence = (
+        r'dense head has strides \[.*\] but the levels have \(4.0, 8.0\); set its'
+    )
     with pytest.raises(ValueError, match=sentence):
         boxes.predict(made_up_feats(), shapes((64, 96), (64, 96)))

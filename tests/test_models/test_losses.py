@@ -83,6 +83,12 @@ def test_weights_and_reductions_are_mmdets():
     )
 
 
+@pytest.mark.parametrize('avg_factor', [None, 7])
+def test_an_unknown_reduction_fails(avg_factor):
+    with pytest.raises(ValueError, match='reduction'):
+        asymmetric(reduction='average')(*logits_and_labels(), avg_factor=avg_factor)
+
+
 def test_class_balanced_weights_by_hand():
     """Effective numbers 1 and 1 + 0.5 + 0.25: the weights are as 1.75 to 1."""
     ours = class_balanced_weights([1, 3], beta=0.5)
@@ -130,7 +136,7 @@ def test_asymmetric_settings_out_of_range(settings, message):
     'settings, message',
     [
         (dict(class_counts=[1, 2], beta=1), r'beta=1 is not in \[0, 1\)'),
-        (dict(class_counts=[1, 0, 3]), r'no sample at \[1\].*at least 1'),
+        (dict(class_counts=[1, 0, 3]), r'\[1, 0, 3\] has a class without.*at least 1'),
         (dict(class_counts=[]), 'give each class at least 1'),
     ],
 )

@@ -14,6 +14,7 @@ from tiny import (
     whole_frames,
 )
 
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS
 
 BOXES = [(5, 5, 40, 60), (50, 10, 90, 50)]
@@ -221,10 +222,8 @@ def test_where_the_boxes_at_test_come_from():
             whole_frames(model.person_decoder, [(64, 96)]),
             pad_shape=(64, 96),
         )
-        (person,) = model.person_head.predict(outputs, [two()])
-    torch.testing.assert_close(
-        found.pred_instances.bboxes, person.pred_instances.bboxes
-    )
+        (persons,) = model.person_head.predict(outputs, [two()])
+    torch.testing.assert_close(found.pred_instances.bboxes, persons.bboxes)
 
 
 def test_no_person_found_is_no_prediction():
@@ -257,13 +256,19 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
 @pytest.mark.parametrize(
     'overrides, message',
     [
-        (dict(persons='truth'), "cannot take persons from 'truth' .*'proposals' or"),
-        (dict(persons=dict(decoder={})), r"from {'decoder.* argument: 'head'\); give"),
+        (
+            dict(persons='truth'),
+            "persons='truth' is unknown; use one of 'ground_truth'",
+        ),
+        (dict(persons=dict(decoder={})), r"argument: 'head'\); correct"),
         (
             dict(roi_head=tiny_roi_head(sampler=dict(add_gt_as_proposals=False))),
-            'add_gt_as_proposals=False',
+            'a sampler that has add_gt_as_proposals=True',
         ),
-        (dict(roi_head={**tiny_roi_head(), 'train_cfg': None}), 'has no train_cfg,'),
+        (
+            dict(roi_head={**tiny_roi_head(), 'train_cfg': None}),
+            'has no train_cfg with',
+        ),
         (
             dict(roi_head=tiny_roi_head(bbox_head=dict(background_class=False))),
             'an action of the dummy class 0',
@@ -271,7 +276,7 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
     ],
 )
 def test_parts_that_do_not_fit_are_refused_at_once(overrides, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message), blame('The config', 'correct it'):
         roi_detector(**overrides)
 
 
@@ -281,7 +286,7 @@ def test_parts_that_do_not_fit_are_refused_at_once(overrides, message):
         (dict(levels=()), r'yields 4 levels but levels=\(\); .* from 0 to 3'),
         (dict(levels=(0, 4)), r'yields 4 levels but levels=\(0, 4\)'),
         (dict(levels=(1,)), r'Level 1 has \d+x.* featmap_stride=4; set it to 8'),
-        (dict(levels=(0,)), 'yields 16 channels .* in_channels=64; set .*=16'),
+        (dict(levels=(0,)), 'yields 16 channels .* in_channels=64; set it to 16'),
     ],
 )
 def test_levels_that_the_roi_head_would_misread(overrides, message):
@@ -291,7 +296,7 @@ def test_levels_that_the_roi_head_would_misread(overrides, message):
 
 def test_samples_without_the_boxes_that_are_asked_for():
     with pytest.raises(
-        ValueError, match=r'no proposals .* give the dataset a proposal'
+        ValueError, match=r'no proposals .* give the dataset a proposal_file'
     ):
         roi_detector('proposals').test_step(batch(two()))
     sample = two()

@@ -210,7 +210,7 @@ MISFITS = {
     ),
     'for another device': (
         dict(neck=dict(type='NeedsGPU')),
-        r'a NeedsGPU, fails on .* \(fused_neck: only CUDA tensors\); change',
+        r'a NeedsGPU, fails on .* \(fused_neck: only CUDA tensors see the manual\); change',
     ),
     'no levels': (
         dict(neck=dict(type='SumNeck')),
@@ -243,7 +243,7 @@ def test_parts_that_do_not_fit(name):
 
 def test_clips_that_a_part_cannot_take():
     config = detector(projection(in_channels=[4, 8]), dict(type='HalvesTime'))
-    sentence = r'HalvesTime, fails on 1x3x5x64x96 \(an even number of frames, please\)'
+    sentence = r'HalvesTime, fails on 1x3x5x64x96 \(an even number of frames, please'
     with pytest.raises(UserError, match=sentence):
         check(config, (1, 3, 5, 64, 96))
     check(config, (1, 3, 4, 64, 96))

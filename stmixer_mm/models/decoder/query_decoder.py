@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.checks import check_counts
 from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
-from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.models.strides import derive_strides, fit_strides
 
 
 class ExtraQueries(NamedTuple):
@@ -68,11 +68,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         check_counts(
             num_frames=num_frames, num_queries=num_queries, num_stages=len(stages)
         )
-        if isinstance(strides, int | float):
-            raise UserError(
-                f'The decoder has strides={strides}; give one for each level in a list, '
-                'or none to derive them.'
-            )
         self.embed_dims = embed_dims
         self.num_frames = num_frames
         self.num_queries = num_queries
@@ -174,15 +169,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                     )
         if self.strides is None:
             return derive_strides(feats, pad_shape)
-        sizes = [tuple(feat.shape[-2:]) for feat in feats]
-        if len(sizes) != len(self.strides) or not all(
-            fits_stride(size, pad_shape, stride)
-            for size, stride in zip(sizes, self.strides, strict=True)
-        ):
+        if not fit_strides(feats, pad_shape, self.strides):
             raise UserError(
-                f'The decoder has strides={self.strides} but the {len(sizes)} levels of '
+                f'The decoder has strides={self.strides} but the {len(feats)} levels of '
                 f'a clip padded to {pad_shape[0]}x{pad_shape[1]} have strides of about '
-                f'{[round(pad_shape[0] / height, 1) for height, _ in sizes]}; correct '
+                f'{[round(pad_shape[0] / feat.size(-2), 1) for feat in feats]}; correct '
                 'the strides of the decoder, or leave them out.'
             )
         return self.strides

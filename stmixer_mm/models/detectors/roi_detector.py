@@ -13,12 +13,12 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError, choose
+from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.detectors.stmixer import (
     build_decoder,
-    build_head,
     build_initial_boxes,
     frame_shapes,
 )
@@ -26,7 +26,8 @@ from stmixer_mm.models.heads.stmixer_head import sample_name
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
 
-SOURCES = ('ground_truth', 'proposals')
+# What of a sample has the boxes.
+SOURCES = {'ground_truth': 'gt_instances', 'proposals': 'proposals'}
 
 
 @MODELS.register_module()
@@ -90,27 +91,24 @@ class RoIDetector(ClipDetector):
             )
         if not getattr(self.roi_head.bbox_sampler, 'add_gt_as_proposals', False):
             raise UserError(
-                'The roi_head has no train_cfg, or a sampler with add_gt_as_proposals='
-                'False, with which a batch may have no box to learn from; give it a '
-                'train_cfg with a sampler that has add_gt_as_proposals=True.'
+                'The roi_head has no train_cfg with a sampler that has '
+                'add_gt_as_proposals=True, without which a batch may have no box to '
+                'learn from; give it one.'
             )
         self.levels = None if levels is None else tuple(levels)
-        self.persons = persons
         self.person_decoder = self.person_boxes = self.person_head = None
-        if persons not in SOURCES:
-            self.persons = 'branch'
-            with blame(
-                f'RoIDetector cannot take persons from {persons!r}',
-                "give it 'ground_truth', 'proposals' or dict(decoder=…, head=…)",
-            ):
-                self.build_person_branch(**persons)
+        self.source = None
+        if isinstance(persons, str):
+            self.source = choose('persons', persons, SOURCES)
+        else:
+            self.build_person_branch(**persons)
 
     def build_person_branch(
         self, *, decoder: dict, head: dict, initial_boxes: dict | None = None
     ) -> None:
         self.person_decoder = build_decoder(decoder, num_classes=2)
         self.person_boxes = build_initial_boxes(initial_boxes, self.person_decoder)
-        self.person_head = build_head({**head, 'num_classes': 2})
+        self.person_head = MODELS.build({**head, 'num_classes': 2})
 
     @property
     def num_classes(self) -> int:
@@ -162,23 +160,21 @@ class RoIDetector(ClipDetector):
 
         The sampler of the RoI head adds that itself.
         """
-        if self.persons == 'branch':
-            frames = frame_shapes(inputs, data_samples)
-            samples = [persons_alone(sample) for sample in data_samples]
-            losses, boxes_xyzr = self.person_boxes.loss_and_predict(
-                feats, samples, frames
-            )
-            outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
-            losses |= self.person_head.loss(outputs, samples)
-            losses = {f'person.{name}': value for name, value in losses.items()}
-            return losses, self.branch_bboxes(outputs, samples)
         nothing = inputs.new_zeros((0, 4), dtype=torch.float32)
-        if self.persons == 'ground_truth':
+        if self.source == 'gt_instances':
             return {}, [nothing] * len(data_samples)
-        return {}, [
-            given_bboxes(sample, 'proposals') if 'proposals' in sample else nothing
-            for sample in data_samples
-        ]
+        if self.source:
+            return {}, [
+                given_bboxes(sample, self.source) if self.source in sample else nothing
+                for sample in data_samples
+            ]
+        frames = frame_shapes(inputs, data_samples)
+        samples = [persons_alone(sample) for sample in data_samples]
+        losses, boxes_xyzr = self.person_boxes.loss_and_predict(feats, samples, frames)
+        outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
+        losses |= self.person_head.loss(outputs, samples)
+        losses = {f'person.{name}': value for name, value in losses.items()}
+        return losses, self.branch_bboxes(outputs, samples)
 
     def roi_feats(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
@@ -199,18 +195,16 @@ class RoIDetector(ClipDetector):
         size, stride = tuple(chosen[0].shape[-2:]), extractor.featmap_stride
         if not fits_stride(size, pad_shape, stride):
             raise UserError(
-                f'Level {levels[0]} has {size[0]}x{size[1]} cells for a clip padded '
-                f'to {pad_shape[0]}x{pad_shape[1]} but the RoI extractor has '
-                f'featmap_stride={stride}; set it to {pad_shape[0] / size[0]:g}, or '
-                'choose other levels.'
+                f'Level {levels[0]} has {size[0]}x{size[1]} cells of a clip of '
+                f'{pad_shape[0]}x{pad_shape[1]} but the RoI extractor has '
+                f'featmap_stride={stride}; set it to {pad_shape[0] / size[0]:g}.'
             )
         channels = sum(feat.size(1) for feat in chosen) * (1 + extractor.with_global)
         expected = self.roi_head.bbox_head.in_channels
         if not self.roi_head.with_shared_head and channels != expected:
             raise UserError(
-                f'The RoI extractor yields {channels} channels of levels={levels} '
-                f'but the bbox_head has in_channels={expected}; set roi_head.bbox_head.'
-                f'in_channels={channels}.'
+                f'The RoI extractor yields {channels} channels but the bbox_head has '
+                f'in_channels={expected}; set it to {channels}.'
             )
         return chosen
 
@@ -229,10 +223,8 @@ class RoIDetector(ClipDetector):
         data_samples: Sequence[ActionDataSample],
     ) -> list[Tensor]:
         """The boxes (n, 4) of each clip that the RoI head classifies at test."""
-        if self.persons == 'ground_truth':
-            return [given_bboxes(sample, 'gt_instances') for sample in data_samples]
-        if self.persons == 'proposals':
-            return [given_bboxes(sample, 'proposals') for sample in data_samples]
+        if self.source:
+            return [given_bboxes(sample, self.source) for sample in data_samples]
         frames = frame_shapes(inputs, data_samples)
         boxes_xyzr = self.person_boxes.predict(feats, frames)
         outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
@@ -245,13 +237,10 @@ class RoIDetector(ClipDetector):
         data_samples: Sequence[ActionDataSample],
     ) -> list[Tensor]:
         """The boxes (n, 4) that the person branch predicts for each clip."""
-        clips = [
-            ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
-            for sample in data_samples
-        ]
+        found = self.person_head.predict(outputs, data_samples)
         return [
-            clip.pred_instances.bboxes * frame_scale(clip.pred_instances.bboxes, clip)
-            for clip in self.person_head.predict(outputs, clips)
+            one.bboxes * frame_scale(sample.img_shape, one.bboxes)
+            for one, sample in zip(found, data_samples, strict=True)
         ]
 
     def classify(
@@ -263,9 +252,8 @@ class RoIDetector(ClipDetector):
         bboxes = self.find_persons(inputs, feats, data_samples)
         counts = [len(one) for one in bboxes]
         if not any(counts):
-            return bboxes, [
-                roi_feats[0].new_zeros((0, self.num_classes)) for _ in bboxes
-            ]
+            nothing = roi_feats[0].new_zeros((0, self.num_classes))
+            return bboxes, [nothing] * len(bboxes)
         # The public predict() of the RoI head takes one clip at a time.
         logits = self.roi_head._bbox_forward(
             roi_feats, bbox2roi(bboxes), [sample.metainfo for sample in data_samples]
@@ -277,19 +265,18 @@ class RoIDetector(ClipDetector):
     ) -> Sequence[ActionDataSample]:
         """The samples with ``pred_instances``.
 
-        ``bboxes`` (n, 4) are xyxy normalised by the true frame, ``scores`` (n, A + 1)
-        have the host's dummy column 0.
+        ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
+        (n, A + 1) have the host's dummy column 0.
         """
         for sample, bboxes, logits in zip(
             data_samples, *self.classify(inputs, data_samples), strict=True
         ):
-            if self.roi_head.bbox_head.multilabel:
-                scores = logits[:, 1:].sigmoid()
-            else:
-                # As it is trained: the dummy class has no part in the softmax.
-                scores = logits[:, 1:].softmax(dim=-1)
+            # As it is trained: the dummy class has no part in a softmax.
+            multilabel = self.roi_head.bbox_head.multilabel
+            actions = logits[:, 1:]
+            scores = actions.sigmoid() if multilabel else actions.softmax(dim=-1)
             sample.pred_instances = InstanceData(
-                bboxes=bboxes / frame_scale(bboxes, sample),
+                bboxes=bboxes / frame_scale(sample.img_shape, bboxes),
                 scores=F.pad(scores, (1, 0)),
             )
         return data_samples
@@ -302,22 +289,13 @@ def given_bboxes(sample: ActionDataSample, source: str) -> Tensor:
         UserError: It brings none.
     """
     if source not in sample:
-        remedy = {
-            'gt_instances': 'test annotated keyframes',
-            'proposals': 'give the dataset a proposal_file',
-        }[source]
         raise UserError(
-            f'{sample_name(sample)} has no {source} to take persons from; {remedy}, or '
-            'choose other persons for the RoIDetector.'
+            f'{sample_name(sample)} has no {source} to take persons from; test '
+            'annotated keyframes, give the dataset a proposal_file, or choose other '
+            'persons for the RoIDetector.'
         )
     bboxes = sample.get(source).bboxes.float()
-    return torch.minimum(bboxes.clamp(min=0), frame_scale(bboxes, sample))
-
-
-def frame_scale(bboxes: Tensor, sample: ActionDataSample) -> Tensor:
-    """(w, h, w, h) of the true frame."""
-    height, width = sample.metainfo['img_shape']
-    return bboxes.new_tensor((width, height, width, height))
+    return torch.minimum(bboxes.clamp(min=0), frame_scale(sample.img_shape, bboxes))
 
 
 def persons_alone(sample: ActionDataSample) -> ActionDataSample:

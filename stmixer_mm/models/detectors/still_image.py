@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.registry import MODELS
 
@@ -66,16 +67,10 @@ class StillImageSTMixer(STMixer):
         ``bboxes`` (n, 4) are xyxy in pixels of the image as it was before it was
         resized, ``scores`` (n,), ``labels`` (n,) class numbers.
         """
-        clips = [
-            ActionDataSample(metainfo=dict(img_shape=sample.img_shape))
-            for sample in data_samples
-        ]
-        outputs = self._forward(inputs, data_samples)
-        for sample, clip in zip(
-            data_samples, self.head.predict(outputs, clips), strict=True
-        ):
+        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = pick_detections(
-                clip.pred_instances, sample.metainfo, self.max_per_img
+                predictions, sample.metainfo, self.max_per_img
             )
         return data_samples
 
@@ -83,9 +78,9 @@ class StillImageSTMixer(STMixer):
 def clip_sample(sample: DetDataSample, num_classes: int) -> ActionDataSample:
     """What the head reads of an image: boxes, and labels (k, num_classes) multi-hot."""
     objects = sample.gt_instances
-    name = str(sample.get('img_path') or sample.get('img_id'))
+    name = sample.get('img_path') or sample.get('img_id')
     return ActionDataSample(
-        metainfo=dict(sample.metainfo, img_key=name),
+        metainfo=dict(sample.metainfo, img_key=str(name)),
         gt_instances=InstanceData(
             bboxes=get_box_tensor(objects.bboxes),
             # Column 0 is the dummy.
@@ -108,13 +103,9 @@ def pick_detections(
     scores = predictions.scores[:, 1:]
     num_classes = scores.size(1)
     scores, pairs = scores.flatten().topk(min(max_per_img, scores.numel()))
-    queries = pairs.div(num_classes, rounding_mode='floor')
-    height, width = metainfo['img_shape']
-    scale_w, scale_h = metainfo.get('scale_factor', (1, 1))[:2]
-    bboxes = predictions.bboxes
-    size = bboxes.new_tensor((width / scale_w, height / scale_h))
-    bboxes = bboxes[queries] * size.repeat(2)
+    bboxes = predictions.bboxes[pairs // num_classes]
+    resized = bboxes.new_tensor(metainfo.get('scale_factor', (1, 1))[:2]).repeat(2)
+    bboxes = bboxes * frame_scale(metainfo['img_shape'], bboxes) / resized
     if 'ori_shape' in metainfo:
-        limit = bboxes.new_tensor(metainfo['ori_shape'][:2]).flip(0)
-        bboxes = torch.minimum(bboxes, limit.repeat(2))
+        bboxes = torch.minimum(bboxes, frame_scale(metainfo['ori_shape'][:2], bboxes))
     return InstanceData(bboxes=bboxes, scores=scores, labels=pairs % num_classes)

@@ -41,19 +41,13 @@ class STMixer(ClipDetector):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        head = build_head(head)
+        head = MODELS.build(head)
         self.decoder = build_decoder(decoder, num_classes=head.num_classes)
         self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
         self.denoising = None
         if denoising is not None:
-            self.denoising = MODELS.build(
-                denoising,
-                default_args=dict(
-                    embed_dims=self.decoder.embed_dims,
-                    num_queries=self.decoder.num_queries,
-                    num_classes=head.num_classes,
-                ),
-            )
+            sizes = dict(num_classes=head.num_classes, **query_sizes(self.decoder))
+            self.denoising = MODELS.build(denoising, default_args=sizes)
         self.head = head
 
     @property
@@ -104,32 +98,15 @@ class STMixer(ClipDetector):
     def predict(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
-        """The samples with ``pred_instances``."""
-        return self.head.predict(self._forward(inputs, data_samples), data_samples)
-
-
-def build_head(config: dict) -> torch.nn.Module:
-    head = MODELS.build(config)
-    lacking = [
-        name for name in ('num_classes', 'loss', 'predict') if not hasattr(head, name)
-    ]
-    if lacking:
-        raise UserError(
-            f'The head {type(head).__name__} lacks {", ".join(lacking)}; set model.head '
-            'to STMixerHead, or to a class that has them.'
-        )
-    return head
+        """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
+        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        for sample, predictions in zip(data_samples, found, strict=True):
+            sample.pred_instances = predictions
+        return data_samples
 
 
 def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
     """The decoder for a head of as many classes."""
-    name = config['type']
-    part = name if isinstance(name, type) else MODELS.get(name)
-    if part is not None and not issubclass(part, QueryDecoder):
-        raise UserError(
-            f'The decoder {part.__name__} is not a QueryDecoder; set model.decoder to '
-            'STMixerDecoder, DeformableDecoder or a subclass of QueryDecoder.'
-        )
     decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
     if decoder.num_classes != num_classes:
         raise UserError(
@@ -143,10 +120,13 @@ def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBo
     """What gives the queries of a decoder their first boxes."""
     return MODELS.build(
         config or dict(type='stmixer_mm.WholeFrameBoxes'),
-        default_args=dict(
-            num_queries=decoder.num_queries, embed_dims=decoder.embed_dims
-        ),
+        default_args=query_sizes(decoder),
     )
+
+
+def query_sizes(decoder: QueryDecoder) -> dict[str, int]:
+    """What the parts that make queries take over from the decoder."""
+    return dict(num_queries=decoder.num_queries, embed_dims=decoder.embed_dims)
 
 
 def frame_shapes(

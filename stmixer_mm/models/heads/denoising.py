@@ -125,19 +125,17 @@ def collect_persons(
         Pixel boxes (B, K, 4), multi-hot actions (B, K, A) and which person it is, -1
         for padding, (B, K).
     """
-    gt_instances = [sample.gt_instances for sample in data_samples]
-    num_slots = max(1, *(len(each.bboxes) for each in gt_instances))
-    num_actions = gt_instances[0].labels.size(-1) - 1
+    instances = [sample.gt_instances for sample in data_samples]
+    counts = [len(each.bboxes) for each in instances]
+    slots = torch.arange(max(1, *counts), device=img_shapes.device)
+    taken = slots < slots.new_tensor(counts)[:, None]
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0))
-    bboxes = whole_frames[:, None].repeat(1, num_slots, 1)
-    actions = whole_frames.new_zeros(len(gt_instances), num_slots, num_actions)
-    persons = torch.full_like(actions[..., 0], -1, dtype=torch.long)
-    for clip, each in enumerate(gt_instances):
-        number = len(each.bboxes)
-        bboxes[clip, :number] = each.bboxes.to(bboxes)
-        actions[clip, :number] = each.labels[:, 1:].to(actions)
-        persons[clip, :number] = torch.arange(number, device=persons.device)
-    return bboxes, actions, persons
+    bboxes = whole_frames[:, None].repeat(1, len(slots), 1)
+    bboxes[taken] = torch.cat([each.bboxes for each in instances]).to(bboxes)
+    labels = torch.cat([each.labels[:, 1:] for each in instances]).to(bboxes)
+    actions = bboxes.new_zeros(*taken.shape, labels.size(-1))
+    actions[taken] = labels
+    return bboxes, actions, torch.where(taken, slots, -1)
 
 
 def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:

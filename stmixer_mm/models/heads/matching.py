@@ -1,11 +1,11 @@
-"""Persons among the queries: their scores, their matching and their loss.
+"""Persons among the queries: their scores and their matching.
 
-Shapes: Q queries of a clip, k persons of it, N queries of a batch.
+Shapes: Q queries of a clip, k persons of it.
 """
 
 import torch
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 PERSON, BACKGROUND = 0, 1  # columns of the person logits
 
@@ -18,11 +18,6 @@ def person_margin(person_logits: Tensor) -> Tensor:
 def score_persons(person_logits: Tensor) -> Tensor:
     """Probability of a person, (..., 2) to (...)."""
     return person_logits.softmax(dim=-1)[..., PERSON]
-
-
-def uses_sigmoid(loss: nn.Module) -> bool:
-    """Whether a classification loss takes one logit for each class it knows of."""
-    return getattr(loss, 'use_sigmoid', False)
 
 
 def match_clip(
@@ -73,31 +68,3 @@ def match_clip(
     assigned = torch.full_like(result.gt_inds, -1)
     assigned[taken] = result.gt_inds[taken]
     return assigned
-
-
-def person_loss(
-    loss: nn.Module,
-    person_logits: Tensor,
-    labels: Tensor,
-    presence: Tensor,
-    *,
-    avg_pairs: Tensor,
-    avg_weight: Tensor,
-) -> Tensor:
-    """Loss of the person logits, by softmax or by sigmoid as the loss wants it.
-
-    Args:
-        loss: A classification loss of mmdet.
-        person_logits: (N, 2)
-        labels: PERSON or BACKGROUND, (N,): what a softmax loss learns.
-        presence: In [0, 1], (N,): what a sigmoid loss learns of the margin.
-        avg_pairs: A sigmoid loss is divided by the number of matched queries.
-        avg_weight: A softmax loss is divided by the sum of its class weights.
-    """
-    if uses_sigmoid(loss):
-        return loss(
-            person_margin(person_logits)[:, None],
-            presence[:, None],
-            avg_factor=avg_pairs,
-        )
-    return loss(person_logits, labels, avg_factor=avg_weight)

@@ -4,9 +4,11 @@ Shapes: B clips, Q queries, A actions, n matched pairs. It has no parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
@@ -15,17 +17,28 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
+from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,
     match_clip,
-    person_loss,
+    person_margin,
     score_persons,
-    uses_sigmoid,
 )
 from stmixer_mm.registry import MODELS, build_hosted
+
+# Scores of a query, of its action scores (n, A) and its person score (n, 1).
+SCORE_MODES = {
+    'action': lambda actions, person: actions,
+    'product': lambda actions, person: actions * person,
+}
+# What a sigmoid person loss learns of matched queries, of two times boxes (n, 4).
+PERSON_TARGETS = {
+    'label': lambda bboxes, gt_bboxes: 1.0,
+    'iou': lambda bboxes, gt_bboxes: bbox_overlaps(bboxes, gt_bboxes, is_aligned=True),
+}
 
 
 class Targets(NamedTuple):
@@ -36,7 +49,7 @@ class Targets(NamedTuple):
     matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
     bboxes: Tensor  # (n, 4): pixel xyxy, in the order of the matched queries
     actions: Tensor  # (n, A): multi-hot
-    box_scale: Tensor  # (n, 4): w, h, w, h of the true frame
+    box_scale: Tensor  # (n, 4): w, h, w, h of the frame without padding
 
 
 @MODELS.register_module()
@@ -53,7 +66,7 @@ class STMixerHead(BaseModule):
             background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
             gets their difference as its one logit and is divided by the number of
             matched queries. Scores are the same of both.
-        loss_bbox: Loss of boxes normalised by the true frame.
+        loss_bbox: Loss of boxes normalised by the frame.
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
             them. The head multiplies it by A, so that its ``loss_weight`` is that of
@@ -100,43 +113,43 @@ class STMixerHead(BaseModule):
         self.num_classes = num_classes
         self.score_thr = score_thr
         self.fallback_topk = fallback_topk
-        self.score_mode = score_mode
-        self.person_target = person_target
+        self.score_actions = choose('score_mode', score_mode, SCORE_MODES)
+        self.measure_presence = choose('person_target', person_target, PERSON_TARGETS)
         self.assigner = build_hosted(assigner, TASK_UTILS)
         self.sampler = None if sampler is None else build_hosted(sampler, TASK_UTILS)
         self.loss_person = MODELS.build(loss_person)
+        # One logit, the margin of a person, instead of two.
+        self.sigmoid_person = getattr(self.loss_person, 'use_sigmoid', False)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
-        self.check_parts()
+        self.check_parts(person_target)
 
-    def check_parts(self) -> None:
+    def check_parts(self, person_target: str) -> None:
         """Refuse what would train something else unnoticed."""
-        loss, sigmoid = self.loss_person, uses_sigmoid(self.loss_person)
-        name = type(loss).__name__
-        class_weight = getattr(loss, 'class_weight', None)
+        sigmoid, name = self.sigmoid_person, type(self.loss_person).__name__
+        class_weight = getattr(self.loss_person, 'class_weight', None)
         if class_weight is not None and len(class_weight) != (1 if sigmoid else 2):
             raise UserError(
                 f'loss_person={name} with use_sigmoid={sigmoid} has class_weight='
                 f'{list(class_weight)}; give 1 weight to a sigmoid, 2 to a softmax, or '
                 'None (a child config that replaces a loss wants _delete_=True).'
             )
-        if self.person_target == 'iou' and not sigmoid:
+        if person_target != 'label' and not sigmoid:
             raise UserError(
-                f"person_target='iou' is not a class for loss_person={name}, which uses "
-                'a softmax; take a loss with use_sigmoid=True, or '
+                f'loss_person={name} uses a softmax, which learns no person_target='
+                f'{person_target!r}; take a loss with use_sigmoid=True, or '
                 "person_target='label'."
             )
         if not getattr(self.loss_action, 'use_sigmoid', True):
             raise UserError(
                 f'loss_action={type(self.loss_action).__name__} uses a softmax, but a '
-                'person does several actions at once and their scores are sigmoids; '
-                'set use_sigmoid=True.'
+                'person does several actions at once; set use_sigmoid=True.'
             )
         if getattr(self.sampler, 'add_gt_as_proposals', False):
             raise UserError(
-                f'sampler={type(self.sampler).__name__} has add_gt_as_proposals=True, '
-                'but an annotated box is not a query; set add_gt_as_proposals=False.'
+                'The sampler of the head has add_gt_as_proposals=True, but an '
+                'annotated box is not a query; set it to False.'
             )
 
     def loss(
@@ -189,8 +202,10 @@ class STMixerHead(BaseModule):
             terms = self.loss_by_stage(output, find_targets(output))
             for name, value in terms.items():
                 losses[of_stage + prefix + name] = value
+        clips = len(data_samples)
         check_finite(
-            {name: value.mean() for name, value in losses.items()}, data_samples
+            {name: value.mean().expand(clips, 1) for name, value in losses.items()},
+            data_samples,
         )
         return losses
 
@@ -203,12 +218,14 @@ class STMixerHead(BaseModule):
         num_pairs = len(targets.bboxes)
 
         class_weight = (1.0, 1.0)
-        if not uses_sigmoid(self.loss_person):
+        if not self.sigmoid_person:
             class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
         weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
-        avg_pairs, weight_sum = average_over_ranks(
-            torch.stack((weight_sum.new_tensor(num_pairs), weight_sum))
-        ).unbind()
+        # Ranks that divide by the mean of their totals give, averaged over the ranks,
+        # what one process gives for all samples together.
+        totals = torch.stack((weight_sum.new_tensor(num_pairs), weight_sum))
+        all_reduce(totals, op='mean')
+        avg_pairs, weight_sum = totals
         avg_pairs = avg_pairs.clamp(min=1 / get_world_size())
 
         # The losses' own means over nothing are NaN, or lack a gradient path.
@@ -218,14 +235,15 @@ class STMixerHead(BaseModule):
             loss_iou=output.bboxes.sum() * 0,
             loss_action=output.action_logits.sum() * 0,
         )
-        if len(person_logits):
-            losses['loss_person'] = person_loss(
-                self.loss_person,
-                person_logits,
-                person_labels,
-                self.get_presence(bboxes, targets),
-                avg_pairs=avg_pairs,
-                avg_weight=weight_sum,
+        if len(person_logits) and self.sigmoid_person:
+            losses['loss_person'] = self.loss_person(
+                person_margin(person_logits)[:, None],
+                self.get_presence(bboxes, targets)[:, None],
+                avg_factor=avg_pairs,
+            )
+        elif len(person_logits):
+            losses['loss_person'] = self.loss_person(
+                person_logits, person_labels, avg_factor=weight_sum
             )
         if num_pairs:
             losses['loss_bbox'] = self.loss_bbox(
@@ -246,11 +264,7 @@ class STMixerHead(BaseModule):
     def get_presence(self, bboxes: Tensor, targets: Targets) -> Tensor:
         """How much of a person each counted query is, in [0, 1]."""
         presence = torch.zeros_like(targets.matched, dtype=bboxes.dtype)
-        presence[targets.matched] = (
-            bbox_overlaps(bboxes, targets.bboxes, is_aligned=True)
-            if self.person_target == 'iou'
-            else 1.0
-        )
+        presence[targets.matched] = self.measure_presence(bboxes, targets.bboxes)
         return presence[targets.counted]
 
     @torch.no_grad()
@@ -275,18 +289,17 @@ class STMixerHead(BaseModule):
 
     def predict(
         self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
-    ) -> Sequence[ActionDataSample]:
-        """Fill ``pred_instances`` from the last stage.
+    ) -> list[InstanceData]:
+        """Predictions of the last stage for each clip, of which n queries are kept.
 
-        ``bboxes`` (n, 4) are xyxy normalised by the true frame, ``scores``
+        ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
         """
         last = StageOutput(*(values.float() for values in outputs[-1]))
-        for sample, *clip_output in zip(data_samples, *last, strict=True):
-            sample.pred_instances = self.predict_by_clip(
-                StageOutput(*clip_output), sample.metainfo['img_shape']
-            )
-        return data_samples
+        return [
+            self.predict_by_clip(StageOutput(*output), sample.metainfo['img_shape'])
+            for sample, *output in zip(data_samples, *last, strict=True)
+        ]
 
     def predict_by_clip(
         self, output: StageOutput, img_shape: tuple[int, int]
@@ -295,18 +308,16 @@ class STMixerHead(BaseModule):
         person_scores = score_persons(output.person_logits)
         keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
-            keep = person_scores.topk(
-                min(self.fallback_topk, len(person_scores))
-            ).indices
-        action_scores = output.action_logits[keep].sigmoid()
-        if self.score_mode == 'product':
-            action_scores = action_scores * person_scores[keep, None]
-        height, width = img_shape
-        bboxes = output.bboxes[keep]
-        size = bboxes.new_tensor((width, height, width, height))
+            number = min(self.fallback_topk, len(person_scores))
+            keep = person_scores.topk(number).indices
+        scores = self.score_actions(
+            output.action_logits[keep].sigmoid(), person_scores[keep, None]
+        )
+        scale = frame_scale(img_shape, output.bboxes)
+        bboxes = torch.minimum(output.bboxes[keep].clamp(min=0), scale - 1) / scale
         return InstanceData(
-            bboxes=torch.minimum(bboxes.clamp(min=0), size - 1) / size,
-            scores=torch.nn.functional.pad(action_scores, (1, 0)),
+            bboxes=bboxes,
+            scores=F.pad(scores, (1, 0)),
             person_scores=person_scores[keep],
         )
 
@@ -325,8 +336,7 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
         pairs = persons[persons > 0] - 1
         bboxes.append(gt_instances.bboxes.to(pairs.device, torch.float32)[pairs])
         actions.append(gt_instances.labels.to(pairs.device)[pairs, 1:].float())
-        height, width = sample.metainfo['img_shape']
-        scale = bboxes[-1].new_tensor((width, height, width, height))
+        scale = frame_scale(sample.metainfo['img_shape'], bboxes[-1])
         scales.append(scale.expand(len(pairs), 4))
     matched = assigned > 0
     return Targets(
@@ -339,49 +349,26 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
     )
 
 
-def average_over_ranks(totals: Tensor) -> Tensor:
-    """Mean of the ranks' totals.
-
-    Ranks that divide their sums by it give, averaged over the ranks, what one process
-    gives for all samples together.
-    """
-    totals = totals.clone()
-    all_reduce(totals, op='mean')
-    return totals
-
-
 def check_finite(
     values: Mapping[str, Tensor], data_samples: Sequence[ActionDataSample]
 ) -> None:
     """Stop at what is not a number.
 
     Args:
-        values: By name, of each sample (B, …) or of the batch ().
+        values: By name, (B, …).
         data_samples: The B samples, for their names.
 
     Raises:
         UserError: Names the values and the samples.
     """
-    clips = len(data_samples)
-    finite = torch.stack(
-        [
-            value.flatten(1).isfinite().all(1)
-            if value.dim()
-            else value.isfinite().expand(clips)
-            for value in values.values()
-        ]
-    ).cpu()
-    if not finite.all():
-        names = [name for name, ok in zip(values, finite.all(1), strict=True) if not ok]
-        samples = [
-            sample_name(sample)
-            for sample, ok in zip(data_samples, finite.all(0), strict=True)
-            if not ok
-        ]
+    finite = [value.flatten(1).isfinite().all(1) for value in values.values()]
+    wrong = ~torch.stack(finite).cpu()
+    if wrong.any():
+        samples = map(sample_name, compress(data_samples, wrong.any(0)))
         raise UserError(
-            f'{", ".join(names)} of {", ".join(samples)} is NaN or infinite; check the '
-            'annotation of these samples, lower the learning rate or clip gradients, '
-            'and go on from the last checkpoint.'
+            f'{", ".join(compress(values, wrong.any(1)))} of {", ".join(samples)} is '
+            'NaN or infinite; check the annotation of these samples, lower the '
+            'learning rate or clip gradients, and go on from the last checkpoint.'
         )
 
 

@@ -23,16 +23,16 @@ from stmixer_mm.models.initial_boxes.simple_boxes import (
     InitialBoxes,
     frame_bboxes,
 )
-from stmixer_mm.models.strides import derive_strides, fits_stride
+from stmixer_mm.models.strides import derive_strides, fit_strides
 from stmixer_mm.registry import MODELS
 
 _ANCHORS = dict(type='AnchorGenerator', strides=(4, 8, 16, 32))
-_ASSIGNING = dict(allowed_border=-1, pos_weight=-1, debug=False)
+_ASSIGNING = dict(allowed_border=-1, pos_weight=-1)
 # Training settings of mmdet's own configs, and strides of the usual four levels.
 HEAD_DEFAULTS = {
     'RPNHead': dict(
         anchor_generator=dict(_ANCHORS, scales=[8], ratios=[0.5, 1.0, 2.0]),
-        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss'),
         train_cfg=dict(
             _ASSIGNING,
             assigner=dict(
@@ -40,13 +40,11 @@ HEAD_DEFAULTS = {
                 pos_iou_thr=0.7,
                 neg_iou_thr=0.3,
                 min_pos_iou=0.3,
-                ignore_iof_thr=-1,
             ),
             sampler=dict(
                 type='RandomSampler',
                 num=256,
                 pos_fraction=0.5,
-                neg_pos_ub=-1,
                 add_gt_as_proposals=False,
             ),
         ),
@@ -58,9 +56,7 @@ HEAD_DEFAULTS = {
             _ANCHORS, ratios=[1.0, 2.0], octave_base_scale=8, scales_per_octave=1
         ),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=(0.1, 0.1, 0.2, 0.2)),
-        loss_cls=dict(
-            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0
-        ),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
         train_cfg=dict(_ASSIGNING, assigner=dict(type='ATSSAssigner', topk=9)),
     ),
@@ -90,8 +86,6 @@ class ProposalBoxes(InitialBoxes):
 
     def __init__(self, *, dense_head: dict, **kwargs) -> None:
         super().__init__(**kwargs)
-        name = dense_head['type']
-        self.head_name = name if isinstance(name, str) else name.__name__
         settings = complete_head(
             dense_head, num_queries=self.num_queries, embed_dims=self.embed_dims
         )
@@ -100,46 +94,47 @@ class ProposalBoxes(InitialBoxes):
             self.dense_head = head = MODELS.build(settings)
         if settings.num_classes != 1:
             raise UserError(
-                f'The dense head {self.head_name} has num_classes='
-                f'{settings.num_classes}, but proposals are of one class, person; '
-                'leave num_classes out.'
-            )
-        if not hasattr(head, 'prior_generator'):
-            raise UserError(
-                f'The dense head {self.head_name} has no priors to make proposals of; '
-                'use one that has, such as mmdet.RPNHead, mmdet.FCOSHead or '
-                'mmdet.ATSSHead.'
+                f'The dense head has num_classes={settings.num_classes}, but proposals '
+                'are of one class, person; leave num_classes out.'
             )
         if isinstance(head, AnchorHead) and not head.train_cfg:
             raise UserError(
-                f'The dense head {self.head_name} has no train_cfg to assign persons to '
-                'its anchors by; give it the train_cfg of its config in mmdet.'
+                f'The dense head {type(head).__name__} has no train_cfg to assign '
+                'persons to its anchors by; give it that of its config in mmdet.'
             )
-        # Of mmdet's other heads, and of this option, some yield one thing for the
-        # losses and another one for the boxes.
-        self.one_forward = type(head).__name__ in HEAD_DEFAULTS and not (
-            getattr(head, 'norm_on_bbox', False)
-        )
+        # (w, h) of a cell of each level.
+        self.strides = head.prior_generator.strides
 
+    @torch.no_grad()
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        self.check_strides(feats, frames.pad_shape)
-        return self.read(self.run_in_evaluation(keyframes(feats)), frames.img_shapes)
+        # The head would not notice other strides, and propose boxes elsewhere.
+        if not all(
+            fit_strides(feats, frames.pad_shape, sides)
+            for sides in zip(*self.strides, strict=True)
+        ):
+            raise UserError(
+                f'The dense head has strides {self.strides} but the levels have '
+                f'{derive_strides(feats, frames.pad_shape)}; set its strides (of its '
+                'anchor_generator, if it has one) to these.'
+            )
+        # In training some of mmdet's heads yield something else than boxes.
+        training = self.dense_head.training
+        self.dense_head.eval()
+        outputs = self.run(keyframes(feats))
+        self.dense_head.train(training)
+        return self.read(outputs, frames.img_shapes)
 
     def loss_and_predict(
         self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
     ) -> tuple[dict[str, Tensor], Tensor]:
+        boxes_xyzr = self.predict(feats, frames)
         img_shapes, pad_shape = frames
-        self.check_strides(feats, pad_shape)
-        feats = keyframes(feats)
-        outputs = self.run(feats)
         losses = self.dense_head.loss_by_feat(
-            *outputs,
+            *self.run(keyframes(feats)),
             [ground_truth(sample, feats[0]) for sample in data_samples],
             [make_meta(shape, pad_shape) for shape in img_shapes.tolist()],
         )
-        if not self.one_forward:
-            outputs = self.run_in_evaluation(feats)
-        return sum_levels(losses), self.read(outputs, img_shapes)
+        return sum_levels(losses), boxes_xyzr
 
     def run(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
         """What the head yields, each a list of L tensors (B, …, H_l, W_l).
@@ -150,24 +145,13 @@ class ProposalBoxes(InitialBoxes):
             [level.float() for level in levels] for levels in self.dense_head(feats)
         ]
 
-    @torch.no_grad()
-    def run_in_evaluation(self, feats: Sequence[Tensor]) -> list[list[Tensor]]:
-        """See :meth:`run`; what the head yields when it is not being trained."""
-        training = self.dense_head.training
-        self.dense_head.eval()
-        outputs = self.run(feats)
-        self.dense_head.train(training)
-        return outputs
-
-    @torch.no_grad()
     def read(self, outputs: Sequence[Sequence[Tensor]], img_shapes: Tensor) -> Tensor:
         """Boxes of what :meth:`run` returned, (B, Q, 4) xyzr."""
         bboxes = []
         for clip, (height, width) in enumerate(img_shapes.tolist()):
             # Cells in the padding would propose boxes at the border of the frame.
             sizes = [
-                (ceil(height / high), ceil(width / wide))
-                for wide, high in self.dense_head.prior_generator.strides
+                (ceil(height / high), ceil(width / wide)) for wide, high in self.strides
             ]
             within = [
                 [
@@ -180,27 +164,11 @@ class ProposalBoxes(InitialBoxes):
                 *within,
                 batch_img_metas=[make_meta((height, width), (height, width))],
             )
-            frame = frame_bboxes(img_shapes[clip].to(found.bboxes.device))
+            frame = frame_bboxes(img_shapes[clip])
             bboxes.append(
                 best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
             )
         return xyxy_to_xyzr(torch.stack(bboxes))
-
-    def check_strides(
-        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
-    ) -> None:
-        """The head would not notice, and propose boxes elsewhere."""
-        strides = self.dense_head.prior_generator.strides
-        if len(feats) != len(strides) or not all(
-            fits_stride(tuple(feat.shape[-2:]), pad_shape, side)
-            for feat, sides in zip(feats, strides, strict=True)
-            for side in sides
-        ):
-            raise UserError(
-                f'The dense head {self.head_name} has strides {strides} but the levels '
-                f'have {derive_strides(feats, pad_shape)}; set its strides (of its '
-                'anchor_generator, if it has one) to these.'
-            )
 
 
 def complete_head(

@@ -17,7 +17,7 @@ from stmixer_mm.registry import MODELS
 
 
 class FrameShapes(NamedTuple):
-    """Sizes of the frames of a batch."""
+    """Sizes of the frames of a batch, on the device of its feats."""
 
     img_shapes: Tensor  # (B, 2): (h, w) of each clip without padding
     pad_shape: tuple[int, int]  # (h, w) of all clips with padding
@@ -51,7 +51,7 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
             frames: Sizes of the frames.
 
         Returns:
-            ``boxes_xyzr``, (B, Q, 4), float32, on the device of the feats.
+            ``boxes_xyzr``, (B, Q, 4), float32.
         """
 
     def loss_and_predict(
@@ -66,7 +66,7 @@ class WholeFrameBoxes(InitialBoxes):
     """Every query starts from the whole frame, as in the release."""
 
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
+        whole_frame = frame_bboxes(frames.img_shapes)
         return xyxy_to_xyzr(whole_frame)[:, None].repeat(1, self.num_queries, 1)
 
 
@@ -88,7 +88,7 @@ class GridBoxes(InitialBoxes):
         self.scale = scale
 
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))
+        whole_frame = frame_bboxes(frames.img_shapes)
         width, height = whole_frame[:, 2:].unbind(-1)
         grid = grid_bboxes(self.num_queries, height / width, self.scale)
         return xyxy_to_xyzr(grid * whole_frame[:, None, 2:].repeat(1, 1, 2))
@@ -118,7 +118,7 @@ class LearnedBoxes(InitialBoxes):
         )
 
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        whole_frame = frame_bboxes(frames.img_shapes.to(feats[0].device))[:, None]
+        whole_frame = frame_bboxes(frames.img_shapes)[:, None]
         xy, z_r = self.relative_xyzr.float().split(2, dim=-1)
         return torch.cat(
             (xy * whole_frame[..., 2:], z_r + xyxy_to_xyzr(whole_frame)[..., 2:]),
@@ -151,11 +151,9 @@ def grid_bboxes(num_boxes: int, aspect: Tensor, scale: float = 1.0) -> Tensor:
     row = index * rows // num_boxes
     # Row k has the boxes from ceil(k Q / rows) up to that of row k + 1.
     first, after = -(-row * num_boxes // rows), -(-(row + 1) * num_boxes // rows)
-    columns = after - first
-    centre = torch.stack(
-        ((index - first + 0.5) / columns, (row + 0.5) / rows.expand_as(row)), dim=-1
-    )
-    half_size = scale / 2 / torch.stack((columns, rows.expand_as(row)), dim=-1)
+    cells = torch.stack(torch.broadcast_tensors(after - first, rows), dim=-1)
+    centre = (torch.stack((index - first, row), dim=-1) + 0.5) / cells
+    half_size = scale / 2 / cells
     return torch.cat((centre - half_size, centre + half_size), dim=-1).clamp(0, 1)
 
 

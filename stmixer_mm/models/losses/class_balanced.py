@@ -36,15 +36,13 @@ class ClassBalancedLoss(nn.Module):
         super().__init__()
         if not 0 <= beta < 1:
             raise UserError(f'beta={beta} is not in [0, 1); set it to 0.999 or so.')
-        absent = [index for index, count in enumerate(class_counts) if count < 1]
-        if absent or not class_counts:
+        if min(class_counts, default=0) < 1:
             raise UserError(
-                f'class_counts has no sample at {absent}, where the effective number '
-                'is 0; give each class at least 1.'
+                f'class_counts={list(class_counts)} has a class without a sample, whose '
+                'effective number is 0; give each class at least 1.'
             )
         self.loss = MODELS.build(loss)
         self.use_sigmoid = getattr(self.loss, 'use_sigmoid', True)
-        self.loss_weight = getattr(self.loss, 'loss_weight', 1.0)
         self.class_weights = class_balanced_weights(class_counts, beta)
 
     def forward(
