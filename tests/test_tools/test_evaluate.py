@@ -167,7 +167,7 @@ def test_a_dump_cannot_run_code(fail, tmp_path, function):
     target = str(tmp_path / 'made')
     path.write_bytes(pickle.dumps([Malicious(function, target)]))
     line = fail(path)
-    assert 'bad.pkl: it asks for ' in line
+    assert 'bad.pkl cannot be read as a dump (it asks for ' in line
     assert 'unless you trust its origin' in line
     assert not Path(target).exists()
 
@@ -262,8 +262,7 @@ def test_faulty_dumps_are_refused_with_their_sample(fail, tmp_path, content, sen
         (lambda data: data[: len(data) // 2], 'cannot be read as a dump'),
         (lambda data: b'', 'cannot be read as a dump (Ran out of input); write it'),
         (lambda data: b'text', 'cannot be read as a dump'),
-        (gzip.compress, 'is packed by gzip, not a dump; unpack it, or write it again'),
-        (lambda data: b'PK\x03\x04', 'is a zip, not a dump; unpack it, or write it'),
+        (gzip.compress, 'cannot be read as a dump'),
     ],
 )
 def test_damaged_dumps(fail, tmp_path, damage, sentence):
