@@ -285,8 +285,11 @@ def tubes(*rows, **changes):
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (tubes([2, 9, 4, 4, 9]), r'the box \(9, 4, 4, 9\) in frame 2.*; write'),
-        (tiny_tubes.truth(nframes={'v': '20'}), "of video v is '20'; write a whole"),
+        (tubes([2, 9, 4, 4, 9]), r'row \[2.0, 9.0, 4.0, 4.0, 9.0\]\); correct it or'),
+        (
+            tiny_tubes.truth(nframes={'v': 0}),
+            'of video v is not a whole .*; correct it',
+        ),
         (
             tiny_tubes.truth(labels=Evil()),
             'asks for .*mkdir, which .*; download it again',

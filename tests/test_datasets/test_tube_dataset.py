@@ -182,9 +182,7 @@ def test_broken_files(build, tmp_path):
     with pytest.raises(ValueError, match=r'nowhere.pkl: the file does not exist'):
         build(ann_file='nowhere.pkl')
     wrong = dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])
-    with pytest.raises(
-        ValueError, match=r"'train_videos' names the video Run/v_9, which"
-    ):
+    with pytest.raises(ValueError, match=r"'nframes' lacks the video Run/v_9; add"):
         build(wrong)
     with pytest.raises(
         ValueError,

@@ -168,7 +168,6 @@ def test_a_dump_cannot_run_code(fail, tmp_path, function):
     path.write_bytes(pickle.dumps([Malicious(function, target)]))
     line = fail(path)
     assert 'bad.pkl cannot be read as a dump (it asks for ' in line
-    assert 'unless you trust its origin' in line
     assert not Path(target).exists()
 
 
