@@ -218,19 +218,20 @@ BOX = np.array([[0, 0, 1, 1, 0.5]])
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        ({'a,0001': BOX * np.nan}, 'of a,0001 are not all finite; correct'),
-        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, 'of a,0001 are upside down; give rows'),
-        ({'a,0001': BOX * 64}, r'of a,0001 lie outside \[0, 1\]; divide'),
-        ({'a,0001': BOX[:, :3]}, r'of a,0001 have the shape \(1, 3\); give rows'),
-        ({'a,0001': 'x'}, 'of a,0001 are not an array of numbers .*; give rows'),
-        ([BOX], 'holds a list; write a dict'),
+        ({'a,0001': BOX * np.nan}, r'proposals of a,0001 .*row is \[nan, .*; write'),
+        ({'a,0001': BOX * [[1, 1, 1, 1, np.inf]]}, r'row is \[0.0, .*, inf\]'),
+        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, r'row is \[1.0, 1.0, 0.0, 0.0\]'),
+        ({'a,0001': BOX * 64}, r'row is \[0.0, 0.0, 64.0, 64.0, 32.0\]'),
+        ({'a,0001': BOX[:, :3]}, r'of a,0001 .* the shape \(1, 3\)'),
+        ({'a,0001': 'x'}, "of a,0001 are not rows of .*'x'.*; write"),
+        ([BOX], "is not a dict from 'video_id,timestamp' to boxes .*; write"),
         (Evil(), r'as a pickle \(it asks for \w+.mkdir, .*; write or fetch it again'),
         (b'video,1\n', 'cannot be read as a pickle .*; write or fetch it again'),
         (pickle.dumps({'a,0001': BOX})[:40], 'cannot be read as a pickle .*truncated'),
         (gzip.compress(b''), 'cannot be read as a pickle .*; write or fetch it again'),
         (b'(P1\nl.', 'cannot be read as a pickle .* persistent .*; write or fetch'),
-        ({'c,0001': BOX}, "none of the 2 .*'a,0001', but keys like 'c,0001'; give the"),
-        ({}, "none of the 2 keyframes, .*'a,0001', but no key at all; give the"),
+        ({'c,0001': BOX}, r"none of the 2 .*'a,0001', but \['c,0001'\]; give the"),
+        ({}, r"none of the 2 keyframes, .*'a,0001', but \[\]; give the"),
     ],
 )
 def test_proposals(dataset, tmp_path, monkeypatch, content, words):
@@ -250,7 +251,7 @@ def test_proposals(dataset, tmp_path, monkeypatch, content, words):
 def test_a_proposal_file_that_is_a_folder(dataset, tmp_path):
     dataset['proposal_file'] = str(tmp_path)
     (message,) = told(dataset)
-    assert message == f'{tmp_path}: the file is a folder; correct proposal_file.'
+    assert message == f'{tmp_path}: the file is a folder; correct its path.'
 
 
 def test_files_and_folders_that_are_closed(dataset, tmp_path, monkeypatch):

@@ -442,7 +442,7 @@ def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
     np.testing.assert_allclose(
         sample.proposals.bboxes, [[WIDTH / 2, 0, WIDTH, HEIGHT / 2]]
     )
-    with pytest.raises(ValueError, match='correct proposal_file'):
+    with pytest.raises(ValueError, match=r'none.pkl: the file does not exist'):
         build(proposal_file='none.pkl')
 
 
