@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
-from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.evaluation import TubeFrameMAPMetric
+from stmixer_mm.errors import user_errors
+from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.diagnosis.figures import (
     draw_class_aps,
     draw_curves,
@@ -24,11 +23,12 @@ from stmixer_mm.evaluation.diagnosis.figures import (
 from stmixer_mm.evaluation.diagnosis.judging import (
     Keyframe,
     class_results,
-    judge,
+    judge_boxes,
     mean_ap,
     worst_keyframes,
 )
 from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
+from stmixer_mm.evaluation.functional.average_precision import first_threshold
 from stmixer_mm.evaluation.functional.error_types import format_error_table
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -84,27 +84,23 @@ def draw_worst(
 
 def diagnose(
     cfg: Config,
-    metric: BaseMetric,
+    metric: DetectionMetric,
     results: Dump | CsvDetections,
     args: argparse.Namespace,
     folder: Path,
 ) -> None:
     """Tables and pictures of one metric, into its folder."""
-    if not isinstance(metric, DetectionMetric):
-        raise UserError(
-            f'{type(metric).__name__} cannot be analysed; use FrameMAPMetric, '
-            'TubeFrameMAPMetric or VideoMAPMetric as test_evaluator.'
-        )
     for note in feed(metric, results):
         print(f'note: {note}', file=sys.stderr)
     detections = metric.detections(metric.results)
-    judged = judge(metric, detections)
-    found = class_results(judged)
+    found = class_results(metric, detections)
+    mean = mean_ap(found, metric.class_average)
+    found = sorted((one for one in found if one.num_gts), key=lambda one: one.ap)
     folder.mkdir(parents=True, exist_ok=True)
     print(
-        f'\n{type(metric).__name__}, IoU {judged.iou_thr:g}: mean AP '
-        f'{mean_ap(judged, found):.4f} (class_average={judged.class_average!r}); the '
-        f'worst of {len(found)} classes with ground truth:'
+        f'\n{type(metric).__name__}, IoU {first_threshold(metric.iou_thrs):g}: mean AP '
+        f'{mean:.4f} (class_average={metric.class_average!r}); the worst of '
+        f'{len(found)} classes with ground truth:'
     )
     head = ['class', 'ap', 'gts', 'detected', 'right']
     rows = [
@@ -114,13 +110,16 @@ def diagnose(
     print(format_table(head, rows[: args.num_worst]))
     write_table(folder / 'classes.csv', head, rows)
     draw_class_aps(found, folder / 'classes.png')
-    draw_curves(found, folder)
+    draw_curves(found, folder, ap_mode=metric.protocol.ap)
     draw_scores(found, folder)
     if isinstance(metric, TubeFrameMAPMetric):
         shares = metric.error_shares(detections)
         print('\nError types, in percent:')
         print(format_error_table(shares))
         draw_errors(shares, folder / 'errors.png')
+    if isinstance(metric, VideoMAPMetric):
+        return
+    judged = judge_boxes(metric, detections)
     worst = worst_keyframes(judged, args.num_worst, score_thr=args.score_thr)
     if not worst:
         return
@@ -154,15 +153,9 @@ def main() -> None:
         results = read_results(args.results)
         for note in results.notes:
             print(f'note: {note}', file=sys.stderr)
-        names = [metric.prefix for metric in metrics]
-        if len(set(names)) < len(names):
-            raise UserError(
-                f'Two metrics of test_evaluator in {args.config} have the same prefix '
-                'and would write to the same folder; set the prefix of one.'
-            )
-        for metric, name in zip(metrics, names, strict=True):
-            folder = Path(args.out, re.sub(r'[^\w-]+', '_', name or 'metric'))
-            diagnose(cfg, metric, results, args, folder)
+        for metric in metrics:
+            name = re.sub(r'[^\w-]+', '_', metric.prefix or 'metric')
+            diagnose(cfg, metric, results, args, Path(args.out, name))
     print(f'\nTables and pictures are in {args.out}.')
 
 

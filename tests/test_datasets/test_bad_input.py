@@ -293,13 +293,13 @@ def tubes(*rows, **changes):
         ),
         (
             tiny_tubes.truth(labels=Evil()),
-            'asks for .*mkdir, which .*; download it again',
+            'asks for .*mkdir, which .*; correct it or download',
         ),
         (
             b'version https://git-lfs',
-            'cannot be read as a pickle .*; download it again',
+            'cannot be read as a pickle .*; correct it or download',
         ),
-        (gzip.compress(b''), 'cannot be read as a pickle .*; download it again'),
+        (gzip.compress(b''), 'cannot be read as a pickle .*; correct it or download'),
     ],
 )
 def test_tubes(tmp_path, content, words):

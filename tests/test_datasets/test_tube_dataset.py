@@ -340,7 +340,7 @@ def test_the_configs_read_the_published_layout(
     assert packed['inputs'].shape == (3, 32, 256, 341)
     assert packed['data_samples'].gt_instances.labels.shape == (1, num_labels + 1)
     assert train[0]['inputs'].shape[:2] == (3, 32)
-    assert frame_map.labels == video_map.labels == tuple(labels)
+    assert frame_map.num_classes == video_map.num_classes == num_labels + 1
     assert config.model.head.num_classes == train.num_classes == num_labels + 1
 
 

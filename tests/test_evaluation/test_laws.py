@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from test_frame_map_metric import predict as predict_keyframe
-from test_tube_metrics import TWO_VIDEOS, evaluate, noisy, predict, predict_truth
+from test_tube_metrics import TWO_VIDEOS, build, evaluate, noisy, predict, predict_truth
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_AVERAGES
@@ -82,7 +82,7 @@ def test_keyframes_order_padding_and_monotone_scores(write_text, rules):
 
 @pytest.mark.parametrize('metric_type, rules', list(tube_rules()), ids=str)
 def test_tubes_all_or_nothing(metric_type, rules):
-    metric = metric_type(TWO_VIDEOS, **rules)
+    metric = build(metric_type, TWO_VIDEOS, **rules)
     assert set(evaluate(metric, *predict_truth(TWO_VIDEOS)).values()) == {1}
     for nothing in ([], [predict('v', 1)]):
         assert set(evaluate(metric, *nothing).values()) == {0}
@@ -93,8 +93,8 @@ def test_a_range_is_the_mean_of_its_thresholds(metric_type):
     truth, samples = noisy(0)
     thrs = [0.5 + 0.05 * i for i in range(10)]
     options = dict(linking=dict(min_length=5)) if metric_type is VideoMAPMetric else {}
-    metric = metric_type(
-        truth, iou_thrs=('0.5:0.95', *thrs), per_class=False, **options
+    metric = build(
+        metric_type, truth, iou_thrs=('0.5:0.95', *thrs), per_class=False, **options
     )
     mean, *single = evaluate(metric, *samples).values()
     assert len(single) == 10
@@ -105,7 +105,7 @@ def test_a_range_is_the_mean_of_its_thresholds(metric_type):
 @pytest.mark.parametrize('seed', range(3))
 def test_errors_are_what_ap_lacks(seed):
     truth, samples = noisy(seed)
-    values = evaluate(TubeFrameMAPMetric(truth, error_analysis=True), *samples)
+    values = evaluate(build(TubeFrameMAPMetric, truth, error_analysis=True), *samples)
     errors = {k: v for k, v in values.items() if '/error/' in k}
     ap = errors.pop('frame_mAP/error/ap')
     assert ap == pytest.approx(values['frame_mAP/overall@0.5'], abs=1e-12)
@@ -124,7 +124,7 @@ def test_trimming_reaches_video_map():
     only_w = dict(TWO_VIDEOS, test_videos=[['w']])
     for trim_cost, expected in ((None, 0), (1, 1)):
         linking = dict(trim_cost=trim_cost)
-        metric = VideoMAPMetric(only_w, linking=linking, iou_thrs=(0.9,))
+        metric = build(VideoMAPMetric, only_w, linking=linking, iou_thrs=(0.9,))
         assert evaluate(metric, *samples)['video_mAP/run@0.9'] == expected
 
 
@@ -133,7 +133,7 @@ def test_tubes_keep_the_scores_of_their_boxes():
     samples = predict_truth(TWO_VIDEOS)
     for sample in samples:
         sample.pred_instances.scores *= 0.5 + sample.timestamp / 100
-    metric = VideoMAPMetric(TWO_VIDEOS)
+    metric = build(VideoMAPMetric, TWO_VIDEOS)
     metric.process(None, [sample.to_dict() for sample in samples])
     detections = metric.detections(metric.results)
     tubes = [metric.tubes(detections, label) for label in metric.class_names]

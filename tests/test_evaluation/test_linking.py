@@ -292,8 +292,8 @@ def test_constants_that_cannot_be():
     with pytest.raises(ValueError, match="nms='gaussian' is unknown"):
         Linking(nms='gaussian')
     for name, value, message in [
-        ('end_after', 0, 'has end_after=0; write a whole number from 1 upwards'),
-        ('trim_cost', -1, 'has trim_cost=-1; write a number from 0 upwards'),
+        ('end_after', 0, 'has end_after=0; write a whole number from 1 on'),
+        ('trim_cost', -1, 'has trim_cost=-1; write a number from 0 on'),
         ('link_iou', 20, r'has link_iou=20; write a number in \[0, 1\]'),
         ('top_k', 2.5, 'has top_k=2.5; write a whole number'),
         ('min_length', '8', "has min_length='8'; write a whole number"),

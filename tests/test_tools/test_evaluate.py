@@ -15,8 +15,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from tiny_stmixer import ROOT
 
-from stmixer_mm.evaluation.results.dumps import DumpPredictions, read_dump
-from stmixer_mm.evaluation.results.offline import read_results
+from stmixer_mm.evaluation.results.dumps import Dump, DumpPredictions
 from stmixer_mm.registry import METRICS
 
 TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')
@@ -72,6 +71,10 @@ def fail(evaluate, capsys):
 
 def lines(*rows):
     return '\n'.join(rows).encode()
+
+
+def read_dump(path):
+    return [sample for _, sample in Dump(path).samples(None)]
 
 
 @pytest.fixture
@@ -200,46 +203,37 @@ def sample(**changes):
 @pytest.mark.parametrize(
     ('content', 'sentence'),
     [
-        ([], 'holds an empty list instead of the samples'),
-        (dict(a=1), 'holds a dict instead of the samples'),
+        ([], 'found.pkl does not hold the samples of a test run; write it again'),
+        (dict(a=1), 'found.pkl does not hold the samples'),
         ([sample(), 3], 'sample 2: it cannot be evaluated ('),
-        ([sample(video_id=None)], 'sample 1: its video_id is None, not text'),
         (
-            [sample(timestamp=float('nan'))],
-            'sample 1: neither a,00000nan nor any other',
+            [sample(video_id=None)],
+            'sample 1: it cannot be evaluated (its video_id is N',
         ),
-        ([sample(timestamp=-1)], 'sample 1: neither a,-001 nor any other'),
         (
             [sample(timestamp=10**400)],
             'sample 1: it cannot be evaluated (int too large',
         ),
+        ([sample(timestamp='x')], 'evaluated (could not convert string to float: '),
         (
-            [sample(timestamp='x')],
-            "sample 1: it cannot be evaluated (could not convert string to float: 'x')",
-        ),
-        (
-            [sample(instances=dict(scores=torch.full((1, 3), torch.nan)))],
+            [sample(instances=dict(scores=None))],
             'sample 1: predictions of a have scores that are not numbers; the model',
         ),
         (
-            [sample(instances=dict(scores=None))],
-            'sample 1: predictions of a have scores that are not numbers',
-        ),
-        (
             [sample(instances=dict(scores=torch.full((1, 3), 7.0)))],
-            'sample 1: the score 7 of a is not in [0, 1]; scale',
+            'box [0.0, 0.0, 0.0, 0.0] is not upright in [0, 1], or its scores from 7',
         ),
         (
             [sample(instances=dict(bboxes=torch.tensor([[9.0, 9, 40, 60]])))],
-            'sample 1: a: the box (9, 9, 40, 60) lies far outside [0, 1]; divide',
+            'sample 1: it cannot be evaluated (the box [9.0, 9.0, 40.0, 60.0] is not up',
         ),
         (
-            [sample(instances=dict(bboxes=torch.tensor([[0.9, 0, 0.1, 1]])))],
-            'sample 1: a: the box (0.9, 0, 0.1, 1) is upside down; write',
+            [sample(instances=dict(bboxes=torch.tensor([[0.5, 0, 0.25, 1]])))],
+            '(the box [0.5, 0.0, 0.25, 1.0] is not upright in [0, 1], or its scores',
         ),
         (
             [sample(instances=dict(scores=torch.zeros(2, 3)))],
-            'sample 1: predictions of a have bboxes and scores of the shapes (1, 4) and (2,',
+            'sample 1: predictions of a have bboxes and scores of the shapes (1, 4) and',
         ),
         (
             [sample(instances=dict(scores=torch.zeros(1, 5)))],
@@ -260,7 +254,6 @@ def test_faulty_dumps_are_refused_with_their_sample(fail, tmp_path, content, sen
     [
         (lambda data: data[: len(data) // 2], 'cannot be read as a dump'),
         (lambda data: b'', 'cannot be read as a dump (Ran out of input); write it'),
-        (lambda data: b'text', 'cannot be read as a dump'),
         (gzip.compress, 'cannot be read as a dump'),
     ],
 )
@@ -367,12 +360,14 @@ def test_unknown_keyframes_are_noted(evaluate, write_text):
     assert 'counts as wrong (1 of 4 predicted keyframes are so)' in notes
 
 
-def test_missing_keyframes_count_as_missed(evaluate):
+def test_missing_keyframes_count_as_missed(evaluate, fail):
     values, _ = evaluate(lines(*PERFECT[:2]))
     assert values['mAP/class 1'] == 0.5
+    sentence = 'None of the predicted keyframes, as b,0001, is in the ground truth of'
+    assert sentence in fail(lines('b,1,0,0,1,1,1,1'))
 
 
-def test_custom_classes_name_the_action_ids(evaluate, config, write_text):
+def test_custom_classes_name_the_action_ids(evaluate, fail, write_text):
     items = (
         f'item {{\n  name: "{name}"\n  id: {n}\n}}' for n, name in ((1, 'p'), (2, 'q'))
     )
@@ -386,47 +381,53 @@ def test_custom_classes_name_the_action_ids(evaluate, config, write_text):
     values, _ = evaluate(lines(*PERFECT, 'a,1,0,0,0.4,1,7,1'), *options)
     assert values['mAP/q'] == values['mAP/overall'] == 1
     assert 'mAP/p' not in values
+    assert 'line 1: the action id 1 is unknown to' in fail(lines(PERFECT[0]), *options)
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'a,1,0,0,1,1,1',
+        'a,1,0,0,1,1,1,1,3',
+        'a;1;0;0;1;1;1;1',
+        'video,timestamp,x1,y1,x2,y2,action_id,score',
+        '"a","1","0","0","1","1","1","1"',
+        '"a",1,0,0,1,1,1,1',
+        ',1,0,0,1,1,1,1',
+        'a,nan,0,0,1,1,1,1',
+        'a,-1,0,0,1,1,1,1',
+        'a,1,0,x,1,1,1,1',
+        'a,1,12,30,50,80,1,1',
+        'a,1,0.5,0,0.2,1,1,1',
+        'a,1,nan,0,0.2,1,1,1',
+        'a,1,0,0,1,1,0,1',
+        'a,1,0,0,1,1,1.5,1',
+        'a,1,0,0,1,1,inf,1',
+        'a,1,0,0,1,1,1,nan',
+        'a,1,0,0,1,1,1,87',
+        'a,1,0,0,1,1,1,0_1',
+        'a,1,0,0,1,1,1,',
+    ],
+)
+def test_faulty_lines_are_refused_with_the_form_they_should_have(fail, line):
+    sentence = fail(lines(PERFECT[0], line))
+    form = 'is not video,timestamp,x1,y1,x2,y2,action_id,score (without'
+    assert f'found.csv, line 2: {line!r} {form}' in sentence
+    assert sentence.endswith('; correct or remove it.')
 
 
 @pytest.mark.parametrize(
     ('data', 'sentence'),
     [
-        (b'', 'line 1: the file holds no detection'),
-        (b'\n\n', 'line 1: the file holds no detection'),
-        (lines(PERFECT[0], 'a,1,0,0,1,1,1'), 'line 2: it has 7 columns instead of the'),
-        (lines(PERFECT[0] + ',3'), 'line 1: it has 9 columns'),
-        (b'\x1f\x8b\x08', 'line 1: the file is packed by gzip, not text'),
-        (PERFECT[0].replace(',', ';').encode(), 'separate the columns by commas'),
-        (lines('"a","1","0","0","1","1","1","1"'), 'remove the quotes'),
-        (lines('video,timestamp,x1,y1,x2,y2,a,s'), "line 1: 'timestamp' is not a"),
-        (lines('video,timestamp,x1,y1,x2,y2,a,s'), 'remove the header'),
-        (lines('a,nan,0,0,1,1,1,1'), 'the timestamp nan is not a number from 0'),
-        (lines(',1,0,0,1,1,1,1'), 'line 1: the video_id is empty'),
-        (lines(PERFECT[0], '"w",1,0,0,1,1,1,1'), 'line 2: the video_id "w" is quoted'),
-        (lines(f'a,1,0,0,1,1,{2**63},1'), 'the action id 9.22337e+18 is unknown'),
-        (lines('a,1,0,0,1,1,0_1,1'), "line 1: '0_1' is not a number; correct it"),
-        (lines('a,1,0,0,1,1,1,0_1'), "line 1: '0_1' is not a number"),
-        (lines('a,1,0,x,1,1,1,1'), "line 1: 'x' is not a number; correct it"),
-        (lines('a,1,12,30,50,80,1,1'), 'lies far outside [0, 1]; divide x by'),
-        (lines('a,1,0.5,0,0.2,1,1,1'), 'is upside down'),
-        (lines('a,1,nan,0,0.2,1,1,1'), 'is not finite'),
-        (lines('a,1,0,0,1,1,0,1'), 'line 1: the action id 0 is not a whole number'),
-        (lines('a,1,0,0,1,1,1.5,1'), 'line 1: the action id 1.5 is not a whole number'),
-        (lines(PERFECT[0], 'a,1,0,0,1,1,3,1'), 'line 2: the action id 3 is unknown'),
-        (
-            lines('a,1,0,0,1,1,1,nan'),
-            'line 1: the score nan is not in [0, 1]; remove the line',
-        ),
-        (lines('a,1,0,0,1,1,1,'), "line 1: '' is not a number; correct it"),
-        (lines('a,1,0,0,1,1,1,87'), 'scale all scores alike'),
-        (lines('b,1,0,0,1,1,1,1'), 'line 1: neither b,0001 nor any other prediction'),
-        (lines(*PERFECT).decode().encode('utf-16'), 'line 1: it is not UTF-8 text'),
-        (lines(*PERFECT).decode().encode('utf-16-le'), 'probably UTF-16'),
-        (lines(*PERFECT, 'é').decode().encode('latin-1'), 'line 4: it is not UTF-8'),
-        (pickle.dumps([sample()]), 'is a pickle, not a csv'),
+        (b'\n\n', 'found.csv holds no detection; write lines of video,'),
+        (b'\x1f\x8b\x08', 'line 1: the file is not UTF-8 text; unpack it'),
+        (pickle.dumps([sample()]), 'line 1: the file is not UTF-8 text'),
+        (lines(*PERFECT, 'é').decode().encode('latin-1'), 'line 4: the file is not'),
+        (lines(*PERFECT).decode().encode('utf-16-le'), r"line 1: 'a\x00,"),
+        (lines(PERFECT[0], 'a,1,0,0,1,1,3,1'), 'line 2: the action id 3 is unknown to'),
     ],
 )
-def test_faulty_csv_files_are_refused_with_line_and_remedy(fail, data, sentence):
+def test_faulty_csv_files_are_refused_with_their_place(fail, data, sentence):
     line = fail(data)
     assert 'found.csv' in line
     assert sentence in line
@@ -440,7 +441,7 @@ def test_results_or_config_that_are_not_there(fail, tmp_path, write_text):
     )
     config = write_text('host.py', "test_evaluator = dict(type='AccMetric')")
     line = fail(lines(*PERFECT), config=config)
-    assert 'a csv, which AccMetric cannot evaluate' in line
+    assert 'has AccMetric in test_evaluator; give it FrameMAPMetric' in line
     assert 'no argument' in fail(
         lines(*PERFECT), '--cfg-options', 'test_evaluator.iou_thr=1'
     )
@@ -488,18 +489,10 @@ def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
     line = fail(lines('v,1.5,0,0,1,1,1,1'), config=tubes)
     assert 'line 1: A prediction of v has timestamp=1.5' in line
     line = fail(lines('w,1,0,0,1,1,1,1'), config=tubes)
-    assert 'line 1: neither w,0001 nor any other' in line
+    assert "None of the predicted videos, as 'w', is a test video" in line
 
 
 def test_metrics_with_the_same_names_are_refused(fail, tubes):
     options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
     line = fail(lines(*tube_rows()), *options, config=tubes)
-    assert "'frame_mAP/overall@0.5'; set the prefix of one" in line
-
-
-def test_many_lines_are_read_in_order(tmp_path):
-    path = tmp_path / 'found.csv'
-    path.write_bytes(lines(*tube_rows()))
-    found = read_results(path)
-    assert len(found) == 36
-    assert list(found.keyframes)[-1] == ('v', 20)
+    assert "with the same prefix, 'frame_mAP'; set the prefix of one" in line

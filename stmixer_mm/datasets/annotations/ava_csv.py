@@ -8,7 +8,6 @@ is ``video_id,timestamp``.
 
 import functools
 import math
-import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 from stmixer_mm.datasets.annotations.label_map import FORM, parse_label_map
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_file, kind_of
+from stmixer_mm.files import check_file
 
 # Rounding to three decimals, as AVA's own files do, can push a box this far out.
 BOX_TOLERANCE = 1e-3
@@ -27,8 +26,6 @@ _KEYFRAME_FORM = (
     'video_id,timestamp,x1,y1,x2,y2,action_id,person_id with seconds from 0, an upright '
     'box in [0, 1] and whole ids, without quotes or a header'
 )
-
-_HEADER = re.compile(r'[a-z_ ]*(id|timestamp|time|seconds?|frame|action|label|person)')
 
 
 class Fault(NamedTuple):
@@ -282,53 +279,3 @@ def _check_columns(line: str, number: int) -> None:
     found = line.count(',') + 1
     if found != number:
         raise ValueError(f'{found} columns instead of {number}')
-
-
-class TextError(UserError):
-    """Why bytes are not text, and the line from which on."""
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-
-
-def decode_text(data: bytes) -> str:
-    """UTF-8 text, with or without a byte-order mark.
-
-    Raises:
-        TextError: it is something else.
-    """
-    kind = kind_of(data)
-    if kind is not None:
-        raise TextError(1, f'the file is {kind}, not text; give the text in it.')
-    try:
-        text = data.decode('utf-8-sig')
-        start, hint = data.find(b'\0'), ', probably UTF-16'
-    except UnicodeDecodeError as error:
-        start = error.start
-        hint = ', probably UTF-16' if b'\0' in data[:100] else ''
-    if start < 0:
-        return text
-    line = data.count(b'\n', 0, start) + 1
-    raise TextError(line, f'it is not UTF-8 text{hint}; save the file as UTF-8.')
-
-
-def remedy(line: str, field: str, otherwise: str) -> str:
-    """What to do about a line, or about a field that is not a number."""
-    if '"' in line:
-        return 'remove the quotes'
-    if re.search(r'[;\t]', line):
-        return 'separate the columns by commas'
-    is_words = ',' in line and re.search(r'\w', line) and not re.search(r'\d', line)
-    if is_words or _HEADER.fullmatch(field.strip().lower()):
-        return 'remove the header'
-    return otherwise
-
-
-def video_message(video_id: str) -> str | None:
-    """What is wrong with the name of a video."""
-    if not video_id:
-        return 'the video_id is empty; write the name of the video.'
-    if video_id[0] == video_id[-1] == '"':
-        return f'the video_id {video_id} is quoted; remove the quotes.'
-    return None

@@ -38,31 +38,15 @@ class TubeAnnotations(NamedTuple):
 def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     """Read and check a ground-truth pickle, of Python 2 or 3.
 
-    Raises:
-        UserError: with the file, what is wrong in it, and what to do.
-    """
-    content = read_plain_pickle(
-        file, kind='a pickle of tubes', remedy='download it again'
-    )
-    return check_tube_annotations(content, source=str(file))
-
-
-def check_tube_annotations(content: Any, *, source: str) -> TubeAnnotations:
-    """Ground truth of a dict in the published form.
-
     Accepted on purpose: tubes with gaps or of one frame, boxes that leave the
     picture or have no area, frames beyond ``nframes`` (UCF101-24 has such tubes),
     videos without a tube, and videos that no split names.
 
-    Args:
-        content: The dict.
-        source: Its name in messages.
-
     Raises:
-        UserError: with the source, what is wrong in it, and what to do.
+        UserError: with the file, what is wrong in it, and what to do.
     """
-    if isinstance(content, TubeAnnotations):
-        return content
+    source = str(file)
+    content = read_plain_pickle(file, kind='a pickle of tubes', remedy=_REMEDY)
     with blame(f"{source}: 'labels' is not a list of different names", _REMEDY):
         labels = _names(content['labels'])
         if not labels or len(set(labels)) < len(labels):

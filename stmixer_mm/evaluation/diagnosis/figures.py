@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.evaluation.diagnosis.judging import ClassResult
-from stmixer_mm.evaluation.functional.average_precision import envelope
+from stmixer_mm.evaluation.functional.average_precision import envelope, precision
 from stmixer_mm.evaluation.functional.error_types import ErrorShares, mean_shares
 from stmixer_mm.files import atomic_path
 
@@ -60,27 +60,29 @@ def draw_errors(shares: Mapping[str, ErrorShares], path: str | Path) -> None:
     _save(figure, path)
 
 
-def draw_curves(found: Sequence[ClassResult], folder: str | Path) -> None:
-    """Draw precision over recall of each class, 24 to a picture, the worst first.
+def draw_curves(
+    found: Sequence[ClassResult], folder: str | Path, *, ap_mode: str
+) -> None:
+    """Draw precision over recall of each class, 24 to a picture.
 
-    The area is the AP.
+    The area is the AP by ``ap_mode``.
     """
 
     def draw(axes: Any, result: ClassResult) -> None:
+        right, precisions = result.right, precision(result.right)
+        recalls = np.cumsum(right) / result.num_gts
         # Between two right ones only precision falls.
-        kept = result.right | np.append(result.right[1:], True)[: len(result.right)]
-        recall = np.append(0, result.recall[kept])
-        found_none = not len(result.precision)
-        start = 1 if found_none or result.ap_mode == 'act' else result.precision[0]
-        curve = np.append(start, result.precision[kept])
+        kept = right | np.append(right[1:], True)[: len(right)]
+        start = precisions[0] if len(right) and ap_mode != 'act' else 1
+        recall = np.append(0, recalls[kept])
+        curve = np.append(start, precisions[kept])
         axes.plot(recall, curve, color=RIGHT, lw=1.2)
         area = dict(color=RIGHT, alpha=0.2, lw=0)
-        if result.ap_mode == 'act':
+        if ap_mode == 'act':
             axes.fill_between(recall, curve, **area)
-        elif result.right.any():
-            heights = envelope(result.precision)[result.right]
-            edges = np.append(0, result.recall[result.right])
-            axes.stairs(heights, edges, fill=True, **area)
+        elif right.any():
+            heights = envelope(precisions)[right]
+            axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1.05)
 
@@ -102,15 +104,8 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
             counts, _ = np.histogram(result.scores[mask], bins)
             most = max(most, counts.max())
             # A baseline above 0, which a logarithmic axis does not have.
-            axes.stairs(
-                counts,
-                bins,
-                baseline=0.1,
-                fill=True,
-                color=color,
-                alpha=ALPHA,
-                label=name,
-            )
+            style = dict(fill=True, color=color, alpha=ALPHA)
+            axes.stairs(counts, bins, baseline=0.1, label=name, **style)
         axes.set_xlim(0, 1)
         axes.set_yscale('log')
         axes.set_ylim(0.6, 1.5 * most)

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from torch import Tensor
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.diagnosis.figures import ALPHA, RIGHT, WRONG
-from stmixer_mm.evaluation.diagnosis.judging import Judged
+from stmixer_mm.evaluation.diagnosis.judging import JudgedBoxes
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
     draw_detections,
@@ -28,22 +28,19 @@ class KeyframePictures:
         judged: The predictions.
         frame_key: Entry of a sample that names its keyframe.
         score_thr: Lower scores are not drawn.
-
-    Raises:
-        FileNotFoundError, ValueError: the dataset cannot be read.
     """
 
     def __init__(
-        self, cfg: Config, judged: Judged, *, frame_key: str, score_thr: float = 0.3
+        self,
+        cfg: Config,
+        judged: JudgedBoxes,
+        *,
+        frame_key: str,
+        score_thr: float = 0.3,
     ) -> None:
-        loader = cfg.get('test_dataloader') or {}
-        if 'dataset' not in loader:
-            raise UserError(
-                f'{cfg.filename} has no test_dataloader.dataset to draw keyframes '
-                'from; add it or use --no-keyframes.'
-            )
-        self._dataset = DATASETS.build(loader['dataset'])
-        self._dataset.full_init()
+        with blame('test_dataloader.dataset cannot be built', 'use --no-keyframes'):
+            self._dataset = DATASETS.build(cfg.test_dataloader.dataset)
+            self._dataset.full_init()
         self._index = {}
         for index in range(len(self._dataset)):
             info = self._dataset.get_data_info(index)
@@ -51,9 +48,8 @@ class KeyframePictures:
                 self._index[keyframe_key(info['video_id'], info[frame_key])] = index
         self._judged = judged
         self._score_thr = score_thr
-        self._names = dict(zip(judged.columns.tolist(), judged.classes, strict=True))
         classes = self._dataset.metainfo.get('classes') or ()
-        self._names.update(enumerate(classes, start=1))
+        self._names = {**judged.class_names, **dict(enumerate(classes, start=1))}
 
     def draw(self, key: str, path: str | Path) -> bool:
         """Draw true boxes left, predicted ones right; False if the dataset lacks it.
@@ -73,17 +69,15 @@ class KeyframePictures:
             [(self._names.get(column, f'action {column}'), None) for column in columns]
             for columns in map(_present, gts.labels)
         ]
+        true = draw_detections(frame, np.asarray(gts.bboxes) * factor, gt_actions)
         found = self._found(self._judged.keyframes.index(key))
-        views = [
-            draw_detections(frame, np.asarray(gts.bboxes) * factor, gt_actions),
-            self._draw_found(frame, found),
-        ]
         right = [self._judged.right[row] for rows in found.values() for row in rows]
-        legend = [
-            (f'{right.count(is_right)} {word}', _COLORS[is_right])
-            for is_right, word in ((True, 'right'), (False, 'wrong'))
+        counts = [
+            (f'{right.count(True)} right', _COLORS[True]),
+            (f'{right.count(False)} wrong', _COLORS[False]),
         ]
-        headings = [[('ground truth', None)], [('predicted', None), *legend]]
+        views = [true, self._draw_found(frame, found)]
+        headings = [[('ground truth', None)], [('predicted', None), *counts]]
         write_picture(path, side_by_side(views, headings))
         return True
 
@@ -101,19 +95,13 @@ class KeyframePictures:
         self, frame: np.ndarray, found: Mapping[tuple, Sequence[int]]
     ) -> np.ndarray:
         judged, (height, width) = self._judged, frame.shape[:2]
-
-        def action(row: int) -> tuple[str, float]:
-            column = judged.columns[judged.labels[row]]
-            return self._names[column], judged.scores[row]
-
-        return draw_detections(
-            frame,
-            np.reshape(list(found), (-1, 4)) * (width, height, width, height),
-            [list(map(action, rows)) for rows in found.values()],
-            colors=[
-                [_COLORS[judged.right[n]] for n in rows] for rows in found.values()
-            ],
-        )
+        bboxes = np.reshape(list(found), (-1, 4)) * (width, height, width, height)
+        actions, colors = [], []
+        for rows in found.values():
+            names = [self._names[column] for column in judged.columns[rows]]
+            actions.append(list(zip(names, judged.scores[rows], strict=True)))
+            colors.append([_COLORS[is_right] for is_right in judged.right[rows]])
+        return draw_detections(frame, bboxes, actions, colors=colors)
 
 
 def _present(labels: Tensor) -> list[int]:

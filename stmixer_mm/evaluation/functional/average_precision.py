@@ -4,19 +4,16 @@ N detections of one class, from the highest score to the lowest; M ground truths
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 
 import numpy as np
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 
 # Which classes a mean is taken over: those with ground truth, as in AVA's and
 # MultiSports' evaluators; those that also have a detection, as in mmaction2's
 # AVAMetric; or all, of which those without ground truth count as 0, as ACT's scripts
 # divide by the number of labels.
 CLASS_AVERAGES = ('gt', 'detected', 'all')
-
-_MAX_THRESHOLDS = 100
 
 
 def interpolated_ap(right: np.ndarray, num_gts: int) -> float:
@@ -115,22 +112,15 @@ def parse_iou_thrs(
             ``'0.1:0.9:0.1'``, both ends included, or some of these.
 
     Raises:
-        ValueError: one is neither, or there is none.
+        UserError: one is neither, or there is none.
     """
-    listed = [thrs] if isinstance(thrs, str | Real) or thrs is None else list(thrs)
+    is_one = isinstance(thrs, str) or np.ndim(thrs) == 0
+    form = "write numbers in (0, 1] or ranges, as '0.5:0.95' or '0.1:0.9:0.1'"
     parsed = {}
-    for thr in listed:
-        try:
-            values = _thresholds(*map(float, str(thr).split(':')))
-        except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-            values = ()
-        if not values or not all(0 < value <= 1 for value in values):
-            raise UserError(
-                f'iou_thrs has {thr!r}; write numbers in (0, 1], or ranges of at most '
-                f"{_MAX_THRESHOLDS}, as '0.5:0.95' or '0.1:0.9:0.1', whose last number "
-                'is some steps from the first.'
-            )
-        parsed[thr if isinstance(thr, str) else f'{thr:g}'] = values
+    for thr in [thrs] if is_one else thrs:
+        with blame(f'iou_thrs has {thr!r}', form):
+            name = thr if isinstance(thr, str) else f'{thr:g}'
+            parsed[name] = _thresholds(*map(float, str(thr).split(':')))
     if not parsed:
         raise UserError('iou_thrs is empty; give at least one IoU threshold.')
     return parsed
@@ -153,11 +143,10 @@ def over_thresholds(
 def _thresholds(
     first: float, last: float | None = None, step: float = 0.05
 ) -> tuple[float, ...]:
-    """Nothing where the last is not reached by steps."""
-    if last is None:
-        return (first,)
-    count = round((last - first) / step) + 1
-    is_reached = abs(first + step * (count - 1) - last) <= 1e-6
-    if not is_reached or count > _MAX_THRESHOLDS:
-        return ()
-    return tuple(first + step * i for i in range(count))
+    count = 1 if last is None else round((last - first) / step) + 1
+    values = tuple(first + step * i for i in range(min(count, 101)))
+    if count > 100 or not values or not 0 < first <= values[-1] <= 1:
+        raise ValueError('not 1 to 100 ascending thresholds in (0, 1]')
+    if last is not None and abs(values[-1] - last) > 1e-6:
+        raise ValueError(f'steps of {step:g} do not reach the last number')
+    return values

@@ -60,9 +60,8 @@ class Linking:
         tube_nms_iou: Tubes of a class that overlap a higher-scoring one by more go;
             None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
         trim_cost: Cost of a change between action and background in temporal
-            trimming, see ``trim_tubes``; None does not trim (ACT, MOC and MultiSports
-            do not: their tubes end where no box continues them). The scripts of
-            Singh et al. take 3 and 5.
+            trimming, see ``trim_tubes``; None does not trim (ACT, MOC, MultiSports).
+            The scripts of Singh et al. (ICCV 2017) take 3 and 5.
         nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
     """
@@ -83,16 +82,14 @@ class Linking:
     def __post_init__(self) -> None:
         check_choice('nms', self.nms, ('hard', 'soft', None))
         for name, value in vars(self).items():
-            number, low, high, form = Real, 0, 1, 'a number in [0, 1]'
+            form, number, low, high = 'a number in [0, 1]', Real, 0, 1
             if name in ('top_k', 'end_after', 'min_length'):
-                number, low, high, form = int, 1, inf, 'a whole number from 1 upwards'
+                form, number, low, high = 'a whole number from 1 on', int, 1, inf
             elif name in ('min_score', 'trim_cost'):
-                high, form = inf, 'a number from 0 upwards'
-            if name == 'nms' or (
-                value is None and name in ('tube_nms_iou', 'trim_cost')
-            ):
-                continue
-            if not isinstance(value, number) or not low <= value <= high:
+                form, high = 'a number from 0 on', inf
+            may_be_none = name in ('nms', 'tube_nms_iou', 'trim_cost')
+            is_sound = isinstance(value, number) and low <= value <= high
+            if name != 'nms' and not is_sound and not (may_be_none and value is None):
                 raise UserError(f'linking has {name}={value!r}; write {form}.')
 
 
@@ -132,9 +129,7 @@ def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:
     A tube's score is the mean score of its linked boxes.
     """
     boxes = suppress_boxes(boxes, linking)
-    tube_of = assign_tubes(boxes, linking)
-    tubes = build_tubes(boxes, tube_of)
-    tubes = _select(tubes, linking)
+    tubes = _select(build_tubes(boxes, assign_tubes(boxes, linking)), linking)
     if linking.trim_cost is not None:
         tubes = _select(trim_tubes(tubes, linking.trim_cost), linking)
     if linking.tube_nms_iou is not None:
@@ -147,54 +142,36 @@ def suppress_boxes(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
 
     What comes out is sorted by frame, then by sequence.
     """
-    boxes = take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
-    if linking.nms == 'hard':
-        return take(boxes, _harden(boxes, linking))
-    if linking.nms == 'soft':
-        boxes = boxes._replace(scores=_soften(boxes, linking))
-        order = np.lexsort((-boxes.scores, boxes.sequences, boxes.frames))
-        boxes = take(boxes, order)
+    boxes = _best_first(boxes)
+    if linking.nms is not None:
+        boxes = _best_first(_suppress(boxes, linking))
     is_first = first_of_runs(boxes.frames, boxes.sequences)
     first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    rank = np.arange(len(first)) - first
-    return take(boxes, np.flatnonzero(rank < linking.top_k))
+    return take(boxes, np.arange(len(first)) - first < linking.top_k)
 
 
-def _harden(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
-    """Indices of the boxes that stay, in ascending order."""
-    rest = np.arange(len(boxes.scores))
-    kept = [rest[:0]]
-    for _ in range(linking.top_k):
-        if not len(rest):
-            break
-        picks, others, iou = _overlap_with_best(boxes, rest, linking.nms_pixel)
-        kept.append(picks)
-        rest = others[iou <= linking.nms_iou]
-    return np.sort(np.concatenate(kept))
+def _best_first(boxes: FrameBoxes) -> FrameBoxes:
+    """Sorted by frame, then by sequence, then by descending score."""
+    return take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
 
 
-def _soften(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
-    """Scores (N,): a box loses once, to the best box that it overlaps too much."""
-    scores = boxes.scores.copy()
+def _suppress(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
+    """A box goes, or loses score once, to the best one that it overlaps too much."""
+    scores, stays = boxes.scores.copy(), np.ones(len(boxes.scores), dtype=bool)
     rest = np.arange(len(scores))
     while len(rest):
-        _, others, iou = _overlap_with_best(boxes, rest, linking.nms_pixel)
+        is_first = first_of_runs(boxes.frames[rest], boxes.sequences[rest])
+        best = rest[is_first][np.cumsum(is_first) - 1][~is_first]
+        rest = rest[~is_first]
+        first, second = boxes.bboxes[rest], boxes.bboxes[best]
+        iou = aligned_iou(first, second, pixel=linking.nms_pixel)
         loses = iou > linking.nms_iou
-        scores[others[loses]] *= 1 - iou[loses]
-        rest = others[~loses]
-    return scores
-
-
-def _overlap_with_best(
-    boxes: FrameBoxes, rest: np.ndarray, pixel: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first box of each frame and sequence, the others, their IoU with it."""
-    is_first = first_of_runs(boxes.frames[rest], boxes.sequences[rest])
-    picks = rest[is_first]
-    pick = picks[np.cumsum(is_first) - 1][~is_first]
-    others = rest[~is_first]
-    iou = aligned_iou(boxes.bboxes[others], boxes.bboxes[pick], pixel=pixel)
-    return picks, others, iou
+        if linking.nms == 'hard':
+            stays[rest[loses]] = False
+        else:
+            scores[rest[loses]] *= 1 - iou[loses]
+        rest = rest[~loses]
+    return take(boxes._replace(scores=scores), stays)
 
 
 def assign_tubes(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
@@ -287,10 +264,7 @@ def trim_tubes(tubes: Tubes, cost: float) -> Tubes:
     is greatest. A part's score is the mean of its box scores.
 
     Source: the second pass of Saha et al., Deep learning for detecting multiple
-    space-time action tubes in videos, BMVC 2016, who set the cost by class on training
-    data of UCF101-24. The scripts of Singh et al., ICCV 2017 (I01onlineTubes.m), take
-    3 and 5 for all classes; a row there has one of the classes as its label, by the
-    scores of all of them.
+    space-time action tubes in videos, BMVC 2016.
     """
     of_tubes = np.split(tubes.box_scores, tubes.ends)
     is_action = np.concatenate([label_action(scores, cost) for scores in of_tubes])
@@ -321,12 +295,10 @@ def label_action(scores: np.ndarray, cost: float) -> np.ndarray:
         leads.append(lead)
     labels = np.empty(len(leads), dtype=bool)
     label = lead > 0
-    for row in range(len(leads) - 1, -1, -1):
+    for row in reversed(range(len(leads))):
         # A row's label follows the next row's unless the lead pays for a change.
-        if leads[row] > cost:
-            label = True
-        elif leads[row] < -cost:
-            label = False
+        if abs(leads[row]) > cost:
+            label = leads[row] > 0
         labels[row] = label
     return labels
 

@@ -12,7 +12,7 @@ import numpy as np
 from stmixer_mm.evaluation.functional.average_precision import by_score
 
 # So many pairs are looked at in one go, which bounds the RAM.
-_PAIRS_AT_ONCE = 500_000
+_PAIRS_AT_ONCE = 100_000
 
 Arrays = TypeVar('Arrays', bound=tuple)
 

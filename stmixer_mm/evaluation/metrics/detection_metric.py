@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from stmixer_mm.errors import UserError
@@ -20,7 +21,6 @@ from stmixer_mm.evaluation.functional.average_precision import (
 from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.evaluation.metrics.collecting import CollectingMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections, select_actions
 
 
@@ -33,8 +33,8 @@ class Matched(NamedTuple):
     num_gts: int
 
 
-class DetectionMetric(CollectingMetric):
-    """A metric of ours.
+class DetectionMetric(BaseMetric):
+    """A metric of ours, whose ranks meet in a folder beside the log of the run.
 
     A subclass sets ``protocol`` and, by ``_set_classes``, its classes; it says which
     ground truth and which detections there are.
@@ -48,8 +48,7 @@ class DetectionMetric(CollectingMetric):
             a csv.
         per_class: Return and log the AP of each class too.
         data_root: Folder that all relative paths are in.
-        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``, but see
-            ``CollectingMetric``.
+        collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
     """
 
     model_score_thr: float
@@ -72,6 +71,8 @@ class DetectionMetric(CollectingMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
+        # mmengine would only find out when all samples are predicted.
+        check_choice('collect_device', collect_device, ('cpu', 'gpu', 'npu'))
         super().__init__(collect_device, prefix, collect_dir)
         check_choice('class_average', class_average, CLASS_AVERAGES)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
@@ -92,6 +93,17 @@ class DetectionMetric(CollectingMetric):
             key = self._sample_key(sample)
             result = select_actions(sample, score_thr, self._is_evaluated)
             self.results.append(dict(result, key=key))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Values over the results of all ranks; see mmengine's ``BaseMetric``."""
+        chosen, log_file = self.collect_dir, MMLogger.get_current_instance().log_file
+        if log_file and not chosen:
+            # mmengine's choice is a folder in the current one, which stays behind.
+            self.collect_dir = os.path.join(os.path.dirname(log_file), '.collected')
+        try:
+            return super().evaluate(size)
+        finally:
+            self.collect_dir = chosen
 
     def detections(self, results: list[dict]) -> Detections:
         """All detections that count, whatever the order of the results.

@@ -76,14 +76,7 @@ class FrameMAPMetric(DetectionMetric):
             the copies of it that papers use.
         class_average: Classes that the mean is over, see ``CLASS_AVERAGES``; None: by
             protocol.
-        shared: ``iou_thrs``, ``score_thr`` (0.002 for a model), ``per_class``,
-            ``data_root``, ``collect_device``, ``prefix`` and ``collect_dir`` of
-            :class:`~stmixer_mm.evaluation.metrics.detection_metric.DetectionMetric`.
-
-    Raises:
-        FileNotFoundError, ValueError: a file is missing or faulty, nothing can be
-            evaluated, or predictions have another number of classes or are of other
-            keyframes.
+        shared: Arguments of :class:`DetectionMetric`.
     """
 
     default_prefix = 'mAP'
@@ -187,13 +180,6 @@ class FrameMAPMetric(DetectionMetric):
                 f'{", ".join(empty)}: keyframe {wrong[0]} is listed as person-free, but '
                 f'{source} has a box there; remove one of them.'
             )
-        repeated = len(rows) - len({(r.key, r.bbox_norm, r.action_id) for r in rows})
-        if repeated:
-            MMLogger.get_current_instance().warning(
-                f'{source}: {repeated} lines repeat keyframe, box and action of another '
-                "and count again, as in AVA's evaluator; tools/check_dataset.py lists "
-                'them.'
-            )
         keys = (*annotated, *sorted(empty_keys))
         self.frame_numbers = {key: number for number, key in enumerate(keys)}
         self._gts = self._boxes(rows)
@@ -209,7 +195,11 @@ class FrameMAPMetric(DetectionMetric):
         return Boxes(frames, bboxes, np.ones(len(rows)))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """All values over the collected detections, which are used up."""
+        detections = self.detections(results)
+        values = self._class_values(detections, unit='boxes')
+        return {**values, **self._person_values(detections)}
+
+    def detections(self, results: list[dict]) -> Detections:
         predicted = {result['key'] for result in results}
         missed = self.frame_numbers.keys() - predicted
         if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
@@ -223,14 +213,8 @@ class FrameMAPMetric(DetectionMetric):
                 f'{len(missed)} of the {len(self.frame_numbers)} keyframes to '
                 'evaluate have no prediction and count as missed.'
             )
-        detections = self.detections(results)
-        values = self._class_values(detections, unit='boxes')
-        return {**values, **self._person_values(detections)}
-
-    def detections(self, results: list[dict]) -> Detections:
-        """Boxes and actions in all keyframes where they count."""
         numbers = dict(self.frame_numbers)
-        for key in sorted({result['key'] for result in results} - numbers.keys()):
+        for key in sorted(predicted - numbers.keys()):
             if self.counts_unannotated(key):
                 numbers[key] = len(numbers)
         by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
@@ -245,25 +229,20 @@ class FrameMAPMetric(DetectionMetric):
         return _with_area(detections) if self._rules.drop_empty_boxes else detections
 
     def gt_boxes(self, column: int) -> Boxes:
-        """True boxes of an action, by keyframe."""
         return take(self._gts, self._gt_columns == column)
 
     def true_keyframes(self) -> set[str]:
-        """Keys of the keyframes that predictions are expected for."""
         return set(self.frame_numbers)
 
     def knows(self, key: str) -> bool:
-        """Whether the ground truth has a keyframe."""
         return key in self.frame_numbers
 
     def counts_unannotated(self, key: str) -> bool:
-        """Whether detections count in a keyframe without ground truth."""
         if self.is_of_others(key) or key in self._excluded:
             return False
         return self._rules.count_unannotated
 
     def is_of_others(self, key: str) -> bool:
-        """Whether ``own_videos`` leaves out the video of a keyframe."""
         return self._videos is not None and key.rpartition(',')[0] not in self._videos
 
     def _sample_key(self, sample: dict) -> str:

@@ -75,6 +75,12 @@ def read_instances(sample: Mapping) -> tuple[np.ndarray, np.ndarray]:
     return bboxes, scores
 
 
+def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
+    """Whether it is upright and near [0, 1]; of numbers or arrays (n,) of them."""
+    # Detectors' boxes may leave the frame, but by no more than its size.
+    return (x1 >= -1) & (x1 <= x2) & (x2 <= 2) & (y1 >= -1) & (y1 <= y2) & (y2 <= 2)
+
+
 def select_actions(
     sample: Mapping, score_thr: float, counted: np.ndarray
 ) -> dict[str, np.ndarray]:

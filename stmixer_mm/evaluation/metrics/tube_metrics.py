@@ -1,7 +1,6 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from mmengine.logging import MMLogger
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
-    check_tube_annotations,
     read_tube_annotations,
 )
 from stmixer_mm.errors import UserError
@@ -61,28 +59,21 @@ class TubeMetric(DetectionMetric):
     ``scores`` (n, labels + 1), column 0 the dummy. Unknown videos do not count.
 
     Args:
-        ann_file: Ground-truth pickle, see ``read_tube_annotations``, or what is in it.
+        ann_file: Ground-truth pickle, see ``read_tube_annotations``.
         split: Split whose test videos are evaluated, from 1.
         protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
         frame_key: Entry of a sample that is the number of its frame, from 1.
-        shared: ``iou_thrs``, ``class_average``, ``score_thr`` (0.01 for a model, as in
-            ACT's scripts), ``per_class``, ``data_root``, ``collect_device``, ``prefix``
-            and ``collect_dir`` of
-            :class:`~stmixer_mm.evaluation.metrics.detection_metric.DetectionMetric`.
-
-    Raises:
-        FileNotFoundError, ValueError: the ground truth is missing or faulty, an
-            argument does not fit it, or predictions do not.
+        shared: Arguments of :class:`DetectionMetric`.
     """
 
-    model_score_thr = 0.01
+    model_score_thr = 0.01  # as in ACT's scripts
     own_values = frozenset({'overall'})
 
     def __init__(
         self,
-        ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
+        ann_file: str,
         *,
         split: int = 1,
         protocol: str = 'act',
@@ -94,16 +85,12 @@ class TubeMetric(DetectionMetric):
         check_choice('protocol', protocol, PROTOCOLS)
         self.protocol = PROTOCOLS[protocol]
         self.frame_key = frame_key
-        if isinstance(ann_file, str | Path):
-            (source,) = self._paths(ann_file)
-            truth = read_tube_annotations(source)
-        else:
-            source = 'The ground truth'
-            truth = check_tube_annotations(ann_file, source=source)
-        if not 1 <= split <= len(truth.test_videos):
+        (source,) = self._paths(ann_file)
+        truth = read_tube_annotations(source)
+        num_splits = len(truth.test_videos)
+        if not 1 <= split <= num_splits:
             raise UserError(
-                f'split={split} is not in {source}, which has '
-                f'{len(truth.test_videos)}; splits are counted from 1.'
+                f'split={split} is not in {source}; its splits are 1 to {num_splits}.'
             )
         if isinstance(excluded_labels, str):
             check_choice('excluded_labels', excluded_labels, EXCLUDED_LABELS)
@@ -114,14 +101,13 @@ class TubeMetric(DetectionMetric):
                 f'excluded_labels has {sorted(unknown)}, which {source} does not have; '
                 'give a list of labels that it has, or fetch the published file.'
             )
-        columns = range(1, len(truth.labels) + 1)
-        self.labels = truth.labels
+        labels = dict(enumerate(truth.labels, start=1))
         class_names = {
             column: label
-            for column, label in zip(columns, truth.labels, strict=True)
+            for column, label in labels.items()
             if label not in excluded_labels
         }
-        self._set_classes(class_names, list(columns), source=source)
+        self._set_classes(class_names, list(labels), source=source)
         self.videos = tuple(dict.fromkeys(truth.test_videos[split - 1]))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self._nframes = [truth.nframes[name] for name in self.videos]
@@ -129,7 +115,7 @@ class TubeMetric(DetectionMetric):
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
         self._scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
         # By column; a sequence is the number of a video.
-        self.gts = {column: self._gt_tubes(truth, column - 1) for column in columns}
+        self.gts = {column: self._gt_tubes(truth, column - 1) for column in labels}
         if not any(len(self.gts[column].sequences) for column in class_names):
             raise UserError(
                 f'{source} has no tube of an evaluated label in the test videos of '
@@ -149,7 +135,7 @@ class TubeMetric(DetectionMetric):
         return join_tubes(sequences, arrays, np.ones(len(arrays)))
 
     def detections(self, results: list[dict]) -> Detections:
-        """All boxes in the test videos, in pixels of 64 bits."""
+        # Boxes in the test videos, in pixels of 64 bits.
         by_key = {result['key']: result for result in results}
         keys = sorted(key for key in by_key if key[0] in self.video_numbers)
         if by_key and not keys:
@@ -172,7 +158,6 @@ class TubeMetric(DetectionMetric):
         return found._replace(bboxes=found.bboxes * self._frame_scales(found.frames))
 
     def gt_boxes(self, column: int) -> Boxes:
-        """Boxes of all true tubes of a label, by frame."""
         tubes = self.gts[column]
         videos = np.repeat(tubes.sequences, tubes.lengths)
         frames = videos * self._frame_limit + tubes.frames
@@ -180,11 +165,10 @@ class TubeMetric(DetectionMetric):
         return take(Boxes(frames, tubes.bboxes, np.ones(len(order))), order)
 
     def normalise(self, boxes: Boxes) -> np.ndarray:
-        """Detected boxes (N, 4) in [0, 1]."""
         return boxes.bboxes / self._frame_scales(boxes.frames)
 
     def true_keyframes(self) -> set[str]:
-        """Keys of the frames that have a true box, those beyond their video left out."""
+        # Tubes may go on beyond their video; nothing is predicted there.
         numbers = [self.gt_boxes(column).frames for column in self.gts]
         return {
             self._keyframe_key(number)
@@ -193,11 +177,9 @@ class TubeMetric(DetectionMetric):
         }
 
     def knows(self, key: str) -> bool:
-        """Whether a keyframe is of a test video."""
         return key.rpartition(',')[0] in self.video_numbers
 
     def counts_unannotated(self, key: str) -> bool:
-        """Whether detections count in a keyframe without ground truth: of our videos."""
         return self.knows(key)
 
     def _sample_key(self, sample: dict) -> tuple[str, int]:
@@ -250,7 +232,7 @@ class TubeFrameMAPMetric(TubeMetric):
 
     def __init__(
         self,
-        ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
+        ann_file: str,
         *,
         nms: str | None = None,
         error_analysis: bool = False,
@@ -262,7 +244,6 @@ class TubeFrameMAPMetric(TubeMetric):
         self.error_analysis = error_analysis
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """All values over the collected detections, which are used up."""
         detections = self.detections(results)
         values = self._class_values(detections, unit='boxes')
         if self.error_analysis:
@@ -273,7 +254,6 @@ class TubeFrameMAPMetric(TubeMetric):
         return values
 
     def found(self, detections: Detections, column: int) -> Boxes:
-        """Boxes of a label that the suppression leaves, by frame."""
         boxes = detections.of(column)
         if self.nms is None:
             return boxes
@@ -345,8 +325,7 @@ class VideoMAPMetric(TubeMetric):
         linking: Constants of the linking: the name of published ones, see
             ``LINKINGS``, or a dict with some of ``Linking``'s, where ``base`` may name
             those that the rest are taken from (``'act'``).
-        iou_thrs: IoU thresholds and ranges; the first is the one of the values by
-            label.
+        iou_thrs: As in :class:`DetectionMetric`.
         shared: Further arguments of :class:`TubeMetric`.
     """
 
@@ -354,7 +333,7 @@ class VideoMAPMetric(TubeMetric):
 
     def __init__(
         self,
-        ann_file: str | Path | Mapping[str, Any] | TubeAnnotations,
+        ann_file: str,
         *,
         linking: str | Mapping[str, Any] = 'act',
         iou_thrs: float | str | Sequence[float | str] = (0.5, 0.2, 0.75, '0.5:0.95'),
@@ -364,11 +343,10 @@ class VideoMAPMetric(TubeMetric):
         self.linking = parse_linking(linking)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """All values over the collected detections, which are used up."""
         return self._class_values(self.detections(results), unit='tubes')
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
-        """Linked tubes of a label; a group is a video."""
+        # Of linked tubes; a group is a video.
         tubes, gts = self.tubes(detections, column), self.gts[column]
         pixel, frame = self.protocol.pixel, self.protocol.frame
         pairs = tube_pairs(tubes, gts, pixel=pixel, frame=frame, min_iou=min_iou)

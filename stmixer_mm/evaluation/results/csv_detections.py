@@ -5,26 +5,28 @@ A line is ``video,timestamp,x1,y1,x2,y2,action_id,score`` without a header; boxe
 number of the label, from 1.
 """
 
-import io
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from math import inf
 from pathlib import Path
 
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    TextError,
-    decode_text,
     parse_float,
-    remedy,
-    video_message,
+    raise_first,
+    read_lines,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.results.sound_boxes import box_message, faulty_boxes
+from stmixer_mm.evaluation.metrics.predictions import is_sound_box
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
+FORM = (
+    f'{COLUMNS} (without quotes or a header: a timestamp from 0 upwards, an upright '
+    'box and a score in [0, 1], a whole action id from 1 upwards)'
+)
 # Of actions that no line of a csv gives to a box.
 NO_SCORE = -1.0
 
@@ -34,69 +36,42 @@ class CsvDetections:
 
     Accepted on purpose: lines in any order, repeated lines, boxes that leave the frame
     by up to its size or have no area, and action ids that are not evaluated.
+
+    Raises:
+        UserError: a line is of another form, or there is none.
     """
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, file: str | Path) -> None:
+        self.file = str(file)
         self.notes: list[str] = []
         # Numbers of keyframes; timestamps count as by ``keyframe_key``.
-        self.keyframes: dict[tuple[str, float], int] = {}
-        # Numbers of the line, its keyframe, x1, y1, x2, y2, action and score.
-        self._rows = array('d')
-
-    def __len__(self) -> int:
-        return len(self._rows) // 8
-
-    def add(self, number: int, line: str) -> None:
-        """Take a line, or raise ``UserError`` that says what is wrong with it."""
-        video, *fields = line.split(',')
-        if len(fields) != 7:
-            raise UserError(
-                f'it has {len(fields) + 1} columns instead of the 8 of {COLUMNS}; '
-                f'{remedy(line, "", "write these and no others")}.'
-            )
-        numbers = []
-        for field in fields:
+        keyframes: dict[tuple[str, float], int] = {}
+        rows = array('d')
+        lines, unreadable = read_lines(self.file)
+        raise_first([unreadable] if unreadable else [])
+        for number, line in lines:
             try:
-                numbers.append(parse_float(field))
-            except ValueError:
-                what_to_do = remedy(line, field, 'correct it or remove the line')
+                video, timestamp, *numbers = _parse(line)
+            except ValueError as error:
                 raise UserError(
-                    f'{field.strip()!r} is not a number; {what_to_do}.'
-                ) from None
-        keyframe = video.strip(), round(numbers[0], 3)
-        if keyframe not in self.keyframes:
-            _check_keyframe(*keyframe)
-            self.keyframes[keyframe] = len(self.keyframes)
-        self._rows.extend((number, self.keyframes[keyframe], *numbers[1:]))
-
-    def check(self) -> None:
-        """Refuse numbers that cannot be, and note repeated lines."""
-        lines, keyframes, bboxes, actions, scores = self._columns()
-        self._refuse(
-            np.flatnonzero(~((scores >= 0) & (scores <= 1))),
-            lambda row: (
-                f'the score {scores[row]:g} is not in [0, 1]; remove the line '
-                'or scale all scores alike.'
-            ),
-        )
-        self._refuse(
-            np.flatnonzero(~((actions >= 1) & (actions % 1 == 0))),
-            lambda row: (
-                f'the action id {actions[row]:g} is not a whole number from 1 '
-                'upwards; use the ids of the label map.'
-            ),
-        )
-        self._refuse(faulty_boxes(bboxes), lambda row: box_message(bboxes[row]))
-        keys = np.column_stack([keyframes, actions, bboxes])
-        order = np.lexsort((lines, *keys.T))
-        repeats = order[1:][(keys[order[1:]] == keys[order[:-1]]).all(axis=1)]
-        if len(repeats):
-            self.notes.append(
-                f'{self._place(lines[repeats].min())}: keyframe, box and action of an '
-                f'earlier line are repeated ({len(repeats)} such lines); each counts as '
-                "a detection of its own, as in AVA's evaluator."
+                    f'{self._place(number)}: {line[:80]!r} is not {FORM}; correct or '
+                    'remove it.'
+                ) from error
+            keyframe = keyframes.setdefault(
+                (video, round(timestamp, 3)), len(keyframes)
             )
+            rows.extend((number, keyframe, *numbers))
+        if not rows:
+            raise UserError(f'{self.file} holds no detection; write lines of {FORM}.')
+        table = np.frombuffer(rows).reshape(-1, 8)
+        self._keyframes = list(keyframes)
+        self._lines, self._keyframe = table[:, 0], table[:, 1]
+        self._bboxes, self._actions, self._scores = (
+            table[:, 2:6],
+            table[:, 6],
+            table[:, 7],
+        )
+        self._note_repeats(table[:, 1:7])
 
     def samples(
         self, metric: DetectionMetric, *, last: bool = False
@@ -106,21 +81,19 @@ class CsvDetections:
         A line that repeats box and action of another is a person of its own.
 
         Raises:
-            ValueError: an action id is not the model's, or none is evaluated.
+            UserError: an action id is not the metric's, or none is evaluated.
         """
         del last  # A csv takes little room.
-        lines, keyframes, bboxes, actions, scores = self._columns()
+        self._check_actions(metric.action_ids)
         columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
-        self._check_actions(actions, list(columns))
-        order = np.argsort(keyframes, kind='stable')
-        bounds = np.flatnonzero(np.diff(keyframes[order])) + 1
-        names = list(self.keyframes)
+        order = np.argsort(self._keyframe, kind='stable')
+        bounds = np.flatnonzero(np.diff(self._keyframe[order])) + 1
         for rows in np.split(order, bounds):
-            video, timestamp = names[int(keyframes[rows[0]])]
+            video, timestamp = self._keyframes[int(self._keyframe[rows[0]])]
             instances = _group_boxes(
-                bboxes[rows].tolist(),
-                [columns.get(action) for action in actions[rows].tolist()],
-                scores[rows].tolist(),
+                self._bboxes[rows].tolist(),
+                [columns.get(action) for action in self._actions[rows].tolist()],
+                self._scores[rows].tolist(),
                 metric.num_classes,
             )
             sample = {
@@ -128,77 +101,56 @@ class CsvDetections:
                 metric.frame_key: timestamp,
                 'pred_instances': instances,
             }
-            yield self._place(lines[rows[0]]), sample
-
-    def _columns(self) -> tuple[np.ndarray, ...]:
-        """Lines (N,), keyframes (N,), boxes (N, 4), actions (N,) and scores (N,)."""
-        rows = np.frombuffer(self._rows).reshape(-1, 8)
-        return rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6], rows[:, 7]
+            yield self._place(self._lines[rows[0]]), sample
 
     def _place(self, line: float) -> str:
         return f'{self.file}, line {line:.0f}'
 
-    def _refuse(self, rows: np.ndarray, message: Callable[[int], str]) -> None:
-        """Raise ``UserError`` for the first of the rows, if there are any."""
-        if len(rows):
-            place = self._place(self._columns()[0][rows[0]])
-            raise UserError(f'{place}: {message(rows[0])}')
-
-    def _check_actions(self, actions: np.ndarray, known: Sequence[int]) -> None:
-        last, is_known = max(known), np.isin(actions, known)
-        # Of custom_classes, any other id is left out.
-        if last == len(known):
-            self._refuse(
-                np.flatnonzero(actions > last),
-                lambda row: (
-                    f'the action id {actions[row]:g} is unknown, as ids go up '
-                    f"to {last} in the config's test_evaluator; correct it or the label "
-                    'map there.'
-                ),
+    def _note_repeats(self, keys: np.ndarray) -> None:
+        """``keys`` (N, 6) are keyframe, box and action."""
+        order = np.lexsort((self._lines, *keys.T))
+        repeats = order[1:][(keys[order[1:]] == keys[order[:-1]]).all(axis=1)]
+        if len(repeats):
+            self.notes.append(
+                f'{self._place(self._lines[repeats].min())}: keyframe, box and action '
+                f'of an earlier line are repeated ({len(repeats)} such lines); each '
+                "counts as a detection of its own, as in AVA's evaluator."
             )
-        self._refuse(
-            np.arange(0 if is_known.any() else len(actions)),
-            lambda row: (
-                f'neither the action id {actions[row]:g} nor that of any other '
-                'line is evaluated; correct the ids or custom_classes.'
-            ),
-        )
+
+    def _check_actions(self, known: Sequence[int]) -> None:
+        unknown = np.flatnonzero(~np.isin(self._actions, known))
+        # Of custom_classes, other ids are left out.
+        is_subset = max(known) > len(known) and len(unknown) < len(self._actions)
+        if len(unknown) and not is_subset:
+            raise UserError(
+                f'{self._place(self._lines[unknown[0]])}: the action id '
+                f'{self._actions[unknown[0]]:g} is unknown to test_evaluator, whose '
+                f'ids go up to {max(known)}; correct it, or the label map or '
+                'custom_classes there.'
+            )
 
 
-def read_csv(file: str | Path) -> CsvDetections:
-    """Read a csv; see :func:`~stmixer_mm.evaluation.results.offline.read_results`."""
-    data = Path(file).read_bytes()
-    if data.startswith(b'\x80'):
-        raise UserError(f'{file} is a pickle, not a csv; let its name end in .pkl.')
-    try:
-        text = decode_text(data)
-    except TextError as error:
-        raise UserError(f'{file}, line {error.line}: {error}') from error
-    found = CsvDetections(str(file))
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if not line.strip():
-            continue
-        try:
-            found.add(number, line)
-        except UserError as error:
-            raise UserError(f'{file}, line {number}: {error}') from error
-    if not len(found):
-        raise UserError(
-            f'{file}, line 1: the file holds no detection; write a line of {COLUMNS} '
-            'for each box and action.'
-        )
-    found.check()
-    return found
+def _parse(line: str) -> tuple[str | float, ...]:
+    """Fields of a line.
 
-
-def _check_keyframe(video: str, timestamp: float) -> None:
-    if message := video_message(video):
-        raise UserError(message)
-    if not 0 <= timestamp < float('inf'):
-        raise UserError(
-            f'the timestamp {timestamp:g} is not a number from 0 upwards; correct it or '
-            'remove the line.'
-        )
+    Raises:
+        ValueError: it is of another form.
+    """
+    video, *fields = line.split(',')
+    video, numbers = video.strip(), [parse_float(field) for field in fields]
+    timestamp, x1, y1, x2, y2, action, score = numbers
+    is_sound = (
+        video
+        and '"' not in video
+        and 0 <= timestamp < inf
+        and is_sound_box(x1, y1, x2, y2)
+        and action >= 1
+        and action.is_integer()
+        and 0 <= score <= 1
+    )
+    if not is_sound:
+        raise ValueError(line)
+    return video, *numbers
 
 
 def _group_boxes(

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric, DumpResults
+from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
 from mmengine.logging import print_log
 
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.metrics.predictions import read_instances, to_numpy
-from stmixer_mm.evaluation.results.sound_boxes import box_message, faulty_boxes
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.predictions import (
+    is_sound_box,
+    read_instances,
+    to_numpy,
+)
 from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.plain_pickle import PlainUnpickler, read_plain_pickle
 from stmixer_mm.registry import METRICS
 
-AGAIN = 'dump the results of a model of this package with tools/test.py'
+AGAIN = 'write it again with tools/test.py --dump and a model of this package'
 
 
 @METRICS.register_module()
@@ -53,29 +57,30 @@ def _with_arrays(value: Any) -> Any:
 
 
 class Dump:
-    """Samples of a dump.
+    """Samples of a dump, read without running its code.
 
     Args:
-        file: Its name in messages.
-        samples: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
+        file: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
 
     Raises:
-        ValueError: a sample lacks what is evaluated, or has numbers that cannot be.
+        UserError: it is missing, damaged or not a dump, or asks for more than numbers,
+            text, containers, arrays and tensors.
     """
 
-    def __init__(self, file: str, samples: list[dict]) -> None:
-        self.file = file
+    def __init__(self, file: str | Path) -> None:
+        self.file = str(file)
         self.notes: list[str] = []
-        self._samples = samples
-        for place, sample in self.samples():
-            try:
-                with blame('it cannot be evaluated', AGAIN):
-                    _check_sample(sample)
-            except UserError as error:
-                raise UserError(f'{place}: {error}') from error
+        self._samples = read_plain_pickle(
+            file,
+            unpickler=_DumpUnpickler,
+            kind='a dump',
+            remedy=AGAIN,
+        )
+        if not isinstance(self._samples, list) or not self._samples:
+            raise UserError(f'{file} does not hold the samples of a test run; {AGAIN}.')
 
     def samples(
-        self, metric: BaseMetric | None = None, *, last: bool = False
+        self, metric: DetectionMetric, *, last: bool = False
     ) -> Iterator[tuple[str, dict]]:
         """Place and sample of each, the same for every metric; ``last`` lets go of each."""
         del metric
@@ -85,43 +90,18 @@ class Dump:
             yield f'{self.file}, sample {index + 1}', sample
 
 
-def read_dump(file: str | Path) -> list[dict]:
-    """Samples of a dump, without running its code.
-
-    Raises:
-        OSError: the file is missing, or may not be read.
-        ValueError: it is damaged, no dump, or asks for more than numbers,
-            text, containers, arrays and tensors.
-    """
-    samples = read_plain_pickle(
-        file,
-        unpickler=_DumpUnpickler,
-        kind='a dump',
-        remedy='write it again with tools/test.py --dump',
-    )
-    if not isinstance(samples, list) or not samples:
-        what = 'an empty list' if samples == [] else f'a {type(samples).__name__}'
-        raise UserError(
-            f'{file} holds {what} instead of the samples of a test run; write it with '
-            'tools/test.py --dump.'
-        )
-    return samples
-
-
-def _check_sample(sample: Any) -> None:
-    video = sample['video_id']
-    if not isinstance(video, str):
-        raise UserError(f'its video_id is {video!r}, not text; {AGAIN}.')
+def check_sample(sample: Any) -> None:
+    """Raise an error for what no detector predicts."""
     bboxes, scores = read_instances(sample)
-    is_wrong = ~((scores >= 0) & (scores <= 1))
-    if is_wrong.any():
-        raise UserError(
-            f'the score {scores[is_wrong][0]:g} of {video} is not in [0, 1]; scale all '
-            'scores alike.'
+    is_sound = is_sound_box(*bboxes.T) & ((scores >= 0) & (scores <= 1)).all(axis=1)
+    if not isinstance(sample['video_id'], str):
+        raise TypeError(f'its video_id is {sample["video_id"]!r}, not text')
+    if not is_sound.all():
+        first = is_sound.argmin()
+        raise ValueError(
+            f'the box {bboxes[first].tolist()} is not upright in [0, 1], or its scores '
+            f'from {scores[first].min():g} to {scores[first].max():g} are not'
         )
-    faulty = faulty_boxes(bboxes)
-    if len(faulty):
-        raise UserError(f'{video}: {box_message(bboxes[faulty[0]])}')
 
 
 class _DumpUnpickler(PlainUnpickler):
