@@ -46,26 +46,6 @@ def unpack_bboxes(packed: bytes) -> np.ndarray:
     return np.frombuffer(packed, np.float32).reshape(-1, 4).copy()
 
 
-def add_proposals(
-    infos: Sequence[dict], path: str, *, score_thr: float, max_num: int
-) -> None:
-    """Set ``proposals`` of samples with an ``img_key``, packed, to those of a file.
-
-    Args:
-        infos: The samples; one that the file lacks gets none.
-        path: See :func:`read_proposals`.
-        score_thr: Keep boxes that score this, and always the best one.
-        max_num: Keep this many at most, in the order of the file.
-    """
-    proposals = read_proposals(path, [info['img_key'] for info in infos])
-    for info in infos:
-        found = proposals.get(info['img_key'], np.zeros((0, 4)))
-        if found.shape[1] == 5 and len(found):
-            scores = found[:, 4]
-            found = found[scores >= min(score_thr, scores.max())]
-        info['proposals'] = found[:max_num, :4].astype(np.float32).tobytes()
-
-
 def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
 
@@ -73,7 +53,7 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: The file.
-        keys: Of the keyframes that want proposals.
+        keys: Of the keyframes that want proposals; some may be absent.
 
     Raises:
         UserError: naming the file and the keyframe; also if it has none of the keys.

@@ -11,7 +11,7 @@ from stmixer_mm.datasets.frames import (
     find_source,
     split_filename_tmpl,
 )
-from stmixer_mm.datasets.packing import add_proposals, unpack_bboxes, unpack_persons
+from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
 from stmixer_mm.errors import UserError
 
 
@@ -127,14 +127,18 @@ class PersonDataset(BaseActionDataset):
         return paths
 
     def add_proposals(self, infos: Sequence[dict]) -> None:
-        """Set ``proposals`` of keyframes, if there is a file of them."""
-        if self.proposal_file is not None:
-            add_proposals(
-                infos,
-                self.proposal_file,
-                score_thr=self.person_det_score_thr,
-                max_num=self.num_max_proposals,
-            )
+        """Set ``proposals`` of keyframes, packed, if there is a file of them."""
+        if self.proposal_file is None:
+            return
+        keys = [info['img_key'] for info in infos]
+        proposals = read_proposals(self.proposal_file, keys)
+        for info, key in zip(infos, keys, strict=True):
+            found = proposals.get(key, np.zeros((0, 4)))
+            if found.shape[1] == 5 and len(found):
+                scores = found[:, 4]
+                found = found[scores >= min(self.person_det_score_thr, scores.max())]
+            found = found[: self.num_max_proposals, :4]
+            info['proposals'] = found.astype(np.float32).tobytes()
 
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""

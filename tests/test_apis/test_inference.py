@@ -8,7 +8,7 @@ from tiny_stmixer import ACTIONS, write_project, write_video
 
 from stmixer_mm.apis import detect_video, init_detector, keyframe_times, video_info
 from stmixer_mm.checks.config import load_config
-from stmixer_mm.datasets import OpenVideo
+from stmixer_mm.datasets.transforms import OpenVideo
 from stmixer_mm.errors import UserError
 
 

@@ -15,7 +15,8 @@ import tiny_tubes
 from tiny_stmixer import ROOT, write_project
 
 from stmixer_mm.checks.datasets import check_dataset
-from stmixer_mm.datasets import KeyframeDataset, TubeDataset
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 
 GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'

@@ -7,7 +7,7 @@ from mmaction.datasets import AVADataset
 from mmaction.registry import DATASETS
 from torch.utils.data import DataLoader
 
-from stmixer_mm.datasets import KeyframeDataset
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 
 ROWS = (
     'a,2,0.1,0.2,0.3,0.4,1,0',

@@ -5,7 +5,10 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from stmixer_mm.datasets import TubeAnnotations, read_tube_annotations
+from stmixer_mm.datasets.annotations.tube_annotations import (
+    TubeAnnotations,
+    read_tube_annotations,
+)
 
 
 def content(**changes):
@@ -137,7 +140,9 @@ def test_only_arrays_of_numbers(write, array, message):
 
 @pytest.mark.parametrize('keep', [0, 1, 20, 150, -1])
 def test_a_file_cut_short(write, keep):
-    with pytest.raises(ValueError, match=r'gt.pkl cannot be read .*download the file again'):
+    with pytest.raises(
+        ValueError, match=r'gt.pkl cannot be read .*download the file again'
+    ):
         read_tube_annotations(write(pickle.dumps(content())[:keep]))
 
 

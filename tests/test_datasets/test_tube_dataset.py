@@ -17,8 +17,8 @@ from tiny_tubes import NUM_FRAMES, SIZE, tube
 
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.reports import format_report
-from stmixer_mm.datasets import SampleKeyframeClip, TubeDataset
-from stmixer_mm.datasets.tube_dataset import video_persons
+from stmixer_mm.datasets.transforms import SampleKeyframeClip
+from stmixer_mm.datasets.tube_dataset import TubeDataset, video_persons
 from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
