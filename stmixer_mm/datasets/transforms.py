@@ -89,8 +89,8 @@ class SampleKeyframeClip(BaseTransform):
         self.allow_short = allow_short
 
     def transform(self, results: dict) -> dict:
-        total_frames = self._total_frames(results)
         source = results.get('filename') or results.get('frame_dir')
+        total_frames = _count_frames(results)
         span = (self.clip_len - 1) * self.frame_interval + 1
         if total_frames < span and not self.allow_short:
             raise UserError(
@@ -99,7 +99,14 @@ class SampleKeyframeClip(BaseTransform):
                 'longer video or a smaller clip, or set allow_short=True in '
                 'SampleKeyframeClip.'
             )
-        keyframe = self._keyframe(results, total_frames, source)
+        try:
+            keyframe = _find_keyframe(results, total_frames)
+        except UserError as error:
+            raise UserError(f'{source}: {error}.') from None
+        offsets = np.zeros(self.clip_len, dtype=int)
+        if self.jitter:
+            low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
+            offsets = np.random.randint(low, high, size=self.clip_len)
         # Frames of a video file count from 0, whatever the dataset's start_index.
         is_video = results.get('video_reader') is not None
         start_index = 0 if is_video else results.get('start_index', 0)
@@ -108,7 +115,7 @@ class SampleKeyframeClip(BaseTransform):
             clip_len=self.clip_len,
             frame_interval=self.frame_interval,
             total_frames=total_frames,
-            offsets=self._offsets(),
+            offsets=offsets,
         )
         results['clip_len'] = self.clip_len
         results['frame_interval'] = self.frame_interval
@@ -117,46 +124,33 @@ class SampleKeyframeClip(BaseTransform):
         results['crop_quadruple'] = np.array([0, 0, 1, 1], dtype=np.float32)
         return results
 
-    def _offsets(self) -> np.ndarray:
-        if not self.jitter:
-            return np.zeros(self.clip_len, dtype=int)
-        half = self.frame_interval // 2
-        upper = (self.frame_interval + 1) // 2
-        return np.random.randint(-half, upper, size=self.clip_len)
 
-    @staticmethod
-    def _keyframe(results: dict, total_frames: int, source: str) -> int:
-        index = results.get('frame_index')
-        if index is None:
-            try:
-                return keyframe_index(
-                    results['timestamp'],
-                    fps=results['fps'],
-                    total_frames=total_frames,
-                    timestamp_start=results.get('timestamp_start', 0),
-                )
-            except UserError as error:
-                raise UserError(f'{source}: {error}.') from None
-        if not 0 <= index < total_frames:
-            raise UserError(
-                f'{source}: frame {index + 1}, counted from 1, is not one of its '
-                f'{total_frames} frames; extract or encode it again with the frame '
-                'rate of the annotation.'
-            )
-        return index
+def _count_frames(results: dict) -> int:
+    if results.get('total_frames') is not None:
+        return results['total_frames']
+    if results.get('shot_info') is not None:
+        first, end = results['shot_info']
+        return end - first
+    start_index = results.get('start_index', 0)
+    return count_frames(results['frame_dir'], results['filename_tmpl'], start_index)
 
-    @staticmethod
-    def _total_frames(results: dict) -> int:
-        if results.get('total_frames') is not None:
-            return results['total_frames']
-        if results.get('shot_info') is not None:
-            first, end = results['shot_info']
-            return end - first
-        return count_frames(
-            results['frame_dir'],
-            results['filename_tmpl'],
-            results.get('start_index', 0),
+
+def _find_keyframe(results: dict, total_frames: int) -> int:
+    """Index of the keyframe, from 0."""
+    index = results.get('frame_index')
+    if index is None:
+        return keyframe_index(
+            results['timestamp'],
+            fps=results['fps'],
+            total_frames=total_frames,
+            timestamp_start=results.get('timestamp_start', 0),
         )
+    if not 0 <= index < total_frames:
+        raise UserError(
+            f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
+            'frames; extract or encode it again with the frame rate of the annotation'
+        )
+    return index
 
 
 @TRANSFORMS.register_module()
