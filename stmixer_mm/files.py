@@ -18,14 +18,6 @@ from stmixer_mm.errors import UserError, blame
 
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
-_KINDS = {
-    b'\x80': 'a pickle',
-    b'\x1f\x8b': 'packed by gzip',
-    b'BZh91AY&SY': 'packed by bzip2',
-    b'\xfd7zXZ': 'packed by xz',
-    b'PK\x03\x04': 'a zip',
-}
-
 
 def check_file(
     path: str | Path,
@@ -56,13 +48,6 @@ def check_file(
         what = f'cannot be read ({error.strerror})'
         remedy = 'make it readable or give another file'
     raise UserError(f'{subject or f"{path}: the file"} {what}; {remedy}.')
-
-
-def kind_of(data: bytes) -> str | None:
-    """What packed or pickled data is, as in 'a zip'; None for other data."""
-    return next(
-        (kind for magic, kind in _KINDS.items() if data.startswith(magic)), None
-    )
 
 
 def part_path(path: str | Path) -> Path:

@@ -4,7 +4,6 @@ A pickle is a program. This one can call what is in ``_KNOWN`` and nothing else;
 and their types take no state but the bytes of numbers or text.
 """
 
-import io
 import pickle
 from collections import OrderedDict, defaultdict
 from functools import partial
@@ -13,32 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_file, kind_of
-
-
-class RefusedError(Exception):
-    """What a pickle asks for that is not plain."""
+from stmixer_mm.errors import blame
+from stmixer_mm.files import check_file
 
 
 class _Dtype:
     """A type of numbers or text; numpy's own would take any state from a pickle."""
 
-    def __init__(self, code: str, *flags: Any) -> None:
-        del flags
+    def __init__(self, code: str, *_: Any) -> None:
         self.dtype = np.dtype(code)
         if self.dtype.kind not in 'biufSU':
-            raise RefusedError(f'it holds an array of {code!r}, not of numbers or text')
+            raise pickle.UnpicklingError(
+                f'it holds an array of {code!r}, not of numbers or text'
+            )
 
     def __setstate__(self, state: tuple) -> None:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
-class Array(np.ndarray):
+class _Array(np.ndarray):
     """An array that a pickle fills with bytes."""
 
-    def __new__(cls, *arguments: Any) -> 'Array':
-        del arguments
+    def __new__(cls, *_: Any) -> '_Array':
         return super().__new__(cls, 0)
 
     def __setstate__(self, state: tuple) -> None:
@@ -55,39 +50,19 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
     return np.frombuffer(data, dtype.dtype, 1)[0]
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    """Bytes as Python 3 writes them in protocol 2."""
-    return str.encode(text, encoding)
-
-
-def _no_bytes() -> bytes:
-    """Bytes of an empty array as Python 3 writes them in protocol 2."""
-    return b''
-
-
+# By their names in Python 3 and numpy 1.
 _KNOWN = {
-    ('_codecs', 'encode'): _encode,
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('collections', 'defaultdict'): defaultdict,
-    ('numpy', 'dtype'): _Dtype,
-    ('numpy', 'ndarray'): Array,
-    **{
-        (f'numpy.{core}.{module}', name): stand_in
-        for core in ('core', '_core')
-        for module, name, stand_in in (
-            ('multiarray', '_reconstruct', Array),
-            ('multiarray', 'scalar', _scalar),
-            ('numeric', '_frombuffer', _from_buffer),
-        )
-    },
-    **{
-        (module, name): known
-        for module in ('builtins', '__builtin__')
-        for name, known in (
-            *((kind.__name__, kind) for kind in (list, dict, int, float)),
-            ('bytes', _no_bytes),
-        )
-    },
+    # How Python 3 writes bytes in protocol 2, and none of them.
+    '_codecs.encode': str.encode,
+    'builtins.bytes': lambda: b'',
+    **{f'builtins.{known.__name__}': known for known in (list, dict, int, float)},
+    'collections.OrderedDict': OrderedDict,
+    'collections.defaultdict': defaultdict,
+    'numpy.core.multiarray._reconstruct': _Array,
+    'numpy.core.multiarray.scalar': _scalar,
+    'numpy.core.numeric._frombuffer': _from_buffer,
+    'numpy.dtype': _Dtype,
+    'numpy.ndarray': _Array,
 }
 
 
@@ -95,19 +70,14 @@ class PlainUnpickler(pickle.Unpickler):
     """Knows the names that pickled containers and arrays of numbers ask for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise RefusedError(
+        module = module.replace('__builtin__', 'builtins').replace('._core', '.core')
+        if f'{module}.{name}' not in _KNOWN:
+            raise pickle.UnpicklingError(
                 f'it asks for {module}.{name}, which no plain data needs'
             )
-        known = _KNOWN[module, name]
+        known = _KNOWN[f'{module}.{name}']
         # A pickle may set attributes of a function that it gets.
         return known if isinstance(known, type) else partial(known)
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise RefusedError(
-            'it refers to something outside of itself, as parts of a file of '
-            'torch.save do'
-        )
 
 
 def read_plain_pickle(
@@ -123,21 +93,11 @@ def read_plain_pickle(
         file: The file.
         unpickler: Knows what else the file may ask for.
         kind: What the file should be, for messages.
-        remedy: What to do if it is damaged.
+        remedy: What to do if it is something else.
 
     Raises:
         UserError: the file is missing or damaged, or asks for anything else.
     """
     check_file(file)
-    data = Path(file).read_bytes()
-    packed = kind_of(data)
-    if packed not in (None, 'a pickle'):
-        raise UserError(f'{file} is {packed}, not {kind}; unpack it, or {remedy}.')
-    with blame(f'{file} cannot be read as {kind}', remedy):
-        try:
-            return unpickler(io.BytesIO(data), encoding='latin1').load()
-        except RefusedError as error:
-            raise UserError(
-                f'{file}: {error}; do not use it unless you trust its origin, and then '
-                'save it again with plain containers and arrays.'
-            ) from error
+    with blame(f'{file} cannot be read as {kind}', remedy), open(file, 'rb') as opened:
+        return unpickler(opened, encoding='latin1').load()

@@ -130,7 +130,7 @@ def check_arguments(cfg: Config) -> None:
         _check_node(node, section)
         if section.endswith('dataloader'):
             _check_dict(node.get('dataset'), f'{section}.dataset')
-            _check_part(DataLoader, node, section)
+            check_part(DataLoader, node, section)
 
 
 def _check_dict(node: object, place: str) -> None:
@@ -151,7 +151,7 @@ def _check_node(node: object, place: str) -> None:
             part = _find_class(node['type'], node.get('_scope_'), place)
             if part is None:
                 return
-            _check_part(part, node, place)
+            check_part(part, node, place)
             if _package(part) not in ('mmengine', 'stmixer_mm'):
                 return
         for key, value in node.items():
@@ -189,7 +189,7 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
     raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
 
 
-def _check_part(part: type, values: Mapping[str, object], place: str) -> None:
+def check_part(part: type, values: Mapping[str, object], place: str = 'model') -> None:
     """Compare arguments with what a class takes, and values with what it declares.
 
     Raises:

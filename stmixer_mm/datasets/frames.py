@@ -4,7 +4,7 @@ import functools
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import decord
 import numpy as np
@@ -18,17 +18,6 @@ VIDEO_SUFFIXES = (
 )
 MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
-
-
-def image_prefix(data_prefix: Mapping[str, str] | None) -> dict[str, str]:
-    """The ``data_prefix`` of a dataset; ``UserError`` if it names no folder."""
-    data_prefix = dict(img='') if data_prefix is None else data_prefix
-    if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
-        raise UserError(
-            f'data_prefix={data_prefix!r} does not say where the videos or frames '
-            "are; write data_prefix=dict(img='FOLDER')."
-        )
-    return dict(data_prefix)
 
 
 def keyframe_index(
@@ -51,11 +40,6 @@ def keyframe_index(
             'timestamp_start'
         )
     return min(index, total_frames - 1)
-
-
-def clip_span(clip_len: int, frame_interval: int) -> int:
-    """Frames from the first to the last frame of a clip, both counted."""
-    return (clip_len - 1) * frame_interval + 1
 
 
 def clip_indices(
@@ -82,13 +66,6 @@ def is_stretched(size: tuple[float, float], other: tuple[float, float]) -> bool:
     return max(stretch, 1 / stretch) > MAX_STRETCH
 
 
-def find_video(folder: str, video_id: str) -> str | None:
-    """The file of a video: its id as it is, or with a usual suffix; None if absent."""
-    path = os.path.join(folder, video_id)
-    candidates = (path, *(path + suffix for suffix in VIDEO_SUFFIXES))
-    return next((file for file in candidates if os.path.isfile(file)), None)
-
-
 def without_suffix(video_id: str) -> str:
     """The name of a video less a usual suffix; ``take.01`` has none."""
     stem, suffix = os.path.splitext(video_id)
@@ -96,11 +73,15 @@ def without_suffix(video_id: str) -> str:
 
 
 def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
-    """Path of a video, or of the folder of its frames; None if absent."""
-    if not use_frames:
-        return find_video(folder, video_id)
+    """Path of a video or of the folder of its frames; None if absent.
+
+    A video is named by its id as it is, or with a usual suffix.
+    """
     path = os.path.join(folder, video_id)
-    return path if os.path.isdir(path) else None
+    if use_frames:
+        return path if os.path.isdir(path) else None
+    candidates = (path, *(path + suffix for suffix in VIDEO_SUFFIXES))
+    return next((file for file in candidates if os.path.isfile(file)), None)
 
 
 def describe_folder(folder: str) -> str:
@@ -110,29 +91,6 @@ def describe_folder(folder: str) -> str:
         return name
     why = 'may not be entered' if os.path.isdir(folder) else 'is not a folder'
     return f'{name}, which {why}'
-
-
-def find_sources(
-    folder: str, video_ids: Iterable[str], ann_file: str, *, use_frames: bool
-) -> dict[str, str]:
-    """Path of each video or frame folder, see :func:`find_source`.
-
-    Raises:
-        UserError: some of those that ``ann_file`` names are absent.
-    """
-    paths = {
-        name: find_source(folder, name, use_frames=use_frames) for name in video_ids
-    }
-    missing = [name for name, path in paths.items() if path is None]
-    if missing:
-        what = 'frame folders' if use_frames else 'videos'
-        named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-        raise UserError(
-            f'{len(missing)} of the {len(paths)} {what} of {ann_file} are missing in '
-            f'{describe_folder(folder)} ({named}); put them there, correct data_prefix '
-            'or use_frames, or list them all with tools/check_dataset.py.'
-        )
-    return paths
 
 
 class VideoReader(decord.VideoReader):
@@ -145,30 +103,27 @@ class VideoReader(decord.VideoReader):
         return batch
 
 
-def open_video(path: str, *, num_threads: int = 1) -> VideoReader:
+def open_video(path: str) -> VideoReader:
     """Open a video without reading it into memory.
 
     Raises:
         UserError: the file is missing, empty, truncated or not a video.
     """
     check_file(path, subject=path, remedy='check the path (of a dataset: data_prefix)')
-    if os.path.getsize(path) == 0:
-        raise UserError(f'{path} is an empty file; fetch or encode the video again.')
     try:
-        reader = VideoReader(str(path), num_threads=num_threads)
-        total_frames, fps = len(reader), reader.get_avg_fps()
-    # decord raises RuntimeError or its own DECORDError, which is a plain Exception.
+        reader = VideoReader(str(path), num_threads=1)
+        if len(reader) and 0 < reader.get_avg_fps() < float('inf'):
+            return reader
+        cause = None
+    # decord raises RuntimeError or its own DECORDError, which is a plain Exception;
+    # the text is not for users.
     except Exception as error:
-        raise UserError(
-            f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
-            'truncated, damaged, of an unknown codec, or not a video; fetch it again or '
-            're-encode it, for example as H.264.'
-        ) from error
-    if total_frames < 1 or not 0 < fps < float('inf'):
-        raise UserError(
-            f'{path} has {total_frames} frames at {fps} fps; re-encode the video.'
-        )
-    return reader
+        cause = error
+    raise UserError(
+        f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
+        'truncated, damaged, of an unknown codec, or not a video; fetch it again or '
+        're-encode it, for example as H.264.'
+    ) from cause
 
 
 class OpenVideos:
@@ -182,17 +137,14 @@ class OpenVideos:
         # By process: to close a reader of its parent's would make a forked one hang.
         self._readers: dict[int, dict[tuple, VideoReader]] = {}
 
-    def get(self, path: str, *, num_threads: int = 1) -> VideoReader:
+    def get(self, path: str) -> VideoReader:
         """The reader of a video, to be used by one at a time."""
         if not os.path.isfile(path):
             return open_video(path)  # which says what is there instead
         stat = os.stat(path)
-        key = path, stat.st_mtime_ns, stat.st_size, num_threads
+        key = path, stat.st_mtime_ns, stat.st_size
         readers = self._readers.setdefault(os.getpid(), {})
-        reader = readers.pop(key, None)
-        if reader is None:
-            reader = open_video(path, num_threads=num_threads)
-        readers[key] = reader
+        readers[key] = reader = readers.pop(key, None) or open_video(path)
         if len(readers) > MAX_OPEN:
             del readers[next(iter(readers))]
         return reader
@@ -261,15 +213,11 @@ def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
 
 
 class KeptFrames:
-    """A video that keeps each frame that it has decoded in memory, but is not open.
+    """A video that keeps each frame that it has decoded in memory, but is not open."""
 
-    Args:
-        open_reader: Opens the video; called again for frames not yet decoded.
-    """
-
-    def __init__(self, open_reader: Callable[[], decord.VideoReader]) -> None:
-        self._open_reader = open_reader
-        reader = open_reader()
+    def __init__(self, path: str) -> None:
+        self._path = path
+        reader = open_video(path)
         self._num_frames, self._fps = len(reader), reader.get_avg_fps()
         self._frames: dict[int, np.ndarray] = {}
 
@@ -283,7 +231,7 @@ class KeptFrames:
         indices = list(map(int, indices))
         missing = [index for index in indices if index not in self._frames]
         if missing:
-            frames = self._open_reader().get_batch(missing).asnumpy()
+            frames = open_video(self._path).get_batch(missing).asnumpy()
             # Copies, since each frame on its own would keep the whole clip alive.
             self._frames.update(zip(missing, map(np.copy, frames), strict=True))
         return decord.nd.array(np.stack([self._frames[index] for index in indices]))

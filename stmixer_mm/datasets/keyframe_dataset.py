@@ -35,7 +35,6 @@ class KeyframeDataset(PersonDataset):
 
     Args:
         ann_file: AVA csv file: video_id,timestamp,x1,y1,x2,y2,action_id,person_id.
-        pipeline: Transforms.
         label_file: Label map (pbtxt); gives ``metainfo['classes']``, the names of the
             columns 1, 2, ... of the labels.
         exclude_file: Keyframes to leave out, lines of video_id,timestamp.
@@ -47,13 +46,11 @@ class KeyframeDataset(PersonDataset):
             Keyframes that show none of them are left out of training, and have k = 0
             in tests.
         multilabel: False gives ``gt_labels`` (k, 1) of class numbers instead.
-        data_root: Folder that all relative paths are in.
         fps: Frame rate of the extracted frames; videos know their own.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
         timestamp_end: Timestamp of the end of the extracted frames (1800 for AVA);
             None counts the frames in each folder.
-        metainfo: As in mmengine's ``BaseDataset``.
-        shared: Arguments of :class:`PersonDataset`.
+        shared: Arguments of :class:`PersonDataset`, as are the others.
 
     Raises:
         UserError: a file, video or frame folder is missing, a line is faulty, classes
@@ -131,7 +128,11 @@ class KeyframeDataset(PersonDataset):
                 f'{self.ann_file} holds no action of custom_classes '
                 f'{self.action_ids}; correct custom_classes.'
             )
-        for row in self._empty_rows():
+        empty, faults = [], []
+        if self.empty_keyframes_file is not None:
+            empty, faults = read_timestamp_rows(self.empty_keyframes_file)
+        raise_first(faults)
+        for row in empty:
             if row.key in keyframes:
                 raise UserError(
                     f'{self.empty_keyframes_file}, line {row.line}: keyframe '
@@ -200,10 +201,3 @@ class KeyframeDataset(PersonDataset):
             label[[self._columns[row.action_id] for row in group]] = True
         person_ids = [group[0].person_id for group in persons.values()]
         return pack_persons(list(persons), labels, person_ids)
-
-    def _empty_rows(self) -> list[TimestampRow]:
-        if self.empty_keyframes_file is None:
-            return []
-        rows, faults = read_timestamp_rows(self.empty_keyframes_file)
-        raise_first(faults)
-        return rows

@@ -7,12 +7,15 @@ k persons of a keyframe, n boxes found in it.
 """
 
 from collections.abc import Sequence
+from reprlib import repr as shorten
+from typing import Any
 
 import numpy as np
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
+
+_REMEDY = 'write it again'
 
 
 def pack_persons(
@@ -43,26 +46,6 @@ def unpack_bboxes(packed: bytes) -> np.ndarray:
     return np.frombuffer(packed, np.float32).reshape(-1, 4).copy()
 
 
-def add_proposals(
-    infos: Sequence[dict], path: str, *, score_thr: float, max_num: int
-) -> None:
-    """Set ``proposals`` of samples with an ``img_key``, packed, to those of a file.
-
-    Args:
-        infos: The samples; one that the file lacks gets none.
-        path: See :func:`read_proposals`.
-        score_thr: Keep boxes that score this, and always the best one.
-        max_num: Keep this many at most, in the order of the file.
-    """
-    proposals = read_proposals(path, [info['img_key'] for info in infos])
-    for info in infos:
-        found = proposals.get(info['img_key'], np.zeros((0, 4)))
-        if found.shape[1] == 5 and len(found):
-            scores = found[:, 4]
-            found = found[scores >= min(score_thr, scores.max())]
-        info['proposals'] = found[:max_num, :4].astype(np.float32).tobytes()
-
-
 def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
 
@@ -70,44 +53,41 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
 
     Args:
         path: The file.
-        keys: Of the keyframes that want proposals.
+        keys: Of the keyframes that want proposals; some may be absent.
 
     Raises:
         UserError: naming the file and the keyframe; also if it has none of the keys.
     """
-    check_file(path, remedy='correct proposal_file')
     content = read_plain_pickle(path)
-    form = 'give rows of x1, y1, x2, y2 and, if you like, a score'
-    if not isinstance(content, dict):
-        raise UserError(
-            f'{path} holds a {type(content).__name__}; write a dict from '
-            "'video_id,timestamp' to boxes (n, 4 or 5)."
-        )
     proposals = {}
-    for key, rows in content.items():
-        subject = f'{path}: the proposals of {key}'
-        with blame(f'{subject} are not an array of numbers', form):
-            found = np.array(rows, dtype=float)
-        if not found.size:
-            found = np.zeros((0, 4))
-        if found.ndim != 2 or found.shape[1] not in (4, 5):
-            raise UserError(f'{subject} have the shape {found.shape}; {form}.')
-        bboxes = found[:, :4]
-        for is_fault, fault in (
-            (not np.isfinite(found).all(), 'are not all finite; correct them'),
-            ((bboxes[:, :2] > bboxes[:, 2:]).any(), f'are upside down; {form}'),
-            (
-                ((bboxes < 0) | (bboxes > 1)).any(),
-                'lie outside [0, 1]; divide them by the size of the frame',
-            ),
+    with blame(f"{path} is not a dict from 'video_id,timestamp' to boxes", _REMEDY):
+        items = content.items()
+    for key, boxes in items:
+        with blame(
+            f'{path}: the proposals of {key} are not rows of x1, y1, x2, y2 in [0, 1] '
+            'and, if you like, a score',
+            _REMEDY,
         ):
-            if is_fault:
-                raise UserError(f'{subject} {fault}.')
-        proposals[key] = found
+            proposals[key] = _boxes(boxes)
     if keys and proposals.keys().isdisjoint(keys):
-        found = f'keys like {next(iter(proposals))!r}' if proposals else 'no key at all'
         raise UserError(
             f'{path} has none of the {len(keys)} keyframes, the first of which is '
-            f'{keys[0]!r}, but {found}; give the proposal file of this split.'
+            f'{keys[0]!r}, but {shorten(list(proposals))}; give the proposal file of '
+            'this split.'
         )
     return proposals
+
+
+def _boxes(rows: Any) -> np.ndarray:
+    """(n, 4 or 5); ``ValueError`` for anything else."""
+    found = np.array(rows, dtype=float)
+    if not found.size:
+        return np.zeros((0, 4))
+    if found.ndim != 2 or found.shape[1] not in (4, 5):
+        raise ValueError(f'they have the shape {found.shape}')
+    low, high = found[:, :2], found[:, 2:4]
+    is_right = ((low >= 0) & (low <= high) & (high <= 1)).all(axis=1)
+    is_right &= np.isfinite(found).all(axis=1)
+    if not is_right.all():
+        raise ValueError(f'a row is {found[~is_right][0].tolist()}')
+    return found

@@ -6,8 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from mmaction.datasets import BaseActionDataset
 
-from stmixer_mm.datasets.frames import find_sources, image_prefix, split_filename_tmpl
-from stmixer_mm.datasets.packing import add_proposals, unpack_bboxes, unpack_persons
+from stmixer_mm.datasets.frames import (
+    describe_folder,
+    find_source,
+    split_filename_tmpl,
+)
+from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
+from stmixer_mm.errors import UserError
 
 
 def join_root(data_root: str | None, file: str | None) -> str | None:
@@ -70,6 +75,12 @@ class PersonDataset(BaseActionDataset):
         max_refetch: int = 1000,
     ) -> None:
         split_filename_tmpl(filename_tmpl)
+        data_prefix = dict(img='') if data_prefix is None else data_prefix
+        if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
+            raise UserError(
+                f'data_prefix={data_prefix!r} does not say where the videos or frames '
+                "are; write data_prefix=dict(img='FOLDER')."
+            )
         self.use_frames = use_frames
         self.filename_tmpl = filename_tmpl
         self.proposal_file = join_root(data_root, proposal_file)
@@ -78,7 +89,7 @@ class PersonDataset(BaseActionDataset):
         super().__init__(
             ann_file,
             pipeline,
-            data_prefix=image_prefix(data_prefix),
+            data_prefix=dict(data_prefix),
             test_mode=test_mode,
             num_classes=num_classes,
             start_index=start_index if use_frames else 0,
@@ -97,23 +108,37 @@ class PersonDataset(BaseActionDataset):
         return 'frame_dir' if self.use_frames else 'filename'
 
     def find_sources(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """Path of each video or frame folder; raises ``UserError`` if any is missing."""
-        return find_sources(
-            self.data_prefix['img'],
-            video_ids,
-            self.ann_file,
-            use_frames=self.use_frames,
-        )
+        """Path of each video or frame folder; ``UserError`` if any is missing."""
+        folder = self.data_prefix['img']
+        paths = {
+            name: find_source(folder, name, use_frames=self.use_frames)
+            for name in video_ids
+        }
+        missing = [name for name, path in paths.items() if path is None]
+        if missing:
+            what = 'frame folders' if self.use_frames else 'videos'
+            named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
+            raise UserError(
+                f'{len(missing)} of the {len(paths)} {what} of {self.ann_file} are '
+                f'missing in {describe_folder(folder)} ({named}); put them there, '
+                'correct data_prefix or use_frames, or list them all with '
+                'tools/check_dataset.py.'
+            )
+        return paths
 
     def add_proposals(self, infos: Sequence[dict]) -> None:
-        """Set ``proposals`` of keyframes, if there is a file of them."""
-        if self.proposal_file is not None:
-            add_proposals(
-                infos,
-                self.proposal_file,
-                score_thr=self.person_det_score_thr,
-                max_num=self.num_max_proposals,
-            )
+        """Set ``proposals`` of keyframes, packed, if there is a file of them."""
+        if self.proposal_file is None:
+            return
+        keys = [info['img_key'] for info in infos]
+        proposals = read_proposals(self.proposal_file, keys)
+        for info, key in zip(infos, keys, strict=True):
+            found = proposals.get(key, np.zeros((0, 4)))
+            if found.shape[1] == 5 and len(found):
+                scores = found[:, 4]
+                found = found[scores >= min(self.person_det_score_thr, scores.max())]
+            found = found[: self.num_max_proposals, :4]
+            info['proposals'] = found.astype(np.float32).tobytes()
 
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""

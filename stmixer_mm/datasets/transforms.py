@@ -1,7 +1,5 @@
 """Transforms between a keyframe's annotation and the host's image transforms."""
 
-from functools import partial
-
 import cv2
 import numpy as np
 from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
@@ -12,25 +10,15 @@ from stmixer_mm.datasets.frames import (
     KeptFrames,
     OpenVideos,
     clip_indices,
-    clip_span,
     count_frames,
     keyframe_index,
-    open_video,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 
 
-class _Transform(BaseTransform):
-    """Shows its arguments when printed."""
-
-    def __repr__(self) -> str:
-        shown = (f'{k}={v!r}' for k, v in vars(self).items() if k[0] != '_')
-        return f'{type(self).__name__}({", ".join(shown)})'
-
-
 @TRANSFORMS.register_module()
-class OpenVideo(_Transform):
+class OpenVideo(BaseTransform):
     """Open a video file, without reading it into memory.
 
     The videos used last stay open, in each worker on its own. Needs ``filename``; sets
@@ -38,29 +26,24 @@ class OpenVideo(_Transform):
     as :func:`stmixer_mm.datasets.frames.open_video`.
 
     Args:
-        num_threads: Decoding threads of one video; 0 lets decord choose.
         keep_frames: Keep every frame that was decoded in memory, in each worker: for
             datasets of a few short videos, whose decoding would otherwise take longer
             than a training step.
     """
 
-    def __init__(self, num_threads: int = 1, *, keep_frames: bool = False) -> None:
-        self.num_threads = num_threads
+    def __init__(self, *, keep_frames: bool = False) -> None:
         self.keep_frames = keep_frames
         self._kept: dict[str, KeptFrames] = {}
         self._open = OpenVideos()
 
     def transform(self, results: dict) -> dict:
         filename = results['filename']
-        reader = self._kept.get(filename)
-        if reader is None:
-            if self.keep_frames:
-                open_reader = partial(
-                    open_video, filename, num_threads=self.num_threads
-                )
-                reader = self._kept[filename] = KeptFrames(open_reader)
-            else:
-                reader = self._open.get(filename, num_threads=self.num_threads)
+        if not self.keep_frames:
+            reader = self._open.get(filename)
+        elif filename in self._kept:
+            reader = self._kept[filename]
+        else:
+            reader = self._kept[filename] = KeptFrames(filename)
         results['video_reader'] = reader
         results['total_frames'] = len(reader)
         results['fps'] = reader.get_avg_fps()
@@ -68,7 +51,7 @@ class OpenVideo(_Transform):
 
 
 @TRANSFORMS.register_module()
-class SampleKeyframeClip(_Transform):
+class SampleKeyframeClip(BaseTransform):
     """Choose the frames of the clip around a keyframe.
 
     Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), or
@@ -106,9 +89,9 @@ class SampleKeyframeClip(_Transform):
         self.allow_short = allow_short
 
     def transform(self, results: dict) -> dict:
-        total_frames = self._total_frames(results)
         source = results.get('filename') or results.get('frame_dir')
-        span = clip_span(self.clip_len, self.frame_interval)
+        total_frames = _count_frames(results)
+        span = (self.clip_len - 1) * self.frame_interval + 1
         if total_frames < span and not self.allow_short:
             raise UserError(
                 f'{source} has {total_frames} frames, fewer than the {span} of a clip '
@@ -116,7 +99,14 @@ class SampleKeyframeClip(_Transform):
                 'longer video or a smaller clip, or set allow_short=True in '
                 'SampleKeyframeClip.'
             )
-        keyframe = self._keyframe(results, total_frames, source)
+        try:
+            keyframe = _find_keyframe(results, total_frames)
+        except UserError as error:
+            raise UserError(f'{source}: {error}.') from None
+        offsets = np.zeros(self.clip_len, dtype=int)
+        if self.jitter:
+            low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
+            offsets = np.random.randint(low, high, size=self.clip_len)
         # Frames of a video file count from 0, whatever the dataset's start_index.
         is_video = results.get('video_reader') is not None
         start_index = 0 if is_video else results.get('start_index', 0)
@@ -125,7 +115,7 @@ class SampleKeyframeClip(_Transform):
             clip_len=self.clip_len,
             frame_interval=self.frame_interval,
             total_frames=total_frames,
-            offsets=self._offsets(),
+            offsets=offsets,
         )
         results['clip_len'] = self.clip_len
         results['frame_interval'] = self.frame_interval
@@ -134,46 +124,33 @@ class SampleKeyframeClip(_Transform):
         results['crop_quadruple'] = np.array([0, 0, 1, 1], dtype=np.float32)
         return results
 
-    def _offsets(self) -> np.ndarray:
-        if not self.jitter:
-            return np.zeros(self.clip_len, dtype=int)
-        half = self.frame_interval // 2
-        upper = (self.frame_interval + 1) // 2
-        return np.random.randint(-half, upper, size=self.clip_len)
 
-    @staticmethod
-    def _keyframe(results: dict, total_frames: int, source: str) -> int:
-        index = results.get('frame_index')
-        if index is None:
-            try:
-                return keyframe_index(
-                    results['timestamp'],
-                    fps=results['fps'],
-                    total_frames=total_frames,
-                    timestamp_start=results.get('timestamp_start', 0),
-                )
-            except UserError as error:
-                raise UserError(f'{source}: {error}.') from None
-        if not 0 <= index < total_frames:
-            raise UserError(
-                f'{source}: frame {index + 1}, counted from 1, is not one of its '
-                f'{total_frames} frames; extract or encode it again with the frame '
-                'rate of the annotation.'
-            )
-        return index
+def _count_frames(results: dict) -> int:
+    if results.get('total_frames') is not None:
+        return results['total_frames']
+    if results.get('shot_info') is not None:
+        first, end = results['shot_info']
+        return end - first
+    start_index = results.get('start_index', 0)
+    return count_frames(results['frame_dir'], results['filename_tmpl'], start_index)
 
-    @staticmethod
-    def _total_frames(results: dict) -> int:
-        if results.get('total_frames') is not None:
-            return results['total_frames']
-        if results.get('shot_info') is not None:
-            first, end = results['shot_info']
-            return end - first
-        return count_frames(
-            results['frame_dir'],
-            results['filename_tmpl'],
-            results.get('start_index', 0),
+
+def _find_keyframe(results: dict, total_frames: int) -> int:
+    """Index of the keyframe, from 0."""
+    index = results.get('frame_index')
+    if index is None:
+        return keyframe_index(
+            results['timestamp'],
+            fps=results['fps'],
+            total_frames=total_frames,
+            timestamp_start=results.get('timestamp_start', 0),
         )
+    if not 0 <= index < total_frames:
+        raise UserError(
+            f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
+            'frames; extract or encode it again with the frame rate of the annotation'
+        )
+    return index
 
 
 @TRANSFORMS.register_module()
@@ -185,9 +162,6 @@ class DecodeFrames(DecordDecode):
     (h, w); and scales ``gt_bboxes`` from [0, 1] to pixels. Raises ``UserError`` when a
     frame cannot be decoded.
     """
-
-    def __init__(self) -> None:
-        super().__init__(mode='accurate')
 
     def _decord_load_frames(self, container, frame_inds) -> list[np.ndarray]:
         unique, inverse = np.unique(frame_inds, return_inverse=True)
@@ -242,7 +216,7 @@ class _LastPath:
 
 
 @TRANSFORMS.register_module()
-class RandomShortSideResize(_Transform):
+class RandomShortSideResize(BaseTransform):
     """Resize to a random short side, with a bound on the long one.
 
     The host's ``RandomRescale`` has no such bound. Keeps the aspect ratio; scales
@@ -272,7 +246,7 @@ class RandomShortSideResize(_Transform):
 
 
 @TRANSFORMS.register_module()
-class FilterBoxes(_Transform):
+class FilterBoxes(BaseTransform):
     """Drop boxes that a crop has left too small, with their labels.
 
     The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)

@@ -83,13 +83,12 @@ class TubeDataset(PersonDataset):
     Args:
         ann_file: Ground truth as published, see ``read_tube_annotations``; the classes
             are its labels.
-        pipeline: Transforms.
         split: Split of the file, from 1; ``test_mode`` takes its test videos.
         frame_stride: Take every n-th keyframe of a video.
         all_frames: Keyframes are all frames, also those without a box: detections
             there count in ACT's protocol, and tubes are linked through them.
         filename_tmpl: Names of the extracted frames.
-        shared: Arguments of :class:`PersonDataset`.
+        shared: Arguments of :class:`PersonDataset`, as is the pipeline.
 
     Raises:
         UserError: a file, video, frame folder or last frame is missing, the file is
@@ -117,6 +116,9 @@ class TubeDataset(PersonDataset):
     def load_data_list(self) -> list[dict]:
         """All keyframes of the videos of the split."""
         truth, videos = self.read_annotations()
+        split = (
+            f'{"test" if self.test_mode else "training"} videos of split {self.split}'
+        )
         paths = self._locate(videos, truth.nframes)
         data_list = []
         beyond: dict[str, int] = {}
@@ -127,14 +129,12 @@ class TubeDataset(PersonDataset):
                 beyond[name] = num_beyond
         if not data_list:
             raise UserError(
-                f'{self.ann_file} has no box in the {self._part} of split '
-                f'{self.split}; give another split or file.'
+                f'{self.ann_file} has no box in the {split}; give another split or file.'
             )
         self.add_proposals(data_list)
         logger = MMLogger.get_current_instance()
         logger.info(
-            f'{self.ann_file}: {len(data_list)} keyframes in {len(videos)} '
-            f'{self._part} of split {self.split}.'
+            f'{self.ann_file}: {len(data_list)} keyframes in {len(videos)} {split}.'
         )
         if beyond:
             logger.warning(
@@ -155,7 +155,7 @@ class TubeDataset(PersonDataset):
         if not isinstance(self.split, int) or not 1 <= self.split <= len(splits):
             raise UserError(
                 f'split={self.split!r} is not in {self.ann_file}, which has '
-                f'{len(splits)} with {self._part}; splits are counted from 1.'
+                f'{len(splits)}; splits are counted from 1.'
             )
         found = len(truth.labels) + 1
         if self.num_classes not in (None, found):
@@ -191,22 +191,17 @@ class TubeDataset(PersonDataset):
         frames = np.asarray(frames[:: self.frame_stride])
         starts = np.searchsorted(persons.frames, frames)
         stops = np.searchsorted(persons.frames, frames, side='right')
-        infos = []
-        for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist():
-            infos.append(
-                {
-                    **common,
-                    'timestamp': frame,
-                    'frame_index': frame - 1,
-                    'img_key': f'{video_id},{frame:05}',
-                    'ann': pack_persons(*(array[start:stop] for array in persons[1:])),
-                }
-            )
+        infos = [
+            {
+                **common,
+                'timestamp': frame,
+                'frame_index': frame - 1,
+                'img_key': f'{video_id},{frame:05}',
+                'ann': pack_persons(*(array[start:stop] for array in persons[1:])),
+            }
+            for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist()
+        ]
         return infos, num_beyond
-
-    @property
-    def _part(self) -> str:
-        return 'test videos' if self.test_mode else 'training videos'
 
     def _locate(
         self, video_ids: Sequence[str], nframes: Mapping[str, int]

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stmixer_mm.datasets import KeyframeDataset
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
 from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES
 from stmixer_mm.datasets.converters.convert import (
@@ -18,6 +17,7 @@ from stmixer_mm.datasets.converters.convert import (
 )
 from stmixer_mm.datasets.converters.records import Shape
 from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.errors import UserError
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'convert_annotations.py'

@@ -7,7 +7,7 @@ import torch
 from mmaction.datasets.transforms import RandomCrop, SampleAVAFrames
 from mmcv.transforms import Compose
 
-from stmixer_mm.datasets import (
+from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,

@@ -5,8 +5,10 @@ from collections import OrderedDict, defaultdict
 import numpy as np
 import pytest
 
-from stmixer_mm.datasets import TubeAnnotations, read_tube_annotations
-from stmixer_mm.datasets.annotations.tube_annotations import check_tube_annotations
+from stmixer_mm.datasets.annotations.tube_annotations import (
+    TubeAnnotations,
+    read_tube_annotations,
+)
 
 
 def content(**changes):
@@ -98,7 +100,9 @@ def test_a_malicious_file_runs_nothing(write, tmp_path, protocol):
         (getattr, (1, 'real')),
     ):
         value = content(labels=Evil(function, (argument,)))
-        with pytest.raises(ValueError, match=r'gt.pkl: it asks for [\w.]+, which no'):
+        with pytest.raises(
+            ValueError, match=r'gt.pkl cannot .* asks for [\w.]+, which'
+        ):
             read_tube_annotations(write(value, protocol))
     assert not spoilt.exists()
 
@@ -116,7 +120,7 @@ def test_a_file_cannot_change_what_reads_it(write, name):
 
 def test_a_file_cannot_make_large_arrays_of_nothing(write):
     attack = b'(dVlabels\ncnumpy\nndarray\n(I1000000000000\ntRs.'
-    with pytest.raises(ValueError, match="lacks the key 'train_videos'"):
+    with pytest.raises(ValueError, match="'labels' is not a list"):
         read_tube_annotations(write(attack))
 
 
@@ -130,31 +134,36 @@ def test_a_file_cannot_make_large_arrays_of_nothing(write):
 )
 def test_only_arrays_of_numbers(write, array, message):
     value = content(gttubes={'a/v_1': {0: [array]}, 'a/v_2': {}})
-    with pytest.raises(ValueError, match=rf'gt.pkl: it holds an {message}, not'):
+    with pytest.raises(ValueError, match=rf'gt.pkl cannot .* holds an {message}, not'):
         read_tube_annotations(write(value))
 
 
 @pytest.mark.parametrize('keep', [0, 1, 20, 150, -1])
 def test_a_file_cut_short(write, keep):
-    with pytest.raises(ValueError, match=r'gt.pkl cannot be read .*download it again'):
+    with pytest.raises(
+        ValueError, match=r'gt.pkl cannot be read .*download the file again'
+    ):
         read_tube_annotations(write(pickle.dumps(content())[:keep]))
 
 
 def test_a_file_of_something_else(write, tmp_path):
     with pytest.raises(ValueError, match=r'gt.pkl cannot be read'):
         read_tube_annotations(write(b'video,1,0,0,1,1,1,0\n'))
-    with pytest.raises(ValueError, match=r'gt.pkl is of type list; write a dict'):
+    with pytest.raises(ValueError, match=r"gt.pkl: 'labels' is not a list"):
         read_tube_annotations(write([1, 2]))
     with pytest.raises(ValueError, match=r'missing.pkl: the file does not exist'):
         read_tube_annotations(tmp_path / 'missing.pkl')
 
 
 ROW = [3, 0, 0, 9, 9]
-NO_ROW = {'a/v_1': {0: [np.zeros((0, 5))]}, 'a/v_2': {}}
+
+
+def videos(tubes):
+    return content(gttubes={'a/v_1': tubes, 'a/v_2': {}})
 
 
 def tube(*rows):
-    return content(gttubes={'a/v_1': {0: [np.array(rows, float)]}, 'a/v_2': {}})
+    return videos({0: [np.array(rows, float)]})
 
 
 def without(key):
@@ -166,63 +175,41 @@ def without(key):
 @pytest.mark.parametrize(
     'value, message',
     [
-        (without('gttubes'), "lacks the key 'gttubes'"),
-        (content(labels=[]), "'labels' is empty"),
-        (content(labels=['run', 'run']), "names a label twice, 'run'; list each once"),
-        (content(labels={'run': 0}), "'labels' is of type dict; write a list of names"),
-        (content(labels='run'), "'labels' is of type str; write a list of names"),
-        (
-            content(labels=['run', b'sit']),
-            "'labels' has the name b'sit' of type bytes; write",
-        ),
-        (content(labels=['run', '']), "'labels' is empty or has an empty name"),
-        (content(nframes=[1, 2]), "'nframes' is of type list; write a dict"),
-        (
-            content(nframes={'a/v_1': 0, 'a/v_2': 3}),
-            "'nframes' of video a/v_1 is 0; write a whole",
-        ),
-        (
-            content(nframes={'a/v_1': 5}),
-            "'test_videos' names the video a/v_2, which 'nf",
-        ),
+        (without('gttubes'), "'gttubes' is not a dict of videos .KeyError 'gttubes'"),
+        (content(labels=[]), "'labels' is not a list .*it is"),
+        (content(labels=['run', 'run']), r"it is \['run', 'run'\]"),
+        (content(labels={'run': 0}), "'labels' is not .*of type dict"),
+        (content(labels='run'), "'labels' is not .*of type str"),
+        (content(labels=['run', b'sit']), "'labels' is not .*the name b'sit'"),
+        (content(labels=['run', '']), "'labels' is not .*the name ''"),
+        (content(nframes=[1, 2]), "'nframes' is not a dict of videos"),
+        (content(nframes={b'v': 1}), "'nframes' is not a dict .*name b'v'"),
+        (content(nframes={'a/v_1': 0, 'a/v_2': 3}), "'nframes' of video a/v_1 .*is 0"),
+        (content(nframes={'a/v_1': '5'}), "'nframes' of video a/v_1 is not a whole"),
+        (content(nframes={'a/v_1': 5}), "'nframes' lacks the video a/v_2"),
         (
             content(resolution={'a/v_1': 240}),
-            "'resolution' of video a/v_1 is of type int; write height and width",
+            "'resolution' of video a/v_1 .*height and",
         ),
-        (
-            content(gttubes={'a/v_2': {}}),
-            "'test_videos' names .*a/v_1, which 'gttubes'",
-        ),
-        (
-            content(gttubes={'a/v_3': {}, **content()['gttubes']}),
-            "'gttubes' names .*v_3",
-        ),
-        (
-            content(test_videos=['a/v_1']),
-            "'test_videos', split 1 is of type str; write a list",
-        ),
-        (
-            content(gttubes={'a/v_1': {2: []}, 'a/v_2': {}}),
-            'label 2; number the 2 labels from 0 to 1',
-        ),
-        (
-            content(gttubes={'a/v_1': {'run': []}, 'a/v_2': {}}),
-            "label 'run'; number the 2",
-        ),
-        (
-            content(gttubes={'a/v_1': {0: 7}, 'a/v_2': {}}),
-            'label 0 is of type int; write a dict from labels to lists',
-        ),
-        (tube([1, 2, 3, 4]), r'label 0, tube 0 has the shape \(1, 4\)'),
+        (content(resolution={'a/v_1': (9, 9, 3)}), "'resolution' of video a/v_1 is"),
+        (content(gttubes={'a/v_2': {}}), "'gttubes' lacks the video a/v_1"),
+        (content(gttubes={'a/v_3': {}, **content()['gttubes']}), 'lacks .* a/v_3'),
+        (content(test_videos=['a/v_1']), "'test_videos' is not .*of type str"),
+        (videos({2: []}), '0 to 1, .* the label 2'),
+        (videos({'run': []}), "the label 'run'"),
+        (videos({0: 7}), "'gttubes' of video a/v_1 .*of type int"),
+        (videos({0: [np.zeros((0, 5))]}), r'tube 0: it has the shape \(0, 5\)'),
+        (videos({0: [[[1, 2], [3]]]}), 'label 0, tube 0: .*inhomogeneous'),
+        (tube([1, 2, 3, 4]), r'label 0, tube 0: it has the shape \(1, 4\)'),
         (tube(), r'has the shape \(0,\)'),
-        (content(gttubes=NO_ROW), 'tube 0 has no row; remove it'),
-        (tube([3, 0, np.nan, 9, 9]), 'not finite in frame 3; correct'),
-        (tube([0, 0, 0, 9, 9]), 'has the frame 0; count frames in whole numbers'),
-        (tube([1.5, 0, 0, 9, 9]), 'has the frame 1.5'),
-        (tube(ROW, [2, 0, 0, 9, 9]), 'goes from frame 3 to 2; sort'),
-        (tube(ROW, ROW), 'goes from frame 3 to 3; sort'),
+        (tube([3, 0, np.nan, 9, 9]), r'the row \[3.0, 0.0, nan, 9.0'),
+        (tube([np.inf, 0, 0, 9, 9]), r'the row \[inf,'),
+        (tube([0, 0, 0, 9, 9]), r'the row \[0.0,'),
+        (tube([1.5, 0, 0, 9, 9]), r'the row \[1.5,'),
+        (tube(ROW, [2, 0, 0, 9, 9]), r'the row \[2.0,.* after frame 3'),
+        (tube(ROW, ROW), r'the row \[3.0,.* after frame 3'),
         (tube([3, 0.1, 0, 0.9, 1]), "all boxes of 'gttubes' lie within one pixel"),
-        (tube([3, 9, 0, 0, 9]), r'the box \(9, 0, 0, 9\) in frame 3, which is upside'),
+        (tube([3, 9, 0, 0, 9]), r'the row \[3.0, 9.0, 0.0, 0.0, 9.0\]'),
     ],
 )
 def test_faults_are_told_with_their_place(write, value, message):
@@ -230,8 +217,6 @@ def test_faults_are_told_with_their_place(write, value, message):
         read_tube_annotations(write(value))
     assert 'gt.pkl' in str(error.value)
     assert str(error.value).endswith('.') and '\n' not in str(error.value)
-    with pytest.raises(ValueError, match=message):
-        check_tube_annotations(value, source='mine')
 
 
 def test_what_is_accepted_on_purpose(write):
@@ -242,4 +227,3 @@ def test_what_is_accepted_on_purpose(write):
     value.update(train_videos=[], test_videos=[['a/v_2']])
     found = read_tube_annotations(write(value))
     assert found.gttubes['a/v_1'][0][0].tolist() == rows
-    assert check_tube_annotations(found, source='itself') is found

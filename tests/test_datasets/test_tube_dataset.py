@@ -17,8 +17,8 @@ from tiny_tubes import NUM_FRAMES, SIZE, tube
 
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.reports import format_report
-from stmixer_mm.datasets import SampleKeyframeClip, TubeDataset
-from stmixer_mm.datasets.tube_dataset import video_persons
+from stmixer_mm.datasets.transforms import SampleKeyframeClip
+from stmixer_mm.datasets.tube_dataset import TubeDataset, video_persons
 from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
@@ -182,9 +182,7 @@ def test_broken_files(build, tmp_path):
     with pytest.raises(ValueError, match=r'nowhere.pkl: the file does not exist'):
         build(ann_file='nowhere.pkl')
     wrong = dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])
-    with pytest.raises(
-        ValueError, match=r"'train_videos' names the video Run/v_9, which"
-    ):
+    with pytest.raises(ValueError, match=r"'nframes' lacks the video Run/v_9; add"):
         build(wrong)
     with pytest.raises(
         ValueError,
@@ -439,7 +437,7 @@ def test_proposals_come_from_a_file_and_follow_the_frames(build, tmp_path):
     np.testing.assert_allclose(
         sample.proposals.bboxes, [[WIDTH / 2, 0, WIDTH, HEIGHT / 2]]
     )
-    with pytest.raises(ValueError, match='correct proposal_file'):
+    with pytest.raises(ValueError, match=r'none.pkl: the file does not exist'):
         build(proposal_file='none.pkl')
 
 

@@ -64,7 +64,7 @@ def test_a_good_dataset_is_counted(dataset):
         ('a,1,0.1,0.1,0.5', 'line', '5 columns'),
         (f'z,1,{BOX},1,0', 'missing', "the video of 'z' is missing"),
         (f'a,902,{BOX},1,0', 'clip', 'timestamp 902 s lies outside'),
-        (f'empty,1,{BOX},1,0', 'unreadable', 'empty.mp4 is an empty file'),
+        (f'empty,1,{BOX},1,0', 'unreadable', 'empty.mp4 (0 bytes) cannot be read'),
         (f'half,1,{BOX},1,0', 'unreadable', 'half.mp4'),
         (f'text,1,{BOX},1,0', 'unreadable', 'text.mp4'),
         (f'short,0.5,{BOX},1,0', 'clip', 'short.mp4 has 12 frames'),

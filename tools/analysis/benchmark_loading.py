@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from mmaction.datasets import AVADataset
 
-from stmixer_mm.datasets import KeyframeDataset, TubeDataset
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import FrameMAPMetric
 from stmixer_mm.files import check_json_path, write_json
