@@ -3,7 +3,6 @@ import os
 
 import numpy as np
 import pytest
-import torch
 from mmaction.datasets.transforms import RandomCrop, SampleAVAFrames
 from mmcv.transforms import Compose
 
@@ -133,35 +132,6 @@ def test_a_damaged_frame_is_told_with_its_file(write_video):
     pipeline = [OpenVideo(), SampleKeyframeClip(4, 8), DecodeFrames()]
     with pytest.raises(ValueError, match=r'clip.mp4'):
         Compose(pipeline)(dict(filename=str(path), timestamp=3))
-
-
-def test_the_host_finishes_the_sample(write_video):
-    pipeline = [
-        dict(type='OpenVideo'),
-        dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
-        dict(type='DecodeFrames'),
-        dict(type='Resize', scale=(96, 96)),
-        dict(type='Flip', flip_ratio=1),
-        dict(type='FormatShape', input_format='NCTHW', collapse=True),
-        dict(type='PackActionInputs'),
-    ]
-    packed = Compose(pipeline)(
-        dict(
-            filename=str(write_video()),
-            timestamp=2,
-            img_key='clip,0002',
-            video_id='clip',
-            modality='RGB',
-            gt_bboxes=np.array([[0, 0, 0.25, 0.5]], np.float32),
-            gt_labels=np.array([[0, 1, 0]], np.float32),
-        )
-    )
-    assert packed['inputs'].shape == (3, 4, 72, 96)
-    assert packed['inputs'].dtype == torch.uint8
-    sample = packed['data_samples']
-    assert sample.img_shape == (72, 96)
-    assert sample.gt_instances.bboxes.tolist() == [[72, 0, 96, 36]]
-    assert sample.gt_instances.labels.tolist() == [[0, 1, 0]]
 
 
 @pytest.mark.parametrize(
