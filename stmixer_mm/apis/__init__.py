@@ -1,1 +1,7 @@
 """Detection in videos, runners and checkpoint conversion."""
+
+# ruff: noqa: F401
+from stmixer_mm.apis.conversion import convert_checkpoint
+from stmixer_mm.apis.inference import detect_video, init_detector, video_info
+from stmixer_mm.apis.rendering import render_video, write_detections
+from stmixer_mm.apis.running import build_runner

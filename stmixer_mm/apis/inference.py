@@ -19,6 +19,7 @@ from torch import nn
 from stmixer_mm.checks.config import (
     building,
     check_arguments,
+    check_device,
     load_config,
     merge_overrides,
 )
@@ -105,13 +106,6 @@ def init_detector(
     model.cfg = cfg
     model.classes = _class_names(cfg, dataset_meta, label_map)
     return model.to(device).eval()
-
-
-def check_device(device: str) -> None:
-    """Raise ``UserError`` when tensors cannot be made on a device."""
-    remedy = 'give --device cpu or one that this machine has'
-    with blame(f'The device {device!r} cannot be used', remedy):
-        torch.empty(0, device=device)
 
 
 def _class_names(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry, init_default_scope
@@ -256,3 +257,10 @@ def fits(value: object, hint: object) -> bool:
         is_list = isinstance(value, Collection) and not isinstance(value, str | Mapping)
         return is_list and all(fits(one, inner[0]) for one in value if inner)
     return not isinstance(value, str | Real | None) or not inspect.isclass(kind)
+
+
+def check_device(device: str) -> None:
+    """Raise ``UserError`` when tensors cannot be made on a device."""
+    remedy = 'give --device cpu or one that this machine has'
+    with blame(f'The device {device!r} cannot be used', remedy):
+        torch.empty(0, device=device)

@@ -1,6 +1,13 @@
-"""Whatever a config can name: to import a module registers its classes."""
+"""Whatever a config can name: importing them registers them."""
 
 # ruff: noqa: F401
-import stmixer_mm.datasets.keyframe_dataset
-import stmixer_mm.datasets.transforms
-import stmixer_mm.datasets.tube_dataset
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.transforms import (
+    DecodeFrameFiles,
+    DecodeFrames,
+    FilterBoxes,
+    OpenVideo,
+    RandomShortSideResize,
+    SampleKeyframeClip,
+)
+from stmixer_mm.datasets.tube_dataset import TubeDataset

@@ -1,5 +1,10 @@
-"""Hooks, optimiser wrappers and checkpoints."""
+"""Hooks and optimiser wrappers: importing them registers them."""
 
-from stmixer_mm.engine import hooks, optim, visualization_hook
-
-__all__ = ['hooks', 'optim', 'visualization_hook']
+# ruff: noqa: F401
+from stmixer_mm.engine.hooks import (
+    CheckCheckpointHook,
+    CheckModelHook,
+    SafeCheckpointHook,
+)
+from stmixer_mm.engine.optim import BFloat16OptimWrapper
+from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook

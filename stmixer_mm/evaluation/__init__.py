@@ -1,15 +1,9 @@
-"""Metrics."""
+"""Metrics: importing them registers them."""
 
+# ruff: noqa: F401
 from stmixer_mm.evaluation.metrics.frame_map_metric import FrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_metrics import (
     TubeFrameMAPMetric,
     VideoMAPMetric,
 )
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
-
-__all__ = [
-    'DumpPredictions',
-    'FrameMAPMetric',
-    'TubeFrameMAPMetric',
-    'VideoMAPMetric',
-]

@@ -1,29 +1,33 @@
-"""Whatever a config can name: to import a module registers its classes."""
+"""Whatever a config can name: importing them registers them."""
 
 # ruff: noqa: F401
-import stmixer_mm.models.backbones.framewise
-import stmixer_mm.models.backbones.non_local
-import stmixer_mm.models.backbones.slowfast_pyramid
-import stmixer_mm.models.backbones.taps
-import stmixer_mm.models.backbones.timesformer
-import stmixer_mm.models.backbones.uniformer_v2
-import stmixer_mm.models.backbones.vit
-import stmixer_mm.models.data_preprocessor
-import stmixer_mm.models.decoder.deformable_decoder
-import stmixer_mm.models.decoder.stmixer_decoder
-import stmixer_mm.models.detectors.roi_detector
-import stmixer_mm.models.detectors.still_image
-import stmixer_mm.models.detectors.stmixer
-import stmixer_mm.models.heads.denoising
-import stmixer_mm.models.heads.stmixer_head
-import stmixer_mm.models.initial_boxes.proposal_boxes
-import stmixer_mm.models.initial_boxes.simple_boxes
-import stmixer_mm.models.losses.asymmetric
-import stmixer_mm.models.losses.class_balanced
-import stmixer_mm.models.necks.bifpn3d
-import stmixer_mm.models.necks.fpn3d
-import stmixer_mm.models.necks.framewise
-import stmixer_mm.models.necks.pafpn3d
-import stmixer_mm.models.necks.projection
-import stmixer_mm.models.necks.resample_time
-import stmixer_mm.models.necks.vit_pyramid
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone
+from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
+from stmixer_mm.models.backbones.slowfast_pyramid import ResNet3dSlowFastPyramid
+from stmixer_mm.models.backbones.taps import TappedBackbone
+from stmixer_mm.models.backbones.timesformer import TimeSformerMap
+from stmixer_mm.models.backbones.uniformer_v2 import UniFormerV2Map
+from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
+from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
+from stmixer_mm.models.decoder.deformable_decoder import DeformableDecoder
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.detectors.roi_detector import RoIDetector
+from stmixer_mm.models.detectors.still_image import StillImageSTMixer
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.models.heads.denoising import DenoisingQueries
+from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.initial_boxes.proposal_boxes import ProposalBoxes
+from stmixer_mm.models.initial_boxes.simple_boxes import (
+    GridBoxes,
+    LearnedBoxes,
+    WholeFrameBoxes,
+)
+from stmixer_mm.models.losses.asymmetric import AsymmetricLoss
+from stmixer_mm.models.losses.class_balanced import ClassBalancedLoss
+from stmixer_mm.models.necks.bifpn3d import BiFPN3D
+from stmixer_mm.models.necks.fpn3d import FPN3D
+from stmixer_mm.models.necks.framewise import FramewiseNeck
+from stmixer_mm.models.necks.pafpn3d import PAFPN3D
+from stmixer_mm.models.necks.projection import ChannelProjection3D
+from stmixer_mm.models.necks.resample_time import ResampleTime
+from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D

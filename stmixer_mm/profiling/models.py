@@ -9,8 +9,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmengine.utils import get_installed_path
 from torch import nn
 
-from stmixer_mm.apis.inference import check_device
-from stmixer_mm.checks.config import load_config
+from stmixer_mm.checks.config import check_device, load_config
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS

@@ -27,7 +27,7 @@ from stmixer_mm.datasets.converters.records import (
     unique,
 )
 from stmixer_mm.datasets.frames import (
-    find_video,
+    find_source,
     is_stretched,
     keyframe_index,
     open_video,
@@ -248,7 +248,9 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
     """Look for a video, by each of its names; check that it is the annotated one."""
-    found = ((name, find_video(folder, name)) for name in video.names)
+    found = (
+        (name, find_source(folder, name, use_frames=False)) for name in video.names
+    )
     name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
     if path is None:
         rate = fps or video.fps
