@@ -115,7 +115,7 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
         axes.yaxis.set_major_formatter('{x:g}')
         axes.minorticks_off()
 
-    _draw_pages(found, folder, 'scores', draw, 'score', 'detections', key=True)
+    _draw_pages(found, folder, 'scores', draw, 'score', 'detections')
 
 
 def _draw_pages(
@@ -125,8 +125,6 @@ def _draw_pages(
     draw: Callable[[Any, ClassResult], None],
     x_label: str,
     y_label: str,
-    *,
-    key: bool = False,
 ) -> None:
     for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
         part = found[start : start + _PER_PAGE]
@@ -139,8 +137,8 @@ def _draw_pages(
             title = f'{result.name[:30]}\nAP {result.ap:.3f}'
             axes.set_title(title, fontsize=8)
             axes.tick_params(labelsize=7)
-        if key:
-            handles, labels = figure.axes[0].get_legend_handles_labels()
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if handles:
             figure.legend(
                 handles, labels, loc='outside upper right', ncols=2, fontsize=8
             )

@@ -68,11 +68,10 @@ def tube_iou(
     """Spatio-temporal IoU (K,) of one tube with K others.
 
     It is the IoU of the spans in time, times the mean IoU of the boxes in the frames
-    that both have. Frames are counted one by one, so that a tube may have gaps; for
-    tubes without gaps it is ``iou3dt`` of the scripts of ACT (``frame=1``) and of
-    MultiSports' evaluate_multisports.py (``frame=0``: a span of n frames measures
-    n - 1). Two tubes of the same one frame overlap in time by 1 under both; the
-    latter script divides by zero there.
+    that both have. Frames are counted one by one, so that a tube may have gaps.
+    Source: ``iou3dt`` of the scripts of ACT (``frame=1``) and of MultiSports'
+    evaluate_multisports.py (``frame=0``), which divides by zero where both tubes are
+    of the same one frame: here they overlap in time by 1.
 
     Args:
         tube: A single one.
