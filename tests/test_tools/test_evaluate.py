@@ -441,7 +441,7 @@ def test_results_or_config_that_are_not_there(fail, tmp_path, write_text):
     )
     config = write_text('host.py', "test_evaluator = dict(type='AccMetric')")
     line = fail(lines(*PERFECT), config=config)
-    assert 'has AccMetric in test_evaluator; give it FrameMAPMetric' in line
+    assert 'AccMetric of test_evaluator cannot evaluate a csv; give it a dump' in line
     assert 'no argument' in fail(
         lines(*PERFECT), '--cfg-options', 'test_evaluator.iou_thr=1'
     )
@@ -495,4 +495,4 @@ def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
 def test_metrics_with_the_same_names_are_refused(fail, tubes):
     options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
     line = fail(lines(*tube_rows()), *options, config=tubes)
-    assert "with the same prefix, 'frame_mAP'; set the prefix of one" in line
+    assert "give the value 'frame_mAP/overall@0.5'; set the prefix of one" in line

@@ -1,11 +1,10 @@
 """Predictions in a file, a dump or a csv, given to the metrics of a config."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.evaluator import DumpResults
+from mmengine.evaluator import BaseMetric, DumpResults
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError, blame
@@ -28,43 +27,47 @@ def read_results(file: str | Path) -> Dump | CsvDetections:
     return Dump(file) if is_dump else CsvDetections(file)
 
 
-def build_metrics(cfg: Config) -> list[DetectionMetric]:
+def build_metrics(cfg: Config) -> list[BaseMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
     Raises:
-        UserError: there is none, one of others, or two with the same prefix.
+        UserError: there is none.
     """
     metric_cfgs = cfg.get('test_evaluator') or []
     if not isinstance(metric_cfgs, list | tuple):
         metric_cfgs = [metric_cfgs]
     metrics = [METRICS.build(metric_cfg) for metric_cfg in metric_cfgs]
     metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
-    if not metrics or not all(isinstance(one, DetectionMetric) for one in metrics):
-        names = ', '.join(type(metric).__name__ for metric in metrics) or 'no metric'
+    if not metrics:
         raise UserError(
-            f'{cfg.filename} has {names} in test_evaluator; give it FrameMAPMetric, '
+            f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric to evaluate a file.'
-        )
-    prefixes = Counter(metric.prefix for metric in metrics)
-    if len(prefixes) < len(metrics):
-        raise UserError(
-            f'{cfg.filename} has metrics in test_evaluator with the same prefix, '
-            f'{prefixes.most_common(1)[0][0]!r}; set the prefix of one.'
         )
     return metrics
 
 
 def feed(
-    metric: DetectionMetric, results: Dump | CsvDetections, *, last: bool = False
+    metric: BaseMetric, results: Dump | CsvDetections, *, last: bool = False
 ) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
 
-    Those of a dump are let go of for the ``last`` metric. Of a csv all lines count, as
-    in the published evaluators, unless the config sets a ``score_thr``.
+    Those of a dump are let go of for the ``last`` metric; a metric of others takes
+    nothing else. Of a csv all lines count, as in the published evaluators, unless the
+    config sets a ``score_thr``.
 
     Raises:
         UserError: a prediction that the metric refuses, with its place.
     """
+    if not isinstance(metric, DetectionMetric):
+        if isinstance(results, CsvDetections):
+            raise UserError(
+                f'{type(metric).__name__} of test_evaluator cannot evaluate a csv; '
+                'give it a dump, or use FrameMAPMetric.'
+            )
+        for place, sample in results.samples(metric, last=last):
+            with blame(f'{place}: it cannot be evaluated', AGAIN):
+                metric.process(None, [sample])
+        return []
     if isinstance(results, CsvDetections) and metric.score_thr is None:
         metric.score_thr = NO_SCORE
     total, effects = 0, {'counts as wrong': [], 'does not count': []}
@@ -93,14 +96,23 @@ def feed(
 
 
 def evaluate_results(
-    metrics: Sequence[DetectionMetric], results: Dump | CsvDetections
+    metrics: Sequence[BaseMetric], results: Dump | CsvDetections
 ) -> tuple[dict[str, float], list[str]]:
     """Values of all metrics by name, and notes on what was accepted or left out.
 
     A dump is used up.
+
+    Raises:
+        UserError: as :func:`feed`, or two metrics give a value of the same name.
     """
     values, notes = {}, list(results.notes)
     for metric in metrics:
         notes += feed(metric, results, last=metric is metrics[-1])
-        values.update(metric.evaluate(len(metric.results)))
+        found = metric.evaluate(len(metric.results))
+        if doubles := values.keys() & found.keys():
+            raise UserError(
+                f'Two metrics of test_evaluator give the value {min(doubles)!r}; set '
+                'the prefix of one.'
+            )
+        values.update(found)
     return values, list(dict.fromkeys(notes))
