@@ -1,5 +1,6 @@
 import atexit
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ import stmixer_mm  # noqa: F401
 config.FormatCode = lambda text, **options: (text, True)
 gc.freeze()
 atexit.register(gc.unfreeze)
+# mmengine's loggers outlive the captured streams that they write to.
+logging.raiseExceptions = False
 
 
 @pytest.fixture(autouse=True)
