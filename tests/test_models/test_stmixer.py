@@ -115,11 +115,9 @@ def test_the_dummy_class_is_put_back():
 @pytest.mark.parametrize(
     'decoder, message',
     [
-        (dict(num_frames=3), r'\(1, 16, 2, .* num_frames=3; set .*num_frames=2'),
-        (dict(strides=(4, 8, 16)), r'strides=\(4, 8, 16\) but the 4 levels'),
-        (dict(strides=(8, 16, 32, 64)), r'strides of about \[4\.0, 8\.0, 16\.0'),
-        (dict(strides=(4, 8, 16, 16)), r'16\.0, 32\.0\]; correct the strides'),
         (dict(embed_dims=32), r'\(1, 16, 2, .* embed_dims=32; set .*embed_dims=16'),
+        (dict(strides=(4, 8, 16)), r'strides=\(4, 8, 16\) but the 4 levels'),
+        (dict(strides=(4, 8, 16, 16)), r'16\.0, 32\.0\]; correct the strides'),
     ],
 )
 def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
