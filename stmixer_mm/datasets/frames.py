@@ -66,6 +66,13 @@ def is_stretched(size: tuple[float, float], other: tuple[float, float]) -> bool:
     return max(stretch, 1 / stretch) > MAX_STRETCH
 
 
+def find_video(folder: str, video_id: str) -> str | None:
+    """The file of a video: its id as it is, or with a usual suffix; None if absent."""
+    path = os.path.join(folder, video_id)
+    candidates = (path, *(path + suffix for suffix in VIDEO_SUFFIXES))
+    return next((file for file in candidates if os.path.isfile(file)), None)
+
+
 def without_suffix(video_id: str) -> str:
     """The name of a video less a usual suffix; ``take.01`` has none."""
     stem, suffix = os.path.splitext(video_id)
@@ -73,15 +80,11 @@ def without_suffix(video_id: str) -> str:
 
 
 def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
-    """Path of a video or of the folder of its frames; None if absent.
-
-    A video is named by its id as it is, or with a usual suffix.
-    """
+    """Path of a video, or of the folder of its frames; None if absent."""
+    if not use_frames:
+        return find_video(folder, video_id)
     path = os.path.join(folder, video_id)
-    if use_frames:
-        return path if os.path.isdir(path) else None
-    candidates = (path, *(path + suffix for suffix in VIDEO_SUFFIXES))
-    return next((file for file in candidates if os.path.isfile(file)), None)
+    return path if os.path.isdir(path) else None
 
 
 def describe_folder(folder: str) -> str:
