@@ -4,12 +4,12 @@ Shapes: C channels, T frames, L levels.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.checks import check_widths
 from stmixer_mm.models.decoder.deformable_stage import (
     DeformableMemory,
     DeformableStage,
@@ -33,16 +33,9 @@ class DeformableDecoder(QueryDecoder):
         num_levels: L.
         memory: What the temporal queries read: 'keyframe', or 'time' for all frames,
             T * L planes with sample points in each.
-        embed_dims: C, width of the queries and channels of the levels.
-        num_queries: Number of queries.
-        num_stages: Number of stages.
-        num_heads: Heads of the attentions among queries and to the levels.
-        feedforward_channels: Hidden width of the feed-forward networks.
         num_points: Sample points of a head in a plane, a frame of a level.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
-        num_classes: Number of action classes plus one, the host's dummy class 0.
-        **kwargs: ``strides``, ``with_cp``, ``compile_stages`` and ``init_cfg`` of
-            :class:`QueryDecoder`.
+        **kwargs: Of :class:`QueryDecoder`; ``num_heads`` are those of both attentions.
 
     Raises:
         UserError: Arguments that do not fit together.
@@ -54,42 +47,24 @@ class DeformableDecoder(QueryDecoder):
         num_frames: int,
         num_levels: int = 4,
         memory: Literal['keyframe', 'time'] = 'keyframe',
-        embed_dims: int = 256,
-        num_queries: int = 100,
-        num_stages: int = 6,
-        num_heads: int = 8,
-        feedforward_channels: int = 2048,
         num_points: int = 4,
         dropout: float = 0.0,
-        num_classes: int = 81,
         **kwargs,
     ) -> None:
-        check_widths(embed_dims, num_classes, num_heads=num_heads)
         all_frames = memory == 'time'
-        stages = [
-            DeformableStage(
-                embed_dims=embed_dims,
-                num_heads=num_heads,
-                feedforward_channels=feedforward_channels,
-                spatial_planes=num_levels,
-                temporal_planes=num_levels * (num_frames if all_frames else 1),
-                num_points=num_points,
-                dropout=dropout,
-                num_actions=num_classes - 1,
-            )
-            for _ in range(num_stages)
-        ]
-        super().__init__(
-            stages=stages,
-            num_frames=num_frames,
-            embed_dims=embed_dims,
-            num_queries=num_queries,
-            num_classes=num_classes,
-            **kwargs,
+        make_stage = partial(
+            DeformableStage,
+            spatial_planes=num_levels,
+            temporal_planes=num_levels * (num_frames if all_frames else 1),
+            num_points=num_points,
+            dropout=dropout,
         )
+        super().__init__(make_stage=make_stage, num_frames=num_frames, **kwargs)
         self.num_levels = num_levels
-        self.level_embeds = nn.Embedding(num_levels, embed_dims)
-        self.frame_embeds = nn.Embedding(num_frames, embed_dims) if all_frames else None
+        self.level_embeds = nn.Embedding(num_levels, self.embed_dims)
+        self.frame_embeds = None
+        if all_frames:
+            self.frame_embeds = nn.Embedding(num_frames, self.embed_dims)
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -4,7 +4,7 @@ Shapes: B clips, Q queries, D further queries, C channels, T frames, L levels.
 """
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.checks import check_counts
 from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.strides import derive_strides, fit_strides
 
@@ -31,34 +30,43 @@ class ExtraQueries(NamedTuple):
 class QueryDecoder(BaseModule, metaclass=ABCMeta):
     """Refine queries and their boxes in stages.
 
-    A subclass makes the stages and what they read of the feature maps.
+    A subclass says what a stage is, and what the stages read of the feature maps.
 
     Args:
-        stages: S of them.
+        make_stage: A :class:`QueryStage` of the ``embed_dims``, ``num_heads``,
+            ``feedforward_channels`` and ``num_actions`` that it is given.
         num_frames: T of the feature maps.
-        embed_dims: C, width of the queries and channels of the feats.
+        embed_dims: C, width of the queries and channels of the levels, a multiple of 8
+            and of ``num_heads``.
         num_queries: Q.
-        num_classes: Number of action classes plus one, the host's dummy class 0.
+        num_stages: S.
+        num_heads: Heads of the attention among queries.
+        feedforward_channels: Hidden width of the feed-forward networks.
+        num_classes: Number of action classes plus one, the host's dummy class 0; the
+            detector sets it to the head's.
         strides: Pixels of the padded clip per cell of each level, finest first; None
             to derive them from the sizes of the levels.
         with_cp: Keep of each stage its inputs alone for the backward pass and compute
-            the rest again: less memory, more time.
+            the rest again: less RAM, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
             time on the first batch of each size; or a dict of its arguments.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: An argument is out of range, or feats do not fit them.
+        UserError: An argument is out of range, or feature maps do not fit them.
     """
 
     def __init__(
         self,
         *,
-        stages: Sequence[QueryStage],
+        make_stage: Callable[..., QueryStage],
         num_frames: int,
-        embed_dims: int,
-        num_queries: int,
-        num_classes: int,
+        embed_dims: int = 256,
+        num_queries: int = 100,
+        num_stages: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        num_classes: int = 81,
         strides: Sequence[float] | None = None,
         with_cp: bool = False,
         compile_stages: bool | dict = False,
@@ -66,16 +74,30 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(
-            num_frames=num_frames, num_queries=num_queries, num_stages=len(stages)
+            num_frames=num_frames, num_queries=num_queries, num_stages=num_stages
         )
+        check_divisors(embed_dims, num_heads=num_heads, position_code=8)
+        if num_classes < 2:
+            raise UserError(
+                f'num_classes={num_classes} leaves no action, because class 0 is a '
+                'dummy; set it to the number of actions plus one.'
+            )
         self.embed_dims = embed_dims
         self.num_frames = num_frames
         self.num_queries = num_queries
         self.num_classes = num_classes
         self.strides = None if strides is None else tuple(strides)
+        self.stages = ModuleList(
+            make_stage(
+                embed_dims=embed_dims,
+                num_heads=num_heads,
+                feedforward_channels=feedforward_channels,
+                num_actions=num_classes - 1,
+            )
+            for _ in range(num_stages)
+        )
         self.spatial_queries = nn.Embedding(num_queries, embed_dims)
         self.temporal_queries = nn.Embedding(num_queries, embed_dims)
-        self.stages = ModuleList(stages)
         self.with_cp = with_cp
         if compile_stages is not False:
             options = {} if compile_stages is True else compile_stages
@@ -177,3 +199,23 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 'the strides of the decoder, or leave them out.'
             )
         return self.strides
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse fewer than one of something."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(
+                f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
+                'more.'
+            )
+
+
+def check_divisors(embed_dims: int, **divisors: int) -> None:
+    """Refuse a width that does not split as it has to."""
+    for name, divisor in divisors.items():
+        if embed_dims % divisor:
+            raise UserError(
+                f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
+                f'{name} needs; choose an embed_dims that is.'
+            )
