@@ -1,4 +1,4 @@
-# Noised true boxes as further queries in training (DN-DETR).
+# Noised ground truth as further queries in training (DN-DETR).
 _base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
 
 model = dict(

@@ -115,7 +115,7 @@ class DetectionMetric(BaseMetric):
         return detections.of(column)
 
     def gt_boxes(self, column: int) -> Boxes:
-        """True boxes of a class, by keyframe."""
+        """Ground truth of a class, by keyframe."""
         raise NotImplementedError
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
