@@ -159,14 +159,10 @@ def _add(table: dict, key: object, value: object) -> None:
 def _track_id(entry: dict, attributes: dict) -> object:
     """None if there is none, which a negative id means, too."""
     given = entry.get('track_id'), entry.get('instance_id'), attributes.get('track_id')
-    return next(
-        (
-            one
-            for one in given
-            if isinstance(one, int | str) and not (read_number(one) or 0) < 0
-        ),
-        None,
-    )
+    for track_id in given:
+        if isinstance(track_id, int | str) and not (read_number(track_id) or 0) < 0:
+            return track_id
+    return None
 
 
 def _actions(attributes: dict, wanted: Collection[str] | None) -> dict[str, list[str]]:
