@@ -46,7 +46,8 @@ def resolve_actions(
         UserError: a track has two boxes in a frame, or no wanted attribute an action.
     """
     shapes = [s for video in read.videos for track in video.tracks for s in track]
-    acting = {*read.declared, *(shape.label for shape in shapes if shape.given)}
+    acting = {label for label, _ in read.declared}
+    acting |= {shape.label for shape in shapes if shape.given}
     if shapes and not acting and wanted is not None:
         raise UserError(
             f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} holds '
@@ -77,7 +78,8 @@ def resolve_actions(
     labels = [n for n in read.labels if persons is None or n in persons]
     given = [shape.given for shape in shapes]
     if wanted is None:
-        holding = {name for one in (*read.declared.values(), *given) for name in one}
+        holding = {name for _, name in read.declared}
+        holding |= {name for one in given for name in one}
         summary.other_attributes += (
             name
             for label, name in read.attributes
@@ -85,9 +87,9 @@ def resolve_actions(
         )
     if not acting:
         return labels
-    return unique([*_actions_in(read.declared.values()), *sorted(_actions_in(given))])
+    return unique([*_actions_in([read.declared]), *sorted(_actions_in(given))])
 
 
-def _actions_in(given: Iterable[Mapping[str, Sequence[str]]]) -> list[str]:
+def _actions_in(given: Iterable[Mapping[object, Sequence[str]]]) -> list[str]:
     """All actions of some attributes."""
     return [action for one in given for actions in one.values() for action in actions]

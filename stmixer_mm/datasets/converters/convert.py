@@ -28,7 +28,7 @@ from stmixer_mm.datasets.converters.records import (
     unique,
 )
 from stmixer_mm.datasets.frames import (
-    find_source,
+    find_video,
     is_stretched,
     keyframe_index,
     open_video,
@@ -218,7 +218,7 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
     """Look for a video, by each of its names; check that it is the annotated one."""
-    paths = {name: find_source(folder, name, use_frames=False) for name in video.names}
+    paths = {name: find_video(folder, name) for name in video.names}
     name = next(filter(paths.get, paths), video.names[0])
     path = paths[name]
     if path is None:

@@ -60,7 +60,7 @@ class Annotations:
     labels: list[str]  # of persons and things
     attributes: list[tuple[str, str]]  # labels and names of all, with actions or not
     # Actions by label and attribute, of persons, where the file declares them.
-    declared: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    declared: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     num_ignored: int = 0  # boxes of crowds, or marked to be ignored
 
 
