@@ -262,7 +262,7 @@ def convert_ava_kinetics(
             summary.num_beyond += 1
         else:
             summary.num_between += 1
-    with_persons = {key: persons for key, persons in shown.items() if persons}
+    with_persons = [key for key, persons in shown.items() if persons]
     if not with_persons:
         remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
         raise UserError(
@@ -272,7 +272,7 @@ def convert_ava_kinetics(
     summary.missing_videos = unique(summary.missing_videos)
     summary.num_clips = len({name for name, _ in with_persons})
     summary.num_keyframes = len(with_persons)
-    summary.num_persons = sum(map(len, with_persons.values()))
+    summary.num_persons = sum(map(len, shown.values()))
     summary.num_empty = len(shown) - len(with_persons)
     summary.files = write_annotations(out, shown, with_empty=empty)
     return summary

@@ -6,11 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from stmixer_mm.datasets.converters.actions import (
-    TOOL_ATTRIBUTES,
-    action_of,
-    is_true,
-)
+from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
