@@ -102,15 +102,12 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
         named = {child for child in children if parse_clip_name(child)}
         # Folders of frames hold thousands of files.
         children[:] = set(children) - named
-        paths = (Path(parent, file) for file in files)
-        videos = {
-            path.stem
-            for path in paths
-            if path.suffix in VIDEO_SUFFIXES
-            and parse_clip_name(path.stem)
-            and path.stat().st_size
-        }
-        for name in named if frames else videos:
+        if not frames:
+            paths = [Path(parent, file) for file in files]
+            paths = [path for path in paths if path.suffix in VIDEO_SUFFIXES]
+            paths = [path for path in paths if parse_clip_name(path.stem)]
+            named = {path.stem for path in paths if path.stat().st_size}
+        for name in named:
             video_id, start, end = parse_clip_name(name)
             place = Path(parent, name).relative_to(folder).as_posix()
             by_video.setdefault(video_id, []).append(Clip(place, start, end))

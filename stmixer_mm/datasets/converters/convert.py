@@ -207,13 +207,11 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     if after.outside:
         return shape._replace(frame=frame)
     share = (frame - shape.frame) / (after.frame - shape.frame)
-    bbox = tuple(
-        a + share * (b - a) for a, b in zip(shape.bbox, after.bbox, strict=True)
-    )
+    start, end = np.array(shape.bbox), np.array(after.bbox)
+    bbox = tuple(start + share * (end - start))
     turn = (after.rotation - shape.rotation + 180) % 360 - 180
-    return shape._replace(
-        frame=frame, bbox=bbox, rotation=shape.rotation + share * turn
-    )
+    rotation = shape.rotation + share * turn
+    return shape._replace(frame=frame, bbox=bbox, rotation=rotation)
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
@@ -239,10 +237,9 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
             f'but {path} has {width}x{height}; put the annotated one there.'
         )
     facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
-    # Tools disagree on the last few frames of some videos.
-    end = facts.total_frames + facts.fps
     for shape in chain.from_iterable(video.tracks):
-        if shape.frame >= end and not shape.outside:
+        # Tools disagree on the last few frames of some videos.
+        if shape.frame >= facts.total_frames + facts.fps and not shape.outside:
             raise UserError(
                 f'{shape.place}: frame {shape.frame} is annotated, but {path} has '
                 f'{facts.total_frames} frames; put the annotated video there.'
@@ -265,9 +262,8 @@ def _keyframes(
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     sides = np.array(facts.size * 2)
-    for time, frame in keyframe_times(
-        frames, every=every, fps=facts.fps, total_frames=total
-    ):
+    times = keyframe_times(frames, every=every, fps=facts.fps, total_frames=total)
+    for time, frame in times:
         people, done = [], []
         for number, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
