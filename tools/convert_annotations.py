@@ -6,7 +6,8 @@ AVA's format, OUT_empty.csv with the keyframes that show no person, and the labe
 
 import argparse
 
-from stmixer_mm.datasets.converters.convert import Summary, convert_annotations
+from stmixer_mm.datasets.converters.convert import convert_annotations
+from stmixer_mm.datasets.converters.records import Summary
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
 
@@ -105,7 +106,7 @@ def describe(summary: Summary) -> str:
 def main() -> None:
     args = parse_args()
     with user_errors():
-        check_writable_file(args.out, purpose='--out')
+        check_writable_file(args.out, purpose='--out', suffixes=('.csv',))
         summary = convert_annotations(
             args.annotations,
             args.out,

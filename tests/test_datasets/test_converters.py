@@ -1,6 +1,7 @@
 import json
 import re
 import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -453,9 +454,12 @@ def test_a_name_that_a_csv_cannot_hold(convert, tmp_path):
     assert not list(tmp_path.glob('*.csv'))
 
 
-def test_the_output_is_a_csv_file():
-    with pytest.raises(UserError, match=r'out\.txt must end in \.csv'):
-        convert_annotations([], 'out.txt', videos='.')
+def test_the_output_is_a_csv_file(monkeypatch, capsys):
+    argv = [str(TOOL), 'ann.xml', '--videos', '.', '--out', 'out.txt']
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(SystemExit, match='1'):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert 'out.txt must end in .csv' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])

@@ -1,10 +1,8 @@
 """What persons do, as labels and attributes say it."""
 
-from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from stmixer_mm.datasets.converters.records import Annotations, Shape, unique
+from stmixer_mm.datasets.converters.records import Annotations, Shape, Summary, unique
 from stmixer_mm.errors import UserError
 
 # Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
@@ -28,26 +26,39 @@ def action_of(attribute: str, value: str) -> str | None:
     return None if value.lower() in NO_ACTION else value
 
 
-class Actions(NamedTuple):
-    """What the labels and attributes of a file mean."""
+def resolve_actions(
+    read: Annotations,
+    persons: Collection[str] | None,
+    wanted: Collection[str] | None,
+    summary: Summary,
+) -> list[str]:
+    """Give the shapes of a file their actions; remove those of labels without any.
 
-    names: list[str]  # all that it may hold, in the order of their ids
-    by_label: bool  # True: no attribute holds any, so labels are actions
-    passed_over: Counter  # boxes by label, of labels without actions
-    other_attributes: list[str]  # of persons, without actions
+    Args:
+        persons: Labels of persons; None: all.
+        wanted: Attributes that hold actions; None: all.
+        summary: Takes what was left out.
 
+    Returns:
+        All actions that the file may hold, in the order of their ids.
 
-def resolve_actions(read: Annotations, persons: Collection[str] | None) -> Actions:
-    """Give the shapes of a file their actions; remove those of labels without any."""
+    Raises:
+        UserError: a track has two boxes in a frame, or no wanted attribute an action.
+    """
     shapes = [s for video in read.videos for track in video.tracks for s in track]
-    acting = {*read.declared, *(shape.label for shape in shapes if shape.given)}
-    passed_over: Counter = Counter()
+    acting = {label for label, _ in read.declared}
+    acting |= {shape.label for shape in shapes if shape.given}
+    if shapes and not acting and wanted is not None:
+        raise UserError(
+            f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} holds '
+            'an action there; name those that do.'
+        )
 
     def resolve(track: Sequence[Shape]) -> list[Shape]:
         kept: dict[int, Shape] = {}
         for shape in track:
             if acting and shape.label not in acting:
-                passed_over[shape.label] += not shape.outside
+                summary.passed_over[shape.label] += not shape.outside
                 continue
             # In COCO files there may be an entry for each action.
             earlier = kept.get(shape.frame, shape)
@@ -56,32 +67,29 @@ def resolve_actions(read: Annotations, persons: Collection[str] | None) -> Actio
                     f'{shape.place}: its track has another box in this frame in '
                     f'{earlier.place}; correct the track id of one.'
                 )
-            given = [action for one in shape.given.values() for action in one]
-            actions = unique([*earlier.actions, *(given if acting else [shape.label])])
-            kept[shape.frame] = shape._replace(actions=tuple(actions))
+            own = _actions_in([shape.given]) if acting else [shape.label]
+            actions = tuple(unique([*earlier.actions, *own]))
+            kept[shape.frame] = shape._replace(actions=actions)
         return [kept[frame] for frame in sorted(kept)]
 
     for video in read.videos:
         video.tracks = [kept for track in video.tracks if (kept := resolve(track))]
+    summary.num_ignored += read.num_ignored
     labels = [n for n in read.labels if persons is None or n in persons]
-    declared = [
-        action
-        for attributes in read.declared.values()
-        for actions in attributes.values()
-        for action in actions
-    ]
-    seen = {
-        a for v in read.videos for track in v.tracks for s in track for a in s.actions
-    }
-    holding = {name for attributes in read.declared.values() for name in attributes}
-    holding |= {name for shape in shapes for name in shape.given}
-    return Actions(
-        names=unique([*(declared if acting else labels), *sorted(seen)]),
-        by_label=not acting,
-        passed_over=passed_over,
-        other_attributes=unique(
+    given = [shape.given for shape in shapes]
+    if wanted is None:
+        holding = {name for _, name in read.declared}
+        holding |= {name for one in given for name in one}
+        summary.other_attributes += (
             name
             for label, name in read.attributes
             if label in (acting or labels) and name not in holding
-        ),
-    )
+        )
+    if not acting:
+        return labels
+    return unique([*_actions_in([read.declared]), *sorted(_actions_in(given))])
+
+
+def _actions_in(given: Iterable[Mapping[object, Sequence[str]]]) -> list[str]:
+    """All actions of some attributes."""
+    return [action for one in given for actions in one.values() for action in actions]

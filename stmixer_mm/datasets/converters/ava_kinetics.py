@@ -14,7 +14,7 @@ written are opened first.
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
 )
-from stmixer_mm.datasets.converters.records import is_frame_rate
+from stmixer_mm.datasets.converters.records import is_frame_rate, unique
 from stmixer_mm.datasets.frames import (
     VIDEO_SUFFIXES,
     count_frames,
@@ -98,10 +98,19 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
         frames: Look for folders of extracted frames, named as clips, instead.
     """
     by_video: dict[str, list[Clip]] = {}
-    for path in sorted(set(_clip_paths(str(folder), frames))):
-        video_id, start, end = parse_clip_name(os.path.basename(path))
-        clip = Clip(Path(path).relative_to(folder).as_posix(), start, end)
-        by_video.setdefault(video_id, []).append(clip)
+    for parent, children, files in os.walk(folder, followlinks=True):
+        named = {child for child in children if parse_clip_name(child)}
+        # Folders of frames hold thousands of files.
+        children[:] = set(children) - named
+        if not frames:
+            paths = [Path(parent, file) for file in files]
+            paths = [path for path in paths if path.suffix in VIDEO_SUFFIXES]
+            paths = [path for path in paths if parse_clip_name(path.stem)]
+            named = {path.stem for path in paths if path.stat().st_size}
+        for name in named:
+            video_id, start, end = parse_clip_name(name)
+            place = Path(parent, name).relative_to(folder).as_posix()
+            by_video.setdefault(video_id, []).append(Clip(place, start, end))
     if not by_video:
         what, remedy = ('folder', 'leave out') if frames else ('video file', 'give')
         raise UserError(
@@ -109,22 +118,6 @@ def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Cl
             f'first and last second; correct --clips, or {remedy} --frames.'
         )
     return by_video
-
-
-def _clip_paths(folder: str, frames: bool) -> Iterator[str]:
-    """Paths without suffix of everything that is named as a clip."""
-    for parent, children, names in os.walk(folder, followlinks=True):
-        named = [child for child in children if parse_clip_name(child)]
-        # Folders of frames hold thousands of files.
-        children[:] = [child for child in children if child not in named]
-        if frames:
-            yield from (os.path.join(parent, child) for child in named)
-            continue
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            is_clip = suffix in VIDEO_SUFFIXES and parse_clip_name(stem)
-            if is_clip and os.path.getsize(os.path.join(parent, name)):
-                yield os.path.join(parent, stem)
 
 
 def read_annotations(
@@ -180,10 +173,14 @@ def choose_clip(
     Args:
         length: Seconds that a clip really lasts.
     """
-    nearest = sorted(clips, key=lambda clip: abs(2 * timestamp - clip.start - clip.end))
-    return next(
-        (clip for clip in nearest if timestamp - clip.start <= length(clip)), None
-    )
+
+    def distance(clip: Clip) -> tuple[float, Clip]:
+        return abs(2 * timestamp - clip.start - clip.end), clip
+
+    for clip in sorted(clips, key=distance):
+        if timestamp - clip.start <= length(clip):
+            return clip
+    return None
 
 
 def convert_ava_kinetics(
@@ -243,15 +240,13 @@ def convert_ava_kinetics(
             return -1.0
 
     shown: dict[tuple[str, float], list[AnnotatedPerson]] = {}
-    missing = {}
     wanted = list(keyframes.items())
     for (video_id, timestamp), persons in progress(wanted) if lengths else wanted:
         of_video = by_video.get(video_id, ())
         meant = [clip for clip in of_video if clip.start <= timestamp <= clip.end]
         is_opened = lengths and (persons or empty)
-        clip = choose_clip(
-            meant, timestamp, length if is_opened else lambda _: math.inf
-        )
+        lasts = length if is_opened else lambda _: math.inf
+        clip = choose_clip(meant, timestamp, lasts)
         if clip is not None:
             shown[clip.name, timestamp - clip.start] = [
                 AnnotatedPerson(bbox, actions, person_id)
@@ -259,22 +254,22 @@ def convert_ava_kinetics(
             ]
         elif not {clip.name for clip in of_video} - summary.unreadable.keys():
             summary.num_without_video += 1
-            missing[video_id] = None
+            summary.missing_videos.append(video_id)
         elif {clip.name for clip in meant} - summary.unreadable.keys():
             summary.num_beyond += 1
         else:
             summary.num_between += 1
-    with_persons = {key: persons for key, persons in shown.items() if persons}
+    with_persons = [key for key, persons in shown.items() if persons]
     if not with_persons:
         remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
         raise UserError(
             f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
             f'{", ".join(map(str, files))}; {remedy}'
         )
-    summary.missing_videos = list(missing)
+    summary.missing_videos = unique(summary.missing_videos)
     summary.num_clips = len({name for name, _ in with_persons})
     summary.num_keyframes = len(with_persons)
-    summary.num_persons = sum(map(len, with_persons.values()))
+    summary.num_persons = sum(map(len, shown.values()))
     summary.num_empty = len(shown) - len(with_persons)
     summary.files = write_annotations(out, shown, with_empty=empty)
     return summary

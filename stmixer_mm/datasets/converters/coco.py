@@ -4,13 +4,10 @@ import json
 import math
 import reprlib
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stmixer_mm.datasets.converters.actions import (
-    TOOL_ATTRIBUTES,
-    action_of,
-    is_true,
-)
+from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
@@ -34,27 +31,25 @@ _LISTS = {
 }
 
 
+@dataclass
 class CocoReader:
     """Collects what a COCO file holds, list by list."""
 
-    def __init__(
-        self,
-        file: str,
-        persons: Collection[str] | None,
-        wanted: Collection[str] | None,
-        first_frame: int,
-    ) -> None:
-        self.file = file
-        self.persons = persons
-        self.wanted = wanted
-        self.first_frame = first_frame
-        self.labels: dict[object, str] = {}
-        self.videos: dict[object, AnnotatedVideo] = {}
-        self.frames: dict[object, dict[int, str]] = {}  # places by frame by video
-        self.images: dict[object, tuple[object, int]] = {}  # video id and frame
-        self.tracks: dict[tuple, list[Shape]] = {}  # by ids of the video and the track
-        self.attributes: dict[tuple[str, str], None] = {}  # labels and names
-        self.num_ignored = 0
+    file: str
+    persons: Collection[str] | None
+    wanted: Collection[str] | None
+    first_frame: int
+    labels: dict[object, str] = field(default_factory=dict)
+    videos: dict[object, AnnotatedVideo] = field(default_factory=dict)
+    # Places by frame by video.
+    frames: dict[object, dict[int, str]] = field(default_factory=dict)
+    # Video id and frame.
+    images: dict[object, tuple[object, int]] = field(default_factory=dict)
+    # By ids of the video and the track.
+    tracks: dict[tuple, list[Shape]] = field(default_factory=dict)
+    # Labels and names.
+    attributes: dict[tuple[str, str], None] = field(default_factory=dict)
+    num_ignored: int = 0
 
     def read(self, data: bytes) -> Annotations:
         with blame(f'{self.file}: the JSON', 'export it again'):
@@ -159,14 +154,10 @@ def _add(table: dict, key: object, value: object) -> None:
 def _track_id(entry: dict, attributes: dict) -> object:
     """None if there is none, which a negative id means, too."""
     given = entry.get('track_id'), entry.get('instance_id'), attributes.get('track_id')
-    return next(
-        (
-            one
-            for one in given
-            if isinstance(one, int | str) and not (read_number(one) or 0) < 0
-        ),
-        None,
-    )
+    for track_id in given:
+        if isinstance(track_id, int | str) and not (read_number(track_id) or 0) < 0:
+            return track_id
+    return None
 
 
 def _actions(attributes: dict, wanted: Collection[str] | None) -> dict[str, list[str]]:

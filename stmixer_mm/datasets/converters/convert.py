@@ -3,12 +3,12 @@
 import math
 import reprlib
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.annotations.ava_writer import (
@@ -23,11 +23,12 @@ from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
+    Summary,
     is_frame_rate,
     unique,
 )
 from stmixer_mm.datasets.frames import (
-    find_source,
+    find_video,
     is_stretched,
     keyframe_index,
     open_video,
@@ -46,26 +47,8 @@ class VideoFacts(NamedTuple):
     size: tuple[float, float]  # of the annotated frames
 
 
-@dataclass(kw_only=True)
-class Summary:
-    """What was written, and what was not."""
-
-    files: list[str] = field(default_factory=list)
-    num_videos: int = 0
-    num_keyframes: int = 0
-    num_empty: int = 0
-    num_persons: int = 0
-    num_clipped: int = 0  # boxes that left the frame in part
-    num_outside: int = 0  # boxes that left it as a whole
-    num_idle: int = 0  # keyframes left out, since a person does nothing there
-    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
-    passed_over: Counter = field(default_factory=Counter)
-    other_attributes: list[str] = field(default_factory=list)
-    class_counts: Counter = field(default_factory=Counter)
-
-
 def convert_annotations(
-    files: Iterable[str],
+    files: Sequence[str],
     out: str,
     *,
     videos: str,
@@ -100,14 +83,11 @@ def convert_annotations(
         UserError: naming the file and the place.
     """
     out, idle = Path(out), idle.strip() if idle else None
-    if out.suffix != '.csv':
-        raise UserError(f'The output {out} must end in .csv.')
     if not 0 < every < math.inf:
         raise UserError(f'Keyframes every {every:g} s are impossible; give more.')
     if fps is not None and not is_frame_rate(fps):
         raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
-    files = list(map(str, files))
     read = [
         read_annotations(
             file, persons=persons, attributes=attributes, first_frame=first_frame
@@ -118,22 +98,12 @@ def convert_annotations(
     named = [name for one in read for _, name in one.attributes]
     _check_names('attribute', attributes, named)
     annotated = [video for one in read for video in one.videos]
-    meant = [resolve_actions(one, persons) for one in read]
-    for one, actions in zip(read, meant, strict=True):
-        drawn = any(video.tracks for video in one.videos)
-        if attributes is not None and actions.by_label and drawn:
-            raise UserError(
-                f'{one.videos[0].file}: none of the attributes {", ".join(attributes)} '
-                'holds an action there; name those that do.'
-            )
-    names = [name for actions in meant for name in actions.names]
+    summary = Summary()
+    names: list[str] = []
+    for one in read:
+        names += resolve_actions(one, persons, attributes, summary)
+    summary.other_attributes = unique(summary.other_attributes)
     ids = _action_ids(unique(names + [idle] * bool(idle)), label_map)
-    others = unique(name for actions in meant for name in actions.other_attributes)
-    summary = Summary(
-        num_ignored=sum(one.num_ignored for one in read),
-        passed_over=sum((actions.passed_over for actions in meant), Counter()),
-        other_attributes=others if attributes is None else [],
-    )
     keyframes: dict[tuple[str, float], list[AnnotatedPerson]] = {}
     for video in annotated if only is None else _choose(annotated, only):
         facts = find_facts(video, videos, fps)
@@ -145,15 +115,15 @@ def convert_annotations(
                     'file too; leave one out.'
                 )
             keyframes[facts.name, time] = people
-    summary.num_keyframes = len(keyframes)
-    summary.num_empty = sum(not people for people in keyframes.values())
-    if summary.num_keyframes == summary.num_empty:
+    if not any(keyframes.values()):
         raise UserError(
             f'{", ".join(files)} has no person with an action at a keyframe, one every '
-            f'{every:g} s '
-            f'({summary.num_ignored} boxes are of crowds, or to be ignored); convert '
-            'more keyframes, or see whether the actions are attributes.'
+            f'{every:g} s ({summary.num_ignored} boxes are of crowds, or to be '
+            'ignored); convert more keyframes, or see whether the actions are '
+            'attributes.'
         )
+    summary.num_keyframes = len(keyframes)
+    summary.num_empty = sum(not people for people in keyframes.values())
     summary.files = [*write_annotations(out, keyframes), str(label_map)]
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
@@ -237,21 +207,18 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     if after.outside:
         return shape._replace(frame=frame)
     share = (frame - shape.frame) / (after.frame - shape.frame)
-    bbox = tuple(
-        a + share * (b - a) for a, b in zip(shape.bbox, after.bbox, strict=True)
-    )
+    start, end = np.array(shape.bbox), np.array(after.bbox)
+    bbox = tuple(start + share * (end - start))
     turn = (after.rotation - shape.rotation + 180) % 360 - 180
-    return shape._replace(
-        frame=frame, bbox=bbox, rotation=shape.rotation + share * turn
-    )
+    rotation = shape.rotation + share * turn
+    return shape._replace(frame=frame, bbox=bbox, rotation=rotation)
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
     """Look for a video, by each of its names; check that it is the annotated one."""
-    found = (
-        (name, find_source(folder, name, use_frames=False)) for name in video.names
-    )
-    name, path = next((pair for pair in found if pair[1]), (video.names[0], None))
+    paths = {name: find_video(folder, name) for name in video.names}
+    name = next(filter(paths.get, paths), video.names[0])
+    path = paths[name]
     if path is None:
         rate = fps or video.fps
         if rate is None or video.size is None:
@@ -270,10 +237,9 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
             f'but {path} has {width}x{height}; put the annotated one there.'
         )
     facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
-    # Tools disagree on the last few frames of some videos.
-    end = facts.total_frames + facts.fps
     for shape in chain.from_iterable(video.tracks):
-        if shape.frame >= end and not shape.outside:
+        # Tools disagree on the last few frames of some videos.
+        if shape.frame >= facts.total_frames + facts.fps and not shape.outside:
             raise UserError(
                 f'{shape.place}: frame {shape.frame} is annotated, but {path} has '
                 f'{facts.total_frames} frames; put the annotated video there.'
@@ -295,27 +261,23 @@ def _keyframes(
         last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
-    sides = facts.size * 2
-    for time, frame in keyframe_times(
-        frames, every=every, fps=facts.fps, total_frames=total
-    ):
+    sides = np.array(facts.size * 2)
+    times = keyframe_times(frames, every=every, fps=facts.fps, total_frames=total)
+    for time, frame in times:
         people, done = [], []
         for number, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
             if shape is None:
                 continue
-            drawn = shape.enclosing_bbox()
-            bbox = tuple(
-                min(max(value, 0), side)
-                for value, side in zip(drawn, sides, strict=True)
-            )
-            if bbox[2] - bbox[0] < 1 or bbox[3] - bbox[1] < 1:
+            drawn = np.array(shape.enclosing_bbox())
+            bbox = drawn.clip(0, sides)
+            if (bbox[2:] - bbox[:2]).min() < 1:
                 summary.num_outside += 1
                 continue
-            summary.num_clipped += bbox != drawn
-            bbox_norm = [value / side for value, side in zip(bbox, sides, strict=True)]
+            summary.num_clipped += not np.array_equal(bbox, drawn)
             actions = shape.actions or ((idle,) if idle else ())
-            people.append(AnnotatedPerson(bbox_norm, [ids[a] for a in actions], number))
+            action_ids = [ids[action] for action in actions]
+            people.append(AnnotatedPerson(bbox / sides, action_ids, number))
             done += actions
         if not all(person.action_ids for person in people):
             summary.num_idle += 1
@@ -330,12 +292,11 @@ def _keyframes(
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     """Action name -> id, of the label map if there is one."""
     if not label_map.exists():
-        for name in actions:
-            if set(name) & set('\r\n'):
-                raise UserError(
-                    f'The name of the action {name!r} has a line end, which a label map '
-                    'cannot hold; rename it.'
-                )
+        if broken := [name for name in actions if set(name) & set('\r\n')]:
+            raise UserError(
+                f'The name of the action {broken[0]!r} has a line end, which a label '
+                'map cannot hold; rename it.'
+            )
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}
     if lacking := [name for name in actions if name not in ids]:
@@ -353,17 +314,14 @@ def _choose(
     chosen: set[str] = set()
     for name in only:
         # The jobs of one task are several files of the same video.
-        meant = (
-            {video.names[0] for video in videos if name == video.names[0]}
-            or {video.names[0] for video in videos if name in video.names}
-            or {
-                video.names[0]
-                for video in videos
-                if without_suffix(name) in video.names
-            }
+        fitting = (
+            [video for video in videos if name == video.names[0]]
+            or [video for video in videos if name in video.names]
+            or [video for video in videos if without_suffix(name) in video.names]
         )
-        if not meant:
+        if not fitting:
             _check_names('video', [name], [n for video in videos for n in video.names])
+        meant = {video.names[0] for video in fitting}
         if len(meant) > 1:
             raise UserError(
                 f'The video {name!r} may be {" or ".join(sorted(meant))}; write its '

@@ -6,11 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from stmixer_mm.datasets.converters.actions import (
-    TOOL_ATTRIBUTES,
-    action_of,
-    is_true,
-)
+from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
     Annotations,
@@ -43,7 +39,7 @@ def read_cvat(
         if wanted is not None and name not in wanted:
             return None
         undeclared = [] if wanted is not None or name not in TOOL_ATTRIBUTES else None
-        return declared.get(label, {}).get(name, undeclared)
+        return declared.get((label, name), undeclared)
 
     def actions_of(label: str, box: ElementTree.Element) -> dict[str, list[str]]:
         actions = {}
@@ -82,26 +78,22 @@ def read_cvat(
         tracks=tracks,
         interpolate=True,
     )
-    attributes = [(label, name) for label, own in declared.items() for name in own]
-    attributes += [
+    labels = [_name(label) for label in root.iterfind('meta//label')]
+    found = [
         (track.get('label'), attribute.get('name', ''))
         for track in root.iterfind('track')
         for attribute in track.iterfind('*/attribute')
     ]
-    acting = {
-        label: {
-            name: [a for a in (action_of(name, v) for v in choices(label, name)) if a]
-            for name in own
-            if choices(label, name)
-        }
-        for label, own in declared.items()
-        if persons is None or label in persons
-    }
     return Annotations(
         videos=[video],
-        labels=unique([*declared, *(t.get('label') for t in root.iterfind('track'))]),
-        attributes=unique(attributes),
-        declared={label: own for label, own in acting.items() if own},
+        labels=unique(labels + [t.get('label') for t in root.iterfind('track')]),
+        attributes=unique([*declared, *found]),
+        declared={
+            (label, name): [a for value in values if (a := action_of(name, value))]
+            for label, name in declared
+            if (values := choices(label, name))
+            and (persons is None or label in persons)
+        },
     )
 
 
@@ -137,7 +129,11 @@ def _text(root: ElementTree.Element, tag: str) -> str:
     return next((text.strip() for text in found if text), '')
 
 
-def _declared(root: ElementTree.Element) -> dict[str, dict[str, list[str] | None]]:
+def _name(declared: ElementTree.Element) -> str:
+    return declared.findtext('name', '').strip()
+
+
+def _declared(root: ElementTree.Element) -> dict[tuple[str, str], list[str] | None]:
     """Values by label and attribute: of a checkbox 'true', None if it is not a choice."""
 
     def values(attribute: ElementTree.Element) -> list[str] | None:
@@ -149,11 +145,9 @@ def _declared(root: ElementTree.Element) -> dict[str, dict[str, list[str] | None
         return [v.strip() for v in attribute.findtext('values', '').splitlines()]
 
     return {
-        label.findtext('name', '').strip(): {
-            attribute.findtext('name', '').strip(): values(attribute)
-            for attribute in label.iterfind('attributes/attribute')
-        }
+        (_name(label), _name(attribute)): values(attribute)
         for label in root.iterfind('meta//label')
+        for attribute in label.iterfind('attributes/attribute')
     }
 
 

@@ -2,6 +2,7 @@
 
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -59,8 +60,26 @@ class Annotations:
     labels: list[str]  # of persons and things
     attributes: list[tuple[str, str]]  # labels and names of all, with actions or not
     # Actions by label and attribute, of persons, where the file declares them.
-    declared: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    declared: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     num_ignored: int = 0  # boxes of crowds, or marked to be ignored
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What was written, and what was not."""
+
+    files: list[str] = field(default_factory=list)
+    num_videos: int = 0
+    num_keyframes: int = 0
+    num_empty: int = 0
+    num_persons: int = 0
+    num_clipped: int = 0  # boxes that left the frame in part
+    num_outside: int = 0  # boxes that left it as a whole
+    num_idle: int = 0  # keyframes left out, since a person does nothing there
+    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
+    passed_over: Counter = field(default_factory=Counter)
+    other_attributes: list[str] = field(default_factory=list)
+    class_counts: Counter = field(default_factory=Counter)
 
 
 def is_frame_rate(fps: float) -> bool:

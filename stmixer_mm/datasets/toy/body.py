@@ -6,7 +6,7 @@ frame of somebody who walks forwards, only their order differs.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def pose_at(person: Person, t: float) -> Pose:
     ahead, across = np.sin(person.yaw), np.cos(person.yaw)
     gait = 2 * np.pi * (person.x_at(t) / person.height / STRIDE + person.phase)
     swing = np.sin(gait) * _SIDES
-    crouch, lift, walks = _mixed(_leg_motion, person.legs, person.phase, t)
+    crouch, lift, walks = _mixed(_leg_motion, person, t)
     hip_y, lean = HIP + lift - crouch, 0.8 * crouch * ahead
     neck = np.array([lean, hip_y + np.sqrt(TORSO**2 - lean**2)])
     head = neck + np.array([0.3 * lean, 0.035 + HEAD])
@@ -40,7 +40,7 @@ def pose_at(person: Person, t: float) -> Pose:
     knees = (hips + feet) / 2 + bend * (0.94 * ahead + 0.33 * across * _SIDES) * [1, 0]
 
     shoulders = neck - [0, 0.035] + 0.105 * person.girth * across * _SIDES * [1, 0]
-    angles = _mixed(_arm_angles, person.arms, person.phase, t)
+    angles = _mixed(_arm_angles, person, t)
     angles = np.where(person.arm_side * _SIDES >= 0, angles, REST) + 0.25 * swing
     # Arms stay in the plane of the picture, where they can be seen.
     out = np.sign(ahead if abs(ahead) > 0.7 else across * _SIDES)
@@ -49,12 +49,13 @@ def pose_at(person: Person, t: float) -> Pose:
     return Pose(neck, head, shoulders, elbows, elbows + bones[:, 1], hips, knees, feet)
 
 
-def _leg_motion(action: str, phase: float, t: float, _: int) -> np.ndarray:
+def _leg_motion(person: Person, t: float, second: int) -> np.ndarray:
     """How deep the hips are sunk, how high the body is up, whether it walks (0 or 1)."""
+    action = person.legs[second]
     if action == 'squat':
-        return np.array([0.11 * (1 - np.cos(2 * np.pi * (t + phase))), 0, 0])
+        return np.array([0.11 * (1 - np.cos(2 * np.pi * (t + person.phase))), 0, 0])
     if action == 'jump':
-        cycle = (1.6 * t + phase) % 1
+        cycle = (1.6 * t + person.phase) % 1
         if cycle < 0.4:
             return np.array([0.09 * np.sin(np.pi * cycle / 0.4), 0, 0])
         flight = (cycle - 0.4) / 0.6
@@ -62,9 +63,9 @@ def _leg_motion(action: str, phase: float, t: float, _: int) -> np.ndarray:
     return np.array([0, 0, action.startswith('walk')])
 
 
-def _arm_angles(action: str, phase: float, t: float, second: int) -> np.ndarray:
+def _arm_angles(person: Person, t: float, second: int) -> np.ndarray:
     """Angles (2,) of upper arm and forearm, 0 hanging, pi straight up."""
-    beat = np.sin(2 * np.pi * (1.8 * t + phase))
+    beat = np.sin(2 * np.pi * (1.8 * t + person.phase))
     rise = _smooth((t - second + 0.42) / 0.84)
     return {
         'rest': REST,
@@ -72,19 +73,14 @@ def _arm_angles(action: str, phase: float, t: float, second: int) -> np.ndarray:
         'wave': HELD + beat * np.array([0.25, 0.8]),
         'raise_arm': REST + rise * (HELD - REST),
         'lower': HELD + rise * (REST - HELD),
-    }[action]
+    }[person.arms[second]]
 
 
-def _mixed(
-    motion: Callable[[str, float, float, int], np.ndarray],
-    actions: Sequence[str],
-    phase: float,
-    t: float,
-) -> np.ndarray:
+def _mixed(motion: Callable[..., np.ndarray], person: Person, t: float) -> np.ndarray:
     """What a motion is at ``t``: a mixture while the action changes."""
     before = int(np.clip(t, 0, DURATION - 1))
     share = _smooth((t - before - 0.5 + SWITCH) / (2 * SWITCH))
-    old, new = (motion(actions[k], phase, t, k) for k in (before, before + 1))
+    old, new = motion(person, t, before), motion(person, t, before + 1)
     return (1 - share) * old + share * new
 
 

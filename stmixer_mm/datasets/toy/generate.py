@@ -60,10 +60,9 @@ def _annotate(
 
 
 def _make_video(
-    job: tuple[str, int], *, seed: int, folder: Path, size: Size
+    split: str, index: int, *, seed: int, folder: Path, size: Size
 ) -> dict[tuple[str, int], list[AnnotatedPerson]]:
     """Write a video of a split; return its keyframes by name and second."""
-    split, index = job
     scene, keyframes = make_scene([seed, SPLITS.index(split), index], size)
     path = folder / f'{split}_{index:04d}.mp4'
     times = np.arange(script.DURATION * FPS) / FPS
@@ -112,7 +111,6 @@ def make_toy_dataset(
     counts = {'train': train_videos, 'val': val_videos}
     _check_numbers(counts, seed, workers, size)
     _check_target(out_dir, force)
-    jobs = [(split, index) for split in counts for index in range(counts[split])]
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
@@ -120,13 +118,11 @@ def make_toy_dataset(
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)
         make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
-        made = pool.map(make, jobs, chunksize=4) if pool else map(make, jobs)
-        splits = {split: {} for split in counts}
-        for (split, _), keyframes in track_iter_progress(
-            (zip(jobs, made, strict=True), len(jobs))
-        ):
-            splits[split] |= keyframes
-        for split, keyframes in splits.items():
+        run = pool.map if pool else map
+        for split, count in counts.items():
+            made, keyframes = run(partial(make, split), range(count)), {}
+            for one in track_iter_progress((made, count)):
+                keyframes |= one
             write_annotations(folder / f'{split}.csv', keyframes)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))

@@ -6,7 +6,7 @@ seconds, so that around a keyframe (a whole second) nothing changes for about a 
 """
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
@@ -81,8 +81,8 @@ def actions_of(scene: Scene, second: int, seen: Sequence[bool]) -> list | None:
     Args:
         seen: Who is visible; nobody meets an invisible person.
     """
-    meeting = set()
-    for (i, one), (j, other) in product(enumerate(scene.persons), repeat=2):
+    done = [{person.legs[second], person.arms[second]} for person in scene.persons]
+    for (i, one), (j, other) in permutations(enumerate(scene.persons), 2):
         if (one.legs[second], other.legs[second]) != ('walk_right', 'walk_left'):
             continue
         times = second - 0.5, second, second + 0.5
@@ -90,10 +90,8 @@ def actions_of(scene: Scene, second: int, seen: Sequence[bool]) -> list | None:
         if before > 0 > after:
             return None
         if now > 0 and seen[i] and seen[j]:
-            meeting |= {i, j}
-    done = [{person.legs[second], person.arms[second]} for person in scene.persons]
-    for i in meeting:
-        done[i].add('meet')
+            done[i].add('meet')
+            done[j].add('meet')
     return [[action for action in ACTIONS if action in one] for one in done]
 
 
@@ -107,7 +105,7 @@ def random_scene(rng: RandomState, aspect: float) -> Scene:
     if count >= 2 and rng.rand() < 0.6:
         persons[:2] = _let_meet(rng, aspect, persons[:2])
     props = []
-    for _ in range(rng.randint(0, 3)):
+    for _ in range(rng.randint(3)):
         foot = rng.uniform((0, 0.72), (aspect, 1.08))
         box = foot + rng.uniform((0.02, 0.1), (0.25, 0.45)) * (SQUARE - [0, 0.5])
         props.append(Blob(box, 0.01, rng.randint(30, 240, 3)))
@@ -118,15 +116,14 @@ def _random_person(rng: RandomState, aspect: float, start_x: float) -> Person:
     height, speed = rng.uniform(0.6, 0.88), rng.uniform(0.35, 0.5)
     stays = rng.rand() < 0.85  # in view
     legs, x = [], start_x
-    for second in range(DURATION + 1):
-        if second == 0 or rng.rand() > 0.4:
-            legs.append(str(rng.choice(ACTIONS[:5], p=[0.15, 0.2, 0.2, 0.23, 0.22])))
-        else:
-            legs.append(legs[-1])
-        step = _DIRECTION.get(legs[-1], 0) * speed * height
+    while len(legs) <= DURATION:
+        if not legs or rng.rand() > 0.4:
+            action = str(rng.choice(ACTIONS[:5], p=[0.15, 0.2, 0.2, 0.23, 0.22]))
+        step = _DIRECTION.get(action, 0) * speed * height
         if stays and not 0.15 < x + step < aspect - 0.15:
-            legs[-1] = 'walk_left' if step > 0 else 'walk_right'
+            action = 'walk_left' if step > 0 else 'walk_right'
             step = -step
+        legs.append(action)
         x += step
     arms = [str(rng.choice(['rest', 'wave']))]
     for _ in range(DURATION):
