@@ -1,9 +1,9 @@
 import pytest
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    check_custom_classes,
     keyframe_key,
     raise_first,
+    read_classes,
     read_keyframe_rows,
     read_label_names,
     read_timestamp_keys,
@@ -176,7 +176,8 @@ def test_the_columns_of_labels_are_bounded(write_text):
     'custom, num_classes',
     [([1, 1], 3), ([0, 1], 3), ([1, 2], 81), ([1, 9], 3), ([1, 9], None)],
 )
-def test_faults_of_custom_classes(custom, num_classes):
+def test_faults_of_custom_classes(write_text, custom, num_classes):
     words = rf'custom_classes=\[{custom[0]}, .* num_classes={num_classes} .* each once'
+    file = write_text('l.pbtxt', *label_map(('sit', 1), ('run', 2)))
     with pytest.raises(ValueError, match=words):
-        check_custom_classes(custom, {1: 'sit', 2: 'run'}, num_classes)
+        read_classes(file, num_classes, custom)

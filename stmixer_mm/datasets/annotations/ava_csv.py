@@ -9,7 +9,7 @@ is ``video_id,timestamp``.
 import functools
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,23 +151,25 @@ def read_label_names(
     return dict(sorted(names.items()))
 
 
-def count_classes(names: Mapping[int, str]) -> int:
-    """Classes of the action ids of a label map, with the dummy class 0."""
-    if not names:
-        raise UserError(
-            'num_classes is not known without a label map; give label_file or '
-            'num_classes.'
-        )
-    return max(names) + 1
+def read_classes(
+    label_file: str | None,
+    num_classes: int | None,
+    custom_classes: Collection[int] | None,
+) -> tuple[list[int], dict[int, str]]:
+    """Action ids of the label columns 1, 2, ..., and names of the label map.
 
-
-def check_custom_classes(
-    custom_classes: Collection[int],
-    names: Mapping[int, str],
-    num_classes: int | None = None,
-) -> None:
-    """Raise ``UserError`` unless custom_classes is a subset that fits the model."""
-    count = len(custom_classes)
+    Raises:
+        UserError: the label map is faulty or does not fit, or is missing.
+    """
+    if custom_classes is None:
+        names = read_label_names(label_file, num_classes=num_classes)
+        if num_classes is None and not names:
+            raise UserError(
+                'num_classes is not known without a label map; give label_file or '
+                'num_classes.'
+            )
+        return list(range(1, num_classes or max(names) + 1)), names
+    names, count = read_label_names(label_file), len(custom_classes)
     distinct = set(custom_classes) & set(names)
     if len(distinct) < count or num_classes not in (None, count + 1):
         raise UserError(
@@ -175,6 +177,7 @@ def check_custom_classes(
             'does not fit; name ids of the label_file, each once, and leave out '
             f'num_classes or set it to {count + 1}.'
         )
+    return list(custom_classes), names
 
 
 def read_lines(file: str) -> tuple[Iterator[tuple[int, str]], Fault | None]:
