@@ -121,9 +121,7 @@ class KeyframeDataset(PersonDataset):
                 f'{self.ann_file} holds no action of custom_classes '
                 f'{self.action_ids}; correct custom_classes.'
             )
-        empty, faults = [], []
-        if self.empty_keyframes_file is not None:
-            empty, faults = read_timestamp_rows(self.empty_keyframes_file)
+        empty, faults = read_timestamp_rows(self.empty_keyframes_file)
         raise_first(faults)
         for row in empty:
             if row.key in keyframes:

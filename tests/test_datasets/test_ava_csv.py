@@ -37,19 +37,16 @@ def test_all_faults_are_found_and_the_first_error_counts_them(write_text):
 
 
 @pytest.mark.parametrize('content', [b'', b'\xef\xbb\xbf'])
-def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
+def test_a_file_without_a_readable_line_is_refused(tmp_path, content):
     file = tmp_path / 'a.csv'
     file.write_bytes(content)
-    rows, faults = read_keyframe_rows(str(file))
-    assert not rows
     with pytest.raises(ValueError, match=r'a.csv: the file'):
-        raise_first(faults)
+        read_keyframe_rows(str(file))
 
 
 def test_a_missing_file_is_not_found(tmp_path):
-    _, faults = read_keyframe_rows(str(tmp_path / 'none.csv'))
     with pytest.raises(ValueError, match=r'none.csv: the file does not exist'):
-        raise_first(faults)
+        read_keyframe_rows(str(tmp_path / 'none.csv'))
 
 
 def test_rounding_beyond_the_border_is_clipped(write_text):

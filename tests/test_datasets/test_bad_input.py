@@ -268,7 +268,10 @@ def test_files_and_folders_that_are_closed(dataset, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr('stmixer_mm.files.open', refuse, raising=False)
-        assert 'the file cannot be read (Permission denied); make' in reasons()['line']
+        assert (
+            'the file cannot be read (Permission denied); make'
+            in reasons()['annotation']
+        )
         patch.setattr(
             'stmixer_mm.datasets.annotations.ava_csv.check_file', lambda path: None
         )

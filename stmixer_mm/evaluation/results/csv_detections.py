@@ -8,15 +8,16 @@ number of the label, from 1.
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from math import inf
 from pathlib import Path
 
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import (
+    Fault,
+    check_columns,
     parse_float,
-    raise_first,
-    read_lines,
+    parse_lines,
+    parse_moment,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -47,20 +48,14 @@ class CsvDetections:
         # Numbers of keyframes; timestamps count as by ``keyframe_key``.
         keyframes: dict[tuple[str, float], int] = {}
         rows = array('d')
-        lines, unreadable = read_lines(self.file)
-        raise_first([unreadable] if unreadable else [])
-        for number, line in lines:
-            try:
-                video, timestamp, *numbers = _parse(line)
-            except ValueError as error:
-                raise UserError(
-                    f'{self._place(number)}: {line[:80]!r} is not {FORM}; correct or '
-                    'remove it.'
-                ) from error
+        for row in parse_lines(self.file, _parse, FORM):
+            if isinstance(row, Fault):
+                raise UserError(str(row))
+            line, video, timestamp, *numbers = row
             keyframe = keyframes.setdefault(
                 (video, round(timestamp, 3)), len(keyframes)
             )
-            rows.extend((number, keyframe, *numbers))
+            rows.extend((line, keyframe, *numbers))
         if not rows:
             raise UserError(f'{self.file} holds no detection; write lines of {FORM}.')
         table = np.frombuffer(rows).reshape(-1, 8)
@@ -126,27 +121,20 @@ class CsvDetections:
             )
 
 
-def _parse(line: str) -> tuple[str | float, ...]:
-    """Fields of a line.
+def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
+    """The number of a line and its fields.
 
     Raises:
         ValueError: it is of another form.
     """
-    video, *fields = line.split(',')
-    video, numbers = video.strip(), [parse_float(field) for field in fields]
-    timestamp, x1, y1, x2, y2, action, score = numbers
-    is_sound = (
-        video
-        and '"' not in video
-        and 0 <= timestamp < inf
-        and is_sound_box(x1, y1, x2, y2)
-        and action >= 1
-        and action.is_integer()
-        and 0 <= score <= 1
-    )
-    if not is_sound:
-        raise ValueError(line)
-    return video, *numbers
+    check_columns(line, 8)
+    video, timestamp, *fields = line.split(',')
+    *bbox, action, score = numbers = [parse_float(field) for field in fields]
+    if not is_sound_box(*bbox):
+        raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*bbox))
+    if not (action >= 1 and action.is_integer() and 0 <= score <= 1):
+        raise ValueError(f'the action id is {action:g}, the score {score:g}')
+    return number, *parse_moment(video, timestamp), *numbers
 
 
 def _group_boxes(
