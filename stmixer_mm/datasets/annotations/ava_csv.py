@@ -196,28 +196,24 @@ def parse_lines(
         file: A text file.
         parse: Takes the number of a line, from 1, and the line; its ``ValueError`` says
             what is wrong.
-        form: What a line has to be.
+        form: What a line has to be; its first word is the columns.
 
     Raises:
         UserError: the file is not readable text.
     """
+    num_columns = form.split()[0].count(',') + 1
     for number, line in enumerate(_read_text(file).split('\n'), start=1):
         if not line.strip():
             continue
         line = line.rstrip()
         try:
+            if (found := line.count(',') + 1) != num_columns:
+                raise ValueError(f'{found} columns instead of {num_columns}')
             row = parse(number, line)
         except ValueError as error:
             message = f'{line[:80]!r} is not {form} ({error}); correct or remove it.'
             row = Fault(file, number, message)
         yield row
-
-
-def check_columns(line: str, number: int) -> None:
-    """Raise ``ValueError`` unless a line has so many columns."""
-    found = line.count(',') + 1
-    if found != number:
-        raise ValueError(f'{found} columns instead of {number}')
 
 
 def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
@@ -279,12 +275,10 @@ def _read_rows(
 
 
 def _parse_timestamp(number: int, line: str) -> TimestampRow:
-    check_columns(line, 2)
     return TimestampRow(number, *parse_moment(*line.split(',')))
 
 
 def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
-    check_columns(line, 8)
     person, action, person_id = line.rsplit(',', 2)
     action_id = _parse_id(action)
     if not 0 < action_id < (math.inf if num_classes is None else num_classes):
