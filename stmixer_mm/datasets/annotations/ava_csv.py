@@ -86,11 +86,11 @@ def keyframe_key(video_id: str, timestamp: float) -> str:
 def raise_first(faults: list[Fault]) -> None:
     """Raise ``UserError`` with the first fault and how many there are, if any."""
     if faults:
-        more = len(faults) - 1
-        tail = (
-            f' ({more} more: run tools/check_dataset.py to list them)' if more else ''
-        )
-        raise UserError(str(faults[0]).removesuffix('.') + f'{tail}.')
+        sentence, more = str(faults[0]), len(faults) - 1
+        if more:
+            tail = f' ({more} more: run tools/check_dataset.py to list them).'
+            sentence = sentence.removesuffix('.') + tail
+        raise UserError(sentence)
 
 
 def read_keyframe_rows(
@@ -170,7 +170,7 @@ def read_classes(
     """
     if custom_classes is None:
         names = read_label_names(label_file, num_classes=num_classes)
-        if num_classes is None and not names:
+        if not num_classes and not names:
             raise UserError(
                 'num_classes is not known without a label map; give label_file or '
                 'num_classes.'
@@ -222,7 +222,7 @@ def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
     Raises:
         ValueError: there is no name, or the timestamp is not a number from 0 upwards.
     """
-    video_id, seconds = video_id.strip(), parse_float(timestamp)
+    video_id, seconds = video_id.strip(), parse_number(timestamp)
     if not video_id or '"' in video_id:
         raise ValueError(f'the video_id is {video_id!r}')
     if not 0 <= seconds < math.inf:
@@ -230,26 +230,15 @@ def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
     return sys.intern(video_id), int(seconds) if seconds.is_integer() else seconds
 
 
-def parse_float(text: str) -> float:
-    """As ``float``, less what Python takes and other readers do not: 1_0, other digits.
+def parse_number(text: str, number_type: type = float) -> int | float:
+    """A number, less what Python takes and other readers do not: 1_0, other digits.
 
     Raises:
         ValueError: it is not a number.
     """
-    return float(_check_digits(text))
-
-
-def _parse_id(text: str) -> int:
-    value = int(_check_digits(text))
-    if abs(value) >= 2**63:
-        raise ValueError(f'{value} has more than 64 bits')
-    return value
-
-
-def _check_digits(text: str) -> str:
     if '_' in text or not text.isascii():
         raise ValueError(f'{text.strip()!r} is not a number')
-    return text
+    return number_type(text)
 
 
 def _read_text(file: str) -> str:
@@ -280,12 +269,14 @@ def _parse_timestamp(number: int, line: str) -> TimestampRow:
 
 def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
     person, action, person_id = line.rsplit(',', 2)
-    action_id = _parse_id(action)
+    action_id, person_id = parse_number(action, int), parse_number(person_id, int)
     if not 0 < action_id < (math.inf if num_classes is None else num_classes):
         raise ValueError(
             f'the action id {action_id} is not between 0 and num_classes={num_classes}'
         )
-    return KeyframeRow(number, *_parse_person(person), action_id, _parse_id(person_id))
+    if max(action_id, abs(person_id)) >= 2**63:
+        raise ValueError('an id has more than 64 bits')
+    return KeyframeRow(number, *_parse_person(person), action_id, person_id)
 
 
 # Each action of a person has a line, with the same text before it: read and kept once.
@@ -294,7 +285,7 @@ def _parse_person(text: str) -> tuple[str, int | float, tuple[float, ...]]:
     """``video_id,timestamp,x1,y1,x2,y2`` as a row has it."""
     video_id, timestamp, *corners = text.split(',')
     video_id, seconds = parse_moment(video_id, timestamp)
-    x1, y1, x2, y2 = bbox = tuple(map(parse_float, corners))
+    x1, y1, x2, y2 = bbox = tuple(map(parse_number, corners))
     low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
     if not (low <= x1 <= x2 <= high and low <= y1 <= y2 <= high):
         raise ValueError(f'the box is {x1:g}, {y1:g}, {x2:g}, {y2:g}')

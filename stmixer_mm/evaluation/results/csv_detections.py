@@ -14,9 +14,9 @@ import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     Fault,
-    parse_float,
     parse_lines,
     parse_moment,
+    parse_number,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -118,7 +118,7 @@ def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
         ValueError: it is of another form.
     """
     video, timestamp, *fields = line.split(',')
-    *bbox, action, score = numbers = [parse_float(field) for field in fields]
+    *bbox, action, score = numbers = [parse_number(field) for field in fields]
     if not is_sound_box(*bbox):
         raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*bbox))
     if not (action >= 1 and action.is_integer() and 0 <= score <= 1):
