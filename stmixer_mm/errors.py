@@ -89,7 +89,7 @@ def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
     Raises:
         UserError: It stands for nothing; names the words that do.
     """
-    if word not in choices:
+    if word not in list(choices):  # also of a word that cannot be hashed
         words = ', '.join(map(repr, choices))
         raise UserError(f'{setting}={word!r} is unknown; use one of {words}.')
     return choices[word]

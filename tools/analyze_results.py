@@ -107,7 +107,7 @@ def diagnose(
         (one.name, one.ap, one.num_gts, len(one.scores), one.right.sum())
         for one in found
     ]
-    print(format_table(head, rows[: args.num_worst]))
+    print(format_table([head, *rows[: args.num_worst]]))
     write_table(folder / 'classes.csv', head, rows)
     draw_class_aps(found, folder / 'classes.png')
     draw_curves(found, folder, ap_mode=metric.protocol.ap)
@@ -129,7 +129,7 @@ def diagnose(
         video, timestamp = key.rsplit(',', 1)
         rows.append((video, f'{float(timestamp):g}', *numbers))
     print('\nThe worst keyframes:')
-    print(format_table(head, rows))
+    print(format_table([head, *rows]))
     write_table(folder / 'keyframes.csv', head, rows)
     if not args.no_keyframes:
         try:

@@ -19,6 +19,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.sampling.backends import (
@@ -29,7 +30,7 @@ from stmixer_mm.models.decoder.sampling.backends import (
 from stmixer_mm.profiling.memory import bytes_kept_for_backward, peak_bytes
 from stmixer_mm.profiling.meter import take_turns
 from stmixer_mm.profiling.models import quieten
-from stmixer_mm.profiling.report import format_table, machine
+from stmixer_mm.profiling.report import machine
 from stmixer_mm.registry import MODELS
 
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')

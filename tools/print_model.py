@@ -17,13 +17,13 @@ from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
 from stmixer_mm.profiling.clips import random_clip
 from stmixer_mm.profiling.models import construct_model, quieten, read_config
-from stmixer_mm.profiling.report import format_table
 
 UNKNOWN = ['?']
 

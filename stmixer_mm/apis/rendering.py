@@ -14,7 +14,7 @@ from stmixer_mm.apis.inference import KeyframeDetections, video_info
 from stmixer_mm.datasets.frames import open_video
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
-from stmixer_mm.visualization.draw import draw_detections
+from stmixer_mm.visualization.draw import draw_detections, person_colors
 
 # What any build of OpenCV with FFmpeg can write.
 CODECS = {'.mp4': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
@@ -102,7 +102,8 @@ def annotated_frames(
             if number in far_ids:
                 other = far.bboxes[far_ids.index(number)]
                 bboxes[person] += share * (other - bboxes[person])
-        yield draw_detections(frame, bboxes, near.actions, ids=ids)
+        colors = person_colors(ids)
+        yield draw_detections(frame, bboxes, near.actions, colors=colors)
 
 
 def render_video(

@@ -63,7 +63,7 @@ def check_csv(dataset: KeyframeDataset, report: Report) -> Annotated:
 
 
 def _timestamps(file: str | None, report: Report) -> list[TimestampRow]:
-    rows, faults = read_timestamp_rows(file) if file else ([], [])
+    rows, faults = read_timestamp_rows(file)
     report.add_faults(faults)
     return rows
 

@@ -8,11 +8,9 @@ from mmengine.logging import MMLogger
 from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
     TimestampRow,
-    check_custom_classes,
-    count_classes,
     raise_first,
+    read_classes,
     read_keyframe_rows,
-    read_label_names,
     read_timestamp_keys,
     read_timestamp_rows,
 )
@@ -86,18 +84,13 @@ class KeyframeDataset(PersonDataset):
         self.fps = fps
         self.timestamp_start = timestamp_start
         self.timestamp_end = timestamp_end
-        names = read_label_names(
-            self.label_file, num_classes=None if custom_classes else num_classes
+        # Of the label columns 1, 2, ...
+        self.action_ids, names = read_classes(
+            self.label_file, num_classes, custom_classes
         )
-        if custom_classes is None:
-            num_classes = num_classes or count_classes(names)
-        else:
-            check_custom_classes(custom_classes, names, num_classes)
-            num_classes = len(custom_classes) + 1
+        num_classes = len(self.action_ids) + 1
         # Beyond which an id is a fault; custom_classes may leave out any.
         self.num_known_ids = None if custom_classes else num_classes
-        # Of the label columns 1, 2, ...
-        self.action_ids = list(custom_classes or range(1, num_classes))
         self._columns = {action: n for n, action in enumerate(self.action_ids, start=1)}
         classes = tuple(names.get(n, f'class {n}') for n in self.action_ids)
         super().__init__(
@@ -128,9 +121,7 @@ class KeyframeDataset(PersonDataset):
                 f'{self.ann_file} holds no action of custom_classes '
                 f'{self.action_ids}; correct custom_classes.'
             )
-        empty, faults = [], []
-        if self.empty_keyframes_file is not None:
-            empty, faults = read_timestamp_rows(self.empty_keyframes_file)
+        empty, faults = read_timestamp_rows(self.empty_keyframes_file)
         raise_first(faults)
         for row in empty:
             if row.key in keyframes:

@@ -1,7 +1,8 @@
 """Boxes, labels and headings drawn onto frames, legible also on small ones."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -50,12 +51,16 @@ def enlarge(frame: np.ndarray) -> tuple[np.ndarray, float]:
     return cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), factor
 
 
+def person_colors(ids: Iterable[int]) -> list[list[Color]]:
+    """One colour for all that a person does, by the person's number."""
+    return [[PALETTE[number % len(PALETTE)]] for number in ids]
+
+
 def draw_detections(
     frame: np.ndarray,
     bboxes: np.ndarray,
     actions: Sequence[Sequence[tuple[str, float | None]]],
     *,
-    ids: Sequence[int] | None = None,
     colors: Sequence[Sequence[Color]] | None = None,
 ) -> np.ndarray:
     """Draw persons and what they do.
@@ -65,10 +70,8 @@ def draw_detections(
         bboxes: (n, 4) pixel xyxy.
         actions: For each box its (label, score) pairs, best first; a score of None is
             not written. The first four are drawn, the others counted.
-        ids: A number per person that chooses the colour; by default the position in
-            ``bboxes``.
-        colors: For each box the colours of its actions instead; the first is the box's
-            too.
+        colors: For each box the colours of its actions in turn; the first is the box's
+            too. None: those of :func:`person_colors`, by the position in ``bboxes``.
 
     Returns:
         A new frame. Labels stay inside it, and off each other where there is room.
@@ -79,11 +82,7 @@ def draw_detections(
     bboxes = np.asarray(bboxes, float).reshape(-1, 4).clip(-1e6, 1e6)
     boxes = bboxes.round().astype(int).tolist()
     if colors is None:
-        ids = range(len(boxes)) if ids is None else ids
-        colors = [
-            [PALETTE[person % len(PALETTE)]] * max(1, len(pairs))
-            for person, pairs in zip(ids, actions, strict=True)
-        ]
+        colors = person_colors(range(len(boxes)))
 
     for (color, *_), (x1, y1, x2, y2) in zip(colors, boxes, strict=True):
         # A dark rim keeps the box visible on a background of its own colour.
@@ -200,9 +199,9 @@ def _draw_label(
     # Below the descenders of a line.
     edges = [y1 + pen.pad // 2 + row * pen.step for row in range(1, len(lines))]
     edges = [y1, *edges, y2]
-    for row, line in enumerate(lines):
+    for row, (line, color) in enumerate(zip(lines, cycle(colors), strict=False)):
         patch = canvas[edges[row] : edges[row + 1], x1:x2]
-        patch[:] = (0.2 * patch + 0.8 * np.array(colors[row])).astype(np.uint8)
+        patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
         top = y1 + pen.pad + row * pen.step
         pen.write(canvas, line, x1 + pen.pad, top, (0, 0, 0))
 

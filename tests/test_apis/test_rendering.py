@@ -16,7 +16,7 @@ from stmixer_mm.apis.rendering import (
     write_detections,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.visualization.draw import draw_detections
+from stmixer_mm.visualization.draw import draw_detections, person_colors
 
 
 def keyframe(frame, boxes, label='walk'):
@@ -47,11 +47,11 @@ def test_persons_are_followed_by_place_and_size(before, after, pairs):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is drawn on each frame, as (boxes, actions, ids)."""
+    """What is drawn on each frame, as (boxes, actions, colors)."""
     calls = []
 
-    def record(frame, bboxes, actions, *, ids):
-        calls.append((np.round(bboxes, 3).tolist(), actions, list(ids)))
+    def record(frame, bboxes, actions, *, colors):
+        calls.append((np.round(bboxes, 3).tolist(), actions, colors))
         return frame
 
     monkeypatch.setattr(rendering, 'draw_detections', record)
@@ -72,7 +72,7 @@ def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
     assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1, 2, 3, 4, 4]
     labels = [actions[0][0][0] for _, actions, _ in shown]
     assert labels == ['walk'] * 2 + ['wave'] * 4
-    assert [ids for _, _, ids in shown] == [[0]] * 6
+    assert [colors for _, _, colors in shown] == [person_colors([0])] * 6
 
 
 def test_others_are_shown_near_their_keyframe_only(shown):
@@ -83,7 +83,7 @@ def test_others_are_shown_near_their_keyframe_only(shown):
     ]
     list(annotated_frames(frames(10), keyframes))
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
-    assert shown[-1][2] == [1]  # another person, another colour
+    assert shown[-1][2] == person_colors([1])  # another person, another colour
 
 
 def test_keyframes_are_taken_as_the_frames_need_them(shown):

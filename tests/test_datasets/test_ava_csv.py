@@ -1,9 +1,9 @@
 import pytest
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    check_custom_classes,
     keyframe_key,
     raise_first,
+    read_classes,
     read_keyframe_rows,
     read_label_names,
     read_timestamp_keys,
@@ -37,19 +37,16 @@ def test_all_faults_are_found_and_the_first_error_counts_them(write_text):
 
 
 @pytest.mark.parametrize('content', [b'', b'\xef\xbb\xbf'])
-def test_a_file_without_a_readable_line_is_a_fault(tmp_path, content):
+def test_a_file_without_a_readable_line_is_refused(tmp_path, content):
     file = tmp_path / 'a.csv'
     file.write_bytes(content)
-    rows, faults = read_keyframe_rows(str(file))
-    assert not rows
     with pytest.raises(ValueError, match=r'a.csv: the file'):
-        raise_first(faults)
+        read_keyframe_rows(str(file))
 
 
 def test_a_missing_file_is_not_found(tmp_path):
-    _, faults = read_keyframe_rows(str(tmp_path / 'none.csv'))
     with pytest.raises(ValueError, match=r'none.csv: the file does not exist'):
-        raise_first(faults)
+        read_keyframe_rows(str(tmp_path / 'none.csv'))
 
 
 def test_rounding_beyond_the_border_is_clipped(write_text):
@@ -176,7 +173,8 @@ def test_the_columns_of_labels_are_bounded(write_text):
     'custom, num_classes',
     [([1, 1], 3), ([0, 1], 3), ([1, 2], 81), ([1, 9], 3), ([1, 9], None)],
 )
-def test_faults_of_custom_classes(custom, num_classes):
+def test_faults_of_custom_classes(write_text, custom, num_classes):
     words = rf'custom_classes=\[{custom[0]}, .* num_classes={num_classes} .* each once'
+    file = write_text('l.pbtxt', *label_map(('sit', 1), ('run', 2)))
     with pytest.raises(ValueError, match=words):
-        check_custom_classes(custom, {1: 'sit', 2: 'run'}, num_classes)
+        read_classes(file, num_classes, custom)

@@ -2,9 +2,7 @@ import numpy as np
 import pytest
 
 from stmixer_mm.evaluation.functional.average_precision import (
-    AP_MODES,
     act_ap,
-    check_choice,
     class_mean,
     interpolated_ap,
     parse_iou_thrs,
@@ -40,11 +38,6 @@ def test_which_classes_count():
     np.testing.assert_allclose(class_mean(aps, *counts, over='all'), [0.5 / 3, 0.1])
     nothing = np.zeros(3, int)
     assert class_mean(aps, counts[0], nothing, over='detected').tolist() == [0, 0]
-
-
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"ap_mode='voc' is unknown.*'act'"):
-        check_choice('ap_mode', 'voc', AP_MODES)
 
 
 @pytest.mark.parametrize(

@@ -97,5 +97,5 @@ def test_a_folder_of_ones_own_stays_as_it_is(tmp_path):
 
 
 def test_an_unknown_place_to_collect_is_refused_before_the_run():
-    with pytest.raises(ValueError, match="collect_device='tpu' is unknown; choose"):
+    with pytest.raises(ValueError, match="collect_device='tpu' is unknown; use"):
         TubeFrameMAPMetric('GT.pkl', collect_device='tpu')

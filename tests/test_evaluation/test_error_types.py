@@ -56,7 +56,7 @@ SHARES = {
 
 def test_table():
     assert mean_shares(SHARES)[:2] == pytest.approx((0.6, 0.2))
-    head, *lines = format_error_table(SHARES).splitlines()
+    head, _, *lines = format_error_table(SHARES).splitlines()
     assert head.split() == list(ErrorShares._fields)
     assert lines[1].split() == ['sit', 'still', '70.00', '30.00', *['0.00'] * 4]
     assert lines[2].split()[:3] == ['mean', '60.00', '20.00']

@@ -379,7 +379,7 @@ def test_splits():
 
 def test_faulty_arguments():
     with pytest.raises(
-        ValueError, match=r"protocol='voc' is unknown; choose one of 'act'"
+        ValueError, match=r"protocol='voc' is unknown; use one of 'act'"
     ):
         build(VideoMAPMetric, TWO_VIDEOS, protocol='voc')
     with pytest.raises(ValueError, match=r"linking=.*'iou'.*; it may have base, nms"):
@@ -418,7 +418,7 @@ def test_suppression_before_frame_map_by_hand():
         kinds = [v for name, v in values.items() if '/error/' in name]
         assert sum(kinds) == pytest.approx(1)
         assert values['frame_mAP/error/ap'] == pytest.approx((run + 1 / 4) / 2)
-    with pytest.raises(ValueError, match="nms='hard' is unknown; choose one of 'act'"):
+    with pytest.raises(ValueError, match="nms='hard' is unknown; use one of 'act'"):
         build(TubeFrameMAPMetric, truth, nms='hard')
 
 

@@ -9,11 +9,11 @@ from tiny import batch, build_detector, data_sample
 from tiny_stmixer import write_project, write_video
 from torch import nn
 
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.profiling.clips import ClipPipeline, extract_frames, video_clips
 from stmixer_mm.profiling.flops import count_parts
 from stmixer_mm.profiling.meter import Meter, watch_children
 from stmixer_mm.profiling.models import read_config
-from stmixer_mm.profiling.report import format_table
 
 
 @pytest.fixture

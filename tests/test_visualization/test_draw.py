@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from stmixer_mm.visualization import draw
-from stmixer_mm.visualization.draw import draw_detections, enlarge, side_by_side
+from stmixer_mm.visualization.draw import (
+    draw_detections,
+    enlarge,
+    person_colors,
+    side_by_side,
+)
 
 
 def changed(frame, drawn):
@@ -62,8 +67,10 @@ def test_labels_of_people_side_by_side_do_not_cover_each_other():
 
 def test_colour_follows_the_person_not_the_position(frame):
     boxes = [[20, 20, 60, 120], [100, 20, 140, 120]]
-    once = draw_detections(frame, boxes, [[], []], ids=[4, 9])
-    swapped = draw_detections(frame, boxes[::-1], [[], []], ids=[9, 4])
+    once = draw_detections(frame, boxes, [[], []], colors=person_colors([4, 9]))
+    swapped = draw_detections(
+        frame, boxes[::-1], [[], []], colors=person_colors([9, 4])
+    )
     assert np.array_equal(once, swapped)
     assert not np.array_equal(once, draw_detections(frame, boxes, [[], []]))
 

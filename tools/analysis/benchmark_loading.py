@@ -25,8 +25,8 @@ from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import FrameMAPMetric
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling.report import format_table
 
 NUM_VIDEOS = 235  # of AVA's training set
 TUBE_VIDEOS, TUBES, TUBE_LENGTH = 3194, 4500, 133  # about those of UCF101-24

@@ -21,10 +21,10 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_dir, write_json
 from stmixer_mm.profiling.meter import take_turns
 from stmixer_mm.profiling.models import build_model, quieten, read_config
-from stmixer_mm.profiling.report import format_table
 from stmixer_mm.registry import DATASETS
 
 TRAIN = Path(__file__).parents[1] / 'train.py'

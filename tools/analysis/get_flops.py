@@ -4,11 +4,11 @@ import argparse
 
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.errors import user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import random_clip
 from stmixer_mm.profiling.flops import count_parts
 from stmixer_mm.profiling.models import build_model, quieten, read_config
-from stmixer_mm.profiling.report import format_table
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '

@@ -15,6 +15,7 @@ from torch import nn
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.datasets.frames import count_decoded, open_video
 from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import (
     ClipDataset,
@@ -30,7 +31,7 @@ from stmixer_mm.profiling.models import (
     quieten,
     read_config,
 )
-from stmixer_mm.profiling.report import format_table, machine
+from stmixer_mm.profiling.report import machine
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames

@@ -9,9 +9,9 @@ is ``video_id,timestamp``.
 import functools
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from stmixer_mm.datasets.annotations.label_map import FORM, parse_label_map
 from stmixer_mm.errors import UserError
@@ -21,6 +21,8 @@ from stmixer_mm.files import check_file
 BOX_TOLERANCE = 1e-3
 MAX_ID = 10_000  # of a label map; labels have a column for each id
 
+Row = TypeVar('Row')
+
 _TIMESTAMP_FORM = 'video_id,timestamp with seconds from 0, without quotes or a header'
 _KEYFRAME_FORM = (
     'video_id,timestamp,x1,y1,x2,y2,action_id,person_id with seconds from 0, an upright '
@@ -29,7 +31,7 @@ _KEYFRAME_FORM = (
 
 
 class Fault(NamedTuple):
-    """What is wrong with one line of a file (``line`` None: with the whole file)."""
+    """What is wrong with a line of a file (``line`` None: with the whole file)."""
 
     file: str
     line: int | None
@@ -84,11 +86,11 @@ def keyframe_key(video_id: str, timestamp: float) -> str:
 def raise_first(faults: list[Fault]) -> None:
     """Raise ``UserError`` with the first fault and how many there are, if any."""
     if faults:
-        more = len(faults) - 1
-        tail = (
-            f' ({more} more: run tools/check_dataset.py to list them)' if more else ''
-        )
-        raise UserError(str(faults[0]).removesuffix('.') + f'{tail}.')
+        sentence, more = str(faults[0]), len(faults) - 1
+        if more:
+            tail = f' ({more} more: run tools/check_dataset.py to list them).'
+            sentence = sentence.removesuffix('.') + tail
+        raise UserError(sentence)
 
 
 def read_keyframe_rows(
@@ -96,30 +98,37 @@ def read_keyframe_rows(
 ) -> tuple[list[KeyframeRow], list[Fault]]:
     """All good rows and all faults of an AVA annotation file.
 
+    Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped.
+
     Args:
         ann_file: The csv file.
         num_classes: Classes with the dummy class 0: action ids must lie in
             1 ... num_classes - 1. None accepts every positive id.
 
-    Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped.
+    Raises:
+        UserError: the file is not readable text, or has no line.
     """
     parse = functools.partial(_parse_keyframe, num_classes=num_classes)
     rows, faults = _read_rows(ann_file, parse, _KEYFRAME_FORM)
     if not rows and not faults:
-        message = f'the file holds no annotation; write lines of {_KEYFRAME_FORM}.'
-        faults.append(Fault(ann_file, None, message))
+        raise UserError(
+            f'{ann_file}: the file holds no annotation; write lines of '
+            f'{_KEYFRAME_FORM}.'
+        )
     return rows, faults
 
 
-def read_timestamp_rows(file: str) -> tuple[list[TimestampRow], list[Fault]]:
-    """All good rows and all faults of a ``video_id,timestamp`` file (may be empty)."""
-    return _read_rows(file, _parse_timestamp, _TIMESTAMP_FORM)
+def read_timestamp_rows(file: str | None) -> tuple[list[TimestampRow], list[Fault]]:
+    """All good rows and all faults of a ``video_id,timestamp`` file, if there is one.
+
+    Raises:
+        UserError: the file is not readable text.
+    """
+    return _read_rows(file, _parse_timestamp, _TIMESTAMP_FORM) if file else ([], [])
 
 
 def read_timestamp_keys(file: str | None) -> set[str]:
     """Keys of a timestamp file; the empty set for None, ``UserError`` on a fault."""
-    if file is None:
-        return set()
     rows, faults = read_timestamp_rows(file)
     raise_first(faults)
     return {row.key for row in rows}
@@ -135,9 +144,7 @@ def read_label_names(
     """
     if label_file is None:
         return {}
-    text, unreadable = _read_text(label_file)
-    raise_first([unreadable] if unreadable else [])
-    names = parse_label_map(text, source=label_file)
+    names = parse_label_map(_read_text(label_file), source=label_file)
     if not names:
         raise UserError(f'{label_file}: the label map has no item; write {FORM}.')
     last = MAX_ID if num_classes is None else num_classes - 1
@@ -151,23 +158,25 @@ def read_label_names(
     return dict(sorted(names.items()))
 
 
-def count_classes(names: Mapping[int, str]) -> int:
-    """Classes of the action ids of a label map, with the dummy class 0."""
-    if not names:
-        raise UserError(
-            'num_classes is not known without a label map; give label_file or '
-            'num_classes.'
-        )
-    return max(names) + 1
+def read_classes(
+    label_file: str | None,
+    num_classes: int | None,
+    custom_classes: Collection[int] | None,
+) -> tuple[list[int], dict[int, str]]:
+    """Action ids of the label columns 1, 2, ..., and names of the label map.
 
-
-def check_custom_classes(
-    custom_classes: Collection[int],
-    names: Mapping[int, str],
-    num_classes: int | None = None,
-) -> None:
-    """Raise ``UserError`` unless custom_classes is a subset that fits the model."""
-    count = len(custom_classes)
+    Raises:
+        UserError: the label map is faulty or does not fit, or is missing.
+    """
+    if custom_classes is None:
+        names = read_label_names(label_file, num_classes=num_classes)
+        if not num_classes and not names:
+            raise UserError(
+                'num_classes is not known without a label map; give label_file or '
+                'num_classes.'
+            )
+        return list(range(1, num_classes or max(names) + 1)), names
+    names, count = read_label_names(label_file), len(custom_classes)
     distinct = set(custom_classes) & set(names)
     if len(distinct) < count or num_classes not in (None, count + 1):
         raise UserError(
@@ -175,99 +184,45 @@ def check_custom_classes(
             'does not fit; name ids of the label_file, each once, and leave out '
             f'num_classes or set it to {count + 1}.'
         )
+    return list(custom_classes), names
 
 
-def read_lines(file: str) -> tuple[Iterator[tuple[int, str]], Fault | None]:
-    """Numbered lines that are not blank, or the reason why there are none."""
-    text, unreadable = _read_text(file)
-    numbered = enumerate(text.split('\n'), start=1)
-    return ((n, line.rstrip()) for n, line in numbered if line.strip()), unreadable
+def parse_lines(
+    file: str, parse: Callable[[int, str], Row], form: str
+) -> Iterator[Row | Fault]:
+    """What ``parse`` makes of the lines that are not blank, faults of what it refuses.
 
-
-def parse_float(text: str) -> float:
-    """As ``float``, less what Python takes and other readers do not: 1_0, other digits.
+    Args:
+        file: A text file.
+        parse: Takes the number of a line, from 1, and the line; its ``ValueError`` says
+            what is wrong.
+        form: What a line has to be; its first word is the columns.
 
     Raises:
-        ValueError: it is not a number.
+        UserError: the file is not readable text.
     """
-    return float(_check_digits(text))
-
-
-def _parse_id(text: str) -> int:
-    value = int(_check_digits(text))
-    if abs(value) >= 2**63:
-        raise ValueError(f'{value} has more than 64 bits')
-    return value
-
-
-def _check_digits(text: str) -> str:
-    if '_' in text or not text.isascii():
-        raise ValueError(f'{text.strip()!r} is not a number')
-    return text
-
-
-def _read_text(file: str) -> tuple[str, Fault | None]:
-    """Text with line ends of ``\\n``, or the reason why there is none."""
-    try:
-        check_file(file)
-        return Path(file).read_text('utf-8-sig'), None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b'\n', 0, error.start) + 1
-        message = 'the file is not UTF-8 text; unpack it, or save it as UTF-8.'
-        return '', Fault(file, line, message)
-    except UserError as error:
-        return '', Fault(file, None, str(error).removeprefix(f'{file}: '))
-
-
-def _read_rows(
-    file: str, parse: Callable[[int, str], NamedTuple], form: str
-) -> tuple[list, list[Fault]]:
-    """What ``parse`` makes of the lines, and faults for those that it refuses."""
-    rows, faults = [], []
-    lines, unreadable = read_lines(file)
-    if unreadable:
-        return rows, [unreadable]
-    for number, line in lines:
+    num_columns = form.split()[0].count(',') + 1
+    for number, line in enumerate(_read_text(file).split('\n'), start=1):
+        if not line.strip():
+            continue
+        line = line.rstrip()
         try:
-            rows.append(parse(number, line))
+            if (found := line.count(',') + 1) != num_columns:
+                raise ValueError(f'{found} columns instead of {num_columns}')
+            row = parse(number, line)
         except ValueError as error:
             message = f'{line[:80]!r} is not {form} ({error}); correct or remove it.'
-            faults.append(Fault(file, number, message))
-    return rows, faults
+            row = Fault(file, number, message)
+        yield row
 
 
-def _parse_timestamp(number: int, line: str) -> TimestampRow:
-    _check_columns(line, 2)
-    return TimestampRow(number, *_parse_moment(*line.split(',')))
+def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
+    """Name of a video, and seconds as a row has them.
 
-
-def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
-    _check_columns(line, 8)
-    person, action, person_id = line.rsplit(',', 2)
-    action_id = _parse_id(action)
-    if not 0 < action_id < (math.inf if num_classes is None else num_classes):
-        raise ValueError(
-            f'the action id {action_id} is not between 0 and num_classes={num_classes}'
-        )
-    return KeyframeRow(number, *_parse_person(person), action_id, _parse_id(person_id))
-
-
-# Each action of a person has a line, with the same text before it: read and kept once.
-@functools.lru_cache(maxsize=256)
-def _parse_person(text: str) -> tuple[str, int | float, tuple[float, ...]]:
-    """``video_id,timestamp,x1,y1,x2,y2`` as a row has it."""
-    video_id, timestamp, *corners = text.split(',')
-    video_id, seconds = _parse_moment(video_id, timestamp)
-    x1, y1, x2, y2 = bbox = tuple(map(parse_float, corners))
-    low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
-    if not (low <= x1 <= x2 <= high and low <= y1 <= y2 <= high):
-        raise ValueError(f'the box is {x1:g}, {y1:g}, {x2:g}, {y2:g}')
-    return video_id, seconds, tuple(min(max(value, 0.0), 1.0) for value in bbox)
-
-
-def _parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
-    """Name of a video, and seconds as a row has them."""
-    video_id, seconds = video_id.strip(), parse_float(timestamp)
+    Raises:
+        ValueError: there is no name, or the timestamp is not a number from 0 upwards.
+    """
+    video_id, seconds = video_id.strip(), parse_number(timestamp)
     if not video_id or '"' in video_id:
         raise ValueError(f'the video_id is {video_id!r}')
     if not 0 <= seconds < math.inf:
@@ -275,7 +230,63 @@ def _parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
     return sys.intern(video_id), int(seconds) if seconds.is_integer() else seconds
 
 
-def _check_columns(line: str, number: int) -> None:
-    found = line.count(',') + 1
-    if found != number:
-        raise ValueError(f'{found} columns instead of {number}')
+def parse_number(text: str, number_type: type = float) -> int | float:
+    """A number, less what Python takes and other readers do not: 1_0, other digits.
+
+    Raises:
+        ValueError: it is not a number.
+    """
+    if '_' in text or not text.isascii():
+        raise ValueError(f'{text.strip()!r} is not a number')
+    return number_type(text)
+
+
+def _read_text(file: str) -> str:
+    """Text with line ends of ``\\n``."""
+    check_file(file)
+    try:
+        return Path(file).read_text('utf-8-sig')
+    except UnicodeDecodeError as error:
+        line = error.object.count(b'\n', 0, error.start) + 1
+        raise UserError(
+            f'{file}, line {line}: the file is not UTF-8 text; unpack it, or save it '
+            'as UTF-8.'
+        ) from error
+
+
+def _read_rows(
+    file: str, parse: Callable[[int, str], Row], form: str
+) -> tuple[list[Row], list[Fault]]:
+    rows, faults = [], []
+    for row in parse_lines(file, parse, form):
+        (faults if isinstance(row, Fault) else rows).append(row)
+    return rows, faults
+
+
+def _parse_timestamp(number: int, line: str) -> TimestampRow:
+    return TimestampRow(number, *parse_moment(*line.split(',')))
+
+
+def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
+    person, action, person_id = line.rsplit(',', 2)
+    action_id, person_id = parse_number(action, int), parse_number(person_id, int)
+    if not 0 < action_id < (math.inf if num_classes is None else num_classes):
+        raise ValueError(
+            f'the action id {action_id} is not between 0 and num_classes={num_classes}'
+        )
+    if max(action_id, abs(person_id)) >= 2**63:
+        raise ValueError('an id has more than 64 bits')
+    return KeyframeRow(number, *_parse_person(person), action_id, person_id)
+
+
+# Each action of a person has a line, with the same text before it: read and kept once.
+@functools.lru_cache(maxsize=256)
+def _parse_person(text: str) -> tuple[str, int | float, tuple[float, ...]]:
+    """``video_id,timestamp,x1,y1,x2,y2`` as a row has it."""
+    video_id, timestamp, *corners = text.split(',')
+    video_id, seconds = parse_moment(video_id, timestamp)
+    x1, y1, x2, y2 = bbox = tuple(map(parse_number, corners))
+    low, high = -BOX_TOLERANCE, 1 + BOX_TOLERANCE
+    if not (low <= x1 <= x2 <= high and low <= y1 <= y2 <= high):
+        raise ValueError(f'the box is {x1:g}, {y1:g}, {x2:g}, {y2:g}')
+    return video_id, seconds, tuple(min(max(value, 0.0), 1.0) for value in bbox)

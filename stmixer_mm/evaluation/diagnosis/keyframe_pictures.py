@@ -1,11 +1,10 @@
-"""Keyframes of a dataset with true and predicted boxes, side by side."""
+"""Keyframes of a dataset with ground truth and predictions, side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from torch import Tensor
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import blame
@@ -18,6 +17,7 @@ from stmixer_mm.visualization.draw import (
     side_by_side,
     write_picture,
 )
+from stmixer_mm.visualization.visualizer import draw_ground_truth
 
 
 class KeyframePictures:
@@ -47,7 +47,9 @@ class KeyframePictures:
         self._judged = judged
         self._score_thr = score_thr
         classes = self._dataset.metainfo.get('classes') or ()
-        self._names = {**judged.class_names, **dict(enumerate(classes, start=1))}
+        names = {**judged.class_names, **dict(enumerate(classes, start=1))}
+        columns = range(1, max(names) + 1)
+        self._classes = [names.get(column, f'action {column}') for column in columns]
 
     def draw(self, key: str, path: str | Path) -> bool:
         """Draw true boxes left, predicted ones right; False if the dataset lacks it.
@@ -63,11 +65,7 @@ class KeyframePictures:
         frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
         frame, factor = enlarge(frame.astype(np.uint8))
         gts = packed['data_samples'].gt_instances
-        gt_actions = [
-            [(self._names.get(column, f'action {column}'), None) for column in columns]
-            for columns in map(_present, gts.labels)
-        ]
-        true = draw_detections(frame, np.asarray(gts.bboxes) * factor, gt_actions)
+        true = draw_ground_truth(frame, gts, self._classes, scale=factor)
         found = self._found(self._judged.keyframes.index(key))
         right = [self._judged.right[row] for rows in found.values() for row in rows]
         counts = [
@@ -96,17 +94,10 @@ class KeyframePictures:
         bboxes = np.reshape(list(found), (-1, 4)) * (width, height, width, height)
         actions, colors = [], []
         for rows in found.values():
-            names = [self._names[column] for column in judged.columns[rows]]
+            names = [self._classes[column - 1] for column in judged.columns[rows]]
             actions.append(list(zip(names, judged.scores[rows], strict=True)))
             colors.append([_COLORS[is_right] for is_right in judged.right[rows]])
         return draw_detections(frame, bboxes, actions, colors=colors)
-
-
-def _present(labels: Tensor) -> list[int]:
-    """Classes from 1 of a box's labels, one flag per class or the number of one."""
-    if len(labels) == 1:
-        return labels.int().tolist()
-    return [column for column in np.flatnonzero(labels > 0.5).tolist() if column]
 
 
 def _as_in_histograms(color: str) -> tuple[int, ...]:

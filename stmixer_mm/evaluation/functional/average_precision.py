@@ -13,7 +13,11 @@ from stmixer_mm.errors import UserError, blame
 # MultiSports' evaluators; those that also have a detection, as in mmaction2's
 # AVAMetric; or all, of which those without ground truth count as 0, as ACT's scripts
 # divide by the number of labels.
-CLASS_AVERAGES = ('gt', 'detected', 'all')
+CLASS_AVERAGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    'gt': lambda num_gts, num_detections: num_gts > 0,
+    'detected': lambda num_gts, num_detections: (num_gts > 0) & (num_detections > 0),
+    'all': lambda num_gts, num_detections: np.full(len(num_gts), True),
+}
 
 
 def interpolated_ap(right: np.ndarray, num_gts: int) -> float:
@@ -82,21 +86,10 @@ def class_mean(
         num_detections: (K,) detections of each class.
         over: One of ``CLASS_AVERAGES``.
     """
-    counted = {
-        'gt': num_gts > 0,
-        'detected': (num_gts > 0) & (num_detections > 0),
-        'all': np.full(len(num_gts), True),
-    }[over]
+    counted = CLASS_AVERAGES[over](num_gts, num_detections)
     if not counted.any():
         return np.zeros(aps.shape[1:])
     return np.where(np.isnan(aps), 0, aps)[counted].mean(axis=0)
-
-
-def check_choice(name: str, value: str, choices) -> None:
-    """Raise ``ValueError`` unless value is one of the choices."""
-    if value not in choices:
-        listed = ', '.join(repr(choice) for choice in choices)
-        raise UserError(f'{name}={value!r} is unknown; choose one of {listed}.')
 
 
 def parse_iou_thrs(

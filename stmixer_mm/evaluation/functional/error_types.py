@@ -87,4 +87,4 @@ def format_error_table(shares: Mapping[str, ErrorShares]) -> str:
     """A text table in percent, one line per class, the mean last."""
     rows = {**shares, 'mean': mean_shares(shares)}
     percents = [[name, *(100.0 * value for value in row)] for name, row in rows.items()]
-    return format_table(['', *ErrorShares._fields], percents, digits=2)
+    return format_table([['', *ErrorShares._fields], *percents], digits=2)

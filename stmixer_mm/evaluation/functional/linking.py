@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.functional.average_precision import check_choice
+from stmixer_mm.errors import UserError, blame, choose
 from stmixer_mm.evaluation.functional.matching import (
     aligned_iou,
     choose_in_turn,
@@ -80,7 +79,7 @@ class Linking:
     tube_pixel: float = 1
 
     def __post_init__(self) -> None:
-        check_choice('nms', self.nms, ('hard', 'soft', None))
+        choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
         for name, value in vars(self).items():
             form, number, low, high = 'a number in [0, 1]', Real, 0, 1
             if name in ('top_k', 'end_after', 'min_length'):
@@ -117,10 +116,10 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
     """
     changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
     base = changes.pop('base', 'act')
-    check_choice('linking', base, LINKINGS)
-    known = ', '.join(vars(LINKINGS[base]))
+    constants = choose('linking', base, LINKINGS)
+    known = ', '.join(vars(constants))
     with blame(f'linking={linking!r} cannot be used', f'it may have base, {known}'):
-        return replace(LINKINGS[base], **changes)
+        return replace(constants, **changes)
 
 
 def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:

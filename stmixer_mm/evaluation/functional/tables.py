@@ -12,11 +12,16 @@ def cells(row: Row, digits: int) -> list[str]:
     ]
 
 
-def format_table(head: Sequence[str], rows: Sequence[Row], *, digits: int = 4) -> str:
-    """Lines of columns, the first one aligned left."""
-    table = [list(head), *(cells(row, digits) for row in rows)]
-    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]
-    return '\n'.join(
-        f'{first:<{widths[0]}}' + ''.join(map(str.rjust, rest, widths[1:]))
-        for first, *rest in table
-    )
+def format_table(rows: Sequence[Row], *, left: int = 1, digits: int = 4) -> str:
+    """Aligned columns, the first ``left`` ones to the left; the first row is the heading."""
+    table = [cells(row, digits) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        aligned = (
+            *map(str.ljust, row[:left], widths),
+            *map(str.rjust, row[left:], widths[left:]),
+        )
+        lines.append('  '.join(aligned).rstrip())
+    lines.insert(1, '-' * max(map(len, lines)))
+    return '\n'.join(lines)

@@ -8,11 +8,10 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.average_precision import (
     CLASS_AVERAGES,
     by_score,
-    check_choice,
     class_mean,
     over_thresholds,
     parse_iou_thrs,
@@ -70,9 +69,9 @@ class DetectionMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         # mmengine would only find out when all samples are predicted.
-        check_choice('collect_device', collect_device, ('cpu', 'gpu', 'npu'))
+        choose('collect_device', collect_device, dict.fromkeys(('cpu', 'gpu', 'npu')))
         super().__init__(collect_device, prefix, collect_dir)
-        check_choice('class_average', class_average, CLASS_AVERAGES)
+        choose('class_average', class_average, CLASS_AVERAGES)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
         self.class_average = class_average
         self.score_thr = score_thr
@@ -200,15 +199,15 @@ class DetectionMetric(BaseMetric):
         values = self._at_thrs('overall', means.tolist())
         if self.per_class:
             first, names = next(iter(self.iou_thrs)), self.class_names.values()
-            table = []
+            head = ['class', 'gts', unit, *(f'AP@{thr}' for thr in self.iou_thrs)]
+            table = [head]
             for name, (count, number, of_class) in zip(names, rows, strict=True):
                 table.append(
                     [name, count, number, *(of_class if count else '-' * len(of_class))]
                 )
                 if count:
                     values[self._value_name(name, first)] = of_class[0]
-            head = ['class', 'gts', unit, *(f'AP@{thr}' for thr in self.iou_thrs)]
-            MMLogger.get_current_instance().info('\n' + format_table(head, table))
+            MMLogger.get_current_instance().info('\n' + format_table(table))
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:

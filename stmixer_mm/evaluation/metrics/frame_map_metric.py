@@ -8,18 +8,15 @@ from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
-    check_custom_classes,
-    count_classes,
     keyframe_key,
     raise_first,
+    read_classes,
     read_keyframe_rows,
-    read_label_names,
     read_timestamp_keys,
 )
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
-    check_choice,
     over_thresholds,
 )
 from stmixer_mm.evaluation.functional.matching import (
@@ -99,9 +96,8 @@ class FrameMAPMetric(DetectionMetric):
         class_average: str | None = None,
         **shared: Any,
     ) -> None:
-        check_choice('ap_mode', ap_mode, AP_MODES)
-        check_choice('protocol', protocol, KEYFRAME_PROTOCOLS)
-        self._rules = KEYFRAME_PROTOCOLS[protocol]
+        choose('ap_mode', ap_mode, AP_MODES)
+        self._rules = choose('protocol', protocol, KEYFRAME_PROTOCOLS)
         super().__init__(
             class_average=class_average or self._rules.class_average, **shared
         )
@@ -113,7 +109,13 @@ class FrameMAPMetric(DetectionMetric):
             )
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
-        self._name_classes(label_file, num_classes, custom_classes)
+        action_ids, names = read_classes(label_file, num_classes, custom_classes)
+        class_names = {
+            column: names.get(action_id, f'class {action_id}')
+            for column, action_id in enumerate(action_ids, start=1)
+            if not names or action_id in names
+        }
+        self._set_classes(class_names, action_ids, source=str(label_file))
         self._read_ground_truth(
             self._paths(ann_file),
             excluded=self._paths(exclude_file),
@@ -121,27 +123,6 @@ class FrameMAPMetric(DetectionMetric):
             max_id=None if custom_classes else self.num_classes,
             own_videos=own_videos,
         )
-
-    def _name_classes(
-        self,
-        label_file: str | None,
-        num_classes: int | None,
-        custom_classes: Sequence[int] | None,
-    ) -> None:
-        names = read_label_names(
-            label_file, num_classes=None if custom_classes else num_classes
-        )
-        if custom_classes is not None:
-            check_custom_classes(custom_classes, names, num_classes)
-        elif num_classes is None:
-            num_classes = count_classes(names)
-        action_ids = list(custom_classes or range(1, num_classes))
-        class_names = {
-            column: names.get(action_id, f'class {action_id}')
-            for column, action_id in enumerate(action_ids, start=1)
-            if not names or action_id in names
-        }
-        self._set_classes(class_names, action_ids, source=str(label_file))
 
     def _read_ground_truth(
         self,

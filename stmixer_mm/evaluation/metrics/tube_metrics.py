@@ -12,10 +12,9 @@ from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.average_precision import (
     by_score,
-    check_choice,
     first_threshold,
 )
 from stmixer_mm.evaluation.functional.error_types import (
@@ -81,8 +80,7 @@ class TubeMetric(DetectionMetric):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_choice('protocol', protocol, PROTOCOLS)
-        self.protocol = PROTOCOLS[protocol]
+        self.protocol = choose('protocol', protocol, PROTOCOLS)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)
@@ -91,8 +89,9 @@ class TubeMetric(DetectionMetric):
                 f'split={split} is not in {source}; its splits are 1 to {num_splits}.'
             )
         if isinstance(excluded_labels, str):
-            check_choice('excluded_labels', excluded_labels, EXCLUDED_LABELS)
-            excluded_labels = EXCLUDED_LABELS[excluded_labels]
+            excluded_labels = choose(
+                'excluded_labels', excluded_labels, EXCLUDED_LABELS
+            )
         unknown = set(excluded_labels) - set(truth.labels)
         if unknown:
             raise UserError(
@@ -232,8 +231,7 @@ class TubeFrameMAPMetric(TubeMetric):
         **shared: Any,
     ) -> None:
         super().__init__(ann_file, **shared)
-        check_choice('nms', nms, (*FRAME_NMS, None))
-        self.nms = nms
+        self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
         self.error_analysis = error_analysis
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
@@ -256,7 +254,7 @@ class TubeFrameMAPMetric(TubeMetric):
             boxes.bboxes,
             boxes.scores.astype(float),
         )
-        return Boxes(*suppress_boxes(apart, FRAME_NMS[self.nms])[1:])
+        return Boxes(*suppress_boxes(apart, self.nms)[1:])
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
         """ACT's error types at the first threshold, by label with ground truth."""

@@ -6,17 +6,17 @@ number of the label, from 1.
 """
 
 from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from math import inf
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    parse_float,
-    raise_first,
-    read_lines,
+    Fault,
+    parse_lines,
+    parse_moment,
+    parse_number,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -47,30 +47,19 @@ class CsvDetections:
         # Numbers of keyframes; timestamps count as by ``keyframe_key``.
         keyframes: dict[tuple[str, float], int] = {}
         rows = array('d')
-        lines, unreadable = read_lines(self.file)
-        raise_first([unreadable] if unreadable else [])
-        for number, line in lines:
-            try:
-                video, timestamp, *numbers = _parse(line)
-            except ValueError as error:
-                raise UserError(
-                    f'{self._place(number)}: {line[:80]!r} is not {FORM}; correct or '
-                    'remove it.'
-                ) from error
+        for row in parse_lines(self.file, _parse, FORM):
+            if isinstance(row, Fault):
+                raise UserError(str(row))
+            line, video, timestamp, *numbers = row
             keyframe = keyframes.setdefault(
                 (video, round(timestamp, 3)), len(keyframes)
             )
-            rows.extend((number, keyframe, *numbers))
+            rows.extend((line, keyframe, *numbers))
         if not rows:
             raise UserError(f'{self.file} holds no detection; write lines of {FORM}.')
         table = np.frombuffer(rows).reshape(-1, 8)
-        self._keyframes = list(keyframes)
-        self._lines, self._keyframe = table[:, 0], table[:, 1]
-        self._bboxes, self._actions, self._scores = (
-            table[:, 2:6],
-            table[:, 6],
-            table[:, 7],
-        )
+        self._keyframes, self._table = list(keyframes), table
+        self._lines, self._actions = table[:, 0], table[:, 6]
         self._note_repeats(table[:, 1:7])
 
     def samples(
@@ -86,18 +75,14 @@ class CsvDetections:
         del last  # A csv takes little room.
         self._check_actions(metric.action_ids)
         columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
-        order = np.argsort(self._keyframe, kind='stable')
-        bounds = np.flatnonzero(np.diff(self._keyframe[order])) + 1
-        for rows in np.split(order, bounds):
-            video, timestamp = self._keyframes[int(self._keyframe[rows[0]])]
-            instances = _group_boxes(
-                self._bboxes[rows].tolist(),
-                [columns.get(action) for action in self._actions[rows].tolist()],
-                self._scores[rows].tolist(),
-                metric.num_classes,
-            )
+        table = self._table[np.argsort(self._table[:, 1], kind='stable')]
+        bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
+        for rows in np.split(table, bounds):
+            line, keyframe = rows[0, :2]
+            video, timestamp = self._keyframes[int(keyframe)]
+            instances = _group_boxes(rows[:, 2:], columns, metric.num_classes)
             sample = dict(video_id=video, timestamp=timestamp, pred_instances=instances)
-            yield self._place(self._lines[rows[0]]), sample
+            yield self._place(line), sample
 
     def _place(self, line: float) -> str:
         return f'{self.file}, line {line:.0f}'
@@ -126,48 +111,40 @@ class CsvDetections:
             )
 
 
-def _parse(line: str) -> tuple[str | float, ...]:
-    """Fields of a line.
+def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
+    """The number of a line and its fields.
 
     Raises:
         ValueError: it is of another form.
     """
-    video, *fields = line.split(',')
-    video, numbers = video.strip(), [parse_float(field) for field in fields]
-    timestamp, x1, y1, x2, y2, action, score = numbers
-    is_sound = (
-        video
-        and '"' not in video
-        and 0 <= timestamp < inf
-        and is_sound_box(x1, y1, x2, y2)
-        and action >= 1
-        and action.is_integer()
-        and 0 <= score <= 1
-    )
-    if not is_sound:
-        raise ValueError(line)
-    return video, *numbers
+    video, timestamp, *fields = line.split(',')
+    *bbox, action, score = numbers = [parse_number(field) for field in fields]
+    if not is_sound_box(*bbox):
+        raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*bbox))
+    if not (action >= 1 and action.is_integer() and 0 <= score <= 1):
+        raise ValueError(f'the action id is {action:g}, the score {score:g}')
+    return number, *parse_moment(video, timestamp), *numbers
 
 
 def _group_boxes(
-    bboxes: list[list[float]],
-    columns: list[int | None],
-    scores: list[float],
-    num_classes: int,
+    rows: np.ndarray, columns: Mapping[int, int], num_classes: int
 ) -> dict[str, np.ndarray]:
-    """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of the lines of a keyframe."""
-    persons: dict[tuple, int] = {}
+    """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of a keyframe.
+
+    Args:
+        rows: (m, 6), box, action id and score of each line.
+        columns: Action id -> column of the scores; other actions are left out.
+        num_classes: Columns with that of the dummy.
+    """
+    persons: dict[tuple, np.ndarray] = defaultdict(
+        lambda: np.full(num_classes, NO_SCORE)
+    )
     repeats: Counter = Counter()
-    cells = []
-    for bbox, column, score in zip(bboxes, columns, scores, strict=True):
-        if column is None:
-            continue
-        key = (*bbox, column)
-        person = persons.setdefault((*bbox, repeats[key]), len(persons))
-        repeats[key] += 1
-        cells.append((person, column, score))
-    table = np.full((len(persons), num_classes), NO_SCORE)
-    for person, column, score in cells:
-        table[person, column] = score
-    corners = np.array([key[:4] for key in persons])
-    return dict(bboxes=corners.reshape(-1, 4), scores=table)
+    for *bbox, action, score in rows.tolist():
+        if action in columns:
+            key = (*bbox, action)
+            persons[(*bbox, repeats[key])][columns[action]] = score
+            repeats[key] += 1
+    bboxes = np.reshape([person[:4] for person in persons], (-1, 4))
+    scores = np.reshape([*persons.values()], (-1, num_classes))
+    return dict(bboxes=bboxes, scores=scores)
