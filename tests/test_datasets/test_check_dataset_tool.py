@@ -34,7 +34,8 @@ def test_exit_code_report_and_json(run, tmp_path):
     assert '1 videos, 1 keyframes' in out
     code, out, _ = run(good, 'a,1,0,0,2,2,1,0', options=['--json', str(report)])
     assert code == 1
-    assert 'ann.csv, line 2: the box (0, 0, 2, 2) leaves [0, 1]' in out
+    assert 'ann.csv, line 2: ' in out
+    assert 'the box is 0, 0, 2, 2' in out
     assert 'Videos are opened once these errors are corrected.' in out
     (train,) = json.loads(report.read_text())
     assert train['num_errors'] == 1
