@@ -3,7 +3,7 @@
 import difflib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -81,18 +81,6 @@ def explain(error: BaseException) -> str | None:
             'train_dataloader.batch_size or train with --amp.'
         )
     return None
-
-
-def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
-    """What a word of a config stands for.
-
-    Raises:
-        UserError: It stands for nothing; names the words that do.
-    """
-    if word not in choices:
-        words = ', '.join(map(repr, choices))
-        raise UserError(f'{setting}={word!r} is unknown; use one of {words}.')
-    return choices[word]
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
