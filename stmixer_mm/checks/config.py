@@ -122,7 +122,9 @@ def check_arguments(cfg: Config) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     for section, parameter in inspect.signature(Runner).parameters.items():
         node = cfg.get(section)
-        if node is None:
+        # Sections may be dicts or lists; of the rest, more works than is declared.
+        is_section = any(fits(one, parameter.annotation) for one in ({}, []))
+        if node is None or not is_section:
             continue
         _check_value(node, parameter.annotation, f'The runner takes {section}')
         _check_node(node, section)
