@@ -14,7 +14,6 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 from stmixer_mm.apis.running import add_cfg_options
-from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.datasets.pipelines import clip_lengths
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -142,8 +141,6 @@ def print_table(model: nn.Module, shape: tuple[int, int, int]) -> None:
 def run(args: argparse.Namespace) -> None:
     quieten()
     cfg = read_config(args.config, args.cfg_options)
-    scope = cfg.get('default_scope')
-    check_arguments(Config(dict(model=cfg.model, default_scope=scope)))
     shape = clip_shape(cfg, args.shape)
     with unnoticed():
         print_table(construct_model(cfg), shape)

@@ -21,6 +21,7 @@ import torch
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry, init_default_scope
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
@@ -28,12 +29,6 @@ from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
 SPLITS = ('train', 'val', 'test')
-_SECTIONS = (
-    *('model', 'optim_wrapper', 'param_scheduler', 'visualizer'),
-    *('default_hooks', 'custom_hooks'),
-    *(f'{split}_{part}' for split in SPLITS for part in ('dataloader', 'evaluator')),
-    *(f'{split}_cfg' for split in SPLITS),
-)
 _REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
 
 # What mmengine takes out of the dict of a part before it builds the part.
@@ -125,21 +120,24 @@ def check_arguments(cfg: Config) -> None:
         UserError: naming the part, and the nearest valid name or the value.
     """
     init_default_scope(cfg.get('default_scope') or 'mmaction')
-    for section in _SECTIONS:
-        node = cfg.get(section) or {}
-        _check_dict(node, section)
+    for section, parameter in inspect.signature(Runner).parameters.items():
+        node = cfg.get(section)
+        # Sections may be dicts or lists; of the rest, more works than is declared.
+        is_section = any(fits(one, parameter.annotation) for one in ({}, []))
+        if node is None or not is_section:
+            continue
+        _check_value(node, parameter.annotation, f'The runner takes {section}')
         _check_node(node, section)
         if section.endswith('dataloader'):
-            _check_dict(node.get('dataset'), f'{section}.dataset')
+            dataset = node.get('dataset', {})
+            _check_value(dataset, dict, f'DataLoader ({section}) takes dataset')
             check_part(DataLoader, node, section)
 
 
-def _check_dict(node: object, place: str) -> None:
-    if isinstance(node, str | Real):
-        raise UserError(
-            f'{place}={node!r} of the config is not a dict; write one as the configs '
-            'in configs/ do.'
-        )
+def _check_value(value: object, wanted: object, taker: str) -> None:
+    if not fits(value, wanted):
+        form = re.sub(r'\b(\w+\.)+', '', inspect.formatannotation(wanted))
+        raise UserError(f'{taker} as {form}, not {reprlib.repr(value)}; correct it.')
 
 
 def _check_node(node: object, place: str) -> None:
@@ -176,14 +174,11 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
     scope = scope or DefaultScope.get_current_instance().scope_name
     known = []
     for registry in _REGISTRIES:
-        known += [
-            *registry.module_dict,
-            *registry.children.get(scope, registry).module_dict,
-        ]
-        for full_name in (f'{scope}.{name}', name):
+        for scoped in (registry.children.get(scope, registry), registry):
+            known += scoped.module_dict
             # How mmengine says no to some names.
             with suppress(RuntimeError, ImportError):
-                part = registry.get(full_name)
+                part = scoped.get(name)
                 if part is not None:
                     return part if inspect.isclass(part) else None
     remedy = nearest(name, known) or '; name its module in custom_imports.'
@@ -200,13 +195,7 @@ def check_part(part: type, values: Mapping[str, object], place: str = 'model') -
     valid = _parameters(part)
     for argument, value in values.items():
         if argument in valid:
-            wanted = valid[argument]
-            if not fits(value, wanted):
-                form = re.sub(r'\b(\w+\.)+', '', inspect.formatannotation(wanted))
-                raise UserError(
-                    f'{where} takes {argument} as {form}, not {reprlib.repr(value)}; '
-                    'correct it.'
-                )
+            _check_value(value, valid[argument], f'{where} takes {argument}')
         elif argument not in _FOR_THE_BUILDER and '**' not in valid:
             remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
             if place.startswith('model.'):
@@ -227,11 +216,10 @@ def _parameters(part: type) -> dict[str, object]:
             continue
         is_ours = _package(base) == 'stmixer_mm'
         _, *parameters = inspect.signature(base.__init__).parameters.values()
-        kinds = {parameter.kind for parameter in parameters}
         for one in parameters:
             if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
                 found.setdefault(one.name, one.annotation if is_ours else Any)
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
+        if not parameters or parameters[-1].kind is not one.VAR_KEYWORD:
             break
         if not is_ours:
             found['**'] = Any

@@ -14,7 +14,7 @@ from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
@@ -43,11 +43,8 @@ def check_config(
     reports, seen = [], []
     for split in splits:
         for dataset in dataset_configs(cfg, split):
-            # In tubes test_mode says which videos are meant.
-            is_of_tubes = 'TubeDataset' in str(dataset.get('type'))
-            kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
-            if kept not in seen:
-                seen.append(kept)
+            if dataset not in seen:
+                seen.append(dataset)
                 reports.append(
                     check_dataset(dataset, split, decode=decode, progress=progress)
                 )
@@ -67,31 +64,25 @@ def check_dataset(
     the videos themselves.
     """
     report = Report(name, str(cfg.get('ann_file', '')))
-    try:
-        with blame('the dataset cannot be built', 'correct it in the config'):
-            dataset = DATASETS.build({**cfg, 'lazy_init': True})
+    with report.noting('config', 'the dataset cannot be built'):
+        dataset = DATASETS.build({**cfg, 'lazy_init': True})
         if not isinstance(dataset, PersonDataset):
             raise UserError(
                 f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
                 'TubeDataset: not checked.'
             )
-    except UserError as error:
-        report.add_exception('config', error)
+        report.ann_file = dataset.ann_file
+    if report.num_errors:
         return report
-    report.ann_file = dataset.ann_file
-    check = check_tubes if isinstance(dataset, TubeDataset) else check_csv
-    try:
+    with report.noting('annotation', 'the dataset cannot be read'):
+        check = check_tubes if isinstance(dataset, TubeDataset) else check_csv
         annotated = check(dataset, report)
         find_videos(dataset, annotated.videos, report)
-        if report.num_errors:
-            return report
-        with blame('the dataset cannot be read', 'correct it in the config'):
+        if not report.num_errors:
             dataset.full_init()
-    except UserError as error:
-        report.add_exception('annotation', error)
-        return report
-    _count(dataset, report)
-    check_videos(dataset, annotated, report, decode=decode, progress=progress)
+    if not report.num_errors:
+        _count(dataset, report)
+        check_videos(dataset, annotated, report, decode=decode, progress=progress)
     return report
 
 

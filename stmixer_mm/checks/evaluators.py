@@ -1,6 +1,7 @@
 """Whether the evaluators of a config belong to the data that it predicts."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from mmengine.config import Config
 
@@ -10,7 +11,6 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.registry import DATASETS, METRICS
 
@@ -32,33 +32,23 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
         if pair in seen or not all(pair):
             continue
         seen.append(pair)
-        try:
+        datasets = []
+        with suppress(Exception):  # the check of the dataset reports it
             datasets = [DATASETS.build(dataset) for dataset in pair[0]]
-        except Exception:  # the check of the dataset reports it
-            datasets = []
-        if not all(isinstance(dataset, PersonDataset) for dataset in datasets):
-            datasets = []
-        for metric_cfg in _metrics(pair[1]):
+        is_ours = datasets and all(isinstance(one, PersonDataset) for one in datasets)
+        metrics = pair[1]
+        if isinstance(metrics, dict):
+            metrics = metrics.get('metrics', metrics)  # of dict(type='Evaluator')
+        for metric_cfg in [metrics] if isinstance(metrics, dict) else metrics:
             source = metric_cfg.get('ann_file') or metric_cfg.get('type')
             report = Report(f'{split}_evaluator', str(source))
-            try:
-                with blame('the metric cannot be built', 'correct it in the config'):
-                    metric = METRICS.build(metric_cfg)
-            except UserError as error:
-                report.add_exception('evaluator', error)
-            else:
-                if datasets and isinstance(metric, DetectionMetric):
+            with report.noting('evaluator', 'the metric cannot be built and compared'):
+                metric = METRICS.build(metric_cfg)
+                if is_ours and isinstance(metric, DetectionMetric):
                     _compare(metric, datasets, report)
             if report.findings:
                 reports.append(report)
     return reports
-
-
-def _metrics(evaluator: dict | Sequence[dict]) -> Sequence[dict]:
-    """Configs of the metrics, also of ``dict(type='Evaluator', metrics=...)``."""
-    if isinstance(evaluator, dict):
-        evaluator = evaluator.get('metrics', evaluator)
-    return [evaluator] if isinstance(evaluator, dict) else evaluator
 
 
 def _compare(
@@ -86,12 +76,12 @@ def _compare(
         for info in map(dataset.get_data_info, range(len(dataset)))
     }
     annotated = metric.true_keyframes()
-    videos = set(map(_video, annotated))
+    videos = {key.rpartition(',')[0] for key in annotated}
     missed = annotated - predicted
     unknown = {
         key
-        for key in predicted
-        if _video(key) not in videos and metric.counts_unannotated(key)
+        for key in filter(metric.counts_unannotated, predicted)
+        if key.rpartition(',')[0] not in videos
     }
     for kind, keys, effect in (
         ('missed', missed, f'of its {len(annotated)} keyframes are not in the dataset'),
@@ -104,7 +94,3 @@ def _compare(
             )
             find = report.error if missed == annotated else report.warn
             find(kind, place, message)
-
-
-def _video(key: str) -> str:
-    return key.rpartition(',')[0]

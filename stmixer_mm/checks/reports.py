@@ -2,11 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from stmixer_mm.datasets.annotations.ava_csv import Fault
+from stmixer_mm.errors import UserError, blame
 
 Place = tuple[str, int | None]  # file, and line if it is about one
 
@@ -57,14 +59,21 @@ class Report:
     def add_faults(self, faults: Iterable[Fault]) -> None:
         self.findings += [Finding('error', 'line', *fault) for fault in faults]
 
-    def add_exception(self, kind: str, error: Exception) -> None:
-        """An error of reading, at the file and line that its sentence begins with."""
-        place = re.match(r'(.+?)(?:, line (\d+))?:? ', str(error))
-        rest = str(error)[place.end() :] if place else ''
-        if place and (os.path.exists(place[1]) or rest.startswith('the file ')):
-            self.error(kind, (place[1], place[2] and int(place[2])), rest)
-        else:
-            self.error(kind, (self.ann_file, None), str(error))
+    @contextmanager
+    def noting(self, kind: str, subject: str) -> Iterator[None]:
+        """Note an error, at the file and line that its sentence begins with."""
+        try:
+            with blame(subject, 'correct it in the config'):
+                yield
+        except UserError as error:
+            sentence = str(error)
+            file, line, rest = re.match(
+                r'(.+?)(?:, line (\d+))?:? (.*)', sentence
+            ).groups()
+            if os.path.exists(file) or rest.startswith('the file '):
+                self.error(kind, (file, line and int(line)), rest)
+            else:
+                self.error(kind, (self.ann_file, None), sentence)
 
 
 def format_report(report: Report, *, max_warnings: int = 20) -> str:

@@ -103,21 +103,19 @@ def check_state(
         elif state_dict[name].shape != own[name].shape:
             sizes = f'(checkpoint {_size(state_dict[name])}, model {_size(own[name])})'
             differences['of another shape'].append(f'{name} {sizes}')
-    if not any(differences.values()):
-        return
-    counts = ', '.join(f'{len(names)} {how}' for how, names in differences.items())
-    lists = [
-        f'\n  {how}: {", ".join(names[:LISTED_NAMES])}'
-        + (f', and {len(names) - LISTED_NAMES} more' * (len(names) > LISTED_NAMES))
-        for how, names in differences.items()
-        if names
-    ]
-    raise UserError(
-        f'Checkpoint {source} does not fit the model {type(model).__name__} '
-        f'(parameters: {counts}); use the config that it was trained with, or name '
-        'what may differ in the setting default_hooks.check_checkpoint.allow.'
-        f'{"".join(lists)}'
-    )
+    if any(differences.values()):
+        counts = ', '.join(f'{len(names)} {how}' for how, names in differences.items())
+        lists = [
+            f'\n  {how}: {", ".join(names[:LISTED_NAMES])}'
+            for how, names in differences.items()
+            if names
+        ]
+        raise UserError(
+            f'Checkpoint {source} does not fit the model {type(model).__name__} '
+            f'(parameters: {counts}; up to {LISTED_NAMES} of each follow); use the '
+            'config that it was trained with, or name what may differ in the setting '
+            f'default_hooks.check_checkpoint.allow.{"".join(lists)}'
+        )
 
 
 def _size(value: torch.Tensor) -> str:

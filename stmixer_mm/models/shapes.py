@@ -7,9 +7,8 @@ do, they are run for real.
 
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -86,43 +85,34 @@ def describe(feats: object) -> str:
 def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shapes:
     """Run a model in evaluation mode with other parameters and buffers."""
     traced: list[PartShapes] = []
+
+    def trace(key: str, part: nn.Module, wrapper: str = 'FramewiseNeck') -> None:
+        forward = part.forward
+
+        def run(feats: object) -> object:
+            with blame(
+                f'{key}, a {type(part).__name__}, fails on {describe(feats)}',
+                'change its settings or those before it, or, if it is made for images, '
+                f'run it on each frame in a {wrapper}',
+            ):
+                returned = forward(feats)
+            traced.append(PartShapes(key, part, _on_meta(feats), _on_meta(returned)))
+            return returned
+
+        part.forward = run
+
+    neck = getattr(model, 'neck', None)
     with _restored(model):
         model.eval()  # in training some of the host's backbones return nothing
+        trace('model.backbone', model.backbone, 'FramewiseBackbone')
+        if type(neck) is Sequential:  # built of a list
+            for index, part in enumerate(neck):
+                trace(f'model.neck[{index}]', part)
+        elif neck is not None:
+            trace('model.neck', neck)
         model.forward = model.extract_feat
-        for key, part in _list_parts(model).items():
-            part.forward = partial(_run_part, key, part, part.forward, traced)
         feats = functional_call(model, tensors, (inputs,))
     return Shapes(traced, _on_meta(feats))
-
-
-def _run_part(
-    key: str,
-    part: nn.Module,
-    forward: Callable,
-    traced: list[PartShapes],
-    feats: object,
-    *further: object,
-) -> object:
-    wrapper = 'FramewiseBackbone' if key == 'model.backbone' else 'FramewiseNeck'
-    with blame(
-        f'{key}, a {type(part).__name__}, fails on {describe(feats)}',
-        'change its settings or those before it, or, if it is made for images, run it '
-        f'on each frame in a {wrapper}',
-    ):
-        returned = forward(feats, *further)
-    traced.append(PartShapes(key, part, _on_meta(feats), _on_meta(returned)))
-    return returned
-
-
-def _list_parts(model: nn.Module) -> dict[str, nn.Module]:
-    """Backbone and necks by the keys of a config."""
-    neck = getattr(model, 'neck', None)
-    parts = {'model.backbone': model.backbone}
-    if type(neck) is Sequential:  # built of a list
-        parts |= {f'model.neck[{index}]': one for index, one in enumerate(neck)}
-    elif neck is not None:
-        parts['model.neck'] = neck
-    return parts
 
 
 def _on_meta(feats: object) -> object:

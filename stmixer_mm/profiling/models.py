@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from mmengine.utils import get_installed_path
 from torch import nn
 
-from stmixer_mm.checks.config import check_device, load_config
+from stmixer_mm.checks.config import check_arguments, check_device, load_config
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS
@@ -63,10 +63,11 @@ def construct_model(cfg: Config) -> nn.Module:
     """A model as its constructor leaves it, nothing initialised and nothing fetched.
 
     Raises:
-        UserError: its settings do not fit one another.
+        UserError: its settings do not fit their classes or one another.
     """
+    scope = cfg.get('default_scope') or 'mmaction'
+    check_arguments(Config(dict(model=cfg.model, default_scope=scope)))
     settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
-    scope = cfg.get('default_scope', 'mmaction')
     with (
         DefaultScope.overwrite_default_scope(scope),
         blame('The model of the config cannot be built', 'correct the config'),

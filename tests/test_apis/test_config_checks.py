@@ -166,8 +166,12 @@ def test_bug_in_a_step_keeps_its_traceback(cfg, monkeypatch):
             r"\(train_dataloader.dataset.pipeline\[1\]\) takes clip_len as int, not 'a';",
         ),
         ({'model.neck': 'abc'}, "takes neck as dict .*, not 'abc';"),
-        ({'test_evaluator': 'abc'}, "^test_evaluator='abc' .* is not a dict;"),
-        ({'val_dataloader.dataset': 'abc'}, "^val_dataloader.dataset='abc' of"),
+        ({'model': 'abc'}, r"takes model as .*\bDict\b.*, not 'abc';"),
+        ({'test_evaluator': 'abc'}, r"takes test_evaluator as .*Dict.*, not 'abc';"),
+        (
+            {'val_dataloader.dataset': 'abc'},
+            r"\(val_dataloader\) takes dataset as dict, not 'abc';",
+        ),
     ],
 )
 def test_value_of_a_wrong_type_is_named_with_its_place(cfg, override, words):

@@ -14,7 +14,9 @@ from tiny import (
     whole_frames,
 )
 
+from stmixer_mm.checks.config import check_part
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.models.detectors.roi_detector import RoIDetector
 from stmixer_mm.registry import MODELS
 
 BOXES = [(5, 5, 40, 60), (50, 10, 90, 50)]
@@ -256,10 +258,6 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
 @pytest.mark.parametrize(
     'overrides, message',
     [
-        (
-            dict(persons='truth'),
-            "persons='truth' is unknown; use one of 'ground_truth'",
-        ),
         (dict(persons=dict(decoder={})), r"argument: 'head'\); correct"),
         (
             dict(roi_head=tiny_roi_head(sampler=dict(add_gt_as_proposals=False))),
@@ -278,6 +276,11 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
 def test_parts_that_do_not_fit_are_refused_at_once(overrides, message):
     with pytest.raises(UserError, match=message), blame('The config', 'correct it'):
         roi_detector(**overrides)
+
+
+def test_an_unknown_source_of_persons_is_refused():
+    with pytest.raises(UserError, match=r"takes persons as .*, not 'truth'"):
+        check_part(RoIDetector, dict(persons='truth'))
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,12 @@ test_pipeline = [
         ('get_flops', ['{empty}'], 'has no model'),
         ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'must be 1 or more'),
         ('get_flops', ['{config}', '--shape', '3', '32', '32'], 'num_frames=3'),
-        ('get_flops', ['{no_decoder}'], 'model of the config cannot be built ('),
+        ('get_flops', ['{no_parts}'], '(model) takes backbone as dict'),
+        (
+            'get_flops',
+            ['{config}', '--cfg-options', 'model.decoder.mixing_backend=fast'],
+            '(model.decoder) takes mixing_backend as Literal',
+        ),
         (
             'get_flops',
             ['{config}', '--cfg-options', 'test_dataloader=None'],
@@ -332,12 +337,12 @@ def test_wrong_arguments_are_named(
 ):
     empty = tmp_path / 'empty.py'
     empty.write_text("default_scope = 'mmaction'\n")
-    no_decoder = tmp_path / 'no_decoder.py'
-    no_decoder.write_text(
+    no_parts = tmp_path / 'no_parts.py'
+    no_parts.write_text(
         f'_base_ = {str(config)!r}\n'
         "model = dict(_delete_=True, type='STMixer', backbone=None, neck=None, head=None)"
     )
-    places = dict(config=config, video=video, empty=empty, no_decoder=no_decoder)
+    places = dict(config=config, video=video, empty=empty, no_parts=no_parts)
     args = [arg.format(**places) for arg in args]
     assert sentence in run_and_fail(capsys, f'analysis/{tool}', *args)
 

@@ -4,6 +4,7 @@ Shapes: B clips, n boxes of persons of a clip, A actions, L levels.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError, choose
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
@@ -77,7 +78,7 @@ class RoIDetector(ClipDetector):
         self,
         *,
         roi_head: dict,
-        persons: str | dict = 'ground_truth',
+        persons: Literal['ground_truth', 'proposals'] | dict = 'ground_truth',
         levels: Sequence[int] | None = None,
         **kwargs,
     ) -> None:
@@ -99,7 +100,7 @@ class RoIDetector(ClipDetector):
         self.person_decoder = self.person_boxes = self.person_head = None
         self.source = None
         if isinstance(persons, str):
-            self.source = choose('persons', persons, SOURCES)
+            self.source = SOURCES[persons]
         else:
             self.build_person_branch(**persons)
 
