@@ -43,8 +43,11 @@ def check_config(
     reports, seen = [], []
     for split in splits:
         for dataset in dataset_configs(cfg, split):
-            if dataset not in seen:
-                seen.append(dataset)
+            # In tubes test_mode says which videos are meant.
+            is_of_tubes = 'TubeDataset' in str(dataset.get('type'))
+            kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
+            if kept not in seen:
+                seen.append(kept)
                 reports.append(
                     check_dataset(dataset, split, decode=decode, progress=progress)
                 )

@@ -14,7 +14,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
@@ -100,7 +100,7 @@ class RoIDetector(ClipDetector):
         self.person_decoder = self.person_boxes = self.person_head = None
         self.source = None
         if isinstance(persons, str):
-            self.source = SOURCES[persons]
+            self.source = choose('persons', persons, SOURCES)
         else:
             self.build_person_branch(**persons)
 

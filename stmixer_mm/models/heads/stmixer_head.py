@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
@@ -113,8 +113,8 @@ class STMixerHead(BaseModule):
         self.num_classes = num_classes
         self.score_thr = score_thr
         self.fallback_topk = fallback_topk
-        self.score_actions = SCORE_MODES[score_mode]
-        self.measure_presence = PERSON_TARGETS[person_target]
+        self.score_actions = choose('score_mode', score_mode, SCORE_MODES)
+        self.measure_presence = choose('person_target', person_target, PERSON_TARGETS)
         self.assigner = build_hosted(assigner, TASK_UTILS)
         self.sampler = None if sampler is None else build_hosted(sampler, TASK_UTILS)
         self.loss_person = MODELS.build(loss_person)
