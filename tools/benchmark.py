@@ -28,9 +28,8 @@ from stmixer_mm.models.decoder.sampling.backends import (
     make_sampler,
 )
 from stmixer_mm.profiling.memory import bytes_kept_for_backward, peak_bytes
-from stmixer_mm.profiling.meter import take_turns
+from stmixer_mm.profiling.meter import machine, take_turns
 from stmixer_mm.profiling.models import quieten
-from stmixer_mm.profiling.report import machine
 from stmixer_mm.registry import MODELS
 
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')

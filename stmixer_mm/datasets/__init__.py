@@ -1,4 +1,4 @@
-"""Whatever a config can name: importing them registers them."""
+"""Datasets and transforms: importing them registers them."""
 
 # ruff: noqa: F401
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset

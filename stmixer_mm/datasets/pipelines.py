@@ -29,14 +29,3 @@ def find(items: Iterable, condition: Callable[[object], bool]) -> int | None:
 def find_sampler(transforms: Iterable) -> int | None:
     """Index of the transform of a pipeline that chooses the frames of clips."""
     return find(transforms, lambda one: isinstance(one, Mapping) and 'clip_len' in one)
-
-
-def clip_lengths(cfg: Config, split: str) -> list[int]:
-    """Frames of the clips of a split, each number once."""
-    lengths = []
-    for dataset in dataset_configs(cfg, split):
-        transforms = dataset.get('pipeline') or []
-        sampler = find_sampler(transforms)
-        if sampler is not None:
-            lengths.append(transforms[sampler]['clip_len'])
-    return list(dict.fromkeys(lengths))

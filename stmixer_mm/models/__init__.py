@@ -1,4 +1,4 @@
-"""Whatever a config can name: importing them registers them."""
+"""Parts of models: importing them registers them."""
 
 # ruff: noqa: F401
 from stmixer_mm.models.backbones.framewise import FramewiseBackbone

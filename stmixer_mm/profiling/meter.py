@@ -1,6 +1,8 @@
 """Which part of a program a growing number grows in: seconds, FLOPs."""
 
 import functools
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,3 +116,18 @@ def medians(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Median of each key over the records; absent means 0."""
     keys = dict.fromkeys(key for record in records for key in record)
     return {key: median(record.get(key, 0) for record in records) for key in keys}
+
+
+def machine(device: str | torch.device) -> dict:
+    """What figures depend on besides the program."""
+    device = torch.device(device)
+    name = platform.processor() or platform.machine()
+    if device.type == 'cuda':
+        name = torch.cuda.get_device_name(device)
+    return dict(
+        device=str(device),
+        name=name,
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )

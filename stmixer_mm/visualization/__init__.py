@@ -1,5 +1,4 @@
 """Boxes drawn on frames."""
 
+# ruff: noqa: F401
 from stmixer_mm.visualization.visualizer import STADVisualizer
-
-__all__ = ['STADVisualizer']

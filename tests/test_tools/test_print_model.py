@@ -113,7 +113,7 @@ def test_images(run):
             ['--cfg-options', 'model.neck.in_channels=[4]'],
             'set in_channels=[4, 16]',
         ),
-        (['--cfg-options', 'test_dataloader=None'], 'give --shape T H W'),
+        (['--cfg-options', 'test_dataloader=None'], 'with clip_len; give the config'),
         (['--cfg-options', 'model.neck.width=3'], "no argument 'width'"),
     ],
 )

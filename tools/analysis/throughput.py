@@ -24,14 +24,13 @@ from stmixer_mm.profiling.clips import (
     extract_frames,
     video_clips,
 )
-from stmixer_mm.profiling.meter import Meter, clock, medians, watch_children
+from stmixer_mm.profiling.meter import Meter, clock, machine, medians, watch_children
 from stmixer_mm.profiling.models import (
     build_model,
     num_classes_of,
     quieten,
     read_config,
 )
-from stmixer_mm.profiling.report import machine
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames

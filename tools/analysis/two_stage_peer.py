@@ -19,14 +19,13 @@ from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import ClipPipeline, video_clips
-from stmixer_mm.profiling.meter import Meter, clock, medians, watch_children
+from stmixer_mm.profiling.meter import Meter, clock, machine, medians, watch_children
 from stmixer_mm.profiling.models import (
     build_model,
     num_classes_of,
     quieten,
     read_config,
 )
-from stmixer_mm.profiling.report import machine
 
 DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 RECOGNISER = (

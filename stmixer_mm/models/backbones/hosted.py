@@ -1,6 +1,7 @@
 """What backbones that wrap one of a host share."""
 
 from mmengine.model import BaseModule
+from torch import nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import build_hosted
@@ -17,17 +18,16 @@ class HostedBackbone(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
+    host_class: type = nn.Module  # of the inner backbone
+
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.backbone = build_hosted(backbone)
-
-    def expect(self, host_class: type) -> None:
-        """Refuse an inner backbone of another class."""
-        if not isinstance(self.backbone, host_class):
+        if not isinstance(self.backbone, self.host_class):
+            name = self.host_class.__name__
             raise UserError(
-                f'{type(self).__name__} wraps a {host_class.__name__}, not a '
-                f"{self.inner_name}; use dict(type='mmaction.{host_class.__name__}', …), or "
-                'another wrapper.'
+                f'{type(self).__name__} wraps a {name}, not a {self.inner_name}; use '
+                f"dict(type='mmaction.{name}', …), or another wrapper."
             )
 
     @property

@@ -35,11 +35,8 @@ class TimeSformerMap(HostedBackbone):
         UserError: The backbone is another one, or made for another number of frames.
     """
 
+    host_class = TimeSformer
     backbone: TimeSformer
-
-    def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
-        super().__init__(backbone=backbone, init_cfg=init_cfg)
-        self.expect(TimeSformer)
 
     def forward(self, clips: Tensor) -> tuple[Tensor]:
         """(B, 3, T, H, W) -> (B, C, T, h, w)"""

@@ -34,11 +34,11 @@ class UniFormerV2Map(HostedBackbone):
         UserError: The backbone is another one, or cannot take frames of this shape.
     """
 
+    host_class = UniFormerV2
     backbone: UniFormerV2
 
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
         super().__init__(backbone=backbone, init_cfg=init_cfg)
-        self.expect(UniFormerV2)
         for name in GLOBAL_MODULES:
             delattr(self.backbone.transformer, name)
 
