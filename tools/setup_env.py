@@ -226,8 +226,7 @@ def install_hosts(log, cuda):
     jobs = min(len(os.sched_getaffinity(0)), memory // (2 * GB))
     jobs = os.environ.get('MAX_JOBS', str(max(1, jobs)))
     env = {'MAX_JOBS': jobs, **COMPILE, **({} if cuda else WITHOUT_CUDA)}
-    options = ['-v', '--no-deps', '--no-build-isolation']
-    options += listed_in('hosts.txt')
+    options = ['-v', '--no-deps', '--no-build-isolation', *listed_in('hosts.txt')]
     anew = ['--no-cache-dir', '--force-reinstall']
     cached = ['--no-cache-dir'] if cuda else []
     what = f'compiling mmcv with MAX_JOBS={jobs} (6 minutes with 2)'
