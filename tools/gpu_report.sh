@@ -90,7 +90,7 @@ import json
 import sys
 from pathlib import Path
 
-from stmixer_mm.profiling.meter import format_table
+from stmixer_mm.evaluation.functional.tables import format_table
 
 TARGETS = {('forward', 1): 4, ('train', 1): 2.5, ('train', 8): 2.5}
 columns = ('ours_s', 'literal_s', 'ratio', 'over_matmul', 'idle_part', 'launches')
