@@ -129,13 +129,13 @@ def check_writable_file(
         suffixes: How its name may end, in any case; without them, anyhow.
 
     Raises:
-        UserError: it has another suffix, is a folder, or its folder cannot be
+        UserError: it is a folder, has another suffix, or its folder cannot be
             written to.
     """
-    if suffixes and Path(path).suffix.lower() not in suffixes:
-        raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     if os.path.isdir(path):
         raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
+    if suffixes and Path(path).suffix.lower() not in suffixes:
+        raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
 
 
