@@ -91,7 +91,7 @@ def test_read_only_file_system_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('path', 'words'),
     [
-        ('.', r'--out \. must end in \.csv or \.json\.'),
+        ('.', r'--out \. is a folder; give the name of a file'),
         ('b.txt', r'--out b\.txt must end in \.csv or \.json\.'),
         ('a.csv', 'a.csv is a folder; give the name of a file'),
         ('/dev/null/a/b.csv', 'folder of --out /dev/null/a cannot be written'),
