@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import BaseMetric, Evaluator
 from tiny_stmixer import ROOT
 
 from stmixer_mm.evaluation.results.dumps import Dump, DumpPredictions
+from stmixer_mm.evaluation.results.offline import evaluate_results
 from stmixer_mm.registry import METRICS
 
 TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')
@@ -496,3 +497,20 @@ def test_metrics_with_the_same_names_are_refused(fail, tubes):
     options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
     line = fail(lines(*tube_rows()), *options, config=tubes)
     assert "give the value 'frame_mAP/overall@0.5'; set the prefix of one" in line
+
+
+class CountingMetric(BaseMetric):
+    """A metric that is not of this package."""
+
+    def process(self, data_batch, data_samples):
+        self.results += data_samples
+
+    def compute_metrics(self, results):
+        return dict(samples=len(results))
+
+
+def test_metrics_of_others_evaluate_a_dump(tmp_path):
+    file = tmp_path / 'found.pkl'
+    file.write_bytes(pickle.dumps([dict(video_id='a'), dict(video_id='b')]))
+    values, _ = evaluate_results([CountingMetric()], Dump(file))
+    assert values == dict(samples=2)
