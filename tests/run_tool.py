@@ -3,11 +3,9 @@
 import runpy
 import socket
 import sys
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
-from mmengine.logging import MessageHub, MMLogger
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,9 +16,6 @@ def run_tool(tool, *args):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(path), *map(str, args)])
         patch.setenv('LOCAL_RANK', '0')
-        for shared in (MMLogger, MessageHub):
-            # mmengine names a run's by the second, so that quick runs would share them.
-            patch.setattr(shared, '_instance_dict', OrderedDict())
         runpy.run_path(str(path), run_name='__main__')
 
 

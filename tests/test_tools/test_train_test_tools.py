@@ -47,7 +47,9 @@ def test_training_goes_on_in_mixed_precision(trained, tmp_path):
         config,
         *('--work-dir', new, '--resume', work_dir / 'epoch_1.pth', '--amp'),
         *('--no-validate', '--auto-scale-lr'),
-        *('--cfg-options', 'train_cfg.max_epochs=2', 'train_dataloader.batch_size=4'),
+        # Runs of one second would share a name, and so a log.
+        *('--cfg-options', 'experiment_name=mixed', 'train_cfg.max_epochs=2'),
+        'train_dataloader.batch_size=4',
     )
     assert checkpoint_of(new)['meta']['epoch'] == 2
     (log,) = new.glob('*/*.log')
