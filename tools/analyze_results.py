@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
 from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
-from stmixer_mm.errors import user_errors
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.diagnosis.figures import (
     draw_class_aps,
@@ -35,7 +36,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.results.csv_detections import CsvDetections
 from stmixer_mm.evaluation.results.dumps import Dump
 from stmixer_mm.evaluation.results.offline import build_metrics, feed, read_results
-from stmixer_mm.files import atomic_path, check_writable_dir
+from stmixer_mm.files import check_writable_dir, open_atomically
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,10 +64,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[Row]) -> None:
-    with (
-        atomic_path(path) as part,
-        open(part, 'w', encoding='utf-8', newline='') as file,
-    ):
+    with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.writer(file, lineterminator='\n')
         table.writerows([head, *(cells(row, 6) for row in rows)])
 
@@ -140,6 +138,21 @@ def diagnose(
         draw_worst(folder, worst, pictures)
 
 
+def check_metrics(metrics: Sequence[BaseMetric], config: str) -> None:
+    """Refuse what cannot be analysed, and what would overwrite one another."""
+    for metric in metrics:
+        if not isinstance(metric, DetectionMetric):
+            raise UserError(
+                f'{type(metric).__name__} of test_evaluator in {config} cannot be '
+                'analysed; use FrameMAPMetric, TubeFrameMAPMetric or VideoMAPMetric.'
+            )
+    if len({metric.prefix for metric in metrics}) < len(metrics):
+        raise UserError(
+            f'Two metrics of test_evaluator in {config} have the same prefix and would '
+            'write to the same folder; set the prefix of one.'
+        )
+
+
 def main() -> None:
     args = parse_args()
     with user_errors():
@@ -148,6 +161,7 @@ def main() -> None:
         init_default_scope(cfg.get('default_scope') or 'mmaction')
         check_writable_dir(args.out, purpose='folder --out')
         metrics = build_metrics(cfg)
+        check_metrics(metrics, args.config)
         results = read_results(args.results)
         for note in results.notes:
             print(f'note: {note}', file=sys.stderr)

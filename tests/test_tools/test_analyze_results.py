@@ -315,3 +315,17 @@ def test_tube_metrics_have_their_errors_drawn(tmp_path, tubes, write_text, capsy
     assert (tmp_path / 'out/frame_mAP/errors.png').is_file()
     assert (tmp_path / 'out/video_mAP/classes.png').is_file()
     assert not [name for name in names if name.endswith('.jpg')]
+
+    with pytest.raises(SystemExit):
+        options = ('--cfg-options', 'test_evaluator.1.prefix=frame_mAP')
+        run(found, config, '--out', tmp_path / 'out', *options)
+    assert 'have the same prefix' in capsys.readouterr().err
+
+
+def test_metrics_of_others_are_named(tmp_path, write_text, capsys):
+    config = write_text(
+        'config.py', "test_evaluator = dict(type='mmaction.AccMetric', prefix='acc')"
+    )
+    with pytest.raises(SystemExit):
+        run(write_text('found.csv', ''), config, '--out', tmp_path / 'out')
+    assert 'AccMetric of test_evaluator' in capsys.readouterr().err
