@@ -31,7 +31,12 @@ from stmixer_mm.evaluation.functional.linking import (
     parse_linking,
     suppress_boxes,
 )
-from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, take
+from stmixer_mm.evaluation.functional.matching import (
+    Boxes,
+    frame_pairs,
+    take,
+    whole_pixels,
+)
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
@@ -152,7 +157,8 @@ class TubeMetric(DetectionMetric):
             for name, frame in keys
         }
         found = join_detections(by_frame, self._keyframe_key)
-        return found._replace(bboxes=found.bboxes * self._frame_scales(found.frames))
+        pixels = found.bboxes * self._frame_scales(found.frames)
+        return found._replace(bboxes=whole_pixels(pixels))
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]
