@@ -3,10 +3,10 @@
 import argparse
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 
 from stmixer_mm.apis.running import run_tool
 from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 
 

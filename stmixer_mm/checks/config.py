@@ -21,9 +21,10 @@ import torch
 from mmengine import registry as root
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry, init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
 from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir

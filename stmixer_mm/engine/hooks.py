@@ -15,10 +15,10 @@ from mmengine.runner import (
     BaseLoop,
     EpochBasedTrainLoop,
     IterBasedTrainLoop,
-    find_latest_checkpoint,
 )
 from torch.utils.data import DataLoader
 
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import ATOMIC_BACKEND, part_path

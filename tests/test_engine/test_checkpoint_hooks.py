@@ -15,10 +15,11 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.hooks import SafeCheckpointHook
 from stmixer_mm.errors import UserError
 
