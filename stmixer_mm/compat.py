@@ -7,7 +7,9 @@ Each one says why it is there and when it can go.
 
 import atexit
 import gc
+import os
 import pickle
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -137,6 +139,43 @@ def _write_last_checkpoint_whole() -> None:
     checkpoint_hook.open = open_atomically
 
 
+def find_latest_checkpoint(path: str | Path) -> str | None:
+    """The last checkpoint of a work dir as it is now; None if there is none.
+
+    mmengine 0.10.7 takes the absolute path in ``last_checkpoint``, which a folder that
+    was moved or copied does not have, or which is another run's. Can go when it looks
+    beside ``last_checkpoint``. Raises ``UserError`` where that names no checkpoint.
+    """
+    from stmixer_mm.errors import UserError, blame
+
+    note, name = Path(path, 'last_checkpoint'), ''
+    remedy = 'give the checkpoint to go on from, as in --resume FILE'
+    if note.exists():
+        with blame(f'{note} cannot be read', remedy):
+            name = note.read_text().strip()
+    if not name:  # as a run leaves it that is killed at its first checkpoint
+        steps = {
+            int(match[1]): str(file)
+            for file in Path(path).glob('*.pth')
+            if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem))
+        }
+        return steps[max(steps)] if steps else None
+    here = Path(path, Path(name).name)
+    if os.path.exists(here):
+        return str(here)
+    if os.path.exists(name) or ':' in name:
+        return name
+    raise UserError(f'{note} names {name[:200]!r}, which does not exist; {remedy}.')
+
+
+def _resume_in_the_work_dir() -> None:
+    """Let mmengine's runners resume by :func:`find_latest_checkpoint`."""
+    from mmengine import runner
+
+    for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
+        module.find_latest_checkpoint = find_latest_checkpoint
+
+
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
@@ -249,3 +288,4 @@ _skip_multimodal_models()
 _allow_mmengine_checkpoints()
 _load_no_code()
 _write_last_checkpoint_whole()
+_resume_in_the_work_dir()

@@ -41,7 +41,8 @@ def first_video(data):
 def last_checkpoint(work_dir):
     """Return the checkpoint that mmengine notes as the last, None before the first."""
     note = work_dir / 'last_checkpoint'
-    return Path(note.read_text().strip()) if note.is_file() else None
+    # The folder may have been moved since.
+    return work_dir / Path(note.read_text().strip()).name if note.is_file() else None
 
 
 def overall_score(work_dir):
@@ -63,7 +64,8 @@ def run_demo(*, config, data, work_dir, toy_options, cfg_options):
         run('making toy videos', 'make_toy_dataset.py', '--out', data, *toy_options)
 
     if summary_file.is_file():  # the run before was finished: do not go on with it
-        (work_dir / 'last_checkpoint').unlink(missing_ok=True)
+        for file in (*work_dir.glob('*.pth'), work_dir / 'last_checkpoint'):
+            file.unlink(missing_ok=True)
         summary_file.unlink()
     resume = ['--resume'] if last_checkpoint(work_dir) else []
     run(

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from stmixer_mm.apis.running import run_tool
 from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 
 
@@ -17,7 +18,8 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='?',
         const='auto',
         metavar='CKPT',
-        help='go on from a checkpoint; without a path from the last one in the work dir',
+        help='go on from a checkpoint; without a path from the last one in the work '
+        'dir, or start if there is none',
     )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision')
     parser.add_argument(
@@ -41,7 +43,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Put the command line into the config; ``--cfg-options`` has the last word."""
+    """Put the command line into the config.
+
+    ``--cfg-options`` has the last word, except on what ``--resume`` goes on from.
+    """
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
@@ -54,10 +59,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             )
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
 
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
@@ -78,6 +79,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         cfg.randomness = randomness
 
     merge_overrides(cfg, args.cfg_options)
+
+    if args.resume is not None:
+        is_auto = args.resume == 'auto'
+        last = find_latest_checkpoint(cfg.work_dir) if is_auto else args.resume
+        if last is not None:  # else it is the first start, from load_from if set
+            cfg.resume, cfg.load_from = True, last
 
 
 def main() -> None:

@@ -6,10 +6,13 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20, ignore_last=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    # Keeps the earlier checkpoint until the next one is whole.
+    # Keeps the earlier checkpoint until the next one is whole, and the checkpoints of
+    # an earlier run in the work dir.
     checkpoint=dict(
         type='SafeCheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'
     ),
+    # A resumed training ends with the weights of an unbroken one, also with augmentation.
+    exact_resume=dict(type='ExactResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
     # Refuses a checkpoint of another architecture; for fine-tuning, `allow` takes

@@ -45,7 +45,7 @@ model = dict(
     ),
 )
 
-custom_hooks = [dict(type='CheckModelHook')]
+custom_hooks = [dict(type='CheckModelHook'), dict(type='ExactResumeHook')]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=2.5e-5, weight_decay=1e-4),
     clip_grad=dict(max_norm=10.0),

@@ -99,6 +99,6 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-custom_hooks = [dict(type='CheckModelHook')]
+custom_hooks = [dict(type='CheckModelHook'), dict(type='ExactResumeHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))
 randomness = dict(seed=0)

@@ -7,4 +7,5 @@ from stmixer_mm.engine.hooks import (
     SafeCheckpointHook,
 )
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
+from stmixer_mm.engine.resuming import ExactResumeHook
 from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook

@@ -1,5 +1,7 @@
 """Hooks that keep checkpoints whole and refuse checkpoints and models that do not fit."""
 
+import glob
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -8,12 +10,17 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop, find_latest_checkpoint
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+)
 from torch.utils.data import DataLoader
 
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import ATOMIC_BACKEND, part_path
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
@@ -39,9 +46,43 @@ class CheckCheckpointHook(Hook):
         self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        source = runner._load_from or find_latest_checkpoint(runner.work_dir)
+        source = source_of(runner)
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
+        if runner._resume:
+            check_training_state(runner, checkpoint, source=source)
+
+
+def source_of(runner) -> str | None:
+    """The checkpoint that a run starts or goes on from; None for neither."""
+    source = runner._load_from
+    if source is None and runner._resume:
+        source = find_latest_checkpoint(runner.work_dir)
+    return source
+
+
+def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
+    """Refuse to resume from weights alone, or with the state of another optimizer."""
+    needed = ['meta', 'message_hub', 'optimizer']
+    if runner.param_schedulers is not None:
+        needed.append('param_schedulers')
+    missing = [key for key in needed if key not in checkpoint]
+    if missing:
+        raise UserError(
+            f'Checkpoint {source} cannot be resumed: it lacks {", ".join(missing)}; '
+            'resume from one that a training left at every epoch, or start a training '
+            f'from its weights: without --resume, with --cfg-options load_from={source}.'
+        )
+    optim = runner.optim_wrapper
+    remedy = 'resume with the optim_wrapper that it was trained with'
+    with blame(f'The optimizer state of checkpoint {source} does not fit', remedy):
+        optim.load_state_dict(dict(checkpoint['optimizer']))
+        for part in optim.values() if isinstance(optim, OptimWrapperDict) else [optim]:
+            # torch takes over the settings of any other optimizer.
+            settings = {*part.optimizer.defaults} - {*part.param_groups[0]}
+            if settings:
+                name = type(part.optimizer).__name__
+                raise ValueError(f'{name} finds no {", ".join(sorted(settings))} in it')
 
 
 @HOOKS.register_module()
@@ -119,6 +160,13 @@ class _RemoveLater:
         self.removals[path] = self._backend.rmtree
 
 
+def progress(runner) -> tuple[int, int]:
+    """What a training has done and has to do, in what its loop counts."""
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return runner.epoch, runner.max_epochs
+    return runner.iter, runner.max_iters
+
+
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook`` with the same options, that loses nothing.
@@ -126,10 +174,13 @@ class SafeCheckpointHook(CheckpointHook):
     A checkpoint is written under another name and renamed when it is whole, and
     older ones are removed only then (mmengine removes first and writes in place). So
     a kill or a full disk leaves the earlier checkpoints, ``last_checkpoint`` and
-    ``best_*`` as they were. It needs room for one checkpoint more than are kept.
+    ``best_*`` as they were. It needs room for one checkpoint more than are kept. A
+    run that does not go on with those of its folder neither replaces nor removes any.
+    A validation that a kill cut off is made up for when the run is resumed.
 
     Raises:
-        UserError: a checkpoint cannot be written, or an option is unknown.
+        UserError: a checkpoint cannot be written, the folder has those of another run,
+            or an option is unknown.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -141,11 +192,17 @@ class SafeCheckpointHook(CheckpointHook):
             )
 
     def before_train(self, runner) -> None:
+        if is_main_process():
+            self._check_folder(runner)
         folder = self.out_dir or runner.work_dir
         is_local = isinstance(get_file_backend(folder), LocalBackend)
         if is_local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
+        # Of a run that was moved, or is another one, they are not ours to remove.
+        self.best_ckpt_path = self._in_folder(getattr(self, 'best_ckpt_path', None))
+        best = getattr(self, 'best_ckpt_path_dict', {})
+        best.update({key: self._in_folder(path) for key, path in best.items()})
         if is_local and is_main_process():
             # What a killed run was writing.
             checkpoints = part_path(f'*{Path(self.filename_tmpl).suffix}')
@@ -154,10 +211,62 @@ class SafeCheckpointHook(CheckpointHook):
                 part_path(Path(runner.work_dir, 'last_checkpoint')),
             ):
                 part.unlink(missing_ok=True)
+        if runner._resume:
+            self.last_ckpt = self._in_folder(source_of(runner))
+            self._make_up_for_validation(runner)
+
+    def _make_up_for_validation(self, runner) -> None:
+        loop = runner.train_loop
+        if runner.val_loop is None or not isinstance(
+            loop, EpochBasedTrainLoop | IterBasedTrainLoop
+        ):
+            return
+        loop._decide_current_val_interval()
+        done, end = progress(runner)
+        is_due = done % loop.val_interval == 0 or done == end
+        was_done = runner.message_hub.get_info('validated') == done
+        if done >= loop.val_begin and is_due and not was_done:
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner, metrics: dict) -> None:
+        if self.last_ckpt is not None:
+            runner.message_hub.update_info('validated', progress(runner)[0])
+        self._is_noted = False
+        super().after_val_epoch(runner, metrics)
+        step = runner.epoch if self.by_epoch else runner.iter
+        is_last = Path(self.last_ckpt or '').name == self.filename_tmpl.format(step)
+        if is_last and not self._is_noted:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _check_folder(self, runner) -> None:
+        """Refuse a folder with checkpoints, unless the run goes on with one of them."""
+        folder = Path(runner.work_dir)
+        if self.out_dir not in (None, runner.work_dir):
+            folder = Path(self.out_dir, folder.name)
+        name = re.sub(r'\{.*?\}', '*', glob.escape(self.filename_tmpl))
+        names = sorted(
+            file.name for pattern in (name, 'best_*') for file in folder.glob(pattern)
+        )
+        source = source_of(runner) if runner._resume else None
+        goes_on = source and Path(source).parent.resolve() == folder.resolve()
+        if names and not goes_on:
+            shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+            raise UserError(
+                f'{folder} holds checkpoints of an earlier run ({shown}), which this one '
+                'would replace; go on with that one by --resume, or give another '
+                '--work-dir.'
+            )
+
+    def _in_folder(self, path: str | None) -> str | None:
+        """The file of that name in this run's folder, if there is one."""
+        here = path and self.file_backend.join_path(self.out_dir, Path(path).name)
+        return here if here and self.file_backend.exists(here) else None
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         with self._losing_nothing(self.filename_tmpl.format(step)):
             super()._save_checkpoint_with_step(runner, step, meta)
+        self._is_noted = True
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         with self._losing_nothing('best_*'):

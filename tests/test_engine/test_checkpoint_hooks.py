@@ -1,18 +1,25 @@
 import errno
 import itertools
 import os
+import random
+import shutil
+import signal
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, METRICS, MODELS
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.hooks import SafeCheckpointHook
 from stmixer_mm.errors import UserError
 
@@ -27,16 +34,35 @@ class HookTestModel(BaseModel):
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         outputs = self.linear(torch.stack(inputs))
+        if self.training:
+            outputs = outputs + torch.rand_like(outputs)
         return dict(loss=outputs.square().mean()) if mode == 'loss' else [outputs]
 
 
 @DATASETS.register_module()
 class HookTestData(Dataset):
+    """With augmentation, from all that make random numbers."""
+
     def __len__(self):
-        return 4
+        return 6
 
     def __getitem__(self, index):
-        return dict(inputs=torch.full((2,), float(index)))
+        noise = random.random() + np.random.rand() + torch.rand(2)
+        return dict(inputs=index + 0.1 * noise)
+
+
+@HOOKS.register_module()
+class BreakOff(Hook):
+    """End a training after some iterations, as a kill does."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iterations):
+        self.iterations = iterations
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iterations:
+            raise KeyboardInterrupt
 
 
 @METRICS.register_module()
@@ -70,8 +96,9 @@ def make_runner(work_dir, *, epochs=3, width=1, checkpoint=None, **kwargs):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
         default_hooks=dict(
-            checkpoint=dict(type='SafeCheckpointHook', interval=1, **checkpoint or {}),
+            checkpoint=dict(type='SafeCheckpointHook', interval=1) | (checkpoint or {}),
             check_checkpoint=dict(type='CheckCheckpointHook', allow=[]),
+            exact_resume=dict(type='ExactResumeHook'),
         ),
         default_scope='mmaction',
         experiment_name=f'hooks_{next(RUN)}',
@@ -148,7 +175,9 @@ def test_older_ones_go_only_after_the_newer_one_is_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, 'save_checkpoint', watch)
     runner.train()
-    assert seen == [[], ['epoch_1.pth'], ['epoch_2.pth']]
+    # After its validation an epoch is saved again.
+    one_each = [names for names, _ in itertools.groupby(seen)]
+    assert one_each == [[], ['epoch_1.pth'], ['epoch_2.pth'], ['epoch_3.pth']]
     assert 'epoch_2.pth' not in files(tmp_path)
 
 
@@ -164,6 +193,14 @@ def test_unknown_option_is_refused():
         SafeCheckpointHook(interval=1, max_keep_ckpt=2)
 
 
+def train(runner):
+    try:
+        runner.train()
+    finally:
+        # Workers end at once, instead of 5 s after they are collected.
+        runner.train_dataloader._iterator = runner.train_loop.dataloader_iterator = None
+
+
 def trained_state(runner):
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
 
@@ -171,27 +208,222 @@ def trained_state(runner):
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='it needs a GPU')
 
 
+ADAMW = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)))
+
+
+def sgd(wrapper='OptimWrapper', **kwargs):
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    return dict(optim_wrapper=dict(type=wrapper, optimizer=optimizer, **kwargs))
+
+
+def loader(*, sampler='DefaultSampler', **kwargs):
+    cfg = dict(dataset=dict(type='HookTestData'), sampler=dict(type=sampler))
+    return dict(train_dataloader=dict(batch_size=2, **cfg, **kwargs))
+
+
+BY_ITER = dict(by_epoch=False, interval=2)
+ITER_LOOP = dict(
+    train_cfg=dict(type='IterBasedTrainLoop', max_iters=12, val_interval=3),
+    checkpoint=BY_ITER,
+)
+
+
 @pytest.mark.parametrize(
-    'optim_wrapper',
+    'kwargs',
     [
-        'OptimWrapper',
-        'BFloat16OptimWrapper',
-        pytest.param('AmpOptimWrapper', marks=GPU),
+        sgd(),
+        sgd('BFloat16OptimWrapper'),
+        pytest.param(sgd('AmpOptimWrapper'), marks=GPU),
+        sgd(accumulative_counts=4),
+        dict(custom_hooks=[dict(type='EMAHook')]),
+        loader(num_workers=1, persistent_workers=True),
+        dict(checkpoint=BY_ITER),  # in the middle of an epoch
+        ITER_LOOP,
+        ITER_LOOP | loader(sampler='InfiniteSampler'),
+        ITER_LOOP | loader(num_workers=1, persistent_workers=True),
     ],
 )
-def test_resumed_training_ends_where_an_unbroken_one_does(tmp_path, optim_wrapper):
-    wrapper = dict(type=optim_wrapper, optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
-    unbroken = make_runner(tmp_path / 'a', epochs=4, optim_wrapper=wrapper)
-    unbroken.train()
+def test_resumed_training_ends_where_an_unbroken_one_does(
+    tmp_path, monkeypatch, kwargs
+):
+    # Before an IterBasedTrainLoop begins with its loader again, it sleeps for 2 s.
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+    kwargs = loader() | dict(epochs=4) | kwargs
+    unbroken = make_runner(tmp_path / 'a', **kwargs)
+    train(unbroken)
 
-    make_runner(tmp_path / 'b', epochs=2, optim_wrapper=wrapper).train()
-    resumed = make_runner(tmp_path / 'b', epochs=4, optim_wrapper=wrapper, resume=True)
+    hooks = [*kwargs.get('custom_hooks', ()), dict(type='BreakOff', iterations=8)]
+    with pytest.raises(KeyboardInterrupt):
+        train(make_runner(tmp_path / 'b', **kwargs | dict(custom_hooks=hooks)))
+    resumed = make_runner(tmp_path / 'b', **kwargs, resume=True)
+    train(resumed)
+    assert resumed.iter == unbroken.iter == 12
+    ends = [
+        torch.load((tmp_path / name / 'last_checkpoint').read_text()) for name in 'ab'
+    ]
+    for part in ('state_dict', 'optimizer'):
+        torch.testing.assert_close(ends[0][part], ends[1][part], rtol=0, atol=0)
+    assert ends[0]['param_schedulers'] == ends[1]['param_schedulers']
+    losses = [end['message_hub']['log_scalars']['train/loss'] for end in ends]
+    assert losses[0]._log_history[-1] == losses[1]._log_history[-1]
+
+
+@pytest.mark.parametrize('rule', ['greater', 'less'])
+@pytest.mark.parametrize(
+    ('kwargs', 'cut_off', 'validations'), [({}, 2, 3), ({}, 3, 3), (ITER_LOOP, 2, 4)]
+)
+def test_only_the_validation_that_was_cut_off_is_done_again(
+    tmp_path, monkeypatch, kwargs, cut_off, validations, rule
+):
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+    calls = itertools.count(1)
+
+    def rise(metric, results):
+        call = next(calls)
+        if call == cut_off:
+            raise KeyboardInterrupt
+        return {'mAP/overall': float(call)}
+
+    monkeypatch.setattr(RisingScore, 'compute_metrics', rise)
+    saved = dict(save_best='mAP/overall', rule=rule, **kwargs.get('checkpoint', {}))
+    kwargs = kwargs | dict(checkpoint=saved)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path, **kwargs).train()
+    for _ in range(2):
+        make_runner(tmp_path, resume=True, **kwargs).train()
+    assert next(calls) == validations + 2
+
+
+def test_workers_and_batches_do_not_change_what_a_sample_is(tmp_path):
+    seen = []
+    for workers, batch_size in ((0, 1), (0, 3), (2, 2)):
+        cfg = loader(num_workers=workers)
+        cfg['train_dataloader']['batch_size'] = batch_size
+        runner = make_runner(tmp_path / str(len(seen)), epochs=2, **cfg)
+        runner.train()
+        runner.call_hook('before_train_epoch')
+        seen.append(
+            torch.cat([torch.stack(b['inputs']) for b in runner.train_dataloader])
+        )
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
+    torch.testing.assert_close(seen[0], seen[2], rtol=0, atol=0)
+    assert len(seen[0].unique()) == 12
+
+
+def test_unseeded_training_resumes_its_order(tmp_path):
+    broken = make_runner(
+        tmp_path / 'a', epochs=2, randomness=dict(seed=None), **loader()
+    )
+    broken.train()
+    resumed = make_runner(
+        tmp_path / 'a', randomness=dict(seed=None), resume=True, **loader()
+    )
     resumed.train()
-    assert resumed.epoch == 4
-    torch.testing.assert_close(trained_state(resumed), trained_state(unbroken))
-    hubs = [torch.load(tmp_path / name / 'epoch_4.pth')['message_hub'] for name in 'ab']
-    losses = [hub['log_scalars']['train/loss']._log_history[-1] for hub in hubs]
-    assert losses[0] == pytest.approx(losses[1])
+    seed = dict(seed=broken.seed)
+    unbroken = make_runner(tmp_path / 'b', randomness=seed, **loader())
+    unbroken.train()
+    torch.testing.assert_close(
+        trained_state(resumed), trained_state(unbroken), rtol=0, atol=0
+    )
+
+
+def test_killed_training_resumes_from_wherever_it_was(tmp_path):
+    kwargs = loader() | dict(epochs=8)
+    start = time.monotonic()
+    unbroken = make_runner(tmp_path / 'a', **kwargs)
+    unbroken.train()
+    seconds = time.monotonic() - start
+
+    child = os.fork()
+    if not child:
+        make_runner(tmp_path / 'b', **kwargs).train()
+        os._exit(0)
+    time.sleep(random.SystemRandom().uniform(0, seconds))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    resumed = make_runner(tmp_path / 'b', **kwargs, resume=True)
+    resumed.train()
+    torch.testing.assert_close(
+        trained_state(resumed), trained_state(unbroken), rtol=0, atol=0
+    )
+
+
+BEST = dict(save_best='mAP/overall', max_keep_ckpts=1)
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in folder.glob('*.pth')}
+
+
+@pytest.mark.parametrize('resume', [True, False])
+def test_checkpoints_of_another_run_are_refused(tmp_path, resume):
+    make_runner(tmp_path / 'a', epochs=1, checkpoint=BEST).train()
+    make_runner(tmp_path / 'b', epochs=1, checkpoint=BEST).train()
+    before = contents(tmp_path / 'a')
+    other = str(tmp_path / 'b' / 'epoch_1.pth') if resume else None
+    runner = make_runner(
+        tmp_path / 'a', checkpoint=BEST, resume=resume, load_from=other
+    )
+    with pytest.raises(UserError, match=r'a holds checkpoints .*epoch_1.*--resume, or'):
+        runner.train()
+    assert contents(tmp_path / 'a') == before
+
+
+def test_copied_run_goes_on_without_touching_the_other(tmp_path):
+    make_runner(tmp_path / 'a', epochs=1, checkpoint=BEST).train()
+    shutil.copytree(tmp_path / 'a', tmp_path / 'b')
+    before = contents(tmp_path / 'a')
+    make_runner(tmp_path / 'b', epochs=3, checkpoint=BEST, resume=True).train()
+    assert contents(tmp_path / 'a') == before
+    assert files(tmp_path / 'b') == [
+        'best_mAP_overall_epoch_3.pth',
+        'epoch_3.pth',
+        'last_checkpoint',
+    ]
+
+
+@pytest.mark.parametrize('note', [None, b'', b'/gone/epoch_2.pth'])
+def test_last_checkpoint_is_found_where_the_folder_is_now(tmp_path, note):
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'epoch_10.pth', 'best_epoch_20.pth'):
+        (tmp_path / name).touch()
+    if note is not None:
+        (tmp_path / 'last_checkpoint').write_bytes(note)
+    found = Path(find_latest_checkpoint(tmp_path))
+    assert found == tmp_path / ('epoch_2.pth' if note else 'epoch_10.pth')
+
+
+def test_nothing_to_resume_from_is_a_new_run(tmp_path):
+    assert find_latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize('note', [bytes(range(256)), b'nonsense', b'a\0b', b'x' * 9999])
+def test_last_checkpoint_that_names_none_is_one_sentence(tmp_path, note):
+    (tmp_path / 'last_checkpoint').write_bytes(note)
+    with pytest.raises(
+        UserError, match=r'^.{0,400}last_checkpoint .{0,400}--resume FIL'
+    ):
+        find_latest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'trained', 'resumed', 'sentence'),
+    [
+        ('weights', sgd(), sgd(), 'lacks meta, message_hub, optimizer.*load_from='),
+        ('best_mAP_overall_epoch_1', sgd(), sgd(), 'lacks optimizer, param_schedulers'),
+        ('epoch_1', sgd(), ADAMW, 'epoch_1.pth does not fit .*step.*optim_wrapper'),
+        ('epoch_1', ADAMW, sgd(), 'not fit .SGD finds no dampening, momentum in'),
+        ('epoch_1', sgd(), sgd(paramwise_cfg=dict(bias_lr_mult=2)), 'not fit .*groups'),
+    ],
+)
+def test_checkpoint_without_a_fitting_training_state_is_one_sentence(
+    tmp_path, name, trained, resumed, sentence
+):
+    make_runner(tmp_path, epochs=1, checkpoint=BEST, **trained).train()
+    state = torch.load(tmp_path / 'epoch_1.pth')['state_dict']
+    torch.save(state, tmp_path / 'weights.pth')
+    path = str(tmp_path / f'{name}.pth')
+    with pytest.raises(UserError, match=sentence):
+        make_runner(tmp_path, resume=True, load_from=path, **resumed).train()
 
 
 @pytest.mark.parametrize('resume', [True, False])

@@ -1,8 +1,9 @@
 """Train several configs one after the other, and put what came out in one table.
 
 Each is trained by tools/train.py in a process of its own, with the same options. What is
-trained already, in the same folder, is not trained again. Training steps are timed
-afterwards, turn by turn in one process, so that a busy moment meets all configs alike.
+trained already, in the same folder, is not trained again, and what was interrupted goes
+on. Training steps are timed afterwards, turn by turn in one process, so that a busy
+moment meets all configs alike.
 """
 
 import argparse
@@ -64,21 +65,29 @@ def parse_overrides(options: Sequence[str]) -> dict:
 
 
 def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
-    """Train a config, unless its folder holds the record of the same training.
+    """Train a config, or go on with it, unless its folder holds the whole training.
 
     Raises:
-        UserError: The training failed.
+        UserError: The training failed, or the folder holds one with other settings.
     """
     record = work_dir / 'trained_with.json'
     settings = dict(seed=args.seed, options=args.cfg_options)
-    if record.is_file() and json.loads(record.read_text()) == settings:
-        return
-    record.unlink(missing_ok=True)
+    if record.is_file():
+        found = json.loads(record.read_text())
+        if found == settings | dict(finished=True):
+            return
+        if found != settings | dict(finished=False):
+            raise UserError(
+                f'{work_dir} holds a training with other settings (see {record}); give '
+                'another --work-dir.'
+            )
     command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(work_dir)]
+    command += ['--resume']
     command += ['--seed', str(args.seed)]
     if args.cfg_options:
         command += ['--cfg-options', *args.cfg_options]
     work_dir.mkdir(parents=True, exist_ok=True)
+    write_json(record, settings | dict(finished=False))
     log = work_dir / 'train.out'
     with log.open('w') as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
@@ -88,7 +97,7 @@ def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
             f'Training {config} failed ({lines[-1] if lines else "without a word"}); '
             f'see {log}.'
         )
-    write_json(record, settings)
+    write_json(record, settings | dict(finished=True))
 
 
 def read_log(work_dir: Path, metrics: Sequence[str]) -> dict[str, float]:
