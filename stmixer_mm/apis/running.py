@@ -28,6 +28,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
             where it builds the rest: loops, data, evaluators, optimisers.
     """
     check_run(cfg, mode)
+    _keep_config(cfg)
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)
     with building(cfg), processes_on_cpus(cfg):
@@ -38,6 +39,13 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         build = getattr(runner, f'build_{part}')
         setattr(runner, f'build_{part}', building(cfg, part)(build))
     return runner
+
+
+def _keep_config(cfg: Config) -> None:
+    """Give the copy that mmengine writes to the work dir a name that is not the config's."""
+    copy = Path(cfg.work_dir, Path(cfg.filename or '').name)
+    if copy.is_file() and copy.samefile(cfg.filename):
+        object.__setattr__(cfg, '_filename', str(copy.with_stem(f'{copy.stem}_run')))
 
 
 def _adapt_precision_to_cpu(cfg: Config) -> None:

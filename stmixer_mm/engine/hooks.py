@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
@@ -14,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import ATOMIC_BACKEND, part_path
+from stmixer_mm.files import ATOMIC_BACKEND, remove_parts
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -42,6 +41,7 @@ class CheckCheckpointHook(Hook):
         source = runner._load_from or find_latest_checkpoint(runner.work_dir)
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
+        checkpoint.setdefault('state_dict', state)  # mmengine looks only there
 
 
 @HOOKS.register_module()
@@ -147,13 +147,8 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
         if is_local and is_main_process():
-            # What a killed run was writing.
-            checkpoints = part_path(f'*{Path(self.filename_tmpl).suffix}')
-            for part in (
-                *Path(self.out_dir).glob(checkpoints.name),
-                part_path(Path(runner.work_dir, 'last_checkpoint')),
-            ):
-                part.unlink(missing_ok=True)
+            for folder in (self.out_dir, runner.work_dir):
+                remove_parts(folder)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         with self._losing_nothing(self.filename_tmpl.format(step)):

@@ -153,7 +153,7 @@ def test_older_ones_go_only_after_the_newer_one_is_there(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_was_writing_goes_at_the_next_start(tmp_path):
-    for name in ('.epoch_7.part.pth', '.last_checkpoint.part', 'notes.pth'):
+    for name in ('.stmixer_mm-a1.part.pth', '.stmixer_mm-b2.part', 'notes.pth'):
         (tmp_path / name).write_bytes(b'half')
     make_runner(tmp_path, epochs=1).train()
     assert files(tmp_path) == ['epoch_1.pth', 'last_checkpoint', 'notes.pth']
