@@ -144,7 +144,7 @@ def _load_weights_only() -> None:
             f'{url} cannot be fetched',
             f'fetch it elsewhere and put it at {torch.hub.get_dir()}/checkpoints/{name}, '
             'or name a file where the command line or the config names the URL, as in '
-            '--cfg-options load_from=FILE or model.backbone.init_cfg.checkpoint=FILE',
+            '--cfg-options model.init_cfg.checkpoint=FILE',
         ):
             return load_url(url, *args, **kwargs)
 

@@ -24,8 +24,10 @@ from stmixer_mm.errors import UserError, at_end, blame
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 # Small Python objects take up to 30 times what they take in a pickle.
 RAM_PER_BYTE, RAM_OF_ANY_FILE = 32, 2**29
-# What the tool in this process will write, and the options that name it.
+# What the tool in this process is going to write, by path and inode: the options that
+# name it; and why it must not, as it was read.
 _OUTPUTS: dict[object, str] = {}
+_REFUSALS: dict[object, str] = {}
 _PART = '.stmixer_mm-{}.part'
 
 
@@ -105,6 +107,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     earlier content. The name is a new hidden file's beside ``path``.
     """
     path = Path(path)
+    for identity in _identities(path) if _REFUSALS else ():
+        if identity in _REFUSALS:
+            raise UserError(_REFUSALS[identity])
     part = path.with_name(_PART.format(secrets.token_hex(8)) + path.suffix)
     with open(part, 'xb') as file:  # exclusively: no link is followed
         try:
@@ -174,14 +179,14 @@ def _identities(path: str | Path) -> Iterator[object]:
 
 def check_no_output(path: str | Path) -> None:
     """Raises ``UserError`` when the tool is going to write the file that it reads."""
-    if not _OUTPUTS:
-        return
-    for identity in _identities(path):
+    for identity in _identities(path) if _OUTPUTS else ():
         if purpose := _OUTPUTS.get(identity):
-            raise UserError(
+            # Where faults are collected, it is the writer that stops.
+            _REFUSALS[identity] = (
                 f'{path} is read, and {purpose} would replace it; give {purpose} '
                 'another name.'
             )
+            raise UserError(_REFUSALS[identity])
 
 
 def claim_outputs(
@@ -215,10 +220,11 @@ def claim_outputs(
                 'would replace it; move it away or choose another name.'
             )
         more = f' and {len(replaced) - 1} more files' if replaced[1:] else ''
-        print(f'note: {purpose} replaces {replaced[0]}{more}', file=sys.stderr)
+        print(f'note: {purpose} will replace {replaced[0]}{more}', file=sys.stderr)
     for path in paths:
         _OUTPUTS.update(dict.fromkeys(_identities(path), purpose))
     at_end.callback(_OUTPUTS.clear)
+    at_end.callback(_REFUSALS.clear)
 
 
 def check_writable_file(
