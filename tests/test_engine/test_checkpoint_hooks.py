@@ -206,6 +206,15 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, resume, plain):
     assert 'linear.weight (checkpoint 2x2, model 1x2)' in str(error.value)
 
 
+def test_weights_under_model_are_loaded(tmp_path):
+    saved = make_runner(tmp_path).model.state_dict()
+    saved['linear.bias'] += 1
+    torch.save(dict(model=saved), tmp_path / 'x.pth')
+    runner = make_runner(tmp_path, load_from=str(tmp_path / 'x.pth'))
+    runner.load_or_resume()
+    assert torch.equal(runner.model.linear.bias, saved['linear.bias'])
+
+
 def test_allowed_differences_pass_for_fine_tuning(tmp_path):
     make_runner(tmp_path, epochs=1, width=2).train()
     runner = make_runner(
