@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from stmixer_mm.checks.config import building, check_run, load_config
 from stmixer_mm.compat import processes_on_cpus
-from stmixer_mm.errors import user_errors
+from stmixer_mm.errors import blame, user_errors
 
 
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
@@ -38,6 +38,14 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     for part in (*loops, 'optim_wrapper', 'param_scheduler'):
         build = getattr(runner, f'build_{part}')
         setattr(runner, f'build_{part}', building(cfg, part)(build))
+    resume = runner.resume
+
+    def resume_whole(filename: str, *args, **kwargs) -> None:
+        remedy = 'give one that a training of this config wrote'
+        with blame(f'Checkpoint {filename} cannot be resumed from', remedy):
+            resume(filename, *args, **kwargs)
+
+    runner.resume = resume_whole
     return runner
 
 
