@@ -12,10 +12,12 @@ import pickle
 import re
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlparse
 
 
 def _stand_in_for_missing_drn() -> None:
@@ -91,28 +93,32 @@ def _allow_mmengine_checkpoints() -> None:
     )
 
 
-def _load_no_code() -> None:
-    """Let mmengine load checkpoints with ``weights_only=True``, as one sentence if not.
+def _load_weights_only() -> None:
+    """Let mmengine load checkpoints without their code, into RAM, or say why it cannot.
 
     mmengine 0.10.7 leaves it to torch, which runs code from a checkpoint before 2.6,
-    under TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD and from a URL. Can go when mmengine
-    sets it.
+    under TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD and from a URL, and looks for the GPU that
+    the weights were on. Can go when mmengine sets it.
     """
     import torch
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner import CheckpointLoader, checkpoint
 
     from stmixer_mm.errors import UserError, blame
+    from stmixer_mm.files import ram_for
 
+    load, load_url = torch.load, checkpoint.load_url
     load_checkpoint = CheckpointLoader.load_checkpoint
 
-    def load_weights(filename, map_location=None, logger='current'):
-        problem, load = f'Checkpoint {filename} cannot be read', torch.load
-        torch.load = lambda *args, **kwargs: load(
-            *args, **kwargs | {'weights_only': True}
-        )
-        with blame(problem, 'give a whole PyTorch checkpoint'):
+    def load_any(filename, map_location=None, logger='current'):
+        problem = f'Checkpoint {filename} cannot be read'
+
+        def load_weights(file, *args, **kwargs):
+            is_open = hasattr(file, 'getbuffer')
+            size = file.getbuffer().nbytes if is_open else os.path.getsize(file)
             try:
-                return load_checkpoint(filename, map_location, logger)
+                with ram_for(size), warnings.catch_warnings():
+                    warnings.simplefilter('ignore')  # of what ends in a sentence
+                    return load(file, map_location='cpu', weights_only=True)
             # KeyError: of what is not a pickle at all.
             except (KeyError, pickle.UnpicklingError) as error:
                 raise UserError(
@@ -120,10 +126,31 @@ def _load_no_code() -> None:
                     'objects, which could run code; if you trust it, save its state '
                     'dict alone.'
                 ) from error
+
+        torch.load = load_weights
+        with blame(problem, 'give a whole PyTorch checkpoint'):
+            try:
+                return load_checkpoint(filename, map_location, logger)
+            except KeyError as error:
+                raise UserError(
+                    f'Checkpoint {filename}: there is no model {error}; correct its '
+                    'name or give a file.'
+                ) from error
             finally:
                 torch.load = load
 
-    CheckpointLoader.load_checkpoint = staticmethod(load_weights)
+    def fetch(url, *args, **kwargs):
+        name = Path(urlparse(url).path).name
+        with blame(
+            f'{url} cannot be fetched',
+            f'fetch it elsewhere and put it at {torch.hub.get_dir()}/checkpoints/{name}, '
+            'or name a file where the command line or the config names the URL, as in '
+            '--cfg-options model.init_cfg.checkpoint=FILE',
+        ):
+            return load_url(url, *args, **kwargs)
+
+    checkpoint.load_url = fetch
+    CheckpointLoader.load_checkpoint = staticmethod(load_any)
 
 
 def _write_last_checkpoint_whole() -> None:
@@ -286,6 +313,6 @@ def _has_amd_processor() -> bool:
 _stand_in_for_missing_drn()
 _skip_multimodal_models()
 _allow_mmengine_checkpoints()
-_load_no_code()
+_load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()

@@ -2,13 +2,16 @@
 
 import difflib
 import os
+import signal
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
+at_end = ExitStack()  # of the tool in this process
 
 
 class UserError(ValueError):
@@ -34,7 +37,7 @@ def blame(subject: str, remedy: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = ' '.join(str(error).split())
+        reason = textwrap.shorten(str(error), 300, placeholder=' …')
         if ' ' not in reason:
             reason = f'{type(error).__name__} {reason}'.strip()
         if hasattr(error, 'part'):
@@ -47,8 +50,12 @@ def user_errors() -> Iterator[None]:
     """Print ``error: <one sentence>`` and exit with 1 for errors of the user.
 
     Everything else keeps its traceback, and so does all if the environment variable
-    ``STMIXER_MM_TRACEBACK`` is set.
+    ``STMIXER_MM_TRACEBACK`` is set. SIGTERM and SIGHUP end the process as an exception
+    does: what is half written is removed.
     """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     if os.environ.get(TRACEBACK_SWITCH):
         yield
         return
@@ -63,6 +70,8 @@ def user_errors() -> Iterator[None]:
             raise
         print(f'error: {sentence}', file=sys.stderr, flush=True)
         sys.exit(1)
+    finally:
+        at_end.close()
 
 
 def explain(error: BaseException) -> str | None:

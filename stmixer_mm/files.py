@@ -1,22 +1,34 @@
 """Files that can be read, and files that are whole or not there.
 
-The latter are written under another name, then renamed.
+The latter are written under another name, then renamed. No file is both: what a tool
+has said that it will write cannot be read, under whatever name or link.
 """
 
+import fcntl
 import json
 import os
+import resource
+import secrets
 import stat
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError, at_end, blame
 
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
+# Small Python objects take up to 30 times what they take in a pickle.
+RAM_PER_BYTE, RAM_OF_ANY_FILE = 32, 2**29
+# What the tool in this process is going to write, by path and inode: the options that
+# name it; and why it must not, as it was read.
+_OUTPUTS: dict[object, str] = {}
+_REFUSALS: dict[object, str] = {}
+_PART = '.stmixer_mm-{}.part'
 
 
 def check_file(
@@ -33,8 +45,9 @@ def check_file(
         remedy: What to do if it is not there.
 
     Raises:
-        UserError: it is missing, a folder, or may not be read.
+        UserError: it is missing, a folder, may not be read, or is to be written.
     """
+    check_no_output(path)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
@@ -50,10 +63,40 @@ def check_file(
     raise UserError(f'{subject or f"{path}: the file"} {what}; {remedy}.')
 
 
-def part_path(path: str | Path) -> Path:
-    """The hidden name beside ``path`` under which it is written."""
-    path = Path(path)
-    return path.with_name(f'.{path.stem}.part{path.suffix}')
+@contextmanager
+def ram_for(size: int) -> Iterator[None]:
+    """Let what reads a file of so many bytes take RAM in proportion, if this is Linux.
+
+    A pickle of 9 bytes can ask for any amount.
+
+    Raises:
+        MemoryError: from what asks for more.
+    """
+    try:
+        used = int(Path('/proc/self/statm').read_text().split()[0])
+    except OSError:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = used * resource.getpagesize() + RAM_PER_BYTE * size + RAM_OF_ANY_FILE
+    if soft == resource.RLIM_INFINITY or limit < soft:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def remove_parts(folder: str | Path) -> None:
+    """Remove what killed processes were writing to a folder, not what is being written."""
+    for part in Path(folder).glob(_PART.format('*') + '*'):
+        with suppress(OSError):  # BlockingIOError: it is being written
+            file = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+            finally:
+                os.close(file)
 
 
 @contextmanager
@@ -61,15 +104,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a name to write to; it becomes ``path`` when the block succeeds.
 
     When the block raises, what was written is removed and ``path`` keeps its
-    earlier content.
+    earlier content. The name is a new hidden file's beside ``path``.
     """
-    part = part_path(path)
-    try:
-        yield part
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    path = Path(path)
+    for identity in _identities(path) if _REFUSALS else ():
+        if identity in _REFUSALS:
+            raise UserError(_REFUSALS[identity])
+    part = path.with_name(_PART.format(secrets.token_hex(8)) + path.suffix)
+    with open(part, 'xb') as file:  # exclusively: no link is followed
+        try:
+            with suppress(OSError):  # of file systems without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield part
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -116,27 +166,92 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
         # Permission bits say nothing to root or on a read-only file system.
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'.')
+    remove_parts(folder)
+
+
+def _identities(path: str | Path) -> Iterator[object]:
+    """What a file has in common with its links."""
+    yield os.path.realpath(path)
+    with suppress(OSError):  # it is not there
+        found = os.stat(path)
+        yield found.st_dev, found.st_ino
+
+
+def check_no_output(path: str | Path) -> None:
+    """Raises ``UserError`` when the tool is going to write the file that it reads."""
+    for identity in _identities(path) if _OUTPUTS else ():
+        if purpose := _OUTPUTS.get(identity):
+            # Where faults are collected, it is the writer that stops.
+            _REFUSALS[identity] = (
+                f'{path} is read, and {purpose} would replace it; give {purpose} '
+                'another name.'
+            )
+            raise UserError(_REFUSALS[identity])
+
+
+def claim_outputs(
+    purpose: str, *paths: str | Path, beside: str | Path | None = None
+) -> None:
+    """Note what a tool is going to write, and say on stderr what that replaces.
+
+    From now on these files cannot be read, nor be other outputs.
+
+    Args:
+        purpose: As in '--out', for the message.
+        paths: Where it is to be written.
+        beside: Of files that no option names: the one that they belong to. They may
+            replace earlier ones only together with that.
+
+    Raises:
+        UserError: one is another output too, or not to be replaced.
+    """
+    for path in paths:
+        for identity in _identities(path):
+            if other := _OUTPUTS.get(identity):
+                raise UserError(
+                    f'{purpose} {path} is the file of {other} too; give each a name of '
+                    'its own.'
+                )
+    replaced = [path for path in paths if os.path.exists(path)]
+    if replaced:
+        if beside is not None and not os.path.exists(beside):
+            raise UserError(
+                f'{replaced[0]} is there already, without {beside}, and {purpose} '
+                'would replace it; move it away or choose another name.'
+            )
+        more = f' and {len(replaced) - 1} more files' if replaced[1:] else ''
+        print(f'note: {purpose} will replace {replaced[0]}{more}', file=sys.stderr)
+    for path in paths:
+        _OUTPUTS.update(dict.fromkeys(_identities(path), purpose))
+    at_end.callback(_OUTPUTS.clear)
+    at_end.callback(_REFUSALS.clear)
 
 
 def check_writable_file(
-    path: str | Path, *, purpose: str, suffixes: Collection[str] = ()
+    path: str | Path,
+    *,
+    purpose: str,
+    suffixes: Collection[str] = (),
+    beside: str | Path | None = None,
 ) -> None:
-    """Prove that a file can be written, making its folder if need be.
+    """Prove that a tool can write a file, making its folder if need be, and claim it.
 
     Args:
         path: Where it is to be written.
         purpose: As in '--out', for the message.
         suffixes: How its name may end, in any case; without them, anyhow.
+        beside: As in :func:`claim_outputs`.
 
     Raises:
-        UserError: it is a folder, has another suffix, or its folder cannot be
-            written to.
+        UserError: it is a folder, has another suffix, its folder cannot be written to,
+            or as in :func:`claim_outputs`.
     """
     if os.path.isdir(path):
         raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
+    claim_outputs(purpose, path, beside=beside)
 
 
 def check_json_path(path: str | Path | None) -> None:

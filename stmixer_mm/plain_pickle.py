@@ -4,6 +4,7 @@ A pickle is a program. This one can call what is in ``_KNOWN`` and nothing else;
 and their types take no state but the bytes of numbers or text.
 """
 
+import os
 import pickle
 from collections import OrderedDict, defaultdict
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.errors import blame
-from stmixer_mm.files import check_file
+from stmixer_mm.files import check_file, ram_for
 
 
 class _Dtype:
@@ -99,5 +100,9 @@ def read_plain_pickle(
         UserError: the file is missing or damaged, or asks for anything else.
     """
     check_file(file)
-    with blame(f'{file} cannot be read as {kind}', remedy), open(file, 'rb') as opened:
+    with (
+        blame(f'{file} cannot be read as {kind}', remedy),
+        open(file, 'rb') as opened,
+        ram_for(os.path.getsize(file)),
+    ):
         return unpickler(opened, encoding='latin1').load()

@@ -17,7 +17,11 @@ from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.files import check_writable_dir, check_writable_file
+from stmixer_mm.files import (
+    check_writable_dir,
+    check_writable_file,
+    claim_outputs,
+)
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import enlarge, write_picture
 from stmixer_mm.visualization.visualizer import draw_ground_truth
@@ -176,19 +180,18 @@ def run(args: argparse.Namespace) -> None:
     check_arguments(cfg)
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     stem = Path(args.config).stem
-    sheet = Path(
-        args.sheet
-        or Path(cfg.get('work_dir') or f'work_dirs/{stem}', f'browse_{args.split}.jpg')
+    sheet = args.sheet or Path(
+        cfg.get('work_dir') or f'work_dirs/{stem}', f'browse_{args.split}.jpg'
     )
-    if sheet.suffix.lower() not in SUFFIXES:
-        raise UserError(f'--sheet {sheet} must end in one of {", ".join(SUFFIXES)}.')
-    if args.out:
-        check_writable_dir(args.out, purpose='folder --out')
-    elif not args.show:
-        check_writable_file(sheet, purpose='--sheet')
+    if not args.out and not args.show:
+        check_writable_file(sheet, purpose='--sheet', suffixes=SUFFIXES)
     datasets = build_datasets(cfg, args.split)
     np.random.seed(args.seed)
     places = spread([len(one) for one in datasets], args.number)
+    files = [Path(args.out or '', f'{number:04}.jpg') for number in range(len(places))]
+    if args.out:
+        check_writable_dir(args.out, purpose='folder --out')
+        claim_outputs('--out', *files)
     pictures = (
         draw_sample(
             datasets[part][index],
@@ -201,8 +204,8 @@ def run(args: argparse.Namespace) -> None:
         show_pictures(pictures)
         return
     if args.out:
-        for number, picture in enumerate(pictures):
-            write_picture(Path(args.out, f'{number:04}.jpg'), picture)
+        for file, picture in zip(files, pictures, strict=True):
+            write_picture(file, picture)
     else:
         write_picture(sheet, contact_sheet(list(pictures)))
     print(f'{len(places)} keyframes: {args.out or sheet}')

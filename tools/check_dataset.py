@@ -40,10 +40,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with user_errors():
+        check_json_path(args.json)
         cfg = load_config(args.config, args.cfg_options)
         check_arguments(cfg)
         init_default_scope(cfg.get('default_scope', 'mmaction'))
-        check_json_path(args.json)
         splits = SPLITS if args.split == 'all' else (args.split,)
         reports = check_config(
             cfg,

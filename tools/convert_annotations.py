@@ -5,7 +5,10 @@ AVA's format, OUT_empty.csv with the keyframes that show no person, and the labe
 """
 
 import argparse
+import os
+from pathlib import Path
 
+from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.converters.convert import convert_annotations
 from stmixer_mm.datasets.converters.records import Summary
 from stmixer_mm.errors import user_errors
@@ -107,11 +110,17 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         check_writable_file(args.out, purpose='--out', suffixes=('.csv',))
+        check_writable_file(
+            empty_file(args.out), purpose='OUT_empty.csv', beside=args.out
+        )
+        label_map = args.label_map or Path(args.out).with_name('action_list.pbtxt')
+        if not os.path.exists(label_map):
+            check_writable_file(label_map, purpose='--label-map')
         summary = convert_annotations(
             args.annotations,
             args.out,
             videos=args.videos,
-            label_map=args.label_map,
+            label_map=label_map,
             every=args.every,
             fps=args.fps,
             only=args.only,

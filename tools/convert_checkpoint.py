@@ -5,6 +5,7 @@ import json
 
 from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +26,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     with user_errors():
+        check_writable_file(args.dst, purpose='dst')
         parts = convert_checkpoint(args.src, args.dst, trust=args.trust)
         print(f'{args.dst} fits a model with these parts:')
         print(json.dumps(parts, indent=2))

@@ -26,7 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--json',
         metavar='FILE',
-        help='file for the detections; without --json and --csv, OUT with .json',
+        help='file for the detections; without --json and --csv, OUT with .json, which '
+        'is replaced only together with OUT',
     )
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
     parser.add_argument(
@@ -58,11 +59,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    tables = [path for path in (args.json, args.csv) if path]
-    tables = tables or [Path(args.out).with_suffix('.json')]
     check_writable_file(args.out, purpose='--out', suffixes=VIDEOS)
-    for path in tables:
-        check_writable_file(path, purpose='the table', suffixes=TABLES)
+    named = {'--json': args.json, '--csv': args.csv}
+    tables = {option: path for option, path in named.items() if path}
+    beside = None if tables else args.out
+    tables = tables or {'--json': Path(args.out).with_suffix('.json')}
+    for option, path in tables.items():
+        check_writable_file(path, purpose=option, suffixes=TABLES, beside=beside)
     video_info(args.video)  # a bad video is reported before the model is built
     model = init_detector(
         args.config,
@@ -93,9 +96,13 @@ def run(args: argparse.Namespace) -> None:
         on_damage=damage.append,
     )
     found = list(kept)
-    for path in tables:
+    for path in tables.values():
         write_detections(path, found, video=args.video)
-    print(f'video: {args.out}', *(f'detections: {path}' for path in tables), sep='\n')
+    print(
+        f'video: {args.out}',
+        *(f'detections: {path}' for path in tables.values()),
+        sep='\n',
+    )
     if damage:
         raise UserError(
             f'{args.video} is damaged: {join_stretches(damage)} cannot be decoded, and '

@@ -92,8 +92,9 @@ def run_demo(*, config, data, work_dir, toy_options, cfg_options):
         score=score,
         seconds=round(time.monotonic() - start, 1),
     )
-    half = summary_file.with_suffix('.part')
-    half.write_text(json.dumps(summary, indent=2) + '\n')
+    half = summary_file.with_suffix(f'.{os.getpid()}.part')
+    with half.open('x') as file:
+        file.write(json.dumps(summary, indent=2) + '\n')
     os.replace(half, summary_file)
     return summary
 

@@ -6,11 +6,12 @@ import torch
 
 from stmixer_mm.engine.checkpoints import (
     check_checkpoint_file,
+    has_values,
     load_checkpoint_file,
     state_dict_of,
 )
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import atomic_path, check_writable_file
+from stmixer_mm.files import atomic_path
 from stmixer_mm.models.release import convert_state_dict
 
 
@@ -30,7 +31,6 @@ def convert_checkpoint(
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    check_writable_file(dst, purpose='the output')
     if trust:
         check_checkpoint_file(src)
         with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
@@ -38,6 +38,12 @@ def convert_checkpoint(
         released = state_dict_of(checkpoint, source=src)
     else:
         released = load_checkpoint_file(src)['state_dict']
+    # Sizes of the model are those of the tensors, which need not be in the file.
+    released = {
+        name: value
+        for name, value in released.items()
+        if has_values(value) and value.nbytes <= value.untyped_storage().nbytes()
+    }
     try:
         state_dict, parts = convert_state_dict(released)
     except UserError as error:

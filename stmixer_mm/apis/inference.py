@@ -1,6 +1,7 @@
 """Detection on a video: a model from a config, then one record per keyframe."""
 
 import math
+import reprlib
 from collections.abc import Iterator
 from copy import deepcopy
 from itertools import chain, islice
@@ -13,7 +14,6 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from stmixer_mm.checks.config import (
@@ -33,8 +33,8 @@ from stmixer_mm.datasets.videos import (
     open_video,
     video_sample,
 )
-from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
-from stmixer_mm.errors import UserError
+from stmixer_mm.engine.checkpoints import load_weights
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
@@ -100,26 +100,32 @@ def init_detector(
 
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
-    dataset_meta = {}
+    classes = None
     if checkpoint is None:
         model.init_weights()
     else:
-        loaded = load_checkpoint_file(checkpoint)
-        check_state(model, loaded['state_dict'], source=checkpoint)
-        load_state_dict(model, loaded['state_dict'])
-        dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
+        loaded = load_weights(model, checkpoint)
+        if label_map is None:
+            classes = _classes_in(loaded, source=checkpoint)
     if 'model.head.fallback_topk' not in (cfg_options or {}):
         model.head.fallback_topk = 0
     model.cfg = cfg
-    model.classes = _class_names(cfg, dataset_meta, label_map)
+    model.classes = classes or _class_names(cfg, label_map)
     return model.to(device).eval()
 
 
-def _class_names(
-    cfg: Config, dataset_meta: dict, label_map: str | Path | None
-) -> tuple[str, ...] | None:
-    if label_map is None and dataset_meta.get('classes'):
-        return tuple(dataset_meta['classes'])
+def _classes_in(checkpoint: dict, *, source: str | Path) -> tuple[str, ...]:
+    """The names of the actions that mmengine wrote into a checkpoint, if any."""
+    remedy = 'give the names with --label-map (label_map=)'
+    with blame(f'Checkpoint {source}: meta.dataset_meta.classes are no names', remedy):
+        meta = checkpoint.get('meta') or {}
+        classes = (meta.get('dataset_meta') or {}).get('classes') or ()
+        if not isinstance(classes, list | tuple) or {*map(type, classes)} - {str}:
+            raise ValueError(f'they are {reprlib.repr(classes)}')
+        return tuple(classes)
+
+
+def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] | None:
     dataset = next(dataset_configs(cfg, 'test'), {})
     if label_map is None:
         label_map = Path(

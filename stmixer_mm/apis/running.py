@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from stmixer_mm.checks.config import building, check_run, load_config
 from stmixer_mm.compat import processes_on_cpus
-from stmixer_mm.errors import user_errors
+from stmixer_mm.errors import blame, user_errors
 
 
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
@@ -28,6 +28,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
             where it builds the rest: loops, data, evaluators, optimisers.
     """
     check_run(cfg, mode)
+    _keep_config(cfg)
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)
     with building(cfg), processes_on_cpus(cfg):
@@ -37,7 +38,22 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     for part in (*loops, 'optim_wrapper', 'param_scheduler'):
         build = getattr(runner, f'build_{part}')
         setattr(runner, f'build_{part}', building(cfg, part)(build))
+    resume = runner.resume
+
+    def resume_whole(filename: str, *args, **kwargs) -> None:
+        remedy = 'give one that a training of this config wrote'
+        with blame(f'Checkpoint {filename} cannot be resumed from', remedy):
+            resume(filename, *args, **kwargs)
+
+    runner.resume = resume_whole
     return runner
+
+
+def _keep_config(cfg: Config) -> None:
+    """Give the copy that mmengine writes to the work dir a name that is not the config's."""
+    copy = Path(cfg.work_dir, Path(cfg.filename or '').name)
+    if copy.is_file() and copy.samefile(cfg.filename):
+        object.__setattr__(cfg, '_filename', str(copy.with_stem(f'{copy.stem}_run')))
 
 
 def _adapt_precision_to_cpu(cfg: Config) -> None:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import ATOMIC_BACKEND, part_path
+from stmixer_mm.files import ATOMIC_BACKEND, remove_parts
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -49,6 +49,7 @@ class CheckCheckpointHook(Hook):
         source = source_of(runner)
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
+        checkpoint.setdefault('state_dict', state)  # mmengine looks only there
         if runner._resume:
             check_training_state(runner, checkpoint, source=source)
 
@@ -204,13 +205,8 @@ class SafeCheckpointHook(CheckpointHook):
         best = getattr(self, 'best_ckpt_path_dict', {})
         best.update({key: self._in_folder(path) for key, path in best.items()})
         if is_local and is_main_process():
-            # What a killed run was writing.
-            checkpoints = part_path(f'*{Path(self.filename_tmpl).suffix}')
-            for part in (
-                *Path(self.out_dir).glob(checkpoints.name),
-                part_path(Path(runner.work_dir, 'last_checkpoint')),
-            ):
-                part.unlink(missing_ok=True)
+            for folder in (self.out_dir, runner.work_dir):
+                remove_parts(folder)
         if runner._resume:
             self.last_ckpt = self._in_folder(source_of(runner))
             self._make_up_for_validation(runner)

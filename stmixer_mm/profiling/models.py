@@ -5,12 +5,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from mmengine.runner.checkpoint import load_state_dict
 from mmengine.utils import get_installed_path
 from torch import nn
 
 from stmixer_mm.checks.config import check_arguments, check_device, load_config
-from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
+from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS
 
@@ -53,9 +52,7 @@ def build_model(
     if checkpoint is None:
         model.init_weights()
     else:
-        state = load_checkpoint_file(checkpoint)['state_dict']
-        check_state(model, state, source=checkpoint)
-        load_state_dict(model, state)
+        load_weights(model, checkpoint)
     return model.to(device).eval()
 
 

@@ -177,6 +177,18 @@ def test_names_of_actions_come_from_checkpoint_then_config(project, tmp_path):
     assert init_detector(config, None, cfg_options=options).classes is None
 
 
+@pytest.mark.parametrize(
+    'meta', [3, dict(dataset_meta='a'), dict(dataset_meta=dict(classes='walk'))]
+)
+def test_names_of_another_type_are_refused(project, tmp_path, meta):
+    config, checkpoint = project
+    state = dict(torch.load(checkpoint), meta=meta)
+    torch.save(state, tmp_path / 'new.pth')
+    words = r'^Checkpoint .*new\.pth: meta\.dataset_meta\.classes are no names .*--lab'
+    with pytest.raises(UserError, match=words):
+        init_detector(config, tmp_path / 'new.pth')
+
+
 def test_checkpoint_of_another_architecture_is_refused(project):
     config, checkpoint = project
     options = {'model.decoder.num_queries': 5}

@@ -12,6 +12,7 @@ from tiny_stmixer import tool_environment, write_project
 from stmixer_mm.apis.running import add_cfg_options, build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
+from stmixer_mm.errors import UserError
 
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='about machines without a GPU'
@@ -117,3 +118,10 @@ def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
     with pytest.raises(SystemExit):
         parser.parse_args(['--cfg-options', 'a=1', wrong])
     assert f'{wrong!r} is not KEY=VALUE with its brackets' in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_resumed_from_is_named(cfg, tmp_path):
+    runner = build_runner(cfg)
+    torch.save(dict(state_dict=runner.model.state_dict()), tmp_path / 'x.pth')
+    with pytest.raises(UserError, match=r'^Checkpoint .*x\.pth cannot be resumed from'):
+        runner.resume(str(tmp_path / 'x.pth'))

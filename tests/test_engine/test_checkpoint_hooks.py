@@ -182,7 +182,7 @@ def test_older_ones_go_only_after_the_newer_one_is_there(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_was_writing_goes_at_the_next_start(tmp_path):
-    for name in ('.epoch_7.part.pth', '.last_checkpoint.part', 'notes.pth'):
+    for name in ('.stmixer_mm-a1.part.pth', '.stmixer_mm-b2.part', 'notes.pth'):
         (tmp_path / name).write_bytes(b'half')
     make_runner(tmp_path, epochs=1).train()
     assert files(tmp_path) == ['epoch_1.pth', 'last_checkpoint', 'notes.pth']
@@ -436,6 +436,15 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, resume, plain):
     with pytest.raises(ValueError, match=r'epoch_1\.pth does not fit') as error:
         make_runner(tmp_path, resume=resume, load_from=str(path)).train()
     assert 'linear.weight (checkpoint 2x2, model 1x2)' in str(error.value)
+
+
+def test_weights_under_model_are_loaded(tmp_path):
+    saved = make_runner(tmp_path).model.state_dict()
+    saved['linear.bias'] += 1
+    torch.save(dict(model=saved), tmp_path / 'x.pth')
+    runner = make_runner(tmp_path, load_from=str(tmp_path / 'x.pth'))
+    runner.load_or_resume()
+    assert torch.equal(runner.model.linear.bias, saved['linear.bias'])
 
 
 def test_allowed_differences_pass_for_fine_tuning(tmp_path):

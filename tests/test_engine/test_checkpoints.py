@@ -1,10 +1,13 @@
 import io
 import os
 import pickle
+import resource
 import zipfile
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from random import Random
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -16,9 +19,11 @@ from stmixer_mm.engine.checkpoints import (
     check_checkpoint_file,
     check_state,
     load_checkpoint_file,
+    load_weights,
     state_dict_of,
 )
 from stmixer_mm.errors import UserError
+from stmixer_mm.plain_pickle import read_plain_pickle
 
 
 class Net(nn.Module):
@@ -94,6 +99,31 @@ def test_every_form_of_a_checkpoint_gives_the_same_names(wrap):
     assert state_dict_of(wrap(net), source='x.pth').keys() == net.state_dict().keys()
 
 
+BAD = {
+    'not finite': lambda value: value.fill_(float('inf')),
+    'text': lambda value: 'abc',
+    'no values': lambda value: value.to('meta'),
+    'whole numbers': lambda value: value.int(),
+    'sparse': lambda value: value.to_sparse(),
+}
+
+
+@pytest.mark.parametrize('fault', BAD)
+def test_parameters_that_cannot_be_right_are_refused(fault):
+    state = Net().state_dict()
+    state['head.weight'] = BAD[fault](state['head.weight'])
+    with pytest.raises(
+        UserError, match=r'^Checkpoint x\.pth is damaged, .* 1 parameters are not fin'
+    ) as error:
+        fit(Net(), state)
+    assert str(error.value).endswith('\n  head.weight')
+
+
+def test_names_that_are_no_text_are_refused():
+    with pytest.raises(UserError, match=r'^Checkpoint x\.pth has .* the name 3, which'):
+        state_dict_of({**Net().state_dict(), 3: torch.zeros(1)}, source='x.pth')
+
+
 @pytest.mark.parametrize('content', [[1, 2], {'epoch': 3}, {'state_dict': {}}])
 def test_file_without_parameters_is_refused(tmp_path, content):
     torch.save(content, tmp_path / 'x.pth')
@@ -136,6 +166,74 @@ def test_what_is_not_a_checkpoint_is_named(tmp_path, content, message):
     ) as error:
         load_checkpoint_file(path)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('zip_format', [True, False])
+def test_damage_ends_in_one_sentence(tmp_path, zip_format):
+    """Or is not to be seen, as in the numbers themselves."""
+    whole, path, random = io.BytesIO(), tmp_path / 'x.pth', Random(0)
+    content = {'state_dict': Net().state_dict(), 'hub': HistoryBuffer([1.0], [1])}
+    torch.save(content, whole, _use_new_zipfile_serialization=zip_format)
+    whole = whole.getvalue()
+    damaged = [whole[: length * len(whole) // 20] for length in range(20)]
+    for _ in range(80):
+        place = random.randrange(len(whole))
+        mutated = bytes([random.randrange(256)])
+        damaged.append(whole[:place] + mutated + whole[place + 1 :])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused = 0
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            load_weights(Net(), path)
+        except UserError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused >= 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2e5  # KB
+
+
+ASKS_FOR_2_GB = {
+    'place in the memo': b'\x80\x02Nr\0\0\0\x08.',
+    'place as text': b'Np134217728\n.',
+    'zeros': b'\x80\x02cbuiltins\nbytearray\n\x8a\x05\0\0\0\x80\0\x85R.',
+}
+
+
+@pytest.mark.parametrize('read', [load_checkpoint_file, read_plain_pickle])
+@pytest.mark.parametrize('content', ASKS_FOR_2_GB.values(), ids=ASKS_FOR_2_GB)
+def test_a_small_file_takes_little_ram(tmp_path, read, content):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (tmp_path / 'x').write_bytes(content)
+    with pytest.raises(UserError, match='x cannot be read'):
+        read(tmp_path / 'x')
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2e5  # KB
+
+
+def test_a_url_without_network_ends_in_one_sentence(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise URLError('Name or service not known')
+
+    monkeypatch.setattr('torch.hub.download_url_to_file', refuse)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    with pytest.raises(
+        UserError,
+        match=rf'^https://x\.org/a/b\.pth\?c=1 cannot be fetched .*not known.*put it at '
+        rf'{tmp_path}/hub/checkpoints/b\.pth, or .* model\.init_cfg\.checkpoint=FILE\.$',
+    ):
+        load_checkpoint(Net(), 'https://x.org/a/b.pth?c=1')
+
+
+@pytest.mark.parametrize(
+    ('path', 'words'),
+    [
+        ('foo://a.pth', r'foo://a\.pth does not exist; give .* or a URL with https'),
+        ('open-mmlab://none', r"there is no model 'none'; correct its name"),
+    ],
+)
+def test_what_no_scheme_knows_is_named(path, words):
+    with pytest.raises(UserError, match=f'^Checkpoint .*{words}'):
+        load_checkpoint_file(path)
 
 
 def test_a_folder_is_no_checkpoint(tmp_path):

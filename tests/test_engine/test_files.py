@@ -1,17 +1,20 @@
 import errno
 import os
+import resource
 import signal
 
 import pytest
 from mmengine.fileio import get_file_backend
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import (
     ATOMIC_BACKEND,
     atomic_path,
     check_file,
     check_writable_dir,
     check_writable_file,
+    ram_for,
+    remove_parts,
     write_atomically,
 )
 
@@ -68,6 +71,114 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert target.read_bytes() == b'old'
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_stopped_tool_leaves_nothing_half_written(tmp_path, number):
+    child = os.fork()
+    if child == 0:
+        try:
+            with user_errors(), atomic_path(tmp_path / 'a.bin') as part:
+                part.write_bytes(b'half')
+                os.kill(os.getpid(), number)
+                signal.pause()
+        except SystemExit as leave:
+            os._exit(leave.code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + number
+    assert names(tmp_path) == []
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    target = tmp_path / 'a.txt'
+    with atomic_path(target) as one, atomic_path(target) as other:
+        one.write_text('one')
+        other.write_text('other')
+    assert target.read_text() == 'one'  # the last that is whole
+    assert names(tmp_path) == ['a.txt']
+
+
+def test_what_is_being_written_is_not_cleared_away(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with atomic_path(tmp_path / 'a.bin'):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (dead,) = names(tmp_path)
+    with atomic_path(tmp_path / 'a.bin') as part:
+        assert names(tmp_path) == sorted([dead, part.name])
+        remove_parts(tmp_path)
+        assert names(tmp_path) == [part.name]
+
+
+@pytest.fixture
+def tool():
+    """The door of a tool; what its files are to be is forgotten when it ends."""
+    with user_errors():
+        yield
+
+
+def link(path, kind):
+    linked = path.with_name(f'linked{path.suffix}')
+    {'same': lambda: None, 'symbolic': lambda: linked.symlink_to(path.name)}.get(
+        kind, lambda: linked.hardlink_to(path)
+    )()
+    return path if kind == 'same' else linked
+
+
+@pytest.mark.parametrize('kind', ['same', 'symbolic', 'hard'])
+@pytest.mark.parametrize('is_swallowed', [False, True])
+def test_an_input_is_not_written(tmp_path, tool, capsys, kind, is_swallowed):
+    source = tmp_path / 'a.csv'
+    source.write_text('mine')
+    out = link(source, kind)
+    check_writable_file(out, purpose='--out')
+    assert capsys.readouterr().err == f'note: --out will replace {out}\n'
+    words = f'^{source} is read, and --out would replace it; give --out another name.$'
+    with pytest.raises(UserError, match=words):
+        check_file(source)
+    # Where all faults are collected, the tool goes on.
+    with pytest.raises(UserError, match=words):
+        write_atomically(out, b'gone')
+    assert source.read_text() == 'mine'
+
+
+@pytest.mark.parametrize('kind', ['same', 'symbolic', 'hard'])
+@pytest.mark.parametrize('exists', [True, False])
+def test_two_outputs_are_two_files(tmp_path, tool, kind, exists):
+    path = tmp_path / 'a.csv'
+    if exists or kind != 'same':
+        path.write_text('')
+    check_writable_file(path, purpose='--json')
+    with pytest.raises(
+        UserError, match=r'^--csv .*csv is the file of --json too; give'
+    ):
+        check_writable_file(link(path, kind), purpose='--csv')
+
+
+def test_what_a_tool_has_written_can_be_read_after_it(tmp_path):
+    with user_errors():
+        check_writable_file(tmp_path / 'a', purpose='--out')
+        write_atomically(tmp_path / 'a', b'')
+    check_file(tmp_path / 'a')
+
+
+def test_an_implied_file_replaces_none_of_others(tmp_path, tool, capsys):
+    implied, named = tmp_path / 'a.json', tmp_path / 'a.mp4'
+    implied.write_text('of somebody')
+    with pytest.raises(UserError, match=r'a\.json is there already, without .*a\.mp4'):
+        check_writable_file(implied, purpose='--json', beside=named)
+    named.write_text('')
+    check_writable_file(implied, purpose='--json', beside=named)
+    assert capsys.readouterr().err == f'note: --json will replace {implied}\n'
+
+
+def test_ram_is_bounded_by_the_size_of_a_file():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryError), ram_for(10):
+        bytearray(2**30)
+    with ram_for(2**30):
+        bytearray(2**20)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 @pytest.mark.parametrize('below', ['', 'deeper'])

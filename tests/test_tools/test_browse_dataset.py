@@ -207,7 +207,7 @@ def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
     'args, words',
     [
         (['--number', '0'], '--number 0 draws nothing; give 1 or more'),
-        (['--sheet', 'a.txt'], 'a.txt must end in one of .jpg'),
+        (['--sheet', 'a.txt'], 'a.txt must end in .jpg or'),
         (['--sheet', 'folder.png'], '--sheet folder.png is a folder; give'),
         (['--out', '/dev/null'], 'folder --out /dev/null cannot be written'),
         (['--cfg-options', 'train_dataloader=None'], 'no dataset in train_dataloader'),

@@ -16,6 +16,11 @@ class AnnotatedPerson(NamedTuple):
     person_id: int
 
 
+def empty_file(ann_file: str | Path) -> Path:
+    """Where the keyframes without persons of an annotation file are."""
+    return Path(ann_file).with_name(f'{Path(ann_file).stem}_empty.csv')
+
+
 def write_annotations(
     ann_file: str | Path,
     keyframes: Mapping[tuple[str, float], Sequence[AnnotatedPerson]],
@@ -52,7 +57,7 @@ def write_annotations(
             empty_rows.append(f'{place}\n')
     contents = {ann_file: rows}
     if with_empty:
-        contents[ann_file.with_name(f'{ann_file.stem}_empty.csv')] = empty_rows
+        contents[empty_file(ann_file)] = empty_rows
     ann_file.parent.mkdir(parents=True, exist_ok=True)
     for path, lines in contents.items():
         write_atomically(path, ''.join(lines).encode())

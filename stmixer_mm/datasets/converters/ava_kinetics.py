@@ -33,6 +33,7 @@ from stmixer_mm.datasets.frames import (
 )
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import check_file
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
@@ -126,6 +127,7 @@ def read_annotations(
     """The persons of each keyframe; clipped boxes and repeated lines are counted."""
     keyframes: dict[Keyframe, Persons] = {}
     for file in files:
+        check_file(file)
         with blame(f'{file}: the file', 'give a published csv file, unpacked'):
             text = Path(file).read_text('utf-8-sig')
         for number, line in enumerate(text.splitlines(), start=1):

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -114,7 +114,9 @@ def make_toy_dataset(
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
-    with TemporaryDirectory(dir=out_dir.parent) as temporary, pool or nullcontext():
+    with TemporaryDirectory(dir=out_dir.parent) as temporary, ExitStack() as at_end:
+        if pool:  # stopped half-way, it is not to make the rest
+            at_end.callback(pool.shutdown, cancel_futures=True)
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)
         make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)

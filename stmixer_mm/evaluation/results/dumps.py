@@ -117,10 +117,11 @@ class _DumpUnpickler(PlainUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         # New functions each time: a pickle may set attributes of what it gets.
         if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-            # as_strided refuses to leave the values of the tensor.
+            # as_strided refuses to leave the values of the tensor; contiguous, to
+            # repeat them without end.
             return lambda flat, offset, size, stride, *_: flat.as_strided(
                 size, stride, offset
-            )
+            ).contiguous()
         if (module, name) == ('torch.storage', '_load_from_bytes'):
             return lambda data: _storage(data)
         return super().find_class(module, name)

@@ -11,6 +11,7 @@ from functools import partial
 
 from mmengine.utils import track_iter_progress
 
+from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.converters.ava_kinetics import (
     FILENAME_TMPL,
     FPS,
@@ -106,6 +107,10 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         check_writable_file(args.out, purpose='--out')
+        if args.empty:
+            check_writable_file(
+                empty_file(args.out), purpose='OUT_empty.csv', beside=args.out
+            )
         summary = convert_ava_kinetics(
             args.annotations,
             args.out,
