@@ -137,6 +137,27 @@ def _write_last_checkpoint_whole() -> None:
     checkpoint_hook.open = open_atomically
 
 
+def _keep_initialisation_out_of_terminals() -> None:
+    """Let mmengine write how parameters are initialised to log files only.
+
+    Without a file, as in inference, ``BaseModule`` (0.10.7) logs three lines for each
+    parameter. Can go when it does not.
+    """
+    from logging import FileHandler
+
+    from mmengine.logging import MMLogger
+    from mmengine.model import BaseModule
+
+    dump = BaseModule._dump_init_info
+
+    def dump_to_files(self) -> None:
+        handlers = MMLogger.get_current_instance().handlers
+        if any(isinstance(handler, FileHandler) for handler in handlers):
+            dump(self)
+
+    BaseModule._dump_init_info = dump_to_files
+
+
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
@@ -249,3 +270,4 @@ _skip_multimodal_models()
 _allow_mmengine_checkpoints()
 _load_no_code()
 _write_last_checkpoint_whole()
+_keep_initialisation_out_of_terminals()

@@ -7,14 +7,8 @@ import argparse
 from collections.abc import Iterator
 from itertools import zip_longest
 
-import torch
-from mmaction.structures import ActionDataSample
-from mmengine.config import Config
-from mmengine.model import ImgDataPreprocessor
-from torch import Tensor, nn
-
-from stmixer_mm.apis.running import add_cfg_options
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.checks.options import COUNT, add_cfg_options
+from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
@@ -22,6 +16,12 @@ from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
 from stmixer_mm.profiling.clips import random_clip
 from stmixer_mm.profiling.models import construct_model, quieten, read_config
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
+from mmengine.model import ImgDataPreprocessor
+from torch import Tensor, nn
 
 UNKNOWN = ['?']
 
@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shape',
-        type=int,
+        type=COUNT,
         nargs=3,
         metavar=('T', 'H', 'W'),
         help='frames, height and width of the clip; by default what the test pipeline '
@@ -48,11 +48,6 @@ def clip_shape(cfg: Config, shape: list[int] | None) -> tuple[int, int, int]:
     if shape is None:
         (clip,) = random_clip(cfg)['inputs']
         return tuple(clip.shape[-3:])
-    if min(shape) < 1:
-        raise UserError(
-            f'--shape {" ".join(map(str, shape))} is not the size of a clip; give frames, '
-            'height and width of 1 or more.'
-        )
     return tuple(shape)
 
 

@@ -12,7 +12,6 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
@@ -87,12 +86,14 @@ def init_detector(
     """
     cfg = deepcopy(config) if isinstance(config, Config) else load_config(config)
     merge_overrides(cfg, cfg_options)
-    init_default_scope(cfg.get('default_scope') or 'mmaction')
-    check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
+    needed = {key: cfg.get(key) for key in ('model', 'default_scope')}
+    check_arguments(Config(needed))
     check_device(device)
 
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
+        if 'model.head.fallback_topk' not in (cfg_options or {}):
+            model.head.fallback_topk = 0
     dataset_meta = {}
     if checkpoint is None:
         model.init_weights()
@@ -101,10 +102,9 @@ def init_detector(
         check_state(model, loaded['state_dict'], source=checkpoint)
         load_state_dict(model, loaded['state_dict'])
         dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
-    if 'model.head.fallback_topk' not in (cfg_options or {}):
-        model.head.fallback_topk = 0
     model.cfg = cfg
-    model.classes = _class_names(cfg, dataset_meta, label_map)
+    with building(cfg, 'test dataset'):
+        model.classes = _class_names(cfg, dataset_meta, label_map)
     return model.to(device).eval()
 
 
@@ -147,8 +147,11 @@ def keyframe_times(
     interval_s: float = 1.0,
     start: float = 0.0,
     end: float | None = None,
+    frame_s: float = 0.0,
 ) -> np.ndarray:
     """Times in seconds from ``start``, every ``interval_s``, before ``end``.
+
+    There is at least one. ``frame_s``, the seconds of a frame, is the shortest interval.
 
     Raises:
         UserError: there is no such time in a video of ``duration_s`` seconds.
@@ -161,8 +164,10 @@ def keyframe_times(
             f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
+    interval_s = max(interval_s, frame_s)
     # A multiple of the interval that ends just there adds no keyframe.
-    return start + interval_s * np.arange(math.ceil((stop - start) / interval_s - 1e-6))
+    count = max(1, math.ceil((stop - start) / interval_s - 1e-6))
+    return start + interval_s * np.arange(count)
 
 
 def detect_video(
@@ -183,7 +188,8 @@ def detect_video(
     Args:
         model: From :func:`init_detector`.
         video: Video file.
-        interval_s: Seconds between keyframes, the first of which is at ``start``.
+        interval_s: Seconds between keyframes, the first of which is at ``start``; at
+            least those of a frame are taken.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
         batch_size: Clips that the model sees at once.
@@ -197,10 +203,17 @@ def detect_video(
     """
     opened = OpenVideo().transform(dict(filename=str(video)))
     info = _info(opened)
-    times = keyframe_times(info.duration_s, interval_s=interval_s, start=start, end=end)
+    times = keyframe_times(
+        info.duration_s,
+        interval_s=interval_s,
+        start=start,
+        end=end,
+        frame_s=1 / info.fps,
+    )
     if batch_size < 1:
         raise UserError(f'batch_size={batch_size} must be at least 1.')
-    pipeline = _clip_pipeline(model.cfg)
+    with building(model.cfg, 'test pipeline'):
+        pipeline = _clip_pipeline(model.cfg)
     clips = (_load_clip(pipeline, opened, time) for time in times.tolist())
     first = next(clips)  # a video that is too short is found out here
     return _detect(model, info, chain([first], clips), score_thr, batch_size)
@@ -252,14 +265,14 @@ def _clip_pipeline(cfg: Config) -> Compose:
 
 def _load_clip(pipeline: Compose, opened: dict, time_s: float) -> dict:
     video_id = Path(opened['filename']).name
-    return pipeline(
-        dict(
-            opened,
-            timestamp=time_s,
-            timestamp_start=0,
-            video_id=video_id,
-            img_key=f'{video_id},{time_s:g}',
-            start_index=0,
-            modality='RGB',
-        )
+    info = dict(
+        opened,
+        timestamp=time_s,
+        timestamp_start=0,
+        video_id=video_id,
+        img_key=f'{video_id},{time_s:g}',
+        start_index=0,
+        modality='RGB',
     )
+    with blame(f'{video_id}: the test pipeline fails at {time_s:g} s', 'correct it'):
+        return pipeline(info)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmengine.logging import MMLogger
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.inference import KeyframeDetections, video_info
 from stmixer_mm.datasets.frames import open_video
@@ -20,7 +22,7 @@ from stmixer_mm.visualization.draw import draw_detections, person_colors
 CODECS = {'.mp4': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
 TABLES = ('.json', '.csv')
 _COLUMNS = (
-    *('video', 'time_s', 'frame', 'person'),
+    *('video', 'time_s', 'frame'),
     *('x1', 'y1', 'x2', 'y2', 'action', 'score'),
 )
 
@@ -133,24 +135,28 @@ def render_video(
     info = video_info(video)
     first, stop = round(start * info.fps), info.total_frames
     if end is not None:
-        stop = max(first + 1, min(stop, round(end * info.fps)))
+        stop = max(first + 1, round(min(end, info.duration_s) * info.fps))
     with atomic_path(out) as part:
         codec = cv2.VideoWriter_fourcc(*CODECS[Path(out).suffix.lower()])
         writer = cv2.VideoWriter(str(part), codec, info.fps, (info.width, info.height))
-        frames = tqdm(
-            _read_frames(video, first, stop),
-            total=stop - first,
-            unit='frame',
-            desc=Path(out).name,
-            disable=not show_progress,
-        )
         try:
             if not writer.isOpened():
                 raise UserError(
                     f'{out} cannot be written by this OpenCV; try a name in .avi.'
                 )
-            for frame in annotated_frames(frames, keyframes):
-                writer.write(np.ascontiguousarray(frame[..., ::-1]))
+            with (
+                tqdm(
+                    _read_frames(video, first, stop),
+                    total=stop - first,
+                    unit='frame',
+                    desc=Path(out).name,
+                    disable=not show_progress,
+                ) as frames,
+                # Else a line of the log would go into the middle of the bar.
+                logging_redirect_tqdm([MMLogger.get_current_instance()]),
+            ):
+                for frame in annotated_frames(frames, keyframes):
+                    writer.write(np.ascontiguousarray(frame[..., ::-1]))
         finally:
             writer.release()
         # The writer says nothing of a full disk.
@@ -208,7 +214,7 @@ def write_detections(
         table = csv.writer(file)
         table.writerow(_COLUMNS)
         for record in records:
-            for index, person in enumerate(record['persons']):
-                place = (video, record['time_s'], record['frame'], index)
+            for person in record['persons']:
+                place = (video, record['time_s'], record['frame'])
                 for found in person['actions'] or [dict(action='', score='')]:
                     table.writerow([*place, *person['bbox'], *found.values()])

@@ -119,7 +119,9 @@ def check_arguments(cfg: Config) -> None:
     Raises:
         UserError: naming the part, and the nearest valid name or the value.
     """
-    init_default_scope(cfg.get('default_scope') or 'mmaction')
+    scope = cfg.get('default_scope') or 'mmaction'
+    _check_value(scope, str, 'The runner takes default_scope')
+    init_default_scope(scope)
     for section, parameter in inspect.signature(Runner).parameters.items():
         node = cfg.get(section)
         # Sections may be dicts or lists; of the rest, more works than is declared.
@@ -248,7 +250,7 @@ def fits(value: object, hint: object) -> bool:
 
 
 def check_device(device: str) -> None:
-    """Raise ``UserError`` when tensors cannot be made on a device."""
+    """Raise ``UserError`` when a device cannot compute."""
     remedy = 'give --device cpu or one that this machine has'
     with blame(f'The device {device!r} cannot be used', remedy):
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # on meta there are no values

@@ -2,7 +2,7 @@
 
 import argparse
 
-from stmixer_mm.apis.running import add_cfg_options
+from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shape',
-        type=int,
+        type=COUNT,
         nargs=3,
         metavar=('T', 'H', 'W'),
         help='frames, height and width of the clip; by default what the test pipeline '
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=int,
+        type=number(int, 0),
         default=5,
         help='boxes that a RoI head is given (default: %(default)s)',
     )

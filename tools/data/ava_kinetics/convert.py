@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 
-from mmengine.utils import track_iter_progress
-
 from stmixer_mm.datasets.converters.ava_kinetics import (
     FILENAME_TMPL,
     FPS,
@@ -19,6 +17,8 @@ from stmixer_mm.datasets.converters.ava_kinetics import (
 )
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
+
+from mmengine.utils import track_iter_progress
 
 
 def parse_args() -> argparse.Namespace:
