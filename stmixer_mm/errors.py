@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
+CORRECT_CODE = f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails'
 INTERRUPTED = 'stopped: interrupted by the user'
 
 
@@ -106,8 +107,8 @@ def _describe_bug(error: Exception) -> str:
         file.writelines(lines)
     what = ' '.join(traceback.format_exception_only(error)[-1].split())
     return (
-        f'A bug, of stmixer_mm or of a part of yours ({what}); report it with its '
-        f'traceback, which is in {file.name}.'
+        f'Unforeseen ({what}); if it is not the fault of your config, code or data, '
+        f'report it with its traceback, which is in {file.name}.'
     )
 
 
@@ -123,7 +124,7 @@ def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
     return choices[word]
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: object, valid: Iterable[str]) -> str:
     """'; did you mean x?' for the name in ``valid`` that is most like ``name``."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
     return f'; did you mean {close[0]}?' if close else ''

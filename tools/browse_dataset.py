@@ -103,7 +103,7 @@ def draw_sample(
 
     Small frames are enlarged. With the clip, its frames stand side by side in order.
     """
-    frames = clip_frames(sample['inputs'])
+    frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']
     key = len(frames) // 2
     keyframe, factor = enlarge(frames[key])

@@ -26,7 +26,7 @@ from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.transforms import OpenVideo
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
@@ -274,5 +274,5 @@ def _load_clip(pipeline: Compose, opened: dict, time_s: float) -> dict:
         start_index=0,
         modality='RGB',
     )
-    with blame(f'{video_id}: the test pipeline fails at {time_s:g} s', 'correct it'):
+    with blame(f'The test pipeline fails on {info["img_key"]}', CORRECT_CODE):
         return pipeline(info)

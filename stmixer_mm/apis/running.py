@@ -34,10 +34,10 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # mmengine builds these when it needs them, which is before the first step.
-    loops = ('train_loop', 'val_loop', 'test_loop')
-    for part in (*loops, 'optim_wrapper', 'param_scheduler'):
-        build = getattr(runner, f'build_{part}')
-        setattr(runner, f'build_{part}', building(cfg, part)(build))
+    loops = ('build_train_loop', 'build_val_loop', 'build_test_loop')
+    for method in (*loops, 'build_optim_wrapper', 'build_param_scheduler', 'scale_lr'):
+        part = method.removeprefix('build_')
+        setattr(runner, method, building(cfg, part)(getattr(runner, method)))
     return runner
 
 

@@ -25,7 +25,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
-from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
 SPLITS = ('train', 'val', 'test')
@@ -41,6 +41,14 @@ _FOR_THE_BUILDER = {
     'paramwise_cfg',
     'priority',  # of a hook
 }
+
+# What mmengine divides by, or counts to, unchecked.
+_AT_LEAST_ONE = (
+    ('train_cfg', 'max_epochs'),
+    ('train_cfg', 'max_iters'),
+    ('train_cfg', 'val_interval'),
+    ('auto_scale_lr', 'base_batch_size'),
+)
 
 _PLAIN = {
     bool: Integral | np.bool_,
@@ -79,7 +87,7 @@ def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
     """The context in which a config, or a part of it, is built: it has the blame."""
     return blame(
         f'The {part} of config {cfg.filename or ""} cannot be built',
-        f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails',
+        CORRECT_CODE,
     )
 
 
@@ -100,6 +108,12 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
                 'write it, or take it over by _base_ from one in configs/.'
             )
     check_arguments(cfg)
+    for section, name in _AT_LEAST_ONE:
+        value = (cfg.get(section) or {}).get(name, 1)
+        if isinstance(value, Real) and value < 1:
+            raise UserError(
+                f'The config has {section}.{name}={value}; give it 1 or more.'
+            )
     check_writable_dir(cfg.work_dir, purpose='work dir')
     checkpoint = cfg.get('load_from')
     last = Path(cfg.work_dir, 'last_checkpoint')
@@ -119,9 +133,9 @@ def check_arguments(cfg: Config) -> None:
     Raises:
         UserError: naming the part, and the nearest valid name or the value.
     """
-    scope = cfg.get('default_scope') or 'mmaction'
-    _check_value(scope, str, 'The runner takes default_scope')
-    init_default_scope(scope)
+    for name in ('default_scope', 'work_dir', 'load_from'):
+        _check_value(cfg.get(name), str | None, f'The runner takes {name}')
+    init_default_scope(cfg.get('default_scope') or 'mmaction')
     for section, parameter in inspect.signature(Runner).parameters.items():
         node = cfg.get(section)
         # Sections may be dicts or lists; of the rest, more works than is declared.

@@ -37,7 +37,7 @@ class KeyframeVisualizationHook(VisualizationHook):
         score_thr: Actions with lower scores are not drawn.
 
     Raises:
-        UserError: There is no display to show windows on.
+        UserError: There is no display to show windows on, or ``interval`` is below 1.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class KeyframeVisualizationHook(VisualizationHook):
         out_dir: str | None = None,
         score_thr: float = 0.3,
     ) -> None:
+        if interval < 1:
+            raise UserError(f'interval={interval} draws nothing; give 1 or more.')
         if enable and show:
             check_display()
         super().__init__(

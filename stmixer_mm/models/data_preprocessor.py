@@ -59,6 +59,10 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which has learnt
             its ``img_shape`` (if it lacked one) and ``pad_shape``.
         """
+        if 'inputs' not in data:
+            raise UserError(
+                'The samples hold no inputs; end the pipeline with PackActionInputs.'
+            )
         data = self.cast_data(data)
         clips = [self.normalise(clip) for clip in data['inputs']]
         shapes = [tuple(clip.shape[-2:]) for clip in clips]

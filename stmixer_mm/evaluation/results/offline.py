@@ -31,12 +31,13 @@ def build_metrics(cfg: Config) -> list[BaseMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one cannot be built.
     """
     metric_cfgs = cfg.get('test_evaluator') or []
     if not isinstance(metric_cfgs, list | tuple):
         metric_cfgs = [metric_cfgs]
-    metrics = [METRICS.build(metric_cfg) for metric_cfg in metric_cfgs]
+    with blame('test_evaluator of the config cannot be built', 'correct it'):
+        metrics = [METRICS.build(metric_cfg) for metric_cfg in metric_cfgs]
     metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
     if not metrics:
         raise UserError(
