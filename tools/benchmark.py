@@ -129,7 +129,9 @@ def main() -> None:
         check_json_path(args.json)
         check_device(args.device)
         if args.plot:
-            check_writable_file(args.plot, purpose='--plot')
+            check_writable_file(
+                args.plot, purpose='--plot', suffixes=('.png', '.pdf', '.svg')
+            )
         quieten()
         rows = [measure(case, args) for case in make_cases(args)]
         print_rows(rows, args)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from stmixer_mm.checks.options import COUNT, SEED
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.checks.options import COUNT, SEED, setting
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_dir, write_json
 from stmixer_mm.profiling.meter import take_turns
@@ -51,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=setting,
         default=[],
         help='override settings of all configs, as in key=value a.b=1 list="[1,2]"',
     )
@@ -132,8 +133,9 @@ def run(args: argparse.Namespace) -> None:
     rows, steps = [], {}
     for config in map(Path, args.configs):
         cfg = read_config(config, overrides)
-        model = build_model(cfg)
-        steps[config.stem] = make_step(cfg, model)
+        with blame(f'{config} cannot be trained', CORRECT_CODE):
+            model = build_model(cfg)
+            steps[config.stem] = make_step(cfg, model)
         work_dir = Path(args.work_dir, config.stem)
         print(f'{config.stem} …', flush=True)
         train(config, work_dir, args)

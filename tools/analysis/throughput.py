@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.datasets.frames import count_decoded, open_video
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import (
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=number(int, 0),
+        type=number(int, 0, 10_000),
         default=3,
         help='random persons in each clip of --video (default: %(default)s)',
     )
@@ -301,13 +301,14 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
-    if args.mode == 'data':
-        figures = measure_loading(cfg, args)
-        print_loading(figures)
-    else:
-        figures = measure_model(cfg, args)
-        print_model(figures)
+    with blame(f'{args.config} cannot be measured', CORRECT_CODE):
+        set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+        if args.mode == 'data':
+            figures = measure_loading(cfg, args)
+            print_loading(figures)
+        else:
+            figures = measure_model(cfg, args)
+            print_model(figures)
     heading = dict(config=args.config, mode=args.mode, video=args.video)
     write_json(args.json, {**heading, **machine(args.device), **figures})
 

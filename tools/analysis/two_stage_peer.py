@@ -8,8 +8,8 @@ measure time: the RoI head of the actions is given random persons.
 import argparse
 from copy import deepcopy
 
-from stmixer_mm.checks.options import COUNT
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.checks.options import COUNT, number
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import ClipPipeline, video_clips
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=COUNT,
+        type=number(int, 1, 10_000),
         default=5,
         help='persons whose actions the peer finds (default: %(default)s)',
     )
@@ -174,7 +174,8 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     set_multi_processing()
-    figures = compare(args)
+    with blame(f'{args.config} and its peer cannot be compared', CORRECT_CODE):
+        figures = compare(args)
     print_seconds(figures['seconds'])
     one, two = (column['total'] for column in figures['seconds'].values())
     print(
