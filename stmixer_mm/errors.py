@@ -94,7 +94,9 @@ def explain(error: BaseException) -> str | None:
             'train_dataloader.batch_size or train with --amp.'
         )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        reason = str(error).rpartition('memory: ')[2] or 'no more can be had'
+        reason = (
+            str(error).rpartition('memory: ')[2].rstrip('.') or 'no more can be had'
+        )
         return f'There is too little RAM ({reason}); lower sizes or counts.'
     return None
 

@@ -109,10 +109,10 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
             )
     check_arguments(cfg)
     for section, name in _AT_LEAST_ONE:
-        value = (cfg.get(section) or {}).get(name, 1)
-        if isinstance(value, Real) and value < 1:
+        value = (cfg.get(section) or {}).get(name)
+        if value is not None and not (isinstance(value, Real) and value >= 1):
             raise UserError(
-                f'The config has {section}.{name}={value}; give it 1 or more.'
+                f'The config has {section}.{name}={value!r}; give 1 or more.'
             )
     check_writable_dir(cfg.work_dir, purpose='work dir')
     checkpoint = cfg.get('load_from')
