@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -84,7 +85,7 @@ def test_a_tool_ends_with_one_sentence(project, monkeypatch, capsys, command, wo
     good = GOOD.get(tool, 'tiny.py')
     arguments = arguments.replace('GOOD', good).replace(' -o ', ' --cfg-options ')
     monkeypatch.chdir(project)
-    monkeypatch.setenv('MPLBACKEND', 'agg')
+    matplotlib.use('agg')  # no display
     with pytest.raises(SystemExit) as leave:
         run_tool(tool, *shlex.split(arguments))
     printed = capsys.readouterr()
