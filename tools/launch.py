@@ -20,6 +20,12 @@ def main() -> None:
         sys.exit(f'error: process {rank} ended with {failure.exitcode}')
     except (KeyboardInterrupt, SignalException):
         sys.exit('stopped: interrupted by the user')
+    except Exception as error:
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        sys.exit(
+            f'error: the processes cannot be started ({reason}); correct GPUS, NNODES, '
+            'NODE_RANK, MASTER_ADDR or PORT.'
+        )
 
 
 if __name__ == '__main__':
