@@ -4,6 +4,7 @@ import json
 import cv2
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from run_tool import run_tool
 from tiny_stmixer import write_project, write_video
@@ -67,12 +68,13 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
 
 
 def test_persons_have_a_threshold_and_the_log_stays_out_of_the_bar(
-    project, tmp_path, capfd
+    project, tmp_path, capsys
 ):
     backends._log_once.cache_clear()
-    out = tmp_path / 'out.mp4'
-    run_tool('demo', *project, '--out', out, '--person-thr', 1)
-    printed = capfd.readouterr()
+    MMLogger.get_instance('bar')  # whose stream is that of this test
+    run_tool('demo', *project, '--out', tmp_path / 'out.mp4', '--person-thr', 1)
+    del MMLogger._instance_dict['bar']
+    printed = capsys.readouterr()
     assert '0 persons in 0 of 3 keyframes' in printed.out
     (line,) = [one for one in printed.out.splitlines() if 'Sampling back end' in one]
     assert 'out.mp4' not in line
