@@ -29,9 +29,12 @@ from stmixer_mm.evaluation.functional.average_precision import first_threshold
 from stmixer_mm.evaluation.functional.error_types import format_error_table
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.results.csv_detections import CsvDetections
-from stmixer_mm.evaluation.results.dumps import Dump
-from stmixer_mm.evaluation.results.offline import build_metrics, feed, read_results
+from stmixer_mm.evaluation.results.offline import (
+    Results,
+    build_metrics,
+    feed,
+    read_results,
+)
 from stmixer_mm.files import check_writable_dir, open_atomically
 
 from mmengine.config import Config
@@ -40,7 +43,7 @@ from mmengine.evaluator import BaseMetric
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('results', help='dump or csv, as tools/evaluate.py takes it')
+    parser.add_argument('results', help='a file as tools/evaluate.py takes it')
     parser.add_argument('config', help='config file, with test_evaluator')
     parser.add_argument('--out', required=True, help='folder for tables and pictures')
     parser.add_argument(
@@ -77,7 +80,7 @@ def draw_worst(
 def diagnose(
     cfg: Config,
     metric: DetectionMetric,
-    results: Dump | CsvDetections,
+    results: Results,
     args: argparse.Namespace,
     folder: Path,
 ) -> None:

@@ -18,8 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'results',
-        help='dump of tools/test.py (.pkl), or csv in the format of AVA: '
-        'video,timestamp,x1,y1,x2,y2,action_id,score',
+        help="dump of tools/test.py or MultiSports' frame_detections (.pkl), or csv in "
+        'the format of AVA: video,timestamp,x1,y1,x2,y2,action_id,score',
     )
     parser.add_argument('config', help='config file; its test_evaluator evaluates')
     add_cfg_options(parser)

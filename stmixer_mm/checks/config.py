@@ -79,7 +79,8 @@ def merge_overrides(cfg: Config, overrides: dict | None) -> None:
         UserError: naming the settings, if they do not fit the config.
     """
     settings = ' '.join(overrides or ())
-    with blame(f'--cfg-options {settings} do not fit the config', 'correct them'):
+    remedy = 'correct them (the entries of a list have numbers: a_list.0.a_setting=1)'
+    with blame(f'--cfg-options {settings} do not fit the config', remedy):
         cfg.merge_from_dict(overrides or {})
 
 

@@ -12,6 +12,7 @@ from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.results.offline import metric_configs
 from stmixer_mm.registry import DATASETS, METRICS
 
 
@@ -28,7 +29,7 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
     """
     reports, seen = [], []
     for split in splits:
-        pair = (list(dataset_configs(cfg, split)), cfg.get(f'{split}_evaluator'))
+        pair = (list(dataset_configs(cfg, split)), metric_configs(cfg, split))
         if pair in seen or not all(pair):
             continue
         seen.append(pair)
@@ -36,10 +37,7 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
         with suppress(Exception):  # the check of the dataset reports it
             datasets = [DATASETS.build(dataset) for dataset in pair[0]]
         is_ours = datasets and all(isinstance(one, PersonDataset) for one in datasets)
-        metrics = pair[1]
-        if isinstance(metrics, dict):
-            metrics = metrics.get('metrics', metrics)  # of dict(type='Evaluator')
-        for metric_cfg in [metrics] if isinstance(metrics, dict) else metrics:
+        for metric_cfg in pair[1]:
             source = metric_cfg.get('ann_file') or metric_cfg.get('type')
             report = Report(f'{split}_evaluator', str(source))
             with report.noting('evaluator', 'the metric cannot be built and compared'):

@@ -85,6 +85,41 @@ def ap(protocol, detections, gts, thr, *, tubes=False):
     return ap_of_voc(right_of_voc(detections, gts, iou, thr), num_gts)
 
 
+def error_kinds(detections, gttubes, label, thr):
+    """What ``frameAP_error`` of MOC takes each detection for, by descending score."""
+    own, others = {}, {}
+    for video, tubes_of in gttubes.items():
+        for number, tubes in tubes_of.items():
+            for row in (row for tube in tubes for row in tube):
+                boxes = own if number == label else others
+                boxes.setdefault((video, int(row[0])), []).append(row[1:])
+    free = {place: list(boxes) for place, boxes in own.items()}
+    kinds = []
+    for place, _, box in sorted(detections, key=lambda d: -d[1]):
+        ious = [box_iou(gt, box, 1) for gt in free.get(place, [])]
+        if ious and max(ious) >= thr:
+            del free[place][int(np.argmax(ious))]
+            kinds.append('right')
+        elif place in own:
+            kinds.append('localisation')
+        elif place in others:
+            on_other = max(box_iou(gt, box, 1) for gt in others[place]) >= thr
+            kinds.append('classification' if on_other else 'other')
+        else:
+            kinds.append('time' if label in gttubes[place[0]] else 'other')
+    return kinds
+
+
+def share_of_kind(kinds, kind, num_gts):
+    """The area under the share of a kind among the first 1, 2, ... detections."""
+    shares = [0, *np.cumsum(np.equal(kinds, kind)) / np.arange(1, len(kinds) + 1)]
+    _, recall = curve(np.equal(kinds, 'right'), num_gts)
+    return sum(
+        (recall[i] - recall[i - 1]) * (shares[i] + shares[i - 1]) / 2
+        for i in range(1, len(recall))
+    )
+
+
 def build_tubes(frames, linking):
     """Tubes [(rows, score)] of frame -> boxes [(score, box)] of one sequence."""
     current, finished = [], []

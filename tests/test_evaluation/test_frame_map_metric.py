@@ -200,6 +200,24 @@ def test_false_detections_in_person_free_keyframes(literal, write_text):
         FrameMAPMetric(**literal, empty_keyframes_file=wrong)
 
 
+def test_keyframes_in_which_detections_count(write_text, label_map):
+    ann_file = write_text('ann.csv', 'v,1,0,0,0.4,1,1,0', 'v,2,0,0,0.4,1,2,0')
+    right = predict('v', 1, [LEFT], [[0, 0.8, 0]])
+    named = predict('v', 2, [LEFT], [[0, 0.9, 0]])  # of an action that is not evaluated
+    other = predict('v', 3, [LEFT], [[0, 0.9, 0]])
+    for protocol, of_named, of_other in (
+        ('ava', 1 / 2, 1 / 2),
+        ('ava2020', 1 / 2, 1),
+        ('mmaction2', 1, 1),
+    ):
+        metric = FrameMAPMetric(
+            ann_file, label_map(sit=1), num_classes=3, protocol=protocol
+        )
+        assert evaluate(metric, right)['mAP/overall'] == 1
+        assert evaluate(metric, right, named)['mAP/overall'] == of_named
+        assert evaluate(metric, right, other)['mAP/overall'] == of_other
+
+
 def test_boxes_without_area_are_wrong_or_do_not_count(literal):
     line = [0.2, 0, 0.2, 1]
     samples = [
@@ -306,8 +324,9 @@ def test_faulty_arguments_and_predictions(literal, write_text):
     for box, scores, name in (
         (LEFT, [np.nan] * 4, 'scores'),
         ([np.nan] * 4, LEFT, 'bb'),
+        (LEFT, [0, np.inf, 0, 0], 'scores'),
     ):
-        with pytest.raises(ValueError, match=f'of v have {name}.* not num'):
+        with pytest.raises(ValueError, match=f'of v have {name}.* not finite'):
             evaluate(metric, predict('v', 1, [box], [scores]))
     literal['ann_file'] = write_text('bad.csv', 'v,1')
     with pytest.raises(ValueError, match=r'bad.csv, line 1: '):
@@ -344,15 +363,18 @@ def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limi
     """The host's evaluation, without its pool of processes, or AVA's."""
     with open(ann_file) as file:
         gts, truth_labels, _ = ava_utils.read_csv(file, class_ids)
+    with open(ann_file) as file:
+        named, _, _ = ava_utils.read_csv(file)
     with open(det_file) as file:
         boxes, labels, scores = ava_utils.read_csv(file, class_ids)
     all_scores, all_right = defaultdict(list), defaultdict(list)
-    for key in {**gts, **boxes} if protocol == 'ava' else gts:
+    keys = {'ava': {**named, **boxes}, 'ava2020': named, 'mmaction2': gts}[protocol]
+    for key in keys:
         # The host has sorted them by score.
         found = [field[key][:limit] for field in (boxes, labels, scores)]
-        if protocol == 'ava':
+        if protocol != 'mmaction2':
             found = without_empty_boxes(*found)
-        frame = gts.get(key, []), truth_labels.get(key, []), *found
+        frame = gts[key], truth_labels.get(key, []), *found
         frame_scores, frame_right = ava_utils.tpfp_single(frame, threshold)
         for label in frame_scores:
             all_scores[label].append(frame_scores[label])
@@ -373,11 +395,18 @@ def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limi
 @pytest.mark.parametrize('seed', range(5))
 @pytest.mark.parametrize(
     ('threshold', 'protocol', 'limit'),
-    [(0.5, 'mmaction2', None), (0.3, 'mmaction2', None), (0.5, 'ava', 20)],
+    [
+        (0.5, 'mmaction2', None),
+        (0.3, 'mmaction2', None),
+        (0.5, 'ava', 20),
+        (0.5, 'ava2020', 20),
+    ],
 )
-def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, limit):
+def test_equal_to_published_evaluators(
+    write_text, label_map, seed, threshold, protocol, limit
+):
     random = np.random.RandomState(seed)
-    num_actions = 6
+    num_actions, evaluated = 6, range(1, 6)
     truth_lines, detection_lines, samples = [], [], []
 
     def line(timestamp, bbox, *rest):
@@ -390,6 +419,8 @@ def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, li
             actions = random.choice(num_actions, 2, replace=False) + 1
             if timestamp == 910:
                 continue
+            if timestamp == 911:
+                actions = [num_actions]  # which is not evaluated
             truth_lines += [line(timestamp, bbox, int(a), person) for a in actions]
         near = np.repeat(gts, 2, axis=0) + random.normal(0, 0.05, (6, 4))
         upright = np.sort(near.reshape(6, 2, 2), axis=1).reshape(6, 4)
@@ -406,6 +437,7 @@ def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, li
     ann_file = write_text('ann.csv', *truth_lines)
     metric = FrameMAPMetric(
         ann_file,
+        label_map(**{f'action {number}': number for number in evaluated}),
         num_classes=num_actions + 1,
         score_thr=0.3,
         iou_thrs=(threshold,),
@@ -416,13 +448,29 @@ def test_equal_to_published_evaluators(write_text, seed, threshold, protocol, li
     published = published_class_aps(
         ann_file,
         write_text('detections.csv', *detection_lines),
-        set(range(1, num_actions + 1)),
+        set(evaluated),
         threshold,
         protocol,
         limit,
     )
-    assert len(published) == num_actions
+    assert len(published) == len(evaluated)
     assert max(published.values()) > 0.05
     for label, ap in published.items():
-        assert ours[f'mAP/class {label}'] == pytest.approx(ap, abs=1e-9)
+        assert ours[f'mAP/action {label}'] == pytest.approx(ap, abs=1e-9)
     assert ours['mAP/overall'] == pytest.approx(np.mean(list(published.values())))
+
+
+def test_the_order_of_lines_matters_to_pyslowfast_only(write_text):
+    metric = FrameMAPMetric(write_text('ann.csv', 'v,1,0,0,0.4,1,1,0'), num_classes=2)
+    # The code of a keyframe is the same, but nothing sorts its lines before.
+    of_keyframe = [[0, 0, 1, 0.4]], [1], [[0, 0, 0.6, 0.4], [0, 0, 1, 0.4]], [1, 1]
+    scores = np.array([0.5, 0.9])
+    for order, published in (([1, 0], 1), ([0, 1], 0.5)):
+        boxes, labels = (np.array(field)[order] for field in of_keyframe[2:])
+        frame = *of_keyframe[:2], boxes, labels.tolist(), scores[order]
+        of_label, right = ava_utils.tpfp_single(frame, 0.5)
+        curve = ava_metrics.compute_precision_recall(of_label[1], right[1], 1)
+        assert ava_metrics.compute_average_precision(*curve) == published
+        sample = predict('v', 1, np.array([THIN, LEFT])[order], [[0, 0.5], [0, 0.9]])
+        sample.pred_instances.scores = sample.pred_instances.scores[order]
+        assert evaluate(metric, sample)['mAP/overall'] == 1

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 from test_frame_map_metric import predict as predict_keyframe
-from test_tube_metrics import TWO_VIDEOS, build, evaluate, noisy, predict, predict_truth
+from test_tube_metrics import (
+    TWO_VIDEOS,
+    build,
+    evaluate,
+    ground_truth,
+    noisy,
+    predict,
+    predict_truth,
+    still,
+)
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional.average_precision import AP_MODES, CLASS_AVERAGES
@@ -100,6 +109,27 @@ def test_a_range_is_the_mean_of_its_thresholds(metric_type):
     assert len(single) == 10
     assert mean == pytest.approx(np.mean(single), abs=1e-12)
     assert single[0] > mean > 0
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+@pytest.mark.parametrize('metric_type', [TubeFrameMAPMetric, VideoMAPMetric])
+def test_half_a_box_of_whole_pixels_is_half(metric_type, protocol, dtype):
+    """Half in the published evaluators' pixels is half of what comes normalised."""
+    pixel = {'act': 1, 'multisports': 0}[protocol]
+    random = np.random.RandomState(0)
+    gttubes, samples = {}, []
+    for number in range(20):
+        low, (half, height) = random.randint(0, 30, 2), random.randint(2, 30, 2)
+        (x1, y1), sides = low, (2 * half - pixel, half - pixel)
+        wide, narrow = ([x1, y1, x1 + side, y1 + height] for side in sides)
+        gttubes[f'{number}'] = {0: [still(1, 20, wide)]}
+        samples += [predict(f'{number}', t, (narrow, {0: 0.9})) for t in range(1, 21)]
+    for sample in samples:
+        sample.pred_instances.bboxes = sample.pred_instances.bboxes.to(dtype)
+    rules = dict(protocol=protocol, iou_thrs=(0.5,))
+    metric = build(metric_type, ground_truth(gttubes), **rules)
+    assert set(evaluate(metric, *samples).values()) == {1}
 
 
 @pytest.mark.parametrize('seed', range(3))

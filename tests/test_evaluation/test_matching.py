@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from mmaction.evaluation.functional.ava_evaluation import np_box_ops
@@ -13,7 +15,9 @@ from stmixer_mm.evaluation.functional.matching import (
     claim_free,
     frame_pairs,
     group_pairs,
+    reaching,
     take,
+    whole_pixels,
 )
 
 
@@ -24,8 +28,8 @@ def random_boxes(random, count, frames):
 
 
 def pairs_of(*pairs):
-    detections, gts, ious = zip(*pairs, strict=True)
-    return Pairs(np.array(detections), np.array(gts), np.array(ious, float))
+    detections, gts, ious = map(np.array, zip(*pairs, strict=True))
+    return Pairs(detections, gts, ious, np.zeros(len(ious)))
 
 
 def test_iou_is_the_hosts():
@@ -61,12 +65,49 @@ def test_pairs_are_those_of_a_double_loop(monkeypatch, at_once):
     ]
 
 
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('size', [(64, 48), (320, 240), (1333, 777), (3840, 2160)])
+@pytest.mark.parametrize('thr', [Fraction(1, 2), Fraction(3, 4), Fraction(3, 10)])
+def test_normalising_decides_nothing(size, thr, dtype):
+    """Boxes of whole pixels reach the IoU that they have, and no higher one."""
+    random = np.random.RandomState(0)
+    width = random.randint(1, size[0] // thr.denominator, 500) * thr.denominator
+    height = random.randint(1, size[1], 500)
+    low = random.randint(0, np.column_stack([size[0] - width, size[1] - height]) + 1)
+    truth = np.column_stack([low, low[:, 0] + width, low[:, 1] + height])
+    # As high, and a part as wide.
+    equal = truth.copy()
+    equal[:, 2] = low[:, 0] + width * thr.numerator // thr.denominator
+    for short, reached in ((0, 500), (1, 0)):
+        found = equal - [0, 0, short, 0]
+        frames, scores = np.arange(500), np.ones(500)
+        found, gts = (
+            Boxes(frames, (boxes / (size * 2)).astype(dtype), scores)
+            for boxes in (found, truth)
+        )
+        gts = gts._replace(bboxes=gts.bboxes.astype(float))
+        pairs = frame_pairs(found, gts, min_iou=0.1)
+        assert len(reaching(pairs, float(thr)).ious) == reached
+        assert len(frame_pairs(found, gts, min_iou=float(thr)).ious) == reached
+        for claim in (claim_best, claim_free):
+            assert claim(scores, frames, pairs, float(thr)).sum() == reached
+
+
+def test_what_was_in_whole_pixels_is_there_again():
+    for size in (7, 49, 320, 1333, 3840):
+        whole = np.arange(-size, size + 1.0)
+        normalised = (whole / size).astype(np.float32)
+        assert (whole_pixels(normalised * float(size)) == whole).all()
+    between = np.array([[0.5, 99.999, 1e-9, 2000.01]])
+    assert (whole_pixels(between) == between).all()
+
+
 def test_pairs_of_nothing():
     some = Boxes(np.zeros(2, int), np.zeros((2, 4)), np.ones(2))
     none = take(some, np.zeros(0, int))
     for found, gts in ((none, some), (some, none)):
         pairs = frame_pairs(found, gts)
-        assert [len(field) for field in pairs] == [0, 0, 0]
+        assert [len(field) for field in pairs] == [0, 0, 0, 0]
         for claim in (claim_best, claim_free):
             right = claim(found.scores, found.frames, pairs, 0.5)
             assert right.tolist() == [False] * len(found.scores)

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import tempfile
 
@@ -9,6 +10,7 @@ from mmaction.evaluation.functional import multisports_utils
 from mmaction.registry import METRICS
 from mmaction.structures import ActionDataSample
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
@@ -177,6 +179,84 @@ def test_errors_by_hand():
     assert values['frame_mAP/overall@0.5'] == pytest.approx(expected['ap'])
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_errors_are_those_of_moc(seed):
+    truth, samples = noisy(seed)
+    # Nobody does class 0 in w.
+    del truth['gttubes']['w'][0]
+    metric = build(TubeFrameMAPMetric, truth, error_analysis=True, iou_thrs=(0.7,))
+    results = [dict(sample.to_dict()) for sample in samples]
+    metric.process(None, results)
+    shares = metric.error_shares(metric.detections(metric.results))
+    seen = set()
+    for label in range(3):
+        found = frame_detections(samples, label)
+        kinds = literal_act.error_kinds(found, truth['gttubes'], label, 0.7)
+        seen |= {*kinds}
+        tubes = (tubes.get(label, []) for tubes in truth['gttubes'].values())
+        num_gts = sum(len(tube) for tube in itertools.chain(*tubes))
+        for kind in ('localisation', 'classification', 'time', 'other'):
+            expected = literal_act.share_of_kind(kinds, kind, num_gts)
+            ours = getattr(shares[f'class {label}'], kind)
+            assert ours == pytest.approx(expected, abs=1e-9)
+    assert len(seen) >= 4
+
+
+def test_a_label_with_an_empty_list_of_tubes_is_not_in_the_video():
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)]}, 'w': {0: []}})
+    samples = [
+        predict('w', 1, (LEFT, {0: 0.9})),
+        *(predict('v', frame, (LEFT, {0: 0.8})) for frame in (1, 2)),
+    ]
+    values = evaluate(build(TubeFrameMAPMetric, truth, error_analysis=True), *samples)
+    kinds = literal_act.error_kinds(
+        frame_detections(samples[:1], 0), truth['gttubes'], 0, 0.5
+    )
+    # In MOC's scripts the video shows the action at another time.
+    assert kinds == ['time']
+    assert values['frame_mAP/error/time'] == 0
+    assert values['frame_mAP/error/other'] > 0
+
+
+def test_frames_beyond_the_end_of_a_video_are_left_out_and_counted(monkeypatch):
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)]}}, nframes=2)
+    samples = [predict('v', frame, (LEFT, {0: 0.9})) for frame in (1, 2)]
+    beyond = [predict('v', frame, (RIGHT, {0: 1})) for frame in (3, 10**9)]
+    told = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'warning', told.append)
+    metric = build(TubeFrameMAPMetric, truth)
+    assert evaluate(metric, *beyond, *samples)['frame_mAP/overall@0.5'] == 1
+    (words,) = told
+    assert words.startswith('2 predicted keyframes lie beyond the end of their video')
+    assert 'as frame 3 of v, which has 2,' in words
+    # evaluate_multisports.py, whose copy this is, counts them as wrong.
+    rows = [
+        [0, frame, 0, score, *box]
+        for frame, score, box in ((1, 0.9, LEFT), (2, 0.9, LEFT), (3, 1, RIGHT))
+    ]
+    host = multisports_utils.frameAP(truth, np.array(rows), 0.5, print_info=False)
+    assert host == pytest.approx(100 * 2 / 3)
+
+
+def test_detections_count_in_all_frames_or_in_annotated_ones():
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)], 1: [still(3, 3, RIGHT)]}})
+    samples = [
+        *(predict('v', frame, (LEFT, {0: 0.8})) for frame in (1, 2)),
+        predict('v', 3, (LEFT, {0: 0.9}), (RIGHT, {1: 0.9})),
+        predict('v', 4, (LEFT, {0: 0.9})),
+    ]
+    for frames, run in (
+        ('all', (0 + (1 / 3 + 0) / 2 + (2 / 4 + 1 / 3) / 2) / 2),
+        ('annotated', ((1 / 2 + 0) / 2 + (2 / 3 + 1 / 2) / 2) / 2),
+    ):
+        metric = build(TubeFrameMAPMetric, truth, frames=frames)
+        values = evaluate(metric, *samples)
+        assert values['frame_mAP/run@0.5'] == pytest.approx(run)
+        assert values['frame_mAP/sit@0.5'] == 1
+    with pytest.raises(ValueError, match="frames='none' is unknown; use one of 'all'"):
+        build(TubeFrameMAPMetric, truth, frames='none')
+
+
 def test_video_map_by_hand():
     truth = ground_truth(
         {'v': {0: [still(1, 20, LEFT)]}, 'w': {0: [still(11, 40, RIGHT)]}}
@@ -315,6 +395,31 @@ def test_frame_map_is_the_hosts(seed):
     assert 5 < host < 95
 
 
+def test_the_host_counts_the_best_label_of_a_box_only():
+    truth = ground_truth({'v': {n: [still(1, 20, LEFT)] for n in (0, 1)}}, nframes=20)
+    both = {0: 0.9, 1: 0.8}
+    samples = [predict('v', frame, (LEFT, both)) for frame in range(1, 21)]
+    values = evaluate(build(TubeFrameMAPMetric, truth), *samples)
+    assert set(values.values()) == {1}
+    with tempfile.NamedTemporaryFile(suffix='.pkl') as file:
+        file.write(pickle.dumps(truth))
+        file.flush()
+        options = dict(F_mAP=dict(thr=0.5), V_mAP=dict(thr=(), tube_thr=15))
+        host = METRICS.build(
+            dict(
+                type='MultiSportsMetric',
+                ann_file=file.name,
+                metric_options=options,
+                verbose=False,
+            )
+        )
+    for sample in samples:
+        # Its columns have no dummy.
+        sample.pred_instances.scores = sample.pred_instances.scores[:, 1:]
+    host.process(None, [sample.to_dict() for sample in samples])
+    assert host.compute_metrics(host.results)['frameAP'] == 50
+
+
 def test_labels_that_multisports_leaves_out():
     truth, samples = noisy(0, num_labels=7)
     truth['labels'] = [*EXCLUDED_LABELS['multisports'], 'volleyball serve']
@@ -430,11 +535,12 @@ def test_a_label_named_like_a_value_is_refused():
 
 def test_faulty_predictions():
     metric = build(TubeFrameMAPMetric, TWO_VIDEOS)
-    for frame in (0, 1.5, 41):
-        words = rf'of v has the timestamp {frame}, which is not one .* from 1 to 40'
+    for frame in (0, 1.5, np.inf):
+        words = rf'of v has the timestamp {frame}, which is not the number of a frame;'
         with pytest.raises(ValueError, match=words):
             evaluate(metric, predict('v', frame))
     with pytest.raises(ValueError, match='num_classes=4'):
         evaluate(metric, predict('v', 1, num_labels=2))
-    with pytest.raises(ValueError, match='of v have scores that are not'):
-        evaluate(metric, predict('v', 1, (LEFT, {0: float('nan')})))
+    for score in (np.nan, np.inf):
+        with pytest.raises(ValueError, match='of v have scores that are not finite'):
+            evaluate(metric, predict('v', 1, (LEFT, {0: score})))

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmaction.evaluation.functional import multisports_utils
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from tiny_stmixer import ROOT
 
-from stmixer_mm.evaluation.results.dumps import Dump, DumpPredictions
-from stmixer_mm.evaluation.results.offline import evaluate_results
+from stmixer_mm.evaluation.results.dumps import DumpPredictions
+from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
 from stmixer_mm.registry import METRICS
 
 TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')
@@ -75,7 +76,7 @@ def lines(*rows):
 
 
 def read_dump(path):
-    return [sample for _, sample in Dump(path).samples(None)]
+    return [sample for _, sample in read_results(path).samples(None)]
 
 
 @pytest.fixture
@@ -218,7 +219,11 @@ def sample(**changes):
         ([sample(timestamp='x')], 'evaluated (could not convert string to float: '),
         (
             [sample(instances=dict(scores=None))],
-            'sample 1: predictions of a have scores that are not numbers; the model',
+            'sample 1: predictions of a have scores that are not finite numbers; the',
+        ),
+        (
+            [sample(instances=dict(scores=torch.full((1, 3), torch.inf)))],
+            'sample 1: predictions of a have scores that are not finite numbers; the',
         ),
         (
             [sample(instances=dict(scores=torch.full((1, 3), 7.0)))],
@@ -405,6 +410,7 @@ def test_custom_classes_name_the_action_ids(evaluate, fail, write_text):
         'a,1,0,0,1,1,1.5,1',
         'a,1,0,0,1,1,inf,1',
         'a,1,0,0,1,1,1,nan',
+        'a,1,0,0,1,1,1,inf',
         'a,1,0,0,1,1,1,87',
         'a,1,0,0,1,1,1,0_1',
         'a,1,0,0,1,1,1,',
@@ -442,7 +448,7 @@ def test_results_or_config_that_are_not_there(fail, tmp_path, write_text):
     )
     config = write_text('host.py', "test_evaluator = dict(type='AccMetric')")
     line = fail(lines(*PERFECT), config=config)
-    assert 'AccMetric of test_evaluator cannot evaluate a csv; give it a dump' in line
+    assert 'AccMetric of test_evaluator cannot evaluate ' in line
     assert 'no argument' in fail(
         lines(*PERFECT), '--cfg-options', 'test_evaluator.iou_thr=1'
     )
@@ -485,12 +491,140 @@ def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
     values, _ = evaluate(lines(*tube_rows()), config=tubes)
     assert values['frame_mAP/overall@0.5'] == values['video_mAP/overall@0.5:0.95'] == 1
     assert set(values.values()) == {1}
-    line = fail(lines(*tube_rows(), 'v,21,0,0,1,1,1,1'), config=tubes)
-    assert 'line 37: A prediction of v has the timestamp 21, which' in line
+    left_out, _ = evaluate(lines(*tube_rows(), 'v,21,0,0,1,1,1,1'), config=tubes)
+    assert left_out == values
     line = fail(lines('v,1.5,0,0,1,1,1,1'), config=tubes)
     assert 'line 1: A prediction of v has the timestamp 1.5' in line
     line = fail(lines('w,1,0,0,1,1,1,1'), config=tubes)
     assert "None of the predicted videos, as 'w', is a test video" in line
+
+
+def frame_detections():
+    """The same in the form of MultiSports."""
+    first = [[0, frame, 0, 0.9, 0, 0, 50, 100] for frame in range(1, 19)]
+    second = [[0, frame, 1, 0.8, 100, 0, 150, 100] for frame in range(3, 21)]
+    return np.array(first + second, dtype=np.float32)
+
+
+@pytest.mark.parametrize('form', [np.array, list])
+@pytest.mark.parametrize('protocol', [2, 4])
+def test_frame_detections_of_multisports(evaluate, tubes, tmp_path, form, protocol):
+    table = frame_detections()
+    expected, _ = evaluate(lines(*tube_rows()), config=tubes)
+    path = tmp_path / 'frame_detections.pkl'
+    path.write_bytes(pickle.dumps(form(table), protocol=protocol))
+    assert evaluate(path, config=tubes)[0] == expected
+    # All rows count, whatever their score, and in any order.
+    table[:, 3] *= 1e-3
+    path.write_bytes(pickle.dumps(form(table[::-1]), protocol=protocol))
+    options = ('--cfg-options', 'test_evaluator.1.linking.min_score=0')
+    assert evaluate(path, *options, config=tubes)[0] == expected
+
+
+def test_frame_detections_are_those_of_the_published_evaluator(evaluate, tmp_path):
+    random = np.random.RandomState(0)
+    names = ['b', 'a']
+    gttubes, rows = {}, []
+    for video, name in enumerate(names):
+        gttubes[name] = {0: [], 1: []}
+        for label in (0, 1, 1):
+            low = random.randint(0, 50, 2)
+            box = np.array([*low, *(low + random.randint(5, 50, 2))])
+            frames = np.arange(1.0, 21)
+            gttubes[name][label].append(
+                np.column_stack([frames, np.tile(box, (20, 1))])
+            )
+            for frame in range(1, 21):
+                near = box + random.randint(-4, 5, 4)
+                near = np.concatenate([near[:2], np.maximum(near[:2] + 1, near[2:])])
+                rows.append([video, frame, label, random.rand(), *near])
+    truth = dict(
+        labels=['run', 'sit'],
+        train_videos=[[]],
+        test_videos=[names],
+        nframes=dict.fromkeys(names, 20),
+        resolution=dict(b=(120, 160), a=(90, 110)),
+        gttubes=gttubes,
+    )
+    truth_path, path = tmp_path / 'truth.pkl', tmp_path / 'frame_detections.pkl'
+    truth_path.write_bytes(pickle.dumps(truth))
+    table = np.array(rows, dtype=np.float32)
+    path.write_bytes(pickle.dumps(table))
+    metric = dict(
+        type='TubeFrameMAPMetric', ann_file=str(truth_path), protocol='multisports'
+    )
+    config = tmp_path / 'published.py'
+    config.write_text(f'test_evaluator = {metric}')
+    ours = evaluate(path, config=config)[0]['frame_mAP/overall@0.5']
+    published = multisports_utils.frameAP(truth, table, 0.5, print_info=False)
+    assert 100 * ours == pytest.approx(published)
+    assert 5 < published < 95
+
+
+TABLE = frame_detections()
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        (
+            TABLE[:, :7],
+            'nor frame_detections (its shape is (36, 7), not (n, 8)); write',
+        ),
+        (TABLE[:0], 'nor frame_detections (its shape is (0, 8), not (n, 8)); write'),
+        ([TABLE[0], TABLE[1, :5]], 'holds neither the samples of a test run nor'),
+        ([('v', 0.9, TABLE[:, :6])], 'holds neither the samples of a test run nor'),
+        ({0: [('v', 0.9, TABLE[:, :6])]}, 'does not hold the samples of a test run;'),
+        (TABLE - [0, 1, 0, 0, 0, 0, 0, 0], 'row 1: 0, 0, 0, 0.9, 0, 0, 50, 100 is not'),
+        (TABLE * [1, 1, 1, 9, 1, 1, 1, 1], 'row 1: 0, 1, 0, 8.1, 0, 0, 50, 100 is not'),
+        (TABLE * [1, np.nan, 1, 1, 1, 1, 1, 1], 'row 1: 0, nan, 0, 0.9, 0, 0, 50, 100'),
+        (TABLE[:, [0, 1, 2, 3, 6, 5, 4, 7]], 'an upright box in pixels); correct or'),
+        (np.add(TABLE, [1e300, 0, 0, 0, 0, 0, 0, 0]), 'row 1: 1e+300, 1, 0, 0.9'),
+        (
+            np.add(TABLE, [1, 0, 0, 0, 0, 0, 0, 0]),
+            'row 1: 1, 1, 0, 0.9, 0, 0, 50, 100 has an',
+        ),
+        (
+            np.add(TABLE, [0, 0, 1, 0, 0, 0, 0, 0]),
+            'lacks, of 1 videos and 2 labels; give',
+        ),
+        (TABLE * [1, 1, 1, 1, 0.005, 0.01, 0.005, 0.01], 'all boxes lie within one'),
+    ],
+)
+def test_faulty_frame_detections_are_a_sentence(
+    fail, tubes, tmp_path, content, sentence
+):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(pickle.dumps(content))
+    line = fail(path, config=tubes)
+    assert 'found.pkl' in line
+    assert sentence in line
+
+
+def test_frame_detections_need_tubes(fail, tmp_path):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(pickle.dumps(TABLE))
+    line = fail(path)
+    assert 'of tubes, which FrameMAPMetric of test_evaluator does not have; use' in line
+
+
+def test_settings_of_one_metric_of_a_list(evaluate, fail, tubes):
+    found, options = lines(*tube_rows()), '--cfg-options'
+    setting = 'test_evaluator.0.iou_thrs=[0.3,0.75]'
+    values, _ = evaluate(found, options, setting, config=tubes)
+    assert {'frame_mAP/overall@0.3', 'video_mAP/overall@0.5'} <= values.keys()
+    assert 'frame_mAP/overall@0.5' not in values
+    line = fail(found, options, 'test_evaluator.iou_thrs=0.3', config=tubes)
+    assert 'the entries of a list have numbers: a_list.0.a_setting=1' in line
+
+
+def test_an_evaluator_of_metrics(evaluate, tubes):
+    config = Config.fromfile(tubes)
+    config.test_evaluator = dict(type='Evaluator', metrics=config.test_evaluator)
+    path = Path(tubes).with_name('evaluator.py')
+    config.dump(path)
+    found = lines(*tube_rows())
+    assert evaluate(found, config=path) == evaluate(found, config=tubes)
 
 
 def test_metrics_with_the_same_names_are_refused(fail, tubes):
@@ -512,5 +646,5 @@ class CountingMetric(BaseMetric):
 def test_metrics_of_others_evaluate_a_dump(tmp_path):
     file = tmp_path / 'found.pkl'
     file.write_bytes(pickle.dumps([dict(video_id='a'), dict(video_id='b')]))
-    values, _ = evaluate_results([CountingMetric()], Dump(file))
+    values, _ = evaluate_results([CountingMetric()], read_results(file))
     assert values == dict(samples=2)

@@ -38,20 +38,22 @@ class KeyframeProtocol(NamedTuple):
     """Where the evaluators of keyframes differ."""
 
     class_average: str  # classes that the mean is over, a name of ``CLASS_AVERAGES``
-    # Detections in keyframes without ground truth that are not excluded are wrong;
-    # else they do not count.
-    count_unannotated: bool
+    # Keyframes in which detections count, unless excluded: 'all'; those that the ground
+    # truth 'named', whatever is done there; those with ground truth that is 'evaluated'.
+    keyframes: str
     drop_empty_boxes: bool  # detected boxes without area do not count, else are wrong
 
 
 KEYFRAME_PROTOCOLS = {
-    # get_ava_performance.py of ActivityNet, and its copies in PySlowFast and
-    # AlphAction.
-    'ava': KeyframeProtocol(
-        class_average='gt', count_unannotated=True, drop_empty_boxes=True
+    # get_ava_performance.py of ActivityNet until April 2020, and its copies in PySlowFast
+    # and AlphAction, of which the field's tables are.
+    'ava': KeyframeProtocol(class_average='gt', keyframes='all', drop_empty_boxes=True),
+    # The same since 2020-04-24.
+    'ava2020': KeyframeProtocol(
+        class_average='gt', keyframes='named', drop_empty_boxes=True
     ),
     # mmaction2's AVAMetric.
     'mmaction2': KeyframeProtocol(
-        class_average='detected', count_unannotated=False, drop_empty_boxes=False
+        class_average='detected', keyframes='evaluated', drop_empty_boxes=False
     ),
 }

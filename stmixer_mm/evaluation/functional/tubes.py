@@ -113,7 +113,8 @@ def tube_pairs(
         others = _slice(tubes, ends, start, stop)
         ious = tube_iou(one, others, pixel=pixel, frame=frame)
         kept = np.flatnonzero(ious >= min_iou)
-        found.append(Pairs(start + kept, np.full(len(kept), gt), ious[kept]))
+        exact = np.zeros(len(kept))  # their boxes are of whole_pixels
+        found.append(Pairs(start + kept, np.full(len(kept), gt), ious[kept], exact))
     return join_pairs(found)
 
 

@@ -27,7 +27,11 @@ from stmixer_mm.evaluation.functional.matching import (
 )
 from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, PROTOCOLS
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
-from stmixer_mm.evaluation.metrics.predictions import Detections, join_detections
+from stmixer_mm.evaluation.metrics.predictions import (
+    Detections,
+    join_detections,
+    take_boxes,
+)
 from stmixer_mm.registry import METRICS
 
 
@@ -37,9 +41,8 @@ class FrameMAPMetric(DetectionMetric):
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
     ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Evaluated are the
-    actions that the label file names and that have ground truth. Detections in
-    keyframes without such ground truth are wrong, as in AVA's evaluator, unless the
-    keyframes are excluded.
+    actions that the label file names and that have ground truth. In which keyframes
+    detections count says the protocol.
 
     With ``protocol='mmaction2'`` it equals the host's ``AVAMetric`` where no keyframe
     is excluded and scores are not rounded to 4 digits. The host counts excluded
@@ -66,8 +69,9 @@ class FrameMAPMetric(DetectionMetric):
         custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
         ap_mode: Area under precision and recall, ``'interpolated'`` (AVA, Pascal VOC)
             or ``'act'`` (the action tubelet detector's), see ``AP_MODES``.
-        protocol: ``'ava'``, or ``'mmaction2'`` for the host's, see
-            ``KEYFRAME_PROTOCOLS``.
+        protocol: ``'ava'``, by which detections in keyframes that ann_file lacks are
+            wrong, ``'ava2020'``, by which they do not count, or ``'mmaction2'`` for the
+            host's, see ``KEYFRAME_PROTOCOLS``.
         max_actions: Detections that count in a keyframe, the best ones of all
             evaluated actions; 50 in AVA's get_ava_performance.py, None (no limit) in
             the copies of it that papers use.
@@ -152,7 +156,7 @@ class FrameMAPMetric(DetectionMetric):
         # AVA's evaluator takes the last column for scores, and sorts by them.
         rows.sort(key=lambda row: (row.key, -row.person_id))
         annotated = dict.fromkeys(row.key for row in rows)
-        if self._rules.count_unannotated:
+        if self._rules.keyframes != 'evaluated':
             annotated.update(dict.fromkeys(row.key for row in of_persons))
         empty_keys = set().union(*map(read_timestamp_keys, empty)) - self._excluded
         wrong = sorted(empty_keys & annotated.keys())
@@ -207,7 +211,10 @@ class FrameMAPMetric(DetectionMetric):
             frames = detections.frames[actions.box]
             best = best_of_frames(frames, actions.scores, self.max_actions)
             detections = detections._replace(actions=take(actions, best))
-        return _with_area(detections) if self._rules.drop_empty_boxes else detections
+        if self._rules.drop_empty_boxes:
+            low, high = np.hsplit(detections.bboxes, 2)
+            detections = take_boxes(detections, (high > low).all(axis=1))
+        return detections
 
     def gt_boxes(self, column: int) -> Boxes:
         return take(self._gts, self._gt_columns == column)
@@ -221,7 +228,7 @@ class FrameMAPMetric(DetectionMetric):
     def counts_unannotated(self, key: str) -> bool:
         if self.is_of_others(key) or key in self._excluded:
             return False
-        return self._rules.count_unannotated
+        return self._rules.keyframes == 'all'
 
     def is_of_others(self, key: str) -> bool:
         return self._videos is not None and key.rpartition(',')[0] not in self._videos
@@ -252,19 +259,3 @@ def _distinct(gts: Boxes) -> Boxes:
     rows = np.column_stack([gts.frames, gts.bboxes])
     _, first = np.unique(rows, axis=0, return_index=True)
     return take(gts, np.sort(first))
-
-
-def _with_area(detections: Detections) -> Detections:
-    """The boxes that have an area, and their actions."""
-    bboxes = detections.bboxes
-    has_area = (bboxes[:, 2:] > bboxes[:, :2]).all(axis=1)
-    if has_area.all():
-        return detections
-    actions = take(detections.actions, has_area[detections.actions.box])
-    number = np.cumsum(has_area, dtype=np.int32) - 1
-    return detections._replace(
-        frames=detections.frames[has_area],
-        bboxes=bboxes[has_area],
-        person_scores=detections.person_scores[has_area],
-        actions=actions._replace(box=number[actions.box]),
-    )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.functional.matching import Boxes
+from stmixer_mm.evaluation.functional.matching import Boxes, take
 
 
 class Actions(NamedTuple):
@@ -38,6 +38,20 @@ class Detections(NamedTuple):
         return Boxes(self.frames[box], self.bboxes[box], self.actions.scores[index])
 
 
+def take_boxes(detections: Detections, kept: np.ndarray) -> Detections:
+    """The boxes of a mask (n,), and their actions."""
+    if kept.all():
+        return detections
+    actions = take(detections.actions, kept[detections.actions.box])
+    number = np.cumsum(kept, dtype=np.int32) - 1
+    return detections._replace(
+        frames=detections.frames[kept],
+        bboxes=detections.bboxes[kept],
+        person_scores=detections.person_scores[kept],
+        actions=actions._replace(box=number[actions.box]),
+    )
+
+
 def to_numpy(values: Any) -> Any:
     """A tensor as an array; anything else as it is."""
     if not hasattr(values, 'detach'):
@@ -53,16 +67,17 @@ def read_instances(sample: Mapping) -> tuple[np.ndarray, np.ndarray]:
     They have 32 bits, which models give, or 64, which files have.
 
     Raises:
-        UserError: they have other shapes, or are not numbers.
+        UserError: they have other shapes, or are NaN or infinite.
     """
     found = []
     for name in ('bboxes', 'scores'):
         array = np.asarray(to_numpy(sample['pred_instances'][name]))
         array = array if array.dtype == np.float64 else array.astype(np.float32)
-        if np.isnan(array).any():
+        if not np.isfinite(array).all():
             raise UserError(
-                f'predictions of {sample["video_id"]} have {name} that are not numbers; '
-                'the model has diverged, so train it again with a lower learning rate.'
+                f'predictions of {sample["video_id"]} have {name} that are not finite '
+                'numbers; the model has diverged, so train it again with a lower '
+                'learning rate.'
             )
         found.append(array)
     bboxes, scores = found

@@ -1,7 +1,6 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
 from collections.abc import Mapping, Sequence
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,20 @@ from stmixer_mm.evaluation.functional.linking import (
     parse_linking,
     suppress_boxes,
 )
-from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, take
+from stmixer_mm.evaluation.functional.matching import (
+    Boxes,
+    frame_pairs,
+    take,
+    whole_pixels,
+)
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
-from stmixer_mm.evaluation.metrics.predictions import Detections, join_detections
+from stmixer_mm.evaluation.metrics.predictions import (
+    Detections,
+    join_detections,
+    take_boxes,
+)
 from stmixer_mm.registry import METRICS
 
 # Labels that published evaluators leave out, by name.
@@ -56,7 +64,8 @@ class TubeMetric(DetectionMetric):
     """What metrics on tube annotations share: the ground truth, numbers of frames.
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
-    ``scores`` (n, labels + 1), column 0 the dummy. Unknown videos do not count.
+    ``scores`` (n, labels + 1), column 0 the dummy. Unknown videos do not count, nor do
+    frames beyond the end of a video.
 
     Args:
         ann_file: Ground-truth pickle, see ``read_tube_annotations``.
@@ -105,12 +114,13 @@ class TubeMetric(DetectionMetric):
             if label not in excluded_labels
         }
         self._set_classes(class_names, list(labels), source=source)
-        self.videos = tuple(dict.fromkeys(truth.test_videos[split - 1]))
+        self.listed_videos = truth.test_videos[split - 1]  # as files number them
+        self.videos = tuple(dict.fromkeys(self.listed_videos))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self._nframes = [truth.nframes[name] for name in self.videos]
         sizes = [truth.resolution[name] for name in self.videos]
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
-        self._scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
+        self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
         # By column; a sequence is the number of a video.
         self.gts = {column: self._gt_tubes(truth, column - 1) for column in labels}
         if not any(len(self.gts[column].sequences) for column in class_names):
@@ -134,12 +144,20 @@ class TubeMetric(DetectionMetric):
     def detections(self, results: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {result['key']: result for result in results}
-        keys = sorted(key for key in by_key if key[0] in self.video_numbers)
-        if by_key and not keys:
+        known = [key for key in by_key if key[0] in self.video_numbers]
+        if by_key and not known:
             raise UserError(
                 f'None of the predicted videos, as {next(iter(by_key))[0]!r}, is a '
                 f'test video of the ground truth, as {self.videos[0]!r}; give the '
                 'ground truth of the tested dataset and split.'
+            )
+        keys = sorted(filter(self._is_within, known))
+        if beyond := len(known) - len(keys):
+            name, frame = min(key for key in known if not self._is_within(key))
+            MMLogger.get_current_instance().warning(
+                f'{beyond} predicted keyframes lie beyond the end of their video, as '
+                f'frame {frame} of {name}, which has '
+                f'{self._nframes[self.video_numbers[name]]}, and do not count.'
             )
         without = len(self.videos) - len({name for name, _ in keys})
         if without:
@@ -152,7 +170,8 @@ class TubeMetric(DetectionMetric):
             for name, frame in keys
         }
         found = join_detections(by_frame, self._keyframe_key)
-        return found._replace(bboxes=found.bboxes * self._frame_scales(found.frames))
+        pixels = found.bboxes * self._frame_scales(found.frames)
+        return found._replace(bboxes=whole_pixels(pixels))
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]
@@ -166,10 +185,9 @@ class TubeMetric(DetectionMetric):
 
     def true_keyframes(self) -> set[str]:
         # Tubes may go on beyond their video; nothing is predicted there.
-        numbers = [self.gt_boxes(column).frames for column in self.gts]
         return {
             self._keyframe_key(number)
-            for number in np.unique(np.concatenate(numbers)).tolist()
+            for number in self._true_frames().tolist()
             if number % self._frame_limit <= self._nframes[number // self._frame_limit]
         }
 
@@ -179,31 +197,37 @@ class TubeMetric(DetectionMetric):
     def counts_unannotated(self, key: str) -> bool:
         return self.knows(key)
 
+    def _true_frames(self) -> np.ndarray:
+        """Numbers of the frames with a tube of any label."""
+        numbers = [self.gt_boxes(column).frames for column in self.gts]
+        return np.unique(np.concatenate(numbers))
+
     def _sample_key(self, sample: dict) -> tuple[str, int]:
         name, frame = sample['video_id'], sample['timestamp']
-        video = self.video_numbers.get(name)
-        last = inf if video is None else self._nframes[video]
-        if frame % 1 != 0 or not 1 <= frame <= last:
+        if frame % 1 != 0 or frame < 1:
             raise UserError(
-                f'A prediction of {name} has the timestamp {frame:g}, which is not one '
-                f'of its frames from 1 to {last}; number frames in whole numbers from 1.'
+                f'A prediction of {name} has the timestamp {frame:g}, which is not the '
+                'number of a frame; number frames in whole numbers from 1.'
             )
         return name, int(frame)
+
+    def _is_within(self, key: tuple[str, int]) -> bool:
+        name, frame = key
+        return frame <= self._nframes[self.video_numbers[name]]
 
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self._frame_limit)
         return keyframe_key(self.videos[video], frame)
 
     def _frame_scales(self, frames: np.ndarray) -> np.ndarray:
-        return self._scales[frames // self._frame_limit]
+        return self.scales[frames // self._frame_limit]
 
 
 @METRICS.register_module()
 class TubeFrameMAPMetric(TubeMetric):
     """Frame mAP against tubes: AP of each class over all frames of the test videos.
 
-    Every box of every true tube counts, and every detection in a test video, also in
-    frames without ground truth. Frames without a prediction count as missed.
+    Every box of every true tube counts. Frames without a prediction count as missed.
 
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
     ``error_analysis`` the means of ACT's error types at the first,
@@ -211,6 +235,9 @@ class TubeFrameMAPMetric(TubeMetric):
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
+        frames: Those in which detections count: ``'all'`` frames of the test videos
+            (ACT, MOC, MultiSports), or the ``'annotated'`` ones, in which a tube of any
+            label has a box (YOWO).
         nms: Suppression among the boxes of a frame and class before they count:
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
             for the boxes of overlapping tubelets, see ``FRAME_NMS``; None (the
@@ -226,11 +253,14 @@ class TubeFrameMAPMetric(TubeMetric):
         self,
         ann_file: str,
         *,
+        frames: str = 'all',
         nms: str | None = None,
         error_analysis: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(ann_file, **shared)
+        choose('frames', frames, dict.fromkeys(('all', 'annotated')))
+        self.frames = frames
         self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
         self.error_analysis = error_analysis
 
@@ -243,6 +273,15 @@ class TubeFrameMAPMetric(TubeMetric):
             mean = mean_shares(shares)._asdict()
             values.update({f'error/{name}': share for name, share in mean.items()})
         return values
+
+    def detections(self, results: list[dict]) -> Detections:
+        found = super().detections(results)
+        if self.frames == 'annotated':
+            found = take_boxes(found, np.isin(found.frames, self._true_frames()))
+        return found
+
+    def counts_unannotated(self, key: str) -> bool:
+        return self.frames == 'all' and self.knows(key)
 
     def found(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)

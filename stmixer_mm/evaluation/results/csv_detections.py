@@ -31,7 +31,51 @@ FORM = (
 NO_SCORE = -1.0
 
 
-class CsvDetections:
+class RowDetections:
+    """Detections of a file in rows: N of them, one for a box and an action."""
+
+    file: str
+    notes: list[str]
+    row_name: str  # what messages call a row
+
+    def rows(
+        self, metric: DetectionMetric
+    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
+        """Keyframes, as (video, timestamp), and a table (N, 8).
+
+        Its columns are the number of the row in the file, that of the keyframe, the box
+        in [0, 1], the action id and the score.
+
+        Raises:
+            UserError: they do not belong to the metric.
+        """
+        raise NotImplementedError
+
+    def samples(
+        self, metric: DetectionMetric, *, last: bool = False
+    ) -> Iterator[tuple[str, dict]]:
+        """Place and sample of each keyframe; rows of the same box are one person.
+
+        A row that repeats box and action of another is a person of its own.
+        """
+        del last  # Rows take little room.
+        keyframes, table = self.rows(metric)
+        columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
+        table = table[np.argsort(table[:, 1], kind='stable')]
+        bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
+        for rows in np.split(table, bounds):
+            row, keyframe = rows[0, :2]
+            video, timestamp = keyframes[int(keyframe)]
+            instances = _group_boxes(rows[:, 2:], columns, metric.num_classes)
+            sample = dict(video_id=video, timestamp=timestamp, pred_instances=instances)
+            yield self.place(row), sample
+
+    def place(self, row: float) -> str:
+        """Where a row is, for messages."""
+        return f'{self.file}, {self.row_name} {row:.0f}'
+
+
+class CsvDetections(RowDetections):
     """Detections of a csv: N lines, one for a box and an action.
 
     Accepted on purpose: lines in any order, repeated lines, boxes that leave the frame
@@ -40,6 +84,8 @@ class CsvDetections:
     Raises:
         UserError: a line is of another form, or there is none.
     """
+
+    row_name = 'line'
 
     def __init__(self, file: str | Path) -> None:
         self.file = str(file)
@@ -62,30 +108,12 @@ class CsvDetections:
         self._lines, self._actions = table[:, 0], table[:, 6]
         self._note_repeats(table[:, 1:7])
 
-    def samples(
-        self, metric: DetectionMetric, *, last: bool = False
-    ) -> Iterator[tuple[str, dict]]:
-        """Place and sample of each keyframe; lines of the same box are one person.
-
-        A line that repeats box and action of another is a person of its own.
-
-        Raises:
-            UserError: an action id is not the metric's, or none is evaluated.
-        """
-        del last  # A csv takes little room.
+    def rows(
+        self, metric: DetectionMetric
+    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
+        # An action id may not be the metric's, or none is evaluated.
         self._check_actions(metric.action_ids)
-        columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
-        table = self._table[np.argsort(self._table[:, 1], kind='stable')]
-        bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
-        for rows in np.split(table, bounds):
-            line, keyframe = rows[0, :2]
-            video, timestamp = self._keyframes[int(keyframe)]
-            instances = _group_boxes(rows[:, 2:], columns, metric.num_classes)
-            sample = dict(video_id=video, timestamp=timestamp, pred_instances=instances)
-            yield self._place(line), sample
-
-    def _place(self, line: float) -> str:
-        return f'{self.file}, line {line:.0f}'
+        return self._keyframes, self._table
 
     def _note_repeats(self, keys: np.ndarray) -> None:
         """``keys`` (N, 6) are keyframe, box and action."""
@@ -93,7 +121,7 @@ class CsvDetections:
         repeats = order[1:][(keys[order[1:]] == keys[order[:-1]]).all(axis=1)]
         if len(repeats):
             self.notes.append(
-                f'{self._place(self._lines[repeats].min())}: keyframe, box and action '
+                f'{self.place(self._lines[repeats].min())}: keyframe, box and action '
                 f'of an earlier line are repeated ({len(repeats)} such lines); each '
                 "counts as a detection of its own, as in AVA's evaluator."
             )
@@ -104,7 +132,7 @@ class CsvDetections:
         is_subset = max(known) > len(known) and len(unknown) < len(self._actions)
         if len(unknown) and not is_subset:
             raise UserError(
-                f'{self._place(self._lines[unknown[0]])}: the action id '
+                f'{self.place(self._lines[unknown[0]])}: the action id '
                 f'{self._actions[unknown[0]]:g} is unknown to test_evaluator, whose '
                 f'ids go up to {max(known)}; correct it, or the label map or '
                 'custom_classes there.'

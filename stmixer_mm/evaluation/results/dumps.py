@@ -56,28 +56,35 @@ def _with_arrays(value: Any) -> Any:
     return to_numpy(value)
 
 
+def read_pickle(file: str | Path) -> Any:
+    """What a pickle of predictions holds, read without running its code.
+
+    Raises:
+        UserError: it is missing or damaged, or asks for more than numbers, text,
+            containers, arrays and tensors.
+    """
+    return read_plain_pickle(
+        file, unpickler=_DumpUnpickler, kind='a dump', remedy=AGAIN
+    )
+
+
 class Dump:
-    """Samples of a dump, read without running its code.
+    """Samples of a dump.
 
     Args:
         file: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
+        samples: What it holds.
 
     Raises:
-        UserError: it is missing, damaged or not a dump, or asks for more than numbers,
-            text, containers, arrays and tensors.
+        UserError: these are not the samples of a test run.
     """
 
-    def __init__(self, file: str | Path) -> None:
+    def __init__(self, file: str | Path, samples: Any) -> None:
         self.file = str(file)
         self.notes: list[str] = []
-        self._samples = read_plain_pickle(
-            file,
-            unpickler=_DumpUnpickler,
-            kind='a dump',
-            remedy=AGAIN,
-        )
-        if not isinstance(self._samples, list) or not self._samples:
+        if not isinstance(samples, list) or not samples:
             raise UserError(f'{file} does not hold the samples of a test run; {AGAIN}.')
+        self._samples = samples
 
     def samples(
         self, metric: DetectionMetric, *, last: bool = False

@@ -1,8 +1,9 @@
-"""Predictions in a file, a dump or a csv, given to the metrics of a config."""
+"""Predictions in a file, given to the metrics of a config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
@@ -13,18 +14,34 @@ from stmixer_mm.evaluation.results.csv_detections import (
     COLUMNS,
     NO_SCORE,
     CsvDetections,
+    RowDetections,
 )
-from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, check_sample
+from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, check_sample, read_pickle
+from stmixer_mm.evaluation.results.frame_detections import FrameDetections
 from stmixer_mm.files import check_file
 from stmixer_mm.registry import METRICS
 
+Results = Dump | RowDetections
 
-def read_results(file: str | Path) -> Dump | CsvDetections:
-    """Read a dump (``.pkl``, ``.pickle``) or else a csv."""
+
+def read_results(file: str | Path) -> Results:
+    """Read a dump or ``frame_detections`` (``.pkl``, ``.pickle``), or else a csv."""
     remedy = f'give a dump of tools/test.py or a csv of {COLUMNS}'
     check_file(file, subject=str(file), remedy=remedy)
-    is_dump = Path(file).suffix in ('.pkl', '.pickle')
-    return Dump(file) if is_dump else CsvDetections(file)
+    if Path(file).suffix not in ('.pkl', '.pickle'):
+        return CsvDetections(file)
+    content = read_pickle(file)
+    first = content[0] if isinstance(content, list) and content else {}
+    is_table = isinstance(content, np.ndarray) or not isinstance(first, Mapping)
+    return FrameDetections(file, content) if is_table else Dump(file, content)
+
+
+def metric_configs(cfg: Config, split: str) -> list[dict]:
+    """Of an evaluator: one metric, some, or mmengine's ``Evaluator`` of either."""
+    metrics = cfg.get(f'{split}_evaluator') or []
+    if isinstance(metrics, Mapping):
+        metrics = metrics.get('metrics', metrics)
+    return [metrics] if isinstance(metrics, Mapping) else list(metrics)
 
 
 def build_metrics(cfg: Config) -> list[BaseMetric]:
@@ -33,11 +50,8 @@ def build_metrics(cfg: Config) -> list[BaseMetric]:
     Raises:
         UserError: there is none, or one cannot be built.
     """
-    metric_cfgs = cfg.get('test_evaluator') or []
-    if not isinstance(metric_cfgs, list | tuple):
-        metric_cfgs = [metric_cfgs]
     with blame('test_evaluator of the config cannot be built', 'correct it'):
-        metrics = [METRICS.build(metric_cfg) for metric_cfg in metric_cfgs]
+        metrics = [METRICS.build(one) for one in metric_configs(cfg, 'test')]
     metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
     if not metrics:
         raise UserError(
@@ -47,29 +61,27 @@ def build_metrics(cfg: Config) -> list[BaseMetric]:
     return metrics
 
 
-def feed(
-    metric: BaseMetric, results: Dump | CsvDetections, *, last: bool = False
-) -> list[str]:
+def feed(metric: BaseMetric, results: Results, *, last: bool = False) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
 
     Those of a dump are let go of for the ``last`` metric; a metric of others takes
-    nothing else. Of a csv all lines count, as in the published evaluators, unless the
-    config sets a ``score_thr``.
+    nothing else. Of a file in rows all count, as in the published evaluators, unless
+    the config sets a ``score_thr``.
 
     Raises:
         UserError: a prediction that the metric refuses, with its place.
     """
     if not isinstance(metric, DetectionMetric):
-        if isinstance(results, CsvDetections):
+        if isinstance(results, RowDetections):
             raise UserError(
-                f'{type(metric).__name__} of test_evaluator cannot evaluate a csv; '
-                'give it a dump, or use FrameMAPMetric.'
+                f'{type(metric).__name__} of test_evaluator cannot evaluate '
+                f'{results.file}; give it a dump, or use a metric of this package.'
             )
         for place, sample in results.samples(metric, last=last):
             with blame(f'{place}: it cannot be evaluated', AGAIN):
                 metric.process(None, [sample])
         return []
-    if isinstance(results, CsvDetections) and metric.score_thr is None:
+    if isinstance(results, RowDetections) and metric.score_thr is None:
         metric.score_thr = NO_SCORE
     total, effects = 0, {'counts as wrong': [], 'does not count': []}
     for place, sample in results.samples(metric, last=last):
@@ -97,7 +109,7 @@ def feed(
 
 
 def evaluate_results(
-    metrics: Sequence[BaseMetric], results: Dump | CsvDetections
+    metrics: Sequence[BaseMetric], results: Results
 ) -> tuple[dict[str, float], list[str]]:
     """Values of all metrics by name, and notes on what was accepted or left out.
 
