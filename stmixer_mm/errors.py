@@ -24,7 +24,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f'{__name__}.UserError: ')[2].rstrip())
+        super().__init__(message.rpartition(f'.{type(self).__name__}: ')[2].rstrip())
 
 
 @contextmanager

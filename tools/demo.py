@@ -1,11 +1,14 @@
-"""Detect persons and their actions along a video, and draw them into a copy of it."""
+"""Detect persons and their actions along a video, and draw them into a copy of it.
+
+What is damaged in the video is left out, named at the end, and makes the exit status 1.
+"""
 
 import argparse
 from itertools import tee
 from pathlib import Path
 
 from stmixer_mm.apis.inference import detect_video, init_detector, video_info
-from stmixer_mm.apis.rendering import CODECS, TABLES, render_video, write_detections
+from stmixer_mm.apis.rendering import TABLES, VIDEOS, render_video, write_detections
 from stmixer_mm.checks.options import (
     COUNT,
     SCORE,
@@ -13,7 +16,8 @@ from stmixer_mm.checks.options import (
     add_person_thr,
     number,
 )
-from stmixer_mm.errors import user_errors
+from stmixer_mm.datasets.videos import DamagedVideo, join_stretches
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
 
 
@@ -65,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     tables = [path for path in (args.json, args.csv) if path]
     tables = tables or [Path(args.out).with_suffix('.json')]
-    check_writable_file(args.out, purpose='--out', suffixes=CODECS)
+    check_writable_file(args.out, purpose='--out', suffixes=VIDEOS)
     for path in tables:
         check_writable_file(path, purpose='the table', suffixes=TABLES)
     video_info(args.video)  # a bad video is reported before the model is built
@@ -76,6 +80,7 @@ def run(args: argparse.Namespace) -> None:
         label_map=args.label_map,
         cfg_options=args.person_thr | (args.cfg_options or {}),
     )
+    damage: list[DamagedVideo] = []
     keyframes = detect_video(
         model,
         args.video,
@@ -84,10 +89,17 @@ def run(args: argparse.Namespace) -> None:
         end=args.end,
         score_thr=args.score_thr,
         batch_size=args.batch_size,
+        on_damage=damage.append,
     )
     shown, kept = tee(keyframes)
     render_video(
-        args.video, shown, args.out, start=args.start, end=args.end, show_progress=True
+        args.video,
+        shown,
+        args.out,
+        start=args.start,
+        end=args.end,
+        show_progress=True,
+        on_damage=damage.append,
     )
     found = list(kept)
     for path in tables:
@@ -97,6 +109,12 @@ def run(args: argparse.Namespace) -> None:
         f'{sum(counts)} persons in {sum(map(bool, counts))} of {len(found)} keyframes'
     )
     print(f'video: {args.out}', *(f'detections: {path}' for path in tables), sep='\n')
+    if damage:
+        raise UserError(
+            f'{args.video} is damaged: {join_stretches(damage)} cannot be decoded, and '
+            'keyframes whose clips reach into it were left out; fetch it again or '
+            're-encode it.'
+        )
 
 
 def main() -> None:

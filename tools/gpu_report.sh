@@ -19,7 +19,7 @@ collect() {
   local -a pure=(mmengine==0.10.7 mmdet==3.3.0 mmaction2==1.2.0 importlib-metadata zipp
     addict einops terminaltables termcolor yapf platformdirs rich markdown-it-py mdurl
     pygments six tqdm matplotlib cycler kiwisolver contourpy fonttools pyparsing
-    python-dateutil packaging opencv-python-headless decord pycocotools scipy shapely
+    python-dateutil packaging opencv-python-headless av pycocotools scipy shapely
     pillow pyyaml pytest pluggy iniconfig psutil)
   local -a platforms=()
   for tag in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux2010 \

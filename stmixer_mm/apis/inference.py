@@ -23,8 +23,15 @@ from stmixer_mm.checks.config import (
     merge_overrides,
 )
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
+from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.datasets.transforms import OpenVideo
+from stmixer_mm.datasets.videos import (
+    DamagedVideo,
+    OnDamage,
+    Video,
+    open_video,
+    video_sample,
+)
 from stmixer_mm.engine.checkpoints import check_state, load_checkpoint_file
 from stmixer_mm.errors import CORRECT_CODE, UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
@@ -44,10 +51,10 @@ class KeyframeDetections(NamedTuple):
 
 
 class VideoInfo(NamedTuple):
-    """What a video file says of itself."""
+    """What is known of a video file, damaged or not."""
 
     total_frames: int
-    fps: float
+    fps: float  # in the mean
     height: int
     width: int
 
@@ -131,14 +138,11 @@ def video_info(video: str | Path) -> VideoInfo:
     Raises:
         UserError: it is missing, or cannot be read as a video.
     """
-    return _info(OpenVideo().transform(dict(filename=str(video))))
+    return _info(open_video(video, on_damage=lambda damage: None))
 
 
-def _info(opened: dict) -> VideoInfo:
-    subject = f'{opened["filename"]}: its first frame cannot be decoded'
-    with blame(subject, 'fetch the video again or re-encode it'):
-        height, width = opened['video_reader'][0].shape[:2]
-    return VideoInfo(opened['total_frames'], opened['fps'], height, width)
+def _info(video: Video) -> VideoInfo:
+    return VideoInfo(len(video), video.fps, *video.size)
 
 
 def keyframe_times(
@@ -179,6 +183,7 @@ def detect_video(
     end: float | None = None,
     score_thr: float = 0.3,
     batch_size: int = 1,
+    on_damage: OnDamage | None = None,
 ) -> Iterator[KeyframeDetections]:
     """Detect persons and their actions along a video.
 
@@ -193,6 +198,8 @@ def detect_video(
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
         batch_size: Clips that the model sees at once.
+        on_damage: Is told of each stretch that the file lacks, and of each keyframe
+            that is left out as its clip cannot be decoded; without it that is an error.
 
     Yields:
         In order of time.
@@ -201,8 +208,8 @@ def detect_video(
         UserError: the video cannot be read, is shorter than a clip, or has nothing
             between ``start`` and ``end``.
     """
-    opened = OpenVideo().transform(dict(filename=str(video)))
-    info = _info(opened)
+    reader = open_video(video, on_damage)
+    info = _info(reader)
     times = keyframe_times(
         info.duration_s,
         interval_s=interval_s,
@@ -214,19 +221,35 @@ def detect_video(
         raise UserError(f'batch_size={batch_size} must be at least 1.')
     with building(model.cfg, 'test pipeline'):
         pipeline = _clip_pipeline(model.cfg)
-    clips = (_load_clip(pipeline, opened, time) for time in times.tolist())
-    first = next(clips)  # a video that is too short is found out here
-    return _detect(model, info, chain([first], clips), score_thr, batch_size)
+    clips = _load_clips(pipeline, reader, times.tolist(), on_damage)
+    first = list(islice(clips, 1))  # a video that is too short is found out here
+    return _detect(model, reader, chain(first, clips), score_thr, batch_size)
+
+
+def _load_clips(
+    pipeline: Compose, video: Video, times: list[float], on_damage: OnDamage | None
+) -> Iterator[dict]:
+    for time_s in times:
+        sample = dict(video_sample(video.path, time_s), video_reader=video)
+        try:
+            with blame(f'The test pipeline fails at {time_s:g} s', CORRECT_CODE):
+                clip = pipeline(sample | video.clock)
+        except DamagedVideo as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
+        else:
+            yield clip
 
 
 def _detect(
     model: nn.Module,
-    info: VideoInfo,
+    video: Video,
     clips: Iterator[dict],
     score_thr: float,
     batch_size: int,
 ) -> Iterator[KeyframeDetections]:
-    size = (info.width, info.height, info.width, info.height)
+    size = video.size[::-1] * 2
     while batch := list(islice(clips, batch_size)):
         with torch.inference_mode():
             samples = model.test_step(pseudo_collate(batch))
@@ -236,7 +259,7 @@ def _detect(
             time_s = sample.metainfo['timestamp']
             yield KeyframeDetections(
                 time_s=time_s,
-                frame_index=min(round(time_s * info.fps), info.total_frames - 1),
+                frame_index=keyframe_index(time_s, **video.clock),
                 bboxes=torch.as_tensor(found.bboxes).cpu().numpy() * size,
                 actions=[top_actions(row, model.classes, score_thr) for row in scores],
             )
@@ -261,18 +284,3 @@ def _clip_pipeline(cfg: Config) -> Compose:
             if name not in _OPENERS
         ]
     )
-
-
-def _load_clip(pipeline: Compose, opened: dict, time_s: float) -> dict:
-    video_id = Path(opened['filename']).name
-    info = dict(
-        opened,
-        timestamp=time_s,
-        timestamp_start=0,
-        video_id=video_id,
-        img_key=f'{video_id},{time_s:g}',
-        start_index=0,
-        modality='RGB',
-    )
-    with blame(f'The test pipeline fails on {info["img_key"]}', CORRECT_CODE):
-        return pipeline(info)

@@ -1,25 +1,32 @@
 """Detections drawn into a copy of a video, and written to a table."""
 
 import csv
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
 from itertools import count
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.video.reformatter import Colorspace
 from mmengine.logging import MMLogger
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.inference import KeyframeDetections, video_info
-from stmixer_mm.datasets.frames import open_video
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.videos import OnDamage, Video, open_video
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.visualization.draw import draw_detections, person_colors
 
-# What any build of OpenCV with FFmpeg can write.
-CODECS = {'.mp4': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
+VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
+# Without B-frames, whose order AVI cannot hold.
+ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 TABLES = ('.json', '.csv')
 _COLUMNS = (
     *('video', 'time_s', 'frame'),
@@ -75,8 +82,8 @@ def follow_persons(
 def annotated_frames(
     frames: Iterable[tuple[int, np.ndarray]],
     keyframes: Iterable[KeyframeDetections],
-) -> Iterator[np.ndarray]:
-    """Draw detections on consecutive frames.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Draw detections on frames, in their order.
 
     Persons found at both neighbouring keyframes move in a straight line; others are
     shown at the frames nearest to their keyframe. Actions are those of the nearest.
@@ -92,7 +99,7 @@ def annotated_frames(
         while after and index >= after[0].frame_index:
             before, after = after, next(tracks, None)
         if before is None:
-            yield frame
+            yield index, frame
             continue
         (near, ids), (far, far_ids) = before, after or before
         gap = far.frame_index - near.frame_index
@@ -105,7 +112,7 @@ def annotated_frames(
                 other = far.bboxes[far_ids.index(number)]
                 bboxes[person] += share * (other - bboxes[person])
         colors = person_colors(ids)
-        yield draw_detections(frame, bboxes, near.actions, colors=colors)
+        yield index, draw_detections(frame, bboxes, near.actions, colors=colors)
 
 
 def render_video(
@@ -116,65 +123,125 @@ def render_video(
     start: float = 0.0,
     end: float | None = None,
     show_progress: bool = False,
+    on_damage: OnDamage | None = None,
 ) -> None:
     """Write a video with the detections drawn on each of its frames.
 
-    Rate and size are kept (an odd width or height loses one pixel, which the codecs
-    cannot hold), sound is not. The file appears when it is whole.
+    As H.264, with the frames' own times and size (an odd width or height loses one
+    pixel, which the codec cannot hold), and with the sound of the video as AAC, but
+    for AVI. The file appears when it is whole.
 
     Args:
         video: Video file that was detected on.
         keyframes: Of :func:`detect_video`; taken as the frames need them.
-        out: A file with one of the suffixes of ``CODECS``.
+        out: A file with one of the suffixes ``VIDEOS``.
         start, end: Part of the video in seconds; at least one frame is written.
         show_progress: Count the frames in the terminal.
+        on_damage: Is told of what the file lacks, and of each frame that cannot be
+            decoded, for which the one before stays; without it that is an error.
 
     Raises:
         UserError: a frame of ``video`` cannot be decoded, or ``out`` not be written.
     """
-    info = video_info(video)
-    first, stop = round(start * info.fps), info.total_frames
+    source = open_video(video, on_damage)
+    first, stop = keyframe_index(start, **source.clock), len(source)
     if end is not None:
-        stop = max(first + 1, round(min(end, info.duration_s) * info.fps))
+        # Of frames at even intervals, as many as the nearest to the end.
+        stop = int(np.searchsorted(source.times, end - 0.5 / source.fps))
+        stop = max(first + 1, stop)
+    span = source.times[first], source.end_of(stop - 1)
     with atomic_path(out) as part:
-        codec = cv2.VideoWriter_fourcc(*CODECS[Path(out).suffix.lower()])
-        writer = cv2.VideoWriter(str(part), codec, info.fps, (info.width, info.height))
-        try:
-            if not writer.isOpened():
-                raise UserError(
-                    f'{out} cannot be written by this OpenCV; try a name in .avi.'
-                )
-            with (
-                tqdm(
-                    _read_frames(video, first, stop),
-                    total=stop - first,
-                    unit='frame',
-                    desc=Path(out).name,
-                    disable=not show_progress,
-                ) as frames,
-                # Else a line of the log would go into the middle of the bar.
-                logging_redirect_tqdm([MMLogger.get_current_instance()]),
-            ):
-                for frame in annotated_frames(frames, keyframes):
-                    writer.write(np.ascontiguousarray(frame[..., ::-1]))
-        finally:
-            writer.release()
-        # The writer says nothing of a full disk.
-        if cv2.VideoCapture(str(part)).get(cv2.CAP_PROP_FRAME_COUNT) != stop - first:
+        with (
+            tqdm(
+                _whole_frames(source, range(first, stop), on_damage),
+                total=stop - first,
+                unit='frame',
+                desc=Path(out).name,
+                disable=not show_progress,
+            ) as frames,
+            # Else a line of the log would go into the middle of the bar.
+            logging_redirect_tqdm([MMLogger.get_current_instance()]),
+        ):
+            drawn = annotated_frames(frames, keyframes)
+            written = _write_video(source, drawn, part, span)
+        # A full disk may be noticed by none of the writers.
+        if len(open_video(part)) != written:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')
 
 
-def _read_frames(
-    video: str | Path, first: int, stop: int
+def _whole_frames(
+    video: Video, indices: Iterable[int], on_damage: OnDamage | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    reader = open_video(str(video))
-    for index in range(first, stop):
-        subject = f'{video}: frame {index} cannot be decoded'
-        with blame(subject, 'fetch the video again or re-encode it'):
-            if index == first:
-                reader.seek_accurate(first)
-            frame = reader.next().asnumpy()
-        yield index, frame
+    for index, picture in video.pictures(indices):
+        if picture is not None:
+            yield index, picture
+        elif on_damage is None:
+            raise video.damage(index)
+        else:
+            on_damage(video.damage(index))
+
+
+def _write_video(
+    source: Video,
+    frames: Iterable[tuple[int, np.ndarray]],
+    out: Path,
+    span: tuple[float, float],
+) -> int:
+    """Write frames, and the sound of a span in seconds; returns how many they are."""
+    rate = Fraction(source.fps).limit_denominator(1001)
+    tick = source.time_base
+    if out.suffix.lower() == '.avi':  # which has a frame at each tick
+        tick = min(np.diff(source.times), default=1 / source.fps)
+        tick = Fraction(float(tick)).limit_denominator(100_000)
+    height, width = (side // 2 * 2 for side in source.size)
+    written = 0
+
+    def encoded() -> Iterator[av.Packet]:
+        nonlocal written
+        last = -1
+        for index, frame in frames:
+            even = np.ascontiguousarray(frame[:height, :width])
+            picture = av.VideoFrame.from_ndarray(even)
+            last = max(last + 1, round((source.times[index] - span[0]) / tick))
+            picture.pts, picture.time_base = last, tick
+            written += 1
+            yield from stream.encode(picture)
+        yield from stream.encode(None)
+
+    with (
+        av.open(f'file:{source.path}', metadata_errors='ignore') as heard,
+        av.open(f'file:{out}', 'w') as target,
+    ):
+        stream = target.add_stream('h264', rate=rate, options=ENCODING)
+        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
+        stream.codec_context.time_base = tick
+        stream.codec_context.colorspace = Colorspace.ITU601
+        sound = _encoded_sound(heard, target, *np.add(span, source.start_s).tolist())
+        for packet in heapq.merge(
+            encoded(), sound, key=lambda packet: packet.pts * packet.time_base
+        ):
+            target.mux(packet)
+    return written
+
+
+def _encoded_sound(
+    source: InputContainer, target: OutputContainer, start: float, stop: float
+) -> Iterator[av.Packet]:
+    """The sound from ``start`` to ``stop``, in seconds, less what is damaged of it."""
+    heard = source.streams.best('audio')
+    if heard is None or target.format.name == 'avi':  # where times are those of ticks
+        return
+    # Not copied: no two containers take the same codecs.
+    stream = target.add_stream('aac', rate=48_000, layout='stereo')
+    with suppress(av.FFmpegError):
+        source.seek(max(0, int((start - 1) * av.time_base)))
+        for packet in source.demux(heard):
+            with suppress(av.FFmpegError):
+                for frame in packet.decode():
+                    if frame.pts is not None and start <= frame.time < stop:
+                        frame.pts -= round(start / frame.time_base)
+                        yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
 def write_detections(

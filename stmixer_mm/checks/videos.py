@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import mmcv
 import numpy as np
@@ -10,19 +10,17 @@ import numpy as np
 from stmixer_mm.checks.annotations import Annotated
 from stmixer_mm.checks.reports import Place, Report
 from stmixer_mm.datasets.frames import (
-    count_decoded,
     describe_folder,
     find_source,
     frame_numbers,
     is_stretched,
-    open_video,
 )
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
+from stmixer_mm.datasets.videos import count_decoded
 from stmixer_mm.errors import UserError
 
 SLOW_DECODING = 8  # frames decoded for one that a clip uses
-IN_ORDER = 600  # frames that are at most decoded to check where jumps end
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
@@ -96,13 +94,13 @@ def check_videos(
             report.warn('shape', place, message)
         if dataset.use_frames:
             continue
-        key_inds = video['video_reader'].get_key_indices()
-        if decode and not _jumps_right(path, key_inds):
+        key_inds = video['video_reader'].key_inds
+        for start, end in video['video_reader'].gaps:
             message = (
-                f'a jump into {path} ends at another frame, so that clips would show '
-                f'the wrong moment; re-encode the video ({REENCODE}).'
+                f'{path} has no frame from {start:.3f} s to {end:.3f} s; fetch it again '
+                'unless it was recorded so.'
             )
-            report.error('jumps', place, message)
+            report.warn('gap', place, message)
         used = sum(len(np.unique(clip)) for clip in clips)
         decoded = sum(count_decoded(clip, key_inds) for clip in clips)
         if is_slow_decoded and decoded > SLOW_DECODING * used:
@@ -141,8 +139,7 @@ def _frame_folder(info: dict) -> dict:
 def _read(info: dict, index: int) -> np.ndarray:
     """A frame; None or any error if it is damaged."""
     if 'video_reader' in info:
-        info['video_reader'].seek_accurate(index)
-        return info['video_reader'].next()
+        return info['video_reader'].get_batch([index])[0]
     name = info['filename_tmpl'].format(index)
     return mmcv.imread(os.path.join(info['frame_dir'], name))
 
@@ -173,7 +170,7 @@ def _check_keyframes(
         keyframe = int(clip[len(clip) // 2])
         try:
             size = _read(info, keyframe).shape[:2] if decode else None
-        except Exception:  # of decord or cv2, whose errors are plain
+        except Exception:  # of cv2 too, whose errors are plain
             source = info.get('filename') or info['frame_dir']
             message = (
                 f'frame {keyframe} of {source}, timestamp {info["timestamp"]:g}, is '
@@ -187,17 +184,3 @@ def _check_keyframes(
     for message, where in faults.items():
         report.error(*where, message)
     return clips, size
-
-
-def _jumps_right(path: str, key_inds: Sequence[int]) -> bool:
-    """Whether the index leads to the right frames: not so in many a cut video."""
-    key = next(iter(key_inds[1:]), IN_ORDER + 1)
-    if key > IN_ORDER:
-        return True
-    try:
-        jumped, player = open_video(path).get_batch([key]), open_video(path)
-        for _ in range(key):
-            player.next()
-        return np.array_equal(jumped.asnumpy()[0], player.next().asnumpy())
-    except Exception:  # of decord: damaged, which matters in keyframes only
-        return True

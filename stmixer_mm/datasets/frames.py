@@ -1,36 +1,42 @@
-"""Which frames a clip takes, and how videos and frame folders are opened."""
+"""Which frames a clip takes, and where videos and frame folders are."""
 
 import functools
 import os
 import re
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import decord
 import numpy as np
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_file
 
 VIDEO_SUFFIXES = (
     *('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v'),
     *('.mpg', '.mpeg', '.wmv', '.flv', '.ts'),
 )
 MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
-MAX_OPEN = 16  # videos of a process; each takes 4 MB to 20 MB
 
 
 def keyframe_index(
-    timestamp: float, *, fps: float, total_frames: int, timestamp_start: float = 0
+    timestamp: float,
+    *,
+    fps: float,
+    total_frames: int,
+    timestamp_start: float = 0,
+    frame_times: np.ndarray | None = None,
 ) -> int:
     """Index, from 0, of the frame that begins nearest to a timestamp in seconds.
 
-    Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0;
-    the very end of the video counts as its last frame. Raises ``UserError`` for a
-    timestamp outside the video.
+    Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0,
+    ``frame_times`` (total_frames,) are the seconds from there to each frame's
+    beginning; by default they are even. The very end of the video counts as its last frame. Raises
+    ``UserError`` for a timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
-    index = round(seconds * fps)
+    place = seconds * fps
+    if frame_times is not None:
+        beyond = max(seconds - frame_times[-1], 0) * fps
+        place = np.interp(seconds, frame_times, np.arange(total_frames)) + beyond
+    index = round(round(float(place), 6))  # half-way also after rounding errors
     if seconds < 0 or index > total_frames:
         duration = total_frames / fps
         raise UserError(
@@ -96,79 +102,6 @@ def describe_folder(folder: str) -> str:
     return f'{name}, which {why}'
 
 
-class VideoReader(decord.VideoReader):
-    """decord's reader, at rest between clips."""
-
-    def get_batch(self, indices: Sequence[int]) -> decord.nd.NDArray:
-        batch = super().get_batch(indices)
-        # Else its thread goes on with the frames that follow: a core and 200 MB.
-        self.seek(0)
-        return batch
-
-
-def open_video(path: str) -> VideoReader:
-    """Open a video without reading it into memory.
-
-    Raises:
-        UserError: the file is missing, empty, truncated or not a video.
-    """
-    check_file(path, subject=path, remedy='check the path (of a dataset: data_prefix)')
-    try:
-        reader = VideoReader(str(path), num_threads=1)
-        if len(reader) and 0 < reader.get_avg_fps() < float('inf'):
-            return reader
-        cause = None
-    # decord raises RuntimeError or its own DECORDError, which is a plain Exception;
-    # the text is not for users.
-    except Exception as error:
-        cause = error
-    raise UserError(
-        f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
-        'truncated, damaged, of an unknown codec, or not a video; fetch it again or '
-        're-encode it, for example as H.264.'
-    ) from cause
-
-
-class OpenVideos:
-    """Videos that stay open from clip to clip: opening one reads its whole index.
-
-    The :data:`MAX_OPEN` used last stay. A copy, a pickle or a forked process has none
-    at first.
-    """
-
-    def __init__(self) -> None:
-        # By process: to close a reader of its parent's would make a forked one hang.
-        self._readers: dict[int, dict[tuple, VideoReader]] = {}
-
-    def get(self, path: str) -> VideoReader:
-        """The reader of a video, to be used by one at a time."""
-        if not os.path.isfile(path):
-            return open_video(path)  # which says what is there instead
-        stat = os.stat(path)
-        key = path, stat.st_mtime_ns, stat.st_size
-        readers = self._readers.setdefault(os.getpid(), {})
-        readers[key] = reader = readers.pop(key, None) or open_video(path)
-        if len(readers) > MAX_OPEN:
-            del readers[next(iter(readers))]
-        return reader
-
-    def __reduce__(self) -> tuple:
-        return OpenVideos, ()
-
-
-def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
-    """Frames that decord decodes to get some of them from a video at its start.
-
-    It goes on from where it is, or starts at the key frame before, if that is nearer.
-    """
-    position = decoded = 0
-    for index in sorted(set(map(int, frame_inds))):
-        key = key_inds[bisect_right(key_inds, index) - 1]
-        decoded += index + 1 - max(key, position)
-        position = index + 1
-    return decoded
-
-
 @functools.lru_cache(maxsize=4096)
 def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
     """Extracted frames in a folder, from start_index to the highest number.
@@ -213,28 +146,3 @@ def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
             "stands; write it once, as in 'img_{:05}.jpg'."
         )
     return match.groups()
-
-
-class KeptFrames:
-    """A video that keeps each frame that it has decoded in memory, but is not open."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        reader = open_video(path)
-        self._num_frames, self._fps = len(reader), reader.get_avg_fps()
-        self._frames: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return self._num_frames
-
-    def get_avg_fps(self) -> float:
-        return self._fps
-
-    def get_batch(self, indices: Sequence[int]) -> decord.nd.NDArray:
-        indices = list(map(int, indices))
-        missing = [index for index in indices if index not in self._frames]
-        if missing:
-            frames = open_video(self._path).get_batch(missing).asnumpy()
-            # Copies, since each frame on its own would keep the whole clip alive.
-            self._frames.update(zip(missing, map(np.copy, frames), strict=True))
-        return decord.nd.array(np.stack([self._frames[index] for index in indices]))

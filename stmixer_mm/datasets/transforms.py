@@ -7,12 +7,11 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
 
 from stmixer_mm.datasets.frames import (
-    KeptFrames,
-    OpenVideos,
     clip_indices,
     count_frames,
     keyframe_index,
 )
+from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 
@@ -22,8 +21,9 @@ class OpenVideo(BaseTransform):
     """Open a video file, without reading it into memory.
 
     The videos used last stay open, in each worker on its own. Needs ``filename``; sets
-    ``video_reader``, ``total_frames`` and ``fps``, both from the video itself. Raises
-    as :func:`stmixer_mm.datasets.frames.open_video`.
+    ``video_reader``, ``total_frames``, ``fps`` and ``frame_times``, the seconds at
+    which frames begin, all from the video itself. Raises as
+    :func:`stmixer_mm.datasets.videos.open_video`.
 
     Args:
         keep_frames: Keep every frame that was decoded in memory, in each worker: for
@@ -44,18 +44,16 @@ class OpenVideo(BaseTransform):
             reader = self._kept[filename]
         else:
             reader = self._kept[filename] = KeptFrames(filename)
-        results['video_reader'] = reader
-        results['total_frames'] = len(reader)
-        results['fps'] = reader.get_avg_fps()
-        return results
+        return {**results, 'video_reader': reader, **reader.clock}
 
 
 @TRANSFORMS.register_module()
 class SampleKeyframeClip(BaseTransform):
     """Choose the frames of the clip around a keyframe.
 
-    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), or
-    ``frame_index``, the keyframe counted from 0, which then counts; and either
+    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), from which the
+    keyframe is the nearest by ``frame_times``, if they are there; or ``frame_index``,
+    the keyframe counted from 0, which then counts; and either
     ``total_frames`` (of :class:`OpenVideo`), ``shot_info``, or ``frame_dir`` and
     ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,),
     counted from 0 in videos and from ``start_index`` in frame folders; the keyframe
@@ -144,6 +142,7 @@ def _find_keyframe(results: dict, total_frames: int) -> int:
             fps=results['fps'],
             total_frames=total_frames,
             timestamp_start=results.get('timestamp_start', 0),
+            frame_times=results.get('frame_times'),
         )
     if not 0 <= index < total_frames:
         raise UserError(
@@ -165,20 +164,8 @@ class DecodeFrames(DecordDecode):
 
     def _decord_load_frames(self, container, frame_inds) -> list[np.ndarray]:
         unique, inverse = np.unique(frame_inds, return_inverse=True)
-        return list(container.get_batch(unique).asnumpy()[inverse])
-
-    def transform(self, results: dict) -> dict:
-        try:
-            return super().transform(results)
-        except Exception as error:  # DECORDError is a plain Exception
-            if not type(error).__module__.startswith('decord'):
-                raise
-            inds = results['frame_inds']
-            raise UserError(
-                f'{results.get("filename")}: a frame between {inds.min()} and '
-                f'{inds.max()} cannot be decoded; the video is damaged there: fetch '
-                'it again or re-encode it.'
-            ) from error
+        frames = container.get_batch(unique).asnumpy()
+        return [frames[index].copy() for index in inverse]
 
 
 @TRANSFORMS.register_module()

@@ -12,8 +12,8 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DefaultScope
 from torch.utils.data import DataLoader, Dataset
 
-from stmixer_mm.datasets.frames import open_video
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
+from stmixer_mm.datasets.videos import open_video, video_sample
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
@@ -120,20 +120,11 @@ def video_clips(
     Raises:
         UserError: the file is missing, or not a video.
     """
-    reader = open_video(str(video))
-    duration = len(reader) / reader.get_avg_fps()
+    reader = open_video(video)
+    times = (np.arange(count) + 0.5) * len(reader) / reader.fps / count
     return [
-        dict(
-            random_persons(persons, num_classes, seed=index),
-            filename=str(video),
-            video_id=Path(video).name,
-            timestamp=time_s,
-            timestamp_start=0,
-            img_key=f'{Path(video).name},{time_s:g}',
-            start_index=0,
-            modality='RGB',
-        )
-        for index, time_s in enumerate((np.arange(count) + 0.5) * duration / count)
+        random_persons(persons, num_classes, seed=index) | video_sample(video, time_s)
+        for index, time_s in enumerate(times)
     ]
 
 

@@ -15,7 +15,7 @@ from stmixer_mm.apis.inference import (
     video_info,
 )
 from stmixer_mm.checks.config import load_config
-from stmixer_mm.datasets.transforms import OpenVideo
+from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
 
 
@@ -121,14 +121,29 @@ def test_batches_change_nothing(model, folder):
 
 def test_video_is_opened_once(model, folder, monkeypatch):
     opened = []
-    transform = OpenVideo.transform
+    init = Video.__init__
     monkeypatch.setattr(
-        OpenVideo,
-        'transform',
-        lambda self, results: opened.append(1) or transform(self, results),
+        Video, '__init__', lambda self, path: opened.append(1) or init(self, path)
     )
     assert len(list(detect_video(model, folder / '0.mp4', interval_s=0.5))) == 4
     assert opened == [1]
+
+
+@pytest.mark.parametrize('decoder', ['DecordInit', 'PyAVInit'])
+def test_parts_of_the_host_that_open_videos_serve_too(model, folder, decoder):
+    video = folder / '0.mp4'
+    pytest.importorskip({'DecordInit': 'decord', 'PyAVInit': 'av'}[decoder])
+    (before, *_) = detect_video(model, video)
+    pipeline = model.cfg.test_dataloader.dataset.pipeline
+    decode = dict(type=decoder.replace('Init', 'Decode'))
+    model.cfg.test_dataloader.dataset.pipeline = [
+        dict(type=decoder),
+        pipeline[1],
+        decode,
+        *pipeline[3:],
+    ]
+    (after, *_) = detect_video(model, video)
+    np.testing.assert_allclose(before.bboxes, after.bboxes, atol=1e-2)
 
 
 def test_pipeline_for_extracted_frames_serves_videos_too(model, folder):

@@ -1,6 +1,5 @@
 import csv
 import json
-from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 from tiny_stmixer import write_video
 
 from stmixer_mm.apis import rendering
-from stmixer_mm.apis.inference import KeyframeDetections, video_info
+from stmixer_mm.apis.inference import KeyframeDetections
 from stmixer_mm.apis.rendering import (
     annotated_frames,
     match_persons,
@@ -17,6 +16,8 @@ from stmixer_mm.apis.rendering import (
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.visualization.draw import draw_detections, person_colors
+
+write_whole = rendering._write_video
 
 
 def keyframe(frame, boxes, label='walk'):
@@ -108,7 +109,7 @@ def read_frames(path):
         pictures.append(picture[..., ::-1])
 
 
-@pytest.mark.parametrize('suffix', rendering.CODECS)
+@pytest.mark.parametrize('suffix', rendering.VIDEOS)
 def test_rendered_video_keeps_frames_rate_and_size(tmp_path, suffix):
     video = write_video(tmp_path / 'a.mp4', frames=12, fps=12.5, size=(96, 64))
     found = keyframe(0, [[20, 10, 60, 60]])
@@ -149,20 +150,12 @@ def test_failing_detection_leaves_no_video(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_video_shorter_than_it_says_is_named(tmp_path, monkeypatch):
-    video = write_video(tmp_path / 'a.mp4', frames=20)
-    info = video_info(video)._replace(total_frames=25)
-    monkeypatch.setattr(rendering, 'video_info', lambda video: info)
-    with pytest.raises(UserError, match=r'a\.mp4: frame 20 cannot be decoded'):
-        render_video(video, [], tmp_path / 'out.mp4')
-    assert not (tmp_path / 'out.mp4').exists()
-
-
 def test_lost_frames_are_noticed(tmp_path, monkeypatch):
     video = write_video(tmp_path / 'a.mp4', frames=20)
-    monkeypatch.setattr(cv2, 'VideoWriter', MagicMock())
+    monkeypatch.setattr(rendering, '_write_video', lambda *args: write_whole(*args) + 1)
     with pytest.raises(UserError, match=r'out\.mp4 lacks frames.*disk full'):
         render_video(video, [], tmp_path / 'out.mp4')
+    assert not (tmp_path / 'out.mp4').exists()
 
 
 FOUND = [

@@ -1,5 +1,8 @@
 """Little videos whose frames tell their own number."""
 
+from fractions import Fraction
+
+import av
 import cv2
 import numpy as np
 import pytest
@@ -32,6 +35,28 @@ def write_video(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def encode_video(tmp_path):
+    """Write such a video with another codec, and with times of its own in seconds."""
+
+    def encode(name, times, codec='h264', *, rotation=0, size=(96, 64), **options):
+        path, tick = tmp_path / name, Fraction(1, 1000)
+        with av.open(path, 'w') as target:
+            stream = target.add_stream(codec, rate=10, options=options)
+            stream.width, stream.height = size
+            stream.pix_fmt, stream.codec_context.time_base = 'yuv420p', tick
+            if rotation:
+                stream.set_display_rotation(rotation)
+            for number, time in enumerate(times):
+                frame = av.VideoFrame.from_ndarray(picture_of(number, size))
+                frame.pts, frame.time_base = round(time / tick), tick
+                target.mux(stream.encode(frame))
+            target.mux(stream.encode(None))
+        return path
+
+    return encode
 
 
 @pytest.fixture

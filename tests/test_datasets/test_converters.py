@@ -477,6 +477,18 @@ def test_timestamps_name_annotated_frames(fps, every, step):
     assert (np.abs(gaps - every * fps) <= step + 1).all() or every * fps < step
 
 
+@pytest.mark.parametrize('every', [0.1, 0.5, 1])
+def test_timestamps_name_frames_of_a_variable_rate(every):
+    times = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 300))
+    times -= times[0]
+    clock = dict(fps=299 / times[-1], total_frames=300)
+    pairs = keyframe_times(range(4, 300), every=every, times=times, **clock)
+    assert len(pairs) > 0.5 * min(times[-1] / every, 300)
+    for time, frame in pairs:
+        assert frame == keyframe_index(time, frame_times=times, **clock)
+        assert abs(time - times[frame]) <= 0.2 + 1e-6
+
+
 @pytest.mark.parametrize('fps', [12.5, 24000 / 1001, 0.01])
 def test_keyframes_are_not_denser_than_frames(fps):
     pairs = keyframe_times(range(4, 50), every=1e-9, fps=fps, total_frames=45)

@@ -1,25 +1,16 @@
-import copy
 import os
-import pickle
-import struct
-import time
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stmixer_mm.datasets.frames import (
-    MAX_OPEN,
-    OpenVideos,
     clip_indices,
-    count_decoded,
     count_frames,
     find_source,
     is_stretched,
     keyframe_index,
-    open_video,
     split_filename_tmpl,
 )
 
@@ -41,6 +32,23 @@ def test_keyframe_index(timestamp, fps, total, start, index):
     assert index == keyframe_index(
         timestamp, fps=fps, total_frames=total, timestamp_start=start
     )
+
+
+@pytest.mark.parametrize('fps', [10, 24000 / 1001, 29.97, 30])
+def test_even_frame_times_say_the_same_as_their_rate(fps):
+    clock = dict(fps=fps, total_frames=90)
+    times = np.arange(90) / fps
+    for timestamp in [*np.linspace(0, 90 / fps, 1000), *(np.arange(90) + 0.5) / fps]:
+        index = keyframe_index(timestamp, frame_times=times, **clock)
+        assert index == keyframe_index(timestamp, **clock)
+
+
+def test_uneven_frames_are_found_by_their_own_times():
+    clock = dict(fps=4 / 3, total_frames=4, frame_times=np.array([0, 0.1, 0.2, 2.25]))
+    places = {0: 0, 0.04: 0, 0.06: 1, 0.15: 2, 1.2: 2, 1.3: 3, 2.9: 3, 3.0: 3}
+    assert {t: keyframe_index(t, **clock) for t in places} == places
+    with pytest.raises(ValueError, match='timestamp 4 s lies outside'):
+        keyframe_index(4, **clock)
 
 
 @pytest.mark.parametrize('timestamp, start', [(899, 900), (5, 0), (904.1, 900)])
@@ -84,168 +92,6 @@ def test_videos_are_found_with_and_without_suffix(tmp_path):
     assert find(folder, 'folder') is None
     assert find_source(folder, 'a.mp4', use_frames=True) is None
     assert find_source(folder, 'folder', use_frames=True) == f'{folder}/folder'
-
-
-def boxes_of(data, start=0, stop=None):
-    """(type, start, stop) of the boxes of an mp4 file or of one of its boxes."""
-    stop = len(data) if stop is None else stop
-    while start + 8 <= stop:
-        size, kind = struct.unpack_from('>I4s', data, start)
-        yield kind, start, start + size
-        start += size
-
-
-def with_index_in_front(data):
-    """The mp4 file with its index (moov) before its frames (mdat)."""
-    found = {kind: data[start:stop] for kind, start, stop in boxes_of(data)}
-    moov = bytearray(found.pop(b'moov'))
-    assert list(found)[-1] == b'mdat'  # so that all frames move by the index's size
-
-    def shift_offsets(start, stop):
-        for kind, low, high in boxes_of(moov, start, stop):
-            if kind in (b'trak', b'mdia', b'minf', b'stbl'):
-                shift_offsets(low + 8, high)
-            elif kind == b'stco':
-                (count,) = struct.unpack_from('>I', moov, low + 12)
-                for place in range(low + 16, low + 16 + 4 * count, 4):
-                    (offset,) = struct.unpack_from('>I', moov, place)
-                    struct.pack_into('>I', moov, place, offset + len(moov))
-
-    shift_offsets(8, len(moov))
-    frames = found.pop(b'mdat')
-    return b''.join([*found.values(), moov, frames])
-
-
-@pytest.fixture(params=['index at the end', 'index in front'])
-def mp4(request, write_video):
-    """A good mp4 file in both of its layouts."""
-    path = write_video(size=(320, 240))
-    if request.param == 'index in front':
-        path.write_bytes(with_index_in_front(path.read_bytes()))
-    return path
-
-
-def test_a_video_knows_its_frames_and_rate(mp4):
-    reader = open_video(str(mp4))
-    assert len(reader) == 40
-    assert reader.get_avg_fps() == pytest.approx(10)
-
-
-@pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
-def test_a_truncated_video_is_told(mp4, kept):
-    data = mp4.read_bytes()
-    mp4.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
-        open_video(str(mp4))
-
-
-@pytest.mark.parametrize('content', [b'', b'no video at all\n' * 100, bytes(10000)])
-def test_other_files_are_not_videos(tmp_path, content):
-    path = tmp_path / 'clip.mp4'
-    path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf'clip.mp4 \({len(content)} bytes\) cannot be'
-    ):
-        open_video(str(path))
-
-
-def test_missing_files_and_folders_are_no_videos(tmp_path):
-    with pytest.raises(ValueError, match=r'none.mp4 does not exist'):
-        open_video(str(tmp_path / 'none.mp4'))
-    with pytest.raises(ValueError, match='is a folder'):
-        open_video(str(tmp_path))
-
-
-def test_a_video_stays_open_until_it_changes(write_video):
-    path, videos = str(write_video()), OpenVideos()
-    reader = videos.get(path)
-    assert videos.get(path) is reader
-    write_video(num_frames=12)
-    assert len(videos.get(path)) == 12
-    os.remove(path)
-    with pytest.raises(ValueError, match='does not exist'):
-        videos.get(path)
-
-
-def open_files():
-    return len(os.listdir('/proc/self/fd'))
-
-
-def test_the_videos_used_last_stay_open(write_video):
-    paths = [
-        str(write_video(f'{number}.mp4', num_frames=2))
-        for number in range(MAX_OPEN + 1)
-    ]
-    videos, before = OpenVideos(), open_files()
-    first, second = (videos.get(path) for path in paths[:2])
-    for path in [*paths[2:-1], paths[0], paths[-1]]:  # the first is used again
-        videos.get(path)
-    assert videos.get(paths[0]) is first
-    assert videos.get(paths[1]) is not second
-    del first, second
-    assert open_files() == before + MAX_OPEN
-
-
-@pytest.mark.parametrize(
-    'again', [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))]
-)
-def test_a_copy_opens_its_own(write_video, again):
-    path, videos = str(write_video()), OpenVideos()
-    reader = videos.get(path)
-    assert again(videos).get(path) is not reader
-
-
-def decode_in_process(videos, path, queue):
-    queue.put(videos.get(path).get_batch([30]).asnumpy())
-
-
-def test_a_forked_process_opens_its_own(write_video, frame_number):
-    path, videos = str(write_video(size=(96, 64))), OpenVideos()
-    videos.get(path).get_batch([3, 20])
-    context = get_context('fork')
-    queue = context.Queue()
-    process = context.Process(target=decode_in_process, args=(videos, path, queue))
-    process.start()
-    try:
-        (frame,) = queue.get(timeout=60)
-        assert frame_number(frame) == 30
-        process.join(timeout=20)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
-
-
-def test_an_open_video_gives_the_frames_of_one_just_opened(write_video, frame_number):
-    path, videos = str(write_video(size=(96, 64))), OpenVideos()
-    for frame_inds in ([39], [0, 13], [25, 37], [1, 2, 26], [38, 39], [0]):
-        kept = videos.get(path).get_batch(frame_inds).asnumpy()
-        assert [frame_number(frame) for frame in kept] == frame_inds
-        fresh = open_video(path).get_batch(frame_inds).asnumpy()
-        np.testing.assert_array_equal(kept, fresh)
-
-
-def test_an_open_video_is_at_rest_between_clips(write_video):
-    reader = open_video(str(write_video(num_frames=400, size=(96, 64))))
-    reader.get_batch([5, 20])
-    before = time.process_time()
-    time.sleep(0.2)
-    assert time.process_time() - before < 0.1
-
-
-@pytest.mark.parametrize(
-    ('frame_inds', 'key_inds', 'decoded'),
-    [
-        ([0, 1, 2], [0], 3),
-        ([4], [0], 5),
-        ([4], [0, 3], 2),
-        ([1, 4], [0, 3], 4),  # 0 and 1, then 3 and 4
-        ([4, 1, 4], [0, 3], 4),
-        ([4, 6], [0, 3], 4),  # 3 to 6: on from where it is
-        ([3, 4], [0, 3, 4], 2),
-    ],
-)
-def test_decoding_starts_at_key_frames(frame_inds, key_inds, decoded):
-    assert count_decoded(frame_inds, key_inds) == decoded
 
 
 @pytest.mark.parametrize('start_index', [0, 1, 5])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+import stmixer_mm.checks.videos as checks
 from stmixer_mm.checks.datasets import check_config, check_dataset
 from stmixer_mm.checks.reports import format_report, report_to_dict
-from stmixer_mm.datasets.frames import VideoReader
 
 BOX = '0.1,0.1,0.5,0.9'
 
@@ -119,10 +119,7 @@ def test_damage_inside_a_video_shows_on_decoding(
     path.write_bytes(data)
     write_text('ann.csv', *(f'a,{t},{BOX},{1 + t % 2},0' for t in (0, 2, 4)))
     report = check_dataset(dataset, 'train', decode=decode)
-    lines = {line for _, _, line in found(report)}
-    # decord decodes ahead: on a busy machine the good frame before fails with it.
-    assert lines - {1} == ({2} if decode else set())
-    assert {kind for kind, _, _ in found(report)} <= {'unreadable'}
+    assert found(report) == ([('unreadable', 'ann.csv', 2)] if decode else [])
 
 
 def test_suspicious_lines_are_warnings(dataset, write_text):
@@ -263,7 +260,7 @@ def test_key_frames_far_apart_are_one_warning(
     write_video('b.mp4', num_frames=60)
     write_text('ann.csv', f'a,3,{BOX},1,0', f'b,5,{BOX},2,0')
     quiet = check_dataset(dataset, 'train')
-    monkeypatch.setattr(VideoReader, 'get_key_indices', lambda self: [0])
+    monkeypatch.setattr(checks, 'count_decoded', lambda inds, keys: max(inds) + 1)
     report = check_dataset(dataset, 'train')
     assert quiet.findings == []
     # Frames 42, 46, 50 and 54 of b take 55: 13.75 times 4.
@@ -274,16 +271,3 @@ def test_key_frames_far_apart_are_one_warning(
     assert 'ffmpeg -i IN -g 4' in text
     dataset['pipeline'][0]['keep_frames'] = True
     assert check_dataset(dataset, 'train').findings == []
-
-
-def test_an_index_that_leads_elsewhere_is_found(dataset, monkeypatch):
-    get_batch = VideoReader.get_batch
-
-    def get_earlier(self, indices):
-        return get_batch(self, [index - 3 for index in indices])
-
-    monkeypatch.setattr(VideoReader, 'get_batch', get_earlier)
-    report = check_dataset(dataset, 'train')
-    assert found(report) == [('jumps', 'ann.csv', 1)]
-    assert 'a jump into' in str(report.findings[0])
-    assert check_dataset(dataset, 'train', decode=False).findings == []

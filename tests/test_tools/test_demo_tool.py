@@ -1,12 +1,14 @@
 import csv
 import json
 
+import av
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
-from run_tool import run_tool
+from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis.inference import init_detector
@@ -80,3 +82,35 @@ def test_persons_have_a_threshold_and_the_log_stays_out_of_the_bar(
     assert 'out.mp4' not in line
     # The bar is wiped before the line is written.
     assert f'\r{" " * 20}' in printed.err
+
+
+def test_damage_is_left_out_and_told(project, tmp_path, capsys):
+    video = tmp_path / 'bad.mkv'
+    times = np.arange(60) / 10
+    with av.open(video, 'w') as target:
+        options = {'g': '20', 'bf': '0', 'sc_threshold': '0'}
+        stream = target.add_stream('h264', rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, 'yuv420p'
+        sound = target.add_stream('aac', rate=16000)
+        for index in range(60):
+            picture = np.full((240, 320, 3), 4 * index, np.uint8)
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        noise = np.zeros((1, 96000), np.float32)
+        heard = av.AudioFrame.from_ndarray(noise, format='fltp', layout='mono')
+        heard.sample_rate = 16000
+        target.mux([*stream.encode(None), *sound.encode(heard), *sound.encode(None)])
+    with av.open(video) as container:
+        packets = [one for one in container.demux(video=0) if one.size]
+        start, size = packets[30].pos, packets[30].size
+    data = video.read_bytes()
+    video.write_bytes(data[: start + 8] + bytes(size - 8) + data[start + size :])
+    out = tmp_path / 'out.mp4'
+    args = (video, *project[1:], '--out', out, '--interval-s', 0.5)
+    told = run_and_fail(capsys, 'demo', *args)
+    assert f'{video} is damaged: 3.00 s to 4.00 s cannot be decoded' in told
+    found = json.loads(out.with_suffix('.json').read_text())['keyframes']
+    assert [one['time_s'] for one in found] == [0, 0.5, 1, 1.5, 2, 2.5, 4.5, 5, 5.5]
+    with av.open(out) as container:
+        assert [one.codec_context.name for one in container.streams] == ['h264', 'aac']
+        shown = [float(frame.time) for frame in container.decode(video=0)]
+        np.testing.assert_allclose(shown, np.delete(times, range(30, 40)), atol=1e-3)

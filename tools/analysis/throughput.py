@@ -7,7 +7,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
-from stmixer_mm.datasets.frames import count_decoded, open_video
+from stmixer_mm.datasets.videos import count_decoded, open_video
 from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
@@ -258,7 +258,7 @@ def count_frames(infos: list[dict], pipeline: ClipPipeline) -> dict:
     used, decoded = [], []
     for info in infos:
         results = pipeline.open(dict(info))
-        key_inds = results['video_reader'].get_key_indices()
+        key_inds = results['video_reader'].key_inds
         frame_inds = pipeline.decode.transforms[0](results)['frame_inds']
         used.append(len(set(frame_inds.tolist())))
         decoded.append(count_decoded(frame_inds, key_inds))
@@ -270,8 +270,8 @@ def time_in_order(video: str) -> float:
     reader = open_video(video)
     num_frames = min(len(reader), IN_ORDER)
     start = time.perf_counter()
-    for _ in range(num_frames):
-        reader.next()
+    for _ in reader.pictures(range(num_frames)):
+        pass
     return (time.perf_counter() - start) / num_frames
 
 

@@ -29,9 +29,9 @@ from stmixer_mm.datasets.frames import (
     VIDEO_SUFFIXES,
     count_frames,
     find_source,
-    open_video,
     split_filename_tmpl,
 )
+from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame
 
 # An annotator's box may stick out of the frame this far; it is clipped.
@@ -234,7 +234,7 @@ def convert_ava_kinetics(
             if frames:
                 return count_frames(path, filename_tmpl, 1) / fps
             reader = open_video(path)
-            return len(reader) / reader.get_avg_fps()
+            return len(reader) / reader.fps
         except UserError as error:
             summary.unreadable[clip.name] = str(error)
             return -1.0

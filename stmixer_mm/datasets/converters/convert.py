@@ -31,9 +31,9 @@ from stmixer_mm.datasets.frames import (
     find_video,
     is_stretched,
     keyframe_index,
-    open_video,
     without_suffix,
 )
+from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.files import check_file, write_atomically
 
@@ -45,6 +45,7 @@ class VideoFacts(NamedTuple):
     fps: float
     total_frames: int | None
     size: tuple[float, float]  # of the annotated frames
+    times: np.ndarray | None = None  # of its frames, where they are known
 
 
 def convert_annotations(
@@ -154,7 +155,12 @@ def read_annotations(
 
 
 def keyframe_times(
-    frames: Sequence[int], *, every: float, fps: float, total_frames: int
+    frames: Sequence[int],
+    *,
+    every: float,
+    fps: float,
+    total_frames: int,
+    times: np.ndarray | None = None,
 ) -> list[tuple[float, int]]:
     """Timestamps in seconds, and the annotated frames that they name.
 
@@ -163,26 +169,28 @@ def keyframe_times(
         every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
             annotated, the nearest within half of ``every`` is taken, at its own time.
         total_frames: Frames of the video.
+        times: (total_frames,) seconds at which they begin; by default they are even.
     """
     frames = frames[: bisect_left(frames, total_frames)]
     every = max(every, 1 / fps)  # no frame is a keyframe twice
     if not frames:
         return []
-    times: dict[int, float] = {}
-    first = max(0, math.ceil((frames[0] - 0.5) / fps / every))
-    for step in range(first, math.floor((frames[-1] + 0.5) / fps / every) + 1):
-        position = step * every * fps
-        index = bisect_left(frames, position)
+    chosen: dict[int, float] = {}
+    begin = times if times is not None else np.arange(total_frames) / fps
+    first = max(0, math.ceil((begin[frames[0]] - 0.5 / fps) / every))
+    last = math.floor((begin[frames[-1]] + 0.5 / fps) / every)
+    for position in (every * step for step in range(first, last + 1)):
+        index = bisect_left(frames, position, key=begin.__getitem__)
         near = frames[max(0, index - 1) : index + 1]
-        frame = min(near, key=lambda frame, position=position: abs(frame - position))
-        if abs(frame - position) > max(every * fps / 2, 0.5) or frame in times:
+        distance, frame = min((abs(begin[frame] - position), frame) for frame in near)
+        if distance > max(every, 1 / fps) / 2 or frame in chosen:
             continue
-        at, own = round(step * every, 3), round(frame / fps, 3)
+        at, own = round(position, 3), round(float(begin[frame]), 3)
         fits = at * fps <= total_frames and frame == keyframe_index(
-            at, fps=fps, total_frames=total_frames
+            at, fps=fps, total_frames=total_frames, frame_times=times
         )
-        times[frame] = at if fits else own
-    return [(time, frame) for frame, time in times.items()]
+        chosen[frame] = at if fits else own
+    return [(time, frame) for frame, time in chosen.items()]
 
 
 def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:
@@ -229,14 +237,14 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
             )
         return VideoFacts(name, rate, None, video.size)
     reader = open_video(path)
-    height, width = reader[0].shape[:2]
+    height, width = reader.size
     size = video.size or (width, height)
     if is_stretched(size, (width, height)):
         raise UserError(
             f'{video.file}: the annotated video has {size[0]:g}x{size[1]:g} pixels, '
             f'but {path} has {width}x{height}; put the annotated one there.'
         )
-    facts = VideoFacts(name, reader.get_avg_fps(), len(reader), size)
+    facts = VideoFacts(name, reader.fps, len(reader), size, reader.times)
     for shape in chain.from_iterable(video.tracks):
         # Tools disagree on the last few frames of some videos.
         if shape.frame >= facts.total_frames + facts.fps and not shape.outside:
@@ -262,7 +270,9 @@ def _keyframes(
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     sides = np.array(facts.size * 2)
-    times = keyframe_times(frames, every=every, fps=facts.fps, total_frames=total)
+    times = keyframe_times(
+        frames, every=every, fps=facts.fps, total_frames=total, times=facts.times
+    )
     for time, frame in times:
         people, done = [], []
         for number, track in enumerate(video.tracks):

@@ -1,0 +1,395 @@
+"""Videos whose frames are found by their own time stamps."""
+
+import os
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import chain, dropwhile
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_file
+
+MAX_OPEN = 16  # videos of a process; each takes some MB
+# Seconds that may lack frames, against what the file says of itself.
+MISSING_S = 0.5
+
+
+class DamagedVideo(UserError):
+    """What cannot be read of a video, and its ``stretch``: (first, last) in seconds."""
+
+    def __init__(self, message: str, stretch: tuple[float, float] = (0, 0)) -> None:
+        super().__init__(message)
+        self.stretch = stretch
+
+
+def join_stretches(damage: Iterable[DamagedVideo]) -> str:
+    """Which stretches are damaged, as in '1.00 s to 2.50 s, 4.00 s to 4.04 s'."""
+    joined: list[list[float]] = []
+    for start, end in sorted(one.stretch for one in damage):
+        if joined and start <= joined[-1][1] + 1e-3:
+            joined[-1][1] = max(end, joined[-1][1])
+        else:
+            joined.append([start, end])
+    return ', '.join(f'{start:.2f} s to {end:.2f} s' for start, end in joined)
+
+
+OnDamage = Callable[[DamagedVideo], object]
+
+
+class Frames(list):
+    """RGB pictures (h, w, 3) uint8, which the hosts' transforms can take for decord's."""
+
+    def asnumpy(self) -> 'Frames':
+        return self
+
+
+class Video:
+    """The frames of a video file, counted from 0 in the order in which they are shown.
+
+    A frame is found by its own time stamp, however it is reached. Those before the
+    first key frame, in videos cut without re-encoding, do not count: nothing can
+    decode them. To be used by one at a time.
+
+    Attributes:
+        times: (n,) seconds at which each frame begins; frame 0 at 0.
+        fps: Mean frame rate.
+        start_s: Where frame 0 is on the clock of all streams of the file.
+        time_base: Unit of the time stamps in seconds.
+        key_inds: Frames from which decoding can start, rising.
+        gaps: (first, last) seconds of stretches that the file lacks, although its
+            frames are even.
+        is_cut: Whether the last of them is the end.
+        fears_gaps: Whether they count as damage: pictures around one are no clip, and
+            those after it may refer to lost ones.
+
+    Raises:
+        av.FFmpegError, LookupError: It is not a video, or has no frame.
+    """
+
+    fears_gaps = False
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._to_rgb = VideoReformatter()
+        self._open()
+        context = self._stream.codec_context
+        self._shape = dict(width=context.width or None, height=context.height or None)
+        self._read_index()
+
+    def _open(self) -> None:
+        self._container = av.open(
+            f'file:{self.path}',  # else a colon in the name would be of a protocol
+            metadata_errors='ignore',
+            options={'fflags': '+genpts'},  # some containers hold those of decoding
+        )
+        self._stream = self._container.streams.best('video')
+        if self._stream is None:
+            raise LookupError('it has no video stream')
+        # Loaders are many processes, with a core for each.
+        self._stream.codec_context.thread_count = 1
+
+    def _read_index(self) -> None:
+        """Go through all packets once, without decoding any."""
+        rows, spans, is_partial = [], {}, False
+        with suppress(av.FFmpegError):  # no more packets can be found
+            for packet in self._container.demux():
+                pts, duration = packet.pts, packet.duration or 0
+                if pts is None:  # marks the end of a stream
+                    continue
+                first, last, _ = spans.get(packet.stream_index, (pts, pts, None))
+                span = min(first, pts), max(last, pts + duration), packet.time_base
+                spans[packet.stream_index], is_partial = span, packet.is_corrupt
+                if packet.stream is self._stream and not packet.is_discard:
+                    rows.append((pts, packet.dts, duration, packet.is_keyframe))
+        self._entries = {pts: dts for pts, dts, _, is_key in rows if is_key}
+        if not self._entries:
+            raise LookupError('it has no key frame')
+        first_key = min(self._entries)
+        rows = [row for row in rows if row[0] >= first_key]
+        stamps, where = np.unique([row[0] for row in rows], return_index=True)
+        self._stamps = stamps.tolist()
+        self.key_inds = np.searchsorted(stamps, sorted(self._entries)).tolist()
+
+        self.time_base = self._stream.time_base
+        unit = float(self.time_base)
+        self.start_s = self._stamps[0] * unit
+        self.times = (stamps - stamps[0]) * unit
+        lengths = np.array([row[2] for row in rows])[where] * unit
+        if len(stamps) > 1:
+            self.fps = (len(stamps) - 1) / float(self.times[-1])
+        else:
+            self.fps = float(self._stream.average_rate or 1)
+        pauses = np.diff(self.times) - lengths[:-1]
+        is_even = (lengths > 0).all() and np.median(np.abs([*pauses, 0])) < 2e-3
+        before = np.flatnonzero(pauses > MISSING_S) if is_even else []
+        self._after_gaps = [self._stamps[i + 1] for i in before]
+        ends = self.times + np.where(lengths > 0, lengths, 1 / self.fps)
+        self.gaps = [(float(ends[i]), float(self.times[i + 1])) for i in before]
+        begin = min(0, *(first * base for first, _, base in spans.values()))
+        end = max(last * base for _, last, base in spans.values())
+        lacks = (self._container.duration or 0) / av.time_base - float(end - begin)
+        self.is_cut = is_partial or (is_even and lacks > MISSING_S)
+        if self.is_cut:
+            self.gaps.append((float(ends[-1]), float(ends[-1]) + max(lacks, 0)))
+
+    def __del__(self) -> None:
+        # A container is part of a cycle, and would keep its file open.
+        if hasattr(self, '_container'):
+            self._container.close()
+
+    def __len__(self) -> int:
+        return len(self._stamps)
+
+    @property
+    def clock(self) -> dict:
+        """What a sample says of the times of its video's frames."""
+        return dict(total_frames=len(self), fps=self.fps, frame_times=self.times)
+
+    def get_batch(self, indices: Sequence[int]) -> Frames:
+        """The pictures of some frames, in any order.
+
+        Raises:
+            DamagedVideo: One of them cannot be decoded.
+        """
+        indices = list(map(int, indices))
+        pictures = dict(self.pictures(sorted(set(indices))))
+        damaged = [index for index, picture in pictures.items() if picture is None]
+        if damaged:
+            raise self.damage(damaged[0])
+        first, last = self.times[[min(indices), max(indices)]]
+        for start, end in self.gaps if self.fears_gaps else ():
+            if first < start <= end <= last:
+                raise self.lack(start, end)
+        return Frames(pictures[index] for index in indices)
+
+    def lack(self, start: float, end: float) -> DamagedVideo:
+        """The error of a stretch that is missing."""
+        return DamagedVideo(
+            f'{self.path} ({os.path.getsize(self.path)} bytes) cannot be read from '
+            f'{start:.3f} s to {end:.3f} s; fetch it again.',
+            (start, end),
+        )
+
+    def damage(self, index: int) -> DamagedVideo:
+        """The error of a frame that cannot be decoded."""
+        start = float(self.times[index])
+        return DamagedVideo(
+            f'{self.path}: frame {index}, counted from 0, at {start:.3f} s, cannot be '
+            'decoded; the video is damaged there: fetch it again or re-encode it.',
+            (start, self.end_of(index)),
+        )
+
+    def end_of(self, index: int) -> float:
+        """The second at which a frame ends."""
+        after = index + 1
+        return float(self.times[after] if after < len(self) else after / self.fps)
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(h, w) of the pictures.
+
+        Raises:
+            DamagedVideo: None of them can be decoded.
+        """
+        for _, picture in self.pictures(range(len(self))):
+            if picture is not None:
+                return picture.shape[:2]
+        raise self.damage(0)
+
+    def pictures(
+        self, indices: Iterable[int]
+    ) -> Iterator[tuple[int, np.ndarray | None]]:
+        """Frames of rising indices, each decoded when it is asked for.
+
+        Yields:
+            Index, and RGB uint8 (h, w, 3) or, where the video is damaged, None.
+        """
+        run: list[int] = []
+        for index in indices:
+            # Decoding goes on from where it is, unless a later key frame is nearer.
+            if run and self._key_before(index) > run[-1] + 1:
+                yield from self._decode_run(run)
+                run = []
+            run.append(index)
+        yield from self._decode_run(run)
+
+    def _key_before(self, index: int) -> int:
+        return self.key_inds[max(bisect_right(self.key_inds, index) - 1, 0)]
+
+    def _decode_run(self, run: list[int]) -> Iterator[tuple[int, np.ndarray | None]]:
+        rest = deque(run)
+        while rest:
+            key = self._key_before(rest[0])
+            frames = self._decode(key, {self._stamps[index] for index in rest})
+            first, _ = start = next(frames, (None, None))
+            if first == self._stamps[key] or key == self.key_inds[0]:
+                break
+            self.key_inds.remove(key)  # decoding cannot start there
+        for stamp, frame in chain([start], frames) if rest else ():
+            while rest and stamp is not None and self._stamps[rest[0]] < stamp:
+                yield rest.popleft(), None
+            if rest and self._stamps[rest[0]] == stamp:
+                yield rest.popleft(), None if frame is None else self._picture(frame)
+            if not rest:
+                return
+        yield from ((index, None) for index in rest)
+
+    def _decode(
+        self, key: int, wanted: Collection[int]
+    ) -> Iterator[tuple[int, av.VideoFrame | None]]:
+        """Time stamp and frame, as shown from a key frame on.
+
+        A frame is None if it is damaged, or may refer to one that is: up to the next
+        key frame. Unwanted frames that no other one refers to are left out.
+        """
+        begin = after = self._stamps[key]
+        is_sound, part, damaged = True, None, set()
+        for packet in self._packets(key):
+            if packet.pts is not None:
+                now = self.fears_gaps and bisect_right(self._after_gaps, packet.pts)
+                is_sound &= part in (now, None) and not packet.is_corrupt
+                part = now
+                if packet.is_keyframe:
+                    is_sound, after = not packet.is_corrupt, packet.pts
+                skip = 'DEFAULT' if packet.pts in wanted else 'NONREF'
+                self._stream.codec_context.skip_frame = skip
+            try:
+                frames = [one for one in packet.decode() if one.pts is not None]
+            except av.FFmpegError:
+                frames, is_sound = [], False
+            is_sound &= not any(one.is_corrupt for one in frames if one.pts >= after)
+            if not is_sound:
+                damaged.add(packet.pts)
+            for frame in frames:
+                if frame.pts >= begin:
+                    is_whole = not frame.is_corrupt and frame.pts not in damaged
+                    yield frame.pts, frame if is_whole else None
+
+    def _packets(self, key: int) -> Iterator[av.Packet]:
+        """Packets of the video from a key frame on, in the order of decoding."""
+        stamp = self._stamps[key]
+        dts = self._entries[stamp]  # what most containers seek by
+        dts = stamp if dts is None else dts
+        with suppress(av.FFmpegError):
+            self._container.seek(dts, stream=self._stream)
+        packets = self._container.demux(self._stream)
+        first = next(packets, None)
+        if first is None or first.dts is None or first.dts > dts:
+            self._container.close()  # it went too far, or nowhere
+            self._open()
+            first, packets = None, self._container.demux(self._stream)
+        packets = chain([first] if first else [], packets)
+        with suppress(av.FFmpegError):
+            yield from dropwhile(lambda packet: packet.pts != stamp, packets)
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        rgb = self._to_rgb.reformat(frame, format='rgb24', **self._shape).to_ndarray()
+        return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+
+
+def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
+    """Open a video without reading it into memory.
+
+    Args:
+        path: Video file.
+        on_damage: Is told of each stretch that the file lacks; without it a file that
+            is cut short is refused.
+
+    Raises:
+        UserError: the file is missing, empty, truncated or not a video.
+    """
+    check_file(path, subject=path, remedy='check the path (of a dataset: data_prefix)')
+    try:
+        video = Video(str(path))
+    except (av.FFmpegError, LookupError) as error:
+        raise UserError(
+            f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
+            'truncated, damaged, of an unknown codec, or not a video; fetch it again '
+            'or re-encode it, for example as H.264.'
+        ) from error
+    if on_damage is None and video.is_cut:
+        raise video.lack(*video.gaps[-1])
+    if on_damage is not None:
+        video.fears_gaps = True
+        for gap in video.gaps:
+            on_damage(video.lack(*gap))
+    return video
+
+
+class OpenVideos:
+    """Videos that stay open from clip to clip: opening one reads its whole index.
+
+    The :data:`MAX_OPEN` used last stay. A copy, a pickle or a forked process has none
+    at first.
+    """
+
+    def __init__(self) -> None:
+        # By process: two of them would share the place in a file.
+        self._videos: dict[int, dict[tuple, Video]] = {}
+
+    def get(self, path: str) -> Video:
+        """A video, to be used by one at a time."""
+        if not os.path.isfile(path):
+            return open_video(path)  # which says what is there instead
+        stat = os.stat(path)
+        key = path, stat.st_mtime_ns, stat.st_size
+        videos = self._videos.setdefault(os.getpid(), {})
+        videos[key] = video = videos.pop(key, None) or open_video(path)
+        if len(videos) > MAX_OPEN:
+            del videos[next(iter(videos))]
+        return video
+
+    def __reduce__(self) -> tuple:
+        return OpenVideos, ()
+
+
+class KeptFrames:
+    """A video that keeps each frame that it has decoded in memory, but is not open."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        video = open_video(path)
+        self.clock = video.clock
+        self._pictures: dict[int, np.ndarray] = {}
+
+    def get_batch(self, indices: Sequence[int]) -> Frames:
+        indices = list(map(int, indices))
+        missing = [index for index in indices if index not in self._pictures]
+        if missing:
+            found = open_video(self._path).get_batch(missing)
+            self._pictures.update(zip(missing, found, strict=True))
+        return Frames(self._pictures[index].copy() for index in indices)
+
+
+def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
+    """Frames that are decoded to get some of them from a video that was just opened.
+
+    It goes on from where it is, or starts at the key frame before, if that is nearer.
+    """
+    position = decoded = 0
+    for index in sorted(set(map(int, frame_inds))):
+        key = key_inds[bisect_right(key_inds, index) - 1]
+        decoded += index + 1 - max(key, position)
+        position = index + 1
+    return decoded
+
+
+def video_sample(path: str | Path, time_s: float) -> dict:
+    """The sample of a keyframe of a video file, without annotation."""
+    name = Path(path).name
+    return dict(
+        filename=str(path),
+        video_id=name,
+        timestamp=time_s,
+        timestamp_start=0,
+        img_key=f'{name},{time_s:g}',
+        start_index=0,
+        modality='RGB',
+    )

@@ -1,0 +1,301 @@
+import copy
+import gc
+import os
+import pickle
+import struct
+from multiprocessing import get_context
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from stmixer_mm.datasets.videos import (
+    MAX_OPEN,
+    DamagedVideo,
+    OpenVideos,
+    count_decoded,
+    join_stretches,
+    open_video,
+)
+
+
+def boxes_of(data, start=0, stop=None):
+    """(type, start, stop) of the boxes of an mp4 file or of one of its boxes."""
+    stop = len(data) if stop is None else stop
+    while start + 8 <= stop:
+        size, kind = struct.unpack_from('>I4s', data, start)
+        yield kind, start, start + size
+        start += size
+
+
+def with_index_in_front(data):
+    """The mp4 file with its index (moov) before its frames (mdat)."""
+    found = {kind: data[start:stop] for kind, start, stop in boxes_of(data)}
+    moov = bytearray(found.pop(b'moov'))
+    assert list(found)[-1] == b'mdat'  # so that all frames move by the index's size
+
+    def shift_offsets(start, stop):
+        for kind, low, high in boxes_of(moov, start, stop):
+            if kind in (b'trak', b'mdia', b'minf', b'stbl'):
+                shift_offsets(low + 8, high)
+            elif kind == b'stco':
+                (count,) = struct.unpack_from('>I', moov, low + 12)
+                for place in range(low + 16, low + 16 + 4 * count, 4):
+                    (offset,) = struct.unpack_from('>I', moov, place)
+                    struct.pack_into('>I', moov, place, offset + len(moov))
+
+    shift_offsets(8, len(moov))
+    frames = found.pop(b'mdat')
+    return b''.join([*found.values(), moov, frames])
+
+
+@pytest.fixture(params=['index at the end', 'index in front'])
+def mp4(request, write_video):
+    """A good mp4 file in both of its layouts."""
+    path = write_video(size=(320, 240))
+    if request.param == 'index in front':
+        path.write_bytes(with_index_in_front(path.read_bytes()))
+    return path
+
+
+def test_a_video_knows_its_frames_and_rate(mp4):
+    reader = open_video(str(mp4))
+    assert len(reader) == 40
+    assert reader.fps == pytest.approx(10)
+
+
+@pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
+def test_a_truncated_video_is_told(mp4, kept):
+    data = mp4.read_bytes()
+    mp4.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
+        open_video(str(mp4))
+
+
+def test_what_is_left_of_a_truncated_video_can_be_read(write_video, frame_number):
+    path = write_video(size=(320, 240))
+    data = with_index_in_front(path.read_bytes())
+    path.write_bytes(data[: len(data) // 2])
+    damage = []
+    reader = open_video(path, damage.append)
+    ((start, end),) = [one.stretch for one in damage]
+    assert 1 < start == pytest.approx(len(reader) / 10) and end == pytest.approx(4)
+    last = len(reader) - 2  # the last one is there in part
+    assert frame_number(reader.get_batch([last])[0]) == last
+
+
+@pytest.mark.parametrize('content', [b'', b'no video at all\n' * 100, bytes(10000)])
+def test_other_files_are_not_videos(tmp_path, content):
+    path = tmp_path / 'clip.mp4'
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=rf'clip.mp4 \({len(content)} bytes\) cannot be'
+    ):
+        open_video(str(path))
+
+
+def test_missing_files_and_folders_are_no_videos(tmp_path):
+    with pytest.raises(ValueError, match=r'none.mp4 does not exist'):
+        open_video(str(tmp_path / 'none.mp4'))
+    with pytest.raises(ValueError, match='is a folder'):
+        open_video(str(tmp_path))
+
+
+def test_a_video_stays_open_until_it_changes(write_video):
+    path, videos = str(write_video()), OpenVideos()
+    reader = videos.get(path)
+    assert videos.get(path) is reader
+    write_video(num_frames=12)
+    assert len(videos.get(path)) == 12
+    os.remove(path)
+    with pytest.raises(ValueError, match='does not exist'):
+        videos.get(path)
+
+
+def open_files():
+    return len(os.listdir('/proc/self/fd'))
+
+
+def test_the_videos_used_last_stay_open(write_video):
+    paths = [
+        str(write_video(f'{number}.mp4', num_frames=2))
+        for number in range(MAX_OPEN + 1)
+    ]
+    gc.collect()  # what earlier tests left open
+    videos, before = OpenVideos(), open_files()
+    first, second = (videos.get(path) for path in paths[:2])
+    for path in [*paths[2:-1], paths[0], paths[-1]]:  # the first is used again
+        videos.get(path)
+    assert videos.get(paths[0]) is first
+    assert videos.get(paths[1]) is not second
+    del first, second
+    assert open_files() == before + MAX_OPEN
+
+
+@pytest.mark.parametrize(
+    'again', [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))]
+)
+def test_a_copy_opens_its_own(write_video, again):
+    path, videos = str(write_video()), OpenVideos()
+    reader = videos.get(path)
+    assert again(videos).get(path) is not reader
+
+
+def decode_in_process(videos, path, queue):
+    queue.put(videos.get(path).get_batch([30]).asnumpy())
+
+
+def test_a_forked_process_opens_its_own(write_video, frame_number):
+    path, videos = str(write_video(size=(96, 64))), OpenVideos()
+    videos.get(path).get_batch([3, 20])
+    context = get_context('fork')
+    queue = context.Queue()
+    process = context.Process(target=decode_in_process, args=(videos, path, queue))
+    process.start()
+    try:
+        (frame,) = queue.get(timeout=60)
+        assert frame_number(frame) == 30
+        process.join(timeout=20)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+
+
+def test_an_open_video_gives_the_frames_of_one_just_opened(write_video, frame_number):
+    path, videos = str(write_video(size=(96, 64))), OpenVideos()
+    for frame_inds in ([39], [0, 13], [25, 37], [1, 2, 26], [38, 39], [0]):
+        kept = videos.get(path).get_batch(frame_inds).asnumpy()
+        assert [frame_number(frame) for frame in kept] == frame_inds
+        fresh = open_video(path).get_batch(frame_inds).asnumpy()
+        np.testing.assert_array_equal(kept, fresh)
+
+
+@pytest.mark.parametrize(
+    ('frame_inds', 'key_inds', 'decoded'),
+    [
+        ([0, 1, 2], [0], 3),
+        ([4], [0], 5),
+        ([4], [0, 3], 2),
+        ([1, 4], [0, 3], 4),  # 0 and 1, then 3 and 4
+        ([4, 1, 4], [0, 3], 4),
+        ([4, 6], [0, 3], 4),  # 3 to 6: on from where it is
+        ([3, 4], [0, 3, 4], 2),
+    ],
+)
+def test_decoding_starts_at_key_frames(frame_inds, key_inds, decoded):
+    assert count_decoded(frame_inds, key_inds) == decoded
+
+
+EVEN = np.arange(40) / 10
+UNEVEN = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 40))
+LONG_GOPS = {'g': '12', 'bf': '3', 'sc_threshold': '0'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'options'),
+    [
+        ('a.mp4', 'h264', LONG_GOPS),
+        ('a.mkv', 'h264', LONG_GOPS),
+        ('a.ts', 'h264', LONG_GOPS),
+        ('open_gops.mp4', 'h264', {'x264-params': 'open-gop=1:keyint=12:bframes=3'}),
+        ('intra_refresh.mkv', 'h264', {'x264-params': 'intra-refresh=1:keyint=12'}),
+        ('a.webm', 'libvpx-vp9', {'g': '12'}),
+        ('a.avi', 'mpeg4', {'g': '12'}),
+        ('odd: of 48 pixels.mp4', 'h264', {'size': (48, 48)}),
+    ],
+)
+@pytest.mark.parametrize('times', [EVEN, UNEVEN], ids=['even', 'uneven'])
+def test_frames_are_found_in_any_order(
+    encode_video, frame_number, name, codec, options, times
+):
+    if times is UNEVEN and name.endswith('.avi'):
+        pytest.skip('AVI has one frame rate')
+    reader = open_video(encode_video(name, times, codec, **options))
+    np.testing.assert_allclose(reader.times, times - times[0], atol=1e-3)
+    in_order = [frame_number(picture) for _, picture in reader.pictures(range(40))]
+    assert in_order == list(range(40))
+    for inds in [[39], [0, 13], [25, 37], [12], [11], [5, 5, 4], [38, 39], [0]]:
+        assert [frame_number(picture) for picture in reader.get_batch(inds)] == inds
+
+
+def test_a_cut_without_re_encoding_starts_at_its_first_key_frame(
+    encode_video, tmp_path, frame_number
+):
+    source, cut = encode_video('a.mp4', EVEN, **LONG_GOPS), tmp_path / 'cut.mp4'
+    with av.open(source) as whole, av.open(cut, 'w') as target:
+        stream = target.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux()):
+            if number >= 5 and packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    reader = open_video(cut)
+    numbers = [frame_number(reader.get_batch([index])[0]) for index in range(28)]
+    assert len(reader) == 28 and numbers == list(range(12, 40))
+
+
+@pytest.mark.parametrize('rotation', [90, 180, -90])
+def test_pictures_are_turned_as_players_turn_them(encode_video, rotation):
+    path = encode_video('a.mp4', EVEN[:3], rotation=rotation)
+    ok, shown = cv2.VideoCapture(str(path)).read()
+    (picture,) = open_video(path).get_batch([0])
+    assert ok and picture.shape == shown.shape
+    assert np.abs(picture.astype(int) - shown[..., ::-1]).max() < 3
+
+
+@pytest.fixture
+def damaged(encode_video):
+    """A video of which frames 12 to 23 hang together, and 15 or so is destroyed."""
+    path = encode_video('a.mp4', EVEN, size=(320, 240), **{**LONG_GOPS, 'bf': '0'})
+    with av.open(path) as container:
+        packets = [(one.pos, one.size) for one in container.demux() if one.size]
+    data = bytearray(path.read_bytes())
+    start, size = packets[15]
+    data[start : start + size] = bytes([255]) * size
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_lasts_to_the_next_key_frame(damaged, frame_number):
+    reader = open_video(damaged)
+    read = dict(reader.pictures(range(40)))
+    assert [index for index in read if read[index] is None] == list(range(15, 24))
+    assert all(frame_number(read[i]) == i for i in read if read[i] is not None)
+    for inds, first in {(3, 14, 15): 15, (20, 30): 20, (17, 22): 17}.items():
+        words = f'a.mp4: frame {first}, counted from 0, at {first / 10:.3f} s, cannot'
+        with pytest.raises(DamagedVideo, match=words) as error:
+            reader.get_batch(inds)
+        assert error.value.stretch[0] == pytest.approx(first / 10)
+    assert [frame_number(one) for one in reader.get_batch([14, 24])] == [14, 24]
+
+
+def test_damage_survives_a_data_loader():
+    told = (
+        'Caught DamagedVideo ...\nstmixer_mm.datasets.videos.DamagedVideo: a.mp4: x\n'
+    )
+    assert str(DamagedVideo(told)) == 'a.mp4: x'
+
+
+def test_stretches_are_joined():
+    parts = [(2, 2.1), (4, 5), (2.1, 2.2), (4.5, 4.6)]
+    damage = [DamagedVideo('', stretch) for stretch in parts]
+    assert join_stretches(damage) == '2.00 s to 2.20 s, 4.00 s to 5.00 s'
+
+
+def test_a_stretch_that_a_file_lacks_is_told(encode_video):
+    times = [*EVEN[:20], *(EVEN[20:] + 3)]
+    damage = []
+    # Its header says ten frames a second.
+    path = encode_video('a.mkv', times, g='10', sc_threshold='0')
+    reader = open_video(path, damage.append)
+    assert len(open_video(path)) == 40
+    assert reader.gaps == [one.stretch for one in damage]
+    np.testing.assert_allclose(reader.gaps, [(2, 5)])
+    with pytest.raises(DamagedVideo, match=r'cannot be read from 2\.000 s to 5\.000 s'):
+        reader.get_batch([15, 25])
+    assert len(reader.get_batch([15, 19])) == len(reader.get_batch([20, 25])) == 2
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_pauses_between_uneven_frames_are_none(encode_video, name):
+    assert open_video(encode_video(name, UNEVEN * 3)).gaps == []
