@@ -203,6 +203,27 @@ def _resume_in_the_work_dir() -> None:
         module.find_latest_checkpoint = find_latest_checkpoint
 
 
+def _keep_initialisation_out_of_terminals() -> None:
+    """Let mmengine write how parameters are initialised to log files only.
+
+    Without a file, as in inference, ``BaseModule`` (0.10.7) logs three lines for each
+    parameter. Can go when it does not.
+    """
+    from logging import FileHandler
+
+    from mmengine.logging import MMLogger
+    from mmengine.model import BaseModule
+
+    dump = BaseModule._dump_init_info
+
+    def dump_to_files(self) -> None:
+        handlers = MMLogger.get_current_instance().handlers
+        if any(isinstance(handler, FileHandler) for handler in handlers):
+            dump(self)
+
+    BaseModule._dump_init_info = dump_to_files
+
+
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
@@ -316,3 +337,4 @@ _allow_mmengine_checkpoints()
 _load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()
+_keep_initialisation_out_of_terminals()

@@ -1,17 +1,22 @@
-"""Errors that a user can mend, as one sentence; bugs keep their traceback."""
+"""Errors as one sentence each; the traceback of a bug is in a file.
+
+Imports nothing heavy: the package's first lines need it (:func:`end_quietly`).
+"""
 
 import difflib
 import os
 import signal
 import sys
+import tempfile
 import textwrap
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-import torch
-
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
 at_end = ExitStack()  # of the tool in this process
+CORRECT_CODE = f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails'
+INTERRUPTED = 'stopped: interrupted by the user'
 
 
 class UserError(ValueError):
@@ -47,11 +52,11 @@ def blame(subject: str, remedy: str) -> Iterator[None]:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print ``error: <one sentence>`` and exit with 1 for errors of the user.
+    """Print ``error: <one sentence>`` and exit with 1 for any error.
 
-    Everything else keeps its traceback, and so does all if the environment variable
-    ``STMIXER_MM_TRACEBACK`` is set. SIGTERM and SIGHUP end the process as an exception
-    does: what is half written is removed.
+    Of what is no error of the user, the traceback is kept in a file. If the environment
+    variable ``STMIXER_MM_TRACEBACK`` is set, all is shown as Python does. SIGTERM
+    and SIGHUP end the process as an exception does: what is half written is removed.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
@@ -62,20 +67,28 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print('stopped: interrupted by the user', file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentence = explain(error)
-        if sentence is None:
-            raise
+        sentence = explain(error) or _describe_bug(error)
         print(f'error: {sentence}', file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
         at_end.close()
 
 
+def end_quietly(kind: type, error: BaseException, trace: object) -> None:
+    """A ``sys.excepthook`` that says in one line that the user interrupted."""
+    if issubclass(kind, KeyboardInterrupt) and not os.environ.get(TRACEBACK_SWITCH):
+        print(INTERRUPTED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def explain(error: BaseException) -> str | None:
     """The sentence for an error of the user, None for a bug."""
+    from torch.cuda import OutOfMemoryError
+
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -84,12 +97,30 @@ def explain(error: BaseException) -> str | None:
             f'Cannot read or write{where} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError):
         return (
             f'The GPU has too little memory ({str(error).split(".")[0]}); lower '
             'train_dataloader.batch_size or train with --amp.'
         )
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        reason = (
+            str(error).rpartition('memory: ')[2].rstrip('.') or 'no more can be had'
+        )
+        return f'There is too little RAM ({reason}); lower sizes or counts.'
     return None
+
+
+def _describe_bug(error: Exception) -> str:
+    lines = traceback.format_exception(error)
+    with tempfile.NamedTemporaryFile(
+        'w', prefix='stmixer_mm_', suffix='.txt', encoding='utf-8', delete=False
+    ) as file:
+        file.writelines(lines)
+    what = ' '.join(traceback.format_exception_only(error)[-1].split())
+    return (
+        f'Unforeseen ({what}); if it is not the fault of your config, code or data, '
+        f'report it with its traceback, which is in {file.name}.'
+    )
 
 
 def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
@@ -104,7 +135,7 @@ def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
     return choices[word]
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: object, valid: Iterable[str]) -> str:
     """'; did you mean x?' for the name in ``valid`` that is most like ``name``."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
     return f'; did you mean {close[0]}?' if close else ''

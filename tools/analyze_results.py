@@ -7,12 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import init_default_scope
-
-from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.checks.options import COUNT, SCORE, add_cfg_options
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.diagnosis.figures import (
@@ -41,6 +37,9 @@ from stmixer_mm.evaluation.results.offline import (
 )
 from stmixer_mm.files import check_writable_dir, open_atomically
 
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -48,22 +47,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, with test_evaluator')
     parser.add_argument('--out', required=True, help='folder for tables and pictures')
     parser.add_argument(
-        '--num-worst', type=int, default=10, help='classes and keyframes to show'
+        '--num-worst', type=COUNT, default=10, help='classes and keyframes to show'
     )
     parser.add_argument(
         '--score-thr',
-        type=float,
+        type=SCORE,
         default=0.3,
         help='lower scores are not drawn, and make no keyframe worse',
     )
     parser.add_argument('--no-keyframes', action='store_true', help='draw no keyframes')
     add_cfg_options(parser)
-    args = parser.parse_args()
-    if args.num_worst < 1:
-        parser.error(f'--num-worst {args.num_worst} must be at least 1')
-    if not 0 <= args.score_thr <= 1:
-        parser.error(f'--score-thr {args.score_thr:g} must be from 0 to 1')
-    return args
+    return parser.parse_args()
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[Row]) -> None:
@@ -161,7 +155,6 @@ def main() -> None:
     with user_errors():
         cfg = load_config(args.config, args.cfg_options)
         check_arguments(cfg)
-        init_default_scope(cfg.get('default_scope') or 'mmaction')
         check_writable_dir(args.out, purpose='folder --out')
         metrics = build_metrics(cfg)
         check_metrics(metrics, args.config)

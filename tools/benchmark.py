@@ -15,9 +15,8 @@ import statistics
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
+from stmixer_mm.checks.config import check_device
+from stmixer_mm.checks.options import COUNT
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
@@ -31,6 +30,9 @@ from stmixer_mm.profiling.memory import bytes_kept_for_backward, peak_bytes
 from stmixer_mm.profiling.meter import machine, take_turns
 from stmixer_mm.profiling.models import quieten
 from stmixer_mm.registry import MODELS
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
 STRIDES = (4, 8, 16, 32)
@@ -78,10 +80,10 @@ def parse_args() -> argparse.Namespace:
         default=['decoder'],
         help='sampling: that of all stages, without the rest',
     )
-    several('--batch', type=int, default=[1], help='clips')
-    several('--frames', type=int, default=[4], help='of the feature maps')
-    several('--queries', type=int, default=[100])
-    several('--points', type=int, default=[32], help='of a group')
+    several('--batch', type=COUNT, default=[1], help='clips')
+    several('--frames', type=COUNT, default=[4], help='of the feature maps')
+    several('--queries', type=COUNT, default=[100])
+    several('--points', type=COUNT, default=[32], help='of a group')
     several(
         '--size', type=clip_size, default=['256x320'], metavar='HxW', help='of the clip'
     )
@@ -91,14 +93,14 @@ def parse_args() -> argparse.Namespace:
         default=['float32'],
         help='half precision by autocast; compared with ours in float32, too',
     )
-    parser.add_argument('--stages', type=int, default=6)
+    parser.add_argument('--stages', type=COUNT, default=6)
     parser.add_argument(
         '--backend', choices=['auto', *sorted(SAMPLING_BACKENDS)], default='auto'
     )
     parser.add_argument('--compile', action='store_true', help='compile our stages')
     parser.add_argument('--with-cp', action='store_true', help='checkpoint our stages')
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--turns', type=int, default=7)
+    parser.add_argument('--turns', type=COUNT, default=7)
     parser.add_argument(
         '--profile', action='store_true', help='say what the time of ours goes into'
     )
@@ -125,8 +127,11 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         check_json_path(args.json)
+        check_device(args.device)
         if args.plot:
-            check_writable_file(args.plot, purpose='--plot')
+            check_writable_file(
+                args.plot, purpose='--plot', suffixes=('.png', '.pdf', '.svg')
+            )
         quieten()
         rows = [measure(case, args) for case in make_cases(args)]
         print_rows(rows, args)

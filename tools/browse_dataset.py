@@ -7,15 +7,10 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
-import numpy as np
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import Tensor
-
-from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
 from stmixer_mm.datasets.pipelines import dataset_configs
+from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import (
     check_writable_dir,
@@ -25,6 +20,11 @@ from stmixer_mm.files import (
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import enlarge, write_picture
 from stmixer_mm.visualization.visualizer import draw_ground_truth
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from torch import Tensor
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
     parser.add_argument(
         '--number',
-        type=int,
+        type=COUNT,
         default=16,
         help='keyframes to draw, spread evenly over the dataset (default: 16)',
     )
@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         '--clip', action='store_true', help='draw all frames of the clips, not only one'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the augmentation (default: 0)'
+        '--seed', type=SEED, default=0, help='of the augmentation (default: 0)'
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument('--out', metavar='FOLDER', help='write a picture for each')
@@ -107,7 +107,7 @@ def draw_sample(
 
     Small frames are enlarged. With the clip, its frames stand side by side in order.
     """
-    frames = clip_frames(sample['inputs'])
+    frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']
     key = len(frames) // 2
     keyframe, factor = enlarge(frames[key])
@@ -160,11 +160,9 @@ def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
 
 def show_pictures(pictures: Iterable[np.ndarray]) -> None:
     """Show one after the other; closing the window goes on."""
-    import matplotlib
     import matplotlib.pyplot as plt
 
-    if matplotlib.get_backend().lower() == 'agg':
-        raise UserError('There is no display for --show; give --out or --sheet.')
+    check_display()
     for picture in pictures:
         plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
         plt.imshow(picture)
@@ -174,11 +172,8 @@ def show_pictures(pictures: Iterable[np.ndarray]) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.number < 1:
-        raise UserError(f'--number {args.number} draws nothing; give 1 or more.')
     cfg = load_config(args.config, args.cfg_options)
     check_arguments(cfg)
-    init_default_scope(cfg.get('default_scope') or 'mmaction')
     stem = Path(args.config).stem
     sheet = args.sheet or Path(
         cfg.get('work_dir') or f'work_dirs/{stem}', f'browse_{args.split}.jpg'

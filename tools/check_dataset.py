@@ -4,16 +4,15 @@ import argparse
 import sys
 from functools import partial
 
-from mmengine.registry import init_default_scope
-from mmengine.utils import track_iter_progress
-
-from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import SPLITS, check_arguments, load_config
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.checks.reports import format_report, report_to_dict
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_json_path, write_json
+
+from mmengine.utils import track_iter_progress
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +42,6 @@ def main() -> None:
         check_json_path(args.json)
         cfg = load_config(args.config, args.cfg_options)
         check_arguments(cfg)
-        init_default_scope(cfg.get('default_scope', 'mmaction'))
         splits = SPLITS if args.split == 'all' else (args.split,)
         reports = check_config(
             cfg,

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from stmixer_mm.apis.inference import detect_video, init_detector, video_info
 from stmixer_mm.apis.rendering import TABLES, VIDEOS, render_video, write_detections
-from stmixer_mm.apis.running import add_cfg_options
+from stmixer_mm.checks.options import (
+    COUNT,
+    SCORE,
+    add_cfg_options,
+    add_person_thr,
+    number,
+)
 from stmixer_mm.datasets.videos import DamagedVideo, join_stretches
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
@@ -32,28 +38,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
     parser.add_argument(
         '--interval-s',
-        type=float,
+        type=number(float, above=0),
         default=1.0,
         help='seconds between keyframes (default: %(default)s)',
     )
     parser.add_argument(
         '--score-thr',
-        type=float,
+        type=SCORE,
         default=0.3,
         help='leave out actions with lower scores (default: %(default)s)',
     )
     parser.add_argument(
-        '--start', type=float, default=0.0, help='from here, in seconds'
+        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
     )
-    parser.add_argument('--end', type=float, help='to here, in seconds')
     parser.add_argument(
-        '--batch-size', type=int, default=1, help='clips that the model sees at once'
+        '--end', type=number(float, above=0), help='to here, in seconds'
+    )
+    parser.add_argument(
+        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
     )
     parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
     parser.add_argument(
         '--label-map',
         help='label map (pbtxt); by default the names known to checkpoint or config',
     )
+    add_person_thr(parser)
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -72,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint,
         device=args.device,
         label_map=args.label_map,
-        cfg_options=args.cfg_options,
+        cfg_options=args.person_thr | (args.cfg_options or {}),
     )
     damage: list[DamagedVideo] = []
     keyframes = detect_video(
@@ -98,6 +107,10 @@ def run(args: argparse.Namespace) -> None:
     found = list(kept)
     for path in tables.values():
         write_detections(path, found, video=args.video)
+    counts = [len(keyframe.bboxes) for keyframe in found]
+    print(
+        f'{sum(counts)} persons in {sum(map(bool, counts))} of {len(found)} keyframes'
+    )
     print(
         f'video: {args.out}',
         *(f'detections: {path}' for path in tables.values()),

@@ -3,10 +3,8 @@
 import argparse
 import sys
 
-from mmengine.registry import init_default_scope
-
-from stmixer_mm.apis.running import add_cfg_options
 from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.results.offline import (
     build_metrics,
@@ -35,7 +33,6 @@ def main() -> None:
         check_json_path(args.json)
         cfg = load_config(args.config, args.cfg_options)
         check_arguments(cfg)
-        init_default_scope(cfg.get('default_scope') or 'mmaction')
         metrics = build_metrics(cfg)
         values, notes = evaluate_results(metrics, read_results(args.results))
         for note in notes:

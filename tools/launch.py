@@ -5,13 +5,28 @@ The processes print their own errors.
 
 import sys
 
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main
 
-if __name__ == '__main__':
+def main() -> None:
     try:
-        main()
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import main as launch
+    except KeyboardInterrupt:
+        sys.exit('stopped: interrupted by the user')
+    try:
+        launch()
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        print(f'error: process {rank} ended with {failure.exitcode}', file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f'error: process {rank} ended with {failure.exitcode}')
+    except (KeyboardInterrupt, SignalException):
+        sys.exit('stopped: interrupted by the user')
+    except Exception as error:
+        reason = str(error).partition('\n')[0] or type(error).__name__
+        sys.exit(
+            f'error: the processes cannot be started ({reason}); correct GPUS, NNODES, '
+            'NODE_RANK, MASTER_ADDR or PORT.'
+        )
+
+
+if __name__ == '__main__':
+    main()

@@ -5,16 +5,11 @@ Nothing is downloaded, and nothing computed but shapes.
 
 import argparse
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import zip_longest
 
-import torch
-from mmaction.structures import ActionDataSample
-from mmengine.config import Config
-from mmengine.model import ImgDataPreprocessor
-from torch import Tensor, nn
-
-from stmixer_mm.apis.running import add_cfg_options
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.checks.options import COUNT, add_cfg_options
+from stmixer_mm.errors import CORRECT_CODE, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
@@ -22,6 +17,12 @@ from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
 from stmixer_mm.profiling.clips import random_clip
 from stmixer_mm.profiling.models import construct_model, quieten, read_config
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
+from mmengine.model import ImgDataPreprocessor
+from torch import Tensor, nn
 
 UNKNOWN = ['?']
 
@@ -33,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shape',
-        type=int,
+        type=COUNT,
         nargs=3,
         metavar=('T', 'H', 'W'),
         help='frames, height and width of the clip; by default what the test pipeline '
@@ -48,21 +49,17 @@ def clip_shape(cfg: Config, shape: list[int] | None) -> tuple[int, int, int]:
     if shape is None:
         (clip,) = random_clip(cfg)['inputs']
         return tuple(clip.shape[-3:])
-    if min(shape) < 1:
-        raise UserError(
-            f'--shape {" ".join(map(str, shape))} is not the size of a clip; give frames, '
-            'height and width of 1 or more.'
-        )
     return tuple(shape)
 
 
 def preprocess(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """A black clip, or image, behind the data preprocessor."""
+    """A clip, or image, behind the data preprocessor, on the meta device."""
     images = isinstance(model.data_preprocessor, ImgDataPreprocessor)
-    clip = torch.zeros(3, *(shape[1:] if images else shape), dtype=torch.uint8)
+    size = shape[1:] if images else shape
+    clip = torch.zeros(3, *size, dtype=torch.uint8, device='meta')
     sample = ActionDataSample(metainfo=dict(img_shape=shape[1:]))
     data = dict(inputs=[clip], data_samples=[sample])
-    return model.data_preprocessor(data)['inputs']
+    return deepcopy(model.data_preprocessor).to('meta')(data)['inputs']
 
 
 def shapes_of(feats: object) -> list[str]:
@@ -135,9 +132,10 @@ def print_table(model: nn.Module, shape: tuple[int, int, int]) -> None:
 def run(args: argparse.Namespace) -> None:
     quieten()
     cfg = read_config(args.config, args.cfg_options)
-    shape = clip_shape(cfg, args.shape)
-    with unnoticed():
-        print_table(construct_model(cfg), shape)
+    with blame(f'{args.config} cannot be shown', CORRECT_CODE):
+        shape = clip_shape(cfg, args.shape)
+        with unnoticed():
+            print_table(construct_model(cfg), shape)
 
 
 def main() -> None:

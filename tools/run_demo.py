@@ -112,7 +112,11 @@ def main(argv=None):
     parser.add_argument(
         '--cfg-options', type=shlex.split, default='', help='for all other tools'
     )
-    summary = run_demo(**vars(parser.parse_args(argv)))
+    args = vars(parser.parse_args(argv))
+    try:
+        summary = run_demo(**args)
+    except KeyboardInterrupt:
+        sys.exit('demo: interrupted; the same command goes on.')
     minutes, seconds = divmod(round(summary['seconds']), 60)
     print(
         f'\n[demo] done in {minutes}:{seconds:02d}\n'

@@ -2,12 +2,13 @@
 
 import argparse
 
-from mmengine.config import Config
-
 from stmixer_mm.apis.running import run_tool
 from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.checks.options import COUNT, add_person_thr, number
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_dir, check_writable_file
+
+from mmengine.config import Config
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -22,11 +23,15 @@ def make_parser() -> argparse.ArgumentParser:
         '--show', action='store_true', help='show those keyframes in a window'
     )
     parser.add_argument(
-        '--interval', type=int, default=1, help='draw every n-th sample'
+        '--interval', type=COUNT, default=1, help='draw every n-th sample'
     )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds that a window is shown'
+        '--wait-time',
+        type=number(float, 0),
+        default=2,
+        help='seconds that a window is shown',
     )
+    add_person_thr(parser)
     return parser
 
 
@@ -51,7 +56,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             interval=args.interval,
         )
 
-    merge_overrides(cfg, args.cfg_options)
+    merge_overrides(cfg, args.person_thr | (args.cfg_options or {}))
 
     if args.dump is not None:
         check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))

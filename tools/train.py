@@ -2,12 +2,13 @@
 
 import argparse
 
-from mmengine.config import Config
-
 from stmixer_mm.apis.running import run_tool
 from stmixer_mm.checks.config import merge_overrides
+from stmixer_mm.checks.options import SEED
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
+
+from mmengine.config import Config
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='scale the learning rate with the total batch size',
     )
-    parser.add_argument('--seed', type=int, help='random seed')
+    parser.add_argument('--seed', type=SEED, help='random seed')
     parser.add_argument(
         '--diff-rank-seed',
         action='store_true',

@@ -13,7 +13,6 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import init_default_scope
 from torch import nn
 
 from stmixer_mm.checks.config import (
@@ -34,7 +33,7 @@ from stmixer_mm.datasets.videos import (
     video_sample,
 )
 from stmixer_mm.engine.checkpoints import load_weights
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
@@ -94,12 +93,14 @@ def init_detector(
     """
     cfg = deepcopy(config) if isinstance(config, Config) else load_config(config)
     merge_overrides(cfg, cfg_options)
-    init_default_scope(cfg.get('default_scope') or 'mmaction')
-    check_arguments(Config(dict(model=cfg.model, default_scope=cfg.default_scope)))
+    needed = {key: cfg.get(key) for key in ('model', 'default_scope')}
+    check_arguments(Config(needed))
     check_device(device)
 
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
+        if 'model.head.fallback_topk' not in (cfg_options or {}):
+            model.head.fallback_topk = 0
     classes = None
     if checkpoint is None:
         model.init_weights()
@@ -107,10 +108,9 @@ def init_detector(
         loaded = load_weights(model, checkpoint)
         if label_map is None:
             classes = _classes_in(loaded, source=checkpoint)
-    if 'model.head.fallback_topk' not in (cfg_options or {}):
-        model.head.fallback_topk = 0
     model.cfg = cfg
-    model.classes = classes or _class_names(cfg, label_map)
+    with building(cfg, 'test dataset'):
+        model.classes = classes or _class_names(cfg, label_map)
     return model.to(device).eval()
 
 
@@ -157,8 +157,11 @@ def keyframe_times(
     interval_s: float = 1.0,
     start: float = 0.0,
     end: float | None = None,
+    frame_s: float = 0.0,
 ) -> np.ndarray:
     """Times in seconds from ``start``, every ``interval_s``, before ``end``.
+
+    There is at least one. ``frame_s``, the seconds of a frame, is the shortest interval.
 
     Raises:
         UserError: there is no such time in a video of ``duration_s`` seconds.
@@ -171,8 +174,10 @@ def keyframe_times(
             f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
+    interval_s = max(interval_s, frame_s)
     # A multiple of the interval that ends just there adds no keyframe.
-    return start + interval_s * np.arange(math.ceil((stop - start) / interval_s - 1e-6))
+    count = max(1, math.ceil((stop - start) / interval_s - 1e-6))
+    return start + interval_s * np.arange(count)
 
 
 def detect_video(
@@ -194,7 +199,8 @@ def detect_video(
     Args:
         model: From :func:`init_detector`.
         video: Video file.
-        interval_s: Seconds between keyframes, the first of which is at ``start``.
+        interval_s: Seconds between keyframes, the first of which is at ``start``; at
+            least those of a frame are taken.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
         batch_size: Clips that the model sees at once.
@@ -210,10 +216,17 @@ def detect_video(
     """
     reader = open_video(video, on_damage)
     info = _info(reader)
-    times = keyframe_times(info.duration_s, interval_s=interval_s, start=start, end=end)
+    times = keyframe_times(
+        info.duration_s,
+        interval_s=interval_s,
+        start=start,
+        end=end,
+        frame_s=1 / info.fps,
+    )
     if batch_size < 1:
         raise UserError(f'batch_size={batch_size} must be at least 1.')
-    pipeline = _clip_pipeline(model.cfg)
+    with building(model.cfg, 'test pipeline'):
+        pipeline = _clip_pipeline(model.cfg)
     clips = _load_clips(pipeline, reader, times.tolist(), on_damage)
     first = list(islice(clips, 1))  # a video that is too short is found out here
     return _detect(model, reader, chain(first, clips), score_thr, batch_size)
@@ -225,11 +238,14 @@ def _load_clips(
     for time_s in times:
         sample = dict(video_sample(video.path, time_s), video_reader=video)
         try:
-            yield pipeline(sample | video.clock)
+            with blame(f'The test pipeline fails at {time_s:g} s', CORRECT_CODE):
+                clip = pipeline(sample | video.clock)
         except DamagedVideo as error:
             if on_damage is None:
                 raise
             on_damage(error)
+        else:
+            yield clip
 
 
 def _detect(

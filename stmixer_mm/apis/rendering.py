@@ -12,8 +12,10 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.reformatter import Colorspace
+from mmengine.logging import MMLogger
 from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.inference import KeyframeDetections, video_info
 from stmixer_mm.datasets.frames import keyframe_index
@@ -27,7 +29,7 @@ VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 TABLES = ('.json', '.csv')
 _COLUMNS = (
-    *('video', 'time_s', 'frame', 'person'),
+    *('video', 'time_s', 'frame'),
     *('x1', 'y1', 'x2', 'y2', 'action', 'score'),
 )
 
@@ -148,16 +150,20 @@ def render_video(
         stop = int(np.searchsorted(source.times, end - 0.5 / source.fps))
         stop = max(first + 1, stop)
     span = source.times[first], source.end_of(stop - 1)
-    frames = tqdm(
-        _whole_frames(source, range(first, stop), on_damage),
-        total=stop - first,
-        unit='frame',
-        desc=Path(out).name,
-        disable=not show_progress,
-    )
     with atomic_path(out) as part:
-        drawn = annotated_frames(frames, keyframes)
-        written = _write_video(source, drawn, part, span)
+        with (
+            tqdm(
+                _whole_frames(source, range(first, stop), on_damage),
+                total=stop - first,
+                unit='frame',
+                desc=Path(out).name,
+                disable=not show_progress,
+            ) as frames,
+            # Else a line of the log would go into the middle of the bar.
+            logging_redirect_tqdm([MMLogger.get_current_instance()]),
+        ):
+            drawn = annotated_frames(frames, keyframes)
+            written = _write_video(source, drawn, part, span)
         # A full disk may be noticed by none of the writers.
         if len(open_video(part)) != written:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')
@@ -275,7 +281,7 @@ def write_detections(
         table = csv.writer(file)
         table.writerow(_COLUMNS)
         for record in records:
-            for index, person in enumerate(record['persons']):
-                place = (video, record['time_s'], record['frame'], index)
+            for person in record['persons']:
+                place = (video, record['time_s'], record['frame'])
                 for found in person['actions'] or [dict(action='', score='')]:
                     table.writerow([*place, *person['bbox'], *found.values()])

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from mmaction.registry import RUNNERS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
 
 from stmixer_mm.checks.config import building, check_run, load_config
+from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame, user_errors
 
@@ -34,10 +35,10 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # mmengine builds these when it needs them, which is before the first step.
-    loops = ('train_loop', 'val_loop', 'test_loop')
-    for part in (*loops, 'optim_wrapper', 'param_scheduler'):
-        build = getattr(runner, f'build_{part}')
-        setattr(runner, f'build_{part}', building(cfg, part)(build))
+    loops = ('build_train_loop', 'build_val_loop', 'build_test_loop')
+    for method in (*loops, 'build_optim_wrapper', 'build_param_scheduler', 'scale_lr'):
+        part = method.removeprefix('build_')
+        setattr(runner, method, building(cfg, part)(getattr(runner, method)))
     resume = runner.resume
 
     def resume_whole(filename: str, *args, **kwargs) -> None:
@@ -62,29 +63,6 @@ def _adapt_precision_to_cpu(cfg: Config) -> None:
         wrapper.type = 'BFloat16OptimWrapper'
         for setting_of_float16 in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(setting_of_float16, None)
-
-
-def setting(text: str) -> str:
-    """Of ``--cfg-options``: KEY=VALUE, which mmengine's ``DictAction`` reads."""
-    try:
-        _, value = text.split('=', maxsplit=1)
-        DictAction._parse_iterable(value)
-    except (ValueError, AssertionError):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not KEY=VALUE with its brackets closed'
-        ) from None
-    return text
-
-
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Give a tool the option ``--cfg-options``."""
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=setting,
-        action=DictAction,
-        help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
-    )
 
 
 def run_tool(

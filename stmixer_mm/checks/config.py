@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
-from stmixer_mm.errors import TRACEBACK_SWITCH, UserError, blame, nearest
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
 SPLITS = ('train', 'val', 'test')
@@ -42,6 +42,14 @@ _FOR_THE_BUILDER = {
     'paramwise_cfg',
     'priority',  # of a hook
 }
+
+# What mmengine divides by, or counts to, unchecked.
+_AT_LEAST_ONE = (
+    ('train_cfg', 'max_epochs'),
+    ('train_cfg', 'max_iters'),
+    ('train_cfg', 'val_interval'),
+    ('auto_scale_lr', 'base_batch_size'),
+)
 
 _PLAIN = {
     bool: Integral | np.bool_,
@@ -81,7 +89,7 @@ def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
     """The context in which a config, or a part of it, is built: it has the blame."""
     return blame(
         f'The {part} of config {cfg.filename or ""} cannot be built',
-        f'correct it, or set {TRACEBACK_SWITCH}=1 to see where it fails',
+        CORRECT_CODE,
     )
 
 
@@ -102,6 +110,12 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
                 'write it, or take it over by _base_ from one in configs/.'
             )
     check_arguments(cfg)
+    for section, name in _AT_LEAST_ONE:
+        value = (cfg.get(section) or {}).get(name)
+        if value is not None and not (isinstance(value, Real) and value >= 1):
+            raise UserError(
+                f'The config has {section}.{name}={value!r}; give 1 or more.'
+            )
     check_writable_dir(cfg.work_dir, purpose='work dir')
     checkpoint = cfg.get('load_from')
     if checkpoint is None and cfg.get('resume'):
@@ -120,6 +134,8 @@ def check_arguments(cfg: Config) -> None:
     Raises:
         UserError: naming the part, and the nearest valid name or the value.
     """
+    for name in ('default_scope', 'work_dir', 'load_from'):
+        _check_value(cfg.get(name), str | None, f'The runner takes {name}')
     init_default_scope(cfg.get('default_scope') or 'mmaction')
     for section, parameter in inspect.signature(Runner).parameters.items():
         node = cfg.get(section)
@@ -249,7 +265,7 @@ def fits(value: object, hint: object) -> bool:
 
 
 def check_device(device: str) -> None:
-    """Raise ``UserError`` when tensors cannot be made on a device."""
+    """Raise ``UserError`` when a device cannot compute."""
     remedy = 'give --device cpu or one that this machine has'
     with blame(f'The device {device!r} cannot be used', remedy):
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # on meta there are no values

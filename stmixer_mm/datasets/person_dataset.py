@@ -12,7 +12,7 @@ from stmixer_mm.datasets.frames import (
     split_filename_tmpl,
 )
 from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame
 
 
 def join_root(data_root: str | None, file: str | None) -> str | None:
@@ -151,6 +151,16 @@ class PersonDataset(BaseActionDataset):
         if 'proposals' in info:
             info['proposals'] = unpack_bboxes(info['proposals'])
         return info
+
+    def prepare_data(self, idx: int) -> dict:
+        """What the pipeline makes of a sample.
+
+        Raises:
+            UserError: names the sample that the pipeline fails on.
+        """
+        info = self.get_data_info(idx)
+        with blame(f'The pipeline fails on {info["img_key"]}', CORRECT_CODE):
+            return self.pipeline(info)
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""

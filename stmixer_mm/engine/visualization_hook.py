@@ -5,10 +5,20 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import pyplot
 from mmaction.engine.hooks import VisualizationHook
 from mmaction.structures import ActionDataSample
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import HOOKS
+
+
+def check_display() -> None:
+    """Raises ``UserError`` where no window can be shown."""
+    if pyplot.get_backend().lower() == 'agg':
+        raise UserError(
+            'There is no display to show windows on; write pictures to files.'
+        )
 
 
 @HOOKS.register_module()
@@ -25,6 +35,9 @@ class KeyframeVisualizationHook(VisualizationHook):
         out_dir: Folder for the pictures; without it the visualizer's back ends keep
             them.
         score_thr: Actions with lower scores are not drawn.
+
+    Raises:
+        UserError: There is no display to show windows on, or ``interval`` is below 1.
     """
 
     def __init__(
@@ -37,6 +50,10 @@ class KeyframeVisualizationHook(VisualizationHook):
         out_dir: str | None = None,
         score_thr: float = 0.3,
     ) -> None:
+        if interval < 1:
+            raise UserError(f'interval={interval} draws nothing; give 1 or more.')
+        if enable and show:
+            check_display()
         super().__init__(
             enable=enable,
             interval=interval,

@@ -35,6 +35,13 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
+        channels = {len(mean), len(std)}
+        if pad_size_divisor < 1 or not channels <= {1, 3} or not min(std) > 0:
+            raise UserError(
+                f'The data preprocessor has mean={mean}, std={std} and pad_size_divisor='
+                f'{pad_size_divisor}; give each of 3 channels a mean and a std above 0, '
+                'and a divisor of 1 or more.'
+            )
         self.pad_size_divisor = pad_size_divisor
         self.to_rgb = to_rgb
         for name, values in (('mean', mean), ('std', std)):
@@ -52,6 +59,10 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which has learnt
             its ``img_shape`` (if it lacked one) and ``pad_shape``.
         """
+        if 'inputs' not in data:
+            raise UserError(
+                'The samples hold no inputs; end the pipeline with PackActionInputs.'
+            )
         data = self.cast_data(data)
         clips = [self.normalise(clip) for clip in data['inputs']]
         shapes = [tuple(clip.shape[-2:]) for clip in clips]

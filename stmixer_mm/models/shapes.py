@@ -52,6 +52,8 @@ def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
             twins = {name: tensor.to('meta') for name, tensor in tensors}
             return _trace(model, twins, inputs.to('meta'))
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        if inputs.is_meta:
+            inputs = torch.zeros_like(inputs, device='cpu')
         return _trace(model, buffers, inputs)
 
 

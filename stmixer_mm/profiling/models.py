@@ -15,7 +15,7 @@ from stmixer_mm.registry import MODELS
 
 
 def quieten() -> None:
-    """Keep the hosts from logging how parameters are initialised, and of old names."""
+    """Keep hosts and back ends from logging below errors."""
     if not MMLogger.check_instance_created('analysis'):
         MMLogger.get_instance('analysis', log_level='ERROR')
 

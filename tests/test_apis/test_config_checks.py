@@ -125,8 +125,8 @@ def test_what_works_is_not_refused(cfg, override):
             r'\(mmdet\.FPN: AssertionError\)',
         ),
         (
-            {'train_cfg.max_epochs': 'a'},
-            r'^The train_loop of config .*tiny\.py cannot be built \(.*a',
+            {'train_cfg.max_epochs': 1.5},
+            r'^The train_loop of config .*tiny\.py cannot be built \(.* 1\.5',
         ),
         ({'optim_wrapper.optimizer.lr': 'a'}, 'cannot be built'),
         ({'param_scheduler': dict(type='LinearLR', begin='a')}, 'cannot be built'),

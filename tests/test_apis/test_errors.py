@@ -1,21 +1,31 @@
 import errno
 import os
+import subprocess
+import sys
+import tempfile
 
 import pytest
 import torch
 from torch._utils import ExceptionWrapper
 
-from stmixer_mm.errors import UserError, blame, explain, user_errors
+from stmixer_mm.errors import UserError, blame, end_quietly, explain, user_errors
 
 
 @pytest.mark.parametrize(
     'error', [ValueError('bug'), KeyError('x'), OSError('no number'), AssertionError()]
 )
-def test_what_is_not_a_user_error_is_a_bug(error, capsys):
+def test_traceback_of_what_is_not_a_user_error_is_in_a_file(
+    error, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     assert explain(error) is None
-    with pytest.raises(type(error)), user_errors():
+    with pytest.raises(SystemExit, match='1'), user_errors():
         raise error
-    assert capsys.readouterr().err == ''
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert line.startswith(f'error: Unforeseen ({type(error).__name__}')
+    assert line.endswith(f'report it with its traceback, which is in {file}.')
+    assert 'in test_traceback_of_what' in file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,11 @@ def test_what_is_not_a_user_error_is_a_bug(error, capsys):
         (
             torch.cuda.OutOfMemoryError('Tried to allocate 2 GiB. GPU 0 has …'),
             'The GPU has too little memory (Tried to allocate 2 GiB); lower ',
+        ),
+        (MemoryError(), 'There is too little RAM (no more can be had); lower '),
+        (
+            RuntimeError("Allocator: can't allocate memory: you tried 9 bytes."),
+            'There is too little RAM (you tried 9 bytes); lower ',
         ),
     ],
 )
@@ -48,6 +63,23 @@ def test_interruption_has_no_traceback(capsys):
     with pytest.raises(SystemExit, match='130'), user_errors():
         raise KeyboardInterrupt
     assert 'interrupted' in capsys.readouterr().err
+
+
+def test_interruption_while_the_package_is_imported_has_no_traceback(tmp_path):
+    (tmp_path / 'mmaction.py').write_text('raise KeyboardInterrupt')
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, '-c', 'import stmixer_mm'],
+        env={**os.environ, 'PYTHONPATH': path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode
+    assert done.stderr == 'stopped: interrupted by the user\n'
+
+
+def test_importing_the_package_leaves_the_hook_of_exceptions():
+    assert sys.excepthook is not end_quietly
 
 
 @pytest.mark.parametrize(

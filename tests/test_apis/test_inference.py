@@ -58,6 +58,8 @@ def model(tiny_model, monkeypatch):
         (9.0, dict(start=8, end=40), [8]),
         (0.9, dict(interval_s=0.3), [0, 0.3, 0.6]),
         (0.2, dict(interval_s=5), [0]),
+        (2.0, dict(interval_s=1e300), [0]),
+        (0.3, dict(interval_s=1e-9, frame_s=0.1), [0, 0.1, 0.2]),
     ],
 )
 def test_keyframes_come_at_even_intervals(duration, options, times):
@@ -71,6 +73,11 @@ def test_keyframes_come_at_even_intervals(duration, options, times):
 def test_times_without_any_keyframe_are_refused(interval_s, start, end):
     with pytest.raises(UserError, match=r'must be positive|there is nothing'):
         keyframe_times(3.0, interval_s=interval_s, start=start, end=end)
+
+
+def test_building_without_a_checkpoint_says_nothing(tmp_path, capfd):
+    init_detector(write_project(tmp_path), None)
+    assert capfd.readouterr() == ('', '')
 
 
 def test_one_record_per_keyframe(model, tmp_path):

@@ -201,6 +201,7 @@ def test_csv_has_a_row_per_person_and_action(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row['action'] for row in rows] == ['walk', 'wäve', '']
     assert [row['score'] for row in rows] == ['0.9', '0.5', '']
-    assert [row['person'] for row in rows] == ['0', '0', '1']
+    assert [row['x1'] for row in rows] == ['1.0', '1.0', '5.0']
+    assert list(rows[0])[:4] == ['video', 'time_s', 'frame', 'x1']
     assert rows[2]['x2'] == '7.25'
     assert {row['video'] for row in rows} == {'a,b.mp4'}

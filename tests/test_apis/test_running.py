@@ -9,8 +9,9 @@ from mmengine.runner import Runner
 from run_tool import free_port
 from tiny_stmixer import tool_environment, write_project
 
-from stmixer_mm.apis.running import add_cfg_options, build_runner
+from stmixer_mm.apis.running import build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
+from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
 from stmixer_mm.errors import UserError
 

@@ -68,6 +68,15 @@ def test_it_makes_trains_tests_draws_and_says_the_score(demo, capfd):
     assert f'video: {Path("work_dirs/demo/demo.mp4").resolve()}' in said
 
 
+def test_an_interruption_ends_in_one_line(demo, monkeypatch):
+    def interrupt(command):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo.subprocess, 'run', interrupt)
+    with pytest.raises(SystemExit, match='interrupted; the same command goes on'):
+        demo.main([])
+
+
 def test_an_interrupted_training_goes_on_and_a_finished_one_starts_anew(demo):
     Path('fail').write_text('test')
     with pytest.raises(SystemExit, match=r'test\.py ended with status 3'):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_tool import run_and_fail, run_tool
+from run_tool import run_tool
 from tiny import batch, build_detector, data_sample
 from tiny_stmixer import write_project, write_video
 from torch import nn
@@ -273,78 +273,6 @@ test_pipeline = [
         total = column.pop('total')
         assert total == pytest.approx(sum(column.values()))
     assert 'times as long' in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ('tool', 'args', 'sentence'),
-    [
-        ('get_flops', ['no.py'], 'no.py does not exist'),
-        ('get_flops', ['mmdet::no.py'], 'no.py does not exist'),
-        ('get_flops', ['nowhere::no.py'], 'nowhere, which is not installed'),
-        ('get_flops', ['{empty}'], 'has no model'),
-        ('get_flops', ['{config}', '--shape', '2', '0', '32'], 'must be 1 or more'),
-        ('get_flops', ['{config}', '--shape', '3', '32', '32'], 'num_frames=3'),
-        ('get_flops', ['{no_parts}'], '(model) takes backbone as dict'),
-        (
-            'get_flops',
-            ['{config}', '--cfg-options', 'model.decoder.mixing_backend=fast'],
-            '(model.decoder) takes mixing_backend as Literal',
-        ),
-        (
-            'get_flops',
-            ['{config}', '--cfg-options', 'test_dataloader=None'],
-            'clip_len',
-        ),
-        ('throughput', ['{config}', '--clips', '0'], '--clips 0 must be 1 or more'),
-        ('throughput', ['{config}', '--video', 'no.mp4'], 'no.mp4 does not exist'),
-        (
-            'throughput',
-            ['{config}', '--video', '{video}', '--persons', '-1'],
-            '-1 persons',
-        ),
-        (
-            'throughput',
-            ['{config}', '--mode', 'train', '--cfg-options', 'train_dataloader=None'],
-            'train_dataloader has no transform',
-        ),
-        ('throughput', ['{config}', '--device', 'cuda:77'], "'cuda:77' cannot be used"),
-        ('throughput', ['{config}', '--checkpoint', 'no.pth'], 'no.pth does not exist'),
-        (
-            'two_stage_peer',
-            [
-                *('{config}', '--video', 'no.mp4', '--recogniser', '{config}'),
-                *('--detector', 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'),
-            ],
-            'no.mp4 does not exist',
-        ),
-        (
-            'two_stage_peer',
-            [
-                *('{config}', '--video', '{video}', '--recogniser', '{config}'),
-                *('--detector', '{config}'),
-            ],
-            'give the config of a two-stage detector',
-        ),
-        (
-            'two_stage_peer',
-            ['{config}', '--video', '{video}', '--turns', '0'],
-            '--turns 0',
-        ),
-    ],
-)
-def test_wrong_arguments_are_named(
-    config, video, tmp_path, capsys, tool, args, sentence
-):
-    empty = tmp_path / 'empty.py'
-    empty.write_text("default_scope = 'mmaction'\n")
-    no_parts = tmp_path / 'no_parts.py'
-    no_parts.write_text(
-        f'_base_ = {str(config)!r}\n'
-        "model = dict(_delete_=True, type='STMixer', backbone=None, neck=None, head=None)"
-    )
-    places = dict(config=config, video=video, empty=empty, no_parts=no_parts)
-    args = [arg.format(**places) for arg in args]
-    assert sentence in run_and_fail(capsys, f'analysis/{tool}', *args)
 
 
 def test_columns_of_a_table_are_aligned():

@@ -67,15 +67,3 @@ def test_sweep_and_its_picture(benchmark, tmp_path, monkeypatch):
     for size in ('batch', 'queries', 'frames', 'points'):
         assert len({row[size] for row in rows}) > 2
     assert (tmp_path / 'a.png').stat().st_size > 1000
-
-
-def test_a_picture_needs_a_sweep(benchmark, capsys):
-    with pytest.raises(SystemExit):
-        benchmark('--plot', 'a.png')
-    assert 'add --sweep' in capsys.readouterr().err
-
-
-def test_a_size_that_is_none(benchmark, capsys):
-    with pytest.raises(SystemExit):
-        benchmark('--size', '256')
-    assert "--size: '256' is not HxW" in capsys.readouterr().err

@@ -33,11 +33,6 @@ def test_nothing_is_written_on_failure(released, tmp_path, capsys):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_missing_file(tmp_path, capsys):
-    args = (tmp_path / 'none.pth', tmp_path / 'dst.pth')
-    assert 'none.pth does not' in run_and_fail(capsys, 'convert_checkpoint', *args)
-
-
 def test_python_objects_need_trust(released, tmp_path, capsys):
     torch.save(dict(model=released, cfg=Path('x')), tmp_path / 'src.pth')
     arguments = (tmp_path / 'src.pth', tmp_path / 'dst.pth')

@@ -6,11 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis.inference import init_detector
+from stmixer_mm.models.decoder.sampling import backends
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +44,7 @@ def test_video_and_detections_are_written(project, tmp_path, capsys):
         'walk',
     }
     printed = capsys.readouterr()
+    assert '12 persons in 3 of 3 keyframes' in printed.out
     assert str(out) in printed.out
     assert '25/25' in printed.err  # the progress bar
     assert len(list(out.parent.iterdir())) == 2
@@ -66,31 +69,19 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
     assert sorted({float(row['time_s']) for row in rows}) == times
 
 
-@pytest.mark.parametrize(
-    ('args', 'sentence'),
-    [
-        (['--out', 'out.gif'], 'out.gif must end in .mp4 or'),
-        (['--out', 'out.mp4', '--json', 'out.txt'], 'out.txt must end in'),
-        (['--out', 'out.mp4', '--start', '7'], 'lasts from 0 s to 2.50 s'),
-        (['--out', 'out.mp4', '--label-map', 'no.pbtxt'], 'no.pbtxt'),
-        (['--out', 'out.mp4', '--device', 'cuda:77'], "'cuda:77' cannot be used"),
-    ],
-)
-def test_wrong_arguments_are_named(
-    project, tmp_path, monkeypatch, capsys, args, sentence
+def test_persons_have_a_threshold_and_the_log_stays_out_of_the_bar(
+    project, tmp_path, capsys
 ):
-    monkeypatch.chdir(tmp_path)
-    before = sorted(tmp_path.iterdir())
-    assert sentence in run_and_fail(capsys, 'demo', *project, *args)
-    assert sorted(tmp_path.iterdir()) == before
-
-
-@pytest.mark.parametrize('broken', ['video', 'config', 'checkpoint'])
-def test_missing_files_are_named(project, tmp_path, capsys, broken):
-    files = dict(zip(('video', 'config', 'checkpoint'), project, strict=True))
-    files[broken] = tmp_path / 'absent.xyz'
-    args = (*files.values(), '--out', tmp_path / 'out.mp4')
-    assert 'absent.xyz does not exist' in run_and_fail(capsys, 'demo', *args)
+    backends._log_once.cache_clear()
+    MMLogger.get_instance('bar')  # whose stream is that of this test
+    run_tool('demo', *project, '--out', tmp_path / 'out.mp4', '--person-thr', 1)
+    del MMLogger._instance_dict['bar']
+    printed = capsys.readouterr()
+    assert '0 persons in 0 of 3 keyframes' in printed.out
+    (line,) = [one for one in printed.out.splitlines() if 'Sampling back end' in one]
+    assert 'out.mp4' not in line
+    # The bar is wiped before the line is written.
+    assert f'\r{" " * 20}' in printed.err
 
 
 def test_damage_is_left_out_and_told(project, tmp_path, capsys):

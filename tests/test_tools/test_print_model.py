@@ -102,24 +102,3 @@ def test_images(run):
     lines = run(path, '--shape', 1, 64, 90)
     assert any('3x64x96' in line for line in lines if line.startswith('backbone'))
     assert not any('?' in line for line in lines)
-
-
-@pytest.mark.parametrize(
-    ('options', 'sentence'),
-    [
-        (['--shape', '2', '0', '32'], 'is not the size of a clip'),
-        (['--cfg-options', 'model.decoder.num_frames=4'], 'model.decoder.num_frames=2'),
-        (
-            ['--cfg-options', 'model.neck.in_channels=[4]'],
-            'set in_channels=[4, 16]',
-        ),
-        (['--cfg-options', 'test_dataloader=None'], 'with clip_len; give the config'),
-        (['--cfg-options', 'model.neck.width=3'], "no argument 'width'"),
-    ],
-)
-def test_errors_are_one_sentence(run, tmp_path, capsys, options, sentence):
-    with pytest.raises(SystemExit) as left:
-        run(write_project(tmp_path), *options)
-    assert left.value.code == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith('error: ') and sentence in line

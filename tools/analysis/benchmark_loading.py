@@ -18,15 +18,16 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from mmaction.datasets import AVADataset
-
+from stmixer_mm.checks.options import COUNT, number
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import FrameMAPMetric
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
+
+import numpy as np
+from mmaction.datasets import AVADataset
 
 NUM_VIDEOS = 235  # of AVA's training set
 TUBE_VIDEOS, TUBES, TUBE_LENGTH = 3194, 4500, 133  # about those of UCF101-24
@@ -46,17 +47,17 @@ PARTS = ('KeyframeDataset', 'AVADataset', 'FrameMAPMetric', 'TubeDataset')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--keyframes', type=int, default=50000, help='(default: %(default)s)'
+        '--keyframes', type=COUNT, default=50000, help='(default: %(default)s)'
     )
     parser.add_argument(
         '--excluded',
-        type=int,
+        type=number(int, 0),
         default=2000,
         help='lines of the exclude file (default: %(default)s)',
     )
     parser.add_argument(
         '--tube-share',
-        type=float,
+        type=number(float, above=0),
         default=1.0,
         help='videos with tubes, as a share of those of UCF101-24 (default: 1)',
     )
@@ -192,10 +193,10 @@ def apart(function: Callable, *args: object) -> object:
 
 
 def run(args: argparse.Namespace) -> None:
-    if not 0 <= args.excluded < args.keyframes or args.tube_share <= 0:
+    if args.excluded >= args.keyframes:
         raise UserError(
-            f'--excluded {args.excluded} must lie from 0 to below --keyframes '
-            f'{args.keyframes}, and --tube-share {args.tube_share} above 0.'
+            f'--excluded {args.excluded} leaves none of --keyframes {args.keyframes}; '
+            'give less.'
         )
     if not Path('/proc/self/smaps_rollup').exists():
         raise UserError('Memory is read from /proc/self/smaps_rollup; run it on Linux.')

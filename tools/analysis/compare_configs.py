@@ -14,19 +14,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from stmixer_mm.checks.options import COUNT, SEED, setting
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.files import check_json_path, check_writable_dir, write_json
+from stmixer_mm.profiling.meter import take_turns
+from stmixer_mm.profiling.models import build_model, quieten, read_config
+from stmixer_mm.registry import DATASETS
+
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from torch import nn
-
-from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.files import check_json_path, check_writable_dir, write_json
-from stmixer_mm.profiling.meter import take_turns
-from stmixer_mm.profiling.models import build_model, quieten, read_config
-from stmixer_mm.registry import DATASETS
 
 TRAIN = Path(__file__).parents[1] / 'train.py'
 
@@ -37,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', default='work_dirs/compare', help='gets a folder for each config'
     )
-    parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
+    parser.add_argument('--seed', type=SEED, default=0, help='(default: %(default)s)')
     parser.add_argument(
         '--metrics',
         nargs='+',
@@ -45,12 +46,13 @@ def parse_args() -> argparse.Namespace:
         help='of the last evaluation (default: %(default)s)',
     )
     parser.add_argument(
-        '--turns', type=int, default=10, help='timed steps (default: %(default)s)'
+        '--turns', type=COUNT, default=10, help='timed steps (default: %(default)s)'
     )
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=setting,
         default=[],
         help='override settings of all configs, as in key=value a.b=1 list="[1,2]"',
     )
@@ -140,8 +142,9 @@ def run(args: argparse.Namespace) -> None:
     rows, steps = [], {}
     for config in map(Path, args.configs):
         cfg = read_config(config, overrides)
-        model = build_model(cfg)
-        steps[config.stem] = make_step(cfg, model)
+        with blame(f'{config} cannot be trained', CORRECT_CODE):
+            model = build_model(cfg)
+            steps[config.stem] = make_step(cfg, model)
         work_dir = Path(args.work_dir, config.stem)
         print(f'{config.stem} …', flush=True)
         train(config, work_dir, args)

@@ -2,8 +2,8 @@
 
 import argparse
 
-from stmixer_mm.apis.running import add_cfg_options
-from stmixer_mm.errors import user_errors
+from stmixer_mm.checks.options import COUNT, add_cfg_options, number
+from stmixer_mm.errors import CORRECT_CODE, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import random_clip
@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shape',
-        type=int,
+        type=COUNT,
         nargs=3,
         metavar=('T', 'H', 'W'),
         help='frames, height and width of the clip; by default what the test pipeline '
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=int,
+        type=number(int, 0, 10_000),
         default=5,
         help='boxes that a RoI head is given (default: %(default)s)',
     )
@@ -45,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    clip = random_clip(cfg, shape=args.shape, persons=args.persons)
-    model = build_model(cfg)
-    data = model.data_preprocessor(clip)
-    size = list(data['inputs'].shape[-3:])
-    counts = count_parts(model, data)
+    with blame(f'{args.config} cannot be measured', CORRECT_CODE):
+        clip = random_clip(cfg, shape=args.shape, persons=args.persons)
+        model = build_model(cfg)
+        data = model.data_preprocessor(clip)
+        size = list(data['inputs'].shape[-3:])
+        counts = count_parts(model, data)
     rows = [('part', 'GFLOP', 'parameters (M)', 'trained (M)')]
     for count in counts:
         numbers = count.flops / 1e9, count.parameters / 1e6, count.trainable / 1e6

@@ -6,15 +6,9 @@ from math import ceil
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
-import torch
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.utils.dl_utils import set_multi_processing
-from torch import nn
-
-from stmixer_mm.apis.running import add_cfg_options
+from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.datasets.videos import count_decoded, open_video
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import (
@@ -31,6 +25,12 @@ from stmixer_mm.profiling.models import (
     quieten,
     read_config,
 )
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
 
 WARM_UP = 2  # steps
 IN_ORDER = 600  # frames
@@ -62,21 +62,24 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=int,
+        type=number(int, 0, 10_000),
         default=3,
         help='random persons in each clip of --video (default: %(default)s)',
     )
     parser.add_argument(
-        '--clips', type=int, default=10, help='clips to measure (default: %(default)s)'
+        '--clips',
+        type=COUNT,
+        default=10,
+        help='clips to measure (default: %(default)s)',
     )
     parser.add_argument(
         '--batch-size',
-        type=int,
+        type=COUNT,
         help="clips of a step; by default 1, with --mode train the config's",
     )
     parser.add_argument(
         '--workers',
-        type=int,
+        type=number(int, 0),
         default=0,
         help='processes that load clips beside the model; 0 loads them in turn with it '
         '(default: %(default)s)',
@@ -85,16 +88,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
     add_cfg_options(parser)
     return parser.parse_args()
-
-
-def check_args(args: argparse.Namespace) -> None:
-    for name, least in (('clips', 1), ('batch_size', 1), ('workers', 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(
-                f'--{name.replace("_", "-")} {value} must be {least} or more.'
-            )
-    check_json_path(args.json)
 
 
 def split_of(args: argparse.Namespace) -> str:
@@ -306,15 +299,16 @@ def print_loading(figures: dict) -> None:
 
 def run(args: argparse.Namespace) -> None:
     quieten()
-    check_args(args)
+    check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
-    if args.mode == 'data':
-        figures = measure_loading(cfg, args)
-        print_loading(figures)
-    else:
-        figures = measure_model(cfg, args)
-        print_model(figures)
+    with blame(f'{args.config} cannot be measured', CORRECT_CODE):
+        set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+        if args.mode == 'data':
+            figures = measure_loading(cfg, args)
+            print_loading(figures)
+        else:
+            figures = measure_model(cfg, args)
+            print_model(figures)
     heading = dict(config=args.config, mode=args.mode, video=args.video)
     write_json(args.json, {**heading, **machine(args.device), **figures})
 

@@ -8,14 +8,8 @@ measure time: the RoI head of the actions is given random persons.
 import argparse
 from copy import deepcopy
 
-import mmdet.utils
-import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DefaultScope
-from mmengine.utils.dl_utils import set_multi_processing
-
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.checks.options import COUNT, number
+from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import ClipPipeline, video_clips
@@ -26,6 +20,13 @@ from stmixer_mm.profiling.models import (
     quieten,
     read_config,
 )
+
+import mmdet.utils
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.registry import DefaultScope
+from mmengine.utils.dl_utils import set_multi_processing
 
 DETECTOR = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
 RECOGNISER = (
@@ -52,13 +53,13 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--persons',
-        type=int,
+        type=number(int, 1, 10_000),
         default=5,
         help='persons whose actions the peer finds (default: %(default)s)',
     )
     parser.add_argument(
         '--turns',
-        type=int,
+        type=COUNT,
         default=5,
         help='keyframes that each one detects in, in turn (default: %(default)s)',
     )
@@ -132,10 +133,6 @@ class TwoStage(OneStage):
 
 def compare(args: argparse.Namespace) -> dict:
     """Medians over the turns, the first of which warms up."""
-    if args.turns < 1 or args.persons < 1:
-        raise UserError(
-            f'--turns {args.turns} and --persons {args.persons} must be 1 or more.'
-        )
     cfg, detector, recogniser = map(
         read_config, (args.config, args.detector, args.recogniser)
     )
@@ -177,7 +174,8 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     set_multi_processing()
-    figures = compare(args)
+    with blame(f'{args.config} and its peer cannot be compared', CORRECT_CODE):
+        figures = compare(args)
     print_seconds(figures['seconds'])
     one, two = (column['total'] for column in figures['seconds'].values())
     print(

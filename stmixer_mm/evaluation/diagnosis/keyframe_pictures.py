@@ -58,13 +58,14 @@ class KeyframePictures:
         """
         if key not in self._index:
             return False
-        packed = self._dataset[self._index[key]]
-        clip = packed['inputs']
-        frames = clip.reshape(clip.shape[-4:])
-        # (1, 3, T, h, w) and (3, T, h, w) are both in use.
-        frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
-        frame, factor = enlarge(frame.astype(np.uint8))
-        gts = packed['data_samples'].gt_instances
+        with blame(f'{key} cannot be drawn', 'use --no-keyframes'):
+            packed = self._dataset[self._index[key]]
+            clip = packed['inputs']
+            frames = clip.reshape(clip.shape[-4:])
+            # (1, 3, T, h, w) and (3, T, h, w) are both in use.
+            frame = frames[:, frames.shape[1] // 2].permute(1, 2, 0).numpy()
+            frame, factor = enlarge(frame.astype(np.uint8))
+            gts = packed['data_samples'].gt_instances
         true = draw_ground_truth(frame, gts, self._classes, scale=factor)
         found = self._found(self._judged.keyframes.index(key))
         right = [self._judged.right[row] for rows in found.values() for row in rows]

@@ -48,9 +48,10 @@ def build_metrics(cfg: Config) -> list[BaseMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one cannot be built.
     """
-    metrics = [METRICS.build(metric_cfg) for metric_cfg in metric_configs(cfg, 'test')]
+    with blame('test_evaluator of the config cannot be built', 'correct it'):
+        metrics = [METRICS.build(one) for one in metric_configs(cfg, 'test')]
     metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
     if not metrics:
         raise UserError(

@@ -15,7 +15,7 @@ from stmixer_mm.models.decoder.deformable_stage import (
     DeformableStage,
     flatten_feats,
 )
-from stmixer_mm.models.decoder.query_decoder import QueryDecoder
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder, check_counts
 from stmixer_mm.registry import MODELS
 
 
@@ -51,6 +51,7 @@ class DeformableDecoder(QueryDecoder):
         dropout: float = 0.0,
         **kwargs,
     ) -> None:
+        check_counts(num_levels=num_levels, num_points=num_points)
         all_frames = memory == 'time'
         make_stage = partial(
             DeformableStage,

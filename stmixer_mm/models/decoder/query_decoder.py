@@ -74,7 +74,10 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(
-            num_frames=num_frames, num_queries=num_queries, num_stages=num_stages
+            num_frames=num_frames,
+            num_queries=num_queries,
+            num_stages=num_stages,
+            feedforward_channels=feedforward_channels,
         )
         check_divisors(embed_dims, num_heads=num_heads, position_code=8)
         if num_classes < 2:

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 
-from mmengine.utils import track_iter_progress
-
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.converters.ava_kinetics import (
     FILENAME_TMPL,
@@ -20,6 +18,8 @@ from stmixer_mm.datasets.converters.ava_kinetics import (
 )
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
+
+from mmengine.utils import track_iter_progress
 
 
 def parse_args() -> argparse.Namespace:
