@@ -39,7 +39,7 @@ def load_checkpoint_file(path: str | Path) -> dict:
         UserError: naming the file and the remedy.
     """
     check_checkpoint_file(path)
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu', logger=None)
+    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
     state_dict = state_dict_of(checkpoint, source=path)
     rest = checkpoint if 'state_dict' in checkpoint else {}
     return {**rest, 'state_dict': state_dict}
