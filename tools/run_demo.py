@@ -15,6 +15,9 @@ import time
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
+# Threads of OpenMP that wait awake make a step of two threads six times as slow on a
+# machine that does something else, too.
+PATIENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
 TOY_CONFIG = 'configs/stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
 
 
@@ -22,7 +25,7 @@ def run(title, tool, *options):
     """Run a tool of this folder; end with its exit status if it fails."""
     print(f'\n[demo] {title}', flush=True)
     command = [sys.executable, str(TOOLS / tool), *map(str, options)]
-    code = subprocess.run(command).returncode
+    code = subprocess.run(command, env={**PATIENT, **os.environ}).returncode
     if code:
         sys.exit(
             f'demo: {tool} ended with status {code} (its message is above): mend that '

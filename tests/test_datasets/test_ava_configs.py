@@ -394,7 +394,7 @@ def test_results_without_a_model(ava_kinetics):
 def test_a_demo_of_a_config_of_two_parts(ava_kinetics):
     """Its clip and its names of classes are those of the parts."""
     config = load('ava-kinetics')
-    names = _class_names(config, {}, None)
+    names = _class_names(config, None)
     assert (len(names), names[11]) == (80, 'stand')
     first, second, *_ = _clip_pipeline(config).transforms
     assert (first.clip_len, type(second).__name__) == (32, 'DecodeFrames')

@@ -69,7 +69,7 @@ def test_it_makes_trains_tests_draws_and_says_the_score(demo, capfd):
 
 
 def test_an_interruption_ends_in_one_line(demo, monkeypatch):
-    def interrupt(command):
+    def interrupt(command, env):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo.subprocess, 'run', interrupt)
