@@ -35,6 +35,8 @@ class STMixerDecoder(QueryDecoder):
         UserError: Arguments that do not fit together.
     """
 
+    stage_type: type[STMixerStage] = STMixerStage
+
     def __init__(
         self,
         *,
@@ -47,7 +49,7 @@ class STMixerDecoder(QueryDecoder):
         **kwargs,
     ) -> None:
         make_stage = partial(
-            STMixerStage,
+            self.stage_type,
             num_groups=num_groups,
             num_points=num_points,
             num_frames=num_frames,
