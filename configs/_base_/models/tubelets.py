@@ -6,6 +6,7 @@ tubelet_decoder = dict(type='STMixerTubeletDecoder', num_queries=25)
 tubelet_head = dict(
     type='STMixerTubeletHead',
     assigner=dict(
+        type='mmdet.HungarianAssigner',
         match_costs=[
             dict(
                 type='TubeletCost',

@@ -6,13 +6,16 @@ actions.
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
-from stmixer_mm.models.heads.stmixer_head import STMixerHead, in_float32
+from stmixer_mm.models.heads.matching import match_clip
+from stmixer_mm.models.heads.stmixer_head import STMixerHead, in_float32, sample_name
 from stmixer_mm.registry import MODELS
 
 PRESENCE = 0.5  # person score from which a tubelet holds its person to be in a frame
@@ -39,6 +42,36 @@ class STMixerTubeletHead(STMixerHead):
 
     output_type = TubeletStageOutput
     box_dims, box_shape = 3, '(k, K, 4), a box in each frame of the clip'
+
+    def check_parts(self, person_target: str) -> None:
+        super().check_parts(person_target)
+        queries, persons, frames = 5, 3, 2
+        truth = InstanceData(
+            bboxes=torch.zeros(persons, frames, 4),
+            states=torch.ones(persons, frames, dtype=torch.long),
+        )
+        with blame(
+            f'The assigner {type(self.assigner).__name__} does not match tubelets',
+            'take mmdet.HungarianAssigner with match_costs of type TubeletCost',
+        ):
+            match_clip(
+                torch.zeros(queries, frames, 2),
+                torch.zeros(queries, frames, 4),
+                truth,
+                dict(img_shape=(1, 1)),
+                assigner=self.assigner,
+            )
+
+    def check_truth(self, sample: ActionDataSample) -> None:
+        super().check_truth(sample)
+        truth, clip_len = sample.gt_instances, sample.metainfo['clip_len']
+        shapes = truth.bboxes.shape[:2], truth.states.shape
+        if any(shape != (len(truth.labels), clip_len) for shape in shapes):
+            raise UserError(
+                f'{sample_name(sample)} has {len(truth.labels)} persons in a clip of '
+                f'{clip_len} frames, but boxes for {tuple(shapes[0])} and states for '
+                f'{tuple(shapes[1])} of these; give each person both in each frame.'
+            )
 
     def loss(
         self,
