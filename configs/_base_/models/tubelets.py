@@ -17,7 +17,7 @@ tubelet_head = dict(
                     dict(type='mmdet.IoUCost', iou_mode='giou', weight=2.0),
                 ],
             )
-        ]
+        ],
     ),
     fallback_topk=0,
 )

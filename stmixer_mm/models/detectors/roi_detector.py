@@ -112,9 +112,7 @@ class RoIDetector(ClipDetector):
         self.person_decoder = build_decoder(decoder, num_classes=2)
         self.person_boxes = build_initial_boxes(initial_boxes, self.person_decoder)
         self.person_head = MODELS.build({**head, 'num_classes': 2})
-        check_outputs(
-            self.person_decoder, self, self.person_head, self.person_boxes
-        )
+        check_outputs(self.person_decoder, self, self.person_head, self.person_boxes)
 
     @property
     def num_classes(self) -> int:

@@ -394,7 +394,6 @@ class STMixerHead(BaseModule):
             person_scores=person_scores[keep],
         )
 
-
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """How much of a person each query is, (Q,), of its person scores."""
         return person_scores
