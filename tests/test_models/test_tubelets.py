@@ -24,6 +24,7 @@ from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
 from stmixer_mm.models.heads import stmixer_head
 from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
 from stmixer_mm.models.heads.tubelet_head import at_clip_frames
+from stmixer_mm.models.shapes import trace_shapes
 from stmixer_mm.registry import MODELS, TASK_UTILS
 
 SETTINGS = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
@@ -465,7 +466,9 @@ def test_parts_of_keyframes_and_of_tubelets_do_not_mix(name):
 
 def test_frames_of_the_maps():
     with pytest.raises(UserError, match=r'num_frames=3; set .*num_frames=2'):
-        losses_of(build_detector(tube_detector(num_frames=3)), tube_sample(ALWAYS))
+        model = MODELS.build(tube_detector(num_frames=3))
+        feats = trace_shapes(model, torch.zeros(1, 3, 4, 64, 96)).feats
+        model.check_feats(feats, (64, 96))
 
 
 @pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])

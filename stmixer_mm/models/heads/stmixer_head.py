@@ -156,16 +156,20 @@ class STMixerHead(BaseModule):
                 f'{person_target!r}; take a loss with use_sigmoid=True, or '
                 "person_target='label'."
             )
-        if self.single_label == getattr(self.loss_action, 'use_sigmoid', True):
-            kind, wanted = 'softmax', 'does several actions at once'
-            if self.single_label:
-                kind, wanted = 'sigmoid', 'has one action with single_label=True'
+        wanted = not self.single_label
+        if getattr(self.loss_action, 'use_sigmoid', wanted) != wanted:
             raise UserError(
-                f'loss_action={type(self.loss_action).__name__} uses a {kind}, but a '
-                f'person {wanted}; set use_sigmoid={not self.single_label}.'
+                f'loss_action={type(self.loss_action).__name__} uses a '
+                f'{"softmax" if wanted else "sigmoid"}, but a person does '
+                f'{"several actions at once" if wanted else "one action"}; set '
+                f'use_sigmoid={wanted}, or single_label={wanted}.'
             )
-        class_weight = getattr(self.loss_action, 'class_weight', None) or ()
-        if self.single_label and len(class_weight) not in (0, self.num_classes):
+        class_weight = getattr(self.loss_action, 'class_weight', None)
+        if (
+            self.single_label
+            and class_weight is not None
+            and len(class_weight) != self.num_classes
+        ):
             raise UserError(
                 f'loss_action has {len(class_weight)} numbers in class_weight for '
                 f'{self.num_classes - 1} actions and, before them, background; give '
@@ -261,17 +265,16 @@ class STMixerHead(BaseModule):
         bboxes = output.bboxes[targets.boxed]
         action_logits, actions = self.get_actions(output, targets)
         num_boxes, num_pairs = len(targets.bboxes), len(targets.actions)
+        person_weight = action_weight = person_logits.new_zeros(())
+        if not self.sigmoid_person:
+            person_weight = sum_weights(self.loss_person, person_labels)
+        if self.single_label:
+            action_weight = sum_weights(self.loss_action, actions)
 
         # Ranks that divide by the mean of their totals give, averaged over the ranks,
         # what one process gives for all samples together.
-        totals = torch.stack(
-            (
-                person_logits.new_tensor(num_boxes),
-                person_logits.new_tensor(num_pairs),
-                sum_weights(self.loss_person, person_labels, 2),
-                sum_weights(self.loss_action, actions, self.num_classes),
-            )
-        )
+        counts = person_logits.new_tensor((num_boxes, num_pairs))
+        totals = torch.stack((*counts, person_weight, action_weight))
         all_reduce(totals, op='mean')
         *counts, person_weight, action_weight = totals
         avg_boxes, avg_pairs = (
@@ -304,11 +307,11 @@ class STMixerHead(BaseModule):
             losses['loss_iou'] = self.loss_iou(
                 bboxes, targets.bboxes, avg_factor=avg_boxes
             )
-        if self.single_label and len(actions):
+        if len(actions) and self.single_label:
             losses['loss_action'] = self.loss_action(
                 action_logits, actions, avg_factor=action_weight
             )
-        elif num_pairs:
+        elif len(actions):
             action_loss = self.loss_action(action_logits, actions)
             # From a mean over pairs and actions to a sum over the actions.
             num_actions = self.num_classes - 1
@@ -403,15 +406,12 @@ def in_float32(output: StageOutput) -> StageOutput:
     return type(output)(*(values.float() for values in output))
 
 
-def sum_weights(loss: object, labels: Tensor, num_classes: int) -> Tensor:
-    """Sum of the class weights of a softmax loss over class numbers (N,).
-
-    Of a loss of another kind it means nothing, and nobody reads it.
-    """
-    if getattr(loss, 'use_sigmoid', True):
-        return labels.new_zeros((), dtype=torch.float32)
-    class_weight = getattr(loss, 'class_weight', None) or [1.0] * num_classes
-    weights = torch.tensor(class_weight, device=labels.device)
+def sum_weights(loss: object, labels: Tensor) -> Tensor:
+    """Sum of the class weights of a softmax loss over class numbers (N,)."""
+    class_weight = getattr(loss, 'class_weight', None)
+    if class_weight is None:
+        return torch.ones_like(labels, dtype=torch.float32).sum()
+    weights = torch.tensor(class_weight, dtype=torch.float32, device=labels.device)
     return weights[labels].sum()
 
 
