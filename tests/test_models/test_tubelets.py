@@ -19,6 +19,7 @@ from tiny import (
 )
 from torch import nn
 
+from stmixer_mm.checks.config import check_arguments
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
 from stmixer_mm.models.heads import stmixer_head
@@ -462,6 +463,17 @@ def test_parts_of_keyframes_and_of_tubelets_do_not_mix(name):
     settings, message = WRONG_PAIRS[name]
     with pytest.raises(UserError, match=message):
         MODELS.build(tube_detector() | settings)
+
+
+def test_the_tiny_config():
+    config = Config.fromfile(MODELS_FOLDER / 'stmixer-t_tiny.py')
+    config.model.head.num_classes = 3
+    check_arguments(config)
+    decoder = MODELS.build(config.model).decoder
+    assert (decoder.num_frames, decoder.num_queries, decoder.num_classes) == (8, 12, 3)
+    config.model.head.single_label = 'yes'
+    with pytest.raises(UserError, match='takes single_label as bool'):
+        check_arguments(config)
 
 
 def test_frames_of_the_maps():
