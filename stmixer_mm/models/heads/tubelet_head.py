@@ -29,9 +29,9 @@ class STMixerTubeletHead(STMixerHead):
     frames (:func:`at_clip_frames`), and compared there with persons
     (``gt_instances``): ``bboxes`` (k, K, 4) in pixels, multi-hot ``labels`` (k, A + 1),
     and ``states`` (k, K), 1 where a person has a box, 0 where it is not there, -1 where
-    that is unknown. Boxes are learnt where there is one, person scores in all frames
-    but unknown ones, actions once for a tubelet. A tubelet without a person is
-    background in each frame where anybody's state is known.
+    that is unknown; each person has a box somewhere. Boxes are learnt where there is
+    one, person scores in all frames but unknown ones, actions once for a tubelet. A
+    tubelet without a person is background in each frame where anybody's state is known.
 
     Args:
         assigner: One by match costs, which are a :class:`.TubeletCost`.
