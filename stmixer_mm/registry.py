@@ -42,6 +42,7 @@ def _share(kind: str, location: str) -> _SharedRegistry:
 
 
 MODELS = _share('MODELS', 'models')
+TASK_UTILS = _share('TASK_UTILS', 'models')
 DATASETS = _share('DATASETS', 'datasets')
 TRANSFORMS = _share('TRANSFORMS', 'datasets')
 METRICS = _share('METRICS', 'evaluation')

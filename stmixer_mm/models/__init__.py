@@ -11,11 +11,13 @@ from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.deformable_decoder import DeformableDecoder
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.decoder.tubelet_decoder import STMixerTubeletDecoder
 from stmixer_mm.models.detectors.roi_detector import RoIDetector
 from stmixer_mm.models.detectors.still_image import StillImageSTMixer
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.denoising import DenoisingQueries
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
 from stmixer_mm.models.initial_boxes.proposal_boxes import ProposalBoxes
 from stmixer_mm.models.initial_boxes.simple_boxes import (
     GridBoxes,

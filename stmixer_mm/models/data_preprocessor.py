@@ -57,7 +57,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
 
         Returns:
             ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which has learnt
-            its ``img_shape`` (if it lacked one) and ``pad_shape``.
+            its ``img_shape`` (if it lacked one), ``pad_shape`` and ``clip_len``.
         """
         if 'inputs' not in data:
             raise UserError(
@@ -77,7 +77,11 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         data_samples = data['data_samples']
         for sample, shape in zip(data_samples, shapes, strict=True):
             sample.set_metainfo(
-                dict(img_shape=sample.get('img_shape', shape), pad_shape=pad_shape)
+                dict(
+                    img_shape=sample.get('img_shape', shape),
+                    pad_shape=pad_shape,
+                    clip_len=inputs.size(2),
+                )
             )
         return dict(inputs=inputs, data_samples=data_samples)
 

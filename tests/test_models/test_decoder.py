@@ -11,6 +11,8 @@ from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
+TUBELETS = dict(type='STMixerTubeletDecoder')
+each_kind = pytest.mark.parametrize('kind', [{}, TUBELETS], ids=['persons', 'tubelets'])
 
 
 def make_decoder(**settings):
@@ -62,8 +64,14 @@ def assert_all_close(ours, theirs, tolerance):
 
 @pytest.mark.parametrize(
     'sizes',
-    [{}, dict(num_frames=1), dict(num_points=7), dict(num_groups=4, num_queries=1)],
-    ids=['plain', 'one frame', 'seven points', 'four groups, one query'],
+    [
+        {},
+        dict(num_frames=1),
+        dict(num_points=7),
+        dict(num_groups=4, num_queries=1),
+        TUBELETS,
+    ],
+    ids=['plain', 'one frame', 'seven points', 'four groups, one query', 'tubelets'],
 )
 @pytest.mark.parametrize('backend', ['embedding_bag', 'grid_sample', 'mmcv'])
 def test_equals_the_literal_formulation(backend, sizes):
@@ -76,8 +84,9 @@ def test_equals_the_literal_formulation(backend, sizes):
     )
 
 
-def test_checkpointed_stages_have_the_same_gradients():
-    decoder = make_decoder()
+@each_kind
+def test_checkpointed_stages_have_the_same_gradients(kind):
+    decoder = make_decoder(**kind)
     feats = made_up_feats(decoder)
     expected = gradients(decoder, run(decoder, feats), feats)
     decoder.with_cp = True
@@ -89,8 +98,9 @@ def bytes_kept(decoder, feats):
     return bytes_kept_for_backward(lambda: run(decoder, feats), given)
 
 
-def test_checkpointed_stages_keep_less():
-    decoder = make_decoder(num_stages=4)
+@each_kind
+def test_checkpointed_stages_keep_less(kind):
+    decoder = make_decoder(num_stages=4, **kind)
     feats = made_up_feats(decoder)
     kept = bytes_kept(decoder, feats)
     decoder.with_cp = True
@@ -108,11 +118,11 @@ def test_nothing_is_kept_of_every_point_in_every_frame():
     assert bytes_kept(decoder, feats) < kept / 4
 
 
-def test_stages_compile_without_graph_breaks():
+@each_kind
+def test_stages_compile_without_graph_breaks(kind):
     options = dict(fullgraph=True, backend='aot_eager')
-    decoder, eager = make_twins(
-        dict(compile_stages=options), {}, num_stages=1, num_frames=1, num_queries=2
-    )
+    sizes = dict(num_stages=1, num_frames=1, num_queries=2) | kind
+    decoder, eager = make_twins(dict(compile_stages=options), {}, **sizes)
     feats = made_up_feats(decoder, batch=1, size=(32, 32))
     outputs, expected = (run(each, feats, (32, 32)) for each in (decoder, eager))
     assert_all_close(outputs, expected, 1e-5)
@@ -123,8 +133,9 @@ def test_stages_compile_without_graph_breaks():
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('mixing', ['literal', 'chunks'])
-def test_autocast_changes_little(mixing, dtype):
-    decoder = make_decoder(mixing_backend=mixing)
+@each_kind
+def test_autocast_changes_little(kind, mixing, dtype):
+    decoder = make_decoder(mixing_backend=mixing, **kind)
     feats = made_up_feats(decoder)
     with torch.no_grad():
         expected = run(decoder, feats)

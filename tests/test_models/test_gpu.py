@@ -55,11 +55,14 @@ def means_and_gradients(backend, feats, strides, groups, points):
 
 
 @pytest.mark.parametrize('compiled', [False, dict(fullgraph=True)])
-def test_decoder_equals_the_one_on_the_cpu(backend, compiled):
+@decoders.each_kind
+def test_decoder_equals_the_one_on_the_cpu(kind, backend, compiled):
     if compiled and backend == 'mmcv':
         pytest.skip("mmcv's op is closed to the compiler")
-    cpu = decoders.make_decoder(sampling_backend='grid_sample')
-    gpu = decoders.make_decoder(sampling_backend=backend, compile_stages=compiled)
+    cpu = decoders.make_decoder(sampling_backend='grid_sample', **kind)
+    gpu = decoders.make_decoder(
+        sampling_backend=backend, compile_stages=compiled, **kind
+    )
     gpu.load_state_dict(cpu.state_dict())
     feats = decoders.made_up_feats(cpu)
     feats_gpu = [feat.detach().to(GPU).requires_grad_() for feat in feats]

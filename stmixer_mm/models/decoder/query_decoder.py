@@ -56,6 +56,9 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         UserError: An argument is out of range, or feature maps do not fit them.
     """
 
+    # What its stages say; a head reads one of these.
+    output_type: type = StageOutput
+
     def __init__(
         self,
         *,
@@ -136,7 +139,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             ``extra``).
         """
         memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
-        queries, blocked = self.start(len(boxes_xyzr)), None
+        queries, blocked = self.start(len(feats[0])), None
         if extra is not None:
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
             queries = Queries(

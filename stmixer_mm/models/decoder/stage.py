@@ -85,14 +85,16 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         self, queries: Queries, boxes_xyzr: Tensor
     ) -> tuple[Queries, Tensor, StageOutput]:
         """What :meth:`forward` returns, of refined queries and the boxes before."""
-        spatial, temporal = queries
-        boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(spatial))
-        output = StageOutput(
-            person_logits=self.person_branch(spatial),
-            action_logits=self.action_branch(torch.cat((spatial, temporal), dim=-1)),
+        boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(queries.spatial))
+        return queries, boxes_xyzr, self.read_out(queries, boxes_xyzr)
+
+    def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> StageOutput:
+        """What refined queries and boxes say."""
+        return StageOutput(
+            person_logits=self.person_branch(queries.spatial),
+            action_logits=self.action_branch(torch.cat(queries, dim=-1)),
             bboxes=xyzr_to_xyxy(boxes_xyzr),
         )
-        return queries, boxes_xyzr, output
 
 
 class STMixerStage(QueryStage):
@@ -157,30 +159,46 @@ class STMixerStage(QueryStage):
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
         """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
-        position_code, attention_bias = self.relate_boxes(boxes_xyzr.detach())
-        if blocked is not None:
-            attention_bias = attention_bias.masked_fill(blocked, float('-inf'))
-        spatial = self.spatial.attend(queries.spatial, position_code, attention_bias)
-        temporal = self.temporal.attend(queries.temporal, position_code, attention_bias)
-
-        offsets = self.offsets(spatial).unflatten(
-            -1, (self.num_groups, self.num_points, 3)
-        )
-        points = make_sample_points(offsets, boxes_xyzr)
-        point_samples, frame_samples = memory(points)
+        spatial, temporal = self.attend(queries, boxes_xyzr.detach(), blocked)
+        point_samples, frame_samples = self.sample(spatial, boxes_xyzr, memory)
         spatial = self.spatial.mix(point_samples, spatial)
         temporal = self.temporal.mix(frame_samples, temporal)
         return self.refine(Queries(spatial, temporal), boxes_xyzr)
+
+    def attend(
+        self, queries: Queries, boxes_xyzr: Tensor, blocked: Tensor | None
+    ) -> Queries:
+        """Let each query set attend to itself, which sees where the boxes are."""
+        position_code, iof = self.relate_boxes(boxes_xyzr)
+        bias = self.attention_bias(iof)
+        if blocked is not None:
+            bias = bias.masked_fill(blocked, float('-inf'))
+        return Queries(
+            self.spatial.attend(queries.spatial, position_code, bias),
+            self.temporal.attend(queries.temporal, position_code, bias),
+        )
 
     def relate_boxes(self, boxes_xyzr: Tensor) -> tuple[Tensor, Tensor]:
         """Where the boxes are, and how far each lies within each other.
 
         Returns:
-            Position code (B, Q, C) and additive attention bias (B, num_heads, Q, Q).
+            Position code (B, Q, C) and share of a box within another (B, Q, Q).
         """
         iof = intersection_over_foreground(xyzr_to_xyxy(boxes_xyzr))
-        bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
-        return sine_position_code(boxes_xyzr, self.offsets.in_features), bias
+        return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
+
+    def attention_bias(self, iof: Tensor) -> Tensor:
+        """(B, Q, Q) to what is added to the logits, (B, num_heads, Q, Q)."""
+        return self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
+
+    def sample(
+        self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler
+    ) -> tuple[Tensor, Tensor]:
+        """What the two query sets mix, (B, Q, G, P, c) and (B, Q, G, T, c)."""
+        offsets = self.offsets(spatial).unflatten(
+            -1, (self.num_groups, self.num_points, 3)
+        )
+        return memory(make_sample_points(offsets, boxes_xyzr))
 
 
 class _QueryBranch(BaseModule):

@@ -39,6 +39,8 @@ class STMixerDecoder(QueryDecoder):
         UserError: Arguments that do not fit together.
     """
 
+    stage_type: type[STMixerStage] = STMixerStage
+
     def __init__(
         self,
         *,
@@ -54,7 +56,7 @@ class STMixerDecoder(QueryDecoder):
             num_groups=num_groups, num_points=num_points, out_multiplier=out_multiplier
         )
         make_stage = partial(
-            STMixerStage,
+            self.stage_type,
             num_groups=num_groups,
             num_points=num_points,
             num_frames=num_frames,

@@ -21,6 +21,7 @@ from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.detectors.stmixer import (
     build_decoder,
     build_initial_boxes,
+    check_outputs,
     frame_shapes,
 )
 from stmixer_mm.models.heads.stmixer_head import sample_name
@@ -73,6 +74,7 @@ class RoIDetector(ClipDetector):
     """
 
     num_classes_key = 'model.roi_head.bbox_head.num_classes'
+    output_type = StageOutput  # of the person branch
 
     def __init__(
         self,
@@ -110,6 +112,7 @@ class RoIDetector(ClipDetector):
         self.person_decoder = build_decoder(decoder, num_classes=2)
         self.person_boxes = build_initial_boxes(initial_boxes, self.person_decoder)
         self.person_head = MODELS.build({**head, 'num_classes': 2})
+        check_outputs(self.person_decoder, self, self.person_head, self.person_boxes)
 
     @property
     def num_classes(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.registry import MODELS
 
@@ -38,6 +39,8 @@ class StillImageSTMixer(STMixer):
     Raises:
         UserError: ``max_per_img`` is not positive.
     """
+
+    output_type = StageOutput
 
     def __init__(self, *, max_per_img: int = 100, **kwargs) -> None:
         super().__init__(**kwargs)

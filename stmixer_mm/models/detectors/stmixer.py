@@ -21,10 +21,11 @@ class STMixer(ClipDetector):
     Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023.
 
     Args:
-        decoder: Feature maps and first boxes to one :class:`~.decoder.StageOutput` per
-            stage; a :class:`~.decoder.QueryDecoder`.
+        decoder: Feature maps and first boxes to one output per stage, such as a
+            :class:`~.decoder.StageOutput`; a :class:`~.decoder.QueryDecoder`.
         head: Stage outputs and ground truth to losses, or to predictions. Its
-            ``num_classes`` is the decoder's too.
+            ``num_classes`` is the decoder's too. What the decoder finds, persons in
+            keyframes or tubelets, it has to read.
         initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
         denoising: Config of a :class:`DenoisingQueries`; training then adds noised
             persons to the queries.
@@ -49,6 +50,7 @@ class STMixer(ClipDetector):
             sizes = dict(num_classes=head.num_classes, **query_sizes(self.decoder))
             self.denoising = MODELS.build(denoising, default_args=sizes)
         self.head = head
+        check_outputs(self.decoder, self, head, self.initial_boxes, self.denoising)
 
     @property
     def num_classes(self) -> int:
@@ -103,6 +105,19 @@ class STMixer(ClipDetector):
         for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = predictions
         return data_samples
+
+
+def check_outputs(decoder: QueryDecoder, *parts: object) -> None:
+    """Refuse parts that go with another kind of decoder, as far as they say so."""
+    makes = decoder.output_type
+    for part in parts:
+        wants = getattr(part, 'output_type', makes)
+        if wants is not makes:
+            raise UserError(
+                f'{type(part).__name__} goes with decoders of a {wants.__name__}, but '
+                f'{type(decoder).__name__} makes a {makes.__name__}; exchange the one '
+                'or the other.'
+            )
 
 
 def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.decoder.stage import Queries
+from stmixer_mm.models.decoder.stage import Queries, StageOutput
 from stmixer_mm.registry import MODELS
 
 MIN_SIZE = 1.0  # pixels: a box clipped to nothing has no logarithm
@@ -51,6 +51,8 @@ class DenoisingQueries(BaseModule):
     Raises:
         UserError: An argument is out of range.
     """
+
+    output_type = StageOutput  # persons of keyframes, not tubelets
 
     def __init__(
         self,

@@ -1,13 +1,19 @@
 """Persons among the queries: their scores and their matching.
 
-Shapes: Q queries of a clip, k persons of it.
+Shapes: Q queries of a clip, k persons of it; K frames of it, for tubelets.
 """
+
+from collections.abc import Sequence
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from stmixer_mm.registry import TASK_UTILS, build_hosted
+
 PERSON, BACKGROUND = 0, 1  # columns of the person logits
+# States of a person in a frame: has a box there, is not there, is not annotated there.
+PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 
 
 def person_margin(person_logits: Tensor) -> Tensor:
@@ -32,9 +38,10 @@ def match_clip(
     """Which person each query of a clip stands for.
 
     Args:
-        person_logits: (Q, 2)
-        bboxes: Pixel xyxy, (Q, 4).
-        gt_instances: ``bboxes`` (k, 4), pixel xyxy.
+        person_logits: (Q, 2), of tubelets (Q, K, 2).
+        bboxes: Pixel xyxy, (Q, 4), of tubelets (Q, K, 4).
+        gt_instances: ``bboxes`` (k, 4), pixel xyxy; of tubelets (k, K, 4), and
+            ``states`` (k, K).
         img_meta: ``img_shape`` (h, w) without padding.
         assigner: One of mmdet's.
         sampler: One of mmdet's; None lets every query count.
@@ -52,14 +59,9 @@ def match_clip(
         priors=bboxes,
     )
     gt_bboxes = gt_instances.bboxes.to(bboxes)
-    ones = gt_bboxes.new_ones(len(gt_bboxes), 1)
-    persons = InstanceData(
-        labels=torch.full_like(ones[:, 0], PERSON, dtype=torch.long),
-        bboxes=gt_bboxes,
-        # What mmdet.BinaryFocalLossCost reads: each person is the one token.
-        positive_maps=ones,
-        text_token_mask=ones.bool(),
-    )
+    persons = describe_persons(gt_bboxes, gt_bboxes.new_ones(len(gt_bboxes)).bool())
+    if 'states' in gt_instances:
+        persons.states = gt_instances.states.to(bboxes.device)
     result = assigner.assign(queries, persons, img_meta=img_meta)
     if sampler is None:
         return result.gt_inds
@@ -68,3 +70,76 @@ def match_clip(
     assigned = torch.full_like(result.gt_inds, -1)
     assigned[taken] = result.gt_inds[taken]
     return assigned
+
+
+def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
+    """What mmdet's costs read of the truth.
+
+    Args:
+        gt_bboxes: (k, 4)
+        present: Who is a person, and not background, (k,) bool.
+    """
+    return InstanceData(
+        labels=torch.where(present, PERSON, BACKGROUND),
+        bboxes=gt_bboxes,
+        # What mmdet.BinaryFocalLossCost reads: each person is the one token.
+        positive_maps=present[:, None].to(gt_bboxes),
+        text_token_mask=torch.ones_like(present)[:, None],
+    )
+
+
+@TASK_UTILS.register_module()
+class TubeletCost:
+    """Costs of boxes in frames, as costs of tubelets: their means over the frames.
+
+    Args:
+        person_costs: mmdet's costs of person scores, over the frames where it is known
+            whether the person is there; where not, they are costs of background.
+        box_costs: mmdet's costs of boxes, over the frames where the person has one.
+    """
+
+    def __init__(
+        self, *, person_costs: Sequence[dict], box_costs: Sequence[dict]
+    ) -> None:
+        self.person_costs, self.box_costs = (
+            [build_hosted(cost, TASK_UTILS) for cost in costs]
+            for costs in (person_costs, box_costs)
+        )
+
+    def __call__(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        img_meta: dict | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """
+        Args:
+            pred_instances: ``scores`` (Q, K, 2), ``bboxes`` and ``priors`` (Q, K, 4).
+            gt_instances: ``bboxes`` (k, K, 4) and ``states`` (k, K).
+            img_meta: For the costs.
+
+        Returns:
+            (Q, k)
+        """
+        states = gt_instances.states
+        queries = InstanceData(
+            **{name: values.flatten(0, 1) for name, values in pred_instances.items()}
+        )
+        persons = describe_persons(
+            gt_instances.bboxes.flatten(0, 1), states.flatten() == PRESENT
+        )
+        total = 0
+        for costs, counts in (
+            (self.person_costs, states != UNKNOWN),
+            (self.box_costs, states == PRESENT),
+        ):
+            for cost in costs:
+                # Every frame with every frame, of which the same ones are meant.
+                of_frames = cost(queries, persons, img_meta=img_meta)
+                of_frames = of_frames.unflatten(1, states.shape)
+                of_frames = of_frames.unflatten(0, (-1, states.size(1)))
+                of_frames = of_frames.diagonal(dim1=1, dim2=3)  # (Q, k, K)
+                summed = of_frames.where(counts, 0).sum(dim=-1)
+                total = total + summed / counts.sum(dim=-1).clamp(min=1)
+        return total

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
-from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
@@ -21,13 +20,16 @@ from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
+    ABSENT,
     BACKGROUND,
     PERSON,
+    PRESENT,
+    UNKNOWN,
     match_clip,
     person_margin,
     score_persons,
 )
-from stmixer_mm.registry import MODELS, build_hosted
+from stmixer_mm.registry import MODELS, TASK_UTILS, build_hosted
 
 # Scores of a query, of its action scores (n, A) and its person score (n, 1).
 SCORE_MODES = {
@@ -42,14 +44,18 @@ PERSON_TARGETS = {
 
 
 class Targets(NamedTuple):
-    """What the queries of a batch should say, from one stage's matching."""
+    """What the queries of a batch should say, from one stage's matching.
 
-    person_labels: Tensor  # (B, Q): PERSON or BACKGROUND
-    counted: Tensor  # (B, Q) bool: the queries whose person label counts
+    [K]: of tubelets, there is a value for each of the K frames.
+    """
+
+    person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
+    counted: Tensor  # (B, Q, [K]) bool: where the person label counts
     matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
-    bboxes: Tensor  # (n, 4): pixel xyxy, in the order of the matched queries
-    actions: Tensor  # (n, A): multi-hot
-    box_scale: Tensor  # (n, 4): w, h, w, h of the frame without padding
+    boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
+    bboxes: Tensor  # (m, 4): pixel xyxy, in the order of ``boxed``
+    actions: Tensor  # (n, A): multi-hot, in the order of the matched queries
+    box_scale: Tensor  # (m, 4): w, h, w, h of the frame without padding
 
 
 @MODELS.register_module()
@@ -81,11 +87,18 @@ class STMixerHead(BaseModule):
         person_target: What a sigmoid ``loss_person`` learns of matched queries:
             'label' for 1, 'iou' for the IoU of their box with the person's, for
             ``mmdet.QualityFocalLoss`` and ``mmdet.VarifocalLoss``.
+        single_label: A person has exactly one action. ``loss_action`` is then a
+            softmax over the A actions and background, whose logit is 0 and whose
+            weight is the first of its ``class_weight``; queries without a person learn
+            background. Its ``loss_weight`` is that of a person.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
         UserError: An argument is out of range, or a part would go wrong unnoticed.
     """
+
+    output_type: type = StageOutput  # what it reads
+    box_dims, box_shape = 2, '(k, 4), boxes in one frame'
 
     def __init__(
         self,
@@ -101,6 +114,7 @@ class STMixerHead(BaseModule):
         score_mode: Literal['action', 'product'] = 'action',
         sampler: dict | None = None,
         person_target: Literal['label', 'iou'] = 'label',
+        single_label: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -123,6 +137,7 @@ class STMixerHead(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
+        self.single_label = single_label
         self.check_parts(person_target)
 
     def check_parts(self, person_target: str) -> None:
@@ -141,10 +156,24 @@ class STMixerHead(BaseModule):
                 f'{person_target!r}; take a loss with use_sigmoid=True, or '
                 "person_target='label'."
             )
-        if not getattr(self.loss_action, 'use_sigmoid', True):
+        wanted = not self.single_label
+        if getattr(self.loss_action, 'use_sigmoid', wanted) != wanted:
             raise UserError(
-                f'loss_action={type(self.loss_action).__name__} uses a softmax, but a '
-                'person does several actions at once; set use_sigmoid=True.'
+                f'loss_action={type(self.loss_action).__name__} uses a '
+                f'{"softmax" if wanted else "sigmoid"}, but a person does '
+                f'{"several actions at once" if wanted else "one action"}; set '
+                f'use_sigmoid={wanted}, or single_label={wanted}.'
+            )
+        class_weight = getattr(self.loss_action, 'class_weight', None)
+        if (
+            self.single_label
+            and class_weight is not None
+            and len(class_weight) != self.num_classes
+        ):
+            raise UserError(
+                f'loss_action has {len(class_weight)} numbers in class_weight for '
+                f'{self.num_classes - 1} actions and, before them, background; give '
+                f'{self.num_classes}, or None.'
             )
         if getattr(self.sampler, 'add_gt_as_proposals', False):
             raise UserError(
@@ -158,11 +187,31 @@ class STMixerHead(BaseModule):
         """Weighted loss terms of all stages; those before the last are named ``d0.…``.
 
         Raises:
-            UserError: An output or a loss is not finite.
+            UserError: An output or a loss is not finite, or a sample is not what the
+                head learns from.
         """
+        for sample in data_samples:
+            self.check_truth(sample)
         return self.loss_by_stages(
             outputs, data_samples, lambda output: self.get_targets(output, data_samples)
         )
+
+    def check_truth(self, sample: ActionDataSample) -> None:
+        """Refuse persons of another kind than those that the head finds."""
+        bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
+        if bboxes.dim() != self.box_dims:
+            raise UserError(
+                f'The boxes of {sample_name(sample)} are {tuple(bboxes.shape)}, but '
+                f'{type(self).__name__} learns from {self.box_shape}; change the '
+                'dataset or the head.'
+            )
+        numbers = (labels[:, 1:] > 0).sum(dim=1)
+        if self.single_label and (numbers != 1).any():
+            raise UserError(
+                f'A person of {sample_name(sample)} has {numbers[numbers != 1][0]} '
+                'actions but the head has single_label=True; correct the annotation, or '
+                'set single_label=False and a loss_action with use_sigmoid=True.'
+            )
 
     def loss_denoising(
         self,
@@ -194,7 +243,7 @@ class STMixerHead(BaseModule):
         losses = {}
         for stage, output in enumerate(outputs):
             of_stage = f'd{stage}.' if stage < len(outputs) - 1 else ''
-            output = StageOutput(*(values.float() for values in output))
+            output = in_float32(output)
             check_finite(
                 {f'{name} of stage {stage}': v for name, v in output._asdict().items()},
                 data_samples,
@@ -213,20 +262,24 @@ class STMixerHead(BaseModule):
         """The four terms of one stage."""
         person_logits = output.person_logits[targets.counted]
         person_labels = targets.person_labels[targets.counted]
-        bboxes = output.bboxes[targets.matched]
-        action_logits = output.action_logits[targets.matched]
-        num_pairs = len(targets.bboxes)
-
-        class_weight = (1.0, 1.0)
+        bboxes = output.bboxes[targets.boxed]
+        action_logits, actions = self.get_actions(output, targets)
+        num_boxes, num_pairs = len(targets.bboxes), len(targets.actions)
+        person_weight = action_weight = person_logits.new_zeros(())
         if not self.sigmoid_person:
-            class_weight = getattr(self.loss_person, 'class_weight', None) or (1.0, 1.0)
-        weight_sum = person_logits.new_tensor(class_weight)[person_labels].sum()
+            person_weight = sum_weights(self.loss_person, person_labels)
+        if self.single_label:
+            action_weight = sum_weights(self.loss_action, actions)
+
         # Ranks that divide by the mean of their totals give, averaged over the ranks,
         # what one process gives for all samples together.
-        totals = torch.stack((weight_sum.new_tensor(num_pairs), weight_sum))
+        counts = person_logits.new_tensor((num_boxes, num_pairs))
+        totals = torch.stack((*counts, person_weight, action_weight))
         all_reduce(totals, op='mean')
-        avg_pairs, weight_sum = totals
-        avg_pairs = avg_pairs.clamp(min=1 / get_world_size())
+        *counts, person_weight, action_weight = totals
+        avg_boxes, avg_pairs = (
+            count.clamp(min=1 / get_world_size()) for count in counts
+        )
 
         # The losses' own means over nothing are NaN, or lack a gradient path.
         losses = dict(
@@ -239,32 +292,52 @@ class STMixerHead(BaseModule):
             losses['loss_person'] = self.loss_person(
                 person_margin(person_logits)[:, None],
                 self.get_presence(bboxes, targets)[:, None],
-                avg_factor=avg_pairs,
+                avg_factor=avg_boxes,
             )
         elif len(person_logits):
             losses['loss_person'] = self.loss_person(
-                person_logits, person_labels, avg_factor=weight_sum
+                person_logits, person_labels, avg_factor=person_weight
             )
-        if num_pairs:
+        if num_boxes:
             losses['loss_bbox'] = self.loss_bbox(
                 bboxes / targets.box_scale,
                 targets.bboxes / targets.box_scale,
-                avg_factor=avg_pairs,
+                avg_factor=avg_boxes,
             )
             losses['loss_iou'] = self.loss_iou(
-                bboxes, targets.bboxes, avg_factor=avg_pairs
+                bboxes, targets.bboxes, avg_factor=avg_boxes
             )
-            action_loss = self.loss_action(action_logits, targets.actions)
+        if len(actions) and self.single_label:
+            losses['loss_action'] = self.loss_action(
+                action_logits, actions, avg_factor=action_weight
+            )
+        elif len(actions):
+            action_loss = self.loss_action(action_logits, actions)
             # From a mean over pairs and actions to a sum over the actions.
             num_actions = self.num_classes - 1
             losses['loss_action'] = action_loss * num_actions * (num_pairs / avg_pairs)
         return losses
 
+    def get_actions(
+        self, output: StageOutput, targets: Targets
+    ) -> tuple[Tensor, Tensor]:
+        """Logits and labels for ``loss_action``.
+
+        Those of the matched pairs, (n, A) both. With ``single_label`` those of all that
+        count, (N, A + 1) and (N,), of which 0 is background.
+        """
+        if not self.single_label:
+            return output.action_logits[targets.matched], targets.actions
+        labels = torch.zeros_like(targets.matched, dtype=torch.long)
+        labels[targets.matched] = targets.actions.argmax(dim=-1) + 1
+        counted = targets.counted.reshape(*labels.shape, -1).any(dim=-1)
+        return F.pad(output.action_logits, (1, 0))[counted], labels[counted]
+
     @torch.no_grad()
     def get_presence(self, bboxes: Tensor, targets: Targets) -> Tensor:
         """How much of a person each counted query is, in [0, 1]."""
-        presence = torch.zeros_like(targets.matched, dtype=bboxes.dtype)
-        presence[targets.matched] = self.measure_presence(bboxes, targets.bboxes)
+        presence = torch.zeros_like(targets.boxed, dtype=bboxes.dtype)
+        presence[targets.boxed] = self.measure_presence(bboxes, targets.bboxes)
         return presence[targets.counted]
 
     @torch.no_grad()
@@ -295,9 +368,9 @@ class STMixerHead(BaseModule):
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
         """
-        last = StageOutput(*(values.float() for values in outputs[-1]))
+        last = in_float32(outputs[-1])
         return [
-            self.predict_by_clip(StageOutput(*output), sample.metainfo['img_shape'])
+            self.predict_by_clip(type(last)(*output), sample.metainfo['img_shape'])
             for sample, *output in zip(data_samples, *last, strict=True)
         ]
 
@@ -306,13 +379,16 @@ class STMixerHead(BaseModule):
     ) -> InstanceData:
         """Predictions of one clip from its part of a :class:`StageOutput`."""
         person_scores = score_persons(output.person_logits)
-        keep = (person_scores >= self.score_thr).nonzero().squeeze(1)
+        query_scores = self.score_queries(person_scores)
+        keep = (query_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
-            number = min(self.fallback_topk, len(person_scores))
-            keep = person_scores.topk(number).indices
-        scores = self.score_actions(
-            output.action_logits[keep].sigmoid(), person_scores[keep, None]
-        )
+            number = min(self.fallback_topk, len(query_scores))
+            keep = query_scores.topk(number).indices
+        logits = output.action_logits[keep]
+        actions = logits.sigmoid()
+        if self.single_label:
+            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[:, 1:]
+        scores = self.score_actions(actions, query_scores[keep, None])
         scale = frame_scale(img_shape, output.bboxes)
         bboxes = torch.minimum(output.bboxes[keep].clamp(min=0), scale - 1) / scale
         return InstanceData(
@@ -321,6 +397,23 @@ class STMixerHead(BaseModule):
             person_scores=person_scores[keep],
         )
 
+    def score_queries(self, person_scores: Tensor) -> Tensor:
+        """How much of a person each query is, (Q,), of its person scores."""
+        return person_scores
+
+
+def in_float32(output: StageOutput) -> StageOutput:
+    return type(output)(*(values.float() for values in output))
+
+
+def sum_weights(loss: object, labels: Tensor) -> Tensor:
+    """Sum of the class weights of a softmax loss over class numbers (N,)."""
+    class_weight = getattr(loss, 'class_weight', None)
+    if class_weight is None:
+        return torch.ones_like(labels, dtype=torch.float32).sum()
+    weights = torch.tensor(class_weight, dtype=torch.float32, device=labels.device)
+    return weights[labels].sum()
+
 
 def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
     """What queries should say whose persons are known.
@@ -328,25 +421,53 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
     Args:
         assigned: i + 1 for the i-th person of the clip, 0 for none, -1 for a query
             that counts nowhere, (B, Q).
-        data_samples: The ground truth.
+        data_samples: The ground truth; persons with ``states`` (k, K) are tubelets.
     """
-    bboxes, actions, scales = [], [], []
+    states, bboxes, actions, scales = [], [], [], []
     for sample, persons in zip(data_samples, assigned, strict=True):
         gt_instances = sample.gt_instances
         pairs = persons[persons > 0] - 1
-        bboxes.append(gt_instances.bboxes.to(pairs.device, torch.float32)[pairs])
+        states.append(query_states(persons, gt_instances))
+        gt_bboxes = gt_instances.bboxes.to(pairs.device, torch.float32)[pairs]
+        bboxes.append(gt_bboxes[states[-1][persons > 0] == PRESENT])
         actions.append(gt_instances.labels.to(pairs.device)[pairs, 1:].float())
         scale = frame_scale(sample.metainfo['img_shape'], bboxes[-1])
-        scales.append(scale.expand(len(pairs), 4))
-    matched = assigned > 0
+        scales.append(scale.expand(len(bboxes[-1]), 4))
+    states = torch.stack(states)
+    boxed = states == PRESENT
     return Targets(
-        person_labels=torch.where(matched, PERSON, BACKGROUND),
-        counted=assigned >= 0,
-        matched=matched,
+        person_labels=torch.where(boxed, PERSON, BACKGROUND),
+        counted=states != UNKNOWN,
+        matched=assigned > 0,
+        boxed=boxed,
         bboxes=torch.cat(bboxes),
         actions=torch.cat(actions),
         box_scale=torch.cat(scales),
     )
+
+
+def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
+    """States of the person that each query of a clip stands for.
+
+    A query for none is absent, but unknown in frames where nobody's state is known.
+
+    Args:
+        persons: As ``assigned`` of :func:`make_targets`, (Q,).
+        gt_instances: Persons, present in the one frame or with ``states`` (k, K).
+
+    Returns:
+        (Q,), of tubelets (Q, K).
+    """
+    states = persons.new_full((len(gt_instances.bboxes),), PRESENT)
+    if 'states' in gt_instances:
+        states = gt_instances.states.to(persons)
+    of_nobody = torch.full_like(states[:1].sum(dim=0), ABSENT)
+    if len(states):
+        of_nobody[(states == UNKNOWN).all(dim=0)] = UNKNOWN
+    table = torch.cat((of_nobody[None], states))
+    found = table[persons.clamp(min=0)]
+    found[persons < 0] = UNKNOWN
+    return found
 
 
 def check_finite(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.initial_boxes.simple_boxes import (
     FrameShapes,
     InitialBoxes,
@@ -83,6 +84,8 @@ class ProposalBoxes(InitialBoxes):
         UserError: A head that gives no person proposals, or whose strides are not those
             of the levels.
     """
+
+    output_type = StageOutput  # it learns from persons of keyframes, not tubelets
 
     def __init__(self, *, dense_head: dict, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -1,0 +1,56 @@
+"""STMixer's decoder of tubelets: a box in every frame, one set of actions."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries
+from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.stage import Queries
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.decoder.tubelet_stage import (
+    STMixerTubeletStage,
+    TubeletStageOutput,
+)
+from stmixer_mm.models.folding import fold_time
+from stmixer_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class STMixerTubeletDecoder(STMixerDecoder):
+    """Refine tubelets: persons through the frames of a clip.
+
+    The design is ours: of STMixer-T (Wu et al., arXiv 2404.09842) only the abstract is
+    public. A tubelet has a spatial query and a box in each of the T frames, which look
+    into their own frame, and one temporal query, which mixes what they see. All frames
+    start from the same query and box.
+
+    Args:
+        **kwargs: Of :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
+    """
+
+    output_type = TubeletStageOutput
+    stage_type = STMixerTubeletStage
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        boxes_xyzr: Tensor,
+        *,
+        pad_shape: tuple[int, int],
+        extra: ExtraQueries | None = None,
+    ) -> list[TubeletStageOutput]:
+        """See :meth:`.QueryDecoder.forward`; it takes no ``extra`` queries."""
+        boxes_xyzr = boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
+        return super().forward(feats, boxes_xyzr, pad_shape=pad_shape)
+
+    def start(self, batch_size: int) -> Queries:
+        """Folded spatial queries (B * T, Q, C) and temporal ones (B, Q, C)."""
+        spatial, temporal = super().start(batch_size * self.num_frames)
+        return Queries(spatial, temporal[:batch_size])
+
+    def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> Sampler:
+        """Samples each frame as a clip of its own."""
+        return super().make_memory(
+            [fold_time(feat).unsqueeze(2) for feat in feats], strides
+        )

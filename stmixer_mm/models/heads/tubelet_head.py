@@ -1,0 +1,135 @@
+"""The head of tubelets: matching, losses and predictions in the frames of a clip.
+
+Shapes: B clips, Q tubelets, T frames of the feature maps, K frames of a clip, A
+actions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
+from stmixer_mm.models.heads.matching import match_clip
+from stmixer_mm.models.heads.stmixer_head import STMixerHead, in_float32, sample_name
+from stmixer_mm.registry import MODELS
+
+PRESENCE = 0.5  # person score from which a tubelet holds its person to be in a frame
+
+
+@MODELS.register_module()
+class STMixerTubeletHead(STMixerHead):
+    """Match tubelets to persons through a clip.
+
+    What tubelets say in the T frames of the feature maps is taken to the clip's K
+    frames (:func:`at_clip_frames`), and compared there with persons
+    (``gt_instances``): ``bboxes`` (k, K, 4) in pixels, multi-hot ``labels`` (k, A + 1),
+    and ``states`` (k, K), 1 where a person has a box, 0 where it is not there, -1 where
+    that is unknown; each person has a box somewhere. Boxes are learnt where there is
+    one, person scores in all frames but unknown ones, actions once for a tubelet. A
+    tubelet without a person is background in each frame where anybody's state is known.
+
+    Args:
+        assigner: One by match costs, which are a :class:`.TubeletCost`.
+        score_thr: Keep tubelets whose ``tubelet_scores`` reach it, in [0, 1].
+        **kwargs: Of :class:`STMixerHead`; losses of boxes are means over the boxes in
+            all frames.
+    """
+
+    output_type = TubeletStageOutput
+    box_dims, box_shape = 3, '(k, K, 4), a box in each frame of the clip'
+
+    def check_parts(self, person_target: str) -> None:
+        super().check_parts(person_target)
+        queries, persons, frames = 5, 3, 2
+        truth = InstanceData(
+            bboxes=torch.zeros(persons, frames, 4),
+            states=torch.ones(persons, frames, dtype=torch.long),
+        )
+        with blame(
+            f'The assigner {type(self.assigner).__name__} does not match tubelets',
+            'take mmdet.HungarianAssigner with match_costs of type TubeletCost',
+        ):
+            match_clip(
+                torch.zeros(queries, frames, 2),
+                torch.zeros(queries, frames, 4),
+                truth,
+                dict(img_shape=(1, 1)),
+                assigner=self.assigner,
+            )
+
+    def check_truth(self, sample: ActionDataSample) -> None:
+        super().check_truth(sample)
+        truth, clip_len = sample.gt_instances, sample.metainfo['clip_len']
+        shapes = truth.bboxes.shape[:2], truth.states.shape
+        if any(shape != (len(truth.labels), clip_len) for shape in shapes):
+            raise UserError(
+                f'{sample_name(sample)} has {len(truth.labels)} persons in a clip of '
+                f'{clip_len} frames, but boxes for {tuple(shapes[0])} and states for '
+                f'{tuple(shapes[1])} of these; give each person both in each frame.'
+            )
+
+    def loss(
+        self,
+        outputs: Sequence[TubeletStageOutput],
+        data_samples: Sequence[ActionDataSample],
+    ) -> dict[str, Tensor]:
+        """See :meth:`STMixerHead.loss`."""
+        clip_len = data_samples[0].metainfo['clip_len']
+        outputs = [at_clip_frames(output, clip_len) for output in outputs]
+        return super().loss(outputs, data_samples)
+
+    def predict(
+        self,
+        outputs: Sequence[TubeletStageOutput],
+        data_samples: Sequence[ActionDataSample],
+    ) -> list[InstanceData]:
+        """Predictions of the last stage for each clip, of which n tubelets are kept.
+
+        ``bboxes`` (n, K, 4) are xyxy normalised by the frame without padding,
+        ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes)
+        have the host's dummy column 0, ``tubelet_scores`` (n,) are the mean person
+        scores where the person is.
+        """
+        clip_len = data_samples[0].metainfo['clip_len']
+        return super().predict([at_clip_frames(outputs[-1], clip_len)], data_samples)
+
+    def predict_by_clip(
+        self, output: TubeletStageOutput, img_shape: tuple[int, int]
+    ) -> InstanceData:
+        found = super().predict_by_clip(output, img_shape)
+        found.tubelet_scores = self.score_queries(found.person_scores)
+        return found
+
+    def score_queries(self, person_scores: Tensor) -> Tensor:
+        """Mean person score where the person is, at least in the best frame."""
+        best = person_scores.amax(dim=-1, keepdim=True)
+        present = person_scores >= best.clamp(max=PRESENCE)
+        return (person_scores * present).sum(dim=-1) / present.sum(dim=-1)
+
+
+def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
+    """Logits and boxes in each frame of a clip, float32.
+
+    Frame t of the feature maps stands for the time (t + 1/2) * K / T - 1/2 of the clip,
+    the middle of its share. Linear in between; before the first and behind the last
+    they stay as they are.
+
+    Args:
+        output: Of T frames.
+        clip_len: K.
+    """
+
+    def resample(values: Tensor) -> Tensor:  # (B, Q, T, n)
+        series = values.flatten(0, 1).transpose(1, 2)
+        series = F.interpolate(series, clip_len, mode='linear', align_corners=False)
+        return series.transpose(1, 2).unflatten(0, values.shape[:2])
+
+    output = in_float32(output)
+    return output._replace(
+        person_logits=resample(output.person_logits), bboxes=resample(output.bboxes)
+    )

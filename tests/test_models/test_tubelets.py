@@ -1,0 +1,510 @@
+"""Laws of tubelets: their stage, their head, and the detector made of both."""
+
+import pytest
+import test_decoder as decoders
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from tiny import (
+    MODELS_FOLDER,
+    NUM_CLASSES,
+    batch,
+    build_detector,
+    data_sample,
+    tiny_decoder,
+    tiny_detector,
+    tiny_head,
+    whole_frames,
+)
+from torch import nn
+
+from stmixer_mm.checks.config import check_arguments
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
+from stmixer_mm.models.heads import stmixer_head
+from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
+from stmixer_mm.models.heads.tubelet_head import at_clip_frames
+from stmixer_mm.models.shapes import trace_shapes
+from stmixer_mm.registry import MODELS, TASK_UTILS
+
+SETTINGS = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
+COST = SETTINGS.tubelet_head.assigner.match_costs[0].to_dict()
+SOFTMAX = dict(
+    single_label=True,
+    loss_action=dict(type='mmdet.CrossEntropyLoss', class_weight=[0.1, 1.0, 1.0, 1.0]),
+)
+
+# ------------------------------------------------------------------- the stage
+
+
+def make_decoder(**settings):
+    return decoders.make_decoder(**decoders.TUBELETS, **settings)
+
+
+def run(decoder, feats):
+    """Outputs of the last stage."""
+    return TubeletStageOutput(*decoders.run(decoder, feats)[-3:])
+
+
+def test_one_frame_is_a_keyframe():
+    sizes = dict(num_frames=1)
+    tubelets, keyframe = make_decoder(**sizes), decoders.make_decoder(**sizes)
+    keyframe.load_state_dict(
+        {k: v for k, v in tubelets.state_dict().items() if 'over_time' not in k}
+    )
+    for stage in tubelets.stages:
+        stage.over_time = nn.Identity()
+    feats = decoders.made_up_feats(keyframe)
+    person_logits, action_logits, bboxes = run(tubelets, feats)
+    expected = decoders.run(keyframe, feats)[-3:]
+    ours = person_logits.squeeze(2), action_logits, bboxes.squeeze(2)
+    decoders.assert_all_close(ours, expected, 1e-5)
+
+
+def test_frames_in_another_order_give_boxes_in_that_order():
+    decoder = make_decoder()
+    feats = decoders.made_up_feats(decoder)
+    before = run(decoder, feats)
+    order = [2, 0, 1]
+    for stage in decoder.stages:
+        stage.over_time.code.data = stage.over_time.code.data[order]
+    after = run(decoder, [feat[:, :, order] for feat in feats])
+    for name in ('person_logits', 'bboxes'):
+        ours, expected = getattr(after, name), getattr(before, name)[:, :, order]
+        decoders.assert_all_close([ours], [expected], 1e-5)
+    # What somebody does may depend on the order.
+    assert not torch.allclose(after.action_logits, before.action_logits, atol=1e-3)
+
+
+def test_a_repeated_frame_gives_one_box_and_frames_learn_of_each_other():
+    decoder = make_decoder()
+    feats = [feat[:, :, :1].expand_as(feat) for feat in decoders.made_up_feats(decoder)]
+    still = run(decoder, feats)
+    for values in (still.bboxes, still.person_logits):
+        torch.testing.assert_close(values, values[:, :, :1].expand_as(values))
+    moving = [feat.clone() for feat in feats]
+    for feat in moving:
+        feat[:, :, 2] = torch.randn_like(feat[:, :, 2])
+    change = run(decoder, moving).bboxes - still.bboxes
+    assert change[:, :, 0].abs().max() > 0.01
+
+
+def test_gradients_by_finite_differences():
+    """Of one stage: from the second on the boxes' place in attention has none."""
+    decoder = make_decoder(num_stages=1, num_queries=3).double()
+    feats = [
+        feat.detach().double().requires_grad_()
+        for feat in decoders.made_up_feats(decoder, batch=1)
+    ]
+    leaves = [*decoder.parameters(), *feats]
+    grads = decoders.gradients(decoder, decoders.run(decoder, feats), feats)
+    weights = torch.Generator().manual_seed(1)
+
+    def loss():
+        weights.manual_seed(1)
+        return sum(
+            (values * torch.randn(values.shape, generator=weights)).sum()
+            for values in decoders.run(decoder, feats)
+        )
+
+    step = 1e-7
+    directions = [torch.randn_like(leaf) for leaf in leaves]
+    values = []
+    with torch.no_grad():
+        for sign in (1, -2):
+            for leaf, direction in zip(leaves, directions, strict=True):
+                leaf += sign * step * direction
+            values.append(loss())
+    found = (values[0] - values[1]) / (2 * step)
+    expected = sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+# -------------------------------------------------------------------- the head
+
+
+def make_head(**settings):
+    return MODELS.build(tiny_head(**SETTINGS.tubelet_head.to_dict()) | settings)
+
+
+def random_output(queries=5, frames=4, clips=1):
+    """Boxes of positive size within 96x64."""
+    top_left = torch.rand(clips, queries, frames, 2) * torch.tensor([60.0, 30])
+    size = 5 + torch.rand(clips, queries, frames, 2) * 25
+    return TubeletStageOutput(
+        torch.randn(clips, queries, frames, 2, requires_grad=True),
+        torch.randn(clips, queries, 3, requires_grad=True),
+        torch.cat((top_left, top_left + size), dim=-1).requires_grad_(),
+    )
+
+
+def tube_sample(*states, clip_len=4, actions=((1,), (2, 3), (3,)), seed=0):
+    """A sample with persons of these states in the frames of its clip."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(len(states), clip_len, 2, generator=generator) * 30
+    size = 10 + torch.rand(len(states), clip_len, 2, generator=generator) * 20
+    sample = data_sample([(0, 0, 9, 9)] * len(states), actions[: len(states)])
+    sample.set_metainfo(dict(clip_len=clip_len))
+    sample.gt_instances.bboxes = torch.cat((corner, corner + size), dim=-1)
+    sample.gt_instances.states = torch.tensor(states, dtype=torch.long).reshape(
+        len(states), clip_len
+    )
+    return sample
+
+
+ALWAYS, LEAVES, SPARSE = (1, 1, 1, 1), (1, 1, 0, 0), (-1, 1, -1, -1)
+
+
+def test_frames_of_a_clip_lie_between_those_of_the_maps():
+    """Two frames stand for the times 0.5 and 2.5 of four."""
+    bboxes = torch.tensor([[0.0, 0, 4, 4], [8, 0, 12, 4]]).view(1, 1, 2, 4)
+    output = TubeletStageOutput(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 3), bboxes)
+    left = at_clip_frames(output, 4).bboxes[0, 0, :, 0]
+    assert left.tolist() == [0, 2, 6, 8]
+    assert torch.equal(at_clip_frames(output, 2).bboxes, bboxes)
+
+
+@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_a_clip_of_one_frame_costs_what_a_keyframe_does(settings):
+    output = random_output(frames=1)
+    tubes = tube_sample((1,), (1,), clip_len=1, actions=((1,), (2,)))
+    keyframe = data_sample(tubes.gt_instances.bboxes[:, 0].tolist(), [(1,), (2,)])
+    ours = make_head(**settings).loss([output], [tubes])
+    expected = MODELS.build(tiny_head(**settings)).loss(
+        [
+            stmixer_head.StageOutput(
+                output.person_logits[:, :, 0],
+                output.action_logits,
+                output.bboxes[:, :, 0],
+            )
+        ],
+        [keyframe],
+    )
+    assert ours.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(ours[name], value)
+
+
+def test_cost_is_a_mean_over_the_frames_where_it_counts():
+    cost = TASK_UTILS.build(COST)
+    parts = [TASK_UTILS.build(one) for one in COST['person_costs'] + COST['box_costs']]
+    output, truth = random_output(), tube_sample(ALWAYS, LEAVES, SPARSE).gt_instances
+    queries = InstanceData(scores=output.person_logits[0], bboxes=output.bboxes[0])
+    meta = dict(img_shape=(64, 96))
+    found = cost(queries, truth, img_meta=meta)
+    assert found.shape == (5, 3)
+
+    def at(part, person, frame):
+        """Costs of all queries in a frame."""
+        label = PERSON if truth.states[person, frame] == 1 else BACKGROUND
+        return part(
+            queries=None,
+            pred_instances=InstanceData(
+                scores=queries.scores[:, frame], bboxes=queries.bboxes[:, frame]
+            ),
+            gt_instances=InstanceData(
+                labels=torch.tensor([label]), bboxes=truth.bboxes[[person], frame]
+            ),
+            img_meta=meta,
+        )[:, 0]
+
+    for person, (known, boxed) in enumerate(
+        [(range(4), range(4)), (range(4), range(2)), ([1], [1])]
+    ):
+        expected = sum(at(parts[0], person, k) for k in known) / len(known)
+        for part in parts[1:]:
+            expected += sum(at(part, person, k) for k in boxed) / len(boxed)
+        torch.testing.assert_close(found[:, person], expected)
+
+
+@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_each_frame_learns_what_is_known_of_it(settings):
+    """And no frame learns anything where nothing is."""
+    head = make_head(**settings)
+    sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
+    output = random_output()
+    targets = head.get_targets(output, [sample])
+    pairs = targets.matched[0].nonzero().squeeze(1).tolist()
+    rows = {tuple(row) for row in targets.boxed[0, pairs].int().tolist()}
+    assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
+    for query in range(5):
+        counted = targets.counted[0, query].int().tolist()
+        if query not in pairs:  # background where anybody's state is known
+            assert counted == [1, 1, 1, 0]
+            assert (targets.person_labels[0, query] == BACKGROUND).all()
+        else:
+            assert counted in ([1, 1, 0, 0], [0, 1, 1, 0])
+    assert len(targets.bboxes) == 3 and len(targets.actions) == 2
+
+    sum(head.loss([output], [sample]).values()).backward()
+    reached = output.person_logits.grad[0].abs().sum(dim=-1) > 0
+    assert torch.equal(reached, targets.counted[0])
+    assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, targets.boxed[0])
+    acts = output.action_logits.grad[0].abs().sum(dim=-1) > 0
+    assert torch.equal(acts, targets.matched[0] | bool(settings))
+
+
+def test_boxes_where_there_is_none_may_be_anything():
+    sample = tube_sample(LEAVES, SPARSE)
+    output = random_output()
+    expected = make_head().loss([output], [sample])
+    sample.gt_instances.bboxes[sample.gt_instances.states != 1] = torch.nan
+    for name, value in make_head().loss([output], [sample]).items():
+        torch.testing.assert_close(value, expected[name])
+
+
+def test_literal_losses():
+    """One tubelet, which is there in half of the frames; two background."""
+    boxes = torch.tensor([(0.0, 0, 48, 32), (0, 0, 96, 64), (90, 60, 92, 62)])
+    output = TubeletStageOutput(
+        torch.zeros(1, 3, 2, 2),
+        torch.zeros(1, 3, 3),
+        boxes[:, None].repeat(1, 2, 1)[None],
+    )
+    sample = tube_sample((1, 0), clip_len=2)
+    sample.gt_instances.bboxes[0, 0] = torch.tensor([0.0, 0, 96, 64])
+    losses = make_head().loss([output], [sample])
+    log2 = torch.tensor(2.0).log()
+    torch.testing.assert_close(losses['loss_person'], 2 * log2)
+    assert losses['loss_bbox'] == 0 and losses['loss_iou'].abs() < 1e-5
+    torch.testing.assert_close(losses['loss_action'], 0.3 * 3 * log2)
+    # Softmax over 4 classes; the matched query weighs 1, two of background 0.1.
+    label = make_head(**SOFTMAX).loss([output], [sample])['loss_action']
+    torch.testing.assert_close(label, 2 * log2)
+
+
+@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_ranks_give_what_one_process_does(settings, monkeypatch):
+    """Of which one has a clip without anybody."""
+    head, output = make_head(**settings), random_output(clips=2)
+    samples = [tube_sample(ALWAYS, LEAVES, actions=((1,), (2,))), tube_sample()]
+    expected = head.loss([output], samples)
+
+    totals = []
+    monkeypatch.setattr(stmixer_head, 'get_world_size', lambda: 2)
+
+    def losses_of(rank, all_reduce):
+        monkeypatch.setattr(stmixer_head, 'all_reduce', all_reduce)
+        half = TubeletStageOutput(*(v[rank : rank + 1] for v in output))
+        return head.loss([half], [samples[rank]])
+
+    for rank in range(2):
+        losses_of(rank, lambda values, op: totals.append(values.clone()))
+    mean = torch.stack(totals).mean(dim=0)
+    halves = [losses_of(rank, lambda values, op: values.copy_(mean)) for rank in (0, 1)]
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            (halves[0][name] + halves[1][name]) / 2, value, msg=name
+        )
+
+
+def predict(output, clip_len=4, **settings):
+    (found,) = make_head(**settings).predict([output], [tube_sample(clip_len=clip_len)])
+    return found
+
+
+def test_predictions_are_tubelets_in_all_frames_of_the_clip():
+    """The second is there in one frame of four, the third nowhere."""
+    sure, unsure = (8.0, 0.0), (0.0, 8.0)
+    logits = torch.tensor([[sure] * 4, [unsure, sure, unsure, unsure], [unsure] * 4])
+    output = random_output(queries=3)._replace(person_logits=logits[None])
+    found = predict(output)
+    present = torch.tensor(8.0).sigmoid()
+    torch.testing.assert_close(found.tubelet_scores, present.expand(2))
+    assert (found.person_scores > 0.5).tolist() == [
+        [True] * 4,
+        [False, True, False, False],
+    ]
+    scale = torch.tensor([96.0, 64, 96, 64])
+    torch.testing.assert_close(found.bboxes * scale, output.bboxes[0, :2])
+    assert found.scores.shape == (2, NUM_CLASSES) and not found.scores[:, 0].any()
+
+    assert predict(output, clip_len=8).bboxes.shape == (2, 8, 4)
+    nothing = predict(output._replace(person_logits=logits[None, [2] * 3]))
+    assert nothing.bboxes.shape == (0, 4, 4) and len(nothing.tubelet_scores) == 0
+
+
+def test_scores_of_one_label_are_a_softmax_with_background():
+    output = random_output(queries=1)
+    found = predict(output, score_thr=0.0, **SOFTMAX)
+    exps = output.action_logits[0].exp()
+    expected = exps / (1 + exps.sum())
+    torch.testing.assert_close(found.scores[:, 1:], expected)
+
+
+WRONG_HEADS = {
+    'an assigner of keyframes': (
+        dict(assigner=tiny_head()['assigner']),
+        'HungarianAssigner does not match tubelets .*match_costs of type TubeletCost',
+    ),
+    'a sigmoid for one label': (dict(single_label=True), 'set use_sigmoid=False'),
+    'too few weights': (
+        dict(SOFTMAX, num_classes=6),
+        'has 4 numbers in class_weight for 5 actions .* give 6',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_HEADS)
+def test_settings_of_the_head(name):
+    settings, message = WRONG_HEADS[name]
+    with pytest.raises(UserError, match=message):
+        make_head(**settings)
+
+
+def test_truth_of_another_kind():
+    output, tubes = random_output(), tube_sample(ALWAYS)
+    person = data_sample([(0, 0, 9, 9)], [(1,)])
+    person.set_metainfo(dict(clip_len=4))
+    with pytest.raises(
+        UserError, match=r'\(1, 4\), but STMixerTubeletHead learns from'
+    ):
+        make_head().loss([output], [person])
+    with pytest.raises(UserError, match=r'\(1, 4, 4\), but STMixerHead learns from'):
+        MODELS.build(tiny_head()).loss([output], [tubes])
+    both = tube_sample(ALWAYS, actions=((1, 2),))
+    with pytest.raises(UserError, match="of 'video,0001' has 2 actions but"):
+        make_head(**SOFTMAX).loss([output], [both])
+    tubes.gt_instances.states = tubes.gt_instances.states[:, :2]
+    with pytest.raises(
+        UserError, match=r'1 persons in a clip of 4 .* \(1, 2\) of these'
+    ):
+        make_head().loss([output], [tubes])
+
+
+# ---------------------------------------------------------------- the detector
+
+
+def tube_detector(head=None, **decoder):
+    """Config of a detector for clips of 4 frames, whose feature maps have 2."""
+    config = tiny_detector(
+        tiny_decoder(**decoders.TUBELETS, **decoder),
+        tiny_head(**SETTINGS.tubelet_head.to_dict()) | (head or {}),
+    )
+    config['neck']['num_frames'] = 2
+    return config
+
+
+def clips(*samples):
+    data = batch(*samples)
+    return data | dict(inputs=[clip.repeat(1, 2, 1, 1) for clip in data['inputs']])
+
+
+def losses_of(model, *samples):
+    data = model.data_preprocessor(clips(*samples), training=True)
+    return model(**data, mode='loss')
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+@pytest.mark.parametrize(
+    'samples',
+    [
+        (tube_sample(ALWAYS, SPARSE, actions=((1,), (2,))), tube_sample()),
+        [tube_sample()],
+    ],
+    ids=['one empty clip', 'nobody'],
+)
+@pytest.mark.parametrize('head', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_losses_are_finite_and_reach_every_parameter(head, samples, dtype):
+    model = build_detector(tube_detector(head))
+    with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
+        losses = losses_of(model, *samples)
+    sum(losses.values()).backward()
+    assert len(losses) == 2 * 4
+    for name, loss in losses.items():
+        assert loss.isfinite() and loss.dtype == torch.float32, name
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_a_tubelet_detector_predicts_in_the_frames_of_the_clip():
+    model = build_detector(tube_detector(dict(score_thr=0.0)))
+    samples = model.test_step(clips(tube_sample(ALWAYS), tube_sample()))
+    for sample in samples:
+        found = sample.pred_instances
+        assert found.bboxes.shape == (5, 4, 4) and found.person_scores.shape == (5, 4)
+        assert ((found.bboxes >= 0) & (found.bboxes < 1)).all()
+
+
+@pytest.mark.parametrize('kind', ['GridBoxes', 'LearnedBoxes'])
+def test_tubelets_start_from_any_boxes_that_need_no_keyframe(kind):
+    config = tube_detector() | dict(initial_boxes=dict(type=kind))
+    model = build_detector(config)
+    sum(losses_of(model, tube_sample(ALWAYS)).values()).backward()
+    if kind == 'LearnedBoxes':
+        assert model.initial_boxes.relative_xyzr.grad.abs().sum() > 0
+
+
+PROPOSALS = dict(
+    type='ProposalBoxes',
+    dense_head=dict(type='mmdet.FCOSHead', strides=(4, 8, 16, 32), stacked_convs=1),
+)
+WRONG_PAIRS = {
+    'head': (
+        dict(head=tiny_head()),
+        'STMixerHead goes with decoders of a StageOutput, but STMixerTubeletDecoder',
+    ),
+    'decoder': (
+        dict(decoder=tiny_decoder()),
+        'STMixerTubeletHead goes with decoders of a TubeletStageOutput, but STMixerDec',
+    ),
+    'denoising': (
+        dict(denoising=dict(type='DenoisingQueries')),
+        'DenoisingQueries goes',
+    ),
+    'first boxes': (dict(initial_boxes=PROPOSALS), 'ProposalBoxes goes with'),
+    'still images': (dict(type='StillImageSTMixer'), 'StillImageSTMixer goes with'),
+}
+
+
+@pytest.mark.parametrize('name', WRONG_PAIRS)
+def test_parts_of_keyframes_and_of_tubelets_do_not_mix(name):
+    settings, message = WRONG_PAIRS[name]
+    with pytest.raises(UserError, match=message):
+        MODELS.build(tube_detector() | settings)
+
+
+def test_the_tiny_config():
+    config = Config.fromfile(MODELS_FOLDER / 'stmixer-t_tiny.py')
+    config.model.head.num_classes = 3
+    check_arguments(config)
+    decoder = MODELS.build(config.model).decoder
+    assert (decoder.num_frames, decoder.num_queries, decoder.num_classes) == (8, 12, 3)
+    config.model.head.single_label = 'yes'
+    with pytest.raises(UserError, match='takes single_label as bool'):
+        check_arguments(config)
+
+
+def test_frames_of_the_maps():
+    with pytest.raises(UserError, match=r'num_frames=3; set .*num_frames=2'):
+        model = MODELS.build(tube_detector(num_frames=3))
+        feats = trace_shapes(model, torch.zeros(1, 3, 4, 64, 96)).feats
+        model.check_feats(feats, (64, 96))
+
+
+@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_tubelets_are_learnt(settings):
+    """Two persons that walk, one of them there for half of the clip only."""
+    sizes = dict(num_frames=2, num_queries=4, num_stages=1)
+    decoder, head = make_decoder(**sizes), make_head(**settings)
+    feats = [feat.detach() for feat in decoders.made_up_feats(decoder, batch=1)]
+    boxes_xyzr = whole_frames(decoder, [(64, 96)])
+    sample = tube_sample(LEAVES, ALWAYS, actions=((1,), (2,)))
+    walk = torch.arange(4.0)[:, None] * torch.tensor([3.0, 0, 3, 0])
+    sample.gt_instances.bboxes = sample.gt_instances.bboxes[:, :1] + walk
+    optimizer = torch.optim.Adam(decoder.parameters(), lr=5e-3)
+    for _ in range(50):
+        outputs = decoder(feats, boxes_xyzr, pad_shape=(70, 100))
+        optimizer.zero_grad()
+        sum(head.loss(outputs, [sample]).values()).backward()
+        optimizer.step()
+    (found,) = head.predict(outputs, [sample])
+    first, second = found.scores[:, 1:].argmax(dim=1).argsort()
+    assert len(found) == 2
+    assert (found.person_scores[first] > 0.5).tolist() == [True, True, False, False]
+    assert (found.person_scores[second] > 0.5).all()
+    for person, row, frames in ((0, first, 2), (1, second, 4)):
+        bboxes = found.bboxes[row] * torch.tensor([96.0, 64, 96, 64])
+        truth = sample.gt_instances.bboxes[person]
+        assert bbox_overlaps(bboxes, truth, is_aligned=True)[:frames].mean() > 0.5
