@@ -3,7 +3,7 @@
 # An interpreter whose environment is to be used; without it, one is made in .venv.
 PYTHON ?=
 # Size of the demo: another config, another folder of toy data, options for its maker.
-CONFIG ?= configs/stmixer/stmixer_tiny_1xb8-4x2x1_toy.py
+CONFIG ?= configs/experiments/stmixer_tiny-denoising_toy.py
 DATA ?= data/toy
 WORK_DIR ?= work_dirs/demo
 TOY_OPTIONS ?=

@@ -18,7 +18,7 @@ TOOLS = Path(__file__).resolve().parent
 # Threads of OpenMP that wait awake make a step of two threads six times as slow on a
 # machine that does something else, too.
 PATIENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
-TOY_CONFIG = 'configs/stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+TOY_CONFIG = 'configs/experiments/stmixer_tiny-denoising_toy.py'
 
 
 def run(title, tool, *options):

@@ -1,5 +1,5 @@
 # Backbone: C2D, whose pool behind the first stage halves time; the neck undoes it.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 c2d = dict(type='mmaction.C2D', depth=18, num_stages=2, out_indices=(1,))
 c2d |= dict(strides=(1, 2), dilations=(1, 1))

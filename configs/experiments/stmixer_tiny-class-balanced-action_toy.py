@@ -1,5 +1,5 @@
 # Actions weighted by how rare they are in the toy dataset's train.csv.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 loss_action = dict(
     _delete_=True,

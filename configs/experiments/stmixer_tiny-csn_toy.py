@@ -1,5 +1,5 @@
 # Backbone: ir-CSN with one block in each of three stages; the neck brings T to 4.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 backbone = dict(type='mmaction.ResNet3dCSN', depth=50, pretrained=None, num_stages=3)
 backbone |= dict(stage_blocks=(1, 1, 1), spatial_strides=(1, 2, 2), dilations=(1, 1, 1))

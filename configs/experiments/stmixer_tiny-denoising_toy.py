@@ -1,5 +1,5 @@
 # Noised ground truth as further queries in training (DN-DETR).
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     denoising=dict(

@@ -1,5 +1,5 @@
 # Queries are matched by focal cost instead of the person score.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 costs = [
     dict(type='mmdet.FocalLossCost', weight=2.0),

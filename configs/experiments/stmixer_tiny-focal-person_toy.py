@@ -1,5 +1,5 @@
 # Persons by focal loss of one logit, the margin, instead of a weighted softmax.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     head=dict(

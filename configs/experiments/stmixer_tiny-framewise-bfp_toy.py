@@ -1,5 +1,5 @@
 # Neck: projection, then mmdet's BFP frame by frame.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 bfp = dict(type='mmdet.BFP', in_channels=64, num_levels=2, refine_level=1)
 model = dict(

@@ -1,5 +1,5 @@
 # Neck: mmdet's FPN_CARAFE with pixel shuffling; CARAFE's own kernel needs a GPU.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 upsample_cfg = dict(type='pixel_shuffle', upsample_kernel=3)
 sizes = dict(in_channels=[16, 64], out_channels=64, num_outs=2)

@@ -1,5 +1,5 @@
 # Neck: mmdet's FPN, frame by frame.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     neck=dict(

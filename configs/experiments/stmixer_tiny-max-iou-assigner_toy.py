@@ -1,5 +1,5 @@
 # Every query whose box overlaps a person enough stands for it: one to many.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 assigner = dict(
     _delete_=True,

@@ -1,5 +1,5 @@
 # Backbone: MViTv2; its patches hold two frames: T 4 -> 2.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 arch = dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2])
 clip = dict(spatial_size=96, temporal_size=4)

@@ -1,5 +1,5 @@
 # Backbone: R(2+1)D, tapped behind two stages; the neck brings T 4, 2 to 4.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 backbone = dict(type='mmaction.ResNet2Plus1d', depth=18, num_stages=2, base_channels=16)
 backbone |= dict(conv_cfg=dict(type='Conv2plus1d'), pretrained2d=False, inflate=(1, 1))

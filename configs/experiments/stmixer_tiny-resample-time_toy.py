@@ -1,5 +1,5 @@
 # Neck: a backbone that strides time, its maps brought to one number of frames.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     backbone=dict(temporal_strides=(1, 2, 1)),

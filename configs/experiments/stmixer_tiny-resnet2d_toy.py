@@ -1,5 +1,5 @@
 # Backbone: mmdet's ResNet on each frame by itself.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 # Two stages instead of one: mmaction2's AVARoIHead on boxes of a proposal file.
-_base_ = '../roi/roi_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../roi/roi_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(persons='proposals')
 # A pickle {'video,0001': array (n, 4 or 5) of x1, y1, x2, y2 in [0, 1] and score}.

@@ -1,5 +1,5 @@
 # Backbone: TSM, a 2-D ResNet that shifts channels between the frames of a clip.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
 # Backbone: UniFormer, tapped behind each stage; it strides time: T 4 -> 2.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 sizes = dict(depth=[1, 1, 1, 1], embed_dim=[16, 32, 64, 128], head_dim=16)
 backbone = dict(type='mmaction.UniFormer', pretrained2d=False, **sizes)

@@ -1,5 +1,5 @@
 # Backbone: UniFormerV2's local blocks; for frames of any shape, so no_lmhra.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 sizes = dict(input_resolution=96, width=32, layers=2, heads=2, no_lmhra=True)
 host = dict(type='mmaction.UniFormerV2', clip_pretrained=False, **sizes)

@@ -1,5 +1,5 @@
 # Neck: four levels from the backbone's last map, then weighted two-way fusion.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     neck=[

@@ -1,5 +1,5 @@
 # Backbone: VideoMAE's ViT and a pyramid; its patches hold two frames: T 4 -> 2.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 sizes = dict(img_size=96, num_frames=4, embed_dims=32, depth=2, num_heads=2)
 maps = dict(return_feat_map=True, use_mean_pooling=False)

@@ -1,5 +1,5 @@
 # Backbone: X3D, tapped behind each stage, without its last convolution.
-_base_ = '../stmixer/stmixer_tiny_1xb8-4x2x1_toy.py'
+_base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
 
 x3d = dict(type='mmaction.X3D', gamma_w=0.5, gamma_b=2.25, gamma_d=0.3)
 taps = dict(taps=['layer1', 'layer2', 'layer3', 'layer4'], drop=['conv5'])

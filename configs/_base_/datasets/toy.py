@@ -8,7 +8,7 @@ data_root = 'data/toy'
 train_pipeline = [
     # Half a GB of frames, so that decoding does not compete with training for the CPU.
     dict(type='OpenVideo', keep_frames=True),
-    dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
+    dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3),
     dict(type='DecodeFrames'),
     dict(type='mmaction.Resize', scale=(-1, 96)),
     dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),

@@ -28,9 +28,5 @@ model = dict(
         num_groups=2,
         num_points=16,
     ),
-    head=dict(
-        # From random weights; with pretrained ones 0.3 does.
-        loss_action=dict(loss_weight=1.0),
-        fallback_topk=0,
-    ),
+    head=dict(fallback_topk=0),
 )

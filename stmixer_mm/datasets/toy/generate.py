@@ -83,8 +83,8 @@ def _make_video(
 def make_toy_dataset(
     out_dir: str | Path,
     *,
-    train_videos: int = 200,
-    val_videos: int = 30,
+    train_videos: int = 300,
+    val_videos: int = 100,
     seed: int = 0,
     size: Size = (192, 144),
     workers: int = 2,

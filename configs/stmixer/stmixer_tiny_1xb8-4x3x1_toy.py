@@ -6,5 +6,5 @@ _base_ = [
 ]
 
 model = dict(head=dict(num_classes=9))
-train_cfg = dict(max_epochs=13, val_interval=13)
+train_cfg = dict(max_epochs=9, val_interval=9)
 randomness = dict(seed=0)
