@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from urllib.parse import urlparse
 
 
@@ -106,8 +107,8 @@ def _load_weights_only() -> None:
     from stmixer_mm.errors import UserError, blame
     from stmixer_mm.files import ram_for
 
-    load, load_url = torch.load, checkpoint.load_url
-    load_checkpoint = CheckpointLoader.load_checkpoint
+    load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
+    lock = RLock()  # for torch.load is everybody's
 
     def load_any(filename, map_location=None, logger='current'):
         problem = f'Checkpoint {filename} cannot be read'
@@ -127,8 +128,8 @@ def _load_weights_only() -> None:
                     'dict alone.'
                 ) from error
 
-        torch.load = load_weights
-        with blame(problem, 'give a whole PyTorch checkpoint'):
+        with lock, blame(problem, 'give a whole PyTorch checkpoint'):
+            load, torch.load = torch.load, load_weights
             try:
                 return load_checkpoint(filename, map_location, logger)
             except KeyError as error:

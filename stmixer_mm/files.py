@@ -12,6 +12,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ RAM_PER_BYTE, RAM_OF_ANY_FILE = 32, 2**29
 _OUTPUTS: dict[object, str] = {}
 _REFUSALS: dict[object, str] = {}
 _PART = '.stmixer_mm-{}.part'
+_LIMITING = threading.RLock()
 
 
 def check_file(
@@ -77,14 +79,15 @@ def ram_for(size: int) -> Iterator[None]:
     except OSError:
         yield
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = used * resource.getpagesize() + RAM_PER_BYTE * size + RAM_OF_ANY_FILE
-    if soft == resource.RLIM_INFINITY or limit < soft:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with _LIMITING:  # one thread's is not to outlast another's
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if soft == resource.RLIM_INFINITY or limit < soft:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def remove_parts(folder: str | Path) -> None:

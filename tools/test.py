@@ -6,6 +6,7 @@ from stmixer_mm.apis.running import run_tool
 from stmixer_mm.checks.config import merge_overrides
 from stmixer_mm.checks.options import COUNT, add_person_thr, number
 from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.results.offline import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
 
 from mmengine.config import Config
@@ -60,13 +61,14 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
     if args.dump is not None:
         check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))
-        evaluators = cfg.get('test_evaluator') or []
-        if not isinstance(evaluators, list | tuple):
-            evaluators = [evaluators]
         # Else ranks meet in the current folder, and leave one behind there.
         parts = f'{args.dump}.parts'
         dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_dir=parts)
-        cfg.test_evaluator = [*evaluators, dump]
+        metrics = [*metric_configs(cfg, 'test'), dump]
+        if 'metrics' in (cfg.get('test_evaluator') or []):  # of dict(type='Evaluator')
+            cfg.test_evaluator.metrics = metrics
+        else:
+            cfg.test_evaluator = metrics
 
 
 def main() -> None:

@@ -28,8 +28,8 @@ def keyframe_index(
 
     Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0,
     ``frame_times`` (total_frames,) are the seconds from there to each frame's
-    beginning; by default they are even. The very end of the video counts as its last frame. Raises
-    ``UserError`` for a timestamp outside the video.
+    beginning; by default they are even. The very end of the video counts as its last
+    frame. Raises ``UserError`` for a timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
     place = seconds * fps

@@ -107,8 +107,7 @@ class ExactResumeHook(Hook):
         self._batches = SeededBatches(loader.batch_sampler, runner.seed)
         self._sampler = getattr(loader.batch_sampler, 'sampler', None)
         if hasattr(self._sampler, 'seed'):
-            seed = self._state.get('sampler_seed', self._sampler.seed)
-            self._sampler.seed = seed
+            self._sampler.seed = self._state.get('sampler_seed', self._sampler.seed)
         if loader.batch_sampler is not None:
             # A loader lets nobody set it.
             vars(loader).update(batch_sampler=self._batches, _iterator=None)
@@ -128,7 +127,8 @@ class ExactResumeHook(Hook):
         is_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._steps = self._state.get('steps_of_epoch', 0) if is_epoch else 0
         self._state = {}
-        self._batches.start_epoch(runner.epoch, skip=self._steps)
+        if not hasattr(runner.train_loop, 'dataloader_iterator'):  # which counts on
+            self._batches.start_epoch(runner.epoch, skip=self._steps)
         set_random_numbers(runner.seed, STEP, runner.iter)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:

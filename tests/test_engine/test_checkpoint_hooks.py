@@ -310,6 +310,17 @@ def test_workers_and_batches_do_not_change_what_a_sample_is(tmp_path):
     assert len(seen[0].unique()) == 12
 
 
+def test_workers_do_not_change_an_iteration_based_training(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
+    ends = []
+    for workers in range(2):
+        kwargs = ITER_LOOP | loader(num_workers=workers)
+        runner = make_runner(tmp_path / str(workers), **kwargs)
+        train(runner)
+        ends.append(trained_state(runner))
+    torch.testing.assert_close(*ends, rtol=0, atol=0)
+
+
 def test_unseeded_training_resumes_its_order(tmp_path):
     broken = make_runner(
         tmp_path / 'a', epochs=2, randomness=dict(seed=None), **loader()

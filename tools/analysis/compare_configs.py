@@ -84,8 +84,7 @@ def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
                 'another --work-dir.'
             )
     command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(work_dir)]
-    command += ['--resume']
-    command += ['--seed', str(args.seed)]
+    command += ['--resume', '--seed', str(args.seed)]
     if args.cfg_options:
         command += ['--cfg-options', *args.cfg_options]
     work_dir.mkdir(parents=True, exist_ok=True)

@@ -41,8 +41,8 @@ class FrameMAPMetric(DetectionMetric):
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
     ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Evaluated are the
-    actions that the label file names and that have ground truth. In which keyframes
-    detections count says the protocol.
+    actions that the label file names and that have ground truth. The protocol says in
+    which keyframes detections count.
 
     With ``protocol='mmaction2'`` it equals the host's ``AVAMetric`` where no keyframe
     is excluded and scores are not rounded to 4 digits. The host counts excluded

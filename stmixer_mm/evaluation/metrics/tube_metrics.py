@@ -152,10 +152,10 @@ class TubeMetric(DetectionMetric):
                 'ground truth of the tested dataset and split.'
             )
         keys = sorted(filter(self._is_within, known))
-        if beyond := len(known) - len(keys):
-            name, frame = min(key for key in known if not self._is_within(key))
+        if beyond := sorted({*known} - {*keys}):
+            name, frame = beyond[0]
             MMLogger.get_current_instance().warning(
-                f'{beyond} predicted keyframes lie beyond the end of their video, as '
+                f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
                 f'frame {frame} of {name}, which has '
                 f'{self._nframes[self.video_numbers[name]]}, and do not count.'
             )

@@ -461,7 +461,7 @@ def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
     states = persons.new_full((len(gt_instances.bboxes),), PRESENT)
     if 'states' in gt_instances:
         states = gt_instances.states.to(persons)
-    of_nobody = torch.full_like(states[:1].sum(dim=0), ABSENT)
+    of_nobody = states.new_full(states.shape[1:], ABSENT)
     if len(states):
         of_nobody[(states == UNKNOWN).all(dim=0)] = UNKNOWN
     table = torch.cat((of_nobody[None], states))
