@@ -118,7 +118,7 @@ def _load_weights_only() -> None:
             size = file.getbuffer().nbytes if is_open else os.path.getsize(file)
             try:
                 with ram_for(size), warnings.catch_warnings():
-                    warnings.simplefilter('ignore')  # of what ends in a sentence
+                    warnings.simplefilter('ignore')  # an error says it
                     return load(file, map_location='cpu', weights_only=True)
             # KeyError: of what is not a pickle at all.
             except (KeyError, pickle.UnpicklingError) as error:

@@ -61,15 +61,14 @@ def user_errors() -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    if os.environ.get(TRACEBACK_SWITCH):
-        yield
-        return
     try:
         yield
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get(TRACEBACK_SWITCH):
+            raise
+        if isinstance(error, KeyboardInterrupt):
+            print(INTERRUPTED, file=sys.stderr)
+            sys.exit(130)
         sentence = explain(error) or _describe_bug(error)
         print(f'error: {sentence}', file=sys.stderr, flush=True)
         sys.exit(1)

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
@@ -67,8 +68,9 @@ def run_demo(*, config, data, work_dir, toy_options, cfg_options):
         run('making toy videos', 'make_toy_dataset.py', '--out', data, *toy_options)
 
     if summary_file.is_file():  # the run before was finished: do not go on with it
-        for file in (*work_dir.glob('*.pth'), work_dir / 'last_checkpoint'):
-            file.unlink(missing_ok=True)
+        patterns = 'epoch_*.pth', 'best_*.pth', 'last_checkpoint'
+        for file in chain.from_iterable(map(work_dir.glob, patterns)):
+            file.unlink()
         summary_file.unlink()
     resume = ['--resume'] if last_checkpoint(work_dir) else []
     run(

@@ -54,7 +54,7 @@ class VideoInfo(NamedTuple):
     """What is known of a video file, damaged or not."""
 
     total_frames: int
-    fps: float  # in the mean
+    fps: float  # the mean
     height: int
     width: int
 
@@ -99,8 +99,10 @@ def init_detector(
 
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
-        if 'model.head.fallback_topk' not in (cfg_options or {}):
-            model.head.fallback_topk = 0
+        head = getattr(model, 'head', None)
+        is_set = 'model.head.fallback_topk' in (cfg_options or {})
+        if hasattr(head, 'fallback_topk') and not is_set:
+            head.fallback_topk = 0
     classes = None
     if checkpoint is None:
         model.init_weights()
@@ -117,7 +119,7 @@ def init_detector(
 def _classes_in(checkpoint: dict, *, source: str | Path) -> tuple[str, ...]:
     """The names of the actions that mmengine wrote into a checkpoint, if any."""
     remedy = 'give the names with --label-map (label_map=)'
-    with blame(f'Checkpoint {source}: meta.dataset_meta.classes are no names', remedy):
+    with blame(f'Checkpoint {source}: meta.dataset_meta.classes are not names', remedy):
         meta = checkpoint.get('meta') or {}
         classes = (meta.get('dataset_meta') or {}).get('classes') or ()
         if not isinstance(classes, list | tuple) or {*map(type, classes)} - {str}:

@@ -66,7 +66,7 @@ class Video:
         gaps: (first, last) seconds of stretches that the file lacks, although its
             frames are even.
         is_cut: Whether the last of them is the end.
-        fears_gaps: Whether they count as damage: pictures around one are no clip, and
+        fears_gaps: Whether they count as damage: the pictures around one make no clip, and
             those after it may refer to lost ones.
 
     Raises:

@@ -67,7 +67,7 @@ def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
     if missing:
         raise UserError(
             f'Checkpoint {source} cannot be resumed: it lacks {", ".join(missing)}; '
-            'resume from one that a training left at every epoch, or start a training '
+            'resume from a checkpoint that training wrote, or start a training '
             f'from its weights: without --resume, with --cfg-options load_from={source}.'
         )
     optim = runner.optim_wrapper
@@ -238,7 +238,9 @@ class SafeCheckpointHook(CheckpointHook):
             folder = Path(self.out_dir, folder.name)
         name = re.sub(r'\{.*?\}', '*', glob.escape(self.filename_tmpl))
         names = sorted(
-            file.name for pattern in (name, 'best_*') for file in folder.glob(pattern)
+            file.name
+            for pattern in (name, f'best_*{Path(name).suffix}')
+            for file in folder.glob(pattern)
         )
         source = source_of(runner) if runner._resume else None
         goes_on = source and Path(source).parent.resolve() == folder.resolve()

@@ -191,7 +191,7 @@ def test_names_of_another_type_are_refused(project, tmp_path, meta):
     config, checkpoint = project
     state = dict(torch.load(checkpoint), meta=meta)
     torch.save(state, tmp_path / 'new.pth')
-    words = r'^Checkpoint .*new\.pth: meta\.dataset_meta\.classes are no names .*--lab'
+    words = r'^Checkpoint .*new\.pth: meta\.dataset_meta\.classes are not names .*--lab'
     with pytest.raises(UserError, match=words):
         init_detector(config, tmp_path / 'new.pth')
 
