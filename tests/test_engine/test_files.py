@@ -77,6 +77,7 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
 def test_a_stopped_tool_leaves_nothing_half_written(tmp_path, number):
     child = os.fork()
     if child == 0:
+        signal.signal(number, signal.SIG_DFL)  # also under nohup
         try:
             with user_errors(), atomic_path(tmp_path / 'a.bin') as part:
                 part.write_bytes(b'half')
