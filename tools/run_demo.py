@@ -16,9 +16,9 @@ from itertools import chain
 from pathlib import Path
 
 TOOLS = Path(__file__).resolve().parent
-# Threads of OpenMP that wait awake make a step of two threads six times as slow on a
-# machine that does something else, too.
-PATIENT = {'OMP_WAIT_POLICY': 'PASSIVE'}
+# How long OpenMP's threads wait awake: long waits make a step of two threads six times
+# as slow on a machine that does something else, too.
+PATIENT = {'GOMP_SPINCOUNT': '3000'}
 TOY_CONFIG = 'configs/experiments/stmixer_tiny-denoising_toy.py'
 
 
