@@ -3,10 +3,10 @@
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import ATOMIC_BACKEND, remove_parts
+from stmixer_mm.files import ATOMIC_BACKEND, remove_parts, write_atomically
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -173,7 +173,8 @@ class SafeCheckpointHook(CheckpointHook):
     a kill or a full disk leaves the earlier checkpoints, ``last_checkpoint`` and
     ``best_*`` as they were. It needs room for one checkpoint more than are kept. A
     run that does not go on with those of its folder neither replaces nor removes any.
-    A validation that a kill cut off is made up for when the run is resumed.
+    A validation that a kill cut off is made up for when the run is resumed: the file
+    ``last_validation`` names the last checkpoint once it is validated.
 
     Raises:
         UserError: a checkpoint cannot be written, the folder has those of another run,
@@ -216,20 +217,24 @@ class SafeCheckpointHook(CheckpointHook):
         loop._decide_current_val_interval()
         done, end = progress(runner)
         is_due = done % loop.val_interval == 0 or done == end
-        was_done = runner.message_hub.get_info('validated') == done
+        noted = [None]
+        with suppress(OSError, UnicodeDecodeError):
+            noted = [self._validation_note(runner).read_text()]
+        broadcast_object_list(noted)  # all processes are to do the same
+        was_done = noted == [Path(self.last_ckpt or '').name]
         if done >= loop.val_begin and is_due and not was_done:
             runner.val_loop.run()
 
     def after_val_epoch(self, runner, metrics: dict) -> None:
-        if self.last_ckpt is not None:
-            runner.message_hub.update_info('validated', progress(runner)[0])
-        self._is_noted = False
         super().after_val_epoch(runner, metrics)
         step = runner.epoch if self.by_epoch else runner.iter
-        is_last = Path(self.last_ckpt or '').name == self.filename_tmpl.format(step)
-        if is_last and not self._is_noted:
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._save_checkpoint_with_step(runner, step, meta)
+        name = self.filename_tmpl.format(step)
+        if is_main_process() and Path(self.last_ckpt or '').name == name:
+            with suppress(OSError):  # without it, the validation is done again
+                write_atomically(self._validation_note(runner), name.encode())
+
+    def _validation_note(self, runner) -> Path:
+        return Path(runner.work_dir, 'last_validation')
 
     def _check_folder(self, runner) -> None:
         """Refuse a folder with checkpoints, unless the run goes on with one of them."""
@@ -258,9 +263,10 @@ class SafeCheckpointHook(CheckpointHook):
         return here if here and self.file_backend.exists(here) else None
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        if is_main_process():
+            self._validation_note(runner).unlink(missing_ok=True)
         with self._losing_nothing(self.filename_tmpl.format(step)):
             super()._save_checkpoint_with_step(runner, step, meta)
-        self._is_noted = True
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
         with self._losing_nothing('best_*'):
