@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,15 @@ from stmixer_mm.checks.config import building, check_run, load_config
 from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame, user_errors
+
+_BUILT_LATER = {
+    'build_train_loop': 'train_loop',
+    'build_val_loop': 'val_loop',
+    'build_test_loop': 'test_loop',
+    'build_optim_wrapper': 'optim_wrapper',
+    'build_param_scheduler': 'param_scheduler',
+    'scale_lr': 'auto_scale_lr',
+}
 
 
 def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runner:
@@ -35,19 +45,18 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # mmengine builds these when it needs them, which is before the first step.
-    loops = ('build_train_loop', 'build_val_loop', 'build_test_loop')
-    for method in (*loops, 'build_optim_wrapper', 'build_param_scheduler', 'scale_lr'):
-        part = method.removeprefix('build_')
-        setattr(runner, method, building(cfg, part)(getattr(runner, method)))
-    resume = runner.resume
-
-    def resume_whole(filename: str, *args, **kwargs) -> None:
-        remedy = 'give one that a training of this config wrote'
-        with blame(f'Checkpoint {filename} cannot be resumed from', remedy):
-            resume(filename, *args, **kwargs)
-
-    runner.resume = resume_whole
+    for method, part in _BUILT_LATER.items():
+        if hasattr(runner, method):  # a runner of another type need not have it
+            setattr(runner, method, building(cfg, part)(getattr(runner, method)))
+    if hasattr(runner, 'resume'):
+        runner.resume = partial(_resume, runner.resume)
     return runner
+
+
+def _resume(resume: Callable[..., None], filename: str, *args, **kwargs) -> None:
+    remedy = 'give one that a training of this config wrote'
+    with blame(f'Checkpoint {filename} cannot be resumed from', remedy):
+        resume(filename, *args, **kwargs)
 
 
 def _keep_config(cfg: Config) -> None:

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 from mmaction.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from run_tool import free_port
 from tiny_stmixer import tool_environment, write_project
 
@@ -101,13 +101,15 @@ def test_the_group_and_what_holds_it_are_gone_before_python_ends(tmp_path, one_p
     assert 'left: 0 False' in done.stdout
 
 
-def test_runner_of_another_type_is_built(cfg):
-    @RUNNERS.register_module(force=True)
-    class OwnRunner(Runner):
-        pass
+@RUNNERS.register_module()
+class OwnRunner(Runner):
+    pass
 
-    cfg.runner_type = 'OwnRunner'
-    assert type(build_runner(cfg)) is OwnRunner
+
+@pytest.mark.parametrize('runner', [OwnRunner, FlexibleRunner])
+def test_runner_of_another_type_is_built(cfg, runner):
+    cfg.runner_type = runner.__name__
+    assert type(build_runner(cfg)) is runner
 
 
 @pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]'])
