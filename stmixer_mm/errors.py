@@ -10,7 +10,7 @@ import sys
 import tempfile
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
@@ -76,12 +76,15 @@ def user_errors() -> Iterator[None]:
         at_end.close()
 
 
-def end_quietly(kind: type, error: BaseException, trace: object) -> None:
-    """A ``sys.excepthook`` that says in one line that the user interrupted."""
+def end_quietly(
+    hook: Callable, kind: type, error: BaseException, trace: object
+) -> None:
+    """A ``sys.excepthook``, once, that says in one line that the user interrupted."""
+    sys.excepthook = hook
     if issubclass(kind, KeyboardInterrupt) and not os.environ.get(TRACEBACK_SWITCH):
         print(INTERRUPTED, file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        hook(kind, error, trace)
 
 
 def explain(error: BaseException) -> str | None:

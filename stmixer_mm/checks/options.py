@@ -47,15 +47,15 @@ def add_person_thr(parser: argparse.ArgumentParser) -> None:
 
 def setting(text: str) -> str:
     """Of ``--cfg-options``: KEY=VALUE, which mmengine's ``DictAction`` reads."""
-    try:
-        key, value = text.split('=', maxsplit=1)
-        assert all(key.split('.'))
+    key, equals, value = text.partition('=')
+    with suppress(Exception):  # whatever it meets in a value that it does not know
         DictAction._parse_iterable(value)
-    except (ValueError, AssertionError):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not KEY=VALUE with its brackets closed'
-        ) from None
-    return text
+        if equals and all(key.split('.')):
+            return text
+    raise argparse.ArgumentTypeError(
+        f'{text!r} is not KEY=VALUE with its brackets closed, VALUE a word, a number '
+        'or a list of these'
+    )
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -78,8 +79,12 @@ def test_interruption_while_the_package_is_imported_has_no_traceback(tmp_path):
     assert done.stderr == 'stopped: interrupted by the user\n'
 
 
-def test_importing_the_package_leaves_the_hook_of_exceptions():
-    assert sys.excepthook is not end_quietly
+def test_what_is_no_interruption_goes_to_the_hook_that_was_there(monkeypatch):
+    monkeypatch.setattr(sys, 'excepthook', None)
+    hook = Mock()
+    end_quietly(hook, ValueError, error := ValueError('bug'), None)
+    hook.assert_called_once_with(ValueError, error, None)
+    assert sys.excepthook is hook
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_runner_of_another_type_is_built(cfg, runner):
     assert type(build_runner(cfg)) is runner
 
 
-@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]'])
+@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]', 'b=[dict(c=1,d=2)]'])
 def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
     parser = argparse.ArgumentParser()
     add_cfg_options(parser)
