@@ -110,7 +110,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     earlier content. The name is a new hidden file's beside ``path``.
     """
     path = Path(path)
-    for identity in _identities(path) if _REFUSALS else ():
+    replaced = [*_identities(path)] if _OUTPUTS else []
+    for identity in replaced:
         if identity in _REFUSALS:
             raise UserError(_REFUSALS[identity])
     part = path.with_name(_PART.format(secrets.token_hex(8)) + path.suffix)
@@ -120,6 +121,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield part
             os.replace(part, path)
+            for inode in replaced[1:]:  # may be another file's from now on
+                _OUTPUTS.pop(inode, None)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -223,7 +226,8 @@ def claim_outputs(
                 'would replace it; move it away or choose another name.'
             )
         more = f' and {len(replaced) - 1} more files' if replaced[1:] else ''
-        print(f'note: {purpose} will replace {replaced[0]}{more}', file=sys.stderr)
+        if os.environ.get('RANK', '0') == '0':  # one of a launcher's processes says it
+            print(f'note: {purpose} will replace {replaced[0]}{more}', file=sys.stderr)
     for path in paths:
         _OUTPUTS.update(dict.fromkeys(_identities(path), purpose))
     at_end.callback(_OUTPUTS.clear)

@@ -143,6 +143,17 @@ def test_an_input_is_not_written(tmp_path, tool, capsys, kind, is_swallowed):
     assert source.read_text() == 'mine'
 
 
+def test_what_an_output_has_replaced_is_no_output(tmp_path, tool, capsys, monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    (tmp_path / 'a.csv').write_text('old')
+    other = link(tmp_path / 'a.csv', 'hard')
+    check_writable_file(tmp_path / 'a.csv', purpose='--out')
+    assert not capsys.readouterr().err  # process 0 says what it replaces
+    write_atomically(tmp_path / 'a.csv', b'new')
+    check_file(other)
+    assert other.read_text() == 'old'
+
+
 @pytest.mark.parametrize('kind', ['same', 'symbolic', 'hard'])
 @pytest.mark.parametrize('exists', [True, False])
 def test_two_outputs_are_two_files(tmp_path, tool, kind, exists):
