@@ -31,7 +31,7 @@ class UserError(ValueError):
 
 
 @contextmanager
-def blame(subject: str, remedy: str) -> Iterator[None]:
+def blame(subject: str, remedy: str = CORRECT_CODE) -> Iterator[None]:
     """Whatever fails within is the fault of ``subject``: a file, a config.
 
     Raises:

@@ -22,6 +22,7 @@ from stmixer_mm.visualization.draw import enlarge, write_picture
 from stmixer_mm.visualization.visualizer import draw_ground_truth
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 from mmengine.config import Config
 from torch import Tensor
@@ -160,8 +161,6 @@ def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
 
 def show_pictures(pictures: Iterable[np.ndarray]) -> None:
     """Show one after the other; closing the window goes on."""
-    import matplotlib.pyplot as plt
-
     check_display()
     for picture in pictures:
         plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))

@@ -9,7 +9,7 @@ from copy import deepcopy
 from itertools import zip_longest
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options
-from stmixer_mm.errors import CORRECT_CODE, blame, user_errors
+from stmixer_mm.errors import blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
@@ -132,7 +132,7 @@ def print_table(model: nn.Module, shape: tuple[int, int, int]) -> None:
 def run(args: argparse.Namespace) -> None:
     quieten()
     cfg = read_config(args.config, args.cfg_options)
-    with blame(f'{args.config} cannot be shown', CORRECT_CODE):
+    with blame(f'{args.config} cannot be shown'):
         shape = clip_shape(cfg, args.shape)
         with unnoticed():
             print_table(construct_model(cfg), shape)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_checkpoint_file
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame, nearest
+from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
 SPLITS = ('train', 'val', 'test')
@@ -87,10 +87,7 @@ def merge_overrides(cfg: Config, overrides: dict | None) -> None:
 
 def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
     """The context in which a config, or a part of it, is built: it has the blame."""
-    return blame(
-        f'The {part} of config {cfg.filename or ""} cannot be built',
-        CORRECT_CODE,
-    )
+    return blame(f'The {part} of config {cfg.filename or ""} cannot be built')
 
 
 def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:

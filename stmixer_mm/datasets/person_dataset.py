@@ -12,7 +12,7 @@ from stmixer_mm.datasets.frames import (
     split_filename_tmpl,
 )
 from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame
+from stmixer_mm.errors import UserError, blame
 
 
 def join_root(data_root: str | None, file: str | None) -> str | None:
@@ -159,7 +159,7 @@ class PersonDataset(BaseActionDataset):
             UserError: names the sample that the pipeline fails on.
         """
         info = self.get_data_info(idx)
-        with blame(f'The pipeline fails on {info["img_key"]}', CORRECT_CODE):
+        with blame(f'The pipeline fails on {info["img_key"]}'):
             return self.pipeline(info)
 
     def get_cat_ids(self, idx: int) -> list[int]:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from stmixer_mm.checks.options import COUNT, SEED, setting
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
+from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
+from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_dir, write_json
 from stmixer_mm.profiling.meter import take_turns
@@ -23,7 +23,7 @@ from stmixer_mm.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import DATASETS
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -49,21 +49,8 @@ def parse_args() -> argparse.Namespace:
         '--turns', type=COUNT, default=10, help='timed steps (default: %(default)s)'
     )
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=setting,
-        default=[],
-        help='override settings of all configs, as in key=value a.b=1 list="[1,2]"',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
-
-
-def parse_overrides(options: Sequence[str]) -> dict:
-    """What the training tool makes of ``--cfg-options``."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('options', nargs='*', default={}, action=DictAction)
-    return parser.parse_args(options).options
 
 
 def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
@@ -73,7 +60,8 @@ def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
         UserError: The training failed, or the folder holds one with other settings.
     """
     record = work_dir / 'trained_with.json'
-    settings = dict(seed=args.seed, options=args.cfg_options)
+    options = [f'{key}={value}' for key, value in (args.cfg_options or {}).items()]
+    settings = dict(seed=args.seed, options=options)
     if record.is_file():
         found = json.loads(record.read_text())
         if found == settings | dict(finished=True):
@@ -85,8 +73,8 @@ def train(config: Path, work_dir: Path, args: argparse.Namespace) -> None:
             )
     command = [sys.executable, str(TRAIN), str(config), '--work-dir', str(work_dir)]
     command += ['--resume', '--seed', str(args.seed)]
-    if args.cfg_options:
-        command += ['--cfg-options', *args.cfg_options]
+    if options:
+        command += ['--cfg-options', *options]
     work_dir.mkdir(parents=True, exist_ok=True)
     write_json(record, settings | dict(finished=False))
     log = work_dir / 'train.out'
@@ -137,11 +125,10 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     check_writable_dir(args.work_dir, purpose='work dir')
-    overrides = parse_overrides(args.cfg_options)
     rows, steps = [], {}
     for config in map(Path, args.configs):
-        cfg = read_config(config, overrides)
-        with blame(f'{config} cannot be trained', CORRECT_CODE):
+        cfg = read_config(config, args.cfg_options)
+        with blame(f'{config} cannot be trained'):
             model = build_model(cfg)
             steps[config.stem] = make_step(cfg, model)
         work_dir = Path(args.work_dir, config.stem)

@@ -3,7 +3,7 @@
 import argparse
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
-from stmixer_mm.errors import CORRECT_CODE, blame, user_errors
+from stmixer_mm.errors import blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import random_clip
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    with blame(f'{args.config} cannot be measured', CORRECT_CODE):
+    with blame(f'{args.config} cannot be measured'):
         clip = random_clip(cfg, shape=args.shape, persons=args.persons)
         model = build_model(cfg)
         data = model.data_preprocessor(clip)

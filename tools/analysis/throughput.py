@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.datasets.videos import count_decoded, open_video
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
+from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import (
@@ -301,7 +301,7 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     cfg = read_config(args.config, args.cfg_options)
-    with blame(f'{args.config} cannot be measured', CORRECT_CODE):
+    with blame(f'{args.config} cannot be measured'):
         set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
         if args.mode == 'data':
             figures = measure_loading(cfg, args)

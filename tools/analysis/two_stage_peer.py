@@ -9,7 +9,7 @@ import argparse
 from copy import deepcopy
 
 from stmixer_mm.checks.options import COUNT, number
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame, user_errors
+from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.profiling.clips import ClipPipeline, video_clips
@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
     quieten()
     check_json_path(args.json)
     set_multi_processing()
-    with blame(f'{args.config} and its peer cannot be compared', CORRECT_CODE):
+    with blame(f'{args.config} and its peer cannot be compared'):
         figures = compare(args)
     print_seconds(figures['seconds'])
     one, two = (column['total'] for column in figures['seconds'].values())
