@@ -160,8 +160,8 @@ class STMixerHead(BaseModule):
         if getattr(self.loss_action, 'use_sigmoid', wanted) != wanted:
             raise UserError(
                 f'loss_action={type(self.loss_action).__name__} uses a '
-                f'{"softmax" if wanted else "sigmoid"}, but a person does '
-                f'{"several actions at once" if wanted else "one action"}; set '
+                f'{"softmax" if wanted else "sigmoid"}, but a person performs '
+                f'{"any number of actions" if wanted else "exactly one action"}; set '
                 f'use_sigmoid={wanted}, or single_label={wanted}.'
             )
         class_weight = getattr(self.loss_action, 'class_weight', None)
