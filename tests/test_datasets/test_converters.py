@@ -11,8 +11,8 @@ import pytest
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
 from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES
 from stmixer_mm.datasets.converters.convert import (
+    choose_keyframes,
     convert_annotations,
-    keyframe_times,
     read_annotations,
     shape_at,
 )
@@ -467,7 +467,7 @@ def test_the_output_is_a_csv_file(monkeypatch, capsys):
 @pytest.mark.parametrize('step', [1, 3, 7])
 def test_timestamps_name_annotated_frames(fps, every, step):
     frames = range(4, 500, step)
-    pairs = keyframe_times(frames, every=every, fps=fps, total_frames=450)
+    pairs = choose_keyframes(frames, every=every, fps=fps, total_frames=450)
     assert pairs
     for time, frame in pairs:
         assert frame in frames
@@ -482,7 +482,7 @@ def test_timestamps_name_frames_of_a_variable_rate(every):
     times = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 300))
     times -= times[0]
     clock = dict(fps=299 / times[-1], total_frames=300)
-    pairs = keyframe_times(range(4, 300), every=every, times=times, **clock)
+    pairs = choose_keyframes(range(4, 300), every=every, times=times, **clock)
     assert len(pairs) > 0.5 * min(times[-1] / every, 300)
     for time, frame in pairs:
         assert frame == keyframe_index(time, frame_times=times, **clock)
@@ -491,7 +491,7 @@ def test_timestamps_name_frames_of_a_variable_rate(every):
 
 @pytest.mark.parametrize('fps', [12.5, 24000 / 1001, 0.01])
 def test_keyframes_are_not_denser_than_frames(fps):
-    pairs = keyframe_times(range(4, 50), every=1e-9, fps=fps, total_frames=45)
+    pairs = choose_keyframes(range(4, 50), every=1e-9, fps=fps, total_frames=45)
     assert [frame for _, frame in pairs] == list(range(4, 45))
     for time, frame in pairs:
         assert frame == keyframe_index(time, fps=fps, total_frames=45)

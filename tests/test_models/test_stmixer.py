@@ -38,10 +38,10 @@ def test_tensor_mode_returns_one_record_per_stage():
 
 def test_first_stage_starts_from_the_true_frame():
     model = build_detector()
-    queries = model.decoder.start(1)
     boxes = model.initial_boxes.predict(
         [torch.zeros(1)], FrameShapes(torch.tensor([[64, 96]]), (64, 96))
     )
+    queries, boxes = model.decoder.start(boxes)
     assert boxes[0, 0].tolist()[:2] == [48, 32]
     assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
 

@@ -154,7 +154,7 @@ def read_annotations(
     )
 
 
-def keyframe_times(
+def choose_keyframes(
     frames: Sequence[int],
     *,
     every: float,
@@ -183,7 +183,7 @@ def keyframe_times(
         index = bisect_left(frames, position, key=begin.__getitem__)
         near = frames[max(0, index - 1) : index + 1]
         distance, frame = min((abs(begin[frame] - position), frame) for frame in near)
-        if distance > max(every, 1 / fps) / 2 or frame in chosen:
+        if distance > every / 2 or frame in chosen:
             continue
         at, own = round(position, 3), round(float(begin[frame]), 3)
         fits = at * fps <= total_frames and frame == keyframe_index(
@@ -270,7 +270,7 @@ def _keyframes(
         frames = range(facts.total_frames or last + 1)
     total = facts.total_frames or (frames[-1] + 1 if frames else 1)
     sides = np.array(facts.size * 2)
-    times = keyframe_times(
+    times = choose_keyframes(
         frames, every=every, fps=facts.fps, total_frames=total, times=facts.times
     )
     for time, frame in times:

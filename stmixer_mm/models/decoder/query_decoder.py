@@ -139,7 +139,8 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             ``extra``).
         """
         memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
-        queries, blocked = self.start(len(feats[0])), None
+        queries, boxes_xyzr = self.start(boxes_xyzr)
+        blocked = None
         if extra is not None:
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
             queries = Queries(
@@ -158,16 +159,17 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             outputs.append(output)
         return outputs
 
-    def start(self, batch_size: int) -> Queries:
-        """The learned queries, the same for each clip."""
-        return Queries(
+    def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
+        """The learned queries, the same for each clip, and their boxes."""
+        queries = Queries(
             *(
                 F.layer_norm(embedding.weight, (self.embed_dims,)).expand(
-                    batch_size, -1, -1
+                    len(boxes_xyzr), -1, -1
                 )
                 for embedding in (self.spatial_queries, self.temporal_queries)
             )
         )
+        return queries, boxes_xyzr
 
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]

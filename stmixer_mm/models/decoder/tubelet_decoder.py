@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.stage import Queries
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
@@ -32,22 +31,12 @@ class STMixerTubeletDecoder(STMixerDecoder):
     output_type = TubeletStageOutput
     stage_type = STMixerTubeletStage
 
-    def forward(
-        self,
-        feats: Sequence[Tensor],
-        boxes_xyzr: Tensor,
-        *,
-        pad_shape: tuple[int, int],
-        extra: ExtraQueries | None = None,
-    ) -> list[TubeletStageOutput]:
-        """See :meth:`.QueryDecoder.forward`; it takes no ``extra`` queries."""
-        boxes_xyzr = boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
-        return super().forward(feats, boxes_xyzr, pad_shape=pad_shape)
-
-    def start(self, batch_size: int) -> Queries:
-        """Folded spatial queries (B * T, Q, C) and temporal ones (B, Q, C)."""
-        spatial, temporal = super().start(batch_size * self.num_frames)
-        return Queries(spatial, temporal[:batch_size])
+    def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
+        """Folded spatial queries and boxes (B * T, Q, ...), temporal ones (B, Q, C)."""
+        queries, folded = super().start(
+            boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
+        )
+        return queries._replace(temporal=queries.temporal[: len(boxes_xyzr)]), folded
 
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> Sampler:
         """Samples each frame as a clip of its own."""

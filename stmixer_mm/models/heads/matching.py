@@ -59,7 +59,8 @@ def match_clip(
         priors=bboxes,
     )
     gt_bboxes = gt_instances.bboxes.to(bboxes)
-    persons = describe_persons(gt_bboxes, gt_bboxes.new_ones(len(gt_bboxes)).bool())
+    present = gt_bboxes.new_ones(len(gt_bboxes), dtype=torch.bool)
+    persons = describe_persons(gt_bboxes, present)
     if 'states' in gt_instances:
         persons.states = gt_instances.states.to(bboxes.device)
     result = assigner.assign(queries, persons, img_meta=img_meta)
