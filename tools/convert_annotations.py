@@ -8,9 +8,10 @@ import argparse
 import os
 from pathlib import Path
 
+from stmixer_mm.checks.options import number
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.converters.convert import convert_annotations
-from stmixer_mm.datasets.converters.records import Summary
+from stmixer_mm.datasets.converters.records import FRAME_RATES, Summary
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
 
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--every',
-        type=float,
+        type=number(float, above=0),
         default=1,
         metavar='SECONDS',
         help='from keyframe to keyframe (default: 1)',
@@ -58,7 +59,9 @@ def parse_args() -> argparse.Namespace:
         'are left out',
     )
     parser.add_argument(
-        '--fps', type=float, help='frame rate of videos that are not in the folder'
+        '--fps',
+        type=number(float, *FRAME_RATES),
+        help='frame rate of videos that are not in the folder',
     )
     parser.add_argument(
         '--first-frame',

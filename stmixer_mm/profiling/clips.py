@@ -130,8 +130,6 @@ def video_clips(
 
 def random_persons(count: int, num_classes: int, *, seed: int = 0) -> dict:
     """Boxes in [0, 1], as ground truth and as proposals, with one action each."""
-    if count < 0:
-        raise UserError(f'{count} persons are too few; give 0 or more.')
     random = np.random.RandomState(seed)
     corner = random.uniform(0, 0.6, (count, 2))
     size = random.uniform(0.15, 0.4, (count, 2))
@@ -153,17 +151,13 @@ def random_clip(
         persons: Proposals, for models that need some.
 
     Raises:
-        UserError: ``shape`` is not a shape, or the pipeline makes no clips.
+        UserError: the pipeline makes no clips.
     """
     pipeline = ClipPipeline(cfg, 'test')
     frames, augment = pipeline.clip_len, pipeline.augment.transforms
     height, width = FRAME_SIZE
     if shape is not None:
         frames, height, width = shape
-        if min(shape) < 1:
-            raise UserError(
-                f'--shape {frames} {height} {width} must be 1 or more each.'
-            )
         first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)

@@ -231,8 +231,6 @@ def test_nothing_to_convert(convert, clips, tmp_path):
         ValueError, match=r'shows any of the 1 keyframes.*of this split'
     ):
         convert(good, folder=clips('b_000010_000020.mp4'))
-    with pytest.raises(UserError, match='0 frames per second are impossible; correct'):
-        convert(good, fps=0)
     with pytest.raises(UserError, match=r"filename_tmpl='x\.jpg' does not say"):
         convert(good, filename_tmpl='x.jpg')
     with pytest.raises(UserError, match=r'none has no video file .*; correct --clips'):

@@ -24,7 +24,7 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
 )
-from stmixer_mm.datasets.converters.records import is_frame_rate, unique
+from stmixer_mm.datasets.converters.records import unique
 from stmixer_mm.datasets.frames import (
     VIDEO_SUFFIXES,
     count_frames,
@@ -221,8 +221,6 @@ def convert_ava_kinetics(
     Raises:
         UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
     """
-    if not is_frame_rate(fps):
-        raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     split_filename_tmpl(filename_tmpl)
     summary = Summary()
     keyframes = read_annotations(files, summary)

@@ -24,7 +24,6 @@ from stmixer_mm.datasets.converters.records import (
     Annotations,
     Shape,
     Summary,
-    is_frame_rate,
     unique,
 )
 from stmixer_mm.datasets.frames import (
@@ -84,10 +83,6 @@ def convert_annotations(
         UserError: naming the file and the place.
     """
     out, idle = Path(out), idle.strip() if idle else None
-    if not 0 < every < math.inf:
-        raise UserError(f'Keyframes every {every:g} s are impossible; give more.')
-    if fps is not None and not is_frame_rate(fps):
-        raise UserError(f'{fps:g} frames per second are impossible; correct it.')
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
     read = [
         read_annotations(

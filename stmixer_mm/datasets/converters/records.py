@@ -11,6 +11,7 @@ from typing import NamedTuple
 from stmixer_mm.datasets.frames import without_suffix
 
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
+FRAME_RATES = 1e-4, 1e4  # that can be
 
 
 class Shape(NamedTuple):
@@ -83,7 +84,7 @@ class Summary:
 
 
 def is_frame_rate(fps: float) -> bool:
-    return 1e-4 <= fps <= 1e4
+    return FRAME_RATES[0] <= fps <= FRAME_RATES[1]
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 
+from stmixer_mm.checks.options import number
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.converters.ava_kinetics import (
     FILENAME_TMPL,
@@ -16,6 +17,7 @@ from stmixer_mm.datasets.converters.ava_kinetics import (
     Summary,
     convert_ava_kinetics,
 )
+from stmixer_mm.datasets.converters.records import FRAME_RATES
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
 
@@ -52,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--fps',
-        type=float,
+        type=number(float, *FRAME_RATES),
         default=FPS,
         help=f'frame rate of extracted frames (default: {FPS})',
     )
