@@ -4,7 +4,7 @@ Samples are those of keyframes in the middle of clips, and the tracks of their v
 which ``LocateTubelets`` looks up in the frames that a clip takes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -33,6 +33,11 @@ class ClipDataset(PersonDataset):
         self.clip_stride = clip_stride
         self._tracks: dict[str, tuple] = {}  # packed, by video
         super().__init__(ann_file, pipeline, **shared)
+
+    @property
+    def video_ids(self) -> Collection[str]:
+        """The videos that clips are of."""
+        return self._tracks.keys()
 
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets; ``tracks`` are its video's."""
@@ -80,7 +85,12 @@ class TubeClipDataset(ClipDataset, TubeDataset):
         **shared,
     ) -> None:
         super().__init__(
-            ann_file, pipeline, clip_stride=clip_stride, all_frames=True, **shared
+            ann_file,
+            pipeline,
+            clip_stride=clip_stride,
+            frame_stride=1,
+            all_frames=True,
+            **shared,
         )
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
@@ -162,4 +172,3 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
             middles = find_middles(len(infos), self.clip_stride)
             chosen += [infos[index] for index in middles]
         return chosen
-

@@ -217,7 +217,9 @@ def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.n
     reach = [max(frames.min() - 1, 0), min(frames.max() + 1, len(times) - 1)]
     first, last = times[reach] + clock['timestamp_start']
     named = np.full(len(seconds), -1)
-    for index in np.flatnonzero((first <= seconds) & (seconds <= last + 1 / clock['fps'])):
+    for index in np.flatnonzero(
+        (first <= seconds) & (seconds <= last + 1 / clock['fps'])
+    ):
         named[index] = keyframe_index(seconds[index], **clock)
     return named
 

@@ -49,7 +49,9 @@ class ToyVideo(NamedTuple):
     name: str
     keyframes: dict[float, list[AnnotatedPerson]]  # by second, as are the tracks
     tracks: dict[float, list[AnnotatedPerson]]
-    tubes: dict[int, list[list[tuple[float, ...]]]]  # rows of frame from 1, x1, y1, x2, y2
+    tubes: dict[
+        int, list[list[tuple[float, ...]]]
+    ]  # rows of frame from 1, x1, y1, x2, y2
 
 
 def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
@@ -140,7 +142,9 @@ def _make_video(
     return ToyVideo(path.name, keyframes, tracks, join_tubes(frames, size))
 
 
-def _write_tubes(file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size) -> None:
+def _write_tubes(
+    file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size
+) -> None:
     """Tubes in the published form; the validation videos are the test videos."""
     train, test = ([video.name for video in videos[split]] for split in SPLITS)
     names = train + test
@@ -214,7 +218,9 @@ def make_toy_dataset(
                 keyframes = {
                     (video.name, second): persons
                     for video in videos[split]
-                    for second, persons in (video.tracks if end else video.keyframes).items()
+                    for second, persons in (
+                        video.tracks if end else video.keyframes
+                    ).items()
                 }
                 write_annotations(folder / f'{split}{end}.csv', keyframes)
         _write_tubes(folder / 'tubes.pkl', videos, size)
