@@ -163,7 +163,8 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         chosen = []
         for video_id, infos in videos.items():
             infos.sort(key=lambda info: info['timestamp'])
-            persons = [b''.join(parts) for parts in zip(*(i['ann'] for i in infos))]
+            parts = zip(*(info['ann'] for info in infos), strict=True)
+            persons = [b''.join(part) for part in parts]
             seconds = [info['timestamp'] for info in infos]
             counts = [np.frombuffer(info['ann'][2], np.int64).size for info in infos]
             self._tracks[video_id] = pack_tracks(

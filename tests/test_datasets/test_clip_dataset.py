@@ -68,7 +68,7 @@ def test_clips_as_long_as_their_distance_cover_a_video(count, stride):
     assert set(np.diff(middles)[:-1]) <= {stride} and len(middles) == -(
         -count // stride
     )
-    assert 0 <= middles.min() and middles.max() < count
+    assert middles.min() >= 0 and middles.max() < count
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,12 @@ def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride
         for person, (_, _, boxes) in enumerate(expected):
             for entry, box in enumerate(boxes):
                 assert sample['gt_states'][person, entry] == (box is not None)
-                found = sample['gt_bboxes'][person, entry] * [WIDTH, HEIGHT] * 2
+                found = sample['gt_bboxes'][person, entry] * [
+                    WIDTH,
+                    HEIGHT,
+                    WIDTH,
+                    HEIGHT,
+                ]
                 np.testing.assert_allclose(found, 0 if box is None else box, rtol=1e-5)
 
 
@@ -228,7 +233,7 @@ def test_a_clip_that_misses_all_annotated_frames(tracks):
         empty_keyframes_file=None,
         pipeline=[opening, *sampling(1, 4, jitter=True)],
     )
-    with pytest.raises(ValueError, match='a,0000.4 is annotated.*jitter=False'):
+    with pytest.raises(ValueError, match=r'a,0000.4 is annotated.*jitter=False'):
         for _ in range(50):
             jittered[0]
 

@@ -85,7 +85,7 @@ def locate(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         owners[y1:y2, x1:x2][inside] = number
         if number and drawn.any():
             x, y, w, h = cv2.boundingRect(drawn.astype(np.uint8))
-            bboxes[number - 1] = np.array([x, y, x + w, y + h]) + [*corner, *corner]
+            bboxes[number - 1] = np.array([x, y, x + w, y + h]) + np.tile(corner, 2)
             areas[number - 1] = np.count_nonzero(drawn)
     visible = np.bincount(owners.ravel(), minlength=count + 1)[1:]
     return bboxes, visible / areas
