@@ -49,12 +49,14 @@ class ClipDataset(PersonDataset):
 def find_middles(count: int, stride: int) -> np.ndarray:
     """Middles of the stretches, ``stride`` long, of ``count`` keyframes, from 0.
 
-    Clips as long as the stretches share no frame, longer ones overlap.
+    The last stretch ends with them and may overlap the one before. Clips as long as
+    the stretches cover all keyframes.
 
     >>> find_middles(10, 4)
-    array([2, 6, 9])
+    array([2, 6, 8])
     """
-    return np.minimum(np.arange(stride // 2, count + stride // 2, stride), count - 1)
+    starts = np.arange(0, count, stride).clip(max=max(count - stride, 0))
+    return np.minimum(starts + stride // 2, count - 1)
 
 
 @DATASETS.register_module()

@@ -69,12 +69,11 @@ def test_the_clip_in_order():
 
 
 def test_a_clip_of_tubelets_has_boxes_in_all_frames_and_words_for_the_others():
-    sample = packed(WALKS.repeat(3, 1))
-    truth = sample['data_samples'].gt_instances
+    sample = packed(WALKS)
     bboxes = torch.tensor([30.0, 60, 120, 200]).repeat(3, 4, 1)
     states = torch.tensor([[1, 1, 1, 1], [1, 0, 0, -1], [1, 1, -1, 0]])
     sample['data_samples'].gt_instances = InstanceData(
-        bboxes=bboxes, states=states, labels=truth.labels
+        bboxes=bboxes, states=states, labels=WALKS.repeat(3, 1)
     )
     sample['data_samples'].set_metainfo(dict(clip_frames=np.array([1, 1, 3, 5])))
     (first, second, third) = person_colors(range(3))
