@@ -1,6 +1,7 @@
 """Draw what the network will see of a dataset: clips after augmentation, with boxes.
 
-The frame that is drawn is the keyframe, which the boxes and labels belong to.
+The frame that is drawn is the keyframe, which the boxes and labels belong to, or the
+middle one of a clip that has boxes in each frame.
 """
 
 import argparse
@@ -18,8 +19,8 @@ from stmixer_mm.files import (
     claim_outputs,
 )
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization.draw import enlarge, write_picture
-from stmixer_mm.visualization.visualizer import draw_ground_truth
+from stmixer_mm.visualization.draw import enlarge, side_by_side, write_picture
+from stmixer_mm.visualization.visualizer import describe_states, draw_ground_truth
 
 import cv2
 import matplotlib.pyplot as plt
@@ -106,21 +107,24 @@ def draw_sample(
 ) -> np.ndarray:
     """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and its name on it.
 
-    Small frames are enlarged. With the clip, its frames stand side by side in order.
+    Small frames are enlarged. With the clip, its frames stand side by side in order;
+    of tubelets each has its boxes, and says who is absent and of whom nothing is known.
     """
     frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']
-    key = len(frames) // 2
-    keyframe, factor = enlarge(frames[key])
-    if 'gt_instances' in data_sample:
-        instances = data_sample.gt_instances
-        keyframe = draw_ground_truth(keyframe, instances, classes, scale=factor)
-    tiles = [keyframe]
-    if with_clip:
-        tiles = [enlarge(frame)[0] for frame in frames]
-        tiles[key] = keyframe
+    truth, key = data_sample.get('gt_instances'), len(frames) // 2
+    is_of_clip = truth is not None and 'states' in truth
+    tiles, headings = [], []
+    for entry in range(len(frames)) if with_clip else [key]:
+        tile, factor = enlarge(frames[entry])
+        if is_of_clip or (truth is not None and entry == key):
+            tile = draw_ground_truth(tile, truth, classes, scale=factor, entry=entry)
+        if is_of_clip:
+            number = f'frame {data_sample.clip_frames[entry]}'
+            headings.append([(number, None), *describe_states(truth, entry)])
+        tiles.append(tile)
     title = f'{data_sample.get("img_key", "")}  {frames.shape[2]}x{frames.shape[1]}'
-    picture = np.concatenate(tiles, axis=1)
+    picture = side_by_side(tiles, headings) if headings else np.hstack(tiles)
     return np.concatenate([_caption(title, picture.shape[1]), picture])
 
 

@@ -44,7 +44,7 @@ def check_config(
     for split in splits:
         for dataset in dataset_configs(cfg, split):
             # In tubes test_mode says which videos are meant.
-            is_of_tubes = 'TubeDataset' in str(dataset.get('type'))
+            is_of_tubes = 'Tube' in str(dataset.get('type'))
             kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
             if kept not in seen:
                 seen.append(kept)

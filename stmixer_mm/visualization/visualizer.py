@@ -8,15 +8,21 @@ from mmaction.structures import ActionDataSample
 from mmaction.visualization import ActionVisualizer
 from mmengine.dist import master_only
 from mmengine.structures import InstanceData
+from torch import Tensor
 
+from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
+from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import VISUALIZERS
 from stmixer_mm.visualization.draw import (
+    Color,
     draw_detections,
     enlarge,
+    person_colors,
     side_by_side,
     write_picture,
 )
 
+_STATES = {ABSENT: 'absent', UNKNOWN: 'unknown'}
 _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
@@ -24,6 +30,7 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 class STADVisualizer(ActionVisualizer):
     """Draws the keyframe of a clip: ground truth left, predicted boxes right.
 
+    Of tubelets, it draws their boxes in the middle frame.
     Small frames are enlarged, so that labels cover little of them.
     Takes the arguments of mmaction2's ``ActionVisualizer``. Names of actions come
     from ``dataset_meta['classes']``, one per label id with the dummy 0 left out.
@@ -64,16 +71,18 @@ class STADVisualizer(ActionVisualizer):
         Returns:
             What was drawn, (h, w, 3) RGB.
         """
-        frame, factor = enlarge(np.asarray(video)[len(video) // 2])
+        entry = len(video) // 2
+        frame, factor = enlarge(np.asarray(video)[entry])
         classes = (self.dataset_meta or {}).get('classes')
         views = {}
         if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
             instances = data_sample.gt_instances
             views['ground truth'] = draw_ground_truth(
-                frame, instances, classes, scale=factor
+                frame, instances, classes, scale=factor, entry=entry
             )
         if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
-            bboxes_norm, scores = _as_arrays(data_sample.pred_instances, 'scores')
+            numbers, bboxes_norm = boxes_at(data_sample.pred_instances, entry)
+            scores = _as_array(data_sample.pred_instances.scores)[numbers]
             height, width = frame.shape[:2]
             actions = [top_actions(row, classes, score_thr) for row in scores]
             if not draw_score:
@@ -103,24 +112,60 @@ def draw_ground_truth(
     classes: Sequence[str] | None,
     *,
     scale: float = 1,
+    entry: int = 0,
 ) -> np.ndarray:
     """Draw persons and what they do on a frame (h, w, 3), which is left as it is.
 
     Args:
         frame: uint8 RGB.
-        instances: ``bboxes`` (k, 4) in pixels and ``labels``, (k, num_classes) multi-hot
-            or (k, 1) numbers of classes.
+        instances: ``bboxes`` in pixels, see :func:`boxes_at`, and ``labels``,
+            (k, num_classes) multi-hot or (k, 1) numbers of classes.
         classes: See :func:`top_actions`.
         scale: By which the frame was enlarged.
+        entry: Number of the frame in its clip, from 0.
     """
-    bboxes, labels = _as_arrays(instances, 'labels')
+    numbers, bboxes = boxes_at(instances, entry)
+    labels = _as_array(instances.labels)
     if labels.shape[-1] == 1:
-        numbers = labels.astype(int).ravel()
-        labels = np.eye(numbers.max(initial=0) + 1)[numbers]
+        columns = labels.astype(int).ravel()
+        labels = np.eye(columns.max(initial=0) + 1)[columns]
     actions = [
-        [(label, None) for label, _ in top_actions(row, classes, 0.5)] for row in labels
+        [(label, None) for label, _ in top_actions(row, classes, 0.5)]
+        for row in labels[numbers]
     ]
-    return draw_detections(frame, bboxes * scale, actions)
+    return draw_detections(
+        frame, bboxes * scale, actions, colors=person_colors(numbers.tolist())
+    )
+
+
+def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarray]:
+    """Who is in a frame of a clip, (m,) numbers from 0, and where, (m, 4).
+
+    Args:
+        instances: ``bboxes`` (k, 4), which are in any frame; or (k, K, 4) of tubelets,
+            with their ``states`` or, of predicted ones, ``person_scores`` (k, K).
+        entry: Number of the frame in the clip, from 0.
+    """
+    bboxes = _as_array(instances.bboxes)
+    if bboxes.ndim == 2:
+        return np.arange(len(bboxes)), bboxes
+    if 'states' in instances:
+        there = _as_array(instances.states) == PRESENT
+    else:
+        there = _as_array(instances.person_scores) >= PRESENCE
+    numbers = np.flatnonzero(there[:, entry])
+    return numbers, bboxes[numbers, entry]
+
+
+def describe_states(instances: InstanceData, entry: int) -> list[tuple[str, Color]]:
+    """'absent' or 'unknown', in its colour, for each person without a box in a frame."""
+    states = instances.states[:, entry].tolist()
+    colors = person_colors(range(len(states)))
+    return [
+        (_STATES[state], color)
+        for state, (color,) in zip(states, colors, strict=True)
+        if state in _STATES
+    ]
 
 
 def top_actions(
@@ -142,6 +187,5 @@ def top_actions(
     ]
 
 
-def _as_arrays(instances: InstanceData, key: str) -> tuple[np.ndarray, np.ndarray]:
-    instances = instances.cpu().numpy()
-    return np.asarray(instances.bboxes, float), np.asarray(instances[key], float)
+def _as_array(values: Tensor | np.ndarray) -> np.ndarray:
+    return np.asarray(values.cpu() if isinstance(values, Tensor) else values, float)

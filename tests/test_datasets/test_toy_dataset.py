@@ -12,9 +12,16 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_label_names,
     read_timestamp_keys,
 )
+from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
+from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.toy import generate
-from stmixer_mm.datasets.toy.drawing import render
-from stmixer_mm.datasets.toy.generate import FPS, make_scene, make_toy_dataset
+from stmixer_mm.datasets.toy.drawing import render, view_at
+from stmixer_mm.datasets.toy.generate import (
+    FPS,
+    join_tubes,
+    make_scene,
+    make_toy_dataset,
+)
 from stmixer_mm.datasets.toy.script import ACTIONS
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
@@ -43,8 +50,9 @@ def made(tmp_path_factory):
 
 def test_each_keyframe_is_annotated_or_empty_and_splits_are_disjoint(made):
     assert {path.name for path in made.iterdir()} == {
-        *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv'),
-        *('train_empty.csv', 'val_empty.csv'),
+        *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv', 'tubes.pkl'),
+        *('train_empty.csv', 'val_empty.csv', 'train_tracks.csv', 'val_tracks.csv'),
+        *('train_tracks_empty.csv', 'val_tracks_empty.csv'),
     }
     names = read_label_names(str(made / 'action_list.pbtxt'))
     assert names == dict(enumerate(ACTIONS, start=1))
@@ -66,7 +74,8 @@ def test_videos_are_the_drawn_frames(made):
     path = made / 'videos' / 'train_0001.mp4'
     frames, fps = frames_of(path)
     assert fps == pytest.approx(FPS) and frames.shape == (6 * FPS, SIZE[1], SIZE[0], 3)
-    drawn = np.array(list(render(scene, np.arange(6 * FPS) / FPS, SIZE)))
+    views = [view_at(scene, number / FPS) for number in range(6 * FPS)]
+    drawn = np.array(list(render(scene, views, SIZE)))
     assert np.abs(frames.astype(int) - drawn).mean(axis=(1, 2, 3)).max() < 8
     # Reading frames one by one in any order gives the same frames.
     reader = open_video(path)
@@ -82,11 +91,73 @@ def test_videos_are_the_drawn_frames(made):
     ]
 
 
+def test_tracks_and_tubes_say_the_same_as_keyframes(made):
+    truth = read_tube_annotations(made / 'tubes.pkl')
+    assert truth.labels == ACTIONS
+    videos = truth.train_videos + truth.test_videos
+    assert [len(names) for names in videos] == [3, 2]
+    of_tubes = {
+        (name, int(row[0]), label + 1, *row[1:])
+        for name, classes in truth.gttubes.items()
+        for label, tubes in classes.items()
+        for tube in tubes
+        for row in tube
+    }
+    for split, names in zip(('train', 'val'), videos, strict=True):
+        rows, faults = read_keyframe_rows(str(made / f'{split}_tracks.csv'))
+        empty = read_timestamp_keys(str(made / f'{split}_tracks_empty.csv'))
+        assert not faults
+        assert len({row.key for row in rows} | empty) == 30 * len(names)
+        of_tracks = {
+            (
+                *(row.video_id, round(row.timestamp * FPS) + 1, row.action_id),
+                *np.multiply(row.bbox_norm, SIZE + SIZE).round(),
+            )
+            for row in rows
+        }
+        assert of_tracks == {
+            row for row in of_tubes if row[0] in names and row[1] % 3 == 1
+        }
+        keyframes, _ = read_keyframe_rows(str(made / f'{split}.csv'))
+        seconds = [row[1:] for row in rows if row.timestamp in range(1, 6)]
+        assert {row[1:] for row in keyframes} == set(seconds)
+
+
+def test_a_tube_for_each_stretch_of_an_action():
+    def person(number, *actions):
+        return AnnotatedPerson((0.5, 0, 1, 0.5), actions, number)
+
+    frames = [
+        [person(0, 1), person(1, 1)],
+        [person(0, 1, 3), person(1, 2)],
+        [person(1, 1)],
+        [person(0, 1)],
+    ]
+    tubes = join_tubes(frames, (20, 10))
+    stretches = {
+        label: [[row[0] for row in tube] for tube in group]
+        for label, group in tubes.items()
+    }
+    assert stretches == {0: [[1, 2], [1], [3], [4]], 1: [[2]], 2: [[2]]}
+    assert tubes[2] == [[(2, 10, 0, 20, 5)]]
+
+
 def test_same_seed_same_data_whatever_the_workers(made, tmp_path):
     make_toy_dataset(tmp_path / 'more', **{**SMALL, 'train_videos': 4, 'workers': 1})
     first, more = contents(made), contents(tmp_path / 'more')
-    assert more.pop('train.csv').startswith(first['train.csv'])
-    assert first.items() - more.items() == {('train.csv', first['train.csv'])}
+    grown = {name for name in first if first[name] != more[name]}
+    assert grown - {'train_tracks_empty.csv'} == {
+        *('train.csv', 'train_tracks.csv', 'tubes.pkl'),
+    }
+    for name in grown - {'tubes.pkl'}:
+        assert more[name].startswith(first[name])
+    tubes, more_tubes = (
+        read_tube_annotations(folder / 'tubes.pkl').gttubes
+        for folder in (made, tmp_path / 'more')
+    )
+    assert {name: repr(more_tubes[name]) for name in tubes} == {
+        name: repr(classes) for name, classes in tubes.items()
+    }
     make_toy_dataset(tmp_path / 'other', **TINY, seed=1)
     other = contents(tmp_path / 'other')
     assert not first['train.csv'].startswith(other['train.csv'])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stmixer_mm.datasets.toy.body import ARM, THIGH, person_blobs, pose_at
-from stmixer_mm.datasets.toy.drawing import locate, render
+from stmixer_mm.datasets.toy.drawing import locate, render, view_at
 from stmixer_mm.datasets.toy.generate import make_scene
 from stmixer_mm.datasets.toy.script import (
     ACTIONS,
@@ -17,6 +17,7 @@ from stmixer_mm.datasets.toy.script import (
     Blob,
     Scene,
     actions_of,
+    is_moot,
     random_scene,
 )
 
@@ -142,7 +143,11 @@ def test_whether_people_who_pass_each_other_meet_is_moot():
     for meet_at, passes in ((2.0, True), (2.45, True), (2.6, False), (1.4, False)):
         gap = 2 * speed * left.height * (meet_at + 0.5)
         scene = _scene(right._replace(start_x=gap), left)
-        assert (actions_of(scene, 2, [True, True]) is None) is passes
+        assert is_moot(scene, 2) is passes
+        before, after = meet_at - 0.01, meet_at + 0.01
+        for t, meets in ((before, True), (after, False)):
+            done = actions_of(scene, t, [True, True])
+            assert [('meet' in names) for names in done] == [meets, meets]
 
 
 def test_scenes_are_annotated_without_doubt():
@@ -151,7 +156,7 @@ def test_scenes_are_annotated_without_doubt():
         scene, keyframes = make_scene([seed], SIZE)
         assert any(keyframes.values())
         for second in KEYFRAMES:
-            shares = locate(scene, second, SIZE)[1]
+            shares = locate(view_at(scene, second), SIZE)[1]
             seen = {person.person_id for person in keyframes[second]}
             assert seen == set(np.flatnonzero(shares >= 0.5))
             assert seen == set(np.flatnonzero(shares > 0.1))
@@ -168,7 +173,7 @@ def test_visible_share():
     person = _person(x=0.6)
 
     def share(*persons, props=()):
-        return locate(_scene(*persons, props=props), 1, SIZE)[1]
+        return locate(view_at(_scene(*persons, props=props), 1), SIZE)[1]
 
     assert share(person) == pytest.approx([1])
     assert share(_person(x=-0.6)) == pytest.approx([0])
@@ -185,13 +190,15 @@ def test_visible_share():
 @pytest.mark.parametrize('legs', ACTIONS[:5])
 def test_boxes_bound_the_drawing(legs):
     scene = _scene(_person(legs, arms='wave'))
-    times = [1.0, 1.5]
-    without = render(scene._replace(persons=()), times, SIZE)
-    for t, frame, empty in zip(times, render(scene, times, SIZE), without, strict=True):
+    views = [view_at(scene, t) for t in (1.0, 1.5)]
+    without = render(scene, [[], []], SIZE)
+    for view, frame, empty in zip(
+        views, render(scene, views, SIZE), without, strict=True
+    ):
         assert frame.shape == (SIZE[1], SIZE[0], 3) and frame.dtype == np.uint8
         changed = np.any(frame != empty, axis=2)
         x, y, w, h = cv2.boundingRect(changed.astype(np.uint8))
-        bbox = locate(scene, t, SIZE)[0][0]
+        bbox = locate(view, SIZE)[0][0]
         np.testing.assert_allclose([x, y, x + w, y + h], bbox, atol=1.5)
 
 
@@ -202,7 +209,10 @@ def test_an_arm_that_acts_shows_from_all_sides(yaw, arm_side):
     changes = []
     for arms in ('raise_arm', 'wave'):
         acting = resting._replace(arms=(arms,) * (DURATION + 1))
-        one, other = (next(render(_scene(p), [2.0], SIZE)) for p in (resting, acting))
+        one, other = (
+            next(render(_scene(p), [view_at(_scene(p), 2)], SIZE))
+            for p in (resting, acting)
+        )
         changes.append(np.count_nonzero(np.any(one != other, axis=2)))
     assert min(changes) > 100  # pixels
 

@@ -18,7 +18,11 @@ from tiny_tubes import NUM_FRAMES, SIZE, tube
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.reports import format_report
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
-from stmixer_mm.datasets.tube_dataset import TubeDataset, video_persons
+from stmixer_mm.datasets.tube_dataset import (
+    TubeDataset,
+    video_boxes,
+    video_persons,
+)
 from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
@@ -93,11 +97,9 @@ def test_splits_strides_and_all_frames(build):
 
 def test_equal_boxes_of_a_frame_are_one_person():
     box, other = (8, 4, 24, 40), (30, 4, 40, 40)
-    persons = video_persons(
-        {0: [tube(1, 3, box)], 2: [tube(2, 2, other), tube(3, 4, box)]},
-        resolution=SIZE,
-        num_classes=4,
-    )
+    sizes = dict(resolution=SIZE, num_classes=4)
+    classes = {0: [tube(1, 3, box)], 2: [tube(2, 2, other), tube(3, 4, box)]}
+    persons = video_persons(video_boxes(classes, **sizes))
     assert persons.frames.tolist() == [1, 2, 2, 3, 4]
     run, jump, both = [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1]
     assert persons.labels.astype(int).tolist() == [run, run, jump, both, jump]
@@ -105,7 +107,7 @@ def test_equal_boxes_of_a_frame_are_one_person():
     np.testing.assert_allclose(
         persons.bboxes[2] * [WIDTH, HEIGHT, WIDTH, HEIGHT], other
     )
-    nobody = video_persons({0: []}, resolution=SIZE, num_classes=4)
+    nobody = video_persons(video_boxes({0: []}, **sizes))
     assert [len(array) for array in nobody] == [0, 0, 0, 0]
 
 

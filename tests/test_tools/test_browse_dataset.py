@@ -14,7 +14,8 @@ from run_tool import run_tool
 from tiny_stmixer import ROOT, write_project
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.visualization.draw import draw_detections
+from stmixer_mm.visualization.draw import draw_detections, person_colors
+from stmixer_mm.visualization.visualizer import describe_states
 
 SPEC = importlib.util.spec_from_file_location(
     'tool_browse_dataset', ROOT / 'tools' / 'browse_dataset.py'
@@ -65,6 +66,41 @@ def test_the_clip_in_order():
     picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
     assert picture[-1, ::450, 0].tolist() == [10, 20, 30, 40]
     assert picture.shape[1] == 4 * 450
+
+
+def test_a_clip_of_tubelets_has_boxes_in_all_frames_and_words_for_the_others():
+    sample = packed(WALKS)
+    bboxes = torch.tensor([30.0, 60, 120, 200]).repeat(3, 4, 1)
+    states = torch.tensor([[1, 1, 1, 1], [1, 0, 0, -1], [1, 1, -1, 0]])
+    sample['data_samples'].gt_instances = InstanceData(
+        bboxes=bboxes, states=states, labels=WALKS.repeat(3, 1)
+    )
+    sample['data_samples'].set_metainfo(dict(clip_frames=np.array([1, 1, 3, 5])))
+    (first, second, third) = person_colors(range(3))
+    assert describe_states(sample['data_samples'].gt_instances, 1) == [
+        ('absent', *second)
+    ]
+    assert describe_states(sample['data_samples'].gt_instances, 3) == [
+        ('unknown', *second),
+        ('absent', *third),
+    ]
+    picture = TOOL.draw_sample(sample, None, with_clip=True)
+    assert picture.shape[1] == 4 * 450 + 3 * 8
+    tiles = [picture[-360:, left : left + 450] for left in range(0, 4 * 458, 458)]
+    for tile, grey, colors in zip(
+        tiles,
+        (10, 20, 30, 40),
+        ([first, second, third], [first, third], [first], [first]),
+        strict=True,
+    ):
+        frame = np.full((360, 450, 3), grey, np.uint8)
+        boxes, actions = [[45, 90, 180, 300]], [[('action 2', None)]]
+        expected = draw_detections(
+            frame, boxes * len(colors), actions * len(colors), colors=colors
+        )
+        assert np.array_equal(tile, expected)
+    alone = TOOL.draw_sample(sample, None)
+    assert np.array_equal(alone[-360:], tiles[2])
 
 
 def test_no_person_and_no_ground_truth_leave_the_frame_as_it_is():

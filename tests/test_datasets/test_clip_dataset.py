@@ -1,0 +1,370 @@
+"""Laws of clips: who is where in their frames, and what transforms make of it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tiny_tubes
+from mmaction.datasets.transforms import CenterCrop, Flip, RandomCrop, Resize
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from tiny_tubes import NUM_FRAMES, SIZE, tube
+from torch.utils.data import DataLoader
+
+from stmixer_mm.checks.datasets import check_dataset
+from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.datasets.clip_dataset import (
+    TrackClipDataset,
+    TubeClipDataset,
+    find_middles,
+)
+from stmixer_mm.datasets.transforms import (
+    FilterBoxes,
+    LocateTubelets,
+    RandomShortSideResize,
+    SampleKeyframeClip,
+)
+
+HEIGHT, WIDTH = SIZE
+RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']
+BOX = (8, 4, 24, 40)
+
+
+def sampling(clip_len=4, interval=1, **kwargs):
+    return [SampleKeyframeClip(clip_len, interval, **kwargs), LocateTubelets()]
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Clips of tubes; the keywords of the file are changes of its content."""
+    tiny_tubes.write_frames(tmp_path / 'rgb-images')
+
+    def build(content=None, **kwargs):
+        ann_file = tiny_tubes.write_truth(tmp_path / 'GT.pkl', **content or {})
+        defaults = dict(
+            pipeline=sampling(),
+            data_prefix=dict(img=str(tmp_path / 'rgb-images')),
+            filename_tmpl='{:05}.jpg',
+            use_frames=True,
+            clip_stride=4,
+        )
+        return TubeClipDataset(ann_file, **{**defaults, **kwargs})
+
+    return build
+
+
+def only(tubes):
+    """A file in which the one training video has these tubes."""
+    return dict(gttubes={**tiny_tubes.truth()['gttubes'], RUN_2: tubes})
+
+
+@pytest.mark.parametrize('count', [1, 2, 5, 8, 17])
+@pytest.mark.parametrize('stride', [1, 2, 3, 8, 30])
+def test_clips_as_long_as_their_distance_cover_a_video(count, stride):
+    middles = find_middles(count, stride)
+    frames = middles[:, None] + np.arange(stride) - stride // 2
+    assert set(range(count)) <= set(frames.ravel().tolist())
+    assert set(np.diff(middles)[:-1]) <= {stride} and len(middles) == -(
+        -count // stride
+    )
+    assert middles.min() >= 0 and middles.max() < count
+
+
+@pytest.mark.parametrize(
+    'clip_len, interval, stride', [(4, 1, 4), (5, 3, 2), (8, 7, 9)]
+)
+def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride):
+    gap = tube(3, 12, BOX, (1, 0))[[0, 1, 2, 6, 9]]
+    other = tube(9, 14, (36, 4, 52, 40), (0, 0.5))
+    late = tube(18, 24, (30, 4, 40, 40))  # beyond the end of the video
+    content = only({0: [gap, late], 1: [other]})
+    pipeline = sampling(clip_len, interval, allow_short=True)
+    dataset = build(content, split=2, pipeline=pipeline, clip_stride=stride)
+    assert len(dataset) == -(-NUM_FRAMES // stride)
+    for sample in dataset:
+        middle = sample['timestamp']
+        frames = [middle + (i - clip_len // 2) * interval for i in range(clip_len)]
+        frames = [min(max(frame, 1), NUM_FRAMES) for frame in frames]
+        assert sample['clip_frames'].tolist() == frames
+        expected = []
+        for number, (label, one) in enumerate([(1, gap), (1, late), (2, other)]):
+            rows = {int(row[0]): row[1:] for row in one}
+            boxes = [rows.get(frame) for frame in frames]
+            if any(box is not None for box in boxes):
+                expected.append((number, label, boxes))
+        assert sample['entity_ids'].tolist() == [number for number, *_ in expected]
+        assert sample['gt_labels'].argmax(axis=1).tolist() == [e[1] for e in expected]
+        assert sample['gt_bboxes'].shape == (len(expected), clip_len, 4)
+        assert sample['gt_states'].dtype == np.int64
+        for person, (_, _, boxes) in enumerate(expected):
+            for entry, box in enumerate(boxes):
+                assert sample['gt_states'][person, entry] == (box is not None)
+                found = sample['gt_bboxes'][person, entry] * [
+                    WIDTH,
+                    HEIGHT,
+                    WIDTH,
+                    HEIGHT,
+                ]
+                np.testing.assert_allclose(found, 0 if box is None else box, rtol=1e-5)
+
+
+def test_a_clip_at_the_beginning_by_hand(build):
+    content = only({0: [tube(1, 2, BOX), tube(4, 4, (0, 0, 9, 9))]})
+    dataset = build(content, split=2)
+    sample = build(content, split=2, pipeline=sampling(4, 2))[0]
+    assert (sample['timestamp'], sample['img_key']) == (3, f'{RUN_2},00003')
+    assert sample['clip_frames'].tolist() == [1, 1, 3, 5]
+    assert sample['gt_states'].tolist() == [[1, 1, 0, 0]]
+    assert dataset[0]['clip_frames'].tolist() == [1, 2, 3, 4]
+    assert dataset[0]['gt_states'].tolist() == [[1, 1, 0, 0], [0, 0, 0, 1]]
+    assert dataset[1]['gt_bboxes'].shape == (0, 4, 4)
+    assert dataset[1]['gt_labels'].shape == (0, 3)
+
+
+def test_tubes_alike_in_all_frames_of_a_clip_are_one_person(build):
+    dataset = build(only({0: [tube(1, 20, BOX)], 1: [tube(1, 6, BOX)]}), split=2)
+    assert dataset[0]['gt_labels'].tolist() == [[0, 1, 1]]
+    assert dataset[0]['entity_ids'].tolist() == [0]
+    assert dataset[1]['gt_labels'].tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert dataset[1]['gt_states'].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+
+
+def test_arguments_of_keyframes_are_refused(build):
+    for wrong in (dict(frame_stride=2), dict(all_frames=False)):
+        with pytest.raises(TypeError, match='multiple values'):
+            build(**wrong)
+    with pytest.raises(ValueError, match='clip_stride=0 must be at least 1'):
+        build(clip_stride=0)
+
+
+def test_samples_hold_no_tracks(build):
+    few, many = build(), build(only({0: [tube(1, 20, BOX)] * 200}), split=2)
+    assert len(pickle.dumps(many._tracks)) > 200 * 20 * (16 + 8)
+    sizes = [data.data_bytes.nbytes / len(data) for data in (few, many)]
+    assert sizes[1] < sizes[0] + 100
+    for packed in (*few._tracks.values(), *many._tracks.values()):
+        assert isinstance(packed[0], bytes)
+
+
+# ------------------------------------------------------------------ tracks of a csv
+
+ROWS = (
+    # At 10 frames per second: frames 4, 8, 12, 16, counted from 0.
+    'a,0.4,0.1,0.2,0.3,0.4,1,7',
+    'a,0.8,0.2,0.2,0.4,0.4,1,7',
+    'a,0.8,0.2,0.2,0.4,0.4,2,7',
+    'a,0.8,0.5,0.5,0.9,1.0,3,2',
+    'a,1.6,0.3,0.2,0.5,0.4,3,7',
+)
+
+
+@pytest.fixture
+def tracks(write_text, write_video):
+    """Clips of ROWS, in which 1.2 s is known to show nobody."""
+    write_text('ann.csv', *ROWS)
+    write_text('empty.csv', 'a,1.2')
+    folder = write_video('a.mp4').parent
+
+    def build(*rows, **kwargs):
+        if rows:
+            write_text('ann.csv', *rows)
+        opening = dict(type='stmixer_mm.OpenVideo')
+        defaults = dict(
+            ann_file='ann.csv',
+            pipeline=[opening, *sampling(5, 2)],
+            data_root=str(folder),
+            empty_keyframes_file='empty.csv',
+            num_classes=4,
+        )
+        return TrackClipDataset(**{**defaults, **kwargs})
+
+    return build
+
+
+def test_a_track_by_hand(tracks):
+    samples = list(tracks())
+    assert [sample['timestamp'] for sample in samples] == [0.4, 0.8, 1.2, 1.6]
+    second = samples[1]
+    assert second['clip_frames'].tolist() == [5, 7, 9, 11, 13]
+    assert second['entity_ids'].tolist() == [2, 7]
+    assert second['gt_states'].tolist() == [[0, -1, 1, -1, 0], [1, -1, 1, -1, 0]]
+    np.testing.assert_allclose(second['gt_bboxes'][1, 0], [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(second['gt_bboxes'][1, 2], [0.2, 0.2, 0.4, 0.4])
+    assert not second['gt_bboxes'][:, [1, 3, 4]].any()
+    assert second['gt_labels'].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
+    # Between two boxes alike near, it is the earlier one.
+    third = samples[2]
+    assert third['gt_states'].tolist() == [[1, -1, 0, -1, 0], [1, -1, 0, -1, 1]]
+    assert third['gt_labels'].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
+    assert samples[3]['gt_labels'].tolist() == [[0, 0, 0, 1]]
+    assert samples[3]['gt_states'].tolist() == [[0, -1, 1, -1, -1]]
+
+
+def test_excluded_keyframes_are_unknown(tracks, write_text):
+    write_text('excluded.csv', 'a,1.2')
+    samples = list(tracks(exclude_file='excluded.csv', clip_stride=2))
+    assert [sample['timestamp'] for sample in samples] == [0.8, 1.6]
+    assert samples[0]['gt_states'].tolist() == [[0, -1, 1, -1, -1], [1, -1, 1, -1, -1]]
+
+
+def test_extracted_frames_give_the_same_clips(tracks, write_frames):
+    write_frames('a')
+    frames = tracks(use_frames=True, fps=10, pipeline=sampling(5, 2), clip_stride=2)
+    for ours, theirs in zip(frames, tracks(clip_stride=2), strict=True):
+        for key in ('clip_frames', 'gt_bboxes', 'gt_states', 'gt_labels'):
+            np.testing.assert_array_equal(ours[key], theirs[key])
+
+
+def test_person_ids_that_are_none(tracks):
+    with pytest.raises(ValueError, match=r'ann.csv, line 2: -1 is not a person id'):
+        tracks(ROWS[0], 'a,0.8,0.2,0.2,0.4,0.4,1,-1')
+    with pytest.raises(ValueError, match=r'line 2: person 7 has another box.*line 1'):
+        tracks(ROWS[0], 'a,0.4,0.2,0.2,0.4,0.4,1,7')
+    with pytest.raises(TypeError, match='multilabel'):
+        tracks(multilabel=False)
+
+
+def test_a_clip_that_misses_all_annotated_frames(tracks):
+    opening = dict(type='stmixer_mm.OpenVideo')
+    np.random.seed(0)
+    jittered = tracks(
+        ROWS[0],
+        empty_keyframes_file=None,
+        pipeline=[opening, *sampling(1, 4, jitter=True)],
+    )
+    with pytest.raises(ValueError, match=r'a,0000.4 is annotated.*jitter=False'):
+        for _ in range(50):
+            jittered[0]
+
+
+# ------------------------------------------------------------------------ transforms
+
+
+def clip(**changes):
+    """Two persons in three frames of 30 x 40 pixels; the first is absent in one."""
+    bboxes = np.array(
+        [
+            [[2, 3, 12, 28], [4, 3, 14, 28], [0, 0, 0, 0]],
+            [[30, 2, 39, 9], [20, 2, 29, 9], [10, 2, 19, 9]],
+        ],
+        np.float32,
+    )
+    return dict(
+        imgs=[np.random.randint(0, 255, (30, 40, 3), np.uint8) for _ in range(3)],
+        img_shape=(30, 40),
+        modality='RGB',
+        gt_bboxes=bboxes,
+        gt_states=np.array([[1, 1, 0], [1, 1, -1]]),
+        gt_labels=np.eye(2, dtype=np.float32),
+        entity_ids=np.array([4, 5]),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        Flip(flip_ratio=1),
+        Resize(scale=(80, 45), keep_ratio=False),
+        RandomShortSideResize((20, 40)),
+        RandomCrop(size=17),
+        CenterCrop(crop_size=(21, 13)),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_all_frames_are_moved_as_each_would_be(transform):
+    before = clip()
+    np.random.seed(3)
+    after = transform(clip())
+    for entry in range(3):
+        np.random.seed(3)
+        single = {**clip(), 'gt_bboxes': before['gt_bboxes'][:, entry]}
+        expected = transform(single)['gt_bboxes']
+        np.testing.assert_array_equal(after['gt_bboxes'][:, entry], expected)
+    np.testing.assert_array_equal(after['gt_states'], before['gt_states'])
+
+
+def test_flipped_twice_is_as_before():
+    flip = Flip(flip_ratio=1)
+    before, after = clip(), flip(flip(clip()))
+    np.testing.assert_allclose(after['gt_bboxes'], before['gt_bboxes'])
+
+
+def test_who_is_cut_away_is_absent_and_goes_with_the_last_box():
+    results = CenterCrop(crop_size=20)(clip())  # x from 10 to 30
+    results = FilterBoxes(min_size=3)(results)
+    # The first person keeps 2 and 4 columns, of which 4 are enough; the second all
+    # ten of its second box, and of its third, which is unknown, nothing is said.
+    assert results['gt_states'].tolist() == [[0, 1, 0], [0, 1, -1]]
+    results = FilterBoxes(min_size=5)(results)
+    assert results['gt_states'].tolist() == []
+
+
+# ------------------------------------------------------------------- loaders and tools
+
+PIPELINE = [
+    dict(type='SampleKeyframeClip', clip_len=4, frame_interval=2),
+    dict(type='LocateTubelets'),
+    dict(type='DecodeFrameFiles'),
+    dict(type='Resize', scale=(-1, 24)),
+    dict(type='FormatShape', input_format='NCTHW', collapse=True),
+    dict(type='PackTubelets'),
+]
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_packed_samples_in_batches(build, num_workers):
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        dataset = build(pipeline=PIPELINE)
+    loader = DataLoader(
+        dataset, batch_size=4, num_workers=num_workers, collate_fn=pseudo_collate
+    )
+    samples = [sample for batch in loader for sample in batch['data_samples']]
+    assert [sample.timestamp for sample in samples] == 2 * [3, 7, 11, 15, 19]
+    for sample in samples:
+        truth = sample.gt_instances
+        assert truth.bboxes.shape == (len(truth), 4, 4)
+        assert truth.states.shape == (len(truth), *sample.clip_frames.shape)
+        assert truth.labels.shape == (len(truth), 3)
+    # Half the size; frame 3 of the first tube is its box moved by two pixels.
+    assert samples[0].gt_instances.bboxes[0, 2].tolist() == [5, 2, 13, 20]
+    assert samples[0].clip_frames.tolist() == [1, 1, 3, 5]
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A config of extracted frames whose datasets are of clips."""
+    cfg = Config.fromfile(tiny_tubes.write_project(tmp_path / 'project', 'ucf101-24'))
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.update(type='TubeClipDataset', clip_stride=8, pipeline=PIPELINE)
+        dataset.pop('frame_stride', None)
+        dataset.pop('all_frames', None)
+    cfg.dump(tmp_path / 'clips.py')
+    return Config.fromfile(tmp_path / 'clips.py')
+
+
+def test_datasets_and_evaluators_are_checked(config):
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        report = check_dataset(config.test_dataloader.dataset, 'test')
+        assert check_evaluators(config, ['test']) == []
+    assert report.findings == []
+    assert (report.num_videos, report.num_keyframes) == (2, 6)
+
+
+def test_faulty_person_ids_are_listed(tracks, tmp_path):
+    tracks()
+    rows = [ROWS[0].replace(',7', f',{number}') for number in (-1, -2)]
+    (tmp_path / 'ann.csv').write_text('\n'.join(rows))
+    report = check_dataset(
+        dict(
+            type='TrackClipDataset',
+            ann_file='ann.csv',
+            data_root=str(tmp_path),
+            num_classes=4,
+            pipeline=[],
+        ),
+        'train',
+    )
+    assert [finding.line for finding in report.findings if finding.is_error] == [1, 2]
