@@ -116,7 +116,8 @@ class TubeletLinker:
         Args:
             frames: (K,) numbers of the clip's frames, ascending; no clip before it may
                 begin later. Of one that is repeated, the first entry counts.
-            bboxes: (n, K, 4), NaN where there is none, as ``boxes_where_present``.
+            bboxes: (n, K, 4) in pixels, unless ``link_pixel`` is 0; NaN where there is
+                none, as of ``boxes_where_present``.
             scores: (n,).
             sequences: (n,) what is not to be linked with each other; by default all is
                 one sequence.
