@@ -9,6 +9,8 @@ from mmaction.visualization import ActionVisualizer
 from mmengine.dist import master_only
 from mmengine.structures import InstanceData
 
+from stmixer_mm.models.heads.matching import PRESENT
+from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import VISUALIZERS
 from stmixer_mm.visualization.draw import (
     draw_detections,
@@ -24,9 +26,10 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 class STADVisualizer(ActionVisualizer):
     """Draws the keyframe of a clip: ground truth left, predicted boxes right.
 
-    Small frames are enlarged, so that labels cover little of them.
-    Takes the arguments of mmaction2's ``ActionVisualizer``. Names of actions come
-    from ``dataset_meta['classes']``, one per label id with the dummy 0 left out.
+    Of tubelets it is the middle frame, with the persons who are in it. Small frames are
+    enlarged, so that labels cover little of them. Takes the arguments of mmaction2's
+    ``ActionVisualizer``. Names of actions come from ``dataset_meta['classes']``, one per
+    label id with the dummy 0 left out.
     """
 
     @master_only
@@ -64,16 +67,18 @@ class STADVisualizer(ActionVisualizer):
         Returns:
             What was drawn, (h, w, 3) RGB.
         """
-        frame, factor = enlarge(np.asarray(video)[len(video) // 2])
+        middle = len(video) // 2
+        frame, factor = enlarge(np.asarray(video)[middle])
         classes = (self.dataset_meta or {}).get('classes')
         views = {}
         if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
-            instances = data_sample.gt_instances
+            instances = persons_in_frame(data_sample.gt_instances, middle)
             views['ground truth'] = draw_ground_truth(
                 frame, instances, classes, scale=factor
             )
         if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
-            bboxes_norm, scores = _as_arrays(data_sample.pred_instances, 'scores')
+            instances = persons_in_frame(data_sample.pred_instances, middle)
+            bboxes_norm, scores = _as_arrays(instances, 'scores')
             height, width = frame.shape[:2]
             actions = [top_actions(row, classes, score_thr) for row in scores]
             if not draw_score:
@@ -95,6 +100,25 @@ class STADVisualizer(ActionVisualizer):
                 path = path.with_name(f'{path.name}.jpg')
             write_picture(path, image)
         return image
+
+
+def persons_in_frame(instances: InstanceData, entry: int) -> InstanceData:
+    """Of tubelets, annotated or found, those with a person in a frame of their clip.
+
+    Args:
+        instances: ``bboxes`` (n, K, 4) and ``states`` or ``person_scores`` (n, K); with
+            ``bboxes`` (n, 4), of a keyframe, all are returned.
+        entry: Of the K frames.
+    """
+    if len(instances.bboxes.shape) == 2:
+        return instances
+    if 'states' in instances:
+        is_present = instances.states[:, entry] == PRESENT
+    else:
+        is_present = instances.person_scores[:, entry] >= PRESENCE
+    instances = instances[is_present]
+    instances.bboxes = instances.bboxes[:, entry]
+    return instances
 
 
 def draw_ground_truth(
