@@ -252,12 +252,16 @@ def detect_video(
         frames = reader.part(start, end)
         wanted = () if interval_s is None else times
         middles = [keyframe_index(time_s, **reader.clock) for time_s in wanted]
-        times = reader.times[_clip_middles(sampler, frames, len(reader), middles)]
+        middles = _clip_middles(sampler, frames, len(reader), middles)
+        times = reader.times[middles]
     clips = _load_clips(pipeline, reader, times.tolist(), on_damage)
     first = list(islice(clips, 1))  # a video that is too short is found out here
     samples = _predict(model, chain(first, clips), batch_size)
     if by_tubelets:
-        found = _read_tubelets(model, reader, samples, score_thr, sampler)
+        # A person may be missed in a clip's time, and between clips.
+        reach = (sampler.clip_len - 1) * sampler.frame_interval + 1
+        linking = Linking(end_after=int(np.diff(middles).max(initial=reach)))
+        found = _read_tubelets(model, reader, samples, score_thr, sampler, linking)
         return (one for one in found if one.frame_index in frames)
     return _read_keyframes(model, reader, samples, score_thr)
 
@@ -339,6 +343,7 @@ def _read_tubelets(
     samples: Iterable[ActionDataSample],
     score_thr: float,
     sampler: SampleKeyframeClip,
+    linking: Linking,
 ) -> Iterator[KeyframeDetections]:
     size = video.size[::-1] * 2
     clips = (
@@ -358,7 +363,7 @@ def _read_tubelets(
     )
     # A threshold of the user's below it is one for all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
-    for found in join_tubelets(clips, TubeletLinker(Linking()), presence=presence):
+    for found in join_tubelets(clips, TubeletLinker(linking), presence=presence):
         scores = found.action_scores
         yield KeyframeDetections(
             time_s=float(video.times[found.frame]),

@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.tubelet_linking import TubeletLinker
+from stmixer_mm.evaluation.functional.tubelet_linking import (
+    TubeletLinker,
+    boxes_where_present,
+)
 
 
 class Tubelets(NamedTuple):
@@ -69,20 +72,17 @@ def join_tubelets(
         done = upcoming
         spans = [span for span in spans if span.frames.stop > done]
         if clip is not None:
-            spans.append(_span(clip, linker))
+            spans.append(_span(clip, linker, presence))
 
 
-def _span(clip: Tubelets, linker: TubeletLinker) -> _Span:
-    n, k = clip.person_scores.shape
-    actions = np.broadcast_to(
-        clip.action_scores[:, None], (n, k, clip.action_scores.shape[1])
-    )
-    table = np.concatenate(
-        [clip.bboxes, clip.person_scores[..., None], actions], axis=2
-    )
+def _span(clip: Tubelets, linker: TubeletLinker, presence: float) -> _Span:
+    scores = clip.action_scores[:, None].repeat(len(clip.frames), axis=1)
+    table = np.concatenate([clip.bboxes, clip.person_scores[..., None], scores], axis=2)
     frames, table = at_every_frame(clip.frames, table)
-    ids = linker.extend(np.array(frames), table[..., :4], clip.scores)
-    return _Span(frames, ids, table)
+    # In every frame, so that clips of any distance share some; counted from 1.
+    numbers = np.array(frames) + 1
+    bboxes = boxes_where_present(numbers, table[..., :4], table[..., 4], presence)
+    return _Span(frames, linker.extend(numbers, bboxes, clip.scores), table)
 
 
 def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:
