@@ -217,7 +217,7 @@ def detect_video(
         interval_s: Seconds between keyframes, the first of which is at ``start``; at
             least those of a frame are taken. Of tubelets it is between the middles of
             clips, which are moved to lie within the video. By default 1 s; of tubelets
-            half a clip, so that all frames are seen twice.
+            half a clip.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
         batch_size: Clips that the model sees at once.
