@@ -155,3 +155,43 @@ def build_tubes(frames, linking):
         if score >= linking.min_score and length >= linking.min_length:
             tubes.append((tube, score))
     return tubes
+
+
+def mean_iou(first, second, pixel):
+    """Of boxes by frame; None where no frame is shared."""
+    shared = first.keys() & second.keys()
+    ious = [box_iou(first[t], second[t], pixel) for t in shared]
+    return sum(ious) / len(ious) if ious else None
+
+
+def link_tubelets(clips, linking):
+    """Tubes [[(score, {frame: box})]] of clips [(begin, the same)] of one sequence."""
+    current, finished = [], []
+    for begin, tubelets in clips:
+        kept = []
+        for one in sorted(tubelets, key=lambda item: -item[0]):
+            rivals = [mean_iou(one[1], other[1], linking.nms_pixel) for other in kept]
+            if all(iou is None or iou <= linking.nms_iou for iou in rivals):
+                kept.append(one)
+        kept = kept[: linking.top_k]
+        for tube in list(current):
+            if begin - max(tube[-1][1]) > linking.end_after:
+                current.remove(tube)
+                finished.append(tube)
+        current.sort(key=lambda tube: -np.mean([score for score, _ in tube]))
+        for tube in current:
+            last, near = tube[-1][1], []
+            for one in kept:
+                iou, gap = mean_iou(one[1], last, linking.link_pixel), 0
+                if iou is None:
+                    gap = min(one[1]) - max(last)
+                    ends = one[1][min(one[1])], last[max(last)]
+                    iou = box_iou(*ends, linking.link_pixel)
+                if iou >= linking.link_iou and gap <= linking.end_after:
+                    near.append(one)
+            if near:
+                best = max(near, key=lambda item: item[0])
+                tube.append(best)
+                kept.remove(best)
+        current += [[one] for one in kept]
+    return finished + current

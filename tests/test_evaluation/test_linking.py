@@ -7,13 +7,13 @@ from mmaction.evaluation.functional import multisports_utils
 
 from stmixer_mm.evaluation.functional.linking import (
     LINKINGS,
-    FrameBoxes,
     Linking,
+    Tubelets,
     label_action,
-    link_boxes,
-    suppress_boxes,
+    suppress_tubelets,
     trim_tubes,
 )
+from stmixer_mm.evaluation.functional.tubelet_linking import link_tubelets
 from stmixer_mm.evaluation.functional.tubes import join_tubes
 
 LEFT, RIGHT = [0, 0, 9, 9], [50, 0, 59, 9]
@@ -23,10 +23,10 @@ SHORT = dict(min_length=1, tube_nms_iou=None)
 def boxes_of(*rows):
     """Rows of sequence, frame, score, box."""
     sequences, frames, scores, bboxes = zip(*rows, strict=True)
-    return FrameBoxes(
+    return Tubelets(
         np.array(sequences),
-        np.array(frames),
-        np.array(bboxes, float),
+        np.array(frames)[:, None],
+        np.array(bboxes, float)[:, None],
         np.array(scores, float),
     )
 
@@ -52,7 +52,7 @@ def test_scores_differ_within_a_tube():
     scores = [0.2, 0.9, 0.4]
     rows = [(0, t, s, LEFT) for t, s in enumerate(scores, 1)]
     rows += [(0, t, s / 2, RIGHT) for t, s in enumerate(scores, 1)]
-    assert shown(link_boxes(boxes_of(*rows), Linking(**SHORT))) == [
+    assert shown(link_tubelets(boxes_of(*rows), Linking(**SHORT))) == [
         (0, (0.2 + 0.9 + 0.4) / 3, [1, 2, 3], scores),
         (0, (0.1 + 0.45 + 0.2) / 3, [1, 2, 3], [0.1, 0.45, 0.2]),
     ]
@@ -66,7 +66,7 @@ def test_the_best_tube_takes_the_best_box():
         (0, 2, 0.3, [3, 0, 12, 9]),
         (0, 2, 0.4, [6, 0, 15, 9]),
     ]
-    tubes = link_boxes(boxes_of(*rows), Linking(**SHORT, nms=None))
+    tubes = link_tubelets(boxes_of(*rows), Linking(**SHORT, nms=None))
     assert shown(tubes) == [
         (0, 0.5, [1, 2], [0.6, 0.4]),
         (0, 0.4, [1, 2], [0.5, 0.3]),
@@ -76,7 +76,7 @@ def test_the_best_tube_takes_the_best_box():
 def test_a_gap_is_filled_and_does_not_count():
     moved = [4, 0, 13, 9]  # overlaps LEFT by 60 / 140
     rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, moved)]
-    (tube,) = shown(tubes := link_boxes(boxes_of(*rows), Linking(**SHORT)))
+    (tube,) = shown(tubes := link_tubelets(boxes_of(*rows), Linking(**SHORT)))
     assert tube == (0, 0.6, [1, 2, 3, 4, 5], [0.8, 0.7, 0.6, 0.5, 0.4])
     assert tubes.bboxes[:, 0].tolist() == [0, 1, 2, 3, 4]
 
@@ -85,24 +85,24 @@ def test_a_gap_is_filled_and_does_not_count():
 def test_a_tube_ends_so_many_frames_after_its_last_box(end_after, num_tubes):
     rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, LEFT), (0, 3, 0.5, RIGHT)]
     linking = Linking(**SHORT, end_after=end_after)
-    tubes = shown(link_boxes(boxes_of(*rows), linking))
+    tubes = shown(link_tubelets(boxes_of(*rows), linking))
     assert len(tubes) == num_tubes + 1
 
 
 def test_boxes_too_far_apart_are_not_linked():
     rows = [(0, 1, 0.8, LEFT), (0, 2, 0.4, [7, 0, 16, 9])]  # 30 / 170
-    assert len(link_boxes(boxes_of(*rows), Linking(**SHORT)).scores) == 2
+    assert len(link_tubelets(boxes_of(*rows), Linking(**SHORT)).scores) == 2
     linking = Linking(**SHORT, link_iou=30 / 170)
-    assert len(link_boxes(boxes_of(*rows), linking).scores) == 1
+    assert len(link_tubelets(boxes_of(*rows), linking).scores) == 1
 
 
 def test_short_and_weak_tubes_go():
     rows = [(0, t, 0.5, LEFT) for t in range(1, 16)]
     rows += [(1, t, 0.5, LEFT) for t in range(1, 15)]
     rows += [(2, t, 0.009, LEFT) for t in range(1, 20)]
-    assert link_boxes(boxes_of(*rows), LINKINGS['act']).sequences.tolist() == [0]
+    assert link_tubelets(boxes_of(*rows), LINKINGS['act']).sequences.tolist() == [0]
     linking = Linking(min_length=14, min_score=0.005)
-    assert link_boxes(boxes_of(*rows), linking).sequences.tolist() == [0, 1, 2]
+    assert link_tubelets(boxes_of(*rows), linking).sequences.tolist() == [0, 1, 2]
 
 
 def test_suppression_per_frame_and_sequence():
@@ -114,24 +114,25 @@ def test_suppression_per_frame_and_sequence():
         (0, 2, 0.3, near),
         (1, 1, 0.2, near),
     ]
-    hard = suppress_boxes(boxes_of(*rows), Linking())
+    hard = suppress_tubelets(boxes_of(*rows), Linking())
     assert hard.scores.tolist() == [0.9, 0.5, 0.2, 0.3]
-    assert suppress_boxes(boxes_of(*rows), Linking(top_k=1)).scores.tolist() == [
+    assert suppress_tubelets(boxes_of(*rows), Linking(top_k=1)).scores.tolist() == [
         0.9,
         0.2,
         0.3,
     ]
-    soft = suppress_boxes(boxes_of(*rows), Linking(nms='soft', nms_iou=0.6))
+    soft = suppress_tubelets(boxes_of(*rows), Linking(nms='soft', nms_iou=0.6))
     np.testing.assert_allclose(soft.scores, [0.9, 0.5, 0.7 * (1 - 2 / 3), 0.2, 0.3])
-    none = suppress_boxes(boxes_of(*rows), Linking(nms=None, top_k=2))
+    none = suppress_tubelets(boxes_of(*rows), Linking(nms=None, top_k=2))
     assert none.scores.tolist() == [0.9, 0.7, 0.2, 0.3]
 
 
 def test_no_boxes_no_tubes():
-    nothing = FrameBoxes(*(np.zeros(shape) for shape in (0, 0, (0, 4), 0)))
-    nothing = nothing._replace(sequences=np.zeros(0, int), frames=np.zeros(0, int))
+    nothing = Tubelets(
+        np.zeros(0, int), np.zeros((0, 2), int), np.zeros((0, 2, 4)), np.zeros(0)
+    )
     for linking in (*LINKINGS.values(), Linking(trim_cost=1)):
-        assert link_boxes(nothing, linking).frames.shape == (0,)
+        assert link_tubelets(nothing, linking).frames.shape == (0,)
 
 
 def moving_persons(seed, num_sequences=3, num_frames=30):
@@ -157,7 +158,7 @@ def test_linking_is_that_of_the_loops(seed, end_after):
     linking = Linking(
         end_after=end_after, min_length=4, link_iou=0.4, top_k=3, tube_nms_iou=None
     )
-    tubes = link_boxes(boxes, linking)
+    tubes = link_tubelets(boxes, linking)
     scores = tubes.scores.round(9).tolist()
     found = {
         (sequence, score, tuple(frames))
@@ -167,8 +168,8 @@ def test_linking_is_that_of_the_loops(seed, end_after):
     for sequence in range(3):
         frames = {}
         for i in np.flatnonzero(boxes.sequences == sequence):
-            item = (boxes.scores[i], tuple(boxes.bboxes[i]))
-            frames.setdefault(int(boxes.frames[i]), []).append(item)
+            item = (boxes.scores[i], tuple(boxes.bboxes[i, 0]))
+            frames.setdefault(int(boxes.frames[i, 0]), []).append(item)
         for tube, score in literal_act.build_tubes(frames, linking):
             span = range(tube[0][0], tube[-1][0] + 1)
             expected.add((sequence, round(float(score), 9), tuple(span)))
@@ -208,14 +209,14 @@ def test_the_hosts_linking_with_its_scores_mended(monkeypatch, seed):
             boxes.frames,
             np.zeros_like(boxes.frames),
             boxes.scores,
-            boxes.bboxes,
+            boxes.bboxes[:, 0],
         ]
     )
     monkeypatch.setattr(multisports_utils, 'Dataset', MendedDataset)
     monkeypatch.setattr(multisports_utils, 'track', lambda items, **kwargs: items)
     host = multisports_utils.link_tubes(anno, table, len_thre=5)[0]
     linking = LINKINGS['multisports']
-    tubes = link_boxes(boxes, Linking(**{**vars(linking), 'min_length': 5}))
+    tubes = link_tubelets(boxes, Linking(**{**vars(linking), 'min_length': 5}))
     ends = np.cumsum(tubes.lengths)
     ours = {
         ('vwx'[sequence], round(float(score), 6)): np.column_stack(
@@ -238,13 +239,13 @@ def test_the_hosts_linking_with_its_scores_mended(monkeypatch, seed):
 def test_order_of_boxes_and_other_sequences_do_not_matter():
     boxes = moving_persons(0)
     linking = Linking(min_length=4)
-    whole = link_boxes(boxes, linking)
+    whole = link_tubelets(boxes, linking)
     order = np.random.RandomState(1).permutation(len(boxes.scores))
-    again = link_boxes(FrameBoxes(*(field[order] for field in boxes)), linking)
+    again = link_tubelets(Tubelets(*(field[order] for field in boxes)), linking)
     for first, second in zip(whole, again, strict=True):
         np.testing.assert_array_equal(first, second)
-    alone = FrameBoxes(*(field[boxes.sequences == 1] for field in boxes))
-    alone = link_boxes(alone, linking)
+    alone = Tubelets(*(field[boxes.sequences == 1] for field in boxes))
+    alone = link_tubelets(alone, linking)
     np.testing.assert_array_equal(alone.scores, whole.scores[whole.sequences == 1])
     assert len(alone.scores) > 1
 
@@ -252,8 +253,8 @@ def test_order_of_boxes_and_other_sequences_do_not_matter():
 def test_scaling_all_scores_links_alike():
     boxes = moving_persons(2)
     linking = Linking(min_length=4, min_score=0)
-    half = link_boxes(boxes._replace(scores=boxes.scores / 2), linking)
-    whole = link_boxes(boxes, linking)
+    half = link_tubelets(boxes._replace(scores=boxes.scores / 2), linking)
+    whole = link_tubelets(boxes, linking)
     np.testing.assert_array_equal(half.frames, whole.frames)
     np.testing.assert_allclose(half.scores, whole.scores / 2)
 
@@ -285,7 +286,7 @@ def test_trimming_cuts_what_shows_nothing():
     ]
     boxes = boxes_of(*((4, t, s, LEFT) for t, s in enumerate(scores, 1)))
     linking = Linking(trim_cost=0.5, min_length=3)
-    assert shown(link_boxes(boxes, linking))[0][2] == [8, 9, 10, 11]
+    assert shown(link_tubelets(boxes, linking))[0][2] == [8, 9, 10, 11]
 
 
 def test_constants_that_cannot_be():

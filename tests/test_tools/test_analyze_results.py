@@ -36,7 +36,7 @@ def predict(video_id, timestamp, bboxes, scores):
 
 def collect(metric, samples):
     metric.process(None, samples)
-    return metric.detections([dict(result) for result in metric.results])
+    return metric.detections([list(map(dict, parts)) for parts in metric.results])
 
 
 def random_frames(num_frames=20, num_labels=3):

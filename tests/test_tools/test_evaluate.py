@@ -227,7 +227,7 @@ def sample(**changes):
         ),
         (
             [sample(instances=dict(scores=torch.full((1, 3), 7.0)))],
-            'box [0.0, 0.0, 0.0, 0.0] is not upright in [0, 1], or its scores from 7',
+            '(its scores from 7 to 7 are not in [0, 1])',
         ),
         (
             [sample(instances=dict(bboxes=torch.tensor([[9.0, 9, 40, 60]])))],
@@ -235,7 +235,7 @@ def sample(**changes):
         ),
         (
             [sample(instances=dict(bboxes=torch.tensor([[0.5, 0, 0.25, 1]])))],
-            '(the box [0.5, 0.0, 0.25, 1.0] is not upright in [0, 1], or its scores',
+            '(the box [0.5, 0.0, 0.25, 1.0] is not upright in [0, 1])',
         ),
         (
             [sample(instances=dict(scores=torch.zeros(2, 3)))],

@@ -1,10 +1,10 @@
-"""Linking boxes of single frames to tubes, as pure functions.
+"""What comes before and after the linking of tubelets, as pure functions.
 
-N boxes with ``sequences`` (a class in a video), ``frames`` counted from 1, ``bboxes``
-xyxy in pixels and ``scores``. Only boxes of one sequence are compared.
+A tubelet is a person through the K frames of a clip, with one score; a box of a single
+frame is one of K = 1. Frames count from 1, boxes are xyxy in pixels. A sequence is a
+class in a video: only its tubelets are compared with each other.
 """
 
-import itertools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,21 +17,25 @@ import numpy as np
 from stmixer_mm.errors import UserError, blame, choose
 from stmixer_mm.evaluation.functional.matching import (
     aligned_iou,
-    choose_in_turn,
     first_of_runs,
-    group_pairs,
     take,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes, take_tubes
+from stmixer_mm.evaluation.functional.tubes import Tubes, take_tubes
+from stmixer_mm.models.heads.tubelet_head import PRESENCE
 
 
-class FrameBoxes(NamedTuple):
-    """Boxes of single frames, in any order."""
+class Tubelets(NamedTuple):
+    """N tubelets, in any order."""
 
     sequences: np.ndarray  # (N,) int
-    frames: np.ndarray  # (N,) int
-    bboxes: np.ndarray  # (N, 4) float
+    frames: np.ndarray  # (N, K) int, of the clip, ascending
+    bboxes: np.ndarray  # (N, K, 4) float, NaN where there is none
     scores: np.ndarray  # (N,) float
+
+
+def has_box(bboxes: np.ndarray) -> np.ndarray:
+    """Which (...) of boxes (..., 4) are there."""
+    return ~np.isnan(bboxes[..., 0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,19 +45,22 @@ class Linking:
     "ACT" is Kalogeiton et al., Action tubelet detector for spatio-temporal action
     localization, ICCV 2017, by its scripts ACT.py and ACT_utils.py: ``BuildTubes``
     and ``videoAP``. "MOC" is Li et al., Actions as moving points, ECCV 2020, by its
-    ACT_build.py and ACT.py. Both link tubelets of K frames (6 and 7); here K is 1.
+    ACT_build.py and ACT.py. Both link tubelets of K frames (6 and 7), each one frame
+    after the other; here K and the step are any, boxes of frames have K = 1, and
+    tubelets overlap by the mean IoU over the frames in which both have a box.
 
     Args:
-        nms: ``'hard'`` removes boxes that overlap a higher-scoring one of their frame
+        nms: ``'hard'`` removes tubelets that overlap a higher-scoring one of their clip
             and class (ACT); ``'soft'`` multiplies their score by 1 - IoU, once (MOC);
             None does neither.
-        nms_iou: Boxes that overlap by more are meant (ACT 0.3, MOC 0.6).
-        top_k: Boxes kept per frame and class (ACT and MOC 10).
-        link_iou: A box continues a tube if it overlaps the last box by at least this
-            (ACT 0.2, MOC 0.5).
-        end_after: A tube ends when no box continues it this many frames after its
-            last one (ACT 5 for K = 6, MOC K). Frames in between get interpolated
-            boxes, which is this package's own choice: tubelets cover such frames.
+        nms_iou: Tubelets that overlap by more are meant (ACT 0.3, MOC 0.6).
+        top_k: Tubelets kept per clip and class (ACT and MOC 10).
+        link_iou: A tubelet continues a tube if it overlaps the last one by at least
+            this (ACT 0.2, MOC 0.5).
+        end_after: A tube ends when nothing that begins within so many frames after its
+            last box continues it (MOC 1: it counts K from begin to begin, ACT 5 with
+            K = 6). Frames in between get interpolated boxes, which is this package's
+            own choice: the tubelets of both cover such frames.
         min_score: Tubes with a lower mean score go (ACT 0.01, MOC 0.005).
         min_length: Tubes of fewer frames go (ACT and MOC 15, for all datasets).
         tube_nms_iou: Tubes of a class that overlap a higher-scoring one by more go;
@@ -63,6 +70,8 @@ class Linking:
             The scripts of Singh et al. (ICCV 2017) take 3 and 5.
         nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
+        presence: Person score from which a tubelet has a box in a frame, our own; the
+            tubelets of both have one everywhere.
     """
 
     nms: str | None = 'hard'
@@ -77,6 +86,7 @@ class Linking:
     nms_pixel: float = 1
     link_pixel: float = 1
     tube_pixel: float = 1
+    presence: float = PRESENCE
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
@@ -122,132 +132,95 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
         return replace(constants, **changes)
 
 
-def link_boxes(boxes: FrameBoxes, linking: Linking) -> Tubes:
-    """Tubes of all sequences: suppress, link, fill gaps, select, trim.
+def suppress_tubelets(tubelets: Tubelets, linking: Linking) -> Tubelets:
+    """The best tubelets of each clip and sequence, by descending score.
 
-    A tube's score is the mean score of its linked boxes.
+    What comes out is sorted by clip, then by sequence.
     """
-    boxes = suppress_boxes(boxes, linking)
-    tubes = _select(build_tubes(boxes, assign_tubes(boxes, linking)), linking)
-    if linking.trim_cost is not None:
-        tubes = _select(trim_tubes(tubes, linking.trim_cost), linking)
-    if linking.tube_nms_iou is not None:
-        tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
-    return tubes
-
-
-def suppress_boxes(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
-    """The best boxes of each frame and sequence, by descending score.
-
-    What comes out is sorted by frame, then by sequence.
-    """
-    boxes = _best_first(boxes)
+    tubelets = _best_first(tubelets)
     if linking.nms is not None:
-        boxes = _best_first(_suppress(boxes, linking))
-    is_first = first_of_runs(boxes.frames, boxes.sequences)
+        tubelets = _best_first(_suppress(tubelets, linking))
+    is_first = _first_of_clips(tubelets)
     first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    return take(boxes, np.arange(len(first)) - first < linking.top_k)
+    return take(tubelets, np.arange(len(first)) - first < linking.top_k)
 
 
-def _best_first(boxes: FrameBoxes) -> FrameBoxes:
-    """Sorted by frame, then by sequence, then by descending score."""
-    return take(boxes, np.lexsort((-boxes.scores, boxes.sequences, boxes.frames)))
+def _best_first(tubelets: Tubelets) -> Tubelets:
+    """Sorted by clip, then by sequence, then by descending score."""
+    sequences, frames, _, scores = tubelets
+    return take(tubelets, np.lexsort((-scores, sequences, *frames.T[::-1])))
 
 
-def _suppress(boxes: FrameBoxes, linking: Linking) -> FrameBoxes:
-    """A box goes, or loses score once, to the best one that it overlaps too much."""
-    scores, stays = boxes.scores.copy(), np.ones(len(boxes.scores), dtype=bool)
-    rest = np.arange(len(scores))
+def _first_of_clips(tubelets: Tubelets) -> np.ndarray:
+    """Mask (N,) of the first of each clip and sequence, where they are sorted so."""
+    return first_of_runs(*tubelets.frames.T, tubelets.sequences)
+
+
+def _suppress(tubelets: Tubelets, linking: Linking) -> Tubelets:
+    """One goes, or loses score once, to the best one that it overlaps too much."""
+    scores, stays = tubelets.scores.copy(), np.ones(len(tubelets.scores), dtype=bool)
+    starts, rest = _first_of_clips(tubelets), np.arange(len(scores))
+    clips = np.cumsum(starts)
     while len(rest):
-        is_first = first_of_runs(boxes.frames[rest], boxes.sequences[rest])
+        is_first = first_of_runs(clips[rest])
         best = rest[is_first][np.cumsum(is_first) - 1][~is_first]
         rest = rest[~is_first]
-        first, second = boxes.bboxes[rest], boxes.bboxes[best]
-        iou = aligned_iou(first, second, pixel=linking.nms_pixel)
+        first, second = tubelets.bboxes[rest], tubelets.bboxes[best]
+        iou = clip_iou(first, second, pixel=linking.nms_pixel)
         loses = iou > linking.nms_iou
         if linking.nms == 'hard':
             stays[rest[loses]] = False
         else:
             scores[rest[loses]] *= 1 - iou[loses]
         rest = rest[~loses]
-    return take(boxes._replace(scores=scores), stays)
+    return take(tubelets._replace(scores=scores), stays)
 
 
-def assign_tubes(boxes: FrameBoxes, linking: Linking) -> np.ndarray:
-    """The tube (N,) of each box; ``boxes`` as ``suppress_boxes`` leaves them.
+def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarray:
+    """Mean IoU (P,) of tubelets (P, K, 4) of the same K frames, pair by pair.
 
-    Frame by frame, the tubes of a sequence take turns by descending mean score, and
-    each takes the highest-scoring free box that overlaps its last one enough. Boxes
-    that no tube takes start tubes. Source: ``BuildTubes`` of ACT.
+    It is over the frames in which both have a box, NaN if there is none.
     """
-    num_boxes = len(boxes.scores)
-    tube_of = np.full(num_boxes, -1)
-    last = np.zeros(num_boxes, dtype=int)  # the last box of each tube
-    total = np.zeros(num_boxes)  # the sum of its scores
-    count = np.zeros(num_boxes, dtype=int)
-    num_tubes = 0
-    current = np.zeros(0, dtype=int)
-    bounds = np.append(np.flatnonzero(first_of_runs(boxes.frames)), num_boxes)
-    for start, stop in itertools.pairwise(bounds):
-        age = boxes.frames[start] - boxes.frames[last[current]]
-        current = current[age <= linking.end_after]
-        of_sequence = np.argsort(boxes.sequences[last[current]], kind='stable')
-        current = current[of_sequence]
-        found = list(
-            group_pairs(boxes.sequences[start:stop], boxes.sequences[last[current]])
-        )
-        if found:
-            box, tube = map(np.concatenate, zip(*found, strict=True))
-            box, tube = box + start, current[tube]
-            iou = aligned_iou(
-                boxes.bboxes[box], boxes.bboxes[last[tube]], pixel=linking.link_pixel
-            )
-            near = iou >= linking.link_iou
-            box, tube = box[near], tube[near]
-            means = total[tube] / count[tube]
-            sequence = boxes.sequences[box]
-            order = np.lexsort((box, -boxes.scores[box], tube, -means, sequence))
-            box, tube = box[order], tube[order]
-            chosen = choose_in_turn(sequence[order], tube, box)
-            box, tube = box[chosen], tube[chosen]
-            tube_of[box] = tube
-            last[tube] = box
-            total[tube] += boxes.scores[box]
-            count[tube] += 1
-        new = start + np.flatnonzero(tube_of[start:stop] < 0)
-        tubes = num_tubes + np.arange(len(new))
-        num_tubes += len(new)
-        tube_of[new] = tubes
-        last[tubes] = new
-        total[tubes] = boxes.scores[new]
-        count[tubes] = 1
-        current = np.concatenate([current, tubes])
-    return tube_of
+    ious = aligned_iou(first.reshape(-1, 4), second.reshape(-1, 4), pixel=pixel)
+    both = has_box(first) & has_box(second)
+    count, nothing = both.sum(axis=1), np.full(len(both), np.nan)
+    total = ious.reshape(both.shape).sum(axis=1)
+    return np.divide(total, count, out=nothing, where=count > 0)
 
 
-def build_tubes(boxes: FrameBoxes, tube_of: np.ndarray) -> Tubes:
-    """Tubes of boxes (N,) that belong to tubes (N,), each made free of gaps.
+def build_tubes(tubelets: Tubelets, tube_of: np.ndarray) -> Tubes:
+    """Tubes of tubelets (N,) that belong to tubes (N,), each made free of gaps.
 
-    Boxes and box scores between two linked boxes are interpolated; they do not count
-    for the tube's score.
+    Box and score of a frame are the means of the tubelets that have a box there. Those
+    between two such frames are interpolated. A tube's score is that of its tubelets.
     """
-    order = np.lexsort((boxes.frames, tube_of, boxes.sequences))
-    boxes, tube_of = take(boxes, order), tube_of[order]
-    starts = np.flatnonzero(first_of_runs(tube_of))
-    linked = np.diff(np.append(starts, len(tube_of)))
-    first_frames = boxes.frames[starts]
-    lengths = boxes.frames[starts + linked - 1] - first_frames + 1
+    tubelet, entry = np.nonzero(has_box(tubelets.bboxes))
+    frames = tubelets.frames[tubelet, entry]
+    order = np.lexsort((frames, tube_of[tubelet], tubelets.sequences[tubelet]))
+    tubelet, entry, frames = tubelet[order], entry[order], frames[order]
+    columns = [tubelets.bboxes[tubelet, entry], tubelets.scores[tubelet]]
+    columns = np.column_stack(columns)
+    firsts = np.flatnonzero(first_of_runs(tube_of[tubelet], frames))
+    seen = np.diff(np.append(firsts, len(frames)))
+    if len(firsts):
+        columns = np.add.reduceat(columns, firsts) / seen[:, None]
+    tubelet, frames = tubelet[firsts], frames[firsts]
+    tube = tube_of[tubelet]
+    starts = np.flatnonzero(first_of_runs(tube))
+    known = np.diff(np.append(starts, len(tube)))
+    scores = np.bincount(tube_of, tubelets.scores) / np.bincount(tube_of)
+    first_frames = frames[starts]
+    lengths = frames[starts + known - 1] - first_frames + 1
     row_starts = np.cumsum(lengths) - lengths
     # Rows of all tubes in one line; each tube's first and last are known, so that
     # nothing is interpolated between tubes.
-    known = boxes.frames + np.repeat(row_starts - first_frames, linked)
+    known = frames + np.repeat(row_starts - first_frames, known)
     rows = np.arange(lengths.sum())
-    columns = np.column_stack([boxes.bboxes, boxes.scores]).T
-    filled = [np.interp(rows, known, column) for column in columns] if len(rows) else []
+    filled = [np.interp(rows, known, one) for one in columns.T] if len(rows) else []
     table = np.array(filled).reshape(5, len(rows)).T
     return Tubes(
-        boxes.sequences[starts],
-        np.add.reduceat(boxes.scores, starts) / linked if len(starts) else np.zeros(0),
+        tubelets.sequences[tubelet[starts]],
+        scores[tube[starts]],
         lengths,
         rows + np.repeat(first_frames - row_starts, lengths),
         table[:, :4],
@@ -302,7 +275,7 @@ def label_action(scores: np.ndarray, cost: float) -> np.ndarray:
     return labels
 
 
-def _select(tubes: Tubes, linking: Linking) -> Tubes:
+def select_tubes(tubes: Tubes, linking: Linking) -> Tubes:
     """Tubes that score high enough and last long enough."""
     high = tubes.scores >= linking.min_score
     return take_tubes(tubes, high & (tubes.lengths >= linking.min_length))

@@ -1,7 +1,7 @@
 """What our metrics share: detections in, AP of each class and means out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,12 @@ from stmixer_mm.evaluation.functional.average_precision import (
 from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.evaluation.metrics.predictions import Detections, select_actions
+from stmixer_mm.evaluation.metrics.predictions import (
+    Detections,
+    Instances,
+    read_instances,
+    select_actions,
+)
 
 
 class Matched(NamedTuple):
@@ -87,9 +92,20 @@ class DetectionMetric(BaseMetric):
         is_set = self.score_thr is not None
         score_thr = self.score_thr if is_set else self.model_score_thr
         for sample in data_samples:
-            key = self._sample_key(sample)
-            result = select_actions(sample, score_thr, self._is_evaluated)
-            self.results.append(dict(result, key=key))
+            found = read_instances(sample)
+            if found.scores.shape[1] != self.num_classes:
+                raise UserError(
+                    f'predictions of {sample["video_id"]} have scores of shape '
+                    f'{found.scores.shape}, but the metric has num_classes='
+                    f'{self.num_classes}; give model and metric the same classes.'
+                )
+            # One result a sample, as mmengine cuts off what is more.
+            self.results.append(
+                [
+                    dict(select_actions(*one, score_thr, self._is_evaluated), key=key)
+                    for key, *one in self._split(sample, found)
+                ]
+            )
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Values over the results of all ranks; see mmengine's ``BaseMetric``."""
@@ -102,11 +118,15 @@ class DetectionMetric(BaseMetric):
         finally:
             self.collect_dir = chosen
 
-    def detections(self, results: list[dict]) -> Detections:
+    def detections(self, results: list[list[dict]]) -> Detections:
         """All detections that count, whatever the order of the results.
 
         A keyframe that a sampler repeats counts once. The results are used up.
         """
+        return self._join([part for parts in results for part in parts])
+
+    def _join(self, parts: list[dict]) -> Detections:
+        """All parts of results in one; each has its ``key``."""
         raise NotImplementedError
 
     def found(self, detections: Detections, column: int) -> Boxes:
@@ -149,8 +169,10 @@ class DetectionMetric(BaseMetric):
         del key
         return False
 
-    def _sample_key(self, sample: dict) -> object:
-        """What names the keyframe of a sample in the results."""
+    def _split(
+        self, sample: dict, found: Instances
+    ) -> Iterator[tuple[object, np.ndarray, np.ndarray]]:
+        """Parts of a result: a key, boxes (n, ...) and scores (n, num_classes)."""
         raise NotImplementedError
 
     def _value_name(self, name: str, thr: str) -> str:

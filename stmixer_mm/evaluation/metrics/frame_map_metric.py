@@ -1,6 +1,6 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, PROTO
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
+    Instances,
     join_detections,
     take_boxes,
 )
@@ -40,7 +41,9 @@ class FrameMAPMetric(DetectionMetric):
     """Frame mAP: AP of each action over all keyframes, averaged over actions.
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
-    ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Evaluated are the
+    ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Of tubelets, ``bboxes``
+    (n, K, 4) with ``person_scores`` (n, K), entry K // 2 is the keyframe, and scores
+    there are those of the tubelet times its person score. Evaluated are the
     actions that the label file names and that have ground truth. The protocol says in
     which keyframes detections count.
 
@@ -179,13 +182,13 @@ class FrameMAPMetric(DetectionMetric):
         bboxes = np.array([row.bbox_norm for row in rows])
         return Boxes(frames, bboxes, np.ones(len(rows)))
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         detections = self.detections(results)
         values = self._class_values(detections, unit='boxes')
         return {**values, **self._person_values(detections)}
 
-    def detections(self, results: list[dict]) -> Detections:
-        predicted = {result['key'] for result in results}
+    def _join(self, parts: list[dict]) -> Detections:
+        predicted = {part['key'] for part in parts}
         missed = self.frame_numbers.keys() - predicted
         if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
             raise UserError(
@@ -202,10 +205,12 @@ class FrameMAPMetric(DetectionMetric):
         for key in sorted(predicted - numbers.keys()):
             if self.counts_unannotated(key):
                 numbers[key] = len(numbers)
-        by_frame = {numbers[r['key']]: r for r in results if r['key'] in numbers}
+        by_frame = {numbers[p['key']]: p for p in parts if p['key'] in numbers}
         # Detections of equal score count in this order, whichever rank found them.
-        by_frame = dict(sorted(by_frame.items()))
-        detections = join_detections(by_frame, tuple(numbers).__getitem__)
+        frames = sorted(by_frame)
+        detections = join_detections(
+            frames, [by_frame[frame] for frame in frames], tuple(numbers).__getitem__
+        )
         if self.max_actions is not None:
             actions = detections.actions
             frames = detections.frames[actions.box]
@@ -233,8 +238,11 @@ class FrameMAPMetric(DetectionMetric):
     def is_of_others(self, key: str) -> bool:
         return self._videos is not None and key.rpartition(',')[0] not in self._videos
 
-    def _sample_key(self, sample: dict) -> str:
-        return keyframe_key(sample['video_id'], sample['timestamp'])
+    def _split(
+        self, sample: dict, found: Instances
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        key = keyframe_key(sample['video_id'], sample['timestamp'])
+        yield key, *found.at(found.bboxes.shape[1] // 2)
 
     def _value_name(self, name: str, thr: str) -> str:
         return name if thr == next(iter(self.iou_thrs)) else f'{name}@{thr}'

@@ -1,12 +1,30 @@
 """What samples predict, as arrays of a size that can be collected."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.matching import Boxes, take
+
+
+class Instances(NamedTuple):
+    """What a sample predicts: n boxes of a keyframe, or n tubelets of a clip."""
+
+    bboxes: np.ndarray  # (n, 4), of tubelets (n, K, 4)
+    scores: np.ndarray  # (n, classes)
+    person_scores: np.ndarray | None  # of tubelets (n, K)
+
+    def at(self, entry: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes (n, 4) in a frame of the clip, and scores (n, classes) there.
+
+        These are the tubelets', times how sure it is that the person is there.
+        """
+        if self.person_scores is None:
+            return self.bboxes, self.scores
+        person_scores = self.person_scores[:, entry, None]
+        return self.bboxes[:, entry], self.scores * person_scores
 
 
 class Actions(NamedTuple):
@@ -18,11 +36,11 @@ class Actions(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What is predicted: n boxes, keyframe by keyframe."""
+    """What is predicted: n boxes, keyframe by keyframe, or n tubelets, clip by clip."""
 
     keyframe_key: Callable[[int], str]  # of the number of a keyframe
-    frames: np.ndarray  # (n,) int, numbers of keyframes
-    bboxes: np.ndarray  # (n, 4) float
+    frames: np.ndarray  # (n,) int, numbers of keyframes; of tubelets (n, K)
+    bboxes: np.ndarray  # (n, 4) float; of tubelets (n, K, 4), NaN where there is none
     person_scores: np.ndarray  # (n,) float
     actions: Actions
 
@@ -61,17 +79,18 @@ def to_numpy(values: Any) -> Any:
     return values.detach().cpu().numpy()
 
 
-def read_instances(sample: Mapping) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (n, 4) and scores (n, classes) of a sample's ``pred_instances``.
+def read_instances(sample: Mapping) -> Instances:
+    """What the ``pred_instances`` of a sample hold.
 
     They have 32 bits, which models give, or 64, which files have.
 
     Raises:
         UserError: they have other shapes, or are NaN or infinite.
     """
-    found = []
-    for name in ('bboxes', 'scores'):
-        array = np.asarray(to_numpy(sample['pred_instances'][name]))
+    given, found = sample['pred_instances'], {}
+    is_clip = np.ndim(given['bboxes']) == 3
+    for name in ('bboxes', 'scores', 'person_scores')[: 2 + is_clip]:
+        array = np.asarray(to_numpy(given[name]))
         array = array if array.dtype == np.float64 else array.astype(np.float32)
         if not np.isfinite(array).all():
             raise UserError(
@@ -79,15 +98,22 @@ def read_instances(sample: Mapping) -> tuple[np.ndarray, np.ndarray]:
                 'numbers; the model has diverged, so train it again with a lower '
                 'learning rate.'
             )
-        found.append(array)
-    bboxes, scores = found
-    if scores.ndim != 2 or bboxes.shape != (len(scores), 4):
+        found[name] = array
+    bboxes, scores, *of_frames = found.values()
+    shapes = (
+        (len(scores), *bboxes.shape[1:-1], 4),
+        *(bboxes.shape[:2] for _ in of_frames),
+    )
+    if scores.ndim != 2 or shapes != (bboxes.shape, *(one.shape for one in of_frames)):
+        names, forms = ' and '.join(found), '(n, 4) and (n, classes)'
+        if is_clip:
+            forms = '(n, K, 4), (n, classes) and (n, K)'
+        shapes = ' and '.join(str(array.shape) for array in found.values())
         raise UserError(
-            f'predictions of {sample["video_id"]} have bboxes and scores of the shapes '
-            f'{bboxes.shape} and {scores.shape} instead of (n, 4) and (n, classes); '
-            'correct the model.'
+            f'predictions of {sample["video_id"]} have {names} of the shapes {shapes} '
+            f'instead of {forms}; correct the model.'
         )
-    return bboxes, scores
+    return Instances(bboxes, scores, *(of_frames or [None]))
 
 
 def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
@@ -97,33 +123,23 @@ def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
 
 
 def select_actions(
-    sample: Mapping, score_thr: float, counted: np.ndarray
+    bboxes: np.ndarray, scores: np.ndarray, score_thr: float, counted: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Boxes of a sample and what they are said to do with a score above score_thr.
+    """Boxes and what they are said to do with a score above score_thr.
 
     Args:
-        sample: Its ``pred_instances`` have ``bboxes`` and ``scores``.
+        bboxes: (n, ...).
+        scores: (n, num_classes).
         score_thr: Scores up to it do not count.
         counted: (num_classes,) bool, columns of the scores that count; 0 is the dummy.
 
     Returns:
-        ``bboxes`` (n, 4); ``person_scores`` (n,), the best of each box; ``num_actions``
+        ``bboxes`` (n, ...); ``person_scores`` (n,), the best of each box; ``num_actions``
         (n,), and of these N actions, box by box, ``columns`` (N,) and ``scores`` (N,).
         Integers are as small as the number of classes allows.
-
-    Raises:
-        UserError: as ``read_instances``, or the scores have another width.
     """
-    bboxes, scores = read_instances(sample)
-    num_classes = len(counted)
-    if scores.shape[1] != num_classes:
-        raise UserError(
-            f'predictions of {sample["video_id"]} have scores of shape '
-            f'{scores.shape}, but the metric has num_classes={num_classes}; give model '
-            'and metric the same classes.'
-        )
     is_action = (scores > score_thr) & counted
-    small = np.min_scalar_type(num_classes)
+    small = np.min_scalar_type(len(counted))
     return {
         'bboxes': bboxes,
         'person_scores': scores[:, 1:].max(axis=1, initial=0),
@@ -134,31 +150,34 @@ def select_actions(
 
 
 _NOTHING = select_actions(
-    dict(pred_instances=dict(bboxes=np.zeros((0, 4)), scores=np.zeros((0, 1)))),
-    0,
-    np.zeros(1, dtype=bool),
+    np.zeros((0, 4)), np.zeros((0, 1)), 0, np.zeros(1, dtype=bool)
 )
 
 
 def join_detections(
-    by_frame: Mapping[int, dict], keyframe_key: Callable[[int], str]
+    frames: Sequence[int] | Sequence[np.ndarray],
+    results: Sequence[dict],
+    keyframe_key: Callable[[int], str],
 ) -> Detections:
-    """The results of ``select_actions``, by number of the keyframe, in one.
+    """The results of ``select_actions`` in one.
 
     They are used up: there is no room for the scores of millions of boxes twice.
+
+    Args:
+        frames: The number of the keyframe of each, or numbers (K,) of a clip's frames.
+        results: As many.
+        keyframe_key: As in ``Detections``.
     """
-    num_boxes = [len(result['bboxes']) for result in by_frame.values()]
+    num_boxes = [len(result['bboxes']) for result in results]
     joined = {
-        name: np.concatenate(
-            [result.pop(name) for result in by_frame.values()] or [nothing]
-        )
+        name: np.concatenate([result.pop(name) for result in results] or [nothing])
         for name, nothing in _NOTHING.items()
     }
     num_actions = joined['num_actions']
     box = np.repeat(np.arange(len(num_actions), dtype=np.int32), num_actions)
     return Detections(
         keyframe_key,
-        np.repeat(np.array(list(by_frame), dtype=int), np.array(num_boxes, dtype=int)),
+        np.repeat(np.array(frames, dtype=int), np.array(num_boxes, dtype=int), axis=0),
         joined['bboxes'],
         joined['person_scores'],
         Actions(box, joined['columns'], joined['scores']),

@@ -1,6 +1,6 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,9 @@ from stmixer_mm.evaluation.functional.error_types import (
 )
 from stmixer_mm.evaluation.functional.linking import (
     FRAME_NMS,
-    FrameBoxes,
-    link_boxes,
+    Tubelets,
     parse_linking,
-    suppress_boxes,
+    suppress_tubelets,
 )
 from stmixer_mm.evaluation.functional.matching import (
     Boxes,
@@ -37,12 +36,18 @@ from stmixer_mm.evaluation.functional.matching import (
     whole_pixels,
 )
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
+from stmixer_mm.evaluation.functional.tubelet_linking import (
+    boxes_where_present,
+    link_tubelets,
+)
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
+    Instances,
     join_detections,
     take_boxes,
+    to_numpy,
 )
 from stmixer_mm.registry import METRICS
 
@@ -64,8 +69,10 @@ class TubeMetric(DetectionMetric):
     """What metrics on tube annotations share: the ground truth, numbers of frames.
 
     Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
-    ``scores`` (n, labels + 1), column 0 the dummy. Unknown videos do not count, nor do
-    frames beyond the end of a video.
+    ``scores`` (n, labels + 1), column 0 the dummy; or of tubelets ``bboxes`` (n, K, 4)
+    and ``person_scores`` (n, K), with ``clip_frames`` (K,) in the sample, the numbers of
+    the clip's frames. Unknown videos do not count, nor do frames beyond the end of a
+    video.
 
     Args:
         ann_file: Ground-truth pickle, see ``read_tube_annotations``.
@@ -141,37 +148,45 @@ class TubeMetric(DetectionMetric):
             arrays += tubes
         return join_tubes(sequences, arrays, np.ones(len(arrays)))
 
-    def detections(self, results: list[dict]) -> Detections:
+    def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
-        by_key = {result['key']: result for result in results}
-        known = [key for key in by_key if key[0] in self.video_numbers]
-        if by_key and not known:
-            raise UserError(
-                f'None of the predicted videos, as {next(iter(by_key))[0]!r}, is a '
-                f'test video of the ground truth, as {self.videos[0]!r}; give the '
-                'ground truth of the tested dataset and split.'
-            )
+        by_key = {part['key']: part for part in parts}
+        known = self._of_known_videos(by_key)
         keys = sorted(filter(self._is_within, known))
         if beyond := sorted({*known} - {*keys}):
-            name, frame = beyond[0]
+            name, frame = beyond[0][:2]
             MMLogger.get_current_instance().warning(
                 f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
                 f'frame {frame} of {name}, which has '
                 f'{self._nframes[self.video_numbers[name]]}, and do not count.'
             )
-        without = len(self.videos) - len({name for name, _ in keys})
+        self._warn_of_missing(keys)
+        found = join_detections(
+            list(map(self._numbers, keys)),
+            [by_key[key] for key in keys],
+            self._keyframe_key,
+        )
+        pixels = found.bboxes * self._frame_scales(found.frames)
+        return found._replace(bboxes=whole_pixels(pixels))
+
+    def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
+        """The keys, of which the first entry names a video, of test videos."""
+        known = [key for key in keys if key[0] in self.video_numbers]
+        if keys and not known:
+            raise UserError(
+                f'None of the predicted videos, as {next(iter(keys))[0]!r}, is a '
+                f'test video of the ground truth, as {self.videos[0]!r}; give the '
+                'ground truth of the tested dataset and split.'
+            )
+        return known
+
+    def _warn_of_missing(self, keys: Collection[tuple]) -> None:
+        without = len(self.videos) - len({name for name, *_ in keys})
         if without:
             MMLogger.get_current_instance().warning(
                 f'{without} of the {len(self.videos)} test videos have no prediction; '
                 'what they show counts as missed.'
             )
-        by_frame = {
-            self.video_numbers[name] * self._frame_limit + frame: by_key[name, frame]
-            for name, frame in keys
-        }
-        found = join_detections(by_frame, self._keyframe_key)
-        pixels = found.bboxes * self._frame_scales(found.frames)
-        return found._replace(bboxes=whole_pixels(pixels))
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]
@@ -202,18 +217,40 @@ class TubeMetric(DetectionMetric):
         numbers = [self.gt_boxes(column).frames for column in self.gts]
         return np.unique(np.concatenate(numbers))
 
-    def _sample_key(self, sample: dict) -> tuple[str, int]:
+    def _clip(self, sample: dict, found: Instances) -> tuple[str, int, np.ndarray]:
+        """Video, frame and, of tubelets, numbers (K,) of the clip's frames."""
         name, frame = sample['video_id'], sample['timestamp']
         if frame % 1 != 0 or frame < 1:
             raise UserError(
                 f'A prediction of {name} has the timestamp {frame:g}, which is not the '
                 'number of a frame; number frames in whole numbers from 1.'
             )
-        return name, int(frame)
+        if found.person_scores is None:
+            return name, int(frame), np.array([frame], dtype=int)
+        clip_len = found.bboxes.shape[1]
+        frames = np.asarray(to_numpy(sample.get('clip_frames')))
+        if (
+            frames.shape != (clip_len,)
+            or frames.dtype.kind not in 'iu'
+            or frames[0] < 1
+            or (np.diff(frames) < 0).any()
+            or frame not in frames
+        ):
+            raise UserError(
+                f'A prediction of {name} has tubelets of {clip_len} frames and '
+                f'clip_frames={frames.tolist()}; give the numbers of these frames, from '
+                f'1 and ascending, with the timestamp ({frame:g}) among them.'
+            )
+        return name, int(frame), frames
 
-    def _is_within(self, key: tuple[str, int]) -> bool:
-        name, frame = key
+    def _is_within(self, key: tuple) -> bool:
+        name, frame, *_ = key
         return frame <= self._nframes[self.video_numbers[name]]
+
+    def _numbers(self, key: tuple) -> int | np.ndarray:
+        """Number of the frame, or numbers of the frames, that a result is of."""
+        name, frame, *_ = key
+        return self.video_numbers[name] * self._frame_limit + frame
 
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self._frame_limit)
@@ -228,6 +265,8 @@ class TubeFrameMAPMetric(TubeMetric):
     """Frame mAP against tubes: AP of each class over all frames of the test videos.
 
     Every box of every true tube counts. Frames without a prediction count as missed.
+    Of tubelets, each box counts in its frame, with the scores of the tubelet times the
+    person score of the frame.
 
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
     ``error_analysis`` the means of ACT's error types at the first,
@@ -264,7 +303,7 @@ class TubeFrameMAPMetric(TubeMetric):
         self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
         self.error_analysis = error_analysis
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         detections = self.detections(results)
         values = self._class_values(detections, unit='boxes')
         if self.error_analysis:
@@ -274,8 +313,8 @@ class TubeFrameMAPMetric(TubeMetric):
             values.update({f'error/{name}': share for name, share in mean.items()})
         return values
 
-    def detections(self, results: list[dict]) -> Detections:
-        found = super().detections(results)
+    def _join(self, parts: list[dict]) -> Detections:
+        found = super()._join(parts)
         if self.frames == 'annotated':
             found = take_boxes(found, np.isin(found.frames, self._true_frames()))
         return found
@@ -283,17 +322,27 @@ class TubeFrameMAPMetric(TubeMetric):
     def counts_unannotated(self, key: str) -> bool:
         return self.frames == 'all' and self.knows(key)
 
+    def _split(
+        self, sample: dict, found: Instances
+    ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+        name, _, frames = self._clip(sample, found)
+        clip = tuple(frames.tolist())
+        # Of a frame that a padded clip repeats, the first entry counts.
+        for frame in dict.fromkeys(clip):
+            yield (name, frame, clip), *found.at(clip.index(frame))
+
     def found(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)
         if self.nms is None:
             return boxes
-        apart = FrameBoxes(
+        apart = Tubelets(
             np.zeros(len(boxes.frames), dtype=int),
-            boxes.frames,
-            boxes.bboxes,
+            boxes.frames[:, None],
+            boxes.bboxes[:, None],
             boxes.scores.astype(float),
         )
-        return Boxes(*suppress_boxes(apart, self.nms)[1:])
+        _, frames, bboxes, scores = suppress_tubelets(apart, self.nms)
+        return Boxes(frames[:, 0], bboxes[:, 0], scores)
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
         """ACT's error types at the first threshold, by label with ground truth."""
@@ -342,10 +391,16 @@ class TubeFrameMAPMetric(TubeMetric):
 
 @METRICS.register_module()
 class VideoMAPMetric(TubeMetric):
-    """Video mAP: AP of each class over tubes, linked from the boxes of all frames.
+    """Video mAP: AP of each class over tubes, linked from boxes of frames or tubelets.
 
     A tube is right if it overlaps a true one by the threshold in space and time, see
-    ``tube_iou``. Predictions are of every frame or of some up to ``end_after`` apart.
+    ``tube_iou``. Predictions are of every frame, or of frames or clips up to
+    ``end_after`` apart; clips may overlap.
+
+    Tubes that somebody else has linked count as they are, all of them unless score_thr
+    is set: samples with ``video_id`` and ``pred_tubes``, of each tube a dict with its
+    ``label``, the number of a score column, ``score``, ``frames`` (m,) in ascending order
+    from 1, and ``bboxes`` (m, 4) xyxy in [0, 1].
 
     Values: ``overall@thr`` for each threshold and ``<label>@thr`` for the first.
 
@@ -371,21 +426,93 @@ class VideoMAPMetric(TubeMetric):
         super().__init__(ann_file, iou_thrs=iou_thrs, **shared)
         self.linking = parse_linking(linking)
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the detections, or the tubes, of a batch."""
+        ready = [sample for sample in data_samples if 'pred_tubes' in sample]
+        self.results += [
+            [dict(key=(sample['video_id'],), tubes=sample['pred_tubes'])]
+            for sample in ready
+        ]
+        others = [sample for sample in data_samples if 'pred_tubes' not in sample]
+        super().process(data_batch, others)
+
+    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         return self._class_values(self.detections(results), unit='tubes')
 
+    def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
+        """Boxes to link, or by column the tubes that came linked."""
+        is_ready = ['tubes' in part for part in parts]
+        if not any(is_ready):
+            clip_len = max((len(part['key'][2]) for part in parts), default=1)
+            for part in parts:
+                name, time, frames = part['key']
+                if missing := clip_len - len(frames):
+                    # A shorter clip goes on without boxes.
+                    part['key'] = name, time, (*frames, *frames[-1:] * missing)
+                    part['bboxes'] = np.pad(
+                        part['bboxes'],
+                        ((0, 0), (0, missing), (0, 0)),
+                        constant_values=np.nan,
+                    )
+            return super()._join(parts)
+        if not all(is_ready):
+            name = parts[is_ready.index(False)]['key'][0]
+            raise UserError(
+                f'Some predictions are tubes, others boxes to link, as those of {name}; '
+                'evaluate each on their own.'
+            )
+        by_key = {part['key']: part['tubes'] for part in parts}
+        known = sorted(self._of_known_videos(by_key))
+        self._warn_of_missing(known)
+        found = {column: ([], [], []) for column in self.gts}
+        for key in known:
+            number = self.video_numbers[key[0]]
+            for tube in by_key[key]:
+                if self.score_thr is None or tube['score'] > self.score_thr:
+                    pixels = whole_pixels(tube['bboxes'] * self.scales[number])
+                    rows = np.column_stack([tube['frames'], pixels])
+                    entry = number, rows, tube['score']
+                    for field, value in zip(found[tube['label']], entry, strict=True):
+                        field.append(value)
+        return {column: join_tubes(*fields) for column, fields in found.items()}
+
+    def _split(
+        self, sample: dict, found: Instances
+    ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+        name, time, frames = self._clip(sample, found)
+        bboxes = found.bboxes[:, None]
+        if found.person_scores is not None:
+            number = self.video_numbers.get(name)
+            end = time if number is None else max(time, self._nframes[number])
+            inside = frames <= end
+            frames = frames[inside]
+            bboxes = boxes_where_present(
+                frames,
+                found.bboxes[:, inside],
+                found.person_scores[:, inside],
+                self.linking.presence,
+            )
+        yield (name, time, tuple(frames.tolist())), bboxes, found.scores
+
+    def _numbers(self, key: tuple) -> int | np.ndarray:
+        name, _, frames = key
+        return self.video_numbers[name] * self._frame_limit + np.array(frames)
+
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
-        # Of linked tubes; a group is a video.
+        # Of tubes; a group is a video.
         tubes, gts = self.tubes(detections, column), self.gts[column]
         pixel, frame = self.protocol.pixel, self.protocol.frame
         pairs = tube_pairs(tubes, gts, pixel=pixel, frame=frame, min_iou=min_iou)
         return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
 
     def tubes(self, detections: Detections, column: int) -> Tubes:
-        """Linked tubes of a label; a sequence is the number of a video."""
+        """Tubes of a label; a sequence is the number of a video."""
+        if not isinstance(detections, Detections):
+            return detections[column]
         boxes = detections.of(column)
+        if not len(boxes.scores):
+            return join_tubes([], [], [])
         videos, frames = np.divmod(boxes.frames, self._frame_limit)
         scores = boxes.scores.astype(float)
-        return link_boxes(
-            FrameBoxes(videos, frames, boxes.bboxes, scores), self.linking
-        )
+        tubelets = Tubelets(videos[:, 0], frames, boxes.bboxes, scores)
+        return link_tubelets(tubelets, self.linking)

@@ -99,16 +99,18 @@ class Dump:
 
 def check_sample(sample: Any) -> None:
     """Raise an error for what no detector predicts."""
-    bboxes, scores = read_instances(sample)
-    is_sound = is_sound_box(*bboxes.T) & ((scores >= 0) & (scores <= 1)).all(axis=1)
+    bboxes, *scores = read_instances(sample)
     if not isinstance(sample['video_id'], str):
         raise TypeError(f'its video_id is {sample["video_id"]!r}, not text')
+    bboxes, is_sound = bboxes.reshape(-1, 4), is_sound_box(*bboxes.reshape(-1, 4).T)
     if not is_sound.all():
-        first = is_sound.argmin()
-        raise ValueError(
-            f'the box {bboxes[first].tolist()} is not upright in [0, 1], or its scores '
-            f'from {scores[first].min():g} to {scores[first].max():g} are not'
-        )
+        box = bboxes[is_sound.argmin()].tolist()
+        raise ValueError(f'the box {box} is not upright in [0, 1]')
+    for one in scores:
+        if one is not None and not ((one >= 0) & (one <= 1)).all():
+            raise ValueError(
+                f'its scores from {one.min():g} to {one.max():g} are not in [0, 1]'
+            )
 
 
 class _DumpUnpickler(PlainUnpickler):

@@ -1,0 +1,194 @@
+"""Linking tubelets to tubes, clip by clip, as pure functions of arrays."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from stmixer_mm.evaluation.functional.linking import (
+    Linking,
+    Tubelets,
+    build_tubes,
+    clip_iou,
+    has_box,
+    select_tubes,
+    suppress_tubelets,
+    trim_tubes,
+)
+from stmixer_mm.evaluation.functional.matching import (
+    aligned_iou,
+    choose_in_turn,
+    first_of_runs,
+    group_pairs,
+    take,
+)
+from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes
+
+
+def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
+    """Tubes of all sequences: suppress, link, fill gaps, select, trim.
+
+    A tube's score is the mean score of its tubelets; those without a box go.
+    """
+    tubelets = take(tubelets, has_box(tubelets.bboxes).any(axis=1))
+    tubelets = suppress_tubelets(tubelets, linking)
+    tubes = select_tubes(
+        build_tubes(tubelets, assign_tubes(tubelets, linking)), linking
+    )
+    if linking.trim_cost is not None:
+        tubes = select_tubes(trim_tubes(tubes, linking.trim_cost), linking)
+    if linking.tube_nms_iou is not None:
+        tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
+    return tubes
+
+
+def boxes_where_present(
+    frames: np.ndarray, bboxes: np.ndarray, person_scores: np.ndarray, presence: float
+) -> np.ndarray:
+    """Boxes (n, K, 4) of a clip's tubelets, NaN where the person is not.
+
+    A tubelet keeps the frame of its best person score, whatever that is; of a frame that
+    a padded clip repeats, the first entry counts.
+
+    Args:
+        frames: (K,) numbers of the frames, ascending from 1.
+        bboxes: (n, K, 4).
+        person_scores: (n, K).
+        presence: Person score from which a person is in a frame.
+    """
+    scores = np.where(_repeats(frames), -1, person_scores)
+    best = scores.max(axis=1, keepdims=True)
+    is_present = scores >= np.minimum(best, presence)
+    return np.where(is_present[..., None], bboxes, np.nan)
+
+
+def assign_tubes(tubelets: Tubelets, linking: Linking) -> np.ndarray:
+    """The tube (N,) of each; ``tubelets`` as ``suppress_tubelets`` leaves them."""
+    linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]
+    starts = np.flatnonzero(first_of_runs(*tubelets.frames.T))
+    for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
+        sequences, frames, *rest = (field[start:stop] for field in tubelets)
+        tube_of.append(linker.extend(frames[0], *rest, sequences))
+    return np.concatenate(tube_of)
+
+
+class _Tubes(NamedTuple):
+    """m tubes, and the last tubelet of each."""
+
+    ids: np.ndarray  # (m,) int
+    sequences: np.ndarray  # (m,) int
+    totals: np.ndarray  # (m,) float, sums of the scores of their tubelets
+    counts: np.ndarray  # (m,) int, numbers of these
+    frames: np.ndarray  # (m, K) int
+    bboxes: np.ndarray  # (m, K, 4) float, NaN where there is none
+    ends: np.ndarray  # (m,) int, frames of the last boxes
+    lasts: np.ndarray  # (m, 4) float, these
+
+
+class TubeletLinker:
+    """Gives the tubelets of one clip after the other to tubes.
+
+    The tubes of a sequence take turns by descending mean score. Each takes the
+    highest-scoring free tubelet whose mean IoU with its last one, over the frames in
+    which both have a box, is ``link_iou`` or more; where there is no such frame, the
+    last box counts against the first. A tube ends when nothing that begins within
+    ``end_after`` frames after its last box continues it. Tubelets that no tube takes
+    start tubes. Source: ``BuildTubes`` of ACT.
+
+    Args:
+        linking: Constants; of these ``link_iou``, ``link_pixel`` and ``end_after``.
+    """
+
+    def __init__(self, linking: Linking) -> None:
+        self._linking = linking
+        self._tubes: _Tubes | None = None
+        self._num_tubes = 0
+
+    def extend(
+        self,
+        frames: np.ndarray,
+        bboxes: np.ndarray,
+        scores: np.ndarray,
+        sequences: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The tubes (n,) of a clip's tubelets, counted from 0; final.
+
+        Args:
+            frames: (K,) numbers of the clip's frames, ascending; no clip before it may
+                begin later. Of one that is repeated, the first entry counts.
+            bboxes: (n, K, 4) in pixels, unless ``link_pixel`` is 0; NaN where there is
+                none, as of ``boxes_where_present``.
+            scores: (n,).
+            sequences: (n,) what is not to be linked with each other; by default all is
+                one sequence.
+        """
+        if sequences is None:
+            sequences = np.zeros(len(scores), dtype=int)
+        bboxes = np.where(_repeats(frames)[:, None], np.nan, bboxes)
+        new = _Tubes(
+            np.full(len(scores), -1),
+            sequences,
+            np.array(scores, dtype=float),
+            np.ones(len(scores), dtype=int),
+            np.broadcast_to(frames, bboxes.shape[:2]),
+            bboxes,
+            *_box_at(frames, bboxes, -1),
+        )
+        tubes = take(new, slice(0)) if self._tubes is None else self._tubes
+        tubes = take(tubes, frames[0] - tubes.ends <= self._linking.end_after)
+        tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
+        one, tube = self._find(frames, new, tubes)
+        sequence, ids = sequences[one], tubes.ids[tube]
+        means = tubes.totals[tube] / tubes.counts[tube]
+        order = np.lexsort((one, -new.totals[one], ids, -means, sequence))
+        one, tube = one[order], tube[order]
+        chosen = choose_in_turn(sequence[order], tube, one)
+        one, tube = one[chosen], tube[chosen]
+        new.ids[one] = tubes.ids[tube]
+        new.totals[one] += tubes.totals[tube]
+        new.counts[one] += tubes.counts[tube]
+        rest = new.ids < 0
+        new.ids[rest] = self._num_tubes + np.arange(rest.sum())
+        self._num_tubes += rest.sum()
+        waiting = np.delete(np.arange(len(tubes.ids)), tube)
+        parts = zip(take(tubes, waiting), new, strict=True)
+        self._tubes = _Tubes(*map(np.concatenate, parts))
+        return new.ids
+
+    def _find(self, frames: np.ndarray, new: _Tubes, tubes: _Tubes) -> np.ndarray:
+        """Pairs (2, P) of new tubelets and tubes that they may continue."""
+        linking = self._linking
+        begins, firsts = _box_at(frames, new.bboxes, 0)
+        # The boxes (m, K, 4) of the tubes in the frames of the clip.
+        there = has_box(tubes.bboxes)[:, None] & (
+            frames[:, None] == tubes.frames[:, None]
+        )
+        tube, entry, other = np.nonzero(there)
+        here = np.full(tubes.bboxes.shape, np.nan)
+        here[tube, entry] = tubes.bboxes[tube, other]
+        reaches = there.any(axis=(1, 2))
+        found = [np.zeros((2, 0), dtype=int)]
+        for one, tube in group_pairs(new.sequences, tubes.sequences):
+            iou = aligned_iou(firsts[one], tubes.lasts[tube], pixel=linking.link_pixel)
+            iou[begins[one] - tubes.ends[tube] > linking.end_after] = -1
+            meeting = np.flatnonzero(reaches[tube])
+            first, second = new.bboxes[one[meeting]], here[tube[meeting]]
+            mean = clip_iou(first, second, pixel=linking.link_pixel)
+            shared = ~np.isnan(mean)
+            iou[meeting[shared]] = mean[shared]
+            found.append(np.array([one, tube])[:, iou >= linking.link_iou])
+        return np.concatenate(found, axis=1)
+
+
+def _repeats(frames: np.ndarray) -> np.ndarray:
+    """Which entries (K,) of a clip repeat the frame before."""
+    return np.diff(frames, prepend=0) == 0
+
+
+def _box_at(
+    frames: np.ndarray, bboxes: np.ndarray, end: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (n,) and boxes (n, 4) at the end 0 or -1 of tubelets (n, K, 4)."""
+    has = has_box(bboxes)
+    entry = -1 - has[:, ::-1].argmax(axis=1) if end else has.argmax(axis=1)
+    return frames[entry], bboxes[np.arange(len(has)), entry]
