@@ -363,7 +363,9 @@ def _read_tubelets(
     )
     # A threshold of the user's below it is one for all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
-    for found in join_tubelets(clips, TubeletLinker(linking), presence=presence):
+    for found in join_tubelets(
+        clips, TubeletLinker(linking, by_overlap=True), presence=presence
+    ):
         scores = found.action_scores
         yield KeyframeDetections(
             time_s=float(video.times[found.frame]),

@@ -237,12 +237,12 @@ def test_a_frame_is_final_as_soon_as_no_later_clip_covers_it():
 
 
 def test_clips_are_forgotten_when_their_frames_are_final():
-    class CountedIds:
-        given = []
+    given = []
 
+    class CountedIds:
         def extend(self, frames, bboxes, scores):
             ids = np.array([1])
-            self.given.append(ref(ids))
+            given.append(ref(ids))
             return ids
 
     def clips():
@@ -250,6 +250,5 @@ def test_clips_are_forgotten_when_their_frames_are_final():
             frames = np.arange(8) + 4 * index
             yield clip(frames, [frames], [[0.9] * 8], [[0, 0.5]])
 
-    linker = CountedIds()
-    for _ in islice(join_tubelets(clips(), linker, presence=0.5), 200):
-        assert sum(ids() is not None for ids in linker.given) <= 3
+    for _ in islice(join_tubelets(clips(), CountedIds(), presence=0.5), 200):
+        assert sum(ids() is not None for ids in given) <= 3
