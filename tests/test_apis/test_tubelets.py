@@ -40,8 +40,8 @@ class Oracle(nn.Module):
             dict(type='FormatShape', input_format='NCTHW', collapse=True),
             dict(type='PackActionInputs', meta_keys=meta_keys),
         ]
-        dataset = dict(pipeline=pipeline)
-        self.cfg = Config(dict(test_dataloader=dict(dataset=dataset)))
+        loader = dict(dataset=dict(pipeline=pipeline))
+        self.cfg = Config(dict(default_scope='mmaction', test_dataloader=loader))
         self.random = np.random.RandomState(0)
 
     def test_step(self, batch):
