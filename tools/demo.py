@@ -39,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--interval-s',
         type=number(float, above=0),
-        default=1.0,
-        help='seconds between keyframes (default: %(default)s)',
+        help='seconds between keyframes (default: 1), with a model of tubelets between '
+        'the middles of clips (default: half a clip)',
     )
     parser.add_argument(
         '--score-thr',
@@ -108,9 +108,11 @@ def run(args: argparse.Namespace) -> None:
     for path in tables.values():
         write_detections(path, found, video=args.video)
     counts = [len(keyframe.bboxes) for keyframe in found]
-    print(
-        f'{sum(counts)} persons in {sum(map(bool, counts))} of {len(found)} keyframes'
-    )
+    persons, frames = sum(counts), 'keyframes'
+    if any(keyframe.ids for keyframe in found):
+        persons = len({number for keyframe in found for number in keyframe.ids})
+        frames = 'frames'
+    print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
     print(
         f'video: {args.out}',
         *(f'detections: {path}' for path in tables.values()),
@@ -119,8 +121,7 @@ def run(args: argparse.Namespace) -> None:
     if damage:
         raise UserError(
             f'{args.video} is damaged: {join_stretches(damage)} cannot be decoded, and '
-            'keyframes whose clips reach into it were left out; fetch it again or '
-            're-encode it.'
+            'clips that reach into it were left out; fetch it again or re-encode it.'
         )
 
 

@@ -1,8 +1,11 @@
-"""Detection on a video: a model from a config, then one record per keyframe."""
+"""Detection on a video: a model from a config, then one record per keyframe.
+
+Of a model of tubelets there is a record per frame, and persons have the ids of tubes.
+"""
 
 import math
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from itertools import chain, islice
 from pathlib import Path
@@ -10,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mmaction.structures import ActionDataSample
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from stmixer_mm.apis.tubelets import Tubelets, join_tubelets
 from stmixer_mm.checks.config import (
     building,
     check_arguments,
@@ -23,8 +28,9 @@ from stmixer_mm.checks.config import (
     merge_overrides,
 )
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
-from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.frames import clip_indices, keyframe_index
 from stmixer_mm.datasets.pipelines import dataset_configs
+from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.datasets.videos import (
     DamagedVideo,
     OnDamage,
@@ -34,6 +40,8 @@ from stmixer_mm.datasets.videos import (
 )
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import CORRECT_CODE, UserError, blame
+from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
+from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 
@@ -42,12 +50,13 @@ _DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode
 
 
 class KeyframeDetections(NamedTuple):
-    """What was found at one keyframe of a video."""
+    """What was found at one keyframe of a video; with tubelets, in any frame."""
 
     time_s: float
     frame_index: int  # of the keyframe, counted from 0
     bboxes: np.ndarray  # (n, 4): pixel xyxy in the video's own frame
     actions: list[list[tuple[str, float]]]  # per box (label, score), best first
+    ids: list[int] | None = None  # per box, of its tube; None: of keyframes alone
 
 
 class VideoInfo(NamedTuple):
@@ -186,7 +195,7 @@ def detect_video(
     model: nn.Module,
     video: str | Path,
     *,
-    interval_s: float = 1.0,
+    interval_s: float | None = None,
     start: float = 0.0,
     end: float | None = None,
     score_thr: float = 0.3,
@@ -198,11 +207,17 @@ def detect_video(
     The video is opened once, and only the frames of the clips are decoded; clips come
     from the config's test pipeline. Inputs are checked before this returns.
 
+    A model of tubelets says in every frame of a clip where persons are. Its clips
+    overlap, and their tubelets are joined to tubes, see :func:`.join_tubelets`: there is
+    a record for each frame, and RAM holds those of a clip.
+
     Args:
         model: From :func:`init_detector`.
         video: Video file.
         interval_s: Seconds between keyframes, the first of which is at ``start``; at
-            least those of a frame are taken.
+            least those of a frame are taken. Of tubelets it is between the middles of
+            clips, which are moved to lie within the video. By default 1 s; of tubelets
+            half a clip.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
         batch_size: Clips that the model sees at once.
@@ -220,7 +235,7 @@ def detect_video(
     info = _info(reader)
     times = keyframe_times(
         info.duration_s,
-        interval_s=interval_s,
+        interval_s=1.0 if interval_s is None else interval_s,
         start=start,
         end=end,
         frame_s=1 / info.fps,
@@ -229,9 +244,49 @@ def detect_video(
         raise UserError(f'batch_size={batch_size} must be at least 1.')
     with building(model.cfg, 'test pipeline'):
         pipeline = _clip_pipeline(model.cfg)
+    by_tubelets = getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
+    if by_tubelets:
+        sampler = next(
+            one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
+        )
+        frames = reader.part(start, end)
+        wanted = () if interval_s is None else times
+        middles = [keyframe_index(time_s, **reader.clock) for time_s in wanted]
+        middles = _clip_middles(sampler, frames, len(reader), middles)
+        times = reader.times[middles]
     clips = _load_clips(pipeline, reader, times.tolist(), on_damage)
     first = list(islice(clips, 1))  # a video that is too short is found out here
-    return _detect(model, reader, chain(first, clips), score_thr, batch_size)
+    samples = _predict(model, chain(first, clips), batch_size)
+    if by_tubelets:
+        # A person may be missed in a clip's time, and between clips.
+        reach = (sampler.clip_len - 1) * sampler.frame_interval + 1
+        linking = Linking(end_after=int(np.diff(middles).max(initial=reach)))
+        found = _read_tubelets(model, reader, samples, score_thr, sampler, linking)
+        return (one for one in found if one.frame_index in frames)
+    return _read_keyframes(model, reader, samples, score_thr)
+
+
+def _clip_middles(
+    sampler: SampleKeyframeClip,
+    frames: range,
+    total_frames: int,
+    middles: Sequence[int],
+) -> np.ndarray:
+    """Middles of clips that lie within a video, rising.
+
+    Args:
+        sampler: Says what a clip is.
+        frames: Those to look at.
+        total_frames: Of the video.
+        middles: Those that are asked for; half a clip apart if there are none.
+    """
+    before = sampler.clip_len // 2 * sampler.frame_interval
+    after = (sampler.clip_len - 1) * sampler.frame_interval - before
+    if not len(middles):
+        middles = frames[:: max(1, before)]
+    # One at the end too, which the last of them need not reach.
+    middles = np.clip([*middles, frames[-1]], before, total_frames - 1 - after)
+    return np.unique(middles.clip(0))
 
 
 def _load_clips(
@@ -250,27 +305,75 @@ def _load_clips(
             yield clip
 
 
-def _detect(
-    model: nn.Module,
-    video: Video,
-    clips: Iterator[dict],
-    score_thr: float,
-    batch_size: int,
-) -> Iterator[KeyframeDetections]:
-    size = video.size[::-1] * 2
+def _predict(
+    model: nn.Module, clips: Iterator[dict], batch_size: int
+) -> Iterator[ActionDataSample]:
     while batch := list(islice(clips, batch_size)):
         with torch.inference_mode():
             samples = model.test_step(pseudo_collate(batch))
-        for sample in samples:
-            found = sample.pred_instances
-            scores = torch.as_tensor(found.scores).cpu().numpy()
-            time_s = sample.metainfo['timestamp']
-            yield KeyframeDetections(
-                time_s=time_s,
-                frame_index=keyframe_index(time_s, **video.clock),
-                bboxes=torch.as_tensor(found.bboxes).cpu().numpy() * size,
-                actions=[top_actions(row, model.classes, score_thr) for row in scores],
-            )
+        yield from samples
+
+
+def _as_array(values: object) -> np.ndarray:
+    return torch.as_tensor(values).cpu().numpy()
+
+
+def _read_keyframes(
+    model: nn.Module,
+    video: Video,
+    samples: Iterable[ActionDataSample],
+    score_thr: float,
+) -> Iterator[KeyframeDetections]:
+    size = video.size[::-1] * 2
+    for sample in samples:
+        found = sample.pred_instances
+        scores = _as_array(found.scores)
+        time_s = sample.metainfo['timestamp']
+        yield KeyframeDetections(
+            time_s=time_s,
+            frame_index=keyframe_index(time_s, **video.clock),
+            bboxes=_as_array(found.bboxes) * size,
+            actions=[top_actions(row, model.classes, score_thr) for row in scores],
+        )
+
+
+def _read_tubelets(
+    model: nn.Module,
+    video: Video,
+    samples: Iterable[ActionDataSample],
+    score_thr: float,
+    sampler: SampleKeyframeClip,
+    linking: Linking,
+) -> Iterator[KeyframeDetections]:
+    size = video.size[::-1] * 2
+    clips = (
+        Tubelets(
+            frames=clip_indices(
+                keyframe_index(sample.metainfo['timestamp'], **video.clock),
+                clip_len=sampler.clip_len,
+                frame_interval=sampler.frame_interval,
+                total_frames=len(video),
+            ),
+            bboxes=_as_array(sample.pred_instances.bboxes) * size,
+            person_scores=_as_array(sample.pred_instances.person_scores),
+            action_scores=_as_array(sample.pred_instances.scores),
+            scores=_as_array(sample.pred_instances.tubelet_scores),
+        )
+        for sample in samples
+    )
+    # A threshold of the user's below it is one for all frames.
+    presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
+    for found in join_tubelets(
+        clips, TubeletLinker(linking, by_overlap=True), presence=presence
+    ):
+        scores = found.action_scores
+        yield KeyframeDetections(
+            time_s=float(video.times[found.frame]),
+            frame_index=found.frame,
+            bboxes=found.bboxes,
+            actions=[top_actions(row, model.classes, score_thr) for row in scores],
+            ids=found.ids.tolist(),
+        )
 
 
 def _clip_pipeline(cfg: Config) -> Compose:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 
 import av
 import numpy as np
@@ -18,7 +19,6 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.inference import KeyframeDetections, video_info
-from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path, open_atomically, write_json
@@ -63,10 +63,16 @@ def match_persons(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]
 def follow_persons(
     keyframes: Iterable[KeyframeDetections],
 ) -> Iterator[tuple[KeyframeDetections, list[int]]]:
-    """Each keyframe with a number per person that lasts from keyframe to keyframe."""
+    """Each keyframe with a number per person that lasts from keyframe to keyframe.
+
+    It is the person's id, if there are any.
+    """
     fresh = count()
     before, ids = None, []
     for found in keyframes:
+        if found.ids is not None:
+            yield found, found.ids
+            continue
         known = {}
         if before is not None:
             if found.frame_index == before.frame_index:  # at short intervals
@@ -144,17 +150,13 @@ def render_video(
         UserError: a frame of ``video`` cannot be decoded, or ``out`` not be written.
     """
     source = open_video(video, on_damage)
-    first, stop = keyframe_index(start, **source.clock), len(source)
-    if end is not None:
-        # Of frames at even intervals, as many as the nearest to the end.
-        stop = int(np.searchsorted(source.times, end - 0.5 / source.fps))
-        stop = max(first + 1, stop)
-    span = source.times[first], source.end_of(stop - 1)
+    indices = source.part(start, end)
+    span = source.times[indices[0]], source.end_of(indices[-1])
     with atomic_path(out) as part:
         with (
             tqdm(
-                _whole_frames(source, range(first, stop), on_damage),
-                total=stop - first,
+                _whole_frames(source, indices, on_damage),
+                total=len(indices),
                 unit='frame',
                 desc=Path(out).name,
                 disable=not show_progress,
@@ -253,35 +255,72 @@ def write_detections(
     actions: [{action, score}]}]}]}``. CSV: a row per person and action; a person
     without an action has one row in which these columns are empty. Boxes are pixel
     xyxy.
+
+    Where persons have ids, each has its ``id``, in CSV in a last column, and JSON also
+    ``tubes``: ``[{id, first_frame, last_frame, actions: [{action, score, first_frame,
+    last_frame}]}]``, the mean score of the action where it was found.
     """
     records = [
         dict(
             time_s=round(found.time_s, 3),
             frame=found.frame_index,
-            persons=[
-                dict(
-                    bbox=np.round(bbox, 2).tolist(),
-                    actions=[
-                        dict(action=label, score=round(score, 4))
-                        for label, score in pairs
-                    ],
-                )
-                for bbox, pairs in zip(found.bboxes, found.actions, strict=True)
-            ],
+            persons=list(_list_persons(found)),
         )
         for found in keyframes
     ]
+    has_ids = any(found.ids is not None for found in keyframes)
     if Path(path).suffix.lower() == '.json':
         info = video_info(video)
-        header = dict(video=str(video), fps=info.fps)
-        size = dict(width=info.width, height=info.height)
-        write_json(path, {**header, **size, 'keyframes': records})
+        content = dict(video=str(video), fps=info.fps, width=info.width)
+        content |= dict(height=info.height, keyframes=records)
+        if has_ids:
+            content['tubes'] = _list_tubes(records)
+        write_json(path, content)
         return
     with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.writer(file)
-        table.writerow(_COLUMNS)
+        table.writerow([*_COLUMNS, 'id'] if has_ids else _COLUMNS)
         for record in records:
             for person in record['persons']:
                 place = (video, record['time_s'], record['frame'])
+                ids = [person['id']] if has_ids else []
                 for found in person['actions'] or [dict(action='', score='')]:
-                    table.writerow([*place, *person['bbox'], *found.values()])
+                    table.writerow([*place, *person['bbox'], *found.values(), *ids])
+
+
+def _list_persons(found: KeyframeDetections) -> Iterator[dict]:
+    for index, bbox in enumerate(found.bboxes):
+        actions = [
+            dict(action=label, score=round(score, 4))
+            for label, score in found.actions[index]
+        ]
+        person = dict(bbox=np.round(bbox, 2).tolist(), actions=actions)
+        yield person if found.ids is None else dict(id=found.ids[index], **person)
+
+
+def _list_tubes(records: Sequence[dict]) -> list[dict]:
+    """Tubes of persons with ids, in the order in which they begin."""
+    seen: dict[int, list[int]] = {}
+    scores: dict[int, dict[str, dict[int, float]]] = {}
+    for record in records:
+        for person in record['persons']:
+            seen.setdefault(person['id'], []).append(record['frame'])
+            of_person = scores.setdefault(person['id'], {})
+            for found in person['actions']:
+                of_action = of_person.setdefault(found['action'], {})
+                of_action[record['frame']] = found['score']
+
+    def span(frames: Iterable[int]) -> dict:
+        return dict(first_frame=min(frames), last_frame=max(frames))
+
+    return [
+        dict(
+            id=number,
+            **span(frames),
+            actions=[
+                dict(action=label, score=round(fmean(found.values()), 4), **span(found))
+                for label, found in scores[number].items()
+            ],
+        )
+        for number, frames in seen.items()
+    ]

@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
 
@@ -185,6 +186,14 @@ class Video:
             'decoded; the video is damaged there: fetch it again or re-encode it.',
             (start, self.end_of(index)),
         )
+
+    def part(self, start: float, end: float | None) -> range:
+        """The frames from a time in seconds, to another or the end; at least one."""
+        first, stop = keyframe_index(start, **self.clock), len(self)
+        if end is not None:
+            # Of frames at even intervals, as many as the nearest to the end.
+            stop = int(np.searchsorted(self.times, end - 0.5 / self.fps))
+        return range(first, max(first + 1, stop))
 
     def end_of(self, index: int) -> float:
         """The second at which a frame ends."""

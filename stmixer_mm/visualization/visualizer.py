@@ -30,10 +30,10 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 class STADVisualizer(ActionVisualizer):
     """Draws the keyframe of a clip: ground truth left, predicted boxes right.
 
-    Of tubelets, it draws their boxes in the middle frame.
-    Small frames are enlarged, so that labels cover little of them.
-    Takes the arguments of mmaction2's ``ActionVisualizer``. Names of actions come
-    from ``dataset_meta['classes']``, one per label id with the dummy 0 left out.
+    Of tubelets it is the middle frame, with the persons who are in it. Small frames are
+    enlarged, so that labels cover little of them. Takes the arguments of mmaction2's
+    ``ActionVisualizer``. Names of actions come from ``dataset_meta['classes']``, one per
+    label id with the dummy 0 left out.
     """
 
     @master_only

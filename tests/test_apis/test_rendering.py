@@ -87,6 +87,20 @@ def test_others_are_shown_near_their_keyframe_only(shown):
     assert shown[-1][2] == person_colors([1])  # another person, another colour
 
 
+def test_persons_with_ids_keep_their_colours(shown):
+    boxes = [[0, 0, 10, 20], [1, 0, 11, 20]]
+    keyframes = [
+        keyframe(0, boxes)._replace(ids=[7, 4]),
+        keyframe(1, boxes)._replace(ids=[4, 7]),  # whatever is nearer
+        keyframe(3, boxes[:1])._replace(ids=[7]),
+    ]
+    list(annotated_frames(frames(4), keyframes))
+    assert [colors for _, _, colors in shown] == [
+        person_colors(ids) for ids in ([7, 4], [4, 7], [7], [7])
+    ]
+    assert [boxes[-1][0] for boxes, _, _ in shown] == [1, 1, 0.5, 0]
+
+
 def test_keyframes_are_taken_as_the_frames_need_them(shown):
     taken = []
 
@@ -205,3 +219,54 @@ def test_csv_has_a_row_per_person_and_action(tmp_path):
     assert list(rows[0])[:4] == ['video', 'time_s', 'frame', 'x1']
     assert rows[2]['x2'] == '7.25'
     assert {row['video'] for row in rows} == {'a,b.mp4'}
+
+
+TRACKED = [
+    FOUND[0]._replace(ids=[3, 1]),
+    FOUND[1]._replace(ids=[]),
+    FOUND[0]._replace(frame_index=30, time_s=3.0, ids=[1, 3]),
+    FOUND[0]._replace(
+        frame_index=40, time_s=4.0, ids=[1, 3], actions=[[('walk', 0.6)], []]
+    ),
+]
+
+
+def test_json_of_persons_with_ids_has_tubes(tmp_path):
+    video = write_video(tmp_path / 'a.mp4', fps=10, size=(48, 32))
+    write_detections(tmp_path / 'out.json', TRACKED, video=video)
+    found = json.loads((tmp_path / 'out.json').read_text())
+    ids = [[one['id'] for one in frame['persons']] for frame in found['keyframes']]
+    assert ids == [[3, 1], [], [1, 3], [1, 3]]
+    once = dict(first_frame=10, last_frame=10)
+    late = dict(first_frame=30, last_frame=30)
+    assert found['tubes'] == [
+        dict(
+            id=3,
+            first_frame=10,
+            last_frame=40,
+            actions=[
+                dict(action='walk', score=0.9, **once),
+                dict(action='wäve', score=0.5, **once),
+            ],
+        ),
+        dict(
+            id=1,
+            first_frame=10,
+            last_frame=40,
+            actions=[
+                dict(action='walk', score=0.75, first_frame=30, last_frame=40),
+                dict(action='wäve', score=0.5, **late),
+            ],
+        ),
+    ]
+
+
+def test_csv_of_persons_with_ids_has_a_column_more(tmp_path):
+    write_detections(tmp_path / 'out.csv', TRACKED[:1], video='a.mp4')
+    write_detections(tmp_path / 'plain.csv', FOUND[:1], video='a.mp4')
+    tracked, plain = (
+        list(csv.reader((tmp_path / name).read_text('utf-8').splitlines()))
+        for name in ('out.csv', 'plain.csv')
+    )
+    assert [row[:-1] for row in tracked] == plain
+    assert [row[-1] for row in tracked] == ['id', '3', '3', '1']

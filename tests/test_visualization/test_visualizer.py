@@ -41,6 +41,32 @@ def test_keyframe_with_ground_truth_left_and_predictions_right(visualizer, sampl
     assert np.array_equal(image, side_by_side([true, found], headings))
 
 
+def test_of_tubelets_the_middle_frame_is_drawn(visualizer):
+    truth = torch.zeros(2, 4, 4)
+    truth[0, 2] = torch.tensor([8.0, 6, 40, 54])
+    found = np.zeros((2, 4, 4))
+    found[:, 2] = [0.5, 0.1, 0.9, 0.9], [0, 0, 0.2, 0.2]
+    sample = ActionDataSample(
+        gt_instances=InstanceData(
+            bboxes=truth,
+            states=torch.tensor([[0, 0, 1, 0], [1, 1, -1, 1]]),
+            labels=torch.tensor([[0.0, 0, 1], [0, 1, 0]]),
+        ),
+        pred_instances=InstanceData(
+            bboxes=found,
+            person_scores=np.array([[0.1, 0.1, 0.5, 0.1], [0.9, 0.9, 0.4, 0.9]]),
+            scores=np.array([[0, 0.8, 0.1], [0, 0.7, 0.9]]),
+        ),
+    )
+    image = visualizer.add_datasample('a', CLIP, sample)
+    frame, factor = enlarge(CLIP[2])
+    left = draw_detections(frame, truth[:1, 2] * factor, [[('walk', None)]])
+    right = np.multiply([[40, 6, 72, 54]], factor)
+    right = draw_detections(frame, right, [[('stand', 0.8)]])
+    headings = [('ground truth', None)], [('predicted', None)]
+    assert np.array_equal(image, side_by_side([left, right], headings))
+
+
 @pytest.mark.parametrize(
     ('options', 'width'),
     [(dict(draw_gt=False), 480), (dict(draw_pred=False), 480), ({}, 968)],

@@ -97,10 +97,13 @@ class TubeletLinker:
 
     Args:
         linking: Constants; of these ``link_iou``, ``link_pixel`` and ``end_after``.
+        by_overlap: A tube takes the tubelet with the greatest mean IoU instead: of
+            persons who cross, whose scores say nothing, its own.
     """
 
-    def __init__(self, linking: Linking) -> None:
+    def __init__(self, linking: Linking, *, by_overlap: bool = False) -> None:
         self._linking = linking
+        self._by_overlap = by_overlap
         self._tubes: _Tubes | None = None
         self._num_tubes = 0
 
@@ -137,10 +140,11 @@ class TubeletLinker:
         tubes = take(new, slice(0)) if self._tubes is None else self._tubes
         tubes = take(tubes, frames[0] - tubes.ends <= self._linking.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
-        one, tube = self._find(frames, new, tubes)
+        one, tube, ious = self._find(frames, new, tubes)
         sequence, ids = sequences[one], tubes.ids[tube]
         means = tubes.totals[tube] / tubes.counts[tube]
-        order = np.lexsort((one, -new.totals[one], ids, -means, sequence))
+        rank = ious if self._by_overlap else new.totals[one]
+        order = np.lexsort((one, -rank, ids, -means, sequence))
         one, tube = one[order], tube[order]
         chosen = choose_in_turn(sequence[order], tube, one)
         one, tube = one[chosen], tube[chosen]
@@ -155,8 +159,10 @@ class TubeletLinker:
         self._tubes = _Tubes(*map(np.concatenate, parts))
         return new.ids
 
-    def _find(self, frames: np.ndarray, new: _Tubes, tubes: _Tubes) -> np.ndarray:
-        """Pairs (2, P) of new tubelets and tubes that they may continue."""
+    def _find(
+        self, frames: np.ndarray, new: _Tubes, tubes: _Tubes
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """New tubelets (P,), tubes (P,) that they may continue, and IoUs of these."""
         linking = self._linking
         begins, firsts = _box_at(frames, new.bboxes, 0)
         # The boxes (m, K, 4) of the tubes in the frames of the clip.
@@ -167,7 +173,8 @@ class TubeletLinker:
         here = np.full(tubes.bboxes.shape, np.nan)
         here[tube, entry] = tubes.bboxes[tube, other]
         reaches = there.any(axis=(1, 2))
-        found = [np.zeros((2, 0), dtype=int)]
+        nothing = np.zeros(0, dtype=int)
+        found = [(nothing, nothing, np.zeros(0))]
         for one, tube in group_pairs(new.sequences, tubes.sequences):
             iou = aligned_iou(firsts[one], tubes.lasts[tube], pixel=linking.link_pixel)
             iou[begins[one] - tubes.ends[tube] > linking.end_after] = -1
@@ -176,8 +183,9 @@ class TubeletLinker:
             mean = clip_iou(first, second, pixel=linking.link_pixel)
             shared = ~np.isnan(mean)
             iou[meeting[shared]] = mean[shared]
-            found.append(np.array([one, tube])[:, iou >= linking.link_iou])
-        return np.concatenate(found, axis=1)
+            near = iou >= linking.link_iou
+            found.append((one[near], tube[near], iou[near]))
+        return tuple(map(np.concatenate, zip(*found, strict=True)))
 
 
 def _repeats(frames: np.ndarray) -> np.ndarray:

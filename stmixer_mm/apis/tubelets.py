@@ -1,0 +1,109 @@
+"""Tubelets of clips that overlap, joined to persons in every frame of a video.
+
+n tubelets in the K frames of a clip, A actions; frames are counted from 0.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from stmixer_mm.evaluation.functional.tubelet_linking import (
+    TubeletLinker,
+    boxes_where_present,
+)
+
+
+class Tubelets(NamedTuple):
+    """What was found in a clip."""
+
+    frames: np.ndarray  # (K,) int, rising; repeated beyond an end of the video
+    bboxes: np.ndarray  # (n, K, 4) xyxy
+    person_scores: np.ndarray  # (n, K)
+    action_scores: np.ndarray  # (n, A + 1)
+    scores: np.ndarray  # (n,)
+
+
+class FramePersons(NamedTuple):
+    """The m persons in a frame."""
+
+    frame: int
+    ids: np.ndarray  # (m,) int, rising: numbers of tubes
+    bboxes: np.ndarray  # (m, 4) xyxy
+    action_scores: np.ndarray  # (m, A + 1)
+
+
+class _Span(NamedTuple):
+    """The tubelets of a clip in F frames, each from its first to its last."""
+
+    frames: range
+    ids: np.ndarray  # (n,) int
+    table: np.ndarray  # (n, F, 4 + 1 + A + 1): boxes, person and action scores
+
+
+def join_tubelets(
+    clips: Iterable[Tubelets], linker: TubeletLinker, *, presence: float
+) -> Iterator[FramePersons]:
+    """Say of each frame that a clip covers who is where in it.
+
+    Between the frames of a clip boxes move in straight lines. Of several tubelets of a
+    tube in a frame, boxes and action scores are means weighted by person scores.
+
+    Args:
+        clips: In order of time; taken as the frames need them.
+        linker: Gives tubelets the numbers of their tubes.
+        presence: Person score, a mean too, from which a person is in a frame.
+
+    Yields:
+        Frames in order of time, each as soon as no later clip covers it.
+    """
+    spans: list[_Span] = []
+    done = 0
+    for clip in chain(clips, [None]):
+        if clip is not None:
+            upcoming = int(clip.frames[0])
+        else:
+            upcoming = max((span.frames.stop for span in spans), default=0)
+        for frame in range(done, upcoming):
+            covering = [span for span in spans if frame in span.frames]
+            if covering:
+                yield _join_frame(frame, covering, presence)
+        done = upcoming
+        spans = [span for span in spans if span.frames.stop > done]
+        if clip is not None:
+            spans.append(_span(clip, linker, presence))
+
+
+def _span(clip: Tubelets, linker: TubeletLinker, presence: float) -> _Span:
+    scores = clip.action_scores[:, None].repeat(len(clip.frames), axis=1)
+    table = np.concatenate([clip.bboxes, clip.person_scores[..., None], scores], axis=2)
+    frames, table = at_every_frame(clip.frames, table)
+    # In every frame, so that clips of any distance share some; counted from 1.
+    numbers = np.array(frames) + 1
+    bboxes = boxes_where_present(numbers, table[..., :4], table[..., 4], presence)
+    return _Span(frames, linker.extend(numbers, bboxes, clip.scores), table)
+
+
+def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:
+    """Values (n, K, c) in frames (K,) of a clip, linear in between; (n, F, c).
+
+    What is said several times of a frame counts as its mean.
+    """
+    known, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
+    every = range(int(known[0]), int(known[-1]) + 1)
+    shares = [np.interp(every, known, one) for one in np.eye(len(known))]  # of a value
+    weights = (np.array(shares) / counts[:, None])[where]
+    return every, np.einsum('nkc,kf->nfc', values, weights)
+
+
+def _join_frame(frame: int, spans: list[_Span], presence: float) -> FramePersons:
+    ids = np.concatenate([span.ids for span in spans])
+    rows = np.concatenate([span.table[:, frame - span.frames.start] for span in spans])
+    tubes, where, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    is_of = where == np.arange(len(tubes))[:, None]  # (tubes, rows)
+    person_scores = is_of @ rows[:, 4] / counts
+    weights = is_of * rows[:, 4].clip(1e-6)
+    means = weights / weights.sum(axis=1, keepdims=True) @ rows
+    shown = person_scores >= presence
+    return FramePersons(frame, tubes[shown], means[shown, :4], means[shown, 5:])

@@ -1,0 +1,254 @@
+from itertools import count, islice, repeat
+from weakref import ref
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from tiny_stmixer import write_video
+from torch import nn
+
+from stmixer_mm.apis.inference import detect_video
+from stmixer_mm.apis.tubelets import Tubelets, join_tubelets
+from stmixer_mm.datasets.videos import Video
+from stmixer_mm.errors import UserError
+
+SIZE = np.array([96, 64, 96, 64])
+
+
+class Oracle(nn.Module):
+    """Finds each person in the frames of a clip exactly, those absent at random.
+
+    A person has a first and a last frame, a box in frame 0, and what it moves by from
+    one frame to the next.
+    """
+
+    classes = ('stand', 'walk')
+
+    def __init__(self, *persons, **clip):
+        super().__init__()
+        self.persons = persons
+        self.clips = []
+        self.head = nn.Module()
+        self.head.box_dims, self.head.score_thr = 3, 0.6
+        meta_keys = ('img_shape', 'timestamp', 'frame_inds')
+        pipeline = [
+            dict(type='OpenVideo'),
+            dict(type='SampleKeyframeClip', **clip),
+            dict(type='DecodeFrames'),
+            dict(type='FormatShape', input_format='NCTHW', collapse=True),
+            dict(type='PackActionInputs', meta_keys=meta_keys),
+        ]
+        loader = dict(dataset=dict(pipeline=pipeline))
+        self.cfg = Config(dict(default_scope='mmaction', test_dataloader=loader))
+        self.random = np.random.RandomState(0)
+
+    def test_step(self, batch):
+        for sample in batch['data_samples']:
+            frames = sample.metainfo['frame_inds']
+            self.clips.append(frames.tolist())
+            found = [self.find(frames, *person) for person in self.persons]
+            found = [one for one in found if (one[1] > 0.5).any()]
+            self.random.shuffle(found)
+            bboxes, person_scores, labels = (
+                zip(*found, strict=True) if found else [[]] * 3
+            )
+            sample.pred_instances = InstanceData(
+                bboxes=torch.tensor(np.reshape(bboxes, (-1, len(frames), 4)) / SIZE),
+                person_scores=torch.tensor(
+                    np.reshape(person_scores, (-1, len(frames)))
+                ),
+                scores=torch.tensor(np.reshape(labels, (-1, 3))),
+                tubelet_scores=torch.full((len(found),), 0.9),
+            )
+        return batch['data_samples']
+
+    def find(self, frames, first, last, bbox, step):
+        present = (frames >= first) & (frames <= last)
+        bboxes = np.add(bbox, frames[:, None] * np.tile(step, 2))
+        bboxes[~present] = self.random.uniform(0, 60, 4)
+        return bboxes, np.where(present, 0.9, 0.1), [0, 0.2, 0.6 + 0.001 * first]
+
+
+def true_box(frame, bbox, step):
+    return np.add(bbox, frame * np.tile(step, 2))
+
+
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp('videos') / 'a.mp4'
+    return write_video(path, frames=41, fps=10, size=(96, 64))
+
+
+WALKER = 0, 99, (4, 5, 24, 50), (0.5, 0.1)
+
+
+@pytest.mark.parametrize(
+    ('clip_len', 'frame_interval', 'part', 'frames'),
+    [
+        (4, 1, {}, range(41)),
+        (8, 2, {}, range(41)),
+        (7, 3, dict(batch_size=3), range(41)),
+        (2, 5, {}, range(41)),
+        (1, 1, {}, range(41)),
+        (8, 2, dict(start=1.3, end=2.9), range(13, 29)),
+        (8, 2, dict(start=4), range(40, 41)),
+        (8, 2, dict(interval_s=0.3), range(41)),
+        (8, 2, dict(interval_s=1e-9), range(41)),
+    ],
+)
+def test_every_frame_has_the_true_box(video, clip_len, frame_interval, part, frames):
+    model = Oracle(WALKER, clip_len=clip_len, frame_interval=frame_interval)
+    found = list(detect_video(model, video, **part))
+    assert [one.frame_index for one in found] == list(frames)
+    np.testing.assert_allclose([one.time_s for one in found], np.array(frames) / 10)
+    assert {tuple(one.ids) for one in found} == {(found[0].ids[0],)}
+    bboxes = [true_box(frame, *WALKER[2:]) for frame in frames]
+    np.testing.assert_allclose([one.bboxes[0] for one in found], bboxes, atol=1e-9)
+    for one in found:
+        assert [label for label, _ in one.actions[0]] == ['walk']
+        assert one.actions[0][0][1] == pytest.approx(0.6)
+
+
+def test_clips_overlap_by_half_and_lie_within_the_video(video):
+    model = Oracle(WALKER, clip_len=8, frame_interval=2)
+    list(detect_video(model, video))
+    firsts = [frames[0] for frames in model.clips]
+    assert firsts == [0, 8, 16, 24, 26]
+    assert all(np.diff(frames).tolist() == [2] * 7 for frames in model.clips)
+
+
+def test_clips_further_apart_leave_frames_out(video):
+    model = Oracle(WALKER, clip_len=4, frame_interval=1)
+    found = list(detect_video(model, video, interval_s=2))
+    frames = [*range(4), *range(18, 22), *range(37, 41)]
+    assert [one.frame_index for one in found] == frames
+
+
+def test_persons_are_shown_where_they_are(video):
+    visitor = 11, 22, (60, 10, 80, 60), (-0.2, 0)
+    model = Oracle(WALKER, visitor, clip_len=4, frame_interval=1)
+    found = list(detect_video(model, video))
+    (number,) = {number for one in found for number in one.ids} - {*found[0].ids}
+    seen = [one for one in found if number in one.ids]
+    assert [one.frame_index for one in seen] == list(range(11, 23))
+    for one in seen:
+        box = one.bboxes[one.ids.index(number)]
+        np.testing.assert_allclose(box, true_box(one.frame_index, *visitor[2:]))
+
+
+def test_persons_who_cross_keep_their_ids(video):
+    others = [(0, 99, (2, 5, 22, 60), (1.5, 0)), (0, 99, (62, 5, 82, 60), (-1.5, 0))]
+    found = list(detect_video(Oracle(*others, clip_len=8, frame_interval=1), video))
+    is_right = found[0].bboxes[:, 0] > 30
+    for one in found:
+        assert one.ids == found[0].ids
+        for person, bbox in zip(is_right, one.bboxes, strict=True):
+            truth = true_box(one.frame_index, *others[int(person)][2:])
+            np.testing.assert_allclose(bbox, truth, atol=1e-9)
+
+
+@pytest.mark.parametrize('frames', [1, 2, 5, 8])
+def test_a_video_shorter_than_a_clip(tmp_path, frames):
+    video = write_video(tmp_path / 'a.mp4', frames=frames, fps=10, size=(96, 64))
+    clip = dict(clip_len=5, frame_interval=2)
+    with pytest.raises(UserError, match='fewer than the 9 of a clip'):
+        detect_video(Oracle(WALKER, **clip), video)
+    found = list(detect_video(Oracle(WALKER, allow_short=True, **clip), video))
+    assert [one.frame_index for one in found] == list(range(frames))
+    bboxes = [true_box(frame, *WALKER[2:]) for frame in range(frames)]
+    np.testing.assert_allclose([one.bboxes[0] for one in found], bboxes, atol=1e-9)
+
+
+def test_clips_that_reach_into_damage_are_left_out(video, monkeypatch):
+    get_batch = Video.get_batch
+
+    def fail(self, indices):
+        if 20 in indices:
+            raise self.damage(20)
+        return get_batch(self, indices)
+
+    monkeypatch.setattr(Video, 'get_batch', fail)
+    model = Oracle(WALKER, clip_len=4, frame_interval=1)
+    with pytest.raises(UserError, match='frame 20'):
+        list(detect_video(model, video))
+    told = []
+    found = list(detect_video(model, video, on_damage=told.append))
+    frames = [one.frame_index for one in found]
+    assert frames == [*range(20), *range(22, 41)]
+    assert {error.stretch for error in told} == {(2.0, 2.1)}
+    assert {number for one in found for number in one.ids} == {*found[0].ids}
+
+
+def test_scene_without_a_person_stays_empty(video):
+    found = list(detect_video(Oracle(clip_len=4, frame_interval=1), video))
+    assert [(len(one.bboxes), one.ids) for one in found] == [(0, [])] * 41
+
+
+class GivenIds:
+    def __init__(self, ids):
+        self.ids = iter(ids)
+
+    def extend(self, frames, bboxes, scores):
+        assert bboxes.shape == (len(scores), len(frames), 4)
+        return np.array(next(self.ids))
+
+
+def clip(frames, bboxes, person_scores, actions):
+    """A clip whose tubelets have a square box in each frame, given by its side."""
+    bboxes = np.array(bboxes, float)[..., None] * [0, 0, 1, 1]
+    scores = np.array(person_scores, float)
+    return Tubelets(np.array(frames), bboxes, scores, np.array(actions), scores.max(1))
+
+
+def test_what_several_tubelets_say_is_weighted_by_their_person_scores():
+    clips = [
+        clip(
+            [0, 2], [[10, 12], [50, 50]], [[0.9, 0.6], [0.2, 0.8]], [[0, 0.9], [0, 0]]
+        ),
+        clip([2, 4], [[18, 20]], [[0.9, 0.3]], [[0, 0.4]]),
+    ]
+    frames = join_tubelets(clips, GivenIds([[7, 5], [7]]), presence=0.5)
+    found = [(one.frame, one.ids.tolist(), one.bboxes[:, 2].tolist()) for one in frames]
+    assert found == [
+        (0, [7], [10]),
+        (1, [5, 7], [50, 11]),
+        (2, [5, 7], [50, pytest.approx((0.6 * 12 + 0.9 * 18) / 1.5)]),
+        (3, [7], [19]),
+        (4, [], []),
+    ]
+    frames = join_tubelets(clips, GivenIds([[7, 5], [7]]), presence=0.5)
+    actions = [one.action_scores[one.ids == 7, 1].tolist() for one in frames]
+    assert actions[2] == [pytest.approx((0.6 * 0.9 + 0.9 * 0.4) / 1.5)]
+
+
+def test_a_frame_is_final_as_soon_as_no_later_clip_covers_it():
+    def clips():
+        for index in count():
+            taken.append(index)
+            frames = np.arange(8) + 4 * index
+            yield clip(frames, [frames], [[0.9] * 8], [[0, 0.5]])
+
+    taken = []
+    frames = join_tubelets(clips(), GivenIds(repeat([1])), presence=0.5)
+    for one in islice(frames, 80):
+        assert taken[-1] == one.frame // 4 + 1
+
+
+def test_clips_are_forgotten_when_their_frames_are_final():
+    given = []
+
+    class CountedIds:
+        def extend(self, frames, bboxes, scores):
+            ids = np.array([1])
+            given.append(ref(ids))
+            return ids
+
+    def clips():
+        for index in count():
+            frames = np.arange(8) + 4 * index
+            yield clip(frames, [frames], [[0.9] * 8], [[0, 0.5]])
+
+    for _ in islice(join_tubelets(clips(), CountedIds(), presence=0.5), 200):
+        assert sum(ids() is not None for ids in given) <= 3
