@@ -1,6 +1,7 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from stmixer_mm.evaluation.functional.average_precision import (
 )
 from stmixer_mm.evaluation.functional.error_types import (
     ErrorShares,
+    TubeErrorShares,
     error_shares,
     error_types,
     format_error_table,
     mean_shares,
+    tube_error_types,
 )
 from stmixer_mm.evaluation.functional.linking import (
     FRAME_NMS,
@@ -37,7 +40,12 @@ from stmixer_mm.evaluation.functional.matching import (
     whole_pixels,
 )
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
-from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
+from stmixer_mm.evaluation.functional.tubes import (
+    Tubes,
+    best_overlaps,
+    join_tubes,
+    tube_pairs,
+)
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -73,11 +81,13 @@ class TubeMetric(DetectionMetric):
         protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
+        error_analysis: Say what is wrong with the detections, see ``error_types``.
         shared: Arguments of :class:`DetectionMetric`.
     """
 
     model_score_thr = 0.01  # as in ACT's scripts
     own_values = frozenset({'overall'})
+    unit: str  # what is counted
 
     def __init__(
         self,
@@ -86,10 +96,12 @@ class TubeMetric(DetectionMetric):
         split: int = 1,
         protocol: str = 'act',
         excluded_labels: str | Sequence[str] = (),
+        error_analysis: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.protocol = choose('protocol', protocol, PROTOCOLS)
+        self.error_analysis = error_analysis
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)
@@ -140,6 +152,20 @@ class TubeMetric(DetectionMetric):
             sequences += [number] * len(tubes)
             arrays += tubes
         return join_tubes(sequences, arrays, np.ones(len(arrays)))
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        detections = self.detections(results)
+        values = self._class_values(detections, unit=self.unit)
+        if self.error_analysis:
+            shares = self.error_shares(detections)
+            MMLogger.get_current_instance().info('\n' + format_error_table(shares))
+            mean = mean_shares(shares)._asdict()
+            values.update({f'error/{name}': share for name, share in mean.items()})
+        return values
+
+    def error_shares(self, detections: Detections) -> dict[str, Any]:
+        """Shares of error types at the first threshold, by label with ground truth."""
+        raise NotImplementedError
 
     def detections(self, results: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
@@ -231,7 +257,8 @@ class TubeFrameMAPMetric(TubeMetric):
 
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
     ``error_analysis`` the means of ACT's error types at the first,
-    ``error/localisation`` and so on, which add up to 1 - ``error/ap``.
+    ``error/localisation`` and so on, which add up to 1 - ``error/ap``, whatever the
+    protocol.
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
@@ -242,12 +269,11 @@ class TubeFrameMAPMetric(TubeMetric):
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
             for the boxes of overlapping tubelets, see ``FRAME_NMS``; None (the
             default) takes detections as they are, as MultiSports' evaluators do.
-        error_analysis: Say what is wrong with the detections, see ``error_types``; it
-            follows ACT's rules, whatever the protocol.
         shared: Further arguments of :class:`TubeMetric`.
     """
 
     default_prefix = 'frame_mAP'
+    unit = 'boxes'
 
     def __init__(
         self,
@@ -255,24 +281,12 @@ class TubeFrameMAPMetric(TubeMetric):
         *,
         frames: str = 'all',
         nms: str | None = None,
-        error_analysis: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(ann_file, **shared)
         choose('frames', frames, dict.fromkeys(('all', 'annotated')))
         self.frames = frames
         self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
-        self.error_analysis = error_analysis
-
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        detections = self.detections(results)
-        values = self._class_values(detections, unit='boxes')
-        if self.error_analysis:
-            shares = self.error_shares(detections)
-            MMLogger.get_current_instance().info('\n' + format_error_table(shares))
-            mean = mean_shares(shares)._asdict()
-            values.update({f'error/{name}': share for name, share in mean.items()})
-        return values
 
     def detections(self, results: list[dict]) -> Detections:
         found = super().detections(results)
@@ -296,7 +310,6 @@ class TubeFrameMAPMetric(TubeMetric):
         return Boxes(*suppress_boxes(apart, self.nms)[1:])
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
-        """ACT's error types at the first threshold, by label with ground truth."""
         thr = first_threshold(self.iou_thrs)
         by_column = {column: self.gt_boxes(column) for column in self.gts}
         counts = {column: len(own.frames) for column, own in by_column.items()}
@@ -345,9 +358,11 @@ class VideoMAPMetric(TubeMetric):
     """Video mAP: AP of each class over tubes, linked from the boxes of all frames.
 
     A tube is right if it overlaps a true one by the threshold in space and time, see
-    ``tube_iou``. Predictions are of every frame or of some up to ``end_after`` apart.
+    ``tube_overlaps``. Predictions are of every frame or of some up to ``end_after`` apart.
 
-    Values: ``overall@thr`` for each threshold and ``<label>@thr`` for the first.
+    Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
+    ``error_analysis`` the means of MultiSports' error types at the first,
+    ``error/repeat`` and so on, by the rules of the protocol.
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
@@ -359,6 +374,7 @@ class VideoMAPMetric(TubeMetric):
     """
 
     default_prefix = 'video_mAP'
+    unit = 'tubes'
 
     def __init__(
         self,
@@ -371,15 +387,37 @@ class VideoMAPMetric(TubeMetric):
         super().__init__(ann_file, iou_thrs=iou_thrs, **shared)
         self.linking = parse_linking(linking)
 
-    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        return self._class_values(self.detections(results), unit='tubes')
+    def error_shares(self, detections: Detections) -> dict[str, TubeErrorShares]:
+        thr, shares = first_threshold(self.iou_thrs), {}
+        best = partial(best_overlaps, **self._measures())
+        for column, name in self.class_names.items():
+            own = self.gts[column]
+            if len(own.sequences):
+                tubes = self.tubes(detections, column)
+                right = self.right(self._match_tubes(tubes, own, min_iou=thr), thr)
+                others = [gts for other, gts in self.gts.items() if other != column]
+                types = tube_error_types(
+                    right, best(tubes, own), best(tubes, *others), thr
+                )
+                shares[name] = error_shares(
+                    types[by_score(tubes.scores)],
+                    len(own.sequences),
+                    TubeErrorShares,
+                    self.protocol.ap,
+                )
+        return shares
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
-        # Of linked tubes; a group is a video.
-        tubes, gts = self.tubes(detections, column), self.gts[column]
-        pixel, frame = self.protocol.pixel, self.protocol.frame
-        pairs = tube_pairs(tubes, gts, pixel=pixel, frame=frame, min_iou=min_iou)
+        tubes = self.tubes(detections, column)
+        return self._match_tubes(tubes, self.gts[column], min_iou=min_iou)
+
+    def _match_tubes(self, tubes: Tubes, gts: Tubes, *, min_iou: float) -> Matched:
+        # A group is a video.
+        pairs = tube_pairs(tubes, gts, min_iou=min_iou, **self._measures())
         return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
+
+    def _measures(self) -> dict[str, float]:
+        return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
 
     def tubes(self, detections: Detections, column: int) -> Tubes:
         """Linked tubes of a label; a sequence is the number of a video."""
