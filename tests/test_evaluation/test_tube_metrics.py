@@ -544,3 +544,45 @@ def test_faulty_predictions():
     for score in (np.nan, np.inf):
         with pytest.raises(ValueError, match='of v have scores that are not finite'):
             evaluate(metric, predict('v', 1, (LEFT, {0: score})))
+
+
+def ready(video_id, *tubes):
+    """A sample of tubes (label, score, rows of frame and box in pixels)."""
+    scale = [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    return dict(
+        video_id=video_id,
+        pred_tubes=[
+            dict(
+                label=label + 1,
+                score=score,
+                frames=rows[:, 0].astype(int),
+                bboxes=rows[:, 1:] / scale,
+            )
+            for label, score, rows in tubes
+        ],
+    )
+
+
+def test_tubes_that_come_linked_count_as_they_are():
+    short, long = still(1, 2, LEFT), still(11, 40, RIGHT)
+    truth = ground_truth({'v': {0: [short]}, 'w': {0: [long], 1: [short]}})
+    # None is too short, and none is suppressed by its twin.
+    samples = [
+        ready('w', (0, 0.7, long), (0, 0.8, long), (1, 0.6, short), (2, 1, short)),
+        ready('v', (0, 0.65, short)),
+        ready('unknown', (0, 1, short)),
+    ]
+    for score_thr, sit in ((None, 1), (0.6, 0)):
+        metric = build(VideoMAPMetric, truth, iou_thrs=(0.9,), score_thr=score_thr)
+        metric.process(None, samples[::-1])
+        values = metric.evaluate(3)
+        assert values['video_mAP/sit@0.9'] == sit
+        # Right, wrong, right: precision 1, 1/2, 2/3.
+        assert values['video_mAP/run@0.9'] == (1 + (1 / 2 + 2 / 3) / 2) / 2
+    metric.process(None, [*samples, predict('v', 1, (LEFT, {0: 0.9})).to_dict()])
+    with pytest.raises(ValueError, match='tubes, others boxes to link, as those of v;'):
+        metric.evaluate(4)
+    metric.results.clear()
+    metric.process(None, samples[2:])
+    with pytest.raises(ValueError, match="predicted videos, as 'unknown', is a test"):
+        metric.evaluate(1)

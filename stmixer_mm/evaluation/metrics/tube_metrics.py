@@ -1,6 +1,6 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -170,13 +170,7 @@ class TubeMetric(DetectionMetric):
     def detections(self, results: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {result['key']: result for result in results}
-        known = [key for key in by_key if key[0] in self.video_numbers]
-        if by_key and not known:
-            raise UserError(
-                f'None of the predicted videos, as {next(iter(by_key))[0]!r}, is a '
-                f'test video of the ground truth, as {self.videos[0]!r}; give the '
-                'ground truth of the tested dataset and split.'
-            )
+        known = self._of_known_videos(by_key)
         keys = sorted(filter(self._is_within, known))
         if beyond := sorted({*known} - {*keys}):
             name, frame = beyond[0]
@@ -185,12 +179,7 @@ class TubeMetric(DetectionMetric):
                 f'frame {frame} of {name}, which has '
                 f'{self._nframes[self.video_numbers[name]]}, and do not count.'
             )
-        without = len(self.videos) - len({name for name, _ in keys})
-        if without:
-            MMLogger.get_current_instance().warning(
-                f'{without} of the {len(self.videos)} test videos have no prediction; '
-                'what they show counts as missed.'
-            )
+        self._warn_of_missing(keys)
         by_frame = {
             self.video_numbers[name] * self._frame_limit + frame: by_key[name, frame]
             for name, frame in keys
@@ -198,6 +187,25 @@ class TubeMetric(DetectionMetric):
         found = join_detections(by_frame, self._keyframe_key)
         pixels = found.bboxes * self._frame_scales(found.frames)
         return found._replace(bboxes=whole_pixels(pixels))
+
+    def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
+        """The keys, of which the first entry names a video, of test videos."""
+        known = [key for key in keys if key[0] in self.video_numbers]
+        if keys and not known:
+            raise UserError(
+                f'None of the predicted videos, as {next(iter(keys))[0]!r}, is a '
+                f'test video of the ground truth, as {self.videos[0]!r}; give the '
+                'ground truth of the tested dataset and split.'
+            )
+        return known
+
+    def _warn_of_missing(self, keys: Collection[tuple]) -> None:
+        without = len(self.videos) - len({name for name, *_ in keys})
+        if without:
+            MMLogger.get_current_instance().warning(
+                f'{without} of the {len(self.videos)} test videos have no prediction; '
+                'what they show counts as missed.'
+            )
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]
@@ -360,6 +368,11 @@ class VideoMAPMetric(TubeMetric):
     A tube is right if it overlaps a true one by the threshold in space and time, see
     ``tube_overlaps``. Predictions are of every frame or of some up to ``end_after`` apart.
 
+    Tubes that somebody else has linked count as they are, all of them unless score_thr
+    is set: samples with ``video_id`` and ``pred_tubes``, of each tube a dict with its
+    ``label``, the number of a score column, ``score``, ``frames`` (m,) in ascending order
+    from 1, and ``bboxes`` (m, 4) xyxy in [0, 1].
+
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
     ``error_analysis`` the means of MultiSports' error types at the first,
     ``error/repeat`` and so on, by the rules of the protocol.
@@ -387,7 +400,19 @@ class VideoMAPMetric(TubeMetric):
         super().__init__(ann_file, iou_thrs=iou_thrs, **shared)
         self.linking = parse_linking(linking)
 
-    def error_shares(self, detections: Detections) -> dict[str, TubeErrorShares]:
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the detections, or the tubes, of a batch."""
+        ready = [sample for sample in data_samples if 'pred_tubes' in sample]
+        self.results += [
+            dict(key=(sample['video_id'],), tubes=sample['pred_tubes'])
+            for sample in ready
+        ]
+        others = [sample for sample in data_samples if 'pred_tubes' not in sample]
+        super().process(data_batch, others)
+
+    def error_shares(
+        self, detections: Detections | Mapping[int, Tubes]
+    ) -> dict[str, TubeErrorShares]:
         thr, shares = first_threshold(self.iou_thrs), {}
         best = partial(best_overlaps, **self._measures())
         for column, name in self.class_names.items():
@@ -407,6 +432,32 @@ class VideoMAPMetric(TubeMetric):
                 )
         return shares
 
+    def detections(self, results: list[dict]) -> Detections | Mapping[int, Tubes]:
+        """Boxes to link, or by column the tubes that came linked."""
+        is_ready = ['tubes' in result for result in results]
+        if not any(is_ready):
+            return super().detections(results)
+        if not all(is_ready):
+            name = results[is_ready.index(False)]['key'][0]
+            raise UserError(
+                f'Some predictions are tubes, others boxes to link, as those of {name}; '
+                'evaluate each on their own.'
+            )
+        by_key = {result['key']: result['tubes'] for result in results}
+        known = sorted(self._of_known_videos(by_key))
+        self._warn_of_missing(known)
+        found = {column: ([], [], []) for column in self.gts}
+        for key in known:
+            number = self.video_numbers[key[0]]
+            for tube in by_key[key]:
+                if self.score_thr is None or tube['score'] > self.score_thr:
+                    pixels = whole_pixels(tube['bboxes'] * self.scales[number])
+                    rows = np.column_stack([tube['frames'], pixels])
+                    entry = number, rows, tube['score']
+                    for field, value in zip(found[tube['label']], entry, strict=True):
+                        field.append(value)
+        return {column: join_tubes(*fields) for column, fields in found.items()}
+
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         tubes = self.tubes(detections, column)
         return self._match_tubes(tubes, self.gts[column], min_iou=min_iou)
@@ -420,7 +471,9 @@ class VideoMAPMetric(TubeMetric):
         return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
 
     def tubes(self, detections: Detections, column: int) -> Tubes:
-        """Linked tubes of a label; a sequence is the number of a video."""
+        """Tubes of a label; a sequence is the number of a video."""
+        if not isinstance(detections, Detections):
+            return detections[column]
         boxes = detections.of(column)
         videos, frames = np.divmod(boxes.frames, self._frame_limit)
         scores = boxes.scores.astype(float)
