@@ -129,7 +129,7 @@ class TubeMetric(DetectionMetric):
         self.listed_videos = truth.test_videos[split - 1]  # as files number them
         self.videos = tuple(dict.fromkeys(self.listed_videos))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
-        self._nframes = [truth.nframes[name] for name in self.videos]
+        self.nframes = [truth.nframes[name] for name in self.videos]
         sizes = [truth.resolution[name] for name in self.videos]
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
         self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
@@ -143,7 +143,7 @@ class TubeMetric(DetectionMetric):
             )
         last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
         # A frame of a video has one number, video * limit + frame.
-        self._frame_limit = max(*self._nframes, last_true) + 1
+        self._frame_limit = max(*self.nframes, last_true) + 1
 
     def _gt_tubes(self, truth: TubeAnnotations, label: int) -> Tubes:
         sequences, arrays = [], []
@@ -177,7 +177,7 @@ class TubeMetric(DetectionMetric):
             MMLogger.get_current_instance().warning(
                 f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
                 f'frame {frame} of {name}, which has '
-                f'{self._nframes[self.video_numbers[name]]}, and do not count.'
+                f'{self.nframes[self.video_numbers[name]]}, and do not count.'
             )
         self._warn_of_missing(keys)
         by_frame = {
@@ -222,7 +222,7 @@ class TubeMetric(DetectionMetric):
         return {
             self._keyframe_key(number)
             for number in self._true_frames().tolist()
-            if number % self._frame_limit <= self._nframes[number // self._frame_limit]
+            if number % self._frame_limit <= self.nframes[number // self._frame_limit]
         }
 
     def knows(self, key: str) -> bool:
@@ -247,7 +247,7 @@ class TubeMetric(DetectionMetric):
 
     def _is_within(self, key: tuple[str, int]) -> bool:
         name, frame = key
-        return frame <= self._nframes[self.video_numbers[name]]
+        return frame <= self.nframes[self.video_numbers[name]]
 
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self._frame_limit)
