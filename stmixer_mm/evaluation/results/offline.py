@@ -183,9 +183,9 @@ def evaluate_splits(
     The mean has those values that all splits have.
     """
     found, notes = {}, []
+    metrics = {split: build_metrics(cfg, split=split) for split in files}
     for split, file in files.items():
-        metrics = build_metrics(cfg, split=split)
-        values, more = evaluate_results(metrics, read_results(file), split=True)
+        values, more = evaluate_results(metrics[split], read_results(file), split=True)
         found[f'split {split}'] = values
         notes += more
     all_values = list(found.values())
