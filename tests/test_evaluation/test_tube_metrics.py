@@ -673,5 +673,8 @@ def test_errors_of_tubes_are_those_of_multisports(protocol, seed):
             expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
             assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
         assert ours.missed == pytest.approx(1 - kinds.count('right') / 6)
+        true = {name: classes[label] for name, classes in truth['gttubes'].items()}
+        expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
         assert ours.ap == values[f'video_mAP/class {label}@0.3']
+        assert ours.ap == pytest.approx(expected, abs=1e-9)
     assert len(seen) == 10

@@ -681,43 +681,6 @@ def test_tubes_of_act_and_moc_are_suppressed_as_in_their_evaluation(evaluate_tub
         assert values['video_mAP/run@0.5'] == ap
 
 
-def test_video_detections_are_those_of_the_published_evaluator(evaluate, tmp_path):
-    random = np.random.RandomState(0)
-    names = ['b', 'a']
-    gttubes, found = {}, {0: [], 1: []}
-    for name in names:
-        gttubes[name] = {0: [], 1: []}
-        for label in (0, 1, 1):
-            low = random.randint(0, 50, 2)
-            box = [*low, *(low + random.randint(20, 50, 2))]
-            tube = np.column_stack([np.arange(1.0, 21), np.tile(box, (20, 1))])
-            gttubes[name][label].append(tube)
-            for _ in range(6):
-                part = np.pad(tube, ((0, 0), (0, 1)))[random.randint(5) :]
-                part[:, 1:5] += np.tile(random.randint(-9, 10, 2), 2)
-                found[random.randint(2)].append((name, random.rand(), part))
-    truth = dict(
-        labels=['run', 'sit'],
-        train_videos=[[]],
-        test_videos=[names],
-        nframes=dict.fromkeys(names, 20),
-        resolution=dict.fromkeys(names, (100, 200)),
-        gttubes=gttubes,
-    )
-    truth_path, path = tmp_path / 'truth.pkl', tmp_path / 'video_detections.pkl'
-    truth_path.write_bytes(pickle.dumps(truth))
-    path.write_bytes(pickle.dumps(found))
-    metric = dict(
-        type='VideoMAPMetric', ann_file=str(truth_path), protocol='multisports'
-    )
-    config = tmp_path / 'published.py'
-    config.write_text(f'test_evaluator = {metric}')
-    ours = evaluate(path, config=config)[0]['video_mAP/overall@0.5']
-    published = multisports_utils.videoAP(truth, found, 0.5, print_info=False)
-    assert 100 * ours == pytest.approx(published)
-    assert 5 < published < 95
-
-
 @pytest.mark.parametrize(
     ('content', 'sentence'),
     [
