@@ -10,7 +10,7 @@ from pathlib import Path
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.checks.options import COUNT, SCORE, add_cfg_options
 from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.diagnosis.figures import (
     draw_class_aps,
     draw_curves,
@@ -29,10 +29,12 @@ from stmixer_mm.evaluation.functional.average_precision import first_threshold
 from stmixer_mm.evaluation.functional.error_types import format_error_table
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.tube_metrics import TubeMetric
 from stmixer_mm.evaluation.results.offline import (
     Results,
     build_metrics,
     feed,
+    metrics_for,
     read_results,
 )
 from stmixer_mm.files import check_writable_dir, open_atomically
@@ -107,7 +109,7 @@ def diagnose(
     draw_class_aps(found, folder / 'classes.png')
     draw_curves(found, folder, ap_mode=metric.protocol.ap)
     draw_scores(found, folder)
-    if isinstance(metric, TubeFrameMAPMetric):
+    if isinstance(metric, TubeMetric):
         shares = metric.error_shares(detections)
         print('\nError types, in percent:')
         print(format_error_table(shares))
@@ -159,11 +161,11 @@ def main() -> None:
         metrics = build_metrics(cfg)
         check_metrics(metrics, args.config)
         results = read_results(args.results)
-        for note in results.notes:
-            print(f'note: {note}', file=sys.stderr)
-        for metric in metrics:
+        for metric in metrics_for(results, metrics):
             name = re.sub(r'[^\w-]+', '_', metric.prefix or 'metric')
             diagnose(cfg, metric, results, args, Path(args.out, name))
+        for note in results.notes:
+            print(f'note: {note}', file=sys.stderr)
     print(f'\nTables and pictures are in {args.out}.')
 
 

@@ -15,17 +15,22 @@ def box_iou(first, second, pixel):
     return both / (sum(areas) - both)
 
 
-def span_tube_iou(first, second, pixel, frame):
-    """Tubes without gaps, rows of frame, x1, y1, x2, y2."""
+def span_overlaps(first, second, pixel, frame):
+    """In time and in space; tubes without gaps, rows of frame, x1, y1, x2, y2."""
     low = max(first[0][0], second[0][0])
     high = min(first[-1][0], second[-1][0])
     if high < low:
-        return 0.0
+        return 0.0, 0.0
     union = max(first[-1][0], second[-1][0]) - min(first[0][0], second[0][0]) + frame
     boxes = [{row[0]: row[1:5] for row in tube} for tube in (first, second)]
     span = np.arange(low, high + 1)
     ious = [box_iou(boxes[0][t], boxes[1][t], pixel) for t in span]
-    return np.mean(ious) * (high - low + frame) / union
+    return (high - low + frame) / union, np.mean(ious)
+
+
+def span_tube_iou(first, second, pixel, frame):
+    temporal, spatial = span_overlaps(first, second, pixel, frame)
+    return spatial * temporal
 
 
 def right_of_act(detections, gts, iou, thr):
@@ -110,10 +115,52 @@ def error_kinds(detections, gttubes, label, thr):
     return kinds
 
 
-def share_of_kind(kinds, kind, num_gts):
+def tube_error_kinds(detections, gttubes, label, thr, protocol):
+    """What ``videoAP_error`` of MultiSports takes each tube for, by descending score."""
+    pixel = frame = {'act': 1, 'multisports': 0}[protocol]
+
+    def iou(first, second):
+        return span_tube_iou(first, second, pixel, frame)
+
+    own = {video: tubes.get(label, []) for video, tubes in gttubes.items()}
+    rule = {'act': right_of_act, 'multisports': right_of_voc}[protocol]
+    all_right = rule(detections, own, iou, thr)
+    kinds = []
+    ranked = sorted(detections, key=lambda d: -d[1])
+    for (video, _, tube), right in zip(ranked, all_right, strict=True):
+        ious = [
+            (iou(gt, tube), other == label, gt)
+            for other, tubes in gttubes[video].items()
+            for gt in tubes
+        ]
+        best, is_own, nearest = max(ious, key=lambda one: one[:2])
+        if right:
+            kinds.append('right')
+        elif any(value >= thr and same for value, same, _ in ious):
+            kinds.append('repeat')
+        elif any(value >= thr for value, *_ in ious):
+            kinds.append('classification')
+        elif best == 0:
+            kinds.append('extra')
+        else:
+            temporal, spatial = span_overlaps(nearest, tube, pixel, frame)
+            words = [] if is_own else ['classification']
+            if temporal < thr**0.5 and spatial < thr**0.5:
+                words += ['time', 'localisation']
+            else:
+                words.append('localisation' if temporal >= thr**0.5 else 'time')
+            kinds.append('_'.join(words))
+    return kinds
+
+
+def share_of_kind(kinds, kind, num_gts, protocol='act'):
     """The area under the share of a kind among the first 1, 2, ... detections."""
     shares = [0, *np.cumsum(np.equal(kinds, kind)) / np.arange(1, len(kinds) + 1)]
     _, recall = curve(np.equal(kinds, 'right'), num_gts)
+    if protocol == 'multisports':
+        return sum(
+            (recall[i] - recall[i - 1]) * max(shares[i:]) for i in range(1, len(recall))
+        )
     return sum(
         (recall[i] - recall[i - 1]) * (shares[i] + shares[i - 1]) / 2
         for i in range(1, len(recall))

@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.functional.error_types import TubeErrorShares
 from stmixer_mm.evaluation.functional.linking import parse_linking
 from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
 
@@ -586,3 +587,94 @@ def test_tubes_that_come_linked_count_as_they_are():
     metric.process(None, samples[2:])
     with pytest.raises(ValueError, match="predicted videos, as 'unknown', is a test"):
         metric.evaluate(1)
+
+
+def shares_of_tubes(truth, samples, **options):
+    metric = build(VideoMAPMetric, truth, error_analysis=True, **options)
+    metric.process(None, samples)
+    shares = metric.error_shares(metric.detections(metric.results))
+    values = metric.evaluate(len(samples))
+    prefix = 'video_mAP/error/'
+    mean = {name[16:]: v for name, v in values.items() if name.startswith(prefix)}
+    return values, mean, shares
+
+
+def test_errors_of_tubes_by_hand():
+    truth = ground_truth(
+        {
+            'v': {0: [still(1, 20, LEFT)], 1: [still(21, 40, RIGHT)]},
+            'w': {0: [still(1, 20, LEFT)]},
+        }
+    )
+    part, part_of_other = [0, 0, 49, 39], [100, 0, 149, 39]
+    # 4 / 10 of the boxes and 8 of 20 frames are less than 1 / 2.
+    kinds = {
+        'repeat': still(1, 20, [0, 0, 49, 59]),
+        'extra': still(1, 20, [60, 0, 90, 99]),
+        'localisation': still(1, 20, part),
+        'classification': still(21, 40, RIGHT),
+        'time': still(1, 8, LEFT),
+        'classification_time': still(21, 28, RIGHT),
+        'classification_localisation': still(21, 40, part_of_other),
+        'time_localisation': still(1, 8, part),
+        'classification_time_localisation': still(21, 28, part_of_other),
+    }
+    assert ['ap', *kinds, 'missed'] == list(TubeErrorShares._fields)
+    for kind, tube in kinds.items():
+        # Right, wrong, right.
+        found = [(0, 0.9, still(1, 20, LEFT)), (0, 0.8, tube)]
+        samples = [ready('v', *found), ready('w', (0, 0.7, still(1, 20, LEFT)))]
+        values, mean, shares = shares_of_tubes(truth, samples)
+        # Of the two 1/2 and 1/3 are wrong; sit is all missed.
+        share, ap = (1 / 2 + 1 / 3) / 2 / 2, (1 + (1 / 2 + 2 / 3) / 2) / 2
+        assert shares['run']._asdict() == pytest.approx(
+            {**dict.fromkeys(TubeErrorShares._fields, 0), 'ap': ap, kind: share}
+        )
+        assert mean['ap'] == values['video_mAP/overall@0.5'] == pytest.approx(ap / 2)
+        assert mean[kind] == pytest.approx(share / 2)
+        assert mean['missed'] == 1 / 2
+        assert sum(mean.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+@pytest.mark.parametrize('seed', range(3))
+def test_errors_of_tubes_are_those_of_multisports(protocol, seed):
+    truth, _ = noisy(seed)
+    random = np.random.RandomState(seed)
+    found = {name: [] for name in truth['gttubes']}
+    for name, classes in truth['gttubes'].items():
+        for tube in [
+            *itertools.chain(*classes.values()),
+            still(1, 30, [150, 0, 190, 9]),
+        ]:
+            for _ in range(12):
+                start = random.randint(0, len(tube) - 2)
+                part = tube[start : start + random.randint(2, 30)].copy()
+                part[:, 1:] += np.tile(random.randint(-12, 13, 2), 2)
+                found[name].append((random.randint(3), random.rand(), part))
+    samples = [ready(name, *tubes) for name, tubes in found.items()]
+    values, _, shares = shares_of_tubes(
+        truth, samples, protocol=protocol, iou_thrs=(0.3,)
+    )
+    seen = set()
+    for label in range(3):
+        tubes = [
+            (name, score, rows)
+            for name, of_video in found.items()
+            for its_label, score, rows in of_video
+            if its_label == label
+        ]
+        kinds = literal_act.tube_error_kinds(
+            tubes, truth['gttubes'], label, 0.3, protocol
+        )
+        seen |= {*kinds}
+        ours = shares[f'class {label}']
+        for kind in TubeErrorShares._fields[1:-1]:
+            expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
+            assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
+        assert ours.missed == pytest.approx(1 - kinds.count('right') / 6)
+        true = {name: classes[label] for name, classes in truth['gttubes'].items()}
+        expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
+        assert ours.ap == values[f'video_mAP/class {label}@0.3']
+        assert ours.ap == pytest.approx(expected, abs=1e-9)
+    assert len(seen) == 10

@@ -6,7 +6,7 @@ from stmixer_mm.evaluation.functional.tubes import (
     join_tubes,
     suppress_tubes,
     take_tubes,
-    tube_iou,
+    tube_overlaps,
     tube_pairs,
 )
 
@@ -20,7 +20,7 @@ def straight(first, last, box=(0, 0, 9, 9)):
 def iou(first, *others, **kwargs):
     zeros = np.zeros(len(others), int)
     one, many = join_tubes([0], [first], [1]), join_tubes(zeros, others, zeros)
-    return tube_iou(one, many, **kwargs)
+    return tube_overlaps(one, many, **kwargs).ious
 
 
 def test_space_and_time_by_hand():

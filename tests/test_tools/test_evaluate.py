@@ -206,7 +206,7 @@ def sample(**changes):
     ('content', 'sentence'),
     [
         ([], 'found.pkl does not hold the samples of a test run; write it again'),
-        (dict(a=1), 'found.pkl does not hold the samples'),
+        (dict(a=1), 'found.pkl does not hold tubes ('),
         ([sample(), 3], 'sample 2: it cannot be evaluated ('),
         (
             [sample(video_id=None)],
@@ -574,7 +574,6 @@ TABLE = frame_detections()
         (TABLE[:0], 'nor frame_detections (its shape is (0, 8), not (n, 8)); write'),
         ([TABLE[0], TABLE[1, :5]], 'holds neither the samples of a test run nor'),
         ([('v', 0.9, TABLE[:, :6])], 'holds neither the samples of a test run nor'),
-        ({0: [('v', 0.9, TABLE[:, :6])]}, 'does not hold the samples of a test run;'),
         (TABLE - [0, 1, 0, 0, 0, 0, 0, 0], 'row 1: 0, 0, 0, 0.9, 0, 0, 50, 100 is not'),
         (TABLE * [1, 1, 1, 9, 1, 1, 1, 1], 'row 1: 0, 1, 0, 8.1, 0, 0, 50, 100 is not'),
         (TABLE * [1, np.nan, 1, 1, 1, 1, 1, 1], 'row 1: 0, nan, 0, 0.9, 0, 0, 50, 100'),
@@ -606,6 +605,187 @@ def test_frame_detections_need_tubes(fail, tmp_path):
     path.write_bytes(pickle.dumps(TABLE))
     line = fail(path)
     assert 'of tubes, which FrameMAPMetric of test_evaluator does not have; use' in line
+
+
+ROWS = np.column_stack([TABLE[:18, [1, 4, 5, 6, 7]], np.full(18, 0.5)])
+OTHER = np.column_stack([TABLE[18:, [1, 4, 5, 6, 7]], np.full(18, 0.5)])
+VIDEO_DETECTIONS = {0: [('v', np.float32(0.9), ROWS)], 1: [('v', 0.8, OTHER)]}
+
+
+@pytest.fixture
+def evaluate_tubes(evaluate, tubes, tmp_path):
+    """Values and notes of video_detections, or of a folder of what it holds of v."""
+
+    def evaluate_tubes(content, *options, folder=False, protocol=2):
+        path = tmp_path / 'found.pkl'
+        if folder:
+            path = tmp_path / 'folder' / 'v_tubes.pkl'
+            path.parent.mkdir(exist_ok=True)
+            content = {
+                label: [[rows, score] for video, score, rows in found if video == 'v']
+                for label, found in content.items()
+            }
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+        return evaluate(path.parent if folder else path, *options, config=tubes)
+
+    return evaluate_tubes
+
+
+@pytest.mark.parametrize('folder', [False, True])
+def test_published_tubes(evaluate_tubes, folder):
+    for protocol in (2, 4):
+        values, notes = evaluate_tubes(
+            VIDEO_DETECTIONS, folder=folder, protocol=protocol
+        )
+        assert set(values.values()) == {1}
+        assert 'video_mAP/overall@0.5' in values
+        assert 'frame_mAP/overall@0.5' not in values
+        assert 'note: TubeFrameMAPMetric does not take tubes and is left out' in notes
+    # Frames may be left out at will, and so may the scores of the boxes.
+    bare = {
+        label: [(video, score / 1e3, rows[[0, *range(2, 18)], :5])]
+        for label, [(video, score, rows)] in VIDEO_DETECTIONS.items()
+    }
+    values, _ = evaluate_tubes(bare, folder=folder)
+    assert values['video_mAP/overall@0.75'] == 1
+    assert values['video_mAP/overall@0.5:0.95'] == pytest.approx(0.9)
+
+
+def test_tubes_that_do_not_count_are_noted(evaluate_tubes):
+    beyond = [np.array(ROWS), np.array(ROWS)]
+    beyond[0][:, 0] += 10**15
+    longer = np.vstack([OTHER, [21, 0, 0, 9, 9, 1], [9e9, 0, 0, 9, 9, 1]])
+    found = {
+        0: [('v', 1, beyond[0]), ('w', 1, ROWS), *VIDEO_DETECTIONS[0]],
+        1: [('v', 0.8, longer)],
+    }
+    values, notes = evaluate_tubes(found)
+    assert set(values.values()) == {1}
+    assert 'found.pkl, v: a tube goes on beyond the end of its video' in notes
+    assert '(2 such tubes)' in notes
+    assert 'found.pkl, w is not in the ground truth of VideoMAPMetric' in notes
+    assert '(1 of 2 predicted videos are so)' in notes
+
+
+def test_tubes_of_act_and_moc_are_suppressed_as_in_their_evaluation(evaluate_tubes):
+    # 5 of 18 frames of a better tube are too few to go for, 6 are not.
+    few, more = (
+        {0: [('v', 0.8, ROWS), ('v', 0.9, ROWS[:number])], 1: []} for number in (5, 6)
+    )
+    for found, folder, ap in (
+        (few, True, 1 / 4),
+        (more, True, 0),
+        (more, False, 1 / 4),
+    ):
+        values, _ = evaluate_tubes(found, folder=folder)
+        assert values['video_mAP/run@0.5'] == ap
+
+
+@pytest.mark.parametrize(
+    ('content', 'sentence'),
+    [
+        ({}, 'found.pkl holds no tube; write (video, score, array)'),
+        ({0: [], 1: []}, 'found.pkl holds no tube; write (video, score, array)'),
+        ({0: 3}, "found.pkl does not hold tubes ('int' object is not iterable); write"),
+        ({0: [(ROWS, 0.9)]}, 'label 0, tube 1 (not enough values to unpack'),
+        ({0: [('v', ROWS, 0.9)]}, 'label 0, tube 1 (The truth value of an array'),
+        ({0: [('v', 0.9, ROWS[:, :4])]}, 'tube 1 (it has the shape (18, 4) and'),
+        ({0: [('v', 0.9, ROWS[:0])]}, 'tube 1 (it has the shape (0, 5) and'),
+        ({0: [('v', 0.9, ROWS[0])]}, 'tube 1 (it has the shape (6,) and'),
+        ({0: [('v', 0.9, ROWS[::-1])]}, '100.0] after frame 18); write a dict from'),
+        ({0: [('v', 0.9, ROWS - [1, 0, 0, 0, 0, 0])]}, 'the row [0.0, 0.0, 0.0, 50.0'),
+        (
+            {0: [('v', 0.9, ROWS[:, [0, 3, 2, 1, 4, 5]])]},
+            'the row [1.0, 50.0, 0.0, 0.0',
+        ),
+        ({0: [('v', 0.9, ROWS * np.nan)]}, 'tube 1 (it has the row [nan, nan, nan,'),
+        ({0: [('v', 9, ROWS)]}, 'tube 1 (its score is 9); write a dict from labels'),
+        ({0: [('v', np.nan, ROWS)]}, 'tube 1 (its score is nan); write a dict from'),
+        ({0: [(0, 0.9, ROWS)]}, 'tube 1 (it is of label 0 in video 0); write a dict'),
+        ({'run': VIDEO_DETECTIONS[0]}, "tube 1 (it is of label 'run' in video 'v')"),
+        ({-1: VIDEO_DETECTIONS[0]}, "tube 1 (it is of label -1 in video 'v')"),
+        ({2: VIDEO_DETECTIONS[0]}, 'v: the label 2 is none of the 2 of the ground'),
+        ({0: [('v', 0.9, ROWS / [1, 200, 100, 200, 100, 1])]}, 'lie within one pixel'),
+        ({0: [('w', 0.9, ROWS)]}, "None of the predicted videos, as 'w', is a test"),
+    ],
+)
+def test_faulty_tubes_are_a_sentence(fail, tubes, tmp_path, content, sentence):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(pickle.dumps(content))
+    assert sentence in fail(path, config=tubes)
+
+
+def test_faulty_folders_of_tubes_are_a_sentence(fail, tubes, tmp_path):
+    line = fail(tmp_path, config=tubes)
+    assert f'{tmp_path}/v_tubes.pkl: the file does not exist; give a folder' in line
+    path = tmp_path / 'v_tubes.pkl'
+    path.write_bytes(b'3')
+    assert 'v_tubes.pkl cannot be read as a pickle of tubes' in fail(
+        tmp_path, config=tubes
+    )
+    for content, words in (
+        ([ROWS], 'v_tubes.pkl does not hold tubes (it is of type list); write a dict'),
+        (VIDEO_DETECTIONS, 'v_tubes.pkl, label 0, tube 1 (too many values to unpack'),
+    ):
+        path.write_bytes(pickle.dumps(content))
+        assert words in fail(tmp_path, config=tubes)
+
+
+def test_tubes_need_a_metric_of_tubes(fail, tmp_path):
+    path = tmp_path / 'found.pkl'
+    path.write_bytes(pickle.dumps(VIDEO_DETECTIONS))
+    for found in (path, tmp_path):
+        words = f'{found} is of tubes, which FrameMAPMetric of test_evaluator does not'
+        assert words in fail(found)
+
+
+def test_the_mean_over_splits(tubes, tmp_path, capsys):
+    truth = pickle.loads((tmp_path / 'tubes.pkl').read_bytes())
+    for key in ('nframes', 'resolution', 'gttubes'):
+        truth[key]['w'] = truth[key]['v']
+    truth['gttubes']['w'] = {0: truth['gttubes']['v'][0]}
+    truth.update(test_videos=[['v'], ['w']], train_videos=[['w'], ['v']])
+    (tmp_path / 'tubes.pkl').write_bytes(pickle.dumps(truth))
+    rows = '\n'.join(tube_rows())
+    found = [tmp_path / 'v.csv', tmp_path / 'w.csv']
+    found[0].write_text(rows)
+    # Of run, half of the frames with a wrong one before.
+    half = [f'w,{frame},0.5,0,0.75,1,1,0.95' for frame in range(1, 10)]
+    found[1].write_text('\n'.join([*half, *tube_rows()]).replace('v,', 'w,'))
+    report = tmp_path / 'values.json'
+
+    def run(*args):
+        run_tool('evaluate', *args, tubes, '--json', report, '--splits', 1, 2)
+        return json.loads(report.read_text())
+
+    values = run(*found)
+    assert list(values) == ['split 1', 'split 2', 'mean']
+    name = 'frame_mAP/overall@0.5'
+    first, second = values['split 1'][name], values['split 2'][name]
+    assert first == 1 > second > 0
+    assert values['mean'][name] == (first + second) / 2
+    # What a split does not have has no mean.
+    assert 'frame_mAP/sit@0.5' in values['split 1'].keys() - values['mean'].keys()
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if name in row]
+    assert line.split() == [name, '1.0000', f'{second:.4f}', f'{(1 + second) / 2:.4f}']
+
+    for given, words in (
+        (found[::-1], 'w.csv, line 1: w,0001 is not in the ground truth of'),
+        (found[:1], '--splits 1 2 does not name 1 different splits; name one for each'),
+        ([*found, found[0]], '--splits 1 2 does not name 3 different splits; name one'),
+    ):
+        with pytest.raises(SystemExit):
+            run(*given)
+        assert words in capsys.readouterr().err
+    found[0].write_text(rows + '\n' + rows.replace('v,', 'w,'))
+    with pytest.raises(SystemExit):
+        run(*found)
+    assert 'w,0001 is not in the ground truth of' in capsys.readouterr().err
+    truth['test_videos'] = truth['train_videos'] = [['v', 'w']]
+    (tmp_path / 'tubes.pkl').write_bytes(pickle.dumps(truth))
+    with pytest.raises(SystemExit):
+        run(*found)
+    assert 'split=2 is not in' in capsys.readouterr().err
 
 
 def test_settings_of_one_metric_of_a_list(evaluate, fail, tubes):

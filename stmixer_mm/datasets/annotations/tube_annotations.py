@@ -135,13 +135,18 @@ def _tubes(classes: dict, *, num_labels: int) -> dict[int, list[np.ndarray]]:
         found[int(label)] = []
         for number, tube in enumerate(_list(tubes)):
             try:
-                found[int(label)].append(_tube(tube))
+                found[int(label)].append(check_tube(tube))
             except ValueError as error:
                 raise ValueError(f'label {label}, tube {number}: {error}') from error
     return found
 
 
-def _tube(value: Any) -> np.ndarray:
+def check_tube(value: Any) -> np.ndarray:
+    """A tube (n, 5) in 64 bits: rising whole frames from 1, x1, y1, x2, y2.
+
+    Raises:
+        ValueError: it is something else.
+    """
     tube = np.asarray(value)
     if tube.dtype.kind not in 'iuf' or tube.shape[1:] != (5,) or not len(tube):
         raise ValueError(f'it has the shape {tube.shape} and the type {tube.dtype}')

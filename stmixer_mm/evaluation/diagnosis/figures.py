@@ -8,14 +8,20 @@ import numpy as np
 
 from stmixer_mm.evaluation.diagnosis.judging import ClassResult
 from stmixer_mm.evaluation.functional.average_precision import envelope, precision
-from stmixer_mm.evaluation.functional.error_types import ErrorShares, mean_shares
+from stmixer_mm.evaluation.functional.error_types import Shares, mean_shares
 from stmixer_mm.files import atomic_path
 
 COLORS = {
     'ap': '#4c9f70',
+    'repeat': '#9dbf9e',
+    'extra': '#93748a',
     'localisation': '#e3a857',
     'classification': '#c8553d',
     'time': '#588b8b',
+    'classification_time': '#7a3b2e',
+    'classification_localisation': '#e08e79',
+    'time_localisation': '#a9c6d9',
+    'classification_time_localisation': '#4a4e69',
     'other': '#93748a',
     'missed': '#b8b8b8',
 }
@@ -42,19 +48,19 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     _save(figure, path)
 
 
-def draw_errors(shares: Mapping[str, ErrorShares], path: str | Path) -> None:
+def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
     """Draw a bar of error types per class, and one for their mean."""
-    rows = {**shares, 'mean': mean_shares(shares)}
-    figure = _figure(8, 1.2 + 0.25 * len(rows))
+    mean = mean_shares(shares)
+    rows = {**shares, 'mean': mean}
+    figure = _figure(8, 0.8 + 0.07 * len(mean) + 0.25 * len(rows))
     axes = figure.add_subplot()
     left = np.zeros(len(rows))
-    for field, color in COLORS.items():
-        widths = np.array([getattr(row, field) for row in rows.values()])
-        name = 'AP' if field == 'ap' else field
-        axes.barh(list(rows), widths, left=left, color=color, label=name)
+    for field, widths in zip(mean._fields, np.array([*rows.values()]).T, strict=True):
+        name = 'AP' if field == 'ap' else field.replace('_', ', ')
+        axes.barh(list(rows), widths, left=left, color=COLORS[field], label=name)
         left += widths
     axes.invert_yaxis()
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, max(1, *left))  # of envelopes the sum is more
     axes.set_xlabel('share')
     axes.legend(ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0), frameon=False)
     _save(figure, path)

@@ -30,7 +30,7 @@ def interpolated_ap(right: np.ndarray, num_gts: int) -> float:
         right: (N,) bool.
         num_gts: M, at least 1.
     """
-    return float(envelope(precision(right))[right].sum() / num_gts)
+    return interpolated_area(precision(right), right, num_gts)
 
 
 def act_ap(right: np.ndarray, num_gts: int) -> float:
@@ -46,8 +46,13 @@ def act_ap(right: np.ndarray, num_gts: int) -> float:
     return act_area(precision(right), right, num_gts, start=1.0)
 
 
+def interpolated_area(curve: np.ndarray, right: np.ndarray, num_gts: int) -> float:
+    """Area under the envelope of a curve (N,) over recall."""
+    return float(envelope(curve)[right].sum() / num_gts)
+
+
 def act_area(
-    curve: np.ndarray, right: np.ndarray, num_gts: int, *, start: float
+    curve: np.ndarray, right: np.ndarray, num_gts: int, *, start: float = 0.0
 ) -> float:
     """Area under a curve (N,) over recall, by trapezoids that start at (0, start)."""
     means = (curve + np.concatenate([[start], curve[:-1]])) / 2
@@ -57,6 +62,11 @@ def act_area(
 AP_MODES: dict[str, Callable[[np.ndarray, int], float]] = {
     'interpolated': interpolated_ap,
     'act': act_ap,
+}
+# Under the shares of error types.
+AREAS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+    'interpolated': interpolated_area,
+    'act': act_area,
 }
 
 

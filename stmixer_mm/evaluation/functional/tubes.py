@@ -4,7 +4,7 @@ N tubes with R rows (a box in a frame) in all; boxes xyxy in pixels, frames coun
 from 1. A sequence is a class in a video: only its tubes are compared with each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,14 @@ class Tubes(NamedTuple):
     def ends(self) -> np.ndarray:
         """(N,) where the rows of each tube end."""
         return np.cumsum(self.lengths)
+
+
+class Overlaps(NamedTuple):
+    """How K tubes overlap one of another kind each; 0 if they do not meet."""
+
+    ious: np.ndarray  # (K,) temporal * spatial
+    temporal: np.ndarray  # (K,) IoU of the spans in time
+    spatial: np.ndarray  # (K,) mean IoU of the boxes in the frames that both have
 
 
 def join_tubes(
@@ -62,13 +70,12 @@ def take_tubes(tubes: Tubes, index: np.ndarray) -> Tubes:
     )
 
 
-def tube_iou(
+def tube_overlaps(
     tube: Tubes, others: Tubes, *, pixel: float = 1, frame: float = 1
-) -> np.ndarray:
-    """Spatio-temporal IoU (K,) of one tube with K others.
+) -> Overlaps:
+    """Spatio-temporal overlaps (K,) of one tube with K others.
 
-    It is the IoU of the spans in time, times the mean IoU of the boxes in the frames
-    that both have. Frames are counted one by one, so that a tube may have gaps.
+    Frames are counted one by one, so that a tube may have gaps.
     Source: ``iou3dt`` of the scripts of ACT (``frame=1``) and of MultiSports'
     evaluate_multisports.py (``frame=0``), which divides by zero where both tubes are
     of the same one frame: here they overlap in time by 1.
@@ -95,27 +102,31 @@ def tube_iou(
     intersection = common + (frame - 1)
     union = len(frames) + others.lengths - common + (frame - 1)
     temporal = np.divide(intersection, union, out=np.ones(num_others), where=union > 0)
-    return np.where(met, temporal * spatial, 0)
+    temporal = np.where(met, temporal, 0)
+    return Overlaps(temporal * spatial, temporal, spatial)
 
 
 def tube_pairs(
     tubes: Tubes, gts: Tubes, *, pixel: float, frame: float, min_iou: float = 0
 ) -> Pairs:
     """Detected and true tubes of one sequence with an IoU of at least min_iou."""
-    starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
-    stops = np.searchsorted(tubes.sequences, gts.sequences, side='right')
-    ends, gt_ends = tubes.ends, gts.ends
     found = []
-    for gt, (start, stop) in enumerate(zip(starts, stops, strict=True)):
-        if start == stop:
-            continue
-        one = _slice(gts, gt_ends, gt, gt + 1)
-        others = _slice(tubes, ends, start, stop)
-        ious = tube_iou(one, others, pixel=pixel, frame=frame)
+    for gt, place, (ious, *_) in _with_gts(tubes, gts, pixel=pixel, frame=frame):
         kept = np.flatnonzero(ious >= min_iou)
         exact = np.zeros(len(kept))  # their boxes are of whole_pixels
-        found.append(Pairs(start + kept, np.full(len(kept), gt), ious[kept], exact))
+        gt_of = np.full(len(kept), gt)
+        found.append(Pairs(place.start + kept, gt_of, ious[kept], exact))
     return join_pairs(found)
+
+
+def best_overlaps(tubes: Tubes, *gts: Tubes, pixel: float, frame: float) -> Overlaps:
+    """Of N tubes with the true one of their sequence each that they overlap most."""
+    best = np.zeros((3, len(tubes.lengths)))
+    for some in gts:
+        for _, place, overlaps in _with_gts(tubes, some, pixel=pixel, frame=frame):
+            better = overlaps.ious > best[0, place]
+            best[:, place] = np.where(better, overlaps, best[:, place])
+    return Overlaps(*best)
 
 
 def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
@@ -132,8 +143,24 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
         if stays[tube] and tube + 1 < stop:
             one = _slice(tubes, ends, tube, tube + 1)
             others = _slice(tubes, ends, tube + 1, stop)
-            stays[tube + 1 : stop] &= tube_iou(one, others, pixel=pixel) <= iou_thr
+            ious = tube_overlaps(one, others, pixel=pixel).ious
+            stays[tube + 1 : stop] &= ious <= iou_thr
     return take_tubes(tubes, stays)
+
+
+def _with_gts(
+    tubes: Tubes, gts: Tubes, *, pixel: float, frame: float
+) -> Iterator[tuple[int, slice, Overlaps]]:
+    """Of each true tube its number, the tubes of its sequence and what they overlap."""
+    starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
+    stops = np.searchsorted(tubes.sequences, gts.sequences, side='right')
+    ends, gt_ends = tubes.ends, gts.ends
+    for gt, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        if start < stop:
+            one = _slice(gts, gt_ends, gt, gt + 1)
+            others = _slice(tubes, ends, start, stop)
+            overlaps = tube_overlaps(one, others, pixel=pixel, frame=frame)
+            yield gt, slice(start, stop), overlaps
 
 
 def _slice(tubes: Tubes, ends: np.ndarray, start: int, stop: int) -> Tubes:

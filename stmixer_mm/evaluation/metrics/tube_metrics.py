@@ -1,6 +1,7 @@
 """Frame mAP and video mAP on UCF101-24, JHMDB, MultiSports and their like."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,12 @@ from stmixer_mm.evaluation.functional.average_precision import (
 )
 from stmixer_mm.evaluation.functional.error_types import (
     ErrorShares,
+    TubeErrorShares,
     error_shares,
     error_types,
     format_error_table,
     mean_shares,
+    tube_error_types,
 )
 from stmixer_mm.evaluation.functional.linking import (
     FRAME_NMS,
@@ -40,7 +43,12 @@ from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
     link_tubelets,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
+from stmixer_mm.evaluation.functional.tubes import (
+    Tubes,
+    best_overlaps,
+    join_tubes,
+    tube_pairs,
+)
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -80,11 +88,13 @@ class TubeMetric(DetectionMetric):
         protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
+        error_analysis: Say what is wrong with the detections, see ``error_types``.
         shared: Arguments of :class:`DetectionMetric`.
     """
 
     model_score_thr = 0.01  # as in ACT's scripts
     own_values = frozenset({'overall'})
+    unit: str  # what is counted
 
     def __init__(
         self,
@@ -93,10 +103,12 @@ class TubeMetric(DetectionMetric):
         split: int = 1,
         protocol: str = 'act',
         excluded_labels: str | Sequence[str] = (),
+        error_analysis: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
         self.protocol = choose('protocol', protocol, PROTOCOLS)
+        self.error_analysis = error_analysis
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)
@@ -124,7 +136,7 @@ class TubeMetric(DetectionMetric):
         self.listed_videos = truth.test_videos[split - 1]  # as files number them
         self.videos = tuple(dict.fromkeys(self.listed_videos))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
-        self._nframes = [truth.nframes[name] for name in self.videos]
+        self.nframes = [truth.nframes[name] for name in self.videos]
         sizes = [truth.resolution[name] for name in self.videos]
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
         self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
@@ -138,7 +150,7 @@ class TubeMetric(DetectionMetric):
             )
         last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
         # A frame of a video has one number, video * limit + frame.
-        self._frame_limit = max(*self._nframes, last_true) + 1
+        self._frame_limit = max(*self.nframes, last_true) + 1
 
     def _gt_tubes(self, truth: TubeAnnotations, label: int) -> Tubes:
         sequences, arrays = [], []
@@ -147,6 +159,20 @@ class TubeMetric(DetectionMetric):
             sequences += [number] * len(tubes)
             arrays += tubes
         return join_tubes(sequences, arrays, np.ones(len(arrays)))
+
+    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
+        detections = self.detections(results)
+        values = self._class_values(detections, unit=self.unit)
+        if self.error_analysis:
+            shares = self.error_shares(detections)
+            MMLogger.get_current_instance().info('\n' + format_error_table(shares))
+            mean = mean_shares(shares)._asdict()
+            values.update({f'error/{name}': share for name, share in mean.items()})
+        return values
+
+    def error_shares(self, detections: Detections) -> dict[str, Any]:
+        """Shares of error types at the first threshold, by label with ground truth."""
+        raise NotImplementedError
 
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
@@ -158,7 +184,7 @@ class TubeMetric(DetectionMetric):
             MMLogger.get_current_instance().warning(
                 f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
                 f'frame {frame} of {name}, which has '
-                f'{self._nframes[self.video_numbers[name]]}, and do not count.'
+                f'{self.nframes[self.video_numbers[name]]}, and do not count.'
             )
         self._warn_of_missing(keys)
         found = join_detections(
@@ -203,7 +229,7 @@ class TubeMetric(DetectionMetric):
         return {
             self._keyframe_key(number)
             for number in self._true_frames().tolist()
-            if number % self._frame_limit <= self._nframes[number // self._frame_limit]
+            if number % self._frame_limit <= self.nframes[number // self._frame_limit]
         }
 
     def knows(self, key: str) -> bool:
@@ -245,7 +271,7 @@ class TubeMetric(DetectionMetric):
 
     def _is_within(self, key: tuple) -> bool:
         name, frame, *_ = key
-        return frame <= self._nframes[self.video_numbers[name]]
+        return frame <= self.nframes[self.video_numbers[name]]
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         """Number of the frame, or numbers of the frames, that a result is of."""
@@ -270,7 +296,8 @@ class TubeFrameMAPMetric(TubeMetric):
 
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
     ``error_analysis`` the means of ACT's error types at the first,
-    ``error/localisation`` and so on, which add up to 1 - ``error/ap``.
+    ``error/localisation`` and so on, which add up to 1 - ``error/ap``, whatever the
+    protocol.
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
@@ -281,12 +308,11 @@ class TubeFrameMAPMetric(TubeMetric):
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
             for the boxes of overlapping tubelets, see ``FRAME_NMS``; None (the
             default) takes detections as they are, as MultiSports' evaluators do.
-        error_analysis: Say what is wrong with the detections, see ``error_types``; it
-            follows ACT's rules, whatever the protocol.
         shared: Further arguments of :class:`TubeMetric`.
     """
 
     default_prefix = 'frame_mAP'
+    unit = 'boxes'
 
     def __init__(
         self,
@@ -294,24 +320,12 @@ class TubeFrameMAPMetric(TubeMetric):
         *,
         frames: str = 'all',
         nms: str | None = None,
-        error_analysis: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(ann_file, **shared)
         choose('frames', frames, dict.fromkeys(('all', 'annotated')))
         self.frames = frames
         self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
-        self.error_analysis = error_analysis
-
-    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        detections = self.detections(results)
-        values = self._class_values(detections, unit='boxes')
-        if self.error_analysis:
-            shares = self.error_shares(detections)
-            MMLogger.get_current_instance().info('\n' + format_error_table(shares))
-            mean = mean_shares(shares)._asdict()
-            values.update({f'error/{name}': share for name, share in mean.items()})
-        return values
 
     def _join(self, parts: list[dict]) -> Detections:
         found = super()._join(parts)
@@ -345,7 +359,6 @@ class TubeFrameMAPMetric(TubeMetric):
         return Boxes(frames[:, 0], bboxes[:, 0], scores)
 
     def error_shares(self, detections: Detections) -> dict[str, ErrorShares]:
-        """ACT's error types at the first threshold, by label with ground truth."""
         thr = first_threshold(self.iou_thrs)
         by_column = {column: self.gt_boxes(column) for column in self.gts}
         counts = {column: len(own.frames) for column, own in by_column.items()}
@@ -394,7 +407,7 @@ class VideoMAPMetric(TubeMetric):
     """Video mAP: AP of each class over tubes, linked from boxes of frames or tubelets.
 
     A tube is right if it overlaps a true one by the threshold in space and time, see
-    ``tube_iou``. Predictions are of every frame, or of frames or clips up to
+    ``tube_overlaps``. Predictions are of every frame, or of frames or clips up to
     ``end_after`` apart; clips may overlap.
 
     Tubes that somebody else has linked count as they are, all of them unless score_thr
@@ -402,7 +415,9 @@ class VideoMAPMetric(TubeMetric):
     ``label``, the number of a score column, ``score``, ``frames`` (m,) in ascending order
     from 1, and ``bboxes`` (m, 4) xyxy in [0, 1].
 
-    Values: ``overall@thr`` for each threshold and ``<label>@thr`` for the first.
+    Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first, and with
+    ``error_analysis`` the means of MultiSports' error types at the first,
+    ``error/repeat`` and so on, by the rules of the protocol.
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
@@ -414,6 +429,7 @@ class VideoMAPMetric(TubeMetric):
     """
 
     default_prefix = 'video_mAP'
+    unit = 'tubes'
 
     def __init__(
         self,
@@ -436,8 +452,27 @@ class VideoMAPMetric(TubeMetric):
         others = [sample for sample in data_samples if 'pred_tubes' not in sample]
         super().process(data_batch, others)
 
-    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        return self._class_values(self.detections(results), unit='tubes')
+    def error_shares(
+        self, detections: Detections | Mapping[int, Tubes]
+    ) -> dict[str, TubeErrorShares]:
+        thr, shares = first_threshold(self.iou_thrs), {}
+        best = partial(best_overlaps, **self._measures())
+        for column, name in self.class_names.items():
+            own = self.gts[column]
+            if len(own.sequences):
+                tubes = self.tubes(detections, column)
+                right = self.right(self._match_tubes(tubes, own, min_iou=thr), thr)
+                others = [gts for other, gts in self.gts.items() if other != column]
+                types = tube_error_types(
+                    right, best(tubes, own), best(tubes, *others), thr
+                )
+                shares[name] = error_shares(
+                    types[by_score(tubes.scores)],
+                    len(own.sequences),
+                    TubeErrorShares,
+                    self.protocol.ap,
+                )
+        return shares
 
     def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
         """Boxes to link, or by column the tubes that came linked."""
@@ -483,7 +518,7 @@ class VideoMAPMetric(TubeMetric):
         bboxes = found.bboxes[:, None]
         if found.person_scores is not None:
             number = self.video_numbers.get(name)
-            end = time if number is None else max(time, self._nframes[number])
+            end = time if number is None else max(time, self.nframes[number])
             inside = frames <= end
             frames = frames[inside]
             bboxes = boxes_where_present(
@@ -499,11 +534,16 @@ class VideoMAPMetric(TubeMetric):
         return self.video_numbers[name] * self._frame_limit + np.array(frames)
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
-        # Of tubes; a group is a video.
-        tubes, gts = self.tubes(detections, column), self.gts[column]
-        pixel, frame = self.protocol.pixel, self.protocol.frame
-        pairs = tube_pairs(tubes, gts, pixel=pixel, frame=frame, min_iou=min_iou)
+        tubes = self.tubes(detections, column)
+        return self._match_tubes(tubes, self.gts[column], min_iou=min_iou)
+
+    def _match_tubes(self, tubes: Tubes, gts: Tubes, *, min_iou: float) -> Matched:
+        # A group is a video.
+        pairs = tube_pairs(tubes, gts, min_iou=min_iou, **self._measures())
         return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
+
+    def _measures(self) -> dict[str, float]:
+        return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
 
     def tubes(self, detections: Detections, column: int) -> Tubes:
         """Tubes of a label; a sequence is the number of a video."""

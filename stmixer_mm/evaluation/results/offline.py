@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric, DumpResults
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.tube_metrics import TubeMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.csv_detections import (
     COLUMNS,
     NO_SCORE,
@@ -18,19 +19,28 @@ from stmixer_mm.evaluation.results.csv_detections import (
 )
 from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, check_sample, read_pickle
 from stmixer_mm.evaluation.results.frame_detections import FrameDetections
+from stmixer_mm.evaluation.results.video_tubes import (
+    TubeDetections,
+    TubeFolder,
+    VideoDetections,
+)
 from stmixer_mm.files import check_file
 from stmixer_mm.registry import METRICS
 
-Results = Dump | RowDetections
+Results = Dump | RowDetections | TubeDetections
 
 
 def read_results(file: str | Path) -> Results:
-    """Read a dump or ``frame_detections`` (``.pkl``, ``.pickle``), or else a csv."""
+    """Read a folder of tubes, a dump or detections (``.pkl``, ``.pickle``), or a csv."""
+    if Path(file).is_dir():
+        return TubeFolder(file)
     remedy = f'give a dump of tools/test.py or a csv of {COLUMNS}'
     check_file(file, subject=str(file), remedy=remedy)
     if Path(file).suffix not in ('.pkl', '.pickle'):
         return CsvDetections(file)
     content = read_pickle(file)
+    if isinstance(content, Mapping):
+        return VideoDetections(file, content)
     first = content[0] if isinstance(content, list) and content else {}
     is_table = isinstance(content, np.ndarray) or not isinstance(first, Mapping)
     return FrameDetections(file, content) if is_table else Dump(file, content)
@@ -44,15 +54,29 @@ def metric_configs(cfg: Config, split: str) -> list[dict]:
     return [metrics] if isinstance(metrics, Mapping) else list(metrics)
 
 
-def build_metrics(cfg: Config) -> list[BaseMetric]:
+def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
+    Args:
+        cfg: The config.
+        split: Split to evaluate, for that which the config sets.
+
     Raises:
-        UserError: there is none, or one cannot be built.
+        UserError: there is none, or one cannot be built or has no splits.
     """
     with blame('test_evaluator of the config cannot be built', 'correct it'):
-        metrics = [METRICS.build(one) for one in metric_configs(cfg, 'test')]
-    metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
+        built = [(one, METRICS.build(one)) for one in metric_configs(cfg, 'test')]
+        built = [pair for pair in built if not isinstance(pair[1], DumpResults)]
+        for _, metric in built:
+            if split is not None and not isinstance(metric, TubeMetric):
+                raise UserError(
+                    f'{type(metric).__name__} of test_evaluator knows no splits; leave '
+                    '--splits out.'
+                )
+        metrics = [
+            metric if split is None else METRICS.build({**one, 'split': split})
+            for one, metric in built
+        ]
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
@@ -61,18 +85,33 @@ def build_metrics(cfg: Config) -> list[BaseMetric]:
     return metrics
 
 
-def feed(metric: BaseMetric, results: Results, *, last: bool = False) -> list[str]:
+def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
+    """Of tubes the metrics that take them, if one does; the others are noted."""
+    if not isinstance(results, TubeDetections):
+        return list(metrics)
+    kept = [metric for metric in metrics if isinstance(metric, VideoMAPMetric)]
+    results.notes += [
+        f'{type(metric).__name__} does not take tubes and is left out.'
+        for metric in metrics
+        if kept and metric not in kept
+    ]
+    return kept or list(metrics)
+
+
+def feed(
+    metric: BaseMetric, results: Results, *, last: bool = False, split: bool = False
+) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
 
     Those of a dump are let go of for the ``last`` metric; a metric of others takes
     nothing else. Of a file in rows all count, as in the published evaluators, unless
-    the config sets a ``score_thr``.
+    the config sets a ``score_thr``. Of one ``split`` of several all must count.
 
     Raises:
         UserError: a prediction that the metric refuses, with its place.
     """
     if not isinstance(metric, DetectionMetric):
-        if isinstance(results, RowDetections):
+        if not isinstance(results, Dump):
             raise UserError(
                 f'{type(metric).__name__} of test_evaluator cannot evaluate '
                 f'{results.file}; give it a dump, or use a metric of this package.'
@@ -83,6 +122,7 @@ def feed(metric: BaseMetric, results: Results, *, last: bool = False) -> list[st
         return []
     if isinstance(results, RowDetections) and metric.score_thr is None:
         metric.score_thr = NO_SCORE
+    unit = 'videos' if isinstance(results, TubeDetections) else 'keyframes'
     total, effects = 0, {'counts as wrong': [], 'does not count': []}
     for place, sample in results.samples(metric, last=last):
         total += 1
@@ -90,7 +130,8 @@ def feed(metric: BaseMetric, results: Results, *, last: bool = False) -> list[st
             with blame('it cannot be evaluated', AGAIN):
                 if isinstance(results, Dump):
                     check_sample(sample)
-                key = keyframe_key(sample['video_id'], sample['timestamp'])
+                moment = sample['timestamp'] if unit == 'keyframes' else 1
+                key = keyframe_key(sample['video_id'], moment)
                 metric.process(None, [sample])
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
@@ -98,29 +139,32 @@ def feed(metric: BaseMetric, results: Results, *, last: bool = False) -> list[st
         if not metric.knows(key) and not metric.is_of_others(key):
             is_wrong = metric.counts_unannotated(key)
             effects['counts as wrong' if is_wrong else 'does not count'].append(
-                f'{place}: {key}'
+                f'{place}: {key}' if unit == 'keyframes' else place
             )
-    return [
+    notes = [
         f'{places[0]} is not in the ground truth of {type(metric).__name__} and '
-        f'{effect} ({len(places)} of {total} predicted keyframes are so).'
+        f'{effect} ({len(places)} of {total} predicted {unit} are so).'
         for effect, places in effects.items()
         if places
     ]
+    if split and notes:
+        raise UserError(f'{notes[0].rstrip(".")}; give the results of this split.')
+    return notes
 
 
 def evaluate_results(
-    metrics: Sequence[BaseMetric], results: Results
+    metrics: Sequence[BaseMetric], results: Results, *, split: bool = False
 ) -> tuple[dict[str, float], list[str]]:
     """Values of all metrics by name, and notes on what was accepted or left out.
 
-    A dump is used up.
+    A dump is used up. ``split`` is as in :func:`feed`.
 
     Raises:
         UserError: as :func:`feed`, or two metrics give a value of the same name.
     """
-    values, notes = {}, list(results.notes)
+    values, notes, metrics = {}, [], metrics_for(results, metrics)
     for metric in metrics:
-        notes += feed(metric, results, last=metric is metrics[-1])
+        notes += feed(metric, results, last=metric is metrics[-1], split=split)
         found = metric.evaluate(len(metric.results))
         if doubles := values.keys() & found.keys():
             raise UserError(
@@ -128,4 +172,26 @@ def evaluate_results(
                 'the prefix of one.'
             )
         values.update(found)
-    return values, list(dict.fromkeys(notes))
+    return values, list(dict.fromkeys(results.notes + notes))
+
+
+def evaluate_splits(
+    cfg: Config, files: Mapping[int, str | Path]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Values of each split and their mean by name, and notes.
+
+    The mean has those values that all splits have.
+    """
+    found, notes = {}, []
+    metrics = {split: build_metrics(cfg, split=split) for split in files}
+    for split, file in files.items():
+        values, more = evaluate_results(metrics[split], read_results(file), split=True)
+        found[f'split {split}'] = values
+        notes += more
+    all_values = list(found.values())
+    found['mean'] = {
+        name: float(np.mean([values[name] for values in all_values]))
+        for name in all_values[0]
+        if all(name in values for values in all_values)
+    }
+    return found, notes
