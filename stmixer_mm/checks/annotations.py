@@ -9,7 +9,6 @@ from stmixer_mm.checks.reports import Place, Report
 from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
     TimestampRow,
-    read_keyframe_rows,
     read_label_names,
     read_timestamp_rows,
 )
@@ -30,9 +29,7 @@ class Annotated(NamedTuple):
 
 def check_csv(dataset: KeyframeDataset, report: Report) -> Annotated:
     """Findings of the lines of all csv files of a dataset."""
-    rows, faults = read_keyframe_rows(
-        dataset.ann_file, num_classes=dataset.num_known_ids
-    )
+    rows, faults = dataset.read_rows()
     report.add_faults(faults)
     taken = [row for row in rows if row.action_id in dataset.action_ids]
     _warn_of_rows(taken, dataset, report)

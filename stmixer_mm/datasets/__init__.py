@@ -1,12 +1,15 @@
 """Datasets and transforms: importing them registers them."""
 
 # ruff: noqa: F401
+from stmixer_mm.datasets.clip_dataset import TrackClipDataset, TubeClipDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,
+    LocateTubelets,
     OpenVideo,
+    PackTubelets,
     RandomShortSideResize,
     SampleKeyframeClip,
 )

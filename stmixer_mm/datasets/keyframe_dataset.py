@@ -1,11 +1,12 @@
 """Keyframes of videos, annotated in AVA's format."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import (
+    Fault,
     KeyframeRow,
     TimestampRow,
     raise_first,
@@ -104,7 +105,7 @@ class KeyframeDataset(PersonDataset):
 
     def load_data_list(self) -> list[dict]:
         """All keyframes of the annotation file, then those without a person."""
-        rows, faults = read_keyframe_rows(self.ann_file, num_classes=self.num_known_ids)
+        rows, faults = self.read_rows()
         raise_first(faults)
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:
@@ -136,6 +137,14 @@ class KeyframeDataset(PersonDataset):
             info[self.path_key] = paths[info['video_id']]
         self.add_proposals(infos)
         return infos
+
+    def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
+        """All good rows and all faults of the annotation file."""
+        return read_keyframe_rows(self.ann_file, num_classes=self.num_known_ids)
+
+    def person_key(self, row: KeyframeRow) -> Hashable:
+        """What rows of one person in a keyframe have in common."""
+        return row.bbox_norm
 
     def filter_data(self) -> list[dict]:
         """Leave out the keyframes of the exclude file."""
@@ -178,10 +187,10 @@ class KeyframeDataset(PersonDataset):
         }
 
     def _persons(self, rows: Sequence[KeyframeRow]) -> tuple[bytes, bytes, bytes]:
-        """Persons of a keyframe, packed; rows of the same box are one person."""
-        persons: dict[tuple, list[KeyframeRow]] = {}
+        """Persons of a keyframe, packed."""
+        persons: dict[Hashable, list[KeyframeRow]] = {}
         for row in rows:
-            persons.setdefault(row.bbox_norm, []).append(row)
+            persons.setdefault(self.person_key(row), []).append(row)
         labels = np.zeros((len(persons), self.num_classes), dtype=bool)
         for label, group in zip(labels, persons.values(), strict=True):
             if len(group) > 1 and not self.multilabel:
@@ -190,5 +199,6 @@ class KeyframeDataset(PersonDataset):
                     'actions, which needs multilabel=True.'
                 )
             label[[self._columns[row.action_id] for row in group]] = True
-        person_ids = [group[0].person_id for group in persons.values()]
-        return pack_persons(list(persons), labels, person_ids)
+        first = [group[0] for group in persons.values()]
+        bboxes_norm = [row.bbox_norm for row in first]
+        return pack_persons(bboxes_norm, labels, [row.person_id for row in first])

@@ -1,4 +1,4 @@
-"""Persons of keyframes as bytes, and boxes of a proposal file beside them.
+"""Persons of keyframes and videos as bytes, and boxes of a proposal file beside them.
 
 mmengine keeps a dataset as one buffer of pickled samples, which worker processes share.
 Of a pickled small array most is not its numbers: samples hold the bytes alone.
@@ -8,7 +8,7 @@ k persons of a keyframe, n boxes found in it.
 
 from collections.abc import Sequence
 from reprlib import repr as shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,57 @@ def unpack_persons(
 def unpack_bboxes(packed: bytes) -> np.ndarray:
     """Boxes (k, 4) float32, to be written to."""
     return np.frombuffer(packed, np.float32).reshape(-1, 4).copy()
+
+
+class Tracks(NamedTuple):
+    """The P boxes of the persons of a video.
+
+    Times are seconds, or numbers of frames from 1.
+    """
+
+    times: np.ndarray  # (P,)
+    bboxes_norm: np.ndarray  # (P, 4)
+    labels: np.ndarray  # (P, columns) bool, multi-hot
+    entity_ids: np.ndarray  # (P,) int
+    seconds: np.ndarray | None  # that are annotated, rising; None for all frames
+
+
+def pack_tracks(
+    times: np.ndarray, persons: Sequence[bytes], seconds: np.ndarray | None = None
+) -> tuple[bytes, Sequence[bytes], bytes | None]:
+    """Bytes of :class:`Tracks`, of persons as :func:`pack_persons` packs them."""
+    packed = None if seconds is None else np.asarray(seconds, np.float64).tobytes()
+    return np.asarray(times, np.float64).tobytes(), persons, packed
+
+
+def unpack_tracks(
+    packed: tuple[bytes, Sequence[bytes], bytes | None], columns: int
+) -> Tracks:
+    """What :func:`pack_tracks` was given."""
+    times, persons, seconds = packed
+    return Tracks(
+        np.frombuffer(times),
+        *unpack_persons(persons, columns),
+        None if seconds is None else np.frombuffer(seconds),
+    )
+
+
+def merge_equal(rows: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge equal rows: persons that nothing but their labels tells apart.
+
+    Args:
+        rows: (n, m)
+        labels: (n, columns) bool
+
+    Returns:
+        Numbers (k,) of the first of each of the different rows, rising, and the labels
+        (k, columns) of all its likes.
+    """
+    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    merged = np.zeros((len(first), labels.shape[1]), bool)
+    np.logical_or.at(merged, np.argsort(order)[same.reshape(-1)], labels)
+    return first[order], merged
 
 
 def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:

@@ -2,18 +2,26 @@
 
 import cv2
 import numpy as np
-from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
+from mmaction.datasets.transforms import (
+    DecordDecode,
+    PackActionInputs,
+    RawFrameDecode,
+    Resize,
+)
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
+from torch import from_numpy
 
 from stmixer_mm.datasets.frames import (
     clip_indices,
     count_frames,
     keyframe_index,
 )
+from stmixer_mm.datasets.packing import Tracks, merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_output
+from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.registry import TRANSFORMS
 
 
@@ -106,10 +114,7 @@ class SampleKeyframeClip(BaseTransform):
         if self.jitter:
             low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
             offsets = np.random.randint(low, high, size=self.clip_len)
-        # Frames of a video file count from 0, whatever the dataset's start_index.
-        is_video = results.get('video_reader') is not None
-        start_index = 0 if is_video else results.get('start_index', 0)
-        results['frame_inds'] = start_index + clip_indices(
+        results['frame_inds'] = _first_number(results) + clip_indices(
             keyframe,
             clip_len=self.clip_len,
             frame_interval=self.frame_interval,
@@ -124,6 +129,12 @@ class SampleKeyframeClip(BaseTransform):
         return results
 
 
+def _first_number(results: dict) -> int:
+    # Frames of a video file count from 0, whatever the dataset's start_index.
+    is_video = results.get('video_reader') is not None
+    return 0 if is_video else results.get('start_index', 0)
+
+
 def _count_frames(results: dict) -> int:
     if results.get('total_frames') is not None:
         return results['total_frames']
@@ -134,23 +145,115 @@ def _count_frames(results: dict) -> int:
     return count_frames(results['frame_dir'], results['filename_tmpl'], start_index)
 
 
+def _clock(results: dict, total_frames: int) -> dict:
+    """What makes frames of timestamps."""
+    return dict(
+        fps=results['fps'],
+        total_frames=total_frames,
+        timestamp_start=results.get('timestamp_start', 0),
+        frame_times=results.get('frame_times'),
+    )
+
+
 def _find_keyframe(results: dict, total_frames: int) -> int:
     """Index of the keyframe, from 0."""
     index = results.get('frame_index')
     if index is None:
-        return keyframe_index(
-            results['timestamp'],
-            fps=results['fps'],
-            total_frames=total_frames,
-            timestamp_start=results.get('timestamp_start', 0),
-            frame_times=results.get('frame_times'),
-        )
+        return keyframe_index(results['timestamp'], **_clock(results, total_frames))
     if not 0 <= index < total_frames:
         raise UserError(
             f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
             'frames; extract or encode it again with the frame rate of the annotation'
         )
     return index
+
+
+@TRANSFORMS.register_module()
+class LocateTubelets(BaseTransform):
+    """Look up where the persons of a video are in the K frames of a clip.
+
+    Stands behind :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
+    frames in the video from 1; and, of samples of datasets of clips, the k persons that
+    have a box in one of them:
+
+    - ``gt_bboxes`` (k, K, 4), xyxy in [0, 1], zeros where a person has none,
+    - ``gt_states`` (k, K) int64: 1 has a box, 0 is known not to be there, -1 unknown,
+    - ``gt_labels`` (k, num_classes), multi-hot, of the box nearest to entry K // 2,
+    - ``entity_ids`` (k,).
+
+    Persons whose boxes are equal in all frames are one with the labels of all.
+
+    Raises:
+        UserError: no frame of the clip is annotated.
+    """
+
+    def transform(self, results: dict) -> dict:
+        frames = results['frame_inds'] - _first_number(results)
+        results['clip_frames'] = frames + 1
+        tracks = results.pop('tracks', None)
+        if tracks is None:
+            return results
+        if tracks.seconds is None:
+            places, known = tracks.times.astype(int) - 1, np.ones(len(frames), bool)
+        else:
+            annotated = _name_frames(tracks.seconds, frames, results)
+            places = annotated[np.searchsorted(tracks.seconds, tracks.times)]
+            known = np.isin(frames, annotated)
+        if not known.any():
+            raise UserError(
+                f'No frame of the clip around {results["img_key"]} is annotated, so it '
+                'teaches nothing; set jitter=False in SampleKeyframeClip.'
+            )
+        results.update(_find_persons(tracks, places, frames, known))
+        return results
+
+
+def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.ndarray:
+    """Frames (m,), from 0, of rising timestamps; -1 of those far from the clip."""
+    clock = _clock(results, _count_frames(results))
+    times = clock['frame_times']
+    if times is None:
+        times = np.arange(clock['total_frames']) / clock['fps']
+    reach = [max(frames.min() - 1, 0), min(frames.max() + 1, len(times) - 1)]
+    first, last = times[reach] + clock['timestamp_start']
+    named = np.full(len(seconds), -1)
+    for index in np.flatnonzero((first <= seconds) & (seconds <= last + 1 / clock['fps'])):
+        named[index] = keyframe_index(seconds[index], **clock)
+    return named
+
+
+def _find_persons(
+    tracks: Tracks, places: np.ndarray, frames: np.ndarray, known: np.ndarray
+) -> dict:
+    """What :class:`LocateTubelets` says of persons.
+
+    Args:
+        tracks: P boxes of a video.
+        places: (P,) the frame that each is in, from 0.
+        frames: (K,) of the clip.
+        known: (K,) whether those who have no box there are absent.
+    """
+    seen = np.flatnonzero(np.isin(places, frames))
+    distance = np.abs(places[seen] - frames[len(frames) // 2])
+    seen = seen[np.lexsort((places[seen], distance))]
+    ids, nearest, person = np.unique(
+        tracks.entity_ids[seen], return_index=True, return_inverse=True
+    )
+    bboxes = np.zeros((len(ids), len(frames), 4), np.float32)
+    states = np.where(known, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
+    box, entry = np.nonzero(places[seen, None] == frames)
+    bboxes[person[box], entry] = tracks.bboxes_norm[seen[box]]
+    states[person[box], entry] = PRESENT
+    first, labels = merge_equal(
+        np.hstack((states, bboxes.reshape(len(ids), 4 * len(frames)))),
+        tracks.labels[seen[nearest]],
+    )
+    return dict(
+        gt_bboxes=bboxes[first],
+        gt_states=states[first],
+        gt_labels=labels.astype(np.float32),
+        entity_ids=ids[first],
+    )
 
 
 @TRANSFORMS.register_module()
@@ -239,7 +342,10 @@ class FilterBoxes(BaseTransform):
     """Drop boxes that a crop has left too small, with their labels.
 
     The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)
-    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present.
+    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present. In frames
+    of clips, with ``gt_bboxes`` (k, K, 4), a person without its box is then absent, as
+    nothing of it can be seen there (in a keyframe it is background, too), and one
+    without any box goes.
 
     Args:
         min_size: Smallest width and height in pixels that a box may have.
@@ -249,10 +355,30 @@ class FilterBoxes(BaseTransform):
         self.min_size = min_size
 
     def transform(self, results: dict) -> dict:
-        bboxes = results['gt_bboxes']
-        sizes = bboxes[:, 2:] - bboxes[:, :2]
-        keep = (sizes >= self.min_size).all(axis=1)
-        for key in ('gt_bboxes', 'gt_labels', 'entity_ids'):
+        bboxes, states = results['gt_bboxes'], results.get('gt_states')
+        sizes = bboxes[..., 2:] - bboxes[..., :2]
+        keep = (sizes >= self.min_size).all(axis=-1)
+        if states is not None:
+            states[(states == PRESENT) & ~keep] = ABSENT
+            keep = (states == PRESENT).any(axis=1)
+        for key in ('gt_bboxes', 'gt_labels', 'gt_states', 'entity_ids'):
             if key in results:
                 results[key] = results[key][keep]
         return results
+
+
+@TRANSFORMS.register_module()
+class PackTubelets(PackActionInputs):
+    """The host's ``PackActionInputs``, which see for arguments, for clips of tubelets.
+
+    ``gt_instances`` have ``states`` (k, K) too, and the metainfo ``clip_frames`` (K,).
+    """
+
+    def transform(self, results: dict) -> dict:
+        packed = super().transform(results)
+        sample = packed['data_samples']
+        if 'clip_frames' in results:
+            sample.set_metainfo(dict(clip_frames=results['clip_frames']))
+        if 'gt_states' in results:
+            sample.gt_instances.states = from_numpy(results['gt_states'])
+        return packed

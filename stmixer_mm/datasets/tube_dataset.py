@@ -14,7 +14,7 @@ from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-from stmixer_mm.datasets.packing import pack_persons
+from stmixer_mm.datasets.packing import merge_equal, pack_persons
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
@@ -29,13 +29,13 @@ class VideoPersons(NamedTuple):
     tubes: np.ndarray  # (P,) int, number of a tube in its video
 
 
-def video_persons(
+def video_boxes(
     classes: Mapping[int, Sequence[np.ndarray]],
     *,
     resolution: tuple[int, int],
     num_classes: int,
 ) -> VideoPersons:
-    """Persons of the tubes of a video; equal boxes of a frame are one person.
+    """Boxes of the tubes of a video, each with the label of its tube.
 
     Args:
         classes: Label from 0 -> tubes (n, 5) of frame, x1, y1, x2, y2 in pixels.
@@ -49,21 +49,22 @@ def video_persons(
     columns = np.array([label + 1 for label, _ in tubes], int)[numbers]
     order = np.argsort(rows[:, 0], kind='stable')
     rows, columns, numbers = rows[order], columns[order], numbers[order]
-
-    _, first, same = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    by_row = np.argsort(first)
-    person = np.empty_like(by_row)
-    person[by_row] = np.arange(len(by_row))
-    labels = np.zeros((len(first), num_classes), bool)
-    labels[person[same.reshape(-1)], columns] = True
-    kept = first[by_row]
     height, width = resolution
-    bboxes = rows[kept, 1:] / np.array([width, height, width, height])
+    bboxes = rows[:, 1:] / np.array([width, height, width, height])
     return VideoPersons(
-        rows[kept, 0].astype(int),
+        rows[:, 0].astype(int),
         bboxes.clip(0, 1).astype(np.float32),
-        labels,
-        numbers[kept],
+        np.eye(num_classes, dtype=bool)[columns],
+        numbers,
+    )
+
+
+def video_persons(boxes: VideoPersons) -> VideoPersons:
+    """Equal boxes of a frame as one person, of the first of their tubes."""
+    rows = np.column_stack([boxes.frames, boxes.bboxes])
+    first, labels = merge_equal(rows, boxes.labels)
+    return VideoPersons(
+        boxes.frames[first], boxes.bboxes[first], labels, boxes.tubes[first]
     )
 
 
@@ -167,28 +168,39 @@ class TubeDataset(PersonDataset):
         self._metainfo.setdefault('classes', truth.labels)
         return truth, tuple(dict.fromkeys(splits[self.split - 1]))
 
+    def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
+        """Those of a video that become samples."""
+        return frames[:: self.frame_stride]
+
+    def keep_boxes(self, video_id: str, boxes: VideoPersons) -> None:
+        """Take note of all boxes of a video, for samples that need more than theirs."""
+
     def _keyframes(
         self, truth: TubeAnnotations, video_id: str, path: str
     ) -> tuple[list[dict], int]:
         """Keyframes of a video, and the number of boxes beyond its last frame."""
         total_frames = truth.nframes[video_id]
-        persons = video_persons(
+        boxes = video_boxes(
             truth.gttubes[video_id],
             resolution=truth.resolution[video_id],
             num_classes=self.num_classes,
         )
-        within = persons.frames <= total_frames
+        within = boxes.frames <= total_frames
         num_beyond = int((~within).sum())
-        shown = within & (persons.bboxes[:, 2:] > persons.bboxes[:, :2]).all(axis=1)
+        shown = within & (boxes.bboxes[:, 2:] > boxes.bboxes[:, :2]).all(axis=1)
         # A box without area is no target, but its frame is evaluated.
-        with_box = persons.frames[within if self.test_mode else shown]
-        frames = range(1, total_frames + 1) if self.all_frames else np.unique(with_box)
-        persons = VideoPersons(*(array[shown] for array in persons))
+        with_box = boxes.frames[within if self.test_mode else shown]
+        frames = np.unique(with_box)
+        if self.all_frames:
+            frames = np.arange(1, total_frames + 1)
+        boxes = VideoPersons(*(array[shown] for array in boxes))
+        self.keep_boxes(video_id, boxes)
+        persons = video_persons(boxes)
 
         common = {'video_id': video_id, self.path_key: path}
         if self.use_frames:
             common['total_frames'] = total_frames
-        frames = np.asarray(frames[:: self.frame_stride])
+        frames = self.choose_keyframes(frames)
         starts = np.searchsorted(persons.frames, frames)
         stops = np.searchsorted(persons.frames, frames, side='right')
         infos = [

@@ -1,0 +1,165 @@
+"""Clips with persons in their frames, from tubes or from tracks.
+
+Samples are those of keyframes in the middle of clips, and the tracks of their video,
+which ``LocateTubelets`` looks up in the frames that a clip takes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from stmixer_mm.datasets.annotations.ava_csv import Fault, KeyframeRow
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.packing import pack_persons, pack_tracks, unpack_tracks
+from stmixer_mm.datasets.person_dataset import PersonDataset
+from stmixer_mm.datasets.tube_dataset import TubeDataset, VideoPersons
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import DATASETS
+
+
+class ClipDataset(PersonDataset):
+    """What the datasets of clips share: the tracks of each video, kept once."""
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[dict | Callable],
+        *,
+        clip_stride: int,
+        **shared,
+    ) -> None:
+        if clip_stride < 1:
+            raise UserError(f'clip_stride={clip_stride} must be at least 1.')
+        self.clip_stride = clip_stride
+        self._tracks: dict[str, tuple] = {}  # packed, by video
+        super().__init__(ann_file, pipeline, **shared)
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample that the pipeline gets; ``tracks`` are its video's."""
+        info = super().get_data_info(idx)
+        packed = self._tracks[info['video_id']]
+        return {**info, 'tracks': unpack_tracks(packed, self.num_classes)}
+
+
+def find_middles(count: int, stride: int) -> np.ndarray:
+    """Middles of the stretches, ``stride`` long, of ``count`` keyframes, from 0.
+
+    Clips as long as the stretches share no frame, longer ones overlap.
+
+    >>> find_middles(10, 4)
+    array([2, 6, 9])
+    """
+    return np.minimum(np.arange(stride // 2, count + stride // 2, stride), count - 1)
+
+
+@DATASETS.register_module()
+class TubeClipDataset(ClipDataset, TubeDataset):
+    """Clips of videos with published tubes, as :class:`TubeDataset` reads them.
+
+    A person is a tube. It is known to be absent in frames without a box of it, so that
+    clips without any person are samples too.
+
+    Args:
+        ann_file: As in :class:`TubeDataset`.
+        pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
+            ``PackTubelets`` at its end.
+        clip_stride: Frames from one clip to the next.
+        shared: Arguments of :class:`TubeDataset` but ``frame_stride`` and
+            ``all_frames``.
+
+    Raises:
+        UserError: as :class:`TubeDataset`.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[dict | Callable],
+        *,
+        clip_stride: int = 8,
+        **shared,
+    ) -> None:
+        super().__init__(
+            ann_file, pipeline, clip_stride=clip_stride, all_frames=True, **shared
+        )
+
+    def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
+        return frames[find_middles(len(frames), self.clip_stride)]
+
+    def keep_boxes(self, video_id: str, boxes: VideoPersons) -> None:
+        self._tracks[video_id] = pack_tracks(boxes.frames, pack_persons(*boxes[1:]))
+
+
+@DATASETS.register_module()
+class TrackClipDataset(ClipDataset, KeyframeDataset):
+    """Clips around keyframes of a csv in AVA's format with person ids.
+
+    The csv has a few keyframes per second or more. A person is a person id of a video.
+    At keyframes, also those known to show nobody, it has a box or is absent; in other
+    frames, and at excluded keyframes, nothing is known. Its actions in a clip are those
+    of its box nearest to the clip's middle.
+
+    Args:
+        ann_file: As in :class:`KeyframeDataset`.
+        pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
+            ``PackTubelets`` at its end.
+        clip_stride: Keyframes from one clip to the next; their middles are keyframes.
+        shared: Arguments of :class:`KeyframeDataset` but ``multilabel``.
+
+    Raises:
+        UserError: as :class:`KeyframeDataset`; also if a person id is negative, or has
+            two boxes in a keyframe.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[dict | Callable],
+        *,
+        clip_stride: int = 1,
+        **shared,
+    ) -> None:
+        super().__init__(
+            ann_file, pipeline, clip_stride=clip_stride, multilabel=True, **shared
+        )
+
+    def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
+        rows, faults = super().read_rows()
+        first: dict[tuple, KeyframeRow] = {}
+        for row in rows:
+            same = first.setdefault((row.key, row.person_id), row)
+            message = None
+            if row.person_id < 0:
+                message = f'{row.person_id} is not a person id, as tracks need them'
+            elif same.bbox_norm != row.bbox_norm:
+                message = (
+                    f'person {row.person_id} has another box at {row.key} in line '
+                    f'{same.line}'
+                )
+            if message:
+                remedy = 'give each person of a video its own number from 0, or train '
+                message += f'; {remedy}on keyframes (KeyframeDataset).'
+                faults.append(Fault(self.ann_file, row.line, message))
+        return rows, faults
+
+    def person_key(self, row: KeyframeRow) -> int:
+        return row.person_id
+
+    def filter_data(self) -> list[dict]:
+        """Middles of clips, among the keyframes that are not excluded."""
+        videos: dict[str, list[dict]] = {}
+        for info in super().filter_data():
+            videos.setdefault(info['video_id'], []).append(info)
+        chosen = []
+        for video_id, infos in videos.items():
+            infos.sort(key=lambda info: info['timestamp'])
+            persons = [b''.join(parts) for parts in zip(*(i['ann'] for i in infos))]
+            seconds = [info['timestamp'] for info in infos]
+            counts = [np.frombuffer(info['ann'][2], np.int64).size for info in infos]
+            self._tracks[video_id] = pack_tracks(
+                np.repeat(seconds, counts), persons, seconds
+            )
+            middles = find_middles(len(infos), self.clip_stride)
+            chosen += [infos[index] for index in middles]
+        return chosen
+
