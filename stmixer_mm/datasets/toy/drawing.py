@@ -1,6 +1,6 @@
 """Drawing of toy scenes: everything is made of convex polygons with rounded corners."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -13,65 +13,102 @@ SUPERSAMPLING = 2
 _SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
 
 
+View = list[tuple[int, list[Blob]]]
+
+
+def view_at(scene: Scene, t: float) -> View:
+    """Blobs of people, numbered from 1 on, and of props (0), the farthest first."""
+    layers = [(prop.points[:, 1].max(), 0, [prop]) for prop in scene.props]
+    for number, person in enumerate(scene.persons, start=1):
+        layers.append((person.ground_y, number, person_blobs(person, t)))
+    return [layer[1:] for layer in sorted(layers, key=lambda layer: layer[0])]
+
+
 def paint(
-    image: np.ndarray, blobs: Iterable[Blob], scale: float, pad: float = 0
+    image: np.ndarray,
+    blobs: Sequence[Blob],
+    scale: float,
+    *,
+    corner: Sequence[int] | np.ndarray = (0, 0),
+    color: float | None = None,
 ) -> None:
-    """Paint blobs onto an image with ``pad`` pixels around, the first farthest away."""
-    for points, radius, color in blobs:
-        # The last term: OpenCV's integer coordinates are the centres of pixels.
-        points = np.rint((scale * points + pad - 0.5) * 2**_SHIFT).astype(np.int32)
-        color, width = np.float64(color).tolist(), max(1, round(2 * radius * scale))
-        if len(points) > 2:
-            cv2.fillConvexPoly(image, points, color, cv2.LINE_AA, _SHIFT)
-        cv2.polylines(image, [points], True, color, width, cv2.LINE_AA, _SHIFT)
+    """Paint blobs, the first farthest away, in their colours or all in one.
+
+    ``corner`` is where the upper left corner of the image is.
+    """
+    points = np.concatenate([blob.points for blob in blobs])
+    # The last term: OpenCV's integer coordinates are the centres of pixels.
+    points = np.rint((scale * points - corner - 0.5) * 2**_SHIFT).astype(np.int32)
+    start = 0
+    for outline, radius, own in blobs:
+        part = points[start : start + len(outline)]
+        start += len(outline)
+        ink = np.float64(own).tolist() if color is None else color
+        width = max(1, round(2 * radius * scale))
+        if len(part) > 2:
+            cv2.fillConvexPoly(image, part, ink, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(image, [part], True, ink, width, cv2.LINE_AA, _SHIFT)
 
 
 def render(
-    scene: Scene, times: Iterable[float], size: tuple[int, int]
+    scene: Scene, views: Iterable[View], size: tuple[int, int]
 ) -> Iterator[np.ndarray]:
     """Yield the frames (h, w, 3), RGB uint8, of a scene; size is width and height."""
     width, height = (SUPERSAMPLING * side for side in size)
     room = _room(scene.seed, width, height)
-    for t in times:
+    for view in views:
         frame = room.copy()
-        for _, blobs in _layers(scene, t):
+        for _, blobs in view:
             paint(frame, blobs, height)
         yield cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
-def locate(
-    scene: Scene, t: float, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the people of a scene are, and how much of each is visible.
+def locate(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where people are, and how much of each is visible.
 
     Returns:
         Boxes (k, 4), whole pixels, xyxy, not clipped; the share (k,) of each person's
         drawn area that lies inside the frame and behind nothing.
     """
     width, height = size
-    pad = height  # on all sides, for what lies outside of the frame
-    owners = np.zeros((height + 2 * pad, width + 2 * pad), np.uint8)
-    bboxes, areas = np.zeros((len(scene.persons), 4)), np.ones(len(scene.persons))
-    for number, blobs in _layers(scene, t):
-        mask = np.zeros_like(owners)
-        paint(mask, [blob._replace(color=[255]) for blob in blobs], height, pad)
+    owners = np.zeros((height, width), np.uint8)
+    count = max(number for number, _ in view)
+    bboxes, areas = np.zeros((count, 4)), np.ones(count)
+    for number, blobs in view:
+        mask, corner = _silhouette(blobs, size)
         drawn = mask > 127
-        owners[drawn] = number
+        # The part of the mask that lies inside the frame.
+        first, last = corner.clip(0), (corner + mask.shape[::-1]).clip(None, size)
+        (x1, y1), (x2, y2) = first, np.maximum(first, last)
+        left, top = first - corner
+        inside = drawn[top : top + y2 - y1, left : left + x2 - x1]
+        owners[y1:y2, x1:x2][inside] = number
         if number and drawn.any():
             x, y, w, h = cv2.boundingRect(drawn.astype(np.uint8))
-            bboxes[number - 1] = np.array([x, y, x + w, y + h]) - pad
+            bboxes[number - 1] = np.array([x, y, x + w, y + h]) + [*corner, *corner]
             areas[number - 1] = np.count_nonzero(drawn)
-    inside = owners[pad:-pad, pad:-pad]
-    visible = np.bincount(inside.ravel(), minlength=len(areas) + 1)[1:]
+    visible = np.bincount(owners.ravel(), minlength=count + 1)[1:]
     return bboxes, visible / areas
 
 
-def _layers(scene: Scene, t: float) -> list[tuple[int, list[Blob]]]:
-    """Blobs of people, numbered from 1 on, and of props (0), the farthest first."""
-    layers = [(prop.points[:, 1].max(), 0, [prop]) for prop in scene.props]
-    for number, person in enumerate(scene.persons, start=1):
-        layers.append((person.ground_y, number, person_blobs(person, t)))
-    return [layer[1:] for layer in sorted(layers, key=lambda layer: layer[0])]
+def _silhouette(
+    blobs: Sequence[Blob], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blobs in white, as far as they lie in the frame or a frame height around.
+
+    Returns:
+        An image that holds them, and where its upper left corner is.
+    """
+    height = size[1]
+    points = height * np.concatenate([blob.points for blob in blobs])
+    margin = height * max(blob.radius for blob in blobs) + 3
+    corner = np.floor(points.min(axis=0) - margin).clip(-height).astype(int)
+    end = np.ceil(points.max(axis=0) + margin).clip(None, np.add(size, height))
+    width, height = (end - corner).astype(int).clip(0)
+    mask = np.zeros((height, width), np.uint8)
+    if mask.size:
+        paint(mask, blobs, size[1], corner=corner, color=255)
+    return mask, corner
 
 
 def _room(seed: int, width: int, height: int) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""Making the toy dataset: annotated scripts, videos, files in AVA's format."""
+"""Making the toy dataset: annotated scripts, videos, keyframes, tracks and tubes."""
 
 import os
+import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -20,19 +22,34 @@ from stmixer_mm.datasets.annotations.ava_writer import (
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.datasets.toy import script
-from stmixer_mm.datasets.toy.drawing import locate, render
+from stmixer_mm.datasets.toy.drawing import locate, render, view_at
 from stmixer_mm.errors import UserError
 
 FPS = 15
+TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
 # A person of whom at least CLEAR is visible is annotated, one below HIDDEN is not;
 # scripts with anything in between at a keyframe are thrown away.
 CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
-FILES = {'videos', 'action_list.pbtxt'}
-FILES |= {f'{split}{end}.csv' for split in SPLITS for end in ('', '_empty')}
+FILES = {'videos', 'action_list.pbtxt', 'tubes.pkl'}
+FILES |= {
+    f'{split}{tracks}{empty}.csv'
+    for split in SPLITS
+    for tracks in ('', '_tracks')
+    for empty in ('', '_empty')
+}
 
 Size = tuple[int, int]  # width and height in pixels
 Keyframes = dict[int, list[AnnotatedPerson]]  # by second
+
+
+class ToyVideo(NamedTuple):
+    """The annotation of a video: keyframes each second, tracks, tubes by action."""
+
+    name: str
+    keyframes: dict[float, list[AnnotatedPerson]]  # by second, as are the tracks
+    tracks: dict[float, list[AnnotatedPerson]]
+    tubes: dict[int, list[list[tuple[float, ...]]]]  # rows of frame from 1, x1, y1, x2, y2
 
 
 def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
@@ -49,25 +66,63 @@ def _annotate(
     scene: script.Scene, second: int, size: Size
 ) -> list[AnnotatedPerson] | None:
     """None if it is moot who is seen, or what they do."""
-    bboxes, shares = locate(scene, second, size)
-    seen = shares >= CLEAR
-    actions = script.actions_of(scene, second, seen)
-    if actions is None or np.any((shares > HIDDEN) & ~seen):
+    located = locate(view_at(scene, second), size)
+    is_moot = np.any((located[1] > HIDDEN) & (located[1] < CLEAR))
+    if is_moot or script.is_moot(scene, second):
         return None
+    return _persons(scene, second, located, size)
+
+
+def _persons(
+    scene: script.Scene, t: float, located: tuple[np.ndarray, np.ndarray], size: Size
+) -> list[AnnotatedPerson]:
+    """Who is visible at time ``t``, of whom :func:`locate` says where they are."""
+    bboxes, shares = located
+    seen = shares >= CLEAR
     bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
+    actions = script.actions_of(scene, t, seen)
     ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
     return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in np.flatnonzero(seen)]
 
 
+def join_tubes(
+    frames: Sequence[Sequence[AnnotatedPerson]], size: Size
+) -> dict[int, list[list[tuple[float, ...]]]]:
+    """A tube for each stretch of frames in which a person is visible and does an action.
+
+    Args:
+        frames: The persons of each frame of a video.
+        size: Width and height.
+
+    Returns:
+        By action, counted from 0: tubes of rows of frame from 1, x1, y1, x2, y2 in
+        pixels.
+    """
+    tubes: dict[int, list] = {}
+    going: dict[tuple, list] = {}
+    for number, persons in enumerate(frames, start=1):
+        before, going = going, {}
+        for bbox_norm, action_ids, person_id in persons:
+            row = (number, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
+            for action in action_ids:
+                tube = before.get((action, person_id))
+                if tube is None:
+                    tubes.setdefault(action - 1, []).append(tube := [])
+                tube.append(row)
+                going[action, person_id] = tube
+    return tubes
+
+
 def _make_video(
     split: str, index: int, *, seed: int, folder: Path, size: Size
-) -> dict[tuple[str, int], list[AnnotatedPerson]]:
-    """Write a video of a split; return its keyframes by name and second."""
+) -> ToyVideo:
+    """Write a video of a split; return its annotation."""
     scene, keyframes = make_scene([seed, SPLITS.index(split), index], size)
     path = folder / f'{split}_{index:04d}.mp4'
-    times = np.arange(script.DURATION * FPS) / FPS
+    times = (np.arange(script.DURATION * FPS) / FPS).tolist()
+    views = [view_at(scene, t) for t in times]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
-    for frame in render(scene, times, size):
+    for frame in render(scene, views, size):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
     # OpenCV says nothing of a full disk.
@@ -77,7 +132,34 @@ def _make_video(
             f'{path} has {count:.0f} of {len(times)} frames; check that the disk has '
             'space and that OpenCV can write mp4v video.'
         )
-    return {(path.name, second): persons for second, persons in keyframes.items()}
+    frames = [
+        _persons(scene, t, locate(view, size), size)
+        for t, view in zip(times, views, strict=True)
+    ]
+    tracks = dict(zip(times[::TRACK_STEP], frames[::TRACK_STEP], strict=True))
+    return ToyVideo(path.name, keyframes, tracks, join_tubes(frames, size))
+
+
+def _write_tubes(file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size) -> None:
+    """Tubes in the published form; the validation videos are the test videos."""
+    train, test = ([video.name for video in videos[split]] for split in SPLITS)
+    names = train + test
+    content = dict(
+        labels=list(script.ACTIONS),
+        train_videos=[train],
+        test_videos=[test],
+        nframes=dict.fromkeys(names, script.DURATION * FPS),
+        resolution=dict.fromkeys(names, size[::-1]),
+        gttubes={
+            video.name: {
+                action: [np.array(tube, np.float32) for tube in group]
+                for action, group in sorted(video.tubes.items())
+            }
+            for split in SPLITS
+            for video in videos[split]
+        },
+    )
+    file.write_bytes(pickle.dumps(content, protocol=2))
 
 
 def make_toy_dataset(
@@ -90,11 +172,14 @@ def make_toy_dataset(
     workers: int = 2,
     force: bool = False,
 ) -> None:
-    """Make little annotated videos of drawn people, in AVA's format.
+    """Make little annotated videos of drawn people.
 
-    Writes ``videos/*.mp4``, ``train.csv`` and ``val.csv``, ``train_empty.csv`` and
-    ``val_empty.csv`` with the keyframes that show nobody, and ``action_list.pbtxt``. The
-    same seed and size give the same data, whatever the number of workers.
+    Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv`` and
+    ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
+    ``val_tracks.csv`` with five, each with a csv ``…_empty.csv`` of keyframes that show
+    nobody; and ``tubes.pkl`` in the form of UCF101-24, whose test videos are those of
+    ``val.csv``, with a tube for each stretch of an action. The same seed and size give
+    the same data, whatever the number of workers.
 
     Args:
         out_dir: Appears only when all is done.
@@ -121,11 +206,18 @@ def make_toy_dataset(
         (folder / 'videos').mkdir(parents=True)
         make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
         run = pool.map if pool else map
+        videos = {}
         for split, count in counts.items():
-            made, keyframes = run(partial(make, split), range(count)), {}
-            for one in track_iter_progress((made, count)):
-                keyframes |= one
-            write_annotations(folder / f'{split}.csv', keyframes)
+            made = run(partial(make, split), range(count))
+            videos[split] = list(track_iter_progress((made, count)))
+            for end in ('', '_tracks'):
+                keyframes = {
+                    (video.name, second): persons
+                    for video in videos[split]
+                    for second, persons in (video.tracks if end else video.keyframes).items()
+                }
+                write_annotations(folder / f'{split}{end}.csv', keyframes)
+        _write_tubes(folder / 'tubes.pkl', videos, size)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
         shutil.rmtree(out_dir, ignore_errors=True)

@@ -73,26 +73,41 @@ class Scene(NamedTuple):
     seed: int  # of the room
 
 
-def actions_of(scene: Scene, second: int, seen: Sequence[bool]) -> list | None:
-    """The names of each person's actions around a second, in the order of ``ACTIONS``.
-
-    None if two people walk past each other: whether they meet is moot then.
+def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
+    """The names of each person's actions at time ``t``, in the order of ``ACTIONS``.
 
     Args:
         seen: Who is visible; nobody meets an invisible person.
     """
+    second = round(t)
     done = [{person.legs[second], person.arms[second]} for person in scene.persons]
-    for (i, one), (j, other) in permutations(enumerate(scene.persons), 2):
-        if (one.legs[second], other.legs[second]) != ('walk_right', 'walk_left'):
-            continue
-        times = second - 0.5, second, second + 0.5
-        before, now, after = (other.x_at(t) - one.x_at(t) for t in times)
-        if before > 0 > after:
-            return None
-        if now > 0 and seen[i] and seen[j]:
+    for i, j in _approaching(scene, second):
+        if seen[i] and seen[j] and _gap(scene, i, j, t) > 0:
             done[i].add('meet')
             done[j].add('meet')
     return [[action for action in ACTIONS if action in one] for one in done]
+
+
+def is_moot(scene: Scene, second: int) -> bool:
+    """Whether two people walk past each other around a second: do they meet then?"""
+    return any(
+        _gap(scene, i, j, second - 0.5) > 0 > _gap(scene, i, j, second + 0.5)
+        for i, j in _approaching(scene, second)
+    )
+
+
+def _approaching(scene: Scene, second: int) -> list[tuple[int, int]]:
+    """Who walks to the right, and who to the left, around a second."""
+    legs = [person.legs[second] for person in scene.persons]
+    return [
+        (i, j)
+        for i, j in permutations(range(len(legs)), 2)
+        if (legs[i], legs[j]) == ('walk_right', 'walk_left')
+    ]
+
+
+def _gap(scene: Scene, one: int, other: int, t: float) -> float:
+    return scene.persons[other].x_at(t) - scene.persons[one].x_at(t)
 
 
 def random_scene(rng: RandomState, aspect: float) -> Scene:

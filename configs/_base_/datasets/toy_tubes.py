@@ -1,0 +1,49 @@
+# Clips of the toy dataset of tools/make_toy_dataset.py, with the tubes of tubes.pkl: a
+# label for each stretch of an action of a person.
+data_root = 'data/toy'
+ann_file = 'tubes.pkl'
+
+# No flip: it would turn walking left into walking right.
+train_pipeline = [
+    # Half a GB of frames, so that decoding does not compete with training for the CPU.
+    dict(type='OpenVideo', keep_frames=True),
+    dict(type='SampleKeyframeClip', clip_len=8, frame_interval=2),
+    dict(type='LocateTubelets'),
+    dict(type='DecodeFrames'),
+    dict(type='mmaction.Resize', scale=(-1, 96)),
+    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
+    dict(type='PackTubelets'),
+]
+test_pipeline = train_pipeline
+
+tubes = dict(
+    type='TubeClipDataset',
+    ann_file=ann_file,
+    data_root=data_root,
+    data_prefix=dict(img='videos'),
+    # Half of the frames of a clip, 15 of the video, are in the next one too.
+    clip_stride=8,
+)
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline, **tubes),
+)
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(pipeline=test_pipeline, test_mode=True, **tubes),
+)
+test_dataloader = val_dataloader
+
+files = dict(ann_file=ann_file, data_root=data_root)
+val_evaluator = [
+    dict(type='TubeFrameMAPMetric', **files),
+    dict(type='VideoMAPMetric', **files),
+]
+test_evaluator = val_evaluator
+del tubes, files

@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/stmixer-t_tiny.py',
+    '../_base_/datasets/toy_tubes.py',
+    '../_base_/schedules/adamw_from_scratch.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(head=dict(num_classes=9))
+train_cfg = dict(max_epochs=9, val_interval=9)
+randomness = dict(seed=0)
