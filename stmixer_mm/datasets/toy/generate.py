@@ -165,7 +165,7 @@ def _write_tubes(file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Siz
 def make_toy_dataset(
     out_dir: str | Path,
     *,
-    train_videos: int = 300,
+    train_videos: int = 750,
     val_videos: int = 100,
     seed: int = 0,
     size: Size = (192, 144),
