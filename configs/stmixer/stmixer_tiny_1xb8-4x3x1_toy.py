@@ -6,5 +6,5 @@ _base_ = [
 ]
 
 model = dict(head=dict(num_classes=9))
-train_cfg = dict(max_epochs=9, val_interval=9)
+train_cfg = dict(max_epochs=4, val_interval=4)
 randomness = dict(seed=0)

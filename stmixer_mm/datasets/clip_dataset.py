@@ -21,16 +21,8 @@ class ClipDataset(PersonDataset):
     """What the datasets of clips share: the tracks of each video, kept once."""
 
     def __init__(
-        self,
-        ann_file: str,
-        pipeline: Sequence[dict | Callable],
-        *,
-        clip_stride: int,
-        **shared,
+        self, ann_file: str, pipeline: Sequence[dict | Callable], **shared
     ) -> None:
-        if clip_stride < 1:
-            raise UserError(f'clip_stride={clip_stride} must be at least 1.')
-        self.clip_stride = clip_stride
         self._tracks: dict[str, tuple] = {}  # packed, by video
         super().__init__(ann_file, pipeline, **shared)
 
@@ -64,39 +56,21 @@ class TubeClipDataset(ClipDataset, TubeDataset):
     """Clips of videos with published tubes, as :class:`TubeDataset` reads them.
 
     A person is a tube. It is known to be absent in frames without a box of it, so that
-    clips without any person are samples too.
+    clips without any person are samples too, with ``all_frames``.
 
     Args:
         ann_file: As in :class:`TubeDataset`.
         pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
             ``PackTubelets`` at its end.
-        clip_stride: Frames from one clip to the next.
-        shared: Arguments of :class:`TubeDataset` but ``frame_stride`` and
-            ``all_frames``.
+        shared: Arguments of :class:`TubeDataset`. Middles of clips are keyframes,
+            ``frame_stride`` keyframes apart.
 
     Raises:
         UserError: as :class:`TubeDataset`.
     """
 
-    def __init__(
-        self,
-        ann_file: str,
-        pipeline: Sequence[dict | Callable],
-        *,
-        clip_stride: int = 8,
-        **shared,
-    ) -> None:
-        super().__init__(
-            ann_file,
-            pipeline,
-            clip_stride=clip_stride,
-            frame_stride=1,
-            all_frames=True,
-            **shared,
-        )
-
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
-        return frames[find_middles(len(frames), self.clip_stride)]
+        return frames[find_middles(len(frames), self.frame_stride)]
 
     def keep_boxes(self, video_id: str, boxes: VideoPersons) -> None:
         self._tracks[video_id] = pack_tracks(boxes.frames, pack_persons(*boxes[1:]))
@@ -131,9 +105,10 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         clip_stride: int = 1,
         **shared,
     ) -> None:
-        super().__init__(
-            ann_file, pipeline, clip_stride=clip_stride, multilabel=True, **shared
-        )
+        if clip_stride < 1:
+            raise UserError(f'clip_stride={clip_stride} must be at least 1.')
+        self.clip_stride = clip_stride
+        super().__init__(ann_file, pipeline, multilabel=True, **shared)
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         rows, faults = super().read_rows()

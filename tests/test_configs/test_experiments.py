@@ -19,13 +19,14 @@ EXPERIMENTS = sorted(
 LONGEST = 12
 
 
-def clip_size(path):
+def clip_size(path, config):
     """Frames, height and width: those of the toy clips, unless the config says."""
     named = re.search(r'clip: (\d+)x(\d+)x(\d+)', path.read_text())
-    return tuple(map(int, named.groups())) if named else (4, 64, 96)
+    (frames,) = (t.clip_len for t in config.train_pipeline if 'clip_len' in t)
+    return tuple(map(int, named.groups())) if named else (frames, 64, 96)
 
 
-def made_up_batch(num_classes, size):
+def made_up_batch(num_classes, size, *, in_all_frames):
     """Two clips, one of them without a person."""
     frames, height, width = size
     generator = torch.Generator().manual_seed(0)
@@ -42,6 +43,9 @@ def made_up_batch(num_classes, size):
         )
         sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
         sample.proposals = InstanceData(bboxes=bboxes.clone())
+        if in_all_frames:
+            sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
+            sample.gt_instances.states = torch.ones(count, frames, dtype=torch.long)
         samples.append(sample)
     return dict(inputs=list(clips), data_samples=samples)
 
@@ -54,7 +58,11 @@ def test_forward_backward_and_prediction(path):
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
-    batch = made_up_batch(model.num_classes, clip_size(path))
+    batch = made_up_batch(
+        model.num_classes,
+        clip_size(path, config),
+        in_all_frames=path.name.startswith('stmixer-t'),
+    )
 
     data = model.train().data_preprocessor(batch, training=True)
     feats = trace_shapes(model, data['inputs']).feats

@@ -47,7 +47,8 @@ def build(tmp_path):
             data_prefix=dict(img=str(tmp_path / 'rgb-images')),
             filename_tmpl='{:05}.jpg',
             use_frames=True,
-            clip_stride=4,
+            frame_stride=4,
+            all_frames=True,
         )
         return TubeClipDataset(ann_file, **{**defaults, **kwargs})
 
@@ -80,7 +81,7 @@ def test_boxes_in_frames_are_those_of_the_file(build, clip_len, interval, stride
     late = tube(18, 24, (30, 4, 40, 40))  # beyond the end of the video
     content = only({0: [gap, late], 1: [other]})
     pipeline = sampling(clip_len, interval, allow_short=True)
-    dataset = build(content, split=2, pipeline=pipeline, clip_stride=stride)
+    dataset = build(content, split=2, pipeline=pipeline, frame_stride=stride)
     assert len(dataset) == -(-NUM_FRAMES // stride)
     for sample in dataset:
         middle = sample['timestamp']
@@ -130,12 +131,10 @@ def test_tubes_alike_in_all_frames_of_a_clip_are_one_person(build):
     assert dataset[1]['gt_states'].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
-def test_arguments_of_keyframes_are_refused(build):
-    for wrong in (dict(frame_stride=2), dict(all_frames=False)):
-        with pytest.raises(TypeError, match='multiple values'):
-            build(**wrong)
-    with pytest.raises(ValueError, match='clip_stride=0 must be at least 1'):
-        build(clip_stride=0)
+def test_middles_are_keyframes(build):
+    content = only({0: [tube(5, 10, BOX), tube(15, 16, BOX)]})
+    dataset = build(content, split=2, frame_stride=3, all_frames=False)
+    assert [sample['timestamp'] for sample in dataset] == [6, 9, 15]
 
 
 def test_samples_hold_no_tracks(build):
@@ -338,9 +337,8 @@ def config(tmp_path):
     cfg = Config.fromfile(tiny_tubes.write_project(tmp_path / 'project', 'ucf101-24'))
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.update(type='TubeClipDataset', clip_stride=8, pipeline=PIPELINE)
-        dataset.pop('frame_stride', None)
-        dataset.pop('all_frames', None)
+        dataset.update(type='TubeClipDataset', pipeline=PIPELINE)
+        dataset.update(frame_stride=8, all_frames=True)
     cfg.dump(tmp_path / 'clips.py')
     return Config.fromfile(tmp_path / 'clips.py')
 

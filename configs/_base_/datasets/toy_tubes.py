@@ -22,7 +22,8 @@ tubes = dict(
     data_root=data_root,
     data_prefix=dict(img='videos'),
     # Half of the frames of a clip, 15 of the video, are in the next one too.
-    clip_stride=8,
+    frame_stride=8,
+    all_frames=True,
 )
 train_dataloader = dict(
     batch_size=8,

@@ -169,7 +169,7 @@ def _write_tubes(
 def make_toy_dataset(
     out_dir: str | Path,
     *,
-    train_videos: int = 300,
+    train_videos: int = 750,
     val_videos: int = 100,
     seed: int = 0,
     size: Size = (192, 144),

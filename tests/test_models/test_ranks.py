@@ -1,0 +1,68 @@
+"""Two ranks of a real process group learn what one process does."""
+
+import test_tubelets as tubelets
+import tiny
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+
+
+def keyframes():
+    """A detector and two clips, one of them without anybody."""
+    samples = tiny.data_sample([(4, 4, 30, 50), (50, 8, 90, 60)], [(1,), (2, 3)])
+    return tiny.build_detector(), tiny.batch(samples, tiny.data_sample())
+
+
+def tubes():
+    sample = tubelets.tube_sample(
+        tubelets.LEAVES, tubelets.SPARSE, actions=((1,), (2,))
+    )
+    model = tiny.build_detector(tubelets.tube_detector())
+    return model, tubelets.clips(sample, tubelets.tube_sample())
+
+
+def trained(model, data):
+    """Parameters after a step, of the detector or of its wrapper."""
+    model.train()  # batch norm keeps its statistics, which are those of a rank
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train_step(data, OptimWrapper(optimizer))
+    return {
+        name.removeprefix('module.'): value.detach()
+        for name, value in model.named_parameters()
+    }
+
+
+def run_rank(rank, folder):
+    init_default_scope('mmaction')
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2
+    )
+    for make in (keyframes, tubes):
+        model, data = make()
+        data = {name: values[rank : rank + 1] for name, values in data.items()}
+        found = trained(MMDistributedDataParallel(model), data)
+        if rank == 0:
+            torch.save(found, folder / make.__name__)
+    # A rank that ends with threads of the group running aborts at times.
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_two_ranks_learn_what_one_process_does(tmp_path):
+    mp.start_processes(run_rank, (tmp_path,), nprocs=2)
+    for make in (keyframes, tubes):
+        model, data = make()
+        before = {name: value.clone() for name, value in model.named_parameters()}
+        expected, found = trained(model, data), torch.load(tmp_path / make.__name__)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                found[name] - before[name],
+                value - before[name],
+                rtol=1e-4,
+                atol=1e-6,
+                msg=lambda text, name=name: f'{name}: {text}',
+            )
