@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from statistics import median
 
+from stmixer_mm.apis import detect_video, init_detector, video_info
 from stmixer_mm.checks.options import COUNT
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -18,7 +19,6 @@ from stmixer_mm.profiling.meter import clock, machine
 from stmixer_mm.profiling.models import quieten
 
 import torch
-from stmixer_mm.apis import detect_video, init_detector, video_info
 
 MB = 2**20
 
