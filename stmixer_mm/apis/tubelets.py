@@ -11,6 +11,7 @@ import numpy as np
 
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     TubeletLinker,
+    at_every_frame,
     boxes_where_present,
 )
 
@@ -83,18 +84,6 @@ def _span(clip: Tubelets, linker: TubeletLinker, presence: float) -> _Span:
     numbers = np.array(frames) + 1
     bboxes = boxes_where_present(numbers, table[..., :4], table[..., 4], presence)
     return _Span(frames, linker.extend(numbers, bboxes, clip.scores), table)
-
-
-def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:
-    """Values (n, K, c) in frames (K,) of a clip, linear in between; (n, F, c).
-
-    What is said several times of a frame counts as its mean.
-    """
-    known, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
-    every = range(int(known[0]), int(known[-1]) + 1)
-    shares = [np.interp(every, known, one) for one in np.eye(len(known))]  # of a value
-    weights = (np.array(shares) / counts[:, None])[where]
-    return every, np.einsum('nkc,kf->nfc', values, weights)
 
 
 def _join_frame(frame: int, spans: list[_Span], presence: float) -> FramePersons:

@@ -42,6 +42,18 @@ def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
     return tubes
 
 
+def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:
+    """Values (n, K, c) in frames (K,) of a clip, linear in between; (n, F, c).
+
+    What is said several times of a frame counts as its mean.
+    """
+    known, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
+    every = range(int(known[0]), int(known[-1]) + 1)
+    shares = [np.interp(every, known, one) for one in np.eye(len(known))]  # of a value
+    weights = (np.array(shares) / counts[:, None])[where]
+    return every, np.einsum('nkc,kf->nfc', values, weights)
+
+
 def boxes_where_present(
     frames: np.ndarray, bboxes: np.ndarray, person_scores: np.ndarray, presence: float
 ) -> np.ndarray:

@@ -40,6 +40,7 @@ from stmixer_mm.evaluation.functional.matching import (
 )
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import (
+    at_every_frame,
     boxes_where_present,
     link_tubelets,
 )
@@ -243,8 +244,14 @@ class TubeMetric(DetectionMetric):
         numbers = [self.gt_boxes(column).frames for column in self.gts]
         return np.unique(np.concatenate(numbers))
 
-    def _clip(self, sample: dict, found: Instances) -> tuple[str, int, np.ndarray]:
-        """Video, frame and, of tubelets, numbers (K,) of the clip's frames."""
+    def _clip(
+        self, sample: dict, found: Instances
+    ) -> tuple[str, int, np.ndarray, Instances]:
+        """Video, frame, and numbers (K,) of the frames of what is found there.
+
+        Of tubelets these are all frames of the clip, also those between the ones that
+        the model has seen.
+        """
         name, frame = sample['video_id'], sample['timestamp']
         if frame % 1 != 0 or frame < 1:
             raise UserError(
@@ -252,7 +259,7 @@ class TubeMetric(DetectionMetric):
                 'number of a frame; number frames in whole numbers from 1.'
             )
         if found.person_scores is None:
-            return name, int(frame), np.array([frame], dtype=int)
+            return name, int(frame), np.array([frame], dtype=int), found
         clip_len = found.bboxes.shape[1]
         frames = np.asarray(to_numpy(sample.get('clip_frames')))
         if (
@@ -267,7 +274,10 @@ class TubeMetric(DetectionMetric):
                 f'clip_frames={frames.tolist()}; give the numbers of these frames, from '
                 f'1 and ascending, with the timestamp ({frame:g}) among them.'
             )
-        return name, int(frame), frames
+        table = np.dstack([found.bboxes, found.person_scores])
+        every, table = at_every_frame(frames, table)
+        tubelets = found._replace(bboxes=table[..., :4], person_scores=table[..., 4])
+        return name, int(frame), np.array(every), tubelets
 
     def _is_within(self, key: tuple) -> bool:
         name, frame, *_ = key
@@ -339,11 +349,10 @@ class TubeFrameMAPMetric(TubeMetric):
     def _split(
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
-        name, _, frames = self._clip(sample, found)
+        name, _, frames, found = self._clip(sample, found)
         clip = tuple(frames.tolist())
-        # Of a frame that a padded clip repeats, the first entry counts.
-        for frame in dict.fromkeys(clip):
-            yield (name, frame, clip), *found.at(clip.index(frame))
+        for entry, frame in enumerate(clip):
+            yield (name, frame, clip), *found.at(entry)
 
     def found(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)
@@ -514,7 +523,7 @@ class VideoMAPMetric(TubeMetric):
     def _split(
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
-        name, time, frames = self._clip(sample, found)
+        name, time, frames, found = self._clip(sample, found)
         bboxes = found.bboxes[:, None]
         if found.person_scores is not None:
             number = self.video_numbers.get(name)
