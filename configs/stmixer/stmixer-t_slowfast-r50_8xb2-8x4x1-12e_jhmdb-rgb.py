@@ -13,4 +13,8 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **clips))
 clips.update(frame_stride=16, pipeline=test_pipeline)
 val_dataloader = dict(dataset=clips)
 test_dataloader = val_dataloader
-del clips
+frame_map, video_map = _base_.val_evaluator
+frame_map.update(nms='act')  # overlapping clips say most boxes twice
+val_evaluator = [frame_map, video_map]
+test_evaluator = val_evaluator
+del clips, frame_map, video_map

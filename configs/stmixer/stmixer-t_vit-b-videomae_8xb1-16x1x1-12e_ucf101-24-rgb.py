@@ -25,6 +25,10 @@ train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline, **cl
 clips.update(frame_stride=8, pipeline=test_pipeline)
 val_dataloader = dict(dataset=clips)
 test_dataloader = val_dataloader
-del clips
+frame_map, video_map = _base_.val_evaluator
+frame_map.update(nms='act')  # overlapping clips say most boxes twice
+val_evaluator = [frame_map, video_map]
+test_evaluator = val_evaluator
+del clips, frame_map, video_map
 # Once: all test videos take long.
 train_cfg = dict(val_interval=12)

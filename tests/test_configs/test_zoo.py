@@ -187,6 +187,7 @@ def test_each_frame_is_in_two_clips_of_a_test(path):
     check_frames(config, build_without_memory(config))
     dataset = config.test_dataloader.dataset
     assert dataset.all_frames and dataset.frame_stride * 2 == sample.clip_len
+    assert config.test_evaluator[0].nms == 'act'
     assert dataset.pipeline == config.test_pipeline
     assert config.train_dataloader.dataset.pipeline == config.train_pipeline
 
