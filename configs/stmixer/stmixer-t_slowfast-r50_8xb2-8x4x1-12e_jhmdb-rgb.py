@@ -7,14 +7,11 @@ _base_ = [
 
 model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
 train_pipeline, test_pipeline = _base_.clip_train_pipeline, _base_.clip_test_pipeline
-clips = dict(type='TubeClipDataset')
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **clips))
-# Each frame is in two clips, so that they can be linked.
-clips.update(frame_stride=16, pipeline=test_pipeline)
-val_dataloader = dict(dataset=clips)
+train_dataloader = dict(dataset=_base_.train_clips)
+val_dataloader = dict(dataset=_base_.test_clips)
 test_dataloader = val_dataloader
 frame_map, video_map = _base_.val_evaluator
 frame_map.update(nms='act')  # overlapping clips say most boxes twice
 val_evaluator = [frame_map, video_map]
 test_evaluator = val_evaluator
-del clips, frame_map, video_map
+del frame_map, video_map

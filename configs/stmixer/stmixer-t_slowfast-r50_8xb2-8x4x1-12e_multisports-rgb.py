@@ -6,21 +6,16 @@ _base_ = [
 ]
 
 model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
-load = [
-    dict(type='OpenVideo'),
-    *_base_.clip_train_pipeline[:2],
-    dict(type='DecodeFrames'),
-]
-train_pipeline = load + _base_.clip_train_pipeline[3:]
-test_pipeline = load + _base_.clip_test_pipeline[3:]
-clips = dict(type='TubeClipDataset')
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **clips))
-# Each frame is in two clips, so that they can be linked.
-clips.update(frame_stride=16, pipeline=test_pipeline)
-val_dataloader = dict(dataset=clips)
+# Of video files.
+train_pipeline, test_pipeline = _base_.clip_train_pipeline, _base_.clip_test_pipeline
+for pipeline in (train_pipeline, test_pipeline):
+    pipeline[2:3] = [dict(type='DecodeFrames')]
+    pipeline[:0] = [dict(type='OpenVideo')]
+train_dataloader = dict(dataset=dict(_base_.train_clips, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(_base_.test_clips, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 frame_map, video_map = _base_.val_evaluator
 frame_map.update(nms='act')  # overlapping clips say most boxes twice
 val_evaluator = [frame_map, video_map]
 test_evaluator = val_evaluator
-del clips, load, frame_map, video_map
+del frame_map, pipeline, video_map
