@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/stmixer_tiny.py',
     '../_base_/datasets/toy.py',
-    '../_base_/schedules/adamw_from_scratch.py',
+    '../_base_/schedules/adamw_few_epochs.py',
     '../_base_/default_runtime.py',
 ]
 

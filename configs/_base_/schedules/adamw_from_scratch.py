@@ -10,7 +10,7 @@ optim_wrapper = dict(
 )
 # mmengine ends a schedule without `end` with the training.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=100),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=100, eta_min=1.2e-5),
+    dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=1, eta_min=1.2e-5, convert_to_iter_based=True),
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
