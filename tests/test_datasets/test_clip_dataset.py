@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.checks.datasets import check_dataset
 from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.clip_dataset import (
     TrackClipDataset,
     TubeClipDataset,
@@ -25,6 +26,9 @@ from stmixer_mm.datasets.transforms import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
+from stmixer_mm.evaluation.diagnosis import keyframe_pictures
+from stmixer_mm.evaluation.diagnosis.judging import judge_boxes
+from stmixer_mm.registry import METRICS
 
 HEIGHT, WIDTH = SIZE
 RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']
@@ -366,3 +370,23 @@ def test_faulty_person_ids_are_listed(tracks, tmp_path):
         'train',
     )
     assert [finding.line for finding in report.findings if finding.is_error] == [1, 2]
+
+
+def test_the_worst_keyframes_are_drawn_with_the_boxes_of_the_middle(
+    config, monkeypatch, tmp_path
+):
+    entries = []
+
+    def draw(frame, *args, entry, **kwargs):
+        entries.append(entry)
+        return frame
+
+    monkeypatch.setattr(keyframe_pictures, 'draw_ground_truth', draw)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        metric = METRICS.build(config.test_evaluator[0])
+        judged = judge_boxes(metric, metric.detections([]))
+        pictures = keyframe_pictures.KeyframePictures(config, judged)
+        sample = pictures._dataset[0]['data_samples']
+        key = keyframe_key(sample.video_id, sample.timestamp)
+        assert pictures.draw(key, tmp_path / 'picture.png')
+    assert entries == [len(sample.clip_frames) // 2]
