@@ -239,6 +239,20 @@ def test_extracted_frames_are_those_of_the_video(config, video, tmp_path):
         torch.testing.assert_close(ours.bboxes, theirs.bboxes)
 
 
+def test_what_a_box_in_every_frame_costs(run, config, video, capsys):
+    tubelets = config.with_name('tubelets.py')
+    text = config.read_text().replace('stmixer_tiny.py', 'stmixer-t_tiny.py')
+    tubelets.write_text(text)
+    figures = run(
+        'tube_cost', config, tubelets, '--video', video, '--frames', 8, '--turns', 1
+    )
+    ways = 'every frame a keyframe', 'every 4th frame a keyframe', 'tubelets'
+    assert tuple(figures['ways']) == ways
+    for way, found in figures['ways'].items():
+        assert found['seconds'] > 0 and found['peak_mb'] >= 0, way
+    assert ways[-1] in capsys.readouterr().out
+
+
 def test_the_two_stage_peer(run, config, recogniser, video, tmp_path, capsys):
     detector = host_config(
         tmp_path,

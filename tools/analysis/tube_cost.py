@@ -48,7 +48,9 @@ def find_ways(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     """Ways to say where persons are in every frame."""
     fps = video_info(args.video).fps
     keyframes, tubelets = (
-        init_detector(config, None, device=args.device)
+        init_detector(
+            config, None, device=args.device, cfg_options={'model.init_cfg': None}
+        )
         for config in (args.keyframes, args.tubelets)
     )
 
