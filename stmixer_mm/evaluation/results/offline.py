@@ -65,24 +65,27 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
         UserError: there is none, or one cannot be built or has no splits.
     """
     with blame('test_evaluator of the config cannot be built', 'correct it'):
-        built = [(one, METRICS.build(one)) for one in metric_configs(cfg, 'test')]
-        built = [pair for pair in built if not isinstance(pair[1], DumpResults)]
-        for _, metric in built:
-            if split is not None and not isinstance(metric, TubeMetric):
-                raise UserError(
-                    f'{type(metric).__name__} of test_evaluator knows no splits; leave '
-                    '--splits out.'
-                )
-        metrics = [
-            metric if split is None else METRICS.build({**one, 'split': split})
-            for one, metric in built
-        ]
+        metrics = [_build_metric(one, split) for one in metric_configs(cfg, 'test')]
+    metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric to evaluate a file.'
         )
     return metrics
+
+
+def _build_metric(config: Mapping, split: int | None) -> BaseMetric:
+    kind = config['type']
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    # What is no metric at all, METRICS.build tells.
+    if split is None or kind is None or issubclass(kind, DumpResults):
+        return METRICS.build(config)
+    if not issubclass(kind, TubeMetric):
+        raise UserError(
+            f'{kind.__name__} of test_evaluator knows no splits; leave --splits out.'
+        )
+    return METRICS.build({**config, 'split': split})
 
 
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
