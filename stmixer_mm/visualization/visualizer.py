@@ -112,7 +112,7 @@ def draw_ground_truth(
     classes: Sequence[str] | None,
     *,
     scale: float = 1,
-    entry: int = 0,
+    entry: int,
 ) -> np.ndarray:
     """Draw persons and what they do on a frame (h, w, 3), which is left as it is.
 
