@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from stmixer_mm.apis.tubelets import Tubelets, join_tubelets
+from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.checks.config import (
     building,
     check_arguments,
@@ -39,7 +39,7 @@ from stmixer_mm.datasets.videos import (
     video_sample,
 )
 from stmixer_mm.engine.checkpoints import load_weights
-from stmixer_mm.errors import CORRECT_CODE, UserError, blame
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import MODELS, TRANSFORMS
@@ -295,7 +295,7 @@ def _load_clips(
     for time_s in times:
         sample = dict(video_sample(video.path, time_s), video_reader=video)
         try:
-            with blame(f'The test pipeline fails at {time_s:g} s', CORRECT_CODE):
+            with blame(f'The test pipeline fails at {time_s:g} s'):
                 clip = pipeline(sample | video.clock)
         except DamagedVideo as error:
             if on_damage is None:
@@ -347,7 +347,7 @@ def _read_tubelets(
 ) -> Iterator[KeyframeDetections]:
     size = video.size[::-1] * 2
     clips = (
-        Tubelets(
+        ClipTubelets(
             frames=clip_indices(
                 keyframe_index(sample.metainfo['timestamp'], **video.clock),
                 clip_len=sampler.clip_len,

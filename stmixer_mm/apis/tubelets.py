@@ -16,7 +16,7 @@ from stmixer_mm.evaluation.functional.tubelet_linking import (
 )
 
 
-class Tubelets(NamedTuple):
+class ClipTubelets(NamedTuple):
     """What was found in a clip."""
 
     frames: np.ndarray  # (K,) int, rising; repeated beyond an end of the video
@@ -44,7 +44,7 @@ class _Span(NamedTuple):
 
 
 def join_tubelets(
-    clips: Iterable[Tubelets], linker: TubeletLinker, *, presence: float
+    clips: Iterable[ClipTubelets], linker: TubeletLinker, *, presence: float
 ) -> Iterator[FramePersons]:
     """Say of each frame that a clip covers who is where in it.
 
@@ -76,7 +76,7 @@ def join_tubelets(
             spans.append(_span(clip, linker, presence))
 
 
-def _span(clip: Tubelets, linker: TubeletLinker, presence: float) -> _Span:
+def _span(clip: ClipTubelets, linker: TubeletLinker, presence: float) -> _Span:
     scores = clip.action_scores[:, None].repeat(len(clip.frames), axis=1)
     table = np.concatenate([clip.bboxes, clip.person_scores[..., None], scores], axis=2)
     frames, table = at_every_frame(clip.frames, table)

@@ -124,8 +124,10 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
                     f'{same.line}'
                 )
             if message:
-                remedy = 'give each person of a video its own number from 0, or train '
-                message += f'; {remedy}on keyframes (KeyframeDataset).'
+                message += (
+                    '; give each person of a video its own number from 0, or train on '
+                    'keyframes (KeyframeDataset).'
+                )
                 faults.append(Fault(self.ann_file, row.line, message))
         return rows, faults
 

@@ -10,7 +10,7 @@ from tiny_stmixer import write_video
 from torch import nn
 
 from stmixer_mm.apis.inference import detect_video
-from stmixer_mm.apis.tubelets import Tubelets, join_tubelets
+from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
 
@@ -199,7 +199,9 @@ def clip(frames, bboxes, person_scores, actions):
     """A clip whose tubelets have a square box in each frame, given by its side."""
     bboxes = np.array(bboxes, float)[..., None] * [0, 0, 1, 1]
     scores = np.array(person_scores, float)
-    return Tubelets(np.array(frames), bboxes, scores, np.array(actions), scores.max(1))
+    return ClipTubelets(
+        np.array(frames), bboxes, scores, np.array(actions), scores.max(1)
+    )
 
 
 def test_what_several_tubelets_say_is_weighted_by_their_person_scores():

@@ -18,7 +18,7 @@ from stmixer_mm.datasets.toy import generate
 from stmixer_mm.datasets.toy.drawing import render, view_at
 from stmixer_mm.datasets.toy.generate import (
     FPS,
-    join_tubes,
+    action_tubes,
     make_scene,
     make_toy_dataset,
 )
@@ -133,7 +133,7 @@ def test_a_tube_for_each_stretch_of_an_action():
         [person(1, 1)],
         [person(0, 1)],
     ]
-    tubes = join_tubes(frames, (20, 10))
+    tubes = action_tubes(frames, (20, 10))
     stretches = {
         label: [[row[0] for row in tube] for tube in group]
         for label, group in tubes.items()

@@ -87,7 +87,7 @@ def _persons(
     return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in np.flatnonzero(seen)]
 
 
-def join_tubes(
+def action_tubes(
     frames: Sequence[Sequence[AnnotatedPerson]], size: Size
 ) -> dict[int, list[list[tuple[float, ...]]]]:
     """A tube for each stretch of frames in which a person is visible and does an action.
@@ -139,7 +139,7 @@ def _make_video(
         for t, view in zip(times, views, strict=True)
     ]
     tracks = dict(zip(times[::TRACK_STEP], frames[::TRACK_STEP], strict=True))
-    return ToyVideo(path.name, keyframes, tracks, join_tubes(frames, size))
+    return ToyVideo(path.name, keyframes, tracks, action_tubes(frames, size))
 
 
 def _write_tubes(
