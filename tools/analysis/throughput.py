@@ -2,12 +2,16 @@
 
 import argparse
 import time
+from copy import deepcopy
+from functools import partial
+from itertools import cycle
 from math import ceil
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.datasets.videos import count_decoded, open_video
+from stmixer_mm.engine.speed import STEPS
 from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
@@ -18,7 +22,14 @@ from stmixer_mm.profiling.clips import (
     extract_frames,
     video_clips,
 )
-from stmixer_mm.profiling.meter import Meter, clock, machine, medians, watch_children
+from stmixer_mm.profiling.meter import (
+    Meter,
+    clock,
+    machine,
+    medians,
+    take_turns,
+    watch_children,
+)
 from stmixer_mm.profiling.models import (
     build_model,
     num_classes_of,
@@ -28,6 +39,7 @@ from stmixer_mm.profiling.models import (
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
@@ -49,10 +61,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--mode',
-        choices=['test', 'train', 'data'],
+        choices=['test', 'speed-up', 'train', 'data'],
         default='test',
-        help='detection, training, or the loading of clips alone, from video files '
-        'and from extracted frames (default: %(default)s)',
+        help='detection, the same as it gets faster step by step, training, or the '
+        'loading of clips alone, from video files and from extracted frames (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--checkpoint', help='checkpoint file or URL; without one, random weights'
@@ -91,7 +104,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def split_of(args: argparse.Namespace) -> str:
-    return 'test' if args.mode == 'test' else 'train'
+    return 'test' if args.mode in ('test', 'speed-up') else 'train'
+
+
+def source_of(args: argparse.Namespace) -> str:
+    return 'config' if args.video is None else 'video'
 
 
 def choose_clips(cfg: Config, args: argparse.Namespace) -> list[dict]:
@@ -156,8 +173,7 @@ class Steps:
 
 def measure_model(cfg: Config, args: argparse.Namespace) -> dict:
     """Seconds of a step and of its parts, medians over the steps."""
-    source = 'config' if args.video is None else 'video'
-    pipeline = ClipPipeline(cfg, split_of(args), source=source)
+    pipeline = ClipPipeline(cfg, split_of(args), source=source_of(args))
     batch_size = args.batch_size
     if batch_size is None:
         is_train = args.mode == 'train'
@@ -211,6 +227,39 @@ def print_model(figures: dict) -> None:
         f'a core loads {fed:.2f} clips per second, the model takes {eaten:.2f}: '
         f'{ceil(eaten / fed)} core(s) of loading keep it busy'
     )
+
+
+def measure_speed_up(cfg: Config, args: argparse.Namespace) -> dict:
+    """Seconds of a clip with each step of ``speed_up`` added, all in turns."""
+    pipeline = ClipPipeline(cfg, split_of(args), source=source_of(args))
+    clips = ClipDataset(choose_clips(cfg, args), pipeline)
+    model = build_model(cfg, checkpoint=args.checkpoint, device=args.device)
+    models = {'as built': model}
+    for name, step in STEPS.items():
+        models[f'+ {name}'] = model = deepcopy(model)
+        step(model)
+
+    @torch.inference_mode()
+    def detect(model: nn.Module, indices: cycle) -> None:
+        batch = pseudo_collate([clips[next(indices)]])
+        del batch['seconds']
+        model.test_step(batch)
+
+    runs = {
+        name: partial(detect, model, cycle(range(len(clips))))
+        for name, model in models.items()
+    }
+    clips.warm_up()
+    device = torch.device(args.device)
+    return dict(seconds=take_turns(runs, turns=args.clips, device=device))
+
+
+def print_speed_up(figures: dict) -> None:
+    seconds = figures['seconds']
+    first = seconds['as built']
+    rows = [('', 'seconds per clip', 'times as fast')]
+    rows += [(name, f'{s:.3f}', f'{first / s:.2f}') for name, s in seconds.items()]
+    print(format_table(rows))
 
 
 def measure_loading(cfg: Config, args: argparse.Namespace) -> dict:
@@ -306,6 +355,9 @@ def run(args: argparse.Namespace) -> None:
         if args.mode == 'data':
             figures = measure_loading(cfg, args)
             print_loading(figures)
+        elif args.mode == 'speed-up':
+            figures = measure_speed_up(cfg, args)
+            print_speed_up(figures)
         else:
             figures = measure_model(cfg, args)
             print_model(figures)
