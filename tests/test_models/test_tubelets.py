@@ -225,7 +225,7 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
     targets = head.get_targets(output, [sample])
-    pairs = targets.matched[0].nonzero().squeeze(1).tolist()
+    pairs = targets.acting[0].nonzero().squeeze(1).tolist()
     rows = {tuple(row) for row in targets.boxed[0, pairs].int().tolist()}
     assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
     for query in range(5):
@@ -242,7 +242,7 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     assert torch.equal(reached, targets.counted[0])
     assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, targets.boxed[0])
     acts = output.action_logits.grad[0].abs().sum(dim=-1) > 0
-    assert torch.equal(acts, targets.matched[0] | bool(settings))
+    assert torch.equal(acts, targets.acting[0] | bool(settings))
 
 
 def test_boxes_where_there_is_none_may_be_anything():
