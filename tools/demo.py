@@ -8,7 +8,8 @@ from itertools import tee
 from pathlib import Path
 
 from stmixer_mm.apis.inference import detect_video, init_detector, video_info
-from stmixer_mm.apis.rendering import TABLES, VIDEOS, render_video, write_detections
+from stmixer_mm.apis.rendering import VIDEOS, render_video
+from stmixer_mm.apis.results import TABLES, VideoDetections
 from stmixer_mm.checks.options import (
     COUNT,
     SCORE,
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     tables = tables or {'--json': Path(args.out).with_suffix('.json')}
     for option, path in tables.items():
         check_writable_file(path, purpose=option, suffixes=TABLES, beside=beside)
-    video_info(args.video)  # a bad video is reported before the model is built
+    info = video_info(args.video)  # a bad video is reported before the model is built
     model = init_detector(
         args.config,
         args.checkpoint,
@@ -105,8 +106,15 @@ def run(args: argparse.Namespace) -> None:
         on_damage=damage.append,
     )
     found = list(kept)
+    results = VideoDetections(
+        source=args.video,
+        fps=info.fps,
+        width=info.width,
+        height=info.height,
+        keyframes=found,
+    )
     for path in tables.values():
-        write_detections(path, found, video=args.video)
+        results.save(path)
     counts = [len(keyframe.bboxes) for keyframe in found]
     persons, frames = sum(counts), 'keyframes'
     if any(keyframe.ids for keyframe in found):

@@ -1,13 +1,11 @@
-"""Detections drawn into a copy of a video, and written to a table."""
+"""Detections drawn into a copy of a video."""
 
-import csv
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from statistics import fmean
 
 import av
 import numpy as np
@@ -18,20 +16,15 @@ from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from stmixer_mm.apis.inference import KeyframeDetections, video_info
+from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import atomic_path, open_atomically, write_json
+from stmixer_mm.files import atomic_path
 from stmixer_mm.visualization.draw import draw_detections, person_colors
 
 VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
 # Without B-frames, whose order AVI cannot hold.
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
-TABLES = ('.json', '.csv')
-_COLUMNS = (
-    *('video', 'time_s', 'frame'),
-    *('x1', 'y1', 'x2', 'y2', 'action', 'score'),
-)
 
 
 def match_persons(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
@@ -244,83 +237,3 @@ def _encoded_sound(
                         frame.pts -= round(start / frame.time_base)
                         yield from stream.encode(frame)
     yield from stream.encode(None)
-
-
-def write_detections(
-    path: str | Path, keyframes: Sequence[KeyframeDetections], *, video: str | Path
-) -> None:
-    """Write detections to a JSON or CSV file, by its suffix.
-
-    JSON: ``{video, fps, width, height, keyframes: [{time_s, frame, persons: [{bbox,
-    actions: [{action, score}]}]}]}``. CSV: a row per person and action; a person
-    without an action has one row in which these columns are empty. Boxes are pixel
-    xyxy.
-
-    Where persons have ids, each has its ``id``, in CSV in a last column, and JSON also
-    ``tubes``: ``[{id, first_frame, last_frame, actions: [{action, score, first_frame,
-    last_frame}]}]``, the mean score of the action where it was found.
-    """
-    records = [
-        dict(
-            time_s=round(found.time_s, 3),
-            frame=found.frame_index,
-            persons=list(_list_persons(found)),
-        )
-        for found in keyframes
-    ]
-    has_ids = any(found.ids is not None for found in keyframes)
-    if Path(path).suffix.lower() == '.json':
-        info = video_info(video)
-        content = dict(video=str(video), fps=info.fps, width=info.width)
-        content |= dict(height=info.height, keyframes=records)
-        if has_ids:
-            content['tubes'] = _list_tubes(records)
-        write_json(path, content)
-        return
-    with open_atomically(path, encoding='utf-8', newline='') as file:
-        table = csv.writer(file)
-        table.writerow([*_COLUMNS, 'id'] if has_ids else _COLUMNS)
-        for record in records:
-            for person in record['persons']:
-                place = (video, record['time_s'], record['frame'])
-                ids = [person['id']] if has_ids else []
-                for found in person['actions'] or [dict(action='', score='')]:
-                    table.writerow([*place, *person['bbox'], *found.values(), *ids])
-
-
-def _list_persons(found: KeyframeDetections) -> Iterator[dict]:
-    for index, bbox in enumerate(found.bboxes):
-        actions = [
-            dict(action=label, score=round(score, 4))
-            for label, score in found.actions[index]
-        ]
-        person = dict(bbox=np.round(bbox, 2).tolist(), actions=actions)
-        yield person if found.ids is None else dict(id=found.ids[index], **person)
-
-
-def _list_tubes(records: Sequence[dict]) -> list[dict]:
-    """Tubes of persons with ids, in the order in which they begin."""
-    seen: dict[int, list[int]] = {}
-    scores: dict[int, dict[str, dict[int, float]]] = {}
-    for record in records:
-        for person in record['persons']:
-            seen.setdefault(person['id'], []).append(record['frame'])
-            of_person = scores.setdefault(person['id'], {})
-            for found in person['actions']:
-                of_action = of_person.setdefault(found['action'], {})
-                of_action[record['frame']] = found['score']
-
-    def span(frames: Iterable[int]) -> dict:
-        return dict(first_frame=min(frames), last_frame=max(frames))
-
-    return [
-        dict(
-            id=number,
-            **span(frames),
-            actions=[
-                dict(action=label, score=round(fmean(found.values()), 4), **span(found))
-                for label, found in scores[number].items()
-            ],
-        )
-        for number, frames in seen.items()
-    ]

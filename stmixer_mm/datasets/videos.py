@@ -299,8 +299,15 @@ class Video:
             yield from dropwhile(lambda packet: packet.pts != stamp, packets)
 
     def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        rgb = self._to_rgb.reformat(frame, format='rgb24', **self._shape).to_ndarray()
-        return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+        return rgb_picture(self._to_rgb, frame, **self._shape)
+
+
+def rgb_picture(
+    to_rgb: VideoReformatter, frame: av.VideoFrame, **shape: int | None
+) -> np.ndarray:
+    """A decoded frame as RGB uint8 (h, w, 3), turned as it is to be shown."""
+    rgb = to_rgb.reformat(frame, format='rgb24', **shape).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 
 def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
