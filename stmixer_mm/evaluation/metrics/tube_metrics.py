@@ -528,7 +528,7 @@ class VideoMAPMetric(TubeMetric):
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
         name, time, frames, found = self._clip(sample, found)
-        bboxes, scores = found.bboxes, found.scores
+        bboxes, scores = found.bboxes[:, None], found.scores
         if found.person_scores is not None:
             number = self.video_numbers.get(name)
             end = time if number is None else max(time, self.nframes[number])
@@ -544,7 +544,7 @@ class VideoMAPMetric(TubeMetric):
                 bboxes, scores = tubelets_by_action(
                     bboxes, scores[:, inside], self.linking.acting
                 )
-        yield (name, time, tuple(frames.tolist())), bboxes[:, None], scores
+        yield (name, time, tuple(frames.tolist())), bboxes, scores
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         name, _, frames = key

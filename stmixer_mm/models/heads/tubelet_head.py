@@ -66,15 +66,15 @@ class STMixerTubeletHead(STMixerHead):
 
     def check_truth(self, sample: ActionDataSample) -> None:
         truth, clip_len = sample.gt_instances, sample.metainfo['clip_len']
-        shapes = truth.bboxes.shape[:2], truth.states.shape
-        if truth.bboxes.dim() == self.box_dims and any(
-            shape != (len(truth.labels), clip_len) for shape in shapes
-        ):
-            raise UserError(
-                f'{sample_name(sample)} has {len(truth.labels)} persons in a clip of '
-                f'{clip_len} frames, but boxes for {tuple(shapes[0])} and states for '
-                f'{tuple(shapes[1])} of these; give each person both in each frame.'
-            )
+        if truth.bboxes.dim() == self.box_dims:
+            shapes = truth.bboxes.shape[:2], truth.states.shape
+            if any(shape != (len(truth.labels), clip_len) for shape in shapes):
+                raise UserError(
+                    f'{sample_name(sample)} has {len(truth.labels)} persons in a clip '
+                    f'of {clip_len} frames, but boxes for {tuple(shapes[0])} and states '
+                    f'for {tuple(shapes[1])} of these; give each person both in each '
+                    'frame.'
+                )
         super().check_truth(sample)
 
     def loss(
