@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from glob import glob, has_magic
+from itertools import tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,16 @@ class FrameStream:
             return self._nominal_fps
         return (self.count - 1) / (self.last_s - self.start_s)
 
+    def __len__(self) -> int:
+        return self.count
+
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         return self._frames
+
+    def branch(self) -> 'FrameStream':
+        """A second reader of the same frames; what one is behind is kept for it."""
+        self._frames, other = tee(self._frames)
+        return FrameStream(other, name=self.name, fps=self._nominal_fps)
 
     def _check(self, items: Iterable) -> Iterator[tuple[float, np.ndarray]]:
         for item in items:

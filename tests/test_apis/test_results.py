@@ -7,7 +7,7 @@ from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 
 
 def video(keyframes):
-    size = dict(fps=10.0, width=48, height=32)
+    size = dict(fps=10.0, width=48, height=32, total_frames=60)
     return VideoDetections(source='a,b.mp4', keyframes=keyframes, **size)
 
 
@@ -28,6 +28,7 @@ def test_json_holds_every_detection(tmp_path):
         fps=10.0,
         width=48,
         height=32,
+        total_frames=60,
         keyframes=[
             dict(
                 time_s=1.0,
