@@ -33,6 +33,7 @@ class FramePersons(NamedTuple):
     ids: np.ndarray  # (m,) int, rising: numbers of tubes
     bboxes: np.ndarray  # (m, 4) xyxy
     action_scores: np.ndarray  # (m, A + 1)
+    person_scores: np.ndarray  # (m,)
 
 
 class _Span(NamedTuple):
@@ -95,4 +96,6 @@ def _join_frame(frame: int, spans: list[_Span], presence: float) -> FramePersons
     weights = is_of * rows[:, 4].clip(1e-6)
     means = weights / weights.sum(axis=1, keepdims=True) @ rows
     shown = person_scores >= presence
-    return FramePersons(frame, tubes[shown], means[shown, :4], means[shown, 5:])
+    return FramePersons(
+        frame, tubes[shown], means[shown, :4], means[shown, 5:], person_scores[shown]
+    )

@@ -28,7 +28,7 @@ def project(tmp_path_factory):
 
 
 README = ROOT / 'README.md'
-EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
+EVERYONE = ('--nms-thr', 1, '--cfg-options', 'model.head.score_thr=0.0')
 
 
 def test_video_and_detections_are_written(project, tmp_path, capsys):
