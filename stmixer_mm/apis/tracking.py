@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from stmixer_mm.errors import blame, choose
 from stmixer_mm.registry import MODELS, build_hosted
 
 _KALMAN = dict(type='KalmanFilter')
+DEFAULT_TRACKER = 'query'
 TRACKERS = {
     'query': dict(type='stmixer_mm.QueryTracker'),
     'byte': dict(type='mmdet.ByteTracker', motion=_KALMAN),
@@ -29,6 +30,7 @@ TRACKERS = {
 }
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Gives the persons of one keyframe after the other ids that last."""
 
@@ -42,21 +44,29 @@ class Tracker(Protocol):
         ...
 
 
-def build_tracker(config: str | Mapping) -> Tracker:
+def build_tracker(config: str | Mapping | Tracker) -> Tracker:
     """A tracker for one video.
 
     Args:
-        config: Its name in ``TRACKERS``, or a dict of a class in the registry: a
-            :class:`Tracker`, or one of mmdet's that need boxes and scores alone.
+        config: Its name in ``TRACKERS``, a dict of a class in the registry, ours or one of
+            mmdet's that need boxes and scores alone, or a tracker itself.
 
     Raises:
-        UserError: it cannot be built; mmdet's need ``pip install lap``.
+        UserError: it cannot be built; mmdet's need the extra ``tracking``.
     """
+    if isinstance(config, Tracker):
+        return config
     if isinstance(config, str):
         config = choose('tracker', config, TRACKERS)
-    with blame(f'tracker={dict(config)} cannot be built', 'mend what it names'):
+    with blame(f'tracker={config} cannot be used', 'install or correct what it names'):
         tracker = build_hosted(dict(config))
-    return HostTracker(tracker) if isinstance(tracker, BaseTracker) else tracker
+        if isinstance(tracker, BaseTracker):
+            HostTracker(tracker).extend(0.0, np.zeros((0, 4)))  # some need pictures too
+            tracker.reset()
+            return HostTracker(tracker)
+        if not isinstance(tracker, Tracker):
+            raise TypeError(f'{type(tracker).__name__} is no tracker of boxes')
+        return tracker
 
 
 @dataclass
