@@ -44,6 +44,10 @@ class STMixerTubeletDecoder(STMixerDecoder):
         )
         return queries._replace(temporal=queries.temporal[: len(boxes_xyzr)]), folded
 
+    def look_of(self, queries: Queries) -> Tensor:
+        """Means (B, Q, C) of the spatial queries over time."""
+        return queries.spatial.unflatten(0, (-1, self.num_frames)).mean(dim=1)
+
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> Sampler:
         """Samples each frame as a clip of its own."""
         return super().make_memory(

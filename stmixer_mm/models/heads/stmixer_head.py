@@ -365,21 +365,34 @@ class STMixerHead(BaseModule):
         return make_targets(torch.stack(assigned), data_samples)
 
     def predict(
-        self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
+        self,
+        outputs: Sequence[StageOutput],
+        data_samples: Sequence[ActionDataSample],
+        query_vectors: Tensor | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
-        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
+        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). Of
+        ``query_vectors`` (B, Q, C), if there are any, the n kept ones are there too.
         """
         last = in_float32(outputs[-1])
+        if query_vectors is None:
+            query_vectors = [None] * len(data_samples)
         return [
-            self.predict_by_clip(type(last)(*output), sample.metainfo['img_shape'])
-            for sample, *output in zip(data_samples, *last, strict=True)
+            self.predict_by_clip(
+                type(last)(*output), sample.metainfo['img_shape'], vectors
+            )
+            for sample, vectors, *output in zip(
+                data_samples, query_vectors, *last, strict=True
+            )
         ]
 
     def predict_by_clip(
-        self, output: StageOutput, img_shape: tuple[int, int]
+        self,
+        output: StageOutput,
+        img_shape: tuple[int, int],
+        query_vectors: Tensor | None = None,
     ) -> InstanceData:
         """Predictions of one clip from its part of a :class:`StageOutput`."""
         person_scores = score_persons(output.person_logits)
@@ -396,11 +409,14 @@ class STMixerHead(BaseModule):
         scores = self.score_actions(actions, of_query)
         scale = frame_scale(img_shape, output.bboxes)
         bboxes = torch.minimum(output.bboxes[keep].clamp(min=0), scale - 1) / scale
-        return InstanceData(
+        found = InstanceData(
             bboxes=bboxes,
             scores=F.pad(scores, (1, 0)),
             person_scores=person_scores[keep],
         )
+        if query_vectors is not None:
+            found.query_vectors = query_vectors[keep].float()
+        return found
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """How much of a person each query is, (Q,), of its person scores."""

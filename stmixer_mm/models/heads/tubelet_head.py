@@ -100,6 +100,7 @@ class STMixerTubeletHead(STMixerHead):
         self,
         outputs: Sequence[TubeletStageOutput],
         data_samples: Sequence[ActionDataSample],
+        query_vectors: Tensor | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n tubelets are kept.
 
@@ -109,12 +110,13 @@ class STMixerTubeletHead(STMixerHead):
         column 0, ``tubelet_scores`` (n,) are the mean person scores where the person is.
         """
         clip_len = data_samples[0].metainfo['clip_len']
-        return super().predict([at_clip_frames(outputs[-1], clip_len)], data_samples)
+        last = at_clip_frames(outputs[-1], clip_len)
+        return super().predict([last], data_samples, query_vectors)
 
     def predict_by_clip(
-        self, output: TubeletStageOutput, img_shape: tuple[int, int]
+        self, output: TubeletStageOutput, *args: object
     ) -> InstanceData:
-        found = super().predict_by_clip(output, img_shape)
+        found = super().predict_by_clip(output, *args)
         found.tubelet_scores = self.score_queries(found.person_scores)
         return found
 
