@@ -5,20 +5,24 @@ Of a model of tubelets there is a record per frame, and persons have the ids of 
 
 import math
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmaction.structures import ActionDataSample
+from mmcv.ops import nms
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
 from torch import nn
 
+from stmixer_mm.apis.results import KeyframeDetections
+from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.checks.config import (
     building,
@@ -30,6 +34,15 @@ from stmixer_mm.checks.config import (
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.frames import clip_indices, keyframe_index
 from stmixer_mm.datasets.pipelines import dataset_configs
+from stmixer_mm.datasets.streams import (
+    Clip,
+    EvenFrames,
+    EvenTimes,
+    FrameStream,
+    RecentFrames,
+    cut_clips,
+    open_source,
+)
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.datasets.videos import (
     DamagedVideo,
@@ -47,16 +60,6 @@ from stmixer_mm.visualization.visualizer import top_actions
 
 _OPENERS = ('OpenVideo', 'DecordInit')
 _DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
-
-
-class KeyframeDetections(NamedTuple):
-    """What was found at one keyframe of a video; with tubelets, in any frame."""
-
-    time_s: float
-    frame_index: int  # of the keyframe, counted from 0
-    bboxes: np.ndarray  # (n, 4): pixel xyxy in the video's own frame
-    actions: list[list[tuple[str, float]]]  # per box (label, score), best first
-    ids: list[int] | None = None  # per box, of its tube; None: of keyframes alone
 
 
 class VideoInfo(NamedTuple):
@@ -106,12 +109,16 @@ def init_detector(
     check_arguments(Config(needed))
     check_device(device)
 
+    if not (logger := MMLogger.get_current_instance()).level:
+        logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)
         is_set = 'model.head.fallback_topk' in (cfg_options or {})
         if hasattr(head, 'fallback_topk') and not is_set:
             head.fallback_topk = 0
+        if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
+            model.with_query_vectors = True  # for a tracker
     classes = None
     if checkpoint is None:
         model.init_weights()
@@ -162,6 +169,11 @@ def _info(video: Video) -> VideoInfo:
     return VideoInfo(len(video), video.fps, *video.size)
 
 
+def _check_interval(interval_s: float) -> None:
+    if not (interval_s > 0 and math.isfinite(interval_s)):
+        raise UserError(f'The interval of {interval_s} s must be positive.')
+
+
 def keyframe_times(
     duration_s: float,
     *,
@@ -177,8 +189,7 @@ def keyframe_times(
     Raises:
         UserError: there is no such time in a video of ``duration_s`` seconds.
     """
-    if not (interval_s > 0 and math.isfinite(interval_s)):
-        raise UserError(f'The interval of {interval_s} s must be positive.')
+    _check_interval(interval_s)
     stop = duration_s if end is None else min(end, duration_s)
     if not 0 <= start < stop:
         raise UserError(
@@ -193,19 +204,22 @@ def keyframe_times(
 
 def detect_video(
     model: nn.Module,
-    video: str | Path,
+    video: object,
     *,
     interval_s: float | None = None,
     start: float = 0.0,
     end: float | None = None,
     score_thr: float = 0.3,
+    nms_thr: float | None = None,
+    tracker: Tracker | None = None,
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
 ) -> Iterator[KeyframeDetections]:
-    """Detect persons and their actions along a video.
+    """Detect persons and their actions along a video or a stream of frames.
 
-    The video is opened once, and only the frames of the clips are decoded; clips come
-    from the config's test pipeline. Inputs are checked before this returns.
+    A video file is opened once, and only the frames of the clips are decoded; of a
+    stream all frames are, and those of a clip are kept. Clips come from the config's
+    test pipeline. Inputs are checked before this returns, but for a stream's frames.
 
     A model of tubelets says in every frame of a clip where persons are. Its clips
     overlap, and their tubelets are joined to tubes, see :func:`.join_tubelets`: there is
@@ -213,13 +227,16 @@ def detect_video(
 
     Args:
         model: From :func:`init_detector`.
-        video: Video file.
+        video: Video file, or another source of :func:`.open_source`.
         interval_s: Seconds between keyframes, the first of which is at ``start``; at
             least those of a frame are taken. Of tubelets it is between the middles of
             clips, which are moved to lie within the video. By default 1 s; of tubelets
             half a clip.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
+        nms_thr: Leave out persons whose box has a larger IoU with one of a higher
+            person score (of tubelets, in the middle of the clip); None: nobody.
+        tracker: Gives persons of keyframes their ids; tubelets have theirs.
         batch_size: Clips that the model sees at once.
         on_damage: Is told of each stretch that the file lacks, and of each keyframe
             that is left out as its clip cannot be decoded; without it that is an error.
@@ -231,8 +248,88 @@ def detect_video(
         UserError: the video cannot be read, is shorter than a clip, or has nothing
             between ``start`` and ``end``.
     """
-    reader = open_video(video, on_damage)
-    info = _info(reader)
+    source = open_source(video, on_damage=on_damage)
+    if batch_size < 1:
+        raise UserError(f'batch_size={batch_size} must be at least 1.')
+    _check_interval(1.0 if interval_s is None else interval_s)
+    sampler = _sampler(clip_pipeline(model.cfg))
+    by_tubelets = finds_tubelets(model)
+    cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
+    plan = cut(source, sampler, interval_s, start, end, inside=by_tubelets)
+    found = detect_clips(
+        model,
+        plan.clips,
+        score_thr=score_thr,
+        nms_thr=nms_thr,
+        tracker=tracker,
+        apart=plan.apart,
+        batch_size=batch_size,
+        on_damage=on_damage,
+    )
+    return (one for one in found if plan.shows(one)) if by_tubelets else found
+
+
+def detect_clips(
+    model: nn.Module,
+    clips: Iterable[Clip],
+    *,
+    score_thr: float = 0.3,
+    nms_thr: float | None = None,
+    tracker: Tracker | None = None,
+    apart: int = 0,
+    batch_size: int = 1,
+    on_damage: OnDamage | None = None,
+) -> Iterator[KeyframeDetections]:
+    """Detect in clips, as of :class:`.RecentFrames`, in order of time.
+
+    Args:
+        model: From :func:`init_detector`.
+        clips: Taken one by one, so that they may be cut as they are needed.
+        score_thr, nms_thr, tracker, batch_size, on_damage: As of :func:`detect_video`.
+        apart: The most frames from one clip to the next; of tubelets, so that a person
+            who is missed in one keeps its id.
+    """
+    pipeline = clip_pipeline(model.cfg)
+    sampler = _sampler(pipeline)
+    sampler.allow_short = True  # a clip at the end of a stream may lack frames
+    samples = _predict(
+        model, _load_clips(pipeline, clips, on_damage), batch_size, nms_thr
+    )
+    if not finds_tubelets(model):
+        return _read_keyframes(model, samples, score_thr, tracker)
+    # A person may be missed in a clip's time, and between clips.
+    linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
+    return _read_tubelets(model, samples, score_thr, sampler, linking)
+
+
+def finds_tubelets(model: nn.Module) -> bool:
+    """Whether a model says where persons are in all frames of a clip."""
+    return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
+
+
+def clip_spans(model: nn.Module) -> tuple[int, int]:
+    """Frames that a clip spans before and behind its keyframe."""
+    return _spans(_sampler(clip_pipeline(model.cfg)))
+
+
+class _Plan(NamedTuple):
+    """The clips of a source."""
+
+    clips: Iterator[Clip]
+    apart: int  # the most frames from one to the next
+    shows: Callable[[KeyframeDetections], bool]  # whether it is of the part asked for
+
+
+def _cut_file(
+    video: Video,
+    sampler: SampleKeyframeClip,
+    interval_s: float | None,
+    start: float,
+    end: float | None,
+    *,
+    inside: bool,
+) -> _Plan:
+    info, (before, after) = _info(video), _spans(sampler)
     times = keyframe_times(
         info.duration_s,
         interval_s=1.0 if interval_s is None else interval_s,
@@ -240,78 +337,95 @@ def detect_video(
         end=end,
         frame_s=1 / info.fps,
     )
-    if batch_size < 1:
-        raise UserError(f'batch_size={batch_size} must be at least 1.')
-    with building(model.cfg, 'test pipeline'):
-        pipeline = _clip_pipeline(model.cfg)
-    by_tubelets = getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
-    if by_tubelets:
-        sampler = next(
-            one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
-        )
-        frames = reader.part(start, end)
-        wanted = () if interval_s is None else times
-        middles = [keyframe_index(time_s, **reader.clock) for time_s in wanted]
-        middles = _clip_middles(sampler, frames, len(reader), middles)
-        times = reader.times[middles]
-    clips = _load_clips(pipeline, reader, times.tolist(), on_damage)
-    first = list(islice(clips, 1))  # a video that is too short is found out here
-    samples = _predict(model, chain(first, clips), batch_size)
-    if by_tubelets:
-        # A person may be missed in a clip's time, and between clips.
-        reach = (sampler.clip_len - 1) * sampler.frame_interval + 1
-        linking = Linking(end_after=int(np.diff(middles).max(initial=reach)))
-        found = _read_tubelets(model, reader, samples, score_thr, sampler, linking)
-        return (one for one in found if one.frame_index in frames)
-    return _read_keyframes(model, reader, samples, score_thr)
+    frames = video.part(start, end)
+    middles = [keyframe_index(time_s, **video.clock) for time_s in times]
+    if inside:
+        if interval_s is None:
+            middles = frames[:: max(1, before)]
+        # One at the end too, which the last of them need not reach.
+        last = len(video) - 1 - after
+        middles = np.unique(np.clip([*middles, frames[-1]], before, last).clip(0))
+        times = video.times[middles]
+
+    def clips() -> Iterator[Clip]:
+        for time_s, middle in zip(times.tolist(), middles, strict=True):
+            around = range(max(middle - before, 0), min(middle + after + 1, len(video)))
+            sample = dict(video_sample(video.path, time_s), video_reader=video)
+            yield Clip(
+                time_s=time_s,
+                frame_index=int(middle),
+                frames=around,
+                times=video.times[around.start : around.stop],
+                size=video.size,
+                sample=sample | video.clock,
+            )
+
+    sampler(next(clips()).sample)  # a video that is too short is found out here
+    apart = int(np.diff(middles).max(initial=0))
+    return _Plan(clips(), apart, lambda found: found.frame_index in frames)
 
 
-def _clip_middles(
+def _cut_stream(
+    stream: FrameStream,
     sampler: SampleKeyframeClip,
-    frames: range,
-    total_frames: int,
-    middles: Sequence[int],
-) -> np.ndarray:
-    """Middles of clips that lie within a video, rising.
-
-    Args:
-        sampler: Says what a clip is.
-        frames: Those to look at.
-        total_frames: Of the video.
-        middles: Those that are asked for; half a clip apart if there are none.
-    """
-    before = sampler.clip_len // 2 * sampler.frame_interval
-    after = (sampler.clip_len - 1) * sampler.frame_interval - before
-    if not len(middles):
-        middles = frames[:: max(1, before)]
-    # One at the end too, which the last of them need not reach.
-    middles = np.clip([*middles, frames[-1]], before, total_frames - 1 - after)
-    return np.unique(middles.clip(0))
+    interval_s: float | None,
+    start: float,
+    end: float | None,
+    *,
+    inside: bool,
+) -> _Plan:
+    ring = RecentFrames(*_spans(sampler), name=stream.name)
+    if inside and interval_s is None:
+        keyframes = EvenFrames(max(1, ring.before), start, end)
+        apart = keyframes.step
+    else:
+        keyframes = EvenTimes(interval_s or 1.0, start, end)
+        apart = math.ceil(keyframes.interval_s * stream.fps)
+    return _Plan(
+        cut_clips(stream, keyframes, ring, inside=inside),
+        apart,
+        lambda found: keyframes.start <= found.time_s - stream.start_s < keyframes.end,
+    )
 
 
 def _load_clips(
-    pipeline: Compose, video: Video, times: list[float], on_damage: OnDamage | None
-) -> Iterator[dict]:
-    for time_s in times:
-        sample = dict(video_sample(video.path, time_s), video_reader=video)
+    pipeline: Compose, clips: Iterator[Clip], on_damage: OnDamage | None
+) -> Iterator[tuple[Clip, dict]]:
+    for clip in clips:
         try:
-            with blame(f'The test pipeline fails at {time_s:g} s'):
-                clip = pipeline(sample | video.clock)
+            with blame(f'The test pipeline fails at {clip.time_s:g} s'):
+                inputs = pipeline(clip.sample)
         except DamagedVideo as error:
             if on_damage is None:
                 raise
             on_damage(error)
         else:
-            yield clip
+            yield clip._replace(sample={}), inputs
 
 
 def _predict(
-    model: nn.Module, clips: Iterator[dict], batch_size: int
-) -> Iterator[ActionDataSample]:
-    while batch := list(islice(clips, batch_size)):
+    model: nn.Module,
+    loaded: Iterator[tuple[Clip, dict]],
+    batch_size: int,
+    nms_thr: float | None,
+) -> Iterator[tuple[Clip, InstanceData]]:
+    while batch := list(islice(loaded, batch_size)):
+        clips, inputs = zip(*batch, strict=True)
         with torch.inference_mode():
-            samples = model.test_step(pseudo_collate(batch))
-        yield from samples
+            samples = model.test_step(pseudo_collate(inputs))
+        for clip, sample in zip(clips, samples, strict=True):
+            yield clip, _without_duplicates(sample.pred_instances, nms_thr)
+
+
+def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceData:
+    scores = found.get('tubelet_scores', found.get('person_scores'))
+    if nms_thr is None or scores is None or not len(found):
+        return found
+    bboxes, scores = torch.as_tensor(found.bboxes), torch.as_tensor(scores)
+    if bboxes.dim() == 3:
+        bboxes = bboxes[:, bboxes.shape[1] // 2]
+    _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
+    return found[kept.sort().values]
 
 
 def _as_array(values: object) -> np.ndarray:
@@ -320,78 +434,103 @@ def _as_array(values: object) -> np.ndarray:
 
 def _read_keyframes(
     model: nn.Module,
-    video: Video,
-    samples: Iterable[ActionDataSample],
+    samples: Iterable[tuple[Clip, InstanceData]],
     score_thr: float,
+    tracker: Tracker | None,
 ) -> Iterator[KeyframeDetections]:
-    size = video.size[::-1] * 2
-    for sample in samples:
-        found = sample.pred_instances
-        scores = _as_array(found.scores)
-        time_s = sample.metainfo['timestamp']
+    for clip, found in samples:
+        bboxes = _as_array(found.bboxes) * (clip.size[::-1] * 2)
+        person_scores, vectors = (
+            _as_array(found[name]) if name in found else None
+            for name in ('person_scores', 'query_vectors')
+        )
+        ids = None
+        if tracker is not None:
+            ids = tracker.extend(clip.time_s, bboxes, person_scores, vectors).tolist()
         yield KeyframeDetections(
-            time_s=time_s,
-            frame_index=keyframe_index(time_s, **video.clock),
-            bboxes=_as_array(found.bboxes) * size,
-            actions=[top_actions(row, model.classes, score_thr) for row in scores],
+            time_s=clip.time_s,
+            frame_index=clip.frame_index,
+            bboxes=bboxes,
+            actions=[
+                top_actions(row, model.classes, score_thr)
+                for row in _as_array(found.scores)
+            ],
+            ids=ids,
+            person_scores=person_scores,
         )
 
 
 def _read_tubelets(
     model: nn.Module,
-    video: Video,
-    samples: Iterable[ActionDataSample],
+    samples: Iterable[tuple[Clip, InstanceData]],
     score_thr: float,
     sampler: SampleKeyframeClip,
     linking: Linking,
 ) -> Iterator[KeyframeDetections]:
-    size = video.size[::-1] * 2
-    clips = (
-        ClipTubelets(
-            frames=clip_indices(
-                keyframe_index(sample.metainfo['timestamp'], **video.clock),
-                clip_len=sampler.clip_len,
-                frame_interval=sampler.frame_interval,
-                total_frames=len(video),
-            ),
-            bboxes=_as_array(sample.pred_instances.bboxes) * size,
-            person_scores=_as_array(sample.pred_instances.person_scores),
-            action_scores=_as_array(sample.pred_instances.scores),
-            scores=_as_array(sample.pred_instances.tubelet_scores),
-        )
-        for sample in samples
-    )
+    times: dict[int, float] = {}  # of frames that are not final
+
+    def tubelets() -> Iterator[ClipTubelets]:
+        for clip, found in samples:
+            times.update(zip(clip.frames, clip.times.tolist(), strict=True))
+            yield ClipTubelets(
+                frames=clip_indices(
+                    clip.frame_index,
+                    clip_len=sampler.clip_len,
+                    frame_interval=sampler.frame_interval,
+                    total_frames=clip.frames.stop,
+                ),
+                bboxes=_as_array(found.bboxes) * (clip.size[::-1] * 2),
+                person_scores=_as_array(found.person_scores),
+                action_scores=_as_array(found.scores),
+                scores=_as_array(found.tubelet_scores),
+            )
+
     # A threshold of the user's below it is one for all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
     for found in join_tubelets(
-        clips, TubeletLinker(linking, by_overlap=True), presence=presence
+        tubelets(), TubeletLinker(linking, by_overlap=True), presence=presence
     ):
-        scores = found.action_scores
         yield KeyframeDetections(
-            time_s=float(video.times[found.frame]),
+            time_s=times.pop(found.frame),
             frame_index=found.frame,
             bboxes=found.bboxes,
-            actions=[top_actions(row, model.classes, score_thr) for row in scores],
+            actions=[
+                top_actions(row, model.classes, score_thr)
+                for row in found.action_scores
+            ],
             ids=found.ids.tolist(),
+            person_scores=found.person_scores,
         )
 
 
-def _clip_pipeline(cfg: Config) -> Compose:
+def clip_pipeline(cfg: Config) -> Compose:
     """The test pipeline without opening the video, decoding from one that is open."""
-    dataset = next(dataset_configs(cfg, 'test'), {})
-    transforms = dataset.get('pipeline') or []
-    names = [transform['type'].rpartition('.')[-1] for transform in transforms]
-    if 'SampleKeyframeClip' not in names:
-        raise UserError(
-            'The test pipeline of the config has no SampleKeyframeClip, which says what '
-            'a clip is; give test_dataloader.dataset.pipeline one.'
-        )
-    return Compose(
-        [
-            TRANSFORMS.build(
-                dict(type='DecodeFrames') if name in _DECODERS else transform
+    with building(cfg, 'test pipeline'):
+        dataset = next(dataset_configs(cfg, 'test'), {})
+        transforms = dataset.get('pipeline') or []
+        names = [transform['type'].rpartition('.')[-1] for transform in transforms]
+        if 'SampleKeyframeClip' not in names:
+            raise UserError(
+                'The test pipeline of the config has no SampleKeyframeClip, which says '
+                'what a clip is; give test_dataloader.dataset.pipeline one.'
             )
-            for name, transform in zip(names, transforms, strict=True)
-            if name not in _OPENERS
-        ]
+        return Compose(
+            [
+                TRANSFORMS.build(
+                    dict(type='DecodeFrames') if name in _DECODERS else transform
+                )
+                for name, transform in zip(names, transforms, strict=True)
+                if name not in _OPENERS
+            ]
+        )
+
+
+def _sampler(pipeline: Compose) -> SampleKeyframeClip:
+    return next(
+        one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
     )
+
+
+def _spans(sampler: SampleKeyframeClip) -> tuple[int, int]:
+    before = sampler.clip_len // 2 * sampler.frame_interval
+    return before, (sampler.clip_len - 1) * sampler.frame_interval - before

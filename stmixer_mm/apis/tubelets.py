@@ -22,7 +22,7 @@ class ClipTubelets(NamedTuple):
     frames: np.ndarray  # (K,) int, rising; repeated beyond an end of the video
     bboxes: np.ndarray  # (n, K, 4) xyxy
     person_scores: np.ndarray  # (n, K)
-    action_scores: np.ndarray  # (n, A + 1)
+    action_scores: np.ndarray  # (n, A + 1), or in each frame (n, K, A + 1)
     scores: np.ndarray  # (n,)
 
 
@@ -33,6 +33,7 @@ class FramePersons(NamedTuple):
     ids: np.ndarray  # (m,) int, rising: numbers of tubes
     bboxes: np.ndarray  # (m, 4) xyxy
     action_scores: np.ndarray  # (m, A + 1)
+    person_scores: np.ndarray  # (m,)
 
 
 class _Span(NamedTuple):
@@ -77,7 +78,9 @@ def join_tubelets(
 
 
 def _span(clip: ClipTubelets, linker: TubeletLinker, presence: float) -> _Span:
-    scores = clip.action_scores[:, None].repeat(len(clip.frames), axis=1)
+    scores = clip.action_scores
+    if scores.ndim == 2:
+        scores = scores[:, None].repeat(len(clip.frames), axis=1)
     table = np.concatenate([clip.bboxes, clip.person_scores[..., None], scores], axis=2)
     frames, table = at_every_frame(clip.frames, table)
     # In every frame, so that clips of any distance share some; counted from 1.
@@ -95,4 +98,6 @@ def _join_frame(frame: int, spans: list[_Span], presence: float) -> FramePersons
     weights = is_of * rows[:, 4].clip(1e-6)
     means = weights / weights.sum(axis=1, keepdims=True) @ rows
     shown = person_scores >= presence
-    return FramePersons(frame, tubes[shown], means[shown, :4], means[shown, 5:])
+    return FramePersons(
+        frame, tubes[shown], means[shown, :4], means[shown, 5:], person_scores[shown]
+    )

@@ -5,6 +5,7 @@ one sentence too (:func:`building`).
 """
 
 import inspect
+import os
 import re
 import reprlib
 import types
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
+from mmengine.infer import BaseInferencer
 from mmengine.registry import DefaultScope, Registry, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -63,14 +65,36 @@ _PLAIN = {
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     """Read a config file and merge ``overrides`` (dotted key → value) into it.
 
+    Args:
+        path: Its path, or the name of one in configs/ of this package, which is
+            installed with it.
+        overrides: Settings.
+
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    path = _find_config(str(path))
     check_file(path, subject=f'Config {path}', remedy='give the path of a .py file')
     with blame(f'Config {path} cannot be read', 'mend it there or in its _base_ files'):
         cfg = Config.fromfile(str(path))
     merge_overrides(cfg, overrides)
     return cfg
+
+
+def _find_config(path: str) -> str | Path:
+    name = path.removesuffix('.py')
+    if os.path.exists(path) or os.path.basename(name) != name:
+        return path
+    folder = Path(BaseInferencer._get_repo_or_mim_dir('stmixer_mm'), 'configs')
+    found = {
+        one.stem: one for one in folder.glob('*/*.py') if one.parts[-2] != '_base_'
+    }
+    if name not in found:
+        raise UserError(
+            f'Config {path} is neither a file here nor the name of one in {folder}'
+            f'{nearest(name, found) or "; give its path."}'
+        )
+    return found[name]
 
 
 def merge_overrides(cfg: Config, overrides: dict | None) -> None:

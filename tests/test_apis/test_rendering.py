@@ -1,19 +1,15 @@
-import csv
-import json
-
 import cv2
 import numpy as np
 import pytest
 from tiny_stmixer import write_video
 
 from stmixer_mm.apis import rendering
-from stmixer_mm.apis.inference import KeyframeDetections
 from stmixer_mm.apis.rendering import (
     annotated_frames,
     match_persons,
     render_video,
-    write_detections,
 )
+from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.errors import UserError
 from stmixer_mm.visualization.draw import draw_detections, person_colors
 
@@ -170,103 +166,3 @@ def test_lost_frames_are_noticed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r'out\.mp4 lacks frames.*disk full'):
         render_video(video, [], tmp_path / 'out.mp4')
     assert not (tmp_path / 'out.mp4').exists()
-
-
-FOUND = [
-    KeyframeDetections(
-        1.0, 10, np.array([[1, 2, 3, 4], [5, 6, 7.25, 8]]),
-        [[('walk', 0.9), ('wäve', 0.5)], []],
-    ),
-    KeyframeDetections(2.0, 20, np.zeros((0, 4)), []),
-]  # fmt: skip
-
-
-def test_json_holds_every_detection(tmp_path):
-    video = str(write_video(tmp_path / 'a.mp4', fps=10, size=(48, 32)))
-    write_detections(tmp_path / 'out.json', FOUND, video=video)
-    assert json.loads((tmp_path / 'out.json').read_text()) == dict(
-        video=video,
-        fps=10.0,
-        width=48,
-        height=32,
-        keyframes=[
-            dict(
-                time_s=1.0,
-                frame=10,
-                persons=[
-                    dict(
-                        bbox=[1, 2, 3, 4],
-                        actions=[
-                            dict(action='walk', score=0.9),
-                            dict(action='wäve', score=0.5),
-                        ],
-                    ),
-                    dict(bbox=[5, 6, 7.25, 8], actions=[]),
-                ],
-            ),
-            dict(time_s=2.0, frame=20, persons=[]),
-        ],
-    )
-
-
-def test_csv_has_a_row_per_person_and_action(tmp_path):
-    write_detections(tmp_path / 'out.csv', FOUND, video='a,b.mp4')
-    with open(tmp_path / 'out.csv', newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
-    assert [row['action'] for row in rows] == ['walk', 'wäve', '']
-    assert [row['score'] for row in rows] == ['0.9', '0.5', '']
-    assert [row['x1'] for row in rows] == ['1.0', '1.0', '5.0']
-    assert list(rows[0])[:4] == ['video', 'time_s', 'frame', 'x1']
-    assert rows[2]['x2'] == '7.25'
-    assert {row['video'] for row in rows} == {'a,b.mp4'}
-
-
-TRACKED = [
-    FOUND[0]._replace(ids=[3, 1]),
-    FOUND[1]._replace(ids=[]),
-    FOUND[0]._replace(frame_index=30, time_s=3.0, ids=[1, 3]),
-    FOUND[0]._replace(
-        frame_index=40, time_s=4.0, ids=[1, 3], actions=[[('walk', 0.6)], []]
-    ),
-]
-
-
-def test_json_of_persons_with_ids_has_tubes(tmp_path):
-    video = write_video(tmp_path / 'a.mp4', fps=10, size=(48, 32))
-    write_detections(tmp_path / 'out.json', TRACKED, video=video)
-    found = json.loads((tmp_path / 'out.json').read_text())
-    ids = [[one['id'] for one in frame['persons']] for frame in found['keyframes']]
-    assert ids == [[3, 1], [], [1, 3], [1, 3]]
-    once = dict(first_frame=10, last_frame=10)
-    late = dict(first_frame=30, last_frame=30)
-    assert found['tubes'] == [
-        dict(
-            id=3,
-            first_frame=10,
-            last_frame=40,
-            actions=[
-                dict(action='walk', score=0.9, **once),
-                dict(action='wäve', score=0.5, **once),
-            ],
-        ),
-        dict(
-            id=1,
-            first_frame=10,
-            last_frame=40,
-            actions=[
-                dict(action='walk', score=0.75, first_frame=30, last_frame=40),
-                dict(action='wäve', score=0.5, **late),
-            ],
-        ),
-    ]
-
-
-def test_csv_of_persons_with_ids_has_a_column_more(tmp_path):
-    write_detections(tmp_path / 'out.csv', TRACKED[:1], video='a.mp4')
-    write_detections(tmp_path / 'plain.csv', FOUND[:1], video='a.mp4')
-    tracked, plain = (
-        list(csv.reader((tmp_path / name).read_text('utf-8').splitlines()))
-        for name in ('out.csv', 'plain.csv')
-    )
-    assert [row[:-1] for row in tracked] == plain
-    assert [row[-1] for row in tracked] == ['id', '3', '3', '1']

@@ -1,0 +1,296 @@
+"""From any video or stream to persons and what they do, in the manner of the hosts."""
+
+import json
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, count
+from pathlib import Path
+
+from mmaction.registry import INFERENCERS
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
+from torch import nn
+from tqdm import tqdm
+
+from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis.rendering import render_video
+from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, Tracker, build_tracker
+from stmixer_mm.checks.config import load_config
+from stmixer_mm.datasets.frames import without_suffix
+from stmixer_mm.datasets.streams import (
+    FrameStream,
+    list_sources,
+    name_source,
+    open_source,
+)
+from stmixer_mm.datasets.videos import OnDamage, Video
+from stmixer_mm.errors import UserError, explain
+from stmixer_mm.files import check_writable_dir, write_json
+from stmixer_mm.visualization.draw import show_pictures
+
+NMS_THR = 0.7
+
+
+@INFERENCERS.register_module()
+class ActionDetInferencer(BaseInferencer):
+    """Finds the persons in videos and streams, and what they do.
+
+    Args:
+        model: Config file, the name of one in this package, or what was read from one.
+        weights: Checkpoint file or URL; None leaves the parameters as for training.
+        device: As in 'cpu' or 'cuda:0'; by default the one that this machine has.
+        label_file: Label map (pbtxt) with the names of the actions. By default the
+            names are those in the checkpoint, or of the config's test set.
+        cfg_options: Overrides of the config, dotted key → value.
+        show_progress: Count keyframes in the terminal.
+
+    Raises:
+        UserError: one sentence that names what is wrong.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Config,
+        weights: str | Path | None = None,
+        device: str | None = None,
+        *,
+        label_file: str | Path | None = None,
+        cfg_options: dict | None = None,
+        show_progress: bool = True,
+    ) -> None:
+        self._label_file, self._cfg_options = label_file, cfg_options
+        super().__init__(
+            model if isinstance(model, Config) else load_config(model),
+            weights,
+            device or get_device(),
+            scope='mmaction',
+            show_progress=show_progress,
+        )
+
+    def _init_model(
+        self, cfg: Config, weights: str | Path | None, device: str
+    ) -> nn.Module:
+        return init_detector(
+            cfg,
+            weights,
+            device=device,
+            label_map=self._label_file,
+            cfg_options=self._cfg_options,
+        )
+
+    def _init_pipeline(self, cfg: Config) -> Compose | None:
+        """Each source has its own, see :func:`.detect_video`."""
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        """Pictures are those of :mod:`.rendering`."""
+
+    def visualize(self, *args, **kwargs) -> None:
+        """Pictures are drawn while a source is read."""
+
+    def postprocess(self, *args, **kwargs) -> None:
+        """Results are objects from the beginning."""
+
+    def stream(
+        self,
+        source: object,
+        *,
+        interval_s: float | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        pred_score_thr: float = 0.3,
+        nms_thr: float | None = NMS_THR,
+        tracker: str | Mapping | Tracker | None = DEFAULT_TRACKER,
+        batch_size: int = 1,
+        fps: float | None = None,
+        frame_size: tuple[int, int] | None = None,
+        on_damage: OnDamage | None = None,
+    ) -> Iterator[KeyframeDetections]:
+        """Yield what is found in one source, each keyframe as soon as it is known.
+
+        Args:
+            source: One of :func:`.list_sources`, or what :func:`.open_source` returned.
+            interval_s, start, end, nms_thr, batch_size, on_damage: As of
+                :func:`.detect_video`.
+            tracker: One of :func:`.build_tracker`, which follows persons from keyframe
+                to keyframe; None: they have no ids.
+            pred_score_thr: Actions with lower scores are left out.
+            fps, frame_size: As of :func:`.open_source`.
+
+        Raises:
+            UserError: the source cannot be read, or broke off.
+        """
+        opened = open_source(
+            source, fps=fps, frame_size=frame_size, on_damage=on_damage
+        )
+        return detect_video(
+            self.model,
+            opened,
+            interval_s=interval_s,
+            start=start,
+            end=end,
+            score_thr=pred_score_thr,
+            nms_thr=nms_thr,
+            tracker=None if tracker is None else build_tracker(tracker),
+            batch_size=batch_size,
+            on_damage=on_damage,
+        )
+
+    def detect(
+        self,
+        source: object,
+        *,
+        vis_file: str | Path | None = None,
+        strict: bool = False,
+        **options,
+    ) -> VideoDetections:
+        """All that :meth:`stream` yields of one source, with what is known of it.
+
+        What is damaged in a file is left out and named in ``damage``; if the source
+        does not open or breaks off, ``error`` says so.
+
+        Args:
+            source: As of :meth:`stream`.
+            vis_file: Video to write, with what was found drawn into it.
+            strict: Raise an error instead.
+            options: Of :meth:`stream`.
+        """
+        found = VideoDetections(source=name_source(source), classes=self.model.classes)
+        opened = None
+        try:
+            opened = open_source(
+                source,
+                fps=options.pop('fps', None),
+                frame_size=options.pop('frame_size', None),
+                on_damage=found.note_damage,
+            )
+            drawn = None
+            if vis_file is not None:
+                drawn = opened.branch() if isinstance(opened, FrameStream) else source
+            keyframes = self._record(found, opened, options, vis_file is None)
+            if drawn is not None:
+                render_video(
+                    drawn,
+                    keyframes,
+                    vis_file,
+                    start=options.get('start', 0.0),
+                    end=options.get('end'),
+                    show_progress=self.show_progress,
+                    on_damage=found.note_damage,
+                )
+            deque(keyframes, maxlen=0)  # those that no frame needed
+        except Exception as error:
+            found.error = explain(error)
+            if strict or found.error is None:
+                raise
+        if opened is not None and opened.size is not None:
+            found.fps, (found.height, found.width) = opened.fps, opened.size
+            found.total_frames = len(opened)
+        return found
+
+    def _record(
+        self,
+        found: VideoDetections,
+        source: Video | FrameStream,
+        options: dict,
+        is_counted: bool,
+    ) -> Iterator[KeyframeDetections]:
+        keyframes = self.stream(source, on_damage=found.note_damage, **options)
+        with tqdm(
+            keyframes,
+            desc=Path(found.source).name,
+            unit='keyframe',
+            disable=not (self.show_progress and is_counted),
+        ) as counted:
+            for one in counted:
+                found.keyframes.append(one)
+                yield one
+
+    def __call__(
+        self,
+        inputs: object,
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        *,
+        out_dir: str | Path = '',
+        no_save_vis: bool = False,
+        no_save_pred: bool = False,
+        pred_out_file: str | Path = '',
+        print_result: bool = False,
+        show: bool = False,
+        **options,
+    ) -> dict:
+        """Detect in videos.
+
+        Args:
+            inputs: What :func:`.list_sources` takes.
+            return_datasamples: Return :meth:`.VideoDetections.to_datasamples` instead.
+            batch_size: Clips that the model sees at once.
+            out_dir: Folder for ``vis/NAME.mp4`` with what was found drawn into it, and
+                ``preds/NAME.json``.
+            no_save_vis, no_save_pred: Leave these out.
+            pred_out_file: JSON file for all predictions.
+            print_result: Print them as JSON.
+            show: Show each keyframe of video files in a window.
+            options: Of :meth:`stream`.
+
+        Returns:
+            ``predictions``: :class:`.VideoDetections` of each source; of several, those
+            that cannot be read have an ``error``. ``visualization``: paths of the
+            videos written, None where there is none.
+
+        Raises:
+            UserError: a source that is alone cannot be read.
+        """
+        sources = list_sources(inputs)
+        folders = dict(vis='.mp4', preds='.json')
+        if no_save_vis or not out_dir:
+            del folders['vis']
+        if no_save_pred or not out_dir:
+            del folders['preds']
+        for folder in folders:
+            check_writable_dir(Path(out_dir, folder), purpose='out_dir')
+        predictions, videos = [], []
+        for source, name in zip(sources, _file_names(sources), strict=True):
+            files = {
+                folder: Path(out_dir, folder, name + suffix)
+                for folder, suffix in folders.items()
+            }
+            found = self.detect(
+                source, vis_file=files.get('vis'), batch_size=batch_size, **options
+            )
+            if found.error is not None:
+                if len(sources) == 1 and not found.keyframes:
+                    raise UserError(found.error)
+                print_log(found.error, logger='current', level=logging.WARNING)
+            if 'preds' in files:
+                found.to_json(files['preds'])
+            if show:
+                show_pictures(map(found.plot, range(len(found.keyframes))))
+            predictions.append(found)
+            is_drawn = 'vis' in files and found.error is None
+            videos.append(str(files['vis']) if is_drawn else None)
+        content = [found.to_dict() for found in predictions]
+        if print_result:
+            print(json.dumps(content))
+        if pred_out_file:
+            write_json(pred_out_file, content)
+        if return_datasamples:
+            predictions = [found.to_datasamples() for found in predictions]
+        return dict(predictions=predictions, visualization=videos)
+
+
+def _file_names(sources: Iterable) -> list[str]:
+    """Names for the results of sources, each once."""
+    names: list[str] = []
+    for source in sources:
+        path = re.split('[?#]', name_source(source))[0].rstrip('/')
+        stem = re.sub(r'[^\w.-]+', '_', without_suffix(path.rpartition('/')[2]))
+        further = (f'{stem}_{number}' for number in count(1))
+        names.append(next(name for name in chain([stem], further) if name not in names))
+    return names
