@@ -6,6 +6,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -174,7 +175,8 @@ class ActionDetInferencer(BaseInferencer):
             )
             drawn = None
             if vis_file is not None:
-                drawn = opened.branch() if isinstance(opened, FrameStream) else source
+                is_stream = isinstance(opened, FrameStream)
+                drawn = opened.branch() if is_stream else opened.path
             keyframes = self.stream(opened, on_damage=found.note_damage, **options)
             keyframes = self._record(found, keyframes, is_counted=vis_file is None)
             if drawn is not None:
@@ -192,9 +194,10 @@ class ActionDetInferencer(BaseInferencer):
             found.error = explain(error)
             if strict or found.error is None:
                 raise
-        if opened is not None and opened.size is not None:
-            found.fps, (found.height, found.width) = opened.fps, opened.size
-            found.total_frames = len(opened)
+        with suppress(UserError):  # no picture can be decoded
+            if opened is not None and opened.size is not None:
+                found.fps, (found.height, found.width) = opened.fps, opened.size
+                found.total_frames = len(opened)
         return found
 
     def _record(
