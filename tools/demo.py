@@ -6,9 +6,11 @@ What is damaged in the video is left out, named at the end, and makes the exit s
 import argparse
 from pathlib import Path
 
+from stmixer_mm.apis.inference import finds_tubelets
 from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import TABLES
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS
 from stmixer_mm.checks.options import (
     COUNT,
     SCORE,
@@ -64,6 +66,13 @@ def parse_args() -> argparse.Namespace:
         '(default: %(default)s)',
     )
     parser.add_argument(
+        '--tracker',
+        choices=[*TRACKERS, 'none'],
+        default=DEFAULT_TRACKER,
+        help='what follows persons from keyframe to keyframe (default: %(default)s); '
+        'of a model of tubelets the tubes do',
+    )
+    parser.add_argument(
         '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
     )
     parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
@@ -102,16 +111,17 @@ def run(args: argparse.Namespace) -> None:
         end=args.end,
         pred_score_thr=args.score_thr,
         nms_thr=args.nms_thr,
+        tracker=None if args.tracker == 'none' else args.tracker,
         batch_size=args.batch_size,
     )
     for path in tables.values():
         results.save(path)
     found = results.keyframes
     counts = [len(keyframe.bboxes) for keyframe in found]
-    persons, frames = sum(counts), 'keyframes'
-    if any(keyframe.ids for keyframe in found):
+    persons = sum(counts)
+    if results.has_ids:
         persons = len({number for keyframe in found for number in keyframe.ids})
-        frames = 'frames'
+    frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
     print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
     print(
         f'video: {args.out}',

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
@@ -19,9 +19,10 @@ from mmengine.logging import print_log
 from torch import nn
 from tqdm import tqdm
 
-from stmixer_mm.apis.inference import Tracker, detect_video, init_detector
+from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, Tracker, build_tracker
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
@@ -111,7 +112,7 @@ class ActionDetInferencer(BaseInferencer):
         end: float | None = None,
         pred_score_thr: float = 0.3,
         nms_thr: float | None = NMS_THR,
-        tracker: Tracker | None = None,
+        tracker: str | Mapping | Tracker | None = DEFAULT_TRACKER,
         batch_size: int = 1,
         fps: float | None = None,
         frame_size: tuple[int, int] | None = None,
@@ -121,8 +122,10 @@ class ActionDetInferencer(BaseInferencer):
 
         Args:
             source: One of :func:`.list_sources`, or what :func:`.open_source` returned.
-            interval_s, start, end, nms_thr, tracker, batch_size, on_damage: As of
+            interval_s, start, end, nms_thr, batch_size, on_damage: As of
                 :func:`.detect_video`.
+            tracker: One of :func:`.build_tracker`, which follows persons from keyframe
+                to keyframe; None: they have no ids.
             pred_score_thr: Actions with lower scores are left out.
             fps, frame_size: As of :func:`.open_source`.
 
@@ -140,7 +143,7 @@ class ActionDetInferencer(BaseInferencer):
             end=end,
             score_thr=pred_score_thr,
             nms_thr=nms_thr,
-            tracker=tracker,
+            tracker=None if tracker is None else build_tracker(tracker),
             batch_size=batch_size,
             on_damage=on_damage,
         )
