@@ -263,7 +263,10 @@ def _decode(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of what ffmpeg can open, with seconds since the first."""
     target, form, options = source, None, {}
-    remedy = 'see whether it is there and sends video'
+    again, remedy = 'open it again', 'see whether it is there and sends video'
+    if source == '-':
+        # An mp4 file may have at its end what is needed first.
+        again = remedy = 'pipe a form that begins with its head (mkv, mpegts, …)'
     with blame(f'{name} cannot be opened', remedy), _in_words(OPEN_S):
         if source == '-':
             # Unbuffered, so that a frame is here as soon as it was written.
@@ -290,7 +293,7 @@ def _decode(
     step = 1 / float(stream.average_rate or fps or FPS)
     with (
         closing(container),
-        blame(f'{name} broke off', 'open it again'),
+        blame(f'{name} broke off', again),
         _in_words(READ_S),
     ):
         for packet in container.demux(stream):
