@@ -409,12 +409,24 @@ def _predict(
     batch_size: int,
     nms_thr: float | None,
 ) -> Iterator[tuple[Clip, InstanceData]]:
+    errors: list[UserError] = []
+    loaded = _until_error(loaded, errors)
     while batch := list(islice(loaded, batch_size)):
         clips, inputs = zip(*batch, strict=True)
         with torch.inference_mode():
             samples = model.test_step(pseudo_collate(inputs))
         for clip, sample in zip(clips, samples, strict=True):
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)
+    if errors:
+        raise errors[0]
+
+
+def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
+    """What came before a source broke off is not lost with its batch."""
+    try:
+        yield from loaded
+    except UserError as error:
+        errors.append(error)
 
 
 def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceData:
