@@ -17,6 +17,7 @@ from mmcv.ops import nms
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -108,6 +109,8 @@ def init_detector(
     check_arguments(Config(needed))
     check_device(device)
 
+    if not (logger := MMLogger.get_current_instance()).level:
+        logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)

@@ -267,7 +267,7 @@ class ActionDetInferencer(BaseInferencer):
             if found.error is not None:
                 if len(sources) == 1 and not found.keyframes:
                     raise UserError(found.error)
-                print_log(found.error, logger='current', level=logging.ERROR)
+                print_log(found.error, logger='current', level=logging.WARNING)
             if 'preds' in files:
                 found.to_json(files['preds'])
             if show:
