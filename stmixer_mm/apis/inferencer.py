@@ -2,9 +2,11 @@
 
 import json
 import logging
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
@@ -29,7 +31,8 @@ from stmixer_mm.datasets.streams import (
     name_source,
     open_source,
 )
-from stmixer_mm.datasets.videos import OnDamage, Video
+from stmixer_mm.datasets.videos import OnDamage
+from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import check_writable_dir, write_json
 from stmixer_mm.visualization.draw import show_pictures
@@ -65,6 +68,10 @@ class ActionDetInferencer(BaseInferencer):
         show_progress: bool = True,
     ) -> None:
         self._label_file, self._cfg_options = label_file, cfg_options
+        if weights is None:
+            print_log(
+                'without weights detections mean nothing', 'current', logging.WARN
+            )
         super().__init__(
             model if isinstance(model, Config) else load_config(model),
             weights,
@@ -171,8 +178,10 @@ class ActionDetInferencer(BaseInferencer):
             )
             drawn = None
             if vis_file is not None:
-                drawn = opened.branch() if isinstance(opened, FrameStream) else source
-            keyframes = self._record(found, opened, options, vis_file is None)
+                is_stream = isinstance(opened, FrameStream)
+                drawn = opened.branch() if is_stream else opened.path
+            keyframes = self.stream(opened, on_damage=found.note_damage, **options)
+            keyframes = self._record(found, keyframes, is_counted=vis_file is None)
             if drawn is not None:
                 render_video(
                     drawn,
@@ -188,19 +197,19 @@ class ActionDetInferencer(BaseInferencer):
             found.error = explain(error)
             if strict or found.error is None:
                 raise
-        if opened is not None and opened.size is not None:
-            found.fps, (found.height, found.width) = opened.fps, opened.size
-            found.total_frames = len(opened)
+        with suppress(UserError):  # no picture can be decoded
+            if opened is not None and opened.size is not None:
+                found.fps, (found.height, found.width) = opened.fps, opened.size
+                found.total_frames = len(opened)
         return found
 
     def _record(
         self,
         found: VideoDetections,
-        source: Video | FrameStream,
-        options: dict,
+        keyframes: Iterable[KeyframeDetections],
+        *,
         is_counted: bool,
     ) -> Iterator[KeyframeDetections]:
-        keyframes = self.stream(source, on_damage=found.note_damage, **options)
         with tqdm(
             keyframes,
             desc=Path(found.source).name,
@@ -236,7 +245,7 @@ class ActionDetInferencer(BaseInferencer):
             no_save_vis, no_save_pred: Leave these out.
             pred_out_file: JSON file for all predictions.
             print_result: Print them as JSON.
-            show: Show each keyframe of video files in a window.
+            show: Show each keyframe of a video file in a window.
             options: Of :meth:`stream`.
 
         Returns:
@@ -247,6 +256,8 @@ class ActionDetInferencer(BaseInferencer):
         Raises:
             UserError: a source that is alone cannot be read.
         """
+        if show:
+            check_display()
         sources = list_sources(inputs)
         folders = dict(vis='.mp4', preds='.json')
         if no_save_vis or not out_dir:
@@ -270,7 +281,7 @@ class ActionDetInferencer(BaseInferencer):
                 print_log(found.error, logger='current', level=logging.WARNING)
             if 'preds' in files:
                 found.to_json(files['preds'])
-            if show:
+            if show and os.path.isfile(found.source):
                 show_pictures(map(found.plot, range(len(found.keyframes))))
             predictions.append(found)
             is_drawn = 'vis' in files and found.error is None

@@ -1,6 +1,7 @@
 """What was found in a video, and the files that it is written to."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,6 +196,10 @@ class VideoDetections:
         """
         found = self.keyframes[number]
         if picture is None:
+            if not os.path.isfile(self.source):
+                raise UserError(
+                    f'The frames of {self.source} are gone; give a picture.'
+                )
             (picture,) = open_video(self.source).get_batch([found.frame_index])
         picture, factor = enlarge(picture)
         ids = range(len(found.bboxes)) if found.ids is None else found.ids

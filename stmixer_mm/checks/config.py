@@ -90,10 +90,8 @@ def _find_config(path: str) -> str | Path:
         one.stem: one for one in folder.glob('*/*.py') if one.parts[-2] != '_base_'
     }
     if name not in found:
-        raise UserError(
-            f'Config {path} is neither a file here nor the name of one in {folder}'
-            f'{nearest(name, found) or "; give its path."}'
-        )
+        remedy = nearest(name, found) or '; give the path of a .py file.'
+        raise UserError(f'Config {path} does not exist{remedy}')
     return found[name]
 
 

@@ -101,7 +101,7 @@ class FrameStream:
             if self.count and frame.shape[:2] != self.size:
                 raise UserError(
                     f'{place} has {frame.shape[1]}x{frame.shape[0]} pixels after '
-                    f'{self.size[1]}x{self.size[0]}; open it anew from there.'
+                    f'{self.size[1]}x{self.size[0]}; give frames of one size.'
                 )
             with blame(f'{place} has the time {time_s!r}', 'give rising seconds'):
                 if not (self.last_s if self.count else -math.inf) < time_s < math.inf:
@@ -182,9 +182,7 @@ def is_live(source: str | Path) -> bool:
     text = str(source)
     if text == '-' or '://' in text or text.startswith(_CAMERA):
         return True
-    if not os.path.exists(text):
-        return text.isdecimal()
-    return not (os.path.isfile(text) or os.path.isdir(text))
+    return text.isdecimal() and not os.path.exists(text)
 
 
 def open_source(
@@ -210,6 +208,10 @@ def open_source(
     """
     if isinstance(source, Video | FrameStream):
         return source
+    named = list_sources(source)
+    if len(named) != 1:
+        raise UserError(f'{source} names {len(named)} sources; give one at a time.')
+    (source,) = named
     name = name_source(source)
     if isinstance(source, bool) or not isinstance(source, str | Path | int | Iterable):
         raise UserError(
@@ -227,12 +229,12 @@ def open_source(
 
 
 def name_source(source: object) -> str:
-    """What a source is called: its path or URL, or what it is."""
+    """What a source is called: its path, its URL, or what it is."""
     if isinstance(source, Video | FrameStream):
         return source.path if isinstance(source, Video) else source.name
     if not isinstance(source, str | Path | int):
         return 'frames'
-    text = str(source)
+    text = re.sub('//[^/@]*@', '//', str(source))  # without a password
     if text == '-':
         return 'standard input'
     return f'camera {text}' if text.isdecimal() and is_live(text) else text
@@ -261,19 +263,19 @@ def _decode(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of what ffmpeg can open, with seconds since the first."""
     target, form, options = source, None, {}
-    if source == '-':
-        # Unbuffered, so that a frame is here as soon as it was written.
-        target = io.FileIO(sys.stdin.fileno(), closefd=False)
-        if frame_size is not None:
-            form = 'rawvideo'
-            options = dict(pixel_format='rgb24', framerate=str(fps or FPS))
-            options['video_size'] = '{}x{}'.format(*frame_size)
-    elif source.isdecimal() or source.startswith(_CAMERA):
-        target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
-    elif source.startswith('rtsp'):
-        options = dict(rtsp_transport='tcp')
     remedy = 'see whether it is there and sends video'
-    with blame(f'{name} cannot be opened', remedy), _told_when_silent(OPEN_S):
+    with blame(f'{name} cannot be opened', remedy), _in_words(OPEN_S):
+        if source == '-':
+            # Unbuffered, so that a frame is here as soon as it was written.
+            target = io.FileIO(sys.stdin.fileno(), closefd=False)
+            if frame_size is not None:
+                form = 'rawvideo'
+                options = dict(pixel_format='rgb24', framerate=str(fps or FPS))
+                options['video_size'] = '{}x{}'.format(*frame_size)
+        elif source.isdecimal() or source.startswith(_CAMERA):
+            target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
+        elif source.startswith('rtsp'):
+            options = dict(rtsp_transport='tcp')
         container = av.open(
             target,
             format=form,
@@ -289,7 +291,7 @@ def _decode(
     with (
         closing(container),
         blame(f'{name} broke off', 'open it again'),
-        _told_when_silent(READ_S),
+        _in_words(READ_S),
     ):
         for packet in container.demux(stream):
             with suppress(av.InvalidDataError):  # what was lost on the way
@@ -307,12 +309,14 @@ def _decode(
 
 
 @contextmanager
-def _told_when_silent(seconds: float) -> Iterator[None]:
-    """Say in words what ffmpeg says of a source from which nothing comes."""
+def _in_words(seconds: float) -> Iterator[None]:
+    """What ffmpeg says, without the source, in which a password may be."""
     try:
         yield
-    except av.ExitError:
-        raise TimeoutError(f'nothing came for {seconds:g} s') from None
+    except av.ExitError as error:
+        raise TimeoutError(f'nothing came for {seconds:g} s') from error
+    except av.FFmpegError as error:
+        raise OSError(error.strerror) from error
 
 
 class Clip(NamedTuple):

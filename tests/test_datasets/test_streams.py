@@ -22,6 +22,7 @@ from stmixer_mm.datasets.streams import (
     RecentFrames,
     cut_clips,
     list_sources,
+    name_source,
     open_source,
 )
 from stmixer_mm.datasets.videos import open_video
@@ -164,6 +165,8 @@ def test_sources_are_listed(folder):
     for one in ('0', 0, '-', 'http://host/a.txt', GOOD[None], videos[1]):
         assert list_sources(one)[0] is one
     assert list_sources([GOOD, GOOD]) == [[GOOD, GOOD]]
+    with pytest.raises(UserError, match='names 2 sources'):
+        open_source(folder)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +224,7 @@ def test_a_source_that_is_not_there_is_named(serve, source):
     source = source.format(url=serve)
     with pytest.raises(UserError, match=f'{source} cannot be opened .*; see whether'):
         list(open_source(source))
+    assert name_source('rtsp://me:secret@host/x') == 'rtsp://host/x'
 
 
 def test_a_source_that_does_not_answer_is_given_up(monkeypatch):

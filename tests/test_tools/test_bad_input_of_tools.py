@@ -29,6 +29,7 @@ GOOD = {
 FILES = {
     'text.txt': 'hello\n',
     'empty': '',
+    'empty.txt': '',
     'found.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
     'no_model.py': 'a = 1\n',
     'numbers.py': "_base_ = 'tiny.py'\nmodel = {1: 2}\n",

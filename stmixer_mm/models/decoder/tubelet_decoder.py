@@ -25,11 +25,17 @@ class STMixerTubeletDecoder(STMixerDecoder):
     start from the same query and box.
 
     Args:
+        frame_actions: A tubelet says in each frame what its person does there.
         **kwargs: Of :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
     """
 
     output_type = TubeletStageOutput
     stage_type = STMixerTubeletStage
+
+    def __init__(self, *, frame_actions: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        for stage in self.stages:
+            stage.frame_actions = frame_actions
 
     def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
         """Folded spatial queries and boxes (B * T, Q, ...), temporal ones (B, Q, C)."""
