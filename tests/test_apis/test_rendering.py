@@ -6,7 +6,6 @@ from tiny_stmixer import write_video
 from stmixer_mm.apis import rendering
 from stmixer_mm.apis.rendering import (
     annotated_frames,
-    match_persons,
     render_video,
 )
 from stmixer_mm.apis.results import KeyframeDetections
@@ -19,27 +18,6 @@ write_whole = rendering._write_video
 def keyframe(frame, boxes, label='walk'):
     boxes = np.array(boxes, float).reshape(-1, 4)
     return KeyframeDetections(frame / 10, frame, boxes, [[(label, 0.9)]] * len(boxes))
-
-
-@pytest.mark.parametrize(
-    ('before', 'after', 'pairs'),
-    [
-        ([[0, 0, 10, 20]], [[2, 0, 12, 20]], [(0, 0)]),
-        ([[0, 0, 10, 20]], [[30, 0, 40, 20]], []),
-        ([[0, 0, 10, 20]], [[0, 0, 20, 40]], []),
-        ([], [[0, 0, 10, 20]], []),
-        (
-            [[0, 0, 10, 20], [12, 0, 22, 20]],
-            [[13, 0, 23, 20], [1, 0, 11, 20]],
-            [(0, 1), (1, 0)],
-        ),
-        # The nearer of two wins.
-        ([[0, 0, 10, 20], [6, 0, 16, 20]], [[7, 0, 17, 20]], [(1, 0)]),
-    ],
-)
-def test_persons_are_followed_by_place_and_size(before, after, pairs):
-    before, after = (np.array(boxes, float).reshape(-1, 4) for boxes in (before, after))
-    assert match_persons(before, after) == pairs
 
 
 @pytest.fixture
@@ -76,7 +54,7 @@ def test_others_are_shown_near_their_keyframe_only(shown):
     keyframes = [
         keyframe(0, [[0, 0, 10, 20]]),
         keyframe(4, []),
-        keyframe(8, [[30, 0, 40, 20]]),
+        keyframe(8, [[60, 0, 70, 20]]),
     ]
     list(annotated_frames(frames(10), keyframes))
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]

@@ -4,7 +4,16 @@ import warnings
 
 import pytest
 import torch
-from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
+from mmengine.config import Config
+from tiny import (
+    MODELS_FOLDER,
+    batch,
+    build_detector,
+    data_sample,
+    tiny_decoder,
+    tiny_detector,
+    tiny_head,
+)
 
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.decoder.stage import StageOutput
@@ -231,3 +240,42 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     model.init_weights()
     assert (model.backbone.layer1[0].conv1.conv.weight == 0.25).all()
     assert not model.decoder.stages[1].box_branch[-1].weight.any()
+
+
+@pytest.mark.parametrize('kind', ['persons', 'deformable', 'tubelets'])
+def test_query_vectors_come_with_their_persons_and_change_nothing(kind):
+    decoder, head = tiny_decoder(), tiny_head()
+    if kind == 'deformable':
+        decoder = dict(type='DeformableDecoder', num_points=2) | {
+            name: value
+            for name, value in decoder.items()
+            if name not in ('type', 'num_groups', 'num_points')
+        }
+    if kind == 'tubelets':
+        settings = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
+        decoder |= settings.tubelet_decoder.to_dict()
+        head |= settings.tubelet_head.to_dict()
+    model = build_detector(tiny_detector(decoder, head)).eval()
+    model.head.score_thr, stages = 0.0, []
+    model.decoder.stages[-1].register_forward_hook(
+        lambda stage, args, result: stages.append(result[0].spatial)
+    )
+    one = data_sample(img_shape=(64, 96))
+    one.set_metainfo(dict(clip_len=2))
+
+    def predict():
+        found = model.test_step(batch(one))[0].pred_instances.clone()
+        return found, found.get('tubelet_scores', found.person_scores)
+
+    model.head.score_thr = predict()[1].median().item()
+    plain, scores = predict()
+    assert 'query_vectors' not in plain
+    model.with_query_vectors = True
+    found, _ = predict()
+    for name, value in plain.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+    everybody = stages[-1].mean(dim=0)  # over the frames of tubelets
+    rows = torch.cdist(found.query_vectors, everybody).argmin(dim=1)
+    assert (rows.diff() > 0).all()
+    assert len(rows) == len(scores) < len(everybody)
+    torch.testing.assert_close(found.query_vectors, everybody[rows])

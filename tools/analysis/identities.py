@@ -61,8 +61,7 @@ def parse_args() -> argparse.Namespace:
         type=number(float, above=0),
         nargs='+',
         default=[1.0, 2.0, 5.0],
-        help='keyframes per second; of those of the csv the nearest before are taken '
-        '(default: 1 2 5)',
+        help='keyframes per second, of those of the csv (default: 1 2 5)',
     )
     parser.add_argument(
         '--trackers',
@@ -125,7 +124,7 @@ def read_videos(args: argparse.Namespace) -> dict[str, Video]:
 
 
 def at_rate(video: Video, rate: float) -> Video:
-    """Of its keyframes the nearest before each multiple of 1 / rate."""
+    """Of its keyframes the first from each multiple of 1 / rate on."""
     start, chosen = video[0].time_s, {}
     for one in video:
         chosen.setdefault(int((one.time_s - start) * rate + 1e-6), one)
