@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_nothing_half(project, tmp_path, monkeypatch, 
     out, replace = tmp_path / 'out', os.replace
 
     def interrupted(part, path):
-        if path.suffix == '.jsonl' and any(path.parent.glob('*.jsonl')):
+        if path.suffix == '.jsonl' and any(path.parent.glob('[!.]*')):
             raise KeyboardInterrupt
         replace(part, path)
 
