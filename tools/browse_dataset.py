@@ -5,13 +5,11 @@ middle one of a clip that has boxes in each frame.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import (
     check_writable_dir,
@@ -19,11 +17,15 @@ from stmixer_mm.files import (
     claim_outputs,
 )
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization.draw import enlarge, side_by_side, write_picture
+from stmixer_mm.visualization.draw import (
+    enlarge,
+    show_pictures,
+    side_by_side,
+    write_picture,
+)
 from stmixer_mm.visualization.visualizer import describe_states, draw_ground_truth
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 from mmengine.config import Config
 from torch import Tensor
@@ -161,17 +163,6 @@ def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 
 def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
     return cv2.copyMakeBorder(picture, 0, bottom, 0, right, *_WHITE_BORDER)
-
-
-def show_pictures(pictures: Iterable[np.ndarray]) -> None:
-    """Show one after the other; closing the window goes on."""
-    check_display()
-    for picture in pictures:
-        plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
-        plt.imshow(picture)
-        plt.axis('off')
-        plt.tight_layout(pad=0)
-        plt.show()
 
 
 def run(args: argparse.Namespace) -> None:

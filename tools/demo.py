@@ -4,12 +4,11 @@ What is damaged in the video is left out, named at the end, and makes the exit s
 """
 
 import argparse
-from itertools import tee
 from pathlib import Path
 
-from stmixer_mm.apis.inference import detect_video, init_detector, video_info
-from stmixer_mm.apis.rendering import VIDEOS, render_video
-from stmixer_mm.apis.results import TABLES, VideoDetections
+from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer
+from stmixer_mm.apis.rendering import VIDEOS
+from stmixer_mm.apis.results import TABLES
 from stmixer_mm.checks.options import (
     COUNT,
     SCORE,
@@ -17,15 +16,17 @@ from stmixer_mm.checks.options import (
     add_person_thr,
     number,
 )
-from stmixer_mm.datasets.videos import DamagedVideo, join_stretches
+from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('video', help='video file')
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'video', help='video file, folder of pictures, URL, or - for standard input'
+    )
+    parser.add_argument('config', help='config file, or the name of one in configs/')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--out', required=True, help='video to write: .mp4, .mov, .mkv or .avi'
@@ -56,6 +57,13 @@ def parse_args() -> argparse.Namespace:
         '--end', type=number(float, above=0), help='to here, in seconds'
     )
     parser.add_argument(
+        '--nms-thr',
+        type=SCORE,
+        default=NMS_THR,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
         '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
     )
     parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
@@ -76,45 +84,29 @@ def run(args: argparse.Namespace) -> None:
     tables = tables or {'--json': Path(args.out).with_suffix('.json')}
     for option, path in tables.items():
         check_writable_file(path, purpose=option, suffixes=TABLES, beside=beside)
-    info = video_info(args.video)  # a bad video is reported before the model is built
-    model = init_detector(
+    # A bad video is reported before the model is built.
+    open_source(args.video, on_damage=lambda damage: None)
+    inferencer = ActionDetInferencer(
         args.config,
         args.checkpoint,
-        device=args.device,
-        label_map=args.label_map,
+        args.device,
+        label_file=args.label_map,
         cfg_options=args.person_thr | (args.cfg_options or {}),
     )
-    damage: list[DamagedVideo] = []
-    keyframes = detect_video(
-        model,
+    results = inferencer.detect(
         args.video,
+        vis_file=args.out,
+        strict=True,
         interval_s=args.interval_s,
         start=args.start,
         end=args.end,
-        score_thr=args.score_thr,
+        pred_score_thr=args.score_thr,
+        nms_thr=args.nms_thr,
         batch_size=args.batch_size,
-        on_damage=damage.append,
-    )
-    shown, kept = tee(keyframes)
-    render_video(
-        args.video,
-        shown,
-        args.out,
-        start=args.start,
-        end=args.end,
-        show_progress=True,
-        on_damage=damage.append,
-    )
-    found = list(kept)
-    results = VideoDetections(
-        source=args.video,
-        fps=info.fps,
-        width=info.width,
-        height=info.height,
-        keyframes=found,
     )
     for path in tables.values():
         results.save(path)
+    found = results.keyframes
     counts = [len(keyframe.bboxes) for keyframe in found]
     persons, frames = sum(counts), 'keyframes'
     if any(keyframe.ids for keyframe in found):
@@ -126,9 +118,10 @@ def run(args: argparse.Namespace) -> None:
         *(f'detections: {path}' for path in tables.values()),
         sep='\n',
     )
-    if damage:
+    if results.damage:
+        parts = (f'{start:.2f} s to {end:.2f} s' for start, end in results.damage)
         raise UserError(
-            f'{args.video} is damaged: {join_stretches(damage)} cannot be decoded, and '
+            f'{args.video} is damaged: {", ".join(parts)} cannot be decoded, and '
             'clips that reach into it were left out; fetch it again or re-encode it.'
         )
 

@@ -7,7 +7,7 @@ import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ from mmcv.ops import nms
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -120,6 +121,8 @@ def init_detector(
     check_arguments(Config(needed))
     check_device(device)
 
+    if not (logger := MMLogger.get_current_instance()).level:
+        logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)
@@ -259,39 +262,72 @@ def detect_video(
     if batch_size < 1:
         raise UserError(f'batch_size={batch_size} must be at least 1.')
     _check_interval(1.0 if interval_s is None else interval_s)
-    with building(model.cfg, 'test pipeline'):
-        pipeline = _clip_pipeline(model.cfg)
-    sampler = next(
-        one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
-    )
-    by_tubelets = getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
+    sampler = _sampler(clip_pipeline(model.cfg))
+    by_tubelets = finds_tubelets(model)
     cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
     plan = cut(source, sampler, interval_s, start, end, inside=by_tubelets)
-    loaded = _load_clips(pipeline, plan.clips, on_damage)
-    if not isinstance(source, FrameStream):
-        # A video that is too short is found out here.
-        loaded = chain(list(islice(loaded, 1)), loaded)
-    samples = _predict(model, loaded, batch_size, nms_thr)
-    if not by_tubelets:
+    found = detect_clips(
+        model,
+        plan.clips,
+        score_thr=score_thr,
+        nms_thr=nms_thr,
+        tracker=tracker,
+        apart=plan.apart,
+        batch_size=batch_size,
+        on_damage=on_damage,
+    )
+    return (one for one in found if plan.shows(one)) if by_tubelets else found
+
+
+def detect_clips(
+    model: nn.Module,
+    clips: Iterable[Clip],
+    *,
+    score_thr: float = 0.3,
+    nms_thr: float | None = None,
+    tracker: Tracker | None = None,
+    apart: int = 0,
+    batch_size: int = 1,
+    on_damage: OnDamage | None = None,
+) -> Iterator[KeyframeDetections]:
+    """Detect in clips, as of :class:`.RecentFrames`, in order of time.
+
+    Args:
+        model: From :func:`init_detector`.
+        clips: Taken one by one, so that they may be cut as they are needed.
+        score_thr, nms_thr, tracker, batch_size, on_damage: As of :func:`detect_video`.
+        apart: The most frames from one clip to the next; of tubelets, so that a person
+            who is missed in one keeps its id.
+    """
+    pipeline = clip_pipeline(model.cfg)
+    sampler = _sampler(pipeline)
+    sampler.allow_short = True  # a clip at the end of a stream may lack frames
+    samples = _predict(
+        model, _load_clips(pipeline, clips, on_damage), batch_size, nms_thr
+    )
+    if not finds_tubelets(model):
         return _read_keyframes(model, samples, score_thr, tracker)
     # A person may be missed in a clip's time, and between clips.
-    linking = Linking(end_after=plan.reach)
-    found = _read_tubelets(model, samples, score_thr, sampler, linking)
-    return (one for one in found if plan.shows(one))
+    linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
+    return _read_tubelets(model, samples, score_thr, sampler, linking)
+
+
+def finds_tubelets(model: nn.Module) -> bool:
+    """Whether a model says where persons are in all frames of a clip."""
+    return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
+
+
+def clip_spans(model: nn.Module) -> tuple[int, int]:
+    """Frames that a clip spans before and behind its keyframe."""
+    return _spans(_sampler(clip_pipeline(model.cfg)))
 
 
 class _Plan(NamedTuple):
     """The clips of a source."""
 
     clips: Iterator[Clip]
-    reach: int  # frames that a clip spans, or from one to the next
+    apart: int  # the most frames from one to the next
     shows: Callable[[KeyframeDetections], bool]  # whether it is of the part asked for
-
-
-def _spans(sampler: SampleKeyframeClip) -> tuple[int, int]:
-    """Frames of a clip before and behind its keyframe."""
-    before = sampler.clip_len // 2 * sampler.frame_interval
-    return before, (sampler.clip_len - 1) * sampler.frame_interval - before
 
 
 def _cut_file(
@@ -334,8 +370,9 @@ def _cut_file(
                 sample=sample | video.clock,
             )
 
-    reach = int(np.diff(middles).max(initial=before + after + 1))
-    return _Plan(clips(), reach, lambda found: found.frame_index in frames)
+    sampler(next(clips()).sample)  # a video that is too short is found out here
+    apart = int(np.diff(middles).max(initial=0))
+    return _Plan(clips(), apart, lambda found: found.frame_index in frames)
 
 
 def _cut_stream(
@@ -347,7 +384,6 @@ def _cut_stream(
     *,
     inside: bool,
 ) -> _Plan:
-    sampler.allow_short = True  # nobody knows how long it will be
     ring = RecentFrames(*_spans(sampler), name=stream.name)
     if inside and interval_s is None:
         keyframes = EvenFrames(max(1, ring.before), start, end)
@@ -357,7 +393,7 @@ def _cut_stream(
         apart = math.ceil(keyframes.interval_s * stream.fps)
     return _Plan(
         cut_clips(stream, keyframes, ring, inside=inside),
-        max(apart, ring.before + ring.after + 1),
+        apart,
         lambda found: keyframes.start <= found.time_s - stream.start_s < keyframes.end,
     )
 
@@ -477,22 +513,34 @@ def _read_tubelets(
         )
 
 
-def _clip_pipeline(cfg: Config) -> Compose:
+def clip_pipeline(cfg: Config) -> Compose:
     """The test pipeline without opening the video, decoding from one that is open."""
-    dataset = next(dataset_configs(cfg, 'test'), {})
-    transforms = dataset.get('pipeline') or []
-    names = [transform['type'].rpartition('.')[-1] for transform in transforms]
-    if 'SampleKeyframeClip' not in names:
-        raise UserError(
-            'The test pipeline of the config has no SampleKeyframeClip, which says what '
-            'a clip is; give test_dataloader.dataset.pipeline one.'
-        )
-    return Compose(
-        [
-            TRANSFORMS.build(
-                dict(type='DecodeFrames') if name in _DECODERS else transform
+    with building(cfg, 'test pipeline'):
+        dataset = next(dataset_configs(cfg, 'test'), {})
+        transforms = dataset.get('pipeline') or []
+        names = [transform['type'].rpartition('.')[-1] for transform in transforms]
+        if 'SampleKeyframeClip' not in names:
+            raise UserError(
+                'The test pipeline of the config has no SampleKeyframeClip, which says '
+                'what a clip is; give test_dataloader.dataset.pipeline one.'
             )
-            for name, transform in zip(names, transforms, strict=True)
-            if name not in _OPENERS
-        ]
+        return Compose(
+            [
+                TRANSFORMS.build(
+                    dict(type='DecodeFrames') if name in _DECODERS else transform
+                )
+                for name, transform in zip(names, transforms, strict=True)
+                if name not in _OPENERS
+            ]
+        )
+
+
+def _sampler(pipeline: Compose) -> SampleKeyframeClip:
+    return next(
+        one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
     )
+
+
+def _spans(sampler: SampleKeyframeClip) -> tuple[int, int]:
+    before = sampler.clip_len // 2 * sampler.frame_interval
+    return before, (sampler.clip_len - 1) * sampler.frame_interval - before

@@ -1,7 +1,11 @@
 """From any video or stream to persons and what they do, in the manner of the hosts."""
 
+import json
 import logging
-from collections.abc import Iterator
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, count
 from pathlib import Path
 
 from mmaction.registry import INFERENCERS
@@ -14,11 +18,20 @@ from torch import nn
 from tqdm import tqdm
 
 from stmixer_mm.apis.inference import Tracker, detect_video, init_detector
+from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 from stmixer_mm.checks.config import load_config
-from stmixer_mm.datasets.streams import list_sources, name_source, open_source
-from stmixer_mm.datasets.videos import OnDamage
+from stmixer_mm.datasets.frames import without_suffix
+from stmixer_mm.datasets.streams import (
+    FrameStream,
+    list_sources,
+    name_source,
+    open_source,
+)
+from stmixer_mm.datasets.videos import OnDamage, Video
 from stmixer_mm.errors import UserError, explain
+from stmixer_mm.files import check_writable_dir, write_json
+from stmixer_mm.visualization.draw import show_pictures
 
 NMS_THR = 0.7
 
@@ -122,15 +135,30 @@ class ActionDetInferencer(BaseInferencer):
             nms_thr=nms_thr,
             tracker=tracker,
             batch_size=batch_size,
+            on_damage=on_damage,
         )
 
-    def detect(self, source: object, **options) -> VideoDetections:
+    def detect(
+        self,
+        source: object,
+        *,
+        vis_file: str | Path | None = None,
+        strict: bool = False,
+        **options,
+    ) -> VideoDetections:
         """All that :meth:`stream` yields of one source, with what is known of it.
 
         What is damaged in a file is left out and named in ``damage``; if the source
         does not open or breaks off, ``error`` says so.
+
+        Args:
+            source: As of :meth:`stream`.
+            vis_file: Video to write, with what was found drawn into it.
+            strict: Raise an error instead.
+            options: Of :meth:`stream`.
         """
-        found = VideoDetections(source=name_source(source))
+        found = VideoDetections(source=name_source(source), classes=self.model.classes)
+        opened = None
         try:
             opened = open_source(
                 source,
@@ -138,49 +166,128 @@ class ActionDetInferencer(BaseInferencer):
                 frame_size=options.pop('frame_size', None),
                 on_damage=found.note_damage,
             )
-            with tqdm(
-                self.stream(opened, on_damage=found.note_damage, **options),
-                desc=Path(found.source).name,
-                unit='keyframe',
-                disable=not self.show_progress,
-            ) as keyframes:
-                for one in keyframes:
-                    found.keyframes.append(one)
-            found.fps, (found.height, found.width) = opened.fps, opened.size
+            drawn = None
+            if vis_file is not None:
+                drawn = opened.branch() if isinstance(opened, FrameStream) else source
+            keyframes = self._record(found, opened, options, vis_file is None)
+            if drawn is not None:
+                render_video(
+                    drawn,
+                    keyframes,
+                    vis_file,
+                    start=options.get('start', 0.0),
+                    end=options.get('end'),
+                    show_progress=self.show_progress,
+                    on_damage=found.note_damage,
+                )
+            deque(keyframes, maxlen=0)  # those that no frame needed
         except Exception as error:
             found.error = explain(error)
-            if found.error is None:
+            if strict or found.error is None:
                 raise
+        if opened is not None and opened.size is not None:
+            found.fps, (found.height, found.width) = opened.fps, opened.size
+            found.total_frames = len(opened)
         return found
+
+    def _record(
+        self,
+        found: VideoDetections,
+        source: Video | FrameStream,
+        options: dict,
+        is_counted: bool,
+    ) -> Iterator[KeyframeDetections]:
+        keyframes = self.stream(source, on_damage=found.note_damage, **options)
+        with tqdm(
+            keyframes,
+            desc=Path(found.source).name,
+            unit='keyframe',
+            disable=not (self.show_progress and is_counted),
+        ) as counted:
+            for one in counted:
+                found.keyframes.append(one)
+                yield one
 
     def __call__(
         self,
         inputs: object,
         return_datasamples: bool = False,
         batch_size: int = 1,
+        *,
+        out_dir: str | Path = '',
+        no_save_vis: bool = False,
+        no_save_pred: bool = False,
+        pred_out_file: str | Path = '',
+        print_result: bool = False,
+        show: bool = False,
         **options,
     ) -> dict:
         """Detect in videos.
 
         Args:
             inputs: What :func:`.list_sources` takes.
+            return_datasamples: Return :meth:`.VideoDetections.to_datasamples` instead.
             batch_size: Clips that the model sees at once.
+            out_dir: Folder for ``vis/NAME.mp4`` with what was found drawn into it, and
+                ``preds/NAME.json``.
+            no_save_vis, no_save_pred: Leave these out.
+            pred_out_file: JSON file for all predictions.
+            print_result: Print them as JSON.
+            show: Show each keyframe of video files in a window.
             options: Of :meth:`stream`.
 
         Returns:
-            ``predictions``: :class:`.VideoDetections` of each source. Of several, those
-            that cannot be read have an ``error``.
+            ``predictions``: :class:`.VideoDetections` of each source; of several, those
+            that cannot be read have an ``error``. ``visualization``: paths of the
+            videos written, None where there is none.
 
         Raises:
             UserError: a source that is alone cannot be read.
         """
         sources = list_sources(inputs)
-        predictions = []
-        for source in sources:
-            found = self.detect(source, batch_size=batch_size, **options)
+        folders = dict(vis='.mp4', preds='.json')
+        if no_save_vis or not out_dir:
+            del folders['vis']
+        if no_save_pred or not out_dir:
+            del folders['preds']
+        for folder in folders:
+            check_writable_dir(Path(out_dir, folder), purpose='out_dir')
+        predictions, videos = [], []
+        for source, name in zip(sources, _file_names(sources), strict=True):
+            files = {
+                folder: Path(out_dir, folder, name + suffix)
+                for folder, suffix in folders.items()
+            }
+            found = self.detect(
+                source, vis_file=files.get('vis'), batch_size=batch_size, **options
+            )
             if found.error is not None:
                 if len(sources) == 1 and not found.keyframes:
                     raise UserError(found.error)
-                print_log(found.error, logger='current', level=logging.ERROR)
+                print_log(found.error, logger='current', level=logging.WARNING)
+            if 'preds' in files:
+                found.to_json(files['preds'])
+            if show:
+                show_pictures(map(found.plot, range(len(found.keyframes))))
             predictions.append(found)
-        return dict(predictions=predictions, visualization=None)
+            is_drawn = 'vis' in files and found.error is None
+            videos.append(str(files['vis']) if is_drawn else None)
+        content = [found.to_dict() for found in predictions]
+        if print_result:
+            print(json.dumps(content))
+        if pred_out_file:
+            write_json(pred_out_file, content)
+        if return_datasamples:
+            predictions = [found.to_datasamples() for found in predictions]
+        return dict(predictions=predictions, visualization=videos)
+
+
+def _file_names(sources: Iterable) -> list[str]:
+    """Names for the results of sources, each once."""
+    names: list[str] = []
+    for source in sources:
+        path = re.split('[?#]', name_source(source))[0].rstrip('/')
+        stem = re.sub(r'[^\w.-]+', '_', without_suffix(path.rpartition('/')[2]))
+        further = (f'{stem}_{number}' for number in count(1))
+        names.append(next(name for name in chain([stem], further) if name not in names))
+    return names

@@ -1,11 +1,13 @@
 """Detections drawn into a copy of a video."""
 
 import heapq
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.results import KeyframeDetections
+from stmixer_mm.datasets.streams import FrameStream, open_source
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
@@ -115,7 +118,7 @@ def annotated_frames(
 
 
 def render_video(
-    video: str | Path,
+    video: str | Path | Video | FrameStream,
     keyframes: Iterable[KeyframeDetections],
     out: str | Path,
     *,
@@ -127,11 +130,11 @@ def render_video(
     """Write a video with the detections drawn on each of its frames.
 
     As H.264, with the frames' own times and size (an odd width or height loses one
-    pixel, which the codec cannot hold), and with the sound of the video as AAC, but
+    pixel, which the codec cannot hold), and with the sound of a video file as AAC, but
     for AVI. The file appears when it is whole.
 
     Args:
-        video: Video file that was detected on.
+        video: Video file or stream that was detected on.
         keyframes: Of :func:`detect_video`; taken as the frames need them.
         out: A file with one of the suffixes ``VIDEOS``.
         start, end: Part of the video in seconds; at least one frame is written.
@@ -142,14 +145,16 @@ def render_video(
     Raises:
         UserError: a frame of ``video`` cannot be decoded, or ``out`` not be written.
     """
-    source = open_video(video, on_damage)
-    indices = source.part(start, end)
-    span = source.times[indices[0]], source.end_of(indices[-1])
+    source = open_source(video, on_damage=on_damage)
+    cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
+    part_of_source = cut(source, start, end, on_damage)
+    if part_of_source.sound and os.path.realpath(out) == os.path.realpath(source.path):
+        raise UserError(f'{out} is the video itself; give what is drawn another name.')
     with atomic_path(out) as part:
         with (
             tqdm(
-                _whole_frames(source, indices, on_damage),
-                total=len(indices),
+                part_of_source.frames,
+                total=part_of_source.count,
                 unit='frame',
                 desc=Path(out).name,
                 disable=not show_progress,
@@ -158,10 +163,59 @@ def render_video(
             logging_redirect_tqdm([MMLogger.get_current_instance()]),
         ):
             drawn = annotated_frames(frames, keyframes)
-            written = _write_video(source, drawn, part, span)
+            written = _write_video(part_of_source, drawn, part)
         # A full disk may be noticed by none of the writers.
         if len(open_video(part)) != written:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')
+
+
+class _Part(NamedTuple):
+    """A part of a source that is to be drawn."""
+
+    frames: Iterable[tuple[int, np.ndarray]]
+    count: int | None  # of them, where it is known
+    time_of: Callable[[int], float]  # seconds from the part's begin, of what has come
+    fps: float
+    tick: Fraction  # the unit of its times in seconds
+    even_tick: Fraction  # from one frame to the next, at the least
+    sound: tuple[str, float, float] | None = None  # a file, from when to when
+
+
+def _cut_file(
+    video: Video, start: float, end: float | None, on_damage: OnDamage | None
+) -> _Part:
+    indices = video.part(start, end)
+    begin = video.times[indices[0]]
+    even_tick = min(np.diff(video.times), default=1 / video.fps)
+    span = np.add((begin, video.end_of(indices[-1])), video.start_s).tolist()
+    return _Part(
+        frames=_whole_frames(video, indices, on_damage),
+        count=len(indices),
+        time_of=lambda index: video.times[index] - begin,
+        fps=video.fps,
+        tick=video.time_base,
+        even_tick=Fraction(float(even_tick)).limit_denominator(100_000),
+        sound=(video.path, *span),
+    )
+
+
+def _cut_stream(
+    stream: FrameStream, start: float, end: float | None, on_damage: OnDamage | None
+) -> _Part:
+    del on_damage  # what is lost of a stream, nobody can tell
+    times: dict[int, float] = {}
+
+    def frames() -> Iterator[tuple[int, np.ndarray]]:
+        for index, (time_s, picture) in enumerate(stream):
+            since = time_s - stream.start_s
+            if end is not None and since >= end:
+                return
+            if since >= start:
+                times[index] = since - start
+                yield index, picture
+
+    tick = Fraction(1 / stream.fps).limit_denominator(100_000)
+    return _Part(frames(), None, times.pop, stream.fps, Fraction(1, 90_000), tick)
 
 
 def _whole_frames(
@@ -177,41 +231,41 @@ def _whole_frames(
 
 
 def _write_video(
-    source: Video,
-    frames: Iterable[tuple[int, np.ndarray]],
-    out: Path,
-    span: tuple[float, float],
+    source: _Part, frames: Iterator[tuple[int, np.ndarray]], out: Path
 ) -> int:
-    """Write frames, and the sound of a span in seconds; returns how many they are."""
+    """Write frames, and their sound; returns how many they are."""
     rate = Fraction(source.fps).limit_denominator(1001)
-    tick = source.time_base
-    if out.suffix.lower() == '.avi':  # which has a frame at each tick
-        tick = min(np.diff(source.times), default=1 / source.fps)
-        tick = Fraction(float(tick)).limit_denominator(100_000)
-    height, width = (side // 2 * 2 for side in source.size)
+    # AVI has a frame at each tick.
+    tick = source.even_tick if out.suffix.lower() == '.avi' else source.tick
+    first = next(frames, None)
+    if first is None:
+        raise UserError(f'There is no frame that {out.name} could show.')
+    height, width = (side // 2 * 2 for side in first[1].shape[:2])
     written = 0
 
     def encoded() -> Iterator[av.Packet]:
         nonlocal written
         last = -1
-        for index, frame in frames:
-            even = np.ascontiguousarray(frame[:height, :width])
+        for number, drawn in chain([first], frames):
+            even = np.ascontiguousarray(drawn[:height, :width])
             picture = av.VideoFrame.from_ndarray(even)
-            last = max(last + 1, round((source.times[index] - span[0]) / tick))
+            last = max(last + 1, round(source.time_of(number) / tick))
             picture.pts, picture.time_base = last, tick
             written += 1
             yield from stream.encode(picture)
         yield from stream.encode(None)
 
-    with (
-        av.open(f'file:{source.path}', metadata_errors='ignore') as heard,
-        av.open(f'file:{out}', 'w') as target,
-    ):
+    with ExitStack() as stack:
+        target = stack.enter_context(av.open(f'file:{out}', 'w'))
         stream = target.add_stream('h264', rate=rate, options=ENCODING)
         stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
         stream.codec_context.time_base = tick
         stream.codec_context.colorspace = Colorspace.ITU601
-        sound = _encoded_sound(heard, target, *np.add(span, source.start_s).tolist())
+        sound: Iterable[av.Packet] = ()
+        if source.sound is not None:
+            path, *span = source.sound
+            heard = av.open(f'file:{path}', metadata_errors='ignore')
+            sound = _encoded_sound(stack.enter_context(heard), target, *span)
         for packet in heapq.merge(
             encoded(), sound, key=lambda packet: packet.pts * packet.time_base
         ):

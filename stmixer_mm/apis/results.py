@@ -8,9 +8,17 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
 
-from stmixer_mm.datasets.videos import DamagedVideo
+from stmixer_mm.datasets.converters.records import AnnotatedVideo, Shape
+from stmixer_mm.datasets.converters.writers import write_coco, write_cvat
+from stmixer_mm.datasets.frames import without_suffix
+from stmixer_mm.datasets.videos import DamagedVideo, join_stretches, open_video
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import open_atomically, write_json
+from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
 VERSION = 1  # of the JSON, see docs/detections.schema.json
 TABLES = ('.json', '.csv')
@@ -39,21 +47,25 @@ class VideoDetections:
         source: Its path, URL or name.
         fps: Mean frame rate.
         width, height: Of its frames, in pixels; 0 of a source that did not open.
+        total_frames: Of the source, as far as it was read.
+        classes: Names of the label ids 1, 2, …; None: unknown.
         keyframes: In order of time.
         error: Why there is no more of it, in a sentence; None if it was read to its end.
-        damage: What of it was left out, a sentence each.
+        damage: (first, last) seconds of what was left out, as it cannot be decoded.
     """
 
     source: str
     fps: float = 0.0
     width: int = 0
     height: int = 0
+    total_frames: int = 0
+    classes: tuple[str, ...] | None = None
     keyframes: list[KeyframeDetections] = field(default_factory=list)
     error: str | None = None
-    damage: list[str] = field(default_factory=list)
+    damage: list[tuple[float, float]] = field(default_factory=list)
 
     def note_damage(self, damage: DamagedVideo) -> None:
-        self.damage.append(str(damage))
+        self.damage = join_stretches([*self.damage, damage.stretch])
 
     @property
     def has_ids(self) -> bool:
@@ -70,13 +82,14 @@ class VideoDetections:
             for found in self.keyframes
         ]
         content = dict(version=VERSION, video=self.source, fps=self.fps)
-        content |= dict(width=self.width, height=self.height, keyframes=records)
+        content |= dict(width=self.width, height=self.height)
+        content |= dict(total_frames=self.total_frames, keyframes=records)
         if self.has_ids:
             content['tubes'] = _list_tubes(records)
         if self.error is not None:
             content['error'] = self.error
         if self.damage:
-            content['damage'] = self.damage
+            content['damage'] = np.round(self.damage, 3).tolist()
         return content
 
     def to_json(self, path: str | Path) -> None:
@@ -98,6 +111,144 @@ class VideoDetections:
                     ids = [person['id']] if self.has_ids else []
                     for done in person['actions'] or [dict(action='', score='')]:
                         table.writerow([*place, *person['bbox'], *done.values(), *ids])
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write AVA's format, a line per person and action, as evaluators read it.
+
+        ``video,timestamp,x1,y1,x2,y2,action_id,score``, boxes in [0, 1], no header.
+
+        Raises:
+            UserError: a csv cannot hold the name of the source.
+        """
+        if set(self.source) & set(',"\n'):
+            raise UserError(
+                f'{path}: the name {self.source!r} has a comma or a quote, which a csv '
+                'cannot hold; rename the video.'
+            )
+        name, size = without_suffix(Path(self.source).name), self._size
+        with open_atomically(path, encoding='utf-8') as file:
+            for found in self.keyframes:
+                place = f'{name},{found.time_s:.3f}'.rstrip('0').rstrip('.')
+                for bbox, actions in zip(found.bboxes, found.actions, strict=True):
+                    box = ','.join(f'{value:.6g}' for value in bbox / size)
+                    for label, score in actions:
+                        number = self._label_id(label)
+                        file.write(f'{place},{box},{number},{score:.4f}\n')
+
+    def to_cvat(self, path: str | Path) -> None:
+        """Write "CVAT for video 1.1", for annotators to correct."""
+        write_cvat(path, self._annotated(range(self.total_frames)), self._actions())
+
+    def to_coco(self, path: str | Path) -> None:
+        """Write COCO's JSON with videos, for annotators to correct."""
+        frames = sorted({found.frame_index for found in self.keyframes})
+        write_coco(path, self._annotated(frames), self._actions())
+
+    def to_datasamples(self) -> list[ActionDataSample]:
+        """mmaction2's data samples, one of each keyframe.
+
+        ``pred_instances`` have ``bboxes`` (n, 4) in pixels, ``scores`` (n, A + 1) with
+        the host's dummy column 0, 0 of actions that are left out, and, where they are
+        known, ``person_scores`` (n,) and ``instances_id`` (n,).
+        """
+        return [self._datasample(found) for found in self.keyframes]
+
+    def _datasample(self, found: KeyframeDetections) -> ActionDataSample:
+        places = [
+            (row, self._label_id(label), score)
+            for row, actions in enumerate(found.actions)
+            for label, score in actions
+        ]
+        columns = [len(self.classes or ()), *(column for _, column, _ in places)]
+        scores = np.zeros((len(found.bboxes), 1 + max(columns)), np.float32)
+        for row, column, score in places:
+            scores[row, column] = score
+        instances = InstanceData(bboxes=torch.as_tensor(found.bboxes))
+        instances.scores = torch.as_tensor(scores)
+        if found.person_scores is not None:
+            instances.person_scores = torch.as_tensor(found.person_scores)
+        if found.ids is not None:
+            instances.instances_id = torch.tensor(found.ids, dtype=torch.long)
+        sample = ActionDataSample(
+            metainfo=dict(
+                video_id=self.source,
+                timestamp=found.time_s,
+                frame_index=found.frame_index,
+                ori_shape=(self.height, self.width),
+            )
+        )
+        sample.pred_instances = instances
+        return sample
+
+    def plot(self, number: int = 0, picture: np.ndarray | None = None) -> np.ndarray:
+        """Draw what was found at a keyframe.
+
+        Args:
+            number: Of the keyframe, from 0.
+            picture: RGB uint8 (h, w, 3); by default it is read from the video file.
+
+        Returns:
+            RGB uint8, of :data:`.MIN_SIDE` pixels at least on its short side.
+
+        Raises:
+            UserError: the source is not a video file that can be read again.
+        """
+        found = self.keyframes[number]
+        if picture is None:
+            (picture,) = open_video(self.source).get_batch([found.frame_index])
+        picture, factor = enlarge(picture)
+        ids = range(len(found.bboxes)) if found.ids is None else found.ids
+        return draw_detections(
+            picture, found.bboxes * factor, found.actions, colors=person_colors(ids)
+        )
+
+    @property
+    def _size(self) -> tuple[int, int, int, int]:
+        return self.width, self.height, self.width, self.height
+
+    def _label_id(self, label: str) -> int:
+        if label in (self.classes or ()):
+            return self.classes.index(label) + 1
+        return int(label.removeprefix('action '))
+
+    def _actions(self) -> tuple[str, ...]:
+        done = {label for one in self.keyframes for p in one.actions for label, _ in p}
+        return self.classes or tuple(sorted(done))
+
+    def _annotated(self, frames: Sequence[int]) -> AnnotatedVideo:
+        """Persons with ids as tracks, each other one as a track of its own."""
+        tracks: dict[object, list[Shape]] = {}
+        for number, found in enumerate(self.keyframes):
+            ids = found.ids or [(number, row) for row in range(len(found.bboxes))]
+            here = set()
+            for key, bbox, actions in zip(
+                ids, found.bboxes, found.actions, strict=True
+            ):
+                shape = Shape(
+                    frame=found.frame_index,
+                    bbox=tuple(map(float, bbox)),
+                    actions=tuple(label for label, _ in actions),
+                    outside=False,
+                    place='',
+                )
+                tracks.setdefault(key, []).append(shape)
+                here.add(key)
+            for key, track in tracks.items():
+                if key not in here and not track[-1].outside:
+                    left = dict(frame=found.frame_index, outside=True)
+                    track.append(track[-1]._replace(**left))
+        after = self.keyframes[-1].frame_index + 1 if self.keyframes else 0
+        for track in tracks.values():
+            if not track[-1].outside and after < self.total_frames:
+                track.append(track[-1]._replace(frame=after, outside=True))
+        return AnnotatedVideo(
+            file='',
+            names=[Path(self.source).name],
+            size=(self.width, self.height),
+            fps=self.fps,
+            frames=frames,
+            tracks=list(tracks.values()),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write JSON or the table, by the suffix of the file."""

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from glob import glob, has_magic
+from itertools import tee
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,16 @@ class FrameStream:
             return self._nominal_fps
         return (self.count - 1) / (self.last_s - self.start_s)
 
+    def __len__(self) -> int:
+        return self.count
+
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         return self._frames
+
+    def branch(self) -> 'FrameStream':
+        """A second reader of the same frames; what one is behind is kept for it."""
+        self._frames, other = tee(self._frames)
+        return FrameStream(other, name=self.name, fps=self._nominal_fps)
 
     def _check(self, items: Iterable) -> Iterator[tuple[float, np.ndarray]]:
         for item in items:
@@ -386,29 +395,29 @@ class EvenTimes:
         self.end = math.inf if end is None else end
         self.is_over = False
         self._done = self._last = -1  # interval that has its keyframe, and that
-        self._origin = self._before = 0.0
+        self._origin = self._before = self._step = 0.0
 
     def at_frame(self, index: int, time_s: float) -> Iterator[tuple[float, int]]:
         """(seconds, number) of the keyframe that is known from this frame on, if any."""
         if index == 0:
             self._origin = time_s
         since = time_s - self._origin
-        number = math.floor((since - self.start) / self.interval_s)
+        number = math.floor((since - self.start) / self.interval_s + 1e-6)
         wanted = self.start + number * self.interval_s
         self.is_over = since >= self.end
         if number > self._done and wanted < self.end:
             share = (wanted - self._before) / (since - self._before) if index else 1.0
             self._done = number
             yield from self._once(wanted, index - 1 + share)
-        self._before = since
+        self._step, self._before = since - self._before, since
 
     def at_end(self, count: int, fps: float) -> Iterator[tuple[float, int]]:
-        """The same in the time of the last frame, which lasts as long as the others."""
-        stop = min(self._before + 1 / fps, self.end)
+        """The same in the time of the last frame, which lasts as the one before."""
+        stop = min(self._before + (self._step or 1 / fps), self.end)
         number = math.ceil((stop - self.start) / self.interval_s - 1e-6) - 1
         if number > self._done:
             wanted = self.start + number * self.interval_s
-            place = count - 1 + (wanted - self._before) * fps
+            place = count - 1 + (wanted - self._before) / (self._step or 1 / fps)
             yield from self._once(wanted, min(place, count - 1))
 
     def _once(self, wanted: float, place: float) -> Iterator[tuple[float, int]]:

@@ -30,15 +30,16 @@ class DamagedVideo(UserError):
         self.stretch = stretch
 
 
-def join_stretches(damage: Iterable[DamagedVideo]) -> str:
-    """Which stretches are damaged, as in '1.00 s to 2.50 s, 4.00 s to 4.04 s'."""
-    joined: list[list[float]] = []
-    for start, end in sorted(one.stretch for one in damage):
+def join_stretches(
+    stretches: Iterable[tuple[float, float]],
+) -> list[tuple[float, float]]:
+    """Stretches in order of time, those that touch as one."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted(stretches):
         if joined and start <= joined[-1][1] + 1e-3:
-            joined[-1][1] = max(end, joined[-1][1])
-        else:
-            joined.append([start, end])
-    return ', '.join(f'{start:.2f} s to {end:.2f} s' for start, end in joined)
+            start, end = joined[-1][0], max(end, joined.pop()[1])
+        joined.append((start, end))
+    return joined
 
 
 OnDamage = Callable[[DamagedVideo], object]

@@ -6,8 +6,10 @@ from itertools import cycle
 from pathlib import Path
 
 import cv2
+import matplotlib.pyplot as plt
 import numpy as np
 
+from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
 
@@ -135,6 +137,17 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     with atomic_path(path) as part:
         if not cv2.imwrite(str(part), picture[..., ::-1]):
             raise UserError(f'The image {path} cannot be written; is the disk full?')
+
+
+def show_pictures(pictures: Iterable[np.ndarray]) -> None:
+    """Show one after the other; closing the window goes on."""
+    check_display()
+    for picture in pictures:
+        plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
+        plt.imshow(picture)
+        plt.axis('off')
+        plt.tight_layout(pad=0)
+        plt.show()
 
 
 class _Pen:

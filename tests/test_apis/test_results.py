@@ -1,14 +1,27 @@
 import csv
 import json
+from itertools import count
 
+import jsonschema
 import numpy as np
+import pytest
+from run_tool import ROOT
+from tiny_stmixer import write_video
 
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.datasets.converters.convert import convert_annotations
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.results.csv_detections import CsvDetections
+from stmixer_mm.visualization.draw import draw_detections
+
+ACTIONS = ('stand', 'walk', 'wave')
 
 
-def video(keyframes):
-    size = dict(fps=10.0, width=48, height=32)
-    return VideoDetections(source='a,b.mp4', keyframes=keyframes, **size)
+def video(keyframes, source='a,b.mp4', **given):
+    size = dict(fps=10.0, width=48, height=32, total_frames=60)
+    return VideoDetections(source=source, keyframes=keyframes, **size, **given)
 
 
 FOUND = [
@@ -28,6 +41,7 @@ def test_json_holds_every_detection(tmp_path):
         fps=10.0,
         width=48,
         height=32,
+        total_frames=60,
         keyframes=[
             dict(
                 time_s=1.0,
@@ -108,3 +122,131 @@ def test_csv_of_persons_with_ids_has_a_column_more(tmp_path):
     )
     assert [row[:-1] for row in tracked] == plain
     assert [row[-1] for row in tracked] == ['id', '3', '3', '1']
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Persons at 0 s, 1 s, …, 5 s; number 7 is away at 2 s and 3 s, nobody at 5 s."""
+    random, frame = np.random.RandomState(0), count()
+
+    def keyframe(*ids):
+        corners = np.sort(random.uniform(0, 1, (len(ids), 2, 2)), axis=1)
+        corners[:, 1] = np.maximum(corners[:, 1], corners[:, 0] + 0.2).clip(0, 1)
+        bboxes = corners.reshape(-1, 4) * (48, 32, 48, 32)
+        actions = [
+            [(ACTIONS[one], score) for one, score in enumerate(scores) if score > 0.4]
+            or [('stand', 0.4)]
+            for scores in random.uniform(0, 1, (len(ids), 3))
+        ]
+        number = next(frame)
+        scores = random.uniform(0.6, 1, len(ids))
+        return KeyframeDetections(number, 10 * number, bboxes, actions, [*ids], scores)
+
+    persons = [(7, 3), (3, 7), (3,), (4, 3), (7,), ()]
+    path = write_video(tmp_path / 'clip.mp4', frames=60, size=(48, 32))
+    keyframes = [keyframe(*ids) for ids in persons]
+    return video(keyframes, str(path), classes=ACTIONS)
+
+
+def without_ids(found):
+    found.keyframes = [one._replace(ids=None) for one in found.keyframes]
+    return found
+
+
+@pytest.mark.parametrize('form', ['xml', 'json'])
+@pytest.mark.parametrize('change', [lambda found: found, without_ids])
+def test_from_detections_to_an_annotator_and_to_a_dataset(
+    form, change, found, tmp_path
+):
+    found = change(found)
+    write = dict(xml=found.to_cvat, json=found.to_coco)[form]
+    write(tmp_path / f'found.{form}')
+    label_map = tmp_path / 'action_list.pbtxt'
+    items = (f'item {{ name: "{a}" id: {n} }}\n' for n, a in enumerate(ACTIONS, 1))
+    label_map.write_text(''.join(items))
+    summary = convert_annotations(
+        [str(tmp_path / f'found.{form}')],
+        str(tmp_path / 'train.csv'),
+        videos=str(tmp_path),
+    )
+    assert summary.num_keyframes == 6
+    assert summary.num_persons == 8
+    dataset = KeyframeDataset(
+        ann_file='train.csv',
+        label_file='action_list.pbtxt',
+        empty_keyframes_file='train_empty.csv',
+        data_root=str(tmp_path),
+        data_prefix=dict(img=''),
+        num_classes=4,
+        pipeline=[],
+    )
+    samples = sorted(
+        (dataset.get_data_info(n) for n in range(len(dataset))),
+        key=lambda sample: sample['timestamp'],
+    )
+    tracks = {}
+    for sample, one in zip(samples, found.keyframes, strict=True):
+        assert sample['timestamp'] == one.time_s
+        order = np.lexsort(one.bboxes.T)
+        bboxes = sample['gt_bboxes'] * (48, 32, 48, 32)
+        there = np.lexsort(bboxes.T)
+        np.testing.assert_allclose(bboxes[there], one.bboxes[order], atol=0.011)
+        for person, row in zip(order, there, strict=True):
+            labels = np.flatnonzero(sample['gt_labels'][row])
+            done = {ACTIONS.index(label) + 1 for label, _ in one.actions[person]}
+            assert {*labels} == done
+            if one.ids is not None:
+                track = sample['entity_ids'][row]
+                assert tracks.setdefault(one.ids[person], track) == track
+    assert len({*tracks.values()}) == len(tracks)
+
+
+def test_ava_s_csv_is_read_back(found, tmp_path):
+    found.to_csv(tmp_path / 'found.csv')
+    rows = CsvDetections(tmp_path / 'found.csv')
+    expected = [
+        ('clip', one.time_s, *bbox / (48, 32, 48, 32), ACTIONS.index(label) + 1, score)
+        for one in found.keyframes
+        for bbox, actions in zip(one.bboxes, one.actions, strict=True)
+        for label, score in actions
+    ]
+    assert len(rows._table) == len(expected)
+    for row, (name, time_s, *numbers) in zip(rows._table, expected, strict=True):
+        assert rows._keyframes[int(row[1])] == (name, time_s)
+        np.testing.assert_allclose(row[2:], numbers, atol=6e-5)
+    with pytest.raises(UserError, match='has a comma or a quote'):
+        video(found.keyframes).to_csv(tmp_path / 'found.csv')
+
+
+def test_the_json_is_as_its_schema_says(found):
+    schema = json.loads((ROOT / 'docs' / 'detections.schema.json').read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    found.damage = [(1.0, 2.0)]
+    broken = VideoDetections(source='gone.mp4', error='It is gone.')
+    plain = video([one._replace(person_scores=None) for one in FOUND])
+    for one in (found, broken, plain, video(TRACKED)):
+        content = json.loads(json.dumps(one.to_dict()))
+        jsonschema.validate(content, schema)
+        # Nothing is said that the schema does not explain.
+        assert {*content} <= {*schema['properties']}
+        for keyframe in content['keyframes']:
+            for person in keyframe['persons']:
+                assert {*person} <= {*schema['$defs']['person']['properties']}
+                person['bbox'].append(0)
+                with pytest.raises(jsonschema.ValidationError):
+                    jsonschema.validate(content, schema)
+                person['bbox'].pop()
+
+
+def test_a_keyframe_is_drawn_on_its_frame(found):
+    picture = open_video(found.source).get_batch([10])[0]
+    drawn = found.plot(1)
+    assert min(drawn.shape[:2]) == 360
+    large = np.zeros((360, 540, 3), np.uint8)
+    one = found.keyframes[1]
+    expected = draw_detections(large, one.bboxes * 11.25, one.actions)
+    boxes = (expected != large).any(axis=-1)
+    assert (found.plot(1, picture) == drawn).all()
+    # Colours are the ids', so that only what is drawn on is the same.
+    given = found.plot(1, np.zeros((32, 48, 3), np.uint8))
+    assert ((given != 0).any(axis=-1) == boxes).mean() > 0.99

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from stmixer_mm.apis.inference import _class_names, _clip_pipeline
+from stmixer_mm.apis.inference import _class_names, clip_pipeline
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.evaluation import FrameMAPMetric
 from stmixer_mm.registry import DATASETS, METRICS, MODELS
@@ -396,5 +396,5 @@ def test_a_demo_of_a_config_of_two_parts(ava_kinetics):
     config = load('ava-kinetics')
     names = _class_names(config, None)
     assert (len(names), names[11]) == (80, 'stand')
-    first, second, *_ = _clip_pipeline(config).transforms
+    first, second, *_ = clip_pipeline(config).transforms
     assert (first.clip_len, type(second).__name__) == (32, 'DecodeFrames')

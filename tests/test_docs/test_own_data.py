@@ -14,7 +14,10 @@ from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
-from stmixer_mm.datasets.converters.convert import convert_annotations
+from stmixer_mm.datasets.converters.convert import (
+    convert_annotations,
+    read_annotations,
+)
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
 BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
@@ -86,7 +89,9 @@ def shortened(text):
 def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     num_commands = num_configs = 0
     for language, text in BLOCKS:
-        if language == 'python':
+        if text.startswith('from stmixer_mm'):
+            exec(text.replace('epoch_40', 'epoch_2'), {})
+        elif language == 'python':
             path = re.match(r'# (data/own/\w+\.py)\n', text)[1]
             assert len(text.splitlines()) <= 21  # 20 and the name
             num_configs += 1
@@ -115,6 +120,9 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     assert len(list(Path('data/own/val_clips').iterdir())) == 4
     assert len(list(Path('data/own/found').rglob('*.jpg'))) == 2 * 5
     assert Path('data/own/10.mp4').stat().st_size > 0
+    for name in ('found.xml', 'found.json'):
+        (video,) = read_annotations(f'data/own/{name}').videos
+        assert video.names[0] == '10.mp4'
     out = capsys.readouterr().out
     assert '8 videos, 40 keyframes (0 person-free), 40 persons' in out
     assert 'mAP/overall' in out

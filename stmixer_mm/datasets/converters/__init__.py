@@ -1,5 +1,7 @@
 """From the files of annotation tools to AVA's: CVAT's XML, COCO's JSON with videos.
 
+:mod:`.writers` makes such files of detections, for annotators to correct.
+
 Read are "CVAT for video 1.1" (one task or job, https://docs.cvat.ai, XML annotation
 format) and JSON as COCO's with ``videos``, ``images`` that have a ``video_id`` and a
 ``frame_id``, and ``annotations`` that may have a ``track_id`` or ``instance_id``

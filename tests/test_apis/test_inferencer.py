@@ -1,0 +1,227 @@
+import json
+import re
+
+import av
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from run_tool import ROOT
+from tiny_stmixer import ACTIONS, write_project, write_video
+
+from stmixer_mm.apis import ActionDetInferencer
+from stmixer_mm.apis.inference import init_detector
+from stmixer_mm.checks.config import load_config
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError
+
+EVERYONE = {'model.head.score_thr': 0.0}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('project')
+
+
+def build(folder, kind):
+    """An inferencer whose model finds a person in each query."""
+    config = write_project(folder)
+    text = config.read_text().replace('stmixer_tiny.py', f'{kind}_tiny.py')
+    config = folder / f'{kind}.py'
+    config.write_text(text)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        state = init_detector(config, None).state_dict()
+        torch.save(state, folder / f'{kind}.pth')
+        return ActionDetInferencer(
+            config,
+            folder / f'{kind}.pth',
+            'cpu',
+            cfg_options=EVERYONE,
+            show_progress=False,
+        )
+
+
+@pytest.fixture(scope='module')
+def of_keyframes(folder):
+    return build(folder, 'stmixer')
+
+
+@pytest.fixture(scope='module')
+def of_tubelets(folder):
+    return build(folder, 'stmixer-t')
+
+
+@pytest.fixture(scope='module')
+def video(folder):
+    return write_video(folder / 'new.mp4', frames=25, fps=10, size=(96, 64))
+
+
+def frames_of(video):
+    reader = open_video(video)
+    return np.array(reader.get_batch(range(len(reader))))
+
+
+@pytest.mark.parametrize('kind', ['of_keyframes', 'of_tubelets'])
+@pytest.mark.parametrize(
+    'options',
+    [{}, dict(interval_s=0.4, batch_size=3), dict(start=0.5, end=1.5), dict(nms_thr=1)],
+)
+def test_a_stream_gives_what_its_file_gives(kind, options, video, request):
+    inferencer = request.getfixturevalue(kind)
+    frames = frames_of(video)
+    expected = list(inferencer.stream(video, **options))
+    timed = zip(open_video(video).times, frames, strict=True)
+    for source in (frames, timed):
+        found = list(inferencer.stream(source, fps=10, **options))
+        assert len(found) == len(expected) > 0
+        for one, other in zip(found, expected, strict=True):
+            assert one.frame_index == other.frame_index
+            assert one.time_s == pytest.approx(other.time_s)
+            assert one.ids == other.ids
+            np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+            np.testing.assert_allclose(one.person_scores, other.person_scores, 1e-4)
+
+
+def test_results_come_while_the_stream_goes_on(of_keyframes):
+    given = []
+
+    def frames():
+        for number in range(10**9):
+            given.append(number)
+            yield np.full((64, 96, 3), number % 256, np.uint8)
+
+    found = of_keyframes.stream(frames(), fps=10)
+    assert [next(found).frame_index for _ in range(3)] == [0, 10, 20]
+    assert len(given) < 30
+
+
+def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
+    (folder / 'bad.mp4').write_bytes(b'x')
+    (folder / 'list.txt').write_text(f'gone.mp4\n{folder}/bad.mp4\n{video}\n')
+    frames = frames_of(video)
+    breaks = [*frames[:15], frames[0, :40]]
+    sources = [folder / 'list.txt', breaks, frames.astype(float)]
+    found = of_keyframes(sources, fps=10)['predictions']
+    assert [len(one.keyframes) for one in found] == [0, 0, 3, 2, 0]
+    words = ['gone.mp4 does not exist', 'cannot be read as a video', 'has 96x40 pixels']
+    errors = [one.error for one in found]
+    assert errors.pop(2) is None
+    for error, expected in zip(errors, [*words, 'of float64'], strict=True):
+        assert expected in error
+        assert '\n' not in error
+
+
+def test_a_bad_source_alone_is_an_error(of_keyframes):
+    with pytest.raises(UserError, match=r'gone\.mp4 does not exist'):
+        of_keyframes('gone.mp4')
+
+
+def test_files_are_written(of_keyframes, video, folder, tmp_path, capsys):
+    sources = [video, frames_of(video), folder / 'gone.mp4']
+    result = of_keyframes(
+        sources,
+        fps=10,
+        out_dir=tmp_path / 'out',
+        pred_out_file=tmp_path / 'all.json',
+        print_result=True,
+    )
+    drawn = [tmp_path / 'out' / 'vis' / f'{name}.mp4' for name in ('new', 'frames')]
+    assert result['visualization'] == [*map(str, drawn), None]
+    pictures = []
+    for path in drawn:
+        with av.open(path) as container:
+            decoded = list(container.decode(video=0))
+        np.testing.assert_allclose([float(one.time) for one in decoded],
+                                   np.arange(25) / 10, atol=1e-3)  # fmt: skip
+        pictures.append([one.to_ndarray(format='rgb24') for one in decoded])
+    assert np.abs(np.subtract(*np.int32(pictures))).mean() < 1
+    written = json.loads((tmp_path / 'all.json').read_text())
+    assert written == json.loads(capsys.readouterr().out)
+    for one, name in zip(written, ('new', 'frames', 'gone'), strict=True):
+        path = tmp_path / 'out' / 'preds' / f'{name}.json'
+        assert json.loads(path.read_text()) == one
+
+
+def test_a_video_is_not_drawn_over_itself(of_keyframes, folder):
+    path = write_video(folder / 'vis' / 'same.mp4')
+    before = path.read_bytes()
+    with pytest.raises(UserError, match='is the video itself'):
+        of_keyframes(path, out_dir=folder)
+    assert path.read_bytes() == before
+
+
+def test_results_can_be_the_host_s(of_keyframes, video):
+    options = dict(pred_score_thr=0, nms_thr=1)
+    found = of_keyframes(video, **options)['predictions'][0].keyframes
+    (samples,) = of_keyframes(video, return_datasamples=True, **options)['predictions']
+    for sample, one in zip(samples, found, strict=True):
+        instances = sample.pred_instances
+        np.testing.assert_array_equal(instances.bboxes, one.bboxes)
+        for row, actions in zip(instances.scores, one.actions, strict=True):
+            assert row[0] == 0
+            np.testing.assert_allclose(row[1:], [dict(actions)[a] for a in ACTIONS])
+
+
+def test_persons_seen_twice_are_left_out(of_keyframes, video, monkeypatch):
+    bboxes = np.random.RandomState(0).uniform(0, 0.5, (30, 4))
+    bboxes[:, 2:] += bboxes[:, :2]
+    scores = np.random.RandomState(1).permutation(30) / 30
+    instances = InstanceData(
+        bboxes=torch.tensor(bboxes),
+        person_scores=torch.tensor(scores),
+        scores=torch.zeros(30, 3),
+    )
+
+    def test_step(batch):
+        for sample in batch['data_samples']:
+            sample.pred_instances = instances
+        return batch['data_samples']
+
+    monkeypatch.setattr(of_keyframes.model, 'test_step', test_step)
+
+    def iou(one, other):
+        low, high = np.maximum(one, other)[:2], np.minimum(one, other)[2:]
+        inter = np.prod(np.clip(high - low, 0, None))
+        areas = [np.prod(box[2:] - box[:2]) for box in (one, other)]
+        return inter / (sum(areas) - inter)
+
+    for threshold in (0.3, 0.5, 1):
+        kept = []
+        for index in np.argsort(-scores):
+            if all(iou(bboxes[index], bboxes[other]) <= threshold for other in kept):
+                kept.append(index)
+        (found,) = of_keyframes.stream(video, nms_thr=threshold, end=0.5)
+        np.testing.assert_allclose(found.person_scores, scores[sorted(kept)], 1e-6)
+
+
+def test_a_tracker_gives_the_ids(of_keyframes, video):
+    class Tracker:
+        def extend(self, time_s, bboxes, person_scores, vectors):
+            assert len(bboxes) == len(person_scores)
+            return np.arange(len(bboxes)) + int(time_s)
+
+    found = list(of_keyframes.stream(video, nms_thr=1, tracker=Tracker()))
+    assert [one.ids for one in found] == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
+
+
+def test_a_config_of_the_package_is_found_by_its_name():
+    name = 'stmixer_tiny_1xb8-4x3x1_toy'
+    path = ROOT / 'configs' / 'stmixer' / f'{name}.py'
+    assert load_config(name).pretty_text == load_config(path).pretty_text
+    with pytest.raises(UserError, match=f'did you mean {name}'):
+        load_config(f'{name}s')
+    with pytest.raises(UserError, match='does not exist; give the path'):
+        load_config('configs/gone.py')
+
+
+def test_the_python_of_the_readme_runs(folder, video, of_keyframes, capsys):
+    (code,) = re.findall(
+        r'```python\n(from stmixer_mm.apis .*?)```',
+        (ROOT / 'README.md').read_text(),
+        re.S,
+    )
+    names = dict(CONFIG=folder / 'stmixer.py', CHECKPOINT=folder / 'stmixer.pth')
+    exec(code, dict(names, VIDEO=video))
+    assert len(capsys.readouterr().out.splitlines()) == 3
