@@ -9,13 +9,7 @@ from pathlib import Path
 from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import TABLES
-from stmixer_mm.checks.options import (
-    COUNT,
-    SCORE,
-    add_cfg_options,
-    add_person_thr,
-    number,
-)
+from stmixer_mm.checks.options import add_detection_options
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
@@ -38,41 +32,7 @@ def parse_args() -> argparse.Namespace:
         'is replaced only together with OUT',
     )
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
-    parser.add_argument(
-        '--interval-s',
-        type=number(float, above=0),
-        help='seconds between keyframes (default: 1), with a model of tubelets between '
-        'the middles of clips (default: half a clip)',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=SCORE,
-        default=0.3,
-        help='leave out actions with lower scores (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
-    )
-    parser.add_argument(
-        '--end', type=number(float, above=0), help='to here, in seconds'
-    )
-    parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument(
-        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
-    )
-    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
-    parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
-    )
-    add_person_thr(parser)
-    add_cfg_options(parser)
+    add_detection_options(parser, nms_thr=NMS_THR)
     return parser.parse_args()
 
 

@@ -9,13 +9,7 @@ import argparse
 
 from stmixer_mm.apis.inferencer import NMS_THR
 from stmixer_mm.apis.many_videos import FORMATS, Job, detect_videos
-from stmixer_mm.checks.options import (
-    COUNT,
-    SCORE,
-    add_cfg_options,
-    add_person_thr,
-    number,
-)
+from stmixer_mm.checks.options import COUNT, add_detection_options
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.errors import user_errors
 
@@ -28,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         help='folder of videos, text file with one in each line, pattern in quotes, '
         'video file or URL',
     )
-    parser.add_argument('config', help='config file, or the name of one in the package')
+    parser.add_argument('config', help='config file, or the name of one in configs/')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--out',
@@ -59,44 +53,7 @@ def parse_args() -> argparse.Namespace:
         default=1,
         help='with --ray, cores of each worker (default: %(default)s)',
     )
-    parser.add_argument(
-        '--interval-s',
-        type=number(float, above=0),
-        help='seconds between keyframes (default: 1), with a model of tubelets between '
-        'the middles of clips (default: half a clip)',
-    )
-    parser.add_argument(
-        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
-    )
-    parser.add_argument(
-        '--end', type=number(float, above=0), help='to here, in seconds'
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=SCORE,
-        default=0.3,
-        help='leave out actions with lower scores (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with one of a higher score '
-        '(default: %(default)s; 1: nobody)',
-    )
-    parser.add_argument(
-        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
-    )
-    parser.add_argument(
-        '--device',
-        help='as in cpu or cuda:0 (default: the GPU of this process, if any)',
-    )
-    parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
-    )
-    add_person_thr(parser)
-    add_cfg_options(parser)
+    add_detection_options(parser, nms_thr=NMS_THR)
     return parser.parse_args()
 
 

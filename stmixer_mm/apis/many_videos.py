@@ -189,6 +189,7 @@ def _to_parquet(content: dict) -> bytes:
         fps=real,
         width=whole,
         height=whole,
+        total_frames=whole,
         keyframes=pa.list_(keyframe),
         tubes=pa.list_(tube),
         damage=pa.list_(pa.list_(real)),

@@ -67,3 +67,49 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
         action=DictAction,
         help='override settings of the config, as in key=value a.b=1 list="[1,2]"',
     )
+
+
+def add_detection_options(parser: argparse.ArgumentParser, *, nms_thr: float) -> None:
+    """Give a tool the options of detection in videos.
+
+    Args:
+        parser: The tool's.
+        nms_thr: Default of ``--nms-thr``.
+    """
+    parser.add_argument(
+        '--interval-s',
+        type=number(float, above=0),
+        help='seconds between keyframes (default: 1), with a model of tubelets between '
+        'the middles of clips (default: half a clip)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=SCORE,
+        default=0.3,
+        help='leave out actions with lower scores (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
+    )
+    parser.add_argument(
+        '--end', type=number(float, above=0), help='to here, in seconds'
+    )
+    parser.add_argument(
+        '--nms-thr',
+        type=SCORE,
+        default=nms_thr,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
+    )
+    parser.add_argument(
+        '--device', help='as in cpu or cuda:0 (default: the GPU, if there is one)'
+    )
+    parser.add_argument(
+        '--label-map',
+        help='label map (pbtxt); by default the names known to checkpoint or config',
+    )
+    add_person_thr(parser)
+    add_cfg_options(parser)
