@@ -387,52 +387,50 @@ class _Report:
 
     def __init__(self, total: int, finished_before: int) -> None:
         self._total, self._before = total, finished_before
-        self._seen: dict[str, Outcome] = {}
+        self._seen: set[str] = set()
+        self._failed: list[dict] = []
+        self._damaged: list[str] = []
+        self._keyframes = 0
         self._start = time.perf_counter()
 
     def add(self, outcome: Outcome, bar: tqdm) -> None:
-        self._seen[outcome.video] = outcome
-        if outcome.error:
-            name = '' if outcome.video in outcome.error else f'{outcome.video}: '
-            bar.write(f'failed: {name}{outcome.error}', file=sys.stderr)
-        elif outcome.is_damaged:
-            bar.write(f'damaged: {outcome.video}', file=sys.stderr)
-        bar.set_postfix_str(f'{self._keyframes} keyframes, {len(self.failed)} failed')
+        video, keyframes, error, is_damaged = outcome
+        self._seen.add(video)
+        self._keyframes += keyframes
+        if error:
+            self._failed.append(dict(video=video, error=error))
+            name = '' if video in error else f'{video}: '
+            bar.write(f'failed: {name}{error}', file=sys.stderr)
+        elif is_damaged:
+            self._damaged.append(video)
+            bar.write(f'damaged: {video}', file=sys.stderr)
+        bar.set_postfix_str(f'{self._keyframes} keyframes, {len(self._failed)} failed')
         bar.update()
 
     def add_lost(self, videos: Iterable[str], bar: tqdm) -> None:
         """Note those of which no worker said anything, as it died each time."""
         for video in videos:
             if video not in self._seen:
-                error = f'{video} ended its worker {_RETRIES + 1} times; see whether it decodes.'
+                error = (
+                    f'{video} ended its worker {_RETRIES + 1} times; see whether it '
+                    'decodes and fits into RAM.'
+                )
                 self.add(Outcome(video, error=error), bar)
-
-    @property
-    def failed(self) -> list[Outcome]:
-        return [one for one in self._seen.values() if one.error]
-
-    @property
-    def _keyframes(self) -> int:
-        return sum(one.keyframes for one in self._seen.values())
-
-    @property
-    def _damaged(self) -> list[str]:
-        return [one.video for one in self._seen.values() if one.is_damaged]
 
     def to_dict(self) -> dict:
         return dict(
             videos=self._total,
             finished_before=self._before,
-            finished=len(self._seen) - len(self.failed),
+            finished=len(self._seen) - len(self._failed),
             keyframes=self._keyframes,
             seconds=round(time.perf_counter() - self._start, 1),
-            failed=[dict(video=one.video, error=one.error) for one in self.failed],
+            failed=self._failed,
             damaged=self._damaged,
         )
 
     def summary(self) -> str:
         seconds = time.perf_counter() - self._start
-        done = len(self._seen) - len(self.failed)
+        done = len(self._seen) - len(self._failed)
         return (
             f'{done} of {self._total} videos, {self._keyframes} keyframes in '
             f'{seconds:.1f} s: {done / seconds:.2f} videos/s, '
@@ -442,8 +440,8 @@ class _Report:
     def raise_faults(self, report: str) -> None:
         """Raises ``UserError`` if there are any."""
         faults = []
-        if self.failed:
-            faults.append(f'{len(self.failed)} failed')
+        if self._failed:
+            faults.append(f'{len(self._failed)} failed')
         if self._damaged:
             faults.append(f'{len(self._damaged)} are damaged and were done in part')
         if faults:
@@ -463,11 +461,11 @@ def _connect(address: str) -> None:
             'out.'
         ) from None
     address = address or os.environ.get('RAY_ADDRESS', '')
-    host = urlsplit(address if '://' in address else f'//{address}')
     remedy = 'correct it, or start Ray there'
     stop = signal.getsignal(signal.SIGTERM)
     with blame(f'--ray {address or "(no address)"}: no cluster answers', remedy):
         if ':' in address:  # Ray itself takes minutes
+            host = urlsplit(address if '://' in address else f'//{address}')
             socket.create_connection((host.hostname, host.port), _ANSWER_S).close()
         ray.init(
             address or None,
@@ -520,12 +518,11 @@ def _detect_by_ray(
             num_gpus=1 if gpus else 0,
             max_task_retries=_RETRIES,
         )
-    try:
-        for row in dataset.iter_rows():
-            yield pickle.loads(row['outcome'])
-    except ray.exceptions.RayError as error:
-        raise UserError(
-            f'Ray stopped ({error}); run the same command again.'
-        ) from error
-    finally:
-        ray.shutdown()
+    with blame('Ray stopped', 'run the same command again'):
+        try:
+            for row in dataset.iter_rows():
+                yield pickle.loads(row['outcome'])
+        except ray.exceptions.RayError as error:
+            if f'.{UserError.__name__}: ' in str(error):  # from building the model
+                raise UserError(str(error)) from error
+            raise
