@@ -233,18 +233,18 @@ class VideoWorker:
         """What results follow from, but for rounding."""
         cfg, job = self._inferencer.model.cfg, self._job
         pipeline = next(dataset_configs(cfg, 'test'), {}).get('pipeline')
-        parts = dict(config=job.model, checkpoint=job.weights)
         config = json.dumps([cfg.model, pipeline], default=str, sort_keys=True)
-        parts['config'] = hashlib.sha256(config.encode()).hexdigest()
-        if os.path.isfile(job.weights):
+        checkpoint = job.weights
+        if os.path.isfile(checkpoint):
             digest = hashlib.sha256()
-            with open(job.weights, 'rb') as file:
+            with open(checkpoint, 'rb') as file:
                 while block := file.read(2**20):
                     digest.update(block)
-            parts['checkpoint'] = digest.hexdigest()
+            checkpoint = digest.hexdigest()
         return dict(
             stmixer_mm=stmixer_mm.__version__,
-            **parts,
+            config=hashlib.sha256(config.encode()).hexdigest(),
+            checkpoint=checkpoint,
             classes=self.classes,
             format=job.form,
             **job.options,
