@@ -242,6 +242,18 @@ def autocast_dtype(device_type: str):
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether the devices of a type multiply bfloat16 themselves.
+
+    Of CPUs torch 2.1 has it in a private function. Can go with what replaces that.
+    """
+    import torch
+
+    if device_type == 'cuda':
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return device_type == 'cpu' and torch.cpu._is_avx512_bf16_supported()
+
+
 def exact_convolutions(device_type: str) -> AbstractContextManager:
     """Keep 3-D convolutions out of bf16 autocast on a CPU where it is of no use.
 
@@ -256,7 +268,7 @@ def exact_convolutions(device_type: str) -> AbstractContextManager:
     of_no_use = (
         device_type == 'cpu'
         and autocast_dtype('cpu') == torch.bfloat16
-        and (torch.is_grad_enabled() or not torch.cpu._is_avx512_bf16_supported())
+        and (torch.is_grad_enabled() or not multiplies_bfloat16('cpu'))
     )
     return torch.autocast('cpu', enabled=False) if of_no_use else nullcontext()
 

@@ -6,10 +6,14 @@ What is damaged in the video is left out, named at the end, and makes the exit s
 import argparse
 from pathlib import Path
 
-from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer
+from stmixer_mm.apis.inference import finds_tubelets
+from stmixer_mm.apis.inferencer import (
+    ActionDetInferencer,
+    add_detection_options,
+    stream_options,
+)
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import TABLES
-from stmixer_mm.checks.options import add_detection_options
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
@@ -32,7 +36,7 @@ def parse_args() -> argparse.Namespace:
         'is replaced only together with OUT',
     )
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
-    add_detection_options(parser, nms_thr=NMS_THR)
+    add_detection_options(parser)
     return parser.parse_args()
 
 
@@ -57,21 +61,16 @@ def run(args: argparse.Namespace) -> None:
         args.video,
         vis_file=args.out,
         strict=True,
-        interval_s=args.interval_s,
-        start=args.start,
-        end=args.end,
-        pred_score_thr=args.score_thr,
-        nms_thr=args.nms_thr,
-        batch_size=args.batch_size,
+        **stream_options(args),
     )
     for path in tables.values():
         results.save(path)
     found = results.keyframes
     counts = [len(keyframe.bboxes) for keyframe in found]
-    persons, frames = sum(counts), 'keyframes'
-    if any(keyframe.ids for keyframe in found):
+    persons = sum(counts)
+    if results.has_ids:
         persons = len({number for keyframe in found for number in keyframe.ids})
-        frames = 'frames'
+    frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
     print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
     print(
         f'video: {args.out}',

@@ -7,9 +7,9 @@ costs a line in the report and makes the exit status 1. One of several processes
 
 import argparse
 
-from stmixer_mm.apis.inferencer import NMS_THR
+from stmixer_mm.apis.inferencer import add_detection_options, stream_options
 from stmixer_mm.apis.many_videos import FORMATS, Job, detect_videos
-from stmixer_mm.checks.options import COUNT, add_detection_options
+from stmixer_mm.checks.options import COUNT
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.errors import user_errors
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
         default=1,
         help='with --ray, cores of each worker (default: %(default)s)',
     )
-    add_detection_options(parser, nms_thr=NMS_THR)
+    add_detection_options(parser)
     return parser.parse_args()
 
 
@@ -67,14 +67,7 @@ def main() -> None:
             form=args.format,
             label_file=args.label_map,
             cfg_options=args.person_thr | (args.cfg_options or {}),
-            options=dict(
-                interval_s=args.interval_s,
-                start=args.start,
-                end=args.end,
-                pred_score_thr=args.score_thr,
-                nms_thr=args.nms_thr,
-            ),
-            batch_size=args.batch_size,
+            options=stream_options(args),
         )
         detect_videos(
             list_sources(args.videos),

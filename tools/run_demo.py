@@ -75,7 +75,8 @@ def run_demo(*, config, data, work_dir, toy_options, cfg_options):
     resume = ['--resume'] if last_checkpoint(work_dir) else []
     run(
         'going on with the training' if resume else 'training',
-        *('train.py', config, '--work-dir', work_dir, *resume, *overrides),
+        *('train.py', config, '--work-dir', work_dir, '--no-validate'),
+        *(*resume, *overrides),
     )
     checkpoint = last_checkpoint(work_dir)
     evaluation = work_dir / 'test'

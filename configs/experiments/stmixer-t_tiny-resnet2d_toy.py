@@ -1,5 +1,5 @@
 # Tubelets on mmdet's ResNet on each frame by itself: only the queries relate frames.
-_base_ = '../stmixer/stmixer-t_tiny_1xb8-8x2x1_toy.py'
+_base_ = '../stmixer/stmixer-t_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(
     backbone=dict(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from stmixer_mm.apis.results import KeyframeDetections
+from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.checks.config import (
     building,
@@ -59,19 +60,6 @@ from stmixer_mm.visualization.visualizer import top_actions
 
 _OPENERS = ('OpenVideo', 'DecordInit')
 _DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
-
-
-class Tracker(Protocol):
-    """Gives the persons of one keyframe after the other ids that last."""
-
-    def extend(
-        self,
-        time_s: float,
-        bboxes: np.ndarray,  # (n, 4) pixel xyxy
-        person_scores: np.ndarray | None,  # (n,)
-        vectors: np.ndarray | None,  # (n, C'), the model's query vectors
-    ) -> np.ndarray:  # (n,) int; what was given never changes
-        ...
 
 
 class VideoInfo(NamedTuple):
@@ -129,6 +117,8 @@ def init_detector(
         is_set = 'model.head.fallback_topk' in (cfg_options or {})
         if hasattr(head, 'fallback_topk') and not is_set:
             head.fallback_topk = 0
+        if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
+            model.with_query_vectors = True  # for a tracker
     classes = None
     if checkpoint is None:
         model.init_weights()

@@ -1,10 +1,11 @@
 """From any video or stream to persons and what they do, in the manner of the hosts."""
 
+import argparse
 import json
 import logging
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 
@@ -17,10 +18,18 @@ from mmengine.logging import print_log
 from torch import nn
 from tqdm import tqdm
 
-from stmixer_mm.apis.inference import Tracker, detect_video, init_detector
+from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.checks.config import load_config
+from stmixer_mm.checks.options import (
+    COUNT,
+    SCORE,
+    add_cfg_options,
+    add_person_thr,
+    number,
+)
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
     FrameStream,
@@ -104,7 +113,7 @@ class ActionDetInferencer(BaseInferencer):
         end: float | None = None,
         pred_score_thr: float = 0.3,
         nms_thr: float | None = NMS_THR,
-        tracker: Tracker | None = None,
+        tracker: str | Mapping | Tracker | None = DEFAULT_TRACKER,
         batch_size: int = 1,
         fps: float | None = None,
         frame_size: tuple[int, int] | None = None,
@@ -114,8 +123,10 @@ class ActionDetInferencer(BaseInferencer):
 
         Args:
             source: One of :func:`.list_sources`, or what :func:`.open_source` returned.
-            interval_s, start, end, nms_thr, tracker, batch_size, on_damage: As of
+            interval_s, start, end, nms_thr, batch_size, on_damage: As of
                 :func:`.detect_video`.
+            tracker: One of :func:`.build_tracker`, which follows persons from keyframe
+                to keyframe; None: they have no ids.
             pred_score_thr: Actions with lower scores are left out.
             fps, frame_size: As of :func:`.open_source`.
 
@@ -133,7 +144,7 @@ class ActionDetInferencer(BaseInferencer):
             end=end,
             score_thr=pred_score_thr,
             nms_thr=nms_thr,
-            tracker=tracker,
+            tracker=None if tracker is None else build_tracker(tracker),
             batch_size=batch_size,
             on_damage=on_damage,
         )
@@ -291,3 +302,64 @@ def _file_names(sources: Iterable) -> list[str]:
         further = (f'{stem}_{number}' for number in count(1))
         names.append(next(name for name in chain([stem], further) if name not in names))
     return names
+
+
+def add_detection_options(parser: argparse.ArgumentParser) -> None:
+    """Give a tool the options of detection in videos."""
+    parser.add_argument(
+        '--interval-s',
+        type=number(float, above=0),
+        help='seconds between keyframes (default: 1), with a model of tubelets between '
+        'the middles of clips (default: half a clip)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=SCORE,
+        default=0.3,
+        help='leave out actions with lower scores (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
+    )
+    parser.add_argument(
+        '--end', type=number(float, above=0), help='to here, in seconds'
+    )
+    parser.add_argument(
+        '--nms-thr',
+        type=SCORE,
+        default=NMS_THR,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tracker',
+        choices=[*TRACKERS, 'none'],
+        default=DEFAULT_TRACKER,
+        help='what follows persons from keyframe to keyframe (default: %(default)s); '
+        'of a model of tubelets the tubes do',
+    )
+    parser.add_argument(
+        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
+    )
+    parser.add_argument(
+        '--device', help='as in cpu or cuda:0 (default: the GPU, if there is one)'
+    )
+    parser.add_argument(
+        '--label-map',
+        help='label map (pbtxt); by default the names known to checkpoint or config',
+    )
+    add_person_thr(parser)
+    add_cfg_options(parser)
+
+
+def stream_options(args: argparse.Namespace) -> dict:
+    """Those of them that are :meth:`ActionDetInferencer.stream`'s."""
+    return dict(
+        interval_s=args.interval_s,
+        start=args.start,
+        end=args.end,
+        pred_score_thr=args.score_thr,
+        nms_thr=args.nms_thr,
+        tracker=None if args.tracker == 'none' else args.tracker,
+        batch_size=args.batch_size,
+    )

@@ -56,7 +56,6 @@ class Job:
         out: Where results go: a folder, or what else fsspec knows (``s3://…``).
         form: One of ``FORMATS``.
         options: Of :meth:`.ActionDetInferencer.stream`.
-        batch_size: Clips that the model sees at once.
     """
 
     model: str
@@ -66,7 +65,6 @@ class Job:
     label_file: str | None = None
     cfg_options: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
-    batch_size: int = 1
 
     def moved(self) -> 'Job':
         """The same in whatever folder it is done."""
@@ -247,7 +245,7 @@ class VideoWorker:
             checkpoint=checkpoint,
             classes=self.classes,
             format=job.form,
-            **job.options,
+            **{k: v for k, v in job.options.items() if k != 'batch_size'},
         )
 
     def detect(self, source: str) -> Outcome:
@@ -256,9 +254,7 @@ class VideoWorker:
             file = self._results.file_of(source)
             if file in self._results:
                 return Outcome(source)
-            found = self._inferencer.detect(
-                source, batch_size=self._job.batch_size, **self._job.options
-            )
+            found = self._inferencer.detect(source, **self._job.options)
             if found.error is None:
                 self._results.write_detections(file, found.to_dict())
             return Outcome(

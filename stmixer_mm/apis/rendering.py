@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.video.reformatter import Colorspace
 from mmengine.logging import MMLogger
-from scipy.optimize import linear_sum_assignment
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.results import KeyframeDetections
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
 from stmixer_mm.datasets.streams import FrameStream, open_source
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
@@ -30,54 +30,17 @@ VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 
 
-def match_persons(before: np.ndarray, after: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs (i, j) of boxes of two keyframes that can be the same person.
-
-    Args:
-        before, after: (n, 4) and (m, 4) pixel xyxy.
-
-    A person moves by less than the box's own size (the root of its area) from one
-    keyframe to the next, and that size changes by less than a factor of 1.6. Of all
-    such pairings the one with the smallest movements is taken.
-    """
-
-    def centres_and_sizes(bboxes):
-        spans = np.maximum(bboxes[:, 2:] - bboxes[:, :2], 1e-6)
-        return (bboxes[:, 2:] + bboxes[:, :2]) / 2, np.sqrt(spans.prod(axis=1))
-
-    centres, sizes = centres_and_sizes(before)
-    other_centres, other_sizes = centres_and_sizes(after)
-    scale = np.sqrt(sizes[:, None] * other_sizes)
-    moved = np.linalg.norm(centres[:, None] - other_centres, axis=2) / scale
-    grown = np.abs(np.log(sizes[:, None] / other_sizes))
-    possible = (moved < 1) & (grown < np.log(1.6))
-    impossible = 1e3
-    rows, columns = linear_sum_assignment(np.where(possible, moved, impossible))
-    return [(i, j) for i, j in zip(rows, columns, strict=True) if possible[i, j]]
-
-
 def follow_persons(
     keyframes: Iterable[KeyframeDetections],
 ) -> Iterator[tuple[KeyframeDetections, list[int]]]:
-    """Each keyframe with a number per person that lasts from keyframe to keyframe.
-
-    It is the person's id, if there are any.
-    """
-    fresh = count()
-    before, ids = None, []
+    """Keyframes of different frames, with an id for each person."""
+    tracker, before = build_tracker(DEFAULT_TRACKER), None
     for found in keyframes:
-        if found.ids is not None:
-            yield found, found.ids
+        if found.frame_index == before:  # at short intervals
             continue
-        known = {}
-        if before is not None:
-            if found.frame_index == before.frame_index:  # at short intervals
-                continue
-            pairs = match_persons(before.bboxes, found.bboxes)
-            known = {j: ids[i] for i, j in pairs}
-        persons = range(len(found.bboxes))
-        ids = [known[one] if one in known else next(fresh) for one in persons]
-        before = found
+        before, ids = found.frame_index, found.ids
+        if ids is None:
+            ids = tracker.extend(found.time_s, found.bboxes, None, None).tolist()
         yield found, ids
 
 

@@ -22,7 +22,7 @@ class ClipTubelets(NamedTuple):
     frames: np.ndarray  # (K,) int, rising; repeated beyond an end of the video
     bboxes: np.ndarray  # (n, K, 4) xyxy
     person_scores: np.ndarray  # (n, K)
-    action_scores: np.ndarray  # (n, A + 1)
+    action_scores: np.ndarray  # (n, A + 1), or in each frame (n, K, A + 1)
     scores: np.ndarray  # (n,)
 
 
@@ -78,7 +78,9 @@ def join_tubelets(
 
 
 def _span(clip: ClipTubelets, linker: TubeletLinker, presence: float) -> _Span:
-    scores = clip.action_scores[:, None].repeat(len(clip.frames), axis=1)
+    scores = clip.action_scores
+    if scores.ndim == 2:
+        scores = scores[:, None].repeat(len(clip.frames), axis=1)
     table = np.concatenate([clip.bboxes, clip.person_scores[..., None], scores], axis=2)
     frames, table = at_every_frame(clip.frames, table)
     # In every frame, so that clips of any distance share some; counted from 1.

@@ -179,13 +179,20 @@ class LocateTubelets(BaseTransform):
     - ``gt_bboxes`` (k, K, 4), xyxy in [0, 1], zeros where a person has none,
     - ``gt_states`` (k, K) int64: 1 has a box, 0 is known not to be there, -1 unknown,
     - ``gt_labels`` (k, num_classes), multi-hot, of the box nearest to entry K // 2,
+      or (k, K, num_classes) of each box, zeros where there is none,
     - ``entity_ids`` (k,).
 
     Persons whose boxes are equal in all frames are one with the labels of all.
 
+    Args:
+        frame_actions: Labels of each box, for a decoder with ``frame_actions``.
+
     Raises:
         UserError: no frame of the clip is annotated.
     """
+
+    def __init__(self, *, frame_actions: bool = False) -> None:
+        self.frame_actions = frame_actions
 
     def transform(self, results: dict) -> dict:
         frames = results['frame_inds'] - _first_number(results)
@@ -204,7 +211,16 @@ class LocateTubelets(BaseTransform):
                 f'No frame of the clip around {results["img_key"]} is annotated, so it '
                 'teaches nothing; set jitter=False in SampleKeyframeClip.'
             )
-        results.update(_find_persons(tracks, places, frames, known))
+        found = _find_persons(tracks, places, frames, known)
+        if not self.frame_actions:
+            labels = found['gt_labels']
+            # A person's boxes by their distance from the middle of the clip.
+            nearest = np.abs(frames - frames[len(frames) // 2]).argsort(kind='stable')
+            there = found['gt_states'][:, nearest] == PRESENT
+            found['gt_labels'] = labels[
+                np.arange(len(labels)), nearest[there.argmax(axis=1)]
+            ]
+        results.update(found)
         return results
 
 
@@ -235,25 +251,23 @@ def _find_persons(
         frames: (K,) of the clip.
         known: (K,) whether those who have no box there are absent.
     """
-    seen = np.flatnonzero(np.isin(places, frames))
-    distance = np.abs(places[seen] - frames[len(frames) // 2])
-    seen = seen[np.lexsort((places[seen], distance))]
-    ids, nearest, person = np.unique(
-        tracks.entity_ids[seen], return_index=True, return_inverse=True
-    )
-    bboxes = np.zeros((len(ids), len(frames), 4), np.float32)
+    box, entry = np.nonzero(places[:, None] == frames)
+    ids, person = np.unique(tracks.entity_ids[box], return_inverse=True)
+    shape, columns = (len(ids), len(frames)), tracks.labels.shape[1]
+    bboxes = np.zeros((*shape, 4), np.float32)
     states = np.where(known, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
-    box, entry = np.nonzero(places[seen, None] == frames)
-    bboxes[person[box], entry] = tracks.bboxes_norm[seen[box]]
-    states[person[box], entry] = PRESENT
+    labels = np.zeros((*shape, columns), bool)
+    bboxes[person, entry] = tracks.bboxes_norm[box]
+    states[person, entry] = PRESENT
+    labels[person, entry] = tracks.labels[box]
     first, labels = merge_equal(
         np.hstack((states, bboxes.reshape(len(ids), 4 * len(frames)))),
-        tracks.labels[seen[nearest]],
+        labels.reshape(len(ids), len(frames) * columns),
     )
     return dict(
         gt_bboxes=bboxes[first],
         gt_states=states[first],
-        gt_labels=labels.astype(np.float32),
+        gt_labels=labels.reshape(len(first), len(frames), columns).astype(np.float32),
         entity_ids=ids[first],
     )
 

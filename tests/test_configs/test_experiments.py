@@ -46,6 +46,8 @@ def made_up_batch(num_classes, size, *, in_all_frames):
         if in_all_frames:
             sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
             sample.gt_instances.states = torch.ones(count, frames, dtype=torch.long)
+            # The toy config's tubelets have actions in each frame.
+            sample.gt_instances.labels = labels[:, None].repeat(1, frames, 1)
         samples.append(sample)
     return dict(inputs=list(clips), data_samples=samples)
 
@@ -85,7 +87,8 @@ def test_forward_backward_and_prediction(path):
     for sample in model.eval().test_step(batch):
         predictions = sample.pred_instances
         assert ((predictions.bboxes >= 0) & (predictions.bboxes <= 1)).all()
-        assert predictions.scores.shape == (len(predictions), model.num_classes)
+        assert len(predictions.scores) == len(predictions.bboxes)
+        assert predictions.scores.shape[-1] == model.num_classes
         assert ((predictions.scores >= 0) & (predictions.scores <= 1)).all()
 
 

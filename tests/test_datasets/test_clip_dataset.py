@@ -204,6 +204,18 @@ def test_a_track_by_hand(tracks):
     assert samples[3]['gt_states'].tolist() == [[0, -1, 1, -1, -1]]
 
 
+def test_labels_in_each_frame(tracks):
+    opening = dict(type='stmixer_mm.OpenVideo')
+    pipeline = [opening, SampleKeyframeClip(5, 2), LocateTubelets(frame_actions=True)]
+    second = tracks(pipeline=pipeline)[1]
+    assert second['gt_labels'].shape == (2, 5, 4)
+    assert not second['gt_labels'][second['gt_states'] != 1].any()
+    assert second['gt_labels'][:, 2].tolist() == [[0, 0, 0, 1], [0, 1, 1, 0]]
+    assert second['gt_labels'][1, 0].tolist() == [0, 1, 0, 0]
+    nobody = tracks('a,0.4,0.1,0.2,0.3,0.4,1,7', pipeline=pipeline)[1]
+    assert nobody['gt_labels'].shape == (0, 5, 4)
+
+
 def test_excluded_keyframes_are_unknown(tracks, write_text):
     write_text('excluded.csv', 'a,1.2')
     samples = list(tracks(exclude_file='excluded.csv', clip_stride=2))

@@ -275,6 +275,43 @@ def test_a_box_scores_as_its_person_is_there():
     np.testing.assert_allclose(scores, [0.45, 0.15, 0.4])
 
 
+def in_each_frame(sample, scores=None):
+    """The sample, with scores in each frame: its own, or others."""
+    found = sample['pred_instances']
+    if scores is None:
+        clip_len = found['bboxes'].shape[1]
+        scores = np.repeat(found['scores'][:, None], clip_len, axis=1)
+    return dict(sample, pred_instances=dict(found, scores=scores))
+
+
+def test_scores_of_all_frames_alike_are_those_of_the_clip():
+    random = np.random.RandomState(0)
+    samples = follow_truth(TWO_VIDEOS, 8, 4, random=random)
+    alike = list(map(in_each_frame, samples))
+    linking = dict(linking=dict(min_length=5, acting=0.05), score_thr=0.05)
+    for metric_type, options in (VideoMAPMetric, linking), (TubeFrameMAPMetric, {}):
+        first, second = (build(metric_type, TWO_VIDEOS, **options) for _ in range(2))
+        assert score(first, alike) == pytest.approx(score(second, samples))
+
+
+def test_one_person_does_one_action_after_the_other():
+    """Frames 1 to 9 and 10 to 20; every second frame is seen."""
+    truth = ground_truth({'v': {0: [still(1, 9, LEFT)], 1: [still(10, 20, LEFT)]}})
+    samples = []
+    for frames in (np.arange(1, 8, 2), np.arange(7, 14, 2), np.arange(14, 21, 2)):
+        path = np.tile(LEFT, (4, 1))
+        scores = np.zeros((1, 4, 4))
+        scores[0, :, 1] = np.where(frames <= 9, 0.9, 0.1)
+        scores[0, :, 2] = 1 - scores[0, :, 1]
+        sample = tubelets('v', frames, (path, np.ones(4), {}))
+        samples.append(in_each_frame(sample, scores))
+    linking = dict(min_length=5, acting=0.5)
+    whole = score(build(VideoMAPMetric, truth, linking=linking, iou_thrs=0.9), samples)
+    assert whole['video_mAP/overall@0.9'] == 1
+    frames = build(TubeFrameMAPMetric, truth, nms='act')
+    assert score(frames, samples)['frame_mAP/overall@0.5'] == 1
+
+
 def test_frames_beyond_the_video_and_clips_of_other_lengths():
     truth = ground_truth({'v': {0: [still(1, 20, LEFT)]}}, nframes=20)
     ones, found = np.ones(8), {0: 0.9}
@@ -322,6 +359,8 @@ def test_faulty_tubelets_are_refused(metric_type):
         (dict(person_scores=nan), 'v have person_scores that are not finite'),
         (dict(bboxes=np.tile(nan, (1, 4, 1))), 'v have bboxes that are not finite'),
         (dict(person_scores=np.ones((1, 3))), r'\(1, 3\) instead of \(n, K, 4\)'),
+        (dict(scores=np.ones((1, 3, 4))), r'or \(n, K, classes\), and \(n, K\)'),
+        (dict(scores=np.ones((1, 4, 2))), r'shape \(1, 4, 2\), but the metric'),
         (dict(scores=np.ones((1, 2))), r'shape \(1, 2\), but the metric'),
         (dict(clip_frames=None), 'tubelets of 4 frames and clip_frames=None; give'),
         (dict(clip_frames=np.arange(1, 4)), r'clip_frames=\[1, 2, 3\]; give the'),

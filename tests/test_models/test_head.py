@@ -201,7 +201,7 @@ def test_sigmoid_costs_see_the_person_score(cost):
         assigner=dict(**HUNGARIAN, match_costs=[dict(type=f'mmdet.{cost}')])
     )
     targets = head.get_targets(output, [data_sample([(0, 0, 9, 9)], [(1,)])])
-    assert targets.matched.tolist() == [[False, True]]
+    assert targets.acting.tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize('loss', [FOCAL, SIGMOID_CE], ids=lambda loss: loss['type'])
@@ -288,7 +288,7 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
     output = random_output()
     targets = head.get_targets(output, [two_persons()])
     each = MODELS.build(loss)(
-        output.action_logits[targets.matched],
+        output.action_logits[targets.acting],
         targets.actions,
         reduction_override='none',
     )
@@ -308,7 +308,7 @@ def test_one_person_to_many_queries():
     truth = data_sample([person], [(1,)])
     head = make_head(assigner=MAX_IOU, loss_bbox=dict(type='mmdet.L1Loss'))
     targets = head.get_targets(output, [truth])
-    assert targets.matched.tolist() == [[True, True, False, False]]
+    assert targets.acting.tolist() == [[True, True, False, False]]
     assert targets.counted.tolist() == [[True, True, True, False]]
     assert targets.bboxes.tolist() == [list(person)] * 2
 
@@ -346,15 +346,15 @@ def test_queries_that_are_not_sampled_count_nowhere():
     torch.manual_seed(1)
     targets = head.get_targets(output, [two_persons()])
     everything = make_head().get_targets(output, [two_persons()])
-    assert targets.matched.sum() == 1 and targets.counted.sum() == 3
-    assert (everything.matched | ~targets.matched).all()
+    assert targets.acting.sum() == 1 and targets.counted.sum() == 3
+    assert (everything.acting | ~targets.acting).all()
 
     torch.manual_seed(1)
     sum(head.loss([output], [two_persons()]).values()).backward()
     reached = [values.grad[0].abs().amax(dim=-1) > 0 for values in output]
     assert torch.equal(reached[0], targets.counted[0])
-    assert torch.equal(reached[1], targets.matched[0])
-    assert torch.equal(reached[2], targets.matched[0])
+    assert torch.equal(reached[1], targets.acting[0])
+    assert torch.equal(reached[2], targets.acting[0])
 
 
 @pytest.mark.parametrize('loss', [None, FOCAL], ids=['softmax', 'sigmoid'])
@@ -510,5 +510,5 @@ def test_any_mean_over_logits_and_labels_may_be_the_action_loss(loss):
     targets = head.get_targets(output, [two_persons()])
     for _ in range(2):
         ours = head.loss([output], [two_persons()])['loss_action']
-        expected = twin(output.action_logits[targets.matched], targets.actions)
+        expected = twin(output.action_logits[targets.acting], targets.actions)
         torch.testing.assert_close(ours, 3 * expected)

@@ -1,5 +1,7 @@
 """Laws of tubelets: their stage, their head, and the detector made of both."""
 
+from functools import partial
+
 import pytest
 import test_decoder as decoders
 import torch
@@ -225,7 +227,7 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
     targets = head.get_targets(output, [sample])
-    pairs = targets.matched[0].nonzero().squeeze(1).tolist()
+    pairs = targets.acting[0].nonzero().squeeze(1).tolist()
     rows = {tuple(row) for row in targets.boxed[0, pairs].int().tolist()}
     assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
     for query in range(5):
@@ -242,7 +244,64 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     assert torch.equal(reached, targets.counted[0])
     assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, targets.boxed[0])
     acts = output.action_logits.grad[0].abs().sum(dim=-1) > 0
-    assert torch.equal(acts, targets.matched[0] | bool(settings))
+    assert torch.equal(acts, targets.acting[0] | bool(settings))
+
+
+def in_each_frame(sample, labels=None):
+    """The sample, with labels of each box: of the clip, or others."""
+    truth = sample.gt_instances
+    if labels is None:
+        labels = truth.labels[:, None].expand(*truth.states.shape, -1).clone()
+    sample.gt_instances = InstanceData(
+        bboxes=truth.bboxes, states=truth.states, labels=labels
+    )
+    return sample
+
+
+@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
+def test_actions_of_all_frames_alike_are_those_of_the_clip(settings):
+    head, output = make_head(**settings), random_output()
+    logits = output.action_logits.unsqueeze(2).expand(-1, -1, 4, -1)
+    make = partial(tube_sample, ALWAYS, ALWAYS, actions=((1,), (2,)))
+    ours = head.loss([output._replace(action_logits=logits)], [in_each_frame(make())])
+    for name, value in head.loss([output], [make()]).items():
+        torch.testing.assert_close(ours[name], value)
+    found = predict(output._replace(action_logits=logits), score_thr=0.0, **settings)
+    once = predict(output, score_thr=0.0, **settings).scores
+    assert found.scores.shape == (5, 4, NUM_CLASSES)
+    torch.testing.assert_close(found.scores, once.unsqueeze(1).expand(-1, 4, -1))
+
+
+def test_actions_are_learnt_where_there_is_a_box():
+    head, output = make_head(), random_output()
+    logits = torch.randn(1, 5, 4, 3, requires_grad=True)
+    output = output._replace(action_logits=logits)
+    sample = in_each_frame(tube_sample(LEAVES, SPARSE))
+    labels = sample.gt_instances.labels
+    before = head.loss([output], [sample])['loss_action']
+    before.backward()
+    boxed = head.get_targets(output, [sample]).boxed
+    assert torch.equal(logits.grad.abs().sum(dim=-1) > 0, boxed)
+    labels[0, 2:] = 1  # where the first has left
+    assert head.loss([output], [sample])['loss_action'] == before
+    labels[0, 1] = 1 - labels[0, 1]
+    assert head.loss([output], [sample])['loss_action'] != before
+
+
+def test_actions_of_another_kind_than_the_decoders():
+    output = random_output()
+    with pytest.raises(UserError, match='labels in each frame but the decoder'):
+        make_head().loss([output], [in_each_frame(tube_sample(ALWAYS))])
+    logits = torch.randn(1, 5, 4, 3)
+    with pytest.raises(UserError, match=r'labels of the clip but .*frame_actions=True'):
+        make_head().loss([output._replace(action_logits=logits)], [tube_sample(ALWAYS)])
+    both = in_each_frame(tube_sample(LEAVES, actions=((1,),)))
+    both.gt_instances.labels[0, 2:] = 0  # of nobody
+    output = output._replace(action_logits=logits)
+    make_head(**SOFTMAX).loss([output], [both])
+    both.gt_instances.labels[0, 1] = 1
+    with pytest.raises(UserError, match='has 3 actions but'):
+        make_head(**SOFTMAX).loss([output], [both])
 
 
 def test_boxes_where_there_is_none_may_be_anything():
@@ -425,6 +484,18 @@ def test_a_tubelet_detector_predicts_in_the_frames_of_the_clip():
         found = sample.pred_instances
         assert found.bboxes.shape == (5, 4, 4) and found.person_scores.shape == (5, 4)
         assert ((found.bboxes >= 0) & (found.bboxes < 1)).all()
+
+
+def test_a_detector_of_actions_in_each_frame():
+    model = build_detector(tube_detector(dict(score_thr=0.0), frame_actions=True))
+    samples = tube_sample(ALWAYS, SPARSE), tube_sample()
+    losses = losses_of(model, *map(in_each_frame, samples))
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    found = model.test_step(clips(*samples))[0].pred_instances
+    assert found.scores.shape == (5, 4, NUM_CLASSES)
+    assert not torch.equal(found.scores[:, 0], found.scores[:, 3])
 
 
 @pytest.mark.parametrize('kind', ['GridBoxes', 'LearnedBoxes'])

@@ -9,6 +9,7 @@ from tiny import batch, build_detector, data_sample
 from tiny_stmixer import write_project, write_video
 from torch import nn
 
+from stmixer_mm.engine.speed import STEPS
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.profiling.clips import ClipPipeline, extract_frames, video_clips
 from stmixer_mm.profiling.flops import count_parts
@@ -206,6 +207,15 @@ def test_time_of_training(run, config, video):
     parts = set(figures['parts'])
     assert {'decoder', 'losses', 'assignment', 'backward', 'optimiser'} <= parts
     assert 'waiting' in parts and 'collation' not in parts
+
+
+def test_time_of_each_step_of_speed_up(run, config, video, capsys):
+    options = ('--mode', 'speed-up', '--clips', 1, '--video', video)
+    figures = run('throughput', config, *options)
+    for kind in ('seconds', 'cpu_seconds'):
+        assert list(figures[kind]) == ['as built', *(f'+ {step}' for step in STEPS)]
+        assert min(figures[kind].values()) > 0
+    assert 'ratio' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('mode', ['test', 'train'])

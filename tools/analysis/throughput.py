@@ -2,12 +2,15 @@
 
 import argparse
 import time
+from copy import deepcopy
+from itertools import chain
 from math import ceil
 from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.datasets.videos import count_decoded, open_video
+from stmixer_mm.engine.speed import STEPS
 from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
@@ -28,6 +31,7 @@ from stmixer_mm.profiling.models import (
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
@@ -49,10 +53,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--mode',
-        choices=['test', 'train', 'data'],
+        choices=['test', 'speed-up', 'train', 'data'],
         default='test',
-        help='detection, training, or the loading of clips alone, from video files '
-        'and from extracted frames (default: %(default)s)',
+        help='detection, the same as it gets faster step by step, training, or the '
+        'loading of clips alone, from video files and from extracted frames (default: '
+        '%(default)s)',
     )
     parser.add_argument(
         '--checkpoint', help='checkpoint file or URL; without one, random weights'
@@ -91,7 +96,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def split_of(args: argparse.Namespace) -> str:
-    return 'test' if args.mode == 'test' else 'train'
+    return 'test' if args.mode in ('test', 'speed-up') else 'train'
+
+
+def source_of(args: argparse.Namespace) -> str:
+    return 'config' if args.video is None else 'video'
 
 
 def choose_clips(cfg: Config, args: argparse.Namespace) -> list[dict]:
@@ -156,8 +165,7 @@ class Steps:
 
 def measure_model(cfg: Config, args: argparse.Namespace) -> dict:
     """Seconds of a step and of its parts, medians over the steps."""
-    source = 'config' if args.video is None else 'video'
-    pipeline = ClipPipeline(cfg, split_of(args), source=source)
+    pipeline = ClipPipeline(cfg, split_of(args), source=source_of(args))
     batch_size = args.batch_size
     if batch_size is None:
         is_train = args.mode == 'train'
@@ -211,6 +219,49 @@ def print_model(figures: dict) -> None:
         f'a core loads {fed:.2f} clips per second, the model takes {eaten:.2f}: '
         f'{ceil(eaten / fed)} core(s) of loading keep it busy'
     )
+
+
+def measure_speed_up(cfg: Config, args: argparse.Namespace) -> dict:
+    """Seconds of a clip with each step of ``speed_up`` added, all in turns.
+
+    The CPU's, of all threads, hold on a busy machine too.
+    """
+    pipeline = ClipPipeline(cfg, split_of(args), source=source_of(args))
+    clips = ClipDataset(choose_clips(cfg, args), pipeline)
+    model = build_model(cfg, checkpoint=args.checkpoint, device=args.device)
+    models = {'as built': model}
+    for name, step in STEPS.items():
+        models[f'+ {name}'] = model = deepcopy(model)
+        step(model)
+
+    @torch.inference_mode()
+    def detect(model: nn.Module, index: int) -> None:
+        batch = pseudo_collate([clips[index]])
+        del batch['seconds']
+        model.test_step(batch)
+
+    clips.warm_up()
+    meters = Meter(clock(args.device)), Meter(time.process_time)
+    records = []
+    for index in range(-1, args.clips):  # one turn to warm up
+        for name, model in models.items():
+            with meters[0].part(name), meters[1].part(name):
+                detect(model, index)
+        records.append([meter.take() for meter in meters])
+    seconds, cpu_seconds = map(medians, zip(*records[1:], strict=True))
+    return dict(seconds=seconds, cpu_seconds=cpu_seconds)
+
+
+def print_speed_up(figures: dict) -> None:
+    kinds = figures['seconds'], figures['cpu_seconds']
+    rows = [('', 'seconds per clip', 'ratio', 'CPU seconds', 'ratio')]
+    for name in kinds[0]:
+        values = (
+            (f'{seconds[name]:.3f}', f'{seconds["as built"] / seconds[name]:.2f}')
+            for seconds in kinds
+        )
+        rows.append((name, *chain.from_iterable(values)))
+    print(format_table(rows))
 
 
 def measure_loading(cfg: Config, args: argparse.Namespace) -> dict:
@@ -306,6 +357,9 @@ def run(args: argparse.Namespace) -> None:
         if args.mode == 'data':
             figures = measure_loading(cfg, args)
             print_loading(figures)
+        elif args.mode == 'speed-up':
+            figures = measure_speed_up(cfg, args)
+            print_speed_up(figures)
         else:
             figures = measure_model(cfg, args)
             print_model(figures)

@@ -68,6 +68,8 @@ class Linking:
         trim_cost: Cost of a change between action and background in temporal
             trimming, see ``trim_tubes``; None does not trim (ACT, MOC, MultiSports).
             The scripts of Singh et al. (ICCV 2017) take 3 and 5.
+        acting: Score from which a tubelet with scores in each frame does an action
+            there, our own.
         nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
         presence: Person score from which a tubelet has a box in a frame, our own; the
@@ -87,6 +89,7 @@ class Linking:
     link_pixel: float = 1
     tube_pixel: float = 1
     presence: float = PRESENCE
+    acting: float = 0.3
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))

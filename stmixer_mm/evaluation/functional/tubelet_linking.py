@@ -74,6 +74,29 @@ def boxes_where_present(
     return np.where(is_present[..., None], bboxes, np.nan)
 
 
+def tubelets_by_action(
+    bboxes: np.ndarray, scores: np.ndarray, acting: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """A tubelet for each action of each tubelet, in the frames in which it is done.
+
+    Args:
+        bboxes: (n, K, 4), NaN where there is none.
+        scores: (n, K, classes).
+        acting: Score from which an action is done.
+
+    Returns:
+        Boxes (m, K, 4), and scores (m, classes), which are 0 but for the one action's:
+        there the mean over its frames.
+    """
+    done = (scores >= acting) & has_box(bboxes)[..., None]
+    one, column = np.nonzero(done.any(axis=1))
+    there = done[one, :, column]  # (m, K)
+    by_action = np.zeros((len(one), scores.shape[2]), scores.dtype)
+    means = np.mean(scores[one, :, column], axis=1, where=there)
+    by_action[np.arange(len(one)), column] = means
+    return np.where(there[..., None], bboxes[one], np.nan), by_action
+
+
 def assign_tubes(tubelets: Tubelets, linking: Linking) -> np.ndarray:
     """The tube (N,) of each; ``tubelets`` as ``suppress_tubelets`` leaves them."""
     linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]

@@ -93,7 +93,7 @@ class DetectionMetric(BaseMetric):
         score_thr = self.score_thr if is_set else self.model_score_thr
         for sample in data_samples:
             found = read_instances(sample)
-            if found.scores.shape[1] != self.num_classes:
+            if found.scores.shape[-1] != self.num_classes:
                 raise UserError(
                     f'predictions of {sample["video_id"]} have scores of shape '
                     f'{found.scores.shape}, but the metric has num_classes='

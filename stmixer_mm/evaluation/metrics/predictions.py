@@ -13,7 +13,7 @@ class Instances(NamedTuple):
     """What a sample predicts: n boxes of a keyframe, or n tubelets of a clip."""
 
     bboxes: np.ndarray  # (n, 4), of tubelets (n, K, 4)
-    scores: np.ndarray  # (n, classes)
+    scores: np.ndarray  # (n, classes), or in each frame (n, K, classes)
     person_scores: np.ndarray | None  # of tubelets (n, K)
 
     def at(self, entry: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,8 @@ class Instances(NamedTuple):
         if self.person_scores is None:
             return self.bboxes, self.scores
         person_scores = self.person_scores[:, entry, None]
-        return self.bboxes[:, entry], self.scores * person_scores
+        scores = self.scores if self.scores.ndim == 2 else self.scores[:, entry]
+        return self.bboxes[:, entry], scores * person_scores
 
 
 class Actions(NamedTuple):
@@ -104,10 +105,13 @@ def read_instances(sample: Mapping) -> Instances:
         (len(scores), *bboxes.shape[1:-1], 4),
         *(bboxes.shape[:2] for _ in of_frames),
     )
-    if scores.ndim != 2 or shapes != (bboxes.shape, *(one.shape for one in of_frames)):
+    scores_fit = scores.ndim == 2 or (
+        is_clip and scores.ndim == 3 and scores.shape[1] == bboxes.shape[1]
+    )
+    if not scores_fit or shapes != (bboxes.shape, *(one.shape for one in of_frames)):
         names, forms = ' and '.join(found), '(n, 4) and (n, classes)'
         if is_clip:
-            forms = '(n, K, 4), (n, classes) and (n, K)'
+            forms = '(n, K, 4), (n, classes) or (n, K, classes), and (n, K)'
         shapes = ' and '.join(str(array.shape) for array in found.values())
         raise UserError(
             f'predictions of {sample["video_id"]} have {names} of the shapes {shapes} '

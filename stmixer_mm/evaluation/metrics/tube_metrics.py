@@ -43,6 +43,7 @@ from stmixer_mm.evaluation.functional.tubelet_linking import (
     at_every_frame,
     boxes_where_present,
     link_tubelets,
+    tubelets_by_action,
 )
 from stmixer_mm.evaluation.functional.tubes import (
     Tubes,
@@ -275,8 +276,11 @@ class TubeMetric(DetectionMetric):
                 f'1 and ascending, with the timestamp ({frame:g}) among them.'
             )
         table = np.dstack([found.bboxes, found.person_scores])
+        scores = found.scores
+        if scores.ndim == 3:
+            _, scores = at_every_frame(frames, scores)
         every, table = at_every_frame(frames, table)
-        tubelets = found._replace(bboxes=table[..., :4], person_scores=table[..., 4])
+        tubelets = Instances(table[..., :4], scores, table[..., 4])
         return name, int(frame), np.array(every), tubelets
 
     def _is_within(self, key: tuple) -> bool:
@@ -524,7 +528,7 @@ class VideoMAPMetric(TubeMetric):
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
         name, time, frames, found = self._clip(sample, found)
-        bboxes = found.bboxes[:, None]
+        bboxes, scores = found.bboxes[:, None], found.scores
         if found.person_scores is not None:
             number = self.video_numbers.get(name)
             end = time if number is None else max(time, self.nframes[number])
@@ -536,7 +540,11 @@ class VideoMAPMetric(TubeMetric):
                 found.person_scores[:, inside],
                 self.linking.presence,
             )
-        yield (name, time, tuple(frames.tolist())), bboxes, found.scores
+            if scores.ndim == 3:
+                bboxes, scores = tubelets_by_action(
+                    bboxes, scores[:, inside], self.linking.acting
+                )
+        yield (name, time, tuple(frames.tolist())), bboxes, scores
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         name, _, frames = key

@@ -126,13 +126,16 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         *,
         pad_shape: tuple[int, int],
         extra: ExtraQueries | None = None,
-    ) -> list[StageOutput]:
+        with_vectors: bool = False,
+    ) -> list[StageOutput] | tuple[list[StageOutput], Tensor]:
         """
         Args:
             feats: L levels (B, C, T, H_l, W_l), finest first.
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
             extra: D queries more.
+            with_vectors: Return too what the last stage's queries know of how each
+                person looks, (B, Q, C).
 
         Returns:
             One record per stage, the first stage first, of Q queries (Q + D with
@@ -157,7 +160,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 run = partial(checkpoint, stage, use_reentrant=False)
             queries, boxes_xyzr, output = run(queries, boxes_xyzr, memory, blocked)
             outputs.append(output)
-        return outputs
+        return (outputs, self.look_of(queries)) if with_vectors else outputs
+
+    def look_of(self, queries: Queries) -> Tensor:
+        """Spatial queries (B, Q, C), which change with an action less than temporal ones."""
+        return queries.spatial
 
     def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
         """The learned queries, the same for each clip, and their boxes."""

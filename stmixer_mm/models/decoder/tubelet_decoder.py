@@ -25,11 +25,17 @@ class STMixerTubeletDecoder(STMixerDecoder):
     start from the same query and box.
 
     Args:
+        frame_actions: A tubelet says in each frame what its person does there.
         **kwargs: Of :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
     """
 
     output_type = TubeletStageOutput
     stage_type = STMixerTubeletStage
+
+    def __init__(self, *, frame_actions: bool = False, **kwargs) -> None:
+        super().__init__(**kwargs)
+        for stage in self.stages:
+            stage.frame_actions = frame_actions
 
     def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
         """Folded spatial queries and boxes (B * T, Q, ...), temporal ones (B, Q, C)."""
@@ -37,6 +43,10 @@ class STMixerTubeletDecoder(STMixerDecoder):
             boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
         )
         return queries._replace(temporal=queries.temporal[: len(boxes_xyzr)]), folded
+
+    def look_of(self, queries: Queries) -> Tensor:
+        """Means (B, Q, C) of the spatial queries over time."""
+        return queries.spatial.unflatten(0, (-1, self.num_frames)).mean(dim=1)
 
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> Sampler:
         """Samples each frame as a clip of its own."""

@@ -20,7 +20,7 @@ class TubeletStageOutput(NamedTuple):
     """What a stage says of each tubelet, a person through the frames of a clip."""
 
     person_logits: Tensor  # (B, Q, T, 2): person, background
-    action_logits: Tensor  # (B, Q, A)
+    action_logits: Tensor  # (B, Q, A), or in each frame (B, Q, T, A)
     bboxes: Tensor  # (B, Q, T, 4): pixel xyxy, refined by this stage
 
 
@@ -34,6 +34,8 @@ class STMixerTubeletStage(STMixerStage):
         num_frames: T.
         **kwargs: Of :class:`STMixerStage`.
     """
+
+    frame_actions = False  # what a tubelet's person does, in the clip or in each frame
 
     def __init__(
         self, *, embed_dims: int, num_heads: int, num_frames: int, **kwargs
@@ -71,12 +73,14 @@ class STMixerTubeletStage(STMixerStage):
 
     def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> TubeletStageOutput:
         """What folded queries and boxes say, unfolded."""
-        mean_spatial = self.unfold(queries.spatial).mean(dim=2)
+        spatial = self.unfold(queries.spatial)
+        if self.frame_actions:
+            temporal = queries.temporal.unsqueeze(2).expand_as(spatial)
+        else:
+            spatial, temporal = spatial.mean(dim=2), queries.temporal
         return TubeletStageOutput(
             person_logits=self.unfold(self.person_branch(queries.spatial)),
-            action_logits=self.action_branch(
-                torch.cat((mean_spatial, queries.temporal), dim=-1)
-            ),
+            action_logits=self.action_branch(torch.cat((spatial, temporal), dim=-1)),
             bboxes=self.unfold(xyzr_to_xyxy(boxes_xyzr)),
         )
 

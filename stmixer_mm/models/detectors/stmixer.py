@@ -29,6 +29,8 @@ class STMixer(ClipDetector):
         initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
         denoising: Config of a :class:`DenoisingQueries`; training then adds noised
             persons to the queries.
+        with_query_vectors: Predictions have ``query_vectors`` (n, C) too, which tell
+            persons apart; see :meth:`.QueryDecoder.look_of`.
         **kwargs: Of :class:`.ClipDetector`.
     """
 
@@ -39,6 +41,7 @@ class STMixer(ClipDetector):
         head: dict,
         initial_boxes: dict | None = None,
         denoising: dict | None = None,
+        with_query_vectors: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -50,6 +53,7 @@ class STMixer(ClipDetector):
             sizes = dict(num_classes=head.num_classes, **query_sizes(self.decoder))
             self.denoising = MODELS.build(denoising, default_args=sizes)
         self.head = head
+        self.with_query_vectors = with_query_vectors
         check_outputs(self.decoder, self, head, self.initial_boxes, self.denoising)
 
     @property
@@ -60,12 +64,15 @@ class STMixer(ClipDetector):
         self.decoder.strides_of(feats, pad_shape)
 
     def _forward(
-        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+        self,
+        inputs: Tensor,
+        data_samples: Sequence[ActionDataSample],
+        **options: bool,
     ) -> list[StageOutput]:
-        """Clips to what each stage says of them."""
+        """Clips to what each stage says of them; ``options`` of the decoder."""
         feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
         boxes_xyzr = self.initial_boxes.predict(feats, frames)
-        return self.decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
+        return self.decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape, **options)
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
@@ -101,7 +108,11 @@ class STMixer(ClipDetector):
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
-        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        if self.with_query_vectors:
+            outputs, vectors = self._forward(inputs, data_samples, with_vectors=True)
+            found = self.head.predict(outputs, data_samples, vectors)
+        else:
+            found = self.head.predict(self._forward(inputs, data_samples), data_samples)
         for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = predictions
         return data_samples

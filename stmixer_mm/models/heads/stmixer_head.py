@@ -51,10 +51,10 @@ class Targets(NamedTuple):
 
     person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
     counted: Tensor  # (B, Q, [K]) bool: where the person label counts
-    matched: Tensor  # (B, Q) bool: the queries of the n matched pairs
     boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
     bboxes: Tensor  # (m, 4): pixel xyxy, in the order of ``boxed``
-    actions: Tensor  # (n, A): multi-hot, in the order of the matched queries
+    acting: Tensor  # bool: the matched queries (B, Q), or ``boxed``
+    actions: Tensor  # (n, A): multi-hot, in the order of ``acting``
     box_scale: Tensor  # (m, 4): w, h, w, h of the frame without padding
 
 
@@ -205,6 +205,8 @@ class STMixerHead(BaseModule):
                 f'{type(self).__name__} learns from {self.box_shape}; change the '
                 'dataset or the head.'
             )
+        if labels.dim() == 3:
+            labels = labels[sample.gt_instances.states == PRESENT]
         numbers = (labels[:, 1:] > 0).sum(dim=1)
         if self.single_label and (numbers != 1).any():
             raise UserError(
@@ -264,7 +266,7 @@ class STMixerHead(BaseModule):
         person_labels = targets.person_labels[targets.counted]
         bboxes = output.bboxes[targets.boxed]
         action_logits, actions = self.get_actions(output, targets)
-        num_boxes, num_pairs = len(targets.bboxes), len(targets.actions)
+        num_boxes, num_acting = len(targets.bboxes), len(targets.actions)
         person_weight = action_weight = person_logits.new_zeros(())
         if not self.sigmoid_person:
             person_weight = sum_weights(self.loss_person, person_labels)
@@ -273,11 +275,11 @@ class STMixerHead(BaseModule):
 
         # Ranks that divide by the mean of their totals give, averaged over the ranks,
         # what one process gives for all samples together.
-        counts = person_logits.new_tensor((num_boxes, num_pairs))
+        counts = person_logits.new_tensor((num_boxes, num_acting))
         totals = torch.stack((*counts, person_weight, action_weight))
         all_reduce(totals, op='mean')
         *counts, person_weight, action_weight = totals
-        avg_boxes, avg_pairs = (
+        avg_boxes, avg_acting = (
             count.clamp(min=1 / get_world_size()) for count in counts
         )
 
@@ -313,9 +315,10 @@ class STMixerHead(BaseModule):
             )
         elif len(actions):
             action_loss = self.loss_action(action_logits, actions)
-            # From a mean over pairs and actions to a sum over the actions.
+            # From a mean over persons and actions to a sum over the actions.
             num_actions = self.num_classes - 1
-            losses['loss_action'] = action_loss * num_actions * (num_pairs / avg_pairs)
+            share = num_acting / avg_acting
+            losses['loss_action'] = action_loss * num_actions * share
         return losses
 
     def get_actions(
@@ -323,13 +326,14 @@ class STMixerHead(BaseModule):
     ) -> tuple[Tensor, Tensor]:
         """Logits and labels for ``loss_action``.
 
-        Those of the matched pairs, (n, A) both. With ``single_label`` those of all that
-        count, (N, A + 1) and (N,), of which 0 is background.
+        Those of the matched persons, (n, A) both. With ``single_label`` those of all
+        that count, (N, A + 1) and (N,), of which 0 is background.
         """
+        acting = targets.acting
         if not self.single_label:
-            return output.action_logits[targets.matched], targets.actions
-        labels = torch.zeros_like(targets.matched, dtype=torch.long)
-        labels[targets.matched] = targets.actions.argmax(dim=-1) + 1
+            return output.action_logits[acting], targets.actions
+        labels = torch.zeros_like(acting, dtype=torch.long)
+        labels[acting] = targets.actions.argmax(dim=-1) + 1
         counted = targets.counted.reshape(*labels.shape, -1).any(dim=-1)
         return F.pad(output.action_logits, (1, 0))[counted], labels[counted]
 
@@ -361,21 +365,34 @@ class STMixerHead(BaseModule):
         return make_targets(torch.stack(assigned), data_samples)
 
     def predict(
-        self, outputs: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
+        self,
+        outputs: Sequence[StageOutput],
+        data_samples: Sequence[ActionDataSample],
+        query_vectors: Tensor | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
-        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,).
+        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). Of
+        ``query_vectors`` (B, Q, C), if there are any, the n kept ones are there too.
         """
         last = in_float32(outputs[-1])
+        if query_vectors is None:
+            query_vectors = [None] * len(data_samples)
         return [
-            self.predict_by_clip(type(last)(*output), sample.metainfo['img_shape'])
-            for sample, *output in zip(data_samples, *last, strict=True)
+            self.predict_by_clip(
+                type(last)(*output), sample.metainfo['img_shape'], vectors
+            )
+            for sample, vectors, *output in zip(
+                data_samples, query_vectors, *last, strict=True
+            )
         ]
 
     def predict_by_clip(
-        self, output: StageOutput, img_shape: tuple[int, int]
+        self,
+        output: StageOutput,
+        img_shape: tuple[int, int],
+        query_vectors: Tensor | None = None,
     ) -> InstanceData:
         """Predictions of one clip from its part of a :class:`StageOutput`."""
         person_scores = score_persons(output.person_logits)
@@ -387,15 +404,19 @@ class STMixerHead(BaseModule):
         logits = output.action_logits[keep]
         actions = logits.sigmoid()
         if self.single_label:
-            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[:, 1:]
-        scores = self.score_actions(actions, query_scores[keep, None])
+            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[..., 1:]
+        of_query = query_scores[keep].view(-1, *[1] * (logits.dim() - 1))
+        scores = self.score_actions(actions, of_query)
         scale = frame_scale(img_shape, output.bboxes)
         bboxes = torch.minimum(output.bboxes[keep].clamp(min=0), scale - 1) / scale
-        return InstanceData(
+        found = InstanceData(
             bboxes=bboxes,
             scores=F.pad(scores, (1, 0)),
             person_scores=person_scores[keep],
         )
+        if query_vectors is not None:
+            found.query_vectors = query_vectors[keep].float()
+        return found
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """How much of a person each query is, (Q,), of its person scores."""
@@ -421,16 +442,20 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
     Args:
         assigned: i + 1 for the i-th person of the clip, 0 for none, -1 for a query
             that counts nowhere, (B, Q).
-        data_samples: The ground truth; persons with ``states`` (k, K) are tubelets.
+        data_samples: The ground truth; persons with ``states`` (k, K) are tubelets,
+            and may have ``labels`` (k, K, A + 1).
     """
     states, bboxes, actions, scales = [], [], [], []
     for sample, persons in zip(data_samples, assigned, strict=True):
         gt_instances = sample.gt_instances
         pairs = persons[persons > 0] - 1
         states.append(query_states(persons, gt_instances))
+        there = states[-1][persons > 0] == PRESENT
         gt_bboxes = gt_instances.bboxes.to(pairs.device, torch.float32)[pairs]
-        bboxes.append(gt_bboxes[states[-1][persons > 0] == PRESENT])
-        actions.append(gt_instances.labels.to(pairs.device)[pairs, 1:].float())
+        bboxes.append(gt_bboxes[there])
+        labels = gt_instances.labels.to(pairs.device)[pairs]
+        by_frame = labels.dim() == 3
+        actions.append((labels[there] if by_frame else labels)[:, 1:].float())
         scale = frame_scale(sample.metainfo['img_shape'], bboxes[-1])
         scales.append(scale.expand(len(bboxes[-1]), 4))
     states = torch.stack(states)
@@ -438,9 +463,9 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
     return Targets(
         person_labels=torch.where(boxed, PERSON, BACKGROUND),
         counted=states != UNKNOWN,
-        matched=assigned > 0,
         boxed=boxed,
         bboxes=torch.cat(bboxes),
+        acting=boxed if by_frame else assigned > 0,
         actions=torch.cat(actions),
         box_scale=torch.cat(scales),
     )

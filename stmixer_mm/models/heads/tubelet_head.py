@@ -30,8 +30,10 @@ class STMixerTubeletHead(STMixerHead):
     (``gt_instances``): ``bboxes`` (k, K, 4) in pixels, multi-hot ``labels`` (k, A + 1),
     and ``states`` (k, K), 1 where a person has a box, 0 where it is not there, -1 where
     that is unknown; each person has a box somewhere. Boxes are learnt where there is
-    one, person scores in all frames but unknown ones, actions once for a tubelet. A
-    tubelet without a person is background in each frame where anybody's state is known.
+    one, person scores in all frames but unknown ones, actions once for a tubelet, or,
+    if the decoder has ``frame_actions``, of ``labels`` (k, K, A + 1) where there is a
+    box. A tubelet without a person is background in each frame where anybody's state is
+    known.
 
     Args:
         assigner: One by match costs, which are a :class:`.TubeletCost`.
@@ -63,15 +65,17 @@ class STMixerTubeletHead(STMixerHead):
             )
 
     def check_truth(self, sample: ActionDataSample) -> None:
-        super().check_truth(sample)
         truth, clip_len = sample.gt_instances, sample.metainfo['clip_len']
-        shapes = truth.bboxes.shape[:2], truth.states.shape
-        if any(shape != (len(truth.labels), clip_len) for shape in shapes):
-            raise UserError(
-                f'{sample_name(sample)} has {len(truth.labels)} persons in a clip of '
-                f'{clip_len} frames, but boxes for {tuple(shapes[0])} and states for '
-                f'{tuple(shapes[1])} of these; give each person both in each frame.'
-            )
+        if truth.bboxes.dim() == self.box_dims:
+            shapes = truth.bboxes.shape[:2], truth.states.shape
+            if any(shape != (len(truth.labels), clip_len) for shape in shapes):
+                raise UserError(
+                    f'{sample_name(sample)} has {len(truth.labels)} persons in a clip '
+                    f'of {clip_len} frames, but boxes for {tuple(shapes[0])} and states '
+                    f'for {tuple(shapes[1])} of these; give each person both in each '
+                    'frame.'
+                )
+        super().check_truth(sample)
 
     def loss(
         self,
@@ -79,6 +83,15 @@ class STMixerTubeletHead(STMixerHead):
         data_samples: Sequence[ActionDataSample],
     ) -> dict[str, Tensor]:
         """See :meth:`STMixerHead.loss`."""
+        by_frame = outputs[0].action_logits.dim() == 4
+        for sample in data_samples:
+            if (sample.gt_instances.labels.dim() == 3) != by_frame:
+                raise UserError(
+                    f'The persons of {sample_name(sample)} have labels '
+                    f'{"of the clip" if by_frame else "in each frame"} but the decoder '
+                    f'has frame_actions={by_frame}; set frame_actions of the decoder '
+                    'and of LocateTubelets alike.'
+                )
         clip_len = data_samples[0].metainfo['clip_len']
         outputs = [at_clip_frames(output, clip_len) for output in outputs]
         return super().loss(outputs, data_samples)
@@ -87,21 +100,23 @@ class STMixerTubeletHead(STMixerHead):
         self,
         outputs: Sequence[TubeletStageOutput],
         data_samples: Sequence[ActionDataSample],
+        query_vectors: Tensor | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n tubelets are kept.
 
         ``bboxes`` (n, K, 4) are xyxy normalised by the frame without padding,
-        ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes)
-        have the host's dummy column 0, ``tubelet_scores`` (n,) are the mean person
-        scores where the person is.
+        ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes),
+        or (n, K, num_classes) of a decoder with ``frame_actions``, have the host's dummy
+        column 0, ``tubelet_scores`` (n,) are the mean person scores where the person is.
         """
         clip_len = data_samples[0].metainfo['clip_len']
-        return super().predict([at_clip_frames(outputs[-1], clip_len)], data_samples)
+        last = at_clip_frames(outputs[-1], clip_len)
+        return super().predict([last], data_samples, query_vectors)
 
     def predict_by_clip(
-        self, output: TubeletStageOutput, img_shape: tuple[int, int]
+        self, output: TubeletStageOutput, *args: object
     ) -> InstanceData:
-        found = super().predict_by_clip(output, img_shape)
+        found = super().predict_by_clip(output, *args)
         found.tubelet_scores = self.score_queries(found.person_scores)
         return found
 
@@ -130,6 +145,9 @@ def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOut
         return series.transpose(1, 2).unflatten(0, values.shape[:2])
 
     output = in_float32(output)
-    return output._replace(
-        person_logits=resample(output.person_logits), bboxes=resample(output.bboxes)
+    action_logits = output.action_logits
+    if action_logits.dim() == 4:
+        action_logits = resample(action_logits)
+    return TubeletStageOutput(
+        resample(output.person_logits), action_logits, resample(output.bboxes)
     )

@@ -118,8 +118,8 @@ class _Tables(torch.autograd.Function):
         ctx.level_sizes = [feat.shape[-2:] for feat in feats]
         ctx.feats_dtype = feats[0].dtype
         frame_cells = _lay_out(feats, num_groups, dtype)
-        means = [feat.mean(dim=2, keepdim=True) for feat in feats]
-        mean_cells = _lay_out(means, num_groups, dtype)
+        # Of feats in channels-last layout PyTorch takes three times as long.
+        mean_cells = frame_cells.mean(dim=3, keepdim=True)
         ctx.cells_shape = frame_cells.shape
         return (
             frame_cells.flatten(3).flatten(0, 2),

@@ -1,0 +1,224 @@
+"""Laws of trackers: who is who from keyframe to keyframe."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from mmdet.models.trackers import byte_tracker
+from scipy.optimize import linear_sum_assignment
+
+from stmixer_mm.apis.tracking import QueryTracker, build_tracker
+from stmixer_mm.errors import UserError
+
+SIZE = np.array([20.0, 50.0])
+
+
+def box(x, y=50.0, scale=1.0):
+    return [
+        *(np.array([x, y]) - scale * SIZE / 2),
+        *(np.array([x, y]) + scale * SIZE / 2),
+    ]
+
+
+def boxes(*xs):
+    return np.array([box(x) for x in xs]).reshape(-1, 4)
+
+
+def follow(tracker, *keyframes, interval_s=0.5):
+    """Ids of keyframes, each of the x of its persons."""
+    return [
+        tracker.extend(number * interval_s, boxes(*xs), np.ones(len(xs)), None).tolist()
+        for number, xs in enumerate(keyframes)
+    ]
+
+
+@pytest.fixture
+def lap(monkeypatch):
+    """Stands in for the package that mmdet's trackers need."""
+
+    class Lap:
+        @staticmethod
+        def lapjv(costs, extend_cost, cost_limit):
+            rows, columns = np.full(costs.shape[0], -1), np.full(costs.shape[1], -1)
+            gain = np.maximum(cost_limit - costs, 0)
+            for row, column in zip(*linear_sum_assignment(-gain), strict=True):
+                if gain[row, column] > 0:
+                    rows[row], columns[column] = column, row
+            return None, rows, columns
+
+    monkeypatch.setattr(byte_tracker, 'lap', Lap)
+
+
+def test_persons_who_cross_keep_their_ids():
+    towards = [(20 + 8 * t, 104 - 8 * t) for t in range(11)]
+    assert follow(QueryTracker(), *towards) == [[0, 1]] * 11
+    # One box hides the other while they are at the same place.
+    hidden = [xs[:1] if abs(xs[0] - xs[1]) < 10 else xs for xs in towards]
+    assert follow(QueryTracker(), *hidden)[-1] == [0, 1]
+
+
+@pytest.mark.parametrize(('missing', 'last'), [(3, 0), (4, 1)])
+def test_a_gap_is_bridged_up_to_its_limit(missing, last):
+    tracker = QueryTracker(max_gap_s=2.0)
+    found = follow(tracker, (20,), *[()] * missing, (20,))
+    assert found == [[0], *[[]] * missing, [last]]
+
+
+def test_who_is_far_from_everybody_is_new():
+    assert follow(QueryTracker(), (20,), (300,), (300, 20)) == [[0], [1], [1, 0]]
+
+
+def test_looks_decide_where_places_do_not():
+    tracker, looks = QueryTracker(), np.eye(2)
+    at = np.array([box(20), box(30)])
+    assert tracker.extend(0.0, at, None, looks).tolist() == [0, 1]
+    between = np.array([box(25), box(25)])
+    assert tracker.extend(0.5, between, None, looks[::-1]).tolist() == [1, 0]
+    # Of no length, they say nothing.
+    assert tracker.extend(1.0, between, None, 0 * looks).tolist() in ([0, 1], [1, 0])
+
+
+def test_a_second_box_of_somebody_does_not_take_over():
+    """It fits better where the first one is gone, but has been seen once."""
+    seen = [(20,)] * 5 + [(20, 22)]
+    *_, two, one = follow(QueryTracker(), *seen, (21.5,))
+    assert (two, one) == ([0, 1], [0])
+
+
+def test_several_keyframes_at_one_time_and_times_that_start_again():
+    tracker, one = QueryTracker(), boxes(20)
+    times = (3.0, 3.0, 3.5, 0.0, 0.5)
+    ids = [tracker.extend(time, one, None, None).item() for time in times]
+    assert ids == [0, 0, 0, 1, 1]
+
+
+def scene(rng, persons=3, keyframes=12):
+    """Boxes, times and looks of persons who come, go and move at random."""
+    place, speed = rng.uniform(0, 150, (persons, 2)), rng.normal(0, 15, (persons, 2))
+    looks = rng.normal(size=(persons, 4))
+    time = 0.0
+    for _ in range(keyframes):
+        time += rng.choice([0.3, 0.5, 1.0])
+        place = place + speed * 0.5 + rng.normal(0, 2, place.shape)
+        seen = rng.permutation(persons)[: rng.choice([0, 2, 3, 3])]
+        scales = rng.uniform(0.9, 1.1, len(seen))
+        bboxes = [box(*place[i], scale) for i, scale in zip(seen, scales, strict=True)]
+        noise = rng.normal(0, 0.3, (len(seen), 4))
+        yield time, np.reshape(bboxes, (-1, 4)), looks[seen] + noise
+
+
+def literal(keyframes):
+    """The rule as it is written down, person by person."""
+
+    def giou(a, b):
+        def area(x1, y1, x2, y2):
+            return max(x2 - x1, 0) * max(y2 - y1, 0)
+
+        both = area(*np.maximum(a[:2], b[:2]), *np.minimum(a[2:], b[2:]))
+        union = area(*a) + area(*b) - both
+        hull = area(*np.minimum(a[:2], b[:2]), *np.maximum(a[2:], b[2:]))
+        return both / union - (hull - union) / hull
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    known, ids, fresh = {}, [], 0
+    for time, bboxes, looks in keyframes:
+        known = {i: one for i, one in known.items() if time - one['time'] <= 2 + 1e-6}
+        best, chosen = -np.inf, {}
+        # Each known person has one of the boxes or nobody's.
+        slots = [*range(len(bboxes)), *[None] * len(known)]
+        for given in set(permutations(slots, len(known))):
+            total, pairs = 0.0, {}
+            for (i, one), new in zip(known.items(), given, strict=True):
+                if new is None:
+                    continue
+                passed = time - one['time']
+                expected = one['bbox'] + np.tile(one['speed'] * passed, 2)
+                near = [giou(x, bboxes[new]) for x in (one['bbox'], expected)]
+                if max(near) < -0.5:
+                    break
+                pairs[new] = i
+                total += 1e3 + sum(near) / 2 + cosine(one['look'], looks[new])
+                total += min(one['times'], 5) / 5 - 0.5 * passed
+            else:
+                if total > best:
+                    best, chosen = total, pairs
+        now = [None] * len(bboxes)
+        for new, i in chosen.items():
+            one, now[new] = known[i], i
+            moved = (bboxes[new] - one['bbox']).reshape(2, 2).mean(0)
+            speed = moved / (time - one['time'])
+            mean = speed if one['times'] == 1 else (one['speed'] + speed) / 2
+            unit = looks[new] / np.linalg.norm(looks[new])
+            look = one['look'] + unit
+            known[i] = dict(
+                bbox=bboxes[new], time=time, speed=mean, times=one['times'] + 1
+            ) | dict(look=look / np.linalg.norm(look))
+        for new in sorted(range(len(bboxes)), key=lambda j: tuple(bboxes[j])):
+            if now[new] is None:
+                now[new], look = fresh, looks[new] / np.linalg.norm(looks[new])
+                known[fresh] = dict(
+                    bbox=bboxes[new], time=time, speed=np.zeros(2), look=look, times=1
+                )
+                fresh += 1
+        ids.append(now)
+    return ids
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_ids_are_those_of_the_literal_rule_in_any_order_of_the_boxes(seed):
+    rng = np.random.RandomState(seed)
+    keyframes = [*scene(rng)]
+    tracker, shuffled = QueryTracker(), QueryTracker()
+    ids = []
+    for time, bboxes, looks in keyframes:
+        ids.append(tracker.extend(time, bboxes, None, looks).tolist())
+        order = rng.permutation(len(bboxes))
+        others = shuffled.extend(time, bboxes[order], None, looks[order])
+        assert others.tolist() == [ids[-1][one] for one in order]
+    assert ids == literal(keyframes)
+    assert max(map(max, filter(None, ids))) > 0
+
+
+def test_a_tracker_of_the_host_gives_ids_in_the_order_of_the_boxes(lap):
+    tracker = build_tracker('byte')
+    towards = [(20 + 4 * t, 124 - 4 * t) for t in range(6)]
+    assert follow(tracker, *towards) == [[0, 1]] * 6
+    swapped = tracker.extend(3.0, boxes(100, 44), np.array([0.9, 0.9]), None)
+    assert swapped.tolist() == [1, 0]
+    # Who is below all its thresholds is of no track: an id that does not come again.
+    weak = [
+        tracker.extend(time, boxes(44, 300), np.array([0.9, 0.01]), None).tolist()
+        for time in (3.5, 4.0)
+    ]
+    assert weak == [[0, 2], [0, 3]]
+
+
+def test_each_tracker_that_is_built_is_new(lap):
+    for config in ('query', 'byte', dict(type='QueryTracker', max_gap_s=1.0)):
+        for _ in range(2):
+            assert follow(build_tracker(config), (20,), (20, 80)) == [[0], [0, 1]]
+    tracker = QueryTracker()
+    assert build_tracker(tracker) is tracker
+
+
+@pytest.mark.parametrize(
+    ('config', 'told'),
+    [
+        ('bytes', "tracker='bytes' is unknown; use one of 'query', 'byte', 'ocsort'"),
+        (dict(type='mmdet.L1Loss'), 'L1Loss is no tracker'),
+        (dict(type='QueryTracker', gap=1), 'gap'),
+        (dict(type='mmdet.QuasiDenseTracker'), 'QuasiDenseTracker'),
+        ({}, 'type'),
+    ],
+)
+def test_what_does_not_track_boxes_is_refused(config, told):
+    with pytest.raises(UserError, match=told):
+        build_tracker(config)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(byte_tracker, 'lap', None)
+    with pytest.raises(UserError, match='pip install lap'):
+        build_tracker('byte')

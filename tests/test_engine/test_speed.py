@@ -1,0 +1,184 @@
+"""What speed_up changes: the time, the rounding, nothing else."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from mmengine.config import Config
+from tiny import MODELS_FOLDER, batch, build_detector, data_sample
+from torch import nn
+
+from stmixer_mm.compat import autocast_dtype
+from stmixer_mm.engine.speed import fold_batch_norms, speed_up
+from stmixer_mm.profiling.models import construct_model, quieten
+
+EXPERIMENTS = MODELS_FOLDER.parents[1] / 'experiments'
+BATCH_NORM = nn.modules.batchnorm._BatchNorm
+
+
+@pytest.fixture(params=[False, True], ids=['float32', 'bfloat16'])
+def in_bfloat16(request, monkeypatch):
+    """On a CPU that multiplies bfloat16, and on one that does not."""
+    monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: request.param)
+    return request.param
+
+
+def trained(model):
+    """In evaluation mode, with batch norms that do something."""
+    for norm in norms_of(model):
+        nn.init.normal_(norm.running_mean, std=0.2)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.2)
+    return model.eval()
+
+
+def norms_of(model):
+    return [module for module in model.modules() if isinstance(module, BATCH_NORM)]
+
+
+@torch.inference_mode()
+def last_stage(model, clips):
+    samples = [data_sample(img_shape=clips.shape[-2:])] * len(clips)
+    data = model.data_preprocessor(dict(inputs=list(clips), data_samples=samples))
+    logits, action_logits, bboxes = model(**data, mode='tensor')[-1]
+    return logits.softmax(-1).float(), action_logits.sigmoid().float(), bboxes
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'stmixer_tiny-fpn3d-batchnorm-leaky_toy',
+        'stmixer_tiny-vit_toy',
+        'stmixer-t_tiny-csn_toy',
+    ],
+)
+def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
+    quieten()
+    torch.manual_seed(0)
+    config = Config.fromfile(EXPERIMENTS / f'{name}.py')
+    (frames,) = (step.clip_len for step in config.train_pipeline if 'clip_len' in step)
+    model = construct_model(config)
+    model.init_weights()
+    for stage in model.decoder.stages:  # which starts with boxes that stay
+        nn.init.normal_(stage.box_branch[-1].weight, std=0.01)
+    trained(model)
+    clips = torch.randint(0, 256, (2, 3, frames, 64, 96), dtype=torch.uint8)
+    expected = last_stage(model, clips)
+    assert speed_up(model) is model
+    assert not norms_of(model)
+    scores, bboxes = (0.03, 1.0) if in_bfloat16 else (1e-4, 1e-2)
+    tolerances = (scores, scores, bboxes)
+    for found, values, atol in zip(
+        last_stage(model, clips), expected, tolerances, strict=True
+    ):
+        torch.testing.assert_close(found, values, rtol=0, atol=atol)
+
+
+def fast_detector():
+    return speed_up(trained(build_detector()))
+
+
+def multiplied_in(model):
+    """The type of a convolution's output, and what the model says."""
+    types = []
+    hook = model.neck.projections[0].register_forward_hook(
+        lambda module, args, output: types.append(output.dtype)
+    )
+    with torch.inference_mode():
+        (found,) = model.test_step(batch(data_sample()))
+    hook.remove()
+    return types[0], found.pred_instances
+
+
+def test_bfloat16_where_the_processor_has_it(in_bfloat16):
+    dtype, found = multiplied_in(fast_detector())
+    assert dtype == (torch.bfloat16 if in_bfloat16 else torch.float32)
+    assert found.scores.dtype == found.bboxes.dtype == torch.float32
+
+
+def test_autocast_ends_with_the_call_and_with_its_error(in_bfloat16):
+    model = fast_detector()
+    multiplied_in(model)
+    with pytest.raises(AttributeError), torch.inference_mode():
+        model(None, None, mode='tensor')
+    assert autocast_dtype('cpu') is None
+
+
+def test_a_copy_is_as_fast(in_bfloat16):
+    model = fast_detector()
+    dtype, expected = multiplied_in(model)
+    copied_dtype, found = multiplied_in(deepcopy(model))
+    assert copied_dtype == dtype
+    assert torch.equal(found.scores, expected.scores)
+
+
+def conv_module(**settings):
+    settings = dict(norm_cfg=dict(type='BN')) | settings
+    return ConvModule(3, 3, 3, padding=1, **settings)
+
+
+def sharing():
+    """Two norms behind one convolution, as in heads of mmdet."""
+    first, second = conv_module(), conv_module()
+    second.conv = first.conv
+    return nn.Sequential(first, second)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        sharing,
+        lambda: conv_module(order=('norm', 'conv', 'act')),
+        lambda: conv_module(order=('conv', 'act', 'norm')),
+        lambda: conv_module(with_spectral_norm=True),
+        lambda: conv_module(conv_cfg=dict(type='ConvWS')),
+        lambda: conv_module(norm_cfg=dict(type='GN', num_groups=3)),
+        lambda: conv_module(norm_cfg=dict(type='IN')),
+        lambda: conv_module(norm_cfg=None),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)),
+    ],
+    ids=[
+        'shared convolution',
+        'norm first',
+        'activation between',
+        'spectral norm',
+        'weight standardisation',
+        'group norm',
+        'instance norm',
+        'no norm',
+        'no ConvModule',
+    ],
+)
+def test_what_cannot_be_folded_stays(make):
+    module = trained(make())
+    image = torch.randn(2, 3, 8, 8)
+    expected, layers = module(image), [type(one) for one in module.modules()]
+    fold_batch_norms(module)
+    assert [type(one) for one in module.modules()] == layers
+    assert torch.equal(module(image), expected)
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('groups', [1, 3])
+@pytest.mark.parametrize('at_each_call', [False, True])
+@pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
+def test_folded(bias, groups, at_each_call):
+    module = trained(
+        conv_module(bias=bias, groups=groups, efficient_conv_bn_eval=at_each_call)
+    )
+    image = torch.randn(2, 3, 8, 8)
+    expected = module(image)
+    fold_batch_norms(module)
+    assert not norms_of(module)
+    torch.testing.assert_close(module(image), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_norms_that_train_stay():
+    module = conv_module().train()
+    before = deepcopy(module.state_dict())
+    fold_batch_norms(module)
+    assert module.state_dict().keys() == before.keys()
+    for name, values in module.state_dict().items():
+        assert torch.equal(values, before[name]), name

@@ -1,0 +1,257 @@
+"""Score the ids that trackers give to persons of toy videos, or of others with tracks.
+
+At each rate of keyframes, of the annotated boxes and of those that a model finds, beside
+which stands what an association that knows the truth would score. By TrackEval: pip install
+--no-deps trackeval tabulate (it asks for an OpenCV that needs a desktop).
+"""
+
+import argparse
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, count, groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis.inferencer import NMS_THR
+from stmixer_mm.apis.tracking import TRACKERS, build_tracker
+from stmixer_mm.checks.options import SCORE, number
+from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_keyframe_rows
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError, blame, user_errors
+from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.files import check_json_path, write_json
+
+import numpy as np
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
+
+IOU_THR = 0.5  # of a box and its person; HOTA takes 19 of them
+
+
+class Keyframe(NamedTuple):
+    """Persons of a keyframe, annotated and found."""
+
+    time_s: float
+    true_ids: list[int]
+    true_bboxes: np.ndarray  # (k, 4) pixel xyxy
+    bboxes: np.ndarray  # (n, 4)
+    person_scores: np.ndarray | None = None  # (n,)
+    vectors: np.ndarray | None = None  # (n, C)
+
+
+Video = list[Keyframe]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'tracks', help="csv in AVA's format with ids, as val_tracks.csv"
+    )
+    parser.add_argument('videos', help='folder of its videos')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        '--rates',
+        type=number(float, above=0),
+        nargs='+',
+        default=[1.0, 2.0, 5.0],
+        help='keyframes per second; of those of the csv the nearest before are taken '
+        '(default: 1 2 5)',
+    )
+    parser.add_argument(
+        '--trackers',
+        nargs='+',
+        choices=TRACKERS,
+        default=[*TRACKERS],
+        help='by default all',
+    )
+    parser.add_argument(
+        '--nms-thr',
+        type=SCORE,
+        default=NMS_THR,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
+    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
+    return parser.parse_args()
+
+
+class Recorder:
+    """A tracker that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple] = []
+
+    def extend(self, *told: object) -> np.ndarray:
+        self.told.append(told)
+        return np.arange(len(told[1]))
+
+
+def read_videos(args: argparse.Namespace) -> dict[str, Video]:
+    """By name; keyframes are as far apart as the nearest ones of the csv."""
+    rows, faults = read_keyframe_rows(args.tracks)
+    raise_first(faults)
+    truth = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        when = round(float(row.timestamp), 3)
+        truth[row.video_id][when][row.person_id] = row.bbox_norm
+    gaps = [np.diff(sorted(times)) for times in truth.values()]
+    step = round(np.concatenate(gaps).min(initial=np.inf), 3)
+    if not np.isfinite(step):
+        raise UserError(
+            f'{args.tracks}: no video has two keyframes; give another file.'
+        )
+    start = min(min(times) for times in truth.values())
+    model = init_detector(args.config, args.checkpoint, device=args.device)
+    videos = {}
+    for name, persons in tqdm(sorted(truth.items()), unit='video'):
+        path, recorder = Path(args.videos, name), Recorder()
+        options = dict(interval_s=step, start=start, nms_thr=args.nms_thr)
+        deque(detect_video(model, path, tracker=recorder, **options), maxlen=0)
+        size = open_video(path).size[::-1] * 2
+        videos[name] = []
+        for time_s, *found in recorder.told:
+            here = persons.get(round(time_s, 3), {})
+            bboxes = np.reshape([*here.values()], (-1, 4)) * size
+            videos[name].append(Keyframe(time_s, [*here], bboxes, *found))
+    return videos
+
+
+def at_rate(video: Video, rate: float) -> Video:
+    """Of its keyframes the nearest before each multiple of 1 / rate."""
+    start, chosen = video[0].time_s, {}
+    for one in video:
+        chosen.setdefault(int((one.time_s - start) * rate + 1e-6), one)
+    return [*chosen.values()]
+
+
+def follow(video: Video, tracker: str) -> list[np.ndarray]:
+    made = build_tracker(tracker)
+    return [
+        made.extend(one.time_s, one.bboxes, one.person_scores, one.vectors)
+        for one in video
+    ]
+
+
+def know(video: Video) -> list[np.ndarray]:
+    """The ids of an association that knows the truth."""
+    fresh, ids = count(-1, -1), []
+    for one in video:
+        names = [next(fresh) for _ in one.bboxes]
+        ious = overlaps(one)
+        pairs = linear_sum_assignment(-ious * (ious >= IOU_THR))
+        for true, found in zip(*pairs, strict=True):
+            if ious[true, found] >= IOU_THR:
+                names[found] = one.true_ids[true]
+        ids.append(np.array(names, int))
+    return ids
+
+
+def overlaps(keyframe: Keyframe) -> np.ndarray:
+    """IoUs (k, n) of the annotated boxes and those found."""
+    boxes = keyframe.true_bboxes, keyframe.bboxes
+    return bbox_overlaps(
+        *(torch.as_tensor(one, dtype=torch.float64) for one in boxes)
+    ).numpy()
+
+
+def sequence(video: Video, ids: Sequence[np.ndarray]) -> dict:
+    """A video in the form of TrackEval's metrics, which count ids from 0."""
+    data = dict(num_timesteps=len(video))
+    of_truth = [one.true_ids for one in video]
+    for kind, groups in (('gt', of_truth), ('tracker', ids)):
+        numbers = {
+            one: number for number, one in enumerate(dict.fromkeys(chain(*groups)))
+        }
+        data[f'{kind}_ids'] = [
+            np.array([numbers[one] for one in group], int) for group in groups
+        ]
+        data[f'num_{kind}_ids'] = len(numbers)
+        data[f'num_{kind}_dets'] = sum(map(len, groups))
+    return data | dict(similarity_scores=[*map(overlaps, video)])
+
+
+def alone(video: Video, ids: Sequence[np.ndarray]) -> Iterator[dict]:
+    """Stretches of keyframes that show one person, the same one, as sequences."""
+    both = zip(video, ids, strict=True)
+    for persons, stretch in groupby(both, key=lambda pair: pair[0].true_ids):
+        if len(persons) == 1:
+            yield sequence(*zip(*stretch, strict=True))
+
+
+def metrics() -> tuple:
+    """HOTA, CLEAR MOT and identity metrics, of TrackEval."""
+    with blame('TrackEval cannot be used', 'pip install --no-deps trackeval tabulate'):
+        from trackeval.metrics import CLEAR, HOTA, Identity
+
+        config = dict(THRESHOLD=IOU_THR, PRINT_CONFIG=False)
+        return HOTA(), CLEAR(config), Identity(config)
+
+
+def score(videos: Sequence[Video], follow: Callable[[Video], list]) -> dict[str, float]:
+    hota, clear, identity = metrics()
+    ids = [*map(follow, videos)]
+    sequences = [*map(sequence, videos, ids)]
+
+    def combine(metric: object, sequences: list[dict]) -> dict:
+        return metric.combine_sequences(
+            {number: metric.eval_sequence(one) for number, one in enumerate(sequences)}
+        )
+
+    clear_of_all = combine(clear, sequences)
+    clear_of_one = combine(clear, [*chain.from_iterable(map(alone, videos, ids))])
+    return dict(
+        IDF1=float(combine(identity, sequences)['IDF1']),
+        HOTA=float(combine(hota, sequences)['HOTA'].mean()),
+        MOTA=float(clear_of_all['MOTA']),
+        switches=int(clear_of_all['IDSW']),
+        alone=int(clear_of_one['IDSW']),
+    )
+
+
+def compare(args: argparse.Namespace) -> list[dict]:
+    everything = read_videos(args).values()
+    figures = []
+    for rate in args.rates:
+        found = [at_rate(video, rate) for video in everything]
+        annotated = [
+            [
+                one._replace(bboxes=one.true_bboxes, person_scores=None, vectors=None)
+                for one in video
+            ]
+            for video in found
+        ]
+        ways = {name: partial(follow, tracker=name) for name in args.trackers}
+        for boxes, videos, more in (
+            ('annotated', annotated, {}),
+            ('found', found, {'the truth': know}),
+        ):
+            for name, way in (ways | more).items():
+                heading = dict(rate=rate, boxes=boxes, tracker=name)
+                figures.append(heading | score(videos, way))
+    return figures
+
+
+def main() -> None:
+    args = parse_args()
+    with user_errors():
+        check_json_path(args.json)
+        metrics()  # before the model works
+        for name in args.trackers:
+            build_tracker(name)
+        figures = compare(args)
+        rows = [figures[0].keys(), *(one.values() for one in figures)]
+        print(format_table([[*row] for row in rows], left=3, digits=3))
+        heading = dict(tracks=args.tracks, config=args.config, nms_thr=args.nms_thr)
+        write_json(args.json, heading | dict(figures=figures))
+
+
+if __name__ == '__main__':
+    main()
