@@ -69,8 +69,7 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             print(INTERRUPTED, file=sys.stderr)
             sys.exit(130)
-        sentence = explain(error) or _describe_bug(error)
-        print(f'error: {sentence}', file=sys.stderr, flush=True)
+        print(f'error: {tell(error)}', file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
         at_end.close()
@@ -110,6 +109,11 @@ def explain(error: BaseException) -> str | None:
         )
         return f'There is too little RAM ({reason}); lower sizes or counts.'
     return None
+
+
+def tell(error: Exception) -> str:
+    """The sentence for any error; the traceback of a bug goes to a file."""
+    return explain(error) or _describe_bug(error)
 
 
 def _describe_bug(error: Exception) -> str:

@@ -7,17 +7,13 @@ import argparse
 from pathlib import Path
 
 from stmixer_mm.apis.inference import finds_tubelets
-from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer
+from stmixer_mm.apis.inferencer import (
+    ActionDetInferencer,
+    add_detection_options,
+    stream_options,
+)
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.apis.results import TABLES
-from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS
-from stmixer_mm.checks.options import (
-    COUNT,
-    SCORE,
-    add_cfg_options,
-    add_person_thr,
-    number,
-)
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
@@ -40,48 +36,7 @@ def parse_args() -> argparse.Namespace:
         'is replaced only together with OUT',
     )
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
-    parser.add_argument(
-        '--interval-s',
-        type=number(float, above=0),
-        help='seconds between keyframes (default: 1), with a model of tubelets between '
-        'the middles of clips (default: half a clip)',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=SCORE,
-        default=0.3,
-        help='leave out actions with lower scores (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
-    )
-    parser.add_argument(
-        '--end', type=number(float, above=0), help='to here, in seconds'
-    )
-    parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument(
-        '--tracker',
-        choices=[*TRACKERS, 'none'],
-        default=DEFAULT_TRACKER,
-        help='what follows persons from keyframe to keyframe (default: %(default)s); '
-        'of a model of tubelets the tubes do',
-    )
-    parser.add_argument(
-        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
-    )
-    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
-    parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
-    )
-    add_person_thr(parser)
-    add_cfg_options(parser)
+    add_detection_options(parser)
     return parser.parse_args()
 
 
@@ -106,13 +61,7 @@ def run(args: argparse.Namespace) -> None:
         args.video,
         vis_file=args.out,
         strict=True,
-        interval_s=args.interval_s,
-        start=args.start,
-        end=args.end,
-        pred_score_thr=args.score_thr,
-        nms_thr=args.nms_thr,
-        tracker=None if args.tracker == 'none' else args.tracker,
-        batch_size=args.batch_size,
+        **stream_options(args),
     )
     for path in tables.values():
         results.save(path)

@@ -1,5 +1,6 @@
 """From any video or stream to persons and what they do, in the manner of the hosts."""
 
+import argparse
 import json
 import logging
 import os
@@ -22,8 +23,15 @@ from tqdm import tqdm
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
-from stmixer_mm.apis.tracking import DEFAULT_TRACKER, Tracker, build_tracker
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.checks.config import load_config
+from stmixer_mm.checks.options import (
+    COUNT,
+    SCORE,
+    add_cfg_options,
+    add_person_thr,
+    number,
+)
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
     FrameStream,
@@ -305,3 +313,64 @@ def _file_names(sources: Iterable) -> list[str]:
         further = (f'{stem}_{number}' for number in count(1))
         names.append(next(name for name in chain([stem], further) if name not in names))
     return names
+
+
+def add_detection_options(parser: argparse.ArgumentParser) -> None:
+    """Give a tool the options of detection in videos."""
+    parser.add_argument(
+        '--interval-s',
+        type=number(float, above=0),
+        help='seconds between keyframes (default: 1), with a model of tubelets between '
+        'the middles of clips (default: half a clip)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=SCORE,
+        default=0.3,
+        help='leave out actions with lower scores (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
+    )
+    parser.add_argument(
+        '--end', type=number(float, above=0), help='to here, in seconds'
+    )
+    parser.add_argument(
+        '--nms-thr',
+        type=SCORE,
+        default=NMS_THR,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--tracker',
+        choices=[*TRACKERS, 'none'],
+        default=DEFAULT_TRACKER,
+        help='what follows persons from keyframe to keyframe (default: %(default)s); '
+        'of a model of tubelets the tubes do',
+    )
+    parser.add_argument(
+        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
+    )
+    parser.add_argument(
+        '--device', help='as in cpu or cuda:0 (default: the GPU, if there is one)'
+    )
+    parser.add_argument(
+        '--label-map',
+        help='label map (pbtxt); by default the names known to checkpoint or config',
+    )
+    add_person_thr(parser)
+    add_cfg_options(parser)
+
+
+def stream_options(args: argparse.Namespace) -> dict:
+    """Those of them that are :meth:`ActionDetInferencer.stream`'s."""
+    return dict(
+        interval_s=args.interval_s,
+        start=args.start,
+        end=args.end,
+        pred_score_thr=args.score_thr,
+        nms_thr=args.nms_thr,
+        tracker=None if args.tracker == 'none' else args.tracker,
+        batch_size=args.batch_size,
+    )

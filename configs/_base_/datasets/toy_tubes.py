@@ -57,7 +57,11 @@ val_evaluator = [
     # Tubelets of clips that overlap say most boxes twice.
     dict(type='TubeFrameMAPMetric', nms='act', **truth),
     # Actions last a second or more.
-    dict(type='VideoMAPMetric', linking=dict(base='act', min_length=5, acting=0.4), **truth),
+    dict(
+        type='VideoMAPMetric',
+        linking=dict(base='act', min_length=5, acting=0.4),
+        **truth,
+    ),
 ]
 test_evaluator = val_evaluator
 del files, truth
