@@ -55,11 +55,11 @@ test_dataloader = val_dataloader
 truth = dict(ann_file='tubes.pkl', data_root=data_root)
 val_evaluator = [
     # Tubelets of clips that overlap say most boxes twice.
-    dict(type='TubeFrameMAPMetric', nms='act', **truth),
-    # Actions last a second or more.
+    dict(type='TubeFrameMAPMetric', nms='moc', **truth),
+    # Actions last a second or more; the first and the last of a video half a second.
     dict(
         type='VideoMAPMetric',
-        linking=dict(base='act', min_length=5, acting=0.4),
+        linking=dict(base='moc', end_after=5, min_length=5, acting=0.45, trim_cost=1.0),
         **truth,
     ),
 ]
