@@ -113,20 +113,41 @@ def render_video(
     part_of_source = cut(source, start, end, on_damage)
     if part_of_source.sound and os.path.realpath(out) == os.path.realpath(source.path):
         raise UserError(f'{out} is the video itself; give what is drawn another name.')
+    with (
+        tqdm(
+            part_of_source.frames,
+            total=part_of_source.count,
+            unit='frame',
+            desc=Path(out).name,
+            disable=not show_progress,
+        ) as frames,
+        # Else a line of the log would go into the middle of the bar.
+        logging_redirect_tqdm([MMLogger.get_current_instance()]),
+    ):
+        _write_whole(part_of_source, annotated_frames(frames, keyframes), out)
+
+
+def write_pictures(
+    pictures: Iterable[tuple[float, np.ndarray]], out: str | Path
+) -> None:
+    """Write a video of pictures with their times, in the manner of :func:`render_video`.
+
+    Args:
+        pictures: Seconds, which rise, and RGB uint8 (h, w, 3) of one size.
+        out: A file with one of the suffixes ``VIDEOS``.
+
+    Raises:
+        UserError: ``out`` cannot be written, or there is no picture.
+    """
+    part = _cut_stream(FrameStream(pictures), 0.0, None, None)
+    _write_whole(part, part.frames, out)
+
+
+def _write_whole(
+    source: '_Part', frames: Iterator[tuple[int, np.ndarray]], out: str | Path
+) -> None:
     with atomic_path(out) as part:
-        with (
-            tqdm(
-                part_of_source.frames,
-                total=part_of_source.count,
-                unit='frame',
-                desc=Path(out).name,
-                disable=not show_progress,
-            ) as frames,
-            # Else a line of the log would go into the middle of the bar.
-            logging_redirect_tqdm([MMLogger.get_current_instance()]),
-        ):
-            drawn = annotated_frames(frames, keyframes)
-            written = _write_video(part_of_source, drawn, part)
+        written = _write_video(source, frames, part)
         # A full disk may be noticed by none of the writers.
         if len(open_video(part)) != written:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')

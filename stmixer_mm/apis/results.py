@@ -74,14 +74,7 @@ class VideoDetections:
 
     def to_dict(self) -> dict:
         """What the JSON holds, see docs/detections.schema.json."""
-        records = [
-            dict(
-                time_s=round(found.time_s, 3),
-                frame=found.frame_index,
-                persons=list(_list_persons(found)),
-            )
-            for found in self.keyframes
-        ]
+        records = [keyframe_record(found) for found in self.keyframes]
         content = dict(version=VERSION, video=self.source, fps=self.fps)
         content |= dict(width=self.width, height=self.height)
         content |= dict(total_frames=self.total_frames, keyframes=records)
@@ -259,6 +252,15 @@ class VideoDetections:
         """Write JSON or the table, by the suffix of the file."""
         write = self.to_json if Path(path).suffix.lower() == '.json' else self.to_table
         write(path)
+
+
+def keyframe_record(found: KeyframeDetections) -> dict:
+    """What the JSON holds of a keyframe."""
+    return dict(
+        time_s=round(found.time_s, 3),
+        frame=found.frame_index,
+        persons=list(_list_persons(found)),
+    )
 
 
 def _list_persons(found: KeyframeDetections) -> Iterator[dict]:

@@ -11,8 +11,9 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from glob import glob, has_magic
 from itertools import tee
 from pathlib import Path
@@ -46,12 +47,14 @@ class FrameStream:
     Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, at rising times.
 
     Args:
-        items: Frames, or pairs of seconds and frame.
+        items: Frames, or pairs of seconds and frame; or what makes them, given this.
         name: Of the source, for messages.
         fps: Rate of frames that come without times.
 
     Attributes:
         size: (h, w) of the frames, None before the first.
+        duration_s: What it lasts, as far as it says so, from the first frame on; of
+            cameras and the like None.
         count: Frames so far.
         start_s, last_s: Times of the first frame and of the last so far.
 
@@ -60,16 +63,21 @@ class FrameStream:
     """
 
     def __init__(
-        self, items: Iterable, *, name: str = 'frames', fps: float | None = None
+        self,
+        items: Iterable | Callable[['FrameStream'], Iterable],
+        *,
+        name: str = 'frames',
+        fps: float | None = None,
     ) -> None:
         self.name = name
+        self.duration_s: float | None = None
         self.size: tuple[int, int] | None = None
         self.count = 0
         self.start_s = self.last_s = 0.0
         self._nominal_fps = FPS if fps is None else fps
         if not 0 < self._nominal_fps < math.inf:
             raise UserError(f'fps={fps} of {name} must be positive.')
-        self._frames = self._check(items)
+        self._frames = self._check(items(self) if callable(items) else items)
 
     @property
     def fps(self) -> float:
@@ -83,6 +91,10 @@ class FrameStream:
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         return self._frames
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._frames.close()
 
     def branch(self) -> 'FrameStream':
         """A second reader of the same frames; what one is behind is kept for it."""
@@ -170,6 +182,18 @@ def list_sources(inputs: object) -> list:
     return [path]
 
 
+def single_source(named: object) -> object:
+    """The one of :func:`list_sources`.
+
+    Raises:
+        UserError: there are more.
+    """
+    sources = list_sources(named)
+    if len(sources) != 1:
+        raise UserError(f'{named} names {len(sources)} sources; give one at a time.')
+    return sources[0]
+
+
 def _beside(path: str, source: str) -> str:
     """A source of a list, which may be relative to it."""
     beside = os.path.join(os.path.dirname(path), source)
@@ -208,10 +232,7 @@ def open_source(
     """
     if isinstance(source, Video | FrameStream):
         return source
-    named = list_sources(source)
-    if len(named) != 1:
-        raise UserError(f'{source} names {len(named)} sources; give one at a time.')
-    (source,) = named
+    source = single_source(source)
     name = name_source(source)
     if isinstance(source, bool) or not isinstance(source, str | Path | int | Iterable):
         raise UserError(
@@ -222,7 +243,8 @@ def open_source(
         return FrameStream(source, name=name, fps=fps)
     text = str(source)
     if is_live(text):
-        return FrameStream(_decode(text, name, fps, frame_size), name=name, fps=fps)
+        decode = partial(_decode, source=text, fps=fps, frame_size=frame_size)
+        return FrameStream(decode, name=name, fps=fps)
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
     return open_video(text, on_damage)
@@ -259,10 +281,13 @@ def _read_pictures(folder: str) -> Iterator[np.ndarray]:
 
 
 def _decode(
-    source: str, name: str, fps: float | None, frame_size: tuple[int, int] | None
+    opened: FrameStream,
+    source: str,
+    fps: float | None,
+    frame_size: tuple[int, int] | None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of what ffmpeg can open, with seconds since the first."""
-    target, form, options = source, None, {}
+    name, target, form, options = opened.name, source, None, {}
     again, remedy = 'open it again', 'see whether it is there and sends video'
     if source == '-':
         # An mp4 file may have at its end what is needed first.
@@ -289,6 +314,8 @@ def _decode(
         stream = container.streams.best('video')
         if stream is None:
             raise LookupError('it has no video stream')
+    if container.duration is not None:
+        opened.duration_s = container.duration / av.time_base
     to_rgb, start, time_s = VideoReformatter(), None, 0.0
     step = 1 / float(stream.average_rate or fps or FPS)
     with (
@@ -339,13 +366,21 @@ class RecentFrames:
     Args:
         before, after: Frames of a clip before and behind its keyframe.
         name: Of the source.
+        count: Frames that came before, and are not kept.
     """
 
-    def __init__(self, before: int, after: int, *, name: str = 'stream') -> None:
+    def __init__(
+        self, before: int, after: int, *, name: str = 'stream', count: int = 0
+    ) -> None:
         self.before, self.after, self.name = before, after, name
-        self.count = 0  # frames since the source began
+        self.count = count  # frames since the source began
         # One more: the keyframe may be the frame before the one that decides this.
         self._ring: deque[tuple[float, np.ndarray]] = deque(maxlen=before + after + 2)
+
+    @property
+    def oldest(self) -> int:
+        """The number of the first frame that is kept."""
+        return self.count - len(self._ring)
 
     def append(self, time_s: float, picture: np.ndarray) -> None:
         self._ring.append((time_s, picture))
@@ -358,7 +393,7 @@ class RecentFrames:
             keyframe: Number of the frame, from 0.
             time_s: What its time is called; by default its own.
         """
-        oldest = self.count - len(self._ring)
+        oldest = self.oldest
         first = max(keyframe - self.before, oldest)
         frames = range(first, min(keyframe + self.after + 1, self.count))
         times, pictures = zip(*(self._ring[n - oldest] for n in frames), strict=True)

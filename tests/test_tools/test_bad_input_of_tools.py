@@ -18,6 +18,7 @@ LINES = Path(__file__).parents[1].joinpath('data', 'bad_input.txt').read_text('u
 ROWS = [line.split(' => ') for line in LINES.splitlines() if ' => ' in line]
 GOOD = {
     'demo': 'new.mp4 tiny.py tiny.pth --out o.mp4',
+    'live': 'new.mp4 tiny.py tiny.pth',
     'train': 'tiny.py --work-dir w',
     'test': 'tiny.py tiny.pth --work-dir w',
     'evaluate': 'found.csv tiny.py',

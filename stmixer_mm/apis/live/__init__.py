@@ -1,0 +1,1 @@
+"""Detection in a stream as it comes, and a page that shows it."""

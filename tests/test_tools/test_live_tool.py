@@ -1,0 +1,85 @@
+"""Live detection from the command line."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import av
+import pytest
+import torch
+from looped_camera import camera
+from mmengine.registry import DefaultScope
+from run_tool import run_tool
+from tiny_stmixer import write_project, write_video
+
+from stmixer_mm.apis.inference import init_detector
+
+EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('project')
+    config = write_project(folder)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
+    return config, folder / 'tiny.pth'
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_file_is_seen_to_its_end(project, tmp_path, capfd):
+    video = write_video(tmp_path / 'new.mp4', frames=10, fps=10, size=(96, 64))
+    out = tmp_path / 'out.mp4'
+    run_tool('live', video, *project, '--out', out, '--json-lines', '-', *EVERYONE)
+    printed = capfd.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]  # and nothing else
+    assert lines
+    assert all(one['latency_s'] > 0 for one in lines)
+    assert {(one['width'], one['height']) for one in lines} == {(96, 64)}
+    assert lines[0]['persons'][0]['id'] == 0
+    assert f'keyframes {len(lines)}' in printed.err.splitlines()[-1]
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height) == (540, 360)  # enlarged
+        times = [frame.time for frame in container.decode(video=0)]
+    assert 0 < times[-1] - times[0] <= 0.95
+
+
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+def test_it_stops_when_it_is_told_and_what_it_wrote_is_whole(
+    project, tmp_path, capfd, number, code
+):
+    before = set(threading.enumerate())
+    out, lines = tmp_path / 'out.mp4', tmp_path / 'lines.json'
+    server = camera(str(write_video(tmp_path / 'loop.mp4')), 0)
+    server.daemon_threads = False  # they end when nobody looks
+    threading.Thread(target=server.serve_forever).start()
+
+    def interrupt():
+        while not (lines.exists() and len(read_lines(lines)) > 2):
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=interrupt).start()
+    url = 'http://{}:{}'.format(*server.server_address)
+    options = ('--page', 0, '--out', out, '--json-lines', lines, '--fast', *EVERYONE)
+    with pytest.raises(SystemExit) as leave:
+        run_tool('live', url, *project, *options)
+    assert leave.value.code == code
+    server.shutdown()
+    server.server_close()
+    assert set(threading.enumerate()) == before
+    printed = capfd.readouterr().err
+    assert 'page: http://127.0.0.1:' in printed
+    assert 'Traceback' not in printed
+    assert len(read_lines(lines)) > 2
+    with av.open(str(out)) as container:
+        assert len([*container.decode(video=0)]) > 2
