@@ -14,5 +14,5 @@ model = dict(
     head=dict(num_classes=9, score_thr=0.3),
 )
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
-train_cfg = dict(max_epochs=5, val_interval=5)
+train_cfg = dict(max_epochs=4, val_interval=4)
 randomness = dict(seed=0)
