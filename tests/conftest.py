@@ -13,6 +13,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 
 import torch
 from mmengine.config import config
+from mmengine.utils import manager
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
@@ -39,6 +40,14 @@ def mmaction_scope():
 
     with DefaultScope.overwrite_default_scope('mmaction'):
         yield
+
+
+@pytest.fixture(autouse=True)
+def free_lock():
+    """mmengine keeps its lock where a logger cannot be made: other threads would wait."""
+    yield
+    while manager._lock._is_owned():
+        manager._lock.release()
 
 
 @pytest.fixture
