@@ -29,6 +29,14 @@ def project(tmp_path_factory):
     return config, folder / 'tiny.pth'
 
 
+@pytest.fixture
+def ctrl_c():
+    """It interrupts, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -55,7 +63,7 @@ def test_a_file_is_seen_to_its_end(project, tmp_path, capfd):
     ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
 def test_it_stops_when_it_is_told_and_what_it_wrote_is_whole(
-    project, tmp_path, capfd, number, code
+    project, tmp_path, capfd, ctrl_c, number, code
 ):
     before = set(threading.enumerate())
     out, lines = tmp_path / 'out.mp4', tmp_path / 'lines.json'
