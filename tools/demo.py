@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
         args.device,
         label_file=args.label_map,
         cfg_options=args.person_thr | (args.cfg_options or {}),
+        fast=args.fast,
     )
     results = inferencer.detect(
         args.video,

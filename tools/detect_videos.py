@@ -67,6 +67,7 @@ def main() -> None:
             form=args.format,
             label_file=args.label_map,
             cfg_options=args.person_thr | (args.cfg_options or {}),
+            fast=args.fast,
             options=stream_options(args),
         )
         detect_videos(

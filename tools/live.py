@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TextIO
 
 from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
-from stmixer_mm.apis.inferencer import NMS_THR
+from stmixer_mm.apis.inferencer import NMS_THR, add_fast
 from stmixer_mm.apis.live.detection import (
     Listener,
     LiveDetection,
@@ -144,12 +144,7 @@ def parse_args() -> argparse.Namespace:
         help='what follows persons from keyframe to keyframe (default: %(default)s); '
         'of a model of tubelets the tubes do',
     )
-    parser.add_argument(
-        '--fast',
-        action='store_true',
-        help='fold batch norms, and bfloat16 where the device multiplies it: the same '
-        'detections but for rounding',
-    )
+    add_fast(parser)
     parser.add_argument(
         '--fps', type=number(float, above=0), help='rate of pictures and raw frames'
     )

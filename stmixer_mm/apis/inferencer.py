@@ -40,6 +40,7 @@ from stmixer_mm.datasets.streams import (
     open_source,
 )
 from stmixer_mm.datasets.videos import OnDamage
+from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import check_writable_dir, write_json
@@ -59,6 +60,7 @@ class ActionDetInferencer(BaseInferencer):
         label_file: Label map (pbtxt) with the names of the actions. By default the
             names are those in the checkpoint, or of the config's test set.
         cfg_options: Overrides of the config, dotted key → value.
+        fast: See :func:`.speed_up`.
         show_progress: Count keyframes in the terminal.
 
     Raises:
@@ -73,9 +75,11 @@ class ActionDetInferencer(BaseInferencer):
         *,
         label_file: str | Path | None = None,
         cfg_options: dict | None = None,
+        fast: bool = False,
         show_progress: bool = True,
     ) -> None:
         self._label_file, self._cfg_options = label_file, cfg_options
+        self._is_fast = fast
         if weights is None:
             print_log(
                 'without weights detections mean nothing', 'current', logging.WARN
@@ -91,13 +95,14 @@ class ActionDetInferencer(BaseInferencer):
     def _init_model(
         self, cfg: Config, weights: str | Path | None, device: str
     ) -> nn.Module:
-        return init_detector(
+        model = init_detector(
             cfg,
             weights,
             device=device,
             label_map=self._label_file,
             cfg_options=self._cfg_options,
         )
+        return speed_up(model) if self._is_fast else model
 
     def _init_pipeline(self, cfg: Config) -> Compose | None:
         """Each source has its own, see :func:`.detect_video`."""
@@ -359,8 +364,18 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
         '--label-map',
         help='label map (pbtxt); by default the names known to checkpoint or config',
     )
+    add_fast(parser)
     add_person_thr(parser)
     add_cfg_options(parser)
+
+
+def add_fast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--fast',
+        action='store_true',
+        help='fold batch norms, and bfloat16 where the device multiplies it: the same '
+        'detections but for rounding',
+    )
 
 
 def stream_options(args: argparse.Namespace) -> dict:

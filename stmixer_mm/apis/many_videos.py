@@ -52,7 +52,7 @@ class Job:
     """What is done with each video.
 
     Attributes:
-        model, weights, label_file, cfg_options: Of :class:`.ActionDetInferencer`.
+        model, weights, label_file, cfg_options, fast: Of :class:`.ActionDetInferencer`.
         out: Where results go: a folder, or what else fsspec knows (``s3://…``).
         form: One of ``FORMATS``.
         options: Of :meth:`.ActionDetInferencer.stream`.
@@ -64,6 +64,7 @@ class Job:
     form: str = 'jsonl'
     label_file: str | None = None
     cfg_options: dict = field(default_factory=dict)
+    fast: bool = False
     options: dict = field(default_factory=dict)
 
     def moved(self) -> 'Job':
@@ -218,6 +219,7 @@ class VideoWorker:
             device,
             label_file=job.label_file,
             cfg_options=job.cfg_options,
+            fast=job.fast,
             show_progress=False,
         )
         # Where the config's label map is, another machine need not have one.
@@ -245,6 +247,7 @@ class VideoWorker:
             checkpoint=checkpoint,
             classes=self.classes,
             format=job.form,
+            fast=job.fast,
             **{k: v for k, v in job.options.items() if k != 'batch_size'},
         )
 

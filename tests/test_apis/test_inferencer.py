@@ -209,6 +209,29 @@ def test_a_tracker_gives_the_ids(of_keyframes, video):
     assert [one.ids for one in found] == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
 
 
+def test_a_fast_one_finds_the_same(of_keyframes, video, folder):
+    fast = ActionDetInferencer(
+        folder / 'stmixer.py',
+        folder / 'stmixer.pth',
+        'cpu',
+        cfg_options=EVERYONE,
+        fast=True,
+        show_progress=False,
+    )
+    norms = [
+        one for one in fast.model.backbone.modules() if 'BatchNorm' in str(type(one))
+    ]
+    assert not norms
+    for ours, expected in zip(
+        fast.stream(video, nms_thr=1),
+        of_keyframes.stream(video, nms_thr=1),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            np.sort(ours.person_scores), np.sort(expected.person_scores), atol=0.02
+        )
+
+
 def test_a_config_of_the_package_is_found_by_its_name():
     name = 'stmixer_tiny_1xb8-4x3x1_toy'
     path = ROOT / 'configs' / 'stmixer' / f'{name}.py'
