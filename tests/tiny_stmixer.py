@@ -6,6 +6,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from mmengine.registry import DefaultScope
+
+from stmixer_mm.apis.inference import init_detector
 
 ROOT = Path(__file__).parent.parent
 ACTIONS = ('stand', 'walk')
@@ -94,6 +98,15 @@ def write_project(root):
         )
     )
     return config
+
+
+def write_model(root):
+    """The same, and an untrained checkpoint; returns config and checkpoint."""
+    config, checkpoint = write_project(root), Path(root, 'tiny.pth')
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        torch.save(init_detector(config, None).state_dict(), checkpoint)
+    return config, checkpoint
 
 
 def tool_environment(**variables):

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TextIO
 
 from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
-from stmixer_mm.apis.inferencer import NMS_THR, add_fast
+from stmixer_mm.apis.inferencer import add_model_options
 from stmixer_mm.apis.live.detection import (
     Listener,
     LiveDetection,
@@ -33,8 +33,6 @@ from stmixer_mm.apis.results import keyframe_record
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
 from stmixer_mm.checks.options import (
     SCORE,
-    add_cfg_options,
-    add_person_thr,
     number,
 )
 from stmixer_mm.engine.speed import speed_up
@@ -131,20 +129,12 @@ def parse_args() -> argparse.Namespace:
         'change it for what is shown',
     )
     parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument(
         '--tracker',
         choices=TRACKERS,
         default=DEFAULT_TRACKER,
         help='what follows persons from keyframe to keyframe (default: %(default)s); '
         'of a model of tubelets the tubes do',
     )
-    add_fast(parser)
     parser.add_argument(
         '--fps', type=number(float, above=0), help='rate of pictures and raw frames'
     )
@@ -155,12 +145,7 @@ def parse_args() -> argparse.Namespace:
         help='of raw RGB frames on standard input',
     )
     parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
-    parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
-    )
-    add_person_thr(parser)
-    add_cfg_options(parser)
+    add_model_options(parser)
     return parser.parse_args()
 
 

@@ -341,13 +341,6 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
         '--end', type=number(float, above=0), help='to here, in seconds'
     )
     parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument(
         '--tracker',
         choices=[*TRACKERS, 'none'],
         default=DEFAULT_TRACKER,
@@ -360,22 +353,30 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--device', help='as in cpu or cuda:0 (default: the GPU, if there is one)'
     )
+    add_model_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Those that say what model finds whom, also in streams."""
     parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
+        '--nms-thr',
+        type=SCORE,
+        default=NMS_THR,
+        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
+        '(default: %(default)s)',
     )
-    add_fast(parser)
-    add_person_thr(parser)
-    add_cfg_options(parser)
-
-
-def add_fast(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fast',
         action='store_true',
         help='fold batch norms, and bfloat16 where the device multiplies it: the same '
         'detections but for rounding',
     )
+    parser.add_argument(
+        '--label-map',
+        help='label map (pbtxt); by default the names known to checkpoint or config',
+    )
+    add_person_thr(parser)
+    add_cfg_options(parser)
 
 
 def stream_options(args: argparse.Namespace) -> dict:

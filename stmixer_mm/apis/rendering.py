@@ -34,12 +34,13 @@ def follow_persons(
     keyframes: Iterable[KeyframeDetections],
 ) -> Iterator[tuple[KeyframeDetections, list[int]]]:
     """Keyframes of different frames, with an id for each person."""
-    tracker, before = build_tracker(DEFAULT_TRACKER), None
+    tracker = before = None
     for found in keyframes:
         if found.frame_index == before:  # at short intervals
             continue
         before, ids = found.frame_index, found.ids
         if ids is None:
+            tracker = tracker or build_tracker(DEFAULT_TRACKER)
             ids = tracker.extend(found.time_s, found.bboxes, None, None).tolist()
         yield found, ids
 

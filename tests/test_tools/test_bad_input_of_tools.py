@@ -7,12 +7,8 @@ from pathlib import Path
 
 import matplotlib
 import pytest
-import torch
-from mmengine.registry import DefaultScope
 from run_tool import run_tool
-from tiny_stmixer import write_project, write_video
-
-from stmixer_mm.apis.inference import init_detector
+from tiny_stmixer import write_model, write_video
 
 LINES = Path(__file__).parents[1].joinpath('data', 'bad_input.txt').read_text('utf-8')
 ROWS = [line.split(' => ') for line in LINES.splitlines() if ' => ' in line]
@@ -67,9 +63,7 @@ FILES = {
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp('project')
-    config = write_project(folder)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
+    write_model(folder)
     write_video(folder / 'new.mp4', frames=25, fps=10, size=(96, 64))
     for name, text in FILES.items():
         (folder / name).write_text(text)

@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from run_tool import run_and_fail, run_tool
-from tiny_stmixer import write_project, write_video
+from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.models.decoder.sampling import backends
@@ -18,12 +18,9 @@ from stmixer_mm.models.decoder.sampling import backends
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp('project')
-    config = write_project(folder)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.manual_seed(0)
-        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
+    config, checkpoint = write_model(folder)
     video = write_video(folder / 'new.mp4', frames=25, fps=10, size=(96, 64))
-    return video, config, folder / 'tiny.pth'
+    return video, config, checkpoint
 
 
 EVERYONE = ('--nms-thr', 1, '--cfg-options', 'model.head.score_thr=0.0')

@@ -6,11 +6,9 @@ import sys
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 from run_tool import ROOT, run_and_fail, run_tool
-from tiny_stmixer import tool_environment, write_project, write_video
+from tiny_stmixer import tool_environment, write_model, write_video
 
-from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 
 EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
@@ -39,10 +37,7 @@ class Killer:
 def project(tmp_path_factory):
     """Config, checkpoint and a list of three videos, two of one name."""
     folder = tmp_path_factory.mktemp('project')
-    config = write_project(folder)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.manual_seed(0)
-        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
+    write_model(folder)
     for name, width in (('a/x', 64), ('b/x', 96), ('b/y', 80)):
         write_video(folder / f'{name}.mp4', frames=20, size=(width, 48))
     (folder / 'videos.txt').write_text('a/x.mp4\nb/x.mp4\nb/y.mp4\n')

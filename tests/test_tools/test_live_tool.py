@@ -8,25 +8,16 @@ import time
 
 import av
 import pytest
-import torch
 from looped_camera import camera
-from mmengine.registry import DefaultScope
 from run_tool import run_tool
-from tiny_stmixer import write_project, write_video
-
-from stmixer_mm.apis.inference import init_detector
+from tiny_stmixer import write_model, write_video
 
 EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
 
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('project')
-    config = write_project(folder)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.manual_seed(0)
-        torch.save(init_detector(config, None).state_dict(), folder / 'tiny.pth')
-    return config, folder / 'tiny.pth'
+    return write_model(tmp_path_factory.mktemp('project'))
 
 
 @pytest.fixture
