@@ -317,6 +317,14 @@ def _leave_group() -> None:
         torch.distributed.destroy_process_group()
 
 
+def fuses_optimizers() -> bool:
+    """Whether PyTorch has optimisers of one kernel for a CPU too: from 2.4 on."""
+    import torch
+    from mmengine.utils import digit_version
+
+    return digit_version(torch.__version__) >= digit_version('2.4')
+
+
 def prefers_convolutions(inputs) -> bool:
     """Whether a matrix product is faster as a 1x1 convolution.
 

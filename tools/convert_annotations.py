@@ -1,7 +1,8 @@
 """Convert annotations of CVAT or in COCO's JSON to the files that training reads.
 
 Takes "CVAT for video 1.1" (XML) and COCO with videos (JSON). Writes OUT.csv, which is in
-AVA's format, OUT_empty.csv with the keyframes that show no person, and the label map.
+AVA's format, OUT_empty.csv with the keyframes that show no person, the label map, and, of
+persons with masks or polygons, OUT_masks.json.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from stmixer_mm.checks.options import number
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
+from stmixer_mm.datasets.annotations.masks import mask_file
 from stmixer_mm.datasets.converters.convert import convert_annotations
 from stmixer_mm.datasets.converters.records import FRAME_RATES, Summary
 from stmixer_mm.errors import user_errors
@@ -78,6 +80,7 @@ def describe(summary: Summary) -> str:
     lines = [
         f'{summary.num_videos} videos, {summary.num_keyframes} keyframes '
         f'({summary.num_empty} person-free), {summary.num_persons} persons'
+        + (f', {summary.num_masks} masks' if summary.num_masks else '')
     ]
     width = max(map(len, summary.class_counts))
     lines += [
@@ -115,6 +118,9 @@ def main() -> None:
         check_writable_file(args.out, purpose='--out', suffixes=('.csv',))
         check_writable_file(
             empty_file(args.out), purpose='OUT_empty.csv', beside=args.out
+        )
+        check_writable_file(
+            mask_file(args.out), purpose='OUT_masks.json', beside=args.out
         )
         label_map = args.label_map or Path(args.out).with_name('action_list.pbtxt')
         if not os.path.exists(label_map):

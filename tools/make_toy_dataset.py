@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument('--out', default='data/toy', help='folder to make')
-    parser.add_argument('--train-videos', type=int, default=750)
+    parser.add_argument('--train-videos', type=int, default=700)
     parser.add_argument('--val-videos', type=int, default=100)
     parser.add_argument('--seed', type=int, default=0, help='decides everything')
     parser.add_argument('--workers', type=int, default=2, help='processes')

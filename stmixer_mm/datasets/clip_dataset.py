@@ -90,7 +90,8 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
             ``PackTubelets`` at its end.
         clip_stride: Keyframes from one clip to the next; their middles are keyframes.
-        shared: Arguments of :class:`KeyframeDataset` but ``multilabel``.
+        shared: Arguments of :class:`KeyframeDataset` but ``multilabel`` and
+            ``mask_file``.
 
     Raises:
         UserError: as :class:`KeyframeDataset`; also if a person id is negative, or has
@@ -108,7 +109,7 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         if clip_stride < 1:
             raise UserError(f'clip_stride={clip_stride} must be at least 1.')
         self.clip_stride = clip_stride
-        super().__init__(ann_file, pipeline, multilabel=True, **shared)
+        super().__init__(ann_file, pipeline, multilabel=True, mask_file=None, **shared)
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         rows, faults = super().read_rows()

@@ -36,7 +36,7 @@ def keyframe_index(
     if frame_times is not None:
         beyond = max(seconds - frame_times[-1], 0) * fps
         place = np.interp(seconds, frame_times, np.arange(total_frames)) + beyond
-    index = round(round(float(place), 6))  # half-way also after rounding errors
+    index = nearest_frame(place)
     if seconds < 0 or index > total_frames:
         duration = total_frames / fps
         raise UserError(
@@ -48,20 +48,26 @@ def keyframe_index(
     return min(index, total_frames - 1)
 
 
+def nearest_frame(place: float) -> int:
+    """The frame nearest to a place counted in frames, the even one of two alike."""
+    return round(round(float(place), 6))  # half-way also after rounding errors
+
+
 def clip_indices(
     keyframe: int,
     *,
     clip_len: int,
     frame_interval: int,
     total_frames: int,
+    place: int | None = None,
     offsets: Sequence[int] | np.ndarray = (0,),
 ) -> np.ndarray:
     """Frame indices (clip_len,), counted from 0, of the clip around a keyframe.
 
-    The keyframe is entry clip_len // 2. Each frame is moved by its offset, then
-    clamped to the video: frames beyond an end repeat the end.
+    The keyframe is entry ``place``, by default clip_len // 2. Each frame is moved by
+    its offset, then clamped to the video: frames beyond an end repeat the end.
     """
-    steps = np.arange(clip_len) - clip_len // 2
+    steps = np.arange(clip_len) - (clip_len // 2 if place is None else place)
     indices = keyframe + steps * frame_interval + np.asarray(offsets)
     return np.clip(indices, 0, total_frames - 1)
 

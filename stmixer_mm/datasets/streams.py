@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stmixer_mm.datasets.frames import VIDEO_SUFFIXES
+from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, nearest_frame
 from stmixer_mm.datasets.videos import (
     Frames,
     OnDamage,
@@ -350,9 +350,12 @@ def _in_words(seconds: float) -> Iterator[None]:
 
 
 class Clip(NamedTuple):
-    """Frames around a keyframe, from which a pipeline makes a model's input."""
+    """Frames from which a pipeline makes a model's input.
 
-    time_s: float  # that was asked for
+    They are around a keyframe, or end before it: then it is yet to come.
+    """
+
+    time_s: float  # of the keyframe, as it was asked for
     frame_index: int  # of the keyframe, counted from 0 since the source began
     frames: range  # the numbers of the frames from the clip's first to its last
     times: np.ndarray  # of these, seconds
@@ -364,16 +367,27 @@ class RecentFrames:
     """A ring of the last frames of a stream, from which clips are cut.
 
     Args:
-        before, after: Frames of a clip before and behind its keyframe.
+        before, after: Frames of a clip before and behind the one that it is cut at.
+        ahead_s: Seconds from there to the keyframe.
         name: Of the source.
         count: Frames that came before, and are not kept.
+        fps: Their rate, as long as their times do not say it.
     """
 
     def __init__(
-        self, before: int, after: int, *, name: str = 'stream', count: int = 0
+        self,
+        before: int,
+        after: int,
+        ahead_s: float = 0.0,
+        *,
+        name: str = 'stream',
+        count: int = 0,
+        fps: float = FPS,
     ) -> None:
-        self.before, self.after, self.name = before, after, name
+        self.before, self.after, self.ahead_s = before, after, ahead_s
+        self.name, self._nominal_fps = name, fps
         self.count = count  # frames since the source began
+        self._first: tuple[int, float] | None = None  # number and time
         # One more: the keyframe may be the frame before the one that decides this.
         self._ring: deque[tuple[float, np.ndarray]] = deque(maxlen=before + after + 2)
 
@@ -383,14 +397,22 @@ class RecentFrames:
         return self.count - len(self._ring)
 
     def append(self, time_s: float, picture: np.ndarray) -> None:
+        self._first = self._first or (self.count, time_s)
         self._ring.append((time_s, picture))
         self.count += 1
+
+    def _frame_at(self, time_s: float) -> int:
+        """Number of the frame at a time to come, if they go on as they came."""
+        (first, start_s), (last_s, _) = self._first, self._ring[-1]
+        last = self.count - 1
+        fps = (last - first) / (last_s - start_s) if last > first else self._nominal_fps
+        return last + nearest_frame((time_s - last_s) * fps)
 
     def clip(self, keyframe: int, time_s: float | None = None) -> Clip:
         """The clip around a frame of the ring; beyond its ends it lacks frames.
 
         Args:
-            keyframe: Number of the frame, from 0.
+            keyframe: Number of the frame, from 0; with ``ahead_s`` the last one.
             time_s: What its time is called; by default its own.
         """
         oldest = self.oldest
@@ -412,6 +434,9 @@ class RecentFrames:
             modality='RGB',
         )
         size = pictures[0].shape[:2]
+        if self.ahead_s:
+            time_s += self.ahead_s
+            keyframe = self._frame_at(time_s)
         return Clip(time_s, keyframe, frames, np.array(times), size, sample)
 
 
@@ -463,7 +488,7 @@ class EvenTimes:
             yield from self._once(wanted, min(place, count - 1))
 
     def _once(self, wanted: float, place: float) -> Iterator[tuple[float, int]]:
-        number = max(round(round(place, 6)), 0)  # as ``keyframe_index``
+        number = max(nearest_frame(place), 0)
         if number != self._last:
             self._last = number
             yield self._origin + wanted, number

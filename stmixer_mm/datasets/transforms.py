@@ -12,17 +12,23 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
 from torch import from_numpy
 
+from stmixer_mm.datasets.annotations.masks import decode
 from stmixer_mm.datasets.frames import (
     clip_indices,
     count_frames,
+    is_stretched,
     keyframe_index,
 )
 from stmixer_mm.datasets.packing import Tracks, merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_no_output
 from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.registry import TRANSFORMS
+
+# Two points of the frame, x and y in its pixels, that the host's transforms move with it
+# as they move joints of persons. None is at 0, which to them is no joint.
+MARKS = np.array([[[[0.37, 0.37], [64.41, 64.41]]]])
 
 
 @TRANSFORMS.register_module()
@@ -58,7 +64,7 @@ class OpenVideo(BaseTransform):
 
 @TRANSFORMS.register_module()
 class SampleKeyframeClip(BaseTransform):
-    """Choose the frames of the clip around a keyframe.
+    """Choose the frames of the clip around a keyframe, or of one that ends before it.
 
     Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), from which the
     keyframe is the nearest by ``frame_times``, if they are there; or ``frame_index``,
@@ -66,15 +72,21 @@ class SampleKeyframeClip(BaseTransform):
     ``total_frames`` (of :class:`OpenVideo`), ``shot_info``, or ``frame_dir`` and
     ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,),
     counted from 0 in videos and from ``start_index`` in frame folders; the keyframe
-    is entry clip_len // 2.
+    is entry clip_len // 2, or behind the clip with ``ahead_s``.
 
     Args:
         clip_len: Frames of a clip.
         frame_interval: Distance of two of them.
+        ahead_s: The clip's last frame is the one nearest to this many seconds before
+            the keyframe, whose persons are to be foretold; with 0 it is the keyframe.
+            None: the clip is around the keyframe.
+        num_future: This many frames more, in the same steps behind the clip: the truth
+            that a :class:`.WarpForecast` learns from, which no model sees.
         jitter: Move each frame at random by up to half an interval (an augmentation
             of the host; the released training does without).
         allow_short: Take a video shorter than a clip, repeating its first and last
-            frame, instead of raising ``UserError``.
+            frame, and of a keyframe that no frame is ``ahead_s`` before its first frame,
+            instead of raising ``UserError``.
     """
 
     def __init__(
@@ -82,6 +94,8 @@ class SampleKeyframeClip(BaseTransform):
         clip_len: int,
         frame_interval: int,
         *,
+        ahead_s: float | None = None,
+        num_future: int = 0,
         jitter: bool = False,
         allow_short: bool = False,
     ) -> None:
@@ -90,10 +104,24 @@ class SampleKeyframeClip(BaseTransform):
                 f'clip_len={clip_len} and frame_interval={frame_interval} must both '
                 'be at least 1.'
             )
+        if num_future < 0:
+            raise UserError(f'num_future={num_future} must be at least 0.')
+        if ahead_s is not None and not 0 <= ahead_s < float('inf'):
+            raise UserError(
+                f'ahead_s={ahead_s} must be the seconds from the clip to the keyframe, '
+                'at least 0, or None for clips around the keyframe.'
+            )
         self.clip_len = clip_len
         self.frame_interval = frame_interval
+        self.ahead_s = ahead_s
+        self.num_future = num_future
         self.jitter = jitter
         self.allow_short = allow_short
+
+    @property
+    def place(self) -> int:
+        """Entry of the frame that a clip is cut at: the keyframe, or the last one."""
+        return self.clip_len // 2 if self.ahead_s is None else self.clip_len - 1
 
     def transform(self, results: dict) -> dict:
         source = results.get('filename') or results.get('frame_dir')
@@ -107,26 +135,54 @@ class SampleKeyframeClip(BaseTransform):
                 'SampleKeyframeClip.'
             )
         try:
-            keyframe = _find_keyframe(results, total_frames)
+            frame = _find_keyframe(results, total_frames)
+            if self.ahead_s:
+                frame = self._frame_before(frame, results, total_frames)
         except UserError as error:
             raise UserError(f'{source}: {error}.') from None
-        offsets = np.zeros(self.clip_len, dtype=int)
+        clip_len = self.clip_len + self.num_future
+        offsets = np.zeros(clip_len, dtype=int)
         if self.jitter:
             low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
-            offsets = np.random.randint(low, high, size=self.clip_len)
+            offsets = np.random.randint(low, high, size=clip_len)
         results['frame_inds'] = _first_number(results) + clip_indices(
-            keyframe,
-            clip_len=self.clip_len,
+            frame,
+            clip_len=clip_len,
             frame_interval=self.frame_interval,
             total_frames=total_frames,
+            place=self.place,
             offsets=offsets,
         )
-        results['clip_len'] = self.clip_len
+        results['clip_len'] = clip_len
         results['frame_interval'] = self.frame_interval
         results['num_clips'] = 1
         # The host's crops read and update it.
         results['crop_quadruple'] = np.array([0, 0, 1, 1], dtype=np.float32)
         return results
+
+    def _frame_before(self, keyframe: int, results: dict, total_frames: int) -> int:
+        """The frame nearest to ``ahead_s`` before a keyframe, both from 0."""
+        times, fps = results.get('frame_times'), results.get('fps')
+        if fps is None:
+            raise UserError(
+                f'no frame rate says how many frames ahead_s={self.ahead_s:g} are; '
+                'read video files (use_frames=False)'
+            )
+        if results.get('frame_index') is None:
+            seconds = results['timestamp'] - results.get('timestamp_start', 0)
+        else:
+            seconds = keyframe / fps if times is None else float(times[keyframe])
+        since = seconds - self.ahead_s
+        if since < -0.5 / fps and not self.allow_short:
+            raise UserError(
+                f'keyframe {results.get("img_key")} comes {seconds:g} s after the first '
+                f'frame, so that none is ahead_s={self.ahead_s:g} before it; leave such '
+                'keyframes out (exclude_file), set a smaller ahead_s, or set '
+                'allow_short=True in SampleKeyframeClip'
+            )
+        return keyframe_index(
+            max(since, 0.0), fps=fps, total_frames=total_frames, frame_times=times
+        )
 
 
 def _first_number(results: dict) -> int:
@@ -377,7 +433,7 @@ class FilterBoxes(BaseTransform):
         if states is not None:
             states[(states == PRESENT) & ~keep] = ABSENT
             keep = (states == PRESENT).any(axis=1)
-        for key in ('gt_bboxes', 'gt_labels', 'gt_states', 'entity_ids'):
+        for key in ('gt_bboxes', 'gt_labels', 'gt_states', 'entity_ids', 'gt_masks'):
             if key in results:
                 results[key] = results[key][keep]
         return results
@@ -398,3 +454,59 @@ class PackTubelets(PackActionInputs):
         if 'gt_states' in results:
             sample.gt_instances.states = from_numpy(results['gt_states'])
         return packed
+
+
+@TRANSFORMS.register_module()
+class PackMasks(PackActionInputs):
+    """The host's ``PackActionInputs``, which see for arguments, with masks of persons.
+
+    Of ``gt_masks`` and ``keypoint``, as :class:`KeyframeDataset` with a ``mask_file``
+    has them, ``gt_instances`` get ``masks`` (k, h, w) bool, moved as the frames were:
+    cropped, resized and flipped in whatever order. Where a person's is unknown it has no
+    pixel. Without them, as in use, only the metainfo gets the ``ori_shape`` (h, w) of
+    the frames, which predicted masks have too.
+
+    Raises:
+        UserError: A mask does not fit the video's frames.
+    """
+
+    def transform(self, results: dict) -> dict:
+        packed = super().transform(results)
+        sample, ori_shape = packed['data_samples'], tuple(results['original_shape'])
+        sample.set_metainfo(dict(ori_shape=ori_shape))
+        if 'gt_masks' in results:
+            (first, second), (to_first, to_second) = (
+                MARKS[0, 0],
+                results['keypoint'][0, 0],
+            )
+            scale = (to_second - to_first) / (second - first)
+            drawn = np.zeros((len(results['gt_masks']), *results['img_shape']), bool)
+            for row, mask in zip(drawn, results['gt_masks'], strict=True):
+                if mask is not None:
+                    row[:] = _move_mask(
+                        mask, ori_shape, scale, to_first - scale * first, row.shape
+                    )
+            sample.gt_instances.masks = from_numpy(drawn)
+        return packed
+
+
+def _move_mask(
+    mask: dict,
+    ori_shape: tuple[int, int],
+    scale: np.ndarray,
+    shift: np.ndarray,
+    img_shape: tuple[int, int],
+) -> np.ndarray:
+    """A mask (h, w) of a frame that was scaled, and then shifted, by (x, y)."""
+    size = tuple(mask['size'])
+    if is_stretched(size, ori_shape):
+        raise UserError(
+            f'A mask is {size[1]}x{size[0]} pixels but the video {ori_shape[1]}x'
+            f'{ori_shape[0]}; give masks of its frames.'
+        )
+    with blame('A mask cannot be read', 'write the mask file again'):
+        drawn = decode(mask)
+    scale = scale * np.divide(ori_shape, size)[::-1]
+    # OpenCV's integer coordinates are the centres of pixels, ours their corners.
+    matrix = np.column_stack((np.diag(scale), shift + (scale - 1) / 2))
+    return cv2.warpAffine(255 * drawn, matrix, img_shape[::-1]) > 127

@@ -13,6 +13,7 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_timestamp_keys,
 )
 from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
+from stmixer_mm.datasets.annotations.masks import decode, read_masks
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.toy import generate
 from stmixer_mm.datasets.toy.drawing import render, view_at
@@ -53,6 +54,7 @@ def test_each_keyframe_is_annotated_or_empty_and_splits_are_disjoint(made):
         *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv', 'tubes.pkl'),
         *('train_empty.csv', 'val_empty.csv', 'train_tracks.csv', 'val_tracks.csv'),
         *('train_tracks_empty.csv', 'val_tracks_empty.csv'),
+        *('train_masks.json', 'val_masks.json'),
     }
     names = read_label_names(str(made / 'action_list.pbtxt'))
     assert names == dict(enumerate(ACTIONS, start=1))
@@ -86,9 +88,36 @@ def test_videos_are_the_drawn_frames(made):
     assert written == [
         (second, tuple(bbox_norm), action, person)
         for second, people in keyframes.items()
-        for bbox_norm, actions, person in people
+        for bbox_norm, actions, person, _ in people
         for action in actions
     ]
+
+
+def test_masks_are_what_a_person_changes_of_the_picture(made):
+    """Where it is drawn and nothing is drawn over it."""
+    masks = read_masks(made / 'train_masks.json')
+    assert len(masks) == 3 * 5
+    for index in range(3):
+        scene, keyframes = make_scene([0, 0, index], SIZE)
+        for second, people in keyframes.items():
+            found = masks[f'train_{index:04d}.mp4,{second:04d}']
+            assert found.size == SIZE[::-1] and not found.unclear
+            assert list(found.masks) == [person.person_id for person in people]
+            view = view_at(scene, second)
+            for person in people:
+                number = person.person_id + 1
+                rest = [layer for layer in view if layer[0] != number]
+                full, less = render(scene, [view, rest], SIZE)
+                changed = (full != less).any(axis=2)
+                mask = decode(person.mask).astype(bool)
+                # Edges of what is drawn are smooth, and one of two parts of it has
+                # the colour behind.
+                assert (mask & changed).sum() > 0.8 * mask.sum()
+                assert (mask & changed).sum() > 0.6 * changed.sum()
+                rows, columns = mask.nonzero()
+                x1, y1, x2, y2 = np.multiply(person.bbox_norm, SIZE + SIZE)
+                assert x1 - 0.5 <= columns.min() and columns.max() < x2 + 0.5
+                assert y1 - 0.5 <= rows.min() and rows.max() < y2 + 0.5
 
 
 def test_tracks_and_tubes_say_the_same_as_keyframes(made):
@@ -147,9 +176,9 @@ def test_same_seed_same_data_whatever_the_workers(made, tmp_path):
     first, more = contents(made), contents(tmp_path / 'more')
     grown = {name for name in first if first[name] != more[name]}
     assert grown - {'train_tracks_empty.csv'} == {
-        *('train.csv', 'train_tracks.csv', 'tubes.pkl'),
+        *('train.csv', 'train_tracks.csv', 'train_masks.json', 'tubes.pkl'),
     }
-    for name in grown - {'tubes.pkl'}:
+    for name in grown - {'train_masks.json', 'tubes.pkl'}:
         assert more[name].startswith(first[name])
     tubes, more_tubes = (
         read_tube_annotations(folder / 'tubes.pkl').gttubes

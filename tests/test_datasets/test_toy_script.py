@@ -160,7 +160,7 @@ def test_scenes_are_annotated_without_doubt():
             seen = {person.person_id for person in keyframes[second]}
             assert seen == set(np.flatnonzero(shares >= 0.5))
             assert seen == set(np.flatnonzero(shares > 0.1))
-            for bbox_norm, action_ids, _ in keyframes[second]:
+            for bbox_norm, action_ids, *_ in keyframes[second]:
                 assert len([number for number in action_ids if number <= 5]) == 1
                 assert 0 <= bbox_norm[0] < bbox_norm[2] <= 1
                 assert 0 <= bbox_norm[1] < bbox_norm[3] <= 1

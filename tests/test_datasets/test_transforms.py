@@ -259,3 +259,54 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(
         decode(results)
     assert str(error.value).startswith(f'{file} ')
     assert len(decode({**results, 'frame_inds': np.array([1, 7, 7])})['imgs']) == 3
+
+
+@pytest.mark.parametrize(
+    ('timestamp', 'options', 'wanted'),
+    [
+        (2, dict(ahead_s=0), [11, 14, 17, 20]),
+        (2, dict(ahead_s=0.5), [6, 9, 12, 15]),
+        (2, dict(ahead_s=0.5, num_future=2), [6, 9, 12, 15, 18, 21]),
+        (2, dict(num_future=1), [14, 17, 20, 23, 26]),
+        (0.9, dict(ahead_s=0.5), [0, 0, 1, 4]),
+        (0.5, dict(ahead_s=0.5), [0, 0, 0, 0]),
+        (3.9, dict(ahead_s=0.1, num_future=2), [29, 32, 35, 38, 39, 39]),
+        (0.2, dict(ahead_s=0.5, allow_short=True), [0, 0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize('by_index', [False, True])
+def test_clips_that_end_before_the_keyframe(
+    write_video, timestamp, options, wanted, by_index
+):
+    info = OpenVideo()(dict(filename=str(write_video())))  # 40 frames, 10 a second
+    place = dict(timestamp=timestamp + 900, timestamp_start=900)
+    if by_index:
+        place = dict(timestamp=0, frame_index=round(10 * timestamp))
+    results = SampleKeyframeClip(4, 3, **options)({**info, **place})
+    assert results['frame_inds'].tolist() == wanted
+    assert results['clip_len'] == len(wanted)
+
+
+def test_frames_ahead_are_counted_by_their_times():
+    times = np.array([0, 0.1, 0.2, 1.0, 1.1, 1.2])
+    info = dict(fps=4, frame_times=times, total_frames=6, timestamp=1.1)
+    ahead = SampleKeyframeClip(2, 1, ahead_s=0.85)(info)
+    assert ahead['frame_inds'].tolist() == [1, 2]
+
+
+def test_a_keyframe_that_nothing_is_before(write_video):
+    info = OpenVideo()(dict(filename=str(write_video())))
+    info |= dict(timestamp=2, img_key='clip,2')
+    with pytest.raises(UserError, match=r'clip,2 comes 2 s after .* ahead_s=60 before'):
+        SampleKeyframeClip(4, 3, ahead_s=60)(info)
+    frames = dict(frame_index=5, total_frames=40)
+    with pytest.raises(UserError, match='no frame rate says how many frames ahead_s'):
+        SampleKeyframeClip(4, 3, ahead_s=60)(frames)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(ahead_s=-1), dict(ahead_s=float('nan')), dict(num_future=-1)]
+)
+def test_clips_end_before_what_they_foretell(options):
+    with pytest.raises(UserError, match='at least 0'):
+        SampleKeyframeClip(4, 3, **options)

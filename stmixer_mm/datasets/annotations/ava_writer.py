@@ -14,6 +14,7 @@ class AnnotatedPerson(NamedTuple):
     bbox_norm: Sequence[float]  # xyxy in [0, 1]
     action_ids: Sequence[int]
     person_id: int
+    mask: dict | None = None  # COCO's RLE, of a frame as large as the annotated one
 
 
 def empty_file(ann_file: str | Path) -> Path:
@@ -50,7 +51,7 @@ def write_annotations(
                 'which a csv cannot hold; rename the video.'
             )
         place = f'{video},{seconds:.3f}'.rstrip('0').rstrip('.')
-        for bbox_norm, action_ids, person_id in persons:
+        for bbox_norm, action_ids, person_id, _ in persons:
             box = ','.join(f'{value:.6g}' for value in bbox_norm)
             rows += [f'{place},{box},{action},{person_id}\n' for action in action_ids]
         if not persons:

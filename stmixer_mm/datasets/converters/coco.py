@@ -131,6 +131,7 @@ class CocoReader:
             rotation=read_number(attributes.get('rotation')) or 0,
             label=label,
             given=_actions(attributes, self.wanted),
+            segmentation=entry.get('segmentation'),
         )
         track_id = _track_id(entry, attributes)
         key = (video_id, 'alone', place) if track_id is None else (video_id, track_id)

@@ -16,6 +16,12 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.annotations.masks import (
+    collect_masks,
+    mask_file,
+    read_segmentation,
+    write_masks,
+)
 from stmixer_mm.datasets.converters.actions import resolve_actions
 from stmixer_mm.datasets.converters.coco import CocoReader
 from stmixer_mm.datasets.converters.cvat import read_cvat
@@ -33,7 +39,7 @@ from stmixer_mm.datasets.frames import (
     without_suffix,
 )
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, write_atomically
 
 
@@ -62,6 +68,8 @@ def convert_annotations(
     first_frame: int = 0,
 ) -> Summary:
     """Write ``out`` in AVA's format, ``<out>_empty.csv`` and the label map.
+
+    Where persons have masks, or are polygons, there is ``<out>_masks.json`` too.
 
     Args:
         files: CVAT XML or COCO JSON files.
@@ -101,9 +109,11 @@ def convert_annotations(
     summary.other_attributes = unique(summary.other_attributes)
     ids = _action_ids(unique(names + [idle] * bool(idle)), label_map)
     keyframes: dict[tuple[str, float], list[AnnotatedPerson]] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for video in annotated if only is None else _choose(annotated, only):
         facts = find_facts(video, videos, fps)
         summary.num_videos += 1
+        sizes[facts.name] = _whole_size(facts)
         for time, people in _keyframes(video, facts, every, ids, idle, summary):
             if (facts.name, time) in keyframes:
                 raise UserError(
@@ -121,6 +131,9 @@ def convert_annotations(
     summary.num_keyframes = len(keyframes)
     summary.num_empty = sum(not people for people in keyframes.values())
     summary.files = [*write_annotations(out, keyframes), str(label_map)]
+    if summary.num_masks:
+        write_masks(mask_file(out), collect_masks(keyframes, sizes))
+        summary.files.append(str(mask_file(out)))
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
@@ -207,14 +220,15 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     if not interpolate or index == len(track):
         return None
     after = track[index]
+    shape = shape._replace(frame=frame, segmentation=None)
     if after.outside:
-        return shape._replace(frame=frame)
-    share = (frame - shape.frame) / (after.frame - shape.frame)
+        return shape
+    share = (frame - track[index - 1].frame) / (after.frame - track[index - 1].frame)
     start, end = np.array(shape.bbox), np.array(after.bbox)
     bbox = tuple(start + share * (end - start))
     turn = (after.rotation - shape.rotation + 180) % 360 - 180
     rotation = shape.rotation + share * turn
-    return shape._replace(frame=frame, bbox=bbox, rotation=rotation)
+    return shape._replace(bbox=bbox, rotation=rotation)
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
@@ -250,6 +264,12 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     return facts
 
 
+def _whole_size(facts: VideoFacts) -> tuple[int, int]:
+    """(h, w) of the annotated frames."""
+    width, height = map(round, facts.size)
+    return height, width
+
+
 def _keyframes(
     video: AnnotatedVideo,
     facts: VideoFacts,
@@ -282,7 +302,9 @@ def _keyframes(
             summary.num_clipped += not np.array_equal(bbox, drawn)
             actions = shape.actions or ((idle,) if idle else ())
             action_ids = [ids[action] for action in actions]
-            people.append(AnnotatedPerson(bbox / sides, action_ids, number))
+            with blame(shape.place, 'correct it'):
+                mask = read_segmentation(shape.segmentation, _whole_size(facts))
+            people.append(AnnotatedPerson(bbox / sides, action_ids, number, mask))
             done += actions
         if not all(person.action_ids for person in people):
             summary.num_idle += 1
@@ -290,6 +312,7 @@ def _keyframes(
         if not people and frame in video.unclear:
             continue
         summary.num_persons += len(people)
+        summary.num_masks += sum(person.mask is not None for person in people)
         summary.class_counts.update(done)
         yield time, people
 

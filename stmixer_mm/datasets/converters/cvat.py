@@ -6,6 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+import numpy as np
+
+from stmixer_mm.datasets.annotations.masks import Mask, encode
 from stmixer_mm.datasets.converters.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.datasets.converters.records import (
     AnnotatedVideo,
@@ -59,13 +62,14 @@ def read_cvat(
             actions[name] = [action] if action else []
         return actions
 
+    size = read_size({key: _text(root, key) for key in ('width', 'height')})
     tracks = []
     for track in root.iterfind('track'):
         label, shapes = track.get('label'), []
         for box in track if persons is None or label in persons else ():
             place = f'{file}, line {box.get(_LINE)}'
             with blame(place, 'correct it, or name the labels of persons'):
-                shape = _read_shape(box, label, place)
+                shape = _read_shape(box, label, place, size)
                 if shapes and shape.frame <= shapes[-1].frame:
                     raise ValueError(f'frame {shape.frame} is not after the last one')
                 shapes.append(shape._replace(given=actions_of(label, box)))
@@ -73,7 +77,7 @@ def read_cvat(
     video = AnnotatedVideo(
         file=file,
         names=video_names(_text(root, 'source'), _text(root, 'name'), Path(file).stem),
-        size=read_size({key: _text(root, key) for key in ('width', 'height')}),
+        size=size,
         frames=frames,
         tracks=tracks,
         interpolate=True,
@@ -164,7 +168,33 @@ def _frames(root: ElementTree.Element) -> range | None:
     return range(start, (start + (size - 1) * step if stop is None else stop) + 1, step)
 
 
-def _read_shape(box: ElementTree.Element, label: str, place: str) -> Shape:
+def _read_shape(
+    drawn: ElementTree.Element,
+    label: str,
+    place: str,
+    size: tuple[float, float] | None,
+) -> Shape:
+    """A box, a polygon or a mask, of a frame of this width and height."""
+    segmentation = None
+    if drawn.tag == 'polygon':
+        bbox, segmentation = _read_polygon(drawn.get('points', ''))
+    elif drawn.tag == 'mask':
+        bbox, segmentation = _read_mask(drawn, size)
+    else:
+        bbox = _read_box(drawn)
+    return Shape(
+        frame=read_frame(drawn.get('frame')),
+        bbox=bbox,
+        actions=(),
+        outside=is_true(drawn.get('outside')),
+        place=place,
+        rotation=float(drawn.get('rotation') or 0),
+        label=label,
+        segmentation=segmentation,
+    )
+
+
+def _read_box(box: ElementTree.Element) -> tuple[float, ...]:
     corners = {name: box.get(name) for name in ('xtl', 'ytl', 'xbr', 'ybr')}
     bbox = tuple(map(read_number, corners.values()))
     if box.tag != 'box' or None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
@@ -172,12 +202,36 @@ def _read_shape(box: ElementTree.Element, label: str, place: str) -> Shape:
             f'the {box.tag} {corners} is not a box with an upper left and a lower right '
             'corner'
         )
-    return Shape(
-        frame=read_frame(box.get('frame')),
-        bbox=bbox,
-        actions=(),
-        outside=is_true(box.get('outside')),
-        place=place,
-        rotation=float(box.get('rotation') or 0),
-        label=label,
-    )
+    return bbox
+
+
+def _read_polygon(text: str) -> tuple[tuple[float, ...], list[list[float]]]:
+    """The box around points as in '1,2;3,4;5,6', and these as COCO has them."""
+    points = [[read_number(value) for value in p.split(',')] for p in text.split(';')]
+    if len(points) < 3 or any(len(p) != 2 or None in p for p in points):
+        raise ValueError(
+            f'the points {text:.40}… of a polygon are not three or more x,y'
+        )
+    points = np.array(points)
+    return (*points.min(axis=0), *points.max(axis=0)), [points.ravel().tolist()]
+
+
+def _read_mask(
+    mask: ElementTree.Element, size: tuple[float, float] | None
+) -> tuple[tuple[float, ...], Mask]:
+    """The box of a mask, and COCO's RLE of it; CVAT's runs along the rows of its box."""
+    left, top, width, height = box = [
+        read_frame(mask.get(name)) for name in ('left', 'top', 'width', 'height')
+    ]
+    runs = [read_frame(run) for run in mask.get('rle', '').split(',')]
+    if size is None or left + width > size[0] or top + height > size[1]:
+        raise ValueError(
+            f'the mask at left, top, width, height {box} does not fit the frame of '
+            f'{size} pixels'
+        )
+    if sum(runs) != width * height:
+        raise ValueError('the numbers of its rle do not fill the box of the mask')
+    frame = np.zeros([round(side) for side in size[::-1]], np.uint8)
+    inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    frame[top : top + height, left : left + width] = inside
+    return (left, top, left + width, top + height), encode(frame)

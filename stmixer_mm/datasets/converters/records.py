@@ -25,6 +25,8 @@ class Shape(NamedTuple):
     rotation: float = 0  # of the box around its centre, in degrees
     label: str = ''
     given: Mapping[str, Sequence[str]] = MappingProxyType({})  # actions by attribute
+    # COCO's, in this very frame; of what is between shapes it is not known.
+    segmentation: object = None
 
     def enclosing_bbox(self) -> tuple[float, float, float, float]:
         """The upright box around the one that is rotated."""
@@ -73,6 +75,7 @@ class Summary:
     num_videos: int = 0
     num_keyframes: int = 0
     num_empty: int = 0
+    num_masks: int = 0
     num_persons: int = 0
     num_clipped: int = 0  # boxes that left the frame in part
     num_outside: int = 0  # boxes that left it as a whole

@@ -96,6 +96,11 @@ def write_coco(path: str | Path, video: AnnotatedVideo, actions: Sequence[str]) 
                 track_id=track,
                 bbox=_corner_and_sides(shape),
                 attributes={action: action in shape.actions for action in actions},
+                **(
+                    {}
+                    if not shape.segmentation
+                    else dict(segmentation=shape.segmentation)
+                ),
             )
             for number, (shape, track) in enumerate(boxes, start=1)
         ],

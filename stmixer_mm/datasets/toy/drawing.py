@@ -1,6 +1,7 @@
 """Drawing of toy scenes: everything is made of convex polygons with rounded corners."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -63,13 +64,16 @@ def render(
         yield cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
-def locate(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where people are, and how much of each is visible.
+class Located(NamedTuple):
+    """Where k people are in a frame."""
 
-    Returns:
-        Boxes (k, 4), whole pixels, xyxy, not clipped; the share (k,) of each person's
-        drawn area that lies inside the frame and behind nothing.
-    """
+    bboxes: np.ndarray  # (k, 4): whole pixels, xyxy, not clipped
+    shares: np.ndarray  # (k,): of each one's drawn area, inside and behind nothing
+    owners: np.ndarray  # (h, w): who is seen in a pixel, from 1 on, 0 for nobody
+
+
+def locate(view: View, size: tuple[int, int]) -> Located:
+    """Where people are, and how much of each is visible."""
     width, height = size
     owners = np.zeros((height, width), np.uint8)
     count = max(number for number, _ in view)
@@ -88,7 +92,7 @@ def locate(view: View, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
             bboxes[number - 1] = np.array([x, y, x + w, y + h]) + np.tile(corner, 2)
             areas[number - 1] = np.count_nonzero(drawn)
     visible = np.bincount(owners.ravel(), minlength=count + 1)[1:]
-    return bboxes, visible / areas
+    return Located(bboxes, visible / areas, owners)
 
 
 def _silhouette(

@@ -21,8 +21,14 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.annotations.masks import (
+    collect_masks,
+    encode,
+    mask_file,
+    write_masks,
+)
 from stmixer_mm.datasets.toy import script
-from stmixer_mm.datasets.toy.drawing import locate, render, view_at
+from stmixer_mm.datasets.toy.drawing import Located, locate, render, view_at
 from stmixer_mm.errors import UserError
 
 FPS = 15
@@ -38,6 +44,7 @@ FILES |= {
     for tracks in ('', '_tracks')
     for empty in ('', '_empty')
 }
+FILES |= {mask_file(f'{split}.csv').name for split in SPLITS}
 
 Size = tuple[int, int]  # width and height in pixels
 Keyframes = dict[int, list[AnnotatedPerson]]  # by second
@@ -69,22 +76,25 @@ def _annotate(
 ) -> list[AnnotatedPerson] | None:
     """None if it is moot who is seen, or what they do."""
     located = locate(view_at(scene, second), size)
-    is_moot = np.any((located[1] > HIDDEN) & (located[1] < CLEAR))
+    is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
     if is_moot or script.is_moot(scene, second):
         return None
-    return _persons(scene, second, located, size)
+    return [
+        person._replace(mask=encode(located.owners == person.person_id + 1))
+        for person in _persons(scene, second, located, size)
+    ]
 
 
 def _persons(
-    scene: script.Scene, t: float, located: tuple[np.ndarray, np.ndarray], size: Size
+    scene: script.Scene, t: float, located: Located, size: Size
 ) -> list[AnnotatedPerson]:
     """Who is visible at time ``t``, of whom :func:`locate` says where they are."""
-    bboxes, shares = located
-    seen = shares >= CLEAR
-    bboxes_norm = np.clip(bboxes / (size + size), 0, 1).round(4)
+    seen = located.shares >= CLEAR
+    bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
     actions = script.actions_of(scene, t, seen)
     ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
-    return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in np.flatnonzero(seen)]
+    people = np.flatnonzero(seen).tolist()
+    return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in people]
 
 
 def action_tubes(
@@ -104,7 +114,7 @@ def action_tubes(
     going: dict[tuple, list] = {}
     for number, persons in enumerate(frames, start=1):
         before, going = going, {}
-        for bbox_norm, action_ids, person_id in persons:
+        for bbox_norm, action_ids, person_id, _ in persons:
             row = (number, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
             for action in action_ids:
                 tube = before.get((action, person_id))
@@ -169,7 +179,7 @@ def _write_tubes(
 def make_toy_dataset(
     out_dir: str | Path,
     *,
-    train_videos: int = 750,
+    train_videos: int = 700,
     val_videos: int = 100,
     seed: int = 0,
     size: Size = (192, 144),
@@ -181,9 +191,10 @@ def make_toy_dataset(
     Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv`` and
     ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
     ``val_tracks.csv`` with five, each with a csv ``…_empty.csv`` of keyframes that show
-    nobody; and ``tubes.pkl`` in the form of UCF101-24, whose test videos are those of
-    ``val.csv``, with a tube for each stretch of an action. The same seed and size give
-    the same data, whatever the number of workers.
+    nobody; ``train_masks.json`` and ``val_masks.json`` with what can be seen of each
+    person at the keyframes of the former; and ``tubes.pkl`` in the form of UCF101-24,
+    whose test videos are those of ``val.csv``, with a tube for each stretch of an
+    action. The same seed and size give the same data, whatever the number of workers.
 
     Args:
         out_dir: Appears only when all is done.
@@ -222,7 +233,11 @@ def make_toy_dataset(
                         video.tracks if end else video.keyframes
                     ).items()
                 }
-                write_annotations(folder / f'{split}{end}.csv', keyframes)
+                ann_file = folder / f'{split}{end}.csv'
+                write_annotations(ann_file, keyframes)
+                if not end:
+                    sizes = dict.fromkeys((video for video, _ in keyframes), size[::-1])
+                    write_masks(mask_file(ann_file), collect_masks(keyframes, sizes))
         _write_tubes(folder / 'tubes.pkl', videos, size)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))

@@ -1,0 +1,137 @@
+"""Sequences of keyframes of a video, for models that carry persons between them."""
+
+import random
+from collections import defaultdict
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import DATASETS
+
+
+class _Video(NamedTuple):
+    """Its m keyframes in order of time."""
+
+    samples: np.ndarray  # (m,) indices in the dataset
+    after: np.ndarray  # (m, 2): the first that may be next, and behind the last
+    lengths: np.ndarray  # (m,) keyframes of the longest sequence from here
+
+
+@DATASETS.register_module()
+class KeyframeSequences(Dataset):
+    """Several keyframes of a video in order of time, from a dataset of keyframes.
+
+    A sample is a list of ``inputs`` and one of ``data_samples``, whose metainfo have
+    ``sequence_place``, from 0. At all keyframes of a sequence the pipeline draws the same
+    random numbers.
+
+    Args:
+        dataset: Config of a dataset whose samples have ``video_id``, ``timestamp`` and
+            ``entity_ids``, as :class:`KeyframeDataset` and :class:`TubeDataset`, and
+            whose pipeline hands the ids on: it ends with
+            ``PackActionInputs(algorithm_keys=('entity_ids',))``.
+        num_keyframes: Of a sequence, 2 or more.
+        step: Least and largest distance of two keyframes, drawn anew for each, in what
+            timestamps count: seconds, or frames of a :class:`TubeDataset`.
+        stride: Take every n-th keyframe of a video as the first of a sequence.
+
+    Raises:
+        UserError: an argument is out of range, a person has no identity, or no video has
+            as many keyframes as far apart.
+    """
+
+    def __init__(
+        self,
+        dataset: dict,
+        *,
+        num_keyframes: int = 3,
+        step: tuple[float, float] = (0.0, float('inf')),
+        stride: int = 1,
+    ) -> None:
+        least, largest = step
+        if num_keyframes < 2 or stride < 1 or not 0 <= least <= largest:
+            raise UserError(
+                f'KeyframeSequences takes num_keyframes={num_keyframes} of 2 or more, '
+                f'stride={stride} of 1 or more and step={tuple(step)} that rises from 0; '
+                'correct the one that is not.'
+            )
+        self.dataset = DATASETS.build(dataset)
+        self.dataset.full_init()
+        self.num_keyframes = num_keyframes
+        videos = defaultdict(list)
+        for index in range(len(self.dataset)):
+            info = self.dataset.get_data_info(index)
+            _check_identities(info)
+            # Datasets that are joined may have other videos of the same name.
+            source = info.get('filename') or info.get('frame_dir')
+            videos[info['video_id'], source].append((info['timestamp'], index))
+        self._videos = [_link(one, least, largest) for one in videos.values()]
+        self._starts = [
+            (number, place)
+            for number, video in enumerate(self._videos)
+            for place in range(0, len(video.samples), stride)
+            if video.lengths[place] >= num_keyframes
+        ]
+        if not self._starts:
+            name = getattr(self.dataset, 'ann_file', type(self.dataset).__name__)
+            raise UserError(
+                f'No video of {name} has {num_keyframes} keyframes '
+                f'that are {least:g} to {largest:g} apart from one to the next; lower '
+                'num_keyframes of KeyframeSequences, or correct its step.'
+            )
+
+    @property
+    def metainfo(self) -> dict:
+        return self.dataset.metainfo
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: int) -> dict:
+        number, place = self._starts[index]
+        video, places = self._videos[number], [place]
+        for missing in range(self.num_keyframes - 1, 0, -1):
+            following = np.arange(*video.after[places[-1]])
+            long_enough = video.lengths[following] >= missing
+            places.append(int(np.random.choice(following[long_enough])))
+        states = random.getstate(), np.random.get_state()
+        sequence = dict(inputs=[], data_samples=[])
+        for order, place in enumerate(places):
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            keyframe = self.dataset[int(video.samples[place])]
+            keyframe['data_samples'].set_metainfo(dict(sequence_place=order))
+            for name, values in sequence.items():
+                values.append(keyframe[name])
+        return sequence
+
+
+def _check_identities(info: dict) -> None:
+    ids = np.asarray(info['entity_ids'])
+    unnamed = ids[ids < 0]
+    names, counts = np.unique(ids, return_counts=True)
+    if len(unnamed) or (counts > 1).any():
+        message = (
+            f'a person with the id {unnamed[0]}'
+            if len(unnamed)
+            else f'two persons with the id {names[counts > 1][0]}'
+        )
+        raise UserError(
+            f'The keyframe {info["img_key"]} has {message}; give each person of a video '
+            'its own number from 0, or train on keyframes without query_interaction.'
+        )
+
+
+def _link(keyframes: list[tuple[float, int]], least: float, largest: float) -> _Video:
+    """Who may follow whom, of (timestamp, index) in any order."""
+    times, samples = np.array(sorted(keyframes)).T
+    # Timestamps are rounded; nobody follows itself.
+    first = np.searchsorted(times, times + least - 1e-6)
+    first = np.maximum(first, np.arange(len(times)) + 1)
+    behind = np.searchsorted(times, times + largest + 1e-6, side='right')
+    lengths = np.ones(len(times), int)
+    for place in reversed(range(len(times))):
+        lengths[place] += lengths[first[place] : behind[place]].max(initial=0)
+    return _Video(samples.astype(int), np.column_stack([first, behind]), lengths)

@@ -1,0 +1,165 @@
+"""Sequences of keyframes: which there are, in what order, and with whom."""
+
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+import tiny_tubes
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import pseudo_collate
+
+from stmixer_mm.datasets.pipelines import plain_datasets
+from stmixer_mm.errors import UserError
+from stmixer_mm.registry import DATASETS, MODELS, TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class DrawClip(BaseTransform):
+    """A clip of one number that is drawn at random."""
+
+    def transform(self, results):
+        return {**results, 'imgs': np.full((3, 1, 4, 4), np.random.randint(10**6))}
+
+
+PIPELINE = [
+    dict(type='DrawClip'),
+    dict(type='mmaction.PackActionInputs', algorithm_keys=('entity_ids',)),
+]
+
+
+@pytest.fixture
+def build(tmp_path, write_text):
+    """Sequences of keyframes at some times of videos a and b, in the csv's order."""
+    for name in 'ab':
+        (tmp_path / f'{name}.mp4').touch()
+
+    def build(*keyframes, people=(0, 1), pipeline=PIPELINE, **settings):
+        rows = [
+            f'{video},{time},0.1,0.1,0.{5 + number},0.9,1,{person}'
+            for video, time in keyframes
+            for number, person in enumerate(people)
+        ]
+        dataset = dict(
+            type='KeyframeDataset',
+            ann_file=write_text('ann.csv', *rows),
+            data_prefix=dict(img=str(tmp_path)),
+            num_classes=4,
+            pipeline=pipeline,
+        )
+        config = dict(type='KeyframeSequences', dataset=dataset, **settings)
+        return DATASETS.build(config)
+
+    return build
+
+
+def places(sequence):
+    return [(one.video_id, one.timestamp) for one in sequence['data_samples']]
+
+
+TIMES = (0, 0.2, 0.4, 1.0, 1.2, 2.2, 2.4, 2.6)
+MIXED = [('a', time) for time in TIMES[::-1]] + [('b', 3), ('b', 1)]
+
+
+@pytest.mark.parametrize(
+    'number, step', [(2, (0.2, 0.6)), (3, (0.2, 0.6)), (3, (0.9, 1.3)), (2, (0, 9))]
+)
+def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
+    dataset = build(*MIXED, num_keyframes=number, step=step)
+    least, largest = step
+    expected = {
+        tuple(('a', time) for time in times)
+        for times in product(TIMES, repeat=number)
+        if all(
+            least - 1e-6 <= after - before <= largest + 1e-6 and before < after
+            for before, after in pairwise(times)
+        )
+    }
+    if number == 2 and largest == 9:
+        expected.add((('b', 1), ('b', 3)))
+    found = {tuple(places(dataset[i])) for i in range(len(dataset)) for _ in range(60)}
+    assert found == expected
+    assert len(dataset) == len({one[0] for one in expected})
+
+
+def test_stride_leaves_out_first_keyframes(build):
+    keyframes = [('a', time) for time in range(10)]
+    dataset = build(*keyframes, num_keyframes=2, step=(1, 1), stride=4)
+    found = [places(dataset[i]) for i in range(len(dataset))]
+    assert [first[1] for first, _ in found] == [0, 4, 8]
+
+
+def test_a_batch_of_sequences(build):
+    """The loader's own way to join samples, and the preprocessor's."""
+    dataset = build(*MIXED, num_keyframes=2, step=(0, 9))
+    (last,) = (i for i in range(len(dataset)) if places(dataset[i])[0][0] == 'b')
+    preprocessor = MODELS.build(
+        dict(type='ClipDataPreprocessor', mean=[0.0], std=[1.0], pad_size_divisor=4)
+    )
+    data = preprocessor(pseudo_collate([dataset[0], dataset[last]]))
+    samples = data['data_samples']
+    assert [one.video_id for one in samples] == ['a', 'b', 'a', 'b']
+    assert [one.sequence_place for one in samples] == [0, 0, 1, 1]
+    assert [one.entity_ids.tolist() for one in samples] == [[0, 1]] * 4
+    # Augmentation is the same at all keyframes of a sequence.
+    first, second = data['inputs'].unflatten(0, (2, 2))
+    assert first.equal(second)
+    assert not first[0].equal(first[1])
+
+
+def test_classes_and_checks_are_those_of_the_keyframes(build):
+    dataset = build(*MIXED, num_keyframes=2)
+    assert dataset.metainfo['classes'] == ('class 1', 'class 2', 'class 3')
+    inner = dict(type='KeyframeDataset', ann_file='a.csv')
+    assert plain_datasets(dict(type='KeyframeSequences', dataset=inner)) == [inner]
+
+
+def test_tubes_have_sequences_too(tmp_path):
+    """Of frames, whose numbers are their times."""
+    tiny_tubes.write_frames(tmp_path / 'rgb')
+    tubes = dict(
+        type='TubeDataset',
+        ann_file=tiny_tubes.write_truth(tmp_path / 'GT.pkl'),
+        data_prefix=dict(img=str(tmp_path / 'rgb')),
+        use_frames=True,
+        frame_stride=2,
+        pipeline=PIPELINE,
+    )
+    sequences = DATASETS.build(
+        dict(type='KeyframeSequences', dataset=tubes, num_keyframes=5, step=(4, 4))
+    )
+    assert [time for _, time in places(sequences[0])] == [1, 5, 9, 13, 17]
+
+
+@pytest.mark.parametrize('people, said', [((0, -1), 'a person with the id -1')])
+def test_persons_without_identity(build, people, said):
+    with pytest.raises(
+        UserError, match=f'keyframe a,0001 has {said}; give each person'
+    ):
+        build(('a', 1), ('a', 2), people=people)
+
+
+def test_two_persons_of_one_identity(build):
+    with pytest.raises(UserError, match='a,0001 has two persons with the id 4; give'):
+        build(('a', 1), ('a', 2), people=(4, 4))
+
+
+@pytest.mark.parametrize('number, step', [(3, (0.0, 5.0)), (2, (0.0, 0.9))])
+def test_videos_without_a_sequence(build, number, step):
+    with pytest.raises(
+        UserError, match=f'No video of .*ann.csv has {number} keyframes'
+    ):
+        build(('a', 1), ('a', 2), ('b', 1), num_keyframes=number, step=step)
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(num_keyframes=1), 'num_keyframes=1 of 2 or more'),
+        (dict(stride=0), 'stride=0 of 1 or more'),
+        (dict(step=(2.0, 1.0)), r'step=\(2.0, 1.0\) that rises'),
+        (dict(step=(-1.0, 1.0)), r'step=\(-1.0, 1.0\) that rises'),
+    ],
+)
+def test_settings_out_of_range(build, settings, message):
+    with pytest.raises(UserError, match=message):
+        build(('a', 1), **settings)
