@@ -1,4 +1,4 @@
-"""Hooks and optimiser wrappers: importing them registers them."""
+"""Hooks, optimisers and their wrappers: importing them registers them."""
 
 # ruff: noqa: F401
 from stmixer_mm.engine.hooks import (
@@ -6,6 +6,6 @@ from stmixer_mm.engine.hooks import (
     CheckModelHook,
     SafeCheckpointHook,
 )
-from stmixer_mm.engine.optim import BFloat16OptimWrapper
+from stmixer_mm.engine.optim import BFloat16OptimWrapper, FusedAdamW
 from stmixer_mm.engine.resuming import ExactResumeHook
 from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook

@@ -1,13 +1,15 @@
-"""Mixed precision where mmengine's wrapper refuses to go."""
+"""An optimiser in one kernel, and mixed precision where mmengine refuses to go."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner.amp import autocast
 from torch import nn
+
+from stmixer_mm.compat import fuses_optimizers
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -22,3 +24,14 @@ class BFloat16OptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
+
+
+@OPTIMIZERS.register_module()
+class FusedAdamW(torch.optim.AdamW):
+    """AdamW in one kernel, where PyTorch has one for a CPU too: from 2.4 on.
+
+    The numbers are AdamW's but for rounding. Takes its arguments.
+    """
+
+    def __init__(self, params, **kwargs) -> None:
+        super().__init__(params, fused=fuses_optimizers() or None, **kwargs)

@@ -106,7 +106,8 @@ def keep_bfloat16(model: nn.Module) -> None:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    cpu = torch.empty(0)  # of what has no parameters, as exported models
+    return next(model.parameters(), cpu).device
 
 
 # What is done, in this order.

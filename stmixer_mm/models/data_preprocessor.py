@@ -1,11 +1,11 @@
 """From a batch of uint8 clips to one normalised, padded tensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
-from torch.nn import functional as F
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS
@@ -22,6 +22,8 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         std: Standard deviation of each channel.
         pad_size_divisor: Height and width of the batch become multiples of it.
         to_rgb: Reverse the channels of the clips, for clips in BGR.
+        channels_last: Lay the clips out with the channels last, as convolutions on a
+            CPU like them.
         non_blocking: Copy to the device without waiting.
     """
 
@@ -32,6 +34,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         std: Sequence[float],
         pad_size_divisor: int = 32,
         to_rgb: bool = False,
+        channels_last: bool = False,
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
@@ -44,6 +47,9 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             )
         self.pad_size_divisor = pad_size_divisor
         self.to_rgb = to_rgb
+        self.memory_format = torch.contiguous_format
+        if channels_last:
+            self.memory_format = torch.channels_last_3d
         for name, values in (('mean', mean), ('std', std)):
             values = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -52,7 +58,8 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         """
         Args:
             data: ``inputs``, B clips (3, T, H, W) or (1, 3, T, H, W), and
-                ``data_samples``.
+                ``data_samples``; or, of sequences of keyframes, a list of both for
+                the first keyframes, one for the second, …, which become one batch.
             training: Unused; part of the host's interface.
 
         Returns:
@@ -63,16 +70,29 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             raise UserError(
                 'The samples hold no inputs; end the pipeline with PackActionInputs.'
             )
+        if isinstance(data['inputs'][0], Sequence):  # and not a tensor
+            data = {name: [*chain(*values)] for name, values in data.items()}
         data = self.cast_data(data)
-        clips = [self.normalise(clip) for clip in data['inputs']]
+        clips = [
+            clip.squeeze(0) if clip.dim() == 5 else clip for clip in data['inputs']
+        ]
         shapes = [tuple(clip.shape[-2:]) for clip in clips]
-        if len({clip.shape[1] for clip in clips}) > 1:
+        clip_lens = sorted({clip.shape[-3] for clip in clips})
+        if len(clip_lens) > 1:
             raise UserError(
-                f'A batch holds clips of {sorted({clip.shape[1] for clip in clips})} '
-                'frames; use the same clip_len for all of them.'
+                f'A batch holds clips of {clip_lens} frames; use the same clip_len for '
+                'all of them.'
             )
         pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes, strict=True))
-        inputs = torch.stack([pad_bottom_right(clip, pad_shape) for clip in clips])
+        # One buffer, for the time that the pages of more of them take on a CPU.
+        inputs = torch.empty(
+            (len(clips), *clips[0].shape[-4:-2], *pad_shape),
+            dtype=self.mean.dtype,
+            device=self.mean.device,
+            memory_format=self.memory_format,
+        ).zero_()
+        for padded, clip, (height, width) in zip(inputs, clips, shapes, strict=True):
+            padded[..., :height, :width] = self.normalise(clip)
 
         data_samples = data['data_samples']
         for sample, shape in zip(data_samples, shapes, strict=True):
@@ -86,16 +106,16 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         return dict(inputs=inputs, data_samples=data_samples)
 
     def normalise(self, clip: Tensor) -> Tensor:
-        clip = clip.squeeze(0) if clip.dim() == 5 else clip
+        """Of a clip (3, T, H, W), or of several."""
         if self.to_rgb:
-            clip = clip.flip(0)
-        return (clip.float() - self.mean) / self.std
+            clip = clip.flip(-4)
+        return clip.sub(self.mean).div_(self.std)
 
     def pad_size(self, sizes: Sequence[int]) -> int:
         """The smallest multiple of the divisor that no size exceeds."""
         return -(-max(sizes) // self.pad_size_divisor) * self.pad_size_divisor
 
 
-def pad_bottom_right(clip: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Zeros at the bottom and the right, up to (h, w)."""
-    return F.pad(clip, (0, shape[1] - clip.shape[-1], 0, shape[0] - clip.shape[-2]))
+def single_clips(inputs: Iterable[Tensor]) -> list[Tensor]:
+    """Clips (3, T, H, W) of those and of (1, 3, T, H, W)."""
+    return [clip.squeeze(0) if clip.dim() == 5 else clip for clip in inputs]

@@ -1,9 +1,13 @@
-"""Time folded into the batch, for what works on images.
+"""Time folded into the batch, for what works on images, and the keyframe alone.
 
 Shapes: B clips, C channels, T frames.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
+
+from stmixer_mm.errors import UserError
 
 
 def fold_time(feat: Tensor) -> Tensor:
@@ -14,3 +18,25 @@ def fold_time(feat: Tensor) -> Tensor:
 def unfold_time(feat: Tensor, batch_size: int) -> Tensor:
     """(B * T, C, H, W) -> (B, C, T, H, W)"""
     return feat.unflatten(0, (batch_size, -1)).transpose(1, 2)
+
+
+def place_keyframe(keyframe: int | None, num_frames: int) -> int:
+    """Which of the T frames of a feature map stands for the keyframe, from 0.
+
+    By default that is T // 2, as in clips; where they end before it, -1 is nearest.
+
+    Raises:
+        UserError: there is no such frame.
+    """
+    keyframe = num_frames // 2 if keyframe is None else keyframe
+    if not -num_frames <= keyframe < num_frames:
+        raise UserError(
+            f'keyframe={keyframe} is none of the {num_frames} frames of the feature '
+            f'maps; set it from {-num_frames} to {num_frames - 1}, or leave it out.'
+        )
+    return keyframe % num_frames
+
+
+def keyframes(feats: Sequence[Tensor], keyframe: int | None) -> list[Tensor]:
+    """Slices (B, C, H_l, W_l) of feats (B, C, T, H_l, W_l)."""
+    return [feat[:, :, place_keyframe(keyframe, feat.size(2))] for feat in feats]

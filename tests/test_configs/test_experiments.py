@@ -42,7 +42,11 @@ def made_up_batch(num_classes, size, *, in_all_frames):
             metainfo=dict(img_shape=(height, width), img_key=f'video,{count}')
         )
         sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
+        sample.gt_instances.masks = torch.ones(count, height, width, dtype=torch.bool)
         sample.proposals = InstanceData(bboxes=bboxes.clone())
+        # Also two keyframes of a sequence.
+        sample.entity_ids = range(count)
+        sample.set_metainfo(dict(sequence_place=len(samples)))
         if in_all_frames:
             sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
             sample.gt_instances.states = torch.ones(count, frames, dtype=torch.long)

@@ -51,3 +51,13 @@ def test_bgr_clips():
     clip = torch.stack([clip_of(v)[0] for v in (1, 2, 3)])
     data = preprocess(clip, to_rgb=True, mean=[0.0] * 3, std=[1.0] * 3)
     assert data['inputs'][0, :, 0, 0, 0].tolist() == [3, 2, 1]
+
+
+def test_channels_last_changes_nothing_but_the_layout():
+    usual, ours = (
+        preprocess(clip_of(50), channels_last=last)['inputs'] for last in (False, True)
+    )
+    assert torch.equal(ours, usual)
+    layout = torch.channels_last_3d
+    assert ours.is_contiguous(memory_format=layout)
+    assert not usual.is_contiguous(memory_format=layout)

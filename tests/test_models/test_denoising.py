@@ -1,4 +1,5 @@
 import pytest
+import test_tubelets as tubelets
 import torch
 from tiny import (
     NUM_CLASSES,
@@ -236,3 +237,71 @@ def test_settings_of_the_decoder_do_not_matter(changes):
 def test_settings_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         make_denoising(**settings)
+
+
+# ----------------------------------------------------------------------- tubelets
+
+
+def tubelet_detector(**settings):
+    """The same weights, with and without denoising."""
+    plain = build_detector(tubelets.tube_detector())
+    denoising = dict(type='DenoisingTubelets', num_groups=2, **settings)
+    model = build_detector(tubelets.tube_detector() | dict(denoising=denoising))
+    model.load_state_dict(plain.state_dict(), strict=False)
+    return plain, model
+
+
+def test_without_noise_tubelets_start_where_the_person_is():
+    """Where it is not, from the nearest frame; two frames of the maps stand for four."""
+    _, model = tubelet_detector(box_noise=0, label_noise=0)
+    sample = tubelets.tube_sample((1, 0, 0, 1), tubelets.SPARSE)
+    extra, persons = model.denoising([sample], SHAPES)
+    assert persons.tolist() == [[0, 1, 0, 1]]
+    truth = sample.gt_instances.bboxes
+    copies = xyzr_to_xyxy(extra.boxes_xyzr)[0]
+    torch.testing.assert_close(copies[0], truth[0, [0, 0, 3, 3]])
+    torch.testing.assert_close(copies[3], truth[1, [1, 1, 1, 1]])
+
+    queries, boxes_xyzr, _ = model.decoder.admit(extra)
+    folded = xyzr_to_xyxy(boxes_xyzr).view(2, 4, 4)
+    torch.testing.assert_close(folded[:, 0], truth[0, [0, 3]])
+    assert torch.equal(queries.spatial[0], queries.spatial[1])
+    assert torch.equal(queries.spatial[:1], extra.queries.spatial)
+    assert torch.equal(queries.temporal, extra.queries.temporal)
+
+
+def test_a_copy_starts_from_all_that_its_person_does():
+    _, model = tubelet_detector(box_noise=0, label_noise=0)
+    sample = tubelets.tube_sample((1, 0, 0, 1), actions=((1, 3),))
+    of_clip = model.denoising([sample], SHAPES).extra.queries
+    by_frame = tubelets.in_each_frame(sample)
+    labels = by_frame.gt_instances.labels
+    labels[:, 0, 3] = labels[:, 3, 1] = 0
+    labels[:, 1, 2] = 1  # of nobody
+    in_frames = model.denoising([by_frame], SHAPES).extra.queries
+    assert torch.equal(in_frames.spatial, of_clip.spatial)
+
+
+@pytest.mark.parametrize('by_frame', [False, True])
+def test_own_losses_of_tubelets_are_those_without_denoising(by_frame):
+    pair = tubelet_detector()
+    samples = [
+        tubelets.tube_sample(tubelets.LEAVES, tubelets.SPARSE, tubelets.ALWAYS),
+        tubelets.tube_sample(),
+        tubelets.tube_sample(tubelets.ALWAYS, seed=1),
+    ]
+    for model in pair:
+        for stage in model.decoder.stages:
+            stage.frame_actions = by_frame
+    if by_frame:
+        samples = [tubelets.in_each_frame(sample) for sample in samples]
+    expected, losses = (tubelets.losses_of(model, *samples) for model in pair)
+    assert list(losses)[: len(expected)] == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-5)
+        noised_loss = losses[name.replace('loss_', 'dn.loss_')]
+        assert noised_loss.isfinite() and noised_loss > 0
+    sum(losses.values()).backward()
+    for name, parameter in pair[1].named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert pair[1].denoising.spatial_labels.weight.grad.any()

@@ -1,6 +1,9 @@
 """Two ranks of a real process group learn what one process does."""
 
+import test_mask_head
+import test_track_queries as track_queries
 import test_tubelets as tubelets
+import test_warp_forecast as forecasts
 import tiny
 import torch
 import torch.distributed as dist
@@ -16,12 +19,39 @@ def keyframes():
     return tiny.build_detector(), tiny.batch(samples, tiny.data_sample())
 
 
+def masks():
+    """The same, of persons with masks."""
+    samples = test_mask_head.two(), test_mask_head.nobody()
+    return test_mask_head.detector(), tiny.batch(*samples)
+
+
 def tubes():
     sample = tubelets.tube_sample(
         tubelets.LEAVES, tubelets.SPARSE, actions=((1,), (2,))
     )
-    model = tiny.build_detector(tubelets.tube_detector())
+    denoising = dict(type='DenoisingTubelets', box_noise=0, label_noise=0)
+    model = tiny.build_detector(tubelets.tube_detector() | dict(denoising=denoising))
     return model, tubelets.clips(sample, tubelets.tube_sample())
+
+
+def forecasting():
+    return tiny.build_detector(forecasts.forecasting()), forecasts.training_batch()
+
+
+def sequences():
+    """Two sequences of keyframes, in which somebody comes to an empty scene."""
+    model = track_queries.detector(drop_prob=0, false_prob=0)
+    return model, track_queries.sequences(*track_queries.COMES_AND_GOES)
+
+
+MAKERS = (keyframes, masks, tubes, sequences, forecasting)
+
+
+def of_rank(values, rank):
+    """Every second sample, of each keyframe of sequences."""
+    if isinstance(values[0], list):
+        return [one[rank::2] for one in values]
+    return values[rank::2]
 
 
 def trained(model, data):
@@ -40,9 +70,9 @@ def run_rank(rank, folder):
     dist.init_process_group(
         'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2
     )
-    for make in (keyframes, tubes):
+    for make in MAKERS:
         model, data = make()
-        data = {name: values[rank : rank + 1] for name, values in data.items()}
+        data = {name: of_rank(values, rank) for name, values in data.items()}
         found = trained(MMDistributedDataParallel(model), data)
         if rank == 0:
             torch.save(found, folder / make.__name__)
@@ -53,7 +83,7 @@ def run_rank(rank, folder):
 
 def test_two_ranks_learn_what_one_process_does(tmp_path):
     mp.start_processes(run_rank, (tmp_path,), nprocs=2)
-    for make in (keyframes, tubes):
+    for make in MAKERS:
         model, data = make()
         before = {name: value.clone() for name, value in model.named_parameters()}
         expected, found = trained(model, data), torch.load(tmp_path / make.__name__)

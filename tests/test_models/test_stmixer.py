@@ -17,6 +17,7 @@ from tiny import (
 
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.heads.mask_head import MaskQueries
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 from stmixer_mm.registry import MODELS
 
@@ -279,3 +280,59 @@ def test_query_vectors_come_with_their_persons_and_change_nothing(kind):
     assert (rows.diff() > 0).all()
     assert len(rows) == len(scores) < len(everybody)
     torch.testing.assert_close(found.query_vectors, everybody[rows])
+
+
+class Raw(torch.nn.Module):
+    """Clips of 64x96 in, the last stage and, with a mask head, all masks out."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        model, (clips, *_) = self.model, inputs.shape
+        frames = FrameShapes(inputs.new_tensor([[64, 96]]).expand(clips, 2), (64, 96))
+        feats, (outputs, queries, _) = model.run(inputs, frames)
+        if model.mask_head is None:
+            return tuple(outputs[-1])
+        looks, bboxes = model.decoder.look_of(queries), outputs[-1].bboxes
+        of_clips = torch.arange(clips).repeat_interleave(looks.size(1))
+        found = MaskQueries(looks.flatten(0, 1), bboxes.flatten(0, 1), of_clips)
+        return *outputs[-1], model.mask_head(feats, found, frames)
+
+
+NECK = tiny_detector()['neck']
+FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
+MASK_LOSSES = dict(
+    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+    loss_dice=dict(type='mmdet.DiceLoss'),
+)
+
+
+DECODER = tiny_decoder(sampling_backend='grid_sample')
+NOT_DEFORMABLE = 'num_groups', 'sampling_backend'
+DEFORMABLE = {k: v for k, v in DECODER.items() if k not in NOT_DEFORMABLE}
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        {},
+        dict(decoder=DEFORMABLE | dict(type='DeformableDecoder', num_levels=4)),
+        dict(initial_boxes=dict(type='GridBoxes')),
+        dict(neck=[NECK, FORECAST], decoder=DECODER | dict(num_frames=3)),
+        dict(mask_head=dict(type='QueryMaskHead', **MASK_LOSSES)),
+    ],
+    ids=['STMixer', 'deformable', 'GridBoxes', 'WarpForecast', 'QueryMaskHead'],
+)
+def test_what_is_exported_takes_any_number_of_clips(parts):
+    model = Raw(build_detector(tiny_detector(DECODER) | parts).eval())
+    clips = torch.randn(5, 3, 2, 64, 96)
+    any_number = ({0: torch.export.Dim('clips', min=1, max=8)},)
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (clips[:2],), dynamic_shapes=any_number, strict=False
+        )
+        for number in 1, 2, 5:
+            results = exported.module()(clips[:number]), model(clips[:number])
+            torch.testing.assert_close(*results, atol=1e-3, rtol=1e-4)

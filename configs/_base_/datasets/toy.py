@@ -19,7 +19,7 @@ test_pipeline = train_pipeline
 files = dict(data_root=data_root, empty_keyframes_file=None)
 dataset = dict(pipeline=train_pipeline, **files)
 train_dataloader = dict(num_workers=1, dataset=dataset)
-val_dataloader = dict(num_workers=1, dataset=dataset)
+val_dataloader = dict(batch_size=8, num_workers=1, dataset=dataset)
 test_dataloader = val_dataloader
 val_evaluator = files
 test_evaluator = files

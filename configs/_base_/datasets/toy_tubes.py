@@ -29,7 +29,6 @@ train_dataloader = dict(
         empty_keyframes_file='train_tracks_empty.csv',
         label_file='action_list.pbtxt',
         num_classes=9,
-        clip_stride=4,
         pipeline=train_pipeline,
         **files,
     ),

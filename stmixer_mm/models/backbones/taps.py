@@ -87,7 +87,7 @@ class TappedBackbone(HostedBackbone):
                 f'submodule that yields {dims}, or change time_in_batch='
                 f'{self.time_in_batch}.'
             )
-        return unfold_time(output, len(inputs)) if self.time_in_batch else output
+        return unfold_time(output, inputs.size(0)) if self.time_in_batch else output
 
     def find(self, name: str) -> nn.Module:
         """The submodule of that name; of a list of modules its last one."""

@@ -67,5 +67,5 @@ class TimeSformerMap(HostedBackbone):
         table_grid = patch_grid(embed.img_size, embed.patch_size)
         positions = resize_positions(host.pos_embed[:, 1:], table_grid, grid)
         patches = embed(clips) + positions
-        token = (host.cls_token + host.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        token = (host.cls_token + host.pos_embed[:, :1]).expand(patches.size(0), -1, -1)
         return host.drop_after_pos(torch.cat((token, patches), dim=1))

@@ -62,7 +62,7 @@ class UniFormerV2Map(HostedBackbone):
         table = host.positional_embedding.unsqueeze(0)
         positions = resize_positions(table[:, 1:], (side, side), tuple(grid))
         patches = feat.flatten(3).permute(0, 2, 3, 1).flatten(0, 1) + positions
-        token = (host.class_embedding + table[:, :1]).expand(len(patches), -1, -1)
+        token = (host.class_embedding + table[:, :1]).expand(patches.size(0), -1, -1)
         # (1 + P, B * T, C), as the blocks take them
         tokens = host.ln_pre(torch.cat((token, patches), dim=1)).transpose(0, 1)
         for block in blocks:

@@ -16,6 +16,7 @@ from stmixer_mm.models.decoder.deformable_stage import (
     flatten_feats,
 )
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder, check_counts
+from stmixer_mm.models.folding import place_keyframe
 from stmixer_mm.registry import MODELS
 
 
@@ -29,11 +30,12 @@ class DeformableDecoder(QueryDecoder):
     queries what ``memory`` says.
 
     Args:
-        num_frames: T of the feature maps; frame T // 2 is the keyframe.
+        num_frames: T of the feature maps.
         num_levels: L.
         memory: What the temporal queries read: 'keyframe', or 'time' for all frames,
             T * L planes with sample points in each.
         num_points: Sample points of a head in a plane, a frame of a level.
+        keyframe: Which of the T frames it is, see :func:`.place_keyframe`.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
         **kwargs: Of :class:`QueryDecoder`; ``num_heads`` are those of both attentions.
 
@@ -48,6 +50,7 @@ class DeformableDecoder(QueryDecoder):
         num_levels: int = 4,
         memory: Literal['keyframe', 'time'] = 'keyframe',
         num_points: int = 4,
+        keyframe: int | None = None,
         dropout: float = 0.0,
         **kwargs,
     ) -> None:
@@ -61,6 +64,7 @@ class DeformableDecoder(QueryDecoder):
             dropout=dropout,
         )
         super().__init__(make_stage=make_stage, num_frames=num_frames, **kwargs)
+        self.keyframe = place_keyframe(keyframe, num_frames)
         self.num_levels = num_levels
         self.level_embeds = nn.Embedding(num_levels, self.embed_dims)
         self.frame_embeds = None
@@ -77,7 +81,7 @@ class DeformableDecoder(QueryDecoder):
         self, feats: Sequence[Tensor], strides: Sequence[float]
     ) -> DeformableMemory:
         """The keyframe, and all frames if the queries read them."""
-        key = self.num_frames // 2
+        key = self.keyframe
         feats = [
             feat + embed.view(-1, 1, 1, 1)
             for feat, embed in zip(feats, self.level_embeds.weight, strict=True)

@@ -145,6 +145,8 @@ class DeformableBranch(BaseModule):
         blocked: Tensor | None = None,
     ) -> Tensor:
         """Queries (B, Q, C) to queries; ``blocked`` as in :class:`QueryStage`."""
+        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it of each head
+            blocked = blocked.repeat_interleave(self.self_attn.num_heads, dim=0)
         attended = self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
         queries = self.norms[0](attended)
         read = self.cross_attn(queries, position_code, boxes_xyzr, planes)

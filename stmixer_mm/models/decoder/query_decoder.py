@@ -20,11 +20,36 @@ from stmixer_mm.models.strides import derive_strides, fit_strides
 
 
 class ExtraQueries(NamedTuple):
-    """Queries that a training step adds behind the decoder's own."""
+    """Queries that enter behind the decoder's own."""
 
     queries: Queries  # (B, D, C) each
-    boxes_xyzr: Tensor  # (B, D, 4)
-    blocked: Tensor  # (Q + D, Q + D) bool: row must not attend to column
+    boxes_xyzr: Tensor  # (B, D, 4), of tubelets (B, D, K, 4)
+    # Row must not attend to column: (Q + D, Q + D) bool, or of each clip (B, ...).
+    blocked: Tensor
+
+
+def join_queries(first: Queries, second: Queries) -> Queries:
+    """Both, the second behind the first."""
+    return Queries(
+        *(torch.cat(both, dim=1) for both in zip(first, second, strict=True))
+    )
+
+
+def join_extra(first: ExtraQueries, second: ExtraQueries) -> ExtraQueries:
+    """Both, the second behind the first; to each the other is like the decoder's own."""
+    num_first, num_second = first.boxes_xyzr.size(1), second.boxes_xyzr.size(1)
+    num_own = first.blocked.size(-1) - num_first
+    places = torch.arange(num_own + num_first + num_second, device=first.blocked.device)
+    behind = places - num_first
+    # Those of the other stand where the first of the decoder's own does.
+    of_first = places.where(places < num_own + num_first, 0)
+    of_second = places.where(places < num_own, behind.where(behind >= num_own, 0))
+    return ExtraQueries(
+        join_queries(first.queries, second.queries),
+        torch.cat((first.boxes_xyzr, second.boxes_xyzr), dim=1),
+        first.blocked[..., of_first[:, None], of_first]
+        | second.blocked[..., of_second[:, None], of_second],
+    )
 
 
 class QueryDecoder(BaseModule, metaclass=ABCMeta):
@@ -126,16 +151,15 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         *,
         pad_shape: tuple[int, int],
         extra: ExtraQueries | None = None,
-        with_vectors: bool = False,
-    ) -> list[StageOutput] | tuple[list[StageOutput], Tensor]:
+        with_queries: bool = False,
+    ) -> list[StageOutput] | tuple[list[StageOutput], Queries, Tensor]:
         """
         Args:
             feats: L levels (B, C, T, H_l, W_l), finest first.
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
             extra: D queries more.
-            with_vectors: Return too what the last stage's queries know of how each
-                person looks, (B, Q, C).
+            with_queries: Return the last stage's queries and boxes_xyzr too.
 
         Returns:
             One record per stage, the first stage first, of Q queries (Q + D with
@@ -145,13 +169,9 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         queries, boxes_xyzr = self.start(boxes_xyzr)
         blocked = None
         if extra is not None:
+            extra = self.admit(extra)
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
-            queries = Queries(
-                *(
-                    torch.cat(both, dim=1)
-                    for both in zip(queries, extra.queries, strict=True)
-                )
-            )
+            queries = join_queries(queries, extra.queries)
             blocked = extra.blocked
         outputs = []
         for stage in self.stages:
@@ -160,19 +180,26 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 run = partial(checkpoint, stage, use_reentrant=False)
             queries, boxes_xyzr, output = run(queries, boxes_xyzr, memory, blocked)
             outputs.append(output)
-        return (outputs, self.look_of(queries)) if with_vectors else outputs
+        return (outputs, queries, boxes_xyzr) if with_queries else outputs
+
+    def admit(self, extra: ExtraQueries) -> ExtraQueries:
+        """Further queries as the stages take them."""
+        return extra
 
     def look_of(self, queries: Queries) -> Tensor:
-        """Spatial queries (B, Q, C), which change with an action less than temporal ones."""
+        """What queries know of how each person looks, (B, Q, C).
+
+        Spatial queries change with an action less than temporal ones.
+        """
         return queries.spatial
 
     def start(self, boxes_xyzr: Tensor) -> tuple[Queries, Tensor]:
         """The learned queries, the same for each clip, and their boxes."""
+        # Not its len, which is a constant where the batch is exported as dynamic.
+        clips = boxes_xyzr.size(0)
         queries = Queries(
             *(
-                F.layer_norm(embedding.weight, (self.embed_dims,)).expand(
-                    len(boxes_xyzr), -1, -1
-                )
+                F.layer_norm(embedding.weight, (self.embed_dims,)).expand(clips, -1, -1)
                 for embedding in (self.spatial_queries, self.temporal_queries)
             )
         )

@@ -74,8 +74,8 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
             memory: What the decoder made of the feature maps.
-            blocked: (Q, Q) bool: the query of the row must not attend to that of the
-                column.
+            blocked: (Q, Q) or (B, Q, Q) bool: the query of the row must not attend to
+                that of the column.
 
         Returns:
             Refined queries, refined boxes and what they say.
@@ -170,9 +170,7 @@ class STMixerStage(QueryStage):
     ) -> Queries:
         """Let each query set attend to itself, which sees where the boxes are."""
         position_code, iof = self.relate_boxes(boxes_xyzr)
-        bias = self.attention_bias(iof)
-        if blocked is not None:
-            bias = bias.masked_fill(blocked, float('-inf'))
+        bias = self.attention_bias(iof, blocked)
         return Queries(
             self.spatial.attend(queries.spatial, position_code, bias),
             self.temporal.attend(queries.temporal, position_code, bias),
@@ -187,9 +185,12 @@ class STMixerStage(QueryStage):
         iof = intersection_over_foreground(xyzr_to_xyxy(boxes_xyzr))
         return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
 
-    def attention_bias(self, iof: Tensor) -> Tensor:
+    def attention_bias(self, iof: Tensor, blocked: Tensor | None) -> Tensor:
         """(B, Q, Q) to what is added to the logits, (B, num_heads, Q, Q)."""
-        return self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
+        bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
+        if blocked is None:
+            return bias
+        return bias.masked_fill(blocked.unsqueeze(-3), float('-inf'))
 
     def sample(
         self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.stage import Queries
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
@@ -43,6 +45,15 @@ class STMixerTubeletDecoder(STMixerDecoder):
             boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
         )
         return queries._replace(temporal=queries.temporal[: len(boxes_xyzr)]), folded
+
+    def admit(self, extra: ExtraQueries) -> ExtraQueries:
+        """Folds boxes (B, D, K, 4) of the clip's K frames, as of :meth:`start`."""
+        queries, boxes_xyzr, blocked = extra
+        frames = torch.arange(self.num_frames, device=boxes_xyzr.device) + 0.5
+        nearest = (frames * boxes_xyzr.size(2) / self.num_frames).long()
+        spatial = queries.spatial.repeat_interleave(self.num_frames, dim=0)
+        boxes_xyzr = boxes_xyzr[:, :, nearest].transpose(1, 2).flatten(0, 1)
+        return ExtraQueries(queries._replace(spatial=spatial), boxes_xyzr, blocked)
 
     def look_of(self, queries: Queries) -> Tensor:
         """Means (B, Q, C) of the spatial queries over time."""

@@ -54,13 +54,13 @@ class STMixerTubeletStage(STMixerStage):
         """Spatial queries attend in their frame, then to their own tubelet."""
         position_code, iof = self.relate_boxes(boxes_xyzr)
         spatial = self.spatial.attend(
-            queries.spatial, position_code, self.attention_bias(iof)
+            queries.spatial, position_code, self.attention_bias(iof, blocked)
         )
         spatial = self.over_time(self.unfold(spatial))
         temporal = self.temporal.attend(
             queries.temporal,
             self.unfold(position_code).mean(dim=2),
-            self.attention_bias(self.unfold(iof).mean(dim=2)),
+            self.attention_bias(self.unfold(iof).mean(dim=2), blocked),
         )
         return Queries(spatial.transpose(1, 2).flatten(0, 1), temporal)
 

@@ -2,14 +2,18 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 from mmaction.structures import ActionDataSample
 from mmdet.models.detectors import BaseDetector
-from torch import Tensor
+from mmengine.model import Sequential
+from torch import Tensor, nn
 
 from stmixer_mm.compat import exact_convolutions
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.models.necks.levels import as_levels
+from stmixer_mm.models.necks.warp_forecast import WarpForecast
 from stmixer_mm.registry import MODELS
 
 
@@ -60,13 +64,46 @@ class ClipDetector(BaseDetector):
             UserError: What reads the feats does not fit them.
         """
 
+    @property
+    def _parts(self) -> list[nn.Module]:
+        """The backbone, and each neck."""
+        if not self.with_neck:
+            return [self.backbone]
+        is_list = type(self.neck) is Sequential
+        return [self.backbone, *(self.neck if is_list else [self.neck])]
+
+    @property
+    def _forecast(self) -> WarpForecast | None:
+        return next((one for one in self._parts if isinstance(one, WarpForecast)), None)
+
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
-        """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l)."""
+        """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l).
+
+        Frames that come after the clip, for a forecast to learn from, are not read.
+        """
+        if self._forecast is not None:
+            inputs = inputs[:, :, : self._forecast.clip_len]
         with exact_convolutions(inputs.device.type):
             feats = self.backbone(inputs)
             if self.with_neck:
                 feats = self.neck(feats)
-        return [feats] if isinstance(feats, Tensor) else list(feats)
+        return as_levels(feats)
+
+    def loss_and_extract_feat(
+        self, inputs: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Losses of the necks that have any, and :meth:`extract_feat`."""
+        forecast = self._forecast
+        if forecast is None or inputs.size(2) <= forecast.clip_len:
+            return {}, self.extract_feat(inputs)
+        place = self._parts.index(forecast)
+        before, behind = self._parts[:place], self._parts[place + 1 :]
+        with exact_convolutions(inputs.device.type):
+            future = forecast.see_future(inputs, partial(run_parts, before))
+            feats = run_parts(before, inputs[:, :, : forecast.clip_len])
+            feats = forecast(feats)
+            losses = forecast.loss(feats, future)
+            return losses, as_levels(run_parts(behind, feats))
 
     def check_labels(self, data_samples: Sequence[ActionDataSample]) -> None:
         """Compare the columns of the labels with the number of classes."""
@@ -78,3 +115,10 @@ class ClipDetector(BaseDetector):
                     f'the model has num_classes={self.num_classes}; set '
                     f'{self.num_classes_key}={columns}.'
                 )
+
+
+def run_parts(parts: Sequence[nn.Module], feats: object) -> object:
+    """What the last of them makes of what those before made."""
+    for part in parts:
+        feats = part(feats)
+    return feats

@@ -137,9 +137,10 @@ class RoIDetector(ClipDetector):
         Clips without a person have no loss of actions.
         """
         self.check_labels(data_samples)
-        feats = self.extract_feat(inputs)
+        neck_losses, feats = self.loss_and_extract_feat(inputs)
         roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
+        losses = losses | neck_losses
         # The host's loss is NaN, or fails, where nobody acts.
         acting = [
             clip

@@ -68,9 +68,10 @@ class StillImageSTMixer(STMixer):
         """The same samples with ``pred_instances``, the best detection first.
 
         ``bboxes`` (n, 4) are xyxy in pixels of the image as it was before it was
-        resized, ``scores`` (n,), ``labels`` (n,) class numbers.
+        resized, ``scores`` (n,), ``labels`` (n,) class numbers; ``masks`` (n, h, w)
+        with a mask head.
         """
-        found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        found = self.find(inputs, data_samples)
         for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = pick_detections(
                 predictions, sample.metainfo, self.max_per_img
@@ -81,6 +82,7 @@ class StillImageSTMixer(STMixer):
 def clip_sample(sample: DetDataSample, num_classes: int) -> ActionDataSample:
     """What the head reads of an image: boxes, and labels (k, num_classes) multi-hot."""
     objects = sample.gt_instances
+    masks = dict(masks=objects.masks) if 'masks' in objects else {}
     name = sample.get('img_path') or sample.get('img_id')
     return ActionDataSample(
         metainfo=dict(sample.metainfo, img_key=str(name)),
@@ -88,6 +90,7 @@ def clip_sample(sample: DetDataSample, num_classes: int) -> ActionDataSample:
             bboxes=get_box_tensor(objects.bboxes),
             # Column 0 is the dummy.
             labels=F.one_hot(objects.labels + 1, num_classes).float(),
+            **masks,
         ),
     )
 
@@ -111,4 +114,7 @@ def pick_detections(
     bboxes = bboxes * frame_scale(metainfo['img_shape'], bboxes) / resized
     if 'ori_shape' in metainfo:
         bboxes = torch.minimum(bboxes, frame_scale(metainfo['ori_shape'][:2], bboxes))
-    return InstanceData(bboxes=bboxes, scores=scores, labels=pairs % num_classes)
+    found = InstanceData(bboxes=bboxes, scores=scores, labels=pairs % num_classes)
+    if 'masks' in predictions:
+        found.masks = predictions.masks[pairs // num_classes]
+    return found

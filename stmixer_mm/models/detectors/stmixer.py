@@ -4,12 +4,19 @@ from collections.abc import Sequence
 
 import torch
 from mmaction.structures import ActionDataSample
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.decoder.query_decoder import (
+    ExtraQueries,
+    QueryDecoder,
+    join_extra,
+)
+from stmixer_mm.models.decoder.stage import Queries, StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.heads.stmixer_head import in_float32
+from stmixer_mm.models.heads.track_queries import split_keyframes
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, InitialBoxes
 from stmixer_mm.registry import MODELS
 
@@ -29,6 +36,9 @@ class STMixer(ClipDetector):
         initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
         denoising: Config of a :class:`DenoisingQueries`; training then adds noised
             persons to the queries.
+        query_interaction: Config of a :class:`QueryInteraction`; persons are then
+            carried from keyframe to keyframe, see :meth:`loss` and :meth:`predict`.
+        mask_head: Config of a :class:`QueryMaskHead`; persons then have ``masks``.
         with_query_vectors: Predictions have ``query_vectors`` (n, C) too, which tell
             persons apart; see :meth:`.QueryDecoder.look_of`.
         **kwargs: Of :class:`.ClipDetector`.
@@ -41,6 +51,8 @@ class STMixer(ClipDetector):
         head: dict,
         initial_boxes: dict | None = None,
         denoising: dict | None = None,
+        query_interaction: dict | None = None,
+        mask_head: dict | None = None,
         with_query_vectors: bool = False,
         **kwargs,
     ) -> None:
@@ -48,13 +60,26 @@ class STMixer(ClipDetector):
         head = MODELS.build(head)
         self.decoder = build_decoder(decoder, num_classes=head.num_classes)
         self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
-        self.denoising = None
+        self.denoising = self.query_interaction = self.mask_head = None
         if denoising is not None:
             sizes = dict(num_classes=head.num_classes, **query_sizes(self.decoder))
             self.denoising = MODELS.build(denoising, default_args=sizes)
+        if query_interaction is not None:
+            self.query_interaction = MODELS.build(
+                query_interaction, default_args=query_sizes(self.decoder)
+            )
+        if mask_head is not None:
+            sizes = dict(embed_dims=self.decoder.embed_dims)
+            self.mask_head = MODELS.build(mask_head, default_args=sizes)
         self.head = head
         self.with_query_vectors = with_query_vectors
-        check_outputs(self.decoder, self, head, self.initial_boxes, self.denoising)
+        parts = (
+            self.initial_boxes,
+            self.denoising,
+            self.query_interaction,
+            self.mask_head,
+        )
+        check_outputs(self.decoder, self, head, *parts)
 
     @property
     def num_classes(self) -> int:
@@ -62,60 +87,204 @@ class STMixer(ClipDetector):
 
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
         self.decoder.strides_of(feats, pad_shape)
+        if self.mask_head is not None:
+            self.mask_head.check_feats(feats)
 
     def _forward(
-        self,
-        inputs: Tensor,
-        data_samples: Sequence[ActionDataSample],
-        **options: bool,
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
-        """Clips to what each stage says of them; ``options`` of the decoder."""
-        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        """Clips to what each stage says of them."""
+        _, (outputs, *_) = self.run(inputs, frame_shapes(inputs, data_samples))
+        return outputs
+
+    def run(
+        self, inputs: Tensor, frames: FrameShapes, extra: ExtraQueries | None = None
+    ) -> tuple[list[Tensor], tuple[list[StageOutput], Queries, Tensor]]:
+        """Feature maps of clips, and what the decoder makes of them."""
+        feats = self.extract_feat(inputs)
         boxes_xyzr = self.initial_boxes.predict(feats, frames)
-        return self.decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape, **options)
+        return feats, self.decoder(
+            feats,
+            boxes_xyzr,
+            pad_shape=frames.pad_shape,
+            extra=extra,
+            with_queries=True,
+        )
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of all parts; their sum is the training loss."""
+        """Weighted loss terms of all parts; their sum is the training loss.
+
+        With ``query_interaction`` the samples are sequences of keyframes, all first
+        ones before all second ones, and the terms are means over the keyframes.
+        """
         self.check_labels(data_samples)
-        feats, frames = self.extract_feat(inputs), frame_shapes(inputs, data_samples)
+        neck_losses, feats = self.loss_and_extract_feat(inputs)
+        frames = frame_shapes(inputs, data_samples)
+        if self.query_interaction is None:
+            return neck_losses | self.loss_of_keyframe(feats, data_samples, frames)[0]
+        losses, parts = [], split_keyframes(data_samples)
+        tracks = [self.query_interaction.start() for _ in data_samples[parts[0]]]
+        for part in parts:
+            of_keyframe, tracks = self.loss_of_keyframe(
+                [feat[part] for feat in feats],
+                data_samples[part],
+                frames._replace(img_shapes=frames.img_shapes[part]),
+                tracks,
+            )
+            losses.append(of_keyframe)
+        return neck_losses | {
+            name: sum(one[name] for one in losses) / len(losses) for name in losses[0]
+        }
+
+    def loss_of_keyframe(
+        self,
+        feats: Sequence[Tensor],
+        data_samples: Sequence[ActionDataSample],
+        frames: FrameShapes,
+        tracks: Sequence[InstanceData] | None = None,
+    ) -> tuple[dict[str, Tensor], Sequence[InstanceData]]:
+        """The terms of B clips, and the tracks of the keyframes that follow.
+
+        Args:
+            feats: L levels (B, C, T, H_l, W_l).
+            data_samples: The ground truth.
+            frames: Sizes of the frames.
+            tracks: Those of the keyframes before; None without ``query_interaction``.
+        """
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(
             feats, data_samples, frames
         )
-        noised = None
+        extra = held = noised = None
+        num_copies = 0
+        if tracks is not None:
+            extra = self.query_interaction(tracks)
+            held = self.query_interaction.hold(tracks, data_samples)
         if self.denoising is not None:
             noised = self.denoising(data_samples, frames.img_shapes)
-        outputs = self.decoder(
+            num_copies = noised.persons.size(1)
+            extra = noised.extra if extra is None else join_extra(extra, noised.extra)
+        outputs, queries, boxes_xyzr = self.decoder(
             feats,
             boxes_xyzr,
             pad_shape=frames.pad_shape,
-            extra=noised and noised.extra,
+            extra=extra,
+            with_queries=True,
         )
-        if noised is None:
-            return losses | self.head.loss(outputs, data_samples)
-        own, copies = zip(*map(self.split_queries, outputs), strict=True)
-        losses |= self.head.loss(own, data_samples)
-        return losses | self.head.loss_denoising(copies, noised.persons, data_samples)
+        own, copies = zip(
+            *(split_queries(output, num_copies) for output in outputs), strict=True
+        )
+        if tracks is None and self.mask_head is None:
+            losses |= self.head.loss(own, data_samples)
+        else:
+            terms, persons = self.head.loss_and_match(own, data_samples, held)
+            losses |= terms
+        if self.mask_head is not None:
+            looks = self.decoder.look_of(queries)[:, : persons.size(1)]
+            losses |= self.mask_head.loss(
+                feats, looks, own[-1].bboxes, persons, data_samples, frames
+            )
+        if tracks is not None:
+            logits = own[-1].person_logits.detach().float()
+            tracks = self.query_interaction.teach(
+                tracks, queries, boxes_xyzr, logits, persons, data_samples
+            )
+        if noised is not None:
+            losses |= self.head.loss_denoising(copies, noised.persons, data_samples)
+        return losses, tracks
 
-    def split_queries(self, output: StageOutput) -> tuple[StageOutput, StageOutput]:
-        """The decoder's own queries, and those behind them."""
-        num_queries = self.decoder.num_queries
-        own = StageOutput(*(values[:, :num_queries] for values in output))
-        return own, StageOutput(*(values[:, num_queries:] for values in output))
+    def find(
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+    ) -> list[InstanceData]:
+        """What each clip shows, see :meth:`.STMixerHead.predict`.
+
+        With a mask head there are ``masks`` (n, h, w) bool too, see
+        :meth:`.QueryMaskHead.predict`.
+        """
+        frames = frame_shapes(inputs, data_samples)
+        feats, (outputs, queries, _) = self.run(inputs, frames)
+        found = self.head.predict(outputs, data_samples, self.looks_of(queries))
+        self.add_masks(feats, found, data_samples, frames)
+        return found
+
+    def looks_of(self, queries: Queries) -> dict[str, Tensor]:
+        """What of the last queries goes with their predictions."""
+        if self.mask_head is None and not self.with_query_vectors:
+            return {}
+        return dict(query_vectors=self.decoder.look_of(queries).float())
+
+    def add_masks(
+        self,
+        feats: Sequence[Tensor],
+        found: Sequence[InstanceData],
+        data_samples: Sequence[ActionDataSample],
+        frames: FrameShapes,
+    ) -> None:
+        """Draw who was found, if there is a mask head."""
+        if self.mask_head is None:
+            return
+        masks = self.mask_head.predict(feats, found, data_samples, frames)
+        for predictions, of_clip in zip(found, masks, strict=True):
+            predictions.masks = of_clip
+            if not self.with_query_vectors:
+                del predictions.query_vectors
 
     def predict(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
-        """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
-        if self.with_query_vectors:
-            outputs, vectors = self._forward(inputs, data_samples, with_vectors=True)
-            found = self.head.predict(outputs, data_samples, vectors)
-        else:
-            found = self.head.predict(self._forward(inputs, data_samples), data_samples)
+        """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`.
+
+        With ``query_interaction``, samples that have ``tracks``, those of their video's
+        keyframe before or :meth:`.QueryInteraction.start`, get ``instances_id`` in
+        ``pred_instances``, and in place of these the ``tracks`` of the next keyframe.
+        """
+        if self.query_interaction is not None and 'tracks' in data_samples[0]:
+            return self.predict_next(inputs, data_samples)
+        found = self.find(inputs, data_samples)
         for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = predictions
         return data_samples
+
+    def predict_next(
+        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
+    ) -> Sequence[ActionDataSample]:
+        """:meth:`predict` of samples that have ``tracks``."""
+        tracks = [sample.tracks for sample in data_samples]
+        frames = frame_shapes(inputs, data_samples)
+        feats, (outputs, queries, boxes_xyzr) = self.run(
+            inputs, frames, extra=self.query_interaction(tracks)
+        )
+        looks = self.looks_of(queries)
+        last = in_float32(outputs[-1])
+        following, ids = self.query_interaction.follow(
+            tracks, queries, boxes_xyzr, last.person_logits
+        )
+        for clip, sample in enumerate(data_samples):
+            count = len(ids[clip])  # behind them is padding
+            of_clip = StageOutput(*(v[clip : clip + 1, :count] for v in last))
+            of_queries = {k: v[clip : clip + 1, :count] for k, v in looks.items()}
+            of_queries['instances_id'] = ids[clip][None]
+            (found,) = self.head.predict([of_clip], [sample], of_queries)
+            sample.pred_instances = found[found.instances_id >= 0]
+            sample.tracks = following[clip]
+            given = torch.cat((sample.tracks.ids, sample.pred_instances.instances_id))
+            next_id = max([tracks[clip].next_id, *(1 + given).tolist()])
+            sample.tracks.set_metainfo(dict(next_id=next_id))
+        found = [sample.pred_instances for sample in data_samples]
+        self.add_masks(feats, found, data_samples, frames)
+        return data_samples
+
+
+def split_queries(
+    output: StageOutput, num_copies: int
+) -> tuple[StageOutput, StageOutput]:
+    """The queries of a decoder, and the noised copies behind them."""
+    count = output.bboxes.size(1) - num_copies
+    return (
+        type(output)(*(values[:, :count] for values in output)),
+        type(output)(*(values[:, count:] for values in output)),
+    )
 
 
 def check_outputs(decoder: QueryDecoder, *parts: object) -> None:

@@ -1,7 +1,8 @@
 """Queries of a training step that start from noised persons and their actions.
 
-Shapes: B clips, Q queries of the decoder, G groups, K slots of a group (the most
-persons of a clip, or 1), D = G K further queries, C channels, A actions.
+Shapes: B clips, Q queries of the decoder, G groups, P slots of a group (the most
+persons of a clip, or 1), D = G P further queries, C channels, A actions; of tubelets
+[K] frames of a clip.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.stage import Queries, StageOutput
+from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
+from stmixer_mm.models.heads.matching import PRESENT
 from stmixer_mm.registry import MODELS
 
 MIN_SIZE = 1.0  # pixels: a box clipped to nothing has no logarithm
@@ -95,7 +99,10 @@ class DenoisingQueries(BaseModule):
             data_samples: The ground truth.
             img_shapes: (h, w) of each clip without padding, (B, 2).
         """
-        bboxes, actions, persons = collect_persons(data_samples, img_shapes)
+        described = [self.describe(sample.gt_instances) for sample in data_samples]
+        bboxes, actions, persons = collect_persons(
+            *zip(*described, strict=True), img_shapes
+        )
         # Queries of a group lie side by side.
         bboxes, actions, persons = (
             values.repeat(1, self.num_groups, *[1] * (values.dim() - 2))
@@ -117,25 +124,56 @@ class DenoisingQueries(BaseModule):
         )
         return NoisedQueries(extra, persons)
 
+    def describe(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
+        """Boxes (k, [K], 4) and labels (k, A + 1) of the persons of a clip."""
+        return persons.bboxes, persons.labels
+
+
+@MODELS.register_module()
+class DenoisingTubelets(DenoisingQueries):
+    """The same of tubelets: each frame's box has noise of its own.
+
+    Where a person has no box, its copies start from that of the nearest frame; a copy
+    starts from all actions of the clip.
+    """
+
+    output_type = TubeletStageOutput
+
+    def describe(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
+        labels = persons.labels
+        if labels.dim() == 3:
+            labels = (labels * (persons.states == PRESENT)[..., None]).amax(dim=1)
+        frames = torch.arange(persons.states.size(1), device=persons.states.device)
+        gaps = (frames[:, None] - frames).abs() + 0.0
+        gaps = gaps.where((persons.states == PRESENT)[:, None], torch.inf)
+        nearest = gaps.argmin(dim=-1)[..., None].expand_as(persons.bboxes)
+        return persons.bboxes.gather(1, nearest), labels
+
 
 def collect_persons(
-    data_samples: Sequence[ActionDataSample], img_shapes: Tensor
+    bboxes: Sequence[Tensor], labels: Sequence[Tensor], img_shapes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Persons of a batch, padded by whole frames without an action.
 
+    Args:
+        bboxes: Of each clip, (k, [K], 4).
+        labels: Of each clip, (k, A + 1).
+        img_shapes: (h, w) of each clip without padding, (B, 2).
+
     Returns:
-        Pixel boxes (B, K, 4), multi-hot actions (B, K, A) and which person it is, -1
-        for padding, (B, K).
+        Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A) and which person it is,
+        -1 for padding, (B, P).
     """
-    instances = [sample.gt_instances for sample in data_samples]
-    counts = [len(each.bboxes) for each in instances]
+    counts = [len(each) for each in bboxes]
     slots = torch.arange(max(1, *counts), device=img_shapes.device)
     taken = slots < slots.new_tensor(counts)[:, None]
+    of_persons = torch.cat(bboxes)
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0))
-    bboxes = whole_frames[:, None].repeat(1, len(slots), 1)
-    bboxes[taken] = torch.cat([each.bboxes for each in instances]).to(bboxes)
-    labels = torch.cat([each.labels[:, 1:] for each in instances]).to(bboxes)
-    actions = bboxes.new_zeros(*taken.shape, labels.size(-1))
+    whole_frames = whole_frames.view(-1, *[1] * (of_persons.dim() - 1), 4)
+    bboxes = whole_frames.repeat(1, len(slots), *of_persons.shape[1:-1], 1)
+    bboxes[taken] = of_persons.to(bboxes)
+    labels = torch.cat(labels)[:, 1:].to(bboxes)
+    actions = labels.new_zeros(*taken.shape, labels.size(-1))
     actions[taken] = labels
     return bboxes, actions, torch.where(taken, slots, -1)
 

@@ -6,6 +6,7 @@ Shapes: Q queries of a clip, k persons of it; K frames of it, for tubelets.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -71,6 +72,34 @@ def match_clip(
     assigned = torch.full_like(result.gt_inds, -1)
     assigned[taken] = result.gt_inds[taken]
     return assigned
+
+
+def match_rest(
+    person_logits: Tensor,
+    bboxes: Tensor,
+    gt_instances: InstanceData,
+    img_meta: dict,
+    *,
+    held: Tensor,
+    **parts: object,
+) -> Tensor:
+    """:func:`match_clip` of queries of which the last N have their persons already.
+
+    The others are matched to the persons that are left.
+
+    Args:
+        held: What is returned of the last N, (N,).
+        parts: Assigner and sampler.
+    """
+    own = len(bboxes) - len(held)
+    persons = torch.arange(len(gt_instances.bboxes), device=held.device)
+    rest = persons[~torch.isin(persons + 1, held)]
+    found = match_clip(
+        person_logits[:own], bboxes[:own], gt_instances[rest], img_meta, **parts
+    )
+    numbers = F.pad(rest + 1, (1, 0))  # none stays none
+    found = torch.where(found > 0, numbers[found.clamp(min=0)], found)
+    return torch.cat((found, held))
 
 
 def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:

@@ -4,6 +4,7 @@ Shapes: B clips, Q queries, A actions, n matched pairs. It has no parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Literal, NamedTuple
 
@@ -26,6 +27,7 @@ from stmixer_mm.models.heads.matching import (
     PRESENT,
     UNKNOWN,
     match_clip,
+    match_rest,
     person_margin,
     score_persons,
 )
@@ -49,6 +51,7 @@ class Targets(NamedTuple):
     [K]: of tubelets, there is a value for each of the K frames.
     """
 
+    persons: Tensor  # (B, Q): whom they stand for, as of :func:`make_targets`
     person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
     counted: Tensor  # (B, Q, [K]) bool: where the person label counts
     boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
@@ -56,6 +59,14 @@ class Targets(NamedTuple):
     acting: Tensor  # bool: the matched queries (B, Q), or ``boxed``
     actions: Tensor  # (n, A): multi-hot, in the order of ``acting``
     box_scale: Tensor  # (m, 4): w, h, w, h of the frame without padding
+
+
+class Detections(NamedTuple):
+    """What all queries say, of a clip or of several: B clips, [B]; K frames, [K]."""
+
+    person_scores: Tensor  # ([B], Q, [K])
+    action_scores: Tensor  # ([B], Q, A), or ([B], Q, K, A)
+    bboxes: Tensor  # ([B], Q, [K], 4): xyxy, normalised by the frame, within it
 
 
 @MODELS.register_module()
@@ -190,11 +201,27 @@ class STMixerHead(BaseModule):
             UserError: An output or a loss is not finite, or a sample is not what the
                 head learns from.
         """
+        return self.loss_and_match(outputs, data_samples)[0]
+
+    def loss_and_match(
+        self,
+        outputs: Sequence[StageOutput],
+        data_samples: Sequence[ActionDataSample],
+        held: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """What :meth:`loss` returns, and whom the last stage's queries stand for.
+
+        The second is (B, Q), as of :func:`make_targets`. Of the last N queries it is
+        known before: ``held`` (B, N), see :func:`match_rest`.
+        """
         for sample in data_samples:
             self.check_truth(sample)
-        return self.loss_by_stages(
-            outputs, data_samples, lambda output: self.get_targets(output, data_samples)
+        losses, targets = self.loss_by_stages(
+            outputs,
+            data_samples,
+            lambda output: self.get_targets(output, data_samples, held),
         )
+        return losses, targets.persons
 
     def check_truth(self, sample: ActionDataSample) -> None:
         """Refuse persons of another kind than those that the head finds."""
@@ -232,7 +259,7 @@ class STMixerHead(BaseModule):
             UserError: An output or a loss is not finite.
         """
         targets = make_targets(torch.where(persons < 0, -1, persons + 1), data_samples)
-        return self.loss_by_stages(outputs, data_samples, lambda _: targets, 'dn.')
+        return self.loss_by_stages(outputs, data_samples, lambda _: targets, 'dn.')[0]
 
     def loss_by_stages(
         self,
@@ -240,8 +267,8 @@ class STMixerHead(BaseModule):
         data_samples: Sequence[ActionDataSample],
         find_targets: Callable[[StageOutput], Targets],
         prefix: str = '',
-    ) -> dict[str, Tensor]:
-        """The terms of all stages; ``prefix`` goes before each name."""
+    ) -> tuple[dict[str, Tensor], Targets]:
+        """The terms of all stages, ``prefix`` before each name, and the last targets."""
         losses = {}
         for stage, output in enumerate(outputs):
             of_stage = f'd{stage}.' if stage < len(outputs) - 1 else ''
@@ -250,7 +277,8 @@ class STMixerHead(BaseModule):
                 {f'{name} of stage {stage}': v for name, v in output._asdict().items()},
                 data_samples,
             )
-            terms = self.loss_by_stage(output, find_targets(output))
+            targets = find_targets(output)
+            terms = self.loss_by_stage(output, targets)
             for name, value in terms.items():
                 losses[of_stage + prefix + name] = value
         clips = len(data_samples)
@@ -258,7 +286,7 @@ class STMixerHead(BaseModule):
             {name: value.mean().expand(clips, 1) for name, value in losses.items()},
             data_samples,
         )
-        return losses
+        return losses, targets
 
     def loss_by_stage(self, output: StageOutput, targets: Targets) -> dict[str, Tensor]:
         """The four terms of one stage."""
@@ -346,77 +374,83 @@ class STMixerHead(BaseModule):
 
     @torch.no_grad()
     def get_targets(
-        self, output: StageOutput, data_samples: Sequence[ActionDataSample]
+        self,
+        output: StageOutput,
+        data_samples: Sequence[ActionDataSample],
+        held: Tensor | None = None,
     ) -> Targets:
         """Match the queries of each clip to its persons."""
-        assigned = [
-            match_clip(
-                person_logits,
-                bboxes,
-                sample.gt_instances,
-                sample.metainfo,
-                assigner=self.assigner,
-                sampler=self.sampler,
+        assigned = []
+        for clip, sample in enumerate(data_samples):
+            match = match_clip
+            if held is not None:
+                match = partial(match_rest, held=held[clip])
+            assigned.append(
+                match(
+                    output.person_logits[clip],
+                    output.bboxes[clip],
+                    sample.gt_instances,
+                    sample.metainfo,
+                    assigner=self.assigner,
+                    sampler=self.sampler,
+                )
             )
-            for sample, person_logits, bboxes in zip(
-                data_samples, output.person_logits, output.bboxes, strict=True
-            )
-        ]
         return make_targets(torch.stack(assigned), data_samples)
 
     def predict(
         self,
         outputs: Sequence[StageOutput],
         data_samples: Sequence[ActionDataSample],
-        query_vectors: Tensor | None = None,
+        of_queries: Mapping[str, Tensor] | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). Of
-        ``query_vectors`` (B, Q, C), if there are any, the n kept ones are there too.
+        ``of_queries``, further fields (B, Q, …), the n kept ones are there too.
         """
-        last = in_float32(outputs[-1])
-        if query_vectors is None:
-            query_vectors = [None] * len(data_samples)
+        last, further = in_float32(outputs[-1]), of_queries or {}
         return [
-            self.predict_by_clip(
-                type(last)(*output), sample.metainfo['img_shape'], vectors
+            self.choose(
+                self.score(type(last)(*output), sample.metainfo['img_shape']),
+                {name: values[clip] for name, values in further.items()},
             )
-            for sample, vectors, *output in zip(
-                data_samples, query_vectors, *last, strict=True
+            for clip, (sample, *output) in enumerate(
+                zip(data_samples, *last, strict=True)
             )
         ]
 
-    def predict_by_clip(
-        self,
-        output: StageOutput,
-        img_shape: tuple[int, int],
-        query_vectors: Tensor | None = None,
-    ) -> InstanceData:
-        """Predictions of one clip from its part of a :class:`StageOutput`."""
+    def score(self, output: StageOutput, img_shape: tuple[int, int]) -> Detections:
+        """Scores and boxes, of one clip or of several, whose frames are (h, w)."""
         person_scores = score_persons(output.person_logits)
-        query_scores = self.score_queries(person_scores)
+        logits = output.action_logits
+        actions = logits.sigmoid()
+        if self.single_label:
+            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[..., 1:]
+        of_query = self.score_queries(person_scores)
+        of_query = of_query[(..., *[None] * (logits.dim() - of_query.dim()))]
+        scale = frame_scale(img_shape, output.bboxes)
+        return Detections(
+            person_scores=person_scores,
+            action_scores=self.score_actions(actions, of_query),
+            bboxes=torch.minimum(output.bboxes.clamp(min=0), scale - 1) / scale,
+        )
+
+    def choose(
+        self, found: Detections, of_queries: Mapping[str, Tensor]
+    ) -> InstanceData:
+        """The queries of a clip that are kept."""
+        query_scores = self.score_queries(found.person_scores)
         keep = (query_scores >= self.score_thr).nonzero().squeeze(1)
         if len(keep) == 0:
             number = min(self.fallback_topk, len(query_scores))
             keep = query_scores.topk(number).indices
-        logits = output.action_logits[keep]
-        actions = logits.sigmoid()
-        if self.single_label:
-            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[..., 1:]
-        of_query = query_scores[keep].view(-1, *[1] * (logits.dim() - 1))
-        scores = self.score_actions(actions, of_query)
-        scale = frame_scale(img_shape, output.bboxes)
-        bboxes = torch.minimum(output.bboxes[keep].clamp(min=0), scale - 1) / scale
-        found = InstanceData(
-            bboxes=bboxes,
-            scores=F.pad(scores, (1, 0)),
-            person_scores=person_scores[keep],
+        return InstanceData(
+            bboxes=found.bboxes[keep],
+            scores=F.pad(found.action_scores[keep], (1, 0)),
+            person_scores=found.person_scores[keep],
+            **{name: values[keep] for name, values in of_queries.items()},
         )
-        if query_vectors is not None:
-            found.query_vectors = query_vectors[keep].float()
-        return found
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """How much of a person each query is, (Q,), of its person scores."""
@@ -461,6 +495,7 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
     states = torch.stack(states)
     boxed = states == PRESENT
     return Targets(
+        persons=assigned,
         person_labels=torch.where(boxed, PERSON, BACKGROUND),
         counted=states != UNKNOWN,
         boxed=boxed,

@@ -4,7 +4,7 @@ Shapes: B clips, Q tubelets, T frames of the feature maps, K frames of a clip, A
 actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,12 @@ from torch import Tensor
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
 from stmixer_mm.models.heads.matching import match_clip
-from stmixer_mm.models.heads.stmixer_head import STMixerHead, in_float32, sample_name
+from stmixer_mm.models.heads.stmixer_head import (
+    STMixerHead,
+    Targets,
+    in_float32,
+    sample_name,
+)
 from stmixer_mm.registry import MODELS
 
 PRESENCE = 0.5  # person score from which a tubelet holds its person to be in a frame
@@ -77,12 +82,13 @@ class STMixerTubeletHead(STMixerHead):
                 )
         super().check_truth(sample)
 
-    def loss(
+    def loss_and_match(
         self,
         outputs: Sequence[TubeletStageOutput],
         data_samples: Sequence[ActionDataSample],
-    ) -> dict[str, Tensor]:
-        """See :meth:`STMixerHead.loss`."""
+        held: Tensor | None = None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """See :meth:`STMixerHead.loss_and_match`."""
         by_frame = outputs[0].action_logits.dim() == 4
         for sample in data_samples:
             if (sample.gt_instances.labels.dim() == 3) != by_frame:
@@ -92,15 +98,23 @@ class STMixerTubeletHead(STMixerHead):
                     f'has frame_actions={by_frame}; set frame_actions of the decoder '
                     'and of LocateTubelets alike.'
                 )
+        return super().loss_and_match(outputs, data_samples, held)
+
+    def loss_by_stages(
+        self,
+        outputs: Sequence[TubeletStageOutput],
+        data_samples: Sequence[ActionDataSample],
+        *args: object,
+    ) -> tuple[dict[str, Tensor], Targets]:
         clip_len = data_samples[0].metainfo['clip_len']
         outputs = [at_clip_frames(output, clip_len) for output in outputs]
-        return super().loss(outputs, data_samples)
+        return super().loss_by_stages(outputs, data_samples, *args)
 
     def predict(
         self,
         outputs: Sequence[TubeletStageOutput],
         data_samples: Sequence[ActionDataSample],
-        query_vectors: Tensor | None = None,
+        of_queries: Mapping[str, Tensor] | None = None,
     ) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n tubelets are kept.
 
@@ -111,14 +125,12 @@ class STMixerTubeletHead(STMixerHead):
         """
         clip_len = data_samples[0].metainfo['clip_len']
         last = at_clip_frames(outputs[-1], clip_len)
-        return super().predict([last], data_samples, query_vectors)
+        return super().predict([last], data_samples, of_queries)
 
-    def predict_by_clip(
-        self, output: TubeletStageOutput, *args: object
-    ) -> InstanceData:
-        found = super().predict_by_clip(output, *args)
-        found.tubelet_scores = self.score_queries(found.person_scores)
-        return found
+    def choose(self, *args: object) -> InstanceData:
+        kept = super().choose(*args)
+        kept.tubelet_scores = self.score_queries(kept.person_scores)
+        return kept
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """Mean person score where the person is, at least in the best frame."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.folding import keyframes
 from stmixer_mm.models.initial_boxes.simple_boxes import (
     FrameShapes,
     InitialBoxes,
@@ -78,6 +79,7 @@ class ProposalBoxes(InitialBoxes):
             ``mmdet.ATSSHead`` need no more than that; nested settings change their
             defaults one by one, as in a child config. Other heads may need a
             ``train_cfg``.
+        keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
         **kwargs: Of :class:`InitialBoxes`.
 
     Raises:
@@ -87,8 +89,11 @@ class ProposalBoxes(InitialBoxes):
 
     output_type = StageOutput  # it learns from persons of keyframes, not tubelets
 
-    def __init__(self, *, dense_head: dict, **kwargs) -> None:
+    def __init__(
+        self, *, dense_head: dict, keyframe: int | None = None, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
+        self.keyframe = keyframe
         settings = complete_head(
             dense_head, num_queries=self.num_queries, embed_dims=self.embed_dims
         )
@@ -123,7 +128,7 @@ class ProposalBoxes(InitialBoxes):
         # In training some of mmdet's heads yield something else than boxes.
         training = self.dense_head.training
         self.dense_head.eval()
-        outputs = self.run(keyframes(feats))
+        outputs = self.run(keyframes(feats, self.keyframe))
         self.dense_head.train(training)
         return self.read(outputs, frames.img_shapes)
 
@@ -133,7 +138,7 @@ class ProposalBoxes(InitialBoxes):
         boxes_xyzr = self.predict(feats, frames)
         img_shapes, pad_shape = frames
         losses = self.dense_head.loss_by_feat(
-            *self.run(keyframes(feats)),
+            *self.run(keyframes(feats, self.keyframe)),
             [ground_truth(sample, feats[0]) for sample in data_samples],
             [make_meta(shape, pad_shape) for shape in img_shapes.tolist()],
         )
@@ -213,14 +218,6 @@ def regress_ranges(strides: Sequence[int]) -> tuple[tuple[float, float], ...]:
     """
     bounds = (-1, *(8 * stride for stride in strides[:-1]), 1e8)
     return tuple(pairwise(bounds))
-
-
-def keyframes(feats: Sequence[Tensor]) -> list[Tensor]:
-    """Slices (B, C, H_l, W_l) of feats (B, C, T, H_l, W_l).
-
-    The keyframe of a clip is its entry ``clip_len // 2``.
-    """
-    return [feat[:, :, feat.size(2) // 2] for feat in feats]
 
 
 def ground_truth(sample: object, like: Tensor) -> InstanceData:

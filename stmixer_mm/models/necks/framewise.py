@@ -36,4 +36,4 @@ class FramewiseNeck(BaseModule):
         outs = as_levels(self.neck(tuple(fold_time(level) for level in levels)))
         # Some, such as YOLOV3Neck, begin with the coarsest.
         outs = sorted(outs, key=lambda out: -out.size(-2) * out.size(-1))
-        return [unfold_time(out, len(levels[0])) for out in outs]
+        return [unfold_time(out, levels[0].size(0)) for out in outs]

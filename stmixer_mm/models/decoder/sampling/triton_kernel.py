@@ -16,7 +16,6 @@ from stmixer_mm.models.decoder.sampling.sampler import Sampler
 _IS_INSTALLED = find_spec('triton') is not None and hasattr(torch.library, 'custom_op')
 
 
-@torch.compiler.assume_constant_result
 def is_available(device: torch.device) -> bool:
     """Whether Triton is there and runs on a device.
 
@@ -27,6 +26,10 @@ def is_available(device: torch.device) -> bool:
     if os.environ.get('TRITON_INTERPRET') == '1':
         return True
     return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+if _IS_INSTALLED:  # else nobody need wait for the import of Dynamo
+    is_available = torch.compiler.assume_constant_result(is_available)
 
 
 class TritonSampler(Sampler):

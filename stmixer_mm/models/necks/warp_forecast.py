@@ -1,0 +1,167 @@
+"""Feature maps of what comes next, warped from those that are there.
+
+Shapes: B clips, C channels, T frames of the feature maps, k frames ahead, L levels.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule, ModuleList, constant_init
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.necks.levels import as_levels, check_channels
+from stmixer_mm.models.precision import full_precision
+from stmixer_mm.registry import MODELS
+
+
+def warp(feat: Tensor, flow: Tensor) -> Tensor:
+    """(B, C, H, W) read where the flow (B, 2, H, W) points to, x and y in cells.
+
+    Between cells it is bilinear, beyond the edges it repeats them.
+    """
+    height, width = feat.shape[-2:]
+    flow = full_precision(flow)
+    x = torch.arange(width, device=flow.device) + flow[:, 0]
+    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
+    grid = torch.stack(((2 * x + 1) / width, (2 * y + 1) / height), dim=-1) - 1
+    warped = F.grid_sample(
+        feat.to(grid.dtype), grid, padding_mode='border', align_corners=False
+    )
+    return warped.to(feat.dtype)
+
+
+class WarpStep(nn.Sequential):
+    """The next map of a level from its last two.
+
+    next = gate * warp(last, flow) + (1 - gate) * (last + change): what moves, and what
+    appears. Both are zero at first, so that the last map is repeated.
+    """
+
+    def __init__(self, channels: int) -> None:
+        hidden = max(channels // 4, 1)
+        super().__init__(
+            nn.Conv2d(2 * channels, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, 2 + 1 + channels, 3, padding=1),
+        )
+
+    def forward(self, before: Tensor, last: Tensor) -> Tensor:
+        """Two maps (B, C, H, W) -> (B, C, H, W)"""
+        found = super().forward(torch.cat((before, last), dim=1))
+        flow, gate, change = found.split((2, 1, last.size(1)), dim=1)
+        gate = gate.sigmoid()
+        return gate * warp(last, flow) + (1 - gate) * (last + change)
+
+
+@MODELS.register_module()
+class WarpForecast(BaseModule):
+    """Extend levels of T frames by the k that come next.
+
+    Each is made of the two before it by a :class:`WarpStep`, one of each level. The
+    decoder behind it has ``num_frames`` = T + k.
+
+    It learns from the loss of the detector, and, of clips that have further frames
+    (``num_future`` of :class:`.SampleKeyframeClip`), from the maps that backbone and
+    necks make there. Nothing else reads these frames, which tests go without.
+
+    Args:
+        in_channels: Channels of the levels, finest first.
+        num_ahead: k.
+        clip_len: Frames of a clip; what comes behind them is the future.
+        loss_weight: Of the squared difference from the true maps, as a share of their
+            variance in a clip.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        UserError: k is not positive, or a clip's further frames are not those of k maps.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        num_ahead: int,
+        clip_len: int,
+        loss_weight: float = 1.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if num_ahead < 1 or clip_len < 1:
+            raise UserError(
+                f'num_ahead={num_ahead} and clip_len={clip_len} of WarpForecast must '
+                'both be at least 1.'
+            )
+        self.in_channels = tuple(in_channels)
+        self.num_ahead = num_ahead
+        self.clip_len = clip_len
+        self.loss_weight = loss_weight
+        self.steps = ModuleList(map(WarpStep, in_channels))
+
+    def init_weights(self) -> None:
+        for step in self.steps:
+            constant_init(step[-1], 0)
+        super().init_weights()
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """(B, in_channels[l], T, H_l, W_l) -> (B, in_channels[l], T + k, H_l, W_l)"""
+        levels = as_levels(feats)
+        check_channels(levels, self)
+        return [
+            self._extend(level, step)
+            for level, step in zip(levels, self.steps, strict=True)
+        ]
+
+    def _extend(self, level: Tensor, step: WarpStep) -> Tensor:
+        maps = list(level.unbind(dim=2))
+        for _ in range(self.num_ahead):
+            maps.append(step(maps[-2] if maps[1:] else maps[-1], maps[-1]))
+        return torch.stack(maps, dim=2)
+
+    @torch.no_grad()
+    def see_future(
+        self, clips: Tensor, extract: Callable[[Tensor], Tensor | Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """The true next maps, L levels (B, C, k, H_l, W_l).
+
+        Each is a map of a clip of ``clip_len`` frames that ends later.
+
+        Args:
+            clips: (B, 3, clip_len + further frames, H, W).
+            extract: Clips to the levels that this neck extends.
+        """
+        future = clips.size(2) - self.clip_len
+        windows: list[list[Tensor]] = []
+        shift = 0
+        while shift < future:
+            new = min(self.clip_len, future - shift)
+            shift += new
+            levels = as_levels(extract(clips[:, :, shift : shift + self.clip_len]))
+            frames = levels[0].size(2)
+            if future * frames != self.num_ahead * self.clip_len:
+                raise UserError(
+                    f'Clips have {future} frames behind the clip_len={self.clip_len} of '
+                    f'WarpForecast, but its num_ahead={self.num_ahead} feature maps '
+                    f'stand for {self.num_ahead * self.clip_len / frames:g}; correct '
+                    'num_future or clip_len of SampleKeyframeClip, or those of '
+                    'WarpForecast.'
+                )
+            new = new * frames // self.clip_len
+            windows.append([level[:, :, frames - new :] for level in levels])
+        return [torch.cat(level, dim=2) for level in zip(*windows, strict=True)]
+
+    def loss(
+        self, extended: Sequence[Tensor], future: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            extended: What :meth:`forward` made.
+            future: Of :meth:`see_future`.
+        """
+        shares = []
+        for level, truth in zip(extended, map(full_precision, future), strict=True):
+            errors = full_precision(level[:, :, -self.num_ahead :]) - truth
+            variance = truth.flatten(1).var(dim=1, correction=0).clamp(min=1e-6)
+            shares.append(errors.square().flatten(1).mean(dim=1) / variance)
+        return dict(loss_forecast=self.loss_weight * torch.stack(shares).mean())
