@@ -133,7 +133,7 @@ def parse_args() -> argparse.Namespace:
         choices=TRACKERS,
         default=DEFAULT_TRACKER,
         help='what follows persons from keyframe to keyframe (default: %(default)s); '
-        'of a model of tubelets the tubes do',
+        'tubelets and track queries do it themselves',
     )
     parser.add_argument(
         '--fps', type=number(float, above=0), help='rate of pictures and raw frames'

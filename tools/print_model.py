@@ -13,6 +13,9 @@ from stmixer_mm.errors import blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.heads.denoising import DenoisingQueries
+from stmixer_mm.models.heads.mask_head import QueryMaskHead
+from stmixer_mm.models.heads.track_queries import QueryInteraction
 from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
 from stmixer_mm.profiling.clips import random_clip
@@ -105,8 +108,19 @@ def list_rows(
             stages = outputs
         elif isinstance(child, InitialBoxes):
             given, outputs = ['frames'], [f'{child.num_queries} boxes']
+        elif isinstance(child, QueryInteraction):
+            given, outputs = ['tracks'], [f'{child.num_queries} queries at most']
+        elif isinstance(child, DenoisingQueries):
+            given, outputs = (
+                ['persons'],
+                [f'{child.num_groups} copies of each to learn'],
+            )
         elif name == 'head' and isinstance(model, ClipDetector):
             given, outputs = stages, [f'boxes, {child.num_classes - 1} actions']
+        elif isinstance(child, QueryMaskHead):
+            levels = list(traced.feats)[: child.num_levels]
+            given = shapes_of(levels)
+            outputs = [f'masks {describe(levels[0][0, 0, 0])}']
         yield name, type(child).__name__, given, outputs, child
 
 

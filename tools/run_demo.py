@@ -18,7 +18,7 @@ from pathlib import Path
 TOOLS = Path(__file__).resolve().parent
 # How long OpenMP's threads wait awake: long waits make a step of two threads six times
 # as slow on a machine that does something else, too.
-PATIENT = {'GOMP_SPINCOUNT': '3000'}
+PATIENT = {'GOMP_SPINCOUNT': '10000'}
 TOY_CONFIG = 'configs/experiments/stmixer_tiny-denoising_toy.py'
 
 

@@ -32,7 +32,8 @@ from stmixer_mm.checks.config import (
     merge_overrides,
 )
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
-from stmixer_mm.datasets.frames import clip_indices, keyframe_index
+from stmixer_mm.datasets.annotations.masks import encode
+from stmixer_mm.datasets.frames import clip_indices, keyframe_index, nearest_frame
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import (
     Clip,
@@ -54,6 +55,8 @@ from stmixer_mm.datasets.videos import (
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
+from stmixer_mm.export.formats import is_exported
+from stmixer_mm.models.heads.mask_head import resize
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
@@ -90,7 +93,8 @@ def init_detector(
 
     Args:
         config: Config file, or what was read from one.
-        checkpoint: File or URL; None initialises the parameters as for training.
+        checkpoint: File or URL, or what tools/export.py wrote for onnxruntime or
+            OpenVINO; None initialises the parameters as for training.
         device: As in 'cpu' or 'cuda:0'.
         label_map: Label map (pbtxt) with the names of the actions. By default the
             names are those in the checkpoint, or of the config's test set.
@@ -111,6 +115,10 @@ def init_detector(
 
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
+    exported = is_exported(checkpoint)
+    if exported:
+        settings = dict(type='ExportedDetector', file=str(checkpoint))
+        cfg.model = dict(settings, head=cfg.model.head)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)
@@ -122,6 +130,8 @@ def init_detector(
     classes = None
     if checkpoint is None:
         model.init_weights()
+    elif exported:
+        classes = None if label_map else model.metadata.classes
     else:
         loaded = load_weights(model, checkpoint)
         if label_map is None:
@@ -236,8 +246,9 @@ def detect_video(
         score_thr: Actions with lower scores are left out; their persons stay.
         nms_thr: Leave out persons whose box has a larger IoU with one of a higher
             person score (of tubelets, in the middle of the clip); None: nobody.
-        tracker: Gives persons of keyframes their ids; tubelets have theirs.
-        batch_size: Clips that the model sees at once.
+        tracker: Gives persons of keyframes their ids; tubelets and track queries have
+            theirs.
+        batch_size: Clips that the model sees at once; with track queries it is 1.
         on_damage: Is told of each stretch that the file lacks, and of each keyframe
             that is left out as its clip cannot be decoded; without it that is an error.
 
@@ -252,10 +263,11 @@ def detect_video(
     if batch_size < 1:
         raise UserError(f'batch_size={batch_size} must be at least 1.')
     _check_interval(1.0 if interval_s is None else interval_s)
-    sampler = _sampler(clip_pipeline(model.cfg))
+    sampler, ahead_s = _sampler(clip_pipeline(model.cfg))
     by_tubelets = finds_tubelets(model)
+    start, end = _clip_times(start, end, interval_s or 1.0, ahead_s)
     cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
-    plan = cut(source, sampler, interval_s, start, end, inside=by_tubelets)
+    plan = cut(source, sampler, interval_s, start, end, ahead_s, inside=by_tubelets)
     found = detect_clips(
         model,
         plan.clips,
@@ -290,13 +302,18 @@ def detect_clips(
             who is missed in one keeps its id.
     """
     pipeline = clip_pipeline(model.cfg)
-    sampler = _sampler(pipeline)
+    sampler, ahead_s = _sampler(pipeline)
     sampler.allow_short = True  # a clip at the end of a stream may lack frames
+    if ahead_s and finds_tubelets(model):
+        raise UserError(
+            f'The test pipeline has ahead_s={ahead_s:g}, but a model of tubelets says '
+            'where persons are in the frames that it sees; leave ahead_s out.'
+        )
     samples = _predict(
         model, _load_clips(pipeline, clips, on_damage), batch_size, nms_thr
     )
     if not finds_tubelets(model):
-        return _read_keyframes(model, samples, score_thr, tracker)
+        return _read_keyframes(model, samples, score_thr, tracker, ahead_s)
     # A person may be missed in a clip's time, and between clips.
     linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
     return _read_tubelets(model, samples, score_thr, sampler, linking)
@@ -307,9 +324,29 @@ def finds_tubelets(model: nn.Module) -> bool:
     return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
 
 
-def clip_spans(model: nn.Module) -> tuple[int, int]:
-    """Frames that a clip spans before and behind its keyframe."""
-    return _spans(_sampler(clip_pipeline(model.cfg)))
+def clip_spans(model: nn.Module) -> tuple[int, int, float]:
+    """What a :class:`.RecentFrames` needs to know of a model's clips."""
+    sampler, ahead_s = _sampler(clip_pipeline(model.cfg))
+    return *_spans(sampler), ahead_s
+
+
+def _clip_times(
+    start: float, end: float | None, interval_s: float, ahead_s: float
+) -> tuple[float, float | None]:
+    """When the clips of keyframes from ``start`` to ``end`` end.
+
+    Raises:
+        UserError: none of them does after the source began.
+    """
+    if not ahead_s:
+        return start, end
+    start += interval_s * max(0, math.ceil((ahead_s - start) / interval_s - 1e-6))
+    if end is not None and start >= end:
+        raise UserError(
+            f'The model looks ahead_s={ahead_s:g} ahead, so that the first keyframe is '
+            f'at {start:g} s, but the part asked for ends at {end:g} s; ask for more.'
+        )
+    return max(start - ahead_s, 0.0), None if end is None else end - ahead_s
 
 
 class _Plan(NamedTuple):
@@ -326,6 +363,7 @@ def _cut_file(
     interval_s: float | None,
     start: float,
     end: float | None,
+    ahead_s: float,
     *,
     inside: bool,
 ) -> _Plan:
@@ -351,9 +389,12 @@ def _cut_file(
         for time_s, middle in zip(times.tolist(), middles, strict=True):
             around = range(max(middle - before, 0), min(middle + after + 1, len(video)))
             sample = dict(video_sample(video.path, time_s), video_reader=video)
+            keyframe = int(middle)
+            if ahead_s:
+                keyframe = _frame_at(video, time_s + ahead_s)
             yield Clip(
-                time_s=time_s,
-                frame_index=int(middle),
+                time_s=time_s + ahead_s,
+                frame_index=keyframe,
                 frames=around,
                 times=video.times[around.start : around.stop],
                 size=video.size,
@@ -365,16 +406,25 @@ def _cut_file(
     return _Plan(clips(), apart, lambda found: found.frame_index in frames)
 
 
+def _frame_at(video: Video, time_s: float) -> int:
+    """Number of the frame at a time, which may be behind the last."""
+    beyond = time_s - video.times[-1]
+    if beyond <= 0:
+        return keyframe_index(time_s, **video.clock)
+    return len(video) - 1 + nearest_frame(beyond * video.fps)
+
+
 def _cut_stream(
     stream: FrameStream,
     sampler: SampleKeyframeClip,
     interval_s: float | None,
     start: float,
     end: float | None,
+    ahead_s: float,
     *,
     inside: bool,
 ) -> _Plan:
-    ring = RecentFrames(*_spans(sampler), name=stream.name)
+    ring = RecentFrames(*_spans(sampler), ahead_s, name=stream.name, fps=stream.fps)
     if inside and interval_s is None:
         keyframes = EvenFrames(max(1, ring.before), start, end)
         apart = keyframes.step
@@ -411,10 +461,18 @@ def _predict(
 ) -> Iterator[tuple[Clip, InstanceData]]:
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
+    interaction = getattr(model, 'query_interaction', None)
+    if interaction is not None:  # each keyframe needs the tracks of the one before
+        tracks, batch_size = interaction.start(), 1
     while batch := list(islice(loaded, batch_size)):
         clips, inputs = zip(*batch, strict=True)
+        data = pseudo_collate(inputs)
+        if interaction is not None:
+            data['data_samples'][0].tracks = tracks
         with torch.inference_mode():
-            samples = model.test_step(pseudo_collate(inputs))
+            samples = model.test_step(data)
+        if interaction is not None:
+            tracks = samples[0].tracks
         for clip, sample in zip(clips, samples, strict=True):
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)
     if errors:
@@ -449,15 +507,21 @@ def _read_keyframes(
     samples: Iterable[tuple[Clip, InstanceData]],
     score_thr: float,
     tracker: Tracker | None,
+    ahead_s: float,
 ) -> Iterator[KeyframeDetections]:
     for clip, found in samples:
         bboxes = _as_array(found.bboxes) * (clip.size[::-1] * 2)
-        person_scores, vectors = (
+        person_scores, vectors, ids = (
             _as_array(found[name]) if name in found else None
-            for name in ('person_scores', 'query_vectors')
+            for name in ('person_scores', 'query_vectors', 'instances_id')
         )
-        ids = None
-        if tracker is not None:
+        masks = None
+        if 'masks' in found:
+            drawn = resize(found.masks.float(), clip.size) > 0.5
+            masks = [encode(mask) for mask in _as_array(drawn)]
+        if ids is not None:
+            ids = ids.tolist()
+        elif tracker is not None:
             ids = tracker.extend(clip.time_s, bboxes, person_scores, vectors).tolist()
         yield KeyframeDetections(
             time_s=clip.time_s,
@@ -469,6 +533,8 @@ def _read_keyframes(
             ],
             ids=ids,
             person_scores=person_scores,
+            ahead_s=ahead_s,
+            masks=masks,
         )
 
 
@@ -490,6 +556,7 @@ def _read_tubelets(
                     clip_len=sampler.clip_len,
                     frame_interval=sampler.frame_interval,
                     total_frames=clip.frames.stop,
+                    place=sampler.place,
                 ),
                 bboxes=_as_array(found.bboxes) * (clip.size[::-1] * 2),
                 person_scores=_as_array(found.person_scores),
@@ -537,12 +604,18 @@ def clip_pipeline(cfg: Config) -> Compose:
         )
 
 
-def _sampler(pipeline: Compose) -> SampleKeyframeClip:
-    return next(
+def _sampler(pipeline: Compose) -> tuple[SampleKeyframeClip, float]:
+    """What cuts clips at the frame it is given, and the seconds to their keyframe."""
+    sampler = next(
         one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
     )
+    ahead_s = sampler.ahead_s or 0.0
+    if ahead_s:
+        sampler.ahead_s = 0.0  # there may be no such keyframe yet
+    sampler.num_future = 0
+    return sampler, ahead_s
 
 
 def _spans(sampler: SampleKeyframeClip) -> tuple[int, int]:
-    before = sampler.clip_len // 2 * sampler.frame_interval
+    before = sampler.place * sampler.frame_interval
     return before, (sampler.clip_len - 1) * sampler.frame_interval - before

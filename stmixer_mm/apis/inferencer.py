@@ -345,7 +345,7 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
         choices=[*TRACKERS, 'none'],
         default=DEFAULT_TRACKER,
         help='what follows persons from keyframe to keyframe (default: %(default)s); '
-        'of a model of tubelets the tubes do',
+        'tubelets and track queries do it themselves',
     )
     parser.add_argument(
         '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'

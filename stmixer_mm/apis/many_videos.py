@@ -460,7 +460,9 @@ def _connect(address: str) -> None:
             'out.'
         ) from None
     address = address or os.environ.get('RAY_ADDRESS', '')
-    remedy = 'correct it, or start Ray there'
+    remedy = (
+        'correct it, start Ray there, or set RAY_AUTH_MODE=token if it asks for one'
+    )
     stop = signal.getsignal(signal.SIGTERM)
     with blame(f'--ray {address or "(no address)"}: no cluster answers', remedy):
         if ':' in address:  # Ray itself takes minutes

@@ -19,11 +19,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
+from stmixer_mm.datasets.annotations.masks import decode
 from stmixer_mm.datasets.streams import FrameStream, open_source
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
-from stmixer_mm.visualization.draw import draw_detections, person_colors
+from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
 VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
 # Without B-frames, whose order AVI cannot hold.
@@ -52,10 +53,11 @@ def annotated_frames(
     """Draw detections on frames, in their order.
 
     Persons found at both neighbouring keyframes move in a straight line; others are
-    shown at the frames nearest to their keyframe. Actions are those of the nearest.
+    shown at the frames nearest to their keyframe. Actions are those of the nearest, and
+    masks, which move with the boxes.
 
     Args:
-        frames: (index, RGB uint8 (h, w, 3)), the first not before the first keyframe.
+        frames: (index, RGB uint8 (h, w, 3)); those before the first keyframe stay.
         keyframes: In order of time; taken as the frames need them.
     """
     tracks = follow_persons(keyframes)
@@ -64,7 +66,7 @@ def annotated_frames(
     for index, frame in frames:
         while after and index >= after[0].frame_index:
             before, after = after, next(tracks, None)
-        if before is None:
+        if before is None or index < before[0].frame_index:
             yield index, frame
             continue
         (near, ids), (far, far_ids) = before, after or before
@@ -77,8 +79,20 @@ def annotated_frames(
             if number in far_ids:
                 other = far.bboxes[far_ids.index(number)]
                 bboxes[person] += share * (other - bboxes[person])
-        colors = person_colors(ids)
-        yield index, draw_detections(frame, bboxes, near.actions, colors=colors)
+        yield (
+            index,
+            draw_detections(
+                frame,
+                bboxes,
+                near.actions,
+                colors=person_colors(ids),
+                masks=near.masks
+                and [
+                    move_mask(decode(mask), frame.shape[:2], *pair)
+                    for mask, *pair in zip(near.masks, near.bboxes, bboxes, strict=True)
+                ],
+            ),
+        )
 
 
 def render_video(

@@ -13,6 +13,7 @@ import torch
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 
+from stmixer_mm.datasets.annotations.masks import Mask, decode
 from stmixer_mm.datasets.converters.records import AnnotatedVideo, Shape
 from stmixer_mm.datasets.converters.writers import write_coco, write_cvat
 from stmixer_mm.datasets.frames import without_suffix
@@ -33,11 +34,13 @@ class KeyframeDetections(NamedTuple):
     """What was found at one keyframe of a video; with tubelets, in any frame."""
 
     time_s: float
-    frame_index: int  # of the keyframe, counted from 0
+    frame_index: int  # of the keyframe, counted from 0; foretold beyond the last too
     bboxes: np.ndarray  # (n, 4): pixel xyxy in the video's own frame
     actions: list[list[tuple[str, float]]]  # per box (label, score), best first
-    ids: list[int] | None = None  # per box, of its tube; None: of keyframes alone
+    ids: list[int] | None = None  # per box, of its person; None: of keyframes alone
     person_scores: np.ndarray | None = None  # (n,); None: the model gives none
+    ahead_s: float = 0.0  # from the last frame seen to the keyframe, if it was foretold
+    masks: list[Mask] | None = None  # per box, of the video's own frame; as above
 
 
 @dataclass(kw_only=True)
@@ -135,7 +138,7 @@ class VideoDetections:
 
     def to_coco(self, path: str | Path) -> None:
         """Write COCO's JSON with videos, for annotators to correct."""
-        frames = sorted({found.frame_index for found in self.keyframes})
+        frames = sorted({found.frame_index for found in self._within})
         write_coco(path, self._annotated(frames), self._actions())
 
     def to_datasamples(self) -> list[ActionDataSample]:
@@ -143,7 +146,7 @@ class VideoDetections:
 
         ``pred_instances`` have ``bboxes`` (n, 4) in pixels, ``scores`` (n, A + 1) with
         the host's dummy column 0, 0 of actions that are left out, and, where they are
-        known, ``person_scores`` (n,) and ``instances_id`` (n,).
+        known, ``person_scores`` (n,), ``instances_id`` (n,) and ``masks`` (n, h, w).
         """
         return [self._datasample(found) for found in self.keyframes]
 
@@ -163,6 +166,10 @@ class VideoDetections:
             instances.person_scores = torch.as_tensor(found.person_scores)
         if found.ids is not None:
             instances.instances_id = torch.tensor(found.ids, dtype=torch.long)
+        if found.masks is not None:
+            size = self.height, self.width
+            drawn = [decode(mask).astype(bool) for mask in found.masks]
+            instances.masks = torch.from_numpy(np.array(drawn).reshape(-1, *size))
         sample = ActionDataSample(
             metainfo=dict(
                 video_id=self.source,
@@ -185,9 +192,15 @@ class VideoDetections:
             RGB uint8, of :data:`.MIN_SIDE` pixels at least on its short side.
 
         Raises:
-            UserError: the source is not a video file that can be read again.
+            UserError: the source is not a video file that can be read again, or ends
+                before a keyframe that was foretold.
         """
         found = self.keyframes[number]
+        if picture is None and found.frame_index >= self.total_frames > 0:
+            raise UserError(
+                f'{self.source} ends before {found.time_s:g} s, for which keyframe '
+                f'{number} was foretold; give a picture.'
+            )
         if picture is None:
             if not os.path.isfile(self.source):
                 raise UserError(
@@ -197,7 +210,11 @@ class VideoDetections:
         picture, factor = enlarge(picture)
         ids = range(len(found.bboxes)) if found.ids is None else found.ids
         return draw_detections(
-            picture, found.bboxes * factor, found.actions, colors=person_colors(ids)
+            picture,
+            found.bboxes * factor,
+            found.actions,
+            colors=person_colors(ids),
+            masks=found.masks and [decode(mask) for mask in found.masks],
         )
 
     @property
@@ -213,14 +230,25 @@ class VideoDetections:
         done = {label for one in self.keyframes for p in one.actions for label, _ in p}
         return self.classes or tuple(sorted(done))
 
+    @property
+    def _within(self) -> list[KeyframeDetections]:
+        """Without what was foretold of the time after the video."""
+        return [
+            found
+            for found in self.keyframes
+            if not found.ahead_s or found.frame_index < self.total_frames
+        ]
+
     def _annotated(self, frames: Sequence[int]) -> AnnotatedVideo:
         """Persons with ids as tracks, each other one as a track of its own."""
         tracks: dict[object, list[Shape]] = {}
-        for number, found in enumerate(self.keyframes):
+        keyframes = self._within
+        for number, found in enumerate(keyframes):
             ids = found.ids or [(number, row) for row in range(len(found.bboxes))]
             here = set()
-            for key, bbox, actions in zip(
-                ids, found.bboxes, found.actions, strict=True
+            masks = found.masks or [None] * len(found.bboxes)
+            for key, bbox, actions, mask in zip(
+                ids, found.bboxes, found.actions, masks, strict=True
             ):
                 shape = Shape(
                     frame=found.frame_index,
@@ -228,6 +256,7 @@ class VideoDetections:
                     actions=tuple(label for label, _ in actions),
                     outside=False,
                     place='',
+                    segmentation=mask,
                 )
                 tracks.setdefault(key, []).append(shape)
                 here.add(key)
@@ -235,7 +264,7 @@ class VideoDetections:
                 if key not in here and not track[-1].outside:
                     left = dict(frame=found.frame_index, outside=True)
                     track.append(track[-1]._replace(**left))
-        after = self.keyframes[-1].frame_index + 1 if self.keyframes else 0
+        after = keyframes[-1].frame_index + 1 if keyframes else 0
         for track in tracks.values():
             if not track[-1].outside and after < self.total_frames:
                 track.append(track[-1]._replace(frame=after, outside=True))
@@ -256,11 +285,10 @@ class VideoDetections:
 
 def keyframe_record(found: KeyframeDetections) -> dict:
     """What the JSON holds of a keyframe."""
-    return dict(
-        time_s=round(found.time_s, 3),
-        frame=found.frame_index,
-        persons=list(_list_persons(found)),
-    )
+    record = dict(time_s=round(found.time_s, 3), frame=found.frame_index)
+    if found.ahead_s:
+        record['ahead_s'] = round(found.ahead_s, 3)
+    return record | dict(persons=list(_list_persons(found)))
 
 
 def _list_persons(found: KeyframeDetections) -> Iterator[dict]:
@@ -273,6 +301,8 @@ def _list_persons(found: KeyframeDetections) -> Iterator[dict]:
             dict(action=label, score=round(score, 4))
             for label, score in found.actions[index]
         ]
+        if found.masks is not None:
+            person['mask'] = found.masks[index]
         yield person
 
 

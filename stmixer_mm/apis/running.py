@@ -11,6 +11,7 @@ from mmaction.registry import RUNNERS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.runner import Runner
+from torch.multiprocessing import set_sharing_strategy
 
 from stmixer_mm.checks.config import building, check_run, load_config
 from stmixer_mm.checks.options import add_cfg_options
@@ -42,6 +43,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
     _keep_config(cfg)
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)
+        # A batch of 8 clips takes 6 ms to come from its worker, by descriptors 13 ms.
+        set_sharing_strategy('file_system')
     with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     # mmengine builds these when it needs them, which is before the first step.

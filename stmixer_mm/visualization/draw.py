@@ -64,6 +64,7 @@ def draw_detections(
     actions: Sequence[Sequence[tuple[str, float | None]]],
     *,
     colors: Sequence[Sequence[Color]] | None = None,
+    masks: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """Draw persons and what they do.
 
@@ -74,6 +75,7 @@ def draw_detections(
             not written. The first four are drawn, the others counted.
         colors: For each box the colours of its actions in turn; the first is the box's
             too. None: those of :func:`person_colors`, by the position in ``bboxes``.
+        masks: For each box which pixels are the person's, of the frame at any size.
 
     Returns:
         A new frame. Labels stay inside it, and off each other where there is room.
@@ -86,6 +88,9 @@ def draw_detections(
     if colors is None:
         colors = person_colors(range(len(boxes)))
 
+    for (color, *_), mask in zip(colors, () if masks is None else masks, strict=False):
+        inside = _fit(mask, (height, width))
+        canvas[inside] = (0.5 * canvas[inside] + 0.5 * np.array(color)).astype(np.uint8)
     for (color, *_), (x1, y1, x2, y2) in zip(colors, boxes, strict=True):
         # A dark rim keeps the box visible on a background of its own colour.
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
@@ -107,6 +112,37 @@ def draw_detections(
             rects.append(_place(size, box, (height, width), rects, others))
             _draw_label(canvas, pen, lines, rects[-1], inks)
     return canvas
+
+
+def move_mask(
+    mask: np.ndarray,
+    size: tuple[int, int],
+    bbox: np.ndarray,
+    to_bbox: np.ndarray,
+) -> np.ndarray:
+    """A mask that goes with its box, (h, w) bool.
+
+    Args:
+        mask: Of a frame at any size.
+        size: (h, w) of the frame that the boxes are in.
+        bbox, to_bbox: Pixel xyxy, before and after.
+    """
+    drawn = _fit(mask, size)
+    if np.array_equal(bbox, to_bbox):
+        return drawn
+    (low, high), (to_low, to_high) = (
+        np.reshape(one, (2, 2)) for one in (bbox, to_bbox)
+    )
+    scale = (to_high - to_low) / np.maximum(high - low, 1)
+    matrix = np.column_stack((np.diag(scale), to_low - scale * low))
+    return cv2.warpAffine(drawn.astype(np.uint8), matrix, size[::-1]) > 0
+
+
+def _fit(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask at another size (h, w), bool."""
+    if mask.shape == size:
+        return mask.astype(bool)
+    return cv2.resize(255 * mask.astype(np.uint8), size[::-1]) > 127
 
 
 def side_by_side(

@@ -88,7 +88,10 @@ class STADVisualizer(ActionVisualizer):
             if not draw_score:
                 actions = [[(label, None) for label, _ in one] for one in actions]
             views['predicted'] = draw_detections(
-                frame, bboxes_norm * (width, height, width, height), actions
+                frame,
+                bboxes_norm * (width, height, width, height),
+                actions,
+                masks=_masks_of(data_sample.pred_instances),
             )
         headings = [[(heading, None)] for heading in views]
         image = side_by_side([*views.values()], headings) if views else frame
@@ -134,7 +137,11 @@ def draw_ground_truth(
         for row in labels[numbers]
     ]
     return draw_detections(
-        frame, bboxes * scale, actions, colors=person_colors(numbers.tolist())
+        frame,
+        bboxes * scale,
+        actions,
+        colors=person_colors(numbers.tolist()),
+        masks=_masks_of(instances),
     )
 
 
@@ -185,6 +192,11 @@ def top_actions(
         for index in order.tolist()
         if scores[index] >= score_thr
     ]
+
+
+def _masks_of(instances: InstanceData) -> np.ndarray | None:
+    """Those of persons in a keyframe; tubelets have none."""
+    return _as_array(instances.masks) if 'masks' in instances else None
 
 
 def _as_array(values: Tensor | np.ndarray) -> np.ndarray:

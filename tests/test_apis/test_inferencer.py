@@ -1,18 +1,22 @@
 import json
 import re
+from copy import deepcopy
 
 import av
 import numpy as np
 import pytest
 import torch
+from mmaction.registry import DATASETS
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from run_tool import ROOT
 from tiny_stmixer import ACTIONS, write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
-from stmixer_mm.apis.inference import init_detector
+from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
 from stmixer_mm.checks.config import load_config
+from stmixer_mm.datasets.streams import RecentFrames
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 
@@ -63,7 +67,81 @@ def frames_of(video):
     return np.array(reader.get_batch(range(len(reader))))
 
 
-@pytest.mark.parametrize('kind', ['of_keyframes', 'of_tubelets'])
+@pytest.fixture
+def foretelling(of_keyframes, monkeypatch):
+    """The same, half a second ahead: clips of 2 frames, 0.2 s apart."""
+    cfg = deepcopy(of_keyframes.model.cfg)
+    cfg.test_dataloader.dataset.pipeline[1].ahead_s = 0.5
+    monkeypatch.setattr(of_keyframes.model, 'cfg', cfg)
+    return of_keyframes
+
+
+def boxes_of(found):
+    return [one.bboxes.round(2).tolist() for one in found]
+
+
+def test_a_result_says_for_when_it_speaks(foretelling, video, tmp_path):
+    found = list(foretelling.stream(video, interval_s=0.4))
+    assert [round(one.time_s, 3) for one in found] == [0.8, 1.2, 1.6, 2, 2.4, 2.8]
+    assert [one.frame_index for one in found] == [8, 12, 16, 20, 24, 28]
+    assert {one.ahead_s for one in found} == {0.5}
+    # Of a video that is cut where the clips end it says the same.
+    cut = frames_of(video)[: 15 + 1]
+    known = [*foretelling.stream(cut, fps=10, interval_s=0.4)]
+    assert boxes_of(known) == boxes_of(found[:4])
+    drawn = foretelling.detect(video, vis_file=tmp_path / 'o.mp4', interval_s=0.4)
+    assert boxes_of(drawn.keyframes) == boxes_of(found)
+    assert len(open_video(tmp_path / 'o.mp4')) == 25
+
+
+def test_it_is_known_before_its_time(foretelling):
+    given = []
+
+    def frames():
+        for number in range(10**9):
+            given.append(number)
+            yield np.full((64, 96, 3), number % 256, np.uint8)
+
+    found = foretelling.stream(frames(), fps=10)
+    for keyframe in (10, 20):
+        assert next(found).frame_index == keyframe
+        assert given[-1] == keyframe - 5
+
+
+def test_the_same_as_of_the_config_s_own_sample(foretelling, folder):
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        dataset = DATASETS.build(foretelling.model.cfg.test_dataloader.dataset)
+        batch = pseudo_collate([dataset[1]])
+    expected = foretelling.model.test_step(batch)[0].pred_instances.bboxes
+    (found,) = foretelling.stream(folder / '1.mp4', start=1, end=1.5, nms_thr=None)
+    bboxes = torch.from_numpy(found.bboxes / (96, 48, 96, 48))
+    torch.testing.assert_close(bboxes, expected.double(), atol=1e-6, rtol=1e-5)
+
+
+def test_what_cannot_be_foretold(foretelling, of_tubelets, video, monkeypatch):
+    with pytest.raises(
+        UserError, match=r'ahead_s=0.5 ahead, .* first keyframe is at 1 s'
+    ):
+        foretelling.stream(video, end=0.5)
+    monkeypatch.setattr(of_tubelets.model, 'cfg', foretelling.model.cfg)
+    with pytest.raises(
+        UserError, match='tubelets says where persons are in the frames'
+    ):
+        of_tubelets.stream(video)
+
+
+def test_a_live_stream_is_foretold(foretelling):
+    ring = RecentFrames(*clip_spans(foretelling.model))
+    for number in range(7):
+        ring.append(100 + number / 10, np.full((64, 96, 3), number, np.uint8))
+    clip = ring.clip(6)
+    assert (clip.frame_index, clip.frames) == (11, range(4, 7))
+    assert clip.time_s == pytest.approx(101.1)
+    (found,) = detect_clips(foretelling.model, [clip])
+    assert (found.frame_index, found.ahead_s) == (11, 0.5)
+
+
+@pytest.mark.parametrize('kind', ['of_keyframes', 'of_tubelets', 'foretelling'])
 @pytest.mark.parametrize(
     'options',
     [{}, dict(interval_s=0.4, batch_size=3), dict(start=0.5, end=1.5), dict(nms_thr=1)],
@@ -207,6 +285,34 @@ def test_a_tracker_gives_the_ids(of_keyframes, video):
 
     found = list(of_keyframes.stream(video, nms_thr=1, tracker=Tracker()))
     assert [one.ids for one in found] == [[0, 1, 2, 3], [1, 2, 3, 4], [2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize('fast', [False, True])
+def test_track_queries_give_the_ids(folder, of_keyframes, video, fast):
+    """Each source has its own; no tracker is asked."""
+
+    class Tracker:
+        def extend(self, *told):
+            raise AssertionError
+
+    config = load_config(folder / 'stmixer.py')
+    config.model.query_interaction = dict(
+        type='QueryInteraction', birth_score=0.0, keep_score=0.0, max_overlap=1.0
+    )
+    torch.manual_seed(0)
+    model = ActionDetInferencer(
+        config, None, 'cpu', cfg_options=EVERYONE, fast=fast, show_progress=False
+    )
+    found, again = (
+        [*model.stream(video, nms_thr=1, tracker=Tracker(), batch_size=size)]
+        for size in (1, 4)
+    )
+    first, second, third = (one.ids for one in found)
+    assert sorted(first) == [0, 1, 2, 3]
+    # Those of the first keyframe go on, and newcomers have ids of their own.
+    assert {*first} < {*second} and {*first} < {*third}
+    assert len({*second} | {*third}) == len(second) + len(third) - len(first)
+    assert [one.ids for one in again] == [first, second, third]
 
 
 def test_a_fast_one_finds_the_same(of_keyframes, video, folder):

@@ -242,12 +242,12 @@ def test_keyframes_are_as_far_apart_as_the_budget_allows(
 def _at_once(live, clock, wait):
     """Let frames come until one can be taken, in this thread."""
 
-    def wait_for_clip(last, due):
+    def wait_for_clip(due):
         picture = np.zeros((2, 2, 3), np.uint8)
         while due - clock.now > 1e-9:
             clock.now = round(clock.now + 0.1, 6)
         live._ring.append(clock.now, picture)
-        return wait(last, due - 1e-6)
+        return wait(due - 1e-6)
 
     return wait_for_clip
 

@@ -67,6 +67,11 @@ def ask(page, method, path, body=None, **headers):
     return answer.status, answer.read().decode(), answer.headers
 
 
+def wait_for(is_so):
+    while not is_so():
+        time.sleep(0.01)
+
+
 def test_the_page_and_what_belongs_to_it_are_sent(page):
     for path, kind in ('', 'html'), ('page.js', 'javascript'), ('page.css', 'css'):
         status, text, headers = ask(page, 'GET', path)
@@ -107,8 +112,7 @@ def test_pictures_come_one_after_the_other(page):
     connection = connect(page)
     connection.request('GET', f'{page.root}picture')
     answer = connection.getresponse()
-    while not page.pictures.watchers:
-        time.sleep(0.01)
+    wait_for(lambda: page.pictures.watchers)
     for grey in 10, 200:
         page.show(np.full((8, 8, 3), grey, np.uint8))
         while not (line := answer.readline()).startswith(b'Content-Length'):
@@ -203,18 +207,22 @@ def test_a_port_in_use_is_one_sentence(page):
 
 def test_connections_are_limited_in_number_and_time(monkeypatch):
     monkeypatch.setattr(page_module, 'MAX_CONNECTIONS', 2)
-    monkeypatch.setattr(page_module, '_REQUEST_S', 0.3)
     with serve() as page:
-        port = connect(page).port
-        slow = [socket.create_connection(('127.0.0.1', port)) for _ in range(2)]
-        while len(page._server._deadlines) < 2:
-            time.sleep(0.01)
-        with socket.create_connection(('127.0.0.1', port)) as third:
+        address = '127.0.0.1', connect(page).port
+        waiting = [socket.create_connection(address) for _ in range(2)]
+        wait_for(lambda: len(page._server._deadlines) == 2)
+        with socket.create_connection(address) as third:
             assert third.recv(1) == b''
-        for client in slow:
-            with client:  # whose request never ends
-                client.sendall(b'GET / HTTP/1.1\r\nX: ')
-                assert client.recv(1) == b''
+        for client in waiting:
+            client.close()
+        wait_for(lambda: not page._server._deadlines)
+
+        monkeypatch.setattr(page_module, '_REQUEST_S', 0.1)
+        with socket.create_connection(address) as slow:  # whose request never ends
+            slow.sendall(b'GET / HTTP/1.1\r\nX: ')
+            assert slow.recv(1) == b''
+        monkeypatch.undo()
+        wait_for(lambda: not page._server._deadlines)
         assert ask(page, 'GET', '')[0] == 200
 
 

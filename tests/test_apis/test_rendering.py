@@ -25,7 +25,7 @@ def shown(monkeypatch):
     """What is drawn on each frame, as (boxes, actions, colors)."""
     calls = []
 
-    def record(frame, bboxes, actions, *, colors):
+    def record(frame, bboxes, actions, *, colors, masks=None):
         calls.append((np.round(bboxes, 3).tolist(), actions, colors))
         return frame
 
@@ -59,6 +59,12 @@ def test_others_are_shown_near_their_keyframe_only(shown):
     list(annotated_frames(frames(10), keyframes))
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
     assert shown[-1][2] == person_colors([1])  # another person, another colour
+
+
+def test_frames_before_the_first_keyframe_stay(shown):
+    keyframes = [keyframe(2, [[0, 0, 10, 20]]), keyframe(9, [[7, 0, 17, 20]])]
+    assert len(list(annotated_frames(frames(4), keyframes))) == 4
+    assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1]
 
 
 def test_persons_with_ids_keep_their_colours(shown):

@@ -9,7 +9,11 @@ from run_tool import ROOT
 from tiny_stmixer import write_video
 
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
-from stmixer_mm.datasets.converters.convert import convert_annotations
+from stmixer_mm.datasets.annotations.masks import decode, encode, read_segmentation
+from stmixer_mm.datasets.converters.convert import (
+    convert_annotations,
+    read_annotations,
+)
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
@@ -72,6 +76,27 @@ def test_csv_has_a_row_per_person_and_action(tmp_path):
     assert list(rows[0])[:4] == ['video', 'time_s', 'frame', 'x1']
     assert rows[2]['x2'] == '7.25'
     assert {row['video'] for row in rows} == {'a,b.mp4'}
+
+
+def test_what_was_foretold_says_so(tmp_path):
+    foretold = [
+        FOUND[0]._replace(ahead_s=0.5),
+        FOUND[0]._replace(time_s=6.4, frame_index=64, ahead_s=0.5),
+    ]
+    found = video(foretold)
+    records = found.to_dict()['keyframes']
+    assert [(one['time_s'], one['ahead_s']) for one in records] == [
+        (1, 0.5),
+        (6.4, 0.5),
+    ]
+    # Beyond the video's 60 frames there is nothing to annotate or to draw on.
+    within = video(foretold[:1])
+    for name in ('to_cvat', 'to_coco'):
+        getattr(found, name)(tmp_path / 'all')
+        getattr(within, name)(tmp_path / 'within')
+        assert (tmp_path / 'all').read_text() == (tmp_path / 'within').read_text()
+    with pytest.raises(UserError, match=r'a,b.mp4 ends before 6.4 s'):
+        found.plot(1)
 
 
 TRACKED = [
@@ -250,3 +275,32 @@ def test_a_keyframe_is_drawn_on_its_frame(found):
     # Colours are the ids', so that only what is drawn on is the same.
     given = found.plot(1, np.zeros((32, 48, 3), np.uint8))
     assert ((given != 0).any(axis=-1) == boxes).mean() > 0.99
+
+
+def test_masks_are_in_every_form_of_the_detections(tmp_path):
+    """JSON, data samples, pictures, and COCO for annotators, which is read again."""
+    drawn = np.zeros((2, 32, 48), bool)
+    drawn[0, 4:20, 2:10] = drawn[1, 10:30, 20:40] = True
+    found = FOUND[0]._replace(
+        bboxes=np.array([[2, 4, 10, 20], [20, 10, 40, 30.0]]),
+        masks=[encode(mask) for mask in drawn],
+    )
+    detections = [found, FOUND[1]._replace(masks=[])]
+    detections = video(detections, source='a.mp4', classes=('stand', 'walk', 'wäve'))
+    content = json.loads(json.dumps(detections.to_dict()))
+    schema = json.loads((ROOT / 'docs' / 'detections.schema.json').read_text())
+    jsonschema.validate(content, schema)
+    persons = content['keyframes'][0]['persons']
+    assert [decode(person['mask']).sum() for person in persons] == [128, 400]
+    one, none = (sample.pred_instances.masks for sample in detections.to_datasamples())
+    assert np.array_equal(one.numpy(), drawn) and none.shape == (0, 32, 48)
+    black = np.zeros((32, 48, 3), np.uint8)
+    plain = video([found._replace(masks=None)]).plot(0, black)
+    picture = detections.plot(0, black)
+    inside = np.kron(drawn.any(axis=0), np.ones((11, 11))) > 0  # 360 / 32 is 11.25
+    changed = (picture != plain).any(axis=2)[: inside.shape[0], : inside.shape[1]]
+    assert 0.5 < changed.sum() / inside.sum() < 1.1
+    detections.to_coco(tmp_path / 'a.json')
+    (read,) = read_annotations(str(tmp_path / 'a.json')).videos
+    kept = [read_segmentation(track[0].segmentation, (32, 48)) for track in read.tracks]
+    assert kept == found.masks

@@ -5,6 +5,7 @@ from stmixer_mm.visualization import draw
 from stmixer_mm.visualization.draw import (
     draw_detections,
     enlarge,
+    move_mask,
     person_colors,
     side_by_side,
 )
@@ -145,3 +146,27 @@ def test_views_are_set_apart_on_any_background(grey):
     assert (left == 255).all(axis=2).any()
     assert not (left == green).all(axis=2).any()
     assert (right == green).all(axis=2).any()
+
+
+def test_a_mask_goes_with_its_box():
+    mask = np.zeros((40, 60), bool)
+    mask[10:20, 5:15] = True
+    bbox = np.array([5, 10, 15, 20.0])
+    assert np.array_equal(move_mask(mask, (40, 60), bbox, bbox), mask)
+    moved = move_mask(mask, (40, 60), bbox, np.add(bbox, (20, 5, 30, 10)))
+    expected = np.zeros((40, 60), bool)
+    expected[15:30, 25:45] = True
+    assert (moved != expected).sum() <= 40  # a row or a column of pixels
+    # Of a frame at twice the size.
+    large = move_mask(mask, (80, 120), 2 * bbox, 2 * bbox)
+    assert np.array_equal(large[::2, ::2], mask)
+
+
+def test_masks_tint_their_pixels_and_no_others():
+    frame, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((20, 30), bool)
+    mask[2:18, 20:28] = True
+    picture = draw_detections(
+        frame, np.array([[0, 0, 9, 9.0]]), [[]], masks=[mask], colors=[[(200, 100, 50)]]
+    )
+    assert (picture[8:30, 44:52] == (100, 50, 25)).all()
+    assert not picture[:, 14:36].any() and not picture[14:, :38].any()

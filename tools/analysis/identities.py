@@ -1,12 +1,14 @@
 """Score the ids that trackers give to persons of toy videos, or of others with tracks.
 
 At each rate of keyframes, of the annotated boxes and of those that a model finds, beside
-which stands what an association that knows the truth would score. By TrackEval: pip install
+which stands what an association that knows the truth would score, and, of a model with
+track queries, which finds other boxes at each rate, its own ids. AP is that of persons,
+whoever they are, at all keyframes. By TrackEval: pip install
 --no-deps trackeval tabulate (it asks for an OpenCV that needs a desktop).
 """
 
 import argparse
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, groupby
@@ -20,6 +22,8 @@ from stmixer_mm.checks.options import SCORE, number
 from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_keyframe_rows
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame, user_errors
+from stmixer_mm.evaluation.functional.average_precision import by_score, interpolated_ap
+from stmixer_mm.evaluation.functional.matching import Boxes, claim_best, frame_pairs
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 
@@ -27,6 +31,7 @@ import numpy as np
 import torch
 from mmdet.structures.bbox import bbox_overlaps
 from scipy.optimize import linear_sum_assignment
+from torch import nn
 from tqdm import tqdm
 
 IOU_THR = 0.5  # of a box and its person; HOTA takes 19 of them
@@ -41,6 +46,7 @@ class Keyframe(NamedTuple):
     bboxes: np.ndarray  # (n, 4)
     person_scores: np.ndarray | None = None  # (n,)
     vectors: np.ndarray | None = None  # (n, C)
+    ids: list[int] | None = None  # (n,) that the model gives
 
 
 Video = list[Keyframe]
@@ -93,8 +99,10 @@ class Recorder:
         return np.arange(len(told[1]))
 
 
-def read_videos(args: argparse.Namespace) -> dict[str, Video]:
-    """By name; keyframes are as far apart as the nearest ones of the csv."""
+def read_videos(
+    args: argparse.Namespace, model: nn.Module, rate: float = np.inf
+) -> list[Video]:
+    """Keyframes as far apart as the nearest ones of the csv, or at a rate, of these."""
     rows, faults = read_keyframe_rows(args.tracks)
     raise_first(faults)
     truth = defaultdict(lambda: defaultdict(dict))
@@ -108,18 +116,20 @@ def read_videos(args: argparse.Namespace) -> dict[str, Video]:
             f'{args.tracks}: no video has two keyframes; give another file.'
         )
     start = min(min(times) for times in truth.values())
-    model = init_detector(args.config, args.checkpoint, device=args.device)
-    videos = {}
+    step *= max(1, round(1 / rate / step))
+    videos = []
     for name, persons in tqdm(sorted(truth.items()), unit='video'):
         path, recorder = Path(args.videos, name), Recorder()
         options = dict(interval_s=step, start=start, nms_thr=args.nms_thr)
-        deque(detect_video(model, path, tracker=recorder, **options), maxlen=0)
+        found = [*detect_video(model, path, tracker=recorder, **options)]
+        vectors = [vectors for *_, vectors in recorder.told] or [None] * len(found)
         size = open_video(path).size[::-1] * 2
-        videos[name] = []
-        for time_s, *found in recorder.told:
-            here = persons.get(round(time_s, 3), {})
+        videos.append([])
+        for one, looks in zip(found, vectors, strict=True):
+            here = persons.get(round(one.time_s, 3), {})
             bboxes = np.reshape([*here.values()], (-1, 4)) * size
-            videos[name].append(Keyframe(time_s, [*here], bboxes, *found))
+            its = one.bboxes, one.person_scores, looks, one.ids
+            videos[-1].append(Keyframe(one.time_s, [*here], bboxes, *its))
     return videos
 
 
@@ -212,14 +222,42 @@ def score(videos: Sequence[Video], follow: Callable[[Video], list]) -> dict[str,
         MOTA=float(clear_of_all['MOTA']),
         switches=int(clear_of_all['IDSW']),
         alone=int(clear_of_one['IDSW']),
+        AP=person_ap(videos),
     )
 
 
+def person_ap(videos: Sequence[Video]) -> float:
+    """Of the boxes, whoever they are."""
+    keyframes = [*chain.from_iterable(videos)]
+
+    def gather(bboxes: list[np.ndarray], scores: list[np.ndarray]) -> Boxes:
+        frames = np.repeat(np.arange(len(bboxes)), [*map(len, bboxes)])
+        return Boxes(frames, np.concatenate(bboxes), np.concatenate(scores))
+
+    bboxes, truth = zip(
+        *((one.bboxes, one.true_bboxes) for one in keyframes), strict=True
+    )
+    scores = [
+        np.ones(len(one.bboxes)) if one.person_scores is None else one.person_scores
+        for one in keyframes
+    ]
+    found, truth = gather(bboxes, scores), gather(truth, [one[:, 0] for one in truth])
+    pairs = frame_pairs(found, truth)
+    right = claim_best(found.scores, found.frames, pairs, IOU_THR)
+    return interpolated_ap(right[by_score(found.scores)], len(truth.frames))
+
+
 def compare(args: argparse.Namespace) -> list[dict]:
-    everything = read_videos(args).values()
+    model = init_detector(args.config, args.checkpoint, device=args.device)
+    follows = getattr(model, 'query_interaction', None) is not None
+    everything = [] if follows else read_videos(args, model)
     figures = []
     for rate in args.rates:
         found = [at_rate(video, rate) for video in everything]
+        more = {'the truth': know}
+        if follows:
+            found = read_videos(args, model, rate)
+            more['the model'] = lambda video: [np.array(one.ids, int) for one in video]
         annotated = [
             [
                 one._replace(bboxes=one.true_bboxes, person_scores=None, vectors=None)
@@ -228,11 +266,11 @@ def compare(args: argparse.Namespace) -> list[dict]:
             for video in found
         ]
         ways = {name: partial(follow, tracker=name) for name in args.trackers}
-        for boxes, videos, more in (
+        for boxes, videos, others in (
             ('annotated', annotated, {}),
-            ('found', found, {'the truth': know}),
+            ('found', found, more),
         ):
-            for name, way in (ways | more).items():
+            for name, way in (ways | others).items():
                 heading = dict(rate=rate, boxes=boxes, tracker=name)
                 figures.append(heading | score(videos, way))
     return figures

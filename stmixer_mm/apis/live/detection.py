@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
@@ -43,7 +43,8 @@ class LiveResult(NamedTuple):
 
     found: KeyframeDetections
     size: tuple[int, int]  # (h, w) of the frame
-    captured_at: float  # when the keyframe came, seconds since 1970
+    # When the keyframe came, or if it was foretold the last frame before, since 1970.
+    captured_at: float
     latency_s: float  # from then until it was found
 
 
@@ -88,7 +89,7 @@ class LiveDetection:
     Args:
         source: Where the frames come from.
         detect: Detects in clips, which it takes one by one, as :func:`.detect_clips`.
-        spans: Frames of a clip before and behind its keyframe.
+        spans: Of a clip, what :class:`.RecentFrames` begins with.
         interval_s: Seconds from one keyframe to the next, at least; 0: as it can.
         budget: Share of the time that detection may take, in (0, 1]; the seconds that
             the last keyframes took say how far apart they have to be.
@@ -100,7 +101,7 @@ class LiveDetection:
         self,
         source: Source,
         detect: Callable[[Iterator[Clip]], Iterator[KeyframeDetections]],
-        spans: tuple[int, int],
+        spans: Sequence[int | float],
         *,
         interval_s: float = 0.0,
         budget: float = 1.0,
@@ -119,6 +120,7 @@ class LiveDetection:
         self._found_at: deque[float] = deque(maxlen=32)
         self._keyframes = self._connections = 0
         self._missed = 0.0
+        self._last = -1  # frame that a clip was cut at
         self._threads = [
             threading.Thread(target=self._run, args=[part], name=name, daemon=True)
             for name, part in (('capture', self._capture), ('detection', self._find))
@@ -236,12 +238,12 @@ class LiveDetection:
         for found, ids in follow_persons(self._detect(self._newest_clips())):
             now = time.monotonic()
             with self._changed:
-                place = found.frame_index - self._ring.count
-                came = self._came[max(place, -len(self._came))]
+                seen = min(found.frame_index, self._clip.frames[-1])
+                came = self._came[max(seen - self._ring.count, -len(self._came))]
                 self._latencies.append(now - came)
                 self._found_at.append(now)
                 self._keyframes += 1
-                size = self._clip_size
+                size = self._clip.size
             result = LiveResult(
                 found._replace(ids=ids), size, time.time() - (now - came), now - came
             )
@@ -249,14 +251,14 @@ class LiveDetection:
                 listener.on_result(result)
 
     def _newest_clips(self) -> Iterator[Clip]:
-        last, due = -1, None
+        due = None
         busy_s: deque[float] = deque(maxlen=9)  # of the last keyframes
         while True:
             with self._changed:
-                clip = self._wait_for_clip(last, due or 0.0)
+                clip = self._wait_for_clip(due or 0.0)
             if clip is None:
                 return
-            last, self._clip_size = clip.frame_index, clip.size
+            self._clip = clip._replace(sample={})
             begin = time.monotonic()
             yield clip
             busy_s.append(time.monotonic() - begin)
@@ -265,15 +267,16 @@ class LiveDetection:
             # Evenly, unless it came far too late.
             due = step + (begin if due is None else max(due, begin - step / 2))
 
-    def _wait_for_clip(self, last: int, due: float) -> Clip | None:
+    def _wait_for_clip(self, due: float) -> Clip | None:
         while not self._is_stopped:
             ring = self._ring
             newest = ring.count - 1 - ring.after
             if self._is_over:  # what came is shorter than a clip
-                newest = max(newest, 0) if last < 0 and ring.count else newest
+                newest = max(newest, 0) if self._last < 0 and ring.count else newest
                 due = 0.0
             wait_s = due - time.monotonic()
-            if newest > last and wait_s <= 0 and newest >= ring.oldest:
+            if newest > self._last and wait_s <= 0 and newest >= ring.oldest:
+                self._last = newest
                 return ring.clip(newest)
             if self._is_over:
                 return None
