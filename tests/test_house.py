@@ -9,7 +9,7 @@ PACKAGE = Path(stmixer_mm.__file__).parent
 FLOORS = (
     {'registry', 'compat', 'errors', 'files', 'plain_pickle'},
     {'models'},
-    {'engine'},
+    {'engine', 'export'},
     {'datasets'},
     {'visualization'},
     {'evaluation'},

@@ -19,6 +19,7 @@ GOOD = {
     'test': 'tiny.py tiny.pth --work-dir w',
     'evaluate': 'found.csv tiny.py',
     'analyze_results': 'found.csv tiny.py --out o',
+    'export': 'tiny.py tiny.pth --to torch --out o.pt2',
     'analysis/two_stage_peer': 'tiny.py --video new.mp4',
     'convert_annotations': 'cvat.xml --videos . --out o.csv',
     'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv --frames',
@@ -29,6 +30,11 @@ FILES = {
     'empty.txt': '',
     'found.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
     'no_model.py': 'a = 1\n',
+    'unnamed.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,-1\n0.mp4,2,0.1,0.1,0.5,0.9,1,-1\n',
+    'sequences.py': """_base_ = 'tiny.py'
+sequences = dict(_delete_=True, type='KeyframeSequences', dataset=_base_.dataset)
+train_dataloader = dict(dataset=sequences)
+""",
     'numbers.py': "_base_ = 'tiny.py'\nmodel = {1: 2}\n",
     'cut.json': '{"a":',
     'empty.json': '{}',

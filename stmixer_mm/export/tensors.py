@@ -1,0 +1,73 @@
+"""A detector with tensors in and tensors out."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.models.heads.stmixer_head import in_float32
+from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
+
+INPUT = 'clips'
+
+
+class Outputs(NamedTuple):
+    """Of B clips and Q queries, in the order in which a file returns them."""
+
+    person_scores: Tensor  # (B, Q), in [0, 1]
+    action_scores: Tensor  # (B, Q, A), in [0, 1]
+    bboxes: Tensor  # (B, Q, 4): xyxy, as shares of the frame's width and height
+    query_vectors: Tensor  # (B, Q, C), which tell persons apart
+
+
+class TensorDetector(nn.Module):
+    """Normalisation, padding, network and scores; nothing depends on the data.
+
+    Args:
+        model: An :class:`.STMixer` of keyframes, in evaluation mode.
+        size: (h, w) of the clips, as the test pipeline makes them.
+
+    Raises:
+        UserError: the model has a part that gives or takes more than tensors.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        if not isinstance(model, STMixer) or model.head.box_dims != 2:
+            head = type(getattr(model, 'head', None)).__name__
+            raise UserError(
+                'Only an STMixer that finds persons in keyframes is exported, but this '
+                f'is {type(model).__name__} with {head}; give the config of one.'
+            )
+        for name in ('query_interaction', 'mask_head'):
+            if getattr(model, name) is not None:
+                raise UserError(
+                    f'The model has a {name}, which is not exported; set model.{name}='
+                    'None.'
+                )
+        self.model = model
+        self.size = size
+        # Operators that all runtimes have.
+        if hasattr(model.decoder, 'sampling_backend'):
+            model.decoder.sampling_backend = 'grid_sample'
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            clips: As the test pipeline makes them, uint8, (B, 3, T, h, w).
+
+        Returns:
+            The fields of :class:`Outputs`.
+        """
+        model, (height, width) = self.model, self.size
+        preprocessor = model.data_preprocessor
+        pad_shape = preprocessor.pad_size([height]), preprocessor.pad_size([width])
+        margins = (0, pad_shape[1] - width, 0, pad_shape[0] - height)
+        inputs = F.pad(preprocessor.normalise(clips.float()), margins)
+        img_shapes = inputs.new_tensor([self.size]).expand(inputs.size(0), 2)
+        frames = FrameShapes(img_shapes, pad_shape)
+        _, (outputs, queries, _) = model.run(inputs, frames)
+        found = model.head.score(in_float32(outputs[-1]), self.size)
+        return *found, model.decoder.look_of(queries).float()

@@ -1,0 +1,57 @@
+"""The example of docs/over_time.md, as it stands there."""
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import torch
+from mmengine.config import Config
+from tiny_stmixer import ROOT, write_project, write_video
+
+from stmixer_mm.apis import ActionDetInferencer
+from stmixer_mm.apis.inference import init_detector
+from stmixer_mm.datasets.annotations.masks import decode
+from stmixer_mm.datasets.videos import open_video
+
+TEXT = (ROOT / 'docs' / 'over_time.md').read_text()
+LOSSES = dict(
+    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+    loss_dice=dict(type='mmdet.DiceLoss'),
+)
+
+
+def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video('VIDEO.mp4', frames=12)
+    config = Config.fromfile(write_project(tmp_path))
+    config.model.mask_head = dict(type='QueryMaskHead', num_levels=2, **LOSSES)
+    config.test_dataloader.dataset.pipeline[-1] = dict(type='PackMasks')
+    config.model.head.score_thr = 0.0
+    config.dump('CONFIG.py')
+    torch.manual_seed(0)
+    torch.save(init_detector('CONFIG.py', None).state_dict(), 'CHECKPOINT.pth')
+
+    found = ActionDetInferencer('CONFIG.py', 'CHECKPOINT.pth').detect(
+        'VIDEO.mp4', interval_s=0.5, nms_thr=None, pred_score_thr=0, vis_file='out.mp4'
+    )
+    assert all(len(one.masks) == len(one.bboxes) > 0 for one in found.keyframes)
+    for mask in found.keyframes[0].masks:
+        assert decode(mask).shape == (48, 64)
+    content = json.loads(json.dumps(found.to_dict()))
+    schema = json.loads((ROOT / 'docs' / 'detections.schema.json').read_text())
+    jsonschema.validate(content, schema)
+    assert Path('out.mp4').stat().st_size > 0
+
+    (text,) = re.findall(r'```python\n(import cv2.*?)```', TEXT, re.DOTALL)
+    for name, suffix in (('VIDEO', '.mp4'), ('CONFIG', '.py'), ('CHECKPOINT', '.pth')):
+        text = text.replace(f"'{name}'", f"'{name}{suffix}'")
+    exec(text, {})
+    blurred, original = (
+        np.array(open_video(name).get_batch(range(12))).astype(int)
+        for name in ('blurred.mp4', 'VIDEO.mp4')
+    )
+    assert blurred.shape == original.shape
+    # The noise is smoothed where somebody is, and nobody of the model waves.
+    assert blurred.std(axis=(1, 2)).mean() < original.std(axis=(1, 2)).mean()
