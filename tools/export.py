@@ -6,35 +6,71 @@ come out. The file is compared with the model before it gets its name.
 
 import argparse
 import os
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import stmixer_mm
 from stmixer_mm.apis import init_detector
 from stmixer_mm.checks.options import COUNT, add_cfg_options
 from stmixer_mm.datasets.pipelines import dataset_configs, find_sampler
+from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.export.formats import FORMATS, Metadata, load, write
-from stmixer_mm.export.parity import LIMITS, compare
+from stmixer_mm.export.formats import (
+    FORMATS,
+    Format,
+    Metadata,
+    Run,
+    fast_formats,
+    load,
+    write,
+)
+from stmixer_mm.export.graph import refused_by_tensorrt
+from stmixer_mm.export.parity import LIMITS, Parity, compare
 from stmixer_mm.export.tensors import TensorDetector
+from stmixer_mm.export.traced import Traced
 from stmixer_mm.files import check_writable_file, claim_outputs
 from stmixer_mm.models.data_preprocessor import single_clips
-from stmixer_mm.profiling.clips import ClipPipeline, random_clip, video_clips
+from stmixer_mm.profiling.clips import (
+    ClipPipeline,
+    config_clips,
+    random_clip,
+    video_clips,
+)
+from stmixer_mm.profiling.meter import take_turns
 
+import numpy as np
 import torch
 from mmengine.config import Config
-from torch import Tensor
+from torch import Tensor, nn
 
 NUM_REAL = 4  # clips of the video
+NUM_CALIBRATION = 32
+TURNS = 5
+AUTO = 'auto'
+FAST = 'the checkpoint with --fast'
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or the name of one in configs/')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--to', required=True, choices=FORMATS)
-    parser.add_argument('--out', type=Path, required=True, help='file to write')
+    parser.add_argument(
+        '--to',
+        required=True,
+        choices=[*FORMATS, AUTO],
+        help='auto: what is fastest on this machine, of what is installed',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        help='file to write; with --to auto its suffix follows',
+    )
     parser.add_argument(
         '--video',
         help='compare on clips of this video too; its frames give height and width',
@@ -54,9 +90,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--precision',
-        choices=['fp32', 'fp16'],
+        choices=['fp32', 'fp16', 'bf16', 'int8', AUTO],
         default='fp32',
-        help='of the weights in the file; fp16 for OpenVINO (default: %(default)s)',
+        help='in which most is multiplied; int8 learns ranges from clips of the training '
+        'set, or of the video; auto: what is fastest here (default: %(default)s)',
     )
     parser.add_argument(
         '--label-map', help='label map (pbtxt) with the names of actions'
@@ -65,17 +102,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def real_clips(cfg: Config, video: str) -> Tensor:
-    """Clips from all over a video, (B, 3, T, h, w)."""
-    pipeline = ClipPipeline(cfg, 'test', source='video')
-    infos = video_clips(video, NUM_REAL, persons=1, num_classes=2)
-    return torch.stack(single_clips(pipeline(info)['inputs'] for info in infos))
+def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
+    """(B, 3, T, h, w); of those of several shapes, clips of the first one's."""
+    clips = single_clips(pipeline(info)['inputs'] for info in infos)
+    return torch.stack([clip for clip in clips if clip.shape == clips[0].shape])
 
 
 def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]:
     clips = {}
     if args.video:
-        clips['real'] = real_clips(cfg, args.video)
+        pipeline = ClipPipeline(cfg, 'test', source='video')
+        infos = video_clips(args.video, NUM_REAL, persons=1, num_classes=2)
+        clips['real'] = clips_of(infos, pipeline)
     if args.shape is None and clips:
         shape = clips['real'].shape[-3:]
     else:
@@ -93,25 +131,129 @@ def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]
     return {'random': noise, **clips}
 
 
-def run(args: argparse.Namespace) -> None:
-    form = FORMATS[args.to]
-    check_writable_file(args.out, purpose='--out', suffixes=(form.suffix,))
-    if form.beside:
-        claim_outputs('--out', args.out.with_suffix(form.beside), beside=args.out)
-    model = init_detector(
-        args.config,
-        args.checkpoint,
-        label_map=args.label_map,
-        cfg_options=args.cfg_options,
+def clips_to_calibrate(
+    cfg: Config, args: argparse.Namespace, shape: list[int]
+) -> Tensor:
+    """Of the video, or else of the training set."""
+    if args.video:
+        pipeline = ClipPipeline(cfg, 'test', source='video')
+        infos = video_clips(args.video, NUM_CALIBRATION, persons=1, num_classes=2)
+    else:
+        pipeline = ClipPipeline(cfg, 'test')
+        infos = config_clips(cfg, 'train', NUM_CALIBRATION)
+    clips = clips_of(infos, pipeline)
+    if [*clips.shape[-3:]] != shape:
+        raise UserError(
+            f'int8 learns ranges from clips of the training set, but these are '
+            f'{[*clips.shape[-3:]]}, not {shape}; give a --video of that shape.'
+        )
+    return clips
+
+
+def ways_of(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Formats and precisions to try."""
+    forms = {args.to: FORMATS[args.to]} if args.to != AUTO else fast_formats()
+    if args.precision != AUTO:
+        return [
+            (name, args.precision)
+            for name, form in forms.items()
+            if args.to != AUTO or args.precision in form.fast
+        ]
+    return [
+        (name, precision)
+        for name, form in forms.items()
+        for precision in form.fast or form.precisions
+    ]
+
+
+class Made(NamedTuple):
+    """A file that is written, not yet by its name."""
+
+    name: str
+    form: Format
+    file: Path
+    run: Run
+    parities: dict[str, Parity]
+    is_met: bool
+
+
+def make(
+    name: str,
+    detector: TensorDetector,
+    traced: Traced,
+    metadata: Metadata,
+    folder: Path,
+    clips: dict[str, Tensor],
+    calibration: list[np.ndarray],
+) -> Made:
+    form = FORMATS[name]
+    file = folder / f'{name}-{metadata.precision}{form.suffix}'
+    write(traced, metadata, file, form, calibration=calibration)
+    run, _ = load(file)
+    parities = {
+        of: compare(detector, run, each, batch=metadata.batch)
+        for of, each in clips.items()
+    }
+    limits = LIMITS[metadata.precision]
+    is_met = all(
+        parity.is_met(limits)
+        for of, parity in parities.items()
+        if (of, metadata.precision) != ('random', 'int8')  # out of the learned ranges
     )
-    cfg = model.cfg
-    clips = clips_to_compare(cfg, args)
-    shape = [*clips['random'].shape[-3:]]
-    detector = TensorDetector(model, tuple(shape[1:])).eval()
-    transforms = next(dataset_configs(cfg, 'test'), {}).get('pipeline') or []
+    return Made(f'{name} {metadata.precision}', form, file, run, parities, is_met)
+
+
+def print_parities(made: list[Made]) -> None:
+    rows = [('', 'clips', 'person scores', 'action scores', 'pixels', 'kept by both')]
+    for one in made:
+        for of, parity in one.parities.items():
+            rows.append(
+                (
+                    f'{one.name}, {of}' + ('' if one.is_met else ': too much'),
+                    f'{parity.clips}',
+                    f'{parity.person_scores:.1e}',
+                    f'{parity.action_scores:.1e}',
+                    f'{parity.pixels:.1e}',
+                    f'{parity.agreed} of {parity.kept}',
+                )
+            )
+    print('largest differences from PyTorch')
+    print(format_table(rows, left=1))
+
+
+def find_fastest(
+    made: list[Made], detector: TensorDetector, clip: Tensor
+) -> Made | None:
+    """The fastest of files in turns with the model itself; None: that is as fast."""
+    fast = speed_up(deepcopy(detector))
+    with torch.inference_mode():
+        seconds = take_turns(
+            {
+                'the checkpoint': partial(detector, clip),
+                FAST: partial(fast, clip),
+                **{one.name: partial(one.run, clip.numpy()) for one in made},
+            },
+            turns=TURNS,
+            device=clip.device,
+        )
+    rows = [('', 'seconds a clip', 'ratio')]
+    for name in sorted(seconds, key=seconds.get):
+        ratio = seconds['the checkpoint'] / seconds[name]
+        rows.append((name, f'{seconds[name]:.3f}', f'{ratio:.2f}'))
+    print(format_table(rows, left=1))
+    fastest = min(seconds, key=seconds.get)
+    print(f'fastest here: {fastest}')
+    return next((one for one in made if one.name == fastest), None)
+
+
+def metadata_of(
+    model: nn.Module, args: argparse.Namespace, shape: list[int]
+) -> Metadata:
+    """All but the precision."""
+    transforms = next(dataset_configs(model.cfg, 'test'), {}).get('pipeline') or []
     sampler = find_sampler(transforms)
     preprocessor = model.data_preprocessor
-    metadata = Metadata(
+    return Metadata(
         version=stmixer_mm.__version__,
         classes=None if model.classes is None else [*model.classes],
         shape=shape,
@@ -121,43 +263,76 @@ def run(args: argparse.Namespace) -> None:
         std=preprocessor.std.flatten().tolist(),
         score_thr=model.head.score_thr,
     )
-    half = args.precision == 'fp16'
+
+
+def run(args: argparse.Namespace) -> None:
+    ways = ways_of(args)
+    if args.to != AUTO:
+        check_output(args.out, FORMATS[args.to])
+    model = init_detector(
+        args.config,
+        args.checkpoint,
+        label_map=args.label_map,
+        cfg_options=args.cfg_options,
+    )
+    clips = clips_to_compare(model.cfg, args)
+    shape = [*clips['random'].shape[-3:]]
+    detector = TensorDetector(model, tuple(shape[1:])).eval()
+    metadata = metadata_of(model, args, shape)
+    traced = Traced(detector, shape, metadata.batch)
+    calibration = []
+    if any(precision == 'int8' for _, precision in ways):
+        calibration = clips_to_calibrate(model.cfg, args, shape).split(1)
+        clips.setdefault('real', torch.cat(calibration[:NUM_REAL]))
+        calibration = [clip.numpy() for clip in calibration]
     with TemporaryDirectory(dir=args.out.parent) as folder:
-        file = Path(folder, args.out.name)
-        write(detector, metadata, file, half=half)
-        runner, _ = load(file)
-        rows = [
-            ('clips', '', 'person scores', 'action scores', 'pixels', 'kept by both')
-        ]
-        met = True
-        for name, each in clips.items():
-            for clip in each.split(metadata.batch or len(each)):
-                parity = compare(detector, runner, clip)
-                met &= parity.is_met(LIMITS[half])
-                rows.append(
-                    (
-                        name,
-                        f'{len(clip)}',
-                        f'{parity.person_scores:.1e}',
-                        f'{parity.action_scores:.1e}',
-                        f'{parity.pixels:.1e}',
-                        f'{parity.agreed} of {parity.kept}',
-                    )
+        made = []
+        for name, precision in ways:
+            way = replace(metadata, precision=precision)
+            try:
+                made.append(
+                    make(name, detector, traced, way, Path(folder), clips, calibration)
                 )
-        print('largest differences from PyTorch')
-        print(format_table(rows, left=1))
-        if not met:
-            limits = LIMITS[half]
+            except UserError as error:
+                if not ways[1:]:
+                    raise
+                print(f'{name} {precision} is left out: {error}')
+        print_parities(made)
+        fit = [one for one in made if one.is_met]
+        if not fit:
+            limits = LIMITS[ways[0][1]]
             raise UserError(
                 f'{args.out} is not written: scores differ by more than {limits.scores:g} '
                 f'or boxes by more than {limits.pixels:g} pixels (see above); take '
                 'another format or precision.'
             )
-        for suffix in filter(None, (form.beside, form.suffix)):
-            os.replace(file.with_suffix(suffix), args.out.with_suffix(suffix))
-    print(
-        f'{args.out}: {args.out.stat().st_size / 2**20:.0f} MB, clips {metadata.shape}'
-    )
+        chosen = fit[0]
+        if ways[1:]:
+            chosen = find_fastest(fit, detector, clips['random'][:1])
+        if chosen is None:
+            print('Keep the checkpoint: nothing is written.')
+            return
+        if args.to == AUTO:
+            args.out = args.out.with_suffix(chosen.form.suffix)
+            check_output(args.out, chosen.form)
+        for path in files_of(chosen.file, chosen.form):
+            os.replace(path, args.out.with_suffix(path.suffix))
+    size = sum(path.stat().st_size for path in files_of(args.out, chosen.form))
+    print(f'{args.out}: {size / 2**20:.0f} MB, clips {shape}')
+    if args.to == 'onnx':
+        refused = ', '.join(refused_by_tensorrt(traced.onnx)) or 'none of its operators'
+        print(f'TensorRT, by its published list, refuses {refused}')
+
+
+def files_of(file: Path, form: Format) -> list[Path]:
+    """What a format writes, the file that is named last."""
+    return [file.with_suffix(each) for each in (form.beside, form.suffix) if each]
+
+
+def check_output(file: Path, form: Format) -> None:
+    check_writable_file(file, purpose='--out', suffixes=(form.suffix,))
+    *beside, _ = files_of(file, form)
+    claim_outputs('--out', *beside, beside=file)
 
 
 if __name__ == '__main__':

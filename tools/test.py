@@ -7,6 +7,8 @@ from stmixer_mm.checks.config import merge_overrides
 from stmixer_mm.checks.options import COUNT, add_person_thr, number
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.offline import metric_configs
+from stmixer_mm.export.detector import put_in_place
+from stmixer_mm.export.formats import format_of
 from stmixer_mm.files import check_writable_dir, check_writable_file
 
 from mmengine.config import Config
@@ -15,7 +17,9 @@ from mmengine.config import Config
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL, or what tools/export.py wrote'
+    )
     parser.add_argument('--dump', metavar='FILE.pkl', help='save the predictions')
     parser.add_argument(
         '--show-dir', help='folder for keyframes with annotated and found boxes'
@@ -38,8 +42,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line into the config; ``--cfg-options`` has the last word."""
-    cfg.load_from = args.checkpoint
     cfg.resume = False
+    if format_of(args.checkpoint) is None:
+        cfg.load_from = args.checkpoint
+    else:
+        put_in_place(cfg, args.checkpoint)
 
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.default_hooks:

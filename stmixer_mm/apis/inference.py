@@ -55,7 +55,8 @@ from stmixer_mm.datasets.videos import (
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
-from stmixer_mm.export.formats import is_exported
+from stmixer_mm.export.detector import put_in_place
+from stmixer_mm.export.formats import format_of
 from stmixer_mm.models.heads.mask_head import resize
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import MODELS, TRANSFORMS
@@ -93,8 +94,8 @@ def init_detector(
 
     Args:
         config: Config file, or what was read from one.
-        checkpoint: File or URL, or what tools/export.py wrote for onnxruntime or
-            OpenVINO; None initialises the parameters as for training.
+        checkpoint: File or URL, or what tools/export.py wrote; None initialises the
+            parameters as for training.
         device: As in 'cpu' or 'cuda:0'.
         label_map: Label map (pbtxt) with the names of the actions. By default the
             names are those in the checkpoint, or of the config's test set.
@@ -115,10 +116,9 @@ def init_detector(
 
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
-    exported = is_exported(checkpoint)
+    exported = format_of(checkpoint) is not None
     if exported:
-        settings = dict(type='ExportedDetector', file=str(checkpoint))
-        cfg.model = dict(settings, head=cfg.model.head)
+        put_in_place(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor
 
@@ -23,7 +24,7 @@ class ExportedDetector(BaseModel):
     """Predicts as the detector that was exported; for inference alone.
 
     Args:
-        file: Written by ``tools/export.py``, for onnxruntime (.onnx) or OpenVINO (.xml).
+        file: Written by ``tools/export.py``.
         head: Config of the model's head, which chooses the queries.
 
     Raises:
@@ -87,6 +88,12 @@ class ExportedDetector(BaseModel):
                 Detections(*found), dict(query_vectors=query_vectors)
             )
         return data_samples
+
+
+def put_in_place(cfg: Config, file: str | Path) -> None:
+    """Let an exported file be the model of a config, in the place of a checkpoint."""
+    cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
+    cfg.load_from = None
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -1,22 +1,24 @@
 """Files of exported detectors: writing them, and running them."""
 
 import json
-import logging
-import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zipfile import ZipFile
 
 import numpy as np
 import torch
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.export.tensors import INPUT, Outputs, TensorDetector
+from stmixer_mm.export.graph import in_float16, in_int8, refused_by_tensorrt
+from stmixer_mm.export.tensors import INPUT, Outputs
+from stmixer_mm.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
-OPSET = 20  # the first with GridSample as PyTorch computes it
-INSTALL = "pip install 'stmixer_mm[export]'"
+ENGINE_BATCH = 16  # clips at once, at most, of an engine for any number
 
 
 @dataclass
@@ -31,51 +33,55 @@ class Metadata:
     mean: list[float]  # by which the file normalises, for those who wonder
     std: list[float]
     score_thr: float  # person scores from which the config keeps queries
+    precision: str = 'fp32'  # in which most is multiplied
     outputs: list[str] = field(default_factory=lambda: list(Outputs._fields))
 
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
+Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 
 
 @dataclass
 class Format:
     suffix: str
-    write: Callable[[torch.export.ExportedProgram, Metadata, Path, bool], None]
+    # Of programs, what the file says of itself, and clips to measure ranges on.
+    write: Callable[[Traced, Metadata, Path, Clips], None]
     load: Callable[[Path], tuple[Run, str]]
+    precisions: tuple[str, ...]
+    fast: tuple[str, ...] = ()  # of these, those that may gain time
+    package: str = 'torch'  # what runs it
     beside: str | None = None  # suffix of a second file
-    has_half: bool = False  # whether weights may be float16
 
 
 def write(
-    detector: TensorDetector, metadata: Metadata, file: Path, *, half: bool = False
+    traced: Traced,
+    metadata: Metadata,
+    file: Path,
+    form: Format,
+    *,
+    calibration: Clips = (),
 ) -> None:
     """Write a detector.
 
     Args:
-        file: With the suffix of one of :data:`FORMATS`.
-        half: Keep the weights in float16; OpenVINO alone.
+        traced: The detector, for the shape and the batch that the metadata say.
+        metadata: With the precision to write it in.
+        file: With the suffix of the format.
+        form: One of :data:`FORMATS`.
+        calibration: Clips from which 'int8' learns the ranges of values.
 
     Raises:
-        UserError: a package is missing, or the format has not what the model or
-            ``half`` needs.
+        UserError: a package is missing, or the format has not what the model or its
+            precision needs.
     """
-    form = format_of(file)
-    if half and not form.has_half:
-        raise UserError(f'{form.suffix} files keep float32; leave --precision out.')
-    frames, height, width = metadata.shape
-    clips = torch.zeros(
-        metadata.batch or 2, 3, frames, height, width, dtype=torch.uint8
-    )
-    dynamic = None
-    if metadata.batch is None:
-        dynamic = ({0: torch.export.Dim('batch', min=1, max=4096)},)
+    if metadata.precision not in form.precisions:
+        raise UserError(
+            f'{form.suffix} files are not in {metadata.precision}; take --precision '
+            f'{" or ".join(form.precisions)}.'
+        )
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
     with torch.no_grad(), blame(f'{file} cannot be exported', remedy):
-        detector(clips)  # what parts keep of their first call is to be real tensors
-        program = torch.export.export(
-            detector, (clips,), dynamic_shapes=dynamic, strict=False
-        )
-        form.write(program, metadata, file, half)
+        form.write(traced, metadata, file, calibration)
 
 
 def load(file: Path) -> tuple[Run, Metadata]:
@@ -90,46 +96,41 @@ def load(file: Path) -> tuple[Run, Metadata]:
         return run, Metadata(**json.loads(text))
 
 
-def format_of(file: str | Path) -> Format | None:
-    suffix = Path(file).suffix.lower()
+def format_of(file: str | Path | None) -> Format | None:
+    """What a file is by its suffix; None: no exported file."""
+    suffix = Path(file or '').suffix.lower()
     return next((one for one in FORMATS.values() if one.suffix == suffix), None)
 
 
-def is_exported(path: str | Path | None) -> bool:
-    """Whether it is run in the place of a checkpoint: a program of PyTorch is not."""
-    return format_of(path or '') in (FORMATS['onnx'], FORMATS['openvino'])
+def fast_formats() -> dict[str, Format]:
+    """Those of :data:`FORMATS` that may be faster than the model and run here."""
+    found = {name: form for name, form in FORMATS.items() if form.fast}
+    if not torch.cuda.is_available():
+        del found['tensorrt']
+    return {name: form for name, form in found.items() if find_spec(form.package)}
 
 
-def _import(name: str, file: Path) -> object:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise UserError(f'{file} needs {name} ({error}); {INSTALL}.') from error
+def _onnx_model(traced: Traced, metadata: Metadata, calibration: Clips) -> object:
+    model = deepcopy(traced.onnx)
+    if metadata.precision == 'fp16':
+        model = in_float16(model)
+    elif metadata.precision == 'int8':
+        model = in_int8(model, calibration)
+    for node in model.graph.node:
+        node.ClearField('metadata_props')  # places in files of this machine
+    return model
 
 
 def _write_onnx(
-    program: torch.export.ExportedProgram, metadata: Metadata, file: Path, half: bool
+    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
-    for package in ('onnx', 'onnxscript'):
-        _import(package, file)
-    for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which tell of their ways
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        onnx = torch.onnx.export(
-            program,
-            input_names=[INPUT],
-            output_names=metadata.outputs,
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    onnx.model.metadata_props[KEY] = json.dumps(asdict(metadata))
-    onnx.save(str(file), external_data=False)
+    model = _onnx_model(traced, metadata, calibration)
+    model.metadata_props.add(key=KEY, value=_text(metadata))
+    file.write_bytes(model.SerializeToString())
 
 
 def _load_onnx(file: Path) -> tuple[Run, str]:
-    session = _import('onnxruntime', file).InferenceSession(
+    session = import_package('onnxruntime').InferenceSession(
         str(file), providers=['CPUExecutionProvider']
     )
     text = session.get_modelmeta().custom_metadata_map[KEY]
@@ -137,45 +138,157 @@ def _load_onnx(file: Path) -> tuple[Run, str]:
 
 
 def _write_openvino(
-    program: torch.export.ExportedProgram, metadata: Metadata, file: Path, half: bool
+    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
-    openvino = _import('openvino', file)
+    openvino = import_package('openvino')
+    is_half = metadata.precision == 'fp16'  # of the weights, which OpenVINO sees to
+    precision = 'fp32' if is_half else metadata.precision
+    model = _onnx_model(traced, replace(metadata, precision=precision), calibration)
     with TemporaryDirectory(dir=file.parent) as folder:
         onnx = Path(folder, 'model.onnx')
-        _write_onnx(program, metadata, onnx, half=False)
+        onnx.write_bytes(model.SerializeToString())
         model = openvino.convert_model(onnx)
-    model.set_rt_info(json.dumps(asdict(metadata)), [KEY])
-    openvino.save_model(model, file, compress_to_fp16=half)
+    model.set_rt_info(_text(metadata), [KEY])
+    openvino.save_model(model, file, compress_to_fp16=is_half)
 
 
 def _load_openvino(file: Path) -> tuple[Run, str]:
-    openvino = _import('openvino', file)
+    openvino = import_package('openvino')
     model = openvino.Core().read_model(file)
     text = model.get_rt_info([KEY]).astype(str)
-    compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+    hint = 'bf16' if json.loads(text)['precision'] == 'bf16' else 'f32'
+    compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint})
     return lambda clips: list(compiled([clips]).values()), text
 
 
 def _write_program(
-    program: torch.export.ExportedProgram, metadata: Metadata, file: Path, half: bool
+    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
-    text = json.dumps(asdict(metadata))
-    torch.export.save(program, file, extra_files={f'{KEY}.json': text})
+    program = _program(traced, metadata)
+    torch.export.save(program, file, extra_files={f'{KEY}.json': _text(metadata)})
+
+
+def _write_compiled(
+    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
+) -> None:
+    torch._inductor.aoti_compile_and_package(
+        _program(traced, metadata),
+        package_path=str(file),
+        inductor_configs={
+            'freezing': True,
+            'aot_inductor.metadata': {KEY: _text(metadata)},
+        },
+    )
+
+
+def _program(traced: Traced, metadata: Metadata) -> torch.export.ExportedProgram:
+    in_bfloat16 = metadata.precision == 'bf16'
+    return traced.program_in_bfloat16 if in_bfloat16 else traced.program
 
 
 def _load_program(file: Path) -> tuple[Run, str]:
-    extra = {f'{KEY}.json': ''}
-    module = torch.export.load(file, extra_files=extra).module()
+    with ZipFile(file) as archive:
+        is_compiled = any('/aotinductor/' in name for name in archive.namelist())
+    if is_compiled:
+        module = torch._inductor.aoti_load_package(str(file))
+        text = module.get_metadata()[KEY]
+    else:
+        extra = {f'{KEY}.json': ''}
+        module = torch.export.load(file, extra_files=extra).module()
+        text = extra[f'{KEY}.json']
 
     def run(clips: np.ndarray) -> list[np.ndarray]:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast('cpu', enabled=False):
             return [each.numpy() for each in module(torch.from_numpy(clips))]
 
-    return run, extra[f'{KEY}.json']
+    return run, text
+
+
+def _write_tensorrt(
+    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
+) -> None:
+    """The engine bears the metadata as the name of its network; it has no other place."""
+    tensorrt = import_package('tensorrt')
+    builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+    typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
+    network.name = _text(metadata)
+    parser = tensorrt.OnnxParser(network, builder.logger)
+    model = _onnx_model(traced, metadata, calibration)
+    if refused := refused_by_tensorrt(model):
+        raise ValueError(f'TensorRT does not take {", ".join(refused)}')
+    if not parser.parse(model.SerializeToString()):
+        raise ValueError(parser.get_error(0).desc())
+    config = builder.create_builder_config()
+    if metadata.batch is None:
+        shapes = ([batch, 3, *metadata.shape] for batch in (1, 1, ENGINE_BATCH))
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT, *shapes)
+        config.add_optimization_profile(profile)
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise ValueError('TensorRT built no engine; it says above why')
+    file.write_bytes(engine)
+
+
+def _load_tensorrt(file: Path) -> tuple[Run, str]:
+    tensorrt = import_package('tensorrt')
+    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+    engine = runtime.deserialize_cuda_engine(file.read_bytes())
+    context = engine.create_execution_context()
+
+    def run(clips: np.ndarray) -> list[np.ndarray]:
+        values = {INPUT: torch.from_numpy(clips).cuda()}
+        context.set_input_shape(INPUT, clips.shape)
+        for name in Outputs._fields:
+            shape = tuple(context.get_tensor_shape(name))
+            values[name] = torch.empty(shape, device='cuda')
+        for name, value in values.items():
+            context.set_tensor_address(name, value.data_ptr())
+        stream = torch.cuda.current_stream()
+        context.execute_async_v3(stream.cuda_stream)
+        stream.synchronize()
+        return [values[name].cpu().numpy() for name in Outputs._fields]
+
+    return run, engine.name
+
+
+def _text(metadata: Metadata) -> str:
+    return json.dumps(asdict(metadata))
 
 
 FORMATS = {
-    'onnx': Format('.onnx', _write_onnx, _load_onnx),
-    'openvino': Format('.xml', _write_openvino, _load_openvino, '.bin', has_half=True),
-    'torch': Format('.pt2', _write_program, _load_program),
+    'onnx': Format(
+        '.onnx',
+        _write_onnx,
+        _load_onnx,
+        precisions=('fp32', 'fp16', 'int8'),
+        fast=('fp32', 'int8'),
+        package='onnxruntime',
+    ),
+    'openvino': Format(
+        '.xml',
+        _write_openvino,
+        _load_openvino,
+        precisions=('fp32', 'fp16', 'bf16', 'int8'),
+        fast=('fp32', 'bf16', 'int8'),
+        package='openvino',
+        beside='.bin',
+    ),
+    'tensorrt': Format(
+        '.engine',
+        _write_tensorrt,
+        _load_tensorrt,
+        precisions=('fp32', 'fp16'),
+        fast=('fp32', 'fp16'),
+        package='tensorrt',
+    ),
+    'torch': Format('.pt2', _write_program, _load_program, precisions=('fp32', 'bf16')),
+    'inductor': Format(
+        '.pt2',
+        _write_compiled,
+        _load_program,
+        precisions=('fp32', 'bf16'),
+        fast=('fp32', 'bf16'),
+    ),
 }

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ class Limits(NamedTuple):
 class Parity(NamedTuple):
     """Largest differences over some clips."""
 
+    clips: int
     person_scores: float
     action_scores: float
     pixels: float  # of the sides of boxes, of all queries
@@ -28,25 +30,37 @@ class Parity(NamedTuple):
         return scores <= limits.scores and self.pixels <= limits.pixels
 
 
-LIMITS = {False: Limits(1e-3, 0.5), True: Limits(1e-2, 2.0)}  # by whether it is in half
+LIMITS = dict(
+    fp32=Limits(1e-3, 0.5),
+    fp16=Limits(1e-2, 2.0),
+    bf16=Limits(0.1, 8.0),
+    int8=Limits(0.3, 32.0),
+)
 
 
-def compare(detector: TensorDetector, run: Run, clips: Tensor) -> Parity:
+def compare(
+    detector: TensorDetector, run: Run, clips: Tensor, *, batch: int | None = None
+) -> Parity:
     """
     Args:
         detector: What was exported.
         run: What runs the file.
         clips: (B, 3, T, h, w), uint8.
+        batch: Clips that the file takes at once; None: all.
     """
     with torch.no_grad():
         ours = Outputs(*detector(clips))
-    theirs = Outputs(*map(torch.from_numpy, run(clips.numpy())))
+    parts = [run(part.numpy()) for part in clips.split(batch or len(clips))]
+    theirs = Outputs(
+        *(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
+    )
     gaps = Outputs(*((a - b).abs() for a, b in zip(ours, theirs, strict=True)))
     height, width = detector.size
     pixels = gaps.bboxes * gaps.bboxes.new_tensor((width, height, width, height))
     threshold = detector.model.head.score_thr
     kept = [each.person_scores >= threshold for each in (ours, theirs)]
     return Parity(
+        len(clips),
         *(gap.max().item() for gap in (gaps.person_scores, gaps.action_scores, pixels)),
         kept=int((kept[0] | kept[1]).sum()),
         agreed=int((kept[0] & kept[1]).sum()),

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,9 +50,6 @@ class TensorDetector(nn.Module):
                 )
         self.model = model
         self.size = size
-        # Operators that all runtimes have.
-        if hasattr(model.decoder, 'sampling_backend'):
-            model.decoder.sampling_backend = 'grid_sample'
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """
@@ -71,3 +69,15 @@ class TensorDetector(nn.Module):
         _, (outputs, queries, _) = model.run(inputs, frames)
         found = model.head.score(in_float32(outputs[-1]), self.size)
         return *found, model.decoder.look_of(queries).float()
+
+
+class InBfloat16(nn.Module):
+    """By autocast, which is in what ``torch.export`` traces only if it begins inside."""
+
+    def __init__(self, detector: TensorDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast('cpu', torch.bfloat16):
+            return self.detector(clips)

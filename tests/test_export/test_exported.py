@@ -10,18 +10,26 @@ from mmaction.structures import ActionDataSample
 from tiny_stmixer import ACTIONS, ROOT, write_model, write_video
 
 from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.compat import multiplies_bfloat16
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
 from stmixer_mm.export import formats
-from stmixer_mm.export.formats import FORMATS, Metadata, is_exported, load, write
+from stmixer_mm.export.formats import FORMATS, Metadata, format_of, load, write
+from stmixer_mm.export.graph import in_float16, refused_by_tensorrt
 from stmixer_mm.export.parity import LIMITS, Parity, compare
 from stmixer_mm.export.tensors import Outputs, TensorDetector
+from stmixer_mm.export.traced import Traced
 from stmixer_mm.profiling.models import build_model, read_config
 
 for package in 'onnx', 'onnxscript', 'onnxruntime', 'openvino':
     pytest.importorskip(package)
 
 SHAPE = (2, 32, 43)  # no multiple of the divisor, so that clips are padded
+FORMATS_HERE = 'onnx', 'openvino', 'torch', 'inductor'
+
+
+def about(batch=None, precision='fp32', shape=SHAPE):
+    return Metadata('0.1', [*ACTIONS], [*shape], batch, 2, [0.0], [1.0], 0.3, precision)
 
 
 @pytest.fixture(scope='module')
@@ -37,13 +45,17 @@ def detector(project):
 
 
 @pytest.fixture(scope='module')
-def files(detector, tmp_path_factory):
+def traced(detector):
+    return Traced(detector, SHAPE, None)
+
+
+@pytest.fixture(scope='module')
+def files(traced, tmp_path_factory):
     folder = tmp_path_factory.mktemp('exported')
-    metadata = Metadata('0.1', [*ACTIONS], [*SHAPE], None, 2, [0.0], [1.0], 0.3)
     made = {}
-    for name, form in FORMATS.items():
-        made[name] = folder / f'tiny{form.suffix}'
-        write(detector, metadata, made[name])
+    for name in FORMATS_HERE:
+        made[name] = folder / f'{name}{FORMATS[name].suffix}'
+        write(traced, about(), made[name], FORMATS[name])
     return made
 
 
@@ -59,16 +71,95 @@ def random_clips(number):
     )
 
 
-@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('name', FORMATS_HERE)
 def test_a_file_says_what_the_model_says_of_any_number_of_clips(name, files, detector):
     run, metadata = load(files[name])
     assert metadata.classes == [*ACTIONS]
     assert metadata.outputs == [*Outputs._fields]
     for number in 1, 2, 5:
         parity = compare(detector, run, random_clips(number))
-        assert max(parity[:2]) < 1e-5
+        assert parity.clips == number
+        assert max(parity.person_scores, parity.action_scores) < 1e-5
         assert parity.pixels < 1e-2
         assert parity.kept == parity.agreed
+
+
+@pytest.mark.parametrize(
+    ('name', 'precision'),
+    [
+        (name, precision)
+        for name in ('onnx', 'openvino', 'torch')
+        for precision in FORMATS[name].precisions
+        if precision != 'fp32'
+    ],
+)
+def test_lower_precision_is_another_and_near(
+    name, precision, detector, traced, tmp_path
+):
+    file = tmp_path / f'low{FORMATS[name].suffix}'
+    calibration = [clip.numpy() for clip in random_clips(4).split(1)]
+    metadata = about(precision=precision)
+    write(traced, metadata, file, FORMATS[name], calibration=calibration)
+    run, read = load(file)
+    assert read == metadata
+    parity = compare(detector, run, random_clips(4))
+    rounds_here = precision != 'bf16' or multiplies_bfloat16('cpu')
+    assert (parity.action_scores > 1e-7) or not rounds_here
+    assert parity.is_met(LIMITS[precision])
+
+
+def test_only_products_lose_precision(files):
+    import onnx
+
+    model = in_float16(onnx.load(files['onnx']))
+    makers = {name: node for node in model.graph.node for name in node.output}
+    weights = {each.name: each for each in model.graph.initializer}
+    half = onnx.TensorProto.FLOAT16
+    for node in model.graph.node:
+        if node.op_type in ('Softmax', 'LayerNormalization', 'Pow', 'Exp', 'Sigmoid'):
+            casts = [makers[name] for name in node.input if name in makers]
+            types = [
+                attribute.i
+                for cast in casts
+                if cast.op_type == 'Cast'
+                for attribute in cast.attribute
+            ]
+            assert half not in types
+            assert all(
+                weights[name].data_type != half
+                for name in node.input
+                if name in weights
+            )
+    products = [node for node in model.graph.node if node.op_type in ('Conv', 'MatMul')]
+    assert len(products) > 10
+    for node in products:
+        assert all(
+            weights[name].data_type == half for name in node.input if name in weights
+        )
+
+
+def test_what_tensorrt_refuses_is_named(files):
+    import onnx
+
+    model = onnx.load(files['onnx'])
+    assert refused_by_tensorrt(model) == []
+    model.graph.node[0].op_type = 'Unique'
+    model.graph.node[1].domain = 'com.microsoft'
+    operator = model.graph.node[1].op_type
+    sampling = [node for node in model.graph.node if node.op_type == 'GridSample']
+    for value in model.graph.value_info:
+        if value.name == sampling[0].input[0]:
+            value.type.tensor_type.shape.dim.add()
+    assert refused_by_tensorrt(model) == [
+        'GridSample of volumes',
+        'Unique',
+        f'com.microsoft::{operator}',
+    ]
+
+
+def test_a_file_tells_nothing_of_the_machine_that_wrote_it(files):
+    for file in files['onnx'], files['openvino'], files['openvino'].with_suffix('.bin'):
+        assert str(ROOT).encode() not in file.read_bytes()
 
 
 def test_the_model_in_tensors_predicts_as_the_model(detector):
@@ -100,12 +191,13 @@ def test_what_a_backbone_keeps_of_its_first_call_stays_real(tmp_path):
     detector = TensorDetector(build_model(read_config(config)), (64, 64)).eval()
     clips = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
     file = tmp_path / 'swin.pt2'
-    write(detector, Metadata('0.1', None, [4, 64, 64], 1, 3, [0.0], [1.0], 0.6), file)
+    shape = [4, 64, 64]
+    write(Traced(detector, shape, 1), about(1, shape=shape), file, FORMATS['torch'])
     parity = compare(detector, load(file)[0], clips)
-    assert max(parity[:2]) < 1e-5
+    assert max(parity.person_scores, parity.action_scores) < 1e-5
 
 
-@pytest.mark.parametrize('name', ['onnx', 'openvino'])
+@pytest.mark.parametrize('name', FORMATS_HERE)
 def test_a_file_runs_in_the_place_of_a_checkpoint(name, files, project, detector):
     options = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
     exported = init_detector(project[0], files[name], cfg_options=options)
@@ -127,7 +219,7 @@ def test_a_file_runs_in_the_place_of_a_checkpoint(name, files, project, detector
 
 def test_a_file_for_one_clip_takes_them_one_by_one(project, detector, tmp_path):
     file = tmp_path / 'one.onnx'
-    write(detector, Metadata('0.1', None, [*SHAPE], 1, 2, [0.0], [1.0], 0.3), file)
+    write(Traced(detector, SHAPE, 1), about(1), file, FORMATS['onnx'])
     model = init_detector(project[0], file)
     clips = random_clips(3)
     together, alone = predict(model, clips)[1], predict(model, clips[1:2])[0]
@@ -152,11 +244,12 @@ def test_clips_of_another_shape_are_refused(files, project):
         model([], [], mode='loss')
 
 
-@pytest.mark.parametrize('suffix', ['.onnx', '.xml'])
+@pytest.mark.parametrize('name', FORMATS_HERE)
 @pytest.mark.parametrize('content', [b'', b'text', None])
-def test_damaged_files_are_one_sentence(suffix, content, files, project, tmp_path):
+def test_damaged_files_are_one_sentence(name, content, files, project, tmp_path):
+    suffix = FORMATS[name].suffix
     file = tmp_path / f'damaged{suffix}'
-    whole = files[{'.onnx': 'onnx', '.xml': 'openvino'}[suffix]].read_bytes()
+    whole = files[name].read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(UserError, match=f'{file.name} cannot be loaded .*anew'):
         init_detector(project[0], file)
@@ -190,14 +283,14 @@ def test_what_is_not_exported_is_named(project):
         TensorDetector(torch.nn.Linear(1, 1), (32, 32))
 
 
-def test_only_files_of_other_runtimes_replace_a_checkpoint():
-    names = 'a.onnx', 'a.xml', 'a.XML', 'a.pt2', 'a.pth', None
-    assert [*map(is_exported, names)] == [True, True, True, False, False, False]
+def test_only_exported_files_replace_a_checkpoint():
+    names = 'a.onnx', 'a.xml', 'a.XML', 'a.pt2', 'a.engine', 'a.pth', None
+    assert [bool(format_of(name)) for name in names] == [True] * 5 + [False] * 2
 
 
 def test_what_differs_too_much_is_not_met():
-    same = Parity(0.0, 0.0, 0.0, kept=3, agreed=3)
-    assert same.is_met(LIMITS[False])
+    same = Parity(1, 0.0, 0.0, 0.0, kept=3, agreed=3)
+    assert same.is_met(LIMITS['fp32'])
     for worse in dict(person_scores=2e-3), dict(action_scores=2e-3), dict(pixels=0.6):
-        assert not same._replace(**worse).is_met(LIMITS[False])
-        assert same._replace(**worse).is_met(LIMITS[True])
+        assert not same._replace(**worse).is_met(LIMITS['fp32'])
+        assert same._replace(**worse).is_met(LIMITS['fp16'])

@@ -21,8 +21,8 @@ def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsy
     file = tmp_path / 'tiny.pt2'
     run_tool('export', *arguments, '--out', file, '--dynamic', 'batch')
     *_, random, real, written = capsys.readouterr().out.splitlines()
-    assert random.split()[:2] == ['random', '2']
-    assert real.split()[:2] == ['real', '4']
+    assert random.split()[:4] == ['torch', 'fp32,', 'random', '2']
+    assert real.split()[:4] == ['torch', 'fp32,', 'real', '4']
     assert written.endswith('clips [2, 32, 64]')
 
     extra = {'stmixer_mm.json': ''}
@@ -41,7 +41,7 @@ def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsy
 
 
 def test_what_differs_is_not_written(arguments, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(parity.LIMITS, False, parity.Limits(-1.0, -1.0))
+    monkeypatch.setitem(parity.LIMITS, 'fp32', parity.Limits(-1.0, -1.0))
     error = run_and_fail(capsys, 'export', *arguments, '--out', tmp_path / 'tiny.pt2')
     assert 'tiny.pt2 is not written: scores differ by more than -1' in error
     assert not [*tmp_path.iterdir()]

@@ -1,0 +1,82 @@
+"""A detector as a program, from which files of all formats are made."""
+
+import logging
+import warnings
+from copy import deepcopy
+from functools import cached_property
+
+import torch
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.export.tensors import INPUT, InBfloat16, Outputs, TensorDetector
+
+OPSET = 20  # the first with GridSample as PyTorch computes it
+INSTALL = "pip install 'stmixer_mm[export]'"
+
+
+class Traced:
+    """Programs of a detector, each made once, when it is needed.
+
+    Args:
+        detector: It is copied.
+        shape: (T, h, w) of the clips.
+        batch: Clips at once; None: any number.
+    """
+
+    def __init__(
+        self, detector: TensorDetector, shape: list[int], batch: int | None
+    ) -> None:
+        self.detector = deepcopy(detector)
+        decoder = self.detector.model.decoder
+        if hasattr(decoder, 'sampling_backend'):
+            decoder.sampling_backend = 'grid_sample'  # which all runtimes have
+        self.clips = torch.zeros(batch or 2, 3, *shape, dtype=torch.uint8)
+        self.dynamic = None
+        if batch is None:
+            self.dynamic = ({0: torch.export.Dim('batch', min=1, max=4096)},)
+
+    @cached_property
+    def program(self) -> torch.export.ExportedProgram:
+        return self._trace(self.detector)
+
+    @cached_property
+    def program_in_bfloat16(self) -> torch.export.ExportedProgram:
+        return self._trace(InBfloat16(self.detector))
+
+    @cached_property
+    def onnx(self) -> object:
+        """A ``ModelProto``; its nodes say of which module they are."""
+        for package in ('onnx', 'onnxscript'):
+            import_package(package)
+        for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which tell of their ways
+            logging.getLogger(name).setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                onnx = torch.onnx.export(
+                    self.program,
+                    input_names=[INPUT],
+                    output_names=Outputs._fields,
+                    opset_version=OPSET,
+                    dynamo=True,
+                    verbose=False,
+                )
+            except torch.onnx.OnnxExporterError as error:  # of which steps there are
+                raise error.__cause__ or error from None
+        return onnx.model_proto
+
+    def _trace(self, detector: torch.nn.Module) -> torch.export.ExportedProgram:
+        detector(
+            self.clips
+        )  # what parts keep of their first call is to be real tensors
+        return torch.export.export(
+            detector, (self.clips,), dynamic_shapes=self.dynamic, strict=False
+        )
+
+
+def import_package(name: str) -> object:
+    """Raises ``UserError`` where a runtime, or what writes its files, is missing."""
+    try:
+        return __import__(name)
+    except ImportError as error:
+        raise UserError(f'{name} is missing ({error}); {INSTALL}.') from error
