@@ -4,6 +4,8 @@ The literal formulation samples every point in every frame and level and stores 
 (sampling_backend='grid_sample'), and mixes all groups at once (mixing_backend=
 'literal'); it shares the weights and everything else with ours. Options with several
 values make a row for each combination; --sweep varies one size at a time.
+
+With --runtime, a whole detector is timed in several runtimes instead.
 """
 
 import argparse
@@ -13,12 +15,19 @@ import json
 import re
 import statistics
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.config import check_device
 from stmixer_mm.checks.options import COUNT
-from stmixer_mm.errors import user_errors
+from stmixer_mm.engine.speed import speed_up
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.export.formats import FORMATS, Metadata, fast_formats, load, write
+from stmixer_mm.export.tensors import TensorDetector
+from stmixer_mm.export.traced import Traced
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.sampling.backends import (
@@ -26,9 +35,14 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.profiling.memory import bytes_kept_for_backward, peak_bytes
+from stmixer_mm.profiling.clips import ClipPipeline, random_clip
+from stmixer_mm.profiling.memory import (
+    bytes_kept_for_backward,
+    peak_bytes,
+    resident_bytes,
+)
 from stmixer_mm.profiling.meter import machine, take_turns
-from stmixer_mm.profiling.models import quieten
+from stmixer_mm.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import MODELS
 
 import torch
@@ -36,6 +50,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
 STRIDES = (4, 8, 16, 32)
+CONFIG = 'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb'
+AUTO = 'auto'
+# Names of export formats; None: the model as it is.
+RUNTIMES = dict(
+    torch=None,
+    inductor='inductor',
+    onnxruntime='onnx',
+    openvino='openvino',
+    tensorrt='tensorrt',
+)
 # By what is in their names, types of operators and of GPU kernels.
 OPERATORS = dict(
     products=('mm', 'conv', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
@@ -76,9 +100,24 @@ def parse_args() -> argparse.Namespace:
     several('--mode', choices=['forward', 'train'], default=['forward'])
     several(
         '--part',
-        choices=['decoder', 'sampling'],
+        choices=['decoder', 'sampling', 'model'],
         default=['decoder'],
-        help='sampling: that of all stages, without the rest',
+        help='sampling: that of all stages, without the rest; model: that of --config, '
+        'backbone and losses included, in the sizes of the config but for --size',
+    )
+    several(
+        '--runtime',
+        choices=[*RUNTIMES, AUTO],
+        help='time the detector of --config in these; auto: in all that are here',
+    )
+    several(
+        '--precision',
+        choices=['fp32', 'fp16', 'bf16', 'int8', AUTO],
+        default=['fp32'],
+        help='with --runtime; auto: those that may be fast (default: fp32)',
+    )
+    parser.add_argument(
+        '--config', default=CONFIG, help='of a whole detector (default: %(default)s)'
     )
     several('--batch', type=COUNT, default=[1], help='clips')
     several('--frames', type=COUNT, default=[4], help='of the feature maps')
@@ -110,9 +149,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='draw a sweep into this picture')
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
     args = parser.parse_args()
+    if args.sweep and args.part != ['decoder']:
+        parser.error('--sweep varies the sizes of the decoder: leave --part out.')
     if args.plot and not args.sweep:
         parser.error('--plot draws a sweep: add --sweep.')
     return args
+
+
+def sides_of(size: str) -> tuple[int, int]:
+    height, width = map(int, size.split('x'))
+    return height, width
 
 
 def clip_size(text: str) -> str:
@@ -133,8 +179,15 @@ def main() -> None:
                 args.plot, purpose='--plot', suffixes=('.png', '.pdf', '.svg')
             )
         quieten()
-        rows = [measure(case, args) for case in make_cases(args)]
-        print_rows(rows, args)
+        if args.runtime:
+            rows = [
+                row
+                for batch, size in itertools.product(args.batch, args.size)
+                for row in compare_runtimes(batch, size, args)
+            ]
+        else:
+            rows = [measure(case, args) for case in make_cases(args)]
+            print_rows(rows, args)
         write_json(args.json, rows)
         if args.plot:
             draw_sweep(rows, args.plot)
@@ -158,7 +211,7 @@ def make_cases(args: argparse.Namespace) -> list[dict]:
 def measure(case: dict, args: argparse.Namespace) -> dict:
     """One row of the table."""
     device = torch.device(args.device)
-    bench = Bench(case, args)
+    bench = (ModelBench if case['part'] == 'model' else DecoderBench)(case, args)
     runs = {'ours': bench.ours, 'literal': bench.literal}
     if case['dtype'] != 'float32':
         runs['float32'] = partial(bench.ours, dtype='float32')
@@ -188,14 +241,75 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
 
 
 class Bench:
-    """Ours and the literal formulation of one case, on the same weights and feats."""
+    """Ours and the literal formulation of one case, on the same weights and inputs."""
+
+    modules: tuple[torch.nn.Module, torch.nn.Module]  # ours and the literal one
+    leaves: list[torch.Tensor]  # inputs
 
     def __init__(self, case: dict, args: argparse.Namespace) -> None:
         self.case, self.args = case, args
         self.device = torch.device(args.device)
         torch.manual_seed(0)
-        self.height, self.width = (int(side) for side in case['size'].split('x'))
+        self.height, self.width = sides_of(case['size'])
         self.is_training = case['mode'] == 'train'
+
+    def ours(self, dtype: str | None = None, *, backward: bool = True):
+        return self.run(self.modules[0], dtype, backward=backward)
+
+    def literal(self, dtype: str | None = None, *, backward: bool = True):
+        return self.run(self.modules[1], dtype, backward=backward)
+
+    def run(self, module: torch.nn.Module, dtype: str | None, *, backward: bool):
+        dtype = getattr(torch, dtype or self.case['dtype'])
+        autocast = torch.autocast(
+            self.device.type, dtype=dtype, enabled=dtype != torch.float32
+        )
+        with torch.set_grad_enabled(self.is_training), autocast:
+            outputs = self.outputs(module)
+            loss = sum(values.float().sum() for values in outputs)
+        if self.is_training and backward:
+            loss.backward()
+            module.zero_grad()
+            for leaf in self.leaves:
+                leaf.grad = None
+        return outputs
+
+
+class ModelBench(Bench):
+    """Of the whole detector of ``--config``; in training with its losses."""
+
+    def __init__(self, case: dict, args: argparse.Namespace) -> None:
+        super().__init__(case, args)
+        self.cfg = read_config(args.config)
+        choices = dict(sampling_backend=args.backend, with_cp=args.with_cp)
+        literal = self.build(LITERAL)
+        ours = self.build(dict(choices, compile_stages=args.compile))
+        ours.load_state_dict(literal.state_dict())
+        self.modules = ours, literal
+        clip_len = ClipPipeline(self.cfg, 'test').clip_len
+        clip = random_clip(self.cfg, shape=(clip_len, self.height, self.width))
+        batch = {key: values * case['batch'] for key, values in clip.items()}
+        self.batch = literal.data_preprocessor(batch, training=self.is_training)
+        self.leaves = []
+
+    def build(self, choices: dict) -> torch.nn.Module:
+        cfg = deepcopy(self.cfg)
+        cfg.model.decoder.update(choices)
+        return build_model(cfg, device=self.args.device).train(self.is_training)
+
+    def outputs(self, model: torch.nn.Module) -> list[torch.Tensor]:
+        if self.is_training:
+            return [*model(**self.batch, mode='loss').values()]
+        return [
+            values for stage in model(**self.batch, mode='tensor') for values in stage
+        ]
+
+
+class DecoderBench(Bench):
+    """Of a decoder, or of its sampling."""
+
+    def __init__(self, case: dict, args: argparse.Namespace) -> None:
+        super().__init__(case, args)
         decoder = dict(
             type='STMixerDecoder',
             num_frames=case['frames'],
@@ -218,8 +332,10 @@ class Bench:
             )
         )
         self.decoder.load_state_dict(self.literal_decoder.state_dict())
-        self.decoder.to(self.device)
-        self.literal_decoder.to(self.device)
+        self.modules = (
+            self.decoder.to(self.device),
+            self.literal_decoder.to(self.device),
+        )
         self.feats = [
             torch.randn(
                 case['batch'],
@@ -233,6 +349,7 @@ class Bench:
             for stride in STRIDES
         ]
         self.points = [self.make_points() for _ in range(args.stages)]
+        self.leaves = [*self.feats, *self.points]
 
     def make_points(self) -> torch.Tensor:
         """Points in and around boxes anywhere, of 32 to 256 pixels."""
@@ -246,29 +363,10 @@ class Bench:
         points = torch.cat((centres, z), dim=-1) + offsets
         return points.to(self.device).requires_grad_(self.is_training)
 
-    def ours(self, dtype: str | None = None, *, backward: bool = True):
-        return self.run(self.decoder, dtype, backward=backward)
-
-    def literal(self, dtype: str | None = None, *, backward: bool = True):
-        return self.run(self.literal_decoder, dtype, backward=backward)
-
-    def run(self, decoder: torch.nn.Module, dtype: str | None, *, backward: bool):
-        dtype = getattr(torch, dtype or self.case['dtype'])
-        autocast = torch.autocast(
-            self.device.type, dtype=dtype, enabled=dtype != torch.float32
-        )
-        with torch.set_grad_enabled(self.is_training), autocast:
-            if self.case['part'] == 'decoder':
-                outputs = self.run_decoder(decoder)
-            else:
-                outputs = self.run_sampling(decoder.sampling_backend)
-            loss = sum(values.float().sum() for values in outputs)
-        if self.is_training and backward:
-            loss.backward()
-            decoder.zero_grad()
-            for leaf in (*self.feats, *self.points):
-                leaf.grad = None
-        return outputs
+    def outputs(self, decoder: torch.nn.Module) -> list[torch.Tensor]:
+        if self.case['part'] == 'decoder':
+            return self.run_decoder(decoder)
+        return self.run_sampling(decoder.sampling_backend)
 
     def run_decoder(self, decoder: torch.nn.Module) -> list[torch.Tensor]:
         size = self.height, self.width
@@ -292,8 +390,9 @@ class Bench:
 def measure_ram(bench: Bench, device: torch.device) -> dict[str, float]:
     """What a run takes at its peak, and what is kept for its backward pass."""
     ram = {}
-    given = [*bench.decoder.parameters(), *bench.literal_decoder.parameters()]
-    given += [*bench.feats, *bench.points]
+    given = [*bench.leaves]
+    for module in bench.modules:
+        given += [*module.parameters(), *module.buffers()]
     for name, run in (('ours', bench.ours), ('literal', bench.literal)):
         gc.collect()
         ram[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
@@ -381,6 +480,88 @@ def random_values(shape, stride, dtype, device) -> torch.Tensor:
     cells = 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     values = torch.randn(max(cells, 1), device=device).to(dtype)
     return values.as_strided(shape, stride)
+
+
+def runtimes_of(args: argparse.Namespace) -> list[tuple[str, str]]:
+    """Runtimes and precisions to compare: of the named ones, those that there are."""
+    here = fast_formats()
+    names = [name for name, form in RUNTIMES.items() if form in (None, *here)]
+    chosen = names if AUTO in args.runtime else args.runtime
+    pairs = []
+    for name in chosen:
+        form = FORMATS.get(RUNTIMES[name])
+        has = form.precisions if form else ('fp32', 'bf16')
+        fast = form.fast if form else has
+        precisions = fast if AUTO in args.precision else args.precision
+        pairs += [(name, precision) for precision in precisions if precision in has]
+    if not pairs:
+        raise UserError(
+            f'--runtime {" ".join(args.runtime)} has no --precision '
+            f'{" ".join(args.precision)}; take auto for one of both.'
+        )
+    return pairs
+
+
+def compare_runtimes(batch: int, size: str, args: argparse.Namespace) -> list[dict]:
+    """Rows of a detector with random weights in several runtimes, timed in turns."""
+    cfg = read_config(args.config)
+    torch.manual_seed(0)
+    shape = [ClipPipeline(cfg, 'test').clip_len, *sides_of(size)]
+    detector = TensorDetector(build_model(cfg), tuple(shape[1:])).eval()
+    clips = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
+    pairs = runtimes_of(args)
+    runs, rows = {}, []
+    with TemporaryDirectory() as folder, torch.inference_mode():
+        files = write_files(pairs, detector, clips, Path(folder))
+        for name, precision in pairs:
+            before = resident_bytes()
+            if RUNTIMES[name]:
+                run = partial(load(files[name, precision])[0], clips.numpy())
+            elif precision == 'fp32':
+                run = partial(detector, clips)
+            else:
+                run = partial(speed_up(deepcopy(detector)), clips)
+            run()
+            held = resident_bytes() - before
+            runs[f'{name} {precision}'] = run
+            rows.append(dict(runtime=name, precision=precision, held_mb=held / 1e6))
+        seconds = take_turns(runs, turns=args.turns, device=clips.device)
+        for row, (name, run) in zip(rows, runs.items(), strict=True):
+            row.update(
+                seconds=round(seconds[name], 5),
+                ratio=round(seconds[next(iter(runs))] / seconds[name], 3),
+                held_mb=round(row['held_mb']),
+                peak_mb=round(peak_bytes(run, clips.device) / 1e6),
+                batch=batch,
+                size=size,
+                machine=machine(clips.device),
+            )
+    columns = ('runtime', 'precision', 'seconds', 'ratio', 'held_mb', 'peak_mb')
+    table = [('runtime', '', 's', 'ratio', 'held MB', 'peak MB of a run')]
+    table += [tuple(f'{row[key]}' for key in columns) for row in rows]
+    print(f'{args.config}, {batch} clips {shape}; {json.dumps(rows[0]["machine"])}')
+    print(format_table(table, left=2))
+    return rows
+
+
+def write_files(
+    pairs: list[tuple[str, str]],
+    detector: TensorDetector,
+    clips: torch.Tensor,
+    folder: Path,
+) -> dict[tuple[str, str], Path]:
+    """What the runtimes load; int8 with ranges of noise, for times alone."""
+    batch, _, *shape = clips.shape
+    traced = Traced(detector, shape, batch)
+    files = {}
+    for name, precision in pairs:
+        if RUNTIMES[name]:
+            form = FORMATS[RUNTIMES[name]]
+            file = folder / f'{name}-{precision}{form.suffix}'
+            about = Metadata('', None, shape, batch, 1, [], [], 0.0, precision)
+            write(traced, about, file, form, calibration=[clips.numpy()])
+            files[name, precision] = file
+    return files
 
 
 def print_rows(rows: list[dict], args: argparse.Namespace) -> None:

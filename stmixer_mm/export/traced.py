@@ -1,9 +1,12 @@
 """A detector as a program, from which files of all formats are made."""
 
 import logging
+import traceback
 import warnings
+from contextlib import redirect_stderr
 from copy import deepcopy
 from functools import cached_property
+from io import StringIO
 
 import torch
 
@@ -66,12 +69,24 @@ class Traced:
         return onnx.model_proto
 
     def _trace(self, detector: torch.nn.Module) -> torch.export.ExportedProgram:
-        detector(
-            self.clips
-        )  # what parts keep of their first call is to be real tensors
-        return torch.export.export(
-            detector, (self.clips,), dynamic_shapes=self.dynamic, strict=False
-        )
+        detector(self.clips)  # so that real tensors are what parts keep of a first call
+        try:
+            with redirect_stderr(StringIO()):  # where it prints all that it has traced
+                return torch.export.export(
+                    detector, (self.clips,), dynamic_shapes=self.dynamic, strict=False
+                )
+        except Exception as error:
+            error.part = _where(error, detector)
+            raise
+
+
+def _where(error: Exception, detector: torch.nn.Module) -> str:
+    """The innermost module that was at work as an error was raised, as configs name it."""
+    names = {id(module): name for name, module in detector.named_modules()}
+    found = ''
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        found = names.get(id(frame.f_locals.get('self')), found)
+    return found or 'model'
 
 
 def import_package(name: str) -> object:

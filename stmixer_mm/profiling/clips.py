@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
 from stmixer_mm.datasets.videos import open_video, video_sample
 from stmixer_mm.errors import UserError
+from stmixer_mm.profiling.models import num_classes_of
 from stmixer_mm.registry import DATASETS
 
 FRAME_NAMES = 'img_{:05}.jpg'
@@ -161,7 +162,7 @@ def random_clip(
         first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
-    results = random_persons(persons, 81)
+    results = random_persons(persons, num_classes_of(cfg))
     for name in ('gt_bboxes', 'proposals'):
         results[name] *= np.array((width, height, width, height), dtype=np.float32)
     results.update(

@@ -37,13 +37,13 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    before = _reset_peak()
+    before = resident_bytes()
     run()
     return max(0, _status('VmHWM') - before)
 
 
-def _reset_peak() -> int:
-    """Give free memory back to the system; returns what is in use."""
+def resident_bytes() -> int:
+    """RAM in use, free memory given back to the system; peaks count from here."""
     ctypes.CDLL(None).malloc_trim(0)
     with open('/proc/self/clear_refs', 'w') as file:
         file.write('5')

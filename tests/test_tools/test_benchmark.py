@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_stmixer import write_model
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 SMALL = [
@@ -20,6 +21,12 @@ SMALL = [
     '--turns',
     '1',
 ]
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    config, _ = write_model(tmp_path_factory.mktemp('project'))
+    return str(config)
 
 
 @pytest.fixture
@@ -67,3 +74,30 @@ def test_sweep_and_its_picture(benchmark, tmp_path, monkeypatch):
     for size in ('batch', 'queries', 'frames', 'points'):
         assert len({row[size] for row in rows}) > 2
     assert (tmp_path / 'a.png').stat().st_size > 1000
+
+
+def test_a_whole_model(benchmark, project):
+    options = '--part', 'model', '--mode', 'forward', 'train', '--config', project
+    forward, train = benchmark(*options)
+    assert min(forward['ours_s'], forward['literal_s']) > 0
+    assert min(train['ours_kept_mb'], train['literal_kept_mb']) > 0
+
+
+def test_runtimes_in_turns(benchmark, project, capsys):
+    rows = benchmark(
+        *('--runtime', 'torch', 'openvino', '--precision', 'fp32', 'int8'),
+        *('--batch', '2', '--config', project),
+    )
+    names = [(row['runtime'], row['precision']) for row in rows]
+    assert names == [('torch', 'fp32'), ('openvino', 'fp32'), ('openvino', 'int8')]
+    assert rows[0]['ratio'] == 1
+    assert all(row['seconds'] > 0 and row['batch'] == 2 for row in rows)
+    assert '2 clips [2, 40, 50]' in capsys.readouterr().out
+
+
+def test_a_runtime_without_the_precision_is_named(benchmark, project, capsys):
+    with pytest.raises(SystemExit):
+        benchmark(
+            *('--runtime', 'onnxruntime', '--precision', 'bf16', '--config', project)
+        )
+    assert '--runtime onnxruntime has no --precision bf16' in capsys.readouterr().err
