@@ -33,7 +33,7 @@ from stmixer_mm.export.graph import refused_by_tensorrt
 from stmixer_mm.export.parity import LIMITS, Parity, compare
 from stmixer_mm.export.tensors import TensorDetector
 from stmixer_mm.export.traced import Traced
-from stmixer_mm.files import check_writable_file, claim_outputs
+from stmixer_mm.files import check_writable_dir, check_writable_file, claim_outputs
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.profiling.clips import (
     ClipPipeline,
@@ -153,6 +153,8 @@ def clips_to_calibrate(
 def ways_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     """Formats and precisions to try."""
     forms = {args.to: FORMATS[args.to]} if args.to != AUTO else fast_formats()
+    if AUTO not in (args.to, args.precision):
+        FORMATS[args.to].check_precision(args.precision)
     if args.precision != AUTO:
         return [
             (name, args.precision)
@@ -267,7 +269,9 @@ def metadata_of(
 
 def run(args: argparse.Namespace) -> None:
     ways = ways_of(args)
-    if args.to != AUTO:
+    if args.to == AUTO:
+        check_writable_dir(args.out.parent, purpose='folder of --out')
+    else:
         check_output(args.out, FORMATS[args.to])
     model = init_detector(
         args.config,

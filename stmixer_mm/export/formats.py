@@ -52,6 +52,14 @@ class Format:
     package: str = 'torch'  # what runs it
     beside: str | None = None  # suffix of a second file
 
+    def check_precision(self, precision: str) -> None:
+        """Raises ``UserError`` if its files are never in that."""
+        if precision not in self.precisions:
+            raise UserError(
+                f'{self.suffix} files are not in {precision}; take --precision '
+                f'{" or ".join(self.precisions)}.'
+            )
+
 
 def write(
     traced: Traced,
@@ -65,20 +73,14 @@ def write(
 
     Args:
         traced: The detector, for the shape and the batch that the metadata say.
-        metadata: With the precision to write it in.
+        metadata: With the precision to write it in, one of the format's.
         file: With the suffix of the format.
         form: One of :data:`FORMATS`.
         calibration: Clips from which 'int8' learns the ranges of values.
 
     Raises:
-        UserError: a package is missing, or the format has not what the model or its
-            precision needs.
+        UserError: a package is missing, or the format has not what the model needs.
     """
-    if metadata.precision not in form.precisions:
-        raise UserError(
-            f'{form.suffix} files are not in {metadata.precision}; take --precision '
-            f'{" or ".join(form.precisions)}.'
-        )
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
     with torch.no_grad(), blame(f'{file} cannot be exported', remedy):
         form.write(traced, metadata, file, calibration)

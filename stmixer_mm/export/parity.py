@@ -57,8 +57,11 @@ def compare(
     gaps = Outputs(*((a - b).abs() for a, b in zip(ours, theirs, strict=True)))
     height, width = detector.size
     pixels = gaps.bboxes * gaps.bboxes.new_tensor((width, height, width, height))
-    threshold = detector.model.head.score_thr
-    kept = [each.person_scores >= threshold for each in (ours, theirs)]
+    head = detector.model.head
+    kept = [
+        head.score_queries(each.person_scores) >= head.score_thr
+        for each in (ours, theirs)
+    ]
     return Parity(
         len(clips),
         *(gap.max().item() for gap in (gaps.person_scores, gaps.action_scores, pixels)),

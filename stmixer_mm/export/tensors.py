@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.models.heads.stmixer_head import in_float32
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 
 INPUT = 'clips'
@@ -17,9 +16,9 @@ INPUT = 'clips'
 class Outputs(NamedTuple):
     """Of B clips and Q queries, in the order in which a file returns them."""
 
-    person_scores: Tensor  # (B, Q), in [0, 1]
-    action_scores: Tensor  # (B, Q, A), in [0, 1]
-    bboxes: Tensor  # (B, Q, 4): xyxy, as shares of the frame's width and height
+    person_scores: Tensor  # (B, Q), in [0, 1]; of tubelets (B, Q, T)
+    action_scores: Tensor  # (B, Q, A), in [0, 1]; with frame_actions (B, Q, T, A)
+    bboxes: Tensor  # (B, Q, 4), of tubelets (B, Q, T, 4): xyxy, shares of the frame
     query_vectors: Tensor  # (B, Q, C), which tell persons apart
 
 
@@ -27,7 +26,7 @@ class TensorDetector(nn.Module):
     """Normalisation, padding, network and scores; nothing depends on the data.
 
     Args:
-        model: An :class:`.STMixer` of keyframes, in evaluation mode.
+        model: An :class:`.STMixer`, in evaluation mode.
         size: (h, w) of the clips, as the test pipeline makes them.
 
     Raises:
@@ -36,11 +35,10 @@ class TensorDetector(nn.Module):
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        if not isinstance(model, STMixer) or model.head.box_dims != 2:
-            head = type(getattr(model, 'head', None)).__name__
+        if not isinstance(model, STMixer):
             raise UserError(
-                'Only an STMixer that finds persons in keyframes is exported, but this '
-                f'is {type(model).__name__} with {head}; give the config of one.'
+                f'Only an STMixer is exported, but this is {type(model).__name__}; give '
+                'the config of one.'
             )
         for name in ('query_interaction', 'mask_head'):
             if getattr(model, name) is not None:
@@ -67,7 +65,8 @@ class TensorDetector(nn.Module):
         img_shapes = inputs.new_tensor([self.size]).expand(inputs.size(0), 2)
         frames = FrameShapes(img_shapes, pad_shape)
         _, (outputs, queries, _) = model.run(inputs, frames)
-        found = model.head.score(in_float32(outputs[-1]), self.size)
+        last = model.head.read(outputs[-1], clips.size(2))
+        found = model.head.score(last, self.size)
         return *found, model.decoder.look_of(queries).float()
 
 

@@ -94,4 +94,5 @@ def import_package(name: str) -> object:
     try:
         return __import__(name)
     except ImportError as error:
-        raise UserError(f'{name} is missing ({error}); {INSTALL}.') from error
+        install = INSTALL if name != 'tensorrt' else 'pip install tensorrt'
+        raise UserError(f'{name} is missing ({error}); {install}.') from error

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stmixer_mm.export.graph import in_float16, refused_by_tensorrt
 from stmixer_mm.export.parity import LIMITS, Parity, compare
 from stmixer_mm.export.tensors import Outputs, TensorDetector
 from stmixer_mm.export.traced import Traced
+from stmixer_mm.profiling.clips import ClipPipeline
 from stmixer_mm.profiling.models import build_model, read_config
 
 for package in 'onnx', 'onnxscript', 'onnxruntime', 'openvino':
@@ -184,6 +186,45 @@ def test_the_model_in_tensors_predicts_as_the_model(detector):
             torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
 
 
+def test_tubelets_are_exported(tmp_path):
+    config = ROOT / 'configs' / 'experiments' / 'stmixer-t_tiny-bifpn3d_toy.py'
+    options = {'model.head.score_thr': 0.0}
+    torch.manual_seed(0)
+    model = init_detector(config, None, cfg_options=options)
+    shape = [ClipPipeline(model.cfg, 'test').clip_len, 64, 64]
+    detector = TensorDetector(model, (64, 64)).eval()
+    file = tmp_path / 'tubelets.pt2'
+    metadata = replace(about(shape=shape), classes=None)
+    write(Traced(detector, shape, None), metadata, file, FORMATS['torch'])
+    exported = init_detector(config, file, cfg_options=options)
+    clips = torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8)
+    for one, other in zip(predict(exported, clips), predict(model, clips), strict=True):
+        found, expected = one.pred_instances, other.pred_instances
+        assert found.bboxes.shape == (*found.person_scores.shape, 4)
+        for name in ('bboxes', 'person_scores', 'scores', 'tubelet_scores'):
+            torch.testing.assert_close(
+                found[name], expected[name], atol=1e-5, rtol=1e-4
+            )
+
+
+def test_the_part_that_cannot_be_traced_is_named(detector, tmp_path):
+    def branch(module, args, output):
+        return output if output.sum() > 0 else -output
+
+    traced = Traced(detector, SHAPE, 1)
+    traced.detector.model.neck.projections[0].register_forward_hook(branch)
+    with pytest.raises(
+        UserError, match=r'exported \(model\.neck\.projections\.0: .*data'
+    ):
+        write(traced, about(1), tmp_path / 'tiny.pt2', FORMATS['torch'])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_precision_that_a_format_has_not_is_refused():
+    with pytest.raises(UserError, match=r'pt2 files .* not in int8; .* fp32 or bf16'):
+        FORMATS['torch'].check_precision('int8')
+
+
 def test_what_a_backbone_keeps_of_its_first_call_stays_real(tmp_path):
     """Swin3D keeps the masks of its windows."""
     config = ROOT / 'configs' / 'experiments' / 'stmixer_tiny-swin3d_toy.py'
@@ -279,7 +320,7 @@ def test_what_is_not_exported_is_named(project):
     model = init_detector(project[0], None, cfg_options={'model.mask_head': masks})
     with pytest.raises(UserError, match='mask_head, which is not exported'):
         TensorDetector(model, (32, 32))
-    with pytest.raises(UserError, match='but this is Linear with NoneType'):
+    with pytest.raises(UserError, match='but this is Linear; give'):
         TensorDetector(torch.nn.Linear(1, 1), (32, 32))
 
 

@@ -84,7 +84,9 @@ def test_a_repeated_frame_gives_one_box_and_frames_learn_of_each_other():
     feats = [feat[:, :, :1].expand_as(feat) for feat in decoders.made_up_feats(decoder)]
     still = run(decoder, feats)
     for values in (still.bboxes, still.person_logits):
-        torch.testing.assert_close(values, values[:, :, :1].expand_as(values))
+        torch.testing.assert_close(
+            values, values[:, :, :1].expand_as(values), atol=1e-4, rtol=1e-5
+        )
     moving = [feat.clone() for feat in feats]
     for feat in moving:
         feat[:, :, 2] = torch.randn_like(feat[:, :, 2])

@@ -8,6 +8,8 @@ from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.export import parity
+from stmixer_mm.export.formats import FORMATS, load
+from stmixer_mm.profiling import meter
 
 
 @pytest.fixture(scope='module')
@@ -45,3 +47,41 @@ def test_what_differs_is_not_written(arguments, tmp_path, capsys, monkeypatch):
     error = run_and_fail(capsys, 'export', *arguments, '--out', tmp_path / 'tiny.pt2')
     assert 'tiny.pt2 is not written: scores differ by more than -1' in error
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize('fastest', ['onnx int8', 'the checkpoint with --fast'])
+def test_what_is_fastest_here_is_kept(
+    fastest, arguments, tmp_path, capsys, monkeypatch
+):
+    pytest.importorskip('onnxruntime')
+    for name in 'openvino', 'inductor':  # which take longer to write
+        monkeypatch.setattr(FORMATS[name], 'fast', ())
+    monkeypatch.setattr(
+        meter,
+        'take_turns',
+        lambda runs, **_: {name: 1.0 + (name != fastest) for name in runs},
+    )
+    config, checkpoint, _, _, *video = arguments
+    auto = '--to', 'auto', '--precision', 'auto'
+    run_tool('export', config, checkpoint, *auto, *video, '--out', tmp_path / 'tiny')
+    printed = capsys.readouterr().out
+    assert f'fastest here: {fastest}' in printed
+    assert 'onnx fp32, real' in printed
+    if 'int8' not in fastest:
+        assert 'nothing is written' in printed
+        assert not [*tmp_path.iterdir()]
+        return
+    assert [path.name for path in tmp_path.iterdir()] == ['tiny.onnx']
+    _, metadata = load(tmp_path / 'tiny.onnx')
+    assert metadata.precision == 'int8'
+
+
+def test_ranges_of_int8_come_from_the_training_set_or_a_video(
+    arguments, tmp_path, capsys
+):
+    config, checkpoint, *_ = arguments
+    error = run_and_fail(
+        *(capsys, 'export', config, checkpoint, '--to', 'onnx', '--precision', 'int8'),
+        *('--shape', '2', '16', '16', '--out', tmp_path / 'tiny.onnx'),
+    )
+    assert 'give a --video' in error

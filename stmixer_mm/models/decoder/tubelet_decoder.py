@@ -44,7 +44,7 @@ class STMixerTubeletDecoder(STMixerDecoder):
         queries, folded = super().start(
             boxes_xyzr.repeat_interleave(self.num_frames, dim=0)
         )
-        return queries._replace(temporal=queries.temporal[: len(boxes_xyzr)]), folded
+        return queries._replace(temporal=queries.temporal[: boxes_xyzr.size(0)]), folded
 
     def admit(self, extra: ExtraQueries) -> ExtraQueries:
         """Folds boxes (B, D, K, 4) of the clip's K frames, as of :meth:`start`."""

@@ -409,7 +409,8 @@ class STMixerHead(BaseModule):
         (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). Of
         ``of_queries``, further fields (B, Q, …), the n kept ones are there too.
         """
-        last, further = in_float32(outputs[-1]), of_queries or {}
+        clip_len = data_samples[0].metainfo.get('clip_len')
+        last, further = self.read(outputs[-1], clip_len), of_queries or {}
         return [
             self.choose(
                 self.score(type(last)(*output), sample.metainfo['img_shape']),
@@ -419,6 +420,10 @@ class STMixerHead(BaseModule):
                 zip(data_samples, *last, strict=True)
             )
         ]
+
+    def read(self, output: StageOutput, clip_len: int | None) -> StageOutput:
+        """What a stage says of a clip, float32."""
+        return in_float32(output)
 
     def score(self, output: StageOutput, img_shape: tuple[int, int]) -> Detections:
         """Scores and boxes, of one clip or of several, whose frames are (h, w)."""

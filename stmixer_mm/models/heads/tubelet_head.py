@@ -4,7 +4,7 @@ Shapes: B clips, Q tubelets, T frames of the feature maps, K frames of a clip, A
 actions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -107,27 +107,20 @@ class STMixerTubeletHead(STMixerHead):
         *args: object,
     ) -> tuple[dict[str, Tensor], Targets]:
         clip_len = data_samples[0].metainfo['clip_len']
-        outputs = [at_clip_frames(output, clip_len) for output in outputs]
+        outputs = [self.read(output, clip_len) for output in outputs]
         return super().loss_by_stages(outputs, data_samples, *args)
 
-    def predict(
-        self,
-        outputs: Sequence[TubeletStageOutput],
-        data_samples: Sequence[ActionDataSample],
-        of_queries: Mapping[str, Tensor] | None = None,
-    ) -> list[InstanceData]:
-        """Predictions of the last stage for each clip, of which n tubelets are kept.
+    def read(self, output: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
+        return at_clip_frames(output, clip_len)
+
+    def choose(self, *args: object) -> InstanceData:
+        """The tubelets of a clip that are kept, n of them.
 
         ``bboxes`` (n, K, 4) are xyxy normalised by the frame without padding,
         ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes),
         or (n, K, num_classes) of a decoder with ``frame_actions``, have the host's dummy
         column 0, ``tubelet_scores`` (n,) are the mean person scores where the person is.
         """
-        clip_len = data_samples[0].metainfo['clip_len']
-        last = at_clip_frames(outputs[-1], clip_len)
-        return super().predict([last], data_samples, of_queries)
-
-    def choose(self, *args: object) -> InstanceData:
         kept = super().choose(*args)
         kept.tubelet_scores = self.score_queries(kept.person_scores)
         return kept
