@@ -541,6 +541,8 @@ def compare_runtimes(batch: int, size: str, args: argparse.Namespace) -> list[di
     table += [tuple(f'{row[key]}' for key in columns) for row in rows]
     print(f'{args.config}, {batch} clips {shape}; {json.dumps(rows[0]["machine"])}')
     print(format_table(table, left=2))
+    fastest = min(rows, key=lambda row: row['seconds'])
+    print(f'fastest here: {fastest["runtime"]} {fastest["precision"]}')
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Write a detector of keyframes to a file for another runtime.
+"""Write a detector to a file for another runtime.
 
 Clips go in as uint8, as the test pipeline makes them; scores and boxes of all queries
 come out. The file is compared with the model before it gets its name.

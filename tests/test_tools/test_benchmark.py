@@ -92,7 +92,8 @@ def test_runtimes_in_turns(benchmark, project, capsys):
     assert names == [('torch', 'fp32'), ('openvino', 'fp32'), ('openvino', 'int8')]
     assert rows[0]['ratio'] == 1
     assert all(row['seconds'] > 0 and row['batch'] == 2 for row in rows)
-    assert '2 clips [2, 40, 50]' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert '2 clips [2, 40, 50]' in printed and 'fastest here: ' in printed
 
 
 def test_a_runtime_without_the_precision_is_named(benchmark, project, capsys):
