@@ -22,7 +22,8 @@ from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.config import check_device
 from stmixer_mm.checks.options import COUNT
-from stmixer_mm.engine.speed import speed_up
+from stmixer_mm.engine.optim import FusedAdamW
+from stmixer_mm.engine.speed import make_convolutions_lean, speed_up
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.export.formats import FORMATS, Metadata, fast_formats, load, write
@@ -137,7 +138,14 @@ def parse_args() -> argparse.Namespace:
         '--backend', choices=['auto', *sorted(SAMPLING_BACKENDS)], default='auto'
     )
     parser.add_argument('--compile', action='store_true', help='compile our stages')
-    parser.add_argument('--with-cp', action='store_true', help='checkpoint our stages')
+    parser.add_argument(
+        '--with-cp',
+        action='store_true',
+        help='checkpoint our stages; with --part model the backbone instead',
+    )
+    parser.add_argument(
+        '--lean', action='store_true', help='ours trains with LeanConvolutionsHook'
+    )
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--turns', type=COUNT, default=7)
     parser.add_argument(
@@ -259,6 +267,9 @@ class Bench:
     def literal(self, dtype: str | None = None, *, backward: bool = True):
         return self.run(self.modules[1], dtype, backward=backward)
 
+    def step(self, module: torch.nn.Module) -> None:
+        """What follows the backward pass."""
+
     def run(self, module: torch.nn.Module, dtype: str | None, *, backward: bool):
         dtype = getattr(torch, dtype or self.case['dtype'])
         autocast = torch.autocast(
@@ -269,23 +280,39 @@ class Bench:
             loss = sum(values.float().sum() for values in outputs)
         if self.is_training and backward:
             loss.backward()
+            self.step(module)
             module.zero_grad()
             for leaf in self.leaves:
                 leaf.grad = None
         return outputs
 
 
+def make_boxes_move(decoder: torch.nn.Module) -> None:
+    """As decoders start, all boxes stay the whole frame."""
+    for weight in decoder.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+
+
 class ModelBench(Bench):
-    """Of the whole detector of ``--config``; in training with its losses."""
+    """Of the whole detector of ``--config``; in training with losses and optimiser."""
 
     def __init__(self, case: dict, args: argparse.Namespace) -> None:
         super().__init__(case, args)
         self.cfg = read_config(args.config)
-        choices = dict(sampling_backend=args.backend, with_cp=args.with_cp)
         literal = self.build(LITERAL)
-        ours = self.build(dict(choices, compile_stages=args.compile))
+        if args.with_cp:
+            self.cfg.model.backbone.with_cp = True
+        ours = self.build(
+            dict(sampling_backend=args.backend, compile_stages=args.compile)
+        )
         ours.load_state_dict(literal.state_dict())
+        if args.lean:
+            make_convolutions_lean(ours)
         self.modules = ours, literal
+        self.optimizers = {
+            ours: FusedAdamW(ours.parameters(), lr=1e-9),
+            literal: torch.optim.AdamW(literal.parameters(), lr=1e-9),
+        }
         clip_len = ClipPipeline(self.cfg, 'test').clip_len
         clip = random_clip(self.cfg, shape=(clip_len, self.height, self.width))
         batch = {key: values * case['batch'] for key, values in clip.items()}
@@ -295,7 +322,12 @@ class ModelBench(Bench):
     def build(self, choices: dict) -> torch.nn.Module:
         cfg = deepcopy(self.cfg)
         cfg.model.decoder.update(choices)
-        return build_model(cfg, device=self.args.device).train(self.is_training)
+        model = build_model(cfg, device=self.args.device).train(self.is_training)
+        make_boxes_move(model.decoder)
+        return model
+
+    def step(self, model: torch.nn.Module) -> None:
+        self.optimizers[model].step()
 
     def outputs(self, model: torch.nn.Module) -> list[torch.Tensor]:
         if self.is_training:
@@ -320,9 +352,7 @@ class DecoderBench(Bench):
         )
         self.literal_decoder = MODELS.build(decoder | LITERAL)
         self.literal_decoder.init_weights()
-        for weight in self.literal_decoder.parameters():
-            # As they start, all boxes would stay the whole frame.
-            weight.data += 0.02 * torch.randn_like(weight)
+        make_boxes_move(self.literal_decoder)
         self.decoder = MODELS.build(
             dict(
                 decoder,

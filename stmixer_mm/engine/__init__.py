@@ -4,6 +4,7 @@
 from stmixer_mm.engine.hooks import (
     CheckCheckpointHook,
     CheckModelHook,
+    LeanConvolutionsHook,
     SafeCheckpointHook,
 )
 from stmixer_mm.engine.optim import BFloat16OptimWrapper, FusedAdamW

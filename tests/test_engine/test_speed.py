@@ -1,6 +1,8 @@
 """What speed_up changes: the time, the rounding, nothing else."""
 
 from copy import deepcopy
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from tiny import MODELS_FOLDER, batch, build_detector, data_sample
 from torch import nn
 
 from stmixer_mm.compat import autocast_dtype
+from stmixer_mm.engine.hooks import LeanConvolutionsHook
 from stmixer_mm.engine.speed import fold_batch_norms, speed_up
+from stmixer_mm.profiling.memory import bytes_kept_for_backward
 from stmixer_mm.profiling.models import construct_model, quieten
 
 EXPERIMENTS = MODELS_FOLDER.parents[1] / 'experiments'
@@ -112,6 +116,24 @@ def test_a_copy_is_as_fast(in_bfloat16):
     copied_dtype, found = multiplied_in(deepcopy(model))
     assert copied_dtype == dtype
     assert torch.equal(found.scores, expected.scores)
+
+
+def test_lean_convolutions_learn_the_same():
+    torch.manual_seed(0)
+    of_volumes = dict(conv_cfg=dict(type='Conv3d'), norm_cfg=dict(type='BN3d'))
+    layers = nn.Sequential(conv_module(**of_volumes), conv_module(**of_volumes))
+    lean = deepcopy(trained(layers))
+    LeanConvolutionsHook().before_train(SimpleNamespace(model=lean))
+    assert lean[0].conv.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    inputs = torch.randn(2, 3, 2, 6, 7)
+    kept = []
+    for model in layers, lean:
+        run = partial(model, inputs)
+        kept.append(bytes_kept_for_backward(run, [*model.parameters(), inputs]))
+        run().square().sum().backward()
+    assert kept[1] < kept[0]
+    for one, other in zip(layers.parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
 
 
 def conv_module(**settings):
