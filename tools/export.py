@@ -6,6 +6,7 @@ come out. The file is compared with the model before it gets its name.
 
 import argparse
 import os
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -52,7 +53,6 @@ NUM_REAL = 4  # clips of the video
 NUM_CALIBRATION = 32
 TURNS = 5
 AUTO = 'auto'
-FAST = 'the checkpoint with --fast'
 
 
 def parse_args() -> argparse.Namespace:
@@ -151,21 +151,28 @@ def clips_to_calibrate(
 
 
 def ways_of(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Formats and precisions to try."""
+    """Formats and precisions to try.
+
+    Raises:
+        UserError: there is none.
+    """
     forms = {args.to: FORMATS[args.to]} if args.to != AUTO else fast_formats()
-    if AUTO not in (args.to, args.precision):
-        FORMATS[args.to].check_precision(args.precision)
-    if args.precision != AUTO:
+    if args.precision == AUTO:
         return [
-            (name, args.precision)
+            (name, precision)
             for name, form in forms.items()
-            if args.to != AUTO or args.precision in form.fast
+            for precision in form.fast or form.precisions
         ]
-    return [
-        (name, precision)
-        for name, form in forms.items()
-        for precision in form.fast or form.precisions
-    ]
+    if args.to != AUTO:
+        forms[args.to].check_precision(args.precision)
+        return [(args.to, args.precision)]
+    names = [name for name, form in forms.items() if args.precision in form.fast]
+    if not names:
+        raise UserError(
+            f'No format that runs here is fast in {args.precision}; take --precision '
+            'auto, or name a format with --to.'
+        )
+    return [(name, args.precision) for name in names]
 
 
 class Made(NamedTuple):
@@ -224,23 +231,16 @@ def print_parities(made: list[Made]) -> None:
 
 
 def find_fastest(
-    made: list[Made], detector: TensorDetector, clip: Tensor
+    made: list[Made], rivals: dict[str, Callable[[Tensor], object]], clip: Tensor
 ) -> Made | None:
-    """The fastest of files in turns with the model itself; None: that is as fast."""
-    fast = speed_up(deepcopy(detector))
+    """The fastest of files, all in turns with others; None: one of the others is."""
+    runs = {name: partial(rival, clip) for name, rival in rivals.items()}
+    runs |= {one.name: partial(one.run, clip.numpy()) for one in made}
     with torch.inference_mode():
-        seconds = take_turns(
-            {
-                'the checkpoint': partial(detector, clip),
-                FAST: partial(fast, clip),
-                **{one.name: partial(one.run, clip.numpy()) for one in made},
-            },
-            turns=TURNS,
-            device=clip.device,
-        )
+        seconds = take_turns(runs, turns=TURNS, device=clip.device)
     rows = [('', 'seconds a clip', 'ratio')]
     for name in sorted(seconds, key=seconds.get):
-        ratio = seconds['the checkpoint'] / seconds[name]
+        ratio = seconds[next(iter(rivals))] / seconds[name]
         rows.append((name, f'{seconds[name]:.3f}', f'{ratio:.2f}'))
     print(format_table(rows, left=1))
     fastest = min(seconds, key=seconds.get)
@@ -312,7 +312,10 @@ def run(args: argparse.Namespace) -> None:
             )
         chosen = fit[0]
         if ways[1:]:
-            chosen = find_fastest(fit, detector, clips['random'][:1])
+            rivals = {'the checkpoint': detector}
+            if args.precision == AUTO:
+                rivals['the checkpoint with --fast'] = speed_up(deepcopy(detector))
+            chosen = find_fastest(fit, rivals, clips['random'][:1])
         if chosen is None:
             print('Keep the checkpoint: nothing is written.')
             return
