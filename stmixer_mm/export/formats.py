@@ -1,5 +1,6 @@
 """Files of exported detectors: writing them, and running them."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -154,12 +155,22 @@ def _write_openvino(
     openvino.save_model(model, file, compress_to_fp16=is_half)
 
 
+@functools.cache
+def _openvino() -> object:
+    """What loads models, one for the process.
+
+    Each one sets a stack for signals. Of two that go in the order in which they came,
+    the last restores the stack of the first, which is no more: at the next signal with
+    a handler, such as Ctrl-C, the process would crash (OpenVINO 2026.4).
+    """
+    return import_package('openvino').Core()
+
+
 def _load_openvino(file: Path) -> tuple[Run, str]:
-    openvino = import_package('openvino')
-    model = openvino.Core().read_model(file)
+    model = _openvino().read_model(file)
     text = model.get_rt_info([KEY]).astype(str)
     hint = 'bf16' if json.loads(text)['precision'] == 'bf16' else 'f32'
-    compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint})
+    compiled = _openvino().compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint})
     return lambda clips: list(compiled([clips]).values()), text
 
 

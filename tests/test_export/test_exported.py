@@ -1,6 +1,7 @@
 """What is exported says what the model says, and runs in its place."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -61,6 +62,23 @@ def files(traced, tmp_path_factory):
     return made
 
 
+# Loads files and forgets them, the first one first; then somebody presses Ctrl-C.
+INTERRUPTED = """
+import signal
+import sys
+from stmixer_mm.export.formats import load
+
+loaded = [load(file) for file in 2 * sys.argv[1:]]
+while loaded:
+    del loaded[0]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print('interrupted')
+"""
+
+
 def predict(model, clips):
     samples = [ActionDataSample() for _ in clips]
     return model.test_step(dict(inputs=[*clips], data_samples=samples))
@@ -84,6 +102,15 @@ def test_a_file_says_what_the_model_says_of_any_number_of_clips(name, files, det
         assert max(parity.person_scores, parity.action_scores) < 1e-5
         assert parity.pixels < 1e-2
         assert parity.kept == parity.agreed
+
+
+def test_signals_arrive_when_what_ran_a_file_is_gone(files):
+    program = subprocess.run(
+        [sys.executable, '-c', INTERRUPTED, *map(str, files.values())],
+        capture_output=True,
+        text=True,
+    )
+    assert (program.returncode, program.stdout) == (0, 'interrupted\n'), program.stderr
 
 
 @pytest.mark.parametrize(
