@@ -170,7 +170,9 @@ def _load_openvino(file: Path) -> tuple[Run, str]:
     model = _openvino().read_model(file)
     text = model.get_rt_info([KEY]).astype(str)
     hint = 'bf16' if json.loads(text)['precision'] == 'bf16' else 'f32'
-    compiled = _openvino().compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint})
+    compiled = _openvino().compile_model(
+        model, 'CPU', {'INFERENCE_PRECISION_HINT': hint}
+    )
     return lambda clips: list(compiled([clips]).values()), text
 
 
