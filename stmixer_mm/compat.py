@@ -242,6 +242,18 @@ def autocast_dtype(device_type: str):
     return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
+def stack_numbers(values, *, dtype, device):
+    """``torch.tensor(values)``, to which ``torch.export`` keeps sizes open.
+
+    ``torch.tensor`` settles those of the clip that it traces (torch 2.13).
+    """
+    import torch
+
+    return torch.stack(
+        [torch.full((), each, dtype=dtype, device=device) for each in values]
+    )
+
+
 def multiplies_bfloat16(device_type: str) -> bool:
     """Whether the devices of a type multiply bfloat16 themselves.
 

@@ -537,7 +537,7 @@ def compare_runtimes(batch: int, size: str, args: argparse.Namespace) -> list[di
     cfg = read_config(args.config)
     torch.manual_seed(0)
     shape = [ClipPipeline(cfg, 'test').clip_len, *sides_of(size)]
-    detector = TensorDetector(build_model(cfg), tuple(shape[1:])).eval()
+    detector = TensorDetector(build_model(cfg)).eval()
     clips = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
     pairs = runtimes_of(args)
     runs, rows = {}, []

@@ -85,8 +85,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--dynamic',
-        choices=['batch'],
-        help='any number of clips at once (default: one)',
+        nargs='+',
+        choices=['batch', 'size'],
+        default=(),
+        help='batch: any number of clips at once (default: one); size: any height and '
+        'width (default: one)',
     )
     parser.add_argument(
         '--precision',
@@ -108,6 +111,12 @@ def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
     return torch.stack([clip for clip in clips if clip.shape == clips[0].shape])
 
 
+def noise(*shape: int) -> Tensor:
+    """Two clips (T, h, w)."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8, generator=generator)
+
+
 def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]:
     clips = {}
     if args.video:
@@ -117,18 +126,18 @@ def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]
     if args.shape is None and clips:
         shape = clips['real'].shape[-3:]
     else:
-        (noise,) = random_clip(cfg, shape=args.shape)['inputs']
-        shape = noise.shape[-3:]
+        (clip,) = random_clip(cfg, shape=args.shape)['inputs']
+        shape = clip.shape[-3:]
     if clips and clips['real'].shape[-3:] != shape:
         raise UserError(
             f'--shape is {tuple(shape)}, but the test pipeline makes clips of '
             f'{tuple(clips["real"].shape[-3:])} of {args.video}; leave one of both out.'
         )
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(
-        0, 256, (2, 3, *shape), dtype=torch.uint8, generator=generator
-    )
-    return {'random': noise, **clips}
+    clips = {'random': noise(*shape), **clips}
+    if 'size' in args.dynamic:
+        frames, height, width = shape
+        clips['random, other size'] = noise(frames, height * 4 // 3, width * 5 // 4)
+    return clips
 
 
 def clips_to_calibrate(
@@ -207,7 +216,7 @@ def make(
     is_met = all(
         parity.is_met(limits)
         for of, parity in parities.items()
-        if (of, metadata.precision) != ('random', 'int8')  # out of the learned ranges
+        if metadata.precision != 'int8' or of == 'real'  # noise is out of its ranges
     )
     return Made(f'{name} {metadata.precision}', form, file, run, parities, is_met)
 
@@ -258,8 +267,8 @@ def metadata_of(
     return Metadata(
         version=stmixer_mm.__version__,
         classes=None if model.classes is None else [*model.classes],
-        shape=shape,
-        batch=None if args.dynamic else 1,
+        shape=[shape[0], None, None] if 'size' in args.dynamic else shape,
+        batch=None if 'batch' in args.dynamic else 1,
         frame_interval=transforms[sampler].get('frame_interval', 1),
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
@@ -281,9 +290,9 @@ def run(args: argparse.Namespace) -> None:
     )
     clips = clips_to_compare(model.cfg, args)
     shape = [*clips['random'].shape[-3:]]
-    detector = TensorDetector(model, tuple(shape[1:])).eval()
+    detector = TensorDetector(model).eval()
     metadata = metadata_of(model, args, shape)
-    traced = Traced(detector, shape, metadata.batch)
+    traced = Traced(detector, shape, metadata.batch, any_size='size' in args.dynamic)
     calibration = []
     if any(precision == 'int8' for _, precision in ways):
         calibration = clips_to_calibrate(model.cfg, args, shape).split(1)
@@ -325,7 +334,8 @@ def run(args: argparse.Namespace) -> None:
         for path in files_of(chosen.file, chosen.form):
             os.replace(path, args.out.with_suffix(path.suffix))
     size = sum(path.stat().st_size for path in files_of(args.out, chosen.form))
-    print(f'{args.out}: {size / 2**20:.0f} MB, clips {shape}')
+    sizes = ', '.join('any' if each is None else f'{each}' for each in metadata.shape)
+    print(f'{args.out}: {size / 2**20:.0f} MB, clips [{sizes}]')
     if args.to == 'onnx':
         refused = ', '.join(refused_by_tensorrt(traced.onnx)) or 'none of its operators'
         print(f'TensorRT, by its published list, refuses {refused}')

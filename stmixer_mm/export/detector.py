@@ -1,6 +1,7 @@
 """An exported file in the place of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from stmixer_mm.errors import UserError
 from stmixer_mm.export.formats import load
 from stmixer_mm.export.tensors import Outputs
+from stmixer_mm.export.traced import SMALLEST
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.heads.stmixer_head import Detections
@@ -64,16 +66,13 @@ class ExportedDetector(BaseModel):
             )
         clips = single_clips(inputs)
         for clip in clips:
-            if list(clip.shape[1:]) != self.metadata.shape:
-                raise UserError(
-                    f'A clip is {_by(clip.shape[1:])} (frames, height, width), but '
-                    f'{self.file} takes {_by(self.metadata.shape)}; export one for it '
-                    'with --shape, or resize videos in the test pipeline to that.'
-                )
-        batch = self.metadata.batch or len(clips)
+            self.check_shape(clip.shape[1:])
         parts = [
-            self.run(torch.stack(clips[start : start + batch]).numpy())
-            for start in range(0, len(clips), batch)
+            self.run(part.numpy())
+            for _, clips_of_a_size in groupby(clips, key=lambda clip: clip.shape)
+            for part in torch.stack([*clips_of_a_size]).split(
+                self.metadata.batch or len(clips)
+            )
         ]
         outputs = Outputs(
             *(
@@ -89,6 +88,20 @@ class ExportedDetector(BaseModel):
             )
         return data_samples
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises ``UserError`` for clips (T, h, w) that the file does not take."""
+        taken = self.metadata.shape
+        if any(
+            size < SMALLEST if wanted is None else size != wanted
+            for size, wanted in zip(shape, taken, strict=True)
+        ):
+            wanted = (f'≥{SMALLEST}' if one is None else one for one in taken)
+            raise UserError(
+                f'A clip is {_by(shape)} (frames, height, width), but {self.file} takes '
+                f'{_by(wanted)}; export one for it with --shape or --dynamic size, or '
+                'resize videos in the test pipeline to that.'
+            )
+
 
 def put_in_place(cfg: Config, file: str | Path) -> None:
     """Let an exported file be the model of a config, in the place of a checkpoint."""
@@ -96,5 +109,5 @@ def put_in_place(cfg: Config, file: str | Path) -> None:
     cfg.load_from = None
 
 
-def _by(shape: Sequence[int]) -> str:
+def _by(shape: Iterable[object]) -> str:
     return 'x'.join(map(str, shape))

@@ -28,7 +28,7 @@ class Metadata:
 
     version: str  # of this package
     classes: list[str] | None  # names of the actions; None: unknown
-    shape: list[int]  # (T, h, w) of a clip
+    shape: list[int | None]  # (T, h, w) of a clip; None: any
     batch: int | None  # clips at once; None: any number
     frame_interval: int  # frames from one of a clip to the next
     mean: list[float]  # by which the file normalises, for those who wonder
@@ -83,6 +83,8 @@ def write(
         UserError: a package is missing, or the format has not what the model needs.
     """
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
+    if None in metadata.shape:
+        remedy = f'export for one height and width, or {remedy}'
     with torch.no_grad(), blame(f'{file} cannot be exported', remedy):
         form.write(traced, metadata, file, calibration)
 
@@ -223,6 +225,8 @@ def _write_tensorrt(
     traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
     """The engine bears the metadata as the name of its network; it has no other place."""
+    if None in metadata.shape:
+        raise ValueError('engines are built here for one height and width')
     tensorrt = import_package('tensorrt')
     builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stmixer_mm.export.formats import Run
 from stmixer_mm.export.tensors import Outputs, TensorDetector
+from stmixer_mm.models.boxes import frame_scale
 
 
 class Limits(NamedTuple):
@@ -55,8 +56,7 @@ def compare(
         *(torch.from_numpy(np.concatenate(part)) for part in zip(*parts, strict=True))
     )
     gaps = Outputs(*((a - b).abs() for a, b in zip(ours, theirs, strict=True)))
-    height, width = detector.size
-    pixels = gaps.bboxes * gaps.bboxes.new_tensor((width, height, width, height))
+    pixels = gaps.bboxes * frame_scale(clips.shape[-2:], gaps.bboxes)
     head = detector.model.head
     kept = [
         head.score_queries(each.person_scores) >= head.score_thr

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.detectors.still_image import StillImageSTMixer
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 
@@ -26,19 +28,18 @@ class TensorDetector(nn.Module):
     """Normalisation, padding, network and scores; nothing depends on the data.
 
     Args:
-        model: An :class:`.STMixer`, in evaluation mode.
-        size: (h, w) of the clips, as the test pipeline makes them.
+        model: An :class:`.STMixer` of clips, in evaluation mode.
 
     Raises:
         UserError: the model has a part that gives or takes more than tensors.
     """
 
-    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        if not isinstance(model, STMixer):
+        if not isinstance(model, STMixer) or isinstance(model, StillImageSTMixer):
             raise UserError(
-                f'Only an STMixer is exported, but this is {type(model).__name__}; give '
-                'the config of one.'
+                f'Only an STMixer of clips is exported, but this is '
+                f'{type(model).__name__}; give the config of one.'
             )
         for name in ('query_interaction', 'mask_head'):
             if getattr(model, name) is not None:
@@ -47,7 +48,6 @@ class TensorDetector(nn.Module):
                     'None.'
                 )
         self.model = model
-        self.size = size
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """
@@ -57,16 +57,16 @@ class TensorDetector(nn.Module):
         Returns:
             The fields of :class:`Outputs`.
         """
-        model, (height, width) = self.model, self.size
+        model, (height, width) = self.model, clips.shape[-2:]
         preprocessor = model.data_preprocessor
         pad_shape = preprocessor.pad_size([height]), preprocessor.pad_size([width])
         margins = (0, pad_shape[1] - width, 0, pad_shape[0] - height)
         inputs = F.pad(preprocessor.normalise(clips.float()), margins)
-        img_shapes = inputs.new_tensor([self.size]).expand(inputs.size(0), 2)
-        frames = FrameShapes(img_shapes, pad_shape)
+        img_shape = frame_scale((height, width), inputs)[1:3]
+        frames = FrameShapes(img_shape.expand(inputs.size(0), 2), pad_shape)
         _, (outputs, queries, _) = model.run(inputs, frames)
         last = model.head.read(outputs[-1], clips.size(2))
-        found = model.head.score(last, self.size)
+        found = model.head.score(last, (height, width))
         return *found, model.decoder.look_of(queries).float()
 
 

@@ -14,6 +14,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.export.tensors import INPUT, InBfloat16, Outputs, TensorDetector
 
 OPSET = 20  # the first with GridSample as PyTorch computes it
+SMALLEST = 33  # height and width of what takes any: two cells at a stride of 32
 INSTALL = "pip install 'stmixer_mm[export]'"
 
 
@@ -24,19 +25,29 @@ class Traced:
         detector: It is copied.
         shape: (T, h, w) of the clips.
         batch: Clips at once; None: any number.
+        any_size: Whether clips may have another height and width too.
     """
 
     def __init__(
-        self, detector: TensorDetector, shape: list[int], batch: int | None
+        self,
+        detector: TensorDetector,
+        shape: list[int],
+        batch: int | None,
+        *,
+        any_size: bool = False,
     ) -> None:
         self.detector = deepcopy(detector)
         decoder = self.detector.model.decoder
         if hasattr(decoder, 'sampling_backend'):
             decoder.sampling_backend = 'grid_sample'  # which all runtimes have
         self.clips = torch.zeros(batch or 2, 3, *shape, dtype=torch.uint8)
-        self.dynamic = None
+        dims = {}
         if batch is None:
-            self.dynamic = ({0: torch.export.Dim('batch', min=1, max=4096)},)
+            dims[0] = torch.export.Dim('batch', min=1, max=4096)
+        if any_size:
+            for dim, name in (3, 'height'), (4, 'width'):
+                dims[dim] = torch.export.Dim(name, min=SMALLEST, max=8192)
+        self.dynamic = (dims,)
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:

@@ -8,13 +8,15 @@ Everything is float32 or better, under autocast too: z and r are exponents.
 import torch
 from torch import Tensor
 
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.precision import full_precision
 
 
 def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
     """(w, h, w, h) of a frame (h, w): by it pixel corners are in [0, 1]."""
     height, width = img_shape
-    return like.new_tensor((width, height, width, height))
+    sides = width, height, width, height
+    return stack_numbers(sides, dtype=like.dtype, device=like.device)
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:

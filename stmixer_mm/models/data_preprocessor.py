@@ -113,7 +113,9 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
 
     def pad_size(self, sizes: Sequence[int]) -> int:
         """The smallest multiple of the divisor that no size exceeds."""
-        return -(-max(sizes) // self.pad_size_divisor) * self.pad_size_divisor
+        # No floor of a negative quotient: ONNX rounds that towards zero.
+        divisor = self.pad_size_divisor
+        return (max(sizes) + divisor - 1) // divisor * divisor
 
 
 def single_clips(inputs: Iterable[Tensor]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from math import ceil, floor, log2
 
 from torch import Tensor
 
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.errors import UserError
 
 
@@ -30,9 +31,15 @@ def _derive_stride(
 ) -> float:
     """Their quotient if both sides agree on it; else what fits both.
 
+    A whole quotient is found without division, by which no size of a clip is ruled out
+    where sizes are symbols (``torch.export``).
+
     Where a side is not a multiple of the stride, a level may have a cell more or less:
     of the strides that fit then, a power of two, or the one in the middle.
     """
+    whole = pad_shape[0] // size[0]
+    if pad_shape == (whole * size[0], whole * size[1]):
+        return float(whole)
     by_side = [pixels / cells for pixels, cells in zip(pad_shape, size, strict=True)]
     if by_side[0] == by_side[1]:
         return by_side[0]
@@ -49,6 +56,18 @@ def _derive_stride(
     powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
     fitting = [power for power in powers if low <= power < high]
     return min(fitting, key=lambda power: abs(log2(power / middle)), default=middle)
+
+
+def level_extents(
+    sizes: Sequence[tuple[int, int]], strides: Sequence[float], like: Tensor
+) -> Tensor:
+    """(w, h) in pixels of L levels of (h, w) cells, (L, 2)."""
+    sides = [
+        cells * stride
+        for size, stride in zip(sizes, strides, strict=True)
+        for cells in reversed(size)
+    ]
+    return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 2)
 
 
 def fits_stride(

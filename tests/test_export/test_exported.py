@@ -44,7 +44,7 @@ def project(tmp_path_factory):
 def detector(project):
     options = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
     model = init_detector(*project, cfg_options=options)
-    return TensorDetector(model, SHAPE[1:]).eval()
+    return TensorDetector(model).eval()
 
 
 @pytest.fixture(scope='module')
@@ -219,7 +219,7 @@ def test_tubelets_are_exported(tmp_path):
     torch.manual_seed(0)
     model = init_detector(config, None, cfg_options=options)
     shape = [ClipPipeline(model.cfg, 'test').clip_len, 64, 64]
-    detector = TensorDetector(model, (64, 64)).eval()
+    detector = TensorDetector(model).eval()
     file = tmp_path / 'tubelets.pt2'
     metadata = replace(about(shape=shape), classes=None)
     write(Traced(detector, shape, None), metadata, file, FORMATS['torch'])
@@ -256,7 +256,7 @@ def test_what_a_backbone_keeps_of_its_first_call_stays_real(tmp_path):
     """Swin3D keeps the masks of its windows."""
     config = ROOT / 'configs' / 'experiments' / 'stmixer_tiny-swin3d_toy.py'
     torch.manual_seed(0)
-    detector = TensorDetector(build_model(read_config(config)), (64, 64)).eval()
+    detector = TensorDetector(build_model(read_config(config))).eval()
     clips = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
     file = tmp_path / 'swin.pt2'
     shape = [4, 64, 64]
@@ -283,6 +283,50 @@ def test_a_file_runs_in_the_place_of_a_checkpoint(name, files, project, detector
             np.testing.assert_allclose(
                 one.person_scores, other.person_scores, atol=1e-5
             )
+
+
+@pytest.fixture(scope='module')
+def traced_for_any_size(detector):
+    return Traced(detector, (2, 40, 53), None, any_size=True)
+
+
+@pytest.mark.parametrize('name', ['onnx', 'openvino', 'torch'])
+def test_a_file_for_any_height_and_width(
+    name, traced_for_any_size, detector, project, tmp_path
+):
+    file = tmp_path / f'any{FORMATS[name].suffix}'
+    metadata = about(shape=(2, None, None))
+    write(traced_for_any_size, metadata, file, FORMATS[name])
+    run, metadata = load(file)
+    assert metadata.shape == [2, None, None]
+    clips = [
+        torch.randint(0, 256, (number, 3, 2, *size), dtype=torch.uint8)
+        for number, size in enumerate([(33, 90), (64, 64), (101, 40)], start=1)
+    ]
+    for some in clips:
+        parity = compare(detector, run, some)
+        assert max(parity.person_scores, parity.action_scores) < 1e-5
+        assert parity.pixels < 1e-3
+
+    model = init_detector(project[0], file)
+    mixed = [clip for some in clips for clip in some]
+    alone = [predict(model, clip[None])[0] for clip in mixed]
+    for one, other in zip(predict(model, mixed), alone, strict=True):
+        torch.testing.assert_close(
+            one.pred_instances.bboxes, other.pred_instances.bboxes
+        )
+    with pytest.raises(UserError, match=r'2x32x50 .* takes 2x≥33x≥33;'):
+        predict(model, torch.zeros(1, 3, 2, 32, 50, dtype=torch.uint8))
+
+
+def test_an_engine_is_for_one_height_and_width(traced_for_any_size, tmp_path):
+    with pytest.raises(UserError, match=r'one height and width.*export for one'):
+        write(
+            traced_for_any_size,
+            about(shape=(2, None, None)),
+            tmp_path / 'any.engine',
+            FORMATS['tensorrt'],
+        )
 
 
 def test_a_file_for_one_clip_takes_them_one_by_one(project, detector, tmp_path):
@@ -346,9 +390,12 @@ def test_what_is_not_exported_is_named(project):
     masks = dict(type='QueryMaskHead', num_levels=2, **losses)
     model = init_detector(project[0], None, cfg_options={'model.mask_head': masks})
     with pytest.raises(UserError, match='mask_head, which is not exported'):
-        TensorDetector(model, (32, 32))
+        TensorDetector(model)
     with pytest.raises(UserError, match='but this is Linear; give'):
-        TensorDetector(torch.nn.Linear(1, 1), (32, 32))
+        TensorDetector(torch.nn.Linear(1, 1))
+    images = build_model(read_config('stmixer_tiny_1xb8-60e_toy-coco'))
+    with pytest.raises(UserError, match='but this is StillImageSTMixer; give'):
+        TensorDetector(images)
 
 
 def test_only_exported_files_replace_a_checkpoint():

@@ -21,18 +21,22 @@ def arguments(tmp_path_factory):
 
 def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsys):
     file = tmp_path / 'tiny.pt2'
-    run_tool('export', *arguments, '--out', file, '--dynamic', 'batch')
-    *_, random, real, written = capsys.readouterr().out.splitlines()
+    larger = 'test_dataloader.dataset.pipeline.3.scale=(-1,40)'
+    anything = '--dynamic', 'batch', 'size', '--cfg-options', larger
+    run_tool('export', *arguments, '--out', file, *anything)
+    *_, random, real, other_size, written = capsys.readouterr().out.splitlines()
     assert random.split()[:4] == ['torch', 'fp32,', 'random', '2']
     assert real.split()[:4] == ['torch', 'fp32,', 'real', '4']
-    assert written.endswith('clips [2, 32, 64]')
+    assert other_size.split()[2:6] == ['random,', 'other', 'size', '2']
+    assert written.endswith('clips [2, any, any]')
 
     extra = {'stmixer_mm.json': ''}
     program = torch.export.load(file, extra_files=extra)
     about = json.loads(extra['stmixer_mm.json'])
     assert about['classes'] == ['stand', 'walk']
     assert (about['frame_interval'], about['batch']) == (2, None)
-    clips = torch.zeros(3, 3, *about['shape'], dtype=torch.uint8)
+    assert about['shape'] == [2, None, None]
+    clips = torch.zeros(3, 3, 2, 40, 99, dtype=torch.uint8)
     outputs = dict(zip(about['outputs'], program.module()(clips), strict=True))
     assert {name: [*each.shape] for name, each in outputs.items()} == dict(
         person_scores=[3, 4],

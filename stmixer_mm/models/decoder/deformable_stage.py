@@ -21,6 +21,7 @@ from stmixer_mm.models.decoder.sampling.deformable_attention import (
 )
 from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
 from stmixer_mm.models.precision import full_precision
+from stmixer_mm.models.strides import level_extents
 
 
 class FlatPlanes(NamedTuple):
@@ -203,20 +204,15 @@ def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlan
         feats: Levels (B, C, T, H_l, W_l).
         strides: Pixels per cell of each.
     """
-    device = feats[0].device
-    planes = [
-        (tuple(feat.shape[-2:]), stride)
-        for feat, stride in zip(feats, strides, strict=True)
-        for _frame in range(feat.size(2))
-    ]
+    sizes = [tuple(feat.shape[-2:]) for feat in feats]
+    extents = level_extents(sizes, strides, full_precision(feats[0]))
+    num_frames = feats[0].size(2)
     return FlatPlanes(
         values=torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2),
-        layout=lay_out_planes([size for size, _stride in planes], device),
-        extents=torch.tensor(
-            [(width * stride, height * stride) for (height, width), stride in planes],
-            dtype=torch.float32,
-            device=device,
+        layout=lay_out_planes(
+            [size for size in sizes for _frame in range(num_frames)], extents.device
         ),
+        extents=extents.repeat_interleave(num_frames, dim=0),
     )
 
 

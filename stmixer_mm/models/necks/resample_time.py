@@ -4,7 +4,9 @@ Shapes: B clips, C channels, T frames, L levels.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -19,7 +21,15 @@ def resample_time(feat: Tensor, num_frames: int) -> Tensor:
     if frames == num_frames:
         return feat
     if frames > num_frames:
-        return F.adaptive_avg_pool3d(feat, (num_frames, height, width))
+        return torch.stack(
+            [
+                feat[
+                    :, :, start * frames // num_frames : -(-stop * frames // num_frames)
+                ].mean(dim=2)
+                for start, stop in pairwise(range(num_frames + 1))
+            ],
+            dim=2,
+        )
     return F.interpolate(feat, (num_frames, height, width), mode='trilinear')
 
 

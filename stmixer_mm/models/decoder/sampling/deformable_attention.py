@@ -4,6 +4,7 @@ Shapes: as in :mod:`.sampler`.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from math import gcd
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
@@ -29,7 +31,8 @@ class PlaneLayout(NamedTuple):
 def lay_out_planes(
     sizes: Sequence[tuple[int, int]], device: torch.device
 ) -> PlaneLayout:
-    sizes_tensor = torch.tensor(sizes, device=device)
+    cells = stack_numbers(chain(*sizes), dtype=torch.int64, device=device)
+    sizes_tensor = cells.view(-1, 2)
     areas = sizes_tensor.prod(dim=1)
     return PlaneLayout(tuple(sizes), sizes_tensor, areas.cumsum(0) - areas)
 

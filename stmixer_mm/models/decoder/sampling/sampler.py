@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stmixer_mm.models.decoder.sampling.points import level_weights
 from stmixer_mm.models.precision import full_precision, products_dtype
+from stmixer_mm.models.strides import level_extents
 
 
 class Sampler(ABC):
@@ -38,14 +39,7 @@ class Sampler(ABC):
         self.num_frames = feats[0].size(2)
         self.level_sizes = [tuple(feat.shape[-2:]) for feat in feats]
         self.strides = full_precision(feats[0]).new_tensor(strides)
-        self.extents = full_precision(feats[0]).new_tensor(
-            [
-                (width * stride, height * stride)
-                for (height, width), stride in zip(
-                    self.level_sizes, strides, strict=True
-                )
-            ]
-        )
+        self.extents = level_extents(self.level_sizes, strides, self.strides)
         self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
         if self.reads_half:
             self.dtype = products_dtype(feats[0])
