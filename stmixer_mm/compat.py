@@ -337,12 +337,12 @@ def fuses_optimizers() -> bool:
     return digit_version(torch.__version__) >= digit_version('2.4')
 
 
-def prefers_convolutions(inputs) -> bool:
-    """Whether a matrix product is faster as a 1x1 convolution.
+def prefers_onednn(inputs) -> bool:
+    """Whether a matrix product is faster in oneDNN, which PyTorch does not ask.
 
     PyTorch hands float32 products on x86 to MKL, which on AMD's processors reaches
-    about half of oneDNN's speed (torch 2.13, MKL 2024.2, Zen 5); convolutions go to
-    oneDNN. Can go when PyTorch chooses by processor.
+    about half of oneDNN's speed (torch 2.13, MKL 2024.2, Zen 5). Can go when PyTorch
+    chooses by processor.
     """
     import torch
 
@@ -354,6 +354,21 @@ def prefers_convolutions(inputs) -> bool:
         and torch.backends.mkl.is_available()
         and _has_amd_processor()
     )
+
+
+def onednn_linear(inputs, weight, bias=None):
+    """``F.linear`` by the operator to which ``torch.compile`` takes linear layers.
+
+    Of matrices that are neither rows nor columns in a piece it makes them so: for
+    others oneDNN has nothing but its reference.
+    """
+    import torch
+
+    inputs, weight = (
+        each if each.is_contiguous() or each.t().is_contiguous() else each.contiguous()
+        for each in (inputs, weight)
+    )
+    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
 
 
 @cache

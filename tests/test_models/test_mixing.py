@@ -57,9 +57,9 @@ def test_initial_mixing_is_the_same_for_all_queries():
     torch.testing.assert_close(added[:, :1].expand_as(added), added)
 
 
-@pytest.fixture(params=[True, False], ids=['convolutions', 'products'])
+@pytest.fixture(params=[True, False], ids=['oneDNN', 'PyTorch'])
 def library(request, monkeypatch):
-    monkeypatch.setattr(chunks, 'prefers_convolutions', lambda _: request.param)
+    monkeypatch.setattr(chunks, 'prefers_onednn', lambda _: request.param)
 
 
 def values_and_gradients(mixing, samples, queries):
