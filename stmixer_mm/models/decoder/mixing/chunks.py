@@ -9,7 +9,7 @@ samples are computed again. Products have the type that autocast would give them
 Shapes: N rows, K inputs, M outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -73,28 +73,9 @@ class _Mixing(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         queries, samples, in_weight, _, out_weight, *generated = ctx.saved_tensors
-        mixed_grad = _product(grad, out_weight.t())
-        samples_grad, out_weight_grad = map(torch.empty_like, (samples, out_weight))
-        generated_grad = queries.new_empty(len(queries), len(in_weight))
-        of_chunks = (
-            each.chunk(len(generated), dim=1)
-            for each in (
-                samples,
-                mixed_grad,
-                samples_grad,
-                generated_grad,
-                out_weight_grad,
-            )
+        samples_grad, out_weight_grad, generated_grad = _gradients_of_mixing(
+            ctx.mix_groups, grad, samples, out_weight, generated
         )
-        for made, some, *grads in zip(generated, *of_chunks, strict=True):
-            leaves = [each.detach().requires_grad_() for each in (some, made)]
-            with torch.enable_grad():
-                mixed = ctx.mix_groups(*leaves)
-            its_mixed_grad, *leaves_grads, its_weight_grad = grads
-            _write_product(grad.t(), mixed.detach(), its_weight_grad)
-            found = torch.autograd.grad(mixed, leaves, its_mixed_grad)
-            for leaf_grad, each in zip(leaves_grads, found, strict=True):
-                leaf_grad.copy_(each)
         return (
             None,
             None,
@@ -104,6 +85,34 @@ class _Mixing(torch.autograd.Function):
             generated_grad.sum(dim=0),
             out_weight_grad,
         )
+
+
+def _gradients_of_mixing(
+    mix_groups: Callable[[Tensor, Tensor], Tensor],
+    grad: Tensor,
+    samples: Tensor,
+    out_weight: Tensor,
+    generated: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the samples, of the projection, and of all that was generated, (N, G * k)."""
+    samples_grad, out_weight_grad = map(torch.empty_like, (samples, out_weight))
+    generated_grad = grad.new_empty(len(grad), sum(each.size(1) for each in generated))
+    mixed_grad = _product(grad, out_weight.t())
+    of_chunks = (
+        each.chunk(len(generated), dim=1)
+        for each in (samples, mixed_grad, samples_grad, generated_grad, out_weight_grad)
+    )
+    for made, some, its_mixed_grad, *leaves_grads, its_weight_grad in zip(
+        generated, *of_chunks, strict=True
+    ):
+        leaves = [each.detach().requires_grad_() for each in (some, made)]
+        with torch.enable_grad():
+            mixed = mix_groups(*leaves)
+        _write_product(grad.t(), mixed.detach(), its_weight_grad)
+        found = torch.autograd.grad(mixed, leaves, its_mixed_grad)
+        for leaf_grad, each in zip(leaves_grads, found, strict=True):
+            leaf_grad.copy_(each)
+    return samples_grad, out_weight_grad, generated_grad
 
 
 def _mix(
