@@ -12,7 +12,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import decode
+from stmixer_mm.datasets.annotations.masks import decode, move
 from stmixer_mm.datasets.frames import (
     clip_indices,
     count_frames,
@@ -507,6 +507,4 @@ def _move_mask(
     with blame('A mask cannot be read', 'write the mask file again'):
         drawn = decode(mask)
     scale = scale * np.divide(ori_shape, size)[::-1]
-    # OpenCV's integer coordinates are the centres of pixels, ours their corners.
-    matrix = np.column_stack((np.diag(scale), shift + (scale - 1) / 2))
-    return cv2.warpAffine(255 * drawn, matrix, img_shape[::-1]) > 127
+    return move(drawn, scale, shift, img_shape)

@@ -9,6 +9,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
+from stmixer_mm.datasets.annotations.masks import move
 from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
@@ -127,15 +128,12 @@ def move_mask(
         size: (h, w) of the frame that the boxes are in.
         bbox, to_bbox: Pixel xyxy, before and after.
     """
-    drawn = _fit(mask, size)
-    if np.array_equal(bbox, to_bbox):
-        return drawn
     (low, high), (to_low, to_high) = (
         np.reshape(one, (2, 2)) for one in (bbox, to_bbox)
     )
     scale = (to_high - to_low) / np.maximum(high - low, 1)
-    matrix = np.column_stack((np.diag(scale), to_low - scale * low))
-    return cv2.warpAffine(drawn.astype(np.uint8), matrix, size[::-1]) > 0
+    enlarged = np.divide(size, mask.shape)[::-1]
+    return move(mask, scale * enlarged, to_low - scale * low, size)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
