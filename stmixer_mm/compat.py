@@ -371,6 +371,17 @@ def onednn_linear(inputs, weight, bias=None):
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
 
 
+def onednn_flops() -> dict:
+    """For ``FlopCounterMode``, which has no formula for :func:`onednn_linear`'s operator."""
+    import torch
+
+    def flops(inputs, weight, *args, **kwargs):  # shapes
+        return 2 * inputs[0] * inputs[1] * weight[0]
+
+    has = torch.backends.mkldnn.is_available()
+    return {torch.ops.mkldnn._linear_pointwise: flops} if has else {}
+
+
 @cache
 def _has_amd_processor() -> bool:
     try:

@@ -63,7 +63,7 @@ RUNTIMES = dict(
 )
 # By what is in their names, types of operators and of GPU kernels.
 OPERATORS = dict(
-    products=('mm', 'conv', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
+    products=('mm', 'conv', 'linear', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
     sampling=('embedding_bag', 'means', 'gradients_kernel', 'deform', 'grid_sampl'),
     copies=('copy', 'memcpy', 'memset', 'aten::cat', 'fill', 'elementwise_kernel_with'),
 )

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stmixer_mm.compat import onednn_flops
 from stmixer_mm.errors import blame
 from stmixer_mm.profiling.meter import Meter, watch_children
 
@@ -44,7 +45,7 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
             blame(subject, 'give a --shape T H W that it can'),
             torch.no_grad(),
             sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
+            FlopCounterMode(display=False, custom_mapping=onednn_flops()) as counter,
         ):
             meter = Meter(counter.get_total_flops)
             watch_children(meter, model)
