@@ -39,5 +39,7 @@ def level_weights(z: Tensor, strides: Tensor) -> Tensor:
     Returns:
         (..., L), positive, summing to 1 over the levels.
     """
-    distance = full_precision(z).unsqueeze(-1) - (2 * strides).log2()
-    return (-(distance**2) / 2).softmax(dim=-1)
+    # Levels come first, so that the inner loops are long.
+    levels_z = (2 * strides).log2().view(-1, *(1,) * z.dim())
+    distance = full_precision(z) - levels_z
+    return (-(distance**2) / 2).softmax(dim=0).movedim(0, -1)
