@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from mmengine.config import Config
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.warp_forecast import WarpForecast, WarpStep, warp
@@ -102,14 +103,15 @@ def test_the_loss_is_a_share_of_the_variance_of_each_clip():
     neck = make_forecast(loss_weight=3.0)
     future = make_levels(2)
     extended = [torch.cat([level, level], dim=2) for level in future]
-    assert neck.loss(extended, future)['loss_forecast'] == 0
+    is_true = torch.ones(len(future[0]), neck.num_ahead, dtype=torch.bool)
+    assert neck.loss(extended, future, is_true)['loss_forecast'] == 0
     means = [
         level.mean(dim=(1, 2, 3, 4), keepdim=True).expand_as(level) for level in future
     ]
     # Scale does not matter: who foretells the mean is wrong by the variance.
     for scale in (1, 100):
         loss = neck.loss(
-            [scale * mean for mean in means], [scale * one for one in future]
+            [scale * mean for mean in means], [scale * one for one in future], is_true
         )
         torch.testing.assert_close(loss['loss_forecast'], torch.tensor(3.0))
 
@@ -127,11 +129,26 @@ def test_true_maps_are_those_of_clips_that_end_later(num_ahead, stride):
         return [clips[:, :1, stride - 1 :: stride]]
 
     clips = torch.arange(3.0 + stride * num_ahead).expand(2, 3, 5, 5, -1)
-    (level,) = neck.see_future(clips.movedim(-1, 2), extract)
+    (level,), is_true = neck.see_future(clips.movedim(-1, 2), extract)
+    assert is_true.shape == (2, num_ahead) and is_true.all()
     assert level[0, 0, :, 0, 0].tolist() == [
         2 + stride * step for step in range(1, num_ahead + 1)
     ]
     assert len(given) == -(-stride * num_ahead // 3)
+
+
+def test_what_comes_behind_the_end_of_a_video_is_not_learnt():
+    neck = make_forecast(3)
+    clips = torch.rand(2, 3, 6, 8, 8)
+    clips[1, :, 4:] = clips[1, :, 3:4]  # its last frame, repeated
+    truth, is_true = neck.see_future(clips, lambda clips: [clips[:, :1]])
+    assert is_true.tolist() == [[True, True, True], [True, False, False]]
+    foretold = [torch.rand_like(level) for level in truth]
+    loss = neck.loss(foretold, truth, is_true)['loss_forecast']
+    for level in foretold:
+        level[1, :, 1:] = 7
+    assert neck.loss(foretold, truth, is_true)['loss_forecast'] == loss > 0
+    assert neck.loss(foretold, truth, is_true & False)['loss_forecast'] == 0
 
 
 def test_a_wrong_number_of_further_frames_is_named():
@@ -206,6 +223,15 @@ def test_only_its_own_loss_knows_what_comes(decoder, behind):
         torch.testing.assert_close(whole, seen)
     for sample in model.predict(**data):
         assert sample.pred_instances.scores.shape[1] == tiny.NUM_CLASSES
+
+
+def test_tubelets_are_refused():
+    settings = Config.fromfile(tiny.MODELS_FOLDER / 'tubelets.py')
+    decoder = tiny.tiny_decoder() | settings.tubelet_decoder.to_dict()
+    head = tiny.tiny_head() | settings.tubelet_head.to_dict()
+    config = forecasting(decoder) | dict(head=head)
+    with pytest.raises(UserError, match='WarpForecast goes with decoders of a'):
+        MODELS.build(config)
 
 
 def test_a_map_that_is_read_is_one_that_was_foretold():

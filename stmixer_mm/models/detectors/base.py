@@ -99,10 +99,10 @@ class ClipDetector(BaseDetector):
         place = self._parts.index(forecast)
         before, behind = self._parts[:place], self._parts[place + 1 :]
         with exact_convolutions(inputs.device.type):
-            future = forecast.see_future(inputs, partial(run_parts, before))
+            future, is_true = forecast.see_future(inputs, partial(run_parts, before))
             feats = run_parts(before, inputs[:, :, : forecast.clip_len])
             feats = forecast(feats)
-            losses = forecast.loss(feats, future)
+            losses = forecast.loss(feats, future, is_true)
             return losses, as_levels(run_parts(behind, feats))
 
     def check_labels(self, data_samples: Sequence[ActionDataSample]) -> None:

@@ -78,6 +78,7 @@ class STMixer(ClipDetector):
             self.denoising,
             self.query_interaction,
             self.mask_head,
+            self._forecast,
         )
         check_outputs(self.decoder, self, head, *parts)
 

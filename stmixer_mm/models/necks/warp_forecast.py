@@ -11,6 +11,7 @@ from mmengine.model import BaseModule, ModuleList, constant_init
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.necks.levels import as_levels, check_channels
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.registry import MODELS
@@ -78,6 +79,8 @@ class WarpForecast(BaseModule):
         UserError: k is not positive, or a clip's further frames are not those of k maps.
     """
 
+    output_type = StageOutput  # persons of keyframes; tubelets are where they are seen
+
     def __init__(
         self,
         *,
@@ -122,10 +125,11 @@ class WarpForecast(BaseModule):
     @torch.no_grad()
     def see_future(
         self, clips: Tensor, extract: Callable[[Tensor], Tensor | Sequence[Tensor]]
-    ) -> list[Tensor]:
-        """The true next maps, L levels (B, C, k, H_l, W_l).
+    ) -> tuple[list[Tensor], Tensor]:
+        """The true next maps, L levels (B, C, k, H_l, W_l), and which are true, (B, k).
 
-        Each is a map of a clip of ``clip_len`` frames that ends later.
+        Each is a map of a clip of ``clip_len`` frames that ends later. Frames that are
+        equal to those before them, as behind the end of a video, are of no later time.
 
         Args:
             clips: (B, 3, clip_len + further frames, H, W).
@@ -149,19 +153,24 @@ class WarpForecast(BaseModule):
                 )
             new = new * frames // self.clip_len
             windows.append([level[:, :, frames - new :] for level in levels])
-        return [torch.cat(level, dim=2) for level in zip(*windows, strict=True)]
+        is_new = (clips[:, :, 1:] != clips[:, :, :-1]).flatten(3).any(dim=3).any(dim=1)
+        is_true = is_new[:, -future:].unflatten(1, (self.num_ahead, -1)).all(dim=2)
+        future_levels = zip(*windows, strict=True)
+        return [torch.cat(level, dim=2) for level in future_levels], is_true
 
     def loss(
-        self, extended: Sequence[Tensor], future: Sequence[Tensor]
+        self, extended: Sequence[Tensor], future: Sequence[Tensor], is_true: Tensor
     ) -> dict[str, Tensor]:
         """
         Args:
             extended: What :meth:`forward` made.
-            future: Of :meth:`see_future`.
+            future: Of :meth:`see_future`, as is ``is_true``.
         """
         shares = []
         for level, truth in zip(extended, map(full_precision, future), strict=True):
             errors = full_precision(level[:, :, -self.num_ahead :]) - truth
             variance = truth.flatten(1).var(dim=1, correction=0).clamp(min=1e-6)
-            shares.append(errors.square().flatten(1).mean(dim=1) / variance)
-        return dict(loss_forecast=self.loss_weight * torch.stack(shares).mean())
+            shares.append(errors.square().mean(dim=(1, 3, 4)) / variance[:, None])
+        share = torch.stack(shares).mean(dim=0)
+        mean = (share * is_true).sum() / is_true.sum().clamp(min=1)
+        return dict(loss_forecast=self.loss_weight * mean)
