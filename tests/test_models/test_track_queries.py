@@ -213,6 +213,19 @@ def test_of_one_box_one_track_sees_its_person():
     assert ids.tolist() == [-1, 10, 12, 13, 14, -1, 6]
 
 
+def test_of_one_box_who_is_not_sure_yields_to_nobody_less_sure():
+    part = interaction(max_overlap=0.7)
+    for score, expected in (
+        (0.02, [-1, 11, 12, 13, 14, 4]),
+        (0.59, [11, 12, 13, 14, 15, -1]),
+    ):
+        queries, boxes, logits = said([score, 0.01, 0.01, 0.01, 0.01, 0.58])
+        boxes[0, 0] = boxes[0, 5]
+        (following,), (ids,) = part.follow([tracks(4)], queries, boxes, logits)
+        assert (ids >= 0).tolist() == [one >= 0 for one in expected]
+        assert following.ids.tolist() == [4] and following.missed.tolist() == [1]
+
+
 def test_there_are_at_most_as_many_tracks_as_queries():
     part = interaction()
     queries, boxes, logits = said([0.9] * (QUERIES + 2))

@@ -241,8 +241,8 @@ class QueryInteraction(BaseModule):
                 is_aligned=True,
             )
             is_sure = known >= self.keep_score
-            # Of one box the track has it that has moved least, then the newcomer.
-            claims = torch.cat((new, torch.where(is_sure, 1 + stay, known - 1)))
+            # Of one box the sure track has it that has moved least, then who is surest.
+            claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
             _, winners = nms(bboxes, claims, iou_threshold=self.max_overlap)
             wins = torch.zeros_like(claims, dtype=torch.bool)
             wins[winners] = True
