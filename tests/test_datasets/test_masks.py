@@ -9,6 +9,7 @@ from mmcv.transforms import Compose
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
+from stmixer_mm.checks.datasets import check_dataset
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
@@ -60,7 +61,7 @@ def test_polygons_and_runs_say_the_same():
         dict(size=list(SIZE), counts=compressed['counts'].decode()),
     ):
         assert np.array_equal(decode(read_segmentation(segmentation, SIZE)), expected)
-    for nothing in (None, [], {}, [[5, 5, 5, 5, 5, 5]]):
+    for nothing in (None, [], {}, [[]], [[5, 5, 5, 5, 5, 5], []]):
         assert read_segmentation(nothing, SIZE) is None
     leaving = read_segmentation([[-20, -20, 20, -20, 20, 20, -20, 20]], SIZE)
     assert decode(leaving).sum() == 400
@@ -84,6 +85,7 @@ def test_polygons_and_runs_say_the_same():
         (dict(size=[48, 64], counts=[5]), 'do not fill the frame'),
         (dict(size=[48, 64], counts=[-5, 3077]), 'do not fill the frame'),
         (dict(size=[48, 64]), 'do not fill the frame'),
+        (dict(size=[48, 64], counts='ooo'), 'RLE'),
     ],
 )
 def test_a_segmentation_that_is_none(segmentation, words):
@@ -91,7 +93,7 @@ def test_a_segmentation_that_is_none(segmentation, words):
         read_segmentation(segmentation, SIZE)
 
 
-def test_runs_that_do_not_fill_the_frame_are_found_when_they_are_drawn(monkeypatch):
+def test_texts_of_runs_that_do_not_fill_the_frame_are_found(monkeypatch):
     with pytest.raises(ValueError, match='RLE'):
         decode(dict(size=[100, 100], counts='o' * 20))
     # Of too few runs the rest is what was in memory.
@@ -181,6 +183,7 @@ def frames_that_show(masks, size):
         frame[..., channel] = 255 * mask
     return dict(
         imgs=[frame.copy(), frame.copy()],
+        img_key='v,0001',
         original_shape=size,
         img_shape=size,
         modality='RGB',
@@ -230,10 +233,8 @@ def test_masks_of_smaller_frames_of_the_same_shape_fit():
     packed, shown = pack(Flip(1.0), **sample)
     assert (packed.gt_instances.masks[0].numpy() != shown[..., 0]).mean() < 0.01
     sample['gt_masks'] = np.array([encode(large[:48])], object)
-    with pytest.raises(UserError, match='128x48 pixels but the video 128x96'):
-        PackMasks()({**sample, 'imgs': np.array(sample['imgs'])})
-    sample['gt_masks'] = np.array([dict(size=[96, 128], counts='ooo')], object)
-    with pytest.raises(UserError, match=r'mask cannot be read .*RLE'):
+    words = 'mask of keyframe v,0001 is 128x48 pixels but the video 128x96'
+    with pytest.raises(UserError, match=words):
         PackMasks()({**sample, 'imgs': np.array(sample['imgs'])})
 
 
@@ -287,6 +288,11 @@ def test_a_dataset_with_masks(project, tmp_path):
     masks_file(tmp_path / 'm.json', images=[image, dict(image, id=2, file_name='a,2')])
     with pytest.raises(UserError, match='48x48 pixels but the video 64x48'):
         KeyframeDataset(**project, mask_file='m.json')[0]
+    report = check_dataset(
+        dict(type='KeyframeDataset', **project, mask_file='m.json'), ''
+    )
+    (fault,) = (one for one in report.findings if one.is_error)
+    assert fault.kind == 'masks' and 'has masks of 48 x 48 for it' in fault.message
 
 
 META = """<meta><task><size>20</size><labels><label><name>person</name><attributes>

@@ -48,8 +48,9 @@ def predict(second, *masks, scores=None, video='v'):
     return sample
 
 
-def evaluate(file, *samples):
-    evaluator = Evaluator(MaskAPMetric(file.name, data_root=str(file.parent)))
+def evaluate(file, *samples, **settings):
+    metric = MaskAPMetric(file.name, data_root=str(file.parent), **settings)
+    evaluator = Evaluator(metric)
     for sample in samples:
         evaluator.process([sample])
     return evaluator.evaluate(len(samples))
@@ -82,6 +83,14 @@ def test_missed_and_false_masks_cost_and_those_of_unknown_persons_do_not(file):
     assert evaluate(file, *full, false)['mask/segm_mAP_50'] == 0.75
     unclear = predict(3, truth[0], strip(35, 55), scores=[0.9, 0.99])
     assert evaluate(file, full[0], unclear)['mask/segm_mAP_50'] == 1
+
+
+def test_all_keyframes_count_but_those_left_out(file):
+    found = predict(3, strip(0, 20))
+    assert evaluate(file, found)['mask/segm_mAP_50'] < 0.5
+    (file.parent / 'out.csv').write_text('v,0001\n')
+    excluding = evaluate(file, found, predict(1, strip(0, 9)), exclude_file='out.csv')
+    assert excluding['mask/segm_mAP_50'] == 1
 
 
 def test_a_repeated_keyframe_counts_once_and_others_do_not(file):

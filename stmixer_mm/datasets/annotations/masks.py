@@ -77,7 +77,7 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
     Raises:
         ValueError: It is neither, or does not fit the frame.
     """
-    if not segmentation:
+    if all(part == [] for part in segmentation or ()):
         return None
     height, width = size
     if isinstance(segmentation, dict):
@@ -89,6 +89,7 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
             )
         if isinstance(counts, str):
             rle = dict(size=[height, width], counts=counts.encode())
+            decode(rle)  # pycocotools compares without an end what runs over
         elif (
             not isinstance(counts, list)
             or not all(isinstance(one, int) and one >= 0 for one in counts)
@@ -98,7 +99,7 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
         else:
             rle = coco_masks.frPyObjects(segmentation, height, width)
     else:
-        polygons = [_read_polygon(polygon, size) for polygon in segmentation]
+        polygons = [_read_polygon(part, size) for part in segmentation if part != []]
         rle = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
     if not coco_masks.area(rle):
         return None

@@ -1,14 +1,14 @@
 """AP of masks, by mmdet's COCO evaluation."""
 
-import os
 from collections.abc import Sequence
 
 import torch
 from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 
-from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key, read_timestamp_keys
 from stmixer_mm.datasets.annotations.masks import PERSON, encode, read_masks, to_coco
+from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.heads.mask_head import resize
 from stmixer_mm.registry import METRICS
@@ -18,14 +18,15 @@ from stmixer_mm.registry import METRICS
 class MaskAPMetric(CocoMetric):
     """AP of persons' masks, scored by ``person_scores``, as COCO defines it.
 
-    Compared are the keyframes of the mask file; where it says that masks of persons are
-    unknown (``iscrowd``), predicted ones do not count. Values, of all persons and
-    whatever they do: ``segm_mAP`` (over IoU thresholds from 0.5 to 0.95),
+    Compared are all keyframes of the mask file, tested or not; where it says that masks
+    of persons are unknown (``iscrowd``), predicted ones do not count. Values, of all
+    persons and whatever they do: ``segm_mAP`` (over IoU thresholds from 0.5 to 0.95),
     ``segm_mAP_50``, ``segm_mAP_75``.
 
     Args:
         mask_file: See :mod:`stmixer_mm.datasets.annotations.masks`.
-        data_root: Folder that the path is in.
+        exclude_file: Keyframes to leave out, lines of video_id,timestamp.
+        data_root: Folder that the paths are in.
         metric_items: Of the host's ``CocoMetric``, which see.
         **kwargs: Of that class.
     """
@@ -36,13 +37,16 @@ class MaskAPMetric(CocoMetric):
         self,
         mask_file: str,
         *,
+        exclude_file: str | None = None,
         data_root: str | None = '',
         metric_items: Sequence[str] = ('mAP', 'mAP_50', 'mAP_75'),
         **kwargs,
     ) -> None:
         super().__init__(metric='segm', metric_items=list(metric_items), **kwargs)
-        path = os.path.join(data_root or '', mask_file)
-        content = to_coco(read_masks(path))
+        path = join_root(data_root, mask_file)
+        excluded = read_timestamp_keys(join_root(data_root, exclude_file))
+        keyframes = read_masks(path).items()
+        content = to_coco({key: one for key, one in keyframes if key not in excluded})
         if not content['annotations']:
             raise UserError(f'{path} has no mask to compare with; give another file.')
         self._path = path
