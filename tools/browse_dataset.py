@@ -1,7 +1,8 @@
 """Draw what the network will see of a dataset: clips after augmentation, with boxes.
 
-The frame that is drawn is the keyframe, which the boxes and labels belong to, or the
-middle one of a clip that has boxes in each frame.
+The frame that is drawn is the keyframe, which the boxes and labels belong to; with
+ahead_s the last one seen before it, and of a clip that has boxes in each frame the middle
+one.
 """
 
 import argparse
@@ -114,7 +115,8 @@ def draw_sample(
     """
     frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']
-    truth, key = data_sample.get('gt_instances'), len(frames) // 2
+    truth = data_sample.get('gt_instances')
+    key = data_sample.get('keyframe_entry', len(frames) // 2)
     is_of_clip = truth is not None and 'states' in truth
     tiles, headings = [], []
     for entry in range(len(frames)) if with_clip else [key]:

@@ -57,8 +57,8 @@ def check_videos(
     for index in range(len(dataset)):
         samples[dataset.get_data_info(index)['video_id']].append(index)
     report.num_videos = len(samples)
-    sampler = _transform(dataset, SampleKeyframeClip)
-    opener = _transform(dataset, OpenVideo)
+    sampler = dataset.find_transform(SampleKeyframeClip)
+    opener = dataset.find_transform(OpenVideo)
     is_slow_decoded = sampler and not (opener and opener.keep_frames)
     # Without a sampler of ours only the keyframes are looked at.
     sampler = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
@@ -92,6 +92,14 @@ def check_videos(
                 'width), unless the frames were stretched.'
             )
             report.warn('shape', place, message)
+        masks = (mask for info in infos for mask in info.get('gt_masks', ()) if mask)
+        for height, width in sorted({tuple(mask['size']) for mask in masks}):
+            if size and is_stretched((height, width), size):
+                message = (
+                    f'{path} is {size[1]} x {size[0]}, but {dataset.mask_file} has masks '
+                    f'of {width} x {height} for it; give masks of its frames.'
+                )
+                report.error('masks', place, message)
         if dataset.use_frames:
             continue
         key_inds = video['video_reader'].key_inds
@@ -113,11 +121,6 @@ def check_videos(
             f'the video ({REENCODE}) or extract its frames.'
         )
         report.warn('slow decoding', place, message)
-
-
-def _transform(dataset: PersonDataset, of_type: type) -> object | None:
-    transforms = dataset.pipeline.transforms
-    return next((one for one in transforms if isinstance(one, of_type)), None)
 
 
 def _frame_folder(info: dict) -> dict:
@@ -167,7 +170,7 @@ def _check_keyframes(
             faults.setdefault(str(error), ('clip', place))
             continue
         clips.append(clip)
-        keyframe = int(clip[len(clip) // 2])
+        keyframe = int(clip[sampler.place])
         try:
             size = _read(info, keyframe).shape[:2] if decode else None
         except Exception:  # of cv2 too, whose errors are plain

@@ -109,7 +109,9 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         if clip_stride < 1:
             raise UserError(f'clip_stride={clip_stride} must be at least 1.')
         self.clip_stride = clip_stride
-        super().__init__(ann_file, pipeline, multilabel=True, mask_file=None, **shared)
+        if shared.get('mask_file') is not None:
+            raise UserError('TrackClipDataset has no masks; leave mask_file out.')
+        super().__init__(ann_file, pipeline, multilabel=True, **shared)
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         rows, faults = super().read_rows()

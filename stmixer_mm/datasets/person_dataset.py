@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from mmaction.datasets import BaseActionDataset
+from mmcv.transforms import BaseTransform
 
 from stmixer_mm.datasets.frames import (
     describe_folder,
@@ -12,6 +13,7 @@ from stmixer_mm.datasets.frames import (
     split_filename_tmpl,
 )
 from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
+from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.errors import UserError, blame
 
 
@@ -102,6 +104,11 @@ class PersonDataset(BaseActionDataset):
             max_refetch=max_refetch,
         )
 
+    def find_transform(self, of_type: type[BaseTransform]) -> BaseTransform | None:
+        """The first of this type in the pipeline."""
+        transforms = self.pipeline.transforms
+        return next((one for one in transforms if isinstance(one, of_type)), None)
+
     @property
     def path_key(self) -> str:
         """Where a sample has the path of its video or of its frames."""
@@ -152,15 +159,22 @@ class PersonDataset(BaseActionDataset):
             info['proposals'] = unpack_bboxes(info['proposals'])
         return info
 
-    def prepare_data(self, idx: int) -> dict:
-        """What the pipeline makes of a sample.
+    def prepare_data(self, idx: int) -> dict | None:
+        """What the pipeline makes of a sample; ``None``: take another one.
+
+        The metainfo of its ``data_samples`` gets ``keyframe_entry``: which of the frames
+        is the keyframe, or the last one seen before it.
 
         Raises:
             UserError: names the sample that the pipeline fails on.
         """
         info = self.get_data_info(idx)
         with blame(f'The pipeline fails on {info["img_key"]}'):
-            return self.pipeline(info)
+            packed = self.pipeline(info)
+        sampler = self.find_transform(SampleKeyframeClip)
+        if sampler is not None and packed is not None and 'data_samples' in packed:
+            packed['data_samples'].set_metainfo(dict(keyframe_entry=sampler.place))
+        return packed
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""

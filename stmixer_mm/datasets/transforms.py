@@ -21,7 +21,7 @@ from stmixer_mm.datasets.frames import (
 )
 from stmixer_mm.datasets.packing import Tracks, merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_output
 from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.registry import TRANSFORMS
@@ -265,7 +265,7 @@ class LocateTubelets(BaseTransform):
         if not known.any():
             raise UserError(
                 f'No frame of the clip around {results["img_key"]} is annotated, so it '
-                'teaches nothing; set jitter=False in SampleKeyframeClip.'
+                'teaches nothing; leave jitter and ahead_s of SampleKeyframeClip out.'
             )
         found = _find_persons(tracks, places, frames, known)
         if not self.frame_actions:
@@ -483,28 +483,20 @@ class PackMasks(PackActionInputs):
             drawn = np.zeros((len(results['gt_masks']), *results['img_shape']), bool)
             for row, mask in zip(drawn, results['gt_masks'], strict=True):
                 if mask is not None:
-                    row[:] = _move_mask(
-                        mask, ori_shape, scale, to_first - scale * first, row.shape
-                    )
+                    row[:] = _move_mask(mask, results, scale, to_first - scale * first)
             sample.gt_instances.masks = from_numpy(drawn)
         return packed
 
 
 def _move_mask(
-    mask: dict,
-    ori_shape: tuple[int, int],
-    scale: np.ndarray,
-    shift: np.ndarray,
-    img_shape: tuple[int, int],
+    mask: dict, results: dict, scale: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
     """A mask (h, w) of a frame that was scaled, and then shifted, by (x, y)."""
-    size = tuple(mask['size'])
+    size, ori_shape = tuple(mask['size']), results['original_shape']
     if is_stretched(size, ori_shape):
         raise UserError(
-            f'A mask is {size[1]}x{size[0]} pixels but the video {ori_shape[1]}x'
-            f'{ori_shape[0]}; give masks of its frames.'
+            f'A mask of keyframe {results["img_key"]} is {size[1]}x{size[0]} pixels '
+            f'but the video {ori_shape[1]}x{ori_shape[0]}; give masks of its frames.'
         )
-    with blame('A mask cannot be read', 'write the mask file again'):
-        drawn = decode(mask)
     scale = scale * np.divide(ori_shape, size)[::-1]
-    return move(drawn, scale, shift, img_shape)
+    return move(decode(mask), scale, shift, results['img_shape'])

@@ -73,9 +73,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         if isinstance(data['inputs'][0], Sequence):  # and not a tensor
             data = {name: [*chain(*values)] for name, values in data.items()}
         data = self.cast_data(data)
-        clips = [
-            clip.squeeze(0) if clip.dim() == 5 else clip for clip in data['inputs']
-        ]
+        clips = single_clips(data['inputs'])
         shapes = [tuple(clip.shape[-2:]) for clip in clips]
         clip_lens = sorted({clip.shape[-3] for clip in clips})
         if len(clip_lens) > 1:

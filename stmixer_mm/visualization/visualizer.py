@@ -55,7 +55,8 @@ class STADVisualizer(ActionVisualizer):
 
         Args:
             name: Under which the visual back ends keep the image.
-            video: Clip (T, h, w, 3) uint8 RGB; entry T // 2 is drawn.
+            video: Clip (T, h, w, 3) uint8 RGB; drawn is the entry
+                ``keyframe_entry`` of the data sample, T // 2 by default.
             data_sample: ``gt_instances`` with pixel and ``pred_instances`` with
                 normalised boxes.
             draw_gt: Draw the ground truth.
@@ -72,6 +73,8 @@ class STADVisualizer(ActionVisualizer):
             What was drawn, (h, w, 3) RGB.
         """
         entry = len(video) // 2
+        if data_sample is not None:
+            entry = data_sample.get('keyframe_entry', entry)
         frame, factor = enlarge(np.asarray(video)[entry])
         classes = (self.dataset_meta or {}).get('classes')
         views = {}

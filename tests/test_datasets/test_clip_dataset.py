@@ -26,6 +26,7 @@ from stmixer_mm.datasets.transforms import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.diagnosis import keyframe_pictures
 from stmixer_mm.evaluation.diagnosis.judging import judge_boxes
 from stmixer_mm.registry import METRICS
@@ -185,6 +186,13 @@ def tracks(write_text, write_video):
     return build
 
 
+def test_tracks_have_no_masks(tracks):
+    with pytest.raises(
+        UserError, match='TrackClipDataset has no masks; leave mask_file'
+    ):
+        tracks(mask_file='m.json')
+
+
 def test_a_track_by_hand(tracks):
     samples = list(tracks())
     assert [sample['timestamp'] for sample in samples] == [0.4, 0.8, 1.2, 1.6]
@@ -248,7 +256,7 @@ def test_a_clip_that_misses_all_annotated_frames(tracks):
         empty_keyframes_file=None,
         pipeline=[opening, *sampling(1, 4, jitter=True)],
     )
-    with pytest.raises(ValueError, match=r'a,0000.4 is annotated.*jitter=False'):
+    with pytest.raises(ValueError, match=r'a,0000.4 is annotated.*leave jitter'):
         for _ in range(50):
             jittered[0]
 

@@ -230,7 +230,11 @@ def test_built_by_name_and_read_by_workers(
     assert first['inputs'].shape == second['inputs'].shape == (3, 4, 24, 32)
     sample = first['data_samples']
     assert sample.metainfo == dict(
-        img_shape=(24, 32), img_key='a,0901.5', video_id='a', timestamp=901.5
+        img_shape=(24, 32),
+        img_key='a,0901.5',
+        video_id='a',
+        timestamp=901.5,
+        keyframe_entry=2,
     )
     assert sample.gt_instances.bboxes.tolist() == [[16, 0, 32, 12]]
     assert sample.gt_instances.labels.tolist() == [[0, 1, 0]]
@@ -301,6 +305,23 @@ def test_proposals_follow_the_frames_to_the_sample(build, tmp_path, write_video)
     bboxes = first['data_samples'].proposals.bboxes
     np.testing.assert_allclose(bboxes, [[32 - 16, 0, 32 - 8, 24]])
     assert second['data_samples'].proposals.bboxes.shape == (0, 4)
+
+
+def test_ahead_the_last_frame_that_is_seen_stands_for_the_keyframe(
+    build, tmp_path, write_video
+):
+    write_video('a.mp4')
+    sampler = dict(clip_len=3, frame_interval=1, ahead_s=0.5, num_future=2)
+    pipeline = [
+        dict(type='OpenVideo'),
+        dict(type='SampleKeyframeClip', **sampler),
+        dict(type='DecodeFrames'),
+        dict(type='FormatShape', input_format='NCTHW', collapse=True),
+        dict(type='PackActionInputs'),
+    ]
+    first = build(pipeline=pipeline)[0]
+    assert first['inputs'].shape[1] == 5
+    assert first['data_samples'].keyframe_entry == 2
 
 
 def test_what_grows_with_the_keyframes_is_in_the_shared_buffer(

@@ -62,6 +62,12 @@ def test_the_keyframe_with_its_boxes_and_labels():
     assert normalised[-1, -1, 0] == 255 * 20 // 30  # its own range: 10 to 40
 
 
+def test_what_a_dataset_says_is_its_keyframe_is_drawn():
+    sample = packed(WALKS)
+    sample['data_samples'].set_metainfo(dict(keyframe_entry=3))
+    assert TOOL.draw_sample(sample, None)[-1, -1, 0] == 40
+
+
 def test_the_clip_in_order():
     picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
     assert picture[-1, ::450, 0].tolist() == [10, 20, 30, 40]

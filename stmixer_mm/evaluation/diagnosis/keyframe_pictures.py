@@ -63,11 +63,11 @@ class KeyframePictures:
             clip = packed['inputs']
             frames = clip.reshape(clip.shape[-4:])
             # (1, 3, T, h, w) and (3, T, h, w) are both in use.
-            middle = frames.shape[1] // 2
-            frame = frames[:, middle].permute(1, 2, 0).numpy()
+            entry = packed['data_samples'].get('keyframe_entry', frames.shape[1] // 2)
+            frame = frames[:, entry].permute(1, 2, 0).numpy()
             frame, factor = enlarge(frame.astype(np.uint8))
             gts = packed['data_samples'].gt_instances
-        true = draw_ground_truth(frame, gts, self._classes, scale=factor, entry=middle)
+        true = draw_ground_truth(frame, gts, self._classes, scale=factor, entry=entry)
         found = self._found(self._judged.keyframes.index(key))
         right = [self._judged.right[row] for rows in found.values() for row in rows]
         counts = [
