@@ -462,9 +462,10 @@ class PackMasks(PackActionInputs):
 
     Of ``gt_masks`` and ``keypoint``, as :class:`KeyframeDataset` with a ``mask_file``
     has them, ``gt_instances`` get ``masks`` (k, h, w) bool, moved as the frames were:
-    cropped, resized and flipped in whatever order. Where a person's is unknown it has no
-    pixel. Without them, as in use, only the metainfo gets the ``ori_shape`` (h, w) of
-    the frames, which predicted masks have too.
+    cropped, resized and flipped in whatever order, but not by ``ImgAug``, which moves no
+    keypoints. Where a person's is unknown it has no pixel. Without them, as in use, only
+    the metainfo gets the ``ori_shape`` (h, w) of the frames, which predicted masks have
+    too.
 
     Raises:
         UserError: A mask does not fit the video's frames.
