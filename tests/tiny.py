@@ -31,6 +31,13 @@ def tiny_decoder(**overrides) -> dict:
     return settings | overrides
 
 
+def tiny_deformable_decoder(**overrides) -> dict:
+    """Like :func:`tiny_decoder`."""
+    settings = tiny_decoder(type='DeformableDecoder', num_levels=4)
+    del settings['num_groups'], settings['num_points']
+    return settings | overrides
+
+
 def tiny_head(**overrides) -> dict:
     """The released head for fewer classes, without the fallback of the AVA configs."""
     released = Config.fromfile(MODELS_FOLDER / 'stmixer.py').model.head.to_dict()

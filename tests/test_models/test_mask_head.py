@@ -13,6 +13,7 @@ from tiny import (
     build_detector,
     data_sample,
     tiny_decoder,
+    tiny_deformable_decoder,
     tiny_detector,
 )
 
@@ -26,17 +27,6 @@ MASK_HEAD = dict(
     type='QueryMaskHead',
     loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=20.0),
     loss_dice=dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0),
-)
-DEFORMABLE = dict(
-    type='DeformableDecoder',
-    num_frames=2,
-    embed_dims=16,
-    num_queries=5,
-    num_stages=2,
-    num_heads=2,
-    feedforward_channels=32,
-    num_levels=4,
-    num_classes=4,
 )
 
 
@@ -181,7 +171,7 @@ def test_the_level_is_that_of_the_keyframe():
 
 
 @pytest.mark.parametrize(
-    'decoder', [tiny_decoder(), DEFORMABLE], ids=lambda d: d['type']
+    'decoder', [tiny_decoder(), tiny_deformable_decoder()], ids=lambda d: d['type']
 )
 def test_every_parameter_learns_and_the_other_terms_stay(decoder):
     model, plain = detector(decoder), build_detector(tiny_detector(decoder))

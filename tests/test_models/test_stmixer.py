@@ -11,6 +11,7 @@ from tiny import (
     build_detector,
     data_sample,
     tiny_decoder,
+    tiny_deformable_decoder,
     tiny_detector,
     tiny_head,
 )
@@ -247,11 +248,7 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
 def test_query_vectors_come_with_their_persons_and_change_nothing(kind):
     decoder, head = tiny_decoder(), tiny_head()
     if kind == 'deformable':
-        decoder = dict(type='DeformableDecoder', num_points=2) | {
-            name: value
-            for name, value in decoder.items()
-            if name not in ('type', 'num_groups', 'num_points')
-        }
+        decoder = tiny_deformable_decoder(num_points=2)
     if kind == 'tubelets':
         settings = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
         decoder |= settings.tubelet_decoder.to_dict()
@@ -310,15 +307,13 @@ MASK_LOSSES = dict(
 
 
 DECODER = tiny_decoder(sampling_backend='grid_sample')
-NOT_DEFORMABLE = 'num_groups', 'sampling_backend'
-DEFORMABLE = {k: v for k, v in DECODER.items() if k not in NOT_DEFORMABLE}
 
 
 @pytest.mark.parametrize(
     'parts',
     [
         {},
-        dict(decoder=DEFORMABLE | dict(type='DeformableDecoder', num_levels=4)),
+        dict(decoder=tiny_deformable_decoder()),
         dict(initial_boxes=dict(type='GridBoxes')),
         dict(neck=[NECK, FORECAST], decoder=DECODER | dict(num_frames=3)),
         dict(mask_head=dict(type='QueryMaskHead', **MASK_LOSSES)),

@@ -9,6 +9,7 @@ from tiny import (
     build_detector,
     data_sample,
     tiny_decoder,
+    tiny_deformable_decoder,
     tiny_detector,
     tiny_head,
     whole_frames,
@@ -23,12 +24,10 @@ from stmixer_mm.models.heads.track_queries import split_keyframes
 from stmixer_mm.registry import MODELS
 
 QUERIES, DIMS = 5, 16
-DEFORMABLE = dict(type='DeformableDecoder', num_points=2) | {
-    name: value
-    for name, value in tiny_decoder().items()
-    if name not in ('type', 'num_groups', 'num_points')
+DECODERS = {
+    'stmixer': tiny_decoder(),
+    'deformable': tiny_deformable_decoder(num_points=2),
 }
-DECODERS = {'stmixer': tiny_decoder(), 'deformable': DEFORMABLE}
 LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
 
 

@@ -166,12 +166,8 @@ def test_a_wrong_number_of_further_frames_is_named():
 
 DECODERS = [
     tiny.tiny_decoder(num_frames=5),
-    tiny.tiny_decoder(
-        type='DeformableDecoder', num_frames=5, num_levels=4, keyframe=-1
-    ),
+    tiny.tiny_deformable_decoder(num_frames=5, keyframe=-1),
 ]
-for _name in ('num_groups', 'num_points'):
-    del DECODERS[1][_name]
 WIDTHS = dict(in_channels=[16] * 4, out_channels=16)
 
 
