@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -93,13 +94,30 @@ def ram_for(size: int) -> Iterator[None]:
 def remove_parts(folder: str | Path) -> None:
     """Remove what killed processes were writing to a folder, not what is being written."""
     for part in Path(folder).glob(_PART.format('*') + '*'):
+        is_folder = part.is_dir()
         with suppress(OSError):  # BlockingIOError: it is being written
-            file = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            mode = os.O_RDONLY if is_folder else os.O_RDWR
+            file = os.open(part, mode | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                part.unlink()
+                shutil.rmtree(part) if is_folder else part.unlink()
             finally:
                 os.close(file)
+
+
+@contextmanager
+def part_folder(beside: str | Path) -> Iterator[Path]:
+    """Yield a new hidden folder in ``beside`` for files on their way; then remove it."""
+    folder = Path(beside, _PART.format(secrets.token_hex(8)))
+    folder.mkdir()
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # of file systems without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 @contextmanager
@@ -234,6 +252,12 @@ def claim_outputs(
     at_end.callback(_REFUSALS.clear)
 
 
+def check_no_folder(path: str | Path, *, purpose: str) -> None:
+    """Raises ``UserError`` when what is to be a file is a folder."""
+    if os.path.isdir(path):
+        raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
+
+
 def check_writable_file(
     path: str | Path,
     *,
@@ -253,8 +277,7 @@ def check_writable_file(
         UserError: it is a folder, has another suffix, its folder cannot be written to,
             or as in :func:`claim_outputs`.
     """
-    if os.path.isdir(path):
-        raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
+    check_no_folder(path, purpose=purpose)
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')

@@ -6,7 +6,6 @@ What is damaged in the video is left out, named at the end, and makes the exit s
 import argparse
 from pathlib import Path
 
-from stmixer_mm.apis.inference import finds_tubelets
 from stmixer_mm.apis.inferencer import (
     ActionDetInferencer,
     add_detection_options,
@@ -17,6 +16,7 @@ from stmixer_mm.apis.results import TABLES
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
+from stmixer_mm.models.detectors.base import finds_tubelets
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +25,9 @@ def parse_args() -> argparse.Namespace:
         'video', help='video file, folder of pictures, URL, or - for standard input'
     )
     parser.add_argument('config', help='config file, or the name of one in configs/')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL, or what tools/export.py wrote'
+    )
     parser.add_argument(
         '--out', required=True, help='video to write: .mp4, .mov, .mkv or .avi'
     )

@@ -23,7 +23,9 @@ def parse_args() -> argparse.Namespace:
         'video file or URL',
     )
     parser.add_argument('config', help='config file, or the name of one in configs/')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL, or what tools/export.py wrote'
+    )
     parser.add_argument(
         '--out',
         required=True,

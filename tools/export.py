@@ -11,7 +11,6 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import stmixer_mm
@@ -27,15 +26,23 @@ from stmixer_mm.export.formats import (
     Metadata,
     Run,
     fast_formats,
+    format_of,
     load,
     write,
 )
 from stmixer_mm.export.graph import refused_by_tensorrt
 from stmixer_mm.export.parity import LIMITS, Parity, compare
-from stmixer_mm.export.tensors import TensorDetector
-from stmixer_mm.export.traced import Traced
-from stmixer_mm.files import check_writable_dir, check_writable_file, claim_outputs
+from stmixer_mm.export.tensors import LEFT_OUT, TensorDetector
+from stmixer_mm.export.traced import SMALLEST, Traced
+from stmixer_mm.files import (
+    check_no_folder,
+    check_writable_dir,
+    check_writable_file,
+    claim_outputs,
+    part_folder,
+)
 from stmixer_mm.models.data_preprocessor import single_clips
+from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.profiling.clips import (
     ClipPipeline,
     config_clips,
@@ -117,18 +124,23 @@ def noise(*shape: int) -> Tensor:
     return torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8, generator=generator)
 
 
-def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]:
+def clips_to_compare(
+    cfg: Config, args: argparse.Namespace, calibration: Tensor | None
+) -> dict[str, Tensor]:
+    """Of noise and, if there are any, of the video or those to calibrate with."""
     clips = {}
     if args.video:
         pipeline = ClipPipeline(cfg, 'test', source='video')
         infos = video_clips(args.video, NUM_REAL, persons=1, num_classes=2)
         clips['real'] = clips_of(infos, pipeline)
+    elif calibration is not None:
+        clips['real'] = calibration[-NUM_REAL:]
     if args.shape is None and clips:
         shape = clips['real'].shape[-3:]
     else:
         (clip,) = random_clip(cfg, shape=args.shape)['inputs']
         shape = clip.shape[-3:]
-    if clips and clips['real'].shape[-3:] != shape:
+    if args.video and clips['real'].shape[-3:] != shape:
         raise UserError(
             f'--shape is {tuple(shape)}, but the test pipeline makes clips of '
             f'{tuple(clips["real"].shape[-3:])} of {args.video}; leave one of both out.'
@@ -136,13 +148,16 @@ def clips_to_compare(cfg: Config, args: argparse.Namespace) -> dict[str, Tensor]
     clips = {'random': noise(*shape), **clips}
     if 'size' in args.dynamic:
         frames, height, width = shape
+        if min(height, width) < SMALLEST:
+            raise UserError(
+                f'--dynamic size is for clips from {SMALLEST} pixels of height and width '
+                f'on, but these are {tuple(shape)}; give a larger --shape or video.'
+            )
         clips['random, other size'] = noise(frames, height * 4 // 3, width * 5 // 4)
     return clips
 
 
-def clips_to_calibrate(
-    cfg: Config, args: argparse.Namespace, shape: list[int]
-) -> Tensor:
+def clips_to_calibrate(cfg: Config, args: argparse.Namespace) -> Tensor:
     """Of the video, or else of the training set."""
     if args.video:
         pipeline = ClipPipeline(cfg, 'test', source='video')
@@ -151,10 +166,11 @@ def clips_to_calibrate(
         pipeline = ClipPipeline(cfg, 'test')
         infos = config_clips(cfg, 'train', NUM_CALIBRATION)
     clips = clips_of(infos, pipeline)
-    if [*clips.shape[-3:]] != shape:
+    sizes = 1 if 'size' in args.dynamic else 3
+    if args.shape and [*clips.shape[-3:]][:sizes] != args.shape[:sizes]:
         raise UserError(
-            f'int8 learns ranges from clips of the training set, but these are '
-            f'{[*clips.shape[-3:]]}, not {shape}; give a --video of that shape.'
+            f'int8 learns ranges from clips, and these are {tuple(clips.shape[-3:])}, '
+            f'not of --shape {tuple(args.shape)}; leave that out, or give another --video.'
         )
     return clips
 
@@ -202,11 +218,11 @@ def make(
     metadata: Metadata,
     folder: Path,
     clips: dict[str, Tensor],
-    calibration: list[np.ndarray],
+    calibration: list[np.ndarray] | None,
 ) -> Made:
     form = FORMATS[name]
     file = folder / f'{name}-{metadata.precision}{form.suffix}'
-    write(traced, metadata, file, form, calibration=calibration)
+    write(traced, metadata, file, form, calibration=calibration or ())
     run, _ = load(file)
     parities = {
         of: compare(detector, run, each, batch=metadata.batch)
@@ -273,12 +289,16 @@ def metadata_of(
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
         score_thr=model.head.score_thr,
+        tubelets=finds_tubelets(model),
     )
 
 
 def run(args: argparse.Namespace) -> None:
     ways = ways_of(args)
     if args.to == AUTO:
+        files = (name_of(args.out, FORMATS[name]) for name, _ in ways)
+        for path in (args.out, *files):
+            check_no_folder(path, purpose='--out')
         check_writable_dir(args.out.parent, purpose='folder of --out')
     else:
         check_output(args.out, FORMATS[args.to])
@@ -288,23 +308,35 @@ def run(args: argparse.Namespace) -> None:
         label_map=args.label_map,
         cfg_options=args.cfg_options,
     )
-    clips = clips_to_compare(model.cfg, args)
+    calibration = None
+    if any(precision == 'int8' for _, precision in ways):
+        others = [way for way in ways if way[1] != 'int8']
+        try:
+            calibration = clips_to_calibrate(model.cfg, args)
+        except UserError as error:
+            if not others:
+                raise
+            print(f'int8 is left out: {error}')
+            ways = others
+    clips = clips_to_compare(model.cfg, args, calibration)
     shape = [*clips['random'].shape[-3:]]
     detector = TensorDetector(model).eval()
+    for name in LEFT_OUT:
+        if getattr(model, name) is not None:
+            print(f'{name} is left out: what it does depends on the persons found')
     metadata = metadata_of(model, args, shape)
     traced = Traced(detector, shape, metadata.batch, any_size='size' in args.dynamic)
-    calibration = []
-    if any(precision == 'int8' for _, precision in ways):
-        calibration = clips_to_calibrate(model.cfg, args, shape).split(1)
-        clips.setdefault('real', torch.cat(calibration[:NUM_REAL]))
-        calibration = [clip.numpy() for clip in calibration]
-    with TemporaryDirectory(dir=args.out.parent) as folder:
+    if calibration is not None:
+        calibration = [clip.numpy() for clip in calibration.split(1)]
+        if not args.video:  # these are compared
+            calibration = calibration[:-NUM_REAL] or calibration
+    with part_folder(args.out.parent) as folder:
         made = []
         for name, precision in ways:
             way = replace(metadata, precision=precision)
             try:
                 made.append(
-                    make(name, detector, traced, way, Path(folder), clips, calibration)
+                    make(name, detector, traced, way, folder, clips, calibration)
                 )
             except UserError as error:
                 if not ways[1:]:
@@ -329,11 +361,14 @@ def run(args: argparse.Namespace) -> None:
             print('Keep the checkpoint: nothing is written.')
             return
         if args.to == AUTO:
-            args.out = args.out.with_suffix(chosen.form.suffix)
+            args.out = name_of(args.out, chosen.form)
             check_output(args.out, chosen.form)
-        for path in files_of(chosen.file, chosen.form):
-            os.replace(path, args.out.with_suffix(path.suffix))
-    size = sum(path.stat().st_size for path in files_of(args.out, chosen.form))
+        if chosen.form.beside:  # of two files not one is ever new and one old
+            args.out.unlink(missing_ok=True)
+        files = files_of(args.out, chosen.form)
+        for part, file in zip(files_of(chosen.file, chosen.form), files, strict=True):
+            os.replace(part, file)
+    size = sum(file.stat().st_size for file in files)
     sizes = ', '.join('any' if each is None else f'{each}' for each in metadata.shape)
     print(f'{args.out}: {size / 2**20:.0f} MB, clips [{sizes}]')
     if args.to == 'onnx':
@@ -341,9 +376,16 @@ def run(args: argparse.Namespace) -> None:
         print(f'TensorRT, by its published list, refuses {refused}')
 
 
+def name_of(out: Path, form: Format) -> Path:
+    """Of --to auto, whose --out may have a format's suffix, or none."""
+    if format_of(out) is None:
+        return out.with_name(out.name + form.suffix)
+    return out if out.suffix.lower() == form.suffix else out.with_suffix(form.suffix)
+
+
 def files_of(file: Path, form: Format) -> list[Path]:
     """What a format writes, the file that is named last."""
-    return [file.with_suffix(each) for each in (form.beside, form.suffix) if each]
+    return [*([file.with_suffix(form.beside)] if form.beside else []), file]
 
 
 def check_output(file: Path, form: Format) -> None:

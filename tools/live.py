@@ -78,7 +78,9 @@ def parse_args() -> argparse.Namespace:
         'pictures, or - for standard input',
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file or URL, or what tools/export.py wrote'
+    )
     parser.add_argument(
         '--page',
         type=number(int, 0, 65535),

@@ -43,11 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     """Put the command line into the config; ``--cfg-options`` has the last word."""
     cfg.resume = False
-    if format_of(args.checkpoint) is None:
-        cfg.load_from = args.checkpoint
-    else:
-        put_in_place(cfg, args.checkpoint)
-
+    cfg.load_from = args.checkpoint
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.default_hooks:
             raise UserError(
@@ -65,6 +61,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         )
 
     merge_overrides(cfg, args.person_thr | (args.cfg_options or {}))
+    if format_of(cfg.load_from) is not None:
+        put_in_place(cfg, cfg.load_from)
 
     if args.dump is not None:
         check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))

@@ -57,6 +57,7 @@ from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
 from stmixer_mm.export.detector import put_in_place
 from stmixer_mm.export.formats import format_of
+from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.models.heads.mask_head import resize
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import MODELS, TRANSFORMS
@@ -317,11 +318,6 @@ def detect_clips(
     # A person may be missed in a clip's time, and between clips.
     linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
     return _read_tubelets(model, samples, score_thr, sampler, linking)
-
-
-def finds_tubelets(model: nn.Module) -> bool:
-    """Whether a model says where persons are in all frames of a clip."""
-    return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
 
 
 def clip_spans(model: nn.Module) -> tuple[int, int, float]:

@@ -12,11 +12,12 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.export.formats import load
+from stmixer_mm.export.formats import MOST_AT_ONCE, load
 from stmixer_mm.export.tensors import Outputs
 from stmixer_mm.export.traced import SMALLEST
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
+from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.models.heads.stmixer_head import Detections
 from stmixer_mm.registry import MODELS
 
@@ -28,17 +29,28 @@ class ExportedDetector(BaseModel):
     Args:
         file: Written by ``tools/export.py``.
         head: Config of the model's head, which chooses the queries.
+        with_query_vectors: As of :class:`.STMixer`.
 
     Raises:
-        UserError: the file cannot be read, or is of another number of actions.
+        UserError: the file cannot be read, or is of another kind of model or another
+            number of actions.
     """
 
-    def __init__(self, *, file: str, head: dict) -> None:
+    def __init__(
+        self, *, file: str, head: dict, with_query_vectors: bool = False
+    ) -> None:
         super().__init__()
         check_file(Path(file), subject=f'Exported model {file}')
         self.head = MODELS.build(head)
         self.file = file
+        self.with_query_vectors = with_query_vectors
         self.run, self.metadata = load(Path(file))
+        if self.metadata.tubelets != finds_tubelets(self):
+            kinds = ['keyframes', 'tubelets'][:: -1 if self.metadata.tubelets else 1]
+            raise UserError(
+                f'{file} finds {kinds[0]}, but the config is of a model of {kinds[1]}; '
+                'give the config that it was exported with.'
+            )
         classes = self.metadata.classes
         if classes is not None and len(classes) != self.head.num_classes - 1:
             raise UserError(
@@ -68,10 +80,10 @@ class ExportedDetector(BaseModel):
         for clip in clips:
             self.check_shape(clip.shape[1:])
         parts = [
-            self.run(part.numpy())
+            self.run(part.cpu().numpy())
             for _, clips_of_a_size in groupby(clips, key=lambda clip: clip.shape)
             for part in torch.stack([*clips_of_a_size]).split(
-                self.metadata.batch or len(clips)
+                self.metadata.batch or MOST_AT_ONCE
             )
         ]
         outputs = Outputs(
@@ -82,10 +94,9 @@ class ExportedDetector(BaseModel):
         )
         for sample, *found in zip(data_samples, *outputs, strict=True):
             *found, query_vectors = found
+            looks = dict(query_vectors=query_vectors) if self.with_query_vectors else {}
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
-            sample.pred_instances = self.head.choose(
-                Detections(*found), dict(query_vectors=query_vectors)
-            )
+            sample.pred_instances = self.head.choose(Detections(*found), looks)
         return data_samples
 
     def check_shape(self, shape: Sequence[int]) -> None:
@@ -104,7 +115,16 @@ class ExportedDetector(BaseModel):
 
 
 def put_in_place(cfg: Config, file: str | Path) -> None:
-    """Let an exported file be the model of a config, in the place of a checkpoint."""
+    """Let an exported file be the model of a config, in the place of a checkpoint.
+
+    Raises:
+        UserError: no such model is ever exported.
+    """
+    if 'head' not in cfg.model:
+        raise UserError(
+            f'{file} is an exported STMixer, but the config is of a '
+            f'{cfg.model.get("type")}; give the config that it was exported with.'
+        )
     cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
     cfg.load_from = None
 

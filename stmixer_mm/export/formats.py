@@ -19,7 +19,8 @@ from stmixer_mm.export.tensors import INPUT, Outputs
 from stmixer_mm.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
-ENGINE_BATCH = 16  # clips at once, at most, of an engine for any number
+FOREIGN = 'it lacks what tools/export.py writes about a model'
+MOST_AT_ONCE = 16  # clips, of a file for any number; engines have to know
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Metadata:
     std: list[float]
     score_thr: float  # person scores from which the config keeps queries
     precision: str = 'fp32'  # in which most is multiplied
+    tubelets: bool = False  # whether scores and boxes are those of each frame
     outputs: list[str] = field(default_factory=lambda: list(Outputs._fields))
 
 
@@ -82,10 +84,11 @@ def write(
     Raises:
         UserError: a package is missing, or the format has not what the model needs.
     """
+    subject = f'The model cannot be exported to {form.suffix}'
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
     if None in metadata.shape:
         remedy = f'export for one height and width, or {remedy}'
-    with torch.no_grad(), blame(f'{file} cannot be exported', remedy):
+    with torch.no_grad(), blame(subject, remedy):
         form.write(traced, metadata, file, calibration)
 
 
@@ -98,7 +101,7 @@ def load(file: Path) -> tuple[Run, Metadata]:
     remedy = 'export it anew with tools/export.py'
     with blame(f'{file} cannot be loaded', remedy):
         run, text = format_of(file).load(file)
-        return run, Metadata(**json.loads(text))
+        return run, _metadata(text)
 
 
 def format_of(file: str | Path | None) -> Format | None:
@@ -138,7 +141,7 @@ def _load_onnx(file: Path) -> tuple[Run, str]:
     session = import_package('onnxruntime').InferenceSession(
         str(file), providers=['CPUExecutionProvider']
     )
-    text = session.get_modelmeta().custom_metadata_map[KEY]
+    text = session.get_modelmeta().custom_metadata_map.get(KEY)
     return lambda clips: session.run(None, {INPUT: clips}), text
 
 
@@ -170,8 +173,8 @@ def _openvino() -> object:
 
 def _load_openvino(file: Path) -> tuple[Run, str]:
     model = _openvino().read_model(file)
-    text = model.get_rt_info([KEY]).astype(str)
-    hint = 'bf16' if json.loads(text)['precision'] == 'bf16' else 'f32'
+    text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    hint = 'bf16' if _metadata(text).precision == 'bf16' else 'f32'
     compiled = _openvino().compile_model(
         model, 'CPU', {'INFERENCE_PRECISION_HINT': hint}
     )
@@ -205,14 +208,16 @@ def _program(traced: Traced, metadata: Metadata) -> torch.export.ExportedProgram
 
 def _load_program(file: Path) -> tuple[Run, str]:
     with ZipFile(file) as archive:
-        is_compiled = any('/aotinductor/' in name for name in archive.namelist())
-    if is_compiled:
+        names = archive.namelist()
+    if any('/aotinductor/' in name for name in names):
         module = torch._inductor.aoti_load_package(str(file))
-        text = module.get_metadata()[KEY]
-    else:
+        text = module.get_metadata().get(KEY)
+    elif any(name.endswith(f'/{KEY}.json') for name in names):
         extra = {f'{KEY}.json': ''}
         module = torch.export.load(file, extra_files=extra).module()
         text = extra[f'{KEY}.json']
+    else:
+        raise ValueError(FOREIGN)
 
     def run(clips: np.ndarray) -> list[np.ndarray]:
         with torch.no_grad(), torch.autocast('cpu', enabled=False):
@@ -240,7 +245,7 @@ def _write_tensorrt(
         raise ValueError(parser.get_error(0).desc())
     config = builder.create_builder_config()
     if metadata.batch is None:
-        shapes = ([batch, 3, *metadata.shape] for batch in (1, 1, ENGINE_BATCH))
+        shapes = ([batch, 3, *metadata.shape] for batch in (1, 1, MOST_AT_ONCE))
         profile = builder.create_optimization_profile()
         profile.set_shape(INPUT, *shapes)
         config.add_optimization_profile(profile)
@@ -274,6 +279,23 @@ def _load_tensorrt(file: Path) -> tuple[Run, str]:
 
 def _text(metadata: Metadata) -> str:
     return json.dumps(asdict(metadata))
+
+
+def _metadata(text: str | None) -> Metadata:
+    """Raises ``ValueError`` of what :func:`_text` has not made."""
+    try:
+        found = Metadata(**json.loads(text))
+        sizes = [*found.shape, found.batch]
+        is_ours = (
+            len(sizes) == 4
+            and all(size is None or size > 0 for size in sizes)
+            and {*map(type, found.classes or ())} <= {str}
+        )
+    except (TypeError, ValueError):
+        is_ours = False
+    if not is_ours:
+        raise ValueError(FOREIGN)
+    return found
 
 
 FORMATS = {

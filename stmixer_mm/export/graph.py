@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from stmixer_mm.export.tensors import INPUT
+from stmixer_mm.export.traced import import_package
 
 PRODUCTS = frozenset(('Conv', 'MatMul', 'Gemm'))
 # docs/operators.md of onnx/onnx-tensorrt for TensorRT 10.15: opsets 9 to 24 without these.
@@ -30,6 +31,7 @@ def in_float16(model: object) -> object:
     Softmax, norms and the exponentials of boxes keep float32: half precision of these
     loses the boxes of detectors with queries.
     """
+    import_package('onnxruntime')
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(
@@ -49,7 +51,8 @@ def in_int8(model: object, calibration: Sequence[np.ndarray]) -> object:
         model: As exported, so that its nodes say of which module they are.
         calibration: Clips (B, 3, T, h, w), uint8, on which ranges of values are measured.
     """
-    import onnx
+    onnx = import_package('onnx')
+    import_package('onnxruntime')
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):

@@ -13,6 +13,7 @@ from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
 
 INPUT = 'clips'
+LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
 
 
 class Outputs(NamedTuple):
@@ -28,10 +29,11 @@ class TensorDetector(nn.Module):
     """Normalisation, padding, network and scores; nothing depends on the data.
 
     Args:
-        model: An :class:`.STMixer` of clips, in evaluation mode.
+        model: An :class:`.STMixer` of clips, in evaluation mode. Of its parts, those in
+            :data:`LEFT_OUT` do nothing here.
 
     Raises:
-        UserError: the model has a part that gives or takes more than tensors.
+        UserError: it is another model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,12 +43,6 @@ class TensorDetector(nn.Module):
                 f'Only an STMixer of clips is exported, but this is '
                 f'{type(model).__name__}; give the config of one.'
             )
-        for name in ('query_interaction', 'mask_head'):
-            if getattr(model, name) is not None:
-                raise UserError(
-                    f'The model has a {name}, which is not exported; set model.{name}='
-                    'None.'
-                )
         self.model = model
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:

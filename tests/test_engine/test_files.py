@@ -13,6 +13,7 @@ from stmixer_mm.files import (
     check_file,
     check_writable_dir,
     check_writable_file,
+    part_folder,
     ram_for,
     remove_parts,
     write_atomically,
@@ -98,14 +99,22 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     assert names(tmp_path) == ['a.txt']
 
 
-def test_what_is_being_written_is_not_cleared_away(tmp_path):
+@pytest.mark.parametrize('kind', ['file', 'folder'])
+def test_what_is_being_written_is_not_cleared_away(tmp_path, kind):
+    def writing():
+        return (
+            part_folder(tmp_path) if kind == 'folder' else atomic_path(tmp_path / 'a')
+        )
+
     child = os.fork()
     if child == 0:
-        with atomic_path(tmp_path / 'a.bin'):
+        with writing() as part:
+            if kind == 'folder':
+                (part / 'half').touch()
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
     (dead,) = names(tmp_path)
-    with atomic_path(tmp_path / 'a.bin') as part:
+    with writing() as part:
         assert names(tmp_path) == sorted([dead, part.name])
         remove_parts(tmp_path)
         assert names(tmp_path) == [part.name]

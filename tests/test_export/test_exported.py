@@ -221,7 +221,7 @@ def test_tubelets_are_exported(tmp_path):
     shape = [ClipPipeline(model.cfg, 'test').clip_len, 64, 64]
     detector = TensorDetector(model).eval()
     file = tmp_path / 'tubelets.pt2'
-    metadata = replace(about(shape=shape), classes=None)
+    metadata = replace(about(shape=shape), classes=None, tubelets=True)
     write(Traced(detector, shape, None), metadata, file, FORMATS['torch'])
     exported = init_detector(config, file, cfg_options=options)
     clips = torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8)
@@ -241,7 +241,7 @@ def test_the_part_that_cannot_be_traced_is_named(detector, tmp_path):
     traced = Traced(detector, SHAPE, 1)
     traced.detector.model.neck.projections[0].register_forward_hook(branch)
     with pytest.raises(
-        UserError, match=r'exported \(model\.neck\.projections\.0: .*data'
+        UserError, match=r'exported to .pt2 \(model\.neck\.projections\.0: .*data'
     ):
         write(traced, about(1), tmp_path / 'tiny.pt2', FORMATS['torch'])
     assert not [*tmp_path.iterdir()]
@@ -357,16 +357,94 @@ def test_clips_of_another_shape_are_refused(files, project):
 
 
 @pytest.mark.parametrize('name', FORMATS_HERE)
-@pytest.mark.parametrize('content', [b'', b'text', None])
-def test_damaged_files_are_one_sentence(name, content, files, project, tmp_path):
+@pytest.mark.parametrize('content', [b'', b'text', 'half', 'checkpoint'])
+def test_damaged_files_are_one_sentence(
+    name, content, files, project, tmp_path, caplog
+):
     suffix = FORMATS[name].suffix
     file = tmp_path / f'damaged{suffix}'
     whole = files[name].read_bytes()
-    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    contents = dict(half=whole[: len(whole) // 2], checkpoint=project[1].read_bytes())
+    file.write_bytes(contents.get(content, content))
     with pytest.raises(UserError, match=f'{file.name} cannot be loaded .*anew'):
         init_detector(project[0], file)
     with pytest.raises(UserError, match=f'gone{suffix} does not exist'):
         init_detector(project[0], tmp_path / f'gone{suffix}')
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    'said',
+    [
+        None,
+        'text',
+        '{}',
+        dict(shape='abc'),
+        dict(shape=[2, 32]),
+        dict(shape=None),
+        dict(batch=-1),
+        dict(batch='1'),
+        dict(classes=5),
+        dict(classes=[1, 2]),
+        dict(colour='red'),
+    ],
+)
+def test_files_of_others_are_one_sentence(said, files, project, tmp_path):
+    import onnx
+
+    model = onnx.load(files['onnx'])
+    (entry,) = model.metadata_props
+    if isinstance(said, dict):
+        said = json.dumps(json.loads(entry.value) | said)
+    if said is None:
+        del model.metadata_props[:]
+    else:
+        entry.value = said
+    onnx.save(model, tmp_path / 'other.onnx')
+    with pytest.raises(UserError, match=r'other\.onnx .* lacks what tools/export\.py'):
+        init_detector(project[0], tmp_path / 'other.onnx')
+
+
+def test_another_openvino_model_is_refused(project, tmp_path):
+    import openvino
+    from openvino import opset13
+
+    model = openvino.Model([opset13.constant(np.zeros(1, np.float32))], [], 'other')
+    openvino.save_model(model, tmp_path / 'other.xml')
+    with pytest.raises(UserError, match=r'other\.xml .* lacks what tools/export\.py'):
+        init_detector(project[0], tmp_path / 'other.xml')
+
+
+def test_the_config_of_another_kind_of_model_is_refused(files):
+    configs = ROOT / 'configs'
+    tubelets = configs / 'stmixer' / 'stmixer-t_tiny_1xb8-4x3x1_toy.py'
+    with pytest.raises(UserError, match=r'finds keyframes, but .* model of tubelets'):
+        init_detector(tubelets, files['onnx'])
+    two_stages = configs / 'roi' / 'roi_tiny_1xb8-4x3x1_toy.py'
+    with pytest.raises(UserError, match=r'an exported STMixer, but .* of a '):
+        init_detector(two_stages, files['onnx'])
+
+
+def test_query_vectors_come_on_request(files, project):
+    model = init_detector(project[0], files['torch'])
+    (sample,) = predict(model, random_clips(1))
+    assert 'query_vectors' in sample.pred_instances
+    model.with_query_vectors = False
+    (sample,) = predict(model, random_clips(1))
+    assert 'query_vectors' not in sample.pred_instances
+
+
+def test_no_more_clips_at_once_than_an_engine_takes(files, project):
+    model = init_detector(project[0], files['torch'])
+    run, counts = model.run, []
+
+    def counted(clips):
+        counts.append(len(clips))
+        return run(clips)
+
+    model.run = counted
+    assert len(predict(model, random_clips(35))) == 35
+    assert counts == [16, 16, 3]
 
 
 def test_another_number_of_actions_is_refused(files, project):
@@ -382,15 +460,7 @@ def test_a_missing_package_is_named(files, project, monkeypatch):
         init_detector(project[0], files['onnx'])
 
 
-def test_what_is_not_exported_is_named(project):
-    losses = dict(
-        loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-        loss_dice=dict(type='mmdet.DiceLoss'),
-    )
-    masks = dict(type='QueryMaskHead', num_levels=2, **losses)
-    model = init_detector(project[0], None, cfg_options={'model.mask_head': masks})
-    with pytest.raises(UserError, match='mask_head, which is not exported'):
-        TensorDetector(model)
+def test_what_is_not_exported_is_named():
     with pytest.raises(UserError, match='but this is Linear; give'):
         TensorDetector(torch.nn.Linear(1, 1))
     images = build_model(read_config('stmixer_tiny_1xb8-60e_toy-coco'))

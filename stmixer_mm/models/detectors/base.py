@@ -122,3 +122,8 @@ def run_parts(parts: Sequence[nn.Module], feats: object) -> object:
     for part in parts:
         feats = part(feats)
     return feats
+
+
+def finds_tubelets(model: nn.Module) -> bool:
+    """Whether a model says where persons are in all frames of a clip."""
+    return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3
