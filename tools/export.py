@@ -296,9 +296,9 @@ def metadata_of(
 def run(args: argparse.Namespace) -> None:
     ways = ways_of(args)
     if args.to == AUTO:
-        files = (name_of(args.out, FORMATS[name]) for name, _ in ways)
-        for path in (args.out, *files):
-            check_no_folder(path, purpose='--out')
+        check_no_folder(args.out, purpose='--out')
+        for name, _ in ways:
+            check_no_folder(name_of(args.out, FORMATS[name]), purpose='--out')
         check_writable_dir(args.out.parent, purpose='folder of --out')
     else:
         check_output(args.out, FORMATS[args.to])
