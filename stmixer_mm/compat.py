@@ -1,7 +1,7 @@
 """Every work-around for the host stack, and nothing else.
 
-``stmixer_mm`` imports this module before anything else of its own, so that those that
-act on import also do where the host's tools import us through ``custom_imports``.
+``stmixer_mm`` imports this module before anything else of its own. So work-arounds that
+act on import do so even where the host's tools import us through ``custom_imports``.
 Each one says why it is there and when it can go.
 """
 
@@ -97,9 +97,9 @@ def _allow_mmengine_checkpoints() -> None:
 def _load_weights_only() -> None:
     """Let mmengine load checkpoints without their code, into RAM, or say why it cannot.
 
-    mmengine 0.10.7 leaves it to torch, which runs code from a checkpoint before 2.6,
+    mmengine 0.10.7 leaves that to torch. Torch runs code from a checkpoint before 2.6,
     under TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD and from a URL, and looks for the GPU that
-    the weights were on. Can go when mmengine sets it.
+    the weights were on. Can go when mmengine sets ``weights_only``.
     """
     import torch
     from mmengine.runner import CheckpointLoader, checkpoint
@@ -108,7 +108,7 @@ def _load_weights_only() -> None:
     from stmixer_mm.files import ram_for
 
     load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
-    lock = RLock()  # for torch.load is everybody's
+    lock = RLock()  # because all threads share torch.load
 
     def load_any(filename, map_location=None, logger='current'):
         problem = f'Checkpoint {filename} cannot be read'
@@ -120,7 +120,7 @@ def _load_weights_only() -> None:
                 with ram_for(size), warnings.catch_warnings():
                     warnings.simplefilter('ignore')  # an error says it
                     return load(file, map_location='cpu', weights_only=True)
-            # KeyError: of what is not a pickle at all.
+            # KeyError: from what is not a pickle at all.
             except (KeyError, pickle.UnpicklingError) as error:
                 raise UserError(
                     f'{problem}: it is not a PyTorch checkpoint, or holds Python '
@@ -170,9 +170,9 @@ def _write_last_checkpoint_whole() -> None:
 def find_latest_checkpoint(path: str | Path) -> str | None:
     """The last checkpoint of a work dir as it is now; None if there is none.
 
-    mmengine 0.10.7 takes the absolute path in ``last_checkpoint``, which a folder that
-    was moved or copied does not have, or which is another run's. Can go when it looks
-    beside ``last_checkpoint``. Raises ``UserError`` where that names no checkpoint.
+    mmengine 0.10.7 takes the absolute path in ``last_checkpoint``, which is wrong in a
+    folder that was moved or copied, or is another run's. Can go when it looks beside
+    ``last_checkpoint``. Raises ``UserError`` where that names no checkpoint.
     """
     from stmixer_mm.errors import UserError, blame
 
@@ -181,7 +181,7 @@ def find_latest_checkpoint(path: str | Path) -> str | None:
     if note.exists():
         with blame(f'{note} cannot be read', remedy):
             name = note.read_text().strip()
-    if not name:  # as a run leaves it that is killed at its first checkpoint
+    if not name:  # a run that is killed at its first checkpoint leaves it so
         steps = {
             int(match[1]): str(file)
             for file in Path(path).glob('*.pth')
@@ -228,7 +228,7 @@ def _keep_initialisation_out_of_terminals() -> None:
 def autocast_dtype(device_type: str):
     """The type that autocast casts to on a device, None where it is off.
 
-    torch < 2.4 asks differently for each type of device. Can go with its support.
+    torch < 2.4 has other functions for each type of device. Can go when we drop it.
     """
     import torch
 
@@ -243,9 +243,9 @@ def autocast_dtype(device_type: str):
 
 
 def stack_numbers(values, *, dtype, device):
-    """``torch.tensor(values)``, to which ``torch.export`` keeps sizes open.
+    """``torch.tensor(values)`` that leaves sizes dynamic in ``torch.export``.
 
-    ``torch.tensor`` settles those of the clip that it traces (torch 2.13).
+    ``torch.tensor`` fixes them to those of the traced clip (torch 2.13).
     """
     import torch
 
@@ -257,7 +257,7 @@ def stack_numbers(values, *, dtype, device):
 def multiplies_bfloat16(device_type: str) -> bool:
     """Whether the devices of a type multiply bfloat16 themselves.
 
-    Of CPUs torch 2.1 has it in a private function. Can go with what replaces that.
+    For CPUs torch 2.1 has a private function. Can go when a public one replaces that.
     """
     import torch
 
@@ -319,8 +319,8 @@ def _leave_group() -> None:
     """End the threads of a process group of gloo before Python ends.
 
     They may hold tensors, whose release aborts a process that is about to end
-    (pytorch/pytorch#179291). The group goes with all that refers to it: the wrapped
-    model, which is part of mmengine's cycles. Can go when torch does so.
+    (pytorch/pytorch#179291). The group is freed only with all that refers to it: the
+    wrapped model, which is part of mmengine's cycles. Can go when torch does this.
     """
     import torch
 
@@ -330,7 +330,7 @@ def _leave_group() -> None:
 
 
 def fuses_optimizers() -> bool:
-    """Whether PyTorch has optimisers of one kernel for a CPU too: from 2.4 on."""
+    """Whether PyTorch has fused optimisers for CPUs too: from 2.4 on."""
     import torch
     from mmengine.utils import digit_version
 
@@ -338,7 +338,7 @@ def fuses_optimizers() -> bool:
 
 
 def prefers_onednn(inputs) -> bool:
-    """Whether a matrix product is faster in oneDNN, which PyTorch does not ask.
+    """Whether a matrix product is faster in oneDNN, which PyTorch does not check.
 
     PyTorch hands float32 products on x86 to MKL, which on AMD's processors reaches
     about half of oneDNN's speed (torch 2.13, MKL 2024.2, Zen 5). Can go when PyTorch
@@ -357,10 +357,10 @@ def prefers_onednn(inputs) -> bool:
 
 
 def onednn_linear(inputs, weight, bias=None):
-    """``F.linear`` by the operator to which ``torch.compile`` takes linear layers.
+    """``F.linear`` by the operator that ``torch.compile`` turns linear layers into.
 
-    Of matrices that are neither rows nor columns in a piece it makes them so: for
-    others oneDNN has nothing but its reference.
+    Matrices that are contiguous neither by rows nor by columns are copied: for those
+    oneDNN has only its reference implementation.
     """
     import torch
 
@@ -372,7 +372,7 @@ def onednn_linear(inputs, weight, bias=None):
 
 
 def onednn_flops() -> dict:
-    """For ``FlopCounterMode``, which has no formula for :func:`onednn_linear`'s operator."""
+    """The formula for :func:`onednn_linear` that ``FlopCounterMode`` lacks."""
     import torch
 
     def flops(inputs, weight, *args, **kwargs):  # shapes

@@ -1,7 +1,7 @@
 """Files that can be read, and files that are whole or not there.
 
-The latter are written under another name, then renamed. No file is both: what a tool
-has said that it will write cannot be read, under whatever name or link.
+The latter are written under another name, then renamed. No file is both: a file that a
+tool has claimed as output cannot be read, under whatever name or link.
 """
 
 import fcntl
@@ -26,8 +26,8 @@ from stmixer_mm.errors import UserError, at_end, blame
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 # Small Python objects take up to 30 times what they take in a pickle.
 RAM_PER_BYTE, RAM_OF_ANY_FILE = 32, 2**29
-# What the tool in this process is going to write, by path and inode: the options that
-# name it; and why it must not, as it was read.
+# What the tool in this process is going to write, by path and inode: the option that
+# names it; and, once it was read, why it must not be written.
 _OUTPUTS: dict[object, str] = {}
 _REFUSALS: dict[object, str] = {}
 _PART = '.stmixer_mm-{}.part'
@@ -68,7 +68,7 @@ def check_file(
 
 @contextmanager
 def ram_for(size: int) -> Iterator[None]:
-    """Let what reads a file of so many bytes take RAM in proportion, if this is Linux.
+    """Limit the RAM for reading a file of ``size`` bytes in proportion, on Linux.
 
     A pickle of 9 bytes can ask for any amount.
 
@@ -81,7 +81,7 @@ def ram_for(size: int) -> Iterator[None]:
         yield
         return
     limit = used * resource.getpagesize() + RAM_PER_BYTE * size + RAM_OF_ANY_FILE
-    with _LIMITING:  # one thread's is not to outlast another's
+    with _LIMITING:  # one thread's limit must not outlast another's
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         if soft == resource.RLIM_INFINITY or limit < soft:
             resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
@@ -92,7 +92,7 @@ def ram_for(size: int) -> Iterator[None]:
 
 
 def remove_parts(folder: str | Path) -> None:
-    """Remove what killed processes were writing to a folder, not what is being written."""
+    """Remove what killed processes, not running ones, were writing to a folder."""
     for part in Path(folder).glob(_PART.format('*') + '*'):
         is_folder = part.is_dir()
         with suppress(OSError):  # BlockingIOError: it is being written
@@ -107,7 +107,7 @@ def remove_parts(folder: str | Path) -> None:
 
 @contextmanager
 def part_folder(beside: str | Path) -> Iterator[Path]:
-    """Yield a new hidden folder in ``beside`` for files on their way; then remove it."""
+    """Yield a new hidden folder in ``beside`` for unfinished files; then remove it."""
     folder = Path(beside, _PART.format(secrets.token_hex(8)))
     folder.mkdir()
     lock = os.open(folder, os.O_RDONLY)
@@ -223,11 +223,11 @@ def claim_outputs(
     Args:
         purpose: As in '--out', for the message.
         paths: Where it is to be written.
-        beside: Of files that no option names: the one that they belong to. They may
+        beside: For files that no option names: the one that they belong to. They may
             replace earlier ones only together with that.
 
     Raises:
-        UserError: one is another output too, or not to be replaced.
+        UserError: one is another output too, or must not be replaced.
     """
     for path in paths:
         for identity in _identities(path):
@@ -270,7 +270,7 @@ def check_writable_file(
     Args:
         path: Where it is to be written.
         purpose: As in '--out', for the message.
-        suffixes: How its name may end, in any case; without them, anyhow.
+        suffixes: How its name may end, in upper or lower case; by default anyhow.
         beside: As in :func:`claim_outputs`.
 
     Raises:
@@ -285,12 +285,12 @@ def check_writable_file(
 
 
 def check_json_path(path: str | Path | None) -> None:
-    """Raises ``UserError`` when figures cannot be written to a file, if there is one."""
+    """Raises ``UserError`` if a file is given and figures cannot be written to it."""
     if path is not None:
         check_writable_file(path, purpose='--json')
 
 
 def write_json(path: str | Path | None, data: dict | list) -> None:
-    """Write figures to a file, whole or not at all, if there is to be one."""
+    """Write figures to a file, whole or not at all; None: to no file."""
     if path is not None:
         write_atomically(path, (json.dumps(data, indent=2) + '\n').encode())

@@ -61,7 +61,7 @@ RUNTIMES = dict(
     openvino='openvino',
     tensorrt='tensorrt',
 )
-# By what is in their names, types of operators and of GPU kernels.
+# Types of operators and of GPU kernels, by what is in their names.
 OPERATORS = dict(
     products=('mm', 'conv', 'linear', 'gemm', 'cutlass', 'nvjet', 'attention', 'xmma'),
     sampling=('embedding_bag', 'means', 'gradients_kernel', 'deform', 'grid_sampl'),
@@ -288,13 +288,13 @@ class Bench:
 
 
 def make_boxes_move(decoder: torch.nn.Module) -> None:
-    """As decoders start, all boxes stay the whole frame."""
+    """Change the weights, with which all boxes stay the whole frame at first."""
     for weight in decoder.parameters():
         weight.data += 0.02 * torch.randn_like(weight)
 
 
 class ModelBench(Bench):
-    """Of the whole detector of ``--config``; in training with losses and optimiser."""
+    """The whole detector of ``--config``; in training with losses and optimiser."""
 
     def __init__(self, case: dict, args: argparse.Namespace) -> None:
         super().__init__(case, args)
@@ -338,7 +338,7 @@ class ModelBench(Bench):
 
 
 class DecoderBench(Bench):
-    """Of a decoder, or of its sampling."""
+    """A decoder, or its sampling."""
 
     def __init__(self, case: dict, args: argparse.Namespace) -> None:
         super().__init__(case, args)
@@ -438,7 +438,7 @@ def profile(
 ) -> dict[str, float]:
     """Shares of the time by type of operator or kernel, and how many there are.
 
-    What is left of the seconds that it takes unprofiled is idle: on a GPU, the wait for
+    The rest of the seconds that it takes unprofiled is idle: on a GPU, the wait for
     launches.
     """
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -513,7 +513,7 @@ def random_values(shape, stride, dtype, device) -> torch.Tensor:
 
 
 def runtimes_of(args: argparse.Namespace) -> list[tuple[str, str]]:
-    """Runtimes and precisions to compare: of the named ones, those that there are."""
+    """Runtimes and precisions to compare: of the named ones, those that exist."""
     here = fast_formats()
     names = [name for name, form in RUNTIMES.items() if form in (None, *here)]
     chosen = names if AUTO in args.runtime else args.runtime
@@ -582,7 +582,7 @@ def write_files(
     clips: torch.Tensor,
     folder: Path,
 ) -> dict[tuple[str, str], Path]:
-    """What the runtimes load; int8 with ranges of noise, for times alone."""
+    """What the runtimes load; int8 has ranges from noise, for timing alone."""
     batch, _, *shape = clips.shape
     traced = Traced(detector, shape, batch)
     files = {}
@@ -597,7 +597,7 @@ def write_files(
 
 
 def print_rows(rows: list[dict], args: argparse.Namespace) -> None:
-    """A line per row; of the sizes, those that differ."""
+    """Print a line per row, with the sizes that differ."""
     sizes = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
     differing = [key for key in sizes if len({row[key] for row in rows}) > 1]
     fixed = ', '.join(f'{key} {rows[0][key]}' for key in sizes if key not in differing)

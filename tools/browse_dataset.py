@@ -1,8 +1,7 @@
 """Draw what the network will see of a dataset: clips after augmentation, with boxes.
 
-The frame that is drawn is the keyframe, which the boxes and labels belong to; with
-ahead_s the last one seen before it, and of a clip that has boxes in each frame the middle
-one.
+The frame drawn is the keyframe, which the boxes and labels belong to; with ahead_s, the
+last one seen before that; for a clip with boxes in each frame, the middle one.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def build_datasets(cfg: Config, split: str) -> list:
-    """The datasets of a split, inside of their wrappers."""
+    """The datasets of a split, taken out of their wrappers."""
     configs = [one for one in dataset_configs(cfg, split) if one]
     if not configs:
         raise UserError(
@@ -111,7 +110,7 @@ def draw_sample(
     """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and its name on it.
 
     Small frames are enlarged. With the clip, its frames stand side by side in order;
-    of tubelets each has its boxes, and says who is absent and of whom nothing is known.
+    with tubelets each has its boxes, and says who is absent and who is unknown.
     """
     frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']

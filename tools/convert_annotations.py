@@ -1,8 +1,8 @@
-"""Convert annotations of CVAT or in COCO's JSON to the files that training reads.
+"""Convert annotations from CVAT or COCO's JSON to the files that training reads.
 
-Takes "CVAT for video 1.1" (XML) and COCO with videos (JSON). Writes OUT.csv, which is in
-AVA's format, OUT_empty.csv with the keyframes that show no person, the label map, and, of
-persons with masks or polygons, OUT_masks.json.
+Takes "CVAT for video 1.1" (XML) and COCO with videos (JSON). Writes OUT.csv, which is
+in AVA's format, OUT_empty.csv with the keyframes that show no person, the label map
+and, if persons have masks or polygons, OUT_masks.json.
 """
 
 import argparse

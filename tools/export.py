@@ -113,13 +113,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
-    """(B, 3, T, h, w); of those of several shapes, clips of the first one's."""
+    """Clips (B, 3, T, h, w) of the first one's shape; others are left out."""
     clips = single_clips(pipeline(info)['inputs'] for info in infos)
     return torch.stack([clip for clip in clips if clip.shape == clips[0].shape])
 
 
 def noise(*shape: int) -> Tensor:
-    """Two clips (T, h, w)."""
+    """Two clips (T, h, w) of noise."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8, generator=generator)
 
@@ -127,7 +127,7 @@ def noise(*shape: int) -> Tensor:
 def clips_to_compare(
     cfg: Config, args: argparse.Namespace, calibration: Tensor | None
 ) -> dict[str, Tensor]:
-    """Of noise and, if there are any, of the video or those to calibrate with."""
+    """Clips of noise, and of the video or those to calibrate with, if any."""
     clips = {}
     if args.video:
         pipeline = ClipPipeline(cfg, 'test', source='video')
@@ -158,7 +158,7 @@ def clips_to_compare(
 
 
 def clips_to_calibrate(cfg: Config, args: argparse.Namespace) -> Tensor:
-    """Of the video, or else of the training set."""
+    """Clips of the video, or else of the training set."""
     if args.video:
         pipeline = ClipPipeline(cfg, 'test', source='video')
         infos = video_clips(args.video, NUM_CALIBRATION, persons=1, num_classes=2)
@@ -201,7 +201,7 @@ def ways_of(args: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 class Made(NamedTuple):
-    """A file that is written, not yet by its name."""
+    """A file that is written, but not yet under its name."""
 
     name: str
     form: Format
@@ -258,7 +258,7 @@ def print_parities(made: list[Made]) -> None:
 def find_fastest(
     made: list[Made], rivals: dict[str, Callable[[Tensor], object]], clip: Tensor
 ) -> Made | None:
-    """The fastest of files, all in turns with others; None: one of the others is."""
+    """The fastest of the files, in turns with rivals; None: a rival is."""
     runs = {name: partial(rival, clip) for name, rival in rivals.items()}
     runs |= {one.name: partial(one.run, clip.numpy()) for one in made}
     with torch.inference_mode():
@@ -276,7 +276,7 @@ def find_fastest(
 def metadata_of(
     model: nn.Module, args: argparse.Namespace, shape: list[int]
 ) -> Metadata:
-    """All but the precision."""
+    """All metadata but the precision."""
     transforms = next(dataset_configs(model.cfg, 'test'), {}).get('pipeline') or []
     sampler = find_sampler(transforms)
     preprocessor = model.data_preprocessor
@@ -363,7 +363,7 @@ def run(args: argparse.Namespace) -> None:
         if args.to == AUTO:
             args.out = name_of(args.out, chosen.form)
             check_output(args.out, chosen.form)
-        if chosen.form.beside:  # of two files not one is ever new and one old
+        if chosen.form.beside:  # lest one file is new and the other old
             args.out.unlink(missing_ok=True)
         files = files_of(args.out, chosen.form)
         for part, file in zip(files_of(chosen.file, chosen.form), files, strict=True):
@@ -377,14 +377,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def name_of(out: Path, form: Format) -> Path:
-    """Of --to auto, whose --out may have a format's suffix, or none."""
+    """The file of --to auto, whose --out may have a format's suffix or none."""
     if format_of(out) is None:
         return out.with_name(out.name + form.suffix)
     return out if out.suffix.lower() == form.suffix else out.with_suffix(form.suffix)
 
 
 def files_of(file: Path, form: Format) -> list[Path]:
-    """What a format writes, the file that is named last."""
+    """What a format writes; the file that --out names comes last."""
     return [*([file.with_suffix(form.beside)] if form.beside else []), file]
 
 

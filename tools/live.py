@@ -1,6 +1,6 @@
 """Detect persons and their actions in a stream as it comes, and show them.
 
-What comes too late is left out, a stream that breaks is opened again. Ctrl-C ends it,
+What comes too late is left out; a stream that breaks is opened again. Ctrl-C ends it,
 and all that is written is whole. A file is shown at its own pace. Without --page, --out
 and --json-lines the detections are written to standard output.
 """

@@ -56,7 +56,7 @@ def clip_shape(cfg: Config, shape: list[int] | None) -> tuple[int, int, int]:
 
 
 def preprocess(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    """A clip, or image, behind the data preprocessor, on the meta device."""
+    """A clip, or image, after the data preprocessor, on the meta device."""
     images = isinstance(model.data_preprocessor, ImgDataPreprocessor)
     size = shape[1:] if images else shape
     clip = torch.zeros(3, *size, dtype=torch.uint8, device='meta')
@@ -66,7 +66,7 @@ def preprocess(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
 
 
 def shapes_of(feats: object) -> list[str]:
-    """Shapes of one tensor or of several, less the batch."""
+    """Shapes of one tensor or of several, without the batch."""
     feats = feats if isinstance(feats, list | tuple) else [feats]
     if not all(isinstance(feat, Tensor) for feat in feats):
         return [describe(feats)]

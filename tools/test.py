@@ -66,7 +66,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
     if args.dump is not None:
         check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))
-        # Else ranks meet in the current folder, and leave one behind there.
+        # Else ranks meet in the current folder, and leave a folder behind there.
         parts = f'{args.dump}.parts'
         dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_dir=parts)
         metrics = [*metric_configs(cfg, 'test'), dump]

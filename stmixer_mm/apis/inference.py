@@ -1,6 +1,6 @@
 """Detection on a video: a model from a config, then one record per keyframe.
 
-Of a model of tubelets there is a record per frame, and persons have the ids of tubes.
+A model of tubelets yields a record per frame, and persons have the ids of tubes.
 """
 
 import math
@@ -97,9 +97,9 @@ def init_detector(
         config: Config file, or what was read from one.
         checkpoint: File or URL, or what tools/export.py wrote; None initialises the
             parameters as for training.
-        device: As in 'cpu' or 'cuda:0'.
+        device: Such as 'cpu' or 'cuda:0'.
         label_map: Label map (pbtxt) with the names of the actions. By default the
-            names are those in the checkpoint, or of the config's test set.
+            names come from the checkpoint or the config's test set.
         cfg_options: Overrides, dotted key → value.
 
     Returns:
@@ -195,7 +195,7 @@ def keyframe_times(
 ) -> np.ndarray:
     """Times in seconds from ``start``, every ``interval_s``, before ``end``.
 
-    There is at least one. ``frame_s``, the seconds of a frame, is the shortest interval.
+    There is at least one. ``frame_s``, how long a frame lasts, is the least interval.
 
     Raises:
         UserError: there is no such time in a video of ``duration_s`` seconds.
@@ -208,7 +208,7 @@ def keyframe_times(
             f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
         )
     interval_s = max(interval_s, frame_s)
-    # A multiple of the interval that ends just there adds no keyframe.
+    # If an interval ends exactly at the stop, that adds no keyframe.
     count = max(1, math.ceil((stop - start) / interval_s - 1e-6))
     return start + interval_s * np.arange(count)
 
@@ -228,30 +228,29 @@ def detect_video(
 ) -> Iterator[KeyframeDetections]:
     """Detect persons and their actions along a video or a stream of frames.
 
-    A video file is opened once, and only the frames of the clips are decoded; of a
-    stream all frames are, and those of a clip are kept. Clips come from the config's
-    test pipeline. Inputs are checked before this returns, but for a stream's frames.
+    A video file is opened once, and only the frames of clips are decoded; of a stream
+    all are, and those of a clip are kept. Clips come from the config's test pipeline.
+    Inputs, except a stream's frames, are checked before this returns.
 
-    A model of tubelets says in every frame of a clip where persons are. Its clips
-    overlap, and their tubelets are joined to tubes, see :func:`.join_tubelets`: there is
-    a record for each frame, and RAM holds those of a clip.
+    A model of tubelets says where persons are in every frame of a clip. Its clips
+    overlap, and their tubelets are joined into tubes, see :func:`.join_tubelets`. Each
+    frame then has a record, and RAM holds the records of one clip.
 
     Args:
         model: From :func:`init_detector`.
         video: Video file, or another source of :func:`.open_source`.
-        interval_s: Seconds between keyframes, the first of which is at ``start``; at
-            least those of a frame are taken. Of tubelets it is between the middles of
-            clips, which are moved to lie within the video. By default 1 s; of tubelets
-            half a clip.
+        interval_s: Seconds between keyframes, the first at ``start``; at least those of
+            a frame. With tubelets it is between the middles of clips, which are moved
+            to lie within the video. By default 1 s; with tubelets half a clip.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
-        nms_thr: Leave out persons whose box has a larger IoU with one of a higher
-            person score (of tubelets, in the middle of the clip); None: nobody.
-        tracker: Gives persons of keyframes their ids; tubelets and track queries have
-            theirs.
+        nms_thr: Leave out persons whose box has a larger IoU with a box of higher
+            person score (with tubelets, in the middle of the clip); None: nobody.
+        tracker: Gives persons in keyframes their ids; tubelets and track queries bring
+            their own.
         batch_size: Clips that the model sees at once; with track queries it is 1.
-        on_damage: Is told of each stretch that the file lacks, and of each keyframe
-            that is left out as its clip cannot be decoded; without it that is an error.
+        on_damage: Called with each stretch that the file lacks, and each keyframe left
+            out because its clip cannot be decoded; without it that is an error.
 
     Yields:
         In order of time.
@@ -293,14 +292,14 @@ def detect_clips(
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
 ) -> Iterator[KeyframeDetections]:
-    """Detect in clips, as of :class:`.RecentFrames`, in order of time.
+    """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
 
     Args:
         model: From :func:`init_detector`.
         clips: Taken one by one, so that they may be cut as they are needed.
-        score_thr, nms_thr, tracker, batch_size, on_damage: As of :func:`detect_video`.
-        apart: The most frames from one clip to the next; of tubelets, so that a person
-            who is missed in one keeps its id.
+        score_thr, nms_thr, tracker, batch_size, on_damage: See :func:`detect_video`.
+        apart: The most frames from one clip to the next; with tubelets, a person who
+            is missed in one clip then keeps its id.
     """
     pipeline = clip_pipeline(model.cfg)
     sampler, ahead_s = _sampler(pipeline)
@@ -321,7 +320,7 @@ def detect_clips(
 
 
 def clip_spans(model: nn.Module) -> tuple[int, int, float]:
-    """What a :class:`.RecentFrames` needs to know of a model's clips."""
+    """What a :class:`.RecentFrames` needs to know about a model's clips."""
     sampler, ahead_s = _sampler(clip_pipeline(model.cfg))
     return *_spans(sampler), ahead_s
 
@@ -329,10 +328,10 @@ def clip_spans(model: nn.Module) -> tuple[int, int, float]:
 def _clip_times(
     start: float, end: float | None, interval_s: float, ahead_s: float
 ) -> tuple[float, float | None]:
-    """When the clips of keyframes from ``start`` to ``end`` end.
+    """When the clips for keyframes from ``start`` to ``end`` end.
 
     Raises:
-        UserError: none of them does after the source began.
+        UserError: none of these clips ends after the source began.
     """
     if not ahead_s:
         return start, end
@@ -350,7 +349,7 @@ class _Plan(NamedTuple):
 
     clips: Iterator[Clip]
     apart: int  # the most frames from one to the next
-    shows: Callable[[KeyframeDetections], bool]  # whether it is of the part asked for
+    shows: Callable[[KeyframeDetections], bool]  # whether it is in the part asked for
 
 
 def _cut_file(
@@ -376,7 +375,7 @@ def _cut_file(
     if inside:
         if interval_s is None:
             middles = frames[:: max(1, before)]
-        # One at the end too, which the last of them need not reach.
+        # One at the end too, because the last of these may not reach it.
         last = len(video) - 1 - after
         middles = np.unique(np.clip([*middles, frames[-1]], before, last).clip(0))
         times = video.times[middles]
@@ -403,7 +402,7 @@ def _cut_file(
 
 
 def _frame_at(video: Video, time_s: float) -> int:
-    """Number of the frame at a time, which may be behind the last."""
+    """Number of the frame at a time, which may lie beyond the last frame."""
     beyond = time_s - video.times[-1]
     if beyond <= 0:
         return keyframe_index(time_s, **video.clock)
@@ -476,7 +475,7 @@ def _predict(
 
 
 def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
-    """What came before a source broke off is not lost with its batch."""
+    """If a source breaks off, keep what came before, even within a batch."""
     try:
         yield from loaded
     except UserError as error:
@@ -560,7 +559,7 @@ def _read_tubelets(
                 scores=_as_array(found.tubelet_scores),
             )
 
-    # A threshold of the user's below it is one for all frames.
+    # If the user's threshold is lower, it holds in all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
     for found in join_tubelets(
         tubelets(), TubeletLinker(linking, by_overlap=True), presence=presence
@@ -579,7 +578,7 @@ def _read_tubelets(
 
 
 def clip_pipeline(cfg: Config) -> Compose:
-    """The test pipeline without opening the video, decoding from one that is open."""
+    """The test pipeline, decoding from an open video instead of opening one."""
     with building(cfg, 'test pipeline'):
         dataset = next(dataset_configs(cfg, 'test'), {})
         transforms = dataset.get('pipeline') or []
@@ -601,7 +600,7 @@ def clip_pipeline(cfg: Config) -> Compose:
 
 
 def _sampler(pipeline: Compose) -> tuple[SampleKeyframeClip, float]:
-    """What cuts clips at the frame it is given, and the seconds to their keyframe."""
+    """The transform that cuts clips at a given frame, and seconds to their keyframe."""
     sampler = next(
         one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
     )

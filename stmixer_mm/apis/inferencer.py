@@ -1,4 +1,4 @@
-"""From any video or stream to persons and what they do, in the manner of the hosts."""
+"""From any video or stream to persons and what they do, like the hosts' inferencers."""
 
 import argparse
 import json
@@ -56,9 +56,9 @@ class ActionDetInferencer(BaseInferencer):
     Args:
         model: Config file, the name of one in this package, or what was read from one.
         weights: Checkpoint file or URL; None leaves the parameters as for training.
-        device: As in 'cpu' or 'cuda:0'; by default the one that this machine has.
+        device: Such as 'cpu' or 'cuda:0'; by default the one that this machine has.
         label_file: Label map (pbtxt) with the names of the actions. By default the
-            names are those in the checkpoint, or of the config's test set.
+            names come from the checkpoint or the config's test set.
         cfg_options: Overrides of the config, dotted key → value.
         fast: See :func:`.speed_up`.
         show_progress: Count keyframes in the terminal.
@@ -135,12 +135,12 @@ class ActionDetInferencer(BaseInferencer):
 
         Args:
             source: One of :func:`.list_sources`, or what :func:`.open_source` returned.
-            interval_s, start, end, nms_thr, batch_size, on_damage: As of
+            interval_s, start, end, nms_thr, batch_size, on_damage: See
                 :func:`.detect_video`.
             tracker: One of :func:`.build_tracker`, which follows persons from keyframe
                 to keyframe; None: they have no ids.
             pred_score_thr: Actions with lower scores are left out.
-            fps, frame_size: As of :func:`.open_source`.
+            fps, frame_size: See :func:`.open_source`.
 
         Raises:
             UserError: the source cannot be read, or broke off.
@@ -169,16 +169,16 @@ class ActionDetInferencer(BaseInferencer):
         strict: bool = False,
         **options,
     ) -> VideoDetections:
-        """All that :meth:`stream` yields of one source, with what is known of it.
+        """All that :meth:`stream` yields for one source, with what is known about it.
 
         What is damaged in a file is left out and named in ``damage``; if the source
         does not open or breaks off, ``error`` says so.
 
         Args:
-            source: As of :meth:`stream`.
+            source: See :meth:`stream`.
             vis_file: Video to write, with what was found drawn into it.
             strict: Raise an error instead.
-            options: Of :meth:`stream`.
+            options: Arguments of :meth:`stream`.
         """
         found = VideoDetections(source=name_source(source), classes=self.model.classes)
         opened = None
@@ -259,15 +259,15 @@ class ActionDetInferencer(BaseInferencer):
             pred_out_file: JSON file for all predictions.
             print_result: Print them as JSON.
             show: Show each keyframe of a video file in a window.
-            options: Of :meth:`stream`.
+            options: Arguments of :meth:`stream`.
 
         Returns:
-            ``predictions``: :class:`.VideoDetections` of each source; of several, those
+            ``predictions``: :class:`.VideoDetections` of each source; if several, those
             that cannot be read have an ``error``. ``visualization``: paths of the
             videos written, None where there is none.
 
         Raises:
-            UserError: a source that is alone cannot be read.
+            UserError: the only source cannot be read.
         """
         if show:
             check_display()
@@ -310,7 +310,7 @@ class ActionDetInferencer(BaseInferencer):
 
 
 def _file_names(sources: Iterable) -> list[str]:
-    """Names for the results of sources, each once."""
+    """A name of its own for the results of each source."""
     names: list[str] = []
     for source in sources:
         path = re.split('[?#]', name_source(source))[0].rstrip('/')
@@ -357,7 +357,7 @@ def add_detection_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Those that say what model finds whom, also in streams."""
+    """Add options that say which model finds whom, also in streams."""
     parser.add_argument(
         '--nms-thr',
         type=SCORE,
@@ -380,7 +380,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def stream_options(args: argparse.Namespace) -> dict:
-    """Those of them that are :meth:`ActionDetInferencer.stream`'s."""
+    """Those of them that :meth:`ActionDetInferencer.stream` takes."""
     return dict(
         interval_s=args.interval_s,
         start=args.start,

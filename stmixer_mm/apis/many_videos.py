@@ -1,9 +1,9 @@
 """Detection in many videos, each once, by one process or by many.
 
 What was found in a video is one file, whole or not there. So whatever stops a run costs
-no more than the videos at work, and the next run does those without a file. Ray Data's
-own writers were no help: their files hold blocks of many videos, which a killed process
-leaves half on a disk, and what is in them has to be read to be known.
+only the videos in progress, and the next run does those without a file. Ray Data's own
+writers do not help: their files hold blocks of many videos, which a killed process
+leaves half written, and only reading a file tells which videos it holds.
 """
 
 import hashlib
@@ -42,8 +42,8 @@ from stmixer_mm.files import check_writable_dir, write_atomically
 FORMATS = ('jsonl', 'parquet')
 _FOLDER, _SETTINGS, _REPORT = 'detections', 'settings.json', 'report{}.json'
 _RANKS = (('RANK', 'WORLD_SIZE'), ('SLURM_PROCID', 'SLURM_NTASKS'))
-_ANSWER_S = 10.0  # until an address counts as one where nobody is
-_MAX_BLOCKS = 10_000  # of a data set of Ray's; up to here each video is one
+_ANSWER_S = 10.0  # until an address counts as one where nobody answers
+_MAX_BLOCKS = 10_000  # of a Ray data set; up to here each video is one
 _RETRIES = 2  # of a video at which a worker died
 
 
@@ -53,9 +53,9 @@ class Job:
 
     Attributes:
         model, weights, label_file, cfg_options, fast: Of :class:`.ActionDetInferencer`.
-        out: Where results go: a folder, or what else fsspec knows (``s3://…``).
+        out: Where results go: a folder, or any place that fsspec knows (``s3://…``).
         form: One of ``FORMATS``.
-        options: Of :meth:`.ActionDetInferencer.stream`.
+        options: Arguments of :meth:`.ActionDetInferencer.stream`.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Job:
     options: dict = field(default_factory=dict)
 
     def moved(self) -> 'Job':
-        """The same in whatever folder it is done."""
+        """The same job, with paths valid in any folder."""
         paths = {
             name: os.path.abspath(value)
             for name in ('model', 'weights', 'label_file')
@@ -90,7 +90,7 @@ class ResultFolder:
     """A file for each video, in a place that fsspec knows.
 
     Raises:
-        UserError: nobody knows such a place.
+        UserError: fsspec does not know such a place.
     """
 
     def __init__(self, url: str, form: str) -> None:
@@ -103,7 +103,7 @@ class ResultFolder:
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     def prepare(self) -> None:
-        """Raises ``UserError``: it cannot be written to."""
+        """``UserError`` if it cannot be written to."""
         folder = f'{self._path}/{_FOLDER}'
         if self._is_local:
             check_writable_dir(self._path, purpose='folder --out')
@@ -116,10 +116,10 @@ class ResultFolder:
             self._files.rm(f'{self._path}/.writable')
 
     def keep_settings(self, settings: dict) -> None:
-        """Note what all results here are made with.
+        """Note the settings that all results here are made with.
 
         Raises:
-            UserError: it is not what those that are here already were made with.
+            UserError: results that are here already were made with others.
         """
         path = f'{self._path}/{_SETTINGS}'
         settings = json.loads(json.dumps(settings))
@@ -137,7 +137,7 @@ class ResultFolder:
             )
 
     def file_of(self, source: str) -> str:
-        """The same in each run; no other source's, whatever their folders."""
+        """A source's file: the same in each run, and no other source's."""
         digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
         stem = re.sub(r'[^\w.-]+', '_', Path(source).stem, flags=re.ASCII)[:60]
         return f'{_FOLDER}/{stem}-{digest}.{self._form}'
@@ -193,7 +193,7 @@ def _to_parquet(content: dict) -> bytes:
         tubes=pa.list_(tube),
         damage=pa.list_(pa.list_(real)),
     )
-    # A name of a file need not be UTF-8.
+    # A file name need not be UTF-8.
     video = os.fsencode(content['video']).decode('utf-8', 'replace')
     table = pa.Table.from_pylist([content | dict(video=video)], pa.schema(columns))
     buffer = io.BytesIO()
@@ -202,7 +202,7 @@ def _to_parquet(content: dict) -> bytes:
 
 
 class VideoWorker:
-    """Does a job with one video after the other.
+    """Does a job on one video after the other.
 
     Raises:
         UserError: the model cannot be built.
@@ -222,7 +222,7 @@ class VideoWorker:
             fast=job.fast,
             show_progress=False,
         )
-        # Where the config's label map is, another machine need not have one.
+        # Another machine may not have the config's label map.
         self._inferencer.model.classes = classes or self._inferencer.model.classes
 
     @property
@@ -230,7 +230,7 @@ class VideoWorker:
         return self._inferencer.model.classes
 
     def settings(self) -> dict:
-        """What results follow from, but for rounding."""
+        """What the results depend on, except for rounding."""
         cfg, job = self._inferencer.model.cfg, self._job
         pipeline = next(dataset_configs(cfg, 'test'), {}).get('pipeline')
         config = json.dumps([cfg.model, pipeline], default=str, sort_keys=True)
@@ -252,7 +252,7 @@ class VideoWorker:
         )
 
     def detect(self, source: str) -> Outcome:
-        """Leave a video's results, unless they are there; never raises."""
+        """Write a video's results, unless they are there; never raises."""
         try:
             file = self._results.file_of(source)
             if file in self._results:
@@ -268,18 +268,18 @@ class VideoWorker:
 
 
 class _RayWorker(VideoWorker):
-    """The same with the rows of a data set, in an actor."""
+    """The same for the rows of a Ray data set, in an actor."""
 
     def __call__(self, row: dict) -> dict:
-        # Arrow's strings cannot hold each name of a file.
+        # Arrow's strings cannot hold every file name.
         return dict(outcome=pickle.dumps(self.detect(os.fsdecode(row['video']))))
 
 
 def rank_of_process() -> tuple[int, int]:
-    """This process's number and how many there are, of torchrun or Slurm.
+    """This process's number and how many there are, from torchrun or Slurm.
 
     Raises:
-        UserError: the environment does not say numbers that fit.
+        UserError: the numbers in the environment do not fit.
     """
     for names in _RANKS:
         if all(name in os.environ for name in names):
@@ -293,7 +293,7 @@ def rank_of_process() -> tuple[int, int]:
 
 
 def _device_of_process() -> str:
-    """The accelerator whose turn it is on this machine, else the CPU."""
+    """The accelerator for this process's local rank, else the CPU."""
     if not torch.cuda.is_available():
         return get_device()
     local = os.environ.get('LOCAL_RANK') or os.environ.get('SLURM_LOCALID') or '0'
@@ -301,7 +301,7 @@ def _device_of_process() -> str:
 
 
 def _wait_for_all() -> None:
-    """torchrun kills the others as soon as one process ends with an error."""
+    """Else torchrun kills all as soon as one process ends with an error."""
     if 'TORCHELASTIC_RUN_ID' in os.environ:
         from torch import distributed
 
@@ -322,15 +322,15 @@ def detect_videos(
     """Detect in each video that has no results yet, and say what became of it.
 
     Args:
-        sources: Of :func:`.list_sources`.
+        sources: From :func:`.list_sources`.
         job: What to do.
-        device: As in 'cpu'; by default the accelerator that is there, of several the
-            one of this process's rank.
+        device: Such as 'cpu'; by default the accelerator that is there, of several the
+            one for this process's rank.
         ray_address: Of a Ray cluster; 'local' starts one on this machine, '' takes the
-            one that runs here or starts it. None: without Ray, by this process, whose
-            share of the videos follows from its rank.
-        workers: Actors at most; by default one for each GPU, without GPUs one for
-            each ``cpus_per_worker`` cores.
+            one that runs here or starts it. None: no Ray; this process does its rank's
+            share of the videos.
+        workers: Most actors; by default one for each GPU, without GPUs one for each
+            ``cpus_per_worker`` cores.
         cpus_per_worker: Cores of an actor.
 
     Raises:
@@ -348,7 +348,7 @@ def detect_videos(
     if by_ray:
         _connect(ray_address)
     results.prepare()
-    # All have to agree on who does what, so it cannot depend on what is done.
+    # All processes must agree on the shares, so these cannot depend on what is done.
     share = sources[rank::size]
     worker = VideoWorker(job, 'cpu' if by_ray else device or _device_of_process())
     results.keep_settings(worker.settings())
@@ -407,7 +407,7 @@ class _Report:
         bar.update()
 
     def add_lost(self, videos: Iterable[str], bar: tqdm) -> None:
-        """Note those of which no worker said anything, as it died each time."""
+        """Note the videos that no worker reported on, because it died each time."""
         for video in videos:
             if video not in self._seen:
                 error = (
@@ -451,7 +451,7 @@ class _Report:
 
 
 def _connect(address: str) -> None:
-    """Start Ray, or join a cluster of it."""
+    """Start Ray, or join a Ray cluster."""
     try:
         import ray
     except ImportError as error:
@@ -475,7 +475,7 @@ def _connect(address: str) -> None:
             logging_level=logging.ERROR,
         )
     at_end.callback(ray.shutdown)
-    signal.signal(signal.SIGTERM, stop)  # Ray has one of its own
+    signal.signal(signal.SIGTERM, stop)  # Ray has set a handler of its own
 
 
 def _detect_by_ray(

@@ -34,7 +34,7 @@ ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 def follow_persons(
     keyframes: Iterable[KeyframeDetections],
 ) -> Iterator[tuple[KeyframeDetections, list[int]]]:
-    """Keyframes of different frames, with an id for each person."""
+    """Keyframes, no frame twice, with an id for each person."""
     tracker = before = None
     for found in keyframes:
         if found.frame_index == before:  # at short intervals
@@ -53,8 +53,8 @@ def annotated_frames(
     """Draw detections on frames, in their order.
 
     Persons found at both neighbouring keyframes move in a straight line; others are
-    shown at the frames nearest to their keyframe. Actions are those of the nearest, and
-    masks, which move with the boxes.
+    shown at the frames nearest to their keyframe. Actions and masks are those of the
+    nearest keyframe; masks move with the boxes.
 
     Args:
         frames: (index, RGB uint8 (h, w, 3)); those before the first keyframe stay.
@@ -107,21 +107,21 @@ def render_video(
 ) -> None:
     """Write a video with the detections drawn on each of its frames.
 
-    As H.264, with the frames' own times and size (an odd width or height loses one
-    pixel, which the codec cannot hold), and with the sound of a video file as AAC, but
-    for AVI. The file appears when it is whole.
+    It is H.264, with the frames' own times and size (an odd width or height loses one
+    pixel, which the codec cannot hold). The sound of a video file is kept as AAC,
+    except in AVI. The file appears when it is whole.
 
     Args:
         video: Video file or stream that was detected on.
-        keyframes: Of :func:`detect_video`; taken as the frames need them.
+        keyframes: From :func:`detect_video`; taken as the frames need them.
         out: A file with one of the suffixes ``VIDEOS``.
         start, end: Part of the video in seconds; at least one frame is written.
         show_progress: Count the frames in the terminal.
-        on_damage: Is told of what the file lacks, and of each frame that cannot be
+        on_damage: Called with what the file lacks, and with each frame that cannot be
             decoded, for which the one before stays; without it that is an error.
 
     Raises:
-        UserError: a frame of ``video`` cannot be decoded, or ``out`` not be written.
+        UserError: a frame of ``video`` cannot be decoded, or ``out`` cannot be written.
     """
     source = open_source(video, on_damage=on_damage)
     cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
@@ -136,7 +136,7 @@ def render_video(
             desc=Path(out).name,
             disable=not show_progress,
         ) as frames,
-        # Else a line of the log would go into the middle of the bar.
+        # Else log lines would land in the middle of the bar.
         logging_redirect_tqdm([MMLogger.get_current_instance()]),
     ):
         _write_whole(part_of_source, annotated_frames(frames, keyframes), out)
@@ -145,7 +145,7 @@ def render_video(
 def write_pictures(
     pictures: Iterable[tuple[float, np.ndarray]], out: str | Path
 ) -> None:
-    """Write a video of pictures with their times, in the manner of :func:`render_video`.
+    """Write a video of pictures with their times, as :func:`render_video` does.
 
     Args:
         pictures: Seconds, which rise, and RGB uint8 (h, w, 3) of one size.
@@ -173,10 +173,10 @@ class _Part(NamedTuple):
 
     frames: Iterable[tuple[int, np.ndarray]]
     count: int | None  # of them, where it is known
-    time_of: Callable[[int], float]  # seconds from the part's begin, of what has come
+    time_of: Callable[[int], float]  # seconds from the part's start, of frames read
     fps: float
     tick: Fraction  # the unit of its times in seconds
-    even_tick: Fraction  # from one frame to the next, at the least
+    even_tick: Fraction  # the least from one frame to the next
     sound: tuple[str, float, float] | None = None  # a file, from when to when
 
 
@@ -201,7 +201,7 @@ def _cut_file(
 def _cut_stream(
     stream: FrameStream, start: float, end: float | None, on_damage: OnDamage | None
 ) -> _Part:
-    del on_damage  # what is lost of a stream, nobody can tell
+    del on_damage  # nobody can tell what a stream has lost
     times: dict[int, float] = {}
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
@@ -232,7 +232,7 @@ def _whole_frames(
 def _write_video(
     source: _Part, frames: Iterator[tuple[int, np.ndarray]], out: Path
 ) -> int:
-    """Write frames, and their sound; returns how many they are."""
+    """Write frames and their sound; returns how many frames there are."""
     rate = Fraction(source.fps).limit_denominator(1001)
     # AVI has a frame at each tick.
     tick = source.even_tick if out.suffix.lower() == '.avi' else source.tick
@@ -275,9 +275,9 @@ def _write_video(
 def _encoded_sound(
     source: InputContainer, target: OutputContainer, start: float, stop: float
 ) -> Iterator[av.Packet]:
-    """The sound from ``start`` to ``stop``, in seconds, less what is damaged of it."""
+    """The sound from ``start`` to ``stop``, in seconds, without damaged parts."""
     heard = source.streams.best('audio')
-    if heard is None or target.format.name == 'avi':  # where times are those of ticks
+    if heard is None or target.format.name == 'avi':  # whose times count ticks
         return
     # Not copied: no two containers take the same codecs.
     stream = target.add_stream('aac', rate=48_000, layout='stereo')

@@ -34,13 +34,13 @@ class KeyframeDetections(NamedTuple):
     """What was found at one keyframe of a video; with tubelets, in any frame."""
 
     time_s: float
-    frame_index: int  # of the keyframe, counted from 0; foretold beyond the last too
+    frame_index: int  # of the keyframe, from 0; if foretold, maybe beyond the last
     bboxes: np.ndarray  # (n, 4): pixel xyxy in the video's own frame
     actions: list[list[tuple[str, float]]]  # per box (label, score), best first
-    ids: list[int] | None = None  # per box, of its person; None: of keyframes alone
+    ids: list[int] | None = None  # per box, of its person; None: nobody is followed
     person_scores: np.ndarray | None = None  # (n,); None: the model gives none
     ahead_s: float = 0.0  # from the last frame seen to the keyframe, if it was foretold
-    masks: list[Mask] | None = None  # per box, of the video's own frame; as above
+    masks: list[Mask] | None = None  # per box, in the video's own frame; None as above
 
 
 @dataclass(kw_only=True)
@@ -50,12 +50,12 @@ class VideoDetections:
     Attributes:
         source: Its path, URL or name.
         fps: Mean frame rate.
-        width, height: Of its frames, in pixels; 0 of a source that did not open.
+        width, height: Of its frames, in pixels; 0 if it did not open.
         total_frames: Of the source, as far as it was read.
         classes: Names of the label ids 1, 2, …; None: unknown.
         keyframes: In order of time.
-        error: Why there is no more of it, in a sentence; None if it was read to its end.
-        damage: (first, last) seconds of what was left out, as it cannot be decoded.
+        error: Why it was not read to its end, in a sentence; None if it was.
+        damage: (first, last) seconds of what was left out because it cannot be decoded.
     """
 
     source: str
@@ -96,8 +96,8 @@ class VideoDetections:
     def to_table(self, path: str | Path) -> None:
         """Write a csv with a header and a row per person and action, boxes in pixels.
 
-        A person without an action has one row in which these columns are empty. Ids
-        are in a last column, if there are any.
+        A person without an action has one row in which these columns are empty. If
+        there are ids, a last column holds them.
         """
         with open_atomically(path, encoding='utf-8', newline='') as file:
             table = csv.writer(file)
@@ -110,7 +110,7 @@ class VideoDetections:
                         table.writerow([*place, *person['bbox'], *done.values(), *ids])
 
     def to_csv(self, path: str | Path) -> None:
-        """Write AVA's format, a line per person and action, as evaluators read it.
+        """Write AVA's format, a row per person and action, as evaluators read it.
 
         ``video,timestamp,x1,y1,x2,y2,action_id,score``, boxes in [0, 1], no header.
 
@@ -145,8 +145,8 @@ class VideoDetections:
         """mmaction2's data samples, one of each keyframe.
 
         ``pred_instances`` have ``bboxes`` (n, 4) in pixels, ``scores`` (n, A + 1) with
-        the host's dummy column 0, 0 of actions that are left out, and, where they are
-        known, ``person_scores`` (n,), ``instances_id`` (n,) and ``masks`` (n, h, w).
+        the host's dummy column 0 and 0 for actions that are left out, and, where known,
+        ``person_scores`` (n,), ``instances_id`` (n,) and ``masks`` (n, h, w).
         """
         return [self._datasample(found) for found in self.keyframes]
 
@@ -232,7 +232,7 @@ class VideoDetections:
 
     @property
     def _within(self) -> list[KeyframeDetections]:
-        """Without what was foretold of the time after the video."""
+        """The keyframes, without those foretold for after the video's end."""
         return [
             found
             for found in self.keyframes
@@ -240,7 +240,7 @@ class VideoDetections:
         ]
 
     def _annotated(self, frames: Sequence[int]) -> AnnotatedVideo:
-        """Persons with ids as tracks, each other one as a track of its own."""
+        """Persons with ids as tracks, every other person as a track of its own."""
         tracks: dict[object, list[Shape]] = {}
         keyframes = self._within
         for number, found in enumerate(keyframes):

@@ -20,7 +20,7 @@ from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
 from stmixer_mm.datasets.videos import count_decoded
 from stmixer_mm.errors import UserError
 
-SLOW_DECODING = 8  # frames decoded for one that a clip uses
+SLOW_DECODING = 8  # frames decoded for each one that a clip uses
 REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
@@ -154,7 +154,7 @@ def _check_keyframes(
     report: Report,
     decode: bool,
 ) -> tuple[list[np.ndarray], tuple[int, int] | None]:
-    """Whether clips fit in and keyframes can be read.
+    """Check that clips fit in and keyframes can be read.
 
     Returns:
         The frames of the clips, and (h, w) of one that was read.
@@ -173,7 +173,7 @@ def _check_keyframes(
         keyframe = int(clip[sampler.place])
         try:
             size = _read(info, keyframe).shape[:2] if decode else None
-        except Exception:  # of cv2 too, whose errors are plain
+        except Exception:  # cv2's errors derive from nothing narrower
             source = info.get('filename') or info['frame_dir']
             message = (
                 f'frame {keyframe} of {source}, timestamp {info["timestamp"]:g}, is '
@@ -181,7 +181,7 @@ def _check_keyframes(
             )
             faults.setdefault(message, ('unreadable', place))
     if len(faults) > 1 and not annotated.keyframes:
-        # Without lines: one finding for all of a video.
+        # Without lines, one finding stands for a whole video.
         message, where = next(iter(faults.items()))
         faults = {f'{message[:-1]} ({len(faults)} such keyframes).': where}
     for message, where in faults.items():

@@ -1,7 +1,7 @@
 """Clips with persons in their frames, from tubes or from tracks.
 
-Samples are those of keyframes in the middle of clips, and the tracks of their video,
-which ``LocateTubelets`` looks up in the frames that a clip takes.
+A sample is that of the keyframe in the middle of a clip, with the tracks of its video,
+which ``LocateTubelets`` looks up in the frames that the clip takes.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -28,7 +28,7 @@ class ClipDataset(PersonDataset):
 
     @property
     def video_ids(self) -> Collection[str]:
-        """The videos that clips are of."""
+        """The videos that clips are from."""
         return self._tracks.keys()
 
     def get_data_info(self, idx: int) -> dict:
@@ -39,10 +39,10 @@ class ClipDataset(PersonDataset):
 
 
 def find_middles(count: int, stride: int) -> np.ndarray:
-    """Middles of the stretches, ``stride`` long, of ``count`` keyframes, from 0.
+    """Middles, from 0, of stretches of ``stride`` among ``count`` keyframes.
 
-    The last stretch ends with them and may overlap the one before. Clips as long as
-    the stretches cover all keyframes.
+    The last stretch ends at the last keyframe and may overlap the one before. Clips as
+    long as the stretches cover all keyframes.
 
     >>> find_middles(10, 4)
     array([2, 6, 8])
@@ -55,8 +55,8 @@ def find_middles(count: int, stride: int) -> np.ndarray:
 class TubeClipDataset(ClipDataset, TubeDataset):
     """Clips of videos with published tubes, as :class:`TubeDataset` reads them.
 
-    A person is a tube. It is known to be absent in frames without a box of it, so that
-    clips without any person are samples too, with ``all_frames``.
+    A person is a tube. It is known to be absent in frames where it has no box, so with
+    ``all_frames`` clips without any person are samples too.
 
     Args:
         ann_file: As in :class:`TubeDataset`.

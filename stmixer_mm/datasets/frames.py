@@ -26,9 +26,9 @@ def keyframe_index(
 ) -> int:
     """Index, from 0, of the frame that begins nearest to a timestamp in seconds.
 
-    Of two alike it is the even one. ``timestamp_start`` is the timestamp of frame 0,
+    Of two equally near it is the even one. ``timestamp_start`` is frame 0's timestamp,
     ``frame_times`` (total_frames,) are the seconds from there to each frame's
-    beginning; by default they are even. The very end of the video counts as its last
+    beginning; by default evenly spaced. The very end of the video counts as its last
     frame. Raises ``UserError`` for a timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
@@ -49,8 +49,8 @@ def keyframe_index(
 
 
 def nearest_frame(place: float) -> int:
-    """The frame nearest to a place counted in frames, the even one of two alike."""
-    return round(round(float(place), 6))  # half-way also after rounding errors
+    """The frame nearest to a place counted in frames, of two equally near the even."""
+    return round(round(float(place), 6))  # half-way despite rounding errors
 
 
 def clip_indices(
@@ -100,7 +100,7 @@ def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
 
 
 def describe_folder(folder: str) -> str:
-    """Its name, and why nothing is found there, if that is due to the folder itself."""
+    """A folder's name, and why nothing is found there, if the folder is the reason."""
     name = folder or 'the current folder'
     if os.access(folder or '.', os.X_OK):
         return name

@@ -27,12 +27,12 @@ from stmixer_mm.registry import DATASETS
 class KeyframeDataset(PersonDataset):
     """Keyframes with person boxes and their actions, from an AVA csv file.
 
-    Samples are as those of the host's ``AVADataset``. Unlike it, this class takes
-    videos that start at 0 s and have their own frame rate, fractions of a second, and
-    keyframes without any person; it names the first fault of a file with its line; and
-    it looks for all videos before training starts. Action ids within num_classes that
-    the label file lacks are trained (AVA's label file of the 60 evaluated classes goes
-    with annotations of all 80).
+    Samples are like those of the host's ``AVADataset``. Unlike it, this class takes
+    videos that start at 0 s and have their own frame rate, fractional timestamps, and
+    keyframes without persons. It names the first fault of a file with its line, and
+    looks for all videos before training starts. Action ids within num_classes that the
+    label file lacks are trained (AVA's label file of the 60 evaluated classes goes with
+    annotations of all 80).
 
     Args:
         ann_file: AVA csv file: video_id,timestamp,x1,y1,x2,y2,action_id,person_id.
@@ -41,20 +41,20 @@ class KeyframeDataset(PersonDataset):
         exclude_file: Keyframes to leave out, lines of video_id,timestamp.
         empty_keyframes_file: Keyframes known to show no person, lines of
             video_id,timestamp; they are added with k = 0.
-        num_classes: Classes with the dummy class 0; None for one more than the largest
-            id of the label file, or than there are custom_classes.
+        num_classes: Classes with the dummy class 0; None: one more than the largest id
+            of the label file, or than the number of custom_classes.
         custom_classes: Action ids to keep, in the order of the label columns from 1.
             Keyframes that show none of them are left out of training, and have k = 0
             in tests.
-        mask_file: Masks of persons, see :mod:`.annotations.masks`; a sample then has
-            ``gt_masks`` (k,), each COCO's RLE, None where the file lacks a person, and
-            wants ``PackMasks`` at the end of the pipeline.
+        mask_file: Masks of persons, see :mod:`.annotations.masks`. A sample then has
+            ``gt_masks`` (k,), COCO's RLE, None where the file lacks a person, and the
+            pipeline must end with ``PackMasks``.
         multilabel: False gives ``gt_labels`` (k, 1) of class numbers instead.
         fps: Frame rate of the extracted frames; videos know their own.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
         timestamp_end: Timestamp of the end of the extracted frames (1800 for AVA);
             None counts the frames in each folder.
-        shared: Arguments of :class:`PersonDataset`, as are the others.
+        shared: Arguments of :class:`PersonDataset`, as are those not listed here.
 
     Raises:
         UserError: a file, video or frame folder is missing, a line is faulty, classes
@@ -97,7 +97,7 @@ class KeyframeDataset(PersonDataset):
             self.label_file, num_classes, custom_classes
         )
         num_classes = len(self.action_ids) + 1
-        # Beyond which an id is a fault; custom_classes may leave out any.
+        # Larger ids are faults; custom_classes may leave out any id.
         self.num_known_ids = None if custom_classes else num_classes
         self._columns = {action: n for n, action in enumerate(self.action_ids, start=1)}
         classes = tuple(names.get(n, f'class {n}') for n in self.action_ids)
@@ -151,7 +151,7 @@ class KeyframeDataset(PersonDataset):
         """Set ``gt_masks`` of keyframes.
 
         Raises:
-            UserError: the file has a mask of none of them.
+            UserError: the file has no mask of any person in them.
         """
         masks = read_masks(self.mask_file)
         for info in infos:
@@ -196,7 +196,7 @@ class KeyframeDataset(PersonDataset):
         info['timestamp_end'] = self.timestamp_end
         if 'gt_masks' in info:
             info['gt_masks'] = np.array(info['gt_masks'], dtype=object)
-            # What moves with the frames tells how; see PackMasks.
+            # Points that move with the frames tell how these moved; see PackMasks.
             info['keypoint'] = MARKS.copy()
         if not self.multilabel:
             info['gt_labels'] = info['gt_labels'].argmax(axis=1)[:, None]

@@ -12,10 +12,10 @@ from stmixer_mm.registry import DATASETS
 
 
 class _Video(NamedTuple):
-    """Its m keyframes in order of time."""
+    """The m keyframes of a video in order of time."""
 
     samples: np.ndarray  # (m,) indices in the dataset
-    after: np.ndarray  # (m, 2): the first that may be next, and behind the last
+    after: np.ndarray  # (m, 2): half-open range of those that may be next
     lengths: np.ndarray  # (m,) keyframes of the longest sequence from here
 
 
@@ -24,22 +24,22 @@ class KeyframeSequences(Dataset):
     """Several keyframes of a video in order of time, from a dataset of keyframes.
 
     A sample is a list of ``inputs`` and one of ``data_samples``, whose metainfo have
-    ``sequence_place``, from 0. At all keyframes of a sequence the pipeline draws the same
-    random numbers.
+    ``sequence_place``, from 0. The pipeline draws the same random numbers at all
+    keyframes of a sequence.
 
     Args:
         dataset: Config of a dataset whose samples have ``video_id``, ``timestamp`` and
             ``entity_ids``, as :class:`KeyframeDataset` and :class:`TubeDataset`, and
             whose pipeline hands the ids on: it ends with
             ``PackActionInputs(algorithm_keys=('entity_ids',))``.
-        num_keyframes: Of a sequence, 2 or more.
-        step: Least and largest distance of two keyframes, drawn anew for each, in what
-            timestamps count: seconds, or frames of a :class:`TubeDataset`.
+        num_keyframes: Keyframes of a sequence, 2 or more.
+        step: Least and largest distance to the next keyframe, drawn anew for each, in
+            the unit of timestamps: seconds, or frames of a :class:`TubeDataset`.
         stride: Take every n-th keyframe of a video as the first of a sequence.
 
     Raises:
-        UserError: an argument is out of range, a person has no identity, or no video has
-            as many keyframes as far apart.
+        UserError: an argument is out of range, a person has no identity, or no video
+            has that many keyframes that far apart.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class KeyframeSequences(Dataset):
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index)
             _check_identities(info)
-            # Datasets that are joined may have other videos of the same name.
+            # Joined datasets may have different videos of the same name.
             source = info.get('filename') or info.get('frame_dir')
             videos[info['video_id'], source].append((info['timestamp'], index))
         self._videos = [_link(one, least, largest) for one in videos.values()]
@@ -125,9 +125,9 @@ def _check_identities(info: dict) -> None:
 
 
 def _link(keyframes: list[tuple[float, int]], least: float, largest: float) -> _Video:
-    """Who may follow whom, of (timestamp, index) in any order."""
+    """Which keyframe may follow which, from (timestamp, index) in any order."""
     times, samples = np.array(sorted(keyframes)).T
-    # Timestamps are rounded; nobody follows itself.
+    # Timestamps are rounded; no keyframe follows itself.
     first = np.searchsorted(times, times + least - 1e-6)
     first = np.maximum(first, np.arange(len(times)) + 1)
     behind = np.searchsorted(times, times + largest + 1e-6, side='right')

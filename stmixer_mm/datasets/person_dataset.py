@@ -43,10 +43,10 @@ class PersonDataset(BaseActionDataset):
         use_frames: Read extracted frames instead of video files.
         filename_tmpl: Names of the extracted frames.
         start_index: Number of the first extracted frame.
-        proposal_file: Boxes of persons for two-stage detectors, a pickle file (no code
-            of it is run): ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and score. A
-            sample then has ``proposals`` (m, 4), none where the file lacks its key.
-        person_det_score_thr: Keep proposals that score this, and always the best one.
+        proposal_file: Boxes of persons for two-stage detectors, a pickle file (none of
+            its code is run): ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and score. A
+            sample then has ``proposals`` (m, 4), m = 0 where the file lacks its key.
+        person_det_score_thr: Keep proposals from this score on, and always the best.
         num_max_proposals: Keep this many at most, in the order of the file.
         test_mode: Validation or test.
         modality: What the host's transforms decode.
@@ -111,7 +111,7 @@ class PersonDataset(BaseActionDataset):
 
     @property
     def path_key(self) -> str:
-        """Where a sample has the path of its video or of its frames."""
+        """The key of a sample's path to its video or its frames."""
         return 'frame_dir' if self.use_frames else 'filename'
 
     def find_sources(self, video_ids: Iterable[str]) -> dict[str, str]:
@@ -162,8 +162,8 @@ class PersonDataset(BaseActionDataset):
     def prepare_data(self, idx: int) -> dict | None:
         """What the pipeline makes of a sample; ``None``: take another one.
 
-        The metainfo of its ``data_samples`` gets ``keyframe_entry``: which of the frames
-        is the keyframe, or the last one seen before it.
+        The metainfo of its ``data_samples`` gets ``keyframe_entry``: which frame is the
+        keyframe, or the last one seen before it.
 
         Raises:
             UserError: names the sample that the pipeline fails on.

@@ -1,6 +1,6 @@
 """Frames that come one after the other, and clips cut from them as they come.
 
-What is no video file is read once, from its beginning to its end, if it has one:
+All sources but video files are read once, from beginning to end, if they have one:
 arrays, folders of pictures, cameras, the network, standard input. Only the frames that
 a clip can still need are kept.
 """
@@ -36,7 +36,7 @@ from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-FPS = 30.0  # of frames that come without times, as of KeyframeDataset's
+FPS = 30.0  # of frames that come without times, as in KeyframeDataset
 OPEN_S, READ_S = 10.0, 10.0  # until a source counts as gone
 _CAMERA = '/dev/video'
 
@@ -44,22 +44,23 @@ _CAMERA = '/dev/video'
 class FrameStream:
     """Frames with their times, each read once.
 
-    Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, at rising times.
+    Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, times rising.
 
     Args:
-        items: Frames, or pairs of seconds and frame; or what makes them, given this.
+        items: Frames, or pairs of seconds and frame; or what makes them, given this
+            stream.
         name: Of the source, for messages.
         fps: Rate of frames that come without times.
 
     Attributes:
         size: (h, w) of the frames, None before the first.
-        duration_s: What it lasts, as far as it says so, from the first frame on; of
-            cameras and the like None.
+        duration_s: Seconds from the first frame on, if it says so; None for cameras
+            and the like.
         count: Frames so far.
         start_s, last_s: Times of the first frame and of the last so far.
 
     Raises:
-        UserError: from iterating: what comes is not such a frame.
+        UserError: when iterating: what comes is not such a frame.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class FrameStream:
         self._frames.close()
 
     def branch(self) -> 'FrameStream':
-        """A second reader of the same frames; what one is behind is kept for it."""
+        """A second reader of the same frames; what only one has read is kept."""
         self._frames, other = tee(self._frames)
         return FrameStream(other, name=self.name, fps=self._nominal_fps)
 
@@ -142,7 +143,7 @@ def _describe(frame: object) -> str:
 
 
 def list_sources(inputs: object) -> list:
-    """Single sources of what a user names.
+    """The single sources that a user names.
 
     Args:
         inputs: A video file, a folder of videos or of pictures, a list of files (.txt),
@@ -183,7 +184,7 @@ def list_sources(inputs: object) -> list:
 
 
 def single_source(named: object) -> object:
-    """The one of :func:`list_sources`.
+    """The only source that :func:`list_sources` returns.
 
     Raises:
         UserError: there are more.
@@ -223,12 +224,12 @@ def open_source(
     Args:
         source: Such a source, or one that is open.
         fps: Rate of frames that come without times: arrays, pictures, raw frames.
-        frame_size: (width, height) of raw RGB frames on standard input, which without
-            it has to be of a form that says so (``-f yuv4mpegpipe``, ``-f mpegts``).
-        on_damage: Of video files, see :func:`.open_video`.
+        frame_size: (width, height) of raw RGB frames on standard input. Without it the
+            input's form must say so (``-f yuv4mpegpipe``, ``-f mpegts``).
+        on_damage: For video files, see :func:`.open_video`.
 
     Raises:
-        UserError: it cannot be opened; from iterating, also that it broke off.
+        UserError: it cannot be opened; when iterating, also: it broke off.
     """
     if isinstance(source, Video | FrameStream):
         return source
@@ -340,7 +341,7 @@ def _decode(
 
 @contextmanager
 def _in_words(seconds: float) -> Iterator[None]:
-    """What ffmpeg says, without the source, in which a password may be."""
+    """Raise what ffmpeg says without the source's name, which may hold a password."""
     try:
         yield
     except av.ExitError as error:
@@ -352,7 +353,7 @@ def _in_words(seconds: float) -> Iterator[None]:
 class Clip(NamedTuple):
     """Frames from which a pipeline makes a model's input.
 
-    They are around a keyframe, or end before it: then it is yet to come.
+    They are around a keyframe, or end before one that is yet to come.
     """
 
     time_s: float  # of the keyframe, as it was asked for
@@ -367,11 +368,11 @@ class RecentFrames:
     """A ring of the last frames of a stream, from which clips are cut.
 
     Args:
-        before, after: Frames of a clip before and behind the one that it is cut at.
+        before, after: Frames of a clip before and after the one that it is cut at.
         ahead_s: Seconds from there to the keyframe.
         name: Of the source.
-        count: Frames that came before, and are not kept.
-        fps: Their rate, as long as their times do not say it.
+        count: Frames that came before and are not kept.
+        fps: Their rate, until their times tell it.
     """
 
     def __init__(
@@ -388,7 +389,7 @@ class RecentFrames:
         self.name, self._nominal_fps = name, fps
         self.count = count  # frames since the source began
         self._first: tuple[int, float] | None = None  # number and time
-        # One more: the keyframe may be the frame before the one that decides this.
+        # One more: only the frame after a keyframe may decide that it is one.
         self._ring: deque[tuple[float, np.ndarray]] = deque(maxlen=before + after + 2)
 
     @property
@@ -402,18 +403,18 @@ class RecentFrames:
         self.count += 1
 
     def _frame_at(self, time_s: float) -> int:
-        """Number of the frame at a time to come, if they go on as they came."""
+        """Number of the frame at a future time, if frames keep their rate."""
         (first, start_s), (last_s, _) = self._first, self._ring[-1]
         last = self.count - 1
         fps = (last - first) / (last_s - start_s) if last > first else self._nominal_fps
         return last + nearest_frame((time_s - last_s) * fps)
 
     def clip(self, keyframe: int, time_s: float | None = None) -> Clip:
-        """The clip around a frame of the ring; beyond its ends it lacks frames.
+        """The clip around a frame of the ring, less the frames that the ring lacks.
 
         Args:
-            keyframe: Number of the frame, from 0; with ``ahead_s`` the last one.
-            time_s: What its time is called; by default its own.
+            keyframe: Number of the frame, from 0; with ``ahead_s`` the clip's last one.
+            time_s: The time to give it; by default its own.
         """
         oldest = self.oldest
         first = max(keyframe - self.before, oldest)
@@ -441,7 +442,7 @@ class RecentFrames:
 
 
 class _Pictures(list):
-    """Pictures that are read as those of a :class:`.Video`."""
+    """Pictures that are read like those of a :class:`.Video`."""
 
     def get_batch(self, indices: Iterable[int]) -> Frames:
         return Frames(self[index] for index in map(int, indices))
@@ -451,7 +452,7 @@ class EvenTimes:
     """Keyframes of a stream: those nearest to times at even intervals.
 
     Args:
-        interval_s: Seconds from one to the next; at most one for each frame is taken.
+        interval_s: Seconds from one to the next; no frame is taken twice.
         start, end: Seconds since the first frame; the first keyframe is at ``start``.
     """
 
@@ -461,11 +462,11 @@ class EvenTimes:
         self.interval_s, self.start = interval_s, start
         self.end = math.inf if end is None else end
         self.is_over = False
-        self._done = self._last = -1  # interval that has its keyframe, and that
+        self._done = self._last = -1  # last interval with a keyframe; that keyframe
         self._origin = self._before = self._step = 0.0
 
     def at_frame(self, index: int, time_s: float) -> Iterator[tuple[float, int]]:
-        """(seconds, number) of the keyframe that is known from this frame on, if any."""
+        """(seconds, number) of the keyframe that this frame makes known, if any."""
         if index == 0:
             self._origin = time_s
         since = time_s - self._origin
@@ -479,7 +480,7 @@ class EvenTimes:
         self._step, self._before = since - self._before, since
 
     def at_end(self, count: int, fps: float) -> Iterator[tuple[float, int]]:
-        """The same in the time of the last frame, which lasts as the one before."""
+        """The same while the last frame lasts, as long as the one before."""
         stop = min(self._before + (self._step or 1 / fps), self.end)
         number = math.ceil((stop - self.start) / self.interval_s - 1e-6) - 1
         if number > self._done:
@@ -542,7 +543,7 @@ def cut_clips(
         inside: Move clips to lie within the stream. Else those at its ends lack frames.
 
     Raises:
-        UserError: as the stream; it ended before the first keyframe.
+        UserError: those of the stream; or it ended before the first keyframe.
     """
     waiting: deque[tuple[float, int]] = deque()
     last = -1

@@ -26,24 +26,24 @@ from stmixer_mm.files import check_no_output
 from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.registry import TRANSFORMS
 
-# Two points of the frame, x and y in its pixels, that the host's transforms move with it
-# as they move joints of persons. None is at 0, which to them is no joint.
+# Two points (x, y), in pixels, that the host's transforms move with the frame, as they
+# move joints of persons. Neither is at 0, which to them is no joint.
 MARKS = np.array([[[[0.37, 0.37], [64.41, 64.41]]]])
 
 
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):
-    """Open a video file, without reading it into memory.
+    """Open a video file, without reading it into RAM.
 
-    The videos used last stay open, in each worker on its own. Needs ``filename``; sets
+    Each worker keeps its last videos open. Needs ``filename``; sets
     ``video_reader``, ``total_frames``, ``fps`` and ``frame_times``, the seconds at
     which frames begin, all from the video itself. Raises as
     :func:`stmixer_mm.datasets.videos.open_video`.
 
     Args:
-        keep_frames: Keep every frame that was decoded in memory, in each worker: for
-            datasets of a few short videos, whose decoding would otherwise take longer
-            than a training step.
+        keep_frames: Keep every decoded frame in RAM, in each worker: for datasets of a
+            few short videos, whose decoding would otherwise take longer than a training
+            step.
     """
 
     def __init__(self, *, keep_frames: bool = False) -> None:
@@ -66,27 +66,27 @@ class OpenVideo(BaseTransform):
 class SampleKeyframeClip(BaseTransform):
     """Choose the frames of the clip around a keyframe, or of one that ends before it.
 
-    Needs ``timestamp`` and ``fps`` (``timestamp_start`` 0 if absent), from which the
-    keyframe is the nearest by ``frame_times``, if they are there; or ``frame_index``,
-    the keyframe counted from 0, which then counts; and either
-    ``total_frames`` (of :class:`OpenVideo`), ``shot_info``, or ``frame_dir`` and
-    ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,),
-    counted from 0 in videos and from ``start_index`` in frame folders; the keyframe
-    is entry clip_len // 2, or behind the clip with ``ahead_s``.
+    Needs ``frame_index``, the keyframe counted from 0, or else ``timestamp`` and
+    ``fps`` (``timestamp_start`` is 0 if absent), which give the nearest frame, by
+    ``frame_times`` if present. Also needs ``total_frames`` (of :class:`OpenVideo`),
+    ``shot_info``, or ``frame_dir`` and ``filename_tmpl``, whose frames are then
+    counted. Sets ``frame_inds`` (clip_len,), counted from 0 in videos and from
+    ``start_index`` in frame folders; the keyframe is entry clip_len // 2, or after the
+    clip with ``ahead_s``.
 
     Args:
         clip_len: Frames of a clip.
-        frame_interval: Distance of two of them.
+        frame_interval: Frames of the video from one of them to the next.
         ahead_s: The clip's last frame is the one nearest to this many seconds before
             the keyframe, whose persons are to be foretold; with 0 it is the keyframe.
             None: the clip is around the keyframe.
-        num_future: This many frames more, in the same steps behind the clip: the truth
-            that a :class:`.WarpForecast` learns from, which no model sees.
+        num_future: This many frames more, in the same steps after the clip: the truth
+            that a :class:`.WarpForecast` learns from, never a model's input.
         jitter: Move each frame at random by up to half an interval (an augmentation
             of the host; the released training does without).
-        allow_short: Take a video shorter than a clip, repeating its first and last
-            frame, and of a keyframe that no frame is ``ahead_s`` before its first frame,
-            instead of raising ``UserError``.
+        allow_short: Instead of raising ``UserError``, repeat the first and last frame
+            of a video shorter than a clip, and end the clip at the first frame where
+            none is ``ahead_s`` before the keyframe.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ def _count_frames(results: dict) -> int:
 
 
 def _clock(results: dict, total_frames: int) -> dict:
-    """What makes frames of timestamps."""
+    """What turns timestamps into frames."""
     return dict(
         fps=results['fps'],
         total_frames=total_frames,
@@ -228,9 +228,9 @@ def _find_keyframe(results: dict, total_frames: int) -> int:
 class LocateTubelets(BaseTransform):
     """Look up where the persons of a video are in the K frames of a clip.
 
-    Stands behind :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
-    frames in the video from 1; and, of samples of datasets of clips, the k persons that
-    have a box in one of them:
+    Comes after :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
+    frames in the video from 1; and, for samples of clip datasets, the k persons that
+    have a box in one of these frames:
 
     - ``gt_bboxes`` (k, K, 4), xyxy in [0, 1], zeros where a person has none,
     - ``gt_states`` (k, K) int64: 1 has a box, 0 is known not to be there, -1 unknown,
@@ -238,7 +238,7 @@ class LocateTubelets(BaseTransform):
       or (k, K, num_classes) of each box, zeros where there is none,
     - ``entity_ids`` (k,).
 
-    Persons whose boxes are equal in all frames are one with the labels of all.
+    Persons whose boxes are equal in all frames become one, with the labels of all.
 
     Args:
         frame_actions: Labels of each box, for a decoder with ``frame_actions``.
@@ -299,13 +299,13 @@ def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.n
 def _find_persons(
     tracks: Tracks, places: np.ndarray, frames: np.ndarray, known: np.ndarray
 ) -> dict:
-    """What :class:`LocateTubelets` says of persons.
+    """What :class:`LocateTubelets` says about persons.
 
     Args:
         tracks: P boxes of a video.
         places: (P,) the frame that each is in, from 0.
         frames: (K,) of the clip.
-        known: (K,) whether those who have no box there are absent.
+        known: (K,) whether persons without a box in that frame are absent.
     """
     box, entry = np.nonzero(places[:, None] == frames)
     ids, person = np.unique(tracks.entity_ids[box], return_inverse=True)
@@ -348,7 +348,7 @@ class DecodeFrames(DecordDecode):
 class DecodeFrameFiles(RawFrameDecode):
     """Read the extracted frames of a clip, each once.
 
-    As the host's ``RawFrameDecode``, which see for arguments and keys, but raises
+    Like the host's ``RawFrameDecode`` (see it for arguments and keys), but raises
     ``UserError`` with the name of a file that is missing or cannot be read.
     """
 
@@ -414,10 +414,10 @@ class FilterBoxes(BaseTransform):
     """Drop boxes that a crop has left too small, with their labels.
 
     The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)
-    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present. In frames
-    of clips, with ``gt_bboxes`` (k, K, 4), a person without its box is then absent, as
-    nothing of it can be seen there (in a keyframe it is background, too), and one
-    without any box goes.
+    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present. With
+    ``gt_bboxes`` (k, K, 4) of clips, a person is absent from frames where its box is
+    dropped, because nothing of it can be seen there (in a keyframe it is background,
+    too). Persons without any box left are dropped.
 
     Args:
         min_size: Smallest width and height in pixels that a box may have.
@@ -441,9 +441,9 @@ class FilterBoxes(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackTubelets(PackActionInputs):
-    """The host's ``PackActionInputs``, which see for arguments, for clips of tubelets.
+    """The host's ``PackActionInputs`` (see it for arguments), for clips of tubelets.
 
-    ``gt_instances`` have ``states`` (k, K) too, and the metainfo ``clip_frames`` (K,).
+    ``gt_instances`` get ``states`` (k, K) too, and the metainfo ``clip_frames`` (K,).
     """
 
     def transform(self, results: dict) -> dict:
@@ -458,14 +458,13 @@ class PackTubelets(PackActionInputs):
 
 @TRANSFORMS.register_module()
 class PackMasks(PackActionInputs):
-    """The host's ``PackActionInputs``, which see for arguments, with masks of persons.
+    """The host's ``PackActionInputs`` (see it for arguments), with masks of persons.
 
-    Of ``gt_masks`` and ``keypoint``, as :class:`KeyframeDataset` with a ``mask_file``
-    has them, ``gt_instances`` get ``masks`` (k, h, w) bool, moved as the frames were:
-    cropped, resized and flipped in whatever order, but not by ``ImgAug``, which moves no
-    keypoints. Where a person's is unknown it has no pixel. Without them, as in use, only
-    the metainfo gets the ``ori_shape`` (h, w) of the frames, which predicted masks have
-    too.
+    From ``gt_masks`` and ``keypoint``, as :class:`KeyframeDataset` with a ``mask_file``
+    gives them, ``gt_instances`` get ``masks`` (k, h, w) bool, moved as the frames were:
+    cropped, resized and flipped in any order, but not by ``ImgAug``, which moves no
+    keypoints. An unknown mask has no pixel. Without these keys, as in use, only the
+    metainfo gets the ``ori_shape`` (h, w) of the frames, the size of predicted masks.
 
     Raises:
         UserError: A mask does not fit the video's frames.

@@ -1,4 +1,4 @@
-"""Hooks: checkpoints are kept whole, what does not fit is refused, layouts are chosen."""
+"""Hooks that keep checkpoints whole, refuse what does not fit and choose layouts."""
 
 import glob
 import re
@@ -39,9 +39,9 @@ class CheckCheckpointHook(Hook):
     mmengine loads what fits and only warns of the rest.
 
     Args:
-        allow: Regular expressions; parameters in whose name one of them is found may
-            be missing, left over or of another shape (for fine-tuning with another
-            number of classes, say).
+        allow: Regular expressions; parameters whose name contains a match may be
+            missing, left over or of another shape (for fine-tuning with another number
+            of classes, say).
     """
 
     # Before EMAHook, which changes what it finds in the checkpoint.
@@ -96,10 +96,10 @@ class CheckModelHook(Hook):
     """Stop before a run whose model does not fit its data.
 
     The model's number of classes is compared with those of the datasets and the
-    metrics, and what it reads of feature maps with those of a sample of each dataset.
+    metrics, and the feature maps that it expects with those of a sample per dataset.
 
     Raises:
-        UserError: with the two numbers that differ, and where to set the model's.
+        UserError: names the two numbers that differ, and where to set the model's.
     """
 
     # Before weights are loaded.
@@ -167,7 +167,7 @@ class _RemoveLater:
 
 
 def progress(runner) -> tuple[int, int]:
-    """What a training has done and has to do, in what its loop counts."""
+    """How far a training is, and its end, in its loop's epochs or iterations."""
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         return runner.epoch, runner.max_epochs
     return runner.iter, runner.max_iters
@@ -181,7 +181,7 @@ class SafeCheckpointHook(CheckpointHook):
     older ones are removed only then (mmengine removes first and writes in place). So
     a kill or a full disk leaves the earlier checkpoints, ``last_checkpoint`` and
     ``best_*`` as they were. It needs room for one checkpoint more than are kept. A
-    run that does not go on with those of its folder neither replaces nor removes any.
+    run that does not go on from those in its folder neither replaces nor removes any.
     A validation that a kill cut off is made up for when the run is resumed: the file
     ``last_validation`` names the last checkpoint once it is validated.
 
@@ -206,7 +206,7 @@ class SafeCheckpointHook(CheckpointHook):
         if is_local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
-        # Of a run that was moved, or is another one, they are not ours to remove.
+        # Those of another run, or of one that was moved, are not ours to remove.
         self.best_ckpt_path = self._in_folder(getattr(self, 'best_ckpt_path', None))
         best = getattr(self, 'best_ckpt_path_dict', {})
         best.update({key: self._in_folder(path) for key, path in best.items()})

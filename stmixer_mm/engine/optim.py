@@ -1,4 +1,4 @@
-"""An optimiser in one kernel, and mixed precision where mmengine refuses to go."""
+"""An optimiser in one kernel, and mixed precision where mmengine refuses it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,9 +28,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 @OPTIMIZERS.register_module()
 class FusedAdamW(torch.optim.AdamW):
-    """AdamW in one kernel, where PyTorch has one for a CPU too: from 2.4 on.
+    """AdamW in one kernel, from PyTorch 2.4 on, which has one for CPUs too.
 
-    The numbers are AdamW's but for rounding. Takes its arguments.
+    The numbers are AdamW's except for rounding. Takes AdamW's arguments.
     """
 
     def __init__(self, params, **kwargs) -> None:

@@ -22,7 +22,7 @@ def speed_up(model: nn.Module) -> nn.Module:
     """The same detector, changed in place: for inference alone from now on.
 
     Batch norms are folded into convolutions. Where the device multiplies bfloat16
-    itself, the model runs in it, by autocast; on a CPU without gradients only, as under
+    itself, the model runs in it, by autocast; on a CPU only without gradients, as under
     ``torch.inference_mode()``. To train, build the model anew.
 
     Args:
@@ -37,7 +37,7 @@ def fold_batch_norms(model: nn.Module) -> None:
     """Let convolutions do the work of the batch norms behind them.
 
     mmcv's ``ConvModule`` says which belong together (its ``fuse_conv_bn`` takes a norm
-    for that of the convolution registered before it, and knows 2-D ones alone).
+    to be of the convolution registered before it, and knows only 2-D ones).
     """
     owners = Counter(
         id(child) for owner in model.modules() for child in owner._modules.values()
@@ -72,7 +72,7 @@ def _is_foldable(module: ConvModule) -> bool:
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of convolutions so; maps follow them."""
+    """Lay out the weights of convolutions so; feature maps follow them."""
     for module in model.modules():
         if type(module) in _CONVOLUTIONS and module.weight.dim() in _LAYOUTS:
             layout = _LAYOUTS[module.weight.dim()]
@@ -99,7 +99,7 @@ def _leave(context: torch.autocast, *_: object) -> None:
 
 
 def keep_bfloat16(model: nn.Module) -> None:
-    """Hold the weights of adaptive mixing as they are multiplied, not cast each time.
+    """Keep the weights of adaptive mixing in bfloat16, instead of casting each time.
 
     They are most of the released models' parameters.
     """
@@ -114,8 +114,8 @@ def make_convolutions_lean(model: nn.Module) -> None:
     """Less time and RAM in training; the numbers differ by rounding.
 
     Batch norms in evaluation mode (``norm_eval``) are folded at each call, so that
-    what comes into them is not kept (mmcv's ``efficient_conv_bn_eval``; mmengine's
-    setting of that name cannot trace mmcv's convolutions); channels last.
+    their inputs are not kept (mmcv's ``efficient_conv_bn_eval``; mmengine's setting of
+    that name cannot trace mmcv's convolutions). Layouts are channels last.
     """
     for module in model.modules():
         if isinstance(module, ConvModule) and type(module.norm) in _BATCH_NORMS:
@@ -124,7 +124,7 @@ def make_convolutions_lean(model: nn.Module) -> None:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    cpu = torch.empty(0)  # of what has no parameters, as exported models
+    cpu = torch.empty(0)  # for models without parameters, such as exported ones
     return next(model.parameters(), cpu).device
 
 

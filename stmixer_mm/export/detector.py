@@ -1,4 +1,4 @@
-"""An exported file in the place of a model."""
+"""An exported file in place of a model."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -24,16 +24,16 @@ from stmixer_mm.registry import MODELS
 
 @MODELS.register_module()
 class ExportedDetector(BaseModel):
-    """Predicts as the detector that was exported; for inference alone.
+    """Predicts like the detector that was exported; for inference alone.
 
     Args:
         file: Written by ``tools/export.py``.
         head: Config of the model's head, which chooses the queries.
-        with_query_vectors: As of :class:`.STMixer`.
+        with_query_vectors: See :class:`.STMixer`.
 
     Raises:
-        UserError: the file cannot be read, or is of another kind of model or another
-            number of actions.
+        UserError: the file cannot be read, or its model is of another kind or has
+            another number of actions.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class ExportedDetector(BaseModel):
         data_samples: Sequence[ActionDataSample],
         mode: str = 'predict',
     ) -> Sequence[ActionDataSample]:
-        """The samples with ``pred_instances``, as of :meth:`.STMixer.predict`.
+        """The samples with ``pred_instances``, see :meth:`.STMixer.predict`.
 
         Args:
             inputs: B clips (3, T, h, w), uint8.
             data_samples: Of the clips.
-            mode: 'predict' is all that there is.
+            mode: 'predict', the only one.
         """
         if mode != 'predict':
             raise UserError(
@@ -115,10 +115,10 @@ class ExportedDetector(BaseModel):
 
 
 def put_in_place(cfg: Config, file: str | Path) -> None:
-    """Let an exported file be the model of a config, in the place of a checkpoint.
+    """Make an exported file the model of a config, in place of a checkpoint.
 
     Raises:
-        UserError: no such model is ever exported.
+        UserError: the config is of a model that is never exported.
     """
     if 'head' not in cfg.model:
         raise UserError(

@@ -20,22 +20,22 @@ from stmixer_mm.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
 FOREIGN = 'it lacks what tools/export.py writes about a model'
-MOST_AT_ONCE = 16  # clips, of a file for any number; engines have to know
+MOST_AT_ONCE = 16  # clips, of a file for any number; engines need a bound
 
 
 @dataclass
 class Metadata:
-    """What a file says of itself, as JSON."""
+    """What a file says about itself, as JSON."""
 
     version: str  # of this package
     classes: list[str] | None  # names of the actions; None: unknown
     shape: list[int | None]  # (T, h, w) of a clip; None: any
     batch: int | None  # clips at once; None: any number
     frame_interval: int  # frames from one of a clip to the next
-    mean: list[float]  # by which the file normalises, for those who wonder
+    mean: list[float]  # by which the file itself normalises, for information
     std: list[float]
     score_thr: float  # person scores from which the config keeps queries
-    precision: str = 'fp32'  # in which most is multiplied
+    precision: str = 'fp32'  # of most products
     tubelets: bool = False  # whether scores and boxes are those of each frame
     outputs: list[str] = field(default_factory=lambda: list(Outputs._fields))
 
@@ -47,16 +47,16 @@ Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 @dataclass
 class Format:
     suffix: str
-    # Of programs, what the file says of itself, and clips to measure ranges on.
+    # From programs, what the file says about itself, and clips to measure ranges on.
     write: Callable[[Traced, Metadata, Path, Clips], None]
     load: Callable[[Path], tuple[Run, str]]
     precisions: tuple[str, ...]
-    fast: tuple[str, ...] = ()  # of these, those that may gain time
+    fast: tuple[str, ...] = ()  # those of them that may gain time
     package: str = 'torch'  # what runs it
     beside: str | None = None  # suffix of a second file
 
     def check_precision(self, precision: str) -> None:
-        """Raises ``UserError`` if its files are never in that."""
+        """Raises ``UserError`` if its files are never in that precision."""
         if precision not in self.precisions:
             raise UserError(
                 f'{self.suffix} files are not in {precision}; take --precision '
@@ -75,14 +75,14 @@ def write(
     """Write a detector.
 
     Args:
-        traced: The detector, for the shape and the batch that the metadata say.
+        traced: The detector, for the shape and the batch in the metadata.
         metadata: With the precision to write it in, one of the format's.
         file: With the suffix of the format.
         form: One of :data:`FORMATS`.
         calibration: Clips from which 'int8' learns the ranges of values.
 
     Raises:
-        UserError: a package is missing, or the format has not what the model needs.
+        UserError: a package is missing, or the format lacks what the model needs.
     """
     subject = f'The model cannot be exported to {form.suffix}'
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
@@ -93,7 +93,7 @@ def write(
 
 
 def load(file: Path) -> tuple[Run, Metadata]:
-    """What runs a file, and what the file says of itself.
+    """What runs a file, and what the file says about itself.
 
     Raises:
         UserError: it is no such file, is damaged, or its runtime is missing.
@@ -105,7 +105,7 @@ def load(file: Path) -> tuple[Run, Metadata]:
 
 
 def format_of(file: str | Path | None) -> Format | None:
-    """What a file is by its suffix; None: no exported file."""
+    """The format of a file, by its suffix; None: it is no exported file."""
     suffix = Path(file or '').suffix.lower()
     return next((one for one in FORMATS.values() if one.suffix == suffix), None)
 
@@ -125,7 +125,7 @@ def _onnx_model(traced: Traced, metadata: Metadata, calibration: Clips) -> objec
     elif metadata.precision == 'int8':
         model = in_int8(model, calibration)
     for node in model.graph.node:
-        node.ClearField('metadata_props')  # places in files of this machine
+        node.ClearField('metadata_props')  # paths of source files on this machine
     return model
 
 
@@ -149,7 +149,7 @@ def _write_openvino(
     traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
     openvino = import_package('openvino')
-    is_half = metadata.precision == 'fp16'  # of the weights, which OpenVINO sees to
+    is_half = metadata.precision == 'fp16'  # of the weights, left to OpenVINO
     precision = 'fp32' if is_half else metadata.precision
     model = _onnx_model(traced, replace(metadata, precision=precision), calibration)
     with TemporaryDirectory(dir=file.parent) as folder:
@@ -164,9 +164,9 @@ def _write_openvino(
 def _openvino() -> object:
     """What loads models, one for the process.
 
-    Each one sets a stack for signals. Of two that go in the order in which they came,
-    the last restores the stack of the first, which is no more: at the next signal with
-    a handler, such as Ctrl-C, the process would crash (OpenVINO 2026.4).
+    Each one sets a signal stack. If two are destroyed in the order of their creation,
+    the second restores the first one's stack, which is gone: at the next signal with a
+    handler, such as Ctrl-C, the process would crash (OpenVINO 2026.4).
     """
     return import_package('openvino').Core()
 
@@ -229,7 +229,7 @@ def _load_program(file: Path) -> tuple[Run, str]:
 def _write_tensorrt(
     traced: Traced, metadata: Metadata, file: Path, calibration: Clips
 ) -> None:
-    """The engine bears the metadata as the name of its network; it has no other place."""
+    """Keeps the metadata as the network's name; engines have no other place for it."""
     if None in metadata.shape:
         raise ValueError('engines are built here for one height and width')
     tensorrt = import_package('tensorrt')
@@ -282,7 +282,7 @@ def _text(metadata: Metadata) -> str:
 
 
 def _metadata(text: str | None) -> Metadata:
-    """Raises ``ValueError`` of what :func:`_text` has not made."""
+    """Raises ``ValueError`` for what :func:`_text` has not made."""
     try:
         found = Metadata(**json.loads(text))
         sizes = [*found.shape, found.batch]

@@ -12,7 +12,7 @@ from stmixer_mm.export.tensors import INPUT
 from stmixer_mm.export.traced import import_package
 
 PRODUCTS = frozenset(('Conv', 'MatMul', 'Gemm'))
-# docs/operators.md of onnx/onnx-tensorrt for TensorRT 10.15: opsets 9 to 24 without these.
+# docs/operators.md of onnx/onnx-tensorrt, TensorRT 10.15: opsets 9 to 24 without these.
 REFUSED_BY_TENSORRT = frozenset(
     """AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
     CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger DFT Det
@@ -28,8 +28,8 @@ REFUSED_BY_TENSORRT = frozenset(
 def in_float16(model: object) -> object:
     """Products in float16, all else in float32.
 
-    Softmax, norms and the exponentials of boxes keep float32: half precision of these
-    loses the boxes of detectors with queries.
+    Softmax, norms and the exponentials of boxes keep float32: with these in half
+    precision, detectors with queries lose their boxes.
     """
     import_package('onnxruntime')
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -45,11 +45,11 @@ def in_float16(model: object) -> object:
 def in_int8(model: object, calibration: Sequence[np.ndarray]) -> object:
     """Products with weights in 8 bits: of the backbone, the neck and adaptive mixing.
 
-    Boxes, scores and attention keep float32, as all that is not multiplied by weights.
+    Boxes, scores and attention keep float32, like all that no weights multiply.
 
     Args:
-        model: As exported, so that its nodes say of which module they are.
-        calibration: Clips (B, 3, T, h, w), uint8, on which ranges of values are measured.
+        model: As exported, so that its nodes say which module they belong to.
+        calibration: Clips (B, 3, T, h, w), uint8, to measure ranges of values on.
     """
     onnx = import_package('onnx')
     import_package('onnxruntime')
@@ -84,7 +84,7 @@ def in_int8(model: object, calibration: Sequence[np.ndarray]) -> object:
 
 
 def refused_by_tensorrt(model: object) -> list[str]:
-    """Operators of a model that are not on the list of its parser."""
+    """Operators of a model that TensorRT's parser does not take."""
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
         for value in model.graph.value_info
@@ -99,7 +99,7 @@ def refused_by_tensorrt(model: object) -> list[str]:
 
 
 def _module_of(node: object) -> str:
-    """As in 'model.backbone.layer1.0.conv2'; empty where the exporter does not say."""
+    """Such as 'model.backbone.layer1.0.conv2'; empty if the exporter does not say."""
     said = {entry.key: entry.value for entry in node.metadata_props}
     scopes = ast.literal_eval(said.get('pkg.torch.onnx.name_scopes', "['', '']"))
     return scopes[-2]

@@ -23,7 +23,7 @@ class Parity(NamedTuple):
     person_scores: float
     action_scores: float
     pixels: float  # of the sides of boxes, of all queries
-    kept: int  # queries that one of both keeps
+    kept: int  # queries that at least one of them keeps
     agreed: int  # queries that both keep
 
     def is_met(self, limits: Limits) -> bool:

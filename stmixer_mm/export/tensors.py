@@ -17,7 +17,7 @@ LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
 
 
 class Outputs(NamedTuple):
-    """Of B clips and Q queries, in the order in which a file returns them."""
+    """What a file returns for B clips and Q queries, in this order."""
 
     person_scores: Tensor  # (B, Q), in [0, 1]; of tubelets (B, Q, T)
     action_scores: Tensor  # (B, Q, A), in [0, 1]; with frame_actions (B, Q, T, A)
@@ -67,7 +67,7 @@ class TensorDetector(nn.Module):
 
 
 class InBfloat16(nn.Module):
-    """By autocast, which is in what ``torch.export`` traces only if it begins inside."""
+    """Begins autocast inside of the module, else ``torch.export`` does not trace it."""
 
     def __init__(self, detector: TensorDetector) -> None:
         super().__init__()

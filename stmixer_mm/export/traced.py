@@ -14,7 +14,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.export.tensors import INPUT, InBfloat16, Outputs, TensorDetector
 
 OPSET = 20  # the first with GridSample as PyTorch computes it
-SMALLEST = 33  # height and width of what takes any: two cells at a stride of 32
+SMALLEST = 33  # height and width where any may come: two cells at a stride of 32
 INSTALL = "pip install 'stmixer_mm[export]'"
 
 
@@ -59,10 +59,10 @@ class Traced:
 
     @cached_property
     def onnx(self) -> object:
-        """A ``ModelProto``; its nodes say of which module they are."""
+        """A ``ModelProto``; its nodes say which module they belong to."""
         for package in ('onnx', 'onnxscript'):
             import_package(package)
-        for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which tell of their ways
+        for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which log each step
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -75,12 +75,12 @@ class Traced:
                     dynamo=True,
                     verbose=False,
                 )
-            except torch.onnx.OnnxExporterError as error:  # of which steps there are
+            except torch.onnx.OnnxExporterError as error:  # it only names the step
                 raise error.__cause__ or error from None
         return onnx.model_proto
 
     def _trace(self, detector: torch.nn.Module) -> torch.export.ExportedProgram:
-        detector(self.clips)  # so that real tensors are what parts keep of a first call
+        detector(self.clips)  # so that parts keep real tensors from a first call
         try:
             with redirect_stderr(StringIO()):  # where it prints all that it has traced
                 return torch.export.export(
@@ -92,7 +92,7 @@ class Traced:
 
 
 def _where(error: Exception, detector: torch.nn.Module) -> str:
-    """The innermost module that was at work as an error was raised, as configs name it."""
+    """The innermost module at work when an error was raised, as configs name it."""
     names = {id(module): name for name, module in detector.named_modules()}
     found = ''
     for frame, _ in traceback.walk_tb(error.__traceback__):

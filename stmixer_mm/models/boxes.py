@@ -13,7 +13,7 @@ from stmixer_mm.models.precision import full_precision
 
 
 def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
-    """(w, h, w, h) of a frame (h, w): by it pixel corners are in [0, 1]."""
+    """(w, h, w, h) of a frame (h, w): divided by it, pixel corners are in [0, 1]."""
     height, width = img_shape
     sides = width, height, width, height
     return stack_numbers(sides, dtype=like.dtype, device=like.device)

@@ -58,13 +58,13 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         """
         Args:
             data: ``inputs``, B clips (3, T, H, W) or (1, 3, T, H, W), and
-                ``data_samples``; or, of sequences of keyframes, a list of both for
+                ``data_samples``; or, for sequences of keyframes, in each a list for
                 the first keyframes, one for the second, …, which become one batch.
             training: Unused; part of the host's interface.
 
         Returns:
-            ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which has learnt
-            its ``img_shape`` (if it lacked one), ``pad_shape`` and ``clip_len``.
+            ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which now has its
+            ``img_shape`` (if it lacked one), ``pad_shape`` and ``clip_len``.
         """
         if 'inputs' not in data:
             raise UserError(
@@ -82,7 +82,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
                 'all of them.'
             )
         pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes, strict=True))
-        # One buffer, for the time that the pages of more of them take on a CPU.
+        # One buffer: on a CPU, the pages of several would take time.
         inputs = torch.empty(
             (len(clips), *clips[0].shape[-4:-2], *pad_shape),
             dtype=self.mean.dtype,
@@ -104,7 +104,7 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         return dict(inputs=inputs, data_samples=data_samples)
 
     def normalise(self, clip: Tensor) -> Tensor:
-        """Of a clip (3, T, H, W), or of several."""
+        """Normalise a clip (3, T, H, W), or several."""
         if self.to_rgb:
             clip = clip.flip(-4)
         return clip.sub(self.mean).div_(self.std)
@@ -117,5 +117,5 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
 
 
 def single_clips(inputs: Iterable[Tensor]) -> list[Tensor]:
-    """Clips (3, T, H, W) of those and of (1, 3, T, H, W)."""
+    """Clips (3, T, H, W), from such clips or from (1, 3, T, H, W)."""
     return [clip.squeeze(0) if clip.dim() == 5 else clip for clip in inputs]

@@ -23,7 +23,7 @@ def unfold_time(feat: Tensor, batch_size: int) -> Tensor:
 def place_keyframe(keyframe: int | None, num_frames: int) -> int:
     """Which of the T frames of a feature map stands for the keyframe, from 0.
 
-    By default that is T // 2, as in clips; where they end before it, -1 is nearest.
+    By default T // 2, as in clips; where clips end before the keyframe, -1 is nearest.
 
     Raises:
         UserError: there is no such frame.

@@ -29,9 +29,9 @@ def derive_strides(
 def _derive_stride(
     size: tuple[int, int], pad_shape: tuple[int, int], level: int
 ) -> float:
-    """Their quotient if both sides agree on it; else what fits both.
+    """Pixels per cell if both sides agree on it; else a stride that fits both.
 
-    A whole quotient is found without division, by which no size of a clip is ruled out
+    A whole quotient is found without division, so that no size of a clip is ruled out
     where sizes are symbols (``torch.export``).
 
     Where a side is not a multiple of the stride, a level may have a cell more or less:
@@ -83,7 +83,7 @@ def fits_stride(
 def fit_strides(
     feats: Sequence[Tensor], pad_shape: tuple[int, int], strides: Sequence[float]
 ) -> bool:
-    """Whether levels (B, C, …, H_l, W_l) are as many, and may have these strides."""
+    """Whether levels (B, C, …, H_l, W_l) and strides are as many, and may fit."""
     return len(feats) == len(strides) and all(
         fits_stride(tuple(feat.shape[-2:]), pad_shape, stride)
         for feat, stride in zip(feats, strides, strict=True)

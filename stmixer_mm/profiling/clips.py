@@ -1,4 +1,4 @@
-"""Clips to measure with: random ones, of a config's dataset, or of any video file."""
+"""Clips to measure with: random, from a config's dataset, or from any video file."""
 
 import time
 from collections.abc import Sequence
@@ -97,7 +97,7 @@ class ClipDataset(Dataset):
         return self.pipeline(self.infos[index % len(self.infos)])
 
     def warm_up(self) -> None:
-        """Bring files into the system's cache, frames that are kept into memory."""
+        """Bring files into the system's cache, and frames that are kept into RAM."""
         for info in self.infos:
             self.pipeline(info)
 
@@ -106,7 +106,7 @@ class ClipDataset(Dataset):
 
 
 def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
-    """Up to ``count`` samples from all over a config's dataset, before its pipeline."""
+    """Up to ``count`` samples, spread over a config's dataset, before its pipeline."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
         dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
@@ -116,7 +116,7 @@ def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
 def video_clips(
     video: str | Path, count: int, *, persons: int, num_classes: int
 ) -> list[dict]:
-    """``count`` samples from all over a video, each with random persons.
+    """``count`` samples, spread over a video, each with random persons.
 
     Raises:
         UserError: the file is missing, or not a video.

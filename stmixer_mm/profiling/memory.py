@@ -1,4 +1,4 @@
-"""RAM, or memory of a GPU, that a computation takes."""
+"""RAM, or a GPU's memory, that a computation takes."""
 
 import ctypes
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def bytes_kept_for_backward(run: Callable[[], object], given: Iterable[Tensor]) -> int:
-    """Bytes of what autograd keeps of a computation.
+    """Bytes that autograd keeps of a computation.
 
     Args:
         run: The computation; what it returns is dropped.
@@ -43,7 +43,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def resident_bytes() -> int:
-    """RAM in use, free memory given back to the system; peaks count from here."""
+    """RAM in use, after giving free RAM back to the system; peaks count from here."""
     ctypes.CDLL(None).malloc_trim(0)
     with open('/proc/self/clear_refs', 'w') as file:
         file.write('5')

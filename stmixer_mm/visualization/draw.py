@@ -76,7 +76,7 @@ def draw_detections(
             not written. The first four are drawn, the others counted.
         colors: For each box the colours of its actions in turn; the first is the box's
             too. None: those of :func:`person_colors`, by the position in ``bboxes``.
-        masks: For each box which pixels are the person's, of the frame at any size.
+        masks: For each box which pixels are the person's, at any size of the frame.
 
     Returns:
         A new frame. Labels stay inside it, and off each other where there is room.
@@ -121,10 +121,10 @@ def move_mask(
     bbox: np.ndarray,
     to_bbox: np.ndarray,
 ) -> np.ndarray:
-    """A mask that goes with its box, (h, w) bool.
+    """A mask, moved with its box, (h, w) bool.
 
     Args:
-        mask: Of a frame at any size.
+        mask: At any size of the frame.
         size: (h, w) of the frame that the boxes are in.
         bbox, to_bbox: Pixel xyxy, before and after.
     """
@@ -174,7 +174,7 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
 
 
 def show_pictures(pictures: Iterable[np.ndarray]) -> None:
-    """Show one after the other; closing the window goes on."""
+    """Show one after the other; closing a window shows the next."""
     check_display()
     for picture in pictures:
         plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
@@ -223,7 +223,7 @@ def _heading(
 
 
 def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
-    """What is written of an action, the end of its label left out if it is too long."""
+    """The text for an action, without the end of its label if that is too long."""
     plain = unicodedata.normalize('NFC', label)
     if not _DRAWS_UNICODE:
         parts = unicodedata.normalize('NFKD', label)

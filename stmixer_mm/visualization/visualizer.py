@@ -30,10 +30,10 @@ _IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
 class STADVisualizer(ActionVisualizer):
     """Draws the keyframe of a clip: ground truth left, predicted boxes right.
 
-    Of tubelets it is the middle frame, with the persons who are in it. Small frames are
+    For tubelets it is the middle frame, with the persons in it. Small frames are
     enlarged, so that labels cover little of them. Takes the arguments of mmaction2's
-    ``ActionVisualizer``. Names of actions come from ``dataset_meta['classes']``, one per
-    label id with the dummy 0 left out.
+    ``ActionVisualizer``. Names of actions come from ``dataset_meta['classes']``, one
+    per label id with the dummy 0 left out.
     """
 
     @master_only
@@ -54,9 +54,9 @@ class STADVisualizer(ActionVisualizer):
         """Draw a data sample and save or show it.
 
         Args:
-            name: Under which the visual back ends keep the image.
-            video: Clip (T, h, w, 3) uint8 RGB; drawn is the entry
-                ``keyframe_entry`` of the data sample, T // 2 by default.
+            name: Name under which the visual back ends keep the image.
+            video: Clip (T, h, w, 3) uint8 RGB; the entry drawn is ``keyframe_entry`` of
+                the data sample, T // 2 by default.
             data_sample: ``gt_instances`` with pixel and ``pred_instances`` with
                 normalised boxes.
             draw_gt: Draw the ground truth.
@@ -66,7 +66,7 @@ class STADVisualizer(ActionVisualizer):
             show: Show a window for ``wait_time`` seconds (0: until a key).
             wait_time: See ``show``.
             out_path: File to write instead of using the back ends; ``.jpg`` is appended
-                where it has no suffix of an image.
+                if it has no image suffix.
             step: Kept with the image by the back ends.
 
         Returns:
@@ -127,7 +127,7 @@ def draw_ground_truth(
         instances: ``bboxes`` in pixels, see :func:`boxes_at`, and ``labels``,
             (k, num_classes) multi-hot or (k, 1) numbers of classes.
         classes: See :func:`top_actions`.
-        scale: By which the frame was enlarged.
+        scale: Factor by which the frame was enlarged.
         entry: Number of the frame in its clip, from 0.
     """
     numbers, bboxes = boxes_at(instances, entry)
@@ -153,7 +153,7 @@ def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarra
 
     Args:
         instances: ``bboxes`` (k, 4), which are in any frame; or (k, K, 4) of tubelets,
-            with their ``states`` or, of predicted ones, ``person_scores`` (k, K).
+            with their ``states`` or, if predicted, ``person_scores`` (k, K).
         entry: Number of the frame in the clip, from 0.
     """
     bboxes = _as_array(instances.bboxes)
@@ -168,7 +168,7 @@ def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarra
 
 
 def describe_states(instances: InstanceData, entry: int) -> list[tuple[str, Color]]:
-    """'absent' or 'unknown', in its colour, for each person without a box in a frame."""
+    """'absent' or 'unknown', in its colour, for each person with no box in a frame."""
     states = instances.states[:, entry].tolist()
     colors = person_colors(range(len(states)))
     return [
@@ -198,7 +198,7 @@ def top_actions(
 
 
 def _masks_of(instances: InstanceData) -> np.ndarray | None:
-    """Those of persons in a keyframe; tubelets have none."""
+    """Masks of persons in a keyframe; tubelets have none."""
     return _as_array(instances.masks) if 'masks' in instances else None
 
 

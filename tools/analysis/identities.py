@@ -1,9 +1,9 @@
 """Score the ids that trackers give to persons of toy videos, or of others with tracks.
 
-At each rate of keyframes, of the annotated boxes and of those that a model finds, beside
-which stands what an association that knows the truth would score, and, of a model with
-track queries, which finds other boxes at each rate, its own ids. AP is that of persons,
-whoever they are, at all keyframes. By TrackEval: pip install
+At each rate of keyframes, trackers follow the annotated boxes and those that a model
+finds. An association that knows the truth follows the latter too; a model with track
+queries, which finds other boxes at each rate, gives its own ids. AP is that of
+persons, whoever they are, at all keyframes. By TrackEval: pip install
 --no-deps trackeval tabulate (it asks for an OpenCV that needs a desktop).
 """
 
@@ -102,7 +102,7 @@ class Recorder:
 def read_videos(
     args: argparse.Namespace, model: nn.Module, rate: float = np.inf
 ) -> list[Video]:
-    """Keyframes as far apart as the nearest ones of the csv, or at a rate, of these."""
+    """Keyframes as far apart as the nearest two of the csv, or fewer, at a rate."""
     rows, faults = read_keyframe_rows(args.tracks)
     raise_first(faults)
     truth = defaultdict(lambda: defaultdict(dict))
@@ -134,7 +134,7 @@ def read_videos(
 
 
 def at_rate(video: Video, rate: float) -> Video:
-    """Of its keyframes the first from each multiple of 1 / rate on."""
+    """The first keyframe in each interval of 1 / rate seconds."""
     start, chosen = video[0].time_s, {}
     for one in video:
         chosen.setdefault(int((one.time_s - start) * rate + 1e-6), one)
@@ -196,7 +196,7 @@ def alone(video: Video, ids: Sequence[np.ndarray]) -> Iterator[dict]:
 
 
 def metrics() -> tuple:
-    """HOTA, CLEAR MOT and identity metrics, of TrackEval."""
+    """HOTA, CLEAR MOT and identity metrics, from TrackEval."""
     with blame('TrackEval cannot be used', 'pip install --no-deps trackeval tabulate'):
         from trackeval.metrics import CLEAR, HOTA, Identity
 
@@ -227,7 +227,7 @@ def score(videos: Sequence[Video], follow: Callable[[Video], list]) -> dict[str,
 
 
 def person_ap(videos: Sequence[Video]) -> float:
-    """Of the boxes, whoever they are."""
+    """AP of the boxes, whoever they show."""
     keyframes = [*chain.from_iterable(videos)]
 
     def gather(bboxes: list[np.ndarray], scores: list[np.ndarray]) -> Boxes:

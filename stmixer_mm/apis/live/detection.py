@@ -1,11 +1,11 @@
 """Detection in a stream as it comes: what comes too late is left out, nothing piles up.
 
-Capture and detection have a thread each, and whoever listens may have one more. What is
-between them is bounded, and the newest wins::
+Capture and detection have a thread each, and a listener may have one more. The buffers
+between them are bounded, and the newest wins::
 
     capture --(ring of the last frames)--> newest clip --> detection --> listeners
 
-Frames are counted, and seconds too, from the first frame on through all connections.
+Frames and seconds are counted from the first frame on, across all connections.
 """
 
 import math
@@ -33,7 +33,7 @@ from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
-STEADY_S = 10.0  # a stream that lasted as long is opened again after the first pause
+STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
 LEAVE_S = 3.0  # until a thread that waits for its source is left to itself
 _KEPT_TIMES, _KEPT_LATENCIES = 2**15, 512
 
@@ -43,13 +43,13 @@ class LiveResult(NamedTuple):
 
     found: KeyframeDetections
     size: tuple[int, int]  # (h, w) of the frame
-    # When the keyframe came, or if it was foretold the last frame before, since 1970.
+    # Seconds since 1970 when the keyframe (if foretold: the last frame seen) came.
     captured_at: float
     latency_s: float  # from then until it was found
 
 
 class Listener:
-    """Is told what happens, in the threads in which it does: it must not wait."""
+    """Told what happens, in the thread where it happens: it must not wait."""
 
     def on_connection(self, index: int) -> None:
         """The frames from this number on are those of a new connection."""
@@ -58,7 +58,7 @@ class Listener:
         """A frame was captured."""
 
     def on_result(self, result: LiveResult) -> None:
-        """A keyframe is known."""
+        """What a keyframe shows is known."""
 
 
 class Figures(NamedTuple):
@@ -66,7 +66,7 @@ class Figures(NamedTuple):
 
     frames: int  # captured
     keyframes: int
-    missed: int  # keyframes left out, as those before took too long
+    missed: int  # keyframes left out, because those before took too long
     connections: int
     keyframes_per_s: float  # of late
     latency_s: tuple[float, float]  # of late: median and 95th percentile
@@ -74,7 +74,7 @@ class Figures(NamedTuple):
 
 
 class Source(Protocol):
-    """Frames of something that can be opened again: each iteration does it."""
+    """Frames of something that each iteration opens anew."""
 
     name: str
     is_endless: bool  # whether it is to be opened again when it ends; may change
@@ -88,13 +88,13 @@ class LiveDetection:
 
     Args:
         source: Where the frames come from.
-        detect: Detects in clips, which it takes one by one, as :func:`.detect_clips`.
-        spans: Of a clip, what :class:`.RecentFrames` begins with.
-        interval_s: Seconds from one keyframe to the next, at least; 0: as it can.
-        budget: Share of the time that detection may take, in (0, 1]; the seconds that
-            the last keyframes took say how far apart they have to be.
-        listeners: See there.
-        say: Is told what the user is to know, in a sentence.
+        detect: Detects in clips, taking them one by one, as :func:`.detect_clips` does.
+        spans: The first arguments of :class:`.RecentFrames`.
+        interval_s: Least seconds from one keyframe to the next; 0: as fast as it can.
+        budget: Share of the time that detection may take, in (0, 1]; how long the last
+            keyframes took decides how far apart the next ones are.
+        listeners: See :class:`Listener`.
+        say: Called with what the user should know, in a sentence.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class LiveDetection:
         """Whether it is over: the source ended, or failed.
 
         Raises:
-            Exception: what a thread failed by.
+            Exception: what made a thread fail.
         """
         thread = self._threads[1]
         thread.join(timeout_s)
@@ -143,7 +143,7 @@ class LiveDetection:
         return not thread.is_alive()
 
     def stop(self) -> None:
-        """End the threads, but one that a silent source holds."""
+        """End the threads, except one that a silent source blocks."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -285,17 +285,17 @@ class LiveDetection:
 
 
 class LiveSource:
-    """What :func:`.open_source` opens, opened by each iteration.
+    """What :func:`.open_source` opens, opened anew by each iteration.
 
     What has an end (files, also at a URL, and folders of pictures) is read at its own
     pace, as a camera would show it.
 
     Args:
         source: A single one.
-        fps, frame_size: As of :func:`.open_source`.
+        fps, frame_size: See :func:`.open_source`.
 
     Raises:
-        UserError: there is more than one; from iterating, it does not open.
+        UserError: there is more than one; when iterating: it does not open.
     """
 
     def __init__(

@@ -14,11 +14,11 @@ class AnnotatedPerson(NamedTuple):
     bbox_norm: Sequence[float]  # xyxy in [0, 1]
     action_ids: Sequence[int]
     person_id: int
-    mask: dict | None = None  # COCO's RLE, of a frame as large as the annotated one
+    mask: dict | None = None  # COCO's RLE, at the size of the annotated frame
 
 
 def empty_file(ann_file: str | Path) -> Path:
-    """Where the keyframes without persons of an annotation file are."""
+    """The file of an annotation file's keyframes without persons."""
     return Path(ann_file).with_name(f'{Path(ann_file).stem}_empty.csv')
 
 
@@ -32,7 +32,7 @@ def write_annotations(
 
     Args:
         ann_file: The csv file.
-        keyframes: The persons of each video and second; a second counts to 1 / 1000.
+        keyframes: The persons of each video and second, rounded to 1 / 1000 s.
         with_empty: Write the second file, too.
 
     Returns:

@@ -1,7 +1,7 @@
 """Masks of persons at keyframes: COCO's JSON beside a csv in AVA's format.
 
-An image is a keyframe, whose ``file_name`` is ``video_id,timestamp`` as in the csv; an
-annotation is a person of it, whose ``track_id`` is the person id of the csv. What has
+An image is a keyframe, whose ``file_name`` is ``video_id,timestamp`` as in the csv. An
+annotation is a person in it, whose ``track_id`` is the person id of the csv; one with
 ``iscrowd`` covers persons whose masks are unknown.
 """
 
@@ -24,11 +24,11 @@ from stmixer_mm.files import check_file, write_atomically
 PERSON = dict(id=1, name='person')  # the one category
 MAX_SIDE = 2**14  # pixels of a frame
 
-Mask = dict  # COCO's compressed RLE: size [h, w] and counts, a text
+Mask = dict  # COCO's compressed RLE: size [h, w] and counts, a string
 
 
 class KeyframeMasks(NamedTuple):
-    """What is known of a keyframe."""
+    """The masks of a keyframe."""
 
     size: tuple[int, int]  # (h, w) of the frame
     masks: dict[int, Mask]  # by person id
@@ -36,7 +36,7 @@ class KeyframeMasks(NamedTuple):
 
 
 def mask_file(ann_file: str | Path) -> Path:
-    """Where the masks of an annotation file are."""
+    """The file of an annotation file's masks."""
     return Path(ann_file).with_name(f'{Path(ann_file).stem}_masks.json')
 
 
@@ -49,7 +49,7 @@ def encode(mask: np.ndarray) -> Mask:
 def decode(mask: Mask) -> np.ndarray:
     """The mask (h, w), uint8 of 0 and 1; ``ValueError`` if its counts are wrong."""
     drawn = coco_masks.decode(mask)
-    # Counts that end too early leave the rest as it was in memory.
+    # Counts that end too early leave the rest uninitialised.
     if drawn.max(initial=0) > 1 or drawn.sum(dtype=int) != coco_masks.area(mask):
         raise ValueError('the counts of its RLE do not fill the frame')
     return drawn
@@ -58,7 +58,7 @@ def decode(mask: Mask) -> np.ndarray:
 def move(
     mask: np.ndarray, scale: np.ndarray, shift: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """A mask (h, w) that is scaled, then shifted, by (x, y), in a frame (h, w); bool."""
+    """A mask (h, w), scaled, then shifted, by (x, y), in a frame (h, w); bool."""
     # OpenCV's integer coordinates are the centres of pixels, ours their corners.
     matrix = np.column_stack((np.diag(scale), shift + (scale - 1) / 2))
     return cv2.warpAffine(255 * mask.astype(np.uint8), matrix, size[::-1]) > 127
@@ -68,7 +68,7 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
     """RLE of what COCO's JSON calls a segmentation: polygons or RLE.
 
     Args:
-        segmentation: Of a JSON file.
+        segmentation: As in the JSON file.
         size: (h, w) of the frame.
 
     Returns:
@@ -89,7 +89,7 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
             )
         if isinstance(counts, str):
             rle = dict(size=[height, width], counts=counts.encode())
-            decode(rle)  # pycocotools compares without an end what runs over
+            decode(rle)  # pycocotools never stops comparing counts that run over
         elif (
             not isinstance(counts, list)
             or not all(isinstance(one, int) and one >= 0 for one in counts)
@@ -107,12 +107,12 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
 
 
 def _read_polygon(polygon: object, size: tuple[int, int]) -> list[float]:
-    """x1, y1, x2, … of three points or more, none a frame's size outside of it."""
+    """x1, y1, x2, … of three or more points, at most a frame's size outside it."""
     if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
         raise ValueError('its polygon is not a list x1, y1, x2, … of three points')
     points = np.array(polygon, float).reshape(-1, 2)
     sides = np.array(size[::-1])
-    if not (np.abs(points / sides - 0.5) <= 1.5).all():  # not of NaN either
+    if not (np.abs(points / sides - 0.5) <= 1.5).all():  # false for NaN too
         raise ValueError('its polygon leaves the frame by more than the size of that')
     return points.ravel().tolist()
 
@@ -121,7 +121,7 @@ def collect_masks(
     keyframes: Mapping[tuple[str, float], Sequence[AnnotatedPerson]],
     sizes: Mapping[str, tuple[int, int]],
 ) -> dict[str, KeyframeMasks]:
-    """Masks by ``img_key``, of the keyframes where any is known, or nobody is.
+    """Masks by ``img_key``, of keyframes with a known mask or without persons.
 
     Args:
         keyframes: The persons of each video and second.

@@ -1,4 +1,4 @@
-"""JSON as COCO's, with videos."""
+"""COCO's JSON, with videos."""
 
 import json
 import math
@@ -139,7 +139,7 @@ class CocoReader:
 
 
 def _first(entry: dict, *keys: str) -> str:
-    """What the first of the keys that an entry has says."""
+    """The value of the first key that an entry has."""
     for key in keys:
         if entry.get(key) not in (None, ''):
             return str(entry[key])
@@ -153,7 +153,7 @@ def _add(table: dict, key: object, value: object) -> None:
 
 
 def _track_id(entry: dict, attributes: dict) -> object:
-    """None if there is none, which a negative id means, too."""
+    """None if there is none, or a negative one."""
     given = entry.get('track_id'), entry.get('instance_id'), attributes.get('track_id')
     for track_id in given:
         if isinstance(track_id, int | str) and not (read_number(track_id) or 0) < 0:
@@ -162,7 +162,7 @@ def _track_id(entry: dict, attributes: dict) -> object:
 
 
 def _actions(attributes: dict, wanted: Collection[str] | None) -> dict[str, list[str]]:
-    """Actions by attribute, of those that may hold any."""
+    """Actions by attribute, for the attributes that may hold any."""
     actions: dict[str, list[str]] = {}
     for name, value in attributes.items():
         if name not in wanted if wanted is not None else name in TOOL_ATTRIBUTES:

@@ -44,7 +44,7 @@ from stmixer_mm.files import check_file, write_atomically
 
 
 class VideoFacts(NamedTuple):
-    """What is known of a video once it was looked for."""
+    """What is known about a video after looking for it."""
 
     name: str
     fps: float
@@ -69,7 +69,7 @@ def convert_annotations(
 ) -> Summary:
     """Write ``out`` in AVA's format, ``<out>_empty.csv`` and the label map.
 
-    Where persons have masks, or are polygons, there is ``<out>_masks.json`` too.
+    Where persons have masks or are polygons, write ``<out>_masks.json`` too.
 
     Args:
         files: CVAT XML or COCO JSON files.
@@ -79,8 +79,8 @@ def convert_annotations(
             written. By default ``action_list.pbtxt`` beside ``out``.
         every: Seconds from keyframe to keyframe, from 0 s on.
         fps: Frame rate of videos that are not in the folder (extracted frames).
-        only: Videos to convert, by name with or without suffix, and without its
-            folders where that names one alone; None: all.
+        only: Videos to convert, by name, with or without suffix; folders may be left
+            out where that names a single video. None: all.
         persons: Labels (categories) of persons; None: all that have actions.
         attributes: Attributes that hold actions; None: all.
         idle: Action of persons that do nothing. Without it their keyframes are left
@@ -150,7 +150,7 @@ def read_annotations(
     """Read a CVAT XML or COCO JSON file, told apart by their first character."""
     check_file(file)
     data = Path(file).read_bytes()
-    # Behind byte-order marks, zero bytes of UTF-16 and space.
+    # After byte-order marks, zero bytes of UTF-16 and white space.
     start = data.lstrip(b'\xef\xbb\xbf\xff\xfe\0 \t\r\n')[:1]
     if start == b'<':
         return read_cvat(file, data, persons, attributes)
@@ -177,7 +177,7 @@ def choose_keyframes(
         every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
             annotated, the nearest within half of ``every`` is taken, at its own time.
         total_frames: Frames of the video.
-        times: (total_frames,) seconds at which they begin; by default they are even.
+        times: (total_frames,) seconds at which frames begin; by default evenly spaced.
     """
     frames = frames[: bisect_left(frames, total_frames)]
     every = max(every, 1 / fps)  # no frame is a keyframe twice
@@ -206,10 +206,9 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
     Args:
         track: Shapes by rising frame.
-        interpolate: Between two shapes the box goes from one to the other on a
-            straight line, and stays where it is if it is not seen from the next on;
-            it turns the shorter way; the actions are those of the former. Else only
-            frames with a shape count.
+        interpolate: Between two shapes the box moves in a straight line and turns the
+            shorter way; it stays where it is if the person is not seen from the second
+            on. The actions are those of the first. Else only frames with a shape count.
     """
     index = bisect_right(track, frame, key=lambda shape: shape.frame)
     if index == 0 or track[index - 1].outside:
@@ -318,7 +317,7 @@ def _keyframes(
 
 
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
-    """Action name -> id, of the label map if there is one."""
+    """Action name -> id, from the label map if there is one."""
     if not label_map.exists():
         if broken := [name for name in actions if set(name) & set('\r\n')]:
             raise UserError(
@@ -338,7 +337,7 @@ def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
 def _choose(
     videos: Sequence[AnnotatedVideo], only: Iterable[str]
 ) -> list[AnnotatedVideo]:
-    """Those of the videos that are named, in their order."""
+    """The videos that are named, in their own order."""
     chosen: set[str] = set()
     for name in only:
         # The jobs of one task are several files of the same video.
@@ -360,7 +359,7 @@ def _choose(
 
 
 def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -> None:
-    """The names must be among the known."""
+    """Refuse names that are not known."""
     known = unique(known)
     for name in names or ():
         if name not in known:

@@ -138,7 +138,7 @@ def _name(declared: ElementTree.Element) -> str:
 
 
 def _declared(root: ElementTree.Element) -> dict[tuple[str, str], list[str] | None]:
-    """Values by label and attribute: of a checkbox 'true', None if it is not a choice."""
+    """Values by label and attribute: 'true' for a checkbox, None if it is no choice."""
 
     def values(attribute: ElementTree.Element) -> list[str] | None:
         input_type = attribute.findtext('input_type', 'text').strip().lower()
@@ -174,7 +174,7 @@ def _read_shape(
     place: str,
     size: tuple[float, float] | None,
 ) -> Shape:
-    """A box, a polygon or a mask, of a frame of this width and height."""
+    """A box, a polygon or a mask in a frame of this width and height."""
     segmentation = None
     if drawn.tag == 'polygon':
         bbox, segmentation = _read_polygon(drawn.get('points', ''))
@@ -206,7 +206,7 @@ def _read_box(box: ElementTree.Element) -> tuple[float, ...]:
 
 
 def _read_polygon(text: str) -> tuple[tuple[float, ...], list[list[float]]]:
-    """The box around points as in '1,2;3,4;5,6', and these as COCO has them."""
+    """The box around points like '1,2;3,4;5,6', and the points as COCO has them."""
     points = [[read_number(value) for value in p.split(',')] for p in text.split(';')]
     if len(points) < 3 or any(len(p) != 2 or None in p for p in points):
         raise ValueError(
@@ -219,7 +219,7 @@ def _read_polygon(text: str) -> tuple[tuple[float, ...], list[list[float]]]:
 def _read_mask(
     mask: ElementTree.Element, size: tuple[float, float] | None
 ) -> tuple[tuple[float, ...], Mask]:
-    """The box of a mask, and COCO's RLE of it; CVAT's runs along the rows of its box."""
+    """A mask's box, and its RLE in COCO's form; CVAT's runs along rows of the box."""
     left, top, width, height = box = [
         read_frame(mask.get(name)) for name in ('left', 'top', 'width', 'height')
     ]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stmixer_mm.datasets.frames import without_suffix
 
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
-FRAME_RATES = 1e-4, 1e4  # that can be
+FRAME_RATES = 1e-4, 1e4  # least and largest that can be
 
 
 class Shape(NamedTuple):
@@ -25,7 +25,7 @@ class Shape(NamedTuple):
     rotation: float = 0  # of the box around its centre, in degrees
     label: str = ''
     given: Mapping[str, Sequence[str]] = MappingProxyType({})  # actions by attribute
-    # COCO's, in this very frame; of what is between shapes it is not known.
+    # COCO's, in this very frame; between shapes it is not known.
     segmentation: object = None
 
     def enclosing_bbox(self) -> tuple[float, float, float, float]:

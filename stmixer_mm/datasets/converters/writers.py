@@ -1,4 +1,4 @@
-"""To annotation tools, in the forms that this package reads."""
+"""Files for annotation tools, in the forms that this package reads."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -68,7 +68,7 @@ class Located(NamedTuple):
     """Where k people are in a frame."""
 
     bboxes: np.ndarray  # (k, 4): whole pixels, xyxy, not clipped
-    shares: np.ndarray  # (k,): of each one's drawn area, inside and behind nothing
+    shares: np.ndarray  # (k,): how much of each one's drawn area is visible
     owners: np.ndarray  # (h, w): who is seen in a pixel, from 1 on, 0 for nobody
 
 
@@ -98,7 +98,7 @@ def locate(view: View, size: tuple[int, int]) -> Located:
 def _silhouette(
     blobs: Sequence[Blob], size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Blobs in white, as far as they lie in the frame or a frame height around.
+    """Blobs in white, as far as they lie within a frame height around the frame.
 
     Returns:
         An image that holds them, and where its upper left corner is.

@@ -74,7 +74,7 @@ def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes
 def _annotate(
     scene: script.Scene, second: int, size: Size
 ) -> list[AnnotatedPerson] | None:
-    """None if it is moot who is seen, or what they do."""
+    """Persons at a second; None if it is moot who is seen, or what they do."""
     located = locate(view_at(scene, second), size)
     is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
     if is_moot or script.is_moot(scene, second):
@@ -88,7 +88,7 @@ def _annotate(
 def _persons(
     scene: script.Scene, t: float, located: Located, size: Size
 ) -> list[AnnotatedPerson]:
-    """Who is visible at time ``t``, of whom :func:`locate` says where they are."""
+    """Who is visible at time ``t``, given where :func:`locate` found them."""
     seen = located.shares >= CLEAR
     bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
     actions = script.actions_of(scene, t, seen)
@@ -100,7 +100,7 @@ def _persons(
 def action_tubes(
     frames: Sequence[Sequence[AnnotatedPerson]], size: Size
 ) -> dict[int, list[list[tuple[float, ...]]]]:
-    """A tube for each stretch of frames in which a person is visible and does an action.
+    """A tube for each stretch of frames where a person is visible and does an action.
 
     Args:
         frames: The persons of each frame of a video.
@@ -137,7 +137,7 @@ def _make_video(
     for frame in render(scene, views, size):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
-    # OpenCV says nothing of a full disk.
+    # OpenCV says nothing about a full disk.
     count = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
     if count != len(times):
         raise UserError(
@@ -188,19 +188,19 @@ def make_toy_dataset(
 ) -> None:
     """Make little annotated videos of drawn people.
 
-    Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv`` and
-    ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
-    ``val_tracks.csv`` with five, each with a csv ``…_empty.csv`` of keyframes that show
-    nobody; ``train_masks.json`` and ``val_masks.json`` with what can be seen of each
-    person at the keyframes of the former; and ``tubes.pkl`` in the form of UCF101-24,
-    whose test videos are those of ``val.csv``, with a tube for each stretch of an
-    action. The same seed and size give the same data, whatever the number of workers.
+    Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv``
+    and ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
+    ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of keyframes that show
+    nobody. ``train_masks.json`` and ``val_masks.json`` hold what can be seen of each
+    person once a second. ``tubes.pkl``, in the form of UCF101-24, has a tube for each
+    stretch of an action; its test videos are those of ``val.csv``. The same seed and
+    size give the same data, whatever the number of workers.
 
     Args:
         out_dir: Appears only when all is done.
         size: Width and height in pixels, even, 64 to 2048.
         workers: Processes, which a script without a ``__main__`` guard cannot start; 0
-            works in the caller's.
+            works in the calling process.
         force: Replace a toy dataset that is already there.
 
     Raises:
@@ -215,7 +215,7 @@ def make_toy_dataset(
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
     with TemporaryDirectory(dir=out_dir.parent) as temporary, ExitStack() as at_end:
-        if pool:  # stopped half-way, it is not to make the rest
+        if pool:  # if stopped half-way, it must not make the rest
             at_end.callback(pool.shutdown, cancel_futures=True)
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)

@@ -52,7 +52,7 @@ class KeyframePictures:
         self._classes = [names.get(column, f'action {column}') for column in columns]
 
     def draw(self, key: str, path: str | Path) -> bool:
-        """Draw true boxes left, predicted ones right; False if the dataset lacks it.
+        """Draw true boxes left, predicted ones right; False if ``key`` is unknown.
 
         Colours and heading say which predictions are right, as judged.
         """
@@ -103,7 +103,7 @@ class KeyframePictures:
 
 
 def _as_in_histograms(color: str) -> tuple[int, ...]:
-    """RGB of a '#rrggbb' as it looks there, on white; light enough for black text."""
+    """RGB of a '#rrggbb' as drawn there, on white; light enough for black text."""
     rgb = bytes.fromhex(color.removeprefix('#'))
     return tuple(round(ALPHA * value + (1 - ALPHA) * 255) for value in rgb)
 

@@ -18,17 +18,17 @@ from stmixer_mm.registry import METRICS
 class MaskAPMetric(CocoMetric):
     """AP of persons' masks, scored by ``person_scores``, as COCO defines it.
 
-    Compared are all keyframes of the mask file, tested or not; where it says that masks
-    of persons are unknown (``iscrowd``), predicted ones do not count. Values, of all
-    persons and whatever they do: ``segm_mAP`` (over IoU thresholds from 0.5 to 0.95),
+    All keyframes of the mask file are compared, tested or not. Where it says that masks
+    of persons are unknown (``iscrowd``), predicted ones do not count. Values, over all
+    persons, whatever they do: ``segm_mAP`` (over IoU thresholds from 0.5 to 0.95),
     ``segm_mAP_50``, ``segm_mAP_75``.
 
     Args:
         mask_file: See :mod:`stmixer_mm.datasets.annotations.masks`.
         exclude_file: Keyframes to leave out, lines of video_id,timestamp.
         data_root: Folder that the paths are in.
-        metric_items: Of the host's ``CocoMetric``, which see.
-        **kwargs: Of that class.
+        metric_items: See the host's ``CocoMetric``.
+        **kwargs: Arguments of that class.
     """
 
     default_prefix = 'mask'
@@ -73,7 +73,7 @@ class MaskAPMetric(CocoMetric):
         )
 
     def _as_hosted(self, sample: dict, image: dict) -> dict:
-        """What the host reads of a sample."""
+        """What the host reads from a sample."""
         found, size = sample['pred_instances'], (image['height'], image['width'])
         if 'masks' not in found:
             raise UserError(

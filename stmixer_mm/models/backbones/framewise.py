@@ -16,8 +16,8 @@ class FramewiseBackbone(HostedBackbone):
     """Run a 2-D backbone on all frames as one batch.
 
     Fits every backbone that turns images into feature maps: mmdet's, and mmaction2's
-    for frames. Those of the latter that look at neighbouring frames (TSM,
-    TANet) find the frames of a clip one after the other, as in their recognisers.
+    for frames. Backbones that look at neighbouring frames (TSM, TANet) find the frames
+    of a clip one after the other, as in their recognisers.
 
     Args:
         backbone: Config of the backbone, such as ``dict(type='mmdet.ResNet', …)``.

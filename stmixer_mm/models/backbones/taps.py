@@ -1,4 +1,4 @@
-"""Feature maps from inside a backbone that returns its last one only."""
+"""Feature maps from inside a backbone that returns only its last one."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -90,7 +90,7 @@ class TappedBackbone(HostedBackbone):
         return unfold_time(output, inputs.size(0)) if self.time_in_batch else output
 
     def find(self, name: str) -> nn.Module:
-        """The submodule of that name; of a list of modules its last one."""
+        """The submodule of that name; for a list of modules its last one."""
         module = self.lookup(name)
         while isinstance(module, nn.ModuleList) and len(module):
             module = module[-1]
@@ -105,7 +105,7 @@ class TappedBackbone(HostedBackbone):
         return modules[name]
 
     def remove(self, name: str) -> None:
-        """Leave in the place of a submodule what does nothing."""
+        """Replace a submodule by one that does nothing."""
         # Hosts loop over lists.
         is_list = isinstance(self.lookup(name), nn.ModuleList)
         parent, _, child = name.rpartition('.')

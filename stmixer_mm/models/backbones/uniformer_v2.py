@@ -1,4 +1,4 @@
-"""The feature map of a UniFormerV2, whose host returns one vector of a clip.
+"""The feature map of a UniFormerV2, whose host returns one vector per clip.
 
 Shapes: B clips, T frames, P = h * w patches of a frame, C channels.
 """

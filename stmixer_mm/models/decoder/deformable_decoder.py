@@ -34,10 +34,10 @@ class DeformableDecoder(QueryDecoder):
         num_levels: L.
         memory: What the temporal queries read: 'keyframe', or 'time' for all frames,
             T * L planes with sample points in each.
-        num_points: Sample points of a head in a plane, a frame of a level.
+        num_points: Sample points of a head in a plane, which is a frame of a level.
         keyframe: Which of the T frames it is, see :func:`.place_keyframe`.
         dropout: Of attentions and feed-forward networks; the paper has 0.1.
-        **kwargs: Of :class:`QueryDecoder`; ``num_heads`` are those of both attentions.
+        **kwargs: See :class:`QueryDecoder`; ``num_heads`` are those of both attentions.
 
     Raises:
         UserError: Arguments that do not fit together.

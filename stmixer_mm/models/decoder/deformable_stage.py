@@ -25,7 +25,7 @@ from stmixer_mm.models.strides import level_extents
 
 
 class FlatPlanes(NamedTuple):
-    """Cells of M planes behind one another; each frame of a level is one of them."""
+    """Cells of M planes, one after the other; each frame of a level is a plane."""
 
     values: Tensor  # (B, N, C)
     layout: PlaneLayout
@@ -46,16 +46,16 @@ class DeformableStage(QueryStage):
     Detection", ICLR 2021, with boxes as reference; a decoder layer for each query set.
     Queries carry the sine code of their boxes where the paper has learned codes.
 
-    Boxes keep their gradient from stage to stage, as :class:`STMixerStage`'s do, where
+    Boxes keep their gradient from stage to stage, as :class:`STMixerStage`'s do, while
     the paper cuts it: the two decoders then differ only in how queries read feature
-    maps. The position code alone reads them without.
+    maps. Only the position code reads boxes without gradient.
 
     Args:
         embed_dims: C, a multiple of 8 and of ``num_heads``.
         num_actions: Number of actions.
         spatial_planes: M of the spatial queries.
         temporal_planes: M of the temporal queries.
-        **branch: Of :class:`DeformableBranch`.
+        **branch: See :class:`DeformableBranch`.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class DeformableBranch(BaseModule):
         blocked: Tensor | None = None,
     ) -> Tensor:
         """Queries (B, Q, C) to queries; ``blocked`` as in :class:`QueryStage`."""
-        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it of each head
+        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it for each head
             blocked = blocked.repeat_interleave(self.self_attn.num_heads, dim=0)
         attended = self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
         queries = self.norms[0](attended)
@@ -158,7 +158,7 @@ class DeformableBranch(BaseModule):
 class DeformableAttention(MultiScaleDeformableAttention):
     """mmcv's, from boxes to flat planes.
 
-    It samples in float32, under autocast too: mmcv's CUDA operator does not take bfloat16,
+    It samples in float32, under autocast too: mmcv's CUDA operator takes no bfloat16,
     and rounds positions to the type of the values. Where mmcv was compiled without the
     operator, its formulation in PyTorch serves on GPUs as well.
     """

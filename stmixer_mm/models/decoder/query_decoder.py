@@ -36,12 +36,12 @@ def join_queries(first: Queries, second: Queries) -> Queries:
 
 
 def join_extra(first: ExtraQueries, second: ExtraQueries) -> ExtraQueries:
-    """Both, the second behind the first; to each the other is like the decoder's own."""
+    """Both, the second behind the first; each treats the other as the decoder's own."""
     num_first, num_second = first.boxes_xyzr.size(1), second.boxes_xyzr.size(1)
     num_own = first.blocked.size(-1) - num_first
     places = torch.arange(num_own + num_first + num_second, device=first.blocked.device)
     behind = places - num_first
-    # Those of the other stand where the first of the decoder's own does.
+    # To each, the other's queries are like the first of the decoder's own.
     of_first = places.where(places < num_own + num_first, 0)
     of_second = places.where(places < num_own, behind.where(behind >= num_own, 0))
     return ExtraQueries(
@@ -58,8 +58,8 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     A subclass says what a stage is, and what the stages read of the feature maps.
 
     Args:
-        make_stage: A :class:`QueryStage` of the ``embed_dims``, ``num_heads``,
-            ``feedforward_channels`` and ``num_actions`` that it is given.
+        make_stage: Makes a :class:`QueryStage` from ``embed_dims``, ``num_heads``,
+            ``feedforward_channels`` and ``num_actions``.
         num_frames: T of the feature maps.
         embed_dims: C, width of the queries and channels of the levels, a multiple of 8
             and of ``num_heads``.
@@ -71,14 +71,14 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             detector sets it to the head's.
         strides: Pixels of the padded clip per cell of each level, finest first; None
             to derive them from the sizes of the levels.
-        with_cp: Keep of each stage its inputs alone for the backward pass and compute
+        with_cp: Keep only the inputs of each stage for the backward pass and compute
             the rest again: less RAM, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
             time on the first batch of each size; or a dict of its arguments.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: An argument is out of range, or feature maps do not fit them.
+        UserError: An argument is out of range, or feature maps do not fit.
     """
 
     # What its stages say; a head reads one of these.
@@ -158,7 +158,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             feats: L levels (B, C, T, H_l, W_l), finest first.
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
-            extra: D queries more.
+            extra: D further queries.
             with_queries: Return the last stage's queries and boxes_xyzr too.
 
         Returns:

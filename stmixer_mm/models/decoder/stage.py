@@ -84,7 +84,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
     def refine(
         self, queries: Queries, boxes_xyzr: Tensor
     ) -> tuple[Queries, Tensor, StageOutput]:
-        """What :meth:`forward` returns, of refined queries and the boxes before."""
+        """What :meth:`forward` returns, from refined queries and unrefined boxes."""
         boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(queries.spatial))
         return queries, boxes_xyzr, self.read_out(queries, boxes_xyzr)
 
@@ -168,7 +168,7 @@ class STMixerStage(QueryStage):
     def attend(
         self, queries: Queries, boxes_xyzr: Tensor, blocked: Tensor | None
     ) -> Queries:
-        """Let each query set attend to itself, which sees where the boxes are."""
+        """Let each query set attend to itself, knowing where the boxes are."""
         position_code, iof = self.relate_boxes(boxes_xyzr)
         bias = self.attention_bias(iof, blocked)
         return Queries(
@@ -186,7 +186,7 @@ class STMixerStage(QueryStage):
         return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
 
     def attention_bias(self, iof: Tensor, blocked: Tensor | None) -> Tensor:
-        """(B, Q, Q) to what is added to the logits, (B, num_heads, Q, Q)."""
+        """(B, Q, Q) to what is added to attention logits, (B, num_heads, Q, Q)."""
         bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
         if blocked is None:
             return bias
@@ -206,7 +206,7 @@ class _QueryBranch(BaseModule):
     """What happens to one query set in a stage: attention, then mixing and FFN.
 
     Args:
-        **mixing: Of :class:`.AdaptiveMixing`, all but the widths.
+        **mixing: Arguments of :class:`.AdaptiveMixing`, all but the widths.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ class STMixerTubeletDecoder(STMixerDecoder):
 
     Args:
         frame_actions: A tubelet says in each frame what its person does there.
-        **kwargs: Of :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
+        **kwargs: See :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
     """
 
     output_type = TubeletStageOutput
@@ -47,7 +47,7 @@ class STMixerTubeletDecoder(STMixerDecoder):
         return queries._replace(temporal=queries.temporal[: boxes_xyzr.size(0)]), folded
 
     def admit(self, extra: ExtraQueries) -> ExtraQueries:
-        """Folds boxes (B, D, K, 4) of the clip's K frames, as of :meth:`start`."""
+        """Folds boxes (B, D, K, 4) of the clip's K frames, as :meth:`start` does."""
         queries, boxes_xyzr, blocked = extra
         frames = torch.arange(self.num_frames, device=boxes_xyzr.device) + 0.5
         nearest = (frames * boxes_xyzr.size(2) / self.num_frames).long()

@@ -1,4 +1,4 @@
-"""A stage of the tubelet decoder: the keyframe's on every frame, and over time.
+"""A stage of the tubelet decoder: a keyframe's stage on every frame, and over time.
 
 Shapes: B clips, T frames of the feature maps, Q tubelets, C channels, A actions,
 G groups, c channels of a group. What belongs to a frame is folded into the batch,
@@ -32,10 +32,10 @@ class STMixerTubeletStage(STMixerStage):
 
     Args:
         num_frames: T.
-        **kwargs: Of :class:`STMixerStage`.
+        **kwargs: See :class:`STMixerStage`.
     """
 
-    frame_actions = False  # what a tubelet's person does, in the clip or in each frame
+    frame_actions = False  # whether actions are those of each frame, not of the clip
 
     def __init__(
         self, *, embed_dims: int, num_heads: int, num_frames: int, **kwargs
@@ -90,7 +90,7 @@ class STMixerTubeletStage(STMixerStage):
 
 
 class TimeAttention(BaseModule):
-    """The queries of a tubelet attend to each other: it stays on one person.
+    """The queries of a tubelet attend to each other, so that it stays on one person.
 
     Args:
         embed_dims: C.

@@ -25,8 +25,8 @@ class ClipDetector(BaseDetector):
 
     Args:
         backbone: Clips (B, 3, T_in, H, W) to one feature map or several.
-        neck: Those to ``feats``, L levels (B, C, T, H_l, W_l), finest first; a list of
-            necks is run one after the other, None is for backbones that need none.
+        neck: These to ``feats``, L levels (B, C, T, H_l, W_l), finest first. A list of
+            necks is run one after the other; None is for backbones that need none.
         data_preprocessor: Samples of the loader to clips.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
             pretrained recogniser's checkpoint fills the backbone.
@@ -92,7 +92,7 @@ class ClipDetector(BaseDetector):
     def loss_and_extract_feat(
         self, inputs: Tensor
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Losses of the necks that have any, and :meth:`extract_feat`."""
+        """Losses of the necks that have any, and :meth:`extract_feat`'s result."""
         forecast = self._forecast
         if forecast is None or inputs.size(2) <= forecast.clip_len:
             return {}, self.extract_feat(inputs)
@@ -118,7 +118,7 @@ class ClipDetector(BaseDetector):
 
 
 def run_parts(parts: Sequence[nn.Module], feats: object) -> object:
-    """What the last of them makes of what those before made."""
+    """What the parts, one after the other, make of ``feats``."""
     for part in parts:
         feats = part(feats)
     return feats

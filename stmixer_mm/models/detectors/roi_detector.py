@@ -28,7 +28,7 @@ from stmixer_mm.models.heads.stmixer_head import sample_name
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
 
-# What of a sample has the boxes.
+# Which field of a sample has the boxes.
 SOURCES = {'ground_truth': 'gt_instances', 'proposals': 'proposals'}
 
 
@@ -58,15 +58,15 @@ class RoIDetector(ClipDetector):
     nobody does, so that the loss of actions vanishes there.
 
     Args:
-        roi_head: ``mmdet.AVARoIHead`` of mmaction2 (it registers it there), with the
+        roi_head: mmaction2's ``mmdet.AVARoIHead`` (which it registers there), with the
             ``train_cfg`` that the host's detectors hand to it. The dummy class 0 is
             counted in ``bbox_head.num_classes``.
         persons: Source of the boxes, see above.
         levels: Which levels the RoI head reads, None for all. The host's extractor
             brings several to the size of the first, whose stride is its
-            ``featmap_stride``, and concatenates their channels. What serves only levels
-            that nobody reads gets no gradient.
-        **kwargs: Of :class:`.ClipDetector`.
+            ``featmap_stride``, and concatenates their channels. Parts that serve only
+            levels that nothing reads get no gradient.
+        **kwargs: See :class:`.ClipDetector`.
 
     Raises:
         UserError: Feats that do not fit the RoI head, or samples without the boxes that
@@ -163,7 +163,7 @@ class RoIDetector(ClipDetector):
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Loss of the person branch, and boxes of each clip besides the ground truth.
 
-        The sampler of the RoI head adds that itself.
+        The sampler of the RoI head adds the ground truth itself.
         """
         nothing = inputs.new_zeros((0, 4), dtype=torch.float32)
         if self.source == 'gt_instances':
@@ -214,7 +214,7 @@ class RoIDetector(ClipDetector):
         return chosen
 
     def no_loss(self, roi_feats: Sequence[Tensor]) -> Tensor:
-        """Zero, with a gradient path to what the RoI head's loss has one to."""
+        """Zero, with the gradient paths of the RoI head's loss."""
         return sum(
             term.flatten()[:1].sum() * 0
             for term in (*roi_feats, *self.roi_head.parameters())

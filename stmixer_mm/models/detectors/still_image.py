@@ -67,9 +67,9 @@ class StillImageSTMixer(STMixer):
     ) -> Sequence[DetDataSample]:
         """The same samples with ``pred_instances``, the best detection first.
 
-        ``bboxes`` (n, 4) are xyxy in pixels of the image as it was before it was
-        resized, ``scores`` (n,), ``labels`` (n,) class numbers; ``masks`` (n, h, w)
-        with a mask head.
+        ``bboxes`` (n, 4) are xyxy in pixels of the image before it was resized,
+        ``scores`` (n,), ``labels`` (n,) class numbers; ``masks`` (n, h, w) with a mask
+        head.
         """
         found = self.find(inputs, data_samples)
         for sample, predictions in zip(data_samples, found, strict=True):

@@ -31,8 +31,8 @@ class STMixer(ClipDetector):
         decoder: Feature maps and first boxes to one output per stage, such as a
             :class:`~.decoder.StageOutput`; a :class:`~.decoder.QueryDecoder`.
         head: Stage outputs and ground truth to losses, or to predictions. Its
-            ``num_classes`` is the decoder's too. What the decoder finds, persons in
-            keyframes or tubelets, it has to read.
+            ``num_classes`` is the decoder's too. It must read what the decoder finds:
+            persons in keyframes, or tubelets.
         initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
         denoising: Config of a :class:`DenoisingQueries`; training then adds noised
             persons to the queries.
@@ -41,7 +41,7 @@ class STMixer(ClipDetector):
         mask_head: Config of a :class:`QueryMaskHead`; persons then have ``masks``.
         with_query_vectors: Predictions have ``query_vectors`` (n, C) too, which tell
             persons apart; see :meth:`.QueryDecoder.look_of`.
-        **kwargs: Of :class:`.ClipDetector`.
+        **kwargs: See :class:`.ClipDetector`.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class STMixer(ClipDetector):
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
-        """Clips to what each stage says of them."""
+        """Clips to what each stage says about them."""
         _, (outputs, *_) = self.run(inputs, frame_shapes(inputs, data_samples))
         return outputs
 
@@ -146,13 +146,13 @@ class STMixer(ClipDetector):
         frames: FrameShapes,
         tracks: Sequence[InstanceData] | None = None,
     ) -> tuple[dict[str, Tensor], Sequence[InstanceData]]:
-        """The terms of B clips, and the tracks of the keyframes that follow.
+        """Loss terms of B clips, and the tracks for the keyframes that follow.
 
         Args:
             feats: L levels (B, C, T, H_l, W_l).
             data_samples: The ground truth.
             frames: Sizes of the frames.
-            tracks: Those of the keyframes before; None without ``query_interaction``.
+            tracks: From the keyframes before; None without ``query_interaction``.
         """
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(
             feats, data_samples, frames
@@ -210,7 +210,7 @@ class STMixer(ClipDetector):
         return found
 
     def looks_of(self, queries: Queries) -> dict[str, Tensor]:
-        """What of the last queries goes with their predictions."""
+        """Fields of the last queries that go with their predictions."""
         if self.mask_head is None and not self.with_query_vectors:
             return {}
         return dict(query_vectors=self.decoder.look_of(queries).float())
@@ -236,9 +236,9 @@ class STMixer(ClipDetector):
     ) -> Sequence[ActionDataSample]:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`.
 
-        With ``query_interaction``, samples that have ``tracks``, those of their video's
-        keyframe before or :meth:`.QueryInteraction.start`, get ``instances_id`` in
-        ``pred_instances``, and in place of these the ``tracks`` of the next keyframe.
+        With ``query_interaction``, samples may have ``tracks``, from their video's
+        keyframe before or :meth:`.QueryInteraction.start`. They then get
+        ``instances_id`` in ``pred_instances``; ``tracks`` become the next keyframe's.
         """
         if self.query_interaction is not None and 'tracks' in data_samples[0]:
             return self.predict_next(inputs, data_samples)
@@ -302,7 +302,7 @@ def check_outputs(decoder: QueryDecoder, *parts: object) -> None:
 
 
 def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
-    """The decoder for a head of as many classes."""
+    """The decoder for a head with this number of classes."""
     decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
     if decoder.num_classes != num_classes:
         raise UserError(
@@ -321,7 +321,7 @@ def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBo
 
 
 def query_sizes(decoder: QueryDecoder) -> dict[str, int]:
-    """What the parts that make queries take over from the decoder."""
+    """The sizes that query-making parts take over from the decoder."""
     return dict(num_queries=decoder.num_queries, embed_dims=decoder.embed_dims)
 
 

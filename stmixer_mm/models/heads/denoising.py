@@ -1,7 +1,7 @@
 """Queries of a training step that start from noised persons and their actions.
 
 Shapes: B clips, Q queries of the decoder, G groups, P slots of a group (the most
-persons of a clip, or 1), D = G P further queries, C channels, A actions; of tubelets
+persons of a clip, or 1), D = G P further queries, C channels, A actions; with tubelets,
 [K] frames of a clip.
 """
 
@@ -38,8 +38,8 @@ class DenoisingQueries(BaseModule):
     """Groups of noised persons, which the decoder learns to put right.
 
     Li et al., "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising",
-    CVPR 2022. The decoder's own queries see none of them; a group sees the own
-    queries and itself. Used in training alone.
+    CVPR 2022. The decoder's own queries see none of them; a group sees those queries
+    and itself. Used only in training.
 
     Args:
         embed_dims: C; the detector sets it.
@@ -48,8 +48,8 @@ class DenoisingQueries(BaseModule):
         num_groups: G, copies of each person, noised independently.
         box_noise: Centres move by up to this share of half the box, sizes change by
             up to this share, in [0, 1).
-        label_noise: Probability of each action of a copy to be replaced by one drawn
-            at random, in [0, 1].
+        label_noise: Probability that an action of a copy is replaced by one drawn at
+            random, in [0, 1].
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -131,7 +131,7 @@ class DenoisingQueries(BaseModule):
 
 @MODELS.register_module()
 class DenoisingTubelets(DenoisingQueries):
-    """The same of tubelets: each frame's box has noise of its own.
+    """The same for tubelets: each frame's box has noise of its own.
 
     Where a person has no box, its copies start from that of the nearest frame; a copy
     starts from all actions of the clip.
@@ -202,7 +202,7 @@ def noise_actions(actions: Tensor, label_noise: float) -> Tensor:
     """
     replaced = (actions > 0) & (torch.rand_like(actions) < label_noise)
     drawn = torch.randint_like(actions, actions.size(-1)).long()
-    # A replacement is 1, whatever else of the query is drawn: a sum of one-hots.
+    # A sum of one-hots: a replacement is 1, whatever else is drawn for the query.
     noised = actions.masked_fill(replaced, 0)
     return noised.scatter_add(-1, drawn, replaced.to(actions)).clamp(max=1)
 
@@ -211,8 +211,8 @@ def block_groups(num_queries: int, num_groups: int, group_size: int) -> Tensor:
     """Who must not attend to whom.
 
     Returns:
-        (Q + D, Q + D) bool: an own query to a noised one, and a noised one to those
-        of other groups.
+        (Q + D, Q + D) bool: True from an own query to a noised one, and from a noised
+        one to those of other groups.
     """
     group = torch.arange(num_groups).repeat_interleave(group_size) + 1
     group = F.pad(group, (num_queries, 0))  # the own queries are group 0

@@ -1,7 +1,6 @@
 """Masks of persons from their queries, as DETR's panoptic head draws them.
 
-Shapes: B clips, C channels, L levels, n queries of whichever clips, k persons of a
-clip.
+Shapes: B clips, C channels, L levels, n queries of any clips, k persons of a clip.
 """
 
 from collections.abc import Sequence
@@ -32,11 +31,11 @@ NOT_THERE = -1e4  # a logit whose sigmoid is 0
 
 
 class MaskQueries(NamedTuple):
-    """Whose masks are wanted: n queries of whichever clips."""
+    """Whose masks are wanted: n queries of any clips."""
 
     vectors: Tensor  # (n, C)
     bboxes: Tensor  # (n, 4): pixel xyxy
-    clips: Tensor  # (n,) long: which of the B clips each is of
+    clips: Tensor  # (n,) long: which of the B clips each is from
 
 
 @MODELS.register_module()
@@ -45,20 +44,19 @@ class QueryMaskHead(BaseModule):
 
     Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
     4.4. The keyframe's level is that of frame T // 2, in which the keyframe lies
-    whatever T is: a mean over time smears what moves, and here persons do. The
-    attention is biased by how far a cell lies outside of the query's box, which our
-    decoders keep beside the query and not in it.
+    whatever T is: a mean over time would smear the persons, who move. The attention is
+    biased by how far a cell lies outside of the query's box, which our decoders keep
+    beside the query and not in it.
 
     Args:
         embed_dims: C, a multiple of 16 and of ``num_heads``; the detector sets it.
         loss_mask: Loss of logits (n, pixels) on 0 and 1, e.g. ``mmdet.FocalLoss``; here
-            a mean over the pixels of a mask, a sum over masks, divided by their number.
+            a mean over a mask's pixels, summed over masks, divided by their number.
         loss_dice: Loss of the same with one value for each mask, e.g.
             ``mmdet.DiceLoss``.
         num_levels: How many levels are read, the finest ones, 1 to 5.
-        num_heads: Heads of the attention, one map each.
-        chunk_size: Queries that are decoded at once in prediction, which bounds the
-            memory.
+        num_heads: Heads of the attention, one attention map each.
+        chunk_size: Queries that are decoded at once in prediction, which bounds RAM.
         keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
@@ -164,7 +162,7 @@ class QueryMaskHead(BaseModule):
         queries: MaskQueries,
         frames: FrameShapes,
     ) -> Tensor:
-        """:meth:`forward`, of what :meth:`read` returned."""
+        """:meth:`forward`, from what :meth:`read` returned."""
         attention = self.attend(coarsest, queries, frames)
         drawn = torch.cat((coarsest[queries.clips], attention), dim=1)
         for conv, level in zip_longest(self.convs, finer):
@@ -178,7 +176,7 @@ class QueryMaskHead(BaseModule):
     ) -> Tensor:
         """Attention over a level (B, C, h, w), in units of its mean.
 
-        The softmax runs over heads and cells together, those of padding left out.
+        The softmax runs over heads and cells together, without the cells of padding.
 
         Returns:
             (n, num_heads, h, w)
@@ -217,7 +215,7 @@ class QueryMaskHead(BaseModule):
         Args:
             feats: See :meth:`forward`.
             vectors: All queries, (B, Q, C).
-            bboxes: Theirs, (B, Q, 4).
+            bboxes: Their boxes, (B, Q, 4).
             persons: Whom they stand for, (B, Q), see :func:`.match_clip`.
             data_samples: The ground truth, with ``masks`` (k, h, w) of the frames
                 without padding.
@@ -264,8 +262,8 @@ class QueryMaskHead(BaseModule):
     ) -> list[Tensor]:
         """Masks (n, h, w) bool of each clip's n kept queries.
 
-        They have the size of the frame before it was resized (``ori_shape``), or, where
-        that is unknown, that of the clip.
+        They have the size of the frame before it was resized (``ori_shape``), or that
+        of the clip where this is unknown.
 
         Args:
             feats: See :meth:`forward`.
@@ -316,7 +314,7 @@ def how_far_outside(points: Tensor, bboxes: Tensor) -> Tensor:
 
 
 def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (n, h, w) at another size, linear in between."""
+    """Logits or masks (n, h, w) at another size, linear in between."""
     if values.shape[1:] == size:
         return values
     return F.interpolate(values[:, None], size, mode='bilinear', align_corners=False)[

@@ -1,6 +1,6 @@
 """Persons among the queries: their scores and their matching.
 
-Shapes: Q queries of a clip, k persons of it; K frames of it, for tubelets.
+Shapes: Q queries of a clip, its k persons and, for tubelets, its K frames.
 """
 
 from collections.abc import Sequence
@@ -83,12 +83,12 @@ def match_rest(
     held: Tensor,
     **parts: object,
 ) -> Tensor:
-    """:func:`match_clip` of queries of which the last N have their persons already.
+    """:func:`match_clip` where the last N queries have their persons already.
 
     The others are matched to the persons that are left.
 
     Args:
-        held: What is returned of the last N, (N,).
+        held: What is returned for the last N, (N,).
         parts: Assigner and sampler.
     """
     own = len(bboxes) - len(held)
@@ -103,7 +103,7 @@ def match_rest(
 
 
 def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
-    """What mmdet's costs read of the truth.
+    """What mmdet's costs read from the truth.
 
     Args:
         gt_bboxes: (k, 4)
@@ -120,11 +120,11 @@ def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
 
 @TASK_UTILS.register_module()
 class TubeletCost:
-    """Costs of boxes in frames, as costs of tubelets: their means over the frames.
+    """Costs of boxes in frames as costs of tubelets, by their means over the frames.
 
     Args:
         person_costs: mmdet's costs of person scores, over the frames where it is known
-            whether the person is there; where not, they are costs of background.
+            whether the person is there; where it is absent, costs of background.
         box_costs: mmdet's costs of boxes, over the frames where the person has one.
     """
 
@@ -165,7 +165,7 @@ class TubeletCost:
             (self.box_costs, states == PRESENT),
         ):
             for cost in costs:
-                # Every frame with every frame, of which the same ones are meant.
+                # Every frame with every frame; only pairs of the same frame are meant.
                 of_frames = cost(queries, persons, img_meta=img_meta)
                 of_frames = of_frames.unflatten(1, states.shape)
                 of_frames = of_frames.unflatten(0, (-1, states.size(1)))

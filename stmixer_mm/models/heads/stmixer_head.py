@@ -33,12 +33,12 @@ from stmixer_mm.models.heads.matching import (
 )
 from stmixer_mm.registry import MODELS, TASK_UTILS, build_hosted
 
-# Scores of a query, of its action scores (n, A) and its person score (n, 1).
+# Scores of a query, from its action scores (n, A) and its person score (n, 1).
 SCORE_MODES = {
     'action': lambda actions, person: actions,
     'product': lambda actions, person: actions * person,
 }
-# What a sigmoid person loss learns of matched queries, of two times boxes (n, 4).
+# What a sigmoid person loss learns for matched queries, from both boxes (n, 4).
 PERSON_TARGETS = {
     'label': lambda bboxes, gt_bboxes: 1.0,
     'iou': lambda bboxes, gt_bboxes: bbox_overlaps(bboxes, gt_bboxes, is_aligned=True),
@@ -48,10 +48,10 @@ PERSON_TARGETS = {
 class Targets(NamedTuple):
     """What the queries of a batch should say, from one stage's matching.
 
-    [K]: of tubelets, there is a value for each of the K frames.
+    [K]: with tubelets, there is a value for each of the K frames.
     """
 
-    persons: Tensor  # (B, Q): whom they stand for, as of :func:`make_targets`
+    persons: Tensor  # (B, Q): whom they stand for, see :func:`make_targets`
     person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
     counted: Tensor  # (B, Q, [K]) bool: where the person label counts
     boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
@@ -62,7 +62,7 @@ class Targets(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What all queries say, of a clip or of several: B clips, [B]; K frames, [K]."""
+    """What all queries say, of one clip or [B] clips; of tubelets, in [K] frames."""
 
     person_scores: Tensor  # ([B], Q, [K])
     action_scores: Tensor  # ([B], Q, A), or ([B], Q, K, A)
@@ -82,7 +82,7 @@ class STMixerHead(BaseModule):
         loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
             background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
             gets their difference as its one logit and is divided by the number of
-            matched queries. Scores are the same of both.
+            matched queries. Scores are the same with both.
         loss_bbox: Loss of boxes normalised by the frame.
         loss_iou: Loss of pixel boxes.
         loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
@@ -95,7 +95,7 @@ class STMixerHead(BaseModule):
             scores times person score.
         sampler: Chooses the queries that count in the losses, e.g.
             ``mmdet.RandomSampler``; None for all.
-        person_target: What a sigmoid ``loss_person`` learns of matched queries:
+        person_target: What a sigmoid ``loss_person`` learns for matched queries:
             'label' for 1, 'iou' for the IoU of their box with the person's, for
             ``mmdet.QualityFocalLoss`` and ``mmdet.VarifocalLoss``.
         single_label: A person has exactly one action. ``loss_action`` is then a
@@ -152,7 +152,7 @@ class STMixerHead(BaseModule):
         self.check_parts(person_target)
 
     def check_parts(self, person_target: str) -> None:
-        """Refuse what would train something else unnoticed."""
+        """Refuse parts that would train something else unnoticed."""
         sigmoid, name = self.sigmoid_person, type(self.loss_person).__name__
         class_weight = getattr(self.loss_person, 'class_weight', None)
         if class_weight is not None and len(class_weight) != (1 if sigmoid else 2):
@@ -211,7 +211,7 @@ class STMixerHead(BaseModule):
     ) -> tuple[dict[str, Tensor], Tensor]:
         """What :meth:`loss` returns, and whom the last stage's queries stand for.
 
-        The second is (B, Q), as of :func:`make_targets`. Of the last N queries it is
+        The second is (B, Q), see :func:`make_targets`. For the last N queries it is
         known before: ``held`` (B, N), see :func:`match_rest`.
         """
         for sample in data_samples:
@@ -224,7 +224,7 @@ class STMixerHead(BaseModule):
         return losses, targets.persons
 
     def check_truth(self, sample: ActionDataSample) -> None:
-        """Refuse persons of another kind than those that the head finds."""
+        """Refuse persons of a kind that the head does not find."""
         bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
         if bboxes.dim() != self.box_dims:
             raise UserError(
@@ -268,7 +268,7 @@ class STMixerHead(BaseModule):
         find_targets: Callable[[StageOutput], Targets],
         prefix: str = '',
     ) -> tuple[dict[str, Tensor], Targets]:
-        """The terms of all stages, ``prefix`` before each name, and the last targets."""
+        """Terms of all stages, ``prefix`` before each name, and the last targets."""
         losses = {}
         for stage, output in enumerate(outputs):
             of_stage = f'd{stage}.' if stage < len(outputs) - 1 else ''
@@ -301,8 +301,8 @@ class STMixerHead(BaseModule):
         if self.single_label:
             action_weight = sum_weights(self.loss_action, actions)
 
-        # Ranks that divide by the mean of their totals give, averaged over the ranks,
-        # what one process gives for all samples together.
+        # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
+        # are those of one process for all samples together.
         counts = person_logits.new_tensor((num_boxes, num_acting))
         totals = torch.stack((*counts, person_weight, action_weight))
         all_reduce(totals, op='mean')
@@ -354,8 +354,8 @@ class STMixerHead(BaseModule):
     ) -> tuple[Tensor, Tensor]:
         """Logits and labels for ``loss_action``.
 
-        Those of the matched persons, (n, A) both. With ``single_label`` those of all
-        that count, (N, A + 1) and (N,), of which 0 is background.
+        Both are of the matched queries, (n, A). With ``single_label`` they are of all
+        queries that count, (N, A + 1) and (N,), where 0 is background.
         """
         acting = targets.acting
         if not self.single_label:
@@ -367,7 +367,7 @@ class STMixerHead(BaseModule):
 
     @torch.no_grad()
     def get_presence(self, bboxes: Tensor, targets: Targets) -> Tensor:
-        """How much of a person each counted query is, in [0, 1]."""
+        """How much each counted query should be a person, in [0, 1]."""
         presence = torch.zeros_like(targets.boxed, dtype=bboxes.dtype)
         presence[targets.boxed] = self.measure_presence(bboxes, targets.bboxes)
         return presence[targets.counted]
@@ -406,8 +406,8 @@ class STMixerHead(BaseModule):
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
-        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). Of
-        ``of_queries``, further fields (B, Q, …), the n kept ones are there too.
+        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,). The n
+        kept values of ``of_queries``, further fields (B, Q, …), are there too.
         """
         clip_len = data_samples[0].metainfo.get('clip_len')
         last, further = self.read(outputs[-1], clip_len), of_queries or {}
@@ -422,7 +422,7 @@ class STMixerHead(BaseModule):
         ]
 
     def read(self, output: StageOutput, clip_len: int | None) -> StageOutput:
-        """What a stage says of a clip, float32."""
+        """What a stage says about a clip, float32."""
         return in_float32(output)
 
     def score(self, output: StageOutput, img_shape: tuple[int, int]) -> Detections:
@@ -458,7 +458,7 @@ class STMixerHead(BaseModule):
         )
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
-        """How much of a person each query is, (Q,), of its person scores."""
+        """How likely each query is a person, (Q,), from its person scores."""
         return person_scores
 
 
@@ -476,7 +476,7 @@ def sum_weights(loss: object, labels: Tensor) -> Tensor:
 
 
 def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
-    """What queries should say whose persons are known.
+    """What queries should say, given the persons that they stand for.
 
     Args:
         assigned: i + 1 for the i-th person of the clip, 0 for none, -1 for a query
@@ -514,10 +514,10 @@ def make_targets(assigned: Tensor, data_samples: Sequence[ActionDataSample]) -> 
 def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
     """States of the person that each query of a clip stands for.
 
-    A query for none is absent, but unknown in frames where nobody's state is known.
+    A query for nobody is absent, but unknown in frames where no state is known.
 
     Args:
-        persons: As ``assigned`` of :func:`make_targets`, (Q,).
+        persons: See ``assigned`` of :func:`make_targets`, (Q,).
         gt_instances: Persons, present in the one frame or with ``states`` (k, K).
 
     Returns:
@@ -538,7 +538,7 @@ def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
 def check_finite(
     values: Mapping[str, Tensor], data_samples: Sequence[ActionDataSample]
 ) -> None:
-    """Stop at what is not a number.
+    """Stop at values that are NaN or infinite.
 
     Args:
         values: By name, (B, …).
@@ -559,6 +559,6 @@ def check_finite(
 
 
 def sample_name(sample: ActionDataSample) -> str:
-    """How a sample is called in messages."""
+    """What a sample is called in messages."""
     name = sample.get('img_key') or sample.get('video_id') or 'a sample without a name'
     return f"'{name}'"

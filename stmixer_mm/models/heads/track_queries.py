@@ -1,11 +1,11 @@
 """Queries that live on: who was found is carried to the next keyframe of its video.
 
 Shapes: B clips, keyframes of as many videos; Q queries of the decoder, n tracks of a
-video, N the most of them in a batch, or 1; k persons of a keyframe, C channels.
+video, N the most of these in a batch, or 1; k persons of a keyframe, C channels.
 
 The tracks of a video are an ``InstanceData`` that the caller keeps: ``spatial`` and
-``temporal`` (n, C), the query vectors when the person was last seen, ``boxes_xyzr``
-(n, 4) of then, ``ids`` (n,) and ``missed`` (n,), keyframes since then.
+``temporal`` (n, C) query vectors and ``boxes_xyzr`` (n, 4), from when the person was
+last seen, ``ids`` (n,), and ``missed`` (n,), keyframes since then.
 """
 
 from collections.abc import Sequence
@@ -34,27 +34,27 @@ NOBODY = -1  # id of a false track
 
 @MODELS.register_module()
 class QueryInteraction(BaseModule):
-    """Carries queries that found somebody to the next keyframe, behind the learned ones.
+    """Carries queries that found persons to the next keyframe, behind the learned ones.
 
-    Zeng et al., "MOTR: End-to-End Multiple-Object Tracking with Transformer", ECCV 2022:
-    a track query claims its person, so that the learned queries find newcomers alone.
+    Zeng et al., "MOTR: End-to-End Multiple-Object Tracking with Transformer", ECCV
+    2022: a track query claims its person, so that learned queries find newcomers alone.
     Both vectors of the tracks attend among themselves, with the position code of their
-    boxes in query and key, and pass a feed-forward network. In training a track is
-    who a query stands for by the truth; some are lost, and false ones join them.
+    boxes in query and key, and pass a feed-forward network. In training the truth says
+    whom a query tracks; some tracks are lost, and false ones join them.
 
     Args:
         embed_dims: C, a multiple of ``num_heads``; the detector sets it.
-        num_queries: Q; the detector sets it. A video has as many tracks at most.
+        num_queries: Q; the detector sets it. A video has at most as many tracks.
         num_heads: Heads of the attention.
         feedforward_channels: Hidden width of the feed-forward networks.
         birth_score: Person score from which a query of the decoder begins a track.
         keep_score: Person score from which a track has seen its person.
-        max_missed: A track ends when it has not for as many keyframes.
-        max_overlap: Of boxes with a larger IoU one track alone sees its person, the one
-            that has moved least, so that tracks of persons who meet stay apart.
-        drop_prob: In training, probability of a track to be lost.
-        false_prob: In training, probability of a track to be joined by a false one: the
-            query without a person whose box overlaps it most.
+        max_missed: A track ends after not seeing its person for as many keyframes.
+        max_overlap: Where boxes have a larger IoU, only the track that has moved least
+            sees its person, so that tracks of persons who meet stay apart.
+        drop_prob: In training, probability that a track is lost.
+        false_prob: In training, probability that a false track joins a track: the query
+            without a person whose box overlaps it most.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
@@ -131,7 +131,7 @@ class QueryInteraction(BaseModule):
         )
 
     def forward(self, tracks: Sequence[InstanceData]) -> ExtraQueries:
-        """The tracks of B videos as N queries; padding is behind, and seen by nobody."""
+        """The tracks of B videos as N queries; padding is last, and unseen."""
         counts = [len(one) for one in tracks]
         spatial, temporal, boxes_xyzr = (
             pad_tracks([one[name] for one in tracks])
@@ -156,8 +156,8 @@ class QueryInteraction(BaseModule):
         """Whom the tracks stand for in the next keyframe, by the truth.
 
         Returns:
-            As ``held`` of :meth:`.STMixerHead.loss_and_match`, (B, N): i + 1 for the i-th person
-            of the clip, 0 for who is not there, -1 for padding.
+            ``held`` of :meth:`.STMixerHead.loss_and_match`, (B, N): i + 1 for the i-th
+            person of the clip, 0 for persons not there, -1 for padding.
         """
         size = max(1, *map(len, tracks))
         held = []
@@ -176,14 +176,14 @@ class QueryInteraction(BaseModule):
         assigned: Tensor,
         data_samples: Sequence[ActionDataSample],
     ) -> list[InstanceData]:
-        """The tracks of the next keyframe, by the truth.
+        """The tracks for the next keyframe, by the truth.
 
         Args:
             tracks: Those of this keyframe.
             queries: What the decoder made of them, behind its own, (B, Q + N, C) each.
             boxes_xyzr: Their boxes, (B, Q + N, 4).
             person_logits: Of the last stage, (B, Q + N, 2).
-            assigned: Whom they stand for, of :meth:`.STMixerHead.loss_and_match`.
+            assigned: Whom they stand for, from :meth:`.STMixerHead.loss_and_match`.
             data_samples: The ground truth.
         """
         taught = []
@@ -194,7 +194,7 @@ class QueryInteraction(BaseModule):
         ):
             ids = person_ids(sample, one.ids)
             persons, score = persons[: len(now)], score[: len(now)]
-            # Of several queries of a person the surest.
+            # Of several queries for a person, the surest.
             rows = [
                 int(score.where(persons == number, -1).argmax())
                 for number in range(1, len(ids) + 1)
@@ -222,12 +222,12 @@ class QueryInteraction(BaseModule):
         boxes_xyzr: Tensor,
         person_logits: Tensor,
     ) -> tuple[list[InstanceData], list[Tensor]]:
-        """The tracks of the next keyframe, by the scores; arguments as of :meth:`teach`.
+        """The tracks for the next keyframe, by the scores; see :meth:`teach`.
 
         Returns:
             The tracks, and the ids (Q + n,) of all queries of each clip. Those without
-            a track have, the surest first, ids that nobody had before, and those that
-            lost their box to another one ``NOBODY``.
+            a track have ids that nobody had before, the surest first; those that lost
+            their box to another one have ``NOBODY``.
         """
         following, ids = [], []
         found = self._found(tracks, queries, boxes_xyzr)
@@ -241,7 +241,7 @@ class QueryInteraction(BaseModule):
                 is_aligned=True,
             )
             is_sure = known >= self.keep_score
-            # Of one box the sure track has it that has moved least, then who is surest.
+            # A shared box goes to the sure track that moved least, else to the surest.
             claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
             _, winners = nms(bboxes, claims, iou_threshold=self.max_overlap)
             wins = torch.zeros_like(claims, dtype=torch.bool)
@@ -260,7 +260,7 @@ class QueryInteraction(BaseModule):
     def _found(
         self, tracks: Sequence[InstanceData], queries: Queries, boxes_xyzr: Tensor
     ) -> list[InstanceData]:
-        """The Q + n queries of each clip as tracks that see somebody, of unknown id."""
+        """The Q + n queries of each clip as tracks that see somebody, ids unknown."""
         found = []
         for clip, one in enumerate(tracks):
             count = self.num_queries + len(one)
@@ -278,7 +278,7 @@ class QueryInteraction(BaseModule):
         return found
 
     def _missing(self, lost: InstanceData) -> InstanceData:
-        """Those of tracks that missed their person once more and are still kept."""
+        """Tracks that missed their person once more, less those that end by it."""
         lost.missed = lost.missed + 1
         return lost[lost.missed < self.max_missed]
 
@@ -290,12 +290,12 @@ def pad_tracks(values: Sequence[Tensor]) -> Tensor:
 
 
 def person_ids(sample: ActionDataSample, like: Tensor) -> Tensor:
-    """Which persons of its video a sample has, (k,)."""
+    """Ids of a sample's persons in its video, (k,)."""
     return torch.as_tensor(sample.entity_ids).to(like)
 
 
 def split_keyframes(data_samples: Sequence[ActionDataSample]) -> list[slice]:
-    """The samples of the first keyframe of each sequence, those of the second, ….
+    """Slices: the samples of the first keyframe of each sequence, of the second, ….
 
     Raises:
         UserError: They are no sequences of keyframes of a video, or lack identities.

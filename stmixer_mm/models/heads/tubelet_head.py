@@ -23,7 +23,7 @@ from stmixer_mm.models.heads.stmixer_head import (
 )
 from stmixer_mm.registry import MODELS
 
-PRESENCE = 0.5  # person score from which a tubelet holds its person to be in a frame
+PRESENCE = 0.5  # person score from which a tubelet takes its person to be in a frame
 
 
 @MODELS.register_module()
@@ -35,15 +35,15 @@ class STMixerTubeletHead(STMixerHead):
     (``gt_instances``): ``bboxes`` (k, K, 4) in pixels, multi-hot ``labels`` (k, A + 1),
     and ``states`` (k, K), 1 where a person has a box, 0 where it is not there, -1 where
     that is unknown; each person has a box somewhere. Boxes are learnt where there is
-    one, person scores in all frames but unknown ones, actions once for a tubelet, or,
-    if the decoder has ``frame_actions``, of ``labels`` (k, K, A + 1) where there is a
-    box. A tubelet without a person is background in each frame where anybody's state is
+    one, person scores in all frames but unknown ones, and actions once per tubelet, or,
+    if the decoder has ``frame_actions``, from ``labels`` (k, K, A + 1) where there is a
+    box. A tubelet without a person is background in each frame where any state is
     known.
 
     Args:
-        assigner: One by match costs, which are a :class:`.TubeletCost`.
+        assigner: One with match costs, which must be a :class:`.TubeletCost`.
         score_thr: Keep tubelets whose ``tubelet_scores`` reach it, in [0, 1].
-        **kwargs: Of :class:`STMixerHead`; losses of boxes are means over the boxes in
+        **kwargs: See :class:`STMixerHead`; losses of boxes are means over the boxes in
             all frames.
     """
 
@@ -118,8 +118,9 @@ class STMixerTubeletHead(STMixerHead):
 
         ``bboxes`` (n, K, 4) are xyxy normalised by the frame without padding,
         ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes),
-        or (n, K, num_classes) of a decoder with ``frame_actions``, have the host's dummy
-        column 0, ``tubelet_scores`` (n,) are the mean person scores where the person is.
+        or (n, K, num_classes) with the decoder's ``frame_actions``, have the host's
+        dummy column 0, ``tubelet_scores`` (n,) are the mean person scores where the
+        person is.
         """
         kept = super().choose(*args)
         kept.tubelet_scores = self.score_queries(kept.person_scores)

@@ -70,17 +70,17 @@ class ProposalBoxes(InitialBoxes):
     """The best proposals of a dense head on the keyframe of the feats.
 
     The head is trained along with the rest, on persons as its only class; its losses
-    are named ``proposals.…``, and no gradient passes the boxes. Where a clip has fewer
+    are named ``proposals.…``, and boxes carry no gradient. Where a clip has fewer
     than Q proposals, the other queries start from the whole frame.
 
     Args:
         dense_head: Config of an mmdet dense head that has priors, with the strides of
-            the levels in its own words. ``mmdet.RPNHead``, ``mmdet.FCOSHead`` and
-            ``mmdet.ATSSHead`` need no more than that; nested settings change their
+            the levels as that head names them. ``mmdet.RPNHead``, ``mmdet.FCOSHead``
+            and ``mmdet.ATSSHead`` need no more than that; nested settings change their
             defaults one by one, as in a child config. Other heads may need a
             ``train_cfg``.
         keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
-        **kwargs: Of :class:`InitialBoxes`.
+        **kwargs: See :class:`InitialBoxes`.
 
     Raises:
         UserError: A head that gives no person proposals, or whose strides are not those
@@ -97,7 +97,7 @@ class ProposalBoxes(InitialBoxes):
         settings = complete_head(
             dense_head, num_queries=self.num_queries, embed_dims=self.embed_dims
         )
-        # Heads name what they are made of without a prefix.
+        # Heads name their parts without a scope.
         with DefaultScope.overwrite_default_scope('mmdet'):
             self.dense_head = head = MODELS.build(settings)
         if settings.num_classes != 1:
@@ -125,7 +125,7 @@ class ProposalBoxes(InitialBoxes):
                 f'{derive_strides(feats, frames.pad_shape)}; set its strides (of its '
                 'anchor_generator, if it has one) to these.'
             )
-        # In training some of mmdet's heads yield something else than boxes.
+        # In training some of mmdet's heads yield something other than boxes.
         training = self.dense_head.training
         self.dense_head.eval()
         outputs = self.run(keyframes(feats, self.keyframe))
@@ -182,7 +182,7 @@ class ProposalBoxes(InitialBoxes):
 def complete_head(
     dense_head: Mapping, *, num_queries: int, embed_dims: int
 ) -> ConfigDict:
-    """The config of a dense head, with what it leaves open."""
+    """The config of a dense head, with defaults for what it leaves open."""
     name = dense_head['type']
     name = (name if isinstance(name, str) else name.__name__).rpartition('.')[-1]
     defaults = dict(

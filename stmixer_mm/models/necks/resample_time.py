@@ -16,7 +16,7 @@ from stmixer_mm.registry import MODELS
 
 
 def resample_time(feat: Tensor, num_frames: int) -> Tensor:
-    """(B, C, T, H, W) to ``num_frames``: means of more frames, or between fewer ones."""
+    """(B, C, T, H, W) to ``num_frames``: means of more, or interpolation of fewer."""
     frames, height, width = feat.shape[2:]
     if frames == num_frames:
         return feat

@@ -34,10 +34,10 @@ def warp(feat: Tensor, flow: Tensor) -> Tensor:
 
 
 class WarpStep(nn.Sequential):
-    """The next map of a level from its last two.
+    """The next feature map of a level from its last two.
 
     next = gate * warp(last, flow) + (1 - gate) * (last + change): what moves, and what
-    appears. Both are zero at first, so that the last map is repeated.
+    appears. Flow and change are zero at first, so the last feature map is repeated.
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,23 +60,23 @@ class WarpStep(nn.Sequential):
 class WarpForecast(BaseModule):
     """Extend levels of T frames by the k that come next.
 
-    Each is made of the two before it by a :class:`WarpStep`, one of each level. The
+    A :class:`WarpStep` for each level makes each of them from the two before it. The
     decoder behind it has ``num_frames`` = T + k.
 
-    It learns from the loss of the detector, and, of clips that have further frames
-    (``num_future`` of :class:`.SampleKeyframeClip`), from the maps that backbone and
-    necks make there. Nothing else reads these frames, which tests go without.
+    It learns from the loss of the detector and, where clips have further frames
+    (``num_future`` of :class:`.SampleKeyframeClip`), from what backbone and necks make
+    of these. Nothing else reads them, and tests go without.
 
     Args:
         in_channels: Channels of the levels, finest first.
         num_ahead: k.
         clip_len: Frames of a clip; what comes behind them is the future.
-        loss_weight: Of the squared difference from the true maps, as a share of their
-            variance in a clip.
+        loss_weight: Of the squared difference from the true feature maps, as a share of
+            their variance in a clip.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: k is not positive, or a clip's further frames are not those of k maps.
+        UserError: k is not positive, or does not match a clip's further frames.
     """
 
     output_type = StageOutput  # persons of keyframes; tubelets are where they are seen
@@ -126,10 +126,10 @@ class WarpForecast(BaseModule):
     def see_future(
         self, clips: Tensor, extract: Callable[[Tensor], Tensor | Sequence[Tensor]]
     ) -> tuple[list[Tensor], Tensor]:
-        """The true next maps, L levels (B, C, k, H_l, W_l), and which are true, (B, k).
+        """The next k frames of L levels (B, C, k, H_l, W_l), and which are true (B, k).
 
-        Each is a map of a clip of ``clip_len`` frames that ends later. Frames that are
-        equal to those before them, as behind the end of a video, are of no later time.
+        Each is from a clip of ``clip_len`` frames that ends later. Frames that equal
+        the one before, as beyond the end of a video, show no later time.
 
         Args:
             clips: (B, 3, clip_len + further frames, H, W).
@@ -164,7 +164,7 @@ class WarpForecast(BaseModule):
         """
         Args:
             extended: What :meth:`forward` made.
-            future: Of :meth:`see_future`, as is ``is_true``.
+            future: From :meth:`see_future`, like ``is_true``.
         """
         shares = []
         for level, truth in zip(extended, map(full_precision, future), strict=True):

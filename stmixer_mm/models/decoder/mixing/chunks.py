@@ -1,9 +1,9 @@
 """Adaptive mixing, some groups at a time.
 
-Both linear maps of the mixing have large weights. What a CPU computes for all groups at
-once overflows its cache, and is more than its allocator keeps for the next call; so a
-chunk of weights is generated, used and projected before the next one. Of the
-intermediate results, only the generated weights are kept for the backward pass: mixed
+Both linear layers of the mixing have large weights. Results for all groups at once
+would overflow a CPU's cache, and exceed what its allocator keeps for the next call. So
+a chunk of weights is generated, used and projected before the next one. Of the
+intermediate results, only the generated weights are kept for the backward pass; mixed
 samples are computed again. Products have the type that autocast would give them.
 
 Shapes: N rows, K inputs, M outputs.
@@ -32,8 +32,8 @@ def mix_in_chunks(
     A chunk is one group on a CPU, all of them elsewhere.
 
     Args:
-        mix_groups: Of samples (N, g, ...) and weights (N, g * k) to (N, g * m), each
-            group on its own; a function of these two tensors alone.
+        mix_groups: Samples (N, g, ...) and weights (N, g * k) to (N, g * m), each group
+            on its own; a function of these two tensors alone.
         samples: (B, Q, G, ...)
         queries: (B, Q, K)
         weight_generator: K to G * k.
@@ -94,7 +94,7 @@ def _gradients_of_mixing(
     out_weight: Tensor,
     generated: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the samples, of the projection, and of all that was generated, (N, G * k)."""
+    """Gradients of samples, projection and all generated weights, (N, G * k)."""
     samples_grad, out_weight_grad = map(torch.empty_like, (samples, out_weight))
     generated_grad = grad.new_empty(len(grad), sum(each.size(1) for each in generated))
     mixed_grad = _product(grad, out_weight.t())
@@ -126,7 +126,7 @@ def _mix(
     *,
     keep: Callable[[Tensor], object] = lambda generated: None,
 ) -> Tensor:
-    """(N, M); what is generated for each chunk goes to ``keep``."""
+    """(N, M); ``keep`` gets the weights that are generated for each chunk."""
     mixed = 0
     for some, weight, bias, projection in zip(
         samples.chunk(num_chunks, dim=1),

@@ -1,4 +1,4 @@
-"""mmcv's multi-scale deformable attention, and both means by it: its CUDA op serves.
+"""mmcv's multi-scale deformable attention, and both means by its CUDA operator.
 
 Shapes: as in :mod:`.sampler`.
 """
@@ -21,7 +21,7 @@ from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
 
 class PlaneLayout(NamedTuple):
-    """Where the cells of M planes are that lie behind one another."""
+    """Where the cells of M planes are, which lie one after the other."""
 
     sizes: tuple[tuple[int, int], ...]  # h, w in cells
     sizes_tensor: Tensor  # (M, 2): the same on the device of the values

@@ -33,7 +33,7 @@ def level_weights(z: Tensor, strides: Tensor) -> Tensor:
     """Soft assignment of a scale to the levels of a pyramid.
 
     Args:
-        z: log2 of a scale in pixels, (...). Twice a level's stride is its own.
+        z: log2 of a scale in pixels, (...). A level's own scale is twice its stride.
         strides: Strides of the levels, (L,).
 
     Returns:

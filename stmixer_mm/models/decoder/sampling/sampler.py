@@ -67,7 +67,7 @@ class Sampler(ABC):
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """
         Args:
-            points: (x, y, z) as of :func:`make_sample_points`, (B, Q, G, P, 3).
+            points: (x, y, z) from :func:`make_sample_points`, (B, Q, G, P, 3).
 
         Returns:
             Mean over the frames (B, Q, G, P, c) and mean over the points

@@ -19,7 +19,7 @@ _IS_INSTALLED = find_spec('triton') is not None and hasattr(torch.library, 'cust
 def is_available(device: torch.device) -> bool:
     """Whether Triton is there and runs on a device.
 
-    On a CPU it does so, slowly, if TRITON_INTERPRET=1 since before it was imported.
+    On a CPU it does, slowly, if TRITON_INTERPRET=1 was set before it was imported.
     """
     if not _IS_INSTALLED:
         return False
