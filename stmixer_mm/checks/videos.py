@@ -52,7 +52,7 @@ def check_videos(
     decode: bool,
     progress: Progress,
 ) -> None:
-    """Open all videos of a dataset, and decode their keyframes."""
+    """Open all videos of a dataset and, with ``decode``, decode their keyframes."""
     samples = defaultdict(list)
     for index in range(len(dataset)):
         samples[dataset.get_data_info(index)['video_id']].append(index)

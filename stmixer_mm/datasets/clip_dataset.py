@@ -83,7 +83,7 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
     The csv has a few keyframes per second or more. A person is a person id of a video.
     At keyframes, also those known to show nobody, it has a box or is absent; in other
     frames, and at excluded keyframes, nothing is known. Its actions in a clip are those
-    of its box nearest to the clip's middle.
+    that ``LocateTubelets`` takes.
 
     Args:
         ann_file: As in :class:`KeyframeDataset`.

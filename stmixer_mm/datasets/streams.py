@@ -187,7 +187,7 @@ def single_source(named: object) -> object:
     """The only source that :func:`list_sources` returns.
 
     Raises:
-        UserError: there are more.
+        UserError: there are more, or none.
     """
     sources = list_sources(named)
     if len(sources) != 1:

@@ -414,7 +414,7 @@ class FilterBoxes(BaseTransform):
     """Drop boxes that a crop has left too small, with their labels.
 
     The host's crops keep boxes that they clip to nothing. Needs ``gt_bboxes`` (k, 4)
-    in pixels and ``gt_labels`` (k, ...); ``entity_ids`` follows if present. With
+    in pixels and ``gt_labels`` (k, ...); what else there is of persons follows. With
     ``gt_bboxes`` (k, K, 4) of clips, a person is absent from frames where its box is
     dropped, because nothing of it can be seen there (in a keyframe it is background,
     too). Persons without any box left are dropped.

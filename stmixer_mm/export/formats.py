@@ -47,7 +47,7 @@ Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 @dataclass
 class Format:
     suffix: str
-    # From programs, what the file says about itself, and clips to measure ranges on.
+    # Programs, what the file says about itself, its path, clips to measure ranges on.
     write: Callable[[Traced, Metadata, Path, Clips], None]
     load: Callable[[Path], tuple[Run, str]]
     precisions: tuple[str, ...]

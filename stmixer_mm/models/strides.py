@@ -31,8 +31,8 @@ def _derive_stride(
 ) -> float:
     """Pixels per cell if both sides agree on it; else a stride that fits both.
 
-    A whole quotient is found without division, so that no size of a clip is ruled out
-    where sizes are symbols (``torch.export``).
+    A whole quotient is found in integers, so that no size of a clip is ruled out where
+    sizes are symbols (``torch.export``).
 
     Where a side is not a multiple of the stride, a level may have a cell more or less:
     of the strides that fit then, a power of two, or the one in the middle.

@@ -43,8 +43,8 @@ class QueryMaskHead(BaseModule):
     """Attention of each query over the keyframe's coarsest level, drawn ever finer.
 
     Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
-    4.4. The keyframe's level is that of frame T // 2, in which the keyframe lies
-    whatever T is: a mean over time would smear the persons, who move. The attention is
+    4.4. The keyframe's level is that of frame T // 2 unless ``keyframe`` names another
+    one: a mean over time would smear the persons, who move. The attention is
     biased by how far a cell lies outside of the query's box, which our decoders keep
     beside the query and not in it.
 

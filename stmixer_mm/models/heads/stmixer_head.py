@@ -458,7 +458,7 @@ class STMixerHead(BaseModule):
         )
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
-        """How likely each query is a person, (Q,), from its person scores."""
+        """How likely each query is a person, (..., Q), from its person scores."""
         return person_scores
 
 
