@@ -7,6 +7,7 @@ evaluator reads.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ def _read(
         for number, entry in enumerate(tubes, start=1):
             with blame(f'{file}, label {label!r}, tube {number}', remedy):
                 video, score, rows = order(entry)
-                if label not in range(_MAX_LABEL) or not isinstance(video, str):
+                is_label = isinstance(label, Real) and 0 <= label < _MAX_LABEL
+                if not (is_label and label % 1 == 0 and isinstance(video, str)):
                     raise ValueError(f'it is of label {label!r} in video {video!r}')
                 if not 0 <= score <= 1:
                     raise ValueError(f'its score is {score}')
