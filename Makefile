@@ -47,7 +47,7 @@ demo: ## make toy videos, train a small STMixer on them, evaluate it, write a vi
 
 test: ## run the tests
 	@$(call SET_UP,test)
-	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 	  --cov --cov-report=term $(PYTEST_OPTIONS)
 
 lint: ## check style and formatting
