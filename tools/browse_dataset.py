@@ -23,7 +23,11 @@ from stmixer_mm.visualization.draw import (
     side_by_side,
     write_picture,
 )
-from stmixer_mm.visualization.visualizer import describe_states, draw_ground_truth
+from stmixer_mm.visualization.visualizer import (
+    describe_states,
+    draw_ground_truth,
+    keyframe_entry,
+)
 
 import cv2
 import numpy as np
@@ -115,7 +119,7 @@ def draw_sample(
     frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']
     truth = data_sample.get('gt_instances')
-    key = data_sample.get('keyframe_entry', len(frames) // 2)
+    key = keyframe_entry(data_sample, len(frames))
     is_of_clip = truth is not None and 'states' in truth
     tiles, headings = [], []
     for entry in range(len(frames)) if with_clip else [key]:

@@ -112,6 +112,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def clips_of_video(cfg: Config, video: str, count: int) -> Tensor:
+    pipeline = ClipPipeline(cfg, 'test', source='video')
+    return clips_of(video_clips(video, count, persons=1, num_classes=2), pipeline)
+
+
 def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
     """Clips (B, 3, T, h, w) of the first one's shape; others are left out."""
     clips = single_clips(pipeline(info)['inputs'] for info in infos)
@@ -130,9 +135,7 @@ def clips_to_compare(
     """Clips of noise, and of the video or those to calibrate with, if any."""
     clips = {}
     if args.video:
-        pipeline = ClipPipeline(cfg, 'test', source='video')
-        infos = video_clips(args.video, NUM_REAL, persons=1, num_classes=2)
-        clips['real'] = clips_of(infos, pipeline)
+        clips['real'] = clips_of_video(cfg, args.video, NUM_REAL)
     elif calibration is not None:
         clips['real'] = calibration[-NUM_REAL:]
     if args.shape is None and clips:
@@ -160,12 +163,10 @@ def clips_to_compare(
 def clips_to_calibrate(cfg: Config, args: argparse.Namespace) -> Tensor:
     """Clips of the video, or else of the training set."""
     if args.video:
-        pipeline = ClipPipeline(cfg, 'test', source='video')
-        infos = video_clips(args.video, NUM_CALIBRATION, persons=1, num_classes=2)
+        clips = clips_of_video(cfg, args.video, NUM_CALIBRATION)
     else:
-        pipeline = ClipPipeline(cfg, 'test')
         infos = config_clips(cfg, 'train', NUM_CALIBRATION)
-    clips = clips_of(infos, pipeline)
+        clips = clips_of(infos, ClipPipeline(cfg, 'test'))
     sizes = 1 if 'size' in args.dynamic else 3
     if args.shape and [*clips.shape[-3:]][:sizes] != args.shape[:sizes]:
         raise UserError(

@@ -46,9 +46,11 @@ class ExportedDetector(BaseModel):
         self.with_query_vectors = with_query_vectors
         self.run, self.metadata = load(Path(file))
         if self.metadata.tubelets != finds_tubelets(self):
-            kinds = ['keyframes', 'tubelets'][:: -1 if self.metadata.tubelets else 1]
+            found, wanted = 'keyframes', 'tubelets'
+            if self.metadata.tubelets:
+                found, wanted = wanted, found
             raise UserError(
-                f'{file} finds {kinds[0]}, but the config is of a model of {kinds[1]}; '
+                f'{file} finds {found}, but the config is of a model of {wanted}; '
                 'give the config that it was exported with.'
             )
         classes = self.metadata.classes

@@ -72,9 +72,7 @@ class STADVisualizer(ActionVisualizer):
         Returns:
             What was drawn, (h, w, 3) RGB.
         """
-        entry = len(video) // 2
-        if data_sample is not None:
-            entry = data_sample.get('keyframe_entry', entry)
+        entry = keyframe_entry(data_sample, len(video))
         frame, factor = enlarge(np.asarray(video)[entry])
         classes = (self.dataset_meta or {}).get('classes')
         views = {}
@@ -146,6 +144,11 @@ def draw_ground_truth(
         colors=person_colors(numbers.tolist()),
         masks=_masks_of(instances),
     )
+
+
+def keyframe_entry(data_sample: ActionDataSample | None, num_frames: int) -> int:
+    """Which frame of a clip stands for its keyframe: the middle one by default."""
+    return (data_sample or {}).get('keyframe_entry', num_frames // 2)
 
 
 def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from stmixer_mm.visualization.draw import (
     side_by_side,
     write_picture,
 )
-from stmixer_mm.visualization.visualizer import draw_ground_truth
+from stmixer_mm.visualization.visualizer import draw_ground_truth, keyframe_entry
 
 
 class KeyframePictures:
@@ -63,7 +63,7 @@ class KeyframePictures:
             clip = packed['inputs']
             frames = clip.reshape(clip.shape[-4:])
             # (1, 3, T, h, w) and (3, T, h, w) are both in use.
-            entry = packed['data_samples'].get('keyframe_entry', frames.shape[1] // 2)
+            entry = keyframe_entry(packed['data_samples'], frames.shape[1])
             frame = frames[:, entry].permute(1, 2, 0).numpy()
             frame, factor = enlarge(frame.astype(np.uint8))
             gts = packed['data_samples'].gt_instances

@@ -153,8 +153,9 @@ class WarpForecast(BaseModule):
                 )
             new = new * frames // self.clip_len
             windows.append([level[:, :, frames - new :] for level in levels])
-        is_new = (clips[:, :, 1:] != clips[:, :, :-1]).flatten(3).any(dim=3).any(dim=1)
-        is_true = is_new[:, -future:].unflatten(1, (self.num_ahead, -1)).all(dim=2)
+        changes = clips[:, :, -future - 1 :].diff(dim=2)
+        is_new = changes.flatten(3).any(dim=3).any(dim=1)
+        is_true = is_new.unflatten(1, (self.num_ahead, -1)).all(dim=2)
         future_levels = zip(*windows, strict=True)
         return [torch.cat(level, dim=2) for level in future_levels], is_true
 
