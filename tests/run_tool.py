@@ -1,5 +1,6 @@
 """Command line tools, run in the process of the tests."""
 
+import importlib.util
 import runpy
 import socket
 import sys
@@ -8,6 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+
+def load_tool(script):
+    """A tool as a module, by its path in this repository."""
+    spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
 
 
 def run_tool(tool, *args):

@@ -1,6 +1,5 @@
 """docs/own_data.md, followed line by line in a temporary folder."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from run_tool import load_tool
 from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.checks.config import check_arguments, load_config
@@ -36,10 +36,7 @@ def run_tool(command):
         for arg in args
         for path in (sorted(map(str, Path().glob(arg))) if '*' in arg else [arg])
     ]
-    name = Path(script).stem
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / script)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [script, *args])
         patch.setenv('LOCAL_RANK', '0')

@@ -1,6 +1,5 @@
 """The set-up's laws, in real environments with a stand-in for pip."""
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from run_tool import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,10 +93,7 @@ def machine(tmp_path):
 
 @pytest.fixture
 def tool():
-    spec = importlib.util.spec_from_file_location('x', ROOT / 'tools/setup_env.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('tools/setup_env.py')
 
 
 def nothing_is_left_to_do(machine, *extras):

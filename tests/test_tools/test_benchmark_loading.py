@@ -1,15 +1,13 @@
-import importlib.util
 import json
 import os
 import sys
 
 import pytest
+from run_tool import load_tool
 from tiny_stmixer import ROOT
 
 PATH = ROOT / 'tools' / 'analysis' / 'benchmark_loading.py'
-SPEC = importlib.util.spec_from_file_location('tool_benchmark_loading', PATH)
-TOOL = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(TOOL)
+TOOL = load_tool(PATH)
 
 
 @pytest.mark.skipif(
@@ -19,7 +17,7 @@ def test_all_parts_read_what_they_are_given(tmp_path, monkeypatch, capsys):
     out = tmp_path / 'rows.json'
     args = ['--keyframes', '300', '--excluded', '20', '--tube-share', '0.01']
     monkeypatch.setattr(sys, 'argv', [str(PATH), *args, '--json', str(out)])
-    monkeypatch.setitem(sys.modules, SPEC.name, TOOL)
+    monkeypatch.setitem(sys.modules, TOOL.__name__, TOOL)
     TOOL.main()
     rows = {row['part']: row for row in json.loads(out.read_text())}
     assert tuple(rows) == TOOL.PARTS

@@ -1,4 +1,3 @@
-import importlib.util
 from functools import partial
 
 import cv2
@@ -10,18 +9,14 @@ from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from run_tool import run_tool
-from tiny_stmixer import ROOT, write_project
+from run_tool import load_tool, run_tool
+from tiny_stmixer import write_project
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.visualization.draw import draw_detections, person_colors
 from stmixer_mm.visualization.visualizer import describe_states
 
-SPEC = importlib.util.spec_from_file_location(
-    'tool_browse_dataset', ROOT / 'tools' / 'browse_dataset.py'
-)
-TOOL = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(TOOL)
+TOOL = load_tool('tools/browse_dataset.py')
 
 
 run = partial(run_tool, 'browse_dataset')

@@ -1,17 +1,14 @@
 """What `make demo` does, at a small size and in one process."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import cv2
-from run_tool import ROOT, run_tool
+from run_tool import load_tool, run_tool
 
 
 def test_toy_videos_to_annotated_video(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location('demo', ROOT / 'tools/run_demo.py')
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
+    demo = load_tool('tools/run_demo.py')
     monkeypatch.setattr(
         demo, 'run', lambda title, tool, *options: run_tool(Path(tool).stem, *options)
     )

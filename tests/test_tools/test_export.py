@@ -1,6 +1,5 @@
 """``tools/export.py``, in the format that needs no further package."""
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -8,17 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
-from run_tool import run_and_fail, run_tool
-from tiny_stmixer import ROOT, write_model, write_video
+from run_tool import load_tool, run_and_fail, run_tool
+from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.apis import init_detector
 from stmixer_mm.export import parity
 from stmixer_mm.export.formats import FORMATS, load
 from stmixer_mm.profiling import meter
 
-SPEC = importlib.util.spec_from_file_location('export', ROOT / 'tools' / 'export.py')
-TOOL = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(TOOL)
+TOOL = load_tool('tools/export.py')
 
 
 @pytest.fixture(scope='module')
