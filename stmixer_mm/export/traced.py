@@ -14,6 +14,9 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.export.tensors import INPUT, InBfloat16, Outputs, TensorDetector
 
 OPSET = 20  # the first with GridSample as PyTorch computes it
+# Sampling back ends.
+FOR_PYTORCH = 'embedding_bag'
+FOR_ALL_RUNTIMES = 'grid_means'
 SMALLEST = 33  # height and width where any may come: two cells at a stride of 32
 INSTALL = "pip install 'stmixer_mm[export]'"
 
@@ -37,9 +40,6 @@ class Traced:
         any_size: bool = False,
     ) -> None:
         self.detector = deepcopy(detector)
-        decoder = self.detector.model.decoder
-        if hasattr(decoder, 'sampling_backend'):
-            decoder.sampling_backend = 'grid_sample'  # which all runtimes have
         self.clips = torch.zeros(batch or 2, 3, *shape, dtype=torch.uint8)
         dims = {}
         if batch is None:
@@ -51,11 +51,11 @@ class Traced:
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
-        return self._trace(self.detector)
+        return self._trace(self.detector, FOR_PYTORCH)
 
     @cached_property
     def program_in_bfloat16(self) -> torch.export.ExportedProgram:
-        return self._trace(InBfloat16(self.detector))
+        return self._trace(InBfloat16(self.detector), FOR_PYTORCH)
 
     @cached_property
     def onnx(self) -> object:
@@ -68,7 +68,7 @@ class Traced:
             warnings.simplefilter('ignore')
             try:
                 onnx = torch.onnx.export(
-                    self.program,
+                    self._trace(self.detector, FOR_ALL_RUNTIMES),
                     input_names=[INPUT],
                     output_names=Outputs._fields,
                     opset_version=OPSET,
@@ -79,7 +79,12 @@ class Traced:
                 raise error.__cause__ or error from None
         return onnx.model_proto
 
-    def _trace(self, detector: torch.nn.Module) -> torch.export.ExportedProgram:
+    def _trace(
+        self, detector: torch.nn.Module, sampling_backend: str
+    ) -> torch.export.ExportedProgram:
+        decoder = self.detector.model.decoder
+        if hasattr(decoder, 'sampling_backend'):
+            decoder.sampling_backend = sampling_backend
         detector(self.clips)  # so that parts keep real tensors from a first call
         try:
             with redirect_stderr(StringIO()):  # where it prints all that it has traced

@@ -184,7 +184,7 @@ def test_the_environment_chooses_where_the_config_leaves_it_open(monkeypatch):
 
 def test_other_devices_get_the_portable_back_end(monkeypatch):
     monkeypatch.delenv('STMIXER_SAMPLING_BACKEND', raising=False)
-    assert choose_backend('auto', torch.device('meta')) == 'grid_sample'
+    assert choose_backend('auto', torch.device('meta')) == 'grid_means'
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

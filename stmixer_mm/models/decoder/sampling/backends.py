@@ -13,12 +13,16 @@ from stmixer_mm.models.decoder.sampling.deformable_attention import (
     DeformableAttentionSampler,
 )
 from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
-from stmixer_mm.models.decoder.sampling.grid_sample import GridSampler
+from stmixer_mm.models.decoder.sampling.grid_sample import (
+    GridMeansSampler,
+    GridSampler,
+)
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
+    'grid_means': GridMeansSampler,
     'mmcv': DeformableAttentionSampler,
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
@@ -54,9 +58,8 @@ def choose_backend(name: str, device: torch.device) -> str:
     """A key of :data:`SAMPLING_BACKENDS`, chosen with a word in the log.
 
     Args:
-        name: 'grid_sample', 'mmcv', 'embedding_bag', 'triton', or 'auto': what the
-            environment variable ``STMIXER_SAMPLING_BACKEND`` names, else the fastest
-            one on the device.
+        name: One of them, or 'auto': what the environment variable
+            ``STMIXER_SAMPLING_BACKEND`` names, else the fastest one on the device.
         device: Of the feature maps.
 
     Raises:
@@ -70,7 +73,7 @@ def choose_backend(name: str, device: torch.device) -> str:
         raise UserError(f"{source}='{name}' is unknown; use one of {known}.")
     if name == 'auto':
         source = 'the device'
-        candidates = (*FASTEST.get(device.type, ()), 'grid_sample')
+        candidates = (*FASTEST.get(device.type, ()), 'grid_means')
         name = next(
             candidate
             for candidate in candidates

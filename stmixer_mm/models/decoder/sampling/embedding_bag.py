@@ -29,7 +29,7 @@ class EmbeddingBagSampler(Sampler):
         sizes = torch.tensor(self.level_sizes, dtype=torch.int32, device=device)
         areas = sizes.prod(dim=1)
         level_starts = areas.cumsum(0) - areas
-        tables = torch.arange(len(feats[0]) * self.num_groups, device=device)
+        tables = torch.arange(feats[0].size(0) * self.num_groups, device=device)
         # As they meet (L, 2, B, Q, G, P) and, without the 2, the corners' rows.
         self.extent_xy = self.extents[..., None, None, None, None]
         self.size_xy = sizes.flip(1).to(self.extents)[..., None, None, None, None]
