@@ -350,8 +350,7 @@ def prefers_onednn(inputs) -> bool:
         inputs.device.type == 'cpu'
         and inputs.dtype == torch.float32
         and inputs.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkl.is_available()
+        and packs_linears()
         and _has_amd_processor()
     )
 
@@ -369,6 +368,20 @@ def onednn_linear(inputs, weight, bias=None):
         for each in (inputs, weight)
     )
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, 'none', [], '')
+
+
+def packs_linears() -> bool:
+    """Whether PyTorch has oneDNN for x86, by which :func:`onednn_linear` multiplies."""
+    import torch
+
+    return torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
+
+
+def pack_linear(weight):
+    """The weight of a linear layer in oneDNN's own layout, for :func:`onednn_linear`."""
+    import torch
+
+    return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
 def onednn_flops() -> dict:

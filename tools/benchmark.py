@@ -31,6 +31,7 @@ from stmixer_mm.export.tensors import TensorDetector
 from stmixer_mm.export.traced import Traced
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
@@ -146,6 +147,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--lean', action='store_true', help='ours trains with LeanConvolutionsHook'
     )
+    parser.add_argument(
+        '--packed',
+        action='store_true',
+        help="adaptive mixing of ours has packed weights, as with demo.py's --fast",
+    )
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--turns', type=COUNT, default=7)
     parser.add_argument(
@@ -159,6 +165,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.sweep and args.part != ['decoder']:
         parser.error('--sweep varies the sizes of the decoder: leave --part out.')
+    kinds = args.mode, args.dtype, args.device
+    if args.packed and kinds != (['forward'], ['float32'], 'cpu'):
+        parser.error('--packed is for evaluation in float32 on the CPU alone.')
     if args.plot and not args.sweep:
         parser.error('--plot draws a sweep: add --sweep.')
     return args
@@ -220,6 +229,10 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
     """One row of the table."""
     device = torch.device(args.device)
     bench = (ModelBench if case['part'] == 'model' else DecoderBench)(case, args)
+    if args.packed:
+        for module in bench.modules[0].modules():
+            if isinstance(module, AdaptiveMixing):
+                module.pack()
     runs = {'ours': bench.ours, 'literal': bench.literal}
     if case['dtype'] != 'float32':
         runs['float32'] = partial(bench.ours, dtype='float32')
@@ -232,6 +245,7 @@ def measure(case: dict, args: argparse.Namespace) -> dict:
         device=args.device,
         backend=choose_backend(args.backend, device),
         compiled=args.compile,
+        packed=args.packed,
         with_cp=args.with_cp,
         **{f'{name}_s': round(value, 5) for name, value in seconds.items()},
         ratio=round(seconds['literal'] / seconds['ours'], 3),

@@ -9,7 +9,7 @@ from mmcv.cnn.bricks import wrappers
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from stmixer_mm.compat import multiplies_bfloat16
+from stmixer_mm.compat import multiplies_bfloat16, packs_linears
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 
 # These and no subclasses, which may compute with other weights than they hold.
@@ -98,16 +98,20 @@ def _leave(context: torch.autocast, *_: object) -> None:
     context.__exit__(None, None, None)
 
 
-def keep_bfloat16(model: nn.Module) -> None:
-    """Keep the weights of adaptive mixing in bfloat16, instead of casting each time.
+def pack_mixing(model: nn.Module) -> None:
+    """Keep the weights of adaptive mixing as products take them, not as trained.
 
-    They are most of the released models' parameters.
+    They are most of the released models' parameters. Else each call would cast them to
+    bfloat16 and, on a CPU, bring them into another layout.
     """
-    if multiplies_bfloat16(_device_of(model).type):
-        for module in model.modules():
-            if isinstance(module, AdaptiveMixing):
+    device_type = _device_of(model).type
+    for module in model.modules():
+        if isinstance(module, AdaptiveMixing):
+            if multiplies_bfloat16(device_type):
                 for linear in (module.weight_generator, module.out_proj):
                     linear.weight.data = linear.weight.data.bfloat16()
+            if device_type == 'cpu' and packs_linears():
+                module.pack()
 
 
 def make_convolutions_lean(model: nn.Module) -> None:
@@ -132,5 +136,5 @@ def _device_of(model: nn.Module) -> torch.device:
 STEPS = {
     'batch norms folded': fold_batch_norms,
     'bfloat16, channels last': run_in_bfloat16,
-    'weights of the mixing in bfloat16': keep_bfloat16,
+    'weights of the mixing packed': pack_mixing,
 }

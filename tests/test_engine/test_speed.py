@@ -72,6 +72,7 @@ def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
     expected = last_stage(model, clips)
     assert speed_up(model) is model
     assert not norms_of(model)
+    assert all(part.packed for part in model.modules() if hasattr(part, 'pack'))
     scores, bboxes = (0.03, 1.0) if in_bfloat16 else (1e-4, 1e-2)
     tolerances = (scores, scores, bboxes)
     for found, values, atol in zip(

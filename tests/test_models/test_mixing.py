@@ -2,6 +2,7 @@
 
 import functools
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -80,6 +81,22 @@ def test_chunks_equal_the_literal_formulation(library, batch, num_queries):
     with torch.no_grad():
         alone = make_mixing('chunks')(samples, queries)
     torch.testing.assert_close(alone, mixed, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('backend', ['auto', 'literal'])
+@torch.no_grad()
+def test_packed_weights_mix_the_same(backend):
+    samples, queries = torch.randn(2, 5, 4, 32, 16), torch.randn(2, 5, 48)
+    mixing = make_mixing(backend)
+    expected = mixing(samples, queries)
+    mixing.pack()
+    assert [*mixing.parameters()] == [
+        mixing.weight_generator.bias,
+        mixing.out_proj.bias,
+    ]
+    compiled = torch.compile(deepcopy(mixing), backend='eager')
+    for mixed in mixing(samples, queries), compiled(samples, queries):
+        torch.testing.assert_close(mixed, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('backend', MIXING_BACKENDS)

@@ -69,6 +69,13 @@ def test_sampling_alone(benchmark):
     assert row['matmul_s'] is None and row['backend'] == 'grid_sample'
 
 
+def test_packed_weights(benchmark):
+    (row,) = benchmark('--packed')
+    assert row['packed'] and row['ours_s'] > 0
+    with pytest.raises(SystemExit):
+        benchmark('--packed', '--mode', 'train')
+
+
 def test_sweep_and_its_picture(benchmark, tmp_path, monkeypatch):
     rows = benchmark('--sweep', '--size', '32x32', '--plot', str(tmp_path / 'a.png'))
     for size in ('batch', 'queries', 'frames', 'points'):

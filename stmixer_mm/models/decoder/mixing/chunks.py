@@ -10,14 +10,24 @@ Shapes: N rows, K inputs, M outputs.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from stmixer_mm.compat import onednn_linear, prefers_onednn
+from stmixer_mm.compat import onednn_linear, pack_linear, prefers_onednn
 from stmixer_mm.models.precision import products_dtype
+
+
+class Chunk(NamedTuple):
+    weight: Tensor  # (k, K)
+    bias: Tensor  # (k,)
+    projection: Tensor  # (M, m)
+
+    def __deepcopy__(self, memo: dict) -> 'Chunk':
+        return self  # PyTorch cannot copy packed weights, and nothing changes them
 
 
 def mix_in_chunks(
@@ -26,6 +36,7 @@ def mix_in_chunks(
     queries: Tensor,
     weight_generator: nn.Linear,
     out_proj: nn.Linear,
+    packed: Sequence[Chunk] = (),
 ) -> Tensor:
     """``out_proj(mix_groups(samples, weight_generator(queries)))``.
 
@@ -38,35 +49,47 @@ def mix_in_chunks(
         queries: (B, Q, K)
         weight_generator: K to G * k.
         out_proj: G * m to M.
+        packed: Instead of these weights, what :func:`pack_chunks` made of them.
 
     Returns:
         (B, Q, M)
     """
-    dtype = products_dtype(queries)
+    dtype = packed[0].weight.dtype if packed else products_dtype(queries)
     num_chunks = samples.size(2) if samples.device.type == 'cpu' else 1
-    inputs = (
-        queries.flatten(0, 1).to(dtype),
-        samples.flatten(0, 1).to(dtype),
-        weight_generator.weight,
-        weight_generator.bias,
-        out_proj.weight,
-    )
+    weights = weight_generator.weight, weight_generator.bias, out_proj.weight
+    rows = [each.flatten(0, 1).to(dtype) for each in (queries, samples)]
     with torch.autocast(samples.device.type, enabled=False):
-        if torch.is_grad_enabled():
-            mixed = _Mixing.apply(mix_groups, num_chunks, *inputs)
+        if not packed and torch.is_grad_enabled():
+            mixed = _Mixing.apply(mix_groups, num_chunks, *rows, *weights)
         else:
-            mixed = _mix(mix_groups, num_chunks, *inputs)
+            chunks = packed or _split(num_chunks, *weights)
+            mixed = _mix(mix_groups, chunks, *rows)
         mixed = mixed + out_proj.bias
     return mixed.unflatten(0, queries.shape[:2])
 
 
+def pack_chunks(
+    weight_generator: nn.Linear, out_proj: nn.Linear, num_chunks: int
+) -> list[Chunk]:
+    """Weights in oneDNN's own layout, for a CPU and without gradients.
+
+    Without it, oneDNN and MKL bring them into such a layout at each call.
+    """
+    weights = weight_generator.weight, weight_generator.bias, out_proj.weight
+    return [
+        Chunk(pack_linear(weight), bias, pack_linear(projection))
+        for weight, bias, projection in _split(num_chunks, *weights)
+    ]
+
+
 class _Mixing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, mix_groups, num_chunks, *inputs):
+    def forward(ctx, mix_groups, num_chunks, queries, samples, *weights):
         generated = []
-        mixed = _mix(mix_groups, num_chunks, *inputs, keep=generated.append)
+        chunks = _split(num_chunks, *weights)
+        mixed = _mix(mix_groups, chunks, queries, samples, keep=generated.append)
         ctx.mix_groups = mix_groups
-        ctx.save_for_backward(*inputs, *generated)
+        ctx.save_for_backward(queries, samples, *weights, *generated)
         return mixed
 
     @staticmethod
@@ -115,29 +138,34 @@ def _gradients_of_mixing(
     return samples_grad, out_weight_grad, generated_grad
 
 
+def _split(
+    num_chunks: int, in_weight: Tensor, in_bias: Tensor, out_weight: Tensor
+) -> list[Chunk]:
+    return [
+        Chunk(*parts)
+        for parts in zip(
+            in_weight.chunk(num_chunks),
+            in_bias.chunk(num_chunks),
+            out_weight.chunk(num_chunks, dim=1),
+            strict=True,
+        )
+    ]
+
+
 def _mix(
     mix_groups: Callable[[Tensor, Tensor], Tensor],
-    num_chunks: int,
+    chunks: Sequence[Chunk],
     queries: Tensor,
     samples: Tensor,
-    in_weight: Tensor,
-    in_bias: Tensor,
-    out_weight: Tensor,
     *,
     keep: Callable[[Tensor], object] = lambda generated: None,
 ) -> Tensor:
     """(N, M); ``keep`` gets the weights that are generated for each chunk."""
     mixed = 0
-    for some, weight, bias, projection in zip(
-        samples.chunk(num_chunks, dim=1),
-        in_weight.chunk(num_chunks),
-        in_bias.chunk(num_chunks),
-        out_weight.chunk(num_chunks, dim=1),
-        strict=True,
-    ):
-        generated = _product(queries, weight, bias)
+    for some, chunk in zip(samples.chunk(len(chunks), dim=1), chunks, strict=True):
+        generated = _product(queries, chunk.weight, chunk.bias)
         keep(generated)
-        mixed += _product(mix_groups(some, generated), projection)
+        mixed += _product(mix_groups(some, generated), chunk.projection)
     return mixed
 
 
@@ -145,7 +173,7 @@ def _product(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     """(N, K) by (M, K): (N, M)"""
     weight = weight.to(inputs.dtype)
     bias = None if bias is None else bias.to(inputs.dtype)
-    if prefers_onednn(inputs):
+    if weight.is_mkldnn or prefers_onednn(inputs):
         return onednn_linear(inputs, weight, bias)
     return F.linear(inputs, weight, bias)
 
