@@ -6,7 +6,7 @@ come out. The file is compared with the model before it gets its name.
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -130,14 +130,12 @@ def noise(*shape: int) -> Tensor:
 
 
 def clips_to_compare(
-    cfg: Config, args: argparse.Namespace, calibration: Tensor | None
+    cfg: Config, args: argparse.Namespace, real: Tensor | None
 ) -> dict[str, Tensor]:
-    """Clips of noise, and of the video or those to calibrate with, if any."""
-    clips = {}
+    """Clips of noise, and real ones: of the video or those given, if any."""
+    clips = {} if real is None else dict(real=real)
     if args.video:
         clips['real'] = clips_of_video(cfg, args.video, NUM_REAL)
-    elif calibration is not None:
-        clips['real'] = calibration[-NUM_REAL:]
     if args.shape is None and clips:
         shape = clips['real'].shape[-3:]
     else:
@@ -160,8 +158,14 @@ def clips_to_compare(
     return clips
 
 
-def clips_to_calibrate(cfg: Config, args: argparse.Namespace) -> Tensor:
-    """Clips of the video, or else of the training set."""
+def clips_for_int8(
+    cfg: Config, args: argparse.Namespace
+) -> tuple[list[np.ndarray], Tensor]:
+    """Clips to calibrate with, and a few to compare.
+
+    They are of the video, or else of the training set, of which other ones are compared
+    if there are enough.
+    """
     if args.video:
         clips = clips_of_video(cfg, args.video, NUM_CALIBRATION)
     else:
@@ -173,7 +177,10 @@ def clips_to_calibrate(cfg: Config, args: argparse.Namespace) -> Tensor:
             f'int8 learns ranges from clips, and these are {tuple(clips.shape[-3:])}, '
             f'not of --shape {tuple(args.shape)}; leave that out, or give another --video.'
         )
-    return clips
+    calibration = [clip.numpy() for clip in clips.split(1)]
+    if not args.video:
+        calibration = calibration[:-NUM_REAL] or calibration
+    return calibration, clips[-NUM_REAL:]
 
 
 def ways_of(args: argparse.Namespace) -> list[tuple[str, str]]:
@@ -219,11 +226,11 @@ def make(
     metadata: Metadata,
     folder: Path,
     clips: dict[str, Tensor],
-    calibration: list[np.ndarray] | None,
+    calibration: Sequence[np.ndarray],
 ) -> Made:
     form = FORMATS[name]
     file = folder / f'{name}-{metadata.precision}{form.suffix}'
-    write(traced, metadata, file, form, calibration=calibration or ())
+    write(traced, metadata, file, form, calibration=calibration)
     run, _ = load(file)
     parities = {
         of: compare(detector, run, each, batch=metadata.batch)
@@ -296,30 +303,24 @@ def metadata_of(
 
 def run(args: argparse.Namespace) -> None:
     ways = ways_of(args)
-    if args.to == AUTO:
-        check_no_folder(args.out, purpose='--out')
-        for name, _ in ways:
-            check_no_folder(name_of(args.out, FORMATS[name]), purpose='--out')
-        check_writable_dir(args.out.parent, purpose='folder of --out')
-    else:
-        check_output(args.out, FORMATS[args.to])
+    check_outputs(args, ways)
     model = init_detector(
         args.config,
         args.checkpoint,
         label_map=args.label_map,
         cfg_options=args.cfg_options,
     )
-    calibration = None
+    calibration, real = (), None
     if any(precision == 'int8' for _, precision in ways):
         others = [way for way in ways if way[1] != 'int8']
         try:
-            calibration = clips_to_calibrate(model.cfg, args)
+            calibration, real = clips_for_int8(model.cfg, args)
         except UserError as error:
             if not others:
                 raise
             print(f'int8 is left out: {error}')
             ways = others
-    clips = clips_to_compare(model.cfg, args, calibration)
+    clips = clips_to_compare(model.cfg, args, real)
     shape = [*clips['random'].shape[-3:]]
     detector = TensorDetector(model).eval()
     for name in LEFT_OUT:
@@ -327,10 +328,6 @@ def run(args: argparse.Namespace) -> None:
             print(f'{name} is left out: what it does depends on the persons found')
     metadata = metadata_of(model, args, shape)
     traced = Traced(detector, shape, metadata.batch, any_size='size' in args.dynamic)
-    if calibration is not None:
-        calibration = [clip.numpy() for clip in calibration.split(1)]
-        if not args.video:  # these are compared
-            calibration = calibration[:-NUM_REAL] or calibration
     with part_folder(args.out.parent) as folder:
         made = []
         for name, precision in ways:
@@ -361,20 +358,38 @@ def run(args: argparse.Namespace) -> None:
         if chosen is None:
             print('Keep the checkpoint: nothing is written.')
             return
-        if args.to == AUTO:
-            args.out = name_of(args.out, chosen.form)
-            check_output(args.out, chosen.form)
-        if chosen.form.beside:  # lest one file is new and the other old
-            args.out.unlink(missing_ok=True)
-        files = files_of(args.out, chosen.form)
-        for part, file in zip(files_of(chosen.file, chosen.form), files, strict=True):
-            os.replace(part, file)
+        files = keep(chosen, args)
     size = sum(file.stat().st_size for file in files)
     sizes = ', '.join('any' if each is None else f'{each}' for each in metadata.shape)
-    print(f'{args.out}: {size / 2**20:.0f} MB, clips [{sizes}]')
+    print(f'{files[-1]}: {size / 2**20:.0f} MB, clips [{sizes}]')
     if args.to == 'onnx':
         refused = ', '.join(refused_by_tensorrt(traced.onnx)) or 'none of its operators'
         print(f'TensorRT, by its published list, refuses {refused}')
+
+
+def check_outputs(args: argparse.Namespace, ways: list[tuple[str, str]]) -> None:
+    """Raises ``UserError`` unless what --to makes can be written."""
+    if args.to != AUTO:
+        check_output(args.out, FORMATS[args.to])
+        return
+    check_no_folder(args.out, purpose='--out')
+    for name, _ in ways:
+        check_no_folder(name_of(args.out, FORMATS[name]), purpose='--out')
+    check_writable_dir(args.out.parent, purpose='folder of --out')
+
+
+def keep(made: Made, args: argparse.Namespace) -> list[Path]:
+    """Give a file its name; returns what is there now."""
+    out = args.out
+    if args.to == AUTO:
+        out = name_of(out, made.form)
+        check_output(out, made.form)
+    if made.form.beside:  # lest one file is new and the other old
+        out.unlink(missing_ok=True)
+    files = files_of(out, made.form)
+    for part, file in zip(files_of(made.file, made.form), files, strict=True):
+        os.replace(part, file)
+    return files
 
 
 def name_of(out: Path, form: Format) -> Path:
