@@ -215,7 +215,7 @@ def test_connections_are_limited_in_number_and_time(monkeypatch):
             client.close()
         wait_for(lambda: not page._server._deadlines)
 
-        monkeypatch.setattr(page_module, '_REQUEST_S', 0.1)
+        monkeypatch.setattr(page_module, '_REQUEST_S', 0.5)
         with socket.create_connection(address) as slow:  # whose request never ends
             slow.sendall(b'GET / HTTP/1.1\r\nX: ')
             assert slow.recv(1) == b''
