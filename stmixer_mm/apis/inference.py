@@ -140,6 +140,12 @@ def init_detector(
     model.cfg = cfg
     with building(cfg, 'test dataset'):
         model.classes = classes or _class_names(cfg, label_map)
+    num_actions = getattr(head, 'num_classes', 0) - 1
+    if label_map and 0 < num_actions != len(model.classes):
+        raise UserError(
+            f'{label_map} names {len(model.classes)} actions, but the model has '
+            f'{num_actions}; give the label map that it was trained with.'
+        )
     return model.to(device).eval()
 
 

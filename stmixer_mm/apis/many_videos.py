@@ -37,6 +37,7 @@ from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.errors import UserError, at_end, blame, tell
+from stmixer_mm.export.formats import files_of, format_of
 from stmixer_mm.files import check_writable_dir, write_atomically
 
 FORMATS = ('jsonl', 'parquet')
@@ -233,13 +234,15 @@ class VideoWorker:
         """What the results depend on, except for rounding."""
         cfg, job = self._inferencer.model.cfg, self._job
         pipeline = next(dataset_configs(cfg, 'test'), {}).get('pipeline')
-        config = json.dumps([cfg.model, pipeline], default=str, sort_keys=True)
+        model = {key: value for key, value in cfg.model.items() if key != 'file'}
+        config = json.dumps([model, pipeline], default=str, sort_keys=True)
         checkpoint = job.weights
         if os.path.isfile(checkpoint):
             digest = hashlib.sha256()
-            with open(checkpoint, 'rb') as file:
-                while block := file.read(2**20):
-                    digest.update(block)
+            for part in files_of(Path(checkpoint), format_of(checkpoint)):
+                with open(part, 'rb') as file:
+                    while block := file.read(2**20):
+                        digest.update(block)
             checkpoint = digest.hexdigest()
         return dict(
             stmixer_mm=stmixer_mm.__version__,

@@ -22,8 +22,8 @@ def speed_up(model: nn.Module) -> nn.Module:
     """The same detector, changed in place: for inference alone from now on.
 
     Batch norms are folded into convolutions. Where the device multiplies bfloat16
-    itself, the model runs in it, by autocast; on a CPU only without gradients, as under
-    ``torch.inference_mode()``. To train, build the model anew.
+    itself, the model runs in it, by autocast; on a CPU 3-D convolutions only without
+    gradients, as under ``torch.inference_mode()``. To train, build the model anew.
 
     Args:
         model: In evaluation mode, on its device.
@@ -106,7 +106,7 @@ def pack_mixing(model: nn.Module) -> None:
     """
     device_type = _device_of(model).type
     for module in model.modules():
-        if isinstance(module, AdaptiveMixing):
+        if isinstance(module, AdaptiveMixing) and not module.packed:
             if multiplies_bfloat16(device_type):
                 for linear in (module.weight_generator, module.out_proj):
                     linear.weight.data = linear.weight.data.bfloat16()
@@ -128,8 +128,7 @@ def make_convolutions_lean(model: nn.Module) -> None:
 
 
 def _device_of(model: nn.Module) -> torch.device:
-    cpu = torch.empty(0)  # for models without parameters, such as exported ones
-    return next(model.parameters(), cpu).device
+    return next(model.parameters()).device
 
 
 # What is done, in this order.

@@ -4,16 +4,15 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.export.formats import MOST_AT_ONCE, load
-from stmixer_mm.export.tensors import Outputs
+from stmixer_mm.export.tensors import join
 from stmixer_mm.export.traced import SMALLEST
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
@@ -44,6 +43,8 @@ class ExportedDetector(BaseModel):
         self.head = MODELS.build(head)
         self.file = file
         self.with_query_vectors = with_query_vectors
+        # DistributedDataParallel takes no model without parameters.
+        self.empty = nn.Parameter(torch.empty(0))
         self.run, self.metadata = load(Path(file))
         if self.metadata.tubelets != finds_tubelets(self):
             found, wanted = 'keyframes', 'tubelets'
@@ -56,9 +57,9 @@ class ExportedDetector(BaseModel):
         classes = self.metadata.classes
         if classes is not None and len(classes) != self.head.num_classes - 1:
             raise UserError(
-                f'{file} has {len(classes)} actions, but the config has num_classes='
-                f'{self.head.num_classes}, one more than actions; give the config that '
-                'it was exported with.'
+                f'{file} has {len(classes)} actions, but num_classes='
+                f'{self.head.num_classes} in the config is for '
+                f'{self.head.num_classes - 1}; give the config that it was exported with.'
             )
 
     def forward(
@@ -88,13 +89,7 @@ class ExportedDetector(BaseModel):
                 self.metadata.batch or MOST_AT_ONCE
             )
         ]
-        outputs = Outputs(
-            *(
-                torch.from_numpy(np.concatenate(part))
-                for part in zip(*parts, strict=True)
-            )
-        )
-        for sample, *found in zip(data_samples, *outputs, strict=True):
+        for sample, *found in zip(data_samples, *join(parts), strict=True):
             *found, query_vectors = found
             looks = dict(query_vectors=query_vectors) if self.with_query_vectors else {}
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))

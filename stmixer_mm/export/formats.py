@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from zipfile import ZipFile
 
 import numpy as np
@@ -110,6 +111,12 @@ def format_of(file: str | Path | None) -> Format | None:
     return next((one for one in FORMATS.values() if one.suffix == suffix), None)
 
 
+def files_of(file: Path, form: Format | None) -> list[Path]:
+    """All that an exported file, or a checkpoint, consists of; it comes last itself."""
+    beside = [file.with_suffix(form.beside)] if form and form.beside else []
+    return [*beside, file]
+
+
 def fast_formats() -> dict[str, Format]:
     """Those of :data:`FORMATS` that may be faster than the model and run here."""
     found = {name: form for name, form in FORMATS.items() if form.fast}
@@ -178,7 +185,13 @@ def _load_openvino(file: Path) -> tuple[Run, str]:
     compiled = _openvino().compile_model(
         model, 'CPU', {'INFERENCE_PRECISION_HINT': hint}
     )
-    return lambda clips: list(compiled([clips]).values()), text
+    lock = Lock()  # all threads share one request
+
+    def run(clips: np.ndarray) -> list[np.ndarray]:
+        with lock:
+            return list(compiled([clips]).values())
+
+    return run, text
 
 
 def _write_program(
@@ -259,6 +272,8 @@ def _load_tensorrt(file: Path) -> tuple[Run, str]:
     tensorrt = import_package('tensorrt')
     runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
     engine = runtime.deserialize_cuda_engine(file.read_bytes())
+    if engine is None:
+        raise ValueError('it is for another GPU or version of TensorRT, or damaged')
     context = engine.create_execution_context()
 
     def run(clips: np.ndarray) -> list[np.ndarray]:

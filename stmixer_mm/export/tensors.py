@@ -1,7 +1,9 @@
 """A detector with tensors in and tensors out."""
 
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +25,12 @@ class Outputs(NamedTuple):
     action_scores: Tensor  # (B, Q, A), in [0, 1]; with frame_actions (B, Q, T, A)
     bboxes: Tensor  # (B, Q, 4), of tubelets (B, Q, T, 4): xyxy, shares of the frame
     query_vectors: Tensor  # (B, Q, C), which tell persons apart
+
+
+def join(parts: Iterable[Sequence[np.ndarray]]) -> Outputs:
+    """What a file returned for some clips after others."""
+    fields = zip(*parts, strict=True)
+    return Outputs(*(torch.from_numpy(np.concatenate(field)) for field in fields))
 
 
 class TensorDetector(nn.Module):

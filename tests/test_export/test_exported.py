@@ -1,9 +1,13 @@
 """What is exported says what the model says, and runs in its place."""
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +16,19 @@ from mmaction.structures import ActionDataSample
 from tiny_stmixer import ACTIONS, ROOT, write_model, write_video
 
 from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis.many_videos import Job, VideoWorker
 from stmixer_mm.compat import multiplies_bfloat16
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
 from stmixer_mm.export import formats
-from stmixer_mm.export.formats import FORMATS, Metadata, format_of, load, write
+from stmixer_mm.export.formats import (
+    FORMATS,
+    Metadata,
+    files_of,
+    format_of,
+    load,
+    write,
+)
 from stmixer_mm.export.graph import in_float16, refused_by_tensorrt
 from stmixer_mm.export.parity import LIMITS, Parity, compare
 from stmixer_mm.export.tensors import Outputs, TensorDetector
@@ -102,6 +114,18 @@ def test_a_file_says_what_the_model_says_of_any_number_of_clips(name, files, det
         assert max(parity.person_scores, parity.action_scores) < 1e-5
         assert parity.pixels < 1e-2
         assert parity.kept == parity.agreed
+
+
+@pytest.mark.parametrize('name', FORMATS_HERE)
+def test_a_file_runs_in_many_threads(name, files):
+    run, _ = load(files[name])
+    clips = random_clips(5).split(1)
+    expected = [run(clip.numpy()) for clip in clips]
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(run, [clip.numpy() for clip in clips] * 4)
+        for one, other in zip(found, expected * 4, strict=True):
+            for values, same in zip(one, other, strict=True):
+                np.testing.assert_allclose(values, same, atol=1e-5)
 
 
 def test_signals_arrive_when_what_ran_a_file_is_gone(files):
@@ -270,6 +294,7 @@ def test_a_file_runs_in_the_place_of_a_checkpoint(name, files, project, detector
     options = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
     exported = init_detector(project[0], files[name], cfg_options=options)
     exported = speed_up(exported)  # nothing is left to do
+    assert [*exported.parameters()]  # else DistributedDataParallel refuses it
     assert exported.classes == [*ACTIONS]
     video = write_video(project[0].parent / 'new.mp4', size=(64, 48))
     for batch_size in 1, 3:
@@ -448,10 +473,35 @@ def test_no_more_clips_at_once_than_an_engine_takes(files, project):
 
 
 def test_another_number_of_actions_is_refused(files, project):
-    with pytest.raises(UserError, match=r'has 2 actions, but .* num_classes=5'):
+    with pytest.raises(UserError, match=r'has 2 actions, but num_classes=5 .* for 4'):
         init_detector(
             project[0], files['onnx'], cfg_options={'model.head.num_classes': 5}
         )
+
+
+def test_a_label_map_of_other_actions_is_refused(files, project, tmp_path):
+    label_map = tmp_path / 'five.pbtxt'
+    label_map.write_text(
+        ''.join(f'item {{\n  name: "a{n}"\n  id: {n}\n}}\n' for n in range(1, 6))
+    )
+    for weights in files['onnx'], project[1]:
+        with pytest.raises(UserError, match=r'five\.pbtxt names 5 actions, .* has 2;'):
+            init_detector(project[0], weights, label_map=label_map)
+
+
+def test_results_are_of_all_files_of_a_model_wherever_they_are(
+    files, project, tmp_path
+):
+    def settings(file):
+        job = Job(project[0], str(file), str(tmp_path / 'out'))
+        return VideoWorker(job, 'cpu').settings()
+
+    pair = files_of(files['openvino'], FORMATS['openvino'])
+    weights, file = (Path(shutil.copy(each, tmp_path)) for each in pair)
+    assert settings(file) == settings(files['openvino'])
+    *others, last = weights.read_bytes()
+    weights.write_bytes(bytes([*others, last ^ 1]))
+    assert settings(file) != settings(files['openvino'])
 
 
 def test_a_missing_package_is_named(files, project, monkeypatch):
@@ -478,4 +528,5 @@ def test_what_differs_too_much_is_not_met():
     assert same.is_met(LIMITS['fp32'])
     for worse in dict(person_scores=2e-3), dict(action_scores=2e-3), dict(pixels=0.6):
         assert not same._replace(**worse).is_met(LIMITS['fp32'])
+        assert not same._replace(**dict.fromkeys(worse, nan)).is_met(LIMITS['fp16'])
         assert same._replace(**worse).is_met(LIMITS['fp16'])

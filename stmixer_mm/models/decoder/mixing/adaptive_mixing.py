@@ -68,13 +68,12 @@ class AdaptiveMixing(BaseModule):
         if backend == 'auto':
             backend = 'literal' if is_compiling else 'chunks'
         linears = self.weight_generator, self.out_proj
-        if self.packed:
+        if self.packed or backend == 'chunks':
             mix = mix_in_chunks
-            if is_compiling:  # else it would load the compiler for nothing: 1.5 s
+            # Where nothing is compiled, it would load the compiler for nothing: 1.5 s.
+            if self.packed and is_compiling:
                 mix = torch.compiler.disable(mix)
             mixed = mix(self.mix_groups, samples, queries, *linears, self.packed)
-        elif backend == 'chunks':
-            mixed = mix_in_chunks(self.mix_groups, samples, queries, *linears)
         else:
             mixed = self.mix_groups(samples, self.weight_generator(queries))
             mixed = self.out_proj(mixed)
