@@ -163,8 +163,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='draw a sweep into this picture')
     parser.add_argument('--json', metavar='FILE', help='write the rows to this file')
     args = parser.parse_args()
-    if args.sweep and args.part != ['decoder']:
-        parser.error('--sweep varies the sizes of the decoder: leave --part out.')
+    if args.sweep and (args.part != ['decoder'] or args.runtime):
+        parser.error('--sweep is of the decoder: leave --part and --runtime out.')
     kinds = args.mode, args.dtype, args.device
     if args.packed and kinds != (['forward'], ['float32'], 'cpu'):
         parser.error('--packed is for evaluation in float32 on the CPU alone.')
@@ -541,9 +541,9 @@ def runtimes_of(args: argparse.Namespace) -> list[tuple[str, str]]:
     if not pairs:
         raise UserError(
             f'--runtime {" ".join(args.runtime)} has no --precision '
-            f'{" ".join(args.precision)}; take auto for one of both.'
+            f'{" ".join(args.precision)}; take auto for one of the two.'
         )
-    return pairs
+    return [*dict.fromkeys(pairs)]
 
 
 def compare_runtimes(batch: int, size: str, args: argparse.Namespace) -> list[dict]:

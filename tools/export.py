@@ -6,6 +6,7 @@ come out. The file is compared with the model before it gets its name.
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -26,6 +27,7 @@ from stmixer_mm.export.formats import (
     Metadata,
     Run,
     fast_formats,
+    files_of,
     format_of,
     load,
     write,
@@ -118,9 +120,10 @@ def clips_of_video(cfg: Config, video: str, count: int) -> Tensor:
 
 
 def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
-    """Clips (B, 3, T, h, w) of the first one's shape; others are left out."""
-    clips = single_clips(pipeline(info)['inputs'] for info in infos)
-    return torch.stack([clip for clip in clips if clip.shape == clips[0].shape])
+    """Clips (B, 3, T, h, w) of the most frequent shape; others are left out."""
+    clips = [*single_clips(pipeline(info)['inputs'] for info in infos)]
+    shape, _ = Counter(clip.shape for clip in clips).most_common(1)[0]
+    return torch.stack([clip for clip in clips if clip.shape == shape])
 
 
 def noise(*shape: int) -> Tensor:
@@ -144,7 +147,7 @@ def clips_to_compare(
     if args.video and clips['real'].shape[-3:] != shape:
         raise UserError(
             f'--shape is {tuple(shape)}, but the test pipeline makes clips of '
-            f'{tuple(clips["real"].shape[-3:])} of {args.video}; leave one of both out.'
+            f'{tuple(clips["real"].shape[-3:])} of {args.video}; leave one of the two out.'
         )
     clips = {'random': noise(*shape), **clips}
     if 'size' in args.dynamic:
@@ -180,6 +183,7 @@ def clips_for_int8(
     calibration = [clip.numpy() for clip in clips.split(1)]
     if not args.video:
         calibration = calibration[:-NUM_REAL] or calibration
+    print(f'int8 learns ranges from {len(calibration)} clips')
     return calibration, clips[-NUM_REAL:]
 
 
@@ -213,6 +217,7 @@ class Made(NamedTuple):
 
     name: str
     form: Format
+    precision: str
     file: Path
     run: Run
     parities: dict[str, Parity]
@@ -242,7 +247,8 @@ def make(
         for of, parity in parities.items()
         if metadata.precision != 'int8' or of == 'real'  # noise is out of its ranges
     )
-    return Made(f'{name} {metadata.precision}', form, file, run, parities, is_met)
+    precision = metadata.precision
+    return Made(f'{name} {precision}', form, precision, file, run, parities, is_met)
 
 
 def print_parities(made: list[Made]) -> None:
@@ -302,8 +308,13 @@ def metadata_of(
 
 
 def run(args: argparse.Namespace) -> None:
-    ways = ways_of(args)
+    ways, is_auto = ways_of(args), AUTO in (args.to, args.precision)
     check_outputs(args, ways)
+    if format_of(args.checkpoint):
+        raise UserError(
+            f'{args.checkpoint} is exported already; give the checkpoint that it was '
+            'made from.'
+        )
     model = init_detector(
         args.config,
         args.checkpoint,
@@ -337,20 +348,25 @@ def run(args: argparse.Namespace) -> None:
                     make(name, detector, traced, way, folder, clips, calibration)
                 )
             except UserError as error:
-                if not ways[1:]:
+                if not is_auto:
                     raise
                 print(f'{name} {precision} is left out: {error}')
+        if not made:
+            raise UserError(
+                f'{args.out} is not written: no format takes this model (see above); '
+                'take another part of the model.'
+            )
         print_parities(made)
         fit = [one for one in made if one.is_met]
         if not fit:
-            limits = LIMITS[ways[0][1]]
+            limits = LIMITS[made[0].precision]
             raise UserError(
                 f'{args.out} is not written: scores differ by more than {limits.scores:g} '
                 f'or boxes by more than {limits.pixels:g} pixels (see above); take '
                 'another format or precision.'
             )
         chosen = fit[0]
-        if ways[1:]:
+        if is_auto:
             rivals = {'the checkpoint': detector}
             if args.precision == AUTO:
                 rivals['the checkpoint with --fast'] = speed_up(deepcopy(detector))
@@ -361,7 +377,7 @@ def run(args: argparse.Namespace) -> None:
         files = keep(chosen, args)
     size = sum(file.stat().st_size for file in files)
     sizes = ', '.join('any' if each is None else f'{each}' for each in metadata.shape)
-    print(f'{files[-1]}: {size / 2**20:.0f} MB, clips [{sizes}]')
+    print(f'{files[-1]}: {size / 1e6:.1f} MB, clips [{sizes}]')
     if args.to == 'onnx':
         refused = ', '.join(refused_by_tensorrt(traced.onnx)) or 'none of its operators'
         print(f'TensorRT, by its published list, refuses {refused}')
@@ -397,11 +413,6 @@ def name_of(out: Path, form: Format) -> Path:
     if format_of(out) is None:
         return out.with_name(out.name + form.suffix)
     return out if out.suffix.lower() == form.suffix else out.with_suffix(form.suffix)
-
-
-def files_of(file: Path, form: Format) -> list[Path]:
-    """What a format writes; the file that --out names comes last."""
-    return [*([file.with_suffix(form.beside)] if form.beside else []), file]
 
 
 def check_output(file: Path, form: Format) -> None:

@@ -108,7 +108,10 @@ class ClipDataset(Dataset):
 def config_clips(cfg: Config, split: str, count: int) -> list[dict]:
     """Up to ``count`` samples, spread over a config's dataset, before its pipeline."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmaction')):
-        dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            raise UserError(f'The config has no {split}_dataloader; give it one.')
+        dataset = DATASETS.build(loader.dataset)
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
     return [dataset.get_data_info(index) for index in indices.round().astype(int)]
 

@@ -11,7 +11,8 @@ from run_tool import load_tool, run_and_fail, run_tool
 from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.apis import init_detector
-from stmixer_mm.export import parity
+from stmixer_mm.errors import UserError
+from stmixer_mm.export import formats, parity
 from stmixer_mm.export.formats import FORMATS, load
 from stmixer_mm.profiling import meter
 
@@ -134,6 +135,23 @@ def test_folders_are_refused_before_the_work(arguments, tmp_path, capsys):
     assert 'c.onnx is a folder' in run_and_fail(
         capsys, 'export', config, checkpoint, *auto
     )
+
+
+def test_where_no_format_takes_the_model_it_says_so(arguments, monkeypatch, capsys):
+    def refuse(*args, **kwargs):
+        raise UserError('It lacks an operator.')
+
+    monkeypatch.setattr(formats, 'write', refuse)
+    config, checkpoint, *_ = arguments
+    auto = '--to', 'onnx', '--precision', 'auto', '--out', 'a.onnx'
+    said = run_and_fail(capsys, 'export', config, checkpoint, *auto)
+    assert 'a.onnx is not written: no format takes this model' in said
+
+
+def test_what_is_exported_already_is_no_checkpoint(arguments, capsys):
+    options = 'x.onnx', '--to', 'torch', '--out', 'a.pt2'
+    said = run_and_fail(capsys, 'export', arguments[0], *options)
+    assert 'x.onnx is exported already' in said
 
 
 def test_a_pair_of_files_is_of_one_model(arguments, tmp_path, monkeypatch):
