@@ -121,7 +121,7 @@ def clips_of_video(cfg: Config, video: str, count: int) -> Tensor:
 
 def clips_of(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
     """Clips (B, 3, T, h, w) of the most frequent shape; others are left out."""
-    clips = [*single_clips(pipeline(info)['inputs'] for info in infos)]
+    clips = single_clips(pipeline(info)['inputs'] for info in infos)
     shape, _ = Counter(clip.shape for clip in clips).most_common(1)[0]
     return torch.stack([clip for clip in clips if clip.shape == shape])
 

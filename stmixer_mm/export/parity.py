@@ -52,8 +52,7 @@ def compare(
     """
     with torch.no_grad():
         ours = Outputs(*detector(clips))
-    parts = [run(part.numpy()) for part in clips.split(batch or len(clips))]
-    theirs = join(parts)
+    theirs = join(run(part.numpy()) for part in clips.split(batch or len(clips)))
     gaps = Outputs(*((a - b).abs() for a, b in zip(ours, theirs, strict=True)))
     pixels = gaps.bboxes * frame_scale(clips.shape[-2:], gaps.bboxes)
     head = detector.model.head
