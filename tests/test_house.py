@@ -7,15 +7,15 @@ import stmixer_mm
 
 PACKAGE = Path(stmixer_mm.__file__).parent
 FLOORS = (
-    {'registry', 'compat', 'errors', 'files', 'plain_pickle'},
+    {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures'},
     {'models'},
-    {'engine', 'export'},
+    {'engine'},
     {'datasets'},
     {'visualization'},
     {'evaluation'},
     {'checks'},
-    {'profiling'},
     {'apis'},
+    {'projects'},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -32,3 +32,15 @@ def test_rooms_import_from_floors_below():
             if package == 'stmixer_mm' and FLOOR_OF[target] > FLOOR_OF[room]:
                 upward.append(f'{file.relative_to(PACKAGE)}: {node.module}')
     assert not upward
+
+
+def test_no_project_imports_another():
+    across = []
+    for file in (PACKAGE / 'projects').rglob('*.py'):
+        project = file.relative_to(PACKAGE / 'projects').parts[0]
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                parts = node.module.split('.')
+                if parts[1:2] == ['projects'] and parts[2:3] != [project]:
+                    across.append(f'{file.relative_to(PACKAGE)}: {node.module}')
+    assert not across

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.initial_boxes.simple_boxes import frame_bboxes
+from stmixer_mm.models.decoder.initial_boxes import frame_bboxes
 from stmixer_mm.registry import MODELS
 
 MODELS_FOLDER = Path(__file__).parents[1] / 'configs' / '_base_' / 'models'

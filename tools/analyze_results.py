@@ -11,20 +11,6 @@ from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.checks.options import COUNT, SCORE, add_cfg_options
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation import VideoMAPMetric
-from stmixer_mm.evaluation.diagnosis.figures import (
-    draw_class_aps,
-    draw_curves,
-    draw_errors,
-    draw_scores,
-)
-from stmixer_mm.evaluation.diagnosis.judging import (
-    Keyframe,
-    class_results,
-    judge_boxes,
-    mean_ap,
-    worst_keyframes,
-)
-from stmixer_mm.evaluation.diagnosis.keyframe_pictures import KeyframePictures
 from stmixer_mm.evaluation.functional.average_precision import first_threshold
 from stmixer_mm.evaluation.functional.error_types import format_error_table
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
@@ -38,6 +24,20 @@ from stmixer_mm.evaluation.results.offline import (
     read_results,
 )
 from stmixer_mm.files import check_writable_dir, open_atomically
+from stmixer_mm.projects.diagnosis.figures import (
+    draw_class_aps,
+    draw_curves,
+    draw_errors,
+    draw_scores,
+)
+from stmixer_mm.projects.diagnosis.judging import (
+    Keyframe,
+    class_results,
+    judge_boxes,
+    mean_ap,
+    worst_keyframes,
+)
+from stmixer_mm.projects.diagnosis.keyframe_pictures import KeyframePictures
 
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric

@@ -26,9 +26,6 @@ from stmixer_mm.engine.optim import FusedAdamW
 from stmixer_mm.engine.speed import make_convolutions_lean, speed_up
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.export.formats import FORMATS, Metadata, fast_formats, load, write
-from stmixer_mm.export.tensors import TensorDetector
-from stmixer_mm.export.traced import Traced
 from stmixer_mm.files import check_json_path, check_writable_file, write_json
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
@@ -37,14 +34,23 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.profiling.clips import ClipPipeline, random_clip
-from stmixer_mm.profiling.memory import (
+from stmixer_mm.projects.export.formats import (
+    FORMATS,
+    Metadata,
+    fast_formats,
+    load,
+    write,
+)
+from stmixer_mm.projects.export.tensors import TensorDetector
+from stmixer_mm.projects.export.traced import Traced
+from stmixer_mm.projects.profiling.clips import ClipPipeline, random_clip
+from stmixer_mm.projects.profiling.memory import (
     bytes_kept_for_backward,
     peak_bytes,
     resident_bytes,
 )
-from stmixer_mm.profiling.meter import machine, take_turns
-from stmixer_mm.profiling.models import build_model, quieten, read_config
+from stmixer_mm.projects.profiling.meter import machine, take_turns
+from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import MODELS
 
 import torch

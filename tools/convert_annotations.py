@@ -12,10 +12,10 @@ from pathlib import Path
 from stmixer_mm.checks.options import number
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
 from stmixer_mm.datasets.annotations.masks import mask_file
-from stmixer_mm.datasets.converters.convert import convert_annotations
-from stmixer_mm.datasets.converters.records import FRAME_RATES, Summary
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
+from stmixer_mm.projects.annotate.convert import convert_annotations
+from stmixer_mm.projects.annotate.records import FRAME_RATES, Summary
 
 
 def parse_args() -> argparse.Namespace:

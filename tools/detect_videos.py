@@ -8,10 +8,10 @@ costs a line in the report and makes the exit status 1. One of several processes
 import argparse
 
 from stmixer_mm.apis.inferencer import add_detection_options, stream_options
-from stmixer_mm.apis.many_videos import FORMATS, Job, detect_videos
 from stmixer_mm.checks.options import COUNT
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.errors import user_errors
+from stmixer_mm.projects.many_videos.many_videos import FORMATS, Job, detect_videos
 
 
 def parse_args() -> argparse.Namespace:

@@ -21,7 +21,16 @@ from stmixer_mm.datasets.pipelines import dataset_configs, find_sampler
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.export.formats import (
+from stmixer_mm.files import (
+    check_no_folder,
+    check_writable_dir,
+    check_writable_file,
+    claim_outputs,
+    part_folder,
+)
+from stmixer_mm.models.data_preprocessor import single_clips
+from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.projects.export.formats import (
     FORMATS,
     Format,
     Metadata,
@@ -32,26 +41,17 @@ from stmixer_mm.export.formats import (
     load,
     write,
 )
-from stmixer_mm.export.graph import refused_by_tensorrt
-from stmixer_mm.export.parity import LIMITS, Parity, compare
-from stmixer_mm.export.tensors import LEFT_OUT, TensorDetector
-from stmixer_mm.export.traced import SMALLEST, Traced
-from stmixer_mm.files import (
-    check_no_folder,
-    check_writable_dir,
-    check_writable_file,
-    claim_outputs,
-    part_folder,
-)
-from stmixer_mm.models.data_preprocessor import single_clips
-from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.profiling.clips import (
+from stmixer_mm.projects.export.graph import refused_by_tensorrt
+from stmixer_mm.projects.export.parity import LIMITS, Parity, compare
+from stmixer_mm.projects.export.tensors import LEFT_OUT, TensorDetector
+from stmixer_mm.projects.export.traced import SMALLEST, Traced
+from stmixer_mm.projects.profiling.clips import (
     ClipPipeline,
     config_clips,
     random_clip,
     video_clips,
 )
-from stmixer_mm.profiling.meter import take_turns
+from stmixer_mm.projects.profiling.meter import take_turns
 
 import numpy as np
 import torch

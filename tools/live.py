@@ -19,15 +19,6 @@ from typing import TextIO
 
 from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
 from stmixer_mm.apis.inferencer import add_model_options
-from stmixer_mm.apis.live.detection import (
-    Listener,
-    LiveDetection,
-    LiveResult,
-    LiveSource,
-)
-from stmixer_mm.apis.live.page import LEAST_SCORE, LivePage, list_figures
-from stmixer_mm.apis.live.pictures import LivePictures, above
-from stmixer_mm.apis.live.uploads import detect_upload, take_turns
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
 from stmixer_mm.apis.results import keyframe_record
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
@@ -38,6 +29,15 @@ from stmixer_mm.checks.options import (
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import check_writable_file
+from stmixer_mm.projects.live.detection import (
+    Listener,
+    LiveDetection,
+    LiveResult,
+    LiveSource,
+)
+from stmixer_mm.projects.live.page import LEAST_SCORE, LivePage, list_figures
+from stmixer_mm.projects.live.pictures import LivePictures, above
+from stmixer_mm.projects.live.uploads import detect_upload, take_turns
 
 import cv2
 import numpy as np

@@ -2,8 +2,8 @@
 
 import argparse
 
-from stmixer_mm.datasets.toy.generate import make_toy_dataset
 from stmixer_mm.errors import user_errors
+from stmixer_mm.projects.toy.generate import make_toy_dataset
 
 
 def parse_size(text: str) -> tuple[int, ...]:

@@ -11,15 +11,15 @@ from itertools import zip_longest
 from stmixer_mm.checks.options import COUNT, add_cfg_options
 from stmixer_mm.errors import blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.models.decoder.initial_boxes import InitialBoxes
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.heads.denoising import DenoisingQueries
-from stmixer_mm.models.heads.mask_head import QueryMaskHead
-from stmixer_mm.models.heads.track_queries import QueryInteraction
-from stmixer_mm.models.initial_boxes.simple_boxes import InitialBoxes
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
-from stmixer_mm.profiling.clips import random_clip
-from stmixer_mm.profiling.models import construct_model, quieten, read_config
+from stmixer_mm.projects.denoising.denoising_queries import DenoisingQueries
+from stmixer_mm.projects.masks.mask_head import QueryMaskHead
+from stmixer_mm.projects.profiling.clips import random_clip
+from stmixer_mm.projects.profiling.models import construct_model, quieten, read_config
+from stmixer_mm.projects.track_queries.query_interaction import QueryInteraction
 
 import torch
 from mmaction.structures import ActionDataSample

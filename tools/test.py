@@ -7,9 +7,9 @@ from stmixer_mm.checks.config import merge_overrides
 from stmixer_mm.checks.options import COUNT, add_person_thr, number
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.offline import metric_configs
-from stmixer_mm.export.detector import put_in_place
-from stmixer_mm.export.formats import format_of
 from stmixer_mm.files import check_writable_dir, check_writable_file
+from stmixer_mm.projects.export.detector import put_in_place
+from stmixer_mm.projects.export.formats import format_of
 
 from mmengine.config import Config
 

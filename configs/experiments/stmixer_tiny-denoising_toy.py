@@ -1,5 +1,6 @@
 # Noised ground truth as further queries in training (DN-DETR).
 _base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
+custom_imports = dict(imports=['stmixer_mm.projects.denoising'])
 
 noised = dict(num_groups=2, box_noise=0.4, label_noise=0.2)
 model = dict(

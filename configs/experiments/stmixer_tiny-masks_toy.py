@@ -1,5 +1,8 @@
 # Masks of persons, drawn from their queries (DETR's panoptic head).
 _base_ = './stmixer_tiny-denoising_toy.py'
+custom_imports = dict(
+    imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.masks']
+)
 focal = dict(type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=20.0)
 dice = dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=1.0)
 losses = dict(loss_mask=focal, loss_dice=dice)

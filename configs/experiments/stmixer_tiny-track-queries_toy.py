@@ -1,5 +1,8 @@
 # Persons carried from keyframe to keyframe by their queries, from sequences of three.
 _base_ = './stmixer_tiny-denoising_toy.py'
+custom_imports = dict(
+    imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.track_queries']
+)
 
 model = dict(query_interaction=dict(type='QueryInteraction'))
 keyframes = _base_.train_dataloader.dataset

@@ -1,5 +1,8 @@
 # The same with feature maps of the next three frames, 0.6 s, warped from the last two.
 _base_ = './stmixer_tiny-ahead_toy.py'
+custom_imports = dict(
+    imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.forecast']
+)
 
 forecast = dict(type='WarpForecast', in_channels=[64, 64], num_ahead=3, clip_len=4)
 model = dict(neck=[_base_.model.neck, forecast], decoder=dict(num_frames=7))

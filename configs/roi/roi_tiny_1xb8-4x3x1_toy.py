@@ -1,5 +1,6 @@
 # The two-stage baseline on the backbone and neck of the tiny STMixer.
 _base_ = '../stmixer/stmixer_tiny_1xb8-4x3x1_toy.py'
+custom_imports = dict(imports=['stmixer_mm.projects.roi'])
 
 # For `persons`: STMixer's own decoder and head, as a detector of persons.
 person_branch = dict(decoder={{_base_.model.decoder}}, head={{_base_.model.head}})

@@ -6,7 +6,9 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../_base_/models/stmixer.py',
 ]
-custom_imports = dict(imports=['stmixer_mm'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['stmixer_mm.projects.still_images'], allow_failed_imports=False
+)
 
 model = dict(
     type='StillImageSTMixer',

@@ -1,7 +1,9 @@
 # A small STMixer on the toy images of tests/tiny_coco.py, in mmdet's tools: learns
 # them by heart on a CPU in less than a minute.
 _base_ = ['mmdet::_base_/default_runtime.py', '../_base_/models/stmixer_tiny.py']
-custom_imports = dict(imports=['stmixer_mm'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['stmixer_mm.projects.still_images'], allow_failed_imports=False
+)
 
 max_epochs = 60
 data_root = 'data/toy-coco/'

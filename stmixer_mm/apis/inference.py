@@ -55,11 +55,11 @@ from stmixer_mm.datasets.videos import (
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
-from stmixer_mm.export.detector import put_in_place
-from stmixer_mm.export.formats import format_of
 from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.models.heads.mask_head import resize
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
+from stmixer_mm.projects.export.detector import put_in_place
+from stmixer_mm.projects.export.formats import format_of
+from stmixer_mm.projects.masks.mask_head import resize
 from stmixer_mm.registry import MODELS, TRANSFORMS
 from stmixer_mm.visualization.visualizer import top_actions
 

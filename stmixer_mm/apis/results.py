@@ -14,12 +14,12 @@ from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 
 from stmixer_mm.datasets.annotations.masks import Mask, decode
-from stmixer_mm.datasets.converters.records import AnnotatedVideo, Shape
-from stmixer_mm.datasets.converters.writers import write_coco, write_cvat
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.videos import DamagedVideo, join_stretches, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import open_atomically, write_json
+from stmixer_mm.projects.annotate.records import AnnotatedVideo, Shape
+from stmixer_mm.projects.annotate.writers import write_coco, write_cvat
 from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
 VERSION = 1  # of the JSON, see docs/detections.schema.json

@@ -3,7 +3,6 @@
 # ruff: noqa: F401
 from stmixer_mm.datasets.clip_dataset import TrackClipDataset, TubeClipDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.datasets.keyframe_sequences import KeyframeSequences
 from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,

@@ -23,8 +23,8 @@ from stmixer_mm.datasets.packing import Tracks, merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_output
-from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.registry import TRANSFORMS
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
 # Two points (x, y), in pixels, that the host's transforms move with the frame, as they
 # move joints of persons. Neither is at 0, which to them is no joint.

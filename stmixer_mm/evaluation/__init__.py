@@ -2,7 +2,6 @@
 
 # ruff: noqa: F401
 from stmixer_mm.evaluation.metrics.frame_map_metric import FrameMAPMetric
-from stmixer_mm.evaluation.metrics.mask_ap_metric import MaskAPMetric
 from stmixer_mm.evaluation.metrics.tube_metrics import (
     TubeFrameMAPMetric,
     VideoMAPMetric,

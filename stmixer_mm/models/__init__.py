@@ -9,23 +9,16 @@ from stmixer_mm.models.backbones.timesformer import TimeSformerMap
 from stmixer_mm.models.backbones.uniformer_v2 import UniFormerV2Map
 from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
-from stmixer_mm.models.decoder.deformable_decoder import DeformableDecoder
-from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
-from stmixer_mm.models.decoder.tubelet_decoder import STMixerTubeletDecoder
-from stmixer_mm.models.detectors.roi_detector import RoIDetector
-from stmixer_mm.models.detectors.still_image import StillImageSTMixer
-from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.models.heads.denoising import DenoisingQueries, DenoisingTubelets
-from stmixer_mm.models.heads.mask_head import QueryMaskHead
-from stmixer_mm.models.heads.stmixer_head import STMixerHead
-from stmixer_mm.models.heads.track_queries import QueryInteraction
-from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
-from stmixer_mm.models.initial_boxes.proposal_boxes import ProposalBoxes
-from stmixer_mm.models.initial_boxes.simple_boxes import (
+from stmixer_mm.models.decoder.initial_boxes import (
     GridBoxes,
     LearnedBoxes,
     WholeFrameBoxes,
 )
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.decoder.tubelet_decoder import STMixerTubeletDecoder
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
 from stmixer_mm.models.losses.asymmetric import AsymmetricLoss
 from stmixer_mm.models.losses.class_balanced import ClassBalancedLoss
 from stmixer_mm.models.necks.bifpn3d import BiFPN3D
@@ -35,4 +28,3 @@ from stmixer_mm.models.necks.pafpn3d import PAFPN3D
 from stmixer_mm.models.necks.projection import ChannelProjection3D
 from stmixer_mm.models.necks.resample_time import ResampleTime
 from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D
-from stmixer_mm.models.necks.warp_forecast import WarpForecast

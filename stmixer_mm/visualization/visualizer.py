@@ -10,9 +10,9 @@ from mmengine.dist import master_only
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.models.heads.matching import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import VISUALIZERS
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 from stmixer_mm.visualization.draw import (
     Color,
     draw_detections,

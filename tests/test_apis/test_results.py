@@ -10,14 +10,14 @@ from tiny_stmixer import write_video
 
 from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 from stmixer_mm.datasets.annotations.masks import decode, encode, read_segmentation
-from stmixer_mm.datasets.converters.convert import (
-    convert_annotations,
-    read_annotations,
-)
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.csv_detections import CsvDetections
+from stmixer_mm.projects.annotate.convert import (
+    convert_annotations,
+    read_annotations,
+)
 from stmixer_mm.visualization.draw import draw_detections
 
 ACTIONS = ('stand', 'walk', 'wave')

@@ -27,8 +27,8 @@ from stmixer_mm.datasets.transforms import (
     SampleKeyframeClip,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.diagnosis import keyframe_pictures
-from stmixer_mm.evaluation.diagnosis.judging import judge_boxes
+from stmixer_mm.projects.diagnosis import keyframe_pictures
+from stmixer_mm.projects.diagnosis.judging import judge_boxes
 from stmixer_mm.registry import METRICS
 
 HEIGHT, WIDTH = SIZE

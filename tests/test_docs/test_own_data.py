@@ -14,7 +14,7 @@ from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
-from stmixer_mm.datasets.converters.convert import (
+from stmixer_mm.projects.annotate.convert import (
     convert_annotations,
     read_annotations,
 )

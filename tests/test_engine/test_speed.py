@@ -15,8 +15,8 @@ from stmixer_mm.compat import autocast_dtype
 from stmixer_mm.engine import speed
 from stmixer_mm.engine.hooks import LeanConvolutionsHook
 from stmixer_mm.engine.speed import fold_batch_norms, speed_up
-from stmixer_mm.profiling.memory import bytes_kept_for_backward
-from stmixer_mm.profiling.models import construct_model, quieten
+from stmixer_mm.projects.profiling.memory import bytes_kept_for_backward
+from stmixer_mm.projects.profiling.models import construct_model, quieten
 
 EXPERIMENTS = MODELS_FOLDER.parents[1] / 'experiments'
 BATCH_NORM = nn.modules.batchnorm._BatchNorm

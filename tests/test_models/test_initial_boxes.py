@@ -10,8 +10,8 @@ from tiny import batch, build_detector, data_sample, tiny_detector
 
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
-from stmixer_mm.models.initial_boxes.proposal_boxes import best_bboxes, regress_ranges
-from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, grid_bboxes
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes, grid_bboxes
+from stmixer_mm.projects.proposals.proposal_boxes import best_bboxes, regress_ranges
 from stmixer_mm.registry import MODELS
 
 NUM_QUERIES = 6

@@ -17,9 +17,9 @@ from tiny import (
 )
 
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.stage import StageOutput
-from stmixer_mm.models.heads.mask_head import MaskQueries
-from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes
+from stmixer_mm.projects.masks.mask_head import MaskQueries
 from stmixer_mm.registry import MODELS
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])

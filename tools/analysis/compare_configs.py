@@ -18,8 +18,8 @@ from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
 from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, check_writable_dir, write_json
-from stmixer_mm.profiling.meter import take_turns
-from stmixer_mm.profiling.models import build_model, quieten, read_config
+from stmixer_mm.projects.profiling.meter import take_turns
+from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import DATASETS
 
 import torch

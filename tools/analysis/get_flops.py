@@ -6,9 +6,9 @@ from stmixer_mm.checks.options import COUNT, add_cfg_options, number
 from stmixer_mm.errors import blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling.clips import random_clip
-from stmixer_mm.profiling.flops import count_parts
-from stmixer_mm.profiling.models import build_model, quieten, read_config
+from stmixer_mm.projects.profiling.clips import random_clip
+from stmixer_mm.projects.profiling.flops import count_parts
+from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 
 NOTE = (
     'Convolutions and matrix products, a multiply-add as two. Not counted: sampling '

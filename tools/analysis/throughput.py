@@ -14,15 +14,21 @@ from stmixer_mm.engine.speed import STEPS
 from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling.clips import (
+from stmixer_mm.projects.profiling.clips import (
     ClipDataset,
     ClipPipeline,
     config_clips,
     extract_frames,
     video_clips,
 )
-from stmixer_mm.profiling.meter import Meter, clock, machine, medians, watch_children
-from stmixer_mm.profiling.models import (
+from stmixer_mm.projects.profiling.meter import (
+    Meter,
+    clock,
+    machine,
+    medians,
+    watch_children,
+)
+from stmixer_mm.projects.profiling.models import (
     build_model,
     num_classes_of,
     quieten,

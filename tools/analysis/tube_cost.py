@@ -14,9 +14,9 @@ from stmixer_mm.checks.options import COUNT
 from stmixer_mm.errors import user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
-from stmixer_mm.profiling.memory import peak_bytes
-from stmixer_mm.profiling.meter import clock, machine
-from stmixer_mm.profiling.models import quieten
+from stmixer_mm.projects.profiling.memory import peak_bytes
+from stmixer_mm.projects.profiling.meter import clock, machine
+from stmixer_mm.projects.profiling.models import quieten
 
 import torch
 

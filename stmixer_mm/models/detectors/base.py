@@ -13,7 +13,7 @@ from stmixer_mm.compat import exact_convolutions
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.heads.stmixer_head import sample_name
 from stmixer_mm.models.necks.levels import as_levels
-from stmixer_mm.models.necks.warp_forecast import WarpForecast
+from stmixer_mm.projects.forecast.warp_forecast import WarpForecast
 from stmixer_mm.registry import MODELS
 
 

@@ -8,6 +8,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes, InitialBoxes
 from stmixer_mm.models.decoder.query_decoder import (
     ExtraQueries,
     QueryDecoder,
@@ -16,8 +17,7 @@ from stmixer_mm.models.decoder.query_decoder import (
 from stmixer_mm.models.decoder.stage import Queries, StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.heads.stmixer_head import in_float32
-from stmixer_mm.models.heads.track_queries import split_keyframes
-from stmixer_mm.models.initial_boxes.simple_boxes import FrameShapes, InitialBoxes
+from stmixer_mm.projects.track_queries.query_interaction import split_keyframes
 from stmixer_mm.registry import MODELS
 
 

@@ -11,10 +11,9 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.registry import TASK_UTILS, build_hosted
+from stmixer_mm.structures import PRESENT, UNKNOWN
 
 PERSON, BACKGROUND = 0, 1  # columns of the person logits
-# States of a person in a frame: has a box there, is not there, is not annotated there.
-PRESENT, ABSENT, UNKNOWN = 1, 0, -1
 
 
 def person_margin(person_logits: Tensor) -> Tensor:

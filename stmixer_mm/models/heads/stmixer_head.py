@@ -21,17 +21,15 @@ from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.heads.matching import (
-    ABSENT,
     BACKGROUND,
     PERSON,
-    PRESENT,
-    UNKNOWN,
     match_clip,
     match_rest,
     person_margin,
     score_persons,
 )
 from stmixer_mm.registry import MODELS, TASK_UTILS, build_hosted
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
 # Scores of a query, from its action scores (n, A) and its person score (n, 1).
 SCORE_MODES = {

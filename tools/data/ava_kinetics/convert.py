@@ -11,15 +11,15 @@ from functools import partial
 
 from stmixer_mm.checks.options import number
 from stmixer_mm.datasets.annotations.ava_writer import empty_file
-from stmixer_mm.datasets.converters.ava_kinetics import (
+from stmixer_mm.errors import user_errors
+from stmixer_mm.files import check_writable_file
+from stmixer_mm.projects.annotate.ava_kinetics import (
     FILENAME_TMPL,
     FPS,
     Summary,
     convert_ava_kinetics,
 )
-from stmixer_mm.datasets.converters.records import FRAME_RATES
-from stmixer_mm.errors import user_errors
-from stmixer_mm.files import check_writable_file
+from stmixer_mm.projects.annotate.records import FRAME_RATES
 
 from mmengine.utils import track_iter_progress
 

@@ -1,4 +1,0 @@
-"""Detectors outside PyTorch: written to files for other runtimes, and run there."""
-
-# ruff: noqa: F401
-from stmixer_mm.export.detector import ExportedDetector

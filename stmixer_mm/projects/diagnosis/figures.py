@@ -1,0 +1,168 @@
+"""Figures of a metric: AP of the classes, curves, scores, error types."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmixer_mm.evaluation.functional.average_precision import envelope, precision
+from stmixer_mm.evaluation.functional.error_types import Shares, mean_shares
+from stmixer_mm.files import atomic_path
+from stmixer_mm.projects.diagnosis.judging import ClassResult
+
+COLORS = {
+    'ap': '#4c9f70',
+    'repeat': '#9dbf9e',
+    'extra': '#93748a',
+    'localisation': '#e3a857',
+    'classification': '#c8553d',
+    'time': '#588b8b',
+    'classification_time': '#7a3b2e',
+    'classification_localisation': '#e08e79',
+    'time_localisation': '#a9c6d9',
+    'classification_time_localisation': '#4a4e69',
+    'other': '#93748a',
+    'missed': '#b8b8b8',
+}
+RIGHT, WRONG = COLORS['ap'], COLORS['classification']
+ALPHA = 0.65  # of the histograms' colours
+_PER_PAGE, _COLUMNS = 24, 4
+
+
+def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
+    """Draw a bar per class, the worst on top, with its ground truths and detections."""
+    figure = _figure(8, 1 + 0.22 * len(found))
+    axes = figure.add_subplot()
+    rows = np.arange(len(found))
+    axes.barh(rows, [result.ap for result in found], color=RIGHT)
+    axes.set_yticks(rows, [result.name for result in found], fontsize=8)
+    for row, result in enumerate(found):
+        text = f'{result.ap:.3f}, {result.num_gts} gts, {len(result.scores)} found'
+        axes.text(result.ap + 0.01, row, text, va='center', fontsize=7)
+    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45)
+    axes.set_xticks(np.arange(0, 1.01, 0.2))
+    axes.set_xlabel('AP')
+    axes.spines[['top', 'right']].set_visible(False)
+    _save(figure, path)
+
+
+def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
+    """Draw a bar of error types per class, and one for their mean."""
+    mean = mean_shares(shares)
+    rows = {**shares, 'mean': mean}
+    figure = _figure(8, 0.8 + 0.07 * len(mean) + 0.25 * len(rows))
+    axes = figure.add_subplot()
+    left = np.zeros(len(rows))
+    for field, widths in zip(mean._fields, np.array([*rows.values()]).T, strict=True):
+        name = 'AP' if field == 'ap' else field.replace('_', ', ')
+        axes.barh(list(rows), widths, left=left, color=COLORS[field], label=name)
+        left += widths
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(1, *left))  # of envelopes the sum is more
+    axes.set_xlabel('share')
+    axes.legend(ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0), frameon=False)
+    _save(figure, path)
+
+
+def draw_curves(
+    found: Sequence[ClassResult], folder: str | Path, *, ap_mode: str
+) -> None:
+    """Draw precision over recall of each class, 24 to a picture.
+
+    The area is the AP by ``ap_mode``.
+    """
+
+    def draw(axes: Any, result: ClassResult) -> None:
+        right, precisions = result.right, precision(result.right)
+        recalls = np.cumsum(right) / result.num_gts
+        # Between two right ones only precision falls.
+        kept = right | np.append(right[1:], True)[: len(right)]
+        start = precisions[0] if len(right) and ap_mode != 'act' else 1
+        recall = np.append(0, recalls[kept])
+        curve = np.append(start, precisions[kept])
+        axes.plot(recall, curve, color=RIGHT, lw=1.2)
+        area = dict(color=RIGHT, alpha=0.2, lw=0)
+        if ap_mode == 'act':
+            axes.fill_between(recall, curve, **area)
+        elif right.any():
+            heights = envelope(precisions)[right]
+            axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.05)
+
+    _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
+
+
+def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
+    """Draw how many right and wrong detections score how high, 24 to a picture."""
+    from matplotlib.ticker import LogLocator
+
+    bins = np.linspace(0, 1, 21)
+
+    def draw(axes: Any, result: ClassResult) -> None:
+        most = 1
+        for name, mask, color in (
+            ('wrong', ~result.right, WRONG),
+            ('right', result.right, RIGHT),
+        ):
+            counts, _ = np.histogram(result.scores[mask], bins)
+            most = max(most, counts.max())
+            # A baseline above 0, which a logarithmic axis does not have.
+            style = dict(fill=True, color=color, alpha=ALPHA)
+            axes.stairs(counts, bins, baseline=0.1, label=name, **style)
+        axes.set_xlim(0, 1)
+        axes.set_yscale('log')
+        axes.set_ylim(0.6, 1.5 * most)
+        # Powers of ten alone are too few to read low bars by.
+        steps = (1, 2, 5) if most < 100 else (1,)
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_major_formatter('{x:g}')
+        axes.minorticks_off()
+
+    _draw_pages(found, folder, 'scores', draw, 'score', 'detections')
+
+
+def _draw_pages(
+    found: Sequence[ClassResult],
+    folder: str | Path,
+    name: str,
+    draw: Callable[[Any, ClassResult], None],
+    x_label: str,
+    y_label: str,
+) -> None:
+    for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
+        part = found[start : start + _PER_PAGE]
+        num_columns = min(_COLUMNS, len(part))
+        num_rows = -(-len(part) // num_columns)
+        figure = _figure(max(2.6 * num_columns, 3.6), 2.1 * num_rows + 0.5)
+        for place, result in enumerate(part, start=1):
+            axes = figure.add_subplot(num_rows, num_columns, place)
+            draw(axes, result)
+            title = f'{result.name[:30]}\nAP {result.ap:.3f}'
+            axes.set_title(title, fontsize=8)
+            axes.tick_params(labelsize=7)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(
+                handles, labels, loc='outside upper right', ncols=2, fontsize=8
+            )
+        figure.supxlabel(x_label, fontsize=9)
+        figure.supylabel(y_label, fontsize=9)
+        _save(figure, Path(folder, f'{name}_{page:02d}.png'))
+
+
+def _figure(width: float, height: float) -> Any:
+    # Without pyplot there is no global state, and no display is looked for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    with atomic_path(path) as part:
+        figure.savefig(part, dpi=110)

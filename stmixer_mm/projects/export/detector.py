@@ -1,0 +1,130 @@
+"""An exported file in place of a model."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_file
+from stmixer_mm.models.data_preprocessor import single_clips
+from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.models.heads.stmixer_head import Detections
+from stmixer_mm.projects.export.formats import MOST_AT_ONCE, load
+from stmixer_mm.projects.export.tensors import join
+from stmixer_mm.projects.export.traced import SMALLEST
+from stmixer_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseModel):
+    """Predicts like the detector that was exported; for inference alone.
+
+    Args:
+        file: Written by ``tools/export.py``.
+        head: Config of the model's head, which chooses the queries.
+        with_query_vectors: See :class:`.STMixer`.
+
+    Raises:
+        UserError: the file cannot be read, or its model is of another kind or has
+            another number of actions.
+    """
+
+    def __init__(
+        self, *, file: str, head: dict, with_query_vectors: bool = False
+    ) -> None:
+        super().__init__()
+        check_file(Path(file), subject=f'Exported model {file}')
+        self.head = MODELS.build(head)
+        self.file = file
+        self.with_query_vectors = with_query_vectors
+        # DistributedDataParallel takes no model without parameters.
+        self.empty = nn.Parameter(torch.empty(0))
+        self.run, self.metadata = load(Path(file))
+        if self.metadata.tubelets != finds_tubelets(self):
+            found, wanted = 'keyframes', 'tubelets'
+            if self.metadata.tubelets:
+                found, wanted = wanted, found
+            raise UserError(
+                f'{file} finds {found}, but the config is of a model of {wanted}; '
+                'give the config that it was exported with.'
+            )
+        classes = self.metadata.classes
+        if classes is not None and len(classes) != self.head.num_classes - 1:
+            raise UserError(
+                f'{file} has {len(classes)} actions, but num_classes='
+                f'{self.head.num_classes} in the config is for '
+                f'{self.head.num_classes - 1}; give the config that it was exported with.'
+            )
+
+    def forward(
+        self,
+        inputs: Sequence[Tensor],
+        data_samples: Sequence[ActionDataSample],
+        mode: str = 'predict',
+    ) -> Sequence[ActionDataSample]:
+        """The samples with ``pred_instances``, see :meth:`.STMixer.predict`.
+
+        Args:
+            inputs: B clips (3, T, h, w), uint8.
+            data_samples: Of the clips.
+            mode: 'predict', the only one.
+        """
+        if mode != 'predict':
+            raise UserError(
+                f'{self.file} is exported, for prediction, not for {mode!r}.'
+            )
+        clips = single_clips(inputs)
+        for clip in clips:
+            self.check_shape(clip.shape[1:])
+        parts = [
+            self.run(part.cpu().numpy())
+            for _, clips_of_a_size in groupby(clips, key=lambda clip: clip.shape)
+            for part in torch.stack([*clips_of_a_size]).split(
+                self.metadata.batch or MOST_AT_ONCE
+            )
+        ]
+        for sample, *found in zip(data_samples, *join(parts), strict=True):
+            *found, query_vectors = found
+            looks = dict(query_vectors=query_vectors) if self.with_query_vectors else {}
+            sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
+            sample.pred_instances = self.head.choose(Detections(*found), looks)
+        return data_samples
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raises ``UserError`` for clips (T, h, w) that the file does not take."""
+        taken = self.metadata.shape
+        if any(
+            size < SMALLEST if wanted is None else size != wanted
+            for size, wanted in zip(shape, taken, strict=True)
+        ):
+            wanted = (f'≥{SMALLEST}' if one is None else one for one in taken)
+            raise UserError(
+                f'A clip is {_by(shape)} (frames, height, width), but {self.file} takes '
+                f'{_by(wanted)}; export one for it with --shape or --dynamic size, or '
+                'resize videos in the test pipeline to that.'
+            )
+
+
+def put_in_place(cfg: Config, file: str | Path) -> None:
+    """Make an exported file the model of a config, in place of a checkpoint.
+
+    Raises:
+        UserError: the config is of a model that is never exported.
+    """
+    if 'head' not in cfg.model:
+        raise UserError(
+            f'{file} is an exported STMixer, but the config is of a '
+            f'{cfg.model.get("type")}; give the config that it was exported with.'
+        )
+    cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
+    cfg.load_from = None
+
+
+def _by(shape: Iterable[object]) -> str:
+    return 'x'.join(map(str, shape))

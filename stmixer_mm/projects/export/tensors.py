@@ -1,0 +1,86 @@
+"""A detector with tensors in and tensors out."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.projects.still_images.still_image import StillImageSTMixer
+
+INPUT = 'clips'
+LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
+
+
+class Outputs(NamedTuple):
+    """What a file returns for B clips and Q queries, in this order."""
+
+    person_scores: Tensor  # (B, Q), in [0, 1]; of tubelets (B, Q, T)
+    action_scores: Tensor  # (B, Q, A), in [0, 1]; with frame_actions (B, Q, T, A)
+    bboxes: Tensor  # (B, Q, 4), of tubelets (B, Q, T, 4): xyxy, shares of the frame
+    query_vectors: Tensor  # (B, Q, C), which tell persons apart
+
+
+def join(parts: Iterable[Sequence[np.ndarray]]) -> Outputs:
+    """What a file returned for some clips after others."""
+    fields = zip(*parts, strict=True)
+    return Outputs(*(torch.from_numpy(np.concatenate(field)) for field in fields))
+
+
+class TensorDetector(nn.Module):
+    """Normalisation, padding, network and scores; nothing depends on the data.
+
+    Args:
+        model: An :class:`.STMixer` of clips, in evaluation mode. Of its parts, those in
+            :data:`LEFT_OUT` do nothing here.
+
+    Raises:
+        UserError: it is another model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(model, STMixer) or isinstance(model, StillImageSTMixer):
+            raise UserError(
+                f'Only an STMixer of clips is exported, but this is '
+                f'{type(model).__name__}; give the config of one.'
+            )
+        self.model = model
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """
+        Args:
+            clips: As the test pipeline makes them, uint8, (B, 3, T, h, w).
+
+        Returns:
+            The fields of :class:`Outputs`.
+        """
+        model, (height, width) = self.model, clips.shape[-2:]
+        preprocessor = model.data_preprocessor
+        pad_shape = preprocessor.pad_size([height]), preprocessor.pad_size([width])
+        margins = (0, pad_shape[1] - width, 0, pad_shape[0] - height)
+        inputs = F.pad(preprocessor.normalise(clips.float()), margins)
+        img_shape = frame_scale((height, width), inputs)[1:3]
+        frames = FrameShapes(img_shape.expand(inputs.size(0), 2), pad_shape)
+        _, (outputs, queries, _) = model.run(inputs, frames)
+        last = model.head.read(outputs[-1], clips.size(2))
+        found = model.head.score(last, (height, width))
+        return *found, model.decoder.look_of(queries).float()
+
+
+class InBfloat16(nn.Module):
+    """Begins autocast inside of the module, else ``torch.export`` does not trace it."""
+
+    def __init__(self, detector: TensorDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        with torch.autocast('cpu', torch.bfloat16):
+            return self.detector(clips)

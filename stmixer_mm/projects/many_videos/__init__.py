@@ -1,0 +1,1 @@
+"""Detection in many videos, resumable and in parallel."""

@@ -1,0 +1,5 @@
+"""Masks of persons: the head and its metric."""
+
+# ruff: noqa: F401
+from stmixer_mm.projects.masks.mask_ap_metric import MaskAPMetric
+from stmixer_mm.projects.masks.mask_head import QueryMaskHead

@@ -1,0 +1,361 @@
+"""Masks of persons from their queries, as DETR's panoptic head draws them.
+
+Shapes: B clips, C channels, L levels, n queries of any clips, k persons of a clip.
+"""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from math import gcd
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
+from mmdet.structures.mask import BaseInstanceMasks
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.model import BaseModule, ModuleList
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.folding import keyframes
+from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.models.precision import full_precision
+from stmixer_mm.registry import MODELS
+
+NARROWING = 2, 4, 8, 16  # of C, from convolution to convolution
+NOT_THERE = -1e4  # a logit whose sigmoid is 0
+
+
+class MaskQueries(NamedTuple):
+    """Whose masks are wanted: n queries of any clips."""
+
+    vectors: Tensor  # (n, C)
+    bboxes: Tensor  # (n, 4): pixel xyxy
+    clips: Tensor  # (n,) long: which of the B clips each is from
+
+
+@MODELS.register_module()
+class QueryMaskHead(BaseModule):
+    """Attention of each query over the keyframe's coarsest level, drawn ever finer.
+
+    Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
+    4.4. The keyframe's level is that of frame T // 2 unless ``keyframe`` names another
+    one: a mean over time would smear the persons, who move. The attention is
+    biased by how far a cell lies outside of the query's box, which our decoders keep
+    beside the query and not in it.
+
+    Args:
+        embed_dims: C, a multiple of 16 and of ``num_heads``; the detector sets it.
+        loss_mask: Loss of logits (n, pixels) on 0 and 1, e.g. ``mmdet.FocalLoss``; here
+            a mean over a mask's pixels, summed over masks, divided by their number.
+        loss_dice: Loss of the same with one value for each mask, e.g.
+            ``mmdet.DiceLoss``.
+        num_levels: How many levels are read, the finest ones, 1 to 5.
+        num_heads: Heads of the attention, one attention map each.
+        chunk_size: Queries that are decoded at once in prediction, which bounds RAM.
+        keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+
+    Raises:
+        UserError: An argument is out of range, or the feats or the ground truth do not
+            fit.
+    """
+
+    output_type = StageOutput  # persons of keyframes, not tubelets
+
+    def __init__(
+        self,
+        *,
+        embed_dims: int,
+        loss_mask: dict,
+        loss_dice: dict,
+        num_levels: int = 4,
+        num_heads: int = 8,
+        chunk_size: int = 16,
+        keyframe: int | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if not 1 <= num_levels <= 5 or num_heads < 1 or chunk_size < 1:
+            raise UserError(
+                f'QueryMaskHead takes num_levels={num_levels} from 1 to 5, num_heads='
+                f'{num_heads} and chunk_size={chunk_size} of 1 or more; correct the one '
+                'that is not.'
+            )
+        if embed_dims % NARROWING[-1] or embed_dims % num_heads:
+            raise UserError(
+                f'QueryMaskHead has embed_dims={embed_dims}, which must be a multiple of '
+                f'{NARROWING[-1]} and of num_heads={num_heads}; choose another width of '
+                'the decoder or number of heads.'
+            )
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.chunk_size = chunk_size
+        self.keyframe = keyframe
+        self.query = nn.Linear(embed_dims, embed_dims)
+        self.key = nn.Conv2d(embed_dims, embed_dims, 1)
+        self.outside_tau = nn.Parameter(torch.zeros(num_heads))
+        widths = [embed_dims // narrower for narrower in NARROWING]
+        self.convs = ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, width, 3, padding=1),
+                nn.GroupNorm(gcd(8, width), width),
+                nn.ReLU(inplace=True),
+            )
+            for before, width in zip(
+                [embed_dims + num_heads, *widths], widths, strict=False
+            )
+        )
+        self.adapters = ModuleList(
+            nn.Conv2d(embed_dims, width, 1) for width in widths[: num_levels - 1]
+        )
+        self.mask = nn.Conv2d(widths[-1], 1, 3, padding=1)
+        self.loss_mask = MODELS.build(loss_mask)
+        self.loss_dice = MODELS.build(loss_dice)
+
+    def init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.query.weight)
+        nn.init.zeros_(self.query.bias)
+        nn.init.uniform_(self.outside_tau, 0, 4)
+        super().init_weights()
+
+    def check_feats(self, feats: Sequence[Tensor]) -> None:
+        """Refuse fewer levels than are read."""
+        if len(feats) < self.num_levels:
+            raise UserError(
+                f'QueryMaskHead reads num_levels={self.num_levels} levels but the neck '
+                f'yields {len(feats)}; set model.mask_head.num_levels={len(feats)}.'
+            )
+
+    def forward(
+        self, feats: Sequence[Tensor], queries: MaskQueries, frames: FrameShapes
+    ) -> Tensor:
+        """
+        Args:
+            feats: Levels (B, C, T, H_l, W_l), finest first.
+            queries: n of them.
+            frames: Sizes of the frames.
+
+        Returns:
+            Logits of the finest level's cells, (n, H_0, W_0).
+        """
+        return self.draw(*self.read(feats), queries, frames)
+
+    def read(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """The keyframe's coarsest level, and the next finer ones, adapted."""
+        *finer, coarsest = keyframes(feats[: self.num_levels], self.keyframe)
+        levels = zip(self.adapters, reversed(finer), strict=True)
+        return coarsest, [adapter(level) for adapter, level in levels]
+
+    def draw(
+        self,
+        coarsest: Tensor,
+        finer: Sequence[Tensor],
+        queries: MaskQueries,
+        frames: FrameShapes,
+    ) -> Tensor:
+        """:meth:`forward`, from what :meth:`read` returned."""
+        attention = self.attend(coarsest, queries, frames)
+        drawn = torch.cat((coarsest[queries.clips], attention), dim=1)
+        for conv, level in zip_longest(self.convs, finer):
+            drawn = conv(drawn)
+            if level is not None:
+                drawn = F.interpolate(drawn, level.shape[-2:]) + level[queries.clips]
+        return self.mask(drawn).squeeze(1)
+
+    def attend(
+        self, level: Tensor, queries: MaskQueries, frames: FrameShapes
+    ) -> Tensor:
+        """Attention over a level (B, C, h, w), in units of its mean.
+
+        The softmax runs over heads and cells together, without the cells of padding.
+
+        Returns:
+            (n, num_heads, h, w)
+        """
+        keys = self.key(level).unflatten(1, (self.num_heads, -1))[queries.clips]
+        vectors = self.query(queries.vectors).unflatten(1, (self.num_heads, -1))
+        vectors = vectors * vectors.size(-1) ** -0.5
+        logits = full_precision(torch.einsum('nmc,nmchw->nmhw', vectors, keys))
+        corners = cell_corners(level, frames.pad_shape)
+        inside = corners < frames.img_shapes.flip(-1)[queries.clips, None, None]
+        inside = inside.all(dim=-1)[:, None]
+        centres = corners + corners.new_tensor(frames.pad_shape[::-1]) / (
+            2 * corners.new_tensor(level.shape[:-3:-1])
+        )
+        bias = self.outside_tau.view(-1, 1, 1) * how_far_outside(
+            centres, queries.bboxes
+        ).unsqueeze(1)
+        logits = (logits - bias).masked_fill(~inside, float('-inf'))
+        attention = logits.flatten(1).softmax(dim=-1).view_as(logits)
+        cells = inside.sum(dim=(1, 2, 3), keepdim=True)
+        return (attention * (self.num_heads * cells)).to(level)
+
+    def loss(
+        self,
+        feats: Sequence[Tensor],
+        vectors: Tensor,
+        bboxes: Tensor,
+        persons: Tensor,
+        data_samples: Sequence[ActionDataSample],
+        frames: FrameShapes,
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms of the queries that stand for persons.
+
+        A mask without a pixel counts nowhere: it is unknown, or a crop cut it away.
+
+        Args:
+            feats: See :meth:`forward`.
+            vectors: All queries, (B, Q, C).
+            bboxes: Their boxes, (B, Q, 4).
+            persons: Whom they stand for, (B, Q), see :func:`.match_clip`.
+            data_samples: The ground truth, with ``masks`` (k, h, w) of the frames
+                without padding.
+            frames: Sizes of the frames.
+
+        Raises:
+            UserError: A sample lacks masks, or they do not fit its frame.
+        """
+        truth = take_masks(data_samples, persons, frames.pad_shape)
+        clips, rows = (persons > 0).nonzero(as_tuple=True)
+        known = truth.flatten(1).any(dim=1)
+        clips, rows, truth = clips[known], rows[known], truth[known]
+        queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
+        logits = self(feats, queries, frames)
+        logits = resize(full_precision(logits), frames.pad_shape)
+        heights, widths = frames.img_shapes[clips].unbind(-1)
+        rows, columns = (
+            torch.arange(side, device=clips.device) for side in truth.shape[1:]
+        )
+        inside = (rows < heights[:, None])[:, :, None] & (columns < widths[:, None])[
+            :, None
+        ]
+        logits = logits.masked_fill(~inside, NOT_THERE).flatten(1)
+        truth, inside = truth.flatten(1).to(logits), inside.flatten(1)
+        number = logits.new_tensor(float(len(truth)))
+        all_reduce(number, op='mean')
+        number = number.clamp(min=1 / get_world_size())
+        return dict(
+            loss_mask=self.loss_mask(
+                logits,
+                truth,
+                weight=inside / inside.sum(dim=1, keepdim=True),
+                avg_factor=number,
+            ),
+            loss_dice=self.loss_dice(logits, truth, avg_factor=number),
+        )
+
+    def predict(
+        self,
+        feats: Sequence[Tensor],
+        found: Sequence[InstanceData],
+        data_samples: Sequence[ActionDataSample],
+        frames: FrameShapes,
+    ) -> list[Tensor]:
+        """Masks (n, h, w) bool of each clip's n kept queries.
+
+        They have the size of the frame before it was resized (``ori_shape``), or that
+        of the clip where this is unknown.
+
+        Args:
+            feats: See :meth:`forward`.
+            found: Predictions of each clip with their ``query_vectors``.
+            data_samples: Of the clips.
+            frames: Sizes of the frames.
+        """
+        levels, masks = self.read(feats), []
+        for clip, (one, sample) in enumerate(zip(found, data_samples, strict=True)):
+            height, width = sample.metainfo['img_shape']
+            size = tuple(sample.metainfo.get('ori_shape', (height, width))[:2])
+            bboxes = one.bboxes * frame_scale((height, width), one.bboxes)
+            of_clip = bboxes.new_full((len(bboxes),), clip, dtype=torch.long)
+            queries = MaskQueries(one.query_vectors, bboxes, of_clip)
+            drawn = [bboxes.new_zeros((0, *size), dtype=torch.bool)]
+            for chunk in zip(
+                *(each.split(self.chunk_size) for each in queries), strict=True
+            ):
+                logits = full_precision(self.draw(*levels, MaskQueries(*chunk), frames))
+                logits = resize(logits, frames.pad_shape)[:, :height, :width]
+                drawn.append(resize(logits, size) > 0)
+            masks.append(torch.cat(drawn))
+        return masks
+
+
+def cell_corners(level: Tensor, pad_shape: tuple[int, int]) -> Tensor:
+    """Upper left corners (x, y) of the cells of a level, in pixels, (h, w, 2)."""
+    rows, columns = (
+        torch.arange(cells, device=level.device) * (pixels / cells)
+        for cells, pixels in zip(level.shape[-2:], pad_shape, strict=True)
+    )
+    return torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1)
+
+
+def how_far_outside(points: Tensor, bboxes: Tensor) -> Tensor:
+    """How far points lie outside of boxes, in widths plus heights of the box.
+
+    Args:
+        points: x and y in pixels, (h, w, 2).
+        bboxes: Pixel xyxy, (n, 4).
+
+    Returns:
+        (n, h, w), 0 inside.
+    """
+    low, high = full_precision(bboxes)[:, None, None].split(2, dim=-1)
+    beyond = torch.maximum(low - points, points - high).clamp(min=0)
+    return (beyond / (high - low).clamp(min=1)).sum(dim=-1)
+
+
+def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits or masks (n, h, w) at another size, linear in between."""
+    if values.shape[1:] == size:
+        return values
+    return F.interpolate(values[:, None], size, mode='bilinear', align_corners=False)[
+        :, 0
+    ]
+
+
+def take_masks(
+    data_samples: Sequence[ActionDataSample],
+    persons: Tensor,
+    pad_shape: tuple[int, int],
+) -> Tensor:
+    """Masks of the persons that queries stand for, (n, H, W) bool, padded.
+
+    Args:
+        data_samples: The ground truth.
+        persons: i + 1 for the i-th person of the clip, (B, Q).
+        pad_shape: (H, W)
+
+    Raises:
+        UserError: See :meth:`QueryMaskHead.loss`.
+    """
+    taken = []
+    for sample, of_clip in zip(data_samples, persons, strict=True):
+        masks = sample.gt_instances.get('masks')
+        if masks is None:
+            raise UserError(
+                f'{sample_name(sample)} has no masks, which model.mask_head learns from; '
+                'give the dataset a mask_file and end its pipeline with PackMasks, or '
+                'leave mask_head out.'
+            )
+        height, width = sample.metainfo['img_shape'][:2]
+        if isinstance(masks, BaseInstanceMasks):  # mmdet's, of images, padded or not
+            masks = masks.to_tensor(torch.bool, persons.device)[:, :height, :width]
+        if tuple(masks.shape[1:]) != (height, width):
+            raise UserError(
+                f'The masks of {sample_name(sample)} are {masks.shape[2]}x'
+                f'{masks.shape[1]} pixels but its frame is {width}x{height}; pack them '
+                'behind all that moves the frames.'
+            )
+        padding = 0, pad_shape[1] - width, 0, pad_shape[0] - height
+        masks = masks.to(persons.device)[of_clip[of_clip > 0] - 1]
+        taken.append(F.pad(masks.bool(), padding))
+    return torch.cat(taken)

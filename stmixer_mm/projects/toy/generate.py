@@ -1,0 +1,270 @@
+"""Making the toy dataset: annotated scripts, videos, keyframes, tracks and tubes."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from mmengine.utils import track_iter_progress
+
+from stmixer_mm.datasets.annotations.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
+from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.datasets.annotations.masks import (
+    collect_masks,
+    encode,
+    mask_file,
+    write_masks,
+)
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.toy import script
+from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
+
+FPS = 15
+TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
+# A person of whom at least CLEAR is visible is annotated, one below HIDDEN is not;
+# scripts with anything in between at a keyframe are thrown away.
+CLEAR, HIDDEN = 0.5, 0.1
+SPLITS = ('train', 'val')
+FILES = {'videos', 'action_list.pbtxt', 'tubes.pkl'}
+FILES |= {
+    f'{split}{tracks}{empty}.csv'
+    for split in SPLITS
+    for tracks in ('', '_tracks')
+    for empty in ('', '_empty')
+}
+FILES |= {mask_file(f'{split}.csv').name for split in SPLITS}
+
+Size = tuple[int, int]  # width and height in pixels
+Keyframes = dict[int, list[AnnotatedPerson]]  # by second
+
+
+class ToyVideo(NamedTuple):
+    """The annotation of a video: keyframes each second, tracks, tubes by action."""
+
+    name: str
+    keyframes: dict[float, list[AnnotatedPerson]]  # by second, as are the tracks
+    tracks: dict[float, list[AnnotatedPerson]]
+    tubes: dict[
+        int, list[list[tuple[float, ...]]]
+    ]  # rows of frame from 1, x1, y1, x2, y2
+
+
+def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
+    """Draw scenes until one shows somebody and can be annotated without doubt."""
+    rng = np.random.RandomState(seed)
+    while True:
+        scene = script.random_scene(rng, size[0] / size[1])
+        keyframes = {t: _annotate(scene, t, size) for t in script.KEYFRAMES}
+        if None not in keyframes.values() and any(keyframes.values()):
+            return scene, keyframes
+
+
+def _annotate(
+    scene: script.Scene, second: int, size: Size
+) -> list[AnnotatedPerson] | None:
+    """Persons at a second; None if it is moot who is seen, or what they do."""
+    located = locate(view_at(scene, second), size)
+    is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
+    if is_moot or script.is_moot(scene, second):
+        return None
+    return [
+        person._replace(mask=encode(located.owners == person.person_id + 1))
+        for person in _persons(scene, second, located, size)
+    ]
+
+
+def _persons(
+    scene: script.Scene, t: float, located: Located, size: Size
+) -> list[AnnotatedPerson]:
+    """Who is visible at time ``t``, given where :func:`locate` found them."""
+    seen = located.shares >= CLEAR
+    bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
+    actions = script.actions_of(scene, t, seen)
+    ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
+    people = np.flatnonzero(seen).tolist()
+    return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in people]
+
+
+def action_tubes(
+    frames: Sequence[Sequence[AnnotatedPerson]], size: Size
+) -> dict[int, list[list[tuple[float, ...]]]]:
+    """A tube for each stretch of frames where a person is visible and does an action.
+
+    Args:
+        frames: The persons of each frame of a video.
+        size: Width and height.
+
+    Returns:
+        By action, counted from 0: tubes of rows of frame from 1, x1, y1, x2, y2 in
+        pixels.
+    """
+    tubes: dict[int, list] = {}
+    going: dict[tuple, list] = {}
+    for number, persons in enumerate(frames, start=1):
+        before, going = going, {}
+        for bbox_norm, action_ids, person_id, _ in persons:
+            row = (number, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
+            for action in action_ids:
+                tube = before.get((action, person_id))
+                if tube is None:
+                    tubes.setdefault(action - 1, []).append(tube := [])
+                tube.append(row)
+                going[action, person_id] = tube
+    return tubes
+
+
+def _make_video(
+    split: str, index: int, *, seed: int, folder: Path, size: Size
+) -> ToyVideo:
+    """Write a video of a split; return its annotation."""
+    scene, keyframes = make_scene([seed, SPLITS.index(split), index], size)
+    path = folder / f'{split}_{index:04d}.mp4'
+    times = (np.arange(script.DURATION * FPS) / FPS).tolist()
+    views = [view_at(scene, t) for t in times]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
+    for frame in render(scene, views, size):
+        writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    writer.release()
+    # OpenCV says nothing about a full disk.
+    count = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
+    if count != len(times):
+        raise UserError(
+            f'{path} has {count:.0f} of {len(times)} frames; check that the disk has '
+            'space and that OpenCV can write mp4v video.'
+        )
+    frames = [
+        _persons(scene, t, locate(view, size), size)
+        for t, view in zip(times, views, strict=True)
+    ]
+    tracks = dict(zip(times[::TRACK_STEP], frames[::TRACK_STEP], strict=True))
+    return ToyVideo(path.name, keyframes, tracks, action_tubes(frames, size))
+
+
+def _write_tubes(
+    file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size
+) -> None:
+    """Tubes in the published form; the validation videos are the test videos."""
+    train, test = ([video.name for video in videos[split]] for split in SPLITS)
+    names = train + test
+    content = dict(
+        labels=list(script.ACTIONS),
+        train_videos=[train],
+        test_videos=[test],
+        nframes=dict.fromkeys(names, script.DURATION * FPS),
+        resolution=dict.fromkeys(names, size[::-1]),
+        gttubes={
+            video.name: {
+                action: [np.array(tube, np.float32) for tube in group]
+                for action, group in sorted(video.tubes.items())
+            }
+            for split in SPLITS
+            for video in videos[split]
+        },
+    )
+    file.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def make_toy_dataset(
+    out_dir: str | Path,
+    *,
+    train_videos: int = 700,
+    val_videos: int = 100,
+    seed: int = 0,
+    size: Size = (192, 144),
+    workers: int = 2,
+    force: bool = False,
+) -> None:
+    """Make little annotated videos of drawn people.
+
+    Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv``
+    and ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
+    ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of keyframes that show
+    nobody. ``train_masks.json`` and ``val_masks.json`` hold what can be seen of each
+    person once a second. ``tubes.pkl``, in the form of UCF101-24, has a tube for each
+    stretch of an action; its test videos are those of ``val.csv``. The same seed and
+    size give the same data, whatever the number of workers.
+
+    Args:
+        out_dir: Appears only when all is done.
+        size: Width and height in pixels, even, 64 to 2048.
+        workers: Processes, which a script without a ``__main__`` guard cannot start; 0
+            works in the calling process.
+        force: Replace a toy dataset that is already there.
+
+    Raises:
+        UserError: an argument is out of range, ``out_dir`` is in use or a video cannot
+            be written.
+    """
+    out_dir, size = Path(out_dir).resolve(), tuple(size)
+    counts = {'train': train_videos, 'val': val_videos}
+    _check_numbers(counts, seed, workers, size)
+    _check_target(out_dir, force)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    # Forking a process whose libraries have threads of their own can hang.
+    pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
+    with TemporaryDirectory(dir=out_dir.parent) as temporary, ExitStack() as at_end:
+        if pool:  # if stopped half-way, it must not make the rest
+            at_end.callback(pool.shutdown, cancel_futures=True)
+        folder = Path(temporary) / 'toy'
+        (folder / 'videos').mkdir(parents=True)
+        make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
+        run = pool.map if pool else map
+        videos = {}
+        for split, count in counts.items():
+            made = run(partial(make, split), range(count))
+            videos[split] = list(track_iter_progress((made, count)))
+            for end in ('', '_tracks'):
+                keyframes = {
+                    (video.name, second): persons
+                    for video in videos[split]
+                    for second, persons in (
+                        video.tracks if end else video.keyframes
+                    ).items()
+                }
+                ann_file = folder / f'{split}{end}.csv'
+                write_annotations(ann_file, keyframes)
+                if not end:
+                    sizes = dict.fromkeys((video for video, _ in keyframes), size[::-1])
+                    write_masks(mask_file(ann_file), collect_masks(keyframes, sizes))
+        _write_tubes(folder / 'tubes.pkl', videos, size)
+        ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
+        (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
+        shutil.rmtree(out_dir, ignore_errors=True)
+        os.replace(folder, out_dir)
+
+
+def _check_numbers(counts: dict[str, int], seed: int, workers: int, size: Size) -> None:
+    limits = [(f'{split}_videos', count, 1, 9999) for split, count in counts.items()]
+    limits += [('seed', seed, 0, 2**32 - 1), ('workers', workers, 0, 64)]
+    for name, value, low, high in limits:
+        if not low <= value <= high:
+            raise UserError(f'{name} is {value}; give a number from {low} to {high}.')
+    width, height = size
+    even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
+    if not even or not 0.5 <= width / height <= 3:
+        raise UserError(
+            f'size is {width}x{height}; give an even width and height from 64 to 2048 '
+            'whose ratio is between 0.5 and 3.'
+        )
+
+
+def _check_target(out_dir: Path, force: bool) -> None:
+    entries = {entry.name for entry in out_dir.iterdir()} if out_dir.exists() else set()
+    foreign = entries - FILES
+    if foreign or (entries and not force):
+        raise UserError(
+            f'{out_dir} holds {min(foreign or entries)!r}; name another folder, or '
+            'overwrite a toy dataset, and nothing but one, with --force (force=True).'
+        )

@@ -1,0 +1,676 @@
+import json
+import re
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
+from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.annotate.actions import TOOL_ATTRIBUTES
+from stmixer_mm.projects.annotate.convert import (
+    choose_keyframes,
+    convert_annotations,
+    read_annotations,
+    shape_at,
+)
+from stmixer_mm.projects.annotate.records import Shape
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'convert_annotations.py'
+META = """\
+  <meta><task><id>1</id><name>a task</name><size>40</size><mode>interpolation</mode>
+    <start_frame>0</start_frame><stop_frame>39</stop_frame><frame_filter></frame_filter>
+    <labels><label><name>person</name><attributes>
+      <attribute><name>wave</name><mutable>True</mutable>
+        <input_type>checkbox</input_type><default_value>false</default_value>
+        <values>false</values></attribute>
+      <attribute><name>pose</name><mutable>True</mutable>
+        <input_type>select</input_type><default_value>__undefined__</default_value>
+        <values>__undefined__
+stand
+walk</values></attribute>
+      <attribute><name>note</name><input_type>text</input_type></attribute>
+    </attributes></label><label><name>ball</name><attributes/></label></labels>
+    <original_size><width>64</width><height>48</height></original_size>
+  </task><source>clip.mp4</source></meta>
+"""
+
+
+def box(frame, bbox, pose='stand', *, wave=False, outside=0):
+    corners = zip(('xtl', 'ytl', 'xbr', 'ybr'), bbox, strict=True)
+    numbers = ' '.join(f'{name}="{value}"' for name, value in corners)
+    return (
+        f'    <box frame="{frame}" {numbers} outside="{outside}" occluded="0" '
+        f'keyframe="1">\n'
+        f'      <attribute name="wave">{str(wave).lower()}</attribute>\n'
+        f'      <attribute name="pose">{pose}</attribute>\n'
+        '      <attribute name="note">some words</attribute></box>\n'
+    )
+
+
+def track(*boxes, label='person'):
+    return f'  <track id="0" label="{label}">\n{"".join(boxes)}  </track>\n'
+
+
+def cvat(*tracks, meta=META):
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n'
+        f'  <version>1.1</version>\n{meta}{"".join(tracks)}</annotations>\n'
+    )
+
+
+# Seen from frame 0 to 29, waving from 15 on; the other one in frame 30 alone.
+TRACKS = (
+    track(
+        box(0, (0, 0, 16, 24)),
+        box(10, (10, 0, 26, 24)),
+        box(15, (10, 0, 26, 24), 'walk', wave=True),
+        box(30, (10, 0, 26, 24), outside=1),
+    ),
+    track(box(30, (-8, 12, 32, 60), 'walk'), box(31, (0, 0, 9, 9), outside=1)),
+    track('<box frame="0" xtl="5" ytl="5" xbr="9" ybr="9"/>', label='ball'),
+)
+
+
+def coco(**changes):
+    """Two videos of two annotated frames; keys of ``changes`` replace lists."""
+    content = dict(
+        videos=[
+            dict(id=1, name='clip.mp4', fps=10, width=64, height=48),
+            dict(id=2, name='other', width=64, height=48),
+        ],
+        images=[
+            dict(id=100 * video + frame, video_id=video, frame_id=frame, file_name='x')
+            for video in (1, 2)
+            for frame in (0, 10)
+        ],
+        annotations=[
+            dict(id=1, image_id=100, category_id=1, bbox=[0, 0, 32, 24], track_id=7),
+            dict(id=2, image_id=100, category_id=2, bbox=[0, 0, 32, 24], track_id=7),
+            dict(id=3, image_id=110, category_id=2, bbox=[16, 12, 32, 24], track_id=7),
+            dict(id=4, image_id=210, category_id=1, bbox=[-8, 0, 32, 24]),
+        ],
+        categories=[dict(id=1, name='stand'), dict(id=2, name='wave')],
+    )
+    return json.dumps({**content, **changes})
+
+
+@pytest.fixture
+def convert(tmp_path, write_video):
+    write_video('clip.mp4')
+    write_video('other.mp4')
+
+    def convert(text, name='ann.xml', **options):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        options = dict(dict(videos=str(tmp_path)), **options)
+        return convert_annotations([str(path)], str(tmp_path / 'out.csv'), **options)
+
+    return convert
+
+
+def lines_of(path):
+    return path.read_text().splitlines()
+
+
+def test_cvat_by_hand(convert, tmp_path):
+    summary = convert(cvat(*TRACKS), every=0.5)
+    # At 0.5 s the box is half way from 0 to 10: 5 / 64, 21 / 64.
+    assert lines_of(tmp_path / 'out.csv') == [
+        'clip.mp4,0,0,0,0.25,0.5,2,0',
+        'clip.mp4,0.5,0.078125,0,0.328125,0.5,2,0',
+        'clip.mp4,1,0.15625,0,0.40625,0.5,2,0',
+        'clip.mp4,1.5,0.15625,0,0.40625,0.5,1,0',
+        'clip.mp4,1.5,0.15625,0,0.40625,0.5,3,0',
+        'clip.mp4,2,0.15625,0,0.40625,0.5,1,0',
+        'clip.mp4,2,0.15625,0,0.40625,0.5,3,0',
+        'clip.mp4,2.5,0.15625,0,0.40625,0.5,1,0',
+        'clip.mp4,2.5,0.15625,0,0.40625,0.5,3,0',
+        'clip.mp4,3,0,0.25,0.5,1,3,1',
+    ]
+    assert lines_of(tmp_path / 'out_empty.csv') == ['clip.mp4,3.5']
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert names == {1: 'wave', 2: 'stand', 3: 'walk'}
+    assert (summary.num_clipped, summary.num_keyframes, summary.num_empty) == (1, 8, 1)
+    assert summary.passed_over == Counter(ball=1)
+
+
+@pytest.mark.parametrize('before', ['', '\ufeff', ' \r\n'])
+def test_coco_by_hand(convert, tmp_path, before):
+    convert(before + coco(), 'ann.json')
+    assert lines_of(tmp_path / 'out.csv') == [
+        'clip.mp4,0,0,0,0.5,0.5,1,0',
+        'clip.mp4,0,0,0,0.5,0.5,2,0',
+        'clip.mp4,1,0.25,0.25,0.75,0.75,2,0',
+        'other,1,0,0,0.375,0.5,1,0',
+    ]
+    assert lines_of(tmp_path / 'out_empty.csv') == ['other,0']
+
+
+def test_the_dataset_reads_what_was_written(convert, tmp_path):
+    convert(cvat(*TRACKS), every=0.5)
+    dataset = KeyframeDataset(
+        'out.csv',
+        [],
+        label_file='action_list.pbtxt',
+        empty_keyframes_file='out_empty.csv',
+        num_classes=4,
+        data_root=str(tmp_path),
+        data_prefix=dict(img=''),
+    )
+    assert dataset.metainfo['classes'] == ('wave', 'stand', 'walk')
+    assert len(dataset) == 8
+    assert np.array_equal(dataset.get_data_info(3)['gt_labels'], [[0, 1, 0, 1]])
+    assert dataset.get_data_info(7)['gt_bboxes'].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda text: b'\xef\xbb\xbf' + text.encode(),
+        lambda text: text.replace('\n', '\r\n').encode(),
+        lambda text: text.replace('utf-8', 'utf-16').encode('utf-16'),
+        lambda text: text.replace('utf-8', 'iso-8859-1').encode('latin-1'),
+    ],
+)
+def test_marks_line_ends_and_encodings_change_nothing(convert, tmp_path, change):
+    text = cvat(*TRACKS).replace('>walk<', '>gehört<').replace('walk<', 'gehört<')
+    convert(text)
+    written = (tmp_path / 'out.csv').read_bytes()
+    labels = (tmp_path / 'action_list.pbtxt').read_bytes()
+    (tmp_path / 'action_list.pbtxt').unlink()
+    convert(change(text))
+    assert (tmp_path / 'out.csv').read_bytes() == written
+    assert (tmp_path / 'action_list.pbtxt').read_bytes() == labels
+    assert 'gehört' in labels.decode()
+
+
+def test_a_person_without_an_action_leaves_its_keyframe_out(convert, tmp_path):
+    text = cvat(track(box(0, (0, 0, 9, 9)), box(10, (0, 0, 9, 9), '__undefined__')))
+    summary = convert(text)
+    assert summary.num_idle == 1
+    assert not any(
+        line.startswith('clip.mp4,1,') for line in lines_of(tmp_path / 'out.csv')
+    )
+    assert 'clip.mp4,1' not in lines_of(tmp_path / 'out_empty.csv')
+    (tmp_path / 'action_list.pbtxt').unlink()
+    summary = convert(text, idle='nothing')
+    assert summary.num_idle == 0
+    assert summary.class_counts == dict(stand=1, nothing=1)
+
+
+def test_coco_attributes_are_actions(convert, tmp_path):
+    def annotation(number, **attributes):
+        return dict(
+            id=number,
+            image_id=100,
+            category_id=1,
+            bbox=[number, 0, 9, 9],
+            attributes=dict(attributes, occluded=True, track_id=number),
+        )
+
+    annotations = [
+        annotation(1, sing=True, dance=False, pose='sit'),
+        annotation(2, sing=False, dance=True, pose='none'),
+    ]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert summary.class_counts == dict(sing=1, sit=1, dance=1)
+    (tmp_path / 'action_list.pbtxt').unlink()
+    summary = convert(
+        coco(annotations=annotations), 'ann.json', attributes=['sing', 'dance']
+    )
+    assert summary.class_counts == dict(sing=1, dance=1)
+
+
+def person(frame=0, **entry):
+    return dict(
+        id=1, image_id=100 + frame, category_id=1, bbox=[10, 10, 8, 20], **entry
+    )
+
+
+@pytest.mark.parametrize(
+    'attributes, actions',
+    [
+        (dict(wave='true', pose='walk'), ['wave', 'walk']),
+        (dict(wave=' False', pose='walk'), ['walk']),
+        (dict(wave=['TRUE', 'far']), ['wave', 'far']),
+        (dict(wave=True, source='run', group='dance'), ['wave']),
+    ],
+)
+def test_what_attributes_of_coco_say(convert, attributes, actions):
+    annotations = [person(attributes=attributes)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert sorted(summary.class_counts) == sorted(actions)
+    assert summary.other_attributes == [n for n in attributes if n in TOOL_ATTRIBUTES]
+
+
+def with_attribute(name, input_type, values, value):
+    """A person of one frame with an attribute instead of all others."""
+    meta = re.sub(
+        '<attributes>.*</attributes>',
+        f'<attributes><attribute><name>{name}</name><input_type>{input_type}</input_type>'
+        f'<values>{values}</values></attribute></attributes>',
+        META,
+        flags=re.DOTALL,
+    )
+    shapes = re.sub(
+        '<attribute .*</attribute>',
+        f'<attribute name="{name}">{value}</attribute>',
+        box(0, (0, 0, 9, 9)),
+        flags=re.DOTALL,
+    )
+    return cvat(track(shapes), meta=meta)
+
+
+@pytest.mark.parametrize(
+    'attribute, actions, others',  # the last action is done
+    [
+        (('group', 'select', 'dance\nfight', 'fight'), ['dance', 'fight'], []),
+        (('truncated', 'checkbox', 'false', 'true'), ['truncated'], []),
+        (('wave', 'radio', 'true\nfalse', 'true'), ['wave'], []),
+        (('source', 'text', '', 'manual'), ['ball', 'person'], ['source']),
+    ],
+)
+def test_what_attributes_of_cvat_say(convert, tmp_path, attribute, actions, others):
+    summary = convert(with_attribute(*attribute))
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert sorted(names.values()) == actions
+    assert summary.class_counts == {actions[-1]: 1}
+    assert summary.other_attributes == others
+
+
+@pytest.mark.parametrize('mark', [dict(iscrowd=1), dict(ignore=True)])
+def test_crowds_are_neither_persons_nor_background(convert, tmp_path, mark):
+    annotations = [person(), person(track_id=1, **mark), person(10, **mark)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    assert (summary.num_persons, summary.num_ignored) == (1, 2)
+    assert 'clip.mp4,1' not in lines_of(tmp_path / 'out_empty.csv')
+    with pytest.raises(UserError, match=r'no person .* \(1 boxes are of crowds'):
+        convert(coco(annotations=[person(**mark)]), 'ann.json')
+
+
+def test_what_was_left_out_is_reported(convert):
+    attributes = dict(pose='sit', group='dance')
+    annotations = [person(attributes=attributes), person(10, iscrowd=1)]
+    summary = convert(coco(annotations=annotations), 'ann.json')
+    lines = runpy.run_path(str(TOOL))['describe'](summary).splitlines()
+    assert lines[2:4] == [
+        '1 boxes were left out: they are of crowds, or to be ignored.',
+        'Attributes not read as actions: group (--attributes names those to read).',
+    ]
+
+
+# 8 wide and 20 high around (14, 20).
+ROTATED = {
+    0: [10, 10, 18, 30],
+    90: [4, 16, 24, 24],
+    -180.0: [10, 10, 18, 30],
+    30: [14 - 5 - 12**0.5, 18 - 75**0.5, 14 + 5 + 12**0.5, 22 + 75**0.5],
+}
+
+
+@pytest.mark.parametrize(
+    'attributes', [[], '', {}, dict(rotation=''), dict(rotation='left')], ids=str
+)
+def test_attributes_that_say_nothing(convert, tmp_path, attributes):
+    def written(annotations):
+        summary = convert(coco(annotations=annotations), 'ann.json')
+        return summary.class_counts, lines_of(tmp_path / 'out.csv')
+
+    expected = written([person(attributes=None)])
+    assert written([person(attributes=attributes)]) == expected
+
+
+def test_what_merged_and_odd_files_have(convert, tmp_path):
+    categories = [dict(id=n, name=name) for n, name in ((1, 'stand'), (2, 'car'))]
+    text = coco(
+        annotations=[
+            person(attributes=None),
+            dict(person(), category_id=2, attributes='red'),
+        ],
+        categories=[*categories, categories[0]],
+        videos=[dict(id=1, name='clip.MPG'), dict(id=2, name='other.wmv')],
+    )
+    convert(text, 'ann.json', persons=['stand'])
+    assert lines_of(tmp_path / 'out.csv')[0].startswith('clip,0,')
+
+
+@pytest.mark.parametrize('rotation', ROTATED)
+def test_rotated_boxes_become_those_around_them(convert, tmp_path, rotation):
+    first = box(0, (10, 10, 18, 30)).replace('<box', f'<box rotation="{rotation}"')
+    last = box(1, (10, 10, 18, 30)).replace('<box', f'<box rotation="{rotation}"')
+    text = coco(annotations=[person(attributes=dict(pose='sit', rotation=rotation))])
+    for content, name in ((cvat(track(first, last)), 'a.xml'), (text, 'a.json')):
+        (tmp_path / 'action_list.pbtxt').unlink(missing_ok=True)
+        convert(content, name)
+        rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+        expected = np.clip(ROTATED[rotation] / np.array([64, 48, 64, 48]), 0, 1)
+        assert np.allclose(rows[0].bbox_norm, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('angles', [(0, 90), (350, 10), (10, 350)])
+def test_boxes_turn_the_shorter_way(angles):
+    start, end = (
+        Shape(10 * index, (10.0, 10.0, 18.0, 30.0), ('a',), False, '', angle)
+        for index, angle in enumerate(angles)
+    )
+    middle = shape_at([start, end], 5, interpolate=True)
+    assert middle.rotation % 360 == (45 if 90 in angles else 0)
+
+
+def test_a_negative_track_id_means_no_track(convert):
+    annotations = [
+        {**person(), **box_and_track}
+        for box_and_track in (
+            dict(track_id=-1),
+            dict(track_id='-1', bbox=[30, 9, 9, 9]),
+            dict(attributes=dict(track_id=-1), bbox=[30, 9, 9, 9]),
+        )
+    ]
+    assert convert(coco(annotations=annotations), 'ann.json').num_persons == 3
+
+
+def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
+    items = [
+        line
+        for number, name in ((4, 'wave'), (2, 'stand'))
+        for line in ('item {', f'  name: "{name}"', f'  id: {number}', '}')
+    ]
+    label_map = write_text('mine.pbtxt', *items)
+    convert(coco(), 'ann.json', label_map=label_map)
+    rows, faults = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert not faults
+    assert [row.action_id for row in rows] == [2, 4, 4, 2]
+    with pytest.raises(UserError, match=r"mine\.pbtxt: .*lacks the action 'walk'"):
+        convert(cvat(*TRACKS), label_map=label_map)
+
+
+@pytest.mark.parametrize(
+    'names, only, taken',
+    [
+        (['a/04.mp4', 'b/04.mp4'], 'a/04.mp4', ['a/04.mp4']),
+        (['a/04.mp4', 'b/04.mp4'], 'a/04', ['a/04.mp4']),
+        (['a/04.mp4', 'b/04.mp4'], '04.mp4', 'may be a/04.mp4 or b/04.mp4; write its'),
+        (['a/04.mp4', '04.mp4'], '04.mp4', ['04.mp4']),
+        (['a/04.mp4', 'b/05.mp4'], '04', ['a/04.mp4']),
+        (['take.01', 'take.02'], 'take.01', ['take.01']),
+        (['take.01.mp4', 'take.02.mp4'], 'take.01', ['take.01.mp4']),
+        (['take.01', 'take.02'], 'take.01.mp4', ['take.01']),
+        (['take.01', 'other'], 'take', "'take' is in none .*; did you mean take.01"),
+        (['01.mp4', 'other'], '0l', "video '0l' is in none .*; did you mean 01"),
+        (['clip.mp4', 'other'], 'nobody', "is in none .*'clip', 'other'., correct"),
+    ],
+)
+def test_only_the_named_videos(convert, tmp_path, names, only, taken):
+    videos = [
+        dict(id=number, name=name, fps=10, width=64, height=48)
+        for number, name in enumerate(names, start=1)
+    ]
+    options = dict(videos='nowhere', only=[only])
+    if isinstance(taken, str):
+        with pytest.raises(UserError, match=taken):
+            convert(coco(videos=videos), 'ann.json', **options)
+        return
+    convert(coco(videos=videos), 'ann.json', **options)
+    rows = lines_of(tmp_path / 'out.csv') + lines_of(tmp_path / 'out_empty.csv')
+    assert {row.split(',')[0] for row in rows} == set(taken)
+    labels = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert labels == {1: 'stand', 2: 'wave'}  # of all videos
+
+
+def test_jobs_of_one_video_are_taken_together(convert, tmp_path):
+    jobs = []
+    for name, frame in (('one', 0), ('two', 20)):
+        jobs.append(str(tmp_path / f'{name}.xml'))
+        shapes = track(box(frame, (0, 0, 9, 9)), box(frame + 1, (0, 0, 9, 9)))
+        meta = META.replace('>0</start_', f'>{frame}</start_').replace(
+            '>39</stop_', f'>{frame + 19}</stop_'
+        )
+        (tmp_path / f'{name}.xml').write_text(cvat(shapes, meta=meta))
+    convert_annotations(
+        jobs, str(tmp_path / 'out.csv'), videos=str(tmp_path), only=['clip']
+    )
+    rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert [row.timestamp for row in rows] == [0, 2]
+
+
+def test_a_task_without_frame_numbers_has_those_of_its_video(convert, tmp_path):
+    meta = re.sub('<(size|stop_frame)>.*?</(size|stop_frame)>', '', META)
+    away = track(box(0, (70, 0, 80, 9)), box(1, (0, 0, 9, 9), outside=1))
+    summary = convert(cvat(*TRACKS, away, meta=meta))
+    assert (summary.num_keyframes, summary.num_empty, summary.num_outside) == (4, 0, 1)
+    (tmp_path / 'clip.mp4').unlink()
+    assert convert(cvat(*TRACKS, meta=meta), fps=10).num_keyframes == 4
+
+
+def test_a_name_that_a_csv_cannot_hold(convert, tmp_path):
+    with pytest.raises(UserError, match=r"'a,b' has a comma or a quote, .*; rename"):
+        convert(cvat(*TRACKS).replace('clip.mp4', 'a,b'), fps=10)
+    assert not list(tmp_path.glob('*.csv'))
+
+
+def test_the_output_is_a_csv_file(monkeypatch, capsys):
+    argv = [str(TOOL), 'ann.xml', '--videos', '.', '--out', 'out.txt']
+    monkeypatch.setattr(sys, 'argv', argv)
+    with pytest.raises(SystemExit, match='1'):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    assert 'out.txt must end in .csv' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])
+@pytest.mark.parametrize('every', [0.1, 0.5, 1, 2.3])
+@pytest.mark.parametrize('step', [1, 3, 7])
+def test_timestamps_name_annotated_frames(fps, every, step):
+    frames = range(4, 500, step)
+    pairs = choose_keyframes(frames, every=every, fps=fps, total_frames=450)
+    assert pairs
+    for time, frame in pairs:
+        assert frame in frames
+        assert frame == keyframe_index(time, fps=fps, total_frames=450)
+    gaps = np.diff([frame for _, frame in pairs])
+    assert (gaps > 0).all()
+    assert (np.abs(gaps - every * fps) <= step + 1).all() or every * fps < step
+
+
+@pytest.mark.parametrize('every', [0.1, 0.5, 1])
+def test_timestamps_name_frames_of_a_variable_rate(every):
+    times = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 300))
+    times -= times[0]
+    clock = dict(fps=299 / times[-1], total_frames=300)
+    pairs = choose_keyframes(range(4, 300), every=every, times=times, **clock)
+    assert len(pairs) > 0.5 * min(times[-1] / every, 300)
+    for time, frame in pairs:
+        assert frame == keyframe_index(time, frame_times=times, **clock)
+        assert abs(time - times[frame]) <= 0.2 + 1e-6
+
+
+@pytest.mark.parametrize('fps', [12.5, 24000 / 1001, 0.01])
+def test_keyframes_are_not_denser_than_frames(fps):
+    pairs = choose_keyframes(range(4, 50), every=1e-9, fps=fps, total_frames=45)
+    assert [frame for _, frame in pairs] == list(range(4, 45))
+    for time, frame in pairs:
+        assert frame == keyframe_index(time, fps=fps, total_frames=45)
+
+
+def test_tracks_are_continued_as_the_tool_does():
+    def at(frame, outside=False):
+        return Shape(frame, (frame, 0.0, frame + 4.0, 8.0), ('a',), outside, '')
+
+    line = [at(0), at(10), at(20, outside=True), at(30)]
+    assert shape_at(line, 4, interpolate=True).bbox == (4, 0, 8, 8)
+    assert shape_at(line, 15, interpolate=True).bbox == (10, 0, 14, 8)
+    assert [shape_at(line, n, interpolate=True) for n in (20, 25, 31)] == [None] * 3
+    assert shape_at(line, 4, interpolate=False) is None
+    assert shape_at(line, 10, interpolate=False) == line[1]
+
+
+def first_box(old='', new=''):
+    """A file of one box, in line 20, with a change."""
+    return cvat(track(box(0, (0, 0, 9, 9)).replace(old, new)))
+
+
+def wrong_box(**changes):
+    return coco(annotations=[person() | changes])
+
+
+def wrong_image(*frames, **changes):
+    return coco(
+        images=[
+            dict(dict(id=i, video_id=1, frame_id=frame), **changes)
+            for i, frame in enumerate(frames)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('', 'neither XML nor a JSON object'),
+        (b'PK\x03\x04', 'neither XML nor a JSON object; unpack'),
+        (cvat(*TRACKS)[:-30], 'XML .*line 4'),
+        ('<?xml version="1.0" encoding="what"?><annotations/>', 'encoding'),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', 'declares a document type'),
+        ('<a/>', 'starts with <a> instead of <annotations>'),
+        ('<annotations><image id="0"/></annotations>', 'an export of images'),
+        ('<annotations><meta><project/></meta></annotations>', 'of a whole project'),
+        ('<annotations><track id="0"/></annotations>', 'track in line 1 has no label'),
+        (cvat(*TRACKS).replace('>39</stop_', '>1000000000000</stop_'), 'frame .1000'),
+        (first_box('frame="0"', ''), 'line 20 .the frame None is'),
+        (first_box('frame="0"', 'frame="-1"'), "the frame '-1' is not a whole"),
+        (first_box('frame="0"', f'frame="{"9" * 500}"'), r"frame '9+\.\.\.9+'"),
+        (first_box('frame="0"', 'frame="1e9"'), "frame '1e9' is not .* 0 to 10000000"),
+        (first_box('xbr="9"', ''), "line 20 .*'xbr': None"),
+        (first_box('xbr="9"', 'xbr="-1"'), 'line 20 .*not a box with an upper left'),
+        (first_box('xtl="0"', 'xtl="nan"'), "line 20 .*'xtl': 'nan'"),
+        (first_box('<box', '<box rotation="x"'), "line 20 .*'x'"),
+        (first_box('>stand<', '>fly<'), "line 20 .the value 'fly' of .* walk"),
+        (first_box('box', 'polyline'), 'line 20 .*the polyline .* is not a box'),
+        (first_box('box', 'polygon'), 'line 20 .the points .* are not three or more'),
+        (cvat(track(*2 * [box(0, (0, 0, 9, 9))])), 'line 24 .frame 0 is not after'),
+        (cvat(track(box(60, (0, 0, 9, 9)))), 'line 20: frame 60 is annotated, but'),
+        (cvat(*TRACKS).replace('>48<', '>64<'), '64x64 pixels, but .* has 64x48'),
+        (cvat(*TRACKS).replace('clip.mp4', 'no.mp4'), 'no.mp4 is not in .* put it'),
+        (cvat(), 'has no person with an action at a keyframe'),
+        (coco()[:-1], 'JSON .*line 1'),
+        (coco().encode().replace(b'stand', b'\xe9'), "JSON .'utf-8' codec"),
+        (coco().replace('210', '1' + '0' * 5000), 'JSON .*digits'),
+        ('{"a":' * 100_000, 'JSON .*recursion'),
+        ('{"images": []}', "the list 'categories' is missing; COCO with videos has"),
+        (coco(videos=[1]), r'videos\[0\]: 1 must have an id .* a name'),
+        (coco(videos=[dict(id=1)]), r"videos\[0\]: .* must have .*'name'"),
+        (
+            coco(videos=[dict(id=1, name='clip')] * 2),
+            r'videos\[1\]: .*1 is there twice',
+        ),
+        (coco(videos=[dict(id=[1], name='a')]), r'videos\[0\]: .* must have an id'),
+        (coco(categories=[dict(id=1, name='')]), r"categories\[0\]: .*'name'"),
+        (coco(images=[dict(id=1)]), r"images\[0\]: .*'video_id'"),
+        (
+            wrong_image(0, video_id=9),
+            r'images\[0\]: .* video_id of a video .*KeyError 9',
+        ),
+        (wrong_image(0, video_id='1'), r"images\[0\]: .*KeyError '1'"),
+        (wrong_image(None), r"images\[0\]: .*KeyError 'frame_id'"),
+        (wrong_image(-1), "the frame '-1' is not a whole number from 0 to"),
+        (wrong_image('000012.jpg'), "the frame '000012.jpg' is not a whole"),
+        (wrong_image(10**400), r"the frame '10+\.\.\.0+' is not a whole"),
+        (wrong_image(3, 3), r'images\[1\]: .*same frame .* images\[0\]'),
+        (wrong_box(image_id=5), r'annotations\[0\]: .*the image_id .*KeyError 5'),
+        (wrong_box(category_id=5), 'the category_id of a category.*KeyError 5'),
+        (wrong_box(bbox=[10**400] * 4), 'a bbox .*too large'),
+        (wrong_box(bbox=[0, 1, 2]), r'annotations\[0\]: .*\[0, 1, 2\].* got 3'),
+        (wrong_box(bbox=[0, 0, -1, 1]), r'a bbox \[x, y, width, height\] .*not a box'),
+        (wrong_box(attributes='wave'), "'wave'.*its attributes are not as {"),
+        (
+            coco(
+                annotations=[person(track_id=1), person(track_id=1) | {'bbox': [0] * 4}]
+            ),
+            r'annotations\[1\]: its track has another box .* in .*annotations\[0\]',
+        ),
+    ],
+)
+def test_a_bad_file_ends_in_one_sentence(convert, tmp_path, text, words):
+    name = 'ann.json' if text[:1] == '{' or text[:1] == b'{' else 'ann.xml'
+    with pytest.raises(UserError, match=f'ann.*{words}') as caught:
+        convert(text, name)
+    assert '\n' not in str(caught.value)
+    assert '; ' in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert not list(tmp_path.glob('*.csv'))
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(idle='a\nb'), 'has a line end, which a label map cannot hold; rename'),
+        (dict(first_frame=1), "the frame '0' is not a whole number from 1"),
+        (dict(videos='nowhere'), 'other is not in nowhere, and its frame rate or s'),
+    ],
+)
+def test_impossible_options(convert, options, words):
+    with pytest.raises(UserError, match=words):
+        convert(coco(), 'ann.json', **options)
+
+
+WITH_ATTRIBUTES = [
+    person(attributes=attributes)
+    for attributes in (dict(wave=True, pose='sit', note=2), dict(wave=False))
+]
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(attributes=['wave', 'poze']), "'poze' is in none .*; did you mean pose"),
+        (dict(attributes=['note']), 'none of the attributes note holds an action'),
+        (dict(persons=['persno']), "label 'persno' is in none .*; did you mean person"),
+        (
+            dict(persons=['qqq']),
+            "label 'qqq' is .*; they have .'person', .*, correct it",
+        ),
+    ],
+)
+@pytest.mark.parametrize('name', ['ann.xml', 'ann.json'])
+def test_names_that_no_file_has(convert, tmp_path, name, options, words):
+    categories = [dict(id=1, name='person'), dict(id=2, name='ball')]
+    text = coco(annotations=WITH_ATTRIBUTES, categories=categories)
+    with pytest.raises(UserError, match=words):
+        convert(cvat(*TRACKS) if name == 'ann.xml' else text, name, **options)
+    assert not list(tmp_path.glob('*.pbtxt'))
+
+
+@pytest.mark.parametrize('name', ['sta\\nd', 'stand\\', 'say "hi"'])
+def test_the_label_map_of_one_run_serves_the_next(convert, tmp_path, name):
+    text = cvat(*TRACKS).replace('stand', name)
+    first = convert(text, idle=' rest ')
+    assert convert(text, idle=' rest ') == first
+    names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
+    assert list(names.values()) == ['wave', name, 'walk', 'rest']
+
+
+def test_extracted_frames_need_a_rate_only(convert, tmp_path):
+    convert(coco(), 'ann.json', videos='nowhere', fps=20, every=0.5)
+    rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
+    assert [row.key for row in rows] == ['clip.mp4,0000'] * 2 + [
+        'clip.mp4,0000.5',
+        'other,0000.5',
+    ]
+
+
+def test_the_same_video_twice(convert, tmp_path):
+    convert(coco(), 'ann.json')
+    files = [str(tmp_path / 'ann.json')] * 2
+    with pytest.raises(UserError, match=r'clip\.mp4 is annotated at 0 s in another'):
+        convert_annotations(files, str(tmp_path / 'out.csv'), videos=str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['none.xml', 'folder.xml', 'x' * 300])
+def test_a_file_that_is_not_there(tmp_path, name):
+    (tmp_path / 'folder.xml').mkdir()
+    with pytest.raises(UserError, match=f'{name}: .*; '):
+        read_annotations(str(tmp_path / name))

@@ -1,0 +1,256 @@
+"""Laws of the toy dataset's files."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stmixer_mm.datasets.annotations.ava_csv import (
+    read_keyframe_rows,
+    read_label_names,
+    read_timestamp_keys,
+)
+from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
+from stmixer_mm.datasets.annotations.masks import decode, read_masks
+from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.toy import generate
+from stmixer_mm.projects.toy.drawing import render, view_at
+from stmixer_mm.projects.toy.generate import (
+    FPS,
+    action_tubes,
+    make_scene,
+    make_toy_dataset,
+)
+from stmixer_mm.projects.toy.script import ACTIONS
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'make_toy_dataset.py'
+SIZE = (96, 72)
+SMALL = {'train_videos': 3, 'val_videos': 2, 'size': SIZE, 'workers': 0}
+TINY = {**SMALL, 'train_videos': 1, 'val_videos': 1}
+
+
+def frames_of(path):
+    reader = open_video(path)
+    return np.array(reader.get_batch(range(len(reader)))), reader.fps
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob('*.*')}
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    out = tmp_path_factory.mktemp('toy') / 'deep' / 'toy'
+    make_toy_dataset(out, **SMALL)
+    return out
+
+
+def test_each_keyframe_is_annotated_or_empty_and_splits_are_disjoint(made):
+    assert {path.name for path in made.iterdir()} == {
+        *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv', 'tubes.pkl'),
+        *('train_empty.csv', 'val_empty.csv', 'train_tracks.csv', 'val_tracks.csv'),
+        *('train_tracks_empty.csv', 'val_tracks_empty.csv'),
+        *('train_masks.json', 'val_masks.json'),
+    }
+    names = read_label_names(str(made / 'action_list.pbtxt'))
+    assert names == dict(enumerate(ACTIONS, start=1))
+    for split, count in (('train', 3), ('val', 2)):
+        rows, faults = read_keyframe_rows(str(made / f'{split}.csv'), num_classes=9)
+        assert not faults
+        videos = [f'{split}_{index:04d}.mp4' for index in range(count)]
+        assert sorted({row.video_id for row in rows}) == videos
+        assert all((made / 'videos' / name).is_file() for name in videos)
+        keys = {f'{name},{second:04d}' for name in videos for second in range(1, 6)}
+        annotated = {row.key for row in rows}
+        assert keys - annotated == read_timestamp_keys(str(made / f'{split}_empty.csv'))
+        done = [(row.key, row.person_id, row.action_id) for row in rows]
+        assert len(set(done)) == len(done)
+
+
+def test_videos_are_the_drawn_frames(made):
+    scene, keyframes = make_scene([0, 0, 1], SIZE)
+    path = made / 'videos' / 'train_0001.mp4'
+    frames, fps = frames_of(path)
+    assert fps == pytest.approx(FPS) and frames.shape == (6 * FPS, SIZE[1], SIZE[0], 3)
+    views = [view_at(scene, number / FPS) for number in range(6 * FPS)]
+    drawn = np.array(list(render(scene, views, SIZE)))
+    assert np.abs(frames.astype(int) - drawn).mean(axis=(1, 2, 3)).max() < 8
+    # Reading frames one by one in any order gives the same frames.
+    reader = open_video(path)
+    for index in (75, 7, 82, 0, 89):
+        np.testing.assert_array_equal(reader.get_batch([index])[0], frames[index])
+    rows, _ = read_keyframe_rows(str(made / 'train.csv'))
+    written = [row[2:] for row in rows if row.video_id == path.name]
+    assert written == [
+        (second, tuple(bbox_norm), action, person)
+        for second, people in keyframes.items()
+        for bbox_norm, actions, person, _ in people
+        for action in actions
+    ]
+
+
+def test_masks_are_what_a_person_changes_of_the_picture(made):
+    """Where it is drawn and nothing is drawn over it."""
+    masks = read_masks(made / 'train_masks.json')
+    assert len(masks) == 3 * 5
+    for index in range(3):
+        scene, keyframes = make_scene([0, 0, index], SIZE)
+        for second, people in keyframes.items():
+            found = masks[f'train_{index:04d}.mp4,{second:04d}']
+            assert found.size == SIZE[::-1] and not found.unclear
+            assert list(found.masks) == [person.person_id for person in people]
+            view = view_at(scene, second)
+            for person in people:
+                number = person.person_id + 1
+                rest = [layer for layer in view if layer[0] != number]
+                full, less = render(scene, [view, rest], SIZE)
+                changed = (full != less).any(axis=2)
+                mask = decode(person.mask).astype(bool)
+                # Edges of what is drawn are smooth, and one of two parts of it has
+                # the colour behind.
+                assert (mask & changed).sum() > 0.8 * mask.sum()
+                assert (mask & changed).sum() > 0.6 * changed.sum()
+                rows, columns = mask.nonzero()
+                x1, y1, x2, y2 = np.multiply(person.bbox_norm, SIZE + SIZE)
+                assert x1 - 0.5 <= columns.min() and columns.max() < x2 + 0.5
+                assert y1 - 0.5 <= rows.min() and rows.max() < y2 + 0.5
+
+
+def test_tracks_and_tubes_say_the_same_as_keyframes(made):
+    truth = read_tube_annotations(made / 'tubes.pkl')
+    assert truth.labels == ACTIONS
+    videos = truth.train_videos + truth.test_videos
+    assert [len(names) for names in videos] == [3, 2]
+    of_tubes = {
+        (name, int(row[0]), label + 1, *row[1:])
+        for name, classes in truth.gttubes.items()
+        for label, tubes in classes.items()
+        for tube in tubes
+        for row in tube
+    }
+    for split, names in zip(('train', 'val'), videos, strict=True):
+        rows, faults = read_keyframe_rows(str(made / f'{split}_tracks.csv'))
+        empty = read_timestamp_keys(str(made / f'{split}_tracks_empty.csv'))
+        assert not faults
+        assert len({row.key for row in rows} | empty) == 30 * len(names)
+        of_tracks = {
+            (
+                *(row.video_id, round(row.timestamp * FPS) + 1, row.action_id),
+                *np.multiply(row.bbox_norm, SIZE + SIZE).round(),
+            )
+            for row in rows
+        }
+        assert of_tracks == {
+            row for row in of_tubes if row[0] in names and row[1] % 3 == 1
+        }
+        keyframes, _ = read_keyframe_rows(str(made / f'{split}.csv'))
+        seconds = [row[1:] for row in rows if row.timestamp in range(1, 6)]
+        assert {row[1:] for row in keyframes} == set(seconds)
+
+
+def test_a_tube_for_each_stretch_of_an_action():
+    def person(number, *actions):
+        return AnnotatedPerson((0.5, 0, 1, 0.5), actions, number)
+
+    frames = [
+        [person(0, 1), person(1, 1)],
+        [person(0, 1, 3), person(1, 2)],
+        [person(1, 1)],
+        [person(0, 1)],
+    ]
+    tubes = action_tubes(frames, (20, 10))
+    stretches = {
+        label: [[row[0] for row in tube] for tube in group]
+        for label, group in tubes.items()
+    }
+    assert stretches == {0: [[1, 2], [1], [3], [4]], 1: [[2]], 2: [[2]]}
+    assert tubes[2] == [[(2, 10, 0, 20, 5)]]
+
+
+def test_same_seed_same_data_whatever_the_workers(made, tmp_path):
+    make_toy_dataset(tmp_path / 'more', **{**SMALL, 'train_videos': 4, 'workers': 1})
+    first, more = contents(made), contents(tmp_path / 'more')
+    grown = {name for name in first if first[name] != more[name]}
+    assert grown - {'train_tracks_empty.csv'} == {
+        *('train.csv', 'train_tracks.csv', 'train_masks.json', 'tubes.pkl'),
+    }
+    for name in grown - {'train_masks.json', 'tubes.pkl'}:
+        assert more[name].startswith(first[name])
+    tubes, more_tubes = (
+        read_tube_annotations(folder / 'tubes.pkl').gttubes
+        for folder in (made, tmp_path / 'more')
+    )
+    assert {name: repr(more_tubes[name]) for name in tubes} == {
+        name: repr(classes) for name, classes in tubes.items()
+    }
+    make_toy_dataset(tmp_path / 'other', **TINY, seed=1)
+    other = contents(tmp_path / 'other')
+    assert not first['train.csv'].startswith(other['train.csv'])
+    assert first['train_0000.mp4'] != other['train_0000.mp4']
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'words'),
+    [
+        ({'train_videos': 0}, 'train_videos is 0'),
+        ({'val_videos': 10000}, 'val_videos is 10000'),
+        ({'seed': -1}, 'seed is -1'),
+        ({'workers': -1}, 'workers is -1'),
+        ({'size': (97, 72)}, 'size is 97x72'),
+        ({'size': (32, 32)}, 'size is 32x32'),
+        ({'size': (512, 64)}, 'size is 512x64'),
+    ],
+)
+def test_numbers_out_of_range(wrong, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        make_toy_dataset(tmp_path / 'toy', **{**SMALL, **wrong})
+    assert not any(tmp_path.iterdir())
+
+
+def run_tool(monkeypatch, *options):
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, options)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_tool_overwrites_a_toy_dataset_only_if_told(monkeypatch, tmp_path, capsys):
+    out = tmp_path / 'toy'
+    out.mkdir()  # an empty folder is free
+    options = ['--out', out, '--size', '96x72', '--workers', 0]
+    options += ['--train-videos', 1, '--val-videos', 1]
+    run_tool(monkeypatch, *options)
+    assert f'The toy dataset is in {out}.' in capsys.readouterr().out
+    before = contents(out)
+    for place, force, words in (
+        (out, [], 'overwrite'),
+        (out / 'val.csv', ['--force'], 'Not a directory'),
+        (tmp_path, ['--force'], "holds 'toy'; name another folder"),
+    ):
+        with pytest.raises(SystemExit, match='1'):
+            run_tool(monkeypatch, *options, '--seed', 1, '--out', place, *force)
+        assert words in capsys.readouterr().err
+        assert contents(out) == before
+    run_tool(monkeypatch, *options, '--seed', 1, '--force')
+    assert contents(out) != before
+    assert [path.name for path in tmp_path.iterdir()] == ['toy']
+
+
+def test_failure_leaves_what_was_there(tmp_path, monkeypatch):
+    out = tmp_path / 'toy'
+    make_toy_dataset(out, **TINY)
+    before = contents(out)
+    # The disk is full after half of the frames.
+    monkeypatch.setattr(generate, 'render', lambda *_: list(render(*_))[:45])
+    with pytest.raises(UserError, match=r'train_0000\.mp4 has 45 of 90 frames'):
+        make_toy_dataset(out, **TINY, force=True)
+    assert contents(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ['toy']
+
+
+def test_a_size_that_is_not_one(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, '--size', 'big')
+    assert "'big' is not WIDTHxHEIGHT" in capsys.readouterr().err

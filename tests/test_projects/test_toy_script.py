@@ -1,0 +1,227 @@
+"""Laws of the toy scripts, bodies and drawings."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from stmixer_mm.projects.toy.body import ARM, THIGH, person_blobs, pose_at
+from stmixer_mm.projects.toy.drawing import locate, render, view_at
+from stmixer_mm.projects.toy.generate import make_scene
+from stmixer_mm.projects.toy.script import (
+    ACTIONS,
+    DURATION,
+    KEYFRAMES,
+    SQUARE,
+    Blob,
+    Scene,
+    actions_of,
+    is_moot,
+    random_scene,
+)
+
+SIZE = (192, 144)
+
+
+def _scene(*persons, props=()):
+    return Scene(persons, tuple(props), seed=0)
+
+
+def _person(legs='stand', *, arms='rest', x=0.6, **changes):
+    person = random_scene(np.random.RandomState(1), 4 / 3).persons[0]
+    everything = {
+        'height': 0.5,
+        'ground_y': 0.8,
+        'start_x': x,
+        'legs': (legs,) * (DURATION + 1),
+        'arms': (arms,) * (DURATION + 1),
+        'arm_side': 0,
+    }
+    return person._replace(**{**everything, **changes})
+
+
+def _persons(count=12):
+    for seed in range(count):
+        yield from random_scene(np.random.RandomState(seed), 4 / 3).persons
+
+
+def test_bones_keep_their_length():
+    for person in _persons():
+        for t in np.linspace(0, DURATION, 23):
+            pose = pose_at(person, t)
+            legs = np.linalg.norm(pose.hips - pose.feet, axis=1)
+            assert legs.max() <= 2 * THIGH * 1.08
+            for end in (pose.shoulders, pose.hands):
+                arms = np.linalg.norm(end - pose.elbows, axis=1)
+                assert arms == pytest.approx(ARM)
+
+
+def test_bodies_move_smoothly():
+    step = 1 / 120  # so short that a jump of a joint would stand out
+    for person in _persons(3):
+        times = np.arange(0, DURATION, step)
+        poses = [pose_at(person, t) for t in times]
+        joints = np.array([[*p.hands, *p.knees, *p.feet, p.head] for p in poses])
+        assert np.abs(np.diff(joints, axis=0)).max() / step < 8  # body heights a second
+        limit = person.speed * person.height * step
+        assert np.abs(np.diff([person.x_at(t) for t in times])).max() <= limit + 1e-9
+
+
+@pytest.mark.parametrize(
+    ('one', 'other'),
+    [
+        (('walk_left', 'rest'), ('walk_right', 'rest')),
+        (('stand', 'raise_arm'), ('stand', 'lower')),
+    ],
+)
+def test_one_frame_does_not_tell_the_direction_of_time(one, other):
+    """Each picture of one action is a picture of its opposite, at another time."""
+    before = _person(one[0], arms=one[1], x=0.7)
+    after = _person(other[0], arms=other[1], x=0.7)
+    middle = 2.0
+    after = after._replace(start_x=0.7 + before.x_at(middle) - after.x_at(middle))
+    for offset in (-0.3, -0.1, 0.2):
+        here = person_blobs(before, middle + offset)
+        there = person_blobs(after, middle - offset)
+        for blob, twin in zip(here, there, strict=True):
+            np.testing.assert_allclose(blob.points, twin.points, atol=1e-9)
+            np.testing.assert_array_equal(blob.color, twin.color)
+
+
+@pytest.mark.parametrize(
+    ('legs', 'arms', 'moves'),
+    [
+        ('stand', 'rest', False),
+        ('stand', 'hold', False),
+        ('walk_left', 'rest', True),
+        ('jump', 'rest', True),
+        ('squat', 'rest', True),
+        ('stand', 'wave', True),
+        ('stand', 'raise_arm', True),
+    ],
+)
+def test_only_still_people_keep_still(legs, arms, moves):
+    person = _person(legs, arms=arms)
+    times = 3 + np.linspace(-0.35, 0.35, 8)
+    points = [
+        np.concatenate([blob.points for blob in person_blobs(person, t)]) for t in times
+    ]
+    moved = np.ptp(points, axis=0).max() / person.height
+    assert moved > 0.15 if moves else moved < 1e-9
+
+
+def test_labels_follow_the_script():
+    walker = _person('walk_left', arms='wave')
+    assert actions_of(_scene(walker), 2, [True]) == [['walk_left', 'wave']]
+    assert actions_of(_scene(_person(arms='hold')), 2, [True]) == [['stand']]
+    assert actions_of(_scene(_person(arms='lower')), 2, [True]) == [['stand']]
+
+
+@pytest.mark.parametrize(
+    ('left', 'right', 'seen', 'meets'),
+    [
+        ('walk_right', 'walk_left', True, True),
+        ('walk_left', 'walk_right', True, False),
+        ('walk_right', 'walk_right', True, False),
+        ('walk_right', 'stand', True, False),
+        ('walk_right', 'walk_left', False, False),
+    ],
+)
+def test_meeting_needs_two_visible_people_who_approach(left, right, seen, meets):
+    scene = _scene(_person(left, x=0.0), _person(right, x=1.3))
+    actions = actions_of(scene, 1, [True, seen])
+    assert [('meet' in done) for done in actions] == [meets, meets]
+    swapped = scene._replace(persons=scene.persons[::-1])
+    assert actions_of(swapped, 1, [seen, True]) == actions[::-1]
+
+
+def test_whether_people_who_pass_each_other_meet_is_moot():
+    speed = 0.6
+    left = _person('walk_right', x=0.0, speed=speed)
+    right = _person('walk_left', x=0.0, speed=speed)
+    for meet_at, passes in ((2.0, True), (2.45, True), (2.6, False), (1.4, False)):
+        gap = 2 * speed * left.height * (meet_at + 0.5)
+        scene = _scene(right._replace(start_x=gap), left)
+        assert is_moot(scene, 2) is passes
+        before, after = meet_at - 0.01, meet_at + 0.01
+        for t, meets in ((before, True), (after, False)):
+            done = actions_of(scene, t, [True, True])
+            assert [('meet' in names) for names in done] == [meets, meets]
+
+
+def test_scenes_are_annotated_without_doubt():
+    counts = dict.fromkeys(range(1, len(ACTIONS) + 1), 0)
+    for seed in range(25):
+        scene, keyframes = make_scene([seed], SIZE)
+        assert any(keyframes.values())
+        for second in KEYFRAMES:
+            shares = locate(view_at(scene, second), SIZE)[1]
+            seen = {person.person_id for person in keyframes[second]}
+            assert seen == set(np.flatnonzero(shares >= 0.5))
+            assert seen == set(np.flatnonzero(shares > 0.1))
+            for bbox_norm, action_ids, *_ in keyframes[second]:
+                assert len([number for number in action_ids if number <= 5]) == 1
+                assert 0 <= bbox_norm[0] < bbox_norm[2] <= 1
+                assert 0 <= bbox_norm[1] < bbox_norm[3] <= 1
+                for number in action_ids:
+                    counts[number] += 1
+    assert min(counts.values()) >= 0.05 * sum(counts.values()), counts
+
+
+def test_visible_share():
+    person = _person(x=0.6)
+
+    def share(*persons, props=()):
+        return locate(view_at(_scene(*persons, props=props), 1), SIZE)[1]
+
+    assert share(person) == pytest.approx([1])
+    assert share(_person(x=-0.6)) == pytest.approx([0])
+    assert 0.2 < share(_person(x=0.0))[0] < 0.8
+    nearer = person._replace(ground_y=person.ground_y + 0.01)
+    behind, front = share(person, nearer)
+    assert behind < 0.2 and front == 1
+    crate = Blob([0.6, 0.9] + [0.2, 0.3] * (SQUARE - [0, 0.5]), 0.0, [0, 0, 0])
+    assert share(person, props=[crate])[0] < 0.9
+    farther = crate._replace(points=crate.points - [0, 0.2])
+    assert share(person, props=[farther])[0] == 1
+
+
+@pytest.mark.parametrize('legs', ACTIONS[:5])
+def test_boxes_bound_the_drawing(legs):
+    scene = _scene(_person(legs, arms='wave'))
+    views = [view_at(scene, t) for t in (1.0, 1.5)]
+    without = render(scene, [[], []], SIZE)
+    for view, frame, empty in zip(
+        views, render(scene, views, SIZE), without, strict=True
+    ):
+        assert frame.shape == (SIZE[1], SIZE[0], 3) and frame.dtype == np.uint8
+        changed = np.any(frame != empty, axis=2)
+        x, y, w, h = cv2.boundingRect(changed.astype(np.uint8))
+        bbox = locate(view, SIZE)[0][0]
+        np.testing.assert_allclose([x, y, x + w, y + h], bbox, atol=1.5)
+
+
+@pytest.mark.parametrize('yaw', [-1.5, -0.4, 0, 0.4, 1.5, 3])
+@pytest.mark.parametrize('arm_side', [-1, 1])
+def test_an_arm_that_acts_shows_from_all_sides(yaw, arm_side):
+    resting = _person(yaw=yaw, arm_side=arm_side)
+    changes = []
+    for arms in ('raise_arm', 'wave'):
+        acting = resting._replace(arms=(arms,) * (DURATION + 1))
+        one, other = (
+            next(render(_scene(p), [view_at(_scene(p), 2)], SIZE))
+            for p in (resting, acting)
+        )
+        changes.append(np.count_nonzero(np.any(one != other, axis=2)))
+    assert min(changes) > 100  # pixels
+
+
+def test_walks_change_only_between_keyframes():
+    for person in _persons(6):
+        for second in KEYFRAMES:
+            times = second + np.linspace(-0.45, 0.45, 7)
+            velocities = [
+                (person.x_at(b) - person.x_at(a)) / (b - a) for a, b in pairwise(times)
+            ]
+            assert np.ptp(velocities) < 1e-6

@@ -1,0 +1,412 @@
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from tiny import (
+    MODELS_FOLDER,
+    batch,
+    build_detector,
+    data_sample,
+    tiny_decoder,
+    tiny_deformable_decoder,
+    tiny_detector,
+    tiny_head,
+    whole_frames,
+)
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries, join_extra
+from stmixer_mm.models.decoder.stage import Queries, StageOutput
+from stmixer_mm.projects.denoising.denoising_queries import block_groups
+from stmixer_mm.projects.track_queries.query_interaction import split_keyframes
+from stmixer_mm.registry import MODELS
+
+QUERIES, DIMS = 5, 16
+DECODERS = {
+    'stmixer': tiny_decoder(),
+    'deformable': tiny_deformable_decoder(num_points=2),
+}
+LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
+
+
+def interaction(**settings):
+    torch.manual_seed(0)
+    sizes = dict(embed_dims=DIMS, num_queries=QUERIES)
+    return MODELS.build(dict(type='QueryInteraction', **sizes, **settings))
+
+
+def detector(decoder='stmixer', **settings):
+    config = tiny_detector(dict(DECODERS[decoder]))
+    config['query_interaction'] = dict(type='QueryInteraction', **settings)
+    return build_detector(config)
+
+
+def tracks(*ids, missed=None, next_id=10, seed=0):
+    """Tracks with vectors of their own, at LEFT and RIGHT."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(ids)
+    bboxes = torch.tensor([LEFT, RIGHT] * count, dtype=torch.float32)[:count]
+    return InstanceData(
+        metainfo=dict(next_id=next_id),
+        spatial=torch.randn(count, DIMS, generator=generator),
+        temporal=torch.randn(count, DIMS, generator=generator),
+        boxes_xyzr=xyxy_to_xyzr(bboxes.reshape(-1, 4)),
+        ids=torch.tensor(ids, dtype=torch.long),
+        missed=torch.tensor(missed or [0] * count, dtype=torch.long),
+    )
+
+
+def keyframe(persons, place=0, video='a', time=None):
+    """A sample of a sequence, of boxes by the ids of persons."""
+    time = place if time is None else time
+    actions = [(1,)] * len(persons)
+    sample = data_sample([*persons.values()], actions, name=f'{video},{time}')
+    sample.entity_ids = np.array([*persons], int)
+    sample.set_metainfo(dict(video_id=video, timestamp=time, sequence_place=place))
+    return sample
+
+
+def sequences(*keyframes):
+    """What a loader gives of sequences: lists of first, second, … keyframes."""
+    data = [batch(*samples) for samples in keyframes]
+    return {name: [one[name] for one in data] for name in data[0]}
+
+
+COMES_AND_GOES = (
+    [keyframe({3: LEFT}), keyframe({}, video='b')],
+    [keyframe({3: RIGHT, 4: LEFT}, 1), keyframe({0: RIGHT}, 1, 'b')],
+    [keyframe({4: LEFT}, 2), keyframe({0: RIGHT}, 2, 'b')],
+)
+NOBODY_THERE = ([keyframe({})], [keyframe({}, 1)])
+
+
+def losses_of(model, data):
+    return model(**model.data_preprocessor(data, training=True), mode='loss')
+
+
+def said(found):
+    """Literal output of Q queries and of tracks, the person scores given."""
+    scores = torch.tensor(found)
+    logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)
+    count = len(found)
+    apart = torch.tensor([[100.0 * i, 0, 100 * i + 20, 50] for i in range(count)])
+    return (
+        Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
+        xyxy_to_xyzr(apart)[None],
+        logits[None],
+    )
+
+
+@pytest.mark.parametrize('kind', DECODERS)
+def test_clips_of_a_batch_have_their_own_tracks(kind):
+    """What a clip says does not depend on how many tracks its neighbour has."""
+    model = detector(kind).eval()
+    samples = [data_sample(name=name) for name in 'abc']
+    carried = [tracks(1, 2, 3), tracks(), tracks(4, seed=1)]
+    data = model.data_preprocessor(batch(*samples))
+    feats = model.extract_feat(data['inputs'])
+    boxes = whole_frames(model.decoder, [(64, 96)] * 3)
+    with torch.no_grad():
+        extra = model.query_interaction(carried)
+        together = model.decoder(feats, boxes, pad_shape=(64, 96), extra=extra)
+        for clip, one in enumerate(carried):
+            alone = model.decoder(
+                [feat[clip : clip + 1] for feat in feats],
+                boxes[:1],
+                pad_shape=(64, 96),
+                extra=model.query_interaction([one]),
+            )
+            for ours, expected in zip(together, alone, strict=True):
+                for first, second in zip(ours, expected, strict=True):
+                    count = QUERIES + len(one)
+                    torch.testing.assert_close(
+                        first[clip, :count], second[0, :count], rtol=1e-3, atol=1e-4
+                    )
+
+
+@pytest.mark.parametrize('kind', DECODERS)
+def test_without_tracks_a_keyframe_is_predicted_as_alone(kind):
+    model = detector(kind, max_overlap=1.0).eval()
+    model.head.score_thr = 0.0
+    alone = model.test_step(batch(data_sample()))[0]
+    assert 'tracks' not in alone and 'instances_id' not in alone.pred_instances
+    sample = data_sample()
+    sample.tracks = model.query_interaction.start()
+    found = model.test_step(batch(sample))[0].pred_instances
+    for name, values in alone.pred_instances.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5)
+    assert sorted(found.instances_id.tolist()) == [*range(QUERIES)]
+
+
+def test_the_state_is_the_callers():
+    """A video after another one, or beside it, has the ids that it has alone."""
+    model = detector(birth_score=0.0, keep_score=0.0, max_overlap=1.0).eval()
+
+    def follow(*orders):
+        states = [model.query_interaction.start() for _ in range(2)]
+        ids = [[], []]
+        for which in orders:
+            sample = data_sample(name=str(which))
+            sample.tracks = states[which]
+            (sample,) = model.test_step(batch(sample))
+            states[which] = sample.tracks
+            ids[which].append(sample.pred_instances.instances_id.tolist())
+        return ids
+
+    assert follow(0, 0, 0, 1, 1, 1) == follow(0, 1, 0, 1, 0, 1)
+
+
+def test_tracks_keep_their_persons_and_the_assignment_sees_the_rest():
+    head = MODELS.build(tiny_head())
+    truth = keyframe({7: LEFT, 8: RIGHT, 9: FAR})
+    at = torch.tensor([LEFT, FAR, RIGHT, FAR], dtype=torch.float32)
+    output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at[None])
+
+    def match(held=None):
+        return head.loss_and_match([output], [truth], held)[1]
+
+    assert match().tolist() == [[1, 3, 2, 0]]
+    # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
+    held = torch.tensor([[1, 0]])
+    assert match(held).tolist() == [[2, 3, 1, 0]]
+    everybody = torch.tensor([[2, 3, 1, -1]])
+    assert match(everybody).equal(everybody)
+
+
+def test_who_holds_whom():
+    samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
+    held = interaction().hold([tracks(2, -1, 4, 5), tracks(5)], samples)
+    assert held.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
+    assert interaction().hold([tracks(), tracks()], samples).tolist() == [[-1], [-1]]
+
+
+def test_births_misses_and_ends():
+    part = interaction(max_missed=3)
+    one = tracks(4, 6, 7, missed=[0, 1, 2])
+    scores = [0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59]
+    queries, boxes, logits = said(scores)
+    (following,), (ids,) = part.follow([one], queries, boxes, logits)
+    # 4 was seen, 6 missed for the second time, 7 for the third and last one.
+    assert following.ids.tolist() == [4, 6, 11, 10]
+    assert following.missed.tolist() == [0, 2, 0, 0]
+    assert ids.tolist() == [12, 11, 14, 10, 13, 4, 6, 7]
+    # Who was seen looks as now, who was missed as when it was seen last.
+    assert following.spatial[0].equal(queries.spatial[0, 5])
+    assert following.spatial[1].equal(one.spatial[1])
+    assert following.boxes_xyzr[1].equal(one.boxes_xyzr[1])
+    assert following.temporal[2:].equal(queries.temporal[0, [1, 3]])
+
+
+def test_of_one_box_one_track_sees_its_person():
+    part = interaction(max_overlap=0.7)
+    one = tracks(4, 6)  # last seen at LEFT and at RIGHT
+    # Both tracks, and two queries of the decoder, now find who is at RIGHT.
+    queries, boxes, logits = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7])
+    boxes[0, [0, 5, 6]] = one.boxes_xyzr[1]
+    (following,), (ids,) = part.follow([one], queries, boxes, logits)
+    assert following.ids.tolist() == [6, 4, 10, 12]
+    assert following.missed.tolist() == [0, 1, 0, 0]
+    assert following.boxes_xyzr[1].equal(one.boxes_xyzr[0])
+    assert ids.tolist() == [-1, 10, 12, 13, 14, -1, 6]
+
+
+def test_of_one_box_who_is_not_sure_yields_to_nobody_less_sure():
+    part = interaction(max_overlap=0.7)
+    for score, expected in (
+        (0.02, [-1, 11, 12, 13, 14, 4]),
+        (0.59, [11, 12, 13, 14, 15, -1]),
+    ):
+        queries, boxes, logits = said([score, 0.01, 0.01, 0.01, 0.01, 0.58])
+        boxes[0, 0] = boxes[0, 5]
+        (following,), (ids,) = part.follow([tracks(4)], queries, boxes, logits)
+        assert (ids >= 0).tolist() == [one >= 0 for one in expected]
+        assert following.ids.tolist() == [4] and following.missed.tolist() == [1]
+
+
+def test_there_are_at_most_as_many_tracks_as_queries():
+    part = interaction()
+    queries, boxes, logits = said([0.9] * (QUERIES + 2))
+    (following,), _ = part.follow([tracks(4, 6)], queries, boxes, logits)
+    assert following.ids.tolist()[:2] == [4, 6]
+    assert len(following) == QUERIES
+
+
+def test_ids_never_come_again():
+    model = detector(birth_score=1.0, keep_score=1.0, max_overlap=1.0).eval()
+    model.head.score_thr, seen = 0.0, set()
+    sample = data_sample()
+    sample.tracks = model.query_interaction.start()
+    for _ in range(3):
+        (sample,) = model.test_step(batch(sample))
+        ids = {*sample.pred_instances.instances_id.tolist()}
+        assert len(ids) == QUERIES and ids.isdisjoint(seen)
+        seen |= ids
+
+
+def teach(part, one, sample, assigned):
+    count = QUERIES + len(one)
+    queries, boxes, logits = said(torch.linspace(0.2, 0.8, count).tolist())
+    boxes = xyxy_to_xyzr(
+        torch.tensor([FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT]).float()
+    )[None, :count]
+    args = queries, boxes, logits, torch.tensor([assigned]), [sample]
+    (taught,) = part.teach([one], *args)
+    return taught, queries
+
+
+def test_in_training_the_truth_says_who_is_a_track():
+    part = interaction(drop_prob=0, false_prob=0, max_missed=2)
+    truth = keyframe({3: LEFT, 5: RIGHT})
+    # Track 3 is seen, 8 is missing for the first time, 5 new and has two queries.
+    taught, queries = teach(part, tracks(3, 8), truth, [0, 2, 2, 0, 0, 1, 0])
+    assert taught.ids.tolist() == [3, 5, 8]
+    assert taught.missed.tolist() == [0, 0, 1]
+    assert taught.spatial[:2].equal(queries.spatial[0, [5, 2]])
+    again, _ = teach(part, tracks(3, 8, missed=[0, 1]), truth, [0, 2, 0, 0, 0, 1, 0])
+    assert again.ids.tolist() == [3, 5]
+
+
+def test_tracks_are_dropped_and_false_ones_join_them():
+    truth, assigned = keyframe({3: LEFT, 5: RIGHT}), [0, 0, 2, 0, 0, 1]
+    taught, _ = teach(interaction(drop_prob=1), tracks(3), truth, assigned)
+    assert len(taught) == 0
+    part = interaction(drop_prob=0, false_prob=1)
+    taught, queries = teach(part, tracks(3), truth, assigned)
+    # Queries 1 and 4 stand for nobody and overlap the tracks.
+    assert taught.ids.tolist() == [3, 5, -1, -1]
+    assert taught.spatial[2:].equal(queries.spatial[0, [1, 4]])
+
+
+def test_without_tracks_the_loss_is_the_mean_of_the_keyframes():
+    model = detector(drop_prob=1.0)
+    plain = build_detector()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    for one in (model, plain):
+        one.eval()  # batch norms keep their statistics
+    losses = losses_of(model, sequences(*COMES_AND_GOES))
+    expected = [losses_of(plain, batch(*samples)) for samples in COMES_AND_GOES]
+    for name, value in losses.items():
+        mean = sum(one[name] for one in expected) / len(expected)
+        torch.testing.assert_close(value, mean, rtol=1e-3, atol=1e-4)
+
+
+def test_a_scene_without_anybody():
+    model = detector().eval()
+    model.head.score_thr = 1.0
+    sample = data_sample()
+    sample.tracks = model.query_interaction.start()
+    for _ in range(2):
+        (sample,) = model.test_step(batch(sample))
+        assert len(sample.pred_instances) == len(sample.tracks) == 0
+
+
+@pytest.mark.parametrize('data', [COMES_AND_GOES, NOBODY_THERE])
+@pytest.mark.parametrize('kind', DECODERS)
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
+@pytest.mark.parametrize('denoising', [None, dict(type='DenoisingQueries')])
+def test_the_gradient_reaches_every_parameter(data, kind, dtype, denoising):
+    config = tiny_detector(dict(DECODERS[kind]))
+    config |= dict(query_interaction=dict(type='QueryInteraction', drop_prob=0))
+    model = build_detector(config | dict(denoising=denoising))
+    with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
+        losses = losses_of(model, sequences(*data))
+    model.parse_losses(losses)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    learns = model.query_interaction.temporal.ffn.layers[1].weight.grad.any()
+    assert learns == (data is COMES_AND_GOES)
+
+
+@pytest.mark.parametrize('changes', [dict(with_cp=True), dict(sampling_backend='mmcv')])
+def test_settings_of_the_decoder_do_not_matter(changes):
+    model = detector()
+    config = tiny_detector(tiny_decoder(**changes))
+    other = MODELS.build(config | dict(query_interaction=dict(type='QueryInteraction')))
+    other.load_state_dict(model.state_dict())
+    found = []
+    for one in (model, other):
+        torch.manual_seed(3)
+        found.append(losses_of(one, sequences(*COMES_AND_GOES)))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_tracks_and_noised_persons_side_by_side():
+    """Two own queries, two tracks of which a clip has one, two groups of one person."""
+    padding = torch.zeros(1, 4, 4, dtype=torch.bool)
+    padding[..., 3] = True
+
+    def extra(blocked):
+        zeros = torch.zeros(1, 2, DIMS)
+        return ExtraQueries(Queries(zeros, zeros), zeros[..., :4], blocked)
+
+    joined = join_extra(extra(padding), extra(block_groups(2, 2, 1)))
+    assert joined.boxes_xyzr.shape == (1, 4, 4)
+    assert joined.blocked.int().tolist() == [
+        [
+            [0, 0, 0, 1, 1, 1],
+            [0, 0, 0, 1, 1, 1],
+            [0, 0, 0, 1, 1, 1],
+            [0, 0, 0, 1, 1, 1],
+            [0, 0, 0, 1, 0, 1],
+            [0, 0, 0, 1, 1, 0],
+        ]
+    ]
+
+
+def test_a_model_without_interaction_learns_from_the_keyframes_of_sequences():
+    plain = build_detector().eval()
+    samples = [one for samples in COMES_AND_GOES for one in samples]
+    found = losses_of(plain, sequences(*COMES_AND_GOES))
+    for name, value in losses_of(plain, batch(*samples)).items():
+        assert found[name].shape == value.shape
+
+
+def without_ids(sample):
+    del sample.entity_ids
+    return sample
+
+
+@pytest.mark.parametrize(
+    'samples, message',
+    [
+        ([keyframe({})], "sequences of keyframes.*'a,0' has none; take them from"),
+        ([data_sample()], "'video,0001' has none"),
+        ([keyframe({}), keyframe({}), keyframe({}, 1)], "'a,0' has none"),
+        ([keyframe({}, time=3), keyframe({}, 1, time=2)], "'a,2' follows 'a,3'"),
+        ([keyframe({}), keyframe({}, 1, 'b')], "'b,1' follows 'a,0'"),
+        (
+            [without_ids(keyframe({1: LEFT})), keyframe({}, 1)],
+            "'a,0' does not say which person is which",
+        ),
+    ],
+)
+def test_what_is_no_sequence(samples, message):
+    with pytest.raises(UserError, match=message):
+        split_keyframes(samples)
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(birth_score=1.5), 'birth_score=1.5'),
+        (dict(drop_prob=-1, max_missed=0), 'drop_prob=-1, max_missed=0'),
+        (dict(num_heads=3), 'num_heads=3, which does not divide'),
+    ],
+)
+def test_settings_out_of_range(settings, message):
+    with pytest.raises(UserError, match=message):
+        interaction(**settings)
+
+
+def test_tubelets_are_refused():
+    settings = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
+    config = tiny_detector(
+        tiny_decoder() | settings.tubelet_decoder.to_dict(),
+        tiny_head() | settings.tubelet_head.to_dict(),
+    )
+    config['query_interaction'] = dict(type='QueryInteraction')
+    with pytest.raises(UserError, match='QueryInteraction goes with decoders of a'):
+        MODELS.build(config)

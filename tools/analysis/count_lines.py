@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Count the lines of the house against its budgets (docs/architecture.md).
+
+Lines are lines of files, with comments and blank lines. Guards are ``checks/``,
+``errors.py``, ``files.py``, ``plain_pickle.py``, functions named ``check_…``, and
+everywhere else each ``raise UserError`` with its ``if``, and the head of each ``blame``.
+"""
+
+import argparse
+import ast
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[2]
+METHOD = 'models/decoder', 'models/heads', 'models/detectors', 'models/boxes.py'
+GUARDS = 'errors.py', 'files.py', 'plain_pickle.py'
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
+BRANCHES = (
+    *(ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.Assert),
+    *(ast.comprehension, ast.BoolOp, ast.match_case),
+)
+
+
+def count_lines(files):
+    return sum(len(file.read_text('utf-8').splitlines()) for file in files)
+
+
+def list_code(folder):
+    return sorted(file for file in folder.rglob('*.py') if '.mim' not in file.parts)
+
+
+def length(node):
+    return node.end_lineno - node.lineno + 1
+
+
+def complexity(function):
+    """McCabe's number, without that of functions inside."""
+    return 1 + sum(isinstance(node, BRANCHES) for node in walk_own(function))
+
+
+def walk_own(function):
+    for child in ast.iter_child_nodes(function):
+        if not isinstance(child, FUNCTIONS):
+            yield child
+            yield from walk_own(child)
+
+
+def raises_user_error(node):
+    return isinstance(node, ast.Raise) and 'UserError(' in ast.unparse(node)
+
+
+def is_guard(node):
+    if isinstance(node, FUNCTIONS):
+        return node.name.lstrip('_').startswith('check')
+    if isinstance(node, ast.If):
+        return not node.orelse and raises_user_error(node.body[-1])
+    if isinstance(node, ast.With):
+        return any('blame(' in ast.unparse(item) for item in node.items)
+    return raises_user_error(node)
+
+
+def guard_lines(tree):
+    """Numbers of the lines of guards; of a ``with blame``, only those of its head."""
+    lines = set()
+    for node in ast.walk(tree):
+        if is_guard(node):
+            last = node.end_lineno
+            if isinstance(node, ast.With):
+                last = node.body[0].lineno - 1
+            lines |= set(range(node.lineno, last + 1))
+    return lines
+
+
+def count_guards(files):
+    total = 0
+    for file in files:
+        if 'checks' in file.parts or file.name in GUARDS:
+            total += count_lines([file])
+        else:
+            total += len(guard_lines(ast.parse(file.read_text('utf-8'))))
+    return total
+
+
+def count_words(files):
+    return sum(len(file.read_text('utf-8').split()) for file in files)
+
+
+def list_budgets(root):
+    """Rows (what, number, goal) of a checkout."""
+    package = root / 'stmixer_mm'
+    everything = list_code(package)
+    projects = list_code(package / 'projects')
+    core = [file for file in everything if file not in set(projects)]
+    method = [
+        file for file in core if str(file.relative_to(package)).startswith(METHOD)
+    ]
+    trees = [ast.parse(file.read_text('utf-8')) for file in everything]
+    functions = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, FUNCTIONS)
+    ]
+    lengths = sorted(map(length, functions))
+    complex_ones = sum(complexity(function) > 10 for function in functions)
+    detectors = [
+        package / f'models/detectors/{name}.py' for name in ('stmixer', 'base')
+    ]
+    head = [
+        package / f'models/heads/{name}.py'
+        for name in ('stmixer_head', 'criterion', 'predictions')
+    ]
+    longest = max(everything, key=lambda file: count_lines([file]))
+    docs = [root / 'README.md', *sorted((root / 'docs').glob('*.md'))]
+    tests = list_code(root / 'tests')
+    return [
+        ('core', count_lines(core), '≤ 12000'),
+        (
+            '  share of the method, %',
+            round(100 * count_lines(method) / count_lines(core)),
+            '≥ 26',
+        ),
+        ('projects', count_lines(projects), '≤ 5000'),
+        ('guards', count_guards(everything), '≤ 1400'),
+        ('detectors/stmixer.py + base.py', count_lines(detectors), '≤ 170'),
+        (
+            'head: criterion and predictions',
+            count_lines(filter(Path.exists, head)),
+            '≤ 330',
+        ),
+        (
+            f'longest file ({longest.relative_to(package)})',
+            count_lines([longest]),
+            '≤ 400',
+        ),
+        ('longest function', lengths[-1], '≤ 60'),
+        ('functions: median', round(median(lengths)), ''),
+        ('functions: 90 %', lengths[len(lengths) * 9 // 10], ''),
+        ('McCabe > 10, %', round(100 * complex_ones / len(functions), 1), ''),
+        ('tools', count_lines(list_code(root / 'tools')), '≤ 2500'),
+        ('tests', count_lines(tests), '≤ 15000'),
+        ('README, words', count_words(docs[:1]), '≤ 1200'),
+        ('README + docs, words', count_words(docs), '≤ 16000'),
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('root', nargs='?', type=Path, default=ROOT, help='a checkout')
+    for what, number, goal in list_budgets(parser.parse_args().root):
+        print(f'{what:48}{number:>8}  {goal}')
+
+
+if __name__ == '__main__':
+    main()
