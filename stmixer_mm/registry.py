@@ -21,14 +21,33 @@ class _SharedRegistry(root.Registry):
         for host in self._hosts:
             host._register_module(module, module_name, force)
 
-    def build(self, cfg: dict, *args, **kwargs) -> object:
+    def build(self, cfg: dict | list, *args, **kwargs) -> object:
+        """Build a part; a host's in its own scope, see :func:`_in_own_scope`."""
         try:
-            return super().build(cfg, *args, **kwargs)
+            return super().build(_in_own_scope(cfg), *args, **kwargs)
         except Exception as error:
             # For the sentence of ``blame``: the innermost part that does not build.
             if not hasattr(error, 'part') and isinstance(cfg, dict):
                 error.part = cfg.get('type')
             raise
+
+
+def _in_own_scope(cfg: dict | list) -> dict | list:
+    """Config of a host's part with the scope in which that part builds its own parts.
+
+    The prefix of ``dict(type='mmdet.X', …)`` finds X alone. What X builds in turn, by
+    default or from its settings, is looked up under the default scope, which may be
+    another.
+    """
+    if isinstance(cfg, list):
+        return [*map(_in_own_scope, cfg)]
+    kind = cfg.get('type') if isinstance(cfg, dict) else None
+    name = kind.__module__ if isinstance(kind, type) else str(kind)
+    scope, dot, _ = name.partition('.')
+    # The hosts' classes are not found from the scope of this package.
+    if not dot or scope not in root.MODELS.children or scope == 'stmixer_mm':
+        return cfg
+    return {'_scope_': scope, **cfg}
 
 
 def _share(kind: str, location: str) -> _SharedRegistry:
@@ -51,14 +70,4 @@ VISUALIZERS = _share('VISUALIZERS', 'visualization')
 
 
 def build_hosted(config: dict, registry: root.Registry = MODELS) -> object:
-    """Build ``dict(type='mmaction.X', …)`` in X's own scope.
-
-    The prefix finds X alone. What X builds in turn, such as a convolution that only
-    its host knows, is looked up under the default scope, which may be another.
-    """
-    name = config['type']
-    scope = name.partition('.')[0] if isinstance(name, str) and '.' in name else None
-    # The hosts' classes are not found from the scope of this package.
-    if scope in (None, 'stmixer_mm'):
-        return registry.build(config)
-    return registry.build({'_scope_': scope, **config})
+    return registry.build(config)

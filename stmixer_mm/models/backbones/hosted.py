@@ -4,7 +4,7 @@ from mmengine.model import BaseModule
 from torch import nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.registry import build_hosted
+from stmixer_mm.registry import MODELS
 
 
 class HostedBackbone(BaseModule):
@@ -22,7 +22,7 @@ class HostedBackbone(BaseModule):
 
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.backbone = build_hosted(backbone)
+        self.backbone = MODELS.build(backbone)
         if not isinstance(self.backbone, self.host_class):
             name = self.host_class.__name__
             raise UserError(
