@@ -17,6 +17,13 @@ from mmengine.utils import manager
 
 sys.path.insert(0, str(Path(__file__).parent))  # helpers beside the tests
 
+from numbered_videos import (  # noqa: F401
+    encode_video,
+    frame_number,
+    write_frames,
+    write_video,
+)
+
 import stmixer_mm  # noqa: F401
 
 # A short run would spend half of its time on how its config looks in the log, and

@@ -8,7 +8,8 @@ dice = dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=1.0)
 losses = dict(loss_mask=focal, loss_dice=dice)
 model = dict(mask_head=dict(type='QueryMaskHead', num_levels=2, **losses))
 pipeline = [*_base_.train_pipeline[:-1], dict(type='PackMasks')]
-train_dataloader = dict(dataset=dict(mask_file='train_masks.json', pipeline=pipeline))
+masks = dict(type='KeyframeMaskDataset', mask_file='train_masks.json')
+train_dataloader = dict(dataset=dict(pipeline=pipeline, **masks))
 val_dataloader = dict(dataset=dict(pipeline=pipeline))
 test_dataloader = val_dataloader
 ap = dict(type='MaskAPMetric', mask_file='val_masks.json', data_root=_base_.data_root)

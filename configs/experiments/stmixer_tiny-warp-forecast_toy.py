@@ -8,5 +8,5 @@ forecast = dict(type='WarpForecast', in_channels=[64, 64], num_ahead=3, clip_len
 model = dict(neck=[_base_.model.neck, forecast], decoder=dict(num_frames=7))
 # Only in training: the frames whose feature maps it learns to foretell.
 pipeline = _base_.train_dataloader.dataset.pipeline
-pipeline[1].update(num_future=3)
+pipeline[1].update(type='SampleClipAndFuture', num_future=3)
 train_dataloader = dict(dataset=dict(pipeline=pipeline))

@@ -613,7 +613,6 @@ def _sampler(pipeline: Compose) -> tuple[SampleKeyframeClip, float]:
     ahead_s = sampler.ahead_s or 0.0
     if ahead_s:
         sampler.ahead_s = 0.0  # there may be no such keyframe yet
-    sampler.num_future = 0
     return sampler, ahead_s
 
 

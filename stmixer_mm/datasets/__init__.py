@@ -9,7 +9,6 @@ from stmixer_mm.datasets.transforms import (
     FilterBoxes,
     LocateTubelets,
     OpenVideo,
-    PackMasks,
     PackTubelets,
     RandomShortSideResize,
     SampleKeyframeClip,

@@ -90,8 +90,7 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
             ``PackTubelets`` at its end.
         clip_stride: Keyframes from one clip to the next; their middles are keyframes.
-        shared: Arguments of :class:`KeyframeDataset` but ``multilabel`` and
-            ``mask_file``.
+        shared: Arguments of :class:`KeyframeDataset` but ``multilabel``.
 
     Raises:
         UserError: as :class:`KeyframeDataset`; also if a person id is negative, or has
@@ -109,8 +108,6 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         if clip_stride < 1:
             raise UserError(f'clip_stride={clip_stride} must be at least 1.')
         self.clip_stride = clip_stride
-        if shared.get('mask_file') is not None:
-            raise UserError('TrackClipDataset has no masks; leave mask_file out.')
         super().__init__(ann_file, pipeline, multilabel=True, **shared)
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:

@@ -15,10 +15,8 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from stmixer_mm.datasets.annotations.masks import read_masks
 from stmixer_mm.datasets.packing import pack_persons
 from stmixer_mm.datasets.person_dataset import PersonDataset, join_root
-from stmixer_mm.datasets.transforms import MARKS
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
@@ -46,9 +44,6 @@ class KeyframeDataset(PersonDataset):
         custom_classes: Action ids to keep, in the order of the label columns from 1.
             Keyframes that show none of them are left out of training, and have k = 0
             in tests.
-        mask_file: Masks of persons, see :mod:`.annotations.masks`. A sample then has
-            ``gt_masks`` (k,), COCO's RLE, None where the file lacks a person, and the
-            pipeline must end with ``PackMasks``.
         multilabel: False gives ``gt_labels`` (k, 1) of class numbers instead.
         fps: Frame rate of the extracted frames; videos know their own.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
@@ -71,7 +66,6 @@ class KeyframeDataset(PersonDataset):
         empty_keyframes_file: str | None = None,
         num_classes: int | None = None,
         custom_classes: Sequence[int] | None = None,
-        mask_file: str | None = None,
         multilabel: bool = True,
         data_root: str | None = '',
         fps: float = 30,
@@ -87,7 +81,6 @@ class KeyframeDataset(PersonDataset):
         self.label_file = join_root(data_root, label_file)
         self.exclude_file = join_root(data_root, exclude_file)
         self.empty_keyframes_file = join_root(data_root, empty_keyframes_file)
-        self.mask_file = join_root(data_root, mask_file)
         self.multilabel = multilabel
         self.fps = fps
         self.timestamp_start = timestamp_start
@@ -143,28 +136,7 @@ class KeyframeDataset(PersonDataset):
         for info in infos:
             info[self.path_key] = paths[info['video_id']]
         self.add_proposals(infos)
-        if self.mask_file is not None:
-            self.add_masks(infos)
         return infos
-
-    def add_masks(self, infos: Sequence[dict]) -> None:
-        """Set ``gt_masks`` of keyframes.
-
-        Raises:
-            UserError: the file has no mask of any person in them.
-        """
-        masks = read_masks(self.mask_file)
-        for info in infos:
-            of_persons = (
-                masks[info['img_key']].masks if info['img_key'] in masks else {}
-            )
-            ids = np.frombuffer(info['ann'][2], np.int64).tolist()
-            info['gt_masks'] = [of_persons.get(number) for number in ids]
-        if not any(mask for info in infos for mask in info['gt_masks']):
-            raise UserError(
-                f'{self.mask_file} has a mask of no person of {self.ann_file}; give the '
-                'mask file of this split.'
-            )
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         """All good rows and all faults of the annotation file."""
@@ -194,10 +166,6 @@ class KeyframeDataset(PersonDataset):
         info = super().get_data_info(idx)
         info['timestamp_start'] = self.timestamp_start
         info['timestamp_end'] = self.timestamp_end
-        if 'gt_masks' in info:
-            info['gt_masks'] = np.array(info['gt_masks'], dtype=object)
-            # Points that move with the frames tell how these moved; see PackMasks.
-            info['keypoint'] = MARKS.copy()
         if not self.multilabel:
             info['gt_labels'] = info['gt_labels'].argmax(axis=1)[:, None]
         return info

@@ -12,11 +12,9 @@ from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import decode, move
 from stmixer_mm.datasets.frames import (
     clip_indices,
     count_frames,
-    is_stretched,
     keyframe_index,
 )
 from stmixer_mm.datasets.packing import Tracks, merge_equal
@@ -25,10 +23,6 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_output
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
-
-# Two points (x, y), in pixels, that the host's transforms move with the frame, as they
-# move joints of persons. Neither is at 0, which to them is no joint.
-MARKS = np.array([[[[0.37, 0.37], [64.41, 64.41]]]])
 
 
 @TRANSFORMS.register_module()
@@ -80,8 +74,6 @@ class SampleKeyframeClip(BaseTransform):
         ahead_s: The clip's last frame is the one nearest to this many seconds before
             the keyframe, whose persons are to be foretold; with 0 it is the keyframe.
             None: the clip is around the keyframe.
-        num_future: This many frames more, in the same steps after the clip: the truth
-            that a :class:`.WarpForecast` learns from, never a model's input.
         jitter: Move each frame at random by up to half an interval (an augmentation
             of the host; the released training does without).
         allow_short: Instead of raising ``UserError``, repeat the first and last frame
@@ -95,7 +87,6 @@ class SampleKeyframeClip(BaseTransform):
         frame_interval: int,
         *,
         ahead_s: float | None = None,
-        num_future: int = 0,
         jitter: bool = False,
         allow_short: bool = False,
     ) -> None:
@@ -104,8 +95,6 @@ class SampleKeyframeClip(BaseTransform):
                 f'clip_len={clip_len} and frame_interval={frame_interval} must both '
                 'be at least 1.'
             )
-        if num_future < 0:
-            raise UserError(f'num_future={num_future} must be at least 0.')
         if ahead_s is not None and not 0 <= ahead_s < float('inf'):
             raise UserError(
                 f'ahead_s={ahead_s} must be the seconds from the clip to the keyframe, '
@@ -114,9 +103,13 @@ class SampleKeyframeClip(BaseTransform):
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.ahead_s = ahead_s
-        self.num_future = num_future
         self.jitter = jitter
         self.allow_short = allow_short
+
+    @property
+    def num_sampled(self) -> int:
+        """Frames to read: those of the clip, and of a subclass maybe more after it."""
+        return self.clip_len
 
     @property
     def place(self) -> int:
@@ -140,7 +133,7 @@ class SampleKeyframeClip(BaseTransform):
                 frame = self._frame_before(frame, results, total_frames)
         except UserError as error:
             raise UserError(f'{source}: {error}.') from None
-        clip_len = self.clip_len + self.num_future
+        clip_len = self.num_sampled
         offsets = np.zeros(clip_len, dtype=int)
         if self.jitter:
             low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
@@ -433,8 +426,8 @@ class FilterBoxes(BaseTransform):
         if states is not None:
             states[(states == PRESENT) & ~keep] = ABSENT
             keep = (states == PRESENT).any(axis=1)
-        for key in ('gt_bboxes', 'gt_labels', 'gt_states', 'entity_ids', 'gt_masks'):
-            if key in results:
+        for key in results:
+            if key == 'entity_ids' or key.startswith('gt_'):
                 results[key] = results[key][keep]
         return results
 
@@ -454,49 +447,3 @@ class PackTubelets(PackActionInputs):
         if 'gt_states' in results:
             sample.gt_instances.states = from_numpy(results['gt_states'])
         return packed
-
-
-@TRANSFORMS.register_module()
-class PackMasks(PackActionInputs):
-    """The host's ``PackActionInputs`` (see it for arguments), with masks of persons.
-
-    From ``gt_masks`` and ``keypoint``, as :class:`KeyframeDataset` with a ``mask_file``
-    gives them, ``gt_instances`` get ``masks`` (k, h, w) bool, moved as the frames were:
-    cropped, resized and flipped in any order, but not by ``ImgAug``, which moves no
-    keypoints. An unknown mask has no pixel. Without these keys, as in use, only the
-    metainfo gets the ``ori_shape`` (h, w) of the frames, the size of predicted masks.
-
-    Raises:
-        UserError: A mask does not fit the video's frames.
-    """
-
-    def transform(self, results: dict) -> dict:
-        packed = super().transform(results)
-        sample, ori_shape = packed['data_samples'], tuple(results['original_shape'])
-        sample.set_metainfo(dict(ori_shape=ori_shape))
-        if 'gt_masks' in results:
-            (first, second), (to_first, to_second) = (
-                MARKS[0, 0],
-                results['keypoint'][0, 0],
-            )
-            scale = (to_second - to_first) / (second - first)
-            drawn = np.zeros((len(results['gt_masks']), *results['img_shape']), bool)
-            for row, mask in zip(drawn, results['gt_masks'], strict=True):
-                if mask is not None:
-                    row[:] = _move_mask(mask, results, scale, to_first - scale * first)
-            sample.gt_instances.masks = from_numpy(drawn)
-        return packed
-
-
-def _move_mask(
-    mask: dict, results: dict, scale: np.ndarray, shift: np.ndarray
-) -> np.ndarray:
-    """A mask (h, w) of a frame that was scaled, and then shifted, by (x, y)."""
-    size, ori_shape = tuple(mask['size']), results['original_shape']
-    if is_stretched(size, ori_shape):
-        raise UserError(
-            f'A mask of keyframe {results["img_key"]} is {size[1]}x{size[0]} pixels '
-            f'but the video {ori_shape[1]}x{ori_shape[0]}; give masks of its frames.'
-        )
-    scale = scale * np.divide(ori_shape, size)[::-1]
-    return move(decode(mask), scale, shift, results['img_shape'])

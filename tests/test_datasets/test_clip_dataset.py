@@ -26,7 +26,6 @@ from stmixer_mm.datasets.transforms import (
     RandomShortSideResize,
     SampleKeyframeClip,
 )
-from stmixer_mm.errors import UserError
 from stmixer_mm.projects.diagnosis import keyframe_pictures
 from stmixer_mm.projects.diagnosis.judging import judge_boxes
 from stmixer_mm.registry import METRICS
@@ -184,13 +183,6 @@ def tracks(write_text, write_video):
         return TrackClipDataset(**{**defaults, **kwargs})
 
     return build
-
-
-def test_tracks_have_no_masks(tracks):
-    with pytest.raises(
-        UserError, match='TrackClipDataset has no masks; leave mask_file'
-    ):
-        tracks(mask_file='m.json')
 
 
 def test_a_track_by_hand(tracks):

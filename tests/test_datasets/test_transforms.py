@@ -266,11 +266,9 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(
     [
         (2, dict(ahead_s=0), [11, 14, 17, 20]),
         (2, dict(ahead_s=0.5), [6, 9, 12, 15]),
-        (2, dict(ahead_s=0.5, num_future=2), [6, 9, 12, 15, 18, 21]),
-        (2, dict(num_future=1), [14, 17, 20, 23, 26]),
         (0.9, dict(ahead_s=0.5), [0, 0, 1, 4]),
         (0.5, dict(ahead_s=0.5), [0, 0, 0, 0]),
-        (3.9, dict(ahead_s=0.1, num_future=2), [29, 32, 35, 38, 39, 39]),
+        (3.9, dict(ahead_s=0.1), [29, 32, 35, 38]),
         (0.2, dict(ahead_s=0.5, allow_short=True), [0, 0, 0, 0]),
     ],
 )
@@ -304,9 +302,7 @@ def test_a_keyframe_that_nothing_is_before(write_video):
         SampleKeyframeClip(4, 3, ahead_s=60)(frames)
 
 
-@pytest.mark.parametrize(
-    'options', [dict(ahead_s=-1), dict(ahead_s=float('nan')), dict(num_future=-1)]
-)
+@pytest.mark.parametrize('options', [dict(ahead_s=-1), dict(ahead_s=float('nan'))])
 def test_clips_end_before_what_they_foretell(options):
     with pytest.raises(UserError, match='at least 0'):
         SampleKeyframeClip(4, 3, **options)

@@ -24,9 +24,10 @@ from stmixer_mm.datasets.annotations.masks import (
     write_masks,
 )
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.datasets.transforms import MARKS, FilterBoxes, PackMasks
+from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.convert import convert_annotations
+from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
 
 SIZE = (48, 64)
 SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]
@@ -274,22 +275,22 @@ def project(tmp_path, write_video):
 
 def test_a_dataset_with_masks(project, tmp_path):
     masks_file(tmp_path / 'm.json')
-    sample = KeyframeDataset(**project, mask_file='m.json')[0]['data_samples']
+    sample = KeyframeMaskDataset(**project, mask_file='m.json')[0]['data_samples']
     first, second = sample.gt_instances.masks.numpy()
     assert first.sum() == first[10:20, 10:20].sum() == 100 and not second.any()
     without = KeyframeDataset(**project)[0]['data_samples']
     assert 'masks' not in without.gt_instances and without.ori_shape == SIZE
     masks_file(tmp_path / 'm.json', annotations=[])
     with pytest.raises(UserError, match=r'm.json has a mask of no person of .*a.csv'):
-        KeyframeDataset(**project, mask_file='m.json')
+        KeyframeMaskDataset(**project, mask_file='m.json')
     with pytest.raises(UserError, match=r'none.json: the file does not exist'):
-        KeyframeDataset(**project, mask_file='none.json')
+        KeyframeMaskDataset(**project, mask_file='none.json')
     image = dict(id=1, file_name='a.mp4,1', width=48, height=48)
     masks_file(tmp_path / 'm.json', images=[image, dict(image, id=2, file_name='a,2')])
     with pytest.raises(UserError, match='48x48 pixels but the video 64x48'):
-        KeyframeDataset(**project, mask_file='m.json')[0]
+        KeyframeMaskDataset(**project, mask_file='m.json')[0]
     report = check_dataset(
-        dict(type='KeyframeDataset', **project, mask_file='m.json'), ''
+        dict(type='KeyframeMaskDataset', **project, mask_file='m.json'), ''
     )
     (fault,) = (one for one in report.findings if one.is_error)
     assert fault.kind == 'masks' and 'has masks of 48 x 48 for it' in fault.message

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.forecast.sampling import SampleClipAndFuture
 from stmixer_mm.projects.forecast.warp_forecast import WarpForecast, WarpStep, warp
 from stmixer_mm.registry import MODELS
 
@@ -244,3 +245,17 @@ def test_a_map_that_is_read_is_one_that_was_foretold():
         torch.testing.assert_close(model.decoder(others, boxes, **shape), expected)
     with pytest.raises(UserError, match='keyframe=5 is none of the 5 frames'):
         MODELS.build({**DECODERS[1], 'keyframe': 5})
+
+
+@pytest.mark.parametrize(
+    ('timestamp', 'options', 'wanted'),
+    [
+        (2, dict(ahead_s=0.5, num_future=2), [6, 9, 12, 15, 18, 21]),
+        (2, dict(num_future=1), [14, 17, 20, 23, 26]),
+        (3.9, dict(ahead_s=0.1, num_future=2), [29, 32, 35, 38, 39, 39]),
+    ],
+)
+def test_frames_after_the_clip(timestamp, options, wanted):
+    sampler = SampleClipAndFuture(clip_len=4, frame_interval=3, **options)
+    results = sampler(dict(timestamp=timestamp, fps=10, total_frames=40))
+    assert results['frame_inds'].tolist() == wanted

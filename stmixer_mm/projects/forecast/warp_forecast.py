@@ -64,7 +64,7 @@ class WarpForecast(BaseModule):
     decoder behind it has ``num_frames`` = T + k.
 
     It learns from the loss of the detector and, where clips have further frames
-    (``num_future`` of :class:`.SampleKeyframeClip`), from what backbone and necks make
+    (``num_future`` of :class:`.SampleClipAndFuture`), from what backbone and necks make
     of these. Nothing else reads them, and tests go without.
 
     Args:
@@ -148,7 +148,7 @@ class WarpForecast(BaseModule):
                     f'Clips have {future} frames behind the clip_len={self.clip_len} of '
                     f'WarpForecast, but its num_ahead={self.num_ahead} feature maps '
                     f'stand for {self.num_ahead * self.clip_len / frames:g}; correct '
-                    'num_future or clip_len of SampleKeyframeClip, or those of '
+                    'num_future or clip_len of SampleClipAndFuture, or those of '
                     'WarpForecast.'
                 )
             new = new * frames // self.clip_len

@@ -343,7 +343,7 @@ def take_masks(
         if masks is None:
             raise UserError(
                 f'{sample_name(sample)} has no masks, which model.mask_head learns from; '
-                'give the dataset a mask_file and end its pipeline with PackMasks, or '
+                'train on a KeyframeMaskDataset and end its pipeline with PackMasks, or '
                 'leave mask_head out.'
             )
         height, width = sample.metainfo['img_shape'][:2]
