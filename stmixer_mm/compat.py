@@ -105,7 +105,6 @@ def _load_weights_only() -> None:
     from mmengine.runner import CheckpointLoader, checkpoint
 
     from stmixer_mm.errors import UserError, blame
-    from stmixer_mm.files import ram_for
 
     load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
     lock = RLock()  # because all threads share torch.load
@@ -114,10 +113,8 @@ def _load_weights_only() -> None:
         problem = f'Checkpoint {filename} cannot be read'
 
         def load_weights(file, *args, **kwargs):
-            is_open = hasattr(file, 'getbuffer')
-            size = file.getbuffer().nbytes if is_open else os.path.getsize(file)
             try:
-                with ram_for(size), warnings.catch_warnings():
+                with warnings.catch_warnings():
                     warnings.simplefilter('ignore')  # an error says it
                     return load(file, map_location='cpu', weights_only=True)
             # KeyError: from what is not a pickle at all.

@@ -4,7 +4,6 @@ A pickle is a program. This one can call what is in ``_KNOWN`` and nothing else;
 and their types take no state but the bytes of numbers or text.
 """
 
-import os
 import pickle
 from collections import OrderedDict, defaultdict
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.errors import blame
-from stmixer_mm.files import check_file, ram_for
+from stmixer_mm.files import check_file
 
 
 class _Dtype:
@@ -103,6 +102,5 @@ def read_plain_pickle(
     with (
         blame(f'{file} cannot be read as {kind}', remedy),
         open(file, 'rb') as opened,
-        ram_for(os.path.getsize(file)),
     ):
         return unpickler(opened, encoding='latin1').load()

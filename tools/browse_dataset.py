@@ -11,11 +11,7 @@ from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError, user_errors
-from stmixer_mm.files import (
-    check_writable_dir,
-    check_writable_file,
-    claim_outputs,
-)
+from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
     enlarge,
@@ -185,7 +181,6 @@ def run(args: argparse.Namespace) -> None:
     files = [Path(args.out or '', f'{number:04}.jpg') for number in range(len(places))]
     if args.out:
         check_writable_dir(args.out, purpose='folder --out')
-        claim_outputs('--out', *files)
     pictures = (
         draw_sample(
             datasets[part][index],

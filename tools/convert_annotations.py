@@ -116,12 +116,8 @@ def main() -> None:
     args = parse_args()
     with user_errors():
         check_writable_file(args.out, purpose='--out', suffixes=('.csv',))
-        check_writable_file(
-            empty_file(args.out), purpose='OUT_empty.csv', beside=args.out
-        )
-        check_writable_file(
-            mask_file(args.out), purpose='OUT_masks.json', beside=args.out
-        )
+        check_writable_file(empty_file(args.out), purpose='OUT_empty.csv')
+        check_writable_file(mask_file(args.out), purpose='OUT_masks.json')
         label_map = args.label_map or Path(args.out).with_name('action_list.pbtxt')
         if not os.path.exists(label_map):
             check_writable_file(label_map, purpose='--label-map')

@@ -34,8 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--json',
         metavar='FILE',
-        help='file for the detections; without --json and --csv, OUT with .json, which '
-        'is replaced only together with OUT',
+        help='file for the detections; without --json and --csv, OUT with .json',
     )
     parser.add_argument('--csv', metavar='FILE', help='the same as a table')
     add_detection_options(parser)
@@ -46,10 +45,9 @@ def run(args: argparse.Namespace) -> None:
     check_writable_file(args.out, purpose='--out', suffixes=VIDEOS)
     named = {'--json': args.json, '--csv': args.csv}
     tables = {option: path for option, path in named.items() if path}
-    beside = None if tables else args.out
     tables = tables or {'--json': Path(args.out).with_suffix('.json')}
     for option, path in tables.items():
-        check_writable_file(path, purpose=option, suffixes=TABLES, beside=beside)
+        check_writable_file(path, purpose=option, suffixes=TABLES)
     # A bad video is reported before the model is built.
     open_source(args.video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(

@@ -12,6 +12,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import stmixer_mm
@@ -22,11 +23,7 @@ from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import (
-    check_no_folder,
-    check_writable_dir,
     check_writable_file,
-    claim_outputs,
-    part_folder,
 )
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.detectors.base import finds_tubelets
@@ -339,13 +336,13 @@ def run(args: argparse.Namespace) -> None:
             print(f'{name} is left out: what it does depends on the persons found')
     metadata = metadata_of(model, args, shape)
     traced = Traced(detector, shape, metadata.batch, any_size='size' in args.dynamic)
-    with part_folder(args.out.parent) as folder:
+    with TemporaryDirectory(prefix='.part-', dir=args.out.parent) as folder:
         made = []
         for name, precision in ways:
             way = replace(metadata, precision=precision)
             try:
                 made.append(
-                    make(name, detector, traced, way, folder, clips, calibration)
+                    make(name, detector, traced, way, Path(folder), clips, calibration)
                 )
             except UserError as error:
                 if not is_auto:
@@ -388,10 +385,9 @@ def check_outputs(args: argparse.Namespace, ways: list[tuple[str, str]]) -> None
     if args.to != AUTO:
         check_output(args.out, FORMATS[args.to])
         return
-    check_no_folder(args.out, purpose='--out')
+    check_writable_file(args.out, purpose='--out')
     for name, _ in ways:
-        check_no_folder(name_of(args.out, FORMATS[name]), purpose='--out')
-    check_writable_dir(args.out.parent, purpose='folder of --out')
+        check_writable_file(name_of(args.out, FORMATS[name]), purpose='--out')
 
 
 def keep(made: Made, args: argparse.Namespace) -> list[Path]:
@@ -417,8 +413,6 @@ def name_of(out: Path, form: Format) -> Path:
 
 def check_output(file: Path, form: Format) -> None:
     check_writable_file(file, purpose='--out', suffixes=(form.suffix,))
-    *beside, _ = files_of(file, form)
-    claim_outputs('--out', *beside, beside=file)
 
 
 if __name__ == '__main__':

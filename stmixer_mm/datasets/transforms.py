@@ -20,7 +20,6 @@ from stmixer_mm.datasets.frames import (
 from stmixer_mm.datasets.packing import Tracks, merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_no_output
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
@@ -367,7 +366,6 @@ class _LastPath:
         self.path = ''
 
     def get(self, path: str) -> bytes:
-        check_no_output(path)
         self.path = path
         return self._client.get(path)
 

@@ -18,7 +18,7 @@ from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import ATOMIC_BACKEND, remove_parts, write_atomically
+from stmixer_mm.files import ATOMIC_BACKEND, write_atomically
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -210,9 +210,6 @@ class SafeCheckpointHook(CheckpointHook):
         self.best_ckpt_path = self._in_folder(getattr(self, 'best_ckpt_path', None))
         best = getattr(self, 'best_ckpt_path_dict', {})
         best.update({key: self._in_folder(path) for key, path in best.items()})
-        if is_local and is_main_process():
-            for folder in (self.out_dir, runner.work_dir):
-                remove_parts(folder)
         if runner._resume:
             self.last_ckpt = self._in_folder(source_of(runner))
             self._make_up_for_validation(runner)

@@ -181,8 +181,8 @@ def test_older_ones_go_only_after_the_newer_one_is_there(tmp_path, monkeypatch):
     assert 'epoch_2.pth' not in files(tmp_path)
 
 
-def test_what_a_killed_run_was_writing_goes_at_the_next_start(tmp_path):
-    for name in ('.stmixer_mm-a1.part.pth', '.stmixer_mm-b2.part', 'notes.pth'):
+def test_the_half_checkpoint_of_a_killed_run_is_replaced(tmp_path):
+    for name in ('.part-epoch_1.pth', 'notes.pth'):
         (tmp_path / name).write_bytes(b'half')
     make_runner(tmp_path, epochs=1).train()
     assert files(tmp_path) == [

@@ -110,9 +110,7 @@ def main() -> None:
     with user_errors():
         check_writable_file(args.out, purpose='--out')
         if args.empty:
-            check_writable_file(
-                empty_file(args.out), purpose='OUT_empty.csv', beside=args.out
-            )
+            check_writable_file(empty_file(args.out), purpose='OUT_empty.csv')
         summary = convert_ava_kinetics(
             args.annotations,
             args.out,
