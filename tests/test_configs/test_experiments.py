@@ -16,7 +16,7 @@ from stmixer_mm.registry import MODELS
 EXPERIMENTS = sorted(
     Path(__file__).parents[2].joinpath('configs/experiments').glob('*.py')
 )
-LONGEST = 12
+LONGEST = 16
 
 
 def clip_size(path, config):

@@ -1,4 +1,4 @@
-"""The example of docs/over_time.md, as it stands there."""
+"""The example of projects/masks/README.md, as it stands there."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.datasets.annotations.masks import decode
 from stmixer_mm.datasets.videos import open_video
 
-TEXT = (ROOT / 'docs' / 'over_time.md').read_text()
+TEXT = (ROOT / 'stmixer_mm/projects/masks/README.md').read_text()
 LOSSES = dict(
     loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
     loss_dice=dict(type='mmdet.DiceLoss'),
