@@ -1,23 +1,16 @@
-"""What can be found wrong in a config before anything is built.
+"""Config files: reading them, and unknown names in them.
 
-Whatever works must pass: what this cannot judge is left to the build, whose failure is
-one sentence too (:func:`building`).
+What else is wrong with a config is found where it is built; that error becomes one
+sentence, too (:func:`building`).
 """
 
 import inspect
 import os
-import re
-import reprlib
-import types
-import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
-from numbers import Integral, Real
-from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, get_args, get_origin
 
-import numpy as np
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
@@ -32,6 +25,7 @@ from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
 SPLITS = ('train', 'val', 'test')
+_STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
 
 # What mmengine takes out of the dict of a part before it builds the part.
@@ -43,22 +37,6 @@ _FOR_THE_BUILDER = {
     'num_batch_per_epoch',  # of a data loader
     'paramwise_cfg',
     'priority',  # of a hook
-}
-
-# What mmengine divides by, or counts to, unchecked.
-_AT_LEAST_ONE = (
-    ('train_cfg', 'max_epochs'),
-    ('train_cfg', 'max_iters'),
-    ('train_cfg', 'val_interval'),
-    ('auto_scale_lr', 'base_batch_size'),
-)
-
-_PLAIN = {
-    bool: Integral | np.bool_,
-    int: Integral,
-    float: Real,
-    str: str | PathLike,
-    types.NoneType: types.NoneType,
 }
 
 
@@ -113,28 +91,19 @@ def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
 
 
 def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
-    """Everything that can stop a training or test run before it does any work.
+    """Find what can stop a training or test run before it does any work.
 
     Raises:
         UserError: one sentence that names what is wrong.
     """
-    for split in SPLITS:
-        last = 'optim_wrapper' if split == 'train' else f'{split}_evaluator'
-        sections = ('model', f'{split}_dataloader', f'{split}_cfg', last)
-        lacking = [section for section in sections if cfg.get(section) is None]
-        # mmengine's runner takes the last three together or not at all.
-        if lacking and (split == mode or not {*sections[1:]} <= {*lacking}):
+    last = 'optim_wrapper' if mode == 'train' else 'test_evaluator'
+    for section in ('model', f'{mode}_dataloader', f'{mode}_cfg', last):
+        if cfg.get(section) is None:
             raise UserError(
-                f'The config has no {", ".join(lacking)}, which the {split} loop needs; '
-                'write it, or take it over by _base_ from one in configs/.'
+                f'The config has no {section}, which the {mode} loop needs; write it, '
+                'or inherit it by _base_ from a config in configs/.'
             )
     check_arguments(cfg)
-    for section, name in _AT_LEAST_ONE:
-        value = (cfg.get(section) or {}).get(name)
-        if value is not None and not (isinstance(value, Real) and value >= 1):
-            raise UserError(
-                f'The config has {section}.{name}={value!r}; give 1 or more.'
-            )
     check_writable_dir(cfg.work_dir, purpose='work dir')
     checkpoint = cfg.get('load_from')
     if checkpoint is None and cfg.get('resume'):
@@ -144,36 +113,21 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
 
 
 def check_arguments(cfg: Config) -> None:
-    """Compare a config with the signatures of the classes that it names.
+    """Find classes and arguments that do not exist, before anything is built.
 
-    Names of types and of arguments are checked in the parts that mmengine and this
-    package build (others may change what they are given first), values where this
-    package declares what they are.
+    Arguments are checked in the parts that mmengine and this package build: others may
+    change what they are given first.
 
     Raises:
-        UserError: naming the part, and the nearest valid name or the value.
+        UserError: names the part, and the nearest valid name.
     """
-    for name in ('default_scope', 'work_dir', 'load_from'):
-        _check_value(cfg.get(name), str | None, f'The runner takes {name}')
-    init_default_scope(cfg.get('default_scope') or 'mmaction')
-    for section, parameter in inspect.signature(Runner).parameters.items():
+    with building(cfg, 'default_scope'):
+        init_default_scope(cfg.get('default_scope') or 'mmaction')
+    for section in inspect.signature(Runner).parameters:
         node = cfg.get(section)
-        # Sections may be dicts or lists; of the rest, more works than is declared.
-        is_section = any(fits(one, parameter.annotation) for one in ({}, []))
-        if node is None or not is_section:
-            continue
-        _check_value(node, parameter.annotation, f'The runner takes {section}')
         _check_node(node, section)
-        if section.endswith('dataloader'):
-            dataset = node.get('dataset', {})
-            _check_value(dataset, dict, f'DataLoader ({section}) takes dataset')
+        if section.endswith('dataloader') and isinstance(node, Mapping):
             check_part(DataLoader, node, section)
-
-
-def _check_value(value: object, wanted: object, taker: str) -> None:
-    if not fits(value, wanted):
-        form = re.sub(r'\b(\w+\.)+', '', inspect.formatannotation(wanted))
-        raise UserError(f'{taker} as {form}, not {reprlib.repr(value)}; correct it.')
 
 
 def _check_node(node: object, place: str) -> None:
@@ -212,8 +166,7 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
     for registry in _REGISTRIES:
         for scoped in (registry.children.get(scope, registry), registry):
             known += scoped.module_dict
-            # How mmengine says no to some names.
-            with suppress(RuntimeError, ImportError):
+            with suppress(RuntimeError, ImportError):  # mmengine's, for some names
                 part = scoped.get(name)
                 if part is not None:
                     return part if inspect.isclass(part) else None
@@ -222,65 +175,40 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
 
 
 def check_part(part: type, values: Mapping[str, object], place: str = 'model') -> None:
-    """Compare arguments with what a class takes, and values with what it declares.
-
-    Raises:
-        UserError: for the first one that it does not take.
-    """
-    where = f'{part.__name__} ({place})'
-    valid = _parameters(part)
+    """Raise ``UserError`` for the first argument or word that a class does not take."""
+    where, valid = f'{part.__name__} ({place})', _list_arguments(part)
     for argument, value in values.items():
-        if argument in valid:
-            _check_value(value, valid[argument], f'{where} takes {argument}')
-        elif argument not in _FOR_THE_BUILDER and '**' not in valid:
-            remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
-            if place.startswith('model.'):
-                # A child config that names another type inherits the old arguments.
-                remedy = f' (to replace a part, give it _delete_=True){remedy}'
-            raise UserError(f'{where} has no argument {argument!r}{remedy}')
+        hint = (valid or {}).get(argument)
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            words = ', '.join(map(repr, get_args(hint)))
+            raise UserError(f'{where} has {argument}={value!r}; use one of {words}.')
+        if valid is None or argument in valid or argument in _FOR_THE_BUILDER:
+            continue
+        remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
+        if place.startswith('model.'):
+            # A child config that names another type inherits the old arguments.
+            remedy = f' (to replace a part, give it _delete_=True){remedy}'
+        raise UserError(f'{where} has no argument {argument!r}{remedy}')
 
 
-def _parameters(part: type) -> dict[str, object]:
-    """Arguments of a class with the types that this package declares for them.
+def _list_arguments(part: type) -> dict[str, object] | None:
+    """Arguments of a class with their types; None if a host's class takes any.
 
-    Those of its base classes are among them if it hands ``**kwargs`` on, '**' if it
-    may take anything.
+    Those of its base classes are among them if it hands ``**kwargs`` on.
     """
     found: dict[str, object] = {}
     for base in inspect.getmro(part)[:-1]:
-        if '__init__' not in vars(base):
-            continue
-        is_ours = _package(base) == 'stmixer_mm'
-        _, *parameters = inspect.signature(base.__init__).parameters.values()
-        for one in parameters:
-            if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
-                found.setdefault(one.name, one.annotation if is_ours else Any)
-        if not parameters or parameters[-1].kind is not one.VAR_KEYWORD:
-            break
-        if not is_ours:
-            found['**'] = Any
+        if '__init__' in vars(base):
+            _, *own = inspect.signature(base.__init__).parameters.values()
+            is_ours, kinds = _package(base) == 'stmixer_mm', [one.kind for one in own]
+            for one in own:
+                if one.kind not in _STARRED:
+                    found.setdefault(one.name, one.annotation if is_ours else None)
+            if inspect.Parameter.VAR_KEYWORD not in kinds:
+                break
+            if not is_ours:
+                return None
     return found
-
-
-def fits(value: object, hint: object) -> bool:
-    """Whether a value is of a type, or may become it (a dict of a part, an object).
-
-    Lists are as good as tuples, whole numbers as others; a bool is not a number.
-    """
-    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
-    if kind in (Any, inspect.Parameter.empty):
-        return True
-    if kind is Literal:
-        return value in inner
-    if kind in _PLAIN:
-        is_number = kind not in (int, float) or not isinstance(value, bool)
-        return is_number and isinstance(value, _PLAIN[kind])
-    if kind in (list, tuple, Sequence):
-        is_list = isinstance(value, Collection) and not isinstance(value, str | Mapping)
-        return is_list and all(fits(one, inner[0]) for one in value if inner)
-    return not isinstance(value, str | Real | None) or not inspect.isclass(kind)
 
 
 def check_device(device: str) -> None:

@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_local
-from torch import nn
+from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
@@ -33,7 +33,7 @@ def load_checkpoint_file(path: str | Path) -> dict:
     """Load a checkpoint (a file or a URL that mmengine knows) into RAM.
 
     Returns:
-        With ``state_dict``, also where the file holds nothing else.
+        With ``state_dict``, also where the file has nothing else.
 
     Raises:
         UserError: naming the file and the remedy.
@@ -60,7 +60,7 @@ def load_weights(model: nn.Module, path: str | Path) -> dict:
 def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, object]:
     """The state of a loaded checkpoint, without the prefix of data parallel models.
 
-    Not all in it need be parameters.
+    Some of its values may be no parameters.
 
     Raises:
         UserError: there are none.
@@ -70,22 +70,16 @@ def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, object
         state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
     if not isinstance(state, Mapping) or not any(map(has_values, state.values())):
         raise UserError(
-            f'Checkpoint {source} holds no parameters (neither a state dict nor a '
+            f'Checkpoint {source} has no parameters (neither a state dict nor a '
             'dictionary with "state_dict"); give a checkpoint of a model.'
         )
-    for name in state:
-        if not isinstance(name, str):
-            raise UserError(
-                f'Checkpoint {source} has a parameter with the name {name!r}, which is '
-                'not text; give a checkpoint of a model.'
-            )
-    return {name.removeprefix('module.'): value for name, value in state.items()}
+    return {str(name).removeprefix('module.'): value for name, value in state.items()}
 
 
 def has_values(value: object) -> bool:
     """Whether it is a tensor as parameters are: dense, neither quantised nor meta."""
     return (
-        isinstance(value, torch.Tensor)
+        isinstance(value, Tensor)
         and value.layout is torch.strided
         and not value.is_meta
         and not value.is_quantized
@@ -102,62 +96,51 @@ def check_state(
     """Refuse a checkpoint whose parameters are not finite, or not those of the model.
 
     ``num_batches_tracked`` may be missing: BN layers saved by old releases lack it.
-    What is not a tensor may be left over.
+    Values that are not tensors may be left over.
 
     Args:
         model: Wrapped (data parallel, test-time augmentation) or not.
         state_dict: As :func:`state_dict_of` returns it.
         source: Where it is from, for the message.
-        allow: Regular expressions; parameters in whose name one of them is found may
-            differ.
+        allow: Regular expressions; parameters whose name contains a match may differ.
 
     Raises:
         UserError: one sentence with ``source`` and the counts, then the names.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    differences = {'missing': [], 'left over': [], 'of another shape': []}
-    broken = []
-    own = model.state_dict()
+    own, faults = model.state_dict(), {}
     for name in {**own, **state_dict}:
-        if any(re.search(pattern, name) for pattern in allow):
-            continue
-        if name not in own:
-            if isinstance(state_dict[name], torch.Tensor):
-                differences['left over'].append(name)
-        elif name not in state_dict:
-            if not name.endswith('num_batches_tracked'):
-                differences['missing'].append(name)
-        elif not has_values(state_dict[name]):
-            broken.append(name)
-        elif state_dict[name].shape != own[name].shape:
-            sizes = f'(checkpoint {_size(state_dict[name])}, model {_size(own[name])})'
-            differences['of another shape'].append(f'{name} {sizes}')
-        elif own[name].is_floating_point() and not (
-            state_dict[name].is_floating_point()
-            and state_dict[name].float().isfinite().all()
-        ):
-            broken.append(name)
-    if any(differences.values()):
-        counts = ', '.join(f'{len(names)} {how}' for how, names in differences.items())
-        lists = [
-            f'\n  {how}: {", ".join(names[:LISTED_NAMES])}'
-            for how, names in differences.items()
-            if names
-        ]
-        raise UserError(
-            f'Checkpoint {source} does not fit the model {type(model).__name__} '
-            f'(parameters: {counts}; up to {LISTED_NAMES} of each follow); use the '
-            'config that it was trained with, or name what may differ in the setting '
-            f'default_hooks.check_checkpoint.allow.{"".join(lists)}'
+        fault = _compare(name, own.get(name), state_dict.get(name))
+        if fault and not any(re.search(pattern, name) for pattern in allow):
+            faults.setdefault(fault, []).append(name)
+    if faults:
+        lists = (
+            f'\n  {len(names)} {fault}: {", ".join(names[:LISTED_NAMES])}'
+            for fault, names in faults.items()
         )
-    if broken:
         raise UserError(
-            f'Checkpoint {source} is damaged, or of a training that diverged: '
-            f'{len(broken)} parameters are not finite floating-point numbers; give '
-            f'another one.\n  {", ".join(broken[:LISTED_NAMES])}'
+            f'Checkpoint {source} does not fit the model {type(model).__name__}; use '
+            'the config that it was trained with, or name what may differ in the '
+            f'setting default_hooks.check_checkpoint.allow.{"".join(lists)}'
         )
 
 
-def _size(value: torch.Tensor) -> str:
+def _compare(name: str, own: Tensor | None, saved: object) -> str | None:
+    """What is wrong with a parameter of a checkpoint."""
+    if own is None:
+        return 'left over' if isinstance(saved, Tensor) else None
+    if saved is None:
+        return None if name.endswith('num_batches_tracked') else 'missing'
+    if not has_values(saved):
+        return 'without values'
+    if saved.shape != own.shape:
+        return f'of shape {_size(saved)} instead of {_size(own)}'
+    is_float = saved.is_floating_point()
+    if own.is_floating_point() and not (is_float and saved.float().isfinite().all()):
+        return 'not finite floating-point numbers'
+    return None
+
+
+def _size(value: Tensor) -> str:
     return 'x'.join(map(str, value.shape)) or 'scalar'

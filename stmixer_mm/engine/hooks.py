@@ -1,4 +1,4 @@
-"""Hooks that keep checkpoints whole, refuse what does not fit and choose layouts."""
+"""Hooks: safe checkpoints, refusal of what does not fit, lean convolutions."""
 
 import glob
 import re
@@ -60,7 +60,7 @@ class CheckCheckpointHook(Hook):
 
 
 def source_of(runner) -> str | None:
-    """The checkpoint that a run starts or goes on from; None for neither."""
+    """The checkpoint that a run loads or resumes from, if any."""
     source = runner._load_from
     if source is None and runner._resume:
         source = find_latest_checkpoint(runner.work_dir)
@@ -76,8 +76,8 @@ def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
     if missing:
         raise UserError(
             f'Checkpoint {source} cannot be resumed: it lacks {", ".join(missing)}; '
-            'resume from a checkpoint that training wrote, or start a training '
-            f'from its weights: without --resume, with --cfg-options load_from={source}.'
+            'resume from a checkpoint that training wrote, or start from its weights: '
+            f'without --resume, with --cfg-options load_from={source}.'
         )
     optim = runner.optim_wrapper
     remedy = 'resume with the optim_wrapper that it was trained with'
@@ -95,8 +95,8 @@ def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
 class CheckModelHook(Hook):
     """Stop before a run whose model does not fit its data.
 
-    The model's number of classes is compared with those of the datasets and the
-    metrics, and the feature maps that it expects with those of a sample per dataset.
+    Compares the model's number of classes with those of the datasets and the metrics,
+    and the feature maps that it expects with those of a sample of each dataset.
 
     Raises:
         UserError: names the two numbers that differ, and where to set the model's.
@@ -122,7 +122,7 @@ class CheckModelHook(Hook):
 
 
 def check_classes(model: ClipDetector, loop: BaseLoop) -> None:
-    """Compare the model with a loop's dataset and metrics, as far as these know."""
+    """Compare the numbers of classes of a model, and of a loop's dataset and metrics."""
     dataset = loop.dataloader.dataset
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     numbers = {} if classes is None else {type(dataset).__name__: len(classes) + 1}
@@ -167,7 +167,7 @@ class _RemoveLater:
 
 
 def progress(runner) -> tuple[int, int]:
-    """How far a training is, and its end, in its loop's epochs or iterations."""
+    """Epochs or iterations of a training that are done, and their total."""
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
         return runner.epoch, runner.max_epochs
     return runner.iter, runner.max_iters
@@ -175,15 +175,15 @@ def progress(runner) -> tuple[int, int]:
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook`` with the same options, that loses nothing.
+    """mmengine's ``CheckpointHook``, with its options, that never loses a checkpoint.
 
-    A checkpoint is written under another name and renamed when it is whole, and
-    older ones are removed only then (mmengine removes first and writes in place). So
-    a kill or a full disk leaves the earlier checkpoints, ``last_checkpoint`` and
-    ``best_*`` as they were. It needs room for one checkpoint more than are kept. A
-    run that does not go on from those in its folder neither replaces nor removes any.
-    A validation that a kill cut off is made up for when the run is resumed: the file
-    ``last_validation`` names the last checkpoint once it is validated.
+    A checkpoint is written under another name and renamed when it is complete; older
+    ones are removed only then (mmengine removes first and writes in place). A kill or
+    a full disk thus leaves the earlier checkpoints, ``last_checkpoint`` and ``best_*``
+    as they were. It needs room for one checkpoint more than are kept. A run never
+    replaces or removes checkpoints of another one. A validation that was cut off is
+    repeated when the run is resumed: the file ``last_validation`` names the last
+    checkpoint that was validated.
 
     Raises:
         UserError: a checkpoint cannot be written, the folder has those of another run,
@@ -192,10 +192,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if self.args:  # mmengine would hand them on and fail at the first checkpoint
+        if self.args:  # mmengine would fail at the first checkpoint
             raise UserError(
-                f'SafeCheckpointHook has no argument {", ".join(self.args)}; correct '
-                "its name: it takes those of mmengine's CheckpointHook."
+                f'SafeCheckpointHook has no argument {", ".join(self.args)}; it takes '
+                "those of mmengine's CheckpointHook."
             )
 
     def before_train(self, runner) -> None:
@@ -206,7 +206,7 @@ class SafeCheckpointHook(CheckpointHook):
         if is_local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
         super().before_train(runner)
-        # Those of another run, or of one that was moved, are not ours to remove.
+        # Never remove those of another run, or of the place that a run moved from.
         self.best_ckpt_path = self._in_folder(getattr(self, 'best_ckpt_path', None))
         best = getattr(self, 'best_ckpt_path_dict', {})
         best.update({key: self._in_folder(path) for key, path in best.items()})
@@ -258,9 +258,8 @@ class SafeCheckpointHook(CheckpointHook):
         if names and not goes_on:
             shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
             raise UserError(
-                f'{folder} holds checkpoints of an earlier run ({shown}), which this one '
-                'would replace; go on with that one by --resume, or give another '
-                '--work-dir.'
+                f'{folder} already contains checkpoints ({shown}); pass --resume to '
+                'continue that run, or choose another --work-dir.'
             )
 
     def _in_folder(self, path: str | None) -> str | None:
@@ -288,8 +287,7 @@ class SafeCheckpointHook(CheckpointHook):
         except OSError as error:
             raise UserError(
                 f'Checkpoint {name} cannot be written to {self.out_dir} '
-                f'({error.strerror or error}); the earlier ones are whole: make room '
-                'and go on with --resume.'
+                f'({error.strerror or error}); make room and continue with --resume.'
             ) from error
         finally:
             self.file_backend = backend

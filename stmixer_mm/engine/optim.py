@@ -9,8 +9,6 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner.amp import autocast
 from torch import nn
 
-from stmixer_mm.compat import fuses_optimizers
-
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
@@ -28,10 +26,10 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 @OPTIMIZERS.register_module()
 class FusedAdamW(torch.optim.AdamW):
-    """AdamW in one kernel, from PyTorch 2.4 on, which has one for CPUs too.
+    """AdamW in one kernel, on CPUs too.
 
-    The numbers are AdamW's except for rounding. Takes AdamW's arguments.
+    Its results are AdamW's up to rounding. Takes AdamW's arguments.
     """
 
     def __init__(self, params, **kwargs) -> None:
-        super().__init__(params, fused=fuses_optimizers() or None, **kwargs)
+        super().__init__(params, fused=True, **kwargs)

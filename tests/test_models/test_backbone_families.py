@@ -11,9 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from stmixer_mm.checks.config import check_part
 from stmixer_mm.models.backbones.positions import resize_positions
-from stmixer_mm.models.backbones.taps import TappedBackbone
 from stmixer_mm.registry import MODELS
 
 EXPERIMENTS = Path(__file__).parents[2] / 'configs' / 'experiments'
@@ -233,12 +231,6 @@ def test_taps_with_time_in_the_batch():
 def test_names_that_do_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         wrap('TappedBackbone', SLOW_ONLY, **settings)
-
-
-@pytest.mark.parametrize('setting', ['taps', 'drop'])
-def test_names_are_a_list(setting):
-    with pytest.raises(ValueError, match=rf"{setting} as Sequence.*, not 'layer1'"):
-        check_part(TappedBackbone, {setting: 'layer1'})
 
 
 def test_a_tap_that_does_not_run():

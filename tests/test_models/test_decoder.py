@@ -147,14 +147,7 @@ def test_autocast_changes_little(kind, mixing, dtype):
     assert_all_close([out.float() for out in outputs], expected, 0.05)
 
 
-@pytest.mark.parametrize(
-    'setting, value, form',
-    [
-        ('sampling_backend', 'fast', r"Literal\['auto', .*\]"),
-        ('mixing_backend', 'fast', r"Literal\['auto', .*\]"),
-        ('num_frames', None, 'int'),  # as the configs' base leaves it
-    ],
-)
-def test_settings_of_a_config(setting, value, form):
-    with pytest.raises(ValueError, match=f'takes {setting} as {form}, not {value!r};'):
-        check_part(STMixerDecoder, {setting: value})
+@pytest.mark.parametrize('setting', ['sampling_backend', 'mixing_backend'])
+def test_words_of_a_config(setting):
+    with pytest.raises(ValueError, match=f"{setting}='fast'"):
+        check_part(STMixerDecoder, {setting: 'fast'})

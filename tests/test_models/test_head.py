@@ -475,7 +475,7 @@ def test_what_would_go_wrong_unnoticed(settings, message):
 def test_words_of_the_config_are_checked_as_its_types(settings):
     (name,) = settings
     cfg = Config(dict(model=tiny_head(**settings)))
-    with pytest.raises(UserError, match=f'^STMixerHead .* takes {name} as Literal'):
+    with pytest.raises(UserError, match=f'STMixerHead .*{name}='):
         check_arguments(cfg)
 
 

@@ -14,9 +14,7 @@ from tiny import (
     whole_frames,
 )
 
-from stmixer_mm.checks.config import check_part
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.roi.roi_detector import RoIDetector
 from stmixer_mm.registry import MODELS
 
 BOXES = [(5, 5, 40, 60), (50, 10, 90, 50)]
@@ -276,11 +274,6 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
 def test_parts_that_do_not_fit_are_refused_at_once(overrides, message):
     with pytest.raises(UserError, match=message), blame('The config', 'correct it'):
         roi_detector(**overrides)
-
-
-def test_an_unknown_source_of_persons_is_refused():
-    with pytest.raises(UserError, match=r"takes persons as .*, not 'truth'"):
-        check_part(RoIDetector, dict(persons='truth'))
 
 
 @pytest.mark.parametrize(
