@@ -1,4 +1,294 @@
-"""What several floors speak of: presence states, decoder outputs, records of results."""
+"""What several floors speak of: presence states, masks, the records of results."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple, TypedDict
+
+import numpy as np
+from pycocotools import mask as coco_masks
+
+from stmixer_mm.errors import UserError, blame, choose
+from stmixer_mm.files import check_file
+from stmixer_mm.records import entry, from_plain, to_plain
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+
+_NOT_NEGATIVE = dict(minimum=0)
+_SHARE = dict(minimum=0, maximum=1)
+
+
+class Mask(TypedDict):
+    """COCO's compressed RLE of a mask."""
+
+    size: tuple[int, int]  # height and width
+    counts: str
+
+
+def encode(mask: np.ndarray) -> Mask:
+    """A mask (h, w) in COCO's RLE."""
+    rle = coco_masks.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=list(mask.shape), counts=rle['counts'].decode())
+
+
+def decode(mask: Mask) -> np.ndarray:
+    """The mask (h, w), uint8 of 0 and 1; ``ValueError`` if its counts are wrong."""
+    drawn = coco_masks.decode(mask)
+    # Counts that end too early leave the rest uninitialised.
+    if drawn.max(initial=0) > 1 or drawn.sum(dtype=int) != coco_masks.area(mask):
+        raise ValueError('the counts of its RLE do not fill the frame')
+    return drawn
+
+
+@dataclass
+class Action:
+    """An action of a person."""
+
+    action: str = entry('Its name.')
+    score: float = entry(digits=4, schema=_SHARE)
+    label: int | None = entry(hidden=True, default=None)  # id, from 1; None: unknown
+
+
+def top_actions(
+    scores: np.ndarray, classes: Sequence[str] | None, score_thr: float
+) -> list[Action]:
+    """The actions of one box, highest score first, from ``score_thr`` upwards.
+
+    Args:
+        scores: (num_classes,), entry 0 is the dummy.
+        classes: ``classes[i]`` names label id ``i + 1``.
+        score_thr: Lowest score.
+    """
+    names = dict(enumerate(classes or (), start=1))
+    order = 1 + np.argsort(-scores[1:], kind='stable')
+    return [
+        Action(names.get(label, f'action {label}'), float(scores[label]), label)
+        for label in order.tolist()
+        if scores[label] >= score_thr
+    ]
+
+
+@dataclass(kw_only=True)
+class Person:
+    """A person in a keyframe."""
+
+    id: int | None = entry('Of its tube or track.', default=None)
+    bbox: tuple[float, float, float, float] = entry(
+        'x1, y1, x2, y2 in pixels of the video.', digits=2
+    )
+    score: float | None = entry(
+        'That it is a person, whatever it does.',
+        digits=4,
+        schema=_SHARE,
+        default=None,
+    )
+    actions: list[Action] = entry('Highest score first.')
+    mask: Mask | None = entry(
+        "COCO's compressed RLE, of the size (height, width) of the video; if the "
+        'model predicts masks.',
+        default=None,
+    )
+
+
+@dataclass(kw_only=True)
+class Keyframe:
+    """The persons at a keyframe of a video; with tubelets, in any frame."""
+
+    time_s: float = entry(
+        "Seconds from the first frame, or of the stream's own clock.", digits=3
+    )
+    frame_index: int = entry(
+        'Number of the frame, from 0.', key='frame', schema=_NOT_NEGATIVE
+    )
+    ahead_s: float | None = entry(
+        'If the keyframe was predicted ahead: seconds from the last frame seen to '
+        'time_s. Its frame may then be after the last one of the video.',
+        digits=3,
+        schema=dict(exclusiveMinimum=0),
+        default=None,
+    )
+    persons: list[Person] = entry()
+
+    @property
+    def bboxes(self) -> np.ndarray:
+        """(n, 4) pixel xyxy."""
+        return np.reshape([person.bbox for person in self.persons], (-1, 4))
+
+    @property
+    def actions(self) -> list[list[tuple[str, float]]]:
+        """Per person (name, score), highest score first."""
+        return [
+            [(one.action, one.score) for one in person.actions]
+            for person in self.persons
+        ]
+
+    @property
+    def ids(self) -> list[int] | None:
+        """Per person; None if they have none."""
+        return self._each('id')
+
+    @property
+    def person_scores(self) -> list[float] | None:
+        """Per person; None if they have none."""
+        return self._each('score')
+
+    @property
+    def masks(self) -> list[Mask] | None:
+        """Per person; None if they have none."""
+        return self._each('mask')
+
+    def _each(self, name: str) -> list | None:
+        values = [getattr(person, name) for person in self.persons]
+        return None if None in values else values
+
+    def with_ids(self, ids: Iterable[int]) -> 'Keyframe':
+        """A copy whose persons have these ids."""
+        pairs = zip(self.persons, ids, strict=True)
+        return replace(self, persons=[replace(one, id=number) for one, number in pairs])
+
+
+@dataclass(kw_only=True)
+class TubeAction:
+    """An action of a tube."""
+
+    action: str = entry('Its name.')
+    score: float = entry('The mean where it was found.', digits=4, schema=_SHARE)
+    first_frame: int = entry(schema=_NOT_NEGATIVE)
+    last_frame: int = entry(schema=_NOT_NEGATIVE)
+
+
+@dataclass(kw_only=True)
+class Tube:
+    """A person from the first to the last frame where it was found."""
+
+    id: int = entry()
+    first_frame: int = entry(schema=_NOT_NEGATIVE)
+    last_frame: int = entry(schema=_NOT_NEGATIVE)
+    actions: list[TubeAction] = entry()
+
+
+def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
+    """The tubes of persons with ids, in the order in which they begin."""
+    frames: dict[int, list[int]] = {}
+    scores: dict[int, dict[str, dict[int, float]]] = {}
+    for keyframe in keyframes:
+        for person in keyframe.persons:
+            frames.setdefault(person.id, []).append(keyframe.frame_index)
+            of_person = scores.setdefault(person.id, {})
+            for one in person.actions:
+                of_action = of_person.setdefault(one.action, {})
+                of_action[keyframe.frame_index] = round(one.score, 4)
+
+    def span(frames: Iterable[int]) -> dict[str, int]:
+        return dict(first_frame=min(frames), last_frame=max(frames))
+
+    return [
+        Tube(
+            id=number,
+            **span(seen),
+            actions=[
+                TubeAction(action=name, score=fmean(found.values()), **span(found))
+                for name, found in scores[number].items()
+            ],
+        )
+        for number, seen in frames.items()
+    ]
+
+
+@dataclass(kw_only=True)
+class VideoDetections:
+    """Persons and their actions in a whole video or stream."""
+
+    version: int = entry(default=1, schema=dict(const=1))
+    source: str = entry('Path, URL or name of the source.', key='video')
+    fps: float = entry(
+        'Mean frame rate; 0 if it did not open.', default=0.0, schema=_NOT_NEGATIVE
+    )
+    width: int = entry('Of its frames, in pixels.', default=0, schema=_NOT_NEGATIVE)
+    height: int = entry(default=0, schema=_NOT_NEGATIVE)
+    total_frames: int = entry('As far as it was read.', default=0, schema=_NOT_NEGATIVE)
+    keyframes: list[Keyframe] = entry(
+        'In order of time; with tubelets all frames.', default_factory=list
+    )
+    tubes: list[Tube] | None = entry(
+        'If persons have ids: in the order in which they begin.', default=None
+    )
+    error: str | None = entry(
+        'Why there is no more of it; absent if it was read to its end.', default=None
+    )
+    damage: list[tuple[float, float]] | None = entry(
+        '(first, last) seconds of what was left out because it cannot be decoded.',
+        digits=3,
+        default=None,
+    )
+    # Names of the label ids 1, 2, …; None: unknown.
+    classes: tuple[str, ...] | None = entry(hidden=True, default=None)
+
+    def to_dict(self) -> dict:
+        """The content of the JSON file, see docs/detections.schema.json."""
+        return to_plain(self)
+
+    @classmethod
+    def from_dict(cls, content: dict) -> 'VideoDetections':
+        return from_plain(cls, content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> 'VideoDetections':
+        """Read a JSON file.
+
+        Raises:
+            UserError: it is missing, or is no such file.
+        """
+        check_file(path)
+        with blame(f'{path} is no JSON file of detections', 'write it anew'):
+            return cls.from_dict(json.loads(Path(path).read_bytes()))
+
+    def save(self, path: str | Path, form: str | None = None) -> None:
+        """Write a file.
+
+        Args:
+            path: Where to.
+            form: One of ``RESULT_FORMATS``; by default that of the suffix.
+
+        Raises:
+            UserError: there is no such format, or it cannot express the detections.
+        """
+        if form is None:
+            form = _format_of(path)
+        choose('form', form, RESULT_FORMATS).write(self, Path(path))
+
+
+class ResultFormat(NamedTuple):
+    """How detections are written to a file."""
+
+    write: Callable[[VideoDetections, Path], None]
+    suffix: str | None  # that chooses it; None: it is chosen by name
+
+
+RESULT_FORMATS: dict[str, ResultFormat] = {}  # by name
+
+
+def result_format(name: str, suffix: str | None = None) -> Callable:
+    """Decorator of a function (detections, path) that writes a format."""
+
+    def register(write: Callable[[VideoDetections, Path], None]) -> Callable:
+        RESULT_FORMATS[name] = ResultFormat(write, suffix)
+        return write
+
+    return register
+
+
+def result_suffixes() -> dict[str, str]:
+    """The formats that a suffix chooses, by suffix."""
+    return {one.suffix: name for name, one in RESULT_FORMATS.items() if one.suffix}
+
+
+def _format_of(path: str | Path) -> str:
+    by_suffix = result_suffixes()
+    suffix = Path(path).suffix.lower()
+    if suffix not in by_suffix:
+        raise UserError(f'{path} must end in {" or ".join(by_suffix)}.')
+    return by_suffix[suffix]

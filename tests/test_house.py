@@ -7,7 +7,7 @@ import stmixer_mm
 
 PACKAGE = Path(stmixer_mm.__file__).parent
 FLOORS = (
-    {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures'},
+    {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures', 'records'},
     {'models'},
     {'engine'},
     {'datasets'},

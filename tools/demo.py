@@ -12,11 +12,11 @@ from stmixer_mm.apis.inferencer import (
     stream_options,
 )
 from stmixer_mm.apis.rendering import VIDEOS
-from stmixer_mm.apis.results import TABLES
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.structures import result_suffixes
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     tables = {option: path for option, path in named.items() if path}
     tables = tables or {'--json': Path(args.out).with_suffix('.json')}
     for option, path in tables.items():
-        check_writable_file(path, purpose=option, suffixes=TABLES)
+        check_writable_file(path, purpose=option, suffixes=result_suffixes())
     # A bad video is reported before the model is built.
     open_source(args.video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(
@@ -67,10 +67,8 @@ def run(args: argparse.Namespace) -> None:
     for path in tables.values():
         results.save(path)
     found = results.keyframes
-    counts = [len(keyframe.bboxes) for keyframe in found]
-    persons = sum(counts)
-    if results.has_ids:
-        persons = len({number for keyframe in found for number in keyframe.ids})
+    counts = [len(keyframe.persons) for keyframe in found]
+    persons = sum(counts) if results.tubes is None else len(results.tubes)
     frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
     print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
     print(

@@ -20,7 +20,6 @@ from typing import TextIO
 from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
 from stmixer_mm.apis.inferencer import add_model_options
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
-from stmixer_mm.apis.results import keyframe_record
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
 from stmixer_mm.checks.options import (
     SCORE,
@@ -38,6 +37,7 @@ from stmixer_mm.projects.live.detection import (
 from stmixer_mm.projects.live.page import LEAST_SCORE, LivePage, list_figures
 from stmixer_mm.projects.live.pictures import LivePictures, above
 from stmixer_mm.projects.live.uploads import detect_upload, take_turns
+from stmixer_mm.records import to_plain
 
 import cv2
 import numpy as np
@@ -59,7 +59,7 @@ class JsonLines(Listener):
             latency_s=round(result.latency_s, 3),
             width=width,
             height=height,
-            **keyframe_record(above(result.found, self._score_thr)),
+            **to_plain(above(result.found, self._score_thr)),
         )
         print(json.dumps(line), file=self._file, flush=True)
 

@@ -5,5 +5,6 @@ from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.apis.inference import detect_video, init_detector, video_info
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.rendering import render_video
-from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.apis.results import detections_schema, plot_keyframe, plot_video
 from stmixer_mm.apis.running import build_runner
+from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections

@@ -21,9 +21,8 @@ from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import nn
 
-from stmixer_mm.apis.results import KeyframeDetections
+from stmixer_mm.apis.read import read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
-from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
 from stmixer_mm.checks.config import (
     building,
     check_arguments,
@@ -32,8 +31,7 @@ from stmixer_mm.checks.config import (
     merge_overrides,
 )
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
-from stmixer_mm.datasets.annotations.masks import encode
-from stmixer_mm.datasets.frames import clip_indices, keyframe_index, nearest_frame
+from stmixer_mm.datasets.frames import keyframe_index, nearest_frame
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import (
     Clip,
@@ -54,14 +52,12 @@ from stmixer_mm.datasets.videos import (
 )
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
+from stmixer_mm.evaluation.functional.tubelet_linking import Linking
 from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.projects.export.detector import put_in_place
 from stmixer_mm.projects.export.formats import format_of
-from stmixer_mm.projects.masks.mask_head import resize
 from stmixer_mm.registry import MODELS, TRANSFORMS
-from stmixer_mm.visualization.visualizer import top_actions
+from stmixer_mm.structures import Keyframe
 
 _OPENERS = ('OpenVideo', 'DecordInit')
 _DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
@@ -231,7 +227,7 @@ def detect_video(
     tracker: Tracker | None = None,
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
-) -> Iterator[KeyframeDetections]:
+) -> Iterator[Keyframe]:
     """Detect persons and their actions along a video or a stream of frames.
 
     A video file is opened once, and only the frames of clips are decoded; of a stream
@@ -297,7 +293,7 @@ def detect_clips(
     apart: int = 0,
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
-) -> Iterator[KeyframeDetections]:
+) -> Iterator[Keyframe]:
     """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
 
     Args:
@@ -319,10 +315,14 @@ def detect_clips(
         model, _load_clips(pipeline, clips, on_damage), batch_size, nms_thr
     )
     if not finds_tubelets(model):
-        return _read_keyframes(model, samples, score_thr, tracker, ahead_s)
+        return read_keyframes(
+            model, samples, score_thr=score_thr, tracker=tracker, ahead_s=ahead_s
+        )
     # A person may be missed in a clip's time, and between clips.
     linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
-    return _read_tubelets(model, samples, score_thr, sampler, linking)
+    return read_tubelets(
+        model, samples, score_thr=score_thr, sampler=sampler, linking=linking
+    )
 
 
 def clip_spans(model: nn.Module) -> tuple[int, int, float]:
@@ -355,7 +355,7 @@ class _Plan(NamedTuple):
 
     clips: Iterator[Clip]
     apart: int  # the most frames from one to the next
-    shows: Callable[[KeyframeDetections], bool]  # whether it is in the part asked for
+    shows: Callable[[Keyframe], bool]  # whether it is in the part asked for
 
 
 def _cut_file(
@@ -497,90 +497,6 @@ def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceD
         bboxes = bboxes[:, bboxes.shape[1] // 2]
     _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
     return found[kept.sort().values]
-
-
-def _as_array(values: object) -> np.ndarray:
-    return torch.as_tensor(values).cpu().numpy()
-
-
-def _read_keyframes(
-    model: nn.Module,
-    samples: Iterable[tuple[Clip, InstanceData]],
-    score_thr: float,
-    tracker: Tracker | None,
-    ahead_s: float,
-) -> Iterator[KeyframeDetections]:
-    for clip, found in samples:
-        bboxes = _as_array(found.bboxes) * (clip.size[::-1] * 2)
-        person_scores, vectors, ids = (
-            _as_array(found[name]) if name in found else None
-            for name in ('person_scores', 'query_vectors', 'instances_id')
-        )
-        masks = None
-        if 'masks' in found:
-            drawn = resize(found.masks.float(), clip.size) > 0.5
-            masks = [encode(mask) for mask in _as_array(drawn)]
-        if ids is not None:
-            ids = ids.tolist()
-        elif tracker is not None:
-            ids = tracker.extend(clip.time_s, bboxes, person_scores, vectors).tolist()
-        yield KeyframeDetections(
-            time_s=clip.time_s,
-            frame_index=clip.frame_index,
-            bboxes=bboxes,
-            actions=[
-                top_actions(row, model.classes, score_thr)
-                for row in _as_array(found.scores)
-            ],
-            ids=ids,
-            person_scores=person_scores,
-            ahead_s=ahead_s,
-            masks=masks,
-        )
-
-
-def _read_tubelets(
-    model: nn.Module,
-    samples: Iterable[tuple[Clip, InstanceData]],
-    score_thr: float,
-    sampler: SampleKeyframeClip,
-    linking: Linking,
-) -> Iterator[KeyframeDetections]:
-    times: dict[int, float] = {}  # of frames that are not final
-
-    def tubelets() -> Iterator[ClipTubelets]:
-        for clip, found in samples:
-            times.update(zip(clip.frames, clip.times.tolist(), strict=True))
-            yield ClipTubelets(
-                frames=clip_indices(
-                    clip.frame_index,
-                    clip_len=sampler.clip_len,
-                    frame_interval=sampler.frame_interval,
-                    total_frames=clip.frames.stop,
-                    place=sampler.place,
-                ),
-                bboxes=_as_array(found.bboxes) * (clip.size[::-1] * 2),
-                person_scores=_as_array(found.person_scores),
-                action_scores=_as_array(found.scores),
-                scores=_as_array(found.tubelet_scores),
-            )
-
-    # If the user's threshold is lower, it holds in all frames.
-    presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
-    for found in join_tubelets(
-        tubelets(), TubeletLinker(linking, by_overlap=True), presence=presence
-    ):
-        yield KeyframeDetections(
-            time_s=times.pop(found.frame),
-            frame_index=found.frame,
-            bboxes=found.bboxes,
-            actions=[
-                top_actions(row, model.classes, score_thr)
-                for row in found.action_scores
-            ],
-            ids=found.ids.tolist(),
-            person_scores=found.person_scores,
-        )
 
 
 def clip_pipeline(cfg: Config) -> Compose:

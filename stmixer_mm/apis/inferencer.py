@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.rendering import render_video
-from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
+from stmixer_mm.apis.results import plot_video
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.checks.options import (
@@ -39,11 +39,12 @@ from stmixer_mm.datasets.streams import (
     name_source,
     open_source,
 )
-from stmixer_mm.datasets.videos import OnDamage
+from stmixer_mm.datasets.videos import DamagedVideo, OnDamage, join_stretches
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import check_writable_dir, write_json
+from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
 from stmixer_mm.visualization.draw import show_pictures
 
 NMS_THR = 0.7
@@ -130,7 +131,7 @@ class ActionDetInferencer(BaseInferencer):
         fps: float | None = None,
         frame_size: tuple[int, int] | None = None,
         on_damage: OnDamage | None = None,
-    ) -> Iterator[KeyframeDetections]:
+    ) -> Iterator[Keyframe]:
         """Yield what is found in one source, each keyframe as soon as it is known.
 
         Args:
@@ -182,18 +183,23 @@ class ActionDetInferencer(BaseInferencer):
         """
         found = VideoDetections(source=name_source(source), classes=self.model.classes)
         opened = None
+
+        def note_damage(damage: DamagedVideo) -> None:
+            stretches = [*(found.damage or ()), damage.stretch]
+            found.damage = join_stretches(stretches)
+
         try:
             opened = open_source(
                 source,
                 fps=options.pop('fps', None),
                 frame_size=options.pop('frame_size', None),
-                on_damage=found.note_damage,
+                on_damage=note_damage,
             )
             drawn = None
             if vis_file is not None:
                 is_stream = isinstance(opened, FrameStream)
                 drawn = opened.branch() if is_stream else opened.path
-            keyframes = self.stream(opened, on_damage=found.note_damage, **options)
+            keyframes = self.stream(opened, on_damage=note_damage, **options)
             keyframes = self._record(found, keyframes, is_counted=vis_file is None)
             if drawn is not None:
                 render_video(
@@ -203,13 +209,16 @@ class ActionDetInferencer(BaseInferencer):
                     start=options.get('start', 0.0),
                     end=options.get('end'),
                     show_progress=self.show_progress,
-                    on_damage=found.note_damage,
+                    on_damage=note_damage,
                 )
             deque(keyframes, maxlen=0)  # those that no frame needed
         except Exception as error:
             found.error = explain(error)
             if strict or found.error is None:
                 raise
+        has_tracker = options.get('tracker', DEFAULT_TRACKER) is not None
+        if has_tracker or any(one.ids for one in found.keyframes):
+            found.tubes = list_tubes(found.keyframes)
         with suppress(UserError):  # no picture can be decoded
             if opened is not None and opened.size is not None:
                 found.fps, (found.height, found.width) = opened.fps, opened.size
@@ -219,10 +228,10 @@ class ActionDetInferencer(BaseInferencer):
     def _record(
         self,
         found: VideoDetections,
-        keyframes: Iterable[KeyframeDetections],
+        keyframes: Iterable[Keyframe],
         *,
         is_counted: bool,
-    ) -> Iterator[KeyframeDetections]:
+    ) -> Iterator[Keyframe]:
         with tqdm(
             keyframes,
             desc=Path(found.source).name,
@@ -236,7 +245,6 @@ class ActionDetInferencer(BaseInferencer):
     def __call__(
         self,
         inputs: object,
-        return_datasamples: bool = False,
         batch_size: int = 1,
         *,
         out_dir: str | Path = '',
@@ -251,7 +259,6 @@ class ActionDetInferencer(BaseInferencer):
 
         Args:
             inputs: What :func:`.list_sources` takes.
-            return_datasamples: Return :meth:`.VideoDetections.to_datasamples` instead.
             batch_size: Clips that the model sees at once.
             out_dir: Folder for ``vis/NAME.mp4`` with what was found drawn into it, and
                 ``preds/NAME.json``.
@@ -293,9 +300,10 @@ class ActionDetInferencer(BaseInferencer):
                     raise UserError(found.error)
                 print_log(found.error, logger='current', level=logging.WARNING)
             if 'preds' in files:
-                found.to_json(files['preds'])
+                found.save(files['preds'])
             if show and os.path.isfile(found.source):
-                show_pictures(map(found.plot, range(len(found.keyframes))))
+                numbers = range(len(found.keyframes))
+                show_pictures(plot_video(found, one) for one in numbers)
             predictions.append(found)
             is_drawn = 'vis' in files and found.error is None
             videos.append(str(files['vis']) if is_drawn else None)
@@ -304,8 +312,6 @@ class ActionDetInferencer(BaseInferencer):
             print(json.dumps(content))
         if pred_out_file:
             write_json(pred_out_file, content)
-        if return_datasamples:
-            predictions = [found.to_datasamples() for found in predictions]
         return dict(predictions=predictions, visualization=videos)
 
 

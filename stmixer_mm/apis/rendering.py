@@ -17,13 +17,12 @@ from mmengine.logging import MMLogger
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
-from stmixer_mm.datasets.annotations.masks import decode
 from stmixer_mm.datasets.streams import FrameStream, open_source
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
+from stmixer_mm.structures import Keyframe, decode
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
 VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
@@ -32,23 +31,24 @@ ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 
 
 def follow_persons(
-    keyframes: Iterable[KeyframeDetections],
-) -> Iterator[tuple[KeyframeDetections, list[int]]]:
-    """Keyframes, no frame twice, with an id for each person."""
+    keyframes: Iterable[Keyframe],
+) -> Iterator[Keyframe]:
+    """Keyframes, no frame twice, whose persons have ids."""
     tracker = before = None
     for found in keyframes:
         if found.frame_index == before:  # at short intervals
             continue
-        before, ids = found.frame_index, found.ids
-        if ids is None:
+        before = found.frame_index
+        if found.ids is None:
             tracker = tracker or build_tracker(DEFAULT_TRACKER)
-            ids = tracker.extend(found.time_s, found.bboxes, None, None).tolist()
-        yield found, ids
+            ids = tracker.extend(found.time_s, found.bboxes, None, None)
+            found = found.with_ids(ids.tolist())
+        yield found
 
 
 def annotated_frames(
     frames: Iterable[tuple[int, np.ndarray]],
-    keyframes: Iterable[KeyframeDetections],
+    keyframes: Iterable[Keyframe],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Draw detections on frames, in their order.
 
@@ -64,28 +64,26 @@ def annotated_frames(
     before = next(tracks, None)
     after = next(tracks, None)
     for index, frame in frames:
-        while after and index >= after[0].frame_index:
+        while after and index >= after.frame_index:
             before, after = after, next(tracks, None)
-        if before is None or index < before[0].frame_index:
+        if before is None or index < before.frame_index:
             yield index, frame
             continue
-        (near, ids), (far, far_ids) = before, after or before
+        near, far = before, after or before
         gap = far.frame_index - near.frame_index
         share = (index - near.frame_index) / gap if gap else 0.0
         if share >= 0.5:
-            (near, ids), (far, far_ids), share = after, before, 1 - share
-        bboxes = np.array(near.bboxes, float)
-        for person, number in enumerate(ids):
-            if number in far_ids:
-                other = far.bboxes[far_ids.index(number)]
-                bboxes[person] += share * (other - bboxes[person])
+            near, far, share = after, before, 1 - share
+        bboxes, others = near.bboxes, {one.id: one.bbox for one in far.persons}
+        for bbox, person in zip(bboxes, near.persons, strict=True):
+            bbox += share * (others.get(person.id, bbox) - bbox)
         yield (
             index,
             draw_detections(
                 frame,
                 bboxes,
                 near.actions,
-                colors=person_colors(ids),
+                colors=person_colors(near.ids),
                 masks=near.masks
                 and [
                     move_mask(decode(mask), frame.shape[:2], *pair)
@@ -97,7 +95,7 @@ def annotated_frames(
 
 def render_video(
     video: str | Path | Video | FrameStream,
-    keyframes: Iterable[KeyframeDetections],
+    keyframes: Iterable[Keyframe],
     out: str | Path,
     *,
     start: float = 0.0,

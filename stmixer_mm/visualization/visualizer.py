@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 from stmixer_mm.registry import VISUALIZERS
-from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN, top_actions
 from stmixer_mm.visualization.draw import (
     Color,
     draw_detections,
@@ -85,9 +85,10 @@ class STADVisualizer(ActionVisualizer):
             numbers, bboxes_norm = boxes_at(data_sample.pred_instances, entry)
             scores = _as_array(data_sample.pred_instances.scores)[numbers]
             height, width = frame.shape[:2]
-            actions = [top_actions(row, classes, score_thr) for row in scores]
-            if not draw_score:
-                actions = [[(label, None) for label, _ in one] for one in actions]
+            actions = [
+                _named(row, classes, score_thr, with_scores=draw_score)
+                for row in scores
+            ]
             views['predicted'] = draw_detections(
                 frame,
                 bboxes_norm * (width, height, width, height),
@@ -133,10 +134,7 @@ def draw_ground_truth(
     if labels.shape[-1] == 1:
         columns = labels.astype(int).ravel()
         labels = np.eye(columns.max(initial=0) + 1)[columns]
-    actions = [
-        [(label, None) for label, _ in top_actions(row, classes, 0.5)]
-        for row in labels[numbers]
-    ]
+    actions = [_named(row, classes, 0.5, with_scores=False) for row in labels[numbers]]
     return draw_detections(
         frame,
         bboxes * scale,
@@ -181,22 +179,16 @@ def describe_states(instances: InstanceData, entry: int) -> list[tuple[str, Colo
     ]
 
 
-def top_actions(
-    scores: np.ndarray, classes: Sequence[str] | None, score_thr: float
-) -> list[tuple[str, float]]:
-    """(label, score) pairs of one box, best first, from ``score_thr`` upwards.
-
-    Args:
-        scores: (num_classes,), entry 0 is the dummy.
-        classes: ``classes[i]`` names label id ``i + 1``.
-        score_thr: Lowest score.
-    """
-    names = dict(enumerate(classes or (), start=1))
-    order = 1 + np.argsort(-scores[1:], kind='stable')
+def _named(
+    scores: np.ndarray,
+    classes: Sequence[str] | None,
+    score_thr: float,
+    *,
+    with_scores: bool = True,
+) -> list[tuple[str, float | None]]:
     return [
-        (names.get(index, f'action {index}'), float(scores[index]))
-        for index in order.tolist()
-        if scores[index] >= score_thr
+        (one.action, one.score if with_scores else None)
+        for one in top_actions(scores, classes, score_thr)
     ]
 
 

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from detections import keyframe as record
 from tiny_stmixer import write_video
 
 from stmixer_mm.apis import rendering
@@ -8,16 +9,15 @@ from stmixer_mm.apis.rendering import (
     annotated_frames,
     render_video,
 )
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.errors import UserError
 from stmixer_mm.visualization.draw import draw_detections, person_colors
 
 write_whole = rendering._write_video
 
 
-def keyframe(frame, boxes, label='walk'):
-    boxes = np.array(boxes, float).reshape(-1, 4)
-    return KeyframeDetections(frame / 10, frame, boxes, [[(label, 0.9)]] * len(boxes))
+def keyframe(frame, boxes, label='walk', ids=None):
+    actions = [[(label, 0.9)]] * len(boxes)
+    return record(frame / 10, frame, boxes, actions, ids)
 
 
 @pytest.fixture
@@ -70,9 +70,9 @@ def test_frames_before_the_first_keyframe_stay(shown):
 def test_persons_with_ids_keep_their_colours(shown):
     boxes = [[0, 0, 10, 20], [1, 0, 11, 20]]
     keyframes = [
-        keyframe(0, boxes)._replace(ids=[7, 4]),
-        keyframe(1, boxes)._replace(ids=[4, 7]),  # whatever is nearer
-        keyframe(3, boxes[:1])._replace(ids=[7]),
+        keyframe(0, boxes, ids=[7, 4]),
+        keyframe(1, boxes, ids=[4, 7]),  # whatever is nearer
+        keyframe(3, boxes[:1], ids=[7]),
     ]
     list(annotated_frames(frames(4), keyframes))
     assert [colors for _, _, colors in shown] == [

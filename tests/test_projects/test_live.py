@@ -6,8 +6,8 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+from detections import keyframe
 
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.live.detection import Listener, LiveDetection
 
@@ -58,7 +58,7 @@ def find(clips):
     for clip in clips:
         place = clip.frame_index - clip.frames.start
         grey = clip.sample['video_reader'][place].mean()
-        yield KeyframeDetections(
+        yield keyframe(
             clip.time_s,
             clip.frame_index,
             np.array([[0, 0, 3, 3.0]]),

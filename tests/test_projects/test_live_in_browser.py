@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from chromium import CHROMIUM, Chromium
+from detections import keyframe
 from looped_camera import camera
 from tiny_stmixer import write_video
 
-from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 from stmixer_mm.projects.live.detection import LiveDetection, LiveSource
 from stmixer_mm.projects.live.page import LivePage
 from stmixer_mm.projects.live.pictures import LivePictures
+from stmixer_mm.structures import VideoDetections
 
 NASTY = '<img src=x onerror="document.title=1">'
 
@@ -28,7 +29,7 @@ def find(clips):
     for clip in clips:
         actions = [[(NASTY, 0.9), ('walk', 0.5)]]
         bboxes = np.array([[10, 10, 50, 40.0]])
-        yield KeyframeDetections(clip.time_s, clip.frame_index, bboxes, actions, [3])
+        yield keyframe(clip.time_s, clip.frame_index, bboxes, actions, [3])
 
 
 @pytest.fixture

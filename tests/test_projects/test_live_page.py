@@ -10,9 +10,9 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 import pytest
+from detections import keyframe
 from tiny_stmixer import write_video
 
-from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.live import page as page_module
 from stmixer_mm.projects.live import uploads
@@ -20,13 +20,14 @@ from stmixer_mm.projects.live.detection import Figures, LiveResult
 from stmixer_mm.projects.live.page import LivePage, Timeline
 from stmixer_mm.projects.live.pictures import LivePictures
 from stmixer_mm.projects.live.uploads import detect_upload
+from stmixer_mm.structures import VideoDetections
 
 FIGURES = Figures(90, 9, 2, 1, 1.5, (0.25, 0.5), True)
 NASTY = '<img src=x onerror=alert(1)>'
 
 
 def found(time_s=1.0, actions=((('run', 0.9), ('sit', 0.2)),), ids=(0,)):
-    return KeyframeDetections(
+    return keyframe(
         time_s, 5, np.tile([0, 0, 3, 3.0], (len(ids), 1)), list(actions), list(ids)
     )
 

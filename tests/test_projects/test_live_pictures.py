@@ -5,8 +5,8 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from detections import keyframe
 
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.projects.live import pictures as pictures_module
 from stmixer_mm.projects.live.detection import LiveResult
 from stmixer_mm.projects.live.pictures import LivePictures
@@ -29,7 +29,7 @@ def add_frames(pictures, numbers, size=SIZE):
 
 def add_result(pictures, frame, left, score=0.9, size=SIZE):
     bboxes = np.array([[left, 100, left + 50, 200.0]])
-    found = KeyframeDetections(frame / 10, frame, bboxes, [[('run', score)]], [0])
+    found = keyframe(frame / 10, frame, bboxes, [[('run', score)]], [0])
     pictures.on_result(LiveResult(found, size, 0.0, 0.1))
 
 

@@ -7,9 +7,10 @@ from mmaction.structures import ActionDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
-from stmixer_mm.datasets.annotations.masks import KeyframeMasks, encode, write_masks
+from stmixer_mm.datasets.annotations.masks import KeyframeMasks, write_masks
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import MaskAPMetric
+from stmixer_mm.structures import encode
 
 SIZE = (40, 60)
 

@@ -17,8 +17,6 @@ from stmixer_mm.datasets.annotations.ava_writer import (
 from stmixer_mm.datasets.annotations.masks import (
     KeyframeMasks,
     collect_masks,
-    decode,
-    encode,
     read_masks,
     read_segmentation,
     write_masks,
@@ -28,6 +26,7 @@ from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
+from stmixer_mm.structures import decode, encode
 
 SIZE = (48, 64)
 SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]

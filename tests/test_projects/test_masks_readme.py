@@ -12,8 +12,8 @@ from tiny_stmixer import ROOT, write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.apis.inference import init_detector
-from stmixer_mm.datasets.annotations.masks import decode
 from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.structures import decode
 
 TEXT = (ROOT / 'stmixer_mm/projects/masks/README.md').read_text()
 LOSSES = dict(

@@ -13,7 +13,7 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_timestamp_keys,
 )
 from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
-from stmixer_mm.datasets.annotations.masks import decode, read_masks
+from stmixer_mm.datasets.annotations.masks import read_masks
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
@@ -26,6 +26,7 @@ from stmixer_mm.projects.toy.generate import (
     make_toy_dataset,
 )
 from stmixer_mm.projects.toy.script import ACTIONS
+from stmixer_mm.structures import decode
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'make_toy_dataset.py'
 SIZE = (96, 72)

@@ -7,7 +7,6 @@ from mmengine.structures import InstanceData
 
 from stmixer_mm.registry import VISUALIZERS
 from stmixer_mm.visualization.draw import draw_detections, enlarge, side_by_side
-from stmixer_mm.visualization.visualizer import top_actions
 
 CLIP = np.stack([np.full((60, 80, 3), 40 * i, np.uint8) for i in range(4)])
 
@@ -101,13 +100,3 @@ def test_back_ends_get_the_picture(sample, tmp_path):
     )
     visualizer.add_datasample('key', CLIP, sample, step=3)
     assert [path.name for path in tmp_path.rglob('*.png')] == ['key_3.png']
-
-
-def test_actions_are_ranked_and_named():
-    scores = np.array([0.99, 0.4, 0.9, 0.2, 0.7])
-    assert top_actions(scores, ['a', 'b', 'c'], 0.3) == [
-        ('b', 0.9),
-        ('action 4', 0.7),
-        ('a', 0.4),
-    ]
-    assert top_actions(scores, None, 0.8) == [('action 2', 0.9)]

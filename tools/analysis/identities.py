@@ -128,7 +128,8 @@ def read_videos(
         for one, looks in zip(found, vectors, strict=True):
             here = persons.get(round(one.time_s, 3), {})
             bboxes = np.reshape([*here.values()], (-1, 4)) * size
-            its = one.bboxes, one.person_scores, looks, one.ids
+            scores = one.person_scores and np.array(one.person_scores)
+            its = one.bboxes, scores, looks, one.ids
             videos[-1].append(Keyframe(one.time_s, [*here], bboxes, *its))
     return videos
 

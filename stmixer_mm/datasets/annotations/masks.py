@@ -20,11 +20,10 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file, write_atomically
+from stmixer_mm.structures import Mask, decode
 
 PERSON = dict(id=1, name='person')  # the one category
 MAX_SIDE = 2**14  # pixels of a frame
-
-Mask = dict  # COCO's compressed RLE: size [h, w] and counts, a string
 
 
 class KeyframeMasks(NamedTuple):
@@ -38,21 +37,6 @@ class KeyframeMasks(NamedTuple):
 def mask_file(ann_file: str | Path) -> Path:
     """The file of an annotation file's masks."""
     return Path(ann_file).with_name(f'{Path(ann_file).stem}_masks.json')
-
-
-def encode(mask: np.ndarray) -> Mask:
-    """A mask (h, w) in COCO's RLE."""
-    rle = coco_masks.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=list(mask.shape), counts=rle['counts'].decode())
-
-
-def decode(mask: Mask) -> np.ndarray:
-    """The mask (h, w), uint8 of 0 and 1; ``ValueError`` if its counts are wrong."""
-    drawn = coco_masks.decode(mask)
-    # Counts that end too early leave the rest uninitialised.
-    if drawn.max(initial=0) > 1 or drawn.sum(dtype=int) != coco_masks.area(mask):
-        raise ValueError('the counts of its RLE do not fill the frame')
-    return drawn
 
 
 def move(

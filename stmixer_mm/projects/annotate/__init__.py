@@ -11,3 +11,6 @@ Actions are what the attributes of a person say: a checkbox is named as its acti
 values of a select or radio are actions. A file without such attributes has an action in
 each label (category).
 """
+
+# ruff: noqa: F401
+from stmixer_mm.projects.annotate import detections

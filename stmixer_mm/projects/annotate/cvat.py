@@ -8,7 +8,6 @@ from xml.parsers import expat
 
 import numpy as np
 
-from stmixer_mm.datasets.annotations.masks import Mask, encode
 from stmixer_mm.errors import blame
 from stmixer_mm.projects.annotate.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.projects.annotate.records import (
@@ -21,6 +20,7 @@ from stmixer_mm.projects.annotate.records import (
     unique,
     video_names,
 )
+from stmixer_mm.structures import Mask, encode
 
 _LINE = '_line'  # the attribute in which each element keeps the number of its line
 

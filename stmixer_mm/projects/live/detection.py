@@ -19,7 +19,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from stmixer_mm.apis.rendering import follow_persons
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.datasets.streams import (
     Clip,
     FrameStream,
@@ -31,6 +30,7 @@ from stmixer_mm.datasets.streams import (
 )
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
+from stmixer_mm.structures import Keyframe
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
 STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
@@ -41,7 +41,7 @@ _KEPT_TIMES, _KEPT_LATENCIES = 2**15, 512
 class LiveResult(NamedTuple):
     """What was found at a keyframe of a stream."""
 
-    found: KeyframeDetections
+    found: Keyframe
     size: tuple[int, int]  # (h, w) of the frame
     # Seconds since 1970 when the keyframe (if foretold: the last frame seen) came.
     captured_at: float
@@ -100,7 +100,7 @@ class LiveDetection:
     def __init__(
         self,
         source: Source,
-        detect: Callable[[Iterator[Clip]], Iterator[KeyframeDetections]],
+        detect: Callable[[Iterator[Clip]], Iterator[Keyframe]],
         spans: Sequence[int | float],
         *,
         interval_s: float = 0.0,
@@ -235,7 +235,7 @@ class LiveDetection:
     # Detection
 
     def _find(self) -> None:
-        for found, ids in follow_persons(self._detect(self._newest_clips())):
+        for found in follow_persons(self._detect(self._newest_clips())):
             now = time.monotonic()
             with self._changed:
                 seen = min(found.frame_index, self._clip.frames[-1])
@@ -244,9 +244,7 @@ class LiveDetection:
                 self._found_at.append(now)
                 self._keyframes += 1
                 size = self._clip.size
-            result = LiveResult(
-                found._replace(ids=ids), size, time.time() - (now - came), now - came
-            )
+            result = LiveResult(found, size, time.time() - (now - came), now - came)
             for listener in self._listeners:
                 listener.on_result(result)
 

@@ -25,10 +25,10 @@ from urllib.parse import parse_qs, urlsplit
 import cv2
 import numpy as np
 
-from stmixer_mm.apis.results import KeyframeDetections, VideoDetections
 from stmixer_mm.errors import UserError, blame, explain
 from stmixer_mm.projects.live.detection import Figures, Listener, LiveResult
 from stmixer_mm.projects.live.pictures import LivePictures, above
+from stmixer_mm.structures import Keyframe, VideoDetections
 from stmixer_mm.visualization.draw import PALETTE
 
 LEAST_SCORE = 0.05  # that the threshold of the page can be set to
@@ -65,7 +65,7 @@ class Timeline:
         """What is known ends at the last keyframe: the stream broke."""
         self._open.clear()
 
-    def extend(self, found: KeyframeDetections) -> None:
+    def extend(self, found: Keyframe) -> None:
         """Add a keyframe: what was done at the one before went on until now."""
         now = found.time_s
         done = {
@@ -202,7 +202,7 @@ class LivePage(Listener):
         if self.pictures.watchers:
             self.jpegs.put(cv2.imencode('.jpg', picture[..., ::-1], _JPEG)[1].tobytes())
 
-    def state(self, found: KeyframeDetections | None) -> dict:
+    def state(self, found: Keyframe | None) -> dict:
         """What an event tells the page."""
         figures = self._figures()
         with self._guard:

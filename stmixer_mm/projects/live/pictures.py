@@ -5,14 +5,15 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from stmixer_mm.apis.rendering import annotated_frames
-from stmixer_mm.apis.results import KeyframeDetections
 from stmixer_mm.projects.live.detection import Listener, LiveResult
+from stmixer_mm.structures import Keyframe
 from stmixer_mm.visualization.draw import MIN_SIDE
 
 MAX_SIDE = 720  # pixels of a picture's short side
@@ -48,7 +49,7 @@ class LivePictures(Listener):
         self._changed = threading.Condition()  # guards what follows
         self._frames: deque[_Frame] = deque()
         self._bytes = 0
-        self._found: deque[tuple[float, KeyframeDetections]] = deque(maxlen=1024)
+        self._found: deque[tuple[float, Keyframe]] = deque(maxlen=1024)
         self._connection = self._first = 0
         self._is_finished = False
 
@@ -89,9 +90,8 @@ class LivePictures(Listener):
         found = above(result.found, self.score_thr)
         with self._changed:
             if found.frame_index >= self._first:
-                bboxes = found.bboxes * _factor(result.size)
-                known = time.monotonic(), found._replace(bboxes=bboxes)
-                self._found.append(known)
+                found = _scaled(found, _factor(result.size))
+                self._found.append((time.monotonic(), found))
                 self._changed.notify_all()
 
     def finish(self) -> None:
@@ -124,7 +124,7 @@ class LivePictures(Listener):
                 if first is None or current.index >= first:
                     yield current.index, current.picture
 
-        def keyframes() -> Iterator[KeyframeDetections]:
+        def keyframes() -> Iterator[Keyframe]:
             nonlocal first, known_at
             while (known := self._wait_for(connection, self._found)) is not None:
                 known_at, found = known
@@ -150,14 +150,23 @@ class LivePictures(Listener):
         return frame
 
 
-def above(found: KeyframeDetections, score_thr: float) -> KeyframeDetections:
+def above(found: Keyframe, score_thr: float) -> Keyframe:
     """The same without the actions whose score is lower."""
-    return found._replace(
-        actions=[
-            [(label, score) for label, score in one if score >= score_thr]
-            for one in found.actions
-        ]
+    return replace(
+        found,
+        persons=[
+            replace(one, actions=[a for a in one.actions if a.score >= score_thr])
+            for one in found.persons
+        ],
     )
+
+
+def _scaled(found: Keyframe, factor: float) -> Keyframe:
+    persons = [
+        replace(one, bbox=tuple(factor * side for side in one.bbox))
+        for one in found.persons
+    ]
+    return replace(found, persons=persons)
 
 
 def _factor(size: tuple[int, int]) -> float:

@@ -9,11 +9,16 @@ import av
 from torch import nn
 
 from stmixer_mm.apis.inference import detect_video
-from stmixer_mm.apis.results import VideoDetections
 from stmixer_mm.datasets.streams import Clip
-from stmixer_mm.datasets.videos import Video, open_video
+from stmixer_mm.datasets.videos import (
+    DamagedVideo,
+    Video,
+    join_stretches,
+    open_video,
+)
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.live.page import Upload
+from stmixer_mm.structures import VideoDetections
 
 LONGEST_S, MOST_PIXELS = 600.0, 4096 * 2304
 # No playlists: they would have this machine open other files and addresses.
@@ -50,8 +55,12 @@ def detect_upload(
         width=video.size[1],
         total_frames=len(video),
     )
+
+    def note_damage(damage: DamagedVideo) -> None:
+        found.damage = join_stretches([*(found.damage or ()), damage.stretch])
+
     with turn:
-        keyframes = detect_video(model, video, on_damage=found.note_damage, **options)
+        keyframes = detect_video(model, video, on_damage=note_damage, **options)
     while upload.is_awaited():
         begin = time.monotonic()
         with turn:

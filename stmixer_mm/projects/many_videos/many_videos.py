@@ -7,7 +7,6 @@ leaves half written, and only reading a file tells which videos it holds.
 """
 
 import hashlib
-import io
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -39,6 +39,7 @@ from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.errors import UserError, at_end, blame, tell
 from stmixer_mm.files import check_writable_dir, write_atomically
 from stmixer_mm.projects.export.formats import files_of, format_of
+from stmixer_mm.structures import VideoDetections
 
 FORMATS = ('jsonl', 'parquet')
 _FOLDER, _SETTINGS, _REPORT = 'detections', 'settings.json', 'report{}.json'
@@ -158,48 +159,14 @@ class ResultFolder:
         with self._files.transaction, self._files.open(path, 'wb') as part:
             part.write(data)
 
-    def write_detections(self, file: str, content: dict) -> None:
-        encode = _to_parquet if self._form == 'parquet' else _to_line
-        self.write(file, encode(content))
-
-
-def _to_line(content: dict) -> bytes:
-    return (json.dumps(content) + '\n').encode()
-
-
-def _to_parquet(content: dict) -> bytes:
-    """A row whose columns are those of the JSON, null where it says nothing."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    def struct(**types: pa.DataType) -> pa.DataType:
-        return pa.struct(list(types.items()))
-
-    whole, real, text = pa.int64(), pa.float64(), pa.string()
-    action = dict(action=text, score=real)
-    span = dict(first_frame=whole, last_frame=whole)
-    person = struct(
-        id=whole, bbox=pa.list_(real), score=real, actions=pa.list_(struct(**action))
-    )
-    keyframe = struct(time_s=real, frame=whole, persons=pa.list_(person))
-    tube = struct(id=whole, **span, actions=pa.list_(struct(**action, **span)))
-    columns = struct(
-        version=whole,
-        video=text,
-        fps=real,
-        width=whole,
-        height=whole,
-        total_frames=whole,
-        keyframes=pa.list_(keyframe),
-        tubes=pa.list_(tube),
-        damage=pa.list_(pa.list_(real)),
-    )
-    # A file name need not be UTF-8.
-    video = os.fsencode(content['video']).decode('utf-8', 'replace')
-    table = pa.Table.from_pylist([content | dict(video=video)], pa.schema(columns))
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    return buffer.getvalue()
+    def write_detections(self, file: str, found: VideoDetections) -> None:
+        if self._form == 'jsonl':
+            self.write(file, (json.dumps(found.to_dict()) + '\n').encode())
+            return
+        with TemporaryDirectory() as folder:
+            part = Path(folder, f'found.{self._form}')
+            found.save(part)
+            self.write(file, part.read_bytes())
 
 
 class VideoWorker:
@@ -262,7 +229,7 @@ class VideoWorker:
                 return Outcome(source)
             found = self._inferencer.detect(source, **self._job.options)
             if found.error is None:
-                self._results.write_detections(file, found.to_dict())
+                self._results.write_detections(file, found)
             return Outcome(
                 source, len(found.keyframes), found.error, bool(found.damage)
             )

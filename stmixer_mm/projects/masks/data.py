@@ -6,12 +6,13 @@ import numpy as np
 from mmaction.datasets.transforms import PackActionInputs
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import decode, move, read_masks
+from stmixer_mm.datasets.annotations.masks import move, read_masks
 from stmixer_mm.datasets.frames import is_stretched
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS, TRANSFORMS
+from stmixer_mm.structures import decode
 
 # Two points (x, y), in pixels, that the host's transforms move with the frame, as they
 # move joints of persons. Neither is at 0, which to them is no joint.

@@ -21,15 +21,11 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.annotations.masks import (
-    collect_masks,
-    encode,
-    mask_file,
-    write_masks,
-)
+from stmixer_mm.datasets.annotations.masks import collect_masks, mask_file, write_masks
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.toy import script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
+from stmixer_mm.structures import encode
 
 FPS = 15
 TRACK_STEP = 3  # frames from one keyframe of the tracks to the next

@@ -1,0 +1,30 @@
+"""Keyframes of detections, from columns."""
+
+from stmixer_mm.structures import Action, Keyframe, Person
+
+
+def keyframe(time_s, frame_index, bboxes, actions, ids=None, scores=None, masks=None):
+    """A keyframe; ``actions`` are (name, score) pairs of each person."""
+    nothing = [None] * len(bboxes)
+    columns = zip(
+        bboxes,
+        actions,
+        ids or nothing,
+        scores or nothing,
+        masks or nothing,
+        strict=True,
+    )
+    return Keyframe(
+        time_s=time_s,
+        frame_index=frame_index,
+        persons=[
+            Person(
+                id=number,
+                bbox=tuple(map(float, bbox)),
+                score=score,
+                actions=[Action(*pair) for pair in pairs],
+                mask=mask,
+            )
+            for bbox, pairs, number, score, mask in columns
+        ],
+    )
