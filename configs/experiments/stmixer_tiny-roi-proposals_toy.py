@@ -3,5 +3,6 @@ _base_ = '../roi/roi_tiny_1xb8-4x3x1_toy.py'
 
 model = dict(persons='proposals')
 # A pickle {'video,0001': array (n, 4 or 5) of x1, y1, x2, y2 in [0, 1] and score}.
-val_dataloader = dict(dataset=dict(proposal_file='data/toy/proposals_val.pkl'))
+proposals = dict(type='KeyframeProposalDataset', proposal_file='proposals_val.pkl')
+val_dataloader = dict(dataset=proposals)
 test_dataloader = val_dataloader

@@ -1,4 +1,4 @@
-"""Go through the datasets of a config before hours are lost on them."""
+"""Check the datasets of a config, before a training stops at their first fault."""
 
 import os
 from collections.abc import Iterable
@@ -6,11 +6,12 @@ from collections.abc import Iterable
 import numpy as np
 from mmengine.config import Config
 
-from stmixer_mm.checks.annotations import check_csv, check_tubes
 from stmixer_mm.checks.config import SPLITS
-from stmixer_mm.checks.reports import Report
-from stmixer_mm.checks.videos import Progress, check_videos, find_videos
-from stmixer_mm.datasets.annotations.ava_csv import read_label_names
+from stmixer_mm.checks.reports import Place, Report
+from stmixer_mm.checks.videos import Progress, check_videos
+from stmixer_mm.datasets.annotations.ava_csv import read_timestamp_rows
+from stmixer_mm.datasets.frames import describe_folder, find_source
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.tube_dataset import TubeDataset
@@ -69,7 +70,7 @@ def check_dataset(
     report = Report(name, str(cfg.get('ann_file', '')))
     with report.noting('config', 'the dataset cannot be built'):
         dataset = DATASETS.build({**cfg, 'lazy_init': True})
-        if not isinstance(dataset, PersonDataset):
+        if not isinstance(dataset, KeyframeDataset | TubeDataset):
             raise UserError(
                 f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
                 'TubeDataset: not checked.'
@@ -77,16 +78,71 @@ def check_dataset(
         report.ann_file = dataset.ann_file
     if report.num_errors:
         return report
+    num_frames = {}
     with report.noting('annotation', 'the dataset cannot be read'):
-        check = check_tubes if isinstance(dataset, TubeDataset) else check_csv
-        annotated = check(dataset, report)
-        find_videos(dataset, annotated.videos, report)
+        if isinstance(dataset, KeyframeDataset):
+            videos = _check_csv(dataset, report)
+        else:
+            truth, names = dataset.read_truth()
+            videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
+        _find_videos(dataset, videos, report)
         if not report.num_errors:
             dataset.full_init()
     if not report.num_errors:
         _count(dataset, report)
-        check_videos(dataset, annotated, report, decode=decode, progress=progress)
+        check_videos(dataset, num_frames, report, decode=decode, progress=progress)
     return report
+
+
+def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
+    """Note the faults of all lines; where each video is first named."""
+    rows, faults = dataset.read_rows()
+    empty, faults_of_empty = dataset.read_empty(rows)
+    excluded, faults_of_excluded = read_timestamp_rows(dataset.exclude_file)
+    report.add_faults([*faults, *faults_of_empty, *faults_of_excluded])
+    excluded_keys = {row.key for row in excluded}
+    report.num_excluded_keyframes = len(excluded_keys & {row.key for row in rows})
+    if excluded and not report.num_excluded_keyframes:
+        message = 'it names no annotated keyframe; is it the file of this split?'
+        report.warn('excluded', (dataset.exclude_file, None), message)
+    taken = [row for row in rows if row.action_id in dataset.action_ids]
+    first_lines: dict[tuple, int] = {}
+    for row in taken:
+        same = (row.key, row.bbox_norm, row.action_id)
+        if first_lines.setdefault(same, row.line) != row.line:
+            message = (
+                f'repeats line {first_lines[same]}: same keyframe, box and action; '
+                'remove it, as evaluation would count it as missed.'
+            )
+            report.warn('duplicate', (dataset.ann_file, row.line), message)
+    videos: dict[str, Place] = {}
+    tested = rows if dataset.test_mode else taken
+    for file, group in (
+        (dataset.ann_file, tested),
+        (dataset.empty_keyframes_file, empty),
+    ):
+        for row in group:
+            videos.setdefault(row.video_id, (file, row.line))
+            report.places.setdefault(row.key, (file, row.line))
+    return videos
+
+
+def _find_videos(
+    dataset: PersonDataset, videos: dict[str, Place], report: Report
+) -> None:
+    """Note where each video is, or that it is missing."""
+    folder = dataset.data_prefix['img']
+    report.places |= videos
+    for name, place in videos.items():
+        path = find_source(folder, name, use_frames=dataset.use_frames)
+        report.videos[name] = path or os.path.join(folder, name)
+        if path is None:
+            what = 'frame folder' if dataset.use_frames else 'video'
+            message = (
+                f'the {what} of {name!r} is missing in {describe_folder(folder)}; put '
+                'it there, or correct data_prefix or the name.'
+            )
+            report.error('missing', place, message)
 
 
 def _count(dataset: PersonDataset, report: Report) -> None:
@@ -94,34 +150,31 @@ def _count(dataset: PersonDataset, report: Report) -> None:
     report.num_keyframes = len(dataset)
     for index in range(len(dataset)):
         labels = dataset.get_data_info(index)['gt_labels']
-        if labels.shape[1] == 1:  # numbers of classes (multilabel=False)
-            labels = np.eye(dataset.num_classes)[labels[:, 0]]
         counts += labels.sum(axis=0).astype(int)
         report.num_boxes += len(labels)
         report.num_empty_keyframes += not len(labels)
     names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
-    known = read_label_names(getattr(dataset, 'label_file', None)).values() or names
-    absent = [name for name in known if report.class_counts.get(name) == 0]
+    absent = [name for name, count in report.class_counts.items() if not count]
     if absent:
         message = f'no box has the actions {", ".join(absent)}.'
-        report.warn('absent class', (dataset.ann_file, None), message)
+        report.warn('absent class', report.place(), message)
 
 
 def _check_overlap(reports: list[Report], *, is_error: bool) -> None:
     """Videos that are both trained on and evaluated, known by their file."""
-    trained = {}
+    trained: dict[str, Place] = {}
     for report in reports:
         find = report.error if is_error else report.warn
         for name, path in report.videos.items():
-            file, line = os.path.realpath(path), report.first_lines[name]
+            file, place = os.path.realpath(path), report.place(name)
             if report.name == 'train':
-                trained[file] = report.ann_file, line
+                trained[file] = place
             elif file in trained:
-                where, first = trained[file]
+                where, line = trained[file]
                 message = (
-                    f'the video {name!r} is trained on too, as {where} says'
-                    f'{f" in line {first}" if first else ""}; remove it from one of '
-                    'the splits.'
+                    f'the video {name!r} is trained on too, in {where}'
+                    f'{f", line {line}" if line else ""}; remove it from one of the '
+                    'splits.'
                 )
-                find('overlap', (report.ann_file, line), message)
+                find('overlap', place, message)

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from stmixer_mm.checks.config import SPLITS
 from stmixer_mm.checks.reports import Report
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.clip_dataset import ClipDataset
+from stmixer_mm.datasets.clip_dataset import TrackedDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
@@ -80,7 +80,7 @@ def _compare(
     of_clips = {
         video_id
         for dataset in datasets
-        if isinstance(dataset, ClipDataset)
+        if isinstance(dataset, TrackedDataset)
         for video_id in dataset.video_ids
     }
     missed = {

@@ -1,4 +1,4 @@
-"""What is found wrong in data, as text and as JSON."""
+"""Errors and warnings about data, as text and as JSON."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Report:
-    """What is wrong with a dataset or a metric of a config, and what a dataset holds."""
+    """Findings about a dataset or a metric of a config, and counts of a dataset."""
 
     name: str
     ann_file: str
@@ -44,11 +44,16 @@ class Report:
     num_boxes: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)  # by class name
     videos: dict[str, str] = field(default_factory=dict)  # id -> path
-    first_lines: dict[str, int | None] = field(default_factory=dict)  # of each video
+    places: dict[str, Place] = field(default_factory=dict)  # of videos and img_keys
 
     @property
     def num_errors(self) -> int:
         return sum(finding.is_error for finding in self.findings)
+
+    def place(self, *names: str) -> Place:
+        """Where the first of these names that has a place is first named."""
+        found = (self.places[name] for name in names if name in self.places)
+        return next(found, (self.ann_file, None))
 
     def error(self, kind: str, place: Place, message: str) -> None:
         self.findings.append(Finding('error', kind, *place, message))
@@ -66,14 +71,12 @@ class Report:
             with blame(subject, 'correct it in the config'):
                 yield
         except UserError as error:
-            sentence = str(error)
-            file, line, rest = re.match(
-                r'(.+?)(?:, line (\d+))?:? (.*)', sentence
-            ).groups()
+            match = re.match(r'(.+?)(?:, line (\d+))?:? (.*)', str(error))
+            file, line, rest = match.groups()
             if os.path.exists(file) or rest.startswith('the file '):
                 self.error(kind, (file, line and int(line)), rest)
             else:
-                self.error(kind, (self.ann_file, None), sentence)
+                self.error(kind, self.place(), str(error))
 
 
 def format_report(report: Report, *, max_warnings: int = 20) -> str:
@@ -106,4 +109,6 @@ def format_report(report: Report, *, max_warnings: int = 20) -> str:
 def report_to_dict(report: Report) -> dict:
     """The whole report in plain types, for JSON."""
     findings = [finding._asdict() for finding in report.findings]
-    return {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
+    content = {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
+    del content['places']
+    return content

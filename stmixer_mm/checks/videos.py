@@ -1,20 +1,15 @@
-"""Whether the videos of a dataset can be read where its keyframes are."""
+"""Check that the videos of a dataset can be read at its keyframes."""
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 
 import mmcv
 import numpy as np
 
-from stmixer_mm.checks.annotations import Annotated
-from stmixer_mm.checks.reports import Place, Report
-from stmixer_mm.datasets.frames import (
-    describe_folder,
-    find_source,
-    frame_numbers,
-    is_stretched,
-)
+from stmixer_mm.checks.reports import Report
+from stmixer_mm.datasets.frames import frame_numbers, is_stretched
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
 from stmixer_mm.datasets.videos import count_decoded
@@ -26,92 +21,72 @@ REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 Progress = Callable[[Iterable], Iterable]
 
 
-def find_videos(
-    dataset: PersonDataset, places: dict[str, Place], report: Report
-) -> None:
-    """Note where each video is, or that it is missing."""
-    folder = dataset.data_prefix['img']
-    for name, place in places.items():
-        path = find_source(folder, name, use_frames=dataset.use_frames)
-        report.videos[name] = path or os.path.join(folder, name)
-        report.first_lines[name] = place[1]
-        if path is None:
-            what = 'frame folder' if dataset.use_frames else 'video'
-            message = (
-                f'the {what} of {name!r} is missing in {describe_folder(folder)}; put '
-                'it there, or correct data_prefix or the name.'
-            )
-            report.error('missing', place, message)
-
-
 def check_videos(
     dataset: PersonDataset,
-    annotated: Annotated,
+    num_frames: Mapping[str, int],
     report: Report,
     *,
     decode: bool,
     progress: Progress,
 ) -> None:
-    """Open all videos of a dataset and, with ``decode``, decode their keyframes."""
+    """Open all videos of a dataset and, with ``decode``, decode their keyframes.
+
+    Args:
+        dataset: Of which all samples are checked.
+        num_frames: Of the annotated videos, as far as the annotation tells them.
+        report: Takes the findings.
+        decode: Whether to read the frames.
+        progress: Wraps the list of the videos.
+    """
     samples = defaultdict(list)
     for index in range(len(dataset)):
         samples[dataset.get_data_info(index)['video_id']].append(index)
     report.num_videos = len(samples)
-    sampler = dataset.find_transform(SampleKeyframeClip)
-    opener = dataset.find_transform(OpenVideo)
-    is_slow_decoded = sampler and not (opener and opener.keep_frames)
     # Without a sampler of ours only the keyframes are looked at.
-    sampler = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
-    sampler.jitter = False
+    sampler = dataset.find_transform(SampleKeyframeClip)
+    clips_of = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
+    opener = dataset.find_transform(OpenVideo)
+    is_decoded = sampler and not (opener and opener.keep_frames)
     slow = []
     for name in progress(list(samples)):
         infos = [dataset.get_data_info(index) for index in samples[name]]
-        path, place = infos[0][dataset.path_key], annotated.videos[name]
+        place = report.place(name)
+        path = infos[0][dataset.path_key]
         try:
-            if dataset.use_frames:
-                video = _frame_folder(infos[0])
-            else:
-                video = OpenVideo().transform(dict(filename=path))
+            video = _open(infos[0])
         except UserError as error:
             report.error('unreadable', place, str(error))
             continue
         infos = [{**info, **video} for info in infos]
-        clips, size = _check_keyframes(infos, sampler, annotated, report, decode)
-        found, wanted = video['total_frames'], annotated.num_frames.get(name)
+        clips, size = _check_keyframes(infos, clips_of, report, decode)
+        found, wanted = video['total_frames'], num_frames.get(name)
         if wanted not in (None, found):
             message = (
                 f'{path} has {found} frames, but the annotation is of {wanted}; boxes '
                 'may belong to other frames.'
             )
             report.warn('length', place, message)
-        shape = annotated.sizes.get(name)
-        if size and shape and is_stretched(shape, size):
-            message = (
-                f'{path} is {size[1]} x {size[0]}, but its boxes are of a picture of '
-                f"{shape[1]} x {shape[0]}; correct its 'resolution', which is (height, "
-                'width), unless the frames were stretched.'
-            )
-            report.warn('shape', place, message)
-        masks = (mask for info in infos for mask in info.get('gt_masks', ()) if mask)
-        for height, width in sorted({tuple(mask['size']) for mask in masks}):
+        shapes = {info.get('annotated_size') for info in infos} - {None}
+        for height, width in sorted(shapes):
             if size and is_stretched((height, width), size):
                 message = (
-                    f'{path} is {size[1]} x {size[0]}, but {dataset.mask_file} has masks '
-                    f'of {width} x {height} for it; give masks of its frames.'
+                    f'{path} is {size[1]} x {size[0]}, but its annotation is of '
+                    f'pictures of {width} x {height}; correct it, unless the frames '
+                    'were stretched.'
                 )
-                report.error('masks', place, message)
+                report.warn('shape', place, message)
         if dataset.use_frames:
             continue
-        key_inds = video['video_reader'].key_inds
-        for start, end in video['video_reader'].gaps:
+        reader = video['video_reader']
+        for start, end in reader.gaps:
             message = (
                 f'{path} has no frame from {start:.3f} s to {end:.3f} s; fetch it again '
                 'unless it was recorded so.'
             )
             report.warn('gap', place, message)
         used = sum(len(np.unique(clip)) for clip in clips)
-        decoded = sum(count_decoded(clip, key_inds) for clip in clips)
-        if is_slow_decoded and decoded > SLOW_DECODING * used:
+        decoded = sum(count_decoded(clip, reader.key_inds) for clip in clips)
+        if is_decoded and decoded > SLOW_DECODING * used:
             slow.append((decoded / used, path, place))
     if slow:
         factor, path, place = max(slow)
@@ -123,13 +98,15 @@ def check_videos(
         report.warn('slow decoding', place, message)
 
 
-def _frame_folder(info: dict) -> dict:
-    """The number of frames of a sample's video, if there are no gaps between them."""
-    folder, tmpl = info['frame_dir'], info['filename_tmpl']
-    start = info['start_index']
+def _open(info: dict) -> dict:
+    """Keys that opening the video of a sample sets; its frames must have no gaps."""
+    if 'filename' in info:
+        return OpenVideo().transform(dict(filename=info['filename']))
+    folder, tmpl, start = (
+        info[key] for key in ('frame_dir', 'filename_tmpl', 'start_index')
+    )
     numbers = frame_numbers(folder, tmpl, start)
-    _, stop = info.get('shot_info') or (0, numbers[-1] - start + 1)
-    total = info.get('total_frames') or stop
+    total = info.get('total_frames') or numbers[-1] - start + 1
     gaps = sorted(set(range(start, start + total)) - set(numbers))
     if gaps:
         raise UserError(
@@ -139,20 +116,8 @@ def _frame_folder(info: dict) -> dict:
     return dict(total_frames=total)
 
 
-def _read(info: dict, index: int) -> np.ndarray:
-    """A frame; None or any error if it is damaged."""
-    if 'video_reader' in info:
-        return info['video_reader'].get_batch([index])[0]
-    name = info['filename_tmpl'].format(index)
-    return mmcv.imread(os.path.join(info['frame_dir'], name))
-
-
 def _check_keyframes(
-    infos: list[dict],
-    sampler: SampleKeyframeClip,
-    annotated: Annotated,
-    report: Report,
-    decode: bool,
+    infos: list[dict], sampler: SampleKeyframeClip, report: Report, decode: bool
 ) -> tuple[list[np.ndarray], tuple[int, int] | None]:
     """Check that clips fit in and keyframes can be read.
 
@@ -162,10 +127,9 @@ def _check_keyframes(
     clips, size = [], None
     faults: dict[str, tuple] = {}  # one for all keyframes of a short video
     for info in sorted(infos, key=lambda info: info['timestamp']):
-        place = annotated.videos[info['video_id']]
-        place = annotated.keyframes.get(info['img_key'], place)
+        place = report.place(info['img_key'], info['video_id'])
         try:
-            clip = sampler.transform(dict(info))['frame_inds']
+            clip = sampler.transform(copy(info))['frame_inds']
         except UserError as error:
             faults.setdefault(str(error), ('clip', place))
             continue
@@ -180,10 +144,18 @@ def _check_keyframes(
                 'missing or damaged; fetch, extract or encode the video again.'
             )
             faults.setdefault(message, ('unreadable', place))
-    if len(faults) > 1 and not annotated.keyframes:
+    if len(faults) > 1 and len({place for _, place in faults.values()}) == 1:
         # Without lines, one finding stands for a whole video.
         message, where = next(iter(faults.items()))
         faults = {f'{message[:-1]} ({len(faults)} such keyframes).': where}
     for message, where in faults.items():
         report.error(*where, message)
     return clips, size
+
+
+def _read(info: dict, index: int) -> np.ndarray:
+    """A frame; None or any error if it is damaged."""
+    if 'video_reader' in info:
+        return info['video_reader'].get_batch([index])[0]
+    name = info['filename_tmpl'].format(index)
+    return mmcv.imread(os.path.join(info['frame_dir'], name))

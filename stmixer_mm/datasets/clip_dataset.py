@@ -10,20 +10,20 @@ import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import Fault, KeyframeRow
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.datasets.packing import pack_persons, pack_tracks, unpack_tracks
 from stmixer_mm.datasets.person_dataset import PersonDataset
-from stmixer_mm.datasets.tube_dataset import TubeDataset, VideoPersons
+from stmixer_mm.datasets.persons import Tracks, unpack_persons
+from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
-class ClipDataset(PersonDataset):
-    """What the datasets of clips share: the tracks of each video, kept once."""
+class TrackedDataset(PersonDataset):
+    """The base of datasets of clips: the tracks of each video, kept once."""
 
     def __init__(
         self, ann_file: str, pipeline: Sequence[dict | Callable], **shared
     ) -> None:
-        self._tracks: dict[str, tuple] = {}  # packed, by video
+        self._tracks: dict[str, Tracks] = {}  # by video
         super().__init__(ann_file, pipeline, **shared)
 
     @property
@@ -34,8 +34,7 @@ class ClipDataset(PersonDataset):
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets; ``tracks`` are its video's."""
         info = super().get_data_info(idx)
-        packed = self._tracks[info['video_id']]
-        return {**info, 'tracks': unpack_tracks(packed, self.num_classes)}
+        return {**info, 'tracks': self._tracks[info['video_id']]}
 
 
 def find_middles(count: int, stride: int) -> np.ndarray:
@@ -52,7 +51,7 @@ def find_middles(count: int, stride: int) -> np.ndarray:
 
 
 @DATASETS.register_module()
-class TubeClipDataset(ClipDataset, TubeDataset):
+class TubeClipDataset(TrackedDataset, TubeDataset):
     """Clips of videos with published tubes, as :class:`TubeDataset` reads them.
 
     A person is a tube. It is known to be absent in frames where it has no box, so with
@@ -60,7 +59,7 @@ class TubeClipDataset(ClipDataset, TubeDataset):
 
     Args:
         ann_file: As in :class:`TubeDataset`.
-        pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
+        pipeline: With ``LocateTubelets`` after ``SampleKeyframeClip``, and
             ``PackTubelets`` at its end.
         shared: Arguments of :class:`TubeDataset`. Middles of clips are keyframes,
             ``frame_stride`` keyframes apart.
@@ -72,12 +71,12 @@ class TubeClipDataset(ClipDataset, TubeDataset):
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
         return frames[find_middles(len(frames), self.frame_stride)]
 
-    def keep_boxes(self, video_id: str, boxes: VideoPersons) -> None:
-        self._tracks[video_id] = pack_tracks(boxes.frames, pack_persons(*boxes[1:]))
+    def keep_persons(self, video_id: str, persons: np.ndarray) -> None:
+        self._tracks[video_id] = Tracks(persons, None)
 
 
 @DATASETS.register_module()
-class TrackClipDataset(ClipDataset, KeyframeDataset):
+class TrackClipDataset(TrackedDataset, KeyframeDataset):
     """Clips around keyframes of a csv in AVA's format with person ids.
 
     The csv has a few keyframes per second or more. A person is a person id of a video.
@@ -87,10 +86,10 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
 
     Args:
         ann_file: As in :class:`KeyframeDataset`.
-        pipeline: With ``LocateTubelets`` behind ``SampleKeyframeClip``, and
+        pipeline: With ``LocateTubelets`` after ``SampleKeyframeClip``, and
             ``PackTubelets`` at its end.
         clip_stride: Keyframes from one clip to the next; their middles are keyframes.
-        shared: Arguments of :class:`KeyframeDataset` but ``multilabel``.
+        shared: Arguments of :class:`KeyframeDataset`.
 
     Raises:
         UserError: as :class:`KeyframeDataset`; also if a person id is negative, or has
@@ -108,25 +107,18 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         if clip_stride < 1:
             raise UserError(f'clip_stride={clip_stride} must be at least 1.')
         self.clip_stride = clip_stride
-        super().__init__(ann_file, pipeline, multilabel=True, **shared)
+        super().__init__(ann_file, pipeline, **shared)
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         rows, faults = super().read_rows()
         first: dict[tuple, KeyframeRow] = {}
         for row in rows:
             same = first.setdefault((row.key, row.person_id), row)
-            message = None
-            if row.person_id < 0:
-                message = f'{row.person_id} is not a person id, as tracks need them'
-            elif same.bbox_norm != row.bbox_norm:
+            if row.person_id < 0 or same.bbox_norm != row.bbox_norm:
                 message = (
-                    f'person {row.person_id} has another box at {row.key} in line '
-                    f'{same.line}'
-                )
-            if message:
-                message += (
-                    '; give each person of a video its own number from 0, or train on '
-                    'keyframes (KeyframeDataset).'
+                    f'the person id {row.person_id} is negative, or has another box at '
+                    f'{row.key} in line {same.line}; give each person of a video its '
+                    'own number from 0, or train on keyframes (KeyframeDataset).'
                 )
                 faults.append(Fault(self.ann_file, row.line, message))
         return rows, faults
@@ -142,12 +134,10 @@ class TrackClipDataset(ClipDataset, KeyframeDataset):
         chosen = []
         for video_id, infos in videos.items():
             infos.sort(key=lambda info: info['timestamp'])
-            parts = zip(*(info['ann'] for info in infos), strict=True)
-            persons = [b''.join(part) for part in parts]
-            seconds = [info['timestamp'] for info in infos]
-            counts = [np.frombuffer(info['ann'][2], np.int64).size for info in infos]
-            self._tracks[video_id] = pack_tracks(
-                np.repeat(seconds, counts), persons, seconds
+            persons = b''.join(info['ann'] for info in infos)
+            self._tracks[video_id] = Tracks(
+                unpack_persons(persons, self.num_classes),
+                np.array([info['timestamp'] for info in infos], float),
             )
             middles = find_middles(len(infos), self.clip_stride)
             chosen += [infos[index] for index in middles]

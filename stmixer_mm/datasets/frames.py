@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -60,16 +59,14 @@ def clip_indices(
     frame_interval: int,
     total_frames: int,
     place: int | None = None,
-    offsets: Sequence[int] | np.ndarray = (0,),
 ) -> np.ndarray:
     """Frame indices (clip_len,), counted from 0, of the clip around a keyframe.
 
-    The keyframe is entry ``place``, by default clip_len // 2. Each frame is moved by
-    its offset, then clamped to the video: frames beyond an end repeat the end.
+    The keyframe is entry ``place``, by default clip_len // 2. Frames beyond an end of
+    the video repeat it.
     """
     steps = np.arange(clip_len) - (clip_len // 2 if place is None else place)
-    indices = keyframe + steps * frame_interval + np.asarray(offsets)
-    return np.clip(indices, 0, total_frames - 1)
+    return np.clip(keyframe + steps * frame_interval, 0, total_frames - 1)
 
 
 def is_stretched(size: tuple[float, float], other: tuple[float, float]) -> bool:

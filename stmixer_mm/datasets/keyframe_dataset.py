@@ -15,8 +15,8 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_timestamp_keys,
     read_timestamp_rows,
 )
-from stmixer_mm.datasets.packing import pack_persons
 from stmixer_mm.datasets.person_dataset import PersonDataset, join_root
+from stmixer_mm.datasets.persons import make_persons
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
@@ -44,11 +44,8 @@ class KeyframeDataset(PersonDataset):
         custom_classes: Action ids to keep, in the order of the label columns from 1.
             Keyframes that show none of them are left out of training, and have k = 0
             in tests.
-        multilabel: False gives ``gt_labels`` (k, 1) of class numbers instead.
         fps: Frame rate of the extracted frames; videos know their own.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
-        timestamp_end: Timestamp of the end of the extracted frames (1800 for AVA);
-            None counts the frames in each folder.
         shared: Arguments of :class:`PersonDataset`, as are those not listed here.
 
     Raises:
@@ -66,11 +63,9 @@ class KeyframeDataset(PersonDataset):
         empty_keyframes_file: str | None = None,
         num_classes: int | None = None,
         custom_classes: Sequence[int] | None = None,
-        multilabel: bool = True,
         data_root: str | None = '',
         fps: float = 30,
         timestamp_start: float = 0,
-        timestamp_end: float | None = None,
         metainfo: Mapping | None = None,
         **shared,
     ) -> None:
@@ -81,17 +76,15 @@ class KeyframeDataset(PersonDataset):
         self.label_file = join_root(data_root, label_file)
         self.exclude_file = join_root(data_root, exclude_file)
         self.empty_keyframes_file = join_root(data_root, empty_keyframes_file)
-        self.multilabel = multilabel
         self.fps = fps
         self.timestamp_start = timestamp_start
-        self.timestamp_end = timestamp_end
         # Of the label columns 1, 2, ...
         self.action_ids, names = read_classes(
             self.label_file, num_classes, custom_classes
         )
         num_classes = len(self.action_ids) + 1
         # Larger ids are faults; custom_classes may leave out any id.
-        self.num_known_ids = None if custom_classes else num_classes
+        self._num_known_ids = None if custom_classes else num_classes
         self._columns = {action: n for n, action in enumerate(self.action_ids, start=1)}
         classes = tuple(names.get(n, f'class {n}') for n in self.action_ids)
         super().__init__(
@@ -103,10 +96,40 @@ class KeyframeDataset(PersonDataset):
             **shared,
         )
 
+    def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
+        """All good rows and all faults of the annotation file."""
+        return read_keyframe_rows(self.ann_file, num_classes=self._num_known_ids)
+
+    def read_empty(
+        self, rows: Sequence[KeyframeRow]
+    ) -> tuple[list[TimestampRow], list[Fault]]:
+        """All good rows and all faults of the file of person-free keyframes."""
+        empty, faults = read_timestamp_rows(self.empty_keyframes_file)
+        lines = {row.key: row.line for row in rows}
+        for row in empty:
+            if row.key in lines:
+                message = (
+                    f'keyframe {row.key} is listed as person-free, but {self.ann_file} '
+                    f'has a box there in line {lines[row.key]}; remove one of them.'
+                )
+                faults.append(Fault(self.empty_keyframes_file, row.line, message))
+        return empty, faults
+
+    def person_key(self, row: KeyframeRow) -> Hashable:
+        """Equal for all rows of one person in a keyframe."""
+        return row.bbox_norm
+
     def load_data_list(self) -> list[dict]:
         """All keyframes of the annotation file, then those without a person."""
         rows, faults = self.read_rows()
         raise_first(faults)
+        empty, faults = self.read_empty(rows)
+        raise_first(faults)
+        if all(row.action_id not in self._columns for row in rows):
+            raise UserError(
+                f'{self.ann_file} has no action of custom_classes={self.action_ids}; '
+                'correct custom_classes.'
+            )
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:
             keyframes.setdefault(row.key, []).append(row)
@@ -117,34 +140,9 @@ class KeyframeDataset(PersonDataset):
             # FrameMAPMetric counts them.
             if taken or self.test_mode:
                 infos.append(self._info(group[0], taken))
-        if all(row.action_id not in self._columns for row in rows):
-            raise UserError(
-                f'{self.ann_file} holds no action of custom_classes '
-                f'{self.action_ids}; correct custom_classes.'
-            )
-        empty, faults = read_timestamp_rows(self.empty_keyframes_file)
-        raise_first(faults)
-        for row in empty:
-            if row.key in keyframes:
-                raise UserError(
-                    f'{self.empty_keyframes_file}, line {row.line}: keyframe '
-                    f'{row.key} is listed as person-free, but {self.ann_file} has a '
-                    'box there; remove one of them.'
-                )
-            infos.append(self._info(row, []))
+        infos += [self._info(row, []) for row in empty]
         paths = self.find_sources(dict.fromkeys(info['video_id'] for info in infos))
-        for info in infos:
-            info[self.path_key] = paths[info['video_id']]
-        self.add_proposals(infos)
-        return infos
-
-    def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
-        """All good rows and all faults of the annotation file."""
-        return read_keyframe_rows(self.ann_file, num_classes=self.num_known_ids)
-
-    def person_key(self, row: KeyframeRow) -> Hashable:
-        """What rows of one person in a keyframe have in common."""
-        return row.bbox_norm
+        return [{**info, self.path_key: paths[info['video_id']]} for info in infos]
 
     def filter_data(self) -> list[dict]:
         """Leave out the keyframes of the exclude file."""
@@ -164,41 +162,23 @@ class KeyframeDataset(PersonDataset):
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""
         info = super().get_data_info(idx)
-        info['timestamp_start'] = self.timestamp_start
-        info['timestamp_end'] = self.timestamp_end
-        if not self.multilabel:
-            info['gt_labels'] = info['gt_labels'].argmax(axis=1)[:, None]
-        return info
+        return {**info, 'fps': self.fps, 'timestamp_start': self.timestamp_start}
 
     def _info(
         self, keyframe: KeyframeRow | TimestampRow, rows: Sequence[KeyframeRow]
     ) -> dict:
-        shot_info = None
-        if self.use_frames and self.timestamp_end is not None:
-            seconds = self.timestamp_end - self.timestamp_start
-            shot_info = (0, round(seconds * self.fps))
-        return {
-            'video_id': keyframe.video_id,
-            'timestamp': keyframe.timestamp,
-            'img_key': keyframe.key,
-            'shot_info': shot_info,
-            'fps': self.fps,
-            'ann': self._persons(rows),
-        }
-
-    def _persons(self, rows: Sequence[KeyframeRow]) -> tuple[bytes, bytes, bytes]:
-        """Persons of a keyframe, packed."""
         persons: dict[Hashable, list[KeyframeRow]] = {}
         for row in rows:
             persons.setdefault(self.person_key(row), []).append(row)
         labels = np.zeros((len(persons), self.num_classes), dtype=bool)
         for label, group in zip(labels, persons.values(), strict=True):
-            if len(group) > 1 and not self.multilabel:
-                raise UserError(
-                    f'{self.ann_file}, line {group[1].line}: this box has several '
-                    'actions, which needs multilabel=True.'
-                )
             label[[self._columns[row.action_id] for row in group]] = True
         first = [group[0] for group in persons.values()]
-        bboxes_norm = [row.bbox_norm for row in first]
-        return pack_persons(bboxes_norm, labels, [row.person_id for row in first])
+        bboxes_norm = np.reshape([row.bbox_norm for row in first], (-1, 4))
+        ids = [row.person_id for row in first]
+        return {
+            'video_id': keyframe.video_id,
+            'timestamp': keyframe.timestamp,
+            'img_key': keyframe.key,
+            'ann': make_persons(keyframe.timestamp, bboxes_norm, labels, ids).tobytes(),
+        }

@@ -1,4 +1,4 @@
-"""What the datasets of keyframes with persons share."""
+"""The base of the datasets of keyframes with persons."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from stmixer_mm.datasets.frames import (
     find_source,
     split_filename_tmpl,
 )
-from stmixer_mm.datasets.packing import read_proposals, unpack_bboxes, unpack_persons
+from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.errors import UserError, blame
 
@@ -28,30 +28,24 @@ class PersonDataset(BaseActionDataset):
     A sample has ``gt_bboxes`` (k, 4) xyxy in [0, 1] until a decoding transform makes
     pixels of them, ``gt_labels`` (k, num_classes) multi-hot with the dummy column 0,
     ``entity_ids`` (k,), ``video_id``, ``timestamp``, ``img_key``, and ``filename``
-    (videos) or ``frame_dir`` (extracted frames).
+    (videos) or ``frame_dir`` (extracted frames); and ``annotated_size`` (h, w) of the
+    frames, where the annotation tells it.
 
     A subclass reads keyframes in ``load_data_list``: dicts with ``video_id``,
-    ``img_key`` and ``ann``, the persons as ``pack_persons`` packs them.
+    ``img_key`` and ``ann``, the bytes of persons (:func:`.make_persons`).
 
     Args:
         ann_file: Annotation.
         pipeline: Transforms.
         num_classes: Classes with the dummy class 0.
-        data_root: Folder that all relative paths are in.
         data_prefix: ``dict(img=folder)`` with the videos, named by their id with or
             without a suffix, or the frame folders, named by the id.
         use_frames: Read extracted frames instead of video files.
         filename_tmpl: Names of the extracted frames.
         start_index: Number of the first extracted frame.
-        proposal_file: Boxes of persons for two-stage detectors, a pickle file (none of
-            its code is run): ``{img_key: (n, 4 or 5)}`` xyxy in [0, 1] and score. A
-            sample then has ``proposals`` (m, 4), m = 0 where the file lacks its key.
-        person_det_score_thr: Keep proposals from this score on, and always the best.
-        num_max_proposals: Keep this many at most, in the order of the file.
-        test_mode: Validation or test.
-        modality: What the host's transforms decode.
-        metainfo, indices, serialize_data, lazy_init, max_refetch: As in mmengine's
-            ``BaseDataset``. ``lazy_init=True`` reads and checks files at first use.
+        base: Arguments of mmengine's ``BaseDataset``, such as ``data_root``, the folder
+            that relative paths are in, ``test_mode``, and ``lazy_init``, which reads
+            and checks files at first use.
     """
 
     def __init__(
@@ -60,48 +54,28 @@ class PersonDataset(BaseActionDataset):
         pipeline: Sequence[dict | Callable],
         *,
         num_classes: int | None = None,
-        data_root: str | None = '',
         data_prefix: Mapping[str, str] | None = None,
         use_frames: bool = False,
         filename_tmpl: str = 'img_{:05}.jpg',
         start_index: int = 1,
-        proposal_file: str | None = None,
-        person_det_score_thr: float = 0.9,
-        num_max_proposals: int = 1000,
-        test_mode: bool = False,
-        modality: str = 'RGB',
-        metainfo: Mapping | None = None,
-        indices: int | Sequence[int] | None = None,
-        serialize_data: bool = True,
-        lazy_init: bool = False,
-        max_refetch: int = 1000,
+        **base,
     ) -> None:
         split_filename_tmpl(filename_tmpl)
         data_prefix = dict(img='') if data_prefix is None else data_prefix
         if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
             raise UserError(
-                f'data_prefix={data_prefix!r} does not say where the videos or frames '
-                "are; write data_prefix=dict(img='FOLDER')."
+                f'data_prefix={data_prefix!r} lacks the folder of the videos or frames; '
+                "write data_prefix=dict(img='FOLDER')."
             )
         self.use_frames = use_frames
         self.filename_tmpl = filename_tmpl
-        self.proposal_file = join_root(data_root, proposal_file)
-        self.person_det_score_thr = person_det_score_thr
-        self.num_max_proposals = num_max_proposals
         super().__init__(
             ann_file,
             pipeline,
             data_prefix=dict(data_prefix),
-            test_mode=test_mode,
             num_classes=num_classes,
             start_index=start_index if use_frames else 0,
-            modality=modality,
-            data_root=data_root,
-            metainfo=metainfo,
-            indices=indices,
-            serialize_data=serialize_data,
-            lazy_init=lazy_init,
-            max_refetch=max_refetch,
+            **base,
         )
 
     def find_transform(self, of_type: type[BaseTransform]) -> BaseTransform | None:
@@ -133,40 +107,26 @@ class PersonDataset(BaseActionDataset):
             )
         return paths
 
-    def add_proposals(self, infos: Sequence[dict]) -> None:
-        """Set ``proposals`` of keyframes, packed, if there is a file of them."""
-        if self.proposal_file is None:
-            return
-        keys = [info['img_key'] for info in infos]
-        proposals = read_proposals(self.proposal_file, keys)
-        for info, key in zip(infos, keys, strict=True):
-            found = proposals.get(key, np.zeros((0, 4)))
-            if found.shape[1] == 5 and len(found):
-                scores = found[:, 4]
-                found = found[scores >= min(self.person_det_score_thr, scores.max())]
-            found = found[: self.num_max_proposals, :4]
-            info['proposals'] = found.astype(np.float32).tobytes()
-
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""
         info = super().get_data_info(idx)
-        info['filename_tmpl'] = self.filename_tmpl
-        bboxes, labels, entity_ids = unpack_persons(info.pop('ann'), self.num_classes)
-        info['gt_bboxes'] = bboxes
-        info['gt_labels'] = labels.astype(np.float32)
-        info['entity_ids'] = entity_ids
-        if 'proposals' in info:
-            info['proposals'] = unpack_bboxes(info['proposals'])
-        return info
+        persons = unpack_persons(info.pop('ann'), self.num_classes)
+        return dict(
+            info,
+            filename_tmpl=self.filename_tmpl,
+            gt_bboxes=persons['bbox_norm'].copy(),
+            gt_labels=persons['labels'].astype(np.float32),
+            entity_ids=persons['id'].copy(),
+        )
 
     def prepare_data(self, idx: int) -> dict | None:
-        """What the pipeline makes of a sample; ``None``: take another one.
+        """A sample after the pipeline; ``None``: take another one.
 
-        The metainfo of its ``data_samples`` gets ``keyframe_entry``: which frame is the
-        keyframe, or the last one seen before it.
+        The metainfo of its ``data_samples`` gets ``keyframe_entry``: the frame that is
+        the keyframe, or the last one seen before it.
 
         Raises:
-            UserError: names the sample that the pipeline fails on.
+            UserError: the pipeline fails; names the sample.
         """
         info = self.get_data_info(idx)
         with blame(f'The pipeline fails on {info["img_key"]}'):
@@ -175,8 +135,3 @@ class PersonDataset(BaseActionDataset):
         if sampler is not None and packed is not None and 'data_samples' in packed:
             packed['data_samples'].set_metainfo(dict(keyframe_entry=sampler.place))
         return packed
-
-    def get_cat_ids(self, idx: int) -> list[int]:
-        """Columns of ``gt_labels`` that a keyframe has, for ClassBalancedDataset."""
-        labels = PersonDataset.get_data_info(self, idx)['gt_labels']
-        return labels.any(axis=0).nonzero()[0].tolist()

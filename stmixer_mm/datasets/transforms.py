@@ -17,7 +17,7 @@ from stmixer_mm.datasets.frames import (
     count_frames,
     keyframe_index,
 )
-from stmixer_mm.datasets.packing import Tracks, merge_equal
+from stmixer_mm.datasets.persons import merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
@@ -61,9 +61,8 @@ class SampleKeyframeClip(BaseTransform):
 
     Needs ``frame_index``, the keyframe counted from 0, or else ``timestamp`` and
     ``fps`` (``timestamp_start`` is 0 if absent), which give the nearest frame, by
-    ``frame_times`` if present. Also needs ``total_frames`` (of :class:`OpenVideo`),
-    ``shot_info``, or ``frame_dir`` and ``filename_tmpl``, whose frames are then
-    counted. Sets ``frame_inds`` (clip_len,), counted from 0 in videos and from
+    ``frame_times`` if present. Also needs ``total_frames`` (of :class:`OpenVideo`), or
+    ``frame_dir`` and ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,), counted from 0 in videos and from
     ``start_index`` in frame folders; the keyframe is entry clip_len // 2, or after the
     clip with ``ahead_s``.
 
@@ -71,10 +70,8 @@ class SampleKeyframeClip(BaseTransform):
         clip_len: Frames of a clip.
         frame_interval: Frames of the video from one of them to the next.
         ahead_s: The clip's last frame is the one nearest to this many seconds before
-            the keyframe, whose persons are to be foretold; with 0 it is the keyframe.
+            the keyframe, whose persons are to be predicted; with 0 it is the keyframe.
             None: the clip is around the keyframe.
-        jitter: Move each frame at random by up to half an interval (an augmentation
-            of the host; the released training does without).
         allow_short: Instead of raising ``UserError``, repeat the first and last frame
             of a video shorter than a clip, and end the clip at the first frame where
             none is ``ahead_s`` before the keyframe.
@@ -86,7 +83,6 @@ class SampleKeyframeClip(BaseTransform):
         frame_interval: int,
         *,
         ahead_s: float | None = None,
-        jitter: bool = False,
         allow_short: bool = False,
     ) -> None:
         if clip_len < 1 or frame_interval < 1:
@@ -102,7 +98,6 @@ class SampleKeyframeClip(BaseTransform):
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.ahead_s = ahead_s
-        self.jitter = jitter
         self.allow_short = allow_short
 
     @property
@@ -132,20 +127,14 @@ class SampleKeyframeClip(BaseTransform):
                 frame = self._frame_before(frame, results, total_frames)
         except UserError as error:
             raise UserError(f'{source}: {error}.') from None
-        clip_len = self.num_sampled
-        offsets = np.zeros(clip_len, dtype=int)
-        if self.jitter:
-            low, high = -(self.frame_interval // 2), (self.frame_interval + 1) // 2
-            offsets = np.random.randint(low, high, size=clip_len)
         results['frame_inds'] = _first_number(results) + clip_indices(
             frame,
-            clip_len=clip_len,
+            clip_len=self.num_sampled,
             frame_interval=self.frame_interval,
             total_frames=total_frames,
             place=self.place,
-            offsets=offsets,
         )
-        results['clip_len'] = clip_len
+        results['clip_len'] = self.num_sampled
         results['frame_interval'] = self.frame_interval
         results['num_clips'] = 1
         # The host's crops read and update it.
@@ -186,9 +175,6 @@ def _first_number(results: dict) -> int:
 def _count_frames(results: dict) -> int:
     if results.get('total_frames') is not None:
         return results['total_frames']
-    if results.get('shot_info') is not None:
-        first, end = results['shot_info']
-        return end - first
     start_index = results.get('start_index', 0)
     return count_frames(results['frame_dir'], results['filename_tmpl'], start_index)
 
@@ -220,7 +206,7 @@ def _find_keyframe(results: dict, total_frames: int) -> int:
 class LocateTubelets(BaseTransform):
     """Look up where the persons of a video are in the K frames of a clip.
 
-    Comes after :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
+    Put it after :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
     frames in the video from 1; and, for samples of clip datasets, the k persons that
     have a box in one of these frames:
 
@@ -249,17 +235,18 @@ class LocateTubelets(BaseTransform):
         if tracks is None:
             return results
         if tracks.seconds is None:
-            places, known = tracks.times.astype(int) - 1, np.ones(len(frames), bool)
+            places = tracks.persons['time'].astype(int) - 1
+            known = np.ones(len(frames), bool)
         else:
             annotated = _name_frames(tracks.seconds, frames, results)
-            places = annotated[np.searchsorted(tracks.seconds, tracks.times)]
+            places = annotated[np.searchsorted(tracks.seconds, tracks.persons['time'])]
             known = np.isin(frames, annotated)
         if not known.any():
             raise UserError(
-                f'No frame of the clip around {results["img_key"]} is annotated, so it '
-                'teaches nothing; leave jitter and ahead_s of SampleKeyframeClip out.'
+                f'No frame of the clip around {results["img_key"]} is annotated; leave '
+                'ahead_s of SampleKeyframeClip out.'
             )
-        found = _find_persons(tracks, places, frames, known)
+        found = _find_persons(tracks.persons, places, frames, known)
         if not self.frame_actions:
             labels = found['gt_labels']
             # A person's boxes by their distance from the middle of the clip.
@@ -289,25 +276,25 @@ def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.n
 
 
 def _find_persons(
-    tracks: Tracks, places: np.ndarray, frames: np.ndarray, known: np.ndarray
+    persons: np.ndarray, places: np.ndarray, frames: np.ndarray, known: np.ndarray
 ) -> dict:
-    """What :class:`LocateTubelets` says about persons.
+    """The persons that :class:`LocateTubelets` sets, with labels of each box.
 
     Args:
-        tracks: P boxes of a video.
+        persons: P boxes of a video.
         places: (P,) the frame that each is in, from 0.
         frames: (K,) of the clip.
         known: (K,) whether persons without a box in that frame are absent.
     """
     box, entry = np.nonzero(places[:, None] == frames)
-    ids, person = np.unique(tracks.entity_ids[box], return_inverse=True)
-    shape, columns = (len(ids), len(frames)), tracks.labels.shape[1]
+    ids, person = np.unique(persons['id'][box], return_inverse=True)
+    shape, columns = (len(ids), len(frames)), persons['labels'].shape[1]
     bboxes = np.zeros((*shape, 4), np.float32)
     states = np.where(known, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
     labels = np.zeros((*shape, columns), bool)
-    bboxes[person, entry] = tracks.bboxes_norm[box]
+    bboxes[person, entry] = persons['bbox_norm'][box]
     states[person, entry] = PRESENT
-    labels[person, entry] = tracks.labels[box]
+    labels[person, entry] = persons['labels'][box]
     first, labels = merge_equal(
         np.hstack((states, bboxes.reshape(len(ids), 4 * len(frames)))),
         labels.reshape(len(ids), len(frames) * columns),

@@ -1,11 +1,7 @@
-"""Frames of videos, annotated by tubes: UCF101-24, JHMDB, MultiSports.
-
-P persons of a video, each a box in one frame; k of them in a keyframe.
-"""
+"""Frames of videos, annotated by tubes: UCF101-24, JHMDB, MultiSports."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from mmengine.logging import MMLogger
@@ -14,28 +10,21 @@ from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-from stmixer_mm.datasets.packing import merge_equal, pack_persons
 from stmixer_mm.datasets.person_dataset import PersonDataset
+from stmixer_mm.datasets.persons import make_persons, merge_equal
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
-class VideoPersons(NamedTuple):
-    """Boxes of a video, sorted by frame."""
-
-    frames: np.ndarray  # (P,) int, from 1
-    bboxes: np.ndarray  # (P, 4) float32, xyxy in [0, 1]
-    labels: np.ndarray  # (P, num_classes) bool, multi-hot, column 0 the dummy
-    tubes: np.ndarray  # (P,) int, number of a tube in its video
-
-
-def video_boxes(
+def video_persons(
     classes: Mapping[int, Sequence[np.ndarray]],
     *,
     resolution: tuple[int, int],
     num_classes: int,
-) -> VideoPersons:
-    """Boxes of the tubes of a video, each with the label of its tube.
+) -> np.ndarray:
+    """Boxes (P,) of the tubes of a video by frame, see :func:`.make_persons`.
+
+    Times are numbers of frames from 1, ids numbers of tubes.
 
     Args:
         classes: Label from 0 -> tubes (n, 5) of frame, x1, y1, x2, y2 in pixels.
@@ -47,25 +36,19 @@ def video_boxes(
     rows = np.concatenate([np.zeros((0, 5)), *(tube for _, tube in tubes)])
     numbers = np.repeat(np.arange(len(tubes)), [len(tube) for _, tube in tubes])
     columns = np.array([label + 1 for label, _ in tubes], int)[numbers]
-    order = np.argsort(rows[:, 0], kind='stable')
-    rows, columns, numbers = rows[order], columns[order], numbers[order]
-    height, width = resolution
-    bboxes = rows[:, 1:] / np.array([width, height, width, height])
-    return VideoPersons(
-        rows[:, 0].astype(int),
-        bboxes.clip(0, 1).astype(np.float32),
-        np.eye(num_classes, dtype=bool)[columns],
-        numbers,
-    )
+    bboxes_norm = (rows[:, 1:] / np.tile(resolution[::-1], 2)).clip(0, 1)
+    labels = np.eye(num_classes, dtype=bool)[columns]
+    persons = make_persons(rows[:, 0], bboxes_norm, labels, numbers)
+    return persons[np.argsort(rows[:, 0], kind='stable')]
 
 
-def video_persons(boxes: VideoPersons) -> VideoPersons:
-    """Equal boxes of a frame as one person, of the first of their tubes."""
-    rows = np.column_stack([boxes.frames, boxes.bboxes])
-    first, labels = merge_equal(rows, boxes.labels)
-    return VideoPersons(
-        boxes.frames[first], boxes.bboxes[first], labels, boxes.tubes[first]
-    )
+def merge_persons(persons: np.ndarray) -> np.ndarray:
+    """Equal boxes of a frame as one person, with the id of the first of them."""
+    rows = np.column_stack([persons['time'], persons['bbox_norm']])
+    first, labels = merge_equal(rows, persons['labels'])
+    merged = persons[first]
+    merged['labels'] = labels
+    return merged
 
 
 @DATASETS.register_module()
@@ -114,38 +97,7 @@ class TubeDataset(PersonDataset):
         self.all_frames = all_frames
         super().__init__(ann_file, pipeline, filename_tmpl=filename_tmpl, **shared)
 
-    def load_data_list(self) -> list[dict]:
-        """All keyframes of the videos of the split."""
-        truth, videos = self.read_annotations()
-        split = (
-            f'{"test" if self.test_mode else "training"} videos of split {self.split}'
-        )
-        paths = self._locate(videos, truth.nframes)
-        data_list = []
-        beyond: dict[str, int] = {}
-        for name in videos:
-            infos, num_beyond = self._keyframes(truth, name, paths[name])
-            data_list += infos
-            if num_beyond:
-                beyond[name] = num_beyond
-        if not data_list:
-            raise UserError(
-                f'{self.ann_file} has no box in the {split}; give another split or file.'
-            )
-        self.add_proposals(data_list)
-        logger = MMLogger.get_current_instance()
-        logger.info(
-            f'{self.ann_file}: {len(data_list)} keyframes in {len(videos)} {split}.'
-        )
-        if beyond:
-            logger.warning(
-                f'{self.ann_file}: {sum(beyond.values())} boxes of {len(beyond)} '
-                'videos lie beyond the last frame of their video and are left out, '
-                f'first in {next(iter(beyond))}.'
-            )
-        return data_list
-
-    def read_annotations(self) -> tuple[TubeAnnotations, tuple[str, ...]]:
+    def read_truth(self) -> tuple[TubeAnnotations, tuple[str, ...]]:
         """The file and the videos of the split; takes over labels and their number.
 
         Raises:
@@ -168,52 +120,71 @@ class TubeDataset(PersonDataset):
         self._metainfo.setdefault('classes', truth.labels)
         return truth, tuple(dict.fromkeys(splits[self.split - 1]))
 
+    def load_data_list(self) -> list[dict]:
+        """All keyframes of the videos of the split."""
+        truth, videos = self.read_truth()
+        paths = self._locate(videos, truth.nframes)
+        infos = [
+            info
+            for name in videos
+            for info in self._keyframes(truth, name, paths[name])
+        ]
+        which = (
+            f'{"test" if self.test_mode else "training"} videos of split {self.split}'
+        )
+        if not infos:
+            raise UserError(
+                f'{self.ann_file} has no box in the {which}; give another split or file.'
+            )
+        MMLogger.get_current_instance().info(
+            f'{self.ann_file}: {len(infos)} keyframes in {len(videos)} {which}.'
+        )
+        return infos
+
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
         """Those of a video that become samples."""
         return frames[:: self.frame_stride]
 
-    def keep_boxes(self, video_id: str, boxes: VideoPersons) -> None:
-        """Take note of all boxes of a video, for samples that need more than theirs."""
+    def keep_persons(self, video_id: str, persons: np.ndarray) -> None:
+        """Keep all boxes of a video, if samples need more than their own."""
 
     def _keyframes(
         self, truth: TubeAnnotations, video_id: str, path: str
-    ) -> tuple[list[dict], int]:
-        """Keyframes of a video, and the number of boxes beyond its last frame."""
-        total_frames = truth.nframes[video_id]
-        boxes = video_boxes(
-            truth.gttubes[video_id],
-            resolution=truth.resolution[video_id],
-            num_classes=self.num_classes,
+    ) -> list[dict]:
+        total_frames, size = truth.nframes[video_id], truth.resolution[video_id]
+        persons = video_persons(
+            truth.gttubes[video_id], resolution=size, num_classes=self.num_classes
         )
-        within = boxes.frames <= total_frames
-        num_beyond = int((~within).sum())
-        shown = within & (boxes.bboxes[:, 2:] > boxes.bboxes[:, :2]).all(axis=1)
+        within = persons[persons['time'] <= total_frames]
+        if beyond := len(persons) - len(within):
+            MMLogger.get_current_instance().warning(
+                f'{self.ann_file}: {beyond} boxes of {video_id} lie beyond its last '
+                'frame and are left out.'
+            )
+        bboxes = within['bbox_norm']
+        persons = within[(bboxes[:, 2:] > bboxes[:, :2]).all(axis=1)]
         # A box without area is no target, but its frame is evaluated.
-        with_box = boxes.frames[within if self.test_mode else shown]
-        frames = np.unique(with_box)
+        frames = np.unique((within if self.test_mode else persons)['time'])
         if self.all_frames:
             frames = np.arange(1, total_frames + 1)
-        boxes = VideoPersons(*(array[shown] for array in boxes))
-        self.keep_boxes(video_id, boxes)
-        persons = video_persons(boxes)
-
-        common = {'video_id': video_id, self.path_key: path}
+        self.keep_persons(video_id, persons)
+        persons = merge_persons(persons)
+        common = {'video_id': video_id, self.path_key: path, 'annotated_size': size}
         if self.use_frames:
             common['total_frames'] = total_frames
-        frames = self.choose_keyframes(frames)
-        starts = np.searchsorted(persons.frames, frames)
-        stops = np.searchsorted(persons.frames, frames, side='right')
-        infos = [
+        frames = self.choose_keyframes(frames).astype(int)
+        starts = np.searchsorted(persons['time'], frames)
+        stops = np.searchsorted(persons['time'], frames, side='right')
+        return [
             {
                 **common,
                 'timestamp': frame,
                 'frame_index': frame - 1,
                 'img_key': f'{video_id},{frame:05}',
-                'ann': pack_persons(*(array[start:stop] for array in persons[1:])),
+                'ann': persons[start:stop].tobytes(),
             }
             for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist()
         ]
-        return infos, num_beyond
 
     def _locate(
         self, video_ids: Sequence[str], nframes: Mapping[str, int]
@@ -222,8 +193,7 @@ class TubeDataset(PersonDataset):
         paths = self.find_sources(video_ids)
         # One look per folder: to list them all takes minutes on a network disk.
         for name in video_ids if self.use_frames else ():
-            number = nframes[name] - 1 + self.start_index
-            last = self.filename_tmpl.format(number)
+            last = self.filename_tmpl.format(nframes[name] - 1 + self.start_index)
             if not os.path.isfile(os.path.join(paths[name], last)):
                 raise UserError(
                     f'The frame folder {paths[name]} has no {last}, the last of the '

@@ -98,7 +98,7 @@ def told(dataset, kind='KeyframeDataset'):
         ((TEXT + 'é').encode('latin-1'), 3, 'not UTF-8 text; unpack'),
         (pickle.dumps([1]), 1, 'not UTF-8 text; unpack'),
         (bz2.compress(TEXT.encode()), 1, 'not UTF-8 text; unpack'),
-        (b'\n \n', None, 'the file holds no annotation; write lines of video_id'),
+        (b'\n \n', None, 'the file has no annotation; write lines of video_id'),
         (f'{GOOD}\nx\ny'.encode(), 2, r'remove it \(1 more: run tools/check'),
     ],
 )
@@ -213,51 +213,6 @@ class Evil:
         return os.mkdir, ('made_by_a_pickle',)
 
 
-BOX = np.array([[0, 0, 1, 1, 0.5]])
-
-
-@pytest.mark.parametrize(
-    ('content', 'words'),
-    [
-        ({'a,0001': BOX * np.nan}, r'proposals of a,0001 .*row is \[nan, .*; write'),
-        ({'a,0001': BOX * [[1, 1, 1, 1, np.inf]]}, r'row is \[0.0, .*, inf\]'),
-        ({'a,0001': BOX[:, [2, 3, 0, 1]]}, r'row is \[1.0, 1.0, 0.0, 0.0\]'),
-        ({'a,0001': BOX * 64}, r'row is \[0.0, 0.0, 64.0, 64.0, 32.0\]'),
-        ({'a,0001': BOX[:, :3]}, r'of a,0001 .* the shape \(1, 3\)'),
-        ({'a,0001': 'x'}, "of a,0001 are not rows of .*'x'.*; write"),
-        ([BOX], "is not a dict from 'video_id,timestamp' to boxes .*; write"),
-        (Evil(), r'as a pickle \(it asks for \w+.mkdir, .*; write or fetch it again'),
-        (b'video,1\n', 'cannot be read as a pickle .*; write or fetch it again'),
-        (pickle.dumps({'a,0001': BOX})[:40], 'cannot be read as a pickle .*truncated'),
-        (
-            gzip.compress(b'', mtime=0),
-            'cannot be read as a pickle .*; write or fetch it again',
-        ),
-        (b'(P1\nl.', 'cannot be read as a pickle .* persistent .*; write or fetch'),
-        ({'c,0001': BOX}, r"none of the 2 .*'a,0001', but \['c,0001'\]; give the"),
-        ({}, r"none of the 2 keyframes, .*'a,0001', but \[\]; give the"),
-    ],
-)
-def test_proposals(dataset, tmp_path, monkeypatch, content, words):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / 'found.pkl'
-    whole = content if isinstance(content, bytes) else pickle.dumps(content)
-    path.write_bytes(whole)
-    dataset['proposal_file'] = 'found.pkl'
-    with pytest.raises(ValueError, match=f'^{path}.*{words}') as error:
-        KeyframeDataset(**dataset)
-    assert is_sentence(str(error.value))
-    (message,) = told(dataset)
-    assert message.startswith(f'{path}: ') and is_sentence(message)
-    assert not (tmp_path / 'made_by_a_pickle').exists()
-
-
-def test_a_proposal_file_that_is_a_folder(dataset, tmp_path):
-    dataset['proposal_file'] = str(tmp_path)
-    (message,) = told(dataset)
-    assert message == f'{tmp_path}: the file is a folder; correct its path.'
-
-
 def test_files_and_folders_that_are_closed(dataset, tmp_path, monkeypatch):
     def refuse(path, *args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -316,19 +271,6 @@ def test_tubes(tmp_path, content, words):
         assert is_sentence(str(error.value))
     (message,) = told(config, 'TubeDataset')
     assert message.startswith(f'{path}: ') and is_sentence(message)
-
-
-def test_boxes_outside_of_the_picture_are_told(tmp_path):
-    # Height and width in the wrong order show so.
-    truth = tubes([1, 70, 4, 90, 9], [2, 4, 4, 9, 9])
-    (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
-    config = dict(type='TubeDataset', ann_file=str(tmp_path / 'GT.pkl'), pipeline=[])
-    report = check_dataset({**config, 'split': 2}, 'train', decode=False)
-    (finding,) = (one for one in report.findings if one.kind == 'outside')
-    assert '1 boxes of Run/v_Run_g02_c01 lie outside its picture of 64 x 48' in str(
-        finding
-    )
-    assert '(70, 4, 90, 9) in frame 1; correct them' in str(finding)
 
 
 @pytest.mark.parametrize('tool', ['browse_dataset', 'evaluate', 'analyze_results'])

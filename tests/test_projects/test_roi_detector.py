@@ -291,9 +291,7 @@ def test_levels_that_the_roi_head_would_misread(overrides, message):
 
 
 def test_samples_without_the_boxes_that_are_asked_for():
-    with pytest.raises(
-        ValueError, match=r'no proposals .* give the dataset a proposal_file'
-    ):
+    with pytest.raises(ValueError, match='no proposals'):
         roi_detector('proposals').test_step(batch(two()))
     sample = two()
     del sample.gt_instances

@@ -126,12 +126,11 @@ def build(part: str, folder: str) -> object:
         data_prefix=dict(img=folder),
         use_frames=True,
         timestamp_start=900,
-        timestamp_end=1800,
     )
     if part == 'KeyframeDataset':
         return KeyframeDataset(**files, **frames)
     if part == 'AVADataset':
-        return AVADataset(**files, **frames)
+        return AVADataset(**files, **frames, timestamp_end=1800)
     if part == 'FrameMAPMetric':
         return FrameMAPMetric(**files)
     return TubeDataset(f'{folder}/GT.pkl', [], data_prefix=dict(img=folder))

@@ -1,4 +1,4 @@
-"""AVA annotation files: what a good line is, and what to say of a bad one.
+"""AVA's annotation files.
 
 A line of an annotation file is
 ``video_id,timestamp,x1,y1,x2,y2,action_id,person_id`` without a header, boxes
@@ -31,7 +31,7 @@ _KEYFRAME_FORM = (
 
 
 class Fault(NamedTuple):
-    """What is wrong with a line of a file (``line`` None: with the whole file)."""
+    """An error in a line of a file (``line`` None: in the whole file)."""
 
     file: str
     line: int | None
@@ -40,6 +40,18 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         place = self.file if self.line is None else f'{self.file}, line {self.line}'
         return f'{place}: {self.message}'
+
+
+class TimestampRow(NamedTuple):
+    """A keyframe in a file of excluded or person-free keyframes."""
+
+    line: int
+    video_id: str
+    timestamp: int | float  # seconds, as written in the file
+
+    @property
+    def key(self) -> str:
+        return keyframe_key(self.video_id, self.timestamp)
 
 
 class KeyframeRow(NamedTuple):
@@ -51,18 +63,6 @@ class KeyframeRow(NamedTuple):
     bbox_norm: tuple[float, float, float, float]  # xyxy in [0, 1]
     action_id: int
     person_id: int
-
-    @property
-    def key(self) -> str:
-        return keyframe_key(self.video_id, self.timestamp)
-
-
-class TimestampRow(NamedTuple):
-    """One keyframe named by a file of excluded or person-free keyframes."""
-
-    line: int
-    video_id: str
-    timestamp: int | float
 
     @property
     def key(self) -> str:
@@ -112,8 +112,7 @@ def read_keyframe_rows(
     rows, faults = _read_rows(ann_file, parse, _KEYFRAME_FORM)
     if not rows and not faults:
         raise UserError(
-            f'{ann_file}: the file holds no annotation; write lines of '
-            f'{_KEYFRAME_FORM}.'
+            f'{ann_file}: the file has no annotation; write lines of {_KEYFRAME_FORM}.'
         )
     return rows, faults
 
@@ -124,7 +123,11 @@ def read_timestamp_rows(file: str | None) -> tuple[list[TimestampRow], list[Faul
     Raises:
         UserError: the file is not readable text.
     """
-    return _read_rows(file, _parse_timestamp, _TIMESTAMP_FORM) if file else ([], [])
+
+    def parse(number: int, line: str) -> TimestampRow:
+        return TimestampRow(number, *parse_moment(*line.split(',')))
+
+    return _read_rows(file, parse, _TIMESTAMP_FORM) if file else ([], [])
 
 
 def read_timestamp_keys(file: str | None) -> set[str]:
@@ -190,13 +193,13 @@ def read_classes(
 def parse_lines(
     file: str, parse: Callable[[int, str], Row], form: str
 ) -> Iterator[Row | Fault]:
-    """What ``parse`` makes of the lines that are not blank, faults of what it refuses.
+    """Rows that ``parse`` makes of the lines that are not blank, or their faults.
 
     Args:
         file: A text file.
-        parse: Takes the number of a line, from 1, and the line; its ``ValueError`` says
-            what is wrong.
-        form: What a line has to be; its first word is the columns.
+        parse: Takes the number of a line, from 1, and the line; its ``ValueError`` tells
+            the fault.
+        form: The form of a line; its first word is the columns.
 
     Raises:
         UserError: the file is not readable text.
@@ -261,10 +264,6 @@ def _read_rows(
     for row in parse_lines(file, parse, form):
         (faults if isinstance(row, Fault) else rows).append(row)
     return rows, faults
-
-
-def _parse_timestamp(number: int, line: str) -> TimestampRow:
-    return TimestampRow(number, *parse_moment(*line.split(',')))
 
 
 def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:

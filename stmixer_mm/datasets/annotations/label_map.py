@@ -13,9 +13,11 @@ FORM = 'item { name: "walk" id: 1 }'
 
 _SKIP = r'(?:[\s,;]|#[^\n]*(?:\n|\Z))*'
 _VALUE = r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|[\w.+-]+'
-_BEGIN = re.compile(rf'[\w.+-]+(?:{_SKIP}:)?{_SKIP}\{{{_SKIP}')
-_FIELD = re.compile(rf'([\w.+-]+){_SKIP}:{_SKIP}({_VALUE}){_SKIP}')
-_END = re.compile(rf'\}}{_SKIP}')
+_FIELD = rf'([\w.+-]+){_SKIP}:{_SKIP}({_VALUE}){_SKIP}'
+_ITEM = re.compile(
+    rf'[\w.+-]+(?:{_SKIP}:)?{_SKIP}\{{{_SKIP}'
+    rf'(?P<fields>(?:{_FIELD})*)\}}{_SKIP}'
+)
 _ESCAPES = {b'n': b'\n', b't': b'\t', b'r': b'\r'}
 
 
@@ -23,49 +25,38 @@ def parse_label_map(text: str, *, source: str) -> dict[int, str]:
     """Id -> name, in the order of the text; empty if it has no item.
 
     Args:
-        text: What is in the file.
+        text: The content of the file.
         source: Its name in messages.
 
     Raises:
         UserError: an item is broken, or its name or id is that of another.
     """
     names: dict[int, str] = {}
-    lines: dict[int | str, int] = {}
     end = re.match(_SKIP, text).end()
     while end < len(text):
-        start, fields, match = end, {}, _BEGIN.match(text, end)
-        while match:
-            end = match.end()
-            if match.re is _FIELD:
-                fields[match[1]] = _value(match[2])
-            match = _FIELD.match(text, end)
-        rest = text[end:].partition('\n')[0][:40]
-        match = _END.match(text, end) if end > start else None
-        line = text.count('\n', 0, start if match or not rest else end) + 1
-        name, number = fields.get('name'), fields.get('id', fields.get('label_id'))
+        place = f'{source}, line {text.count(chr(10), 0, end) + 1}'
+        match = _ITEM.match(text, end)
         if match is None:
-            fault = f'{rest!r} is out of place' if rest else 'the item is cut short'
-        elif not name or number is None:
-            fault = f'the item has no {"id" if name else "name"}'
-        elif not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
-            fault = f'the id {number!r} is not a whole number'
-        else:
-            end, fault = match.end(), ''
-        if fault:
-            raise UserError(f'{source}, line {line}: {fault}; write {FORM}.')
-        for what, value in (('id', int(number)), ('name', name)):
-            if value in lines:
-                raise UserError(
-                    f'{source}, line {line}: the {what} {value!r} is that of the item '
-                    f'in line {lines[value]} too; give each item its own.'
-                )
-            lines[value] = line
+            shown = text[end : end + 40].partition('\n')[0]
+            raise UserError(f'{place}: {shown!r} is not an item; write {FORM}.')
+        end = match.end()
+        fields = {
+            key: _unquote(value) for key, value in re.findall(_FIELD, match['fields'])
+        }
+        name, number = fields.get('name'), fields.get('id', fields.get('label_id', ''))
+        if not name or not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
+            raise UserError(f'{place}: the item lacks a name or an id; write {FORM}.')
+        if name in names.values() or int(number) in names:
+            raise UserError(
+                f'{place}: the name {name!r} or the id {number} is that of another '
+                'item too; give each item its own.'
+            )
         names[int(number)] = name
     return names
 
 
 def format_label_map(ids: Mapping[str, int]) -> str:
-    """What :func:`parse_label_map` reads as these names and ids.
+    """The text that :func:`parse_label_map` reads as these names and ids.
 
     Names have no line ends and no spaces around them.
     """
@@ -76,7 +67,7 @@ def format_label_map(ids: Mapping[str, int]) -> str:
     return ''.join(items)
 
 
-def _value(text: str) -> str:
+def _unquote(text: str) -> str:
     """A value less its quotes and escapes, which for é are \\303\\251."""
 
     def plain(match: re.Match) -> bytes:

@@ -10,7 +10,6 @@ The pickle is read as :mod:`.plain_pickle` does, without running code of its own
 """
 
 from collections.abc import Callable
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from reprlib import repr as shorten
@@ -43,61 +42,55 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     videos without a tube, and videos that no split names.
 
     Raises:
-        UserError: with the file, what is wrong in it, and what to do.
+        UserError: with the file, the place in it, and what to do.
     """
-    source = str(file)
     content = read_plain_pickle(file, kind='a pickle of tubes', remedy=_REMEDY)
-    with blame(f"{source}: 'labels' is not a list of different names", _REMEDY):
-        labels = _names(content['labels'])
-        if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f'it is {list(labels)}')
-    splits = []
-    for key in ('train_videos', 'test_videos'):
-        with blame(
-            f'{source}: {key!r} is not a list of videos for each split', _REMEDY
-        ):
-            splits.append(tuple(map(_names, _list(content[key]))))
-    read = partial(_read_videos, content, source)
-    videos = dict(
-        nframes=read('nframes', _count, 'a whole number from 1 upwards'),
-        resolution=read('resolution', _size, 'height and width in pixels'),
+
+    def read(key: str, convert: Callable[[Any], Any]) -> Any:
+        with blame(f'{file}: {key!r} is not as it is published', _REMEDY):
+            return convert(content[key])
+
+    labels = read('labels', _labels)
+    truth = TubeAnnotations(
+        labels,
+        *(
+            read(key, lambda splits: tuple(map(_names, _list(splits))))
+            for key in ('train_videos', 'test_videos')
+        ),
+        nframes=read('nframes', lambda videos: _each(videos, _count)),
+        resolution=read('resolution', lambda videos: _each(videos, _size)),
         gttubes=read(
             'gttubes',
-            partial(_tubes, num_labels=len(labels)),
-            f'a dict from labels, 0 to {len(labels) - 1}, to lists of arrays (n, 5): '
-            'rising whole frames from 1, x1, y1, x2, y2',
+            lambda videos: _each(videos, lambda tubes: _tubes(tubes, len(labels))),
         ),
     )
     tubes = [
-        tube for video in videos['gttubes'].values() for tube in chain(*video.values())
+        tube for video in truth.gttubes.values() for tube in chain(*video.values())
     ]
     if 0 < max((np.abs(tube[:, 1:]).max() for tube in tubes), default=0) <= 1:
         raise UserError(
-            f"{source}: all boxes of 'gttubes' lie within one pixel; multiply them by "
+            f"{file}: all boxes of 'gttubes' lie within one pixel; multiply them by "
             'width and height, if they are in [0, 1].'
         )
-    named = {*videos['gttubes'], *chain(*chain(*splits))}
-    for key, known in videos.items():
-        for name in sorted(named - known.keys()):
+    named = {*truth.gttubes, *chain(*truth.train_videos), *chain(*truth.test_videos)}
+    for key in ('nframes', 'resolution', 'gttubes'):
+        for name in sorted(named - getattr(truth, key).keys()):
             raise UserError(
-                f'{source}: {key!r} lacks the video {name}; add it there, or remove it '
+                f'{file}: {key!r} lacks the video {name}; add it there, or remove it '
                 "from the splits and 'gttubes'."
             )
-    return TubeAnnotations(labels, *splits, **videos)
+    return truth
 
 
-def _read_videos(
-    content: dict, source: str, key: str, read: Callable[[Any], Any], form: str
-) -> dict[str, Any]:
-    """What ``read`` makes of the value of each video; ``form`` says what is right."""
-    with blame(f'{source}: {key!r} is not a dict of videos', _REMEDY):
-        videos = dict(
-            zip(_names(list(content[key])), content[key].values(), strict=True)
-        )
-    for name, value in videos.items():
-        with blame(f'{source}: {key!r} of video {name} is not {form}', _REMEDY):
-            videos[name] = read(value)
-    return videos
+def _each(videos: dict, convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """The converted value of each video."""
+    found = {}
+    for name, value in zip(_names(list(videos)), videos.values(), strict=True):
+        try:
+            found[name] = convert(value)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f'video {name}: {error}') from error
+    return found
 
 
 def _list(values: Any) -> list | tuple:
@@ -116,9 +109,16 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(_list(values))
 
 
+def _labels(values: Any) -> tuple[str, ...]:
+    labels = _names(values)
+    if not labels or len(set(labels)) < len(labels):
+        raise ValueError(f'it is {list(labels)}, which are not different names')
+    return labels
+
+
 def _count(value: float) -> int:
     if not value >= 1 or value % 1:
-        raise ValueError(f'it is {value}')
+        raise ValueError(f'it is {value}, which is not a whole number from 1 upwards')
     return int(value)
 
 
@@ -127,8 +127,8 @@ def _size(value: Any) -> tuple[int, int]:
     return height, width
 
 
-def _tubes(classes: dict, *, num_labels: int) -> dict[int, list[np.ndarray]]:
-    found = {}
+def _tubes(classes: dict, num_labels: int) -> dict[int, list[np.ndarray]]:
+    found: dict[int, list] = {}
     for label, tubes in classes.items():
         if label not in range(num_labels):
             raise ValueError(f'it has the label {shorten(label)}')

@@ -6,10 +6,11 @@ import numpy as np
 from mmaction.datasets.transforms import PackActionInputs
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import move, read_masks
+from stmixer_mm.datasets.annotations.masks import KeyframeMasks, move, read_masks
 from stmixer_mm.datasets.frames import is_stretched
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
+from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS, TRANSFORMS
 from stmixer_mm.structures import decode
@@ -52,9 +53,10 @@ class KeyframeMaskDataset(KeyframeDataset):
         """The keyframes, each with the masks of its persons."""
         infos, masks = super().load_data_list(), read_masks(self.mask_file)
         for info in infos:
-            found = masks.get(info['img_key'])
-            ids = np.frombuffer(info['ann'][2], np.int64).tolist()
-            info['gt_masks'] = [found and found.masks.get(number) for number in ids]
+            found = masks.get(info['img_key'], KeyframeMasks(None, {}, []))
+            ids = unpack_persons(info['ann'], self.num_classes)['id'].tolist()
+            info['gt_masks'] = [found.masks.get(number) for number in ids]
+            info['annotated_size'] = found.size
         if not any(mask for info in infos for mask in info['gt_masks']):
             raise UserError(
                 f'{self.mask_file} has a mask of no person of {self.ann_file}; give the '

@@ -296,7 +296,7 @@ def given_bboxes(sample: ActionDataSample, source: str) -> Tensor:
     if source not in sample:
         raise UserError(
             f'{sample_name(sample)} has no {source} to take persons from; test '
-            'annotated keyframes, give the dataset a proposal_file, or choose other '
+            'annotated keyframes, take a KeyframeProposalDataset, or choose other '
             'persons for the RoIDetector.'
         )
     bboxes = sample.get(source).bboxes.float()

@@ -1,0 +1,110 @@
+"""Boxes of persons from a file, for two-stage detectors."""
+
+from collections.abc import Callable, Sequence
+from reprlib import repr as shorten
+from typing import Any
+
+import numpy as np
+
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.person_dataset import join_root
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.plain_pickle import read_plain_pickle
+from stmixer_mm.registry import DATASETS
+
+_REMEDY = 'write it again'
+
+
+@DATASETS.register_module()
+class KeyframeProposalDataset(KeyframeDataset):
+    """A :class:`KeyframeDataset` whose samples have ``proposals`` (n, 4).
+
+    Args:
+        ann_file: As in :class:`KeyframeDataset`, as is the pipeline.
+        proposal_file: A pickle file, of which no code is run: ``{img_key: (n, 4 or 5)}``
+            xyxy in [0, 1] and score. n = 0 where it lacks a keyframe.
+        person_det_score_thr: Keep proposals from this score on, and always the best.
+        shared: Arguments of :class:`KeyframeDataset`.
+
+    Raises:
+        UserError: as :class:`KeyframeDataset`; also if the file is faulty, or has none
+            of the keyframes.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[dict | Callable],
+        *,
+        proposal_file: str,
+        person_det_score_thr: float = 0.9,
+        data_root: str | None = '',
+        **shared,
+    ) -> None:
+        self.proposal_file = join_root(data_root, proposal_file)
+        self.person_det_score_thr = person_det_score_thr
+        super().__init__(ann_file, pipeline, data_root=data_root, **shared)
+
+    def load_data_list(self) -> list[dict]:
+        """The keyframes, each with its proposals."""
+        infos = super().load_data_list()
+        keys = [info['img_key'] for info in infos]
+        proposals = read_proposals(self.proposal_file, keys)
+        for info, key in zip(infos, keys, strict=True):
+            found = proposals.get(key, np.zeros((0, 4)))
+            if found.shape[1] == 5 and len(found):
+                scores = found[:, 4]
+                found = found[scores >= min(self.person_det_score_thr, scores.max())]
+            info['proposals'] = found[:, :4].astype(np.float32).tobytes()
+        return infos
+
+    def get_data_info(self, idx: int) -> dict:
+        """The sample that the pipeline gets."""
+        info = super().get_data_info(idx)
+        bboxes = np.frombuffer(info['proposals'], np.float32).reshape(-1, 4)
+        return {**info, 'proposals': bboxes.copy()}
+
+
+def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """Boxes (n, 4), or with scores (n, 5), of each ``img_key``.
+
+    Args:
+        path: A pickle, read so that it cannot run code.
+        keys: Of the keyframes that want proposals; some may be absent.
+
+    Raises:
+        UserError: naming the file and the keyframe; also if it has none of the keys.
+    """
+    content = read_plain_pickle(path)
+    with blame(f"{path} is not a dict from 'video_id,timestamp' to boxes", _REMEDY):
+        items = content.items()
+    proposals = {}
+    for key, boxes in items:
+        with blame(
+            f'{path}: the proposals of {key} are not rows of x1, y1, x2, y2 in [0, 1] '
+            'and, if you like, a score',
+            _REMEDY,
+        ):
+            proposals[key] = _boxes(boxes)
+    if keys and proposals.keys().isdisjoint(keys):
+        raise UserError(
+            f'{path} has none of the {len(keys)} keyframes, the first of which is '
+            f'{keys[0]!r}, but {shorten(list(proposals))}; give the proposal file of '
+            'this split.'
+        )
+    return proposals
+
+
+def _boxes(rows: Any) -> np.ndarray:
+    """(n, 4 or 5); ``ValueError`` for anything else."""
+    found = np.array(rows, dtype=float)
+    if not found.size:
+        return np.zeros((0, 4))
+    if found.ndim != 2 or found.shape[1] not in (4, 5):
+        raise ValueError(f'they have the shape {found.shape}')
+    low, high = found[:, :2], found[:, 2:4]
+    is_right = ((low >= 0) & (low <= high) & (high <= 1)).all(axis=1)
+    is_right &= np.isfinite(found).all(axis=1)
+    if not is_right.all():
+        raise ValueError(f'a row is {found[~is_right][0].tolist()}')
+    return found
