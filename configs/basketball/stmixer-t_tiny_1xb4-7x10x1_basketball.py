@@ -15,4 +15,3 @@ dataset = dict(type='TrackClipDataset', pipeline=train_pipeline)
 train_dataloader = dict(dataset=dataset)
 val_dataloader = dict(dataset=dataset)
 test_dataloader = val_dataloader
-del dataset

@@ -74,7 +74,6 @@ val_dataloader = dict(
     dataset=dict(ann_file='train.json', test_mode=True, **dataset),
 )
 test_dataloader = val_dataloader
-del dataset
 
 val_evaluator = dict(
     type='CocoMetric', ann_file=f'{data_root}train.json', metric='bbox'

@@ -6,12 +6,10 @@ _base_ = [
 ]
 
 model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
-train_pipeline, test_pipeline = _base_.clip_train_pipeline, _base_.clip_test_pipeline
+train_pipeline = _base_.train_clips.pipeline
+test_pipeline = _base_.test_clips.pipeline
 train_dataloader = dict(dataset=_base_.train_clips)
-val_dataloader = dict(dataset=_base_.test_clips)
-test_dataloader = val_dataloader
+val_dataloader = test_dataloader = dict(dataset=_base_.test_clips)
 frame_map, video_map = _base_.val_evaluator
-frame_map.update(nms='act')  # overlapping clips say most boxes twice
-val_evaluator = [frame_map, video_map]
-test_evaluator = val_evaluator
-del frame_map, video_map
+# Clips that overlap yield most boxes twice.
+val_evaluator = test_evaluator = [dict(frame_map, nms='act'), video_map]

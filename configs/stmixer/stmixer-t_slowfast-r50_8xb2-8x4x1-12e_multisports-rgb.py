@@ -7,15 +7,17 @@ _base_ = [
 
 model = dict(decoder=_base_.tubelet_decoder, head=_base_.tubelet_head)
 # Of video files.
-train_pipeline, test_pipeline = _base_.clip_train_pipeline, _base_.clip_test_pipeline
-for pipeline in (train_pipeline, test_pipeline):
-    pipeline[2:3] = [dict(type='DecodeFrames')]
-    pipeline[:0] = [dict(type='OpenVideo')]
+load = [
+    dict(type='OpenVideo'),
+    *_base_.train_clips.pipeline[:2],
+    dict(type='DecodeFrames'),
+]
+train_pipeline = load + _base_.train_clips.pipeline[3:]
+test_pipeline = load + _base_.test_clips.pipeline[3:]
 train_dataloader = dict(dataset=dict(_base_.train_clips, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(_base_.test_clips, pipeline=test_pipeline))
-test_dataloader = val_dataloader
+val_dataloader = test_dataloader = dict(
+    dataset=dict(_base_.test_clips, pipeline=test_pipeline)
+)
 frame_map, video_map = _base_.val_evaluator
-frame_map.update(nms='act')  # overlapping clips say most boxes twice
-val_evaluator = [frame_map, video_map]
-test_evaluator = val_evaluator
-del frame_map, pipeline, video_map
+# Clips that overlap yield most boxes twice.
+val_evaluator = test_evaluator = [dict(frame_map, nms='act'), video_map]

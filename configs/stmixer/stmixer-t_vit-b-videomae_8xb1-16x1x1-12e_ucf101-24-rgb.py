@@ -8,24 +8,15 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Kinetics-400 weights of the host's zoo for the backbone.
-url = (
-    'https://download.openmmlab.com/mmaction/v1.0/recognition/videomae/'
-    'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400_20221013-860a3cd3.pth'
-)
 model = dict(
-    init_cfg=dict(type='Pretrained', checkpoint=url),
-    decoder=_base_.tubelet_decoder,
-    head=dict(num_classes=25, **_base_.tubelet_head),
+    decoder=_base_.tubelet_decoder, head=dict(num_classes=25, **_base_.tubelet_head)
 )
-train_pipeline, test_pipeline = _base_.clip_train_pipeline, _base_.clip_test_pipeline
+train_pipeline = _base_.train_clips.pipeline
+test_pipeline = _base_.test_clips.pipeline
 train_dataloader = dict(batch_size=1, dataset=_base_.train_clips)
-val_dataloader = dict(dataset=_base_.test_clips)
-test_dataloader = val_dataloader
+val_dataloader = test_dataloader = dict(dataset=_base_.test_clips)
 frame_map, video_map = _base_.val_evaluator
-frame_map.update(nms='act')  # overlapping clips say most boxes twice
-val_evaluator = [frame_map, video_map]
-test_evaluator = val_evaluator
-del frame_map, video_map
+# Clips that overlap yield most boxes twice.
+val_evaluator = test_evaluator = [dict(frame_map, nms='act'), video_map]
 # Once: all test videos take long.
 train_cfg = dict(val_interval=12)

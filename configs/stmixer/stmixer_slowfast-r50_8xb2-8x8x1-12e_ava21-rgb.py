@@ -4,11 +4,3 @@ _base_ = [
     '../_base_/schedules/adamw_12e.py',
     '../_base_/default_runtime.py',
 ]
-
-# Kinetics-400 weights of the host's zoo for the backbone.
-url = (
-    'https://download.openmmlab.com/mmaction/v1.0/recognition/slowfast/'
-    'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb/'
-    'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb_20220818-b62a501f.pth'
-)
-model = dict(init_cfg=dict(type='Pretrained', checkpoint=url))

@@ -7,16 +7,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Kinetics-400 weights of the host's zoo for the backbone.
-url = (
-    'https://download.openmmlab.com/mmaction/v1.0/recognition/slowfast/'
-    'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb/'
-    'slowfast_r50_8xb8-8x8x1-steplr-256e_kinetics400-rgb_20220818-b62a501f.pth'
-)
-model = dict(
-    init_cfg=dict(type='Pretrained', checkpoint=url),
-    # Frames without a person are evaluated too.
-    head=dict(num_classes=25, fallback_topk=0),
-)
+# Frames without a person are evaluated too.
+model = dict(head=dict(num_classes=25, fallback_topk=0))
 # Once: every frame of the test videos takes long.
 train_cfg = dict(val_interval=12)

@@ -5,8 +5,6 @@ from stmixer_mm.models.backbones.framewise import FramewiseBackbone
 from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
 from stmixer_mm.models.backbones.slowfast_pyramid import ResNet3dSlowFastPyramid
 from stmixer_mm.models.backbones.taps import TappedBackbone
-from stmixer_mm.models.backbones.timesformer import TimeSformerMap
-from stmixer_mm.models.backbones.uniformer_v2 import UniFormerV2Map
 from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import (
@@ -19,12 +17,9 @@ from stmixer_mm.models.decoder.tubelet_decoder import STMixerTubeletDecoder
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
-from stmixer_mm.models.losses.asymmetric import AsymmetricLoss
-from stmixer_mm.models.losses.class_balanced import ClassBalancedLoss
 from stmixer_mm.models.necks.bifpn3d import BiFPN3D
-from stmixer_mm.models.necks.fpn3d import FPN3D
+from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
-from stmixer_mm.models.necks.pafpn3d import PAFPN3D
 from stmixer_mm.models.necks.projection import ChannelProjection3D
 from stmixer_mm.models.necks.resample_time import ResampleTime
 from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D

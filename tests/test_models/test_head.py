@@ -278,8 +278,6 @@ def test_box_losses_of_mmdet(term, name):
     [
         dict(type='mmdet.FocalLoss', loss_weight=8.0),
         dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, class_weight=[1, 2, 3]),
-        dict(type='AsymmetricLoss'),
-        dict(type='ClassBalancedLoss', loss=FOCAL, class_counts=[5, 50, 500]),
     ],
     ids=lambda loss: loss['type'],
 )

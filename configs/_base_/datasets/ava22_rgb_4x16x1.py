@@ -66,4 +66,3 @@ val_evaluator = dict(
     exclude_file=val_exclude_file,
 )
 test_evaluator = val_evaluator
-del ava

@@ -20,4 +20,3 @@ test_parts[1].update(pipeline=kinetics_test_pipeline)
 train_dataloader = dict(dataset=dict(datasets=train_parts))
 val_dataloader = dict(dataset=dict(datasets=test_parts))
 test_dataloader = val_dataloader
-del clip, train_parts, test_parts

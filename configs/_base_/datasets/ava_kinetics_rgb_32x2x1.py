@@ -66,4 +66,3 @@ val_evaluator = [
     ),
 ]
 test_evaluator = val_evaluator
-del load, kinetics, metric

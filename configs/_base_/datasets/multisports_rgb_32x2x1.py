@@ -23,8 +23,8 @@ counting = dict(
     ann_file=ann_file, protocol='multisports', excluded_labels='multisports'
 )
 frame_map, video_map = _base_.val_evaluator
-frame_map.update(counting)
-video_map.update(linking='multisports', **counting)
-val_evaluator = [frame_map, video_map]
+val_evaluator = [
+    dict(frame_map, **counting),
+    dict(video_map, linking='multisports', **counting),
+]
 test_evaluator = val_evaluator
-del load, files, counting, frame_map, video_map

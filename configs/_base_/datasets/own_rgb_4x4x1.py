@@ -47,4 +47,3 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(type='FrameMAPMetric', **val_files)
 test_evaluator = val_evaluator
-del files, val_files, videos

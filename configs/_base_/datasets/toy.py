@@ -23,4 +23,3 @@ val_dataloader = dict(batch_size=8, num_workers=1, dataset=dataset)
 test_dataloader = val_dataloader
 val_evaluator = files
 test_evaluator = files
-del files, dataset

@@ -28,7 +28,6 @@ train_dataloader = dict(
         ann_file='train_tracks.csv',
         empty_keyframes_file='train_tracks_empty.csv',
         label_file='action_list.pbtxt',
-        num_classes=9,
         pipeline=train_pipeline,
         **files,
     ),
@@ -53,14 +52,13 @@ test_dataloader = val_dataloader
 
 truth = dict(ann_file='tubes.pkl', data_root=data_root)
 val_evaluator = [
-    # Tubelets of clips that overlap say most boxes twice.
+    # Tubelets of clips that overlap yield most boxes twice.
     dict(type='TubeFrameMAPMetric', nms='moc', **truth),
     # Actions last a second or more; the first and the last of a video half a second.
     dict(
         type='VideoMAPMetric',
-        linking=dict(base='moc', end_after=5, min_length=5, acting=0.45, trim_cost=1.0),
+        linking=dict(base='moc', end_after=5, min_length=5, acting=0.45),
         **truth,
     ),
 ]
 test_evaluator = val_evaluator
-del files, truth

@@ -1,10 +1,5 @@
 _base_ = './tubelets_rgb_32x1x1.py'
 
-clip_train_pipeline, clip_test_pipeline = (
-    _base_.clip_train_pipeline,
-    _base_.clip_test_pipeline,
-)
-clip_train_pipeline[0].update(clip_len=16)
-clip_test_pipeline[0].update(clip_len=16)
-train_clips = dict(pipeline=clip_train_pipeline)
-test_clips = dict(frame_stride=8, pipeline=clip_test_pipeline)
+clip = dict(_base_.clip, clip_len=16)
+train_clips = dict(pipeline=[clip, *_base_.train_clips.pipeline[1:]])
+test_clips = dict(frame_stride=8, pipeline=[clip, *_base_.test_clips.pipeline[1:]])

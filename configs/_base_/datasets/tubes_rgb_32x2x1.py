@@ -43,4 +43,3 @@ val_evaluator = [
     dict(type='VideoMAPMetric', split=split, iou_thrs=(0.5, 0.2, 0.75, '0.5:0.95')),
 ]
 test_evaluator = val_evaluator
-del tubes

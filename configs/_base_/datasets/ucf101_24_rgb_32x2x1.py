@@ -14,9 +14,5 @@ train_dataloader = dict(dataset=files)
 val_dataloader = dict(dataset=files)
 test_dataloader = val_dataloader
 
-frame_map, video_map = _base_.val_evaluator
-frame_map.update(ann_file=ann_file)
-video_map.update(ann_file=ann_file)
-val_evaluator = [frame_map, video_map]
+val_evaluator = [dict(metric, ann_file=ann_file) for metric in _base_.val_evaluator]
 test_evaluator = val_evaluator
-del files, frame_map, video_map

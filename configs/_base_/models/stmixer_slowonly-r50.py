@@ -1,6 +1,14 @@
 _base_ = './stmixer.py'
 
+# Kinetics-400 weights of the host's zoo for the backbone.
+url = (
+    'https://download.openmmlab.com/mmaction/v1.0/recognition/slowonly/'
+    'slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb/'
+    'slowonly_imagenet-pretrained-r50_8xb16-4x16x1-steplr-150e_kinetics400-rgb'
+    '_20220901-e7b65fad.pth'
+)
 model = dict(
+    init_cfg=dict(type='Pretrained', checkpoint=url),
     backbone=dict(
         type='mmaction.ResNet3dSlowOnly',
         depth=50,

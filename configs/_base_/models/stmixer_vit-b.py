@@ -1,6 +1,12 @@
 _base_ = './stmixer.py'
 
+# Kinetics-400 weights of the host's zoo for the backbone.
+url = (
+    'https://download.openmmlab.com/mmaction/v1.0/recognition/videomae/'
+    'vit-base-p16_videomae-k400-pre_16x4x1_kinetics-400_20221013-860a3cd3.pth'
+)
 model = dict(
+    init_cfg=dict(type='Pretrained', checkpoint=url),
     backbone=dict(
         type='CheckpointedVisionTransformer',
         img_size=224,  # of the position table, which is resized to the clip

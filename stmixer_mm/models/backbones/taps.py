@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError, nearest
-from stmixer_mm.models.backbones.hosted import HostedBackbone
 from stmixer_mm.models.folding import unfold_time
 from stmixer_mm.models.shapes import describe
 from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class TappedBackbone(HostedBackbone):
+class TappedBackbone(BaseModule):
     """Collect the outputs of named submodules while a backbone runs.
+
+    The inner backbone is the attribute ``backbone``, so that a recogniser's checkpoint
+    fits the wrapper, with ``init_cfg=dict(type='Pretrained', …)``.
 
     Args:
         backbone: Config of the backbone, such as ``dict(type='mmaction.X3D', …)``.
@@ -26,7 +29,7 @@ class TappedBackbone(HostedBackbone):
             training refuses.
         time_in_batch: The levels are (B * T, C, h, w), as in hosts that fold time into
             the batch for 2-D layers; they are unfolded.
-        init_cfg: Initialisation, see :class:`.HostedBackbone`.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
         UserError: The backbone has no such submodule, or it does not yield a level.
@@ -41,17 +44,12 @@ class TappedBackbone(HostedBackbone):
         time_in_batch: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(backbone=backbone, init_cfg=init_cfg)
+        super().__init__(init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
         self.taps = tuple(taps)
         self.time_in_batch = time_in_batch
-        for tap in self.taps:
-            self.find(tap)
-            for name in drop:
-                if f'{tap}.'.startswith(f'{name}.'):
-                    raise UserError(
-                        f"drop takes out '{name}' but taps needs '{tap}'; take one of "
-                        'them from its list.'
-                    )
+        for name in (*taps, *drop):
+            self.find(name)
         for name in drop:
             self.remove(name)
 
@@ -83,31 +81,35 @@ class TappedBackbone(HostedBackbone):
         if not isinstance(output, Tensor) or output.dim() != num_dims:
             dims = '(B * T, C, h, w)' if self.time_in_batch else '(B, C, T, h, w)'
             raise UserError(
-                f"The tap '{tap}' of {self.inner_name} yields {describe(output)}; tap a "
-                f'submodule that yields {dims}, or change time_in_batch='
-                f'{self.time_in_batch}.'
+                f"The tap '{tap}' of {type(self.backbone).__name__} yields "
+                f'{describe(output)}; tap a submodule that yields {dims}, or change '
+                f'time_in_batch={self.time_in_batch}.'
             )
         return unfold_time(output, inputs.size(0)) if self.time_in_batch else output
 
     def find(self, name: str) -> nn.Module:
         """The submodule of that name; for a list of modules its last one."""
-        module = self.lookup(name)
-        while isinstance(module, nn.ModuleList) and len(module):
-            module = module[-1]
-        return module
-
-    def lookup(self, name: str) -> nn.Module:
         modules = dict(self.backbone.named_modules())
         if not name or name not in modules:
             children = ', '.join(dict(self.backbone.named_children()))
             hint = nearest(name, modules) or f'; name one of {children}.'
-            raise UserError(f"{self.inner_name} has no submodule '{name}'{hint}")
-        return modules[name]
+            raise UserError(
+                f"{type(self.backbone).__name__} has no submodule '{name}'{hint}"
+            )
+        module = modules[name]
+        while isinstance(module, nn.ModuleList) and len(module):
+            module = module[-1]
+        return module
 
     def remove(self, name: str) -> None:
         """Replace a submodule by one that does nothing."""
-        # Hosts loop over lists.
-        is_list = isinstance(self.lookup(name), nn.ModuleList)
+        if any(f'{tap}.'.startswith(f'{name}.') for tap in self.taps):
+            raise UserError(
+                f"drop contains '{name}', which taps={list(self.taps)} needs; take one "
+                'of them from its list.'
+            )
         parent, _, child = name.rpartition('.')
-        nothing = nn.ModuleList() if is_list else nn.Identity()
-        setattr(self.backbone.get_submodule(parent), child, nothing)
+        parent = self.backbone.get_submodule(parent)
+        # Hosts loop over lists.
+        is_list = isinstance(getattr(parent, child), nn.ModuleList)
+        setattr(parent, child, nn.ModuleList() if is_list else nn.Identity())

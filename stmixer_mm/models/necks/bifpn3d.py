@@ -3,9 +3,7 @@
 Shapes: B clips, C channels, T frames, L levels in, N levels out; levels are finest first.
 """
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Literal
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +13,6 @@ from torch import Tensor, nn
 from stmixer_mm.models.necks.fpn3d import Pyramid3D
 from stmixer_mm.models.necks.levels import resize
 from stmixer_mm.registry import MODELS
-
-BATCH_NORM = MappingProxyType(dict(type='BN3d'))
-SWISH = MappingProxyType(dict(type='Swish'))
 
 
 def fuse(feats: Sequence[Tensor], weights: Tensor, eps: float = 1e-4) -> Tensor:
@@ -40,23 +35,22 @@ def shrink(feat: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class WeightedFusion(nn.Module):
-    """Weighted mean, activation, depthwise-separable convolution, norm.
+    """Weighted mean, Swish, depthwise-separable convolution, norm.
 
     Args:
         num_inputs: Number of levels to fuse.
         channels: C.
         temporal_kernel: Frames of the depthwise kernel, which is 3x3 in space.
-        norm_cfg: As for :class:`BiFPN3D`, and so the next.
+        norm_cfg: Norm after the convolution.
     """
 
     def __init__(
         self,
-        *,
         num_inputs: int,
+        *,
         channels: int,
         temporal_kernel: int,
         norm_cfg: dict | None,
-        act_cfg: dict | None,
     ) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.ones(num_inputs))
@@ -68,7 +62,7 @@ class WeightedFusion(nn.Module):
             conv_cfg=dict(type='Conv3d'),
             order=('act', 'conv', 'norm'),
             dw_norm_cfg=None,
-            dw_act_cfg=act_cfg,
+            dw_act_cfg=dict(type='Swish'),
             pw_norm_cfg=norm_cfg,
             pw_act_cfg=None,
             inplace=False,
@@ -84,19 +78,17 @@ class BiFPNLayer(nn.Module):
 
     Args:
         num_levels: N.
-        upsample: 'nearest' or 'trilinear'.
-        **fusion: Of :class:`WeightedFusion`, all but ``num_inputs``.
+        **fusion: See :class:`WeightedFusion`.
     """
 
-    def __init__(self, *, num_levels: int, upsample: str, **fusion) -> None:
+    def __init__(self, num_levels: int, **fusion) -> None:
         super().__init__()
-        self.upsample = upsample
         self.down = nn.ModuleList(
-            WeightedFusion(num_inputs=2, **fusion) for _ in range(num_levels - 1)
+            WeightedFusion(2, **fusion) for _ in range(num_levels - 1)
         )
         # The coarsest level has no node on the way down.
         self.up = nn.ModuleList(
-            WeightedFusion(num_inputs=2 if level == num_levels - 1 else 3, **fusion)
+            WeightedFusion(2 if level == num_levels - 1 else 3, **fusion)
             for level in range(1, num_levels)
         )
 
@@ -104,9 +96,7 @@ class BiFPNLayer(nn.Module):
         """N levels (B, C, T, H_n, W_n) to as many of the same sizes."""
         nodes = [levels[-1]]
         for fusion, feat in zip(self.down, reversed(levels[:-1]), strict=True):
-            nodes.append(
-                fusion(feat, resize(nodes[-1], feat.shape[-2:], self.upsample))
-            )
+            nodes.append(fusion(feat, resize(nodes[-1], feat.shape[-2:])))
         finest, *coarser = reversed(nodes)
         outs = [finest]
         for fusion, feat, node in zip(self.up, levels[1:], coarser, strict=True):
@@ -120,50 +110,29 @@ class BiFPN3D(Pyramid3D):
     """Laterals, then repeated ways down and up that weigh what they fuse.
 
     Tan et al., "EfficientDet: Scalable and Efficient Object Detection", CVPR 2020. The
-    further levels take part in the fusions.
+    further levels take part in the fusions. All convolutions have batch norm by default:
+    without a norm, means and activations take most of the signal in a few repeats.
 
     Args:
         num_repeats: Ways down and up.
-        norm_cfg: Norm after each convolution; without one, means and activations take
-            most of the signal in a few repeats.
-        act_cfg: Activation before the convolution of each fusion; laterals and further
-            levels have none.
-        add_extra_convs: See :class:`Pyramid3D`, as for the rest.
+        **kwargs: See :class:`Pyramid3D`, all but ``act_cfg``.
     """
 
-    def __init__(
-        self,
-        *,
-        num_repeats: int = 3,
-        norm_cfg: Mapping | None = BATCH_NORM,
-        act_cfg: Mapping | None = SWISH,
-        add_extra_convs: Literal[False, True, 'on_input', 'on_lateral'] = False,
-        **kwargs,
-    ) -> None:
-        # mmcv takes plain dicts only.
-        norm_cfg, act_cfg = (cfg and dict(cfg) for cfg in (norm_cfg, act_cfg))
-        super().__init__(
-            norm_cfg=norm_cfg, act_cfg=None, add_extra_convs=add_extra_convs, **kwargs
-        )
-        self.extra_convs = nn.ModuleList(self.make_extra_convs())
+    def __init__(self, *, num_repeats: int = 3, **kwargs) -> None:
+        super().__init__(**dict(norm_cfg=dict(type='BN3d')) | kwargs)
         self.layers = nn.ModuleList(
             BiFPNLayer(
-                num_levels=self.num_outs,
-                upsample=self.upsample,
+                self.num_outs,
                 channels=self.out_channels,
                 temporal_kernel=self.temporal_kernel,
-                norm_cfg=norm_cfg,
-                act_cfg=act_cfg,
+                norm_cfg=self.norm_cfg,
             )
             for _ in range(num_repeats)
         )
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """(B, in_channels[l], T, H_l, W_l) -> N levels (B, out_channels, T, H_n, W_n)"""
-        levels = self.check(feats)
-        laterals = self.project(levels)
-        sources = dict(on_input=levels[-1], on_lateral=laterals[-1])
-        outs = self.extend(laterals, self.extra_convs, sources)
+        """(B, in_channels[l], T, H_l, W_l) -> N levels (B, C, T, H_n, W_n)"""
+        outs = self.extend(self.project(feats))
         for layer in self.layers:
             outs = layer(outs)
         return outs

@@ -1,4 +1,4 @@
-"""What all necks for video do with the levels that they are given.
+"""Levels of a feature pyramid as necks take them.
 
 Shapes: B clips, C channels, T frames, L levels; levels are finest first.
 """
@@ -12,12 +12,12 @@ from stmixer_mm.errors import UserError
 
 
 def as_levels(feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    """A backbone's one feature map, or its several ones, as a list."""
+    """One feature map, or several, as a list."""
     return [feats] if isinstance(feats, Tensor) else list(feats)
 
 
 def check_channels(levels: Sequence[Tensor], neck: nn.Module) -> None:
-    """Refuse levels (B, C_l, T, H_l, W_l) of which a neck has other ``in_channels``."""
+    """Check levels (B, C_l, T, H_l, W_l) against the ``in_channels`` of a neck."""
     channels, expected = [level.size(1) for level in levels], list(neck.in_channels)
     if channels != expected:
         raise UserError(
@@ -28,7 +28,7 @@ def check_channels(levels: Sequence[Tensor], neck: nn.Module) -> None:
 
 
 def check_frames(levels: Sequence[Tensor], neck: nn.Module) -> None:
-    """Refuse levels (B, C_l, T_l, H_l, W_l) that differ in T."""
+    """Check that levels (B, C_l, T_l, H_l, W_l) agree in T."""
     frames = [level.size(2) for level in levels]
     if len(set(frames)) > 1:
         raise UserError(
@@ -38,11 +38,10 @@ def check_frames(levels: Sequence[Tensor], neck: nn.Module) -> None:
         )
 
 
-def resize(feat: Tensor, size: tuple[int, int], mode: str = 'nearest') -> Tensor:
+def resize(feat: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, C, T, H, W) to (H, W) = ``size``, frame by frame.
 
-    A side that is too long is max-pooled, one that is too short interpolated; 'trilinear'
-    between levels of equal T is bilinear in each frame.
+    A side that is too long is max-pooled, one that is too short repeats its cells.
     """
     size, given = tuple(size), tuple(feat.shape[-2:])
     if given == size:
@@ -52,7 +51,5 @@ def resize(feat: Tensor, size: tuple[int, int], mode: str = 'nearest') -> Tensor
     if pooled != given:
         planes = F.adaptive_max_pool2d(planes, pooled)
     if pooled != size:
-        planes = F.interpolate(
-            planes, size, mode='bilinear' if mode == 'trilinear' else mode
-        )
+        planes = F.interpolate(planes, size)
     return planes.unflatten(1, feat.shape[1:3])
