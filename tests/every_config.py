@@ -1,0 +1,202 @@
+"""The configs of this repository, with and without projects, and what they all keep.
+
+As a script: build configs, in processes that have imported only what they name.
+"""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from mmaction.structures import ActionDataSample
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
+from run_tool import ROOT, run_tool
+
+from stmixer_mm.checks.config import check_arguments
+from stmixer_mm.models.heads.stmixer_head import STMixerHead
+from stmixer_mm.models.shapes import trace_shapes
+
+CONFIGS = ROOT / 'configs'
+ALL = sorted(CONFIGS.glob('[!_]*/*.py'))
+
+
+@functools.cache
+def names_project(path):
+    """Whether a config, or one that it inherits, imports a project."""
+    text = path.read_text()
+    bases = re.findall(r"'(\.[\w./-]+\.py)'", text)
+    return 'stmixer_mm.projects' in text or any(
+        names_project((path.parent / base).resolve()) for base in bases
+    )
+
+
+CORE = [path for path in ALL if not names_project(path)]
+OF_PROJECTS = [path for path in ALL if names_project(path)]
+
+
+def experiments(paths):
+    return [path for path in paths if path.parent.name == 'experiments']
+
+
+def each(paths):
+    return pytest.mark.parametrize('path', paths, ids=lambda path: path.stem)
+
+
+def assert_each_builds_alone(paths):
+    command = [sys.executable, __file__, *paths]
+    script = subprocess.run(command, capture_output=True, text=True)
+    assert script.returncode == 0, script.stderr
+
+
+def build_alone(path):
+    """Check and build a config with nothing but its custom_imports."""
+    config = Config.fromfile(path)
+    check_arguments(config)
+    host = import_module(f'{config.default_scope}.registry')
+    for split in ('train', 'val', 'test'):
+        assert host.DATASETS.get(config[f'{split}_dataloader'].dataset.type)
+    metrics = config.test_evaluator
+    for metric in metrics if isinstance(metrics, list) else [metrics]:
+        assert host.METRICS.get(metric.type)
+    build_without_memory(config)
+
+
+def build_without_memory(config):
+    """A model whose backbone, neck and decoder have no values."""
+    linspace, init = torch.linspace, STMixerHead.__init__
+
+    def init_on_cpu(self, **settings):
+        with torch.device('cpu'):
+            init(self, **settings)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        DefaultScope.overwrite_default_scope(config.default_scope),
+        torch.device('meta'),
+    ):
+        # What asks for values: the host's ViT of a linspace, the head of a trial.
+        patch.setattr(torch, 'linspace', lambda *args: linspace(*args, device='cpu'))
+        patch.setattr(STMixerHead, '__init__', init_on_cpu)
+        return MODELS.build(config.model)
+
+
+def made_up_batch(num_classes, size, *, in_all_frames):
+    """Two clips, one of them without a person."""
+    frames, height, width = size
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.randint(
+        0, 256, (2, 3, frames, height, width), generator=generator, dtype=torch.uint8
+    )
+    samples = []
+    for count in (2, 0):
+        bboxes = torch.tensor([[5.0, 5, 40, 60], [30, 10, 80, 50]])[:count]
+        labels = torch.zeros(count, num_classes)
+        labels[:, 1:3] = 1
+        sample = ActionDataSample(
+            metainfo=dict(img_shape=(height, width), img_key=f'video,{count}')
+        )
+        sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
+        sample.gt_instances.masks = torch.ones(count, height, width, dtype=torch.bool)
+        sample.proposals = InstanceData(bboxes=bboxes.clone())
+        # Also two keyframes of a sequence.
+        sample.entity_ids = range(count)
+        sample.set_metainfo(dict(sequence_place=len(samples)))
+        if in_all_frames:
+            sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
+            sample.gt_instances.states = torch.ones(count, frames, dtype=torch.long)
+            # The toy config's tubelets have actions in each frame.
+            sample.gt_instances.labels = labels[:, None].repeat(1, frames, 1)
+        samples.append(sample)
+    return dict(inputs=list(clips), data_samples=samples)
+
+
+def assert_trains_and_predicts(path):
+    """Losses, gradients of all parameters and predictions on clips that are made up."""
+    config = Config.fromfile(path)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet'):  # works from both hosts' scope
+        model = MODELS.build(config.model)
+    model.init_weights()
+    (frames,) = (t.clip_len for t in config.train_pipeline if 'clip_len' in t)
+    tubelets = path.name.startswith('stmixer-t')
+    size = frames, 64, 96
+    batch = made_up_batch(model.num_classes, size, in_all_frames=tubelets)
+
+    data = model.train().data_preprocessor(batch, training=True)
+    feats = trace_shapes(model, data['inputs']).feats
+    model.check_feats(feats, tuple(data['inputs'].shape[-2:]))
+    total, losses = model.parse_losses(model(**data, mode='loss'))
+    assert total.isfinite() and total > 0, losses
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+    for sample in model.eval().test_step(batch):
+        found = sample.pred_instances
+        assert ((found.bboxes >= 0) & (found.bboxes <= 1)).all()
+        assert len(found.scores) == len(found.bboxes)
+        assert found.scores.shape[-1] == model.num_classes
+        assert ((found.scores >= 0) & (found.scores <= 1)).all()
+
+
+ONE_STEP = [
+    'train_cfg._delete_=True',
+    'train_cfg.type=IterBasedTrainLoop',
+    'train_cfg.max_iters=1',
+    'param_scheduler=[]',
+    'log_processor.by_epoch=False',
+    'default_hooks.checkpoint.by_epoch=False',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_cfg=None',
+    'val_dataloader=None',
+    'val_evaluator=None',
+]
+
+
+def assert_trains_in_a_hosts_tool(host, name, folder, monkeypatch):
+    """A step of an experiment by a host's own script, on new toy data."""
+    out = folder / 'data/toy'
+    videos = '--train-videos', 1, '--val-videos', 1, '--workers', 0
+    run_tool('make_toy_dataset', '--out', out, *videos)
+    monkeypatch.chdir(folder)
+    run_tool(
+        Path(import_module(host).__file__).parent / '.mim/tools/train.py',
+        CONFIGS / f'experiments/{name}_toy.py',
+        *('--work-dir', folder, '--cfg-options', *ONE_STEP, f'default_scope={host}'),
+    )
+    state = torch.load(folder / 'iter_1.pth', weights_only=False)['state_dict']
+    assert all(value.isfinite().all() for value in state.values())
+
+
+def build_together(paths):
+    """Build configs with the same imports in a process of their own."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        for path in paths:
+            print(path, file=sys.stderr)
+            build_alone(path)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == '__main__':
+    by_imports = {}
+    for path in sys.argv[1:]:
+        imports = Config.fromfile(path, import_custom_modules=False).custom_imports
+        by_imports.setdefault(str(imports.imports), []).append(path)
+    sys.exit(not all(build_together(paths) for paths in by_imports.values()))
