@@ -28,7 +28,7 @@ SET_UP = for python in $(PYTHONS); do \
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint clean clean-env
 
-help: ## say what there is
+help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo '  PYTHON=/path/to/python   use that environment instead of .venv, leave its torch alone'
@@ -48,7 +48,7 @@ demo: ## make toy videos, train a small STMixer on them, evaluate it, write a vi
 test: ## run the tests
 	@$(call SET_UP,test)
 	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	  --cov --cov-report=term $(PYTEST_OPTIONS)
+	  --cov --cov-report=term --durations=20 $(PYTEST_OPTIONS)
 
 lint: ## check style and formatting
 	@$(call SET_UP,lint)

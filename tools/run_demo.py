@@ -1,10 +1,9 @@
-"""Do the main job from end to end: toy videos, training, evaluation, a video.
+"""Run the main job from end to end: toy videos, training, evaluation, a video.
 
-An interrupted run goes on where it was when it is started again; a finished one is
-done anew, with the toy videos that are there.
+An interrupted run continues when it is started again; a finished one is repeated with
+the toy videos that are there.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -14,123 +13,86 @@ import sys
 import time
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
+
+from stmixer_mm.checks.options import run_main
+from stmixer_mm.compat import find_latest_checkpoint
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import write_json
 
 TOOLS = Path(__file__).resolve().parent
 # How long OpenMP's threads wait awake: long waits make a step of two threads six times
-# as slow on a machine that does something else, too.
+# as slow on a machine that is busy with something else, too.
 PATIENT = {'GOMP_SPINCOUNT': '10000'}
-TOY_CONFIG = 'configs/experiments/stmixer_tiny-denoising_toy.py'
+TOY_CONFIG = TOOLS.parent / 'configs/experiments/stmixer_tiny-denoising_toy.py'
+Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
 
 
-def run(title, tool, *options):
-    """Run a tool of this folder; end with its exit status if it fails."""
-    print(f'\n[demo] {title}', flush=True)
-    command = [sys.executable, str(TOOLS / tool), *map(str, options)]
-    code = subprocess.run(command, env={**PATIENT, **os.environ}).returncode
-    if code:
-        sys.exit(
-            f'demo: {tool} ended with status {code} (its message is above): mend that '
-            f'and start the same command again.'
-        )
-
-
-def first_video(data):
-    """Return the video file of the first line of ``val.csv``."""
-    annotations = data / 'val.csv'
-    with annotations.open(newline='') as file:
-        video_name = next(csv.reader(file))[0]
-    return data / 'videos' / video_name
-
-
-def last_checkpoint(work_dir):
-    """Return the checkpoint that mmengine notes as the last, None before the first."""
-    note = work_dir / 'last_checkpoint'
-    # The folder may have been moved since.
-    return work_dir / Path(note.read_text().strip()).name if note.is_file() else None
-
-
-def overall_score(work_dir):
-    """Return (name, value) of the score that the last evaluation in a folder wrote."""
-    results = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    scores = json.loads(results.read_text())
-    return next(item for item in scores.items() if item[0].endswith('mAP/overall'))
-
-
-def run_demo(*, config, data, work_dir, toy_options, cfg_options):
-    """Run all steps; returns a dict with ``video``, ``metric``, ``score``, ``seconds``."""
-    start = time.monotonic()
-    summary_file = work_dir / 'summary.json'
+def main(
+    *,
+    config: str = str(TOY_CONFIG),
+    data: Path = Path('data/toy'),
+    work_dir: Path = Path('work_dirs/demo'),
+    toy_options: Words = (),
+    cfg_options: Words = (),
+) -> None:
+    """Args:
+    data: Folder of the toy videos.
+    toy_options: For make_toy_dataset.py.
+    cfg_options: For all other tools.
+    """
+    start, summary = time.monotonic(), work_dir / 'summary.json'
     overrides = ['--cfg-options', *cfg_options] if cfg_options else []
-
     if (data / 'val.csv').is_file():
         print(f'[demo] toy videos: {data} is there already')
     else:
         run('making toy videos', 'make_toy_dataset.py', '--out', data, *toy_options)
 
-    if summary_file.is_file():  # the run before was finished: do not go on with it
+    if summary.is_file():  # the run before was finished: do not resume it
         patterns = 'epoch_*.pth', 'best_*.pth', 'last_checkpoint'
         for file in chain.from_iterable(map(work_dir.glob, patterns)):
             file.unlink()
-        summary_file.unlink()
-    resume = ['--resume'] if last_checkpoint(work_dir) else []
-    run(
-        'going on with the training' if resume else 'training',
-        *('train.py', config, '--work-dir', work_dir, '--no-validate'),
-        *(*resume, *overrides),
-    )
-    checkpoint = last_checkpoint(work_dir)
-    evaluation = work_dir / 'test'
-    run(
-        'evaluating on the val videos',
-        *('test.py', config, checkpoint, '--work-dir', evaluation, *overrides),
-    )
-    metric, score = overall_score(evaluation)
+        summary.unlink()
+    options = '--work-dir', work_dir, '--no-validate', '--resume', *overrides
+    run('training', 'train.py', config, *options)
+    checkpoint = find_latest_checkpoint(work_dir)
+    options = '--work-dir', work_dir / 'test', *overrides
+    run('evaluating on the val videos', 'test.py', config, checkpoint, *options)
+    results = max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime)
+    scores = json.loads(results.read_text())
+    (metric,) = (name for name in scores if name.endswith('mAP/overall'))
     video = work_dir / 'demo.mp4'
-    run(
-        'drawing what it finds in a val video',
-        *('demo.py', first_video(data), config, checkpoint, '--out', video),
-        *overrides,
-    )
-    summary = dict(
-        video=str(video.resolve()),
-        checkpoint=str(checkpoint.resolve()),
-        metric=metric,
-        score=score,
-        seconds=round(time.monotonic() - start, 1),
-    )
-    half = summary_file.with_suffix(f'.{os.getpid()}.part')
-    with half.open('x') as file:
-        file.write(json.dumps(summary, indent=2) + '\n')
-    os.replace(half, summary_file)
-    return summary
+    options = config, checkpoint, '--out', video, *overrides
+    run('drawing detections in a val video', 'demo.py', first_video(data), *options)
 
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--config', default=str(TOOLS.parent / TOY_CONFIG))
-    parser.add_argument(
-        '--data', type=Path, default=Path('data/toy'), help='folder of the toy videos'
-    )
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument(
-        '--toy-options', type=shlex.split, default='', help='for make_toy_dataset.py'
-    )
-    parser.add_argument(
-        '--cfg-options', type=shlex.split, default='', help='for all other tools'
-    )
-    args = vars(parser.parse_args(argv))
-    try:
-        summary = run_demo(**args)
-    except KeyboardInterrupt:
-        sys.exit('demo: interrupted; the same command goes on.')
-    minutes, seconds = divmod(round(summary['seconds']), 60)
+    seconds = round(time.monotonic() - start, 1)
+    score = dict(metric=metric, score=scores[metric], seconds=seconds)
+    write_json(summary, dict(video=str(video), checkpoint=checkpoint, **score))
     print(
-        f'\n[demo] done in {minutes}:{seconds:02d}\n'
-        f'  val {summary["metric"]}: {summary["score"]:.3f}\n'
-        f'  checkpoint: {summary["checkpoint"]}\n'
-        f'  video: {summary["video"]}'
+        f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}\n'
+        f'  val {metric}: {scores[metric]:.3f}\n'
+        f'  checkpoint: {checkpoint}\n'
+        f'  video: {video}'
     )
+
+
+def run(title: str, tool: str, *options: object) -> None:
+    """Run a tool of this folder."""
+    print(f'\n[demo] {title}', flush=True)
+    command = [sys.executable, str(TOOLS / tool), *map(str, options)]
+    code = subprocess.run(command, env={**PATIENT, **os.environ}).returncode
+    if code:
+        raise UserError(
+            f'{tool} ended with status {code} (its message is above); correct that and '
+            'start the same command again.'
+        )
+
+
+def first_video(data: Path) -> Path:
+    """The video of the first line of ``val.csv``."""
+    with (data / 'val.csv').open(newline='') as file:
+        return data / 'videos' / next(csv.reader(file))[0]
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)

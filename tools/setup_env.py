@@ -2,25 +2,22 @@
 """Set up the environment in which the commands of the Makefile run.
 
 That is ``.venv``, made by the Python that runs this, or with ``--here`` the environment
-of that Python. What is installed there is in ``requirements/``; a torch that is there
-already is left alone. The last act is a stamp in the environment; while it fits, a call
-returns at once. Killed at any moment and started again, the set-up goes on.
+of that Python. It gets what ``requirements/`` lists; an installed torch is left alone. A
+stamp in the environment is written last; while it fits, a call returns at once. Killed
+at any moment and started again, the set-up continues.
 """
 
 import argparse
-import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import venv
 from pathlib import Path
 
@@ -30,23 +27,14 @@ EXTRAS = {'test': 'tests.txt', 'lint': 'lint.txt'}
 LOG = ROOT / '.setup' / 'log.txt'
 STAMP = Path(sys.prefix, '.stmixer_mm_setup.json')
 BUSY = Path(sys.prefix, '.stmixer_mm_setup.busy')
-
 GB = 1024**3
-# Measured: an environment with a CPU build of torch takes 1.6 GB, and pip unpacks
-# beside it. With a CUDA build it is more than twice as much.
-DISK_FOR_TORCH, DISK_TO_COMPILE = 2.5 * GB, 0.5 * GB
-
 # Debug information and -O3 would double the time and gain nothing on the ops' speed.
 COMPILE = {'CFLAGS': '-g0 -O1 -w', 'MMCV_WITH_OPS': '1'}
 WITHOUT_CUDA = {'CUDA_VISIBLE_DEVICES': '', 'FORCE_CUDA': '0'}
 
 
 class SetupError(Exception):
-    """A sentence that says what is wrong and what to do."""
-
-
-def say(text):
-    print(f'[set-up] {text}', flush=True)
+    """A sentence with what is wrong and what to do."""
 
 
 def installed(name):
@@ -58,7 +46,7 @@ def installed(name):
 
 
 def stamp_key():
-    """Return what has to be unchanged for a stamp to hold."""
+    """Return what has to be unchanged for a stamp to fit."""
     sources = [Path(__file__), *sorted(REQUIREMENTS.glob('*.txt'))]
     digest = hashlib.sha256(b''.join(file.read_bytes() for file in sources))
     hosts = (REQUIREMENTS / 'hosts.txt').read_text().split()
@@ -79,100 +67,36 @@ def stamped_extras():
 def check_python():
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
         raise SetupError(
-            f'{sys.prefix} has Python {platform.python_version()} but Python 3.10 to '
-            '3.12 is needed: name another one with PYTHON=/path/to/python, or remove '
-            '.venv if it is that folder.'
+            f'{sys.prefix} has Python {sys.version.split()[0]} but Python 3.10 to 3.12 is '
+            'needed: name another one with PYTHON=/path/to/python, or remove .venv if it '
+            'is that folder.'
         )
 
 
 def check_compiler():
     header = Path(sysconfig.get_path('include'), 'Python.h')
-    missing = [] if header.exists() else [str(header)]
-    for compiler in (os.environ.get('CC', 'cc'), os.environ.get('CXX', 'c++')):
-        if not shutil.which(shlex.split(compiler)[0]):
-            missing.insert(0, compiler)
-    if missing:
-        minor = '{}.{}'.format(*sys.version_info)
+    compiler = os.environ.get('CXX', 'c++')
+    if not (shutil.which(shlex.split(compiler)[0]) and header.exists()):
         raise SetupError(
-            'Compiling mmcv needs a C++ compiler and the headers of Python but there '
-            f'is no {missing[0]}: install it (Debian and Ubuntu: apt install g++ '
-            f'python{minor}-dev, Fedora: dnf install gcc-c++ python3-devel) and start '
-            'the same command again.'
+            f'Compiling mmcv needs a C++ compiler ({compiler}) and {header}: install them '
+            '(Debian and Ubuntu: apt install g++ python3-dev) and start the same command '
+            'again.'
         )
-
-
-def check_disk(folder, needed):
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise SetupError(
-            f'The disk is full: {folder} has {free / GB:.1f} GB free but the set-up '
-            f'needs {needed / GB:.1f} GB there: free some space (TMPDIR moves '
-            'temporary files) and start the same command again.'
-        )
-
-
-def a_registry_answers():
-    """Return whether pip can download a small package."""
-    with tempfile.TemporaryDirectory() as folder:
-        options = ['--no-deps', '--no-cache-dir', '--retries', '1', '--dest', folder]
-        command = [sys.executable, '-m', 'pip', 'download', *options, 'wheel']
-        return not subprocess.run(command, capture_output=True).returncode
-
-
-@contextlib.contextmanager
-def only_one():
-    """Wait until no other set-up of this checkout runs, and start a new log.
-
-    The log is the lock as well: a pip that outlived its set-up still writes to it, and
-    so still holds it.
-    """
-    LOG.parent.mkdir(exist_ok=True)
-    with LOG.open('ab') as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say('waiting for another set-up in this folder to end')
-            fcntl.flock(log, fcntl.LOCK_EX)
-        log.truncate(0)
-        yield log
-
-
-def last_lines(count):
-    return LOG.read_text(errors='replace').strip().splitlines()[-count:]
 
 
 def run_step(log, what, command, **env):
-    """Run a command, its output in the log, and say now and then where it is."""
-    say(what)
+    """Run a command with its output in the log."""
+    print(f'[set-up] {what}', flush=True)
     log.write(f'$ {shlex.join(map(str, command))}\n'.encode())
     log.flush()
-    env = {**os.environ, **env}
-    with subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
-        while True:
-            try:
-                code = process.wait(timeout=20)
-                break
-            except subprocess.TimeoutExpired:
-                say('  ' + ''.join(last_lines(1)).strip()[:70])
-    if code:
-        raise SetupError(
-            f'step "{what}" failed; the last lines of {LOG}:\n  '
-            + '\n  '.join(last_lines(15))
-        )
+    if subprocess.run(command, stdout=log, stderr=log, env=os.environ | env).returncode:
+        lines = LOG.read_text(errors='replace').strip().splitlines()[-15:]
+        raise SetupError('\n  '.join([f'step "{what}" failed, see {LOG}:', *lines]))
 
 
-def pip_install(log, what, *options, **keywords):
+def pip_install(log, what, *options, **env):
     command = [sys.executable, '-m', 'pip', 'install', '--no-input', *options]
-    try:
-        run_step(log, what, command, **keywords)
-    except SetupError:
-        if a_registry_answers():
-            raise
-        raise SetupError(
-            'No package registry can be reached: check the network or proxy, or name '
-            f'a mirror with PIP_INDEX_URL=…, and start the same command again (pip '
-            f'says why in {LOG}).'
-        ) from None
+    run_step(log, what, command, **env)
 
 
 def listed_in(*names):
@@ -196,13 +120,13 @@ def make_venv():
     python = folder / 'bin' / 'python'
     if not python.exists():
         check_python()
-        say(f'making .venv with {sys.executable}')
+        print(f'[set-up] making .venv with {sys.executable}', flush=True)
         venv.create(folder, clear=python.is_symlink(), symlinks=True)
     return str(python)
 
 
 def remove_half_installed():
-    """Make pip install anew what an interrupted pip left incomplete.
+    """Make pip install again what an interrupted pip left incomplete.
 
     It takes a distribution for installed once its METADATA is there, but writes
     INSTALLER after all other files.
@@ -211,7 +135,6 @@ def remove_half_installed():
     for folder in {sysconfig.get_path('purelib'), sysconfig.get_path('platlib')}:
         for info in Path(folder).glob('*.dist-info'):
             if info.stat().st_mtime >= since and not (info / 'INSTALLER').exists():
-                say(f'{info.name} was left half installed: installing it again')
                 shutil.rmtree(info)
 
 
@@ -219,7 +142,7 @@ def install_hosts(log, cuda):
     """Install the OpenMMLab packages, mmcv compiled and proved by an import.
 
     pip keeps a wheel that it has built under a key that knows nothing of torch, so one
-    that does not import is compiled anew without that cache.
+    that does not import is compiled again without that cache.
     """
     memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     # A job peaks near 1 GB.
@@ -227,12 +150,11 @@ def install_hosts(log, cuda):
     jobs = os.environ.get('MAX_JOBS', str(max(1, jobs)))
     env = {'MAX_JOBS': jobs, **COMPILE, **({} if cuda else WITHOUT_CUDA)}
     options = ['-v', '--no-deps', '--no-build-isolation', *listed_in('hosts.txt')]
-    anew = ['--no-cache-dir', '--force-reinstall']
-    cached = ['--no-cache-dir'] if cuda else []
     what = f'compiling mmcv with MAX_JOBS={jobs} (6 minutes with 2)'
-    pip_install(log, what, *options, *cached, **env)
+    pip_install(log, what, *options, *['--no-cache-dir'] * cuda, **env)
     if not runs(log, 'import mmcv.ops'):
-        pip_install(log, f'{what} for another torch', *options, *anew, **env)
+        options += ['--no-cache-dir', '--force-reinstall']
+        pip_install(log, f'{what} for another torch', *options, **env)
         run_step(log, 'importing mmcv.ops', python_c('import mmcv.ops'))
 
 
@@ -240,26 +162,22 @@ def install_all(log, extras):
     """Bring the environment of this Python to what is wanted, and stamp it."""
     if BUSY.exists():
         remove_half_installed()
-    torch = installed('torch')
     check_python()
     check_compiler()
-    check_disk(sys.prefix, DISK_TO_COMPILE if torch else DISK_FOR_TORCH)
-    check_disk(tempfile.gettempdir(), DISK_TO_COMPILE)
     extras = sorted({*extras, *(stamped_extras() or ())})
     BUSY.touch()
     STAMP.unlink(missing_ok=True)
-
     if not installed('pip'):
         run_step(log, 'installing pip', [sys.executable, '-m', 'ensurepip'])
+    torch = installed('torch')
     wanted = [f'torch==={torch}'] if torch else listed_in('torch.txt')
     wanted += listed_in('build.txt', 'runtime.txt', 'hosts_need.txt')
     wanted += listed_in(*(EXTRAS[extra] for extra in extras))
-    if torch and tuple(map(int, torch.split('.')[:2])) < (2, 3):
-        wanted += ['numpy<2']  # what torch was built for, and shares memory with
     pip_install(log, 'installing torch and what the packages need', *wanted)
     if not runs(log, 'import cv2'):
         options = ['--no-deps', '--force-reinstall', *listed_in('opencv.txt')]
         pip_install(log, 'installing OpenCV', *options)
+
     gpu = 'import torch; assert torch.cuda.is_available()'
     cuda = bool(shutil.which('nvcc')) and runs(log, gpu)
     try:
@@ -267,14 +185,13 @@ def install_all(log, extras):
     except SetupError as error:
         if not cuda:
             raise
-        say(f'mmcv does not compile with CUDA, so its ops run on the CPU: {error}')
+        print(f'[set-up] without CUDA, as mmcv does not compile with it: {error}')
         install_hosts(log, cuda=False)
     options = ['--no-deps', '--no-build-isolation', '--editable', str(ROOT)]
     pip_install(log, 'installing this package (editable)', *options)
     run_step(log, 'importing stmixer_mm', python_c('import stmixer_mm'))
     STAMP.write_text(json.dumps({'key': stamp_key(), 'extras': extras}))
     BUSY.unlink()
-    say(f'done: {sys.prefix}')
 
 
 def main(argv=None):
@@ -288,12 +205,15 @@ def main(argv=None):
             os.execv(command[0], command)
         stamped = stamped_extras()
         if stamped is None or not stamped.issuperset(args.extras):
-            with only_one() as log:
+            LOG.parent.mkdir(exist_ok=True)
+            with LOG.open('ab') as log:
+                fcntl.flock(log, fcntl.LOCK_EX)  # wait for another set-up, or its pip
+                log.truncate(0)
                 install_all(log, args.extras)
     except (OSError, SetupError) as error:
         sys.exit(f'set-up: {error}')
     except KeyboardInterrupt:
-        sys.exit('set-up: interrupted; the same command goes on.')
+        sys.exit('set-up: interrupted; the same command continues.')
 
 
 if __name__ == '__main__':

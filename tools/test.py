@@ -1,10 +1,10 @@
 """Evaluate a checkpoint on the test set of a config."""
 
-import argparse
+from typing import Annotated
 
-from stmixer_mm.apis.running import run_tool
+from stmixer_mm.apis.running import run_config
 from stmixer_mm.checks.config import merge_overrides
-from stmixer_mm.checks.options import COUNT, add_person_thr, number
+from stmixer_mm.checks.options import Count, NotNegative, OptionsOf, PersonThr, run_main
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.offline import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
@@ -14,71 +14,68 @@ from stmixer_mm.projects.export.formats import format_of
 from mmengine.config import Config
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        'checkpoint', help='checkpoint file or URL, or what tools/export.py wrote'
-    )
-    parser.add_argument('--dump', metavar='FILE.pkl', help='save the predictions')
-    parser.add_argument(
-        '--show-dir', help='folder for keyframes with annotated and found boxes'
-    )
-    parser.add_argument(
-        '--show', action='store_true', help='show those keyframes in a window'
-    )
-    parser.add_argument(
-        '--interval', type=COUNT, default=1, help='draw every n-th sample'
-    )
-    parser.add_argument(
-        '--wait-time',
-        type=number(float, 0),
-        default=2,
-        help='seconds that a window is shown',
-    )
-    add_person_thr(parser)
-    return parser
+def main(
+    config: str,
+    checkpoint: str,
+    *,
+    dump: Annotated[str | None, dict(metavar='FILE.pkl')] = None,
+    show_dir: str | None = None,
+    show: bool = False,
+    interval: Count = 1,
+    wait_time: NotNegative = 2.0,
+    person_thr: PersonThr = None,
+    run: Annotated[dict, OptionsOf(run_config)],
+) -> None:
+    """Args:
+    config: Config file.
+    checkpoint: Checkpoint file or URL, or a file of tools/export.py.
+    dump: Save the predictions.
+    show_dir: Folder for keyframes with annotated and found boxes.
+    show: Show those keyframes in a window.
+    interval: Draw every n-th sample.
+    wait_time: Seconds that a window is shown.
+    """
+    drawing = dict(show=show, wait_time=wait_time, out_dir=show_dir, interval=interval)
+
+    def change(cfg: Config) -> None:
+        cfg.resume, cfg.load_from = False, checkpoint
+        if show or show_dir is not None:
+            draw(cfg, drawing)
+        merge_overrides(cfg, person_thr)
+
+    def finish(cfg: Config) -> None:
+        if format_of(cfg.load_from) is not None:
+            put_in_place(cfg, cfg.load_from)
+        if dump is not None:
+            dump_predictions(cfg, dump)
+
+    run_config(config, 'test', change, finish, **run)
 
 
-def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Put the command line into the config; ``--cfg-options`` has the last word."""
-    cfg.resume = False
-    cfg.load_from = args.checkpoint
-    if args.show or args.show_dir is not None:
-        if 'visualization' not in cfg.default_hooks:
-            raise UserError(
-                f'--show and --show-dir need default_hooks.visualization in '
-                f'{args.config}; take it over from configs/_base_/default_runtime.py.'
-            )
-        if args.show_dir is not None:
-            check_writable_dir(args.show_dir, purpose='folder --show-dir')
-        cfg.default_hooks.visualization.update(
-            enable=True,
-            show=args.show,
-            wait_time=args.wait_time,
-            out_dir=args.show_dir,
-            interval=args.interval,
+def draw(cfg: Config, drawing: dict) -> None:
+    """Let the hook of a config draw keyframes."""
+    if 'visualization' not in (cfg.get('default_hooks') or {}):
+        raise UserError(
+            '--show and --show-dir need default_hooks.visualization in '
+            f'{cfg.filename}; inherit it from configs/_base_/default_runtime.py.'
         )
-
-    merge_overrides(cfg, args.person_thr | (args.cfg_options or {}))
-    if format_of(cfg.load_from) is not None:
-        put_in_place(cfg, cfg.load_from)
-
-    if args.dump is not None:
-        check_writable_file(args.dump, purpose='--dump', suffixes=('.pkl', '.pickle'))
-        # Else ranks meet in the current folder, and leave a folder behind there.
-        parts = f'{args.dump}.parts'
-        dump = dict(type='DumpPredictions', out_file_path=args.dump, collect_dir=parts)
-        metrics = [*metric_configs(cfg, 'test'), dump]
-        if 'metrics' in (cfg.get('test_evaluator') or []):  # of dict(type='Evaluator')
-            cfg.test_evaluator.metrics = metrics
-        else:
-            cfg.test_evaluator = metrics
+    if drawing['out_dir'] is not None:
+        check_writable_dir(drawing['out_dir'], purpose='folder --show-dir')
+    cfg.default_hooks.visualization.update(enable=True, **drawing)
 
 
-def main() -> None:
-    run_tool(make_parser(), merge_args, 'test')
+def dump_predictions(cfg: Config, file: str) -> None:
+    """Add a metric that writes the predictions to a file."""
+    check_writable_file(file, purpose='--dump', suffixes=('.pkl', '.pickle'))
+    # By default ranks meet in the current folder, and leave a folder behind there.
+    parts = f'{file}.parts'
+    dump = dict(type='DumpPredictions', out_file_path=file, collect_dir=parts)
+    metrics = [*metric_configs(cfg, 'test'), dump]
+    if 'metrics' in (cfg.get('test_evaluator') or []):  # of dict(type='Evaluator')
+        cfg.test_evaluator.metrics = metrics
+    else:
+        cfg.test_evaluator = metrics
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)

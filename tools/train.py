@@ -1,96 +1,89 @@
 """Train a detector from a config."""
 
-import argparse
+from functools import partial
+from typing import Annotated
 
-from stmixer_mm.apis.running import run_tool
-from stmixer_mm.checks.config import merge_overrides
-from stmixer_mm.checks.options import SEED
+from stmixer_mm.apis.running import run_config
+from stmixer_mm.checks.options import OptionsOf, Seed, run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 
 from mmengine.config import Config
 
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CKPT',
-        help='go on from a checkpoint; without a path from the last one in the work '
-        'dir, or start if there is none',
-    )
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate during training'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate with the total batch size',
-    )
-    parser.add_argument('--seed', type=SEED, help='random seed')
-    parser.add_argument(
-        '--diff-rank-seed',
-        action='store_true',
-        help='give each process a seed of its own',
-    )
-    parser.add_argument(
-        '--deterministic', action='store_true', help='use deterministic algorithms'
-    )
-    return parser
+Checkpoint = Annotated[str | None, dict(nargs='?', const='auto', metavar='CKPT')]
 
 
-def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Put the command line into the config.
-
-    ``--cfg-options`` has the last word, except on what ``--resume`` goes on from.
+def main(
+    config: str,
+    *,
+    resume: Checkpoint = None,
+    amp: bool = False,
+    no_validate: bool = False,
+    auto_scale_lr: bool = False,
+    seed: Seed | None = None,
+    diff_rank_seed: bool = False,
+    deterministic: bool = False,
+    run: Annotated[dict, OptionsOf(run_config)],
+) -> None:
+    """Args:
+    config: Config file.
+    resume: Resume from a checkpoint; without a path from the last one in the work
+        dir, if there is one.
+    amp: Train in mixed precision.
+    no_validate: Do not evaluate during training.
+    auto_scale_lr: Scale the learning rate with the total batch size.
+    seed: Random seed.
+    diff_rank_seed: Give each process a seed of its own.
+    deterministic: Use deterministic algorithms.
     """
-    if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    randomness = dict(
+        seed=seed, diff_rank_seed=diff_rank_seed, deterministic=deterministic
+    )
+    change = partial(
+        change_config,
+        amp=amp,
+        no_validate=no_validate,
+        auto_scale_lr=auto_scale_lr,
+        randomness={
+            key: one for key, one in randomness.items() if one not in (None, False)
+        },
+    )
+    run_config(config, 'train', change, partial(resume_from, checkpoint=resume), **run)
 
-    if args.amp:
+
+def change_config(
+    cfg: Config, *, amp: bool, no_validate: bool, auto_scale_lr: bool, randomness: dict
+) -> None:
+    """Put the command line into the config."""
+    if no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if amp:
         wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
         if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
             raise UserError(
-                f'--amp cannot change optim_wrapper.type={wrapper!r} of {args.config}; '
-                f'leave out --amp or use type="OptimWrapper".'
+                f'--amp cannot change optim_wrapper.type={wrapper!r} of {cfg.filename}; '
+                'leave out --amp or use type="OptimWrapper".'
             )
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-    if args.auto_scale_lr:
+    if auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise UserError(
-                f'--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in '
-                f'{args.config}, the batch size that its learning rate is meant for.'
+                '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=…) in '
+                f'{cfg.filename}, the batch size that its learning rate is meant for.'
             )
         cfg.auto_scale_lr.enable = True
-
-    randomness = dict(cfg.get('randomness') or {})
-    if args.seed is not None:
-        randomness['seed'] = args.seed
-    if args.diff_rank_seed:
-        randomness['diff_rank_seed'] = True
-    if args.deterministic:
-        randomness['deterministic'] = True
     if randomness:
-        cfg.randomness = randomness
-
-    merge_overrides(cfg, args.cfg_options)
-
-    if args.resume is not None:
-        is_auto = args.resume == 'auto'
-        last = find_latest_checkpoint(cfg.work_dir) if is_auto else args.resume
-        if last is not None:  # else it is the first start, from load_from if set
-            cfg.resume, cfg.load_from = True, last
+        cfg.randomness = {**(cfg.get('randomness') or {}), **randomness}
 
 
-def main() -> None:
-    run_tool(make_parser(), merge_args, 'train')
+def resume_from(cfg: Config, checkpoint: str | None) -> None:
+    """Resume from a checkpoint, with 'auto' from the last one, if any."""
+    if checkpoint == 'auto':
+        checkpoint = find_latest_checkpoint(cfg.work_dir)
+    if checkpoint is not None:
+        cfg.resume, cfg.load_from = True, checkpoint
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)

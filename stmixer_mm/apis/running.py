@@ -1,6 +1,5 @@
 """Training and test runs from a config, also where there is no accelerator."""
 
-import argparse
 import os
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +12,10 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch.multiprocessing import set_sharing_strategy
 
-from stmixer_mm.checks.config import building, check_run, load_config
-from stmixer_mm.checks.options import add_cfg_options
+from stmixer_mm.checks.config import building, check_run, load_config, merge_overrides
+from stmixer_mm.checks.options import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
-from stmixer_mm.errors import blame, user_errors
+from stmixer_mm.errors import blame
 
 _BUILT_LATER = {
     'build_train_loop': 'train_loop',
@@ -33,7 +32,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
 
     Args:
         cfg: With ``work_dir`` and ``launcher`` set.
-        mode: What it is to do.
+        mode: The task of the runner.
 
     Raises:
         UserError: one sentence that names what is wrong. The runner raises it too
@@ -47,7 +46,7 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
         set_sharing_strategy('file_system')
     with building(cfg), processes_on_cpus(cfg):
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    # mmengine builds these when it needs them, which is before the first step.
+    # mmengine builds these later, but before the first step.
     for method, part in _BUILT_LATER.items():
         if hasattr(runner, method):  # a runner of another type need not have it
             setattr(runner, method, building(cfg, part)(getattr(runner, method)))
@@ -57,8 +56,8 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
 
 
 def _resume(resume: Callable[..., None], filename: str, *args, **kwargs) -> None:
-    remedy = 'give one that a training of this config wrote'
-    with blame(f'Checkpoint {filename} cannot be resumed from', remedy):
+    remedy = 'give a checkpoint of a training of this config'
+    with blame(f'Checkpoint {filename} cannot be resumed', remedy):
         resume(filename, *args, **kwargs)
 
 
@@ -77,33 +76,38 @@ def _adapt_precision_to_cpu(cfg: Config) -> None:
             wrapper.pop(setting_of_float16, None)
 
 
-def run_tool(
-    parser: argparse.ArgumentParser,
-    merge_args: Callable[[Config, argparse.Namespace], None],
+def run_config(
+    config: str | Path,
     mode: Literal['train', 'test'],
+    change: Callable[[Config], None],
+    finish: Callable[[Config], None],
+    *,
+    work_dir: str | None = None,
+    cfg_options: CfgOptions = None,
+    launcher: Literal['none', 'pytorch', 'slurm', 'mpi'] = 'none',
+    local_rank: int = 0,
 ) -> None:
-    """What ``tools/train.py`` and ``tools/test.py`` share.
+    """Train or test from a config file, as ``tools/train.py`` and ``tools/test.py`` do.
 
     Args:
-        parser: With the tool's own arguments, among them ``config``.
-        merge_args: Puts them and ``--cfg-options`` into the config.
-        mode: What the runner is to do.
+        config: Config file.
+        mode: The task of the runner.
+        change: Puts options of the tool into the config, before ``cfg_options``.
+        finish: Does so after them.
+        work_dir: Folder for logs and results.
+        cfg_options: Override settings of the config, as in key=value a.b=1 list="[1,2]".
+        launcher: What started the processes of a distributed run.
+        local_rank: Number of this process on its machine, from the launcher.
     """
-    parser.add_argument('--work-dir', help='folder for logs and results')
-    add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    with user_errors():
-        cfg = load_config(args.config)
-        cfg.launcher = args.launcher
-        if args.work_dir is not None:
-            cfg.work_dir = args.work_dir
-        elif cfg.get('work_dir') is None:
-            cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
-        merge_args(cfg, args)
-        runner = build_runner(cfg, mode)
-        runner.train() if mode == 'train' else runner.test()
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    cfg = load_config(config)
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(config).stem))
+    change(cfg)
+    merge_overrides(cfg, cfg_options)
+    finish(cfg)
+    runner = build_runner(cfg, mode)
+    runner.train() if mode == 'train' else runner.test()

@@ -8,6 +8,7 @@ import argparse
 import inspect
 import math
 import re
+import textwrap
 import types
 from collections import abc
 from collections.abc import Callable, Collection, Sequence
@@ -172,7 +173,8 @@ def _form(annotation: object) -> dict[str, Any]:
 def _read_helps(function: Callable) -> dict[str, str]:
     """Descriptions of arguments in a docstring of Google's style."""
     _, _, section = (inspect.getdoc(function) or '').partition('Args:\n')
-    entries = re.split(r'^ {4}(\w[\w, ]*): ', section.partition('\n\n')[0], flags=re.M)
+    section = textwrap.dedent(section.partition('\n\n')[0])
+    entries = re.split(r'^(\w[\w, ]*): ', section, flags=re.MULTILINE)
     helps = {}
     for names, text in zip(entries[1::2], entries[2::2], strict=True):
         text = re.sub(r':\w+:`[.~]*(.*?)`|``', r'\1', ' '.join(text.split()))

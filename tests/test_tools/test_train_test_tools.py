@@ -2,11 +2,13 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
+import mmaction
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from run_tool import run_and_fail, run_tool
+from run_tool import run_tool
 from tiny_stmixer import ROOT, tool_environment, write_project
 
 
@@ -18,11 +20,6 @@ def trained(tmp_path_factory):
     with DefaultScope.overwrite_default_scope('mmaction'):
         run_tool('train', config, '--work-dir', root / 'work', '--seed', 3)
     return config, root / 'work'
-
-
-@pytest.fixture
-def config(tmp_path):
-    return write_project(tmp_path)
 
 
 def checkpoint_of(work_dir):
@@ -39,14 +36,17 @@ def test_training_leaves_a_checkpoint_with_what_inference_needs(trained):
     assert 'eta: ' in log.read_text()
 
 
-def test_training_goes_on_in_mixed_precision(trained, tmp_path):
+def test_training_resumes_from_the_last_checkpoint_in_mixed_precision(
+    trained, tmp_path
+):
     config, work_dir = trained
     new = tmp_path / 'work'
+    new.mkdir()
+    (new / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     run_tool(
         'train',
         config,
-        *('--work-dir', new, '--resume', work_dir / 'epoch_1.pth', '--amp'),
-        *('--no-validate', '--auto-scale-lr'),
+        *('--work-dir', new, '--resume', '--amp', '--no-validate', '--auto-scale-lr'),
         # Runs of one second would share a name, and so a log.
         *('--cfg-options', 'experiment_name=mixed', 'train_cfg.max_epochs=2'),
         'train_dataloader.batch_size=4',
@@ -55,19 +55,6 @@ def test_training_goes_on_in_mixed_precision(trained, tmp_path):
     (log,) = new.glob('*/*.log')
     assert 'Epoch(val)' not in log.read_text()
     assert 'Scaling the original LR by 2.0' in log.read_text()
-
-
-def test_resuming_needs_no_path(trained, tmp_path):
-    config, work_dir = trained
-    new = tmp_path / 'work'
-    new.mkdir()
-    (new / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
-    run_tool(
-        'train',
-        config,
-        *('--work-dir', new, '--resume', '--cfg-options', 'train_cfg.max_epochs=2'),
-    )
-    assert checkpoint_of(new)['meta']['epoch'] == 2
 
 
 def test_testing_dumps_and_draws(trained, tmp_path):
@@ -87,69 +74,24 @@ def test_testing_dumps_and_draws(trained, tmp_path):
     assert pictures == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
 
 
-@pytest.mark.parametrize(
-    ('append', 'args', 'sentence'),
-    [
-        (
-            'auto_scale_lr = dict(_delete_=True)',
-            ['--auto-scale-lr'],
-            'child.py, the batch size that its learning rate is meant for.',
-        ),
-        (
-            "optim_wrapper = dict(type='ApexOptimWrapper')",
-            ['--amp'],
-            'child.py; leave out --amp',
-        ),
-    ],
-)
-def test_training_says_in_one_line_what_is_wrong(
-    config, tmp_path, capsys, append, args, sentence
-):
-    child = tmp_path / 'child.py'
-    child.write_text(f"_base_ = './tiny.py'\n{append}\n")
-    args = ('--work-dir', tmp_path / 'work', *args)
-    assert sentence in run_and_fail(capsys, 'train', child, *args)
-    assert not list(tmp_path.glob('work/*.pth'))
-
-
-def test_drawing_needs_the_hook(trained, tmp_path, capsys):
+def test_host_tools_need_nothing_but_the_config(trained, tmp_path):
     config, work_dir = trained
-    child = tmp_path / 'child.py'
-    child.write_text(f'_base_ = {str(config)!r}\ndefault_hooks = dict(_delete_=True)\n')
-    args = (work_dir / 'epoch_1.pth', '--show-dir', tmp_path)
-    line = run_and_fail(capsys, 'test', child, *args, '--work-dir', tmp_path)
-    assert 'default_hooks.visualization' in line
-
-
-HOST_TOOLS = """
-import runpy, sys
-from pathlib import Path
-import mmaction
-
-config, work_dir, show_dir = sys.argv[1:]
-checkpoint = f'{work_dir}/epoch_1.pth'
-for tool, *args in (
-    ('train.py', config),
-    ('test.py', config, checkpoint, '--show-dir', show_dir),
-):
-    path = Path(mmaction.__file__).parent / '.mim' / 'tools' / tool
-    sys.argv = [str(path), *args, '--work-dir', work_dir]
-    runpy.run_path(str(path), run_name='__main__')
-"""
-
-
-def test_host_tools_need_nothing_but_the_config(config, tmp_path):
+    tools = Path(mmaction.__file__).parent / '.mim' / 'tools'
+    code = (
+        'import runpy, sys; sys.argv = sys.argv[1:]; '
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, '-c', code, tools / 'test.py', config]
     done = subprocess.run(
-        [sys.executable, '-c', HOST_TOOLS, config, tmp_path / 'w', tmp_path / 'show'],
+        [*command, work_dir / 'epoch_1.pth', '--show-dir', 'show', '--work-dir', 'w'],
         env=tool_environment(),
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count('mAP/overall') >= 2
-    assert len(list((tmp_path / 'show').iterdir())) == 4
+    assert 'mAP/overall' in done.stdout
+    assert len(list(tmp_path.rglob('show/*'))) == 4
 
 
 @pytest.fixture
@@ -191,14 +133,3 @@ def test_slurm_scripts_hand_on_their_arguments(tmp_path, fake_srun, tool, positi
         *positional,
         *('--launcher', 'slurm', '--cfg-options', 'a=[1, 2]'),
     ]
-
-
-@pytest.mark.parametrize(
-    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
-)
-def test_shell_scripts_say_how_they_are_used(script):
-    done = subprocess.run(
-        [ROOT / 'tools' / f'{script}.sh'], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert f'usage: {script}.sh' in done.stderr
