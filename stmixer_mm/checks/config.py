@@ -100,8 +100,8 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
     for section in ('model', f'{mode}_dataloader', f'{mode}_cfg', last):
         if cfg.get(section) is None:
             raise UserError(
-                f'The config has no {section}, which the {mode} loop needs; write it, '
-                'or inherit it by _base_ from a config in configs/.'
+                f'Config {cfg.filename} has no {section}, which the {mode} loop needs; '
+                'write it, or inherit it by _base_ from a config in configs/.'
             )
     check_arguments(cfg)
     check_writable_dir(cfg.work_dir, purpose='work dir')

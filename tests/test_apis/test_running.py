@@ -1,17 +1,12 @@
-import argparse
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmaction.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 from run_tool import free_port
-from tiny_stmixer import tool_environment, write_project
+from tiny_stmixer import write_project
 
 from stmixer_mm.apis.running import build_runner
 from stmixer_mm.checks.config import load_config, merge_overrides
-from stmixer_mm.checks.options import add_cfg_options
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
 from stmixer_mm.errors import UserError
 
@@ -66,41 +61,6 @@ def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unuse
     assert torch.cuda.set_device is set_device
 
 
-AT_EXIT = """
-import atexit, gc, sys
-import torch
-
-
-@atexit.register
-def report():
-    wrapper = torch.nn.parallel.DistributedDataParallel
-    wrapped = [one for one in gc.get_objects() if isinstance(one, wrapper)]
-    print('left:', len(wrapped), torch.distributed.is_initialized())
-
-
-from stmixer_mm.apis.running import build_runner
-from stmixer_mm.checks.config import load_config
-
-cfg = load_config(sys.argv[1], dict(work_dir=sys.argv[2], launcher='pytorch'))
-runner = build_runner(cfg)
-runner.itself = runner  # a cycle, as mmengine's hooks make
-print('first:', torch.distributed.is_initialized())
-del runner
-"""
-
-
-def test_the_group_and_what_holds_it_are_gone_before_python_ends(tmp_path, one_process):
-    script = tmp_path / 'at_exit.py'
-    script.write_text(AT_EXIT)
-    command = [sys.executable, script, write_project(tmp_path), tmp_path / 'work']
-    done = subprocess.run(
-        command, env=tool_environment(), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'first: True' in done.stdout
-    assert 'left: 0 False' in done.stdout
-
-
 @RUNNERS.register_module()
 class OwnRunner(Runner):
     pass
@@ -112,19 +72,8 @@ def test_runner_of_another_type_is_built(cfg, runner):
     assert type(build_runner(cfg)) is runner
 
 
-@pytest.mark.parametrize('wrong', ['gt.csv', 'b=[1,2', 'b=1,2]', 'b=[dict(c=1,d=2)]'])
-def test_what_is_no_setting_ends_in_one_line(capsys, wrong):
-    parser = argparse.ArgumentParser()
-    add_cfg_options(parser)
-    read = parser.parse_args(['--cfg-options', 'a=1', 'b.c=[x,2]']).cfg_options
-    assert read == {'a': 1, 'b.c': ['x', 2]}
-    with pytest.raises(SystemExit):
-        parser.parse_args(['--cfg-options', 'a=1', wrong])
-    assert f'{wrong!r} is not KEY=VALUE with its brackets' in capsys.readouterr().err
-
-
 def test_a_checkpoint_that_cannot_be_resumed_from_is_named(cfg, tmp_path):
     runner = build_runner(cfg)
     torch.save(dict(state_dict=runner.model.state_dict()), tmp_path / 'x.pth')
-    with pytest.raises(UserError, match=r'^Checkpoint .*x\.pth cannot be resumed from'):
+    with pytest.raises(UserError, match=r'x\.pth cannot be resumed'):
         runner.resume(str(tmp_path / 'x.pth'))

@@ -1,0 +1,91 @@
+"""Command lines made from signatures and docstrings."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+
+from stmixer_mm.checks.options import CfgOptions, Count, OptionsOf, Positive, run_main
+
+
+def detect(video, *, end: Positive | None = None, batch_size: Count = 1):
+    """Detect.
+
+    Args:
+        video: Video.
+        end: Last second, at 100 % of
+            the video.
+        batch_size: See :func:`.detect_video`.
+    """
+
+
+def main(
+    config: Path,
+    files: list[str],
+    *,
+    split: Literal['train', 'val'] = 'train',
+    shape: tuple[Count, Count, Count] | None = None,
+    label_file: Annotated[str | None, dict(flag='--label-map')] = None,
+    force: bool = False,
+    out: str,
+    cfg_options: CfgOptions = None,
+    detection: Annotated[dict, OptionsOf(detect, without=('batch_size',))],
+):
+    """Describe the tool.
+
+    Args:
+        config: Config file.
+    """
+    return locals()
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(*words):
+        monkeypatch.setattr(sys, 'argv', ['tool', *words])
+        return run_main(main)
+
+    return run
+
+
+def test_arguments_are_those_of_the_command_line(run):
+    given = run('c.py', 'a', 'b', '--out', 'o')
+    defaults = dict(split='train', shape=None, label_file=None, force=False)
+    rest = dict(out='o', cfg_options=None, detection=dict(end=None))
+    assert given == dict(config=Path('c.py'), files=['a', 'b'], **defaults, **rest)
+    given = run(
+        *('c.py', 'a', '--out', 'o', '--shape', '1', '2', '3', '--label-map', 'm'),
+        *('--force', '--end', '2.5', '--split', 'val'),
+        *('--cfg-options', 'a=1', 'b.c=[x,2]'),
+    )
+    assert given['shape'] == [1, 2, 3]
+    assert (given['label_file'], given['force'], given['split']) == ('m', True, 'val')
+    assert given['detection'] == dict(end=2.5)
+    assert given['cfg_options'] == {'a': 1, 'b.c': ['x', 2]}
+
+
+def test_help_is_that_of_the_docstrings(run, capsys):
+    with pytest.raises(SystemExit):
+        run('--help')
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'Describe the tool.' in text and 'Args' not in text
+    assert 'config Config file' in text
+    assert 'Last second, at 100 % of the video' in text
+    assert '(default: train)' in text
+
+
+@pytest.mark.parametrize(
+    ('words', 'named'),
+    [
+        ([], '--out'),
+        (['--out', 'o', '--shape', '1', '0', '3'], '--shape'),
+        (['--out', 'o', '--end', 'nan'], '--end'),
+        (['--out', 'o', '--split', 'test'], '--split'),
+        (['--out', 'o', '--cfg-options', 'b=[dict(c=1,d=2)]'], 'KEY=VALUE'),
+    ],
+)
+def test_wrong_words_are_named(run, capsys, words, named):
+    with pytest.raises(SystemExit, match='2'):
+        run('c.py', 'a', *words)
+    assert named in capsys.readouterr().err.splitlines()[-1]

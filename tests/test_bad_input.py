@@ -1,0 +1,161 @@
+"""Bad input at every door of the core ends with one sentence that names it."""
+
+import bz2
+import gzip
+import os
+import pickle
+
+import numpy as np
+import pytest
+import tiny_tubes
+from bad_input import check_row, is_sentence, read_table, write_files
+
+from stmixer_mm.checks.datasets import check_dataset
+from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
+from stmixer_mm.datasets.tube_dataset import TubeDataset
+from stmixer_mm.engine.checkpoints import load_checkpoint_file
+from stmixer_mm.errors import UserError
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp('files'))
+
+
+@pytest.mark.parametrize('row', read_table('bad_input.txt'))
+def test_bad_input_to_a_tool(folder, row, monkeypatch, capsys):
+    check_row(row, folder, monkeypatch, capsys)
+
+
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ('made_by_a_pickle',)
+
+
+def tubes(*rows):
+    name = 'Run/v_Run_g02_c01'
+    truth = tiny_tubes.truth()
+    return {**truth, 'gttubes': {**truth['gttubes'], name: {0: [np.array(rows)]}}}
+
+
+GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
+TEXT = f'{GOOD}\nb,1.5,0.1,0.1,0.5,0.9,2,1\n'
+FOUR = '0.1,0.1,0.5,0.9'
+BOX = np.array([[0, 0, 1, 1, 0.5]])
+NO_TEXT = [TEXT.encode('utf-16'), pickle.dumps([1]), bz2.compress(TEXT.encode())]
+NO_PICKLE = [RunsCode(), b'video,1\n', gzip.compress(b'', mtime=0), b'(P1\nl.']
+CONTENTS = {
+    'ann_file': [
+        *NO_TEXT,
+        b'\n \n',
+        (TEXT + 'é').encode('latin-1'),
+        *(
+            line.encode()
+            for line in (
+                'a,1',
+                f'{GOOD},7',
+                GOOD.replace(',', ';'),
+                'video_id,timestamp,x1,y1,x2,y2,action_id,person_id',
+                f'"a",1,{FOUR},1,0',
+                f',1,{FOUR},1,0',
+                f'a,1_0,{FOUR},1,0',
+                f'a,nan,{FOUR},1,0',
+                f'a,1e400,{FOUR},1,0',
+                'a,1,0,0,inf,1,1,0',
+                'a,1,9,9,40,60,1,0',
+                'a,1,0.5,0,0.1,1,1,0',
+                f'a,1,{FOUR},0,0',
+                f'a,1,{FOUR},3,0',
+                f'a,1,{FOUR},1.0,0',
+                f'a,1,{FOUR},1,{10**20}',
+                f'{GOOD}\nx\ny',
+            )
+        ),
+    ],
+    'exclude_file': [*NO_TEXT, b'a,2\na,-2', b'a,nan', b'a,2,3', b'"a",2', TEXT[:1]],
+    'empty_keyframes_file': [*NO_TEXT, b'a,-2', b'a;2'],
+    'label_file': [*NO_TEXT, b'hello', b'item {', b'item {\n name: "a"\n}\n'],
+    'proposal_file': [
+        *NO_PICKLE,
+        pickle.dumps({'a,0001': BOX})[:40],
+        {'a,0001': BOX * np.nan},
+        {'a,0001': BOX[:, [2, 3, 0, 1]]},
+        {'a,0001': BOX * 64},
+        {'a,0001': BOX[:, :3]},
+        {'a,0001': 'x'},
+        [BOX],
+        {'c,0001': BOX},
+    ],
+    'tubes': [
+        *NO_PICKLE,
+        tubes([2, 9, 4, 4, 9]),
+        tiny_tubes.truth(labels=RunsCode()),
+    ],
+    'checkpoint': [b'', b'<html>404</html>', *NO_PICKLE, {'a': 1}, [1, 2]],
+}
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Config of two keyframes of two videos (empty files)."""
+    for name in 'ab':
+        (tmp_path / f'{name}.mp4').touch()
+    (tmp_path / 'ann_file').write_text(TEXT)
+    return dict(
+        ann_file=str(tmp_path / 'ann_file'),
+        data_prefix=dict(img=str(tmp_path)),
+        num_classes=3,
+        pipeline=[],
+    )
+
+
+@pytest.mark.parametrize(
+    ('door', 'content'),
+    [(door, content) for door, contents in CONTENTS.items() for content in contents],
+)
+def test_bad_content_of_a_file(dataset, tmp_path, monkeypatch, door, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / door
+    if isinstance(content, str):
+        content = content.encode()
+    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
+    with pytest.raises(UserError) as error:
+        if door == 'checkpoint':
+            load_checkpoint_file(path)
+        elif door == 'tubes':
+            TubeDataset(ann_file=str(path), pipeline=[], test_mode=True)
+        else:
+            KeyframeDataset(**dataset | {door: str(path)})
+    assert str(path) in str(error.value) and is_sentence(str(error.value))
+    assert not (tmp_path / 'made_by_a_pickle').exists()
+
+
+def test_the_check_of_a_dataset_lists_every_line(dataset, tmp_path):
+    (tmp_path / 'ann_file').write_text(f'x\n{GOOD}\na,1\n')
+    report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')
+    lines = [finding.line for finding in report.findings if finding.is_error]
+    assert lines[:2] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        TEXT.replace('\n', '\r\n').encode(),
+        TEXT.replace('\n', '\r').encode(),
+        b'\xef\xbb\xbf' + TEXT.encode(),
+        TEXT.replace(',', ' , ').encode(),
+        TEXT.replace('\n', '\n\n').encode(),
+        TEXT.replace('a,1,', 'a,0001.0,').encode(),
+    ],
+    ids=['windows', 'mac', 'mark', 'spaces', 'blank', 'number'],
+)
+def test_forms_that_are_accepted_change_nothing(dataset, tmp_path, content):
+    def persons():
+        return [
+            (one['img_key'], one['gt_bboxes'].tolist(), one['gt_labels'].tolist())
+            for one in KeyframeDataset(**dataset)
+        ]
+
+    expected = persons()
+    (tmp_path / 'ann_file').write_bytes(content)
+    assert persons() == expected
