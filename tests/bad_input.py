@@ -1,6 +1,8 @@
 """Bad input to the tools: the tables in data/, the files that they name, and the law."""
 
+import gzip
 import os
+import pickle
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +12,8 @@ import pytest
 import torch
 from run_tool import run_tool
 from tiny_stmixer import write_model, write_video
+
+from stmixer_mm.errors import UserError
 
 GOOD = {
     'demo': 'new.mp4 tiny.py tiny.pth --out o.mp4',
@@ -68,6 +72,14 @@ train_dataloader = dict(dataset=sequences)
 }
 
 
+class RunsCode:
+    def __reduce__(self):
+        return os.mkdir, ('made_by_a_pickle',)
+
+
+NO_PICKLE = [RunsCode(), b'video,1\n', gzip.compress(b'', mtime=0), b'(P1\nl.']
+
+
 def read_table(name):
     """The rows of a table in data/."""
     lines = Path(__file__).with_name('data').joinpath(name).read_text().splitlines()
@@ -122,3 +134,16 @@ def check_row(row, folder, monkeypatch, capsys):
     assert any(name in line for name in names_of(command, named)), line
     assert 'Traceback' not in printed.out + printed.err
     assert not list(folder.glob('o.*'))
+
+
+def check_content(path, content, read):
+    """The same law for a function that reads a file, in the current folder."""
+    if not isinstance(content, bytes):
+        content = (
+            content.encode() if isinstance(content, str) else pickle.dumps(content)
+        )
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read(path)
+    assert str(path) in str(error.value) and is_sentence(str(error.value))
+    assert not path.with_name('made_by_a_pickle').exists()
