@@ -7,7 +7,8 @@ import stmixer_mm
 
 PACKAGE = Path(stmixer_mm.__file__).parent
 FLOORS = (
-    {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures', 'records'},
+    {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures', 'records'}
+    | {'command_line'},
     {'models'},
     {'engine'},
     {'datasets'},

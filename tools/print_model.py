@@ -8,7 +8,7 @@ from copy import deepcopy
 from itertools import zip_longest
 from typing import Annotated
 
-from stmixer_mm.checks.options import CfgOptions, Count, run_main
+from stmixer_mm.command_line import CfgOptions, Count, run_main
 from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.detectors.base import ClipDetector

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-from stmixer_mm.checks.options import run_main
+from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import write_json

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Annotated
 
 from stmixer_mm.apis.running import run_config
-from stmixer_mm.checks.options import OptionsOf, Seed, run_main
+from stmixer_mm.command_line import OptionsOf, Seed, run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 

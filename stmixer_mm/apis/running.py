@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch.multiprocessing import set_sharing_strategy
 
 from stmixer_mm.checks.config import building, check_run, load_config, merge_overrides
-from stmixer_mm.checks.options import CfgOptions
+from stmixer_mm.command_line import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from stmixer_mm.checks.options import CfgOptions, Count, OptionsOf, Positive, run_main
+from stmixer_mm.command_line import CfgOptions, Count, OptionsOf, Positive, run_main
 
 
 def detect(video, *, end: Positive | None = None, batch_size: Count = 1):

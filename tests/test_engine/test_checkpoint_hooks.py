@@ -428,11 +428,3 @@ def test_allowed_differences_pass_for_fine_tuning(tmp_path):
     before = trained_state(runner)
     runner.load_or_resume()
     assert torch.equal(before['linear.bias'], runner.model.linear.bias)
-
-
-def test_averaged_weights_resume(tmp_path):
-    ema = [dict(type='EMAHook')]
-    make_runner(tmp_path, epochs=1, custom_hooks=ema).train()
-    runner = make_runner(tmp_path, epochs=2, custom_hooks=ema, resume=True)
-    runner.train()
-    assert runner.epoch == 2
