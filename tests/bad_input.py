@@ -25,7 +25,7 @@ GOOD = {
     'export': 'tiny.py tiny.pth --to torch --out o.pt2',
     'analysis/two_stage_peer': 'tiny.py --video new.mp4',
     'convert_annotations': 'cvat.xml --videos . --out o.csv',
-    'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv --frames',
+    'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv',
 }
 FILES = {
     'text.txt': 'hello\n',

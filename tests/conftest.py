@@ -23,6 +23,7 @@ from numbered_videos import (  # noqa: F401
     write_frames,
     write_video,
 )
+from tiny_ava import ava  # noqa: F401
 
 import stmixer_mm  # noqa: F401
 

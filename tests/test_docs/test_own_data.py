@@ -2,21 +2,22 @@
 
 import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import pytest
-from run_tool import load_tool
 from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
 from stmixer_mm.projects.annotate.convert import (
     convert_annotations,
-    read_annotations,
+    read_file,
 )
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
@@ -36,12 +37,11 @@ def run_tool(command):
         for arg in args
         for path in (sorted(map(str, Path().glob(arg))) if '*' in arg else [arg])
     ]
-    tool = load_tool(script)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [script, *args])
         patch.setenv('LOCAL_RANK', '0')
         try:
-            tool.main()
+            runpy.run_path(str(ROOT / script), run_name='__main__')
         except SystemExit as leave:
             assert not leave.code, command
 
@@ -118,7 +118,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     assert len(list(Path('data/own/found').rglob('*.jpg'))) == 2 * 5
     assert Path('data/own/10.mp4').stat().st_size > 0
     for name in ('found.xml', 'found.json'):
-        (video,) = read_annotations(f'data/own/{name}').videos
+        (video,) = read_file(f'data/own/{name}').videos
         assert video.names[0] == '10.mp4'
     out = capsys.readouterr().out
     assert '8 videos, 40 keyframes (0 person-free), 40 persons' in out
@@ -130,8 +130,8 @@ def test_the_json_of_the_page_means_what_the_xml_means(folder):
     (text,) = blocks('json')
     Path('own.json').write_text(text)
     common = dict(videos='data/own/videos', label_map='ids.pbtxt')
-    convert_annotations(['data/own/cvat/train/01.xml'], 'xml.csv', **common)
-    summary = convert_annotations(['own.json'], 'json.csv', **common)
+    convert_annotations(['data/own/cvat/train/01.xml'], out='xml.csv', **common)
+    summary = convert_annotations(['own.json'], out='json.csv', **common)
     assert summary.class_counts == dict(wave=1, stand=1, walk=1)
     xml, json = (read_keyframe_rows(f'{name}.csv')[0] for name in ('xml', 'json'))
     assert {row[4:] for row in json} == {
@@ -140,6 +140,8 @@ def test_the_json_of_the_page_means_what_the_xml_means(folder):
 
 
 def test_every_option_that_the_page_names_exists():
+    folders = (ROOT / 'tools').glob('*.py'), (ROOT / 'stmixer_mm').rglob('*.py')
+    code = ''.join(file.read_text() for file in chain(*folders))
     for option in set(re.findall(r'--[a-z][a-z-]+', TEXT)):
-        tools = (ROOT / 'tools').glob('*.py')
-        assert any(f"'{option}'" in tool.read_text() for tool in tools), option
+        parameter = option.strip('-').replace('-', '_')
+        assert f"'{option}'" in code or f' {parameter}: ' in code, option

@@ -9,7 +9,7 @@ from tiny_stmixer import write_video
 
 from stmixer_mm.datasets.annotations.masks import read_segmentation
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.projects.annotate.convert import convert_annotations, read_annotations
+from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
 from stmixer_mm.structures import VideoDetections, encode
 
 ACTIONS = ('stand', 'walk', 'wave')
@@ -52,7 +52,7 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     items = (f'item {{ name: "{a}" id: {n} }}\n' for n, a in enumerate(ACTIONS, 1))
     label_map.write_text(''.join(items))
     summary = convert_annotations(
-        [str(file)], str(tmp_path / 'train.csv'), videos=str(tmp_path)
+        [str(file)], out=tmp_path / 'train.csv', videos=str(tmp_path)
     )
     assert (summary.num_keyframes, summary.num_persons) == (6, 8)
     dataset = KeyframeDataset(
@@ -102,6 +102,6 @@ def test_masks_are_written_and_read_again(tmp_path):
     bboxes, actions = [[2, 4, 10, 20], [20, 10, 40, 30]], [[('walk', 0.9)], []]
     found = keyframe(1.0, 10, bboxes, actions, masks=[*map(encode, drawn)])
     video([found]).save(tmp_path / 'a.json', 'coco')
-    (read,) = read_annotations(str(tmp_path / 'a.json')).videos
+    (read,) = read_file(str(tmp_path / 'a.json')).videos
     kept = [read_segmentation(track[0].segmentation, (32, 48)) for track in read.tracks]
     assert kept == found.masks

@@ -6,7 +6,7 @@ video with a fraction, a box in [0, 1]; or ``video_id,timestamp`` alone, a keyfr
 without a person. Clips of Kinetics-700 are named ``<id>_<start>_<end>``.
 
 Accepted on purpose: lines in any order, blank lines, Windows line ends, a byte-order
-mark, empty columns behind the timestamp, lines that repeat another, and a line without
+mark, empty columns after the timestamp, lines that repeat another, and a line without
 a person beside lines with boxes. Some clips are cut short or damaged, so those that are
 written are opened first.
 """
@@ -14,8 +14,8 @@ written are opened first.
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -24,16 +24,11 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
 )
-from stmixer_mm.datasets.frames import (
-    VIDEO_SUFFIXES,
-    count_frames,
-    find_source,
-    split_filename_tmpl,
-)
+from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, find_video
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_file
-from stmixer_mm.projects.annotate.records import unique
+from stmixer_mm.files import check_file, check_writable_file
+from stmixer_mm.projects.annotate.records import Conversion
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
@@ -42,39 +37,19 @@ _FORM = (
     'video_id,timestamp,x1,y1,x2,y2,action_id with seconds, a box in [0, 1] and an id '
     'from 1 on, or video_id,timestamp'
 )
+_LEFT_OUT = 'keyframes were left out:'
 
-FPS = 30  # of extracted frames, as KeyframeDataset's
-FILENAME_TMPL = 'img_{:05}.jpg'
-
-Keyframe = tuple[str, float]  # video id and seconds from its start
+Moment = tuple[str, float]  # video id and seconds from its start
 Bbox = tuple[float, ...]  # xyxy in [0, 1]
 Persons = dict[Bbox, list[int]]  # action ids of each box
 
 
-class Clip(NamedTuple):
+class KineticsClip(NamedTuple):
     """A clip cut out of a video; times in seconds of the video."""
 
     name: str  # path in the folder of the clips, without a suffix
     start: int
     end: int
-
-
-@dataclass
-class Summary:
-    """What was written, and what was left out and why."""
-
-    files: list[str] = field(default_factory=list)
-    num_clips: int = 0
-    num_keyframes: int = 0  # with persons
-    num_persons: int = 0
-    num_empty: int = 0  # without persons, in clips that are there
-    num_without_video: int = 0  # keyframes of videos without any clip
-    missing_videos: list[str] = field(default_factory=list)
-    num_between: int = 0  # keyframes that no clip of their video shows
-    num_beyond: int = 0  # keyframes beyond the ends of clips that were cut short
-    unreadable: dict[str, str] = field(default_factory=dict)  # why, by clip
-    num_clipped: int = 0  # boxes
-    num_repeated: int = 0  # lines
 
 
 def parse_clip_name(name: str) -> tuple[str, int, int] | None:
@@ -89,43 +64,33 @@ def parse_clip_name(name: str) -> tuple[str, int, int] | None:
     return match['video'], int(match['start']), int(match['end'])
 
 
-def find_clips(folder: str | Path, *, frames: bool = False) -> dict[str, list[Clip]]:
+def find_clips(folder: str | Path) -> dict[str, list[KineticsClip]]:
     """Clips by video id of all video files in a folder and in the folders in it.
 
     Empty files count as missing: that is what failed downloads leave.
-
-    Args:
-        folder: Where the clips are, in folders of their classes or not.
-        frames: Look for folders of extracted frames, named as clips, instead.
     """
-    by_video: dict[str, list[Clip]] = {}
-    for parent, children, files in os.walk(folder, followlinks=True):
-        named = {child for child in children if parse_clip_name(child)}
-        # Folders of frames hold thousands of files.
-        children[:] = set(children) - named
-        if not frames:
-            paths = [Path(parent, file) for file in files]
-            paths = [path for path in paths if path.suffix in VIDEO_SUFFIXES]
-            paths = [path for path in paths if parse_clip_name(path.stem)]
-            named = {path.stem for path in paths if path.stat().st_size}
-        for name in named:
-            video_id, start, end = parse_clip_name(name)
-            place = Path(parent, name).relative_to(folder).as_posix()
-            by_video.setdefault(video_id, []).append(Clip(place, start, end))
+    by_video: dict[str, list[KineticsClip]] = {}
+    for parent, _, files in os.walk(folder, followlinks=True):
+        for path in (Path(parent, file) for file in files):
+            parsed = parse_clip_name(path.stem)
+            if path.suffix in VIDEO_SUFFIXES and parsed and path.stat().st_size:
+                video_id, start, end = parsed
+                name = path.with_suffix('').relative_to(folder).as_posix()
+                clips = by_video.setdefault(video_id, [])
+                clips.append(KineticsClip(name, start, end))
     if not by_video:
-        what, remedy = ('folder', 'leave out') if frames else ('video file', 'give')
         raise UserError(
-            f'{folder} has no {what} named like ID_000012_000022, the video and its '
-            f'first and last second; correct --clips, or {remedy} --frames.'
+            f'{folder} has no video file named like ID_000012_000022, the video and its '
+            'first and last second; correct --clips.'
         )
     return by_video
 
 
-def read_annotations(
-    files: Sequence[str | Path], summary: Summary
-) -> dict[Keyframe, Persons]:
+def read_published(
+    files: Sequence[str | Path], notes: Counter
+) -> dict[Moment, Persons]:
     """The persons of each keyframe; clipped boxes and repeated lines are counted."""
-    keyframes: dict[Keyframe, Persons] = {}
+    keyframes: dict[Moment, Persons] = {}
     for file in files:
         check_file(file)
         with blame(f'{file}: the file', 'give a published csv file, unpacked'):
@@ -135,26 +100,27 @@ def read_annotations(
                 continue
             place = f'{file}, line {number}: {line.strip()[:80]!r}'
             with blame(f'{place} is not {_FORM}', 'correct or remove the line'):
-                keyframe, bbox, action_id = _parse(line)
-            persons = keyframes.setdefault(keyframe, {})
+                moment, bbox, action_id = _parse(line)
+            persons = keyframes.setdefault(moment, {})
             if not bbox:
                 continue
             inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
-            summary.num_clipped += inside != bbox and inside not in persons
+            if inside != bbox and inside not in persons:
+                notes['boxes were clipped to the frame.'] += 1
             actions = persons.setdefault(inside, [])
             if action_id in actions:
-                summary.num_repeated += 1
+                notes['lines repeat another and count once.'] += 1
             else:
                 actions.append(action_id)
     if not any(keyframes.values()):
         raise UserError(
-            f'{", ".join(map(str, files))} holds no box; give kinetics_train_v1.0.csv '
+            f'{", ".join(map(str, files))} has no box; give kinetics_train_v1.0.csv '
             'or kinetics_val_v1.0.csv (the test set is published without boxes).'
         )
     return keyframes
 
 
-def _parse(line: str) -> tuple[Keyframe, Bbox, int]:
+def _parse(line: str) -> tuple[Moment, Bbox, int]:
     """Keyframe, box (empty: without a person) and action id of a line."""
     video_id, seconds, *rest = (column.strip() for column in line.split(','))
     timestamp, *bbox = map(float, [seconds, *rest[:-1]] if any(rest) else [seconds])
@@ -168,108 +134,96 @@ def _parse(line: str) -> tuple[Keyframe, Bbox, int]:
 
 
 def choose_clip(
-    clips: Iterable[Clip], timestamp: float, length: Callable[[Clip], float]
-) -> Clip | None:
+    clips: Iterable[KineticsClip],
+    timestamp: float,
+    length: Callable[[KineticsClip], float],
+) -> KineticsClip | None:
     """The clip that shows a timestamp nearest to its middle; None if none shows it.
 
     Args:
+        clips: Of the video.
+        timestamp: In seconds of the video.
         length: Seconds that a clip really lasts.
     """
 
-    def distance(clip: Clip) -> tuple[float, Clip]:
+    def distance(clip: KineticsClip) -> tuple[float, KineticsClip]:
         return abs(2 * timestamp - clip.start - clip.end), clip
 
-    for clip in sorted(clips, key=distance):
+    meant = [clip for clip in clips if clip.start <= timestamp <= clip.end]
+    for clip in sorted(meant, key=distance):
         if timestamp - clip.start <= length(clip):
             return clip
     return None
 
 
 def convert_ava_kinetics(
-    files: Sequence[str | Path],
-    out: str | Path,
+    files: Sequence[str],
     *,
-    clips: str | Path,
-    frames: bool = False,
-    empty: bool = False,
-    lengths: bool = True,
-    fps: float = FPS,
-    filename_tmpl: str = FILENAME_TMPL,
+    clips: str,
+    out: str,
     progress: Callable[[Sequence], Iterable] = iter,
-) -> Summary:
+) -> Conversion:
     """Write AVA's format for the clips that are there.
 
     A line of ``out`` is ``clip,timestamp,x1,y1,x2,y2,action_id,person_id``, where clip
     is the path in the folder ``clips`` without a suffix, the timestamp counts from the
     start of the clip, and person_id numbers the distinct boxes of a keyframe, since
-    the published files name no persons. What no clip shows is left out and counted.
+    the published files name no persons. Left out and counted are keyframes that no clip
+    shows, and those without a person, of which the published files do not say that
+    nobody is there.
 
     Args:
         files: Published csv files.
-        out: File to write.
-        clips: Folder of the clips, see :func:`find_clips`.
-        frames: Clips are folders of extracted frames, named by ``filename_tmpl``, with
-            ``fps`` of them in a second.
-        empty: Write keyframes without a person to ``<out>_empty.csv``, for
-            ``empty_keyframes_file``. The published files do not say that nobody is
-            there, so they are left out otherwise.
-        lengths: Open each clip that is to be written: those that cannot be read count
-            as missing, and keyframes beyond a clip's end are left out. Training would
-            stop there.
+        clips: Folder of the clips, named ID_START_END.mp4, in folders of their classes
+            or not. Each that is written is opened first.
+        out: The csv file to write.
         progress: Wraps the list of the keyframes, to show progress.
 
     Raises:
         UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
     """
-    split_filename_tmpl(filename_tmpl)
-    summary = Summary()
-    keyframes = read_annotations(files, summary)
-    by_video = find_clips(clips, frames=frames)
+    check_writable_file(out, purpose='--out')
+    done = Conversion()
+    keyframes, by_video = read_published(files, done.notes), find_clips(clips)
+    unreadable: dict[str, str] = {}  # why, by clip
 
     @cache
-    def length(clip: Clip) -> float:
+    def length(clip: KineticsClip) -> float:
         """Seconds that a clip really lasts, below 0 if it cannot be read."""
         try:
-            path = find_source(str(clips), clip.name, use_frames=frames)
-            if frames:
-                return count_frames(path, filename_tmpl, 1) / fps
-            reader = open_video(path)
+            reader = open_video(find_video(str(clips), clip.name))
             return len(reader) / reader.fps
         except UserError as error:
-            summary.unreadable[clip.name] = str(error)
+            unreadable[clip.name] = str(error)
             return -1.0
 
-    shown: dict[tuple[str, float], list[AnnotatedPerson]] = {}
-    wanted = list(keyframes.items())
-    for (video_id, timestamp), persons in progress(wanted) if lengths else wanted:
+    shown: dict[Moment, list[AnnotatedPerson]] = {}
+    for (video_id, timestamp), persons in progress(list(keyframes.items())):
         of_video = by_video.get(video_id, ())
-        meant = [clip for clip in of_video if clip.start <= timestamp <= clip.end]
-        is_opened = lengths and (persons or empty)
-        lasts = length if is_opened else lambda _: math.inf
-        clip = choose_clip(meant, timestamp, lasts)
+        if not persons:
+            done.notes[f'{_LEFT_OUT} they have no person.'] += 1
+            continue
+        clip = choose_clip(of_video, timestamp, length)
         if clip is not None:
             shown[clip.name, timestamp - clip.start] = [
                 AnnotatedPerson(bbox, actions, person_id)
                 for person_id, (bbox, actions) in enumerate(persons.items())
             ]
-        elif not {clip.name for clip in of_video} - summary.unreadable.keys():
-            summary.num_without_video += 1
-            summary.missing_videos.append(video_id)
-        elif {clip.name for clip in meant} - summary.unreadable.keys():
-            summary.num_beyond += 1
+        elif not {clip.name for clip in of_video} - unreadable.keys():
+            done.notes[f'{_LEFT_OUT} no clip of their videos is there.'] += 1
         else:
-            summary.num_between += 1
-    with_persons = [key for key, persons in shown.items() if persons]
-    if not with_persons:
-        remedy = next(iter(summary.unreadable.values()), 'give those of this split.')
+            done.notes[f'{_LEFT_OUT} no clip of their videos shows them.'] += 1
+    if not shown:
+        remedy = next(iter(unreadable.values()), 'give those of this split.')
         raise UserError(
             f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
             f'{", ".join(map(str, files))}; {remedy}'
         )
-    summary.missing_videos = unique(summary.missing_videos)
-    summary.num_clips = len({name for name, _ in with_persons})
-    summary.num_keyframes = len(with_persons)
-    summary.num_persons = sum(map(len, shown.values()))
-    summary.num_empty = len(shown) - len(with_persons)
-    summary.files = write_annotations(out, shown, with_empty=empty)
-    return summary
+    some = ', '.join(list(unreadable)[:3])
+    what = f'clips cannot be read and count as missing, such as {some}.'
+    done.notes[what] = len(unreadable)
+    done.num_videos = len({name for name, _ in shown})
+    done.num_keyframes = len(shown)
+    done.num_persons = sum(map(len, shown.values()))
+    done.files = write_annotations(out, shown, with_empty=False)
+    return done

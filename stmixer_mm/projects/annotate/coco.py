@@ -1,26 +1,25 @@
-"""COCO's JSON, with videos."""
+"""Reading COCO's JSON with videos."""
 
 import json
 import math
 import reprlib
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.annotate.actions import TOOL_ATTRIBUTES, action_of, is_true
 from stmixer_mm.projects.annotate.records import (
     AnnotatedVideo,
     Annotations,
     Shape,
     is_frame_rate,
+    is_true,
     read_frame,
     read_number,
     read_size,
     video_names,
 )
 
-# What each entry of a list holds.
+# The content of each list.
 _LISTS = {
     'categories': 'an id of its own and a name',
     'videos': 'an id of its own and a name or file_name',
@@ -33,11 +32,9 @@ _LISTS = {
 
 @dataclass
 class CocoReader:
-    """Collects what a COCO file holds, list by list."""
+    """Reads a COCO file, list by list."""
 
     file: str
-    persons: Collection[str] | None
-    wanted: Collection[str] | None
     first_frame: int
     labels: dict[object, str] = field(default_factory=dict)
     videos: dict[object, AnnotatedVideo] = field(default_factory=dict)
@@ -47,9 +44,6 @@ class CocoReader:
     images: dict[object, tuple[object, int]] = field(default_factory=dict)
     # By ids of the video and the track.
     tracks: dict[tuple, list[Shape]] = field(default_factory=dict)
-    # Labels and names.
-    attributes: dict[tuple[str, str], None] = field(default_factory=dict)
-    num_ignored: int = 0
 
     def read(self, data: bytes) -> Annotations:
         with blame(f'{self.file}: the JSON', 'export it again'):
@@ -72,10 +66,7 @@ class CocoReader:
         for (video_id, *_), track in self.tracks.items():
             self.videos[video_id].tracks.append(track)
         return Annotations(
-            videos=list(self.videos.values()),
-            labels=list(self.labels.values()),
-            attributes=list(self.attributes),
-            num_ignored=self.num_ignored,
+            videos=list(self.videos.values()), labels=list(self.labels.values())
         )
 
     def _add_label(self, entry: dict, place: str) -> None:
@@ -84,8 +75,7 @@ class CocoReader:
             _add(self.labels, key, name)
 
     def _add_video(self, entry: dict, place: str) -> None:
-        name = _first(entry, 'name', 'file_name')
-        fps = read_number(entry.get('fps'))
+        name, fps = _first(entry, 'name', 'file_name'), read_number(entry.get('fps'))
         video = AnnotatedVideo(
             file=self.file,
             names=video_names(name, Path(name).name),
@@ -107,30 +97,25 @@ class CocoReader:
 
     def _add_box(self, entry: dict, place: str) -> None:
         label = self.labels[entry['category_id']]
-        if self.persons is not None and label not in self.persons:
-            return
         video_id, frame = self.images[entry['image_id']]
+        if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
+            self.videos[video_id].unclear.append(frame)
+            return
         attributes = entry.get('attributes') or {}
         if not isinstance(attributes, dict):
             raise ValueError('its attributes are not as {"wave": true, "pose": "sit"}')
-        self.attributes |= dict.fromkeys((label, name) for name in attributes)
-        if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
-            self.num_ignored += 1
-            self.videos[video_id].unclear.add(frame)
-            return
         x, y, width, height = map(float, entry['bbox'])
         if not math.isfinite(x + y + width + height) or min(width, height) < 0:
             raise ValueError('its bbox is not a box')
         shape = Shape(
             frame=frame,
             bbox=(x, y, x + width, y + height),
-            actions=(),
             outside=False,
             place=place,
+            label=label,
+            attributes=attributes,
             # Other tools' attributes of this name may be something else.
             rotation=read_number(attributes.get('rotation')) or 0,
-            label=label,
-            given=_actions(attributes, self.wanted),
             segmentation=entry.get('segmentation'),
         )
         track_id = _track_id(entry, attributes)
@@ -159,22 +144,3 @@ def _track_id(entry: dict, attributes: dict) -> object:
         if isinstance(track_id, int | str) and not (read_number(track_id) or 0) < 0:
             return track_id
     return None
-
-
-def _actions(attributes: dict, wanted: Collection[str] | None) -> dict[str, list[str]]:
-    """Actions by attribute, for the attributes that may hold any."""
-    actions: dict[str, list[str]] = {}
-    for name, value in attributes.items():
-        if name not in wanted if wanted is not None else name in TOOL_ATTRIBUTES:
-            continue
-        values = value if isinstance(value, list) else [value]
-        texts = [
-            str(is_true(one))
-            if isinstance(one, bool) or (wanted is not None and one in (0, 1))
-            else one
-            for one in values
-        ]
-        texts = [one for one in texts if isinstance(one, str)]
-        if texts or value == []:
-            actions[name] = [a for text in texts if (a := action_of(name, text))]
-    return actions

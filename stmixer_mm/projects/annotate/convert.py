@@ -1,15 +1,16 @@
-"""From what was read to the csv files and the label map that training reads."""
+"""From annotation files to the csv files and the label map that training reads."""
 
 import math
 import reprlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from stmixer_mm.checks.options import Positive, number
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
@@ -22,51 +23,52 @@ from stmixer_mm.datasets.annotations.masks import (
     read_segmentation,
     write_masks,
 )
-from stmixer_mm.datasets.frames import (
-    find_video,
-    is_stretched,
-    keyframe_index,
-    without_suffix,
-)
+from stmixer_mm.datasets.frames import find_video, is_stretched, keyframe_index
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame, nearest
-from stmixer_mm.files import check_file, write_atomically
+from stmixer_mm.files import check_file, check_writable_file, write_atomically
 from stmixer_mm.projects.annotate.actions import resolve_actions
 from stmixer_mm.projects.annotate.coco import CocoReader
 from stmixer_mm.projects.annotate.cvat import read_cvat
 from stmixer_mm.projects.annotate.records import (
+    FRAME_RATES,
     AnnotatedVideo,
     Annotations,
+    Conversion,
     Shape,
-    Summary,
     unique,
 )
 
 
 class VideoFacts(NamedTuple):
-    """What is known about a video after looking for it."""
+    """A video, as far as it is known."""
 
     name: str
     fps: float
     total_frames: int | None
-    size: tuple[float, float]  # of the annotated frames
+    size: tuple[float, float]  # width and height of the annotated frames
     times: np.ndarray | None = None  # of its frames, where they are known
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the annotated frames."""
+        width, height = map(round, self.size)
+        return height, width
 
 
 def convert_annotations(
     files: Sequence[str],
-    out: str,
     *,
+    out: str,
     videos: str,
     label_map: str | None = None,
-    every: float = 1,
-    fps: float | None = None,
-    only: Collection[str] | None = None,
-    persons: Collection[str] | None = None,
-    attributes: Collection[str] | None = None,
+    every: Positive = 1,
+    fps: Annotated[float | None, number(float, *FRAME_RATES)] = None,
+    only: list[str] | None = None,
+    attributes: list[str] | None = None,
     idle: str | None = None,
     first_frame: int = 0,
-) -> Summary:
+) -> Conversion:
     """Write ``out`` in AVA's format, ``<out>_empty.csv`` and the label map.
 
     Where persons have masks or are polygons, write ``<out>_masks.json`` too.
@@ -76,13 +78,12 @@ def convert_annotations(
         out: The csv file to write; keyframes without persons go beside it.
         videos: Folder of the videos, whose frame rates count.
         label_map: Label map (pbtxt); its ids are taken if it exists, else it is
-            written. By default ``action_list.pbtxt`` beside ``out``.
+            written. By default action_list.pbtxt beside the csv file.
         every: Seconds from keyframe to keyframe, from 0 s on.
         fps: Frame rate of videos that are not in the folder (extracted frames).
-        only: Videos to convert, by name, with or without suffix; folders may be left
-            out where that names a single video. None: all.
-        persons: Labels (categories) of persons; None: all that have actions.
-        attributes: Attributes that hold actions; None: all.
+        only: Videos to convert, by name, with or without suffix and folders; by default
+            all.
+        attributes: Attributes that hold actions; by default all.
         idle: Action of persons that do nothing. Without it their keyframes are left
             out, since they would be neither persons nor background.
         first_frame: Number of a video's first frame in COCO files.
@@ -91,30 +92,26 @@ def convert_annotations(
         UserError: naming the file and the place.
     """
     out, idle = Path(out), idle.strip() if idle else None
+    check_writable_file(out, purpose='--out', suffixes=('.csv',))
     label_map = Path(label_map) if label_map else out.with_name('action_list.pbtxt')
-    read = [
-        read_annotations(
-            file, persons=persons, attributes=attributes, first_frame=first_frame
-        )
-        for file in files
-    ]
-    _check_names('label', persons, [name for one in read for name in one.labels])
-    named = [name for one in read for _, name in one.attributes]
-    _check_names('attribute', attributes, named)
+    read = [read_file(file, first_frame=first_frame) for file in files]
     annotated = [video for one in read for video in one.videos]
-    summary = Summary()
-    names: list[str] = []
-    for one in read:
-        names += resolve_actions(one, persons, attributes, summary)
-    summary.other_attributes = unique(summary.other_attributes)
-    ids = _action_ids(unique(names + [idle] * bool(idle)), label_map)
+    _check_names('video', only, (name for video in annotated for name in video.names))
+    _check_names('attribute', attributes, _attribute_names(read))
+    done = Conversion()
+    names = [
+        name for one in read for name in resolve_actions(one, attributes, done.notes)
+    ]
+    ids = _action_ids(unique([*names, *([idle] if idle else ())]), label_map)
     keyframes: dict[tuple[str, float], list[AnnotatedPerson]] = {}
     sizes: dict[str, tuple[int, int]] = {}
-    for video in annotated if only is None else _choose(annotated, only):
+    for video in annotated:
+        if only is not None and not set(only) & set(video.names):
+            continue
         facts = find_facts(video, videos, fps)
-        summary.num_videos += 1
-        sizes[facts.name] = _whole_size(facts)
-        for time, people in _keyframes(video, facts, every, ids, idle, summary):
+        done.num_videos += 1
+        sizes[facts.name] = facts.shape
+        for time, people in _keyframes(video, facts, every, ids, idle, done):
             if (facts.name, time) in keyframes:
                 raise UserError(
                     f'{video.file}: {facts.name} is annotated at {time:g} s in another '
@@ -124,38 +121,31 @@ def convert_annotations(
     if not any(keyframes.values()):
         raise UserError(
             f'{", ".join(files)} has no person with an action at a keyframe, one every '
-            f'{every:g} s ({summary.num_ignored} boxes are of crowds, or to be '
-            'ignored); convert more keyframes, or see whether the actions are '
+            f'{every:g} s; convert more keyframes, or see whether the actions are '
             'attributes.'
         )
-    summary.num_keyframes = len(keyframes)
-    summary.num_empty = sum(not people for people in keyframes.values())
-    summary.files = [*write_annotations(out, keyframes), str(label_map)]
-    if summary.num_masks:
+    done.num_keyframes = len(keyframes)
+    done.num_empty = sum(not people for people in keyframes.values())
+    done.files = [*write_annotations(out, keyframes), str(label_map)]
+    if done.num_masks:
         write_masks(mask_file(out), collect_masks(keyframes, sizes))
-        summary.files.append(str(mask_file(out)))
+        done.files.append(str(mask_file(out)))
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
-    return summary
+    return done
 
 
-def read_annotations(
-    file: str,
-    *,
-    persons: Collection[str] | None = None,
-    attributes: Collection[str] | None = None,
-    first_frame: int = 0,
-) -> Annotations:
+def read_file(file: str, *, first_frame: int = 0) -> Annotations:
     """Read a CVAT XML or COCO JSON file, told apart by their first character."""
     check_file(file)
     data = Path(file).read_bytes()
     # After byte-order marks, zero bytes of UTF-16 and white space.
     start = data.lstrip(b'\xef\xbb\xbf\xff\xfe\0 \t\r\n')[:1]
     if start == b'<':
-        return read_cvat(file, data, persons, attributes)
+        return read_cvat(file, data)
     if start == b'{':
-        return CocoReader(file, persons, attributes, first_frame).read(data)
+        return CocoReader(file, first_frame).read(data)
     raise UserError(
         f'{file}: the file is neither XML nor a JSON object; unpack it if it is packed, '
         'or export "CVAT for video 1.1" or COCO with videos.'
@@ -176,6 +166,7 @@ def choose_keyframes(
         frames: Annotated frames, rising.
         every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
             annotated, the nearest within half of ``every`` is taken, at its own time.
+        fps: Mean frame rate.
         total_frames: Frames of the video.
         times: (total_frames,) seconds at which frames begin; by default evenly spaced.
     """
@@ -206,6 +197,7 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
 
     Args:
         track: Shapes by rising frame.
+        frame: Its number.
         interpolate: Between two shapes the box moves in a straight line and turns the
             shorter way; it stays where it is if the person is not seen from the second
             on. The actions are those of the first. Else only frames with a shape count.
@@ -213,21 +205,22 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     index = bisect_right(track, frame, key=lambda shape: shape.frame)
     if index == 0 or track[index - 1].outside:
         return None
-    shape = track[index - 1]
-    if shape.frame == frame:
-        return shape
+    before = track[index - 1]
+    if before.frame == frame:
+        return before
     if not interpolate or index == len(track):
         return None
     after = track[index]
-    shape = shape._replace(frame=frame, segmentation=None)
+    shape = before._replace(frame=frame, segmentation=None)
     if after.outside:
         return shape
-    share = (frame - track[index - 1].frame) / (after.frame - track[index - 1].frame)
-    start, end = np.array(shape.bbox), np.array(after.bbox)
-    bbox = tuple(start + share * (end - start))
-    turn = (after.rotation - shape.rotation + 180) % 360 - 180
-    rotation = shape.rotation + share * turn
-    return shape._replace(bbox=bbox, rotation=rotation)
+    share = (frame - before.frame) / (after.frame - before.frame)
+    start, end = np.array(before.bbox), np.array(after.bbox)
+    turn = (after.rotation - before.rotation + 180) % 360 - 180
+    return shape._replace(
+        bbox=tuple(start + share * (end - start)),
+        rotation=before.rotation + share * turn,
+    )
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
@@ -263,21 +256,18 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     return facts
 
 
-def _whole_size(facts: VideoFacts) -> tuple[int, int]:
-    """(h, w) of the annotated frames."""
-    width, height = map(round, facts.size)
-    return height, width
-
-
 def _keyframes(
     video: AnnotatedVideo,
     facts: VideoFacts,
     every: float,
     ids: Mapping[str, int],
     idle: str | None,
-    summary: Summary,
+    done: Conversion,
 ) -> Iterator[tuple[float, list[AnnotatedPerson]]]:
-    """Timestamp and persons of each keyframe; counts into ``summary``."""
+    """Timestamp and persons of each keyframe; counts into ``done``."""
+    notes = done.notes
+    ignored = 'boxes were left out: they are of crowds, or to be ignored.'
+    notes[ignored] += len(video.unclear)
     frames = video.frames
     if frames is None:
         last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)
@@ -288,32 +278,31 @@ def _keyframes(
         frames, every=every, fps=facts.fps, total_frames=total, times=facts.times
     )
     for time, frame in times:
-        people, done = [], []
-        for number, track in enumerate(video.tracks):
+        people, actions = [], []
+        for person_id, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
             if shape is None:
                 continue
             drawn = np.array(shape.enclosing_bbox())
             bbox = drawn.clip(0, sides)
             if (bbox[2:] - bbox[:2]).min() < 1:
-                summary.num_outside += 1
+                notes['boxes outside of the frame were left out.'] += 1
                 continue
-            summary.num_clipped += not np.array_equal(bbox, drawn)
-            actions = shape.actions or ((idle,) if idle else ())
-            action_ids = [ids[action] for action in actions]
+            notes['boxes were clipped to the frame.'] += not np.array_equal(bbox, drawn)
+            own = shape.actions or ((idle,) if idle else ())
             with blame(shape.place, 'correct it'):
-                mask = read_segmentation(shape.segmentation, _whole_size(facts))
-            people.append(AnnotatedPerson(bbox / sides, action_ids, number, mask))
-            done += actions
+                mask = read_segmentation(shape.segmentation, facts.shape)
+            action_ids = [ids[action] for action in own]
+            people.append(AnnotatedPerson(bbox / sides, action_ids, person_id, mask))
+            actions += own
         if not all(person.action_ids for person in people):
-            summary.num_idle += 1
-            continue
-        if not people and frame in video.unclear:
-            continue
-        summary.num_persons += len(people)
-        summary.num_masks += sum(person.mask is not None for person in people)
-        summary.class_counts.update(done)
-        yield time, people
+            what = 'as a person does nothing there; give --idle ACTION to keep them.'
+            notes[f'keyframes were left out, {what}'] += 1
+        elif people or frame not in video.unclear:
+            done.num_persons += len(people)
+            done.num_masks += sum(person.mask is not None for person in people)
+            done.class_counts.update(actions)
+            yield time, people
 
 
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
@@ -334,28 +323,12 @@ def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
     return ids
 
 
-def _choose(
-    videos: Sequence[AnnotatedVideo], only: Iterable[str]
-) -> list[AnnotatedVideo]:
-    """The videos that are named, in their own order."""
-    chosen: set[str] = set()
-    for name in only:
-        # The jobs of one task are several files of the same video.
-        fitting = (
-            [video for video in videos if name == video.names[0]]
-            or [video for video in videos if name in video.names]
-            or [video for video in videos if without_suffix(name) in video.names]
-        )
-        if not fitting:
-            _check_names('video', [name], [n for video in videos for n in video.names])
-        meant = {video.names[0] for video in fitting}
-        if len(meant) > 1:
-            raise UserError(
-                f'The video {name!r} may be {" or ".join(sorted(meant))}; write its '
-                'whole name.'
-            )
-        chosen |= meant
-    return [video for video in videos if video.names[0] in chosen]
+def _attribute_names(read: Sequence[Annotations]) -> Iterator[str]:
+    for one in read:
+        yield from (name for _, name in one.declared)
+        for video in one.videos:
+            for shape in chain.from_iterable(video.tracks):
+                yield from shape.attributes
 
 
 def _check_names(what: str, names: Iterable[str] | None, known: Iterable[str]) -> None:

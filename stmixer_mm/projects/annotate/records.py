@@ -1,4 +1,4 @@
-"""What the files of all annotation tools are read into."""
+"""Records that the files of all annotation tools are read into."""
 
 import math
 import reprlib
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from stmixer_mm.datasets.frames import without_suffix
 
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
-FRAME_RATES = 1e-4, 1e4  # least and largest that can be
+FRAME_RATES = 1e-4, 1e4  # lowest and highest
 
 
 class Shape(NamedTuple):
@@ -19,12 +19,12 @@ class Shape(NamedTuple):
 
     frame: int
     bbox: tuple[float, float, float, float]  # pixel xyxy, may leave the frame
-    actions: tuple[str, ...]
     outside: bool  # True: from this frame on the person is not seen
-    place: str  # file, and line or item
-    rotation: float = 0  # of the box around its centre, in degrees
+    place: str = ''  # file, and track and frame, or item
     label: str = ''
-    given: Mapping[str, Sequence[str]] = MappingProxyType({})  # actions by attribute
+    attributes: Mapping[str, object] = MappingProxyType({})  # as written
+    actions: tuple[str, ...] = ()
+    rotation: float = 0  # of the box around its centre, in degrees
     # COCO's, in this very frame; between shapes it is not known.
     segmentation: object = None
 
@@ -43,47 +43,55 @@ class Shape(NamedTuple):
 
 @dataclass(kw_only=True)
 class AnnotatedVideo:
-    """What a file says of one video."""
+    """The annotation of one video in a file."""
 
     file: str
-    names: list[str]  # that its file may have, the likeliest first
+    names: list[str]  # that the video's file may have, the likeliest first
     size: tuple[float, float] | None = None  # width and height of the annotated frames
     fps: float | None = None
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
     tracks: list[list[Shape]] = field(default_factory=list)  # each by rising frame
     interpolate: bool = False  # between the shapes of a track
-    unclear: set[int] = field(default_factory=set)  # frames with persons to be ignored
+    # Frames of boxes of crowds, or marked to be ignored.
+    unclear: list[int] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
 class Annotations:
-    """What a file says."""
+    """The content of a file."""
 
     videos: list[AnnotatedVideo]
     labels: list[str]  # of persons and things
-    attributes: list[tuple[str, str]]  # labels and names of all, with actions or not
-    # Actions by label and attribute, of persons, where the file declares them.
-    declared: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
+    # Choices by label and attribute, where the file declares attributes: [] of a
+    # checkbox, None if it is no choice.
+    declared: dict[tuple[str, str], list[str] | None] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
-class Summary:
-    """What was written, and what was not."""
+class Conversion:
+    """Counts of what was written, and notes of what was changed or left out."""
 
     files: list[str] = field(default_factory=list)
     num_videos: int = 0
     num_keyframes: int = 0
     num_empty: int = 0
-    num_masks: int = 0
     num_persons: int = 0
-    num_clipped: int = 0  # boxes that left the frame in part
-    num_outside: int = 0  # boxes that left it as a whole
-    num_idle: int = 0  # keyframes left out, since a person does nothing there
-    num_ignored: int = 0  # boxes of crowds, or marked to be ignored
-    passed_over: Counter = field(default_factory=Counter)
-    other_attributes: list[str] = field(default_factory=list)
+    num_masks: int = 0
     class_counts: Counter = field(default_factory=Counter)
+    notes: Counter = field(default_factory=Counter)  # how many by sentence
+
+    def __str__(self) -> str:
+        width = max(map(len, self.class_counts), default=0)
+        return '\n'.join(
+            [
+                f'{self.num_videos} videos, {self.num_keyframes} keyframes '
+                f'({self.num_empty} person-free), {self.num_persons} persons, '
+                f'{self.num_masks} masks',
+                *(f'  {name:<{width}} {n:>8}' for name, n in self.class_counts.items()),
+                *(f'{count} {what}' for what, count in self.notes.items() if count),
+                'written: ' + ', '.join(self.files),
+            ]
+        )
 
 
 def is_frame_rate(fps: float) -> bool:
@@ -98,6 +106,10 @@ def unique(names: Iterable[str]) -> list[str]:
 def video_names(*given: str) -> list[str]:
     """Names that the file of a video may have, the likeliest of those given first."""
     return unique(name for one in given if one for name in (one, without_suffix(one)))
+
+
+def is_true(value: object) -> bool:
+    return str(value).strip().lower() in ('1', 'true')
 
 
 def read_number(value: object) -> float | None:
