@@ -1,5 +1,6 @@
-"""Making the toy dataset: annotated scripts, videos, keyframes, tracks and tubes."""
+"""Make the toy dataset: annotated scripts, videos, keyframes, tracks and tubes."""
 
+import argparse
 import os
 import pickle
 import shutil
@@ -10,18 +11,24 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
+from stmixer_mm.checks.options import Seed, number
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
+    empty_file,
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.annotations.masks import collect_masks, mask_file, write_masks
+from stmixer_mm.datasets.annotations.masks import (
+    collect_masks,
+    mask_file,
+    write_masks,
+)
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.toy import script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
@@ -33,31 +40,34 @@ TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
 # scripts with anything in between at a keyframe are thrown away.
 CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
-FILES = {'videos', 'action_list.pbtxt', 'tubes.pkl'}
-FILES |= {
-    f'{split}{tracks}{empty}.csv'
-    for split in SPLITS
-    for tracks in ('', '_tracks')
-    for empty in ('', '_empty')
-}
-FILES |= {mask_file(f'{split}.csv').name for split in SPLITS}
 
 Size = tuple[int, int]  # width and height in pixels
-Keyframes = dict[int, list[AnnotatedPerson]]  # by second
+Moments = dict[float, list[AnnotatedPerson]]  # by second
 
 
 class ToyVideo(NamedTuple):
     """The annotation of a video: keyframes each second, tracks, tubes by action."""
 
     name: str
-    keyframes: dict[float, list[AnnotatedPerson]]  # by second, as are the tracks
-    tracks: dict[float, list[AnnotatedPerson]]
-    tubes: dict[
-        int, list[list[tuple[float, ...]]]
-    ]  # rows of frame from 1, x1, y1, x2, y2
+    keyframes: Moments
+    tracks: Moments
+    # Rows of frame from 1, x1, y1, x2, y2.
+    tubes: dict[int, list[list[tuple[float, ...]]]]
 
 
-def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Keyframes]:
+def read_size(text: str) -> Size:
+    """'192x144' as (192, 144); even sides from 64 to 2048."""
+    sides = [int(side) if side.isdecimal() else 0 for side in text.split('x')]
+    if len(sides) != 2 or not all(
+        64 <= side <= 2048 and side % 2 == 0 for side in sides
+    ):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} is not WIDTHxHEIGHT, as in 192x144, even and from 64 to 2048'
+        )
+    return tuple(sides)
+
+
+def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Moments]:
     """Draw scenes until one shows somebody and can be annotated without doubt."""
     rng = np.random.RandomState(seed)
     while True:
@@ -108,10 +118,10 @@ def action_tubes(
     """
     tubes: dict[int, list] = {}
     going: dict[tuple, list] = {}
-    for number, persons in enumerate(frames, start=1):
+    for frame, persons in enumerate(frames, start=1):
         before, going = going, {}
         for bbox_norm, action_ids, person_id, _ in persons:
-            row = (number, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
+            row = (frame, *(np.array(bbox_norm) * (size + size)).round(1).tolist())
             for action in action_ids:
                 tube = before.get((action, person_id))
                 if tube is None:
@@ -173,94 +183,87 @@ def _write_tubes(
 
 
 def make_toy_dataset(
-    out_dir: str | Path,
     *,
-    train_videos: int = 700,
-    val_videos: int = 100,
-    seed: int = 0,
-    size: Size = (192, 144),
-    workers: int = 2,
+    out: str = 'data/toy',
+    train_videos: Annotated[int, number(int, 1, 9999)] = 700,
+    val_videos: Annotated[int, number(int, 1, 9999)] = 100,
+    seed: Seed = 0,
+    size: Annotated[Size, dict(type=read_size, nargs=None)] = (192, 144),
+    workers: Annotated[int, number(int, 0, 64)] = 2,
     force: bool = False,
 ) -> None:
-    """Make little annotated videos of drawn people.
+    """Make the toy dataset: short annotated videos of drawn people.
 
     Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv``
     and ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
     ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of keyframes that show
-    nobody. ``train_masks.json`` and ``val_masks.json`` hold what can be seen of each
+    nobody. ``train_masks.json`` and ``val_masks.json`` have the visible part of each
     person once a second. ``tubes.pkl``, in the form of UCF101-24, has a tube for each
     stretch of an action; its test videos are those of ``val.csv``. The same seed and
     size give the same data, whatever the number of workers.
 
     Args:
-        out_dir: Appears only when all is done.
-        size: Width and height in pixels, even, 64 to 2048.
+        out: Folder to make; it appears only when all is done.
+        train_videos, val_videos: Numbers of videos.
+        seed: Decides everything.
+        size: WIDTHxHEIGHT in pixels, even, from 64 to 2048.
         workers: Processes, which a script without a ``__main__`` guard cannot start; 0
             works in the calling process.
         force: Replace a toy dataset that is already there.
 
     Raises:
-        UserError: an argument is out of range, ``out_dir`` is in use or a video cannot
-            be written.
+        UserError: the folder is in use or a video cannot be written.
     """
-    out_dir, size = Path(out_dir).resolve(), tuple(size)
-    counts = {'train': train_videos, 'val': val_videos}
-    _check_numbers(counts, seed, workers, size)
-    _check_target(out_dir, force)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    out, size = Path(out).resolve(), tuple(size)
+    _check_target(out, force)
+    out.parent.mkdir(parents=True, exist_ok=True)
     # Forking a process whose libraries have threads of their own can hang.
     pool = ProcessPoolExecutor(workers, get_context('spawn')) if workers else None
-    with TemporaryDirectory(dir=out_dir.parent) as temporary, ExitStack() as at_end:
+    with TemporaryDirectory(dir=out.parent) as temporary, ExitStack() as at_end:
         if pool:  # if stopped half-way, it must not make the rest
             at_end.callback(pool.shutdown, cancel_futures=True)
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)
         make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
-        run = pool.map if pool else map
         videos = {}
-        for split, count in counts.items():
-            made = run(partial(make, split), range(count))
+        for split, count in zip(SPLITS, (train_videos, val_videos), strict=True):
+            made = (pool.map if pool else map)(partial(make, split), range(count))
             videos[split] = list(track_iter_progress((made, count)))
-            for end in ('', '_tracks'):
-                keyframes = {
-                    (video.name, second): persons
-                    for video in videos[split]
-                    for second, persons in (
-                        video.tracks if end else video.keyframes
-                    ).items()
-                }
-                ann_file = folder / f'{split}{end}.csv'
-                write_annotations(ann_file, keyframes)
-                if not end:
-                    sizes = dict.fromkeys((video for video, _ in keyframes), size[::-1])
-                    write_masks(mask_file(ann_file), collect_masks(keyframes, sizes))
+            _write_split(folder / f'{split}.csv', videos[split], size)
         _write_tubes(folder / 'tubes.pkl', videos, size)
         ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
-        shutil.rmtree(out_dir, ignore_errors=True)
-        os.replace(folder, out_dir)
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(folder, out)
+    print(f'\nThe toy dataset is in {out}.')
 
 
-def _check_numbers(counts: dict[str, int], seed: int, workers: int, size: Size) -> None:
-    limits = [(f'{split}_videos', count, 1, 9999) for split, count in counts.items()]
-    limits += [('seed', seed, 0, 2**32 - 1), ('workers', workers, 0, 64)]
-    for name, value, low, high in limits:
-        if not low <= value <= high:
-            raise UserError(f'{name} is {value}; give a number from {low} to {high}.')
-    width, height = size
-    even = all(64 <= side <= 2048 and side % 2 == 0 for side in size)
-    if not even or not 0.5 <= width / height <= 3:
-        raise UserError(
-            f'size is {width}x{height}; give an even width and height from 64 to 2048 '
-            'whose ratio is between 0.5 and 3.'
-        )
+def _tracks_file(ann_file: Path) -> Path:
+    return ann_file.with_stem(f'{ann_file.stem}_tracks')
 
 
-def _check_target(out_dir: Path, force: bool) -> None:
-    entries = {entry.name for entry in out_dir.iterdir()} if out_dir.exists() else set()
-    foreign = entries - FILES
+def _write_split(ann_file: Path, videos: Sequence[ToyVideo], size: Size) -> None:
+    keyframes = {
+        (v.name, time): one for v in videos for time, one in v.keyframes.items()
+    }
+    tracks = {(v.name, time): one for v in videos for time, one in v.tracks.items()}
+    write_annotations(ann_file, keyframes)
+    write_annotations(_tracks_file(ann_file), tracks)
+    sizes = {video.name: size[::-1] for video in videos}
+    write_masks(mask_file(ann_file), collect_masks(keyframes, sizes))
+
+
+def _check_target(out: Path, force: bool) -> None:
+    """Only a toy dataset may be replaced."""
+    known = {Path('videos'), Path('action_list.pbtxt'), Path('tubes.pkl')}
+    for ann_file in (Path(f'{split}.csv') for split in SPLITS):
+        tracks = _tracks_file(ann_file)
+        known |= {ann_file, empty_file(ann_file), mask_file(ann_file)}
+        known |= {tracks, empty_file(tracks)}
+    entries = {Path(entry.name) for entry in out.iterdir()} if out.exists() else set()
+    foreign = entries - known
     if foreign or (entries and not force):
         raise UserError(
-            f'{out_dir} holds {min(foreign or entries)!r}; name another folder, or '
-            'overwrite a toy dataset, and nothing but one, with --force (force=True).'
+            f'{out} already contains {min(foreign or entries)}; name another folder, or '
+            'replace a toy dataset, and nothing but one, with --force (force=True).'
         )
