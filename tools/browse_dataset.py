@@ -1,24 +1,15 @@
-"""Draw what the network will see of a dataset: clips after augmentation, with boxes.
+"""Draw what the network will see of a dataset: clips after augmentation, with boxes."""
 
-The frame drawn is the keyframe, which the boxes and labels belong to; with ahead_s, the
-last one seen before that; for a clip with boxes in each frame, the middle one.
-"""
-
-import argparse
 from pathlib import Path
+from typing import Literal
 
 from stmixer_mm.checks.config import check_arguments, load_config
-from stmixer_mm.checks.options import COUNT, SEED, add_cfg_options
+from stmixer_mm.checks.options import CfgOptions, Count, Seed, run_main
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import DATASETS
-from stmixer_mm.visualization.draw import (
-    enlarge,
-    show_pictures,
-    side_by_side,
-    write_picture,
-)
+from stmixer_mm.visualization.draw import enlarge, side_by_side, write_picture
 from stmixer_mm.visualization.visualizer import (
     describe_states,
     draw_ground_truth,
@@ -34,34 +25,6 @@ SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800
 GAP = 8
 _WHITE_BORDER = (cv2.BORDER_CONSTANT, None, (255, 255, 255))
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='train')
-    parser.add_argument(
-        '--number',
-        type=COUNT,
-        default=16,
-        help='keyframes to draw, spread evenly over the dataset (default: 16)',
-    )
-    parser.add_argument(
-        '--clip', action='store_true', help='draw all frames of the clips, not only one'
-    )
-    parser.add_argument(
-        '--seed', type=SEED, default=0, help='of the augmentation (default: 0)'
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument('--out', metavar='FOLDER', help='write a picture for each')
-    where.add_argument(
-        '--sheet',
-        metavar='FILE.jpg',
-        help='write one contact sheet; by default browse_SPLIT.jpg in the work dir',
-    )
-    where.add_argument('--show', action='store_true', help='show them in a window')
-    add_cfg_options(parser)
-    return parser.parse_args()
 
 
 def build_datasets(cfg: Config, split: str) -> list:
@@ -166,45 +129,57 @@ def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
     return cv2.copyMakeBorder(picture, 0, bottom, 0, right, *_WHITE_BORDER)
 
 
-def run(args: argparse.Namespace) -> None:
-    cfg = load_config(args.config, args.cfg_options)
+def main(
+    config: str,
+    *,
+    split: Literal['train', 'val', 'test'] = 'train',
+    number: Count = 16,
+    clip: bool = False,
+    seed: Seed = 0,
+    out: str | None = None,
+    sheet: str | None = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Draw what the network will see of a dataset: clips after augmentation, with boxes.
+
+    The frame drawn is the keyframe, which the boxes and labels belong to; with ahead_s,
+    the last one seen before that; for a clip with boxes in each frame, the middle one.
+
+    Args:
+        config: Config file.
+        split: Of the dataset.
+        number: Keyframes to draw, spread evenly over the dataset.
+        clip: Draw all frames of the clips, not only one.
+        seed: Of the augmentation.
+        out: Folder to write a picture of each keyframe to, instead of a sheet.
+        sheet: File of the contact sheet; by default browse_SPLIT.jpg in the work dir.
+    """
+    cfg = load_config(config, cfg_options)
     check_arguments(cfg)
-    stem = Path(args.config).stem
-    sheet = args.sheet or Path(
-        cfg.get('work_dir') or f'work_dirs/{stem}', f'browse_{args.split}.jpg'
-    )
-    if not args.out and not args.show:
+    work_dir = cfg.get('work_dir') or f'work_dirs/{Path(config).stem}'
+    sheet = sheet or Path(work_dir, f'browse_{split}.jpg')
+    if out:
+        check_writable_dir(out, purpose='folder --out')
+    else:
         check_writable_file(sheet, purpose='--sheet', suffixes=SUFFIXES)
-    datasets = build_datasets(cfg, args.split)
-    np.random.seed(args.seed)
-    places = spread([len(one) for one in datasets], args.number)
-    files = [Path(args.out or '', f'{number:04}.jpg') for number in range(len(places))]
-    if args.out:
-        check_writable_dir(args.out, purpose='folder --out')
-    pictures = (
+    datasets = build_datasets(cfg, split)
+    np.random.seed(seed)
+    places = spread([len(one) for one in datasets], number)
+    pictures = [
         draw_sample(
             datasets[part][index],
             datasets[part].metainfo.get('classes'),
-            with_clip=args.clip,
+            with_clip=clip,
         )
         for part, index in places
-    )
-    if args.show:
-        show_pictures(pictures)
-        return
-    if args.out:
-        for file, picture in zip(files, pictures, strict=True):
-            write_picture(file, picture)
+    ]
+    if out:
+        for index, picture in enumerate(pictures):
+            write_picture(Path(out, f'{index:04}.jpg'), picture)
     else:
-        write_picture(sheet, contact_sheet(list(pictures)))
-    print(f'{len(places)} keyframes: {args.out or sheet}')
-
-
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        run(args)
+        write_picture(sheet, contact_sheet(pictures))
+    print(f'{len(places)} keyframes: {out or sheet}')
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)

@@ -57,12 +57,6 @@ def test_the_keyframe_with_its_boxes_and_labels():
     assert normalised[-1, -1, 0] == 255 * 20 // 30  # its own range: 10 to 40
 
 
-def test_what_a_dataset_says_is_its_keyframe_is_drawn():
-    sample = packed(WALKS)
-    sample['data_samples'].set_metainfo(dict(keyframe_entry=3))
-    assert TOOL.draw_sample(sample, None)[-1, -1, 0] == 40
-
-
 def test_the_clip_in_order():
     picture = TOOL.draw_sample(packed(WALKS), None, with_clip=True)
     assert picture[-1, ::450, 0].tolist() == [10, 20, 30, 40]
@@ -144,13 +138,6 @@ def test_sheet_and_folder(config, tmp_path, capsys):
     width = sum(cv2.imread(str(file)).shape[1] for file in files)
     assert sheet.shape[1] == width + 3 * TOOL.GAP
     assert f'2 keyframes: {tmp_path / "out"}' in capsys.readouterr().out
-
-
-def test_by_default_it_writes_into_the_work_dir(config, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run(config, '--number', 1, '--split', 'test')
-    written = [path for path in tmp_path.rglob('*') if path.is_file()]
-    assert written == [tmp_path / 'work_dirs' / 'tiny' / 'browse_test.jpg']
 
 
 def test_a_wrapped_dataset_is_found_and_seeds_are_repeatable(config, tmp_path):
