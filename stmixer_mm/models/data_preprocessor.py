@@ -38,18 +38,16 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        channels = {len(mean), len(std)}
-        if pad_size_divisor < 1 or not channels <= {1, 3} or not min(std) > 0:
+        if pad_size_divisor < 1 or not min(std) > 0:
             raise UserError(
-                f'The data preprocessor has mean={mean}, std={std} and pad_size_divisor='
-                f'{pad_size_divisor}; give each of 3 channels a mean and a std above 0, '
-                'and a divisor of 1 or more.'
+                f'The data preprocessor needs std > 0 and pad_size_divisor >= 1, got '
+                f'std={std} and pad_size_divisor={pad_size_divisor}.'
             )
         self.pad_size_divisor = pad_size_divisor
         self.to_rgb = to_rgb
-        self.memory_format = torch.contiguous_format
-        if channels_last:
-            self.memory_format = torch.channels_last_3d
+        self.memory_format = (
+            torch.channels_last_3d if channels_last else torch.contiguous_format
+        )
         for name, values in (('mean', mean), ('std', std)):
             values = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
             self.register_buffer(name, values, persistent=False)
@@ -68,39 +66,33 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         """
         if 'inputs' not in data:
             raise UserError(
-                'The samples hold no inputs; end the pipeline with PackActionInputs.'
+                'The samples have no inputs; end the pipeline with PackActionInputs.'
             )
         if isinstance(data['inputs'][0], Sequence):  # and not a tensor
             data = {name: [*chain(*values)] for name, values in data.items()}
         data = self.cast_data(data)
-        clips = single_clips(data['inputs'])
-        shapes = [tuple(clip.shape[-2:]) for clip in clips]
-        clip_lens = sorted({clip.shape[-3] for clip in clips})
+        clips, data_samples = single_clips(data['inputs']), data['data_samples']
+        clip_lens = sorted({clip.size(1) for clip in clips})
         if len(clip_lens) > 1:
             raise UserError(
-                f'A batch holds clips of {clip_lens} frames; use the same clip_len for '
+                f'A batch has clips of {clip_lens} frames; use the same clip_len for '
                 'all of them.'
             )
+        shapes = [tuple(clip.shape[-2:]) for clip in clips]
         pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes, strict=True))
         # One buffer: on a CPU, the pages of several would take time.
         inputs = torch.empty(
-            (len(clips), *clips[0].shape[-4:-2], *pad_shape),
+            (len(clips), *clips[0].shape[:2], *pad_shape),
             dtype=self.mean.dtype,
             device=self.mean.device,
             memory_format=self.memory_format,
         ).zero_()
         for padded, clip, (height, width) in zip(inputs, clips, shapes, strict=True):
             padded[..., :height, :width] = self.normalise(clip)
-
-        data_samples = data['data_samples']
         for sample, shape in zip(data_samples, shapes, strict=True):
-            sample.set_metainfo(
-                dict(
-                    img_shape=sample.get('img_shape', shape),
-                    pad_shape=pad_shape,
-                    clip_len=inputs.size(2),
-                )
-            )
+            shape = sample.get('img_shape', shape)
+            meta = dict(img_shape=shape, pad_shape=pad_shape, clip_len=inputs.size(2))
+            sample.set_metainfo(meta)
         return dict(inputs=inputs, data_samples=data_samples)
 
     def normalise(self, clip: Tensor) -> Tensor:

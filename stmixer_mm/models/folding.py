@@ -1,4 +1,4 @@
-"""Time folded into the batch, for what works on images, and the keyframe alone.
+"""Time folded into the batch, for parts made for images, and the keyframe alone.
 
 Shapes: B clips, C channels, T frames.
 """
@@ -21,18 +21,15 @@ def unfold_time(feat: Tensor, batch_size: int) -> Tensor:
 
 
 def place_keyframe(keyframe: int | None, num_frames: int) -> int:
-    """Which of the T frames of a feature map stands for the keyframe, from 0.
+    """Index of the keyframe among the T frames of a feature map, from 0.
 
     By default T // 2, as in clips; where clips end before the keyframe, -1 is nearest.
-
-    Raises:
-        UserError: there is no such frame.
     """
     keyframe = num_frames // 2 if keyframe is None else keyframe
     if not -num_frames <= keyframe < num_frames:
         raise UserError(
-            f'keyframe={keyframe} is none of the {num_frames} frames of the feature '
-            f'maps; set it from {-num_frames} to {num_frames - 1}, or leave it out.'
+            f'keyframe={keyframe} is out of range for {num_frames} frames of the '
+            'feature maps.'
         )
     return keyframe % num_frames
 

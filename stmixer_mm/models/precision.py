@@ -1,4 +1,4 @@
-"""In which precision values are kept and multiplied, under autocast too."""
+"""Precision of values and of products, under autocast too."""
 
 import torch
 from torch import Tensor

@@ -16,7 +16,7 @@ FAULT = 'This is not a complete released STMixer checkpoint'
 REMEDY = 'give the file as it was released'
 
 _QUERIES = r'\.([st])(?:patial|emporal)'
-# A pattern in our name, and what the release has there; applied one after the other.
+# Patterns in our names and their counterparts in the release, applied in this order.
 _RULES = (
     (r'^neck\.(branches|projections)', 'lateral_convs'),
     # The decoder.
@@ -64,7 +64,7 @@ _OURS_ALONE = 'backbone.pos_embed'
 
 
 def released_name(name: str) -> str:
-    """What the release calls a parameter of ours."""
+    """The release's name of a parameter of ours."""
     for pattern, replacement in _RULES:
         name = re.sub(pattern, replacement, name)
     return name
@@ -104,9 +104,8 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
         else:
             converted[name] = found = released.pop(theirs)
             if found.shape != value.shape:
-                misshaped.append(
-                    f'{theirs} {tuple(found.shape)} instead of {tuple(value.shape)}'
-                )
+                shapes = tuple(found.shape), tuple(value.shape)
+                misshaped.append(f'{theirs} {shapes[0]} instead of {shapes[1]}')
     faults = {'left over': released, 'missing': missing, 'other shape': misshaped}
     lists = [f'{what}: {", ".join(names)}' for what, names in faults.items() if names]
     if lists:
@@ -120,87 +119,101 @@ def read_parts(released: Mapping[str, Tensor]) -> dict[str, dict]:
     Raises:
         UserError: A name is missing, or the backbone is not one of the release.
     """
-
-    def shape(name: str) -> tuple[int, ...]:
-        if name not in released:
-            raise UserError(f'{FAULT} (missing: {name}); {REMEDY}.')
-        return released[name].shape
-
-    def numbers(prefix: str) -> list[int]:
-        """The numbers behind a prefix of names, sorted."""
-        found = [re.match(rf'{prefix}(\d+)\.', name) for name in released]
-        return sorted({int(match[1]) for match in found if match})
-
-    def starts(prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in released)
-
-    is_vit = starts('backbone.patch_embed.')
-    if not is_vit and not starts('backbone.s1.pathway0_'):
+    names = _Names(released)
+    if names.starts('backbone.patch_embed.'):
+        read_backbone = _read_vit
+    elif names.starts('backbone.s1.pathway0_'):
+        read_backbone = _read_resnet
+    else:
         raise UserError(
             'The backbone is not a SlowOnly, SlowFast or ViT of the STMixer release '
             f'(first names: {list(released)[:3]}); give a released STMixer checkpoint.'
         )
+    decoder = _read_decoder(names)
+    backbone, neck = read_backbone(names, decoder['num_frames'])
+    neck['out_channels'] = decoder['embed_dims']
+    return dict(backbone=backbone, neck=neck, decoder=decoder)
 
-    num_queries, width = shape('stm_head.init_spatial_queries.weight')
+
+class _Names:
+    """Names and shapes of a release."""
+
+    def __init__(self, released: Mapping[str, Tensor]) -> None:
+        self.released = released
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name not in self.released:
+            raise UserError(f'{FAULT} (missing: {name}); {REMEDY}.')
+        return self.released[name].shape
+
+    def numbers(self, prefix: str) -> list[int]:
+        """The numbers behind a prefix of names, sorted."""
+        found = [re.match(rf'{prefix}(\d+)\.', name) for name in self.released]
+        return sorted({int(match[1]) for match in found if match})
+
+    def starts(self, prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in self.released)
+
+
+def _read_decoder(names: _Names) -> dict:
+    num_queries, width = names.shape('stm_head.init_spatial_queries.weight')
     stage = 'stm_head.decoder_stages.0'
     mixing = f'{stage}.samplingmixing'
     # With C = G c: offsets = 3 G P, weights = G (c^2 + m P^2), rows = C m P or C m T.
-    (offsets,) = shape(f'{mixing}.offset_generator.0.bias')
-    (weights,) = shape(f'{mixing}.adaptive_mixing_s.parameter_generator.0.bias')
-    _, point_rows = shape(f'{mixing}.adaptive_mixing_s.out_proj.weight')
-    _, frame_rows = shape(f'{mixing}.adaptive_mixing_t.out_proj.weight')
+    (offsets,) = names.shape(f'{mixing}.offset_generator.0.bias')
+    (weights,) = names.shape(f'{mixing}.adaptive_mixing_s.parameter_generator.0.bias')
+    _, point_rows = names.shape(f'{mixing}.adaptive_mixing_s.out_proj.weight')
+    _, frame_rows = names.shape(f'{mixing}.adaptive_mixing_t.out_proj.weight')
     num_groups = width**2 // (weights - offsets * point_rows // (3 * width))
     num_points = offsets // (3 * num_groups)
     out_multiplier = point_rows // (width * num_points)
-    num_frames = frame_rows // (width * out_multiplier)
-    decoder = dict(
+    return dict(
         type='stmixer_mm.STMixerDecoder',
-        num_frames=num_frames,
+        num_frames=frame_rows // (width * out_multiplier),
         embed_dims=width,
         num_queries=num_queries,
-        num_stages=len(numbers(r'stm_head\.decoder_stages\.')),
-        num_heads=shape(f'{stage}.iof_tau')[0],
-        feedforward_channels=shape(f'{stage}.ffn_s.layers.0.0.weight')[0],
+        num_stages=len(names.numbers(r'stm_head\.decoder_stages\.')),
+        num_heads=names.shape(f'{stage}.iof_tau')[0],
+        feedforward_channels=names.shape(f'{stage}.ffn_s.layers.0.0.weight')[0],
         num_groups=num_groups,
         num_points=num_points,
         out_multiplier=out_multiplier,
-        num_classes=shape(f'{stage}.fc_action.weight')[0] + 1,
+        num_classes=names.shape(f'{stage}.fc_action.weight')[0] + 1,
     )
 
-    if is_vit:
-        channels, _, tubelet_size, patch_size, _ = shape(
-            'backbone.patch_embed.proj.weight'
-        )
-        backbone = dict(
-            type='mmaction.VisionTransformer',
-            embed_dims=channels,
-            depth=len(numbers(r'backbone\.blocks\.')),
-            num_heads=channels // 64,
-            mlp_ratio=shape('backbone.blocks.0.mlp.fc1.weight')[0] / channels,
-            patch_size=patch_size,
-            tubelet_size=tubelet_size,
-            num_frames=num_frames * tubelet_size,
-            use_mean_pooling=False,
-            return_feat_map=True,
-        )
-        neck = dict(type='stmixer_mm.ViTPyramid3D', in_channels=channels)
-    else:
-        res4 = numbers(r'backbone\.s4\.pathway0_res')
-        depth = {23: 101, 36: 152}.get(len(res4), 50)
-        backbone = dict(
-            type='mmaction.ResNet3dSlowOnly', depth=depth, out_indices=(0, 1, 2, 3)
-        )
-        if starts('backbone.s1.pathway1_'):
-            backbone = dict(
-                type='stmixer_mm.ResNet3dSlowFastPyramid',
-                depth=depth,
-                fusion_kernel=shape('backbone.s1_fuse.conv_f2s.weight')[2],
-                non_local_blocks=numbers(r'backbone\.s4\.pathway0_nonlocal'),
-            )
-        neck = dict(
-            type='stmixer_mm.ChannelProjection3D',
-            in_channels=[shape(f'lateral_convs.{one}.weight')[1] for one in range(4)],
-        )
-    return dict(
-        backbone=backbone, neck=dict(**neck, out_channels=width), decoder=decoder
+
+def _read_vit(names: _Names, num_frames: int) -> tuple[dict, dict]:
+    channels, _, tubelet_size, patch_size, _ = names.shape(
+        'backbone.patch_embed.proj.weight'
     )
+    backbone = dict(
+        type='mmaction.VisionTransformer',
+        embed_dims=channels,
+        depth=len(names.numbers(r'backbone\.blocks\.')),
+        num_heads=channels // 64,
+        mlp_ratio=names.shape('backbone.blocks.0.mlp.fc1.weight')[0] / channels,
+        patch_size=patch_size,
+        tubelet_size=tubelet_size,
+        num_frames=num_frames * tubelet_size,
+        use_mean_pooling=False,
+        return_feat_map=True,
+    )
+    return backbone, dict(type='stmixer_mm.ViTPyramid3D', in_channels=channels)
+
+
+def _read_resnet(names: _Names, num_frames: int) -> tuple[dict, dict]:
+    """SlowFast, or SlowOnly, which is its slow pathway."""
+    res4 = names.numbers(r'backbone\.s4\.pathway0_res')
+    depth = {23: 101, 36: 152}.get(len(res4), 50)
+    backbone = dict(
+        type='mmaction.ResNet3dSlowOnly', depth=depth, out_indices=(0, 1, 2, 3)
+    )
+    if names.starts('backbone.s1.pathway1_'):
+        backbone = dict(
+            type='stmixer_mm.ResNet3dSlowFastPyramid',
+            depth=depth,
+            fusion_kernel=names.shape('backbone.s1_fuse.conv_f2s.weight')[2],
+            non_local_blocks=names.numbers(r'backbone\.s4\.pathway0_nonlocal'),
+        )
+    channels = [names.shape(f'lateral_convs.{level}.weight')[1] for level in range(4)]
+    return backbone, dict(type='stmixer_mm.ChannelProjection3D', in_channels=channels)

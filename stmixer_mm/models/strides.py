@@ -1,7 +1,4 @@
-"""Which stride the levels of a feature pyramid have.
-
-A stride is the pixels of the padded clip per cell of a level.
-"""
+"""Strides of the levels of a feature pyramid, in pixels of the padded clip per cell."""
 
 from collections.abc import Sequence
 from math import ceil, floor, log2
@@ -20,15 +17,10 @@ def derive_strides(
     Raises:
         UserError: No stride explains the height and the width of a level.
     """
-    return tuple(
-        _derive_stride(tuple(feat.shape[-2:]), pad_shape, level)
-        for level, feat in enumerate(feats)
-    )
+    return tuple(_derive_stride(feat.shape[-2:], pad_shape) for feat in feats)
 
 
-def _derive_stride(
-    size: tuple[int, int], pad_shape: tuple[int, int], level: int
-) -> float:
+def _derive_stride(size: Sequence[int], pad_shape: tuple[int, int]) -> float:
     """Pixels per cell if both sides agree on it; else a stride that fits both.
 
     A whole quotient is found in integers, so that no size of a clip is ruled out where
@@ -40,17 +32,17 @@ def _derive_stride(
     whole = pad_shape[0] // size[0]
     if pad_shape == (whole * size[0], whole * size[1]):
         return float(whole)
-    by_side = [pixels / cells for pixels, cells in zip(pad_shape, size, strict=True)]
-    if by_side[0] == by_side[1]:
-        return by_side[0]
     sides = list(zip(pad_shape, size, strict=True))
+    in_height, in_width = (pixels / cells for pixels, cells in sides)
+    if in_height == in_width:
+        return in_height
     low = max(pixels / (cells + 1) for pixels, cells in sides)
     high = min(pixels / max(cells - 1, 0.5) for pixels, cells in sides)
     if low >= high:
         raise UserError(
-            f'Level {level} has {size[0]}x{size[1]} cells for a clip padded to '
-            f'{pad_shape[0]}x{pad_shape[1]}, {by_side[0]:g} pixels a cell in height but '
-            f'{by_side[1]:g} in width; use a neck whose levels have one stride each.'
+            f'A level has {size[0]}x{size[1]} cells for a clip padded to '
+            f'{pad_shape[0]}x{pad_shape[1]}, {in_height:g} pixels a cell in height but '
+            f'{in_width:g} in width; use a neck whose levels have one stride each.'
         )
     middle = (low * high) ** 0.5
     powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
@@ -70,10 +62,8 @@ def level_extents(
     return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 2)
 
 
-def fits_stride(
-    size: tuple[int, int], pad_shape: tuple[int, int], stride: float
-) -> bool:
-    """Whether a level may have this stride, up to a cell."""
+def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) -> bool:
+    """Whether a level of (h, w) cells may have this stride, up to a cell."""
     return all(
         abs(cells - pixels / stride) <= 1
         for pixels, cells in zip(pad_shape, size, strict=True)
@@ -83,8 +73,8 @@ def fits_stride(
 def fit_strides(
     feats: Sequence[Tensor], pad_shape: tuple[int, int], strides: Sequence[float]
 ) -> bool:
-    """Whether levels (B, C, …, H_l, W_l) and strides are as many, and may fit."""
+    """Whether levels (B, C, …, H_l, W_l) and strides agree in number and size."""
     return len(feats) == len(strides) and all(
-        fits_stride(tuple(feat.shape[-2:]), pad_shape, stride)
+        fits_stride(feat.shape[-2:], pad_shape, stride)
         for feat, stride in zip(feats, strides, strict=True)
     )

@@ -43,6 +43,6 @@ def test_any_number_of_levels_and_a_pooling_without_padding():
 
 
 def test_sides_that_contradict_each_other():
-    sentence = r'Level 1 has 8x32 cells .* 8 pixels .* but 2'
+    sentence = r'A level has 8x32 cells .* 8 pixels .* but 2'
     with pytest.raises(ValueError, match=sentence):
         derive_strides(maps((16, 16), (8, 32)), (64, 64))

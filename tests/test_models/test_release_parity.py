@@ -12,7 +12,6 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import whole_frames
 
-from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.models.release import convert_state_dict, released_name
 from stmixer_mm.registry import MODELS
 
@@ -98,7 +97,12 @@ def test_maps(case, maps):
         assert relative_error(ours, expected[f'neck{level}']) < 1e-4
 
 
-@pytest.mark.parametrize('backend', sorted(set(SAMPLING_BACKENDS) - {'triton'}))
+@pytest.mark.parametrize(
+    'case, backend',
+    [(case, 'embedding_bag') for case in CASES]
+    + [('slowonly_r50', backend) for backend in ('grid_sample', 'grid_means', 'mmcv')],
+    indirect=['case'],
+)
 def test_stage_outputs(case, model, maps, backend, monkeypatch):
     expected = reference(case)
     monkeypatch.setattr(model.decoder, 'sampling_backend', backend)

@@ -243,7 +243,7 @@ def test_a_map_that_is_read_is_one_that_was_foretold():
         for feat in others:
             feat[:, :, :-1] = 0
         torch.testing.assert_close(model.decoder(others, boxes, **shape), expected)
-    with pytest.raises(UserError, match='keyframe=5 is none of the 5 frames'):
+    with pytest.raises(UserError, match='keyframe=5 is out of range for 5 frames'):
         MODELS.build({**DECODERS[1], 'keyframe': 5})
 
 

@@ -19,8 +19,7 @@ from stmixer_mm.models.boxes import (
     xyzr_to_xyxy,
 )
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
-from stmixer_mm.models.decoder.sampling.points import make_sample_points
-from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler, make_sample_points
 
 
 class Queries(NamedTuple):

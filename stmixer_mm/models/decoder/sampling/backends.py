@@ -1,4 +1,4 @@
-"""The sampling back ends by name, and which of them to take."""
+"""The sampling back ends by name."""
 
 import os
 from collections.abc import Sequence
@@ -27,9 +27,7 @@ SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
 }
-
 ENVIRONMENT_VARIABLE = 'STMIXER_SAMPLING_BACKEND'
-
 # By type of device, the fastest first; elsewhere the portable one.
 FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
@@ -55,11 +53,11 @@ def make_sampler(
 
 
 def choose_backend(name: str, device: torch.device) -> str:
-    """A key of :data:`SAMPLING_BACKENDS`, chosen with a word in the log.
+    """A key of :data:`SAMPLING_BACKENDS`; the choice is logged once.
 
     Args:
-        name: One of them, or 'auto': what the environment variable
-            ``STMIXER_SAMPLING_BACKEND`` names, else the fastest one on the device.
+        name: One of them, or 'auto': the value of the environment variable
+            ``STMIXER_SAMPLING_BACKEND``, else the fastest one on the device.
         device: Of the feature maps.
 
     Raises:
@@ -68,9 +66,6 @@ def choose_backend(name: str, device: torch.device) -> str:
     source = 'sampling_backend'
     if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
         name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
-    known = ('auto', *SAMPLING_BACKENDS)
-    if name not in known:
-        raise UserError(f"{source}='{name}' is unknown; use one of {known}.")
     if name == 'auto':
         source = 'the device'
         candidates = (*FASTEST.get(device.type, ()), 'grid_means')
@@ -79,6 +74,9 @@ def choose_backend(name: str, device: torch.device) -> str:
             for candidate in candidates
             if SAMPLING_BACKENDS[candidate].is_available(device)
         )
+    if name not in SAMPLING_BACKENDS:
+        known = ('auto', *SAMPLING_BACKENDS)
+        raise UserError(f"{source}='{name}' is unknown; use one of {known}.")
     if not torch.compiler.is_compiling():
         _log_once(name, device.type, source)
     return name

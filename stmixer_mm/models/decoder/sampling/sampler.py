@@ -1,4 +1,4 @@
-"""What the sampling back ends have in common.
+"""Sample points of the queries, and the base of the sampling back ends.
 
 Shapes: B clips, Q queries, G groups, P points of a group, L levels, T frames,
 C channels, c channels of a group (C = G * c).
@@ -8,20 +8,54 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from stmixer_mm.models.decoder.sampling.points import level_weights
+from stmixer_mm.models.boxes import box_size
 from stmixer_mm.models.precision import full_precision, products_dtype
 from stmixer_mm.models.strides import level_extents
 
 
+def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
+    """Place points relative to their boxes (paper, section 3.2).
+
+    Args:
+        offsets: (dx, dy, dz) in box widths, box heights and octaves of scale,
+            (B, Q, G, P, 3).
+        boxes_xyzr: (B, Q, 4).
+
+    Returns:
+        (x, y, z), pixels of the padded clip and log2 of a scale in pixels,
+        (B, Q, G, P, 3).
+    """
+    boxes_xyzr = full_precision(boxes_xyzr)[:, :, None, None]
+    scale = F.pad(box_size(boxes_xyzr), (0, 1), value=1.0)
+    return boxes_xyzr[..., :3] + full_precision(offsets) * scale
+
+
+def level_weights(z: Tensor, strides: Tensor) -> Tensor:
+    """Soft assignment of a scale to the levels of a pyramid.
+
+    Args:
+        z: log2 of a scale in pixels, (...). A level's own scale is twice its stride.
+        strides: Strides of the levels, (L,).
+
+    Returns:
+        (..., L), positive, summing to 1 over the levels.
+    """
+    # Levels come first, so that the inner loops are long.
+    levels_z = (2 * strides).log2().view(-1, *(1,) * z.dim())
+    distance = full_precision(z) - levels_z
+    return (-(distance**2) / 2).softmax(dim=0).movedim(0, -1)
+
+
 class Sampler(ABC):
-    """Samples a feature pyramid and averages over time, and over points.
+    """Samples of a feature pyramid, averaged over time and over points.
 
     Made once per batch of clips: what depends on the levels alone (time-means, tables)
-    serves all stages. The subclasses compute the same two means and differ in speed
-    only. Zeros outside a level, pixel centres at half integers. The same points serve
-    every frame; group g samples its own channels.
+    serves all stages. Subclasses compute the same two means and differ in speed only.
+    Zeros outside a level, pixel centres at half integers. The same points serve every
+    frame; group g samples its own channels.
 
     Args:
         feats: L levels (B, C, T, H_l, W_l), finest first.

@@ -12,23 +12,20 @@ from torch import Tensor
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
-# torch.library.custom_op came with torch 2.4.
-_IS_INSTALLED = find_spec('triton') is not None and hasattr(torch.library, 'custom_op')
+_IS_INSTALLED = find_spec('triton') is not None
 
 
 def is_available(device: torch.device) -> bool:
-    """Whether Triton is there and runs on a device.
+    """Whether Triton is installed and runs on a device.
 
     On a CPU it does, slowly, if TRITON_INTERPRET=1 was set before it was imported.
     """
-    if not _IS_INSTALLED:
-        return False
-    if os.environ.get('TRITON_INTERPRET') == '1':
-        return True
+    if not _IS_INSTALLED or os.environ.get('TRITON_INTERPRET') == '1':
+        return _IS_INSTALLED
     return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
-if _IS_INSTALLED:  # else nobody need wait for the import of Dynamo
+if _IS_INSTALLED:  # the import of Dynamo takes time
     is_available = torch.compiler.assume_constant_result(is_available)
 
 
@@ -42,10 +39,9 @@ class TritonSampler(Sampler):
         device = feats[0].device
         if not is_available(device):
             raise UserError(
-                "The sampling back end 'triton' needs the package triton, torch 2.4 or "
-                'newer and a CUDA device of capability 7.0 or more (or TRITON_INTERPRET=1 '
-                f"to run slowly on a CPU) but the device is '{device}'; choose another "
-                'back end.'
+                "The sampling back end 'triton' needs the package triton and a CUDA "
+                'device of capability 7.0 or more (or TRITON_INTERPRET=1 to run slowly '
+                f"on a CPU), got '{device}'; choose another back end."
             )
         self.table = torch.cat(
             [
@@ -67,10 +63,5 @@ class TritonSampler(Sampler):
         from stmixer_mm.models.decoder.sampling.fused_means import fused_means
 
         dtype = torch.promote_types(self.table.dtype, torch.float32)
-        return fused_means(
-            self.table,
-            self.levels,
-            self.extents.to(dtype),
-            points_xy.to(dtype),
-            weights.to(dtype),
-        )
+        extents, *inputs = (x.to(dtype) for x in (self.extents, points_xy, weights))
+        return fused_means(self.table, self.levels, extents, *inputs)
