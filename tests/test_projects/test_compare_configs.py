@@ -59,7 +59,7 @@ def test_configs_are_trained_once_and_compared(compare, tmp_path, capsys):
     assert checkpoint.stat().st_mtime_ns == trained_at
     with pytest.raises(SystemExit):
         compare(config, '--seed', 1, '--turns', 1)
-    assert 'compare/tiny holds a training with other set' in capsys.readouterr().err
+    assert 'compare/tiny contains a training with other set' in capsys.readouterr().err
     assert checkpoint.stat().st_mtime_ns == trained_at
 
 
