@@ -1,13 +1,11 @@
 """What is exported says what the model says, and runs in its place."""
 
 import json
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import nan
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +21,6 @@ from stmixer_mm.projects.export import formats
 from stmixer_mm.projects.export.formats import (
     FORMATS,
     Metadata,
-    files_of,
     format_of,
     load,
     write,
@@ -32,7 +29,6 @@ from stmixer_mm.projects.export.graph import in_float16, refused_by_tensorrt
 from stmixer_mm.projects.export.parity import LIMITS, Parity, compare
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.many_videos.many_videos import Job, VideoWorker
 from stmixer_mm.projects.profiling.clips import ClipPipeline
 from stmixer_mm.projects.profiling.models import build_model, read_config
 
@@ -487,21 +483,6 @@ def test_a_label_map_of_other_actions_is_refused(files, project, tmp_path):
     for weights in files['onnx'], project[1]:
         with pytest.raises(UserError, match=r'five\.pbtxt names 5 actions, .* has 2;'):
             init_detector(project[0], weights, label_map=label_map)
-
-
-def test_results_are_of_all_files_of_a_model_wherever_they_are(
-    files, project, tmp_path
-):
-    def settings(file):
-        job = Job(project[0], str(file), str(tmp_path / 'out'))
-        return VideoWorker(job, 'cpu').settings()
-
-    pair = files_of(files['openvino'], FORMATS['openvino'])
-    weights, file = (Path(shutil.copy(each, tmp_path)) for each in pair)
-    assert settings(file) == settings(files['openvino'])
-    *others, last = weights.read_bytes()
-    weights.write_bytes(bytes([*others, last ^ 1]))
-    assert settings(file) != settings(files['openvino'])
 
 
 def test_a_missing_package_is_named(files, project, monkeypatch):
