@@ -1,4 +1,4 @@
-"""What is drawn on a stream, without a model."""
+"""Detections drawn on a stream, without a model."""
 
 import threading
 from itertools import islice
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detections import keyframe
 
-from stmixer_mm.projects.live import pictures as pictures_module
+from stmixer_mm.projects.live import pictures as module
 from stmixer_mm.projects.live.detection import LiveResult
 from stmixer_mm.projects.live.pictures import LivePictures
 
@@ -27,10 +27,15 @@ def add_frames(pictures, numbers, size=SIZE):
         pictures.on_frame(number, number / 10, np.full((*size, 3), number, np.uint8))
 
 
-def add_result(pictures, frame, left, score=0.9, size=SIZE):
-    bboxes = np.array([[left, 100, left + 50, 200.0]])
-    found = keyframe(frame / 10, frame, bboxes, [[('run', score)]], [0])
+def add_result(pictures, frame, left=100, score=0.9, size=SIZE):
+    bboxes, actions = [[left, 100, left + 50, 200]], [[('run', score)]]
+    found = keyframe(frame / 10, frame, bboxes, actions, [0])
     pictures.on_result(LiveResult(found, size, 0.0, 0.1))
+
+
+def finish(pictures):
+    pictures.finish()
+    return [*pictures]
 
 
 def numbers_of(drawn):
@@ -43,81 +48,78 @@ def left_of(picture):
 
 
 def test_boxes_are_between_those_of_the_keyframes_around(pictures):
+    """Frames before the first keyframe are not shown."""
     add_frames(pictures, range(12))
-    add_result(pictures, 0, left=100)
-    add_result(pictures, 10, left=200)
-    pictures.finish()
-    drawn = [*pictures]
-    assert numbers_of(drawn) == [*range(12)]
+    add_result(pictures, 1, left=100)
+    add_result(pictures, 11, left=200)
+    drawn = finish(pictures)
+    assert numbers_of(drawn) == [*range(1, 12)]
     lefts = [left_of(picture) for _, picture in drawn]
-    expected = [100 + 10 * min(number, 10) for number in range(12)]
-    assert lefts == pytest.approx(expected, abs=2)
+    assert lefts == pytest.approx([*range(100, 210, 10)], abs=2)
 
 
-def test_frames_before_the_first_keyframe_are_not_shown(pictures):
+def test_frames_wait_for_the_keyframe_after_them(pictures):
+    """Also for one that was predicted ahead."""
     add_frames(pictures, range(6))
-    add_result(pictures, 4, left=100)
-    pictures.finish()
-    assert numbers_of(pictures) == [4, 5]
+    add_result(pictures, 0)
+    shown, is_shown = [], threading.Event()
 
+    def show():
+        shown.extend(islice(pictures, 5))
+        is_shown.set()
 
-def test_frames_wait_for_the_keyframe_behind_them(pictures):
-    add_frames(pictures, range(9))
-    add_result(pictures, 0, left=100)
-    shown = []
-    thread = threading.Thread(target=lambda: shown.extend(islice(pictures, 5)))
+    thread = threading.Thread(target=show)
     thread.start()
-    thread.join(0.05)
-    assert not shown
-    add_result(pictures, 4, left=100)
-    add_result(pictures, 8, left=100)
-    thread.join(20)
+    assert not is_shown.wait(0.05) and not shown
+    add_result(pictures, 4)
+    add_result(pictures, 8)
+    add_frames(pictures, range(6, 9))
+    assert is_shown.wait(20)
+    thread.join()
     assert numbers_of(shown) == [0, 1, 2, 3, 4]
+    assert [left_of(picture) for _, picture in shown] == pytest.approx([100] * 5, abs=2)
 
 
-def test_the_oldest_are_dropped_and_counted(pictures, monkeypatch):
-    monkeypatch.setattr(pictures_module, '_KEPT_BYTES', 3 * 360 * 480 * 3)
-    add_result(pictures, 0, left=100)
-    add_frames(pictures, range(10))
+def test_the_oldest_are_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr(module, '_KEPT', 3)
+    pictures = LivePictures()
+    with pictures.watched():
+        add_frames(pictures, range(10))
+        add_result(pictures, 0)
     assert pictures.dropped == 7
-    pictures.finish()
-    assert numbers_of(pictures) == [7, 8, 9]
+    assert numbers_of(finish(pictures)) == [7, 8, 9]
 
 
-def test_a_new_connection_begins_anew_in_its_own_size(pictures):
+def test_a_new_connection_begins_anew(pictures):
+    """Its pictures have the size of those before, whatever its frames have."""
     add_frames(pictures, range(3))
-    add_result(pictures, 0, left=100)
+    add_result(pictures, 0)
     pictures.on_connection(3)
-    add_result(pictures, 1, left=100)  # was under way
+    add_result(pictures, 1)  # was under way
     add_frames(pictures, range(3, 6), size=(1080, 1440))
-    add_result(pictures, 3, left=100, size=(1080, 1440))
-    pictures.finish()
-    drawn = [*pictures]
+    add_result(pictures, 3, left=300, size=(1080, 1440))
+    drawn = finish(pictures)
     assert numbers_of(drawn) == [3, 4, 5]
-    assert {picture.shape for _, picture in drawn} == {(720, 960, 3)}
-    place = np.flatnonzero((drawn[0][1][100] == (255, 193, 7)).all(axis=1))[0]
-    assert place == pytest.approx(100 * 720 / 1080, abs=2)
+    assert {picture.shape for _, picture in drawn} == {(*SIZE, 3)}
+    picture = drawn[0][1]
+    place = np.flatnonzero((picture[50] == (255, 193, 7)).all(axis=1))[0]
+    assert place == pytest.approx(100, abs=2)
 
 
-def test_the_threshold_leaves_out_actions(pictures):
-    def labels(score):
-        add_frames(pictures, [0])
-        add_result(pictures, 0, left=100, score=score)
-        pictures.finish()
-        ((_, picture),) = pictures
-        return (picture[:98] != 0).any()
-
+@pytest.mark.parametrize(('score', 'is_drawn'), [(0.4, False), (0.6, True)])
+def test_the_threshold_leaves_out_actions(pictures, score, is_drawn):
     pictures.score_thr = 0.5
-    assert not labels(0.4)
-    assert labels(0.6)
+    add_frames(pictures, [0])
+    add_result(pictures, 0, score=score)
+    ((_, picture),) = finish(pictures)
+    assert (picture[:98] != 0).any() == is_drawn
 
 
-def test_nothing_is_kept_while_nobody_looks():
+def test_no_frames_are_kept_without_watchers():
     pictures = LivePictures()
     add_frames(pictures, range(5))
     with pictures.watched():
         add_frames(pictures, range(5, 7))
     add_frames(pictures, range(7, 9))
-    add_result(pictures, 0, left=100)
-    pictures.finish()
-    assert numbers_of(pictures) == [5, 6]
+    add_result(pictures, 0)
+    assert numbers_of(finish(pictures)) == [5, 6]

@@ -1,24 +1,27 @@
-"""Detection in a stream as it comes: what comes too late is left out, nothing piles up.
+"""Detection in a live stream: late frames are left out, and no queue grows.
 
-Capture and detection have a thread each, and a listener may have one more. The buffers
-between them are bounded, and the newest wins::
+Capture and detection run in a thread each, and a listener may have one more. Buffers
+between them are bounded, and the newest frames are kept::
 
     capture --(ring of the last frames)--> newest clip --> detection --> listeners
 
 Frames and seconds are counted from the first frame on, across all connections.
 """
 
-import math
+import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple, Protocol
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, NamedTuple, TextIO
 
 import numpy as np
 
 from stmixer_mm.apis.rendering import follow_persons
+from stmixer_mm.checks.options import NotNegative, Positive, number
 from stmixer_mm.datasets.streams import (
     Clip,
     FrameStream,
@@ -30,87 +33,72 @@ from stmixer_mm.datasets.streams import (
 )
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
+from stmixer_mm.records import to_plain
 from stmixer_mm.structures import Keyframe
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
 STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
-LEAVE_S = 3.0  # until a thread that waits for its source is left to itself
+LEAVE_S = 3.0  # until a thread blocked by its source is abandoned
 _KEPT_TIMES, _KEPT_LATENCIES = 2**15, 512
 
 
 class LiveResult(NamedTuple):
-    """What was found at a keyframe of a stream."""
+    """Detections at a keyframe of a stream."""
 
     found: Keyframe
     size: tuple[int, int]  # (h, w) of the frame
-    # Seconds since 1970 when the keyframe (if foretold: the last frame seen) came.
+    # Seconds since 1970 when the keyframe (if predicted ahead: the last frame) came.
     captured_at: float
-    latency_s: float  # from then until it was found
+    latency_s: float  # from then until the detections
 
 
 class Listener:
-    """Told what happens, in the thread where it happens: it must not wait."""
+    """Receives events of a stream, in the thread of each; must not block."""
 
     def on_connection(self, index: int) -> None:
-        """The frames from this number on are those of a new connection."""
+        """A connection was opened, whose first frame has this number."""
 
     def on_frame(self, index: int, time_s: float, picture: np.ndarray) -> None:
         """A frame was captured."""
 
     def on_result(self, result: LiveResult) -> None:
-        """What a keyframe shows is known."""
-
-
-class Figures(NamedTuple):
-    """What has happened so far."""
-
-    frames: int  # captured
-    keyframes: int
-    missed: int  # keyframes left out, because those before took too long
-    connections: int
-    keyframes_per_s: float  # of late
-    latency_s: tuple[float, float]  # of late: median and 95th percentile
-    is_connected: bool
-
-
-class Source(Protocol):
-    """Frames of something that each iteration opens anew."""
-
-    name: str
-    is_endless: bool  # whether it is to be opened again when it ends; may change
-
-    def __iter__(self) -> Generator[tuple[float, np.ndarray], None, None]:
-        """Seconds and frames, see :class:`.FrameStream`."""
+        """The persons of a keyframe were detected."""
 
 
 class LiveDetection:
-    """Detects in the newest clip that a source has.
+    """Detects persons in the newest clip of a source, repeatedly.
 
     Args:
-        source: Where the frames come from.
-        detect: Detects in clips, taking them one by one, as :func:`.detect_clips` does.
-        spans: The first arguments of :class:`.RecentFrames`.
-        interval_s: Least seconds from one keyframe to the next; 0: as fast as it can.
-        budget: Share of the time that detection may take, in (0, 1]; how long the last
-            keyframes took decides how far apart the next ones are.
+        source: Yields seconds and frames each time it is iterated; has a ``name`` and
+            ``is_endless``, whether to open it again when it ends.
+        detect: Detects in clips, taking them one by one, as :func:`.detect_clips`.
+        spans: First arguments of :class:`.RecentFrames`.
+        interval_s: Minimum seconds between keyframes.
+        budget: Share of the time that detection may take; keyframes are as far apart
+            as the duration of the last ones demands.
+        say: Called with messages for the user.
+
+    Attributes:
         listeners: See :class:`Listener`.
-        say: Called with what the user should know, in a sentence.
+        newest: The last result, None before the first.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: 'LiveSource',
         detect: Callable[[Iterator[Clip]], Iterator[Keyframe]],
         spans: Sequence[int | float],
         *,
-        interval_s: float = 0.0,
-        budget: float = 1.0,
-        listeners: Iterable[Listener] = (),
+        interval_s: NotNegative = 0.0,
+        budget: Annotated[float, number(float, most=1, above=0)] = 1.0,
         say: Callable[[str], object] = print,
     ) -> None:
+        self.name = source.name
         self._source, self._detect, self._spans = source, detect, spans
         self._interval_s, self._budget = interval_s, budget
-        self._listeners, self._say = [*listeners], say
+        self._say = say
+        self.listeners: list[Listener] = []
+        self.newest: LiveResult | None = None
         self._error: BaseException | None = None
         self._changed = threading.Condition()  # guards what follows
         self._is_stopped = self._is_over = self._is_connected = False
@@ -120,7 +108,7 @@ class LiveDetection:
         self._found_at: deque[float] = deque(maxlen=32)
         self._keyframes = self._connections = 0
         self._missed = 0.0
-        self._last = -1  # frame that a clip was cut at
+        self._last = -1  # frame of the last clip
         self._threads = [
             threading.Thread(target=self._run, args=[part], name=name, daemon=True)
             for name, part in (('capture', self._capture), ('detection', self._find))
@@ -131,11 +119,7 @@ class LiveDetection:
             thread.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Whether it is over: the source ended, or failed.
-
-        Raises:
-            Exception: what made a thread fail.
-        """
+        """Return whether the source has ended; raise the error of a thread."""
         thread = self._threads[1]
         thread.join(timeout_s)
         if self._error is not None:
@@ -143,7 +127,7 @@ class LiveDetection:
         return not thread.is_alive()
 
     def stop(self) -> None:
-        """End the threads, except one that a silent source blocks."""
+        """End the threads, except one that its source blocks."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
@@ -151,23 +135,27 @@ class LiveDetection:
             thread.join(LEAVE_S)
 
     @property
-    def figures(self) -> Figures:
-        with self._changed:
-            latencies = [*self._latencies] or [math.nan]
-            found_at = [*self._found_at, time.monotonic()]
-            return Figures(
-                frames=self._ring.count,
-                keyframes=self._keyframes,
-                missed=int(self._missed),
-                connections=self._connections,
-                keyframes_per_s=self._rate(found_at),
-                latency_s=tuple(np.percentile(latencies, [50, 95]).tolist()),
-                is_connected=self._is_connected,
-            )
+    def is_connected(self) -> bool:
+        return self._is_connected
 
-    @staticmethod
-    def _rate(times: list[float]) -> float:
-        return (len(times) - 1) / max(times[-1] - times[0], 1e-3)
+    def figures(self) -> dict[str, float]:
+        """Counts since the start, and recent speed, by name."""
+        with self._changed:
+            latencies = [*self._latencies]
+            found_at = [*self._found_at, time.monotonic()]
+            rate = (len(found_at) - 1) / max(found_at[-1] - found_at[0], 1e-3)
+            figures = {
+                'frames': self._ring.count,
+                'keyframes': self._keyframes,
+                'keyframes missed': int(self._missed),
+                'keyframes per second': round(rate, 1),
+                'connections': self._connections,
+            }
+        if latencies:
+            median, high = np.percentile(latencies, [50, 95])
+            figures['latency (median), s'] = round(float(median), 2)
+            figures['latency (95 %), s'] = round(float(high), 2)
+        return figures
 
     def _run(self, part: Callable[[], None]) -> None:
         try:
@@ -220,7 +208,7 @@ class LiveDetection:
             self._ring = RecentFrames(*self._spans, count=index)
             self._connections += 1
             self._is_connected = True
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.on_connection(index)
 
     def _take(self, time_s: float, picture: np.ndarray) -> None:
@@ -229,7 +217,7 @@ class LiveDetection:
             self._ring.append(time_s, picture)
             self._came.append(time.monotonic())
             self._changed.notify_all()
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.on_frame(index, time_s, picture)
 
     # Detection
@@ -245,7 +233,8 @@ class LiveDetection:
                 self._keyframes += 1
                 size = self._clip.size
             result = LiveResult(found, size, time.time() - (now - came), now - came)
-            for listener in self._listeners:
+            self.newest = result
+            for listener in self.listeners:
                 listener.on_result(result)
 
     def _newest_clips(self) -> Iterator[Clip]:
@@ -262,14 +251,14 @@ class LiveDetection:
             busy_s.append(time.monotonic() - begin)
             step = max(self._interval_s, float(np.median(busy_s)) / self._budget)
             self._missed += step / self._interval_s - 1 if self._interval_s else 0
-            # Evenly, unless it came far too late.
+            # Even intervals, unless this clip was far too late.
             due = step + (begin if due is None else max(due, begin - step / 2))
 
     def _wait_for_clip(self, due: float) -> Clip | None:
         while not self._is_stopped:
             ring = self._ring
             newest = ring.count - 1 - ring.after
-            if self._is_over:  # what came is shorter than a clip
+            if self._is_over:  # maybe before the first clip was complete
                 newest = max(newest, 0) if self._last < 0 and ring.count else newest
                 due = 0.0
             wait_s = due - time.monotonic()
@@ -282,26 +271,62 @@ class LiveDetection:
         return None
 
 
-class LiveSource:
-    """What :func:`.open_source` opens, opened anew by each iteration.
+class JsonLines(Listener):
+    """Writes a line for each keyframe, at once."""
 
-    What has an end (files, also at a URL, and folders of pictures) is read at its own
-    pace, as a camera would show it.
+    def __init__(self, file: TextIO, score_thr: float) -> None:
+        self._file, self._score_thr = file, score_thr
+
+    def on_result(self, result: LiveResult) -> None:
+        captured_at = datetime.fromtimestamp(result.captured_at).astimezone()
+        height, width = result.size
+        line = dict(
+            captured_at=captured_at.isoformat(timespec='milliseconds'),
+            latency_s=round(result.latency_s, 3),
+            width=width,
+            height=height,
+            **to_plain(above(result.found, self._score_thr)),
+        )
+        print(json.dumps(line), file=self._file, flush=True)
+
+
+def above(found: Keyframe, score_thr: float) -> Keyframe:
+    """A keyframe without the actions that have a lower score."""
+    persons = [
+        replace(one, actions=[a for a in one.actions if a.score >= score_thr])
+        for one in found.persons
+    ]
+    return replace(found, persons=persons)
+
+
+def _frame_size(text: str) -> tuple[int, int]:
+    """WIDTHxHEIGHT of ``--frame-size``."""
+    width, _, height = text.partition('x')
+    return number(int, 1, 2**14)(width), number(int, 1, 2**14)(height)
+
+
+class LiveSource:
+    """A source of :func:`.open_source` that each iteration opens anew.
+
+    Files, also at a URL, and folders of pictures are read at their own pace.
 
     Args:
-        source: A single one.
-        fps, frame_size: See :func:`.open_source`.
+        source: A single source.
+        fps: Rate of pictures and raw frames.
+        frame_size: (width, height) of raw RGB frames on standard input.
 
     Raises:
-        UserError: there is more than one; when iterating: it does not open.
+        UserError: there are several sources; when iterating: it does not open.
     """
 
     def __init__(
         self,
         source: str,
         *,
-        fps: float | None = None,
-        frame_size: tuple[int, int] | None = None,
+        fps: Positive | None = None,
+        frame_size: Annotated[
+            tuple[int, int] | None, dict(type=_frame_size, metavar='WxH', nargs=None)
+        ] = None,
     ) -> None:
         self._source = single_source(source)
         self._options = dict(fps=fps, frame_size=frame_size)
@@ -312,28 +337,20 @@ class LiveSource:
         opened = open_source(
             self._source, **self._options, on_damage=lambda damage: None
         )
+        frames = opened if isinstance(opened, FrameStream) else _frames_of(opened)
         is_paced, begin = not is_live(self._source), None
-        with closing(_frames_of(opened)) as frames:
+        with closing(frames):
             for time_s, picture in frames:
                 if begin is None:
                     begin = time.monotonic() - time_s
-                    if (
-                        isinstance(opened, FrameStream)
-                        and opened.duration_s is not None
-                    ):
+                    if getattr(opened, 'duration_s', None) is not None:  # has an end
                         self.is_endless, is_paced = False, True
                 if is_paced:
                     time.sleep(max(begin + time_s - time.monotonic(), 0))
                 yield time_s, picture
 
 
-def _frames_of(
-    opened: Video | FrameStream,
-) -> FrameStream | Generator[tuple[float, np.ndarray], None, None]:
-    if isinstance(opened, FrameStream):
-        return opened
-    return (
-        (float(opened.times[index]), picture)
-        for index, picture in opened.pictures(range(len(opened)))
-        if picture is not None
-    )
+def _frames_of(video: Video) -> Generator[tuple[float, np.ndarray], None, None]:
+    for index, picture in video.pictures(range(len(video))):
+        if picture is not None:
+            yield float(video.times[index]), picture
