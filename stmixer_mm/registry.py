@@ -4,9 +4,12 @@ A class registered here is found as ``stmixer_mm.X`` from every scope, and as pl
 ``X`` under ``default_scope = 'mmaction'`` and ``'mmdet'``.
 """
 
+from collections.abc import Callable
+
 from mmaction import registry as mmaction
 from mmdet import registry as mmdet
 from mmengine import registry as root
+from mmengine.config import Config
 
 
 class _SharedRegistry(root.Registry):
@@ -67,6 +70,11 @@ TRANSFORMS = _share('TRANSFORMS', 'datasets')
 METRICS = _share('METRICS', 'evaluation')
 HOOKS = _share('HOOKS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
+
+# Files that take the place of a checkpoint: for a suffix ('.onnx') a function (config,
+# path) that makes the file the model of the config. The model built of it has
+# ``classes``, the names of the actions or None.
+MODEL_FILES: dict[str, Callable[[Config, str], None]] = {}
 
 
 def build_hosted(config: dict, registry: root.Registry = MODELS) -> object:

@@ -3,24 +3,21 @@
 A model of tubelets yields a record per frame, and persons have the ids of tubes.
 """
 
-import math
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from mmcv.ops import nms
-from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from torch import nn
 
+from stmixer_mm.apis.cut import ClipLoader, plan_clips
 from stmixer_mm.apis.read import read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.checks.config import (
@@ -31,49 +28,16 @@ from stmixer_mm.checks.config import (
     merge_overrides,
 )
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
-from stmixer_mm.datasets.frames import keyframe_index, nearest_frame
+from stmixer_mm.datasets.clips import Clip
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.datasets.streams import (
-    Clip,
-    EvenFrames,
-    EvenTimes,
-    FrameStream,
-    RecentFrames,
-    cut_clips,
-    open_source,
-)
-from stmixer_mm.datasets.transforms import SampleKeyframeClip
-from stmixer_mm.datasets.videos import (
-    DamagedVideo,
-    OnDamage,
-    Video,
-    open_video,
-    video_sample,
-)
+from stmixer_mm.datasets.streams import open_source
+from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking
 from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.projects.export.detector import put_in_place
-from stmixer_mm.projects.export.formats import format_of
-from stmixer_mm.registry import MODELS, TRANSFORMS
+from stmixer_mm.registry import MODEL_FILES, MODELS
 from stmixer_mm.structures import Keyframe
-
-_OPENERS = ('OpenVideo', 'DecordInit')
-_DECODERS = ('DecodeFrameFiles', 'DecodeFrames', 'DecordDecode', 'RawFrameDecode')
-
-
-class VideoInfo(NamedTuple):
-    """What is known of a video file, damaged or not."""
-
-    total_frames: int
-    fps: float  # the mean
-    height: int
-    width: int
-
-    @property
-    def duration_s(self) -> float:
-        return self.total_frames / self.fps
 
 
 def init_detector(
@@ -113,9 +77,9 @@ def init_detector(
 
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
-    exported = format_of(checkpoint) is not None
+    exported = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
     if exported:
-        put_in_place(cfg, checkpoint)
+        exported(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
         head = getattr(model, 'head', None)
@@ -128,7 +92,7 @@ def init_detector(
     if checkpoint is None:
         model.init_weights()
     elif exported:
-        classes = None if label_map else model.metadata.classes
+        classes = None if label_map else model.classes
     else:
         loaded = load_weights(model, checkpoint)
         if label_map is None:
@@ -169,52 +133,6 @@ def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] |
     return tuple(names.get(label, f'action {label}') for label in label_ids)
 
 
-def video_info(video: str | Path) -> VideoInfo:
-    """Frames, rate and size of a video file.
-
-    Raises:
-        UserError: it is missing, or cannot be read as a video.
-    """
-    return _info(open_video(video, on_damage=lambda damage: None))
-
-
-def _info(video: Video) -> VideoInfo:
-    return VideoInfo(len(video), video.fps, *video.size)
-
-
-def _check_interval(interval_s: float) -> None:
-    if not (interval_s > 0 and math.isfinite(interval_s)):
-        raise UserError(f'The interval of {interval_s} s must be positive.')
-
-
-def keyframe_times(
-    duration_s: float,
-    *,
-    interval_s: float = 1.0,
-    start: float = 0.0,
-    end: float | None = None,
-    frame_s: float = 0.0,
-) -> np.ndarray:
-    """Times in seconds from ``start``, every ``interval_s``, before ``end``.
-
-    There is at least one. ``frame_s``, how long a frame lasts, is the least interval.
-
-    Raises:
-        UserError: there is no such time in a video of ``duration_s`` seconds.
-    """
-    _check_interval(interval_s)
-    stop = duration_s if end is None else min(end, duration_s)
-    if not 0 <= start < stop:
-        raise UserError(
-            f'From {start:g} s to {"the end" if end is None else f"{end:g} s"} there '
-            f'is nothing of the video, which lasts from 0 s to {duration_s:.2f} s.'
-        )
-    interval_s = max(interval_s, frame_s)
-    # If an interval ends exactly at the stop, that adds no keyframe.
-    count = max(1, math.ceil((stop - start) / interval_s - 1e-6))
-    return start + interval_s * np.arange(count)
-
-
 def detect_video(
     model: nn.Module,
     video: object,
@@ -234,9 +152,9 @@ def detect_video(
     all are, and those of a clip are kept. Clips come from the config's test pipeline.
     Inputs, except a stream's frames, are checked before this returns.
 
-    A model of tubelets says where persons are in every frame of a clip. Its clips
-    overlap, and their tubelets are joined into tubes, see :func:`.join_tubelets`. Each
-    frame then has a record, and RAM holds the records of one clip.
+    A model of tubelets finds persons in every frame of a clip. Its clips overlap, and
+    their tubelets are joined into tubes, see :func:`.join_tubelets`. Each frame then
+    has a record, and RAM contains the records of one clip.
 
     Args:
         model: From :func:`init_detector`.
@@ -246,8 +164,8 @@ def detect_video(
             to lie within the video. By default 1 s; with tubelets half a clip.
         start, end: Part of the video in seconds.
         score_thr: Actions with lower scores are left out; their persons stay.
-        nms_thr: Leave out persons whose box has a larger IoU with a box of higher
-            person score (with tubelets, in the middle of the clip); None: nobody.
+        nms_thr: Of persons whose boxes (with tubelets, in the middle of the clip) have
+            a larger IoU, only the one of highest person score is kept; None: all.
         tracker: Gives persons in keyframes their ids; tubelets and track queries bring
             their own.
         batch_size: Clips that the model sees at once; with track queries it is 1.
@@ -262,16 +180,13 @@ def detect_video(
             between ``start`` and ``end``.
     """
     source = open_source(video, on_damage=on_damage)
-    if batch_size < 1:
-        raise UserError(f'batch_size={batch_size} must be at least 1.')
-    _check_interval(1.0 if interval_s is None else interval_s)
-    sampler, ahead_s = _sampler(clip_pipeline(model.cfg))
+    pipeline = ClipLoader(model.cfg)
     by_tubelets = finds_tubelets(model)
-    start, end = _clip_times(start, end, interval_s or 1.0, ahead_s)
-    cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
-    plan = cut(source, sampler, interval_s, start, end, ahead_s, inside=by_tubelets)
-    found = detect_clips(
+    part = dict(interval_s=interval_s, start=start, end=end)
+    plan = plan_clips(source, pipeline, **part, inside=by_tubelets)
+    found = _detect(
         model,
+        pipeline,
         plan.clips,
         score_thr=score_thr,
         nms_thr=nms_thr,
@@ -280,7 +195,7 @@ def detect_video(
         batch_size=batch_size,
         on_damage=on_damage,
     )
-    return (one for one in found if plan.shows(one)) if by_tubelets else found
+    return filter(plan.shows, found) if by_tubelets else found
 
 
 def detect_clips(
@@ -290,8 +205,6 @@ def detect_clips(
     score_thr: float = 0.3,
     nms_thr: float | None = None,
     tracker: Tracker | None = None,
-    apart: int = 0,
-    batch_size: int = 1,
     on_damage: OnDamage | None = None,
 ) -> Iterator[Keyframe]:
     """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
@@ -299,159 +212,64 @@ def detect_clips(
     Args:
         model: From :func:`init_detector`.
         clips: Taken one by one, so that they may be cut as they are needed.
-        score_thr, nms_thr, tracker, batch_size, on_damage: See :func:`detect_video`.
-        apart: The most frames from one clip to the next; with tubelets, a person who
-            is missed in one clip then keeps its id.
+        score_thr, nms_thr, tracker, on_damage: See :func:`detect_video`.
     """
-    pipeline = clip_pipeline(model.cfg)
-    sampler, ahead_s = _sampler(pipeline)
-    sampler.allow_short = True  # a clip at the end of a stream may lack frames
-    if ahead_s and finds_tubelets(model):
-        raise UserError(
-            f'The test pipeline has ahead_s={ahead_s:g}, but a model of tubelets says '
-            'where persons are in the frames that it sees; leave ahead_s out.'
-        )
-    samples = _predict(
-        model, _load_clips(pipeline, clips, on_damage), batch_size, nms_thr
-    )
-    if not finds_tubelets(model):
-        return read_keyframes(
-            model, samples, score_thr=score_thr, tracker=tracker, ahead_s=ahead_s
-        )
-    # A person may be missed in a clip's time, and between clips.
-    linking = Linking(end_after=max(apart, sum(_spans(sampler)) + 1))
-    return read_tubelets(
-        model, samples, score_thr=score_thr, sampler=sampler, linking=linking
+    return _detect(
+        model,
+        ClipLoader(model.cfg),
+        clips,
+        score_thr=score_thr,
+        nms_thr=nms_thr,
+        tracker=tracker,
+        apart=0,
+        batch_size=1,
+        on_damage=on_damage,
     )
 
 
 def clip_spans(model: nn.Module) -> tuple[int, int, float]:
-    """What a :class:`.RecentFrames` needs to know about a model's clips."""
-    sampler, ahead_s = _sampler(clip_pipeline(model.cfg))
-    return *_spans(sampler), ahead_s
+    """The first arguments of a :class:`.RecentFrames` for the clips of a model."""
+    pipeline = ClipLoader(model.cfg)
+    return pipeline.before, pipeline.after, pipeline.ahead_s
 
 
-def _clip_times(
-    start: float, end: float | None, interval_s: float, ahead_s: float
-) -> tuple[float, float | None]:
-    """When the clips for keyframes from ``start`` to ``end`` end.
-
-    Raises:
-        UserError: none of these clips ends after the source began.
-    """
-    if not ahead_s:
-        return start, end
-    start += interval_s * max(0, math.ceil((ahead_s - start) / interval_s - 1e-6))
-    if end is not None and start >= end:
+def _detect(
+    model: nn.Module,
+    pipeline: ClipLoader,
+    clips: Iterable[Clip],
+    *,
+    score_thr: float,
+    nms_thr: float | None,
+    tracker: Tracker | None,
+    apart: int,
+    batch_size: int,
+    on_damage: OnDamage | None,
+) -> Iterator[Keyframe]:
+    by_tubelets = finds_tubelets(model)
+    if pipeline.ahead_s and by_tubelets:
         raise UserError(
-            f'The model looks ahead_s={ahead_s:g} ahead, so that the first keyframe is '
-            f'at {start:g} s, but the part asked for ends at {end:g} s; ask for more.'
+            f'The test pipeline has ahead_s={pipeline.ahead_s:g}, but tubelets are in '
+            'the frames of their clip; leave ahead_s out.'
         )
-    return max(start - ahead_s, 0.0), None if end is None else end - ahead_s
-
-
-class _Plan(NamedTuple):
-    """The clips of a source."""
-
-    clips: Iterator[Clip]
-    apart: int  # the most frames from one to the next
-    shows: Callable[[Keyframe], bool]  # whether it is in the part asked for
-
-
-def _cut_file(
-    video: Video,
-    sampler: SampleKeyframeClip,
-    interval_s: float | None,
-    start: float,
-    end: float | None,
-    ahead_s: float,
-    *,
-    inside: bool,
-) -> _Plan:
-    info, (before, after) = _info(video), _spans(sampler)
-    times = keyframe_times(
-        info.duration_s,
-        interval_s=1.0 if interval_s is None else interval_s,
-        start=start,
-        end=end,
-        frame_s=1 / info.fps,
+    loaded = pipeline.load(clips, on_damage)
+    predictions = _predict(model, loaded, batch_size, nms_thr)
+    if not by_tubelets:
+        return read_keyframes(
+            model,
+            predictions,
+            score_thr=score_thr,
+            tracker=tracker,
+            ahead_s=pipeline.ahead_s,
+        )
+    # A person may be missed during one clip, and between clips.
+    span = pipeline.before + pipeline.after
+    return read_tubelets(
+        model,
+        predictions,
+        score_thr=score_thr,
+        sampler=pipeline.sampler,
+        linking=Linking(end_after=max(apart, span + 1)),
     )
-    frames = video.part(start, end)
-    middles = [keyframe_index(time_s, **video.clock) for time_s in times]
-    if inside:
-        if interval_s is None:
-            middles = frames[:: max(1, before)]
-        # One at the end too, because the last of these may not reach it.
-        last = len(video) - 1 - after
-        middles = np.unique(np.clip([*middles, frames[-1]], before, last).clip(0))
-        times = video.times[middles]
-
-    def clips() -> Iterator[Clip]:
-        for time_s, middle in zip(times.tolist(), middles, strict=True):
-            around = range(max(middle - before, 0), min(middle + after + 1, len(video)))
-            sample = dict(video_sample(video.path, time_s), video_reader=video)
-            keyframe = int(middle)
-            if ahead_s:
-                keyframe = _frame_at(video, time_s + ahead_s)
-            yield Clip(
-                time_s=time_s + ahead_s,
-                frame_index=keyframe,
-                frames=around,
-                times=video.times[around.start : around.stop],
-                size=video.size,
-                sample=sample | video.clock,
-            )
-
-    sampler(next(clips()).sample)  # a video that is too short is found out here
-    apart = int(np.diff(middles).max(initial=0))
-    return _Plan(clips(), apart, lambda found: found.frame_index in frames)
-
-
-def _frame_at(video: Video, time_s: float) -> int:
-    """Number of the frame at a time, which may lie beyond the last frame."""
-    beyond = time_s - video.times[-1]
-    if beyond <= 0:
-        return keyframe_index(time_s, **video.clock)
-    return len(video) - 1 + nearest_frame(beyond * video.fps)
-
-
-def _cut_stream(
-    stream: FrameStream,
-    sampler: SampleKeyframeClip,
-    interval_s: float | None,
-    start: float,
-    end: float | None,
-    ahead_s: float,
-    *,
-    inside: bool,
-) -> _Plan:
-    ring = RecentFrames(*_spans(sampler), ahead_s, name=stream.name, fps=stream.fps)
-    if inside and interval_s is None:
-        keyframes = EvenFrames(max(1, ring.before), start, end)
-        apart = keyframes.step
-    else:
-        keyframes = EvenTimes(interval_s or 1.0, start, end)
-        apart = math.ceil(keyframes.interval_s * stream.fps)
-    return _Plan(
-        cut_clips(stream, keyframes, ring, inside=inside),
-        apart,
-        lambda found: keyframes.start <= found.time_s - stream.start_s < keyframes.end,
-    )
-
-
-def _load_clips(
-    pipeline: Compose, clips: Iterator[Clip], on_damage: OnDamage | None
-) -> Iterator[tuple[Clip, dict]]:
-    for clip in clips:
-        try:
-            with blame(f'The test pipeline fails at {clip.time_s:g} s'):
-                inputs = pipeline(clip.sample)
-        except DamagedVideo as error:
-            if on_damage is None:
-                raise
-            on_damage(error)
-        else:
-            yield clip._replace(sample={}), inputs
 
 
 def _predict(
@@ -497,41 +315,3 @@ def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceD
         bboxes = bboxes[:, bboxes.shape[1] // 2]
     _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
     return found[kept.sort().values]
-
-
-def clip_pipeline(cfg: Config) -> Compose:
-    """The test pipeline, decoding from an open video instead of opening one."""
-    with building(cfg, 'test pipeline'):
-        dataset = next(dataset_configs(cfg, 'test'), {})
-        transforms = dataset.get('pipeline') or []
-        names = [transform['type'].rpartition('.')[-1] for transform in transforms]
-        if 'SampleKeyframeClip' not in names:
-            raise UserError(
-                'The test pipeline of the config has no SampleKeyframeClip, which says '
-                'what a clip is; give test_dataloader.dataset.pipeline one.'
-            )
-        return Compose(
-            [
-                TRANSFORMS.build(
-                    dict(type='DecodeFrames') if name in _DECODERS else transform
-                )
-                for name, transform in zip(names, transforms, strict=True)
-                if name not in _OPENERS
-            ]
-        )
-
-
-def _sampler(pipeline: Compose) -> tuple[SampleKeyframeClip, float]:
-    """The transform that cuts clips at a given frame, and seconds to their keyframe."""
-    sampler = next(
-        one for one in pipeline.transforms if isinstance(one, SampleKeyframeClip)
-    )
-    ahead_s = sampler.ahead_s or 0.0
-    if ahead_s:
-        sampler.ahead_s = 0.0  # there may be no such keyframe yet
-    return sampler, ahead_s
-
-
-def _spans(sampler: SampleKeyframeClip) -> tuple[int, int]:
-    before = sampler.place * sampler.frame_interval
-    return before, (sampler.clip_len - 1) * sampler.frame_interval - before

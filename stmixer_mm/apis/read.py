@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.apis.tubelets import ClipTubelets, join_tubelets
+from stmixer_mm.datasets.clips import Clip
 from stmixer_mm.datasets.frames import clip_indices
-from stmixer_mm.datasets.streams import Clip
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
 from stmixer_mm.models.heads.tubelet_head import PRESENCE

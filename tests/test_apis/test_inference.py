@@ -8,12 +8,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from tiny_stmixer import ACTIONS, write_project, write_video
 
-from stmixer_mm.apis.inference import (
-    detect_video,
-    init_detector,
-    keyframe_times,
-    video_info,
-)
+from stmixer_mm.apis.cut import keyframe_times, video_info
+from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
@@ -68,10 +64,10 @@ def test_keyframes_come_at_even_intervals(duration, options, times):
 
 @pytest.mark.parametrize(
     ('interval_s', 'start', 'end'),
-    [(0, 0, None), (np.nan, 0, None), (1, 3, None), (1, -1, None), (1, 2, 2)],
+    [(1, 3, None), (1, -1, None), (1, 2, 2)],
 )
 def test_times_without_any_keyframe_are_refused(interval_s, start, end):
-    with pytest.raises(UserError, match=r'must be positive|there is nothing'):
+    with pytest.raises(UserError, match=r'no such part'):
         keyframe_times(3.0, interval_s=interval_s, start=start, end=end)
 
 

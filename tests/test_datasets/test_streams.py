@@ -12,15 +12,12 @@ import numpy as np
 import pytest
 from tiny_stmixer import write_video
 
-from stmixer_mm.apis.inference import keyframe_times
+from stmixer_mm.apis.cut import keyframe_times
 from stmixer_mm.datasets import streams
+from stmixer_mm.datasets.clips import EvenFrames, EvenTimes, RecentFrames, cut_clips
 from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.datasets.streams import (
-    EvenFrames,
-    EvenTimes,
     FrameStream,
-    RecentFrames,
-    cut_clips,
     list_sources,
     name_source,
     open_source,

@@ -54,7 +54,7 @@ class ExportedDetector(BaseModel):
                 f'{file} finds {found}, but the config is of a model of {wanted}; '
                 'give the config that it was exported with.'
             )
-        classes = self.metadata.classes
+        self.classes = classes = self.metadata.classes
         if classes is not None and len(classes) != self.head.num_classes - 1:
             raise UserError(
                 f'{file} has {len(classes)} actions, but num_classes='

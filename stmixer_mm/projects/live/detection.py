@@ -22,10 +22,9 @@ import numpy as np
 
 from stmixer_mm.apis.rendering import follow_persons
 from stmixer_mm.checks.options import NotNegative, Positive, number
+from stmixer_mm.datasets.clips import Clip, RecentFrames
 from stmixer_mm.datasets.streams import (
-    Clip,
     FrameStream,
-    RecentFrames,
     is_live,
     name_source,
     open_source,
