@@ -6,6 +6,7 @@ What is damaged in the video is left out, named at the end, and makes the exit s
 import argparse
 from pathlib import Path
 
+import stmixer_mm.projects.export  # noqa: F401
 from stmixer_mm.apis.inferencer import (
     ActionDetInferencer,
     add_detection_options,

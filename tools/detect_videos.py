@@ -8,6 +8,7 @@ set. A video that cannot be read is reported on one line; the exit status is the
 import argparse
 import os
 
+import stmixer_mm.projects.export  # noqa: F401
 from stmixer_mm.apis.inferencer import (
     ActionDetInferencer,
     add_detection_options,

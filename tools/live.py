@@ -13,6 +13,7 @@ from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from typing import Annotated, Literal
 
+import stmixer_mm.projects.export  # noqa: F401
 from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
 from stmixer_mm.apis.inferencer import NMS_THR
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
