@@ -61,7 +61,7 @@ def main(
     results = max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime)
     scores = json.loads(results.read_text())
     (metric,) = (name for name in scores if name.endswith('mAP/overall'))
-    video = work_dir / 'demo.mp4'
+    video = (work_dir / 'demo.mp4').resolve()
     options = config, checkpoint, '--out', video, *overrides
     run('drawing detections in a val video', 'demo.py', first_video(data), *options)
 
