@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple, TypedDict
 
+import cv2
 import numpy as np
 from pycocotools import mask as coco_masks
 
@@ -41,6 +42,15 @@ def decode(mask: Mask) -> np.ndarray:
     if drawn.max(initial=0) > 1 or drawn.sum(dtype=int) != coco_masks.area(mask):
         raise ValueError('the counts of its RLE do not fill the frame')
     return drawn
+
+
+def warp_mask(
+    mask: np.ndarray, scale: np.ndarray, shift: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """A mask (h, w), scaled, then shifted, by (x, y), in a frame (h, w); bool."""
+    # OpenCV's integer coordinates are the centres of pixels, ours their corners.
+    matrix = np.column_stack((np.diag(scale), shift + (scale - 1) / 2))
+    return cv2.warpAffine(255 * mask.astype(np.uint8), matrix, size[::-1]) > 127
 
 
 @dataclass

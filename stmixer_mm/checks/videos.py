@@ -12,11 +12,7 @@ from stmixer_mm.checks.reports import Report
 from stmixer_mm.datasets.frames import frame_numbers, is_stretched
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
-from stmixer_mm.datasets.videos import count_decoded
 from stmixer_mm.errors import UserError
-
-SLOW_DECODING = 8  # frames decoded for each one that a clip uses
-REENCODE = 'ffmpeg -i IN -g 4 -tune fastdecode -an OUT.mp4'
 
 Progress = Callable[[Iterable], Iterable]
 
@@ -44,10 +40,7 @@ def check_videos(
     report.num_videos = len(samples)
     # Without a sampler of ours only the keyframes are looked at.
     sampler = dataset.find_transform(SampleKeyframeClip)
-    clips_of = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
-    opener = dataset.find_transform(OpenVideo)
-    is_decoded = sampler and not (opener and opener.keep_frames)
-    slow = []
+    sampler = sampler or SampleKeyframeClip(clip_len=1, frame_interval=1)
     for name in progress(list(samples)):
         infos = [dataset.get_data_info(index) for index in samples[name]]
         place = report.place(name)
@@ -58,7 +51,7 @@ def check_videos(
             report.error('unreadable', place, str(error))
             continue
         infos = [{**info, **video} for info in infos]
-        clips, size = _check_keyframes(infos, clips_of, report, decode)
+        size = _check_keyframes(infos, sampler, report, decode)
         found, wanted = video['total_frames'], num_frames.get(name)
         if wanted not in (None, found):
             message = (
@@ -75,27 +68,12 @@ def check_videos(
                     'were stretched.'
                 )
                 report.warn('shape', place, message)
-        if dataset.use_frames:
-            continue
-        reader = video['video_reader']
-        for start, end in reader.gaps:
+        for start, end in () if dataset.use_frames else video['video_reader'].gaps:
             message = (
                 f'{path} has no frame from {start:.3f} s to {end:.3f} s; fetch it again '
                 'unless it was recorded so.'
             )
             report.warn('gap', place, message)
-        used = sum(len(np.unique(clip)) for clip in clips)
-        decoded = sum(count_decoded(clip, reader.key_inds) for clip in clips)
-        if is_decoded and decoded > SLOW_DECODING * used:
-            slow.append((decoded / used, path, place))
-    if slow:
-        factor, path, place = max(slow)
-        message = (
-            f'clips of {path} decode {factor:.0f} times the frames that they use, as '
-            f'its key frames are far apart (such videos: {len(slow)}); re-encode '
-            f'the video ({REENCODE}) or extract its frames.'
-        )
-        report.warn('slow decoding', place, message)
 
 
 def _open(info: dict) -> dict:
@@ -118,13 +96,9 @@ def _open(info: dict) -> dict:
 
 def _check_keyframes(
     infos: list[dict], sampler: SampleKeyframeClip, report: Report, decode: bool
-) -> tuple[list[np.ndarray], tuple[int, int] | None]:
-    """Check that clips fit in and keyframes can be read.
-
-    Returns:
-        The frames of the clips, and (h, w) of one that was read.
-    """
-    clips, size = [], None
+) -> tuple[int, int] | None:
+    """Check that clips fit in and keyframes can be read; (h, w) of one that was."""
+    size = None
     faults: dict[str, tuple] = {}  # one for all keyframes of a short video
     for info in sorted(infos, key=lambda info: info['timestamp']):
         place = report.place(info['img_key'], info['video_id'])
@@ -133,7 +107,6 @@ def _check_keyframes(
         except UserError as error:
             faults.setdefault(str(error), ('clip', place))
             continue
-        clips.append(clip)
         keyframe = int(clip[sampler.place])
         try:
             size = _read(info, keyframe).shape[:2] if decode else None
@@ -150,7 +123,7 @@ def _check_keyframes(
         faults = {f'{message[:-1]} ({len(faults)} such keyframes).': where}
     for message, where in faults.items():
         report.error(*where, message)
-    return clips, size
+    return size
 
 
 def _read(info: dict, index: int) -> np.ndarray:

@@ -7,10 +7,9 @@ from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,
     FilterBoxes,
-    LocateTubelets,
     OpenVideo,
-    PackTubelets,
     RandomShortSideResize,
     SampleKeyframeClip,
 )
 from stmixer_mm.datasets.tube_dataset import TubeDataset
+from stmixer_mm.datasets.tubelets import LocateTubelets, PackTubelets

@@ -2,26 +2,19 @@
 
 import cv2
 import numpy as np
-from mmaction.datasets.transforms import (
-    DecordDecode,
-    PackActionInputs,
-    RawFrameDecode,
-    Resize,
-)
+from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import FileClient
-from torch import from_numpy
 
 from stmixer_mm.datasets.frames import (
     clip_indices,
     count_frames,
     keyframe_index,
 )
-from stmixer_mm.datasets.persons import merge_equal
 from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
-from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
+from stmixer_mm.structures import ABSENT, PRESENT
 
 
 @TRANSFORMS.register_module()
@@ -112,7 +105,7 @@ class SampleKeyframeClip(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         source = results.get('filename') or results.get('frame_dir')
-        total_frames = _count_frames(results)
+        total_frames = frames_of(results)
         span = (self.clip_len - 1) * self.frame_interval + 1
         if total_frames < span and not self.allow_short:
             raise UserError(
@@ -127,7 +120,7 @@ class SampleKeyframeClip(BaseTransform):
                 frame = self._frame_before(frame, results, total_frames)
         except UserError as error:
             raise UserError(f'{source}: {error}.') from None
-        results['frame_inds'] = _first_number(results) + clip_indices(
+        results['frame_inds'] = first_number(results) + clip_indices(
             frame,
             clip_len=self.num_sampled,
             frame_interval=self.frame_interval,
@@ -166,21 +159,23 @@ class SampleKeyframeClip(BaseTransform):
         )
 
 
-def _first_number(results: dict) -> int:
+def first_number(results: dict) -> int:
+    """Number of the first frame of a sample's video."""
     # Frames of a video file count from 0, whatever the dataset's start_index.
     is_video = results.get('video_reader') is not None
     return 0 if is_video else results.get('start_index', 0)
 
 
-def _count_frames(results: dict) -> int:
+def frames_of(results: dict) -> int:
+    """Number of frames of a sample's video."""
     if results.get('total_frames') is not None:
         return results['total_frames']
     start_index = results.get('start_index', 0)
     return count_frames(results['frame_dir'], results['filename_tmpl'], start_index)
 
 
-def _clock(results: dict, total_frames: int) -> dict:
-    """What turns timestamps into frames."""
+def clock_of(results: dict, total_frames: int) -> dict:
+    """Arguments of :func:`.keyframe_index` for a sample."""
     return dict(
         fps=results['fps'],
         total_frames=total_frames,
@@ -193,118 +188,13 @@ def _find_keyframe(results: dict, total_frames: int) -> int:
     """Index of the keyframe, from 0."""
     index = results.get('frame_index')
     if index is None:
-        return keyframe_index(results['timestamp'], **_clock(results, total_frames))
+        return keyframe_index(results['timestamp'], **clock_of(results, total_frames))
     if not 0 <= index < total_frames:
         raise UserError(
             f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
             'frames; extract or encode it again with the frame rate of the annotation'
         )
     return index
-
-
-@TRANSFORMS.register_module()
-class LocateTubelets(BaseTransform):
-    """Look up where the persons of a video are in the K frames of a clip.
-
-    Put it after :class:`SampleKeyframeClip`. Sets ``clip_frames`` (K,), numbers of the
-    frames in the video from 1; and, for samples of clip datasets, the k persons that
-    have a box in one of these frames:
-
-    - ``gt_bboxes`` (k, K, 4), xyxy in [0, 1], zeros where a person has none,
-    - ``gt_states`` (k, K) int64: 1 has a box, 0 is known not to be there, -1 unknown,
-    - ``gt_labels`` (k, num_classes), multi-hot, of the box nearest to entry K // 2,
-      or (k, K, num_classes) of each box, zeros where there is none,
-    - ``entity_ids`` (k,).
-
-    Persons whose boxes are equal in all frames become one, with the labels of all.
-
-    Args:
-        frame_actions: Labels of each box, for a decoder with ``frame_actions``.
-
-    Raises:
-        UserError: no frame of the clip is annotated.
-    """
-
-    def __init__(self, *, frame_actions: bool = False) -> None:
-        self.frame_actions = frame_actions
-
-    def transform(self, results: dict) -> dict:
-        frames = results['frame_inds'] - _first_number(results)
-        results['clip_frames'] = frames + 1
-        tracks = results.pop('tracks', None)
-        if tracks is None:
-            return results
-        if tracks.seconds is None:
-            places = tracks.persons['time'].astype(int) - 1
-            known = np.ones(len(frames), bool)
-        else:
-            annotated = _name_frames(tracks.seconds, frames, results)
-            places = annotated[np.searchsorted(tracks.seconds, tracks.persons['time'])]
-            known = np.isin(frames, annotated)
-        if not known.any():
-            raise UserError(
-                f'No frame of the clip around {results["img_key"]} is annotated; leave '
-                'ahead_s of SampleKeyframeClip out.'
-            )
-        found = _find_persons(tracks.persons, places, frames, known)
-        if not self.frame_actions:
-            labels = found['gt_labels']
-            # A person's boxes by their distance from the middle of the clip.
-            nearest = np.abs(frames - frames[len(frames) // 2]).argsort(kind='stable')
-            there = found['gt_states'][:, nearest] == PRESENT
-            found['gt_labels'] = labels[
-                np.arange(len(labels)), nearest[there.argmax(axis=1)]
-            ]
-        results.update(found)
-        return results
-
-
-def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.ndarray:
-    """Frames (m,), from 0, of rising timestamps; -1 of those far from the clip."""
-    clock = _clock(results, _count_frames(results))
-    times = clock['frame_times']
-    if times is None:
-        times = np.arange(clock['total_frames']) / clock['fps']
-    reach = [max(frames.min() - 1, 0), min(frames.max() + 1, len(times) - 1)]
-    first, last = times[reach] + clock['timestamp_start']
-    named = np.full(len(seconds), -1)
-    for index in np.flatnonzero(
-        (first <= seconds) & (seconds <= last + 1 / clock['fps'])
-    ):
-        named[index] = keyframe_index(seconds[index], **clock)
-    return named
-
-
-def _find_persons(
-    persons: np.ndarray, places: np.ndarray, frames: np.ndarray, known: np.ndarray
-) -> dict:
-    """The persons that :class:`LocateTubelets` sets, with labels of each box.
-
-    Args:
-        persons: P boxes of a video.
-        places: (P,) the frame that each is in, from 0.
-        frames: (K,) of the clip.
-        known: (K,) whether persons without a box in that frame are absent.
-    """
-    box, entry = np.nonzero(places[:, None] == frames)
-    ids, person = np.unique(persons['id'][box], return_inverse=True)
-    shape, columns = (len(ids), len(frames)), persons['labels'].shape[1]
-    bboxes = np.zeros((*shape, 4), np.float32)
-    states = np.where(known, ABSENT, UNKNOWN)[None].repeat(len(ids), axis=0)
-    labels = np.zeros((*shape, columns), bool)
-    bboxes[person, entry] = persons['bbox_norm'][box]
-    states[person, entry] = PRESENT
-    labels[person, entry] = persons['labels'][box]
-    first, labels = merge_equal(
-        np.hstack((states, bboxes.reshape(len(ids), 4 * len(frames)))),
-        labels.reshape(len(ids), len(frames) * columns),
-    )
-    return dict(
-        gt_bboxes=bboxes[first],
-        gt_states=states[first],
-        gt_labels=labels.reshape(len(first), len(frames), columns).astype(np.float32),
-        entity_ids=ids[first],
-    )
 
 
 @TRANSFORMS.register_module()
@@ -415,20 +305,3 @@ class FilterBoxes(BaseTransform):
             if key == 'entity_ids' or key.startswith('gt_'):
                 results[key] = results[key][keep]
         return results
-
-
-@TRANSFORMS.register_module()
-class PackTubelets(PackActionInputs):
-    """The host's ``PackActionInputs`` (see it for arguments), for clips of tubelets.
-
-    ``gt_instances`` get ``states`` (k, K) too, and the metainfo ``clip_frames`` (K,).
-    """
-
-    def transform(self, results: dict) -> dict:
-        packed = super().transform(results)
-        sample = packed['data_samples']
-        if 'clip_frames' in results:
-            sample.set_metainfo(dict(clip_frames=results['clip_frames']))
-        if 'gt_states' in results:
-            sample.gt_instances.states = from_numpy(results['gt_states'])
-        return packed

@@ -385,19 +385,6 @@ class KeptFrames:
         return Frames(self._pictures[index].copy() for index in indices)
 
 
-def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
-    """Frames that are decoded to get some of them from a video that was just opened.
-
-    It goes on from where it is, or starts at the key frame before, if that is nearer.
-    """
-    position = decoded = 0
-    for index in sorted(set(map(int, frame_inds))):
-        key = key_inds[bisect_right(key_inds, index) - 1]
-        decoded += index + 1 - max(key, position)
-        position = index + 1
-    return decoded
-
-
 def video_sample(path: str | Path, time_s: float) -> dict:
     """The sample of a keyframe of a video file, without annotation."""
     name = Path(path).name

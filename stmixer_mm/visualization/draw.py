@@ -9,10 +9,10 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
-from stmixer_mm.datasets.annotations.masks import move
 from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
+from stmixer_mm.structures import warp_mask
 
 Color = tuple[int, int, int]  # RGB
 Rect = tuple[int, int, int, int]  # xyxy in pixels
@@ -133,7 +133,7 @@ def move_mask(
     )
     scale = (to_high - to_low) / np.maximum(high - low, 1)
     enlarged = np.divide(size, mask.shape)[::-1]
-    return move(mask, scale * enlarged, to_low - scale * low, size)
+    return warp_mask(mask, scale * enlarged, to_low - scale * low, size)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

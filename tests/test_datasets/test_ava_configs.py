@@ -52,18 +52,6 @@ def test_ava(ava, frame_number, version):
     }  # fmt: skip
 
 
-def test_all_80_classes_of_ava(ava):
-    ava()
-    label_file = 'data/ava/annotations/ava_action_list_v2.2.pbtxt'
-    config = load('ava22')
-    config.val_dataloader.dataset.label_file = label_file
-    config.val_evaluator.label_file = label_file
-    dataset = build(config, 'val')
-    assert dataset.metainfo['classes'] == tuple(f'action {n}' for n in range(1, 81))
-    values = evaluate([config.val_evaluator], perfect(dataset))
-    assert values['mAP/overall'] == values['mAP/action 2'] == 1
-
-
 def snippets(name):
     text = (ROOT / 'tools' / 'data' / name / 'README.md').read_text()
     codes = re.findall(r'```python\n(.*?)```', text, re.DOTALL)

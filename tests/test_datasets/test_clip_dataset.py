@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import tiny_tubes
 from mmaction.datasets.transforms import CenterCrop, Flip, RandomCrop, Resize
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from tiny_tubes import NUM_FRAMES, SIZE, tube
 from torch.utils.data import DataLoader
 
-from stmixer_mm.checks.datasets import check_dataset
-from stmixer_mm.checks.evaluators import check_evaluators
 from stmixer_mm.datasets.clip_dataset import (
     TrackClipDataset,
     TubeClipDataset,
@@ -19,10 +16,10 @@ from stmixer_mm.datasets.clip_dataset import (
 )
 from stmixer_mm.datasets.transforms import (
     FilterBoxes,
-    LocateTubelets,
     RandomShortSideResize,
     SampleKeyframeClip,
 )
+from stmixer_mm.datasets.tubelets import LocateTubelets
 from stmixer_mm.errors import UserError
 
 HEIGHT, WIDTH = SIZE
@@ -130,12 +127,6 @@ def test_tubes_alike_in_all_frames_of_a_clip_are_one_person(build):
     assert dataset[1]['gt_states'].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
-def test_middles_are_keyframes(build):
-    content = only({0: [tube(5, 10, BOX), tube(15, 16, BOX)]})
-    dataset = build(content, split=2, frame_stride=3, all_frames=False)
-    assert [sample['timestamp'] for sample in dataset] == [6, 9, 15]
-
-
 # ------------------------------------------------------------------ tracks of a csv
 
 ROWS = (
@@ -200,13 +191,6 @@ def test_labels_in_each_frame(tracks):
     assert second['gt_labels'][1, 0].tolist() == [0, 1, 0, 0]
     nobody = tracks('a,0.4,0.1,0.2,0.3,0.4,1,7', pipeline=pipeline)[1]
     assert nobody['gt_labels'].shape == (0, 5, 4)
-
-
-def test_excluded_keyframes_are_unknown(tracks, write_text):
-    write_text('excluded.csv', 'a,1.2')
-    samples = list(tracks(exclude_file='excluded.csv', clip_stride=2))
-    assert [sample['timestamp'] for sample in samples] == [0.8, 1.6]
-    assert samples[0]['gt_states'].tolist() == [[0, -1, 1, -1, -1], [1, -1, 1, -1, -1]]
 
 
 def test_extracted_frames_give_the_same_clips(tracks, write_frames):
@@ -309,23 +293,3 @@ def test_packed_samples_in_batches(build, num_workers):
     # Half the size; frame 3 of the first tube is its box moved by two pixels.
     assert samples[0].gt_instances.bboxes[0, 2].tolist() == [5, 2, 13, 20]
     assert samples[0].clip_frames.tolist() == [1, 1, 3, 5]
-
-
-@pytest.fixture
-def config(tmp_path):
-    """A config of extracted frames whose datasets are of clips."""
-    cfg = Config.fromfile(tiny_tubes.write_project(tmp_path / 'project', 'ucf101-24'))
-    for split in ('train', 'val', 'test'):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.update(type='TubeClipDataset', pipeline=PIPELINE)
-        dataset.update(frame_stride=8, all_frames=True)
-    cfg.dump(tmp_path / 'clips.py')
-    return Config.fromfile(tmp_path / 'clips.py')
-
-
-def test_datasets_and_evaluators_are_checked(config):
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        report = check_dataset(config.test_dataloader.dataset, 'test')
-        assert check_evaluators(config, ['test']) == []
-    assert report.findings == []
-    assert (report.num_videos, report.num_keyframes) == (2, 6)

@@ -6,9 +6,7 @@ import pytest
 
 from stmixer_mm.datasets.frames import (
     clip_indices,
-    count_frames,
     find_source,
-    is_stretched,
     keyframe_index,
 )
 
@@ -82,28 +80,3 @@ def test_videos_are_found_with_and_without_suffix(tmp_path):
     assert find(folder, 'folder') is None
     assert find_source(folder, 'a.mp4', use_frames=True) is None
     assert find_source(folder, 'folder', use_frames=True) == f'{folder}/folder'
-
-
-@pytest.mark.parametrize('start_index', [0, 1, 5])
-def test_frames_of_a_folder_are_counted(tmp_path, start_index):
-    for number in range(start_index, start_index + 7):
-        (tmp_path / f'img_{number:05}.jpg').touch()
-    (tmp_path / 'thumb.jpg').touch()
-    (tmp_path / 'flow_99999.jpg').touch()
-    assert count_frames(str(tmp_path), 'img_{:05}.jpg', start_index) == 7
-
-
-@pytest.mark.parametrize(
-    'size, other, is_so',
-    [
-        ((240, 320), (120, 160), False),
-        ((240, 427), (120, 213), False),
-        ((100, 100), (100, 101.9), False),
-        ((100, 100), (100, 102.1), True),
-        ((240, 320), (320, 240), True),
-    ],
-)
-def test_shapes_that_differ_by_more_than_rounding(size, other, is_so):
-    assert is_stretched(size, other) is is_so
-    assert is_stretched(other, size) is is_so
-    assert is_stretched(size[::-1], other[::-1]) is is_so

@@ -1,5 +1,3 @@
-import os
-
 import numpy as np
 import pytest
 from mmaction.datasets import AVADataset
@@ -136,16 +134,6 @@ def test_custom_classes_are_renumbered_in_their_order(build, write_text):
         build(custom_classes=[3], label_file='map.pbtxt')
 
 
-def test_the_label_file_names_the_classes(build, write_text):
-    write_text('map.pbtxt', 'item {', '  name: "sit"', '  id: 2', '}')
-    dataset = build(label_file='map.pbtxt')
-    assert dataset.metainfo['classes'] == ('class 1', 'sit', 'class 3')
-    assert build().metainfo['classes'] == ('class 1', 'class 2', 'class 3')
-    assert build(metainfo=dict(classes='abc')).metainfo['classes'] == 'abc'
-    with pytest.raises(ValueError, match=r'map.pbtxt: .* has id 2; count'):
-        build(label_file='map.pbtxt', num_classes=2)
-
-
 def test_the_label_file_says_how_many_classes_there_are(build, write_text):
     write_text('map.pbtxt', 'item {', '  name: "sit"', '  id: 80', '}')
     dataset = build(label_file='map.pbtxt', num_classes=None)
@@ -215,45 +203,6 @@ def test_built_by_name_and_read_by_workers(
     assert (nobody.bboxes.shape, nobody.labels.shape) == ((0, 4), (0, 3))
 
 
-@pytest.mark.skipif(
-    not os.environ.get('STMIXER_REAL_DATA'), reason='STMIXER_REAL_DATA is not set'
-)
-def test_the_real_annotation():
-    folder = os.path.join(os.environ['STMIXER_REAL_DATA'], 'basketball')
-    dataset = KeyframeDataset(
-        'keyframes.csv',
-        [],
-        data_root=folder,
-        label_file='action_list.pbtxt',
-    )
-    assert [info['timestamp'] for info in dataset] == list(range(1, 10))
-    assert sum(len(info['gt_bboxes']) for info in dataset) == 18
-    assert sum(info['gt_labels'].sum() for info in dataset) == 26
-    assert dataset.metainfo['classes'] == (
-        'stand',
-        'walk_or_run',
-        'hold_ball',
-        'shoot',
-    )
-
-
-def test_ahead_the_last_frame_that_is_seen_stands_for_the_keyframe(
-    build, tmp_path, write_video
-):
-    write_video('a.mp4')
-    sampler = dict(clip_len=3, frame_interval=1, ahead_s=0.5)
-    pipeline = [
-        dict(type='OpenVideo'),
-        dict(type='SampleKeyframeClip', **sampler),
-        dict(type='DecodeFrames'),
-        dict(type='FormatShape', input_format='NCTHW', collapse=True),
-        dict(type='PackActionInputs'),
-    ]
-    first = build(pipeline=pipeline)[0]
-    assert first['inputs'].shape[1] == 3
-    assert first['data_samples'].keyframe_entry == 2
-
-
 def test_what_grows_with_the_keyframes_is_in_the_shared_buffer(build, write_text):
     """A worker would copy the memory of other objects as it counts references."""
     lines = [f'a,{second},0,0,1,1,1,0' for second in range(100)]
@@ -263,10 +212,3 @@ def test_what_grows_with_the_keyframes_is_in_the_shared_buffer(build, write_text
     kept = [value for value in vars(dataset).values() if hasattr(value, '__len__')]
     others = [value for value in kept if not isinstance(value, np.ndarray | str)]
     assert max(map(len, others)) < 100
-
-
-def test_samples_do_not_change_the_dataset(build):
-    dataset = build(serialize_data=False)
-    for key in ('gt_bboxes', 'gt_labels'):
-        dataset[0][key] *= 0
-        assert dataset[0][key].any()

@@ -1,5 +1,3 @@
-import pickle
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from tiny_tubes import NUM_FRAMES, SIZE, tube
 
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.reports import format_report
-from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.datasets.tube_dataset import (
     TubeDataset,
     merge_persons,
@@ -124,17 +121,6 @@ def test_boxes_outside_are_clipped_or_left_out(build):
     assert tested[2]['gt_bboxes'].shape == (0, 4)
 
 
-def test_boxes_beyond_the_last_frame_are_left_out(build):
-    content = gttubes(**{RUN_2: {0: [tube(18, 25, (8, 4, 24, 40))]}})
-    assert [info['timestamp'] for info in build(content, split=2)] == [18, 19, 20]
-
-
-def test_tubes_with_gaps_or_of_one_frame(build):
-    gap = tube(3, 9, (8, 4, 24, 40))[[0, 1, 5]]
-    dataset = build(gttubes(**{RUN_2: {1: [gap, tube(1, 1, (0, 0, 9, 9))]}}), split=2)
-    assert [info['timestamp'] for info in dataset] == [1, 3, 4, 8]
-
-
 @pytest.mark.parametrize(
     'arguments',
     [
@@ -164,56 +150,6 @@ def test_the_frame_of_the_boxes_is_in_the_middle_of_the_clip(build):
         # Frame n has the brightness 8 n.
         assert abs(sample['imgs'][1].mean() - 8 * sample['timestamp']) < 3
         np.testing.assert_allclose(sample['gt_bboxes'][0, 0], 8 + index, rtol=1e-5)
-
-
-def test_frames_of_videos_are_counted_not_timed(tmp_path):
-    tiny_tubes.write_videos(tmp_path)
-    ann_file = tiny_tubes.write_truth(tmp_path / 'GT.pkl')
-    clip = dict(type='SampleKeyframeClip', clip_len=3, frame_interval=2)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        dataset = TubeDataset(
-            ann_file,
-            [dict(type='OpenVideo'), clip],
-            data_prefix=dict(img=str(tmp_path)),
-        )
-    sample = dataset[9]
-    assert (sample['fps'], sample['timestamp']) == (25, 10)
-    assert sample['frame_inds'].tolist() == [7, 9, 11]
-
-
-def test_a_video_shorter_than_its_annotation():
-    sampler = SampleKeyframeClip(clip_len=2, frame_interval=1)
-    results = dict(filename='a.mp4', frame_index=19, total_frames=20)
-    assert sampler.transform(results)['frame_inds'].tolist() == [18, 19]
-    with pytest.raises(
-        ValueError, match=r'a.mp4: frame 20, .* not one of its 19 frames'
-    ):
-        sampler.transform(dict(results, total_frames=19))
-
-
-def test_many_keyframes_load_in_seconds(tmp_path):
-    names = [f'Run/v_{number}' for number in range(500)]
-    for name in names:
-        (tmp_path / f'{name}.mp4').parent.mkdir(exist_ok=True)
-        (tmp_path / f'{name}.mp4').touch()
-    content = dict(
-        labels=['Run', 'Sit'],
-        train_videos=[names],
-        test_videos=[[]],
-        nframes=dict.fromkeys(names, 100),
-        resolution=dict.fromkeys(names, SIZE),
-        gttubes={name: {0: [tube(1, 100, (8, 4, 24, 40))]} for name in names},
-    )
-    path = tmp_path / 'GT.pkl'
-    path.write_bytes(pickle.dumps(content, protocol=2))
-    start = time.perf_counter()
-    dataset = TubeDataset(str(path), [], data_prefix=dict(img=str(tmp_path)))
-    seconds = time.perf_counter() - start
-    assert len(dataset) == 50_000
-    assert seconds < 20
-    # One array of bytes that forked workers share.
-    assert not dataset.data_list
-    assert dataset.data_bytes.nbytes < 50e6
 
 
 def detect_perfectly(batch):

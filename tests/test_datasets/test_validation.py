@@ -1,8 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 from mmengine.config import Config
+from run_tool import run_tool
 
-import stmixer_mm.checks.videos as checks
 from stmixer_mm.checks.datasets import check_config, check_dataset
 from stmixer_mm.checks.reports import format_report
 
@@ -133,15 +135,6 @@ def test_suspicious_lines_are_warnings(dataset, write_text):
     assert report.class_counts == {'sit': 2, 'run': 0, 'class 3': 2}
 
 
-def test_many_warnings_are_cut_but_no_error(dataset, write_text):
-    again = [f'a,1,{BOX},1,0'] * 31
-    write_text('ann.csv', *again, *['x'] * 30)
-    report = check_dataset(dataset, 'train')
-    text = format_report(report, max_warnings=5)
-    assert '... 25 more warnings: duplicate' in text
-    assert text.count('error: ') == 30
-
-
 def test_excluded_and_person_free_keyframes(dataset, write_text):
     write_text('exclude.csv', 'a,0001', 'b,0009')
     write_text('empty.csv', 'a,3', 'a,1.5')
@@ -203,31 +196,49 @@ def test_wrapped_datasets_are_checked_one_by_one(dataset, write_text):
     assert [report.num_keyframes for report in reports] == [2, 1]
 
 
-def test_keyframes_without_a_custom_class_are_tested_only(dataset, write_text):
-    write_text('ann.csv', f'a,1,{BOX},1,0', f'a,2,{BOX},2,0')
-    dataset.update(custom_classes=[1], num_classes=2)
-    trained = check_dataset(dataset, 'train')
-    tested = check_dataset({**dataset, 'test_mode': True}, 'test')
-    assert (trained.num_keyframes, trained.num_empty_keyframes) == (1, 0)
-    assert (tested.num_keyframes, tested.num_empty_keyframes) == (2, 1)
-    dataset['empty_keyframes_file'] = write_text('empty.csv', 'a,2')
-    assert found(check_dataset(dataset, 'train')) == [('line', 'empty.csv', 1)]
+@pytest.fixture
+def run(tmp_path, write_text, write_video, capsys):
+    """Run the tool on a config whose annotation has the given lines."""
+    write_video('a.mp4')
+
+    def run(*lines, options=(), more=''):
+        dataset = dict(
+            type='KeyframeDataset',
+            ann_file=write_text('ann.csv', *lines),
+            data_prefix=dict(img=str(tmp_path)),
+            num_classes=3,
+            pipeline=[],
+        )
+        train = f'train_dataloader = dict(dataset={dataset})'
+        config = write_text('config.py', train, more)
+        with pytest.raises(SystemExit) as exit_:
+            run_tool('check_dataset', config, *options)
+        return int(exit_.value.code), *capsys.readouterr()
+
+    return run
 
 
-def test_key_frames_far_apart_are_one_warning(
-    dataset, write_text, write_video, monkeypatch
-):
-    write_video('b.mp4', num_frames=60)
-    write_text('ann.csv', f'a,3,{BOX},1,0', f'b,5,{BOX},2,0')
-    quiet = check_dataset(dataset, 'train')
-    monkeypatch.setattr(checks, 'count_decoded', lambda inds, keys: max(inds) + 1)
-    report = check_dataset(dataset, 'train')
-    assert quiet.findings == []
-    # Frames 42, 46, 50 and 54 of b take 55: 13.75 times 4.
-    assert found(report, is_error=False) == [('slow decoding', 'ann.csv', 2)]
-    text = str(report.findings[0])
-    assert 'b.mp4 decode 14 times the frames that they use' in text
-    assert '(such videos: 2)' in text  # a: 35 for 4
-    assert 'ffmpeg -i IN -g 4' in text
-    dataset['pipeline'][0]['keep_frames'] = True
-    assert check_dataset(dataset, 'train').findings == []
+def test_exit_code_report_and_json(run, tmp_path):
+    report = tmp_path / 'report.json'
+    good = 'a,1,0,0,1,1,1,0'
+    code, out, _ = run(good, options=['--json', str(report)])
+    assert code == 0
+    assert '1 videos, 1 keyframes' in out
+    code, out, _ = run(good, 'a,1,0,0,2,2,1,0', options=['--json', str(report)])
+    assert code == 1
+    assert "ann.csv, line 2: 'a,1,0,0,2,2,1,0' is not" in out
+    assert 'the box is 0, 0, 2, 2' in out
+    assert 'Videos are opened once these errors are corrected.' in out
+    (train,) = json.loads(report.read_text())
+    assert train['num_errors'] == 1
+    assert not list(tmp_path.glob('*.tmp'))
+
+
+def test_evaluators_are_checked_too(run, write_text):
+    other = write_text('other.csv', 'b,1,0,0,1,1,1,0')
+    metric = f"dict(type='FrameMAPMetric', ann_file={other!r}, num_classes=3)"
+    more = f'val_dataloader = train_dataloader\nval_evaluator = {metric}'
+    code, out, _ = run('a,1,0,0,1,1,1,0', more=more, options=['--allow-overlap'])
+    assert code == 1
+    assert '== val_evaluator: ' in out
+    assert 'other.csv: 1 of its 1 keyframes' in out

@@ -1,7 +1,5 @@
-import copy
 import gc
 import os
-import pickle
 import struct
 from multiprocessing import get_context
 
@@ -14,7 +12,6 @@ from stmixer_mm.datasets.videos import (
     MAX_OPEN,
     DamagedVideo,
     OpenVideos,
-    count_decoded,
     join_stretches,
     open_video,
 )
@@ -59,12 +56,6 @@ def mp4(request, write_video):
     return path
 
 
-def test_a_video_knows_its_frames_and_rate(mp4):
-    reader = open_video(str(mp4))
-    assert len(reader) == 40
-    assert reader.fps == pytest.approx(10)
-
-
 @pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
 def test_a_truncated_video_is_told(mp4, kept):
     data = mp4.read_bytes()
@@ -93,13 +84,6 @@ def test_other_files_are_not_videos(tmp_path, content):
         ValueError, match=rf'clip.mp4 \({len(content)} bytes\) cannot be'
     ):
         open_video(str(path))
-
-
-def test_missing_files_and_folders_are_no_videos(tmp_path):
-    with pytest.raises(ValueError, match=r'none.mp4 does not exist'):
-        open_video(str(tmp_path / 'none.mp4'))
-    with pytest.raises(ValueError, match='is a folder'):
-        open_video(str(tmp_path))
 
 
 def test_a_video_stays_open_until_it_changes(write_video):
@@ -133,15 +117,6 @@ def test_the_videos_used_last_stay_open(write_video):
     assert open_files() == before + MAX_OPEN
 
 
-@pytest.mark.parametrize(
-    'again', [copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))]
-)
-def test_a_copy_opens_its_own(write_video, again):
-    path, videos = str(write_video()), OpenVideos()
-    reader = videos.get(path)
-    assert again(videos).get(path) is not reader
-
-
 def decode_in_process(videos, path, queue):
     queue.put(videos.get(path).get_batch([30]).asnumpy())
 
@@ -160,31 +135,6 @@ def test_a_forked_process_opens_its_own(write_video, frame_number):
         assert process.exitcode == 0
     finally:
         process.kill()
-
-
-def test_an_open_video_gives_the_frames_of_one_just_opened(write_video, frame_number):
-    path, videos = str(write_video(size=(96, 64))), OpenVideos()
-    for frame_inds in ([39], [0, 13], [25, 37], [1, 2, 26], [38, 39], [0]):
-        kept = videos.get(path).get_batch(frame_inds).asnumpy()
-        assert [frame_number(frame) for frame in kept] == frame_inds
-        fresh = open_video(path).get_batch(frame_inds).asnumpy()
-        np.testing.assert_array_equal(kept, fresh)
-
-
-@pytest.mark.parametrize(
-    ('frame_inds', 'key_inds', 'decoded'),
-    [
-        ([0, 1, 2], [0], 3),
-        ([4], [0], 5),
-        ([4], [0, 3], 2),
-        ([1, 4], [0, 3], 4),  # 0 and 1, then 3 and 4
-        ([4, 1, 4], [0, 3], 4),
-        ([4, 6], [0, 3], 4),  # 3 to 6: on from where it is
-        ([3, 4], [0, 3, 4], 2),
-    ],
-)
-def test_decoding_starts_at_key_frames(frame_inds, key_inds, decoded):
-    assert count_decoded(frame_inds, key_inds) == decoded
 
 
 EVEN = np.arange(40) / 10

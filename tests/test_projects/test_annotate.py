@@ -6,7 +6,6 @@ import pytest
 
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows, read_label_names
 from stmixer_mm.datasets.frames import keyframe_index
-from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.convert import (
     choose_keyframes,
@@ -149,22 +148,6 @@ def test_coco_by_hand(convert, tmp_path, before):
     assert lines_of(tmp_path / 'out_empty.csv') == ['other,0']
 
 
-def test_the_dataset_reads_what_was_written(convert, tmp_path):
-    convert(cvat(*TRACKS), every=0.5)
-    dataset = KeyframeDataset(
-        'out.csv',
-        [],
-        label_file='action_list.pbtxt',
-        empty_keyframes_file='out_empty.csv',
-        data_root=str(tmp_path),
-        data_prefix=dict(img=''),
-    )
-    assert dataset.metainfo['classes'] == ('wave', 'stand', 'walk')
-    assert len(dataset) == 8
-    assert np.array_equal(dataset.get_data_info(3)['gt_labels'], [[0, 1, 0, 1]])
-    assert dataset.get_data_info(7)['gt_bboxes'].shape == (0, 4)
-
-
 @pytest.mark.parametrize(
     'change',
     [
@@ -298,18 +281,6 @@ def test_boxes_turn_the_shorter_way(angles):
     assert middle.rotation % 360 == (45 if 90 in angles else 0)
 
 
-def test_a_negative_track_id_means_no_track(convert):
-    annotations = [
-        {**person(), **box_and_track}
-        for box_and_track in (
-            dict(track_id=-1),
-            dict(track_id='-1', bbox=[30, 9, 9, 9]),
-            dict(attributes=dict(track_id=-1), bbox=[30, 9, 9, 9]),
-        )
-    ]
-    assert convert(coco(annotations=annotations), 'ann.json').num_persons == 3
-
-
 def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
     items = [
         line
@@ -377,14 +348,6 @@ def test_timestamps_name_frames_of_a_variable_rate(every):
         assert abs(time - times[frame]) <= 0.2 + 1e-6
 
 
-@pytest.mark.parametrize('fps', [12.5, 24000 / 1001, 0.01])
-def test_keyframes_are_not_denser_than_frames(fps):
-    pairs = choose_keyframes(range(4, 50), every=1e-9, fps=fps, total_frames=45)
-    assert [frame for _, frame in pairs] == list(range(4, 45))
-    for time, frame in pairs:
-        assert frame == keyframe_index(time, fps=fps, total_frames=45)
-
-
 def test_tracks_are_continued_as_the_tool_does():
     def at(frame, outside=False):
         return Shape(frame, (frame, 0.0, frame + 4.0, 8.0), outside)
@@ -413,15 +376,6 @@ def wrong_image(*frames, **changes):
             for i, frame in enumerate(frames)
         ]
     )
-
-
-def test_extracted_frames_need_a_rate_only(convert, tmp_path):
-    convert(coco(), 'ann.json', videos='nowhere', fps=20, every=0.5)
-    rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
-    assert [row.key for row in rows] == ['clip.mp4,0000'] * 2 + [
-        'clip.mp4,0000.5',
-        'other,0000.5',
-    ]
 
 
 def test_only_the_named_videos(convert, tmp_path):
@@ -528,10 +482,3 @@ def test_a_bad_file_ends_in_one_sentence(convert, tmp_path, text):
 def test_impossible_options(convert, options):
     with pytest.raises(UserError):
         convert(coco(), 'ann.json', **options)
-
-
-def test_the_same_video_twice(convert, tmp_path):
-    convert(coco(), 'ann.json')
-    files = [str(tmp_path / 'ann.json')] * 2
-    with pytest.raises(UserError, match='clip'):
-        convert_annotations(files, out=tmp_path / 'out.csv', videos=str(tmp_path))

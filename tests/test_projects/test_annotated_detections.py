@@ -7,9 +7,9 @@ import pytest
 from detections import keyframe
 from tiny_stmixer import write_video
 
-from stmixer_mm.datasets.annotations.masks import read_segmentation
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
+from stmixer_mm.projects.annotate.segmentation import read_segmentation
 from stmixer_mm.structures import VideoDetections, encode
 
 ACTIONS = ('stand', 'walk', 'wave')

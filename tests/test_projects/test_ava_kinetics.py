@@ -1,24 +1,18 @@
 """AVA-Kinetics, from its published files to the score."""
 
 import codecs
-import json
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner import Runner
 from run_tool import run_tool
-from tiny_ava import FILM, NAME, ZOO, build, evaluate, load, perfect, shown, write
+from tiny_ava import FILM, build, evaluate, load, perfect, shown, write
 
-from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.ava_kinetics import (
     KineticsClip,
     choose_clip,
     convert_ava_kinetics,
-    parse_clip_name,
 )
-from stmixer_mm.registry import MODELS
 
 BOX = '0,0,1,1,1'
 
@@ -36,20 +30,6 @@ def convert(write_text, write_video, tmp_path):
         return out.read_text().splitlines(), done
 
     return convert
-
-
-@pytest.mark.parametrize(
-    'name, parsed',
-    [
-        ('abc_000012_000022', ('abc', 12, 22)),
-        ('-a_b_1_2_000000_000010', ('-a_b_1_2', 0, 10)),
-        ('abc_12', None),
-        ('abc_000022_000012', None),
-        ('abc_000012_x', None),
-    ],
-)
-def test_names_of_clips(name, parsed):
-    assert parse_clip_name(name) == parsed
 
 
 def test_the_clip_that_shows_a_moment_best():
@@ -213,28 +193,6 @@ def test_ava_kinetics_has_the_right_frames(ava_kinetics, frame_number):
         assert sample['data_samples'].gt_instances.labels.shape[1] == 81
 
 
-def test_a_batch_mixes_the_parts(ava_kinetics):
-    config = load('ava-kinetics')
-    loader = Runner.build_dataloader(
-        dict(
-            config.val_dataloader, batch_size=4, num_workers=0, persistent_workers=False
-        )
-    )
-    (batch,) = loader
-    batch = MODELS.build(config.model.data_preprocessor)(batch, training=False)
-    assert batch['inputs'].shape[:3] == (4, 3, 32)
-    assert [sample.video_id for sample in batch['data_samples']] == [
-        FILM, FILM, 'yoga/d_000010_000020', 'zumba/d_000015_000025'
-    ]  # fmt: skip
-
-
-def test_a_short_clip_is_taken(ava_kinetics, write_video):
-    config = load('ava-kinetics')
-    name = 'data/kinetics700/videos_val/yoga/d_000010_000020.mp4'
-    write_video(name, num_frames=62)  # a clip spans 63
-    assert build(config, 'val')[2]['inputs'].shape[1] == 32
-
-
 def test_one_config_gives_both_numbers(ava_kinetics):
     config = load('ava-kinetics')
     val = build(config, 'val')
@@ -264,37 +222,3 @@ def test_a_part_does_not_hear_of_the_other(ava_kinetics):
         overall = [value for name, value in values.items() if 'overall' in name]
         assert len(overall) == 2
         assert max(overall) < 1
-
-
-def test_the_check_knows_both_parts(ava_kinetics):
-    reports = check_config(load('ava-kinetics'))
-    places = [(report.name, report.ann_file) for report in reports]
-    assert places == [
-        ('train', 'data/ava/annotations/ava_train_v2.2.csv'),
-        ('train', 'data/ava_kinetics/annotations/kinetics_train.csv'),
-        ('val', 'data/ava/annotations/ava_val_v2.2.csv'),
-        ('val', 'data/ava_kinetics/annotations/kinetics_val.csv'),
-    ]
-    assert [str(f) for report in reports for f in report.findings if f.is_error] == []
-    assert [report.num_keyframes for report in reports] == [2, 2, 2, 2]
-    Path('data/kinetics700/videos_val/yoga/d_000010_000020.mp4').unlink()
-    *_, last = check_config(load('ava-kinetics'), decode=False)
-    assert last.num_errors == 1
-    assert 'kinetics_val.csv, line 1' in str(last.findings[-1])
-
-
-def test_results_without_a_model(ava_kinetics):
-    lines = (
-        f'{FILM},902,0.077,0.151,0.283,0.811,80,0.9',
-        f'{FILM},902,0.377,0.151,0.583,0.811,12,0.9',
-        f'{FILM},903,0.077,0.151,0.283,0.811,12,0.9',
-        'yoga/d_000010_000020,6.08,0.1,0.2,0.3,0.4,12,0.9',
-        'zumba/d_000015_000025,3.12,0.1,0.2,0.3,0.4,1,0.9',
-        'zumba/d_000015_000025,3.12,0.5,0.2,0.9,1,80,0.9',
-    )
-    write('found.csv', *lines)
-    config = ZOO / NAME.format('ava-kinetics')
-    run_tool('evaluate', 'found.csv', config, '--json', 'values.json')
-    values = json.loads(Path('values.json').read_text())
-    for prefix in ('mAP', 'mAP_ava', 'mAP_kinetics'):
-        assert values[f'{prefix}/overall'] == values[f'{prefix}/person_AP'] == 1

@@ -9,16 +9,14 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_label_names,
     read_timestamp_keys,
 )
-from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
-from stmixer_mm.datasets.annotations.masks import read_masks
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.toy import generate
 from stmixer_mm.projects.toy.drawing import render, view_at
 from stmixer_mm.projects.toy.generate import (
     FPS,
-    action_tubes,
     make_scene,
     make_toy_dataset,
 )
@@ -147,25 +145,6 @@ def test_tracks_and_tubes_say_the_same_as_keyframes(made):
         keyframes, _ = read_keyframe_rows(str(made / f'{split}.csv'))
         seconds = [row[1:] for row in rows if row.timestamp in range(1, 6)]
         assert {row[1:] for row in keyframes} == set(seconds)
-
-
-def test_a_tube_for_each_stretch_of_an_action():
-    def person(number, *actions):
-        return AnnotatedPerson((0.5, 0, 1, 0.5), actions, number)
-
-    frames = [
-        [person(0, 1), person(1, 1)],
-        [person(0, 1, 3), person(1, 2)],
-        [person(1, 1)],
-        [person(0, 1)],
-    ]
-    tubes = action_tubes(frames, (20, 10))
-    stretches = {
-        label: [[row[0] for row in tube] for tube in group]
-        for label, group in tubes.items()
-    }
-    assert stretches == {0: [[1, 2], [1], [3], [4]], 1: [[2]], 2: [[2]]}
-    assert tubes[2] == [[(2, 10, 0, 20, 5)]]
 
 
 def test_same_seed_same_data_whatever_the_workers(made, tmp_path):

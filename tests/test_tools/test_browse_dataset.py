@@ -3,11 +3,8 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-import tiny_tubes
 import torch
 from mmaction.structures import ActionDataSample
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from run_tool import load_tool, run_tool
 from tiny_stmixer import write_project
@@ -98,14 +95,6 @@ def test_a_clip_of_tubelets_has_boxes_in_all_frames_and_words_for_the_others():
     assert np.array_equal(alone[-360:], tiles[2])
 
 
-def test_no_person_and_no_ground_truth_leave_the_frame_as_it_is():
-    sample = packed(WALKS)
-    sample['data_samples'].gt_instances = sample['data_samples'].gt_instances[:0]
-    assert (TOOL.draw_sample(sample, None)[-360:] == 30).all()
-    del sample['data_samples'].gt_instances
-    assert (TOOL.draw_sample(sample, None)[-360:] == 30).all()
-
-
 def test_clips_however_packed_and_no_others():
     clip = packed(WALKS)['inputs']
     frames = TOOL.clip_frames(clip)
@@ -122,11 +111,6 @@ def test_a_sheet_holds_every_picture_once():
     for number, picture in enumerate(pictures, start=1):
         assert (sheet[..., 0] == number).sum() == picture.shape[0] * 700
     assert sheet.shape[1] <= TOOL.SHEET_WIDTH
-
-
-def test_samples_are_spread_over_all_datasets():
-    assert TOOL.spread([3, 2], 9) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
-    assert TOOL.spread([3, 2], 3) == [(0, 0), (0, 2), (1, 1)]
 
 
 def test_sheet_and_folder(config, tmp_path, capsys):
@@ -155,71 +139,3 @@ def test_a_wrapped_dataset_is_found_and_seeds_are_repeatable(config, tmp_path):
         sheets.append((tmp_path / 'sheet.png').read_bytes())
     assert sheets[0] == sheets[1]
     assert len(set(sheets)) > 1
-
-
-def paint_persons(name, number):
-    """A black frame, white where the ground-truth boxes are."""
-    picture = np.zeros((*tiny_tubes.SIZE, 3), np.uint8)
-    for tubes in tiny_tubes.truth()['gttubes'][name].values():
-        for frame, *box in np.concatenate(tubes):
-            if frame == number:
-                x1, y1, x2, y2 = np.round(box).astype(int)
-                picture[y1:y2, x1:x2] = 255
-    return picture
-
-
-@pytest.fixture
-def tubes_config(tmp_path):
-    """Frames and videos of painted persons, as one dataset with augmentation."""
-    datasets = []
-    for layout in ('jhmdb', 'multisports'):
-        cfg = Config.fromfile(tiny_tubes.write_project(tmp_path / layout, layout))
-        dataset = cfg.train_dataloader.dataset
-        dataset.pipeline[-2:-2] = [
-            dict(type='RandomCrop', size=30),
-            dict(type='FilterBoxes', min_size=4),
-            dict(type='Flip', flip_ratio=0.5),
-        ]
-        datasets.append(dict(dataset, frame_stride=2))
-    for name in tiny_tubes.truth()['nframes']:
-        pictures = [paint_persons(name, n + 1) for n in range(tiny_tubes.NUM_FRAMES)]
-        for number, picture in enumerate(pictures, start=1):
-            path = tmp_path / 'jhmdb' / 'Frames' / name / f'{number:05}.png'
-            assert cv2.imwrite(str(path), picture)
-        writer = cv2.VideoWriter(
-            str(tmp_path / 'multisports' / 'trainval' / f'{name}.mp4'),
-            cv2.VideoWriter_fourcc(*'mp4v'),
-            25,
-            tiny_tubes.SIZE[::-1],
-        )
-        for picture in pictures:
-            writer.write(picture)
-        writer.release()
-    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=datasets)
-    cfg.dump(tmp_path / 'both.py')
-    return tmp_path / 'both.py'
-
-
-def test_tubes_of_two_datasets_after_augmentation(tubes_config, tmp_path):
-    run(tubes_config, '--number', 6, '--out', tmp_path / 'out')
-    assert len(list((tmp_path / 'out').iterdir())) == 6
-
-    np.random.seed(0)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        frames, videos = TOOL.build_datasets(Config.fromfile(tubes_config), 'train')
-        samples = [*frames, *videos]
-    num_boxes = 0
-    for sample in samples:
-        gt_instances = sample['data_samples'].gt_instances
-        keyframe = TOOL.clip_frames(sample['inputs'])[1]
-        painted = keyframe[..., 0] > 127
-        inside = np.zeros_like(painted)
-        for x1, y1, x2, y2 in np.round(gt_instances.bboxes.numpy()).astype(int):
-            inside[y1:y2, x1:x2] = True
-        # Up to rounded edges; slivers at the border that FilterBoxes has taken.
-        assert (painted & ~inside).sum() <= 30 * 5
-        assert (inside & ~painted).sum() <= 30 * 3
-        label = 1 if sample['data_samples'].video_id.startswith('Run') else 2
-        assert (gt_instances.labels.argmax(dim=1) == label).all()
-        num_boxes += len(gt_instances)
-    assert num_boxes >= 20

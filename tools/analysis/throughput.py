@@ -2,6 +2,8 @@
 
 import argparse
 import time
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import chain
 from math import ceil
@@ -9,7 +11,7 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 
 from stmixer_mm.checks.options import COUNT, add_cfg_options, number
-from stmixer_mm.datasets.videos import count_decoded, open_video
+from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.engine.speed import STEPS
 from stmixer_mm.errors import UserError, blame, user_errors
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -320,6 +322,19 @@ def count_frames(infos: list[dict], pipeline: ClipPipeline) -> dict:
         used.append(len(set(frame_inds.tolist())))
         decoded.append(count_decoded(frame_inds, key_inds))
     return dict(frames_used=fmean(used), frames_decoded=fmean(decoded))
+
+
+def count_decoded(frame_inds: Iterable[int], key_inds: Sequence[int]) -> int:
+    """Frames that are decoded to get some of them from a video that was just opened.
+
+    It goes on from where it is, or starts at the key frame before, if that is nearer.
+    """
+    position = decoded = 0
+    for index in sorted(set(map(int, frame_inds))):
+        key = key_inds[bisect_right(key_inds, index) - 1]
+        decoded += index + 1 - max(key, position)
+        position = index + 1
+    return decoded
 
 
 def time_in_order(video: str) -> float:

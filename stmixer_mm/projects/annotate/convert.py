@@ -20,7 +20,6 @@ from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.datasets.annotations.masks import (
     collect_masks,
     mask_file,
-    read_segmentation,
     write_masks,
 )
 from stmixer_mm.datasets.frames import find_video, is_stretched, keyframe_index
@@ -38,6 +37,7 @@ from stmixer_mm.projects.annotate.records import (
     Shape,
     unique,
 )
+from stmixer_mm.projects.annotate.segmentation import read_segmentation
 
 
 class VideoFacts(NamedTuple):

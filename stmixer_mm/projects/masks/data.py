@@ -6,14 +6,15 @@ import numpy as np
 from mmaction.datasets.transforms import PackActionInputs
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import KeyframeMasks, move, read_masks
+from stmixer_mm.datasets.annotations.masks import KeyframeMasks
 from stmixer_mm.datasets.frames import is_stretched
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.registry import DATASETS, TRANSFORMS
-from stmixer_mm.structures import decode
+from stmixer_mm.structures import decode, warp_mask
 
 # Two points (x, y), in pixels, that the host's transforms move with the frame, as they
 # move joints of persons. Neither is at 0, which to them is no joint.
@@ -99,12 +100,12 @@ class PackMasks(PackActionInputs):
             masks = np.zeros((len(results['gt_masks']), *results['img_shape']), bool)
             for row, mask in zip(masks, results['gt_masks'], strict=True):
                 if mask is not None:
-                    row[:] = _move_mask(mask, results, scale, shift)
+                    row[:] = _warp_mask(mask, results, scale, shift)
             sample.gt_instances.masks = from_numpy(masks)
         return packed
 
 
-def _move_mask(
+def _warp_mask(
     mask: dict, results: dict, scale: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
     """A mask (h, w) of a frame that was scaled, and then shifted, by (x, y)."""
@@ -115,4 +116,4 @@ def _move_mask(
             f'but the video {ori_shape[1]}x{ori_shape[0]}; give masks of its frames.'
         )
     scale = scale * np.divide(ori_shape, size)[::-1]
-    return move(decode(mask), scale, shift, results['img_shape'])
+    return warp_mask(decode(mask), scale, shift, results['img_shape'])

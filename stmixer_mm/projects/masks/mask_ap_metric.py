@@ -7,9 +7,10 @@ from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key, read_timestamp_keys
-from stmixer_mm.datasets.annotations.masks import PERSON, read_masks, to_coco
+from stmixer_mm.datasets.annotations.masks import PERSON, to_coco
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.masks.mask_head import resize
 from stmixer_mm.registry import METRICS
 from stmixer_mm.structures import encode
