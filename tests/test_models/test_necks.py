@@ -269,27 +269,8 @@ THREE = dict(in_channels=WIDTHS, out_channels=8)
 NORM = dict(type='BN')
 # CARAFE itself has no CPU kernel.
 SHUFFLE = dict(type='pixel_shuffle', upsample_kernel=3)
-FPG = dict(
-    **THREE,
-    inter_channels=8,
-    num_outs=4,
-    stack_times=1,
-    paths=['bu'],
-    add_extra_convs=True,
-    same_down_trans=None,
-    same_up_trans=dict(type='conv', kernel_size=3, stride=2, padding=1),
-    across_lateral_trans=dict(type='conv', kernel_size=1),
-    across_down_trans=dict(type='interpolation_conv', kernel_size=3),
-    across_up_trans=None,
-    across_skip_trans=dict(type='conv', kernel_size=1),
-    output_trans=dict(type='last_conv', kernel_size=3),
-    norm_cfg=NORM,
-    skip_inds=[(0,), (), (), ()],
-)
 SSD = dict(in_channels=[8, 16], out_channels=[8, 16, 8, 8], level_strides=[2, 1])
 YOLO = dict(num_scales=3, in_channels=[32, 16, 8], out_channels=[16, 8, 4])
-DILATED = dict(in_channels=32, out_channels=8, block_mid_channels=4)
-CENTRE = dict(in_channels=32, num_deconv_filters=(16, 8), num_deconv_kernels=(4, 4))
 # mmdet's necks: their settings, channels of the levels they are given, levels they yield.
 NECKS = [
     ('FPN', dict(**THREE, num_outs=4), WIDTHS, 4),
@@ -304,18 +285,8 @@ NECKS = [
     ('SSDNeck', dict(**SSD, level_paddings=[1, 1]), [8, 16], 4),
     ('YOLOV3Neck', YOLO, WIDTHS, 3),
     ('YOLOXPAFPN', dict(**THREE, num_csp_blocks=1), WIDTHS, 3),
-    ('CSPNeXtPAFPN', dict(**THREE, num_csp_blocks=1), WIDTHS, 3),
     ('HRFPN', dict(**THREE, num_outs=3), WIDTHS, 3),
-    ('FPG', FPG, WIDTHS, 4),
-    ('SSH', dict(num_scales=3, in_channels=WIDTHS, out_channels=WIDTHS), WIDTHS, 3),
     ('DyHead', dict(in_channels=16, out_channels=16), [16] * 3, 3),
-    (
-        'DilatedEncoder',
-        dict(**DILATED, num_residual_blocks=2, block_dilations=[2, 4]),
-        WIDTHS,
-        1,
-    ),
-    ('CTResNetNeck', dict(**CENTRE, use_dcn=False), WIDTHS, 1),
 ]
 
 

@@ -196,21 +196,14 @@ def test_empty_batch(backend):
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_non_contiguous_inputs(backend):
-    feats, strides, groups, points = random_case(3)
+def test_layout_and_padding_change_nothing(backend):
+    feats, strides, groups, points = random_case(7)
+    sizes = dict(strides=strides, num_groups=groups, backend=backend)
+    expected = make_sampler(feats, **sizes)(points)
     strided = [feat.transpose(3, 4).contiguous().transpose(3, 4) for feat in feats]
     points_strided = points.transpose(1, 2).contiguous().transpose(1, 2)
-    sizes = dict(strides=strides, num_groups=groups, backend=backend)
-    expected = make_sampler(feats, **sizes)(points)
     torch.testing.assert_close(make_sampler(strided, **sizes)(points_strided), expected)
-
-
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_padding_with_zeros_changes_nothing(backend):
-    feats, strides, groups, points = random_case(7)
     padded = [torch.nn.functional.pad(feat, (0, 3, 0, 2)) for feat in feats]
-    sizes = dict(strides=strides, num_groups=groups, backend=backend)
-    expected = make_sampler(feats, **sizes)(points)
     means = make_sampler(padded, **sizes)(points)
     torch.testing.assert_close(means, expected, rtol=1e-4, atol=1e-5)
 

@@ -33,7 +33,7 @@ class FlatPlanes(NamedTuple):
 
 
 class DeformableMemory(NamedTuple):
-    """What the two query sets read."""
+    """Planes that the two query sets read."""
 
     spatial: FlatPlanes
     temporal: FlatPlanes
@@ -90,9 +90,9 @@ class DeformableStage(QueryStage):
 
 
 class DeformableBranch(BaseModule):
-    """What happens to one query set in a stage.
+    """The decoder layer of one query set, as mmdet's of deformable DETR.
 
-    A decoder layer of mmdet's deformable DETR, parameter names included.
+    Parameters have the same names.
 
     Args:
         embed_dims: C.
@@ -191,7 +191,7 @@ class DeformableAttention(MultiScaleDeformableAttention):
         read = attend(
             values.unflatten(-1, (self.num_heads, -1)),
             planes.layout,
-            place_points(offsets, reference_boxes(boxes_xyzr, planes.extents)),
+            place_points(offsets, boxes_xyzr, planes.extents),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
         return queries + self.dropout(self.output_proj(read))
@@ -216,28 +216,21 @@ def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlan
     )
 
 
-def reference_boxes(boxes_xyzr: Tensor, extents: Tensor) -> Tensor:
-    """(cx, cy, w, h) in units of each plane's extent, (B, Q, M, 4).
-
-    Args:
-        boxes_xyzr: (B, Q, 4)
-        extents: (w, h) in pixels, (M, 2).
-    """
-    centre = full_precision(boxes_xyzr)[..., :2]
-    boxes = torch.cat((centre, box_size(boxes_xyzr)), dim=-1)
-    return boxes.unsqueeze(2) / extents.repeat(1, 2)
-
-
-def place_points(offsets: Tensor, reference: Tensor) -> Tensor:
+def place_points(offsets: Tensor, boxes_xyzr: Tensor, extents: Tensor) -> Tensor:
     """Points relative to their boxes (deformable DETR, appendix A.4).
 
     Args:
         offsets: (dx, dy), of which P reach from the centre to the box's edge,
             (B, Q, G, M, P, 2).
-        reference: (cx, cy, w, h), (B, Q, M, 4).
+        boxes_xyzr: (B, Q, 4)
+        extents: (w, h) of each plane in pixels, (M, 2).
 
     Returns:
         (x, y) in units of each plane's extent, (B, Q, G, M, P, 2).
     """
-    centre, size = reference[:, :, None, :, None].split(2, dim=-1)
-    return centre + full_precision(offsets) * size / (2 * offsets.size(-2))
+    centre, half = full_precision(boxes_xyzr)[..., :2], box_size(boxes_xyzr) / 2
+    centre, half = (
+        (values.unsqueeze(2) / extents)[:, :, None, :, None]
+        for values in (centre, half)
+    )  # (B, Q, 1, M, 1, 2)
+    return centre + full_precision(offsets) * half / offsets.size(-2)
