@@ -14,7 +14,7 @@ from tiny_stmixer import write_video
 from stmixer_mm.apis.results import detections_schema, plot_keyframe, plot_video
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.results.csv_detections import CsvDetections
+from stmixer_mm.evaluation.results.rows import CsvDetections
 from stmixer_mm.structures import (
     Action,
     VideoDetections,

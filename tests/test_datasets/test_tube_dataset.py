@@ -20,7 +20,7 @@ from stmixer_mm.datasets.tube_dataset import (
     video_persons,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.metrics.tube_metrics import EXCLUDED_LABELS
+from stmixer_mm.evaluation.metrics.tube_metric import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
 RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']

@@ -4,32 +4,25 @@ import os
 import tempfile
 
 import numpy as np
-import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.logging import MMLogger
-from test_tube_metrics import build
+from tube_data import build, ground_truth, still
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric
+from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 
 
 def metrics():
-    tube = np.array([[frame, 0, 0, 40, 100] for frame in (1, 2, 3)], float)
-    truth = dict(
-        labels=['sit', 'run'],
-        train_videos=[[]],
-        test_videos=[['v']],
-        nframes=dict(v=3),
-        resolution=dict(v=(100, 100)),
-        gttubes=dict(v={0: [tube], 1: [tube[:1] + np.array([0, 50, 0, 50, 0])]}),
-    )
+    tubes = {0: [still(1, 3, [0, 0, 80, 100])], 1: [still(1, 1, [100, 0, 180, 100])]}
     lines = [f'v,{frame},0,0,0.4,1,1,0\n' for frame in (1, 2, 3)]
     with tempfile.NamedTemporaryFile('w', suffix='.csv') as file:
         file.write(''.join(lines) + 'v,1,0.5,0,0.9,1,2,0\n')
         file.flush()
         frames = FrameMAPMetric(file.name, num_classes=3)
+    truth = ground_truth({'v': tubes}, labels=['sit', 'run'], nframes=3)
     return frames, build(TubeFrameMAPMetric, truth)
 
 
@@ -91,11 +84,6 @@ def test_a_folder_of_ones_own_stays_as_it_is(tmp_path):
         def compute_metrics(self, results):
             return dict(dir=self.collect_dir, n=len(results))
 
-    metric = Count(collect_dir=str(tmp_path))
+    metric = Count(protocol=PROTOCOLS['act'], collect_dir=str(tmp_path))
     metric.results = [1, 2]
     assert metric.evaluate(2) == {'count/dir': str(tmp_path), 'count/n': 2}
-
-
-def test_an_unknown_place_to_collect_is_refused_before_the_run():
-    with pytest.raises(ValueError, match="collect_device='tpu' is unknown; use"):
-        TubeFrameMAPMetric('GT.pkl', collect_device='tpu')

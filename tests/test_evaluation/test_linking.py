@@ -1,5 +1,3 @@
-import itertools
-
 import literal_act
 import numpy as np
 import pytest
@@ -9,12 +7,14 @@ from stmixer_mm.evaluation.functional.linking import (
     LINKINGS,
     Linking,
     Tubelets,
-    label_action,
+    parse_linking,
     suppress_tubelets,
-    trim_tubes,
 )
-from stmixer_mm.evaluation.functional.tubelet_linking import link_tubelets
-from stmixer_mm.evaluation.functional.tubes import join_tubes
+from stmixer_mm.evaluation.functional.tubelet_linking import (
+    TubeletLinker,
+    boxes_where_present,
+    link_tubelets,
+)
 
 LEFT, RIGHT = [0, 0, 9, 9], [50, 0, 59, 9]
 SHORT = dict(min_length=1, tube_nms_iou=None)
@@ -45,16 +45,6 @@ def shown(tubes):
         for sequence, score, part in zip(
             tubes.sequences, tubes.scores, rows, strict=True
         )
-    ]
-
-
-def test_scores_differ_within_a_tube():
-    scores = [0.2, 0.9, 0.4]
-    rows = [(0, t, s, LEFT) for t, s in enumerate(scores, 1)]
-    rows += [(0, t, s / 2, RIGHT) for t, s in enumerate(scores, 1)]
-    assert shown(link_tubelets(boxes_of(*rows), Linking(**SHORT))) == [
-        (0, (0.2 + 0.9 + 0.4) / 3, [1, 2, 3], scores),
-        (0, (0.1 + 0.45 + 0.2) / 3, [1, 2, 3], [0.1, 0.45, 0.2]),
     ]
 
 
@@ -131,7 +121,7 @@ def test_no_boxes_no_tubes():
     nothing = Tubelets(
         np.zeros(0, int), np.zeros((0, 2), int), np.zeros((0, 2, 4)), np.zeros(0)
     )
-    for linking in (*LINKINGS.values(), Linking(trim_cost=1)):
+    for linking in LINKINGS.values():
         assert link_tubelets(nothing, linking).frames.shape == (0,)
 
 
@@ -149,32 +139,6 @@ def moving_persons(seed, num_sequences=3, num_frames=30):
                         (sequence, frame, random.rand(), [*low, *(low + extent)])
                     )
     return boxes_of(*rows)
-
-
-@pytest.mark.parametrize('seed', range(4))
-@pytest.mark.parametrize('end_after', [1, 3, 5])
-def test_linking_is_that_of_the_loops(seed, end_after):
-    boxes = moving_persons(seed)
-    linking = Linking(
-        end_after=end_after, min_length=4, link_iou=0.4, top_k=3, tube_nms_iou=None
-    )
-    tubes = link_tubelets(boxes, linking)
-    scores = tubes.scores.round(9).tolist()
-    found = {
-        (sequence, score, tuple(frames))
-        for (sequence, _, frames, _), score in zip(shown(tubes), scores, strict=True)
-    }
-    expected = set()
-    for sequence in range(3):
-        frames = {}
-        for i in np.flatnonzero(boxes.sequences == sequence):
-            item = (boxes.scores[i], tuple(boxes.bboxes[i, 0]))
-            frames.setdefault(int(boxes.frames[i, 0]), []).append(item)
-        for tube, score in literal_act.build_tubes(frames, linking):
-            span = range(tube[0][0], tube[-1][0] + 1)
-            expected.add((sequence, round(float(score), 9), tuple(span)))
-    assert found == expected
-    assert len(found) > 10
 
 
 class MendedDataset(multisports_utils.Dataset):
@@ -259,48 +223,123 @@ def test_scaling_all_scores_links_alike():
     np.testing.assert_allclose(half.scores, whole.scores / 2)
 
 
-@pytest.mark.parametrize('cost', [0, 0.3, 1, 3])
-def test_labels_are_the_best_of_all(cost):
-    random = np.random.RandomState(0)
-    for _ in range(20):
-        scores = random.rand(8)
-
-        def energy(labels, scores=scores):
-            labels = np.array(labels)
-            gains = np.where(labels, scores, 1 - scores).sum()
-            return gains - cost * (labels[1:] != labels[:-1]).sum()
-
-        best = max(itertools.product([False, True], repeat=8), key=energy)
-        assert label_action(scores, cost).tolist() == list(best)
+def clips_of(length, clip_len, step, start=1):
+    """Frames (K,) of clips of a video, padded at both of its ends."""
+    begins = range(start, length + 1, step)
+    return [np.arange(b, b + clip_len).clip(1, length) for b in begins]
 
 
-def test_trimming_cuts_what_shows_nothing():
-    scores = [0.1, 0.1, 0.9, 0.8, 0.1, 0.1, 0.1, 0.9, 0.9, 0.4, 0.9]
-    rows = [[t, *LEFT, s] for t, s in enumerate(scores, 1)]
-    tubes = join_tubes([4, 7], [np.array(rows), np.array(rows)[:2]], [0.5, 0.1])
-    # A change of 0.5 pays for the three rows of 0.1, which gain 3 * 0.8 as background,
-    # and not for the one of 0.4, which would gain 0.2 for two changes.
-    assert shown(trim_tubes(tubes, 0.5)) == [
-        (4, 0.85, [3, 4], [0.9, 0.8]),
-        (4, 3.1 / 4, [8, 9, 10, 11], [0.9, 0.9, 0.4, 0.9]),
-    ]
-    boxes = boxes_of(*((4, t, s, LEFT) for t, s in enumerate(scores, 1)))
-    linking = Linking(trim_cost=0.5, min_length=3)
-    assert shown(link_tubelets(boxes, linking))[0][2] == [8, 9, 10, 11]
+def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
+    """[(clip's frames, boxes with NaN, scores)] of persons who come and go."""
+    random = np.random.RandomState(seed)
+    size = random.randint(15, 40, (5, 1, 2))
+    place = np.cumsum(random.randint(-4, 5, (5, num_frames, 2)), axis=1)
+    place += random.randint(0, 100, (5, 1, 2))
+    tracks = np.concatenate([place, place + size], axis=2).astype(float)
+    there = random.rand(5, num_frames) < 0.8
+    clips = []
+    for frames in clips_of(num_frames, clip_len, step, start):
+        bboxes = tracks[:, frames - 1] + random.randint(-2, 3, (5, clip_len, 4))
+        present = there[:, frames - 1] + random.uniform(0, 0.01, (5, clip_len))
+        bboxes = boxes_where_present(frames, bboxes, present, 0.5)
+        clips.append((frames, bboxes, random.rand(5)))
+    return clips
 
 
-def test_constants_that_cannot_be():
-    with pytest.raises(ValueError, match="nms='gaussian' is unknown"):
-        Linking(nms='gaussian')
-    for name, value, message in [
-        ('end_after', 0, 'has end_after=0; write a whole number from 1 on'),
-        ('trim_cost', -1, 'has trim_cost=-1; write a number from 0 on'),
-        ('link_iou', 20, r'has link_iou=20; write a number in \[0, 1\]'),
-        ('top_k', 2.5, 'has top_k=2.5; write a whole number'),
-        ('min_length', '8', "has min_length='8'; write a whole number"),
-        ('nms_iou', None, 'has nms_iou=None; write a number'),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            Linking(**{name: value})
-    with pytest.raises(TypeError, match='iou'):
-        Linking(iou=0.5)
+def by_frame(frames, bboxes):
+    return {
+        int(t): tuple(box)
+        for t, box in zip(frames, bboxes, strict=True)
+        if not np.isnan(box[0])
+    }
+
+
+@pytest.mark.parametrize(
+    'clip_len, step, start',
+    [(1, 1, 1), (1, 3, 1), (4, 1, -2), (4, 2, 0), (4, 4, 1), (4, 6, -1), (30, 30, 1)],
+)
+@pytest.mark.parametrize('end_after', [1, 4])
+def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
+    linking = Linking(
+        end_after=end_after,
+        min_length=1,
+        min_score=0,
+        link_iou=0.4,
+        top_k=4,
+        tube_nms_iou=None,
+    )
+    by_sequence = [moving_tubelets(s, clip_len, step, start) for s in range(3)]
+    rows, expected = [], []
+    for sequence, clips in enumerate(by_sequence):
+        literal = []
+        for frames, bboxes, scores in clips:
+            items = [by_frame(frames, one) for one in bboxes]
+            literal.append((frames[0], list(zip(scores, items, strict=True))))
+            rows += [
+                (sequence, frames, *one) for one in zip(bboxes, scores, strict=True)
+            ]
+        for tube in literal_act.link_tubelets(literal, linking):
+            of_frame = {}
+            for score, boxes in tube:
+                for t, box in boxes.items():
+                    of_frame.setdefault(t, []).append((*box, score))
+            means = {t: np.mean(boxes, axis=0) for t, boxes in of_frame.items()}
+            score = np.mean([score for score, _ in tube])
+            expected.append((sequence, round(float(score), 9), means))
+    np.random.RandomState(0).shuffle(rows)
+    fields = (np.array(field) for field in zip(*rows, strict=True))
+    tubes = link_tubelets(Tubelets(*fields), linking)
+    found = {}
+    for number, end in enumerate(tubes.ends):
+        part = slice(end - tubes.lengths[number], end)
+        boxes = np.column_stack([tubes.bboxes, tubes.box_scores])[part]
+        key = int(tubes.sequences[number]), round(float(tubes.scores[number]), 9)
+        found[key] = dict(zip(tubes.frames[part].tolist(), boxes, strict=True))
+    assert len(found) == len(expected) > 5
+    for sequence, score, means in expected:
+        ours = found[sequence, score]
+        assert (min(ours), max(ours)) == (min(means), max(means))
+        assert len(ours) == max(ours) - min(ours) + 1
+        for t, box in means.items():
+            np.testing.assert_allclose(ours[t], box, atol=1e-9)
+
+
+def test_ids_are_final():
+    clips = moving_tubelets(0, clip_len=4, step=4)
+    linking = Linking(link_iou=0.4, end_after=1)
+
+    def ids_of(clips):
+        linker = TubeletLinker(linking)
+        return [linker.extend(*clip).tolist() for clip in clips]
+
+    whole = ids_of(clips)
+    for length in range(len(clips)):
+        assert ids_of(clips[:length]) == whole[:length]
+    assert 5 < max(max(ids) for ids in whole) < 5 * len(clips) - 1
+
+
+def test_a_repeated_frame_counts_once():
+    """Twice on frame 1 the IoU is 1, in frame 2 it is 0."""
+    linking = Linking(link_iou=0.6)
+    first, second = np.array([[LEFT] * 3]), np.array([[LEFT, LEFT, RIGHT]])
+    frames = np.array([1, 1, 2])
+    linker = TubeletLinker(linking)
+    assert linker.extend(frames, first.astype(float), np.array([0.9])) == 0
+    assert linker.extend(frames, second.astype(float), np.array([0.9])) == 1
+
+
+def test_where_a_person_is():
+    frames, bboxes = np.array([1, 1, 2, 3]), np.ones((3, 4, 4))
+    scores = np.array([[0.6, 0.1, 0.4, 0.5], [0.1, 0.9, 0.2, 0.3], [0, 0, 0, 0]])
+    shown = boxes_where_present(frames, bboxes, scores, 0.5)
+    expected = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]]
+    assert (~np.isnan(shown[..., 0])).astype(int).tolist() == expected
+
+
+def test_constants_by_name():
+    linking = parse_linking(dict(base='moc', min_length=8))
+    assert (linking.nms, linking.min_length) == ('soft', 8)
+    assert parse_linking('act') == Linking()
+    for wrong in ('road', dict(base='road'), dict(iou=0.5)):
+        with pytest.raises(ValueError, match='linking'):
+            parse_linking(wrong)

@@ -1,6 +1,7 @@
 import literal_act
 import numpy as np
 import pytest
+from tube_data import still
 
 from stmixer_mm.evaluation.functional.tubes import (
     join_tubes,
@@ -12,9 +13,7 @@ from stmixer_mm.evaluation.functional.tubes import (
 
 
 def straight(first, last, box=(0, 0, 9, 9)):
-    """A tube that stands still."""
-    frames = np.arange(first, last + 1)
-    return np.column_stack([frames, np.tile(box, (len(frames), 1))]).astype(float)
+    return still(first, last, box)
 
 
 def iou(first, *others, **kwargs):

@@ -1,72 +1,205 @@
+import itertools
+
+import literal_act
 import matplotlib.image
 import numpy as np
 import pytest
-
-from stmixer_mm.evaluation.functional.error_types import (
-    CLASSIFICATION,
-    LOCALISATION,
-    OTHER,
+from tube_data import (
+    LEFT,
     RIGHT,
-    TIME,
+    build,
+    frame_detections,
+    ground_truth,
+    linked,
+    noisy,
+    predict,
+    still,
+)
+
+from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.projects.diagnosis.error_types import (
     ErrorShares,
+    TubeErrorShares,
+    box_error_shares,
     error_shares,
-    error_types,
     format_error_table,
     mean_shares,
+    tube_error_shares,
 )
 from stmixer_mm.projects.diagnosis.figures import draw_errors
 
+NOTHING = dict.fromkeys(TubeErrorShares._fields, 0)
 
-def test_the_first_type_that_holds():
-    # right, own class in frame, other class in frame, on it, class in video
-    cases = {
-        (1, 1, 1, 1, 1): RIGHT,
-        (0, 1, 0, 0, 1): LOCALISATION,
-        (0, 1, 1, 1, 1): LOCALISATION,
-        (0, 0, 1, 1, 1): CLASSIFICATION,
-        (0, 0, 1, 1, 0): CLASSIFICATION,
-        (0, 0, 1, 0, 1): OTHER,
-        (0, 0, 0, 0, 1): TIME,
-        (0, 0, 0, 0, 0): OTHER,
-    }
-    flags = np.array(list(cases), dtype=bool).T
-    assert error_types(*flags).tolist() == list(cases.values())
+
+def shares_of(metric_type, truth, samples, **options):
+    """Shares by label, and values of the metric."""
+    metric = build(metric_type, truth, **options)
+    metric.process(None, samples)
+    results = [[dict(part) for part in parts] for parts in metric.results]
+    find = box_error_shares if metric_type is TubeFrameMAPMetric else tube_error_shares
+    shares = find(metric, metric.detections(results))
+    return shares, metric.evaluate(len(samples))
 
 
 def test_shares_by_hand():
     # Right, time, right, of three: shares of the first 1, 2, 3 detections.
-    shares = error_shares(np.array([RIGHT, TIME, RIGHT, OTHER]), 3)
+    shares = error_shares(['ap', 'time', 'ap', 'other'], 3, ErrorShares)
     ap = ((1 + 1) / 2 + (1 / 2 + 2 / 3) / 2) / 3
     time = ((0 + 0) / 2 + (1 / 2 + 1 / 3) / 2) / 3
-    expected = ErrorShares(ap, 0, 0, time, 0, 1 / 3)
-    assert shares == pytest.approx(expected)
+    assert shares == pytest.approx(ErrorShares(ap, 0, 0, time, 0, 1 / 3))
     assert sum(shares) == pytest.approx(1)
+    assert error_shares([], 2, ErrorShares) == (0, 0, 0, 0, 0, 1)
+    assert error_shares(['ap', 'ap'], 2, ErrorShares) == (1, 0, 0, 0, 0, 0)
 
 
-def test_without_detections_all_is_missed():
-    assert error_shares(np.zeros(0, int), 2) == (0, 0, 0, 0, 0, 1)
-    assert error_shares(np.array([RIGHT, RIGHT]), 2) == (1, 0, 0, 0, 0, 0)
+def test_errors_of_boxes_by_hand():
+    truth = ground_truth(
+        {'v': {0: [still(1, 2, LEFT)], 1: [still(3, 3, RIGHT)]}, 'w': {}}
+    )
+    samples = [
+        predict('v', 1, (LEFT, {0: 0.9})),  # right
+        predict('v', 2, (RIGHT, {0: 0.8}), (LEFT, {0: 0.3})),  # localisation; right
+        predict('v', 3, (RIGHT, {0: 0.7}), (LEFT, {0: 0.6})),  # classification, other
+        predict('v', 4, (LEFT, {0: 0.5})),  # time
+        predict('w', 4, (LEFT, {0: 0.4})),  # other
+        predict('w', 5, (LEFT, {1: 0.9})),  # other, of sit
+    ]
+    shares, values = shares_of(TubeFrameMAPMetric, truth, samples)
+    # run, by score: R L C O T O R; at the seventh 2/7 right, 1/7 L, 1/7 C, 1/7 T, 2/7 O, and at
+    # the sixth 1/6, 1/6, 1/6, 1/6, 2/6. A step of recall is 1/2. sit is all missed.
+    one = (1 / 6 + 1 / 7) / 2 / 2
+    ap = 1 / 2 + (1 / 6 + 2 / 7) / 2 / 2
+    assert shares['run'] == pytest.approx((ap, one, one, one, 2 * one, 0))
+    assert shares['sit'].missed == 1
+    assert mean_shares(shares).ap == pytest.approx(values['frame_mAP/overall@0.5'])
 
 
-SHARES = {
-    'run': ErrorShares(0.5, 0.1, 0.1, 0.1, 0.1, 0.1),
-    'sit still': ErrorShares(0.7, 0.3, 0, 0, 0, 0),
-}
+@pytest.mark.parametrize('seed', range(3))
+def test_errors_of_boxes_are_those_of_moc(seed):
+    truth, samples = noisy(seed)
+    del truth['gttubes']['w'][0]  # nobody does class 0 in w
+    shares, values = shares_of(TubeFrameMAPMetric, truth, samples, iou_thrs=(0.7,))
+    seen = set()
+    for label in range(3):
+        found = frame_detections(samples, label)
+        kinds = literal_act.error_kinds(found, truth['gttubes'], label, 0.7)
+        seen |= {*kinds}
+        tubes = (tubes.get(label, []) for tubes in truth['gttubes'].values())
+        num_gts = sum(map(len, itertools.chain(*tubes)))
+        ours = shares[f'class {label}']
+        for kind in ('localisation', 'classification', 'time', 'other'):
+            expected = literal_act.share_of_kind(kinds, kind, num_gts)
+            assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
+        assert ours.ap == values[f'frame_mAP/class {label}@0.7']
+        assert sum(ours) == pytest.approx(1, abs=1e-12)
+    assert len(seen) >= 4
 
 
-def test_table():
-    assert mean_shares(SHARES)[:2] == pytest.approx((0.6, 0.2))
-    head, _, *lines = format_error_table(SHARES).splitlines()
+@pytest.mark.parametrize('nms', ['act', 'moc'])
+def test_suppressed_boxes_have_no_errors(nms):
+    truth, samples = noisy(0)
+    shares, values = shares_of(TubeFrameMAPMetric, truth, samples, nms=nms)
+    assert mean_shares(shares).ap == pytest.approx(values['frame_mAP/overall@0.5'])
+
+
+def test_a_label_with_an_empty_list_of_tubes_is_not_in_the_video():
+    truth = ground_truth({'v': {0: [still(1, 2, LEFT)]}, 'w': {0: []}})
+    samples = [
+        predict('w', 1, (LEFT, {0: 0.9})),
+        *(predict('v', frame, (LEFT, {0: 0.8})) for frame in (1, 2)),
+    ]
+    shares, _ = shares_of(TubeFrameMAPMetric, truth, samples)
+    found = frame_detections(samples[:1], 0)
+    # In MOC's scripts the video shows the action at another time.
+    assert literal_act.error_kinds(found, truth['gttubes'], 0, 0.5) == ['time']
+    assert shares['run'].time == 0 < shares['run'].other
+
+
+# 4 / 10 of the boxes and 8 of 20 frames are less than 1 / 2.
+@pytest.mark.parametrize(
+    'kind, tube',
+    [
+        ('repeat', still(1, 20, [0, 0, 49, 59])),
+        ('extra', still(1, 20, [60, 0, 90, 99])),
+        ('localisation', still(1, 20, [0, 0, 49, 39])),
+        ('classification', still(21, 40, RIGHT)),
+        ('time', still(1, 8, LEFT)),
+        ('classification_time', still(21, 28, RIGHT)),
+        ('classification_localisation', still(21, 40, [100, 0, 149, 39])),
+        ('time_localisation', still(1, 8, [0, 0, 49, 39])),
+        ('classification_time_localisation', still(21, 28, [100, 0, 149, 39])),
+    ],
+)
+def test_errors_of_tubes_by_hand(kind, tube):
+    truth = ground_truth(
+        {
+            'v': {0: [still(1, 20, LEFT)], 1: [still(21, 40, RIGHT)]},
+            'w': {0: [still(1, 20, LEFT)]},
+        }
+    )
+    found = [(0, 0.9, still(1, 20, LEFT)), (0, 0.8, tube)]
+    samples = [linked('v', *found), linked('w', (0, 0.7, still(1, 20, LEFT)))]
+    shares, values = shares_of(VideoMAPMetric, truth, samples)
+    # Right, wrong, right: of the two 1/2 and 1/3 are wrong; sit is all missed.
+    share, ap = (1 / 2 + 1 / 3) / 2 / 2, (1 + (1 / 2 + 2 / 3) / 2) / 2
+    expected = {**NOTHING, 'ap': ap, kind: share}
+    assert shares['run']._asdict() == pytest.approx(expected)
+    assert shares['sit']._asdict() == {**NOTHING, 'missed': 1}
+    assert mean_shares(shares).ap == values['video_mAP/overall@0.5']
+
+
+@pytest.mark.parametrize('protocol', ['act', 'multisports'])
+@pytest.mark.parametrize('seed', range(3))
+def test_errors_of_tubes_are_those_of_multisports(protocol, seed):
+    truth, _ = noisy(seed)
+    random = np.random.RandomState(seed)
+    found = {name: [] for name in truth['gttubes']}
+    for name, classes in truth['gttubes'].items():
+        far = still(1, 30, [150, 0, 190, 9])
+        for tube in (*itertools.chain(*classes.values()), far):
+            for _ in range(12):
+                start = random.randint(0, len(tube) - 2)
+                part = tube[start : start + random.randint(2, 30)].copy()
+                part[:, 1:] += np.tile(random.randint(-12, 13, 2), 2)
+                found[name].append((random.randint(3), random.rand(), part))
+    samples = [linked(name, *tubes) for name, tubes in found.items()]
+    options = dict(protocol=protocol, iou_thrs=(0.3,))
+    shares, values = shares_of(VideoMAPMetric, truth, samples, **options)
+    seen = set()
+    for label in range(3):
+        tubes = [
+            (name, score, rows)
+            for name, of_video in found.items()
+            for its_label, score, rows in of_video
+            if its_label == label
+        ]
+        kinds = literal_act.tube_error_kinds(
+            tubes, truth['gttubes'], label, 0.3, protocol
+        )
+        seen |= {*kinds}
+        ours = shares[f'class {label}']
+        for kind in TubeErrorShares._fields[1:-1]:
+            expected = literal_act.share_of_kind(kinds, kind, 6, protocol)
+            assert getattr(ours, kind) == pytest.approx(expected, abs=1e-9)
+        assert ours.missed == pytest.approx(1 - kinds.count('right') / 6)
+        true = {name: classes[label] for name, classes in truth['gttubes'].items()}
+        expected = literal_act.ap(protocol, tubes, true, 0.3, tubes=True)
+        assert ours.ap == values[f'video_mAP/class {label}@0.3']
+        assert ours.ap == pytest.approx(expected, abs=1e-9)
+    assert len(seen) == 10
+
+
+def test_table_and_picture(tmp_path):
+    shares = {
+        'run': ErrorShares(0.5, 0.1, 0.1, 0.1, 0.1, 0.1),
+        'sit still': ErrorShares(0.7, 0.3, 0, 0, 0, 0),
+    }
+    head, _, *lines = format_error_table(shares).splitlines()
     assert head.split() == list(ErrorShares._fields)
     assert lines[1].split() == ['sit', 'still', '70.00', '30.00', *['0.00'] * 4]
     assert lines[2].split()[:3] == ['mean', '60.00', '20.00']
-
-
-def test_picture(tmp_path):
-    draw_errors(SHARES, tmp_path / 'errors.png')
+    draw_errors(shares, tmp_path / 'errors.png')
     image = matplotlib.image.imread(tmp_path / 'errors.png')
-    assert image.shape[1] == 880
     # The bar of 70 % AP is seen, in its colour.
     green = np.abs(image[..., :3] - [0x4C / 255, 0x9F / 255, 0x70 / 255]).max(-1) < 0.02
     assert green.sum() > 1000
-    assert [path.name for path in tmp_path.iterdir()] == ['errors.png']

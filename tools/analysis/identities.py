@@ -22,8 +22,11 @@ from stmixer_mm.checks.options import SCORE, number
 from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_keyframe_rows
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame, user_errors
-from stmixer_mm.evaluation.functional.average_precision import by_score, interpolated_ap
-from stmixer_mm.evaluation.functional.matching import Boxes, claim_best, frame_pairs
+from stmixer_mm.evaluation.functional.average_precision import (
+    average_precision,
+    by_score,
+)
+from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 
@@ -244,8 +247,9 @@ def person_ap(videos: Sequence[Video]) -> float:
     ]
     found, truth = gather(bboxes, scores), gather(truth, [one[:, 0] for one in truth])
     pairs = frame_pairs(found, truth)
-    right = claim_best(found.scores, found.frames, pairs, IOU_THR)
-    return interpolated_ap(right[by_score(found.scores)], len(truth.frames))
+    right = match(found.scores, found.frames, pairs, IOU_THR, matching='best')
+    right = right[by_score(found.scores)]
+    return average_precision(right, len(truth.frames), mode='interpolated')
 
 
 def compare(args: argparse.Namespace) -> list[dict]:

@@ -19,55 +19,40 @@ CLASS_AVERAGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     'all': lambda num_gts, num_detections: np.full(len(num_gts), True),
 }
 
-
-def interpolated_ap(right: np.ndarray, num_gts: int) -> float:
-    """Exact area under the precision that never falls with recall.
-
-    Source: Pascal VOC from 2010 on, AVA's evaluator, MultiSports'
-    evaluate_multisports.py.
-
-    Args:
-        right: (N,) bool.
-        num_gts: M, at least 1.
-    """
-    return interpolated_area(precision(right), right, num_gts)
+# Heights (N,) of the area under a curve (N,) over recall that starts at (0, start).
+AP_MODES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    # The envelope that never rises: Pascal VOC from 2010 on, AVA's evaluator,
+    # MultiSports' evaluate_multisports.py.
+    'interpolated': lambda curve, start: envelope(curve),
+    # Trapezoids: ``pr_to_ap`` of the scripts of the action tubelet detector (Kalogeiton
+    # et al., ICCV 2017), which MOC and MultiSports' evaluate.py use too.
+    'act': lambda curve, start: (curve + np.append(start, curve[:-1])) / 2,
+}
 
 
-def act_ap(right: np.ndarray, num_gts: int) -> float:
-    """Area under the raw precision, by trapezoids that start at (recall 0, 1).
-
-    Source: ``pr_to_ap`` of the scripts of the action tubelet detector (Kalogeiton et
-    al., ICCV 2017), which MOC and MultiSports' evaluate.py use too.
+def average_precision(right: np.ndarray, num_gts: int, *, mode: str) -> float:
+    """Area under precision over recall; NaN without ground truth.
 
     Args:
         right: (N,) bool.
-        num_gts: M, at least 1.
+        num_gts: M.
+        mode: A name of ``AP_MODES``.
     """
-    return act_area(precision(right), right, num_gts, start=1.0)
+    return area(precision(right), right, num_gts, mode=mode, start=1.0)
 
 
-def interpolated_area(curve: np.ndarray, right: np.ndarray, num_gts: int) -> float:
-    """Area under the envelope of a curve (N,) over recall."""
-    return float(envelope(curve)[right].sum() / num_gts)
-
-
-def act_area(
-    curve: np.ndarray, right: np.ndarray, num_gts: int, *, start: float = 0.0
+def area(
+    curve: np.ndarray,
+    right: np.ndarray,
+    num_gts: int,
+    *,
+    mode: str,
+    start: float = 0.0,
 ) -> float:
-    """Area under a curve (N,) over recall, by trapezoids that start at (0, start)."""
-    means = (curve + np.concatenate([[start], curve[:-1]])) / 2
-    return float(means[right].sum() / num_gts)
-
-
-AP_MODES: dict[str, Callable[[np.ndarray, int], float]] = {
-    'interpolated': interpolated_ap,
-    'act': act_ap,
-}
-# Under the shares of error types.
-AREAS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
-    'interpolated': interpolated_area,
-    'act': act_area,
-}
+    """Area under a curve (N,) over recall, see ``average_precision``."""
+    if not num_gts:
+        return float('nan')
+    return float(AP_MODES[mode](curve, start)[right].sum() / num_gts)
 
 
 def envelope(curve: np.ndarray) -> np.ndarray:
@@ -125,8 +110,19 @@ def parse_iou_thrs(
             name = thr if isinstance(thr, str) else f'{thr:g}'
             parsed[name] = _thresholds(*map(float, str(thr).split(':')))
     if not parsed:
-        raise UserError('iou_thrs is empty; give at least one IoU threshold.')
+        raise UserError(f'iou_thrs is empty; {form}.')
     return parsed
+
+
+def _thresholds(
+    first: float, last: float | None = None, step: float = 0.05
+) -> tuple[float, ...]:
+    count = 1 if last is None else round((last - first) / step) + 1
+    values = tuple(first + step * i for i in range(count))
+    reaches_end = last is None or abs(values[-1] - last) < 1e-6
+    if not (reaches_end and 0 < first <= values[-1] <= 1):
+        raise ValueError(f'not ascending to the last number in steps of {step:g}')
+    return values
 
 
 def first_threshold(iou_thrs: Mapping[str, Sequence[float]]) -> float:
@@ -141,15 +137,3 @@ def over_thresholds(
     single = {thr for thrs in iou_thrs.values() for thr in thrs}
     values = {thr: value_at(thr) for thr in single}
     return [float(np.mean([values[thr] for thr in thrs])) for thrs in iou_thrs.values()]
-
-
-def _thresholds(
-    first: float, last: float | None = None, step: float = 0.05
-) -> tuple[float, ...]:
-    count = 1 if last is None else round((last - first) / step) + 1
-    values = tuple(first + step * i for i in range(min(count, 101)))
-    if count > 100 or not values or not 0 < first <= values[-1] <= 1:
-        raise ValueError('not 1 to 100 ascending thresholds in (0, 1]')
-    if last is not None and abs(values[-1] - last) > 1e-6:
-        raise ValueError(f'steps of {step:g} do not reach the last number')
-    return values

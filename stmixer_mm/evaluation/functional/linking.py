@@ -1,4 +1,4 @@
-"""What comes before and after the linking of tubelets, as pure functions.
+"""Suppression of tubelets before linking, and tubes made of them, as pure functions.
 
 A tubelet is a person through the K frames of a clip, with one score; a box of a single
 frame is one of K = 1. Frames count from 1, boxes are xyxy in pixels. A sequence is a
@@ -8,19 +8,17 @@ class in a video: only its tubelets are compared with each other.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from math import inf
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame, choose
+from stmixer_mm.errors import blame, choose
 from stmixer_mm.evaluation.functional.matching import (
     aligned_iou,
     first_of_runs,
     take,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, take_tubes
+from stmixer_mm.evaluation.functional.tubes import Tubes
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 
 
@@ -53,7 +51,7 @@ class Linking:
         nms: ``'hard'`` removes tubelets that overlap a higher-scoring one of their clip
             and class (ACT); ``'soft'`` multiplies their score by 1 - IoU, once (MOC);
             None does neither.
-        nms_iou: Tubelets that overlap by more are meant (ACT 0.3, MOC 0.6).
+        nms_iou: Overlap above which they are (ACT 0.3, MOC 0.6).
         top_k: Tubelets kept per clip and class (ACT and MOC 10).
         link_iou: A tubelet continues a tube if it overlaps the last one by at least
             this (ACT 0.2, MOC 0.5).
@@ -61,16 +59,13 @@ class Linking:
             last box continues it (MOC 1: it counts K from begin to begin, ACT 5 with
             K = 6). Frames in between get interpolated boxes, which is this package's
             own choice: the tubelets of both cover such frames.
-        min_score: Tubes with a lower mean score go (ACT 0.01, MOC 0.005).
-        min_length: Tubes of fewer frames go (ACT and MOC 15, for all datasets).
-        tube_nms_iou: Tubes of a class that overlap a higher-scoring one by more go;
+        min_score: Least mean score of a tube (ACT 0.01, MOC 0.005).
+        min_length: Least number of frames of a tube (ACT and MOC 15, for all datasets).
+        tube_nms_iou: Overlap above which a tube removes lower-scoring ones of its class;
             None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
-        trim_cost: Cost of a change between action and background in temporal
-            trimming, see ``trim_tubes``; None does not trim (ACT, MOC, MultiSports).
-            The scripts of Singh et al. (ICCV 2017) take 3 and 5.
         acting: Score from which a tubelet with scores in each frame does an action
             there, our own.
-        nms_pixel, link_pixel, tube_pixel: What a box measures beyond x2 - x1 in the
+        nms_pixel, link_pixel, tube_pixel: Pixels of a box beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
         presence: Person score from which a tubelet has a box in a frame, our own; the
             tubelets of both have one everywhere.
@@ -84,7 +79,6 @@ class Linking:
     min_score: float = 0.01
     min_length: int = 15
     tube_nms_iou: float | None = 0.3
-    trim_cost: float | None = None
     nms_pixel: float = 1
     link_pixel: float = 1
     tube_pixel: float = 1
@@ -93,16 +87,6 @@ class Linking:
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
-        for name, value in vars(self).items():
-            form, number, low, high = 'a number in [0, 1]', Real, 0, 1
-            if name in ('top_k', 'end_after', 'min_length'):
-                form, number, low, high = 'a whole number from 1 on', int, 1, inf
-            elif name in ('min_score', 'trim_cost'):
-                form, high = 'a number from 0 on', inf
-            may_be_none = name in ('nms', 'tube_nms_iou', 'trim_cost')
-            is_sound = isinstance(value, number) and low <= value <= high
-            if name != 'nms' and not is_sound and not (may_be_none and value is None):
-                raise UserError(f'linking has {name}={value!r}; write {form}.')
 
 
 LINKINGS = {
@@ -125,7 +109,7 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
     """Constants by name, or a dict of those that differ from a named base.
 
     Raises:
-        UserError: a name is unknown, or a constant is out of range.
+        UserError: a name is unknown.
     """
     changes = dict(base=linking) if isinstance(linking, str) else dict(linking)
     base = changes.pop('base', 'act')
@@ -136,10 +120,7 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
 
 
 def suppress_tubelets(tubelets: Tubelets, linking: Linking) -> Tubelets:
-    """The best tubelets of each clip and sequence, by descending score.
-
-    What comes out is sorted by clip, then by sequence.
-    """
+    """The best tubelets, sorted by clip, sequence and descending score."""
     tubelets = _best_first(tubelets)
     if linking.nms is not None:
         tubelets = _best_first(_suppress(tubelets, linking))
@@ -160,7 +141,7 @@ def _first_of_clips(tubelets: Tubelets) -> np.ndarray:
 
 
 def _suppress(tubelets: Tubelets, linking: Linking) -> Tubelets:
-    """One goes, or loses score once, to the best one that it overlaps too much."""
+    """Each is removed by, or loses score to, the best one that it overlaps too much."""
     scores, stays = tubelets.scores.copy(), np.ones(len(tubelets.scores), dtype=bool)
     starts, rest = _first_of_clips(tubelets), np.arange(len(scores))
     clips = np.cumsum(starts)
@@ -229,56 +210,3 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray) -> Tubes:
         table[:, :4],
         table[:, 4],
     )
-
-
-def trim_tubes(tubes: Tubes, cost: float) -> Tubes:
-    """The parts of each tube that show the action, as tubes of their own.
-
-    Each row is labelled action or background so that the sum of the scores s of
-    action rows and 1 - s of background rows, less ``cost`` for each change of label,
-    is greatest. A part's score is the mean of its box scores.
-
-    Source: the second pass of Saha et al., Deep learning for detecting multiple
-    space-time action tubes in videos, BMVC 2016.
-    """
-    of_tubes = np.split(tubes.box_scores, tubes.ends)
-    is_action = np.concatenate([label_action(scores, cost) for scores in of_tubes])
-    tube = np.repeat(np.arange(len(tubes.lengths)), tubes.lengths)
-    rows = np.flatnonzero(is_action)
-    broken = np.append(True, np.diff(rows) > 1)[: len(rows)]
-    starts = np.flatnonzero(broken | first_of_runs(tube[rows]))
-    lengths = np.diff(np.append(starts, len(rows)))
-    scores = tubes.box_scores[rows]
-    return Tubes(
-        tubes.sequences[tube[rows[starts]]],
-        np.add.reduceat(scores, starts) / lengths if len(starts) else np.zeros(0),
-        lengths,
-        tubes.frames[rows],
-        tubes.bboxes[rows],
-        scores,
-    )
-
-
-def label_action(scores: np.ndarray, cost: float) -> np.ndarray:
-    """Rows (n,) labelled action by the best labelling, see ``trim_tubes``."""
-    # What action is ahead of background by, after each row, under best play. A change
-    # pays where the lead exceeds its cost, which bounds it.
-    lead = 0.0
-    leads = []
-    for gain in (2 * scores - 1).tolist():
-        lead = min(max(lead, -cost), cost) + gain
-        leads.append(lead)
-    labels = np.empty(len(leads), dtype=bool)
-    label = lead > 0
-    for row in reversed(range(len(leads))):
-        # A row's label follows the next row's unless the lead pays for a change.
-        if abs(leads[row]) > cost:
-            label = leads[row] > 0
-        labels[row] = label
-    return labels
-
-
-def select_tubes(tubes: Tubes, linking: Linking) -> Tubes:
-    """Tubes that score high enough and last long enough."""
-    high = tubes.scores >= linking.min_score
-    return take_tubes(tubes, high & (tubes.lengths >= linking.min_length))

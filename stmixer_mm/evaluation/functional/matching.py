@@ -1,7 +1,7 @@
-"""Which detections are right: pairing detections with ground truths, as pure functions.
+"""Matching of detections and ground truths, as pure functions.
 
-N detections, M ground truths, P pairs of them; boxes xyxy in any one unit. Only what is
-of one group (a keyframe, a video) can be paired.
+N detections, M ground truths, P pairs of them; boxes xyxy in any one unit. Pairs are of
+one group (a keyframe, a video).
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from stmixer_mm.evaluation.functional.average_precision import by_score
 
 # Models give boxes in 32 bits, and files may have gone through them.
 _EPS = np.finfo(np.float32).eps
-# So many pairs are looked at in one go, which bounds the RAM.
+# Pairs in memory at a time.
 _PAIRS_AT_ONCE = 100_000
 
 Arrays = TypeVar('Arrays', bound=tuple)
@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
     detections: np.ndarray  # (P,) int
     gts: np.ndarray  # (P,) int
     ious: np.ndarray  # (P,) float
-    rounding: np.ndarray  # (P,) float, what of an IoU may be due to rounding
+    reach: np.ndarray  # (P,) float, the highest thresholds that count as reached
 
 
 def take(arrays: Arrays, index: np.ndarray) -> Arrays:
@@ -48,8 +48,8 @@ def join_pairs(found: list[Pairs]) -> Pairs:
 
 
 def reaching(pairs: Pairs, iou_thr: float) -> Pairs:
-    """Those with an IoU of at least iou_thr, be it but for rounding."""
-    return take(pairs, pairs.ious + pairs.rounding >= iou_thr)
+    """Those with an IoU of at least iou_thr, up to rounding."""
+    return take(pairs, pairs.reach >= iou_thr)
 
 
 def aligned_iou(
@@ -72,10 +72,10 @@ def aligned_iou(
 def iou_rounding(
     first: np.ndarray, second: np.ndarray, ious: np.ndarray, *, pixel: float = 0
 ) -> np.ndarray:
-    """By how much (N,) coordinates of 32 bits may miss the IoU of boxes (N, 4).
+    """Error (N,) of the IoUs of boxes (N, 4) by coordinates of 32 bits.
 
     Where each of the eight edges may be off by d, the intersection less t times the
-    union, of which the sign says whether the IoU reaches t <= 1, is off by at most d
+    union, whose sign tells whether the IoU reaches t <= 1, is off by at most d
     times the sum of their lengths. Here d is eps / 2 of the largest coordinate.
     """
     sides = [np.maximum(box[:, 2:] - box[:, :2] + pixel, 0) for box in (first, second)]
@@ -92,8 +92,8 @@ def iou_rounding(
 def whole_pixels(bboxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) in pixels, on whole ones where only rounding took them off.
 
-    The published evaluators never leave pixels: an IoU that equals a threshold, and two
-    that equal each other, are theirs again.
+    The published evaluators stay in pixels: with these boxes IoUs that equal a threshold
+    or each other are equal here too.
     """
     whole = np.round(bboxes)
     return np.where(np.abs(bboxes - whole) <= _EPS * np.abs(whole), whole, bboxes)
@@ -141,7 +141,7 @@ def frame_pairs(
         near = np.flatnonzero(iou >= min_iou / 2)  # rounding halves none
         iou = iou[near]
         rounding = iou_rounding(first[near], second[near], iou, pixel=pixel)
-        pairs = Pairs(detection[near], gt[near], iou, rounding)
+        pairs = Pairs(detection[near], gt[near], iou, iou + rounding)
         found.append(reaching(pairs, min_iou))
     return join_pairs(found)
 
@@ -156,18 +156,34 @@ def best_of_frames(frames: np.ndarray, scores: np.ndarray, number: int) -> np.nd
     return best
 
 
-def claim_free(
-    scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
+def match(
+    scores: np.ndarray,
+    groups: np.ndarray,
+    pairs: Pairs,
+    iou_thr: float,
+    *,
+    matching: str,
 ) -> np.ndarray:
-    """Right ones (N,) where a detection claims the best ground truth still free.
+    """Which detections (N,) are right.
 
-    The highest score claims first: of the ground truths that nobody has claimed, the
-    one it overlaps most, by at least iou_thr. Source: the scripts of ACT.
+    The highest score of a group claims a ground truth first: the one that it overlaps
+    most, by at least iou_thr. If that is taken, a detection is wrong (``'best'``: Pascal
+    VOC, AVA's and MultiSports' evaluators) or claims the next (``'free'``: the scripts
+    of ACT).
+
+    Args:
+        scores: (N,).
+        groups: (N,).
+        pairs: Those with an IoU of at least iou_thr, or more.
+        iou_thr: IoU that a detection needs.
+        matching: ``'free'`` or ``'best'``.
     """
     rank = np.empty(len(scores), dtype=int)
     rank[by_score(scores)] = np.arange(len(scores))
     detections, gts, ious, _ = reaching(pairs, iou_thr)
     order = np.lexsort((gts, -ious, rank[detections], groups[detections]))
+    if matching == 'best':
+        order = order[first_of_runs(detections[order])]
     detections, gts = detections[order], gts[order]
     chosen = choose_in_turn(groups[detections], detections, gts)
     right = np.zeros(len(scores), dtype=bool)
@@ -175,31 +191,10 @@ def claim_free(
     return right
 
 
-def claim_best(
-    scores: np.ndarray, groups: np.ndarray, pairs: Pairs, iou_thr: float
-) -> np.ndarray:
-    """Right ones (N,) where a detection claims the ground truth it overlaps most.
-
-    Of those that claim a ground truth the highest-scoring one is right; the others are
-    wrong even where they overlap a second one well. Source: Pascal VOC, AVA's and
-    MultiSports' evaluators.
-    """
-    del groups  # a ground truth is claimed from within its group
-    detections, gts, ious, _ = reaching(pairs, iou_thr)
-    order = np.lexsort((gts, -ious, detections))
-    _, first = np.unique(detections[order], return_index=True)
-    best = order[first]
-    best = best[by_score(scores[detections[best]])]
-    _, first = np.unique(gts[best], return_index=True)
-    right = np.zeros(len(scores), dtype=bool)
-    right[detections[best[first]]] = True
-    return right
-
-
 def choose_in_turn(
     groups: np.ndarray, choosers: np.ndarray, chosen: np.ndarray
 ) -> np.ndarray:
-    """Pairs that come about when choosers take turns, as indices in ascending order.
+    """Greedy assignment: indices of the chosen pairs, ascending.
 
     The pairs (P,) are sorted by group, then by the turn of the chooser in its group,
     then by the chooser's preference. Each chooser takes the first that is free.
@@ -207,7 +202,7 @@ def choose_in_turn(
     rest = np.arange(len(groups))
     taken = [rest[:0]]
     while len(rest):
-        # The first pair left in each group comes about, whatever else does.
+        # The first pair left in each group is chosen, whatever else is.
         is_first = first_of_runs(groups[rest])
         picks = rest[is_first]
         taken.append(picks)

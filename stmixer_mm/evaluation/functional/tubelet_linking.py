@@ -11,9 +11,7 @@ from stmixer_mm.evaluation.functional.linking import (
     build_tubes,
     clip_iou,
     has_box,
-    select_tubes,
     suppress_tubelets,
-    trim_tubes,
 )
 from stmixer_mm.evaluation.functional.matching import (
     aligned_iou,
@@ -22,21 +20,19 @@ from stmixer_mm.evaluation.functional.matching import (
     group_pairs,
     take,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes
+from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes, take_tubes
 
 
 def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
-    """Tubes of all sequences: suppress, link, fill gaps, select, trim.
+    """Tubes of all sequences: suppress, link, fill gaps, select.
 
-    A tube's score is the mean score of its tubelets; those without a box go.
+    A tube's score is the mean score of its tubelets; those without a box are dropped.
     """
     tubelets = take(tubelets, has_box(tubelets.bboxes).any(axis=1))
     tubelets = suppress_tubelets(tubelets, linking)
-    tubes = select_tubes(
-        build_tubes(tubelets, assign_tubes(tubelets, linking)), linking
-    )
-    if linking.trim_cost is not None:
-        tubes = select_tubes(trim_tubes(tubes, linking.trim_cost), linking)
+    tubes = build_tubes(tubelets, assign_tubes(tubelets, linking))
+    high = tubes.scores >= linking.min_score
+    tubes = take_tubes(tubes, high & (tubes.lengths >= linking.min_length))
     if linking.tube_nms_iou is not None:
         tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
     return tubes
@@ -45,7 +41,7 @@ def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
 def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:
     """Values (n, K, c) in frames (K,) of a clip, linear in between; (n, F, c).
 
-    What is said several times of a frame counts as its mean.
+    A frame that is repeated has the mean of its entries.
     """
     known, where, counts = np.unique(frames, return_inverse=True, return_counts=True)
     every = range(int(known[0]), int(known[-1]) + 1)
@@ -121,7 +117,7 @@ class _Tubes(NamedTuple):
 
 
 class TubeletLinker:
-    """Gives the tubelets of one clip after the other to tubes.
+    """Assigns tubelets to tubes, clip by clip; ids are final.
 
     The tubes of a sequence take turns by descending mean score. Each takes the
     highest-scoring free tubelet whose mean IoU with its last one, over the frames in
@@ -132,8 +128,8 @@ class TubeletLinker:
 
     Args:
         linking: Constants; of these ``link_iou``, ``link_pixel`` and ``end_after``.
-        by_overlap: A tube takes the tubelet with the greatest mean IoU instead: of
-            persons who cross, whose scores say nothing, its own.
+        by_overlap: A tube takes the tubelet with the greatest mean IoU instead, which
+            keeps persons apart who cross.
     """
 
     def __init__(self, linking: Linking, *, by_overlap: bool = False) -> None:
@@ -149,7 +145,7 @@ class TubeletLinker:
         scores: np.ndarray,
         sequences: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The tubes (n,) of a clip's tubelets, counted from 0; final.
+        """Numbers (n,) of the tubes of a clip's tubelets, from 0.
 
         Args:
             frames: (K,) numbers of the clip's frames, ascending; no clip before it may
@@ -157,8 +153,7 @@ class TubeletLinker:
             bboxes: (n, K, 4) in pixels, unless ``link_pixel`` is 0; NaN where there is
                 none, as of ``boxes_where_present``.
             scores: (n,).
-            sequences: (n,) what is not to be linked with each other; by default all is
-                one sequence.
+            sequences: (n,), of which each is linked on its own; by default one.
         """
         if sequences is None:
             sequences = np.zeros(len(scores), dtype=int)

@@ -29,7 +29,7 @@ class Tubes(NamedTuple):
 
 
 class Overlaps(NamedTuple):
-    """How K tubes overlap one of another kind each; 0 if they do not meet."""
+    """Overlaps of K tubes with one of another kind each; 0 if they do not meet."""
 
     ious: np.ndarray  # (K,) temporal * spatial
     temporal: np.ndarray  # (K,) IoU of the spans in time
@@ -111,22 +111,11 @@ def tube_pairs(
 ) -> Pairs:
     """Detected and true tubes of one sequence with an IoU of at least min_iou."""
     found = []
-    for gt, place, (ious, *_) in _with_gts(tubes, gts, pixel=pixel, frame=frame):
+    for gt, place, (ious, *_) in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
         kept = np.flatnonzero(ious >= min_iou)
-        exact = np.zeros(len(kept))  # their boxes are of whole_pixels
-        gt_of = np.full(len(kept), gt)
-        found.append(Pairs(place.start + kept, gt_of, ious[kept], exact))
+        ious = ious[kept]  # exact, as their boxes are of whole_pixels
+        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious, ious))
     return join_pairs(found)
-
-
-def best_overlaps(tubes: Tubes, *gts: Tubes, pixel: float, frame: float) -> Overlaps:
-    """Of N tubes with the true one of their sequence each that they overlap most."""
-    best = np.zeros((3, len(tubes.lengths)))
-    for some in gts:
-        for _, place, overlaps in _with_gts(tubes, some, pixel=pixel, frame=frame):
-            better = overlaps.ious > best[0, place]
-            best[:, place] = np.where(better, overlaps, best[:, place])
-    return Overlaps(*best)
 
 
 def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
@@ -148,10 +137,10 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
     return take_tubes(tubes, stays)
 
 
-def _with_gts(
+def overlaps_by_gt(
     tubes: Tubes, gts: Tubes, *, pixel: float, frame: float
 ) -> Iterator[tuple[int, slice, Overlaps]]:
-    """Of each true tube its number, the tubes of its sequence and what they overlap."""
+    """For each true tube its number, the tubes of its sequence, and their overlaps."""
     starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
     stops = np.searchsorted(tubes.sequences, gts.sequences, side='right')
     ends, gt_ends = tubes.ends, gts.ends

@@ -11,12 +11,13 @@ from mmengine.logging import MMLogger
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.average_precision import (
     CLASS_AVERAGES,
+    average_precision,
     by_score,
     class_mean,
     over_thresholds,
     parse_iou_thrs,
 )
-from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs
+from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs, match
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.predictions import (
@@ -26,9 +27,12 @@ from stmixer_mm.evaluation.metrics.predictions import (
     select_actions,
 )
 
+# Effects of detections in a keyframe without ground truth.
+WRONG, IGNORED = 'counts as wrong', 'does not count'
+
 
 class Matched(NamedTuple):
-    """Detections of one class, N boxes or tubes, and what they overlap."""
+    """Detections of one class, N boxes or tubes, and their overlaps."""
 
     groups: np.ndarray  # (N,) int, within which they are compared with ground truth
     scores: np.ndarray  # (N,) float
@@ -37,15 +41,17 @@ class Matched(NamedTuple):
 
 
 class DetectionMetric(BaseMetric):
-    """A metric of ours, whose ranks meet in a folder beside the log of the run.
+    """Base of the metrics of detections.
 
-    A subclass sets ``protocol`` and, by ``_set_classes``, its classes; it says which
-    ground truth and which detections there are.
+    A subclass sets its classes by ``_set_classes`` and provides ground truth and
+    detections.
 
     Args:
+        protocol: Choices of the evaluator.
         iou_thrs: IoU thresholds, the main one first; ``'0.5:0.95'`` is the mean over
             a range in steps of 0.05, ``'0.1:0.9:0.1'`` with a step of one's own.
-        class_average: Classes that the mean is over, see ``CLASS_AVERAGES``.
+        class_average: Classes that the mean is over, see ``CLASS_AVERAGES``; None: by
+            protocol.
         score_thr: Scores up to it do not count as detections; None:
             ``model_score_thr`` for a model, which scores all classes, and no limit for
             a csv.
@@ -56,7 +62,7 @@ class DetectionMetric(BaseMetric):
 
     model_score_thr: float
     own_values: frozenset[str]  # names of values that no class may have
-    protocol: Protocol
+    unit: str  # of detections
     num_classes: int  # the dummy class 0 included
     action_ids: Sequence[int]  # of the score columns 1, 2, ...
     class_names: Mapping[int, str]  # by score column, of the evaluated classes
@@ -64,8 +70,9 @@ class DetectionMetric(BaseMetric):
     def __init__(
         self,
         *,
+        protocol: Protocol,
         iou_thrs: float | str | Sequence[float | str] = (0.5,),
-        class_average: str = 'gt',
+        class_average: str | None = None,
         score_thr: float | None = None,
         per_class: bool = True,
         data_root: str | None = '',
@@ -73,12 +80,11 @@ class DetectionMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
-        # mmengine would only find out when all samples are predicted.
-        choose('collect_device', collect_device, dict.fromkeys(('cpu', 'gpu', 'npu')))
         super().__init__(collect_device, prefix, collect_dir)
-        choose('class_average', class_average, CLASS_AVERAGES)
+        average = class_average or protocol.class_average
+        choose('class_average', average, CLASS_AVERAGES)
+        self.protocol = protocol._replace(class_average=average)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
-        self.class_average = class_average
         self.score_thr = score_thr
         self.per_class = per_class
         self._data_root = data_root or ''
@@ -92,13 +98,7 @@ class DetectionMetric(BaseMetric):
         is_set = self.score_thr is not None
         score_thr = self.score_thr if is_set else self.model_score_thr
         for sample in data_samples:
-            found = read_instances(sample)
-            if found.scores.shape[-1] != self.num_classes:
-                raise UserError(
-                    f'predictions of {sample["video_id"]} have scores of shape '
-                    f'{found.scores.shape}, but the metric has num_classes='
-                    f'{self.num_classes}; give model and metric the same classes.'
-                )
+            found = read_instances(sample, self.num_classes)
             # One result a sample, as mmengine cuts off what is more.
             self.results.append(
                 [
@@ -118,16 +118,15 @@ class DetectionMetric(BaseMetric):
         finally:
             self.collect_dir = chosen
 
+    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
+        return self._class_values(self.detections(results))
+
     def detections(self, results: list[list[dict]]) -> Detections:
         """All detections that count, whatever the order of the results.
 
         A keyframe that a sampler repeats counts once. The results are used up.
         """
         return self._join([part for parts in results for part in parts])
-
-    def _join(self, parts: list[dict]) -> Detections:
-        """All parts of results in one; each has its ``key``."""
-        raise NotImplementedError
 
     def found(self, detections: Detections, column: int) -> Boxes:
         """Detected boxes of a class."""
@@ -139,14 +138,14 @@ class DetectionMetric(BaseMetric):
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
-        found, gts = self.found(detections, column), self.gt_boxes(column)
-        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
-        return Matched(found.frames, found.scores, pairs, len(gts.frames))
+        return self._match_boxes(
+            self.found(detections, column), self.gt_boxes(column), min_iou
+        )
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
         """Which detections (N,) are right."""
-        scores, groups = matched.scores, matched.groups
-        return self.protocol.claim(scores, groups, matched.pairs, iou_thr)
+        groups, scores, pairs, _ = matched
+        return match(scores, groups, pairs, iou_thr, matching=self.protocol.matching)
 
     def normalise(self, boxes: Boxes) -> np.ndarray:
         """Detected boxes (N, 4) in [0, 1]."""
@@ -156,23 +155,21 @@ class DetectionMetric(BaseMetric):
         """Keys of the keyframes that predictions are expected for."""
         raise NotImplementedError
 
-    def knows(self, key: str) -> bool:
-        """Whether the ground truth has a keyframe, or its video."""
-        raise NotImplementedError
+    def effect(self, key: str) -> str | None:
+        """``WRONG`` or ``IGNORED`` for a keyframe that the ground truth lacks.
 
-    def counts_unannotated(self, key: str) -> bool:
-        """Whether detections count in a keyframe without ground truth."""
+        None for one that it has, or that is of another part of the dataset.
+        """
         raise NotImplementedError
-
-    def is_of_others(self, key: str) -> bool:
-        """Whether a keyframe is of another part of the dataset."""
-        del key
-        return False
 
     def _split(
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[object, np.ndarray, np.ndarray]]:
         """Parts of a result: a key, boxes (n, ...) and scores (n, num_classes)."""
+        raise NotImplementedError
+
+    def _join(self, parts: list[dict]) -> Detections:
+        """All parts of results in one; each has its ``key``."""
         raise NotImplementedError
 
     def _value_name(self, name: str, thr: str) -> str:
@@ -196,6 +193,10 @@ class DetectionMetric(BaseMetric):
                 f'{type(self).__name__}; rename it or set per_class=False.'
             )
 
+    def _match_boxes(self, found: Boxes, gts: Boxes, min_iou: float) -> Matched:
+        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
+        return Matched(found.frames, found.scores, pairs, len(gts.frames))
+
     def _min_iou(self) -> float:
         """The lowest of all IoU thresholds."""
         return min(min(thrs) for thrs in self.iou_thrs.values())
@@ -206,23 +207,23 @@ class DetectionMetric(BaseMetric):
 
         def ap_at(thr: float) -> float:
             right = self.right(matched, thr)[order]
-            return self.protocol.average_precision(right, matched.num_gts)
+            return average_precision(right, matched.num_gts, mode=self.protocol.ap)
 
         return over_thresholds(ap_at, self.iou_thrs)
 
-    def _class_values(self, detections: Detections, *, unit: str) -> dict[str, float]:
+    def _class_values(self, detections: Detections) -> dict[str, float]:
         """Means over the classes, then the AP of each class at the first threshold."""
         rows = []
         for column in self.class_names:
             matched = self.match(detections, column, min_iou=self._min_iou())
             rows.append((matched.num_gts, len(matched.scores), self._aps(matched)))
         num_gts, num_found, aps = map(np.array, zip(*rows, strict=True))
-        means = class_mean(aps, num_gts, num_found, over=self.class_average)
+        over = self.protocol.class_average
+        means = class_mean(aps, num_gts, num_found, over=over)
         values = self._at_thrs('overall', means.tolist())
         if self.per_class:
             first, names = next(iter(self.iou_thrs)), self.class_names.values()
-            head = ['class', 'gts', unit, *(f'AP@{thr}' for thr in self.iou_thrs)]
-            table = [head]
+            table = [['class', 'gts', self.unit, *(f'AP@{t}' for t in self.iou_thrs)]]
             for name, (count, number, of_class) in zip(names, rows, strict=True):
                 table.append(
                     [name, count, number, *(of_class if count else '-' * len(of_class))]

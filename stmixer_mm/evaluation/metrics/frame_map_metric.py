@@ -19,14 +19,13 @@ from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     over_thresholds,
 )
-from stmixer_mm.evaluation.functional.matching import (
-    Boxes,
-    best_of_frames,
-    frame_pairs,
-    take,
+from stmixer_mm.evaluation.functional.matching import Boxes, best_of_frames, take
+from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS
+from stmixer_mm.evaluation.metrics.detection_metric import (
+    IGNORED,
+    WRONG,
+    DetectionMetric,
 )
-from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, PROTOCOLS
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
     Instances,
@@ -78,14 +77,13 @@ class FrameMAPMetric(DetectionMetric):
         max_actions: Detections that count in a keyframe, the best ones of all
             evaluated actions; 50 in AVA's get_ava_performance.py, None (no limit) in
             the copies of it that papers use.
-        class_average: Classes that the mean is over, see ``CLASS_AVERAGES``; None: by
-            protocol.
         shared: Arguments of :class:`DetectionMetric`.
     """
 
     default_prefix = 'mAP'
     model_score_thr = 0.002
     own_values = frozenset({'overall', 'person_AP', 'person_recall'})
+    unit = 'boxes'
 
     def __init__(
         self,
@@ -100,20 +98,11 @@ class FrameMAPMetric(DetectionMetric):
         ap_mode: str = 'interpolated',
         protocol: str = 'ava',
         max_actions: int | None = None,
-        class_average: str | None = None,
         **shared: Any,
     ) -> None:
         choose('ap_mode', ap_mode, AP_MODES)
-        self._rules = choose('protocol', protocol, KEYFRAME_PROTOCOLS)
-        super().__init__(
-            class_average=class_average or self._rules.class_average, **shared
-        )
-        self.protocol = PROTOCOLS['multisports']._replace(ap=ap_mode)
-        if max_actions is not None and max_actions < 1:
-            raise UserError(
-                f'max_actions={max_actions} must be a number from 1 upwards, or None '
-                'for no limit.'
-            )
+        rules = choose('protocol', protocol, KEYFRAME_PROTOCOLS)
+        super().__init__(protocol=rules._replace(ap=ap_mode), **shared)
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
         action_ids, names = read_classes(label_file, num_classes, custom_classes)
@@ -123,69 +112,61 @@ class FrameMAPMetric(DetectionMetric):
             if not names or action_id in names
         }
         self._set_classes(class_names, action_ids, source=str(label_file))
-        self._read_ground_truth(
-            self._paths(ann_file),
-            excluded=self._paths(exclude_file),
-            empty=self._paths(empty_keyframes_file),
-            max_id=None if custom_classes else self.num_classes,
-            own_videos=own_videos,
-        )
-
-    def _read_ground_truth(
-        self,
-        ann_files: Sequence[str],
-        *,
-        excluded: Sequence[str],
-        empty: Sequence[str],
-        max_id: int | None,
-        own_videos: bool,
-    ) -> None:
-        rows, source = [], ', '.join(ann_files)
-        for file in ann_files:
+        self._excluded = self._read_keys(exclude_file)
+        max_id = None if custom_classes else self.num_classes
+        rows = []
+        for file in self._paths(ann_file):
             found, faults = read_keyframe_rows(file, num_classes=max_id)
             raise_first(faults)
             rows += found
         self._videos = {row.video_id for row in rows} if own_videos else None
-        self._excluded = set().union(*map(read_timestamp_keys, excluded))
+        empty_keys = self._read_keys(empty_keyframes_file) - self._excluded
+        self._set_ground_truth(rows, empty_keys, source=ann_file)
+
+    def _read_keys(self, files: str | Sequence[str] | None) -> set[str]:
+        return set().union(*map(read_timestamp_keys, self._paths(files)))
+
+    def _set_ground_truth(
+        self, rows: Sequence[KeyframeRow], empty_keys: set[str], *, source: object
+    ) -> None:
+        # A detection on two ground truths alike claims that of the higher person id:
+        # AVA's evaluator takes the last column for scores, and sorts by them.
+        rows = sorted(rows, key=lambda row: (row.key, -row.person_id))
         of_persons = [row for row in rows if row.key not in self._excluded]
         columns = {self.action_ids[column - 1]: column for column in self.class_names}
         rows = [row for row in of_persons if row.action_id in columns]
         if not rows:
             raise UserError(
-                f'{source} holds no annotation to evaluate; check that label_file, '
+                f'{source} has no annotation to evaluate; check that label_file, '
                 'custom_classes and exclude_file belong to it.'
             )
-        # A detection on two ground truths alike claims that of the higher person id:
-        # AVA's evaluator takes the last column for scores, and sorts by them.
-        rows.sort(key=lambda row: (row.key, -row.person_id))
         annotated = dict.fromkeys(row.key for row in rows)
-        if self._rules.keyframes != 'evaluated':
+        if self.protocol.keyframes != 'evaluated':
             annotated.update(dict.fromkeys(row.key for row in of_persons))
-        empty_keys = set().union(*map(read_timestamp_keys, empty)) - self._excluded
-        wrong = sorted(empty_keys & annotated.keys())
-        if wrong:
+        if wrong := empty_keys & annotated.keys():
             raise UserError(
-                f'{", ".join(empty)}: keyframe {wrong[0]} is listed as person-free, but '
-                f'{source} has a box there; remove one of them.'
+                f'Keyframe {min(wrong)} is in empty_keyframes_file, but {source} has a '
+                'box there; remove one of them.'
             )
         keys = (*annotated, *sorted(empty_keys))
         self.frame_numbers = {key: number for number, key in enumerate(keys)}
         self._gts = self._boxes(rows)
         self._gt_columns = np.array([columns[row.action_id] for row in rows])
         # Persons count whatever they do, also what is not evaluated.
-        of_persons = [row for row in of_persons if row.key in annotated]
-        of_persons.sort(key=lambda row: (self.frame_numbers[row.key], -row.person_id))
-        self._gt_persons = _distinct(self._boxes(of_persons))
+        self._gt_persons = _distinct(
+            self._boxes([row for row in of_persons if row.key in annotated])
+        )
 
     def _boxes(self, rows: Sequence[KeyframeRow]) -> Boxes:
+        """Ground truth by keyframe; rows of one keep their order."""
+        rows = sorted(rows, key=lambda row: self.frame_numbers[row.key])
         frames = np.array([self.frame_numbers[row.key] for row in rows])
         bboxes = np.array([row.bbox_norm for row in rows])
         return Boxes(frames, bboxes, np.ones(len(rows)))
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         detections = self.detections(results)
-        values = self._class_values(detections, unit='boxes')
-        return {**values, **self._person_values(detections)}
+        return {**self._class_values(detections), **self._person_values(detections)}
 
     def _join(self, parts: list[dict]) -> Detections:
         predicted = {part['key'] for part in parts}
@@ -203,7 +184,7 @@ class FrameMAPMetric(DetectionMetric):
             )
         numbers = dict(self.frame_numbers)
         for key in sorted(predicted - numbers.keys()):
-            if self.counts_unannotated(key):
+            if self.effect(key) == WRONG:
                 numbers[key] = len(numbers)
         by_frame = {numbers[p['key']]: p for p in parts if p['key'] in numbers}
         # Detections of equal score count in this order, whichever rank found them.
@@ -216,7 +197,7 @@ class FrameMAPMetric(DetectionMetric):
             frames = detections.frames[actions.box]
             best = best_of_frames(frames, actions.scores, self.max_actions)
             detections = detections._replace(actions=take(actions, best))
-        if self._rules.drop_empty_boxes:
+        if self.protocol.drop_empty_boxes:
             low, high = np.hsplit(detections.bboxes, 2)
             detections = take_boxes(detections, (high > low).all(axis=1))
         return detections
@@ -227,16 +208,12 @@ class FrameMAPMetric(DetectionMetric):
     def true_keyframes(self) -> set[str]:
         return set(self.frame_numbers)
 
-    def knows(self, key: str) -> bool:
-        return key in self.frame_numbers
-
-    def counts_unannotated(self, key: str) -> bool:
-        if self.is_of_others(key) or key in self._excluded:
-            return False
-        return self._rules.keyframes == 'all'
-
-    def is_of_others(self, key: str) -> bool:
-        return self._videos is not None and key.rpartition(',')[0] not in self._videos
+    def effect(self, key: str) -> str | None:
+        is_own = self._videos is None or key.rpartition(',')[0] in self._videos
+        if key in self.frame_numbers or not is_own:
+            return None
+        all_count = self.protocol.keyframes == 'all' and key not in self._excluded
+        return WRONG if all_count else IGNORED
 
     def _split(
         self, sample: dict, found: Instances
@@ -249,12 +226,11 @@ class FrameMAPMetric(DetectionMetric):
 
     def _person_values(self, detections: Detections) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
-        persons, num_gts = detections.persons(), len(self._gt_persons.frames)
-        pairs = frame_pairs(persons, self._gt_persons, min_iou=self._min_iou())
-        matched = Matched(persons.frames, persons.scores, pairs, num_gts)
+        persons, gts = detections.persons(), self._gt_persons
+        matched = self._match_boxes(persons, gts, self._min_iou())
 
         def recall(thr: float) -> float:
-            return self.right(matched, thr).sum() / num_gts
+            return self.right(matched, thr).sum() / matched.num_gts
 
         return {
             **self._at_thrs('person_AP', self._aps(matched)),

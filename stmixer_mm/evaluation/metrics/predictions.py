@@ -1,4 +1,4 @@
-"""What samples predict, as arrays of a size that can be collected."""
+"""Predictions of samples, as arrays of a size that can be collected."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from stmixer_mm.evaluation.functional.matching import Boxes, take
 
 
 class Instances(NamedTuple):
-    """What a sample predicts: n boxes of a keyframe, or n tubelets of a clip."""
+    """Predictions of a sample: n boxes of a keyframe, or n tubelets of a clip."""
 
     bboxes: np.ndarray  # (n, 4), of tubelets (n, K, 4)
     scores: np.ndarray  # (n, classes), or in each frame (n, K, classes)
@@ -19,7 +19,7 @@ class Instances(NamedTuple):
     def at(self, entry: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4) in a frame of the clip, and scores (n, classes) there.
 
-        These are the tubelets', times how sure it is that the person is there.
+        These are those of the tubelets times the person scores.
         """
         if self.person_scores is None:
             return self.bboxes, self.scores
@@ -29,7 +29,7 @@ class Instances(NamedTuple):
 
 
 class Actions(NamedTuple):
-    """What many boxes are said to do, box by box; N actions of them."""
+    """N actions of many boxes, box by box."""
 
     box: np.ndarray  # (N,) int32, which of all boxes
     columns: np.ndarray  # (N,) unsigned, of their scores
@@ -37,7 +37,7 @@ class Actions(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What is predicted: n boxes, keyframe by keyframe, or n tubelets, clip by clip."""
+    """All predictions: n boxes, keyframe by keyframe, or n tubelets, clip by clip."""
 
     keyframe_key: Callable[[int], str]  # of the number of a keyframe
     frames: np.ndarray  # (n,) int, numbers of keyframes; of tubelets (n, K)
@@ -46,7 +46,7 @@ class Detections(NamedTuple):
     actions: Actions
 
     def persons(self) -> Boxes:
-        """All boxes, whatever they are said to do."""
+        """All boxes, whatever their actions."""
         return Boxes(self.frames, self.bboxes, self.person_scores)
 
     def of(self, column: int) -> Boxes:
@@ -80,44 +80,35 @@ def to_numpy(values: Any) -> Any:
     return values.detach().cpu().numpy()
 
 
-def read_instances(sample: Mapping) -> Instances:
-    """What the ``pred_instances`` of a sample hold.
-
-    They have 32 bits, which models give, or 64, which files have.
+def read_instances(sample: Mapping, num_classes: int) -> Instances:
+    """The ``pred_instances`` of a sample, in 32 bits (models) or 64 (files).
 
     Raises:
         UserError: they have other shapes, or are NaN or infinite.
     """
-    given, found = sample['pred_instances'], {}
+    given = sample['pred_instances']
     is_clip = np.ndim(given['bboxes']) == 3
-    for name in ('bboxes', 'scores', 'person_scores')[: 2 + is_clip]:
-        array = np.asarray(to_numpy(given[name]))
-        array = array if array.dtype == np.float64 else array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise UserError(
-                f'predictions of {sample["video_id"]} have {name} that are not finite '
-                'numbers; the model has diverged, so train it again with a lower '
-                'learning rate.'
-            )
-        found[name] = array
-    bboxes, scores, *of_frames = found.values()
-    shapes = (
-        (len(scores), *bboxes.shape[1:-1], 4),
-        *(bboxes.shape[:2] for _ in of_frames),
-    )
-    scores_fit = scores.ndim == 2 or (
-        is_clip and scores.ndim == 3 and scores.shape[1] == bboxes.shape[1]
-    )
-    if not scores_fit or shapes != (bboxes.shape, *(one.shape for one in of_frames)):
-        names, forms = ' and '.join(found), '(n, 4) and (n, classes)'
-        if is_clip:
-            forms = '(n, K, 4), (n, classes) or (n, K, classes), and (n, K)'
-        shapes = ' and '.join(str(array.shape) for array in found.values())
-        raise UserError(
-            f'predictions of {sample["video_id"]} have {names} of the shapes {shapes} '
-            f'instead of {forms}; correct the model.'
+    names = ['bboxes', 'scores', *['person_scores'] * is_clip]
+    arrays = [np.asarray(to_numpy(given[name])) for name in names]
+    arrays = [one if one.dtype == float else one.astype(np.float32) for one in arrays]
+    *size, four = arrays[0].shape
+    shapes = {(size[0], num_classes), (*size, num_classes)}, {tuple(size)}
+    fit = [one.shape in fits for one, fits in zip(arrays[1:], shapes, strict=False)]
+    if four != 4 or not all(fit):
+        found = ', '.join(
+            f'{name} {one.shape}' for name, one in zip(names, arrays, strict=True)
         )
-    return Instances(bboxes, scores, *(of_frames or [None]))
+        raise UserError(
+            f'predictions of {sample["video_id"]} have {found}, which is not bboxes '
+            f'(n, 4) and scores (n, {num_classes}); give model and metric the same '
+            'classes (num_classes).'
+        )
+    if not all(np.isfinite(one).all() for one in arrays):
+        raise UserError(
+            f'predictions of {sample["video_id"]} are not finite numbers; the model has '
+            'diverged, so train it again with a lower learning rate.'
+        )
+    return Instances(*arrays, *[None] * (not is_clip))
 
 
 def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
@@ -129,7 +120,7 @@ def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
 def select_actions(
     bboxes: np.ndarray, scores: np.ndarray, score_thr: float, counted: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Boxes and what they are said to do with a score above score_thr.
+    """Boxes and their actions with a score above score_thr.
 
     Args:
         bboxes: (n, ...).

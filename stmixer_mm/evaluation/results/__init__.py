@@ -1,1 +1,1 @@
-"""Detections in files: dumps and csv."""
+"""Readers of predictions in files."""

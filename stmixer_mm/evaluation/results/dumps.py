@@ -9,18 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.evaluator import DumpResults
+from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.fileio import dump
 from mmengine.logging import print_log
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.metrics.predictions import (
-    is_sound_box,
-    read_instances,
-    to_numpy,
-)
+from stmixer_mm.evaluation.metrics.predictions import is_sound_box, to_numpy
+from stmixer_mm.evaluation.results.results import Results
 from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.plain_pickle import PlainUnpickler, read_plain_pickle
 from stmixer_mm.registry import METRICS
@@ -33,7 +31,7 @@ class DumpPredictions(DumpResults):
     """mmengine's ``DumpResults``, with arrays for tensors.
 
     They take a seventh of the time to read, and every reader of pickles knows them. The
-    file is whole or not there.
+    file is written whole or not at all.
     """
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -41,7 +39,7 @@ class DumpPredictions(DumpResults):
         self.results += map(_with_arrays, data_samples)
 
     def compute_metrics(self, results: list) -> dict:
-        """Write the file, whole or not at all."""
+        """Write the file."""
         backend = dict(backend=ATOMIC_BACKEND)
         dump(results, self.out_file_path, backend_args=backend)
         print_log(f'The predictions are in {self.out_file_path}.', logger='current')
@@ -56,8 +54,43 @@ def _with_arrays(value: Any) -> Any:
     return to_numpy(value)
 
 
+class Dump(Results):
+    """Samples of a dump.
+
+    Args:
+        file: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
+        content: Of the file.
+    """
+
+    def __init__(self, file: str | Path, content: Any) -> None:
+        super().__init__(file)
+        if not isinstance(content, list) or not content:
+            raise UserError(f'{file} has no samples of a test run; {AGAIN}.')
+        self._samples = content
+
+    def samples(self, metric: BaseMetric) -> Iterator[tuple[str, dict]]:
+        for number, sample in enumerate(self._samples, start=1):
+            place = f'{self.file}, sample {number}'
+            if isinstance(metric, DetectionMetric):
+                with blame(f'{place}: it cannot be evaluated', AGAIN):
+                    _check_sample(sample)
+            yield place, sample
+
+
+def _check_sample(sample: Any) -> None:
+    """Refuse what no detector predicts."""
+    found = sample['pred_instances']
+    bboxes = np.reshape(to_numpy(found['bboxes']), (-1, 4))
+    if not is_sound_box(*bboxes.T).all():
+        raise ValueError('a box is not upright in [0, 1]')
+    for name in {'scores', 'person_scores'} & {*found.keys()}:
+        scores = np.asarray(to_numpy(found[name]))
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise ValueError(f'{name} are not in [0, 1]')
+
+
 def read_pickle(file: str | Path) -> Any:
-    """What a pickle of predictions holds, read without running its code.
+    """Content of a pickle of predictions, read without running its code.
 
     Raises:
         UserError: it is missing or damaged, or asks for more than numbers, text,
@@ -68,53 +101,8 @@ def read_pickle(file: str | Path) -> Any:
     )
 
 
-class Dump:
-    """Samples of a dump.
-
-    Args:
-        file: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
-        samples: What it holds.
-
-    Raises:
-        UserError: these are not the samples of a test run.
-    """
-
-    def __init__(self, file: str | Path, samples: Any) -> None:
-        self.file = str(file)
-        self.notes: list[str] = []
-        if not isinstance(samples, list) or not samples:
-            raise UserError(f'{file} does not hold the samples of a test run; {AGAIN}.')
-        self._samples = samples
-
-    def samples(
-        self, metric: DetectionMetric, *, last: bool = False
-    ) -> Iterator[tuple[str, dict]]:
-        """Place and sample of each, the same for every metric; ``last`` lets go of each."""
-        del metric
-        for index, sample in enumerate(self._samples):
-            if last:
-                self._samples[index] = None
-            yield f'{self.file}, sample {index + 1}', sample
-
-
-def check_sample(sample: Any) -> None:
-    """Raise an error for what no detector predicts."""
-    bboxes, *scores = read_instances(sample)
-    if not isinstance(sample['video_id'], str):
-        raise TypeError(f'its video_id is {sample["video_id"]!r}, not text')
-    bboxes, is_sound = bboxes.reshape(-1, 4), is_sound_box(*bboxes.reshape(-1, 4).T)
-    if not is_sound.all():
-        box = bboxes[is_sound.argmin()].tolist()
-        raise ValueError(f'the box {box} is not upright in [0, 1]')
-    for one in scores:
-        if one is not None and not ((one >= 0) & (one <= 1)).all():
-            raise ValueError(
-                f'its scores from {one.min():g} to {one.max():g} are not in [0, 1]'
-            )
-
-
 class _DumpUnpickler(PlainUnpickler):
-    """Knows what pickled ground truth may ask for, and tensors."""
+    """Knows tensors, too."""
 
     def find_class(self, module: str, name: str) -> Any:
         # New functions each time: a pickle may set attributes of what it gets.

@@ -9,25 +9,18 @@ from mmengine.evaluator import BaseMetric, DumpResults
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.metrics.tube_metrics import TubeMetric, VideoMAPMetric
-from stmixer_mm.evaluation.results.csv_detections import (
-    COLUMNS,
-    NO_SCORE,
-    CsvDetections,
-    RowDetections,
+from stmixer_mm.evaluation.metrics.detection_metric import (
+    IGNORED,
+    WRONG,
+    DetectionMetric,
 )
-from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, check_sample, read_pickle
-from stmixer_mm.evaluation.results.frame_detections import FrameDetections
-from stmixer_mm.evaluation.results.video_tubes import (
-    TubeDetections,
-    TubeFolder,
-    VideoDetections,
-)
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, read_pickle
+from stmixer_mm.evaluation.results.results import Results
+from stmixer_mm.evaluation.results.rows import COLUMNS, CsvDetections, FrameDetections
+from stmixer_mm.evaluation.results.video_tubes import TubeFile, TubeFolder
 from stmixer_mm.files import check_file
 from stmixer_mm.registry import METRICS
-
-Results = Dump | RowDetections | TubeDetections
 
 
 def read_results(file: str | Path) -> Results:
@@ -40,7 +33,7 @@ def read_results(file: str | Path) -> Results:
         return CsvDetections(file)
     content = read_pickle(file)
     if isinstance(content, Mapping):
-        return VideoDetections(file, content)
+        return TubeFile(file, content)
     first = content[0] if isinstance(content, list) and content else {}
     is_table = isinstance(content, np.ndarray) or not isinstance(first, Mapping)
     return FrameDetections(file, content) if is_table else Dump(file, content)
@@ -59,14 +52,21 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
 
     Args:
         cfg: The config.
-        split: Split to evaluate, for that which the config sets.
+        split: Split to evaluate, in place of the config's.
 
     Raises:
         UserError: there is none, or one cannot be built or has no splits.
     """
+    changes, metrics = {} if split is None else dict(split=split), []
     with blame('test_evaluator of the config cannot be built', 'correct it'):
-        metrics = [_build_metric(one, split) for one in metric_configs(cfg, 'test')]
-    metrics = [metric for metric in metrics if not isinstance(metric, DumpResults)]
+        for config in metric_configs(cfg, 'test'):
+            kind = config['type']
+            kind = METRICS.get(kind) if isinstance(kind, str) else kind
+            if kind is not None and issubclass(kind, DumpResults):
+                continue
+            if changes and not issubclass(kind, TubeMetric):
+                raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
+            metrics.append(METRICS.build({**config, **changes}))
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
@@ -75,99 +75,70 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
     return metrics
 
 
-def _build_metric(config: Mapping, split: int | None) -> BaseMetric:
-    kind = config['type']
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
-    # What is no metric at all, METRICS.build tells.
-    if split is None or kind is None or issubclass(kind, DumpResults):
-        return METRICS.build(config)
-    if not issubclass(kind, TubeMetric):
-        raise UserError(
-            f'{kind.__name__} of test_evaluator knows no splits; leave --splits out.'
-        )
-    return METRICS.build({**config, 'split': split})
-
-
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
-    """Of tubes the metrics that take them, if one does; the others are noted."""
-    if not isinstance(results, TubeDetections):
-        return list(metrics)
-    kept = [metric for metric in metrics if isinstance(metric, VideoMAPMetric)]
-    results.notes += [
-        f'{type(metric).__name__} does not take tubes and is left out.'
-        for metric in metrics
-        if kept and metric not in kept
-    ]
-    return kept or list(metrics)
+    """The metrics that take the results.
+
+    Raises:
+        UserError: there is none.
+    """
+    kept = [metric for metric in metrics if isinstance(metric, results.metric_type)]
+    if not kept:
+        raise UserError(
+            f'{results.file} cannot be evaluated by {type(metrics[0]).__name__} of '
+            f'test_evaluator; use a {results.metric_type.__name__}.'
+        )
+    return kept
 
 
-def feed(
-    metric: BaseMetric, results: Results, *, last: bool = False, split: bool = False
-) -> list[str]:
+def feed(metric: BaseMetric, results: Results) -> list[str]:
     """Give all predictions to a metric; returns notes on what does not count.
 
-    Those of a dump are let go of for the ``last`` metric; a metric of others takes
-    nothing else. Of a file in rows all count, as in the published evaluators, unless
-    the config sets a ``score_thr``. Of one ``split`` of several all must count.
+    Of a file in rows all count, as in the published evaluators, unless the config sets a
+    ``score_thr``.
 
     Raises:
         UserError: a prediction that the metric refuses, with its place.
     """
-    if not isinstance(metric, DetectionMetric):
-        if not isinstance(results, Dump):
-            raise UserError(
-                f'{type(metric).__name__} of test_evaluator cannot evaluate '
-                f'{results.file}; give it a dump, or use a metric of this package.'
-            )
-        for place, sample in results.samples(metric, last=last):
-            with blame(f'{place}: it cannot be evaluated', AGAIN):
-                metric.process(None, [sample])
-        return []
-    if isinstance(results, RowDetections) and metric.score_thr is None:
-        metric.score_thr = NO_SCORE
-    unit = 'videos' if isinstance(results, TubeDetections) else 'keyframes'
-    total, effects = 0, {'counts as wrong': [], 'does not count': []}
-    for place, sample in results.samples(metric, last=last):
+    is_ours = isinstance(metric, DetectionMetric)
+    if is_ours and metric.score_thr is None:
+        metric.score_thr = results.score_thr
+    total, unknown = 0, {WRONG: [], IGNORED: []}
+    for place, sample in results.samples(metric):
         total += 1
         try:
             with blame('it cannot be evaluated', AGAIN):
-                if isinstance(results, Dump):
-                    check_sample(sample)
-                moment = sample['timestamp'] if unit == 'keyframes' else 1
-                key = keyframe_key(sample['video_id'], moment)
                 metric.process(None, [sample])
+                if is_ours:
+                    key = keyframe_key(sample['video_id'], sample.get('timestamp', 1))
+                    if effect := metric.effect(key):
+                        unknown[effect].append(place)
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
-        # Of the parts of a dataset each has its own metric: nothing to report.
-        if not metric.knows(key) and not metric.is_of_others(key):
-            is_wrong = metric.counts_unannotated(key)
-            effects['counts as wrong' if is_wrong else 'does not count'].append(
-                f'{place}: {key}' if unit == 'keyframes' else place
-            )
-    notes = [
-        f'{places[0]} is not in the ground truth of {type(metric).__name__} and '
-        f'{effect} ({len(places)} of {total} predicted {unit} are so).'
-        for effect, places in effects.items()
+    return [
+        f'{places[0]} is not in the ground truth of {type(metric).__name__} and {effect} '
+        f'({len(places)} of {total} are so).'
+        for effect, places in unknown.items()
         if places
     ]
-    if split and notes:
-        raise UserError(f'{notes[0].rstrip(".")}; give the results of this split.')
-    return notes
 
 
 def evaluate_results(
     metrics: Sequence[BaseMetric], results: Results, *, split: bool = False
 ) -> tuple[dict[str, float], list[str]]:
-    """Values of all metrics by name, and notes on what was accepted or left out.
-
-    A dump is used up. ``split`` is as in :func:`feed`.
+    """Values of all metrics by name, and notes on what does not count or is left out.
 
     Raises:
-        UserError: as :func:`feed`, or two metrics give a value of the same name.
+        UserError: as :func:`feed`; two metrics give a value of the same name; or the
+            results are of one ``split`` of several, and some are of other videos.
     """
-    values, notes, metrics = {}, [], metrics_for(results, metrics)
-    for metric in metrics:
-        notes += feed(metric, results, last=metric is metrics[-1], split=split)
+    values, kept = {}, metrics_for(results, metrics)
+    left_out = [type(metric).__name__ for metric in metrics if metric not in kept]
+    notes = [f'{name} does not take {results.file}.' for name in left_out]
+    for metric in kept:
+        more = feed(metric, results)
+        if split and more:
+            raise UserError(f'{more[0].rstrip(".")}; give the results of this split.')
+        notes += more
         found = metric.evaluate(len(metric.results))
         if doubles := values.keys() & found.keys():
             raise UserError(
@@ -175,7 +146,7 @@ def evaluate_results(
                 'the prefix of one.'
             )
         values.update(found)
-    return values, list(dict.fromkeys(results.notes + notes))
+    return values, notes
 
 
 def evaluate_splits(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import envelope, precision
-from stmixer_mm.evaluation.functional.error_types import Shares, mean_shares
 from stmixer_mm.files import atomic_path
+from stmixer_mm.projects.diagnosis.error_types import Shares, mean_shares
 from stmixer_mm.projects.diagnosis.judging import ClassResult
 
 COLORS = {

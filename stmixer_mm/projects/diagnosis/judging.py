@@ -1,4 +1,4 @@
-"""Which detections are right: what figures and tables of a metric are made of."""
+"""Right and wrong detections of a metric, for its figures and tables."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import (
+    average_precision,
     by_score,
     class_mean,
     first_threshold,
@@ -38,8 +39,8 @@ class JudgedBoxes(NamedTuple):
     right: np.ndarray  # (N,) bool
 
 
-class Keyframe(NamedTuple):
-    """How wrong the detections of a keyframe are."""
+class WorstKeyframe(NamedTuple):
+    """Errors of a keyframe."""
 
     key: str
     cost: float
@@ -55,7 +56,7 @@ def class_results(metric: DetectionMetric, detections: Detections) -> list[Class
         matched = metric.match(detections, column, min_iou=thr)
         order = by_score(matched.scores)
         right = metric.right(matched, thr)[order]
-        ap = metric.protocol.average_precision(right, matched.num_gts)
+        ap = average_precision(right, matched.num_gts, mode=metric.protocol.ap)
         found.append(
             ClassResult(name, matched.num_gts, ap, matched.scores[order], right)
         )
@@ -96,7 +97,7 @@ def judge_boxes(metric: DetectionMetric, detections: Detections) -> JudgedBoxes:
 
 def worst_keyframes(
     judged: JudgedBoxes, number: int, *, score_thr: float = 0.3
-) -> list[Keyframe]:
+) -> list[WorstKeyframe]:
     """The keyframes with the highest costs.
 
     Each ground truth costs 1, less the score of the detection that is right about it,
@@ -115,7 +116,7 @@ def worst_keyframes(
     table = zip(judged.keyframes, cost, gts, count(right), count(wrong), strict=True)
     worst = sorted(table, key=lambda row: -row[1])[:number]
     return [
-        Keyframe(key, float(cost), *map(int, counts))
+        WorstKeyframe(key, float(cost), *map(int, counts))
         for key, cost, *counts in worst
         if cost > 0
     ]

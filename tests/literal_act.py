@@ -167,43 +167,6 @@ def share_of_kind(kinds, kind, num_gts, protocol='act'):
     )
 
 
-def build_tubes(frames, linking):
-    """Tubes [(rows, score)] of frame -> boxes [(score, box)] of one sequence."""
-    current, finished = [], []
-    for frame in range(1, max(frames, default=0) + 1):
-        boxes = []
-        ranked = sorted(frames.get(frame, []), key=lambda item: -item[0])
-        for score, box in ranked:
-            rivals = [other for _, other in boxes]
-            near = [box_iou(box, r, linking.nms_pixel) for r in rivals]
-            if all(iou <= linking.nms_iou for iou in near):
-                boxes.append((score, box))
-        boxes = boxes[: linking.top_k]
-        current.sort(key=lambda tube: -np.mean([s for _, s, _ in tube]))
-        for tube in list(current):
-            last_frame, _, last_box = tube[-1]
-            near = [
-                item
-                for item in boxes
-                if box_iou(item[1], last_box, linking.link_pixel) >= linking.link_iou
-            ]
-            if near:
-                best = max(near, key=lambda item: item[0])
-                tube.append((frame, *best))
-                boxes.remove(best)
-            elif frame - last_frame >= linking.end_after:
-                current.remove(tube)
-                finished.append(tube)
-        current += [[(frame, *item)] for item in boxes]
-    tubes = []
-    for tube in finished + current:
-        score = np.mean([score for _, score, _ in tube])
-        length = tube[-1][0] - tube[0][0] + 1
-        if score >= linking.min_score and length >= linking.min_length:
-            tubes.append((tube, score))
-    return tubes
-
-
 def mean_iou(first, second, pixel):
     """Of boxes by frame; None where no frame is shared."""
     shared = first.keys() & second.keys()

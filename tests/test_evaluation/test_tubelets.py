@@ -1,32 +1,24 @@
 """Tubelets, linked and scored."""
 
-import literal_act
 import numpy as np
 import pytest
-from test_tube_metrics import (
-    HEIGHT,
+from tube_data import (
     LEFT,
     RIGHT,
+    SCALE,
     TWO_VIDEOS,
-    WIDTH,
     build,
     ground_truth,
     noisy,
     predict,
+    score,
     still,
 )
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.functional.linking import Linking, Tubelets
-from stmixer_mm.evaluation.functional.tubelet_linking import (
-    TubeletLinker,
-    boxes_where_present,
-    link_tubelets,
-)
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
-
-SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
 
 
 def clips_of(length, clip_len, step, start=1):
@@ -35,119 +27,12 @@ def clips_of(length, clip_len, step, start=1):
     return [np.arange(b, b + clip_len).clip(1, length) for b in begins]
 
 
-def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
-    """[(clip's frames, boxes with NaN, scores)] of persons who come and go."""
-    random = np.random.RandomState(seed)
-    size = random.randint(15, 40, (5, 1, 2))
-    place = np.cumsum(random.randint(-4, 5, (5, num_frames, 2)), axis=1)
-    place += random.randint(0, 100, (5, 1, 2))
-    tracks = np.concatenate([place, place + size], axis=2).astype(float)
-    there = random.rand(5, num_frames) < 0.8
-    clips = []
-    for frames in clips_of(num_frames, clip_len, step, start):
-        bboxes = tracks[:, frames - 1] + random.randint(-2, 3, (5, clip_len, 4))
-        present = there[:, frames - 1] + random.uniform(0, 0.01, (5, clip_len))
-        bboxes = boxes_where_present(frames, bboxes, present, 0.5)
-        clips.append((frames, bboxes, random.rand(5)))
-    return clips
-
-
-def by_frame(frames, bboxes):
-    return {
-        int(t): tuple(box)
-        for t, box in zip(frames, bboxes, strict=True)
-        if not np.isnan(box[0])
-    }
-
-
-@pytest.mark.parametrize(
-    'clip_len, step, start',
-    [(1, 1, 1), (1, 3, 1), (4, 1, -2), (4, 2, 0), (4, 4, 1), (4, 6, -1), (30, 30, 1)],
-)
-@pytest.mark.parametrize('end_after', [1, 4])
-def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
-    linking = Linking(
-        end_after=end_after,
-        min_length=1,
-        min_score=0,
-        link_iou=0.4,
-        top_k=4,
-        tube_nms_iou=None,
-    )
-    by_sequence = [moving_tubelets(s, clip_len, step, start) for s in range(3)]
-    rows, expected = [], []
-    for sequence, clips in enumerate(by_sequence):
-        literal = []
-        for frames, bboxes, scores in clips:
-            items = [by_frame(frames, one) for one in bboxes]
-            literal.append((frames[0], list(zip(scores, items, strict=True))))
-            rows += [
-                (sequence, frames, *one) for one in zip(bboxes, scores, strict=True)
-            ]
-        for tube in literal_act.link_tubelets(literal, linking):
-            of_frame = {}
-            for score, boxes in tube:
-                for t, box in boxes.items():
-                    of_frame.setdefault(t, []).append((*box, score))
-            means = {t: np.mean(boxes, axis=0) for t, boxes in of_frame.items()}
-            score = np.mean([score for score, _ in tube])
-            expected.append((sequence, round(float(score), 9), means))
-    np.random.RandomState(0).shuffle(rows)
-    fields = (np.array(field) for field in zip(*rows, strict=True))
-    tubes = link_tubelets(Tubelets(*fields), linking)
-    found = {}
-    for number, end in enumerate(tubes.ends):
-        part = slice(end - tubes.lengths[number], end)
-        boxes = np.column_stack([tubes.bboxes, tubes.box_scores])[part]
-        key = int(tubes.sequences[number]), round(float(tubes.scores[number]), 9)
-        found[key] = dict(zip(tubes.frames[part].tolist(), boxes, strict=True))
-    assert len(found) == len(expected) > 5
-    for sequence, score, means in expected:
-        ours = found[sequence, score]
-        assert (min(ours), max(ours)) == (min(means), max(means))
-        assert len(ours) == max(ours) - min(ours) + 1
-        for t, box in means.items():
-            np.testing.assert_allclose(ours[t], box, atol=1e-9)
-
-
-def test_ids_are_final():
-    clips = moving_tubelets(0, clip_len=4, step=4)
-    linking = Linking(link_iou=0.4, end_after=1)
-
-    def ids_of(clips):
-        linker = TubeletLinker(linking)
-        return [linker.extend(*clip).tolist() for clip in clips]
-
-    whole = ids_of(clips)
-    for length in range(len(clips)):
-        assert ids_of(clips[:length]) == whole[:length]
-    assert 5 < max(max(ids) for ids in whole) < 5 * len(clips) - 1
-
-
-def test_a_repeated_frame_counts_once():
-    """Twice on frame 1 the IoU is 1, in frame 2 it is 0."""
-    linking = Linking(link_iou=0.6)
-    first, second = np.array([[LEFT, LEFT, LEFT]]), np.array([[LEFT, LEFT, RIGHT]])
-    frames = np.array([1, 1, 2])
-    linker = TubeletLinker(linking)
-    assert linker.extend(frames, first.astype(float), np.array([0.9])) == 0
-    assert linker.extend(frames, second.astype(float), np.array([0.9])) == 1
-
-
-def test_where_a_person_is():
-    frames, bboxes = np.array([1, 1, 2, 3]), np.ones((3, 4, 4))
-    scores = np.array([[0.6, 0.1, 0.4, 0.5], [0.1, 0.9, 0.2, 0.3], [0, 0, 0, 0]])
-    shown = boxes_where_present(frames, bboxes, scores, 0.5)
-    expected = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]]
-    assert (~np.isnan(shown[..., 0])).astype(int).tolist() == expected
-
-
 def tubelets(video_id, frames, *persons, num_labels=3):
     """A sample of persons (boxes (K, 4) in pixels, person scores, {label: score})."""
     scores = np.zeros((len(persons), num_labels + 1))
     for row, (_, _, actions) in zip(scores, persons, strict=True):
-        for label, score in actions.items():
-            row[label + 1] = score
+        for label, value in actions.items():
+            row[label + 1] = value
     bboxes = np.array([person[0] for person in persons], float)
     return dict(
         video_id=video_id,
@@ -183,11 +68,6 @@ def follow_truth(truth, clip_len, step, start=1, random=None):
                         persons.append((path, there, actions))
             samples.append(tubelets(name, frames, *persons))
     return samples
-
-
-def score(metric, samples):
-    metric.process(None, samples)
-    return metric.evaluate(len(samples))
 
 
 @pytest.mark.parametrize(
@@ -240,14 +120,13 @@ def test_order_ranks_padding_and_dumps_change_nothing(tmp_path, metric_type, opt
 
 def test_tubelets_of_one_frame_are_boxes():
     truth, samples = noisy(0)
-    samples = [sample.to_dict() for sample in samples]
     linking = dict(linking=dict(min_length=5))
     for metric_type, options in ((VideoMAPMetric, linking), (TubeFrameMAPMetric, {})):
         whole = score(build(metric_type, truth, **options), samples)
         clips = []
         for sample in samples:
             found = sample['pred_instances']
-            bboxes = found['bboxes'].numpy()[:, None]
+            bboxes = found['bboxes'][:, None]
             found = dict(
                 bboxes=bboxes,
                 person_scores=np.ones(bboxes.shape[:2]),
@@ -345,33 +224,26 @@ def test_the_keyframe_of_a_tubelet(write_text):
 
 @pytest.mark.parametrize('metric_type', [VideoMAPMetric, TubeFrameMAPMetric])
 def test_faulty_tubelets_are_refused(metric_type):
-    def sample(**changes):
-        person = np.tile(LEFT, (4, 1)), np.ones(4), {0: 0.9}
-        given = tubelets('v', np.arange(1, 5), person)
-        found = given['pred_instances']
-        found.update((k, v) for k, v in changes.items() if k in found)
-        given.update((k, v) for k, v in changes.items() if k not in found)
-        return given
-
-    score(build(metric_type, TWO_VIDEOS), [sample()])
+    person = np.tile(LEFT, (4, 1)), np.ones(4), {0: 0.9}
     nan = np.full((1, 4), np.nan)
-    for changes, message in [
-        (dict(person_scores=nan), 'v have person_scores that are not finite'),
-        (dict(bboxes=np.tile(nan, (1, 4, 1))), 'v have bboxes that are not finite'),
-        (dict(person_scores=np.ones((1, 3))), r'\(1, 3\) instead of \(n, K, 4\)'),
-        (dict(scores=np.ones((1, 3, 4))), r'or \(n, K, classes\), and \(n, K\)'),
-        (dict(scores=np.ones((1, 4, 2))), r'shape \(1, 4, 2\), but the metric'),
-        (dict(scores=np.ones((1, 2))), r'shape \(1, 2\), but the metric'),
-        (dict(clip_frames=None), 'tubelets of 4 frames and clip_frames=None; give'),
-        (dict(clip_frames=np.arange(1, 4)), r'clip_frames=\[1, 2, 3\]; give the'),
-        (dict(clip_frames=np.array([4, 3, 2, 1])), r'clip_frames=\[4, 3, 2, 1\]'),
-        (dict(clip_frames=np.arange(4)), r'clip_frames=\[0, 1, 2, 3\]'),
-        (dict(clip_frames=np.arange(1, 5) / 2), r'clip_frames=\[0.5, 1.0, 1.5, 2.0\]'),
-        (dict(timestamp=9), r'with the timestamp \(9\) among them'),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            build(metric_type, TWO_VIDEOS).process(None, [sample(**changes)])
+    for changes in (
+        dict(person_scores=nan),
+        dict(bboxes=np.tile(nan, (1, 4, 1))),
+        dict(person_scores=np.ones((1, 3))),
+        dict(scores=np.ones((1, 3, 4))),
+        dict(scores=np.ones((1, 4, 2))),
+        dict(scores=np.ones((1, 2))),
+    ):
+        sample = tubelets('v', np.arange(1, 5), person)
+        sample['pred_instances'].update(changes)
+        with pytest.raises(UserError):
+            build(metric_type, TWO_VIDEOS).process(None, [sample])
+
+
+def test_a_keyframe_is_a_clip_of_one_frame():
+    sample = tubelets(
+        'v', np.arange(1, 5), (np.tile(LEFT, (4, 1)), np.ones(4), {0: 0.9})
+    )
+    keyframe = predict('v', 20, (LEFT, {0: 0.9}))
     mixed = build(VideoMAPMetric, TWO_VIDEOS)
-    keyframe = predict('v', 20, (LEFT, {0: 0.9})).to_dict()
-    # A keyframe is a clip of one frame.
-    assert score(mixed, [sample(), keyframe])['video_mAP/overall@0.5'] == 0
+    assert score(mixed, [sample, keyframe])['video_mAP/overall@0.5'] == 0

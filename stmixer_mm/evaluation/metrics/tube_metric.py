@@ -1,0 +1,222 @@
+"""Base of the metrics on UCF101-24, JHMDB, MultiSports and their like."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.logging import MMLogger
+
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
+from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
+from stmixer_mm.errors import UserError, choose
+from stmixer_mm.evaluation.functional.matching import Boxes, take, whole_pixels
+from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
+from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
+from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
+from stmixer_mm.evaluation.metrics.detection_metric import IGNORED, DetectionMetric
+from stmixer_mm.evaluation.metrics.predictions import (
+    Detections,
+    Instances,
+    join_detections,
+    to_numpy,
+)
+
+# Labels that published evaluators leave out, by name.
+EXCLUDED_LABELS = {
+    # MultiSports' evaluators and mmaction2's.
+    'multisports': (
+        'aerobic kick jump',
+        'aerobic off axis jump',
+        'aerobic butterfly jump',
+        'aerobic balance turn',
+        'basketball save',
+        'basketball jump ball',
+    )
+}
+
+
+class TubeMetric(DetectionMetric):
+    """Base of the metrics on tube annotations.
+
+    Predictions are ``pred_instances`` with ``bboxes`` (n, 4) xyxy in [0, 1] and
+    ``scores`` (n, labels + 1), column 0 the dummy; or of tubelets ``bboxes`` (n, K, 4)
+    and ``person_scores`` (n, K), with ``clip_frames`` (K,) in the sample, the numbers of
+    the clip's frames. Unknown videos do not count, nor do frames beyond the end of a
+    video.
+
+    Args:
+        ann_file: Ground-truth pickle, see ``read_tube_annotations``.
+        split: Split whose test videos are evaluated, from 1.
+        protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
+        excluded_labels: Labels that do not count, or ``'multisports'`` for those that
+            its evaluators leave out.
+        shared: Arguments of :class:`DetectionMetric`.
+    """
+
+    model_score_thr = 0.01  # as in ACT's scripts
+    own_values = frozenset({'overall'})
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        split: int = 1,
+        protocol: str = 'act',
+        excluded_labels: str | Sequence[str] = (),
+        **shared: Any,
+    ) -> None:
+        super().__init__(protocol=choose('protocol', protocol, PROTOCOLS), **shared)
+        (source,) = self._paths(ann_file)
+        truth = read_tube_annotations(source)
+        num_splits = len(truth.test_videos)
+        if not 1 <= split <= num_splits:
+            raise UserError(
+                f'split={split} is not in {source}; its splits are 1 to {num_splits}.'
+            )
+        self._set_labels(truth.labels, excluded_labels, source=source)
+        self.listed_videos = truth.test_videos[split - 1]  # as files number them
+        self.videos = tuple(dict.fromkeys(self.listed_videos))
+        self.video_numbers = {name: n for n, name in enumerate(self.videos)}
+        self.nframes = [truth.nframes[name] for name in self.videos]
+        sizes = [truth.resolution[name] for name in self.videos]
+        # Of each video, what makes boxes in [0, 1] boxes in pixels.
+        self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
+        # By column; a sequence is the number of a video.
+        tubes = [truth.gttubes[name] for name in self.videos]
+        self.gts = {column: _join_gts(tubes, column - 1) for column in self.columns}
+        if not any(len(self.gts[column].sequences) for column in self.class_names):
+            raise UserError(
+                f'{source} has no tube of an evaluated label in the test videos of '
+                f'split {split}; give the split that is tested, or correct '
+                'excluded_labels.'
+            )
+        last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
+        # A frame of a video has one number, video * limit + frame.
+        self.frame_limit = max(*self.nframes, last_true) + 1
+
+    def _set_labels(
+        self, labels: Sequence[str], excluded: str | Sequence[str], *, source: str
+    ) -> None:
+        if isinstance(excluded, str):
+            excluded = choose('excluded_labels', excluded, EXCLUDED_LABELS)
+        if unknown := set(excluded) - set(labels):
+            raise UserError(
+                f'excluded_labels has {min(unknown)!r}, which {source} does not have; '
+                'give a list of labels that it has, or fetch the published file.'
+            )
+        self.columns = range(1, len(labels) + 1)
+        names = dict(zip(self.columns, labels, strict=True))
+        names = {n: label for n, label in names.items() if label not in excluded}
+        self._set_classes(names, self.columns, source=source)
+
+    def gt_boxes(self, column: int) -> Boxes:
+        tubes = self.gts[column]
+        videos = np.repeat(tubes.sequences, tubes.lengths)
+        frames = videos * self.frame_limit + tubes.frames
+        order = np.argsort(frames, kind='stable')
+        return take(Boxes(frames, tubes.bboxes, np.ones(len(order))), order)
+
+    def true_frames(self) -> np.ndarray:
+        """Numbers of the frames with a tube of any label."""
+        return np.unique(
+            np.concatenate([self.gt_boxes(column).frames for column in self.gts])
+        )
+
+    def true_keyframes(self) -> set[str]:
+        # Tubes may go on beyond their video; nothing is predicted there.
+        return {
+            self._keyframe_key(number)
+            for number in self.true_frames().tolist()
+            if number % self.frame_limit <= self.nframes[number // self.frame_limit]
+        }
+
+    def effect(self, key: str) -> str | None:
+        return None if key.rpartition(',')[0] in self.video_numbers else IGNORED
+
+    def normalise(self, boxes: Boxes) -> np.ndarray:
+        return boxes.bboxes / self._frame_scales(boxes.frames)
+
+    def _join(self, parts: list[dict]) -> Detections:
+        # Boxes in the test videos, in pixels of 64 bits.
+        by_key = {part['key']: part for part in parts}
+        known = self._of_known_videos(by_key)
+        keys = sorted(filter(self._is_within, known))
+        if beyond := {*known} - {*keys}:
+            MMLogger.get_current_instance().warning(
+                f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
+                f'frame {min(beyond)[1]} of {min(beyond)[0]}, and do not count.'
+            )
+        found = join_detections(
+            list(map(self._numbers, keys)),
+            [by_key[key] for key in keys],
+            self._keyframe_key,
+        )
+        pixels = found.bboxes * self._frame_scales(found.frames)
+        return found._replace(bboxes=whole_pixels(pixels))
+
+    def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
+        """The keys, of which the first entry names a video, of test videos."""
+        known = [key for key in keys if key[0] in self.video_numbers]
+        if keys and not known:
+            raise UserError(
+                f'None of the predicted videos, as {next(iter(keys))[0]!r}, is a '
+                f'test video of the ground truth, as {self.videos[0]!r}; give the '
+                'ground truth of the tested dataset and split.'
+            )
+        without = len(self.videos) - len({name for name, *_ in known})
+        if without:
+            MMLogger.get_current_instance().warning(
+                f'{without} of the {len(self.videos)} test videos have no prediction; '
+                'their ground truth counts as missed.'
+            )
+        return known
+
+    def _clip(
+        self, sample: dict, found: Instances
+    ) -> tuple[str, int, np.ndarray, Instances]:
+        """Video, keyframe, numbers (F,) of the clip's frames, and instances in these.
+
+        Of tubelets these are all frames of the clip, also those between the ones that
+        the model has seen.
+        """
+        name, frame = sample['video_id'], sample['timestamp']
+        if frame % 1 != 0 or frame < 1:
+            raise UserError(
+                f'A prediction of {name} has the timestamp {frame:g}, which is not the '
+                'number of a frame; number frames in whole numbers from 1.'
+            )
+        if found.person_scores is None:
+            return name, int(frame), np.array([frame], dtype=int), found
+        seen = np.asarray(to_numpy(sample['clip_frames']))
+        scores = found.scores
+        if scores.ndim == 3:
+            _, scores = at_every_frame(seen, scores)
+        table = np.dstack([found.bboxes, found.person_scores])
+        frames, table = at_every_frame(seen, table)
+        tubelets = Instances(table[..., :4], scores, table[..., 4])
+        return name, int(frame), np.array(frames), tubelets
+
+    def _is_within(self, key: tuple) -> bool:
+        name, frame, *_ = key
+        return frame <= self.nframes[self.video_numbers[name]]
+
+    def _numbers(self, key: tuple) -> int | np.ndarray:
+        """Number of the frame, or numbers of the frames, that a result is of."""
+        name, frame, *_ = key
+        return self.video_numbers[name] * self.frame_limit + frame
+
+    def _keyframe_key(self, number: int) -> str:
+        video, frame = divmod(number, self.frame_limit)
+        return keyframe_key(self.videos[video], frame)
+
+    def _frame_scales(self, frames: np.ndarray) -> np.ndarray:
+        return self.scales[frames // self.frame_limit]
+
+
+def _join_gts(videos: Sequence[dict], label: int) -> Tubes:
+    """Tubes of a label in the videos."""
+    tubes = [
+        (n, tube) for n, video in enumerate(videos) for tube in video.get(label, ())
+    ]
+    numbers, arrays = zip(*tubes, strict=True) if tubes else ((), ())
+    return join_tubes(numbers, arrays, np.ones(len(tubes)))

@@ -1,0 +1,154 @@
+"""Video mAP on tube annotations."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.functional.linking import Tubelets, parse_linking
+from stmixer_mm.evaluation.functional.matching import whole_pixels
+from stmixer_mm.evaluation.functional.tubelet_linking import (
+    boxes_where_present,
+    link_tubelets,
+    tubelets_by_action,
+)
+from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
+from stmixer_mm.evaluation.metrics.detection_metric import Matched
+from stmixer_mm.evaluation.metrics.predictions import Detections, Instances
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.registry import METRICS
+
+
+@METRICS.register_module()
+class VideoMAPMetric(TubeMetric):
+    """Video mAP: AP of each class over tubes, linked from boxes of frames or tubelets.
+
+    A tube is right if it overlaps a true one by the threshold in space and time, see
+    ``tube_overlaps``. Predictions are of every frame, or of frames or clips up to
+    ``end_after`` apart; clips may overlap.
+
+    Tubes that are linked already count as they are, all of them unless score_thr
+    is set: samples with ``video_id`` and ``pred_tubes``, of each tube a dict with its
+    ``label``, the number of a score column, ``score``, ``frames`` (m,) in ascending order
+    from 1, and ``bboxes`` (m, 4) xyxy in [0, 1].
+
+    Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first.
+
+    Args:
+        ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
+        linking: Constants of the linking: the name of published ones, see
+            ``LINKINGS``, or a dict with some of ``Linking``'s, where ``base`` may name
+            those that the rest are taken from (``'act'``).
+        iou_thrs: As in :class:`DetectionMetric`.
+        shared: Further arguments of :class:`TubeMetric`.
+    """
+
+    default_prefix = 'video_mAP'
+    unit = 'tubes'
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        linking: str | Mapping[str, Any] = 'act',
+        iou_thrs: float | str | Sequence[float | str] = (0.5, 0.2, 0.75, '0.5:0.95'),
+        **shared: Any,
+    ) -> None:
+        super().__init__(ann_file, iou_thrs=iou_thrs, **shared)
+        self.linking = parse_linking(linking)
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the detections, or the tubes, of a batch."""
+        for sample in data_samples:
+            if 'pred_tubes' in sample:
+                part = dict(key=(sample['video_id'],), tubes=sample['pred_tubes'])
+                self.results.append([part])
+            else:
+                super().process(data_batch, [sample])
+
+    def match(
+        self,
+        detections: Detections | Mapping[int, Tubes],
+        column: int,
+        *,
+        min_iou: float,
+    ) -> Matched:
+        return self.match_tubes(self.tubes(detections, column), column, min_iou=min_iou)
+
+    def match_tubes(self, tubes: Tubes, column: int, *, min_iou: float) -> Matched:
+        """Tubes of a label, and the ground truth that they overlap by min_iou."""
+        gts = self.gts[column]  # a group is a video
+        pairs = tube_pairs(tubes, gts, min_iou=min_iou, **self.measures())
+        return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
+
+    def measures(self) -> dict[str, float]:
+        """What boxes and spans measure beyond their ends."""
+        return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
+
+    def tubes(self, detections: Detections | Mapping[int, Tubes], column: int) -> Tubes:
+        """Tubes of a label; a sequence is the number of a video."""
+        if not isinstance(detections, Detections):
+            return detections[column]
+        boxes = detections.of(column)
+        if not len(boxes.scores):
+            return join_tubes([], [], [])
+        videos, frames = np.divmod(boxes.frames, self.frame_limit)
+        scores = boxes.scores.astype(float)
+        tubelets = Tubelets(videos[:, 0], frames, boxes.bboxes, scores)
+        return link_tubelets(tubelets, self.linking)
+
+    def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
+        """Boxes to link, or by column the tubes that came linked."""
+        is_linked = {'tubes' in part for part in parts}
+        if len(is_linked) > 1:
+            raise UserError(
+                'Some predictions are tubes, others boxes to link; evaluate each on '
+                'their own.'
+            )
+        if True in is_linked:
+            return self._join_tubes(parts)
+        clip_len = max((len(part['key'][2]) for part in parts), default=1)
+        for part in parts:
+            name, time, frames = part['key']
+            if missing := clip_len - len(frames):
+                # A shorter clip goes on without boxes.
+                part['key'] = name, time, (*frames, *frames[-1:] * missing)
+                pad = (0, 0), (0, missing), (0, 0)
+                part['bboxes'] = np.pad(part['bboxes'], pad, constant_values=np.nan)
+        return super()._join(parts)
+
+    def _join_tubes(self, parts: list[dict]) -> Mapping[int, Tubes]:
+        by_key = {part['key']: part['tubes'] for part in parts}
+        found = {column: ([], [], []) for column in self.gts}
+        for key in sorted(self._of_known_videos(by_key)):
+            number = self.video_numbers[key[0]]
+            for tube in by_key[key]:
+                if self.score_thr is None or tube['score'] > self.score_thr:
+                    pixels = whole_pixels(tube['bboxes'] * self.scales[number])
+                    rows = np.column_stack([tube['frames'], pixels])
+                    entry = number, rows, tube['score']
+                    for field, value in zip(found[tube['label']], entry, strict=True):
+                        field.append(value)
+        return {column: join_tubes(*fields) for column, fields in found.items()}
+
+    def _split(
+        self, sample: dict, found: Instances
+    ) -> Iterator[tuple[tuple, np.ndarray, np.ndarray]]:
+        name, time, frames, found = self._clip(sample, found)
+        bboxes, scores = found.bboxes[:, None], found.scores
+        if found.person_scores is not None:
+            # A clip that goes on beyond its video repeats the last frame.
+            number = self.video_numbers.get(name)
+            end = time if number is None else max(time, self.nframes[number])
+            frames = np.minimum(frames, end)
+            bboxes = boxes_where_present(
+                frames, found.bboxes, found.person_scores, self.linking.presence
+            )
+            if scores.ndim == 3:
+                bboxes, scores = tubelets_by_action(bboxes, scores, self.linking.acting)
+        yield (name, time, tuple(frames.tolist())), bboxes, scores
+
+    def _numbers(self, key: tuple) -> int | np.ndarray:
+        name, _, frames = key
+        return self.video_numbers[name] * self.frame_limit + np.array(frames)

@@ -1,0 +1,224 @@
+"""Error types of the detections of a class: of boxes and of tubes.
+
+N detections of one class; classes, frames and videos are numbers, boxes xyxy in pixels.
+Of boxes they are those of Kalogeiton et al., Action tubelet detector for spatio-temporal
+action localization, ICCV 2017, by the rules of ``frameAP_error`` in the scripts of MOC
+(Li et al., ECCV 2020), which took them from there; of tubes those of MultiSports (Li et
+al., ICCV 2021), by the rules of its VideomAP_error.py and of ``videoAP_error`` in its
+evaluate_multisports.py, which differ as their protocols do.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.functional.average_precision import (
+    area,
+    average_precision,
+    by_score,
+    first_threshold,
+)
+from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match, take
+from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
+from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
+from stmixer_mm.evaluation.metrics.predictions import Detections
+
+
+class ErrorShares(NamedTuple):
+    """Shares of a class of boxes; they add up to 1."""
+
+    ap: float
+    localisation: float
+    classification: float
+    time: float
+    other: float
+    missed: float
+
+
+class TubeErrorShares(NamedTuple):
+    """Shares of a class of tubes; by ACT's area they add up to 1."""
+
+    ap: float
+    repeat: float
+    extra: float
+    localisation: float
+    classification: float
+    time: float
+    classification_time: float
+    classification_localisation: float
+    time_localisation: float
+    classification_time_localisation: float
+    missed: float
+
+
+Shares = TypeVar('Shares', ErrorShares, TubeErrorShares)
+
+
+def error_shares(
+    types: Sequence[str] | np.ndarray,
+    num_gts: int,
+    kind: type[Shares],
+    *,
+    ap_mode: str = 'act',
+) -> Shares:
+    """AP and errors of one class.
+
+    Each error type is the area under its share of the detections over recall, by ACT's
+    rule from 0 at no recall on; missed is what recall lacks to 1. By ACT's rule they
+    add up to 1 with AP. Under ``'interpolated'`` each share has an envelope of its own,
+    as in evaluate_multisports.py, so that they add up to more.
+
+    Args:
+        types: (N,) names of the detections by descending score, fields of ``kind``.
+        num_gts: Ground truths of the class, at least 1.
+        kind: ``ErrorShares`` or ``TubeErrorShares``.
+        ap_mode: A name of ``AP_MODES``.
+    """
+    types, ranks = np.asarray(types), np.arange(1, len(types) + 1)
+    right = types == 'ap'
+    areas = [
+        area(np.cumsum(types == name) / ranks, right, num_gts, mode=ap_mode)
+        for name in kind._fields[1:-1]
+    ]
+    missed = float(1 - right.sum() / num_gts)
+    return kind(average_precision(right, num_gts, mode=ap_mode), *areas, missed)
+
+
+def box_error_shares(
+    metric: TubeFrameMAPMetric, detections: Detections
+) -> dict[str, ErrorShares]:
+    """Shares at the first threshold, by label with ground truth."""
+    columns = [np.full(len(metric.gt_boxes(n).frames), n) for n in metric.gts]
+    gts = Boxes(
+        *map(np.concatenate, zip(*map(metric.gt_boxes, metric.gts), strict=True))
+    )
+    order = np.argsort(gts.frames, kind='stable')
+    gts, columns = take(gts, order), np.concatenate(columns)[order]
+    shares, thr = {}, first_threshold(metric.iou_thrs)
+    for column, name in metric.class_names.items():
+        is_own = columns == column
+        if is_own.any():
+            found = metric.found(detections, column)
+            types = box_error_types(found, gts, is_own, metric.frame_limit, thr)
+            types = types[by_score(found.scores)]
+            shares[name] = error_shares(types, is_own.sum(), ErrorShares)
+    return shares
+
+
+def box_error_types(
+    found: Boxes, gts: Boxes, is_own: np.ndarray, frame_limit: int, iou_thr: float
+) -> np.ndarray:
+    """The type (N,) of each detection of a class, the first of these that holds.
+
+    ap: it is right; localisation: its frame shows its class (also when that ground truth
+    is claimed); classification: it lies on another class; other: its frame shows only
+    other classes, elsewhere; time: its video shows its class in other frames; other.
+
+    Args:
+        found: N detections of the class.
+        gts: M ground truths of all classes, by frame.
+        is_own: (M,) which of them are of the class.
+        frame_limit: Frame numbers of a video, video * frame_limit + frame.
+        iou_thr: IoU that makes a detection right.
+    """
+    protocol = PROTOCOLS['act']
+    pairs = frame_pairs(found, gts, pixel=protocol.pixel, min_iou=iou_thr)
+    own = take(pairs, is_own[pairs.gts])
+    right = match(found.scores, found.frames, own, iou_thr, matching=protocol.matching)
+    on_other = np.zeros(len(found.frames), dtype=bool)
+    on_other[pairs.detections[~is_own[pairs.gts]]] = True
+    own_frames, other_frames = gts.frames[is_own], gts.frames[~is_own]
+    cases = {
+        'ap': right,
+        'localisation': np.isin(found.frames, own_frames),
+        'classification': on_other,
+        'other': np.isin(found.frames, other_frames),
+        'time': np.isin(found.frames // frame_limit, own_frames // frame_limit),
+    }
+    return np.select([*cases.values()], [*cases], 'other')
+
+
+def tube_error_shares(
+    metric: VideoMAPMetric, detections: Detections | Mapping[int, Tubes]
+) -> dict[str, TubeErrorShares]:
+    """Shares at the first threshold, by label with ground truth."""
+    shares, thr, measures = {}, first_threshold(metric.iou_thrs), metric.measures()
+    for column, name in metric.class_names.items():
+        own = metric.gts[column]
+        if len(own.sequences):
+            tubes = metric.tubes(detections, column)
+            right = metric.right(metric.match_tubes(tubes, column, min_iou=thr), thr)
+            others = [gts for other, gts in metric.gts.items() if other != column]
+            best = [best_overlaps(tubes, gts, **measures) for gts in ([own], others)]
+            types = tube_error_types(right, *best, thr)[by_score(tubes.scores)]
+            shares[name] = error_shares(
+                types, len(own.sequences), TubeErrorShares, ap_mode=metric.protocol.ap
+            )
+    return shares
+
+
+def best_overlaps(
+    tubes: Tubes, gts: Sequence[Tubes], *, pixel: float, frame: float
+) -> Overlaps:
+    """Of N tubes with the true one of their sequence each that they overlap most."""
+    best = np.zeros((3, len(tubes.lengths)))
+    for some in gts:
+        for _, place, overlaps in overlaps_by_gt(tubes, some, pixel=pixel, frame=frame):
+            better = overlaps.ious > best[0, place]
+            best[:, place] = np.where(better, overlaps, best[:, place])
+    return Overlaps(*best)
+
+
+def tube_error_types(
+    right: np.ndarray, own: Overlaps, other: Overlaps, iou_thr: float
+) -> np.ndarray:
+    """The type (N,) of each tube, a field of ``TubeErrorShares``; the first that holds:
+
+    right; repeat: it overlaps a tube of its class enough, which another has claimed;
+    classification: it overlaps one of another class enough; extra: it overlaps none at
+    all. For the others the tube that it overlaps most decides: the class is wrong if that
+    is of another one, the time if the spans overlap too little, the localisation if the
+    boxes do. Where both overlap by sqrt(iou_thr) the whole does enough, so that each has
+    this threshold; of equal overlaps that with its class decides, which the published
+    scripts leave to the order of the labels.
+
+    Args:
+        right: (N,) bool.
+        own: (N,), best overlaps with tubes of the class, whether claimed or not.
+        other: (N,), with those of all other classes.
+        iou_thr: IoU that makes a tube right.
+    """
+    is_own = own.ious >= other.ious
+    nearest = Overlaps(*np.where(is_own, own, other))
+    in_time, in_place = np.stack(nearest[1:]) >= math.sqrt(iou_thr)
+    cases = {
+        'ap': right,
+        'repeat': own.ious >= iou_thr,
+        'classification': other.ious >= iou_thr,
+        'extra': nearest.ious == 0,
+        'localisation': is_own & in_time,
+        'time': is_own & in_place,
+        'time_localisation': is_own,
+        'classification_localisation': in_time,
+        'classification_time': in_place,
+    }
+    rest = 'classification_time_localisation'
+    return np.select([*cases.values()], [*cases], rest)
+
+
+def mean_shares(shares: Mapping[str, Shares]) -> Shares:
+    """Mean over the classes."""
+    kind = type(next(iter(shares.values())))
+    return kind(*np.mean(list(shares.values()), axis=0).tolist())
+
+
+def format_error_table(shares: Mapping[str, Shares]) -> str:
+    """A text table in percent, one line per class, the mean last."""
+    mean = mean_shares(shares)
+    rows = {**shares, 'mean': mean}
+    percents = [[name, *(100.0 * value for value in row)] for name, row in rows.items()]
+    return format_table([['', *mean._fields], *percents], digits=2)

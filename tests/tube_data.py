@@ -1,0 +1,136 @@
+"""Made-up tubes, and predictions around them, for tests of metrics."""
+
+import itertools
+import pickle
+import tempfile
+
+import numpy as np
+
+HEIGHT, WIDTH = 100, 200
+SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
+LEFT, RIGHT = [0, 0, 49, 99], [100, 0, 149, 99]
+
+
+def still(first, last, box):
+    """A tube (n, 5) that stands still."""
+    frames = np.arange(first, last + 1)
+    return np.column_stack([frames, np.tile(box, (len(frames), 1))]).astype(float)
+
+
+def ground_truth(gttubes, labels=('run', 'sit', 'jump'), nframes=40):
+    """Content of a pickle of ground truth."""
+    return dict(
+        labels=list(labels),
+        train_videos=[[]],
+        test_videos=[list(gttubes)],
+        nframes=dict.fromkeys(gttubes, nframes),
+        resolution=dict.fromkeys(gttubes, (HEIGHT, WIDTH)),
+        gttubes=gttubes,
+    )
+
+
+TWO_VIDEOS = ground_truth(
+    {
+        'v': {0: [still(1, 20, LEFT), still(5, 30, RIGHT)], 1: [still(1, 20, LEFT)]},
+        'w': {0: [still(3, 18, LEFT)]},
+    }
+)
+
+
+def build(metric_type, truth, **options):
+    """A metric on the content of a pickle."""
+    with tempfile.NamedTemporaryFile(suffix='.pkl') as file:
+        file.write(pickle.dumps(truth))
+        file.flush()
+        return metric_type(file.name, **options)
+
+
+def score(metric, samples):
+    """Values of samples."""
+    metric.process(None, samples)
+    return metric.evaluate(len(samples))
+
+
+def predict(video, frame, *persons, num_labels=3):
+    """A sample of persons (box in pixels, {label: score})."""
+    scores = np.zeros((len(persons), num_labels + 1))
+    for row, (_, actions) in zip(scores, persons, strict=True):
+        for label, value in actions.items():
+            row[label + 1] = value
+    bboxes = np.reshape([box for box, _ in persons], (-1, 4)) / SCALE
+    found = dict(bboxes=bboxes, scores=scores)
+    return dict(video_id=video, timestamp=frame, pred_instances=found)
+
+
+def predict_truth(truth):
+    """Every box of the ground truth, in every frame."""
+    samples = []
+    for name, classes in truth['gttubes'].items():
+        for frame in range(1, truth['nframes'][name] + 1):
+            persons = [
+                (row[1:], {label: 0.9})
+                for label, tubes in classes.items()
+                for row in itertools.chain(*tubes)
+                if row[0] == frame
+            ]
+            samples.append(predict(name, frame, *persons))
+    return samples
+
+
+def linked(video, *tubes):
+    """A sample of tubes (label, score, rows of frame and box in pixels)."""
+    found = [
+        dict(
+            label=label + 1,
+            score=value,
+            frames=rows[:, 0].astype(int),
+            bboxes=rows[:, 1:] / SCALE,
+        )
+        for label, value, rows in tubes
+    ]
+    return dict(video_id=video, pred_tubes=found)
+
+
+def noisy(seed, num_labels=3):
+    """Ground truth and detections around it, of random scores."""
+    random = np.random.RandomState(seed)
+    gttubes, samples = {}, []
+    for name in ('v', 'w', 'x'):
+        persons = []
+        for label in np.repeat(range(num_labels), 2).tolist():
+            first, length = random.randint(1, 15), random.randint(12, 25)
+            low = random.randint(0, 40, 2)
+            box = np.array([*low, *(low + random.randint(30, 55, 2))])
+            steps = np.cumsum(random.randint(-1, 2, (length, 1)), axis=0)
+            tube = still(first, first + length - 1, box)
+            tube[:, 1:] = (tube[:, 1:] + steps).clip(0, 99)
+            persons.append((label, tube))
+        gttubes[name] = {
+            label: [tube for its, tube in persons if its == label]
+            for label in range(num_labels)
+        }
+        for frame in range(1, 41):
+            found = []
+            for label, tube in persons:
+                for row in tube[tube[:, 0] == frame]:
+                    box = (row[1:] + random.randint(-4, 5, 4)).clip(0, 99)
+                    wrong = random.randint(num_labels)
+                    scores = {label: random.rand(), wrong: random.rand()}
+                    found.append((box, scores))
+            samples.append(predict(name, frame, *found, num_labels=num_labels))
+    labels = [f'class {number}' for number in range(num_labels)]
+    return ground_truth(gttubes, labels=labels), samples
+
+
+def frame_detections(samples, label):
+    """[((video, frame), score, box)] of one label, as the metrics count them."""
+    return [
+        (
+            (sample['video_id'], sample['timestamp']),
+            float(scores[label + 1]),
+            box * SCALE,
+        )
+        for sample in samples
+        for box, scores in zip(*sample['pred_instances'].values(), strict=True)
+        if scores[label + 1] > 0.01
+    ]
