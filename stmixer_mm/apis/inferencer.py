@@ -1,6 +1,5 @@
 """From any video or stream to persons and what they do, like the hosts' inferencers."""
 
-import argparse
 import json
 import logging
 import os
@@ -10,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
+from typing import Annotated
 
 from mmaction.registry import INFERENCERS
 from mmcv.transforms import Compose
@@ -26,11 +26,12 @@ from stmixer_mm.apis.results import plot_video
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.checks.config import load_config
 from stmixer_mm.checks.options import (
-    COUNT,
-    SCORE,
-    add_cfg_options,
-    add_person_thr,
-    number,
+    CfgOptions,
+    Count,
+    NotNegative,
+    OptionsOf,
+    Positive,
+    Score,
 )
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
@@ -58,10 +59,11 @@ class ActionDetInferencer(BaseInferencer):
         model: Config file, the name of one in this package, or what was read from one.
         weights: Checkpoint file or URL; None leaves the parameters as for training.
         device: Such as 'cpu' or 'cuda:0'; by default the one that this machine has.
-        label_file: Label map (pbtxt) with the names of the actions. By default the
-            names come from the checkpoint or the config's test set.
+        label_file: Label map (pbtxt) with the names of the actions; by default those of
+            the checkpoint or of the config's test set.
         cfg_options: Overrides of the config, dotted key → value.
-        fast: See :func:`.speed_up`.
+        fast: Fold batch norms, and use bfloat16 where the device multiplies it; the
+            detections are identical up to rounding.
         show_progress: Count keyframes in the terminal.
 
     Raises:
@@ -74,8 +76,8 @@ class ActionDetInferencer(BaseInferencer):
         weights: str | Path | None = None,
         device: str | None = None,
         *,
-        label_file: str | Path | None = None,
-        cfg_options: dict | None = None,
+        label_file: Annotated[str | Path | None, dict(flag='--label-map')] = None,
+        cfg_options: CfgOptions = None,
         fast: bool = False,
         show_progress: bool = True,
     ) -> None:
@@ -121,13 +123,15 @@ class ActionDetInferencer(BaseInferencer):
         self,
         source: object,
         *,
-        interval_s: float | None = None,
-        start: float = 0.0,
-        end: float | None = None,
-        pred_score_thr: float = 0.3,
-        nms_thr: float | None = NMS_THR,
-        tracker: str | Mapping | Tracker | None = DEFAULT_TRACKER,
-        batch_size: int = 1,
+        interval_s: Positive | None = None,
+        start: NotNegative = 0.0,
+        end: Positive | None = None,
+        pred_score_thr: Annotated[Score, dict(flag='--score-thr')] = 0.3,
+        nms_thr: Score | None = NMS_THR,
+        tracker: Annotated[
+            str | Mapping | Tracker | None, dict(choices=[*TRACKERS, 'none'])
+        ] = DEFAULT_TRACKER,
+        batch_size: Count = 1,
         fps: float | None = None,
         frame_size: tuple[int, int] | None = None,
         on_damage: OnDamage | None = None,
@@ -136,12 +140,18 @@ class ActionDetInferencer(BaseInferencer):
 
         Args:
             source: One of :func:`.list_sources`, or what :func:`.open_source` returned.
-            interval_s, start, end, nms_thr, batch_size, on_damage: See
-                :func:`.detect_video`.
-            tracker: One of :func:`.build_tracker`, which follows persons from keyframe
-                to keyframe; None: they have no ids.
-            pred_score_thr: Actions with lower scores are left out.
+            interval_s: Seconds between keyframes, or with tubelets between the middles
+                of clips; by default 1, with tubelets half a clip.
+            start: Start of the part to detect in, in seconds.
+            end: End of it.
+            pred_score_thr: Leave out actions with lower scores.
+            nms_thr: Of persons whose boxes have a larger IoU, keep the highest-scoring
+                one; 1 keeps all.
+            tracker: Tracker of persons, see :func:`.build_tracker`; none gives no ids.
+                Tubelets and track queries need none.
+            batch_size: Number of clips per forward pass.
             fps, frame_size: See :func:`.open_source`.
+            on_damage: See :func:`.detect_video`.
 
         Raises:
             UserError: the source cannot be read, or broke off.
@@ -157,7 +167,7 @@ class ActionDetInferencer(BaseInferencer):
             end=end,
             score_thr=pred_score_thr,
             nms_thr=nms_thr,
-            tracker=None if tracker is None else build_tracker(tracker),
+            tracker=None if tracker in (None, 'none') else build_tracker(tracker),
             batch_size=batch_size,
             on_damage=on_damage,
         )
@@ -326,73 +336,11 @@ def _file_names(sources: Iterable) -> list[str]:
     return names
 
 
-def add_detection_options(parser: argparse.ArgumentParser) -> None:
-    """Give a tool the options of detection in videos."""
-    parser.add_argument(
-        '--interval-s',
-        type=number(float, above=0),
-        help='seconds between keyframes (default: 1), with a model of tubelets between '
-        'the middles of clips (default: half a clip)',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=SCORE,
-        default=0.3,
-        help='leave out actions with lower scores (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--start', type=number(float, 0), default=0.0, help='from here, in seconds'
-    )
-    parser.add_argument(
-        '--end', type=number(float, above=0), help='to here, in seconds'
-    )
-    parser.add_argument(
-        '--tracker',
-        choices=[*TRACKERS, 'none'],
-        default=DEFAULT_TRACKER,
-        help='what follows persons from keyframe to keyframe (default: %(default)s); '
-        'tubelets and track queries do it themselves',
-    )
-    parser.add_argument(
-        '--batch-size', type=COUNT, default=1, help='clips that the model sees at once'
-    )
-    parser.add_argument(
-        '--device', help='as in cpu or cuda:0 (default: the GPU, if there is one)'
-    )
-    add_model_options(parser)
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add options that say which model finds whom, also in streams."""
-    parser.add_argument(
-        '--nms-thr',
-        type=SCORE,
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument(
-        '--fast',
-        action='store_true',
-        help='fold batch norms, and bfloat16 where the device multiplies it: the same '
-        'detections but for rounding',
-    )
-    parser.add_argument(
-        '--label-map',
-        help='label map (pbtxt); by default the names known to checkpoint or config',
-    )
-    add_person_thr(parser)
-    add_cfg_options(parser)
-
-
-def stream_options(args: argparse.Namespace) -> dict:
-    """Those of them that :meth:`ActionDetInferencer.stream` takes."""
-    return dict(
-        interval_s=args.interval_s,
-        start=args.start,
-        end=args.end,
-        pred_score_thr=args.score_thr,
-        nms_thr=args.nms_thr,
-        tracker=None if args.tracker == 'none' else args.tracker,
-        batch_size=args.batch_size,
-    )
+# Options of the command lines.
+ModelOptions = Annotated[
+    dict, OptionsOf(ActionDetInferencer, without=('cfg_options', 'show_progress'))
+]
+StreamOptions = Annotated[
+    dict,
+    OptionsOf(ActionDetInferencer.stream, without=('fps', 'frame_size', 'on_damage')),
+]
