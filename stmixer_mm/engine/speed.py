@@ -1,4 +1,4 @@
-"""Detectors made faster for inference, with the same numbers but for rounding."""
+"""Faster detectors for inference and training, identical up to rounding."""
 
 from collections import Counter
 from functools import partial
@@ -7,57 +7,58 @@ import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import wrappers
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stmixer_mm.compat import multiplies_bfloat16, packs_linears
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 
-# These and no subclasses, which may compute with other weights than they hold.
+# No subclasses: they may compute with other weights than those stored.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, wrappers.Conv2d, wrappers.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def speed_up(model: nn.Module) -> nn.Module:
-    """The same detector, changed in place: for inference alone from now on.
+    """Change a detector in place, for inference only.
 
-    Batch norms are folded into convolutions. Where the device multiplies bfloat16
-    itself, the model runs in it, by autocast; on a CPU 3-D convolutions only without
-    gradients, as under ``torch.inference_mode()``. To train, build the model anew.
+    Batch norms are folded into convolutions and the weights of adaptive mixing packed.
+    Where the device multiplies bfloat16, the model runs in it, by autocast; on a CPU
+    3-D convolutions do so only without gradients, as under ``torch.inference_mode()``.
 
     Args:
         model: In evaluation mode, on its device.
     """
-    for step in STEPS.values():
-        step(model)
+    device_type = next(model.parameters()).device.type
+    in_bfloat16 = multiplies_bfloat16(device_type)
+    fold_batch_norms(model)
+    if in_bfloat16:
+        use_channels_last(model)  # in another layout oneDNN is hardly faster
+        context = torch.autocast(device_type, torch.bfloat16)
+        model.register_forward_pre_hook(partial(_enter, context))
+        model.register_forward_hook(partial(_leave, context), always_call=True)
+    pack_mixing(model, in_bfloat16=in_bfloat16, on_cpu=device_type == 'cpu')
     return model
 
 
 def fold_batch_norms(model: nn.Module) -> None:
-    """Let convolutions do the work of the batch norms behind them.
+    """Fold batch norms into the convolutions of the same ``ConvModule``.
 
-    mmcv's ``ConvModule`` says which belong together (its ``fuse_conv_bn`` takes a norm
-    to be of the convolution registered before it, and knows only 2-D ones).
+    mmcv's ``fuse_conv_bn`` pairs a norm with the convolution registered before it,
+    which may be another one's, and knows only 2-D convolutions.
     """
     owners = Counter(
         id(child) for owner in model.modules() for child in owner._modules.values()
     )
     for module in model.modules():
-        if isinstance(module, ConvModule) and _is_foldable(module):
-            conv, norm = module.conv, module.norm
-            if owners[id(conv)] == owners[id(norm)] == 1:
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight,
-                    conv.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.eps,
-                    norm.weight,
-                    norm.bias,
-                )
-                setattr(module, module.norm_name, nn.Identity())
-                # Of efficient_conv_bn_eval=True, which folds at each call.
-                module.efficient_conv_bn_eval_forward = None
+        if (
+            isinstance(module, ConvModule)
+            and _is_foldable(module)
+            and owners[id(module.conv)] == owners[id(module.norm)] == 1
+        ):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            setattr(module, module.norm_name, nn.Identity())
+            # Of efficient_conv_bn_eval=True, which folds at each call.
+            module.efficient_conv_bn_eval_forward = None
 
 
 def _is_foldable(module: ConvModule) -> bool:
@@ -72,22 +73,11 @@ def _is_foldable(module: ConvModule) -> bool:
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Lay out the weights of convolutions so; feature maps follow them."""
+    """Lay out the weights of convolutions with channels last; feature maps follow."""
     for module in model.modules():
         if type(module) in _CONVOLUTIONS and module.weight.dim() in _LAYOUTS:
             layout = _LAYOUTS[module.weight.dim()]
             module.weight.data = module.weight.data.contiguous(memory_format=layout)
-
-
-def run_in_bfloat16(model: nn.Module) -> None:
-    """Autocast, with channels last: in another layout oneDNN is hardly faster."""
-    device_type = _device_of(model).type
-    if not multiplies_bfloat16(device_type):
-        return
-    use_channels_last(model)
-    context = torch.autocast(device_type, torch.bfloat16)
-    model.register_forward_pre_hook(partial(_enter, context))
-    model.register_forward_hook(partial(_leave, context), always_call=True)
 
 
 def _enter(context: torch.autocast, *_: object) -> None:
@@ -98,24 +88,23 @@ def _leave(context: torch.autocast, *_: object) -> None:
     context.__exit__(None, None, None)
 
 
-def pack_mixing(model: nn.Module) -> None:
-    """Keep the weights of adaptive mixing as products take them, not as trained.
+def pack_mixing(model: nn.Module, *, in_bfloat16: bool, on_cpu: bool) -> None:
+    """Keep the weights of adaptive mixing in the type and layout of its products.
 
-    They are most of the released models' parameters. Else each call would cast them to
-    bfloat16 and, on a CPU, bring them into another layout.
+    They are most of the released models' parameters. Otherwise each call would cast
+    them, and on a CPU change their layout.
     """
-    device_type = _device_of(model).type
     for module in model.modules():
         if isinstance(module, AdaptiveMixing) and not module.packed:
-            if multiplies_bfloat16(device_type):
-                for linear in (module.weight_generator, module.out_proj):
+            for linear in (module.weight_generator, module.out_proj):
+                if in_bfloat16:
                     linear.weight.data = linear.weight.data.bfloat16()
-            if device_type == 'cpu' and packs_linears():
+            if on_cpu and packs_linears():
                 module.pack()
 
 
 def make_convolutions_lean(model: nn.Module) -> None:
-    """Less time and RAM in training; the numbers differ by rounding.
+    """Train convolutions in less time and RAM.
 
     Batch norms in evaluation mode (``norm_eval``) are folded at each call, so that
     their inputs are not kept (mmcv's ``efficient_conv_bn_eval``; mmengine's setting of
@@ -125,15 +114,3 @@ def make_convolutions_lean(model: nn.Module) -> None:
         if isinstance(module, ConvModule) and type(module.norm) in _BATCH_NORMS:
             module.turn_on_efficient_conv_bn_eval()
     use_channels_last(model)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-# What is done, in this order.
-STEPS = {
-    'batch norms folded': fold_batch_norms,
-    'bfloat16, channels last': run_in_bfloat16,
-    'weights of the mixing packed': pack_mixing,
-}

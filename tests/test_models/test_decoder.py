@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from kept_bytes import bytes_kept_for_backward
 from tiny import tiny_decoder, whole_frames
 
 from stmixer_mm.checks.config import check_part
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
-from stmixer_mm.projects.profiling.memory import bytes_kept_for_backward
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)

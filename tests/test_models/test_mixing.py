@@ -7,11 +7,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from kept_bytes import bytes_kept_for_backward
 from made_up import REFERENCE, made_up_input, made_up_weight, reference
 
 from stmixer_mm.models.decoder.mixing import chunks
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
-from stmixer_mm.projects.profiling.memory import bytes_kept_for_backward
 
 MIXING_BACKENDS = ['literal', 'chunks']
 
