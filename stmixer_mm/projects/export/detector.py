@@ -1,6 +1,6 @@
 """An exported file in place of a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.models.heads.stmixer_head import Detections
-from stmixer_mm.projects.export.formats import MOST_AT_ONCE, load
+from stmixer_mm.projects.export.formats import load
 from stmixer_mm.projects.export.tensors import join
 from stmixer_mm.projects.export.traced import SMALLEST
 from stmixer_mm.registry import MODELS
@@ -23,7 +23,7 @@ from stmixer_mm.registry import MODELS
 
 @MODELS.register_module()
 class ExportedDetector(BaseModel):
-    """Predicts like the detector that was exported; for inference alone.
+    """The detector that was exported, for inference only.
 
     Args:
         file: Written by ``tools/export.py``.
@@ -46,20 +46,15 @@ class ExportedDetector(BaseModel):
         # DistributedDataParallel takes no model without parameters.
         self.empty = nn.Parameter(torch.empty(0))
         self.run, self.metadata = load(Path(file))
-        if self.metadata.tubelets != finds_tubelets(self):
-            found, wanted = 'keyframes', 'tubelets'
-            if self.metadata.tubelets:
-                found, wanted = wanted, found
+        num_actions = self.head.num_classes - 1
+        self.classes = self.metadata.classes
+        classes = self.classes or [None] * num_actions
+        is_of_tubelets = finds_tubelets(self)
+        if (self.metadata.tubelets, len(classes)) != (is_of_tubelets, num_actions):
             raise UserError(
-                f'{file} finds {found}, but the config is of a model of {wanted}; '
-                'give the config that it was exported with.'
-            )
-        self.classes = classes = self.metadata.classes
-        if classes is not None and len(classes) != self.head.num_classes - 1:
-            raise UserError(
-                f'{file} has {len(classes)} actions, but num_classes='
-                f'{self.head.num_classes} in the config is for '
-                f'{self.head.num_classes - 1}; give the config that it was exported with.'
+                f'{file} has {len(classes)} actions and tubelets='
+                f'{self.metadata.tubelets}, but the config has {num_actions} and '
+                f'{is_of_tubelets}; give the config that it was exported with.'
             )
 
     def forward(
@@ -76,9 +71,7 @@ class ExportedDetector(BaseModel):
             mode: 'predict', the only one.
         """
         if mode != 'predict':
-            raise UserError(
-                f'{self.file} is exported, for prediction, not for {mode!r}.'
-            )
+            raise UserError(f'{self.file} is for prediction only, not for {mode!r}.')
         clips = single_clips(inputs)
         for clip in clips:
             self.check_shape(clip.shape[1:])
@@ -86,7 +79,7 @@ class ExportedDetector(BaseModel):
             self.run(part.cpu().numpy())
             for _, clips_of_a_size in groupby(clips, key=lambda clip: clip.shape)
             for part in torch.stack([*clips_of_a_size]).split(
-                self.metadata.batch or MOST_AT_ONCE
+                self.metadata.batch or len(clips)
             )
         ]
         for sample, *found in zip(data_samples, *join(parts), strict=True):
@@ -103,11 +96,11 @@ class ExportedDetector(BaseModel):
             size < SMALLEST if wanted is None else size != wanted
             for size, wanted in zip(shape, taken, strict=True)
         ):
-            wanted = (f'≥{SMALLEST}' if one is None else one for one in taken)
+            wanted = [f'≥{SMALLEST}' if one is None else one for one in taken]
             raise UserError(
-                f'A clip is {_by(shape)} (frames, height, width), but {self.file} takes '
-                f'{_by(wanted)}; export one for it with --shape or --dynamic size, or '
-                'resize videos in the test pipeline to that.'
+                f'A clip is {"x".join(map(str, shape))} (frames, height, width), but '
+                f'{self.file} takes {"x".join(map(str, wanted))}; export for it with '
+                '--shape or --dynamic size, or resize videos in the test pipeline.'
             )
 
 
@@ -124,7 +117,3 @@ def put_in_place(cfg: Config, file: str | Path) -> None:
         )
     cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
     cfg.load_from = None
-
-
-def _by(shape: Iterable[object]) -> str:
-    return 'x'.join(map(str, shape))
