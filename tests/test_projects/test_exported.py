@@ -1,4 +1,4 @@
-"""What is exported says what the model says, and runs in its place."""
+"""Exported files give the results of their model, and run in its place."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 from mmaction.structures import ActionDataSample
-from tiny_stmixer import ACTIONS, ROOT, write_model, write_video
+from tiny_stmixer import ACTIONS, ROOT, write_project, write_video
+from torch import nn
 
-from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis import detect_video, init_detector
 from stmixer_mm.compat import multiplies_bfloat16
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
-from stmixer_mm.projects.export import formats
 from stmixer_mm.projects.export.formats import (
     FORMATS,
     Metadata,
@@ -25,18 +25,37 @@ from stmixer_mm.projects.export.formats import (
     load,
     write,
 )
-from stmixer_mm.projects.export.graph import in_float16, refused_by_tensorrt
+from stmixer_mm.projects.export.graph import in_float16
 from stmixer_mm.projects.export.parity import LIMITS, Parity, compare
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.profiling.clips import ClipPipeline
-from stmixer_mm.projects.profiling.models import build_model, read_config
 
 for package in 'onnx', 'onnxscript', 'onnxruntime', 'openvino':
     pytest.importorskip(package)
 
+SMALL = """
+_base_ = 'tiny.py'
+model = dict(backbone=dict(stage_blocks=(1, 1, 1)), decoder=dict(num_stages=1))
+"""
 SHAPE = (2, 32, 43)  # no multiple of the divisor, so that clips are padded
-FORMATS_HERE = 'onnx', 'openvino', 'torch', 'inductor'
+ALL_FORMATS = 'onnx', 'openvino', 'torch', 'inductor'
+OPTIONS = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
+FAST_COMPILATION = {
+    'aot_inductor.debug_compile': True,
+    'cpp.simdlen': 1,
+    'cpp_cache_precompile_headers': False,
+}
+# docs/operators.md of onnx/onnx-tensorrt, TensorRT 10.15: opsets 9 to 24 without these.
+REFUSED_BY_TENSORRT = frozenset(
+    """AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
+    CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger DFT Det
+    DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool
+    MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement
+    OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch SequenceAt
+    SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength
+    SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat StringNormalizer
+    StringSplit TfIdfVectorizer Unique""".split()  # noqa: SIM905
+)
 
 
 def about(batch=None, precision='fp32', shape=SHAPE):
@@ -45,13 +64,18 @@ def about(batch=None, precision='fp32', shape=SHAPE):
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp('project'))
+    config = write_project(tmp_path_factory.mktemp('project')).with_name('small.py')
+    config.write_text(SMALL)
+    checkpoint = config.with_suffix('.pth')
+    torch.save(init_detector(config, None).state_dict(), checkpoint)
+    return config, checkpoint
 
 
 @pytest.fixture(scope='module')
 def detector(project):
-    options = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
-    model = init_detector(*project, cfg_options=options)
+    model = init_detector(*project, cfg_options=OPTIONS)
+    for stage in model.decoder.stages:  # otherwise all boxes stay the whole frame
+        nn.init.normal_(stage.box_branch[-1].weight, std=0.1)
     return TensorDetector(model).eval()
 
 
@@ -61,16 +85,94 @@ def traced(detector):
 
 
 @pytest.fixture(scope='module')
-def files(traced, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('exported')
-    made = {}
-    for name in FORMATS_HERE:
-        made[name] = folder / f'{name}{FORMATS[name].suffix}'
-        write(traced, about(), made[name], FORMATS[name])
-    return made
+def exported(traced, tmp_path_factory):
+    """Writes a file, once, of a format."""
+    folder, made = tmp_path_factory.mktemp('exported'), {}
+
+    def export(name):
+        if name not in made:
+            made[name] = folder / f'{name}{FORMATS[name].suffix}'
+            with torch._inductor.config.patch(FAST_COMPILATION):
+                write(traced, about(), made[name], FORMATS[name])
+        return made[name]
+
+    return export
 
 
-# Loads files and forgets them, the first one first; then somebody presses Ctrl-C.
+def predict(model, clips):
+    samples = [ActionDataSample() for _ in clips]
+    return model.test_step(dict(inputs=[*clips], data_samples=samples))
+
+
+def random_clips(number, size=SHAPE[1:]):
+    generator = torch.Generator().manual_seed(number)
+    shape = number, 3, 2, *size
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize('name', ALL_FORMATS)
+def test_a_file_gives_the_outputs_of_its_model(name, exported, detector):
+    run, metadata = load(exported(name))
+    assert metadata == about()
+    assert metadata.outputs == [*Outputs._fields]
+    for number in 1, 2, 5:
+        parity = compare(detector, run, random_clips(number))
+        assert parity.clips == number
+        assert max(parity.person_scores, parity.action_scores) < 1e-5
+        assert parity.pixels < 1e-2
+        assert parity.kept == parity.agreed
+    clips = [clip.numpy() for clip in random_clips(5).split(1)]
+    expected = [run(clip) for clip in clips]
+    with ThreadPoolExecutor(4) as threads:
+        found = threads.map(run, clips * 4)
+        for one, other in zip(found, expected * 4, strict=True):
+            for values, same in zip(one, other, strict=True):
+                np.testing.assert_allclose(values, same, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ALL_FORMATS)
+def test_a_file_runs_in_the_place_of_a_checkpoint(name, exported, project, detector):
+    model = init_detector(project[0], exported(name), cfg_options=OPTIONS)
+    model = speed_up(model)  # changes nothing
+    assert [*model.parameters()]  # otherwise DistributedDataParallel refuses it
+    assert model.classes == [*ACTIONS]
+    video = write_video(project[0].parent / 'new.mp4', size=(64, 48))
+    for batch_size in 1, 3:
+        found, expected = (
+            [*detect_video(one, video, interval_s=0.5, batch_size=batch_size)]
+            for one in (model, detector.model)
+        )
+        assert len(found) == len(expected) > 2
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+            np.testing.assert_allclose(
+                one.person_scores, other.person_scores, atol=1e-5
+            )
+    (sample,) = predict(model, random_clips(1))
+    assert 'query_vectors' in sample.pred_instances
+    model.with_query_vectors = False
+    (sample,) = predict(model, random_clips(1))
+    assert 'query_vectors' not in sample.pred_instances
+
+
+def test_a_file_for_one_clip_takes_them_one_by_one(exported, project):
+    model = init_detector(project[0], exported('onnx'))
+    clips, run, counts = random_clips(3), model.run, []
+    expected = predict(model, clips)
+
+    def counted(clips):
+        counts.append(len(clips))
+        return run(clips)
+
+    model.run, model.metadata = counted, replace(model.metadata, batch=1)
+    for one, other in zip(predict(model, clips), expected, strict=True):
+        torch.testing.assert_close(
+            one.pred_instances.bboxes, other.pred_instances.bboxes
+        )
+    assert counts == [1, 1, 1]
+
+
+# Loads files and drops them, the first one first; then a user presses Ctrl-C.
 INTERRUPTED = """
 import signal
 import sys
@@ -87,48 +189,10 @@ except KeyboardInterrupt:
 """
 
 
-def predict(model, clips):
-    samples = [ActionDataSample() for _ in clips]
-    return model.test_step(dict(inputs=[*clips], data_samples=samples))
-
-
-def random_clips(number):
-    generator = torch.Generator().manual_seed(number)
-    return torch.randint(
-        0, 256, (number, 3, *SHAPE), dtype=torch.uint8, generator=generator
-    )
-
-
-@pytest.mark.parametrize('name', FORMATS_HERE)
-def test_a_file_says_what_the_model_says_of_any_number_of_clips(name, files, detector):
-    run, metadata = load(files[name])
-    assert metadata.classes == [*ACTIONS]
-    assert metadata.outputs == [*Outputs._fields]
-    for number in 1, 2, 5:
-        parity = compare(detector, run, random_clips(number))
-        assert parity.clips == number
-        assert max(parity.person_scores, parity.action_scores) < 1e-5
-        assert parity.pixels < 1e-2
-        assert parity.kept == parity.agreed
-
-
-@pytest.mark.parametrize('name', FORMATS_HERE)
-def test_a_file_runs_in_many_threads(name, files):
-    run, _ = load(files[name])
-    clips = random_clips(5).split(1)
-    expected = [run(clip.numpy()) for clip in clips]
-    with ThreadPoolExecutor(4) as threads:
-        found = threads.map(run, [clip.numpy() for clip in clips] * 4)
-        for one, other in zip(found, expected * 4, strict=True):
-            for values, same in zip(one, other, strict=True):
-                np.testing.assert_allclose(values, same, atol=1e-5)
-
-
-def test_signals_arrive_when_what_ran_a_file_is_gone(files):
+def test_signals_arrive_after_a_file_was_dropped(exported):
+    files = map(str, map(exported, ('onnx', 'openvino')))
     program = subprocess.run(
-        [sys.executable, '-c', INTERRUPTED, *map(str, files.values())],
-        capture_output=True,
-        text=True,
+        [sys.executable, '-c', INTERRUPTED, *files], capture_output=True, text=True
     )
     assert (program.returncode, program.stdout) == (0, 'interrupted\n'), program.stderr
 
@@ -142,9 +206,7 @@ def test_signals_arrive_when_what_ran_a_file_is_gone(files):
         if precision != 'fp32'
     ],
 )
-def test_lower_precision_is_another_and_near(
-    name, precision, detector, traced, tmp_path
-):
+def test_lower_precision_differs_a_little(name, precision, detector, traced, tmp_path):
     file = tmp_path / f'low{FORMATS[name].suffix}'
     calibration = [clip.numpy() for clip in random_clips(4).split(1)]
     metadata = about(precision=precision)
@@ -157,94 +219,60 @@ def test_lower_precision_is_another_and_near(
     assert parity.is_met(LIMITS[precision])
 
 
-def test_only_products_lose_precision(files):
+def test_only_products_lose_precision(exported):
     import onnx
 
-    model = in_float16(onnx.load(files['onnx']))
-    makers = {name: node for node in model.graph.node for name in node.output}
-    weights = {each.name: each for each in model.graph.initializer}
-    half = onnx.TensorProto.FLOAT16
+    model = in_float16(onnx.load(exported('onnx')))
+    weights = {each.name: each.data_type for each in model.graph.initializer}
+    half, products = onnx.TensorProto.FLOAT16, 0
     for node in model.graph.node:
-        if node.op_type in ('Softmax', 'LayerNormalization', 'Pow', 'Exp', 'Sigmoid'):
-            casts = [makers[name] for name in node.input if name in makers]
-            types = [
-                attribute.i
-                for cast in casts
-                if cast.op_type == 'Cast'
-                for attribute in cast.attribute
-            ]
+        types = {weights[name] for name in node.input if name in weights}
+        if node.op_type in ('Conv', 'MatMul'):
+            assert types <= {half}
+            products += 1
+        elif node.op_type in ('LayerNormalization', 'Pow'):
             assert half not in types
-            assert all(
-                weights[name].data_type != half
-                for name in node.input
-                if name in weights
-            )
-    products = [node for node in model.graph.node if node.op_type in ('Conv', 'MatMul')]
-    assert len(products) > 10
-    for node in products:
-        assert all(
-            weights[name].data_type == half for name in node.input if name in weights
-        )
+    assert products > 10
 
 
-def test_what_tensorrt_refuses_is_named(files):
+def refused_by_tensorrt(model):
+    """Operators of an ONNX model that TensorRT's parser does not support."""
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in model.graph.value_info
+    }
+    nodes = model.graph.node
+    refused = {node.op_type for node in nodes} & REFUSED_BY_TENSORRT
+    refused |= {f'{node.domain}::{node.op_type}' for node in nodes if node.domain}
+    sampled = {node.input[0] for node in nodes if node.op_type == 'GridSample'}
+    if any(ranks.get(name, 4) != 4 for name in sampled):
+        refused.add('GridSample of volumes')
+    return refused
+
+
+def test_tensorrt_has_all_operators(exported):
     import onnx
 
-    model = onnx.load(files['onnx'])
-    assert refused_by_tensorrt(model) == []
-    model.graph.node[0].op_type = 'Unique'
-    model.graph.node[1].domain = 'com.microsoft'
-    operator = model.graph.node[1].op_type
-    sampling = [node for node in model.graph.node if node.op_type == 'GridSample']
-    for value in model.graph.value_info:
-        if value.name == sampling[0].input[0]:
-            value.type.tensor_type.shape.dim.add()
-    assert refused_by_tensorrt(model) == [
-        'GridSample of volumes',
-        'Unique',
-        f'com.microsoft::{operator}',
-    ]
+    assert not refused_by_tensorrt(onnx.load(exported('onnx')))
 
 
-def test_a_file_tells_nothing_of_the_machine_that_wrote_it(files):
-    for file in files['onnx'], files['openvino'], files['openvino'].with_suffix('.bin'):
+def test_a_file_does_not_name_paths_of_the_machine_that_wrote_it(exported):
+    weights = exported('openvino').with_suffix('.bin')
+    for file in exported('onnx'), exported('openvino'), weights:
         assert str(ROOT).encode() not in file.read_bytes()
 
 
-def test_the_model_in_tensors_predicts_as_the_model(detector):
-    """The preprocessor's padding and the head's choice included."""
-    model = detector.model
-    clips = random_clips(2)
-    with torch.no_grad():
-        outputs = Outputs(*detector(clips))
-    samples = predict(model, clips)
-    for clip, sample in enumerate(samples):
-        found = sample.pred_instances
-        keep = [
-            (outputs.query_vectors[clip] - vector).abs().sum(dim=-1).argmin()
-            for vector in found.query_vectors
-        ]
-        for name, ours in (
-            ('person_scores', found.person_scores),
-            ('action_scores', found.scores[:, 1:]),
-            ('bboxes', found.bboxes),
-        ):
-            theirs = getattr(outputs, name)[clip][torch.stack(keep)]
-            torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
-
-
-def test_tubelets_are_exported(tmp_path):
-    config = ROOT / 'configs' / 'experiments' / 'stmixer-t_tiny-bifpn3d_toy.py'
-    options = {'model.head.score_thr': 0.0}
-    torch.manual_seed(0)
+def test_tubelets_are_exported(project, tmp_path):
+    config = project[0].with_name('tubelets.py')
+    text = config.with_name('tiny.py').read_text()
+    config.write_text(text.replace('stmixer_tiny.py', 'stmixer-t_tiny.py'))
+    options = {'model.head.score_thr': 0.0, 'model.decoder.num_stages': 1}
     model = init_detector(config, None, cfg_options=options)
-    shape = [ClipPipeline(model.cfg, 'test').clip_len, 64, 64]
-    detector = TensorDetector(model).eval()
     file = tmp_path / 'tubelets.pt2'
-    metadata = replace(about(shape=shape), classes=None, tubelets=True)
-    write(Traced(detector, shape, None), metadata, file, FORMATS['torch'])
+    program = Traced(TensorDetector(model).eval(), SHAPE, None)
+    write(program, replace(about(), tubelets=True), file, FORMATS['torch'])
     exported = init_detector(config, file, cfg_options=options)
-    clips = torch.randint(0, 256, (3, 3, *shape), dtype=torch.uint8)
+    clips = random_clips(3)
     for one, other in zip(predict(exported, clips), predict(model, clips), strict=True):
         found, expected = one.pred_instances, other.pred_instances
         assert found.bboxes.shape == (*found.person_scores.shape, 4)
@@ -254,80 +282,27 @@ def test_tubelets_are_exported(tmp_path):
             )
 
 
-def test_the_part_that_cannot_be_traced_is_named(detector, tmp_path):
-    def branch(module, args, output):
-        return output if output.sum() > 0 else -output
-
-    traced = Traced(detector, SHAPE, 1)
-    traced.detector.model.neck.projections[0].register_forward_hook(branch)
-    with pytest.raises(
-        UserError, match=r'exported to .pt2 \(model\.neck\.projections\.0: .*data'
-    ):
-        write(traced, about(1), tmp_path / 'tiny.pt2', FORMATS['torch'])
-    assert not [*tmp_path.iterdir()]
-
-
-def test_a_precision_that_a_format_has_not_is_refused():
-    with pytest.raises(UserError, match=r'pt2 files .* not in int8; .* fp32 or bf16'):
-        FORMATS['torch'].check_precision('int8')
-
-
-def test_what_a_backbone_keeps_of_its_first_call_stays_real(tmp_path):
-    """Swin3D keeps the masks of its windows."""
-    config = ROOT / 'configs' / 'experiments' / 'stmixer_tiny-swin3d_toy.py'
-    torch.manual_seed(0)
-    detector = TensorDetector(build_model(read_config(config))).eval()
-    clips = torch.randint(0, 256, (1, 3, 4, 64, 64), dtype=torch.uint8)
-    file = tmp_path / 'swin.pt2'
-    shape = [4, 64, 64]
-    write(Traced(detector, shape, 1), about(1, shape=shape), file, FORMATS['torch'])
-    parity = compare(detector, load(file)[0], clips)
-    assert max(parity.person_scores, parity.action_scores) < 1e-5
-
-
-@pytest.mark.parametrize('name', FORMATS_HERE)
-def test_a_file_runs_in_the_place_of_a_checkpoint(name, files, project, detector):
-    options = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
-    exported = init_detector(project[0], files[name], cfg_options=options)
-    exported = speed_up(exported)  # nothing is left to do
-    assert [*exported.parameters()]  # else DistributedDataParallel refuses it
-    assert exported.classes == [*ACTIONS]
-    video = write_video(project[0].parent / 'new.mp4', size=(64, 48))
-    for batch_size in 1, 3:
-        found, expected = (
-            [*detect_video(model, video, interval_s=0.5, batch_size=batch_size)]
-            for model in (exported, detector.model)
-        )
-        assert len(found) == len(expected) > 2
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
-            np.testing.assert_allclose(
-                one.person_scores, other.person_scores, atol=1e-5
-            )
-
-
 @pytest.fixture(scope='module')
 def traced_for_any_size(detector):
     return Traced(detector, (2, 40, 53), None, any_size=True)
 
 
-@pytest.mark.parametrize('name', ['onnx', 'openvino', 'torch'])
+@pytest.mark.parametrize('name', ['openvino', 'torch'])
 def test_a_file_for_any_height_and_width(
     name, traced_for_any_size, detector, project, tmp_path
 ):
     file = tmp_path / f'any{FORMATS[name].suffix}'
-    metadata = about(shape=(2, None, None))
-    write(traced_for_any_size, metadata, file, FORMATS[name])
+    write(traced_for_any_size, about(shape=(2, None, None)), file, FORMATS[name])
     run, metadata = load(file)
     assert metadata.shape == [2, None, None]
     clips = [
-        torch.randint(0, 256, (number, 3, 2, *size), dtype=torch.uint8)
+        random_clips(number, size)
         for number, size in enumerate([(33, 90), (64, 64), (101, 40)], start=1)
     ]
     for some in clips:
         parity = compare(detector, run, some)
         assert max(parity.person_scores, parity.action_scores) < 1e-5
-        assert parity.pixels < 1e-3
+        assert parity.pixels < 1e-2
 
     model = init_detector(project[0], file)
     mixed = [clip for some in clips for clip in some]
@@ -336,175 +311,109 @@ def test_a_file_for_any_height_and_width(
         torch.testing.assert_close(
             one.pred_instances.bboxes, other.pred_instances.bboxes
         )
-    with pytest.raises(UserError, match=r'2x32x50 .* takes 2x≥33x≥33;'):
-        predict(model, torch.zeros(1, 3, 2, 32, 50, dtype=torch.uint8))
+    with pytest.raises(UserError, match='2x32x50'):
+        predict(model, random_clips(1, (32, 50)))
 
 
-def test_an_engine_is_for_one_height_and_width(traced_for_any_size, tmp_path):
-    with pytest.raises(UserError, match=r'one height and width.*export for one'):
-        write(
-            traced_for_any_size,
-            about(shape=(2, None, None)),
-            tmp_path / 'any.engine',
-            FORMATS['tensorrt'],
-        )
+def test_the_part_that_cannot_be_traced_is_named(detector, tmp_path):
+    def branch(module, args, output):
+        return output if output.sum() > 0 else -output
+
+    traced = Traced(detector, SHAPE, 1)
+    traced.detector.model.neck.projections[0].register_forward_hook(branch)
+    with pytest.raises(UserError, match=r'model\.neck\.projections\.0: '):
+        write(traced, about(1), tmp_path / 'tiny.pt2', FORMATS['torch'])
+    assert not [*tmp_path.iterdir()]
 
 
-def test_a_file_for_one_clip_takes_them_one_by_one(project, detector, tmp_path):
-    file = tmp_path / 'one.onnx'
-    write(Traced(detector, SHAPE, 1), about(1), file, FORMATS['onnx'])
-    model = init_detector(project[0], file)
-    clips = random_clips(3)
-    together, alone = predict(model, clips)[1], predict(model, clips[1:2])[0]
-    torch.testing.assert_close(
-        together.pred_instances.bboxes, alone.pred_instances.bboxes
-    )
+def test_tensors_kept_of_a_first_call_stay_real(detector):
+    """Some backbones, such as Swin3D, keep masks."""
+
+    def keep(module, args, output):
+        if not hasattr(module, 'kept'):
+            module.kept = torch.zeros_like(output)
+
+    traced = Traced(detector, SHAPE, 1)
+    neck = traced.detector.model.neck.projections[0]
+    neck.register_forward_hook(keep)
+    assert traced.program and type(neck.kept) is torch.Tensor
 
 
-def test_the_file_says_what_it_is(files):
-    import onnx
-
-    (entry,) = onnx.load(files['onnx']).metadata_props
-    assert entry.key == formats.KEY
-    assert Metadata(**json.loads(entry.value)).shape == [*SHAPE]
-
-
-def test_clips_of_another_shape_are_refused(files, project):
-    model = init_detector(project[0], files['onnx'])
-    with pytest.raises(UserError, match=r'2x32x50 .* takes 2x32x43; .*--shape'):
-        predict(model, torch.zeros(1, 3, 2, 32, 50, dtype=torch.uint8))
-    with pytest.raises(UserError, match="for prediction, not for 'loss'"):
-        model([], [], mode='loss')
-
-
-@pytest.mark.parametrize('name', FORMATS_HERE)
-@pytest.mark.parametrize('content', [b'', b'text', 'half', 'checkpoint'])
-def test_damaged_files_are_one_sentence(
-    name, content, files, project, tmp_path, caplog
-):
-    suffix = FORMATS[name].suffix
-    file = tmp_path / f'damaged{suffix}'
-    whole = files[name].read_bytes()
-    contents = dict(half=whole[: len(whole) // 2], checkpoint=project[1].read_bytes())
-    file.write_bytes(contents.get(content, content))
-    with pytest.raises(UserError, match=f'{file.name} cannot be loaded .*anew'):
-        init_detector(project[0], file)
+@pytest.mark.parametrize('name', ALL_FORMATS)
+def test_damaged_files_are_refused(name, exported, project, tmp_path, caplog):
+    whole, suffix = exported(name).read_bytes(), FORMATS[name].suffix
+    contents = b'', b'text', whole[: len(whole) // 2], project[1].read_bytes()
+    for index, content in enumerate(contents):
+        file = tmp_path / f'damaged{index}{suffix}'
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=f'{file.name} cannot be loaded'):
+            init_detector(project[0], file)
     with pytest.raises(UserError, match=f'gone{suffix} does not exist'):
         init_detector(project[0], tmp_path / f'gone{suffix}')
     assert not caplog.records
 
 
-@pytest.mark.parametrize(
-    'said',
-    [
-        None,
-        'text',
-        '{}',
-        dict(shape='abc'),
-        dict(shape=[2, 32]),
-        dict(shape=None),
-        dict(batch=-1),
-        dict(batch='1'),
-        dict(classes=5),
-        dict(classes=[1, 2]),
-        dict(colour='red'),
-    ],
-)
-def test_files_of_others_are_one_sentence(said, files, project, tmp_path):
+def test_files_of_other_programs_are_refused(exported, project, tmp_path):
     import onnx
-
-    model = onnx.load(files['onnx'])
-    (entry,) = model.metadata_props
-    if isinstance(said, dict):
-        said = json.dumps(json.loads(entry.value) | said)
-    if said is None:
-        del model.metadata_props[:]
-    else:
-        entry.value = said
-    onnx.save(model, tmp_path / 'other.onnx')
-    with pytest.raises(UserError, match=r'other\.onnx .* lacks what tools/export\.py'):
-        init_detector(project[0], tmp_path / 'other.onnx')
-
-
-def test_another_openvino_model_is_refused(project, tmp_path):
     import openvino
-    from openvino import opset13
 
-    model = openvino.Model([opset13.constant(np.zeros(1, np.float32))], [], 'other')
-    openvino.save_model(model, tmp_path / 'other.xml')
-    with pytest.raises(UserError, match=r'other\.xml .* lacks what tools/export\.py'):
+    model = onnx.load(exported('onnx'))
+    (entry,) = model.metadata_props
+    more = json.dumps(json.loads(entry.value) | dict(colour='red'))
+    for text in 'text', '{}', more, None:
+        entry.value = text or ''
+        if text is None:
+            del model.metadata_props[:]
+        onnx.save(model, tmp_path / 'other.onnx')
+        with pytest.raises(UserError, match=r'other\.onnx cannot be loaded'):
+            init_detector(project[0], tmp_path / 'other.onnx')
+    zero = openvino.opset13.constant(np.zeros(1, np.float32))
+    openvino.save_model(openvino.Model([zero], [], 'other'), tmp_path / 'other.xml')
+    with pytest.raises(UserError, match=r'other\.xml cannot be loaded'):
         init_detector(project[0], tmp_path / 'other.xml')
 
 
-def test_the_config_of_another_kind_of_model_is_refused(files):
-    configs = ROOT / 'configs'
-    tubelets = configs / 'stmixer' / 'stmixer-t_tiny_1xb8-4x3x1_toy.py'
-    with pytest.raises(UserError, match=r'finds keyframes, but .* model of tubelets'):
-        init_detector(tubelets, files['onnx'])
-    two_stages = configs / 'roi' / 'roi_tiny_1xb8-4x3x1_toy.py'
-    with pytest.raises(UserError, match=r'an exported STMixer, but .* of a '):
-        init_detector(two_stages, files['onnx'])
+def test_another_config_is_refused(exported, project, tmp_path):
+    configs, file = ROOT / 'configs', exported('onnx')
+    for name in 'stmixer/stmixer-t_tiny_1xb8-4x3x1_toy', 'roi/roi_tiny_1xb8-4x3x1_toy':
+        with pytest.raises(UserError, match='give the config that it was exported'):
+            init_detector(configs / f'{name}.py', file)
+    with pytest.raises(UserError, match=r'2 actions .* 4'):
+        init_detector(project[0], file, cfg_options={'model.head.num_classes': 5})
+    label_map = tmp_path / 'three.pbtxt'
+    items = (f'item {{\n  name: "a{n}"\n  id: {n}\n}}\n' for n in (1, 2, 3))
+    label_map.write_text(''.join(items))
+    with pytest.raises(UserError, match='3 actions'):
+        init_detector(project[0], file, label_map=label_map)
 
 
-def test_query_vectors_come_on_request(files, project):
-    model = init_detector(project[0], files['torch'])
-    (sample,) = predict(model, random_clips(1))
-    assert 'query_vectors' in sample.pred_instances
-    model.with_query_vectors = False
-    (sample,) = predict(model, random_clips(1))
-    assert 'query_vectors' not in sample.pred_instances
+def test_other_clips_and_modes_are_refused(exported, project):
+    model = init_detector(project[0], exported('onnx'))
+    with pytest.raises(UserError, match=r'2x32x50 .* 2x32x43'):
+        predict(model, random_clips(1, (32, 50)))
+    with pytest.raises(UserError, match="'loss'"):
+        model([], [], mode='loss')
 
 
-def test_no_more_clips_at_once_than_an_engine_takes(files, project):
-    model = init_detector(project[0], files['torch'])
-    run, counts = model.run, []
-
-    def counted(clips):
-        counts.append(len(clips))
-        return run(clips)
-
-    model.run = counted
-    assert len(predict(model, random_clips(35))) == 35
-    assert counts == [16, 16, 3]
-
-
-def test_another_number_of_actions_is_refused(files, project):
-    with pytest.raises(UserError, match=r'has 2 actions, but num_classes=5 .* for 4'):
-        init_detector(
-            project[0], files['onnx'], cfg_options={'model.head.num_classes': 5}
-        )
-
-
-def test_a_label_map_of_other_actions_is_refused(files, project, tmp_path):
-    label_map = tmp_path / 'five.pbtxt'
-    label_map.write_text(
-        ''.join(f'item {{\n  name: "a{n}"\n  id: {n}\n}}\n' for n in range(1, 6))
-    )
-    for weights in files['onnx'], project[1]:
-        with pytest.raises(UserError, match=r'five\.pbtxt names 5 actions, .* has 2;'):
-            init_detector(project[0], weights, label_map=label_map)
-
-
-def test_a_missing_package_is_named(files, project, monkeypatch):
+def test_a_missing_package_is_named(exported, project, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match=r"onnxruntime .*pip install '.*\[export\]'"):
-        init_detector(project[0], files['onnx'])
+        init_detector(project[0], exported('onnx'))
 
 
-def test_what_is_not_exported_is_named():
-    with pytest.raises(UserError, match='but this is Linear; give'):
-        TensorDetector(torch.nn.Linear(1, 1))
-    images = build_model(read_config('stmixer_tiny_1xb8-60e_toy-coco'))
-    with pytest.raises(UserError, match='but this is StillImageSTMixer; give'):
-        TensorDetector(images)
+def test_other_models_are_not_exported():
+    images = init_detector('stmixer_tiny_1xb8-60e_toy-coco', None)
+    for model in nn.Linear(1, 1), images:
+        with pytest.raises(UserError, match=type(model).__name__):
+            TensorDetector(model)
 
 
 def test_only_exported_files_replace_a_checkpoint():
-    names = 'a.onnx', 'a.xml', 'a.XML', 'a.pt2', 'a.engine', 'a.pth', None
-    assert [bool(format_of(name)) for name in names] == [True] * 5 + [False] * 2
+    names = 'a.onnx', 'a.xml', 'a.XML', 'a.pt2', 'a.pth', None
+    assert [bool(format_of(name)) for name in names] == [True] * 4 + [False] * 2
 
 
-def test_what_differs_too_much_is_not_met():
+def test_limits_of_parity():
     same = Parity(1, 0.0, 0.0, 0.0, kept=3, agreed=3)
     assert same.is_met(LIMITS['fp32'])
     for worse in dict(person_scores=2e-3), dict(action_scores=2e-3), dict(pixels=0.6):

@@ -1,39 +1,39 @@
-"""Files of exported detectors: writing them, and running them."""
+"""Files of exported detectors: written, loaded and run."""
 
 import functools
 import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
+from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
 import torch
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.export.graph import in_float16, in_int8, refused_by_tensorrt
+from stmixer_mm.projects.export.graph import in_float16, in_int8
 from stmixer_mm.projects.export.tensors import INPUT, Outputs
 from stmixer_mm.projects.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
-FOREIGN = 'it lacks what tools/export.py writes about a model'
-MOST_AT_ONCE = 16  # clips, of a file for any number; engines need a bound
+FOREIGN = 'it was not written by tools/export.py'
 
 
 @dataclass
 class Metadata:
-    """What a file says about itself, as JSON."""
+    """Description of a model, as JSON in its file."""
 
     version: str  # of this package
     classes: list[str] | None  # names of the actions; None: unknown
     shape: list[int | None]  # (T, h, w) of a clip; None: any
     batch: int | None  # clips at once; None: any number
     frame_interval: int  # frames from one of a clip to the next
-    mean: list[float]  # by which the file itself normalises, for information
+    mean: list[float]  # of the normalisation inside, for information
     std: list[float]
     score_thr: float  # person scores from which the config keeps queries
     precision: str = 'fp32'  # of most products
@@ -45,24 +45,14 @@ Run = Callable[[np.ndarray], list[np.ndarray]]
 Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 
 
-@dataclass
-class Format:
+class Format(NamedTuple):
     suffix: str
-    # Programs, what the file says about itself, its path, clips to measure ranges on.
     write: Callable[[Traced, Metadata, Path, Clips], None]
-    load: Callable[[Path], tuple[Run, str]]
+    load: Callable[[Path], tuple[Run, str]]  # its run, its metadata
     precisions: tuple[str, ...]
-    fast: tuple[str, ...] = ()  # those of them that may gain time
-    package: str = 'torch'  # what runs it
+    fast: tuple[str, ...] = ()  # precisions that may be faster than the model
+    package: str = 'torch'  # which runs it
     beside: str | None = None  # suffix of a second file
-
-    def check_precision(self, precision: str) -> None:
-        """Raises ``UserError`` if its files are never in that precision."""
-        if precision not in self.precisions:
-            raise UserError(
-                f'{self.suffix} files are not in {precision}; take --precision '
-                f'{" or ".join(self.precisions)}.'
-            )
 
 
 def write(
@@ -80,7 +70,7 @@ def write(
         metadata: With the precision to write it in, one of the format's.
         file: With the suffix of the format.
         form: One of :data:`FORMATS`.
-        calibration: Clips from which 'int8' learns the ranges of values.
+        calibration: Clips on which 'int8' measures the ranges of values.
 
     Raises:
         UserError: a package is missing, or the format lacks what the model needs.
@@ -94,15 +84,14 @@ def write(
 
 
 def load(file: Path) -> tuple[Run, Metadata]:
-    """What runs a file, and what the file says about itself.
+    """Load a file, to run it on the CPU.
 
     Raises:
         UserError: it is no such file, is damaged, or its runtime is missing.
     """
-    remedy = 'export it anew with tools/export.py'
-    with blame(f'{file} cannot be loaded', remedy):
+    with blame(f'{file} cannot be loaded', 'export it anew with tools/export.py'):
         run, text = format_of(file).load(file)
-        return run, _metadata(text)
+        return run, _read_metadata(text)
 
 
 def format_of(file: str | Path | None) -> Format | None:
@@ -112,35 +101,47 @@ def format_of(file: str | Path | None) -> Format | None:
 
 
 def files_of(file: Path, form: Format | None) -> list[Path]:
-    """All that an exported file, or a checkpoint, consists of; it comes last itself."""
+    """All files of an exported model (or of a checkpoint: itself), the main one last."""
     beside = [file.with_suffix(form.beside)] if form and form.beside else []
     return [*beside, file]
 
 
-def fast_formats() -> dict[str, Format]:
-    """Those of :data:`FORMATS` that may be faster than the model and run here."""
-    found = {name: form for name, form in FORMATS.items() if form.fast}
-    if not torch.cuda.is_available():
-        del found['tensorrt']
-    return {name: form for name, form in found.items() if find_spec(form.package)}
+def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
+    """Formats and precisions to try; 'auto' is any that may be fast here.
+
+    Raises:
+        UserError: there is none.
+    """
+    if to == 'auto':
+        forms = {n: f for n, f in FORMATS.items() if f.fast and find_spec(f.package)}
+    else:
+        forms = {to: FORMATS[to]}
+    ways = []
+    for name, form in forms.items():
+        is_auto = 'auto' in (to, precision)
+        known = (form.fast if is_auto else ()) or form.precisions
+        ways += [(name, one) for one in known if precision in (one, 'auto')]
+    if not ways:
+        raise UserError(
+            f'--to {to} has no --precision {precision} here; take another of the two.'
+        )
+    return ways
 
 
-def _onnx_model(traced: Traced, metadata: Metadata, calibration: Clips) -> object:
+def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
     model = deepcopy(traced.onnx)
-    if metadata.precision == 'fp16':
+    if precision == 'fp16':
         model = in_float16(model)
-    elif metadata.precision == 'int8':
-        model = in_int8(model, calibration)
+    elif precision == 'int8':
+        model = in_int8(model, clips)
     for node in model.graph.node:
         node.ClearField('metadata_props')  # paths of source files on this machine
     return model
 
 
-def _write_onnx(
-    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
-) -> None:
-    model = _onnx_model(traced, metadata, calibration)
-    model.metadata_props.add(key=KEY, value=_text(metadata))
+def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
+    model = _onnx_model(traced, about.precision, clips)
+    model.metadata_props.add(key=KEY, value=_to_text(about))
     file.write_bytes(model.SerializeToString())
 
 
@@ -152,24 +153,22 @@ def _load_onnx(file: Path) -> tuple[Run, str]:
     return lambda clips: session.run(None, {INPUT: clips}), text
 
 
-def _write_openvino(
-    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
-) -> None:
+def _write_openvino(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
     openvino = import_package('openvino')
-    is_half = metadata.precision == 'fp16'  # of the weights, left to OpenVINO
-    precision = 'fp32' if is_half else metadata.precision
-    model = _onnx_model(traced, replace(metadata, precision=precision), calibration)
+    is_half = about.precision == 'fp16'  # of the weights, left to OpenVINO
+    precision = 'fp32' if is_half else about.precision
+    model = _onnx_model(traced, precision, clips)
     with TemporaryDirectory(dir=file.parent) as folder:
         onnx = Path(folder, 'model.onnx')
         onnx.write_bytes(model.SerializeToString())
         model = openvino.convert_model(onnx)
-    model.set_rt_info(_text(metadata), [KEY])
+    model.set_rt_info(_to_text(about), [KEY])
     openvino.save_model(model, file, compress_to_fp16=is_half)
 
 
 @functools.cache
 def _openvino() -> object:
-    """What loads models, one for the process.
+    """One ``Core`` for the process.
 
     Each one sets a signal stack. If two are destroyed in the order of their creation,
     the second restores the first one's stack, which is gone: at the next signal with a
@@ -181,7 +180,7 @@ def _openvino() -> object:
 def _load_openvino(file: Path) -> tuple[Run, str]:
     model = _openvino().read_model(file)
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    hint = 'bf16' if _metadata(text).precision == 'bf16' else 'f32'
+    hint = 'bf16' if _read_metadata(text).precision == 'bf16' else 'f32'
     compiled = _openvino().compile_model(
         model, 'CPU', {'INFERENCE_PRECISION_HINT': hint}
     )
@@ -194,28 +193,22 @@ def _load_openvino(file: Path) -> tuple[Run, str]:
     return run, text
 
 
-def _write_program(
-    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
-) -> None:
-    program = _program(traced, metadata)
-    torch.export.save(program, file, extra_files={f'{KEY}.json': _text(metadata)})
+def _write_program(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
+    extra = {f'{KEY}.json': _to_text(about)}
+    torch.export.save(_program(traced, about), file, extra_files=extra)
 
 
-def _write_compiled(
-    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
-) -> None:
+def _write_compiled(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
+    text = {KEY: _to_text(about)}
     torch._inductor.aoti_compile_and_package(
-        _program(traced, metadata),
+        _program(traced, about),
         package_path=str(file),
-        inductor_configs={
-            'freezing': True,
-            'aot_inductor.metadata': {KEY: _text(metadata)},
-        },
+        inductor_configs={'freezing': True, 'aot_inductor.metadata': text},
     )
 
 
-def _program(traced: Traced, metadata: Metadata) -> torch.export.ExportedProgram:
-    in_bfloat16 = metadata.precision == 'bf16'
+def _program(traced: Traced, about: Metadata) -> torch.export.ExportedProgram:
+    in_bfloat16 = about.precision == 'bf16'
     return traced.program_in_bfloat16 if in_bfloat16 else traced.program
 
 
@@ -239,78 +232,15 @@ def _load_program(file: Path) -> tuple[Run, str]:
     return run, text
 
 
-def _write_tensorrt(
-    traced: Traced, metadata: Metadata, file: Path, calibration: Clips
-) -> None:
-    """Keeps the metadata as the network's name; engines have no other place for it."""
-    if None in metadata.shape:
-        raise ValueError('engines are built here for one height and width')
-    tensorrt = import_package('tensorrt')
-    builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
-    typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed)
-    network.name = _text(metadata)
-    parser = tensorrt.OnnxParser(network, builder.logger)
-    model = _onnx_model(traced, metadata, calibration)
-    if refused := refused_by_tensorrt(model):
-        raise ValueError(f'TensorRT does not take {", ".join(refused)}')
-    if not parser.parse(model.SerializeToString()):
-        raise ValueError(parser.get_error(0).desc())
-    config = builder.create_builder_config()
-    if metadata.batch is None:
-        shapes = ([batch, 3, *metadata.shape] for batch in (1, 1, MOST_AT_ONCE))
-        profile = builder.create_optimization_profile()
-        profile.set_shape(INPUT, *shapes)
-        config.add_optimization_profile(profile)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise ValueError('TensorRT built no engine; it says above why')
-    file.write_bytes(engine)
-
-
-def _load_tensorrt(file: Path) -> tuple[Run, str]:
-    tensorrt = import_package('tensorrt')
-    runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
-    engine = runtime.deserialize_cuda_engine(file.read_bytes())
-    if engine is None:
-        raise ValueError('it is for another GPU or version of TensorRT, or damaged')
-    context = engine.create_execution_context()
-
-    def run(clips: np.ndarray) -> list[np.ndarray]:
-        values = {INPUT: torch.from_numpy(clips).cuda()}
-        context.set_input_shape(INPUT, clips.shape)
-        for name in Outputs._fields:
-            shape = tuple(context.get_tensor_shape(name))
-            values[name] = torch.empty(shape, device='cuda')
-        for name, value in values.items():
-            context.set_tensor_address(name, value.data_ptr())
-        stream = torch.cuda.current_stream()
-        context.execute_async_v3(stream.cuda_stream)
-        stream.synchronize()
-        return [values[name].cpu().numpy() for name in Outputs._fields]
-
-    return run, engine.name
-
-
-def _text(metadata: Metadata) -> str:
+def _to_text(metadata: Metadata) -> str:
     return json.dumps(asdict(metadata))
 
 
-def _metadata(text: str | None) -> Metadata:
-    """Raises ``ValueError`` for what :func:`_text` has not made."""
+def _read_metadata(text: str | None) -> Metadata:
     try:
-        found = Metadata(**json.loads(text))
-        sizes = [*found.shape, found.batch]
-        is_ours = (
-            len(sizes) == 4
-            and all(size is None or size > 0 for size in sizes)
-            and {*map(type, found.classes or ())} <= {str}
-        )
+        return Metadata(**json.loads(text))
     except (TypeError, ValueError):
-        is_ours = False
-    if not is_ours:
-        raise ValueError(FOREIGN)
-    return found
+        raise ValueError(FOREIGN) from None
 
 
 FORMATS = {
@@ -330,14 +260,6 @@ FORMATS = {
         fast=('fp32', 'bf16', 'int8'),
         package='openvino',
         beside='.bin',
-    ),
-    'tensorrt': Format(
-        '.engine',
-        _write_tensorrt,
-        _load_tensorrt,
-        precisions=('fp32', 'fp16'),
-        fast=('fp32', 'fp16'),
-        package='tensorrt',
     ),
     'torch': Format('.pt2', _write_program, _load_program, precisions=('fp32', 'bf16')),
     'inductor': Format(

@@ -1,4 +1,4 @@
-"""ONNX models: in lower precision, and whether TensorRT takes them."""
+"""ONNX models in lower precision."""
 
 import ast
 import logging
@@ -12,24 +12,13 @@ from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import import_package
 
 PRODUCTS = frozenset(('Conv', 'MatMul', 'Gemm'))
-# docs/operators.md of onnx/onnx-tensorrt, TensorRT 10.15: opsets 9 to 24 without these.
-REFUSED_BY_TENSORRT = frozenset(
-    """AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-    CenterCropPad Col2Im Compress ConcatFromSequence ConvInteger DFT Det
-    DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool
-    MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement
-    OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch SequenceAt
-    SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength
-    SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat StringNormalizer
-    StringSplit TfIdfVectorizer Unique""".split()  # noqa: SIM905
-)
 
 
 def in_float16(model: object) -> object:
     """Products in float16, all else in float32.
 
-    Softmax, norms and the exponentials of boxes keep float32: with these in half
-    precision, detectors with queries lose their boxes.
+    With softmax, norms and the exponentials of boxes in half precision, detectors with
+    queries lose their boxes.
     """
     import_package('onnxruntime')
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -45,10 +34,10 @@ def in_float16(model: object) -> object:
 def in_int8(model: object, calibration: Sequence[np.ndarray]) -> object:
     """Products with weights in 8 bits: of the backbone, the neck and adaptive mixing.
 
-    Boxes, scores and attention keep float32, like all that no weights multiply.
+    Boxes, scores, attention, and all that is not multiplied by weights stay in float32.
 
     Args:
-        model: As exported, so that its nodes say which module they belong to.
+        model: As exported, with the names of modules in its nodes.
         calibration: Clips (B, 3, T, h, w), uint8, to measure ranges of values on.
     """
     onnx = import_package('onnx')
@@ -83,23 +72,8 @@ def in_int8(model: object, calibration: Sequence[np.ndarray]) -> object:
         return onnx.load(file)
 
 
-def refused_by_tensorrt(model: object) -> list[str]:
-    """Operators of a model that TensorRT's parser does not take."""
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in model.graph.value_info
-    }
-    nodes = model.graph.node
-    refused = {node.op_type for node in nodes} & REFUSED_BY_TENSORRT
-    refused |= {f'{node.domain}::{node.op_type}' for node in nodes if node.domain}
-    sampled = {node.input[0] for node in nodes if node.op_type == 'GridSample'}
-    if any(ranks.get(name, 4) != 4 for name in sampled):
-        refused.add('GridSample of volumes')
-    return sorted(refused)
-
-
 def _module_of(node: object) -> str:
-    """Such as 'model.backbone.layer1.0.conv2'; empty if the exporter does not say."""
-    said = {entry.key: entry.value for entry in node.metadata_props}
-    scopes = ast.literal_eval(said.get('pkg.torch.onnx.name_scopes', "['', '']"))
+    """Such as 'model.backbone.layer1.0.conv2'; empty if the node lacks it."""
+    entries = {entry.key: entry.value for entry in node.metadata_props}
+    scopes = ast.literal_eval(entries.get('pkg.torch.onnx.name_scopes', "['', '']"))
     return scopes[-2]

@@ -1,4 +1,4 @@
-"""Whether a file says what the model says."""
+"""Differences between the outputs of a file and of its model."""
 
 from typing import NamedTuple
 
@@ -15,23 +15,7 @@ class Limits(NamedTuple):
     pixels: float
 
 
-class Parity(NamedTuple):
-    """Largest differences over some clips."""
-
-    clips: int
-    person_scores: float
-    action_scores: float
-    pixels: float  # of the sides of boxes, of all queries
-    kept: int  # queries that at least one of them keeps
-    agreed: int  # queries that both keep
-
-    def is_met(self, limits: Limits) -> bool:
-        gaps = self.person_scores, self.action_scores, self.pixels
-        most = limits.scores, limits.scores, limits.pixels
-        # A NaN is no small gap; max() could lose it.
-        return all(gap <= limit for gap, limit in zip(gaps, most, strict=True))
-
-
+# By precision.
 LIMITS = dict(
     fp32=Limits(1e-3, 0.5),
     fp16=Limits(1e-2, 2.0),
@@ -40,13 +24,30 @@ LIMITS = dict(
 )
 
 
+class Parity(NamedTuple):
+    """Largest differences over some clips."""
+
+    clips: int
+    person_scores: float
+    action_scores: float
+    pixels: float  # of the sides of boxes, of all queries
+    kept: int  # queries kept by at least one of the two
+    agreed: int  # queries kept by both
+
+    def is_met(self, limits: Limits) -> bool:
+        gaps = self.person_scores, self.action_scores, self.pixels
+        most = limits.scores, limits.scores, limits.pixels
+        # Not by max(), which could lose a NaN.
+        return all(gap <= limit for gap, limit in zip(gaps, most, strict=True))
+
+
 def compare(
     detector: TensorDetector, run: Run, clips: Tensor, *, batch: int | None = None
 ) -> Parity:
     """
     Args:
-        detector: What was exported.
-        run: What runs the file.
+        detector: The detector that was exported.
+        run: Runs the file.
         clips: (B, 3, T, h, w), uint8.
         batch: Clips that the file takes at once; None: all.
     """

@@ -1,4 +1,7 @@
-"""A detector with tensors in and tensors out."""
+"""A detector with tensors in and tensors out.
+
+Shapes: B clips, Q queries, T frames, A actions, C channels.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -10,16 +13,16 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.projects.still_images.still_image import StillImageSTMixer
 
 INPUT = 'clips'
 LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
 
 
 class Outputs(NamedTuple):
-    """What a file returns for B clips and Q queries, in this order."""
+    """Outputs of a file, in this order."""
 
     person_scores: Tensor  # (B, Q), in [0, 1]; of tubelets (B, Q, T)
     action_scores: Tensor  # (B, Q, A), in [0, 1]; with frame_actions (B, Q, T, A)
@@ -28,17 +31,17 @@ class Outputs(NamedTuple):
 
 
 def join(parts: Iterable[Sequence[np.ndarray]]) -> Outputs:
-    """What a file returned for some clips after others."""
+    """Concatenate the outputs for several batches."""
     fields = zip(*parts, strict=True)
     return Outputs(*(torch.from_numpy(np.concatenate(field)) for field in fields))
 
 
 class TensorDetector(nn.Module):
-    """Normalisation, padding, network and scores; nothing depends on the data.
+    """Normalisation, padding, network and scores, with no data-dependent shapes.
 
     Args:
-        model: An :class:`.STMixer` of clips, in evaluation mode. Of its parts, those in
-            :data:`LEFT_OUT` do nothing here.
+        model: An :class:`.STMixer` of clips, in evaluation mode. The parts in
+            :data:`LEFT_OUT` are not run.
 
     Raises:
         UserError: it is another model.
@@ -46,17 +49,21 @@ class TensorDetector(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        if not isinstance(model, STMixer) or isinstance(model, StillImageSTMixer):
+        preprocessor = getattr(model, 'data_preprocessor', None)
+        if not (
+            isinstance(model, STMixer)
+            and isinstance(preprocessor, ClipDataPreprocessor)
+        ):
             raise UserError(
-                f'Only an STMixer of clips is exported, but this is '
-                f'{type(model).__name__}; give the config of one.'
+                f'Only an STMixer of clips can be exported, got {type(model).__name__}; '
+                'give the config of one.'
             )
         self.model = model
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """
         Args:
-            clips: As the test pipeline makes them, uint8, (B, 3, T, h, w).
+            clips: From the test pipeline, uint8, (B, 3, T, h, w).
 
         Returns:
             The fields of :class:`Outputs`.
@@ -75,7 +82,7 @@ class TensorDetector(nn.Module):
 
 
 class InBfloat16(nn.Module):
-    """Begins autocast inside of the module, else ``torch.export`` does not trace it."""
+    """Autocast inside of a module, as ``torch.export`` can trace it."""
 
     def __init__(self, detector: TensorDetector) -> None:
         super().__init__()

@@ -3,6 +3,7 @@
 import logging
 import traceback
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from copy import deepcopy
 from functools import cached_property
@@ -22,8 +23,7 @@ OPSET = 20  # the first with GridSample as PyTorch computes it
 # Sampling back ends.
 FOR_PYTORCH = 'embedding_bag'
 FOR_ALL_RUNTIMES = 'grid_means'
-SMALLEST = 33  # height and width where any may come: two cells at a stride of 32
-INSTALL = "pip install 'stmixer_mm[export]'"
+SMALLEST = 33  # dynamic height and width: two cells at a stride of 32
 
 
 class Traced:
@@ -33,13 +33,13 @@ class Traced:
         detector: It is copied.
         shape: (T, h, w) of the clips.
         batch: Clips at once; None: any number.
-        any_size: Whether clips may have another height and width too.
+        any_size: Whether height and width are dynamic too.
     """
 
     def __init__(
         self,
         detector: TensorDetector,
-        shape: list[int],
+        shape: Sequence[int],
         batch: int | None,
         *,
         any_size: bool = False,
@@ -64,7 +64,7 @@ class Traced:
 
     @cached_property
     def onnx(self) -> object:
-        """A ``ModelProto``; its nodes say which module they belong to."""
+        """A ``ModelProto``; its nodes name the modules that they belong to."""
         for package in ('onnx', 'onnxscript'):
             import_package(package)
         for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which log each step
@@ -97,12 +97,12 @@ class Traced:
                     detector, (self.clips,), dynamic_shapes=self.dynamic, strict=False
                 )
         except Exception as error:
-            error.part = _where(error, detector)
+            error.part = _find_part(error, detector)
             raise
 
 
-def _where(error: Exception, detector: torch.nn.Module) -> str:
-    """The innermost module at work when an error was raised, as configs name it."""
+def _find_part(error: Exception, detector: torch.nn.Module) -> str:
+    """Name of the innermost module that was running when an error was raised."""
     names = {id(module): name for name, module in detector.named_modules()}
     found = ''
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -111,9 +111,10 @@ def _where(error: Exception, detector: torch.nn.Module) -> str:
 
 
 def import_package(name: str) -> object:
-    """Raises ``UserError`` where a runtime, or what writes its files, is missing."""
+    """Import an optional package; raises ``UserError`` if it is missing."""
     try:
         return __import__(name)
     except ImportError as error:
-        install = INSTALL if name != 'tensorrt' else 'pip install tensorrt'
-        raise UserError(f'{name} is missing ({error}); {install}.') from error
+        raise UserError(
+            f"{name} is missing ({error}); pip install 'stmixer_mm[export]'."
+        ) from error
