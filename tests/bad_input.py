@@ -23,7 +23,6 @@ GOOD = {
     'evaluate': 'found.csv tiny.py',
     'analyze_results': 'found.csv tiny.py --out o',
     'export': 'tiny.py tiny.pth --to torch --out o.pt2',
-    'analysis/two_stage_peer': 'tiny.py --video new.mp4',
     'convert_annotations': 'cvat.xml --videos . --out o.csv',
     'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv',
 }

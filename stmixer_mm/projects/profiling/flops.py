@@ -1,5 +1,6 @@
 """Matrix products and parameters of each part of a model."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -9,11 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stmixer_mm.compat import onednn_flops
 from stmixer_mm.errors import blame
-from stmixer_mm.projects.profiling.meter import Meter, watch_children
 
 
 class PartCount(NamedTuple):
-    """What a part of a model costs; a multiply-add is two FLOPs."""
+    """Costs of a part of a model; a multiply-add is two FLOPs."""
 
     part: str
     flops: int
@@ -21,16 +21,15 @@ class PartCount(NamedTuple):
     trainable: int
 
 
-def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
-    """FLOPs of convolutions and matrix products in a prediction, per child.
+def count_parts(model: nn.Module, data: dict) -> list[PartCount]:
+    """A row for each child of a model, and one of the total.
 
-    A multiply-add is two. Attention is counted as its two products, whatever kernel
-    serves it; sampling (``embedding_bag``, ``grid_sample``), norms, activations and
-    pooling are not counted. The model is of no other use afterwards.
+    FLOPs are those of convolutions and matrix products in a prediction; sampling
+    (``embedding_bag``, ``grid_sample``), norms, activations and pooling are not counted.
 
     Args:
-        model: A host's model or ours.
-        data: What its data preprocessor makes of a batch.
+        model: Of a host or of this package.
+        data: A batch from its data preprocessor.
 
     Raises:
         UserError: the model cannot take the batch.
@@ -38,7 +37,7 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
     size = 'x'.join(map(str, data['inputs'].shape[-3:]))
     subject = f'{type(model).__name__} cannot take a clip of {size}'
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    # The counter knows no formula for the fused kernels of a CPU.
+    # The counter has no formula for the fused kernels of a CPU.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with (
@@ -47,32 +46,30 @@ def count_flops(model: nn.Module, data: dict) -> dict[str, int]:
             sdpa_kernel(SDPBackend.MATH),
             FlopCounterMode(display=False, custom_mapping=onednn_flops()) as counter,
         ):
-            meter = Meter(counter.get_total_flops)
-            watch_children(meter, model)
-            with meter.part('other'):
-                model(**data, mode='predict')
+            model(**data, mode='predict')
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    return meter.take()
-
-
-def count_parts(model: nn.Module, data: dict) -> list[PartCount]:
-    """A row per child of the model, and one of the total."""
-    flops = count_flops(model, data)
+    counts = {name: sum(ops.values()) for name, ops in counter.flop_counts.items()}
+    root = type(model).__name__
     rows = [
-        PartCount(name, flops.get(name, 0), *_count_parameters(child))
+        PartCount(name, _flops_of(child, f'{root}.{name}', counts), *_sizes(child))
         for name, child in model.named_children()
         if name != 'data_preprocessor'
     ]
-    total = PartCount('total', sum(flops.values()), *_count_parameters(model))
-    rest = [sum(column) for column in zip(*(row[1:] for row in rows), strict=True)]
-    rest = [whole - part for whole, part in zip(total[1:], rest, strict=True)]
-    if any(rest):
-        rows.append(PartCount('other', *rest))
-    return [*rows, total]
+    return [*rows, PartCount('total', counter.get_total_flops(), *_sizes(model))]
 
 
-def _count_parameters(module: nn.Module) -> tuple[int, int]:
+def _flops_of(module: nn.Module, name: str, counts: Mapping[str, int]) -> int:
+    """The counter knows only modules of which ``forward`` was called."""
+    if name in counts:
+        return counts[name]
+    return sum(
+        _flops_of(child, f'{name}.{child_name}', counts)
+        for child_name, child in module.named_children()
+    )
+
+
+def _sizes(module: nn.Module) -> tuple[int, int]:
     parameters = list(module.parameters())
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return sum(map(torch.numel, parameters)), sum(map(torch.numel, trained))

@@ -1,36 +1,13 @@
 """RAM, or a GPU's memory, that a computation takes."""
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
-
-
-def bytes_kept_for_backward(run: Callable[[], object], given: Iterable[Tensor]) -> int:
-    """Bytes that autograd keeps of a computation.
-
-    Args:
-        run: The computation; what it returns is dropped.
-        given: Tensors that are there anyway, such as parameters and inputs.
-    """
-    kept = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    given = {tensor.untyped_storage().data_ptr() for tensor in given}
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = run()  # alive until everything is counted
-    total = sum(size for where, size in kept.items() if where not in given)
-    del outputs
-    return total
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Bytes that a computation takes at its worst, beyond those taken before it."""
+    """Bytes at the peak of a computation, beyond those in use before it."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

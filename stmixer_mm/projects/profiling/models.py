@@ -8,7 +8,12 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 from torch import nn
 
-from stmixer_mm.checks.config import check_arguments, check_device, load_config
+from stmixer_mm.checks.config import (
+    building,
+    check_arguments,
+    check_device,
+    load_config,
+)
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS
@@ -21,11 +26,7 @@ def quieten() -> None:
 
 
 def read_config(path: str | Path, overrides: dict | None = None) -> Config:
-    """A config from a file, or of an installed package as in ``mmdet::a/b.py``.
-
-    Raises:
-        UserError: naming what is wrong with it.
-    """
+    """A config from a file, or of an installed package as in ``mmdet::a/b.py``."""
     package, _, inner = str(path).rpartition('::')
     if package:
         remedy = 'give mmaction::…, mmdet::… or a file'
@@ -40,13 +41,7 @@ def read_config(path: str | Path, overrides: dict | None = None) -> Config:
 def build_model(
     cfg: Config, *, checkpoint: str | Path | None = None, device: str = 'cpu'
 ) -> nn.Module:
-    """A model in evaluation mode, with random weights unless there is a checkpoint.
-
-    What the config would fetch of pretrained weights is left out.
-
-    Raises:
-        UserError: device or checkpoint do not fit.
-    """
+    """A model in evaluation mode; without a checkpoint nothing is downloaded."""
     check_device(device)
     model = construct_model(cfg)
     if checkpoint is None:
@@ -57,18 +52,11 @@ def build_model(
 
 
 def construct_model(cfg: Config) -> nn.Module:
-    """A model as its constructor leaves it, nothing initialised and nothing fetched.
-
-    Raises:
-        UserError: its settings do not fit their classes or one another.
-    """
+    """A model that is not initialised, and will not download pretrained weights."""
     scope = cfg.get('default_scope') or 'mmaction'
     check_arguments(Config(dict(model=cfg.model, default_scope=scope)))
     settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
-    with (
-        DefaultScope.overwrite_default_scope(scope),
-        blame('The model of the config cannot be built', 'correct the config'),
-    ):
+    with DefaultScope.overwrite_default_scope(scope), building(cfg, 'model'):
         return MODELS.build(settings)
 
 
