@@ -7,8 +7,8 @@ from typing import Literal
 from stmixer_mm.checks.config import SPLITS, check_arguments, load_config
 from stmixer_mm.checks.datasets import check_config
 from stmixer_mm.checks.evaluators import check_evaluators
-from stmixer_mm.checks.options import CfgOptions, run_main
 from stmixer_mm.checks.reports import format_report, report_to_dict
+from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
 
 from mmengine.utils import track_iter_progress

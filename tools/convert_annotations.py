@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from stmixer_mm.checks.options import OptionsOf, run_main
+from stmixer_mm.command_line import OptionsOf, run_main
 from stmixer_mm.projects.annotate.convert import convert_annotations
 
 

@@ -18,7 +18,7 @@ from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
 from stmixer_mm.apis.inferencer import NMS_THR
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
-from stmixer_mm.checks.options import (
+from stmixer_mm.command_line import (
     CfgOptions,
     OptionsOf,
     PersonThr,

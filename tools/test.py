@@ -1,5 +1,7 @@
 """Evaluate a checkpoint on the test set of a config."""
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 from stmixer_mm.apis.running import run_config
@@ -8,10 +10,12 @@ from stmixer_mm.command_line import Count, NotNegative, OptionsOf, PersonThr, ru
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.offline import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
-from stmixer_mm.projects.export.detector import put_in_place
-from stmixer_mm.projects.export.formats import format_of
+from stmixer_mm.registry import MODEL_FILES
 
 from mmengine.config import Config
+
+with suppress(ModuleNotFoundError):  # exported files in place of checkpoints
+    import stmixer_mm.projects.export  # noqa: F401
 
 
 def main(
@@ -44,8 +48,9 @@ def main(
         merge_overrides(cfg, person_thr)
 
     def finish(cfg: Config) -> None:
-        if format_of(cfg.load_from) is not None:
-            put_in_place(cfg, cfg.load_from)
+        exported = MODEL_FILES.get(Path(cfg.load_from).suffix.lower())
+        if exported:
+            exported(cfg, cfg.load_from)
         if dump is not None:
             dump_predictions(cfg, dump)
 

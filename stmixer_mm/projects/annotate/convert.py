@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.checks.options import Positive, number
+from stmixer_mm.command_line import Positive, number
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,

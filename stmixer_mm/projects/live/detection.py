@@ -21,7 +21,7 @@ from typing import Annotated, NamedTuple, TextIO
 import numpy as np
 
 from stmixer_mm.apis.rendering import follow_persons
-from stmixer_mm.checks.options import NotNegative, Positive, number
+from stmixer_mm.command_line import NotNegative, Positive, number
 from stmixer_mm.datasets.clips import Clip, RecentFrames
 from stmixer_mm.datasets.streams import (
     FrameStream,

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from mmengine.utils import track_iter_progress
 
-from stmixer_mm.checks.options import Seed, number
+from stmixer_mm.command_line import Seed, number
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     empty_file,

@@ -4,7 +4,7 @@ import sys
 from functools import partial
 from typing import Annotated
 
-from stmixer_mm.checks.options import OptionsOf, run_main
+from stmixer_mm.command_line import OptionsOf, run_main
 from stmixer_mm.projects.annotate.ava_kinetics import convert_ava_kinetics
 
 from mmengine.utils import track_iter_progress
