@@ -73,7 +73,7 @@ def draw_sample(
     """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and its name on it.
 
     Small frames are enlarged. With the clip, its frames stand side by side in order;
-    with tubelets each has its boxes, and says who is absent and who is unknown.
+    with tubelets each has its boxes, and a legend of absent and unknown persons.
     """
     frames = clip_frames(sample.get('inputs'))
     data_sample = sample['data_samples']

@@ -44,7 +44,7 @@ def check_config(
     reports, seen = [], []
     for split in splits:
         for dataset in dataset_configs(cfg, split):
-            # In tubes test_mode says which videos are meant.
+            # For tubes test_mode chooses the videos.
             is_of_tubes = 'Tube' in str(dataset.get('type'))
             kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
             if kept not in seen:

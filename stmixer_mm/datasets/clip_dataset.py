@@ -80,7 +80,7 @@ class TrackClipDataset(TrackedDataset, KeyframeDataset):
     """Clips around keyframes of a csv in AVA's format with person ids.
 
     The csv has a few keyframes per second or more. A person is a person id of a video.
-    At keyframes, also those known to show nobody, it has a box or is absent; in other
+    At keyframes, also person-free ones, it has a box or is absent; in other
     frames, and at excluded keyframes, nothing is known. Its actions in a clip are those
     that ``LocateTubelets`` takes.
 

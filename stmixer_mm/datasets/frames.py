@@ -1,4 +1,4 @@
-"""Which frames a clip takes, and where videos and frame folders are."""
+"""Frame indices of clips, and paths of videos and frame folders."""
 
 import functools
 import os
@@ -117,7 +117,7 @@ def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
 def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[int]:
     """Sorted numbers, from start_index on, of the extracted frames in a folder.
 
-    Raises ``UserError`` when it is missing or holds no such frame.
+    Raises ``UserError`` when it is missing or has no such frame.
     """
     head, tail = split_filename_tmpl(filename_tmpl)
     pattern = re.compile(re.escape(head) + r'(\d+)' + re.escape(tail))
@@ -131,21 +131,21 @@ def frame_numbers(frame_dir: str, filename_tmpl: str, start_index: int) -> list[
     numbers = [number for number in numbers if number >= start_index]
     if not numbers:
         raise UserError(
-            f'the frame folder {frame_dir} holds no frame named like {filename_tmpl} '
+            f'the frame folder {frame_dir} has no frame named like {filename_tmpl} '
             f'from number {start_index} on; correct filename_tmpl or start_index.'
         )
     return numbers
 
 
 def split_filename_tmpl(filename_tmpl: str) -> tuple[str, str]:
-    """What the names of frames have before and after their number.
+    """The parts of the names of frames before and after their number.
 
     Raises ``UserError`` for a template without exactly one place for a number.
     """
     match = re.fullmatch(r'([^{}]*)\{(?::0?\d*d?)?\}([^{}]*)', filename_tmpl)
     if match is None:
         raise UserError(
-            f'filename_tmpl={filename_tmpl!r} does not say where the number of a frame '
-            "stands; write it once, as in 'img_{:05}.jpg'."
+            f'filename_tmpl={filename_tmpl!r} must have one place for the number of a '
+            "frame; write it as in 'img_{:05}.jpg'."
         )
     return match.groups()

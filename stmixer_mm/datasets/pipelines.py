@@ -1,4 +1,4 @@
-"""What a config says of its clips, without anything being built."""
+"""The datasets and pipelines of a config, without anything being built."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 

@@ -139,7 +139,7 @@ class SampleKeyframeClip(BaseTransform):
         times, fps = results.get('frame_times'), results.get('fps')
         if fps is None:
             raise UserError(
-                f'no frame rate says how many frames ahead_s={self.ahead_s:g} are; '
+                f'ahead_s={self.ahead_s:g} needs a frame rate, which frame folders lack; '
                 'read video files (use_frames=False)'
             )
         if results.get('frame_index') is None:
@@ -161,7 +161,7 @@ class SampleKeyframeClip(BaseTransform):
 
 def first_number(results: dict) -> int:
     """Number of the first frame of a sample's video."""
-    # Frames of a video file count from 0, whatever the dataset's start_index.
+    # Frames of a video file count from 0, not from the dataset's start_index.
     is_video = results.get('video_reader') is not None
     return 0 if is_video else results.get('start_index', 0)
 
@@ -236,7 +236,7 @@ class DecodeFrameFiles(RawFrameDecode):
 
 
 class _LastPath:
-    """A file client that knows what it read last."""
+    """A file client that keeps the path it read last."""
 
     def __init__(self, client: FileClient) -> None:
         self._client = client

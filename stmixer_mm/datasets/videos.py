@@ -18,12 +18,12 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
 
 MAX_OPEN = 16  # videos of a process; each takes some MB
-# Seconds that may lack frames, against what the file says of itself.
+# Seconds that may lack frames, against the duration in the header of the file.
 MISSING_S = 0.5
 
 
 class DamagedVideo(UserError):
-    """What cannot be read of a video, and its ``stretch``: (first, last) in seconds."""
+    """A part of a video that cannot be read; ``stretch`` is (first, last) in seconds."""
 
     def __init__(self, message: str, stretch: tuple[float, float] = (0, 0)) -> None:
         super().__init__(message)
@@ -89,7 +89,9 @@ class Video:
         self._container = av.open(
             f'file:{self.path}',  # else a colon in the name would be of a protocol
             metadata_errors='ignore',
-            options={'fflags': '+genpts'},  # some containers hold those of decoding
+            options={
+                'fflags': '+genpts'
+            },  # some containers only have those of decoding
         )
         self._stream = self._container.streams.best('video')
         if self._stream is None:
@@ -151,7 +153,7 @@ class Video:
 
     @property
     def clock(self) -> dict:
-        """What a sample says of the times of its video's frames."""
+        """The keys of a sample about the times of its video's frames."""
         return dict(total_frames=len(self), fps=self.fps, frame_times=self.times)
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
@@ -354,7 +356,7 @@ class OpenVideos:
     def get(self, path: str) -> Video:
         """A video, to be used by one at a time."""
         if not os.path.isfile(path):
-            return open_video(path)  # which says what is there instead
+            return open_video(path)  # which raises the error
         stat = os.stat(path)
         key = path, stat.st_mtime_ns, stat.st_size
         videos = self._videos.setdefault(os.getpid(), {})

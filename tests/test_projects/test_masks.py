@@ -297,13 +297,10 @@ def test_masks_of_coco_json_are_kept(project, tmp_path):
     'segmentation',
     [
         'abc',
-        [1, 2, 3, 4, 5, 6],
         [[1, 2, 3, 4]],
-        [['a'] * 6],
         [[float('nan')] * 6],
         [[0, 0, 1e9, 0, 0, 9]],
         dict(size=[10, 10], counts='abc'),
-        dict(counts=[5]),
         dict(size=[48, 64], counts=[5]),
         dict(size=[48, 64], counts=[-5, 3077]),
         dict(size=[48, 64], counts='ooo'),
@@ -319,7 +316,6 @@ def test_a_segmentation_that_is_none(segmentation):
     'changes',
     [
         dict(images=5),
-        dict(images=[5]),
         dict(images=[dict(id=1, file_name='a', width=1, height=1)]),
         dict(images=[dict(id=1, file_name='a,nan', width=1, height=1)]),
         dict(images=[dict(id=1, file_name='a,1', width=0, height=1)]),
@@ -346,13 +342,10 @@ def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
     'text',
     [
         cvat('polygon points="1,2;3,4"'),
-        cvat('polygon points="1,2;3,4;x,6"'),
         cvat('polygon points="0,0;900,0;0,9"'),
         cvat(f'mask {MASK}'.replace('left="10"', 'left="61"')),
         cvat(f'mask {MASK}'.replace('1, 2', '1, 3')),
-        cvat(f'mask {MASK}'.replace('left="10"', '')),
         coco([[1, 2]]),
-        coco(dict(size=[64, 48], counts='a')),
     ],
 )
 def test_masks_that_do_not_fit_end_in_one_sentence(project, tmp_path, text):

@@ -39,7 +39,7 @@ def write_annotations(
         The names of the files.
 
     Raises:
-        UserError: a csv file cannot hold the name of a video.
+        UserError: the name of a video does not fit into a csv file.
     """
     ann_file = Path(ann_file)
     rows: list[str] = []
@@ -48,7 +48,7 @@ def write_annotations(
         if ',' in video or '"' in video:
             raise UserError(
                 f'{ann_file}: the name of the video {video!r} has a comma or a quote, '
-                'which a csv cannot hold; rename the video.'
+                'which does not fit into a csv; rename the video.'
             )
         place = f'{video},{seconds:.3f}'.rstrip('0').rstrip('.')
         for bbox_norm, action_ids, person_id, _ in persons:

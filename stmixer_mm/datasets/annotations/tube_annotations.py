@@ -94,7 +94,7 @@ def _each(videos: dict, convert: Callable[[Any], Any]) -> dict[str, Any]:
 
 
 def _list(values: Any) -> list | tuple:
-    """Arrays are as good as lists; text is not."""
+    """A list, of an array too, but not of text."""
     if isinstance(values, np.ndarray):
         return values.tolist()
     if not isinstance(values, list | tuple):

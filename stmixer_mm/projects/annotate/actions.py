@@ -26,7 +26,7 @@ def resolve_actions(
         notes: Takes what was left out.
 
     Returns:
-        All actions that the file may hold, in the order of their ids.
+        All actions that the file may have, in the order of their ids.
 
     Raises:
         UserError: a track has two boxes in a frame, or no wanted attribute an action.
@@ -59,7 +59,7 @@ def resolve_actions(
     acting = {label for label, _ in held}
     if given and not acting and wanted is not None:
         raise UserError(
-            f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} holds '
+            f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} names '
             'an action there; name those that do.'
         )
     for track in tracks:

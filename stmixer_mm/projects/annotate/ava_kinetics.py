@@ -169,8 +169,7 @@ def convert_ava_kinetics(
     is the path in the folder ``clips`` without a suffix, the timestamp counts from the
     start of the clip, and person_id numbers the distinct boxes of a keyframe, since
     the published files name no persons. Left out and counted are keyframes that no clip
-    shows, and those without a person, of which the published files do not say that
-    nobody is there.
+    shows, and those without a person, which need not be person-free.
 
     Args:
         files: Published csv files.

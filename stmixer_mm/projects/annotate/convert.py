@@ -311,7 +311,7 @@ def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
         if broken := [name for name in actions if set(name) & set('\r\n')]:
             raise UserError(
                 f'The name of the action {broken[0]!r} has a line end, which a label '
-                'map cannot hold; rename it.'
+                'map cannot have; rename it.'
             )
         return {name: number for number, name in enumerate(actions, start=1)}
     ids = {name: number for number, name in read_label_names(str(label_map)).items()}

@@ -1,8 +1,8 @@
 """The body of a person at a time: its joints, and the shapes drawn of it.
 
 Lengths are in body heights, x to the right of the picture, y up from the ground.
-Walking phases follow the body's position: a frame of somebody who walks backwards is a
-frame of somebody who walks forwards, only their order differs.
+Walking phases follow the body's position: frames of walking backwards are
+frames of walking forwards, in reverse order.
 """
 
 from collections import namedtuple
@@ -50,7 +50,7 @@ def pose_at(person: Person, t: float) -> Pose:
 
 
 def _leg_motion(person: Person, t: float, second: int) -> np.ndarray:
-    """How deep the hips are sunk, how high the body is up, whether it walks (0 or 1)."""
+    """Depth of the sunken hips, height of the body above ground, walks (0 or 1)."""
     action = person.legs[second]
     if action == 'squat':
         return np.array([0.11 * (1 - np.cos(2 * np.pi * (t + person.phase))), 0, 0])
@@ -77,7 +77,7 @@ def _arm_angles(person: Person, t: float, second: int) -> np.ndarray:
 
 
 def _mixed(motion: Callable[..., np.ndarray], person: Person, t: float) -> np.ndarray:
-    """What a motion is at ``t``: a mixture while the action changes."""
+    """A motion at ``t``: a mixture while the action changes."""
     before = int(np.clip(t, 0, DURATION - 1))
     share = _smooth((t - before - 0.5 + SWITCH) / (2 * SWITCH))
     old, new = motion(person, t, before), motion(person, t, before + 1)

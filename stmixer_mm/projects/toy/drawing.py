@@ -69,7 +69,7 @@ class Located(NamedTuple):
 
     bboxes: np.ndarray  # (k, 4): whole pixels, xyxy, not clipped
     shares: np.ndarray  # (k,): how much of each one's drawn area is visible
-    owners: np.ndarray  # (h, w): who is seen in a pixel, from 1 on, 0 for nobody
+    owners: np.ndarray  # (h, w): number of the person seen in a pixel, from 1; 0: none
 
 
 def locate(view: View, size: tuple[int, int]) -> Located:
@@ -101,7 +101,7 @@ def _silhouette(
     """Blobs in white, as far as they lie within a frame height around the frame.
 
     Returns:
-        An image that holds them, and where its upper left corner is.
+        An image of them, and the position of its upper left corner.
     """
     height = size[1]
     points = height * np.concatenate([blob.points for blob in blobs])

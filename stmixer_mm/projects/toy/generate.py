@@ -68,7 +68,7 @@ def read_size(text: str) -> Size:
 
 
 def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Moments]:
-    """Draw scenes until one shows somebody and can be annotated without doubt."""
+    """Draw scenes until one shows a person and can be annotated without doubt."""
     rng = np.random.RandomState(seed)
     while True:
         scene = script.random_scene(rng, size[0] / size[1])
@@ -80,7 +80,7 @@ def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Moments]:
 def _annotate(
     scene: script.Scene, second: int, size: Size
 ) -> list[AnnotatedPerson] | None:
-    """Persons at a second; None if it is moot who is seen, or what they do."""
+    """Persons at a second; None if visibility or actions are in doubt."""
     located = locate(view_at(scene, second), size)
     is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
     if is_moot or script.is_moot(scene, second):
@@ -94,7 +94,7 @@ def _annotate(
 def _persons(
     scene: script.Scene, t: float, located: Located, size: Size
 ) -> list[AnnotatedPerson]:
-    """Who is visible at time ``t``, given where :func:`locate` found them."""
+    """The visible persons at time ``t``, as :func:`locate` found them."""
     seen = located.shares >= CLEAR
     bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
     actions = script.actions_of(scene, t, seen)
@@ -143,7 +143,7 @@ def _make_video(
     for frame in render(scene, views, size):
         writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     writer.release()
-    # OpenCV says nothing about a full disk.
+    # OpenCV raises no error when the disk is full.
     count = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)
     if count != len(times):
         raise UserError(
@@ -196,8 +196,8 @@ def make_toy_dataset(
 
     Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv``
     and ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
-    ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of keyframes that show
-    nobody. ``train_masks.json`` and ``val_masks.json`` have the visible part of each
+    ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of person-free
+    keyframes. ``train_masks.json`` and ``val_masks.json`` have the visible part of each
     person once a second. ``tubes.pkl``, in the form of UCF101-24, has a tube for each
     stretch of an action; its test videos are those of ``val.csv``. The same seed and
     size give the same data, whatever the number of workers.

@@ -1,4 +1,4 @@
-"""Who does what when: the script of a toy video, without a single pixel.
+"""The script of a toy video: who does what when.
 
 Lengths are in frame heights (x to the right from the view's left edge, y down from its
 top edge), times in seconds. What a person does changes only half-way between two whole
@@ -77,7 +77,7 @@ def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
     """The names of each person's actions at time ``t``, in the order of ``ACTIONS``.
 
     Args:
-        seen: Who is visible; nobody meets an invisible person.
+        seen: Who is visible; invisible persons do not meet anyone.
     """
     second = round(t)
     done = [{person.legs[second], person.arms[second]} for person in scene.persons]
@@ -89,7 +89,7 @@ def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
 
 
 def is_moot(scene: Scene, second: int) -> bool:
-    """Whether two people walk past each other around a second: do they meet then?"""
+    """Whether two people walk past each other around a second."""
     return any(
         _gap(scene, i, j, second - 0.5) > 0 > _gap(scene, i, j, second + 0.5)
         for i, j in _approaching(scene, second)
@@ -97,7 +97,7 @@ def is_moot(scene: Scene, second: int) -> bool:
 
 
 def _approaching(scene: Scene, second: int) -> list[tuple[int, int]]:
-    """Who walks to the right, and who to the left, around a second."""
+    """Pairs of who walks to the right and who to the left around a second."""
     legs = [person.legs[second] for person in scene.persons]
     return [
         (i, j)
