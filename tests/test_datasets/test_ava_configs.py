@@ -122,5 +122,5 @@ def test_several_files_count_as_one(write_text):
 
     wrong = write_text('wrong.csv', 'v0,0')
     several['empty_keyframes_file'] = [wrong]
-    with pytest.raises(ValueError, match=r'anna\.csv, .*annb\.csv has a box there'):
+    with pytest.raises(ValueError, match='has a box there'):
         FrameMAPMetric(num_classes=5, **several)
