@@ -5,6 +5,7 @@ Damaged parts of the video are left out and named at the end; the exit status is
 
 from pathlib import Path
 
+import stmixer_mm.projects.annotate  # its formats of results
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.apis.rendering import VIDEOS
@@ -35,8 +36,9 @@ def main(
         video: Video file, folder of pictures, URL, or - for standard input.
         config: Config file, or the name of one in configs/.
         checkpoint: Checkpoint file or URL, or a file written by tools/export.py.
-        out: Video to write: .mp4, .mov, .mkv or .avi.
-        json: File for the detections; without --json and --csv, OUT with .json.
+        out: Video to write: .mp4, .mov or .mkv.
+        json: File for the detections; without --json and --csv, OUT with .json. Another
+            suffix chooses another format: .csv, .xml (for CVAT), .parquet.
         csv: File for a table of the detections.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """

@@ -6,18 +6,14 @@ A model of tubelets yields a record per frame, and persons have the ids of tubes
 import reprlib
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from itertools import islice
 from pathlib import Path
 
-import torch
-from mmcv.ops import nms
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
-from mmengine.structures import InstanceData
 from torch import nn
 
 from stmixer_mm.apis.cut import ClipLoader, plan_clips
+from stmixer_mm.apis.predict import predict
 from stmixer_mm.apis.read import read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.checks.config import (
@@ -252,7 +248,7 @@ def _detect(
             'the frames of their clip; leave ahead_s out.'
         )
     loaded = pipeline.load(clips, on_damage)
-    predictions = _predict(model, loaded, batch_size, nms_thr)
+    predictions = predict(model, loaded, batch_size, nms_thr)
     if not by_tubelets:
         return read_keyframes(
             model,
@@ -270,48 +266,3 @@ def _detect(
         sampler=pipeline.sampler,
         linking=Linking(end_after=max(apart, span + 1)),
     )
-
-
-def _predict(
-    model: nn.Module,
-    loaded: Iterator[tuple[Clip, dict]],
-    batch_size: int,
-    nms_thr: float | None,
-) -> Iterator[tuple[Clip, InstanceData]]:
-    errors: list[UserError] = []
-    loaded = _until_error(loaded, errors)
-    interaction = getattr(model, 'query_interaction', None)
-    if interaction is not None:  # each keyframe needs the tracks of the one before
-        tracks, batch_size = interaction.start(), 1
-    while batch := list(islice(loaded, batch_size)):
-        clips, inputs = zip(*batch, strict=True)
-        data = pseudo_collate(inputs)
-        if interaction is not None:
-            data['data_samples'][0].tracks = tracks
-        with torch.inference_mode():
-            samples = model.test_step(data)
-        if interaction is not None:
-            tracks = samples[0].tracks
-        for clip, sample in zip(clips, samples, strict=True):
-            yield clip, _without_duplicates(sample.pred_instances, nms_thr)
-    if errors:
-        raise errors[0]
-
-
-def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
-    """If a source breaks off, keep what came before, even within a batch."""
-    try:
-        yield from loaded
-    except UserError as error:
-        errors.append(error)
-
-
-def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceData:
-    scores = found.get('tubelet_scores', found.get('person_scores'))
-    if nms_thr is None or scores is None or not len(found):
-        return found
-    bboxes, scores = torch.as_tensor(found.bboxes), torch.as_tensor(scores)
-    if bboxes.dim() == 3:
-        bboxes = bboxes[:, bboxes.shape[1] // 2]
-    _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
-    return found[kept.sort().values]

@@ -18,15 +18,14 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
-from stmixer_mm.datasets.streams import FrameStream, open_source
+from stmixer_mm.datasets.streams import FrameStream, open_source, read_part
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
 from stmixer_mm.structures import Keyframe, decode
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
-VIDEOS = ('.mp4', '.mov', '.mkv', '.avi')
-# Without B-frames, whose order AVI cannot hold.
+VIDEOS = ('.mp4', '.mov', '.mkv')
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
 
 
@@ -106,8 +105,8 @@ def render_video(
     """Write a video with the detections drawn on each of its frames.
 
     It is H.264, with the frames' own times and size (an odd width or height loses one
-    pixel, which the codec cannot hold). The sound of a video file is kept as AAC,
-    except in AVI. The file appears when it is whole.
+    pixel, which the codec does not support). The sound of a video file is kept as AAC.
+    The file appears when it is whole.
 
     Args:
         video: Video file or stream that was detected on.
@@ -115,21 +114,22 @@ def render_video(
         out: A file with one of the suffixes ``VIDEOS``.
         start, end: Part of the video in seconds; at least one frame is written.
         show_progress: Count the frames in the terminal.
-        on_damage: Called with what the file lacks, and with each frame that cannot be
-            decoded, for which the one before stays; without it that is an error.
+        on_damage: Called with each stretch that the file lacks, and each frame that
+            cannot be decoded, which is left out; without it that is an error.
 
     Raises:
         UserError: a frame of ``video`` cannot be decoded, or ``out`` cannot be written.
     """
     source = open_source(video, on_damage=on_damage)
-    cut = _cut_stream if isinstance(source, FrameStream) else _cut_file
-    part_of_source = cut(source, start, end, on_damage)
-    if part_of_source.sound and os.path.realpath(out) == os.path.realpath(source.path):
-        raise UserError(f'{out} is the video itself; give what is drawn another name.')
+    if isinstance(source, Video) and os.path.realpath(out) == os.path.realpath(
+        source.path
+    ):
+        raise UserError(f'{out} is the video itself; give another name.')
+    part = _cut(source, start, end, on_damage)
     with (
         tqdm(
-            part_of_source.frames,
-            total=part_of_source.count,
+            part.frames,
+            total=part.count,
             unit='frame',
             desc=Path(out).name,
             disable=not show_progress,
@@ -137,7 +137,7 @@ def render_video(
         # Else log lines would land in the middle of the bar.
         logging_redirect_tqdm([MMLogger.get_current_instance()]),
     ):
-        _write_whole(part_of_source, annotated_frames(frames, keyframes), out)
+        _write_whole(part, annotated_frames(frames, keyframes), out)
 
 
 def write_pictures(
@@ -152,18 +152,8 @@ def write_pictures(
     Raises:
         UserError: ``out`` cannot be written, or there is no picture.
     """
-    part = _cut_stream(FrameStream(pictures), 0.0, None, None)
+    part = _cut(FrameStream(pictures), 0.0, None, None)
     _write_whole(part, part.frames, out)
-
-
-def _write_whole(
-    source: '_Part', frames: Iterator[tuple[int, np.ndarray]], out: str | Path
-) -> None:
-    with atomic_path(out) as part:
-        written = _write_video(source, frames, part)
-        # A full disk may be noticed by none of the writers.
-        if len(open_video(part)) != written:
-            raise UserError(f'{out} lacks frames after writing; is the disk full?')
 
 
 class _Part(NamedTuple):
@@ -174,57 +164,51 @@ class _Part(NamedTuple):
     time_of: Callable[[int], float]  # seconds from the part's start, of frames read
     fps: float
     tick: Fraction  # the unit of its times in seconds
-    even_tick: Fraction  # the least from one frame to the next
     sound: tuple[str, float, float] | None = None  # a file, from when to when
 
 
-def _cut_file(
-    video: Video, start: float, end: float | None, on_damage: OnDamage | None
+def _cut(
+    source: Video | FrameStream,
+    start: float,
+    end: float | None,
+    on_damage: OnDamage | None,
 ) -> _Part:
-    indices = video.part(start, end)
-    begin = video.times[indices[0]]
-    even_tick = min(np.diff(video.times), default=1 / video.fps)
-    span = np.add((begin, video.end_of(indices[-1])), video.start_s).tolist()
-    return _Part(
-        frames=_whole_frames(video, indices, on_damage),
-        count=len(indices),
-        time_of=lambda index: video.times[index] - begin,
-        fps=video.fps,
-        tick=video.time_base,
-        even_tick=Fraction(float(even_tick)).limit_denominator(100_000),
-        sound=(video.path, *span),
-    )
-
-
-def _cut_stream(
-    stream: FrameStream, start: float, end: float | None, on_damage: OnDamage | None
-) -> _Part:
-    del on_damage  # nobody can tell what a stream has lost
     times: dict[int, float] = {}
 
     def frames() -> Iterator[tuple[int, np.ndarray]]:
-        for index, (time_s, picture) in enumerate(stream):
-            since = time_s - stream.start_s
-            if end is not None and since >= end:
-                return
-            if since >= start:
-                times[index] = since - start
-                yield index, picture
-
-    tick = Fraction(1 / stream.fps).limit_denominator(100_000)
-    return _Part(frames(), None, times.pop, stream.fps, Fraction(1, 90_000), tick)
-
-
-def _whole_frames(
-    video: Video, indices: Iterable[int], on_damage: OnDamage | None
-) -> Iterator[tuple[int, np.ndarray]]:
-    for index, picture in video.pictures(indices):
-        if picture is not None:
+        for index, time_s, picture in read_part(source, start, end, on_damage):
+            times[index] = time_s
             yield index, picture
-        elif on_damage is None:
-            raise video.damage(index)
-        else:
-            on_damage(video.damage(index))
+
+    if isinstance(source, FrameStream):
+        return _Part(
+            frames(),
+            None,
+            lambda index: times.pop(index) - start - source.start_s,
+            source.fps,
+            Fraction(1, 90_000),
+        )
+    indices = source.part(start, end)
+    begin = source.times[indices[0]]
+    span = np.add((begin, source.end_of(indices[-1])), source.start_s).tolist()
+    return _Part(
+        frames(),
+        len(indices),
+        lambda index: times.pop(index) - begin,
+        source.fps,
+        source.time_base,
+        (source.path, *span),
+    )
+
+
+def _write_whole(
+    source: _Part, frames: Iterator[tuple[int, np.ndarray]], out: str | Path
+) -> None:
+    with atomic_path(out) as part:
+        written = _write_video(source, frames, part)
+        # A writer may not notice that the disk is full.
+        if len(open_video(part)) != written:
+            raise UserError(f'{out} lacks frames after writing; is the disk full?')
 
 
 def _write_video(
@@ -232,11 +216,9 @@ def _write_video(
 ) -> int:
     """Write frames and their sound; returns how many frames there are."""
     rate = Fraction(source.fps).limit_denominator(1001)
-    # AVI has a frame at each tick.
-    tick = source.even_tick if out.suffix.lower() == '.avi' else source.tick
     first = next(frames, None)
     if first is None:
-        raise UserError(f'There is no frame that {out.name} could show.')
+        raise UserError(f'There is no frame to write to {out.name}.')
     height, width = (side // 2 * 2 for side in first[1].shape[:2])
     written = 0
 
@@ -246,8 +228,8 @@ def _write_video(
         for number, drawn in chain([first], frames):
             even = np.ascontiguousarray(drawn[:height, :width])
             picture = av.VideoFrame.from_ndarray(even)
-            last = max(last + 1, round(source.time_of(number) / tick))
-            picture.pts, picture.time_base = last, tick
+            last = max(last + 1, round(source.time_of(number) / source.tick))
+            picture.pts, picture.time_base = last, source.tick
             written += 1
             yield from stream.encode(picture)
         yield from stream.encode(None)
@@ -256,7 +238,7 @@ def _write_video(
         target = stack.enter_context(av.open(f'file:{out}', 'w'))
         stream = target.add_stream('h264', rate=rate, options=ENCODING)
         stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
-        stream.codec_context.time_base = tick
+        stream.codec_context.time_base = source.tick
         stream.codec_context.colorspace = Colorspace.ITU601
         sound: Iterable[av.Packet] = ()
         if source.sound is not None:
@@ -275,7 +257,7 @@ def _encoded_sound(
 ) -> Iterator[av.Packet]:
     """The sound from ``start`` to ``stop``, in seconds, without damaged parts."""
     heard = source.streams.best('audio')
-    if heard is None or target.format.name == 'avi':  # whose times count ticks
+    if heard is None:
         return
     # Not copied: no two containers take the same codecs.
     stream = target.add_stream('aac', rate=48_000, layout='stereo')

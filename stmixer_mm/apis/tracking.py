@@ -1,10 +1,9 @@
 """Persons followed from keyframe to keyframe, so that each keeps an id.
 
-n persons at a keyframe, m known from those before, C channels of a query. All trackers
-are causal: an id that was given never changes. A tracker is for one video or stream.
+n persons at a keyframe, m known from those before, C channels of a query. Ids are
+assigned online and never change. A tracker is for one video or stream.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -12,27 +11,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from mmdet.models.trackers import BaseTracker
-from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
-from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 
 from stmixer_mm.errors import blame, choose
-from stmixer_mm.registry import MODELS, build_hosted
+from stmixer_mm.registry import MODELS
 
-_KALMAN = dict(type='KalmanFilter')
 DEFAULT_TRACKER = 'query'
-TRACKERS = {
-    'query': dict(type='stmixer_mm.QueryTracker'),
-    'byte': dict(type='mmdet.ByteTracker', motion=_KALMAN),
-    'ocsort': dict(type='mmdet.OCSORTTracker', motion=_KALMAN),
-}
+TRACKERS = {'query': dict(type='stmixer_mm.QueryTracker')}
 
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Gives the persons of one keyframe after the other ids that last."""
+    """Assigns ids to the persons of keyframes, in order of time."""
 
     def extend(
         self,
@@ -48,30 +39,24 @@ def build_tracker(config: str | Mapping | Tracker) -> Tracker:
     """A tracker for one video.
 
     Args:
-        config: Its name in ``TRACKERS``, a dict of a class in the registry, ours or one of
-            mmdet's that need boxes and scores alone, or a tracker itself.
+        config: Its name in ``TRACKERS``, a dict of a class in the registry MODELS, or a
+            tracker itself.
 
     Raises:
-        UserError: it cannot be built; mmdet's need the extra ``tracking``.
+        UserError: it cannot be built, or is no tracker.
     """
-    if isinstance(config, Tracker):
-        return config
     if isinstance(config, str):
         config = choose('tracker', config, TRACKERS)
-    with blame(f'tracker={config} cannot be used', 'install or correct what it names'):
-        tracker = build_hosted(dict(config))
-        if isinstance(tracker, BaseTracker):
-            HostTracker(tracker).extend(0.0, np.zeros((0, 4)))  # some need pictures too
-            tracker.reset()
-            return HostTracker(tracker)
-        if not isinstance(tracker, Tracker):
-            raise TypeError(f'{type(tracker).__name__} is no tracker of boxes')
-        return tracker
+    with blame(f'tracker={config} cannot be used', 'correct it'):
+        built = MODELS.build(config) if isinstance(config, Mapping) else config
+        if not isinstance(built, Tracker):
+            raise TypeError(f'{type(built).__name__} has no method extend')
+        return built
 
 
 @dataclass
 class _Person:
-    """What is known of a person, in the end at the last keyframe that showed it."""
+    """A person as of the last keyframe that showed it."""
 
     id: int
     time_s: float
@@ -83,18 +68,17 @@ class _Person:
 
 @MODELS.register_module()
 class QueryTracker:
-    """Assigns the persons of a keyframe to known ones, by place and by look.
+    """Assigns the persons of a keyframe to known ones, by place and query vector.
 
-    The assignment makes the sum of these as great as it can be: the GIoU of the box with
-    the person's last one and with that moved on at constant velocity, of the two the
-    mean; the cosine of their query vectors; ``trust`` by how often the person was seen,
-    all of it from the fifth time on, so that a second box of somebody does not take over;
-    less ``fade`` for each second that it has not been seen. A person has one box at
-    most; who is left over is new.
+    The assignment maximises the sum of: the mean GIoU of the box with the person's last
+    one and with that one moved on at constant velocity; the cosine of their query
+    vectors; ``trust`` in proportion to how often the person was seen, up to five times,
+    so that a second box on a person does not take over its id; minus ``fade`` for each
+    second since the person was last seen. Unassigned boxes get new ids.
 
     Args:
-        max_gap_s: A person who was not seen for longer is another one.
-        min_giou: A box must reach it with one of the two.
+        max_gap_s: Seconds after which an unseen person is forgotten.
+        min_giou: Least GIoU of a box with one of the two.
         query_weight, trust, fade: Weights.
     """
 
@@ -122,7 +106,7 @@ class QueryTracker:
         person_scores: np.ndarray | None = None,
         vectors: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See :class:`Tracker`; the scores are of no use to it."""
+        """See :class:`Tracker`; ``person_scores`` are not used."""
         bboxes = np.asarray(bboxes, float)
         vectors = np.zeros((len(bboxes), 1)) if vectors is None else vectors
         vectors = _normalised(np.asarray(vectors, float))
@@ -136,7 +120,9 @@ class QueryTracker:
             person = self._persons[known]
             self._update(person, time_s, bboxes[new], vectors[new])
             ids[new] = person.id
-        for new in np.lexsort(bboxes.T[::-1]):  # whatever their order: from the left
+        for new in np.lexsort(
+            bboxes.T[::-1]
+        ):  # from left to right, in any order of the boxes
             if ids[new] < 0:
                 ids[new] = next(self._fresh)
                 at_rest = np.zeros(4)
@@ -180,53 +166,6 @@ class QueryTracker:
         person.vector = _normalised(person.vector + vector)
         person.time_s, person.bbox = time_s, bbox
         person.sightings += 1
-
-
-class HostTracker:
-    """One of mmdet's trackers, which counts keyframes where ours have times.
-
-    Args:
-        tracker: Of those that take boxes and scores, as ``ByteTracker``. A box that it
-            gives to nobody, as its score is too low, gets an id that does not come again.
-    """
-
-    def __init__(self, tracker: BaseTracker) -> None:
-        self._tracker = tracker
-        self._fresh = count()
-        self._ids: dict[int, int] = defaultdict(self._fresh.__next__)
-        self._keyframes = count()
-
-    def extend(
-        self,
-        time_s: float,
-        bboxes: np.ndarray,
-        person_scores: np.ndarray | None = None,
-        vectors: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """See :class:`Tracker`; only the order of the keyframes counts."""
-        number = len(bboxes)
-        scores = np.ones(number) if person_scores is None else person_scores
-        # It gives back some of them, in another order: the rows say which.
-        rows = torch.as_tensor(np.column_stack([bboxes, scores]), dtype=torch.float32)
-        sample = DetDataSample(
-            metainfo=dict(frame_id=next(self._keyframes)),
-            pred_instances=InstanceData(
-                bboxes=rows[:, :4],
-                scores=rows[:, 4],
-                labels=torch.zeros(number, dtype=torch.long),
-            ),
-        )
-        found = self._tracker.track(data_sample=sample)
-        waiting = defaultdict(list)
-        for row, one in zip(rows.tolist(), range(number), strict=True):
-            waiting[tuple(row)].append(one)
-        ids = np.full(number, -1)
-        kept = torch.column_stack([found.bboxes, found.scores]).tolist()
-        for row, one in zip(kept, found.instances_id.tolist(), strict=True):
-            ids[waiting[tuple(row)].pop(0)] = self._ids[one]
-        for one in np.flatnonzero(ids < 0):
-            ids[one] = next(self._fresh)
-        return ids
 
 
 def _giou(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -1,8 +1,6 @@
-"""Frames that come one after the other, and clips cut from them as they come.
+"""Sources of frames: video files, and what is read once from beginning to end.
 
-All sources but video files are read once, from beginning to end, if they have one:
-arrays, folders of pictures, cameras, the network, standard input. Only the frames that
-a clip can still need are kept.
+The latter are arrays, folders of pictures, cameras, the network, standard input.
 """
 
 import io
@@ -246,6 +244,37 @@ def open_source(
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
     return open_video(text, on_damage)
+
+
+def read_part(
+    source: Video | FrameStream,
+    start: float = 0.0,
+    end: float | None = None,
+    on_damage: OnDamage | None = None,
+) -> Iterator[tuple[int, float, np.ndarray]]:
+    """Number, seconds and picture of each frame of a part of a source.
+
+    Args:
+        source: From :func:`open_source`.
+        start, end: Seconds since the first frame.
+        on_damage: Called for each frame of a file that cannot be decoded and is left
+            out; without it that is an error.
+    """
+    if isinstance(source, FrameStream):
+        for index, (time_s, picture) in enumerate(source):
+            since = time_s - source.start_s
+            if end is not None and since >= end:
+                return
+            if since >= start:
+                yield index, time_s, picture
+        return
+    for index, picture in source.pictures(source.part(start, end)):
+        if picture is not None:
+            yield index, float(source.times[index]), picture
+        elif on_damage is None:
+            raise source.damage(index)
+        else:
+            on_damage(source.damage(index))
 
 
 def name_source(source: object) -> str:

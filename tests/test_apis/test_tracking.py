@@ -4,8 +4,6 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from mmdet.models.trackers import byte_tracker
-from scipy.optimize import linear_sum_assignment
 
 from stmixer_mm.apis.tracking import QueryTracker, build_tracker
 from stmixer_mm.errors import UserError
@@ -30,23 +28,6 @@ def follow(tracker, *keyframes, interval_s=0.5):
         tracker.extend(number * interval_s, boxes(*xs), np.ones(len(xs)), None).tolist()
         for number, xs in enumerate(keyframes)
     ]
-
-
-@pytest.fixture
-def lap(monkeypatch):
-    """Stands in for the package that mmdet's trackers need."""
-
-    class Lap:
-        @staticmethod
-        def lapjv(costs, extend_cost, cost_limit):
-            rows, columns = np.full(costs.shape[0], -1), np.full(costs.shape[1], -1)
-            gain = np.maximum(cost_limit - costs, 0)
-            for row, column in zip(*linear_sum_assignment(-gain), strict=True):
-                if gain[row, column] > 0:
-                    rows[row], columns[column] = column, row
-            return None, rows, columns
-
-    monkeypatch.setattr(byte_tracker, 'lap', Lap)
 
 
 def test_persons_who_cross_keep_their_ids():
@@ -181,44 +162,15 @@ def test_ids_are_those_of_the_literal_rule_in_any_order_of_the_boxes(seed):
     assert max(map(max, filter(None, ids))) > 0
 
 
-def test_a_tracker_of_the_host_gives_ids_in_the_order_of_the_boxes(lap):
-    tracker = build_tracker('byte')
-    towards = [(20 + 4 * t, 124 - 4 * t) for t in range(6)]
-    assert follow(tracker, *towards) == [[0, 1]] * 6
-    swapped = tracker.extend(3.0, boxes(100, 44), np.array([0.9, 0.9]), None)
-    assert swapped.tolist() == [1, 0]
-    # Who is below all its thresholds is of no track: an id that does not come again.
-    weak = [
-        tracker.extend(time, boxes(44, 300), np.array([0.9, 0.01]), None).tolist()
-        for time in (3.5, 4.0)
-    ]
-    assert weak == [[0, 2], [0, 3]]
-
-
-def test_each_tracker_that_is_built_is_new(lap):
-    for config in ('query', 'byte', dict(type='QueryTracker', max_gap_s=1.0)):
+def test_each_tracker_that_is_built_is_new():
+    for config in ('query', dict(type='QueryTracker', max_gap_s=1.0)):
         for _ in range(2):
             assert follow(build_tracker(config), (20,), (20, 80)) == [[0], [0, 1]]
     tracker = QueryTracker()
     assert build_tracker(tracker) is tracker
 
 
-@pytest.mark.parametrize(
-    ('config', 'told'),
-    [
-        ('bytes', "tracker='bytes' is unknown; use one of 'query', 'byte', 'ocsort'"),
-        (dict(type='mmdet.L1Loss'), 'L1Loss is no tracker'),
-        (dict(type='QueryTracker', gap=1), 'gap'),
-        (dict(type='mmdet.QuasiDenseTracker'), 'QuasiDenseTracker'),
-        ({}, 'type'),
-    ],
-)
-def test_what_does_not_track_boxes_is_refused(config, told):
-    with pytest.raises(UserError, match=told):
+@pytest.mark.parametrize('config', ['bytes', dict(type='mmdet.L1Loss'), {}, 3])
+def test_what_is_no_tracker_is_refused(config):
+    with pytest.raises(UserError, match='tracker='):
         build_tracker(config)
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(byte_tracker, 'lap', None)
-    with pytest.raises(UserError, match='pip install lap'):
-        build_tracker('byte')

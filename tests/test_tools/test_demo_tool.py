@@ -52,12 +52,12 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
     run_tool(
         'demo',
         *project,
-        *('--out', tmp_path / 'out.avi', '--start', 0.5, '--end', 1.5),
+        *('--out', tmp_path / 'out.mkv', '--start', 0.5, '--end', 1.5),
         *('--interval-s', 0.25, '--batch-size', 3),
         *('--json', tmp_path / 'a.json', '--csv', tmp_path / 'b.csv'),
         *('--label-map', project[1].parent / 'actions.pbtxt', *EVERYONE),
     )
-    capture = cv2.VideoCapture(str(tmp_path / 'out.avi'))
+    capture = cv2.VideoCapture(str(tmp_path / 'out.mkv'))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 10
     times = [0.5, 0.75, 1.0, 1.25]
     found = json.loads((tmp_path / 'a.json').read_text())

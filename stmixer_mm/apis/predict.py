@@ -1,0 +1,66 @@
+"""From clips to the predictions of a model."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+from mmcv.ops import nms
+from mmengine.dataset import pseudo_collate
+from mmengine.structures import InstanceData
+from torch import nn
+
+from stmixer_mm.datasets.clips import Clip
+from stmixer_mm.errors import UserError
+
+
+def predict(
+    model: nn.Module,
+    loaded: Iterator[tuple[Clip, dict]],
+    batch_size: int,
+    nms_thr: float | None,
+) -> Iterator[tuple[Clip, InstanceData]]:
+    """Predictions for clips in order of time, in batches.
+
+    Args:
+        model: From :func:`.init_detector`.
+        loaded: Clips, and the inputs that the pipeline made of each.
+        batch_size: Clips of a batch.
+        nms_thr: See :func:`.detect_video`.
+    """
+    errors: list[UserError] = []
+    loaded = _until_error(loaded, errors)
+    interaction = getattr(model, 'query_interaction', None)
+    if interaction is not None:  # each keyframe needs the tracks of the one before
+        tracks, batch_size = interaction.start(), 1
+    while batch := list(islice(loaded, batch_size)):
+        clips, inputs = zip(*batch, strict=True)
+        data = pseudo_collate(inputs)
+        if interaction is not None:
+            data['data_samples'][0].tracks = tracks
+        with torch.inference_mode():
+            samples = model.test_step(data)
+        if interaction is not None:
+            tracks = samples[0].tracks
+        for clip, sample in zip(clips, samples, strict=True):
+            yield clip, _without_duplicates(sample.pred_instances, nms_thr)
+    if errors:
+        raise errors[0]
+
+
+def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
+    """Keep what came before a source breaks off, even within a batch."""
+    try:
+        yield from loaded
+    except UserError as error:
+        errors.append(error)
+
+
+def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceData:
+    scores = found.get('tubelet_scores', found.get('person_scores'))
+    if nms_thr is None or scores is None or not len(found):
+        return found
+    bboxes, scores = torch.as_tensor(found.bboxes), torch.as_tensor(scores)
+    if bboxes.dim() == 3:
+        bboxes = bboxes[:, bboxes.shape[1] // 2]
+    _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)
+    return found[kept.sort().values]
