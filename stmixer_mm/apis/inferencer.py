@@ -18,7 +18,14 @@ from tqdm import tqdm
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
-from stmixer_mm.command_line import CfgOptions, Count, NotNegative, OptionsOf, Positive, Score
+from stmixer_mm.command_line import (
+    CfgOptions,
+    Count,
+    NotNegative,
+    OptionsOf,
+    Positive,
+    Score,
+)
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
     FrameStream,
