@@ -29,22 +29,28 @@ def predict(
     """
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
-    interaction = getattr(model, 'query_interaction', None)
-    if interaction is not None:  # each keyframe needs the tracks of the one before
-        tracks, batch_size = interaction.start(), 1
+    state = _start_video(model)
+    if state:  # each clip needs what the one before leaves
+        batch_size = 1
     while batch := list(islice(loaded, batch_size)):
         clips, inputs = zip(*batch, strict=True)
         data = pseudo_collate(inputs)
-        if interaction is not None:
-            data['data_samples'][0].tracks = tracks
+        data['data_samples'][0].set_data(state)
         with torch.inference_mode():
             samples = model.test_step(data)
-        if interaction is not None:
-            tracks = samples[0].tracks
+        state = {name: samples[0].get(name) for name in state}
         for clip, sample in zip(clips, samples, strict=True):
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)
     if errors:
         raise errors[0]
+
+
+def _start_video(model: nn.Module) -> dict[str, object]:
+    """Fields that the first sample of a video needs."""
+    if hasattr(model, 'start_video'):
+        return model.start_video()
+    interaction = getattr(model, 'query_interaction', None)
+    return {} if interaction is None else dict(tracks=interaction.start())
 
 
 def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:
