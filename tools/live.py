@@ -13,9 +13,9 @@ from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from typing import Annotated, Literal
 
-import stmixer_mm.projects.export  # noqa: F401
-from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
-from stmixer_mm.apis.inferencer import NMS_THR
+import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
+from stmixer_mm.apis.inference import clip_spans, detect_clips
+from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOptions
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
 from stmixer_mm.command_line import (
@@ -26,7 +26,6 @@ from stmixer_mm.command_line import (
     number,
     run_main,
 )
-from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
@@ -52,8 +51,7 @@ def main(
     nms_thr: Score = NMS_THR,
     tracker: Literal[tuple(TRACKERS)] = DEFAULT_TRACKER,
     device: str = 'cpu',
-    fast: bool = False,
-    label_map: str | None = None,
+    model: ModelOptions,
     person_thr: PersonThr = None,
     cfg_options: CfgOptions = None,
 ) -> None:
@@ -72,8 +70,6 @@ def main(
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
         tracker: Tracker of persons; tubelets and track queries need none.
         device: Such as cpu or cuda:0.
-        fast: Fold batch norms and use bfloat16 where the device supports it.
-        label_map: Label map (pbtxt); by default from the checkpoint or config.
     """
     if out is not None:
         check_writable_file(out, purpose='--out', suffixes=VIDEOS)
@@ -86,21 +82,17 @@ def main(
         if json_lines == '-':  # nothing else is to be printed there
             stack.enter_context(redirect_stdout(sys.stderr))
         overrides = (person_thr or {}) | (cfg_options or {})
-        model = init_detector(
-            config,
-            checkpoint,
-            device=device,
-            label_map=label_map,
-            cfg_options=overrides,
-        )
+        detector = ActionDetInferencer(
+            config, checkpoint, device, cfg_options=overrides, **model
+        ).model
         detect = partial(
             detect_clips,
-            speed_up(model) if fast else model,
+            detector,
             score_thr=min(score_thr, LEAST_SCORE),
             nms_thr=nms_thr,
             tracker=build_tracker(tracker),
         )
-        live = LiveDetection(frames, detect, clip_spans(model), say=say, **pace)
+        live = LiveDetection(frames, detect, clip_spans(detector), say=say, **pace)
         pictures = LivePictures(score_thr)
         live.listeners.append(pictures)
         if json_lines is not None:
