@@ -15,7 +15,6 @@ from bad_input import (
     write_files,
 )
 
-from stmixer_mm.checks.datasets import check_dataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
@@ -110,13 +109,6 @@ def test_bad_content_of_a_file(dataset, tmp_path, monkeypatch, door, content):
 
     monkeypatch.chdir(tmp_path)
     check_content(tmp_path / door, content, read)
-
-
-def test_the_check_of_a_dataset_lists_every_line(dataset, tmp_path):
-    (tmp_path / 'ann_file').write_text(f'x\n{GOOD}\na,1\n')
-    report = check_dataset(dict(type='KeyframeDataset', **dataset), 'train')
-    lines = [finding.line for finding in report.findings if finding.is_error]
-    assert lines[:2] == [1, 3]
 
 
 @pytest.mark.parametrize(

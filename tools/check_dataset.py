@@ -5,11 +5,11 @@ from functools import partial
 from typing import Literal
 
 from stmixer_mm.checks.config import SPLITS, check_arguments, load_config
-from stmixer_mm.checks.datasets import check_config
-from stmixer_mm.checks.evaluators import check_evaluators
-from stmixer_mm.checks.reports import format_report, report_to_dict
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
+from stmixer_mm.projects.data_checks.datasets import check_config
+from stmixer_mm.projects.data_checks.evaluators import check_evaluators
+from stmixer_mm.projects.data_checks.reports import format_report, report_to_dict
 
 from mmengine.utils import track_iter_progress
 

@@ -9,7 +9,7 @@ import stmixer_mm.projects.annotate  # its formats of results
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.apis.rendering import VIDEOS
-from stmixer_mm.checks.options import CfgOptions, PersonThr, run_main
+from stmixer_mm.command_line import CfgOptions, PersonThr, run_main
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file

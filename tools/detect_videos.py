@@ -10,7 +10,7 @@ from argparse import ArgumentTypeError
 from typing import Annotated, Literal
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
-from stmixer_mm.checks.options import CfgOptions, Count, PersonThr, run_main
+from stmixer_mm.command_line import CfgOptions, Count, PersonThr, run_main
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.projects.many_videos.many_videos import detect_videos, detect_with_ray
 

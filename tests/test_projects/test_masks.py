@@ -9,7 +9,6 @@ from mmcv.transforms import Compose
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from stmixer_mm.checks.datasets import check_dataset
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
@@ -24,6 +23,7 @@ from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
+from stmixer_mm.projects.data_checks.datasets import check_dataset
 from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.structures import decode, encode

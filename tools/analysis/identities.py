@@ -18,7 +18,7 @@ from typing import NamedTuple
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.inferencer import NMS_THR
 from stmixer_mm.apis.tracking import TRACKERS, build_tracker
-from stmixer_mm.checks.options import SCORE, number
+from stmixer_mm.command_line import number
 from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_keyframe_rows
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame, user_errors
@@ -81,7 +81,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--nms-thr',
-        type=SCORE,
+        type=number(float, 0, 1),
         default=NMS_THR,
         help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
         '(default: %(default)s)',

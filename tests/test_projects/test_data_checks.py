@@ -5,8 +5,8 @@ import pytest
 from mmengine.config import Config
 from run_tool import run_tool
 
-from stmixer_mm.checks.datasets import check_config, check_dataset
-from stmixer_mm.checks.reports import format_report
+from stmixer_mm.projects.data_checks.datasets import check_config, check_dataset
+from stmixer_mm.projects.data_checks.reports import format_report
 
 BOX = '0.1,0.1,0.5,0.9'
 

@@ -7,8 +7,6 @@ import numpy as np
 from mmengine.config import Config
 
 from stmixer_mm.checks.config import SPLITS
-from stmixer_mm.checks.reports import Place, Report
-from stmixer_mm.checks.videos import Progress, check_videos
 from stmixer_mm.datasets.annotations.ava_csv import read_timestamp_rows
 from stmixer_mm.datasets.frames import describe_folder, find_source
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
@@ -16,6 +14,8 @@ from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.data_checks.reports import Place, Report
+from stmixer_mm.projects.data_checks.videos import Progress, check_videos
 from stmixer_mm.registry import DATASETS
 
 

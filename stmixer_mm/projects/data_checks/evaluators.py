@@ -6,7 +6,6 @@ from contextlib import suppress
 from mmengine.config import Config
 
 from stmixer_mm.checks.config import SPLITS
-from stmixer_mm.checks.reports import Report
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.clip_dataset import TrackedDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
@@ -14,6 +13,7 @@ from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.evaluation.metrics.detection_metric import WRONG, DetectionMetric
 from stmixer_mm.evaluation.results.offline import metric_configs
+from stmixer_mm.projects.data_checks.reports import Report
 from stmixer_mm.registry import DATASETS, METRICS
 
 

@@ -8,11 +8,11 @@ from copy import copy
 import mmcv
 import numpy as np
 
-from stmixer_mm.checks.reports import Report
 from stmixer_mm.datasets.frames import frame_numbers, is_stretched
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.transforms import OpenVideo, SampleKeyframeClip
 from stmixer_mm.errors import UserError
+from stmixer_mm.projects.data_checks.reports import Report
 
 Progress = Callable[[Iterable], Iterable]
 

@@ -3,7 +3,7 @@ import tiny_stmixer
 import tiny_tubes
 from mmengine.config import Config
 
-from stmixer_mm.checks.evaluators import check_evaluators
+from stmixer_mm.projects.data_checks.evaluators import check_evaluators
 
 BOX = '0.1,0.1,0.5,0.9'
 
