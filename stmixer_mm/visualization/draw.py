@@ -6,10 +6,8 @@ from itertools import cycle
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 
-from stmixer_mm.engine.visualization_hook import check_display
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
 from stmixer_mm.structures import warp_mask
@@ -34,8 +32,6 @@ PALETTE = (
 )
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-# The stroke fonts of cv2 4 know ASCII only.
-_DRAWS_UNICODE = int(cv2.__version__.split('.')[0]) >= 5
 _CAP_HEIGHT = 22  # pixels of a capital letter at font scale 1
 _MAX_LINES = 4
 _DARK, _WHITE = (32, 32, 32), (255, 255, 255)
@@ -67,15 +63,15 @@ def draw_detections(
     colors: Sequence[Sequence[Color]] | None = None,
     masks: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Draw persons and what they do.
+    """Draw persons and their actions.
 
     Args:
-        frame: (h, w, 3) uint8, left as it is.
+        frame: (h, w, 3) uint8, which is not changed.
         bboxes: (n, 4) pixel xyxy.
         actions: For each box its (label, score) pairs, best first; a score of None is
             not written. The first four are drawn, the others counted.
         colors: For each box the colours of its actions in turn; the first is the box's
-            too. None: those of :func:`person_colors`, by the position in ``bboxes``.
+            too. None: :func:`person_colors` by the position in ``bboxes``.
         masks: For each box which pixels are the person's, at any size of the frame.
 
     Returns:
@@ -97,7 +93,17 @@ def draw_detections(
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
 
-    pen = _Pen(canvas)
+    _draw_labels(canvas, boxes, actions, colors)
+    return canvas
+
+
+def _draw_labels(
+    canvas: np.ndarray,
+    boxes: Sequence[Rect],
+    actions: Sequence[Sequence[tuple[str, float | None]]],
+    colors: Sequence[Sequence[Color]],
+) -> None:
+    pen, (height, width) = _Pen(canvas), canvas.shape[:2]
     rects: list[Rect] = []
     for inks, box, pairs in zip(colors, boxes, actions, strict=True):
         lines = [
@@ -112,7 +118,6 @@ def draw_detections(
             others = [other for other in boxes if other is not box]
             rects.append(_place(size, box, (height, width), rects, others))
             _draw_label(canvas, pen, lines, rects[-1], inks)
-    return canvas
 
 
 def move_mask(
@@ -173,17 +178,6 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
             raise UserError(f'The image {path} cannot be written; is the disk full?')
 
 
-def show_pictures(pictures: Iterable[np.ndarray]) -> None:
-    """Show one after the other; closing a window shows the next."""
-    check_display()
-    for picture in pictures:
-        plt.figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100))
-        plt.imshow(picture)
-        plt.axis('off')
-        plt.tight_layout(pad=0)
-        plt.show()
-
-
 class _Pen:
     """Text of a size that fits a frame."""
 
@@ -224,11 +218,10 @@ def _heading(
 
 def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
     """The text for an action, without the end of its label if that is too long."""
-    plain = unicodedata.normalize('NFC', label)
-    if not _DRAWS_UNICODE:
-        parts = unicodedata.normalize('NFKD', label)
-        plain = ''.join(part for part in parts if not unicodedata.combining(part))
-        plain = plain.encode('ascii', 'replace').decode()
+    # The stroke fonts of OpenCV have ASCII only.
+    parts = unicodedata.normalize('NFKD', label)
+    plain = ''.join(part for part in parts if not unicodedata.combining(part))
+    plain = plain.encode('ascii', 'replace').decode()
     tail = '' if score is None else f' {score:.2f}'
     shorter = (f'{plain[:end]}...{tail}' for end in range(len(plain) - 1, 0, -1))
     whole = f'{plain}{tail}'
@@ -280,11 +273,10 @@ def _place(
         rects.append((left, top, min(right, frame_width), min(bottom, frame_height)))
 
     def cost(rect: Rect) -> float:
-        return (
-            10 * sum(_overlap(rect, other) for other in taken)
-            + sum(_overlap(rect, other) for other in others)
-            + 0.5 * _overlap(rect, box)
+        on_labels, on_boxes = (
+            sum(_overlap(rect, one) for one in group) for group in (taken, others)
         )
+        return 10 * on_labels + on_boxes + 0.5 * _overlap(rect, box)
 
     return min(rects, key=cost)
 

@@ -1,7 +1,6 @@
 """Keyframes with their boxes, for the hooks and tools of the OpenMMLab stack."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from mmaction.structures import ActionDataSample
@@ -44,7 +43,6 @@ class STADVisualizer(ActionVisualizer):
         data_sample: ActionDataSample | None = None,
         draw_gt: bool = True,
         draw_pred: bool = True,
-        draw_score: bool = True,
         score_thr: float = 0.3,
         show: bool = False,
         wait_time: float = 0,
@@ -61,7 +59,6 @@ class STADVisualizer(ActionVisualizer):
                 normalised boxes.
             draw_gt: Draw the ground truth.
             draw_pred: Draw the predictions.
-            draw_score: Write their scores.
             score_thr: Actions with lower scores are not drawn.
             show: Show a window for ``wait_time`` seconds (0: until a key).
             wait_time: See ``show``.
@@ -70,45 +67,49 @@ class STADVisualizer(ActionVisualizer):
             step: Kept with the image by the back ends.
 
         Returns:
-            What was drawn, (h, w, 3) RGB.
+            The picture, (h, w, 3) RGB.
         """
         entry = keyframe_entry(data_sample, len(video))
         frame, factor = enlarge(np.asarray(video)[entry])
         classes = (self.dataset_meta or {}).get('classes')
-        views = {}
-        if draw_gt and data_sample is not None and 'gt_instances' in data_sample:
-            instances = data_sample.gt_instances
+        sample, views = data_sample or {}, {}
+        if draw_gt and 'gt_instances' in sample:
             views['ground truth'] = draw_ground_truth(
-                frame, instances, classes, scale=factor, entry=entry
+                frame, sample.gt_instances, classes, scale=factor, entry=entry
             )
-        if draw_pred and data_sample is not None and 'pred_instances' in data_sample:
-            numbers, bboxes_norm = boxes_at(data_sample.pred_instances, entry)
-            scores = _as_array(data_sample.pred_instances.scores)[numbers]
-            height, width = frame.shape[:2]
-            actions = [
-                _named(row, classes, score_thr, with_scores=draw_score)
-                for row in scores
-            ]
-            views['predicted'] = draw_detections(
-                frame,
-                bboxes_norm * (width, height, width, height),
-                actions,
-                masks=_masks_of(data_sample.pred_instances),
+        if draw_pred and 'pred_instances' in sample:
+            views['predicted'] = _draw_predictions(
+                frame, sample.pred_instances, classes, entry, score_thr
             )
         headings = [[(heading, None)] for heading in views]
         image = side_by_side([*views.values()], headings) if views else frame
-
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
         if out_path is None:
             self.add_image(name, image, step=step)
+        elif out_path.lower().endswith(_IMAGE_SUFFIXES):
+            write_picture(out_path, image)
         else:
-            path = Path(out_path)
-            if path.suffix.lower() not in _IMAGE_SUFFIXES:
-                path = path.with_name(f'{path.name}.jpg')
-            write_picture(path, image)
+            write_picture(f'{out_path}.jpg', image)
         return image
+
+
+def _draw_predictions(
+    frame: np.ndarray,
+    instances: InstanceData,
+    classes: Sequence[str] | None,
+    entry: int,
+    score_thr: float,
+) -> np.ndarray:
+    numbers, bboxes_norm = boxes_at(instances, entry)
+    height, width = frame.shape[:2]
+    actions = [
+        [(one.action, one.score) for one in top_actions(row, classes, score_thr)]
+        for row in _as_array(instances.scores)[numbers]
+    ]
+    bboxes = bboxes_norm * (width, height, width, height)
+    return draw_detections(frame, bboxes, actions, masks=_masks_of(instances))
 
 
 def draw_ground_truth(
@@ -119,7 +120,7 @@ def draw_ground_truth(
     scale: float = 1,
     entry: int,
 ) -> np.ndarray:
-    """Draw persons and what they do on a frame (h, w, 3), which is left as it is.
+    """Draw persons and their actions on a copy of a frame (h, w, 3).
 
     Args:
         frame: uint8 RGB.
@@ -134,7 +135,10 @@ def draw_ground_truth(
     if labels.shape[-1] == 1:
         columns = labels.astype(int).ravel()
         labels = np.eye(columns.max(initial=0) + 1)[columns]
-    actions = [_named(row, classes, 0.5, with_scores=False) for row in labels[numbers]]
+    actions = [
+        [(one.action, None) for one in top_actions(row, classes, 0.5)]
+        for row in labels[numbers]
+    ]
     return draw_detections(
         frame,
         bboxes * scale,
@@ -145,12 +149,12 @@ def draw_ground_truth(
 
 
 def keyframe_entry(data_sample: ActionDataSample | None, num_frames: int) -> int:
-    """Which frame of a clip stands for its keyframe: the middle one by default."""
+    """The entry of the keyframe in a clip, by default the middle one."""
     return (data_sample or {}).get('keyframe_entry', num_frames // 2)
 
 
 def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarray]:
-    """Who is in a frame of a clip, (m,) numbers from 0, and where, (m, 4).
+    """Persons in a frame of a clip: their numbers from 0 (m,) and boxes (m, 4).
 
     Args:
         instances: ``bboxes`` (k, 4), which are in any frame; or (k, K, 4) of tubelets,
@@ -169,26 +173,13 @@ def boxes_at(instances: InstanceData, entry: int) -> tuple[np.ndarray, np.ndarra
 
 
 def describe_states(instances: InstanceData, entry: int) -> list[tuple[str, Color]]:
-    """'absent' or 'unknown', in its colour, for each person with no box in a frame."""
+    """'absent' or 'unknown' for each person without a box in a frame, and its colour."""
     states = instances.states[:, entry].tolist()
     colors = person_colors(range(len(states)))
     return [
         (_STATES[state], color)
         for state, (color,) in zip(states, colors, strict=True)
         if state in _STATES
-    ]
-
-
-def _named(
-    scores: np.ndarray,
-    classes: Sequence[str] | None,
-    score_thr: float,
-    *,
-    with_scores: bool = True,
-) -> list[tuple[str, float | None]]:
-    return [
-        (one.action, one.score if with_scores else None)
-        for one in top_actions(scores, classes, score_thr)
     ]
 
 
