@@ -4,6 +4,7 @@ mmengine keeps a dataset as one buffer of pickled samples, which worker processe
 Of a pickled small array most is not its numbers: samples have the bytes alone.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ def unpack_persons(packed: bytes, num_classes: int) -> np.ndarray:
     return np.frombuffer(packed, _dtype(num_classes))
 
 
+@cache
 def _dtype(num_classes: int) -> np.dtype:
     return np.dtype(
         [
