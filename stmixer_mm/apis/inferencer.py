@@ -101,7 +101,6 @@ class ActionDetInferencer:
         ] = DEFAULT_TRACKER,
         batch_size: Count = 1,
         fps: Positive | None = None,
-        frame_size: tuple[int, int] | None = None,
         on_damage: OnDamage | None = None,
     ) -> Iterator[Keyframe]:
         """Yield the keyframes of one source, each as soon as it is known.
@@ -118,15 +117,13 @@ class ActionDetInferencer:
                 :func:`.build_tracker`; with none they have no ids. Tubelets and track
                 queries need no tracker.
             batch_size: Clips that the model sees at once.
-            fps, frame_size: See :func:`.open_source`.
+            fps: See :func:`.open_source`.
             on_damage: See :func:`.detect_video`.
 
         Raises:
             UserError: the source cannot be read, or broke off.
         """
-        opened = open_source(
-            source, fps=fps, frame_size=frame_size, on_damage=on_damage
-        )
+        opened = open_source(source, fps=fps, on_damage=on_damage)
         return detect_video(
             self.model,
             opened,
@@ -167,8 +164,8 @@ class ActionDetInferencer:
 
         opened = None
         try:
-            opening = {k: options.pop(k, None) for k in ('fps', 'frame_size')}
-            opened = open_source(source, **opening, on_damage=note_damage)
+            fps = options.pop('fps', None)
+            opened = open_source(source, fps=fps, on_damage=note_damage)
             drawn = opened.branch() if isinstance(opened, FrameStream) else opened.path
             keyframes = self.stream(opened, on_damage=note_damage, **options)
             keyframes = self._record(found, keyframes, is_counted=vis_file is None)
@@ -284,5 +281,5 @@ ModelOptions = Annotated[
 ]
 StreamOptions = Annotated[
     dict,
-    OptionsOf(ActionDetInferencer.stream, without=('fps', 'frame_size', 'on_damage')),
+    OptionsOf(ActionDetInferencer.stream, without=('fps', 'on_damage')),
 ]

@@ -42,20 +42,19 @@ class FrameStream:
     Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, times rising.
 
     Args:
-        items: Frames, or pairs of seconds and frame; or what makes them, given this
-            stream.
+        items: Frames, or pairs of seconds and frame; or a function of this stream that
+            yields them.
         name: Of the source, for messages.
         fps: Rate of frames that come without times.
 
     Attributes:
         size: (h, w) of the frames, None before the first.
-        duration_s: Seconds from the first frame on, if it says so; None for cameras
-            and the like.
+        duration_s: Seconds from the first frame on; None if it is unknown, as of cameras.
         count: Frames so far.
         start_s, last_s: Times of the first frame and of the last so far.
 
     Raises:
-        UserError: when iterating: what comes is not such a frame.
+        UserError: when iterating: an item is not such a frame.
     """
 
     def __init__(
@@ -89,11 +88,11 @@ class FrameStream:
         return self._frames
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._frames.close()
 
     def branch(self) -> 'FrameStream':
-        """A second reader of the same frames; what only one has read is kept."""
+        """A second reader of the same frames; those that only one has read are kept."""
         self._frames, other = tee(self._frames)
         return FrameStream(other, name=self.name, fps=self._nominal_fps)
 
@@ -103,13 +102,14 @@ class FrameStream:
             time_s, frame = item if is_timed else (self.count / self._nominal_fps, item)
             place = f'{self.name}: frame {self.count}, counted from 0,'
             if not is_picture(frame):
+                form = f'{type(frame).__name__}{getattr(frame, "shape", "")}'
                 raise UserError(
-                    f'{place} is {_describe(frame)}; give RGB arrays (h, w, 3) of uint8.'
+                    f'{place} is {form}; give RGB arrays (h, w, 3) of uint8.'
                 )
             if self.count and frame.shape[:2] != self.size:
                 raise UserError(
-                    f'{place} has {frame.shape[1]}x{frame.shape[0]} pixels after '
-                    f'{self.size[1]}x{self.size[0]}; give frames of one size.'
+                    f'{place} has {frame.shape[:2]} pixels after {self.size}; give '
+                    'frames of one size.'
                 )
             with blame(f'{place} has the time {time_s!r}', 'give rising seconds'):
                 if not (self.last_s if self.count else -math.inf) < time_s < math.inf:
@@ -122,23 +122,13 @@ class FrameStream:
 
 
 def is_picture(frame: object) -> bool:
-    return (
-        isinstance(frame, np.ndarray)
-        and frame.dtype == np.uint8
-        and frame.ndim == 3
-        and frame.shape[2] == 3
-        and frame.size > 0
-    )
-
-
-def _describe(frame: object) -> str:
-    if isinstance(frame, np.ndarray):
-        return f'an array {frame.shape} of {frame.dtype}'
-    return f'of type {type(frame).__name__}'
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        return False
+    return frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
 
 
 def list_sources(inputs: object) -> list:
-    """The single sources that a user names.
+    """The sources that a user names, one by one.
 
     Args:
         inputs: A video file, a folder of videos or of pictures, a list of files (.txt),
@@ -157,10 +147,7 @@ def list_sources(inputs: object) -> list:
         names = sorted(os.listdir(path))
         videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
         if not videos and not _pictures(path):
-            raise UserError(
-                f'{path}: the folder holds neither videos ({" ".join(VIDEO_SUFFIXES)}) '
-                f'nor pictures ({" ".join(PICTURE_SUFFIXES)}); give another one.'
-            )
+            raise UserError(f'{path}: the folder contains neither videos nor pictures.')
         return [os.path.join(path, name) for name in videos] or [path]
     if path.lower().endswith('.txt'):
         check_file(path)
@@ -209,7 +196,6 @@ def open_source(
     source: object,
     *,
     fps: float | None = None,
-    frame_size: tuple[int, int] | None = None,
     on_damage: OnDamage | None = None,
 ) -> Video | FrameStream:
     """Open one of the sources of :func:`list_sources`.
@@ -218,9 +204,7 @@ def open_source(
 
     Args:
         source: Such a source, or one that is open.
-        fps: Rate of frames that come without times: arrays, pictures, raw frames.
-        frame_size: (width, height) of raw RGB frames on standard input. Without it the
-            input's form must say so (``-f yuv4mpegpipe``, ``-f mpegts``).
+        fps: Rate of frames that come without times: arrays, pictures.
         on_damage: For video files, see :func:`.open_video`.
 
     Raises:
@@ -232,14 +216,14 @@ def open_source(
     name = name_source(source)
     if isinstance(source, bool) or not isinstance(source, str | Path | int | Iterable):
         raise UserError(
-            f'The source is {_describe(source)}; give a path, a URL, the number of a '
-            'camera or frames.'
+            f'The source is of type {type(source).__name__}; give a path, a URL, the '
+            'number of a camera or frames.'
         )
     if not isinstance(source, str | Path | int):
         return FrameStream(source, name=name, fps=fps)
     text = str(source)
     if is_live(text):
-        decode = partial(_decode, source=text, fps=fps, frame_size=frame_size)
+        decode = partial(_decode, source=text, fps=fps)
         return FrameStream(decode, name=name, fps=fps)
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
@@ -278,7 +262,7 @@ def read_part(
 
 
 def name_source(source: object) -> str:
-    """What a source is called: its path, its URL, or what it is."""
+    """The name of a source: its path, its URL, or its kind."""
     if isinstance(source, Video | FrameStream):
         return source.path if isinstance(source, Video) else source.name
     if not isinstance(source, str | Path | int):
@@ -308,10 +292,7 @@ def _read_pictures(folder: str) -> Iterator[np.ndarray]:
 
 
 def _decode(
-    opened: FrameStream,
-    source: str,
-    fps: float | None,
-    frame_size: tuple[int, int] | None,
+    opened: FrameStream, source: str, fps: float | None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of what ffmpeg can open, with seconds since the first."""
     name, target, form, options = opened.name, source, None, {}
@@ -323,10 +304,6 @@ def _decode(
         if source == '-':
             # Unbuffered, so that a frame is here as soon as it was written.
             target = io.FileIO(sys.stdin.fileno(), closefd=False)
-            if frame_size is not None:
-                form = 'rawvideo'
-                options = dict(pixel_format='rgb24', framerate=str(fps or FPS))
-                options['video_size'] = '{}x{}'.format(*frame_size)
         elif source.isdecimal() or source.startswith(_CAMERA):
             target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
         elif source.startswith('rtsp'):
@@ -367,7 +344,7 @@ def _decode(
 
 @contextmanager
 def _in_words(seconds: float) -> Iterator[None]:
-    """Raise what ffmpeg says without the source's name, which may hold a password."""
+    """Raise ffmpeg's errors without the source's name, which may contain a password."""
     try:
         yield
     except av.ExitError as error:

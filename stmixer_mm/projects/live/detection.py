@@ -298,12 +298,6 @@ def above(found: Keyframe, score_thr: float) -> Keyframe:
     return replace(found, persons=persons)
 
 
-def _frame_size(text: str) -> tuple[int, int]:
-    """WIDTHxHEIGHT of ``--frame-size``."""
-    width, _, height = text.partition('x')
-    return number(int, 1, 2**14)(width), number(int, 1, 2**14)(height)
-
-
 class LiveSource:
     """A source of :func:`.open_source` that each iteration opens anew.
 
@@ -311,31 +305,20 @@ class LiveSource:
 
     Args:
         source: A single source.
-        fps: Rate of pictures and raw frames.
-        frame_size: (width, height) of raw RGB frames on standard input.
+        fps: Rate of pictures.
 
     Raises:
         UserError: there are several sources; when iterating: it does not open.
     """
 
-    def __init__(
-        self,
-        source: str,
-        *,
-        fps: Positive | None = None,
-        frame_size: Annotated[
-            tuple[int, int] | None, dict(type=_frame_size, metavar='WxH', nargs=None)
-        ] = None,
-    ) -> None:
+    def __init__(self, source: str, *, fps: Positive | None = None) -> None:
         self._source = single_source(source)
-        self._options = dict(fps=fps, frame_size=frame_size)
+        self._fps = fps
         self.name = name_source(self._source)
         self.is_endless = is_live(self._source) and self._source != '-'
 
     def __iter__(self) -> Generator[tuple[float, np.ndarray], None, None]:
-        opened = open_source(
-            self._source, **self._options, on_damage=lambda damage: None
-        )
+        opened = open_source(self._source, fps=self._fps, on_damage=lambda damage: None)
         frames = opened if isinstance(opened, FrameStream) else _frames_of(opened)
         is_paced, begin = not is_live(self._source), None
         with closing(frames):
