@@ -58,17 +58,6 @@ class SumNeck(PlainNeck):
 
 
 @MODELS.register_module()
-class ListedNeck(nn.Sequential):
-    """Children that do not run one after the other."""
-
-    def __init__(self):
-        super().__init__(*PlainNeck())
-
-    def forward(self, feats):
-        return [layer(feat) for layer, feat in zip(self, feats, strict=True)]
-
-
-@MODELS.register_module()
 class ReadsValues(PlainNeck):
     def change(self, feat):
         random.random(), np.random.rand(), torch.rand(1)
@@ -144,10 +133,6 @@ MISFITS = {
         dict(neck=dict(type='PlainNeck', in_channels=[4, 8, 16])),
         r'^model\.neck, a PlainNeck, fails on \[1x4x2x16x24, .*longer than argument 1',
     ),
-    'second neck': (
-        dict(neck=[projection(), dict(type='PlainNeck', in_channels=[8] * 4)]),
-        r'^model\.neck\[1\], a PlainNeck, fails on \[1x16x2x16x24, ',
-    ),
     'neck of images': (dict(neck=FPN), 'a FPN, fails on .*' + IMAGES + 'FramewiseNeck'),
     'backbone of images': (
         dict(backbone=dict(type='mmdet.ResNet', depth=18, base_channels=4)),
@@ -187,7 +172,7 @@ def test_clips_that_a_part_cannot_take():
     check(config)
 
 
-@pytest.mark.parametrize('neck', [ListedNeck, ReadsValues, HasState])
+@pytest.mark.parametrize('neck', [ReadsValues, HasState])
 def test_a_trace_leaves_everything_as_it_was(neck):
     model = build_detector(detector(dict(type=neck.__name__))).train()
     model.backbone.eval()
