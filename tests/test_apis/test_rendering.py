@@ -52,19 +52,14 @@ def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
 
 def test_others_are_shown_near_their_keyframe_only(shown):
     keyframes = [
-        keyframe(0, [[0, 0, 10, 20]]),
-        keyframe(4, []),
-        keyframe(8, [[60, 0, 70, 20]]),
+        keyframe(1, [[0, 0, 10, 20]]),
+        keyframe(5, []),
+        keyframe(9, [[60, 0, 70, 20]]),
     ]
-    list(annotated_frames(frames(10), keyframes))
+    # Frames before the first keyframe are not drawn on.
+    assert len(list(annotated_frames(frames(11), keyframes))) == 11
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
     assert shown[-1][2] == person_colors([1])  # another person, another colour
-
-
-def test_frames_before_the_first_keyframe_stay(shown):
-    keyframes = [keyframe(2, [[0, 0, 10, 20]]), keyframe(9, [[7, 0, 17, 20]])]
-    assert len(list(annotated_frames(frames(4), keyframes))) == 4
-    assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1]
 
 
 def test_persons_with_ids_keep_their_colours(shown):

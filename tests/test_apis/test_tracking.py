@@ -45,20 +45,6 @@ def test_a_gap_is_bridged_up_to_its_limit(missing, last):
     assert found == [[0], *[[]] * missing, [last]]
 
 
-def test_who_is_far_from_everybody_is_new():
-    assert follow(QueryTracker(), (20,), (300,), (300, 20)) == [[0], [1], [1, 0]]
-
-
-def test_looks_decide_where_places_do_not():
-    tracker, looks = QueryTracker(), np.eye(2)
-    at = np.array([box(20), box(30)])
-    assert tracker.extend(0.0, at, None, looks).tolist() == [0, 1]
-    between = np.array([box(25), box(25)])
-    assert tracker.extend(0.5, between, None, looks[::-1]).tolist() == [1, 0]
-    # Of no length, they say nothing.
-    assert tracker.extend(1.0, between, None, 0 * looks).tolist() in ([0, 1], [1, 0])
-
-
 def test_a_second_box_of_somebody_does_not_take_over():
     """It fits better where the first one is gone, but has been seen once."""
     seen = [(20,)] * 5 + [(20, 22)]

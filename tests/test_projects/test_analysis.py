@@ -211,7 +211,7 @@ def of_tracks(config, tmp_path):
 
 def test_identities_are_scored(run, of_tracks):
     pytest.importorskip('trackeval')
-    found = run('identities', *of_tracks, '--rates', 1, 2, '--trackers', 'query')
+    found = run('identities', *of_tracks, '--rates', 1, 2)
     lines = {
         (one['rate'], one['boxes'], one['tracker']): one for one in found['figures']
     }

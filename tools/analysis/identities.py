@@ -1,13 +1,11 @@
-"""Score the ids that trackers give to persons of toy videos, or of others with tracks.
+"""Score the ids that the tracker gives to persons of videos with annotated tracks.
 
-At each rate of keyframes, trackers follow the annotated boxes and those that a model
-finds. An association that knows the truth follows the latter too; a model with track
-queries, which finds other boxes at each rate, gives its own ids. AP is that of
-persons, whoever they are, at all keyframes. By TrackEval: pip install
---no-deps trackeval tabulate (it asks for an OpenCV that needs a desktop).
+At each rate of keyframes, it follows the annotated boxes and those that a model finds.
+The latter also get the ids of an association by the ground truth, and those of a model
+with track queries. AP is that of persons at all keyframes. The figures are TrackEval's:
+pip install --no-deps trackeval tabulate (it asks for an OpenCV that needs a desktop).
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +15,11 @@ from typing import NamedTuple
 
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.inferencer import NMS_THR
-from stmixer_mm.apis.tracking import TRACKERS, build_tracker
-from stmixer_mm.command_line import number
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
+from stmixer_mm.command_line import Positive, Score, run_main
 from stmixer_mm.datasets.annotations.ava_csv import raise_first, read_keyframe_rows
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.errors import UserError, blame, user_errors
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.average_precision import (
     average_precision,
     by_score,
@@ -55,44 +53,8 @@ class Keyframe(NamedTuple):
 Video = list[Keyframe]
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'tracks', help="csv in AVA's format with ids, as val_tracks.csv"
-    )
-    parser.add_argument('videos', help='folder of its videos')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument(
-        '--rates',
-        type=number(float, above=0),
-        nargs='+',
-        default=[1.0, 2.0, 5.0],
-        help='keyframes per second, of those of the csv (default: 1 2 5)',
-    )
-    parser.add_argument(
-        '--trackers',
-        nargs='+',
-        choices=TRACKERS,
-        default=[*TRACKERS],
-        help='by default all',
-    )
-    parser.add_argument(
-        '--nms-thr',
-        type=number(float, 0, 1),
-        default=NMS_THR,
-        help='leave out persons whose box has a larger IoU with a surer one; 1 for none '
-        '(default: %(default)s)',
-    )
-    parser.add_argument('--device', default='cpu', help='as in cpu or cuda:0')
-    parser.add_argument('--json', metavar='FILE', help='write the figures to this file')
-    return parser.parse_args()
-
-
 class Recorder:
-    """A tracker that only notes what it is told."""
+    """A tracker that records its arguments."""
 
     def __init__(self) -> None:
         self.told: list[tuple] = []
@@ -103,10 +65,10 @@ class Recorder:
 
 
 def read_videos(
-    args: argparse.Namespace, model: nn.Module, rate: float = np.inf
+    tracks: str, folder: str, model: nn.Module, nms_thr: float, rate: float = np.inf
 ) -> list[Video]:
     """Keyframes as far apart as the nearest two of the csv, or fewer, at a rate."""
-    rows, faults = read_keyframe_rows(args.tracks)
+    rows, faults = read_keyframe_rows(tracks)
     raise_first(faults)
     truth = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -115,15 +77,13 @@ def read_videos(
     gaps = [np.diff(sorted(times)) for times in truth.values()]
     step = round(np.concatenate(gaps).min(initial=np.inf), 3)
     if not np.isfinite(step):
-        raise UserError(
-            f'{args.tracks}: no video has two keyframes; give another file.'
-        )
+        raise UserError(f'{tracks}: no video has two keyframes; give another file.')
     start = min(min(times) for times in truth.values())
     step *= max(1, round(1 / rate / step))
     videos = []
     for name, persons in tqdm(sorted(truth.items()), unit='video'):
-        path, recorder = Path(args.videos, name), Recorder()
-        options = dict(interval_s=step, start=start, nms_thr=args.nms_thr)
+        path, recorder = Path(folder, name), Recorder()
+        options = dict(interval_s=step, start=start, nms_thr=nms_thr)
         found = [*detect_video(model, path, tracker=recorder, **options)]
         vectors = [vectors for *_, vectors in recorder.told] or [None] * len(found)
         size = open_video(path).size[::-1] * 2
@@ -131,7 +91,8 @@ def read_videos(
         for one, looks in zip(found, vectors, strict=True):
             here = persons.get(round(one.time_s, 3), {})
             bboxes = np.reshape([*here.values()], (-1, 4)) * size
-            scores = one.person_scores and np.array(one.person_scores)
+            scores = one.person_scores
+            scores = None if scores is None else np.array(scores)
             its = one.bboxes, scores, looks, one.ids
             videos[-1].append(Keyframe(one.time_s, [*here], bboxes, *its))
     return videos
@@ -145,10 +106,10 @@ def at_rate(video: Video, rate: float) -> Video:
     return [*chosen.values()]
 
 
-def follow(video: Video, tracker: str) -> list[np.ndarray]:
-    made = build_tracker(tracker)
+def follow(video: Video) -> list[np.ndarray]:
+    tracker = build_tracker(DEFAULT_TRACKER)
     return [
-        made.extend(one.time_s, one.bboxes, one.person_scores, one.vectors)
+        tracker.extend(one.time_s, one.bboxes, one.person_scores, one.vectors)
         for one in video
     ]
 
@@ -252,17 +213,18 @@ def person_ap(videos: Sequence[Video]) -> float:
     return average_precision(right, len(truth.frames), mode='interpolated')
 
 
-def compare(args: argparse.Namespace) -> list[dict]:
-    model = init_detector(args.config, args.checkpoint, device=args.device)
+def compare(
+    model: nn.Module, rates: Sequence[float], read: Callable[..., list[Video]]
+) -> list[dict]:
     follows = getattr(model, 'query_interaction', None) is not None
-    everything = [] if follows else read_videos(args, model)
+    everything = [] if follows else read()
     figures = []
-    for rate in args.rates:
+    for rate in rates:
         found = [at_rate(video, rate) for video in everything]
-        more = {'the truth': know}
+        ways = {DEFAULT_TRACKER: follow, 'the truth': know}
         if follows:
-            found = read_videos(args, model, rate)
-            more['the model'] = lambda video: [np.array(one.ids, int) for one in video]
+            found = read(rate=rate)
+            ways['the model'] = lambda video: [np.array(one.ids, int) for one in video]
         annotated = [
             [
                 one._replace(bboxes=one.true_bboxes, person_scores=None, vectors=None)
@@ -270,30 +232,46 @@ def compare(args: argparse.Namespace) -> list[dict]:
             ]
             for video in found
         ]
-        ways = {name: partial(follow, tracker=name) for name in args.trackers}
-        for boxes, videos, others in (
-            ('annotated', annotated, {}),
-            ('found', found, more),
-        ):
-            for name, way in (ways | others).items():
-                heading = dict(rate=rate, boxes=boxes, tracker=name)
-                figures.append(heading | score(videos, way))
+        heading = dict(rate=rate, boxes='annotated', tracker=DEFAULT_TRACKER)
+        figures.append(heading | score(annotated, follow))
+        for name, way in ways.items():
+            heading = dict(rate=rate, boxes='found', tracker=name)
+            figures.append(heading | score(found, way))
     return figures
 
 
-def main() -> None:
-    args = parse_args()
-    with user_errors():
-        check_json_path(args.json)
-        metrics()  # before the model works
-        for name in args.trackers:
-            build_tracker(name)
-        figures = compare(args)
-        rows = [figures[0].keys(), *(one.values() for one in figures)]
-        print(format_table([[*row] for row in rows], left=3, digits=3))
-        heading = dict(tracks=args.tracks, config=args.config, nms_thr=args.nms_thr)
-        write_json(args.json, heading | dict(figures=figures))
+def main(
+    tracks: str,
+    videos: str,
+    config: str,
+    checkpoint: str,
+    *,
+    rates: Sequence[Positive] = (1.0, 2.0, 5.0),
+    nms_thr: Score = NMS_THR,
+    device: str = 'cpu',
+    json: str | None = None,
+) -> None:
+    """
+    Args:
+        tracks: csv in AVA's format with ids, as val_tracks.csv.
+        videos: Folder of its videos.
+        config: Config file.
+        checkpoint: Checkpoint file or URL.
+        rates: Keyframes per second, of those of the csv.
+        nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
+        device: Such as cpu or cuda:0.
+        json: File for the figures.
+    """
+    check_json_path(json)
+    metrics()  # before the model works
+    model = init_detector(config, checkpoint, device=device)
+    read = partial(read_videos, tracks, videos, model, nms_thr)
+    figures = compare(model, rates, read)
+    rows = [figures[0].keys(), *(one.values() for one in figures)]
+    print(format_table([[*row] for row in rows], left=3, digits=3))
+    heading = dict(tracks=tracks, config=config, nms_thr=nms_thr)
+    write_json(json, heading | dict(figures=figures))
 
 
 if __name__ == '__main__':
-    main()
+    run_main(main)
