@@ -159,7 +159,7 @@ def test_closing_ends_all_connections():
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='needs Chromium')
 def test_the_page_works_in_a_browser(page, tmp_path):
-    options = ['--headless=new', '--no-sandbox', '--disable-gpu', '--timeout=3000']
+    options = ['--headless=new', '--no-sandbox', '--disable-gpu', '--timeout=5000']
     options += ['--disable-dev-shm-usage', f'--user-data-dir={tmp_path}', '--dump-dom']
     done = subprocess.run(
         ['chromium', *options, page.url], capture_output=True, text=True, timeout=60
