@@ -117,29 +117,6 @@ def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall)
     assert values['mAP/person_recall'] == values['mAP/person_AP'] == recall
 
 
-def test_a_range_of_thresholds_is_their_mean(literal):
-    samples = [predict('v', 2.5, [THIN], [SIT]), predict('v', 1, [RIGHT], [SIT])]
-    ranges = FrameMAPMetric(**literal, iou_thrs=('0.5:0.7:0.1', 0.5))
-    single = FrameMAPMetric(**literal, iou_thrs=(0.5, 0.6, 0.7))
-    values, singles = evaluate(ranges, *samples), evaluate(single, *samples)
-    for name in ('overall', 'person_AP', 'person_recall'):
-        one, two, three = (singles[f'mAP/{name}{at}'] for at in ('', '@0.6', '@0.7'))
-        assert one > three
-        assert values[f'mAP/{name}'] == pytest.approx((one + two + three) / 3)
-        assert values[f'mAP/{name}@0.5'] == one
-
-
-def test_a_class_without_detection_counts_as_missed(literal):
-    values = evaluate(
-        FrameMAPMetric(**literal, per_class=False),
-        predict('v', 1, [LEFT, RIGHT], [SIT, SIT]),
-        predict('v', 2.5, [LEFT], [SIT]),
-        predict('w', 1, [LEFT], [[0, 0, 0.002, 0]]),  # not above score_thr
-    )
-    assert values['mAP/overall'] == 1 / 2
-    assert 'mAP/run' not in values
-
-
 def test_other_areas_and_other_means_by_name(literal):
     samples = [
         predict('v', 1, [RIGHT, LEFT], [[0, 0.9, 0.95, 0], [0, 0, 0.9, 0]]),
@@ -177,9 +154,6 @@ def test_false_detections_in_person_free_keyframes(literal, write_text):
     ):
         metric = FrameMAPMetric(**literal, **arguments)
         assert evaluate(metric, *samples)['mAP/sit'] == sit
-    wrong = write_text('wrong.csv', 'v,1')
-    with pytest.raises(UserError):
-        FrameMAPMetric(**literal, empty_keyframes_file=wrong)
 
 
 def test_keyframes_in_which_detections_count(write_text, label_map):
@@ -256,17 +230,6 @@ def test_excluded_keyframes_count_neither_way(literal, write_text):
     assert 'mAP/run' not in values
 
 
-def test_only_classes_of_the_label_file_are_evaluated(literal, label_map):
-    literal['label_file'] = label_map(run=2)
-    values = evaluate(
-        FrameMAPMetric(**literal),
-        predict('v', 1, [LEFT], [[0, 0, 0.9, 0]]),
-        predict('w', 1, [LEFT], [[0, 0, 0.9, 0]]),
-    )
-    assert values['mAP/overall'] == values['mAP/run'] == 1
-    assert 'mAP/sit' not in values
-
-
 def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
     del literal['num_classes']
     assert FrameMAPMetric(**literal).num_classes == 4
@@ -325,12 +288,6 @@ def test_faulty_arguments(literal, write_text, options):
 def test_faulty_predictions(literal, sample):
     with pytest.raises(UserError):
         evaluate(FrameMAPMetric(**literal), sample)
-
-
-def test_repeated_lines_of_the_ground_truth_count_again(write_text):
-    line = 'v,1,0,0,0.4,1,1,0'
-    metric = FrameMAPMetric(write_text('a.csv', line, line[:-1] + '7'), num_classes=2)
-    assert evaluate(metric, predict('v', 1, [LEFT], [[0, 0.9]]))['mAP/overall'] == 0.5
 
 
 def without_empty_boxes(*fields):

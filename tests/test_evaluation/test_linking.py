@@ -48,21 +48,6 @@ def shown(tubes):
     ]
 
 
-def test_the_best_tube_takes_the_best_box():
-    # Both tubes lie on both boxes of frame 2; the better one, begun second, chooses.
-    rows = [
-        (0, 1, 0.5, [0, 0, 9, 9]),
-        (0, 1, 0.6, [8, 0, 17, 9]),
-        (0, 2, 0.3, [3, 0, 12, 9]),
-        (0, 2, 0.4, [6, 0, 15, 9]),
-    ]
-    tubes = link_tubelets(boxes_of(*rows), Linking(**SHORT, nms=None))
-    assert shown(tubes) == [
-        (0, 0.5, [1, 2], [0.6, 0.4]),
-        (0, 0.4, [1, 2], [0.5, 0.3]),
-    ]
-
-
 def test_a_gap_is_filled_and_does_not_count():
     moved = [4, 0, 13, 9]  # overlaps LEFT by 60 / 140
     rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, moved)]
@@ -77,13 +62,6 @@ def test_a_tube_ends_so_many_frames_after_its_last_box(end_after, num_tubes):
     linking = Linking(**SHORT, end_after=end_after)
     tubes = shown(link_tubelets(boxes_of(*rows), linking))
     assert len(tubes) == num_tubes + 1
-
-
-def test_boxes_too_far_apart_are_not_linked():
-    rows = [(0, 1, 0.8, LEFT), (0, 2, 0.4, [7, 0, 16, 9])]  # 30 / 170
-    assert len(link_tubelets(boxes_of(*rows), Linking(**SHORT)).scores) == 2
-    linking = Linking(**SHORT, link_iou=30 / 170)
-    assert len(link_tubelets(boxes_of(*rows), linking).scores) == 1
 
 
 def test_short_and_weak_tubes_go():
@@ -212,15 +190,6 @@ def test_order_of_boxes_and_other_sequences_do_not_matter():
     alone = link_tubelets(alone, linking)
     np.testing.assert_array_equal(alone.scores, whole.scores[whole.sequences == 1])
     assert len(alone.scores) > 1
-
-
-def test_scaling_all_scores_links_alike():
-    boxes = moving_persons(2)
-    linking = Linking(min_length=4, min_score=0)
-    half = link_tubelets(boxes._replace(scores=boxes.scores / 2), linking)
-    whole = link_tubelets(boxes, linking)
-    np.testing.assert_array_equal(half.frames, whole.frames)
-    np.testing.assert_allclose(half.scores, whole.scores / 2)
 
 
 def clips_of(length, clip_len, step, start=1):

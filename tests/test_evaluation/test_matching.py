@@ -2,7 +2,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from mmaction.evaluation.functional.ava_evaluation import np_box_ops
 
 from stmixer_mm.evaluation.functional import matching as matching_module
 from stmixer_mm.evaluation.functional.matching import (
@@ -14,28 +13,13 @@ from stmixer_mm.evaluation.functional.matching import (
     group_pairs,
     match,
     reaching,
-    take,
     whole_pixels,
 )
-
-
-def random_boxes(random, count, frames):
-    low = random.randint(0, 30, (count, 2))
-    bboxes = np.hstack([low, low + random.randint(1, 30, (count, 2))]).astype(float)
-    return Boxes(random.randint(0, frames, count), bboxes, random.rand(count))
 
 
 def pairs_of(*pairs):
     detections, gts, ious = map(np.array, zip(*pairs, strict=True))
     return Pairs(detections, gts, ious, ious)
-
-
-def test_iou_is_the_hosts():
-    random = np.random.RandomState(0)
-    first, second = (random_boxes(random, 50, 1).bboxes for _ in range(2))
-    yxyx = [1, 0, 3, 2]
-    host = np_box_ops.iou(first[:, yxyx], second[:, yxyx])
-    np.testing.assert_allclose(aligned_iou(first, second), np.diag(host), atol=1e-12)
 
 
 def test_iou_of_empty_boxes_and_of_whole_pixels():
@@ -96,17 +80,6 @@ def test_what_was_in_whole_pixels_is_there_again():
         assert (whole_pixels(normalised * float(size)) == whole).all()
     between = np.array([[0.5, 99.999, 1e-9, 2000.01]])
     assert (whole_pixels(between) == between).all()
-
-
-def test_pairs_of_nothing():
-    some = Boxes(np.zeros(2, int), np.zeros((2, 4)), np.ones(2))
-    none = take(some, np.zeros(0, int))
-    for found, gts in ((none, some), (some, none)):
-        pairs = frame_pairs(found, gts)
-        assert [len(field) for field in pairs] == [0, 0, 0, 0]
-        for matching in ('best', 'free'):
-            right = match(found.scores, found.frames, pairs, 0.5, matching=matching)
-            assert right.tolist() == [False] * len(found.scores)
 
 
 @pytest.mark.parametrize(

@@ -22,28 +22,6 @@ def iou(first, *others, **kwargs):
     return tube_overlaps(one, many, **kwargs).ious
 
 
-def test_space_and_time_by_hand():
-    tube = straight(1, 10)  # 10 frames of 10 x 10 pixels
-    found = iou(
-        tube,
-        tube,
-        straight(6, 15),  # 5 frames of 15
-        straight(1, 10, (0, 0, 9, 4)),  # half of each box
-        straight(6, 15, (0, 0, 9, 4)),
-        straight(10, 20),  # one frame of 20
-        straight(11, 20),
-        straight(1, 10, (20, 20, 29, 29)),
-    )
-    expected = [1, 5 / 15, 1 / 2, 5 / 15 / 2, 1 / 20, 0, 0]
-    np.testing.assert_allclose(found, expected, atol=1e-15)
-
-
-def test_a_span_may_leave_out_its_last_frame():
-    # From frame 6 to 10 it measures 4, from 1 to 15 it measures 14.
-    found = iou(straight(1, 10), straight(6, 15), straight(10, 20), frame=0)
-    np.testing.assert_allclose(found, [4 / 14, 0], atol=1e-15)
-
-
 @pytest.mark.parametrize('frame', [0, 1])
 def test_tubes_of_one_frame(frame):
     one = straight(3, 3)

@@ -1,7 +1,7 @@
 """What our metrics share: detections in, AP of each class and means out."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,6 @@ from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
-    Instances,
     read_instances,
     select_actions,
 )
@@ -43,8 +42,15 @@ class Matched(NamedTuple):
 class DetectionMetric(BaseMetric):
     """Base of the metrics of detections.
 
-    A subclass sets its classes by ``_set_classes`` and provides ground truth and
-    detections.
+    A subclass sets its classes by ``_set_classes``, and has
+
+    - ``gt_boxes(column)``: ground truth of a class, by keyframe;
+    - ``true_keyframes()``: keys of the keyframes that predictions are expected for;
+    - ``effect(key)``: ``WRONG`` or ``IGNORED`` for a keyframe that the ground truth
+      lacks; None if it has it, or if that is of another part of the dataset;
+    - ``_split(sample, found)``: iterator over the parts of a result: a key, boxes
+      (n, ...) and scores (n, num_classes);
+    - ``_join(parts)``: :class:`Detections` of the parts of all results.
 
     Args:
         protocol: Choices of the evaluator.
@@ -90,11 +96,7 @@ class DetectionMetric(BaseMetric):
         self._data_root = data_root or ''
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch, those above score_thr of each class.
-
-        Raises:
-            UserError: a sample is of no keyframe, or its predictions do not fit.
-        """
+        """Keep the detections of a batch, those above score_thr of each class."""
         is_set = self.score_thr is not None
         score_thr = self.score_thr if is_set else self.model_score_thr
         for sample in data_samples:
@@ -119,6 +121,7 @@ class DetectionMetric(BaseMetric):
             self.collect_dir = chosen
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
+        """Means over the classes, and APs of the classes."""
         return self._class_values(self.detections(results))
 
     def detections(self, results: list[list[dict]]) -> Detections:
@@ -131,10 +134,6 @@ class DetectionMetric(BaseMetric):
     def found(self, detections: Detections, column: int) -> Boxes:
         """Detected boxes of a class."""
         return detections.of(column)
-
-    def gt_boxes(self, column: int) -> Boxes:
-        """Ground truth of a class, by keyframe."""
-        raise NotImplementedError
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
@@ -150,27 +149,6 @@ class DetectionMetric(BaseMetric):
     def normalise(self, boxes: Boxes) -> np.ndarray:
         """Detected boxes (N, 4) in [0, 1]."""
         return boxes.bboxes
-
-    def true_keyframes(self) -> set[str]:
-        """Keys of the keyframes that predictions are expected for."""
-        raise NotImplementedError
-
-    def effect(self, key: str) -> str | None:
-        """``WRONG`` or ``IGNORED`` for a keyframe that the ground truth lacks.
-
-        None for one that it has, or that is of another part of the dataset.
-        """
-        raise NotImplementedError
-
-    def _split(
-        self, sample: dict, found: Instances
-    ) -> Iterator[tuple[object, np.ndarray, np.ndarray]]:
-        """Parts of a result: a key, boxes (n, ...) and scores (n, num_classes)."""
-        raise NotImplementedError
-
-    def _join(self, parts: list[dict]) -> Detections:
-        """All parts of results in one; each has its ``key``."""
-        raise NotImplementedError
 
     def _value_name(self, name: str, thr: str) -> str:
         """Name of a value at an IoU threshold."""

@@ -143,19 +143,15 @@ class FrameMAPMetric(DetectionMetric):
         annotated = dict.fromkeys(row.key for row in rows)
         if self.protocol.keyframes != 'evaluated':
             annotated.update(dict.fromkeys(row.key for row in of_persons))
-        if wrong := empty_keys & annotated.keys():
-            raise UserError(
-                f'Keyframe {min(wrong)} is in empty_keyframes_file, but {source} has a '
-                'box there; remove one of them.'
-            )
-        keys = (*annotated, *sorted(empty_keys))
+        keys = (*annotated, *sorted(empty_keys - annotated.keys()))
         self.frame_numbers = {key: number for number, key in enumerate(keys)}
         self._gts = self._boxes(rows)
         self._gt_columns = np.array([columns[row.action_id] for row in rows])
-        # Persons count whatever they do, also what is not evaluated.
-        self._gt_persons = _distinct(
-            self._boxes([row for row in of_persons if row.key in annotated])
-        )
+        # Persons count whatever they do, each box of a keyframe once.
+        persons = self._boxes([row for row in of_persons if row.key in annotated])
+        boxes = np.column_stack([persons.frames, persons.bboxes])
+        _, first = np.unique(boxes, axis=0, return_index=True)
+        self._gt_persons = take(persons, np.sort(first))
 
     def _boxes(self, rows: Sequence[KeyframeRow]) -> Boxes:
         """Ground truth by keyframe; rows of one keep their order."""
@@ -236,10 +232,3 @@ class FrameMAPMetric(DetectionMetric):
             **self._at_thrs('person_AP', self._aps(matched)),
             **self._at_thrs('person_recall', over_thresholds(recall, self.iou_thrs)),
         }
-
-
-def _distinct(gts: Boxes) -> Boxes:
-    """Persons instead of their actions: each box of a keyframe once."""
-    rows = np.column_stack([gts.frames, gts.bboxes])
-    _, first = np.unique(rows, axis=0, return_index=True)
-    return take(gts, np.sort(first))

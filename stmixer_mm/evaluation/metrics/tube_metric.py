@@ -139,18 +139,13 @@ class TubeMetric(DetectionMetric):
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
-        known = self._of_known_videos(by_key)
-        keys = sorted(filter(self._is_within, known))
-        if beyond := {*known} - {*keys}:
-            MMLogger.get_current_instance().warning(
-                f'{len(beyond)} predicted keyframes lie beyond the end of their video, as '
-                f'frame {min(beyond)[1]} of {min(beyond)[0]}, and do not count.'
-            )
-        found = join_detections(
-            list(map(self._numbers, keys)),
-            [by_key[key] for key in keys],
-            self._keyframe_key,
-        )
+        keys = [
+            (name, frame, *rest)
+            for name, frame, *rest in sorted(self._of_known_videos(by_key))
+            if frame <= self.nframes[self.video_numbers[name]]
+        ]
+        numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
+        found = join_detections(numbers, parts, self._keyframe_key)
         pixels = found.bboxes * self._frame_scales(found.frames)
         return found._replace(bboxes=whole_pixels(pixels))
 
@@ -195,10 +190,6 @@ class TubeMetric(DetectionMetric):
         frames, table = at_every_frame(seen, table)
         tubelets = Instances(table[..., :4], scores, table[..., 4])
         return name, int(frame), np.array(frames), tubelets
-
-    def _is_within(self, key: tuple) -> bool:
-        name, frame, *_ = key
-        return frame <= self.nframes[self.video_numbers[name]]
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         """Number of the frame, or numbers of the frames, that a result is of."""

@@ -40,10 +40,8 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     for row, result in enumerate(found):
         text = f'{result.ap:.3f}, {result.num_gts} gts, {len(result.scores)} found'
         axes.text(result.ap + 0.01, row, text, va='center', fontsize=7)
-    axes.set_ylim(len(found) - 0.4, -0.6)
-    axes.set_xlim(0, 1.45)
+    axes.set(ylim=(len(found) - 0.4, -0.6), xlim=(0, 1.45), xlabel='AP')
     axes.set_xticks(np.arange(0, 1.01, 0.2))
-    axes.set_xlabel('AP')
     axes.spines[['top', 'right']].set_visible(False)
     _save(figure, path)
 
@@ -60,8 +58,7 @@ def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
         axes.barh(list(rows), widths, left=left, color=COLORS[field], label=name)
         left += widths
     axes.invert_yaxis()
-    axes.set_xlim(0, max(1, *left))  # of envelopes the sum is more
-    axes.set_xlabel('share')
+    axes.set(xlim=(0, max(1, *left)), xlabel='share')  # of envelopes the sum is more
     axes.legend(ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0), frameon=False)
     _save(figure, path)
 
@@ -69,10 +66,7 @@ def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
 def draw_curves(
     found: Sequence[ClassResult], folder: str | Path, *, ap_mode: str
 ) -> None:
-    """Draw precision over recall of each class, 24 to a picture.
-
-    The area is the AP by ``ap_mode``.
-    """
+    """Draw precision over recall of each class; the area is the AP by ``ap_mode``."""
 
     def draw(axes: Any, result: ClassResult) -> None:
         right, precisions = result.right, precision(result.right)
@@ -89,14 +83,13 @@ def draw_curves(
         elif right.any():
             heights = envelope(precisions)[right]
             axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.05)
+        axes.set(xlim=(0, 1), ylim=(0, 1.05))
 
     _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
 
 
 def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
-    """Draw how many right and wrong detections score how high, 24 to a picture."""
+    """Draw histograms of the scores of right and wrong detections of each class."""
     from matplotlib.ticker import LogLocator
 
     bins = np.linspace(0, 1, 21)
@@ -110,11 +103,9 @@ def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
             counts, _ = np.histogram(result.scores[mask], bins)
             most = max(most, counts.max())
             # A baseline above 0, which a logarithmic axis does not have.
-            style = dict(fill=True, color=color, alpha=ALPHA)
-            axes.stairs(counts, bins, baseline=0.1, label=name, **style)
-        axes.set_xlim(0, 1)
-        axes.set_yscale('log')
-        axes.set_ylim(0.6, 1.5 * most)
+            style = dict(fill=True, color=color, alpha=ALPHA, label=name)
+            axes.stairs(counts, bins, baseline=0.1, **style)
+        axes.set(xlim=(0, 1), yscale='log', ylim=(0.6, 1.5 * most))
         # Powers of ten alone are too few to read low bars by.
         steps = (1, 2, 5) if most < 100 else (1,)
         axes.yaxis.set_major_locator(LogLocator(subs=steps))
@@ -132,6 +123,7 @@ def _draw_pages(
     x_label: str,
     y_label: str,
 ) -> None:
+    """Draw all classes, 24 to a picture."""
     for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
         part = found[start : start + _PER_PAGE]
         num_columns = min(_COLUMNS, len(part))
@@ -140,14 +132,12 @@ def _draw_pages(
         for place, result in enumerate(part, start=1):
             axes = figure.add_subplot(num_rows, num_columns, place)
             draw(axes, result)
-            title = f'{result.name[:30]}\nAP {result.ap:.3f}'
-            axes.set_title(title, fontsize=8)
+            axes.set_title(f'{result.name[:30]}\nAP {result.ap:.3f}', fontsize=8)
             axes.tick_params(labelsize=7)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         if handles:
-            figure.legend(
-                handles, labels, loc='outside upper right', ncols=2, fontsize=8
-            )
+            where = dict(loc='outside upper right', ncols=2, fontsize=8)
+            figure.legend(handles, labels, **where)
         figure.supxlabel(x_label, fontsize=9)
         figure.supylabel(y_label, fontsize=9)
         _save(figure, Path(folder, f'{name}_{page:02d}.png'))
@@ -155,12 +145,9 @@ def _draw_pages(
 
 def _figure(width: float, height: float) -> Any:
     # Without pyplot there is no global state, and no display is looked for.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout='constrained')
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout='constrained')
 
 
 def _save(figure: Any, path: str | Path) -> None:
