@@ -38,14 +38,12 @@ def has_box(bboxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Linking:
-    """The constants of linking; the defaults are those of ACT.
+    """Constants of linking; the defaults are those of ACT.
 
-    "ACT" is Kalogeiton et al., Action tubelet detector for spatio-temporal action
-    localization, ICCV 2017, by its scripts ACT.py and ACT_utils.py: ``BuildTubes``
-    and ``videoAP``. "MOC" is Li et al., Actions as moving points, ECCV 2020, by its
-    ACT_build.py and ACT.py. Both link tubelets of K frames (6 and 7), each one frame
-    after the other; here K and the step are any, boxes of frames have K = 1, and
-    tubelets overlap by the mean IoU over the frames in which both have a box.
+    "ACT" is Kalogeiton et al., ICCV 2017, by ``BuildTubes`` and ``videoAP`` of its
+    scripts; "MOC" is Li et al., ECCV 2020, by its ACT_build.py and ACT.py. Both link
+    tubelets of K frames (6 and 7), each one frame after the other; here K and the step
+    are any, and tubelets overlap by the mean IoU over the frames in which both have a box.
 
     Args:
         nms: ``'hard'`` removes tubelets that overlap a higher-scoring one of their clip
@@ -55,10 +53,9 @@ class Linking:
         top_k: Tubelets kept per clip and class (ACT and MOC 10).
         link_iou: A tubelet continues a tube if it overlaps the last one by at least
             this (ACT 0.2, MOC 0.5).
-        end_after: A tube ends when nothing that begins within so many frames after its
-            last box continues it (MOC 1: it counts K from begin to begin, ACT 5 with
-            K = 6). Frames in between get interpolated boxes, which is this package's
-            own choice: the tubelets of both cover such frames.
+        end_after: Frames after its last box in which a tubelet that continues a tube
+            begins (MOC 1: it counts K from begin to begin, ACT 5 with K = 6). Frames in
+            between get interpolated boxes; the tubelets of both cover such frames.
         min_score: Least mean score of a tube (ACT 0.01, MOC 0.005).
         min_length: Least number of frames of a tube (ACT and MOC 15, for all datasets).
         tube_nms_iou: Overlap above which a tube removes lower-scoring ones of its class;
@@ -98,8 +95,8 @@ LINKINGS = {
 # a video the score of one.
 LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel=0)
 
-# What the scripts do to the boxes of each frame and class before frame mAP. Their
-# tubelets of K frames give up to K boxes for a person in a frame.
+# Suppression in each frame and class before frame mAP, in which tubelets of K frames
+# give up to K boxes for a person.
 FRAME_NMS = {
     name: replace(LINKINGS[name], top_k=sys.maxsize) for name in ('act', 'moc')
 }
@@ -121,30 +118,25 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
 
 def suppress_tubelets(tubelets: Tubelets, linking: Linking) -> Tubelets:
     """The best tubelets, sorted by clip, sequence and descending score."""
-    tubelets = _best_first(tubelets)
+    tubelets, clips = _best_first(tubelets)
     if linking.nms is not None:
-        tubelets = _best_first(_suppress(tubelets, linking))
-    is_first = _first_of_clips(tubelets)
-    first = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]
-    return take(tubelets, np.arange(len(first)) - first < linking.top_k)
+        tubelets, clips = _best_first(_suppress(tubelets, clips, linking))
+    rank = np.arange(len(clips)) - np.searchsorted(clips, clips)
+    return take(tubelets, rank < linking.top_k)
 
 
-def _best_first(tubelets: Tubelets) -> Tubelets:
-    """Sorted by clip, then by sequence, then by descending score."""
+def _best_first(tubelets: Tubelets) -> tuple[Tubelets, np.ndarray]:
+    """Sorted by clip, sequence and descending score; number (N,) of the first two."""
     sequences, frames, _, scores = tubelets
-    return take(tubelets, np.lexsort((-scores, sequences, *frames.T[::-1])))
+    tubelets = take(tubelets, np.lexsort((-scores, sequences, *frames.T[::-1])))
+    is_first = first_of_runs(*tubelets.frames.T, tubelets.sequences)
+    return tubelets, np.cumsum(is_first)
 
 
-def _first_of_clips(tubelets: Tubelets) -> np.ndarray:
-    """Mask (N,) of the first of each clip and sequence, where they are sorted so."""
-    return first_of_runs(*tubelets.frames.T, tubelets.sequences)
-
-
-def _suppress(tubelets: Tubelets, linking: Linking) -> Tubelets:
+def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubelets:
     """Each is removed by, or loses score to, the best one that it overlaps too much."""
-    scores, stays = tubelets.scores.copy(), np.ones(len(tubelets.scores), dtype=bool)
-    starts, rest = _first_of_clips(tubelets), np.arange(len(scores))
-    clips = np.cumsum(starts)
+    scores, stays = tubelets.scores.copy(), np.ones(len(clips), dtype=bool)
+    rest = np.arange(len(clips))
     while len(rest):
         is_first = first_of_runs(clips[rest])
         best = rest[is_first][np.cumsum(is_first) - 1][~is_first]

@@ -9,8 +9,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.average_precision import by_score
-
 # Models give boxes in 32 bits, and files may have gone through them.
 _EPS = np.finfo(np.float32).eps
 # Pairs in memory at a time.
@@ -57,11 +55,9 @@ def aligned_iou(
 ) -> np.ndarray:
     """IoU (N,) of boxes (N, 4) with boxes (N, 4), pair by pair; 0 for empty ones.
 
-    ``pixel`` is what a box measures beyond x2 - x1: 1 where x2 names the last pixel
-    that belongs to it, in pixels.
+    ``pixel`` is what a box measures beyond x2 - x1: 1 if x2 is its last pixel.
     """
-    low = np.maximum(first[:, :2], second[:, :2])
-    high = np.minimum(first[:, 2:], second[:, 2:])
+    low, high = np.maximum(first, second)[:, :2], np.minimum(first, second)[:, 2:]
     intersection = _area(low, high, pixel)
     areas = [_area(boxes[:, :2], boxes[:, 2:], pixel) for boxes in (first, second)]
     union = areas[0] + areas[1] - intersection
@@ -178,10 +174,9 @@ def match(
         iou_thr: IoU that a detection needs.
         matching: ``'free'`` or ``'best'``.
     """
-    rank = np.empty(len(scores), dtype=int)
-    rank[by_score(scores)] = np.arange(len(scores))
     detections, gts, ious, _ = reaching(pairs, iou_thr)
-    order = np.lexsort((gts, -ious, rank[detections], groups[detections]))
+    turn = detections, -scores[detections], groups[detections]
+    order = np.lexsort((gts, -ious, *turn))
     if matching == 'best':
         order = order[first_of_runs(detections[order])]
     detections, gts = detections[order], gts[order]

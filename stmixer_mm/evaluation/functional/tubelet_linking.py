@@ -30,7 +30,12 @@ def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
     """
     tubelets = take(tubelets, has_box(tubelets.bboxes).any(axis=1))
     tubelets = suppress_tubelets(tubelets, linking)
-    tubes = build_tubes(tubelets, assign_tubes(tubelets, linking))
+    linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]
+    starts = np.flatnonzero(first_of_runs(*tubelets.frames.T))
+    for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
+        sequences, frames, *rest = (field[start:stop] for field in tubelets)
+        tube_of.append(linker.extend(frames[0], *rest, sequences))
+    tubes = build_tubes(tubelets, np.concatenate(tube_of))
     high = tubes.scores >= linking.min_score
     tubes = take_tubes(tubes, high & (tubes.lengths >= linking.min_length))
     if linking.tube_nms_iou is not None:
@@ -93,16 +98,6 @@ def tubelets_by_action(
     return np.where(there[..., None], bboxes[one], np.nan), by_action
 
 
-def assign_tubes(tubelets: Tubelets, linking: Linking) -> np.ndarray:
-    """The tube (N,) of each; ``tubelets`` as ``suppress_tubelets`` leaves them."""
-    linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]
-    starts = np.flatnonzero(first_of_runs(*tubelets.frames.T))
-    for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
-        sequences, frames, *rest = (field[start:stop] for field in tubelets)
-        tube_of.append(linker.extend(frames[0], *rest, sequences))
-    return np.concatenate(tube_of)
-
-
 class _Tubes(NamedTuple):
     """m tubes, and the last tubelet of each."""
 
@@ -157,16 +152,14 @@ class TubeletLinker:
         """
         if sequences is None:
             sequences = np.zeros(len(scores), dtype=int)
-        bboxes = np.where(_repeats(frames)[:, None], np.nan, bboxes)
-        new = _Tubes(
-            np.full(len(scores), -1),
-            sequences,
-            np.array(scores, dtype=float),
-            np.ones(len(scores), dtype=int),
-            np.broadcast_to(frames, bboxes.shape[:2]),
-            bboxes,
-            *_box_at(frames, bboxes, -1),
+        bboxes, number = (
+            np.where(_repeats(frames)[:, None], np.nan, bboxes),
+            len(scores),
         )
+        totals, counts = np.array(scores, dtype=float), np.ones(number, dtype=int)
+        clip = np.broadcast_to(frames, bboxes.shape[:2]), bboxes
+        ends = _box_at(frames, bboxes, -1)
+        new = _Tubes(np.full(number, -1), sequences, totals, counts, *clip, *ends)
         tubes = take(new, slice(0)) if self._tubes is None else self._tubes
         tubes = take(tubes, frames[0] - tubes.ends <= self._linking.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))

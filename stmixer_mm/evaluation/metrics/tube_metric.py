@@ -21,9 +21,8 @@ from stmixer_mm.evaluation.metrics.predictions import (
     to_numpy,
 )
 
-# Labels that published evaluators leave out, by name.
+# Labels that published evaluators leave out: MultiSports' and mmaction2's.
 EXCLUDED_LABELS = {
-    # MultiSports' evaluators and mmaction2's.
     'multisports': (
         'aerobic kick jump',
         'aerobic off axis jump',

@@ -33,18 +33,12 @@ NO_SCORE = -1.0  # of actions that no row gives to a box
 
 
 class CsvDetections(Results):
-    """Detections of a csv, as AVA's evaluator reads it.
+    """Detections of a csv, as AVA's evaluator reads it; see ``FORM``.
 
-    A line is as in ``COLUMNS``, without a header; boxes are in [0, 1]. For tubes the
-    timestamp is the number of the frame, from 1, and the action id the number of the
-    label, from 1.
-
-    Accepted on purpose: lines in any order, repeated lines (each counts, as in AVA's
-    evaluator), boxes that leave the frame by up to its size or have no area, and action
-    ids that are not evaluated.
-
-    Raises:
-        UserError: a line is of another form, or there is none.
+    For tubes the timestamp is the number of the frame, and the action id that of the
+    label, both from 1. Accepted on purpose: lines in any order, repeated lines (each
+    counts, as in AVA's evaluator), boxes that leave the frame by up to its size or have
+    no area, and action ids that are not evaluated.
     """
 
     metric_type = DetectionMetric
@@ -74,10 +68,7 @@ class FrameDetections(Results):
     """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
 
     The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
-    the ground truth.
-
-    Raises:
-        UserError: it is something else, or a row is of another form.
+    the ground truth; see ``FRAME_FORM``.
     """
 
     metric_type = TubeMetric
