@@ -13,7 +13,6 @@ from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.persons import Tracks, unpack_persons
 from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
@@ -104,8 +103,6 @@ class TrackClipDataset(TrackedDataset, KeyframeDataset):
         clip_stride: int = 1,
         **shared,
     ) -> None:
-        if clip_stride < 1:
-            raise UserError(f'clip_stride={clip_stride} must be at least 1.')
         self.clip_stride = clip_stride
         super().__init__(ann_file, pipeline, **shared)
 

@@ -96,15 +96,6 @@ def find_source(folder: str, video_id: str, *, use_frames: bool) -> str | None:
     return path if os.path.isdir(path) else None
 
 
-def describe_folder(folder: str) -> str:
-    """A folder's name, and why nothing is found there, if the folder is the reason."""
-    name = folder or 'the current folder'
-    if os.access(folder or '.', os.X_OK):
-        return name
-    why = 'may not be entered' if os.path.isdir(folder) else 'is not a folder'
-    return f'{name}, which {why}'
-
-
 @functools.lru_cache(maxsize=4096)
 def count_frames(frame_dir: str, filename_tmpl: str, start_index: int) -> int:
     """Extracted frames in a folder, from start_index to the highest number.

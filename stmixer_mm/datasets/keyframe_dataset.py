@@ -69,10 +69,6 @@ class KeyframeDataset(PersonDataset):
         metainfo: Mapping | None = None,
         **shared,
     ) -> None:
-        if not 0 < fps < float('inf'):
-            raise UserError(
-                f'fps={fps:g} is not a frame rate; give that of the extracted frames.'
-            )
         self.label_file = join_root(data_root, label_file)
         self.exclude_file = join_root(data_root, exclude_file)
         self.empty_keyframes_file = join_root(data_root, empty_keyframes_file)

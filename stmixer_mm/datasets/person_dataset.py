@@ -7,11 +7,7 @@ import numpy as np
 from mmaction.datasets import BaseActionDataset
 from mmcv.transforms import BaseTransform
 
-from stmixer_mm.datasets.frames import (
-    describe_folder,
-    find_source,
-    split_filename_tmpl,
-)
+from stmixer_mm.datasets.frames import find_source, split_filename_tmpl
 from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.errors import UserError, blame
@@ -61,18 +57,12 @@ class PersonDataset(BaseActionDataset):
         **base,
     ) -> None:
         split_filename_tmpl(filename_tmpl)
-        data_prefix = dict(img='') if data_prefix is None else data_prefix
-        if not isinstance(data_prefix, Mapping) or 'img' not in data_prefix:
-            raise UserError(
-                f'data_prefix={data_prefix!r} lacks the folder of the videos or frames; '
-                "write data_prefix=dict(img='FOLDER')."
-            )
         self.use_frames = use_frames
         self.filename_tmpl = filename_tmpl
         super().__init__(
             ann_file,
             pipeline,
-            data_prefix=dict(data_prefix),
+            data_prefix=dict(data_prefix or {'img': ''}),
             num_classes=num_classes,
             start_index=start_index if use_frames else 0,
             **base,
@@ -101,7 +91,7 @@ class PersonDataset(BaseActionDataset):
             named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
             raise UserError(
                 f'{len(missing)} of the {len(paths)} {what} of {self.ann_file} are '
-                f'missing in {describe_folder(folder)} ({named}); put them there, '
+                f'missing in {folder or "the current folder"} ({named}); put them there, '
                 'correct data_prefix or use_frames, or list them all with '
                 'tools/check_dataset.py.'
             )

@@ -78,11 +78,6 @@ class SampleKeyframeClip(BaseTransform):
         ahead_s: float | None = None,
         allow_short: bool = False,
     ) -> None:
-        if clip_len < 1 or frame_interval < 1:
-            raise UserError(
-                f'clip_len={clip_len} and frame_interval={frame_interval} must both '
-                'be at least 1.'
-            )
         if ahead_s is not None and not 0 <= ahead_s < float('inf'):
             raise UserError(
                 f'ahead_s={ahead_s} must be the seconds from the clip to the keyframe, '
@@ -262,13 +257,7 @@ class RandomShortSideResize(BaseTransform):
     def __init__(
         self, short_range: tuple[int, int] = (256, 320), *, max_long: int = 1333
     ) -> None:
-        low, high = short_range
-        if not 0 < low <= high <= max_long:
-            raise UserError(
-                f'short_range={tuple(short_range)} must rise from above 0 to at most '
-                f'max_long={max_long}.'
-            )
-        self.short_range = (low, high)
+        self.short_range = short_range
         self.max_long = max_long
 
     def transform(self, results: dict) -> dict:

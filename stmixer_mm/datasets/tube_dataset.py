@@ -90,8 +90,6 @@ class TubeDataset(PersonDataset):
         filename_tmpl: str = '{:05}.jpg',
         **shared,
     ) -> None:
-        if frame_stride < 1:
-            raise UserError(f'frame_stride={frame_stride} must be at least 1.')
         self.split = split
         self.frame_stride = frame_stride
         self.all_frames = all_frames

@@ -126,7 +126,6 @@ def test_boxes_outside_are_clipped_or_left_out(build):
         dict(split=3),
         dict(split='1'),
         dict(num_classes=81),
-        dict(frame_stride=0),
         dict(ann_file='nowhere.pkl'),
         dict(use_frames=False),
         dict(filename_tmpl='{:05}.png'),

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from stmixer_mm.checks.config import SPLITS
 from stmixer_mm.datasets.annotations.ava_csv import read_timestamp_rows
-from stmixer_mm.datasets.frames import describe_folder, find_source
+from stmixer_mm.datasets.frames import find_source
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
@@ -139,8 +139,8 @@ def _find_videos(
         if path is None:
             what = 'frame folder' if dataset.use_frames else 'video'
             message = (
-                f'the {what} of {name!r} is missing in {describe_folder(folder)}; put '
-                'it there, or correct data_prefix or the name.'
+                f'the {what} of {name!r} is missing in {folder or "the current folder"}; '
+                'put it there, or correct data_prefix or the name.'
             )
             report.error('missing', place, message)
 
