@@ -1,4 +1,7 @@
-"""What several floors speak of: presence states, masks, the records of results."""
+"""What several floors speak of: presence states, decoder outputs, records of results.
+
+Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +13,7 @@ from typing import NamedTuple, TypedDict
 import cv2
 import numpy as np
 from pycocotools import mask as coco_masks
+from torch import Tensor
 
 from stmixer_mm.errors import UserError, blame, choose
 from stmixer_mm.files import check_file
@@ -17,6 +21,46 @@ from stmixer_mm.records import entry, from_plain, to_plain
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+
+
+class Queries(NamedTuple):
+    """The two query sets; query i of both belongs to box i."""
+
+    spatial: Tensor  # (B, Q, C), of tubelets (B * T, Q, C)
+    temporal: Tensor  # (B, Q, C)
+
+
+class StageOutput(NamedTuple):
+    """Predictions of one stage, per query."""
+
+    person_logits: Tensor  # (B, Q, 2): person, background
+    action_logits: Tensor  # (B, Q, A)
+    bboxes: Tensor  # (B, Q, 4): pixel xyxy, refined by this stage
+
+
+class TubeletStageOutput(NamedTuple):
+    """Predictions of one stage, per tubelet: a person through the frames of a clip."""
+
+    person_logits: Tensor  # (B, Q, T, 2): person, background
+    action_logits: Tensor  # (B, Q, A), or in each frame (B, Q, T, A)
+    bboxes: Tensor  # (B, Q, T, 4): pixel xyxy, refined by this stage
+
+
+class DecoderOutput(NamedTuple):
+    """Predictions of all stages, and what the last one leaves."""
+
+    stages: list[StageOutput | TubeletStageOutput]  # the first one first
+    queries: Queries
+    boxes_xyzr: Tensor  # (B, Q, 4), of tubelets (B * T, Q, 4)
+
+    def take(self, which: slice) -> 'DecoderOutput':
+        """Some of the queries."""
+        return DecoderOutput(
+            [type(one)(*(values[:, which] for values in one)) for one in self.stages],
+            Queries(*(values[:, which] for values in self.queries)),
+            self.boxes_xyzr[:, which],
+        )
+
 
 _NOT_NEGATIVE = dict(minimum=0)
 _SHARE = dict(minimum=0, maximum=1)

@@ -241,8 +241,8 @@ class DecoderBench(Bench):
         boxes_xyzr = xyxy_to_xyzr(frame).expand(
             self.case['batch'], decoder.num_queries, 4
         )
-        stages = decoder(self.feats, boxes_xyzr, pad_shape=self.size)
-        return [values for stage in stages for values in stage]
+        seen = decoder(self.feats, boxes_xyzr, pad_shape=self.size)
+        return [values for stage in seen.stages for values in stage]
 
 
 class SamplingBench(DecoderBench):

@@ -29,7 +29,7 @@ def predict(
     """
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
-    state = _start_video(model)
+    state = model.start_video() if hasattr(model, 'start_video') else {}
     if state:  # each clip needs what the one before leaves
         batch_size = 1
     while batch := list(islice(loaded, batch_size)):
@@ -43,14 +43,6 @@ def predict(
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)
     if errors:
         raise errors[0]
-
-
-def _start_video(model: nn.Module) -> dict[str, object]:
-    """Fields that the first sample of a video needs."""
-    if hasattr(model, 'start_video'):
-        return model.start_video()
-    interaction = getattr(model, 'query_interaction', None)
-    return {} if interaction is None else dict(tracks=interaction.start())
 
 
 def _until_error(loaded: Iterable, errors: list[UserError]) -> Iterator:

@@ -184,6 +184,8 @@ def check_part(part: type, values: Mapping[str, object], place: str = 'model') -
             raise UserError(f'{where} has {argument}={value!r}; use one of {words}.')
         if valid is None or argument in valid or argument in _FOR_THE_BUILDER:
             continue
+        if '**' in valid and isinstance(value, Mapping | None):
+            continue  # a part that the config names
         remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
         if place.startswith('model.'):
             # A child config that names another type inherits the old arguments.
@@ -204,6 +206,8 @@ def _list_arguments(part: type) -> dict[str, object] | None:
             for one in own:
                 if one.kind not in _STARRED:
                     found.setdefault(one.name, one.annotation if is_ours else None)
+                elif one.annotation is not one.empty and is_ours:
+                    found['**'] = one.annotation
             if inspect.Parameter.VAR_KEYWORD not in kinds:
                 break
             if not is_ours:

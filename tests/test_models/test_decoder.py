@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from kept_bytes import bytes_kept_for_backward
 from tiny import tiny_decoder, whole_frames
 
 from stmixer_mm.checks.config import check_part
@@ -41,7 +40,7 @@ def run(decoder, feats, size=(70, 100)):
     batch = len(feats[0])
     img_shapes = torch.tensor([size, (60, 90), (50, 99)])[:batch]
     boxes_xyzr = whole_frames(decoder, img_shapes).to(feats[0].device)
-    outputs = decoder(feats, boxes_xyzr, pad_shape=size)
+    outputs = decoder(feats, boxes_xyzr, size).stages
     return [values for output in outputs for values in output]
 
 
@@ -94,8 +93,20 @@ def test_checkpointed_stages_have_the_same_gradients(kind):
 
 
 def bytes_kept(decoder, feats):
-    given = [*decoder.parameters(), *feats]
-    return bytes_kept_for_backward(lambda: run(decoder, feats), given)
+    """Of tensors kept for the backward pass, besides parameters and feats."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = run(decoder, feats)  # alive until everything is counted
+    for given in (*decoder.parameters(), *feats):
+        kept.pop(given.untyped_storage().data_ptr(), None)
+    del outputs
+    return sum(kept.values())
 
 
 @each_kind

@@ -108,7 +108,7 @@ def test_stage_outputs(case, model, maps, backend, monkeypatch):
     monkeypatch.setattr(model.decoder, 'sampling_backend', backend)
     with torch.no_grad():
         boxes_xyzr = whole_frames(model.decoder, IMG_SHAPES)
-        outputs = model.decoder(maps[1], boxes_xyzr, pad_shape=(128, 160))
+        outputs = model.decoder(maps[1], boxes_xyzr, pad_shape=(128, 160)).stages
     ours = {
         'cls_logits': torch.stack([output.person_logits for output in outputs]),
         'boxes': torch.stack([output.bboxes for output in outputs]),

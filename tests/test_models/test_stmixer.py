@@ -4,23 +4,14 @@ import warnings
 
 import pytest
 import torch
-from mmengine.config import Config
-from tiny import (
-    MODELS_FOLDER,
-    batch,
-    build_detector,
-    data_sample,
-    tiny_decoder,
-    tiny_deformable_decoder,
-    tiny_detector,
-    tiny_head,
-)
+from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
-from stmixer_mm.models.decoder.stage import StageOutput
-from stmixer_mm.projects.masks.mask_head import MaskQueries
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries
+from stmixer_mm.models.parts import QueryPart
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import Queries, StageOutput
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
 NONE = data_sample(name='empty,0001')
@@ -91,11 +82,13 @@ def test_clips_of_different_sizes_share_a_batch():
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
     'sizes',
-    [{}, dict(num_queries=1), dict(num_points=3), dict(sampling_backend='mmcv')],
-    ids=['plain', 'one query', 'three points', 'mmcv'],
+    [{}, dict(num_queries=1), dict(num_points=3), dict(num_frames=1)],
+    ids=['plain', 'one query', 'three points', 'one frame'],
 )
 def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
-    model = build_detector(tiny_detector({**tiny_decoder(), **sizes})).train()
+    config = tiny_detector(tiny_decoder(**sizes))
+    config['neck']['num_frames'] = sizes.get('num_frames', 2)
+    model = build_detector(config).train()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
@@ -109,55 +102,6 @@ def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
         assert parameter.grad.isfinite().all(), name
 
 
-def test_one_frame():
-    model = build_detector(tiny_detector({**tiny_decoder(), 'num_frames': 1}))
-    data = model.data_preprocessor(batch(TWO), training=True)
-    data['inputs'] = data['inputs'][:, :, :1]
-    total(model(**data, mode='loss')).backward()
-
-
-def test_the_dummy_class_is_put_back():
-    (sample,) = build_detector().eval().test_step(batch(TWO))
-    predictions = sample.pred_instances
-    assert predictions.scores.shape == (len(predictions), 4)
-    assert not predictions.scores[:, 0].any()
-
-
-@pytest.mark.parametrize(
-    'decoder, message',
-    [
-        (dict(embed_dims=32), r'\(1, 16, 2, .* embed_dims=32; set .*embed_dims=16'),
-        (dict(strides=(4, 8, 16)), r'strides=\(4, 8, 16\) but the 4 levels'),
-        (dict(strides=(4, 8, 16, 16)), r'16\.0, 32\.0\]; correct the strides'),
-    ],
-)
-def test_a_decoder_that_does_not_fit_the_maps(decoder, message):
-    with pytest.raises(ValueError, match=message):
-        losses_of(build_detector(tiny_detector({**tiny_decoder(), **decoder})), TWO)
-
-
-@pytest.mark.parametrize(
-    'decoder, message',
-    [
-        (dict(embed_dims=20), '20 is not a multiple of 8'),
-        (dict(num_heads=3), '16 is not a multiple of 3, which num_heads'),
-        (dict(num_groups=5), '16 is not a multiple of 5, which num_groups'),
-        (dict(num_classes=1), 'leaves no action'),
-        (dict(num_classes=7), 'decoder has num_classes=7 but the head has'),
-        (dict(num_queries=0), 'The decoder has num_queries=0; set'),
-        (dict(num_stages=0), 'The decoder has num_stages=0; set'),
-    ],
-)
-def test_sizes_that_do_not_fit_together(decoder, message):
-    with pytest.raises(ValueError, match=message):
-        build_detector(tiny_detector({**tiny_decoder(), **decoder}))
-
-
-def test_a_wrong_argument_name_fails():
-    with pytest.raises(TypeError, match='num_query'):
-        build_detector(tiny_detector({**tiny_decoder(), 'num_query': 5}))
-
-
 def test_boxes_are_not_detached_between_stages():
     model = build_detector()
     data = model.data_preprocessor(batch(TWO))
@@ -165,32 +109,6 @@ def test_boxes_are_not_detached_between_stages():
     last.bboxes.sum().backward()
     first_stage = model.decoder.stages[0]
     assert first_stage.box_branch[-1].weight.grad.abs().sum() > 0
-
-
-def test_the_head_says_the_number_of_classes():
-    config = tiny_detector(dict(tiny_decoder()))
-    del config['decoder']['num_classes']
-    config['head']['num_classes'] = 7
-    model = build_detector({**config, 'denoising': dict(type='DenoisingQueries')})
-    assert model.num_classes == model.decoder.num_classes == 7
-    assert model.denoising.num_classes == 7
-    with pytest.raises(UserError, match=r"'video,0001' have 4 columns .*=7; set .*=4"):
-        losses_of(model, TWO)
-
-
-@pytest.mark.parametrize(
-    'parts, message',
-    [
-        (
-            dict(head=dict(type='mmdet.FocalLoss')),
-            "FocalLoss.* attribute 'num_classes'",
-        ),
-        (dict(decoder=tiny_detector()['neck']), "unexpected .* argument 'num_classes'"),
-    ],
-)
-def test_parts_of_another_type(parts, message):
-    with pytest.raises(UserError, match=message), blame('The config', 'correct it'):
-        MODELS.build({**tiny_detector(), **parts})
 
 
 def test_initial_stages_leave_boxes_and_actions_alone():
@@ -244,90 +162,108 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     assert not model.decoder.stages[1].box_branch[-1].weight.any()
 
 
-@pytest.mark.parametrize('kind', ['persons', 'deformable', 'tubelets'])
-def test_query_vectors_come_with_their_persons_and_change_nothing(kind):
-    decoder, head = tiny_decoder(), tiny_head()
-    if kind == 'deformable':
-        decoder = tiny_deformable_decoder(num_points=2)
-    if kind == 'tubelets':
-        settings = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
-        decoder |= settings.tubelet_decoder.to_dict()
-        head |= settings.tubelet_head.to_dict()
-    model = build_detector(tiny_detector(decoder, head)).eval()
-    model.head.score_thr, stages = 0.0, []
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(embed_dims=32),
+        dict(strides=(4, 8, 16)),
+        dict(strides=(4, 8, 16, 16)),
+        dict(embed_dims=20),
+        dict(num_groups=5),
+        dict(num_classes=1),
+        dict(num_classes=7),
+    ],
+    ids=str,
+)
+def test_sizes_that_do_not_fit_together(settings):
+    with pytest.raises(UserError):
+        losses_of(build_detector(tiny_detector(tiny_decoder(**settings))), TWO)
+
+
+def test_the_head_has_the_number_of_classes():
+    config = tiny_detector(tiny_decoder(), dict(tiny_detector()['head'], num_classes=7))
+    del config['decoder']['num_classes']
+    model = build_detector(config)
+    assert model.num_classes == model.decoder.num_classes == 7
+
+
+def test_query_vectors_come_with_their_persons_and_change_nothing():
+    model, stages = build_detector().eval(), []
     model.decoder.stages[-1].register_forward_hook(
         lambda stage, args, result: stages.append(result[0].spatial)
     )
-    one = data_sample(img_shape=(64, 96))
-    one.set_metainfo(dict(clip_len=2))
 
     def predict():
-        found = model.test_step(batch(one))[0].pred_instances.clone()
-        return found, found.get('tubelet_scores', found.person_scores)
+        return model.test_step(batch(data_sample()))[0].pred_instances.clone()
 
-    model.head.score_thr = predict()[1].median().item()
-    plain, scores = predict()
-    assert 'query_vectors' not in plain
-    model.with_query_vectors = True
-    found, _ = predict()
+    model.head.score_thr = 0.0
+    model.head.score_thr = predict().person_scores.median().item()
+    plain, model.with_query_vectors = predict(), True
+    found = predict()
+    assert {*found.keys()} - {*plain.keys()} == {'query_vectors'}
     for name, value in plain.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0)
-    everybody = stages[-1].mean(dim=0)  # over the frames of tubelets
-    rows = torch.cdist(found.query_vectors, everybody).argmin(dim=1)
-    assert (rows.diff() > 0).all()
-    assert len(rows) == len(scores) < len(everybody)
-    torch.testing.assert_close(found.query_vectors, everybody[rows])
+    rows = torch.cdist(found.query_vectors, stages[-1][0]).argmin(dim=1)
+    assert (rows.diff() > 0).all() and 0 < len(rows) < 5
+    torch.testing.assert_close(found.query_vectors, stages[-1][0, rows])
 
 
-class Raw(torch.nn.Module):
-    """Clips of 64x96 in, the last stage and, with a mask head, all masks out."""
+@MODELS.register_module()
+class WatchedQueries(QueryPart):
+    """Further queries, of which the first belong to the persons of the clip."""
 
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
+    def __init__(self, *, prefix, **sizes):
+        super().__init__(**sizes)
+        self.prefix, self.heard = prefix, []
 
-    def forward(self, inputs):
-        model, (clips, *_) = self.model, inputs.shape
-        frames = FrameShapes(inputs.new_tensor([[64, 96]]).expand(clips, 2), (64, 96))
-        feats, (outputs, queries, _) = model.run(inputs, frames)
-        if model.mask_head is None:
-            return tuple(outputs[-1])
-        looks, bboxes = model.decoder.look_of(queries), outputs[-1].bboxes
-        of_clips = torch.arange(clips).repeat_interleave(looks.size(1))
-        found = MaskQueries(looks.flatten(0, 1), bboxes.flatten(0, 1), of_clips)
-        return *outputs[-1], model.mask_head(feats, found, frames)
+    def turns(self, batch):
+        clips = range(len(batch.data_samples))
+        return [batch.clips(slice(clip, clip + 1)) for clip in clips]
 
-
-NECK = tiny_detector()['neck']
-FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
-MASK_LOSSES = dict(
-    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-    loss_dice=dict(type='mmdet.DiceLoss'),
-)
-
-
-DECODER = tiny_decoder(sampling_backend='grid_sample')
-
-
-@pytest.mark.parametrize(
-    'parts',
-    [
-        {},
-        dict(decoder=tiny_deformable_decoder()),
-        dict(initial_boxes=dict(type='GridBoxes')),
-        dict(neck=[NECK, FORECAST], decoder=DECODER | dict(num_frames=3)),
-        dict(mask_head=dict(type='QueryMaskHead', **MASK_LOSSES)),
-    ],
-    ids=['STMixer', 'deformable', 'GridBoxes', 'WarpForecast', 'QueryMaskHead'],
-)
-def test_what_is_exported_takes_any_number_of_clips(parts):
-    model = Raw(build_detector(tiny_detector(DECODER) | parts).eval())
-    clips = torch.randn(5, 3, 2, 64, 96)
-    any_number = ({0: torch.export.Dim('clips', min=1, max=8)},)
-    with torch.no_grad():
-        exported = torch.export.export(
-            model, (clips[:2],), dynamic_shapes=any_number, strict=False
+    def enter_training(self, batch):
+        clips = len(batch.data_samples)
+        vectors = torch.full((clips, 3, self.embed_dims), len(self.prefix) + 1.0)
+        whole = torch.tensor([48.0, 32, 6.3, -0.58]).expand(clips, 3, 4)
+        counts = torch.tensor([[len(one.gt_instances)] for one in batch.data_samples])
+        places = torch.arange(1, 4)
+        return ExtraQueries(
+            Queries(vectors, vectors),
+            whole,
+            blocked=torch.zeros(3, 3, dtype=torch.bool),
+            hidden=torch.ones(3, dtype=torch.bool),
+            persons=torch.where(places <= counts, places, -1),
+            prefix=self.prefix,
         )
-        for number in 1, 2, 5:
-            results = exported.module()(clips[:number]), model(clips[:number])
-            torch.testing.assert_close(*results, atol=1e-3, rtol=1e-4)
+
+    def loss(self, batch, seen, persons):
+        self.heard.append((seen.boxes_xyzr.size(1), persons.tolist()))
+        return {f'loss_{self.prefix}watched': seen.queries.spatial.sum() * 0}
+
+
+def test_parts_add_queries_whose_persons_are_known():
+    """In any order: those without a prefix learn as the decoder's own."""
+    part = dict(type='WatchedQueries')
+    config = tiny_detector() | dict(
+        noised=dict(part, prefix='dn.'), carried=dict(part, prefix=''), other=None
+    )
+    model = build_detector(config)
+    losses = losses_of(model, TWO, NONE)
+    assert {'loss_dn.watched', 'loss_watched', 'd0.dn.loss_iou'} <= {*losses}
+    # Each part asked for the clips one by one, and hears of own and shared queries.
+    (of_two, of_none) = model.carried.heard
+    assert model.noised.heard == model.carried.heard
+    assert of_two[0] == 5 + 3 and of_two[1][0][5:] == [1, 2, -1]
+    assert of_none[1] == [[0] * 5 + [-1] * 3]
+    # Nobody attends to hidden queries: the decoder's own say what they say alone.
+    plain, model = build_detector().eval(), model.eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    data = plain.data_preprocessor(batch(TWO, NONE), training=True)
+    alone = [
+        plain(data['inputs'][[clip]], [sample], mode='loss')
+        for clip, sample in enumerate((TWO, NONE))
+    ]
+    del model.carried
+    mean = losses_of(model, TWO, NONE)['loss_person']
+    torch.testing.assert_close(
+        mean, (alone[0]['loss_person'] + alone[1]['loss_person']) / 2
+    )

@@ -65,7 +65,7 @@ def make_boxes(batch_size=2):
 def run(decoder, feats, pad_shape=PAD_SHAPE, boxes_xyzr=None, **inputs):
     if boxes_xyzr is None:
         boxes_xyzr = whole_frames(decoder, [PAD_SHAPE, (50, 90)][: len(feats[0])])
-    return decoder(feats, boxes_xyzr, pad_shape=pad_shape, **inputs)
+    return decoder(feats, boxes_xyzr, pad_shape=pad_shape, **inputs).stages
 
 
 def assert_same(outputs, expected, tolerance=1e-5):
@@ -182,16 +182,15 @@ def test_blocked_queries_are_not_seen(memory):
     feats, boxes = make_feats(), make_boxes()
     expected = run(decoder, feats, boxes_xyzr=boxes)
     further = Queries(torch.randn(2, 4, C), torch.randn(2, 4, C))
-    blocked = torch.zeros(Q + 4, Q + 4, dtype=torch.bool)
-    blocked[:Q, Q:] = True
+    blocked = torch.zeros(4, 4, dtype=torch.bool)
 
-    def own(blocked):
-        extra = ExtraQueries(further, make_boxes()[:, :4], blocked)
-        outputs = run(decoder, feats, boxes_xyzr=boxes, extra=extra)
+    def own(hidden):
+        extra = ExtraQueries(further, make_boxes()[:, :4], blocked, hidden)
+        outputs = run(decoder, feats, boxes_xyzr=boxes, extras=[extra])
         return [[values[:, :Q] for values in output] for output in outputs]
 
-    assert_same(own(blocked), expected)
-    seen = own(torch.zeros_like(blocked))
+    assert_same(own(torch.ones(4, dtype=torch.bool)), expected)
+    seen = own(torch.zeros(4, dtype=torch.bool))
     assert not torch.allclose(seen[0][0], expected[0].person_logits, atol=1e-3)
 
 

@@ -1,22 +1,20 @@
 import pytest
-import test_tubelets as tubelets
+import tiny_tubelets as tubelets
 import torch
 from tiny import (
     NUM_CLASSES,
     batch,
     build_detector,
     data_sample,
-    tiny_decoder,
     tiny_detector,
     whole_frames,
 )
 
 from stmixer_mm.models.boxes import xyzr_to_xyxy
-from stmixer_mm.projects.denoising.denoising_queries import (
-    block_groups,
-    noise_actions,
-    noise_boxes,
-)
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.decoder.query_decoder import join_blocked
+from stmixer_mm.models.parts import Batch
+from stmixer_mm.projects.denoising.denoising_queries import noise_actions, noise_boxes
 from stmixer_mm.registry import MODELS
 
 TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
@@ -42,7 +40,12 @@ def make_denoising(**settings):
 
 def noised(*samples, **settings):
     denoising = make_denoising(**settings)
-    return denoising, denoising(samples, SHAPES.expand(len(samples), 2))
+    return denoising, denoising.enter_training(of_samples(*samples))
+
+
+def of_samples(*samples):
+    frames = FrameShapes(SHAPES.expand(len(samples), 2), (64, 96))
+    return Batch([], samples, frames)
 
 
 def detector(**settings):
@@ -61,8 +64,8 @@ def losses_of(model, *samples):
 
 
 def test_without_noise_the_boxes_are_the_true_ones():
-    _, (extra, persons) = noised(TWO, ONE, num_groups=2, box_noise=0, label_noise=0)
-    assert persons.tolist() == [[0, 1, 0, 1], [0, -1, 0, -1]]
+    _, extra = noised(TWO, ONE, num_groups=2, box_noise=0, label_noise=0)
+    assert extra.persons.tolist() == [[1, 2, 1, 2], [1, -1, 1, -1]]
     bboxes = xyzr_to_xyxy(extra.boxes_xyzr)
     torch.testing.assert_close(bboxes[0], TWO.gt_instances.bboxes.repeat(2, 1))
     torch.testing.assert_close(bboxes[1, ::2], ONE.gt_instances.bboxes.repeat(2, 1))
@@ -71,7 +74,7 @@ def test_without_noise_the_boxes_are_the_true_ones():
 def test_content_follows_the_actions():
     """Both query sets are normalised, and equal where the actions are."""
     same = data_sample([(0, 0, 9, 9)] * 3, [(1, 2), (3,), (1, 2)])
-    denoising, (extra, _) = noised(same, num_groups=2, label_noise=0)
+    denoising, extra = noised(same, num_groups=2, label_noise=0)
     for queries, embedding in zip(
         extra.queries,
         (denoising.spatial_labels, denoising.temporal_labels),
@@ -103,12 +106,6 @@ def test_noise_stays_within_its_bounds(box_noise):
     assert shift.mean().abs() < 0.05 * box_noise
 
 
-def test_a_box_clipped_to_nothing_becomes_a_small_one():
-    flat = data_sample([(5, 5, 5, 60)], [(1,)])
-    _, (extra, _) = noised(flat)
-    assert extra.boxes_xyzr.isfinite().all()
-
-
 @pytest.mark.parametrize('label_noise', [0.0, 0.25, 1.0])
 def test_actions_are_replaced_with_the_probability(label_noise):
     torch.manual_seed(0)
@@ -125,18 +122,10 @@ def test_actions_are_replaced_with_the_probability(label_noise):
         assert others.tolist() == pytest.approx([label_noise / 5] * 4, abs=0.01)
 
 
-def test_groups_differ_and_the_seed_decides():
-    _, first = noised(TWO, num_groups=2, label_noise=0.5)
-    _, second = noised(TWO, num_groups=2, label_noise=0.5)
-    boxes = first.extra.boxes_xyzr
-    assert torch.equal(boxes, second.extra.boxes_xyzr)
-    assert torch.equal(first.extra.queries.spatial, second.extra.queries.spatial)
-    assert ((boxes[:, :2] - boxes[:, 2:]).abs() > 0).all()
-
-
 def test_who_sees_whom():
     """Two own queries, then two groups of two."""
-    assert block_groups(2, 2, 2).int().tolist() == [
+    _, extra = noised(TWO, num_groups=2)
+    assert join_blocked(2, [extra]).int().tolist() == [
         [0, 0, 1, 1, 1, 1],
         [0, 0, 1, 1, 1, 1],
         [0, 0, 0, 0, 1, 1],
@@ -152,13 +141,13 @@ def test_groups_do_not_see_each_other():
     data = model.data_preprocessor(batch(TWO), training=True)
     feats = model.extract_feat(data['inputs'])
     torch.manual_seed(0)
-    extra = model.denoising([TWO], SHAPES).extra
+    extra = model.denoising.enter_training(of_samples(TWO))
     extra.boxes_xyzr[:, :2] = torch.tensor([30.0, 30, 4, 0])
     outputs, changed = [], []
     with torch.no_grad():
         for found in (outputs, changed):
             boxes_xyzr = whole_frames(plain.decoder, SHAPES)
-            found += plain.decoder(feats, boxes_xyzr, pad_shape=(64, 96), extra=extra)
+            found += plain.decoder(feats, boxes_xyzr, (64, 96), [extra]).stages
             extra.boxes_xyzr[:, :2] = torch.tensor([70.0, 40, 5, 0.5])
     others = [*range(5), 7, 8, 9, 10]
     for before, after in zip(outputs, changed, strict=True):
@@ -179,15 +168,6 @@ def test_own_losses_are_those_without_denoising(samples):
     assert sorted(set(losses) - set(own)) == sorted(
         name.replace('loss_', 'dn.loss_') for name in own
     )
-
-
-def test_evaluation_is_that_without_denoising():
-    plain, model = detector()
-    expected = plain.eval().test_step(batch(TWO, ONE))
-    found = model.eval().test_step(batch(TWO, ONE))
-    for ours, theirs in zip(found, expected, strict=True):
-        assert torch.equal(ours.pred_instances.scores, theirs.pred_instances.scores)
-        assert torch.equal(ours.pred_instances.bboxes, theirs.pred_instances.bboxes)
 
 
 @pytest.mark.parametrize('samples', [(TWO, NONE), (NONE, NONE)])
@@ -211,38 +191,6 @@ def test_the_gradient_reaches_every_parameter(samples, dtype):
         assert learns and all(value > 0 for value in noised_terms.values())
 
 
-@pytest.mark.parametrize('changes', [dict(with_cp=True), dict(sampling_backend='mmcv')])
-def test_settings_of_the_decoder_do_not_matter(changes):
-    """They trade memory for time, noised queries or not."""
-    _, model = detector()
-    other = MODELS.build(
-        dict(
-            **tiny_detector(tiny_decoder(**changes)),
-            denoising=dict(type='DenoisingQueries', num_groups=3),
-        )
-    )
-    other.load_state_dict(model.state_dict())
-    found = []
-    for one in (model, other):
-        torch.manual_seed(3)
-        found.append(losses_of(one, TWO))
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    'settings, message',
-    [
-        (dict(num_groups=0), 'num_groups=0 of 1 or more'),
-        (dict(box_noise=1.0), r'box_noise=1.0 in \[0, 1\)'),
-        (dict(label_noise=1.5), r'label_noise=1.5 in \[0, 1\]'),
-    ],
-)
-def test_settings_out_of_range(settings, message):
-    with pytest.raises(ValueError, match=message):
-        make_denoising(**settings)
-
-
 # ----------------------------------------------------------------------- tubelets
 
 
@@ -259,14 +207,14 @@ def test_without_noise_tubelets_start_where_the_person_is():
     """Where it is not, from the nearest frame; two frames of the maps stand for four."""
     _, model = tubelet_detector(box_noise=0, label_noise=0)
     sample = tubelets.tube_sample((1, 0, 0, 1), tubelets.SPARSE)
-    extra, persons = model.denoising([sample], SHAPES)
-    assert persons.tolist() == [[0, 1, 0, 1]]
+    extra = model.denoising.enter_training(of_samples(sample))
+    assert extra.persons.tolist() == [[1, 2, 1, 2]]
     truth = sample.gt_instances.bboxes
     copies = xyzr_to_xyxy(extra.boxes_xyzr)[0]
     torch.testing.assert_close(copies[0], truth[0, [0, 0, 3, 3]])
     torch.testing.assert_close(copies[3], truth[1, [1, 1, 1, 1]])
 
-    queries, boxes_xyzr, _ = model.decoder.admit(extra)
+    queries, boxes_xyzr, *_ = model.decoder.fold(extra)
     folded = xyzr_to_xyxy(boxes_xyzr).view(2, 4, 4)
     torch.testing.assert_close(folded[:, 0], truth[0, [0, 3]])
     assert torch.equal(queries.spatial[0], queries.spatial[1])
@@ -277,12 +225,12 @@ def test_without_noise_tubelets_start_where_the_person_is():
 def test_a_copy_starts_from_all_that_its_person_does():
     _, model = tubelet_detector(box_noise=0, label_noise=0)
     sample = tubelets.tube_sample((1, 0, 0, 1), actions=((1, 3),))
-    of_clip = model.denoising([sample], SHAPES).extra.queries
+    of_clip = model.denoising.enter_training(of_samples(sample)).queries
     by_frame = tubelets.in_each_frame(sample)
     labels = by_frame.gt_instances.labels
     labels[:, 0, 3] = labels[:, 3, 1] = 0
     labels[:, 1, 2] = 1  # of nobody
-    in_frames = model.denoising([by_frame], SHAPES).extra.queries
+    in_frames = model.denoising.enter_training(of_samples(by_frame)).queries
     assert torch.equal(in_frames.spatial, of_clip.spatial)
 
 

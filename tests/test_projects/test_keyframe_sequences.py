@@ -81,13 +81,6 @@ def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
     assert len(dataset) == len({one[0] for one in expected})
 
 
-def test_stride_leaves_out_first_keyframes(build):
-    keyframes = [('a', time) for time in range(10)]
-    dataset = build(*keyframes, num_keyframes=2, step=(1, 1), stride=4)
-    found = [places(dataset[i]) for i in range(len(dataset))]
-    assert [first[1] for first, _ in found] == [0, 4, 8]
-
-
 def test_a_batch_of_sequences(build):
     """The loader's own way to join samples, and the preprocessor's."""
     dataset = build(*MIXED, num_keyframes=2, step=(0, 9))
@@ -130,36 +123,13 @@ def test_tubes_have_sequences_too(tmp_path):
     assert [time for _, time in places(sequences[0])] == [1, 5, 9, 13, 17]
 
 
-@pytest.mark.parametrize('people, said', [((0, -1), 'a person with the id -1')])
-def test_persons_without_identity(build, people, said):
-    with pytest.raises(
-        UserError, match=f'keyframe a,0001 has {said}; give each person'
-    ):
+@pytest.mark.parametrize('people', [(0, -1), (4, 4)])
+def test_persons_without_an_identity_of_their_own(build, people):
+    with pytest.raises(UserError):
         build(('a', 1), ('a', 2), people=people)
-
-
-def test_two_persons_of_one_identity(build):
-    with pytest.raises(UserError, match='a,0001 has two persons with the id 4; give'):
-        build(('a', 1), ('a', 2), people=(4, 4))
 
 
 @pytest.mark.parametrize('number, step', [(3, (0.0, 5.0)), (2, (0.0, 0.9))])
 def test_videos_without_a_sequence(build, number, step):
-    with pytest.raises(
-        UserError, match=f'No video of .*ann.csv has {number} keyframes'
-    ):
+    with pytest.raises(UserError):
         build(('a', 1), ('a', 2), ('b', 1), num_keyframes=number, step=step)
-
-
-@pytest.mark.parametrize(
-    'settings, message',
-    [
-        (dict(num_keyframes=1), 'num_keyframes=1 of 2 or more'),
-        (dict(stride=0), 'stride=0 of 1 or more'),
-        (dict(step=(2.0, 1.0)), r'step=\(2.0, 1.0\) that rises'),
-        (dict(step=(-1.0, 1.0)), r'step=\(-1.0, 1.0\) that rises'),
-    ],
-)
-def test_settings_out_of_range(build, settings, message):
-    with pytest.raises(UserError, match=message):
-        build(('a', 1), **settings)

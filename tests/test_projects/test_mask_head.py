@@ -1,27 +1,23 @@
 import copy
 import math
 
-import numpy as np
 import pytest
-import test_tubelets as tubes
 import torch
-from mmdet.models.losses import FocalLoss
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from tiny import (
     batch,
     build_detector,
     data_sample,
-    tiny_decoder,
-    tiny_deformable_decoder,
     tiny_detector,
 )
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
-from stmixer_mm.projects.masks.mask_head import MaskQueries, how_far_outside, resize
-from stmixer_mm.projects.still_images.still_image import pick_detections
+from stmixer_mm.models.parts import Batch
+from stmixer_mm.projects.masks.mask_head import MaskQueries, resize
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 MASK_HEAD = dict(
     type='QueryMaskHead',
@@ -32,9 +28,17 @@ MASK_HEAD = dict(
 
 def make_head(embed_dims=16, **settings):
     torch.manual_seed(0)
-    head = MODELS.build(dict(MASK_HEAD, embed_dims=embed_dims, **settings))
+    sizes = dict(embed_dims=embed_dims, num_queries=5, num_classes=4)
+    head = MODELS.build(dict(MASK_HEAD, **sizes, **settings))
     head.init_weights()
     return head
+
+
+def loss_of(head, feats, vectors, bboxes, persons, samples, frames):
+    seen = DecoderOutput(
+        [StageOutput(None, None, bboxes)], Queries(vectors, None), None
+    )
+    return head.loss(Batch(feats, samples, frames), seen, persons)
 
 
 def make_queries(clips, embed_dims=16, size=(64, 96)):
@@ -73,44 +77,13 @@ def nobody():
     return with_masks(data_sample(name='empty,0001'))
 
 
-def detector(decoder=None, **settings):
-    config = dict(tiny_detector(decoder), mask_head={**MASK_HEAD, **settings})
-    return build_detector(config)
+def detector(**settings):
+    return build_detector(dict(tiny_detector(), mask_head={**MASK_HEAD, **settings}))
 
 
 def losses_of(model, *samples):
     data = batch(*map(copy.deepcopy, samples))
     return model(**model.train().data_preprocessor(data, training=True), mode='loss')
-
-
-@pytest.mark.parametrize(
-    'sizes',
-    [
-        [(200, 301), (100, 151), (50, 76), (25, 38)],
-        [(200, 301), (100, 151), (50, 76), (50, 76)],
-    ],
-    ids=['resnet18', 'resnet50 without the last stride'],
-)
-def test_shapes_are_those_of_the_seed(sizes):
-    """264 -> 128 -> 64 -> 32 -> 16 -> 1, each at the next finer level's size."""
-    head, seen = make_head(256), []
-    for conv in (*head.convs, head.mask):
-        conv.register_forward_hook(
-            lambda _, given, made: seen.append((given[0].shape[1:], made.shape[1:]))
-        )
-    feats, queries = make_feats(sizes, 256, frames=1), make_queries([0, 0], 256)
-    with torch.no_grad():
-        attention = head.attend(
-            feats[-1][:, :, 0], queries, frames_of((800, 1201), pad_shape=(800, 1204))
-        )
-        logits = head(feats, queries, frames_of((800, 1201), pad_shape=(800, 1204)))
-    assert attention.shape == (2, 8, *sizes[-1])
-    widths, places = [264, 128, 64, 32, 16, 1], [*sizes[::-1], sizes[0]]
-    assert seen == [
-        ((before, *size), (after, *size))
-        for before, after, size in zip(widths, widths[1:], places, strict=False)
-    ]
-    assert logits.shape == (2, *sizes[0])
 
 
 @pytest.mark.parametrize('num_levels', [1, 2, 3, 4, 5])
@@ -150,31 +123,8 @@ def test_attention_is_a_softmax_over_heads_and_cells_in_units_of_its_mean():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_nothing_is_outside_of_a_box_that_holds_it():
-    points = torch.tensor([[[5.0, 5.0], [0.0, 30.0]]])
-    bboxes = torch.tensor([[0.0, 0, 10, 10], [2, 2, 2, 2]])
-    # One height above 10 is 20; a box without area counts as one pixel.
-    assert how_far_outside(points, bboxes).tolist() == [[[0, 2]], [[6, 30]]]
-
-
-def test_the_level_is_that_of_the_keyframe():
-    """With any number of frames the one that holds entry K // 2 of the clip."""
-    head = make_head()
-    sizes, queries = [(16, 24), (8, 12), (4, 6), (2, 3)], make_queries([0])
-    feats = make_feats(sizes, frames=4)
-    expected = head([feat[:, :, 2:3] for feat in feats], queries, frames_of((64, 96)))
-    for feat in feats:
-        feat[:, :, [0, 1, 3]] = 9
-    assert torch.equal(head(feats, queries, frames_of((64, 96))), expected)
-    for clip_len, frames in ((32, 4), (8, 4), (16, 8), (4, 4), (5, 1)):
-        assert (clip_len // 2) * frames // clip_len == frames // 2
-
-
-@pytest.mark.parametrize(
-    'decoder', [tiny_decoder(), tiny_deformable_decoder()], ids=lambda d: d['type']
-)
-def test_every_parameter_learns_and_the_other_terms_stay(decoder):
-    model, plain = detector(decoder), build_detector(tiny_detector(decoder))
+def test_every_parameter_learns_and_the_other_terms_stay():
+    model, plain = detector(), build_detector(tiny_detector())
     plain.load_state_dict(
         {k: v for k, v in model.state_dict().items() if k in plain.state_dict()}
     )
@@ -237,7 +187,7 @@ def test_the_loss_is_that_of_each_mask_at_its_own_size():
     )
     vectors, bboxes = torch.randn(2, 3, 16), torch.rand(2, 3, 4) * 20
     bboxes[..., 2:] += bboxes[..., :2] + 5
-    losses = head.loss(feats, vectors, bboxes, persons, samples, frames)
+    losses = loss_of(head, feats, vectors, bboxes, persons, samples, frames)
     focal, dice = [], []
     for clip, row, person in ((0, 1, 1), (0, 2, 0), (1, 2, 0)):
         queries = MaskQueries(
@@ -266,8 +216,9 @@ def test_a_mask_without_a_pixel_counts_nowhere():
     head = model.mask_head
     feats, frames = make_feats([(16, 24), (8, 12), (4, 6), (2, 3)]), frames_of((64, 96))
     vectors, bboxes = torch.randn(1, 2, 16), torch.tensor([[[1.0, 1, 9, 9]] * 2])
-    both = head.loss(feats, vectors, bboxes, torch.tensor([[1, 2]]), [partly], frames)
-    one = head.loss(feats, vectors, bboxes, torch.tensor([[1, 0]]), [known], frames)
+    of_clip = feats, vectors, bboxes
+    both = loss_of(head, *of_clip, torch.tensor([[1, 2]]), [partly], frames)
+    one = loss_of(head, *of_clip, torch.tensor([[1, 0]]), [known], frames)
     assert both == one
     assert losses['loss_mask'] > 0
 
@@ -310,34 +261,17 @@ def test_it_learns_the_masks_of_a_batch():
     bboxes = sample.gt_instances.bboxes[None]
     optimizer = torch.optim.Adam(head.parameters(), lr=5e-3)
     for _ in range(60):
-        losses = head.loss(feats, vectors, bboxes, persons, [sample], frames)
+        losses = loss_of(head, feats, vectors, bboxes, persons, [sample], frames)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
     found = InstanceData(bboxes=bboxes[0] / torch.tensor([96, 64, 96, 64]))
-    found.query_vectors = vectors[0]
-    (masks,) = head.predict(feats, [found], [sample], frames)
-    truth = sample.gt_instances.masks
+    found.queries = torch.arange(2)
+    seen = DecoderOutput([], Queries(vectors, None), None)
+    (found,) = head.finish(Batch(feats, [sample], frames), seen, [found])
+    masks, truth = found.masks, sample.gt_instances.masks
     overlap = (masks & truth).sum(dim=(1, 2)) / (masks | truth).sum(dim=(1, 2))
     assert (overlap > 0.8).all(), overlap
-
-
-def test_other_losses_of_mmdet_fit():
-    head = make_head(
-        num_levels=1,
-        loss_mask=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True),
-        loss_dice=dict(type='mmdet.DiceLoss', loss_weight=5.0),
-    )
-    losses = head.loss(
-        make_feats([(16, 24)]),
-        torch.randn(1, 2, 16),
-        torch.tensor([[[1.0, 1, 9, 9]] * 2]),
-        torch.tensor([[1, 2]]),
-        [two()],
-        frames_of((64, 96)),
-    )
-    assert all(value.isfinite() and value > 0 for value in losses.values())
-    assert not isinstance(head.loss_mask, FocalLoss)
 
 
 def test_images_have_masks_as_mmdet_has_them():
@@ -348,76 +282,13 @@ def test_images_have_masks_as_mmdet_has_them():
     model = detector()
     losses, expected = losses_of(model, hosted), losses_of(model, sample)
     assert losses['loss_mask'] == expected['loss_mask']
-    predictions = InstanceData(
-        bboxes=torch.rand(2, 4),
-        scores=torch.tensor([[0, 0.1, 0.9], [0, 0.8, 0.2]]),
-        masks=masks,
-    )
-    found = pick_detections(predictions, dict(img_shape=(64, 96)), 3)
-    assert torch.equal(found.masks, masks[[0, 1, 1]])
 
 
-@pytest.mark.parametrize(
-    'settings, words',
-    [
-        (dict(num_levels=0), 'num_levels=0 from 1 to 5'),
-        (dict(num_levels=6), 'num_levels=6 from 1 to 5'),
-        (dict(num_heads=0), 'num_heads=0'),
-        (dict(chunk_size=0), 'chunk_size=0 of 1 or more'),
-        (dict(num_heads=3), 'multiple of 16 and of num_heads=3'),
-        (dict(embed_dims=24), 'embed_dims=24, which must be a multiple of 16'),
-    ],
-)
-def test_settings_out_of_range(settings, words):
-    with pytest.raises(UserError, match=words):
-        make_head(**settings)
-
-
-def test_what_does_not_fit():
-    model = detector(num_levels=5)
-    feats = make_feats([(16, 24), (8, 12), (4, 6), (2, 3)])
-    with pytest.raises(
-        UserError, match='reads num_levels=5 levels but the neck yields 4'
-    ):
-        model.check_feats(feats, (64, 96))
+def test_levels_and_truth_that_do_not_fit():
+    with pytest.raises(UserError, match='num_levels=5'):
+        detector(num_levels=5).check_feats(make_feats([(4, 6)] * 4), (64, 96))
     bare, other = data_sample([(5, 5, 9, 9)], [(1,)]), two()
     other.gt_instances.masks = other.gt_instances.masks[:, :40]
-    model = detector()
-    with pytest.raises(UserError, match="'video,0001' has no masks, which"):
-        losses_of(model, bare)
-    with pytest.raises(UserError, match='are 96x40 pixels but its frame is 96x64'):
-        losses_of(model, other)
-    tubelets = {**tubes.tube_detector(), 'mask_head': MASK_HEAD}
-    with pytest.raises(UserError, match='QueryMaskHead goes with decoders of a StageO'):
-        MODELS.build(tubelets)
-
-
-def test_tracks_have_masks_too():
-    """Those of learned queries and of tracks, learnt and drawn as of one keyframe."""
-    config = tiny_detector() | dict(
-        mask_head=MASK_HEAD, query_interaction=dict(type='QueryInteraction')
-    )
-    model = build_detector(config).eval()
-    model.head.score_thr = model.query_interaction.birth_score = 0.0
-    sample = data_sample()
-    sample.tracks = model.query_interaction.start()
-    counts = []
-    for _ in range(2):
-        (sample,) = model.test_step(batch(sample))
-        found = sample.pred_instances
-        assert found.masks.shape == (len(found.bboxes), 64, 96)
-        assert 'query_vectors' not in found
-        counts.append(len(found.bboxes))
-    assert counts[0] > 0
-
-    samples = [two(), two()]
-    for place, one in enumerate(samples):
-        one.entity_ids = np.arange(2)
-        one.set_metainfo(dict(video_id='a', timestamp=place, sequence_place=place))
-    data = [batch(one) for one in samples]
-    data = {name: [one[name] for one in data] for name in data[0]}
-    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
-    assert losses['loss_mask'] > 0
-    sum(losses.values()).backward()
-    for part in (model.mask_head, model.query_interaction):
-        assert all(each.grad is not None for each in part.parameters())
+    for sample in (bare, other):
+        with pytest.raises(UserError, match='masks'):
+            losses_of(detector(), sample)

@@ -1,15 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import (
-    MODELS_FOLDER,
     batch,
     build_detector,
     data_sample,
-    tiny_decoder,
-    tiny_deformable_decoder,
     tiny_detector,
     tiny_head,
     whole_frames,
@@ -17,28 +13,23 @@ from tiny import (
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.decoder.query_decoder import ExtraQueries, join_extra
-from stmixer_mm.models.decoder.stage import Queries, StageOutput
-from stmixer_mm.projects.denoising.denoising_queries import block_groups
+from stmixer_mm.models.decoder.query_decoder import ExtraQueries, join_blocked
 from stmixer_mm.projects.track_queries.query_interaction import split_keyframes
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 QUERIES, DIMS = 5, 16
-DECODERS = {
-    'stmixer': tiny_decoder(),
-    'deformable': tiny_deformable_decoder(num_points=2),
-}
 LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
 
 
 def interaction(**settings):
     torch.manual_seed(0)
-    sizes = dict(embed_dims=DIMS, num_queries=QUERIES)
+    sizes = dict(embed_dims=DIMS, num_queries=QUERIES, num_classes=4)
     return MODELS.build(dict(type='QueryInteraction', **sizes, **settings))
 
 
-def detector(decoder='stmixer', **settings):
-    config = tiny_detector(dict(DECODERS[decoder]))
+def detector(**settings):
+    config = tiny_detector()
     config['query_interaction'] = dict(type='QueryInteraction', **settings)
     return build_detector(config)
 
@@ -92,17 +83,16 @@ def said(found):
     logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)
     count = len(found)
     apart = torch.tensor([[100.0 * i, 0, 100 * i + 20, 50] for i in range(count)])
-    return (
+    return DecoderOutput(
+        [StageOutput(logits[None], None, None)],
         Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
         xyxy_to_xyzr(apart)[None],
-        logits[None],
     )
 
 
-@pytest.mark.parametrize('kind', DECODERS)
-def test_clips_of_a_batch_have_their_own_tracks(kind):
+def test_clips_of_a_batch_have_their_own_tracks():
     """What a clip says does not depend on how many tracks its neighbour has."""
-    model = detector(kind).eval()
+    model = detector().eval()
     samples = [data_sample(name=name) for name in 'abc']
     carried = [tracks(1, 2, 3), tracks(), tracks(4, seed=1)]
     data = model.data_preprocessor(batch(*samples))
@@ -110,14 +100,14 @@ def test_clips_of_a_batch_have_their_own_tracks(kind):
     boxes = whole_frames(model.decoder, [(64, 96)] * 3)
     with torch.no_grad():
         extra = model.query_interaction(carried)
-        together = model.decoder(feats, boxes, pad_shape=(64, 96), extra=extra)
+        together = model.decoder(feats, boxes, (64, 96), [extra]).stages
         for clip, one in enumerate(carried):
             alone = model.decoder(
                 [feat[clip : clip + 1] for feat in feats],
                 boxes[:1],
-                pad_shape=(64, 96),
-                extra=model.query_interaction([one]),
-            )
+                (64, 96),
+                [model.query_interaction([one])],
+            ).stages
             for ours, expected in zip(together, alone, strict=True):
                 for first, second in zip(ours, expected, strict=True):
                     count = QUERIES + len(one)
@@ -126,9 +116,8 @@ def test_clips_of_a_batch_have_their_own_tracks(kind):
                     )
 
 
-@pytest.mark.parametrize('kind', DECODERS)
-def test_without_tracks_a_keyframe_is_predicted_as_alone(kind):
-    model = detector(kind, max_overlap=1.0).eval()
+def test_without_tracks_a_keyframe_is_predicted_as_alone():
+    model = detector(max_overlap=1.0).eval()
     model.head.score_thr = 0.0
     alone = model.test_step(batch(data_sample()))[0]
     assert 'tracks' not in alone and 'instances_id' not in alone.pred_instances
@@ -155,7 +144,7 @@ def test_the_state_is_the_callers():
             ids[which].append(sample.pred_instances.instances_id.tolist())
         return ids
 
-    assert follow(0, 0, 0, 1, 1, 1) == follow(0, 1, 0, 1, 0, 1)
+    assert follow(0, 0, 1, 1) == follow(0, 1, 0, 1)
 
 
 def test_tracks_keep_their_persons_and_the_assignment_sees_the_rest():
@@ -164,48 +153,47 @@ def test_tracks_keep_their_persons_and_the_assignment_sees_the_rest():
     at = torch.tensor([LEFT, FAR, RIGHT, FAR], dtype=torch.float32)
     output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at[None])
 
-    def match(held=None):
-        return head.loss_and_match([output], [truth], held)[1]
+    def match(known=None):
+        return head.loss_and_match([output], [truth], known)[1]
 
     assert match().tolist() == [[1, 3, 2, 0]]
     # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
-    held = torch.tensor([[1, 0]])
-    assert match(held).tolist() == [[2, 3, 1, 0]]
+    assert match(torch.tensor([[1, 0]])).tolist() == [[2, 3, 1, 0]]
     everybody = torch.tensor([[2, 3, 1, -1]])
     assert match(everybody).equal(everybody)
 
 
-def test_who_holds_whom():
+def test_tracks_have_the_persons_of_their_ids():
     samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
-    held = interaction().hold([tracks(2, -1, 4, 5), tracks(5)], samples)
-    assert held.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
-    assert interaction().hold([tracks(), tracks()], samples).tolist() == [[-1], [-1]]
+    known = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
+    assert known.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
+    assert interaction().match([tracks(), tracks()], samples).tolist() == [[-1], [-1]]
 
 
 def test_births_misses_and_ends():
     part = interaction(max_missed=3)
     one = tracks(4, 6, 7, missed=[0, 1, 2])
     scores = [0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59]
-    queries, boxes, logits = said(scores)
-    (following,), (ids,) = part.follow([one], queries, boxes, logits)
+    seen = said(scores)
+    (following,), (ids,) = part.update_by_scores([one], seen)
     # 4 was seen, 6 missed for the second time, 7 for the third and last one.
     assert following.ids.tolist() == [4, 6, 11, 10]
     assert following.missed.tolist() == [0, 2, 0, 0]
     assert ids.tolist() == [12, 11, 14, 10, 13, 4, 6, 7]
     # Who was seen looks as now, who was missed as when it was seen last.
-    assert following.spatial[0].equal(queries.spatial[0, 5])
+    assert following.spatial[0].equal(seen.queries.spatial[0, 5])
     assert following.spatial[1].equal(one.spatial[1])
     assert following.boxes_xyzr[1].equal(one.boxes_xyzr[1])
-    assert following.temporal[2:].equal(queries.temporal[0, [1, 3]])
+    assert following.temporal[2:].equal(seen.queries.temporal[0, [1, 3]])
 
 
 def test_of_one_box_one_track_sees_its_person():
     part = interaction(max_overlap=0.7)
     one = tracks(4, 6)  # last seen at LEFT and at RIGHT
     # Both tracks, and two queries of the decoder, now find who is at RIGHT.
-    queries, boxes, logits = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7])
-    boxes[0, [0, 5, 6]] = one.boxes_xyzr[1]
-    (following,), (ids,) = part.follow([one], queries, boxes, logits)
+    seen = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7])
+    seen.boxes_xyzr[0, [0, 5, 6]] = one.boxes_xyzr[1]
+    (following,), (ids,) = part.update_by_scores([one], seen)
     assert following.ids.tolist() == [6, 4, 10, 12]
     assert following.missed.tolist() == [0, 1, 0, 0]
     assert following.boxes_xyzr[1].equal(one.boxes_xyzr[0])
@@ -218,17 +206,17 @@ def test_of_one_box_who_is_not_sure_yields_to_nobody_less_sure():
         (0.02, [-1, 11, 12, 13, 14, 4]),
         (0.59, [11, 12, 13, 14, 15, -1]),
     ):
-        queries, boxes, logits = said([score, 0.01, 0.01, 0.01, 0.01, 0.58])
-        boxes[0, 0] = boxes[0, 5]
-        (following,), (ids,) = part.follow([tracks(4)], queries, boxes, logits)
+        seen = said([score, 0.01, 0.01, 0.01, 0.01, 0.58])
+        seen.boxes_xyzr[0, 0] = seen.boxes_xyzr[0, 5]
+        (following,), (ids,) = part.update_by_scores([tracks(4)], seen)
         assert (ids >= 0).tolist() == [one >= 0 for one in expected]
         assert following.ids.tolist() == [4] and following.missed.tolist() == [1]
 
 
 def test_there_are_at_most_as_many_tracks_as_queries():
     part = interaction()
-    queries, boxes, logits = said([0.9] * (QUERIES + 2))
-    (following,), _ = part.follow([tracks(4, 6)], queries, boxes, logits)
+    seen = said([0.9] * (QUERIES + 2))
+    (following,), _ = part.update_by_scores([tracks(4, 6)], seen)
     assert following.ids.tolist()[:2] == [4, 6]
     assert len(following) == QUERIES
 
@@ -245,38 +233,37 @@ def test_ids_never_come_again():
         seen |= ids
 
 
-def teach(part, one, sample, assigned):
+def update(part, one, sample, persons):
     count = QUERIES + len(one)
-    queries, boxes, logits = said(torch.linspace(0.2, 0.8, count).tolist())
-    boxes = xyxy_to_xyzr(
-        torch.tensor([FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT]).float()
-    )[None, :count]
-    args = queries, boxes, logits, torch.tensor([assigned]), [sample]
-    (taught,) = part.teach([one], *args)
-    return taught, queries
+    seen = said(torch.linspace(0.2, 0.8, count).tolist())
+    boxes = torch.tensor([FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT]).float()
+    seen = seen._replace(boxes_xyzr=xyxy_to_xyzr(boxes)[None, :count])
+    persons = torch.tensor([persons])
+    (updated,) = part.update_by_truth([one], seen, persons, [sample])
+    return updated, seen
 
 
 def test_in_training_the_truth_says_who_is_a_track():
     part = interaction(drop_prob=0, false_prob=0, max_missed=2)
     truth = keyframe({3: LEFT, 5: RIGHT})
     # Track 3 is seen, 8 is missing for the first time, 5 new and has two queries.
-    taught, queries = teach(part, tracks(3, 8), truth, [0, 2, 2, 0, 0, 1, 0])
-    assert taught.ids.tolist() == [3, 5, 8]
-    assert taught.missed.tolist() == [0, 0, 1]
-    assert taught.spatial[:2].equal(queries.spatial[0, [5, 2]])
-    again, _ = teach(part, tracks(3, 8, missed=[0, 1]), truth, [0, 2, 0, 0, 0, 1, 0])
+    updated, seen = update(part, tracks(3, 8), truth, [0, 2, 2, 0, 0, 1, 0])
+    assert updated.ids.tolist() == [3, 5, 8]
+    assert updated.missed.tolist() == [0, 0, 1]
+    assert updated.spatial[:2].equal(seen.queries.spatial[0, [5, 2]])
+    again, _ = update(part, tracks(3, 8, missed=[0, 1]), truth, [0, 2, 0, 0, 0, 1, 0])
     assert again.ids.tolist() == [3, 5]
 
 
 def test_tracks_are_dropped_and_false_ones_join_them():
     truth, assigned = keyframe({3: LEFT, 5: RIGHT}), [0, 0, 2, 0, 0, 1]
-    taught, _ = teach(interaction(drop_prob=1), tracks(3), truth, assigned)
-    assert len(taught) == 0
+    updated, _ = update(interaction(drop_prob=1), tracks(3), truth, assigned)
+    assert len(updated) == 0
     part = interaction(drop_prob=0, false_prob=1)
-    taught, queries = teach(part, tracks(3), truth, assigned)
+    updated, seen = update(part, tracks(3), truth, assigned)
     # Queries 1 and 4 stand for nobody and overlap the tracks.
-    assert taught.ids.tolist() == [3, 5, -1, -1]
-    assert taught.spatial[2:].equal(queries.spatial[0, [1, 4]])
+    assert updated.ids.tolist() == [3, 5, -1, -1]
+    assert updated.spatial[2:].equal(seen.queries.spatial[0, [1, 4]])
 
 
 def test_without_tracks_the_loss_is_the_mean_of_the_keyframes():
@@ -303,13 +290,9 @@ def test_a_scene_without_anybody():
 
 
 @pytest.mark.parametrize('data', [COMES_AND_GOES, NOBODY_THERE])
-@pytest.mark.parametrize('kind', DECODERS)
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16])
-@pytest.mark.parametrize('denoising', [None, dict(type='DenoisingQueries')])
-def test_the_gradient_reaches_every_parameter(data, kind, dtype, denoising):
-    config = tiny_detector(dict(DECODERS[kind]))
-    config |= dict(query_interaction=dict(type='QueryInteraction', drop_prob=0))
-    model = build_detector(config | dict(denoising=denoising))
+def test_the_gradient_reaches_every_parameter(data, dtype):
+    model = detector(drop_prob=0)
     with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
         losses = losses_of(model, sequences(*data))
     model.parse_losses(losses)[0].backward()
@@ -319,32 +302,17 @@ def test_the_gradient_reaches_every_parameter(data, kind, dtype, denoising):
     assert learns == (data is COMES_AND_GOES)
 
 
-@pytest.mark.parametrize('changes', [dict(with_cp=True), dict(sampling_backend='mmcv')])
-def test_settings_of_the_decoder_do_not_matter(changes):
-    model = detector()
-    config = tiny_detector(tiny_decoder(**changes))
-    other = MODELS.build(config | dict(query_interaction=dict(type='QueryInteraction')))
-    other.load_state_dict(model.state_dict())
-    found = []
-    for one in (model, other):
-        torch.manual_seed(3)
-        found.append(losses_of(one, sequences(*COMES_AND_GOES)))
-    for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=1e-4)
-
-
 def test_tracks_and_noised_persons_side_by_side():
     """Two own queries, two tracks of which a clip has one, two groups of one person."""
-    padding = torch.zeros(1, 4, 4, dtype=torch.bool)
-    padding[..., 3] = True
 
-    def extra(blocked):
+    def extra(blocked, hidden):
         zeros = torch.zeros(1, 2, DIMS)
-        return ExtraQueries(Queries(zeros, zeros), zeros[..., :4], blocked)
+        return ExtraQueries(Queries(zeros, zeros), zeros[..., :4], blocked, hidden)
 
-    joined = join_extra(extra(padding), extra(block_groups(2, 2, 1)))
-    assert joined.boxes_xyzr.shape == (1, 4, 4)
-    assert joined.blocked.int().tolist() == [
+    padding = torch.tensor([[False, True]])
+    carried = extra(padding[:, None].expand(1, 2, 2), padding)
+    noised = extra(~torch.eye(2, dtype=torch.bool), torch.tensor([True, True]))
+    assert join_blocked(2, [carried, noised]).int().tolist() == [
         [
             [0, 0, 0, 1, 1, 1],
             [0, 0, 0, 1, 1, 1],
@@ -356,57 +324,23 @@ def test_tracks_and_noised_persons_side_by_side():
     ]
 
 
-def test_a_model_without_interaction_learns_from_the_keyframes_of_sequences():
-    plain = build_detector().eval()
-    samples = [one for samples in COMES_AND_GOES for one in samples]
-    found = losses_of(plain, sequences(*COMES_AND_GOES))
-    for name, value in losses_of(plain, batch(*samples)).items():
-        assert found[name].shape == value.shape
-
-
 def without_ids(sample):
     del sample.entity_ids
     return sample
 
 
 @pytest.mark.parametrize(
-    'samples, message',
+    'samples',
     [
-        ([keyframe({})], "sequences of keyframes.*'a,0' has none; take them from"),
-        ([data_sample()], "'video,0001' has none"),
-        ([keyframe({}), keyframe({}), keyframe({}, 1)], "'a,0' has none"),
-        ([keyframe({}, time=3), keyframe({}, 1, time=2)], "'a,2' follows 'a,3'"),
-        ([keyframe({}), keyframe({}, 1, 'b')], "'b,1' follows 'a,0'"),
-        (
-            [without_ids(keyframe({1: LEFT})), keyframe({}, 1)],
-            "'a,0' does not say which person is which",
-        ),
+        [keyframe({})],
+        [data_sample()],
+        [keyframe({}), keyframe({}), keyframe({}, 1)],
+        [keyframe({}, time=3), keyframe({}, 1, time=2)],
+        [keyframe({}), keyframe({}, 1, 'b')],
+        [without_ids(keyframe({1: LEFT})), keyframe({}, 1)],
     ],
+    ids=['one', 'a sample', 'a rest', 'back in time', 'two videos', 'no identity'],
 )
-def test_what_is_no_sequence(samples, message):
-    with pytest.raises(UserError, match=message):
+def test_samples_that_are_no_sequence(samples):
+    with pytest.raises(UserError):
         split_keyframes(samples)
-
-
-@pytest.mark.parametrize(
-    'settings, message',
-    [
-        (dict(birth_score=1.5), 'birth_score=1.5'),
-        (dict(drop_prob=-1, max_missed=0), 'drop_prob=-1, max_missed=0'),
-        (dict(num_heads=3), 'num_heads=3, which does not divide'),
-    ],
-)
-def test_settings_out_of_range(settings, message):
-    with pytest.raises(UserError, match=message):
-        interaction(**settings)
-
-
-def test_tubelets_are_refused():
-    settings = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
-    config = tiny_detector(
-        tiny_decoder() | settings.tubelet_decoder.to_dict(),
-        tiny_head() | settings.tubelet_head.to_dict(),
-    )
-    config['query_interaction'] = dict(type='QueryInteraction')
-    with pytest.raises(UserError, match='QueryInteraction goes with decoders of a'):
-        MODELS.build(config)

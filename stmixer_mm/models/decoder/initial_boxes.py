@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.registry import MODELS
 
 
@@ -24,7 +25,7 @@ class FrameShapes(NamedTuple):
 
 
 class InitialBoxes(BaseModule, metaclass=ABCMeta):
-    """What gives a decoder's queries their first boxes.
+    """The first boxes of a decoder's queries.
 
     Args:
         num_queries: Q; the detector sets it.
@@ -71,50 +72,24 @@ class WholeFrameBoxes(InitialBoxes):
 
 
 @MODELS.register_module()
-class GridBoxes(InitialBoxes):
-    """Boxes in rows that cover the frame, of any number; see :func:`grid_bboxes`.
-
-    Args:
-        scale: Side of a box relative to its cell; boxes end at the frame.
-        **kwargs: Of :class:`InitialBoxes`.
-
-    Raises:
-        UserError: ``scale`` is not positive.
-    """
-
-    def __init__(self, *, scale: float = 1.0, **kwargs) -> None:
-        super().__init__(**kwargs)
-        check_scale(scale)
-        self.scale = scale
-
-    def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        whole_frame = frame_bboxes(frames.img_shapes)
-        width, height = whole_frame[:, 2:].unbind(-1)
-        grid = grid_bboxes(self.num_queries, height / width, self.scale)
-        return xyxy_to_xyzr(grid * whole_frame[:, None, 2:].repeat(1, 1, 2))
-
-
-@MODELS.register_module()
 class LearnedBoxes(InitialBoxes):
     """A learned box for each query, relative to the frame without padding.
 
     Sun et al., "Sparse R-CNN", CVPR 2021, learn their proposals like this. They start
-    as :class:`GridBoxes` of a square frame.
+    as a grid over the frame, see :func:`grid_bboxes`.
 
     Args:
         scale: Side of a box relative to its cell of the grid, at the start.
         **kwargs: Of :class:`InitialBoxes`.
-
-    Raises:
-        UserError: ``scale`` is not positive.
     """
 
     def __init__(self, *, scale: float = 2.0, **kwargs) -> None:
         super().__init__(**kwargs)
-        check_scale(scale)
+        if scale <= 0:
+            raise UserError(f'LearnedBoxes: scale must be positive, got {scale}.')
         # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
         self.relative_xyzr = nn.Parameter(
-            xyxy_to_xyzr(grid_bboxes(self.num_queries, torch.ones(()), scale))
+            xyxy_to_xyzr(grid_bboxes(self.num_queries, scale))
         )
 
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
@@ -132,33 +107,31 @@ def frame_bboxes(img_shapes: Tensor) -> Tensor:
     return torch.cat((torch.zeros_like(width_height), width_height), dim=-1)
 
 
-def grid_bboxes(num_boxes: int, aspect: Tensor, scale: float = 1.0) -> Tensor:
-    """Boxes at the cells of a grid that tiles the frame, row by row.
+def grid_bboxes(num_boxes: int, scale: float = 1.0) -> Tensor:
+    """Boxes at the cells of a grid that tiles a square, row by row.
 
-    As many rows as make the cells nearest to squares; the boxes are shared out evenly
-    among the rows, so that there may be one more in some rows than in others.
+    The cells are nearly squares; the boxes are shared out evenly among the rows, so
+    that there may be one more in some rows than in others.
 
     Args:
         num_boxes: Q.
-        aspect: Height by width of the frames, (...).
         scale: Side of a box relative to its cell.
 
     Returns:
-        Corners relative to the frame, cut off at its border, (..., Q, 4).
+        Corners relative to the square, cut off at its border, (Q, 4).
     """
-    rows = (num_boxes * aspect).sqrt().round().clamp(1, num_boxes).long().unsqueeze(-1)
-    index = torch.arange(num_boxes, device=aspect.device)
+    rows = round(num_boxes**0.5)
+    index = torch.arange(num_boxes)
     row = index * rows // num_boxes
     # Row k has the boxes from ceil(k Q / rows) up to that of row k + 1.
     first, after = -(-row * num_boxes // rows), -(-(row + 1) * num_boxes // rows)
-    cells = torch.stack(torch.broadcast_tensors(after - first, rows), dim=-1)
+    cells = torch.stack((after - first, torch.full_like(row, rows)), dim=-1)
     centre = (torch.stack((index - first, row), dim=-1) + 0.5) / cells
     half_size = scale / 2 / cells
     return torch.cat((centre - half_size, centre + half_size), dim=-1).clamp(0, 1)
 
 
-def check_scale(scale: float) -> None:
-    if scale <= 0:
-        raise UserError(
-            f'scale={scale} leaves nothing of the initial boxes; set it above 0.'
-        )
+def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBoxes:
+    """The first boxes of a decoder's queries."""
+    config = config or dict(type='stmixer_mm.WholeFrameBoxes')
+    return MODELS.build(config, default_args=decoder.sizes)

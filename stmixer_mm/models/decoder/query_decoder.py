@@ -1,4 +1,4 @@
-"""What all decoders share: queries, the check of the feats, the loop over the stages.
+"""The base of all decoders: queries, the check of the feats, the loop over the stages.
 
 Shapes: B clips, Q queries, D further queries, C channels, T frames, L levels.
 """
@@ -15,47 +15,48 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
+from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.strides import derive_strides, fit_strides
+from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 
 class ExtraQueries(NamedTuple):
-    """Queries that enter behind the decoder's own."""
+    """Queries of a part of the detector, which enter behind the decoder's own."""
 
     queries: Queries  # (B, D, C) each
     boxes_xyzr: Tensor  # (B, D, 4), of tubelets (B, D, K, 4)
-    # Row must not attend to column: (Q + D, Q + D) bool, or of each clip (B, ...).
-    blocked: Tensor
+    blocked: Tensor  # Row must not attend to column: (D, D) or (B, D, D) bool.
+    hidden: Tensor  # No query from elsewhere attends to it: (D,) or (B, D) bool.
+    # In training, the persons that they stand for, see :meth:`.SetCriterion.loss`.
+    persons: Tensor | None = None
+    # Of the names of their losses; without one they share those of the decoder's own.
+    prefix: str = ''
 
 
-def join_queries(first: Queries, second: Queries) -> Queries:
-    """Both, the second behind the first."""
-    return Queries(
-        *(torch.cat(both, dim=1) for both in zip(first, second, strict=True))
-    )
+def join_blocked(num_queries: int, extras: Sequence[ExtraQueries]) -> Tensor:
+    """Rows that must not attend to columns, of all queries.
 
-
-def join_extra(first: ExtraQueries, second: ExtraQueries) -> ExtraQueries:
-    """Both, the second behind the first; each treats the other as the decoder's own."""
-    num_first, num_second = first.boxes_xyzr.size(1), second.boxes_xyzr.size(1)
-    num_own = first.blocked.size(-1) - num_first
-    places = torch.arange(num_own + num_first + num_second, device=first.blocked.device)
-    behind = places - num_first
-    # To each, the other's queries are like the first of the decoder's own.
-    of_first = places.where(places < num_own + num_first, 0)
-    of_second = places.where(places < num_own, behind.where(behind >= num_own, 0))
-    return ExtraQueries(
-        join_queries(first.queries, second.queries),
-        torch.cat((first.boxes_xyzr, second.boxes_xyzr), dim=1),
-        first.blocked[..., of_first[:, None], of_first]
-        | second.blocked[..., of_second[:, None], of_second],
-    )
+    Returns:
+        (Q + D, Q + D) or (B, Q + D, Q + D) bool.
+    """
+    sizes = [extra.boxes_xyzr.size(1) for extra in extras]
+    clips = torch.broadcast_shapes(*(extra.hidden.shape[:-1] for extra in extras))
+    total = num_queries + sum(sizes)
+    blocked = extras[0].hidden.new_zeros(*clips, total, total)
+    first = num_queries
+    for extra, size in zip(extras, sizes, strict=True):
+        own = slice(first, first + size)
+        blocked[..., own] = extra.hidden.unsqueeze(-2)
+        blocked[..., own, own] = extra.blocked
+        first += size
+    return blocked
 
 
 class QueryDecoder(BaseModule, metaclass=ABCMeta):
     """Refine queries and their boxes in stages.
 
-    A subclass says what a stage is, and what the stages read of the feature maps.
+    A subclass chooses the stage, and what the stages read of the feature maps.
 
     Args:
         make_stage: Makes a :class:`QueryStage` from ``embed_dims``, ``num_heads``,
@@ -81,7 +82,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         UserError: An argument is out of range, or feature maps do not fit.
     """
 
-    # What its stages say; a head reads one of these.
+    # Of its stages; a head reads one of these.
     output_type: type = StageOutput
 
     def __init__(
@@ -101,12 +102,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_counts(
-            num_frames=num_frames,
-            num_queries=num_queries,
-            num_stages=num_stages,
-            feedforward_channels=feedforward_channels,
-        )
         check_divisors(embed_dims, num_heads=num_heads, position_code=8)
         if num_classes < 2:
             raise UserError(
@@ -140,6 +135,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         nn.init.normal_(self.temporal_queries.weight)
         super().init_weights()
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What parts that make queries need to know."""
+        return dict(num_queries=self.num_queries, embed_dims=self.embed_dims)
+
     @abstractmethod
     def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> object:
         """What all stages read, made once from the feats."""
@@ -148,31 +148,26 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         self,
         feats: Sequence[Tensor],
         boxes_xyzr: Tensor,
-        *,
         pad_shape: tuple[int, int],
-        extra: ExtraQueries | None = None,
-        with_queries: bool = False,
-    ) -> list[StageOutput] | tuple[list[StageOutput], Queries, Tensor]:
+        extras: Sequence[ExtraQueries] = (),
+    ) -> DecoderOutput:
         """
         Args:
             feats: L levels (B, C, T, H_l, W_l), finest first.
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
-            extra: D further queries.
-            with_queries: Return the last stage's queries and boxes_xyzr too.
+            extras: Further queries.
 
         Returns:
-            One record per stage, the first stage first, of Q queries (Q + D with
-            ``extra``).
+            Of the Q queries, then the further ones in their order.
         """
         memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
         queries, boxes_xyzr = self.start(boxes_xyzr)
-        blocked = None
-        if extra is not None:
-            extra = self.admit(extra)
+        blocked = join_blocked(self.num_queries, extras) if extras else None
+        for extra in map(self.fold, extras):
             boxes_xyzr = torch.cat((boxes_xyzr, extra.boxes_xyzr), dim=1)
-            queries = join_queries(queries, extra.queries)
-            blocked = extra.blocked
+            both = zip(queries, extra.queries, strict=True)
+            queries = Queries(*(torch.cat(pair, dim=1) for pair in both))
         outputs = []
         for stage in self.stages:
             run = stage
@@ -180,14 +175,14 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                 run = partial(checkpoint, stage, use_reentrant=False)
             queries, boxes_xyzr, output = run(queries, boxes_xyzr, memory, blocked)
             outputs.append(output)
-        return (outputs, queries, boxes_xyzr) if with_queries else outputs
+        return DecoderOutput(outputs, queries, boxes_xyzr)
 
-    def admit(self, extra: ExtraQueries) -> ExtraQueries:
-        """Further queries as the stages take them."""
+    def fold(self, extra: ExtraQueries) -> ExtraQueries:
+        """Further queries in the form of :meth:`start`."""
         return extra
 
-    def look_of(self, queries: Queries) -> Tensor:
-        """What queries know of how each person looks, (B, Q, C).
+    def query_vectors(self, queries: Queries) -> Tensor:
+        """Vectors (B, Q, C) that tell persons apart.
 
         Spatial queries change with an action less than temporal ones.
         """
@@ -243,16 +238,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         return self.strides
 
 
-def check_counts(**counts: int) -> None:
-    """Refuse fewer than one of something."""
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(
-                f'The decoder has {name}={count!r}; set model.decoder.{name} to 1 or '
-                'more.'
-            )
-
-
 def check_divisors(embed_dims: int, **divisors: int) -> None:
     """Refuse a width that does not split as it has to."""
     for name, divisor in divisors.items():
@@ -260,4 +245,28 @@ def check_divisors(embed_dims: int, **divisors: int) -> None:
             raise UserError(
                 f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
                 f'{name} needs; choose an embed_dims that is.'
+            )
+
+
+def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
+    """The decoder for a head with this number of classes."""
+    decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
+    if decoder.num_classes != num_classes:
+        raise UserError(
+            f'The decoder has num_classes={decoder.num_classes} but the head has '
+            f'num_classes={num_classes}; leave model.decoder.num_classes out.'
+        )
+    return decoder
+
+
+def check_outputs(decoder: QueryDecoder, *parts: object) -> None:
+    """Refuse parts that read another ``output_type`` than the decoder's."""
+    makes = decoder.output_type
+    for part in parts:
+        wants = getattr(part, 'output_type', None) or makes
+        if wants is not makes:
+            raise UserError(
+                f'{type(part).__name__} goes with decoders of a {wants.__name__}, but '
+                f'{type(decoder).__name__} makes a {makes.__name__}; exchange the one '
+                'or the other.'
             )

@@ -5,7 +5,6 @@ A actions.
 """
 
 from abc import ABCMeta, abstractmethod
-from typing import NamedTuple
 
 import torch
 from mmcv.cnn.bricks.transformer import FFN
@@ -20,21 +19,7 @@ from stmixer_mm.models.boxes import (
 )
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 from stmixer_mm.models.decoder.sampling.sampler import Sampler, make_sample_points
-
-
-class Queries(NamedTuple):
-    """The two query sets; query i of both belongs to box i."""
-
-    spatial: Tensor  # (B, Q, C)
-    temporal: Tensor  # (B, Q, C)
-
-
-class StageOutput(NamedTuple):
-    """What a stage says of each query."""
-
-    person_logits: Tensor  # (B, Q, 2): person, background
-    action_logits: Tensor  # (B, Q, A)
-    bboxes: Tensor  # (B, Q, 4): pixel xyxy, refined by this stage
+from stmixer_mm.structures import Queries, StageOutput
 
 
 class QueryStage(BaseModule, metaclass=ABCMeta):
@@ -72,23 +57,23 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         Args:
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
-            memory: What the decoder made of the feature maps.
+            memory: From :meth:`.QueryDecoder.make_memory`.
             blocked: (Q, Q) or (B, Q, Q) bool: the query of the row must not attend to
                 that of the column.
 
         Returns:
-            Refined queries, refined boxes and what they say.
+            Refined queries, refined boxes and their predictions.
         """
 
     def refine(
         self, queries: Queries, boxes_xyzr: Tensor
     ) -> tuple[Queries, Tensor, StageOutput]:
-        """What :meth:`forward` returns, from refined queries and unrefined boxes."""
+        """The result of :meth:`forward`, from refined queries and unrefined boxes."""
         boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(queries.spatial))
         return queries, boxes_xyzr, self.read_out(queries, boxes_xyzr)
 
     def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> StageOutput:
-        """What refined queries and boxes say."""
+        """Predictions of refined queries and boxes."""
         return StageOutput(
             person_logits=self.person_branch(queries.spatial),
             action_logits=self.action_branch(torch.cat(queries, dim=-1)),
@@ -185,7 +170,7 @@ class STMixerStage(QueryStage):
         return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
 
     def attention_bias(self, iof: Tensor, blocked: Tensor | None) -> Tensor:
-        """(B, Q, Q) to what is added to attention logits, (B, num_heads, Q, Q)."""
+        """Addend to attention logits (B, num_heads, Q, Q), from ``iof`` (B, Q, Q)."""
         bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
         if blocked is None:
             return bias
@@ -194,7 +179,7 @@ class STMixerStage(QueryStage):
     def sample(
         self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler
     ) -> tuple[Tensor, Tensor]:
-        """What the two query sets mix, (B, Q, G, P, c) and (B, Q, G, T, c)."""
+        """Samples for the two query sets, (B, Q, G, P, c) and (B, Q, G, T, c)."""
         offsets = self.offsets(spatial).unflatten(
             -1, (self.num_groups, self.num_points, 3)
         )
@@ -202,7 +187,7 @@ class STMixerStage(QueryStage):
 
 
 class _QueryBranch(BaseModule):
-    """What happens to one query set in a stage: attention, then mixing and FFN.
+    """The way of one query set through a stage: attention, then mixing and FFN.
 
     Args:
         **mixing: Arguments of :class:`.AdaptiveMixing`, all but the widths.

@@ -6,11 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from stmixer_mm.models.decoder.query_decoder import (
-    QueryDecoder,
-    check_counts,
-    check_divisors,
-)
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder, check_divisors
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     make_sampler,
@@ -52,9 +48,6 @@ class STMixerDecoder(QueryDecoder):
         mixing_backend: Literal['auto', 'literal', 'chunks'] = 'auto',
         **kwargs,
     ) -> None:
-        check_counts(
-            num_groups=num_groups, num_points=num_points, out_multiplier=out_multiplier
-        )
         make_stage = partial(
             self.stage_type,
             num_groups=num_groups,

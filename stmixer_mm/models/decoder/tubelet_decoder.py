@@ -7,14 +7,11 @@ from torch import Tensor
 
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
-from stmixer_mm.models.decoder.stage import Queries
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
-from stmixer_mm.models.decoder.tubelet_stage import (
-    STMixerTubeletStage,
-    TubeletStageOutput,
-)
+from stmixer_mm.models.decoder.tubelet_stage import STMixerTubeletStage
 from stmixer_mm.models.folding import fold_time
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import Queries, TubeletStageOutput
 
 
 @MODELS.register_module()
@@ -22,12 +19,12 @@ class STMixerTubeletDecoder(STMixerDecoder):
     """Refine tubelets: persons through the frames of a clip.
 
     The design is ours: of STMixer-T (Wu et al., arXiv 2404.09842) only the abstract is
-    public. A tubelet has a spatial query and a box in each of the T frames, which look
-    into their own frame, and one temporal query, which mixes what they see. All frames
+    public. A tubelet has a spatial query and a box in each of the T frames, which sample
+    their own frame, and one temporal query, which mixes these samples. All frames
     start from the same query and box.
 
     Args:
-        frame_actions: A tubelet says in each frame what its person does there.
+        frame_actions: Predict actions in each frame, not once for the clip.
         **kwargs: See :class:`STMixerDecoder`; ``num_queries`` counts tubelets.
     """
 
@@ -46,16 +43,17 @@ class STMixerTubeletDecoder(STMixerDecoder):
         )
         return queries._replace(temporal=queries.temporal[: boxes_xyzr.size(0)]), folded
 
-    def admit(self, extra: ExtraQueries) -> ExtraQueries:
+    def fold(self, extra: ExtraQueries) -> ExtraQueries:
         """Folds boxes (B, D, K, 4) of the clip's K frames, as :meth:`start` does."""
-        queries, boxes_xyzr, blocked = extra
+        boxes_xyzr = extra.boxes_xyzr
         frames = torch.arange(self.num_frames, device=boxes_xyzr.device) + 0.5
         nearest = (frames * boxes_xyzr.size(2) / self.num_frames).long()
-        spatial = queries.spatial.repeat_interleave(self.num_frames, dim=0)
+        spatial = extra.queries.spatial.repeat_interleave(self.num_frames, dim=0)
         boxes_xyzr = boxes_xyzr[:, :, nearest].transpose(1, 2).flatten(0, 1)
-        return ExtraQueries(queries._replace(spatial=spatial), boxes_xyzr, blocked)
+        queries = extra.queries._replace(spatial=spatial)
+        return extra._replace(queries=queries, boxes_xyzr=boxes_xyzr)
 
-    def look_of(self, queries: Queries) -> Tensor:
+    def query_vectors(self, queries: Queries) -> Tensor:
         """Means (B, Q, C) of the spatial queries over time."""
         return queries.spatial.unflatten(0, (-1, self.num_frames)).mean(dim=1)
 

@@ -5,23 +5,14 @@ G groups, c channels of a group. What belongs to a frame is folded into the batc
 (B * T, Q, ...), so that attention, sampling and mixing are those of keyframes.
 """
 
-from typing import NamedTuple
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import xyzr_to_xyxy
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
-from stmixer_mm.models.decoder.stage import Queries, STMixerStage
-
-
-class TubeletStageOutput(NamedTuple):
-    """What a stage says of each tubelet, a person through the frames of a clip."""
-
-    person_logits: Tensor  # (B, Q, T, 2): person, background
-    action_logits: Tensor  # (B, Q, A), or in each frame (B, Q, T, A)
-    bboxes: Tensor  # (B, Q, T, 4): pixel xyxy, refined by this stage
+from stmixer_mm.models.decoder.stage import STMixerStage
+from stmixer_mm.structures import Queries, TubeletStageOutput
 
 
 class STMixerTubeletStage(STMixerStage):
@@ -72,7 +63,7 @@ class STMixerTubeletStage(STMixerStage):
         return point_samples, self.unfold(frame_samples.squeeze(3)).transpose(2, 3)
 
     def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> TubeletStageOutput:
-        """What folded queries and boxes say, unfolded."""
+        """Predictions of folded queries and boxes, unfolded."""
         spatial = self.unfold(queries.spatial)
         if self.frame_actions:
             temporal = queries.temporal.unsqueeze(2).expand_as(spatial)

@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.initial_boxes import FrameShapes, InitialBoxes
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes, build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import (
     ExtraQueries,
-    QueryDecoder,
-    join_extra,
+    build_decoder,
+    check_outputs,
 )
-from stmixer_mm.models.decoder.stage import Queries, StageOutput
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.heads.stmixer_head import in_float32
-from stmixer_mm.projects.track_queries.query_interaction import split_keyframes
+from stmixer_mm.models.parts import (
+    Batch,
+    QueryPart,
+    in_turns,
+    sort_extras,
+    split_extras,
+)
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, StageOutput
 
 
 @MODELS.register_module()
@@ -28,59 +31,52 @@ class STMixer(ClipDetector):
     Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023.
 
     Args:
-        decoder: Feature maps and first boxes to one output per stage, such as a
-            :class:`~.decoder.StageOutput`; a :class:`~.decoder.QueryDecoder`.
-        head: Stage outputs and ground truth to losses, or to predictions. Its
-            ``num_classes`` is the decoder's too. It must read what the decoder finds:
-            persons in keyframes, or tubelets.
-        initial_boxes: Config of an :class:`InitialBoxes`; the whole frame by default.
-        denoising: Config of a :class:`DenoisingQueries`; training then adds noised
-            persons to the queries.
-        query_interaction: Config of a :class:`QueryInteraction`; persons are then
-            carried from keyframe to keyframe, see :meth:`loss` and :meth:`predict`.
-        mask_head: Config of a :class:`QueryMaskHead`; persons then have ``masks``.
+        backbone: See :class:`.ClipDetector`, as ``neck``, ``data_preprocessor`` and
+            ``init_cfg``.
+        decoder: A :class:`.QueryDecoder`: feature maps and first boxes to predictions.
+        head: Predictions and ground truth to losses, or to the persons that are kept.
+            Its ``num_classes`` is the decoder's too. It must read what the decoder
+            predicts: persons in keyframes, or tubelets.
+        initial_boxes: Config of an :class:`.InitialBoxes`; the whole frame by default.
         with_query_vectors: Predictions have ``query_vectors`` (n, C) too, which tell
-            persons apart; see :meth:`.QueryDecoder.look_of`.
-        **kwargs: See :class:`.ClipDetector`.
+            persons apart; see :meth:`.QueryDecoder.query_vectors`.
+        parts: Further arguments are configs of :class:`.QueryPart`, such as
+            ``denoising``; checkpoints have their parameters under the same names.
     """
 
     def __init__(
         self,
         *,
+        backbone: dict,
+        neck: dict | list | None,
         decoder: dict,
         head: dict,
         initial_boxes: dict | None = None,
-        denoising: dict | None = None,
-        query_interaction: dict | None = None,
-        mask_head: dict | None = None,
         with_query_vectors: bool = False,
-        **kwargs,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | list | None = None,
+        **parts: dict | None,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg,
+        )
         head = MODELS.build(head)
         self.decoder = build_decoder(decoder, num_classes=head.num_classes)
         self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
-        self.denoising = self.query_interaction = self.mask_head = None
-        if denoising is not None:
-            sizes = dict(num_classes=head.num_classes, **query_sizes(self.decoder))
-            self.denoising = MODELS.build(denoising, default_args=sizes)
-        if query_interaction is not None:
-            self.query_interaction = MODELS.build(
-                query_interaction, default_args=query_sizes(self.decoder)
-            )
-        if mask_head is not None:
-            sizes = dict(embed_dims=self.decoder.embed_dims)
-            self.mask_head = MODELS.build(mask_head, default_args=sizes)
+        for name, config in parts.items():
+            if config is not None:
+                sizes = dict(self.decoder.sizes, num_classes=head.num_classes)
+                self.add_module(name, MODELS.build(config, default_args=sizes))
         self.head = head
         self.with_query_vectors = with_query_vectors
-        parts = (
-            self.initial_boxes,
-            self.denoising,
-            self.query_interaction,
-            self.mask_head,
-            self._forecast,
-        )
-        check_outputs(self.decoder, self, head, *parts)
+        check_outputs(self.decoder, self, *self.path, *self.children())
+
+    @property
+    def parts(self) -> list[QueryPart]:
+        return [part for part in self.children() if isinstance(part, QueryPart)]
 
     @property
     def num_classes(self) -> int:
@@ -88,248 +84,80 @@ class STMixer(ClipDetector):
 
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
         self.decoder.strides_of(feats, pad_shape)
-        if self.mask_head is not None:
-            self.mask_head.check_feats(feats)
+        for part in self.parts:
+            part.check_feats(feats)
+
+    def start_video(self) -> dict[str, object]:
+        return {k: v for part in self.parts for k, v in part.start_video().items()}
 
     def _forward(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[StageOutput]:
-        """Clips to what each stage says about them."""
-        _, (outputs, *_) = self.run(inputs, frame_shapes(inputs, data_samples))
-        return outputs
+        """Clips to the predictions of each stage."""
+        batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
+        return self.see(batch).stages
 
-    def run(
-        self, inputs: Tensor, frames: FrameShapes, extra: ExtraQueries | None = None
-    ) -> tuple[list[Tensor], tuple[list[StageOutput], Queries, Tensor]]:
-        """Feature maps of clips, and what the decoder makes of them."""
-        feats = self.extract_feat(inputs)
-        boxes_xyzr = self.initial_boxes.predict(feats, frames)
-        return feats, self.decoder(
-            feats,
-            boxes_xyzr,
-            pad_shape=frames.pad_shape,
-            extra=extra,
-            with_queries=True,
-        )
+    def run(self, inputs: Tensor, frames: FrameShapes) -> DecoderOutput:
+        """Clips to predictions of the decoder's own queries."""
+        return self.see(Batch(self.extract_feat(inputs), [], frames))
+
+    def see(self, batch: Batch, extras: Sequence[ExtraQueries] = ()) -> DecoderOutput:
+        """Predictions of the decoder's own queries, then of further ones."""
+        boxes_xyzr = self.initial_boxes.predict(batch.feats, batch.frames)
+        return self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> dict[str, Tensor]:
-        """Weighted loss terms of all parts; their sum is the training loss.
+        """Weighted loss terms; their sum is the training loss.
 
-        With ``query_interaction`` the samples are sequences of keyframes, all first
-        ones before all second ones, and the terms are means over the keyframes.
+        They are means over the turns in which the parts have the batch seen.
         """
-        self.check_labels(data_samples)
-        neck_losses, feats = self.loss_and_extract_feat(inputs)
-        frames = frame_shapes(inputs, data_samples)
-        if self.query_interaction is None:
-            return neck_losses | self.loss_of_keyframe(feats, data_samples, frames)[0]
-        losses, parts = [], split_keyframes(data_samples)
-        tracks = [self.query_interaction.start() for _ in data_samples[parts[0]]]
-        for part in parts:
-            of_keyframe, tracks = self.loss_of_keyframe(
-                [feat[part] for feat in feats],
-                data_samples[part],
-                frames._replace(img_shapes=frames.img_shapes[part]),
-                tracks,
-            )
-            losses.append(of_keyframe)
-        return neck_losses | {
-            name: sum(one[name] for one in losses) / len(losses) for name in losses[0]
+        losses, feats = self.loss_and_extract_feat(inputs)
+        turns = in_turns(self.parts, Batch.of(feats, inputs, data_samples))
+        terms = [self.loss_of_turn(turn) for turn in turns]
+        return losses | {
+            name: sum(one[name] for one in terms) / len(terms) for name in terms[0]
         }
 
-    def loss_of_keyframe(
-        self,
-        feats: Sequence[Tensor],
-        data_samples: Sequence[ActionDataSample],
-        frames: FrameShapes,
-        tracks: Sequence[InstanceData] | None = None,
-    ) -> tuple[dict[str, Tensor], Sequence[InstanceData]]:
-        """Loss terms of B clips, and the tracks for the keyframes that follow.
-
-        Args:
-            feats: L levels (B, C, T, H_l, W_l).
-            data_samples: The ground truth.
-            frames: Sizes of the frames.
-            tracks: From the keyframes before; None without ``query_interaction``.
-        """
-        losses, boxes_xyzr = self.initial_boxes.loss_and_predict(
-            feats, data_samples, frames
-        )
-        extra = held = noised = None
-        num_copies = 0
-        if tracks is not None:
-            extra = self.query_interaction(tracks)
-            held = self.query_interaction.hold(tracks, data_samples)
-        if self.denoising is not None:
-            noised = self.denoising(data_samples, frames.img_shapes)
-            num_copies = noised.persons.size(1)
-            extra = noised.extra if extra is None else join_extra(extra, noised.extra)
-        outputs, queries, boxes_xyzr = self.decoder(
-            feats,
-            boxes_xyzr,
-            pad_shape=frames.pad_shape,
-            extra=extra,
-            with_queries=True,
-        )
-        own, copies = zip(
-            *(split_queries(output, num_copies) for output in outputs), strict=True
-        )
-        if tracks is None and self.mask_head is None:
-            losses |= self.head.loss(own, data_samples)
-        else:
-            terms, persons = self.head.loss_and_match(own, data_samples, held)
+    def loss_of_turn(self, batch: Batch) -> dict[str, Tensor]:
+        losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)
+        extras = sort_extras(part.enter_training(batch) for part in self.parts)
+        seen = self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
+        matched = []
+        for prefix, queries, known in split_extras(
+            seen, extras, self.decoder.num_queries
+        ):
+            terms, persons = self.head.loss_and_match(
+                queries.stages, batch.data_samples, known, prefix
+            )
             losses |= terms
-        if self.mask_head is not None:
-            looks = self.decoder.look_of(queries)[:, : persons.size(1)]
-            losses |= self.mask_head.loss(
-                feats, looks, own[-1].bboxes, persons, data_samples, frames
-            )
-        if tracks is not None:
-            logits = own[-1].person_logits.detach().float()
-            tracks = self.query_interaction.teach(
-                tracks, queries, boxes_xyzr, logits, persons, data_samples
-            )
-        if noised is not None:
-            losses |= self.head.loss_denoising(copies, noised.persons, data_samples)
-        return losses, tracks
+            matched.append((queries, persons))
+        for part in self.parts:
+            losses |= part.loss(batch, *matched[0])
+        return losses
 
     def find(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> list[InstanceData]:
-        """What each clip shows, see :meth:`.STMixerHead.predict`.
-
-        With a mask head there are ``masks`` (n, h, w) bool too, see
-        :meth:`.QueryMaskHead.predict`.
-        """
-        frames = frame_shapes(inputs, data_samples)
-        feats, (outputs, queries, _) = self.run(inputs, frames)
-        found = self.head.predict(outputs, data_samples, self.looks_of(queries))
-        self.add_masks(feats, found, data_samples, frames)
+        """Predictions of each clip, see :meth:`.STMixerHead.predict` and the parts."""
+        batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
+        seen = self.see(batch, sort_extras(part.enter(batch) for part in self.parts))
+        found = self.head.predict(seen.stages, data_samples)
+        for part in self.parts:
+            found = part.finish(batch, seen, found)
+        vectors = self.decoder.query_vectors(seen.queries)
+        for clip, one in enumerate(found):
+            kept = one.pop('queries')
+            if self.with_query_vectors:
+                one.query_vectors = vectors[clip, kept].float()
         return found
-
-    def looks_of(self, queries: Queries) -> dict[str, Tensor]:
-        """Fields of the last queries that go with their predictions."""
-        if self.mask_head is None and not self.with_query_vectors:
-            return {}
-        return dict(query_vectors=self.decoder.look_of(queries).float())
-
-    def add_masks(
-        self,
-        feats: Sequence[Tensor],
-        found: Sequence[InstanceData],
-        data_samples: Sequence[ActionDataSample],
-        frames: FrameShapes,
-    ) -> None:
-        """Draw who was found, if there is a mask head."""
-        if self.mask_head is None:
-            return
-        masks = self.mask_head.predict(feats, found, data_samples, frames)
-        for predictions, of_clip in zip(found, masks, strict=True):
-            predictions.masks = of_clip
-            if not self.with_query_vectors:
-                del predictions.query_vectors
 
     def predict(
         self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
     ) -> Sequence[ActionDataSample]:
-        """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`.
-
-        With ``query_interaction``, samples may have ``tracks``, from their video's
-        keyframe before or :meth:`.QueryInteraction.start`. They then get
-        ``instances_id`` in ``pred_instances``; ``tracks`` become the next keyframe's.
-        """
-        if self.query_interaction is not None and 'tracks' in data_samples[0]:
-            return self.predict_next(inputs, data_samples)
+        """The samples with ``pred_instances``, see :meth:`find`."""
         found = self.find(inputs, data_samples)
         for sample, predictions in zip(data_samples, found, strict=True):
             sample.pred_instances = predictions
         return data_samples
-
-    def predict_next(
-        self, inputs: Tensor, data_samples: Sequence[ActionDataSample]
-    ) -> Sequence[ActionDataSample]:
-        """:meth:`predict` of samples that have ``tracks``."""
-        tracks = [sample.tracks for sample in data_samples]
-        frames = frame_shapes(inputs, data_samples)
-        feats, (outputs, queries, boxes_xyzr) = self.run(
-            inputs, frames, extra=self.query_interaction(tracks)
-        )
-        looks = self.looks_of(queries)
-        last = in_float32(outputs[-1])
-        following, ids = self.query_interaction.follow(
-            tracks, queries, boxes_xyzr, last.person_logits
-        )
-        for clip, sample in enumerate(data_samples):
-            count = len(ids[clip])  # behind them is padding
-            of_clip = StageOutput(*(v[clip : clip + 1, :count] for v in last))
-            of_queries = {k: v[clip : clip + 1, :count] for k, v in looks.items()}
-            of_queries['instances_id'] = ids[clip][None]
-            (found,) = self.head.predict([of_clip], [sample], of_queries)
-            sample.pred_instances = found[found.instances_id >= 0]
-            sample.tracks = following[clip]
-            given = torch.cat((sample.tracks.ids, sample.pred_instances.instances_id))
-            next_id = max([tracks[clip].next_id, *(1 + given).tolist()])
-            sample.tracks.set_metainfo(dict(next_id=next_id))
-        found = [sample.pred_instances for sample in data_samples]
-        self.add_masks(feats, found, data_samples, frames)
-        return data_samples
-
-
-def split_queries(
-    output: StageOutput, num_copies: int
-) -> tuple[StageOutput, StageOutput]:
-    """The queries of a decoder, and the noised copies behind them."""
-    count = output.bboxes.size(1) - num_copies
-    return (
-        type(output)(*(values[:, :count] for values in output)),
-        type(output)(*(values[:, count:] for values in output)),
-    )
-
-
-def check_outputs(decoder: QueryDecoder, *parts: object) -> None:
-    """Refuse parts that go with another kind of decoder, as far as they say so."""
-    makes = decoder.output_type
-    for part in parts:
-        wants = getattr(part, 'output_type', makes)
-        if wants is not makes:
-            raise UserError(
-                f'{type(part).__name__} goes with decoders of a {wants.__name__}, but '
-                f'{type(decoder).__name__} makes a {makes.__name__}; exchange the one '
-                'or the other.'
-            )
-
-
-def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
-    """The decoder for a head with this number of classes."""
-    decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
-    if decoder.num_classes != num_classes:
-        raise UserError(
-            f'The decoder has num_classes={decoder.num_classes} but the head has '
-            f'num_classes={num_classes}; leave model.decoder.num_classes out.'
-        )
-    return decoder
-
-
-def build_initial_boxes(config: dict | None, decoder: QueryDecoder) -> InitialBoxes:
-    """What gives the queries of a decoder their first boxes."""
-    return MODELS.build(
-        config or dict(type='stmixer_mm.WholeFrameBoxes'),
-        default_args=query_sizes(decoder),
-    )
-
-
-def query_sizes(decoder: QueryDecoder) -> dict[str, int]:
-    """The sizes that query-making parts take over from the decoder."""
-    return dict(num_queries=decoder.num_queries, embed_dims=decoder.embed_dims)
-
-
-def frame_shapes(
-    inputs: Tensor, data_samples: Sequence[ActionDataSample]
-) -> FrameShapes:
-    """Sizes of the frames of clips (B, 3, T_in, H, W)."""
-    img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-    return FrameShapes(
-        torch.tensor(img_shapes, device=inputs.device), tuple(inputs.shape[-2:])
-    )

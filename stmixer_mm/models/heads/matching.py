@@ -1,17 +1,21 @@
-"""Persons among the queries: their scores and their matching.
+"""Persons among the queries: their scores, their matching and the truth for them.
 
-Shapes: Q queries of a clip, its k persons and, for tubelets, its K frames.
+Shapes: B clips, Q queries, A actions, k persons of a clip; [K]: of tubelets there is a
+value for each of the K frames.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.registry import TASK_UTILS, build_hosted
-from stmixer_mm.structures import PRESENT, UNKNOWN
+from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.registry import TASK_UTILS
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
 PERSON, BACKGROUND = 0, 1  # columns of the person logits
 
@@ -29,80 +33,51 @@ def score_persons(person_logits: Tensor) -> Tensor:
 def match_clip(
     person_logits: Tensor,
     bboxes: Tensor,
-    gt_instances: InstanceData,
-    img_meta: dict,
+    known: Tensor,
+    sample: ActionDataSample,
     *,
     assigner: object,
-    sampler: object | None = None,
 ) -> Tensor:
-    """Which person each query of a clip stands for.
+    """The person of each query of a clip.
 
     Args:
         person_logits: (Q, 2), of tubelets (Q, K, 2).
         bboxes: Pixel xyxy, (Q, 4), of tubelets (Q, K, 4).
-        gt_instances: ``bboxes`` (k, 4), pixel xyxy; of tubelets (k, K, 4), and
-            ``states`` (k, K).
-        img_meta: ``img_shape`` (h, w) without padding.
+        known: The result for the last N queries, (N,). The others are matched to the
+            persons that are left.
+        sample: Its ``gt_instances`` have ``bboxes`` (k, 4), pixel xyxy; of tubelets
+            (k, K, 4), and ``states`` (k, K).
         assigner: One of mmdet's.
-        sampler: One of mmdet's; None lets every query count.
 
     Returns:
         (Q,) long: i + 1 for the i-th person, 0 for none, -1 for a query that
         counts nowhere.
     """
+    own, gt_instances = len(bboxes) - len(known), sample.gt_instances
+    gt_bboxes = gt_instances.bboxes.to(bboxes)
+    numbers = torch.arange(1, len(gt_bboxes) + 1, device=known.device)
+    left = ~torch.isin(numbers, known)
     # Logits (margin, 0) and (person, background) have the same softmax to the bit,
     # and the sigmoid of the margin is right as well: costs of both types fit.
-    margin = person_margin(person_logits)
+    margin = person_margin(person_logits[:own])
     queries = InstanceData(
         scores=torch.stack((margin, torch.zeros_like(margin)), dim=-1),
-        bboxes=bboxes,
-        priors=bboxes,
+        bboxes=bboxes[:own],
+        priors=bboxes[:own],
     )
-    gt_bboxes = gt_instances.bboxes.to(bboxes)
-    present = gt_bboxes.new_ones(len(gt_bboxes), dtype=torch.bool)
-    persons = describe_persons(gt_bboxes, present)
+    persons = describe_persons(gt_bboxes[left], torch.ones_like(numbers[left]).bool())
     if 'states' in gt_instances:
-        persons.states = gt_instances.states.to(bboxes.device)
-    result = assigner.assign(queries, persons, img_meta=img_meta)
-    if sampler is None:
-        return result.gt_inds
-    sampled = sampler.sample(result, queries, persons)
-    taken = torch.cat((sampled.pos_inds, sampled.neg_inds))
-    assigned = torch.full_like(result.gt_inds, -1)
-    assigned[taken] = result.gt_inds[taken]
-    return assigned
-
-
-def match_rest(
-    person_logits: Tensor,
-    bboxes: Tensor,
-    gt_instances: InstanceData,
-    img_meta: dict,
-    *,
-    held: Tensor,
-    **parts: object,
-) -> Tensor:
-    """:func:`match_clip` where the last N queries have their persons already.
-
-    The others are matched to the persons that are left.
-
-    Args:
-        held: What is returned for the last N, (N,).
-        parts: Assigner and sampler.
-    """
-    own = len(bboxes) - len(held)
-    persons = torch.arange(len(gt_instances.bboxes), device=held.device)
-    rest = persons[~torch.isin(persons + 1, held)]
-    found = match_clip(
-        person_logits[:own], bboxes[:own], gt_instances[rest], img_meta, **parts
-    )
-    numbers = F.pad(rest + 1, (1, 0))  # none stays none
+        persons.states = gt_instances.states.to(bboxes.device)[left]
+    found = assigner.assign(queries, persons, img_meta=sample.metainfo).gt_inds
+    if len(known) == 0:
+        return found
+    numbers = F.pad(numbers[left], (1, 0))  # none stays none
     found = torch.where(found > 0, numbers[found.clamp(min=0)], found)
-    return torch.cat((found, held))
+    return torch.cat((found, known))
 
 
 def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
-    """What mmdet's costs read from the truth.
+    """The fields that mmdet's costs read from the truth.
 
     Args:
         gt_bboxes: (k, 4)
@@ -115,6 +90,73 @@ def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
         positive_maps=present[:, None].to(gt_bboxes),
         text_token_mask=torch.ones_like(present)[:, None],
     )
+
+
+class Targets(NamedTuple):
+    """Truth for the queries of a batch, from one stage's matching."""
+
+    person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
+    counted: Tensor  # (B, Q, [K]) bool: where the person label counts
+    boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
+    bboxes: Tensor  # (m, 4): pixel xyxy, in the order of ``boxed``
+    acting: Tensor  # bool: the matched queries (B, Q), or ``boxed``
+    actions: Tensor  # (n, A): multi-hot, in the order of ``acting``
+    box_scale: Tensor  # (m, 4): w, h, w, h of the frame without padding
+
+
+def make_targets(persons: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
+    """Truth for queries, given their persons.
+
+    Args:
+        persons: See :func:`match_clip`, (B, Q).
+        data_samples: The ground truth; persons with ``states`` (k, K) are tubelets,
+            and may have ``labels`` (k, K, A + 1).
+    """
+    states, bboxes, actions, scales = [], [], [], []
+    for sample, of_clip in zip(data_samples, persons, strict=True):
+        gt_instances = sample.gt_instances
+        pairs = of_clip[of_clip > 0] - 1
+        states.append(query_states(of_clip, gt_instances))
+        there = states[-1][of_clip > 0] == PRESENT
+        gt_bboxes = gt_instances.bboxes.to(pairs.device, torch.float32)[pairs]
+        bboxes.append(gt_bboxes[there])
+        labels = gt_instances.labels.to(pairs.device)[pairs]
+        by_frame = labels.dim() == 3
+        actions.append((labels[there] if by_frame else labels)[:, 1:].float())
+        scale = frame_scale(sample.metainfo['img_shape'], bboxes[-1])
+        scales.append(scale.expand(len(bboxes[-1]), 4))
+    states = torch.stack(states)
+    boxed = states == PRESENT
+    return Targets(
+        person_labels=torch.where(boxed, PERSON, BACKGROUND),
+        counted=states != UNKNOWN,
+        boxed=boxed,
+        bboxes=torch.cat(bboxes),
+        acting=boxed if by_frame else persons > 0,
+        actions=torch.cat(actions),
+        box_scale=torch.cat(scales),
+    )
+
+
+def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
+    """States of the persons of a clip's queries, (Q,), of tubelets (Q, K).
+
+    Without a person a query is absent, but unknown in frames where no state is known.
+
+    Args:
+        persons: See :func:`match_clip`, (Q,).
+        gt_instances: Persons, present in the one frame or with ``states`` (k, K).
+    """
+    states = persons.new_full((len(gt_instances.bboxes),), PRESENT)
+    if 'states' in gt_instances:
+        states = gt_instances.states.to(persons)
+    of_none = states.new_full(states.shape[1:], ABSENT)
+    if len(states):
+        of_none[(states == UNKNOWN).all(dim=0)] = UNKNOWN
+    table = torch.cat((of_none[None], states))
+    found = table[persons.clamp(min=0)]
+    found[persons < 0] = UNKNOWN
+    return found
 
 
 @TASK_UTILS.register_module()
@@ -131,7 +173,7 @@ class TubeletCost:
         self, *, person_costs: Sequence[dict], box_costs: Sequence[dict]
     ) -> None:
         self.person_costs, self.box_costs = (
-            [build_hosted(cost, TASK_UTILS) for cost in costs]
+            [TASK_UTILS.build(cost) for cost in costs]
             for costs in (person_costs, box_costs)
         )
 

@@ -6,22 +6,17 @@ actions.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
-from stmixer_mm.models.heads.matching import match_clip
-from stmixer_mm.models.heads.stmixer_head import (
-    STMixerHead,
-    Targets,
-    in_float32,
-    sample_name,
-)
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.heads.criterion import in_float32, sample_name
+from stmixer_mm.models.heads.matching import TubeletCost
+from stmixer_mm.models.heads.stmixer_head import Detections, STMixerHead
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import TubeletStageOutput
 
 PRESENCE = 0.5  # person score from which a tubelet takes its person to be in a frame
 
@@ -30,7 +25,7 @@ PRESENCE = 0.5  # person score from which a tubelet takes its person to be in a 
 class STMixerTubeletHead(STMixerHead):
     """Match tubelets to persons through a clip.
 
-    What tubelets say in the T frames of the feature maps is taken to the clip's K
+    Predictions in the T frames of the feature maps are resampled to the clip's K
     frames (:func:`at_clip_frames`), and compared there with persons
     (``gt_instances``): ``bboxes`` (k, K, 4) in pixels, multi-hot ``labels`` (k, A + 1),
     and ``states`` (k, K), 1 where a person has a box, 0 where it is not there, -1 where
@@ -50,23 +45,13 @@ class STMixerTubeletHead(STMixerHead):
     output_type = TubeletStageOutput
     box_dims, box_shape = 3, '(k, K, 4), a box in each frame of the clip'
 
-    def check_parts(self, person_target: str) -> None:
-        super().check_parts(person_target)
-        queries, persons, frames = 5, 3, 2
-        truth = InstanceData(
-            bboxes=torch.zeros(persons, frames, 4),
-            states=torch.ones(persons, frames, dtype=torch.long),
-        )
-        with blame(
-            f'The assigner {type(self.assigner).__name__} does not match tubelets',
-            'take mmdet.HungarianAssigner with match_costs of type TubeletCost',
-        ):
-            match_clip(
-                torch.zeros(queries, frames, 2),
-                torch.zeros(queries, frames, 4),
-                truth,
-                dict(img_shape=(1, 1)),
-                assigner=self.assigner,
+    def check_parts(self) -> None:
+        super().check_parts()
+        costs = getattr(self.assigner, 'match_costs', ())
+        if not any(isinstance(cost, TubeletCost) for cost in costs):
+            raise UserError(
+                f'The assigner {type(self.assigner).__name__} does not match tubelets; '
+                'take mmdet.HungarianAssigner with match_costs of type TubeletCost.'
             )
 
     def check_truth(self, sample: ActionDataSample) -> None:
@@ -84,12 +69,13 @@ class STMixerTubeletHead(STMixerHead):
 
     def loss_and_match(
         self,
-        outputs: Sequence[TubeletStageOutput],
+        stages: Sequence[TubeletStageOutput],
         data_samples: Sequence[ActionDataSample],
-        held: Tensor | None = None,
+        known: Tensor | None = None,
+        prefix: str = '',
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """See :meth:`STMixerHead.loss_and_match`."""
-        by_frame = outputs[0].action_logits.dim() == 4
+        """See :meth:`.SetCriterion.loss_and_match`."""
+        by_frame = stages[0].action_logits.dim() == 4
         for sample in data_samples:
             if (sample.gt_instances.labels.dim() == 3) != by_frame:
                 raise UserError(
@@ -98,31 +84,23 @@ class STMixerTubeletHead(STMixerHead):
                     f'has frame_actions={by_frame}; set frame_actions of the decoder '
                     'and of LocateTubelets alike.'
                 )
-        return super().loss_and_match(outputs, data_samples, held)
-
-    def loss_by_stages(
-        self,
-        outputs: Sequence[TubeletStageOutput],
-        data_samples: Sequence[ActionDataSample],
-        *args: object,
-    ) -> tuple[dict[str, Tensor], Targets]:
         clip_len = data_samples[0].metainfo['clip_len']
-        outputs = [self.read(output, clip_len) for output in outputs]
-        return super().loss_by_stages(outputs, data_samples, *args)
+        stages = [self.read(stage, clip_len) for stage in stages]
+        return super().loss_and_match(stages, data_samples, known, prefix)
 
-    def read(self, output: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
-        return at_clip_frames(output, clip_len)
+    def read(self, stage: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
+        return at_clip_frames(stage, clip_len)
 
-    def choose(self, *args: object) -> InstanceData:
+    def choose(self, found: Detections) -> InstanceData:
         """The tubelets of a clip that are kept, n of them.
 
         ``bboxes`` (n, K, 4) are xyxy normalised by the frame without padding,
-        ``person_scores`` (n, K) say where the person is, ``scores`` (n, num_classes),
+        ``person_scores`` (n, K) are those in each frame, ``scores`` (n, num_classes),
         or (n, K, num_classes) with the decoder's ``frame_actions``, have the host's
         dummy column 0, ``tubelet_scores`` (n,) are the mean person scores where the
-        person is.
+        person is; ``queries`` (n,) are the places of the kept tubelets.
         """
-        kept = super().choose(*args)
+        kept = super().choose(found)
         kept.tubelet_scores = self.score_queries(kept.person_scores)
         return kept
 

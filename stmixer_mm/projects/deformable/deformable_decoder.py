@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.query_decoder import QueryDecoder, check_counts
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.folding import place_keyframe
 from stmixer_mm.projects.deformable.deformable_stage import (
     DeformableMemory,
@@ -54,7 +54,6 @@ class DeformableDecoder(QueryDecoder):
         dropout: float = 0.0,
         **kwargs,
     ) -> None:
-        check_counts(num_levels=num_levels, num_points=num_points)
         all_frames = memory == 'time'
         make_stage = partial(
             DeformableStage,

@@ -6,35 +6,24 @@ persons of a clip, or 1), D = G P further queries, C channels, A actions; with t
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmaction.structures import ActionDataSample
-from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.decoder.stage import Queries, StageOutput
-from stmixer_mm.models.decoder.tubelet_stage import TubeletStageOutput
+from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import PRESENT
+from stmixer_mm.structures import PRESENT, Queries, StageOutput, TubeletStageOutput
 
 MIN_SIZE = 1.0  # pixels: a box clipped to nothing has no logarithm
 
 
-class NoisedQueries(NamedTuple):
-    """Noised copies of the persons of a batch."""
-
-    extra: ExtraQueries  # D of them
-    persons: Tensor  # (B, D) long: the person each copies, -1 for padding
-
-
 @MODELS.register_module()
-class DenoisingQueries(BaseModule):
+class DenoisingQueries(QueryPart):
     """Groups of noised persons, which the decoder learns to put right.
 
     Li et al., "DN-DETR: Accelerate DETR Training by Introducing Query DeNoising",
@@ -42,18 +31,12 @@ class DenoisingQueries(BaseModule):
     and itself. Used only in training.
 
     Args:
-        embed_dims: C; the detector sets it.
-        num_queries: Q; the detector sets it.
-        num_classes: A + 1; the detector sets it.
         num_groups: G, copies of each person, noised independently.
         box_noise: Centres move by up to this share of half the box, sizes change by
             up to this share, in [0, 1).
         label_noise: Probability that an action of a copy is replaced by one drawn at
             random, in [0, 1].
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: An argument is out of range.
+        **kwargs: See :class:`.QueryPart`.
     """
 
     output_type = StageOutput  # persons of keyframes, not tubelets
@@ -61,29 +44,21 @@ class DenoisingQueries(BaseModule):
     def __init__(
         self,
         *,
-        embed_dims: int,
-        num_queries: int,
-        num_classes: int,
         num_groups: int = 5,
         box_noise: float = 0.4,
         label_noise: float = 0.2,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        if num_groups < 1 or not 0 <= box_noise < 1 or not 0 <= label_noise <= 1:
+        super().__init__(**kwargs)
+        if not 0 <= box_noise < 1:
             raise UserError(
-                f'DenoisingQueries takes num_groups={num_groups} of 1 or more, box_noise='
-                f'{box_noise} in [0, 1) and label_noise={label_noise} in [0, 1]; correct '
-                'the one that is not.'
+                f'DenoisingQueries: box_noise must be in [0, 1), got {box_noise}.'
             )
-        self.embed_dims = embed_dims
-        self.num_queries = num_queries
-        self.num_classes = num_classes
         self.num_groups = num_groups
         self.box_noise = box_noise
         self.label_noise = label_noise
-        self.spatial_labels = nn.Linear(num_classes - 1, embed_dims)
-        self.temporal_labels = nn.Linear(num_classes - 1, embed_dims)
+        self.spatial_labels = nn.Linear(self.num_classes - 1, self.embed_dims)
+        self.temporal_labels = nn.Linear(self.num_classes - 1, self.embed_dims)
 
     def init_weights(self) -> None:
         for embedding in (self.spatial_labels, self.temporal_labels):
@@ -91,18 +66,15 @@ class DenoisingQueries(BaseModule):
             nn.init.normal_(embedding.bias)
         super().init_weights()
 
-    def forward(
-        self, data_samples: Sequence[ActionDataSample], img_shapes: Tensor
-    ) -> NoisedQueries:
-        """
-        Args:
-            data_samples: The ground truth.
-            img_shapes: (h, w) of each clip without padding, (B, 2).
-        """
-        described = [self.describe(sample.gt_instances) for sample in data_samples]
+    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
+        return ['persons'], [f'{self.num_groups} copies of each to learn']
+
+    def enter_training(self, batch: Batch) -> ExtraQueries:
+        truth = [self.get_truth(sample.gt_instances) for sample in batch.data_samples]
         bboxes, actions, persons = collect_persons(
-            *zip(*described, strict=True), img_shapes
+            *zip(*truth, strict=True), batch.frames.img_shapes
         )
+        group_size = persons.size(1)
         # Queries of a group lie side by side.
         bboxes, actions, persons = (
             values.repeat(1, self.num_groups, *[1] * (values.dim() - 2))
@@ -115,16 +87,17 @@ class DenoisingQueries(BaseModule):
                 for embedding in (self.spatial_labels, self.temporal_labels)
             )
         )
-        extra = ExtraQueries(
+        group = torch.arange(persons.size(1), device=persons.device) // group_size
+        return ExtraQueries(
             queries=queries,
             boxes_xyzr=xyxy_to_xyzr(noise_boxes(bboxes, self.box_noise)),
-            blocked=block_groups(
-                self.num_queries, self.num_groups, persons.size(1) // self.num_groups
-            ).to(img_shapes.device),
+            blocked=group[:, None] != group,
+            hidden=torch.ones_like(group, dtype=torch.bool),
+            persons=persons,
+            prefix='dn.',
         )
-        return NoisedQueries(extra, persons)
 
-    def describe(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
+    def get_truth(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
         """Boxes (k, [K], 4) and labels (k, A + 1) of the persons of a clip."""
         return persons.bboxes, persons.labels
 
@@ -139,7 +112,7 @@ class DenoisingTubelets(DenoisingQueries):
 
     output_type = TubeletStageOutput
 
-    def describe(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
+    def get_truth(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
         labels = persons.labels
         if labels.dim() == 3:
             labels = (labels * (persons.states == PRESENT)[..., None]).amax(dim=1)
@@ -161,8 +134,8 @@ def collect_persons(
         img_shapes: (h, w) of each clip without padding, (B, 2).
 
     Returns:
-        Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A) and which person it is,
-        -1 for padding, (B, P).
+        Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A) and persons (B, P):
+        i + 1 for the i-th of the clip, -1 for padding.
     """
     counts = [len(each) for each in bboxes]
     slots = torch.arange(max(1, *counts), device=img_shapes.device)
@@ -175,7 +148,7 @@ def collect_persons(
     labels = torch.cat(labels)[:, 1:].to(bboxes)
     actions = labels.new_zeros(*taken.shape, labels.size(-1))
     actions[taken] = labels
-    return bboxes, actions, torch.where(taken, slots, -1)
+    return bboxes, actions, torch.where(taken, slots + 1, -1)
 
 
 def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:
@@ -205,15 +178,3 @@ def noise_actions(actions: Tensor, label_noise: float) -> Tensor:
     # A sum of one-hots: a replacement is 1, whatever else is drawn for the query.
     noised = actions.masked_fill(replaced, 0)
     return noised.scatter_add(-1, drawn, replaced.to(actions)).clamp(max=1)
-
-
-def block_groups(num_queries: int, num_groups: int, group_size: int) -> Tensor:
-    """Who must not attend to whom.
-
-    Returns:
-        (Q + D, Q + D) bool: True from an own query to a noised one, and from a noised
-        one to those of other groups.
-    """
-    group = torch.arange(num_groups).repeat_interleave(group_size) + 1
-    group = F.pad(group, (num_queries, 0))  # the own queries are group 0
-    return (group[:, None] != group) & (group != 0)

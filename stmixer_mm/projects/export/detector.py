@@ -84,9 +84,11 @@ class ExportedDetector(BaseModel):
         ]
         for sample, *found in zip(data_samples, *join(parts), strict=True):
             *found, query_vectors = found
-            looks = dict(query_vectors=query_vectors) if self.with_query_vectors else {}
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
-            sample.pred_instances = self.head.choose(Detections(*found), looks)
+            sample.pred_instances = self.head.choose(Detections(*found))
+            kept = sample.pred_instances.pop('queries')
+            if self.with_query_vectors:
+                sample.pred_instances.query_vectors = query_vectors[kept]
         return data_samples
 
     def check_shape(self, shape: Sequence[int]) -> None:

@@ -75,10 +75,10 @@ class TensorDetector(nn.Module):
         inputs = F.pad(preprocessor.normalise(clips.float()), margins)
         img_shape = frame_scale((height, width), inputs)[1:3]
         frames = FrameShapes(img_shape.expand(inputs.size(0), 2), pad_shape)
-        _, (outputs, queries, _) = model.run(inputs, frames)
-        last = model.head.read(outputs[-1], clips.size(2))
+        seen = model.run(inputs, frames)
+        last = model.head.read(seen.stages[-1], clips.size(2))
         found = model.head.score(last, (height, width))
-        return *found, model.decoder.look_of(queries).float()
+        return *found, model.decoder.query_vectors(seen.queries).float()
 
 
 class InBfloat16(nn.Module):

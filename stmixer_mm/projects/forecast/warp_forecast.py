@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule, ModuleList, constant_init
+from mmengine.model import ModuleList, constant_init
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.necks.levels import as_levels, check_channels
+from stmixer_mm.models.parts import LearningNeck
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import StageOutput
 
 
 def warp(feat: Tensor, flow: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class WarpStep(nn.Sequential):
 
 
 @MODELS.register_module()
-class WarpForecast(BaseModule):
+class WarpForecast(LearningNeck):
     """Extend levels of T frames by the k that come next.
 
     A :class:`WarpStep` for each level makes each of them from the two before it. The
@@ -160,12 +161,22 @@ class WarpForecast(BaseModule):
         return [torch.cat(level, dim=2) for level in future_levels], is_true
 
     def loss(
+        self,
+        feats: Sequence[Tensor],
+        inputs: Tensor,
+        extract: Callable[[Tensor], Tensor | Sequence[Tensor]],
+    ) -> dict[str, Tensor]:
+        if inputs.size(2) <= self.clip_len:
+            return {}
+        return self.compare(feats, *self.see_future(inputs, extract))
+
+    def compare(
         self, extended: Sequence[Tensor], future: Sequence[Tensor], is_true: Tensor
     ) -> dict[str, Tensor]:
         """
         Args:
-            extended: What :meth:`forward` made.
-            future: From :meth:`see_future`, like ``is_true``.
+            extended: From :meth:`forward`.
+            future: From :meth:`see_future`, as ``is_true``.
         """
         shares = []
         for level, truth in zip(extended, map(full_precision, future), strict=True):

@@ -13,25 +13,26 @@ import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmdet.structures.mask import BaseInstanceMasks
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import ModuleList
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
-from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.folding import keyframes
-from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.models.heads.criterion import sample_name
+from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, StageOutput
 
 NARROWING = 2, 4, 8, 16  # of C, from convolution to convolution
 NOT_THERE = -1e4  # a logit whose sigmoid is 0
 
 
 class MaskQueries(NamedTuple):
-    """Whose masks are wanted: n queries of any clips."""
+    """The n queries, of any clips, to draw."""
 
     vectors: Tensor  # (n, C)
     bboxes: Tensor  # (n, 4): pixel xyxy
@@ -39,7 +40,7 @@ class MaskQueries(NamedTuple):
 
 
 @MODELS.register_module()
-class QueryMaskHead(BaseModule):
+class QueryMaskHead(QueryPart):
     """Attention of each query over the keyframe's coarsest level, drawn ever finer.
 
     Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
@@ -49,7 +50,6 @@ class QueryMaskHead(BaseModule):
     beside the query and not in it.
 
     Args:
-        embed_dims: C, a multiple of 16 and of ``num_heads``; the detector sets it.
         loss_mask: Loss of logits (n, pixels) on 0 and 1, e.g. ``mmdet.FocalLoss``; here
             a mean over a mask's pixels, summed over masks, divided by their number.
         loss_dice: Loss of the same with one value for each mask, e.g.
@@ -58,11 +58,7 @@ class QueryMaskHead(BaseModule):
         num_heads: Heads of the attention, one attention map each.
         chunk_size: Queries that are decoded at once in prediction, which bounds RAM.
         keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: An argument is out of range, or the feats or the ground truth do not
-            fit.
+        **kwargs: See :class:`.QueryPart`.
     """
 
     output_type = StageOutput  # persons of keyframes, not tubelets
@@ -70,22 +66,16 @@ class QueryMaskHead(BaseModule):
     def __init__(
         self,
         *,
-        embed_dims: int,
         loss_mask: dict,
         loss_dice: dict,
         num_levels: int = 4,
         num_heads: int = 8,
         chunk_size: int = 16,
         keyframe: int | None = None,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        if not 1 <= num_levels <= 5 or num_heads < 1 or chunk_size < 1:
-            raise UserError(
-                f'QueryMaskHead takes num_levels={num_levels} from 1 to 5, num_heads='
-                f'{num_heads} and chunk_size={chunk_size} of 1 or more; correct the one '
-                'that is not.'
-            )
+        super().__init__(**kwargs)
+        embed_dims = self.embed_dims
         if embed_dims % NARROWING[-1] or embed_dims % num_heads:
             raise UserError(
                 f'QueryMaskHead has embed_dims={embed_dims}, which must be a multiple of '
@@ -134,6 +124,11 @@ class QueryMaskHead(BaseModule):
                 f'QueryMaskHead reads num_levels={self.num_levels} levels but the neck '
                 f'yields {len(feats)}; set model.mask_head.num_levels={len(feats)}.'
             )
+
+    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
+        levels = feats[: self.num_levels]
+        sizes = ['x'.join(map(str, level.shape[1:])) for level in levels]
+        return sizes, [f'masks {"x".join(map(str, feats[0].shape[-2:]))}']
 
     def forward(
         self, feats: Sequence[Tensor], queries: MaskQueries, frames: FrameShapes
@@ -200,30 +195,18 @@ class QueryMaskHead(BaseModule):
         return (attention * (self.num_heads * cells)).to(level)
 
     def loss(
-        self,
-        feats: Sequence[Tensor],
-        vectors: Tensor,
-        bboxes: Tensor,
-        persons: Tensor,
-        data_samples: Sequence[ActionDataSample],
-        frames: FrameShapes,
+        self, batch: Batch, seen: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """Weighted loss terms of the queries that stand for persons.
 
-        A mask without a pixel counts nowhere: it is unknown, or a crop cut it away.
-
-        Args:
-            feats: See :meth:`forward`.
-            vectors: All queries, (B, Q, C).
-            bboxes: Their boxes, (B, Q, 4).
-            persons: Whom they stand for, (B, Q), see :func:`.match_clip`.
-            data_samples: The ground truth, with ``masks`` (k, h, w) of the frames
-                without padding.
-            frames: Sizes of the frames.
+        A mask without a pixel counts nowhere: it is unknown, or a crop cut it away. The
+        truth is ``masks`` (k, h, w), of the frames without padding.
 
         Raises:
             UserError: A sample lacks masks, or they do not fit its frame.
         """
+        feats, data_samples, frames = batch
+        vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
         truth = take_masks(data_samples, persons, frames.pad_shape)
         clips, rows = (persons > 0).nonzero(as_tuple=True)
         known = truth.flatten(1).any(dim=1)
@@ -253,40 +236,33 @@ class QueryMaskHead(BaseModule):
             loss_dice=self.loss_dice(logits, truth, avg_factor=number),
         )
 
-    def predict(
-        self,
-        feats: Sequence[Tensor],
-        found: Sequence[InstanceData],
-        data_samples: Sequence[ActionDataSample],
-        frames: FrameShapes,
-    ) -> list[Tensor]:
-        """Masks (n, h, w) bool of each clip's n kept queries.
+    def finish(
+        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+    ) -> list[InstanceData]:
+        """Predictions with ``masks`` (n, h, w) bool.
 
         They have the size of the frame before it was resized (``ori_shape``), or that
         of the clip where this is unknown.
-
-        Args:
-            feats: See :meth:`forward`.
-            found: Predictions of each clip with their ``query_vectors``.
-            data_samples: Of the clips.
-            frames: Sizes of the frames.
         """
-        levels, masks = self.read(feats), []
-        for clip, (one, sample) in enumerate(zip(found, data_samples, strict=True)):
+        levels = self.read(batch.feats)
+        for clip, (one, sample) in enumerate(
+            zip(found, batch.data_samples, strict=True)
+        ):
             height, width = sample.metainfo['img_shape']
             size = tuple(sample.metainfo.get('ori_shape', (height, width))[:2])
+            vectors = seen.queries.spatial[clip, one.queries].float()
             bboxes = one.bboxes * frame_scale((height, width), one.bboxes)
-            of_clip = bboxes.new_full((len(bboxes),), clip, dtype=torch.long)
-            queries = MaskQueries(one.query_vectors, bboxes, of_clip)
+            of_clip = torch.full_like(one.queries, clip)
+            queries = MaskQueries(vectors, bboxes, of_clip)
             drawn = [bboxes.new_zeros((0, *size), dtype=torch.bool)]
             for chunk in zip(
                 *(each.split(self.chunk_size) for each in queries), strict=True
             ):
-                logits = full_precision(self.draw(*levels, MaskQueries(*chunk), frames))
-                logits = resize(logits, frames.pad_shape)[:, :height, :width]
-                drawn.append(resize(logits, size) > 0)
-            masks.append(torch.cat(drawn))
-        return masks
+                logits = self.draw(*levels, MaskQueries(*chunk), batch.frames)
+                logits = resize(full_precision(logits), batch.frames.pad_shape)
+                drawn.append(resize(logits[:, :height, :width], size) > 0)
+            one.masks = torch.cat(drawn)
+        return found
 
 
 def cell_corners(level: Tensor, pad_shape: tuple[int, int]) -> Tensor:
@@ -333,9 +309,6 @@ def take_masks(
         data_samples: The ground truth.
         persons: i + 1 for the i-th person of the clip, (B, Q).
         pad_shape: (H, W)
-
-    Raises:
-        UserError: See :meth:`QueryMaskHead.loss`.
     """
     taken = []
     for sample, of_clip in zip(data_samples, persons, strict=True):
@@ -352,8 +325,8 @@ def take_masks(
         if tuple(masks.shape[1:]) != (height, width):
             raise UserError(
                 f'The masks of {sample_name(sample)} are {masks.shape[2]}x'
-                f'{masks.shape[1]} pixels but its frame is {width}x{height}; pack them '
-                'behind all that moves the frames.'
+                f'{masks.shape[1]} pixels but its frame is {width}x{height}; put '
+                'PackMasks after all geometric transforms.'
             )
         padding = 0, pad_shape[1] - width, 0, pad_shape[0] - height
         masks = masks.to(persons.device)[of_clip[of_clip > 0] - 1]

@@ -12,7 +12,6 @@ from math import ceil, gcd
 import torch
 from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -23,10 +22,10 @@ from stmixer_mm.models.decoder.initial_boxes import (
     InitialBoxes,
     frame_bboxes,
 )
-from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.folding import keyframes
 from stmixer_mm.models.strides import derive_strides, fit_strides
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import StageOutput
 
 _ANCHORS = dict(type='AnchorGenerator', strides=(4, 8, 16, 32))
 _ASSIGNING = dict(allowed_border=-1, pos_weight=-1)
@@ -97,9 +96,7 @@ class ProposalBoxes(InitialBoxes):
         settings = complete_head(
             dense_head, num_queries=self.num_queries, embed_dims=self.embed_dims
         )
-        # Heads name their parts without a scope.
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            self.dense_head = head = MODELS.build(settings)
+        self.dense_head = head = MODELS.build(settings)
         if settings.num_classes != 1:
             raise UserError(
                 f'The dense head has num_classes={settings.num_classes}, but proposals '

@@ -16,17 +16,14 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.decoder.stage import StageOutput
+from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
+from stmixer_mm.models.decoder.query_decoder import build_decoder, check_outputs
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.detectors.stmixer import (
-    build_decoder,
-    build_initial_boxes,
-    check_outputs,
-    frame_shapes,
-)
-from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.models.heads.criterion import sample_name
+from stmixer_mm.models.parts import Batch
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import StageOutput
 
 # Which field of a sample has the boxes.
 SOURCES = {'ground_truth': 'gt_instances', 'proposals': 'proposals'}
@@ -136,7 +133,6 @@ class RoIDetector(ClipDetector):
 
         Clips without a person have no loss of actions.
         """
-        self.check_labels(data_samples)
         neck_losses, feats = self.loss_and_extract_feat(inputs)
         roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
@@ -173,13 +169,13 @@ class RoIDetector(ClipDetector):
                 given_bboxes(sample, self.source) if self.source in sample else nothing
                 for sample in data_samples
             ]
-        frames = frame_shapes(inputs, data_samples)
         samples = [persons_alone(sample) for sample in data_samples]
-        losses, boxes_xyzr = self.person_boxes.loss_and_predict(feats, samples, frames)
-        outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
-        losses |= self.person_head.loss(outputs, samples)
+        batch = Batch.of(feats, inputs, samples)
+        losses, boxes_xyzr = self.person_boxes.loss_and_predict(*batch)
+        seen = self.person_decoder(feats, boxes_xyzr, batch.frames.pad_shape)
+        losses |= self.person_head.loss(seen.stages, samples)
         losses = {f'person.{name}': value for name, value in losses.items()}
-        return losses, self.branch_bboxes(outputs, samples)
+        return losses, self.branch_bboxes(seen.stages, samples)
 
     def roi_feats(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
@@ -230,19 +226,19 @@ class RoIDetector(ClipDetector):
         """The boxes (n, 4) of each clip that the RoI head classifies at test."""
         if self.source:
             return [given_bboxes(sample, self.source) for sample in data_samples]
-        frames = frame_shapes(inputs, data_samples)
+        frames = Batch.of(feats, inputs, data_samples).frames
         boxes_xyzr = self.person_boxes.predict(feats, frames)
-        outputs = self.person_decoder(feats, boxes_xyzr, pad_shape=frames.pad_shape)
-        return self.branch_bboxes(outputs, data_samples)
+        seen = self.person_decoder(feats, boxes_xyzr, frames.pad_shape)
+        return self.branch_bboxes(seen.stages, data_samples)
 
     @torch.no_grad()
     def branch_bboxes(
         self,
-        outputs: Sequence[StageOutput],
+        stages: Sequence[StageOutput],
         data_samples: Sequence[ActionDataSample],
     ) -> list[Tensor]:
         """The boxes (n, 4) that the person branch predicts for each clip."""
-        found = self.person_head.predict(outputs, data_samples)
+        found = self.person_head.predict(stages, data_samples)
         return [
             one.bboxes * frame_scale(sample.img_shape, one.bboxes)
             for one, sample in zip(found, data_samples, strict=True)

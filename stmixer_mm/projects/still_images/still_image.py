@@ -13,11 +13,10 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.decoder.stage import StageOutput
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import StageOutput
 
 
 @MODELS.register_module()
@@ -35,24 +34,20 @@ class StillImageSTMixer(STMixer):
         **kwargs: Arguments of :class:`STMixer`; the backbone takes images
             (B, 3, H, W), the neck yields levels (B, C, H_l, W_l), and the decoder has
             ``num_frames=1``.
-
-    Raises:
-        UserError: ``max_per_img`` is not positive.
     """
 
     output_type = StageOutput
 
     def __init__(self, *, max_per_img: int = 100, **kwargs) -> None:
         super().__init__(**kwargs)
-        if max_per_img < 1:
-            raise UserError(
-                f'max_per_img={max_per_img} leaves no detection; set 1 or more.'
-            )
         self.max_per_img = max_per_img
 
-    def extract_feat(self, inputs: Tensor) -> list[Tensor]:
+    def loss_and_extract_feat(
+        self, inputs: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Images (B, 3, H, W) to L levels (B, C, 1, H_l, W_l)."""
-        return [feat.unsqueeze(2) for feat in super().extract_feat(inputs)]
+        losses, feats = super().loss_and_extract_feat(inputs)
+        return losses, [feat.unsqueeze(2) for feat in feats]
 
     def loss(
         self, inputs: Tensor, data_samples: Sequence[DetDataSample]

@@ -38,8 +38,8 @@ class KeyframeSequences(Dataset):
         stride: Take every n-th keyframe of a video as the first of a sequence.
 
     Raises:
-        UserError: an argument is out of range, a person has no identity, or no video
-            has that many keyframes that far apart.
+        UserError: A person has no identity, or no video has that many keyframes that
+            far apart.
     """
 
     def __init__(
@@ -51,12 +51,6 @@ class KeyframeSequences(Dataset):
         stride: int = 1,
     ) -> None:
         least, largest = step
-        if num_keyframes < 2 or stride < 1 or not 0 <= least <= largest:
-            raise UserError(
-                f'KeyframeSequences takes num_keyframes={num_keyframes} of 2 or more, '
-                f'stride={stride} of 1 or more and step={tuple(step)} that rises from 0; '
-                'correct the one that is not.'
-            )
         self.dataset = DATASETS.build(dataset)
         self.dataset.full_init()
         self.num_keyframes = num_keyframes

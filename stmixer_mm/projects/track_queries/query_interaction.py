@@ -1,14 +1,14 @@
-"""Queries that live on: who was found is carried to the next keyframe of its video.
+"""Track queries: queries of found persons are carried to the next keyframe.
 
 Shapes: B clips, keyframes of as many videos; Q queries of the decoder, n tracks of a
 video, N the most of these in a batch, or 1; k persons of a keyframe, C channels.
 
-The tracks of a video are an ``InstanceData`` that the caller keeps: ``spatial`` and
+The tracks of a video are an ``InstanceData``, ``tracks`` of its samples: ``spatial`` and
 ``temporal`` (n, C) query vectors and ``boxes_xyzr`` (n, 4), from when the person was
 last seen, ``ids`` (n,), and ``missed`` (n,), keyframes since then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from mmaction.structures import ActionDataSample
 from mmcv.ops import nms
 from mmdet.models.layers import DetrTransformerEncoderLayer
 from mmdet.structures.bbox import bbox_overlaps
-from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -24,27 +23,28 @@ from torch.nn.utils.rnn import pad_sequence
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import sine_position_code, xyzr_to_xyxy
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.decoder.stage import Queries, StageOutput
+from stmixer_mm.models.heads.criterion import sample_name
 from stmixer_mm.models.heads.matching import score_persons
-from stmixer_mm.models.heads.stmixer_head import sample_name
+from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
-NOBODY = -1  # id of a false track
+NO_TRACK = -1  # id of a false track
 
 
 @MODELS.register_module()
-class QueryInteraction(BaseModule):
-    """Carries queries that found persons to the next keyframe, behind the learned ones.
+class QueryInteraction(QueryPart):
+    """Carry queries that found persons to the next keyframe, behind the learned ones.
 
     Zeng et al., "MOTR: End-to-End Multiple-Object Tracking with Transformer", ECCV
     2022: a track query claims its person, so that learned queries find newcomers alone.
     Both vectors of the tracks attend among themselves, with the position code of their
-    boxes in query and key, and pass a feed-forward network. In training the truth says
-    whom a query tracks; some tracks are lost, and false ones join them.
+    boxes in query and key, and pass a feed-forward network. In training, on sequences
+    of keyframes, the truth decides whom a query tracks; some tracks are lost, and false
+    ones join them. In prediction, samples have ``tracks``, from their video's keyframe
+    before or :meth:`start_video`, or are seen without tracks.
 
     Args:
-        embed_dims: C, a multiple of ``num_heads``; the detector sets it.
-        num_queries: Q; the detector sets it. A video has at most as many tracks.
         num_heads: Heads of the attention.
         feedforward_channels: Hidden width of the feed-forward networks.
         birth_score: Person score from which a query of the decoder begins a track.
@@ -55,10 +55,7 @@ class QueryInteraction(BaseModule):
         drop_prob: In training, probability that a track is lost.
         false_prob: In training, probability that a false track joins a track: the query
             without a person whose box overlaps it most.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: An argument is out of range.
+        **kwargs: See :class:`.QueryPart`.
     """
 
     output_type = StageOutput  # persons of keyframes, not tubelets
@@ -66,8 +63,6 @@ class QueryInteraction(BaseModule):
     def __init__(
         self,
         *,
-        embed_dims: int,
-        num_queries: int,
         num_heads: int = 8,
         feedforward_channels: int = 1024,
         birth_score: float = 0.7,
@@ -76,31 +71,9 @@ class QueryInteraction(BaseModule):
         max_overlap: float = 0.7,
         drop_prob: float = 0.1,
         false_prob: float = 0.3,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        shares = dict(
-            birth_score=birth_score,
-            keep_score=keep_score,
-            max_overlap=max_overlap,
-            drop_prob=drop_prob,
-            false_prob=false_prob,
-        )
-        counts = dict(max_missed=max_missed, num_heads=num_heads)
-        wrong = [f'{name}={one}' for name, one in shares.items() if not 0 <= one <= 1]
-        wrong += [f'{name}={one}' for name, one in counts.items() if one < 1]
-        if wrong:
-            raise UserError(
-                'QueryInteraction takes scores, overlaps and probabilities in [0, 1] and '
-                f'counts of 1 or more, but not {", ".join(wrong)}; correct it.'
-            )
-        if embed_dims % num_heads:
-            raise UserError(
-                f'QueryInteraction has num_heads={num_heads}, which does not divide the '
-                f"decoder's embed_dims={embed_dims}; choose one that does."
-            )
-        self.embed_dims = embed_dims
-        self.num_queries = num_queries
+        super().__init__(**kwargs)
         self.birth_score = birth_score
         self.keep_score = keep_score
         self.max_missed = max_missed
@@ -109,9 +82,10 @@ class QueryInteraction(BaseModule):
         self.false_prob = false_prob
         self.spatial, self.temporal = (
             DetrTransformerEncoderLayer(
-                self_attn_cfg=dict(embed_dims=embed_dims, num_heads=num_heads),
+                self_attn_cfg=dict(embed_dims=self.embed_dims, num_heads=num_heads),
                 ffn_cfg=dict(
-                    embed_dims=embed_dims, feedforward_channels=feedforward_channels
+                    embed_dims=self.embed_dims,
+                    feedforward_channels=feedforward_channels,
                 ),
             )
             for _ in Queries._fields
@@ -130,6 +104,64 @@ class QueryInteraction(BaseModule):
             missed=numbers,
         )
 
+    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
+        return ['tracks'], [f'{self.num_queries} queries at most']
+
+    def start_video(self) -> dict[str, object]:
+        return dict(tracks=self.start())
+
+    def turns(self, batch: Batch) -> Iterator[Batch]:
+        """All first keyframes, then all second ones, with the tracks of those before.
+
+        Raises:
+            UserError: The samples are no sequences of keyframes of a video.
+        """
+        keyframes = split_keyframes(batch.data_samples)
+        tracks = [self.start() for _ in batch.data_samples[keyframes[0]]]
+        for which in keyframes:
+            turn = batch.clips(which)
+            for sample, of_video in zip(turn.data_samples, tracks, strict=True):
+                sample.tracks = of_video
+            yield turn
+            tracks = get_tracks(turn)
+
+    def enter(self, batch: Batch) -> ExtraQueries | None:
+        return self(get_tracks(batch)) if 'tracks' in batch.data_samples[0] else None
+
+    def enter_training(self, batch: Batch) -> ExtraQueries:
+        tracks = get_tracks(batch)
+        return self(tracks)._replace(persons=self.match(tracks, batch.data_samples))
+
+    def loss(
+        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+    ) -> dict[str, Tensor]:
+        """None; but the samples get the tracks for the next keyframes."""
+        updated = self.update_by_truth(
+            get_tracks(batch), seen, persons, batch.data_samples
+        )
+        for sample, tracks in zip(batch.data_samples, updated, strict=True):
+            sample.tracks = tracks
+        return {}
+
+    def finish(
+        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+    ) -> list[InstanceData]:
+        """Predictions that have their box to themselves, with ``instances_id``."""
+        if 'tracks' not in batch.data_samples[0]:
+            return found
+        updated, ids = self.update_by_scores(get_tracks(batch), seen)
+        kept = []
+        for sample, tracks, of_clip, one in zip(
+            batch.data_samples, updated, ids, found, strict=True
+        ):
+            one.instances_id = of_clip[one.queries]
+            kept.append(one[one.instances_id != NO_TRACK])
+            given = torch.cat((tracks.ids, kept[-1].instances_id))
+            next_id = max([sample.tracks.next_id, *(1 + given).tolist()])
+            tracks.set_metainfo(dict(next_id=next_id))
+            sample.tracks = tracks
+        return kept
+
     def forward(self, tracks: Sequence[InstanceData]) -> ExtraQueries:
         """The tracks of B videos as N queries; padding is last, and unseen."""
         counts = [len(one) for one in tracks]
@@ -146,92 +178,80 @@ class QueryInteraction(BaseModule):
             spatial=self.spatial(spatial, code, unseen),
             temporal=self.temporal(temporal, code, unseen),
         )
-        blocked = F.pad(padding, (self.num_queries, 0))
-        blocked = blocked[:, None].expand(-1, blocked.size(1), -1)
-        return ExtraQueries(queries, boxes_xyzr, blocked)
+        blocked = padding[:, None].expand(-1, padding.size(1), -1)
+        return ExtraQueries(queries, boxes_xyzr, blocked, hidden=padding)
 
-    def hold(
+    def match(
         self, tracks: Sequence[InstanceData], data_samples: Sequence[ActionDataSample]
     ) -> Tensor:
-        """Whom the tracks stand for in the next keyframe, by the truth.
+        """The person of each track in the next keyframe, by the truth.
 
         Returns:
-            ``held`` of :meth:`.STMixerHead.loss_and_match`, (B, N): i + 1 for the i-th
-            person of the clip, 0 for persons not there, -1 for padding.
+            ``known`` of :meth:`.SetCriterion.loss_and_match`, (B, N).
         """
         size = max(1, *map(len, tracks))
-        held = []
+        known = []
         for one, sample in zip(tracks, data_samples, strict=True):
             same = one.ids[:, None] == person_ids(sample, one.ids)
-            persons = F.pad(same.int(), (1, 0)).argmax(dim=1)  # column 0: nobody
-            held.append(F.pad(persons, (0, size - len(persons)), value=-1))
-        return torch.stack(held)
+            persons = F.pad(same.int(), (1, 0)).argmax(dim=1)  # column 0: none
+            known.append(F.pad(persons, (0, size - len(persons)), value=-1))
+        return torch.stack(known)
 
-    def teach(
+    def update_by_truth(
         self,
         tracks: Sequence[InstanceData],
-        queries: Queries,
-        boxes_xyzr: Tensor,
-        person_logits: Tensor,
-        assigned: Tensor,
+        seen: DecoderOutput,
+        persons: Tensor,
         data_samples: Sequence[ActionDataSample],
     ) -> list[InstanceData]:
         """The tracks for the next keyframe, by the truth.
 
         Args:
             tracks: Those of this keyframe.
-            queries: What the decoder made of them, behind its own, (B, Q + N, C) each.
-            boxes_xyzr: Their boxes, (B, Q + N, 4).
-            person_logits: Of the last stage, (B, Q + N, 2).
-            assigned: Whom they stand for, from :meth:`.STMixerHead.loss_and_match`.
+            seen: Of the decoder's own queries, then of the tracks, Q + N.
+            persons: Theirs, from :meth:`.SetCriterion.loss_and_match`.
             data_samples: The ground truth.
         """
-        taught = []
-        found = self._found(tracks, queries, boxes_xyzr)
-        scores = score_persons(person_logits)
-        for one, now, sample, persons, score in zip(
-            tracks, found, data_samples, assigned, scores, strict=True
+        updated = []
+        found, scores = self._found(tracks, seen), get_scores(seen)
+        for one, now, sample, of_clip, score in zip(
+            tracks, found, data_samples, persons, scores, strict=True
         ):
             ids = person_ids(sample, one.ids)
-            persons, score = persons[: len(now)], score[: len(now)]
-            # Of several queries for a person, the surest.
+            matched, score = of_clip[: len(now)], score[: len(now)]
+            # Of several queries of a person, that with the highest score.
             rows = [
-                int(score.where(persons == number, -1).argmax())
+                int(score.where(matched == number, -1).argmax())
                 for number in range(1, len(ids) + 1)
-                if (persons == number).any()
+                if (matched == number).any()
             ]
-            rows = persons.new_tensor(rows)
+            rows = matched.new_tensor(rows)
             seen = now[rows]
-            seen.ids = ids[persons[rows] - 1]
-            lost = one[(one.ids != NOBODY) & ~torch.isin(one.ids, ids)]
+            seen.ids = ids[matched[rows] - 1]
+            lost = one[(one.ids != NO_TRACK) & ~torch.isin(one.ids, ids)]
             kept = InstanceData.cat([seen, self._missing(lost)])
             kept = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) >= self.drop_prob]
             joined = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) < self.false_prob]
-            idle = now[: self.num_queries][persons[: self.num_queries] == 0]
+            idle = now[: self.num_queries][matched[: self.num_queries] == 0]
             if len(joined) and len(idle):
                 bboxes = (xyzr_to_xyxy(each.boxes_xyzr) for each in (joined, idle))
                 false = idle[bbox_overlaps(*bboxes).argmax(dim=1).unique()]
                 kept = InstanceData.cat([kept, false])
-            taught.append(kept[: self.num_queries])
-        return taught
+            updated.append(kept[: self.num_queries])
+        return updated
 
-    def follow(
-        self,
-        tracks: Sequence[InstanceData],
-        queries: Queries,
-        boxes_xyzr: Tensor,
-        person_logits: Tensor,
+    def update_by_scores(
+        self, tracks: Sequence[InstanceData], seen: DecoderOutput
     ) -> tuple[list[InstanceData], list[Tensor]]:
-        """The tracks for the next keyframe, by the scores; see :meth:`teach`.
+        """The tracks for the next keyframe, by the scores; see :meth:`update_by_truth`.
 
         Returns:
-            The tracks, and the ids (Q + n,) of all queries of each clip. Those without
-            a track have ids that nobody had before, the surest first; those that lost
-            their box to another one have ``NOBODY``.
+            The tracks, and the ids (Q + N,) of all queries of each clip. Those without
+            a track have new ids, in the order of their scores; those that lost their
+            box to another one, and padding, have ``NO_TRACK``.
         """
-        following, ids = [], []
-        found = self._found(tracks, queries, boxes_xyzr)
-        scores = score_persons(person_logits)
+        updated, ids = [], []
+        found, scores = self._found(tracks, seen), get_scores(seen)
         for one, now, score in zip(tracks, found, scores, strict=True):
             new, known = score[: len(now)].split((self.num_queries, len(one)))
             bboxes = xyzr_to_xyxy(now.boxes_xyzr)
@@ -253,25 +273,26 @@ class QueryInteraction(BaseModule):
             seen, lost = now[self.num_queries :][is_seen], one[~is_seen]
             born = now[: self.num_queries][has_won & (new >= self.birth_score)]
             kept = InstanceData.cat([seen, self._missing(lost), born])
-            following.append(kept[: self.num_queries])
-            ids.append(now.ids.where(wins, NOBODY))
-        return following, ids
+            updated.append(kept[: self.num_queries])
+            of_all = now.ids.where(wins, NO_TRACK)
+            ids.append(F.pad(of_all, (0, len(score) - len(of_all)), value=NO_TRACK))
+        return updated, ids
 
     def _found(
-        self, tracks: Sequence[InstanceData], queries: Queries, boxes_xyzr: Tensor
+        self, tracks: Sequence[InstanceData], seen: DecoderOutput
     ) -> list[InstanceData]:
-        """The Q + n queries of each clip as tracks that see somebody, ids unknown."""
+        """The Q + n queries of each clip as tracks, ids unknown."""
         found = []
         for clip, one in enumerate(tracks):
             count = self.num_queries + len(one)
-            boxes = boxes_xyzr[clip, :count].detach()
+            boxes = seen.boxes_xyzr[clip, :count].detach()
             found.append(
                 InstanceData(
                     metainfo=one.metainfo,
-                    spatial=queries.spatial[clip, :count].float(),
-                    temporal=queries.temporal[clip, :count].float(),
+                    spatial=seen.queries.spatial[clip, :count].float(),
+                    temporal=seen.queries.temporal[clip, :count].float(),
                     boxes_xyzr=boxes,
-                    ids=one.ids.new_full((count,), NOBODY),
+                    ids=one.ids.new_full((count,), NO_TRACK),
                     missed=one.missed.new_zeros(count),
                 )
             )
@@ -287,6 +308,15 @@ def pad_tracks(values: Sequence[Tensor]) -> Tensor:
     """Rows (n, ·) of each video to (B, N, ·), zeros behind them."""
     padded = pad_sequence([*values], batch_first=True)
     return padded if padded.size(1) else F.pad(padded, (0, 0, 0, 1))
+
+
+def get_tracks(batch: Batch) -> list[InstanceData]:
+    return [sample.tracks for sample in batch.data_samples]
+
+
+def get_scores(seen: DecoderOutput) -> Tensor:
+    """Person scores of the last stage, (B, Q + N)."""
+    return score_persons(seen.stages[-1].person_logits.detach().float())
 
 
 def person_ids(sample: ActionDataSample, like: Tensor) -> Tensor:

@@ -2,9 +2,9 @@
 
 import test_mask_head
 import test_track_queries as track_queries
-import test_tubelets as tubelets
 import test_warp_forecast as forecasts
 import tiny
+import tiny_tubelets as tubelets
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp

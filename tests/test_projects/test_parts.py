@@ -1,0 +1,141 @@
+"""Laws of the parts that projects add to a detector."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import (
+    batch,
+    build_detector,
+    data_sample,
+    tiny_decoder,
+    tiny_deformable_decoder,
+    tiny_detector,
+)
+from tiny_tubelets import tube_detector
+
+import stmixer_mm.projects.deformable
+import stmixer_mm.projects.denoising
+import stmixer_mm.projects.forecast
+import stmixer_mm.projects.masks
+import stmixer_mm.projects.proposals
+import stmixer_mm.projects.still_images
+import stmixer_mm.projects.track_queries  # noqa: F401
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.projects.masks.mask_head import MaskQueries
+from stmixer_mm.registry import MODELS
+
+NECK = tiny_detector()['neck']
+DECODER = tiny_decoder(sampling_backend='grid_sample')
+FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
+MASK_HEAD = dict(
+    type='QueryMaskHead',
+    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+    loss_dice=dict(type='mmdet.DiceLoss'),
+)
+PROPOSALS = dict(
+    type='ProposalBoxes',
+    dense_head=dict(type='mmdet.FCOSHead', strides=(4, 8, 16, 32), stacked_convs=1),
+)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(head=tiny_detector()['head']),
+        dict(decoder=tiny_decoder()),
+        dict(denoising=dict(type='DenoisingQueries')),
+        dict(query_interaction=dict(type='QueryInteraction')),
+        dict(mask_head=MASK_HEAD),
+        dict(initial_boxes=PROPOSALS),
+        dict(neck=[NECK, FORECAST]),
+        dict(type='StillImageSTMixer'),
+    ],
+    ids=lambda settings: ''.join(settings),
+)
+def test_parts_of_keyframes_and_of_tubelets_do_not_mix(settings):
+    with pytest.raises(UserError, match=' goes with decoders of a '):
+        MODELS.build(tube_detector() | settings)
+
+
+class Raw(torch.nn.Module):
+    """Clips of 64x96 in, the last stage and, with a mask head, all masks out."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs):
+        model, (clips, *_) = self.model, inputs.shape
+        frames = FrameShapes(inputs.new_tensor([[64, 96]]).expand(clips, 2), (64, 96))
+        seen = model.run(inputs, frames)
+        if not model.parts:
+            return tuple(seen.stages[-1])
+        vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
+        of_clips = torch.arange(clips).repeat_interleave(vectors.size(1))
+        found = MaskQueries(vectors.flatten(0, 1), bboxes.flatten(0, 1), of_clips)
+        return *seen.stages[-1], model.mask_head(
+            model.extract_feat(inputs), found, frames
+        )
+
+
+@pytest.mark.parametrize(
+    'parts',
+    [
+        {},
+        dict(decoder=tiny_deformable_decoder()),
+        dict(neck=[NECK, FORECAST], decoder=DECODER | dict(num_frames=3)),
+        dict(mask_head=MASK_HEAD),
+    ],
+    ids=['STMixer', 'deformable', 'WarpForecast', 'QueryMaskHead'],
+)
+def test_exported_graphs_take_any_number_of_clips(parts):
+    model = Raw(build_detector(tiny_detector(DECODER) | parts).eval())
+    clips = torch.randn(5, 3, 2, 64, 96)
+    any_number = ({0: torch.export.Dim('clips', min=1, max=8)},)
+    with torch.no_grad():
+        exported = torch.export.export(
+            model, (clips[:2],), dynamic_shapes=any_number, strict=False
+        )
+        for number in 1, 2, 5:
+            results = exported.module()(clips[:number]), model(clips[:number])
+            torch.testing.assert_close(*results, atol=1e-3, rtol=1e-4)
+
+
+def person():
+    sample = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
+    sample.gt_instances.masks = torch.rand(2, 64, 96) > 0.5
+    return sample
+
+
+def test_tracks_with_masks_beside_noised_persons():
+    """Masks of learned queries and of tracks, learnt and drawn as of one keyframe."""
+    config = tiny_detector() | dict(
+        denoising=dict(type='DenoisingQueries'),
+        mask_head=MASK_HEAD,
+        query_interaction=dict(type='QueryInteraction', drop_prob=0),
+    )
+    model = build_detector(config).eval()
+    model.head.score_thr = model.query_interaction.birth_score = 0.0
+    sample = data_sample()
+    sample.set_data(model.start_video())
+    counts = []
+    for _ in range(2):
+        (sample,) = model.test_step(batch(sample))
+        found = sample.pred_instances
+        assert found.masks.shape == (len(found.bboxes), 64, 96)
+        assert 'query_vectors' not in found
+        counts.append(len(found.bboxes))
+    assert counts[0] > 0
+
+    samples = [person(), person()]
+    for place, one in enumerate(samples):
+        one.entity_ids = np.arange(2)
+        one.set_metainfo(dict(video_id='a', timestamp=place, sequence_place=place))
+    data = [batch(one) for one in samples]
+    data = {name: [one[name] for one in data] for name in data[0]}
+    losses = model(**model.data_preprocessor(data, training=True), mode='loss')
+    assert losses['loss_mask'] > 0
+    sum(losses.values()).backward()
+    for part in model.parts:
+        assert all(each.grad.isfinite().all() for each in part.parameters())
