@@ -14,6 +14,7 @@ from tiny import (
     whole_frames,
 )
 
+import stmixer_mm.projects.roi  # noqa: F401
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS
 
