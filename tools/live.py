@@ -33,7 +33,7 @@ from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
 
 import numpy as np
 
-SAY_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 
 
 def main(
@@ -46,7 +46,7 @@ def main(
     out: str | None = None,
     json_lines: Annotated[str | None, dict(metavar='FILE')] = None,
     opening: Annotated[dict, OptionsOf(LiveSource)],
-    pace: Annotated[dict, OptionsOf(LiveDetection, without=('say',))],
+    pace: Annotated[dict, OptionsOf(LiveDetection, without=('log',))],
     score_thr: Score = 0.3,
     nms_thr: Score = NMS_THR,
     tracker: Literal[tuple(TRACKERS)] = DEFAULT_TRACKER,
@@ -92,7 +92,7 @@ def main(
             nms_thr=nms_thr,
             tracker=build_tracker(tracker),
         )
-        live = LiveDetection(frames, detect, clip_spans(detector), say=say, **pace)
+        live = LiveDetection(frames, detect, clip_spans(detector), log=log, **pace)
         pictures = LivePictures(score_thr)
         live.listeners.append(pictures)
         if json_lines is not None:
@@ -107,7 +107,7 @@ def main(
                 from stmixer_mm.projects.live.page import LivePage
             server = LivePage(pictures, live, host=host, port=page)
             stack.enter_context(server)
-            say(f'page: {server.url}')
+            log(f'page: {server.url}')
             shown = server.shown()
         watch(live, pictures, shown, out)
 
@@ -126,24 +126,24 @@ def watch(
             output = pool.submit(write_pictures, shown, out)
         try:
             live.start()
-            while not (live.wait(SAY_EVERY_S) or output.done()):
-                say_figures(live, pictures)
+            while not (live.wait(LOG_EVERY_S) or output.done()):
+                log_figures(live, pictures)
         finally:
             live.stop()
             pictures.finish()
             wait([output])
-            say_figures(live, pictures)
+            log_figures(live, pictures)
             if not isinstance(sys.exc_info()[1], Exception):
                 output.result()
 
 
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+def log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
-def say_figures(live: LiveDetection, pictures: LivePictures) -> None:
+def log_figures(live: LiveDetection, pictures: LivePictures) -> None:
     figures = live.figures() | {'frames dropped': pictures.dropped}
-    say(', '.join(f'{name} {value}' for name, value in figures.items()))
+    log(', '.join(f'{name} {value}' for name, value in figures.items()))
 
 
 if __name__ == '__main__':

@@ -73,7 +73,7 @@ def find(clips):
 
 def make(source, *, detect=find, spans=(2, 1), **options):
     notes, said = Notes(), []
-    live = LiveDetection(source, detect, spans, say=said.append, **options)
+    live = LiveDetection(source, detect, spans, log=said.append, **options)
     live.listeners.append(notes)
     return live, notes, said
 

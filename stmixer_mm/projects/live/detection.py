@@ -75,7 +75,7 @@ class LiveDetection:
         interval_s: Minimum seconds between keyframes.
         budget: Share of the time that detection may take; keyframes are as far apart
             as the duration of the last ones demands.
-        say: Called with messages for the user.
+        log: Called with messages for the user.
 
     Attributes:
         listeners: See :class:`Listener`.
@@ -90,12 +90,12 @@ class LiveDetection:
         *,
         interval_s: NotNegative = 0.0,
         budget: Annotated[float, number(float, most=1, above=0)] = 1.0,
-        say: Callable[[str], object] = print,
+        log: Callable[[str], object] = print,
     ) -> None:
         self.name = source.name
         self._source, self._detect, self._spans = source, detect, spans
         self._interval_s, self._budget = interval_s, budget
-        self._say = say
+        self._log = log
         self.listeners: list[Listener] = []
         self.newest: LiveResult | None = None
         self._error: BaseException | None = None
@@ -193,7 +193,7 @@ class LiveDetection:
                 break
             if self._ring.count > first and time.monotonic() - opened_at > STEADY_S:
                 pause_s = FIRST_PAUSE_S
-            self._say(f'{reason} Next attempt in {pause_s:g} s.')
+            self._log(f'{reason} Next attempt in {pause_s:g} s.')
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopped, pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
