@@ -3,10 +3,9 @@
 Damaged parts of the video are left out and named at the end; the exit status is then 1.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
-import stmixer_mm.projects.annotate  # its formats of results
-import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.apis.rendering import VIDEOS
 from stmixer_mm.command_line import CfgOptions, PersonThr, run_main
@@ -15,6 +14,10 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.structures import result_suffixes
+
+with suppress(ModuleNotFoundError):  # further formats of results, exported files
+    import stmixer_mm.projects.annotate
+    import stmixer_mm.projects.export  # noqa: F401
 
 
 def main(
