@@ -38,6 +38,7 @@ optim_wrapper = dict(type='ApexOptimWrapper')
 auto_scale_lr = default_hooks = dict(_delete_=True)
 """,
     'sequences.py': """_base_ = 'tiny.py'
+custom_imports = dict(imports=['stmixer_mm.projects.track_queries'])
 sequences = dict(_delete_=True, type='KeyframeSequences', dataset=_base_.dataset)
 train_dataloader = dict(dataset=sequences)
 """,
