@@ -18,8 +18,6 @@ from tiny_ava import (
     shown,
 )
 
-from stmixer_mm.evaluation import FrameMAPMetric
-
 
 @pytest.mark.parametrize('version', ['2.1', '2.2'])
 def test_ava(ava, frame_number, version):
@@ -119,8 +117,3 @@ def test_several_files_count_as_one(write_text):
     joint, literal = (evaluate([metric], samples) for metric in metrics)
     assert joint == literal
     assert 0 < joint['mAP/overall'] < 1
-
-    wrong = write_text('wrong.csv', 'v0,0')
-    several['empty_keyframes_file'] = [wrong]
-    with pytest.raises(ValueError, match='has a box there'):
-        FrameMAPMetric(num_classes=5, **several)
