@@ -31,37 +31,26 @@ def boxes_of(*rows):
     )
 
 
-def shown(tubes):
-    """[(sequence, score, frames, box scores)] of each tube."""
-    ends = np.cumsum(tubes.lengths)
-    rows = [slice(end - n, end) for end, n in zip(ends, tubes.lengths, strict=True)]
-    return [
-        (
-            int(sequence),
-            pytest.approx(score),
-            tubes.frames[part].tolist(),
-            pytest.approx(tubes.box_scores[part]),
-        )
-        for sequence, score, part in zip(
-            tubes.sequences, tubes.scores, rows, strict=True
-        )
-    ]
+def rows_of(tubes):
+    """Rows of frame and box of each tube."""
+    table = np.column_stack([tubes.frames, tubes.bboxes])
+    return np.split(table, tubes.ends[:-1]) if len(tubes.ends) else []
 
 
 def test_a_gap_is_filled_and_does_not_count():
     moved = [4, 0, 13, 9]  # overlaps LEFT by 60 / 140
     rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, moved)]
-    (tube,) = shown(tubes := link_tubelets(boxes_of(*rows), Linking(**SHORT)))
-    assert tube == (0, 0.6, [1, 2, 3, 4, 5], [0.8, 0.7, 0.6, 0.5, 0.4])
-    assert tubes.bboxes[:, 0].tolist() == [0, 1, 2, 3, 4]
+    tubes = link_tubelets(boxes_of(*rows), Linking(**SHORT))
+    assert tubes.scores.tolist() == [pytest.approx(0.6)]
+    (rows,) = rows_of(tubes)
+    assert rows[:, :2].T.tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
 
 
 @pytest.mark.parametrize('end_after, num_tubes', [(3, 2), (4, 1)])
 def test_a_tube_ends_so_many_frames_after_its_last_box(end_after, num_tubes):
     rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, LEFT), (0, 3, 0.5, RIGHT)]
     linking = Linking(**SHORT, end_after=end_after)
-    tubes = shown(link_tubelets(boxes_of(*rows), linking))
-    assert len(tubes) == num_tubes + 1
+    assert len(link_tubelets(boxes_of(*rows), linking).scores) == num_tubes + 1
 
 
 def test_short_and_weak_tubes_go():
@@ -159,23 +148,17 @@ def test_the_hosts_linking_with_its_scores_mended(monkeypatch, seed):
     host = multisports_utils.link_tubes(anno, table, len_thre=5)[0]
     linking = LINKINGS['multisports']
     tubes = link_tubelets(boxes, Linking(**{**vars(linking), 'min_length': 5}))
-    ends = np.cumsum(tubes.lengths)
     ours = {
-        ('vwx'[sequence], round(float(score), 6)): np.column_stack(
-            [
-                tubes.frames[end - n : end],
-                tubes.bboxes[end - n : end],
-                tubes.box_scores[end - n : end],
-            ]
-        )
-        for sequence, score, n, end in zip(
-            tubes.sequences, tubes.scores, tubes.lengths, ends, strict=True
+        ('vwx'[sequence], round(float(score), 6)): rows
+        for sequence, score, rows in zip(
+            tubes.sequences, tubes.scores, rows_of(tubes), strict=True
         )
     }
     assert {(name, round(float(score), 6)) for name, score, _ in host} == set(ours)
     assert len(ours) == len(host) > 5
     for name, score, rows in host:
-        np.testing.assert_allclose(ours[name, round(float(score), 6)], rows, atol=1e-4)
+        found = ours[name, round(float(score), 6)]
+        np.testing.assert_allclose(found, rows[:, :5], atol=1e-4)
 
 
 def test_order_of_boxes_and_other_sequences_do_not_matter():
@@ -249,9 +232,9 @@ def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
             ]
         for tube in literal_act.link_tubelets(literal, linking):
             of_frame = {}
-            for score, boxes in tube:
+            for _, boxes in tube:
                 for t, box in boxes.items():
-                    of_frame.setdefault(t, []).append((*box, score))
+                    of_frame.setdefault(t, []).append(box)
             means = {t: np.mean(boxes, axis=0) for t, boxes in of_frame.items()}
             score = np.mean([score for score, _ in tube])
             expected.append((sequence, round(float(score), 9), means))
@@ -259,11 +242,11 @@ def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
     fields = (np.array(field) for field in zip(*rows, strict=True))
     tubes = link_tubelets(Tubelets(*fields), linking)
     found = {}
-    for number, end in enumerate(tubes.ends):
-        part = slice(end - tubes.lengths[number], end)
-        boxes = np.column_stack([tubes.bboxes, tubes.box_scores])[part]
-        key = int(tubes.sequences[number]), round(float(tubes.scores[number]), 9)
-        found[key] = dict(zip(tubes.frames[part].tolist(), boxes, strict=True))
+    for sequence, score, rows in zip(
+        tubes.sequences, tubes.scores, rows_of(tubes), strict=True
+    ):
+        boxes = {int(t): box for t, *box in rows.tolist()}
+        found[int(sequence), round(float(score), 9)] = boxes
     assert len(found) == len(expected) > 5
     for sequence, score, means in expected:
         ours = found[sequence, score]

@@ -125,11 +125,6 @@ def _thresholds(
     return values
 
 
-def first_threshold(iou_thrs: Mapping[str, Sequence[float]]) -> float:
-    """The one that pictures and error types are of; of a range its first."""
-    return next(iter(iou_thrs.values()))[0]
-
-
 def over_thresholds(
     value_at: Callable[[float], float], iou_thrs: Mapping[str, Sequence[float]]
 ) -> list[float]:

@@ -167,19 +167,18 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
 def build_tubes(tubelets: Tubelets, tube_of: np.ndarray) -> Tubes:
     """Tubes of tubelets (N,) that belong to tubes (N,), each made free of gaps.
 
-    Box and score of a frame are the means of the tubelets that have a box there. Those
-    between two such frames are interpolated. A tube's score is that of its tubelets.
+    The box of a frame is the mean of those that tubelets have there, or interpolated
+    between two such frames. A tube's score is the mean of its tubelets.
     """
     tubelet, entry = np.nonzero(has_box(tubelets.bboxes))
     frames = tubelets.frames[tubelet, entry]
     order = np.lexsort((frames, tube_of[tubelet], tubelets.sequences[tubelet]))
     tubelet, entry, frames = tubelet[order], entry[order], frames[order]
-    columns = [tubelets.bboxes[tubelet, entry], tubelets.scores[tubelet]]
-    columns = np.column_stack(columns)
+    bboxes = tubelets.bboxes[tubelet, entry]
     firsts = np.flatnonzero(first_of_runs(tube_of[tubelet], frames))
     seen = np.diff(np.append(firsts, len(frames)))
     if len(firsts):
-        columns = np.add.reduceat(columns, firsts) / seen[:, None]
+        bboxes = np.add.reduceat(bboxes, firsts) / seen[:, None]
     tubelet, frames = tubelet[firsts], frames[firsts]
     tube = tube_of[tubelet]
     starts = np.flatnonzero(first_of_runs(tube))
@@ -192,13 +191,11 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray) -> Tubes:
     # nothing is interpolated between tubes.
     known = frames + np.repeat(row_starts - first_frames, known)
     rows = np.arange(lengths.sum())
-    filled = [np.interp(rows, known, one) for one in columns.T] if len(rows) else []
-    table = np.array(filled).reshape(5, len(rows)).T
+    filled = [np.interp(rows, known, one) for one in bboxes.T] if len(rows) else []
     return Tubes(
         tubelets.sequences[tubelet[starts]],
         scores[tube[starts]],
         lengths,
         rows + np.repeat(first_frames - row_starts, lengths),
-        table[:, :4],
-        table[:, 4],
+        np.reshape(filled, (4, -1)).T,
     )

@@ -20,7 +20,6 @@ class Tubes(NamedTuple):
     lengths: np.ndarray  # (N,) int, rows of each
     frames: np.ndarray  # (R,) int
     bboxes: np.ndarray  # (R, 4) float
-    box_scores: np.ndarray  # (R,) float
 
     @property
     def ends(self) -> np.ndarray:
@@ -39,20 +38,16 @@ class Overlaps(NamedTuple):
 def join_tubes(
     sequences: Sequence[int], arrays: Sequence[np.ndarray], scores: Sequence[float]
 ) -> Tubes:
-    """Tubes of arrays (n, 5 or 6) of frame, x1, y1, x2, y2 and, at will, score."""
+    """Tubes of arrays (n, 5) of frame, x1, y1, x2, y2."""
     order = np.argsort(np.asarray(sequences, dtype=int), kind='stable')
-    empty = np.zeros((0, 6))
-    rows = [
-        np.pad(np.asarray(arrays[i], float), ((0, 0), (0, 1)))[:, :6] for i in order
-    ]
-    table = np.concatenate([empty, *rows])
+    rows = [np.asarray(arrays[i], float) for i in order]
+    table = np.concatenate([np.zeros((0, 5)), *rows])
     return Tubes(
         np.asarray(sequences, dtype=int)[order],
         np.asarray(scores, dtype=float)[order],
         np.array([len(part) for part in rows], dtype=int),
         table[:, 0].astype(int),
-        table[:, 1:5],
-        table[:, 5],
+        table[:, 1:],
     )
 
 

@@ -146,10 +146,6 @@ class DetectionMetric(BaseMetric):
         groups, scores, pairs, _ = matched
         return match(scores, groups, pairs, iou_thr, matching=self.protocol.matching)
 
-    def normalise(self, boxes: Boxes) -> np.ndarray:
-        """Detected boxes (N, 4) in [0, 1]."""
-        return boxes.bboxes
-
     def _value_name(self, name: str, thr: str) -> str:
         """Name of a value at an IoU threshold."""
         return f'{name}@{thr}'

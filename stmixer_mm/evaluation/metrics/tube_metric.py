@@ -132,9 +132,6 @@ class TubeMetric(DetectionMetric):
     def effect(self, key: str) -> str | None:
         return None if key.rpartition(',')[0] in self.video_numbers else IGNORED
 
-    def normalise(self, boxes: Boxes) -> np.ndarray:
-        return boxes.bboxes / self._frame_scales(boxes.frames)
-
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
@@ -145,7 +142,7 @@ class TubeMetric(DetectionMetric):
         ]
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
         found = join_detections(numbers, parts, self._keyframe_key)
-        pixels = found.bboxes * self._frame_scales(found.frames)
+        pixels = found.bboxes * self.scales[found.frames // self.frame_limit]
         return found._replace(bboxes=whole_pixels(pixels))
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
@@ -198,9 +195,6 @@ class TubeMetric(DetectionMetric):
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self.frame_limit)
         return keyframe_key(self.videos[video], frame)
-
-    def _frame_scales(self, frames: np.ndarray) -> np.ndarray:
-        return self.scales[frames // self.frame_limit]
 
 
 def _join_gts(videos: Sequence[dict], label: int) -> Tubes:

@@ -19,13 +19,13 @@ from stmixer_mm.evaluation.functional.average_precision import (
     area,
     average_precision,
     by_score,
-    first_threshold,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match, take
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
 from stmixer_mm.evaluation.metrics.predictions import Detections
+from stmixer_mm.projects.diagnosis.judging import first_threshold
 
 
 class ErrorShares(NamedTuple):
@@ -98,7 +98,7 @@ def box_error_shares(
     )
     order = np.argsort(gts.frames, kind='stable')
     gts, columns = take(gts, order), np.concatenate(columns)[order]
-    shares, thr = {}, first_threshold(metric.iou_thrs)
+    shares, thr = {}, first_threshold(metric)
     for column, name in metric.class_names.items():
         is_own = columns == column
         if is_own.any():
@@ -146,7 +146,7 @@ def tube_error_shares(
     metric: VideoMAPMetric, detections: Detections | Mapping[int, Tubes]
 ) -> dict[str, TubeErrorShares]:
     """Shares at the first threshold, by label with ground truth."""
-    shares, thr, measures = {}, first_threshold(metric.iou_thrs), metric.measures()
+    shares, thr, measures = {}, first_threshold(metric), metric.measures()
     for column, name in metric.class_names.items():
         own = metric.gts[column]
         if len(own.sequences):

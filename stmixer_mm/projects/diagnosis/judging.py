@@ -9,11 +9,11 @@ from stmixer_mm.evaluation.functional.average_precision import (
     average_precision,
     by_score,
     class_mean,
-    first_threshold,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 
 
 class ClassResult(NamedTuple):
@@ -49,9 +49,14 @@ class WorstKeyframe(NamedTuple):
     num_wrong: int  # detections that score high enough
 
 
+def first_threshold(metric: DetectionMetric) -> float:
+    """The IoU threshold of pictures and error types; of a range its first."""
+    return next(iter(metric.iou_thrs.values()))[0]
+
+
 def class_results(metric: DetectionMetric, detections: Detections) -> list[ClassResult]:
     """All classes of a metric."""
-    thr, found = first_threshold(metric.iou_thrs), []
+    thr, found = first_threshold(metric), []
     for column, name in metric.class_names.items():
         matched = metric.match(detections, column, min_iou=thr)
         order = by_score(matched.scores)
@@ -71,7 +76,7 @@ def mean_ap(found: Sequence[ClassResult], over: str) -> float:
 
 def judge_boxes(metric: DetectionMetric, detections: Detections) -> JudgedBoxes:
     """Detections of a metric that matches boxes."""
-    thr, columns = first_threshold(metric.iou_thrs), list(metric.class_names)
+    thr, columns = first_threshold(metric), list(metric.class_names)
     right = [
         metric.right(metric.match(detections, column, min_iou=thr), thr)
         for column in columns
@@ -83,12 +88,15 @@ def judge_boxes(metric: DetectionMetric, detections: Detections) -> JudgedBoxes:
         np.concatenate([boxes.frames, of_gts]), return_inverse=True
     )
     frames, of_gts = np.split(places, [len(boxes.frames)])
+    bboxes = boxes.bboxes
+    if isinstance(metric, TubeMetric):  # in pixels
+        bboxes = bboxes / metric.scales[boxes.frames // metric.frame_limit]
     return JudgedBoxes(
         metric.class_names,
         tuple(map(detections.keyframe_key, numbers.tolist())),
         np.bincount(of_gts, minlength=len(numbers)),
         frames,
-        metric.normalise(boxes).astype(np.float32),
+        bboxes.astype(np.float32),
         boxes.scores,
         np.repeat(columns, list(map(len, right))),
         np.concatenate(right),

@@ -12,7 +12,6 @@ from stmixer_mm.checks.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Score
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
-from stmixer_mm.evaluation.functional.average_precision import first_threshold
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
@@ -39,6 +38,7 @@ from stmixer_mm.projects.diagnosis.judging import (
     JudgedBoxes,
     WorstKeyframe,
     class_results,
+    first_threshold,
     judge_boxes,
     mean_ap,
     worst_keyframes,
@@ -102,7 +102,7 @@ def _report_classes(
     mean = mean_ap(found, over)
     found = sorted((one for one in found if one.num_gts), key=lambda one: one.ap)
     print(
-        f'\n{type(metric).__name__}, IoU {first_threshold(metric.iou_thrs):g}: mean AP '
+        f'\n{type(metric).__name__}, IoU {first_threshold(metric):g}: mean AP '
         f'{mean:.4f} (class_average={over!r}); the worst of {len(found)} classes with '
         'ground truth:'
     )
