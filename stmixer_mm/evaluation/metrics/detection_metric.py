@@ -1,4 +1,4 @@
-"""What our metrics share: detections in, AP of each class and means out."""
+"""Base of our metrics: detections in, AP of each class and means out."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -43,7 +43,7 @@ class FrameMAPMetric(DetectionMetric):
     ``scores`` (n, num_classes) in [0, 1], column 0 the dummy. Of tubelets, ``bboxes``
     (n, K, 4) with ``person_scores`` (n, K), entry K // 2 is the keyframe, and scores
     there are those of the tubelet times its person score. Evaluated are the
-    actions that the label file names and that have ground truth. The protocol says in
+    actions that the label file names and that have ground truth. The protocol decides in
     which keyframes detections count.
 
     With ``protocol='mmaction2'`` it equals the host's ``AVAMetric`` where no keyframe

@@ -83,7 +83,7 @@ class VideoMAPMetric(TubeMetric):
         return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
 
     def measures(self) -> dict[str, float]:
-        """What boxes and spans measure beyond their ends."""
+        """Pixels and frames of boxes and spans beyond their ends."""
         return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
 
     def tubes(self, detections: Detections | Mapping[int, Tubes], column: int) -> Tubes:

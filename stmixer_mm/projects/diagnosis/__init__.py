@@ -1,1 +1,1 @@
-"""What a model gets wrong, in figures and pictures."""
+"""Diagnosis of predictions: error types, figures and pictures."""

@@ -54,7 +54,7 @@ class KeyframePictures:
     def draw(self, key: str, path: str | Path) -> bool:
         """Draw true boxes left, predicted ones right; False if ``key`` is unknown.
 
-        Colours and heading say which predictions are right, as judged.
+        Colours and heading tell right predictions from wrong ones, as judged.
         """
         if key not in self._index:
             return False

@@ -20,7 +20,7 @@ from stmixer_mm.structures import encode
 class MaskAPMetric(CocoMetric):
     """AP of persons' masks, scored by ``person_scores``, as COCO defines it.
 
-    All keyframes of the mask file are compared, tested or not. Where it says that masks
+    All keyframes of the mask file are compared, tested or not. Where masks
     of persons are unknown (``iscrowd``), predicted ones do not count. Values, over all
     persons, whatever they do: ``segm_mAP`` (over IoU thresholds from 0.5 to 0.95),
     ``segm_mAP_50``, ``segm_mAP_75``.
@@ -75,7 +75,7 @@ class MaskAPMetric(CocoMetric):
         )
 
     def _as_hosted(self, sample: dict, image: dict) -> dict:
-        """What the host reads from a sample."""
+        """A sample in the form of the host."""
         found, size = sample['pred_instances'], (image['height'], image['width'])
         if 'masks' not in found:
             raise UserError(
