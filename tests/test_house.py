@@ -1,6 +1,9 @@
 """Imports go down the floors that docs/architecture.md names."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import stmixer_mm
@@ -45,3 +48,38 @@ def test_no_project_imports_another():
                 if parts[1:2] == ['projects'] and parts[2:3] != [project]:
                     across.append(f'{file.relative_to(PACKAGE)}: {node.module}')
     assert not across
+
+
+WITHOUT_PROJECTS = """
+import sys
+from pathlib import Path
+
+class Hidden:
+    def find_spec(self, name, *_):
+        if name.startswith('stmixer_mm.projects'):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from tiny_stmixer import write_project
+from stmixer_mm.apis import ActionDetInferencer
+
+config = Config.fromfile(write_project(Path()))
+config.work_dir = 'work'
+Runner.from_cfg(config).train()
+found = ActionDetInferencer(config, 'work/epoch_1.pth')('0.mp4')
+assert found['predictions'][0].keyframes
+"""
+
+
+def test_the_core_trains_and_predicts_without_projects(tmp_path):
+    paths = os.pathsep.join((str(PACKAGE.parent), str(Path(__file__).parent)))
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_PROJECTS],
+        cwd=tmp_path,
+        env=os.environ | dict(PYTHONPATH=paths),
+        check=False,
+    )
+    assert done.returncode == 0
