@@ -75,7 +75,3 @@ VISUALIZERS = _share('VISUALIZERS', 'visualization')
 # path) that makes the file the model of the config. The model built of it has
 # ``classes``, the names of the actions or None.
 MODEL_FILES: dict[str, Callable[[Config, str], None]] = {}
-
-
-def build_hosted(config: dict, registry: root.Registry = MODELS) -> object:
-    return registry.build(config)
