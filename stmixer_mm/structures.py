@@ -1,7 +1,4 @@
-"""What several floors speak of: presence states, decoder outputs, records of results.
-
-Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
-"""
+"""Presence states, decoder outputs, masks, and the records of results."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

@@ -47,7 +47,7 @@ def init_detector(
     """Build a detector and load its parameters, all of which must fit.
 
     Scenes without a person stay empty: the head's ``fallback_topk`` is set to 0
-    unless ``cfg_options`` says otherwise.
+    unless ``cfg_options`` set it.
 
     Args:
         config: Config file, or what was read from one.
@@ -73,29 +73,30 @@ def init_detector(
 
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
-    exported = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
-    if exported:
-        exported(cfg, checkpoint)
+    load_file = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
+    if load_file is not None:
+        load_file(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
-        head = getattr(model, 'head', None)
-        is_set = 'model.head.fallback_topk' in (cfg_options or {})
-        if hasattr(head, 'fallback_topk') and not is_set:
-            head.fallback_topk = 0
-        if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
-            model.with_query_vectors = True  # for a tracker
+    head = getattr(model, 'head', None)
+    is_set = 'model.head.fallback_topk' in (cfg_options or {})
+    if hasattr(head, 'fallback_topk') and not is_set:
+        head.fallback_topk = 0
+    if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
+        model.with_query_vectors = True  # for a tracker
     classes = None
     if checkpoint is None:
         model.init_weights()
-    elif exported:
-        classes = None if label_map else model.classes
+    elif load_file is not None:
+        classes = model.classes
     else:
         loaded = load_weights(model, checkpoint)
         if label_map is None:
             classes = _classes_in(loaded, source=checkpoint)
     model.cfg = cfg
-    with building(cfg, 'test dataset'):
-        model.classes = classes or _class_names(cfg, label_map)
+    model.classes = (
+        _class_names(cfg, label_map) if label_map or not classes else classes
+    )
     num_actions = getattr(head, 'num_classes', 0) - 1
     if label_map and 0 < num_actions != len(model.classes):
         raise UserError(
@@ -117,16 +118,16 @@ def _classes_in(checkpoint: dict, *, source: str | Path) -> tuple[str, ...]:
 
 
 def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] | None:
-    dataset = next(dataset_configs(cfg, 'test'), {})
-    if label_map is None:
-        label_map = Path(
-            dataset.get('data_root') or '', dataset.get('label_file') or ''
-        )
-        if not label_map.is_file():
-            return None
-    names = read_label_names(str(label_map))
-    label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
-    return tuple(names.get(label, f'action {label}') for label in label_ids)
+    with building(cfg, 'test dataset'):
+        dataset = next(dataset_configs(cfg, 'test'), {})
+        if label_map is None:
+            root, file = dataset.get('data_root'), dataset.get('label_file')
+            label_map = Path(root or '', file or '')
+            if not label_map.is_file():
+                return None
+        names = read_label_names(str(label_map))
+        label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
+        return tuple(names.get(label, f'action {label}') for label in label_ids)
 
 
 def detect_video(
@@ -144,13 +145,12 @@ def detect_video(
 ) -> Iterator[Keyframe]:
     """Detect persons and their actions along a video or a stream of frames.
 
-    A video file is opened once, and only the frames of clips are decoded; of a stream
-    all are, and those of a clip are kept. Clips come from the config's test pipeline.
-    Inputs, except a stream's frames, are checked before this returns.
+    Of a video file only the frames of clips are decoded, of a stream all. Clips come
+    from the config's test pipeline. Inputs, except a stream's frames, are checked
+    before this returns.
 
-    A model of tubelets finds persons in every frame of a clip. Its clips overlap, and
-    their tubelets are joined into tubes, see :func:`.join_tubelets`. Each frame then
-    has a record, and RAM contains the records of one clip.
+    The clips of a model of tubelets overlap, and their tubelets are joined into tubes,
+    see :func:`.join_tubelets`. Each frame then has a record.
 
     Args:
         model: From :func:`init_detector`.

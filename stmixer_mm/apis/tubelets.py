@@ -17,7 +17,7 @@ from stmixer_mm.evaluation.functional.tubelet_linking import (
 
 
 class ClipTubelets(NamedTuple):
-    """What was found in a clip."""
+    """The tubelets of a clip."""
 
     frames: np.ndarray  # (K,) int, rising; repeated beyond an end of the video
     bboxes: np.ndarray  # (n, K, 4) xyxy
@@ -47,7 +47,7 @@ class _Span(NamedTuple):
 def join_tubelets(
     clips: Iterable[ClipTubelets], linker: TubeletLinker, *, presence: float
 ) -> Iterator[FramePersons]:
-    """Say of each frame that a clip covers who is where in it.
+    """The persons of each frame that a clip covers.
 
     Between the frames of a clip boxes move in straight lines. Of several tubelets of a
     tube in a frame, boxes and action scores are means weighted by person scores.

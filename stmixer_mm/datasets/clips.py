@@ -124,38 +124,36 @@ class EvenTimes:
     ) -> None:
         self.interval_s, self.start = interval_s, start
         self.end = math.inf if end is None else end
-        self.is_over = False
         self._done = self._last = -1  # last interval with a keyframe; that keyframe
-        self._origin = self._before = self._step = 0.0
+        self._before = self._step = 0.0
 
-    def at_frame(self, index: int, time_s: float) -> Iterator[tuple[float, int]]:
+    def at_frame(self, index: int, since: float) -> list[tuple[float, int]]:
         """(seconds, number) of the keyframe that this frame makes known, if any."""
-        if index == 0:
-            self._origin = time_s
-        since = time_s - self._origin
-        number = math.floor((since - self.start) / self.interval_s + 1e-6)
-        wanted = self.start + number * self.interval_s
-        self.is_over = since >= self.end
-        if number > self._done and wanted < self.end:
-            share = (wanted - self._before) / (since - self._before) if index else 1.0
-            self._done = number
-            yield from self._once(wanted, index - 1 + share)
-        self._step, self._before = since - self._before, since
+        before, self._before = self._before, since
+        self._step = since - before
+        interval = math.floor((since - self.start) / self.interval_s + 1e-6)
+        return self._once(interval, index, before, self._step, last=index)
 
-    def at_end(self, count: int, fps: float) -> Iterator[tuple[float, int]]:
+    def at_end(self, count: int, frame_s: float) -> list[tuple[float, int]]:
         """The same while the last frame lasts, as long as the one before."""
-        stop = min(self._before + (self._step or 1 / fps), self.end)
-        number = math.ceil((stop - self.start) / self.interval_s - 1e-6) - 1
-        if number > self._done:
-            wanted = self.start + number * self.interval_s
-            place = count - 1 + (wanted - self._before) / (self._step or 1 / fps)
-            yield from self._once(wanted, min(place, count - 1))
+        step = self._step or frame_s
+        stop = min(self._before + step, self.end)
+        interval = math.ceil((stop - self.start) / self.interval_s - 1e-6) - 1
+        return self._once(interval, count, self._before, step, last=count - 1)
 
-    def _once(self, wanted: float, place: float) -> Iterator[tuple[float, int]]:
-        number = max(nearest_frame(place), 0)
-        if number != self._last:
-            self._last = number
-            yield self._origin + wanted, number
+    def _once(
+        self, interval: int, index: int, before: float, step: float, *, last: int
+    ) -> list[tuple[float, int]]:
+        wanted = self.start + interval * self.interval_s
+        if interval <= self._done or wanted >= self.end:
+            return []
+        self._done = interval
+        place = index - 1 + (wanted - before) / step if step else index
+        number = max(nearest_frame(min(place, last)), 0)
+        if number == self._last:
+            return []
+        self._last = number
+        return [(wanted, number)]
 
 
 class EvenFrames(EvenTimes):
@@ -170,24 +168,20 @@ class EvenFrames(EvenTimes):
         super().__init__(start=start, end=end)
         self.step = step
         self._first: int | None = None
+        self._newest: list[tuple[float, int]] = []
 
-    def at_frame(self, index: int, time_s: float) -> Iterator[tuple[float, int]]:
-        if index == 0:
-            self._origin = time_s
-        since = time_s - self._origin
+    def at_frame(self, index: int, since: float) -> list[tuple[float, int]]:
         if since >= self.end:
-            if not self.is_over and self._first is not None:
-                yield time_s, index - 1
-            self.is_over = True
-        elif since >= self.start:
-            self._first = index if self._first is None else self._first
-            if (index - self._first) % self.step == 0:
-                yield time_s, index
-        self._before = since
+            return self.at_end()
+        if since < self.start:
+            return []
+        self._first = index if self._first is None else self._first
+        self._newest = [(since, index)]
+        return self._newest if (index - self._first) % self.step == 0 else []
 
-    def at_end(self, count: int, fps: float) -> Iterator[tuple[float, int]]:
-        if not self.is_over and self._first is not None:
-            yield self._origin + self._before, count - 1
+    def at_end(self, *_: object) -> list[tuple[float, int]]:
+        newest, self._newest = self._newest, []
+        return newest
 
 
 def cut_clips(
@@ -201,8 +195,8 @@ def cut_clips(
 
     Args:
         frames: The stream.
-        keyframes: Says which frames they are.
-        ring: Says what a clip spans; it is filled here.
+        keyframes: Chooses the keyframes.
+        ring: Defines the frames of a clip; it is filled here.
         inside: Move clips to lie within the stream. Else those at its ends lack frames.
 
     Raises:
@@ -214,7 +208,7 @@ def cut_clips(
     def clips(is_end: bool) -> Iterator[Clip]:
         nonlocal last
         while waiting:
-            time_s, number = waiting[0]
+            since, number = waiting[0]
             if inside:
                 number = max(number, ring.before)
                 if is_end:
@@ -223,19 +217,19 @@ def cut_clips(
                 return
             waiting.popleft()
             if not inside or number > last:
-                yield ring.clip(number, None if inside else time_s)
+                yield ring.clip(number, None if inside else frames.start_s + since)
             last = number
 
     for time_s, picture in frames:
         ring.append(time_s, picture)
-        waiting.extend(keyframes.at_frame(ring.count - 1, time_s))
+        since = time_s - frames.start_s
+        waiting.extend(keyframes.at_frame(ring.count - 1, since))
         yield from clips(is_end=False)
-        if keyframes.is_over and not waiting:
-            break
-    else:
-        if ring.count:
-            waiting.extend(keyframes.at_end(ring.count, frames.fps))
-        yield from clips(is_end=True)
+        if since >= keyframes.end and not waiting:
+            return
+    if ring.count:
+        waiting.extend(keyframes.at_end(ring.count, 1 / frames.fps))
+    yield from clips(is_end=True)
     if last < 0:
         raise UserError(
             f'{frames.name} has no frame from {keyframes.start:g} s on: it ended after '

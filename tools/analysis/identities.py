@@ -38,7 +38,7 @@ from tqdm import tqdm
 IOU_THR = 0.5  # of a box and its person; HOTA takes 19 of them
 
 
-class Keyframe(NamedTuple):
+class ScoredKeyframe(NamedTuple):
     """Persons of a keyframe, annotated and found."""
 
     time_s: float
@@ -50,7 +50,7 @@ class Keyframe(NamedTuple):
     ids: list[int] | None = None  # (n,) that the model gives
 
 
-Video = list[Keyframe]
+Video = list[ScoredKeyframe]
 
 
 class Recorder:
@@ -94,7 +94,7 @@ def read_videos(
             scores = one.person_scores
             scores = None if scores is None else np.array(scores)
             its = one.bboxes, scores, looks, one.ids
-            videos[-1].append(Keyframe(one.time_s, [*here], bboxes, *its))
+            videos[-1].append(ScoredKeyframe(one.time_s, [*here], bboxes, *its))
     return videos
 
 
@@ -128,7 +128,7 @@ def know(video: Video) -> list[np.ndarray]:
     return ids
 
 
-def overlaps(keyframe: Keyframe) -> np.ndarray:
+def overlaps(keyframe: ScoredKeyframe) -> np.ndarray:
     """IoUs (k, n) of the annotated boxes and those found."""
     boxes = keyframe.true_bboxes, keyframe.bboxes
     return bbox_overlaps(
