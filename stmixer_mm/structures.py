@@ -1,4 +1,7 @@
-"""Presence states, decoder outputs, masks, and the records of results."""
+"""Presence states, decoder outputs, masks, and the records of results.
+
+Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence

@@ -216,7 +216,7 @@ def person_ap(videos: Sequence[Video]) -> float:
 def compare(
     model: nn.Module, rates: Sequence[float], read: Callable[..., list[Video]]
 ) -> list[dict]:
-    follows = getattr(model, 'query_interaction', None) is not None
+    follows = bool(model.start_video())
     everything = [] if follows else read()
     figures = []
     for rate in rates:
