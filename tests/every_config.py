@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from run_tool import ROOT, run_tool
 
-from stmixer_mm.checks.config import check_arguments
+from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.shapes import trace_shapes
 

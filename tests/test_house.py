@@ -17,7 +17,6 @@ FLOORS = (
     {'datasets'},
     {'visualization'},
     {'evaluation'},
-    {'checks'},
     {'apis'},
     {'projects'},
 )

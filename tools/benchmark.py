@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
-from stmixer_mm.checks.config import check_device
+from stmixer_mm.apis.config import check_device
 from stmixer_mm.command_line import Count, OptionsOf, run_main
 from stmixer_mm.engine.optim import FusedAdamW
 from stmixer_mm.engine.speed import speed_up

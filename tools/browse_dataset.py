@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Seed, run_main
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError

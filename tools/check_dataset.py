@@ -4,7 +4,7 @@ import sys
 from functools import partial
 from typing import Literal
 
-from stmixer_mm.checks.config import SPLITS, check_arguments, load_config
+from stmixer_mm.apis.config import SPLITS, check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.data_checks.datasets import check_config

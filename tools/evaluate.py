@@ -3,7 +3,7 @@
 import sys
 from itertools import chain
 
-from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, run_main
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.tables import format_table

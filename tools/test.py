@@ -4,8 +4,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
+from stmixer_mm.apis.config import merge_overrides
 from stmixer_mm.apis.running import run_config
-from stmixer_mm.checks.config import merge_overrides
 from stmixer_mm.command_line import Count, NotNegative, OptionsOf, PersonThr, run_main
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.offline import metric_configs

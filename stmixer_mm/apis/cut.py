@@ -10,7 +10,7 @@ import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
-from stmixer_mm.checks.config import building
+from stmixer_mm.apis.config import building
 from stmixer_mm.datasets.clips import (
     Clip,
     EvenFrames,

@@ -12,17 +12,17 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
-from stmixer_mm.apis.cut import ClipLoader, plan_clips
-from stmixer_mm.apis.predict import predict
-from stmixer_mm.apis.read import read_keyframes, read_tubelets
-from stmixer_mm.apis.tracking import Tracker
-from stmixer_mm.checks.config import (
+from stmixer_mm.apis.config import (
     building,
     check_arguments,
     check_device,
     load_config,
     merge_overrides,
 )
+from stmixer_mm.apis.cut import ClipLoader, plan_clips
+from stmixer_mm.apis.predict import predict
+from stmixer_mm.apis.read import read_keyframes, read_tubelets
+from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
 from stmixer_mm.datasets.clips import Clip
 from stmixer_mm.datasets.pipelines import dataset_configs

@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from mmengine.runner import Runner
 from torch.multiprocessing import set_sharing_strategy
 
-from stmixer_mm.checks.config import building, check_run, load_config, merge_overrides
+from stmixer_mm.apis.config import building, check_run, load_config, merge_overrides
 from stmixer_mm.command_line import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame

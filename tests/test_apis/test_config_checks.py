@@ -2,13 +2,13 @@ import pytest
 from mmengine.config import Config
 from tiny_stmixer import write_project
 
-from stmixer_mm.apis.running import build_runner
-from stmixer_mm.checks.config import (
+from stmixer_mm.apis.config import (
     check_arguments,
     check_run,
     load_config,
     merge_overrides,
 )
+from stmixer_mm.apis.running import build_runner
 from stmixer_mm.errors import UserError
 
 

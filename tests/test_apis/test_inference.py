@@ -8,9 +8,9 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from tiny_stmixer import ACTIONS, write_project, write_video
 
+from stmixer_mm.apis.config import load_config
 from stmixer_mm.apis.cut import keyframe_times
 from stmixer_mm.apis.inference import detect_video, init_detector
-from stmixer_mm.checks.config import load_config
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
 

@@ -5,8 +5,8 @@ from mmengine.runner import FlexibleRunner, Runner
 from run_tool import free_port
 from tiny_stmixer import write_project
 
+from stmixer_mm.apis.config import load_config, merge_overrides
 from stmixer_mm.apis.running import build_runner
-from stmixer_mm.checks.config import load_config, merge_overrides
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
 from stmixer_mm.errors import UserError
 

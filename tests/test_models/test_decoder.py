@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_decoder, whole_frames
 
-from stmixer_mm.checks.config import check_part
+from stmixer_mm.apis.config import check_part
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
 from stmixer_mm.registry import MODELS
 

@@ -13,7 +13,7 @@ import cv2
 import pytest
 from tiny_stmixer import ROOT, write_video
 
-from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
 from stmixer_mm.projects.annotate.convert import (
     convert_annotations,

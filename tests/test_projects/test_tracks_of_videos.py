@@ -5,7 +5,7 @@ import torch
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
-from stmixer_mm.checks.config import load_config
+from stmixer_mm.apis.config import load_config
 
 
 class NoTracker:

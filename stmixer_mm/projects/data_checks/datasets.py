@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 from mmengine.config import Config
 
-from stmixer_mm.checks.config import SPLITS
+from stmixer_mm.apis.config import SPLITS
 from stmixer_mm.datasets.annotations.ava_csv import read_timestamp_rows
 from stmixer_mm.datasets.frames import find_source
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset

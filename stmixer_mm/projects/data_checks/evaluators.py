@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from mmengine.config import Config
 
-from stmixer_mm.checks.config import SPLITS
+from stmixer_mm.apis.config import SPLITS
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.clip_dataset import TrackedDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from stmixer_mm.checks.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Score
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric

@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 from torch import nn
 
-from stmixer_mm.checks.config import (
+from stmixer_mm.apis.config import (
     building,
     check_arguments,
     check_device,

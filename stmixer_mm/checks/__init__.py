@@ -1,1 +1,0 @@
-"""What can be found wrong before any work is done."""
