@@ -83,10 +83,6 @@ class QueryPart(BaseModule):
     def check_feats(self, feats: Sequence[Tensor]) -> None:
         """Raise ``UserError`` for levels that do not fit; only shapes matter."""
 
-    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
-        """In a few words, what it takes and what it yields; of feats only shapes."""
-        return [], []
-
     def start_video(self) -> dict[str, object]:
         """Fields of the first sample of a video; the part sets them for the next."""
         return {}

@@ -8,6 +8,7 @@ import tiny_tubes
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import pseudo_collate
 
+import stmixer_mm.projects.track_queries  # noqa: F401
 from stmixer_mm.datasets.pipelines import plain_datasets
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS, MODELS, TRANSFORMS

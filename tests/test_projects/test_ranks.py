@@ -12,6 +12,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
+import stmixer_mm.projects.denoising  # noqa: F401
+
 
 def keyframes():
     """A detector and two clips, one of them without anybody."""

@@ -253,12 +253,11 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
         dict(roi_head=tiny_roi_head(sampler=dict(add_gt_as_proposals=False))),
         dict(roi_head={**tiny_roi_head(), 'train_cfg': None}),
         dict(roi_head=tiny_roi_head(bbox_head=dict(background_class=False))),
-        dict(levels=(0, 4)),
         dict(levels=(1,)),
         dict(levels=(0,)),
         dict(persons='proposals'),
     ],
-    ids=['sampler', 'no train_cfg', 'class 0', 'levels', 'stride', 'width', 'boxes'],
+    ids=['sampler', 'no train_cfg', 'class 0', 'stride', 'width', 'boxes'],
 )
 def test_parts_and_samples_that_do_not_fit(overrides):
     with pytest.raises(UserError):

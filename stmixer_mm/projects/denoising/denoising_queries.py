@@ -66,9 +66,6 @@ class DenoisingQueries(QueryPart):
             nn.init.normal_(embedding.bias)
         super().init_weights()
 
-    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
-        return ['persons'], [f'{self.num_groups} copies of each to learn']
-
     def enter_training(self, batch: Batch) -> ExtraQueries:
         truth = [self.get_truth(sample.gt_instances) for sample in batch.data_samples]
         bboxes, actions, persons = collect_persons(

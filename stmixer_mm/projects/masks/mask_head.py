@@ -125,11 +125,6 @@ class QueryMaskHead(QueryPart):
                 f'yields {len(feats)}; set model.mask_head.num_levels={len(feats)}.'
             )
 
-    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
-        levels = feats[: self.num_levels]
-        sizes = ['x'.join(map(str, level.shape[1:])) for level in levels]
-        return sizes, [f'masks {"x".join(map(str, feats[0].shape[-2:]))}']
-
     def forward(
         self, feats: Sequence[Tensor], queries: MaskQueries, frames: FrameShapes
     ) -> Tensor:

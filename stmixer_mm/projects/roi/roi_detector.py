@@ -186,11 +186,6 @@ class RoIDetector(ClipDetector):
             UserError: They do not fit the RoI head.
         """
         levels = range(len(feats)) if self.levels is None else self.levels
-        if not levels or max(levels) >= len(feats):
-            raise UserError(
-                f'The neck yields {len(feats)} levels but levels={levels}; name some '
-                f'from 0 to {len(feats) - 1}, or None for all.'
-            )
         chosen = tuple(feats[level].float() for level in levels)
         extractor = self.roi_head.bbox_roi_extractor
         size, stride = tuple(chosen[0].shape[-2:]), extractor.featmap_stride

@@ -29,7 +29,7 @@ from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
-NO_TRACK = -1  # id of a false track
+NO_TRACK = -1  # id of what is no track, or a false one
 
 
 @MODELS.register_module()
@@ -103,9 +103,6 @@ class QueryInteraction(QueryPart):
             ids=numbers,
             missed=numbers,
         )
-
-    def describe(self, feats: Sequence[Tensor]) -> tuple[list[str], list[str]]:
-        return ['tracks'], [f'{self.num_queries} queries at most']
 
     def start_video(self) -> dict[str, object]:
         return dict(tracks=self.start())
