@@ -117,7 +117,7 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys, recwarn):
     run_tool('analyze_results', found, config, '--out', out, '--num-worst', 3)
     folder = out / 'mAP'
     assert {path.name for path in folder.iterdir()} == {
-        *('classes.csv', 'classes.png', 'precision_recall_01.png', 'scores_01.png'),
+        *('classes.csv', 'classes.png', 'precision_recall_01.png'),
         *('keyframes.csv', 'keyframe_01_1.mp4_0001.jpg', 'keyframe_02_3.mp4_0001.jpg'),
         'keyframe_03_2.mp4_0001.jpg',
     }

@@ -1,6 +1,6 @@
-"""Figures of a metric: AP of the classes, curves, scores, error types."""
+"""Figures of a metric: AP of the classes, curves, error types."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ COLORS = {
     'missed': '#b8b8b8',
 }
 RIGHT, WRONG = COLORS['ap'], COLORS['classification']
-ALPHA = 0.65  # of the histograms' colours
 _PER_PAGE, _COLUMNS = 24, 4
 
 
@@ -66,64 +65,10 @@ def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
 def draw_curves(
     found: Sequence[ClassResult], folder: str | Path, *, ap_mode: str
 ) -> None:
-    """Draw precision over recall of each class; the area is the AP by ``ap_mode``."""
+    """Draw precision over recall of each class, 24 to a picture.
 
-    def draw(axes: Any, result: ClassResult) -> None:
-        right, precisions = result.right, precision(result.right)
-        recalls = np.cumsum(right) / result.num_gts
-        # Between two right ones only precision falls.
-        kept = right | np.append(right[1:], True)[: len(right)]
-        start = precisions[0] if len(right) and ap_mode != 'act' else 1
-        recall = np.append(0, recalls[kept])
-        curve = np.append(start, precisions[kept])
-        axes.plot(recall, curve, color=RIGHT, lw=1.2)
-        area = dict(color=RIGHT, alpha=0.2, lw=0)
-        if ap_mode == 'act':
-            axes.fill_between(recall, curve, **area)
-        elif right.any():
-            heights = envelope(precisions)[right]
-            axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
-        axes.set(xlim=(0, 1), ylim=(0, 1.05))
-
-    _draw_pages(found, folder, 'precision_recall', draw, 'recall', 'precision')
-
-
-def draw_scores(found: Sequence[ClassResult], folder: str | Path) -> None:
-    """Draw histograms of the scores of right and wrong detections of each class."""
-    from matplotlib.ticker import LogLocator
-
-    bins = np.linspace(0, 1, 21)
-
-    def draw(axes: Any, result: ClassResult) -> None:
-        most = 1
-        for name, mask, color in (
-            ('wrong', ~result.right, WRONG),
-            ('right', result.right, RIGHT),
-        ):
-            counts, _ = np.histogram(result.scores[mask], bins)
-            most = max(most, counts.max())
-            # A baseline above 0, which a logarithmic axis does not have.
-            style = dict(fill=True, color=color, alpha=ALPHA, label=name)
-            axes.stairs(counts, bins, baseline=0.1, **style)
-        axes.set(xlim=(0, 1), yscale='log', ylim=(0.6, 1.5 * most))
-        # Powers of ten alone are too few to read low bars by.
-        steps = (1, 2, 5) if most < 100 else (1,)
-        axes.yaxis.set_major_locator(LogLocator(subs=steps))
-        axes.yaxis.set_major_formatter('{x:g}')
-        axes.minorticks_off()
-
-    _draw_pages(found, folder, 'scores', draw, 'score', 'detections')
-
-
-def _draw_pages(
-    found: Sequence[ClassResult],
-    folder: str | Path,
-    name: str,
-    draw: Callable[[Any, ClassResult], None],
-    x_label: str,
-    y_label: str,
-) -> None:
-    """Draw all classes, 24 to a picture."""
+    The area is the AP by ``ap_mode``.
+    """
     for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
         part = found[start : start + _PER_PAGE]
         num_columns = min(_COLUMNS, len(part))
@@ -131,16 +76,30 @@ def _draw_pages(
         figure = _figure(max(2.6 * num_columns, 3.6), 2.1 * num_rows + 0.5)
         for place, result in enumerate(part, start=1):
             axes = figure.add_subplot(num_rows, num_columns, place)
-            draw(axes, result)
+            _draw_curve(axes, result, ap_mode)
             axes.set_title(f'{result.name[:30]}\nAP {result.ap:.3f}', fontsize=8)
             axes.tick_params(labelsize=7)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        if handles:
-            where = dict(loc='outside upper right', ncols=2, fontsize=8)
-            figure.legend(handles, labels, **where)
-        figure.supxlabel(x_label, fontsize=9)
-        figure.supylabel(y_label, fontsize=9)
-        _save(figure, Path(folder, f'{name}_{page:02d}.png'))
+        figure.supxlabel('recall', fontsize=9)
+        figure.supylabel('precision', fontsize=9)
+        _save(figure, Path(folder, f'precision_recall_{page:02d}.png'))
+
+
+def _draw_curve(axes: Any, result: ClassResult, ap_mode: str) -> None:
+    right, precisions = result.right, precision(result.right)
+    recalls = np.cumsum(right) / result.num_gts
+    # Between two right ones only precision falls.
+    kept = right | np.append(right[1:], True)[: len(right)]
+    start = precisions[0] if len(right) and ap_mode != 'act' else 1
+    recall = np.append(0, recalls[kept])
+    curve = np.append(start, precisions[kept])
+    axes.plot(recall, curve, color=RIGHT, lw=1.2)
+    area = dict(color=RIGHT, alpha=0.2, lw=0)
+    if ap_mode == 'act':
+        axes.fill_between(recall, curve, **area)
+    elif right.any():
+        heights = envelope(precisions)[right]
+        axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
+    axes.set(xlim=(0, 1), ylim=(0, 1.05))
 
 
 def _figure(width: float, height: float) -> Any:

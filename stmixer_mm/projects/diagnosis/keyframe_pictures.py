@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import blame
-from stmixer_mm.projects.diagnosis.figures import ALPHA, RIGHT, WRONG
+from stmixer_mm.projects.diagnosis.figures import RIGHT, WRONG
 from stmixer_mm.projects.diagnosis.judging import JudgedBoxes
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
@@ -102,10 +102,10 @@ class KeyframePictures:
         return draw_detections(frame, bboxes, actions, colors=colors)
 
 
-def _as_in_histograms(color: str) -> tuple[int, ...]:
-    """RGB of a '#rrggbb' as drawn there, on white; light enough for black text."""
+def _lighten(color: str) -> tuple[int, ...]:
+    """RGB of a '#rrggbb', light enough for black text."""
     rgb = bytes.fromhex(color.removeprefix('#'))
-    return tuple(round(ALPHA * value + (1 - ALPHA) * 255) for value in rgb)
+    return tuple(round(0.65 * value + 0.35 * 255) for value in rgb)
 
 
-_COLORS = {True: _as_in_histograms(RIGHT), False: _as_in_histograms(WRONG)}
+_COLORS = {True: _lighten(RIGHT), False: _lighten(WRONG)}

@@ -32,7 +32,6 @@ from stmixer_mm.projects.diagnosis.figures import (
     draw_class_aps,
     draw_curves,
     draw_errors,
-    draw_scores,
 )
 from stmixer_mm.projects.diagnosis.judging import (
     JudgedBoxes,
@@ -115,7 +114,6 @@ def _report_classes(
     _write_table(folder / 'classes.csv', [head, *rows])
     draw_class_aps(found, folder / 'classes.png')
     draw_curves(found, folder, ap_mode=metric.protocol.ap)
-    draw_scores(found, folder)
 
 
 def _report_errors(metric: TubeMetric, detections: Detections, folder: Path) -> None:
