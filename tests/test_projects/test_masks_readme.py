@@ -26,6 +26,7 @@ def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_video('VIDEO.mp4', frames=12)
     config = Config.fromfile(write_project(tmp_path))
+    config.custom_imports = dict(imports=['stmixer_mm.projects.masks'])
     config.model.mask_head = dict(type='QueryMaskHead', num_levels=2, **LOSSES)
     config.test_dataloader.dataset.pipeline[-1] = dict(type='PackMasks')
     config.model.head.score_thr = 0.0
