@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 from stmixer_mm.apis.config import check_device
 from stmixer_mm.command_line import Count, OptionsOf, run_main
-from stmixer_mm.engine.optim import FusedAdamW
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -31,8 +30,8 @@ from stmixer_mm.models.decoder.sampling.backends import (
 from stmixer_mm.projects.export.formats import FORMATS, Metadata, load, write
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.profiling.clips import ClipPipeline, random_clip
-from stmixer_mm.projects.profiling.memory import peak_bytes, resident_bytes
+from stmixer_mm.projects.profiling.clips import ClipPipeline
+from stmixer_mm.projects.profiling.memory import peak_bytes
 from stmixer_mm.projects.profiling.meter import machine, take_turns
 from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import MODELS
@@ -40,7 +39,6 @@ from stmixer_mm.registry import MODELS
 import torch
 from torch import Tensor, nn
 
-LITERAL = dict(sampling_backend='grid_sample', mixing_backend='literal')
 STRIDES = (4, 8, 16, 32)
 # Export formats by runtime.
 RUNTIMES = dict(inductor='inductor', onnxruntime='onnx', openvino='openvino')
@@ -70,8 +68,7 @@ def sides_of(size: str) -> tuple[int, int]:
 class Options:
     """
     Args:
-        part: sampling: that of all stages, without the rest; model: that of --config,
-            backbone and losses included, in its sizes but for --size.
+        part: sampling: that of all stages, without the rest.
         runtime: Time the detector of --config in these; auto: in all that are installed.
         precision: With --runtime; auto: those that may be fast.
         config: Of a whole detector.
@@ -87,7 +84,7 @@ class Options:
     """
 
     mode: Sequence[Literal['forward', 'train']] = ('forward',)
-    part: Sequence[Literal['decoder', 'sampling', 'model']] = ('decoder',)
+    part: Sequence[Literal['decoder', 'sampling']] = ('decoder',)
     runtime: Sequence[Literal['torch', *RUNTIMES, 'auto']] = ()
     precision: Sequence[Literal['fp32', 'bf16', 'int8', 'auto']] = ('fp32',)
     config: str = 'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb'
@@ -136,13 +133,13 @@ def main(*, options: Annotated[dict, OptionsOf(Options)]) -> None:
 
 def measure(case: dict, args: Options) -> dict:
     """One row of the table."""
-    kinds = dict(decoder=DecoderBench, sampling=SamplingBench, model=ModelBench)
-    bench = kinds[case['part']](case, args)
+    bench = dict(decoder=DecoderBench, sampling=SamplingBench)[case['part']](case, args)
     device = bench.device
-    runs = {'ours': bench.run_ours, 'literal': bench.run_literal}
+    decoders = dict(ours=bench.ours, literal=bench.literal)
+    runs = {name: partial(bench.run, one) for name, one in decoders.items()}
     timed = dict(runs)
     if case['dtype'] != 'float32':
-        timed['float32'] = partial(bench.run_ours, dtype='float32')
+        timed['float32'] = partial(bench.run, bench.ours, dtype='float32')
     seconds = take_turns(timed, turns=args.turns, device=device)
     row = dict(
         case,
@@ -162,8 +159,8 @@ def measure(case: dict, args: Options) -> dict:
     return row
 
 
-class Bench:
-    """Ours and the literal formulation of one case, on the same weights and inputs."""
+class DecoderBench:
+    """Our decoder and the literal one, with the same weights and inputs."""
 
     def __init__(self, case: dict, args: Options) -> None:
         self.case, self.args = case, args
@@ -171,9 +168,11 @@ class Bench:
         self.is_training = case['mode'] == 'train'
         self.size = sides_of(case['size'])
         torch.manual_seed(0)
-        self.literal = self.build(LITERAL)
+        self.literal = self.build(
+            sampling_backend='grid_sample', mixing_backend='literal'
+        )
         self.ours = self.build(
-            dict(sampling_backend=args.backend, compile_stages=args.compile)
+            sampling_backend=args.backend, compile_stages=args.compile
         )
         self.ours.load_state_dict(self.literal.state_dict())
         for module in self.ours.modules() if args.packed else ():
@@ -181,47 +180,16 @@ class Bench:
                 module.pack()
         self.leaves = self.make_inputs()
 
-    def run_ours(self, dtype: str | None = None) -> None:
-        self.run(self.ours, dtype)
-
-    def run_literal(self) -> None:
-        self.run(self.literal)
-
-    def run(self, module: nn.Module, dtype: str | None = None) -> None:
-        dtype = getattr(torch, dtype or self.case['dtype'])
-        kind, is_half = self.device.type, dtype != torch.float32
-        autocast = torch.autocast(kind, dtype=dtype, enabled=is_half)
-        with torch.set_grad_enabled(self.is_training), autocast:
-            loss = sum(values.float().sum() for values in self.outputs(module))
-        if self.is_training:
-            loss.backward()
-            self.step(module)
-            module.zero_grad()
-            for leaf in self.leaves:
-                leaf.grad = None
-
-    def step(self, module: nn.Module) -> None:
-        """The step of an optimiser, if any."""
-
-
-def make_boxes_move(decoder: nn.Module) -> nn.Module:
-    """Change the initial weights, with which all boxes stay the whole frame."""
-    for weight in decoder.parameters():
-        weight.data += 0.02 * torch.randn_like(weight)
-    return decoder
-
-
-class DecoderBench(Bench):
-    """A decoder."""
-
-    def build(self, backends: dict) -> nn.Module:
+    def build(self, **backends: object) -> nn.Module:
         sizes = {
             f'num_{key}': self.case[key] for key in ('frames', 'queries', 'points')
         }
         sizes |= dict(num_stages=self.args.stages, strides=STRIDES)
         decoder = MODELS.build(dict(type='STMixerDecoder', **sizes, **backends))
         decoder.init_weights()
-        return make_boxes_move(decoder).to(self.device)
+        for weight in decoder.parameters():  # otherwise all boxes stay the whole frame
+            weight.data += 0.02 * torch.randn_like(weight)
+        return decoder.to(self.device)
 
     def make_inputs(self) -> list[Tensor]:
         batch, frames = self.case['batch'], self.case['frames']
@@ -235,6 +203,18 @@ class DecoderBench(Bench):
             for stride in STRIDES
         ]
         return self.feats
+
+    def run(self, decoder: nn.Module, dtype: str | None = None) -> None:
+        dtype = getattr(torch, dtype or self.case['dtype'])
+        kind, is_half = self.device.type, dtype != torch.float32
+        autocast = torch.autocast(kind, dtype=dtype, enabled=is_half)
+        with torch.set_grad_enabled(self.is_training), autocast:
+            loss = sum(values.float().sum() for values in self.outputs(decoder))
+        if self.is_training:
+            loss.backward()
+            decoder.zero_grad()
+            for leaf in self.leaves:
+                leaf.grad = None
 
     def outputs(self, decoder: nn.Module) -> list[Tensor]:
         frame = torch.tensor((0.0, 0.0, *self.size[::-1]), device=self.device)
@@ -256,9 +236,9 @@ class SamplingBench(DecoderBench):
         shape = self.case['batch'], self.case['queries']
         centres = torch.rand(*shape, 1, 1, 2) * torch.tensor(self.size[::-1])
         z = 5 + 3 * torch.rand(*shape, 1, 1, 1)
-        offsets = torch.randn(*shape, self.ours.num_groups, self.case['points'], 3)
-        offsets[..., :2] *= 0.4 * z.exp2()
-        points = torch.cat((centres, z), dim=-1) + offsets
+        points = torch.randn(*shape, self.ours.num_groups, self.case['points'], 3)
+        points[..., :2] *= 0.4 * z.exp2()
+        points += torch.cat((centres, z), dim=-1)
         return points.to(self.device).requires_grad_(self.is_training)
 
     def outputs(self, decoder: nn.Module) -> list[Tensor]:
@@ -269,38 +249,6 @@ class SamplingBench(DecoderBench):
             backend=decoder.sampling_backend,
         )
         return [mean for points in self.points for mean in sampler(points)]
-
-
-class ModelBench(Bench):
-    """The whole detector of --config; in training with losses and optimiser."""
-
-    def build(self, backends: dict) -> nn.Module:
-        self.cfg = read_config(self.args.config)
-        self.cfg.model.decoder.update(backends)
-        model = build_model(self.cfg, device=self.args.device).train(self.is_training)
-        make_boxes_move(model.decoder)
-        return model
-
-    def make_inputs(self) -> list[Tensor]:
-        self.optimizers = {
-            self.ours: FusedAdamW(self.ours.parameters(), lr=1e-9),
-            self.literal: torch.optim.AdamW(self.literal.parameters(), lr=1e-9),
-        }
-        clip_len = ClipPipeline(self.cfg, 'test').clip_len
-        clip = random_clip(self.cfg, shape=(clip_len, *self.size))
-        batch = {key: values * self.case['batch'] for key, values in clip.items()}
-        self.batch = self.ours.data_preprocessor(batch, training=self.is_training)
-        return []
-
-    def step(self, module: nn.Module) -> None:
-        self.optimizers[module].step()
-
-    def outputs(self, model: nn.Module) -> list[Tensor]:
-        if self.is_training:
-            return [*model(**self.batch, mode='loss').values()]
-        return [
-            values for stage in model(**self.batch, mode='tensor') for values in stage
-        ]
 
 
 def print_rows(rows: list[dict]) -> None:
@@ -351,37 +299,35 @@ def compare_runtimes(batch: int, size: str, args: Options) -> list[dict]:
     detector = TensorDetector(build_model(cfg)).eval()
     clips = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
     ways, traced = find_ways(args), Traced(detector, shape, batch)
-    runs, rows = {}, []
+    runs = {}
     with TemporaryDirectory() as folder, torch.inference_mode():
         for name, precision in ways:
+            if name == 'torch':
+                fast = precision != 'fp32'
+                model = speed_up(deepcopy(detector)) if fast else detector
+                runs[name, precision] = partial(model, clips)
+                continue
+            form = FORMATS[RUNTIMES[name]]
+            file = Path(folder, f'{name}-{precision}{form.suffix}')
             about = Metadata('', None, shape, batch, 1, [], [], 0.0, precision)
-            if name != 'torch':
-                form = FORMATS[RUNTIMES[name]]
-                file = Path(folder, f'{name}-{precision}{form.suffix}')
-                write(traced, about, file, form, calibration=[clips.numpy()])
-            before = resident_bytes()
-            if name != 'torch':
-                run = partial(load(file)[0], clips.numpy())
-            elif precision == 'fp32':
-                run = partial(detector, clips)
-            else:
-                run = partial(speed_up(deepcopy(detector)), clips)
-            run()
-            held = round((resident_bytes() - before) / 1e6)
-            runs[f'{name} {precision}'] = run
-            rows.append(dict(runtime=name, precision=precision, held_mb=held))
+            write(traced, about, file, form, calibration=[clips.numpy()])
+            runs[name, precision] = partial(load(file)[0], clips.numpy())
         seconds = take_turns(runs, turns=args.turns, device=clips.device)
-        for row, (name, run) in zip(rows, runs.items(), strict=True):
-            row.update(
-                seconds=round(seconds[name], 5),
-                ratio=round(seconds[next(iter(runs))] / seconds[name], 3),
+        rows = [
+            dict(
+                runtime=name,
+                precision=precision,
+                seconds=round(seconds[name, precision], 5),
+                ratio=round(seconds[ways[0]] / seconds[name, precision], 3),
                 peak_mb=round(peak_bytes(run, clips.device) / 1e6),
                 batch=batch,
                 size=size,
                 machine=machine(clips.device),
             )
-    columns = ('runtime', 'precision', 'seconds', 'ratio', 'held_mb', 'peak_mb')
-    table = [('runtime', '', 's', 'ratio', 'held MB', 'peak MB of a run')]
+            for (name, precision), run in runs.items()
+        ]
+    columns = ('runtime', 'precision', 'seconds', 'ratio', 'peak_mb')
+    table = [('runtime', '', 's', 'ratio', 'peak MB of a run')]
     table += [tuple(f'{row[key]}' for key in columns) for row in rows]
     print(f'{args.config}, {batch} clips {shape}; {json.dumps(rows[0]["machine"])}')
     print(format_table(table, left=2))

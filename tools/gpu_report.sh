@@ -4,7 +4,7 @@
 #   tools/gpu_report.sh --collect WHEELS [PYTHON_VERSION]   where there is a network: fetch
 #       what the other machine needs besides its torch and triton (default: Python 3.12)
 #   WHEELS=folder tools/gpu_report.sh [REPORT]              there: install it into a folder of
-#       its own, run the GPU's tests, the benchmarks, a profile, and print one table
+#       its own, run the GPU's tests and the benchmarks, and print one table
 #
 # Environment: PYTHON (default python3), DEVICE (cuda), TURNS (10), BENCHMARK_OPTIONS (more
 # options for tools/benchmark.py, such as '--size 128x160'), MMCV_CUDA=0 (compile mmcv
@@ -78,8 +78,8 @@ bench() {
     | tee "$report/$name.txt" || echo "$name failed: see above."
 }
 all=(--frames 8 --batch 1 8 --mode forward train --dtype float32 bfloat16)
-bench eager "${all[@]}" --profile
-bench compiled "${all[@]}" --compile --profile
+bench eager "${all[@]}"
+bench compiled "${all[@]}" --compile
 bench sampling --part sampling --frames 8 --batch 1 8 --mode forward train
 bench sampling_mmcv --part sampling --frames 8 --batch 1 8 --mode forward train \
   --backend mmcv
@@ -93,7 +93,7 @@ from pathlib import Path
 from stmixer_mm.evaluation.functional.tables import format_table
 
 TARGETS = {('forward', 1): 4, ('train', 1): 2.5, ('train', 8): 2.5}
-columns = ('ours_s', 'literal_s', 'ratio', 'over_matmul', 'idle_part', 'launches')
+columns = ('ours_s', 'literal_s', 'ratio', 'float32_ratio')
 table = [('what', *columns, 'target ratio', 'RAM to literal (target 0.333)')]
 for name in ('eager', 'compiled', 'sampling', 'sampling_mmcv'):
     path = Path(sys.argv[1], f'{name}.json')

@@ -69,13 +69,6 @@ def test_packed_weights(benchmark):
         benchmark('--packed', '--mode', 'train')
 
 
-def test_a_whole_model(benchmark, project):
-    rows = benchmark(
-        '--part', 'model', '--mode', 'forward', 'train', '--config', project
-    )
-    assert all(min(row['ours_s'], row['literal_s']) > 0 for row in rows)
-
-
 def test_runtimes_in_turns(benchmark, project, capsys):
     pytest.importorskip('onnxruntime')
     rows = benchmark(
