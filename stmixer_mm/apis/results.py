@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.records import arrow_type, json_schema
@@ -111,19 +110,3 @@ def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:
         colors=person_colors(keyframe.ids or range(len(keyframe.persons))),
         masks=keyframe.masks and [decode(mask) for mask in keyframe.masks],
     )
-
-
-def plot_video(found: VideoDetections, number: int = 0) -> np.ndarray:
-    """:func:`plot_keyframe` for a keyframe of a video file, counted from 0.
-
-    Raises:
-        UserError: the source is not a video file that can be read again, or ends
-            before a keyframe that was predicted ahead.
-    """
-    keyframe = found.keyframes[number]
-    if not os.path.isfile(found.source):
-        raise UserError(f'The frames of {found.source} are gone; use plot_keyframe.')
-    if keyframe.frame_index >= found.total_frames:
-        raise UserError(f'{found.source} ends before {keyframe.time_s:g} s.')
-    (picture,) = open_video(found.source).get_batch([keyframe.frame_index])
-    return plot_keyframe(keyframe, picture)
