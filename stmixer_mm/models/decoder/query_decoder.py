@@ -95,7 +95,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         num_stages: int = 6,
         num_heads: int = 8,
         feedforward_channels: int = 2048,
-        num_classes: int = 81,
+        num_classes: int,
         strides: Sequence[float] | None = None,
         with_cp: bool = False,
         compile_stages: bool | dict = False,

@@ -60,7 +60,7 @@ class SetCriterion(BaseModule):
         loss_bbox: dict,
         loss_iou: dict,
         loss_action: dict,
-        num_classes: int = 81,
+        num_classes: int,
         single_label: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
