@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Count the lines of the house against its budgets (docs/architecture.md).
 
-Lines are lines of files, with comments and blank lines. Guards are ``checks/``,
-``errors.py``, ``files.py``, ``plain_pickle.py``, functions named ``check_…``, and
-everywhere else each ``raise UserError`` with its ``if``, and the head of each ``blame``.
+Lines are lines of files, with comments and blank lines. Guards are folders of checks,
+``errors.py``, ``files.py``, ``plain_pickle.py``, ``apis/config.py``, functions named
+``check_…``, and elsewhere each ``raise UserError`` with its ``if``, and the head of each
+``blame``.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = 'models/decoder', 'models/heads', 'models/detectors', 'models/boxes.py'
-GUARDS = 'errors.py', 'files.py', 'plain_pickle.py'
+GUARDS = 'checks/', '/errors.py', '/files.py', 'plain_pickle.py', 'apis/config.py'
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 BRANCHES = (
     *(ast.If, ast.IfExp, ast.For, ast.While, ast.ExceptHandler, ast.Assert),
@@ -71,10 +72,10 @@ def guard_lines(tree):
     return lines
 
 
-def count_guards(files):
+def count_guards(root, files):
     total = 0
     for file in files:
-        if 'checks' in file.parts or file.name in GUARDS:
+        if any(name in str(file.relative_to(root)) for name in GUARDS):
             total += count_lines([file])
         else:
             total += len(guard_lines(ast.parse(file.read_text('utf-8'))))
@@ -104,8 +105,7 @@ def list_budgets(root):
         package / f'models/detectors/{name}.py' for name in ('stmixer', 'base')
     ]
     head = [
-        package / f'models/heads/{name}.py'
-        for name in ('stmixer_head', 'criterion', 'predictions')
+        package / f'models/heads/{name}.py' for name in ('stmixer_head', 'criterion')
     ]
     longest = max(everything, key=lambda file: count_lines([file]))
     docs = [root / 'README.md', *sorted((root / 'docs').glob('*.md'))]
@@ -118,7 +118,7 @@ def list_budgets(root):
             '≥ 26',
         ),
         ('projects', count_lines(projects), '≤ 5000'),
-        ('guards', count_guards(everything), '≤ 1400'),
+        ('guards', count_guards(root, everything), '≤ 1400'),
         ('detectors/stmixer.py + base.py', count_lines(detectors), '≤ 170'),
         (
             'head: criterion and predictions',
