@@ -186,6 +186,8 @@ def _lay_out(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Te
         feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
         for feat in feats
     ]
+    if feats[0].dtype == dtype:
+        return torch.cat(levels, dim=2)
     batch, groups, _, frames, channels = levels[0].shape
     areas = [level.size(2) for level in levels]
     cells = feats[0].new_empty(batch, groups, sum(areas), frames, channels, dtype=dtype)
