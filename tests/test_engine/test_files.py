@@ -114,7 +114,8 @@ def test_an_output_is_no_other_argument_of_the_command(tmp_path, monkeypatch):
     (tmp_path / 'in.csv').touch()
     (tmp_path / 'link.csv').symlink_to('in.csv')
     (tmp_path / 'folder').symlink_to('.')
-    for out in 'in.csv', './in.csv', 'link.csv', 'folder/in.csv':
+    (tmp_path / 'hard.csv').hardlink_to(tmp_path / 'in.csv')
+    for out in 'in.csv', './in.csv', 'link.csv', 'folder/in.csv', 'hard.csv':
         for option in ['--out', out], [f'--out={out}']:
             monkeypatch.setattr('sys.argv', ['tool', 'in.csv', *option])
             with pytest.raises(UserError):

@@ -66,6 +66,7 @@ TRACKS = (
     ),
     track(box(30, (-8, 12, 32, 60), 'walk'), box(31, (0, 0, 9, 9), outside=1)),
     track('<box frame="0" xtl="5" ytl="5" xbr="9" ybr="9"/>', label='ball'),
+    track('<points frame="0" points="5,5"/>'),
 )
 
 
@@ -130,6 +131,7 @@ def test_cvat_by_hand(convert, tmp_path):
     assert names == {1: 'wave', 2: 'stand', 3: 'walk'}
     assert (summary.num_keyframes, summary.num_empty) == (8, 1)
     assert summary.notes['boxes were clipped to the frame.'] == 1
+    assert summary.notes['points, lines and skeletons were left out.'] == 1
     assert (
         summary.notes["boxes of the label 'ball' were left out: it has no actions."]
         == 1

@@ -103,6 +103,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_divisors(embed_dims, num_heads=num_heads, position_code=8)
+        if min(num_frames, num_queries, num_stages) < 1:
+            raise UserError(
+                f'The decoder has num_frames={num_frames}, num_queries={num_queries} '
+                f'and num_stages={num_stages}; set each to 1 or more.'
+            )
         if num_classes < 2:
             raise UserError(
                 f'num_classes={num_classes} leaves no action, because class 0 is a '

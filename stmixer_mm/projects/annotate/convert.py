@@ -268,6 +268,7 @@ def _keyframes(
     notes = done.notes
     ignored = 'boxes were left out: they are of crowds, or to be ignored.'
     notes[ignored] += len(video.unclear)
+    notes['points, lines and skeletons were left out.'] += video.num_unread
     frames = video.frames
     if frames is None:
         last = max((s.frame for s in chain.from_iterable(video.tracks)), default=0)

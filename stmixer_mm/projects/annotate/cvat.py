@@ -22,16 +22,17 @@ from stmixer_mm.structures import encode
 
 
 def read_cvat(file: str, data: bytes) -> Annotations:
-    """Read an XML file; points, lines and skeletons are passed over."""
+    """Read an XML file; points, lines and skeletons are counted only."""
     with blame(f'{file}: the XML', 'export "CVAT for video 1.1" of one task or job'):
         root = _parse(data)
         declared, frames = _declared(root), _frames(root)
     size = read_size({key: _text(root, key) for key in ('width', 'height')})
-    tracks = []
+    tracks, num_unread = [], 0
     for number, track in enumerate(root.iterfind('track')):
         label, shapes = track.get('label'), []
         for drawn in track:
             if drawn.tag not in _READERS:
+                num_unread += 1
                 continue
             frame = str(drawn.get('frame'))[:20]
             place = f'{file}, track {track.get("id", number)}, frame {frame}'
@@ -48,6 +49,7 @@ def read_cvat(file: str, data: bytes) -> Annotations:
         frames=frames,
         tracks=tracks,
         interpolate=True,
+        num_unread=num_unread,
     )
     labels = [_name(label) for label in root.iterfind('meta//label')]
     labels += [track.get('label') for track in root.iterfind('track')]

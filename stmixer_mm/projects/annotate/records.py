@@ -52,6 +52,7 @@ class AnnotatedVideo:
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
     tracks: list[list[Shape]] = field(default_factory=list)  # each by rising frame
     interpolate: bool = False  # between the shapes of a track
+    num_unread: int = 0  # shapes that are not boxes, polygons or masks
     # Frames of boxes of crowds, or marked to be ignored.
     unclear: list[int] = field(default_factory=list)
 
