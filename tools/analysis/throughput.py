@@ -29,6 +29,7 @@ from mmengine.optim import build_optim_wrapper
 
 WARM_UP = 2  # steps
 LOADING = ('decoding', 'augmentation', 'collation')
+METHODS = 'forward', 'loss', 'loss_and_match', 'predict', 'loss_and_predict'
 PART_NAMES = {'data_preprocessor': 'preprocessing', 'head.predict': 'post-processing'}
 
 
@@ -119,7 +120,7 @@ class Steps:
     def add_model(self, cfg: Config, checkpoint: str | None, *, is_train: bool) -> None:
         self.model = build_model(cfg, checkpoint=checkpoint, device=str(self.device))
         for name, child in self.model.named_children():
-            for method in ('forward', 'loss_and_match', 'predict', 'loss_and_predict'):
+            for method in METHODS:
                 part = PART_NAMES.get(f'{name}.{method}', PART_NAMES.get(name, name))
                 self.meter.watch(child, method, part)
         if is_train:
