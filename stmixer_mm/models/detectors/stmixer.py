@@ -146,11 +146,11 @@ class STMixer(ClipDetector):
         found = self.head.predict(seen.stages, data_samples)
         for part in self.parts:
             found = part.finish(batch, seen, found)
-        vectors = self.decoder.query_vectors(seen.queries)
-        for clip, one in enumerate(found):
-            kept = one.pop('queries')
-            if self.with_query_vectors:
-                one.query_vectors = vectors[clip, kept].float()
+        kept = [one.pop('queries') for one in found]
+        if self.with_query_vectors:
+            vectors = self.decoder.query_vectors(seen.queries)
+            for one, of_clip, rows in zip(found, vectors, kept, strict=True):
+                one.query_vectors = of_clip[rows].float()
         return found
 
     def predict(

@@ -122,14 +122,17 @@ class SetCriterion(BaseModule):
                 head learns from.
         """
         losses, stages = {}, [*map(in_float32, stages)]
+        persons = None
         for sample in data_samples:
             self.check_truth(sample)
         for number, stage in enumerate(stages):
             named = stage._asdict().items()
             named = {f'{name} of stage {number}': values for name, values in named}
             check_finite(named, data_samples)
-            persons = self.match(stage, data_samples, known)
-            terms = self.loss_of_stage(stage, make_targets(persons, data_samples))
+            matched = self.match(stage, data_samples, known)
+            if matched is not persons:  # all known: the same in each stage
+                persons, targets = matched, make_targets(matched, data_samples)
+            terms = self.loss_of_stage(stage, targets)
             of_stage = f'd{number}.' if number < len(stages) - 1 else ''
             losses |= {of_stage + prefix + name: v for name, v in terms.items()}
         size = len(data_samples), 1
