@@ -14,7 +14,8 @@ from functools import partial
 from typing import Annotated, Literal
 
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
-from stmixer_mm.apis.inference import clip_spans, detect_clips
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.inference import detect_clips
 from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOptions
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
@@ -63,7 +64,7 @@ def main(
         checkpoint: Checkpoint file or URL, or a file written by tools/export.py.
         page: Serve a web page at this port; 0 for any free one.
         host: Address of the page; all but this machine's get a token.
-        out: Video of the pictures shown: .mp4, .mov, .mkv or .avi.
+        out: Video of the pictures shown: .mp4, .mov or .mkv.
         json_lines: Write a line per keyframe, - for standard output.
         score_thr: Leave out actions with lower scores; the page can change it for what
             is shown.
@@ -85,14 +86,16 @@ def main(
         detector = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides, **model
         ).model
+        loader = ClipLoader(detector.cfg)
         detect = partial(
             detect_clips,
             detector,
+            loader,
             score_thr=min(score_thr, LEAST_SCORE),
             nms_thr=nms_thr,
             tracker=build_tracker(tracker),
         )
-        live = LiveDetection(frames, detect, clip_spans(detector), log=log, **pace)
+        live = LiveDetection(frames, detect, loader.spans, log=log, **pace)
         pictures = LivePictures(score_thr)
         live.listeners.append(pictures)
         if json_lines is not None:

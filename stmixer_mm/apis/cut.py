@@ -113,6 +113,11 @@ class ClipLoader:
         self.sampler = SampleKeyframeClip(**given)
         return SampleKeyframeClip(**given | dict(allow_short=True))
 
+    @property
+    def spans(self) -> tuple[int, int, float]:
+        """The first arguments of a :class:`.RecentFrames`."""
+        return self.before, self.after, self.ahead_s
+
     def load(
         self, clips: Iterable[Clip], on_damage: OnDamage | None
     ) -> Iterator[tuple[Clip, dict]]:
@@ -142,7 +147,7 @@ class Plan(NamedTuple):
 
 def plan_clips(
     source: Video | FrameStream,
-    pipeline: ClipLoader,
+    loader: ClipLoader,
     *,
     interval_s: float | None,
     start: float,
@@ -153,7 +158,7 @@ def plan_clips(
 
     Args:
         source: A video file, or a stream, whose frames are read as clips need them.
-        pipeline: Defines a clip.
+        loader: Defines a clip.
         interval_s: Seconds between keyframes. None: 1 s, or half a clip if ``inside``.
         start, end: Part of the source in seconds.
         inside: Move clips to lie within the source, and have one reach its end.
@@ -163,9 +168,9 @@ def plan_clips(
     """
     if interval_s is not None and not 0 < interval_s < math.inf:
         raise UserError(f'The interval of {interval_s} s must be positive.')
-    start, end = _clip_times(start, end, interval_s or 1.0, pipeline.ahead_s)
+    start, end = _clip_times(start, end, interval_s or 1.0, loader.ahead_s)
     plan = _plan_stream if isinstance(source, FrameStream) else _plan_file
-    return plan(source, pipeline, interval_s, start, end, inside)
+    return plan(source, loader, interval_s, start, end, inside)
 
 
 def _clip_times(
@@ -212,7 +217,7 @@ def keyframe_times(
 
 def _plan_file(
     video: Video,
-    pipeline: ClipLoader,
+    loader: ClipLoader,
     interval_s: float | None,
     start: float,
     end: float | None,
@@ -225,7 +230,7 @@ def _plan_file(
         end=end,
         frame_s=1 / video.fps,
     )
-    before, after = pipeline.before, pipeline.after
+    before, after = loader.before, loader.after
     frames = video.part(start, end)
     middles = [keyframe_index(time_s, **video.clock) for time_s in times]
     if inside:
@@ -240,19 +245,17 @@ def _plan_file(
         for time_s, middle in zip(times.tolist(), map(int, middles), strict=True):
             around = range(max(middle - before, 0), min(middle + after + 1, len(video)))
             sample = dict(video_sample(video.path, time_s), video_reader=video)
-            keyframe_s = time_s + pipeline.ahead_s
+            keyframe_s = time_s + loader.ahead_s
             yield Clip(
                 time_s=keyframe_s,
-                frame_index=_frame_at(video, keyframe_s)
-                if pipeline.ahead_s
-                else middle,
+                frame_index=_frame_at(video, keyframe_s) if loader.ahead_s else middle,
                 frames=around,
                 times=video.times[around.start : around.stop],
                 size=video.size,
                 sample=sample | video.clock,
             )
 
-    pipeline.sampler(next(clips()).sample)  # raises if the video is too short
+    loader.sampler(next(clips()).sample)  # raises if the video is too short
     apart = int(np.diff(middles).max(initial=0))
     return Plan(clips(), apart, lambda found: found.frame_index in frames)
 
@@ -267,14 +270,13 @@ def _frame_at(video: Video, time_s: float) -> int:
 
 def _plan_stream(
     stream: FrameStream,
-    pipeline: ClipLoader,
+    loader: ClipLoader,
     interval_s: float | None,
     start: float,
     end: float | None,
     inside: bool,
 ) -> Plan:
-    spans = pipeline.before, pipeline.after, pipeline.ahead_s
-    ring = RecentFrames(*spans, name=stream.name, fps=stream.fps)
+    ring = RecentFrames(*loader.spans, name=stream.name, fps=stream.fps)
     if inside and interval_s is None:
         keyframes = EvenFrames(max(1, ring.before), start, end)
         apart = keyframes.step

@@ -176,13 +176,13 @@ def detect_video(
             between ``start`` and ``end``.
     """
     source = open_source(video, on_damage=on_damage)
-    pipeline = ClipLoader(model.cfg)
+    loader = ClipLoader(model.cfg)
     by_tubelets = finds_tubelets(model)
     part = dict(interval_s=interval_s, start=start, end=end)
-    plan = plan_clips(source, pipeline, **part, inside=by_tubelets)
-    found = _detect(
+    plan = plan_clips(source, loader, **part, inside=by_tubelets)
+    found = detect_clips(
         model,
-        pipeline,
+        loader,
         plan.clips,
         score_thr=score_thr,
         nms_thr=nms_thr,
@@ -196,58 +196,32 @@ def detect_video(
 
 def detect_clips(
     model: nn.Module,
+    loader: ClipLoader,
     clips: Iterable[Clip],
     *,
     score_thr: float = 0.3,
     nms_thr: float | None = None,
     tracker: Tracker | None = None,
+    apart: int = 0,
+    batch_size: int = 1,
     on_damage: OnDamage | None = None,
 ) -> Iterator[Keyframe]:
     """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
 
     Args:
         model: From :func:`init_detector`.
+        loader: Of the model's config.
         clips: Taken one by one, so that they may be cut as they are needed.
-        score_thr, nms_thr, tracker, on_damage: See :func:`detect_video`.
+        apart: The most frames from one clip to the next.
+        score_thr, nms_thr, tracker, batch_size, on_damage: See :func:`detect_video`.
     """
-    return _detect(
-        model,
-        ClipLoader(model.cfg),
-        clips,
-        score_thr=score_thr,
-        nms_thr=nms_thr,
-        tracker=tracker,
-        apart=0,
-        batch_size=1,
-        on_damage=on_damage,
-    )
-
-
-def clip_spans(model: nn.Module) -> tuple[int, int, float]:
-    """The first arguments of a :class:`.RecentFrames` for the clips of a model."""
-    pipeline = ClipLoader(model.cfg)
-    return pipeline.before, pipeline.after, pipeline.ahead_s
-
-
-def _detect(
-    model: nn.Module,
-    pipeline: ClipLoader,
-    clips: Iterable[Clip],
-    *,
-    score_thr: float,
-    nms_thr: float | None,
-    tracker: Tracker | None,
-    apart: int,
-    batch_size: int,
-    on_damage: OnDamage | None,
-) -> Iterator[Keyframe]:
     by_tubelets = finds_tubelets(model)
-    if pipeline.ahead_s and by_tubelets:
+    if loader.ahead_s and by_tubelets:
         raise UserError(
-            f'The test pipeline has ahead_s={pipeline.ahead_s:g}, but tubelets are in '
+            f'The test pipeline has ahead_s={loader.ahead_s:g}, but tubelets are in '
             'the frames of their clip; leave ahead_s out.'
         )
-    loaded = pipeline.load(clips, on_damage)
+    loaded = loader.load(clips, on_damage)
     predictions = predict(model, loaded, batch_size, nms_thr)
     if not by_tubelets:
         return read_keyframes(
@@ -255,14 +229,14 @@ def _detect(
             predictions,
             score_thr=score_thr,
             tracker=tracker,
-            ahead_s=pipeline.ahead_s,
+            ahead_s=loader.ahead_s,
         )
     # A person may be missed during one clip, and between clips.
-    span = pipeline.before + pipeline.after
+    span = loader.before + loader.after
     return read_tubelets(
         model,
         predictions,
         score_thr=score_thr,
-        sampler=pipeline.sampler,
+        sampler=loader.sampler,
         linking=Linking(end_after=max(apart, span + 1)),
     )

@@ -15,7 +15,8 @@ from run_tool import ROOT
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
-from stmixer_mm.apis.inference import clip_spans, detect_clips, init_detector
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.inference import detect_clips, init_detector
 from stmixer_mm.datasets.clips import RecentFrames
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
@@ -114,13 +115,14 @@ def test_what_cannot_be_foretold(foretelling, of_tubelets, video, monkeypatch):
 
 
 def test_a_live_stream_is_foretold(foretelling):
-    ring = RecentFrames(*clip_spans(foretelling.model))
+    loader = ClipLoader(foretelling.model.cfg)
+    ring = RecentFrames(*loader.spans)
     for number in range(7):
         ring.append(100 + number / 10, np.full((64, 96, 3), number, np.uint8))
     clip = ring.clip(6)
     assert (clip.frame_index, clip.frames) == (11, range(4, 7))
     assert clip.time_s == pytest.approx(101.1)
-    (found,) = detect_clips(foretelling.model, [clip])
+    (found,) = detect_clips(foretelling.model, loader, [clip])
     assert (found.frame_index, found.ahead_s) == (11, 0.5)
 
 
