@@ -8,12 +8,11 @@ import tempfile
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from torch.cuda import OutOfMemoryError
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
-at_end = ExitStack()  # of the tool in this process
 CORRECT_CODE = f'correct it, or set {TRACEBACK_SWITCH}=1 for the traceback'
 
 
@@ -69,8 +68,6 @@ def user_errors() -> Iterator[None]:
             sys.exit(130)
         print(f'error: {tell(error)}', file=sys.stderr, flush=True)
         sys.exit(1)
-    finally:
-        at_end.close()
 
 
 def explain(error: BaseException) -> str | None:

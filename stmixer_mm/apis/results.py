@@ -6,6 +6,7 @@ A new format is a function with :func:`.result_format`.
 import csv
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,14 +83,19 @@ def write_ava_csv(found: VideoDetections, path: Path) -> None:
 def write_parquet(found: VideoDetections, path: Path) -> None:
     """Write one row with the columns of the JSON, null where it has no value."""
     with blame('Parquet cannot be written', "pip install 'stmixer_mm[ray]'"):
-        import pyarrow
         from pyarrow import parquet
-    # A file name need not be UTF-8.
+    with atomic_path(path) as part:
+        parquet.write_table(arrow_table(found), part)
+
+
+def arrow_table(found: VideoDetections) -> Any:
+    """A ``pyarrow.Table`` of one row, with the columns of the JSON."""
+    import pyarrow
+
+    # Arrow's strings are UTF-8, which a file name need not be.
     video = os.fsencode(found.source).decode('utf-8', 'replace')
     row, schema = found.to_dict() | dict(video=video), arrow_type(VideoDetections)
-    with atomic_path(path) as part:
-        table = pyarrow.Table.from_pylist([row], pyarrow.schema(schema))
-        parquet.write_table(table, part)
+    return pyarrow.Table.from_pylist([row], pyarrow.schema(schema))
 
 
 def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:

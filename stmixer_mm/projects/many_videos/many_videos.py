@@ -16,10 +16,10 @@ from typing import Any
 from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
+from stmixer_mm.apis.results import arrow_table
 from stmixer_mm.datasets.streams import is_live
-from stmixer_mm.errors import UserError, at_end, blame, tell
+from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import check_writable_dir
-from stmixer_mm.records import arrow_type
 from stmixer_mm.structures import VideoDetections
 
 _RETRIES = 2  # of a video during which a worker of Ray died
@@ -132,13 +132,37 @@ def detect_with_ray(
     """
     with blame('--ray needs Ray', "pip install 'stmixer_mm[ray]', or leave --ray out"):
         import ray
-        from ray.util.queue import Queue
     with blame(
         f'--ray {address}: no cluster answers', 'correct it, or start Ray there'
     ):
         ray.init(address or None, include_dashboard=False, log_to_driver=False)
-    at_end.callback(ray.shutdown)
-    resources, videos, outcomes = ray.cluster_resources(), _absolute(sources), Queue()
+    videos = _absolute(sources)
+    try:
+        outcomes = _write_data_set(
+            videos, (build, options), out, form, workers, cpus_per_worker
+        )
+    finally:
+        ray.shutdown()
+    problems = dict.fromkeys(videos, 'failed (ended its worker)') | outcomes
+    problems = {video: problem for video, problem in problems.items() if problem}
+    for video, problem in problems.items():
+        print(f'{video}: {problem}', file=sys.stderr)
+    _raise_problems(problems, len(videos))
+
+
+def _write_data_set(
+    videos: list[str],
+    work: tuple[Build, dict],
+    out: str,
+    form: str,
+    workers: int | None,
+    cpus_per_worker: int,
+) -> dict[str, str | None]:
+    """Let Ray detect and write; problems by video, None where there is none."""
+    import ray
+    from ray.util.queue import Queue
+
+    resources, outcomes = ray.cluster_resources(), Queue()
     gpus = int(resources.get('GPU', 0))
     room = gpus or int(resources.get('CPU', 0)) // cpus_per_worker
     ray.data.DataContext.get_current().max_errored_blocks = -1  # ended their workers
@@ -149,7 +173,7 @@ def detect_with_ray(
             override_num_blocks=min(len(videos), _MAX_BLOCKS),
         ).map_batches(
             _Worker,
-            fn_constructor_args=(build, outcomes, options),
+            fn_constructor_args=(outcomes, *work),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1,
@@ -161,27 +185,17 @@ def detect_with_ray(
             max_task_retries=_RETRIES,
         )
         {'json': found.write_json, 'parquet': found.write_parquet}[form](out)
-    problems = dict.fromkeys(videos, 'failed (ended its worker)')
-    problems |= outcomes.get_nowait_batch(outcomes.qsize())
-    problems = {video: problem for video, problem in problems.items() if problem}
-    for video, problem in problems.items():
-        print(f'{video}: {problem}', file=sys.stderr)
-    _raise_problems(problems, len(videos))
+    return dict(outcomes.get_nowait_batch(outcomes.qsize()))
 
 
 class _Worker:
     """Maps a batch of one video to a row of detections, in an actor."""
 
-    def __init__(self, build: Build, outcomes: Any, options: dict) -> None:
+    def __init__(self, outcomes: Any, build: Build, options: dict) -> None:
         self._inferencer, self._outcomes, self._options = build(), outcomes, options
 
     def __call__(self, batch: Mapping[str, Any]) -> Any:
-        import pyarrow as pa
-
         video = os.fsdecode(batch['video'][0])
         found = _detect(self._inferencer, video, self._options)
         self._outcomes.put((video, _problem_of(found)))
-        row = found.to_dict()
-        # Arrow's strings are UTF-8, which a file name need not be.
-        row['video'] = os.fsencode(row['video']).decode('utf-8', 'replace')
-        return pa.Table.from_pylist([row], pa.schema(arrow_type(VideoDetections)))
+        return arrow_table(found)
