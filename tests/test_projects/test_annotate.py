@@ -1,3 +1,5 @@
+"""From annotation tools to a data set."""
+
 import json
 import re
 
@@ -129,18 +131,18 @@ def test_cvat_by_hand(convert, tmp_path):
     assert lines_of(tmp_path / 'out_empty.csv') == ['clip.mp4,3.5']
     names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
     assert names == {1: 'wave', 2: 'stand', 3: 'walk'}
-    assert (summary.num_keyframes, summary.num_empty) == (8, 1)
-    assert summary.notes['boxes were clipped to the frame.'] == 1
-    assert summary.notes['points, lines and skeletons were left out.'] == 1
-    assert (
-        summary.notes["boxes of the label 'ball' were left out: it has no actions."]
-        == 1
-    )
+    assert '1 videos, 8 keyframes (1 person-free), 7 persons' in str(summary)
+    assert summary.notes == {
+        'boxes were clipped to the frame.': 1,
+        'points, lines and skeletons were left out.': 1,
+        "boxes of the label 'ball', which has no actions, were left out.": 1,
+        'attribute was not read as actions: note (see --attributes).': 1,
+    }
 
 
-@pytest.mark.parametrize('before', ['', '\ufeff', ' \r\n'])
-def test_coco_by_hand(convert, tmp_path, before):
-    convert(before + coco(), 'ann.json')
+@pytest.mark.parametrize('mark', ['', '\ufeff'])
+def test_coco_by_hand(convert, tmp_path, mark):
+    convert(mark + coco(), 'ann.json')
     assert lines_of(tmp_path / 'out.csv') == [
         'clip.mp4,0,0,0,0.5,0.5,1,0',
         'clip.mp4,0,0,0,0.5,0.5,2,0',
@@ -153,10 +155,8 @@ def test_coco_by_hand(convert, tmp_path, before):
 @pytest.mark.parametrize(
     'change',
     [
-        lambda text: b'\xef\xbb\xbf' + text.encode(),
-        lambda text: text.replace('\n', '\r\n').encode(),
+        lambda text: b'\xef\xbb\xbf' + text.replace('\n', '\r\n').encode(),
         lambda text: text.replace('utf-8', 'utf-16').encode('utf-16'),
-        lambda text: text.replace('utf-8', 'iso-8859-1').encode('latin-1'),
     ],
 )
 def test_marks_line_ends_and_encodings_change_nothing(convert, tmp_path, change):
@@ -201,7 +201,7 @@ def person(frame=0, **entry):
         (dict(rotation='left'), ['stand']),
     ],
 )
-def test_what_attributes_of_coco_say(convert, attributes, actions):
+def test_actions_from_attributes_of_coco(convert, attributes, actions):
     annotations = [person(attributes=attributes)]
     summary = convert(coco(annotations=annotations), 'ann.json')
     assert sorted(summary.class_counts) == sorted(actions)
@@ -234,28 +234,23 @@ def with_attribute(name, input_type, values, value):
         (('source', 'text', '', 'manual'), ['ball', 'person']),
     ],
 )
-def test_what_attributes_of_cvat_say(convert, tmp_path, attribute, actions):
+def test_actions_from_attributes_of_cvat(convert, tmp_path, attribute, actions):
     summary = convert(with_attribute(*attribute))
     names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
     assert sorted(names.values()) == actions
     assert summary.class_counts == {actions[-1]: 1}
 
 
-@pytest.mark.parametrize('mark', [dict(iscrowd=1), dict(ignore=True)])
-def test_crowds_are_neither_persons_nor_background(convert, tmp_path, mark):
-    annotations = [person(), person(track_id=1, **mark), person(10, **mark)]
+def test_crowds_are_neither_persons_nor_background(convert, tmp_path):
+    annotations = [person(), person(track_id=1, iscrowd=1), person(10, ignore=True)]
     summary = convert(coco(annotations=annotations), 'ann.json')
-    assert summary.num_persons == 1
+    assert len(summary.persons) == 1
     assert 'clip.mp4,1' not in lines_of(tmp_path / 'out_empty.csv')
-    with pytest.raises(UserError):
-        convert(coco(annotations=[person(**mark)]), 'ann.json')
 
 
 # 8 wide and 20 high around (14, 20).
 ROTATED = {
-    0: [10, 10, 18, 30],
     90: [4, 16, 24, 24],
-    -180.0: [10, 10, 18, 30],
     30: [14 - 5 - 12**0.5, 18 - 75**0.5, 14 + 5 + 12**0.5, 22 + 75**0.5],
 }
 
@@ -271,16 +266,6 @@ def test_rotated_boxes_become_those_around_them(convert, tmp_path, rotation):
         rows, _ = read_keyframe_rows(str(tmp_path / 'out.csv'))
         expected = np.clip(ROTATED[rotation] / np.array([64, 48, 64, 48]), 0, 1)
         assert np.allclose(rows[0].bbox_norm, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize('angles', [(0, 90), (350, 10), (10, 350)])
-def test_boxes_turn_the_shorter_way(angles):
-    start, end = (
-        Shape(10 * index, (10.0, 10.0, 18.0, 30.0), False, rotation=angle)
-        for index, angle in enumerate(angles)
-    )
-    middle = shape_at([start, end], 5, interpolate=True)
-    assert middle.rotation % 360 == (45 if 90 in angles else 0)
 
 
 def test_ids_of_a_label_map_that_is_there_are_taken(convert, tmp_path, write_text):
@@ -318,36 +303,27 @@ def test_a_task_without_frame_numbers_has_those_of_its_video(convert, tmp_path):
     meta = re.sub('<(size|stop_frame)>.*?</(size|stop_frame)>', '', META)
     away = track(box(0, (70, 0, 80, 9)), box(1, (0, 0, 9, 9), outside=1))
     summary = convert(cvat(*TRACKS, away, meta=meta))
-    assert (summary.num_keyframes, summary.num_empty) == (4, 0)
+    assert '4 keyframes (0 person-free)' in str(summary)
     (tmp_path / 'clip.mp4').unlink()
-    assert convert(cvat(*TRACKS, meta=meta), fps=10).num_keyframes == 4
+    assert len(convert(cvat(*TRACKS, meta=meta), fps=10).keyframes) == 4
 
 
-@pytest.mark.parametrize('fps', [10, 12.5, 23.976, 24000 / 1001, 29.97, 59.94])
-@pytest.mark.parametrize('every', [0.1, 0.5, 1, 2.3])
-@pytest.mark.parametrize('step', [1, 3, 7])
-def test_timestamps_name_annotated_frames(fps, every, step):
+@pytest.mark.parametrize('steps', [[1 / 23.976], [1 / 59.94], [0.02, 0.1, 0.4]])
+@pytest.mark.parametrize('every', [0.1, 2.3])
+@pytest.mark.parametrize('step', [1, 7])
+def test_timestamps_name_annotated_frames(steps, every, step):
+    """Also at a variable rate."""
+    times = np.cumsum(np.random.RandomState(0).choice(steps, 450))
+    times -= times[0]
+    clock = dict(fps=449 / times[-1], total_frames=450, frame_times=times)
     frames = range(4, 500, step)
-    pairs = choose_keyframes(frames, every=every, fps=fps, total_frames=450)
-    assert pairs
+    pairs = choose_keyframes(frames, every=every, **clock)
+    assert len(pairs) > 0.4 * min(times[-1] / every, len(frames))
     for time, frame in pairs:
         assert frame in frames
-        assert frame == keyframe_index(time, fps=fps, total_frames=450)
-    gaps = np.diff([frame for _, frame in pairs])
-    assert (gaps > 0).all()
-    assert (np.abs(gaps - every * fps) <= step + 1).all() or every * fps < step
-
-
-@pytest.mark.parametrize('every', [0.1, 0.5, 1])
-def test_timestamps_name_frames_of_a_variable_rate(every):
-    times = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 300))
-    times -= times[0]
-    clock = dict(fps=299 / times[-1], total_frames=300)
-    pairs = choose_keyframes(range(4, 300), every=every, times=times, **clock)
-    assert len(pairs) > 0.5 * min(times[-1] / every, 300)
-    for time, frame in pairs:
-        assert frame == keyframe_index(time, frame_times=times, **clock)
-        assert abs(time - times[frame]) <= 0.2 + 1e-6
+        assert frame == keyframe_index(time, **clock)
+        assert abs(time - times[frame]) <= max(steps) / 2 + 1e-3
+    assert (np.diff([frame for _, frame in pairs]) > 0).all()
 
 
 def test_tracks_are_continued_as_the_tool_does():
@@ -362,24 +338,6 @@ def test_tracks_are_continued_as_the_tool_does():
     assert shape_at(line, 10, interpolate=False) == line[1]
 
 
-def first_box(old='', new=''):
-    """A file of one box, in line 20, with a change."""
-    return cvat(track(box(0, (0, 0, 9, 9)).replace(old, new)))
-
-
-def wrong_box(**changes):
-    return coco(annotations=[person() | changes])
-
-
-def wrong_image(*frames, **changes):
-    return coco(
-        images=[
-            dict(dict(id=i, video_id=1, frame_id=frame), **changes)
-            for i, frame in enumerate(frames)
-        ]
-    )
-
-
 def test_only_the_named_videos(convert, tmp_path):
     convert(coco(), 'ann.json', only=['other'])
     assert lines_of(tmp_path / 'out.csv') == ['other,1,0,0,0.375,0.5,1,0']
@@ -388,7 +346,7 @@ def test_only_the_named_videos(convert, tmp_path):
 
 
 def test_only_the_named_attributes(convert):
-    annotations = [person(attributes=dict(wave=1, pose='sit', note='x'))]
+    annotations = [person(attributes=dict(wave='true', pose='sit', note='x'))]
     summary = convert(coco(annotations=annotations), 'ann.json', attributes=['wave'])
     assert summary.class_counts == dict(wave=1)
 
@@ -396,20 +354,18 @@ def test_only_the_named_attributes(convert):
 @pytest.mark.parametrize('name', ['sta\\nd', 'stand\\', 'say "hi"'])
 def test_the_label_map_of_one_run_serves_the_next(convert, tmp_path, name):
     text = cvat(*TRACKS).replace('stand', name)
-    first = convert(text, idle=' rest ')
-    assert convert(text, idle=' rest ') == first
+    first = convert(text, idle='rest')
+    assert convert(text, idle='rest') == first
     names = read_label_names(str(tmp_path / 'action_list.pbtxt'))
     assert list(names.values()) == ['wave', name, 'walk', 'rest']
 
 
+def first_box(old='', new=''):
+    """A file of one box, with a change."""
+    return cvat(track(box(0, (0, 0, 9, 9)).replace(old, new)))
+
+
 BAD_FILES = {
-    'zip': 'PK\x03\x04',
-    'cut': cvat(*TRACKS)[:-30],
-    'laughs': '<!DOCTYPE a [<!ENTITY b "'
-    + 'c' * 10**6
-    + '">]><annotations>'
-    + '&b;' * 10**4
-    + '</annotations>',
     'root': '<a/>',
     'images': '<annotations><image id="0"/></annotations>',
     'long': cvat(*TRACKS).replace('>39</stop_', '>1000000000000</stop_'),
@@ -418,22 +374,18 @@ BAD_FILES = {
     'corner': first_box('xbr="9"', ''),
     'nan': first_box('xtl="0"', 'xtl="nan"'),
     'polygon': first_box('box', 'polygon'),
-    'order': cvat(track(*2 * [box(0, (0, 0, 9, 9))])),
     'beyond': cvat(track(box(60, (0, 0, 9, 9)))),
     'shape': cvat(*TRACKS).replace('>48<', '>64<'),
-    'video': cvat(*TRACKS).replace('clip.mp4', 'no.mp4'),
-    'json': coco()[:-1],
+    'video': cvat(*TRACKS).replace('clip.mp4', 'no.mp4').replace('a task', 'no'),
     'nested': '{"a":' * 100_000,
-    'lists': '{"images": []}',
     'video name': coco(videos=[dict(id=1)]),
-    'two videos': coco(videos=[dict(id=1, name='clip')] * 2),
     'image': coco(images=[dict(id=1)]),
-    'image of none': wrong_image(0, video_id=9),
-    'word': wrong_image('000012.jpg'),
-    'frame twice': wrong_image(3, 3),
-    'box of none': wrong_box(image_id=5),
-    'box': wrong_box(bbox=[0, 0, -1, 1]),
-    'attributes': wrong_box(attributes='wave'),
+    'image of none': coco(images=[dict(id=1, video_id=9, frame_id=0)]),
+    'word': coco(images=[dict(id=1, video_id=1, frame_id='000012.jpg')]),
+    'frame twice': coco(images=[dict(id=i, video_id=1, frame_id=3) for i in (1, 2)]),
+    'box of none': coco(annotations=[person() | dict(image_id=5)]),
+    'box': coco(annotations=[person() | dict(bbox=[0, 0, -1, 1])]),
+    'attributes': coco(annotations=[person(attributes='wave')]),
     'track': coco(
         annotations=[person(track_id=1), person(track_id=1) | {'bbox': [0] * 4}]
     ),
@@ -442,25 +394,8 @@ BAD_FILES = {
 
 @pytest.mark.parametrize('text', BAD_FILES.values(), ids=BAD_FILES)
 def test_a_bad_file_ends_in_one_sentence(convert, tmp_path, text):
-    name = 'ann.json' if text[:1] in ('{', b'{') else 'ann.xml'
+    name = 'ann.json' if text[0] == '{' else 'ann.xml'
     with pytest.raises(UserError, match=r'^[^\n]*; [^\n]*\.$') as caught:
         convert(text, name)
     assert len(str(caught.value)) < 500
     assert not list(tmp_path.glob('*.csv'))
-
-
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(idle='a\nb'),
-        dict(first_frame=1),
-        dict(videos='nowhere'),
-        dict(attributes=['poze']),
-        dict(only=['clap']),
-        dict(out='out.txt'),
-    ],
-    ids=str,
-)
-def test_impossible_options(convert, options):
-    with pytest.raises(UserError):
-        convert(coco(), 'ann.json', **options)

@@ -1,5 +1,6 @@
 """From detections to an annotator and to a dataset."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -54,7 +55,7 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     summary = convert_annotations(
         [str(file)], out=tmp_path / 'train.csv', videos=str(tmp_path)
     )
-    assert (summary.num_keyframes, summary.num_persons) == (6, 8)
+    assert (len(summary.keyframes), len(summary.persons)) == (6, 8)
     dataset = KeyframeDataset(
         ann_file='train.csv',
         label_file='action_list.pbtxt',
@@ -102,6 +103,6 @@ def test_masks_are_written_and_read_again(tmp_path):
     bboxes, actions = [[2, 4, 10, 20], [20, 10, 40, 30]], [[('walk', 0.9)], []]
     found = keyframe(1.0, 10, bboxes, actions, masks=[*map(encode, drawn)])
     video([found]).save(tmp_path / 'a.json', 'coco')
-    (read,) = read_file(str(tmp_path / 'a.json')).videos
+    (read,) = read_file(str(tmp_path / 'a.json'), Counter()).videos
     kept = [read_segmentation(track[0].segmentation, (32, 48)) for track in read.tracks]
     assert kept == found.masks

@@ -249,7 +249,7 @@ def test_masks_of_annotation_tools_are_kept(project, tmp_path):
     out = tmp_path / 'out.csv'
     convert = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
     summary = convert_annotations([str(tmp_path / 'a.xml')], out=out, **convert)
-    assert (summary.num_persons, summary.num_masks) == (3, 2)
+    assert '3 persons, 2 masks' in str(summary)
     assert str(tmp_path / 'out_masks.json') in summary.files
     ((key, found),) = (
         (key, one)

@@ -6,6 +6,7 @@ import runpy
 import shlex
 import shutil
 import sys
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     assert len(list(Path('data/own/found').rglob('*.jpg'))) == 2 * 5
     assert Path('data/own/10.mp4').stat().st_size > 0
     for name in ('found.xml', 'found.json'):
-        (video,) = read_file(f'data/own/{name}').videos
+        (video,) = read_file(f'data/own/{name}', Counter()).videos
         assert video.names[0] == '10.mp4'
     out = capsys.readouterr().out
     assert '8 videos, 40 keyframes (0 person-free), 40 persons' in out

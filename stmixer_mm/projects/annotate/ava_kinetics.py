@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
@@ -37,7 +39,6 @@ _FORM = (
     'video_id,timestamp,x1,y1,x2,y2,action_id with seconds, a box in [0, 1] and an id '
     'from 1 on, or video_id,timestamp'
 )
-_LEFT_OUT = 'keyframes were left out:'
 
 Moment = tuple[str, float]  # video id and seconds from its start
 Bbox = tuple[float, ...]  # xyxy in [0, 1]
@@ -52,16 +53,58 @@ class KineticsClip(NamedTuple):
     end: int
 
 
-def parse_clip_name(name: str) -> tuple[str, int, int] | None:
-    """Video id, start and end in seconds of a clip's name; None for other names.
+def convert_ava_kinetics(files: Sequence[str], *, clips: str, out: str) -> Conversion:
+    """Write AVA's format for the clips that are there.
 
-    >>> parse_clip_name('a_b-c_000012_000022')
-    ('a_b-c', 12, 22)
+    A line of ``out`` is ``clip,timestamp,x1,y1,x2,y2,action_id,person_id``, where clip
+    is the path in the folder ``clips`` without a suffix, the timestamp counts from the
+    start of the clip, and person_id numbers the distinct boxes of a keyframe, since
+    the published files name no persons. Left out and counted are keyframes that no clip
+    shows, and those without a person, which need not be person-free.
+
+    Args:
+        files: Published csv files.
+        clips: Folder of the clips, named ID_START_END.mp4, in folders of their classes
+            or not. Each that is written is opened first.
+        out: The csv file to write.
+
+    Raises:
+        UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
     """
-    match = _CLIP_NAME.fullmatch(name)
-    if match is None or int(match['start']) >= int(match['end']):
-        return None
-    return match['video'], int(match['start']), int(match['end'])
+    check_writable_file(out, purpose='--out')
+    notes = Counter()
+    published, by_video = read_published(files), find_clips(clips)
+
+    @cache
+    def length(clip: KineticsClip) -> float:
+        """Seconds that a clip really lasts, below 0 if it cannot be read."""
+        try:
+            reader = open_video(find_video(str(clips), clip.name))
+            return len(reader) / reader.fps
+        except UserError:
+            notes['clips cannot be read and count as missing.'] += 1
+            return -1.0
+
+    keyframes = {}
+    for (video_id, timestamp), persons in tqdm(published.items(), unit='keyframe'):
+        if not persons:
+            notes['keyframes were left out: they have no person.'] += 1
+            continue
+        clip = choose_clip(by_video.get(video_id, ()), timestamp, length)
+        if clip is None:
+            notes['keyframes were left out: no clip shows them.'] += 1
+            continue
+        keyframes[clip.name, timestamp - clip.start] = [
+            AnnotatedPerson(bbox, actions, person_id)
+            for person_id, (bbox, actions) in enumerate(persons.items())
+        ]
+    if not keyframes:
+        raise UserError(
+            f'No clip in {clips} shows a person of the {len(published)} keyframes of '
+            f'{", ".join(map(str, files))}; give those of this split.'
+        )
+    written = write_annotations(out, keyframes, with_empty=False)
+    return Conversion(files=written, keyframes=keyframes, notes=notes)
 
 
 def find_clips(folder: str | Path) -> dict[str, list[KineticsClip]]:
@@ -72,12 +115,11 @@ def find_clips(folder: str | Path) -> dict[str, list[KineticsClip]]:
     by_video: dict[str, list[KineticsClip]] = {}
     for parent, _, files in os.walk(folder, followlinks=True):
         for path in (Path(parent, file) for file in files):
-            parsed = parse_clip_name(path.stem)
-            if path.suffix in VIDEO_SUFFIXES and parsed and path.stat().st_size:
-                video_id, start, end = parsed
+            match = _CLIP_NAME.fullmatch(path.stem)
+            if match and path.suffix in VIDEO_SUFFIXES and path.stat().st_size:
                 name = path.with_suffix('').relative_to(folder).as_posix()
-                clips = by_video.setdefault(video_id, [])
-                clips.append(KineticsClip(name, start, end))
+                clip = KineticsClip(name, int(match['start']), int(match['end']))
+                by_video.setdefault(match['video'], []).append(clip)
     if not by_video:
         raise UserError(
             f'{folder} has no video file named like ID_000012_000022, the video and its '
@@ -86,10 +128,8 @@ def find_clips(folder: str | Path) -> dict[str, list[KineticsClip]]:
     return by_video
 
 
-def read_published(
-    files: Sequence[str | Path], notes: Counter
-) -> dict[Moment, Persons]:
-    """The persons of each keyframe; clipped boxes and repeated lines are counted."""
+def read_published(files: Sequence[str | Path]) -> dict[Moment, Persons]:
+    """The persons of each keyframe; boxes are clipped to the frame."""
     keyframes: dict[Moment, Persons] = {}
     for file in files:
         check_file(file)
@@ -102,21 +142,9 @@ def read_published(
             with blame(f'{place} is not {_FORM}', 'correct or remove the line'):
                 moment, bbox, action_id = _parse(line)
             persons = keyframes.setdefault(moment, {})
-            if not bbox:
-                continue
-            inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
-            if inside != bbox and inside not in persons:
-                notes['boxes were clipped to the frame.'] += 1
-            actions = persons.setdefault(inside, [])
-            if action_id in actions:
-                notes['lines repeat another and count once.'] += 1
-            else:
-                actions.append(action_id)
-    if not any(keyframes.values()):
-        raise UserError(
-            f'{", ".join(map(str, files))} has no box; give kinetics_train_v1.0.csv '
-            'or kinetics_val_v1.0.csv (the test set is published without boxes).'
-        )
+            if bbox:
+                actions = persons.setdefault(bbox, [])
+                actions += [action_id] * (action_id not in actions)
     return keyframes
 
 
@@ -130,7 +158,8 @@ def _parse(line: str) -> tuple[Moment, Bbox, int]:
     in_frame = low <= x1 <= x2 <= high and low <= y1 <= y2 <= high
     if not (video_id and 0 <= timestamp < math.inf and in_frame and action_id >= 1):
         raise ValueError('a value is missing or out of range')
-    return (video_id, round(timestamp, 3)), tuple(bbox), action_id
+    inside = tuple(min(max(value, 0.0), 1.0) for value in bbox)
+    return (video_id, round(timestamp, 3)), inside, action_id
 
 
 def choose_clip(
@@ -154,75 +183,3 @@ def choose_clip(
         if timestamp - clip.start <= length(clip):
             return clip
     return None
-
-
-def convert_ava_kinetics(
-    files: Sequence[str],
-    *,
-    clips: str,
-    out: str,
-    progress: Callable[[Sequence], Iterable] = iter,
-) -> Conversion:
-    """Write AVA's format for the clips that are there.
-
-    A line of ``out`` is ``clip,timestamp,x1,y1,x2,y2,action_id,person_id``, where clip
-    is the path in the folder ``clips`` without a suffix, the timestamp counts from the
-    start of the clip, and person_id numbers the distinct boxes of a keyframe, since
-    the published files name no persons. Left out and counted are keyframes that no clip
-    shows, and those without a person, which need not be person-free.
-
-    Args:
-        files: Published csv files.
-        clips: Folder of the clips, named ID_START_END.mp4, in folders of their classes
-            or not. Each that is written is opened first.
-        out: The csv file to write.
-        progress: Wraps the list of the keyframes, to show progress.
-
-    Raises:
-        UserError: a file is missing or faulty, or no clip shows any keyframe with a box.
-    """
-    check_writable_file(out, purpose='--out')
-    done = Conversion()
-    keyframes, by_video = read_published(files, done.notes), find_clips(clips)
-    unreadable: dict[str, str] = {}  # why, by clip
-
-    @cache
-    def length(clip: KineticsClip) -> float:
-        """Seconds that a clip really lasts, below 0 if it cannot be read."""
-        try:
-            reader = open_video(find_video(str(clips), clip.name))
-            return len(reader) / reader.fps
-        except UserError as error:
-            unreadable[clip.name] = str(error)
-            return -1.0
-
-    shown: dict[Moment, list[AnnotatedPerson]] = {}
-    for (video_id, timestamp), persons in progress(list(keyframes.items())):
-        of_video = by_video.get(video_id, ())
-        if not persons:
-            done.notes[f'{_LEFT_OUT} they have no person.'] += 1
-            continue
-        clip = choose_clip(of_video, timestamp, length)
-        if clip is not None:
-            shown[clip.name, timestamp - clip.start] = [
-                AnnotatedPerson(bbox, actions, person_id)
-                for person_id, (bbox, actions) in enumerate(persons.items())
-            ]
-        elif not {clip.name for clip in of_video} - unreadable.keys():
-            done.notes[f'{_LEFT_OUT} no clip of their videos is there.'] += 1
-        else:
-            done.notes[f'{_LEFT_OUT} no clip of their videos shows them.'] += 1
-    if not shown:
-        remedy = next(iter(unreadable.values()), 'give those of this split.')
-        raise UserError(
-            f'No clip in {clips} shows any of the {len(keyframes)} keyframes of '
-            f'{", ".join(map(str, files))}; {remedy}'
-        )
-    some = ', '.join(list(unreadable)[:3])
-    what = f'clips cannot be read and count as missing, such as {some}.'
-    done.notes[what] = len(unreadable)
-    done.num_videos = len({name for name, _ in shown})
-    done.num_keyframes = len(shown)
-    done.num_persons = sum(map(len, shown.values()))
-    done.files = write_annotations(out, shown, with_empty=False)
-    return done

@@ -1,146 +1,153 @@
-"""Reading COCO's JSON with videos."""
+"""COCO's JSON with videos."""
 
 import json
-import math
 import reprlib
-from dataclasses import dataclass, field
+from collections import Counter
 from pathlib import Path
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
+from stmixer_mm.files import write_json
 from stmixer_mm.projects.annotate.records import (
+    PERSON,
     AnnotatedVideo,
     Annotations,
     Shape,
-    is_frame_rate,
+    action_names,
+    detected_frames,
+    detected_tracks,
     is_true,
     read_frame,
-    read_number,
     read_size,
-    video_names,
+    upright,
 )
-
-# The content of each list.
-_LISTS = {
-    'categories': 'an id of its own and a name',
-    'videos': 'an id of its own and a name or file_name',
-    'images': 'an id of its own, the video_id of a video and a frame_id or '
-    'frame_index of its own',
-    'annotations': 'the category_id of a category, the image_id of an image, a bbox [x, '
-    'y, width, height] and attributes, if any, as an object',
-}
+from stmixer_mm.structures import VideoDetections, result_format
 
 
-@dataclass
+def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
+    """Read a JSON file."""
+    reader = CocoReader(file, notes)
+    adders = dict(  # in the order of their references
+        categories=reader.add_label,
+        videos=reader.add_video,
+        images=reader.add_image,
+        annotations=reader.add_box,
+    )
+    with blame(f'{file}: the JSON', 'export it again'):
+        content = json.loads(data)
+        lists = {name: list(content[name]) for name in adders}
+    for name, entries in lists.items():
+        for index, entry in enumerate(entries):
+            place = f'{file}, {name}[{index}]'
+            subject = f'{place}: {reprlib.repr(entry):.120}'
+            with blame(subject, 'see COCO JSON in docs/own_data.md'):
+                adders[name](entry, place)
+    for (key, *_), track in reader.tracks.items():
+        reader.videos[key].tracks.append(track)
+    for video in reader.videos.values():
+        video.frames.sort()
+    return Annotations(
+        videos=[*reader.videos.values()], labels=[*reader.labels.values()]
+    )
+
+
 class CocoReader:
-    """Reads a COCO file, list by list."""
+    """Tables by the ids of a COCO file, which take one entry of it after the other."""
 
-    file: str
-    first_frame: int
-    labels: dict[object, str] = field(default_factory=dict)
-    videos: dict[object, AnnotatedVideo] = field(default_factory=dict)
-    # Places by frame by video.
-    frames: dict[object, dict[int, str]] = field(default_factory=dict)
-    # Video id and frame.
-    images: dict[object, tuple[object, int]] = field(default_factory=dict)
-    # By ids of the video and the track.
-    tracks: dict[tuple, list[Shape]] = field(default_factory=dict)
+    def __init__(self, file: str, notes: Counter) -> None:
+        self.file, self.notes = file, notes
+        self.labels: dict[object, str] = {}
+        self.videos: dict[object, AnnotatedVideo] = {}
+        self.frames: set[tuple[object, int]] = set()  # video id and frame
+        self.images: dict[object, tuple[object, int]] = {}  # video id and frame
+        self.tracks: dict[tuple, list[Shape]] = {}  # by ids of the video and the track
 
-    def read(self, data: bytes) -> Annotations:
-        with blame(f'{self.file}: the JSON', 'export it again'):
-            content = json.loads(data)
-        adders = (self._add_label, self._add_video, self._add_image, self._add_box)
-        for (name, form), add in zip(_LISTS.items(), adders, strict=True):
-            if not isinstance(content.get(name), list):
-                raise UserError(
-                    f'{self.file}: the list {name!r} is missing; COCO with videos has '
-                    'videos, images with video_id and frame_id, annotations and '
-                    'categories.'
-                )
-            for index, entry in enumerate(content[name]):
-                place = f'{self.file}, {name}[{index}]'
-                shown = f'{place}: {reprlib.repr(entry):.120}'
-                with blame(f'{shown} must have {form}', 'correct it'):
-                    add(entry, place)
-        for key, video in self.videos.items():
-            video.frames = sorted(self.frames.get(key, ()))
-        for (video_id, *_), track in self.tracks.items():
-            self.videos[video_id].tracks.append(track)
-        return Annotations(
-            videos=list(self.videos.values()), labels=list(self.labels.values())
-        )
+    def add_label(self, entry: dict, place: str) -> None:
+        key, name = entry['id'], str(entry['name']).strip()
+        if self.labels.setdefault(key, name) != name:
+            raise ValueError('its id is that of another category')
 
-    def _add_label(self, entry: dict, place: str) -> None:
-        key, name = entry['id'], _first(entry, 'name').strip()
-        if self.labels.get(key) != name:  # files that were merged have some twice
-            _add(self.labels, key, name)
-
-    def _add_video(self, entry: dict, place: str) -> None:
-        name, fps = _first(entry, 'name', 'file_name'), read_number(entry.get('fps'))
-        video = AnnotatedVideo(
+    def add_video(self, entry: dict, place: str) -> None:
+        name = str(entry.get('name') or entry['file_name'])
+        if entry['id'] in self.videos:
+            raise ValueError('its id is that of another video')
+        self.videos[entry['id']] = AnnotatedVideo(
             file=self.file,
-            names=video_names(name, Path(name).name),
-            size=read_size(entry),
-            fps=fps if fps and is_frame_rate(fps) else None,
+            names=[name, Path(name).name],
+            size=read_size(entry.get('width'), entry.get('height')),
+            frames=[],
         )
-        _add(self.videos, entry['id'], video)
 
-    def _add_image(self, entry: dict, place: str) -> None:
-        video_id = entry['video_id']
-        video = self.videos[video_id]
-        number = _first(entry, 'frame_id', 'frame_index')
-        frame = read_frame(number, first=self.first_frame) - self.first_frame
-        _add(self.images, entry['id'], (video_id, frame))
-        earlier = self.frames.setdefault(video_id, {}).setdefault(frame, place)
-        if earlier != place:
-            raise ValueError(f'it is the same frame of the same video as {earlier}')
-        video.size = video.size or read_size(entry)
+    def add_image(self, entry: dict, place: str) -> None:
+        key = entry['video_id']
+        number = entry['frame_id'] if 'frame_id' in entry else entry['frame_index']
+        video, frame = self.videos[key], read_frame(number)
+        if entry['id'] in self.images or (key, frame) in self.frames:
+            raise ValueError('its id or its frame is that of another image')
+        self.images[entry['id']] = key, frame
+        self.frames.add((key, frame))
+        video.frames.append(frame)
+        video.size = video.size or read_size(entry.get('width'), entry.get('height'))
 
-    def _add_box(self, entry: dict, place: str) -> None:
+    def add_box(self, entry: dict, place: str) -> None:
         label = self.labels[entry['category_id']]
-        video_id, frame = self.images[entry['image_id']]
+        key, frame = self.images[entry['image_id']]
         if is_true(entry.get('iscrowd')) or is_true(entry.get('ignore')):
-            self.videos[video_id].unclear.append(frame)
+            self.notes[
+                'boxes were left out: they are of crowds, or to be ignored.'
+            ] += 1
+            self.videos[key].unclear.append(frame)
             return
-        attributes = entry.get('attributes') or {}
-        if not isinstance(attributes, dict):
-            raise ValueError('its attributes are not as {"wave": true, "pose": "sit"}')
+        attributes = dict(entry.get('attributes') or {})
         x, y, width, height = map(float, entry['bbox'])
-        if not math.isfinite(x + y + width + height) or min(width, height) < 0:
-            raise ValueError('its bbox is not a box')
+        rotation = attributes.get('rotation')
+        is_angle = isinstance(rotation, int | float)
         shape = Shape(
             frame=frame,
-            bbox=(x, y, x + width, y + height),
-            outside=False,
-            place=place,
+            bbox=upright(x, y, x + width, y + height, rotation if is_angle else 0),
+            segmentation=entry.get('segmentation'),
             label=label,
             attributes=attributes,
-            # Other tools' attributes of this name may be something else.
-            rotation=read_number(attributes.get('rotation')) or 0,
-            segmentation=entry.get('segmentation'),
+            place=place,
         )
-        track_id = _track_id(entry, attributes)
-        key = (video_id, 'alone', place) if track_id is None else (video_id, track_id)
-        self.tracks.setdefault(key, []).append(shape)
+        given = (
+            entry.get('track_id'),
+            entry.get('instance_id'),
+            attributes.get('track_id'),
+        )
+        track_id = next((one for one in given if one not in (None, -1)), None)
+        track = (key, place, None) if track_id is None else (key, track_id)
+        self.tracks.setdefault(track, []).append(shape)
 
 
-def _first(entry: dict, *keys: str) -> str:
-    """The value of the first key that an entry has."""
-    for key in keys:
-        if entry.get(key) not in (None, ''):
-            return str(entry[key])
-    raise KeyError(keys[0])
+@result_format('coco')
+def write_coco(found: VideoDetections, path: Path) -> None:
+    """Write detections: an image for each frame that was looked at.
 
-
-def _add(table: dict, key: object, value: object) -> None:
-    if key in table:
-        raise ValueError(f'the id {reprlib.repr(key)} is there twice')
-    table[key] = value
-
-
-def _track_id(entry: dict, attributes: dict) -> object:
-    """None if there is none, or a negative one."""
-    given = entry.get('track_id'), entry.get('instance_id'), attributes.get('track_id')
-    for track_id in given:
-        if isinstance(track_id, int | str) and not (read_number(track_id) or 0) < 0:
-            return track_id
-    return None
+    Each action is an attribute, true or false.
+    """
+    actions, annotations = action_names(found), []
+    for number, track in enumerate(detected_tracks(found)):
+        for shape in track:
+            if shape.outside:
+                continue
+            x1, y1, x2, y2 = shape.bbox
+            annotation = dict(
+                id=len(annotations) + 1,
+                image_id=shape.frame,
+                category_id=1,
+                track_id=number,
+                bbox=[round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1)],
+                attributes={action: action in shape.actions for action in actions},
+            )
+            if shape.segmentation:
+                annotation['segmentation'] = shape.segmentation
+            annotations.append(annotation)
+    size = dict(width=found.width, height=found.height)
+    frames = sorted({*detected_frames(found)})
+    content = dict(
+        videos=[dict(id=1, name=Path(found.source).name, fps=found.fps, **size)],
+        images=[dict(id=n, video_id=1, frame_id=n, **size) for n in frames],
+        annotations=annotations,
+        categories=[dict(id=1, name=PERSON)],
+    )
+    write_json(path, content)

@@ -1,91 +1,91 @@
-"""Reading CVAT's XML, "CVAT for video 1.1"."""
+"""CVAT's XML, "CVAT for video 1.1"."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
 from stmixer_mm.errors import blame
+from stmixer_mm.files import write_atomically
+from stmixer_mm.projects.annotate.actions import name_actions
 from stmixer_mm.projects.annotate.records import (
+    PERSON,
     AnnotatedVideo,
     Annotations,
+    Bbox,
     Shape,
+    action_names,
+    detected_tracks,
     is_true,
     read_frame,
-    read_number,
     read_size,
     unique,
-    video_names,
+    upright,
 )
-from stmixer_mm.structures import encode
+from stmixer_mm.structures import VideoDetections, encode, result_format
+
+_CORNERS = 'xtl', 'ytl', 'xbr', 'ybr'
 
 
-def read_cvat(file: str, data: bytes) -> Annotations:
+def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
     """Read an XML file; points, lines and skeletons are counted only."""
     with blame(f'{file}: the XML', 'export "CVAT for video 1.1" of one task or job'):
-        root = _parse(data)
+        root = ElementTree.fromstring(data)
+        others = root.find('image'), root.find('meta/project')
+        if root.tag != 'annotations' or others != (None, None):
+            raise ValueError('it is of another form')
         declared, frames = _declared(root), _frames(root)
-    size = read_size({key: _text(root, key) for key in ('width', 'height')})
-    tracks, num_unread = [], 0
+        size = read_size(_text(root, 'width'), _text(root, 'height'))
+    tracks = []
     for number, track in enumerate(root.iterfind('track')):
-        label, shapes = track.get('label'), []
+        shapes, name = [], f'{file}, track {track.get("id", number)}'
         for drawn in track:
             if drawn.tag not in _READERS:
-                num_unread += 1
+                notes['points, lines and skeletons were left out.'] += 1
                 continue
-            frame = str(drawn.get('frame'))[:20]
-            place = f'{file}, track {track.get("id", number)}, frame {frame}'
+            place = f'{name}, frame {str(drawn.get("frame"))[:20]}'
             with blame(place, 'correct it'):
-                shape = _read_shape(drawn, label, place, size)
-                if shapes and shape.frame <= shapes[-1].frame:
-                    raise ValueError(f'frame {shape.frame} is not after the last one')
-                shapes.append(shape)
+                shape = _read_shape(drawn, size)
+                label = track.attrib['label']
+                shapes.append(shape._replace(label=label, place=place))
         tracks.append(shapes)
+    names = _text(root, 'source'), _text(root, 'name'), Path(file).stem
     video = AnnotatedVideo(
         file=file,
-        names=video_names(_text(root, 'source'), _text(root, 'name'), Path(file).stem),
+        names=[name for name in names if name],
         size=size,
         frames=frames,
         tracks=tracks,
         interpolate=True,
-        num_unread=num_unread,
     )
     labels = [_name(label) for label in root.iterfind('meta//label')]
-    labels += [track.get('label') for track in root.iterfind('track')]
+    labels += [track.get('label', '') for track in root.iterfind('track')]
     return Annotations(videos=[video], labels=unique(labels), declared=declared)
 
 
-def _parse(data: bytes) -> ElementTree.Element:
-    root = ElementTree.fromstring(data)
-    if root.tag != 'annotations':
-        raise ValueError(f'it starts with <{root.tag}> instead of <annotations>')
-    for path, what in (('image', 'images'), ('meta/project', 'a whole project')):
-        if root.find(path) is not None:
-            raise ValueError(f'it is an export of {what}')
-    if not all(track.get('label') for track in root.iterfind('track')):
-        raise ValueError('a track has no label')
-    return root
-
-
-def _text(root: ElementTree.Element, tag: str) -> str:
+def _text(root: Element, tag: str) -> str:
     """The text under a tag of the head of a file, '' if there is none."""
     found = (root.findtext(f'meta/{path}{tag}') for path in ('', '*/', '*/*/'))
     return next((text.strip() for text in found if text), '')
 
 
-def _name(declared: ElementTree.Element) -> str:
+def _name(declared: Element) -> str:
     return declared.findtext('name', '').strip()
 
 
-def _declared(root: ElementTree.Element) -> dict[tuple[str, str], list[str] | None]:
-    """Choices by label and attribute: [] of a checkbox, None if it is no choice."""
+def _declared(root: Element) -> dict[tuple[str, str], list[str] | None]:
+    """Actions by label and attribute, None of attributes without choices."""
 
-    def choices(attribute: ElementTree.Element) -> list[str] | None:
+    def choices(attribute: Element) -> list[str] | None:
+        name, values = _name(attribute), attribute.findtext('values', '')
         input_type = attribute.findtext('input_type', 'text').strip().lower()
         if input_type in ('select', 'radio'):
-            return [v.strip() for v in attribute.findtext('values', '').splitlines()]
-        return [] if input_type == 'checkbox' else None
+            return name_actions(name, values.splitlines())
+        return [name] if input_type == 'checkbox' else None
 
     return {
         (_name(label), _name(attribute)): choices(attribute)
@@ -94,79 +94,104 @@ def _declared(root: ElementTree.Element) -> dict[tuple[str, str], list[str] | No
     }
 
 
-def _frames(root: ElementTree.Element) -> range | None:
+def _frames(root: Element) -> range | None:
     """The frames of the task or job, None if the file does not tell them."""
     start, stop, size = (
         read_frame(text) if (text := _text(root, tag)) else None
         for tag in ('start_frame', 'stop_frame', 'size')
     )
-    if stop is None and size is None:
-        return None
     step = re.search(r'step=(\d+)', _text(root, 'frame_filter'))
     start, step = start or 0, int(step[1]) if step else 1
-    return range(start, (start + (size - 1) * step if stop is None else stop) + 1, step)
+    if stop is not None:
+        return range(start, stop + 1, step)
+    return None if size is None else range(start, start + size * step, step)
 
 
-def _read_shape(
-    drawn: ElementTree.Element,
-    label: str,
-    place: str,
-    size: tuple[float, float] | None,
-) -> Shape:
+def _read_shape(drawn: Element, size: tuple[int, int] | None) -> Shape:
     bbox, segmentation = _READERS[drawn.tag](drawn, size)
     return Shape(
         frame=read_frame(drawn.get('frame')),
-        bbox=bbox,
+        bbox=upright(*bbox, float(drawn.get('rotation') or 0)),
         outside=is_true(drawn.get('outside')),
-        place=place,
-        label=label,
+        segmentation=segmentation,
         attributes={
             one.get('name', ''): one.text or '' for one in drawn.iterfind('attribute')
         },
-        rotation=float(drawn.get('rotation') or 0),
-        segmentation=segmentation,
     )
 
 
-Drawn = tuple[tuple[float, ...], object]  # pixel xyxy, and COCO's segmentation
+Drawn = tuple[Bbox, object]  # and COCO's segmentation
 
 
-def _read_box(box: ElementTree.Element, _: object) -> Drawn:
-    corners = {name: box.get(name) for name in ('xtl', 'ytl', 'xbr', 'ybr')}
-    bbox = tuple(map(read_number, corners.values()))
-    if None in bbox or bbox[0] > bbox[2] or bbox[1] > bbox[3]:
-        raise ValueError(f'{corners} are not an upper left and a lower right corner')
-    return bbox, None
+def _read_box(box: Element, _: object) -> Drawn:
+    return tuple(float(box.attrib[name]) for name in _CORNERS), None
 
 
-def _read_polygon(polygon: ElementTree.Element, _: object) -> Drawn:
-    text = polygon.get('points', '')  # such as '1,2;3,4;5,6'
-    points = [[read_number(value) for value in p.split(',')] for p in text.split(';')]
-    if len(points) < 3 or any(len(p) != 2 or None in p for p in points):
-        raise ValueError(
-            f'the points {text:.40}… of a polygon are not three or more x,y'
-        )
-    points = np.array(points)
-    return (*points.min(axis=0), *points.max(axis=0)), [points.ravel().tolist()]
+def _read_polygon(polygon: Element, _: object) -> Drawn:
+    pairs = polygon.attrib['points'].split(';')  # such as '1,2;3,4;5,6'
+    points = np.array([pair.split(',') for pair in pairs], float)
+    x, y = points.T
+    return (x.min(), y.min(), x.max(), y.max()), [points.ravel().tolist()]
 
 
-def _read_mask(mask: ElementTree.Element, size: tuple[float, float] | None) -> Drawn:
+def _read_mask(mask: Element, size: tuple[int, int]) -> Drawn:
     """CVAT's RLE runs along rows of the box."""
-    left, top, width, height = box = [
+    left, top, width, height = (
         read_frame(mask.get(name)) for name in ('left', 'top', 'width', 'height')
-    ]
-    runs = [read_frame(run) for run in mask.get('rle', '').split(',')]
-    if size is None or left + width > size[0] or top + height > size[1]:
-        raise ValueError(
-            f'the mask at left, top, width, height {box} does not fit the frame of '
-            f'{size} pixels'
-        )
-    if sum(runs) != width * height:
-        raise ValueError('the numbers of its rle do not fill the box of the mask')
-    frame = np.zeros([round(side) for side in size[::-1]], np.uint8)
+    )
+    runs = [int(run) for run in mask.attrib['rle'].split(',')]
     inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    frame = np.zeros(size, np.uint8)
     frame[top : top + height, left : left + width] = inside
     return (left, top, left + width, top + height), encode(frame)
 
 
 _READERS = dict(box=_read_box, polygon=_read_polygon, mask=_read_mask)
+
+
+@result_format('cvat', '.xml')
+def write_cvat(found: VideoDetections, path: Path) -> None:
+    """Write detections, to be uploaded to a task of the video.
+
+    Each action is a checkbox of the label "person".
+    """
+    actions, name = action_names(found), Path(found.source).name
+    root = Element('annotations')
+    _add(root, version='1.1')
+    meta = SubElement(root, 'meta')
+    task = SubElement(meta, 'task')
+    _add(task, name=name, size=found.total_frames)
+    label = SubElement(SubElement(task, 'labels'), 'label')
+    _add(label, name=PERSON)
+    attributes = SubElement(label, 'attributes')
+    checkbox = dict(mutable='True', input_type='checkbox')
+    checkbox |= dict(default_value='false', values='false')
+    for action in actions:
+        _add(SubElement(attributes, 'attribute'), name=action, **checkbox)
+    _add(SubElement(task, 'original_size'), width=found.width, height=found.height)
+    _add(meta, source=name)
+    for number, track in enumerate(detected_tracks(found)):
+        element = SubElement(root, 'track', id=str(number), label=PERSON, source='auto')
+        for shape in track:
+            _add_box(element, shape, actions)
+    ElementTree.indent(root)
+    write_atomically(path, ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+
+
+def _add(parent: Element, **texts: object) -> None:
+    for name, text in texts.items():
+        SubElement(parent, name).text = str(text)
+
+
+def _add_box(track: Element, shape: Shape, actions: Sequence[str]) -> None:
+    corners = zip(_CORNERS, shape.bbox, strict=True)
+    box = SubElement(
+        track,
+        'box',
+        dict(frame=str(shape.frame), keyframe='1', outside=str(int(shape.outside)))
+        | dict(occluded='0', z_order='0')
+        | {name: f'{value:.2f}' for name, value in corners},
+    )
+    for action in actions:
+        attribute = SubElement(box, 'attribute', name=action)
+        attribute.text = str(action in shape.actions).lower()

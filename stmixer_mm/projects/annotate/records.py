@@ -1,44 +1,36 @@
-"""Records that the files of all annotation tools are read into."""
+"""Records between the files of annotation tools and everything else."""
 
 import math
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
-from stmixer_mm.datasets.frames import without_suffix
+import cv2
 
+from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
+from stmixer_mm.structures import VideoDetections
+
+PERSON = 'person'  # the label of detections
 MAX_FRAME = 10_000_000  # four days at 30 frames per second
-FRAME_RATES = 1e-4, 1e4  # lowest and highest
+
+Bbox = tuple[float, float, float, float]  # pixel xyxy, may leave the frame
+Keyframes = dict[tuple[str, float], list[AnnotatedPerson]]  # by video and second
 
 
 class Shape(NamedTuple):
     """A person in a frame."""
 
     frame: int
-    bbox: tuple[float, float, float, float]  # pixel xyxy, may leave the frame
-    outside: bool  # True: from this frame on the person is not seen
-    place: str = ''  # file, and track and frame, or item
+    bbox: Bbox
+    outside: bool = False  # True: from this frame on the person is not seen
+    actions: tuple[str, ...] = ()
+    segmentation: object = None  # COCO's, in this very frame
     label: str = ''
     attributes: Mapping[str, object] = MappingProxyType({})  # as written
-    actions: tuple[str, ...] = ()
-    rotation: float = 0  # of the box around its centre, in degrees
-    # COCO's, in this very frame; between shapes it is not known.
-    segmentation: object = None
-
-    def enclosing_bbox(self) -> tuple[float, float, float, float]:
-        """The upright box around the one that is rotated."""
-        if not self.rotation:
-            return self.bbox
-        x1, y1, x2, y2 = self.bbox
-        angle = math.radians(self.rotation)
-        cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
-        half_w = ((x2 - x1) * cos + (y2 - y1) * sin) / 2
-        half_h = ((x2 - x1) * sin + (y2 - y1) * cos) / 2
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2
-        return x - half_w, y - half_h, x + half_w, y + half_h
+    place: str = ''  # in the file, for messages
 
 
 @dataclass(kw_only=True)
@@ -47,12 +39,10 @@ class AnnotatedVideo:
 
     file: str
     names: list[str]  # that the video's file may have, the likeliest first
-    size: tuple[float, float] | None = None  # width and height of the annotated frames
-    fps: float | None = None
+    size: tuple[int, int] | None = None  # (h, w) of the annotated frames
     frames: Sequence[int] | None = None  # annotated ones, rising; None: all there are
-    tracks: list[list[Shape]] = field(default_factory=list)  # each by rising frame
+    tracks: list[list[Shape]] = field(default_factory=list)
     interpolate: bool = False  # between the shapes of a track
-    num_unread: int = 0  # shapes that are not boxes, polygons or masks
     # Frames of boxes of crowds, or marked to be ignored.
     unclear: list[int] = field(default_factory=list)
 
@@ -63,40 +53,45 @@ class Annotations:
 
     videos: list[AnnotatedVideo]
     labels: list[str]  # of persons and things
-    # Choices by label and attribute, where the file declares attributes: [] of a
-    # checkbox, None if it is no choice.
+    # Actions by label and attribute, where the file declares attributes; None: the
+    # attribute names no action.
     declared: dict[tuple[str, str], list[str] | None] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
 class Conversion:
-    """Counts of what was written, and notes of what was changed or left out."""
+    """The keyframes that were written, and notes of what was changed or left out."""
 
-    files: list[str] = field(default_factory=list)
-    num_videos: int = 0
-    num_keyframes: int = 0
-    num_empty: int = 0
-    num_persons: int = 0
-    num_masks: int = 0
-    class_counts: Counter = field(default_factory=Counter)
-    notes: Counter = field(default_factory=Counter)  # how many by sentence
+    files: list[str]
+    keyframes: Keyframes
+    names: Mapping[int, str] = field(default_factory=dict)  # of the actions, by id
+    notes: Counter  # how many by sentence
+
+    @property
+    def persons(self) -> list[AnnotatedPerson]:
+        return [person for people in self.keyframes.values() for person in people]
+
+    @property
+    def class_counts(self) -> Counter:
+        ids = (number for person in self.persons for number in person.action_ids)
+        return Counter(self.names[number] for number in ids if number in self.names)
 
     def __str__(self) -> str:
-        width = max(map(len, self.class_counts), default=0)
+        counts = self.class_counts.items()
+        width = max((len(name) for name, _ in counts), default=0)
+        num_videos = len({video for video, _ in self.keyframes})
+        num_empty = sum(not people for people in self.keyframes.values())
+        num_masks = sum(person.mask is not None for person in self.persons)
         return '\n'.join(
             [
-                f'{self.num_videos} videos, {self.num_keyframes} keyframes '
-                f'({self.num_empty} person-free), {self.num_persons} persons, '
-                f'{self.num_masks} masks',
-                *(f'  {name:<{width}} {n:>8}' for name, n in self.class_counts.items()),
+                f'{num_videos} videos, {len(self.keyframes)} keyframes '
+                f'({num_empty} person-free), {len(self.persons)} persons, '
+                f'{num_masks} masks',
+                *(f'  {name:<{width}} {count:>8}' for name, count in counts),
                 *(f'{count} {what}' for what, count in self.notes.items() if count),
                 'written: ' + ', '.join(self.files),
             ]
         )
-
-
-def is_frame_rate(fps: float) -> bool:
-    return FRAME_RATES[0] <= fps <= FRAME_RATES[1]
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -104,36 +99,77 @@ def unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def video_names(*given: str) -> list[str]:
-    """Names that the file of a video may have, the likeliest of those given first."""
-    return unique(name for one in given if one for name in (one, without_suffix(one)))
-
-
 def is_true(value: object) -> bool:
     return str(value).strip().lower() in ('1', 'true')
 
 
-def read_number(value: object) -> float | None:
-    """A finite number, or None."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+def read_frame(value: object) -> int:
+    """The number of a frame; ``ValueError`` for anything else."""
+    number = int(value)
+    if not 0 <= number <= MAX_FRAME:
+        raise ValueError(f'the frame {number} is not from 0 to {MAX_FRAME}')
+    return number
 
 
-def read_size(entry: Mapping[str, object]) -> tuple[float, float] | None:
-    """Width and height in pixels; None unless both are there and above 0."""
-    size = tuple(read_number(entry.get(key)) for key in ('width', 'height'))
-    return size if all(value and value > 0 for value in size) else None
+def read_size(width: object, height: object) -> tuple[int, int] | None:
+    """(h, w) in pixels; None unless both are there."""
+    return (round(float(height)), round(float(width))) if width and height else None
 
 
-def read_frame(value: object, *, first: int = 0) -> int:
-    """The number of a frame; ValueError for anything else."""
-    number = read_number(value)
-    if number is None or not number.is_integer() or not first <= number <= MAX_FRAME:
-        raise ValueError(
-            f'the frame {reprlib.repr(value)} is not a whole number from {first} to '
-            f'{MAX_FRAME}'
-        )
-    return int(number)
+def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:
+    """The upright box around one that is rotated around its centre.
+
+    Raises:
+        ValueError: the corners are not an upper left and a lower right one.
+    """
+    if not (-math.inf < x1 <= x2 < math.inf and -math.inf < y1 <= y2 < math.inf):
+        raise ValueError(f'{(x1, y1, x2, y2)} are not the corners of a box')
+    if not degrees:
+        return x1, y1, x2, y2
+    center, size = ((x1 + x2) / 2, (y1 + y2) / 2), (x2 - x1, y2 - y1)
+    corners = cv2.boxPoints((center, size, degrees))
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
+def action_names(found: VideoDetections) -> list[str]:
+    """The actions of a model, or if they are unknown those found."""
+    persons = [one for keyframe in found.keyframes for one in keyframe.persons]
+    done = {one.action for person in persons for one in person.actions}
+    return list(found.classes or sorted(done))
+
+
+def detected_frames(found: VideoDetections) -> list[int]:
+    """The keyframes, without those predicted for after the video's end."""
+    return [
+        one.frame_index
+        for one in found.keyframes
+        if one.ahead_s is None or one.frame_index < found.total_frames
+    ]
+
+
+def detected_tracks(found: VideoDetections) -> list[list[Shape]]:
+    """Persons with ids as tracks, every other person as a track of its own.
+
+    A person that is not found at the next keyframe is outside from there on.
+    """
+    frames = detected_frames(found)
+    leaves = dict(pairwise([*frames, frames[-1] + 1])) if frames else {}
+    tracks: dict[object, list[Shape]] = {}
+    for keyframe in found.keyframes[: len(frames)]:
+        for row, person in enumerate(keyframe.persons):
+            shape = Shape(
+                frame=keyframe.frame_index,
+                bbox=person.bbox,
+                actions=tuple(one.action for one in person.actions),
+                segmentation=person.mask,
+            )
+            key = (shape.frame, row) if person.id is None else person.id
+            track = tracks.setdefault(key, [])
+            if track and track[-1].frame == shape.frame:
+                track.pop()  # it is not outside yet
+            left = shape._replace(frame=leaves[shape.frame], outside=True)
+            track += [shape, left]
+    for track in tracks.values():
+        if track[-1].frame >= found.total_frames:
+            track.pop()
+    return list(tracks.values())

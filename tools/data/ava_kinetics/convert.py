@@ -1,19 +1,15 @@
 """Convert AVA-Kinetics' annotation of Kinetics to AVA's format for the clips you have."""
 
-import sys
-from functools import partial
 from typing import Annotated
 
 from stmixer_mm.command_line import OptionsOf, run_main
 from stmixer_mm.projects.annotate.ava_kinetics import convert_ava_kinetics
 
-from mmengine.utils import track_iter_progress
-
 
 def main(
     annotations: list[str],
     *,
-    conversion: Annotated[dict, OptionsOf(convert_ava_kinetics, without=('progress',))],
+    conversion: Annotated[dict, OptionsOf(convert_ava_kinetics)],
 ) -> None:
     """Convert AVA-Kinetics' annotation of Kinetics to AVA's format for your clips.
 
@@ -24,8 +20,7 @@ def main(
         annotations: Published files, such as kinetics_train_v1.0.csv.
         conversion: See convert_ava_kinetics.
     """
-    progress = partial(track_iter_progress, file=sys.stderr)
-    print(convert_ava_kinetics(annotations, progress=progress, **conversion))
+    print(convert_ava_kinetics(annotations, **conversion))
 
 
 if __name__ == '__main__':
