@@ -177,8 +177,9 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     """Look for a video, by each of its names; check that it is the annotated one."""
     shapes = [one for one in chain.from_iterable(video.tracks) if not one.outside]
     last = max(shapes, key=lambda shape: shape.frame, default=None)
-    paths = {name: find_video(folder, name) for name in video.names}
-    name = next(filter(paths.get, paths), video.names[0])
+    names = [*video.names, *map(without_suffix, video.names)]
+    paths = {name: find_video(folder, name) for name in names}
+    name = next(filter(paths.get, paths), names[0])
     if paths[name] is None:
         if fps is None or video.size is None:
             raise UserError(
