@@ -1,15 +1,13 @@
 import json
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from run_tool import run_and_fail, run_tool
+from run_tool import run_tool
 from tiny import batch, build_detector, data_sample
 from tiny_stmixer import write_project, write_video
 
-from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.projects.profiling.flops import count_parts
 from stmixer_mm.projects.profiling.meter import Meter
@@ -195,37 +193,3 @@ def test_columns_of_a_table_are_aligned():
         'a long name        1',
         'b                 23',
     ]
-
-
-@pytest.fixture
-def of_tracks(config, tmp_path):
-    """Arguments of a tool: two persons, of whom one is not seen twice."""
-    rows = []
-    for time in (0, 0.5, 1, 1.5):
-        rows.append(f'0.mp4,{time},0.1,0.1,0.4,0.9,1,7')
-        rows += [f'0.mp4,{time},0.5,0.1,0.9,0.9,1,3'] * (time in (0, 1.5))
-    (tmp_path / 'tracks.csv').write_text('\n'.join(rows) + '\n')
-    torch.save(init_detector(config, None).state_dict(), tmp_path / 'tiny.pth')
-    return tmp_path / 'tracks.csv', config.parent, config, tmp_path / 'tiny.pth'
-
-
-def test_identities_are_scored(run, of_tracks):
-    pytest.importorskip('trackeval')
-    found = run('identities', *of_tracks, '--rates', 1, 2)
-    lines = {
-        (one['rate'], one['boxes'], one['tracker']): one for one in found['figures']
-    }
-    kinds = [('annotated', 'query'), ('found', 'query'), ('found', 'the truth')]
-    assert [*lines] == [(rate, *kind) for rate in (1, 2) for kind in kinds]
-    for rate in (1, 2):
-        ours = lines[rate, 'annotated', 'query']
-        assert [ours[name] for name in ('IDF1', 'HOTA', 'MOTA')] == [1, 1, 1]
-        assert ours['switches'] == ours['alone'] == 0
-
-
-def test_without_trackeval_identities_say_what_to_install(
-    of_tracks, monkeypatch, capsys
-):
-    monkeypatch.setitem(sys.modules, 'trackeval.metrics', None)
-    told = run_and_fail(capsys, 'analysis/identities', *of_tracks)
-    assert 'pip install --no-deps trackeval tabulate' in told
