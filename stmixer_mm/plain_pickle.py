@@ -57,17 +57,16 @@ class PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(
     file: str | Path,
     *,
-    unpickler: type[PlainUnpickler] = PlainUnpickler,
     kind: str = 'a pickle',
     remedy: str = 'write or fetch it again',
 ) -> Any:
     """Containers of numbers, text and arrays, of Python 2 or 3.
 
     Raises:
-        UserError: the file is missing or damaged, or asks for more than ``unpickler``
-            knows; ``kind`` and ``remedy`` are for the sentence.
+        UserError: the file is missing or damaged, or asks for more than these; ``kind``
+            and ``remedy`` are for the sentence.
     """
     check_file(file)
     subject = f'{file} cannot be read as {kind}'
     with blame(subject, remedy), open(file, 'rb') as opened:
-        return unpickler(opened, encoding='latin1').load()
+        return PlainUnpickler(opened, encoding='latin1').load()

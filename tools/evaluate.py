@@ -10,7 +10,7 @@ from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.results.offline import (
     build_metrics,
     evaluate_results,
-    evaluate_splits,
+    mean_values,
     read_results,
 )
 from stmixer_mm.files import check_json_path, write_json
@@ -43,18 +43,20 @@ def main(
     check_json_path(json)
     cfg = load_config(config, cfg_options)
     check_arguments(cfg)
-    if splits is None:
-        values, notes = evaluate_results(build_metrics(cfg), read_results(results[0]))
-        columns = {'value': values}
-    else:
-        values, notes = evaluate_splits(cfg, dict(zip(splits, results, strict=True)))
-        columns = values
+    columns, notes = {}, []
+    for split, file in zip(splits or [None], results, strict=True):
+        name = 'value' if split is None else f'split {split}'
+        metrics = build_metrics(cfg, split=split)
+        columns[name], more = evaluate_results(metrics, read_results(file))
+        notes += more
+    if splits:
+        columns['mean'] = mean_values(columns.values())
     for note in notes:
         print(f'note: {note}', file=sys.stderr)
     names = dict.fromkeys(chain(*columns.values()))
     rows = [[name, *(one.get(name, '-') for one in columns.values())] for name in names]
     print(format_table([['', *columns], *rows]))
-    write_json(json, values)
+    write_json(json, columns if splits else columns['value'])
 
 
 if __name__ == '__main__':

@@ -31,7 +31,6 @@ class Pairs(NamedTuple):
     detections: np.ndarray  # (P,) int
     gts: np.ndarray  # (P,) int
     ious: np.ndarray  # (P,) float
-    reach: np.ndarray  # (P,) float, the highest thresholds that count as reached
 
 
 def take(arrays: Arrays, index: np.ndarray) -> Arrays:
@@ -41,13 +40,8 @@ def take(arrays: Arrays, index: np.ndarray) -> Arrays:
 
 def join_pairs(found: list[Pairs]) -> Pairs:
     """All pairs in one, also if there are none."""
-    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
+    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
     return Pairs(*map(np.concatenate, zip(none, *found, strict=True)))
-
-
-def reaching(pairs: Pairs, iou_thr: float) -> Pairs:
-    """Those with an IoU of at least iou_thr, up to rounding."""
-    return take(pairs, pairs.reach >= iou_thr)
 
 
 def aligned_iou(
@@ -63,26 +57,6 @@ def aligned_iou(
     union = areas[0] + areas[1] - intersection
     zeros = np.zeros(len(union))
     return np.divide(intersection, union, out=zeros, where=union > 0)
-
-
-def iou_rounding(
-    first: np.ndarray, second: np.ndarray, ious: np.ndarray, *, pixel: float = 0
-) -> np.ndarray:
-    """Error (N,) of the IoUs of boxes (N, 4) by coordinates of 32 bits.
-
-    Where each of the eight edges may be off by d, the intersection less t times the
-    union, whose sign tells whether the IoU reaches t <= 1, is off by at most d
-    times the sum of their lengths. Here d is eps / 2 of the largest coordinate.
-    """
-    sides = [np.maximum(box[:, 2:] - box[:, :2] + pixel, 0) for box in (first, second)]
-    farthest = np.maximum(
-        np.maximum(first[:, 2:], second[:, 2:]),
-        -np.minimum(first[:, :2], second[:, :2]),
-    )
-    off = _EPS * (farthest * (sides[0] + sides[1])[:, ::-1]).sum(axis=1)
-    areas = sides[0].prod(axis=1) + sides[1].prod(axis=1)
-    union = areas / (1 + ious)
-    return np.divide(off, union, out=np.zeros(len(union)), where=union > 0)
 
 
 def whole_pixels(bboxes: np.ndarray) -> np.ndarray:
@@ -126,30 +100,16 @@ def group_pairs(
 def frame_pairs(
     detections: Boxes, gts: Boxes, *, pixel: float = 0, min_iou: float = 0
 ) -> Pairs:
-    """Detections and ground truths of one keyframe with an IoU that reaches min_iou.
+    """Detections and ground truths of one keyframe with an IoU of at least min_iou.
 
     ``gts.frames`` must be sorted; ``pixel`` as in ``aligned_iou``.
     """
     found = []
     for detection, gt in group_pairs(detections.frames, gts.frames):
         first, second = detections.bboxes[detection].astype(float), gts.bboxes[gt]
-        iou = aligned_iou(first, second, pixel=pixel)
-        near = np.flatnonzero(iou >= min_iou / 2)  # rounding halves none
-        iou = iou[near]
-        rounding = iou_rounding(first[near], second[near], iou, pixel=pixel)
-        pairs = Pairs(detection[near], gt[near], iou, iou + rounding)
-        found.append(reaching(pairs, min_iou))
+        pairs = Pairs(detection, gt, aligned_iou(first, second, pixel=pixel))
+        found.append(take(pairs, pairs.ious >= min_iou))
     return join_pairs(found)
-
-
-def best_of_frames(frames: np.ndarray, scores: np.ndarray, number: int) -> np.ndarray:
-    """Mask (N,) of the highest scores of each frame; equal ones by their order."""
-    order = np.lexsort((-scores, frames))
-    sorted_frames = frames[order]
-    rank = np.arange(len(order)) - np.searchsorted(sorted_frames, sorted_frames)
-    best = np.zeros(len(order), dtype=bool)
-    best[order] = rank < number
-    return best
 
 
 def match(
@@ -174,7 +134,7 @@ def match(
         iou_thr: IoU that a detection needs.
         matching: ``'free'`` or ``'best'``.
     """
-    detections, gts, ious, _ = reaching(pairs, iou_thr)
+    detections, gts, ious = take(pairs, pairs.ious >= iou_thr)
     turn = detections, -scores[detections], groups[detections]
     order = np.lexsort((gts, -ious, *turn))
     if matching == 'best':

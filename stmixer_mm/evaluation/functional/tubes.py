@@ -108,8 +108,7 @@ def tube_pairs(
     found = []
     for gt, place, (ious, *_) in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
         kept = np.flatnonzero(ious >= min_iou)
-        ious = ious[kept]  # exact, as their boxes are of whole_pixels
-        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious, ious))
+        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious[kept]))
     return join_pairs(found)
 
 

@@ -48,8 +48,8 @@ class DetectionMetric(BaseMetric):
     - ``true_keyframes()``: keys of the keyframes that predictions are expected for;
     - ``effect(key)``: ``WRONG`` or ``IGNORED`` for a keyframe that the ground truth
       lacks; None if it has it, or if that is of another part of the dataset;
-    - ``_split(sample, found)``: iterator over the parts of a result: a key, boxes
-      (n, ...) and scores (n, num_classes);
+    - ``_split(sample, found)``: the parts of a result: a key, boxes (n, ...) and scores
+      (n, num_classes) of each;
     - ``_join(parts)``: :class:`Detections` of the parts of all results.
 
     Args:
@@ -61,7 +61,6 @@ class DetectionMetric(BaseMetric):
         score_thr: Scores up to it do not count as detections; None:
             ``model_score_thr`` for a model, which scores all classes, and no limit for
             a csv.
-        per_class: Return and log the AP of each class too.
         data_root: Folder that all relative paths are in.
         collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
     """
@@ -80,7 +79,6 @@ class DetectionMetric(BaseMetric):
         iou_thrs: float | str | Sequence[float | str] = (0.5,),
         class_average: str | None = None,
         score_thr: float | None = None,
-        per_class: bool = True,
         data_root: str | None = '',
         collect_device: str = 'cpu',
         prefix: str | None = None,
@@ -92,19 +90,16 @@ class DetectionMetric(BaseMetric):
         self.protocol = protocol._replace(class_average=average)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
         self.score_thr = score_thr
-        self.per_class = per_class
         self._data_root = data_root or ''
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch, those above score_thr of each class."""
-        is_set = self.score_thr is not None
-        score_thr = self.score_thr if is_set else self.model_score_thr
         for sample in data_samples:
             found = read_instances(sample, self.num_classes)
             # One result a sample, as mmengine cuts off what is more.
             self.results.append(
                 [
-                    dict(select_actions(*one, score_thr, self._is_evaluated), key=key)
+                    dict(select_actions(*one, self._counted(*one)), key=key)
                     for key, *one in self._split(sample, found)
                 ]
             )
@@ -137,14 +132,19 @@ class DetectionMetric(BaseMetric):
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
-        return self._match_boxes(
-            self.found(detections, column), self.gt_boxes(column), min_iou
-        )
+        found, gts = self.found(detections, column), self.gt_boxes(column)
+        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
+        return Matched(found.frames, found.scores, pairs, len(gts.frames))
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
         """Which detections (N,) are right."""
         groups, scores, pairs, _ = matched
         return match(scores, groups, pairs, iou_thr, matching=self.protocol.matching)
+
+    def _counted(self, bboxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Which scores (n, num_classes) of boxes (n, ...) are detections."""
+        thr = self.model_score_thr if self.score_thr is None else self.score_thr
+        return (scores > thr) & self._is_evaluated
 
     def _value_name(self, name: str, thr: str) -> str:
         """Name of a value at an IoU threshold."""
@@ -160,16 +160,11 @@ class DetectionMetric(BaseMetric):
         self.class_names, self.action_ids = class_names, action_ids
         self.num_classes = len(action_ids) + 1
         self._is_evaluated = np.isin(np.arange(self.num_classes), list(class_names))
-        taken = self.own_values & {*class_names.values()}
-        if taken and self.per_class:
+        if taken := self.own_values & {*class_names.values()}:
             raise UserError(
                 f'{source} names a class {min(taken)!r}, which is a value of '
-                f'{type(self).__name__}; rename it or set per_class=False.'
+                f'{type(self).__name__}; rename it.'
             )
-
-    def _match_boxes(self, found: Boxes, gts: Boxes, min_iou: float) -> Matched:
-        pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
-        return Matched(found.frames, found.scores, pairs, len(gts.frames))
 
     def _min_iou(self) -> float:
         """The lowest of all IoU thresholds."""
@@ -195,16 +190,14 @@ class DetectionMetric(BaseMetric):
         over = self.protocol.class_average
         means = class_mean(aps, num_gts, num_found, over=over)
         values = self._at_thrs('overall', means.tolist())
-        if self.per_class:
-            first, names = next(iter(self.iou_thrs)), self.class_names.values()
-            table = [['class', 'gts', self.unit, *(f'AP@{t}' for t in self.iou_thrs)]]
-            for name, (count, number, of_class) in zip(names, rows, strict=True):
-                table.append(
-                    [name, count, number, *(of_class if count else '-' * len(of_class))]
-                )
-                if count:
-                    values[self._value_name(name, first)] = of_class[0]
-            MMLogger.get_current_instance().info('\n' + format_table(table))
+        first, names = next(iter(self.iou_thrs)), self.class_names.values()
+        table = [['class', 'gts', self.unit, *(f'AP@{thr}' for thr in self.iou_thrs)]]
+        for name, (count, number, of_class) in zip(names, rows, strict=True):
+            cells = of_class if count else '-' * len(of_class)
+            table.append([name, count, number, *cells])
+            if count:
+                values[self._value_name(name, first)] = of_class[0]
+        MMLogger.get_current_instance().info('\n' + format_table(table))
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:

@@ -16,10 +16,10 @@ from stmixer_mm.datasets.annotations.ava_csv import (
 )
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.average_precision import (
-    AP_MODES,
+    by_score,
     over_thresholds,
 )
-from stmixer_mm.evaluation.functional.matching import Boxes, best_of_frames, take
+from stmixer_mm.evaluation.functional.matching import Boxes, take
 from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS
 from stmixer_mm.evaluation.metrics.detection_metric import (
     IGNORED,
@@ -30,9 +30,10 @@ from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
     Instances,
     join_detections,
-    take_boxes,
 )
 from stmixer_mm.registry import METRICS
+
+PERSON = 0  # score column of a box alone: the dummy class of the host
 
 
 @METRICS.register_module()
@@ -69,8 +70,6 @@ class FrameMAPMetric(DetectionMetric):
         num_classes: Classes with the dummy class 0; None: those of label_file or
             custom_classes.
         custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
-        ap_mode: Area under precision and recall, ``'interpolated'`` (AVA, Pascal VOC)
-            or ``'act'`` (the action tubelet detector's), see ``AP_MODES``.
         protocol: ``'ava'``, by which detections in keyframes that ann_file lacks are
             wrong, ``'ava2020'``, by which they do not count, or ``'mmaction2'`` for the
             host's, see ``KEYFRAME_PROTOCOLS``.
@@ -95,14 +94,12 @@ class FrameMAPMetric(DetectionMetric):
         own_videos: bool = False,
         num_classes: int | None = None,
         custom_classes: Sequence[int] | None = None,
-        ap_mode: str = 'interpolated',
         protocol: str = 'ava',
         max_actions: int | None = None,
         **shared: Any,
     ) -> None:
-        choose('ap_mode', ap_mode, AP_MODES)
         rules = choose('protocol', protocol, KEYFRAME_PROTOCOLS)
-        super().__init__(protocol=rules._replace(ap=ap_mode), **shared)
+        super().__init__(protocol=rules, **shared)
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
         action_ids, names = read_classes(label_file, num_classes, custom_classes)
@@ -132,30 +129,27 @@ class FrameMAPMetric(DetectionMetric):
         # A detection on two ground truths alike claims that of the higher person id:
         # AVA's evaluator takes the last column for scores, and sorts by them.
         rows = sorted(rows, key=lambda row: (row.key, -row.person_id))
-        of_persons = [row for row in rows if row.key not in self._excluded]
+        rows = [row for row in rows if row.key not in self._excluded]
         columns = {self.action_ids[column - 1]: column for column in self.class_names}
-        rows = [row for row in of_persons if row.action_id in columns]
-        if not rows:
+        evaluated = [row for row in rows if row.action_id in columns]
+        if not evaluated:
             raise UserError(
                 f'{source} has no annotation to evaluate; check that label_file, '
                 'custom_classes and exclude_file belong to it.'
             )
-        annotated = dict.fromkeys(row.key for row in rows)
-        if self.protocol.keyframes != 'evaluated':
-            annotated.update(dict.fromkeys(row.key for row in of_persons))
-        keys = (*annotated, *sorted(empty_keys - annotated.keys()))
-        self.frame_numbers = {key: number for number, key in enumerate(keys)}
-        self._gts = self._boxes(rows)
-        self._gt_columns = np.array([columns[row.action_id] for row in rows])
+        named = evaluated if self.protocol.keyframes == 'evaluated' else rows
+        keys = {row.key for row in named} | empty_keys
+        self.frame_numbers = {key: number for number, key in enumerate(sorted(keys))}
+        self._gts = self._boxes(evaluated)
+        self._gt_columns = np.array([columns[row.action_id] for row in evaluated])
         # Persons count whatever they do, each box of a keyframe once.
-        persons = self._boxes([row for row in of_persons if row.key in annotated])
+        persons = self._boxes([row for row in rows if row.key in self.frame_numbers])
         boxes = np.column_stack([persons.frames, persons.bboxes])
         _, first = np.unique(boxes, axis=0, return_index=True)
         self._gt_persons = take(persons, np.sort(first))
 
     def _boxes(self, rows: Sequence[KeyframeRow]) -> Boxes:
-        """Ground truth by keyframe; rows of one keep their order."""
-        rows = sorted(rows, key=lambda row: self.frame_numbers[row.key])
+        """Ground truth by keyframe, of rows by keyframe."""
         frames = np.array([self.frame_numbers[row.key] for row in rows])
         bboxes = np.array([row.bbox_norm for row in rows])
         return Boxes(frames, bboxes, np.ones(len(rows)))
@@ -185,20 +179,12 @@ class FrameMAPMetric(DetectionMetric):
         by_frame = {numbers[p['key']]: p for p in parts if p['key'] in numbers}
         # Detections of equal score count in this order, whichever rank found them.
         frames = sorted(by_frame)
-        detections = join_detections(
-            frames, [by_frame[frame] for frame in frames], tuple(numbers).__getitem__
-        )
-        if self.max_actions is not None:
-            actions = detections.actions
-            frames = detections.frames[actions.box]
-            best = best_of_frames(frames, actions.scores, self.max_actions)
-            detections = detections._replace(actions=take(actions, best))
-        if self.protocol.drop_empty_boxes:
-            low, high = np.hsplit(detections.bboxes, 2)
-            detections = take_boxes(detections, (high > low).all(axis=1))
-        return detections
+        parts = [by_frame[frame] for frame in frames]
+        return join_detections(frames, parts, tuple(numbers).__getitem__)
 
     def gt_boxes(self, column: int) -> Boxes:
+        if column == PERSON:
+            return self._gt_persons
         return take(self._gts, self._gt_columns == column)
 
     def true_keyframes(self) -> set[str]:
@@ -215,15 +201,28 @@ class FrameMAPMetric(DetectionMetric):
         self, sample: dict, found: Instances
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         key = keyframe_key(sample['video_id'], sample['timestamp'])
-        yield key, *found.at(found.bboxes.shape[1] // 2)
+        bboxes, scores = found.at(found.bboxes.shape[1] // 2)
+        actions = scores[:, 1:]
+        yield key, bboxes, np.column_stack([actions.max(axis=1, initial=0), actions])
+
+    def _counted(self, bboxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        counted = super()._counted(bboxes, scores)
+        if self.max_actions is not None:
+            flat = np.flatnonzero(counted)
+            rest = by_score(scores.flat[flat])[self.max_actions :]
+            counted.flat[flat[rest]] = False
+        counted[:, PERSON] = True  # at any score
+        if self.protocol.drop_empty_boxes:
+            low, high = np.hsplit(bboxes, 2)
+            counted &= (high > low).all(axis=1, keepdims=True)
+        return counted
 
     def _value_name(self, name: str, thr: str) -> str:
         return name if thr == next(iter(self.iou_thrs)) else f'{name}@{thr}'
 
     def _person_values(self, detections: Detections) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
-        persons, gts = detections.persons(), self._gt_persons
-        matched = self._match_boxes(persons, gts, self._min_iou())
+        matched = self.match(detections, PERSON, min_iou=self._min_iou())
 
         def recall(thr: float) -> float:
             return self.right(matched, thr).sum() / matched.num_gts

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.functional.matching import Boxes, take
+from stmixer_mm.evaluation.functional.matching import Boxes
 
 
 class Instances(NamedTuple):
@@ -28,47 +28,25 @@ class Instances(NamedTuple):
         return self.bboxes[:, entry], scores * person_scores
 
 
-class Actions(NamedTuple):
-    """N actions of many boxes, box by box."""
-
-    box: np.ndarray  # (N,) int32, which of all boxes
-    columns: np.ndarray  # (N,) unsigned, of their scores
-    scores: np.ndarray  # (N,) float
-
-
 class Detections(NamedTuple):
-    """All predictions: n boxes, keyframe by keyframe, or n tubelets, clip by clip."""
+    """All predictions: n boxes, keyframe by keyframe, or n tubelets, clip by clip.
+
+    They do N actions, box by box.
+    """
 
     keyframe_key: Callable[[int], str]  # of the number of a keyframe
     frames: np.ndarray  # (n,) int, numbers of keyframes; of tubelets (n, K)
     bboxes: np.ndarray  # (n, 4) float; of tubelets (n, K, 4), NaN where there is none
-    person_scores: np.ndarray  # (n,) float
-    actions: Actions
-
-    def persons(self) -> Boxes:
-        """All boxes, whatever their actions."""
-        return Boxes(self.frames, self.bboxes, self.person_scores)
+    owners: np.ndarray  # (N,) int32, the boxes of the actions
+    columns: np.ndarray  # (N,) unsigned, of the actions' scores
+    scores: np.ndarray  # (N,) float
 
     def of(self, column: int) -> Boxes:
         """Boxes of one class, in their order."""
         # Sorting all of them by class would take as long, and three times the RAM.
-        index = np.flatnonzero(self.actions.columns == column)
-        box = self.actions.box[index]
-        return Boxes(self.frames[box], self.bboxes[box], self.actions.scores[index])
-
-
-def take_boxes(detections: Detections, kept: np.ndarray) -> Detections:
-    """The boxes of a mask (n,), and their actions."""
-    if kept.all():
-        return detections
-    actions = take(detections.actions, kept[detections.actions.box])
-    number = np.cumsum(kept, dtype=np.int32) - 1
-    return detections._replace(
-        frames=detections.frames[kept],
-        bboxes=detections.bboxes[kept],
-        person_scores=detections.person_scores[kept],
-        actions=actions._replace(box=number[actions.box]),
-    )
+        index = np.flatnonzero(self.columns == column)
+        box = self.owners[index]
+        return Boxes(self.frames[box], self.bboxes[box], self.scores[index])
 
 
 def to_numpy(values: Any) -> Any:
@@ -118,35 +96,29 @@ def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
 
 
 def select_actions(
-    bboxes: np.ndarray, scores: np.ndarray, score_thr: float, counted: np.ndarray
+    bboxes: np.ndarray, scores: np.ndarray, counted: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Boxes and their actions with a score above score_thr.
+    """Boxes and their actions, in integers as small as the number of classes allows.
 
     Args:
         bboxes: (n, ...).
         scores: (n, num_classes).
-        score_thr: Scores up to it do not count.
-        counted: (num_classes,) bool, columns of the scores that count; 0 is the dummy.
+        counted: (n, num_classes) bool, those that are detections.
 
     Returns:
-        ``bboxes`` (n, ...); ``person_scores`` (n,), the best of each box; ``num_actions``
-        (n,), and of these N actions, box by box, ``columns`` (N,) and ``scores`` (N,).
-        Integers are as small as the number of classes allows.
+        ``bboxes`` (n, ...); ``num_actions`` (n,); and of these N actions, box by box,
+        ``columns`` (N,) and ``scores`` (N,).
     """
-    is_action = (scores > score_thr) & counted
-    small = np.min_scalar_type(len(counted))
+    small = np.min_scalar_type(counted.shape[1])
     return {
         'bboxes': bboxes,
-        'person_scores': scores[:, 1:].max(axis=1, initial=0),
-        'num_actions': is_action.sum(axis=1).astype(small),
-        'columns': np.nonzero(is_action)[1].astype(small),
-        'scores': scores[is_action],
+        'num_actions': counted.sum(axis=1).astype(small),
+        'columns': np.nonzero(counted)[1].astype(small),
+        'scores': scores[counted],
     }
 
 
-_NOTHING = select_actions(
-    np.zeros((0, 4)), np.zeros((0, 1)), 0, np.zeros(1, dtype=bool)
-)
+_NOTHING = select_actions(np.zeros((0, 4)), np.zeros((0, 1)), np.zeros((0, 1), bool))
 
 
 def join_detections(
@@ -164,16 +136,10 @@ def join_detections(
         keyframe_key: As in ``Detections``.
     """
     num_boxes = [len(result['bboxes']) for result in results]
-    joined = {
-        name: np.concatenate([result.pop(name) for result in results] or [nothing])
+    bboxes, num_actions, columns, scores = (
+        np.concatenate([result.pop(name) for result in results] or [nothing])
         for name, nothing in _NOTHING.items()
-    }
-    num_actions = joined['num_actions']
-    box = np.repeat(np.arange(len(num_actions), dtype=np.int32), num_actions)
-    return Detections(
-        keyframe_key,
-        np.repeat(np.array(frames, dtype=int), np.array(num_boxes, dtype=int), axis=0),
-        joined['bboxes'],
-        joined['person_scores'],
-        Actions(box, joined['columns'], joined['scores']),
     )
+    frames = np.repeat(np.array(frames, int), np.array(num_boxes, int), axis=0)
+    owners = np.repeat(np.arange(len(bboxes), dtype=np.int32), num_actions)
+    return Detections(keyframe_key, frames, bboxes, owners, columns, scores)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import choose
 from stmixer_mm.evaluation.functional.linking import (
     FRAME_NMS,
@@ -12,7 +13,7 @@ from stmixer_mm.evaluation.functional.linking import (
     suppress_tubelets,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes
-from stmixer_mm.evaluation.metrics.predictions import Detections, Instances, take_boxes
+from stmixer_mm.evaluation.metrics.predictions import Detections, Instances
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.registry import METRICS
 
@@ -69,10 +70,10 @@ class TubeFrameMAPMetric(TubeMetric):
         return Boxes(frames[:, 0], bboxes[:, 0], scores)
 
     def _join(self, parts: list[dict]) -> Detections:
-        found = super()._join(parts)
         if self.frames == 'annotated':
-            found = take_boxes(found, np.isin(found.frames, self.true_frames()))
-        return found
+            frames = self.true_keyframes()
+            parts = [one for one in parts if keyframe_key(*one['key'][:2]) in frames]
+        return super()._join(parts)
 
     def _split(
         self, sample: dict, found: Instances

@@ -115,17 +115,13 @@ class TubeMetric(DetectionMetric):
         order = np.argsort(frames, kind='stable')
         return take(Boxes(frames, tubes.bboxes, np.ones(len(order))), order)
 
-    def true_frames(self) -> np.ndarray:
-        """Numbers of the frames with a tube of any label."""
-        return np.unique(
-            np.concatenate([self.gt_boxes(column).frames for column in self.gts])
-        )
-
     def true_keyframes(self) -> set[str]:
+        """Frames with a tube of any label."""
         # Tubes may go on beyond their video; nothing is predicted there.
+        frames = [self.gt_boxes(column).frames for column in self.gts]
         return {
             self._keyframe_key(number)
-            for number in self.true_frames().tolist()
+            for number in np.unique(np.concatenate(frames)).tolist()
             if number % self.frame_limit <= self.nframes[number // self.frame_limit]
         }
 

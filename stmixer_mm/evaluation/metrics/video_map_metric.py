@@ -7,13 +7,17 @@ import numpy as np
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.linking import Tubelets, parse_linking
-from stmixer_mm.evaluation.functional.matching import whole_pixels
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
     link_tubelets,
     tubelets_by_action,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes, tube_pairs
+from stmixer_mm.evaluation.functional.tubes import (
+    Tubes,
+    join_tubes,
+    suppress_tubes,
+    tube_pairs,
+)
 from stmixer_mm.evaluation.metrics.detection_metric import Matched
 from stmixer_mm.evaluation.metrics.predictions import Detections, Instances
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
@@ -29,9 +33,9 @@ class VideoMAPMetric(TubeMetric):
     ``end_after`` apart; clips may overlap.
 
     Tubes that are linked already count as they are, all of them unless score_thr
-    is set: samples with ``video_id`` and ``pred_tubes``, of each tube a dict with its
-    ``label``, the number of a score column, ``score``, ``frames`` (m,) in ascending order
-    from 1, and ``bboxes`` (m, 4) xyxy in [0, 1].
+    is set: samples with ``video_id`` and ``pred_tubes``, of each tube its label from 0,
+    its score, and its rows (m, 5) of frame and box in pixels; those that overlap a
+    better one by more than ``tube_nms_iou`` of the sample, if any, do not count.
 
     Values: ``overall@thr`` for each threshold, ``<label>@thr`` for the first.
 
@@ -62,8 +66,7 @@ class VideoMAPMetric(TubeMetric):
         """Keep the detections, or the tubes, of a batch."""
         for sample in data_samples:
             if 'pred_tubes' in sample:
-                part = dict(key=(sample['video_id'],), tubes=sample['pred_tubes'])
-                self.results.append([part])
+                self.results.append([dict(sample, key=(sample['video_id'],))])
             else:
                 super().process(data_batch, [sample])
 
@@ -100,7 +103,7 @@ class VideoMAPMetric(TubeMetric):
 
     def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
         """Boxes to link, or by column the tubes that came linked."""
-        is_linked = {'tubes' in part for part in parts}
+        is_linked = {'pred_tubes' in part for part in parts}
         if len(is_linked) > 1:
             raise UserError(
                 'Some predictions are tubes, others boxes to link; evaluate each on '
@@ -119,18 +122,20 @@ class VideoMAPMetric(TubeMetric):
         return super()._join(parts)
 
     def _join_tubes(self, parts: list[dict]) -> Mapping[int, Tubes]:
-        by_key = {part['key']: part['tubes'] for part in parts}
+        by_key = {part['key']: part for part in parts}
         found = {column: ([], [], []) for column in self.gts}
         for key in sorted(self._of_known_videos(by_key)):
-            number = self.video_numbers[key[0]]
-            for tube in by_key[key]:
-                if self.score_thr is None or tube['score'] > self.score_thr:
-                    pixels = whole_pixels(tube['bboxes'] * self.scales[number])
-                    rows = np.column_stack([tube['frames'], pixels])
-                    entry = number, rows, tube['score']
-                    for field, value in zip(found[tube['label']], entry, strict=True):
+            number, part = self.video_numbers[key[0]], by_key[key]
+            for label, score, rows in part['pred_tubes']:
+                rows = rows[rows[:, 0] <= self.nframes[number]]
+                if len(rows) and (self.score_thr is None or score > self.score_thr):
+                    entry = number, rows, score
+                    for field, value in zip(found[label + 1], entry, strict=True):
                         field.append(value)
-        return {column: join_tubes(*fields) for column, fields in found.items()}
+        tubes = {column: join_tubes(*fields) for column, fields in found.items()}
+        if nms_iou := parts[0].get('tube_nms_iou'):
+            tubes = {n: suppress_tubes(one, nms_iou) for n, one in tubes.items()}
+        return tubes
 
     def _split(
         self, sample: dict, found: Instances

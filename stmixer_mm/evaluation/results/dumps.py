@@ -1,16 +1,10 @@
-"""Predictions in a dump: what ``tools/test.py --dump`` writes.
+"""Predictions in a dump: what ``tools/test.py --dump`` writes."""
 
-A dump is a pickle, and a pickle is a program. This one is run by an unpickler that
-knows numbers, text, containers, arrays and tensors, and can call nothing else.
-"""
-
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.fileio import dump
 from mmengine.logging import print_log
@@ -18,9 +12,8 @@ from mmengine.logging import print_log
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import is_sound_box, to_numpy
-from stmixer_mm.evaluation.results.results import Results
+from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import ATOMIC_BACKEND
-from stmixer_mm.plain_pickle import PlainUnpickler, read_plain_pickle
 from stmixer_mm.registry import METRICS
 
 AGAIN = 'write it again with tools/test.py --dump and a model of this package'
@@ -30,8 +23,8 @@ AGAIN = 'write it again with tools/test.py --dump and a model of this package'
 class DumpPredictions(DumpResults):
     """mmengine's ``DumpResults``, with arrays for tensors.
 
-    They take a seventh of the time to read, and every reader of pickles knows them. The
-    file is written whole or not at all.
+    They take a seventh of the time to read, and a reader of plain pickles knows them.
+    The file is written whole or not at all.
     """
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -58,7 +51,7 @@ class Dump(Results):
     """Samples of a dump.
 
     Args:
-        file: Of :class:`DumpPredictions`, or of mmengine's ``DumpResults``.
+        file: Of :class:`DumpPredictions`.
         content: Of the file.
     """
 
@@ -87,38 +80,3 @@ def _check_sample(sample: Any) -> None:
         scores = np.asarray(to_numpy(found[name]))
         if not ((scores >= 0) & (scores <= 1)).all():
             raise ValueError(f'{name} are not in [0, 1]')
-
-
-def read_pickle(file: str | Path) -> Any:
-    """Content of a pickle of predictions, read without running its code.
-
-    Raises:
-        UserError: it is missing or damaged, or asks for more than numbers, text,
-            containers, arrays and tensors.
-    """
-    return read_plain_pickle(
-        file, unpickler=_DumpUnpickler, kind='a dump', remedy=AGAIN
-    )
-
-
-class _DumpUnpickler(PlainUnpickler):
-    """Knows tensors, too."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        # New functions each time: a pickle may set attributes of what it gets.
-        if (module, name) == ('torch._utils', '_rebuild_tensor_v2'):
-            # as_strided refuses to leave the values of the tensor; contiguous, to
-            # repeat them without end.
-            return lambda flat, offset, size, stride, *_: flat.as_strided(
-                size, stride, offset
-            ).contiguous()
-        if (module, name) == ('torch.storage', '_load_from_bytes'):
-            return lambda data: _storage(data)
-        return super().find_class(module, name)
-
-
-def _storage(data: Any) -> torch.Tensor:
-    """The values of a tensor; torch reads numbers only here."""
-    data = io.BytesIO(data)
-    storage = torch.load(data, map_location='cpu', weights_only=True)
-    return torch.tensor([], dtype=storage.dtype).set_(storage)

@@ -1,6 +1,6 @@
 """Predictions in a file, given to the metrics of a config."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,16 @@ from stmixer_mm.evaluation.metrics.detection_metric import (
     WRONG,
     DetectionMetric,
 )
-from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.dumps import AGAIN, Dump, read_pickle
-from stmixer_mm.evaluation.results.results import Results
-from stmixer_mm.evaluation.results.rows import COLUMNS, CsvDetections, FrameDetections
+from stmixer_mm.evaluation.results.dumps import AGAIN, Dump
+from stmixer_mm.evaluation.results.rows import (
+    COLUMNS,
+    CsvDetections,
+    FrameDetections,
+    Results,
+)
 from stmixer_mm.evaluation.results.video_tubes import TubeFile, TubeFolder
 from stmixer_mm.files import check_file
+from stmixer_mm.plain_pickle import read_plain_pickle
 from stmixer_mm.registry import METRICS
 
 
@@ -31,7 +35,7 @@ def read_results(file: str | Path) -> Results:
     check_file(file, subject=str(file), remedy=remedy)
     if Path(file).suffix not in ('.pkl', '.pickle'):
         return CsvDetections(file)
-    content = read_pickle(file)
+    content = read_plain_pickle(file, kind='a dump', remedy=AGAIN)
     if isinstance(content, Mapping):
         return TubeFile(file, content)
     first = content[0] if isinstance(content, list) and content else {}
@@ -62,11 +66,8 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
         for config in metric_configs(cfg, 'test'):
             kind = config['type']
             kind = METRICS.get(kind) if isinstance(kind, str) else kind
-            if kind is not None and issubclass(kind, DumpResults):
-                continue
-            if changes and not issubclass(kind, TubeMetric):
-                raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
-            metrics.append(METRICS.build({**config, **changes}))
+            if kind is None or not issubclass(kind, DumpResults):
+                metrics.append(METRICS.build({**config, **changes}))
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
@@ -123,22 +124,18 @@ def feed(metric: BaseMetric, results: Results) -> list[str]:
 
 
 def evaluate_results(
-    metrics: Sequence[BaseMetric], results: Results, *, split: bool = False
+    metrics: Sequence[BaseMetric], results: Results
 ) -> tuple[dict[str, float], list[str]]:
     """Values of all metrics by name, and notes on what does not count or is left out.
 
     Raises:
-        UserError: as :func:`feed`; two metrics give a value of the same name; or the
-            results are of one ``split`` of several, and some are of other videos.
+        UserError: as :func:`feed`; or two metrics give a value of the same name.
     """
     values, kept = {}, metrics_for(results, metrics)
     left_out = [type(metric).__name__ for metric in metrics if metric not in kept]
     notes = [f'{name} does not take {results.file}.' for name in left_out]
     for metric in kept:
-        more = feed(metric, results)
-        if split and more:
-            raise UserError(f'{more[0].rstrip(".")}; give the results of this split.')
-        notes += more
+        notes += feed(metric, results)
         found = metric.evaluate(len(metric.results))
         if doubles := values.keys() & found.keys():
             raise UserError(
@@ -149,23 +146,8 @@ def evaluate_results(
     return values, notes
 
 
-def evaluate_splits(
-    cfg: Config, files: Mapping[int, str | Path]
-) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Values of each split and their mean by name, and notes.
-
-    The mean has those values that all splits have.
-    """
-    found, notes = {}, []
-    metrics = {split: build_metrics(cfg, split=split) for split in files}
-    for split, file in files.items():
-        values, more = evaluate_results(metrics[split], read_results(file), split=True)
-        found[f'split {split}'] = values
-        notes += more
-    all_values = list(found.values())
-    found['mean'] = {
-        name: float(np.mean([values[name] for values in all_values]))
-        for name in all_values[0]
-        if all(name in values for values in all_values)
-    }
-    return found, notes
+def mean_values(columns: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of each value that all columns have."""
+    names = set.intersection(*map(set, columns))
+    shared = [name for name in next(iter(columns)) if name in names]
+    return {n: float(np.mean([column[n] for column in columns])) for n in shared}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     Fault,
@@ -18,7 +19,6 @@ from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import is_sound_box
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.results import Results
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
 FORM = (
@@ -32,7 +32,51 @@ FRAME_FORM = (
 NO_SCORE = -1.0  # of actions that no row gives to a box
 
 
-class CsvDetections(Results):
+class Results:
+    """Predictions in a file, as samples for metrics."""
+
+    metric_type = BaseMetric  # metrics that take them
+    score_thr: float | None = None  # of a metric that sets none
+
+    def __init__(self, file: str | Path) -> None:
+        self.file = str(file)
+
+    def samples(self, metric: BaseMetric) -> Iterator[tuple[str, dict]]:
+        """Place in the file and sample of each keyframe or video."""
+        raise NotImplementedError
+
+
+class RowDetections(Results):
+    """Boxes with an action each; rows of a keyframe with the same box are one person."""
+
+    metric_type = DetectionMetric
+    score_thr = NO_SCORE
+    row_name = 'row'
+
+    def rows(
+        self, metric: DetectionMetric
+    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
+        """Keyframes (video, timestamp), and a table (N, 8) of the detections.
+
+        Its columns are the number of the row, that of the keyframe, box in [0, 1],
+        action id and score.
+        """
+        raise NotImplementedError
+
+    def samples(self, metric: DetectionMetric) -> Iterator[tuple[str, dict]]:
+        columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
+        keyframes, table = self.rows(metric)
+        table = table[np.argsort(table[:, 1], kind='stable')]
+        bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
+        for rows in np.split(table, bounds):
+            row, keyframe = rows[0, :2].astype(int)
+            video, timestamp = keyframes[keyframe]
+            found = _group_boxes(rows[:, 2:], columns, metric.num_classes)
+            sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
+            yield f'{self.file}, {self.row_name} {row}', sample
+
+
+class CsvDetections(RowDetections):
     """Detections of a csv, as AVA's evaluator reads it; see ``FORM``.
 
     For tubes the timestamp is the number of the frame, and the action id that of the
@@ -41,8 +85,7 @@ class CsvDetections(Results):
     no area, and action ids that are not evaluated.
     """
 
-    metric_type = DetectionMetric
-    score_thr = NO_SCORE
+    row_name = 'line'
 
     def __init__(self, file: str | Path) -> None:
         super().__init__(file)
@@ -57,14 +100,15 @@ class CsvDetections(Results):
             rows.extend((line, keyframes.setdefault(key, len(keyframes)), *numbers))
         if not rows:
             raise UserError(f'{self.file} has no detection; write lines of {FORM}.')
-        self._keyframes = list(keyframes)
-        self._table = np.frombuffer(rows).reshape(-1, 8)
+        self._rows = list(keyframes), np.frombuffer(rows).reshape(-1, 8)
 
-    def samples(self, metric: DetectionMetric) -> Iterator[tuple[str, dict]]:
-        return _samples(f'{self.file}, line', self._keyframes, self._table, metric)
+    def rows(
+        self, metric: DetectionMetric
+    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
+        return self._rows
 
 
-class FrameDetections(Results):
+class FrameDetections(RowDetections):
     """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
 
     The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
@@ -72,7 +116,6 @@ class FrameDetections(Results):
     """
 
     metric_type = TubeMetric
-    score_thr = NO_SCORE
 
     def __init__(self, file: str | Path, content: Any) -> None:
         super().__init__(file)
@@ -93,7 +136,7 @@ class FrameDetections(Results):
             if table[:, 4:].max() <= 1:
                 raise ValueError('all boxes lie within one pixel')
 
-    def samples(self, metric: TubeMetric) -> Iterator[tuple[str, dict]]:
+    def rows(self, metric: TubeMetric) -> tuple[Sequence[tuple[str, int]], np.ndarray]:
         names, num_labels = metric.listed_videos, len(metric.action_ids)
         videos, frames, labels = self._table[:, :3].T.astype(int)
         if videos.max() >= len(names) or labels.max() >= num_labels:
@@ -103,13 +146,14 @@ class FrameDetections(Results):
                 f'and {num_labels} labels; give that of the tested dataset and split.'
             )
         scales = metric.scales[[metric.video_numbers[name] for name in names]]
-        limit = frames.max() + 1
-        numbers, keyframes = np.unique(videos * limit + frames, return_inverse=True)
-        keys = [(names[n // limit], n % limit) for n in numbers.tolist()]
+        keys, numbers = np.unique(
+            np.column_stack([videos, frames]), axis=0, return_inverse=True
+        )
+        keyframes = [(names[video], frame) for video, frame in keys.tolist()]
         rows = np.arange(1, len(videos) + 1)
         bboxes, scores = self._table[:, 4:] / scales[videos], self._table[:, 3]
-        table = np.column_stack([rows, keyframes, bboxes, labels + 1, scores])
-        return _samples(f'{self.file}, row', keys, table, metric)
+        columns = rows, numbers.ravel(), bboxes, labels + 1, scores
+        return keyframes, np.column_stack(columns)
 
 
 def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
@@ -123,38 +167,13 @@ def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
     return number, *parse_moment(video, timestamp), *numbers
 
 
-def _samples(
-    place: str,
-    keyframes: Sequence[tuple[str, float]],
-    table: np.ndarray,
-    metric: DetectionMetric,
-) -> Iterator[tuple[str, dict]]:
-    """Place and sample of each keyframe; rows of the same box are one person.
-
-    Args:
-        place: File and word for a row.
-        keyframes: (video, timestamp) of each.
-        table: (N, 8) number of the row, of the keyframe, box in [0, 1], action id,
-            score. A row that repeats box and action of another is a person of its own.
-        metric: Metric that the samples are for.
-    """
-    columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
-    table = table[np.argsort(table[:, 1], kind='stable')]
-    bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
-    for rows in np.split(table, bounds):
-        row, keyframe = rows[0, :2].astype(int)
-        video, timestamp = keyframes[keyframe]
-        found = _group_boxes(rows[:, 2:], columns, metric.num_classes)
-        sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
-        yield f'{place} {row}', sample
-
-
 def _group_boxes(
     rows: np.ndarray, columns: Mapping[int, int], num_classes: int
 ) -> dict[str, np.ndarray]:
     """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of box, action and score (m, 6).
 
-    ``columns`` are those of the scores by action id; other actions are left out.
+    ``columns`` are those of the scores by action id; other actions are left out. A row
+    that repeats box and action of another is a person of its own.
     """
     persons: dict[tuple, np.ndarray] = defaultdict(
         lambda: np.full(num_classes, NO_SCORE)

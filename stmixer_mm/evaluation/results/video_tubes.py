@@ -15,14 +15,8 @@ import numpy as np
 from stmixer_mm.datasets.annotations.tube_annotations import check_tube
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.evaluation.functional.tubes import (
-    Tubes,
-    join_tubes,
-    suppress_tubes,
-    take_tubes,
-)
 from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
-from stmixer_mm.evaluation.results.results import Results
+from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
 
@@ -49,26 +43,17 @@ class TubeFile(Results):
         return self._tubes
 
     def samples(self, metric: VideoMAPMetric) -> Iterator[tuple[str, dict]]:
-        """Place and sample of each video, without frames beyond its end."""
+        """Place and sample of each video."""
         for video, tubes in self.tubes(metric).items():
-            place, number = f'{self.file}, {video}', metric.video_numbers.get(video)
-            if number is None or not tubes:
-                yield place, dict(video_id=video, pred_tubes=[])
-                continue
-            labels, scores, arrays = zip(*tubes, strict=True)
-            if max(labels) >= len(metric.action_ids):
+            place, last = f'{self.file}, {video}', max(label for label, *_ in tubes)
+            if last >= len(metric.action_ids):
                 raise UserError(
-                    f'{place}: label {max(labels)} is out of range for '
+                    f'{place}: label {last} is out of range for '
                     f'{len(metric.action_ids)} labels, which count from 0; give the '
                     'ground truth of the tested dataset.'
                 )
-            arrays = [rows[rows[:, 0] <= metric.nframes[number]] for rows in arrays]
-            found = join_tubes(labels, arrays, scores)
-            found = take_tubes(found, found.lengths > 0)
-            if self.nms_iou is not None:
-                found = suppress_tubes(found, self.nms_iou)
-            tubes = _split(found, metric.scales[number])
-            yield place, dict(video_id=video, pred_tubes=tubes)
+            sample = dict(video_id=video, pred_tubes=tubes, tube_nms_iou=self.nms_iou)
+            yield place, sample
 
 
 class TubeFolder(TubeFile):
@@ -89,7 +74,7 @@ class TubeFolder(TubeFile):
             file = Path(self.file, f'{video}_tubes.pkl')
             check_file(file, remedy='give a folder with tubes of all test videos')
             content = read_plain_pickle(file, kind='a pickle of tubes')
-            found[video] = _read(str(file), content, video=video).get(video, [])
+            found |= _read(str(file), content, video=video)
         return found
 
 
@@ -113,17 +98,3 @@ def _read(file: str, content: Any, *, video: str | None = None) -> VideoTubes:
     if max(boxes, default=2 if video else 0) <= 1:
         raise UserError(f'{file} has no tube of more than one pixel; {REMEDY}.')
     return found
-
-
-def _split(tubes: Tubes, scale: np.ndarray) -> list[dict]:
-    """Tubes whose sequences are labels, in pixels, as samples have them."""
-    ends = tubes.ends[:-1]
-    fields = (
-        tubes.sequences + 1,  # columns
-        tubes.scores,
-        np.split(tubes.frames, ends),
-        np.split(tubes.bboxes / scale, ends),
-    )
-    names = ('label', 'score', 'frames', 'bboxes')
-    # Of no tube, np.split makes one part.
-    return [dict(zip(names, one, strict=True)) for one in zip(*fields, strict=False)]
