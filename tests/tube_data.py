@@ -62,6 +62,12 @@ def predict(video, frame, *persons, num_labels=3):
     return dict(video_id=video, timestamp=frame, pred_instances=found)
 
 
+def clips_of(length, clip_len, step, start=1):
+    """Frames (K,) of clips of a video, padded at both of its ends."""
+    begins = range(start, length + 1, step)
+    return [np.arange(b, b + clip_len).clip(1, length) for b in begins]
+
+
 def predict_truth(truth):
     """Every box of the ground truth, in every frame."""
     samples = []

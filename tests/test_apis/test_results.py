@@ -184,15 +184,15 @@ def test_ava_s_csv_is_read_back(tmp_path):
     for person, done in zip(one.persons, actions, strict=True):
         person.actions = done
     video([one], 'clip.mp4').save(tmp_path / 'a.csv', 'ava')
-    rows = CsvDetections(tmp_path / 'a.csv')
+    keyframes, table = CsvDetections(tmp_path / 'a.csv').rows(None)
     expected = [
         (*bbox, done.label, done.score)
         for bbox, of_person in zip(bboxes, actions, strict=True)
         for done in of_person
     ]
-    assert rows._keyframes == [('clip', 2.5)]
+    assert keyframes == [('clip', 2.5)]
     np.testing.assert_allclose(
-        np.array([*map(list, rows._table)])[:, 2:], expected, atol=6e-5
+        np.array([*map(list, table)])[:, 2:], expected, atol=6e-5
     )
     with pytest.raises(UserError, match='has a comma or a quote'):
         video([one]).save(tmp_path / 'a.csv', 'ava')

@@ -11,10 +11,8 @@ from stmixer_mm.evaluation.functional.average_precision import (
 @pytest.mark.parametrize(
     'right, num_gts, interpolated, act',
     [
-        ([1, 1], 2, 1, 1),
         ([1, 1, 0, 0], 2, 1, 1),
         ([], 3, 0, 0),
-        ([0, 0], 3, 0, 0),
         # Precision 1, 1/2, 2/3; a step of 1/2 of recall at the first and the third.
         ([1, 0, 1], 2, 1 / 2 + 2 / 3 / 2, (1 + 1) / 2 / 2 + (1 / 2 + 2 / 3) / 2 / 2),
         # Precision 0, 1/2: the trapezoid starts at 0, the envelope at 1/2.
@@ -43,9 +41,7 @@ def test_which_classes_count():
     'thrs, parsed',
     [
         (0.5, {'0.5': [0.5]}),
-        ('0.5', {'0.5': [0.5]}),
         ((1, '0.5:0.6'), {'1': [1], '0.5:0.6': [0.5, 0.55, 0.6]}),
-        (np.arange(1, 3) / 4, {'0.25': [0.25], '0.5': [0.5]}),
         (['0.1:0.9:0.4'], {'0.1:0.9:0.4': [0.1, 0.5, 0.9]}),
         ('0.5:0.95', {'0.5:0.95': [0.5 + 0.05 * i for i in range(10)]}),
     ],
@@ -56,7 +52,7 @@ def test_iou_thresholds_and_ranges(thrs, parsed):
 
 
 @pytest.mark.parametrize(
-    'thrs', [[50], 0, ['a'], ['0.9:0.5'], ['0.5:0.9:0'], '1:2:3:4', [], '0.5:0.8:0.2']
+    'thrs', [[50], ['a'], '0.9:0.5', '0.5:0.9:0', [], '0.5:0.8:0.2']
 )
 def test_iou_thresholds_that_cannot_be(thrs):
     with pytest.raises(ValueError, match='iou_thrs'):

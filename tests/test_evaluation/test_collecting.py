@@ -11,8 +11,6 @@ from mmengine.logging import MMLogger
 from tube_data import build, ground_truth, still
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric
-from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 
 
 def metrics():
@@ -75,15 +73,3 @@ def test_two_ranks_equal_one_and_leave_nothing(tmp_path):
     assert 0 < expected[0]['mAP/overall'] < 1
     assert [path.name for path in work.iterdir()] == ['a.log']
     assert not list(here.iterdir())
-
-
-def test_a_folder_of_ones_own_stays_as_it_is(tmp_path):
-    class Count(DetectionMetric):
-        default_prefix = 'count'
-
-        def compute_metrics(self, results):
-            return dict(dir=self.collect_dir, n=len(results))
-
-    metric = Count(protocol=PROTOCOLS['act'], collect_dir=str(tmp_path))
-    metric.results = [1, 2]
-    assert metric.evaluate(2) == {'count/dir': str(tmp_path), 'count/n': 2}

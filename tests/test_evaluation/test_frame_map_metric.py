@@ -117,74 +117,24 @@ def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall)
     assert values['mAP/person_recall'] == values['mAP/person_AP'] == recall
 
 
-def test_other_areas_and_other_means_by_name(literal):
-    samples = [
-        predict('v', 1, [RIGHT, LEFT], [[0, 0.9, 0.95, 0], [0, 0, 0.9, 0]]),
-        predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
-    ]
-    # sit: two right of three. run: a wrong one before the right one, of two.
-    values = evaluate(FrameMAPMetric(**literal, ap_mode='act'), *samples)
-    assert values['mAP/sit'] == pytest.approx(2 / 3)
-    assert values['mAP/run'] == pytest.approx((0 + 1 / 2) / 2 / 2)
-    samples = [predict('v', 1, [LEFT], [[0, 0.9, 0, 0]])]
-    by_protocol = {
-        name: evaluate(FrameMAPMetric(**literal, protocol=name), *samples)
-        for name in ('ava', 'mmaction2')
-    }
-    assert by_protocol['ava']['mAP/overall'] == pytest.approx(1 / 3 / 2)
-    assert by_protocol['mmaction2']['mAP/overall'] == pytest.approx(1 / 3)
-    for over, divisor in (('gt', 2), ('detected', 1), ('all', 3)):
-        values = evaluate(FrameMAPMetric(**literal, class_average=over), *samples)
-        assert values['mAP/overall'] == pytest.approx(1 / 3 / divisor)
-
-
-def test_false_detections_in_person_free_keyframes(literal, write_text):
-    samples = [
-        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.9, 0], [0, 0.9, 0, 0]]),
-        predict('v', 2.5, [LEFT], [[0, 0.9, 0, 0]]),
-        predict('w', 1, [LEFT], [[0, 0, 0.9, 0]]),
-        predict('v', 9, [LEFT], [[0, 0.95, 0, 0]]),
-    ]
-    empty = write_text('empty.csv', 'v,0009')
-    for arguments, sit in (
-        (dict(), 3 / 4),
-        (dict(exclude_file=empty), 1),
-        (dict(protocol='mmaction2'), 1),
-        (dict(protocol='mmaction2', empty_keyframes_file=empty), 3 / 4),
-    ):
-        metric = FrameMAPMetric(**literal, **arguments)
-        assert evaluate(metric, *samples)['mAP/sit'] == sit
-
-
 def test_keyframes_in_which_detections_count(write_text, label_map):
     ann_file = write_text('ann.csv', 'v,1,0,0,0.4,1,1,0', 'v,2,0,0,0.4,1,2,0')
-    right = predict('v', 1, [LEFT], [[0, 0.8, 0]])
-    named = predict('v', 2, [LEFT], [[0, 0.9, 0]])  # of an action that is not evaluated
-    other = predict('v', 3, [LEFT], [[0, 0.9, 0]])
-    for protocol, of_named, of_other in (
-        ('ava', 1 / 2, 1 / 2),
-        ('ava2020', 1 / 2, 1),
-        ('mmaction2', 1, 1),
-    ):
-        metric = FrameMAPMetric(
-            ann_file, label_map(sit=1), num_classes=3, protocol=protocol
-        )
-        assert evaluate(metric, right)['mAP/overall'] == 1
-        assert evaluate(metric, right, named)['mAP/overall'] == of_named
-        assert evaluate(metric, right, other)['mAP/overall'] == of_other
-
-
-def test_boxes_without_area_are_wrong_or_do_not_count(literal):
-    line = [0.2, 0, 0.2, 1]
+    known = write_text('known.csv', 'v,0003')
     samples = [
-        predict('v', 1, [line, LEFT, RIGHT], [[0, 1, 0, 0], [0, 0.9, 0.9, 0], SIT]),
-        predict('v', 2.5, [LEFT], [SIT]),
-        predict('w', 1, [LEFT], [[0, 0, 0.9, 0]]),
+        predict('v', 1, [LEFT], [[0, 0.8, 0]]),
+        predict('v', 2, [LEFT], [[0, 0.9, 0]]),  # of an action that is not evaluated
+        predict('v', 3, [LEFT], [[0, 0.9, 0]]),  # not annotated
     ]
-    for protocol, sit, person in (('ava', 1, 1), ('mmaction2', 3 / 4, 4 / 5)):
-        values = evaluate(FrameMAPMetric(**literal, protocol=protocol), *samples)
-        assert (values['mAP/sit'], values['mAP/run']) == (sit, 1)
-        assert values['mAP/person_AP'] == pytest.approx(person)
+    for arguments, wrong in (
+        (dict(), 2),
+        (dict(exclude_file=known), 1),
+        (dict(protocol='ava2020'), 1),
+        (dict(protocol='ava2020', empty_keyframes_file=known), 2),
+        (dict(protocol='mmaction2'), 0),
+        (dict(protocol='mmaction2', empty_keyframes_file=known), 1),
+    ):
+        metric = FrameMAPMetric(ann_file, label_map(sit=1), num_classes=3, **arguments)
+        assert evaluate(metric, *samples)['mAP/overall'] == 1 / (1 + wrong)
 
 
 @pytest.mark.parametrize('of_left', [0, 2])
@@ -199,48 +149,17 @@ def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
     assert values['mAP/class 1'] == (1 / 2 if of_left else 1)
 
 
-def test_the_best_actions_of_a_keyframe_count(literal, label_map):
-    # Of the five actions of (v, 1), run of LEFT is the fourth and sit of RIGHT the
-    # fifth, after two of jump, which has no ground truth but takes its places.
-    samples = [
-        predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.6, 0.8], [0, 0.5, 0, 0.7]]),
-        predict('v', 2.5, [LEFT], [SIT]),
-        predict('w', 1, [LEFT], [[0, 0, 0.1, 0]]),
-    ]
-    for limit, sit, run in ((None, 1, 1), (5, 1, 1), (4, 2 / 3, 1), (3, 2 / 3, 1 / 2)):
-        values = evaluate(FrameMAPMetric(**literal, max_actions=limit), *samples)
-        assert (values['mAP/sit'], values['mAP/run']) == pytest.approx((sit, run))
-    # An action that the label file lacks takes no place.
-    literal['label_file'] = label_map(sit=1, run=2)
-    for limit, sit, run in ((3, 1, 1), (2, 2 / 3, 1), (1, 2 / 3, 1 / 2)):
-        values = evaluate(FrameMAPMetric(**literal, max_actions=limit), *samples)
-        assert (values['mAP/sit'], values['mAP/run']) == pytest.approx((sit, run))
-
-
-def test_excluded_keyframes_count_neither_way(literal, write_text):
-    metric = FrameMAPMetric(
-        **literal, exclude_file=write_text('exclude.csv', 'v,1', 'w,0001')
-    )
-    values = evaluate(
-        metric,
-        predict('v', 1, [[0.4, 0, 0.6, 1]], [[0, 1, 1, 1]]),
-        predict('v', 2.5, [LEFT], [[0, 0.9, 0, 0]]),
-    )
-    assert values['mAP/overall'] == values['mAP/sit'] == 1
-    assert 'mAP/run' not in values
-
-
 def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
     del literal['num_classes']
-    assert FrameMAPMetric(**literal).num_classes == 4
     assert FrameMAPMetric(**literal, custom_classes=[2, 1]).num_classes == 3
     # Of AVA's 80 actions 60 are evaluated.
-    literal['label_file'] = label_map(sit=1, run=80)
-    assert FrameMAPMetric(**literal).num_classes == 81
+    label_map(sit=1, run=80)
     names = dict(ann_file='ann.csv', label_file='map.pbtxt', data_root=str(tmp_path))
     assert FrameMAPMetric(**names).num_classes == 81
     with pytest.raises(UserError):
         FrameMAPMetric(literal['ann_file'])
+    with pytest.raises(UserError):
+        FrameMAPMetric(literal['ann_file'], label_map(overall=1))
 
 
 def test_custom_classes_name_the_score_columns(literal):
@@ -251,43 +170,6 @@ def test_custom_classes_name_the_score_columns(literal):
         predict('w', 1, [LEFT], [[0, 0.9, 0]]),
     )
     assert (values['mAP/run'], values['mAP/sit']) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(iou_thrs=(50,)),
-        dict(ap_mode='voc'),
-        dict(protocol='act'),
-        dict(class_average='some'),
-        dict(exclude_file=['v,1', 'v,2.5', 'w,1']),
-        dict(ann_file=['v,1']),
-        dict(label_file=['item { name: "overall" id: 1 }']),
-    ],
-    ids=str,
-)
-def test_faulty_arguments(literal, write_text, options):
-    for name, value in options.items():
-        if name.endswith('_file'):
-            options = {name: write_text('file.csv', *value)}
-    with pytest.raises(UserError):
-        FrameMAPMetric(**literal | options)
-
-
-@pytest.mark.parametrize(
-    'sample',
-    [
-        predict('v', 1, [LEFT], [[0, 0.9]]),
-        predict('v', 1, [LEFT], [[np.nan] * 4]),
-        predict('v', 1, [[np.nan] * 4], [SIT]),
-        predict('v', 1, [LEFT], [[0, np.inf, 0, 0]]),
-        predict('z', 1, [LEFT], [SIT]),  # of another dataset
-    ],
-    ids=['classes', 'scores', 'boxes', 'infinite', 'dataset'],
-)
-def test_faulty_predictions(literal, sample):
-    with pytest.raises(UserError):
-        evaluate(FrameMAPMetric(**literal), sample)
 
 
 def without_empty_boxes(*fields):
@@ -333,20 +215,14 @@ def published_class_aps(ann_file, det_file, class_ids, threshold, protocol, limi
     }
 
 
-@pytest.mark.parametrize('seed', range(3))
 @pytest.mark.parametrize(
     ('threshold', 'protocol', 'limit'),
-    [
-        (0.5, 'mmaction2', None),
-        (0.3, 'mmaction2', None),
-        (0.5, 'ava', 20),
-        (0.5, 'ava2020', 20),
-    ],
+    [(0.3, 'mmaction2', None), (0.5, 'ava', 20), (0.5, 'ava2020', 20)],
 )
 def test_equal_to_published_evaluators(
-    write_text, label_map, seed, threshold, protocol, limit
+    write_text, label_map, threshold, protocol, limit
 ):
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(0)
     num_actions, evaluated = 6, range(1, 6)
     truth_lines, detection_lines, samples = [], [], []
 
@@ -366,6 +242,7 @@ def test_equal_to_published_evaluators(
         near = np.repeat(gts, 2, axis=0) + random.normal(0, 0.05, (6, 4))
         upright = np.sort(near.reshape(6, 2, 2), axis=1).reshape(6, 4)
         bboxes = upright.clip(0, 1).astype(np.float32)
+        bboxes[0, 2] = bboxes[0, 0]  # without area
         scores = random.rand(6, num_actions + 1).astype(np.float32)
         scores[:, 0] = 0
         detection_lines += [

@@ -1,10 +1,6 @@
-import pickle
-
 import literal_act
 import numpy as np
 import pytest
-from mmaction.evaluation.functional import multisports_utils
-from mmaction.registry import METRICS
 from tube_data import (
     LEFT,
     RIGHT,
@@ -24,24 +20,6 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional.linking import parse_linking
 from stmixer_mm.evaluation.metrics.tube_metric import EXCLUDED_LABELS
-
-
-@pytest.mark.parametrize('metric_type', ['TubeFrameMAPMetric', 'VideoMAPMetric'])
-@pytest.mark.parametrize('scope', ['', 'stmixer_mm.'])
-def test_perfect_detections_score_exactly_one(tmp_path, metric_type, scope):
-    (tmp_path / 'truth.pkl').write_bytes(pickle.dumps(TWO_VIDEOS))
-    metric = METRICS.build(
-        dict(
-            type=scope + metric_type,
-            ann_file='truth.pkl',
-            data_root=str(tmp_path),
-            iou_thrs=(0.5, 0.2, '0.5:0.95'),
-            prefix='m',
-        )
-    )
-    values = score(metric, predict_truth(TWO_VIDEOS))
-    names = ['overall@0.5', 'overall@0.2', 'overall@0.5:0.95', 'run@0.5', 'sit@0.5']
-    assert values == {f'm/{name}': 1 for name in names}
 
 
 def test_frame_map_by_hand():
@@ -66,16 +44,6 @@ def test_frame_map_by_hand():
             'frame_mAP/sit@0.5': sit,
         }
     )
-    for options, expected in (
-        # The envelope of run: 1 and 2/3, of sit: 1/2.
-        (dict(protocol='multisports'), ((1 + 2 / 3) / 2 + 1 / 2) / 2),
-        (dict(class_average='all'), (run + sit + 0) / 3),
-        (dict(excluded_labels=['sit']), run),
-    ):
-        metric = build(TubeFrameMAPMetric, truth, per_class=False, **options)
-        assert score(metric, samples) == pytest.approx(
-            {'frame_mAP/overall@0.5': expected}
-        )
 
 
 def test_frames_beyond_the_end_of_a_video_do_not_count():
@@ -84,10 +52,6 @@ def test_frames_beyond_the_end_of_a_video_do_not_count():
     beyond = [predict('v', frame, (RIGHT, {0: 1})) for frame in (3, 10**9)]
     metric = build(TubeFrameMAPMetric, truth)
     assert score(metric, beyond + samples)['frame_mAP/overall@0.5'] == 1
-    # evaluate_multisports.py, whose copy this is, counts them as wrong.
-    rows = [[0, 1, 0, 0.9, *LEFT], [0, 2, 0, 0.9, *LEFT], [0, 3, 0, 1, *RIGHT]]
-    host = multisports_utils.frameAP(truth, np.array(rows), 0.5, print_info=False)
-    assert host == pytest.approx(100 * 2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +101,8 @@ def test_video_map_by_hand():
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
-@pytest.mark.parametrize('seed', range(3))
-def test_frame_map_is_that_of_the_published_loops(protocol, seed):
-    truth, samples = noisy(seed)
+def test_frame_map_is_that_of_the_published_loops(protocol):
+    truth, samples = noisy(0)
     metric = build(TubeFrameMAPMetric, truth, protocol=protocol, iou_thrs=(0.7,))
     values = score(metric, samples)
     for label in range(3):
@@ -156,9 +119,8 @@ def test_frame_map_is_that_of_the_published_loops(protocol, seed):
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
-@pytest.mark.parametrize('seed', range(3))
-def test_video_map_is_that_of_the_published_loops(protocol, seed):
-    truth, samples = noisy(seed)
+def test_video_map_is_that_of_the_published_loops(protocol):
+    truth, samples = noisy(0)
     options = dict(min_length=5, tube_nms_iou=None, end_after=1)
     metric = build(
         VideoMAPMetric, truth, protocol=protocol, iou_thrs=(0.3,), linking=options
@@ -182,21 +144,6 @@ def test_video_map_is_that_of_the_published_loops(protocol, seed):
         assert 0.05 < found < 0.95
 
 
-@pytest.mark.parametrize('seed', range(3))
-def test_frame_map_is_the_hosts(seed):
-    truth, samples = noisy(seed)
-    rows = [
-        ['vwx'.index(name), frame, label, value, *box]
-        for label in range(3)
-        for (name, frame), value, box in frame_detections(samples, label)
-    ]
-    host = multisports_utils.frameAP(truth, np.array(rows), 0.6, print_info=False)
-    metric = build(TubeFrameMAPMetric, truth, protocol='multisports', iou_thrs=(0.6,))
-    ours = score(metric, samples)['frame_mAP/overall@0.6']
-    assert 100 * ours == pytest.approx(host, abs=1e-6)
-    assert 5 < host < 95
-
-
 def test_labels_that_multisports_leaves_out():
     truth, samples = noisy(0, num_labels=7)
     truth['labels'] = [*EXCLUDED_LABELS['multisports'], 'volleyball serve']
@@ -209,28 +156,11 @@ def test_labels_that_multisports_leaves_out():
 def test_splits():
     truth = dict(TWO_VIDEOS, test_videos=[['v'], ['w']])
     only_w = [one for one in predict_truth(TWO_VIDEOS) if one['video_id'] == 'w']
-    metric = build(TubeFrameMAPMetric, truth, split=2, per_class=False)
-    assert score(metric, only_w) == {'frame_mAP/overall@0.5': 1}
-    with pytest.raises(UserError):
-        score(build(TubeFrameMAPMetric, truth, split=1), only_w)
-
-
-@pytest.mark.parametrize(
-    'metric_type, options',
-    [
-        (VideoMAPMetric, dict(protocol='voc')),
-        (VideoMAPMetric, dict(class_average='some')),
-        (VideoMAPMetric, dict(split=2)),
-        (VideoMAPMetric, dict(excluded_labels=['fly'])),
-        (VideoMAPMetric, dict(excluded_labels='ava')),
-        (VideoMAPMetric, dict(excluded_labels=TWO_VIDEOS['labels'])),
-        (TubeFrameMAPMetric, dict(frames='none')),
-        (TubeFrameMAPMetric, dict(nms='hard')),
-    ],
-)
-def test_faulty_arguments(metric_type, options):
-    with pytest.raises(UserError):
-        build(metric_type, TWO_VIDEOS, **options)
+    metric = build(TubeFrameMAPMetric, truth, split=2)
+    assert set(score(metric, only_w).values()) == {1}
+    for split in (1, 3):
+        with pytest.raises(UserError):
+            score(build(TubeFrameMAPMetric, truth, split=split), only_w)
 
 
 @pytest.mark.parametrize(
@@ -255,21 +185,6 @@ def test_suppression_before_frame_map_by_hand(nms, run):
     values = score(build(TubeFrameMAPMetric, truth, nms=nms), samples)
     assert values['frame_mAP/run@0.5'] == pytest.approx(run)
     assert values['frame_mAP/sit@0.5'] == pytest.approx((0 + 1 / 2) / 2)
-
-
-def test_a_label_named_like_a_value_is_refused():
-    truth = {**TWO_VIDEOS, 'labels': ['overall', *TWO_VIDEOS['labels'][1:]]}
-    with pytest.raises(UserError):
-        build(TubeFrameMAPMetric, truth)
-
-
-def test_faulty_predictions():
-    metric = build(TubeFrameMAPMetric, TWO_VIDEOS)
-    faulty = [predict('v', frame) for frame in (0, 1.5, np.inf)]
-    faulty += [predict('v', 1, (LEFT, {0: value})) for value in (np.nan, np.inf)]
-    for sample in (*faulty, predict('v', 1, num_labels=2)):
-        with pytest.raises(UserError):
-            metric.process(None, [sample])
 
 
 def test_tubes_that_come_linked_count_as_they_are():

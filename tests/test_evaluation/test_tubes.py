@@ -6,7 +6,6 @@ from tube_data import still
 from stmixer_mm.evaluation.functional.tubes import (
     join_tubes,
     suppress_tubes,
-    take_tubes,
     tube_overlaps,
     tube_pairs,
 )
@@ -82,11 +81,3 @@ def test_suppression_spares_other_sequences_and_weak_overlaps():
     assert kept.lengths.tolist() == [8, 13, 10]
     assert kept.frames.tolist() == [*range(1, 9), *range(8, 21), *range(1, 11)]
     assert suppress_tubes(tubes, 0.8).scores.tolist() == [0.9, 0.8, 0.7, 0.5]
-
-
-def test_nothing_is_a_number_of_tubes_too():
-    nothing = join_tubes([], [], [])
-    assert nothing.bboxes.shape == (0, 4)
-    assert suppress_tubes(nothing, 0.3).lengths.shape == (0,)
-    assert take_tubes(nothing, np.zeros(0, bool)).frames.shape == (0,)
-    assert not len(tube_pairs(nothing, nothing, pixel=1, frame=1).ious)

@@ -2,7 +2,6 @@ import gzip
 import json
 import os
 import pickle
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from mmaction.evaluation.functional import multisports_utils
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
 from run_tool import run_and_fail, run_tool
-from tube_data import build, ground_truth, noisy, still
+from tube_data import SCALE, build, ground_truth, noisy, still
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
@@ -59,9 +58,7 @@ def write(tmp_path):
             content = '\n'.join(content).encode()
         is_csv = isinstance(content, bytes)
         path = tmp_path / ('found.csv' if is_csv else 'found.pkl')
-        path.write_bytes(
-            content if is_csv else pickle.dumps(content, protocol=protocol)
-        )
+        path.write_bytes(content if is_csv else pickle.dumps(content, protocol))
         return path
 
     return write
@@ -89,69 +86,33 @@ def fail(config, capsys, write):
     return fail
 
 
-def read_dump(path):
-    return [sample for _, sample in read_results(path).samples(None)]
-
-
 def sample(video='a', timestamp=1, **changes):
-    found = dict(bboxes=torch.zeros(1, 4), scores=torch.zeros(1, 3)) | changes
+    found = dict(bboxes=np.zeros((1, 4)), scores=np.zeros((1, 3))) | changes
     return dict(video_id=video, timestamp=timestamp, pred_instances=found)
 
 
 def test_same_digits_as_in_a_run_from_dump_and_csv(config, tmp_path, evaluate):
-    random = np.random.RandomState(0)
-    dump = tmp_path / 'dump.pkl'
-    metrics = [
-        METRICS.build(Config.fromfile(config).test_evaluator),
-        DumpPredictions(str(dump)),
-    ]
+    random, dump = np.random.RandomState(0), tmp_path / 'dump.pkl'
     boxes = torch.tensor([[0, 0, 0.4, 1], [0.1, 0, 0.5, 1], [0.6, 0.1, 1, 1]])
     samples = [
         sample(*moment, bboxes=boxes, scores=torch.tensor(random.rand(3, 3)).float())
         for moment in (('a', 1), ('b', 2.5), ('a', 9))
     ]
-    evaluator = Evaluator(metrics)
+    metric = METRICS.build(Config.fromfile(config).test_evaluator)
+    evaluator = Evaluator([metric, DumpPredictions(str(dump))])
     evaluator.process(samples)
     expected = evaluator.evaluate(len(samples))
     values, notes = evaluate(dump)
     assert values == expected
     assert 0 < values['mAP/overall'] < 1
     assert 'is not in the ground truth' in notes
-    for read, one in zip(read_dump(dump), samples, strict=True):
-        for name, value in one['pred_instances'].items():
-            assert np.array_equal(read['pred_instances'][name], value)
-            assert read['pred_instances'][name].dtype == value.numpy().dtype
     rows = []
     for one in samples:
-        found = one['pred_instances']
-        for box, scores in zip(found['bboxes'], found['scores'], strict=True):
+        for box, scores in zip(*one['pred_instances'].values(), strict=True):
             corners = ','.join(repr(float(value)) for value in box)
             moment = f'{one["video_id"]},{one["timestamp"]}'
             rows += [f'{moment},{corners},{n},{float(scores[n])!r}' for n in (1, 2)]
     assert evaluate(tuple(rows))[0] == values
-
-
-def test_tensors_of_any_kind_and_arrays_are_read(write):
-    matrix = torch.arange(12.0).reshape(3, 4)
-    samples = [
-        dict(
-            sliced=matrix[1:, 1:3].T,
-            half=matrix.to(torch.bfloat16),
-            count=torch.tensor(3),
-            empty=torch.zeros(0, 4),
-            array=np.arange(3),
-            scalar=np.float32(0.5),
-            pair=(1, 'x'),
-        )
-    ]
-    for protocol in (2, 4, 5):
-        with warnings.catch_warnings():
-            warnings.simplefilter('error')
-            (read,) = read_dump(write(samples, protocol))
-        for name in ('sliced', 'half', 'count', 'empty'):
-            assert torch.equal(read[name], samples[0][name])
-        assert read['array'].tolist() == [0, 1, 2]
-        assert (read['scalar'], read['pair']) == (0.5, (1, 'x'))
 
 
 class Malicious:
@@ -162,65 +123,25 @@ class Malicious:
         return self.call
 
 
-def bytes_of_a_tensor(target):
-    inner = pickle.dumps(Malicious(os.mkdir, target), protocol=2)
-    return Malicious(torch.storage._load_from_bytes, inner)
-
-
-def other_values_than_its_own(*arguments):
-    rebuild, (storage, *_) = torch.arange(5.0).__reduce_ex__(2)
-    return Malicious(rebuild, storage, *arguments, False, {})
-
-
-@pytest.mark.parametrize(
-    'attack',
-    [
-        *(
-            lambda target, call=f: Malicious(call, target)
-            for f in (os.mkdir, torch.load)
-        ),
-        *(lambda target, call=f: Malicious(call, target) for f in (eval, getattr)),
-        bytes_of_a_tensor,
-        lambda target: other_values_than_its_own(0, (6,), (1,)),
-        lambda target: other_values_than_its_own(3, (2, 2), (1, 1)),
-        lambda target: other_values_than_its_own(-1, (2,), (1,)),
-    ],
-)
-def test_a_dump_cannot_run_code(fail, tmp_path, write, attack):
-    path = write([attack(str(tmp_path / 'made'))], protocol=2)
-    assert 'found.pkl' in fail(path)
+@pytest.mark.parametrize('function', [os.mkdir, torch.load, eval, getattr])
+def test_a_dump_cannot_run_code(fail, tmp_path, function):
+    assert 'found.pkl' in fail([Malicious(function, str(tmp_path / 'made'))])
     assert not (tmp_path / 'made').exists()
 
 
 @pytest.mark.parametrize(
-    'content',
+    'changes',
     [
-        [sample(), 3],
-        [sample(timestamp=10**400)],
-        [sample(timestamp='x')],
-        *(
-            [sample(scores=scores)]
-            for scores in (
-                *(None, torch.full((1, 3), torch.inf), torch.full((1, 3), 7.0)),
-                *(torch.zeros(2, 3), torch.zeros(1, 5)),
-            )
-        ),
-        [sample(bboxes=torch.tensor([[9.0, 9, 40, 60]]))],
-        [sample(bboxes=torch.tensor([[0.5, 0, 0.25, 1]]))],
+        dict(timestamp='x'),
+        dict(scores=None),
+        dict(scores=np.full((1, 3), 7.0)),
+        dict(scores=np.zeros((1, 5))),
+        dict(bboxes=np.array([[9.0, 9, 40, 60]])),
     ],
-    ids=range(10),
+    ids=str,
 )
-def test_faulty_dumps_are_refused(fail, content):
-    assert 'found.pkl, sample ' in fail(content)
-
-
-@pytest.mark.parametrize(
-    'damage', [lambda data: data[: len(data) // 2], lambda data: b'', gzip.compress]
-)
-def test_damaged_dumps(fail, tmp_path, damage):
-    path = tmp_path / 'found.pkl'
-    path.write_bytes(damage(pickle.dumps([sample()])))
-    assert 'found.pkl' in fail(path)
+def test_faulty_dumps_are_refused(fail, changes):
+    assert 'found.pkl, sample 2' in fail([sample(), sample(**changes)])
 
 
 CSV = '\n'.join(PERFECT).encode()
@@ -229,7 +150,6 @@ CSV = '\n'.join(PERFECT).encode()
 @pytest.mark.parametrize(
     'data',
     [
-        PERFECT,
         PERFECT[::-1],
         CSV.replace(b'\n', b'\r\n') + b'\r\n',
         CSV.replace(b'\n', b'\r'),
@@ -238,9 +158,7 @@ CSV = '\n'.join(PERFECT).encode()
         CSV.replace(b',', b' , '),
         CSV.replace(b'a,1,', b'a,0001.0,'),
         CSV.replace(b',0,0,', b',-0.001,-0.001,'),
-        CSV.replace(b',0.9', b',0.001').replace(
-            b'2.5,0,0,0.4,1,1,0.001', b'2.5,0,0,0.4,1,1,0'
-        ),
+        CSV.replace(b',0.9', b',0.001'),
     ],
     ids=str,
 )
@@ -250,26 +168,21 @@ def test_perfect_lines_in_any_form(evaluate, data):
     assert 'note' not in notes
 
 
-def test_lines_that_count(evaluate, write_text):
+def test_lines_that_count(evaluate):
     """Wrong ones in front of the second right one, or of both, lower AP."""
+    # A repeated line counts again.
+    repeated = (*PERFECT, PERFECT[0].replace('0.9', '0.95'))
+    # As 32-bit floats these would be equal.
+    near = (
+        'a,1,0.6,0,1,1,1,0.90000000001',
+        'a,1,0,0,0.4,1,1,0.9',
+        'b,2.5,0,0,0.4,1,1,0.90000000002',
+    )
+    for found in (repeated, near):
+        assert evaluate(found)[0]['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
     score_thr = '--cfg-options', 'test_evaluator.score_thr=0.0005'
-    for found, options, ap in (
-        # A repeated line counts again.
-        ((*PERFECT, PERFECT[0].replace('0.9', '0.95')), (), (1 + 2 / 3) / 2),
-        ((PERFECT[0], PERFECT[2].replace('0.9', '0')), score_thr, 1 / 2),
-        (PERFECT[:2], (), 1 / 2),
-        # As 32-bit floats they would be equal.
-        (
-            (
-                'a,1,0.6,0,1,1,1,0.90000000001',
-                'a,1,0,0,0.4,1,1,0.9',
-                'b,2.5,0,0,0.4,1,1,0.90000000002',
-            ),
-            (),
-            (1 + 2 / 3) / 2,
-        ),
-    ):
-        assert evaluate(found, *options)[0]['mAP/class 1'] == pytest.approx(ap)
+    found = PERFECT[0], PERFECT[2].replace('0.9', '0')
+    assert evaluate(found, *score_thr)[0]['mAP/class 1'] == 1 / 2
 
 
 @pytest.mark.parametrize(
@@ -299,37 +212,20 @@ def test_unknown_keyframes_are_noted(
     assert printed.count('note: ') == len(notes)
 
 
-def test_custom_classes_name_the_action_ids(evaluate, write_text):
-    items = (
-        f'item {{\n  name: "{name}"\n  id: {n}\n}}' for n, name in ((1, 'p'), (2, 'q'))
-    )
-    settings = f'label_file={write_text("map.pbtxt", *items)}', 'custom_classes=[2]'
-    options = [f'test_evaluator.{one}' for one in (*settings, 'num_classes=None')]
-    values, _ = evaluate((*PERFECT, 'a,1,0,0,0.4,1,7,1'), '--cfg-options', *options)
-    assert values['mAP/q'] == values['mAP/overall'] == 1
-    assert 'mAP/p' not in values
-
-
-FAULTY_LINES = [
-    'a,1,0,0,1,1,1',
-    'a;1;0;0;1;1;1;1',
-    'video,timestamp,x1,y1,x2,y2,action_id,score',
-    '"a","1","0","0","1","1","1","1"',
-    ',1,0,0,1,1,1,1',
-    'a,nan,0,0,1,1,1,1',
-    'a,1,0,x,1,1,1,1',
-    'a,1,12,30,50,80,1,1',
-    'a,1,0.5,0,0.2,1,1,1',
-    'a,1,0,0,1,1,0,1',
-    'a,1,0,0,1,1,1.5,1',
-    'a,1,0,0,1,1,1,nan',
-    'a,1,0,0,1,1,1,87',
-    'a,1,0,0,1,1,1,0_1',
-]
-
-
 @pytest.mark.parametrize(
-    'line', [*FAULTY_LINES, pickle.dumps([1]), gzip.compress(b'a', mtime=0)]
+    'line',
+    [
+        'a,1,0,0,1,1,1',
+        'a;1;0;0;1;1;1;1',
+        'video,timestamp,x1,y1,x2,y2,action_id,score',
+        '"a","1","0","0","1","1","1","1"',
+        'a,nan,0,0,1,1,1,1',
+        'a,1,12,30,50,80,1,1',
+        'a,1,0.5,0,0.2,1,1,1',
+        'a,1,0,0,1,1,1.5,1',
+        'a,1,0,0,1,1,1,87',
+        gzip.compress(b'a', mtime=0),
+    ],
 )
 def test_faulty_lines_are_refused_with_their_place(fail, line):
     is_text = isinstance(line, str)
@@ -337,13 +233,13 @@ def test_faulty_lines_are_refused_with_their_place(fail, line):
     assert f'found.csv, line {1 + is_text}: ' in sentence
 
 
-def test_results_or_config_that_are_not_there(fail, tmp_path, write_text):
-    assert 'none.csv' in fail(tmp_path / 'none.csv')
+def test_results_or_config_that_do_not_fit(fail, tmp_path, write_text):
     assert 'found.csv' in fail(b'\n\n')
     assert 'b,0001' in fail(('b,1,0,0,1,1,1,1',))  # nothing of the ground truth
     for text in ('model = dict()', "test_evaluator = dict(type='AccMetric')"):
         fail(PERFECT, config=write_text('other.py', text))
-    fail(PERFECT, '--cfg-options', 'test_evaluator.iou_thr=1')
+    for content in (TABLE, TUBES, tmp_path):
+        assert 'FrameMAPMetric' in fail(content)
 
 
 TUBE_ROWS = (
@@ -364,35 +260,29 @@ ROWS, OTHER = np.split(
 TUBES = {0: [('v', np.float32(0.9), ROWS)], 1: [('v', 0.8, OTHER)]}
 
 
-def test_tubes_from_a_csv_of_frames(evaluate, fail, tubes):
-    values, _ = evaluate(TUBE_ROWS, config=tubes)
-    assert values['frame_mAP/overall@0.5'] == values['video_mAP/overall@0.5:0.95'] == 1
-    assert set(values.values()) == {1}
-    assert evaluate((*TUBE_ROWS, 'v,21,0,0,1,1,1,1'), config=tubes)[0] == values
-    assert 'line 1' in fail(('v,1.5,0,0,1,1,1,1',), config=tubes)
-    fail(('w,1,0,0,1,1,1,1',), config=tubes)
-
-
-@pytest.mark.parametrize('form', [np.array, list])
-@pytest.mark.parametrize('protocol', [2, 4])
-def test_frame_detections_of_multisports(evaluate, tubes, write, form, protocol):
-    expected, _ = evaluate(TUBE_ROWS, config=tubes)
-    assert evaluate(write(form(TABLE), protocol), config=tubes)[0] == expected
-    # All rows count, whatever their score, and in any order.
+def test_tubes_from_a_csv_or_frame_detections(evaluate, tubes, write):
+    """All rows count, whatever their score, and in any order."""
     low = (TABLE * [1, 1, 1, 1e-3, 1, 1, 1, 1])[::-1]
-    options = ('--cfg-options', 'test_evaluator.1.linking.min_score=0')
-    assert evaluate(write(form(low), protocol), *options, config=tubes)[0] == expected
+    options = '--cfg-options', 'test_evaluator.1.linking.min_score=0'
+    for content in (
+        (*TUBE_ROWS, 'v,21,0,0,1,1,1,1'),
+        write(TABLE, protocol=2),
+        list(TABLE),
+        low,
+    ):
+        values, _ = evaluate(content, *options, config=tubes)
+        assert 'video_mAP/overall@0.5:0.95' in values
+        assert set(values.values()) == {1}
 
 
 def test_frame_detections_are_those_of_the_published_evaluator(write):
     truth, samples = noisy(0)
     truth['test_videos'] = [['w', 'v', 'x']]
-    scale = np.array([200, 100, 200, 100])
     rows = [
         ['wvx'.index(one['video_id']), one['timestamp'], label, scores[label + 1], *box]
         for one in samples
         for box, scores in zip(*one['pred_instances'].values(), strict=True)
-        for box in [np.sort((box * scale).reshape(2, 2), axis=0).ravel()]
+        for box in [np.sort((box * SCALE).reshape(2, 2), axis=0).ravel()]
         for label in np.flatnonzero(scores[1:])
     ]
     table = np.array(rows, dtype=np.float32)
@@ -404,10 +294,9 @@ def test_frame_detections_are_those_of_the_published_evaluator(write):
 
 
 @pytest.mark.parametrize('folder', [False, True])
-@pytest.mark.parametrize('protocol', [2, 4])
-def test_published_tubes(evaluate, tubes, write, folder, protocol):
+def test_published_tubes(evaluate, tubes, write, folder):
     def run(content):
-        path = write(content, protocol)
+        path = write(content)
         if folder:
             path = path.parent / 'folder' / 'v_tubes.pkl'
             path.parent.mkdir(exist_ok=True)
@@ -415,14 +304,13 @@ def test_published_tubes(evaluate, tubes, write, folder, protocol):
                 label: [[rows, score] for video, score, rows in found if video == 'v']
                 for label, found in content.items()
             }
-            path.write_bytes(pickle.dumps(pairs, protocol=protocol))
+            path.write_bytes(pickle.dumps(pairs, protocol=2))
         return evaluate(path.parent if folder else path, config=tubes)
 
     values, notes = run(TUBES)
-    assert set(values.values()) == {1}
     assert 'video_mAP/overall@0.5' in values
-    assert 'frame_mAP/overall@0.5' not in values
-    assert 'TubeFrameMAPMetric' in notes
+    assert set(values.values()) == {1}
+    assert 'TubeFrameMAPMetric does not take' in notes
     # Frames may be left out at will, and so may the scores of the boxes.
     bare = {
         label: [(video, score / 1e3, rows[[0, *range(2, 18)], :5])]
@@ -454,30 +342,16 @@ def changed(column, value):
         *(TABLE[:, :7], TABLE[:0], [TABLE[0], TABLE[1, :5]]),
         *(changed(1, 0), changed(3, 9), changed(1, np.nan), changed(6, -9)),
         *(changed(0, 1e300), changed(0, 1), changed(2, 2)),
-    ],
-    ids=range(10),
-)
-def test_faulty_frame_detections_are_refused(fail, tubes, content):
-    assert 'found.pkl' in fail(content, config=tubes)
-
-
-@pytest.mark.parametrize(
-    'content',
-    [
         *({}, {0: 3}, {0: []}, {0: [(ROWS, 0.9)]}, {'run': TUBES[0]}, {2: TUBES[0]}),
         *(
             {0: [('v', 0.9, rows)]}
-            for rows in (
-                *(ROWS[:, :4], ROWS[:0], ROWS[0], ROWS[::-1], ROWS * np.nan),
-                *(ROWS - [1, 0, 0, 0, 0, 0], ROWS[:, [0, 3, 2, 1, 4, 5]]),
-                ROWS / [1, 200, 100, 200, 100, 1],
-            )
+            for rows in (ROWS[:, :4], ROWS[::-1], ROWS / [1, 200, 100, 200, 100, 1])
         ),
-        *({0: [('v', 9, ROWS)]}, {0: [(0, 0.9, ROWS)]}),
+        {0: [('v', 9, ROWS)]},
     ],
-    ids=range(16),
+    ids=range(20),
 )
-def test_faulty_tubes_are_refused(fail, tubes, content):
+def test_faulty_frame_detections_and_tubes_are_refused(fail, tubes, content):
     assert 'found.pkl' in fail(content, config=tubes)
 
 
@@ -489,11 +363,6 @@ def test_faulty_folders_of_tubes(fail, tubes, tmp_path):
         assert 'v_tubes.pkl' in fail(tmp_path, config=tubes)
 
 
-def test_results_of_tubes_need_metrics_of_tubes(fail, tmp_path):
-    for content in (TABLE, TUBES, tmp_path):
-        assert 'FrameMAPMetric' in fail(content)
-
-
 def test_the_mean_over_splits(tubes, tmp_path, capsys):
     truth = pickle.loads((tmp_path / 'tubes.pkl').read_bytes())
     for key in ('nframes', 'resolution', 'gttubes'):
@@ -501,9 +370,8 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     truth['gttubes']['w'] = {0: truth['gttubes']['v'][0]}
     truth.update(test_videos=[['v'], ['w']], train_videos=[['w'], ['v']])
     (tmp_path / 'tubes.pkl').write_bytes(pickle.dumps(truth))
-    rows = '\n'.join(TUBE_ROWS)
     found = [tmp_path / 'v.csv', tmp_path / 'w.csv']
-    found[0].write_text(rows)
+    found[0].write_text('\n'.join(TUBE_ROWS))
     # Of run, half of the frames with a wrong one before.
     half = [f'w,{frame},0.5,0,0.75,1,1,0.95' for frame in range(1, 10)]
     found[1].write_text('\n'.join([*half, *TUBE_ROWS]).replace('v,', 'w,'))
@@ -520,10 +388,8 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     assert 'frame_mAP/sit@0.5' in values['split 1'].keys() - values['mean'].keys()
     (line,) = [row for row in capsys.readouterr().out.splitlines() if name in row]
     assert line.split() == [name, '1.0000', f'{second:.4f}', f'{(1 + second) / 2:.4f}']
-    for given in (found[::-1], found[:1], [*found, found[0]]):
+    for given in (found[::-1], found[:1]):
         run_and_fail(capsys, 'evaluate', *given, *options)
-    found[0].write_text(rows + '\n' + rows.replace('v,', 'w,'))
-    assert 'v.csv' in run_and_fail(capsys, 'evaluate', *found, *options)
 
 
 def test_settings_of_one_metric_of_a_list(evaluate, fail, tubes):
@@ -531,8 +397,8 @@ def test_settings_of_one_metric_of_a_list(evaluate, fail, tubes):
     values, _ = evaluate(TUBE_ROWS, '--cfg-options', setting, config=tubes)
     assert {'frame_mAP/overall@0.3', 'video_mAP/overall@0.5'} <= values.keys()
     assert 'frame_mAP/overall@0.5' not in values
-    for wrong in ('iou_thrs=0.3', '1.prefix=frame_mAP'):
-        fail(TUBE_ROWS, '--cfg-options', f'test_evaluator.{wrong}', config=tubes)
+    setting = 'test_evaluator.1.prefix=frame_mAP'
+    fail(TUBE_ROWS, '--cfg-options', setting, config=tubes)
 
 
 class CountingMetric(BaseMetric):

@@ -1,4 +1,4 @@
-"""Figures of a metric: AP of the classes, curves, error types."""
+"""Figures of a metric: AP of the classes, error types."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.average_precision import envelope, precision
 from stmixer_mm.files import atomic_path
 from stmixer_mm.projects.diagnosis.error_types import Shares, mean_shares
 from stmixer_mm.projects.diagnosis.judging import ClassResult
@@ -26,7 +25,6 @@ COLORS = {
     'missed': '#b8b8b8',
 }
 RIGHT, WRONG = COLORS['ap'], COLORS['classification']
-_PER_PAGE, _COLUMNS = 24, 4
 
 
 def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
@@ -37,7 +35,7 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     axes.barh(rows, [result.ap for result in found], color=RIGHT)
     axes.set_yticks(rows, [result.name for result in found], fontsize=8)
     for row, result in enumerate(found):
-        text = f'{result.ap:.3f}, {result.num_gts} gts, {len(result.scores)} found'
+        text = f'{result.ap:.3f}, {result.gts} gts, {result.detected} found'
         axes.text(result.ap + 0.01, row, text, va='center', fontsize=7)
     axes.set(ylim=(len(found) - 0.4, -0.6), xlim=(0, 1.45), xlabel='AP')
     axes.set_xticks(np.arange(0, 1.01, 0.2))
@@ -60,46 +58,6 @@ def draw_errors(shares: Mapping[str, Shares], path: str | Path) -> None:
     axes.set(xlim=(0, max(1, *left)), xlabel='share')  # of envelopes the sum is more
     axes.legend(ncols=3, loc='lower center', bbox_to_anchor=(0.5, 1.0), frameon=False)
     _save(figure, path)
-
-
-def draw_curves(
-    found: Sequence[ClassResult], folder: str | Path, *, ap_mode: str
-) -> None:
-    """Draw precision over recall of each class, 24 to a picture.
-
-    The area is the AP by ``ap_mode``.
-    """
-    for page, start in enumerate(range(0, len(found), _PER_PAGE), start=1):
-        part = found[start : start + _PER_PAGE]
-        num_columns = min(_COLUMNS, len(part))
-        num_rows = -(-len(part) // num_columns)
-        figure = _figure(max(2.6 * num_columns, 3.6), 2.1 * num_rows + 0.5)
-        for place, result in enumerate(part, start=1):
-            axes = figure.add_subplot(num_rows, num_columns, place)
-            _draw_curve(axes, result, ap_mode)
-            axes.set_title(f'{result.name[:30]}\nAP {result.ap:.3f}', fontsize=8)
-            axes.tick_params(labelsize=7)
-        figure.supxlabel('recall', fontsize=9)
-        figure.supylabel('precision', fontsize=9)
-        _save(figure, Path(folder, f'precision_recall_{page:02d}.png'))
-
-
-def _draw_curve(axes: Any, result: ClassResult, ap_mode: str) -> None:
-    right, precisions = result.right, precision(result.right)
-    recalls = np.cumsum(right) / result.num_gts
-    # Between two right ones only precision falls.
-    kept = right | np.append(right[1:], True)[: len(right)]
-    start = precisions[0] if len(right) and ap_mode != 'act' else 1
-    recall = np.append(0, recalls[kept])
-    curve = np.append(start, precisions[kept])
-    axes.plot(recall, curve, color=RIGHT, lw=1.2)
-    area = dict(color=RIGHT, alpha=0.2, lw=0)
-    if ap_mode == 'act':
-        axes.fill_between(recall, curve, **area)
-    elif right.any():
-        heights = envelope(precisions)[right]
-        axes.stairs(heights, np.append(0, recalls[right]), fill=True, **area)
-    axes.set(xlim=(0, 1), ylim=(0, 1.05))
 
 
 def _figure(width: float, height: float) -> Any:

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config
-
 from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Score
 from stmixer_mm.errors import UserError
@@ -28,21 +26,15 @@ from stmixer_mm.projects.diagnosis.error_types import (
     format_error_table,
     tube_error_shares,
 )
-from stmixer_mm.projects.diagnosis.figures import (
-    draw_class_aps,
-    draw_curves,
-    draw_errors,
-)
+from stmixer_mm.projects.diagnosis.figures import draw_class_aps, draw_errors
 from stmixer_mm.projects.diagnosis.judging import (
-    JudgedBoxes,
-    WorstKeyframe,
+    ClassResult,
+    JudgedKeyframe,
     class_results,
     first_threshold,
-    judge_boxes,
-    mean_ap,
-    worst_keyframes,
+    judge_keyframes,
 )
-from stmixer_mm.projects.diagnosis.keyframe_pictures import KeyframePictures
+from stmixer_mm.projects.diagnosis.keyframe_pictures import draw_keyframes
 
 
 def analyze(
@@ -86,34 +78,26 @@ def analyze(
         if isinstance(metric, TubeMetric):
             _report_errors(metric, detections, folder)
         if not isinstance(metric, VideoMAPMetric):
-            judged = judge_boxes(metric, detections)
-            worst = worst_keyframes(judged, num_worst, score_thr=score_thr)
+            judged = judge_keyframes(metric, detections, score_thr=score_thr)
+            worst = [keyframe for keyframe in judged[:num_worst] if keyframe.cost > 0]
             _report_keyframes(worst, folder)
             if worst and not no_keyframes:
-                _draw_keyframes(cfg, judged, worst, folder, score_thr)
+                draw_keyframes(cfg, worst, folder)
     print(f'\nTables and pictures are in {out}.')
 
 
 def _report_classes(
     metric: DetectionMetric, detections: Detections, folder: Path, num_worst: int
 ) -> None:
-    found, over = class_results(metric, detections), metric.protocol.class_average
-    mean = mean_ap(found, over)
-    found = sorted((one for one in found if one.num_gts), key=lambda one: one.ap)
+    found = class_results(metric, detections)
+    found = sorted((one for one in found if one.gts), key=lambda one: one.ap)
     print(
-        f'\n{type(metric).__name__}, IoU {first_threshold(metric):g}: mean AP '
-        f'{mean:.4f} (class_average={over!r}); the worst of {len(found)} classes with '
-        'ground truth:'
+        f'\n{type(metric).__name__}, IoU {first_threshold(metric):g}: the worst of '
+        f'{len(found)} classes with ground truth'
     )
-    head = ['class', 'ap', 'gts', 'detected', 'right']
-    rows = [
-        (one.name, one.ap, one.num_gts, len(one.scores), one.right.sum())
-        for one in found
-    ]
-    print(format_table([head, *rows[:num_worst]]))
-    _write_table(folder / 'classes.csv', [head, *rows])
+    print(format_table([ClassResult._fields, *found[:num_worst]]))
+    _write_table(folder / 'classes.csv', [ClassResult._fields, *found])
     draw_class_aps(found, folder / 'classes.png')
-    draw_curves(found, folder, ap_mode=metric.protocol.ap)
 
 
 def _report_errors(metric: TubeMetric, detections: Detections, folder: Path) -> None:
@@ -124,34 +108,16 @@ def _report_errors(metric: TubeMetric, detections: Detections, folder: Path) -> 
     draw_errors(shares, folder / 'errors.png')
 
 
-def _report_keyframes(worst: Sequence[WorstKeyframe], folder: Path) -> None:
+def _report_keyframes(worst: Sequence[JudgedKeyframe], folder: Path) -> None:
     rows = [['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']]
-    for key, *numbers in worst:
-        video, timestamp = key.rsplit(',', 1)
-        rows.append([video, f'{float(timestamp):g}', *numbers])
+    for one in worst:
+        video, timestamp = one.key.rsplit(',', 1)
+        num_wrong = len(one.boxes) - one.num_right
+        counts = one.cost, one.num_gts, one.num_right, num_wrong
+        rows.append([video, f'{float(timestamp):g}', *counts])
     print('\nThe worst keyframes:')
     print(format_table(rows))
     _write_table(folder / 'keyframes.csv', rows)
-
-
-def _draw_keyframes(
-    cfg: Config,
-    judged: JudgedBoxes,
-    worst: Sequence[WorstKeyframe],
-    folder: Path,
-    score_thr: float,
-) -> None:
-    """Draw keyframes, their names numbered from the worst on."""
-    try:
-        pictures = KeyframePictures(cfg, judged, score_thr=score_thr)
-    except UserError as error:  # their videos are not needed for anything else
-        print(f'note: no keyframe is drawn: {error}', file=sys.stderr)
-        return
-    for rank, keyframe in enumerate(worst, start=1):
-        name = re.sub(r'[^\w.-]+', '_', keyframe.key)
-        path = folder / f'keyframe_{rank:02d}_{name}.jpg'
-        if not pictures.draw(keyframe.key, path):
-            print(f'note: {keyframe.key} is not in the test dataset.', file=sys.stderr)
 
 
 def _write_table(path: Path, rows: Sequence[Row]) -> None:
