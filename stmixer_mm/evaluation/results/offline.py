@@ -14,6 +14,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import (
     WRONG,
     DetectionMetric,
 )
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.dumps import AGAIN, Dump
 from stmixer_mm.evaluation.results.rows import (
     COLUMNS,
@@ -66,8 +67,11 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
         for config in metric_configs(cfg, 'test'):
             kind = config['type']
             kind = METRICS.get(kind) if isinstance(kind, str) else kind
-            if kind is None or not issubclass(kind, DumpResults):
-                metrics.append(METRICS.build({**config, **changes}))
+            if kind is not None and issubclass(kind, DumpResults):
+                continue
+            if changes and not issubclass(kind, TubeMetric):
+                raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
+            metrics.append(METRICS.build({**config, **changes}))
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
