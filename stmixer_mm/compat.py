@@ -29,7 +29,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.files import open_atomically
 
 
@@ -124,27 +124,20 @@ def find_latest_checkpoint(path: str | Path) -> str | None:
     """The last checkpoint of a work dir as it is now; None if there is none.
 
     mmengine 0.10.7 takes the absolute path in ``last_checkpoint``, which is wrong in a
-    folder that was moved or copied, or is another run's. Can go when it looks beside
-    ``last_checkpoint``. Raises ``UserError`` where that names no checkpoint.
+    folder that was moved or copied. Can go when it looks beside ``last_checkpoint``.
     """
-    note, name = Path(path, 'last_checkpoint'), ''
-    remedy = 'give the checkpoint to go on from, as in --resume FILE'
-    if note.exists():
-        with blame(f'{note} cannot be read', remedy):
-            name = note.read_text().strip()
-    if not name:  # a run that is killed at its first checkpoint leaves it so
-        steps = {
-            int(match[1]): str(file)
-            for file in Path(path).glob('*.pth')
-            if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem))
-        }
-        return steps[max(steps)] if steps else None
-    here = Path(path, Path(name).name)
-    if os.path.exists(here):
-        return str(here)
-    if os.path.exists(name) or ':' in name:
-        return name
-    raise UserError(f'{note} names {name[:200]!r}, which does not exist; {remedy}.')
+    note = Path(path, 'last_checkpoint')
+    name = note.read_text(errors='replace').strip() if note.exists() else ''
+    if name:
+        here = Path(path, Path(name).name)
+        return str(here if os.path.exists(here) else name)
+    # A run that is killed at its first checkpoint leaves no note.
+    steps = {
+        int(match[1]): str(file)
+        for file in Path(path).glob('*.pth')
+        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem))
+    }
+    return steps[max(steps)] if steps else None
 
 
 def _resume_in_the_work_dir() -> None:

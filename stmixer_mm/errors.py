@@ -81,13 +81,12 @@ def explain(error: BaseException) -> str | None:
             f'Cannot read or write{where} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
-    if isinstance(error, OutOfMemoryError):
+    is_full = isinstance(error, OutOfMemoryError | MemoryError)
+    if is_full or "can't allocate memory" in reason:
         return (
-            f'The GPU has too little memory ({reason}); lower '
-            'train_dataloader.batch_size or train with --amp.'
+            f'There is too little RAM or GPU memory ({reason}); lower '
+            'train_dataloader.batch_size, sizes or counts, or train with --amp.'
         )
-    if isinstance(error, MemoryError) or "can't allocate memory" in reason:
-        return f'There is too little RAM ({reason}); lower sizes or counts.'
     return None
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Collection, Iterator
@@ -18,10 +17,7 @@ ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
 
 def check_file(
-    path: str | Path,
-    *,
-    subject: str | None = None,
-    remedy: str = 'correct its path',
+    path: str | Path, *, subject: str | None = None, remedy: str = 'correct its path'
 ) -> None:
     """Raise ``UserError`` unless a file exists and can be read.
 
@@ -30,19 +26,13 @@ def check_file(
         subject: Start of the message; by default "PATH: the file".
         remedy: What to do if the file does not exist.
     """
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            # Permission bits mean nothing to root or on a network file system.
-            open(path, 'rb').close()
-            return
-        what = 'is a folder' if stat.S_ISDIR(mode) else 'is not a regular file'
-    except (FileNotFoundError, NotADirectoryError):
-        what = 'does not exist'
-    except OSError as error:
-        what = f'cannot be read ({error.strerror})'
-        remedy = 'make it readable or give another file'
-    raise UserError(f'{subject or f"{path}: the file"} {what}; {remedy}.')
+    subject = subject or f'{path}: the file'
+    if not os.path.isfile(path):
+        what = 'is not a regular file' if os.path.exists(path) else 'does not exist'
+        raise UserError(f'{subject} {what}; {remedy}.')
+    with blame(f'{subject} cannot be read', 'make it readable or give another file'):
+        # Permission bits mean nothing to root or on a network file system.
+        open(path, 'rb').close()
 
 
 @contextmanager
@@ -92,9 +82,6 @@ class AtomicLocalBackend(LocalBackend):
         Path(filepath).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(filepath, obj)
 
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        self.put(obj.encode(encoding), filepath)
-
 
 def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
     """Make a folder if needed; raise ``UserError`` if files cannot be written there.
@@ -126,21 +113,12 @@ def check_writable_file(
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     arguments = [arg.rpartition('=')[2] for arg in sys.argv[1:]]
-    same = [arg for arg in arguments if is_same_file(arg, path)]
-    is_given = os.path.abspath(path) in map(os.path.abspath, same)
-    if len(same) > is_given:
+    if [*map(os.path.realpath, arguments)].count(os.path.realpath(path)) > 1:
         raise UserError(
             f'{purpose} {path} is also another argument of this command and would '
             'replace it; choose another name.'
         )
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
-
-
-def is_same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two paths lead to one file, there or not, also by links of any kind."""
-    if os.path.exists(first) and os.path.exists(second):
-        return os.path.samefile(first, second)
-    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def check_json_path(path: str | Path | None) -> None:

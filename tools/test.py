@@ -12,6 +12,7 @@ from stmixer_mm.evaluation.results.offline import metric_configs
 from stmixer_mm.files import check_writable_dir, check_writable_file
 from stmixer_mm.registry import MODEL_FILES
 
+from matplotlib import pyplot
 from mmengine.config import Config
 
 with suppress(ModuleNotFoundError):  # exported files in place of checkpoints
@@ -63,6 +64,10 @@ def draw(cfg: Config, drawing: dict) -> None:
         raise UserError(
             '--show and --show-dir need default_hooks.visualization in '
             f'{cfg.filename}; inherit it from configs/_base_/default_runtime.py.'
+        )
+    if drawing['show'] and pyplot.get_backend().lower() == 'agg':
+        raise UserError(
+            '--show has no display to show windows on; give --show-dir instead.'
         )
     if drawing['out_dir'] is not None:
         check_writable_dir(drawing['out_dir'], purpose='folder --show-dir')

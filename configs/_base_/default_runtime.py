@@ -21,7 +21,7 @@ default_hooks = dict(
     # Refuses a model that does not fit the classes or the clips of the data.
     check_model=dict(type='CheckModelHook'),
     # Draws when the test tool is given --show-dir.
-    visualization=dict(type='KeyframeVisualizationHook', enable=False),
+    visualization=dict(type='KeyframeVisualizationHook', enable=False, interval=1),
 )
 
 env_cfg = dict(

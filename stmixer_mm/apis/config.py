@@ -19,8 +19,6 @@ from mmengine.registry import DefaultScope, Registry, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from stmixer_mm.compat import find_latest_checkpoint
-from stmixer_mm.engine.checkpoints import check_checkpoint_file
 from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir
 
@@ -105,11 +103,6 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
             )
     check_arguments(cfg)
     check_writable_dir(cfg.work_dir, purpose='work dir')
-    checkpoint = cfg.get('load_from')
-    if checkpoint is None and cfg.get('resume'):
-        checkpoint = find_latest_checkpoint(cfg.work_dir)
-    if checkpoint is not None:
-        check_checkpoint_file(checkpoint)
 
 
 def check_arguments(cfg: Config) -> None:

@@ -4,12 +4,7 @@ from pathlib import Path
 
 import torch
 
-from stmixer_mm.engine.checkpoints import (
-    check_checkpoint_file,
-    has_values,
-    load_checkpoint_file,
-    state_dict_of,
-)
+from stmixer_mm.engine.checkpoints import is_dense, load_checkpoint_file, state_dict_of
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path
 from stmixer_mm.models.release import convert_state_dict
@@ -32,18 +27,12 @@ def convert_checkpoint(
         UserError: naming the file and what is wrong with it.
     """
     if trust:
-        check_checkpoint_file(src)
         with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
             checkpoint = torch.load(src, map_location='cpu', weights_only=False)
         released = state_dict_of(checkpoint, source=src)
     else:
         released = load_checkpoint_file(src)['state_dict']
-    # Sizes of the model are those of the tensors, which need not be in the file.
-    released = {
-        name: value
-        for name, value in released.items()
-        if has_values(value) and value.nbytes <= value.untyped_storage().nbytes()
-    }
+    released = {name: value for name, value in released.items() if is_dense(value)}
     try:
         state_dict, parts = convert_state_dict(released)
     except UserError as error:

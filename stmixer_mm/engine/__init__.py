@@ -1,4 +1,4 @@
-"""Hooks, optimisers and their wrappers: importing them registers them."""
+"""Hooks and wrappers of optimisers: importing them registers them."""
 
 # ruff: noqa: F401
 from stmixer_mm.engine.hooks import (
@@ -7,6 +7,6 @@ from stmixer_mm.engine.hooks import (
     LeanConvolutionsHook,
     SafeCheckpointHook,
 )
-from stmixer_mm.engine.optim import BFloat16OptimWrapper, FusedAdamW
+from stmixer_mm.engine.optim import BFloat16OptimWrapper
 from stmixer_mm.engine.resuming import ExactResumeHook
 from stmixer_mm.engine.visualization_hook import KeyframeVisualizationHook

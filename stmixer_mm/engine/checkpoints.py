@@ -7,26 +7,11 @@ from pathlib import Path
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
-from mmengine.runner.checkpoint import load_from_local
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_file
 
 LISTED_NAMES = 10
-
-
-def check_checkpoint_file(path: str | Path) -> None:
-    """Find out, without loading it, whether a checkpoint is there.
-
-    URLs of a scheme that mmengine knows are left to it.
-    """
-    if CheckpointLoader._get_checkpoint_loader(str(path)) is load_from_local:
-        check_file(
-            Path(path).expanduser(),
-            subject=f'Checkpoint {path}',
-            remedy='give the path of a .pth file, or a URL with https://',
-        )
 
 
 def load_checkpoint_file(path: str | Path) -> dict:
@@ -38,7 +23,6 @@ def load_checkpoint_file(path: str | Path) -> dict:
     Raises:
         UserError: naming the file and the remedy.
     """
-    check_checkpoint_file(path)
     checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
     state_dict = state_dict_of(checkpoint, source=path)
     rest = checkpoint if 'state_dict' in checkpoint else {}
@@ -68,22 +52,12 @@ def state_dict_of(checkpoint: object, *, source: str | Path) -> dict[str, object
     state = checkpoint
     if isinstance(checkpoint, Mapping):
         state = checkpoint.get('state_dict', checkpoint.get('model', checkpoint))
-    if not isinstance(state, Mapping) or not any(map(has_values, state.values())):
+    if not isinstance(state, Mapping) or not any(map(is_dense, state.values())):
         raise UserError(
             f'Checkpoint {source} has no parameters (neither a state dict nor a '
             'dictionary with "state_dict"); give a checkpoint of a model.'
         )
     return {str(name).removeprefix('module.'): value for name, value in state.items()}
-
-
-def has_values(value: object) -> bool:
-    """Whether it is a tensor as parameters are: dense, neither quantised nor meta."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout is torch.strided
-        and not value.is_meta
-        and not value.is_quantized
-    )
 
 
 def check_state(
@@ -132,15 +106,15 @@ def _compare(name: str, own: Tensor | None, saved: object) -> str | None:
         return 'left over' if isinstance(saved, Tensor) else None
     if saved is None:
         return None if name.endswith('num_batches_tracked') else 'missing'
-    if not has_values(saved):
-        return 'without values'
-    if saved.shape != own.shape:
-        return f'of shape {_size(saved)} instead of {_size(own)}'
-    is_float = saved.is_floating_point()
-    if own.is_floating_point() and not (is_float and saved.float().isfinite().all()):
-        return 'not finite floating-point numbers'
+    shapes = tuple(getattr(saved, 'shape', ())), tuple(own.shape)
+    if shapes[0] != shapes[1]:
+        return f'of shape {shapes[0]} instead of {shapes[1]}'
+    if not (is_dense(saved) and saved.isfinite().all()):
+        return 'not finite'
     return None
 
 
-def _size(value: Tensor) -> str:
-    return 'x'.join(map(str, value.shape)) or 'scalar'
+def is_dense(value: object) -> bool:
+    """Whether it is a tensor as parameters are."""
+    is_strided = isinstance(value, Tensor) and value.layout is torch.strided
+    return is_strided and not (value.is_meta or value.is_quantized)

@@ -1,24 +1,23 @@
 """Hooks: safe checkpoints, refusal of what does not fit, lean convolutions."""
 
-import glob
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import ATOMIC_BACKEND, write_atomically
+from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -69,26 +68,17 @@ def source_of(runner) -> str | None:
 
 def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
     """Refuse to resume from weights alone, or with the state of another optimizer."""
-    needed = ['meta', 'message_hub', 'optimizer']
-    if runner.param_schedulers is not None:
-        needed.append('param_schedulers')
-    missing = [key for key in needed if key not in checkpoint]
-    if missing:
-        raise UserError(
-            f'Checkpoint {source} cannot be resumed: it lacks {", ".join(missing)}; '
-            'resume from a checkpoint that training wrote, or start from its weights: '
-            f'without --resume, with --cfg-options load_from={source}.'
-        )
-    optim = runner.optim_wrapper
-    remedy = 'resume with the optim_wrapper that it was trained with'
-    with blame(f'The optimizer state of checkpoint {source} does not fit', remedy):
+    remedy = (
+        'resume from a checkpoint that training wrote, with the same optim_wrapper, or '
+        f'start from its weights: --cfg-options load_from={source} without --resume'
+    )
+    with blame(f'Checkpoint {source} cannot be resumed', remedy):
+        optim = runner.optim_wrapper
         optim.load_state_dict(dict(checkpoint['optimizer']))
-        for part in optim.values() if isinstance(optim, OptimWrapperDict) else [optim]:
-            # torch takes over the settings of any other optimizer.
-            settings = {*part.optimizer.defaults} - {*part.param_groups[0]}
-            if settings:
-                name = type(part.optimizer).__name__
-                raise ValueError(f'{name} finds no {", ".join(sorted(settings))} in it')
+        # torch takes over the settings of any other optimizer.
+        missing = {*optim.optimizer.defaults} - {*optim.param_groups[0]}
+        if missing:
+            raise ValueError(f'its optimizer has no {", ".join(sorted(missing))}')
 
 
 @HOOKS.register_module()
@@ -149,49 +139,37 @@ def check_sample(model: ClipDetector, loader: DataLoader) -> None:
         model.check_feats(feats, tuple(inputs.shape[-2:]))
 
 
-class _RemoveLater:
-    """A file backend that only notes what to remove."""
+class _RemoveLater(LocalBackend):
+    """Local files; what is to be removed is only noted."""
 
-    def __init__(self, backend) -> None:
-        self._backend = backend
-        self.removals = {}
+    def __init__(self) -> None:
+        self.outdated = []
 
-    def __getattr__(self, name: str):
-        return getattr(self._backend, name)
-
-    def remove(self, path: str) -> None:
-        self.removals[path] = self._backend.remove
-
-    def rmtree(self, path: str) -> None:
-        self.removals[path] = self._backend.rmtree
-
-
-def progress(runner) -> tuple[int, int]:
-    """Epochs or iterations of a training that are done, and their total."""
-    if isinstance(runner.train_loop, EpochBasedTrainLoop):
-        return runner.epoch, runner.max_epochs
-    return runner.iter, runner.max_iters
+    def remove(self, filepath: str) -> None:
+        self.outdated.append(filepath)
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, with its options, that never loses a checkpoint.
+    """mmengine's ``CheckpointHook`` that never loses a checkpoint.
 
     A checkpoint is written under another name and renamed when it is complete; older
     ones are removed only then (mmengine removes first and writes in place). A kill or
     a full disk thus leaves the earlier checkpoints, ``last_checkpoint`` and ``best_*``
     as they were. It needs room for one checkpoint more than are kept. A run never
-    replaces or removes checkpoints of another one. A validation that was cut off is
-    repeated when the run is resumed: the file ``last_validation`` names the last
-    checkpoint that was validated.
+    replaces or removes checkpoints of another one.
+
+    Args:
+        settings: Those of ``CheckpointHook``, except for places outside the work dir.
 
     Raises:
         UserError: a checkpoint cannot be written, the folder has those of another run,
             or an option is unknown.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, **settings) -> None:
+        places = dict(out_dir=None, backend_args=dict(backend=ATOMIC_BACKEND))
+        super().__init__(**places, **settings)
         if self.args:  # mmengine would fail at the first checkpoint
             raise UserError(
                 f'SafeCheckpointHook has no argument {", ".join(self.args)}; it takes '
@@ -201,75 +179,30 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         if is_main_process():
             self._check_folder(runner)
-        folder = self.out_dir or runner.work_dir
-        is_local = isinstance(get_file_backend(folder), LocalBackend)
-        if is_local and self.backend_args is None and self.file_client_args is None:
-            self.backend_args = dict(backend=ATOMIC_BACKEND)
+        # Never remove those of the place that a run was copied or moved from.
+        for key, path in [*runner.message_hub.runtime_info.items()]:
+            if key.startswith('best_ckpt') and path:
+                here = str(Path(runner.work_dir, Path(path).name))
+                runner.message_hub.update_info(key, here)
         super().before_train(runner)
-        # Never remove those of another run, or of the place that a run moved from.
-        self.best_ckpt_path = self._in_folder(getattr(self, 'best_ckpt_path', None))
-        best = getattr(self, 'best_ckpt_path_dict', {})
-        best.update({key: self._in_folder(path) for key, path in best.items()})
-        if runner._resume:
-            self.last_ckpt = self._in_folder(source_of(runner))
-            self._make_up_for_validation(runner)
-
-    def _make_up_for_validation(self, runner) -> None:
-        loop = runner.train_loop
-        if runner.val_loop is None or not isinstance(
-            loop, EpochBasedTrainLoop | IterBasedTrainLoop
-        ):
-            return
-        loop._decide_current_val_interval()
-        done, end = progress(runner)
-        is_due = done % loop.val_interval == 0 or done == end
-        noted = [None]
-        with suppress(OSError, UnicodeDecodeError):
-            noted = [self._validation_note(runner).read_text()]
-        broadcast_object_list(noted)  # all processes are to do the same
-        was_done = noted == [Path(self.last_ckpt or '').name]
-        if done >= loop.val_begin and is_due and not was_done:
-            runner.val_loop.run()
-
-    def after_val_epoch(self, runner, metrics: dict) -> None:
-        super().after_val_epoch(runner, metrics)
-        step = runner.epoch if self.by_epoch else runner.iter
-        name = self.filename_tmpl.format(step)
-        if is_main_process() and Path(self.last_ckpt or '').name == name:
-            with suppress(OSError):  # without it, the validation is done again
-                write_atomically(self._validation_note(runner), name.encode())
-
-    def _validation_note(self, runner) -> Path:
-        return Path(runner.work_dir, 'last_validation')
+        self.file_backend = _RemoveLater()
 
     def _check_folder(self, runner) -> None:
         """Refuse a folder with checkpoints, unless the run goes on with one of them."""
         folder = Path(runner.work_dir)
-        if self.out_dir not in (None, runner.work_dir):
-            folder = Path(self.out_dir, folder.name)
-        name = re.sub(r'\{.*?\}', '*', glob.escape(self.filename_tmpl))
-        names = sorted(
-            file.name
-            for pattern in (name, f'best_*{Path(name).suffix}')
-            for file in folder.glob(pattern)
+        own = re.sub(r'\{.*?\}', '*', self.filename_tmpl)
+        found = sorted(
+            file.name for name in (own, 'best_*') for file in folder.glob(name)
         )
         source = source_of(runner) if runner._resume else None
         goes_on = source and Path(source).parent.resolve() == folder.resolve()
-        if names and not goes_on:
-            shown = ', '.join(names[:3]) + (', …' if len(names) > 3 else '')
+        if found and not goes_on:
             raise UserError(
-                f'{folder} already contains checkpoints ({shown}); pass --resume to '
-                'continue that run, or choose another --work-dir.'
+                f'{folder} already contains checkpoints ({", ".join(found[:3])}); pass '
+                '--resume to continue that run, or choose another --work-dir.'
             )
 
-    def _in_folder(self, path: str | None) -> str | None:
-        """The file of that name in this run's folder, if there is one."""
-        here = path and self.file_backend.join_path(self.out_dir, Path(path).name)
-        return here if here and self.file_backend.exists(here) else None
-
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        if is_main_process():
-            self._validation_note(runner).unlink(missing_ok=True)
         with self._losing_nothing(self.filename_tmpl.format(step)):
             super()._save_checkpoint_with_step(runner, step, meta)
 
@@ -280,8 +213,6 @@ class SafeCheckpointHook(CheckpointHook):
     @contextmanager
     def _losing_nothing(self, name: str) -> Iterator[None]:
         """Remove outdated checkpoints only after the new one is there."""
-        backend = self.file_backend
-        self.file_backend = later = _RemoveLater(backend)
         try:
             yield
         except OSError as error:
@@ -289,10 +220,8 @@ class SafeCheckpointHook(CheckpointHook):
                 f'Checkpoint {name} cannot be written to {self.out_dir} '
                 f'({error.strerror or error}); make room and continue with --resume.'
             ) from error
-        finally:
-            self.file_backend = backend
-        best = list(getattr(self, 'best_ckpt_path_dict', {}).values())
+        best = getattr(self, 'best_ckpt_path_dict', {}).values()
         keep = [*best, getattr(self, 'best_ckpt_path', None), self.last_ckpt]
-        for path, remove in later.removals.items():
-            if path not in keep:
-                remove(path)
+        for path in {*self.file_backend.outdated}.difference(keep):
+            Path(path).unlink(missing_ok=True)
+        self.file_backend.outdated.clear()

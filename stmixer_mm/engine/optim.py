@@ -1,11 +1,11 @@
-"""An optimiser in one kernel, and mixed precision where mmengine refuses it."""
+"""Mixed precision where mmengine refuses it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner.amp import autocast
 from torch import nn
 
@@ -22,14 +22,3 @@ class BFloat16OptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
-
-
-@OPTIMIZERS.register_module()
-class FusedAdamW(torch.optim.AdamW):
-    """AdamW in one kernel, on CPUs too.
-
-    Its results are AdamW's up to rounding. Takes AdamW's arguments.
-    """
-
-    def __init__(self, params, **kwargs) -> None:
-        super().__init__(params, fused=True, **kwargs)

@@ -5,20 +5,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import pyplot
 from mmaction.engine.hooks import VisualizationHook
 from mmaction.structures import ActionDataSample
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import HOOKS
-
-
-def check_display() -> None:
-    """Raises ``UserError`` where no window can be shown."""
-    if pyplot.get_backend().lower() == 'agg':
-        raise UserError(
-            'There is no display to show windows on; write pictures to files.'
-        )
 
 
 @HOOKS.register_module()
@@ -26,42 +16,8 @@ class KeyframeVisualizationHook(VisualizationHook):
     """mmaction2's ``VisualizationHook`` with one picture per keyframe.
 
     The host's names files by their video, so that keyframes of one video replace
-    each other.
-
-    Args:
-        enable: Whether to draw at all.
-        interval: Draw every n-th sample.
-        show: Show a window for ``wait_time`` seconds.
-        out_dir: Folder for the pictures; without it the visualizer's back ends keep
-            them.
-        score_thr: Actions with lower scores are not drawn.
-
-    Raises:
-        UserError: There is no display to show windows on, or ``interval`` is below 1.
+    each other. Takes the host's arguments.
     """
-
-    def __init__(
-        self,
-        *,
-        enable: bool = False,
-        interval: int = 1,
-        show: bool = False,
-        wait_time: float = 2.0,
-        out_dir: str | None = None,
-        score_thr: float = 0.3,
-    ) -> None:
-        if interval < 1:
-            raise UserError(f'interval={interval} draws nothing; give 1 or more.')
-        if enable and show:
-            check_display()
-        super().__init__(
-            enable=enable,
-            interval=interval,
-            show=show,
-            out_dir=out_dir,
-            wait_time=wait_time,
-            score_thr=score_thr,
-        )
 
     def _draw_samples(
         self,

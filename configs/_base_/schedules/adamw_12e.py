@@ -4,7 +4,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='FusedAdamW', lr=2e-5, betas=(0.9, 0.999), weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=2e-5, weight_decay=1e-4, fused=True),
     # '.bn.' is in the names of the backbones' batch norms and in no others.
     paramwise_cfg=dict(custom_keys={'.bn.': dict(decay_mult=0.0)}),
 )

@@ -5,7 +5,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='FusedAdamW', lr=5e-4, weight_decay=1e-4),
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=10.0),
 )
 # mmengine ends a schedule without `end` with the training.
