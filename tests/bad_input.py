@@ -5,11 +5,13 @@ import os
 import pickle
 import re
 import shlex
+from collections import OrderedDict
 from pathlib import Path
 
 import matplotlib
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from run_tool import run_tool
 from tiny_stmixer import write_model, write_video
 
@@ -125,6 +127,8 @@ def check_row(row, folder, monkeypatch, capsys):
     arguments = arguments.replace('GOOD', good).replace(' -o ', ' --cfg-options ')
     monkeypatch.chdir(folder)
     matplotlib.use('agg')  # no display
+    # Runs of one second share a name, and so a logger.
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
     with pytest.raises(SystemExit) as leave:
         run_tool(tool, *shlex.split(arguments))
     printed = capsys.readouterr()

@@ -73,17 +73,6 @@ def check_python():
         )
 
 
-def check_compiler():
-    header = Path(sysconfig.get_path('include'), 'Python.h')
-    compiler = os.environ.get('CXX', 'c++')
-    if not (shutil.which(shlex.split(compiler)[0]) and header.exists()):
-        raise SetupError(
-            f'Compiling mmcv needs a C++ compiler ({compiler}) and {header}: install them '
-            '(Debian and Ubuntu: apt install g++ python3-dev) and start the same command '
-            'again.'
-        )
-
-
 def run_step(log, what, command, **env):
     """Run a command with its output in the log."""
     print(f'[set-up] {what}', flush=True)
@@ -163,7 +152,6 @@ def install_all(log, extras):
     if BUSY.exists():
         remove_half_installed()
     check_python()
-    check_compiler()
     extras = sorted({*extras, *(stamped_extras() or ())})
     BUSY.touch()
     STAMP.unlink(missing_ok=True)

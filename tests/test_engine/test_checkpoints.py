@@ -1,7 +1,5 @@
-import io
 import os
 import zipfile
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,7 +11,6 @@ from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from stmixer_mm.engine.checkpoints import (
-    check_checkpoint_file,
     check_state,
     load_checkpoint_file,
     load_weights,
@@ -32,8 +29,8 @@ class Net(nn.Module):
             self.extra = nn.Linear(1, 1)
 
 
-def fit(model, state, allow=()):
-    check_state(model, state, source='x.pth', allow=allow)
+def fit(model, state):
+    check_state(model, state, source='x.pth')
 
 
 def test_own_state_fits_even_without_batch_counters():
@@ -58,15 +55,6 @@ def test_differing_parameters_are_named(model, saved, names):
 
 
 @pytest.mark.parametrize(
-    ('allow', 'fits'),
-    [(['^head'], True), (['weight$'], False), (['weight$', 'bias$'], True)],
-)
-def test_allowed_parameters_may_differ(allow, fits):
-    with nullcontext() if fits else pytest.raises(UserError):
-        fit(Net(width=3), Net(width=5).state_dict(), allow)
-
-
-@pytest.mark.parametrize(
     'wrap',
     [
         lambda net: net.state_dict(),
@@ -86,8 +74,6 @@ def test_every_form_of_a_checkpoint_gives_the_same_names(wrap):
         lambda value: value.fill_(float('inf')),
         lambda value: 'abc',
         lambda value: value.to('meta'),
-        lambda value: value.int(),
-        lambda value: value.to_sparse(),
     ],
 )
 def test_parameters_that_cannot_be_right_are_refused(spoil):
@@ -98,20 +84,14 @@ def test_parameters_that_cannot_be_right_are_refused(spoil):
 
 
 @pytest.mark.parametrize('zip_format', [True, False])
-def test_loading_gives_back_what_was_saved(tmp_path, zip_format):
-    net, path = Net(), tmp_path / 'x.pth'
-    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=zip_format)
-    loaded = load_checkpoint_file(path)['state_dict']
-    torch.testing.assert_close(loaded, dict(net.state_dict()), rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('zip_format', [True, False])
 def test_damage_ends_in_one_sentence(tmp_path, zip_format):
     """Or is invisible, as in the numbers themselves."""
-    whole, path, random = io.BytesIO(), tmp_path / 'x.pth', Random(0)
-    content = {'state_dict': Net().state_dict(), 'hub': HistoryBuffer([1.0], [1])}
-    torch.save(content, whole, _use_new_zipfile_serialization=zip_format)
-    whole = whole.getvalue()
+    net, path, random = Net(), tmp_path / 'x.pth', Random(0)
+    content = {'state_dict': net.state_dict(), 'hub': HistoryBuffer([1.0], [1])}
+    torch.save(content, path, _use_new_zipfile_serialization=zip_format)
+    loaded = load_checkpoint_file(path)['state_dict']
+    torch.testing.assert_close(loaded, dict(net.state_dict()), rtol=0, atol=0)
+    whole = path.read_bytes()
     damaged = [whole[: length * len(whole) // 20] for length in range(20)]
     for _ in range(80):
         place = random.randrange(len(whole))
@@ -121,16 +101,11 @@ def test_damage_ends_in_one_sentence(tmp_path, zip_format):
     for data in damaged:
         path.write_bytes(data)
         try:
-            load_weights(Net(), path)
+            load_weights(net, path)
         except UserError as error:
             assert str(path) in str(error)
             refused += 1
     assert refused >= 20
-
-
-@pytest.mark.parametrize('url', ['https://x.org/a.pth', 'open-mmlab://x', 's3://b/a'])
-def test_urls_are_left_to_the_loader(url):
-    check_checkpoint_file(url)
 
 
 class RunsCode:

@@ -5,14 +5,8 @@ import av
 import cv2
 import numpy as np
 import pytest
-import torch
-from mmengine.logging import MMLogger
-from mmengine.registry import DefaultScope
 from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_model, write_video
-
-from stmixer_mm.apis.inference import init_detector
-from stmixer_mm.models.decoder.sampling import backends
 
 
 @pytest.fixture(scope='module')
@@ -65,40 +59,6 @@ def test_part_of_the_video_and_other_forms(project, tmp_path):
     with open(tmp_path / 'b.csv', newline='') as file:
         rows = list(csv.DictReader(file))
     assert sorted({float(row['time_s']) for row in rows}) == times
-
-
-def test_a_model_of_tubelets_gives_persons_with_ids_in_every_frame(project, tmp_path):
-    video, config, _ = project
-    text = config.read_text().replace('stmixer_tiny.py', 'stmixer-t_tiny.py')
-    (tmp_path / 'tubelets.py').write_text(text)
-    out = tmp_path / 'out.mp4'
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        model = init_detector(tmp_path / 'tubelets.py', None)
-    torch.save(model.state_dict(), tmp_path / 'tubelets.pth')
-    model = tmp_path / 'tubelets.py', tmp_path / 'tubelets.pth'
-    run_tool('demo', video, *model, '--out', out, '--score-thr', 0, *EVERYONE)
-    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == 25
-    found = json.loads(out.with_suffix('.json').read_text())
-    assert [one['frame'] for one in found['keyframes']] == list(range(25))
-    for one in found['keyframes']:
-        assert len({person['id'] for person in one['persons']}) == 4
-    ids = {person['id'] for one in found['keyframes'] for person in one['persons']}
-    assert {tube['id'] for tube in found['tubes']} == ids
-
-
-def test_persons_have_a_threshold_and_the_log_stays_out_of_the_bar(
-    project, tmp_path, capsys
-):
-    backends._log_once.cache_clear()
-    MMLogger.get_instance('bar')  # whose stream is that of this test
-    run_tool('demo', *project, '--out', tmp_path / 'out.mp4', '--person-thr', 1)
-    del MMLogger._instance_dict['bar']
-    printed = capsys.readouterr()
-    assert '0 persons in 0 of 3 keyframes' in printed.out
-    (line,) = [one for one in printed.out.splitlines() if 'Sampling back end' in one]
-    assert 'out.mp4' not in line
-    # The bar is wiped before the line is written.
-    assert f'\r{" " * 20}' in printed.err
 
 
 def test_damage_is_left_out_and_told(project, tmp_path, capsys):

@@ -8,44 +8,50 @@ import pytest
 from run_tool import load_tool, run_tool
 
 OPTIONS = dict(
-    toy_options=('--train-videos', '4', '--val-videos', '2', '--workers', '0'),
-    cfg_options=('train_cfg.max_epochs=2', 'train_cfg.val_interval=2'),
+    toy_options=('--train-videos', '2', '--val-videos', '1', '--workers', '0'),
+    cfg_options=('train_cfg.max_epochs=1',),
 )
 
 
-def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(
-    tmp_path, monkeypatch
-):
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """The tool, with its tools in this process; they end at the one in ``ends_at``."""
     demo = load_tool('tools/run_demo.py')
-    calls, interrupted = [], ['test']
+    demo.calls, demo.ends_at = [], None
 
     def run(title, tool, *options):
-        name = Path(tool).stem
-        calls.append(name)
-        if name in interrupted:
+        demo.calls.append(Path(tool).stem)
+        if tool == demo.ends_at:
             raise KeyboardInterrupt
-        run_tool(name, *options)
+        run_tool(Path(tool).stem, *options)
 
     monkeypatch.setattr(demo, 'run', run)
     monkeypatch.chdir(tmp_path)
+    return demo
+
+
+def interrupt(demo, tool):
+    """Run the demo up to a tool; the times of its checkpoints."""
+    demo.ends_at = tool
     with pytest.raises(KeyboardInterrupt):
         demo.main(**OPTIONS)
-    checkpoints = {file.stat().st_mtime_ns for file in tmp_path.rglob('epoch_*.pth')}
-    interrupted.clear()
-    demo.main(**OPTIONS)
-    assert calls == ['make_toy_dataset', 'train', 'test', 'train', 'test', 'demo']
-    resumed = {file.stat().st_mtime_ns for file in tmp_path.rglob('epoch_*.pth')}
-    assert resumed == checkpoints
+    demo.ends_at = None
+    return checkpoints()
 
+
+def checkpoints():
+    return {file.stat().st_mtime_ns for file in Path().rglob('epoch_*.pth')}
+
+
+def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
+    before = interrupt(demo, 'test.py')
+    demo.main(**OPTIONS)
+    assert demo.calls == ['make_toy_dataset', 'train', 'test', 'train', 'test', 'demo']
+    assert checkpoints() == before != set()
     summary = json.loads(Path('work_dirs/demo/summary.json').read_text())
     assert summary['metric'] == 'mAP/overall'
     assert 0 <= summary['score'] <= 1
     video = cv2.VideoCapture(summary['video'])
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 90
     assert Path(summary['video']).with_suffix('.json').is_file()
-
-    interrupted.append('test')
-    with pytest.raises(KeyboardInterrupt):
-        demo.main(**OPTIONS)
-    anew = {file.stat().st_mtime_ns for file in tmp_path.rglob('epoch_*.pth')}
-    assert not anew & checkpoints
+    assert interrupt(demo, 'train.py') == set()
