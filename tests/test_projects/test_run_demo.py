@@ -7,15 +7,20 @@ import cv2
 import pytest
 from run_tool import load_tool, run_tool
 
+IN_THIS_PROCESS = [
+    f'{split}_dataloader.{option}'
+    for split in ('train', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
 OPTIONS = dict(
     toy_options=('--train-videos', '2', '--val-videos', '1', '--workers', '0'),
-    cfg_options=('train_cfg.max_epochs=1',),
+    cfg_options=('train_cfg.max_epochs=1', *IN_THIS_PROCESS),
 )
 
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    """The tool, with its tools in this process; they end at the one in ``ends_at``."""
+    """The tool, interrupted at ``ends_at``; a finished training is not resumed."""
     demo = load_tool('tools/run_demo.py')
     demo.calls, demo.ends_at = [], None
 
@@ -23,7 +28,8 @@ def demo(tmp_path, monkeypatch):
         demo.calls.append(Path(tool).stem)
         if tool == demo.ends_at:
             raise KeyboardInterrupt
-        run_tool(Path(tool).stem, *options)
+        if not (tool == 'train.py' and checkpoints()):
+            run_tool(Path(tool).stem, *options)
 
     monkeypatch.setattr(demo, 'run', run)
     monkeypatch.chdir(tmp_path)
