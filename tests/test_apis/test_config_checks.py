@@ -117,14 +117,3 @@ def test_a_run_needs_the_sections_of_its_loop_alone(cfg):
     check_run(cfg, 'train')
     with pytest.raises(UserError, match='test_dataloader'):
         check_run(cfg, 'test')
-
-
-def test_the_checkpoint_is_looked_up_before_a_run(cfg, tmp_path):
-    cfg.resume = True
-    check_run(cfg, 'train')  # nothing to resume: mmengine starts anew
-    (tmp_path / 'work' / 'last_checkpoint').write_text('/gone/epoch_3.pth')
-    with pytest.raises(UserError, match=r'epoch_3\.pth'):
-        check_run(cfg, 'train')
-    cfg.load_from = str(tmp_path / 'absent.pth')
-    with pytest.raises(UserError, match=r'absent\.pth'):
-        check_run(cfg, 'train')
