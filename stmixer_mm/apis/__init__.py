@@ -2,7 +2,6 @@
 
 # ruff: noqa: F401
 from stmixer_mm.apis.conversion import convert_checkpoint
-from stmixer_mm.apis.cut import video_info
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.rendering import render_video

@@ -3,8 +3,8 @@
 A model of tubelets yields a record per frame, and persons have the ids of tubes.
 """
 
-import reprlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from stmixer_mm.apis.config import (
     load_config,
     merge_overrides,
 )
-from stmixer_mm.apis.cut import ClipLoader, plan_clips
+from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.predict import predict
 from stmixer_mm.apis.read import read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
@@ -29,8 +29,7 @@ from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.functional.tubelet_linking import Linking
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.registry import MODEL_FILES, MODELS
 from stmixer_mm.structures import Keyframe
@@ -70,7 +69,6 @@ def init_detector(
     needed = {key: cfg.get(key) for key in ('model', 'default_scope')}
     check_arguments(Config(needed))
     check_device(device)
-
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
     load_file = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
@@ -78,26 +76,19 @@ def init_detector(
         load_file(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
-    head = getattr(model, 'head', None)
-    is_set = 'model.head.fallback_topk' in (cfg_options or {})
-    if hasattr(head, 'fallback_topk') and not is_set:
-        head.fallback_topk = 0
-    if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
-        model.with_query_vectors = True  # for a tracker
+    _prepare_use(model, keep_fallback='model.head.fallback_topk' in (cfg_options or {}))
     classes = None
     if checkpoint is None:
         model.init_weights()
     elif load_file is not None:
         classes = model.classes
     else:
-        loaded = load_weights(model, checkpoint)
-        if label_map is None:
-            classes = _classes_in(loaded, source=checkpoint)
+        classes = _classes_in(load_weights(model, checkpoint))
     model.cfg = cfg
-    model.classes = (
-        _class_names(cfg, label_map) if label_map or not classes else classes
-    )
-    num_actions = getattr(head, 'num_classes', 0) - 1
+    model.classes = classes
+    if label_map or not classes:
+        model.classes = _class_names(cfg, label_map)
+    num_actions = getattr(getattr(model, 'head', None), 'num_classes', 0) - 1
     if label_map and 0 < num_actions != len(model.classes):
         raise UserError(
             f'{label_map} names {len(model.classes)} actions, but the model has '
@@ -106,15 +97,20 @@ def init_detector(
     return model.to(device).eval()
 
 
-def _classes_in(checkpoint: dict, *, source: str | Path) -> tuple[str, ...]:
+def _prepare_use(model: nn.Module, *, keep_fallback: bool) -> None:
+    """Leave scenes without persons empty, and tell a tracker of the query vectors."""
+    head = getattr(model, 'head', None)
+    if hasattr(head, 'fallback_topk') and not keep_fallback:
+        head.fallback_topk = 0
+    if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
+        model.with_query_vectors = True
+
+
+def _classes_in(checkpoint: dict) -> tuple[str, ...] | None:
     """The names of the actions that mmengine wrote into a checkpoint, if any."""
-    remedy = 'give the names with --label-map (label_map=)'
-    with blame(f'Checkpoint {source}: meta.dataset_meta.classes are not names', remedy):
-        meta = checkpoint.get('meta') or {}
-        classes = (meta.get('dataset_meta') or {}).get('classes') or ()
-        if not isinstance(classes, list | tuple) or {*map(type, classes)} - {str}:
-            raise ValueError(f'they are {reprlib.repr(classes)}')
-        return tuple(classes)
+    with suppress(LookupError, TypeError):  # others write other things
+        names = checkpoint['meta']['dataset_meta']['classes']
+        return tuple(names) if all(isinstance(one, str) for one in names) else None
 
 
 def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] | None:
@@ -176,22 +172,22 @@ def detect_video(
             between ``start`` and ``end``.
     """
     source = open_source(video, on_damage=on_damage)
-    loader = ClipLoader(model.cfg)
-    by_tubelets = finds_tubelets(model)
+    loader, by_tubelets = ClipLoader(model.cfg), finds_tubelets(model)
     part = dict(interval_s=interval_s, start=start, end=end)
-    plan = plan_clips(source, loader, **part, inside=by_tubelets)
+    clips = loader.cut(source, inside=by_tubelets, **part)
     found = detect_clips(
         model,
         loader,
-        plan.clips,
+        clips,
         score_thr=score_thr,
         nms_thr=nms_thr,
         tracker=tracker,
-        apart=plan.apart,
         batch_size=batch_size,
         on_damage=on_damage,
     )
-    return filter(plan.shows, found) if by_tubelets else found
+    if not by_tubelets:
+        return found
+    return (one for one in found if clips.shows(one.frame_index))
 
 
 def detect_clips(
@@ -202,7 +198,6 @@ def detect_clips(
     score_thr: float = 0.3,
     nms_thr: float | None = None,
     tracker: Tracker | None = None,
-    apart: int = 0,
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
 ) -> Iterator[Keyframe]:
@@ -212,7 +207,6 @@ def detect_clips(
         model: From :func:`init_detector`.
         loader: Of the model's config.
         clips: Taken one by one, so that they may be cut as they are needed.
-        apart: The most frames from one clip to the next.
         score_thr, nms_thr, tracker, batch_size, on_damage: See :func:`detect_video`.
     """
     by_tubelets = finds_tubelets(model)
@@ -231,12 +225,6 @@ def detect_clips(
             tracker=tracker,
             ahead_s=loader.ahead_s,
         )
-    # A person may be missed during one clip, and between clips.
-    span = loader.before + loader.after
     return read_tubelets(
-        model,
-        predictions,
-        score_thr=score_thr,
-        sampler=loader.sampler,
-        linking=Linking(end_after=max(apart, span + 1)),
+        model, predictions, score_thr=score_thr, sampler=loader.sampler
     )

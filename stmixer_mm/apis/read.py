@@ -60,13 +60,19 @@ def read_tubelets(
     *,
     score_thr: float,
     sampler: SampleKeyframeClip,
-    linking: Linking,
 ) -> Iterator[Keyframe]:
     """All frames of the clips, whose persons have the ids of tubes."""
     times: dict[int, float] = {}  # of frames that are not final
+    span = (sampler.clip_len - 1) * sampler.frame_interval + 1
+
+    # A person may be missed during one clip, and between clips.
+    linker = TubeletLinker(Linking(), by_overlap=True)
 
     def tubelets() -> Iterator[ClipTubelets]:
+        before = 0
         for clip, found in predictions:
+            linker.end_after = max(span, clip.frame_index - before)
+            before = clip.frame_index
             times.update(zip(clip.frames, clip.times.tolist(), strict=True))
             yield ClipTubelets(
                 frames=clip_indices(
@@ -84,7 +90,6 @@ def read_tubelets(
 
     # If the user's threshold is lower, it applies to all frames.
     presence = min(PRESENCE, getattr(model.head, 'score_thr', PRESENCE))
-    linker = TubeletLinker(linking, by_overlap=True)
     for found in join_tubelets(tubelets(), linker, presence=presence):
         actions = [
             top_actions(row, model.classes, score_thr) for row in found.action_scores

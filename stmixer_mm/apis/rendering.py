@@ -1,13 +1,11 @@
 """Detections drawn into a copy of a video."""
 
 import heapq
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -21,21 +19,20 @@ from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
 from stmixer_mm.datasets.streams import FrameStream, open_source, read_part
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import atomic_path
+from stmixer_mm.files import atomic_path, is_same_file
 from stmixer_mm.structures import Keyframe, decode
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
 VIDEOS = ('.mp4', '.mov', '.mkv')
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
+_TICK = Fraction(1, 90_000)
 
 
-def follow_persons(
-    keyframes: Iterable[Keyframe],
-) -> Iterator[Keyframe]:
+def follow_persons(keyframes: Iterable[Keyframe]) -> Iterator[Keyframe]:
     """Keyframes, no frame twice, whose persons have ids."""
     tracker = before = None
     for found in keyframes:
-        if found.frame_index == before:  # at short intervals
+        if found.frame_index == before:  # live, if detection outruns the stream
             continue
         before = found.frame_index
         if found.ids is None:
@@ -45,50 +42,46 @@ def follow_persons(
         yield found
 
 
-def annotated_frames(
-    frames: Iterable[tuple[int, np.ndarray]],
-    keyframes: Iterable[Keyframe],
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Draw detections on frames, in their order.
+class Annotator:
+    """Draws detections on frames, in their order.
 
     Persons found at both neighbouring keyframes move in a straight line; others are
     shown at the frames nearest to their keyframe. Actions and masks are those of the
     nearest keyframe; masks move with the boxes.
 
     Args:
-        frames: (index, RGB uint8 (h, w, 3)); those before the first keyframe stay.
         keyframes: In order of time; taken as the frames need them.
     """
-    tracks = follow_persons(keyframes)
-    before = next(tracks, None)
-    after = next(tracks, None)
-    for index, frame in frames:
-        while after and index >= after.frame_index:
-            before, after = after, next(tracks, None)
-        if before is None or index < before.frame_index:
-            yield index, frame
-            continue
-        near, far = before, after or before
+
+    def __init__(self, keyframes: Iterable[Keyframe]) -> None:
+        self._keyframes = follow_persons(keyframes)
+        self._before = next(self._keyframes, None)
+        self._after = next(self._keyframes, None)
+
+    def draw(self, index: int, picture: np.ndarray) -> np.ndarray:
+        """A frame (h, w, 3) RGB uint8 with its persons, or as it is before the first."""
+        while self._after and index >= self._after.frame_index:
+            self._before, self._after = self._after, next(self._keyframes, None)
+        near, far = self._before, self._after or self._before
+        if near is None or index < near.frame_index:
+            return picture
         gap = far.frame_index - near.frame_index
         share = (index - near.frame_index) / gap if gap else 0.0
         if share >= 0.5:
-            near, far, share = after, before, 1 - share
+            near, far, share = far, near, 1 - share
         bboxes, others = near.bboxes, {one.id: one.bbox for one in far.persons}
         for bbox, person in zip(bboxes, near.persons, strict=True):
             bbox += share * (others.get(person.id, bbox) - bbox)
-        yield (
-            index,
-            draw_detections(
-                frame,
-                bboxes,
-                near.actions,
-                colors=person_colors(near.ids),
-                masks=near.masks
-                and [
-                    move_mask(decode(mask), frame.shape[:2], *pair)
-                    for mask, *pair in zip(near.masks, near.bboxes, bboxes, strict=True)
-                ],
-            ),
+        return draw_detections(
+            picture,
+            bboxes,
+            near.actions,
+            colors=person_colors(near.ids),
+            masks=near.masks
+            and [
+                move_mask(decode(mask), picture.shape[:2], *pair)
+                for mask, *pair in zip(near.masks, near.bboxes, bboxes, strict=True)
+            ],
         )
 
 
@@ -121,15 +114,19 @@ def render_video(
         UserError: a frame of ``video`` cannot be decoded, or ``out`` cannot be written.
     """
     source = open_source(video, on_damage=on_damage)
-    if isinstance(source, Video) and os.path.realpath(out) == os.path.realpath(
-        source.path
-    ):
-        raise UserError(f'{out} is the video itself; give another name.')
-    part = _cut(source, start, end, on_damage)
+    total = begin = sound = None
+    tick = _TICK
+    if isinstance(source, Video):
+        if is_same_file(out, source.path):
+            raise UserError(f'{out} is the video itself; give another name.')
+        part = source.part(start, end)
+        total, tick, begin = len(part), source.time_base, source.times[part[0]]
+        span = np.add((begin, source.end_of(part[-1])), source.start_s)
+        sound = source.path, *span.tolist()
     with (
         tqdm(
-            part.frames,
-            total=part.count,
+            read_part(source, start, end, on_damage),
+            total=total,
             unit='frame',
             desc=Path(out).name,
             disable=not show_progress,
@@ -137,7 +134,9 @@ def render_video(
         # Else log lines would land in the middle of the bar.
         logging_redirect_tqdm([MMLogger.get_current_instance()]),
     ):
-        _write_whole(part, annotated_frames(frames, keyframes), out)
+        annotator = Annotator(keyframes)
+        drawn = ((time_s, annotator.draw(n, frame)) for n, time_s, frame in frames)
+        _write_whole(drawn, out, fps=source.fps, tick=tick, begin=begin, sound=sound)
 
 
 def write_pictures(
@@ -152,104 +151,80 @@ def write_pictures(
     Raises:
         UserError: ``out`` cannot be written, or there is no picture.
     """
-    part = _cut(FrameStream(pictures), 0.0, None, None)
-    _write_whole(part, part.frames, out)
-
-
-class _Part(NamedTuple):
-    """A part of a source that is to be drawn."""
-
-    frames: Iterable[tuple[int, np.ndarray]]
-    count: int | None  # of them, where it is known
-    time_of: Callable[[int], float]  # seconds from the part's start, of frames read
-    fps: float
-    tick: Fraction  # the unit of its times in seconds
-    sound: tuple[str, float, float] | None = None  # a file, from when to when
-
-
-def _cut(
-    source: Video | FrameStream,
-    start: float,
-    end: float | None,
-    on_damage: OnDamage | None,
-) -> _Part:
-    times: dict[int, float] = {}
-
-    def frames() -> Iterator[tuple[int, np.ndarray]]:
-        for index, time_s, picture in read_part(source, start, end, on_damage):
-            times[index] = time_s
-            yield index, picture
-
-    if isinstance(source, FrameStream):
-        return _Part(
-            frames(),
-            None,
-            lambda index: times.pop(index) - start - source.start_s,
-            source.fps,
-            Fraction(1, 90_000),
-        )
-    indices = source.part(start, end)
-    begin = source.times[indices[0]]
-    span = np.add((begin, source.end_of(indices[-1])), source.start_s).tolist()
-    return _Part(
-        frames(),
-        len(indices),
-        lambda index: times.pop(index) - begin,
-        source.fps,
-        source.time_base,
-        (source.path, *span),
-    )
+    stream = FrameStream(pictures)
+    _write_whole(iter(stream), out, fps=stream.fps)
 
 
 def _write_whole(
-    source: _Part, frames: Iterator[tuple[int, np.ndarray]], out: str | Path
+    pictures: Iterator[tuple[float, np.ndarray]], out: str | Path, **form
 ) -> None:
     with atomic_path(out) as part:
-        written = _write_video(source, frames, part)
+        written = _write_video(pictures, part, **form)
         # A writer may not notice that the disk is full.
         if len(open_video(part)) != written:
             raise UserError(f'{out} lacks frames after writing; is the disk full?')
 
 
 def _write_video(
-    source: _Part, frames: Iterator[tuple[int, np.ndarray]], out: Path
+    pictures: Iterator[tuple[float, np.ndarray]],
+    out: Path,
+    *,
+    fps: float,
+    tick: Fraction = _TICK,
+    begin: float | None = None,
+    sound: tuple[str, float, float] | None = None,
 ) -> int:
-    """Write frames and their sound; returns how many frames there are."""
-    rate = Fraction(source.fps).limit_denominator(1001)
-    first = next(frames, None)
+    """Write pictures and their sound; returns how many pictures there are.
+
+    Args:
+        pictures: Seconds and picture.
+        out: The file.
+        fps: Rate.
+        tick: The unit of times in seconds.
+        begin: When the video begins; by default with the first picture.
+        sound: A file, from when to when.
+    """
+    first = next(pictures, None)
     if first is None:
         raise UserError(f'There is no frame to write to {out.name}.')
-    height, width = (side // 2 * 2 for side in first[1].shape[:2])
-    written = 0
-
-    def encoded() -> Iterator[av.Packet]:
-        nonlocal written
-        last = -1
-        for number, drawn in chain([first], frames):
-            even = np.ascontiguousarray(drawn[:height, :width])
-            picture = av.VideoFrame.from_ndarray(even)
-            last = max(last + 1, round(source.time_of(number) / source.tick))
-            picture.pts, picture.time_base = last, source.tick
-            written += 1
-            yield from stream.encode(picture)
-        yield from stream.encode(None)
-
+    begin = first[0] if begin is None else begin
     with ExitStack() as stack:
         target = stack.enter_context(av.open(f'file:{out}', 'w'))
+        rate = Fraction(fps).limit_denominator(1001)
         stream = target.add_stream('h264', rate=rate, options=ENCODING)
-        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
-        stream.codec_context.time_base = source.tick
+        stream.height, stream.width = (side // 2 * 2 for side in first[1].shape[:2])
+        stream.pix_fmt, stream.codec_context.time_base = 'yuv420p', tick
         stream.codec_context.colorspace = Colorspace.ITU601
-        sound: Iterable[av.Packet] = ()
-        if source.sound is not None:
-            path, *span = source.sound
-            heard = av.open(f'file:{path}', metadata_errors='ignore')
-            sound = _encoded_sound(stack.enter_context(heard), target, *span)
+        heard: Iterable[av.Packet] = ()
+        if sound is not None:
+            path, *span = sound
+            source = av.open(f'file:{path}', metadata_errors='ignore')
+            heard = _encoded_sound(stack.enter_context(source), target, *span)
+        numbers = count()
+        shown = _encoded(chain([first], pictures), stream, begin, numbers)
         for packet in heapq.merge(
-            encoded(), sound, key=lambda packet: packet.pts * packet.time_base
+            shown, heard, key=lambda packet: packet.pts * packet.time_base
         ):
             target.mux(packet)
-    return written
+    return next(numbers)
+
+
+def _encoded(
+    pictures: Iterable[tuple[float, np.ndarray]],
+    stream: av.VideoStream,
+    begin: float,
+    numbers: Iterator[int],
+) -> Iterator[av.Packet]:
+    """Packets of pictures, each of which takes a number."""
+    tick, last = stream.codec_context.time_base, -1
+    for time_s, picture in pictures:
+        next(numbers)
+        even = np.ascontiguousarray(picture[: stream.height, : stream.width])
+        frame = av.VideoFrame.from_ndarray(even)
+        last = max(last + 1, round((time_s - begin) / tick))
+        frame.pts, frame.time_base = last, tick
+        yield from stream.encode(frame)
+    yield from stream.encode(None)
 
 
 def _encoded_sound(

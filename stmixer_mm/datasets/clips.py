@@ -1,19 +1,22 @@
-"""Clips cut from the frames of a stream as they come.
+"""Clips cut from the frames of a source as they come.
 
-Only the frames that a clip can still need are kept.
+Files and streams are cut alike, and only the frames that a clip can still need are kept.
+Those of a file are numbers until a clip is decoded.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from stmixer_mm.datasets.frames import nearest_frame
-from stmixer_mm.datasets.streams import FPS, FrameStream
-from stmixer_mm.datasets.videos import Frames
+from stmixer_mm.datasets.streams import FPS, FrameStream, name_source
+from stmixer_mm.datasets.videos import Frames, Video
 from stmixer_mm.errors import UserError
+
+SLACK_S = 1e-6  # of times that are equal up to rounding
 
 
 class Clip(NamedTuple):
@@ -28,7 +31,7 @@ class Clip(NamedTuple):
 
 
 class RecentFrames:
-    """A ring of the last frames of a stream, from which clips are cut.
+    """A ring of the last frames of a source, from which clips are cut.
 
     Args:
         before, after: Frames of a clip before and after the one that it is cut at.
@@ -36,6 +39,7 @@ class RecentFrames:
         name: Of the source.
         count: Frames that came before and are not kept.
         fps: Their rate, until their times tell it.
+        video: The file whose frames are appended as numbers.
     """
 
     def __init__(
@@ -47,26 +51,29 @@ class RecentFrames:
         name: str = 'stream',
         count: int = 0,
         fps: float = FPS,
+        video: Video | None = None,
     ) -> None:
         self.before, self.after, self.ahead_s = before, after, ahead_s
-        self.name, self._nominal_fps = name, fps
+        self.name, self._nominal_fps, self._video = name, fps, video
         self.count = count  # frames since the source began
         self._first: tuple[int, float] | None = None  # number and time
         # One more: only the frame after a keyframe may decide that it is one.
-        self._ring: deque[tuple[float, np.ndarray]] = deque(maxlen=before + after + 2)
+        self._ring: deque[tuple[float, object]] = deque(maxlen=before + after + 2)
 
     @property
     def oldest(self) -> int:
         """The number of the first frame that is kept."""
         return self.count - len(self._ring)
 
-    def append(self, time_s: float, picture: np.ndarray) -> None:
+    def append(self, time_s: float, picture: np.ndarray | int) -> None:
         self._first = self._first or (self.count, time_s)
         self._ring.append((time_s, picture))
         self.count += 1
 
     def _frame_at(self, time_s: float) -> int:
         """Number of the frame at a future time, if frames keep their rate."""
+        if self._video is not None:
+            return nearest_frame(self._video.place_of(time_s))
         (first, start_s), (last_s, _) = self._first, self._ring[-1]
         last = self.count - 1
         fps = (last - first) / (last_s - start_s) if last > first else self._nominal_fps
@@ -85,6 +92,7 @@ class RecentFrames:
         times, pictures = zip(*(self._ring[n - oldest] for n in frames), strict=True)
         place = keyframe - first
         time_s = times[place] if time_s is None else time_s
+        video = self._video
         sample = dict(
             filename=self.name,
             video_id=self.name,
@@ -92,146 +100,194 @@ class RecentFrames:
             img_key=f'{self.name},{time_s:g}',
             frame_index=place,
             total_frames=len(frames),
-            fps=(len(frames) - 1) / (times[-1] - times[0]) if times[1:] else FPS,
-            video_reader=_Pictures(pictures),
+            video_reader=_Reader(pictures, video.get_batch if video else Frames),
             start_index=0,
             modality='RGB',
         )
-        size = pictures[0].shape[:2]
+        size = video.size if video else pictures[0].shape[:2]
         if self.ahead_s:
             time_s += self.ahead_s
             keyframe = self._frame_at(time_s)
         return Clip(time_s, keyframe, frames, np.array(times), size, sample)
 
 
-class _Pictures(list):
-    """Pictures that are read like those of a :class:`.Video`."""
+class _Reader(NamedTuple):
+    """The frames of a clip, counted from its first, read like those of a video."""
+
+    pictures: tuple
+    decode: Callable[[list], Frames]
 
     def get_batch(self, indices: Iterable[int]) -> Frames:
-        return Frames(self[index] for index in map(int, indices))
+        return self.decode([self.pictures[index] for index in map(int, indices)])
 
 
 class EvenTimes:
-    """Keyframes of a stream: those nearest to times at even intervals.
+    """Chooses the frames nearest to times at even intervals, none of them twice.
 
     Args:
-        interval_s: Seconds from one to the next; no frame is taken twice.
-        start, end: Seconds since the first frame; the first keyframe is at ``start``.
+        interval: Seconds from one to the next.
+        start, end: The first time, and one that is after all of them.
+        least: Earlier times are left out.
+
+    Raises:
+        UserError: there is no such time.
     """
 
     def __init__(
-        self, interval_s: float = 1.0, start: float = 0.0, end: float | None = None
+        self,
+        interval: float = 1.0,
+        start: float = 0.0,
+        end: float | None = None,
+        least: float = 0.0,
     ) -> None:
-        self.interval_s, self.start = interval_s, start
-        self.end = math.inf if end is None else end
-        self._done = self._last = -1  # last interval with a keyframe; that keyframe
-        self._before = self._step = 0.0
+        self._interval, self._start = interval, start
+        self._count = math.inf if end is None else self._times_before(end)
+        self._next = max(0, math.ceil((least - start - SLACK_S) / interval))
+        if self._next >= self._count:
+            raise UserError(
+                f'The part from {start:g} s to {end:g} s has no keyframe: the first '
+                f'keyframe is at {start + self._next * interval:g} s.'
+            )
+        self._known: list[tuple[float, int]] = []  # the last two frames
+        self._last = -1  # keyframe
 
-    def at_frame(self, index: int, since: float) -> list[tuple[float, int]]:
-        """(seconds, number) of the keyframe that this frame makes known, if any."""
-        before, self._before = self._before, since
-        self._step = since - before
-        interval = math.floor((since - self.start) / self.interval_s + 1e-6)
-        return self._once(interval, index, before, self._step, last=index)
+    def _times_before(self, time_s: float) -> int:
+        return math.ceil((time_s - self._start - SLACK_S) / self._interval)
 
-    def at_end(self, count: int, frame_s: float) -> list[tuple[float, int]]:
-        """The same while the last frame lasts, as long as the one before."""
-        step = self._step or frame_s
-        stop = min(self._before + step, self.end)
-        interval = math.ceil((stop - self.start) / self.interval_s - 1e-6) - 1
-        return self._once(interval, count, self._before, step, last=count - 1)
+    def at_frame(self, index: int, time_s: float) -> list[tuple[float, int]]:
+        """Time and number of each keyframe, at most two, that a frame makes known."""
+        self._known = [*self._known[-1:], (time_s, index)]
+        since = time_s - self._start + SLACK_S
+        return self._choose(math.floor(since / self._interval) + 1)
 
-    def _once(
-        self, interval: int, index: int, before: float, step: float, *, last: int
-    ) -> list[tuple[float, int]]:
-        wanted = self.start + interval * self.interval_s
-        if interval <= self._done or wanted >= self.end:
-            return []
-        self._done = interval
-        place = index - 1 + (wanted - before) / step if step else index
-        number = max(nearest_frame(min(place, last)), 0)
-        if number == self._last:
-            return []
-        self._last = number
-        return [(wanted, number)]
+    def at_end(self, duration_s: float) -> list[tuple[float, int]]:
+        """The same while the last frame lasts."""
+        return self._choose(self._times_before(duration_s))
 
-
-class EvenFrames(EvenTimes):
-    """Keyframes of a stream at every ``step``-th frame, and at the last one.
-
-    Args:
-        step: Frames from one to the next.
-        start, end: Seconds since the first frame.
-    """
-
-    def __init__(self, step: int, start: float = 0.0, end: float | None = None) -> None:
-        super().__init__(start=start, end=end)
-        self.step = step
-        self._first: int | None = None
-        self._newest: list[tuple[float, int]] = []
-
-    def at_frame(self, index: int, since: float) -> list[tuple[float, int]]:
-        if since >= self.end:
-            return self.at_end()
-        if since < self.start:
-            return []
-        self._first = index if self._first is None else self._first
-        self._newest = [(since, index)]
-        return self._newest if (index - self._first) % self.step == 0 else []
-
-    def at_end(self, *_: object) -> list[tuple[float, int]]:
-        newest, self._newest = self._newest, []
-        return newest
+    def _choose(self, stop: int) -> list[tuple[float, int]]:
+        stop, chosen = min(stop, self._count), []
+        # Of many times between two frames, the first is nearest to the first frame, and
+        # the last to the second one.
+        for number in sorted({self._next, stop - 1}) if self._next < stop else ():
+            wanted = self._start + number * self._interval
+            frame = nearest_frame(np.interp(wanted, *zip(*self._known, strict=True)))
+            if frame > self._last:
+                chosen.append((wanted, frame))
+                self._last = frame
+        self._next = max(self._next, stop)
+        return chosen
 
 
-def cut_clips(
-    frames: FrameStream,
-    keyframes: EvenTimes,
-    ring: RecentFrames,
-    *,
-    inside: bool = False,
-) -> Iterator[Clip]:
-    """Clips around the keyframes of a stream, each as soon as its last frame is here.
+class ClipCutter:
+    """Cuts a source into clips around its keyframes, each when its last frame is here.
+
+    Iterating yields the clips. At the ends of the source clips lack frames, unless they
+    are to lie inside.
 
     Args:
-        frames: The stream.
-        keyframes: Chooses the keyframes.
-        ring: Defines the frames of a clip; it is filled here.
-        inside: Move clips to lie within the stream. Else those at its ends lack frames.
+        source: Of :func:`.open_source`; of a file only the frames of clips are decoded.
+        spans: First arguments of a :class:`RecentFrames`.
+        interval_s: Seconds between keyframes; None: 1 s, or half a clip if ``inside``.
+        start, end: Part of the source with the keyframes, in seconds since its first
+            frame.
+        inside: Move clips to lie within the source, and have one reach the part's end.
 
     Raises:
-        UserError: those of the stream; or it ended before the first keyframe.
+        UserError: the part has no keyframe; when iterating, also those of the source.
     """
-    waiting: deque[tuple[float, int]] = deque()
-    last = -1
 
-    def clips(is_end: bool) -> Iterator[Clip]:
-        nonlocal last
-        while waiting:
-            since, number = waiting[0]
-            if inside:
-                number = max(number, ring.before)
-                if is_end:
-                    number = max(min(number, ring.count - 1 - ring.after), 0)
-            if not is_end and number + ring.after >= ring.count:
-                return
-            waiting.popleft()
-            if not inside or number > last:
-                yield ring.clip(number, None if inside else frames.start_s + since)
-            last = number
-
-    for time_s, picture in frames:
-        ring.append(time_s, picture)
-        since = time_s - frames.start_s
-        waiting.extend(keyframes.at_frame(ring.count - 1, since))
-        yield from clips(is_end=False)
-        if since >= keyframes.end and not waiting:
-            return
-    if ring.count:
-        waiting.extend(keyframes.at_end(ring.count, 1 / frames.fps))
-    yield from clips(is_end=True)
-    if last < 0:
-        raise UserError(
-            f'{frames.name} has no frame from {keyframes.start:g} s on: it ended after '
-            f'{frames.count} frames.'
+    def __init__(
+        self,
+        source: Video | FrameStream,
+        spans: tuple[int, int, float],
+        *,
+        interval_s: float | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        inside: bool = False,
+    ) -> None:
+        is_file = isinstance(source, Video)
+        self._source, self._inside = source, inside
+        self._frames = source.numbered() if is_file else source
+        self._ring = RecentFrames(
+            *spans,
+            name=name_source(source),
+            fps=source.fps,
+            video=source if is_file else None,
         )
+        self._start, self._end = start, math.inf if end is None else end
+        self._by_frames = inside and interval_s is None
+        if self._by_frames:
+            self._keyframes = EvenTimes(max(1, self._ring.before))
+        else:
+            ahead_s = self._ring.ahead_s
+            self._keyframes = EvenTimes(interval_s or 1.0, start, end, least=ahead_s)
+        self._waiting: deque[tuple[float, int]] = deque()
+        self._first = self._stop = None  # frames of the part
+        self._last = -1  # frame that a clip was cut at
+
+    def shows(self, frame: int) -> bool:
+        """Whether a frame that was read belongs to the part."""
+        return self._first <= frame and (self._stop is None or frame < self._stop)
+
+    def __iter__(self) -> Iterator[Clip]:
+        begin = since = 0.0  # since: of the keyframe of a clip that is cut here
+        for time_s, picture in self._frames:
+            begin = begin if self._ring.count else time_s - self._ring.ahead_s
+            since = time_s - begin
+            self._ring.append(time_s, picture)
+            self._take(since)
+            yield from self._complete(begin)
+            if self._stop is not None and not self._waiting:
+                return
+        if self._ring.count:
+            self._finish(since)
+            yield from self._complete(begin, is_end=True)
+        if self._last < 0:
+            raise UserError(
+                f'{self._ring.name} has no frame from {self._start:g} s on: it ended '
+                f'after {self._ring.count} frames.'
+            )
+
+    def _take(self, since: float) -> None:
+        """Find the keyframes that the last frame makes known."""
+        index = self._ring.count - 1
+        middle = since + 0.5 / self._source.fps
+        if self._first is None and middle >= self._start:
+            self._first = index
+        elif self._first is not None and self._stop is None and middle >= self._end:
+            self._end_part(index)
+        if not self._by_frames:
+            self._waiting.extend(self._keyframes.at_frame(index, since))
+        elif self._first is not None and self._stop is None:
+            self._waiting.extend(self._keyframes.at_frame(index, index - self._first))
+
+    def _finish(self, since: float) -> None:
+        """Find the rest when the source has ended."""
+        if not self._by_frames:
+            duration_s = since + 1 / self._source.fps
+            self._waiting.extend(self._keyframes.at_end(duration_s))
+        if self._stop is None:
+            self._end_part(self._ring.count)
+
+    def _end_part(self, stop: int) -> None:
+        self._first = stop - 1 if self._first is None else self._first
+        self._stop = stop
+        if self._inside:
+            self._waiting.append((0.0, stop - 1))
+
+    def _complete(self, begin: float, is_end: bool = False) -> Iterator[Clip]:
+        """The clips whose last frame is here."""
+        ring = self._ring
+        while self._waiting:
+            wanted, frame = self._waiting[0]
+            if self._inside:
+                frame = max(frame, ring.before)
+                if is_end:
+                    frame = max(min(frame, ring.count - 1 - ring.after), 0)
+            if not is_end and frame + ring.after >= ring.count:
+                return
+            self._waiting.popleft()
+            if frame > self._last:
+                self._last = frame
+                yield ring.clip(frame, None if self._inside else begin + wanted)

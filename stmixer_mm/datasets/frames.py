@@ -31,11 +31,7 @@ def keyframe_index(
     frame. Raises ``UserError`` for a timestamp outside the video.
     """
     seconds = timestamp - timestamp_start
-    place = seconds * fps
-    if frame_times is not None:
-        beyond = max(seconds - frame_times[-1], 0) * fps
-        place = np.interp(seconds, frame_times, np.arange(total_frames)) + beyond
-    index = nearest_frame(place)
+    index = nearest_frame(place_of(seconds, fps, frame_times))
     if seconds < 0 or index > total_frames:
         duration = total_frames / fps
         raise UserError(
@@ -45,6 +41,16 @@ def keyframe_index(
             'timestamp_start'
         )
     return min(index, total_frames - 1)
+
+
+def place_of(
+    seconds: float, fps: float, frame_times: np.ndarray | None = None
+) -> float:
+    """A time counted in frames, by their times (n,) if known; it may be after them."""
+    if frame_times is None:
+        return seconds * fps
+    beyond = max(seconds - frame_times[-1], 0) * fps
+    return np.interp(seconds, frame_times, np.arange(len(frame_times))) + beyond
 
 
 def nearest_frame(place: float) -> int:

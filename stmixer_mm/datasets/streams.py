@@ -18,15 +18,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES
-from stmixer_mm.datasets.videos import (
-    OnDamage,
-    Video,
-    open_video,
-    rgb_picture,
-)
+from stmixer_mm.datasets.videos import OnDamage, Video, open_video, rgb_picture
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 
@@ -51,7 +47,6 @@ class FrameStream:
         size: (h, w) of the frames, None before the first.
         duration_s: Seconds from the first frame on; None if it is unknown, as of cameras.
         count: Frames so far.
-        start_s, last_s: Times of the first frame and of the last so far.
 
     Raises:
         UserError: when iterating: an item is not such a frame.
@@ -68,7 +63,7 @@ class FrameStream:
         self.duration_s: float | None = None
         self.size: tuple[int, int] | None = None
         self.count = 0
-        self.start_s = self.last_s = 0.0
+        self._first_s = self._last_s = 0.0
         self._nominal_fps = FPS if fps is None else fps
         if not 0 < self._nominal_fps < math.inf:
             raise UserError(f'fps={fps} of {name} must be positive.')
@@ -79,7 +74,7 @@ class FrameStream:
         """The mean rate so far."""
         if self.count < 2:
             return self._nominal_fps
-        return (self.count - 1) / (self.last_s - self.start_s)
+        return (self.count - 1) / (self._last_s - self._first_s)
 
     def __len__(self) -> int:
         return self.count
@@ -101,24 +96,20 @@ class FrameStream:
             is_timed = isinstance(item, tuple) and len(item) == 2
             time_s, frame = item if is_timed else (self.count / self._nominal_fps, item)
             place = f'{self.name}: frame {self.count}, counted from 0,'
-            if not is_picture(frame):
+            if not is_picture(frame) or self.size not in (None, frame.shape[:2]):
                 form = f'{type(frame).__name__}{getattr(frame, "shape", "")}'
+                size = f' and of the size {self.size}' if self.size else ''
                 raise UserError(
-                    f'{place} is {form}; give RGB arrays (h, w, 3) of uint8.'
-                )
-            if self.count and frame.shape[:2] != self.size:
-                raise UserError(
-                    f'{place} has {frame.shape[:2]} pixels after {self.size}; give '
-                    'frames of one size.'
+                    f'{place} is {form}; give RGB arrays (h, w, 3) of uint8{size}.'
                 )
             with blame(f'{place} has the time {time_s!r}', 'give rising seconds'):
-                if not (self.last_s if self.count else -math.inf) < time_s < math.inf:
-                    raise ValueError(f'after {self.last_s} s')
-            self.size, self.last_s = frame.shape[:2], float(time_s)
+                if not (self._last_s if self.count else -math.inf) < time_s < math.inf:
+                    raise ValueError(f'after {self._last_s} s')
+            self.size, self._last_s = frame.shape[:2], float(time_s)
             if not self.count:
-                self.start_s = self.last_s
+                self._first_s = self._last_s
             self.count += 1
-            yield self.last_s, frame
+            yield self._last_s, frame
 
 
 def is_picture(frame: object) -> bool:
@@ -142,26 +133,29 @@ def list_sources(inputs: object) -> list:
         return [source for one in inputs for source in list_sources(one)]
     if not isinstance(inputs, str | Path) or is_live(inputs):
         return [inputs]
-    path = str(inputs)
+    sources = _named_by(str(inputs))
+    if not sources:
+        raise UserError(
+            f'{inputs} names neither videos nor pictures; correct the folder, list or '
+            'pattern.'
+        )
+    return sources
+
+
+def _named_by(path: str) -> list[str]:
+    """The sources of a path, folder, list or pattern."""
     if os.path.isdir(path):
         names = sorted(os.listdir(path))
         videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
-        if not videos and not _pictures(path):
-            raise UserError(f'{path}: the folder contains neither videos nor pictures.')
-        return [os.path.join(path, name) for name in videos] or [path]
+        pictures = [path] if _pictures(path) else []
+        return [os.path.join(path, name) for name in videos] or pictures
     if path.lower().endswith('.txt'):
         check_file(path)
         with blame(f'{path}: the list', 'give a text file with a source in each line'):
-            lines = Path(path).read_text('utf-8-sig').splitlines()
-        sources = [line.strip() for line in lines if line.strip()]
-        if not sources:
-            raise UserError(f'{path}: the list is empty; write a source in each line.')
-        return [_beside(path, source) for source in sources]
+            sources = Path(path).read_text('utf-8-sig').splitlines()
+            return [_beside(path, one.strip()) for one in sources if one.strip()]
     if has_magic(path) and not os.path.exists(path):
-        found = sorted(glob(path, recursive=True))
-        if not found:
-            raise UserError(f'{path}: no file has such a name; correct the pattern.')
-        return found
+        return sorted(glob(path, recursive=True))
     return [path]
 
 
@@ -240,17 +234,12 @@ def read_part(
 
     Args:
         source: From :func:`open_source`.
-        start, end: Seconds since the first frame.
+        start, end: Seconds since the first frame; the middle of a frame counts.
         on_damage: Called for each frame of a file that cannot be decoded and is left
             out; without it that is an error.
     """
     if isinstance(source, FrameStream):
-        for index, (time_s, picture) in enumerate(source):
-            since = time_s - source.start_s
-            if end is not None and since >= end:
-                return
-            if since >= start:
-                yield index, time_s, picture
+        yield from _part_of_stream(source, start, math.inf if end is None else end)
         return
     for index, picture in source.pictures(source.part(start, end)):
         if picture is not None:
@@ -259,6 +248,20 @@ def read_part(
             raise source.damage(index)
         else:
             on_damage(source.damage(index))
+
+
+def _part_of_stream(
+    stream: FrameStream, start: float, end: float
+) -> Iterator[tuple[int, float, np.ndarray]]:
+    begin, is_inside = None, False
+    for index, (time_s, picture) in enumerate(stream):
+        begin = time_s if begin is None else begin
+        middle = time_s - begin + 0.5 / stream.fps
+        if is_inside and middle >= end:
+            return
+        is_inside = middle >= start
+        if is_inside:
+            yield index, time_s, picture
 
 
 def name_source(source: object) -> str:
@@ -295,26 +298,12 @@ def _decode(
     opened: FrameStream, source: str, fps: float | None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Frames of what ffmpeg can open, with seconds since the first."""
-    name, target, form, options = opened.name, source, None, {}
-    again, remedy = 'open it again', 'see whether it is there and sends video'
-    if source == '-':
-        # An mp4 file may have at its end what is needed first.
-        again = remedy = 'pipe a form that begins with its head (mkv, mpegts, …)'
-    with blame(f'{name} cannot be opened', remedy), _in_words(OPEN_S):
-        if source == '-':
-            # Unbuffered, so that a frame is here as soon as it was written.
-            target = io.FileIO(sys.stdin.fileno(), closefd=False)
-        elif source.isdecimal() or source.startswith(_CAMERA):
-            target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
-        elif source.startswith('rtsp'):
-            options = dict(rtsp_transport='tcp')
-        container = av.open(
-            target,
-            format=form,
-            options=options,
-            timeout=None if source == '-' else (OPEN_S, READ_S),
-            metadata_errors='ignore',
-        )
+    is_piped = source == '-'
+    # An mp4 file may have at its end what is needed first.
+    piped = 'pipe a form that begins with its head (mkv, mpegts, …)'
+    remedy = piped if is_piped else 'see whether it is there and sends video'
+    with blame(f'{opened.name} cannot be opened', remedy), _in_words(OPEN_S):
+        container = _open_container(source)
         stream = container.streams.best('video')
         if stream is None:
             raise LookupError('it has no video stream')
@@ -322,24 +311,40 @@ def _decode(
         opened.duration_s = container.duration / av.time_base
     to_rgb, start, time_s = VideoReformatter(), None, 0.0
     step = 1 / float(stream.average_rate or fps or FPS)
-    with (
-        closing(container),
-        blame(f'{name} broke off', again),
-        _in_words(READ_S),
-    ):
+    remedy = piped if is_piped else 'open it again'
+    with closing(container), blame(f'{opened.name} broke off', remedy):
+        for frame in _sound_frames(container, stream):
+            last, time_s = time_s, time_s + step
+            if start is None:
+                start, time_s = frame.time or 0.0, 0.0
+            elif frame.time is not None and frame.time - start > last:
+                time_s = frame.time - start
+            elif frame.time is not None:  # its clock began anew
+                start = frame.time - time_s
+            yield time_s, rgb_picture(to_rgb, frame)
+
+
+def _open_container(source: str) -> InputContainer:
+    target, form, options, timeout = source, None, {}, (OPEN_S, READ_S)
+    if source == '-':
+        # Unbuffered, so that a frame is here as soon as it was written.
+        target, timeout = io.FileIO(sys.stdin.fileno(), closefd=False), None
+    elif source.isdecimal() or source.startswith(_CAMERA):
+        target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
+    elif source.startswith('rtsp'):
+        options = dict(rtsp_transport='tcp')
+    return av.open(
+        target, format=form, options=options, timeout=timeout, metadata_errors='ignore'
+    )
+
+
+def _sound_frames(
+    container: InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    with _in_words(READ_S):
         for packet in container.demux(stream):
             with suppress(av.InvalidDataError):  # what was lost on the way
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        continue
-                    last, time_s = time_s, time_s + step
-                    if start is None:
-                        start, time_s = frame.time or 0.0, 0.0
-                    elif frame.time is not None and frame.time - start > last:
-                        time_s = frame.time - start
-                    elif frame.time is not None:  # its clock began anew
-                        start = frame.time - time_s
-                    yield time_s, rgb_picture(to_rgb, frame)
+                yield from (one for one in packet.decode() if not one.is_corrupt)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from stmixer_mm.datasets.frames import (
     count_frames,
     keyframe_index,
 )
-from stmixer_mm.datasets.videos import KeptFrames, OpenVideos
+from stmixer_mm.datasets.videos import KeptFrames, shared_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT
@@ -35,12 +35,11 @@ class OpenVideo(BaseTransform):
     def __init__(self, *, keep_frames: bool = False) -> None:
         self.keep_frames = keep_frames
         self._kept: dict[str, KeptFrames] = {}
-        self._open = OpenVideos()
 
     def transform(self, results: dict) -> dict:
         filename = results['filename']
         if not self.keep_frames:
-            reader = self._open.get(filename)
+            reader = shared_video(filename)
         elif filename in self._kept:
             reader = self._kept[filename]
         else:

@@ -5,15 +5,15 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cached_property
-from itertools import chain, dropwhile
+from functools import cached_property, lru_cache
+from itertools import chain, count, dropwhile
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.frames import place_of
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
 
@@ -86,12 +86,12 @@ class Video:
         self._read_index()
 
     def _open(self) -> None:
+        # Without file: a colon in the name ends a protocol; some containers have no
+        # time stamps but those of decoding.
         self._container = av.open(
-            f'file:{self.path}',  # else a colon in the name would be of a protocol
+            f'file:{self.path}',
             metadata_errors='ignore',
-            options={
-                'fflags': '+genpts'
-            },  # some containers only have those of decoding
+            options={'fflags': '+genpts'},
         )
         self._stream = self._container.streams.best('video')
         if self._stream is None:
@@ -130,6 +130,18 @@ class Video:
             self.fps = (len(stamps) - 1) / float(self.times[-1])
         else:
             self.fps = float(self._stream.average_rate or 1)
+        self._find_gaps(lengths, spans, is_partial)
+
+    def _find_gaps(
+        self, lengths: np.ndarray, spans: dict[int, tuple], is_partial: bool
+    ) -> None:
+        """Find the stretches that the file lacks.
+
+        Args:
+            lengths: (n,) seconds that each frame lasts by its packet; 0: unknown.
+            spans: (first, last) time stamp and unit of each stream.
+            is_partial: Whether the last packet is incomplete.
+        """
         pauses = np.diff(self.times) - lengths[:-1]
         is_even = (lengths > 0).all() and np.median(np.abs([*pauses, 0])) < 2e-3
         before = np.flatnonzero(pauses > MISSING_S) if is_even else []
@@ -190,13 +202,20 @@ class Video:
             (start, self.end_of(index)),
         )
 
+    def numbered(self) -> Iterator[tuple[float, int]]:
+        """Seconds and number of each frame."""
+        return zip(self.times.tolist(), count())
+
     def part(self, start: float, end: float | None) -> range:
-        """The frames from a time in seconds, to another or the end; at least one."""
-        first, stop = keyframe_index(start, **self.clock), len(self)
-        if end is not None:
-            # Of frames at even intervals, as many as the nearest to the end.
-            stop = int(np.searchsorted(self.times, end - 0.5 / self.fps))
+        """The frames whose middle is between two times in seconds; at least one."""
+        middles = self.times + 0.5 / self.fps
+        first = min(int(np.searchsorted(middles, start)), len(self) - 1)
+        stop = len(self) if end is None else int(np.searchsorted(middles, end))
         return range(first, max(first + 1, stop))
+
+    def place_of(self, time_s: float) -> float:
+        """A time, which may be after the last frame, counted in frames."""
+        return place_of(time_s, self.fps, self.times)
 
     def end_of(self, index: int) -> float:
         """The second at which a frame ends."""
@@ -342,31 +361,20 @@ def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
     return video
 
 
-class OpenVideos:
-    """Videos that stay open from clip to clip: opening one reads its whole index.
+def shared_video(path: str) -> Video:
+    """A video that stays open from clip to clip: opening one reads its whole index.
 
-    The :data:`MAX_OPEN` used last stay. A copy, a pickle or a forked process has none
-    at first.
+    The :data:`MAX_OPEN` used last stay, for one user at a time.
     """
+    stat = os.stat(path) if os.path.isfile(path) else None
+    version = stat and (stat.st_mtime_ns, stat.st_size)
+    # Two processes would share the place in a file.
+    return _shared(path, version, os.getpid())
 
-    def __init__(self) -> None:
-        # By process: two of them would share the place in a file.
-        self._videos: dict[int, dict[tuple, Video]] = {}
 
-    def get(self, path: str) -> Video:
-        """A video, to be used by one at a time."""
-        if not os.path.isfile(path):
-            return open_video(path)  # which raises the error
-        stat = os.stat(path)
-        key = path, stat.st_mtime_ns, stat.st_size
-        videos = self._videos.setdefault(os.getpid(), {})
-        videos[key] = video = videos.pop(key, None) or open_video(path)
-        if len(videos) > MAX_OPEN:
-            del videos[next(iter(videos))]
-        return video
-
-    def __reduce__(self) -> tuple:
-        return OpenVideos, ()
+@lru_cache(MAX_OPEN)
+def _shared(path: str, version: object, process: int) -> Video:
+    return open_video(path)
 
 
 class KeptFrames:
@@ -385,17 +393,3 @@ class KeptFrames:
             found = open_video(self._path).get_batch(missing)
             self._pictures.update(zip(missing, found, strict=True))
         return Frames(self._pictures[index].copy() for index in indices)
-
-
-def video_sample(path: str | Path, time_s: float) -> dict:
-    """The sample of a keyframe of a video file, without annotation."""
-    name = Path(path).name
-    return dict(
-        filename=str(path),
-        video_id=name,
-        timestamp=time_s,
-        timestamp_start=0,
-        img_key=f'{name},{time_s:g}',
-        start_index=0,
-        modality='RGB',
-    )

@@ -9,7 +9,6 @@ from mmengine.registry import DefaultScope
 from tiny_stmixer import ACTIONS, write_project, write_video
 
 from stmixer_mm.apis.config import load_config
-from stmixer_mm.apis.cut import keyframe_times
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
@@ -44,31 +43,10 @@ def model(tiny_model, monkeypatch):
     return tiny_model
 
 
-@pytest.mark.parametrize(
-    ('duration', 'options', 'times'),
-    [
-        (3.0, {}, [0, 1, 2]),
-        (3.1, {}, [0, 1, 2, 3]),
-        (2.0, dict(interval_s=0.5, start=0.25), [0.25, 0.75, 1.25, 1.75]),
-        (9.0, dict(start=2, end=4), [2, 3]),
-        (9.0, dict(start=8, end=40), [8]),
-        (0.9, dict(interval_s=0.3), [0, 0.3, 0.6]),
-        (0.2, dict(interval_s=5), [0]),
-        (2.0, dict(interval_s=1e300), [0]),
-        (0.3, dict(interval_s=1e-9, frame_s=0.1), [0, 0.1, 0.2]),
-    ],
-)
-def test_keyframes_come_at_even_intervals(duration, options, times):
-    np.testing.assert_allclose(keyframe_times(duration, **options), times)
-
-
-@pytest.mark.parametrize(
-    ('interval_s', 'start', 'end'),
-    [(1, 3, None), (1, -1, None), (1, 2, 2)],
-)
-def test_times_without_any_keyframe_are_refused(interval_s, start, end):
-    with pytest.raises(UserError, match=r'no such part'):
-        keyframe_times(3.0, interval_s=interval_s, start=start, end=end)
+@pytest.mark.parametrize(('start', 'end'), [(3, None), (2, 2), (2, 1)])
+def test_parts_without_any_keyframe_are_refused(model, folder, start, end):
+    with pytest.raises(UserError, match=f'{start} s'):
+        detect_video(model, folder / '0.mp4', start=start, end=end)
 
 
 def test_one_record_per_keyframe(model, tmp_path):

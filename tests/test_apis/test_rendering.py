@@ -1,3 +1,5 @@
+from collections import deque
+
 import cv2
 import numpy as np
 import pytest
@@ -6,7 +8,7 @@ from tiny_stmixer import write_video
 
 from stmixer_mm.apis import rendering
 from stmixer_mm.apis.rendering import (
-    annotated_frames,
+    Annotator,
     render_video,
 )
 from stmixer_mm.errors import UserError
@@ -33,8 +35,11 @@ def shown(monkeypatch):
     return calls
 
 
-def frames(count):
-    return ((index, np.zeros((32, 48, 3), np.uint8)) for index in range(count))
+def draw(count, keyframes):
+    annotator = Annotator(keyframes)
+    for index in range(count):
+        annotator.draw(index, np.zeros((32, 48, 3), np.uint8))
+        yield index
 
 
 def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
@@ -43,7 +48,7 @@ def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
         keyframe(0, []),  # on the same frame, at short intervals
         keyframe(4, [[4, 0, 14, 20]], 'wave'),
     ]
-    assert len(list(annotated_frames(frames(6), keyframes))) == 6
+    deque(draw(6, keyframes))
     assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1, 2, 3, 4, 4]
     labels = [actions[0][0][0] for _, actions, _ in shown]
     assert labels == ['walk'] * 2 + ['wave'] * 4
@@ -57,7 +62,7 @@ def test_others_are_shown_near_their_keyframe_only(shown):
         keyframe(9, [[60, 0, 70, 20]]),
     ]
     # Frames before the first keyframe are not drawn on.
-    assert len(list(annotated_frames(frames(11), keyframes))) == 11
+    deque(draw(11, keyframes))
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
     assert shown[-1][2] == person_colors([1])  # another person, another colour
 
@@ -69,7 +74,7 @@ def test_persons_with_ids_keep_their_colours(shown):
         keyframe(1, boxes, ids=[4, 7]),  # whatever is nearer
         keyframe(3, boxes[:1], ids=[7]),
     ]
-    list(annotated_frames(frames(4), keyframes))
+    deque(draw(4, keyframes))
     assert [colors for _, _, colors in shown] == [
         person_colors(ids) for ids in ([7, 4], [4, 7], [7], [7])
     ]
@@ -84,7 +89,7 @@ def test_keyframes_are_taken_as_the_frames_need_them(shown):
             taken.append(frame)
             yield keyframe(frame, [[0, 0, 10, 20]])
 
-    for index, _ in enumerate(annotated_frames(frames(100), keyframes())):
+    for index in draw(100, keyframes()):
         assert taken[-1] <= index + 10
 
 
@@ -141,7 +146,7 @@ def test_failing_detection_leaves_no_video(tmp_path):
 
 def test_lost_frames_are_noticed(tmp_path, monkeypatch):
     video = write_video(tmp_path / 'a.mp4', frames=20)
-    monkeypatch.setattr(rendering, '_write_video', lambda *args: write_whole(*args) + 1)
+    monkeypatch.setattr(rendering, '_write_video', lambda *args, **form: write_whole(*args, **form) + 1)
     with pytest.raises(UserError, match=r'out\.mp4 lacks frames.*disk full'):
         render_video(video, [], tmp_path / 'out.mp4')
     assert not (tmp_path / 'out.mp4').exists()

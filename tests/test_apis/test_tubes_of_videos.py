@@ -32,7 +32,7 @@ class Oracle(nn.Module):
         self.clips = []
         self.head = nn.Module()
         self.head.box_dims, self.head.score_thr = 3, 0.6
-        meta_keys = ('img_shape', 'timestamp', 'frame_inds')
+        meta_keys = ('img_shape', 'timestamp', 'frame_index', 'frame_inds')
         pipeline = [
             dict(type='OpenVideo'),
             dict(type='SampleKeyframeClip', **clip),
@@ -46,7 +46,8 @@ class Oracle(nn.Module):
 
     def test_step(self, batch):
         for sample in batch['data_samples']:
-            frames = sample.metainfo['frame_inds']
+            first = round(sample.timestamp * 10) - sample.frame_index
+            frames = sample.frame_inds + first
             self.clips.append(frames.tolist())
             found = [self.find(frames, *person) for person in self.persons]
             found = [one for one in found if (one[1] > 0.5).any()]

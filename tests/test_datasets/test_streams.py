@@ -1,4 +1,3 @@
-import math
 import os
 import re
 import socket
@@ -6,6 +5,7 @@ import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from weakref import ref
 
 import av
 import cv2
@@ -13,113 +13,126 @@ import numpy as np
 import pytest
 from tiny_stmixer import write_video
 
-from stmixer_mm.apis.cut import keyframe_times
 from stmixer_mm.datasets import streams
-from stmixer_mm.datasets.clips import EvenFrames, EvenTimes, RecentFrames, cut_clips
-from stmixer_mm.datasets.frames import keyframe_index
+from stmixer_mm.datasets.clips import ClipCutter
 from stmixer_mm.datasets.streams import (
     FrameStream,
     list_sources,
     name_source,
     open_source,
 )
-from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.datasets.videos import Video, open_video
 from stmixer_mm.errors import UserError
-
-
-def numbered(count, fps=10.0, size=(4, 6), start=0.0):
-    """Frames of which each shows its number, with their times."""
-    return [
-        (start + index / fps, np.full((*size, 3), index, np.uint8))
-        for index in range(count)
-    ]
-
-
-def cut(frames, keyframes, before=3, after=2, **options):
-    ring = RecentFrames(before, after)
-    return list(cut_clips(FrameStream(frames), keyframes, ring, **options))
-
-
-@pytest.mark.parametrize('fps', [10, 12.5, 30])
-@pytest.mark.parametrize('start', [0.0, 0.61])
-@pytest.mark.parametrize('end', [None, 1.9])
-@pytest.mark.parametrize('interval_s', [0.1, 0.3, 1, 9])
-def test_keyframes_of_a_stream_are_those_of_a_video(fps, start, end, interval_s):
-    clock = dict(fps=fps, total_frames=27)
-    part = dict(interval_s=interval_s, start=start, end=end)
-    times = keyframe_times(27 / fps, frame_s=1 / fps, **part)
-    clips = cut(numbered(27, fps), EvenTimes(max(interval_s, 1 / fps), start, end))
-    np.testing.assert_allclose([clip.time_s for clip in clips], times)
-    numbers = [keyframe_index(time_s, **clock) for time_s in times]
-    assert [clip.frame_index for clip in clips] == numbers
-    for clip in clips:
-        inside = [n for n in range(27) if -3 <= n - clip.frame_index <= 2]
-        assert [*clip.frames] == inside
-        np.testing.assert_allclose(clip.times, np.array(inside) / fps)
-        shown = clip.sample['video_reader'].get_batch(range(len(inside)))
-        assert [picture[0, 0, 0] for picture in shown] == inside
-        assert inside[clip.sample['frame_index']] == clip.frame_index
-
-
-@pytest.mark.parametrize(
-    ('count', 'step', 'end', 'middles'),
-    [
-        (20, 3, None, [3, 6, 9, 12, 15, 17]),
-        (20, 30, None, [3, 17]),
-        (20, 3, 1.0, [3, 6, 9]),
-        (5, 3, None, [2]),
-    ],
-)
-def test_clips_can_lie_inside_of_the_stream(count, step, end, middles):
-    clips = cut(numbered(count), EvenFrames(step, end=end), inside=True)
-    assert [clip.frame_index for clip in clips] == middles
-    assert all(len(clip.frames) == min(6, count) for clip in clips)
-
-
-def test_a_clip_is_cut_when_its_last_frame_is_here_and_no_more_are_kept():
-    given, alive = [], []
-
-    def frames():
-        for time_s, picture in numbered(60):
-            given.append(time_s)
-            yield time_s, picture
-
-    ring = RecentFrames(3, 2)
-    for clip in cut_clips(FrameStream(frames()), EvenTimes(1.0), ring):
-        assert len(given) == clip.frame_index + 3
-        alive.append(len(ring._ring))
-    assert max(alive) == 7
-
-
-def test_a_pause_has_no_keyframes():
-    frames = [*numbered(10), *numbered(10, start=1e6)]
-    clips = cut(frames, EvenTimes(0.5))
-    assert [clip.frame_index for clip in clips] == [0, 5, 10, 15]
-    assert all(abs(c.time_s - frames[c.frame_index][0]) <= 0.5 for c in clips)
-
-
-def test_no_frame_is_a_keyframe_twice():
-    clips = cut(numbered(10), EvenTimes(1e-9))
-    assert [clip.frame_index for clip in clips] == list(range(10))
 
 
 GOOD = np.zeros((4, 6, 3), np.uint8)
 
 
+def numbered(times):
+    """Frames of which each shows its number, with their times."""
+    return [(time_s, GOOD + index) for index, time_s in enumerate(times)]
+
+
+def cut(frames, spans=(3, 2, 0.0), **part):
+    source = frames if isinstance(frames, Video) else FrameStream(frames, fps=10)
+    return list(ClipCutter(source, spans, **part))
+
+
+EVEN = np.arange(27) / 10
+TIMES = dict(
+    even=EVEN,
+    rounded=np.round(np.arange(27) / 29.97, 3),
+    uneven=np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 27)),
+)
+PARTS = dict(
+    each=dict(interval_s=0.033),
+    some=dict(interval_s=0.3, start=0.11, end=0.75),
+    one=dict(interval_s=9),
+    inside=dict(inside=True, start=0.11),
+    apart=dict(inside=True, interval_s=0.45, end=0.75),
+    ahead=dict(spans=(5, 0, 0.2), interval_s=0.1),
+)
+
+
+@pytest.mark.parametrize('part', PARTS.values(), ids=PARTS)
+@pytest.mark.parametrize('times', TIMES.values(), ids=TIMES)
+def test_streams_are_cut_as_files_are(times, part, encode_video, frame_number):
+    video = open_video(encode_video('a.mkv', times, g='9'))
+    clips = cut(video, **part)
+    pictures = video.get_batch(range(27))
+    streamed = cut(zip(video.times.tolist(), pictures, strict=True), **part)
+    assert len(clips) == len(streamed) > 0
+    for ours, other in zip(clips, streamed, strict=True):
+        assert (ours.time_s, ours.frames) == (other.time_s, other.frames)
+        assert ours.size == other.size
+        np.testing.assert_array_equal(ours.times, other.times)
+        if 'spans' not in part or times is EVEN:  # a file knows its later frames
+            assert ours.frame_index == other.frame_index
+        for clip in (ours, other):
+            read = clip.sample['video_reader'].get_batch(range(len(clip.frames)))
+            assert [*map(frame_number, read)] == [*clip.frames]
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_keyframes_are_the_frames_nearest_to_even_times(seed):
+    random = np.random.RandomState(seed)
+    times = np.cumsum(random.choice([0.03, 0.04, 0.1, 0.7], 40))
+    times -= times[0]
+    interval = random.choice([1e-9, 0.035, 0.05, 0.2, 5])
+    start, end = sorted(random.uniform(0, times[-1], 2))
+    found = {}
+    for wanted in start + max(interval, 1e-4) * np.arange(10**5):
+        if wanted < end:
+            found.setdefault(np.abs(times - wanted).argmin(), []).append(wanted)
+    clips = cut(numbered(times), interval_s=interval, start=start, end=end)
+    assert [clip.frame_index for clip in clips] == [*found]
+    for clip in clips:
+        wanted = found[clip.frame_index]
+        assert min(wanted) - 2e-4 <= clip.time_s <= max(wanted) + 2e-4
+        inside = [n for n in range(40) if -3 <= n - clip.frame_index <= 2]
+        assert [*clip.frames] == inside
+        np.testing.assert_allclose(clip.times, times[inside])
+
+
 @pytest.mark.parametrize(
-    'frames',
+    ('count', 'before', 'end', 'middles'),
     [
-        [GOOD, GOOD[:2]],
-        [GOOD.astype(float)],
-        [GOOD[:0]],
-        ['x'],
-        [(0, GOOD), (0, GOOD)],
-        [(math.nan, GOOD)],
-        [('soon', GOOD)],
+        (20, 3, None, [3, 6, 9, 12, 15, 17]),
+        (20, 3, 1.0, [3, 6, 9]),
+        (5, 3, None, [2]),
     ],
 )
+def test_clips_can_lie_inside_of_the_source(count, before, end, middles):
+    frames = numbered(np.arange(count) / 10)
+    clips = cut(frames, spans=(before, 2, 0.0), end=end, inside=True)
+    assert [clip.frame_index for clip in clips] == middles
+    assert all(len(clip.frames) == min(6, count) for clip in clips)
+
+
+def test_a_clip_is_cut_when_its_last_frame_is_here_and_no_more_are_kept():
+    given = []
+
+    def frames():
+        for number in range(60):
+            picture = GOOD + number
+            given.append(ref(picture))
+            yield number / 10, picture
+
+    for clip in ClipCutter(FrameStream(frames()), (3, 2, 0.0)):
+        assert len(given) == clip.frame_index + 3
+        assert sum(picture() is not None for picture in given) <= 3 + 2 + 2
+
+
+def test_a_pause_has_no_keyframes():
+    frames = numbered([*EVEN[:10], *(1e6 + EVEN[:10])])
+    clips = cut(frames, interval_s=0.5)
+    assert [clip.frame_index for clip in clips] == [0, 5, 9, 10, 15, 19]
+    assert all(abs(c.time_s - frames[c.frame_index][0]) <= 0.5 for c in clips)
+
+
+@pytest.mark.parametrize('frames', [[GOOD, GOOD[:2]], [(0, GOOD), (0, GOOD)]])
 def test_what_is_no_frame_is_refused(frames):
-    with pytest.raises(UserError, match=f'frame {len(frames) - 1}'):
+    with pytest.raises(UserError, match='frame 1'):
         list(FrameStream(frames))
 
 
@@ -234,7 +247,7 @@ def test_a_stream_that_changes_its_size_is_named(tmp_path):
         parts.append((tmp_path / name).read_bytes())
     (tmp_path / 'c.ts').write_bytes(b''.join(parts))
     frames = []
-    with pytest.raises(UserError, match='give frames of one size'):
+    with pytest.raises(UserError, match='of the size'):
         frames.extend(open_source(f'file:///{tmp_path}/c.ts'))
     # The clock of the second part is that of the first anew.
     both = FrameStream([*parts_of(tmp_path, 'a.ts', 'a.ts')])

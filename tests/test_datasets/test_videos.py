@@ -11,9 +11,10 @@ import pytest
 from stmixer_mm.datasets.videos import (
     MAX_OPEN,
     DamagedVideo,
-    OpenVideos,
+    _shared,
     join_stretches,
     open_video,
+    shared_video,
 )
 
 
@@ -87,14 +88,14 @@ def test_other_files_are_not_videos(tmp_path, content):
 
 
 def test_a_video_stays_open_until_it_changes(write_video):
-    path, videos = str(write_video()), OpenVideos()
-    reader = videos.get(path)
-    assert videos.get(path) is reader
+    path = str(write_video())
+    reader = shared_video(path)
+    assert shared_video(path) is reader
     write_video(num_frames=12)
-    assert len(videos.get(path)) == 12
+    assert len(shared_video(path)) == 12
     os.remove(path)
     with pytest.raises(ValueError, match='does not exist'):
-        videos.get(path)
+        shared_video(path)
 
 
 def open_files():
@@ -106,27 +107,28 @@ def test_the_videos_used_last_stay_open(write_video):
         str(write_video(f'{number}.mp4', num_frames=2))
         for number in range(MAX_OPEN + 1)
     ]
+    _shared.cache_clear()
     gc.collect()  # what earlier tests left open
-    videos, before = OpenVideos(), open_files()
-    first, second = (videos.get(path) for path in paths[:2])
+    before = open_files()
+    first, second = (shared_video(path) for path in paths[:2])
     for path in [*paths[2:-1], paths[0], paths[-1]]:  # the first is used again
-        videos.get(path)
-    assert videos.get(paths[0]) is first
-    assert videos.get(paths[1]) is not second
+        shared_video(path)
+    assert shared_video(paths[0]) is first
+    assert shared_video(paths[1]) is not second
     del first, second
     assert open_files() == before + MAX_OPEN
 
 
-def decode_in_process(videos, path, queue):
-    queue.put(videos.get(path).get_batch([30]).asnumpy())
+def decode_in_process(path, queue):
+    queue.put(shared_video(path).get_batch([30]).asnumpy())
 
 
 def test_a_forked_process_opens_its_own(write_video, frame_number):
-    path, videos = str(write_video(size=(96, 64))), OpenVideos()
-    videos.get(path).get_batch([3, 20])
+    path = str(write_video(size=(96, 64)))
+    shared_video(path).get_batch([3, 20])
     context = get_context('fork')
     queue = context.Queue()
-    process = context.Process(target=decode_in_process, args=(videos, path, queue))
+    process = context.Process(target=decode_in_process, args=(path, queue))
     process.start()
     try:
         (frame,) = queue.get(timeout=60)

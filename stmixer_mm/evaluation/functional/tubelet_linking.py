@@ -125,10 +125,13 @@ class TubeletLinker:
         linking: Constants; of these ``link_iou``, ``link_pixel`` and ``end_after``.
         by_overlap: A tube takes the tubelet with the greatest mean IoU instead, which
             keeps persons apart who cross.
+
+    Attributes:
+        end_after: May grow while clips are linked.
     """
 
     def __init__(self, linking: Linking, *, by_overlap: bool = False) -> None:
-        self._linking = linking
+        self._linking, self.end_after = linking, linking.end_after
         self._by_overlap = by_overlap
         self._tubes: _Tubes | None = None
         self._num_tubes = 0
@@ -161,7 +164,7 @@ class TubeletLinker:
         ends = _box_at(frames, bboxes, -1)
         new = _Tubes(np.full(number, -1), sequences, totals, counts, *clip, *ends)
         tubes = take(new, slice(0)) if self._tubes is None else self._tubes
-        tubes = take(tubes, frames[0] - tubes.ends <= self._linking.end_after)
+        tubes = take(tubes, frames[0] - tubes.ends <= self.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
         one, tube, ious = self._find(frames, new, tubes)
         sequence, ids = sequences[one], tubes.ids[tube]
@@ -200,7 +203,7 @@ class TubeletLinker:
         found = [(nothing, nothing, np.zeros(0))]
         for one, tube in group_pairs(new.sequences, tubes.sequences):
             iou = aligned_iou(firsts[one], tubes.lasts[tube], pixel=linking.link_pixel)
-            iou[begins[one] - tubes.ends[tube] > linking.end_after] = -1
+            iou[begins[one] - tubes.ends[tube] > self.end_after] = -1
             meeting = np.flatnonzero(reaches[tube])
             first, second = new.bboxes[one[meeting]], here[tube[meeting]]
             mean = clip_iou(first, second, pixel=linking.link_pixel)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from stmixer_mm.apis.rendering import annotated_frames
+from stmixer_mm.apis.rendering import Annotator
 from stmixer_mm.projects.live.detection import Listener, LiveResult, above
 from stmixer_mm.structures import Keyframe
 from stmixer_mm.visualization.draw import MIN_SIDE
@@ -116,9 +116,9 @@ class LivePictures(Listener):
                 frames = self._frames_before(after)
             if before is not None:
                 keyframes = [one for one in (before, after) if one is not None]
-                pictures = ((frame.index, frame.picture) for frame in frames)
-                drawn = annotated_frames(pictures, keyframes)
-                for frame, (_, picture) in zip(frames, drawn, strict=True):
+                annotator = Annotator(keyframes)
+                for frame in frames:
+                    picture = annotator.draw(frame.index, frame.picture)
                     lags.append(known_at - frame.came)
                     wait_s = frame.came + max(lags) - time.monotonic()
                     with self._changed:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stmixer_mm.command_line import Count
 from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
-from stmixer_mm.datasets.videos import open_video, video_sample
+from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.projects.profiling.models import num_classes_of
@@ -91,7 +91,12 @@ def video_clips(video: str | Path, count: int) -> list[dict]:
     """``count`` samples, spread over a video."""
     reader = open_video(video)
     times = (np.arange(count) + 0.5) * len(reader) / reader.fps / count
-    return [video_sample(video, time_s) for time_s in times]
+    name = Path(video).name
+    sample = dict(filename=str(video), video_id=name, start_index=0, modality='RGB')
+    return [
+        dict(sample, timestamp=time_s, img_key=f'{name},{time_s:g}')
+        for time_s in times.tolist()
+    ]
 
 
 def stack_clips(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
