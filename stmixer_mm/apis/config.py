@@ -26,28 +26,20 @@ SPLITS = ('train', 'val', 'test')
 _STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _REGISTRIES = [one for one in vars(root).values() if isinstance(one, Registry)]
 
-# What mmengine takes out of the dict of a part before it builds the part.
+# What mmengine takes out of the dict of a part before it builds the part: of optimiser
+# wrappers, parameter schedulers, data loaders and hooks.
 _FOR_THE_BUILDER = {
-    'type',
-    '_scope_',
-    'constructor',  # of an optimiser wrapper
-    'convert_to_iter_based',  # of a parameter scheduler
-    'num_batch_per_epoch',  # of a data loader
-    'paramwise_cfg',
-    'priority',  # of a hook
+    *('type', '_scope_', 'constructor', 'paramwise_cfg', 'convert_to_iter_based'),
+    *('num_batch_per_epoch', 'priority'),
 }
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
-    """Read a config file and merge ``overrides`` (dotted key → value) into it.
+    """Read a config file, or one by its name in configs/ of this package.
 
     Args:
-        path: Its path, or the name of one in configs/ of this package, which is
-            installed with it.
-        overrides: Settings.
-
-    Raises:
-        UserError: naming the file and what is wrong with it.
+        path: Its path or name.
+        overrides: Dotted key → value, merged into it.
     """
     path = _find_config(str(path))
     check_file(path, subject=f'Config {path}', remedy='give the path of a .py file')
@@ -72,11 +64,7 @@ def _find_config(path: str) -> str | Path:
 
 
 def merge_overrides(cfg: Config, overrides: dict | None) -> None:
-    """Merge the settings of ``--cfg-options`` into a config.
-
-    Raises:
-        UserError: naming the settings, if they do not fit the config.
-    """
+    """Merge the settings of ``--cfg-options`` into a config."""
     settings = ' '.join(overrides or ())
     remedy = 'correct them (the entries of a list have numbers: a_list.0.a_setting=1)'
     with blame(f'--cfg-options {settings} do not fit the config', remedy):
@@ -89,11 +77,7 @@ def building(cfg: Config, part: str = 'runner') -> AbstractContextManager[None]:
 
 
 def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
-    """Find what can stop a training or test run before it does any work.
-
-    Raises:
-        UserError: one sentence that names what is wrong.
-    """
+    """Find what can stop a training or test run before it does any work."""
     last = 'optim_wrapper' if mode == 'train' else 'test_evaluator'
     for section in ('model', f'{mode}_dataloader', f'{mode}_cfg', last):
         if cfg.get(section) is None:
@@ -108,11 +92,8 @@ def check_run(cfg: Config, mode: Literal['train', 'test']) -> None:
 def check_arguments(cfg: Config) -> None:
     """Find classes and arguments that do not exist, before anything is built.
 
-    Arguments are checked in the parts that mmengine and this package build: others may
-    change what they are given first.
-
-    Raises:
-        UserError: names the part, and the nearest valid name.
+    ``UserError`` names the part and the nearest valid name. Only parts that mmengine
+    and this package build are checked: others may change what they are given first.
     """
     with building(cfg, 'default_scope'):
         init_default_scope(cfg.get('default_scope') or 'mmaction')
@@ -124,7 +105,6 @@ def check_arguments(cfg: Config) -> None:
 
 
 def _check_node(node: object, place: str) -> None:
-    """Check the parts that mmengine or this package build, at any depth."""
     if isinstance(node, list | tuple):
         for index, value in enumerate(node):
             _check_node(value, f'{place}[{index}]')
@@ -147,11 +127,7 @@ def _package(part: type) -> str:
 
 
 def _find_class(name: object, scope: str | None, place: str) -> type | None:
-    """The class of a part; None for what is not a class, such as a function.
-
-    Raises:
-        UserError: no registry of the hosts knows the name.
-    """
+    """The class of a part; None for what is not a class, such as a function."""
     if not isinstance(name, str):
         return name if inspect.isclass(name) else None
     scope = scope or DefaultScope.get_current_instance().scope_name
@@ -169,16 +145,19 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
 
 def check_part(part: type, values: Mapping[str, object], place: str = 'model') -> None:
     """Raise ``UserError`` for the first argument or word that a class does not take."""
-    where, valid = f'{part.__name__} ({place})', _list_arguments(part)
+    valid = _list_arguments(part)
+    if valid is None:
+        return
+    where, takes_parts = f'{part.__name__} ({place})', None in valid.values()
     for argument, value in values.items():
-        hint = (valid or {}).get(argument)
+        hint = valid.get(argument)
         if get_origin(hint) is Literal and value not in get_args(hint):
             words = ', '.join(map(repr, get_args(hint)))
             raise UserError(f'{where} has {argument}={value!r}; use one of {words}.')
-        if valid is None or argument in valid or argument in _FOR_THE_BUILDER:
+        if argument in valid or argument in _FOR_THE_BUILDER:
             continue
-        if '**' in valid and isinstance(value, Mapping | None):
-            continue  # a part that the config names
+        if takes_parts and isinstance(value, Mapping | None):
+            continue
         remedy = nearest(argument, valid) or f'; it takes {", ".join(valid)}'
         if place.startswith('model.'):
             # A child config that names another type inherits the old arguments.
@@ -189,22 +168,23 @@ def check_part(part: type, values: Mapping[str, object], place: str = 'model') -
 def _list_arguments(part: type) -> dict[str, object] | None:
     """Arguments of a class with their types; None if a host's class takes any.
 
-    Those of its base classes are among them if it hands ``**kwargs`` on.
+    Those of its base classes are among them if it hands ``**kwargs`` on, which have an
+    annotation, here None, if they are parts that the config names.
     """
     found: dict[str, object] = {}
     for base in inspect.getmro(part)[:-1]:
-        if '__init__' in vars(base):
-            _, *own = inspect.signature(base.__init__).parameters.values()
-            is_ours, kinds = _package(base) == 'stmixer_mm', [one.kind for one in own]
-            for one in own:
-                if one.kind not in _STARRED:
-                    found.setdefault(one.name, one.annotation if is_ours else None)
-                elif one.annotation is not one.empty and is_ours:
-                    found['**'] = one.annotation
-            if inspect.Parameter.VAR_KEYWORD not in kinds:
-                break
-            if not is_ours:
-                return None
+        if '__init__' not in vars(base):
+            continue
+        _, *own = inspect.signature(base.__init__).parameters.values()
+        rest = [one for one in own if one.kind is one.VAR_KEYWORD]
+        plain = [one for one in own if one.kind not in _STARRED]
+        found = {one.name: one.annotation for one in plain} | found
+        if not rest:
+            return found
+        if _package(base) != 'stmixer_mm':
+            return None
+        if rest[0].annotation is not rest[0].empty:
+            found[f'**{rest[0].name}'] = None
     return found
 
 

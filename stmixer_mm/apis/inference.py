@@ -133,16 +133,13 @@ def detect_video(
     interval_s: float | None = None,
     start: float = 0.0,
     end: float | None = None,
-    score_thr: float = 0.3,
-    nms_thr: float | None = None,
-    tracker: Tracker | None = None,
-    batch_size: int = 1,
     on_damage: OnDamage | None = None,
+    **options,
 ) -> Iterator[Keyframe]:
     """Detect persons and their actions along a video or a stream of frames.
 
-    Of a video file only the frames of clips are decoded, of a stream all. Clips come
-    from the config's test pipeline. Inputs, except a stream's frames, are checked
+    Of a video file only the frames of clips are decoded, of a stream all. Clips are
+    those of the config's test pipeline. Inputs, except a stream's frames, are checked
     before this returns.
 
     The clips of a model of tubelets overlap, and their tubelets are joined into tubes,
@@ -151,18 +148,13 @@ def detect_video(
     Args:
         model: From :func:`init_detector`.
         video: Video file, or another source of :func:`.open_source`.
-        interval_s: Seconds between keyframes, the first at ``start``; at least those of
-            a frame. With tubelets it is between the middles of clips, which are moved
-            to lie within the video. By default 1 s; with tubelets half a clip.
+        interval_s: Seconds between keyframes, the first at ``start``; no frame is one
+            twice. With tubelets it is between the middles of clips, which are moved to
+            lie within the video. By default 1 s; with tubelets half a clip.
         start, end: Part of the video in seconds.
-        score_thr: Actions with lower scores are left out; their persons stay.
-        nms_thr: Of persons whose boxes (with tubelets, in the middle of the clip) have
-            a larger IoU, only the one of highest person score is kept; None: all.
-        tracker: Gives persons in keyframes their ids; tubelets and track queries bring
-            their own.
-        batch_size: Clips that the model sees at once; with track queries it is 1.
         on_damage: Called with each stretch that the file lacks, and each keyframe left
             out because its clip cannot be decoded; without it that is an error.
+        options: See :func:`detect_clips`.
 
     Yields:
         In order of time.
@@ -175,16 +167,7 @@ def detect_video(
     loader, by_tubelets = ClipLoader(model.cfg), finds_tubelets(model)
     part = dict(interval_s=interval_s, start=start, end=end)
     clips = loader.cut(source, inside=by_tubelets, **part)
-    found = detect_clips(
-        model,
-        loader,
-        clips,
-        score_thr=score_thr,
-        nms_thr=nms_thr,
-        tracker=tracker,
-        batch_size=batch_size,
-        on_damage=on_damage,
-    )
+    found = detect_clips(model, loader, clips, on_damage=on_damage, **options)
     if not by_tubelets:
         return found
     return (one for one in found if clips.shows(one.frame_index))
@@ -207,7 +190,13 @@ def detect_clips(
         model: From :func:`init_detector`.
         loader: Of the model's config.
         clips: Taken one by one, so that they may be cut as they are needed.
-        score_thr, nms_thr, tracker, batch_size, on_damage: See :func:`detect_video`.
+        score_thr: Actions with lower scores are left out; their persons stay.
+        nms_thr: Of persons whose boxes (with tubelets, in the middle of the clip) have
+            a larger IoU, only the one of highest person score is kept; None: all.
+        tracker: Gives persons in keyframes their ids; tubelets and track queries bring
+            their own.
+        batch_size: Clips that the model sees at once; with track queries it is 1.
+        on_damage: See :func:`detect_video`.
     """
     by_tubelets = finds_tubelets(model)
     if loader.ahead_s and by_tubelets:

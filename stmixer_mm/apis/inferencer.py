@@ -168,7 +168,7 @@ class ActionDetInferencer:
             opened = open_source(source, fps=fps, on_damage=note_damage)
             drawn = opened.branch() if isinstance(opened, FrameStream) else opened.path
             keyframes = self.stream(opened, on_damage=note_damage, **options)
-            keyframes = self._record(found, keyframes, is_counted=vis_file is None)
+            keyframes = self._record(found, keyframes, is_drawn=vis_file is not None)
             if vis_file is not None:
                 render_video(
                     drawn,
@@ -194,21 +194,13 @@ class ActionDetInferencer:
         return found
 
     def _record(
-        self,
-        found: VideoDetections,
-        keyframes: Iterable[Keyframe],
-        *,
-        is_counted: bool,
+        self, found: VideoDetections, keyframes: Iterable[Keyframe], *, is_drawn: bool
     ) -> Iterator[Keyframe]:
-        with tqdm(
-            keyframes,
-            desc=Path(found.source).name,
-            unit='keyframe',
-            disable=not (self.show_progress and is_counted),
-        ) as counted:
-            for one in counted:
-                found.keyframes.append(one)
-                yield one
+        is_quiet = is_drawn or not self.show_progress  # frames are counted instead
+        name = Path(found.source).name
+        for one in tqdm(keyframes, desc=name, unit='keyframe', disable=is_quiet):
+            found.keyframes.append(one)
+            yield one
 
     def __call__(
         self,
@@ -241,22 +233,23 @@ class ActionDetInferencer:
             UserError: the only source cannot be read.
         """
         sources = list_sources(inputs)
-        is_saved = dict(vis=not no_save_vis, preds=not no_save_pred)
-        folders = [name for name in is_saved if out_dir and is_saved[name]]
-        for folder in folders:
-            check_writable_dir(Path(out_dir, folder), purpose='out_dir')
+        vis, preds = (
+            Path(out_dir, name) if out_dir and not is_left_out else None
+            for name, is_left_out in dict(vis=no_save_vis, preds=no_save_pred).items()
+        )
+        for folder in filter(None, (vis, preds)):
+            check_writable_dir(folder, purpose='out_dir')
         predictions, videos = [], []
+        options['batch_size'] = batch_size
         for source, name in zip(sources, _file_names(sources), strict=True):
-            drawn = Path(out_dir, 'vis', f'{name}.mp4') if 'vis' in folders else None
-            found = self.detect(
-                source, vis_file=drawn, batch_size=batch_size, **options
-            )
+            drawn = vis and vis / f'{name}.mp4'
+            found = self.detect(source, vis_file=drawn, **options)
             if found.error is not None:
                 if len(sources) == 1 and not found.keyframes:
                     raise UserError(found.error)
                 print_log(found.error, logger='current', level=logging.WARNING)
-            if 'preds' in folders:
-                found.save(Path(out_dir, 'preds', f'{name}.json'))
+            if preds:
+                found.save(preds / f'{name}.json')
             predictions.append(found)
             videos.append(str(drawn) if drawn and found.error is None else None)
         if pred_out_file:

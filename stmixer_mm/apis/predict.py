@@ -25,7 +25,7 @@ def predict(
         model: From :func:`.init_detector`.
         loaded: Clips, and the inputs that the pipeline made of each.
         batch_size: Clips of a batch.
-        nms_thr: See :func:`.detect_video`.
+        nms_thr: See :func:`.detect_clips`.
     """
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)

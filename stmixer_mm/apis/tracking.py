@@ -5,7 +5,7 @@ assigned online and never change. A tracker is for one video or stream.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from stmixer_mm.registry import MODELS
 
 DEFAULT_TRACKER = 'query'
 TRACKERS = {'query': dict(type='stmixer_mm.QueryTracker')}
+MIN_GIOU, FADE = -0.5, 0.5  # of QueryTracker
 
 
 @runtime_checkable
@@ -62,7 +63,8 @@ class _Person:
     time_s: float
     bbox: np.ndarray  # (4,)
     vector: np.ndarray  # (C,), a running mean of length 1
-    velocity: np.ndarray  # (4,), of the box's corners, all the same, in pixels a second
+    # (4,) of the box's corners, all the same, in pixels a second
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(4))
     sightings: int = 1
 
 
@@ -71,31 +73,18 @@ class QueryTracker:
     """Assigns the persons of a keyframe to known ones, by place and query vector.
 
     The assignment maximises the sum of: the mean GIoU of the box with the person's last
-    one and with that one moved on at constant velocity; the cosine of their query
-    vectors; ``trust`` in proportion to how often the person was seen, up to five times,
-    so that a second box on a person does not take over its id; minus ``fade`` for each
-    second since the person was last seen. Unassigned boxes get new ids.
+    one and with that one moved on at constant velocity, of which one is ``MIN_GIOU`` at
+    least; the cosine of their query vectors; 1 if the person was seen five times or
+    more, less in proportion, so that a second box on a person does not take over its id;
+    minus ``FADE`` for each second since the person was last seen. Unassigned boxes get
+    new ids.
 
     Args:
         max_gap_s: Seconds after which an unseen person is forgotten.
-        min_giou: Least GIoU of a box with one of the two.
-        query_weight, trust, fade: Weights.
     """
 
-    def __init__(
-        self,
-        *,
-        max_gap_s: float = 2.0,
-        min_giou: float = -0.5,
-        query_weight: float = 1.0,
-        trust: float = 1.0,
-        fade: float = 0.5,
-    ) -> None:
+    def __init__(self, *, max_gap_s: float = 2.0) -> None:
         self.max_gap_s = max_gap_s
-        self.min_giou = min_giou
-        self.query_weight = query_weight
-        self.trust = trust
-        self.fade = fade
         self._persons: list[_Person] = []
         self._fresh = count()
 
@@ -120,13 +109,10 @@ class QueryTracker:
             person = self._persons[known]
             self._update(person, time_s, bboxes[new], vectors[new])
             ids[new] = person.id
-        for new in np.lexsort(
-            bboxes.T[::-1]
-        ):  # from left to right, in any order of the boxes
+        for new in np.lexsort(bboxes.T[::-1]):  # from left to right
             if ids[new] < 0:
                 ids[new] = next(self._fresh)
-                at_rest = np.zeros(4)
-                seen = _Person(ids[new], time_s, bboxes[new], vectors[new], at_rest)
+                seen = _Person(ids[new], time_s, bboxes[new], vectors[new])
                 self._persons.append(seen)
         return ids
 
@@ -139,17 +125,13 @@ class QueryTracker:
         unseen_s = np.array([time_s - one.time_s for one in self._persons])
         lasts = np.array([one.bbox for one in self._persons])
         velocities = np.array([one.velocity for one in self._persons])
-        gious = np.array(
-            [
-                _giou(lasts, bboxes),
-                _giou(lasts + velocities * unseen_s[:, None], bboxes),
-            ]
-        )
+        moved = lasts + velocities * unseen_s[:, None]
+        gious = np.array([_giou(lasts, bboxes), _giou(moved, bboxes)])
         looks = np.array([one.vector for one in self._persons]) @ vectors.T
         sightings = np.array([one.sightings for one in self._persons])
-        trust = self.trust * np.minimum(sightings, 5) / 5 - self.fade * unseen_s
-        likeness = gious.mean(axis=0) + self.query_weight * looks + trust[:, None]
-        possible = gious.max(axis=0) >= self.min_giou
+        trust = np.minimum(sightings, 5) / 5 - FADE * unseen_s
+        likeness = gious.mean(axis=0) + looks + trust[:, None]
+        possible = gious.max(axis=0) >= MIN_GIOU
         pairs = linear_sum_assignment(np.where(possible, likeness, -1e3), maximize=True)
         return [
             (one, new) for one, new in zip(*pairs, strict=True) if possible[one, new]

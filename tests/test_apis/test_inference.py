@@ -78,26 +78,6 @@ def test_detection_equals_the_model_on_the_config_s_own_samples(model, folder):
     torch.testing.assert_close(torch.tensor(scores), expected.scores[:, 1:])
 
 
-def test_batches_change_nothing(model, folder):
-    singles, batched = (
-        list(detect_video(model, folder / '0.mp4', interval_s=0.3, batch_size=size))
-        for size in (1, 4)
-    )
-    assert len(singles) == len(batched) == 7
-    for one, other in zip(singles, batched, strict=True):
-        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
-
-
-def test_video_is_opened_once(model, folder, monkeypatch):
-    opened = []
-    init = Video.__init__
-    monkeypatch.setattr(
-        Video, '__init__', lambda self, path: opened.append(1) or init(self, path)
-    )
-    assert len(list(detect_video(model, folder / '0.mp4', interval_s=0.5))) == 4
-    assert opened == [1]
-
-
 @pytest.mark.parametrize(
     ('opener', 'decoder'),
     [

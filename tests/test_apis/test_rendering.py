@@ -141,12 +141,16 @@ def test_failing_detection_leaves_no_video(tmp_path):
     with pytest.raises(RuntimeError, match='no memory'):
         render_video(video, keyframes(), tmp_path / 'out.mp4')
     assert (tmp_path / 'out.mp4').read_text() == 'earlier'
+    with pytest.raises(UserError, match='is the video itself'):
+        render_video(video, [], video)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_lost_frames_are_noticed(tmp_path, monkeypatch):
     video = write_video(tmp_path / 'a.mp4', frames=20)
-    monkeypatch.setattr(rendering, '_write_video', lambda *args, **form: write_whole(*args, **form) + 1)
+    monkeypatch.setattr(
+        rendering, '_write_video', lambda *args, **form: write_whole(*args, **form) + 1
+    )
     with pytest.raises(UserError, match=r'out\.mp4 lacks frames.*disk full'):
         render_video(video, [], tmp_path / 'out.mp4')
     assert not (tmp_path / 'out.mp4').exists()

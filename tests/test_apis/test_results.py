@@ -60,43 +60,26 @@ VIDEOS = dict(
 
 
 def test_json_of_version_1():
-    assert video(FOUND).to_dict() == dict(
-        version=1,
-        video='a,b.mp4',
-        fps=10.0,
-        width=48,
-        height=32,
-        total_frames=60,
+    walk, wave = (dict(action=name, score=score) for name, score in (WALK, WAVE))
+    persons = [
+        dict(bbox=[1, 2, 3, 4], actions=[walk, wave]),
+        dict(bbox=[5, 6, 7.25, 8], actions=[]),
+    ]
+    size = dict(fps=10.0, width=48, height=32, total_frames=60)
+    assert video(FOUND).to_dict() == dict(version=1, video='a,b.mp4', **size) | dict(
         keyframes=[
-            dict(
-                time_s=1.0,
-                frame=10,
-                persons=[
-                    dict(
-                        bbox=[1, 2, 3, 4],
-                        actions=[
-                            dict(action='walk', score=0.9),
-                            dict(action='wäve', score=0.5),
-                        ],
-                    ),
-                    dict(bbox=[5, 6, 7.25, 8], actions=[]),
-                ],
-            ),
+            dict(time_s=1.0, frame=10, persons=persons),
             dict(time_s=2.0, frame=20, persons=[]),
-        ],
+        ]
     )
 
 
 @pytest.mark.parametrize('found', VIDEOS.values(), ids=VIDEOS)
-def test_json_and_records_are_the_same(found, tmp_path):
+def test_records_json_and_parquet_are_the_same(found, tmp_path):
     found.save(tmp_path / 'a.json')
     assert VideoDetections.load(tmp_path / 'a.json') == found
     content = json.loads((tmp_path / 'a.json').read_text())
     assert VideoDetections.from_dict(content).to_dict() == content
-
-
-@pytest.mark.parametrize('found', VIDEOS.values(), ids=VIDEOS)
-def test_parquet_has_every_field(found, tmp_path):
     parquet = pytest.importorskip('pyarrow.parquet')
     found.save(tmp_path / 'a.parquet')
 
@@ -134,27 +117,18 @@ def test_what_is_no_file_of_detections_is_named(tmp_path):
 
 
 def test_tubes_span_what_persons_do():
-    once = dict(first_frame=10, last_frame=10)
-    late = dict(first_frame=30, last_frame=30)
+    def span(first, last, **rest):
+        return dict(first_frame=first, last_frame=last, **rest)
+
+    walk = dict(action='walk', score=0.9, **span(10, 10))
+    wave = dict(action='wäve', score=0.5, **span(10, 10))
+    later = [
+        dict(walk, score=0.75, **span(30, 40)),
+        dict(wave, **span(30, 30)),
+    ]
     assert VIDEOS['tracked'].to_dict()['tubes'] == [
-        dict(
-            id=3,
-            first_frame=10,
-            last_frame=40,
-            actions=[
-                dict(action='walk', score=0.9, **once),
-                dict(action='wäve', score=0.5, **once),
-            ],
-        ),
-        dict(
-            id=1,
-            first_frame=10,
-            last_frame=40,
-            actions=[
-                dict(action='walk', score=0.75, first_frame=30, last_frame=40),
-                dict(action='wäve', score=0.5, **late),
-            ],
-        ),
+        dict(id=3, **span(10, 40, actions=[walk, wave])),
+        dict(id=1, **span(10, 40, actions=later)),
     ]
 
 

@@ -88,14 +88,12 @@ WALKER = 0, 99, (4, 5, 24, 50), (0.5, 0.1)
 @pytest.mark.parametrize(
     ('clip_len', 'frame_interval', 'part', 'frames'),
     [
-        (4, 1, {}, range(41)),
         (8, 2, {}, range(41)),
         (7, 3, dict(batch_size=3), range(41)),
         (2, 5, {}, range(41)),
         (1, 1, {}, range(41)),
         (8, 2, dict(start=1.3, end=2.9), range(13, 29)),
         (8, 2, dict(start=4), range(40, 41)),
-        (8, 2, dict(interval_s=0.3), range(41)),
         (8, 2, dict(interval_s=1e-9), range(41)),
     ],
 )
@@ -110,14 +108,7 @@ def test_every_frame_has_the_true_box(video, clip_len, frame_interval, part, fra
     for one in found:
         assert [label for label, _ in one.actions[0]] == ['walk']
         assert one.actions[0][0][1] == pytest.approx(0.6)
-
-
-def test_clips_overlap_by_half_and_lie_within_the_video(video):
-    model = Oracle(WALKER, clip_len=8, frame_interval=2)
-    list(detect_video(model, video))
-    firsts = [frames[0] for frames in model.clips]
-    assert firsts == [0, 8, 16, 24, 26]
-    assert all(np.diff(frames).tolist() == [2] * 7 for frames in model.clips)
+    assert all(0 <= clip[0] and clip[-1] < 41 for clip in model.clips)
 
 
 def test_clips_further_apart_leave_frames_out(video):
@@ -127,30 +118,28 @@ def test_clips_further_apart_leave_frames_out(video):
     assert [one.frame_index for one in found] == frames
 
 
-def test_persons_are_shown_where_they_are(video):
-    visitor = 11, 22, (60, 10, 80, 60), (-0.2, 0)
-    model = Oracle(WALKER, visitor, clip_len=4, frame_interval=1)
-    found = list(detect_video(model, video))
-    (number,) = {number for one in found for number in one.ids} - {*found[0].ids}
-    seen = [one for one in found if number in one.ids]
-    assert [one.frame_index for one in seen] == list(range(11, 23))
-    for one in seen:
-        box = one.bboxes[one.ids.index(number)]
-        np.testing.assert_allclose(box, true_box(one.frame_index, *visitor[2:]))
-
-
-def test_persons_who_cross_keep_their_ids(video):
-    others = [(0, 99, (2, 5, 22, 60), (1.5, 0)), (0, 99, (62, 5, 82, 60), (-1.5, 0))]
-    found = list(detect_video(Oracle(*others, clip_len=8, frame_interval=1), video))
-    is_right = found[0].bboxes[:, 0] > 30
+def test_persons_who_come_go_and_cross_keep_their_ids(video):
+    persons = [
+        (0, 99, (2, 5, 22, 60), (1.5, 0)),
+        (0, 99, (62, 5, 82, 60), (-1.5, 0)),
+        (11, 22, (30, 40, 40, 62), (-0.2, 0)),
+    ]
+    found = list(detect_video(Oracle(*persons, clip_len=4, frame_interval=1), video))
+    seen = {}
     for one in found:
-        assert one.ids == found[0].ids
-        for person, bbox in zip(is_right, one.bboxes, strict=True):
-            truth = true_box(one.frame_index, *others[int(person)][2:])
-            np.testing.assert_allclose(bbox, truth, atol=1e-9)
+        for number, bbox in zip(one.ids, one.bboxes, strict=True):
+            seen.setdefault(number, {})[one.frame_index] = bbox
+    assert len(seen) == 3
+    for frames in seen.values():
+        first, last, *motion = min(
+            persons, key=lambda one: abs(frames[12] - true_box(12, *one[2:])).sum()
+        )
+        assert [*frames] == list(range(first, min(last, 40) + 1))
+        for frame, bbox in frames.items():
+            np.testing.assert_allclose(bbox, true_box(frame, *motion), atol=1e-9)
 
 
-@pytest.mark.parametrize('frames', [1, 2, 5, 8])
+@pytest.mark.parametrize('frames', [1, 5])
 def test_a_video_shorter_than_a_clip(tmp_path, frames):
     video = write_video(tmp_path / 'a.mp4', frames=frames, fps=10, size=(96, 64))
     clip = dict(clip_len=5, frame_interval=2)
@@ -180,11 +169,6 @@ def test_clips_that_reach_into_damage_are_left_out(video, monkeypatch):
     assert frames == [*range(20), *range(22, 41)]
     assert {error.stretch for error in told} == {(2.0, 2.1)}
     assert {number for one in found for number in one.ids} == {*found[0].ids}
-
-
-def test_scene_without_a_person_stays_empty(video):
-    found = list(detect_video(Oracle(clip_len=4, frame_interval=1), video))
-    assert [(len(one.bboxes), one.ids) for one in found] == [(0, [])] * 41
 
 
 class GivenIds:
