@@ -10,7 +10,6 @@ from tiny_stmixer import ACTIONS, write_project, write_video
 
 from stmixer_mm.apis.config import load_config
 from stmixer_mm.apis.inference import detect_video, init_detector
-from stmixer_mm.datasets.videos import Video
 from stmixer_mm.errors import UserError
 
 

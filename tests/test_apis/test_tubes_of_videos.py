@@ -108,7 +108,7 @@ def test_every_frame_has_the_true_box(video, clip_len, frame_interval, part, fra
     for one in found:
         assert [label for label, _ in one.actions[0]] == ['walk']
         assert one.actions[0][0][1] == pytest.approx(0.6)
-    assert all(0 <= clip[0] and clip[-1] < 41 for clip in model.clips)
+    assert all(clip[0] >= 0 and clip[-1] < 41 for clip in model.clips)
 
 
 def test_clips_further_apart_leave_frames_out(video):

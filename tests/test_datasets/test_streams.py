@@ -24,7 +24,6 @@ from stmixer_mm.datasets.streams import (
 from stmixer_mm.datasets.videos import Video, open_video
 from stmixer_mm.errors import UserError
 
-
 GOOD = np.zeros((4, 6, 3), np.uint8)
 
 
