@@ -1,6 +1,7 @@
 """Detections drawn into a copy of a video."""
 
 import heapq
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -19,7 +20,7 @@ from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
 from stmixer_mm.datasets.streams import FrameStream, open_source, read_part
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import atomic_path, is_same_file
+from stmixer_mm.files import atomic_path
 from stmixer_mm.structures import Keyframe, decode
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
@@ -117,7 +118,7 @@ def render_video(
     total = begin = sound = None
     tick = _TICK
     if isinstance(source, Video):
-        if is_same_file(out, source.path):
+        if os.path.realpath(out) == os.path.realpath(source.path):
             raise UserError(f'{out} is the video itself; give another name.')
         part = source.part(start, end)
         total, tick, begin = len(part), source.time_base, source.times[part[0]]
