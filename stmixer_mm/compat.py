@@ -14,7 +14,6 @@ import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from logging import FileHandler
 from pathlib import Path
 
 import mmaction
@@ -24,9 +23,7 @@ from mmaction.utils import dependency
 from mmengine import runner
 from mmengine.device import get_device
 from mmengine.hooks import checkpoint_hook
-from mmengine.logging import MMLogger
 from mmengine.logging.history_buffer import HistoryBuffer
-from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from stmixer_mm.errors import blame
@@ -144,22 +141,6 @@ def _resume_in_the_work_dir() -> None:
     """Let mmengine's runners resume by :func:`find_latest_checkpoint`."""
     for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
         module.find_latest_checkpoint = find_latest_checkpoint
-
-
-def _keep_initialisation_out_of_terminals() -> None:
-    """Let mmengine write how parameters are initialised to log files only.
-
-    Without a file, as in inference, ``BaseModule`` (0.10.7) logs three lines for each
-    parameter. Can go when it does not.
-    """
-    dump = BaseModule._dump_init_info
-
-    def dump_to_files(self) -> None:
-        handlers = MMLogger.get_current_instance().handlers
-        if any(isinstance(handler, FileHandler) for handler in handlers):
-            dump(self)
-
-    BaseModule._dump_init_info = dump_to_files
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -307,4 +288,3 @@ _allow_mmengine_checkpoints()
 _load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()
-_keep_initialisation_out_of_terminals()

@@ -5,16 +5,13 @@ The processes print their own errors.
 
 import sys
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main
 
-def main() -> None:
+if __name__ == '__main__':
     try:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.run import main as launch
-    except KeyboardInterrupt:
-        sys.exit('stopped: interrupted by the user')
-    try:
-        launch()
+        main()
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         sys.exit(f'error: process {rank} ended with {failure.exitcode}')
@@ -26,7 +23,3 @@ def main() -> None:
             f'error: the processes cannot be started ({reason}); correct GPUS, NNODES, '
             'NODE_RANK, MASTER_ADDR or PORT.'
         )
-
-
-if __name__ == '__main__':
-    main()

@@ -100,14 +100,3 @@ def test_failure_is_reported_without_a_traceback(tmp_path):
     assert done.returncode == 1
     assert 'no.py does not exist' in done.stderr
     assert 'Traceback' not in done.stderr
-
-
-@pytest.mark.parametrize(
-    'script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test']
-)
-def test_shell_scripts_print_their_usage(script):
-    done = subprocess.run(
-        [ROOT / 'tools' / f'{script}.sh'], capture_output=True, text=True
-    )
-    assert done.returncode != 0
-    assert f'usage: {script}.sh' in done.stderr

@@ -1,6 +1,6 @@
 """A toy set in COCO's format: drawn shapes on a noisy ground.
 
-python tests/tiny_coco.py FOLDER
+python tests/test_projects/tiny_coco.py FOLDER
 """
 
 import json
