@@ -95,6 +95,16 @@ class OptionsOf(NamedTuple):
         return [name for name in names if name not in self.without]
 
 
+def overrides(
+    *, person_thr: PersonThr = None, cfg_options: CfgOptions = None
+) -> dict[str, Any]:
+    """What a command line overrides in the config, dotted key -> value."""
+    return (person_thr or {}) | (cfg_options or {})
+
+
+Overrides = Annotated[dict, OptionsOf(overrides)]
+
+
 def run_main(main: Callable) -> Any:
     """Call a function with the arguments of the command line.
 

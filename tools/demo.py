@@ -8,7 +8,7 @@ from pathlib import Path
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.apis.rendering import VIDEOS
-from stmixer_mm.command_line import CfgOptions, PersonThr, run_main
+from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file
@@ -30,8 +30,7 @@ def main(
     csv: str | None = None,
     device: str | None = None,
     model: ModelOptions,
-    person_thr: PersonThr = None,
-    cfg_options: CfgOptions = None,
+    settings: Overrides,
     detection: StreamOptions,
 ) -> None:
     """
@@ -57,7 +56,7 @@ def main(
         config,
         checkpoint,
         device,
-        cfg_options=(person_thr or {}) | (cfg_options or {}),
+        cfg_options=overrides(**settings),
         **model,
     )
     results = inferencer.detect(video, vis_file=out, strict=True, **detection)

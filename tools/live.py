@@ -9,9 +9,9 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, redirect_stdout
+from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.cut import ClipLoader
@@ -20,11 +20,11 @@ from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOption
 from stmixer_mm.apis.rendering import VIDEOS, write_pictures
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
 from stmixer_mm.command_line import (
-    CfgOptions,
-    OptionsOf,
-    PersonThr,
+    NotNegative,
+    Overrides,
     Score,
     number,
+    overrides,
     run_main,
 )
 from stmixer_mm.errors import blame
@@ -46,15 +46,13 @@ def main(
     host: str = '127.0.0.1',
     out: str | None = None,
     json_lines: Annotated[str | None, dict(metavar='FILE')] = None,
-    opening: Annotated[dict, OptionsOf(LiveSource)],
-    pace: Annotated[dict, OptionsOf(LiveDetection, without=('log',))],
+    interval_s: NotNegative = 0.0,
     score_thr: Score = 0.3,
     nms_thr: Score = NMS_THR,
     tracker: Literal[tuple(TRACKERS)] = DEFAULT_TRACKER,
     device: str = 'cpu',
     model: ModelOptions,
-    person_thr: PersonThr = None,
-    cfg_options: CfgOptions = None,
+    settings: Overrides,
 ) -> None:
     """
     Args:
@@ -66,6 +64,7 @@ def main(
         host: Address of the page; all but this machine's get a token.
         out: Video of the pictures shown: .mp4, .mov or .mkv.
         json_lines: Write a line per keyframe, - for standard output.
+        interval_s: Minimum seconds between keyframes.
         score_thr: Leave out actions with lower scores; the page can change it for what
             is shown.
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
@@ -78,41 +77,49 @@ def main(
         check_writable_file(json_lines, purpose='--json-lines')
     elif page is None and out is None:
         json_lines = '-'
-    frames, lines = LiveSource(source, **opening), sys.stdout
+    frames = LiveSource(source)
     with ExitStack() as stack:
-        if json_lines == '-':  # nothing else is to be printed there
-            stack.enter_context(redirect_stdout(sys.stderr))
-        overrides = (person_thr or {}) | (cfg_options or {})
-        detector = ActionDetInferencer(
-            config, checkpoint, device, cfg_options=overrides, **model
+        lines = open_lines(json_lines, stack)
+        model = ActionDetInferencer(
+            config, checkpoint, device, cfg_options=overrides(**settings), **model
         ).model
-        loader = ClipLoader(detector.cfg)
+        loader = ClipLoader(model.cfg)
+        thresholds = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
         detect = partial(
-            detect_clips,
-            detector,
-            loader,
-            score_thr=min(score_thr, LEAST_SCORE),
-            nms_thr=nms_thr,
-            tracker=build_tracker(tracker),
+            *(detect_clips, model, loader), tracker=build_tracker(tracker), **thresholds
         )
-        live = LiveDetection(frames, detect, loader.spans, log=log, **pace)
-        pictures = LivePictures(score_thr)
+        live = LiveDetection(
+            frames, detect, loader.spans, interval_s=interval_s, log=log
+        )
+        shown = pictures = LivePictures(score_thr)
         live.listeners.append(pictures)
-        if json_lines is not None:
-            if json_lines != '-':
-                lines = stack.enter_context(open(json_lines, 'w', encoding='utf-8'))
+        if lines is not None:
             live.listeners.append(JsonLines(lines, score_thr))
         if out is not None:
             stack.enter_context(pictures.watched())
-        shown = pictures
         if page is not None:
-            with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
-                from stmixer_mm.projects.live.page import LivePage
-            server = LivePage(pictures, live, host=host, port=page)
-            stack.enter_context(server)
-            log(f'page: {server.url}')
+            server = stack.enter_context(serve(pictures, live, host, page))
             shown = server.shown()
         watch(live, pictures, shown, out)
+
+
+def open_lines(file: str | None, stack: ExitStack) -> TextIO | None:
+    """The file of the JSON lines."""
+    if file != '-':
+        return file and stack.enter_context(open(file, 'w', encoding='utf-8'))
+    lines = sys.stdout
+    stack.enter_context(redirect_stdout(sys.stderr))  # nothing else is printed there
+    return lines
+
+
+def serve(
+    pictures: LivePictures, live: LiveDetection, host: str, port: int
+) -> AbstractContextManager:
+    with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
+        from stmixer_mm.projects.live.page import LivePage
+    server = LivePage(pictures, live, host=host, port=port)
+    log(f'page: {server.url}')
+    return server
 
 
 def watch(

@@ -202,16 +202,11 @@ class Clock:
         monkeypatch.setattr(module.time, 'monotonic', lambda: self.now)
 
 
-@pytest.mark.parametrize(
-    ('budget', 'interval_s', 'apart_s', 'missed'),
-    [(1, 0, 0.4, 0), (0.5, 0, 0.8, 0), (1, 1.0, 1.0, 0), (0.5, 0.2, 0.8, 9)],
-)
-def test_keyframes_are_as_far_apart_as_the_budget_allows(
-    monkeypatch, budget, interval_s, apart_s, missed
-):
+@pytest.mark.parametrize(('interval_s', 'apart_s'), [(0, 0.4), (0.2, 0.4), (1.0, 1.0)])
+def test_keyframes_are_as_far_apart_as_asked_for(monkeypatch, interval_s, apart_s):
     """Detection takes 0.4 s; a frame comes each 0.1 s."""
     clock = Clock(monkeypatch)
-    live, *_ = make(Source(), spans=(0, 0), budget=budget, interval_s=interval_s)
+    live, *_ = make(Source(), spans=(0, 0), interval_s=interval_s)
     wait_for_clip, taken = live._wait_for_clip, []
 
     def frames_until(due):
@@ -225,7 +220,6 @@ def test_keyframes_are_as_far_apart_as_the_budget_allows(
         taken.append(clip.time_s)
         clock.now += 0.4
     assert np.diff(taken) == pytest.approx([apart_s] * 3)
-    assert live.figures()['keyframes missed'] == missed
 
 
 def test_latency_counts_from_capture(monkeypatch):

@@ -123,7 +123,7 @@ def test_the_threshold_is_set(page):
 def test_only_the_page_itself_may_send_requests(page):
     """Another site could resolve its own name to this machine, or post to it."""
     for host in 'evil.example', '127.0.0.1.evil.example', '':
-        assert status(page, 'GET', '/', Host=host) == 403
+        assert status(page, 'GET', '/', Host=host) == 400
     assert status(page, 'GET', '/', Host='localhost:1234') == 200  # a tunnel
     host = page.url.split('/')[2]
     for origin in 'http://evil.example', 'null', f'https://{host}':

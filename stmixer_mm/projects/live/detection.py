@@ -16,21 +16,21 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 import numpy as np
 
 from stmixer_mm.apis.rendering import follow_persons
-from stmixer_mm.command_line import NotNegative, Positive, number
 from stmixer_mm.datasets.clips import Clip, RecentFrames
 from stmixer_mm.datasets.streams import (
     FrameStream,
     is_live,
     name_source,
     open_source,
+    read_part,
     single_source,
 )
-from stmixer_mm.datasets.videos import Video
+from stmixer_mm.datasets.videos import DamagedVideo
 from stmixer_mm.errors import UserError
 from stmixer_mm.records import to_plain
 from stmixer_mm.structures import Keyframe
@@ -73,13 +73,12 @@ class LiveDetection:
         detect: Detects in clips, taking them one by one, as :func:`.detect_clips`.
         spans: First arguments of :class:`.RecentFrames`.
         interval_s: Minimum seconds between keyframes.
-        budget: Share of the time that detection may take; keyframes are as far apart
-            as the duration of the last ones demands.
         log: Called with messages for the user.
 
     Attributes:
         listeners: See :class:`Listener`.
         newest: The last result, None before the first.
+        is_connected: Whether frames come.
     """
 
     def __init__(
@@ -88,26 +87,25 @@ class LiveDetection:
         detect: Callable[[Iterator[Clip]], Iterator[Keyframe]],
         spans: Sequence[int | float],
         *,
-        interval_s: NotNegative = 0.0,
-        budget: Annotated[float, number(float, most=1, above=0)] = 1.0,
+        interval_s: float = 0.0,
         log: Callable[[str], object] = print,
     ) -> None:
         self.name = source.name
         self._source, self._detect, self._spans = source, detect, spans
-        self._interval_s, self._budget = interval_s, budget
-        self._log = log
+        self._interval_s, self._log = interval_s, log
         self.listeners: list[Listener] = []
         self.newest: LiveResult | None = None
+        self.is_connected = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()  # guards what follows
-        self._is_stopped = self._is_over = self._is_connected = False
+        self._is_stopped = self._is_over = False
         self._ring = RecentFrames(*spans)
         self._came: deque[float] = deque(maxlen=_KEPT_TIMES)  # of the last frames
         self._latencies: deque[float] = deque(maxlen=_KEPT_LATENCIES)
         self._found_at: deque[float] = deque(maxlen=32)
         self._keyframes = self._connections = 0
-        self._missed = 0.0
         self._last = -1  # frame of the last clip
+        self._begin: float | None = None  # when the first frame came
         self._threads = [
             threading.Thread(target=self._run, args=[part], name=name, daemon=True)
             for name, part in (('capture', self._capture), ('detection', self._find))
@@ -133,10 +131,6 @@ class LiveDetection:
         for thread in self._threads:
             thread.join(LEAVE_S)
 
-    @property
-    def is_connected(self) -> bool:
-        return self._is_connected
-
     def figures(self) -> dict[str, float]:
         """Counts since the start, and recent speed, by name."""
         with self._changed:
@@ -146,7 +140,6 @@ class LiveDetection:
             figures = {
                 'frames': self._ring.count,
                 'keyframes': self._keyframes,
-                'keyframes missed': int(self._missed),
                 'keyframes per second': round(rate, 1),
                 'connections': self._connections,
             }
@@ -168,45 +161,46 @@ class LiveDetection:
     # Capture
 
     def _capture(self) -> None:
-        begin: float | None = None
         pause_s = FIRST_PAUSE_S
         while not self._is_stopped:
-            first, opened_at = self._ring.count, time.monotonic()
-            reason = f'{self._source.name} ended.'
+            opened_at, reason = time.monotonic(), f'{self.name} ended.'
             try:
-                with closing(iter(self._source)) as frames:
-                    for time_s, picture in frames:
-                        if self._is_stopped:
-                            return
-                        now = time.monotonic()
-                        begin = now if begin is None else begin
-                        if self._ring.count == first:
-                            offset_s = now - begin - time_s
-                            self._connect()
-                        self._take(offset_s + time_s, picture)
+                self._read_connection()
             except UserError as error:
-                if begin is None or not self._source.is_endless:
+                if self._begin is None or not self._source.is_endless:
                     raise
                 reason = str(error)
-            self._is_connected = False
-            if not self._source.is_endless:
+            if self._is_stopped or not self._source.is_endless:
                 break
-            if self._ring.count > first and time.monotonic() - opened_at > STEADY_S:
+            if self.is_connected and time.monotonic() - opened_at > STEADY_S:
                 pause_s = FIRST_PAUSE_S
+            self.is_connected = False
             self._log(f'{reason} Next attempt in {pause_s:g} s.')
             with self._changed:
                 self._changed.wait_for(lambda: self._is_stopped, pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         with self._changed:
-            self._is_over = True
+            self._is_over, self.is_connected = True, False
             self._changed.notify_all()
+
+    def _read_connection(self) -> None:
+        with closing(iter(self._source)) as frames:
+            for time_s, picture in frames:
+                if self._is_stopped:
+                    return
+                if not self.is_connected:
+                    now = time.monotonic()
+                    self._begin = now if self._begin is None else self._begin
+                    offset_s = now - self._begin - time_s
+                    self._connect()
+                self._take(offset_s + time_s, picture)
 
     def _connect(self) -> None:
         with self._changed:
             index = self._ring.count
             self._ring = RecentFrames(*self._spans, count=index)
             self._connections += 1
-            self._is_connected = True
+            self.is_connected = True
         for listener in self.listeners:
             listener.on_connection(index)
 
@@ -238,7 +232,6 @@ class LiveDetection:
 
     def _newest_clips(self) -> Iterator[Clip]:
         due = None
-        busy_s: deque[float] = deque(maxlen=9)  # of the last keyframes
         while True:
             with self._changed:
                 clip = self._wait_for_clip(due or 0.0)
@@ -247,11 +240,9 @@ class LiveDetection:
             self._clip = clip._replace(sample={})
             begin = time.monotonic()
             yield clip
-            busy_s.append(time.monotonic() - begin)
-            step = max(self._interval_s, float(np.median(busy_s)) / self._budget)
-            self._missed += step / self._interval_s - 1 if self._interval_s else 0
             # Even intervals, unless this clip was far too late.
-            due = step + (begin if due is None else max(due, begin - step / 2))
+            late = begin if due is None else begin - self._interval_s / 2
+            due = max(due or 0.0, late) + self._interval_s
 
     def _wait_for_clip(self, due: float) -> Clip | None:
         while not self._is_stopped:
@@ -303,26 +294,21 @@ class LiveSource:
 
     Files, also at a URL, and folders of pictures are read at their own pace.
 
-    Args:
-        source: A single source.
-        fps: Rate of pictures.
-
     Raises:
         UserError: there are several sources; when iterating: it does not open.
     """
 
-    def __init__(self, source: str, *, fps: Positive | None = None) -> None:
+    def __init__(self, source: str) -> None:
         self._source = single_source(source)
-        self._fps = fps
         self.name = name_source(self._source)
         self.is_endless = is_live(self._source) and self._source != '-'
 
     def __iter__(self) -> Generator[tuple[float, np.ndarray], None, None]:
-        opened = open_source(self._source, fps=self._fps, on_damage=lambda damage: None)
-        frames = opened if isinstance(opened, FrameStream) else _frames_of(opened)
+        opened = open_source(self._source, on_damage=_ignore)
+        frames = read_part(opened, on_damage=_ignore)
         is_paced, begin = not is_live(self._source), None
-        with closing(frames):
-            for time_s, picture in frames:
+        with closing(opened if isinstance(opened, FrameStream) else frames):
+            for _, time_s, picture in frames:
                 if begin is None:
                     begin = time.monotonic() - time_s
                     if getattr(opened, 'duration_s', None) is not None:  # has an end
@@ -332,7 +318,5 @@ class LiveSource:
                 yield time_s, picture
 
 
-def _frames_of(video: Video) -> Generator[tuple[float, np.ndarray], None, None]:
-    for index, picture in video.pictures(range(len(video))):
-        if picture is not None:
-            yield float(video.times[index]), picture
+def _ignore(damage: DamagedVideo) -> None:
+    """Leave out a frame that cannot be decoded."""

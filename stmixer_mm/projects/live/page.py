@@ -5,9 +5,7 @@ as server-sent events. A slow viewer misses pictures and events: only the newest
 """
 
 import asyncio
-import ipaddress
 import json
-import re
 import secrets
 import socket
 import threading
@@ -19,11 +17,12 @@ import cv2
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
 
 from stmixer_mm.errors import blame
 from stmixer_mm.projects.live.detection import LiveDetection, above
@@ -40,7 +39,6 @@ _HEADERS = {
     'X-Content-Type-Options': 'nosniff',
     'Cache-Control': 'no-store',
 }
-_OWN_HOST = re.compile(r'(localhost|127\.0\.0\.1|\[::1\])(:\d+)?')
 
 
 class LivePage:
@@ -69,16 +67,14 @@ class LivePage:
     ) -> None:
         self._pictures, self._live = pictures, live
         self._jpeg: bytes | None = None
-        family = socket.AF_INET6 if ':' in host else socket.AF_INET
         with blame(f'The page cannot listen on {host}:{port}', 'choose another --page'):
-            self._socket = socket.create_server((host, port), family=family)
+            self._socket = socket.create_server((host, port))
         # Pictures that wait in the socket are old when they arrive.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**17)
-        address, port = self._socket.getsockname()[:2]
-        self._is_local = ipaddress.ip_address(address).is_loopback
-        root = '' if self._is_local else f'/{secrets.token_urlsafe(16)}'
-        shown = socket.gethostname() if address in ('0.0.0.0', '::') else address
-        shown = f'[{shown}]' if ':' in shown else shown
+        address, port = self._socket.getsockname()
+        is_local = address.startswith('127.')
+        root = '' if is_local else f'/{secrets.token_urlsafe(16)}'
+        shown = socket.gethostname() if address == '0.0.0.0' else address
         self.url = f'http://{shown}:{port}{root}/'
         files = StaticFiles(directory=Path(__file__).with_name('static'), html=True)
         routes = [
@@ -87,16 +83,20 @@ class LivePage:
             Route('/threshold', self._set_threshold, methods=['POST']),
             Mount('/', files),
         ]
-        self._app = Starlette(routes=[Mount(root, routes=routes)])
+        # Another site could resolve its own name to this machine.
+        hosts = ['localhost', '127.0.0.1'] if is_local else ['*']
+        app = Starlette(
+            routes=[Mount(root, routes=routes)],
+            middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        )
         config = uvicorn.Config(
-            self._serve,
+            app,
             headers=[*_HEADERS.items()],
             server_header=False,
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=0,
             lifespan='off',
             loop='asyncio',
-            interface='asgi3',
             ws='none',
             log_config=None,
             log_level='critical',
@@ -121,43 +121,33 @@ class LivePage:
             self._jpeg = jpeg.tobytes()
             yield time_s, picture
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The application, without requests of other sites."""
-        headers, app = Request(scope).headers, self._app
-        host = headers.get('host', '')
-        # Another site could resolve its own name to this machine.
-        if self._is_local and not _OWN_HOST.fullmatch(host):
-            app = PlainTextResponse('Use the address that was printed.', 403)
-        elif headers.get('origin') not in (None, f'http://{host}'):
-            app = PlainTextResponse('Only the page itself may send requests.', 403)
-        await app(scope, receive, send)
-
     async def _send_pictures(self, request: Request) -> Response:
-        async def parts() -> AsyncIterator[bytes]:
-            yield b'--part\r\n'
-            before = None
-            with self._pictures.watched():
-                while True:
-                    if (jpeg := self._jpeg) is not before:
-                        head = (
-                            f'Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}'
-                        )
-                        yield b'%b\r\n\r\n%b\r\n--part\r\n' % (head.encode(), jpeg)
-                    before = jpeg
-                    await asyncio.sleep(_PICTURE_S)
-
         kind = 'multipart/x-mixed-replace; boundary=part'
-        return StreamingResponse(parts(), media_type=kind)
+        return StreamingResponse(self._parts(), media_type=kind)
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        yield b'--part\r\n'
+        before = None
+        with self._pictures.watched():
+            while True:
+                if (jpeg := self._jpeg) is not before:
+                    head = f'Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}'
+                    yield b'%b\r\n\r\n%b\r\n--part\r\n' % (head.encode(), jpeg)
+                before = jpeg
+                await asyncio.sleep(_PICTURE_S)
 
     async def _send_events(self, request: Request) -> Response:
-        async def events() -> AsyncIterator[str]:
-            while True:
-                yield f'data: {json.dumps(self._state())}\n\n'
-                await asyncio.sleep(_EVENT_S)
+        return StreamingResponse(self._events(), media_type='text/event-stream')
 
-        return StreamingResponse(events(), media_type='text/event-stream')
+    async def _events(self) -> AsyncIterator[str]:
+        while True:
+            yield f'data: {json.dumps(self._state())}\n\n'
+            await asyncio.sleep(_EVENT_S)
 
     async def _set_threshold(self, request: Request) -> Response:
+        origin, host = map(request.headers.get, ('origin', 'host'))
+        if origin not in (None, f'http://{host}'):
+            return PlainTextResponse('Only the page itself may set this.', 403)
         with suppress(KeyError, ValueError):
             value = float(request.query_params['value'])
             if LEAST_SCORE <= value <= 1:

@@ -9,14 +9,16 @@ import os
 import re
 import sys
 import warnings
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.results import arrow_table
+from stmixer_mm.command_line import Count
 from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import check_writable_dir
@@ -28,12 +30,22 @@ _MAX_BLOCKS = 10_000  # of a Ray data set, each of which is a task
 Build = Callable[[], ActionDetInferencer]
 
 
+def read_shard(text: str) -> tuple[int, int]:
+    """I/N of ``--shard``."""
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ArgumentTypeError(f'{text!r} is not I/N with I from 0 to N - 1')
+    return int(number), int(count)
+
+
 def detect_videos(
     sources: Iterable[str],
     build: Build,
     out: str | Path,
     *,
-    shard: tuple[int, int] = (0, 1),
+    shard: Annotated[
+        tuple[int, int], dict(type=read_shard, nargs=None, metavar='I/N')
+    ] = (0, 1),
     **options,
 ) -> None:
     """Write a JSON file for each video that has none yet.
@@ -42,7 +54,7 @@ def detect_videos(
         sources: Videos, as from :func:`.list_sources`.
         build: Builds the inferencer.
         out: Folder of the files.
-        shard: (i, n) for videos i, i + n, i + 2n, … only, i from 0.
+        shard: Detect in the share I, from 0, of N shares of the videos only.
         options: Arguments of :meth:`.ActionDetInferencer.detect`.
 
     Raises:
@@ -54,17 +66,14 @@ def detect_videos(
     print(f'{len(todo)} videos to do, {len(share) - len(todo)} finished before')
     inferencer = build() if todo else None
     problems: dict[str, str] = {}
-    keyframes = 0
     with tqdm(todo, desc='videos', unit='video') as bar:
         for source in bar:
             found = _detect(inferencer, source, options)
-            keyframes += len(found.keyframes)
             if found.error is None:
                 found.save(result_file(out, source))
             if problem := _problem_of(found):
                 problems[source] = problem
                 bar.write(f'{source}: {problem}', file=sys.stderr)
-            bar.set_postfix_str(f'{keyframes} keyframes, {len(problems)} problems')
     _raise_problems(problems, len(todo))
 
 
@@ -110,10 +119,11 @@ def detect_with_ray(
     build: Build,
     out: str,
     *,
-    form: str = 'json',
-    address: str = '',
-    workers: int | None = None,
-    cpus_per_worker: int = 1,
+    address: Annotated[
+        str | None, dict(flag='--ray', nargs='?', const='', metavar='ADDRESS')
+    ] = None,
+    form: Annotated[Literal['json', 'parquet'], dict(flag='--format')] = 'json',
+    cpus_per_worker: Count = 1,
     **options,
 ) -> None:
     """Detect in videos by workers of a Ray cluster, and write a row for each video.
@@ -121,11 +131,10 @@ def detect_with_ray(
     Args:
         sources, build, options: See :func:`detect_videos`.
         out: Any place that pyarrow knows, such as a folder or ``s3://…``.
-        form: 'json' (JSON lines) or 'parquet'.
-        address: Of the cluster; 'local' starts one, '' joins the running one if any.
-        workers: Maximum number; by default one for each GPU, without GPUs one for each
-            ``cpus_per_worker`` cores.
-        cpus_per_worker: Cores of a worker.
+        address: Use workers of this Ray cluster; 'local' starts one; without ADDRESS,
+            those of the running one, or of this machine.
+        form: Of the data set with --ray: JSON lines or Parquet.
+        cpus_per_worker: Cores of each worker with --ray, if there are no GPUs.
 
     Raises:
         UserError: no cluster or place; at the end, if videos have problems.
@@ -136,11 +145,9 @@ def detect_with_ray(
         f'--ray {address}: no cluster answers', 'correct it, or start Ray there'
     ):
         ray.init(address or None, include_dashboard=False, log_to_driver=False)
-    videos = _absolute(sources)
+    videos, work = _absolute(sources), (build, options)
     try:
-        outcomes = _write_data_set(
-            videos, (build, options), out, form, workers, cpus_per_worker
-        )
+        outcomes = _write_data_set(videos, work, out, form, cpus_per_worker)
     finally:
         ray.shutdown()
     problems = dict.fromkeys(videos, 'failed (ended its worker)') | outcomes
@@ -155,7 +162,6 @@ def _write_data_set(
     work: tuple[Build, dict],
     out: str,
     form: str,
-    workers: int | None,
     cpus_per_worker: int,
 ) -> dict[str, str | None]:
     """Let Ray detect and write; problems by video, None where there is none."""
@@ -177,7 +183,7 @@ def _write_data_set(
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(
                 min_size=1,
-                max_size=max(1, min(workers or room, len(videos))),
+                max_size=max(1, min(room, len(videos))),
                 max_tasks_in_flight_per_actor=1,  # or a dead one loses several
             ),
             num_cpus=cpus_per_worker,
