@@ -9,13 +9,18 @@ import tiny_stmixer
 
 SIZE = (48, 64)  # h, w
 NUM_FRAMES = 20
+RUN_1, RUN_2, SIT = NAMES = (
+    'Run/v_Run_g01_c01',
+    'Run/v_Run_g02_c01',
+    'Sit/v_Sit_g01_c01',
+)
 
 CONFIG = """
 _base_ = {base!r}
 dataset = dict(
-    _delete_=True, type='TubeDataset', ann_file={ann_file!r}, num_classes=3,
+    _delete_=True, type='TubeDataset', ann_file={ann_file!r},
     data_prefix=dict(img={folder!r}), use_frames={use_frames!r},
-    filename_tmpl={tmpl!r}, pipeline={pipeline!r},
+    pipeline={pipeline!r},
 )
 train_dataloader = dict(dataset=dict(frame_stride=10, **dataset))
 val_dataloader = test_dataloader = dict(
@@ -37,20 +42,25 @@ def tube(first, last, box, step=(0, 0)):
 
 def truth(**changes):
     """Two labels, two splits; the last two videos have frames without a box."""
-    names = ['Run/v_Run_g01_c01', 'Run/v_Run_g02_c01', 'Sit/v_Sit_g01_c01']
     return {
         'labels': ['Run', 'Sit'],
-        'train_videos': [[names[0], names[2]], [names[1]]],
-        'test_videos': [[names[1], names[2]], [names[0]]],
-        'nframes': dict.fromkeys(names, NUM_FRAMES),
-        'resolution': dict.fromkeys(names, SIZE),
-        'gttubes': {
-            names[0]: {0: [tube(1, 20, (8, 4, 24, 40), (1, 0))]},
-            names[1]: {0: [tube(1, 16, (8, 4, 24, 40)), tube(3, 18, (36, 4, 52, 40))]},
-            names[2]: {1: [tube(5, 20, (16, 8, 48, 32), (0, 0.5))]},
-        },
+        'train_videos': [[RUN_1, SIT], [RUN_2]],
+        'test_videos': [[RUN_2, SIT], [RUN_1]],
+        'nframes': dict.fromkeys(NAMES, NUM_FRAMES),
+        'resolution': dict.fromkeys(NAMES, SIZE),
+        **gttubes(),
         **changes,
     }
+
+
+def gttubes(**changes):
+    """The tubes of the videos, of which some are changed."""
+    tubes = {
+        RUN_1: {0: [tube(1, 20, (8, 4, 24, 40), (1, 0))]},
+        RUN_2: {0: [tube(1, 16, (8, 4, 24, 40)), tube(3, 18, (36, 4, 52, 40))]},
+        SIT: {1: [tube(5, 20, (16, 8, 48, 32), (0, 0.5))]},
+    }
+    return dict(gttubes={**tubes, **changes})
 
 
 def write_truth(path, **changes):
@@ -61,7 +71,7 @@ def write_truth(path, **changes):
 
 def write_frames(folder, suffix='.jpg', num_frames=NUM_FRAMES):
     """``<class>/<video>/00001.jpg`` and so on, each brighter than the last."""
-    for name in truth()['nframes']:
+    for name in NAMES:
         video = Path(folder, name)
         video.mkdir(parents=True)
         for number in range(1, num_frames + 1):
@@ -72,31 +82,26 @@ def write_frames(folder, suffix='.jpg', num_frames=NUM_FRAMES):
 
 def write_videos(folder):
     """``<class>/<video>.mp4``."""
-    for name in truth()['nframes']:
+    for name in NAMES:
         path = Path(folder, name + '.mp4')
         tiny_stmixer.write_video(path, frames=NUM_FRAMES, fps=25, size=SIZE[::-1])
     return str(folder)
 
 
 def write_project(root, layout):
-    """One of the datasets and a config of a tiny training run; returns the config."""
+    """UCF101-24 or MultiSports and a config of a tiny training run; returns the config."""
     root = Path(root)
     base = tiny_stmixer.write_project(root / 'base')
-    ann_file = write_truth(root / 'GT.pkl')
-    tmpl = '{:05}.jpg'
-    opening, decoding = [], [dict(type='DecodeFrameFiles')]
-    if layout == 'ucf101-24':
-        folder = write_frames(root / 'rgb-images')
-    elif layout == 'jhmdb':
-        folder, tmpl = write_frames(root / 'Frames', '.png'), '{:05}.png'
+    use_frames = layout == 'ucf101-24'
+    if use_frames:
+        folder, reading = write_frames(root / 'rgb-images'), ['DecodeFrameFiles']
     else:
-        folder = write_videos(root / 'trainval')
-        opening, decoding = [dict(type='OpenVideo')], [dict(type='DecodeFrames')]
-    clip = dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2)
+        folder, reading = write_videos(root / 'trainval'), ['OpenVideo', 'DecodeFrames']
+    *opening, decoding = [dict(type=name) for name in reading]
     pipeline = [
         *opening,
-        clip,
-        *decoding,
+        dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
+        decoding,
         dict(type='Resize', scale=(-1, 32)),
         dict(type='FormatShape', input_format='NCTHW', collapse=True),
         dict(type='PackActionInputs'),
@@ -105,10 +110,9 @@ def write_project(root, layout):
     config.write_text(
         CONFIG.format(
             base=str(base),
-            ann_file=ann_file,
+            ann_file=write_truth(root / 'GT.pkl'),
             folder=folder,
-            use_frames=layout != 'multisports',
-            tmpl=tmpl,
+            use_frames=use_frames,
             pipeline=pipeline,
         )
     )

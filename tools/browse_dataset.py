@@ -16,25 +16,12 @@ from stmixer_mm.visualization.visualizer import (
     keyframe_entry,
 )
 
-import cv2
 import numpy as np
-from mmengine.config import Config
 from torch import Tensor
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 SHEET_WIDTH = 1800
 GAP = 8
-_WHITE_BORDER = (cv2.BORDER_CONSTANT, None, (255, 255, 255))
-
-
-def build_datasets(cfg: Config, split: str) -> list:
-    """The datasets of a split, taken out of their wrappers."""
-    configs = [one for one in dataset_configs(cfg, split) if one]
-    if not configs:
-        raise UserError(
-            f'The config has no dataset in {split}_dataloader; choose another --split.'
-        )
-    return [DATASETS.build(config) for config in configs]
 
 
 def spread(lengths: list[int], number: int) -> list[tuple[int, int]]:
@@ -70,7 +57,7 @@ def clip_frames(inputs: object) -> np.ndarray:
 def draw_sample(
     sample: dict, classes: list[str] | None, *, with_clip: bool = False
 ) -> np.ndarray:
-    """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and its name on it.
+    """The keyframe of a packed sample (h, w, 3) RGB, boxes, labels and name on it.
 
     Small frames are enlarged. With the clip, its frames stand side by side in order;
     with tubelets each has its boxes, and a legend of absent and unknown persons.
@@ -85,48 +72,26 @@ def draw_sample(
         tile, factor = enlarge(frames[entry])
         if is_of_clip or (truth is not None and entry == key):
             tile = draw_ground_truth(tile, truth, classes, scale=factor, entry=entry)
+        name = data_sample.get('img_key', '') if entry == key else ''
+        heading = [(name, None)]
         if is_of_clip:
             number = f'frame {data_sample.clip_frames[entry]}'
-            headings.append([(number, None), *describe_states(truth, entry)])
+            heading += [(number, None), *describe_states(truth, entry)]
         tiles.append(tile)
-    title = f'{data_sample.get("img_key", "")}  {frames.shape[2]}x{frames.shape[1]}'
-    picture = side_by_side(tiles, headings) if headings else np.hstack(tiles)
-    return np.concatenate([_caption(title, picture.shape[1]), picture])
-
-
-def _caption(text: str, width: int) -> np.ndarray:
-    """A strip (22, width, 3) with a text, made smaller where it does not fit."""
-    strip = np.full((22, width, 3), 32, np.uint8)
-    (length, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
-    scale = 0.5 * min(1, (width - 8) / max(length, 1))
-    white = (255, 255, 255)
-    cv2.putText(
-        strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, scale, white, 1, cv2.LINE_AA
-    )
-    return strip
+        headings.append(heading)
+    return side_by_side(tiles, headings)
 
 
 def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures (h, w, 3) side by side in rows of about ``SHEET_WIDTH`` pixels."""
-    rows, width = [], SHEET_WIDTH
-    for picture in pictures:
-        if width + picture.shape[1] > SHEET_WIDTH:
-            rows.append([])
-            width = 0
-        rows[-1].append(picture)
-        width += picture.shape[1] + GAP
-    strips = []
-    for row in rows:
-        height = max(map(len, row))
-        tiles = [_pad(one, bottom=height - len(one), right=GAP) for one in row]
-        strips.append(np.concatenate(tiles, axis=1))
-    width = max(strip.shape[1] for strip in strips)
-    strips = [_pad(one, bottom=GAP, right=width - one.shape[1]) for one in strips]
-    return cv2.copyMakeBorder(np.concatenate(strips), GAP, 0, GAP, 0, *_WHITE_BORDER)
-
-
-def _pad(picture: np.ndarray, *, bottom: int, right: int) -> np.ndarray:
-    return cv2.copyMakeBorder(picture, 0, bottom, 0, right, *_WHITE_BORDER)
+    """Pictures (h, w, 3) in a grid of about ``SHEET_WIDTH`` pixels."""
+    height, width = np.max([one.shape[:2] for one in pictures], axis=0) + GAP
+    columns = max(1, min(SHEET_WIDTH // width, len(pictures)))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * height, number % columns * width
+        sheet[top : top + len(picture), left : left + picture.shape[1]] = picture
+    return sheet
 
 
 def main(
@@ -142,8 +107,7 @@ def main(
 ) -> None:
     """Draw what the network will see of a dataset: clips after augmentation, with boxes.
 
-    The frame drawn is the keyframe, which the boxes and labels belong to; with ahead_s,
-    the last one seen before that; for a clip with boxes in each frame, the middle one.
+    The frame drawn is the keyframe, or with ahead_s the last one seen before it.
 
     Args:
         config: Config file.
@@ -162,7 +126,11 @@ def main(
         check_writable_dir(out, purpose='folder --out')
     else:
         check_writable_file(sheet, purpose='--sheet', suffixes=SUFFIXES)
-    datasets = build_datasets(cfg, split)
+    datasets = [DATASETS.build(config) for config in dataset_configs(cfg, split)]
+    if not datasets:
+        raise UserError(
+            f'The config has no dataset for {split}; choose another --split.'
+        )
     np.random.seed(seed)
     places = spread([len(one) for one in datasets], number)
     pictures = [

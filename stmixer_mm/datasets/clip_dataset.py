@@ -4,36 +4,15 @@ A sample is that of the keyframe in the middle of a clip, with the tracks of its
 which ``LocateTubelets`` looks up in the frames that the clip takes.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import Fault, KeyframeRow
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.persons import Tracks, unpack_persons
 from stmixer_mm.datasets.tube_dataset import TubeDataset
 from stmixer_mm.registry import DATASETS
-
-
-class TrackedDataset(PersonDataset):
-    """The base of datasets of clips: the tracks of each video, kept once."""
-
-    def __init__(
-        self, ann_file: str, pipeline: Sequence[dict | Callable], **shared
-    ) -> None:
-        self._tracks: dict[str, Tracks] = {}  # by video
-        super().__init__(ann_file, pipeline, **shared)
-
-    @property
-    def video_ids(self) -> Collection[str]:
-        """The videos that clips are from."""
-        return self._tracks.keys()
-
-    def get_data_info(self, idx: int) -> dict:
-        """The sample that the pipeline gets; ``tracks`` are its video's."""
-        info = super().get_data_info(idx)
-        return {**info, 'tracks': self._tracks[info['video_id']]}
 
 
 def find_middles(count: int, stride: int) -> np.ndarray:
@@ -50,7 +29,7 @@ def find_middles(count: int, stride: int) -> np.ndarray:
 
 
 @DATASETS.register_module()
-class TubeClipDataset(TrackedDataset, TubeDataset):
+class TubeClipDataset(TubeDataset):
     """Clips of videos with published tubes, as :class:`TubeDataset` reads them.
 
     A person is a tube. It is known to be absent in frames where it has no box, so with
@@ -62,20 +41,17 @@ class TubeClipDataset(TrackedDataset, TubeDataset):
             ``PackTubelets`` at its end.
         shared: Arguments of :class:`TubeDataset`. Middles of clips are keyframes,
             ``frame_stride`` keyframes apart.
-
-    Raises:
-        UserError: as :class:`TubeDataset`.
     """
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
         return frames[find_middles(len(frames), self.frame_stride)]
 
     def keep_persons(self, video_id: str, persons: np.ndarray) -> None:
-        self._tracks[video_id] = Tracks(persons, None)
+        self.tracks[video_id] = Tracks(persons, None)
 
 
 @DATASETS.register_module()
-class TrackClipDataset(TrackedDataset, KeyframeDataset):
+class TrackClipDataset(KeyframeDataset):
     """Clips around keyframes of a csv in AVA's format with person ids.
 
     The csv has a few keyframes per second or more. A person is a person id of a video.
@@ -132,7 +108,7 @@ class TrackClipDataset(TrackedDataset, KeyframeDataset):
         for video_id, infos in videos.items():
             infos.sort(key=lambda info: info['timestamp'])
             persons = b''.join(info['ann'] for info in infos)
-            self._tracks[video_id] = Tracks(
+            self.tracks[video_id] = Tracks(
                 unpack_persons(persons, self.num_classes),
                 np.array([info['timestamp'] for info in infos], float),
             )

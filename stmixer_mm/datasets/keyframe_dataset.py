@@ -3,7 +3,6 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
-from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     Fault,
@@ -17,7 +16,6 @@ from stmixer_mm.datasets.annotations.ava_csv import (
 )
 from stmixer_mm.datasets.person_dataset import PersonDataset, join_root
 from stmixer_mm.datasets.persons import make_persons
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
@@ -27,10 +25,9 @@ class KeyframeDataset(PersonDataset):
 
     Samples are like those of the host's ``AVADataset``. Unlike it, this class takes
     videos that start at 0 s and have their own frame rate, fractional timestamps, and
-    keyframes without persons. It names the first fault of a file with its line, and
-    looks for all videos before training starts. Action ids within num_classes that the
-    label file lacks are trained (AVA's label file of the 60 evaluated classes goes with
-    annotations of all 80).
+    keyframes without persons. Action ids within num_classes that the label file lacks
+    are trained (AVA's label file of the 60 evaluated classes goes with annotations of
+    all 80).
 
     Args:
         ann_file: AVA csv file: video_id,timestamp,x1,y1,x2,y2,action_id,person_id.
@@ -121,11 +118,6 @@ class KeyframeDataset(PersonDataset):
         raise_first(faults)
         empty, faults = self.read_empty(rows)
         raise_first(faults)
-        if all(row.action_id not in self._columns for row in rows):
-            raise UserError(
-                f'{self.ann_file} has no action of custom_classes={self.action_ids}; '
-                'correct custom_classes.'
-            )
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:
             keyframes.setdefault(row.key, []).append(row)
@@ -143,17 +135,9 @@ class KeyframeDataset(PersonDataset):
     def filter_data(self) -> list[dict]:
         """Leave out the keyframes of the exclude file."""
         excluded = read_timestamp_keys(self.exclude_file)
-        kept = [info for info in self.data_list if info['img_key'] not in excluded]
-        if not kept:
-            raise UserError(
-                f'{self.exclude_file} excludes all {len(self.data_list)} keyframes of '
-                f'{self.ann_file}; give the exclude file of this split.'
-            )
-        MMLogger.get_current_instance().info(
-            f'{self.ann_file}: {len(kept)} keyframes, '
-            f'{len(self.data_list) - len(kept)} excluded.'
-        )
-        return kept
+        keyframes = self.data_list
+        self.data_list = [one for one in keyframes if one['img_key'] not in excluded]
+        return super().filter_data()
 
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from mmaction.datasets import BaseActionDataset
 from mmcv.transforms import BaseTransform
+from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.frames import find_source, split_filename_tmpl
-from stmixer_mm.datasets.persons import unpack_persons
+from stmixer_mm.datasets.persons import Tracks, unpack_persons
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.errors import UserError, blame
 
@@ -24,11 +25,11 @@ class PersonDataset(BaseActionDataset):
     A sample has ``gt_bboxes`` (k, 4) xyxy in [0, 1] until a decoding transform makes
     pixels of them, ``gt_labels`` (k, num_classes) multi-hot with the dummy column 0,
     ``entity_ids`` (k,), ``video_id``, ``timestamp``, ``img_key``, and ``filename``
-    (videos) or ``frame_dir`` (extracted frames); and ``annotated_size`` (h, w) of the
-    frames, where the annotation tells it.
+    (videos) or ``frame_dir`` (extracted frames).
 
     A subclass reads keyframes in ``load_data_list``: dicts with ``video_id``,
-    ``img_key`` and ``ann``, the bytes of persons (:func:`.make_persons`).
+    ``img_key`` and ``ann``, the bytes of persons (:func:`.make_persons`). Samples of one
+    that fills ``tracks`` are clips: they have ``tracks``, those of their video.
 
     Args:
         ann_file: Annotation.
@@ -58,6 +59,7 @@ class PersonDataset(BaseActionDataset):
     ) -> None:
         split_filename_tmpl(filename_tmpl)
         self.use_frames = use_frames
+        self.tracks: dict[str, Tracks] = {}  # by video
         self.filename_tmpl = filename_tmpl
         super().__init__(
             ann_file,
@@ -88,19 +90,31 @@ class PersonDataset(BaseActionDataset):
         missing = [name for name, path in paths.items() if path is None]
         if missing:
             what = 'frame folders' if self.use_frames else 'videos'
-            named = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
             raise UserError(
                 f'{len(missing)} of the {len(paths)} {what} of {self.ann_file} are '
-                f'missing in {folder or "the current folder"} ({named}); put them there, '
-                'correct data_prefix or use_frames, or list them all with '
+                f'missing in {folder or "the current folder"}, such as {missing[0]}; put '
+                'them there, correct data_prefix or use_frames, or list them all with '
                 'tools/check_dataset.py.'
             )
         return paths
+
+    def filter_data(self) -> list[dict]:
+        """All keyframes; ``UserError`` if there is none."""
+        if not self.data_list:
+            raise UserError(
+                f'{self.ann_file} has no keyframe for this dataset; correct its split, '
+                'custom_classes or exclude_file.'
+            )
+        log = MMLogger.get_current_instance().info
+        log(f'{self.ann_file}: {len(self.data_list)} keyframes.')
+        return self.data_list
 
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""
         info = super().get_data_info(idx)
         persons = unpack_persons(info.pop('ann'), self.num_classes)
+        if self.tracks:
+            info['tracks'] = self.tracks[info['video_id']]
         return dict(
             info,
             filename_tmpl=self.filename_tmpl,

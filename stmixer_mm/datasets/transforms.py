@@ -1,10 +1,8 @@
 """Transforms between a keyframe's annotation and the host's image transforms."""
 
-import cv2
 import numpy as np
 from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
 from mmcv.transforms import BaseTransform
-from mmengine.fileio import FileClient
 
 from stmixer_mm.datasets.frames import (
     clip_indices,
@@ -12,7 +10,7 @@ from stmixer_mm.datasets.frames import (
     keyframe_index,
 )
 from stmixer_mm.datasets.videos import KeptFrames, shared_video
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT
 
@@ -54,9 +52,10 @@ class SampleKeyframeClip(BaseTransform):
     Needs ``frame_index``, the keyframe counted from 0, or else ``timestamp`` and
     ``fps`` (``timestamp_start`` is 0 if absent), which give the nearest frame, by
     ``frame_times`` if present. Also needs ``total_frames`` (of :class:`OpenVideo`), or
-    ``frame_dir`` and ``filename_tmpl``, whose frames are then counted. Sets ``frame_inds`` (clip_len,), counted from 0 in videos and from
-    ``start_index`` in frame folders; the keyframe is entry clip_len // 2, or after the
-    clip with ``ahead_s``.
+    ``frame_dir`` and ``filename_tmpl``, whose frames are then counted. Sets
+    ``frame_inds`` (clip_len,), counted from 0 in videos and from ``start_index`` in
+    frame folders; the keyframe is entry clip_len // 2, or after the clip with
+    ``ahead_s``.
 
     Args:
         clip_len: Frames of a clip.
@@ -77,11 +76,6 @@ class SampleKeyframeClip(BaseTransform):
         ahead_s: float | None = None,
         allow_short: bool = False,
     ) -> None:
-        if ahead_s is not None and not 0 <= ahead_s < float('inf'):
-            raise UserError(
-                f'ahead_s={ahead_s} must be the seconds from the clip to the keyframe, '
-                'at least 0, or None for clips around the keyframe.'
-            )
         self.clip_len = clip_len
         self.frame_interval = frame_interval
         self.ahead_s = ahead_s
@@ -103,10 +97,9 @@ class SampleKeyframeClip(BaseTransform):
         span = (self.clip_len - 1) * self.frame_interval + 1
         if total_frames < span and not self.allow_short:
             raise UserError(
-                f'{source} has {total_frames} frames, fewer than the {span} of a clip '
-                f'of {self.clip_len} frames, every {self.frame_interval}th; use a '
-                'longer video or a smaller clip, or set allow_short=True in '
-                'SampleKeyframeClip.'
+                f'{source} has {total_frames} frames, fewer than the {span} that a clip '
+                'spans; use a longer video or a smaller clip, or set allow_short=True '
+                'in SampleKeyframeClip.'
             )
         try:
             frame = _find_keyframe(results, total_frames)
@@ -130,12 +123,8 @@ class SampleKeyframeClip(BaseTransform):
 
     def _frame_before(self, keyframe: int, results: dict, total_frames: int) -> int:
         """The frame nearest to ``ahead_s`` before a keyframe, both from 0."""
-        times, fps = results.get('frame_times'), results.get('fps')
-        if fps is None:
-            raise UserError(
-                f'ahead_s={self.ahead_s:g} needs a frame rate, which frame folders lack; '
-                'read video files (use_frames=False)'
-            )
+        clock = clock_of(results, total_frames) | dict(timestamp_start=0)
+        times, fps = clock['frame_times'], clock['fps']
         if results.get('frame_index') is None:
             seconds = results['timestamp'] - results.get('timestamp_start', 0)
         else:
@@ -144,13 +133,10 @@ class SampleKeyframeClip(BaseTransform):
         if since < -0.5 / fps and not self.allow_short:
             raise UserError(
                 f'keyframe {results.get("img_key")} comes {seconds:g} s after the first '
-                f'frame, so that none is ahead_s={self.ahead_s:g} before it; leave such '
-                'keyframes out (exclude_file), set a smaller ahead_s, or set '
-                'allow_short=True in SampleKeyframeClip'
+                f'frame, so that none is ahead_s={self.ahead_s:g} before it; exclude '
+                'such keyframes, or set a smaller ahead_s or allow_short=True'
             )
-        return keyframe_index(
-            max(since, 0.0), fps=fps, total_frames=total_frames, frame_times=times
-        )
+        return keyframe_index(max(since, 0.0), **clock)
 
 
 def first_number(results: dict) -> int:
@@ -209,36 +195,17 @@ class DecodeFrames(DecordDecode):
 
 @TRANSFORMS.register_module()
 class DecodeFrameFiles(RawFrameDecode):
-    """Read the extracted frames of a clip, each once.
+    """The host's ``RawFrameDecode``, which names the folder whose frame is unreadable.
 
-    Like the host's ``RawFrameDecode`` (see it for arguments and keys), but raises
-    ``UserError`` with the name of a file that is missing or cannot be read.
+    Raises:
+        UserError: a file is missing, or is no picture.
     """
 
     def transform(self, results: dict) -> dict:
-        if self.file_client is None:
-            self.file_client = _LastPath(FileClient(self.io_backend, **self.kwargs))
-        try:
+        remedy = 'extract its video again, or correct filename_tmpl, start_index or fps'
+        frames = f'{results["frame_dir"]}: a frame of {results["frame_inds"].tolist()}'
+        with blame(f'{frames} cannot be read', remedy):
             return super().transform(results)
-        except (OSError, cv2.error) as error:
-            reason = getattr(error, 'strerror', None) or 'it is empty or damaged'
-            raise UserError(
-                f'{self.file_client.path} cannot be read as a picture ({reason}); '
-                'extract the frames of its video again, or correct filename_tmpl, '
-                'start_index or fps.'
-            ) from error
-
-
-class _LastPath:
-    """A file client that keeps the path it read last."""
-
-    def __init__(self, client: FileClient) -> None:
-        self._client = client
-        self.path = ''
-
-    def get(self, path: str) -> bytes:
-        self.path = path
-        return self._client.get(path)
 
 
 @TRANSFORMS.register_module()

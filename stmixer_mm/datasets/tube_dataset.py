@@ -1,10 +1,8 @@
 """Frames of videos, annotated by tubes: UCF101-24, JHMDB, MultiSports."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
@@ -75,8 +73,8 @@ class TubeDataset(PersonDataset):
         shared: Arguments of :class:`PersonDataset`, as is the pipeline.
 
     Raises:
-        UserError: a file, video, frame folder or last frame is missing, the file is
-            faulty, an argument does not fit it, or no keyframe is left.
+        UserError: a file, video or frame folder is missing, the file is faulty or has
+            no such split, or no keyframe is left.
     """
 
     def __init__(
@@ -96,48 +94,27 @@ class TubeDataset(PersonDataset):
         super().__init__(ann_file, pipeline, filename_tmpl=filename_tmpl, **shared)
 
     def read_truth(self) -> tuple[TubeAnnotations, tuple[str, ...]]:
-        """The file and the videos of the split; takes over labels and their number.
-
-        Raises:
-            UserError: the file is faulty or has no such split.
-        """
+        """The file and the videos of the split; takes over labels and their number."""
         truth = read_tube_annotations(self.ann_file)
         splits = truth.test_videos if self.test_mode else truth.train_videos
-        if not isinstance(self.split, int) or not 1 <= self.split <= len(splits):
+        if self.split not in range(1, len(splits) + 1):
             raise UserError(
                 f'split={self.split!r} is not in {self.ann_file}, which has '
                 f'{len(splits)}; splits are counted from 1.'
             )
-        found = len(truth.labels) + 1
-        if self.num_classes not in (None, found):
-            raise UserError(
-                f'num_classes={self.num_classes} does not fit the {found - 1} labels of '
-                f'{self.ann_file}; leave it out.'
-            )
-        self.num_classes = found
+        self.num_classes = len(truth.labels) + 1
         self._metainfo.setdefault('classes', truth.labels)
         return truth, tuple(dict.fromkeys(splits[self.split - 1]))
 
     def load_data_list(self) -> list[dict]:
         """All keyframes of the videos of the split."""
         truth, videos = self.read_truth()
-        paths = self._locate(videos, truth.nframes)
-        infos = [
+        paths = self.find_sources(videos)
+        return [
             info
             for name in videos
             for info in self._keyframes(truth, name, paths[name])
         ]
-        which = (
-            f'{"test" if self.test_mode else "training"} videos of split {self.split}'
-        )
-        if not infos:
-            raise UserError(
-                f'{self.ann_file} has no box in the {which}; give another split or file.'
-            )
-        MMLogger.get_current_instance().info(
-            f'{self.ann_file}: {len(infos)} keyframes in {len(videos)} {which}.'
-        )
-        return infos
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
         """Those of a video that become samples."""
@@ -154,11 +131,6 @@ class TubeDataset(PersonDataset):
             truth.gttubes[video_id], resolution=size, num_classes=self.num_classes
         )
         within = persons[persons['time'] <= total_frames]
-        if beyond := len(persons) - len(within):
-            MMLogger.get_current_instance().warning(
-                f'{self.ann_file}: {beyond} boxes of {video_id} lie beyond its last '
-                'frame and are left out.'
-            )
         bboxes = within['bbox_norm']
         persons = within[(bboxes[:, 2:] > bboxes[:, :2]).all(axis=1)]
         # A box without area is no target, but its frame is evaluated.
@@ -167,7 +139,7 @@ class TubeDataset(PersonDataset):
             frames = np.arange(1, total_frames + 1)
         self.keep_persons(video_id, persons)
         persons = merge_persons(persons)
-        common = {'video_id': video_id, self.path_key: path, 'annotated_size': size}
+        common = {'video_id': video_id, self.path_key: path}
         if self.use_frames:
             common['total_frames'] = total_frames
         frames = self.choose_keyframes(frames).astype(int)
@@ -183,20 +155,3 @@ class TubeDataset(PersonDataset):
             }
             for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist()
         ]
-
-    def _locate(
-        self, video_ids: Sequence[str], nframes: Mapping[str, int]
-    ) -> dict[str, str]:
-        """Path of each video or frame folder; ``UserError`` if one is missing."""
-        paths = self.find_sources(video_ids)
-        # One look per folder: to list them all takes minutes on a network disk.
-        for name in video_ids if self.use_frames else ():
-            last = self.filename_tmpl.format(nframes[name] - 1 + self.start_index)
-            if not os.path.isfile(os.path.join(paths[name], last)):
-                raise UserError(
-                    f'The frame folder {paths[name]} has no {last}, the last of the '
-                    f'{nframes[name]} frames that {self.ann_file} gives it; extract '
-                    'them again, correct filename_tmpl or start_index, or list all '
-                    'gaps with tools/check_dataset.py.'
-                )
-        return paths

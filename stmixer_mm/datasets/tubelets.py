@@ -55,7 +55,7 @@ class LocateTubelets(BaseTransform):
         if not known.any():
             raise UserError(
                 f'No frame of the clip around {results["img_key"]} is annotated; leave '
-                'ahead_s of SampleKeyframeClip out.'
+                'ahead_s out.'
             )
         found = _find_persons(tracks.persons, places, frames, known)
         if not self.frame_actions:

@@ -16,7 +16,7 @@ from stmixer_mm.datasets.transforms import (
 from stmixer_mm.errors import UserError
 
 
-@pytest.mark.parametrize('timestamp', [0, 0.5, 1.3, 2, 3.9, 4])
+@pytest.mark.parametrize('timestamp', [0, 1.3, 3.9, 4])
 @pytest.mark.parametrize('timestamp_start', [0, 900])
 def test_videos_and_extracted_frames_give_the_same_clip(
     write_video, write_frames, frame_number, timestamp, timestamp_start
@@ -30,16 +30,10 @@ def test_videos_and_extracted_frames_give_the_same_clip(
     sampler = dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3)
     from_video = Compose([dict(type='OpenVideo'), sampler, dict(type='DecodeFrames')])
     from_frames = Compose([sampler, dict(type='DecodeFrameFiles')])
+    of_files = dict(filename_tmpl='img_{:05}.jpg', start_index=1, fps=10)
+    files = write_frames(start_index=1)
+    frames = from_frames({**copy.deepcopy(info), **of_files, 'frame_dir': str(files)})
     videos = from_video({**info, 'filename': str(write_video()), 'start_index': 0})
-    frames = from_frames(
-        {
-            **copy.deepcopy(info),
-            'frame_dir': str(write_frames(start_index=1)),
-            'filename_tmpl': 'img_{:05}.jpg',
-            'start_index': 1,
-            'fps': 10,
-        }
-    )
     wanted = np.clip(10 * timestamp + np.array([-6, -3, 0, 3]), 0, 39)
     if timestamp == 4:  # the very end
         wanted = np.array([33, 36, 39, 39])
@@ -49,7 +43,7 @@ def test_videos_and_extracted_frames_give_the_same_clip(
         assert results['gt_bboxes'].tolist() == [[0, 12, 32, 48]]
 
 
-@pytest.mark.parametrize('clip_len, interval', [(4, 16), (8, 4), (32, 2)])
+@pytest.mark.parametrize('clip_len, interval', [(4, 16), (32, 2)])
 def test_equal_to_the_host_where_its_convention_holds(clip_len, interval):
     # 30 fps, timestamps from 900 s, frames counted from 0.
     info = dict(
@@ -63,21 +57,26 @@ def test_equal_to_the_host_where_its_convention_holds(clip_len, interval):
 
 def test_a_video_shorter_than_a_clip(write_video):
     info = OpenVideo()(dict(filename=str(write_video(num_frames=12)), timestamp=0.5))
-    with pytest.raises(ValueError, match=r'clip.mp4 has 12 frames'):
+    with pytest.raises(UserError, match=r'clip.mp4 has 12 frames'):
         SampleKeyframeClip(4, 4)(dict(info))
     assert SampleKeyframeClip(4, 3)(dict(info))['frame_inds'].tolist() == [0, 2, 5, 8]
     allowed = SampleKeyframeClip(4, 4, allow_short=True)(dict(info))
     assert allowed['frame_inds'].tolist() == [0, 1, 5, 9]
 
 
-def test_repeated_frames_share_no_memory(write_video):
-    results = OpenVideo()(dict(filename=str(write_video()), timestamp=0))
-    results = DecodeFrames()(SampleKeyframeClip(4, 2)(results))
-    first, second, *_ = results['imgs']
+def test_kept_frames_are_the_same_decoded_once_and_share_no_memory(write_video):
+    path = write_video()
+    info = dict(filename=str(path), timestamp=0)
+    sampling = [SampleKeyframeClip(4, 2), DecodeFrames()]
+    fresh = Compose([OpenVideo(), *sampling])(dict(info))
+    keeping = Compose([OpenVideo(keep_frames=True), *sampling])
+    first, second, *_ = keeping(dict(info))['imgs']
     assert (first == second).all()
-    first += 100
+    first += 100  # what a transform does to a frame stays with it
     assert (first != second).all()
-    assert results['video_reader'] is None
+    path.unlink()
+    for kept, expected in zip(keeping(info)['imgs'], fresh['imgs'], strict=True):
+        assert (kept == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -115,28 +114,11 @@ def test_boxes_that_a_crop_leaves_empty_go_with_their_labels():
     kept = [True, left == 0, False]  # the host's crop never reaches the right border
     assert results['entity_ids'].tolist() == np.array([5, 6, 7])[kept].tolist()
     np.testing.assert_array_equal(results['gt_labels'], np.eye(3)[kept])
-    assert len(FilterBoxes(min_size=100)(results)['gt_bboxes']) == 0
-    assert results['gt_bboxes'].shape == (0, 4)
-
-
-def test_kept_frames_are_the_same_frames_decoded_once(write_video):
-    path = write_video()
-    info = dict(filename=str(path), timestamp=1.7)
-    sampling = [SampleKeyframeClip(4, 3), DecodeFrames()]
-    fresh = Compose([OpenVideo(), *sampling])(dict(info))
-    keeping = Compose([OpenVideo(keep_frames=True), *sampling])
-    first = keeping(dict(info))
-    first['imgs'][0][:] = 0  # what a transform does to a frame stays with it
-    path.unlink()
-    second = keeping(dict(info))
-    for kept, expected in zip(second['imgs'], fresh['imgs'], strict=True):
-        assert (kept == expected).all()
+    assert FilterBoxes(min_size=100)(results)['gt_bboxes'].shape == (0, 4)
 
 
 @pytest.mark.parametrize('decoding_backend', ['cv2', 'pillow'])
-@pytest.mark.parametrize(
-    'content', [None, b'', b'no picture'], ids=['missing', 'empty', 'damaged']
-)
+@pytest.mark.parametrize('content', [None, b'', b'no picture'])
 def test_an_extracted_frame_that_cannot_be_read_is_named(
     write_frames, decoding_backend, content
 ):
@@ -151,9 +133,8 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(
         modality='RGB',
     )
     decode = DecodeFrameFiles(decoding_backend=decoding_backend)
-    with pytest.raises(UserError, match='cannot be read as a picture') as error:
+    with pytest.raises(UserError, match=rf'^{file.parent}: a frame of \[1, 4, 7\]'):
         decode(results)
-    assert str(error.value).startswith(f'{file} ')
     assert len(decode({**results, 'frame_inds': np.array([1, 7, 7])})['imgs']) == 3
 
 
@@ -162,17 +143,13 @@ def test_an_extracted_frame_that_cannot_be_read_is_named(
     [
         (2, dict(ahead_s=0), [11, 14, 17, 20]),
         (2, dict(ahead_s=0.5), [6, 9, 12, 15]),
-        (0.9, dict(ahead_s=0.5), [0, 0, 1, 4]),
         (0.5, dict(ahead_s=0.5), [0, 0, 0, 0]),
-        (3.9, dict(ahead_s=0.1), [29, 32, 35, 38]),
         (0.2, dict(ahead_s=0.5, allow_short=True), [0, 0, 0, 0]),
     ],
 )
 @pytest.mark.parametrize('by_index', [False, True])
-def test_clips_that_end_before_the_keyframe(
-    write_video, timestamp, options, wanted, by_index
-):
-    info = OpenVideo()(dict(filename=str(write_video())))  # 40 frames, 10 a second
+def test_clips_that_end_before_the_keyframe(timestamp, options, wanted, by_index):
+    info = dict(fps=10, total_frames=40, frame_times=np.arange(40) / 10)
     place = dict(timestamp=timestamp + 900, timestamp_start=900)
     if by_index:
         place = dict(timestamp=0, frame_index=round(10 * timestamp))
@@ -183,16 +160,8 @@ def test_clips_that_end_before_the_keyframe(
 
 def test_frames_ahead_are_counted_by_their_times():
     times = np.array([0, 0.1, 0.2, 1.0, 1.1, 1.2])
-    info = dict(fps=4, frame_times=times, total_frames=6, timestamp=1.1)
-    ahead = SampleKeyframeClip(2, 1, ahead_s=0.85)(info)
+    info = dict(fps=4, frame_times=times, total_frames=6, timestamp=1.1, img_key='v,1')
+    ahead = SampleKeyframeClip(2, 1, ahead_s=0.85)(dict(info))
     assert ahead['frame_inds'].tolist() == [1, 2]
-
-
-def test_a_keyframe_that_nothing_is_before(write_video):
-    info = OpenVideo()(dict(filename=str(write_video())))
-    info |= dict(timestamp=2, img_key='clip,2')
-    with pytest.raises(UserError, match=r'clip,2 comes 2 s after .* ahead_s=60 before'):
-        SampleKeyframeClip(4, 3, ahead_s=60)(info)
-    frames = dict(frame_index=5, total_frames=40)
-    with pytest.raises(UserError, match='ahead_s=60 needs a frame rate'):
-        SampleKeyframeClip(4, 3, ahead_s=60)(frames)
+    with pytest.raises(UserError, match=r'v,1 comes 1.1 s after .* ahead_s=60 before'):
+        SampleKeyframeClip(2, 1, ahead_s=60)(info)

@@ -1,5 +1,4 @@
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from tiny_stmixer import ROOT
-from tiny_tubes import NUM_FRAMES, SIZE, tube
+from tiny_tubes import NUM_FRAMES, RUN_1, RUN_2, SIT, SIZE, gttubes, tube
 
 from stmixer_mm.datasets.tube_dataset import (
     TubeDataset,
@@ -21,19 +20,18 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import EXCLUDED_LABELS
 
 HEIGHT, WIDTH = SIZE
-RUN_1, RUN_2, SIT = tiny_tubes.truth()['nframes']
+SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
 
 
 @pytest.fixture
 def build(tmp_path):
-    """Build a dataset of frames; the keywords of the file are changes of its content."""
+    """Build a dataset of frames; ``content`` are changes of the file."""
     tiny_tubes.write_frames(tmp_path / 'rgb-images')
 
     def build(content=None, **kwargs):
+        tiny_tubes.write_truth(tmp_path / 'GT.pkl', **content or {})
         defaults = dict(
-            ann_file=Path(
-                tiny_tubes.write_truth(tmp_path / 'GT.pkl', **content or {})
-            ).name,
+            ann_file='GT.pkl',
             pipeline=[],
             data_root=str(tmp_path),
             data_prefix=dict(img='rgb-images'),
@@ -42,10 +40,6 @@ def build(tmp_path):
         return TubeDataset(**{**defaults, **kwargs})
 
     return build
-
-
-def gttubes(**changes):
-    return dict(gttubes={**tiny_tubes.truth()['gttubes'], **changes})
 
 
 def keys(dataset):
@@ -60,16 +54,11 @@ def test_every_frame_with_a_box_is_a_keyframe(build, tmp_path):
     ]
     sample = dataset[2]
     # Frame 3 of the tube: moved twice by (1, 0).
-    np.testing.assert_allclose(
-        sample['gt_bboxes'],
-        [[10 / WIDTH, 4 / HEIGHT, 26 / WIDTH, 40 / HEIGHT]],
-        rtol=1e-6,
-    )
+    np.testing.assert_allclose(sample['gt_bboxes'] * SCALE, [[10, 4, 26, 40]])
     assert sample['gt_bboxes'].dtype == sample['gt_labels'].dtype == np.float32
     assert sample['gt_labels'].tolist() == [[0, 1, 0]]
     assert dataset[20]['gt_labels'].tolist() == [[0, 0, 1]]
     assert sample['frame_dir'] == str(tmp_path / 'rgb-images' / RUN_1)
-    assert sample['annotated_size'] == SIZE
     assert (sample['frame_index'], sample['img_key']) == (2, f'{RUN_1},00003')
     assert (sample['start_index'], sample['total_frames']) == (1, NUM_FRAMES)
     assert dataset.metainfo['classes'] == ('Run', 'Sit')
@@ -99,11 +88,8 @@ def test_equal_boxes_of_a_frame_are_one_person():
     run, jump, both = [0, 1, 0, 0], [0, 0, 0, 1], [0, 1, 0, 1]
     assert persons['labels'].astype(int).tolist() == [run, run, jump, both, jump]
     assert persons['id'].tolist() == [0, 0, 1, 0, 2]
-    np.testing.assert_allclose(
-        persons['bbox_norm'][2] * [WIDTH, HEIGHT, WIDTH, HEIGHT], other
-    )
-    nobody = merge_persons(video_persons({0: []}, **sizes))
-    assert len(nobody) == 0
+    np.testing.assert_allclose(persons['bbox_norm'][2] * SCALE, other)
+    assert len(merge_persons(video_persons({0: []}, **sizes))) == 0
 
 
 def test_boxes_outside_are_clipped_or_left_out(build):
@@ -123,12 +109,9 @@ def test_boxes_outside_are_clipped_or_left_out(build):
     'arguments',
     [
         dict(split=0),
-        dict(split=3),
         dict(split='1'),
-        dict(num_classes=81),
         dict(ann_file='nowhere.pkl'),
         dict(use_frames=False),
-        dict(filename_tmpl='{:05}.png'),
         dict(content=gttubes(**{RUN_2: {}}), split=2),
         dict(content=dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])),
     ],
@@ -151,7 +134,6 @@ def test_the_frame_of_the_boxes_is_in_the_middle_of_the_clip(build):
 
 def detect_perfectly(batch):
     """Samples of a batch with their ground truth as prediction."""
-    samples = []
     for sample in batch['data_samples']:
         height, width = sample.img_shape
         truths = sample.gt_instances
@@ -159,8 +141,7 @@ def detect_perfectly(batch):
             bboxes=truths.bboxes / truths.bboxes.new_tensor([width, height] * 2),
             scores=truths.labels * 0.9,
         )
-        samples.append(sample)
-    return samples
+    return batch['data_samples']
 
 
 @pytest.mark.parametrize('layout', ['ucf101-24', 'multisports'])
@@ -179,43 +160,30 @@ def test_from_the_disk_to_the_score(tmp_path, layout):
         assert values[f'video_mAP/overall@{thr}'] == 1
 
 
+write_png = partial(tiny_tubes.write_frames, suffix='.png')
+
+
 @pytest.mark.parametrize(
     ('name', 'folder', 'ann_file', 'num_labels', 'write'),
     [
+        ('ucf101-24', 'rgb-images', 'UCF101v2-GT.pkl', 24, tiny_tubes.write_frames),
+        ('jhmdb', 'Frames', 'JHMDB-GT.pkl', 21, write_png),
         (
-            'ucf101-24',
-            'ucf101_24/rgb-images',
-            'ucf101_24/UCF101v2-GT.pkl',
-            24,
-            tiny_tubes.write_frames,
-        ),
-        (
-            'jhmdb',
-            'jhmdb/Frames',
-            'jhmdb/JHMDB-GT.pkl',
-            21,
-            partial(tiny_tubes.write_frames, suffix='.png'),
-        ),
-        (
-            'multisports',
-            'multisports/trainval',
-            'multisports/trainval/multisports_GT.pkl',
-            66,
+            *('multisports', 'trainval', 'trainval/multisports_GT.pkl', 66),
             tiny_tubes.write_videos,
         ),
     ],
-    ids=['ucf101-24', 'jhmdb', 'multisports'],
 )
 def test_the_configs_read_the_published_layout(
     tmp_path, monkeypatch, name, folder, ann_file, num_labels, write
 ):
-    config = Config.fromfile(
-        ROOT / f'configs/stmixer/stmixer_slowfast-r50_8xb2-8x8x1-12e_{name}-rgb.py'
-    )
-    write(tmp_path / 'data' / folder)
+    path = f'configs/stmixer/stmixer_slowfast-r50_8xb2-8x8x1-12e_{name}-rgb.py'
+    config = Config.fromfile(ROOT / path)
+    root = tmp_path / 'data' / name.replace('-', '_')
+    write(root / folder)
     labels = ['Run', 'Sit', *EXCLUDED_LABELS['multisports']]
     labels += [f'label {number}' for number in range(num_labels - len(labels))]
-    tiny_tubes.write_truth(tmp_path / 'data' / ann_file, labels=labels)
+    tiny_tubes.write_truth(root / ann_file, labels=labels)
     monkeypatch.chdir(tmp_path)
     with DefaultScope.overwrite_default_scope('mmaction'):
         train = DATASETS.build(config.train_dataloader.dataset)

@@ -58,43 +58,31 @@ def test_an_evaluator_of_another_dataset_is_an_error_once(keyframes, write_text)
 
 
 @pytest.mark.parametrize('changes', [dict(num_classes=4), dict(custom_classes=[2, 1])])
-@pytest.mark.parametrize(
-    'wrap', [dict, lambda one: dict(metrics=[one]), lambda one: dict(metrics=one)]
-)
+@pytest.mark.parametrize('wrap', [dict, lambda one: dict(metrics=[one])])
 def test_other_classes_are_an_error(keyframes, changes, wrap):
     """Metrics may stand in an evaluator."""
     keyframes.val_evaluator = wrap(dict(keyframes.val_evaluator, **changes))
     assert findings(keyframes) == [(True, 'classes')]
 
 
-def test_a_metric_that_cannot_be_built_is_an_error(keyframes, write_text):
-    keyframes.val_evaluator = [
-        dict(type='FrameMapMetric'),
-        dict(type='mmaction.AVAMetric', ann_file='a.csv'),
-        dict(keyframes.val_evaluator, ann_file=write_text('bad.csv', 'x')),
-    ]
-    assert findings(keyframes) == 3 * [(True, 'evaluator')]
-
-
-def test_another_split_of_tubes_is_an_error(tubes):
-    for metric in tubes.val_evaluator:
-        metric.split = 2
-    assert findings(tubes).count((True, 'missed')) == 2
-
-
-def test_frames_that_are_strided_over_are_missed(tubes):
+def test_other_splits_strides_and_labels_of_tubes(tubes, tmp_path):
     tubes.val_dataloader.dataset.frame_stride = 2
     assert findings(tubes) == 2 * [(False, 'missed')]
-
-
-def test_other_labels_of_tubes_are_an_error(tubes, tmp_path):
+    tubes.val_dataloader.dataset.frame_stride = 1
     renamed = tiny_tubes.write_truth(tmp_path / 'renamed.pkl', labels=['Sit', 'Run'])
     tubes.val_evaluator[0].ann_file = renamed
     assert findings(tubes) == [(True, 'classes')]
+    tubes.val_evaluator = dict(tubes.val_evaluator[1], split=2)
+    assert (True, 'missed') in findings(tubes)
 
 
-def test_what_is_not_ours_or_not_there_is_passed_over(keyframes, tmp_path):
-    keyframes.val_evaluator = [dict(type='DumpResults', out_file_path='found.pkl')]
+def test_a_metric_that_cannot_be_built_is_an_error_and_others_are_passed_over(
+    keyframes, tmp_path, write_text
+):
+    keyframes.val_evaluator = [
+        dict(type='FrameMapMetric'),
+        dict(keyframes.val_evaluator, ann_file=write_text('bad.csv', 'x')),
+        dict(type='DumpResults', out_file_path='found.pkl'),
+    ]
     keyframes.test_dataloader.dataset.ann_file = str(tmp_path / 'missing.csv')
-    keyframes.train_evaluator = None
-    assert findings(keyframes, ('train', 'val', 'test')) == []
+    assert findings(keyframes, ('val', 'test')) == 2 * [(True, 'evaluator')]

@@ -23,7 +23,6 @@ from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
-from stmixer_mm.projects.data_checks.datasets import check_dataset
 from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.structures import decode, encode
@@ -217,10 +216,6 @@ def test_a_dataset_with_masks(project, tmp_path):
     masks_file(tmp_path / 'm.json', images=[image], annotations=[person])
     with pytest.raises(UserError, match='48x48 pixels but the video 64x48'):
         KeyframeMaskDataset(**project, mask_file='m.json')[0]
-    report = check_dataset(
-        dict(type='KeyframeMaskDataset', **project, mask_file='m.json'), ''
-    )
-    assert 'shape' in [finding.kind for finding in report.findings]
 
 
 META = """<meta><task><size>20</size><labels><label><name>person</name><attributes>

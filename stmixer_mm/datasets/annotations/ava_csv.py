@@ -143,21 +143,17 @@ def read_label_names(
     """Action id -> name of a label map (pbtxt), in order of the ids.
 
     None gives an empty map. Raises ``UserError`` for a label map that is missing,
-    empty, broken, ambiguous, or wider than num_classes.
+    empty, broken, or wider than num_classes.
     """
     if label_file is None:
         return {}
     names = parse_label_map(_read_text(label_file), source=label_file)
-    if not names:
-        raise UserError(f'{label_file}: the label map has no item; write {FORM}.')
     last = MAX_ID if num_classes is None else num_classes - 1
-    for number in names:
-        if not 1 <= number <= last:
-            raise UserError(
-                f'{label_file}: the label map has id {number}; count ids from 1 up to '
-                f'{last}, or leave out num_classes, if it is given (it counts the '
-                'dummy class 0).'
-            )
+    if not names or not 1 <= min(names) <= max(names) <= last:
+        raise UserError(
+            f'{label_file}: the ids are {sorted(names)[-9:]}, not from 1 to {last}; '
+            f'write {FORM}, and leave out num_classes, if it is given.'
+        )
     return dict(sorted(names.items()))
 
 
@@ -180,14 +176,23 @@ def read_classes(
             )
         return list(range(1, num_classes or max(names) + 1)), names
     names, count = read_label_names(label_file), len(custom_classes)
-    distinct = set(custom_classes) & set(names)
-    if len(distinct) < count or num_classes not in (None, count + 1):
+    known = set(custom_classes) & set(names)
+    if len(known) < count or num_classes not in (None, count + 1):
         raise UserError(
             f'custom_classes={list(custom_classes)} with num_classes={num_classes} '
             'does not fit; name ids of the label_file, each once, and leave out '
             f'num_classes or set it to {count + 1}.'
         )
     return list(custom_classes), names
+
+
+def _read_rows(
+    file: str, parse: Callable[[int, str], Row], form: str
+) -> tuple[list[Row], list[Fault]]:
+    rows, faults = [], []
+    for row in parse_lines(file, parse, form):
+        (faults if isinstance(row, Fault) else rows).append(row)
+    return rows, faults
 
 
 def parse_lines(
@@ -257,24 +262,13 @@ def _read_text(file: str) -> str:
         ) from error
 
 
-def _read_rows(
-    file: str, parse: Callable[[int, str], Row], form: str
-) -> tuple[list[Row], list[Fault]]:
-    rows, faults = [], []
-    for row in parse_lines(file, parse, form):
-        (faults if isinstance(row, Fault) else rows).append(row)
-    return rows, faults
-
-
 def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
-    person, action, person_id = line.rsplit(',', 2)
-    action_id, person_id = parse_number(action, int), parse_number(person_id, int)
-    if not 0 < action_id < (math.inf if num_classes is None else num_classes):
+    person, *ids = line.rsplit(',', 2)
+    action_id, person_id = (parse_number(number, int) for number in ids)
+    if not 0 < action_id < (num_classes or MAX_ID) or abs(person_id) >= 2**63:
         raise ValueError(
-            f'the action id {action_id} is not between 0 and num_classes={num_classes}'
+            f'the ids are {action_id} and {person_id}, with num_classes={num_classes}'
         )
-    if max(action_id, abs(person_id)) >= 2**63:
-        raise ValueError('an id has more than 64 bits')
     return KeyframeRow(number, *_parse_person(person), action_id, person_id)
 
 

@@ -5,20 +5,12 @@
 """
 
 import re
+import shlex
 from collections.abc import Mapping
 
 from stmixer_mm.errors import UserError
 
 FORM = 'item { name: "walk" id: 1 }'
-
-_SKIP = r'(?:[\s,;]|#[^\n]*(?:\n|\Z))*'
-_VALUE = r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|[\w.+-]+'
-_FIELD = rf'([\w.+-]+){_SKIP}:{_SKIP}({_VALUE}){_SKIP}'
-_ITEM = re.compile(
-    rf'[\w.+-]+(?:{_SKIP}:)?{_SKIP}\{{{_SKIP}'
-    rf'(?P<fields>(?:{_FIELD})*)\}}{_SKIP}'
-)
-_ESCAPES = {b'n': b'\n', b't': b'\t', b'r': b'\r'}
 
 
 def parse_label_map(text: str, *, source: str) -> dict[int, str]:
@@ -32,27 +24,36 @@ def parse_label_map(text: str, *, source: str) -> dict[int, str]:
         UserError: an item is broken, or its name or id is that of another.
     """
     names: dict[int, str] = {}
-    end = re.match(_SKIP, text).end()
-    while end < len(text):
-        place = f'{source}, line {text.count(chr(10), 0, end) + 1}'
-        match = _ITEM.match(text, end)
-        if match is None:
-            shown = text[end : end + 40].partition('\n')[0]
-            raise UserError(f'{place}: {shown!r} is not an item; write {FORM}.')
-        end = match.end()
-        fields = {
-            key: _unquote(value) for key, value in re.findall(_FIELD, match['fields'])
-        }
-        name, number = fields.get('name'), fields.get('id', fields.get('label_id', ''))
-        if not name or not re.fullmatch(r'[+-]?[0-9]{1,18}', number):
-            raise UserError(f'{place}: the item lacks a name or an id; write {FORM}.')
-        if name in names.values() or int(number) in names:
-            raise UserError(
-                f'{place}: the name {name!r} or the id {number} is that of another '
-                'item too; give each item its own.'
-            )
-        names[int(number)] = name
+    words = shlex.shlex(text, posix=True)
+    words.whitespace += ',:;'
+    words.wordchars += '.+-'
+    try:
+        for _ in words:  # the name of a block
+            name, number = _parse_block(words)
+            if name in names.values() or number in names:
+                raise ValueError(f'{name!r} or {number} is there twice')
+            names[number] = name
+    except ValueError as error:
+        raise UserError(
+            f'{source}, line {words.lineno}: an item is broken ({error}); write {FORM}, '
+            'each with a name and an id of its own.'
+        ) from error
     return names
+
+
+def _parse_block(words: shlex.shlex) -> tuple[str, int]:
+    """Name and id of the block that the next words are; ``ValueError`` for another."""
+    if words.get_token() != '{':
+        raise ValueError('it does not begin with {')
+    fields = {}
+    while (key := words.get_token()) != '}':
+        if key is None:
+            raise ValueError('it does not end with }')
+        fields[key] = words.get_token()
+    name = (fields.get('name') or '').strip()
+    if not name:
+        raise ValueError('it has no name')
+    return name, int(fields.get('id') or fields.get('label_id') or '')
 
 
 def format_label_map(ids: Mapping[str, int]) -> str:
@@ -65,18 +66,3 @@ def format_label_map(ids: Mapping[str, int]) -> str:
         escaped = re.sub(r'[\\"]', r'\\\g<0>', name)
         items.append(f'item {{\n  name: "{escaped}"\n  id: {number}\n}}\n')
     return ''.join(items)
-
-
-def _unquote(text: str) -> str:
-    """A value less its quotes and escapes, which for é are \\303\\251."""
-
-    def plain(match: re.Match) -> bytes:
-        code = match[1]
-        if code[:1].isdigit():
-            return bytes([int(code, 8) % 256])
-        return _ESCAPES.get(code, code)
-
-    if text[0] in '"\'':
-        data = re.sub(rb'\\([0-7]{1,3}|.)', plain, text[1:-1].encode())
-        text = data.decode(errors='replace')
-    return text.strip()

@@ -9,15 +9,14 @@ frames from 1, boxes in pixels).
 The pickle is read as :mod:`.plain_pickle` does, without running code of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from reprlib import repr as shorten
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.plain_pickle import read_plain_pickle
 
 _REMEDY = 'correct it or download the file again'
@@ -42,103 +41,65 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     videos without a tube, and videos that no split names.
 
     Raises:
-        UserError: with the file, the place in it, and what to do.
+        UserError: with the file, the reason, and what to do.
     """
     content = read_plain_pickle(file, kind='a pickle of tubes', remedy=_REMEDY)
-
-    def read(key: str, convert: Callable[[Any], Any]) -> Any:
-        with blame(f'{file}: {key!r} is not as it is published', _REMEDY):
-            return convert(content[key])
-
-    labels = read('labels', _labels)
-    truth = TubeAnnotations(
-        labels,
-        *(
-            read(key, lambda splits: tuple(map(_names, _list(splits))))
-            for key in ('train_videos', 'test_videos')
-        ),
-        nframes=read('nframes', lambda videos: _each(videos, _count)),
-        resolution=read('resolution', lambda videos: _each(videos, _size)),
-        gttubes=read(
-            'gttubes',
-            lambda videos: _each(videos, lambda tubes: _tubes(tubes, len(labels))),
-        ),
-    )
-    tubes = [
-        tube for video in truth.gttubes.values() for tube in chain(*video.values())
-    ]
-    if 0 < max((np.abs(tube[:, 1:]).max() for tube in tubes), default=0) <= 1:
-        raise UserError(
-            f"{file}: all boxes of 'gttubes' lie within one pixel; multiply them by "
-            'width and height, if they are in [0, 1].'
+    with blame(f'{file} is not as tubes are published', _REMEDY):
+        truth = TubeAnnotations(
+            labels=_names(content['labels']),
+            train_videos=tuple(map(_names, content['train_videos'])),
+            test_videos=tuple(map(_names, content['test_videos'])),
+            nframes={name: _count(n) for name, n in content['nframes'].items()},
+            resolution={
+                name: (_count(height), _count(width))
+                for name, (height, width) in content['resolution'].items()
+            },
+            gttubes={
+                name: _tubes(name, classes)
+                for name, classes in content['gttubes'].items()
+            },
         )
-    named = {*truth.gttubes, *chain(*truth.train_videos), *chain(*truth.test_videos)}
-    for key in ('nframes', 'resolution', 'gttubes'):
-        for name in sorted(named - getattr(truth, key).keys()):
-            raise UserError(
-                f'{file}: {key!r} lacks the video {name}; add it there, or remove it '
-                "from the splits and 'gttubes'."
-            )
+        _check(truth)
     return truth
 
 
-def _each(videos: dict, convert: Callable[[Any], Any]) -> dict[str, Any]:
-    """The converted value of each video."""
-    found = {}
-    for name, value in zip(_names(list(videos)), videos.values(), strict=True):
-        try:
-            found[name] = convert(value)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f'video {name}: {error}') from error
-    return found
-
-
-def _list(values: Any) -> list | tuple:
-    """A list, of an array too, but not of text."""
-    if isinstance(values, np.ndarray):
-        return values.tolist()
-    if not isinstance(values, list | tuple):
-        raise TypeError(f'it is of type {type(values).__name__}')
-    return values
-
-
-def _names(values: Any) -> tuple[str, ...]:
-    for name in _list(values):
-        if not isinstance(name, str) or not name:
-            raise ValueError(f'it has the name {shorten(name)}')
-    return tuple(_list(values))
-
-
-def _labels(values: Any) -> tuple[str, ...]:
-    labels = _names(values)
-    if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f'it is {list(labels)}, which are not different names')
-    return labels
+def _names(values: Iterable[str]) -> tuple[str, ...]:
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f'{value!r} is no name')
+    return tuple(map(str, values))  # numpy's text has a class of its own
 
 
 def _count(value: float) -> int:
     if not value >= 1 or value % 1:
-        raise ValueError(f'it is {value}, which is not a whole number from 1 upwards')
+        raise ValueError(f'{value} is not a whole number from 1 upwards')
     return int(value)
 
 
-def _size(value: Any) -> tuple[int, int]:
-    height, width = map(_count, value)
-    return height, width
+def _tubes(video: str, classes: Mapping[int, Any]) -> dict[int, list[np.ndarray]]:
+    try:
+        return {
+            int(label): [check_tube(tube) for tube in tubes]
+            for label, tubes in classes.items()
+        }
+    except ValueError as error:
+        raise ValueError(f'gttubes of {video}: {error}') from error
 
 
-def _tubes(classes: dict, num_labels: int) -> dict[int, list[np.ndarray]]:
-    found: dict[int, list] = {}
-    for label, tubes in classes.items():
-        if label not in range(num_labels):
-            raise ValueError(f'it has the label {shorten(label)}')
-        found[int(label)] = []
-        for number, tube in enumerate(_list(tubes)):
-            try:
-                found[int(label)].append(check_tube(tube))
-            except ValueError as error:
-                raise ValueError(f'label {label}, tube {number}: {error}') from error
-    return found
+def _check(truth: TubeAnnotations) -> None:
+    """Raise ``ValueError`` unless the parts agree, and boxes are in pixels."""
+    if not truth.labels or len(set(truth.labels)) < len(truth.labels):
+        raise ValueError(f'labels are {truth.labels}, not different names')
+    named = {*truth.gttubes, *chain(*truth.train_videos), *chain(*truth.test_videos)}
+    for key in ('nframes', 'resolution', 'gttubes'):
+        if missing := named - getattr(truth, key).keys():
+            raise ValueError(f'{key} lacks the video {min(missing)}')
+    labels = set(chain(*truth.gttubes.values()))
+    if not labels <= set(range(len(truth.labels))):
+        raise ValueError(f'gttubes have labels {sorted(labels)} of {truth.labels}')
+    tubes = chain(*(chain(*one.values()) for one in truth.gttubes.values()))
+    if 0 < max((np.abs(tube[:, 1:]).max() for tube in tubes), default=0) <= 1:
+        raise ValueError('boxes lie within one pixel, as if they were in [0, 1]')
 
 
 def check_tube(value: Any) -> np.ndarray:
@@ -149,7 +110,7 @@ def check_tube(value: Any) -> np.ndarray:
     """
     tube = np.asarray(value)
     if tube.dtype.kind not in 'iuf' or tube.shape[1:] != (5,) or not len(tube):
-        raise ValueError(f'it has the shape {tube.shape} and the type {tube.dtype}')
+        raise ValueError(f'a tube has the shape {tube.shape} and type {tube.dtype}')
     tube = tube.astype(np.float64)
     frames, low, high = tube[:, 0], tube[:, 1:3], tube[:, 3:]
     with np.errstate(invalid='ignore'):
@@ -160,7 +121,5 @@ def check_tube(value: Any) -> np.ndarray:
             & (low <= high).all(axis=1)
         )
     if not is_right.all():
-        first = np.flatnonzero(~is_right)[0]
-        before = f' after frame {frames[first - 1]:g}' if first else ''
-        raise ValueError(f'it has the row {tube[first].tolist()}{before}')
+        raise ValueError(f'a tube has the row {tube[is_right.argmin()].tolist()}')
     return tube

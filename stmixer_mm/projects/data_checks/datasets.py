@@ -68,23 +68,20 @@ def check_dataset(
     the videos themselves.
     """
     report = Report(name, str(cfg.get('ann_file', '')))
-    with report.noting('config', 'the dataset cannot be built'):
+    num_frames = {}
+    with report.noting('dataset', 'the dataset cannot be built and read'):
         dataset = DATASETS.build({**cfg, 'lazy_init': True})
-        if not isinstance(dataset, KeyframeDataset | TubeDataset):
+        report.ann_file = dataset.ann_file
+        if isinstance(dataset, KeyframeDataset):
+            videos = _check_csv(dataset, report)
+        elif isinstance(dataset, TubeDataset):
+            truth, names = dataset.read_truth()
+            videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
+        else:
             raise UserError(
                 f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
                 'TubeDataset: not checked.'
             )
-        report.ann_file = dataset.ann_file
-    if report.num_errors:
-        return report
-    num_frames = {}
-    with report.noting('annotation', 'the dataset cannot be read'):
-        if isinstance(dataset, KeyframeDataset):
-            videos = _check_csv(dataset, report)
-        else:
-            truth, names = dataset.read_truth()
-            videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
         _find_videos(dataset, videos, report)
         if not report.num_errors:
             dataset.full_init()
@@ -100,9 +97,7 @@ def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
     empty, faults_of_empty = dataset.read_empty(rows)
     excluded, faults_of_excluded = read_timestamp_rows(dataset.exclude_file)
     report.add_faults([*faults, *faults_of_empty, *faults_of_excluded])
-    excluded_keys = {row.key for row in excluded}
-    report.num_excluded_keyframes = len(excluded_keys & {row.key for row in rows})
-    if excluded and not report.num_excluded_keyframes:
+    if excluded and {row.key for row in excluded}.isdisjoint(row.key for row in rows):
         message = 'it names no annotated keyframe; is it the file of this split?'
         report.warn('excluded', (dataset.exclude_file, None), message)
     taken = [row for row in rows if row.action_id in dataset.action_ids]
@@ -117,10 +112,8 @@ def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
             report.warn('duplicate', (dataset.ann_file, row.line), message)
     videos: dict[str, Place] = {}
     tested = rows if dataset.test_mode else taken
-    for file, group in (
-        (dataset.ann_file, tested),
-        (dataset.empty_keyframes_file, empty),
-    ):
+    files = dataset.ann_file, dataset.empty_keyframes_file
+    for file, group in zip(files, (tested, empty), strict=True):
         for row in group:
             videos.setdefault(row.video_id, (file, row.line))
             report.places.setdefault(row.key, (file, row.line))
@@ -155,8 +148,7 @@ def _count(dataset: PersonDataset, report: Report) -> None:
         report.num_empty_keyframes += not len(labels)
     names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
-    absent = [name for name, count in report.class_counts.items() if not count]
-    if absent:
+    if absent := [name for name, count in report.class_counts.items() if not count]:
         message = f'no box has the actions {", ".join(absent)}.'
         report.warn('absent class', report.place(), message)
 

@@ -1,13 +1,12 @@
 """Comparison of the evaluators of a config with the data that they evaluate."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from mmengine.config import Config
 
 from stmixer_mm.apis.config import SPLITS
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.clip_dataset import TrackedDataset
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
@@ -41,34 +40,28 @@ def check_evaluators(cfg: Config, splits: Iterable[str] = SPLITS) -> list[Report
             with report.noting('evaluator', 'the metric cannot be built and compared'):
                 metric = METRICS.build(config)
                 if is_ours and isinstance(metric, DetectionMetric):
-                    for is_error, kind, message in _compare(metric, datasets):
-                        find = report.error if is_error else report.warn
-                        find(kind, (report.ann_file, None), message)
+                    _compare(metric, datasets, report)
             if report.findings:
                 reports.append(report)
     return reports
 
 
 def _compare(
-    metric: DetectionMetric, datasets: Sequence[PersonDataset]
-) -> Iterator[tuple[bool, str, str]]:
-    """Findings (is_error, kind, message) on score columns and keyframes."""
+    metric: DetectionMetric, datasets: Sequence[PersonDataset], report: Report
+) -> None:
+    """Compare classes and keyframes."""
     for dataset in datasets:
         if isinstance(dataset, KeyframeDataset):
             is_same = list(metric.action_ids) == dataset.action_ids
         else:
-            columns = dict(enumerate(dataset.metainfo['classes'], start=1))
-            is_same = metric.class_names.items() <= columns.items()
+            names = dict(enumerate(dataset.metainfo['classes'], start=1))
+            is_same = metric.class_names.items() <= names.items()
         if not is_same or metric.num_classes != dataset.num_classes:
-            yield (
-                True,
-                'classes',
-                (
-                    f'{type(metric).__name__} has other classes than the dataset of '
-                    f'{dataset.ann_file} ({metric.num_classes} and {dataset.num_classes}), or '
-                    'another order; give both the same label file and custom_classes.'
-                ),
+            message = (
+                f'it has other classes than {dataset.ann_file}, or another order; give '
+                'both the same label file, num_classes and custom_classes.'
             )
+            report.error('classes', report.place(), message)
     predicted = {
         keyframe_key(info['video_id'], info['timestamp'])
         for dataset in datasets
@@ -76,25 +69,22 @@ def _compare(
     }
     annotated = metric.true_keyframes()
     # A clip stands for the frames around it, too.
-    clips = [dataset for dataset in datasets if isinstance(dataset, TrackedDataset)]
-    of_clips = {video for dataset in clips for video in dataset.video_ids}
+    of_clips = {video for dataset in datasets for video in dataset.tracks}
     missed = {key for key in annotated - predicted if _video(key) not in of_clips}
     videos = set(map(_video, annotated))
     unknown = {key for key in predicted if metric.effect(key) == WRONG}
     unknown = {key for key in unknown if _video(key) not in videos}
+    find = report.error if missed == annotated else report.warn
     for kind, keys, where in (
         ('missed', missed, f'of its {len(annotated)} keyframes are not in the dataset'),
         ('unknown', unknown, 'keyframes of the dataset are of videos that it lacks'),
     ):
         if keys:
-            yield (
-                missed == annotated,
-                kind,
-                (
-                    f'{len(keys)} {where} and will count as wrong, such as {min(keys)}; '
-                    'give both the same annotation, split and excluded keyframes.'
-                ),
+            message = (
+                f'{len(keys)} {where} and will count as wrong, such as {min(keys)}; give '
+                'both the same annotation, split and excluded keyframes.'
             )
+            find(kind, report.place(), message)
 
 
 def _video(key: str) -> str:

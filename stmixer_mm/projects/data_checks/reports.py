@@ -1,7 +1,5 @@
 """Errors and warnings about data, as text and as JSON."""
 
-import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -11,6 +9,7 @@ from stmixer_mm.datasets.annotations.ava_csv import Fault
 from stmixer_mm.errors import UserError, blame
 
 Place = tuple[str, int | None]  # file, and line if it is about one
+MAX_WARNINGS = 20  # in the text; the JSON has all
 
 
 class Finding(NamedTuple):
@@ -40,7 +39,6 @@ class Report:
     num_videos: int = 0
     num_keyframes: int = 0  # person-free ones included, excluded ones left out
     num_empty_keyframes: int = 0
-    num_excluded_keyframes: int = 0
     num_boxes: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)  # by class name
     videos: dict[str, str] = field(default_factory=dict)  # id -> path
@@ -66,44 +64,28 @@ class Report:
 
     @contextmanager
     def noting(self, kind: str, subject: str) -> Iterator[None]:
-        """Note an error, at the file and line that its sentence begins with."""
+        """Take an error within as a finding."""
         try:
             with blame(subject, 'correct it in the config'):
                 yield
         except UserError as error:
-            match = re.match(r'(.+?)(?:, line (\d+))?:? (.*)', str(error))
-            file, line, rest = match.groups()
-            if os.path.exists(file) or rest.startswith('the file '):
-                self.error(kind, (file, line and int(line)), rest)
-            else:
-                self.error(kind, self.place(), str(error))
+            self.error(kind, self.place(), str(error))
 
 
-def format_report(report: Report, *, max_warnings: int = 20) -> str:
-    """All errors, the first warnings of each kind, and a summary, as text."""
-    lines = [f'== {report.name}: {report.ann_file}']
-    warnings: dict[str, list[str]] = {}
-    for finding in report.findings:
-        kind = warnings.setdefault(finding.kind, [])
-        (lines if finding.is_error else kind).append(str(finding))
-    for kind, found in warnings.items():
-        lines += found[:max_warnings]
-        if len(found) > max_warnings:
-            lines.append(f'... {len(found) - max_warnings} more warnings: {kind}')
+def format_report(report: Report) -> str:
+    """All errors, the first warnings, and a summary, as text."""
+    errors = [str(one) for one in report.findings if one.is_error]
+    warnings = [str(one) for one in report.findings if not one.is_error]
+    lines = [f'== {report.name}: {report.ann_file}', *errors, *warnings[:MAX_WARNINGS]]
     if report.num_keyframes:
         lines.append(
             f'{report.num_videos} videos, {report.num_keyframes} keyframes '
-            f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes, '
-            f'{report.num_excluded_keyframes} keyframes excluded'
+            f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes'
         )
-        width = max(map(len, report.class_counts), default=0)
-        lines += [
-            f'  {name:<{width}} {n:>8}' for name, n in report.class_counts.items()
-        ]
+        lines += [f'  {name:<40} {n:>8}' for name, n in report.class_counts.items()]
     elif report.videos:
         lines.append('Videos are opened once these errors are corrected.')
-    num_warnings = len(report.findings) - report.num_errors
-    return '\n'.join([*lines, f'{report.num_errors} errors, {num_warnings} warnings'])
+    return '\n'.join([*lines, f'{len(errors)} errors, {len(warnings)} warnings'])
 
 
 def report_to_dict(report: Report) -> dict:

@@ -57,7 +57,6 @@ class KeyframeMaskDataset(KeyframeDataset):
             found = masks.get(info['img_key'], KeyframeMasks(None, {}, []))
             ids = unpack_persons(info['ann'], self.num_classes)['id'].tolist()
             info['gt_masks'] = [found.masks.get(number) for number in ids]
-            info['annotated_size'] = found.size
         if not any(mask for info in infos for mask in info['gt_masks']):
             raise UserError(
                 f'{self.mask_file} has a mask of no person of {self.ann_file}; give the '
