@@ -1,6 +1,5 @@
 """Evaluate predictions in files by the metrics of a config, without a model."""
 
-import sys
 from itertools import chain
 
 from stmixer_mm.apis.config import check_arguments, load_config
@@ -43,16 +42,13 @@ def main(
     check_json_path(json)
     cfg = load_config(config, cfg_options)
     check_arguments(cfg)
-    columns, notes = {}, []
+    columns = {}
     for split, file in zip(splits or [None], results, strict=True):
         name = 'value' if split is None else f'split {split}'
         metrics = build_metrics(cfg, split=split)
-        columns[name], more = evaluate_results(metrics, read_results(file))
-        notes += more
+        columns[name] = evaluate_results(metrics, read_results(file))
     if splits:
         columns['mean'] = mean_values(columns.values())
-    for note in notes:
-        print(f'note: {note}', file=sys.stderr)
     names = dict.fromkeys(chain(*columns.values()))
     rows = [[name, *(one.get(name, '-') for one in columns.values())] for name in names]
     print(format_table([['', *columns], *rows]))

@@ -18,7 +18,7 @@ from stmixer_mm.evaluation.functional.matching import (
     first_of_runs,
     take,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes
+from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
 
 
@@ -164,38 +164,31 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
     return np.divide(total, count, out=nothing, where=count > 0)
 
 
-def build_tubes(tubelets: Tubelets, tube_of: np.ndarray) -> Tubes:
-    """Tubes of tubelets (N,) that belong to tubes (N,), each made free of gaps.
+def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tubes:
+    """Tubes that score enough and are long enough, of tubelets (N,) in tubes (N,).
 
     The box of a frame is the mean of those that tubelets have there, or interpolated
     between two such frames. A tube's score is the mean of its tubelets.
     """
-    tubelet, entry = np.nonzero(has_box(tubelets.bboxes))
-    frames = tubelets.frames[tubelet, entry]
-    order = np.lexsort((frames, tube_of[tubelet], tubelets.sequences[tubelet]))
-    tubelet, entry, frames = tubelet[order], entry[order], frames[order]
-    bboxes = tubelets.bboxes[tubelet, entry]
-    firsts = np.flatnonzero(first_of_runs(tube_of[tubelet], frames))
-    seen = np.diff(np.append(firsts, len(frames)))
-    if len(firsts):
-        bboxes = np.add.reduceat(bboxes, firsts) / seen[:, None]
-    tubelet, frames = tubelet[firsts], frames[firsts]
-    tube = tube_of[tubelet]
-    starts = np.flatnonzero(first_of_runs(tube))
-    known = np.diff(np.append(starts, len(tube)))
-    scores = np.bincount(tube_of, tubelets.scores) / np.bincount(tube_of)
-    first_frames = frames[starts]
-    lengths = frames[starts + known - 1] - first_frames + 1
-    row_starts = np.cumsum(lengths) - lengths
-    # Rows of all tubes in one line; each tube's first and last are known, so that
-    # nothing is interpolated between tubes.
-    known = frames + np.repeat(row_starts - first_frames, known)
-    rows = np.arange(lengths.sum())
-    filled = [np.interp(rows, known, one) for one in bboxes.T] if len(rows) else []
-    return Tubes(
-        tubelets.sequences[tubelet[starts]],
-        scores[tube[starts]],
-        lengths,
-        rows + np.repeat(first_frames - row_starts, lengths),
-        np.reshape(filled, (4, -1)).T,
+    has, counts = has_box(tubelets.bboxes), np.bincount(tube_of)
+    scores = np.bincount(tube_of, tubelets.scores) / counts
+    first, last = np.full(len(counts), sys.maxsize), np.zeros(len(counts), dtype=int)
+    np.minimum.at(
+        first, tube_of, np.where(has, tubelets.frames, sys.maxsize).min(axis=1)
     )
+    np.maximum.at(last, tube_of, np.where(has, tubelets.frames, 0).max(axis=1))
+    is_long = last - first + 1 >= linking.min_length
+    kept = np.flatnonzero(is_long & (scores >= linking.min_score))
+    members = np.split(np.argsort(tube_of, kind='stable'), np.cumsum(counts)[:-1])
+    members = [members[tube] for tube in kept]
+    arrays = []
+    for one in members:
+        frames, bboxes = tubelets.frames[one][has[one]], tubelets.bboxes[one][has[one]]
+        known, where, seen = np.unique(frames, return_inverse=True, return_counts=True)
+        means = np.zeros((len(known), 4))
+        np.add.at(means, where, bboxes / seen[where, None])
+        every = np.arange(known[0], known[-1] + 1)
+        filled = [np.interp(every, known, side) for side in means.T]
+        arrays.append(np.column_stack([every, *filled]))
+    sequences = [tubelets.sequences[one[0]] for one in members]
+    return join_tubes(sequences, arrays, scores[kept])

@@ -20,7 +20,7 @@ from stmixer_mm.evaluation.functional.matching import (
     group_pairs,
     take,
 )
-from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes, take_tubes
+from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes
 
 
 def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
@@ -35,9 +35,7 @@ def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
     for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
         sequences, frames, *rest = (field[start:stop] for field in tubelets)
         tube_of.append(linker.extend(frames[0], *rest, sequences))
-    tubes = build_tubes(tubelets, np.concatenate(tube_of))
-    high = tubes.scores >= linking.min_score
-    tubes = take_tubes(tubes, high & (tubes.lengths >= linking.min_length))
+    tubes = build_tubes(tubelets, np.concatenate(tube_of), linking)
     if linking.tube_nms_iou is not None:
         tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
     return tubes

@@ -1,7 +1,7 @@
 """Base of our metrics: detections in, AP of each class and means out."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from stmixer_mm.evaluation.metrics.predictions import (
     select_actions,
 )
 
-# Effects of detections in a keyframe without ground truth.
+# Effects of detections in a keyframe or video without ground truth.
 WRONG, IGNORED = 'counts as wrong', 'does not count'
 
 
@@ -46,8 +46,6 @@ class DetectionMetric(BaseMetric):
 
     - ``gt_boxes(column)``: ground truth of a class, by keyframe;
     - ``true_keyframes()``: keys of the keyframes that predictions are expected for;
-    - ``effect(key)``: ``WRONG`` or ``IGNORED`` for a keyframe that the ground truth
-      lacks; None if it has it, or if that is of another part of the dataset;
     - ``_split(sample, found)``: the parts of a result: a key, boxes (n, ...) and scores
       (n, num_classes) of each;
     - ``_join(parts)``: :class:`Detections` of the parts of all results.
@@ -68,6 +66,7 @@ class DetectionMetric(BaseMetric):
     model_score_thr: float
     own_values: frozenset[str]  # names of values that no class may have
     unit: str  # of detections
+    places = 'keyframes'  # that are predicted
     num_classes: int  # the dummy class 0 included
     action_ids: Sequence[int]  # of the score columns 1, 2, ...
     class_names: Mapping[int, str]  # by score column, of the evaluated classes
@@ -126,6 +125,13 @@ class DetectionMetric(BaseMetric):
         """
         return self._join([part for parts in results for part in parts])
 
+    def effect(self, key: str) -> str | None:
+        """``WRONG`` or ``IGNORED`` for detections that the ground truth has no place for.
+
+        None for those of another part of the dataset.
+        """
+        return IGNORED
+
     def found(self, detections: Detections, column: int) -> Boxes:
         """Detected boxes of a class."""
         return detections.of(column)
@@ -140,6 +146,38 @@ class DetectionMetric(BaseMetric):
         """Which detections (N,) are right."""
         groups, scores, pairs, _ = matched
         return match(scores, groups, pairs, iou_thr, matching=self.protocol.matching)
+
+    def _compare(self, predicted: Collection[str], expected: Collection[str]) -> None:
+        """Log how many keyframes or videos are missed, and how many are unknown.
+
+        Raises:
+            UserError: all that are predicted are unknown.
+        """
+        missed, unknown = {*expected}.difference(predicted), {*predicted}
+        unknown.difference_update(expected)
+        if (
+            predicted
+            and len(missed) == len(expected)
+            and any(map(self.effect, unknown))
+        ):
+            raise UserError(
+                f'None of the predicted {self.places}, as {min(unknown)}, is in the '
+                f'ground truth of {type(self).__name__}, as {min(missed)}; give it the '
+                'annotation of the tested dataset and split.'
+            )
+        logger = MMLogger.get_current_instance()
+        if missed:
+            logger.warning(
+                f'{len(missed)} of the {len(expected)} {self.places} to evaluate have no '
+                'prediction and count as missed.'
+            )
+        for effect in (WRONG, IGNORED):
+            if keys := [key for key in unknown if self.effect(key) == effect]:
+                logger.warning(
+                    f'{len(keys)} of {len(predicted)} predicted {self.places}, as '
+                    f'{min(keys)}, are not in the ground truth: what is found there '
+                    f'{effect}.'
+                )
 
     def _counted(self, bboxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Which scores (n, num_classes) of boxes (n, ...) are detections."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     KeyframeRow,
@@ -160,18 +159,7 @@ class FrameMAPMetric(DetectionMetric):
 
     def _join(self, parts: list[dict]) -> Detections:
         predicted = {part['key'] for part in parts}
-        missed = self.frame_numbers.keys() - predicted
-        if predicted and len(missed) == len(self.frame_numbers) and not self._videos:
-            raise UserError(
-                f'None of the predicted keyframes, as {min(predicted)}, is in the '
-                f'ground truth of FrameMAPMetric, as {min(missed)}; give it the '
-                'annotation of the tested dataset.'
-            )
-        if missed:
-            MMLogger.get_current_instance().warning(
-                f'{len(missed)} of the {len(self.frame_numbers)} keyframes to '
-                'evaluate have no prediction and count as missed.'
-            )
+        self._compare(predicted, self.frame_numbers)
         numbers = dict(self.frame_numbers)
         for key in sorted(predicted - numbers.keys()):
             if self.effect(key) == WRONG:

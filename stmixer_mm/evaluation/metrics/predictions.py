@@ -89,12 +89,6 @@ def read_instances(sample: Mapping, num_classes: int) -> Instances:
     return Instances(*arrays, *[None] * (not is_clip))
 
 
-def is_sound_box(x1: Any, y1: Any, x2: Any, y2: Any) -> Any:
-    """Whether it is upright and near [0, 1]; of numbers or arrays (n,) of them."""
-    # Detectors' boxes may leave the frame, but by no more than its size.
-    return (x1 >= -1) & (x1 <= x2) & (x2 <= 2) & (y1 >= -1) & (y1 <= y2) & (y2 <= 2)
-
-
 def select_actions(
     bboxes: np.ndarray, scores: np.ndarray, counted: np.ndarray
 ) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.logging import MMLogger
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
@@ -13,7 +12,7 @@ from stmixer_mm.evaluation.functional.matching import Boxes, take, whole_pixels
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
 from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
-from stmixer_mm.evaluation.metrics.detection_metric import IGNORED, DetectionMetric
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
     Instances,
@@ -54,6 +53,7 @@ class TubeMetric(DetectionMetric):
 
     model_score_thr = 0.01  # as in ACT's scripts
     own_values = frozenset({'overall'})
+    places = 'videos'
 
     def __init__(
         self,
@@ -125,9 +125,6 @@ class TubeMetric(DetectionMetric):
             if number % self.frame_limit <= self.nframes[number // self.frame_limit]
         }
 
-    def effect(self, key: str) -> str | None:
-        return None if key.rpartition(',')[0] in self.video_numbers else IGNORED
-
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
@@ -143,20 +140,8 @@ class TubeMetric(DetectionMetric):
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys, of which the first entry names a video, of test videos."""
-        known = [key for key in keys if key[0] in self.video_numbers]
-        if keys and not known:
-            raise UserError(
-                f'None of the predicted videos, as {next(iter(keys))[0]!r}, is a '
-                f'test video of the ground truth, as {self.videos[0]!r}; give the '
-                'ground truth of the tested dataset and split.'
-            )
-        without = len(self.videos) - len({name for name, *_ in known})
-        if without:
-            MMLogger.get_current_instance().warning(
-                f'{without} of the {len(self.videos)} test videos have no prediction; '
-                'their ground truth counts as missed.'
-            )
-        return known
+        self._compare({name for name, *_ in keys}, self.videos)
+        return [key for key in keys if key[0] in self.video_numbers]
 
     def _clip(
         self, sample: dict, found: Instances

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.evaluator import BaseMetric, DumpResults
 from mmengine.fileio import dump
 from mmengine.logging import print_log
 
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.metrics.predictions import is_sound_box, to_numpy
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.metrics.predictions import to_numpy
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.registry import METRICS
@@ -63,20 +61,4 @@ class Dump(Results):
 
     def samples(self, metric: BaseMetric) -> Iterator[tuple[str, dict]]:
         for number, sample in enumerate(self._samples, start=1):
-            place = f'{self.file}, sample {number}'
-            if isinstance(metric, DetectionMetric):
-                with blame(f'{place}: it cannot be evaluated', AGAIN):
-                    _check_sample(sample)
-            yield place, sample
-
-
-def _check_sample(sample: Any) -> None:
-    """Refuse what no detector predicts."""
-    found = sample['pred_instances']
-    bboxes = np.reshape(to_numpy(found['bboxes']), (-1, 4))
-    if not is_sound_box(*bboxes.T).all():
-        raise ValueError('a box is not upright in [0, 1]')
-    for name in {'scores', 'person_scores'} & {*found.keys()}:
-        scores = np.asarray(to_numpy(found[name]))
-        if not ((scores >= 0) & (scores <= 1)).all():
-            raise ValueError(f'{name} are not in [0, 1]')
+            yield f'{self.file}, sample {number}', sample

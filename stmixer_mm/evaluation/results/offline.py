@@ -1,5 +1,6 @@
 """Predictions in a file, given to the metrics of a config."""
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -7,13 +8,8 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.evaluation.metrics.detection_metric import (
-    IGNORED,
-    WRONG,
-    DetectionMetric,
-)
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.dumps import AGAIN, Dump
 from stmixer_mm.evaluation.results.rows import (
@@ -81,7 +77,7 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
 
 
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
-    """The metrics that take the results.
+    """The metrics that take the results; a note names the others.
 
     Raises:
         UserError: there is none.
@@ -92,11 +88,15 @@ def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMet
             f'{results.file} cannot be evaluated by {type(metrics[0]).__name__} of '
             f'test_evaluator; use a {results.metric_type.__name__}.'
         )
+    for metric in metrics:
+        if metric not in kept:
+            name = type(metric).__name__
+            print(f'note: {name} does not take {results.file}.', file=sys.stderr)
     return kept
 
 
-def feed(metric: BaseMetric, results: Results) -> list[str]:
-    """Give all predictions to a metric; returns notes on what does not count.
+def feed(metric: BaseMetric, results: Results) -> None:
+    """Give all predictions to a metric.
 
     Of a file in rows all count, as in the published evaluators, unless the config sets a
     ``score_thr``.
@@ -104,42 +104,27 @@ def feed(metric: BaseMetric, results: Results) -> list[str]:
     Raises:
         UserError: a prediction that the metric refuses, with its place.
     """
-    is_ours = isinstance(metric, DetectionMetric)
-    if is_ours and metric.score_thr is None:
+    if isinstance(metric, DetectionMetric) and metric.score_thr is None:
         metric.score_thr = results.score_thr
-    total, unknown = 0, {WRONG: [], IGNORED: []}
     for place, sample in results.samples(metric):
-        total += 1
         try:
             with blame('it cannot be evaluated', AGAIN):
                 metric.process(None, [sample])
-                if is_ours:
-                    key = keyframe_key(sample['video_id'], sample.get('timestamp', 1))
-                    if effect := metric.effect(key):
-                        unknown[effect].append(place)
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
-    return [
-        f'{places[0]} is not in the ground truth of {type(metric).__name__} and {effect} '
-        f'({len(places)} of {total} are so).'
-        for effect, places in unknown.items()
-        if places
-    ]
 
 
 def evaluate_results(
     metrics: Sequence[BaseMetric], results: Results
-) -> tuple[dict[str, float], list[str]]:
-    """Values of all metrics by name, and notes on what does not count or is left out.
+) -> dict[str, float]:
+    """Values by name of all metrics that take the results.
 
     Raises:
         UserError: as :func:`feed`; or two metrics give a value of the same name.
     """
-    values, kept = {}, metrics_for(results, metrics)
-    left_out = [type(metric).__name__ for metric in metrics if metric not in kept]
-    notes = [f'{name} does not take {results.file}.' for name in left_out]
-    for metric in kept:
-        notes += feed(metric, results)
+    values = {}
+    for metric in metrics_for(results, metrics):
+        feed(metric, results)
         found = metric.evaluate(len(metric.results))
         if doubles := values.keys() & found.keys():
             raise UserError(
@@ -147,7 +132,7 @@ def evaluate_results(
                 'the prefix of one.'
             )
         values.update(found)
-    return values, notes
+    return values
 
 
 def mean_values(columns: Collection[Mapping[str, float]]) -> dict[str, float]:

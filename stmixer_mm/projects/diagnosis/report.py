@@ -2,7 +2,6 @@
 
 import csv
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,8 +68,7 @@ def analyze(
         )
     found = read_results(results)
     for metric in metrics_for(found, metrics):
-        for note in feed(metric, found):
-            print(f'note: {note}', file=sys.stderr)
+        feed(metric, found)
         detections = metric.detections(metric.results)
         folder = Path(out, re.sub(r'[^\w-]+', '_', metric.prefix or 'metric'))
         folder.mkdir(parents=True, exist_ok=True)
