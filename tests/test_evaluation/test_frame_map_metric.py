@@ -158,8 +158,6 @@ def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
     assert FrameMAPMetric(**names).num_classes == 81
     with pytest.raises(UserError):
         FrameMAPMetric(literal['ann_file'])
-    with pytest.raises(UserError):
-        FrameMAPMetric(literal['ann_file'], label_map(overall=1))
 
 
 def test_custom_classes_name_the_score_columns(literal):

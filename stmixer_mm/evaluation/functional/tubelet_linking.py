@@ -105,8 +105,6 @@ class _Tubes(NamedTuple):
     counts: np.ndarray  # (m,) int, numbers of these
     frames: np.ndarray  # (m, K) int
     bboxes: np.ndarray  # (m, K, 4) float, NaN where there is none
-    ends: np.ndarray  # (m,) int, frames of the last boxes
-    lasts: np.ndarray  # (m, 4) float, these
 
 
 class TubeletLinker:
@@ -153,16 +151,14 @@ class TubeletLinker:
         """
         if sequences is None:
             sequences = np.zeros(len(scores), dtype=int)
-        bboxes, number = (
-            np.where(_repeats(frames)[:, None], np.nan, bboxes),
-            len(scores),
-        )
+        number = len(scores)
+        bboxes = np.where(_repeats(frames)[:, None], np.nan, bboxes)
         totals, counts = np.array(scores, dtype=float), np.ones(number, dtype=int)
         clip = np.broadcast_to(frames, bboxes.shape[:2]), bboxes
-        ends = _box_at(frames, bboxes, -1)
-        new = _Tubes(np.full(number, -1), sequences, totals, counts, *clip, *ends)
+        new = _Tubes(np.full(number, -1), sequences, totals, counts, *clip)
         tubes = take(new, slice(0)) if self._tubes is None else self._tubes
-        tubes = take(tubes, frames[0] - tubes.ends <= self.end_after)
+        ends, _ = _box_at(tubes, -1)
+        tubes = take(tubes, frames[0] - ends <= self.end_after)
         tubes = take(tubes, np.argsort(tubes.sequences, kind='stable'))
         one, tube, ious = self._find(frames, new, tubes)
         sequence, ids = sequences[one], tubes.ids[tube]
@@ -188,7 +184,7 @@ class TubeletLinker:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """New tubelets (P,), tubes (P,) that they may continue, and IoUs of these."""
         linking = self._linking
-        begins, firsts = _box_at(frames, new.bboxes, 0)
+        (begins, firsts), (ends, lasts) = _box_at(new, 0), _box_at(tubes, -1)
         # The boxes (m, K, 4) of the tubes in the frames of the clip.
         there = has_box(tubes.bboxes)[:, None] & (
             frames[:, None] == tubes.frames[:, None]
@@ -200,8 +196,8 @@ class TubeletLinker:
         nothing = np.zeros(0, dtype=int)
         found = [(nothing, nothing, np.zeros(0))]
         for one, tube in group_pairs(new.sequences, tubes.sequences):
-            iou = aligned_iou(firsts[one], tubes.lasts[tube], pixel=linking.link_pixel)
-            iou[begins[one] - tubes.ends[tube] > self.end_after] = -1
+            iou = aligned_iou(firsts[one], lasts[tube], pixel=linking.link_pixel)
+            iou[begins[one] - ends[tube] > self.end_after] = -1
             meeting = np.flatnonzero(reaches[tube])
             first, second = new.bboxes[one[meeting]], here[tube[meeting]]
             mean = clip_iou(first, second, pixel=linking.link_pixel)
@@ -217,10 +213,8 @@ def _repeats(frames: np.ndarray) -> np.ndarray:
     return np.diff(frames, prepend=0) == 0
 
 
-def _box_at(
-    frames: np.ndarray, bboxes: np.ndarray, end: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (n,) and boxes (n, 4) at the end 0 or -1 of tubelets (n, K, 4)."""
-    has = has_box(bboxes)
+def _box_at(tubes: _Tubes, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (m,) and boxes (m, 4) at the end 0 or -1 of the last tubelets."""
+    has, every = has_box(tubes.bboxes), np.arange(len(tubes.bboxes))
     entry = -1 - has[:, ::-1].argmax(axis=1) if end else has.argmax(axis=1)
-    return frames[entry], bboxes[np.arange(len(has)), entry]
+    return tubes.frames[every, entry], tubes.bboxes[every, entry]

@@ -64,7 +64,6 @@ class DetectionMetric(BaseMetric):
     """
 
     model_score_thr: float
-    own_values: frozenset[str]  # names of values that no class may have
     unit: str  # of detections
     places = 'keyframes'  # that are predicted
     num_classes: int  # the dummy class 0 included
@@ -193,16 +192,11 @@ class DetectionMetric(BaseMetric):
         return [os.path.join(self._data_root, file) for file in files]
 
     def _set_classes(
-        self, class_names: Mapping[int, str], action_ids: Sequence[int], *, source: str
+        self, class_names: Mapping[int, str], action_ids: Sequence[int]
     ) -> None:
         self.class_names, self.action_ids = class_names, action_ids
         self.num_classes = len(action_ids) + 1
         self._is_evaluated = np.isin(np.arange(self.num_classes), list(class_names))
-        if taken := self.own_values & {*class_names.values()}:
-            raise UserError(
-                f'{source} names a class {min(taken)!r}, which is a value of '
-                f'{type(self).__name__}; rename it.'
-            )
 
     def _min_iou(self) -> float:
         """The lowest of all IoU thresholds."""

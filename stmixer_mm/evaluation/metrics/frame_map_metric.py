@@ -80,7 +80,6 @@ class FrameMAPMetric(DetectionMetric):
 
     default_prefix = 'mAP'
     model_score_thr = 0.002
-    own_values = frozenset({'overall', 'person_AP', 'person_recall'})
     unit = 'boxes'
 
     def __init__(
@@ -107,7 +106,7 @@ class FrameMAPMetric(DetectionMetric):
             for column, action_id in enumerate(action_ids, start=1)
             if not names or action_id in names
         }
-        self._set_classes(class_names, action_ids, source=str(label_file))
+        self._set_classes(class_names, action_ids)
         self._excluded = self._read_keys(exclude_file)
         max_id = None if custom_classes else self.num_classes
         rows = []

@@ -52,7 +52,6 @@ class TubeMetric(DetectionMetric):
     """
 
     model_score_thr = 0.01  # as in ACT's scripts
-    own_values = frozenset({'overall'})
     places = 'videos'
 
     def __init__(
@@ -106,7 +105,7 @@ class TubeMetric(DetectionMetric):
         self.columns = range(1, len(labels) + 1)
         names = dict(zip(self.columns, labels, strict=True))
         names = {n: label for n, label in names.items() if label not in excluded}
-        self._set_classes(names, self.columns, source=source)
+        self._set_classes(names, self.columns)
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.linking import Tubelets, parse_linking
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
@@ -103,13 +102,7 @@ class VideoMAPMetric(TubeMetric):
 
     def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
         """Boxes to link, or by column the tubes that came linked."""
-        is_linked = {'pred_tubes' in part for part in parts}
-        if len(is_linked) > 1:
-            raise UserError(
-                'Some predictions are tubes, others boxes to link; evaluate each on '
-                'their own.'
-            )
-        if True in is_linked:
+        if any('pred_tubes' in part for part in parts):
             return self._join_tubes(parts)
         clip_len = max((len(part['key'][2]) for part in parts), default=1)
         for part in parts:
