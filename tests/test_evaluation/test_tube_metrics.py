@@ -73,33 +73,6 @@ def test_detections_count_in_all_frames_or_in_annotated_ones(frames, run):
     assert values['frame_mAP/sit@0.5'] == 1
 
 
-def test_video_map_by_hand():
-    truth = ground_truth(
-        {'v': {0: [still(1, 20, LEFT)]}, 'w': {0: [still(11, 40, RIGHT)]}}
-    )
-    half = [100, 0, 149, 49]
-    samples = [
-        # 16 of 20 frames: IoU 0.8.
-        *(predict('v', t, (LEFT, {0: 0.9})) for t in range(1, 17)),
-        # 22 of 30 frames, 12 of them on half of the box: (10 + 12 / 2) / 30 = 0.533.
-        *(predict('w', t, (RIGHT, {0: 0.6})) for t in range(11, 21)),
-        *(predict('w', t, (half, {0: 0.6})) for t in range(21, 33)),
-    ]
-    thrs = (0.5, 0.75, '0.4:0.6:0.1')
-    assert score(build(VideoMAPMetric, truth, iou_thrs=thrs), samples) == pytest.approx(
-        {
-            'video_mAP/overall@0.5': 1,
-            'video_mAP/overall@0.75': (1 + 1) / 2 / 2,
-            # At 0.4 and 0.5 both, at 0.6 one of two.
-            'video_mAP/overall@0.4:0.6:0.1': (1 + 1 + 1 / 2) / 3,
-            'video_mAP/run@0.5': 1,
-        }
-    )
-    values = score(build(VideoMAPMetric, truth, linking=dict(min_length=17)), samples)
-    # The first is gone: one right detection of two tubes.
-    assert values['video_mAP/overall@0.2'] == 1 / 2
-
-
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
 def test_frame_map_is_that_of_the_published_loops(protocol):
     truth, samples = noisy(0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmaction.evaluation.functional import multisports_utils
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from run_tool import run_and_fail, run_tool
 from tube_data import SCALE, build, ground_truth, noisy, still
@@ -52,30 +52,27 @@ def tubes(write_text, tmp_path):
 def write(tmp_path):
     """A file of results: lines or bytes of a csv, or the content of a pickle."""
 
-    def write(content, protocol=4):
+    def write(content):
         if isinstance(content, Path):
             return content
         if isinstance(content, tuple):
             content = '\n'.join(content).encode()
         is_csv = isinstance(content, bytes)
         path = tmp_path / ('found.csv' if is_csv else 'found.pkl')
-        path.write_bytes(content if is_csv else pickle.dumps(content, protocol))
+        path.write_bytes(content if is_csv else pickle.dumps(content, protocol=2))
         return path
 
     return write
 
 
 @pytest.fixture
-def evaluate(config, tmp_path, capsys, monkeypatch, write):
-    """Values of results, warnings and notes."""
-    warnings = []
-    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: warnings.append(text))
+def evaluate(config, tmp_path, write):
+    """Values of results."""
 
     def evaluate(results, *options, config=config):
         report = tmp_path / 'values.json'
         run_tool('evaluate', write(results), config, '--json', report, *options)
-        notes = '\n'.join([*warnings, capsys.readouterr().err])
-        return json.loads(report.read_text()), notes
+        return json.loads(report.read_text())
 
     return evaluate
 
@@ -84,8 +81,8 @@ def evaluate(config, tmp_path, capsys, monkeypatch, write):
 def fail(config, capsys, write):
     """The one sentence that the tool ends in."""
 
-    def fail(results, *options, config=config):
-        return run_and_fail(capsys, 'evaluate', write(results), config, *options)
+    def fail(results, config=config):
+        return run_and_fail(capsys, 'evaluate', write(results), config)
 
     return fail
 
@@ -106,17 +103,15 @@ def test_same_digits_as_in_a_run_from_dump_and_csv(config, tmp_path, evaluate):
     evaluator = Evaluator([metric, DumpPredictions(str(dump))])
     evaluator.process(samples)
     expected = evaluator.evaluate(len(samples))
-    values, notes = evaluate(dump)
-    assert values == expected
-    assert 0 < values['mAP/overall'] < 1
-    assert 'are not in the ground truth' in notes
+    assert evaluate(dump) == expected
+    assert 0 < expected['mAP/overall'] < 1
     rows = []
     for one in samples:
         for box, scores in zip(*one['pred_instances'].values(), strict=True):
             corners = ','.join(repr(float(value)) for value in box)
             moment = f'{one["video_id"]},{one["timestamp"]}'
             rows += [f'{moment},{corners},{n},{float(scores[n])!r}' for n in (1, 2)]
-    assert evaluate(tuple(rows))[0] == values
+    assert evaluate(tuple(rows)) == expected
 
 
 class Malicious:
@@ -149,9 +144,7 @@ CSV = '\n'.join(PERFECT).encode()
     'data',
     [
         PERFECT[::-1],
-        CSV.replace(b'\n', b'\r\n') + b'\r\n',
-        CSV.replace(b'\n', b'\r'),
-        b'\xef\xbb\xbf' + CSV,
+        b'\xef\xbb\xbf' + CSV.replace(b'\n', b'\r\n'),
         ('', *PERFECT, '  ', ''),
         CSV.replace(b',', b' , '),
         CSV.replace(b'a,1,', b'a,0001.0,'),
@@ -161,9 +154,7 @@ CSV = '\n'.join(PERFECT).encode()
     ids=str,
 )
 def test_perfect_lines_in_any_form(evaluate, data):
-    values, notes = evaluate(data)
-    assert set(values.values()) == {1}
-    assert 'predict' not in notes
+    assert set(evaluate(data).values()) == {1}
 
 
 def test_lines_that_count(evaluate):
@@ -177,10 +168,10 @@ def test_lines_that_count(evaluate):
         'b,2.5,0,0,0.4,1,1,0.90000000002',
     )
     for found in (repeated, near):
-        assert evaluate(found)[0]['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
+        assert evaluate(found)['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
     score_thr = '--cfg-options', 'test_evaluator.score_thr=0.0005'
     found = PERFECT[0], PERFECT[2].replace('0.9', '0')
-    assert evaluate(found, *score_thr)[0]['mAP/class 1'] == 1 / 2
+    assert evaluate(found, *score_thr)['mAP/class 1'] == 1 / 2
 
 
 @pytest.mark.parametrize(
@@ -197,24 +188,24 @@ def test_unknown_keyframes_are_noted(
     evaluate, write_text, tmp_path, monkeypatch, option, ap, notes
 ):
     monkeypatch.chdir(tmp_path)
+    logged = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text: logged.append(text))
     write_text('exclude.csv', 'a,9')
     found = ('x,1,0,0,1,1,1,1', *PERFECT, 'a,9,0,0,1,1,1,1')
-    values, printed = evaluate(found, '--cfg-options', f'test_evaluator.{option}')
+    values = evaluate(found, '--cfg-options', f'test_evaluator.{option}')
     assert values['mAP/class 1'] == ap
     for note in ('counts as wrong', 'does not count'):
-        assert (note in printed) == (note in notes)
+        assert any(note in text for text in logged) == (note in notes)
 
 
 @pytest.mark.parametrize(
     'line',
     [
         'a,1,0,0,1,1,1',
-        'a;1;0;0;1;1;1;1',
         'video,timestamp,x1,y1,x2,y2,action_id,score',
         '"a","1","0","0","1","1","1","1"',
         'a,nan,0,0,1,1,1,1',
         'a,1,12,30,50,80,1,1',
-        'a,1,0.5,0,0.2,1,1,1',
         'a,1,0,0,1,1,1.5,1',
         'a,1,0,0,1,1,1,87',
         gzip.compress(b'a', mtime=0),
@@ -253,17 +244,12 @@ ROWS, OTHER = np.split(
 TUBES = {0: [('v', np.float32(0.9), ROWS)], 1: [('v', 0.8, OTHER)]}
 
 
-def test_tubes_from_a_csv_or_frame_detections(evaluate, tubes, write):
+def test_tubes_from_a_csv_or_frame_detections(evaluate, tubes):
     """All rows count, whatever their score, and in any order."""
     low = (TABLE * [1, 1, 1, 1e-3, 1, 1, 1, 1])[::-1]
     options = '--cfg-options', 'test_evaluator.1.linking.min_score=0'
-    for content in (
-        (*TUBE_ROWS, 'v,21,0,0,1,1,1,1'),
-        write(TABLE, protocol=2),
-        list(TABLE),
-        low,
-    ):
-        values, _ = evaluate(content, *options, config=tubes)
+    for content in ((*TUBE_ROWS, 'v,21,0,0,1,1,1,1'), TABLE, list(TABLE), low):
+        values = evaluate(content, *options, config=tubes)
         assert 'video_mAP/overall@0.5:0.95' in values
         assert set(values.values()) == {1}
 
@@ -287,7 +273,7 @@ def test_frame_detections_are_those_of_the_published_evaluator(write):
 
 
 @pytest.mark.parametrize('folder', [False, True])
-def test_published_tubes(evaluate, tubes, write, folder):
+def test_published_tubes(evaluate, tubes, write, folder, capsys):
     def run(content):
         path = write(content)
         if folder:
@@ -300,27 +286,25 @@ def test_published_tubes(evaluate, tubes, write, folder):
             path.write_bytes(pickle.dumps(pairs, protocol=2))
         return evaluate(path.parent if folder else path, config=tubes)
 
-    values, notes = run(TUBES)
-    assert 'video_mAP/overall@0.5' in values
-    assert set(values.values()) == {1}
-    assert 'TubeFrameMAPMetric does not take' in notes
+    # What is beyond the end of the video, or of another one, does not count.
+    beyond = np.add(ROWS, [10**15, 0, 0, 0, 0, 0])
+    longer = np.vstack([OTHER, [21, 0, 0, 9, 9, 1], [9e9, 0, 0, 9, 9, 1]])
+    found = {0: [('v', 1, beyond), ('w', 1, ROWS), *TUBES[0]], 1: [('v', 0.8, longer)]}
+    for content in (TUBES, found):
+        values = run(content)
+        assert {name.split('/')[0] for name in values} == {'video_mAP'}
+        assert set(values.values()) == {1}
+        assert 'TubeFrameMAPMetric does not take' in capsys.readouterr().err
     # Frames may be left out at will, and so may the scores of the boxes.
     bare = {
         label: [(video, score / 1e3, rows[[0, *range(2, 18)], :5])]
         for label, [(video, score, rows)] in TUBES.items()
     }
-    values, _ = run(bare)
-    assert values['video_mAP/overall@0.75'] == 1
-    assert values['video_mAP/overall@0.5:0.95'] == pytest.approx(0.9)
-    # What is beyond the end of the video, or of another one, does not count.
-    beyond = np.add(ROWS, [10**15, 0, 0, 0, 0, 0])
-    longer = np.vstack([OTHER, [21, 0, 0, 9, 9, 1], [9e9, 0, 0, 9, 9, 1]])
-    found = {0: [('v', 1, beyond), ('w', 1, ROWS), *TUBES[0]], 1: [('v', 0.8, longer)]}
-    assert set(run(found)[0].values()) == {1}
+    assert run(bare)['video_mAP/overall@0.5:0.95'] == pytest.approx(0.9)
     # ACT's evaluation suppresses tubes: 5 of 18 frames of a better one are too few.
     for number, ap in ((5, 1 / 4), (6, 0 if folder else 1 / 4)):
         found = {0: [('v', 0.8, ROWS), ('v', 0.9, ROWS[:number])], 1: []}
-        assert run(found)[0]['video_mAP/run@0.5'] == ap
+        assert run(found)['video_mAP/run@0.5'] == ap
 
 
 def changed(column, value):
@@ -333,27 +317,25 @@ def changed(column, value):
     'content',
     [
         *(TABLE[:, :7], TABLE[:0], [TABLE[0], TABLE[1, :5]]),
-        *(changed(1, 0), changed(3, 9), changed(1, np.nan), changed(6, -9)),
-        *(changed(0, 1e300), changed(0, 1), changed(2, 2)),
-        *({}, {0: 3}, {0: []}, {0: [(ROWS, 0.9)]}, {'run': TUBES[0]}, {2: TUBES[0]}),
+        *(changed(1, 0), changed(3, 9), changed(6, -9), changed(0, 1), changed(2, 2)),
+        *({}, {0: 3}, {0: [(ROWS, 0.9)]}, {'run': TUBES[0]}, {2: TUBES[0]}),
         *(
             {0: [('v', 0.9, rows)]}
             for rows in (ROWS[:, :4], ROWS[::-1], ROWS / [1, 200, 100, 200, 100, 1])
         ),
         {0: [('v', 9, ROWS)]},
     ],
-    ids=range(20),
+    ids=range(17),
 )
 def test_faulty_frame_detections_and_tubes_are_refused(fail, tubes, content):
-    assert 'found.pkl' in fail(content, config=tubes)
+    assert 'found.pkl' in fail(content, tubes)
 
 
 def test_faulty_folders_of_tubes(fail, tubes, tmp_path):
     path = tmp_path / 'v_tubes.pkl'
-    assert 'v_tubes.pkl' in fail(tmp_path, config=tubes)
-    for content in (b'3', pickle.dumps([ROWS]), pickle.dumps(TUBES)):
-        path.write_bytes(content)
-        assert 'v_tubes.pkl' in fail(tmp_path, config=tubes)
+    assert 'v_tubes.pkl' in fail(tmp_path, tubes)
+    path.write_bytes(pickle.dumps([ROWS]))
+    assert 'v_tubes.pkl' in fail(tmp_path, tubes)
 
 
 def test_the_mean_over_splits(tubes, tmp_path, capsys):
@@ -368,42 +350,16 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     # Of run, half of the frames with a wrong one before.
     half = [f'w,{frame},0.5,0,0.75,1,1,0.95' for frame in range(1, 10)]
     found[1].write_text('\n'.join([*half, *TUBE_ROWS]).replace('v,', 'w,'))
-    report = tmp_path / 'values.json'
-    options = tubes, '--json', report, '--splits', 1, 2
+    options = tubes, '--json', tmp_path / 'values.json', '--splits', 1, 2
     run_tool('evaluate', *found, *options)
-    values = json.loads(report.read_text())
+    values = json.loads((tmp_path / 'values.json').read_text())
     assert list(values) == ['split 1', 'split 2', 'mean']
     name = 'frame_mAP/overall@0.5'
-    first, second = values['split 1'][name], values['split 2'][name]
+    first, second, mean = (values[split][name] for split in values)
     assert first == 1 > second > 0
-    assert values['mean'][name] == (first + second) / 2
+    assert mean == (first + second) / 2
     # A value that a split lacks has no mean.
     assert 'frame_mAP/sit@0.5' in values['split 1'].keys() - values['mean'].keys()
     (line,) = [row for row in capsys.readouterr().out.splitlines() if name in row]
-    assert line.split() == [name, '1.0000', f'{second:.4f}', f'{(1 + second) / 2:.4f}']
+    assert line.split() == [name, '1.0000', f'{second:.4f}', f'{mean:.4f}']
     run_and_fail(capsys, 'evaluate', *found[::-1], *options)
-
-
-def test_settings_of_one_metric_of_a_list(evaluate, fail, tubes):
-    setting = 'test_evaluator.0.iou_thrs=[0.3,0.75]'
-    values, _ = evaluate(TUBE_ROWS, '--cfg-options', setting, config=tubes)
-    assert {'frame_mAP/overall@0.3', 'video_mAP/overall@0.5'} <= values.keys()
-    assert 'frame_mAP/overall@0.5' not in values
-    setting = 'test_evaluator.1.prefix=frame_mAP'
-    fail(TUBE_ROWS, '--cfg-options', setting, config=tubes)
-
-
-class CountingMetric(BaseMetric):
-    """A metric that is not of this package."""
-
-    def process(self, data_batch, data_samples):
-        self.results += data_samples
-
-    def compute_metrics(self, results):
-        return dict(samples=len(results))
-
-
-def test_metrics_of_others_evaluate_a_dump(write):
-    file = write([dict(video_id='a'), dict(video_id='b')])
-    values = evaluate_results([CountingMetric()], read_results(file))
-    assert values == dict(samples=2)
