@@ -152,13 +152,9 @@ class DetectionMetric(BaseMetric):
         Raises:
             UserError: all that are predicted are unknown.
         """
-        missed, unknown = {*expected}.difference(predicted), {*predicted}
-        unknown.difference_update(expected)
-        if (
-            predicted
-            and len(missed) == len(expected)
-            and any(map(self.effect, unknown))
-        ):
+        predicted, expected = {*predicted}, {*expected}
+        missed, unknown = expected - predicted, predicted - expected
+        if missed == expected and any(map(self.effect, unknown)):
             raise UserError(
                 f'None of the predicted {self.places}, as {min(unknown)}, is in the '
                 f'ground truth of {type(self).__name__}, as {min(missed)}; give it the '
