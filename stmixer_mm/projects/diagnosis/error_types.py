@@ -67,10 +67,9 @@ def error_shares(
 ) -> Shares:
     """AP and errors of one class.
 
-    Each error type is the area under its share of the detections over recall, by ACT's
-    rule from 0 at no recall on; missed is what recall lacks to 1. By ACT's rule they
-    add up to 1 with AP. Under ``'interpolated'`` each share has an envelope of its own,
-    as in evaluate_multisports.py, so that they add up to more.
+    Each error type is the area under its share of the detections over recall; missed is
+    what recall lacks to 1. By ACT's rule they add up to 1 with AP; under
+    ``'interpolated'`` each share has an envelope of its own, so that they are more.
 
     Args:
         types: (N,) names of the detections by descending score, fields of ``kind``.
@@ -92,12 +91,11 @@ def box_error_shares(
     metric: TubeFrameMAPMetric, detections: Detections
 ) -> dict[str, ErrorShares]:
     """Shares at the first threshold, by label with ground truth."""
-    columns = [np.full(len(metric.gt_boxes(n).frames), n) for n in metric.gts]
-    gts = Boxes(
-        *map(np.concatenate, zip(*map(metric.gt_boxes, metric.gts), strict=True))
-    )
+    boxes = [metric.gt_boxes(column) for column in metric.gts]
+    columns = np.repeat([*metric.gts], [len(one.frames) for one in boxes])
+    gts = Boxes(*map(np.concatenate, zip(*boxes, strict=True)))
     order = np.argsort(gts.frames, kind='stable')
-    gts, columns = take(gts, order), np.concatenate(columns)[order]
+    gts, columns = take(gts, order), columns[order]
     shares, thr = {}, first_threshold(metric)
     for column, name in metric.class_names.items():
         is_own = columns == column
@@ -176,14 +174,13 @@ def best_overlaps(
 def tube_error_types(
     right: np.ndarray, own: Overlaps, other: Overlaps, iou_thr: float
 ) -> np.ndarray:
-    """The type (N,) of each tube, a field of ``TubeErrorShares``; the first that holds:
+    """The type (N,) of each tube, a field of ``TubeErrorShares``; the first that holds.
 
-    right; repeat: it overlaps a tube of its class enough, which another has claimed;
-    classification: it overlaps one of another class enough; extra: it overlaps none at
-    all. For the others the tube that it overlaps most decides: the class is wrong if that
-    is of another one, the time if the spans overlap too little, the localisation if the
-    boxes do. Where both overlap by sqrt(iou_thr) the whole does enough, so that each has
-    this threshold; of equal overlaps that with its class decides, which the published
+    repeat: it overlaps a tube of its class enough, which another has claimed;
+    classification: it overlaps one of another class enough; extra: it overlaps none. For
+    the others the tube that they overlap most decides: the class is wrong if that is of
+    another one, time or localisation if spans or boxes overlap by less than
+    sqrt(iou_thr). Of equal overlaps that with the class decides, which the published
     scripts leave to the order of the labels.
 
     Args:

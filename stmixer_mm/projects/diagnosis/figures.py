@@ -24,7 +24,6 @@ COLORS = {
     'other': '#93748a',
     'missed': '#b8b8b8',
 }
-RIGHT, WRONG = COLORS['ap'], COLORS['classification']
 
 
 def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
@@ -32,7 +31,7 @@ def draw_class_aps(found: Sequence[ClassResult], path: str | Path) -> None:
     figure = _figure(8, 1 + 0.22 * len(found))
     axes = figure.add_subplot()
     rows = np.arange(len(found))
-    axes.barh(rows, [result.ap for result in found], color=RIGHT)
+    axes.barh(rows, [result.ap for result in found], color=COLORS['ap'])
     axes.set_yticks(rows, [result.name for result in found], fontsize=8)
     for row, result in enumerate(found):
         text = f'{result.ap:.3f}, {result.gts} gts, {result.detected} found'

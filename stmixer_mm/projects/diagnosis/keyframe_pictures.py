@@ -10,7 +10,6 @@ from mmengine.config import Config
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.diagnosis.figures import RIGHT, WRONG
 from stmixer_mm.projects.diagnosis.judging import JudgedKeyframe
 from stmixer_mm.registry import DATASETS
 from stmixer_mm.visualization.draw import (
@@ -20,6 +19,8 @@ from stmixer_mm.visualization.draw import (
     write_picture,
 )
 from stmixer_mm.visualization.visualizer import draw_ground_truth, keyframe_entry
+
+RIGHT, WRONG = (139, 193, 162), (219, 144, 129)  # light enough for black text
 
 
 def draw_keyframes(
@@ -75,8 +76,8 @@ def draw_keyframe(
     ]
     num_wrong = len(keyframe.boxes) - keyframe.num_right
     counts = [
-        (f'{keyframe.num_right} right', _COLORS[True]),
-        (f'{num_wrong} wrong', _COLORS[False]),
+        (f'{keyframe.num_right} right', RIGHT),
+        (f'{num_wrong} wrong', WRONG),
     ]
     return side_by_side(
         views, [[('ground truth', None)], [('predicted', None), *counts]]
@@ -93,14 +94,7 @@ def _draw_found(frame: np.ndarray, keyframe: JudgedKeyframe) -> np.ndarray:
         frame,
         np.reshape([*persons], (-1, 4)) * size,
         [[(one.class_name, one.score) for one in boxes] for boxes in persons.values()],
-        colors=[[_COLORS[one.right] for one in boxes] for boxes in persons.values()],
+        colors=[
+            [RIGHT if b.right else WRONG for b in boxes] for boxes in persons.values()
+        ],
     )
-
-
-def _lighten(color: str) -> tuple[int, ...]:
-    """RGB of a '#rrggbb', light enough for black text."""
-    rgb = bytes.fromhex(color.removeprefix('#'))
-    return tuple(round(0.65 * value + 0.35 * 255) for value in rgb)
-
-
-_COLORS = {True: _lighten(RIGHT), False: _lighten(WRONG)}
