@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -73,7 +73,7 @@ def check_state(
     Values that are not tensors may be left over.
 
     Args:
-        model: Wrapped (data parallel, test-time augmentation) or not.
+        model: Wrapped (data parallel) or not.
         state_dict: As :func:`state_dict_of` returns it.
         source: Where it is from, for the message.
         allow: Regular expressions; parameters whose name contains a match may differ.
@@ -81,7 +81,7 @@ def check_state(
     Raises:
         UserError: one sentence with ``source`` and the counts, then the names.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+    if is_model_wrapper(model):
         model = model.module
     own, faults = model.state_dict(), {}
     for name in {**own, **state_dict}:
