@@ -119,16 +119,6 @@ def test_rendered_video_keeps_frames_rate_and_size(tmp_path, suffix):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_part_of_a_video_without_persons_is_rendered(tmp_path):
-    video = write_video(tmp_path / 'a.mp4', frames=12, size=(96, 64))
-    out = tmp_path / 'out.mkv'
-    render_video(video, [], out, start=0.3, end=0.8)
-    originals = read_frames(video)[1][3:8]
-    pictures = read_frames(out)[1]
-    assert len(pictures) == 5
-    assert np.abs(np.int32(pictures) - originals).mean() < 4
-
-
 def test_failing_detection_leaves_no_video(tmp_path):
     video = write_video(tmp_path / 'a.mp4')
     (tmp_path / 'out.mp4').write_text('earlier')
