@@ -6,7 +6,7 @@ import torch
 from mmaction.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
-from tiny_stmixer import ACTIONS, write_project, write_video
+from tiny_stmixer import ACTIONS, write_model, write_video
 
 from stmixer_mm.apis.config import load_config
 from stmixer_mm.apis.inference import detect_video, init_detector
@@ -20,13 +20,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def project(folder):
     """Config and checkpoint of a tiny detector that finds a person in each query."""
-    config = write_project(folder)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        torch.manual_seed(0)
-        state = init_detector(config, None).state_dict()
-    checkpoint = folder / 'tiny.pth'
-    torch.save(dict(state_dict=state, meta=dict(dataset_meta=None)), checkpoint)
-    return config, checkpoint
+    return write_model(folder)
 
 
 @pytest.fixture(scope='module')
@@ -103,8 +97,8 @@ def test_scene_without_a_person_stays_empty(project, folder):
 def test_names_of_actions_come_from_checkpoint_then_config(project, tmp_path):
     config, checkpoint = project
     assert init_detector(config, checkpoint).classes == ACTIONS
-    state = torch.load(checkpoint)
-    state['meta']['dataset_meta'] = dict(classes=('a', 'b'))
+    meta = dict(dataset_meta=dict(classes=('a', 'b')))
+    state = dict(state_dict=torch.load(checkpoint), meta=meta)
     torch.save(state, tmp_path / 'new.pth')
     assert init_detector(config, tmp_path / 'new.pth').classes == ('a', 'b')
     label_map = tmp_path / 'other.pbtxt'
