@@ -143,7 +143,7 @@ class EvenTimes:
         self._interval, self._start = interval, start
         self._count = math.inf if end is None else self._times_before(end)
         self._next = max(0, math.ceil((least - start - SLACK_S) / interval))
-        if self._next >= self._count:
+        if self.is_over:
             raise UserError(
                 f'The part from {start:g} s to {end:g} s has no keyframe: the first '
                 f'keyframe is at {start + self._next * interval:g} s.'
@@ -153,6 +153,10 @@ class EvenTimes:
 
     def _times_before(self, time_s: float) -> int:
         return math.ceil((time_s - self._start - SLACK_S) / self._interval)
+
+    @property
+    def is_over(self) -> bool:
+        return self._next >= self._count
 
     def at_frame(self, index: int, time_s: float) -> list[tuple[float, int]]:
         """Time and number of each keyframe, at most two, that a frame makes known."""
@@ -216,12 +220,11 @@ class ClipCutter:
             video=source if is_file else None,
         )
         self._start, self._end = start, math.inf if end is None else end
+        ahead_s = self._ring.ahead_s
+        self._keyframes = EvenTimes(interval_s or 1.0, start, end, least=ahead_s)
         self._by_frames = inside and interval_s is None
         if self._by_frames:
             self._keyframes = EvenTimes(max(1, self._ring.before))
-        else:
-            ahead_s = self._ring.ahead_s
-            self._keyframes = EvenTimes(interval_s or 1.0, start, end, least=ahead_s)
         self._waiting: deque[tuple[float, int]] = deque()
         self._first = self._stop = None  # frames of the part
         self._last = -1  # frame that a clip was cut at
@@ -238,7 +241,7 @@ class ClipCutter:
             self._ring.append(time_s, picture)
             self._take(since)
             yield from self._complete(begin)
-            if self._stop is not None and not self._waiting:
+            if self._is_over() and not self._waiting:
                 return
         if self._ring.count:
             self._finish(since)
@@ -248,6 +251,12 @@ class ClipCutter:
                 f'{self._ring.name} has no frame from {self._start:g} s on: it ended '
                 f'after {self._ring.count} frames.'
             )
+
+    def _is_over(self) -> bool:
+        """Whether all keyframes are known."""
+        if not (self._by_frames or self._keyframes.is_over):
+            return False
+        return not self._inside or self._stop is not None
 
     def _take(self, since: float) -> None:
         """Find the keyframes that the last frame makes known."""
