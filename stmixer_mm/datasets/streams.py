@@ -35,7 +35,8 @@ _CAMERA = '/dev/video'
 class FrameStream:
     """Frames with their times, each read once.
 
-    Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, times rising.
+    Iterating yields (seconds, RGB uint8 (h, w, 3)): frames of one size, times rising;
+    other items raise ``UserError``.
 
     Args:
         items: Frames, or pairs of seconds and frame; or a function of this stream that
@@ -46,10 +47,6 @@ class FrameStream:
     Attributes:
         size: (h, w) of the frames, None before the first.
         duration_s: Seconds from the first frame on; None if it is unknown, as of cameras.
-        count: Frames so far.
-
-    Raises:
-        UserError: when iterating: an item is not such a frame.
     """
 
     def __init__(
@@ -62,22 +59,20 @@ class FrameStream:
         self.name = name
         self.duration_s: float | None = None
         self.size: tuple[int, int] | None = None
-        self.count = 0
+        self._count = 0
         self._first_s = self._last_s = 0.0
         self._nominal_fps = FPS if fps is None else fps
-        if not 0 < self._nominal_fps < math.inf:
-            raise UserError(f'fps={fps} of {name} must be positive.')
         self._frames = self._check(items(self) if callable(items) else items)
 
     @property
     def fps(self) -> float:
         """The mean rate so far."""
-        if self.count < 2:
+        if self._count < 2:
             return self._nominal_fps
-        return (self.count - 1) / (self._last_s - self._first_s)
+        return (self._count - 1) / (self._last_s - self._first_s)
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         return self._frames
@@ -94,8 +89,10 @@ class FrameStream:
     def _check(self, items: Iterable) -> Iterator[tuple[float, np.ndarray]]:
         for item in items:
             is_timed = isinstance(item, tuple) and len(item) == 2
-            time_s, frame = item if is_timed else (self.count / self._nominal_fps, item)
-            place = f'{self.name}: frame {self.count}, counted from 0,'
+            time_s, frame = (
+                item if is_timed else (self._count / self._nominal_fps, item)
+            )
+            place = f'{self.name}: frame {self._count}, counted from 0,'
             if not is_picture(frame) or self.size not in (None, frame.shape[:2]):
                 form = f'{type(frame).__name__}{getattr(frame, "shape", "")}'
                 size = f' and of the size {self.size}' if self.size else ''
@@ -103,19 +100,19 @@ class FrameStream:
                     f'{place} is {form}; give RGB arrays (h, w, 3) of uint8{size}.'
                 )
             with blame(f'{place} has the time {time_s!r}', 'give rising seconds'):
-                if not (self._last_s if self.count else -math.inf) < time_s < math.inf:
+                if not (self._last_s if self._count else -math.inf) < time_s < math.inf:
                     raise ValueError(f'after {self._last_s} s')
             self.size, self._last_s = frame.shape[:2], float(time_s)
-            if not self.count:
+            if not self._count:
                 self._first_s = self._last_s
-            self.count += 1
+            self._count += 1
             yield self._last_s, frame
 
 
 def is_picture(frame: object) -> bool:
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
-        return False
-    return frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
+    """Whether it is an array (h, w, 3) of uint8 that is not empty."""
+    is_array = isinstance(frame, np.ndarray) and frame.dtype == np.uint8
+    return is_array and frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
 
 
 def list_sources(inputs: object) -> list:
@@ -208,17 +205,11 @@ def open_source(
         return source
     source = single_source(source)
     name = name_source(source)
-    if isinstance(source, bool) or not isinstance(source, str | Path | int | Iterable):
-        raise UserError(
-            f'The source is of type {type(source).__name__}; give a path, a URL, the '
-            'number of a camera or frames.'
-        )
     if not isinstance(source, str | Path | int):
         return FrameStream(source, name=name, fps=fps)
     text = str(source)
     if is_live(text):
-        decode = partial(_decode, source=text, fps=fps)
-        return FrameStream(decode, name=name, fps=fps)
+        return FrameStream(partial(_decode, source=text, fps=fps), name=name, fps=fps)
     if os.path.isdir(text):
         return FrameStream(_read_pictures(text), name=name, fps=fps)
     return open_video(text, on_damage)

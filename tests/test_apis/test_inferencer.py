@@ -13,9 +13,7 @@ from run_tool import ROOT
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
-from stmixer_mm.apis.cut import ClipLoader
-from stmixer_mm.apis.inference import detect_clips, init_detector
-from stmixer_mm.datasets.clips import RecentFrames
+from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.structures import VideoDetections
@@ -93,26 +91,6 @@ def test_a_result_says_for_when_it_speaks(foretelling, video, tmp_path):
     drawn = foretelling.detect(video, vis_file=tmp_path / 'o.mp4', interval_s=0.4)
     assert boxes_of(drawn.keyframes) == boxes_of(found)
     assert len(open_video(tmp_path / 'o.mp4')) == 25
-
-
-def test_what_cannot_be_foretold(foretelling, of_tubelets, video, monkeypatch):
-    with pytest.raises(UserError, match=r'first keyframe is at 1 s'):
-        foretelling.stream(video, end=0.5)
-    monkeypatch.setattr(of_tubelets.model, 'cfg', foretelling.model.cfg)
-    with pytest.raises(UserError, match='leave ahead_s out'):
-        of_tubelets.stream(video)
-
-
-def test_a_live_stream_is_foretold(foretelling):
-    loader = ClipLoader(foretelling.model.cfg)
-    ring = RecentFrames(*loader.spans)
-    for number in range(7):
-        ring.append(100 + number / 10, np.full((64, 96, 3), number, np.uint8))
-    clip = ring.clip(6)
-    assert (clip.frame_index, clip.frames) == (11, range(4, 7))
-    assert clip.time_s == pytest.approx(101.1)
-    (found,) = detect_clips(foretelling.model, loader, [clip])
-    assert (found.frame_index, found.ahead_s) == (11, 0.5)
 
 
 @pytest.mark.parametrize('kind', ['of_keyframes', 'of_tubelets', 'foretelling'])
