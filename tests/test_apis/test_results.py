@@ -12,7 +12,7 @@ from run_tool import ROOT
 
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.results.rows import CsvDetections
+from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.structures import (
     Action,
     VideoDetections,
@@ -157,7 +157,7 @@ def test_ava_s_csv_is_read_back(tmp_path):
     for person, done in zip(one.persons, actions, strict=True):
         person.actions = done
     video([one], 'clip.mp4').save(tmp_path / 'a.csv', 'ava')
-    keyframes, table = CsvDetections(tmp_path / 'a.csv').rows(None)
+    keyframes, table = read_rows(str(tmp_path / 'a.csv'))
     expected = [
         (*bbox, done.label, done.score)
         for bbox, of_person in zip(bboxes, actions, strict=True)

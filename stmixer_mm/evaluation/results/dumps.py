@@ -1,7 +1,6 @@
 """Predictions in a dump: what ``tools/test.py --dump`` writes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mmengine.evaluator import BaseMetric, DumpResults
@@ -45,20 +44,13 @@ def _with_arrays(value: Any) -> Any:
     return to_numpy(value)
 
 
-class Dump(Results):
-    """Samples of a dump.
+def dump_results(file: str, content: Any) -> Results:
+    """Samples of a dump of :class:`DumpPredictions`."""
+    if not isinstance(content, list) or not content:
+        raise UserError(f'{file} has no samples of a test run; {AGAIN}.')
 
-    Args:
-        file: Of :class:`DumpPredictions`.
-        content: Of the file.
-    """
+    def samples(metric: BaseMetric) -> Iterator[tuple[str, dict]]:
+        for number, sample in enumerate(content, start=1):
+            yield f'{file}, sample {number}', sample
 
-    def __init__(self, file: str | Path, content: Any) -> None:
-        super().__init__(file)
-        if not isinstance(content, list) or not content:
-            raise UserError(f'{file} has no samples of a test run; {AGAIN}.')
-        self._samples = content
-
-    def samples(self, metric: BaseMetric) -> Iterator[tuple[str, dict]]:
-        for number, sample in enumerate(self._samples, start=1):
-            yield f'{self.file}, sample {number}', sample
+    return Results(file, BaseMetric, samples)

@@ -11,14 +11,14 @@ from mmengine.evaluator import BaseMetric, DumpResults
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.dumps import AGAIN, Dump
+from stmixer_mm.evaluation.results.dumps import AGAIN, dump_results
 from stmixer_mm.evaluation.results.rows import (
     COLUMNS,
-    CsvDetections,
-    FrameDetections,
     Results,
+    csv_results,
+    frame_results,
 )
-from stmixer_mm.evaluation.results.video_tubes import TubeFile, TubeFolder
+from stmixer_mm.evaluation.results.video_tubes import folder_results, tube_results
 from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
 from stmixer_mm.registry import METRICS
@@ -26,18 +26,19 @@ from stmixer_mm.registry import METRICS
 
 def read_results(file: str | Path) -> Results:
     """Read a folder of tubes, a dump or detections (``.pkl``, ``.pickle``), or a csv."""
-    if Path(file).is_dir():
-        return TubeFolder(file)
+    path, file = Path(file), str(file)
+    if path.is_dir():
+        return folder_results(file)
     remedy = f'give a dump of tools/test.py or a csv of {COLUMNS}'
-    check_file(file, subject=str(file), remedy=remedy)
-    if Path(file).suffix not in ('.pkl', '.pickle'):
-        return CsvDetections(file)
+    check_file(file, subject=file, remedy=remedy)
+    if path.suffix not in ('.pkl', '.pickle'):
+        return csv_results(file)
     content = read_plain_pickle(file, kind='a dump', remedy=AGAIN)
     if isinstance(content, Mapping):
-        return TubeFile(file, content)
+        return tube_results(file, content)
     first = content[0] if isinstance(content, list) and content else {}
     is_table = isinstance(content, np.ndarray) or not isinstance(first, Mapping)
-    return FrameDetections(file, content) if is_table else Dump(file, content)
+    return (frame_results if is_table else dump_results)(file, content)
 
 
 def metric_configs(cfg: Config, split: str) -> list[dict]:

@@ -2,9 +2,8 @@
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -31,51 +30,35 @@ FRAME_FORM = (
 NO_SCORE = -1.0  # of actions that no row gives to a box
 
 
-class Results:
+class Results(NamedTuple):
     """Predictions in a file, as samples for metrics."""
 
-    metric_type = BaseMetric  # metrics that take them
+    file: str
+    metric_type: type[BaseMetric]  # metrics that take them
+    # Place in the file and sample of each keyframe or video, for a metric.
+    samples: Callable[[BaseMetric], Iterator[tuple[str, dict]]]
     score_thr: float | None = None  # of a metric that sets none
 
-    def __init__(self, file: str | Path) -> None:
-        self.file = str(file)
 
-    def samples(self, metric: BaseMetric) -> Iterator[tuple[str, dict]]:
-        """Place in the file and sample of each keyframe or video."""
-        raise NotImplementedError
+class Rows(NamedTuple):
+    """Boxes with an action each."""
 
-
-class RowDetections(Results):
-    """Boxes with an action each; rows of a keyframe with the same box are one person."""
-
-    metric_type = DetectionMetric
-    score_thr = NO_SCORE
-    row_name = 'row'
-
-    def rows(
-        self, metric: DetectionMetric
-    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
-        """Keyframes (video, timestamp), and a table (N, 8) of the detections.
-
-        Its columns are the number of the row, that of the keyframe, box in [0, 1],
-        action id and score.
-        """
-        raise NotImplementedError
-
-    def samples(self, metric: DetectionMetric) -> Iterator[tuple[str, dict]]:
-        columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
-        keyframes, table = self.rows(metric)
-        table = table[np.argsort(table[:, 1], kind='stable')]
-        bounds = np.flatnonzero(np.diff(table[:, 1])) + 1
-        for rows in np.split(table, bounds):
-            row, keyframe = rows[0, :2].astype(int)
-            video, timestamp = keyframes[keyframe]
-            found = _group_boxes(rows[:, 2:], columns, metric.num_classes)
-            sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
-            yield f'{self.file}, {self.row_name} {row}', sample
+    keyframes: Sequence[tuple[str, float]]  # video and timestamp
+    # (N, 8): number of the row, of the keyframe, box in [0, 1], action id, score.
+    table: np.ndarray
 
 
-class CsvDetections(RowDetections):
+def csv_results(file: str) -> Results:
+    """Detections of a csv, see :func:`read_rows`."""
+    rows = read_rows(file)
+
+    def samples(metric: DetectionMetric) -> Iterator[tuple[str, dict]]:
+        return _samples(f'{file}, line', rows, metric)
+
+    return Results(file, DetectionMetric, samples, NO_SCORE)
+
+
+def read_rows(file: str) -> Rows:
     """Detections of a csv, as AVA's evaluator reads it; see ``FORM``.
 
     For tubes the timestamp is the number of the frame, and the action id that of the
@@ -83,76 +66,81 @@ class CsvDetections(RowDetections):
     counts, as in AVA's evaluator), boxes that leave the frame by up to its size or have
     no area, and action ids that are not evaluated.
     """
-
-    row_name = 'line'
-
-    def __init__(self, file: str | Path) -> None:
-        super().__init__(file)
-        # Numbers of keyframes; timestamps count as by ``keyframe_key``.
-        keyframes: dict[tuple[str, float], int] = {}
-        rows = array('d')
-        for row in parse_lines(self.file, _parse, FORM):
-            if isinstance(row, Fault):
-                raise UserError(str(row))
-            line, video, timestamp, *numbers = row
-            key = video, round(timestamp, 3)
-            rows.extend((line, keyframes.setdefault(key, len(keyframes)), *numbers))
-        if not rows:
-            raise UserError(f'{self.file} has no detection; write lines of {FORM}.')
-        self._rows = list(keyframes), np.frombuffer(rows).reshape(-1, 8)
-
-    def rows(
-        self, metric: DetectionMetric
-    ) -> tuple[Sequence[tuple[str, float]], np.ndarray]:
-        return self._rows
+    # Numbers of keyframes; timestamps count as by ``keyframe_key``.
+    keyframes: dict[tuple[str, float], int] = {}
+    table = array('d')
+    for row in parse_lines(file, _parse, FORM):
+        if isinstance(row, Fault):
+            raise UserError(str(row))
+        line, video, timestamp, *numbers = row
+        key = video, round(timestamp, 3)
+        table.extend((line, keyframes.setdefault(key, len(keyframes)), *numbers))
+    if not table:
+        raise UserError(f'{file} has no detection; write lines of {FORM}.')
+    return Rows(list(keyframes), np.frombuffer(table).reshape(-1, 8))
 
 
-class FrameDetections(RowDetections):
+def frame_results(file: str, content: Any) -> Results:
     """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
 
     The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
     the ground truth; see ``FRAME_FORM``.
     """
-
-    metric_type = TubeMetric
-
-    def __init__(self, file: str | Path, content: Any) -> None:
-        super().__init__(file)
-        subject = f'{file} has neither the samples of a test run nor frame_detections'
-        with blame(subject, f'write an array of rows of {FRAME_FORM}'):
-            self._table = table = np.asarray(content, dtype=float)
-            if table.shape[1:] != (8,) or not len(table):
-                raise ValueError(f'its shape is {table.shape}, not (n, 8)')
-            is_right = (
-                np.isfinite(table).all(axis=1)
-                & (table[:, :3] % 1 == 0).all(axis=1)
-                & (table[:, :4] >= (0, 1, 0, 0)).all(axis=1)
-                & (table[:, :4] <= (2**31, 2**31, 2**31, 1)).all(axis=1)
-                & (table[:, 4:6] <= table[:, 6:]).all(axis=1)
-            )
-            if not is_right.all():
-                raise ValueError(f'row {is_right.argmin() + 1} is another')
-            if table[:, 4:].max() <= 1:
-                raise ValueError('all boxes lie within one pixel')
-
-    def rows(self, metric: TubeMetric) -> tuple[Sequence[tuple[str, int]], np.ndarray]:
-        names, num_labels = metric.listed_videos, len(metric.action_ids)
-        videos, frames, labels = self._table[:, :3].T.astype(int)
-        if videos.max() >= len(names) or labels.max() >= num_labels:
-            raise UserError(
-                f'{self.file} has indices up to {videos.max()} of videos and '
-                f'{labels.max()} of labels, but the ground truth has {len(names)} videos '
-                f'and {num_labels} labels; give that of the tested dataset and split.'
-            )
-        scales = metric.scales[[metric.video_numbers[name] for name in names]]
-        keys, numbers = np.unique(
-            np.column_stack([videos, frames]), axis=0, return_inverse=True
+    subject = f'{file} has neither the samples of a test run nor frame_detections'
+    with blame(subject, f'write an array of rows of {FRAME_FORM}'):
+        table = np.asarray(content, dtype=float)
+        if table.shape[1:] != (8,) or not len(table):
+            raise ValueError(f'its shape is {table.shape}, not (n, 8)')
+        is_right = (
+            np.isfinite(table).all(axis=1)
+            & (table[:, :3] % 1 == 0).all(axis=1)
+            & (table[:, :4] >= (0, 1, 0, 0)).all(axis=1)
+            & (table[:, :4] <= (2**31, 2**31, 2**31, 1)).all(axis=1)
+            & (table[:, 4:6] <= table[:, 6:]).all(axis=1)
         )
-        keyframes = [(names[video], frame) for video, frame in keys.tolist()]
-        rows = np.arange(1, len(videos) + 1)
-        bboxes, scores = self._table[:, 4:] / scales[videos], self._table[:, 3]
-        columns = rows, numbers.ravel(), bboxes, labels + 1, scores
-        return keyframes, np.column_stack(columns)
+        if not is_right.all():
+            raise ValueError(f'row {is_right.argmin() + 1} is another')
+        if table[:, 4:].max() <= 1:
+            raise ValueError('all boxes lie within one pixel')
+
+    def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
+        return _samples(f'{file}, row', _rows_of(file, table, metric), metric)
+
+    return Results(file, TubeMetric, samples, NO_SCORE)
+
+
+def _rows_of(file: str, table: np.ndarray, metric: TubeMetric) -> Rows:
+    """Rows of frame_detections, by the names and sizes that a metric knows."""
+    names, num_labels = metric.listed_videos, len(metric.action_ids)
+    videos, frames, labels = table[:, :3].T.astype(int)
+    if videos.max() >= len(names) or labels.max() >= num_labels:
+        raise UserError(
+            f'{file} has indices up to {videos.max()} of videos and {labels.max()} of '
+            f'labels, but the ground truth has {len(names)} videos and {num_labels} '
+            'labels; give that of the tested dataset and split.'
+        )
+    scales = metric.scales[[metric.video_numbers[name] for name in names]]
+    limit = frames.max() + 1
+    keys, numbers = np.unique(videos * limit + frames, return_inverse=True)
+    keyframes = [(names[key // limit], key % limit) for key in keys.tolist()]
+    rows = np.arange(1, len(videos) + 1)
+    bboxes, scores = table[:, 4:] / scales[videos], table[:, 3]
+    columns = rows, numbers, bboxes, labels + 1, scores
+    return Rows(keyframes, np.column_stack(columns))
+
+
+def _samples(
+    place: str, rows: Rows, metric: DetectionMetric
+) -> Iterator[tuple[str, dict]]:
+    """Place and sample of each keyframe; rows of the same box are one person."""
+    columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
+    table = rows.table[np.argsort(rows.table[:, 1], kind='stable')]
+    for part in np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1):
+        row, keyframe = part[0, :2].astype(int)
+        video, timestamp = rows.keyframes[keyframe]
+        found = _group_boxes(part[:, 2:], columns, metric.num_classes)
+        sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
+        yield f'{place} {row}', sample
 
 
 def _parse(number: int, line: str) -> tuple[int | str | float, ...]:

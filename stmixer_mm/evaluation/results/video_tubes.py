@@ -6,7 +6,8 @@ evaluator reads.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,54 +29,48 @@ REMEDY = (
 VideoTubes = dict[str, list[tuple[int, float, np.ndarray]]]  # label, score, (n, 5)
 
 
-class TubeFile(Results):
+def tube_results(file: str, content: Any) -> Results:
     """``video_detections`` of MultiSports: label -> tuples (video, score, array)."""
-
-    metric_type = VideoMAPMetric
-    nms_iou: float | None = None  # the tubes of a label may overlap by this
-
-    def __init__(self, file: str | Path, content: Any) -> None:
-        super().__init__(file)
-        self._tubes = _read(self.file, content)
-
-    def tubes(self, metric: VideoMAPMetric) -> VideoTubes:
-        """Of each video."""
-        return self._tubes
-
-    def samples(self, metric: VideoMAPMetric) -> Iterator[tuple[str, dict]]:
-        """Place and sample of each video."""
-        for video, tubes in self.tubes(metric).items():
-            place, last = f'{self.file}, {video}', max(label for label, *_ in tubes)
-            if last >= len(metric.action_ids):
-                raise UserError(
-                    f'{place}: label {last} is out of range for '
-                    f'{len(metric.action_ids)} labels, which count from 0; give the '
-                    'ground truth of the tested dataset.'
-                )
-            sample = dict(video_id=video, pred_tubes=tubes, tube_nms_iou=self.nms_iou)
-            yield place, sample
+    tubes = _read(file, content)
+    return Results(file, VideoMAPMetric, partial(_samples, file, lambda metric: tubes))
 
 
-class TubeFolder(TubeFile):
+def folder_results(folder: str) -> Results:
     """The files of ``BuildTubes`` of ACT and MOC: ``<video>_tubes.pkl`` of test videos.
 
     A file is a dict: label -> pairs (array, score). As in their ``videoAP``, tubes are
     removed that overlap a better one of their label by more than 0.3.
     """
 
-    nms_iou = LINKINGS['act'].tube_nms_iou
-
-    def __init__(self, folder: str | Path) -> None:
-        Results.__init__(self, folder)
-
-    def tubes(self, metric: VideoMAPMetric) -> VideoTubes:
+    def read(metric: VideoMAPMetric) -> VideoTubes:
         found = {}
         for video in metric.videos:
-            file = Path(self.file, f'{video}_tubes.pkl')
+            file = Path(folder, f'{video}_tubes.pkl')
             check_file(file, remedy='give a folder with tubes of all test videos')
             content = read_plain_pickle(file, kind='a pickle of tubes')
             found |= _read(str(file), content, video=video)
         return found
+
+    nms_iou = LINKINGS['act'].tube_nms_iou
+    samples = partial(_samples, folder, read, tube_nms_iou=nms_iou)
+    return Results(folder, VideoMAPMetric, samples)
+
+
+def _samples(
+    file: str,
+    read: Callable[[VideoMAPMetric], VideoTubes],
+    metric: VideoMAPMetric,
+    **options: float,
+) -> Iterator[tuple[str, dict]]:
+    """Place and sample of each video."""
+    for video, tubes in read(metric).items():
+        place, last = f'{file}, {video}', max(label for label, *_ in tubes)
+        if last >= len(metric.action_ids):
+            raise UserError(
+                f'{place}: label {last} is out of range for {len(metric.action_ids)} '
+                'labels, which count from 0; give the ground truth of the tested dataset.'
+            )
+        yield place, dict(video_id=video, pred_tubes=tubes, **options)
 
 
 def _read(file: str, content: Any, *, video: str | None = None) -> VideoTubes:
