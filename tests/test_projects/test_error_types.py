@@ -1,7 +1,6 @@
 import itertools
 
 import literal_act
-import matplotlib.image
 import numpy as np
 import pytest
 from tube_data import (
@@ -17,14 +16,11 @@ from tube_data import (
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.error_types import (
-    ErrorShares,
     TubeErrorShares,
     box_error_shares,
-    format_error_table,
-    mean_shares,
+    error_rows,
     tube_error_shares,
 )
-from stmixer_mm.projects.diagnosis.figures import draw_errors
 
 NOTHING = dict.fromkeys(TubeErrorShares._fields, 0)
 
@@ -59,7 +55,7 @@ def test_errors_of_boxes_are_those_of_moc():
     assert len(seen) == 5
     # Suppressed boxes have no errors.
     shares, values = shares_of(TubeFrameMAPMetric, truth, samples, nms='moc')
-    assert mean_shares(shares).ap == pytest.approx(values['frame_mAP/overall@0.5'])
+    assert error_rows(shares)[-1][1] == pytest.approx(values['frame_mAP/overall@0.5'])
 
 
 # 4 / 10 of the boxes and 8 of 20 frames are less than 1 / 2.
@@ -92,7 +88,7 @@ def test_errors_of_tubes_by_hand(kind, tube):
     expected = {**NOTHING, 'ap': ap, kind: share}
     assert shares['run']._asdict() == pytest.approx(expected)
     assert shares['sit']._asdict() == {**NOTHING, 'missed': 1}
-    assert mean_shares(shares).ap == values['video_mAP/overall@0.5']
+    assert error_rows(shares)[-1][1] == values['video_mAP/overall@0.5']
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
@@ -133,19 +129,3 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
         assert ours.ap == values[f'video_mAP/class {label}@0.3']
         assert ours.ap == pytest.approx(expected, abs=1e-9)
     assert len(seen) == 10
-
-
-def test_table_and_picture(tmp_path):
-    shares = dict(
-        run=ErrorShares(0.5, 0.1, 0.1, 0.1, 0.1, 0.1),
-        sit=ErrorShares(0.7, 0.3, 0, 0, 0, 0),
-    )
-    head, _, *lines = map(str.split, format_error_table(shares).splitlines())
-    assert head == list(ErrorShares._fields)
-    assert lines[1] == ['sit', '70.00', '30.00', *['0.00'] * 4]
-    assert lines[2][:3] == ['mean', '60.00', '20.00']
-    draw_errors(shares, tmp_path / 'errors.png')
-    image = matplotlib.image.imread(tmp_path / 'errors.png')
-    # The bar of 70 % AP is seen, in its colour.
-    green = np.abs(image[..., :3] - [0x4C / 255, 0x9F / 255, 0x70 / 255]).max(-1) < 0.02
-    assert green.sum() > 1000

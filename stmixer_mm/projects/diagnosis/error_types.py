@@ -22,7 +22,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match, take
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
-from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.projects.diagnosis.judging import first_threshold
@@ -207,15 +207,9 @@ def tube_error_types(
     return np.select([*cases.values()], [*cases], rest)
 
 
-def mean_shares(shares: Mapping[str, Shares]) -> Shares:
-    """Mean over the classes."""
-    kind = type(next(iter(shares.values())))
-    return kind(*np.mean(list(shares.values()), axis=0).tolist())
-
-
-def format_error_table(shares: Mapping[str, Shares]) -> str:
-    """A text table in percent, one line per class, the mean last."""
-    mean = mean_shares(shares)
-    rows = {**shares, 'mean': mean}
-    percents = [[name, *(100.0 * value for value in row)] for name, row in rows.items()]
-    return format_table([['', *mean._fields], *percents], digits=2)
+def error_rows(shares: Mapping[str, Shares]) -> list[Row]:
+    """A table: the names, a row for each class, the mean over the classes last."""
+    table = [[name, *row] for name, row in shares.items()]
+    mean = np.mean(list(shares.values()), axis=0).tolist()
+    fields = type(next(iter(shares.values())))._fields
+    return [['', *fields], *table, ['mean', *mean]]

@@ -1,5 +1,6 @@
 """Right and wrong detections of a metric, at its first IoU threshold."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
     average_precision,
     by_score,
 )
+from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
@@ -94,3 +96,14 @@ def judge_keyframes(
             box = JudgedBox(tuple(bbox.tolist()), name, score, is_right)
             keyframe(frame).boxes.append(box)
     return sorted(keyframes.values(), key=lambda one: (-one.cost, one.key))
+
+
+def keyframe_rows(keyframes: Sequence[JudgedKeyframe]) -> list[Row]:
+    """A table: the names, a row for each keyframe."""
+    rows = [['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']]
+    for one in keyframes:
+        video, timestamp = one.key.rsplit(',', 1)
+        num_wrong = len(one.boxes) - one.num_right
+        counts = one.cost, one.num_gts, one.num_right, num_wrong
+        rows.append([video, f'{float(timestamp):g}', *counts])
+    return rows

@@ -34,7 +34,7 @@ def draw_keyframes(
     try:
         with blame('test_dataloader.dataset cannot be read', 'use --no-keyframes'):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
-            dataset.full_init()
+            classes = dataset.metainfo.get('classes')
             infos = map(dataset.get_data_info, range(len(dataset)))
             keys = [keyframe_key(one['video_id'], one['timestamp']) for one in infos]
             for rank, keyframe in enumerate(keyframes, start=1):
@@ -42,9 +42,7 @@ def draw_keyframes(
                     print(f'note: {keyframe.key} is not tested.', file=sys.stderr)
                     continue
                 packed = dataset[keys.index(keyframe.key)]
-                picture = draw_keyframe(
-                    packed, keyframe, dataset.metainfo.get('classes')
-                )
+                picture = draw_keyframe(packed, keyframe, classes)
                 name = re.sub(r'[^\w.-]+', '_', keyframe.key)
                 write_picture(folder / f'keyframe_{rank:02d}_{name}.jpg', picture)
     except UserError as error:
@@ -62,26 +60,15 @@ def draw_keyframe(
         classes: Names of the true actions.
     """
     clip, sample = packed['inputs'], packed['data_samples']
-    frames = clip.reshape(
-        clip.shape[-4:]
-    )  # (1, 3, T, h, w) and (3, T, h, w) are in use
+    frames = clip.reshape(clip.shape[-4:])  # from (1, 3, T, h, w) or (3, T, h, w)
     entry = keyframe_entry(sample, frames.shape[1])
     frame = frames[:, entry].permute(1, 2, 0).numpy()
     frame, factor = enlarge(frame.astype(np.uint8))
-    views = [
-        draw_ground_truth(
-            frame, sample.gt_instances, classes, scale=factor, entry=entry
-        ),
-        _draw_found(frame, keyframe),
-    ]
-    num_wrong = len(keyframe.boxes) - keyframe.num_right
-    counts = [
-        (f'{keyframe.num_right} right', RIGHT),
-        (f'{num_wrong} wrong', WRONG),
-    ]
-    return side_by_side(
-        views, [[('ground truth', None)], [('predicted', None), *counts]]
-    )
+    gts, num_wrong = sample.gt_instances, len(keyframe.boxes) - keyframe.num_right
+    true = draw_ground_truth(frame, gts, classes, scale=factor, entry=entry)
+    counts = (f'{keyframe.num_right} right', RIGHT), (f'{num_wrong} wrong', WRONG)
+    headings = [('ground truth', None)], [('predicted', None), *counts]
+    return side_by_side([true, _draw_found(frame, keyframe)], headings)
 
 
 def _draw_found(frame: np.ndarray, keyframe: JudgedKeyframe) -> np.ndarray:
@@ -89,12 +76,9 @@ def _draw_found(frame: np.ndarray, keyframe: JudgedKeyframe) -> np.ndarray:
     persons: dict[tuple, list] = {}
     for box in sorted(keyframe.boxes, key=lambda one: (not one.right, -one.score)):
         persons.setdefault(box.bbox_norm, []).append(box)
-    size = frame.shape[1::-1] * 2
-    return draw_detections(
-        frame,
-        np.reshape([*persons], (-1, 4)) * size,
-        [[(one.class_name, one.score) for one in boxes] for boxes in persons.values()],
-        colors=[
-            [RIGHT if b.right else WRONG for b in boxes] for boxes in persons.values()
-        ],
-    )
+    bboxes = np.reshape([*persons], (-1, 4)) * (frame.shape[1::-1] * 2)
+    actions, colors = [], []
+    for boxes in persons.values():
+        actions.append([(one.class_name, one.score) for one in boxes])
+        colors.append([RIGHT if one.right else WRONG for one in boxes])
+    return draw_detections(frame, bboxes, actions, colors=colors)

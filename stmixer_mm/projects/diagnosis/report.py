@@ -11,7 +11,6 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.offline import (
     build_metrics,
@@ -22,16 +21,15 @@ from stmixer_mm.evaluation.results.offline import (
 from stmixer_mm.files import check_writable_dir, open_atomically
 from stmixer_mm.projects.diagnosis.error_types import (
     box_error_shares,
-    format_error_table,
+    error_rows,
     tube_error_shares,
 )
-from stmixer_mm.projects.diagnosis.figures import draw_class_aps, draw_errors
 from stmixer_mm.projects.diagnosis.judging import (
     ClassResult,
-    JudgedKeyframe,
     class_results,
     first_threshold,
     judge_keyframes,
+    keyframe_rows,
 )
 from stmixer_mm.projects.diagnosis.keyframe_pictures import draw_keyframes
 
@@ -72,53 +70,33 @@ def analyze(
         detections = metric.detections(metric.results)
         folder = Path(out, re.sub(r'[^\w-]+', '_', metric.prefix or 'metric'))
         folder.mkdir(parents=True, exist_ok=True)
-        _report_classes(metric, detections, folder, num_worst)
+        found_by_class = class_results(metric, detections)
+        worst = sorted((one for one in found_by_class if one.gts), key=lambda r: r.ap)
+        title = (
+            f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
+        )
+        rows = [ClassResult._fields, *worst]
+        _report(title, rows, folder / 'classes.csv', number=num_worst)
         if isinstance(metric, TubeMetric):
-            _report_errors(metric, detections, folder)
+            of_tubes = isinstance(metric, VideoMAPMetric)
+            find = tube_error_shares if of_tubes else box_error_shares
+            rows = error_rows(find(metric, detections))
+            _report('Error types', rows, folder / 'errors.csv')
         if not isinstance(metric, VideoMAPMetric):
             judged = judge_keyframes(metric, detections, score_thr=score_thr)
             worst = [keyframe for keyframe in judged[:num_worst] if keyframe.cost > 0]
-            _report_keyframes(worst, folder)
+            _report('Worst keyframes', keyframe_rows(worst), folder / 'keyframes.csv')
             if worst and not no_keyframes:
                 draw_keyframes(cfg, worst, folder)
     print(f'\nTables and pictures are in {out}.')
 
 
-def _report_classes(
-    metric: DetectionMetric, detections: Detections, folder: Path, num_worst: int
+def _report(
+    title: str, rows: Sequence[Row], path: Path, *, number: int | None = None
 ) -> None:
-    found = class_results(metric, detections)
-    found = sorted((one for one in found if one.gts), key=lambda one: one.ap)
-    print(
-        f'\n{type(metric).__name__}, IoU {first_threshold(metric):g}: the worst of '
-        f'{len(found)} classes with ground truth'
-    )
-    print(format_table([ClassResult._fields, *found[:num_worst]]))
-    _write_table(folder / 'classes.csv', [ClassResult._fields, *found])
-    draw_class_aps(found, folder / 'classes.png')
-
-
-def _report_errors(metric: TubeMetric, detections: Detections, folder: Path) -> None:
-    of_tubes = isinstance(metric, VideoMAPMetric)
-    shares = (tube_error_shares if of_tubes else box_error_shares)(metric, detections)
-    print('\nError types, in percent:')
-    print(format_error_table(shares))
-    draw_errors(shares, folder / 'errors.png')
-
-
-def _report_keyframes(worst: Sequence[JudgedKeyframe], folder: Path) -> None:
-    rows = [['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']]
-    for one in worst:
-        video, timestamp = one.key.rsplit(',', 1)
-        num_wrong = len(one.boxes) - one.num_right
-        counts = one.cost, one.num_gts, one.num_right, num_wrong
-        rows.append([video, f'{float(timestamp):g}', *counts])
-    print('\nThe worst keyframes:')
-    print(format_table(rows))
-    _write_table(folder / 'keyframes.csv', rows)
-
-
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Print a table, or so many of its rows, and write all of it."""
+    print(f'\n{title}:')
+    print(format_table(rows[: number and number + 1]))
     with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.writer(file, lineterminator='\n')
         table.writerows(cells(row, 6) for row in rows)
