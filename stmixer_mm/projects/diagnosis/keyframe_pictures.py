@@ -34,6 +34,7 @@ def draw_keyframes(
     try:
         with blame('test_dataloader.dataset cannot be read', 'use --no-keyframes'):
             dataset = DATASETS.build(cfg.test_dataloader.dataset)
+            dataset.full_init()
             classes = dataset.metainfo.get('classes')
             infos = map(dataset.get_data_info, range(len(dataset)))
             keys = [keyframe_key(one['video_id'], one['timestamp']) for one in infos]
