@@ -8,6 +8,7 @@ import pytest
 from detections import keyframe
 from tiny_stmixer import write_video
 
+from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
@@ -49,9 +50,8 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
         ]
     file = tmp_path / dict(cvat='found.xml', coco='found.json')[form]
     found.save(file, form)
-    label_map = tmp_path / 'action_list.pbtxt'
-    items = (f'item {{ name: "{a}" id: {n} }}\n' for n, a in enumerate(ACTIONS, 1))
-    label_map.write_text(''.join(items))
+    ids = {action: number for number, action in enumerate(ACTIONS, start=1)}
+    (tmp_path / 'action_list.pbtxt').write_text(format_label_map(ids))
     summary = convert_annotations(
         [str(file)], out=tmp_path / 'train.csv', videos=str(tmp_path)
     )
@@ -78,8 +78,7 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
         np.testing.assert_allclose(bboxes[there], one.bboxes[order], atol=0.011)
         for person, row in zip(order, there, strict=True):
             labels = np.flatnonzero(sample['gt_labels'][row])
-            done = {ACTIONS.index(label) + 1 for label, _ in one.actions[person]}
-            assert {*labels} == done
+            assert {*labels} == {ids[label] for label, _ in one.actions[person]}
             if has_ids:
                 track = sample['entity_ids'][row]
                 assert tracks.setdefault(one.ids[person], track) == track

@@ -34,12 +34,8 @@ def expected(project):
         cfg_options={'model.head.score_thr': 0.0},
         show_progress=False,
     )
-    return {
-        str(project / f'{name}.mp4'): to_plain(
-            inferencer.detect(str(project / f'{name}.mp4'))
-        )
-        for name in NAMES
-    }
+    videos = [str(project / f'{name}.mp4') for name in NAMES]
+    return {video: to_plain(inferencer.detect(video)) for video in videos}
 
 
 def arguments(project, out, *options, videos=None):
