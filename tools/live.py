@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from typing import Annotated, Literal, TextIO
 
@@ -50,7 +50,7 @@ def main(
     score_thr: Score = 0.3,
     nms_thr: Score = NMS_THR,
     tracker: Literal[tuple(TRACKERS)] = DEFAULT_TRACKER,
-    device: str = 'cpu',
+    device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
 ) -> None:
@@ -69,7 +69,7 @@ def main(
             is shown.
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
         tracker: Tracker of persons; tubelets and track queries need none.
-        device: Such as cpu or cuda:0.
+        device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
     if out is not None:
         check_writable_file(out, purpose='--out', suffixes=VIDEOS)
@@ -80,46 +80,43 @@ def main(
     frames = LiveSource(source)
     with ExitStack() as stack:
         lines = open_lines(json_lines, stack)
-        model = ActionDetInferencer(
+        detector = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
         ).model
-        loader = ClipLoader(model.cfg)
-        thresholds = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
-        detect = partial(
-            *(detect_clips, model, loader), tracker=build_tracker(tracker), **thresholds
-        )
-        live = LiveDetection(
-            frames, detect, loader.spans, interval_s=interval_s, log=log
-        )
+        loader = ClipLoader(detector.cfg)
+        options = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
+        options['tracker'] = build_tracker(tracker)
+        detect = partial(detect_clips, detector, loader, **options)
+        live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
         shown = pictures = LivePictures(score_thr)
         live.listeners.append(pictures)
         if lines is not None:
             live.listeners.append(JsonLines(lines, score_thr))
-        if out is not None:
-            stack.enter_context(pictures.watched())
         if page is not None:
-            server = stack.enter_context(serve(pictures, live, host, page))
-            shown = server.shown()
+            shown = serve(stack, pictures, live, host, page)
         watch(live, pictures, shown, out)
 
 
 def open_lines(file: str | None, stack: ExitStack) -> TextIO | None:
-    """The file of the JSON lines."""
+    """Where JSON lines go; if to standard output, nothing else is printed there."""
+    if file is None:
+        return None
     if file != '-':
-        return file and stack.enter_context(open(file, 'w', encoding='utf-8'))
+        return stack.enter_context(open(file, 'w', encoding='utf-8'))
     lines = sys.stdout
-    stack.enter_context(redirect_stdout(sys.stderr))  # nothing else is printed there
+    stack.enter_context(redirect_stdout(sys.stderr))
     return lines
 
 
 def serve(
-    pictures: LivePictures, live: LiveDetection, host: str, port: int
-) -> AbstractContextManager:
+    stack: ExitStack, pictures: LivePictures, live: LiveDetection, host: str, port: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Serve the page; the pictures that it shows."""
     with blame('--page cannot be served', "pip install 'stmixer_mm[live]'"):
         from stmixer_mm.projects.live.page import LivePage
-    server = LivePage(pictures, live, host=host, port=port)
-    log(f'page: {server.url}')
-    return server
+    page = stack.enter_context(LivePage(pictures, live, host, port))
+    log(f'page: {page.url}')
+    return page.shown()
 
 
 def watch(
@@ -129,10 +126,11 @@ def watch(
     out: str | None,
 ) -> None:
     """Run until the source ends or the user interrupts."""
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         if out is None:
             output = pool.submit(deque, shown, maxlen=0)
         else:
+            stack.enter_context(pictures.watched())
             output = pool.submit(write_pictures, shown, out)
         try:
             live.start()

@@ -16,6 +16,7 @@ from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.toy import generate
 from stmixer_mm.projects.toy.drawing import render, view_at
 from stmixer_mm.projects.toy.generate import (
+    FILES,
     FPS,
     make_scene,
     make_toy_dataset,
@@ -45,12 +46,7 @@ def made(tmp_path_factory):
 
 
 def test_each_keyframe_is_annotated_or_empty_and_splits_are_disjoint(made):
-    assert {path.name for path in made.iterdir()} == {
-        *('videos', 'action_list.pbtxt', 'train.csv', 'val.csv', 'tubes.pkl'),
-        *('train_empty.csv', 'val_empty.csv', 'train_tracks.csv', 'val_tracks.csv'),
-        *('train_tracks_empty.csv', 'val_tracks_empty.csv'),
-        *('train_masks.json', 'val_masks.json'),
-    }
+    assert {path.name for path in made.iterdir()} == {*FILES}
     names = read_label_names(str(made / 'action_list.pbtxt'))
     assert names == dict(enumerate(ACTIONS, start=1))
     for split, count in (('train', 3), ('val', 2)):

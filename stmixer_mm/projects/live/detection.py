@@ -86,8 +86,8 @@ class LiveDetection:
         source: 'LiveSource',
         detect: Callable[[Iterator[Clip]], Iterator[Keyframe]],
         spans: Sequence[int | float],
-        *,
         interval_s: float = 0.0,
+        *,
         log: Callable[[str], object] = print,
     ) -> None:
         self.name = source.name

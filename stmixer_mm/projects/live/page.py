@@ -61,7 +61,6 @@ class LivePage:
         self,
         pictures: LivePictures,
         live: LiveDetection,
-        *,
         host: str = '127.0.0.1',
         port: int = 0,
     ) -> None:
@@ -84,7 +83,7 @@ class LivePage:
             Mount('/', files),
         ]
         # Another site could resolve its own name to this machine.
-        hosts = ['localhost', '127.0.0.1'] if is_local else ['*']
+        hosts = ['localhost', '127.0.0.1', address] if is_local else ['*']
         app = Starlette(
             routes=[Mount(root, routes=routes)],
             middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],

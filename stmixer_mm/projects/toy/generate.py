@@ -20,7 +20,6 @@ from mmengine.utils import track_iter_progress
 from stmixer_mm.command_line import Seed, number
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
-    empty_file,
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
@@ -40,6 +39,11 @@ TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
 # scripts with anything in between at a keyframe are thrown away.
 CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
+_ENDS = '.csv', '_empty.csv', '_masks.json', '_tracks.csv', '_tracks_empty.csv'
+FILES = (
+    *('videos', 'action_list.pbtxt', 'tubes.pkl'),
+    *(split + end for split in SPLITS for end in _ENDS),
+)
 
 Size = tuple[int, int]  # width and height in pixels
 Moments = dict[float, list[AnnotatedPerson]]  # by second
@@ -57,14 +61,10 @@ class ToyVideo(NamedTuple):
 
 def read_size(text: str) -> Size:
     """'192x144' as (192, 144); even sides from 64 to 2048."""
-    sides = [int(side) if side.isdecimal() else 0 for side in text.split('x')]
-    if len(sides) != 2 or not all(
-        64 <= side <= 2048 and side % 2 == 0 for side in sides
-    ):
-        raise argparse.ArgumentTypeError(
-            f'{text!r} is not WIDTHxHEIGHT, as in 192x144, even and from 64 to 2048'
-        )
-    return tuple(sides)
+    sides = tuple(map(number(int, 64, 2048), text.split('x')))
+    if len(sides) != 2 or any(side % 2 for side in sides):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, both even')
+    return sides
 
 
 def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Moments]:
@@ -194,13 +194,11 @@ def make_toy_dataset(
 ) -> None:
     """Make the toy dataset: short annotated videos of drawn people.
 
-    Writes ``videos/*.mp4``, ``action_list.pbtxt`` and, in AVA's format, ``train.csv``
-    and ``val.csv`` with a keyframe every second, and ``train_tracks.csv`` and
-    ``val_tracks.csv`` with five, each with a ``…_empty.csv`` of person-free
-    keyframes. ``train_masks.json`` and ``val_masks.json`` have the visible part of each
-    person once a second. ``tubes.pkl``, in the form of UCF101-24, has a tube for each
-    stretch of an action; its test videos are those of ``val.csv``. The same seed and
-    size give the same data, whatever the number of workers.
+    In AVA's format ``train.csv`` and ``val.csv`` have a keyframe every second, and
+    ``…_tracks.csv`` five, each with a ``…_empty.csv`` of person-free keyframes.
+    ``…_masks.json`` have the visible part of each person once a second. ``tubes.pkl``,
+    in the form of UCF101-24, has a tube for each stretch of an action; its test videos
+    are those of ``val.csv``. The same seed and size give the same data.
 
     Args:
         out: Folder to make; it appears only when all is done.
@@ -238,30 +236,21 @@ def make_toy_dataset(
     print(f'\nThe toy dataset is in {out}.')
 
 
-def _tracks_file(ann_file: Path) -> Path:
-    return ann_file.with_stem(f'{ann_file.stem}_tracks')
-
-
 def _write_split(ann_file: Path, videos: Sequence[ToyVideo], size: Size) -> None:
     keyframes = {
         (v.name, time): one for v in videos for time, one in v.keyframes.items()
     }
     tracks = {(v.name, time): one for v in videos for time, one in v.tracks.items()}
     write_annotations(ann_file, keyframes)
-    write_annotations(_tracks_file(ann_file), tracks)
+    write_annotations(ann_file.with_stem(f'{ann_file.stem}_tracks'), tracks)
     sizes = {video.name: size[::-1] for video in videos}
     write_masks(mask_file(ann_file), collect_masks(keyframes, sizes))
 
 
 def _check_target(out: Path, force: bool) -> None:
     """Only a toy dataset may be replaced."""
-    known = {Path('videos'), Path('action_list.pbtxt'), Path('tubes.pkl')}
-    for ann_file in (Path(f'{split}.csv') for split in SPLITS):
-        tracks = _tracks_file(ann_file)
-        known |= {ann_file, empty_file(ann_file), mask_file(ann_file)}
-        known |= {tracks, empty_file(tracks)}
-    entries = {Path(entry.name) for entry in out.iterdir()} if out.exists() else set()
-    foreign = entries - known
+    entries = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    foreign = entries - {*FILES}
     if foreign or (entries and not force):
         raise UserError(
             f'{out} already contains {min(foreign or entries)}; name another folder, or '
