@@ -31,25 +31,32 @@ from stmixer_mm.projects.export.formats import FORMATS, Metadata, load, write
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.projects.profiling.clips import ClipPipeline
-from stmixer_mm.projects.profiling.memory import peak_bytes
+from stmixer_mm.projects.profiling.memory import bytes_in_use, peak_bytes
 from stmixer_mm.projects.profiling.meter import machine, take_turns
 from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 from stmixer_mm.registry import MODELS
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STRIDES = (4, 8, 16, 32)
-# Export formats by runtime.
-RUNTIMES = dict(inductor='inductor', onnxruntime='onnx', openvino='openvino')
+# Export formats by runtime; 'torch' is the model itself, by autocast in bf16.
+RUNTIMES = dict(
+    torch='torch', inductor='inductor', onnxruntime='onnx', openvino='openvino'
+)
 SIZES = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
 COLUMNS = dict(
     ours_s='ours s',
     literal_s='literal s',
     ratio='ratio',
+    matmul_s='products s',
+    over_matmul='ours / products',
     float32_ratio='to float32',
     ours_peak_mb='peak MB',
     literal_peak_mb='literal',
+    ours_kept_mb='kept MB',
+    literal_kept_mb='literal',
 )
 
 
@@ -85,7 +92,7 @@ class Options:
 
     mode: Sequence[Literal['forward', 'train']] = ('forward',)
     part: Sequence[Literal['decoder', 'sampling']] = ('decoder',)
-    runtime: Sequence[Literal['torch', *RUNTIMES, 'auto']] = ()
+    runtime: Sequence[Literal[*RUNTIMES, 'auto']] = ()
     precision: Sequence[Literal['fp32', 'bf16', 'int8', 'auto']] = ('fp32',)
     config: str = 'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb'
     batch: Sequence[Count] = (1,)
@@ -137,26 +144,57 @@ def measure(case: dict, args: Options) -> dict:
     device = bench.device
     decoders = dict(ours=bench.ours, literal=bench.literal)
     runs = {name: partial(bench.run, one) for name, one in decoders.items()}
-    timed = dict(runs)
+    timed, products = dict(runs), Products()
     if case['dtype'] != 'float32':
         timed['float32'] = partial(bench.run, bench.ours, dtype='float32')
+    if case['part'] == 'decoder':
+        with products:
+            bench.run(bench.literal)
+        timed['matmul'] = products.repeat
     seconds = take_turns(timed, turns=args.turns, device=device)
+    products.calls.clear()
     row = dict(
         case,
         device=args.device,
         backend=choose_backend(args.backend, device),
         compiled=args.compile,
         packed=args.packed,
-        **{f'{name}_s': round(value, 5) for name, value in seconds.items()},
-        ratio=round(seconds['literal'] / seconds['ours'], 3),
-        machine=machine(device),
+        matmul_s=None,
     )
+    row |= {f'{name}_s': round(value, 5) for name, value in seconds.items()}
+    row['ratio'] = round(seconds['literal'] / seconds['ours'], 3)
+    if 'float32' in seconds:
+        row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
+    if 'matmul' in seconds:
+        row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
     for name, run in runs.items():
         gc.collect()
         row[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
-    if 'float32' in seconds:
-        row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
-    return row
+        if bench.is_training:
+            before = bytes_in_use(device)
+            outputs = bench.forward(decoders[name])
+            kept = bytes_in_use(device) - before
+            row[f'{name}_kept_mb'] = round(kept / 1e6, 1)
+            del outputs
+    return row | dict(machine=machine(device))
+
+
+class Products(TorchDispatchMode):
+    """Records the matrix products of a computation, to time them alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ('mm', 'addmm', 'bmm', 'baddbmm'):
+            self.calls.append(partial(func, *args))
+        return func(*args, **(kwargs or {}))
+
+    def repeat(self) -> None:
+        with torch.no_grad():
+            for call in self.calls:
+                call()
 
 
 class DecoderBench:
@@ -204,14 +242,17 @@ class DecoderBench:
         ]
         return self.feats
 
-    def run(self, decoder: nn.Module, dtype: str | None = None) -> None:
+    def forward(self, decoder: nn.Module, dtype: str | None = None) -> list[Tensor]:
         dtype = getattr(torch, dtype or self.case['dtype'])
         kind, is_half = self.device.type, dtype != torch.float32
         autocast = torch.autocast(kind, dtype=dtype, enabled=is_half)
         with torch.set_grad_enabled(self.is_training), autocast:
-            loss = sum(values.float().sum() for values in self.outputs(decoder))
+            return self.outputs(decoder)
+
+    def run(self, decoder: nn.Module, dtype: str | None = None) -> None:
+        outputs = self.forward(decoder, dtype)
         if self.is_training:
-            loss.backward()
+            sum(values.float().sum() for values in outputs).backward()
             decoder.zero_grad()
             for leaf in self.leaves:
                 leaf.grad = None
@@ -267,18 +308,13 @@ def print_rows(rows: list[dict]) -> None:
 
 def find_ways(args: Options) -> list[tuple[str, str]]:
     """Runtimes and precisions to compare."""
-    fast = {'torch': ('fp32', 'bf16')}
-    fast |= {name: FORMATS[form].fast for name, form in RUNTIMES.items()}
-    names = args.runtime
-    if 'auto' in names:
-        packages = {name: FORMATS[form].package for name, form in RUNTIMES.items()}
-        names = [name for name in fast if find_spec(packages.get(name, 'torch'))]
-    any_precision = 'auto' in args.precision
     ways = [
         (name, precision)
-        for name in names
-        for precision in fast[name]
-        if any_precision or precision in args.precision
+        for name, form in RUNTIMES.items()
+        if name in args.runtime
+        or ('auto' in args.runtime and find_spec(FORMATS[form].package))
+        for precision in FORMATS[form].precisions
+        if precision in args.precision or 'auto' in args.precision
     ]
     if not ways:
         raise UserError(
@@ -299,41 +335,52 @@ def compare_runtimes(batch: int, size: str, args: Options) -> list[dict]:
     detector = TensorDetector(build_model(cfg)).eval()
     clips = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
     ways, traced = find_ways(args), Traced(detector, shape, batch)
-    runs = {}
+    runs, held = {}, {}
     with TemporaryDirectory() as folder, torch.inference_mode():
-        for name, precision in ways:
-            if name == 'torch':
-                fast = precision != 'fp32'
-                model = speed_up(deepcopy(detector)) if fast else detector
-                runs[name, precision] = partial(model, clips)
-                continue
-            form = FORMATS[RUNTIMES[name]]
-            file = Path(folder, f'{name}-{precision}{form.suffix}')
-            about = Metadata('', None, shape, batch, 1, [], [], 0.0, precision)
-            write(traced, about, file, form, calibration=[clips.numpy()])
-            runs[name, precision] = partial(load(file)[0], clips.numpy())
+        for way in ways:
+            file = None if way[0] == 'torch' else write_file(way, traced, clips, folder)
+            before = bytes_in_use(clips.device)
+            if file:
+                run = partial(load(file)[0], clips.numpy())
+            else:
+                is_fast = way[1] == 'bf16'
+                model = speed_up(deepcopy(detector)) if is_fast else detector
+                run = partial(model, clips)
+            run()
+            runs[way], held[way] = run, bytes_in_use(clips.device) - before
         seconds = take_turns(runs, turns=args.turns, device=clips.device)
         rows = [
             dict(
-                runtime=name,
-                precision=precision,
-                seconds=round(seconds[name, precision], 5),
-                ratio=round(seconds[ways[0]] / seconds[name, precision], 3),
+                runtime=way[0],
+                precision=way[1],
+                seconds=round(seconds[way], 5),
+                ratio=round(seconds[ways[0]] / seconds[way], 3),
+                held_mb=round(held[way] / 1e6),
                 peak_mb=round(peak_bytes(run, clips.device) / 1e6),
                 batch=batch,
                 size=size,
                 machine=machine(clips.device),
             )
-            for (name, precision), run in runs.items()
+            for way, run in runs.items()
         ]
-    columns = ('runtime', 'precision', 'seconds', 'ratio', 'peak_mb')
-    table = [('runtime', '', 's', 'ratio', 'peak MB of a run')]
+    columns = ('runtime', 'precision', 'seconds', 'ratio', 'held_mb', 'peak_mb')
+    table = [('runtime', '', 's', 'ratio', 'held MB', 'peak MB of a run')]
     table += [tuple(f'{row[key]}' for key in columns) for row in rows]
     print(f'{args.config}, {batch} clips {shape}; {json.dumps(rows[0]["machine"])}')
     print(format_table(table, left=2))
     fastest = min(rows, key=lambda row: row['seconds'])
     print(f'fastest here: {fastest["runtime"]} {fastest["precision"]}')
     return rows
+
+
+def write_file(
+    way: tuple[str, str], traced: Traced, clips: Tensor, folder: str
+) -> Path:
+    (name, precision), form = way, FORMATS[RUNTIMES[way[0]]]
+    file = Path(folder, f'{name}-{precision}{form.suffix}')
+    about = Metadata('', None, traced.shape, len(clips), 1, [], [], 0.0, precision)
+    write(traced, about, file, form, calibration=[clips.numpy()])
+    return file
 
 
 if __name__ == '__main__':

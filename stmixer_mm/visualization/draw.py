@@ -1,7 +1,7 @@
 """Boxes, labels and headings drawn onto frames, legible also on small ones."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -84,40 +84,64 @@ def draw_detections(
     boxes = bboxes.round().astype(int).tolist()
     if colors is None:
         colors = person_colors(range(len(boxes)))
-
     for (color, *_), mask in zip(colors, () if masks is None else masks, strict=False):
-        inside = _fit(mask, (height, width))
-        canvas[inside] = (0.5 * canvas[inside] + 0.5 * np.array(color)).astype(np.uint8)
+        inside = cv2.resize(255 * mask.astype(np.uint8), (width, height)) > 127
+        canvas[inside] = _blend(canvas[inside], color, 0.5)
     for (color, *_), (x1, y1, x2, y2) in zip(colors, boxes, strict=True):
         # A dark rim keeps the box visible on a background of its own colour.
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
-
-    _draw_labels(canvas, boxes, actions, colors)
-    return canvas
-
-
-def _draw_labels(
-    canvas: np.ndarray,
-    boxes: Sequence[Rect],
-    actions: Sequence[Sequence[tuple[str, float | None]]],
-    colors: Sequence[Sequence[Color]],
-) -> None:
-    pen, (height, width) = _Pen(canvas), canvas.shape[:2]
-    rects: list[Rect] = []
+    pen, rects = _Pen(canvas), []
     for inks, box, pairs in zip(colors, boxes, actions, strict=True):
-        lines = [
-            _text(label, score, lambda text: pen.width(text) + 2 * pen.pad <= width)
-            for label, score in pairs[:_MAX_LINES]
-        ]
+        lines = [pen.shorten(*pair, width - 2 * pen.pad) for pair in pairs[:_MAX_LINES]]
         if len(pairs) > _MAX_LINES:
             lines.append(f'+ {len(pairs) - _MAX_LINES} more')
         if lines:
             label_width = max(map(pen.width, lines)) + 2 * pen.pad
-            size = label_width, pen.step * len(lines) + pen.pad
-            others = [other for other in boxes if other is not box]
-            rects.append(_place(size, box, (height, width), rects, others))
+            size = label_width, pen.step * len(lines)
+            rects.append(_place(size, box, (width, height), rects))
             _draw_label(canvas, pen, lines, rects[-1], inks)
+    return canvas
+
+
+def _blend(pixels: np.ndarray, color: Color, share: float) -> np.ndarray:
+    return ((1 - share) * pixels + share * np.array(color)).astype(np.uint8)
+
+
+def _draw_label(
+    canvas: np.ndarray,
+    pen: '_Pen',
+    lines: Sequence[str],
+    rect: Rect,
+    colors: Sequence[Color],
+) -> None:
+    x1, y1, x2, y2 = rect
+    tops = range(y1, y2, pen.step)
+    for top, line, color in zip(tops, lines, cycle(colors), strict=False):
+        patch = canvas[top : min(top + pen.step, y2), x1:x2]
+        patch[:] = _blend(patch, color, 0.8)
+        pen.write(canvas, line, x1 + pen.pad, top + pen.pad, (0, 0, 0))
+
+
+def _place(
+    size: tuple[int, int],
+    box: Rect,
+    frame_size: tuple[int, int],
+    taken: Sequence[Rect],
+) -> Rect:
+    """The place above, below, beside or in ``box`` that covers least of other labels.
+
+    Sizes are (width, height).
+    """
+    (width, height), (x1, y1, x2, y2) = size, box
+    corners = (x1, y1 - height), (x1, y2), (x2, y1), (x1 - width, y1), (x1, y1)
+    lowest = np.maximum(np.subtract(frame_size, size), 0)
+    tops_left = np.clip(corners, 0, lowest)
+    rects = np.hstack((tops_left, np.minimum(tops_left + size, frame_size)))
+    others = np.reshape(taken, (-1, 1, 4))
+    sides = np.minimum(rects[:, 2:], others[..., 2:])
+    sides = (sides - np.maximum(rects[:, :2], others[..., :2])).clip(0)
+    return tuple(rects[sides.prod(axis=-1).sum(axis=0).argmin()].tolist())
 
 
 def move_mask(
@@ -139,13 +163,6 @@ def move_mask(
     scale = (to_high - to_low) / np.maximum(high - low, 1)
     enlarged = np.divide(size, mask.shape)[::-1]
     return warp_mask(mask, scale * enlarged, to_low - scale * low, size)
-
-
-def _fit(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask at another size (h, w), bool."""
-    if mask.shape == size:
-        return mask.astype(bool)
-    return cv2.resize(255 * mask.astype(np.uint8), size[::-1]) > 127
 
 
 def side_by_side(
@@ -183,20 +200,33 @@ class _Pen:
 
     def __init__(self, frame: np.ndarray) -> None:
         self.cap = float(np.clip(min(frame.shape[:2]) * 0.035, 8, 30))
-        self.pad = max(2, round(self.cap / 3))
-        self.step = round(self.cap * 1.5)
-        self._scale = self.cap / _CAP_HEIGHT
-        self._thickness = 1 if self._scale < 0.9 else 2
+        self.pad = max(3, round(self.cap / 2.5))
+        self.step = round(self.cap) + 2 * self.pad
+        scale = self.cap / _CAP_HEIGHT
+        self._style = _FONT, scale, 1 if scale < 0.9 else 2
 
     def width(self, text: str) -> int:
-        return cv2.getTextSize(text, _FONT, self._scale, self._thickness)[0][0]
+        return cv2.getTextSize(text, *self._style)[0][0]
+
+    def shorten(self, label: str, score: float | None, width: int) -> str:
+        """The text for an action, without the end of its label if it is too long."""
+        # The stroke fonts of OpenCV have ASCII only.
+        parts = unicodedata.normalize('NFKD', label)
+        plain = ''.join(part for part in parts if not unicodedata.combining(part))
+        plain = plain.encode('ascii', 'replace').decode()
+        tail = '' if score is None else f' {score:.2f}'
+        text, end = plain + tail, len(plain)
+        while self.width(text) > width and end > 1:
+            end -= 1
+            text = f'{plain[:end]}...{tail}'
+        return text
 
     def write(
         self, canvas: np.ndarray, text: str, left: int, top: int, color: Color
     ) -> None:
+        font, scale, thickness = self._style
         corner = (left, top + round(self.cap))
-        style = (_FONT, self._scale, color, self._thickness, cv2.LINE_AA)
-        cv2.putText(canvas, text, corner, *style)
+        cv2.putText(canvas, text, corner, font, scale, color, thickness, cv2.LINE_AA)
 
 
 def _heading(
@@ -204,7 +234,7 @@ def _heading(
 ) -> np.ndarray:
     """A strip as wide as the view, in which the heading is written."""
     pen = _Pen(view)
-    strip = np.full((pen.step + 3 * pen.pad, view.shape[1], 3), _DARK, np.uint8)
+    strip = np.full((pen.step + 2 * pen.pad, view.shape[1], 3), _DARK, np.uint8)
     left = pen.pad
     for text, color in heading:
         right = left + pen.width(text) + 2 * pen.pad
@@ -214,74 +244,3 @@ def _heading(
         pen.write(strip, text, left + pen.pad, 2 * pen.pad, ink)
         left = right + pen.pad
     return strip
-
-
-def _text(label: str, score: float | None, fits: Callable[[str], bool]) -> str:
-    """The text for an action, without the end of its label if that is too long."""
-    # The stroke fonts of OpenCV have ASCII only.
-    parts = unicodedata.normalize('NFKD', label)
-    plain = ''.join(part for part in parts if not unicodedata.combining(part))
-    plain = plain.encode('ascii', 'replace').decode()
-    tail = '' if score is None else f' {score:.2f}'
-    shorter = (f'{plain[:end]}...{tail}' for end in range(len(plain) - 1, 0, -1))
-    whole = f'{plain}{tail}'
-    return whole if fits(whole) else next(filter(fits, shorter), whole)
-
-
-def _draw_label(
-    canvas: np.ndarray,
-    pen: _Pen,
-    lines: Sequence[str],
-    rect: Rect,
-    colors: Sequence[Color],
-) -> None:
-    x1, y1, x2, y2 = rect
-    # Below the descenders of a line.
-    edges = [y1 + pen.pad // 2 + row * pen.step for row in range(1, len(lines))]
-    edges = [y1, *edges, y2]
-    for row, (line, color) in enumerate(zip(lines, cycle(colors), strict=False)):
-        patch = canvas[edges[row] : edges[row + 1], x1:x2]
-        patch[:] = (0.2 * patch + 0.8 * np.array(color)).astype(np.uint8)
-        top = y1 + pen.pad + row * pen.step
-        pen.write(canvas, line, x1 + pen.pad, top, (0, 0, 0))
-
-
-def _place(
-    size: tuple[int, int],
-    box: Rect,
-    frame_shape: Sequence[int],
-    taken: Sequence[Rect],
-    others: Sequence[Rect],
-) -> Rect:
-    """The place beside or in ``box`` that covers the least of other things."""
-    (width, height), (x1, y1, x2, y2) = size, box
-    frame_height, frame_width = frame_shape
-    corners = (
-        (x1, y1 - height),
-        (x1, y2),
-        (x2, y1),
-        (x1 - width, y1),
-        (x2 - width, y1 - height),
-        (x1, y1),
-        (x1, y2 - height),
-    )
-    rects = []
-    for left, top in corners:
-        left = int(np.clip(left, 0, max(0, frame_width - width)))
-        top = int(np.clip(top, 0, max(0, frame_height - height)))
-        right, bottom = left + width, top + height
-        rects.append((left, top, min(right, frame_width), min(bottom, frame_height)))
-
-    def cost(rect: Rect) -> float:
-        on_labels, on_boxes = (
-            sum(_overlap(rect, one) for one in group) for group in (taken, others)
-        )
-        return 10 * on_labels + on_boxes + 0.5 * _overlap(rect, box)
-
-    return min(rects, key=cost)
-
-
-def _overlap(a: Rect, b: Rect) -> int:
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    return max(0, width) * max(0, height)

@@ -57,8 +57,7 @@ class STADVisualizer(ActionVisualizer):
                 the data sample, T // 2 by default.
             data_sample: ``gt_instances`` with pixel and ``pred_instances`` with
                 normalised boxes.
-            draw_gt: Draw the ground truth.
-            draw_pred: Draw the predictions.
+            draw_gt, draw_pred: Which of them to draw.
             score_thr: Actions with lower scores are not drawn.
             show: Show a window for ``wait_time`` seconds (0: until a key).
             wait_time: See ``show``.
@@ -70,28 +69,28 @@ class STADVisualizer(ActionVisualizer):
             The picture, (h, w, 3) RGB.
         """
         entry = keyframe_entry(data_sample, len(video))
-        frame, factor = enlarge(np.asarray(video)[entry])
+        image, factor = enlarge(np.asarray(video)[entry])
         classes = (self.dataset_meta or {}).get('classes')
         sample, views = data_sample or {}, {}
         if draw_gt and 'gt_instances' in sample:
             views['ground truth'] = draw_ground_truth(
-                frame, sample.gt_instances, classes, scale=factor, entry=entry
+                image, sample.gt_instances, classes, scale=factor, entry=entry
             )
         if draw_pred and 'pred_instances' in sample:
             views['predicted'] = _draw_predictions(
-                frame, sample.pred_instances, classes, entry, score_thr
+                image, sample.pred_instances, classes, entry, score_thr
             )
-        headings = [[(heading, None)] for heading in views]
-        image = side_by_side([*views.values()], headings) if views else frame
+        if views:
+            headings = [[(heading, None)] for heading in views]
+            image = side_by_side([*views.values()], headings)
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
         if out_path is None:
             self.add_image(name, image, step=step)
-        elif out_path.lower().endswith(_IMAGE_SUFFIXES):
-            write_picture(out_path, image)
         else:
-            write_picture(f'{out_path}.jpg', image)
+            is_named = out_path.lower().endswith(_IMAGE_SUFFIXES)
+            write_picture(out_path if is_named else f'{out_path}.jpg', image)
         return image
 
 
@@ -103,12 +102,11 @@ def _draw_predictions(
     score_thr: float,
 ) -> np.ndarray:
     numbers, bboxes_norm = boxes_at(instances, entry)
-    height, width = frame.shape[:2]
     actions = [
         [(one.action, one.score) for one in top_actions(row, classes, score_thr)]
         for row in _as_array(instances.scores)[numbers]
     ]
-    bboxes = bboxes_norm * (width, height, width, height)
+    bboxes = bboxes_norm * (frame.shape[1::-1] * 2)
     return draw_detections(frame, bboxes, actions, masks=_masks_of(instances))
 
 
@@ -176,11 +174,8 @@ def describe_states(instances: InstanceData, entry: int) -> list[tuple[str, Colo
     """'absent' or 'unknown' for each person without a box in a frame, and its colour."""
     states = instances.states[:, entry].tolist()
     colors = person_colors(range(len(states)))
-    return [
-        (_STATES[state], color)
-        for state, (color,) in zip(states, colors, strict=True)
-        if state in _STATES
-    ]
+    pairs = zip(states, colors, strict=True)
+    return [(_STATES[state], color) for state, (color,) in pairs if state in _STATES]
 
 
 def _masks_of(instances: InstanceData) -> np.ndarray | None:

@@ -6,33 +6,15 @@ import pytest
 from run_tool import run_tool
 from tiny_stmixer import write_model
 
-SMALL = [
-    '--stages',
-    '1',
-    '--queries',
-    '3',
-    '--points',
-    '2',
-    '--frames',
-    '2',
-    '--size',
-    '40x50',
-    '--turns',
-    '1',
-]
-
-
-@pytest.fixture(scope='module')
-def project(tmp_path_factory):
-    config, _ = write_model(tmp_path_factory.mktemp('project'))
-    return config
+SMALL = dict(stages=1, queries=3, points=2, frames=2, size='40x50')
 
 
 @pytest.fixture
 def benchmark(tmp_path):
     def run(*options):
         out = tmp_path / 'rows.json'
-        run_tool('benchmark', *SMALL, '--json', out, *options)
+        small = [word for key, one in SMALL.items() for word in (f'--{key}', one)]
+        run_tool('benchmark', *small, '--turns', 1, '--json', out, *options)
         return json.loads(out.read_text())
 
     return run
@@ -45,40 +27,37 @@ def test_a_row_for_each_combination(benchmark, capsys):
     for row in rows:
         assert row['frames'] == 2 and row['dtype'] == 'float32'
         assert row['device'] == 'cpu' and row['backend'] == 'embedding_bag'
-        assert min(row['ours_s'], row['literal_s']) > 0
+        assert min(row['ours_s'], row['literal_s'], row['matmul_s']) > 0
         assert row['ratio'] == pytest.approx(row['literal_s'] / row['ours_s'], rel=0.1)
+        assert row['over_matmul'] > 0
         assert min(row['ours_peak_mb'], row['literal_peak_mb']) >= 0
+        assert ('ours_kept_mb' in row) == (row['mode'] == 'train')
     assert 'train 2' in capsys.readouterr().out
 
 
-def test_half_precision_is_compared_with_ours_in_float32(benchmark):
-    (row,) = benchmark('--dtype', 'bfloat16')
+def test_sampling_in_half_precision(benchmark):
+    options = '--part', 'sampling', '--backend', 'grid_sample', '--dtype', 'bfloat16'
+    (row,) = benchmark(*options)
+    assert (row['part'], row['backend']) == ('sampling', 'grid_sample')
+    assert row['matmul_s'] is None
     ratio = row['float32_s'] / row['ours_s']
     assert row['float32_ratio'] == pytest.approx(ratio, rel=0.1)
-
-
-def test_sampling_alone(benchmark):
-    (row,) = benchmark('--part', 'sampling', '--backend', 'grid_sample')
-    assert row['part'] == 'sampling' and row['backend'] == 'grid_sample'
 
 
 def test_packed_weights(benchmark):
     (row,) = benchmark('--packed')
     assert row['packed'] and row['ours_s'] > 0
-    with pytest.raises(SystemExit):
-        benchmark('--packed', '--mode', 'train')
 
 
-def test_runtimes_in_turns(benchmark, project, capsys):
+def test_runtimes_in_turns(benchmark, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
-    rows = benchmark(
-        *('--runtime', 'torch', 'onnxruntime', '--precision', 'fp32'),
-        *('--batch', '2', '--config', project),
-    )
+    options = '--runtime', 'torch', 'onnxruntime', '--batch', '2'
+    rows = benchmark(*options, '--config', write_model(tmp_path)[0])
     names = [(row['runtime'], row['precision']) for row in rows]
     assert names == [('torch', 'fp32'), ('onnxruntime', 'fp32')]
     assert rows[0]['ratio'] == 1
     assert all(row['seconds'] > 0 and row['batch'] == 2 for row in rows)
+    assert all('held_mb' in row and row['peak_mb'] >= 0 for row in rows)
     assert 'fastest here: ' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         benchmark('--runtime', 'onnxruntime', '--precision', 'bf16')

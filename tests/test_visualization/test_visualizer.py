@@ -66,19 +66,14 @@ def test_of_tubelets_the_middle_frame_is_drawn(visualizer):
     assert np.array_equal(image, side_by_side([left, right], headings))
 
 
-@pytest.mark.parametrize(
-    ('options', 'width'),
-    [(dict(draw_gt=False), 480), (dict(draw_pred=False), 480), ({}, 968)],
-)
-def test_what_is_drawn_can_be_chosen(visualizer, sample, options, width):
-    assert visualizer.add_datasample('a', CLIP, sample, **options).shape[1] == width
-
-
-def test_clip_without_a_sample_gives_its_keyframe(visualizer):
+def test_what_is_drawn_can_be_chosen(visualizer, sample):
+    for options in dict(draw_gt=False), dict(draw_pred=False):
+        image = visualizer.add_datasample('a', CLIP, sample, **options)
+        assert image.shape[1] == 480
     assert np.array_equal(visualizer.add_datasample('a', CLIP), enlarge(CLIP[2])[0])
 
 
-@pytest.mark.parametrize('name', ['a', 'a.mp4,0002_0', 'b.png'])
+@pytest.mark.parametrize('name', ['a.mp4,0002_0', 'b.png'])
 def test_picture_is_written(visualizer, sample, tmp_path, name):
     image = visualizer.add_datasample(
         'a', CLIP, sample, out_path=str(tmp_path / 'new' / name)
@@ -90,13 +85,8 @@ def test_picture_is_written(visualizer, sample, tmp_path, name):
 
 
 def test_back_ends_get_the_picture(sample, tmp_path):
-    visualizer = VISUALIZERS.build(
-        dict(
-            type='STADVisualizer',
-            name='back ends',
-            vis_backends=[dict(type='LocalVisBackend')],
-            save_dir=str(tmp_path),
-        )
-    )
+    back_ends = [dict(type='LocalVisBackend')]
+    cfg = dict(type='STADVisualizer', name='b', vis_backends=back_ends)
+    visualizer = VISUALIZERS.build(dict(cfg, save_dir=str(tmp_path)))
     visualizer.add_datasample('key', CLIP, sample, step=3)
     assert [path.name for path in tmp_path.rglob('*.png')] == ['key_3.png']

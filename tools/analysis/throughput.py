@@ -115,6 +115,8 @@ class Steps:
     def __init__(self, pipeline: ClipPipeline, device: torch.device) -> None:
         self.pipeline, self.device = pipeline, device
         self.meter = Meter(device)
+        self.meter.watch(pipeline, 'read', 'decoding')
+        self.meter.watch(pipeline, 'augment', 'augmentation')
         self.model = self.optim_wrapper = None
 
     def add_model(self, cfg: Config, checkpoint: str | None, *, is_train: bool) -> None:
@@ -135,23 +137,18 @@ class Steps:
 
     def run(self, infos: Sequence[dict]) -> dict[str, float]:
         """Seconds of the parts of a step."""
-        loading = dict.fromkeys(LOADING, 0.0)
         with self.meter.part('other'):
             with self.meter.part('collation'):
-                samples = [self.pipeline(info) for info in infos]
-                for sample in samples:
-                    for name, seconds in sample.pop('seconds').items():
-                        loading[name] += seconds
-                batch = pseudo_collate(samples)
+                batch = pseudo_collate([self.pipeline(info) for info in infos])
             if self.optim_wrapper is not None:
                 self.model.train_step(batch, self.optim_wrapper)
             elif self.model is not None:
                 with torch.no_grad():
                     self.model.test_step(batch)
         parts = self.meter.take()
-        loading['collation'] = parts.pop('collation') - sum(loading.values())
-        other = parts.pop('other')
-        return {**loading, **parts, 'other': other}
+        order = dict.fromkeys((*LOADING, *parts))
+        order['other'] = order.pop('other')
+        return {name: parts[name] for name in order}
 
 
 if __name__ == '__main__':

@@ -1,131 +1,132 @@
 """Files that are compared with their model before they get their names."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor, nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import stmixer_mm
 from stmixer_mm.datasets.pipelines import dataset_configs, find_sampler
-from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.projects.export.formats import (
-    FORMATS,
-    Format,
-    Metadata,
-    Run,
-    files_of,
-    format_of,
-    load,
-    write,
-)
-from stmixer_mm.projects.export.parity import LIMITS, Parity, compare
-from stmixer_mm.projects.export.tensors import TensorDetector
+from stmixer_mm.projects.export.formats import FORMATS, Metadata, Run, load, write
+from stmixer_mm.projects.export.tensors import Outputs, TensorDetector, join
 from stmixer_mm.projects.export.traced import Traced
 
-NUM_REAL = 4  # clips to compare, the last ones
+NUM_COMPARED = 4  # clips, the last ones
+
+
+class Parity(NamedTuple):
+    """Largest differences from the model, over all queries."""
+
+    scores: float
+    pixels: float  # of the sides of boxes
+
+
+# By precision.
+LIMITS = dict(fp32=Parity(1e-3, 0.5), bf16=Parity(0.1, 8.0), int8=Parity(0.3, 32.0))
 
 
 class Candidate(NamedTuple):
     name: str
-    form: Format
     file: Path
     run: Run
-    parities: dict[str, Parity]
-    is_met: bool
+    parity: Parity
+    is_near: bool
 
 
-def make_candidates(
-    ways: Sequence[tuple[str, str]],
-    detector: TensorDetector,
-    traced: Traced,
-    metadata: Metadata,
-    folder: Path,
-    *,
-    clips: Mapping[str, Tensor],
-    skip: bool,
-) -> list[Candidate]:
-    """Write files and compare them with their model.
+def make_candidate(
+    to: str, precision: str, traced: Traced, clips: Tensor, folder: Path
+) -> Candidate:
+    """Write a file and compare it with its model.
 
     Args:
-        ways: Formats and precisions.
-        detector: The model.
-        traced: Its programs.
-        metadata: Of all files but for the precision.
-        folder: Where to write them.
-        clips: (B, 3, T, h, w) by kind. int8 measures its ranges on those of the kind
-            'real' but the last, and need not be near the model on others.
-        skip: Whether to leave out what cannot be exported.
+        to: Format.
+        precision: One of its precisions.
+        traced: The model.
+        clips: (B, 3, T, h, w), of which the last ones are compared. int8 measures its
+            ranges on the others, or on these if there are no others.
+        folder: Where to write.
+
+    Raises:
+        UserError: the model cannot be exported so.
     """
-    made = []
-    for to, precision in ways:
-        form, about = FORMATS[to], replace(metadata, precision=precision)
-        name, file = f'{to} {precision}', folder / f'{to}-{precision}{form.suffix}'
-        try:
-            write(traced, about, file, form, calibration=_calibration(clips))
-        except UserError as error:
-            if not skip:
-                raise
-            print(f'{name} is left out: {error}')
-            continue
-        run, _ = load(file)
-        parities = {
-            kind: compare(detector, run, some[-NUM_REAL:], batch=about.batch)
-            for kind, some in clips.items()
-        }
-        is_met = all(
-            parity.is_met(LIMITS[precision])
-            for kind, parity in parities.items()
-            if precision != 'int8' or kind == 'real'
-        )
-        made.append(Candidate(name, form, file, run, parities, is_met))
-    return made
+    form, about = FORMATS[to], describe(traced, precision)
+    file = Path(folder, f'{to}-{precision}', f'model{form.suffix}')
+    file.parent.mkdir()
+    rest = clips[:-NUM_COMPARED] if len(clips) > NUM_COMPARED else clips
+    write(traced, about, file, form, calibration=[clip[None].numpy() for clip in rest])
+    run, _ = load(file)
+    compared = [clips[-NUM_COMPARED:]]
+    if None in about.shape:
+        frames, height, width = clips.shape[-3:]
+        larger = frames, height * 4 // 3, width * 5 // 4
+        compared.append(F.interpolate(compared[0], size=larger))
+    gaps = [compare(traced.detector, run, some, batch=about.batch) for some in compared]
+    largest = Parity(*np.max(gaps, axis=0).tolist())  # NaN, if one is
+    is_near = is_within(largest, LIMITS[precision])
+    return Candidate(f'{to} {precision}', file, run, largest, is_near)
 
 
-def _calibration(clips: Mapping[str, Tensor]) -> list[np.ndarray]:
-    real = clips.get('real', ())
-    count = len(real) - NUM_REAL
-    return [clip[None].numpy() for clip in real[: count if count > 0 else None]]
+def is_within(parity: Parity, limits: Parity) -> bool:
+    """Whether no difference is larger; a NaN is within no limit."""
+    return parity.scores <= limits.scores and parity.pixels <= limits.pixels
 
 
-def keep(candidate: Candidate, out: Path) -> list[Path]:
-    """Move a file to ``out``, with the suffix of its format; returns all files there."""
-    form = candidate.form
-    out = name_of(out, form)
-    if form.beside:  # no new file beside an old one, should this be interrupted
+def compare(
+    detector: TensorDetector, run: Run, clips: Tensor, *, batch: int | None = None
+) -> Parity:
+    """
+    Args:
+        detector: The detector that was exported.
+        run: Runs the file.
+        clips: (B, 3, T, h, w), uint8.
+        batch: Clips that the file takes at once; None: all.
+    """
+    with torch.no_grad():
+        ours = Outputs(*detector(clips))
+    theirs = join(run(part.numpy()) for part in clips.split(batch or len(clips)))
+    gaps = Outputs(*((a - b).abs() for a, b in zip(ours, theirs, strict=True)))
+    scores = torch.stack([gaps.person_scores.max(), gaps.action_scores.max()])
+    pixels = gaps.bboxes * frame_scale(clips.shape[-2:], gaps.bboxes)
+    return Parity(scores.max().item(), pixels.max().item())
+
+
+def keep(candidate: Candidate, out: Path) -> int:
+    """Move a candidate to ``out``; a file beside it, as of weights, goes beside that.
+
+    Returns:
+        Its bytes.
+    """
+    main = candidate.file
+    parts = sorted(main.parent.iterdir(), key=main.__eq__)  # the main one last
+    size = sum(part.stat().st_size for part in parts)
+    if len(parts) > 1:  # no new file beside an old one, should this be interrupted
         out.unlink(missing_ok=True)
-    files = files_of(out, form)
-    for part, file in zip(files_of(candidate.file, form), files, strict=True):
-        os.replace(part, file)
-    return files
+    for part in parts:
+        os.replace(part, out if part == main else out.with_suffix(part.suffix))
+    return size
 
 
-def name_of(out: Path, form: Format) -> Path:
-    """``out`` with the suffix of a format."""
-    if format_of(out) is None:
-        return out.with_name(out.name + form.suffix)
-    return out if out.suffix.lower() == form.suffix else out.with_suffix(form.suffix)
-
-
-def describe(
-    model: nn.Module, shape: Sequence[int | None], batch: int | None
-) -> Metadata:
+def describe(traced: Traced, precision: str) -> Metadata:
     """Metadata of a model from ``init_detector``."""
+    model = traced.detector.model
     transforms = next(dataset_configs(model.cfg, 'test'), {}).get('pipeline') or []
     sampler = find_sampler(transforms)
     preprocessor = model.data_preprocessor
     return Metadata(
         version=stmixer_mm.__version__,
         classes=None if model.classes is None else [*model.classes],
-        shape=[*shape],
-        batch=batch,
+        shape=traced.shape,
+        batch=traced.batch,
         frame_interval=transforms[sampler].get('frame_interval', 1),
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
         score_thr=model.head.score_thr,
+        precision=precision,
         tubelets=finds_tubelets(model),
     )

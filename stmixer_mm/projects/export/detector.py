@@ -46,15 +46,14 @@ class ExportedDetector(BaseModel):
         # DistributedDataParallel takes no model without parameters.
         self.empty = nn.Parameter(torch.empty(0))
         self.run, self.metadata = load(Path(file))
-        num_actions = self.head.num_classes - 1
         self.classes = self.metadata.classes
-        classes = self.classes or [None] * num_actions
-        is_of_tubelets = finds_tubelets(self)
-        if (self.metadata.tubelets, len(classes)) != (is_of_tubelets, num_actions):
+        num_actions = self.head.num_classes - 1
+        found = self.metadata.tubelets, len(self.classes or [None] * num_actions)
+        expected = finds_tubelets(self), num_actions
+        if found != expected:
             raise UserError(
-                f'{file} has {len(classes)} actions and tubelets='
-                f'{self.metadata.tubelets}, but the config has {num_actions} and '
-                f'{is_of_tubelets}; give the config that it was exported with.'
+                f'{file} has (tubelets, actions) = {found}, but the config {expected}; '
+                'give the config that it was exported with.'
             )
 
     def forward(
@@ -93,12 +92,11 @@ class ExportedDetector(BaseModel):
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises ``UserError`` for clips (T, h, w) that the file does not take."""
-        taken = self.metadata.shape
         if any(
             size < SMALLEST if wanted is None else size != wanted
-            for size, wanted in zip(shape, taken, strict=True)
+            for size, wanted in zip(shape, self.metadata.shape, strict=True)
         ):
-            wanted = [f'≥{SMALLEST}' if one is None else one for one in taken]
+            wanted = [one or f'≥{SMALLEST}' for one in self.metadata.shape]
             raise UserError(
                 f'A clip is {"x".join(map(str, shape))} (frames, height, width), but '
                 f'{self.file} takes {"x".join(map(str, wanted))}; export for it with '

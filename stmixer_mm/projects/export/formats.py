@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.export.graph import in_float16, in_int8
+from stmixer_mm.projects.export.int8 import quantise
 from stmixer_mm.projects.export.tensors import INPUT, Outputs
 from stmixer_mm.projects.export.traced import Traced, import_package
 
@@ -40,6 +40,16 @@ class Metadata:
     tubelets: bool = False  # whether scores and boxes are those of each frame
     outputs: list[str] = field(default_factory=lambda: list(Outputs._fields))
 
+    def to_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str | None) -> 'Metadata':
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError):
+            raise ValueError(FOREIGN) from None
+
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
@@ -48,11 +58,10 @@ Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 class Format(NamedTuple):
     suffix: str
     write: Callable[[Traced, Metadata, Path, Clips], None]
-    load: Callable[[Path], tuple[Run, str]]  # its run, its metadata
+    load: Callable[[Path], tuple[Run, Metadata]]
     precisions: tuple[str, ...]
-    fast: tuple[str, ...] = ()  # precisions that may be faster than the model
     package: str = 'torch'  # which runs it
-    beside: str | None = None  # suffix of a second file
+    is_fast: bool = True  # whether it may be faster than the model
 
 
 def write(
@@ -75,10 +84,10 @@ def write(
     Raises:
         UserError: a package is missing, or the format lacks what the model needs.
     """
-    subject = f'The model cannot be exported to {form.suffix}'
     remedy = f'take another part of the model, or another format ({", ".join(FORMATS)})'
     if None in metadata.shape:
         remedy = f'export for one height and width, or {remedy}'
+    subject = f'The model cannot be exported to {form.suffix}'
     with torch.no_grad(), blame(subject, remedy):
         form.write(traced, metadata, file, calibration)
 
@@ -89,21 +98,9 @@ def load(file: Path) -> tuple[Run, Metadata]:
     Raises:
         UserError: it is no such file, is damaged, or its runtime is missing.
     """
+    forms = {form.suffix: form for form in FORMATS.values()}
     with blame(f'{file} cannot be loaded', 'export it anew with tools/export.py'):
-        run, text = format_of(file).load(file)
-        return run, _read_metadata(text)
-
-
-def format_of(file: str | Path | None) -> Format | None:
-    """The format of a file, by its suffix; None: it is no exported file."""
-    suffix = Path(file or '').suffix.lower()
-    return next((one for one in FORMATS.values() if one.suffix == suffix), None)
-
-
-def files_of(file: Path, form: Format | None) -> list[Path]:
-    """All files of an exported model (or of a checkpoint: itself), the main one last."""
-    beside = [file.with_suffix(form.beside)] if form and form.beside else []
-    return [*beside, file]
+        return forms[file.suffix.lower()].load(file)
 
 
 def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
@@ -112,15 +109,13 @@ def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
     Raises:
         UserError: there is none.
     """
-    if to == 'auto':
-        forms = {n: f for n, f in FORMATS.items() if f.fast and find_spec(f.package)}
-    else:
-        forms = {to: FORMATS[to]}
-    ways = []
-    for name, form in forms.items():
-        is_auto = 'auto' in (to, precision)
-        known = (form.fast if is_auto else ()) or form.precisions
-        ways += [(name, one) for one in known if precision in (one, 'auto')]
+    ways = [
+        (name, one)
+        for name, form in FORMATS.items()
+        if to == name or (to == 'auto' and form.is_fast and find_spec(form.package))
+        for one in form.precisions
+        if precision in (one, 'auto')
+    ]
     if not ways:
         raise UserError(
             f'--to {to} has no --precision {precision} here; take another of the two.'
@@ -130,10 +125,8 @@ def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
 
 def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
     model = deepcopy(traced.onnx)
-    if precision == 'fp16':
-        model = in_float16(model)
-    elif precision == 'int8':
-        model = in_int8(model, clips)
+    if precision == 'int8':
+        model = quantise(model, clips)
     for node in model.graph.node:
         node.ClearField('metadata_props')  # paths of source files on this machine
     return model
@@ -141,29 +134,27 @@ def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
 
 def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
     model = _onnx_model(traced, about.precision, clips)
-    model.metadata_props.add(key=KEY, value=_to_text(about))
+    model.metadata_props.add(key=KEY, value=about.to_text())
     file.write_bytes(model.SerializeToString())
 
 
-def _load_onnx(file: Path) -> tuple[Run, str]:
+def _load_onnx(file: Path) -> tuple[Run, Metadata]:
     session = import_package('onnxruntime').InferenceSession(
         str(file), providers=['CPUExecutionProvider']
     )
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
-    return lambda clips: session.run(None, {INPUT: clips}), text
+    about = Metadata.from_text(session.get_modelmeta().custom_metadata_map.get(KEY))
+    return lambda clips: session.run(None, {INPUT: clips}), about
 
 
 def _write_openvino(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
     openvino = import_package('openvino')
-    is_half = about.precision == 'fp16'  # of the weights, left to OpenVINO
-    precision = 'fp32' if is_half else about.precision
-    model = _onnx_model(traced, precision, clips)
-    with TemporaryDirectory(dir=file.parent) as folder:
+    model = _onnx_model(traced, about.precision, clips)
+    with TemporaryDirectory() as folder:
         onnx = Path(folder, 'model.onnx')
         onnx.write_bytes(model.SerializeToString())
         model = openvino.convert_model(onnx)
-    model.set_rt_info(_to_text(about), [KEY])
-    openvino.save_model(model, file, compress_to_fp16=is_half)
+    model.set_rt_info(about.to_text(), [KEY])
+    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 @functools.cache
@@ -177,42 +168,36 @@ def _openvino() -> object:
     return import_package('openvino').Core()
 
 
-def _load_openvino(file: Path) -> tuple[Run, str]:
+def _load_openvino(file: Path) -> tuple[Run, Metadata]:
     model = _openvino().read_model(file)
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
-    hint = 'bf16' if _read_metadata(text).precision == 'bf16' else 'f32'
-    compiled = _openvino().compile_model(
-        model, 'CPU', {'INFERENCE_PRECISION_HINT': hint}
-    )
+    about = Metadata.from_text(text)
+    hint = dict(INFERENCE_PRECISION_HINT='bf16' if about.precision == 'bf16' else 'f32')
+    compiled = _openvino().compile_model(model, 'CPU', hint)
     lock = Lock()  # all threads share one request
 
     def run(clips: np.ndarray) -> list[np.ndarray]:
         with lock:
             return list(compiled([clips]).values())
 
-    return run, text
+    return run, about
 
 
 def _write_program(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
-    extra = {f'{KEY}.json': _to_text(about)}
-    torch.export.save(_program(traced, about), file, extra_files=extra)
+    extra = {f'{KEY}.json': about.to_text()}
+    torch.export.save(traced.program(about.precision), file, extra_files=extra)
 
 
 def _write_compiled(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
-    text = {KEY: _to_text(about)}
+    text = {KEY: about.to_text()}
     torch._inductor.aoti_compile_and_package(
-        _program(traced, about),
+        traced.program(about.precision),
         package_path=str(file),
         inductor_configs={'freezing': True, 'aot_inductor.metadata': text},
     )
 
 
-def _program(traced: Traced, about: Metadata) -> torch.export.ExportedProgram:
-    in_bfloat16 = about.precision == 'bf16'
-    return traced.program_in_bfloat16 if in_bfloat16 else traced.program
-
-
-def _load_program(file: Path) -> tuple[Run, str]:
+def _load_program(file: Path) -> tuple[Run, Metadata]:
     with ZipFile(file) as archive:
         names = archive.namelist()
     if any('/aotinductor/' in name for name in names):
@@ -229,44 +214,16 @@ def _load_program(file: Path) -> tuple[Run, str]:
         with torch.no_grad(), torch.autocast('cpu', enabled=False):
             return [each.numpy() for each in module(torch.from_numpy(clips))]
 
-    return run, text
-
-
-def _to_text(metadata: Metadata) -> str:
-    return json.dumps(asdict(metadata))
-
-
-def _read_metadata(text: str | None) -> Metadata:
-    try:
-        return Metadata(**json.loads(text))
-    except (TypeError, ValueError):
-        raise ValueError(FOREIGN) from None
+    return run, Metadata.from_text(text)
 
 
 FORMATS = {
-    'onnx': Format(
-        '.onnx',
-        _write_onnx,
-        _load_onnx,
-        precisions=('fp32', 'fp16', 'int8'),
-        fast=('fp32', 'int8'),
-        package='onnxruntime',
-    ),
+    'onnx': Format('.onnx', _write_onnx, _load_onnx, ('fp32', 'int8'), 'onnxruntime'),
     'openvino': Format(
-        '.xml',
-        _write_openvino,
-        _load_openvino,
-        precisions=('fp32', 'fp16', 'bf16', 'int8'),
-        fast=('fp32', 'bf16', 'int8'),
-        package='openvino',
-        beside='.bin',
+        '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8'), 'openvino'
     ),
-    'torch': Format('.pt2', _write_program, _load_program, precisions=('fp32', 'bf16')),
-    'inductor': Format(
-        '.pt2',
-        _write_compiled,
-        _load_program,
-        precisions=('fp32', 'bf16'),
-        fast=('fp32', 'bf16'),
+    'torch': Format(
+        '.pt2', _write_program, _load_program, ('fp32', 'bf16'), is_fast=False
     ),
+    'inductor': Format('.pt2', _write_compiled, _load_program, ('fp32', 'bf16')),
 }

@@ -50,24 +50,16 @@ class TensorDetector(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         preprocessor = getattr(model, 'data_preprocessor', None)
-        if not (
-            isinstance(model, STMixer)
-            and isinstance(preprocessor, ClipDataPreprocessor)
-        ):
+        is_of_clips = isinstance(preprocessor, ClipDataPreprocessor)
+        if not (isinstance(model, STMixer) and is_of_clips):
             raise UserError(
                 f'Only an STMixer of clips can be exported, got {type(model).__name__}; '
-                'give the config of one.'
+                'give its config and checkpoint.'
             )
         self.model = model
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
-        """
-        Args:
-            clips: From the test pipeline, uint8, (B, 3, T, h, w).
-
-        Returns:
-            The fields of :class:`Outputs`.
-        """
+        """The fields of :class:`Outputs`, for uint8 clips (B, 3, T, h, w)."""
         model, (height, width) = self.model, clips.shape[-2:]
         preprocessor = model.data_preprocessor
         pad_shape = preprocessor.pad_size([height]), preprocessor.pad_size([width])

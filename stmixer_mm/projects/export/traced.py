@@ -10,6 +10,8 @@ from functools import cached_property
 from io import StringIO
 
 import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.export.tensors import (
@@ -20,20 +22,20 @@ from stmixer_mm.projects.export.tensors import (
 )
 
 OPSET = 20  # the first with GridSample as PyTorch computes it
-# Sampling back ends.
-FOR_PYTORCH = 'embedding_bag'
-FOR_ALL_RUNTIMES = 'grid_means'
 SMALLEST = 33  # dynamic height and width: two cells at a stride of 32
 
 
 class Traced:
-    """Programs of a detector, each made once, when it is needed.
+    """Programs of a detector.
 
     Args:
-        detector: It is copied.
+        detector: What to trace; a copy of it is changed.
         shape: (T, h, w) of the clips.
         batch: Clips at once; None: any number.
         any_size: Whether height and width are dynamic too.
+
+    Attributes:
+        shape: As given, with None for a dynamic height and width.
     """
 
     def __init__(
@@ -44,23 +46,26 @@ class Traced:
         *,
         any_size: bool = False,
     ) -> None:
-        self.detector = deepcopy(detector)
-        self.clips = torch.zeros(batch or 2, 3, *shape, dtype=torch.uint8)
-        dims = {}
-        if batch is None:
-            dims[0] = torch.export.Dim('batch', min=1, max=4096)
+        if any_size and min(shape[1:]) < SMALLEST:
+            raise UserError(
+                f'--dynamic size needs at least {SMALLEST} pixels of height and width, '
+                f'but clips are {shape[1]}x{shape[2]}; give a larger --shape or video.'
+            )
+        self.detector = detector
+        self.shape = [shape[0], None, None] if any_size else [*shape]
+        self.batch = batch
+        self._copy = deepcopy(detector)
+        self._clips = torch.zeros(batch or 2, 3, *shape, dtype=torch.uint8)
+        self._dynamic = {} if batch else {0: Dim('batch', min=1, max=4096)}
         if any_size:
             for dim, name in (3, 'height'), (4, 'width'):
-                dims[dim] = torch.export.Dim(name, min=SMALLEST, max=8192)
-        self.dynamic = (dims,)
+                self._dynamic[dim] = Dim(name, min=SMALLEST, max=8192)
 
-    @cached_property
-    def program(self) -> torch.export.ExportedProgram:
-        return self._trace(self.detector, FOR_PYTORCH)
-
-    @cached_property
-    def program_in_bfloat16(self) -> torch.export.ExportedProgram:
-        return self._trace(InBfloat16(self.detector), FOR_PYTORCH)
+    def program(self, precision: str = 'fp32') -> ExportedProgram:
+        """The program for PyTorch, in 'fp32' or 'bf16'."""
+        in_bfloat16 = precision == 'bf16'
+        detector = InBfloat16(self._copy) if in_bfloat16 else self._copy
+        return self._trace(detector, 'embedding_bag')
 
     @cached_property
     def onnx(self) -> object:
@@ -73,7 +78,7 @@ class Traced:
             warnings.simplefilter('ignore')
             try:
                 onnx = torch.onnx.export(
-                    self._trace(self.detector, FOR_ALL_RUNTIMES),
+                    self._trace(self._copy, 'grid_means'),
                     input_names=[INPUT],
                     output_names=Outputs._fields,
                     opset_version=OPSET,
@@ -84,24 +89,25 @@ class Traced:
                 raise error.__cause__ or error from None
         return onnx.model_proto
 
-    def _trace(
-        self, detector: torch.nn.Module, sampling_backend: str
-    ) -> torch.export.ExportedProgram:
-        decoder = self.detector.model.decoder
+    def _trace(self, detector: nn.Module, sampling_backend: str) -> ExportedProgram:
+        decoder = self._copy.model.decoder
         if hasattr(decoder, 'sampling_backend'):
             decoder.sampling_backend = sampling_backend
-        detector(self.clips)  # so that parts keep real tensors from a first call
+        detector(self._clips)  # so that parts keep real tensors from a first call
         try:
             with redirect_stderr(StringIO()):  # where it prints all that it has traced
                 return torch.export.export(
-                    detector, (self.clips,), dynamic_shapes=self.dynamic, strict=False
+                    detector,
+                    (self._clips,),
+                    dynamic_shapes=(self._dynamic,),
+                    strict=False,
                 )
         except Exception as error:
             error.part = _find_part(error, detector)
             raise
 
 
-def _find_part(error: Exception, detector: torch.nn.Module) -> str:
+def _find_part(error: Exception, detector: nn.Module) -> str:
     """Name of the innermost module that was running when an error was raised."""
     names = {id(module): name for name, module in detector.named_modules()}
     found = ''

@@ -1,6 +1,5 @@
 """Clips to measure with: random, from a config's dataset, or from a video file."""
 
-import time
 from collections import Counter
 from copy import deepcopy
 from pathlib import Path
@@ -28,7 +27,7 @@ Shape = Annotated[tuple[Count, Count, Count] | None, dict(metavar=('T', 'H', 'W'
 
 
 class ClipPipeline:
-    """A config's pipeline in two steps, which are timed.
+    """A config's pipeline in two steps, ``read`` and ``augment``.
 
     Args:
         cfg: Config.
@@ -67,13 +66,8 @@ class ClipPipeline:
             self.augment = Compose(transforms[decoder + 1 :])
 
     def __call__(self, info: dict) -> dict:
-        """A packed sample, with the ``seconds`` that each step took."""
-        times = [time.perf_counter()]
-        results = self.read(deepcopy(info))
-        times.append(time.perf_counter())
-        results = self.augment(results)
-        decoding, augmentation = np.diff([*times, time.perf_counter()]).tolist()
-        return dict(results, seconds=dict(decoding=decoding, augmentation=augmentation))
+        """A packed sample."""
+        return self.augment(self.read(deepcopy(info)))
 
 
 def config_clips(cfg: Config, split: str, count: int) -> list[dict]:

@@ -56,24 +56,17 @@ def build_model(
 def construct_model(cfg: Config) -> nn.Module:
     """A model that is not initialised, and will not download pretrained weights."""
     scope = cfg.get('default_scope') or 'mmaction'
-    check_arguments(Config(dict(model=cfg.model, default_scope=scope)))
-    settings = Config(dict(model=_without_pretrained(cfg.model.to_dict()))).model
+    cfg = Config(dict(model=cfg.model, default_scope=scope), filename=cfg.filename)
+    check_arguments(cfg)
     with DefaultScope.overwrite_default_scope(scope), building(cfg, 'model'):
-        return MODELS.build(settings)
-
-
-def _without_pretrained(node: object) -> object:
-    if isinstance(node, list | tuple):
-        return type(node)(map(_without_pretrained, node))
-    if not isinstance(node, dict):
-        return node
-    kept = {key: _without_pretrained(value) for key, value in node.items()}
-    if isinstance(kept.get('pretrained'), str):
-        kept['pretrained'] = None
-    settings = kept.get('init_cfg')
-    if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
-        del kept['init_cfg']
-    return kept
+        model = MODELS.build(cfg.model)
+    for module in model.modules():
+        if isinstance(getattr(module, 'pretrained', None), str):
+            module.pretrained = None
+        settings = getattr(module, 'init_cfg', None)
+        if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
+            module.init_cfg = None
+    return model
 
 
 def num_classes_of(cfg: Config) -> int:
