@@ -7,7 +7,7 @@ tuples, other records and typed dicts. A field that may be None is left out when
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,8 @@ def entry(
         schema: Further keywords of JSON Schema.
         options: ``default`` or ``default_factory``.
     """
-    metadata = dict(doc=doc, key=key, digits=digits, hidden=hidden, schema=schema or {})
+    schema = (schema or {}) | (dict(description=doc) if doc else {})
+    metadata = dict(key=key, digits=digits, hidden=hidden, schema=schema)
     return dataclasses.field(metadata=metadata, **options)
 
 
@@ -42,31 +43,32 @@ class _Field(NamedTuple):
     name: str
     key: str
     hint: Any  # without None
-    is_optional: bool
-    metadata: dict
+    is_optional: bool = False
+    digits: int | None = None
+    schema: Mapping = types.MappingProxyType({})
 
 
 def _fields(record: type) -> Iterator[_Field]:
+    """Fields of a record's class that are in JSON, or of a typed dict."""
     hints = typing.get_type_hints(record)
+    if typing.is_typeddict(record):
+        yield from (_Field(name, name, hint) for name, hint in hints.items())
+        return
     for field in dataclasses.fields(record):
-        if field.metadata.get('hidden'):
+        options = dict(field.metadata)
+        if options.pop('hidden'):
             continue
         hint, args = hints[field.name], typing.get_args(hints[field.name])
         is_optional = isinstance(hint, types.UnionType) and type(None) in args
-        yield _Field(
-            name=field.name,
-            key=field.metadata.get('key') or field.name,
-            hint=args[0] if is_optional else hint,
-            is_optional=is_optional,
-            metadata=dict(field.metadata),
-        )
+        key, hint = options.pop('key') or field.name, args[0] if is_optional else hint
+        yield _Field(field.name, key, hint, is_optional, **options)
 
 
 def to_plain(value: Any, digits: int | None = None) -> Any:
     """A record, or what stands in one, as JSON has it."""
     if dataclasses.is_dataclass(value):
         return {
-            field.key: to_plain(found, field.metadata.get('digits'))
+            field.key: to_plain(found, field.digits)
             for field in _fields(type(value))
             if (found := getattr(value, field.name)) is not None
         }
@@ -111,15 +113,15 @@ def json_schema(record: type, title: str, description: str = '') -> dict:
 
 
 def _schema_of_record(record: type, definitions: dict[str, dict]) -> dict:
-    properties, required = {}, []
-    for field in _fields(record):
-        found = _schema(field.hint, definitions) | field.metadata.get('schema', {})
-        if field.metadata.get('doc'):
-            found['description'] = field.metadata['doc']
-        properties[field.key] = found
-        if not field.is_optional:
-            required.append(field.key)
-    return dict(type='object', required=required, properties=properties)
+    fields = [*_fields(record)]
+    return dict(
+        type='object',
+        required=[field.key for field in fields if not field.is_optional],
+        properties={
+            field.key: _schema(field.hint, definitions) | field.schema
+            for field in fields
+        },
+    )
 
 
 def _schema(hint: Any, definitions: dict[str, dict]) -> dict:
@@ -128,15 +130,13 @@ def _schema(hint: Any, definitions: dict[str, dict]) -> dict:
         if hint.__name__ not in definitions:
             definitions[hint.__name__] = _schema_of_record(hint, definitions)
         return {'$ref': f'#/$defs/{hint.__name__}'}
+    if typing.is_typeddict(hint):
+        return _schema_of_record(hint, definitions)
     if origin is list:
         return dict(type='array', items=_schema(args[0], definitions))
     if origin is tuple:
         items = _schema(args[0], definitions)
         return dict(type='array', items=items, minItems=len(args), maxItems=len(args))
-    if typing.is_typeddict(hint):
-        inner = typing.get_type_hints(hint)
-        properties = {key: _schema(one, definitions) for key, one in inner.items()}
-        return dict(type='object', required=[*inner], properties=properties)
     return dict(type=_PLAIN[hint])
 
 
@@ -144,12 +144,8 @@ def arrow_type(hint: Any) -> Any:
     """The pyarrow type of a record's class, or of another type."""
     import pyarrow as pa
 
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
         return pa.struct([(one.key, arrow_type(one.hint)) for one in _fields(hint)])
-    if typing.is_typeddict(hint):
-        inner = typing.get_type_hints(hint)
-        return pa.struct([(key, arrow_type(one)) for key, one in inner.items()])
-    if origin in (list, tuple):
-        return pa.list_(arrow_type(args[0]))
+    if typing.get_origin(hint) in (list, tuple):
+        return pa.list_(arrow_type(typing.get_args(hint)[0]))
     return {int: pa.int64(), float: pa.float64(), str: pa.string()}[hint]

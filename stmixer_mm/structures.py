@@ -4,11 +4,12 @@ Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -62,8 +63,14 @@ class DecoderOutput(NamedTuple):
         )
 
 
-_NOT_NEGATIVE = dict(minimum=0)
-_SHARE = dict(minimum=0, maximum=1)
+def _count(doc: str = '', **options: object) -> Any:
+    """A field that is 0 or more."""
+    return entry(doc, schema=dict(minimum=0), **options)
+
+
+def _score(doc: str = '', **options: object) -> Any:
+    """A field in [0, 1]."""
+    return entry(doc, digits=4, schema=dict(minimum=0, maximum=1), **options)
 
 
 class Mask(TypedDict):
@@ -102,7 +109,7 @@ class Action:
     """An action of a person."""
 
     action: str = entry('Its name.')
-    score: float = entry(digits=4, schema=_SHARE)
+    score: float = _score()
     label: int | None = entry(hidden=True, default=None)  # id, from 1; None: unknown
 
 
@@ -133,12 +140,7 @@ class Person:
     bbox: tuple[float, float, float, float] = entry(
         'x1, y1, x2, y2 in pixels of the video.', digits=2
     )
-    score: float | None = entry(
-        'That it is a person, whatever it does.',
-        digits=4,
-        schema=_SHARE,
-        default=None,
-    )
+    score: float | None = _score('That it is a person, whatever it does.', default=None)
     actions: list[Action] = entry('Highest score first.')
     mask: Mask | None = entry(
         "COCO's compressed RLE, of the size (height, width) of the video; if the "
@@ -154,9 +156,7 @@ class Keyframe:
     time_s: float = entry(
         "Seconds from the first frame, or of the stream's own clock.", digits=3
     )
-    frame_index: int = entry(
-        'Number of the frame, from 0.', key='frame', schema=_NOT_NEGATIVE
-    )
+    frame_index: int = _count('Number of the frame, from 0.', key='frame')
     ahead_s: float | None = entry(
         'If the keyframe was predicted ahead: seconds from the last frame seen to '
         'time_s. Its frame may then be after the last one of the video.',
@@ -209,9 +209,9 @@ class TubeAction:
     """An action of a tube."""
 
     action: str = entry('Its name.')
-    score: float = entry('The mean where it was found.', digits=4, schema=_SHARE)
-    first_frame: int = entry(schema=_NOT_NEGATIVE)
-    last_frame: int = entry(schema=_NOT_NEGATIVE)
+    score: float = _score('The mean where it was found.')
+    first_frame: int = _count()
+    last_frame: int = _count()
 
 
 @dataclass(kw_only=True)
@@ -219,22 +219,21 @@ class Tube:
     """A person from the first to the last frame where it was found."""
 
     id: int = entry()
-    first_frame: int = entry(schema=_NOT_NEGATIVE)
-    last_frame: int = entry(schema=_NOT_NEGATIVE)
+    first_frame: int = _count()
+    last_frame: int = _count()
     actions: list[TubeAction] = entry()
 
 
 def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
     """The tubes of persons with ids, in the order in which they begin."""
-    frames: dict[int, list[int]] = {}
-    scores: dict[int, dict[str, dict[int, float]]] = {}
+    frames: dict[int, list[int]] = defaultdict(list)
+    scores = defaultdict(lambda: defaultdict(dict))  # by person, action and frame
     for keyframe in keyframes:
+        index = keyframe.frame_index
         for person in keyframe.persons:
-            frames.setdefault(person.id, []).append(keyframe.frame_index)
-            of_person = scores.setdefault(person.id, {})
+            frames[person.id].append(index)
             for one in person.actions:
-                of_action = of_person.setdefault(one.action, {})
-                of_action[keyframe.frame_index] = round(one.score, 4)
+                scores[person.id][one.action][index] = round(one.score, 4)
 
     def span(frames: Iterable[int]) -> dict[str, int]:
         return dict(first_frame=min(frames), last_frame=max(frames))
@@ -258,12 +257,10 @@ class VideoDetections:
 
     version: int = entry(default=1, schema=dict(const=1))
     source: str = entry('Path, URL or name of the source.', key='video')
-    fps: float = entry(
-        'Mean frame rate; 0 if it did not open.', default=0.0, schema=_NOT_NEGATIVE
-    )
-    width: int = entry('Of its frames, in pixels.', default=0, schema=_NOT_NEGATIVE)
-    height: int = entry(default=0, schema=_NOT_NEGATIVE)
-    total_frames: int = entry('As far as it was read.', default=0, schema=_NOT_NEGATIVE)
+    fps: float = _count('Mean frame rate; 0 if it did not open.', default=0.0)
+    width: int = _count('Of its frames, in pixels.', default=0)
+    height: int = _count(default=0)
+    total_frames: int = _count('As far as it was read.', default=0)
     keyframes: list[Keyframe] = entry(
         'In order of time; with tubelets all frames.', default_factory=list
     )
@@ -310,8 +307,10 @@ class VideoDetections:
         Raises:
             UserError: there is no such format, or it cannot express the detections.
         """
+        by_suffix = result_suffixes()
+        form = form or by_suffix.get(Path(path).suffix.lower())
         if form is None:
-            form = _format_of(path)
+            raise UserError(f'{path} must end in {" or ".join(by_suffix)}.')
         choose('form', form, RESULT_FORMATS).write(self, Path(path))
 
 
@@ -338,11 +337,3 @@ def result_format(name: str, suffix: str | None = None) -> Callable:
 def result_suffixes() -> dict[str, str]:
     """The formats that a suffix chooses, by suffix."""
     return {one.suffix: name for name, one in RESULT_FORMATS.items() if one.suffix}
-
-
-def _format_of(path: str | Path) -> str:
-    by_suffix = result_suffixes()
-    suffix = Path(path).suffix.lower()
-    if suffix not in by_suffix:
-        raise UserError(f'{path} must end in {" or ".join(by_suffix)}.')
-    return by_suffix[suffix]
