@@ -71,30 +71,35 @@ def init_detector(
     check_device(device)
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
+    model, classes = _load_model(cfg, checkpoint)
+    _prepare_use(model, keep_fallback='model.head.fallback_topk' in (cfg_options or {}))
+    if label_map or not classes:
+        classes = _class_names(cfg, label_map)
+    num_actions = getattr(getattr(model, 'head', None), 'num_classes', 0) - 1
+    if label_map and 0 < num_actions != len(classes):
+        raise UserError(
+            f'{label_map} names {len(classes)} actions, but the model has '
+            f'{num_actions}; give the label map that it was trained with.'
+        )
+    model.cfg, model.classes = cfg, classes
+    return model.to(device).eval()
+
+
+def _load_model(
+    cfg: Config, checkpoint: str | Path | None
+) -> tuple[nn.Module, tuple[str, ...] | None]:
+    """A model with its parameters, and the names of actions that are with them."""
     load_file = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
     if load_file is not None:
         load_file(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
-    _prepare_use(model, keep_fallback='model.head.fallback_topk' in (cfg_options or {}))
-    classes = None
-    if checkpoint is None:
-        model.init_weights()
-    elif load_file is not None:
-        classes = model.classes
-    else:
-        classes = _classes_in(load_weights(model, checkpoint))
-    model.cfg = cfg
-    model.classes = classes
-    if label_map or not classes:
-        model.classes = _class_names(cfg, label_map)
-    num_actions = getattr(getattr(model, 'head', None), 'num_classes', 0) - 1
-    if label_map and 0 < num_actions != len(model.classes):
-        raise UserError(
-            f'{label_map} names {len(model.classes)} actions, but the model has '
-            f'{num_actions}; give the label map that it was trained with.'
-        )
-    return model.to(device).eval()
+    if load_file is not None:
+        return model, model.classes
+    if checkpoint is not None:
+        return model, _classes_in(load_weights(model, checkpoint))
+    model.init_weights()
+    return model, None
 
 
 def _prepare_use(model: nn.Module, *, keep_fallback: bool) -> None:

@@ -63,14 +63,13 @@ def read_tubelets(
 ) -> Iterator[Keyframe]:
     """All frames of the clips, whose persons have the ids of tubes."""
     times: dict[int, float] = {}  # of frames that are not final
-    span = (sampler.clip_len - 1) * sampler.frame_interval + 1
-
-    # A person may be missed during one clip, and between clips.
     linker = TubeletLinker(Linking(), by_overlap=True)
+    span = (sampler.clip_len - 1) * sampler.frame_interval + 1
 
     def tubelets() -> Iterator[ClipTubelets]:
         before = 0
         for clip, found in predictions:
+            # A person may be missed during one clip, and between clips.
             linker.end_after = max(span, clip.frame_index - before)
             before = clip.frame_index
             times.update(zip(clip.frames, clip.times.tolist(), strict=True))

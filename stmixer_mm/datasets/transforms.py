@@ -25,9 +25,8 @@ class OpenVideo(BaseTransform):
     :func:`stmixer_mm.datasets.videos.open_video`.
 
     Args:
-        keep_frames: Keep every decoded frame in RAM, in each worker: for datasets of a
-            few short videos, whose decoding would otherwise take longer than a training
-            step.
+        keep_frames: Keep all frames in RAM, in each worker: for datasets of a few short
+            videos, whose decoding would otherwise take longer than a training step.
     """
 
     def __init__(self, *, keep_frames: bool = False) -> None:

@@ -378,18 +378,12 @@ def _shared(path: str, version: object, process: int) -> Video:
 
 
 class KeptFrames:
-    """A video that keeps each frame that it has decoded in memory, but is not open."""
+    """The frames of a short video in memory; its file does not stay open."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
         video = open_video(path)
         self.clock = video.clock
-        self._pictures: dict[int, np.ndarray] = {}
+        self._pictures = video.get_batch(range(len(video)))
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
-        indices = list(map(int, indices))
-        missing = [index for index in indices if index not in self._pictures]
-        if missing:
-            found = open_video(self._path).get_batch(missing)
-            self._pictures.update(zip(missing, found, strict=True))
-        return Frames(self._pictures[index].copy() for index in indices)
+        return Frames(self._pictures[index].copy() for index in map(int, indices))
