@@ -127,8 +127,8 @@ def _class_names(cfg: Config, label_map: str | Path | None) -> tuple[str, ...] |
             if not label_map.is_file():
                 return None
         names = read_label_names(str(label_map))
-        label_ids = dataset.get('custom_classes') or range(1, max(names) + 1)
-        return tuple(names.get(label, f'action {label}') for label in label_ids)
+        numbers = range(1, max(names) + 1)
+        return tuple(names.get(number, f'action {number}') for number in numbers)
 
 
 def detect_video(

@@ -7,7 +7,6 @@ import numpy as np
 from stmixer_mm.datasets.annotations.ava_csv import (
     Fault,
     KeyframeRow,
-    TimestampRow,
     raise_first,
     read_classes,
     read_keyframe_rows,
@@ -37,10 +36,7 @@ class KeyframeDataset(PersonDataset):
         empty_keyframes_file: Keyframes known to show no person, lines of
             video_id,timestamp; they are added with k = 0.
         num_classes: Classes with the dummy class 0; None: one more than the largest id
-            of the label file, or than the number of custom_classes.
-        custom_classes: Action ids to keep, in the order of the label columns from 1.
-            Keyframes that show none of them are left out of training, and have k = 0
-            in tests.
+            of the label file.
         fps: Frame rate of the extracted frames; videos know their own.
         timestamp_start: Timestamp of a video's first frame in seconds: 900 for AVA.
         shared: Arguments of :class:`PersonDataset`, as are those not listed here.
@@ -59,7 +55,6 @@ class KeyframeDataset(PersonDataset):
         exclude_file: str | None = None,
         empty_keyframes_file: str | None = None,
         num_classes: int | None = None,
-        custom_classes: Sequence[int] | None = None,
         data_root: str | None = '',
         fps: float = 30,
         timestamp_start: float = 0,
@@ -71,15 +66,8 @@ class KeyframeDataset(PersonDataset):
         self.empty_keyframes_file = join_root(data_root, empty_keyframes_file)
         self.fps = fps
         self.timestamp_start = timestamp_start
-        # Of the label columns 1, 2, ...
-        self.action_ids, names = read_classes(
-            self.label_file, num_classes, custom_classes
-        )
-        num_classes = len(self.action_ids) + 1
-        # Larger ids are faults; custom_classes may leave out any id.
-        self._num_known_ids = None if custom_classes else num_classes
-        self._columns = {action: n for n, action in enumerate(self.action_ids, start=1)}
-        classes = tuple(names.get(n, f'class {n}') for n in self.action_ids)
+        num_classes, names = read_classes(self.label_file, num_classes)
+        classes = tuple(names.get(n, f'class {n}') for n in range(1, num_classes))
         super().__init__(
             ann_file,
             pipeline,
@@ -91,11 +79,11 @@ class KeyframeDataset(PersonDataset):
 
     def read_rows(self) -> tuple[list[KeyframeRow], list[Fault]]:
         """All good rows and all faults of the annotation file."""
-        return read_keyframe_rows(self.ann_file, num_classes=self._num_known_ids)
+        return read_keyframe_rows(self.ann_file, num_classes=self.num_classes)
 
     def read_empty(
         self, rows: Sequence[KeyframeRow]
-    ) -> tuple[list[TimestampRow], list[Fault]]:
+    ) -> tuple[list[KeyframeRow], list[Fault]]:
         """All good rows and all faults of the file of person-free keyframes."""
         empty, faults = read_timestamp_rows(self.empty_keyframes_file)
         lines = {row.key: row.line for row in rows}
@@ -121,13 +109,7 @@ class KeyframeDataset(PersonDataset):
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in rows:
             keyframes.setdefault(row.key, []).append(row)
-        infos = []
-        for group in keyframes.values():
-            taken = [row for row in group if row.action_id in self._columns]
-            # Detections in a keyframe without such an action are wrong, as
-            # FrameMAPMetric counts them.
-            if taken or self.test_mode:
-                infos.append(self._info(group[0], taken))
+        infos = [self._info(group[0], group) for group in keyframes.values()]
         infos += [self._info(row, []) for row in empty]
         paths = self.find_sources(dict.fromkeys(info['video_id'] for info in infos))
         return [{**info, self.path_key: paths[info['video_id']]} for info in infos]
@@ -144,15 +126,13 @@ class KeyframeDataset(PersonDataset):
         info = super().get_data_info(idx)
         return {**info, 'fps': self.fps, 'timestamp_start': self.timestamp_start}
 
-    def _info(
-        self, keyframe: KeyframeRow | TimestampRow, rows: Sequence[KeyframeRow]
-    ) -> dict:
+    def _info(self, keyframe: KeyframeRow, rows: Sequence[KeyframeRow]) -> dict:
         persons: dict[Hashable, list[KeyframeRow]] = {}
         for row in rows:
             persons.setdefault(self.person_key(row), []).append(row)
         labels = np.zeros((len(persons), self.num_classes), dtype=bool)
         for label, group in zip(labels, persons.values(), strict=True):
-            label[[self._columns[row.action_id] for row in group]] = True
+            label[[row.action_id for row in group]] = True
         first = [group[0] for group in persons.values()]
         bboxes_norm = np.reshape([row.bbox_norm for row in first], (-1, 4))
         ids = [row.person_id for row in first]

@@ -102,8 +102,8 @@ class PersonDataset(BaseActionDataset):
         """All keyframes; ``UserError`` if there is none."""
         if not self.data_list:
             raise UserError(
-                f'{self.ann_file} has no keyframe for this dataset; correct its split, '
-                'custom_classes or exclude_file.'
+                f'{self.ann_file} has no keyframe for this dataset; correct its split or '
+                'exclude_file.'
             )
         log = MMLogger.get_current_instance().info
         log(f'{self.ann_file}: {len(self.data_list)} keyframes.')

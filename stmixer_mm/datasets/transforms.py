@@ -21,7 +21,7 @@ class OpenVideo(BaseTransform):
 
     Each worker keeps its last videos open. Needs ``filename``; sets
     ``video_reader``, ``total_frames``, ``fps`` and ``frame_times``, the seconds at
-    which frames begin, all from the video itself. Raises as
+    which frames begin, all from the video itself, and ``start_index`` 0. Raises as
     :func:`stmixer_mm.datasets.videos.open_video`.
 
     Args:
@@ -41,7 +41,7 @@ class OpenVideo(BaseTransform):
             reader = self._kept[filename]
         else:
             reader = self._kept[filename] = KeptFrames(filename)
-        return {**results, 'video_reader': reader, **reader.clock}
+        return {**results, 'video_reader': reader, 'start_index': 0, **reader.clock}
 
 
 @TRANSFORMS.register_module()
@@ -106,7 +106,7 @@ class SampleKeyframeClip(BaseTransform):
                 frame = self._frame_before(frame, results, total_frames)
         except UserError as error:
             raise UserError(f'{source}: {error}.') from None
-        results['frame_inds'] = first_number(results) + clip_indices(
+        results['frame_inds'] = results.get('start_index', 0) + clip_indices(
             frame,
             clip_len=self.num_sampled,
             frame_interval=self.frame_interval,
@@ -136,13 +136,6 @@ class SampleKeyframeClip(BaseTransform):
                 'such keyframes, or set a smaller ahead_s or allow_short=True'
             )
         return keyframe_index(max(since, 0.0), **clock)
-
-
-def first_number(results: dict) -> int:
-    """Number of the first frame of a sample's video."""
-    # Frames of a video file count from 0, not from the dataset's start_index.
-    is_video = results.get('video_reader') is not None
-    return 0 if is_video else results.get('start_index', 0)
 
 
 def frames_of(results: dict) -> int:

@@ -5,9 +5,8 @@ from mmaction.datasets.transforms import PackActionInputs
 from mmcv.transforms import BaseTransform
 from torch import from_numpy
 
-from stmixer_mm.datasets.frames import keyframe_index
 from stmixer_mm.datasets.persons import merge_equal
-from stmixer_mm.datasets.transforms import clock_of, first_number, frames_of
+from stmixer_mm.datasets.transforms import clock_of, frames_of
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
@@ -40,7 +39,7 @@ class LocateTubelets(BaseTransform):
         self.frame_actions = frame_actions
 
     def transform(self, results: dict) -> dict:
-        frames = results['frame_inds'] - first_number(results)
+        frames = results['frame_inds'] - results.get('start_index', 0)
         results['clip_frames'] = frames + 1
         tracks = results.pop('tracks', None)
         if tracks is None:
@@ -49,7 +48,7 @@ class LocateTubelets(BaseTransform):
             places = tracks.persons['time'].astype(int) - 1
             known = np.ones(len(frames), bool)
         else:
-            annotated = _name_frames(tracks.seconds, frames, results)
+            annotated = _name_frames(tracks.seconds, results)
             places = annotated[np.searchsorted(tracks.seconds, tracks.persons['time'])]
             known = np.isin(frames, annotated)
         if not known.any():
@@ -70,20 +69,14 @@ class LocateTubelets(BaseTransform):
         return results
 
 
-def _name_frames(seconds: np.ndarray, frames: np.ndarray, results: dict) -> np.ndarray:
-    """Frames (m,), from 0, of rising timestamps; -1 of those far from the clip."""
+def _name_frames(seconds: np.ndarray, results: dict) -> np.ndarray:
+    """The frames (m,), from 0, nearest to timestamps, as :func:`.keyframe_index`."""
     clock = clock_of(results, frames_of(results))
-    times = clock['frame_times']
+    numbers, times = np.arange(clock['total_frames']), clock['frame_times']
     if times is None:
-        times = np.arange(clock['total_frames']) / clock['fps']
-    reach = [max(frames.min() - 1, 0), min(frames.max() + 1, len(times) - 1)]
-    first, last = times[reach] + clock['timestamp_start']
-    named = np.full(len(seconds), -1)
-    for index in np.flatnonzero(
-        (first <= seconds) & (seconds <= last + 1 / clock['fps'])
-    ):
-        named[index] = keyframe_index(seconds[index], **clock)
-    return named
+        times = numbers / clock['fps']
+    places = np.interp(seconds - clock['timestamp_start'], times, numbers)
+    return np.rint(places.round(6)).astype(int)
 
 
 def _find_persons(

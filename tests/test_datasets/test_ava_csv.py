@@ -12,7 +12,6 @@ from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.errors import UserError
 
 GOOD = 'vid,0902,0.1,0.2,0.3,0.4,12,7'
-TWO = 'item { name: "sit" id: 1 } item { name: "run" id: 2 }'
 
 
 def test_good_lines_are_read_whole_and_faults_have_their_line(write_text):
@@ -97,9 +96,11 @@ def test_faults_of_label_maps(write_text, text):
         read_label_names(write_text('l.pbtxt', text))
 
 
-@pytest.mark.parametrize(
-    'custom, num_classes', [([1, 1], 3), ([1, 2], 81), ([1, 9], None), (None, 2)]
-)
-def test_classes_that_do_not_fit(write_text, custom, num_classes):
-    with pytest.raises(UserError):
-        read_classes(write_text('l.pbtxt', TWO), num_classes, custom)
+def test_classes_are_those_of_the_label_map_or_given(write_text):
+    file = write_text('l.pbtxt', 'item { name: "run" id: 2 }')
+    assert read_classes(file, None) == (3, {2: 'run'})
+    assert read_classes(file, 5) == (5, {2: 'run'})
+    assert read_classes(None, 5) == (5, {})
+    for faulty in ((file, 2), (None, None)):
+        with pytest.raises(UserError):
+            read_classes(*faulty)

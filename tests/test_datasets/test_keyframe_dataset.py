@@ -95,20 +95,6 @@ def test_excluded_and_person_free_keyframes(build, write_text):
         build(empty_keyframes_file='wrong.csv')
 
 
-def test_custom_classes_are_renumbered_and_what_lacks_them_only_tested(
-    build, write_text
-):
-    write_text('map.pbtxt', *(f'item {{ name: "{n}" id: {n} }}' for n in (1, 2, 3)))
-    options = dict(label_file='map.pbtxt', num_classes=None)
-    first, second = build(custom_classes=[3, 2], **options)
-    assert first['gt_labels'].tolist() == [[0, 1, 0], [0, 0, 1]]
-    assert second['gt_labels'].tolist() == [[0, 0, 1]]
-    assert keys(build(custom_classes=[3], **options)) == ['a,0002']
-    tested = build(custom_classes=[3], **options, test_mode=True)
-    assert keys(tested) == ['a,0002', 'b,0001.5']
-    assert tested[1]['gt_labels'].shape == (0, 2)
-
-
 def test_the_label_file_gives_the_number_of_classes(build, write_text):
     write_text('map.pbtxt', 'item { name: "sit" id: 80 }')
     dataset = build(label_file='map.pbtxt', num_classes=None)

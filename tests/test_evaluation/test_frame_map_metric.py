@@ -151,23 +151,12 @@ def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
 
 def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
     del literal['num_classes']
-    assert FrameMAPMetric(**literal, custom_classes=[2, 1]).num_classes == 3
     # Of AVA's 80 actions 60 are evaluated.
     label_map(sit=1, run=80)
     names = dict(ann_file='ann.csv', label_file='map.pbtxt', data_root=str(tmp_path))
     assert FrameMAPMetric(**names).num_classes == 81
     with pytest.raises(UserError):
         FrameMAPMetric(literal['ann_file'])
-
-
-def test_custom_classes_name_the_score_columns(literal):
-    literal.update(custom_classes=[2, 1], num_classes=3)
-    values = evaluate(
-        FrameMAPMetric(**literal),
-        predict('v', 1, [LEFT], [[0, 0.9, 0]]),
-        predict('w', 1, [LEFT], [[0, 0.9, 0]]),
-    )
-    assert (values['mAP/run'], values['mAP/sit']) == (1, 0)
 
 
 def without_empty_boxes(*fields):

@@ -9,7 +9,7 @@ is ``video_id,timestamp``.
 import functools
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -42,27 +42,15 @@ class Fault(NamedTuple):
         return f'{place}: {self.message}'
 
 
-class TimestampRow(NamedTuple):
-    """A keyframe in a file of excluded or person-free keyframes."""
-
-    line: int
-    video_id: str
-    timestamp: int | float  # seconds, as written in the file
-
-    @property
-    def key(self) -> str:
-        return keyframe_key(self.video_id, self.timestamp)
-
-
 class KeyframeRow(NamedTuple):
-    """One person doing one action at one keyframe."""
+    """One person doing one action at one keyframe; or a keyframe, of a timestamp file."""
 
     line: int
     video_id: str
     timestamp: int | float  # seconds, as written in the file
-    bbox_norm: tuple[float, float, float, float]  # xyxy in [0, 1]
-    action_id: int
-    person_id: int
+    bbox_norm: tuple[float, ...] = ()  # xyxy in [0, 1]
+    action_id: int = 0
+    person_id: int = 0
 
     @property
     def key(self) -> str:
@@ -94,16 +82,12 @@ def raise_first(faults: list[Fault]) -> None:
 
 
 def read_keyframe_rows(
-    ann_file: str, *, num_classes: int | None = None
+    ann_file: str, *, num_classes: int = MAX_ID
 ) -> tuple[list[KeyframeRow], list[Fault]]:
     """All good rows and all faults of an AVA annotation file.
 
-    Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped.
-
-    Args:
-        ann_file: The csv file.
-        num_classes: Classes with the dummy class 0: action ids must lie in
-            1 ... num_classes - 1. None accepts every positive id.
+    Boxes that overstep [0, 1] by at most ``BOX_TOLERANCE`` are clipped. Action ids lie
+    in 1 ... num_classes - 1.
 
     Raises:
         UserError: the file is not readable text, or has no line.
@@ -117,15 +101,15 @@ def read_keyframe_rows(
     return rows, faults
 
 
-def read_timestamp_rows(file: str | None) -> tuple[list[TimestampRow], list[Fault]]:
+def read_timestamp_rows(file: str | None) -> tuple[list[KeyframeRow], list[Fault]]:
     """All good rows and all faults of a ``video_id,timestamp`` file, if there is one.
 
     Raises:
         UserError: the file is not readable text.
     """
 
-    def parse(number: int, line: str) -> TimestampRow:
-        return TimestampRow(number, *parse_moment(*line.split(',')))
+    def parse(number: int, line: str) -> KeyframeRow:
+        return KeyframeRow(number, *parse_moment(*line.split(',')))
 
     return _read_rows(file, parse, _TIMESTAMP_FORM) if file else ([], [])
 
@@ -158,32 +142,17 @@ def read_label_names(
 
 
 def read_classes(
-    label_file: str | None,
-    num_classes: int | None,
-    custom_classes: Collection[int] | None,
-) -> tuple[list[int], dict[int, str]]:
-    """Action ids of the label columns 1, 2, ..., and names of the label map.
+    label_file: str | None, num_classes: int | None
+) -> tuple[int, dict[int, str]]:
+    """Number of classes with the dummy class 0, and names of the label map by id.
 
     Raises:
-        UserError: the label map is faulty or does not fit, or is missing.
+        UserError: the label map is faulty, or neither is given.
     """
-    if custom_classes is None:
-        names = read_label_names(label_file, num_classes=num_classes)
-        if not num_classes and not names:
-            raise UserError(
-                'num_classes is not known without a label map; give label_file or '
-                'num_classes.'
-            )
-        return list(range(1, num_classes or max(names) + 1)), names
-    names, count = read_label_names(label_file), len(custom_classes)
-    known = set(custom_classes) & set(names)
-    if len(known) < count or num_classes not in (None, count + 1):
-        raise UserError(
-            f'custom_classes={list(custom_classes)} with num_classes={num_classes} '
-            'does not fit; name ids of the label_file, each once, and leave out '
-            f'num_classes or set it to {count + 1}.'
-        )
-    return list(custom_classes), names
+    names = read_label_names(label_file, num_classes=num_classes)
+    if not num_classes and not names:
+        raise UserError('num_classes is unknown; give label_file or num_classes.')
+    return num_classes or max(names) + 1, names
 
 
 def _read_rows(
@@ -225,11 +194,7 @@ def parse_lines(
 
 
 def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
-    """Name of a video, and seconds as a row has them.
-
-    Raises:
-        ValueError: there is no name, or the timestamp is not a number from 0 upwards.
-    """
+    """Name of a video, and seconds as a row has them; ``ValueError`` for another form."""
     video_id, seconds = video_id.strip(), parse_number(timestamp)
     if not video_id or '"' in video_id:
         raise ValueError(f'the video_id is {video_id!r}')
@@ -239,11 +204,7 @@ def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
 
 
 def parse_number(text: str, number_type: type = float) -> int | float:
-    """A number, less what Python takes and other readers do not: 1_0, other digits.
-
-    Raises:
-        ValueError: it is not a number.
-    """
+    """A number; ``ValueError`` also for what only Python takes: 1_0, other digits."""
     if '_' in text or not text.isascii():
         raise ValueError(f'{text.strip()!r} is not a number')
     return number_type(text)
@@ -262,10 +223,10 @@ def _read_text(file: str) -> str:
         ) from error
 
 
-def _parse_keyframe(number: int, line: str, num_classes: int | None) -> KeyframeRow:
+def _parse_keyframe(number: int, line: str, num_classes: int) -> KeyframeRow:
     person, *ids = line.rsplit(',', 2)
     action_id, person_id = (parse_number(number, int) for number in ids)
-    if not 0 < action_id < (num_classes or MAX_ID) or abs(person_id) >= 2**63:
+    if not 0 < action_id < num_classes or abs(person_id) >= 2**63:
         raise ValueError(
             f'the ids are {action_id} and {person_id}, with num_classes={num_classes}'
         )

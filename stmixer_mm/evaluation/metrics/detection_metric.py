@@ -67,7 +67,6 @@ class DetectionMetric(BaseMetric):
     unit: str  # of detections
     places = 'keyframes'  # that are predicted
     num_classes: int  # the dummy class 0 included
-    action_ids: Sequence[int]  # of the score columns 1, 2, ...
     class_names: Mapping[int, str]  # by score column, of the evaluated classes
 
     def __init__(
@@ -187,11 +186,8 @@ class DetectionMetric(BaseMetric):
         files = [files] if isinstance(files, str) else files or []
         return [os.path.join(self._data_root, file) for file in files]
 
-    def _set_classes(
-        self, class_names: Mapping[int, str], action_ids: Sequence[int]
-    ) -> None:
-        self.class_names, self.action_ids = class_names, action_ids
-        self.num_classes = len(action_ids) + 1
+    def _set_classes(self, class_names: Mapping[int, str], num_classes: int) -> None:
+        self.class_names, self.num_classes = class_names, num_classes
         self._is_evaluated = np.isin(np.arange(self.num_classes), list(class_names))
 
     def _min_iou(self) -> float:

@@ -66,9 +66,7 @@ class FrameMAPMetric(DetectionMetric):
             protocol. One file or several.
         own_videos: Detections in videos that ann_file lacks do not count, whatever the
             protocol: for one part of a dataset of several.
-        num_classes: Classes with the dummy class 0; None: those of label_file or
-            custom_classes.
-        custom_classes: Action ids of the score columns 1, 2, ...; None: 1, 2, ....
+        num_classes: Classes with the dummy class 0; None: those of label_file.
         protocol: ``'ava'``, by which detections in keyframes that ann_file lacks are
             wrong, ``'ava2020'``, by which they do not count, or ``'mmaction2'`` for the
             host's, see ``KEYFRAME_PROTOCOLS``.
@@ -91,7 +89,6 @@ class FrameMAPMetric(DetectionMetric):
         empty_keyframes_file: str | Sequence[str] | None = None,
         own_videos: bool = False,
         num_classes: int | None = None,
-        custom_classes: Sequence[int] | None = None,
         protocol: str = 'ava',
         max_actions: int | None = None,
         **shared: Any,
@@ -100,18 +97,13 @@ class FrameMAPMetric(DetectionMetric):
         super().__init__(protocol=rules, **shared)
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
-        action_ids, names = read_classes(label_file, num_classes, custom_classes)
-        class_names = {
-            column: names.get(action_id, f'class {action_id}')
-            for column, action_id in enumerate(action_ids, start=1)
-            if not names or action_id in names
-        }
-        self._set_classes(class_names, action_ids)
+        num_classes, names = read_classes(label_file, num_classes)
+        names = names or {number: f'class {number}' for number in range(1, num_classes)}
+        self._set_classes(names, num_classes)
         self._excluded = self._read_keys(exclude_file)
-        max_id = None if custom_classes else self.num_classes
         rows = []
         for file in self._paths(ann_file):
-            found, faults = read_keyframe_rows(file, num_classes=max_id)
+            found, faults = read_keyframe_rows(file, num_classes=num_classes)
             raise_first(faults)
             rows += found
         self._videos = {row.video_id for row in rows} if own_videos else None
@@ -128,18 +120,17 @@ class FrameMAPMetric(DetectionMetric):
         # AVA's evaluator takes the last column for scores, and sorts by them.
         rows = sorted(rows, key=lambda row: (row.key, -row.person_id))
         rows = [row for row in rows if row.key not in self._excluded]
-        columns = {self.action_ids[column - 1]: column for column in self.class_names}
-        evaluated = [row for row in rows if row.action_id in columns]
+        evaluated = [row for row in rows if row.action_id in self.class_names]
         if not evaluated:
             raise UserError(
-                f'{source} has no annotation to evaluate; check that label_file, '
-                'custom_classes and exclude_file belong to it.'
+                f'{source} has no annotation to evaluate; check that label_file and '
+                'exclude_file belong to it.'
             )
         named = evaluated if self.protocol.keyframes == 'evaluated' else rows
         keys = {row.key for row in named} | empty_keys
         self.frame_numbers = {key: number for number, key in enumerate(sorted(keys))}
         self._gts = self._boxes(evaluated)
-        self._gt_columns = np.array([columns[row.action_id] for row in evaluated])
+        self._gt_columns = np.array([row.action_id for row in evaluated])
         # Persons count whatever they do, each box of a keyframe once.
         persons = self._boxes([row for row in rows if row.key in self.frame_numbers])
         boxes = np.column_stack([persons.frames, persons.bboxes])

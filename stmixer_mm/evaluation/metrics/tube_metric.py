@@ -105,7 +105,7 @@ class TubeMetric(DetectionMetric):
         self.columns = range(1, len(labels) + 1)
         names = dict(zip(self.columns, labels, strict=True))
         names = {n: label for n, label in names.items() if label not in excluded}
-        self._set_classes(names, self.columns)
+        self._set_classes(names, len(self.columns) + 1)
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]

@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +111,7 @@ def frame_results(file: str, content: Any) -> Results:
 
 def _rows_of(file: str, table: np.ndarray, metric: TubeMetric) -> Rows:
     """Rows of frame_detections, by the names and sizes that a metric knows."""
-    names, num_labels = metric.listed_videos, len(metric.action_ids)
+    names, num_labels = metric.listed_videos, metric.num_classes - 1
     videos, frames, labels = table[:, :3].T.astype(int)
     if videos.max() >= len(names) or labels.max() >= num_labels:
         raise UserError(
@@ -133,12 +133,11 @@ def _samples(
     place: str, rows: Rows, metric: DetectionMetric
 ) -> Iterator[tuple[str, dict]]:
     """Place and sample of each keyframe; rows of the same box are one person."""
-    columns = {action: n for n, action in enumerate(metric.action_ids, start=1)}
     table = rows.table[np.argsort(rows.table[:, 1], kind='stable')]
     for part in np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1):
         row, keyframe = part[0, :2].astype(int)
         video, timestamp = rows.keyframes[keyframe]
-        found = _group_boxes(part[:, 2:], columns, metric.num_classes)
+        found = _group_boxes(part[:, 2:], metric.num_classes)
         sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
         yield f'{place} {row}', sample
 
@@ -156,22 +155,20 @@ def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
     return number, *parse_moment(video, timestamp), *numbers
 
 
-def _group_boxes(
-    rows: np.ndarray, columns: Mapping[int, int], num_classes: int
-) -> dict[str, np.ndarray]:
+def _group_boxes(rows: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
     """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of box, action and score (m, 6).
 
-    ``columns`` are those of the scores by action id; other actions are left out. A row
-    that repeats box and action of another is a person of its own.
+    Other actions are left out. A row that repeats box and action of another is a person
+    of its own.
     """
     persons: dict[tuple, np.ndarray] = defaultdict(
         lambda: np.full(num_classes, NO_SCORE)
     )
     repeats: Counter = Counter()
     for *bbox, action, score in rows.tolist():
-        if action in columns:
+        if action < num_classes:
             key = (*bbox, action)
-            persons[(*bbox, repeats[key])][columns[action]] = score
+            persons[(*bbox, repeats[key])][int(action)] = score
             repeats[key] += 1
     bboxes = np.reshape([person[:4] for person in persons], (-1, 4))
     scores = np.reshape([*persons.values()], (-1, num_classes))

@@ -65,9 +65,9 @@ def _samples(
     """Place and sample of each video."""
     for video, tubes in read(metric).items():
         place, last = f'{file}, {video}', max(label for label, *_ in tubes)
-        if last >= len(metric.action_ids):
+        if last >= metric.num_classes - 1:
             raise UserError(
-                f'{place}: label {last} is out of range for {len(metric.action_ids)} '
+                f'{place}: label {last} is out of range for {metric.num_classes - 1} '
                 'labels, which count from 0; give the ground truth of the tested dataset.'
             )
         yield place, dict(video_id=video, pred_tubes=tubes, **options)

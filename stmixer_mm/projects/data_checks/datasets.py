@@ -100,9 +100,8 @@ def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
     if excluded and {row.key for row in excluded}.isdisjoint(row.key for row in rows):
         message = 'it names no annotated keyframe; is it the file of this split?'
         report.warn('excluded', (dataset.exclude_file, None), message)
-    taken = [row for row in rows if row.action_id in dataset.action_ids]
     first_lines: dict[tuple, int] = {}
-    for row in taken:
+    for row in rows:
         same = (row.key, row.bbox_norm, row.action_id)
         if first_lines.setdefault(same, row.line) != row.line:
             message = (
@@ -111,9 +110,8 @@ def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
             )
             report.warn('duplicate', (dataset.ann_file, row.line), message)
     videos: dict[str, Place] = {}
-    tested = rows if dataset.test_mode else taken
     files = dataset.ann_file, dataset.empty_keyframes_file
-    for file, group in zip(files, (tested, empty), strict=True):
+    for file, group in zip(files, (rows, empty), strict=True):
         for row in group:
             videos.setdefault(row.video_id, (file, row.line))
             report.places.setdefault(row.key, (file, row.line))

@@ -51,15 +51,13 @@ def _compare(
 ) -> None:
     """Compare classes and keyframes."""
     for dataset in datasets:
-        if isinstance(dataset, KeyframeDataset):
-            is_same = list(metric.action_ids) == dataset.action_ids
-        else:
-            names = dict(enumerate(dataset.metainfo['classes'], start=1))
-            is_same = metric.class_names.items() <= names.items()
-        if not is_same or metric.num_classes != dataset.num_classes:
+        names = dict(enumerate(dataset.metainfo['classes'], start=1))
+        is_same = metric.class_names.items() <= names.items()
+        is_named = not isinstance(dataset, KeyframeDataset)
+        if metric.num_classes != dataset.num_classes or (is_named and not is_same):
             message = (
-                f'it has other classes than {dataset.ann_file}, or another order; give '
-                'both the same label file, num_classes and custom_classes.'
+                f'it has other classes than {dataset.ann_file}; give both the same '
+                'labels and num_classes.'
             )
             report.error('classes', report.place(), message)
     predicted = {
