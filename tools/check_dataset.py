@@ -1,17 +1,13 @@
-"""Go through datasets and evaluators of a config and report all faults, with lines."""
+"""Go through the datasets of a config and report all faults, with their lines."""
 
 import sys
-from functools import partial
 from typing import Literal
 
 from stmixer_mm.apis.config import SPLITS, check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.data_checks.datasets import check_config
-from stmixer_mm.projects.data_checks.evaluators import check_evaluators
 from stmixer_mm.projects.data_checks.reports import format_report, report_to_dict
-
-from mmengine.utils import track_iter_progress
 
 
 def main(
@@ -19,11 +15,10 @@ def main(
     *,
     split: Literal['train', 'val', 'test', 'all'] = 'all',
     no_decode: bool = False,
-    allow_overlap: bool = False,
     json: str | None = None,
     cfg_options: CfgOptions = None,
 ) -> None:
-    """Go through datasets and evaluators of a config and report all faults, with lines.
+    """Go through the datasets of a config and report all faults, with their lines.
 
     Exits with 1 if there is any error.
 
@@ -31,21 +26,13 @@ def main(
         config: Config file.
         split: Which datasets to check.
         no_decode: Open the videos only, instead of decoding every keyframe.
-        allow_overlap: Videos that are both trained on and evaluated are only warnings.
         json: File to write the whole report to.
     """
     check_json_path(json)
     cfg = load_config(config, cfg_options)
     check_arguments(cfg)
     splits = SPLITS if split == 'all' else (split,)
-    reports = check_config(
-        cfg,
-        splits,
-        decode=not no_decode,
-        allow_overlap=allow_overlap,
-        progress=partial(track_iter_progress, file=sys.stderr),
-    )
-    reports += check_evaluators(cfg, splits)
+    reports = check_config(cfg, splits, decode=not no_decode)
     for report in reports:
         print(format_report(report))
     write_json(json, [report_to_dict(report) for report in reports])

@@ -1,1 +1,1 @@
-"""Checks of the datasets and evaluators of a config, each fault with its line."""
+"""Checks of the datasets of a config, each fault with its line."""

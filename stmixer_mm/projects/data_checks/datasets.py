@@ -12,20 +12,14 @@ from stmixer_mm.datasets.frames import find_source
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.pipelines import dataset_configs
-from stmixer_mm.datasets.tube_dataset import TubeDataset
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.projects.data_checks.reports import Place, Report
-from stmixer_mm.projects.data_checks.videos import Progress, check_videos
+from stmixer_mm.projects.data_checks.videos import check_videos
 from stmixer_mm.registry import DATASETS
 
 
 def check_config(
-    cfg: Config,
-    splits: Iterable[str] = SPLITS,
-    *,
-    decode: bool = True,
-    allow_overlap: bool = False,
-    progress: Progress = iter,
+    cfg: Config, splits: Iterable[str] = SPLITS, *, decode: bool = True
 ) -> list[Report]:
     """Check the datasets of the dataloaders of a config.
 
@@ -35,8 +29,6 @@ def check_config(
             checked one by one.
         splits: Of 'train', 'val', 'test'.
         decode: Decode every keyframe; False only opens the videos.
-        allow_overlap: Videos in both train and another split are warnings only.
-        progress: Wraps the list of a split's videos, to show progress.
 
     Raises:
         UserError: the config has no dataset for these splits.
@@ -44,24 +36,16 @@ def check_config(
     reports, seen = [], []
     for split in splits:
         for dataset in dataset_configs(cfg, split):
-            # For tubes test_mode chooses the videos.
-            is_of_tubes = 'Tube' in str(dataset.get('type'))
-            kept = dict(dataset) if is_of_tubes else {**dataset, 'test_mode': None}
-            if kept not in seen:
-                seen.append(kept)
-                reports.append(
-                    check_dataset(dataset, split, decode=decode, progress=progress)
-                )
+            if dataset not in seen:
+                seen.append(dataset)
+                reports.append(check_dataset(dataset, split, decode=decode))
     if not reports:
-        wanted = ', '.join(f'{split}_dataloader' for split in splits)
-        raise UserError(f'The config has no dataset in {wanted}; nothing to check.')
-    _check_overlap(reports, is_error=not allow_overlap)
+        raise UserError(f'The config has no dataset for {splits}; nothing to check.')
+    _check_overlap(reports)
     return reports
 
 
-def check_dataset(
-    cfg: dict, name: str, *, decode: bool = True, progress: Progress = iter
-) -> Report:
+def check_dataset(cfg: dict, name: str, *, decode: bool = True) -> Report:
     """Check one ``KeyframeDataset`` or ``TubeDataset``, given by its config.
 
     First the lines of its files and where its videos are; then, if these are in order,
@@ -69,25 +53,23 @@ def check_dataset(
     """
     report = Report(name, str(cfg.get('ann_file', '')))
     num_frames = {}
-    with report.noting('dataset', 'the dataset cannot be built and read'):
-        dataset = DATASETS.build({**cfg, 'lazy_init': True})
-        report.ann_file = dataset.ann_file
-        if isinstance(dataset, KeyframeDataset):
-            videos = _check_csv(dataset, report)
-        elif isinstance(dataset, TubeDataset):
-            truth, names = dataset.read_truth()
-            videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
-        else:
-            raise UserError(
-                f'{type(dataset).__name__} is neither a KeyframeDataset nor a '
-                'TubeDataset: not checked.'
-            )
-        _find_videos(dataset, videos, report)
-        if not report.num_errors:
-            dataset.full_init()
+    try:
+        with blame('the dataset cannot be checked', 'correct it in the config'):
+            dataset = DATASETS.build({**cfg, 'lazy_init': True})
+            report.ann_file = dataset.ann_file
+            if isinstance(dataset, KeyframeDataset):
+                videos = _check_csv(dataset, report)
+            else:
+                truth, names = dataset.read_truth()
+                videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
+            _find_videos(dataset, videos, report)
+            if not report.num_errors:
+                dataset.full_init()
+    except UserError as error:
+        report.error('dataset', report.place(), str(error))
     if not report.num_errors:
         _count(dataset, report)
-        check_videos(dataset, num_frames, report, decode=decode, progress=progress)
+        check_videos(dataset, num_frames, report, decode=decode)
     return report
 
 
@@ -96,7 +78,8 @@ def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
     rows, faults = dataset.read_rows()
     empty, faults_of_empty = dataset.read_empty(rows)
     excluded, faults_of_excluded = read_timestamp_rows(dataset.exclude_file)
-    report.add_faults([*faults, *faults_of_empty, *faults_of_excluded])
+    for file, line, message in (*faults, *faults_of_empty, *faults_of_excluded):
+        report.error('line', (file, line), message)
     if excluded and {row.key for row in excluded}.isdisjoint(row.key for row in rows):
         message = 'it names no annotated keyframe; is it the file of this split?'
         report.warn('excluded', (dataset.exclude_file, None), message)
@@ -128,10 +111,8 @@ def _find_videos(
         path = find_source(folder, name, use_frames=dataset.use_frames)
         report.videos[name] = path or os.path.join(folder, name)
         if path is None:
-            what = 'frame folder' if dataset.use_frames else 'video'
             message = (
-                f'the {what} of {name!r} is missing in {folder or "the current folder"}; '
-                'put it there, or correct data_prefix or the name.'
+                f'{report.videos[name]} is missing; put it there, or correct its name.'
             )
             report.error('missing', place, message)
 
@@ -151,11 +132,10 @@ def _count(dataset: PersonDataset, report: Report) -> None:
         report.warn('absent class', report.place(), message)
 
 
-def _check_overlap(reports: list[Report], *, is_error: bool) -> None:
+def _check_overlap(reports: list[Report]) -> None:
     """Videos that are both trained on and evaluated, known by their file."""
     trained: dict[str, Place] = {}
     for report in reports:
-        find = report.error if is_error else report.warn
         for name, path in report.videos.items():
             file, place = os.path.realpath(path), report.place(name)
             if report.name == 'train':
@@ -167,4 +147,4 @@ def _check_overlap(reports: list[Report], *, is_error: bool) -> None:
                     f'{f", line {line}" if line else ""}; remove it from one of the '
                     'splits.'
                 )
-                find('overlap', place, message)
+                report.warn('overlap', place, message)

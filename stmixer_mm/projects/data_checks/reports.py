@@ -1,12 +1,9 @@
 """Errors and warnings about data, as text and as JSON."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 from stmixer_mm.datasets.annotations.ava_csv import Fault
-from stmixer_mm.errors import UserError, blame
 
 Place = tuple[str, int | None]  # file, and line if it is about one
 MAX_WARNINGS = 20  # in the text; the JSON has all
@@ -31,7 +28,7 @@ class Finding(NamedTuple):
 
 @dataclass
 class Report:
-    """Findings about a dataset or a metric of a config, and counts of a dataset."""
+    """Findings about a dataset, and its counts."""
 
     name: str
     ann_file: str
@@ -58,18 +55,6 @@ class Report:
 
     def warn(self, kind: str, place: Place, message: str) -> None:
         self.findings.append(Finding('warning', kind, *place, message))
-
-    def add_faults(self, faults: Iterable[Fault]) -> None:
-        self.findings += [Finding('error', 'line', *fault) for fault in faults]
-
-    @contextmanager
-    def noting(self, kind: str, subject: str) -> Iterator[None]:
-        """Take an error within as a finding."""
-        try:
-            with blame(subject, 'correct it in the config'):
-                yield
-        except UserError as error:
-            self.error(kind, self.place(), str(error))
 
 
 def format_report(report: Report) -> str:

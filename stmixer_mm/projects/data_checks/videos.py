@@ -1,7 +1,10 @@
 """Check that the videos of a dataset can be read at its keyframes."""
 
+import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+
+from mmengine.utils import track_iter_progress
 
 from stmixer_mm.datasets.frames import frame_numbers
 from stmixer_mm.datasets.person_dataset import PersonDataset
@@ -14,8 +17,6 @@ from stmixer_mm.datasets.transforms import (
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.data_checks.reports import Report
 
-Progress = Callable[[Iterable], Iterable]
-
 
 def check_videos(
     dataset: PersonDataset,
@@ -23,7 +24,6 @@ def check_videos(
     report: Report,
     *,
     decode: bool,
-    progress: Progress,
 ) -> None:
     """Open all videos of a dataset and, with ``decode``, decode their keyframes.
 
@@ -32,13 +32,12 @@ def check_videos(
         num_frames: Of the annotated videos, as far as the annotation tells them.
         report: Takes the findings.
         decode: Whether to read the frames.
-        progress: Wraps the list of the videos.
     """
     samples = defaultdict(list)
     for index in range(len(dataset)):
         samples[dataset.get_data_info(index)['video_id']].append(index)
     report.num_videos = len(samples)
-    for name in progress(list(samples)):
+    for name in track_iter_progress(list(samples), file=sys.stderr):
         infos = [dataset.get_data_info(index) for index in samples[name]]
         try:
             video = _open(infos[0])
