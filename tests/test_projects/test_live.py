@@ -1,7 +1,7 @@
 """Live detection on made-up sources, by a made-up model."""
 
 import threading
-from itertools import count, islice
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -175,23 +175,6 @@ def test_any_error_ends_all(part):
     with pytest.raises(UserError):
         live.wait(PATIENCE_S)
     live.stop()
-
-
-def test_stop_leaves_no_thread():
-    before = set(threading.enumerate())
-    pause = threading.Event()
-
-    def forever():
-        for index in count():
-            pause.wait(0.001)
-            yield index / 10, np.zeros((4, 6, 3), np.uint8)
-
-    live, notes, _ = make(Source(forever(), is_endless=True))
-    live.start()
-    assert not live.wait(0)
-    notes.wait_for(lambda: len(notes.results) >= 3)
-    live.stop()
-    assert set(threading.enumerate()) == before
 
 
 class Clock:

@@ -54,16 +54,16 @@ class KineticsClip(NamedTuple):
 
 
 def convert_ava_kinetics(files: Sequence[str], *, clips: str, out: str) -> Conversion:
-    """Write AVA's format for the clips that are there.
+    """Convert AVA-Kinetics' annotation of Kinetics to AVA's format for your clips.
 
-    A line of ``out`` is ``clip,timestamp,x1,y1,x2,y2,action_id,person_id``, where clip
-    is the path in the folder ``clips`` without a suffix, the timestamp counts from the
-    start of the clip, and person_id numbers the distinct boxes of a keyframe, since
-    the published files name no persons. Left out and counted are keyframes that no clip
-    shows, and those without a person, which need not be person-free.
+    A line of OUT is clip,timestamp,x1,y1,x2,y2,action_id,person_id, where clip is the
+    path in the folder CLIPS without a suffix, the timestamp counts from the start of
+    the clip, and person_id numbers the distinct boxes of a keyframe. Left out and
+    counted are keyframes that no clip shows, and those without a person, which need
+    not be person-free.
 
     Args:
-        files: Published csv files.
+        files: Published files, such as kinetics_train_v1.0.csv.
         clips: Folder of the clips, named ID_START_END.mp4, in folders of their classes
             or not. Each that is written is opened first.
         out: The csv file to write.

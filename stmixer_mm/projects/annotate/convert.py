@@ -65,9 +65,11 @@ def convert_annotations(
     attributes: list[str] | None = None,
     idle: str | None = None,
 ) -> Conversion:
-    """Write ``out`` in AVA's format, ``<out>_empty.csv`` and the label map.
+    """Convert annotations from CVAT or COCO's JSON to the files that training reads.
 
-    Where persons have masks or are polygons, write ``<out>_masks.json`` too.
+    Takes "CVAT for video 1.1" (XML) and COCO with videos (JSON). Writes OUT.csv, which
+    is in AVA's format, OUT_empty.csv with the keyframes that show no person, the label
+    map and, if persons have masks or polygons, OUT_masks.json.
 
     Args:
         files: CVAT XML or COCO JSON files.
@@ -79,8 +81,7 @@ def convert_annotations(
         fps: Frame rate of videos that are not in the folder (extracted frames).
         only: Videos to convert, by name, with or without suffix; by default all.
         attributes: Attributes that hold actions; by default all.
-        idle: Action of persons that do nothing. Without it their keyframes are left
-            out, since they would be neither persons nor background.
+        idle: Action of persons that do nothing. Without it their keyframes are left out.
 
     Raises:
         UserError: naming the file and the place.

@@ -65,16 +65,14 @@ def detect_videos(
     todo = [one for one in share if not result_file(out, one).exists()]
     print(f'{len(todo)} videos to do, {len(share) - len(todo)} finished before')
     inferencer = build() if todo else None
-    problems: dict[str, str] = {}
-    with tqdm(todo, desc='videos', unit='video') as bar:
-        for source in bar:
-            found = _detect(inferencer, source, options)
-            if found.error is None:
-                found.save(result_file(out, source))
-            if problem := _problem_of(found):
-                problems[source] = problem
-                bar.write(f'{source}: {problem}', file=sys.stderr)
-    _raise_problems(problems, len(todo))
+    problems = {}
+    for source in tqdm(todo, unit='video'):
+        found = _detect(inferencer, source, options)
+        if found.error is None:
+            found.save(result_file(out, source))
+        problems[source] = _problem_of(found)
+        _tell(source, problems[source])
+    _raise_problems(problems)
 
 
 def result_file(out: str | Path, source: str) -> Path:
@@ -106,10 +104,16 @@ def _problem_of(found: VideoDetections) -> str | None:
     return 'damaged, done in part' if found.damage else None
 
 
-def _raise_problems(problems: Mapping[str, str], total: int) -> None:
-    if problems:
+def _tell(video: str, problem: str | None) -> None:
+    if problem:
+        tqdm.write(f'{video}: {problem}', file=sys.stderr)
+
+
+def _raise_problems(problems: Mapping[str, str | None]) -> None:
+    """Raise if there is a problem among those by video, None where there is none."""
+    if num_bad := sum(problem is not None for problem in problems.values()):
         raise UserError(
-            f'{len(problems)} of {total} videos have problems, listed above; '
+            f'{num_bad} of {len(problems)} videos have problems, listed above; '
             'correct them, then run the command again.'
         )
 
@@ -151,10 +155,9 @@ def detect_with_ray(
     finally:
         ray.shutdown()
     problems = dict.fromkeys(videos, 'failed (ended its worker)') | outcomes
-    problems = {video: problem for video, problem in problems.items() if problem}
     for video, problem in problems.items():
-        print(f'{video}: {problem}', file=sys.stderr)
-    _raise_problems(problems, len(videos))
+        _tell(video, problem)
+    _raise_problems(problems)
 
 
 def _write_data_set(
