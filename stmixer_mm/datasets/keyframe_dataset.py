@@ -34,7 +34,7 @@ class KeyframeDataset(PersonDataset):
             columns 1, 2, ... of the labels.
         exclude_file: Keyframes to leave out, lines of video_id,timestamp.
         empty_keyframes_file: Keyframes known to show no person, lines of
-            video_id,timestamp; they are added with k = 0.
+            video_id,timestamp; those that ann_file lacks are added with k = 0.
         num_classes: Classes with the dummy class 0; None: one more than the largest id
             of the label file.
         fps: Frame rate of the extracted frames; videos know their own.
@@ -81,21 +81,6 @@ class KeyframeDataset(PersonDataset):
         """All good rows and all faults of the annotation file."""
         return read_keyframe_rows(self.ann_file, num_classes=self.num_classes)
 
-    def read_empty(
-        self, rows: Sequence[KeyframeRow]
-    ) -> tuple[list[KeyframeRow], list[Fault]]:
-        """All good rows and all faults of the file of person-free keyframes."""
-        empty, faults = read_timestamp_rows(self.empty_keyframes_file)
-        lines = {row.key: row.line for row in rows}
-        for row in empty:
-            if row.key in lines:
-                message = (
-                    f'keyframe {row.key} is listed as person-free, but {self.ann_file} '
-                    f'has a box there in line {lines[row.key]}; remove one of them.'
-                )
-                faults.append(Fault(self.empty_keyframes_file, row.line, message))
-        return empty, faults
-
     def person_key(self, row: KeyframeRow) -> Hashable:
         """Equal for all rows of one person in a keyframe."""
         return row.bbox_norm
@@ -103,14 +88,12 @@ class KeyframeDataset(PersonDataset):
     def load_data_list(self) -> list[dict]:
         """All keyframes of the annotation file, then those without a person."""
         rows, faults = self.read_rows()
-        raise_first(faults)
-        empty, faults = self.read_empty(rows)
-        raise_first(faults)
+        empty, faults_of_empty = read_timestamp_rows(self.empty_keyframes_file)
+        raise_first(faults + faults_of_empty)
         keyframes: dict[str, list[KeyframeRow]] = {}
-        for row in rows:
+        for row in (*rows, *empty):
             keyframes.setdefault(row.key, []).append(row)
-        infos = [self._info(group[0], group) for group in keyframes.values()]
-        infos += [self._info(row, []) for row in empty]
+        infos = [self._info(group) for group in keyframes.values()]
         paths = self.find_sources(dict.fromkeys(info['video_id'] for info in infos))
         return [{**info, self.path_key: paths[info['video_id']]} for info in infos]
 
@@ -126,10 +109,12 @@ class KeyframeDataset(PersonDataset):
         info = super().get_data_info(idx)
         return {**info, 'fps': self.fps, 'timestamp_start': self.timestamp_start}
 
-    def _info(self, keyframe: KeyframeRow, rows: Sequence[KeyframeRow]) -> dict:
-        persons: dict[Hashable, list[KeyframeRow]] = {}
+    def _info(self, rows: Sequence[KeyframeRow]) -> dict:
+        """A keyframe of its rows; one of a timestamp file is no person."""
+        keyframe, persons = rows[0], {}
         for row in rows:
-            persons.setdefault(self.person_key(row), []).append(row)
+            if row.bbox_norm:
+                persons.setdefault(self.person_key(row), []).append(row)
         labels = np.zeros((len(persons), self.num_classes), dtype=bool)
         for label, group in zip(labels, persons.values(), strict=True):
             label[[row.action_id for row in group]] = True

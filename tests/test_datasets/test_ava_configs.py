@@ -83,22 +83,15 @@ def test_several_files_count_as_one(write_text):
         f'v{i % 7},{i % 3},0,0,{random.uniform(0.3, 1):.3f},1,{i % 4 + 1},{i}'
         for i in range(60)
     ]
-    parts = [lines[start::2] for start in range(2)]
-    excludes = (['v1,1'], ['v2,0', 'v3,1'])
-    empties = (['e,1'], ['f,1'])
-
-    def arguments(name, annotation, excluded, empty):
-        return dict(
-            ann_file=write_text(f'ann{name}.csv', *annotation),
-            exclude_file=write_text(f'exclude{name}.csv', *excluded),
-            empty_keyframes_file=write_text(f'empty{name}.csv', *empty),
-        )
-
-    single = [
-        arguments(*args) for args in zip('ab', parts, excludes, empties, strict=True)
-    ]
-    several = {key: [one[key] for one in single] for key in single[0]}
-    whole = arguments('', lines, [*excludes[0], *excludes[1]], ['e,1', 'f,1'])
+    contents = dict(
+        ann_file=(lines[::2], lines[1::2]),
+        exclude_file=(['v1,1'], ['v2,0', 'v3,1']),
+        empty_keyframes_file=(['e,1'], ['f,1']),
+    )
+    several, whole = {}, {}
+    for key, parts in contents.items():
+        several[key] = [write_text(f'{key}{i}', *part) for i, part in enumerate(parts)]
+        whole[key] = write_text(key, *parts[0], *parts[1])
     samples = [
         dict(
             video_id=video,
@@ -111,9 +104,9 @@ def test_several_files_count_as_one(write_text):
         for video in [*(f'v{i}' for i in range(7)), 'e', 'f']
         for timestamp in range(3)
     ]
-    metrics = [
-        dict(type='FrameMAPMetric', num_classes=5, **a) for a in (several, whole)
-    ]
-    joint, literal = (evaluate([metric], samples) for metric in metrics)
+    joint, literal = (
+        evaluate([dict(type='FrameMAPMetric', num_classes=5, **files)], samples)
+        for files in (several, whole)
+    )
     assert joint == literal
     assert 0 < joint['mAP/overall'] < 1

@@ -76,7 +76,7 @@ def check_dataset(cfg: dict, name: str, *, decode: bool = True) -> Report:
 def _check_csv(dataset: KeyframeDataset, report: Report) -> dict[str, Place]:
     """Note the faults of all lines; where each video is first named."""
     rows, faults = dataset.read_rows()
-    empty, faults_of_empty = dataset.read_empty(rows)
+    empty, faults_of_empty = read_timestamp_rows(dataset.empty_keyframes_file)
     excluded, faults_of_excluded = read_timestamp_rows(dataset.exclude_file)
     for file, line, message in (*faults, *faults_of_empty, *faults_of_excluded):
         report.error('line', (file, line), message)
@@ -127,9 +127,6 @@ def _count(dataset: PersonDataset, report: Report) -> None:
         report.num_empty_keyframes += not len(labels)
     names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
-    if absent := [name for name, count in report.class_counts.items() if not count]:
-        message = f'no box has the actions {", ".join(absent)}.'
-        report.warn('absent class', report.place(), message)
 
 
 def _check_overlap(reports: list[Report]) -> None:

@@ -18,10 +18,6 @@ class Finding(NamedTuple):
     line: int | None
     message: str
 
-    @property
-    def is_error(self) -> bool:
-        return self.severity == 'error'
-
     def __str__(self) -> str:
         return f'{self.severity}: {Fault(self.file, self.line, self.message)}'
 
@@ -43,7 +39,7 @@ class Report:
 
     @property
     def num_errors(self) -> int:
-        return sum(finding.is_error for finding in self.findings)
+        return sum(finding.severity == 'error' for finding in self.findings)
 
     def place(self, *names: str) -> Place:
         """Where the first of these names that has a place is first named."""
@@ -59,8 +55,8 @@ class Report:
 
 def format_report(report: Report) -> str:
     """All errors, the first warnings, and a summary, as text."""
-    errors = [str(one) for one in report.findings if one.is_error]
-    warnings = [str(one) for one in report.findings if not one.is_error]
+    errors = [str(one) for one in report.findings if one.severity == 'error']
+    warnings = [str(one) for one in report.findings if one.severity == 'warning']
     lines = [f'== {report.name}: {report.ann_file}', *errors, *warnings[:MAX_WARNINGS]]
     if report.num_keyframes:
         lines.append(
