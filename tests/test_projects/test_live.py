@@ -37,7 +37,7 @@ class Notes(Listener):
     def on_connection(self, index):
         self._note(lambda: self.firsts.append(index))
 
-    def on_frame(self, index, time_s, picture):
+    def on_frame(self, index, picture):
         self._note(lambda: setattr(self, 'frames', index + 1))
 
     def on_result(self, result):

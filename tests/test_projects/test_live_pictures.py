@@ -24,7 +24,7 @@ def pictures():
 
 def add_frames(pictures, numbers, size=SIZE):
     for number in numbers:
-        pictures.on_frame(number, number / 10, np.full((*size, 3), number, np.uint8))
+        pictures.on_frame(number, np.full((*size, 3), number, np.uint8))
 
 
 def add_result(pictures, frame, left=100, score=0.9, size=SIZE):
@@ -39,7 +39,7 @@ def finish(pictures):
 
 
 def numbers_of(drawn):
-    return [round(time_s * 10) for time_s, _ in drawn]
+    return [picture[-1, -1, 0] for picture in drawn]
 
 
 def left_of(picture):
@@ -54,7 +54,7 @@ def test_boxes_are_between_those_of_the_keyframes_around(pictures):
     add_result(pictures, 11, left=200)
     drawn = finish(pictures)
     assert numbers_of(drawn) == [*range(1, 12)]
-    lefts = [left_of(picture) for _, picture in drawn]
+    lefts = [left_of(picture) for picture in drawn]
     assert lefts == pytest.approx([*range(100, 210, 10)], abs=2)
 
 
@@ -77,7 +77,7 @@ def test_frames_wait_for_the_keyframe_after_them(pictures):
     assert is_shown.wait(20)
     thread.join()
     assert numbers_of(shown) == [0, 1, 2, 3, 4]
-    assert [left_of(picture) for _, picture in shown] == pytest.approx([100] * 5, abs=2)
+    assert [left_of(picture) for picture in shown] == pytest.approx([100] * 5, abs=2)
 
 
 def test_the_oldest_are_dropped_and_counted(monkeypatch):
@@ -91,7 +91,6 @@ def test_the_oldest_are_dropped_and_counted(monkeypatch):
 
 
 def test_a_new_connection_begins_anew(pictures):
-    """Its pictures have the size of those before, whatever its frames have."""
     add_frames(pictures, range(3))
     add_result(pictures, 0)
     pictures.on_connection(3)
@@ -100,10 +99,9 @@ def test_a_new_connection_begins_anew(pictures):
     add_result(pictures, 3, left=300, size=(1080, 1440))
     drawn = finish(pictures)
     assert numbers_of(drawn) == [3, 4, 5]
-    assert {picture.shape for _, picture in drawn} == {(*SIZE, 3)}
-    picture = drawn[0][1]
-    place = np.flatnonzero((picture[50] == (255, 193, 7)).all(axis=1))[0]
-    assert place == pytest.approx(100, abs=2)
+    assert {picture.shape for picture in drawn} == {(720, 960, 3)}
+    edge = np.flatnonzero((drawn[0][100] == (255, 193, 7)).all(axis=1))[0]
+    assert edge == pytest.approx(200, abs=2)
 
 
 def test_the_threshold_leaves_out_actions(pictures):
@@ -111,7 +109,7 @@ def test_the_threshold_leaves_out_actions(pictures):
     add_frames(pictures, [0, 1])
     add_result(pictures, 0, score=0.6)
     add_result(pictures, 1, score=0.4)
-    labels = [(picture[:98] > 1).any() for _, picture in finish(pictures)]
+    labels = [(picture[:98] > 1).any() for picture in finish(pictures)]
     assert labels == [True, False]
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 
-import av
 import pytest
 from looped_camera import camera
 from run_tool import run_tool
@@ -29,29 +28,23 @@ def ctrl_c():
 
 def test_a_file_is_shown_to_its_end(project, tmp_path, capfd):
     video = write_video(tmp_path / 'new.mp4', frames=10, fps=10, size=(96, 64))
-    out = tmp_path / 'out.mp4'
-    run_tool('live', video, *project, '--out', out, '--json-lines', '-', *EVERYONE)
+    run_tool('live', video, *project, '--page', 0, '--json-lines', '-', *EVERYONE)
     printed = capfd.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]  # and nothing else
     assert all(one['latency_s'] > 0 for one in lines)
     assert {(one['width'], one['height']) for one in lines} == {(96, 64)}
     assert lines[0]['persons'][0]['id'] == 0
     assert f'keyframes {len(lines)}' in printed.err.splitlines()[-1]
-    with av.open(str(out)) as container:
-        stream = container.streams.video[0]
-        assert (stream.width, stream.height) == (540, 360)  # enlarged
-        times = [frame.time for frame in container.decode(video=0)]
-    assert 0 < times[-1] - times[0] <= 0.95
 
 
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
-def test_an_interrupted_program_completes_its_files(
+def test_an_interrupted_program_ends_whole(
     project, tmp_path, capfd, ctrl_c, number, code
 ):
     before = set(threading.enumerate())
-    out, lines = tmp_path / 'out.mp4', tmp_path / 'lines.json'
+    lines = tmp_path / 'lines.json'
     server = camera(str(write_video(tmp_path / 'loop.mp4')), 0)
     server.daemon_threads = False  # they end with their viewer
     threading.Thread(target=server.serve_forever).start()
@@ -65,7 +58,7 @@ def test_an_interrupted_program_completes_its_files(
 
     threading.Thread(target=interrupt).start()
     url = 'http://{}:{}'.format(*server.server_address)
-    options = ('--page', 0, '--out', out, '--json-lines', lines, '--fast', *EVERYONE)
+    options = ('--page', 0, '--json-lines', lines, '--fast', *EVERYONE)
     with pytest.raises(SystemExit) as leave:
         run_tool('live', url, *project, *options)
     is_over.set()
@@ -75,5 +68,3 @@ def test_an_interrupted_program_completes_its_files(
     assert set(threading.enumerate()) == before
     assert 'page: http://127.0.0.1:' in capfd.readouterr().err
     assert all(map(json.loads, lines.read_text().splitlines()))
-    with av.open(str(out)) as container:
-        assert len([*container.decode(video=0)]) > 2

@@ -57,7 +57,7 @@ class Listener:
     def on_connection(self, index: int) -> None:
         """A connection was opened, whose first frame has this number."""
 
-    def on_frame(self, index: int, time_s: float, picture: np.ndarray) -> None:
+    def on_frame(self, index: int, picture: np.ndarray) -> None:
         """A frame was captured."""
 
     def on_result(self, result: LiveResult) -> None:
@@ -211,7 +211,7 @@ class LiveDetection:
             self._came.append(time.monotonic())
             self._changed.notify_all()
         for listener in self.listeners:
-            listener.on_frame(index, time_s, picture)
+            listener.on_frame(index, picture)
 
     # Detection
 

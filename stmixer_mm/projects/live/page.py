@@ -9,12 +9,11 @@ import json
 import secrets
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
 import cv2
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -46,8 +45,8 @@ class LivePage:
 
     Args:
         pictures: Pictures whose threshold the page can set, and which have a watcher for
-            each viewer; :meth:`shown` has to be iterated in their place.
-        live: The detection whose figures are shown.
+            each viewer.
+        live: The detection whose figures are shown; the pictures listen to it.
         host, port: Address to listen on. Beyond this machine, the URL has a token.
 
     Attributes:
@@ -65,6 +64,7 @@ class LivePage:
         port: int = 0,
     ) -> None:
         self._pictures, self._live = pictures, live
+        live.listeners.append(pictures)
         self._jpeg: bytes | None = None
         with blame(f'The page cannot listen on {host}:{port}', 'choose another --page'):
             self._socket = socket.create_server((host, port))
@@ -101,24 +101,29 @@ class LivePage:
             log_level='critical',
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, args=[[self._socket]], name='page', daemon=True
-        )
+        self._threads = [
+            threading.Thread(target=target, args=args, name='page', daemon=True)
+            for target, args in (
+                (self._server.run, [[self._socket]]),
+                (self._encode, []),
+            )
+        ]
 
     def __enter__(self) -> 'LivePage':
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._server.should_exit = True
-        self._thread.join()
+        self._pictures.finish()
+        for thread in self._threads:
+            thread.join()
 
-    def shown(self) -> Iterator[tuple[float, np.ndarray]]:
-        """The pictures, each sent to the viewers before it is yielded."""
-        for time_s, picture in self._pictures:
+    def _encode(self) -> None:
+        for picture in self._pictures:
             jpeg = cv2.imencode('.jpg', picture[..., ::-1], _JPEG)[1]
             self._jpeg = jpeg.tobytes()
-            yield time_s, picture
 
     async def _send_pictures(self, request: Request) -> Response:
         kind = 'multipart/x-mixed-replace; boundary=part'

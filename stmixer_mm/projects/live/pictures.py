@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -24,7 +24,6 @@ _LAGS = 256  # frames, whose largest delay is that of the next picture
 
 class _Frame(NamedTuple):
     index: int
-    time_s: float
     came: float
     picture: np.ndarray
 
@@ -47,7 +46,6 @@ class LivePictures(Listener):
     def __init__(self, score_thr: float = 0.3) -> None:
         self.score_thr = score_thr
         self.watchers = self.dropped = 0
-        self._size: tuple[int, int] | None = None  # (width, height) of pictures
         self._changed = threading.Condition()  # guards what follows
         self._frames: deque[_Frame] = deque(maxlen=_KEPT)
         self._found: deque[tuple[float, Keyframe]] = deque(maxlen=1024)
@@ -71,15 +69,12 @@ class LivePictures(Listener):
             self._frames.clear()
             self._found.clear()
 
-    def on_frame(self, index: int, time_s: float, picture: np.ndarray) -> None:
+    def on_frame(self, index: int, picture: np.ndarray) -> None:
         if not self.watchers:
             return
-        if self._size is None:
-            height, width = picture.shape[:2]
-            side = np.clip(min(height, width), MIN_SIDE, MAX_SIDE) / min(height, width)
-            self._size = round(side * width), round(side * height)
-        picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
-        frame = _Frame(index, time_s, time.monotonic(), picture)
+        size = _size_of(*picture.shape[:2])
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        frame = _Frame(index, time.monotonic(), picture)
         with self._changed:
             self.dropped += len(self._frames) == _KEPT
             self._frames.append(frame)
@@ -87,12 +82,11 @@ class LivePictures(Listener):
 
     def on_result(self, result: LiveResult) -> None:
         found = above(result.found, self.score_thr)
+        height, width = result.size
+        scale = np.divide(_size_of(height, width), (width, height))
         with self._changed:
-            if self._size is not None and found.frame_index >= self._first:
-                height, width = result.size
-                factors = self._size[0] / width, self._size[1] / height
-                found = _scaled(found, 2 * factors)
-                self._found.append((time.monotonic(), found))
+            if found.frame_index >= self._first:
+                self._found.append((time.monotonic(), _scaled(found, scale)))
                 self._changed.notify_all()
 
     def finish(self) -> None:
@@ -101,8 +95,8 @@ class LivePictures(Listener):
             self._is_finished = True
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Seconds and drawn pictures, all of the size of the first."""
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Drawn pictures."""
         lags: deque[float] = deque(maxlen=_LAGS)
         before, connection = None, 0
         while True:
@@ -125,7 +119,7 @@ class LivePictures(Listener):
                         self._changed.wait_for(
                             lambda: self._is_finished, max(wait_s, 0)
                         )
-                    yield frame.time_s, picture
+                    yield picture
             if after is None:
                 return
             before = after
@@ -145,9 +139,16 @@ class LivePictures(Listener):
         return frames
 
 
-def _scaled(found: Keyframe, factors: Sequence[float]) -> Keyframe:
+def _size_of(height: int, width: int) -> tuple[int, int]:
+    """Width and height of the pictures of frames."""
+    side = np.clip(min(height, width), MIN_SIDE, MAX_SIDE) / min(height, width)
+    return round(side * width), round(side * height)
+
+
+def _scaled(found: Keyframe, scale: np.ndarray) -> Keyframe:
+    """A keyframe whose x and y are scaled."""
     persons = [
-        replace(one, bbox=tuple(np.multiply(one.bbox, factors).tolist()))
+        replace(one, bbox=tuple((one.bbox * np.tile(scale, 2)).tolist()))
         for one in found.persons
     ]
     return replace(found, persons=persons)
