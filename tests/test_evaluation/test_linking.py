@@ -11,6 +11,7 @@ from stmixer_mm.evaluation.functional.linking import (
     parse_linking,
     suppress_tubelets,
 )
+from stmixer_mm.evaluation.functional.matching import take
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     TubeletLinker,
     boxes_where_present,
@@ -68,85 +69,14 @@ def test_suppression_per_frame_and_sequence():
         (0, 2, 0.3, near),
         (1, 1, 0.2, near),
     ]
-    hard = suppress_tubelets(boxes_of(*rows), Linking())
-    assert hard.scores.tolist() == [0.9, 0.5, 0.2, 0.3]
-    assert suppress_tubelets(boxes_of(*rows), Linking(top_k=1)).scores.tolist() == [
-        0.9,
-        0.2,
-        0.3,
-    ]
-    soft = suppress_tubelets(boxes_of(*rows), Linking(nms='soft', nms_iou=0.6))
-    np.testing.assert_allclose(soft.scores, [0.9, 0.5, 0.7 * (1 - 2 / 3), 0.2, 0.3])
-    none = suppress_tubelets(boxes_of(*rows), Linking(nms=None, top_k=2))
-    assert none.scores.tolist() == [0.9, 0.7, 0.2, 0.3]
-
-
-def moving_persons(seed, num_sequences=3, num_frames=30):
-    random = np.random.RandomState(seed)
-    rows = []
-    for sequence in range(num_sequences):
-        place = random.randint(0, 60, (4, 2)).astype(float)
-        size = random.randint(15, 40, (4, 2))
-        for frame in range(1, num_frames + 1):
-            place += random.randint(-4, 5, place.shape)
-            for low, extent in zip(place, size, strict=True):
-                if random.rand() < 0.8:
-                    rows.append(
-                        (sequence, frame, random.rand(), [*low, *(low + extent)])
-                    )
-    return boxes_of(*rows)
-
-
-class MendedDataset(multisports_utils.Dataset):
-    """Gives each box its own score; the host's gives all the one it met last."""
-
-    def get_vid_dets(self):
-        dets = {
-            name: {
-                frame: {k: np.empty((0, 5)) for k in range(len(self.labels))}
-                for frame in range(1, self.nframes[name] + 1)
-            }
-            for name in self.video_list
-        }
-        for video, frame, label, score, *box in self.frm_alldets:
-            of_frame = dets[self.video_list[int(video)]][int(frame)]
-            row = np.array([[*box, score]])
-            of_frame[int(label)] = np.concatenate([of_frame[int(label)], row])
-        return dets
-
-
-def test_the_hosts_linking_with_its_scores_mended(monkeypatch):
-    boxes = moving_persons(0)
-    anno = dict(
-        test_videos=[['v', 'w', 'x']],
-        nframes=dict.fromkeys('vwx', 30),
-        labels=['run'],
-    )
-    table = np.column_stack(
-        [
-            boxes.sequences,
-            boxes.frames,
-            np.zeros_like(boxes.frames),
-            boxes.scores,
-            boxes.bboxes[:, 0],
-        ]
-    )
-    monkeypatch.setattr(multisports_utils, 'Dataset', MendedDataset)
-    monkeypatch.setattr(multisports_utils, 'track', lambda items, **kwargs: items)
-    host = multisports_utils.link_tubes(anno, table, len_thre=5)[0]
-    linking = LINKINGS['multisports']
-    tubes = link_tubelets(boxes, Linking(**{**vars(linking), 'min_length': 5}))
-    ours = {
-        ('vwx'[sequence], round(float(score), 6)): rows
-        for sequence, score, rows in zip(
-            tubes.sequences, tubes.scores, rows_of(tubes), strict=True
-        )
-    }
-    assert {(name, round(float(score), 6)) for name, score, _ in host} == set(ours)
-    assert len(ours) == len(host) > 5
-    for name, score, rows in host:
-        found = ours[name, round(float(score), 6)]
-        np.testing.assert_allclose(found, rows[:, :5], atol=1e-4)
+    for linking, scores in (
+        (Linking(), [0.9, 0.5, 0.2, 0.3]),
+        (Linking(top_k=1), [0.9, 0.2, 0.3]),
+        (Linking(nms='soft', nms_iou=0.6), [0.9, 0.5, 0.7 * (1 - 2 / 3), 0.2, 0.3]),
+        (Linking(nms=None, top_k=2), [0.9, 0.7, 0.2, 0.3]),
+    ):
+        found = suppress_tubelets(boxes_of(*rows), linking)
+        np.testing.assert_allclose(found.scores, scores)
 
 
 def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
@@ -164,6 +94,58 @@ def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
         bboxes = boxes_where_present(frames, bboxes, present, 0.5)
         clips.append((frames, bboxes, random.rand(5)))
     return clips
+
+
+def gather(by_sequence):
+    """The tubelets of the clips of some sequences, in any order."""
+    rows = [
+        (sequence, frames, *one)
+        for sequence, clips in enumerate(by_sequence)
+        for frames, *fields in clips
+        for one in zip(*fields, strict=True)
+    ]
+    np.random.RandomState(0).shuffle(rows)
+    return Tubelets(*map(np.array, zip(*rows, strict=True)))
+
+
+def by_score(tubes):
+    """Rows of frame and box of each tube, by its sequence and score."""
+    keys = zip(tubes.sequences.tolist(), tubes.scores.round(6).tolist(), strict=True)
+    return dict(zip(keys, rows_of(tubes), strict=True))
+
+
+class MendedDataset(multisports_utils.Dataset):
+    """Gives each box its own score; the host's gives all the one it met last."""
+
+    def get_vid_dets(self):
+        table, found = np.array(self.frm_alldets), {}
+        for number, name in enumerate(self.video_list):
+            rows = table[table[:, 0] == number]
+            found[name] = {
+                frame: {0: rows[rows[:, 1] == frame][:, [4, 5, 6, 7, 3]]}
+                for frame in range(1, self.nframes[name] + 1)
+            }
+        return found
+
+
+def test_the_hosts_linking_with_its_scores_mended(monkeypatch):
+    boxes = gather([moving_tubelets(seed, clip_len=1, step=1) for seed in range(3)])
+    boxes = take(boxes, ~np.isnan(boxes.bboxes[:, 0, 0]))
+    sequences, frames, bboxes, scores = boxes
+    anno = dict(
+        test_videos=[['v', 'w', 'x']], nframes=dict.fromkeys('vwx', 24), labels=['run']
+    )
+    columns = sequences, frames, np.zeros_like(frames), scores, bboxes[:, 0]
+    monkeypatch.setattr(multisports_utils, 'Dataset', MendedDataset)
+    monkeypatch.setattr(multisports_utils, 'track', lambda items, **kwargs: items)
+    table = np.column_stack(columns)
+    host = multisports_utils.link_tubes(anno, table, len_thre=5)[0]
+    linking = parse_linking(dict(base='multisports', min_length=5))
+    ours = by_score(link_tubelets(boxes, linking))
+    assert len(ours) == len(host) > 5
+    for name, score, rows in host:
+        found = ours['vwx'.index(name), round(float(score), 6)]
+        np.testing.assert_allclose(found, rows[:, :5], atol=1e-4)
 
 
 def by_frame(frames, bboxes):
@@ -189,39 +171,25 @@ def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
         tube_nms_iou=None,
     )
     by_sequence = [moving_tubelets(s, clip_len, step, start) for s in range(3)]
-    rows, expected = [], []
+    found, number = by_score(link_tubelets(gather(by_sequence), linking)), 0
     for sequence, clips in enumerate(by_sequence):
         literal = []
         for frames, bboxes, scores in clips:
             items = [by_frame(frames, one) for one in bboxes]
             literal.append((frames[0], list(zip(scores, items, strict=True))))
-            rows += [
-                (sequence, frames, *one) for one in zip(bboxes, scores, strict=True)
-            ]
         for tube in literal_act.link_tubelets(literal, linking):
             of_frame = {}
             for _, boxes in tube:
                 for t, box in boxes.items():
                     of_frame.setdefault(t, []).append(box)
-            means = {t: np.mean(boxes, axis=0) for t, boxes in of_frame.items()}
             score = np.mean([score for score, _ in tube])
-            expected.append((sequence, round(float(score), 9), means))
-    np.random.RandomState(0).shuffle(rows)
-    fields = (np.array(field) for field in zip(*rows, strict=True))
-    tubes = link_tubelets(Tubelets(*fields), linking)
-    found = {}
-    for sequence, score, rows in zip(
-        tubes.sequences, tubes.scores, rows_of(tubes), strict=True
-    ):
-        boxes = {int(t): box for t, *box in rows.tolist()}
-        found[int(sequence), round(float(score), 9)] = boxes
-    assert len(found) == len(expected) > 5
-    for sequence, score, means in expected:
-        ours = found[sequence, score]
-        assert (min(ours), max(ours)) == (min(means), max(means))
-        assert len(ours) == max(ours) - min(ours) + 1
-        for t, box in means.items():
-            np.testing.assert_allclose(ours[t], box, atol=1e-9)
+            rows = found[sequence, round(float(score), 6)]
+            number += 1
+            assert rows[:, 0].tolist() == [*range(min(of_frame), max(of_frame) + 1)]
+            for t, *box in rows.tolist():
+                if t in of_frame:
+                    np.testing.assert_allclose(box, np.mean(of_frame[t], axis=0))
+    assert len(found) == number > 5
 
 
 def test_ids_are_final():
