@@ -16,9 +16,8 @@ def straight(first, last, box=(0, 0, 9, 9)):
 
 
 def iou(first, *others, **kwargs):
-    zeros = np.zeros(len(others), int)
-    one, many = join_tubes([0], [first], [1]), join_tubes(zeros, others, zeros)
-    return tube_overlaps(one, many, **kwargs).ious
+    many = join_tubes([(0, other, 1) for other in others])
+    return tube_overlaps(join_tubes([(0, first, 1)]), many, **kwargs).ious
 
 
 @pytest.mark.parametrize('frame', [0, 1])
@@ -55,10 +54,9 @@ def test_random_tubes_by_the_definition(pixel, frame):
 
 
 def test_only_tubes_of_one_sequence_are_paired():
-    tubes = join_tubes(
-        [2, 1, 2], [straight(1, 4), straight(1, 4), straight(1, 8)], [1] * 3
-    )
-    gts = join_tubes([2, 3], [straight(1, 4), straight(1, 4)], [1, 1])
+    short, long = straight(1, 4), straight(1, 8)
+    tubes = join_tubes([(2, short, 1), (1, short, 1), (2, long, 1)])
+    gts = join_tubes([(2, short, 1), (3, short, 1)])
     pairs = tube_pairs(tubes, gts, pixel=1, frame=1)
     assert tubes.sequences.tolist() == [1, 2, 2]
     assert pairs.detections.tolist() == [1, 2]
@@ -68,13 +66,14 @@ def test_only_tubes_of_one_sequence_are_paired():
 
 
 def test_suppression_spares_other_sequences_and_weak_overlaps():
-    arrays = [
-        straight(1, 10),
-        straight(1, 8),  # 0.8 of the first
-        straight(8, 20),  # 3 / 20 of the first, 1 / 20 of the second
-        straight(1, 10),
-    ]
-    tubes = join_tubes([0, 0, 0, 1], arrays, [0.7, 0.9, 0.8, 0.5])
+    tubes = join_tubes(
+        [
+            (0, straight(1, 10), 0.7),
+            (0, straight(1, 8), 0.9),  # 0.8 of the first
+            (0, straight(8, 20), 0.8),  # 3 / 20 of the first, 1 / 20 of the second
+            (1, straight(1, 10), 0.5),
+        ]
+    )
     kept = suppress_tubes(tubes, 0.3)
     assert kept.scores.tolist() == [0.9, 0.8, 0.5]
     assert kept.sequences.tolist() == [0, 0, 1]

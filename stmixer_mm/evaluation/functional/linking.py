@@ -180,15 +180,15 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tu
     is_long = last - first + 1 >= linking.min_length
     kept = np.flatnonzero(is_long & (scores >= linking.min_score))
     members = np.split(np.argsort(tube_of, kind='stable'), np.cumsum(counts)[:-1])
-    members = [members[tube] for tube in kept]
-    arrays = []
-    for one in members:
+    tubes = []
+    for tube in kept:
+        one = members[tube]
         frames, bboxes = tubelets.frames[one][has[one]], tubelets.bboxes[one][has[one]]
         known, where, seen = np.unique(frames, return_inverse=True, return_counts=True)
         means = np.zeros((len(known), 4))
         np.add.at(means, where, bboxes / seen[where, None])
         every = np.arange(known[0], known[-1] + 1)
         filled = [np.interp(every, known, side) for side in means.T]
-        arrays.append(np.column_stack([every, *filled]))
-    sequences = [tubelets.sequences[one[0]] for one in members]
-    return join_tubes(sequences, arrays, scores[kept])
+        rows = np.column_stack([every, *filled])
+        tubes.append((tubelets.sequences[one[0]], rows, scores[tube]))
+    return join_tubes(tubes)

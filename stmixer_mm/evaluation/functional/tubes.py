@@ -4,7 +4,7 @@ N tubes with R rows (a box in a frame) in all; boxes xyxy in pixels, frames coun
 from 1. A sequence is a class in a video: only its tubes are compared with each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -35,17 +35,15 @@ class Overlaps(NamedTuple):
     spatial: np.ndarray  # (K,) mean IoU of the boxes in the frames that both have
 
 
-def join_tubes(
-    sequences: Sequence[int], arrays: Sequence[np.ndarray], scores: Sequence[float]
-) -> Tubes:
-    """Tubes of arrays (n, 5) of frame, x1, y1, x2, y2."""
-    order = np.argsort(np.asarray(sequences, dtype=int), kind='stable')
-    rows = [np.asarray(arrays[i], float) for i in order]
-    table = np.concatenate([np.zeros((0, 5)), *rows])
+def join_tubes(tubes: Iterable[tuple[int, np.ndarray, float]]) -> Tubes:
+    """Tubes of sequences, arrays (n, 5) of frame, x1, y1, x2, y2, and scores."""
+    tubes = sorted(tubes, key=lambda tube: tube[0])
+    sequences, arrays, scores = zip(*tubes, strict=True) if tubes else ((), (), ())
+    table = np.concatenate([np.zeros((0, 5)), *arrays])
     return Tubes(
-        np.asarray(sequences, dtype=int)[order],
-        np.asarray(scores, dtype=float)[order],
-        np.array([len(part) for part in rows], dtype=int),
+        np.array(sequences, dtype=int),
+        np.array(scores, dtype=float),
+        np.array([len(array) for array in arrays], dtype=int),
         table[:, 0].astype(int),
         table[:, 1:],
     )

@@ -11,7 +11,7 @@ from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, take, whole_pixels
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
-from stmixer_mm.evaluation.functional.tubes import Tubes, join_tubes
+from stmixer_mm.evaluation.functional.tubes import join_tubes
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -80,8 +80,14 @@ class TubeMetric(DetectionMetric):
         # Of each video, what makes boxes in [0, 1] boxes in pixels.
         self.scales = np.array([(w, h, w, h) for h, w in sizes], dtype=float)
         # By column; a sequence is the number of a video.
-        tubes = [truth.gttubes[name] for name in self.videos]
-        self.gts = {column: _join_gts(tubes, column - 1) for column in self.columns}
+        self.gts = {
+            column: join_tubes(
+                (number, tube, 1)
+                for name, number in self.video_numbers.items()
+                for tube in truth.gttubes[name].get(column - 1, ())
+            )
+            for column in range(1, self.num_classes)
+        }
         if not any(len(self.gts[column].sequences) for column in self.class_names):
             raise UserError(
                 f'{source} has no tube of an evaluated label in the test videos of '
@@ -102,10 +108,9 @@ class TubeMetric(DetectionMetric):
                 f'excluded_labels has {min(unknown)!r}, which {source} does not have; '
                 'give a list of labels that it has, or fetch the published file.'
             )
-        self.columns = range(1, len(labels) + 1)
-        names = dict(zip(self.columns, labels, strict=True))
+        names = dict(enumerate(labels, start=1))
         names = {n: label for n, label in names.items() if label not in excluded}
-        self._set_classes(names, len(self.columns) + 1)
+        self._set_classes(names, len(labels) + 1)
 
     def gt_boxes(self, column: int) -> Boxes:
         tubes = self.gts[column]
@@ -175,12 +180,3 @@ class TubeMetric(DetectionMetric):
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self.frame_limit)
         return keyframe_key(self.videos[video], frame)
-
-
-def _join_gts(videos: Sequence[dict], label: int) -> Tubes:
-    """Tubes of a label in the videos."""
-    tubes = [
-        (n, tube) for n, video in enumerate(videos) for tube in video.get(label, ())
-    ]
-    numbers, arrays = zip(*tubes, strict=True) if tubes else ((), ())
-    return join_tubes(numbers, arrays, np.ones(len(tubes)))

@@ -94,7 +94,7 @@ class VideoMAPMetric(TubeMetric):
             return detections[column]
         boxes = detections.of(column)
         if not len(boxes.scores):
-            return join_tubes([], [], [])
+            return join_tubes([])
         videos, frames = np.divmod(boxes.frames, self.frame_limit)
         scores = boxes.scores.astype(float)
         tubelets = Tubelets(videos[:, 0], frames, boxes.bboxes, scores)
@@ -116,16 +116,14 @@ class VideoMAPMetric(TubeMetric):
 
     def _join_tubes(self, parts: list[dict]) -> Mapping[int, Tubes]:
         by_key = {part['key']: part for part in parts}
-        found = {column: ([], [], []) for column in self.gts}
+        found = {column: [] for column in self.gts}
         for key in sorted(self._of_known_videos(by_key)):
             number, part = self.video_numbers[key[0]], by_key[key]
             for label, score, rows in part['pred_tubes']:
                 rows = rows[rows[:, 0] <= self.nframes[number]]
                 if len(rows) and (self.score_thr is None or score > self.score_thr):
-                    entry = number, rows, score
-                    for field, value in zip(found[label + 1], entry, strict=True):
-                        field.append(value)
-        tubes = {column: join_tubes(*fields) for column, fields in found.items()}
+                    found[label + 1].append((number, rows, score))
+        tubes = {column: join_tubes(entries) for column, entries in found.items()}
         if nms_iou := parts[0].get('tube_nms_iou'):
             tubes = {n: suppress_tubes(one, nms_iou) for n, one in tubes.items()}
         return tubes
