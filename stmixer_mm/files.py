@@ -113,12 +113,21 @@ def check_writable_file(
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     arguments = [arg.rpartition('=')[2] for arg in sys.argv[1:]]
-    if [*map(os.path.realpath, arguments)].count(os.path.realpath(path)) > 1:
+    same = [arg for arg in arguments if is_same_file(arg, path)]
+    is_given = os.path.abspath(path) in map(os.path.abspath, same)
+    if len(same) > is_given:
         raise UserError(
             f'{purpose} {path} is also another argument of this command and would '
             'replace it; choose another name.'
         )
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
+
+
+def is_same_file(first: str | Path, second: str | Path) -> bool:
+    """Whether two paths lead to one file, there or not, also by links of any kind."""
+    if os.path.exists(first) and os.path.exists(second):
+        return os.path.samefile(first, second)
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 def check_json_path(path: str | Path | None) -> None:

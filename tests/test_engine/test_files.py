@@ -85,7 +85,8 @@ def test_an_output_is_no_other_argument_of_the_command(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'in.csv').touch()
     (tmp_path / 'link.csv').symlink_to('in.csv')
-    for option in ['--out', 'link.csv'], ['--out=./in.csv']:
+    (tmp_path / 'hard.csv').hardlink_to('in.csv')
+    for option in ['--out', 'link.csv'], ['--out', 'hard.csv'], ['--out=./in.csv']:
         monkeypatch.setattr('sys.argv', ['tool', 'in.csv', *option])
         with pytest.raises(UserError):
             check_writable_file(option[-1].removeprefix('--out='), purpose='--out')
