@@ -109,9 +109,9 @@ def _compare(name: str, own: Tensor | None, saved: object) -> str | None:
     shapes = tuple(getattr(saved, 'shape', ())), tuple(own.shape)
     if shapes[0] != shapes[1]:
         return f'of shape {shapes[0]} instead of {shapes[1]}'
-    if not (is_dense(saved) and saved.isfinite().all()):
-        return 'not finite'
-    return None
+    if not is_dense(saved) or own.is_floating_point() > saved.is_floating_point():
+        return 'of another kind of numbers'
+    return None if saved.isfinite().all() else 'not finite'
 
 
 def is_dense(value: object) -> bool:

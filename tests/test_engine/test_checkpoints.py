@@ -74,6 +74,7 @@ def test_every_form_of_a_checkpoint_gives_the_same_names(wrap):
         lambda value: value.fill_(float('inf')),
         lambda value: 'abc',
         lambda value: value.to('meta'),
+        lambda value: value.int(),
     ],
 )
 def test_parameters_that_cannot_be_right_are_refused(spoil):
