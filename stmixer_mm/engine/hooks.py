@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import ATOMIC_BACKEND
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
@@ -54,8 +54,10 @@ class CheckCheckpointHook(Hook):
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
         checkpoint.setdefault('state_dict', state)  # mmengine looks only there
-        if runner._resume:
-            check_training_state(runner, checkpoint, source=source)
+        if runner._resume and isinstance(runner.optim_wrapper, OptimWrapper):
+            check_optimizer(
+                runner.optim_wrapper, checkpoint['optimizer'], source=source
+            )
 
 
 def source_of(runner) -> str | None:
@@ -66,19 +68,14 @@ def source_of(runner) -> str | None:
     return source
 
 
-def check_training_state(runner, checkpoint: dict, *, source: str) -> None:
-    """Refuse to resume from weights alone, or with the state of another optimizer."""
-    remedy = (
-        'resume from a checkpoint that training wrote, with the same optim_wrapper, or '
-        f'start from its weights: --cfg-options load_from={source} without --resume'
-    )
-    with blame(f'Checkpoint {source} cannot be resumed', remedy):
-        optim = runner.optim_wrapper
-        optim.load_state_dict(dict(checkpoint['optimizer']))
-        # torch takes over the settings of any other optimizer.
-        missing = {*optim.optimizer.defaults} - {*optim.param_groups[0]}
-        if missing:
-            raise ValueError(f'its optimizer has no {", ".join(sorted(missing))}')
+def check_optimizer(optim: OptimWrapper, state: dict, *, source: str) -> None:
+    """Refuse the state of another optimizer, whose settings torch would take over."""
+    missing = {*optim.optimizer.defaults}.difference(*state['param_groups'])
+    if missing:
+        raise UserError(
+            f'The optimizer of checkpoint {source} has no {", ".join(sorted(missing))}; '
+            'resume with the optim_wrapper that it was trained with.'
+        )
 
 
 @HOOKS.register_module()

@@ -327,20 +327,11 @@ def test_last_checkpoint_is_found_where_the_folder_is_now(tmp_path, note):
     assert found == tmp_path / ('epoch_2.pth' if note else 'epoch_10.pth')
 
 
-@pytest.mark.parametrize(
-    ('name', 'changes'),
-    [
-        ('best_mAP_overall_epoch_1', {}),
-        ('epoch_1', sgd()),
-        ('epoch_1', dict(width=2)),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_not_resumed(tmp_path, name, changes):
-    make_runner(tmp_path, epochs=1, checkpoint=BEST, **ADAMW).train()
-    path = str(tmp_path / f'{name}.pth')
-    resumed = make_runner(tmp_path, resume=True, load_from=path, **ADAMW | changes)
-    with pytest.raises(UserError, match=f'{name}.pth'):
-        resumed.train()
+@pytest.mark.parametrize('changes', [sgd(), dict(width=2)])
+def test_a_checkpoint_that_does_not_fit_is_not_resumed(tmp_path, changes):
+    make_runner(tmp_path, epochs=1, **ADAMW).train()
+    with pytest.raises(UserError, match=r'epoch_1\.pth'):
+        make_runner(tmp_path, resume=True, **ADAMW | changes).train()
 
 
 def test_allowed_differences_pass_for_fine_tuning(tmp_path):

@@ -1,6 +1,7 @@
 """Two processes do what one does with the double batch."""
 
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,12 +92,18 @@ def test_two_processes_equal_one_with_the_double_batch(project, monkeypatch):
 
 
 def test_failure_is_reported_without_a_traceback(tmp_path):
+    script = tmp_path / 'fails.py'
+    script.write_text('import sys\nsys.exit("error: a sentence")\n')
     done = subprocess.run(
-        [ROOT / 'tools' / 'dist_test.sh', tmp_path / 'no.py', 'no.pth', '1'],
-        env=tool_environment(PORT=str(free_port())),
+        [
+            sys.executable,
+            ROOT / 'tools/launch.py',
+            f'--master_port={free_port()}',
+            script,
+        ],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    assert 'no.py does not exist' in done.stderr
+    assert 'error: a sentence' in done.stderr and 'error: process 0' in done.stderr
     assert 'Traceback' not in done.stderr
