@@ -4,11 +4,8 @@ import literal_act
 import numpy as np
 import pytest
 from tube_data import (
-    LEFT,
-    RIGHT,
     build,
     frame_detections,
-    ground_truth,
     linked,
     noisy,
     still,
@@ -21,8 +18,6 @@ from stmixer_mm.projects.diagnosis.error_types import (
     error_rows,
     tube_error_shares,
 )
-
-NOTHING = dict.fromkeys(TubeErrorShares._fields, 0)
 
 
 def shares_of(metric_type, truth, samples, **options):
@@ -56,39 +51,6 @@ def test_errors_of_boxes_are_those_of_moc():
     # Suppressed boxes have no errors.
     shares, values = shares_of(TubeFrameMAPMetric, truth, samples, nms='moc')
     assert error_rows(shares)[-1][1] == pytest.approx(values['frame_mAP/overall@0.5'])
-
-
-# 4 / 10 of the boxes and 8 of 20 frames are less than 1 / 2.
-@pytest.mark.parametrize(
-    'kind, tube',
-    [
-        ('repeat', still(1, 20, [0, 0, 49, 59])),
-        ('extra', still(1, 20, [60, 0, 90, 99])),
-        ('localisation', still(1, 20, [0, 0, 49, 39])),
-        ('classification', still(21, 40, RIGHT)),
-        ('time', still(1, 8, LEFT)),
-        ('classification_time', still(21, 28, RIGHT)),
-        ('classification_localisation', still(21, 40, [100, 0, 149, 39])),
-        ('time_localisation', still(1, 8, [0, 0, 49, 39])),
-        ('classification_time_localisation', still(21, 28, [100, 0, 149, 39])),
-    ],
-)
-def test_errors_of_tubes_by_hand(kind, tube):
-    truth = ground_truth(
-        {
-            'v': {0: [still(1, 20, LEFT)], 1: [still(21, 40, RIGHT)]},
-            'w': {0: [still(1, 20, LEFT)]},
-        }
-    )
-    found = [(0, 0.9, still(1, 20, LEFT)), (0, 0.8, tube)]
-    samples = [linked('v', *found), linked('w', (0, 0.7, still(1, 20, LEFT)))]
-    shares, values = shares_of(VideoMAPMetric, truth, samples)
-    # Right, wrong, right: of the two 1/2 and 1/3 are wrong; sit is all missed.
-    share, ap = (1 / 2 + 1 / 3) / 2 / 2, (1 + (1 / 2 + 2 / 3) / 2) / 2
-    expected = {**NOTHING, 'ap': ap, kind: share}
-    assert shares['run']._asdict() == pytest.approx(expected)
-    assert shares['sit']._asdict() == {**NOTHING, 'missed': 1}
-    assert error_rows(shares)[-1][1] == values['video_mAP/overall@0.5']
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])

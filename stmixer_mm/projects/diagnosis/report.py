@@ -11,6 +11,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.tables import Row, cells, format_table
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.offline import (
     build_metrics,
@@ -67,21 +68,10 @@ def analyze(
     found = read_results(results)
     for metric in metrics_for(found, metrics):
         feed(metric, found)
-        detections = metric.detections(metric.results)
         folder = Path(out, re.sub(r'[^\w-]+', '_', metric.prefix or 'metric'))
         folder.mkdir(parents=True, exist_ok=True)
-        found_by_class = class_results(metric, detections)
-        worst = sorted((one for one in found_by_class if one.gts), key=lambda r: r.ap)
-        title = (
-            f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
-        )
-        rows = [ClassResult._fields, *worst]
-        _report(title, rows, folder / 'classes.csv', number=num_worst)
-        if isinstance(metric, TubeMetric):
-            of_tubes = isinstance(metric, VideoMAPMetric)
-            find = tube_error_shares if of_tubes else box_error_shares
-            rows = error_rows(find(metric, detections))
-            _report('Error types', rows, folder / 'errors.csv')
+        detections = metric.detections(metric.results)
+        _report_classes(metric, detections, folder, number=num_worst)
         if not isinstance(metric, VideoMAPMetric):
             judged = judge_keyframes(metric, detections, score_thr=score_thr)
             worst = [keyframe for keyframe in judged[:num_worst] if keyframe.cost > 0]
@@ -89,6 +79,21 @@ def analyze(
             if worst and not no_keyframes:
                 draw_keyframes(cfg, worst, folder)
     print(f'\nTables and pictures are in {out}.')
+
+
+def _report_classes(
+    metric: DetectionMetric, detections: Detections, folder: Path, *, number: int
+) -> None:
+    """AP and counts of the classes, of tubes error types, too."""
+    found = [one for one in class_results(metric, detections) if one.gts]
+    title = f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
+    rows = [ClassResult._fields, *sorted(found, key=lambda one: one.ap)]
+    _report(title, rows, folder / 'classes.csv', number=number)
+    if isinstance(metric, TubeMetric):
+        of_tubes = isinstance(metric, VideoMAPMetric)
+        shares = tube_error_shares if of_tubes else box_error_shares
+        rows = error_rows(shares(metric, detections))
+        _report('Error types', rows, folder / 'errors.csv')
 
 
 def _report(
