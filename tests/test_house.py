@@ -1,10 +1,12 @@
 """Imports go down the floors that docs/architecture.md names."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
+
+import mmaction
+from tiny_stmixer import tool_environment, write_project
 
 import stmixer_mm
 
@@ -50,8 +52,7 @@ def test_no_project_imports_another():
 
 
 WITHOUT_PROJECTS = """
-import sys
-from pathlib import Path
+import runpy, sys
 
 class Hidden:
     def find_spec(self, name, *_):
@@ -60,25 +61,26 @@ class Hidden:
 
 sys.meta_path.insert(0, Hidden())
 
-from mmengine.config import Config
-from mmengine.runner import Runner
-from tiny_stmixer import write_project
+tools, config = sys.argv[1:]
+test = ['test.py', config, 'work/epoch_1.pth', '--show-dir', 'show']
+for tool, *arguments in ['train.py', config], test:
+    sys.argv = [f'{tools}/{tool}', *arguments, '--work-dir', 'work']
+    runpy.run_path(sys.argv[0], run_name='__main__')
+
 from stmixer_mm.apis import ActionDetInferencer
 
-config = Config.fromfile(write_project(Path()))
-config.work_dir = 'work'
-Runner.from_cfg(config).train()
 found = ActionDetInferencer(config, 'work/epoch_1.pth')('0.mp4')
 assert found['predictions'][0].keyframes
 """
 
 
-def test_the_core_trains_and_predicts_without_projects(tmp_path):
-    paths = os.pathsep.join((str(PACKAGE.parent), str(Path(__file__).parent)))
+def test_the_core_works_without_projects_also_in_the_hosts_tools(tmp_path):
+    tools = Path(mmaction.__file__).parent / '.mim' / 'tools'
     done = subprocess.run(
-        [sys.executable, '-c', WITHOUT_PROJECTS],
+        [sys.executable, '-c', WITHOUT_PROJECTS, tools, write_project(tmp_path)],
         cwd=tmp_path,
-        env=os.environ | dict(PYTHONPATH=paths),
+        env=tool_environment(),
         check=False,
     )
     assert done.returncode == 0
+    assert len(list(tmp_path.rglob('show/*'))) == 4

@@ -1,10 +1,7 @@
 import os
 import pickle
 import subprocess
-import sys
-from pathlib import Path
 
-import mmaction
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -72,26 +69,6 @@ def test_testing_dumps_and_draws(trained, tmp_path):
     assert found[0]['pred_instances']['scores'].shape[1] == 3
     pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
     assert pictures == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
-
-
-def test_host_tools_need_nothing_but_the_config(trained, tmp_path):
-    config, work_dir = trained
-    tools = Path(mmaction.__file__).parent / '.mim' / 'tools'
-    code = (
-        'import runpy, sys; sys.argv = sys.argv[1:]; '
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    command = [sys.executable, '-c', code, tools / 'test.py', config]
-    done = subprocess.run(
-        [*command, work_dir / 'epoch_1.pth', '--show-dir', 'show', '--work-dir', 'w'],
-        env=tool_environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert 'mAP/overall' in done.stdout
-    assert len(list(tmp_path.rglob('show/*'))) == 4
 
 
 def test_slurm_scripts_hand_on_their_arguments(tmp_path):
