@@ -6,22 +6,19 @@ Nothing is downloaded, and only shapes are computed.
 from collections.abc import Iterator
 from copy import deepcopy
 from itertools import zip_longest
-from typing import Annotated
 
-from stmixer_mm.command_line import CfgOptions, Count, run_main
+from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import describe, trace_shapes, unnoticed
-from stmixer_mm.projects.profiling.clips import random_clip
+from stmixer_mm.projects.profiling.clips import Shape, random_clip
 from stmixer_mm.projects.profiling.models import construct_model, quieten, read_config
 
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
-
-Shape = Annotated[tuple[Count, Count, Count] | None, dict(metavar=('T', 'H', 'W'))]
 
 
 def main(

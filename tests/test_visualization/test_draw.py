@@ -121,13 +121,3 @@ def test_a_mask_goes_with_its_box():
     # Of a frame at twice the size.
     large = move_mask(mask, (80, 120), 2 * bbox, 2 * bbox)
     assert np.array_equal(large[::2, ::2], mask)
-
-
-def test_masks_tint_their_pixels_and_no_others():
-    frame, mask = np.zeros((40, 60, 3), np.uint8), np.zeros((20, 30), bool)
-    mask[2:18, 20:28] = True
-    picture = draw_detections(
-        frame, np.array([[0, 0, 9, 9.0]]), [[]], masks=[mask], colors=[[(200, 100, 50)]]
-    )
-    assert (picture[8:30, 44:52] == (100, 50, 25)).all()
-    assert not picture[:, 14:36].any() and not picture[14:, :38].any()

@@ -1,6 +1,7 @@
 """Clips per second of a model or of its data loading, and where the time goes."""
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 from math import ceil
 from typing import Literal
 
@@ -17,7 +18,6 @@ from stmixer_mm.projects.profiling.clips import (
 from stmixer_mm.projects.profiling.meter import Meter, machine, medians
 from stmixer_mm.projects.profiling.models import (
     build_model,
-    num_classes_of,
     quieten,
     read_config,
 )
@@ -60,31 +60,25 @@ def main(
     """
     quieten()
     check_json_path(json)
-    cfg = read_config(config, cfg_options)
+    cfg, is_train = read_config(config, cfg_options), mode == 'train'
     with blame(f'{config} cannot be measured'):
         split = 'test' if mode == 'test' else 'train'
         pipeline = ClipPipeline(cfg, split, of_videos=video is not None)
         if batch_size is None:
-            is_train = mode == 'train'
             batch_size = cfg.train_dataloader.get('batch_size', 1) if is_train else 1
-        infos = find_clips(cfg, split, video, clips)
+        infos = cycle(find_clips(cfg, split, video, clips))
         steps = Steps(pipeline, torch.device(device))
         if mode != 'data':
-            steps.add_model(cfg, checkpoint, is_train=mode == 'train')
-        count = ceil(clips / batch_size)
-        records = [
-            steps.run(
-                [infos[(step * batch_size + i) % len(infos)] for i in range(batch_size)]
-            )
-            for step in range(-WARM_UP, count)
-        ]
+            steps.add_model(cfg, checkpoint, is_train=is_train)
+        count = WARM_UP + ceil(clips / batch_size)
+        records = [steps.run([*islice(infos, batch_size)]) for _ in range(count)]
     parts = medians(records[WARM_UP:])
     seconds = sum(parts.values())
-    loading = sum(parts[name] for name in LOADING)
+    rate = batch_size / seconds
+    fed = batch_size / sum(parts[name] for name in LOADING)
     rows = [('part', 'seconds', 'share')]
     rows += [(name, f'{s:.4f}', f'{s / seconds:.1%}') for name, s in parts.items()]
     print(format_table([*rows, ('total', f'{seconds:.4f}', '100.0%')]))
-    rate, fed = batch_size / seconds, batch_size / loading
     print(
         f'{rate:.3f} clips per second in steps of {batch_size}; a core loads {fed:.2f}'
     )
@@ -105,7 +99,7 @@ def find_clips(cfg: Config, split: str, video: str | None, count: int) -> list[d
     """Samples before the pipeline, of the video or of the config's dataset."""
     if video is None:
         return config_clips(cfg, split, count)
-    persons = random_persons(num_classes_of(cfg))
+    persons = random_persons(cfg)
     return [persons | info for info in video_clips(video, count)]
 
 

@@ -17,7 +17,6 @@ from stmixer_mm.datasets.pipelines import dataset_configs, find, find_sampler
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import single_clips
-from stmixer_mm.projects.profiling.models import num_classes_of
 from stmixer_mm.registry import DATASETS
 
 # Height and width of random frames: 256x320 where the pipeline resizes as for AVA.
@@ -100,9 +99,13 @@ def stack_clips(infos: list[dict], pipeline: ClipPipeline) -> Tensor:
     return torch.stack([clip for clip in clips if clip.shape == shape])
 
 
-def random_persons(num_classes: int, *, count: int = 5, seed: int = 0) -> dict:
+def random_persons(cfg: Config, *, count: int = 5) -> dict:
     """Boxes in [0, 1], as ground truth and as proposals, with one action each."""
-    random = np.random.RandomState(seed)
+    head = cfg.model.get('head') or {}
+    if 'num_classes' not in head:
+        head = (cfg.model.get('roi_head') or {}).get('bbox_head') or {}
+    num_classes = head.get('num_classes', 81)
+    random = np.random.RandomState(0)
     corner = random.uniform(0, 0.6, (count, 2))
     size = random.uniform(0.15, 0.4, (count, 2))
     bboxes = np.hstack((corner, corner + size)).astype(np.float32)
@@ -130,9 +133,9 @@ def random_clip(cfg: Config, *, shape: tuple[int, int, int] | None = None) -> di
         first = find(augment, lambda part: type(part).__name__ == 'FormatShape')
         augment = augment[first or 0 :]
     frame = np.random.RandomState(0).randint(0, 256, (height, width, 3), np.uint8)
-    results = random_persons(num_classes_of(cfg))
+    results = random_persons(cfg)
     for name in ('gt_bboxes', 'proposals'):
-        results[name] *= np.array((width, height, width, height), dtype=np.float32)
+        results[name] *= np.float32((width, height) * 2)
     results.update(
         imgs=[frame] * (frames * pipeline.num_clips),
         img_shape=(height, width),
@@ -141,7 +144,7 @@ def random_clip(cfg: Config, *, shape: tuple[int, int, int] | None = None) -> di
         num_clips=pipeline.num_clips,
         modality='RGB',
         img_key='random,0',
-        crop_quadruple=np.array([0, 0, 1, 1], dtype=np.float32),
+        crop_quadruple=np.float32((0, 0, 1, 1)),
     )
     for transform in augment:
         results = transform(results)

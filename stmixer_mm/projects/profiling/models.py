@@ -67,11 +67,3 @@ def construct_model(cfg: Config) -> nn.Module:
         if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
             module.init_cfg = None
     return model
-
-
-def num_classes_of(cfg: Config) -> int:
-    """Columns of the labels that a config's model is trained on."""
-    head = cfg.model.get('head') or {}
-    if 'num_classes' not in head:
-        head = (cfg.model.get('roi_head') or {}).get('bbox_head') or {}
-    return head.get('num_classes', 81)
