@@ -288,7 +288,7 @@ def test_timestamps_name_annotated_frames(steps, every, step):
     times -= times[0]
     clock = dict(fps=449 / times[-1], total_frames=450, frame_times=times)
     frames = range(4, 500, step)
-    pairs = choose_keyframes(frames, every=every, **clock)
+    pairs = choose_keyframes(frames, every, clock)
     assert len(pairs) > 0.4 * min(times[-1] / every, len(frames))
     for time, frame in pairs:
         assert frame in frames

@@ -205,12 +205,7 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
 
 
 def choose_keyframes(
-    frames: Sequence[int],
-    *,
-    every: float,
-    fps: float,
-    total_frames: int,
-    frame_times: np.ndarray,
+    frames: Sequence[int], every: float, clock: Mapping
 ) -> list[tuple[float, int]]:
     """Timestamps in seconds, and the annotated frames that they name.
 
@@ -218,21 +213,20 @@ def choose_keyframes(
         frames: Annotated frames, rising.
         every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
             annotated, the nearest within half of ``every`` is taken, at its own time.
-        fps, total_frames, frame_times: Of the video, see :func:`.keyframe_index`.
+        clock: Of the video, as in :class:`VideoFacts`.
     """
-    frames = np.array(frames)[: np.searchsorted(frames, total_frames)]
+    frames = np.array(frames)[: np.searchsorted(frames, clock['total_frames'])]
     if not len(frames):
         return []
-    begins = frame_times[frames]
-    every = max(every, 1 / fps)  # no frame is a keyframe twice
-    count = math.floor((begins[-1] + 0.5 / fps) / every) + 1
+    begins, frame_s = clock['frame_times'][frames], 1 / clock['fps']
+    every = max(every, frame_s)  # no frame is a keyframe twice
+    count = math.floor((begins[-1] + 0.5 * frame_s) / every) + 1
     positions = every * np.arange(count)
     nearest_ones = np.searchsorted((begins[1:] + begins[:-1]) / 2, positions)
     chosen: dict[int, float] = {}
     for position, index in zip(positions.tolist(), nearest_ones, strict=True):
         frame, begin = int(frames[index]), float(begins[index])
         if abs(begin - position) <= every / 2 and frame not in chosen:
-            clock = dict(fps=fps, total_frames=total_frames, frame_times=frame_times)
             is_named = frame == keyframe_index(round(position, 3), **clock)
             chosen[frame] = round(position if is_named else begin, 3)
     return [(time, frame) for frame, time in chosen.items()]
@@ -276,7 +270,7 @@ def _keyframes(
     frames = video.frames
     if frames is None:
         frames = range(facts.clock['total_frames'])
-    for time, frame in choose_keyframes(frames, every=every, **facts.clock):
+    for time, frame in choose_keyframes(frames, every, facts.clock):
         people = []
         for person_id, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)
