@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -54,10 +54,9 @@ class CheckCheckpointHook(Hook):
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
         checkpoint.setdefault('state_dict', state)  # mmengine looks only there
-        if runner._resume and isinstance(runner.optim_wrapper, OptimWrapper):
-            check_optimizer(
-                runner.optim_wrapper, checkpoint['optimizer'], source=source
-            )
+        optim = runner.optim_wrapper
+        if runner._resume and isinstance(optim, OptimWrapper):
+            check_optimizer(optim, checkpoint['optimizer'], source=source)
 
 
 def source_of(runner) -> str | None:
@@ -98,13 +97,8 @@ class CheckModelHook(Hook):
             return
         for split in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{split}_loop')
-            if not isinstance(loop, BaseLoop):
-                continue
-            check_classes(model, loop)
-            context, optim = nullcontext(), runner.optim_wrapper
-            if split == 'train' and isinstance(optim, OptimWrapper):
-                context = optim.optim_context(model)  # of mixed precision
-            with context:
+            if isinstance(loop, BaseLoop):
+                check_classes(model, loop)
                 check_sample(model, loop.dataloader)
 
 
