@@ -1,5 +1,4 @@
 import pytest
-from mmengine.config import Config
 from tiny_stmixer import write_project
 
 from stmixer_mm.apis.config import (
@@ -72,29 +71,12 @@ def test_valid_configs_pass(cfg, override):
     check_arguments(cfg)
 
 
-NECK = dict(type='mmdet.FPN', in_channels=[4, 8], out_channels=4, num_outs=1)
-
-
-@pytest.mark.parametrize(
-    ('override', 'place'),
-    [
-        (
-            {'model.neck': dict(type='FramewiseNeck', neck=NECK, _delete_=True)},
-            'FPN',
-        ),
-        ({'train_cfg.max_epochs': 1.5}, 'train_loop'),
-        ({'optim_wrapper.optimizer.lr': 'a'}, 'optim_wrapper'),
-        ({'param_scheduler': [5]}, 'param_scheduler'),
-        ({'val_dataloader.batch_size': 'a'}, 'batch_size'),
-        ({'val_dataloader.dataset.ann_file': 'no.csv'}, 'no.csv'),
-    ],
-)
-def test_what_cannot_be_built_is_found_before_the_first_step(cfg, override, place):
-    merge_overrides(cfg, override)
-    cfg.work_dir += place
-    with pytest.raises(UserError) as error:
+def test_what_cannot_be_built_is_found_before_the_first_step(cfg):
+    neck = dict(type='mmdet.FPN', in_channels=[4, 8], out_channels=4, num_outs=1)
+    neck = dict(type='FramewiseNeck', neck=neck, _delete_=True)
+    merge_overrides(cfg, {'model.neck': neck})
+    with pytest.raises(UserError, match='FPN') as error:
         build_runner(cfg).train()
-    assert place in str(error.value)
     assert '\n' not in str(error.value)
 
 
@@ -103,12 +85,6 @@ def test_bug_in_a_step_keeps_its_traceback(cfg, monkeypatch):
     monkeypatch.setattr(type(runner.model), 'loss', None)
     with pytest.raises(TypeError):
         runner.train()
-
-
-def test_overrides_that_do_not_fit_are_named():
-    cfg = Config(dict(steps=[1, 2]))
-    with pytest.raises(UserError, match=r'steps\.7'):
-        merge_overrides(cfg, {'steps.7': 3})
 
 
 def test_a_run_needs_the_sections_of_its_loop_alone(cfg):

@@ -128,16 +128,13 @@ def test_results_come_while_the_stream_goes_on(kind, keyframes, wait, request):
         assert given[-1] <= keyframe + wait
 
 
-@pytest.mark.parametrize('batch_size', [1, 4])
-def test_bad_sources_among_others_have_an_error(
-    batch_size, of_keyframes, video, folder
-):
+def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
     (folder / 'bad.mp4').write_bytes(b'x')
     (folder / 'list.txt').write_text(f'gone.mp4\n{folder}/bad.mp4\n{video}\n')
     frames = frames_of(video)
     breaks = [*frames[:15], frames[0, :40]]
     sources = [folder / 'list.txt', breaks, frames.astype(float)]
-    found = of_keyframes(sources, fps=10, batch_size=batch_size)['predictions']
+    found = of_keyframes(sources, fps=10, batch_size=4)['predictions']
     assert [len(one.keyframes) for one in found] == [0, 0, 3, 2, 0]
     errors = [one.error for one in found]
     assert errors.pop(2) is None

@@ -5,7 +5,7 @@ from mmengine.runner import FlexibleRunner, Runner
 from run_tool import free_port
 from tiny_stmixer import write_project
 
-from stmixer_mm.apis.config import load_config, merge_overrides
+from stmixer_mm.apis.config import load_config
 from stmixer_mm.apis.running import build_runner
 from stmixer_mm.engine.optim import BFloat16OptimWrapper
 from stmixer_mm.errors import UserError
@@ -46,18 +46,13 @@ def one_process(monkeypatch):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ('overrides', 'unused'),
-    [({}, False), ({'model_wrapper_cfg.find_unused_parameters': True}, True)],
-)
-def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process, overrides, unused):
+def test_processes_on_a_cpu_talk_through_gloo(cfg, one_process):
     set_device = torch.cuda.set_device
-    merge_overrides(cfg, {'launcher': 'pytorch', **overrides})
+    cfg.launcher, cfg.model_wrapper_cfg = 'pytorch', dict(find_unused_parameters=True)
     model = build_runner(cfg).model
     assert torch.distributed.get_backend() == 'gloo'
     assert type(model).__name__ == 'MMDistributedDataParallel'
-    assert model.device_ids is None
-    assert model.find_unused_parameters is unused
+    assert model.device_ids is None and model.find_unused_parameters
     assert torch.cuda.set_device is set_device
 
 

@@ -182,13 +182,6 @@ def test_damage_lasts_to_the_next_key_frame(damaged, frame_number):
     assert [frame_number(one) for one in reader.get_batch([14, 24])] == [14, 24]
 
 
-def test_damage_survives_a_data_loader():
-    told = (
-        'Caught DamagedVideo ...\nstmixer_mm.datasets.videos.DamagedVideo: a.mp4: x\n'
-    )
-    assert str(DamagedVideo(told)) == 'a.mp4: x'
-
-
 def test_stretches_are_joined():
     parts = [(2, 2.1), (4, 5), (2.1, 2.2), (4.5, 4.6)]
     assert join_stretches(parts) == [(2, 2.2), (4, 5)]
