@@ -7,7 +7,7 @@ from stmixer_mm.apis.config import SPLITS, check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.data_checks.datasets import check_config
-from stmixer_mm.projects.data_checks.reports import format_report, report_to_dict
+from stmixer_mm.projects.data_checks.reports import format_report
 
 
 def main(
@@ -35,7 +35,7 @@ def main(
     reports = check_config(cfg, splits, decode=not no_decode)
     for report in reports:
         print(format_report(report))
-    write_json(json, [report_to_dict(report) for report in reports])
+    write_json(json, [report.to_dict() for report in reports])
     sys.exit(any(report.num_errors for report in reports))
 
 

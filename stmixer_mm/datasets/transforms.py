@@ -101,10 +101,10 @@ class SampleKeyframeClip(BaseTransform):
                 'in SampleKeyframeClip.'
             )
         try:
-            frame = _find_keyframe(results, total_frames)
-            if self.ahead_s:
-                frame = self._frame_before(frame, results, total_frames)
+            frame = self._find_frame(results, total_frames)
         except UserError as error:
+            if self.ahead_s:
+                source = f'{source}, ahead_s={self.ahead_s:g}'
             raise UserError(f'{source}: {error}.') from None
         results['frame_inds'] = results.get('start_index', 0) + clip_indices(
             frame,
@@ -120,22 +120,27 @@ class SampleKeyframeClip(BaseTransform):
         results['crop_quadruple'] = np.array([0, 0, 1, 1], dtype=np.float32)
         return results
 
-    def _frame_before(self, keyframe: int, results: dict, total_frames: int) -> int:
-        """The frame nearest to ``ahead_s`` before a keyframe, both from 0."""
-        clock = clock_of(results, total_frames) | dict(timestamp_start=0)
-        times, fps = clock['frame_times'], clock['fps']
-        if results.get('frame_index') is None:
-            seconds = results['timestamp'] - results.get('timestamp_start', 0)
-        else:
-            seconds = keyframe / fps if times is None else float(times[keyframe])
-        since = seconds - self.ahead_s
-        if since < -0.5 / fps and not self.allow_short:
+    def _find_frame(self, results: dict, total_frames: int) -> int:
+        """Index, from 0, of the frame that the clip is cut at."""
+        index, ahead_s = results.get('frame_index'), self.ahead_s or 0
+        if index is not None and not 0 <= index < total_frames:
             raise UserError(
-                f'keyframe {results.get("img_key")} comes {seconds:g} s after the first '
-                f'frame, so that none is ahead_s={self.ahead_s:g} before it; exclude '
-                'such keyframes, or set a smaller ahead_s or allow_short=True'
+                f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
+                'frames; extract or encode it again at the rate of the annotation'
             )
-        return keyframe_index(max(since, 0.0), **clock)
+        if index is not None and not ahead_s:
+            return index
+        clock = clock_of(results, total_frames)
+        start, times, fps = (
+            clock[key] for key in ('timestamp_start', 'frame_times', 'fps')
+        )
+        if index is None:
+            seconds = results['timestamp'] - ahead_s
+        else:
+            seconds = start + (index / fps if times is None else times[index]) - ahead_s
+        if ahead_s and (self.allow_short or seconds > start - 0.5 / fps):
+            seconds = max(seconds, start)
+        return keyframe_index(seconds, **clock)
 
 
 def frames_of(results: dict) -> int:
@@ -154,19 +159,6 @@ def clock_of(results: dict, total_frames: int) -> dict:
         timestamp_start=results.get('timestamp_start', 0),
         frame_times=results.get('frame_times'),
     )
-
-
-def _find_keyframe(results: dict, total_frames: int) -> int:
-    """Index of the keyframe, from 0."""
-    index = results.get('frame_index')
-    if index is None:
-        return keyframe_index(results['timestamp'], **clock_of(results, total_frames))
-    if not 0 <= index < total_frames:
-        raise UserError(
-            f'frame {index + 1}, counted from 1, is not one of its {total_frames} '
-            'frames; extract or encode it again with the frame rate of the annotation'
-        )
-    return index
 
 
 @TRANSFORMS.register_module()

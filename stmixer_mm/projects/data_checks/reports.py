@@ -37,6 +37,13 @@ class Report:
     videos: dict[str, str] = field(default_factory=dict)  # id -> path
     places: dict[str, Place] = field(default_factory=dict)  # of videos and img_keys
 
+    def to_dict(self) -> dict:
+        """All of it in plain types, for JSON."""
+        findings = [finding._asdict() for finding in self.findings]
+        content = {**asdict(self), 'findings': findings, 'num_errors': self.num_errors}
+        del content['places']
+        return content
+
     @property
     def num_errors(self) -> int:
         return sum(finding.severity == 'error' for finding in self.findings)
@@ -64,14 +71,4 @@ def format_report(report: Report) -> str:
             f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes'
         )
         lines += [f'  {name:<40} {n:>8}' for name, n in report.class_counts.items()]
-    elif report.videos:
-        lines.append('Videos are opened once these errors are corrected.')
     return '\n'.join([*lines, f'{len(errors)} errors, {len(warnings)} warnings'])
-
-
-def report_to_dict(report: Report) -> dict:
-    """The whole report in plain types, for JSON."""
-    findings = [finding._asdict() for finding in report.findings]
-    content = {**asdict(report), 'findings': findings, 'num_errors': report.num_errors}
-    del content['places']
-    return content
