@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stmixer_mm.projects.toy.body import ARM, THIGH, person_blobs, pose_at
+from stmixer_mm.projects.toy.body import person_blobs
 from stmixer_mm.projects.toy.drawing import locate, view_at
 from stmixer_mm.projects.toy.generate import make_scene
 from stmixer_mm.projects.toy.script import (
@@ -27,31 +27,10 @@ def _scene(*persons, props=()):
 
 def _person(legs='stand', *, arms='rest', x=0.6, **changes):
     person = random_scene(np.random.RandomState(1), 4 / 3).persons[0]
-    everything = {
-        'height': 0.5,
-        'ground_y': 0.8,
-        'start_x': x,
-        'legs': (legs,) * (DURATION + 1),
-        'arms': (arms,) * (DURATION + 1),
-        'arm_side': 0,
-    }
-    return person._replace(**{**everything, **changes})
-
-
-def _persons(count=12):
-    for seed in range(count):
-        yield from random_scene(np.random.RandomState(seed), 4 / 3).persons
-
-
-def test_bones_keep_their_length():
-    for person in _persons():
-        for t in np.linspace(0, DURATION, 23):
-            pose = pose_at(person, t)
-            legs = np.linalg.norm(pose.hips - pose.feet, axis=1)
-            assert legs.max() <= 2 * THIGH * 1.08
-            for end in (pose.shoulders, pose.hands):
-                arms = np.linalg.norm(end - pose.elbows, axis=1)
-                assert arms == pytest.approx(ARM)
+    everything = dict(height=0.5, ground_y=0.8, start_x=x, arm_side=0)
+    everything['legs'] = (legs,) * (DURATION + 1)
+    everything['arms'] = (arms,) * (DURATION + 1)
+    return person._replace(**everything | changes)
 
 
 @pytest.mark.parametrize(
