@@ -8,13 +8,13 @@ standard output.
 import sys
 from contextlib import ExitStack, redirect_stdout
 from functools import partial
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, TextIO
 
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_clips
 from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOptions
-from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, build_tracker
+from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
 from stmixer_mm.command_line import (
     NotNegative,
     Overrides,
@@ -42,7 +42,6 @@ def main(
     interval_s: NotNegative = 0.0,
     score_thr: Score = 0.3,
     nms_thr: Score = NMS_THR,
-    tracker: Literal[tuple(TRACKERS)] = DEFAULT_TRACKER,
     device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
@@ -60,7 +59,6 @@ def main(
         score_thr: Leave out actions with lower scores; the page can change it for what
             is shown.
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
-        tracker: Tracker of persons; tubelets and track queries need none.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
     if json_lines not in (None, '-'):
@@ -75,7 +73,7 @@ def main(
         ).model
         loader = ClipLoader(detector.cfg)
         options = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
-        options['tracker'] = build_tracker(tracker)
+        options['tracker'] = build_tracker(DEFAULT_TRACKER)
         detect = partial(detect_clips, detector, loader, **options)
         live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
         if lines is not None:

@@ -138,7 +138,7 @@ def detect_with_ray(
         address: Use workers of this Ray cluster; 'local' starts one; without ADDRESS,
             those of the running one, or of this machine.
         form: Of the data set with --ray: JSON lines or Parquet.
-        cpus_per_worker: Cores of each worker with --ray, if there are no GPUs.
+        cpus_per_worker: Cores of each worker with --ray.
 
     Raises:
         UserError: no cluster or place; at the end, if videos have problems.
