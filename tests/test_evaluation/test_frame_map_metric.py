@@ -32,10 +32,6 @@ def predict(video_id, timestamp, bboxes, scores):
     return dict(video_id=video_id, timestamp=timestamp, pred_instances=found)
 
 
-def evaluate(metric, *samples):
-    return score(metric, samples)
-
-
 SIT = [0, 0.9, 0, 0]
 LEFT, RIGHT, THIN = [0, 0, 0.4, 1], [0.6, 0, 1, 1], [0, 0, 0.4, 0.6]
 
@@ -57,13 +53,13 @@ def literal(write_text, label_map):
 
 @pytest.mark.parametrize('protocol', ['ava', 'mmaction2'])
 def test_figures_by_hand(literal, protocol):
-    values = evaluate(
-        FrameMAPMetric(**literal, iou_thrs=(0.5, 0.75), protocol=protocol),
+    metric = FrameMAPMetric(**literal, iou_thrs=(0.5, 0.75), protocol=protocol)
+    samples = [
         predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.8, 0.7], [0, 0.8, 0.9, 0]]),
         predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
         predict('w', 1, [], []),
         predict('z', 1, [LEFT], [[0, 1, 1, 1]]),  # not annotated
-    )
+    ]
     if protocol == 'mmaction2':
         sit = 1  # three of three, in front of nothing false
         sit_75 = 2 / 3  # THIN is the last one and too thin
@@ -76,7 +72,7 @@ def test_figures_by_hand(literal, protocol):
         sit, sit_75 = 3 / 4, 2 * (2 / 3) / 3
         run = 1 / 3 / 2
         person, person_75 = 3 * (3 / 4) / 4, 2 * (2 / 3) / 4
-    assert values == pytest.approx(
+    assert score(metric, samples) == pytest.approx(
         {
             'mAP/overall': (sit + run) / 2,
             'mAP/overall@0.75': (sit_75 + run) / 2,
@@ -110,10 +106,10 @@ def test_persons_count_whatever_they_do(write_text, label_map, protocol, recall)
         predict('v', 2, [LEFT], [[0, 0, 0.7]]),
         predict('w', 1, [THIN], [[0, 1, 1]]),
     ]
-    values = evaluate(FrameMAPMetric(ann_file, **options), *samples)
+    values = score(FrameMAPMetric(ann_file, **options), samples)
     assert set(values.values()) == {1}
     samples[0] = predict('v', 1, [LEFT], [[0, 0.9, 0]])
-    values = evaluate(FrameMAPMetric(ann_file, **options), *samples)
+    values = score(FrameMAPMetric(ann_file, **options), samples)
     assert values['mAP/person_recall'] == values['mAP/person_AP'] == recall
 
 
@@ -134,19 +130,17 @@ def test_keyframes_in_which_detections_count(write_text, label_map):
         (dict(protocol='mmaction2', empty_keyframes_file=known), 1),
     ):
         metric = FrameMAPMetric(ann_file, label_map(sit=1), num_classes=3, **arguments)
-        assert evaluate(metric, *samples)['mAP/overall'] == 1 / (1 + wrong)
+        assert score(metric, samples)['mAP/overall'] == 1 / (1 + wrong)
 
 
 @pytest.mark.parametrize('of_left', [0, 2])
 def test_the_higher_person_id_of_two_alike_is_claimed(write_text, of_left):
     ann_file = write_text('ann.csv', f'v,1,0,0,0.5,1,1,{of_left}', 'v,1,0.5,0,1,1,1,1')
     both = [0.25, 0, 0.75, 1]  # overlaps either by a third
-    values = evaluate(
-        FrameMAPMetric(ann_file, num_classes=2, iou_thrs=(0.3,)),
-        predict('v', 1, [both, [0, 0, 0.5, 1]], [[0, 0.9], [0, 0.8]]),
-    )
+    sample = predict('v', 1, [both, [0, 0, 0.5, 1]], [[0, 0.9], [0, 0.8]])
+    metric = FrameMAPMetric(ann_file, num_classes=2, iou_thrs=(0.3,))
     # The second is right where the first has claimed the other person.
-    assert values['mAP/class 1'] == (1 / 2 if of_left else 1)
+    assert score(metric, [sample])['mAP/class 1'] == (1 / 2 if of_left else 1)
 
 
 def test_the_label_file_says_how_many_classes(literal, label_map, tmp_path):
@@ -249,7 +243,7 @@ def test_equal_to_published_evaluators(
         protocol=protocol,
         max_actions=limit,
     )
-    ours = evaluate(metric, *samples)
+    ours = score(metric, samples)
     published = published_class_aps(
         ann_file,
         write_text('detections.csv', *detection_lines),
