@@ -307,33 +307,27 @@ class VideoDetections:
         Raises:
             UserError: there is no such format, or it cannot express the detections.
         """
-        by_suffix = result_suffixes()
-        form = form or by_suffix.get(Path(path).suffix.lower())
+        form = form or RESULT_SUFFIXES.get(Path(path).suffix.lower())
         if form is None:
-            raise UserError(f'{path} must end in {" or ".join(by_suffix)}.')
-        choose('form', form, RESULT_FORMATS).write(self, Path(path))
+            raise UserError(f'{path} must end in {" or ".join(RESULT_SUFFIXES)}.')
+        choose('form', form, RESULT_FORMATS)(self, Path(path))
 
 
-class ResultFormat(NamedTuple):
-    """How detections are written to a file."""
-
-    write: Callable[[VideoDetections, Path], None]
-    suffix: str | None  # that chooses it; None: it is chosen by name
-
-
-RESULT_FORMATS: dict[str, ResultFormat] = {}  # by name
+# Functions (detections, path) that write a format, by its name.
+RESULT_FORMATS: dict[str, Callable[[VideoDetections, Path], None]] = {}
+RESULT_SUFFIXES: dict[str, str] = {}  # names of formats by suffix
 
 
 def result_format(name: str, suffix: str | None = None) -> Callable:
-    """Decorator of a function (detections, path) that writes a format."""
+    """Decorator of a function (detections, path) that writes a format.
+
+    A format without a suffix is chosen by its name alone.
+    """
 
     def register(write: Callable[[VideoDetections, Path], None]) -> Callable:
-        RESULT_FORMATS[name] = ResultFormat(write, suffix)
+        RESULT_FORMATS[name] = write
+        if suffix:
+            RESULT_SUFFIXES[suffix] = name
         return write
 
     return register
-
-
-def result_suffixes() -> dict[str, str]:
-    """The formats that a suffix chooses, by suffix."""
-    return {one.suffix: name for name, one in RESULT_FORMATS.items() if one.suffix}

@@ -13,7 +13,7 @@ from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.models.detectors.base import finds_tubelets
-from stmixer_mm.structures import result_suffixes
+from stmixer_mm.structures import RESULT_SUFFIXES
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
     import stmixer_mm.projects.annotate
@@ -49,7 +49,7 @@ def main(
     tables = {option: path for option, path in tables.items() if path}
     tables = tables or {'--json': Path(out).with_suffix('.json')}
     for option, path in tables.items():
-        check_writable_file(path, purpose=option, suffixes=result_suffixes())
+        check_writable_file(path, purpose=option, suffixes=RESULT_SUFFIXES)
     # A bad video is reported before the model is built.
     open_source(video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(

@@ -293,12 +293,13 @@ def test_files_of_other_programs_are_refused(exported, project, tmp_path):
     (entry,) = model.metadata_props
     more = json.dumps(json.loads(entry.value) | dict(colour='red'))
     for text in 'text', '{}', more, None:
-        entry.value = text or ''
         if text is None:
             del model.metadata_props[:]
+        else:
+            entry.value = text
         onnx.save(model, other)
         with pytest.raises(UserError, match=r'other\.onnx cannot be loaded'):
-            init_detector(project[0], other)
+            load(other)
 
 
 def test_other_configs_clips_and_modes_are_refused(exported, project):
