@@ -138,21 +138,23 @@ def main(*, options: Annotated[dict, OptionsOf(Options)]) -> None:
     write_json(args.json, rows)
 
 
+def time_runs(bench: 'DecoderBench') -> dict[str, float]:
+    """Seconds of ours, of the literal formulation, and of its matrix products alone."""
+    ours = partial(bench.run, bench.ours)
+    runs = dict(ours=ours, literal=partial(bench.run, bench.literal))
+    if bench.case['dtype'] != 'float32':
+        runs['float32'] = partial(ours, dtype='float32')
+    if bench.case['part'] == 'decoder':
+        with Products() as products:
+            bench.run(bench.literal)
+        runs['matmul'] = products.repeat
+    return take_turns(runs, turns=bench.args.turns, device=bench.device)
+
+
 def measure(case: dict, args: Options) -> dict:
     """One row of the table."""
     bench = dict(decoder=DecoderBench, sampling=SamplingBench)[case['part']](case, args)
-    device = bench.device
-    decoders = dict(ours=bench.ours, literal=bench.literal)
-    runs = {name: partial(bench.run, one) for name, one in decoders.items()}
-    timed, products = dict(runs), Products()
-    if case['dtype'] != 'float32':
-        timed['float32'] = partial(bench.run, bench.ours, dtype='float32')
-    if case['part'] == 'decoder':
-        with products:
-            bench.run(bench.literal)
-        timed['matmul'] = products.repeat
-    seconds = take_turns(timed, turns=args.turns, device=device)
-    products.calls.clear()
+    device, seconds = bench.device, time_runs(bench)
     row = dict(
         case,
         device=args.device,
@@ -167,12 +169,13 @@ def measure(case: dict, args: Options) -> dict:
         row['float32_ratio'] = round(seconds['float32'] / seconds['ours'], 3)
     if 'matmul' in seconds:
         row['over_matmul'] = round(seconds['ours'] / seconds['matmul'], 3)
-    for name, run in runs.items():
+    for name, decoder in dict(ours=bench.ours, literal=bench.literal).items():
         gc.collect()
-        row[f'{name}_peak_mb'] = round(peak_bytes(run, device) / 1e6, 1)
+        peak = peak_bytes(partial(bench.run, decoder), device)
+        row[f'{name}_peak_mb'] = round(peak / 1e6, 1)
         if bench.is_training:
             before = bytes_in_use(device)
-            outputs = bench.forward(decoders[name])
+            outputs = bench.forward(decoder)
             kept = bytes_in_use(device) - before
             row[f'{name}_kept_mb'] = round(kept / 1e6, 1)
             del outputs
@@ -185,16 +188,18 @@ class Products(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls = []
+        self.inputs = {}  # of the first call, by shape and layout
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.overloadpacket.__name__ in ('mm', 'addmm', 'bmm', 'baddbmm'):
-            self.calls.append(partial(func, *args))
+            layouts = tuple((arg.shape, arg.stride(), arg.dtype) for arg in args)
+            self.calls.append((func, self.inputs.setdefault(layouts, args)))
         return func(*args, **(kwargs or {}))
 
     def repeat(self) -> None:
         with torch.no_grad():
-            for call in self.calls:
-                call()
+            for func, args in self.calls:
+                func(*args)
 
 
 class DecoderBench:
