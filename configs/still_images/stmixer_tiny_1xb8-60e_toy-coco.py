@@ -1,4 +1,4 @@
-# A small STMixer on the toy images of tests/tiny_coco.py, in mmdet's tools: learns
+# A small STMixer on the toy images of tests/test_projects/tiny_coco.py, in mmdet's tools: learns
 # them by heart on a CPU in less than a minute.
 _base_ = ['mmdet::_base_/default_runtime.py', '../_base_/models/stmixer_tiny.py']
 custom_imports = dict(
