@@ -1,10 +1,14 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from stmixer_mm.evaluation.functional import matching as matching_module
 from stmixer_mm.evaluation.functional.matching import (
+    Boxes,
     Pairs,
     aligned_iou,
+    frame_pairs,
     group_pairs,
     match,
     whole_pixels,
@@ -12,7 +16,8 @@ from stmixer_mm.evaluation.functional.matching import (
 
 
 def pairs_of(*pairs):
-    return Pairs(*map(np.array, zip(*pairs, strict=True)))
+    detections, gts, ious = map(np.array, zip(*pairs, strict=True))
+    return Pairs(detections, gts, ious, ious)
 
 
 def test_iou_of_empty_boxes_and_of_whole_pixels():
@@ -35,6 +40,34 @@ def test_pairs_are_those_of_a_double_loop(monkeypatch, at_once):
     assert found == [
         (i, j) for i in range(20) for j in range(9) if groups[i] == others[j]
     ]
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('size', [(64, 48), (320, 240), (3840, 2160)])
+@pytest.mark.parametrize('thr', [Fraction(1, 2), Fraction(3, 10)])
+def test_normalising_decides_nothing(size, thr, dtype):
+    """Boxes of whole pixels reach the IoU that they have, and no higher one."""
+    random = np.random.RandomState(0)
+    width = random.randint(1, size[0] // thr.denominator, 500) * thr.denominator
+    height = random.randint(1, size[1], 500)
+    low = random.randint(0, np.column_stack([size[0] - width, size[1] - height]) + 1)
+    truth = np.column_stack([low, low[:, 0] + width, low[:, 1] + height])
+    # As high, and a part as wide.
+    equal = truth.copy()
+    equal[:, 2] = low[:, 0] + width * thr.numerator // thr.denominator
+    for short, reached in ((0, 500), (1, 0)):
+        found = equal - [0, 0, short, 0]
+        frames, scores = np.arange(500), np.ones(500)
+        found, gts = (
+            Boxes(frames, (boxes / (size * 2)).astype(dtype), scores)
+            for boxes in (found, truth)
+        )
+        gts = gts._replace(bboxes=gts.bboxes.astype(float))
+        pairs = frame_pairs(found, gts, min_iou=0.1)
+        assert len(frame_pairs(found, gts, min_iou=float(thr)).ious) == reached
+        for matching in ('best', 'free'):
+            right = match(scores, frames, pairs, float(thr), matching=matching)
+            assert right.sum() == reached
 
 
 def test_what_was_in_whole_pixels_is_there_again():

@@ -31,6 +31,7 @@ class Pairs(NamedTuple):
     detections: np.ndarray  # (P,) int
     gts: np.ndarray  # (P,) int
     ious: np.ndarray  # (P,) float
+    reach: np.ndarray  # (P,) float, the highest thresholds that count as reached
 
 
 def take(arrays: Arrays, index: np.ndarray) -> Arrays:
@@ -40,7 +41,7 @@ def take(arrays: Arrays, index: np.ndarray) -> Arrays:
 
 def join_pairs(found: list[Pairs]) -> Pairs:
     """All pairs in one, also if there are none."""
-    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+    none = Pairs(np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0))
     return Pairs(*map(np.concatenate, zip(none, *found, strict=True)))
 
 
@@ -57,6 +58,26 @@ def aligned_iou(
     union = areas[0] + areas[1] - intersection
     zeros = np.zeros(len(union))
     return np.divide(intersection, union, out=zeros, where=union > 0)
+
+
+def iou_rounding(
+    first: np.ndarray, second: np.ndarray, ious: np.ndarray, *, pixel: float = 0
+) -> np.ndarray:
+    """Error (N,) of the IoUs of boxes (N, 4) by coordinates of 32 bits.
+
+    Where each of the eight edges may be off by d, the intersection less t times the
+    union, whose sign tells whether the IoU reaches t <= 1, is off by at most d
+    times the sum of their lengths. Here d is eps / 2 of the largest coordinate.
+    """
+    sides = [np.maximum(box[:, 2:] - box[:, :2] + pixel, 0) for box in (first, second)]
+    farthest = np.maximum(
+        np.maximum(first[:, 2:], second[:, 2:]),
+        -np.minimum(first[:, :2], second[:, :2]),
+    )
+    off = _EPS * (farthest * (sides[0] + sides[1])[:, ::-1]).sum(axis=1)
+    areas = sides[0].prod(axis=1) + sides[1].prod(axis=1)
+    union = areas / (1 + ious)
+    return np.divide(off, union, out=np.zeros(len(union)), where=union > 0)
 
 
 def whole_pixels(bboxes: np.ndarray) -> np.ndarray:
@@ -100,15 +121,17 @@ def group_pairs(
 def frame_pairs(
     detections: Boxes, gts: Boxes, *, pixel: float = 0, min_iou: float = 0
 ) -> Pairs:
-    """Detections and ground truths of one keyframe with an IoU of at least min_iou.
+    """Detections and ground truths of one keyframe with an IoU that reaches min_iou.
 
     ``gts.frames`` must be sorted; ``pixel`` as in ``aligned_iou``.
     """
     found = []
     for detection, gt in group_pairs(detections.frames, gts.frames):
         first, second = detections.bboxes[detection].astype(float), gts.bboxes[gt]
-        pairs = Pairs(detection, gt, aligned_iou(first, second, pixel=pixel))
-        found.append(take(pairs, pairs.ious >= min_iou))
+        ious = aligned_iou(first, second, pixel=pixel)
+        reach = ious + iou_rounding(first, second, ious, pixel=pixel)
+        pairs = Pairs(detection, gt, ious, reach)
+        found.append(take(pairs, reach >= min_iou))
     return join_pairs(found)
 
 
@@ -130,11 +153,11 @@ def match(
     Args:
         scores: (N,).
         groups: (N,).
-        pairs: Those with an IoU of at least iou_thr, or more.
+        pairs: Those that reach iou_thr, or more.
         iou_thr: IoU that a detection needs.
         matching: ``'free'`` or ``'best'``.
     """
-    detections, gts, ious = take(pairs, pairs.ious >= iou_thr)
+    detections, gts, ious, _ = take(pairs, pairs.reach >= iou_thr)
     turn = detections, -scores[detections], groups[detections]
     order = np.lexsort((gts, -ious, *turn))
     if matching == 'best':

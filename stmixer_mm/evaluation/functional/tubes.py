@@ -106,7 +106,8 @@ def tube_pairs(
     found = []
     for gt, place, (ious, *_) in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
         kept = np.flatnonzero(ious >= min_iou)
-        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious[kept]))
+        ious = ious[kept]
+        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious, ious))
     return join_pairs(found)
 
 
