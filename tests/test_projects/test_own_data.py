@@ -2,24 +2,20 @@
 
 import json
 import re
-import runpy
 import shlex
 import shutil
-import sys
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 
 import cv2
 import pytest
+from run_tool import run_tool
 from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
-from stmixer_mm.projects.annotate.convert import (
-    convert_annotations,
-    read_file,
-)
+from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
 BLOCKS = re.findall(r'^```(\w*)\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
@@ -29,22 +25,15 @@ def blocks(language):
     return [text for kind, text in BLOCKS if kind == language]
 
 
-def run_tool(command):
+def run_line(command):
     """Run a line of the page in this process."""
     program, script, *args = shlex.split(command)
     assert program == 'python'
-    args = [
-        path
-        for arg in args
-        for path in (sorted(map(str, Path().glob(arg))) if '*' in arg else [arg])
-    ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [script, *args])
-        patch.setenv('LOCAL_RANK', '0')
-        try:
-            runpy.run_path(str(ROOT / script), run_name='__main__')
-        except SystemExit as leave:
-            assert not leave.code, command
+    paths = [sorted(Path().glob(arg)) if '*' in arg else [arg] for arg in args]
+    try:
+        run_tool(ROOT / script, *chain(*paths))
+    except SystemExit as leave:
+        assert not leave.code, command
 
 
 def make_up_annotations():
@@ -96,7 +85,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
             Path(path).write_text(shortened(text))
         for line in text.splitlines() if language == '' else ():
             if line.startswith('python '):
-                run_tool(line.replace('epoch_40', 'epoch_2'))
+                run_line(line.replace('epoch_40', 'epoch_2'))
                 num_commands += 1
             else:  # which files are where by then
                 names = [word.strip(',') for word in line.split() if word != '…']
