@@ -12,7 +12,7 @@ from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file
-from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.structures import RESULT_SUFFIXES
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files

@@ -30,7 +30,7 @@ from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.registry import MODEL_FILES, MODELS
 from stmixer_mm.structures import Keyframe
 

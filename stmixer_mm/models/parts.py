@@ -113,14 +113,77 @@ class QueryPart(BaseModule):
     def finish(
         self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
     ) -> list[InstanceData]:
-        """Predictions with what the part knows of them.
-
-        Args:
-            batch: The clips.
-            seen: All queries.
-            found: See :meth:`.STMixerHead.predict`.
-        """
+        """The predictions ``found`` of the head, with what the part knows of them."""
         return found
+
+
+class Parts(list[QueryPart]):
+    """The parts of a detector, asked one after the other."""
+
+    def check_feats(self, feats: Sequence[Tensor]) -> None:
+        for part in self:
+            part.check_feats(feats)
+
+    def start_video(self) -> dict[str, object]:
+        return {
+            key: value for part in self for key, value in part.start_video().items()
+        }
+
+    def turns(self, batch: Batch) -> Iterable[Batch]:
+        turns: Iterable[Batch] = [batch]
+        for part in self:
+            turns = chain.from_iterable(map(part.turns, turns))
+        return turns
+
+    def enter_training(self, batch: Batch) -> list[ExtraQueries]:
+        """Those that learn together with the decoder's own queries come first."""
+        extras = filter(None, [part.enter_training(batch) for part in self])
+        return sorted(extras, key=lambda extra: extra.prefix)
+
+    def loss(
+        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+    ) -> dict[str, Tensor]:
+        losses = {}
+        for part in self:
+            losses |= part.loss(batch, seen, persons)
+        return losses
+
+    def enter(self, batch: Batch) -> list[ExtraQueries]:
+        return [*filter(None, [part.enter(batch) for part in self])]
+
+    def finish(
+        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+    ) -> list[InstanceData]:
+        for part in self:
+            found = part.finish(batch, seen, found)
+        return found
+
+
+def match_groups(
+    head: nn.Module, batch: Batch, seen: DecoderOutput, extras: Sequence[ExtraQueries]
+) -> tuple[dict[str, Tensor], DecoderOutput, Tensor]:
+    """Losses of what learns together: the decoder's own queries, then each prefix.
+
+    Args:
+        head: A :class:`.SetCriterion`.
+        batch: The clips.
+        seen: Of the decoder's own queries and ``extras``.
+        extras: From :meth:`Parts.enter_training`.
+
+    Returns:
+        The losses, and the first group with its persons, see :meth:`QueryPart.loss`.
+    """
+    known = [extra.persons for extra in extras if not extra.prefix]
+    others = extras[len(known) :]
+    count = seen.boxes_xyzr.size(1) - sum(extra.persons.size(1) for extra in others)
+    own, known = seen.take(slice(count)), torch.cat(known, dim=1) if known else None
+    losses, persons = head.loss_and_match(own.stages, batch.data_samples, known)
+    for extra in others:
+        first, count = count, count + extra.persons.size(1)
+        stages = seen.take(slice(first, count)).stages
+        of_group = stages, batch.data_samples, extra.persons, extra.prefix
+        losses |= head.loss_and_match(*of_group)[0]
+    return losses, own, persons
 
 
 class LearningNeck(BaseModule, metaclass=ABCMeta):
@@ -167,41 +230,5 @@ def run_path(
 
 def clips_alone(path: Sequence[nn.Module], inputs: Tensor) -> Tensor:
     """Clips without the frames that follow them."""
-    necks = [part for part in path if isinstance(part, LearningNeck)]
-    return inputs[:, :, : min((neck.clip_len for neck in necks), default=None)]
-
-
-def in_turns(parts: Sequence[QueryPart], batch: Batch) -> Iterable[Batch]:
-    """A training batch as its parts want it seen, see :meth:`QueryPart.turns`."""
-    turns: Iterable[Batch] = [batch]
-    for part in parts:
-        turns = chain.from_iterable(map(part.turns, turns))
-    return turns
-
-
-def sort_extras(extras: Iterable[ExtraQueries | None]) -> list[ExtraQueries]:
-    """Further queries, first those that learn together with the decoder's own."""
-    return sorted(filter(None, extras), key=lambda extra: extra.prefix)
-
-
-def split_extras(
-    seen: DecoderOutput, extras: Sequence[ExtraQueries], num_queries: int
-) -> list[tuple[str, DecoderOutput, Tensor | None]]:
-    """What learns together, the decoder's own queries first.
-
-    Args:
-        seen: Of Q queries and further ones.
-        extras: From :func:`sort_extras`.
-        num_queries: Q.
-
-    Returns:
-        Prefix of the losses, queries, and the persons of the last of these.
-    """
-    known = [extra.persons for extra in extras if not extra.prefix]
-    count = num_queries + sum(persons.size(1) for persons in known)
-    persons = torch.cat(known, dim=1) if known else None
-    groups = [('', seen.take(slice(count)), persons)]
-    for extra in extras[len(known) :]:
-        first, count = count, count + extra.persons.size(1)
-        groups.append((extra.prefix, seen.take(slice(first, count)), extra.persons))
-    return groups
+    lengths = [part.clip_len for part in path if isinstance(part, LearningNeck)]
+    return inputs[:, :, : min(lengths, default=None)]

@@ -22,6 +22,7 @@ import stmixer_mm.projects.still_images
 import stmixer_mm.projects.track_queries  # noqa: F401
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.parts import Batch
 from stmixer_mm.projects.masks.mask_head import MaskQueries
 from stmixer_mm.registry import MODELS
 
@@ -68,7 +69,7 @@ class Raw(torch.nn.Module):
     def forward(self, inputs):
         model, (clips, *_) = self.model, inputs.shape
         frames = FrameShapes(inputs.new_tensor([[64, 96]]).expand(clips, 2), (64, 96))
-        seen = model.run(inputs, frames)
+        seen = model.see(Batch(model.extract_feat(inputs), [], frames))
         if not model.parts:
             return tuple(seen.stages[-1])
         vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes

@@ -77,9 +77,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
             time on the first batch of each size; or a dict of its arguments.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: An argument is out of range, or feature maps do not fit.
     """
 
     # Of its stages; a head reads one of these.
@@ -102,16 +99,11 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_divisors(embed_dims, num_heads=num_heads, position_code=8)
-        if min(num_frames, num_queries, num_stages) < 1:
+        if min(num_frames, num_queries, num_stages, num_classes - 1) < 1:
             raise UserError(
-                f'The decoder has num_frames={num_frames}, num_queries={num_queries} '
-                f'and num_stages={num_stages}; set each to 1 or more.'
-            )
-        if num_classes < 2:
-            raise UserError(
-                f'num_classes={num_classes} leaves no action, because class 0 is a '
-                'dummy; set it to the number of actions plus one.'
+                f'The decoder has num_frames={num_frames}, num_queries={num_queries}, '
+                f'num_stages={num_stages} and num_classes={num_classes} with the dummy '
+                'class 0; leave none empty.'
             )
         self.embed_dims = embed_dims
         self.num_frames = num_frames
@@ -175,10 +167,9 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             queries = Queries(*(torch.cat(pair, dim=1) for pair in both))
         outputs = []
         for stage in self.stages:
-            run = stage
             if self.with_cp:
-                run = partial(checkpoint, stage, use_reentrant=False)
-            queries, boxes_xyzr, output = run(queries, boxes_xyzr, memory, blocked)
+                stage = partial(checkpoint, stage, use_reentrant=False)
+            queries, boxes_xyzr, output = stage(queries, boxes_xyzr, memory, blocked)
             outputs.append(output)
         return DecoderOutput(outputs, queries, boxes_xyzr)
 
@@ -211,26 +202,17 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         """The stride of each level.
 
         Raises:
-            UserError: The levels do not fit the decoder; says which two numbers differ.
+            UserError: The levels do not fit the decoder; says which numbers differ.
         """
+        wanted = self.embed_dims, self.num_frames
         for level, feat in enumerate(feats):
-            if feat.dim() != 5:
+            if feat.dim() != 5 or tuple(feat.shape[1:3]) != wanted:
                 raise UserError(
-                    f'The decoder reads levels (B, C, T, H, W) but level {level} is '
-                    f'{tuple(feat.shape)}; choose a backbone and a neck that yield '
-                    'feature maps of clips.'
+                    f'Level {level} of the feature maps is {tuple(feat.shape)}, not (B, '
+                    f'C, T, H, W) with model.decoder.embed_dims={self.embed_dims} and '
+                    f'num_frames={self.num_frames}; change these, the neck, the '
+                    'backbone or the clip length.'
                 )
-            for name, size in (
-                ('embed_dims', feat.size(1)),
-                ('num_frames', feat.size(2)),
-            ):
-                if size != getattr(self, name):
-                    raise UserError(
-                        f'Level {level} of the feature maps is {tuple(feat.shape)}, (B, '
-                        f'C, T, H, W), but the decoder has {name}={getattr(self, name)}; '
-                        f'set model.decoder.{name}={size}, or change the neck, the '
-                        'backbone or the clip length.'
-                    )
         if self.strides is None:
             return derive_strides(feats, pad_shape)
         if not fit_strides(feats, pad_shape, self.strides):
@@ -242,36 +224,18 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             )
         return self.strides
 
-
-def check_divisors(embed_dims: int, **divisors: int) -> None:
-    """Refuse a width that does not split as it has to."""
-    for name, divisor in divisors.items():
-        if embed_dims % divisor:
-            raise UserError(
-                f'embed_dims={embed_dims} is not a multiple of {divisor}, which '
-                f'{name} needs; choose an embed_dims that is.'
-            )
+    def check_readers(self, *readers: object) -> None:
+        """Refuse what reads another ``output_type`` than the decoder's."""
+        for reader in readers:
+            wants = getattr(reader, 'output_type', None) or self.output_type
+            if wants is not self.output_type:
+                raise UserError(
+                    f'{type(reader).__name__} goes with decoders of a {wants.__name__}, '
+                    f'but {type(self).__name__} makes a {self.output_type.__name__}; '
+                    'exchange the one or the other.'
+                )
 
 
 def build_decoder(config: dict, *, num_classes: int) -> QueryDecoder:
     """The decoder for a head with this number of classes."""
-    decoder = MODELS.build(config, default_args=dict(num_classes=num_classes))
-    if decoder.num_classes != num_classes:
-        raise UserError(
-            f'The decoder has num_classes={decoder.num_classes} but the head has '
-            f'num_classes={num_classes}; leave model.decoder.num_classes out.'
-        )
-    return decoder
-
-
-def check_outputs(decoder: QueryDecoder, *parts: object) -> None:
-    """Refuse parts that read another ``output_type`` than the decoder's."""
-    makes = decoder.output_type
-    for part in parts:
-        wants = getattr(part, 'output_type', None) or makes
-        if wants is not makes:
-            raise UserError(
-                f'{type(part).__name__} goes with decoders of a {wants.__name__}, but '
-                f'{type(decoder).__name__} makes a {makes.__name__}; exchange the one '
-                'or the other.'
-            )
+    return MODELS.build({**config, 'num_classes': num_classes})

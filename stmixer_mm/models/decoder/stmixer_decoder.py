@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from stmixer_mm.models.decoder.query_decoder import QueryDecoder, check_divisors
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     make_sampler,
@@ -20,7 +21,7 @@ from stmixer_mm.registry import MODELS
 class STMixerDecoder(QueryDecoder):
     """Refine learned queries in several stages.
 
-    Wu et al., "STMixer: A One-Stage Sparse Action Detector", CVPR 2023, section 3.
+    Section 3 of the paper, see :class:`.STMixer`.
 
     Args:
         num_frames: T of the feature maps.
@@ -30,9 +31,6 @@ class STMixerDecoder(QueryDecoder):
         sampling_backend: See :func:`.choose_backend`; they differ in speed only.
         mixing_backend: See :class:`.AdaptiveMixing`; they differ in speed only.
         **kwargs: Of :class:`QueryDecoder`.
-
-    Raises:
-        UserError: Arguments that do not fit together.
     """
 
     stage_type: type[STMixerStage] = STMixerStage
@@ -57,7 +55,11 @@ class STMixerDecoder(QueryDecoder):
             mixing_backend=mixing_backend,
         )
         super().__init__(make_stage=make_stage, num_frames=num_frames, **kwargs)
-        check_divisors(self.embed_dims, num_groups=num_groups)
+        if self.embed_dims % num_groups:
+            raise UserError(
+                f'embed_dims={self.embed_dims} is not a multiple of num_groups='
+                f'{num_groups}.'
+            )
         self.num_groups = num_groups
         self.sampling_backend = sampling_backend
 

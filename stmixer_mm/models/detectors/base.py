@@ -21,58 +21,35 @@ class ClipDetector(BaseDetector):
         backbone: Clips (B, 3, T_in, H, W) to one feature map or several.
         neck: These to ``feats``, L levels (B, C, T, H_l, W_l), finest first. A list of
             necks is run one after the other; None is for backbones that need none.
-        data_preprocessor: Samples of the loader to clips.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; a
-            pretrained recogniser's checkpoint fills the backbone.
+        **kwargs: ``data_preprocessor``, samples of the loader to clips; ``init_cfg``,
+            by which a pretrained recogniser's checkpoint fills the backbone.
     """
 
-    # Where a config sets num_classes.
-    num_classes_key = 'model.head.num_classes'
+    num_classes: int  # A + 1, with the host's dummy class 0
+    num_classes_key = 'model.head.num_classes'  # where a config sets it
 
-    def __init__(
-        self,
-        *,
-        backbone: dict,
-        neck: dict | list | None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | list | None = None,
-    ) -> None:
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+    def __init__(self, *, backbone: dict, neck: dict | list | None, **kwargs) -> None:
+        super().__init__(**kwargs)
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
 
-    @property
-    @abstractmethod
-    def num_classes(self) -> int:
-        """A + 1, with the host's dummy class 0."""
-
     @abstractmethod
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        """Compare feature maps with what reads them.
-
-        Args:
-            feats: What :meth:`extract_feat` returns; only their shapes matter.
-            pad_shape: (h, w) of the padded clips.
-
-        Raises:
-            UserError: What reads the feats does not fit them.
-        """
+        """Raise ``UserError`` where the shapes of feats do not fit what reads them."""
 
     def start_video(self) -> dict[str, object]:
         """Fields that the first sample of a video needs for :meth:`predict`.
 
-        Where there are any, a clip waits for the one before: :meth:`predict` sets the
-        same fields of its samples for the next ones of their videos.
+        Where there are any, a clip waits for the one before, whose :meth:`predict`
+        sets the same fields of its samples.
         """
         return {}
 
     @property
     def path(self) -> list[nn.Module]:
         """The backbone and each neck, in the order in which they run."""
-        if not self.with_neck:
-            return [self.backbone]
-        is_list = type(self.neck) is Sequential
-        return [self.backbone, *(self.neck if is_list else [self.neck])]
+        necks = self.neck if type(self.neck) is Sequential else [self.neck]
+        return [self.backbone, *filter(None, necks)]
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l)."""
@@ -83,8 +60,3 @@ class ClipDetector(BaseDetector):
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Losses of the necks that have any, and :meth:`extract_feat`'s result."""
         return run_path(self.path, inputs)
-
-
-def finds_tubelets(model: nn.Module) -> bool:
-    """Whether a model finds the boxes of persons in all frames of a clip."""
-    return getattr(getattr(model, 'head', None), 'box_dims', 2) == 3

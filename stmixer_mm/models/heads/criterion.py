@@ -3,8 +3,7 @@
 Shapes: B clips, Q queries, A actions, k persons of a clip, n matched pairs.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import compress
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.finite import check_finite, sample_name
 from stmixer_mm.models.heads.matching import (
     Targets,
     make_targets,
@@ -22,6 +22,9 @@ from stmixer_mm.models.heads.matching import (
 )
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import PRESENT, StageOutput
+
+Stages = Sequence[StageOutput]
+Samples = Sequence[ActionDataSample]
 
 
 class SetCriterion(BaseModule):
@@ -39,9 +42,8 @@ class SetCriterion(BaseModule):
             matched queries. Scores are the same with both.
         loss_bbox: Loss of boxes normalised by the frame.
         loss_iou: Loss of pixel boxes.
-        loss_action: Loss of (n, A) logits on multi-hot labels, a mean over all of
-            them. The head multiplies it by A, so that its ``loss_weight`` is that of
-            one action, however many there are.
+        loss_action: Mean loss of (n, A) logits on multi-hot labels. The head multiplies
+            it by A, so that its ``loss_weight`` is that of one action.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         single_label: A person has exactly one action. ``loss_action`` is then a
             softmax over the A actions and background, whose logit is 0 and whose
@@ -50,7 +52,7 @@ class SetCriterion(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
-    box_dims, box_shape = 2, '(k, 4), boxes in one frame'
+    box_dims = 2  # of the boxes of persons, (k, 4)
 
     def __init__(
         self,
@@ -78,32 +80,45 @@ class SetCriterion(BaseModule):
 
     def check_parts(self) -> None:
         """Refuse losses that would train something else unnoticed."""
-        sigmoid = not self.single_label
-        if getattr(self.loss_action, 'use_sigmoid', sigmoid) != sigmoid:
+        sigmoid = getattr(self.loss_action, 'use_sigmoid', not self.single_label)
+        if sigmoid == self.single_label:
             raise UserError(
-                f'loss_action has use_sigmoid={not sigmoid} but the head has '
-                f'single_label={not sigmoid}; a sigmoid is for several actions of a '
-                'person, a softmax for a single one.'
+                f'loss_action has use_sigmoid={sigmoid} but the head has single_label='
+                f'{sigmoid}; a sigmoid is for several actions, a softmax for one.'
             )
-        lengths = dict(loss_person=1 if self.sigmoid_person else 2)
-        if self.single_label:
-            lengths.update(loss_action=self.num_classes)
-        for name, length in lengths.items():
-            class_weight = getattr(getattr(self, name), 'class_weight', None)
-            if class_weight is not None and len(class_weight) != length:
+        weights = getattr(self.loss_person, 'class_weight', None) or [1.0]
+        if self.sigmoid_person and len(weights) > 1:
+            raise UserError(
+                f'loss_person has one logit but class_weight={list(weights)}; replace '
+                'it by a dict with _delete_=True.'
+            )
+
+    def check_truth(self, data_samples: Samples) -> None:
+        """Refuse persons of another kind than the head's."""
+        for sample in data_samples:
+            bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
+            if bboxes.dim() != self.box_dims:
                 raise UserError(
-                    f'{name} has class_weight={list(class_weight)}; give {length} '
-                    'numbers, or None (a child config replaces a loss by _delete_=True).'
+                    f'The boxes of {sample_name(sample)} are {tuple(bboxes.shape)}, not '
+                    f'what {type(self).__name__} learns from; change one of the two.'
+                )
+            if labels.dim() == 3:
+                labels = labels[sample.gt_instances.states == PRESENT]
+            if self.single_label and ((labels[:, 1:] > 0).sum(dim=1) != 1).any():
+                raise UserError(
+                    f'A person of {sample_name(sample)} has several actions or none but '
+                    'the head has single_label=True; correct one of the two.'
                 )
 
-    def loss(self, *args: object, **kwargs: object) -> dict[str, Tensor]:
-        """The first result of :meth:`loss_and_match`."""
-        return self.loss_and_match(*args, **kwargs)[0]
+    def loss(self, stages: Stages, data_samples: Samples) -> dict[str, Tensor]:
+        """The terms of :meth:`loss_and_match`, of ground truth that is checked first."""
+        self.check_truth(data_samples)
+        return self.loss_and_match(stages, data_samples)[0]
 
     def loss_and_match(
         self,
-        stages: Sequence[StageOutput],
-        data_samples: Sequence[ActionDataSample],
+        stages: Stages,
+        data_samples: Samples,
         known: Tensor | None = None,
         prefix: str = '',
     ) -> tuple[dict[str, Tensor], Tensor]:
@@ -118,14 +133,10 @@ class SetCriterion(BaseModule):
             prefix: Of the names; before it, all stages but the last have ``d0.`` etc.
 
         Raises:
-            UserError: An output or a loss is not finite, or a sample is not what the
-                head learns from.
+            UserError: An output or a loss is not finite.
         """
-        losses, stages = {}, [*map(in_float32, stages)]
-        persons = None
-        for sample in data_samples:
-            self.check_truth(sample)
-        for number, stage in enumerate(stages):
+        losses, persons = {}, None
+        for number, stage in enumerate(map(in_float32, stages)):
             named = stage._asdict().items()
             named = {f'{name} of stage {number}': values for name, values in named}
             check_finite(named, data_samples)
@@ -136,34 +147,15 @@ class SetCriterion(BaseModule):
             of_stage = f'd{number}.' if number < len(stages) - 1 else ''
             losses |= {of_stage + prefix + name: v for name, v in terms.items()}
         size = len(data_samples), 1
-        check_finite(
-            {k: v.mean().expand(size) for k, v in losses.items()}, data_samples
-        )
+        means = {name: value.mean().expand(size) for name, value in losses.items()}
+        check_finite(means, data_samples)
         return losses, persons
-
-    def check_truth(self, sample: ActionDataSample) -> None:
-        """Refuse persons of another kind than the head's."""
-        bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
-        if bboxes.dim() != self.box_dims:
-            raise UserError(
-                f'The boxes of {sample_name(sample)} are {tuple(bboxes.shape)}, but '
-                f'{type(self).__name__} learns from {self.box_shape}; change the '
-                'dataset or the head.'
-            )
-        if labels.dim() == 3:
-            labels = labels[sample.gt_instances.states == PRESENT]
-        if self.single_label and ((labels[:, 1:] > 0).sum(dim=1) != 1).any():
-            raise UserError(
-                f'A person of {sample_name(sample)} has several actions or none but '
-                'the head has single_label=True; correct the annotation, or set '
-                'single_label=False and a loss_action with use_sigmoid=True.'
-            )
 
     @torch.no_grad()
     def match(
         self,
         stage: StageOutput,
-        data_samples: Sequence[ActionDataSample],
+        data_samples: Samples,
         known: Tensor | None = None,
     ) -> Tensor:
         """The person of each query, (B, Q), see :meth:`loss_and_match`."""
@@ -178,45 +170,44 @@ class SetCriterion(BaseModule):
 
     def loss_of_stage(self, stage: StageOutput, targets: Targets) -> dict[str, Tensor]:
         """The four terms of one stage."""
-        person_logits = stage.person_logits[targets.counted]
-        person_labels = targets.person_labels[targets.counted]
-        bboxes, scale = stage.bboxes[targets.boxed], targets.box_scale
+        logits = stage.person_logits[targets.counted]
+        labels = targets.person_labels[targets.counted]
+        bboxes, truth = stage.bboxes[targets.boxed], targets.bboxes
+        scale = targets.box_scale
         action_logits, actions = self.get_actions(stage, targets)
-        counts = person_logits.new_tensor((len(bboxes), len(actions)))
-        person_weight = action_weight = person_logits.new_zeros(())
-        if not self.sigmoid_person:
-            person_weight = sum_weights(self.loss_person, person_labels)
-        if self.single_label:
-            action_weight = sum_weights(self.loss_action, actions)
-        totals = torch.stack((*counts, person_weight, action_weight))
+        counts = logits.new_tensor((len(bboxes), len(actions)))
+        weights = (
+            sum_weights(loss, classes)
+            for loss, classes in (
+                (self.loss_person, labels),
+                (self.loss_action, actions),
+            )
+        )
+        totals = torch.stack((*counts, *weights))
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
         boxes, acting, person_weight, action_weight = totals
         if self.sigmoid_person:
             person_weight = boxes.clamp(min=1 / get_world_size())
-            person_logits = person_margin(person_logits)[:, None]
-            person_labels = targets.boxed[targets.counted][:, None].to(bboxes)
+            logits = person_margin(logits)[:, None]
+            labels = targets.boxed[targets.counted][:, None].to(bboxes)
 
         def compare(loss, pred, target, total):
             # The losses' own means over nothing are NaN, or lack a gradient path.
             return loss(pred, target, avg_factor=total) if len(pred) else pred.sum()
 
-        losses = dict(
-            loss_person=compare(
-                self.loss_person, person_logits, person_labels, person_weight
-            ),
-            loss_bbox=compare(
-                self.loss_bbox, bboxes / scale, targets.bboxes / scale, boxes
-            ),
-            loss_iou=compare(self.loss_iou, bboxes, targets.bboxes, boxes),
-        )
         if self.single_label or not len(actions):
-            loss = compare(self.loss_action, action_logits, actions, action_weight)
+            action = compare(self.loss_action, action_logits, actions, action_weight)
         else:  # from a mean over persons and actions to a sum over the actions
             num_actions, share = self.num_classes - 1, len(actions) / acting
-            loss = self.loss_action(action_logits, actions) * num_actions * share
-        return losses | dict(loss_action=loss)
+            action = self.loss_action(action_logits, actions) * num_actions * share
+        return dict(
+            loss_person=compare(self.loss_person, logits, labels, person_weight),
+            loss_bbox=compare(self.loss_bbox, bboxes / scale, truth / scale, boxes),
+            loss_iou=compare(self.loss_iou, bboxes, truth, boxes),
+            loss_action=action,
+        )
 
     def get_actions(
         self, stage: StageOutput, targets: Targets
@@ -236,7 +227,9 @@ class SetCriterion(BaseModule):
 
 
 def sum_weights(loss: object, labels: Tensor) -> Tensor:
-    """Sum of the class weights of a softmax loss over class numbers (N,)."""
+    """Sum of a softmax loss's class weights over class numbers (N,); else 0."""
+    if labels.dim() > 1 or getattr(loss, 'use_sigmoid', False):
+        return labels.new_zeros((), dtype=torch.float32)
     class_weight = getattr(loss, 'class_weight', None)
     if class_weight is None:
         return labels.new_tensor(len(labels), dtype=torch.float32)
@@ -245,28 +238,3 @@ def sum_weights(loss: object, labels: Tensor) -> Tensor:
 
 def in_float32(stage: StageOutput) -> StageOutput:
     return type(stage)(*(values.float() for values in stage))
-
-
-def check_finite(
-    values: Mapping[str, Tensor], data_samples: Sequence[ActionDataSample]
-) -> None:
-    """Stop at values (B, …), by name, that are NaN or infinite.
-
-    Raises:
-        UserError: Names the values and the samples.
-    """
-    finite = [value.flatten(1).isfinite().all(1) for value in values.values()]
-    wrong = ~torch.stack(finite).cpu()
-    if wrong.any():
-        samples = map(sample_name, compress(data_samples, wrong.any(0)))
-        raise UserError(
-            f'{", ".join(compress(values, wrong.any(1)))} of {", ".join(samples)} is '
-            'NaN or infinite; check the annotation of these samples, lower the '
-            'learning rate or clip gradients, and go on from the last checkpoint.'
-        )
-
-
-def sample_name(sample: ActionDataSample) -> str:
-    """The name of a sample in messages."""
-    name = sample.get('img_key') or sample.get('video_id') or 'a sample without a name'
-    return f"'{name}'"

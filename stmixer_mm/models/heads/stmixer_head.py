@@ -4,27 +4,18 @@ Shapes: B clips, Q queries, A actions, n kept queries of a clip; [K]: of tubelet
 is a value for each of the K frames.
 """
 
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from mmaction.structures import ActionDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.heads.criterion import SetCriterion, in_float32
+from stmixer_mm.models.heads.criterion import Samples, SetCriterion, Stages, in_float32
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
-
-# Scores of a query, from its action scores (n, A) and its person score (n, 1).
-SCORE_MODES = {
-    'action': lambda actions, person: actions,
-    'product': lambda actions, person: actions * person,
-}
 
 
 class Detections(NamedTuple):
@@ -48,6 +39,7 @@ class STMixerHead(SetCriterion):
     """
 
     output_type: type = StageOutput  # what it reads
+    query_scores = 'person_scores'  # field of the scores by which queries are kept
 
     def __init__(
         self,
@@ -58,15 +50,11 @@ class STMixerHead(SetCriterion):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= score_thr <= 1:
-            raise UserError(f'The head: score_thr must be in [0, 1], got {score_thr}.')
         self.score_thr = score_thr
         self.fallback_topk = fallback_topk
-        self.score_actions = choose('score_mode', score_mode, SCORE_MODES)
+        self.score_mode = score_mode
 
-    def predict(
-        self, stages: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
-    ) -> list[InstanceData]:
+    def predict(self, stages: Stages, data_samples: Samples) -> list[InstanceData]:
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
@@ -86,18 +74,17 @@ class STMixerHead(SetCriterion):
     def score(self, stage: StageOutput, img_shape: tuple[int, int]) -> Detections:
         """Scores and boxes, of one clip or of several, whose frames are (h, w)."""
         person_scores = score_persons(stage.person_logits)
-        logits = stage.action_logits
-        actions = logits.sigmoid()
+        actions = stage.action_logits.sigmoid()
         if self.single_label:
-            actions = F.pad(logits, (1, 0)).softmax(dim=-1)[..., 1:]
-        of_query = self.score_queries(person_scores)
-        of_query = of_query[(..., *[None] * (logits.dim() - of_query.dim()))]
+            actions = F.pad(stage.action_logits, (1, 0)).softmax(dim=-1)[..., 1:]
+        if self.score_mode == 'product':
+            of_query = self.score_queries(person_scores)
+            while of_query.dim() < actions.dim():
+                of_query = of_query.unsqueeze(-1)
+            actions = actions * of_query
         scale = frame_scale(img_shape, stage.bboxes)
-        return Detections(
-            person_scores=person_scores,
-            action_scores=self.score_actions(actions, of_query),
-            bboxes=torch.minimum(stage.bboxes.clamp(min=0), scale - 1) / scale,
-        )
+        bboxes = torch.minimum(stage.bboxes.clamp(min=0), scale - 1) / scale
+        return Detections(person_scores, actions, bboxes)
 
     def choose(self, found: Detections) -> InstanceData:
         """The queries of a clip that are kept, see :meth:`predict`."""
@@ -106,12 +93,14 @@ class STMixerHead(SetCriterion):
         if len(keep) == 0:
             number = min(self.fallback_topk, len(query_scores))
             keep = query_scores.topk(number).indices
-        return InstanceData(
+        kept = InstanceData(
             bboxes=found.bboxes[keep],
             scores=F.pad(found.action_scores[keep], (1, 0)),
             person_scores=found.person_scores[keep],
             queries=keep,
         )
+        kept[self.query_scores] = query_scores[keep]
+        return kept
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """Probability that each query is a person, (..., Q)."""

@@ -14,14 +14,14 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import box_size, sine_position_code
-from stmixer_mm.models.decoder.sampling.deformable_attention import (
+from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
+from stmixer_mm.models.precision import full_precision
+from stmixer_mm.models.strides import level_extents
+from stmixer_mm.projects.deformable.plane_attention import (
     PlaneLayout,
     attend,
     lay_out_planes,
 )
-from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
-from stmixer_mm.models.precision import full_precision
-from stmixer_mm.models.strides import level_extents
 
 
 class FlatPlanes(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 import stmixer_mm
 from stmixer_mm.datasets.pipelines import dataset_configs, find_sampler
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.detectors.base import finds_tubelets
+from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.export.formats import FORMATS, Metadata, Run, load, write
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector, join
 from stmixer_mm.projects.export.traced import Traced

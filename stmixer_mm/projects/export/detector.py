@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
-from stmixer_mm.models.detectors.base import finds_tubelets
 from stmixer_mm.models.heads.stmixer_head import Detections
+from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.export.formats import load
 from stmixer_mm.projects.export.tensors import join
 from stmixer_mm.projects.export.traced import SMALLEST

@@ -16,6 +16,7 @@ from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.models.parts import Batch
 
 INPUT = 'clips'
 LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
@@ -67,7 +68,7 @@ class TensorDetector(nn.Module):
         inputs = F.pad(preprocessor.normalise(clips.float()), margins)
         img_shape = frame_scale((height, width), inputs)[1:3]
         frames = FrameShapes(img_shape.expand(inputs.size(0), 2), pad_shape)
-        seen = model.run(inputs, frames)
+        seen = model.see(Batch(model.extract_feat(inputs), [], frames))
         last = model.head.read(seen.stages[-1], clips.size(2))
         found = model.head.score(last, (height, width))
         return *found, model.decoder.query_vectors(seen.queries).float()

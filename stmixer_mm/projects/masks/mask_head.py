@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.folding import keyframes
-from stmixer_mm.models.heads.criterion import sample_name
 from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.registry import MODELS

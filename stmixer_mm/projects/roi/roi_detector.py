@@ -17,9 +17,9 @@ from torch import Tensor
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
-from stmixer_mm.models.decoder.query_decoder import build_decoder, check_outputs
+from stmixer_mm.models.decoder.query_decoder import build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.heads.criterion import sample_name
+from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.parts import Batch
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
@@ -109,7 +109,7 @@ class RoIDetector(ClipDetector):
         self.person_decoder = build_decoder(decoder, num_classes=2)
         self.person_boxes = build_initial_boxes(initial_boxes, self.person_decoder)
         self.person_head = MODELS.build({**head, 'num_classes': 2})
-        check_outputs(self.person_decoder, self, self.person_head, self.person_boxes)
+        self.person_decoder.check_readers(self, self.person_head, self.person_boxes)
 
     @property
     def num_classes(self) -> int:

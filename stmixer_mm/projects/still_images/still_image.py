@@ -66,10 +66,9 @@ class StillImageSTMixer(STMixer):
         ``scores`` (n,), ``labels`` (n,) class numbers; ``masks`` (n, h, w) with a mask
         head.
         """
-        found = self.find(inputs, data_samples)
-        for sample, predictions in zip(data_samples, found, strict=True):
+        for sample in super().predict(inputs, data_samples):
             sample.pred_instances = pick_detections(
-                predictions, sample.metainfo, self.max_per_img
+                sample.pred_instances, sample.metainfo, self.max_per_img
             )
         return data_samples
 

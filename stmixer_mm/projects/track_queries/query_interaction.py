@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import sine_position_code, xyzr_to_xyxy
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.heads.criterion import sample_name
+from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS

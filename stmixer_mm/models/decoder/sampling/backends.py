@@ -8,10 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.sampling.deformable_attention import (
-    DeformableAttentionSampler,
-)
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
 from stmixer_mm.models.decoder.sampling.grid_sample import (
     GridMeansSampler,
@@ -23,13 +20,12 @@ from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
     'grid_means': GridMeansSampler,
-    'mmcv': DeformableAttentionSampler,
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
 }
 ENVIRONMENT_VARIABLE = 'STMIXER_SAMPLING_BACKEND'
-# By type of device, the fastest first; elsewhere the portable one.
-FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
+# By type of device; where it does not run, and elsewhere, the portable one.
+FASTEST = {'cpu': 'embedding_bag', 'cuda': 'triton'}
 
 
 def make_sampler(
@@ -44,9 +40,6 @@ def make_sampler(
     Args:
         feats: See :class:`.sampler.Sampler`, as for the next two.
         backend: See :func:`choose_backend`.
-
-    Raises:
-        UserError: The back end is unknown, or does not run on the levels' device.
     """
     sampler = SAMPLING_BACKENDS[choose_backend(backend, feats[0].device)]
     return sampler(feats, strides=strides, num_groups=num_groups)
@@ -61,22 +54,17 @@ def choose_backend(name: str, device: torch.device) -> str:
         device: Of the feature maps.
 
     Raises:
-        UserError: The back end is unknown.
+        UserError: The back end is unknown, or does not run on the device.
     """
     source = 'sampling_backend'
     if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
         name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name == 'auto':
-        source = 'the device'
-        candidates = (*FASTEST.get(device.type, ()), 'grid_means')
-        name = next(
-            candidate
-            for candidate in candidates
-            if SAMPLING_BACKENDS[candidate].is_available(device)
-        )
-    if name not in SAMPLING_BACKENDS:
-        known = ('auto', *SAMPLING_BACKENDS)
-        raise UserError(f"{source}='{name}' is unknown; use one of {known}.")
+        name, source = FASTEST.get(device.type, 'grid_means'), 'the device'
+        if not SAMPLING_BACKENDS[name].is_available(device):
+            name = 'grid_means'
+    if not choose(source, name, SAMPLING_BACKENDS).is_available(device):
+        raise UserError(f"{source}='{name}' does not run on '{device}'; leave it out.")
     if not torch.compiler.is_compiling():
         _log_once(name, device.type, source)
     return name

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler, group_cells
 
 
 class EmbeddingBagSampler(Sampler):
@@ -182,10 +182,7 @@ class _Tables(torch.autograd.Function):
 
 def _lay_out(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
     """L levels (B, C, T, H_l, W_l) -> cells (B, G, S, T, c), in one pass."""
-    levels = [
-        feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
-        for feat in feats
-    ]
+    levels = [group_cells(feat, num_groups) for feat in feats]
     if feats[0].dtype == dtype:
         return torch.cat(levels, dim=2)
     batch, groups, _, frames, channels = levels[0].shape

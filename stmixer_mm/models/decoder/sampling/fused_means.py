@@ -32,6 +32,17 @@ def _low_cell(xy, extent, size):
 
 
 @triton.jit
+def _place(levels, extents, level, x, y):
+    """Points in a level: its size and first cell, the low cell and part of one."""
+    width = tl.load(levels + 3 * level)
+    height = tl.load(levels + 3 * level + 1)
+    x_low, x_part = _low_cell(x, tl.load(extents + 2 * level), width)
+    y_low, y_part = _low_cell(y, tl.load(extents + 2 * level + 1), height)
+    first_cell = tl.load(levels + 3 * level + 2)
+    return width, height, first_cell, x_low, x_part, y_low, y_part
+
+
+@triton.jit
 def _corner(x_low, x_part, y_low, y_part, width, height, corner: tl.constexpr):
     """One of the four cells around a point.
 
@@ -90,11 +101,9 @@ def _means_kernel(
         y = tl.load(points_xy + 2 * point + 1, mask=is_point, other=0)
         values = tl.full((BLOCK_T, BLOCK_P, BLOCK_C), 0, dtype)
         for level in range(L):
-            width = tl.load(levels + 3 * level)
-            height = tl.load(levels + 3 * level + 1)
-            first_cell = tl.load(levels + 3 * level + 2)
-            x_low, x_part = _low_cell(x, tl.load(extents + 2 * level), width)
-            y_low, y_part = _low_cell(y, tl.load(extents + 2 * level + 1), height)
+            width, height, first_cell, x_low, x_part, y_low, y_part = _place(
+                levels, extents, level, x, y
+            )
             weight = tl.load(weights + L * point + level, mask=is_point, other=0)
             for corner in tl.static_range(4):
                 cell, inside, weight_x, weight_y = _corner(
@@ -138,43 +147,68 @@ def _gradients_kernel(
     WITH_TABLE: tl.constexpr,
 ):
     """A block of points of one group of one query."""
-    dtype: tl.constexpr = points_xy.dtype.element_ty
     point_blocks: tl.constexpr = (P + BLOCK_P - 1) // BLOCK_P
     item = (tl.program_id(0) // point_blocks).to(tl.int64)
     table_number = item // (num_queries * G) * G + item % G
-    table += table_number * num_cells * (T * C)
-    table_grad += table_number * num_cells * (T * C)
-    points_xy += item * (P * 2)
-    weights += item * (P * L)
-    spatial_grad += item * (P * C)
-    temporal_grad += item * (T * C)
-    xy_grad += item * (P * 2)
-    weights_grad += item * (P * L)
-
     first_point = tl.program_id(0) % point_blocks * BLOCK_P
-    point = first_point + tl.arange(0, BLOCK_P)[None, :, None]
+    _gradients_of_points(
+        table + table_number * num_cells * (T * C),
+        levels,
+        extents,
+        points_xy + item * (P * 2),
+        weights + item * (P * L),
+        spatial_grad + item * (P * C),
+        temporal_grad + item * (T * C),
+        table_grad + table_number * num_cells * (T * C),
+        xy_grad + item * (P * 2),
+        weights_grad + item * (P * L),
+        first_point + tl.arange(0, BLOCK_P)[None, :, None],
+        tl.arange(0, BLOCK_T)[:, None, None],
+        T,
+        C,
+        P,
+        L,
+        BLOCK_C,
+        WITH_TABLE,
+    )
+
+
+@triton.jit
+def _gradients_of_points(
+    table,
+    levels,
+    extents,
+    points_xy,
+    weights,
+    spatial_grad,
+    temporal_grad,
+    table_grad,
+    xy_grad,
+    weights_grad,
+    point,
+    frame,
+    T: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    L: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    WITH_TABLE: tl.constexpr,
+):
+    """The same, with pointers to what belongs to the group of the query."""
     is_point = point < P
-    frame = tl.arange(0, BLOCK_T)[:, None, None]
     x = tl.load(points_xy + 2 * point, mask=is_point, other=0)
     y = tl.load(points_xy + 2 * point + 1, mask=is_point, other=0)
-    x_grad = tl.full((1, BLOCK_P, 1), 0, dtype)
-    y_grad = tl.full((1, BLOCK_P, 1), 0, dtype)
+    x_grad, y_grad = tl.zeros_like(x), tl.zeros_like(x)
     for level in range(L):
-        width = tl.load(levels + 3 * level)
-        height = tl.load(levels + 3 * level + 1)
-        first_cell = tl.load(levels + 3 * level + 2)
-        extent_x = tl.load(extents + 2 * level)
-        extent_y = tl.load(extents + 2 * level + 1)
-        x_low, x_part = _low_cell(x, extent_x, width)
-        y_low, y_part = _low_cell(y, extent_y, height)
+        width, height, first_cell, x_low, x_part, y_low, y_part = _place(
+            levels, extents, level, x, y
+        )
         weight = tl.load(weights + L * point + level, mask=is_point, other=0)
-        weight_grad = tl.full((1, BLOCK_P, 1), 0, dtype)
-        cell_x_grad = tl.full((1, BLOCK_P, 1), 0, dtype)
-        cell_y_grad = tl.full((1, BLOCK_P, 1), 0, dtype)
+        weight_grad, cell_x_grad = tl.zeros_like(x), tl.zeros_like(x)
+        cell_y_grad = tl.zeros_like(x)
         for first_channel in range(0, C, BLOCK_C):
             channel = first_channel + tl.arange(0, BLOCK_C)[None, None, :]
-            in_row = (frame < T) & (channel < C)
-            of_row = frame * C + channel
+            in_row, of_row = (frame < T) & (channel < C), frame * C + channel
             of_points = tl.load(
                 spatial_grad + point * C + channel,
                 mask=is_point & (channel < C),
@@ -186,30 +220,32 @@ def _gradients_kernel(
                 cell, inside, weight_x, weight_y = _corner(
                     x_low, x_part, y_low, y_part, width, height, corner
                 )
-                cell = (first_cell + cell).to(tl.int64)
-                seen = inside & is_point & in_row
                 # Four channels to a thread, as the float32 gradient has it: the wider
                 # vectors of a half table would cost an exchange between threads.
-                places = tl.max_contiguous(cell * (T * C) + of_row, (1, 1, 4))
+                row = (first_cell + cell).to(tl.int64) * (T * C)
+                places = tl.max_contiguous(row + of_row, (1, 1, 4))
+                seen = inside & is_point & in_row
                 rows = tl.load(table + places, mask=seen, other=0)
-                products = value_grad * rows.to(dtype)
-                products = tl.sum(products, axis=0, keep_dims=True)
-                product = tl.sum(products, axis=2, keep_dims=True)
+                product = _sum(value_grad * rows.to(x.dtype))
                 weight_grad += weight_y * weight_x * product
                 cell_x_grad += weight_y * (product if corner % 2 else -product)
                 cell_y_grad += weight_x * (product if corner // 2 else -product)
                 if WITH_TABLE:
-                    tl.atomic_add(
-                        table_grad + places,
-                        (weight * weight_y * weight_x) * value_grad,
-                        mask=seen,
-                        sem='relaxed',
-                    )
-        x_grad += weight * cell_x_grad * (width.to(dtype) / extent_x)
-        y_grad += weight * cell_y_grad * (height.to(dtype) / extent_y)
+                    grads = (weight * weight_y * weight_x) * value_grad
+                    tl.atomic_add(table_grad + places, grads, mask=seen, sem='relaxed')
+        x_scale = width.to(x.dtype) / tl.load(extents + 2 * level)
+        y_scale = height.to(x.dtype) / tl.load(extents + 2 * level + 1)
+        x_grad += weight * cell_x_grad * x_scale
+        y_grad += weight * cell_y_grad * y_scale
         tl.store(weights_grad + L * point + level, weight_grad, mask=is_point)
     tl.store(xy_grad + 2 * point, x_grad, mask=is_point)
     tl.store(xy_grad + 2 * point + 1, y_grad, mask=is_point)
+
+
+@triton.jit
+def _sum(values):
+    """Over frames and channels, (BLOCK_T, BLOCK_P, BLOCK_C) to (1, BLOCK_P, 1)."""
+    return tl.sum(tl.sum(values, axis=0, keep_dims=True), axis=2, keep_dims=True)
 
 
 @torch.library.custom_op('stmixer_mm::fused_means', mutates_args=())

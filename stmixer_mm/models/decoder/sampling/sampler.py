@@ -49,6 +49,11 @@ def level_weights(z: Tensor, strides: Tensor) -> Tensor:
     return (-(distance**2) / 2).softmax(dim=0).movedim(0, -1)
 
 
+def group_cells(feat: Tensor, num_groups: int) -> Tensor:
+    """A level (B, C, T, H, W) as cells (B, G, H * W, T, c), all frames together."""
+    return feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
+
+
 class Sampler(ABC):
     """Samples of a feature pyramid, averaged over time and over points.
 

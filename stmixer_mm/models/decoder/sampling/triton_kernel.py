@@ -9,14 +9,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.sampling.sampler import Sampler
+from stmixer_mm.models.decoder.sampling.sampler import Sampler, group_cells
 
 _IS_INSTALLED = find_spec('triton') is not None
 
 
 def is_available(device: torch.device) -> bool:
-    """Whether Triton is installed and runs on a device.
+    """Whether Triton is installed and runs on a device, one of capability 7.0 or more.
 
     On a CPU it does, slowly, if TRITON_INTERPRET=1 was set before it was imported.
     """
@@ -36,28 +35,13 @@ class TritonSampler(Sampler):
     is_available = staticmethod(is_available)
 
     def lay_out(self, feats: list[Tensor]) -> None:
-        device = feats[0].device
-        if not is_available(device):
-            raise UserError(
-                "The sampling back end 'triton' needs the package triton and a CUDA "
-                'device of capability 7.0 or more (or TRITON_INTERPRET=1 to run slowly '
-                f"on a CPU), got '{device}'; choose another back end."
-            )
-        self.table = torch.cat(
-            [
-                feat.to(self.dtype)
-                .flatten(3)
-                .unflatten(1, (self.num_groups, -1))
-                .permute(0, 1, 4, 3, 2)
-                for feat in feats
-            ],
-            dim=2,
-        )  # (B, G, S, T, c)
+        cells = [group_cells(feat.to(self.dtype), self.num_groups) for feat in feats]
+        self.table = torch.cat(cells, dim=2)  # (B, G, S, T, c)
         levels, first_cell = [], 0
         for height, width in self.level_sizes:
             levels.append((width, height, first_cell))
             first_cell += height * width
-        self.levels = torch.tensor(levels, dtype=torch.int32, device=device)
+        self.levels = torch.tensor(levels, dtype=torch.int32, device=self.table.device)
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         from stmixer_mm.models.decoder.sampling.fused_means import fused_means
