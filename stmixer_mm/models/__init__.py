@@ -16,6 +16,5 @@ from stmixer_mm.models.heads.tubelet_head import STMixerTubeletHead
 from stmixer_mm.models.necks.bifpn3d import BiFPN3D
 from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
 from stmixer_mm.models.necks.framewise import FramewiseNeck
-from stmixer_mm.models.necks.projection import ChannelProjection3D
-from stmixer_mm.models.necks.resample_time import ResampleTime
+from stmixer_mm.models.necks.projection import ChannelProjection3D, ResampleTime
 from stmixer_mm.models.necks.vit_pyramid import ViTPyramid3D

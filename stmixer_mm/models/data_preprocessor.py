@@ -38,11 +38,6 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        if pad_size_divisor < 1 or not min(std) > 0:
-            raise UserError(
-                f'The data preprocessor needs std > 0 and pad_size_divisor >= 1, got '
-                f'std={std} and pad_size_divisor={pad_size_divisor}.'
-            )
         self.pad_size_divisor = pad_size_divisor
         self.to_rgb = to_rgb
         self.memory_format = (
@@ -65,19 +60,11 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             ``img_shape`` (if it lacked one), ``pad_shape`` and ``clip_len``.
         """
         if 'inputs' not in data:
-            raise UserError(
-                'The samples have no inputs; end the pipeline with PackActionInputs.'
-            )
+            raise UserError('The pipeline must end with PackActionInputs, for inputs.')
         if isinstance(data['inputs'][0], Sequence):  # and not a tensor
             data = {name: [*chain(*values)] for name, values in data.items()}
         data = self.cast_data(data)
         clips, data_samples = single_clips(data['inputs']), data['data_samples']
-        clip_lens = sorted({clip.size(1) for clip in clips})
-        if len(clip_lens) > 1:
-            raise UserError(
-                f'A batch has clips of {clip_lens} frames; use the same clip_len for '
-                'all of them.'
-            )
         shapes = [tuple(clip.shape[-2:]) for clip in clips]
         pad_shape = tuple(self.pad_size(sizes) for sizes in zip(*shapes, strict=True))
         # One buffer: on a CPU, the pages of several would take time.

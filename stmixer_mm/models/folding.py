@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
-
 
 def fold_time(feat: Tensor) -> Tensor:
     """(B, C, T, H, W) -> (B * T, C, H, W)"""
@@ -25,13 +23,7 @@ def place_keyframe(keyframe: int | None, num_frames: int) -> int:
 
     By default T // 2, as in clips; where clips end before the keyframe, -1 is nearest.
     """
-    keyframe = num_frames // 2 if keyframe is None else keyframe
-    if not -num_frames <= keyframe < num_frames:
-        raise UserError(
-            f'keyframe={keyframe} is out of range for {num_frames} frames of the '
-            'feature maps.'
-        )
-    return keyframe % num_frames
+    return range(num_frames)[num_frames // 2 if keyframe is None else keyframe]
 
 
 def keyframes(feats: Sequence[Tensor], keyframe: int | None) -> list[Tensor]:

@@ -61,7 +61,6 @@ class QueryPart(BaseModule):
         embed_dims: C; the detector sets it, as all sizes.
         num_queries: Q.
         num_classes: A + 1.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     # Stage outputs that it can read, such as StageOutput; None for all.
@@ -73,9 +72,8 @@ class QueryPart(BaseModule):
         embed_dims: int,
         num_queries: int,
         num_classes: int,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.embed_dims = embed_dims
         self.num_queries = num_queries
         self.num_classes = num_classes

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from mmengine.model import Sequential
-from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -26,13 +25,13 @@ class PartShapes(NamedTuple):
 
     key: str  # where a config sets it, such as 'model.neck[0]'
     part: nn.Module
-    given: object  # a meta tensor or several
+    given: object  # a tensor or several, mostly on the meta device
     returned: object
 
 
 class Shapes(NamedTuple):
     parts: list[PartShapes]  # in the order in which they run
-    feats: object  # meta tensors, what the detector makes of the last part's
+    feats: object  # what the detector makes of the last part's
 
 
 def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
@@ -98,7 +97,7 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
                 f'run it on each frame in a {wrapper}',
             ):
                 returned = forward(feats)
-            traced.append(PartShapes(key, part, _on_meta(feats), _on_meta(returned)))
+            traced.append(PartShapes(key, part, feats, returned))
             return returned
 
         part.forward = run
@@ -114,15 +113,7 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
             trace('model.neck', neck)
         model.forward = model.extract_feat
         feats = functional_call(model, tensors, (inputs,))
-    return Shapes(traced, _on_meta(feats))
-
-
-def _on_meta(feats: object) -> object:
-    return apply_to(
-        feats,
-        lambda one: isinstance(one, Tensor),
-        lambda one: torch.empty_like(one, device='meta'),
-    )
+    return Shapes(traced, feats)
 
 
 @contextmanager

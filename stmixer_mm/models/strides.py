@@ -12,11 +12,7 @@ from stmixer_mm.errors import UserError
 def derive_strides(
     feats: Sequence[Tensor], pad_shape: tuple[int, int]
 ) -> tuple[float, ...]:
-    """Strides of levels (B, C, T, H_l, W_l), from their sizes and that of the clip.
-
-    Raises:
-        UserError: No stride explains the height and the width of a level.
-    """
+    """Strides of levels (B, C, T, H_l, W_l), from their sizes and that of the clip."""
     return tuple(_derive_stride(feat.shape[-2:], pad_shape) for feat in feats)
 
 
@@ -40,9 +36,8 @@ def _derive_stride(size: Sequence[int], pad_shape: tuple[int, int]) -> float:
     high = min(pixels / max(cells - 1, 0.5) for pixels, cells in sides)
     if low >= high:
         raise UserError(
-            f'A level has {size[0]}x{size[1]} cells for a clip padded to '
-            f'{pad_shape[0]}x{pad_shape[1]}, {in_height:g} pixels a cell in height but '
-            f'{in_width:g} in width; use a neck whose levels have one stride each.'
+            f'A level has {in_height:g} pixels a cell in height but {in_width:g} in '
+            'width; use a neck whose levels have one stride each.'
         )
     middle = (low * high) ** 0.5
     powers = [2.0**power for power in range(floor(log2(low)), ceil(log2(high)) + 1)]
@@ -64,10 +59,8 @@ def level_extents(
 
 def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) -> bool:
     """Whether a level of (h, w) cells may have this stride, up to a cell."""
-    return all(
-        abs(cells - pixels / stride) <= 1
-        for pixels, cells in zip(pad_shape, size, strict=True)
-    )
+    sides = zip(pad_shape, size, strict=True)
+    return all(abs(cells - pixels / stride) <= 1 for pixels, cells in sides)
 
 
 def fit_strides(

@@ -18,7 +18,7 @@ from stmixer_mm.models.folding import fold_time, unfold_time
 from stmixer_mm.models.necks.bifpn3d import fuse, shrink
 from stmixer_mm.models.necks.framewise import FramewiseNeck
 from stmixer_mm.models.necks.levels import resize
-from stmixer_mm.models.necks.resample_time import resample_time
+from stmixer_mm.models.necks.projection import resample_time
 from stmixer_mm.registry import MODELS
 
 PYRAMIDS = [FPN3D, PAFPN3D, BiFPN3D]

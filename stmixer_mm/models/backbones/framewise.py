@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.folding import fold_time, unfold_time
+from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
 
@@ -26,8 +27,7 @@ class FramewiseBackbone(BaseModule):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: The backbone is made for another number of frames, or does not yield
-            feature maps of the frames.
+        UserError: The backbone is made for another number of frames.
     """
 
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
@@ -43,24 +43,11 @@ class FramewiseBackbone(BaseModule):
 
         A backbone that pools time yields fewer frames.
         """
-        batch_size, frames, name = (
-            len(clips),
-            clips.size(2),
-            type(self.backbone).__name__,
-        )
-        if self.num_segments not in (None, frames):
+        frames = clips.size(2)
+        if self.num_segments not in (None, frames):  # it would mix clips
             raise UserError(
-                f'{name} has num_segments={self.num_segments} but the clips have '
-                f'{frames} frames; set num_segments={frames} or change the clip length.'
+                f'{type(self.backbone).__name__} has num_segments={self.num_segments} '
+                f'but the clips have {frames} frames; set the one to the other.'
             )
-        feats = self.backbone(fold_time(clips))
-        feats = [feats] if isinstance(feats, Tensor) else feats
-        limit = batch_size * frames
-        for feat in feats:
-            if feat.dim() != 4 or feat.size(0) > limit or feat.size(0) % batch_size:
-                raise UserError(
-                    f'{name} turned {limit} frames into {tuple(feat.shape)}, not '
-                    '(frames, channels, height, width); use another backbone, or tap '
-                    'feature maps inside it: TappedBackbone.'
-                )
-        return tuple(unfold_time(feat, batch_size) for feat in feats)
+        feats = as_levels(self.backbone(fold_time(clips)))
+        return tuple(unfold_time(feat, len(clips)) for feat in feats)

@@ -7,7 +7,6 @@ from mmaction.models.backbones.resnet3d import ResNet3d
 from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
 from stmixer_mm.registry import MODELS
 
@@ -118,11 +117,6 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
     def slow_frames(self, clips: Tensor) -> Tensor:
         """Every ``speed_ratio``-th frame on average, both ends included."""
         frames = clips.size(2)
-        if frames % self.speed_ratio:
-            raise UserError(
-                f'SlowFast got clips of {frames} frames, which is not a multiple of '
-                f'speed_ratio={self.speed_ratio}; change clip_len in the pipeline.'
-            )
         num_slow = frames // self.speed_ratio
         # Integers, since floor of a rounded linspace may be one less.
         indices = [i * (frames - 1) // max(num_slow - 1, 1) for i in range(num_slow)]

@@ -27,9 +27,6 @@ class CheckpointedVisionTransformer(VisionTransformer):
     Args:
         with_cp: Recompute each block in the backward pass instead of storing it.
         **kwargs: Arguments of the host's class, which would ignore a wrong name.
-
-    Raises:
-        UserError: The host's class has no such argument.
     """
 
     def __init__(self, *, with_cp: bool = True, **kwargs) -> None:

@@ -11,7 +11,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.registry import MODELS
@@ -30,7 +29,6 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
     Args:
         num_queries: Q; the detector sets it.
         embed_dims: C; the detector sets it.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     def __init__(
@@ -38,9 +36,8 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
         *,
         num_queries: int,
         embed_dims: int,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.num_queries = num_queries
         self.embed_dims = embed_dims
 
@@ -85,8 +82,6 @@ class LearnedBoxes(InitialBoxes):
 
     def __init__(self, *, scale: float = 2.0, **kwargs) -> None:
         super().__init__(**kwargs)
-        if scale <= 0:
-            raise UserError(f'LearnedBoxes: scale must be positive, got {scale}.')
         # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
         self.relative_xyzr = nn.Parameter(
             xyxy_to_xyzr(grid_bboxes(self.num_queries, scale))

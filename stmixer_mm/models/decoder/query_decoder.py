@@ -76,7 +76,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             the rest again: less RAM, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
             time on the first batch of each size; or a dict of its arguments.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     # Of its stages; a head reads one of these.
@@ -96,9 +95,8 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         strides: Sequence[float] | None = None,
         with_cp: bool = False,
         compile_stages: bool | dict = False,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         if min(num_frames, num_queries, num_stages, num_classes - 1) < 1:
             raise UserError(
                 f'The decoder has num_frames={num_frames}, num_queries={num_queries}, '

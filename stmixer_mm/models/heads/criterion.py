@@ -49,7 +49,6 @@ class SetCriterion(BaseModule):
             softmax over the A actions and background, whose logit is 0 and whose
             weight is the first of its ``class_weight``; queries without a person learn
             background. Its ``loss_weight`` is that of a person.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     box_dims = 2  # of the boxes of persons, (k, 4)
@@ -64,9 +63,8 @@ class SetCriterion(BaseModule):
         loss_action: dict,
         num_classes: int,
         single_label: bool = False,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.num_classes = num_classes
         self.single_label = single_label
         self.assigner = TASK_UTILS.build(assigner)

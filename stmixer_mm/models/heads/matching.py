@@ -41,12 +41,12 @@ def match_clip(
     """The person of each query of a clip.
 
     Args:
-        person_logits: (Q, 2), of tubelets (Q, K, 2).
-        bboxes: Pixel xyxy, (Q, 4), of tubelets (Q, K, 4).
+        person_logits: (Q, [K], 2)
+        bboxes: Pixel xyxy, (Q, [K], 4).
         known: The result for the last N queries, (N,). The others are matched to the
             persons that are left.
-        sample: Its ``gt_instances`` have ``bboxes`` (k, 4), pixel xyxy; of tubelets
-            (k, K, 4), and ``states`` (k, K).
+        sample: Its ``gt_instances`` have ``bboxes`` (k, [K], 4), pixel xyxy, and, of
+            tubelets, ``states`` (k, K).
         assigner: One of mmdet's.
 
     Returns:
@@ -65,7 +65,9 @@ def match_clip(
         bboxes=bboxes[:own],
         priors=bboxes[:own],
     )
-    persons = describe_persons(gt_bboxes[left], torch.ones_like(numbers[left]).bool())
+    persons = InstanceData(
+        labels=torch.full_like(numbers[left], PERSON), bboxes=gt_bboxes[left]
+    )
     if 'states' in gt_instances:
         persons.states = gt_instances.states.to(bboxes.device)[left]
     found = assigner.assign(queries, persons, img_meta=sample.metainfo).gt_inds
@@ -74,22 +76,6 @@ def match_clip(
     numbers = F.pad(numbers[left], (1, 0))  # none stays none
     found = torch.where(found > 0, numbers[found.clamp(min=0)], found)
     return torch.cat((found, known))
-
-
-def describe_persons(gt_bboxes: Tensor, present: Tensor) -> InstanceData:
-    """The fields that mmdet's costs read from the truth.
-
-    Args:
-        gt_bboxes: (k, 4)
-        present: Who is a person, and not background, (k,) bool.
-    """
-    return InstanceData(
-        labels=torch.where(present, PERSON, BACKGROUND),
-        bboxes=gt_bboxes,
-        # What mmdet.BinaryFocalLossCost reads: each person is the one token.
-        positive_maps=present[:, None].to(gt_bboxes),
-        text_token_mask=torch.ones_like(present)[:, None],
-    )
 
 
 class Targets(NamedTuple):
@@ -184,22 +170,19 @@ class TubeletCost:
         img_meta: dict | None = None,
         **kwargs,
     ) -> Tensor:
-        """
+        """Costs (Q, k).
+
         Args:
             pred_instances: ``scores`` (Q, K, 2), ``bboxes`` and ``priors`` (Q, K, 4).
             gt_instances: ``bboxes`` (k, K, 4) and ``states`` (k, K).
             img_meta: For the costs.
-
-        Returns:
-            (Q, k)
         """
         states = gt_instances.states
         queries = InstanceData(
             **{name: values.flatten(0, 1) for name, values in pred_instances.items()}
         )
-        persons = describe_persons(
-            gt_instances.bboxes.flatten(0, 1), states.flatten() == PRESENT
-        )
+        labels = torch.where(states.flatten() == PRESENT, PERSON, BACKGROUND)
+        persons = InstanceData(labels=labels, bboxes=gt_instances.bboxes.flatten(0, 1))
         total = 0
         for costs, counts in (
             (self.person_costs, states != UNKNOWN),

@@ -10,11 +10,9 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.levels import (
     as_levels,
     check_channels,
-    check_frames,
     resize,
 )
 from stmixer_mm.registry import MODELS
@@ -32,11 +30,6 @@ class Pyramid3D(BaseModule):
             treats frames alone.
         norm_cfg: Norm after each convolution, such as ``dict(type='BN3d')``.
         act_cfg: Activation after each norm.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`; Xavier's by
-            default.
-
-    Raises:
-        UserError: ``num_outs`` or ``temporal_kernel`` does not fit.
     """
 
     def __init__(
@@ -48,21 +41,14 @@ class Pyramid3D(BaseModule):
         temporal_kernel: int = 3,
         norm_cfg: dict | None = None,
         act_cfg: dict | None = None,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.num_outs = len(in_channels) if num_outs is None else num_outs
         self.temporal_kernel = temporal_kernel
         self.norm_cfg = norm_cfg
         self.act_cfg = act_cfg
-        if self.num_outs < len(in_channels) or temporal_kernel % 2 == 0:
-            raise UserError(
-                f'{type(self).__name__} needs num_outs of at least {len(in_channels)}, '
-                f'the number of in_channels, and an odd temporal_kernel, got num_outs='
-                f'{self.num_outs} and temporal_kernel={temporal_kernel}.'
-            )
         self.lateral_convs = nn.ModuleList(
             self.conv(channels, kernel_size=1) for channels in in_channels
         )
@@ -98,7 +84,6 @@ class Pyramid3D(BaseModule):
         """(B, in_channels[l], T, H_l, W_l) -> (B, C, T, H_l, W_l)"""
         levels = as_levels(feats)
         check_channels(levels, self)
-        check_frames(levels, self)
         return [
             conv(feat) for conv, feat in zip(self.lateral_convs, levels, strict=True)
         ]

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from stmixer_mm.models.folding import fold_time, unfold_time
-from stmixer_mm.models.necks.levels import as_levels, check_frames
+from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
 
@@ -22,17 +22,15 @@ class FramewiseNeck(BaseModule):
 
     Args:
         neck: Config of the 2-D neck, such as ``dict(type='mmdet.FPN', …)``.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
-    def __init__(self, *, neck: dict, init_cfg: dict | list | None = None) -> None:
-        super().__init__(init_cfg=init_cfg)
+    def __init__(self, *, neck: dict) -> None:
+        super().__init__()
         self.neck = MODELS.build(neck)
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """(B, C_l, T, H_l, W_l) -> N levels (B, C_n, T, H_n, W_n), finest first"""
         levels = as_levels(feats)
-        check_frames(levels, self)
         outs = as_levels(self.neck(tuple(fold_time(level) for level in levels)))
         # Some, such as YOLOV3Neck, begin with the coarsest.
         outs = sorted(outs, key=lambda out: -out.size(-2) * out.size(-1))

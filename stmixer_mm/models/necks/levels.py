@@ -21,20 +21,8 @@ def check_channels(levels: Sequence[Tensor], neck: nn.Module) -> None:
     channels, expected = [level.size(1) for level in levels], list(neck.in_channels)
     if channels != expected:
         raise UserError(
-            f'{type(neck).__name__} has in_channels={expected} but is given '
-            f'{len(levels)} levels of {channels} channels; set in_channels={channels}, '
-            "or change the backbone's out_indices."
-        )
-
-
-def check_frames(levels: Sequence[Tensor], neck: nn.Module) -> None:
-    """Check that levels (B, C_l, T_l, H_l, W_l) agree in T."""
-    frames = [level.size(2) for level in levels]
-    if len(set(frames)) > 1:
-        raise UserError(
-            f'{type(neck).__name__} fuses levels of equal length but they have {frames} '
-            f"frames; put dict(type='ResampleTime', num_frames={frames[0]}) before it "
-            'in a list of necks.'
+            f'{type(neck).__name__} has in_channels={expected} but is given levels of '
+            f'{channels} channels; set the one to the other.'
         )
 
 

@@ -1,16 +1,36 @@
-"""Bring the levels of a convolutional backbone to one width.
+"""Bring the levels of a backbone to one width, and to one number of frames.
 
-Shapes: B clips, T frames, L levels.
+Shapes: B clips, C channels, T frames, L levels.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule, ModuleList, caffe2_xavier_init
 from torch import Tensor, nn
 
 from stmixer_mm.models.necks.levels import as_levels, check_channels
-from stmixer_mm.models.necks.resample_time import resample_time
 from stmixer_mm.registry import MODELS
+
+
+def resample_time(feat: Tensor, num_frames: int) -> Tensor:
+    """(B, C, T, H, W) to ``num_frames``: means of more, or interpolation of fewer."""
+    frames, height, width = feat.shape[2:]
+    if frames == num_frames:
+        return feat
+    if frames > num_frames:
+        return torch.stack(
+            [
+                feat[
+                    :, :, start * frames // num_frames : -(-stop * frames // num_frames)
+                ].mean(dim=2)
+                for start, stop in pairwise(range(num_frames + 1))
+            ],
+            dim=2,
+        )
+    return F.interpolate(feat, (num_frames, height, width), mode='trilinear')
 
 
 @MODELS.register_module()
@@ -22,7 +42,6 @@ class ChannelProjection3D(BaseModule):
         out_channels: Channels of all levels afterwards.
         num_frames: Bring every level to this many frames, for backbones that stride
             time; None leaves time alone.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 
     def __init__(
@@ -31,9 +50,8 @@ class ChannelProjection3D(BaseModule):
         in_channels: Sequence[int],
         out_channels: int,
         num_frames: int | None = None,
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.in_channels = tuple(in_channels)
         self.num_frames = num_frames
         self.projections = ModuleList(
@@ -55,3 +73,20 @@ class ChannelProjection3D(BaseModule):
         if self.num_frames is None:
             return feats
         return [resample_time(feat, self.num_frames) for feat in feats]
+
+
+@MODELS.register_module()
+class ResampleTime(BaseModule):
+    """Every level at the same number of frames; an adapter for a list of necks.
+
+    Args:
+        num_frames: T of all levels afterwards.
+    """
+
+    def __init__(self, *, num_frames: int) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Levels (B, C_l, T_l, H_l, W_l) -> (B, C_l, num_frames, H_l, W_l)"""
+        return [resample_time(feat, self.num_frames) for feat in as_levels(feats)]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
@@ -35,11 +34,7 @@ def _resize(in_channels: int, scale: float) -> tuple[list[nn.Module], int]:
         return layers, in_channels // 4
     if scale == 2:
         return [_double(in_channels)], in_channels // 2
-    if scale == 1:
-        return [], in_channels
-    if scale == 0.5:
-        return [nn.MaxPool3d(kernel_size=(1, 2, 2))], in_channels
-    raise UserError(f'scale={scale} is not supported; use 4, 2, 1 or 0.5.')
+    return {1: [], 0.5: [nn.MaxPool3d(kernel_size=(1, 2, 2))]}[scale], in_channels
 
 
 @MODELS.register_module()
@@ -52,10 +47,6 @@ class ViTPyramid3D(BaseModule):
         in_channels: Channels of the transformer's feature map.
         out_channels: Channels of all levels afterwards.
         scales: Sizes relative to the input, of 4, 2, 1 and 0.5, finest first.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: A scale is not supported.
     """
 
     def __init__(
@@ -64,9 +55,8 @@ class ViTPyramid3D(BaseModule):
         in_channels: int,
         out_channels: int,
         scales: Sequence[float] = (4, 2, 1, 0.5),
-        init_cfg: dict | list | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         self.branches = ModuleList()
         for scale in scales:
             layers, channels = _resize(in_channels, scale)
