@@ -2,8 +2,10 @@
 
 # ruff: noqa: F401
 from stmixer_mm.models.backbones.framewise import FramewiseBackbone
-from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
-from stmixer_mm.models.backbones.slowfast_pyramid import ResNet3dSlowFastPyramid
+from stmixer_mm.models.backbones.slowfast_pyramid import (
+    NonLocalBlock3D,
+    ResNet3dSlowFastPyramid,
+)
 from stmixer_mm.models.backbones.taps import TappedBackbone
 from stmixer_mm.models.backbones.vit import CheckpointedVisionTransformer
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor

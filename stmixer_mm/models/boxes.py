@@ -40,11 +40,9 @@ def xyxy_to_xyzr(bboxes: Tensor) -> Tensor:
 
 
 def refine_boxes(boxes_xyzr: Tensor, deltas: Tensor) -> Tensor:
-    """Move centres by ``dxy`` box scales and add to z and r (paper, section 3.3).
+    """Move boxes by deltas (dx, dy, dz, dr), both (..., 4) (paper, section 3.3).
 
-    Args:
-        boxes_xyzr: Boxes, (..., 4).
-        deltas: (dx, dy, dz, dr), (..., 4); dx and dy in units of the old 2^z.
+    dx and dy are in units of the old 2^z.
     """
     xy, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
     d_xy, d_z_r = full_precision(deltas).split(2, dim=-1)
@@ -52,14 +50,7 @@ def refine_boxes(boxes_xyzr: Tensor, deltas: Tensor) -> Tensor:
 
 
 def intersection_over_foreground(bboxes: Tensor) -> Tensor:
-    """iof(i, j) = area(box_i and box_j) / area(box_i).
-
-    Args:
-        bboxes: Pixel corners, (B, Q, 4).
-
-    Returns:
-        (B, Q, Q), values in [0, 1].
-    """
+    """iof(i, j) = area(box_i and box_j) / area(box_i), (B, Q, Q), of boxes (B, Q, 4)."""
     top_left = torch.maximum(bboxes[:, :, None, :2], bboxes[:, None, :, :2])
     bottom_right = torch.minimum(bboxes[:, :, None, 2:], bboxes[:, None, :, 2:])
     overlap = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
@@ -68,19 +59,13 @@ def intersection_over_foreground(bboxes: Tensor) -> Tensor:
 
 
 def sine_position_code(boxes_xyzr: Tensor, embed_dims: int) -> Tensor:
-    """Sine-cosine code of x, y, z and r, concatenated in that order.
+    """Sine-cosine code of x, y, z and r, in that order, (..., embed_dims).
 
-    Args:
-        boxes_xyzr: Boxes, (..., 4).
-        embed_dims: Width of the code, a multiple of 8.
-
-    Returns:
-        (..., embed_dims), values in [-1, 1].
+    ``embed_dims`` is a multiple of 8.
     """
     num_feats = embed_dims // 4
     exponent = torch.arange(0, num_feats, 2, device=boxes_xyzr.device) / num_feats
-    scaled = full_precision(boxes_xyzr) / boxes_xyzr.new_tensor(
-        (1000.0, 1000.0, 1.0, 1.0)
-    )
+    scale = boxes_xyzr.new_tensor((1000.0, 1000.0, 1.0, 1.0))
+    scaled = full_precision(boxes_xyzr) / scale
     angles = scaled.unsqueeze(-1) / 10000**exponent
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

@@ -21,20 +21,19 @@ from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.structures import DecoderOutput
 
+Samples = Sequence[ActionDataSample]
+
 
 class Batch(NamedTuple):
     """Clips, as the parts of a detector see them."""
 
     feats: Sequence[Tensor]  # L levels (B, C, T, H_l, W_l), finest first
-    data_samples: Sequence[ActionDataSample]  # in training with the ground truth
+    data_samples: Samples  # in training with the ground truth
     frames: FrameShapes
 
     @classmethod
     def of(
-        cls,
-        feats: Sequence[Tensor],
-        inputs: Tensor,
-        data_samples: Sequence[ActionDataSample],
+        cls, feats: Sequence[Tensor], inputs: Tensor, data_samples: Samples
     ) -> 'Batch':
         """Of clips (B, 3, T_in, H, W)."""
         img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
@@ -138,13 +137,9 @@ class Parts(list[QueryPart]):
         extras = filter(None, [part.enter_training(batch) for part in self])
         return sorted(extras, key=lambda extra: extra.prefix)
 
-    def loss(
-        self, batch: Batch, seen: DecoderOutput, persons: Tensor
-    ) -> dict[str, Tensor]:
-        losses = {}
-        for part in self:
-            losses |= part.loss(batch, seen, persons)
-        return losses
+    def loss(self, *seen_and_matched: object) -> dict[str, Tensor]:
+        terms = [part.loss(*seen_and_matched) for part in self]
+        return {name: value for part in terms for name, value in part.items()}
 
     def enter(self, batch: Batch) -> list[ExtraQueries]:
         return [*filter(None, [part.enter(batch) for part in self])]
@@ -162,14 +157,9 @@ def match_groups(
 ) -> tuple[dict[str, Tensor], DecoderOutput, Tensor]:
     """Losses of what learns together: the decoder's own queries, then each prefix.
 
-    Args:
-        head: A :class:`.SetCriterion`.
-        batch: The clips.
-        seen: Of the decoder's own queries and ``extras``.
-        extras: From :meth:`Parts.enter_training`.
-
     Returns:
-        The losses, and the first group with its persons, see :meth:`QueryPart.loss`.
+        The losses of ``head``, a :class:`.SetCriterion`, and the first of these groups
+        with its persons, see :meth:`QueryPart.loss`.
     """
     known = [extra.persons for extra in extras if not extra.prefix]
     others = extras[len(known) :]
@@ -199,10 +189,10 @@ class LearningNeck(BaseModule, metaclass=ABCMeta):
         inputs: Tensor,
         extract: Callable[[Tensor], Tensor | Sequence[Tensor]],
     ) -> dict[str, Tensor]:
-        """Weighted loss terms.
+        """Weighted loss terms of ``feats``, which the neck made of the clip.
 
         Args:
-            feats: What the neck made of the clip.
+            feats: Levels.
             inputs: The clip and the frames that follow it, (B, 3, T_in, H, W).
             extract: Clips to what the neck is given.
         """
@@ -211,11 +201,9 @@ class LearningNeck(BaseModule, metaclass=ABCMeta):
 def run_path(
     path: Sequence[nn.Module], inputs: Tensor
 ) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Losses of the necks that have any, and the levels.
+    """Losses of the necks that have any, and the levels, of backbone and necks.
 
-    Args:
-        path: A backbone and necks, in the order in which they run.
-        inputs: Clips (B, 3, T_in, H, W), maybe with frames that follow them.
+    Inputs are clips (B, 3, T_in, H, W), maybe with frames that follow them.
     """
     losses, feats = {}, clips_alone(path, inputs)
     with exact_convolutions(inputs.device.type):

@@ -71,17 +71,13 @@ def released_name(name: str) -> str:
 
 
 def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
-    """Rename a released state dict to this package's names.
-
-    Args:
-        released: Released names to tensors, of any sizes.
+    """Rename a released state dict, of any sizes, to this package's names.
 
     Returns:
         Our state dict, and the config of the backbone, neck and decoder that it fits.
 
     Raises:
-        UserError: Names are left over or missing, or a shape fits no model; the
-            message lists them.
+        UserError: Lists names that are left over or missing, and shapes of no model.
     """
     released = {name.removeprefix('module.'): released[name] for name in released}
     released = {
@@ -114,11 +110,7 @@ def convert_state_dict(released: Mapping[str, Tensor]) -> tuple[dict, dict]:
 
 
 def read_parts(released: Mapping[str, Tensor]) -> dict[str, dict]:
-    """Configs of backbone, neck and decoder, by the names and shapes of a release.
-
-    Raises:
-        UserError: A name is missing, or the backbone is not one of the release.
-    """
+    """Configs of backbone, neck and decoder, by the names and shapes of a release."""
     names = _Names(released)
     if names.starts('backbone.patch_embed.'):
         read_backbone = _read_vit

@@ -40,9 +40,6 @@ def trace_shapes(model: nn.Module, inputs: Tensor) -> Shapes:
     Args:
         model: A detector of this package or of the hosts.
         inputs: Its preprocessed inputs; only their shape and device matter.
-
-    Raises:
-        UserError: A part fails on what it is given, on real tensors too.
     """
     with unnoticed():
         # A failure proves nothing: an operation may need values.
@@ -62,11 +59,7 @@ def unnoticed() -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with (
-            torch.no_grad(),
-            torch.random.fork_rng(devices=cuda),
-            warnings.catch_warnings(),
-        ):
+        with torch.no_grad(), torch.random.fork_rng(cuda), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:

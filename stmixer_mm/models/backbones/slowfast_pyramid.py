@@ -5,10 +5,45 @@ from collections.abc import Sequence
 import torch
 from mmaction.models.backbones.resnet3d import ResNet3d
 from mmaction.models.backbones.resnet3d_slowfast import ResNet3dSlowFast
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from stmixer_mm.models.backbones.non_local import NonLocalBlock3D
 from stmixer_mm.registry import MODELS
+
+
+class NonLocalBlock3D(BaseModule):
+    """Dot-product non-local block (Wang et al., CVPR 2018).
+
+    Differs from mmcv's ``NonLocal3d``: it pools the *input* of phi and g, divides by
+    the number of keys, and has a bias before the last batch norm.
+
+    Args:
+        channels: Channels of the input; the inner width is half of it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.theta = nn.Conv3d(channels, inner, kernel_size=1)
+        self.phi = nn.Conv3d(channels, inner, kernel_size=1)
+        self.g = nn.Conv3d(channels, inner, kernel_size=1)
+        self.pool = nn.MaxPool3d(kernel_size=2)
+        self.conv_out = nn.Conv3d(inner, channels, kernel_size=1)
+        self.bn = nn.BatchNorm3d(channels)
+
+    def init_weights(self) -> None:
+        # The block starts as the identity, so that pretrained weights keep working.
+        nn.init.zeros_(self.bn.weight)
+        super().init_weights()
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> the same shape"""
+        pooled = self.pool(feat)
+        queries = self.theta(feat).flatten(2)
+        keys, values = self.phi(pooled).flatten(2), self.g(pooled).flatten(2)
+        affinity = queries.transpose(1, 2) @ keys / keys.size(2)
+        attended = (values @ affinity.transpose(1, 2)).unflatten(2, feat.shape[2:])
+        return feat + self.bn(self.conv_out(attended))
 
 
 @MODELS.register_module()
@@ -26,9 +61,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         fusion_kernel: Temporal kernel of the lateral (fast to slow) convolutions.
         non_local_blocks: Blocks of the slow pathway's res4 (from 0) that a non-local
             block follows.
-        norm_eval: Keep the running statistics of batch norm while training.
-        with_cp: Recompute the blocks in the backward pass instead of storing them.
-        frozen_stages: Stages that are not trained, -1 for none.
+        norm_eval, with_cp, frozen_stages: Of both pathways, see the host's ``ResNet3d``.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 

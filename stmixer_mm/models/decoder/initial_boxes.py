@@ -27,30 +27,17 @@ class InitialBoxes(BaseModule, metaclass=ABCMeta):
     """The first boxes of a decoder's queries.
 
     Args:
-        num_queries: Q; the detector sets it.
-        embed_dims: C; the detector sets it.
+        num_queries, embed_dims: Q and C; the detector sets them.
     """
 
-    def __init__(
-        self,
-        *,
-        num_queries: int,
-        embed_dims: int,
-    ) -> None:
+    def __init__(self, *, num_queries: int, embed_dims: int) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.embed_dims = embed_dims
 
     @abstractmethod
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
-        """
-        Args:
-            feats: L levels (B, C, T, H_l, W_l), finest first.
-            frames: Sizes of the frames.
-
-        Returns:
-            ``boxes_xyzr``, (B, Q, 4), float32.
-        """
+        """``boxes_xyzr`` (B, Q, 4), float32, for levels (B, C, T, H_l, W_l)."""
 
     def loss_and_predict(
         self, feats: Sequence[Tensor], data_samples: Sequence, frames: FrameShapes
@@ -105,15 +92,9 @@ def frame_bboxes(img_shapes: Tensor) -> Tensor:
 def grid_bboxes(num_boxes: int, scale: float = 1.0) -> Tensor:
     """Boxes at the cells of a grid that tiles a square, row by row.
 
-    The cells are nearly squares; the boxes are shared out evenly among the rows, so
-    that there may be one more in some rows than in others.
-
-    Args:
-        num_boxes: Q.
-        scale: Side of a box relative to its cell.
-
-    Returns:
-        Corners relative to the square, cut off at its border, (Q, 4).
+    The cells are nearly squares, shared out evenly among the rows; ``scale`` is the
+    side of a box relative to its cell. Corners are relative to the square, cut off at
+    its border, (Q, 4).
     """
     rows = round(num_boxes**0.5)
     index = torch.arange(num_boxes)

@@ -35,11 +35,7 @@ class ExtraQueries(NamedTuple):
 
 
 def join_blocked(num_queries: int, extras: Sequence[ExtraQueries]) -> Tensor:
-    """Rows that must not attend to columns, of all queries.
-
-    Returns:
-        (Q + D, Q + D) or (B, Q + D, Q + D) bool.
-    """
+    """Rows that must not attend to columns, ([B], Q + D, Q + D) bool."""
     sizes = [extra.boxes_xyzr.size(1) for extra in extras]
     clips = torch.broadcast_shapes(*(extra.hidden.shape[:-1] for extra in extras))
     total = num_queries + sum(sizes)
@@ -146,15 +142,13 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         pad_shape: tuple[int, int],
         extras: Sequence[ExtraQueries] = (),
     ) -> DecoderOutput:
-        """
+        """Predictions of the Q queries, then of further ones in their order.
+
         Args:
             feats: L levels (B, C, T, H_l, W_l), finest first.
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
             extras: Further queries.
-
-        Returns:
-            Of the Q queries, then the further ones in their order.
         """
         memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
         queries, boxes_xyzr = self.start(boxes_xyzr)
@@ -197,11 +191,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
-        """The stride of each level.
-
-        Raises:
-            UserError: The levels do not fit the decoder; says which numbers differ.
-        """
+        """The stride of each level; ``UserError`` for levels that do not fit."""
         wanted = self.embed_dims, self.num_frames
         for level, feat in enumerate(feats):
             if feat.dim() != 5 or tuple(feat.shape[1:3]) != wanted:

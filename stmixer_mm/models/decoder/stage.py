@@ -53,16 +53,13 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         memory: object,
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
-        """
+        """Refined queries, refined boxes and their predictions.
+
         Args:
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
             memory: From :meth:`.QueryDecoder.make_memory`.
-            blocked: (Q, Q) or (B, Q, Q) bool: the query of the row must not attend to
-                that of the column.
-
-        Returns:
-            Refined queries, refined boxes and their predictions.
+            blocked: Row must not attend to column: ([B], Q, Q) bool.
         """
 
     def refine(
@@ -82,19 +79,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
 
 
 class STMixerStage(QueryStage):
-    """Attend, sample, mix, refine.
-
-    Args:
-        embed_dims: C, a multiple of 8, of ``num_heads`` and of ``num_groups``.
-        num_heads: Heads of the attention among queries.
-        feedforward_channels: Hidden width of the feed-forward networks.
-        num_groups: G, groups of channels with sample points of their own.
-        num_points: P, sample points of a group.
-        num_frames: T, frames of the feature maps.
-        out_multiplier: Samples after mixing, in units of those before.
-        num_actions: A.
-        mixing_backend: See :class:`.AdaptiveMixing`.
-    """
+    """Attend, sample, mix, refine; see :class:`.STMixerDecoder` for the arguments."""
 
     def __init__(
         self,
@@ -107,7 +92,7 @@ class STMixerStage(QueryStage):
         num_frames: int,
         out_multiplier: int,
         num_actions: int,
-        mixing_backend: str = 'auto',
+        mixing_backend: str,
     ) -> None:
         super().__init__(embed_dims=embed_dims, num_actions=num_actions)
         self.num_groups = num_groups
@@ -161,11 +146,7 @@ class STMixerStage(QueryStage):
         )
 
     def relate_boxes(self, boxes_xyzr: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the boxes are, and how far each lies within each other.
-
-        Returns:
-            Position code (B, Q, C) and share of a box within another (B, Q, Q).
-        """
+        """Position code (B, Q, C), and share of a box within another (B, Q, Q)."""
         iof = intersection_over_foreground(xyzr_to_xyxy(boxes_xyzr))
         return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
 
@@ -187,11 +168,7 @@ class STMixerStage(QueryStage):
 
 
 class _QueryBranch(BaseModule):
-    """The way of one query set through a stage: attention, then mixing and FFN.
-
-    Args:
-        **mixing: Arguments of :class:`.AdaptiveMixing`, all but the widths.
-    """
+    """The way of one query set through a stage: attention, then mixing and FFN."""
 
     def __init__(
         self, *, embed_dims: int, num_heads: int, feedforward_channels: int, **mixing

@@ -20,10 +20,6 @@ class STMixerTubeletStage(STMixerStage):
 
     ``queries.spatial`` and boxes are folded, (B * T, Q, ...); ``queries.temporal`` has
     one query for each tubelet, (B, Q, C). ``memory`` samples B * T clips of one frame.
-
-    Args:
-        num_frames: T.
-        **kwargs: See :class:`STMixerStage`.
     """
 
     frame_actions = False  # whether actions are those of each frame, not of the clip
@@ -83,10 +79,7 @@ class STMixerTubeletStage(STMixerStage):
 class TimeAttention(BaseModule):
     """The queries of a tubelet attend to each other, so that it stays on one person.
 
-    Args:
-        embed_dims: C.
-        num_heads: Heads of the attention.
-        num_frames: T; each frame has a learned code.
+    Each of the T frames has a learned code.
     """
 
     def __init__(self, *, embed_dims: int, num_heads: int, num_frames: int) -> None:

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 
-from mmaction.structures import ActionDataSample
 from torch import Tensor
 
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries, build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.parts import Batch, Parts, QueryPart, match_groups
+from stmixer_mm.models.parts import Batch, Parts, QueryPart, Samples, match_groups
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, StageOutput
-
-Samples = Sequence[ActionDataSample]
 
 
 @MODELS.register_module()

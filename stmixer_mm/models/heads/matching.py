@@ -91,12 +91,9 @@ class Targets(NamedTuple):
 
 
 def make_targets(persons: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
-    """Truth for queries, given their persons.
+    """Truth for queries, given their persons (B, Q), see :func:`match_clip`.
 
-    Args:
-        persons: See :func:`match_clip`, (B, Q).
-        data_samples: The ground truth; persons with ``states`` (k, K) are tubelets,
-            and may have ``labels`` (k, K, A + 1).
+    Persons with ``states`` (k, K) are tubelets, and may have ``labels`` (k, K, A + 1).
     """
     states, bboxes, actions, scales = [], [], [], []
     for sample, of_clip in zip(data_samples, persons, strict=True):
@@ -125,13 +122,9 @@ def make_targets(persons: Tensor, data_samples: Sequence[ActionDataSample]) -> T
 
 
 def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
-    """States of the persons of a clip's queries, (Q,), of tubelets (Q, K).
+    """States ``(Q, [K])`` of the persons of a clip's queries, see :func:`match_clip`.
 
     Without a person a query is absent, but unknown in frames where no state is known.
-
-    Args:
-        persons: See :func:`match_clip`, (Q,).
-        gt_instances: Persons, present in the one frame or with ``states`` (k, K).
     """
     states = persons.new_full((len(gt_instances.bboxes),), PRESENT)
     if 'states' in gt_instances:

@@ -16,11 +16,7 @@ from stmixer_mm.registry import MODELS
 
 
 def fuse(feats: Sequence[Tensor], weights: Tensor, eps: float = 1e-4) -> Tensor:
-    """Mean of levels of one size with weights (len(feats),), negative ones being 0.
-
-    "Fast normalized fusion" of the EfficientDet paper: the weights are divided by their
-    sum plus ``eps``.
-    """
+    """ "Fast normalized fusion" of the EfficientDet paper, with weights (len(feats),)."""
     weights = weights.relu()
     weights = weights / (weights.sum() + eps)
     return sum(weight * feat for weight, feat in zip(weights, feats, strict=True))
@@ -35,13 +31,9 @@ def shrink(feat: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class WeightedFusion(nn.Module):
-    """Weighted mean, Swish, depthwise-separable convolution, norm.
+    """Weighted mean of levels, Swish, depthwise-separable convolution, norm.
 
-    Args:
-        num_inputs: Number of levels to fuse.
-        channels: C.
-        temporal_kernel: Frames of the depthwise kernel, which is 3x3 in space.
-        norm_cfg: Norm after the convolution.
+    The depthwise kernel is 3x3 in space, and ``temporal_kernel`` in time.
     """
 
     def __init__(
@@ -74,22 +66,15 @@ class WeightedFusion(nn.Module):
 
 
 class BiFPNLayer(nn.Module):
-    """One way down and one way up.
-
-    Args:
-        num_levels: N.
-        **fusion: See :class:`WeightedFusion`.
-    """
+    """One way down and one way up, of the same fusions."""
 
     def __init__(self, num_levels: int, **fusion) -> None:
         super().__init__()
-        self.down = nn.ModuleList(
-            WeightedFusion(2, **fusion) for _ in range(num_levels - 1)
-        )
         # The coarsest level has no node on the way down.
-        self.up = nn.ModuleList(
-            WeightedFusion(2 if level == num_levels - 1 else 3, **fusion)
-            for level in range(1, num_levels)
+        down, up = [2] * (num_levels - 1), [3] * (num_levels - 2) + [2]
+        self.down, self.up = (
+            nn.ModuleList(WeightedFusion(count, **fusion) for count in counts)
+            for counts in (down, up)
         )
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:

@@ -55,14 +55,7 @@ class AdaptiveMixing(BaseModule):
         xavier_init(self.out_proj, distribution='uniform')
 
     def forward(self, samples: Tensor, queries: Tensor) -> Tensor:
-        """
-        Args:
-            samples: (B, Q, G, N, c)
-            queries: (B, Q, query_dims)
-
-        Returns:
-            (B, Q, query_dims)
-        """
+        """Samples (B, Q, G, N, c) and queries (B, Q, query_dims) to queries."""
         backend = self.backend
         is_compiling = torch.compiler.is_compiling()
         if backend == 'auto':
@@ -88,14 +81,9 @@ class AdaptiveMixing(BaseModule):
             linear.weight = None
 
     def mix_groups(self, samples: Tensor, weights: Tensor) -> Tensor:
-        """Mix the samples of some groups, g of them.
+        """Mix samples (..., g, N, c) of some groups to (..., g * out_samples * c).
 
-        Args:
-            samples: (..., g, N, c)
-            weights: What is generated for them, (..., g * (c * c + out_samples * N)).
-
-        Returns:
-            (..., g * out_samples * c)
+        Their generated weights are (..., g * (c * c + out_samples * N)).
         """
         channel_weights, sample_weights = weights.unflatten(
             -1, (samples.size(-3), -1)

@@ -46,13 +46,10 @@ def mix_in_chunks(
         mix_groups: Samples (N, g, ...) and weights (N, g * k) to (N, g * m), each group
             on its own; a function of these two tensors alone.
         samples: (B, Q, G, ...)
-        queries: (B, Q, K)
+        queries: (B, Q, K); the result is (B, Q, M).
         weight_generator: K to G * k.
         out_proj: G * m to M.
         packed: Instead of these weights, what :func:`pack_chunks` made of them.
-
-    Returns:
-        (B, Q, M)
     """
     dtype = packed[0].weight.dtype if packed else products_dtype(queries)
     num_chunks = samples.size(2) if samples.device.type == 'cpu' else 1

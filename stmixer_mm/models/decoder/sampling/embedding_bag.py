@@ -16,9 +16,7 @@ from stmixer_mm.models.decoder.sampling.sampler import Sampler, group_cells
 class EmbeddingBagSampler(Sampler):
     """One row of a table per cell, all frames in it: (B * G * S, T * c).
 
-    The gradient of the levels is not computed stage by stage, which would write a table
-    for each: the stages hand back their bags, and the tables' own backward sums all of
-    them at once.
+    The gradient of the levels is one for all stages, see :class:`BagGradient`.
     """
 
     reads_half = True
@@ -74,11 +72,9 @@ class EmbeddingBagSampler(Sampler):
         )
 
     def corner_rows(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """The four cells around each point in each level.
+        """The four cells around each point in each level, (B, Q, G, P, K).
 
-        Returns:
-            Row numbers and weights (level times bilinear, zero outside the level), both
-            (B, Q, G, P, K).
+        Their row numbers, and weights: level times bilinear, zero outside the level.
         """
         # Levels, axes and sides come first, so that the inner loops are long.
         points_xy = points_xy.movedim(-1, 0).contiguous()
@@ -108,12 +104,11 @@ class EmbeddingBagSampler(Sampler):
 class BagGradient(Tensor):
     """Adding two of these lists the bags of both.
 
-    Autograd adds the gradients of a tensor that is used several times. A table of a
-    feature pyramid is used in every stage: as a tensor, its gradient would be written
-    once for each of them, though few of its rows are in a stage's bags. So the stages
-    hand back their bags, and whoever made the table sums all of them at once.
+    A table is used in every stage: as a tensor, its gradient would be written once for
+    each of them, though few of its rows are in a stage's bags. So the stages hand back
+    their bags (tuples of tensors), and :class:`_Tables` sums all of them at once.
 
-    A scalar to autograd. ``bags`` are tuples of tensors.
+    A scalar to autograd.
     """
 
     @staticmethod
@@ -204,8 +199,7 @@ def _table_grads(
     """Gradients of both tables: seen from a row, they are sums over bags.
 
     Args:
-        rows: (N * P, K)
-        weights: (N * P, K)
+        rows, weights: (N * P, K)
         spatial_grad: (N * P, c)
         temporal_grad: (N, T * c)
         num_rows: Rows of a table.
@@ -244,10 +238,6 @@ class _HandBackBags(torch.autograd.Function):
     def backward(ctx, spatial_grad: Tensor, temporal_grad: Tensor):
         anchor_grad = None
         if ctx.needs_input_grad[2]:
-            bag = (
-                *ctx.saved_tensors,
-                spatial_grad.contiguous(),
-                temporal_grad.contiguous(),
-            )
-            anchor_grad = BagGradient([bag], like=spatial_grad)
+            grads = spatial_grad.contiguous(), temporal_grad.contiguous()
+            anchor_grad = BagGradient([(*ctx.saved_tensors, *grads)], like=spatial_grad)
         return spatial_grad, temporal_grad, anchor_grad, None, None

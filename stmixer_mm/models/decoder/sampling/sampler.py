@@ -20,13 +20,11 @@ def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
     """Place points relative to their boxes (paper, section 3.2).
 
     Args:
-        offsets: (dx, dy, dz) in box widths, box heights and octaves of scale,
-            (B, Q, G, P, 3).
+        offsets: In box widths, box heights and octaves of scale, (B, Q, G, P, 3).
         boxes_xyzr: (B, Q, 4).
 
     Returns:
-        (x, y, z), pixels of the padded clip and log2 of a scale in pixels,
-        (B, Q, G, P, 3).
+        x, y in pixels of the padded clip, z = log2 of a scale in pixels, like offsets.
     """
     boxes_xyzr = full_precision(boxes_xyzr)[:, :, None, None]
     scale = F.pad(box_size(boxes_xyzr), (0, 1), value=1.0)
@@ -34,14 +32,11 @@ def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
 
 
 def level_weights(z: Tensor, strides: Tensor) -> Tensor:
-    """Soft assignment of a scale to the levels of a pyramid.
+    """Soft assignment (..., L) of scales to the levels of a pyramid.
 
     Args:
         z: log2 of a scale in pixels, (...). A level's own scale is twice its stride.
-        strides: Strides of the levels, (L,).
-
-    Returns:
-        (..., L), positive, summing to 1 over the levels.
+        strides: Of the levels, (L,).
     """
     # Levels come first, so that the inner loops are long.
     levels_z = (2 * strides).log2().view(-1, *(1,) * z.dim())
@@ -104,13 +99,10 @@ class Sampler(ABC):
         """
 
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """
+        """Means over the frames (B, Q, G, P, c) and the points (B, Q, G, T, c).
+
         Args:
             points: (x, y, z) from :func:`make_sample_points`, (B, Q, G, P, 3).
-
-        Returns:
-            Mean over the frames (B, Q, G, P, c) and mean over the points
-            (B, Q, G, T, c), both float32.
         """
         with torch.autocast(points.device.type, enabled=False):
             weights = level_weights(points[..., 2], self.strides)
