@@ -117,6 +117,10 @@ class QueryPart(BaseModule):
 class Parts(list[QueryPart]):
     """The parts of a detector, asked one after the other."""
 
+    @classmethod
+    def of(cls, detector: nn.Module) -> 'Parts':
+        return cls(part for part in detector.children() if isinstance(part, QueryPart))
+
     def check_feats(self, feats: Sequence[Tensor]) -> None:
         for part in self:
             part.check_feats(feats)
@@ -172,6 +176,11 @@ def match_groups(
         of_group = stages, batch.data_samples, extra.persons, extra.prefix
         losses |= head.loss_and_match(*of_group)[0]
     return losses, own, persons
+
+
+def mean_terms(turns: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means of loss terms of the same names."""
+    return {name: sum(one[name] for one in turns) / len(turns) for name in turns[0]}
 
 
 class LearningNeck(BaseModule, metaclass=ABCMeta):

@@ -7,7 +7,7 @@ from torch import Tensor
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries, build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.parts import Batch, Parts, QueryPart, Samples, match_groups
+from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups, mean_terms
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, StageOutput
 
@@ -21,13 +21,10 @@ class STMixer(ClipDetector):
     Args:
         backbone: See :class:`.ClipDetector`, as ``neck`` and the last two.
         decoder: A :class:`.QueryDecoder`: feature maps and first boxes to predictions.
-        head: Predictions and ground truth to losses, or to the persons that are kept.
-            Its ``num_classes`` is the decoder's too.
+        head: Losses, or the persons that are kept; its ``num_classes`` is the decoder's.
         initial_boxes: An :class:`.InitialBoxes`; the whole frame by default.
-        with_query_vectors: Predictions have ``query_vectors`` (n, C) too, which tell
-            persons apart; see :meth:`.QueryDecoder.query_vectors`.
-        parts: Further arguments are configs of :class:`.QueryPart`, such as
-            ``denoising``; checkpoints have their parameters under the same names.
+        with_query_vectors: Predictions have :meth:`.QueryDecoder.query_vectors` too.
+        parts: Configs of :class:`.QueryPart`, such as ``denoising=dict(…)``.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class STMixer(ClipDetector):
 
     @property
     def parts(self) -> Parts:
-        return Parts(part for part in self.children() if isinstance(part, QueryPart))
+        return Parts.of(self)
 
     @property
     def num_classes(self) -> int:
@@ -86,10 +83,7 @@ class STMixer(ClipDetector):
         self.head.check_truth(data_samples)
         losses, feats = self.loss_and_extract_feat(inputs)
         turns = self.parts.turns(Batch.of(feats, inputs, data_samples))
-        terms = [self.loss_of_turn(turn) for turn in turns]
-        return losses | {
-            name: sum(one[name] for one in terms) / len(terms) for name in terms[0]
-        }
+        return losses | mean_terms([self.loss_of_turn(turn) for turn in turns])
 
     def loss_of_turn(self, batch: Batch) -> dict[str, Tensor]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)

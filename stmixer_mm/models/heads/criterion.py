@@ -28,14 +28,11 @@ Samples = Sequence[ActionDataSample]
 
 
 class SetCriterion(BaseModule):
-    """Match queries to persons and compare the pairs; it has no parameters.
-
-    The parts may be any of mmdet's that fit.
+    """Match queries to persons and compare the pairs, by any parts of mmdet that fit.
 
     Args:
-        assigner: Compares queries with the ground truth, e.g.
-            ``mmdet.HungarianAssigner``; a person may get several queries, as from
-            ``mmdet.MaxIoUAssigner``, to which the queries' boxes are priors.
+        assigner: Compares queries with the ground truth; a person may get several
+            queries, as from ``mmdet.MaxIoUAssigner``, whose priors are their boxes.
         loss_person: Loss of (Q, 2) logits; its ``class_weight`` weighs person and
             background. A loss with ``use_sigmoid=True``, e.g. ``mmdet.FocalLoss``,
             gets their difference as its one logit and is divided by the number of
@@ -46,9 +43,8 @@ class SetCriterion(BaseModule):
             it by A, so that its ``loss_weight`` is that of one action.
         num_classes: Number of action classes plus one, the host's dummy class 0.
         single_label: A person has exactly one action. ``loss_action`` is then a
-            softmax over the A actions and background, whose logit is 0 and whose
-            weight is the first of its ``class_weight``; queries without a person learn
-            background. Its ``loss_weight`` is that of a person.
+            softmax of the A actions and background, whose logit is 0, for all queries;
+            its ``loss_weight`` is that of a person.
     """
 
     box_dims = 2  # of the boxes of persons, (k, 4)
@@ -129,9 +125,6 @@ class SetCriterion(BaseModule):
                 i + 1 for the i-th of the clip, 0 for none, -1 for a query that counts
                 nowhere.
             prefix: Of the names; before it, all stages but the last have ``d0.`` etc.
-
-        Raises:
-            UserError: An output or a loss is not finite.
         """
         losses, persons = {}, None
         for number, stage in enumerate(map(in_float32, stages)):
@@ -174,14 +167,9 @@ class SetCriterion(BaseModule):
         scale = targets.box_scale
         action_logits, actions = self.get_actions(stage, targets)
         counts = logits.new_tensor((len(bboxes), len(actions)))
-        weights = (
-            sum_weights(loss, classes)
-            for loss, classes in (
-                (self.loss_person, labels),
-                (self.loss_action, actions),
-            )
-        )
-        totals = torch.stack((*counts, *weights))
+        person_weight = sum_weights(self.loss_person, labels)
+        action_weight = sum_weights(self.loss_action, actions)
+        totals = torch.stack((*counts, person_weight, action_weight))
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
@@ -210,10 +198,9 @@ class SetCriterion(BaseModule):
     def get_actions(
         self, stage: StageOutput, targets: Targets
     ) -> tuple[Tensor, Tensor]:
-        """Logits and labels for ``loss_action``.
+        """Logits and labels for ``loss_action``, (n, A), of the matched queries.
 
-        Both are of the matched queries, (n, A). With ``single_label`` they are of all
-        queries that count, (N, A + 1) and (N,), where 0 is background.
+        With ``single_label`` (N, A + 1) and (N,), of all that count; 0 is background.
         """
         acting = targets.acting
         if not self.single_label:

@@ -33,8 +33,7 @@ class STMixerHead(SetCriterion):
     Args:
         score_thr: Keep queries whose person score reaches it, in [0, 1].
         fallback_topk: Where no query reaches it, keep this many of the best.
-        score_mode: 'action' for action scores as they are, 'product' for action
-            scores times person score.
+        score_mode: 'product' multiplies action scores by the person score.
         **kwargs: See :class:`.SetCriterion`.
     """
 
@@ -58,8 +57,7 @@ class STMixerHead(SetCriterion):
         """Predictions of the last stage for each clip, of which n queries are kept.
 
         ``bboxes`` (n, 4) are xyxy normalised by the frame without padding, ``scores``
-        (n, num_classes) have the host's dummy column 0, ``person_scores`` (n,);
-        ``queries`` (n,) are the places of the kept queries.
+        (n, A + 1) have the host's dummy column 0; ``queries`` (n,) are their places.
         """
         last = self.read(stages[-1], data_samples[0].metainfo.get('clip_len'))
         return [

@@ -198,14 +198,14 @@ def _gradients_of_points(
     is_point = point < P
     x = tl.load(points_xy + 2 * point, mask=is_point, other=0)
     y = tl.load(points_xy + 2 * point + 1, mask=is_point, other=0)
-    x_grad, y_grad = tl.zeros_like(x), tl.zeros_like(x)
+    zero = tl.full(x.shape, 0, x.dtype)
+    x_grad, y_grad = zero, zero
     for level in range(L):
         width, height, first_cell, x_low, x_part, y_low, y_part = _place(
             levels, extents, level, x, y
         )
         weight = tl.load(weights + L * point + level, mask=is_point, other=0)
-        weight_grad, cell_x_grad = tl.zeros_like(x), tl.zeros_like(x)
-        cell_y_grad = tl.zeros_like(x)
+        weight_grad, cell_x_grad, cell_y_grad = zero, zero, zero
         for first_channel in range(0, C, BLOCK_C):
             channel = first_channel + tl.arange(0, BLOCK_C)[None, None, :]
             in_row, of_row = (frame < T) & (channel < C), frame * C + channel
