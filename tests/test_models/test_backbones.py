@@ -2,12 +2,9 @@
 
 import copy
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from stmixer_mm.models import (
@@ -17,7 +14,6 @@ from stmixer_mm.models import (
 )
 from stmixer_mm.registry import MODELS
 
-EXPERIMENTS = Path(__file__).parents[2] / 'configs' / 'experiments'
 SLOW_ONLY = dict(
     type='mmaction.ResNet3dSlowOnly', depth=18, base_channels=4, pretrained=None
 )
@@ -26,7 +22,6 @@ TSM = dict(
 )
 MOBILE_NET = dict(type='mmaction.MobileNetV2TSM', num_segments=4, widen_factor=0.25)
 MOBILE_NET |= dict(pretrained2d=False)
-OMNI = dict(type='mmaction.OmniResNet', layers=[1, 1, 1, 1])
 LAYERS = ['layer1', 'layer2', 'layer3', 'layer4']
 
 
@@ -36,22 +31,7 @@ def pyramid(frames, *channels):
     return [(c, frames, *size) for c, size in zip(channels, cells, strict=False)]
 
 
-FAMILIES = {
-    'i3d': pyramid(2, 16, 32),
-    'r2plus1d': [(16, 4, 16, 24), (32, 2, 8, 12)],
-    'csn': [(32, 4, 16, 24), (64, 2, 8, 12), (128, 1, 4, 6)],
-    'c2d': [(64, 4, 15, 23), (128, 2, 8, 12)],
-    'slowfast': pyramid(1, 288, 576, 1152, 2304),
-    'x3d': pyramid(4, 16, 32, 64, 128),
-    'mvit': pyramid(2, 16, 32, 64),
-    'swin3d': pyramid(2, 24, 48, 96),
-    'uniformer': pyramid(2, 16, 32, 64, 128),
-    'vit': [(32, 2, 4, 6)],
-    'tsm': pyramid(4, 64, 128, 256, 512),
-    'resnet2d': pyramid(4, 16, 32, 64, 128),
-    'pvt2d': pyramid(4, 16, 32, 80, 128),
-}
-FURTHER = {  # backbones of which there is no experiment
+BACKBONES = {  # of which there is no experiment; with the levels
     'swin': (
         dict(type='mmdet.SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1))
         | dict(num_heads=(1, 2, 3, 4)),
@@ -74,10 +54,8 @@ FURTHER = {  # backbones of which there is no experiment
 }
 
 
-def build(config, scope='mmaction'):
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(config)
+def build(config):
+    model = MODELS.build(config)
     model.init_weights()
     return model
 
@@ -95,18 +73,10 @@ def without_gradient(model, levels):
     return [name for name, p in model.named_parameters() if p.grad is None]
 
 
-@pytest.mark.parametrize('name', [*FAMILIES, *FURTHER])
-def test_levels_of_a_family(name):
-    if name in FURTHER:
-        backbone, shapes = FURTHER[name]
-        model = framewise(backbone)
-    else:
-        config = Config.fromfile(EXPERIMENTS / f'stmixer_tiny-{name}_toy.py')
-        # The other host's scope, in which nothing is found by luck.
-        model, shapes = build(config.model.backbone, scope='mmdet'), FAMILIES[name]
-    model.train()  # some of the hosts return nothing
+@pytest.mark.parametrize('backbone, shapes', BACKBONES.values(), ids=BACKBONES)
+def test_backbones_for_images(backbone, shapes):
+    model = framewise(backbone).train()  # some of the hosts return nothing
     levels = model(torch.randn(2, 3, 4, 64, 96))
-    levels = [levels] if isinstance(levels, torch.Tensor) else levels
     assert [tuple(feat.shape) for feat in levels] == [(2, *shape) for shape in shapes]
     assert not without_gradient(model, levels)
 
@@ -142,14 +112,6 @@ def test_a_backbone_for_images_may_pool_time():
     assert [feat.size(2) for feat in levels] == [4, 2, 2, 2]
 
 
-@pytest.mark.parametrize('shape', [(12, 8, 4, 4), (3, 8, 4, 4), (4, 8)])
-def test_outputs_that_are_not_of_frames(shape):
-    model = framewise(dict(type='mmdet.ResNet', depth=18, base_channels=8))
-    model.backbone.forward = lambda frames: torch.zeros(shape)
-    with pytest.raises(ValueError, match='ResNet turned 4 frames into'):
-        model(torch.zeros(2, 3, 2, 32, 32))
-
-
 @torch.no_grad()
 def test_taps_are_what_the_host_returns():
     model = tap(dict(SLOW_ONLY, out_indices=(0, 1, 2, 3)), LAYERS).eval()
@@ -157,8 +119,6 @@ def test_taps_are_what_the_host_returns():
     expected = model.backbone(clips)
     for tapped in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(tapped(clips), expected, rtol=0, atol=0)
-    with pytest.raises(RuntimeError):
-        model(torch.zeros(1, 5, 2, 32, 32))
     assert not any(module._forward_hooks for module in model.modules())
 
 
@@ -170,27 +130,6 @@ def test_taps_with_time_in_the_batch():
     model = tap(c2d, ['layer1'], time_in_batch=True).eval()
     (feat,) = model(clips)
     torch.testing.assert_close(model.backbone.maxpool3d_2(feat), model.backbone(clips))
-    with pytest.raises(ValueError, match="'conv1' of C2D yields 8x64x16x16"):
-        tap(c2d, ['conv1'])(clips)
-
-
-@pytest.mark.parametrize(
-    'settings, message',
-    [
-        (dict(taps=['layr1']), 'did you mean layer1'),
-        (dict(taps=['']), "no submodule ''"),
-        (dict(taps=['layer1'], drop=['layer5']), "no submodule 'layer5'"),
-        (dict(taps=['layer4.1'], drop=['layer4']), "drop contains 'layer4'"),
-    ],
-)
-def test_names_of_taps(settings, message):
-    with pytest.raises(ValueError, match=message):
-        tap(SLOW_ONLY, **settings)
-
-
-def test_a_tap_that_does_not_run():
-    with pytest.raises(ValueError, match="'pool2d' of OmniResNet yields a NoneType"):
-        tap(OMNI, ['pool2d'])(torch.zeros(2, 3, 1, 32, 32))
 
 
 def test_dropping_leaves_no_parameter_without_gradient():
@@ -199,7 +138,6 @@ def test_dropping_leaves_no_parameter_without_gradient():
     kept, dropped = tap(x3d, LAYERS), tap(x3d, LAYERS, drop=['conv5'])
     assert len(without_gradient(kept, kept(clips))) == 3  # a convolution and its norm
     assert not without_gradient(dropped, dropped(clips))
-    # Lists of modules are emptied.
     uniformer = dict(type='mmaction.UniFormer', pretrained2d=False, depth=[1, 2, 1, 1])
     uniformer |= dict(embed_dim=[8, 16, 16, 16], head_dim=8)
     last = ['patch_embed3', 'blocks3', 'patch_embed4', 'blocks4', 'norm']
@@ -228,8 +166,6 @@ def test_slow_frames_run_from_the_first_to_the_last(frames, expected):
         model = ResNet3dSlowFastPyramid(depth=50)
     clips = torch.arange(frames).float().view(1, 1, frames, 1, 1)
     assert model.slow_frames(clips).flatten().tolist() == expected
-    with pytest.raises(ValueError, match='which is not a multiple of'):
-        model.slow_frames(torch.zeros(1, 3, 10, 32, 32))
 
 
 def test_slowfast_of_the_release():

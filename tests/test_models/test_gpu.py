@@ -33,8 +33,8 @@ def exact_products(monkeypatch):
 def test_back_ends_agree_with_the_oracle_on_the_cpu(backend, seed):
     feats, strides, groups, points = laws.random_case(seed)
     on_gpu = [feat.to(GPU) for feat in feats], strides, groups, points.to(GPU)
-    means, gradients = means_and_gradients(backend, *on_gpu)
-    oracle_means, oracle_gradients = means_and_gradients(
+    means, gradients = laws.means_and_gradients(backend, *on_gpu)
+    oracle_means, oracle_gradients = laws.means_and_gradients(
         'grid_sample', feats, strides, groups, points
     )
     for ours, oracle in zip(means, oracle_means, strict=True):
@@ -43,22 +43,9 @@ def test_back_ends_agree_with_the_oracle_on_the_cpu(backend, seed):
         torch.testing.assert_close(ours.cpu(), oracle, rtol=1e-4, atol=1e-4)
 
 
-def means_and_gradients(backend, feats, strides, groups, points):
-    feats = [feat.clone().requires_grad_() for feat in feats]
-    points = points.clone().requires_grad_()
-    sampler = laws.make_sampler(
-        feats, strides=strides, num_groups=groups, backend=backend
-    )
-    means = sampler(points)
-    loss = sum(mean.sin().sum() for mean in means)
-    return means, torch.autograd.grad(loss, [*feats, points])
-
-
 @pytest.mark.parametrize('compiled', [False, dict(fullgraph=True)])
 @decoders.each_kind
 def test_decoder_equals_the_one_on_the_cpu(kind, backend, compiled):
-    if compiled and backend == 'mmcv':
-        pytest.skip("mmcv's op is closed to the compiler")
     cpu = decoders.make_decoder(sampling_backend='grid_sample', **kind)
     gpu = decoders.make_decoder(
         sampling_backend=backend, compile_stages=compiled, **kind
@@ -86,4 +73,4 @@ def test_autocast_changes_little(backend, dtype):
 
 def test_the_fused_kernel_is_chosen_where_it_runs():
     triton = SAMPLING_BACKENDS['triton'].is_available(GPU)
-    assert choose_backend('auto', GPU) == ('triton' if triton else 'mmcv')
+    assert choose_backend('auto', GPU) == ('triton' if triton else 'grid_means')

@@ -24,15 +24,13 @@ def test_powers_of_two_where_sides_are_no_multiples(stride, pad_shape):
     assert derived == stride or len(exact) == 1
 
 
-@pytest.mark.parametrize('cells_down', [False, True])
 @pytest.mark.parametrize('stride', [3, 6, 24, 64, 100])
-def test_a_derived_stride_gives_the_cells_that_there_are(stride, cells_down):
+def test_a_derived_stride_gives_the_cells_that_there_are(stride):
     pad_shape = (250, 333)
-    size = [
-        (pixels + (0 if cells_down else stride - 1)) // stride for pixels in pad_shape
-    ]
-    (derived,) = derive_strides(maps(size), pad_shape)
-    assert fits_stride(size, pad_shape, derived)
+    for margin in (0, stride - 1):
+        size = [(pixels + margin) // stride for pixels in pad_shape]
+        (derived,) = derive_strides(maps(size), pad_shape)
+        assert fits_stride(size, pad_shape, derived)
 
 
 def test_any_number_of_levels_and_a_pooling_without_padding():
@@ -43,6 +41,5 @@ def test_any_number_of_levels_and_a_pooling_without_padding():
 
 
 def test_sides_that_contradict_each_other():
-    sentence = r'A level has 8x32 cells .* 8 pixels .* but 2'
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=r'8 pixels .* but 2'):
         derive_strides(maps((16, 16), (8, 32)), (64, 64))

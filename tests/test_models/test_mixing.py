@@ -49,15 +49,6 @@ def test_released_numbers_for_each_query_alone(backend):
     torch.testing.assert_close(mixed[1:, 2:3], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_initial_mixing_is_the_same_for_all_queries():
-    mixing = make_mixing()
-    mixing.init_weights()
-    samples = torch.randn(1, 1, 4, 32, 16).expand(1, 3, -1, -1, -1)
-    queries = torch.randn(1, 3, 48)
-    added = mixing(samples, queries) - queries
-    torch.testing.assert_close(added[:, :1].expand_as(added), added)
-
-
 @pytest.fixture(params=[True, False], ids=['oneDNN', 'PyTorch'])
 def library(request, monkeypatch):
     monkeypatch.setattr(chunks, 'prefers_onednn', lambda _: request.param)
@@ -70,7 +61,7 @@ def values_and_gradients(mixing, samples, queries):
     return mixed, torch.autograd.grad((mixed * weights).sum(), leaves)
 
 
-@pytest.mark.parametrize('batch, num_queries', [(2, 5), (1, 1)])
+@pytest.mark.parametrize('batch, num_queries', [(2, 5), (0, 5)])
 def test_chunks_equal_the_literal_formulation(library, batch, num_queries):
     samples = torch.randn(batch, num_queries, 4, 32, 16)
     queries = torch.randn(batch, num_queries, 48)
@@ -123,10 +114,3 @@ def test_chunks_keep_no_mixed_samples():
     generated = 4 * 2 * 5 * 4 * (16 * 16 + 128 * 32)
     mixed = 4 * 2 * 5 * 4 * (32 + 128) * 16
     assert kept[0] < generated + mixed / 4 < generated + mixed < kept[1]
-
-
-@pytest.mark.parametrize('backend', MIXING_BACKENDS)
-def test_empty_batch(backend):
-    mixed = make_mixing(backend)(torch.zeros(0, 5, 4, 32, 16), torch.zeros(0, 5, 48))
-    mixed.sum().backward()
-    assert mixed.shape == (0, 5, 48)

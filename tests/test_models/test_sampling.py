@@ -3,6 +3,7 @@ import pytest
 import torch
 from made_up import made_up_input, reference
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
@@ -50,13 +51,6 @@ def test_level_weights():
     )
 
 
-def test_points_at_no_offset_are_box_centres_and_at_half_offset_corners():
-    boxes = torch.tensor([[[50.0, 20.0, 5.0, -2.0]]])  # 64 x 16
-    offsets = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 1.0]])
-    points = make_sample_points(offsets[None, None, None], boxes)
-    assert points.squeeze().tolist() == [[50, 20, 5], [82, 28, 6]]
-
-
 def random_case(seed):
     """Feature maps and points of random sizes, with every special place in them."""
     generator = torch.Generator().manual_seed(seed)
@@ -91,12 +85,13 @@ def means_and_gradients(backend, feats, strides, groups, points):
     means = sampler(points)
     weight = torch.Generator().manual_seed(0)
     loss = sum(
-        (mean * torch.randn(mean.shape, generator=weight)).sum() for mean in means
+        (mean * torch.randn(mean.shape, generator=weight).to(mean.device)).sum()
+        for mean in means
     )
     return means, torch.autograd.grad(loss, [*feats, points])
 
 
-@pytest.mark.parametrize('seed', range(12))
+@pytest.mark.parametrize('seed', range(8))
 @pytest.mark.parametrize('backend', FAST_BACKENDS)
 def test_back_ends_agree(backend, seed):
     assert_agrees_with_grid_sample(backend, random_case(seed))
@@ -148,14 +143,6 @@ def test_calls_and_backward_passes_do_not_mix(backend):
     torch.testing.assert_close(second_alone, alone[1], rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_are_found_in_anomaly_mode():
-    case = random_case(4)
-    _, expected = means_and_gradients('embedding_bag', *case)
-    with torch.autograd.detect_anomaly(check_nan=True):
-        _, gradients = means_and_gradients('embedding_bag', *case)
-    torch.testing.assert_close(gradients, expected)
-
-
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_tables_under_autocast(dtype):
     case = random_case(6)
@@ -174,16 +161,17 @@ def test_half_tables_under_autocast(dtype):
 def test_the_environment_chooses_where_the_config_leaves_it_open(monkeypatch):
     cpu = torch.device('cpu')
     monkeypatch.delenv('STMIXER_SAMPLING_BACKEND', raising=False)
+    monkeypatch.delenv('TRITON_INTERPRET', raising=False)
     assert choose_backend('auto', cpu) == 'embedding_bag'
     assert choose_backend('auto', torch.device('meta')) == 'grid_means'
     monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'grid_sample')
     assert choose_backend('auto', cpu) == 'grid_sample'
-    assert choose_backend('mmcv', cpu) == 'mmcv'
+    assert choose_backend('grid_means', cpu) == 'grid_means'
+    with pytest.raises(UserError):  # without the interpreter
+        choose_backend('triton', cpu)
     monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'fast')
-    with pytest.raises(ValueError, match=r"STMIXER_.*='fast' is unknown; use .*'auto'"):
+    with pytest.raises(UserError):
         choose_backend('auto', cpu)
-    with pytest.raises(ValueError, match="sampling_backend='nearest' is unknown"):
-        choose_backend('nearest', cpu)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

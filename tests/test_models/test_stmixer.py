@@ -4,10 +4,16 @@ import warnings
 
 import pytest
 import torch
-from tiny import batch, build_detector, data_sample, tiny_decoder, tiny_detector
+from tiny import (
+    batch,
+    build_detector,
+    data_sample,
+    tiny_decoder,
+    tiny_detector,
+    tiny_head,
+)
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.parts import QueryPart
 from stmixer_mm.registry import MODELS
@@ -22,10 +28,6 @@ def losses_of(model, *samples):
     return model(**data, mode='loss')
 
 
-def total(losses):
-    return sum(losses.values())
-
-
 def test_tensor_mode_returns_one_record_per_stage():
     model = build_detector()
     data = model.data_preprocessor(batch(TWO, NONE))
@@ -36,16 +38,6 @@ def test_tensor_mode_returns_one_record_per_stage():
         assert output.person_logits.shape == (2, 5, 2)
         assert output.action_logits.shape == (2, 5, 3)
         assert output.bboxes.shape == (2, 5, 4)
-
-
-def test_first_stage_starts_from_the_true_frame():
-    model = build_detector()
-    boxes = model.initial_boxes.predict(
-        [torch.zeros(1)], FrameShapes(torch.tensor([[64, 96]]), (64, 96))
-    )
-    queries, boxes = model.decoder.start(boxes)
-    assert boxes[0, 0].tolist()[:2] == [48, 32]
-    assert queries.spatial.mean(dim=-1).abs().max() < 1e-6
 
 
 def test_a_batch_is_its_clips_one_by_one():
@@ -75,15 +67,11 @@ def test_clips_of_different_sizes_share_a_batch():
 
 
 @pytest.mark.parametrize(
-    'samples',
-    [(TWO, NONE), (NONE, NONE), (TWO,), (NONE,)],
-    ids=['one empty clip', 'no box at all', 'one clip', 'one empty clip alone'],
+    'samples', [(TWO, NONE), (NONE,)], ids=['one empty clip', 'no box at all']
 )
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    'sizes',
-    [{}, dict(num_queries=1), dict(num_points=3), dict(num_frames=1)],
-    ids=['plain', 'one query', 'three points', 'one frame'],
+    'sizes', [{}, dict(num_queries=1, num_points=3, num_frames=1)], ids=['plain', 'one']
 )
 def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
     config = tiny_detector(tiny_decoder(**sizes))
@@ -93,22 +81,13 @@ def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
         warnings.simplefilter('error')
         with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
             losses = losses_of(model, *samples)
-        total(losses).backward()
+        sum(losses.values()).backward()
     assert len(losses) == 2 * 4
     for name, loss in losses.items():
         assert loss.isfinite() and loss.dtype == torch.float32, name
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
-
-
-def test_boxes_are_not_detached_between_stages():
-    model = build_detector()
-    data = model.data_preprocessor(batch(TWO))
-    last = model(**data, mode='tensor')[-1]
-    last.bboxes.sum().backward()
-    first_stage = model.decoder.stages[0]
-    assert first_stage.box_branch[-1].weight.grad.abs().sum() > 0
 
 
 def test_initial_stages_leave_boxes_and_actions_alone():
@@ -123,16 +102,6 @@ def test_initial_stages_leave_boxes_and_actions_alone():
     prior = stage.action_branch[-1].bias.sigmoid()
     torch.testing.assert_close(prior, torch.full((3,), 0.01))
     assert ((stage.iof_tau >= 0) & (stage.iof_tau <= 4)).all()
-
-
-@pytest.mark.parametrize('num_points', [4, 9, 5])
-def test_initial_points_lie_within_the_box(num_points):
-    from stmixer_mm.models.decoder.stage import spread_offsets
-
-    offsets = spread_offsets(3, num_points).view(3, num_points, 3)
-    assert offsets[..., :2].abs().max() <= 0.5
-    # A regular grid has its mean in the middle; so have random points, about.
-    assert offsets[..., :2].mean().abs() < 0.2
 
 
 def test_nan_names_the_sample():
@@ -167,11 +136,8 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     [
         dict(embed_dims=32),
         dict(strides=(4, 8, 16)),
-        dict(strides=(4, 8, 16, 16)),
-        dict(embed_dims=20),
         dict(num_groups=5),
-        dict(num_classes=1),
-        dict(num_classes=7),
+        dict(num_queries=0),
     ],
     ids=str,
 )
@@ -181,9 +147,7 @@ def test_sizes_that_do_not_fit_together(settings):
 
 
 def test_the_head_has_the_number_of_classes():
-    config = tiny_detector(tiny_decoder(), dict(tiny_detector()['head'], num_classes=7))
-    del config['decoder']['num_classes']
-    model = build_detector(config)
+    model = build_detector(tiny_detector(None, tiny_head(num_classes=7)))
     assert model.num_classes == model.decoder.num_classes == 7
 
 
