@@ -61,7 +61,7 @@ def values_and_gradients(mixing, samples, queries):
     return mixed, torch.autograd.grad((mixed * weights).sum(), leaves)
 
 
-@pytest.mark.parametrize('batch, num_queries', [(2, 5), (0, 5)])
+@pytest.mark.parametrize('batch, num_queries', [(2, 5), (1, 1)])
 def test_chunks_equal_the_literal_formulation(library, batch, num_queries):
     samples = torch.randn(batch, num_queries, 4, 32, 16)
     queries = torch.randn(batch, num_queries, 48)
@@ -114,3 +114,10 @@ def test_chunks_keep_no_mixed_samples():
     generated = 4 * 2 * 5 * 4 * (16 * 16 + 128 * 32)
     mixed = 4 * 2 * 5 * 4 * (32 + 128) * 16
     assert kept[0] < generated + mixed / 4 < generated + mixed < kept[1]
+
+
+@pytest.mark.parametrize('backend', MIXING_BACKENDS)
+def test_empty_batch(backend):
+    mixed = make_mixing(backend)(torch.zeros(0, 5, 4, 32, 16), torch.zeros(0, 5, 48))
+    mixed.sum().backward()
+    assert mixed.shape == (0, 5, 48)
