@@ -20,6 +20,9 @@ from torch import Tensor
 from stmixer_mm.compat import stack_numbers
 
 
+HAS_CUDA_OP = get_compiling_cuda_version() != 'not available'
+
+
 class PlaneLayout(NamedTuple):
     """Where the cells of M planes are, which lie one after the other."""
 
@@ -53,8 +56,7 @@ def attend(
     Returns:
         (B, Q, G * c)
     """
-    has_cuda_op = get_compiling_cuda_version() != 'not available'
-    if not (values.is_cuda and has_cuda_op):
+    if not (values.is_cuda and HAS_CUDA_OP):
         return multi_scale_deformable_attn_pytorch(
             values, layout.sizes, points, weights
         )
