@@ -227,7 +227,7 @@ class DecoderBench:
         sizes = {
             f'num_{key}': self.case[key] for key in ('frames', 'queries', 'points')
         }
-        sizes |= dict(num_stages=self.args.stages, strides=STRIDES, num_classes=81)
+        sizes |= dict(num_stages=self.args.stages, num_classes=81)
         decoder = MODELS.build(dict(type='STMixerDecoder', **sizes, **backends))
         decoder.init_weights()
         for weight in decoder.parameters():  # otherwise all boxes stay the whole frame

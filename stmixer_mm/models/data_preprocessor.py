@@ -21,10 +21,8 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         mean: Mean of each channel, 0 to 255.
         std: Standard deviation of each channel.
         pad_size_divisor: Height and width of the batch become multiples of it.
-        to_rgb: Reverse the channels of the clips, for clips in BGR.
         channels_last: Lay the clips out with the channels last, as convolutions on a
             CPU like them.
-        non_blocking: Copy to the device without waiting.
     """
 
     def __init__(
@@ -33,13 +31,10 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         mean: Sequence[float],
         std: Sequence[float],
         pad_size_divisor: int = 32,
-        to_rgb: bool = False,
         channels_last: bool = False,
-        non_blocking: bool = False,
     ) -> None:
-        super().__init__(non_blocking=non_blocking)
+        super().__init__()
         self.pad_size_divisor = pad_size_divisor
-        self.to_rgb = to_rgb
         self.memory_format = (
             torch.channels_last_3d if channels_last else torch.contiguous_format
         )
@@ -84,8 +79,6 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
 
     def normalise(self, clip: Tensor) -> Tensor:
         """Normalise a clip (3, T, H, W), or several."""
-        if self.to_rgb:
-            clip = clip.flip(-4)
         return clip.sub(self.mean).div_(self.std)
 
     def pad_size(self, sizes: Sequence[int]) -> int:

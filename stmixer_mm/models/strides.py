@@ -61,13 +61,3 @@ def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) 
     """Whether a level of (h, w) cells may have this stride, up to a cell."""
     sides = zip(pad_shape, size, strict=True)
     return all(abs(cells - pixels / stride) <= 1 for pixels, cells in sides)
-
-
-def fit_strides(
-    feats: Sequence[Tensor], pad_shape: tuple[int, int], strides: Sequence[float]
-) -> bool:
-    """Whether levels (B, C, …, H_l, W_l) and strides agree in number and size."""
-    return len(feats) == len(strides) and all(
-        fits_stride(feat.shape[-2:], pad_shape, stride)
-        for feat, stride in zip(feats, strides, strict=True)
-    )

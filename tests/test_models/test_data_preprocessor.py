@@ -40,12 +40,6 @@ def test_a_clip_axis_of_one_is_dropped():
     torch.testing.assert_close(with_axis['inputs'], without['inputs'])
 
 
-def test_bgr_clips():
-    clip = torch.stack([clip_of(v)[0] for v in (1, 2, 3)])
-    data = preprocess(clip, to_rgb=True, mean=[0.0] * 3, std=[1.0] * 3)
-    assert data['inputs'][0, :, 0, 0, 0].tolist() == [3, 2, 1]
-
-
 def test_channels_last_changes_nothing_but_the_layout():
     usual, ours = (
         preprocess(clip_of(50), channels_last=last)['inputs'] for last in (False, True)

@@ -158,20 +158,15 @@ def test_half_tables_under_autocast(dtype):
         torch.testing.assert_close(gradient, expected, rtol=0.05, atol=0.05 * scale)
 
 
-def test_the_environment_chooses_where_the_config_leaves_it_open(monkeypatch):
-    cpu = torch.device('cpu')
-    monkeypatch.delenv('STMIXER_SAMPLING_BACKEND', raising=False)
+def test_the_device_chooses_where_the_config_leaves_it_open(monkeypatch):
     monkeypatch.delenv('TRITON_INTERPRET', raising=False)
+    cpu = torch.device('cpu')
     assert choose_backend('auto', cpu) == 'embedding_bag'
     assert choose_backend('auto', torch.device('meta')) == 'grid_means'
-    monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'grid_sample')
-    assert choose_backend('auto', cpu) == 'grid_sample'
     assert choose_backend('grid_means', cpu) == 'grid_means'
-    with pytest.raises(UserError):  # without the interpreter
-        choose_backend('triton', cpu)
-    monkeypatch.setenv('STMIXER_SAMPLING_BACKEND', 'fast')
-    with pytest.raises(UserError):
-        choose_backend('auto', cpu)
+    for name in ('nearest', 'triton'):  # unknown; only with its interpreter
+        with pytest.raises(UserError):
+            choose_backend(name, cpu)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

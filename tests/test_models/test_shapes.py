@@ -123,7 +123,6 @@ MISFITS = {  # a detector's settings, and words of the sentence
     ),
     'width': (dict(neck=projection(out_channels=8)), 'embed_dims=16'),
     'frames': (dict(num_frames=3), 'num_frames=3'),
-    'stride': (dict(strides=(8, 16, 32, 64)), r'strides of about \[4\.0, 8\.0, 16\.0'),
 }
 
 

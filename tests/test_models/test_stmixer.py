@@ -135,7 +135,6 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     'settings',
     [
         dict(embed_dims=32),
-        dict(strides=(4, 8, 16)),
         dict(num_groups=5),
         dict(num_queries=0),
     ],

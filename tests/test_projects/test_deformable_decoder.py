@@ -266,7 +266,6 @@ def test_it_takes_the_place_of_the_decoder_in_the_detector(memory):
     [
         (dict(num_levels=3), '2 levels but the decoder has num_levels=3'),
         (dict(num_frames=2), 'num_frames=2'),
-        (dict(strides=(4, 16)), r'about \[4\.0, 8\.0\]'),
     ],
 )
 def test_levels_that_do_not_fit(arguments, message):

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from stmixer_mm.registry import MODELS
 
+SPEED_RATIO = 4  # fast frames per slow frame
+CHANNEL_RATIO = 8  # slow channels per fast channel
+
 
 class NonLocalBlock3D(BaseModule):
     """Dot-product non-local block (Wang et al., CVPR 2018).
@@ -56,8 +59,6 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
 
     Args:
         depth: Depth of both pathways, 50, 101 or 152.
-        speed_ratio: Fast frames per slow frame.
-        channel_ratio: Slow channels per fast channel.
         fusion_kernel: Temporal kernel of the lateral (fast to slow) convolutions.
         non_local_blocks: Blocks of the slow pathway's res4 (from 0) that a non-local
             block follows.
@@ -69,8 +70,6 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         self,
         *,
         depth: int = 50,
-        speed_ratio: int = 4,
-        channel_ratio: int = 8,
         fusion_kernel: int = 7,
         non_local_blocks: Sequence[int] = (),
         norm_eval: bool = False,
@@ -93,9 +92,9 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         num_res4_blocks = ResNet3d.arch_settings[depth][1][2]
         inflate_res4 = tuple(int(block < 6) for block in range(num_res4_blocks))
         super().__init__(
-            resample_rate=speed_ratio,
-            speed_ratio=speed_ratio,
-            channel_ratio=channel_ratio,
+            resample_rate=SPEED_RATIO,
+            speed_ratio=SPEED_RATIO,
+            channel_ratio=CHANNEL_RATIO,
             slow_pathway=dict(
                 **shared,
                 lateral=True,
@@ -107,7 +106,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
             fast_pathway=dict(
                 **shared,
                 lateral=False,
-                base_channels=64 // channel_ratio,
+                base_channels=64 // CHANNEL_RATIO,
                 conv1_kernel=(5, 7, 7),
                 inflate=(1, 1, inflate_res4, 1),
             ),
@@ -117,7 +116,7 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
             block = self.slow_path.layer3[index]
             block.non_local = True
             block.non_local_block = NonLocalBlock3D(block.conv3.out_channels)
-        self.fuse_fast = nn.MaxPool3d(kernel_size=(speed_ratio, 1, 1))
+        self.fuse_fast = nn.MaxPool3d(kernel_size=(SPEED_RATIO, 1, 1))
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -129,11 +128,11 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """
         Args:
-            clips: (B, 3, T_in, H, W), T_in a multiple of ``speed_ratio``.
+            clips: (B, 3, T_in, H, W), T_in a multiple of 4.
 
         Returns:
-            Four levels (B, slow + fast channels, T_in / speed_ratio, H_l, W_l) at
-            strides 4, 8, 16, 32.
+            Four levels (B, slow + fast channels, T_in / 4, H_l, W_l) at strides 4, 8,
+            16, 32.
         """
         slow_path, fast_path = self.slow_path, self.fast_path
         slow = slow_path.maxpool(slow_path.conv1(self.slow_frames(clips)))
@@ -148,9 +147,9 @@ class ResNet3dSlowFastPyramid(ResNet3dSlowFast):
         return tuple(feats)
 
     def slow_frames(self, clips: Tensor) -> Tensor:
-        """Every ``speed_ratio``-th frame on average, both ends included."""
+        """Every fourth frame on average, both ends included."""
         frames = clips.size(2)
-        num_slow = frames // self.speed_ratio
+        num_slow = frames // SPEED_RATIO
         # Integers, since floor of a rounded linspace may be one less.
         indices = [i * (frames - 1) // max(num_slow - 1, 1) for i in range(num_slow)]
         return clips[:, :, indices]

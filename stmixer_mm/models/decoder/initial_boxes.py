@@ -60,19 +60,14 @@ class LearnedBoxes(InitialBoxes):
     """A learned box for each query, relative to the frame without padding.
 
     Sun et al., "Sparse R-CNN", CVPR 2021, learn their proposals like this. They start
-    as a grid over the frame, see :func:`grid_bboxes`.
-
-    Args:
-        scale: Side of a box relative to its cell of the grid, at the start.
-        **kwargs: Of :class:`InitialBoxes`.
+    as a grid over the frame, see :func:`grid_bboxes`, each twice its cell.
     """
 
-    def __init__(self, *, scale: float = 2.0, **kwargs) -> None:
+    def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         # (Q, 4): xyzr in a frame of 1 x 1, so that every value is a box.
-        self.relative_xyzr = nn.Parameter(
-            xyxy_to_xyzr(grid_bboxes(self.num_queries, scale))
-        )
+        boxes_xyzr = xyxy_to_xyzr(grid_bboxes(self.num_queries, scale=2.0))
+        self.relative_xyzr = nn.Parameter(boxes_xyzr)
 
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
         whole_frame = frame_bboxes(frames.img_shapes)[:, None]

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.stage import QueryStage
-from stmixer_mm.models.strides import derive_strides, fit_strides
+from stmixer_mm.models.strides import derive_strides
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
@@ -66,8 +66,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         feedforward_channels: Hidden width of the feed-forward networks.
         num_classes: Number of action classes plus one, the host's dummy class 0; the
             detector sets it to the head's.
-        strides: Pixels of the padded clip per cell of each level, finest first; None
-            to derive them from the sizes of the levels.
         with_cp: Keep only the inputs of each stage for the backward pass and compute
             the rest again: less RAM, more time.
         compile_stages: Compile each stage with :func:`torch.compile`, which takes its
@@ -88,7 +86,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         num_heads: int = 8,
         feedforward_channels: int = 2048,
         num_classes: int,
-        strides: Sequence[float] | None = None,
         with_cp: bool = False,
         compile_stages: bool | dict = False,
     ) -> None:
@@ -103,7 +100,6 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         self.num_frames = num_frames
         self.num_queries = num_queries
         self.num_classes = num_classes
-        self.strides = None if strides is None else tuple(strides)
         self.stages = ModuleList(
             make_stage(
                 embed_dims=embed_dims,
@@ -201,16 +197,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
                     f'num_frames={self.num_frames}; change these, the neck, the '
                     'backbone or the clip length.'
                 )
-        if self.strides is None:
-            return derive_strides(feats, pad_shape)
-        if not fit_strides(feats, pad_shape, self.strides):
-            raise UserError(
-                f'The decoder has strides={self.strides} but the {len(feats)} levels of '
-                f'a clip padded to {pad_shape[0]}x{pad_shape[1]} have strides of about '
-                f'{[round(pad_shape[0] / feat.size(-2), 1) for feat in feats]}; correct '
-                'the strides of the decoder, or leave them out.'
-            )
-        return self.strides
+        return derive_strides(feats, pad_shape)
 
     def check_readers(self, *readers: object) -> None:
         """Refuse what reads another ``output_type`` than the decoder's."""

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from stmixer_mm.compat import stack_numbers
 
-
 HAS_CUDA_OP = get_compiling_cuda_version() != 'not available'
 
 

@@ -23,7 +23,7 @@ from stmixer_mm.models.decoder.initial_boxes import (
     frame_bboxes,
 )
 from stmixer_mm.models.folding import keyframes
-from stmixer_mm.models.strides import derive_strides, fit_strides
+from stmixer_mm.models.strides import derive_strides, fits_stride
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
 
@@ -113,9 +113,10 @@ class ProposalBoxes(InitialBoxes):
     @torch.no_grad()
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
         # The head would not notice other strides, and propose boxes elsewhere.
-        if not all(
-            fit_strides(feats, frames.pad_shape, sides)
-            for sides in zip(*self.strides, strict=True)
+        if len(feats) != len(self.strides) or not all(
+            fits_stride(feat.shape[-2:], frames.pad_shape, side)
+            for feat, sides in zip(feats, self.strides, strict=True)
+            for side in sides
         ):
             raise UserError(
                 f'The dense head has strides {self.strides} but the levels have '

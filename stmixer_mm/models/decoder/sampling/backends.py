@@ -1,6 +1,5 @@
 """The sampling back ends by name."""
 
-import os
 from collections.abc import Sequence
 from functools import cache
 
@@ -23,7 +22,6 @@ SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
 }
-ENVIRONMENT_VARIABLE = 'STMIXER_SAMPLING_BACKEND'
 # By type of device; where it does not run, and elsewhere, the portable one.
 FASTEST = {'cpu': 'embedding_bag', 'cuda': 'triton'}
 
@@ -49,30 +47,23 @@ def choose_backend(name: str, device: torch.device) -> str:
     """A key of :data:`SAMPLING_BACKENDS`; the choice is logged once.
 
     Args:
-        name: One of them, or 'auto': the value of the environment variable
-            ``STMIXER_SAMPLING_BACKEND``, else the fastest one on the device.
+        name: One of them, or 'auto' for the fastest one on the device.
         device: Of the feature maps.
 
     Raises:
         UserError: The back end is unknown, or does not run on the device.
     """
-    source = 'sampling_backend'
-    if name == 'auto' and ENVIRONMENT_VARIABLE in os.environ:
-        name, source = os.environ[ENVIRONMENT_VARIABLE], ENVIRONMENT_VARIABLE
     if name == 'auto':
-        name, source = FASTEST.get(device.type, 'grid_means'), 'the device'
+        name = FASTEST.get(device.type, 'grid_means')
         if not SAMPLING_BACKENDS[name].is_available(device):
             name = 'grid_means'
-    if not choose(source, name, SAMPLING_BACKENDS).is_available(device):
-        raise UserError(f"{source}='{name}' does not run on '{device}'; leave it out.")
+    if not choose('sampling_backend', name, SAMPLING_BACKENDS).is_available(device):
+        raise UserError(f"sampling_backend='{name}' does not run on '{device}'.")
     if not torch.compiler.is_compiling():
-        _log_once(name, device.type, source)
+        _log_once(name, device.type)
     return name
 
 
 @cache
-def _log_once(name: str, device_type: str, source: str) -> None:
-    print_log(
-        f"Sampling back end on '{device_type}': {name}, chosen by {source}.",
-        logger='current',
-    )
+def _log_once(name: str, device_type: str) -> None:
+    print_log(f"Sampling back end on '{device_type}': {name}.", logger='current')
