@@ -43,16 +43,13 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """
+        """``inputs`` (B, 3, T, H, W), and ``data_samples`` with their shapes.
+
         Args:
             data: ``inputs``, B clips (3, T, H, W) or (1, 3, T, H, W), and
                 ``data_samples``; or, for sequences of keyframes, in each a list for
                 the first keyframes, one for the second, …, which become one batch.
             training: Unused; part of the host's interface.
-
-        Returns:
-            ``inputs`` (B, 3, T, H, W) and ``data_samples``, each of which now has its
-            ``img_shape`` (if it lacked one), ``pad_shape`` and ``clip_len``.
         """
         if 'inputs' not in data:
             raise UserError('The pipeline must end with PackActionInputs, for inputs.')

@@ -16,18 +16,12 @@ from stmixer_mm.registry import MODELS
 class FramewiseBackbone(BaseModule):
     """Run a 2-D backbone on all frames as one batch.
 
-    Fits every backbone that turns images into feature maps: mmdet's, and mmaction2's
-    for frames. Backbones that look at neighbouring frames (TSM, TANet) find the frames
-    of a clip one after the other, as in their recognisers. The inner backbone is the
-    attribute ``backbone``, so that a recogniser's checkpoint fits the wrapper, with
-    ``init_cfg=dict(type='Pretrained', …)``.
+    Backbones that look at neighbouring frames (TSM, TANet) find the frames of a clip
+    one after the other, as in their recognisers. Checkpoints of recognisers fit.
 
     Args:
         backbone: Config of the backbone, such as ``dict(type='mmdet.ResNet', …)``.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
-
-    Raises:
-        UserError: The backbone is made for another number of frames.
     """
 
     def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:

@@ -15,18 +15,15 @@ from stmixer_mm.registry import MODELS
 class TappedBackbone(BaseModule):
     """Collect the outputs of named submodules while a backbone runs.
 
-    The inner backbone is the attribute ``backbone``, so that a recogniser's checkpoint
-    fits the wrapper, with ``init_cfg=dict(type='Pretrained', …)``.
+    Checkpoints of recognisers fit, with ``init_cfg=dict(type='Pretrained', …)``.
 
     Args:
         backbone: Config of the backbone, such as ``dict(type='mmaction.X3D', …)``.
         taps: Names of the submodules whose outputs are the levels, finest first. A list
             of modules stands for its last one.
-        drop: Names of submodules behind the last tap. They are taken out, since they
-            would cost time, and have parameters without a gradient, which distributed
-            training refuses.
-        time_in_batch: The levels are (B * T, C, h, w), as in hosts that fold time into
-            the batch for 2-D layers; they are unfolded.
+        drop: Names of submodules behind the last tap, which are taken out: distributed
+            training refuses parameters without a gradient.
+        time_in_batch: The levels are (B * T, C, h, w), and are unfolded.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
 

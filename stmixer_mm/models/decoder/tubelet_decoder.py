@@ -18,8 +18,7 @@ from stmixer_mm.structures import Queries, TubeletStageOutput
 class STMixerTubeletDecoder(STMixerDecoder):
     """Refine tubelets: persons through the frames of a clip.
 
-    The design is ours: of STMixer-T (Wu et al., arXiv 2404.09842) only the abstract is
-    public. A tubelet has a spatial query and a box in each of the T frames, which sample
+    The design is ours (docs/architecture.md). A tubelet has a spatial query and a box in each of the T frames, which sample
     their own frame, and one temporal query, which mixes these samples. All frames
     start from the same query and box.
 

@@ -62,15 +62,10 @@ class STMixerTubeletHead(STMixerHead):
 
 
 def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
-    """Logits and boxes in each frame of a clip, float32.
+    """Logits and boxes of T frames in each of the K = ``clip_len`` frames, float32.
 
     Frame t of the feature maps stands for the time (t + 1/2) * K / T - 1/2 of the clip,
-    the middle of its share. Linear in between; before the first and behind the last
-    they stay as they are.
-
-    Args:
-        output: Of T frames.
-        clip_len: K.
+    the middle of its share. Linear in between, constant beyond the first and last.
     """
 
     def resample(values: Tensor) -> Tensor:  # (B, Q, T, n)

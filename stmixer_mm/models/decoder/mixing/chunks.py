@@ -1,10 +1,9 @@
 """Adaptive mixing, some groups at a time.
 
-Both linear layers of the mixing have large weights. Results for all groups at once
-would overflow a CPU's cache, and exceed what its allocator keeps for the next call. So
-a chunk of weights is generated, used and projected before the next one. Of the
-intermediate results, only the generated weights are kept for the backward pass; mixed
-samples are computed again. Products have the type that autocast would give them.
+Results for all groups at once would overflow a CPU's cache, and exceed what its
+allocator keeps for the next call. So a chunk of weights is generated, used and
+projected before the next one. Only the generated weights are kept for the backward
+pass; mixed samples are computed again. Products have the type that autocast would give.
 
 Shapes: N rows, K inputs, M outputs.
 """

@@ -4,13 +4,12 @@ Shapes: as in :mod:`.sampler`; S cells of all levels. A point is a bag of K = 4 
 rows, a query's group one of P * K rows; N = B * Q * G of those.
 """
 
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmixer_mm.models.decoder.sampling.sampler import Sampler, group_cells
+from stmixer_mm.models.decoder.sampling.sampler import Sampler, join_cells
 
 
 class EmbeddingBagSampler(Sampler):
@@ -144,7 +143,7 @@ class _Tables(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.level_sizes = [feat.shape[-2:] for feat in feats]
         ctx.feats_dtype = feats[0].dtype
-        frame_cells = _lay_out(feats, num_groups, dtype)
+        frame_cells = join_cells(feats, num_groups, dtype)
         # Of feats in channels-last layout PyTorch takes three times as long.
         mean_cells = frame_cells.mean(dim=3, keepdim=True)
         ctx.cells_shape = frame_cells.shape
@@ -173,19 +172,6 @@ class _Tables(torch.autograd.Function):
             for level, size in zip(levels, ctx.level_sizes, strict=True)
         )
         return None, None, *feat_grads
-
-
-def _lay_out(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
-    """L levels (B, C, T, H_l, W_l) -> cells (B, G, S, T, c), in one pass."""
-    levels = [group_cells(feat, num_groups) for feat in feats]
-    if feats[0].dtype == dtype:
-        return torch.cat(levels, dim=2)
-    batch, groups, _, frames, channels = levels[0].shape
-    areas = [level.size(2) for level in levels]
-    cells = feats[0].new_empty(batch, groups, sum(areas), frames, channels, dtype=dtype)
-    for part, level in zip(cells.split(areas, dim=2), levels, strict=True):
-        part.copy_(level)
-    return cells
 
 
 def _table_grads(

@@ -44,9 +44,12 @@ def level_weights(z: Tensor, strides: Tensor) -> Tensor:
     return (-(distance**2) / 2).softmax(dim=0).movedim(0, -1)
 
 
-def group_cells(feat: Tensor, num_groups: int) -> Tensor:
-    """A level (B, C, T, H, W) as cells (B, G, H * W, T, c), all frames together."""
-    return feat.flatten(3).unflatten(1, (num_groups, -1)).permute(0, 1, 4, 3, 2)
+def join_cells(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
+    """L levels (B, C, T, H_l, W_l) as S cells with their frames, (B, G, S, T, c)."""
+    grouped = [
+        feat.to(dtype).flatten(3).unflatten(1, (num_groups, -1)) for feat in feats
+    ]
+    return torch.cat([feat.permute(0, 1, 4, 3, 2) for feat in grouped], dim=2)
 
 
 class Sampler(ABC):

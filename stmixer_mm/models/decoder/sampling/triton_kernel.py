@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from stmixer_mm.models.decoder.sampling.sampler import Sampler, group_cells
+from stmixer_mm.models.decoder.sampling.sampler import Sampler, join_cells
 
 _IS_INSTALLED = find_spec('triton') is not None
 
@@ -35,8 +35,7 @@ class TritonSampler(Sampler):
     is_available = staticmethod(is_available)
 
     def lay_out(self, feats: list[Tensor]) -> None:
-        cells = [group_cells(feat.to(self.dtype), self.num_groups) for feat in feats]
-        self.table = torch.cat(cells, dim=2)  # (B, G, S, T, c)
+        self.table = join_cells(feats, self.num_groups, self.dtype)
         levels, first_cell = [], 0
         for height, width in self.level_sizes:
             levels.append((width, height, first_cell))
