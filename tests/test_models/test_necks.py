@@ -14,7 +14,6 @@ from stmixer_mm.models import (
     ViTPyramid3D,
 )
 from stmixer_mm.models.necks.framewise import FramewiseNeck
-from stmixer_mm.models.necks.levels import resize
 from stmixer_mm.models.necks.projection import resample_time
 
 each_pyramid = pytest.mark.parametrize('pyramid', [FPN3D, PAFPN3D, BiFPN3D])
@@ -150,15 +149,6 @@ def test_bifpn_layer_against_the_formulas():
     coarse_out = node(layer.up[1], coarse, halve(middle_out))
     outs = layer([fine, middle, coarse])
     torch.testing.assert_close(outs, [fine_out, middle_out, coarse_out])
-
-
-def test_resizing_is_frame_by_frame():
-    feat = torch.randn(2, 3, 4, 5, 7)
-    for size in [(10, 14), (9, 7), (3, 4), (8, 4), (5, 7)]:
-        resized = resize(feat, size)
-        assert resized.shape == (2, 3, 4, *size)
-        alone = [resize(feat[:, :, t : t + 1], size) for t in range(4)]
-        torch.testing.assert_close(resized, torch.cat(alone, dim=2))
 
 
 def test_projections_own_resampling_is_the_adapters():

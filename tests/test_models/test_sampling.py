@@ -39,18 +39,6 @@ def test_released_numbers():
     )
 
 
-def test_level_weights():
-    # A scale of 8 px, twice the finest stride, sits at level 0.
-    weights = level_weights(torch.tensor([3.0, 5.0]), torch.tensor(STRIDES))
-    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2))
-    assert weights.argmax(dim=-1).tolist() == [0, 2]
-    torch.testing.assert_close(weights[0, 1] / weights[0, 0], torch.tensor(-0.5).exp())
-    # Pyramids that start at another stride shift along.
-    torch.testing.assert_close(
-        level_weights(torch.tensor([4.0, 6.0]), 2 * torch.tensor(STRIDES)), weights
-    )
-
-
 def random_case(seed):
     """Feature maps and points of random sizes, with every special place in them."""
     generator = torch.Generator().manual_seed(seed)
@@ -189,16 +177,3 @@ def test_layout_and_padding_change_nothing(backend):
     padded = [torch.nn.functional.pad(feat, (0, 3, 0, 2)) for feat in feats]
     means = make_sampler(padded, **sizes)(points)
     torch.testing.assert_close(means, expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_gradients_by_finite_differences(backend):
-    feats = [torch.randn(1, 4, 2, 5, 3).double(), torch.randn(1, 4, 2, 3, 2).double()]
-    points = torch.rand(1, 2, 2, 3, 3).double() * 8 + 1.3
-
-    def means(points, *feats):
-        sampler = make_sampler(feats, strides=(4, 8), num_groups=2, backend=backend)
-        return sampler(points)
-
-    inputs = [tensor.requires_grad_() for tensor in (points, *feats)]
-    assert torch.autograd.gradcheck(means, inputs)

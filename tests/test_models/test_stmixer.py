@@ -30,14 +30,11 @@ def losses_of(model, *samples):
 
 def test_tensor_mode_returns_one_record_per_stage():
     model = build_detector()
-    data = model.data_preprocessor(batch(TWO, NONE))
-    outputs = model(**data, mode='tensor')
+    outputs = model(**model.data_preprocessor(batch(TWO, NONE)), mode='tensor')
     assert len(outputs) == 2
     for output in outputs:
         assert isinstance(output, StageOutput)
-        assert output.person_logits.shape == (2, 5, 2)
-        assert output.action_logits.shape == (2, 5, 3)
-        assert output.bboxes.shape == (2, 5, 4)
+        assert [values.shape[2] for values in output] == [2, 3, 4]
 
 
 def test_a_batch_is_its_clips_one_by_one():

@@ -70,19 +70,6 @@ def test_kinks_at_pixel_centres_and_points_at_infinity():
     torch.testing.assert_close(ours, oracles, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_by_finite_differences():
-    feats, strides, groups, points = made_up_case(
-        [(2, 2), (1, 2)], groups=2, points=2, frames=2, channels=1
-    )
-    points[..., :2] += 0.3  # away from the kinks
-    inputs = [tensor.double().requires_grad_() for tensor in (points, *feats)]
-
-    def means(points, *feats):
-        return TritonSampler(feats, strides=strides, num_groups=groups)(points)
-
-    assert torch.autograd.gradcheck(means, inputs, fast_mode=True)
-
-
 def test_half_levels_are_summed_in_float32(dtype=torch.bfloat16):
     feats, *rest = laws.random_case(8)
     feats = [feat.to(dtype) for feat in feats]

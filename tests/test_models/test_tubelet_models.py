@@ -5,15 +5,13 @@ from functools import partial
 import pytest
 import test_decoder as decoders
 import torch
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
-from tiny import NUM_CLASSES, build_detector, data_sample, tiny_head, whole_frames
+from tiny import NUM_CLASSES, build_detector, data_sample, tiny_head
 from tiny_tubelets import (
     ALWAYS,
     LEAVES,
     SETTINGS,
     SPARSE,
-    clips,
     in_each_frame,
     losses_of,
     tube_detector,
@@ -74,21 +72,6 @@ def test_frames_in_another_order_give_boxes_in_that_order():
         decoders.assert_all_close([ours], [expected], 1e-5)
     # What somebody does may depend on the order.
     assert not torch.allclose(after.action_logits, before.action_logits, atol=1e-3)
-
-
-def test_a_repeated_frame_gives_one_box_and_frames_learn_of_each_other():
-    decoder = make_decoder()
-    feats = [feat[:, :, :1].expand_as(feat) for feat in decoders.made_up_feats(decoder)]
-    still = run(decoder, feats)
-    for values in (still.bboxes, still.person_logits):
-        torch.testing.assert_close(
-            values, values[:, :, :1].expand_as(values), atol=1e-4, rtol=1e-5
-        )
-    moving = [feat.clone() for feat in feats]
-    for feat in moving:
-        feat[:, :, 2] = torch.randn_like(feat[:, :, 2])
-    change = run(decoder, moving).bboxes - still.bboxes
-    assert change[:, :, 0].abs().max() > 0.01
 
 
 # -------------------------------------------------------------------- the head
@@ -162,9 +145,8 @@ def test_cost_is_a_mean_over_the_frames_where_it_counts():
             img_meta=meta,
         )[:, 0]
 
-    for person, (known, boxed) in enumerate(
-        [(range(4), range(4)), (range(4), range(2)), ([1], [1])]
-    ):
+    frames = [(range(4), range(4)), (range(4), range(2)), ([1], [1])]
+    for person, (known, boxed) in enumerate(frames):
         expected = sum(at(parts[0], person, k) for k in known) / len(known)
         for part in parts[1:]:
             expected += sum(at(part, person, k) for k in boxed) / len(boxed)
@@ -308,41 +290,3 @@ def test_losses_are_finite_and_reach_every_parameter(head, samples, half):
         assert loss.isfinite() and loss.dtype == torch.float32, name
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
-def test_a_detector_of_actions_in_each_frame():
-    model = build_detector(tube_detector(dict(score_thr=0.0), frame_actions=True))
-    samples = tube_sample(ALWAYS, SPARSE), tube_sample()
-    losses = losses_of(model, *map(in_each_frame, samples))
-    sum(losses.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    found = model.test_step(clips(*samples))[0].pred_instances
-    assert found.scores.shape == (5, 4, NUM_CLASSES)
-    assert not torch.equal(found.scores[:, 0], found.scores[:, 3])
-
-
-def test_tubelets_are_learnt():
-    """Two persons that walk, one of them there for half of the clip only."""
-    sizes = dict(num_frames=2, num_queries=4, num_stages=1)
-    decoder, head = make_decoder(**sizes), make_head()
-    feats = [feat.detach() for feat in decoders.made_up_feats(decoder, batch=1)]
-    boxes_xyzr = whole_frames(decoder, [(64, 96)])
-    sample = tube_sample(LEAVES, ALWAYS, actions=((1,), (2,)))
-    walk = torch.arange(4.0)[:, None] * torch.tensor([3.0, 0, 3, 0])
-    sample.gt_instances.bboxes = sample.gt_instances.bboxes[:, :1] + walk
-    optimizer = torch.optim.Adam(decoder.parameters(), lr=5e-3)
-    for _ in range(50):
-        outputs = decoder(feats, boxes_xyzr, (70, 100)).stages
-        optimizer.zero_grad()
-        sum(head.loss(outputs, [sample]).values()).backward()
-        optimizer.step()
-    (found,) = head.predict(outputs, [sample])
-    first, second = found.scores[:, 1:].argmax(dim=1).argsort()
-    assert len(found) == 2
-    assert (found.person_scores[first] > 0.5).tolist() == [True, True, False, False]
-    assert (found.person_scores[second] > 0.5).all()
-    for person, row, frames in ((0, first, 2), (1, second, 4)):
-        bboxes = found.bboxes[row] * torch.tensor([96.0, 64, 96, 64])
-        truth = sample.gt_instances.bboxes[person]
-        assert bbox_overlaps(bboxes, truth, is_aligned=True)[:frames].mean() > 0.5

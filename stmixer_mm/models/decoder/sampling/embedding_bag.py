@@ -4,7 +4,6 @@ Shapes: as in :mod:`.sampler`; S cells of all levels. A point is a bag of K = 4 
 rows, a query's group one of P * K rows; N = B * Q * G of those.
 """
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
