@@ -60,17 +60,6 @@ def test_decoder_equals_the_one_on_the_cpu(kind, backend, compiled):
     decoders.assert_all_close([grad.cpu() for grad in gradients], expected, 1e-3)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_autocast_changes_little(backend, dtype):
-    decoder = decoders.make_decoder(sampling_backend=backend).to(GPU)
-    feats = [feat.detach().to(GPU) for feat in decoders.made_up_feats(decoder)]
-    with torch.no_grad():
-        expected = decoders.run(decoder, feats)
-        with torch.autocast('cuda', dtype=dtype):
-            outputs = decoders.run(decoder, feats)
-    decoders.assert_all_close([out.float() for out in outputs], expected, 0.05)
-
-
 def test_the_fused_kernel_is_chosen_where_it_runs():
     triton = SAMPLING_BACKENDS['triton'].is_available(GPU)
     assert choose_backend('auto', GPU) == ('triton' if triton else 'grid_means')

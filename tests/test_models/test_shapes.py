@@ -54,12 +54,6 @@ class ReadsValues(PlainNeck):
 
 
 @MODELS.register_module()
-class NeedsGPU(PlainNeck):
-    def change(self, feat):
-        raise RuntimeError('fused_neck: only CUDA tensors\nsee the manual')
-
-
-@MODELS.register_module()
 class HasState(PlainNeck):
     """It cannot be copied, counts, and has a tensor that is no parameter."""
 
@@ -116,10 +110,6 @@ MISFITS = {  # a detector's settings, and words of the sentence
     'backbone of images': (
         dict(backbone=RESNET),
         'a ResNet, fails on 1x3x2x64x96 .* FramewiseBackbone',
-    ),
-    'for another device': (
-        dict(neck=dict(type='NeedsGPU')),
-        r'a NeedsGPU, fails on .* \(fused_neck: only CUDA tensors see the manual\)',
     ),
     'width': (dict(neck=projection(out_channels=8)), 'embed_dims=16'),
     'frames': (dict(num_frames=3), 'num_frames=3'),

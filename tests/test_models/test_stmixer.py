@@ -224,6 +224,5 @@ def test_parts_add_queries_whose_persons_are_known():
     ]
     del model.carried
     mean = losses_of(model, TWO, NONE)['loss_person']
-    torch.testing.assert_close(
-        mean, (alone[0]['loss_person'] + alone[1]['loss_person']) / 2
-    )
+    expected = sum(losses['loss_person'] for losses in alone) / 2
+    torch.testing.assert_close(mean, expected)

@@ -43,18 +43,34 @@ def _place(levels, extents, level, x, y):
 
 
 @triton.jit
-def _corner(x_low, x_part, y_low, y_part, width, height, corner: tl.constexpr):
-    """One of the four cells around a point.
+def _corner(
+    width, height, first_cell, x_low, x_part, y_low, y_part, corner: tl.constexpr
+):
+    """One of the four cells around a point, see :func:`_place`.
 
     Returns:
-        Its number in the level, whether it is in it, and its weights along x, y.
+        Its number, whether it is in the level, and its weights along x and y.
     """
     x = x_low + corner % 2
     y = y_low + corner // 2
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     weight_x = x_part if corner % 2 else 1 - x_part
     weight_y = y_part if corner // 2 else 1 - y_part
-    return y * width + x, inside, weight_x, weight_y
+    cell = (first_cell + y * width + x).to(tl.int64)
+    return cell, inside, weight_x, weight_y
+
+
+@triton.jit
+def _load_pair(pairs, mask):
+    """Neighbouring values, such as x and y."""
+    return tl.load(pairs, mask=mask, other=0), tl.load(pairs + 1, mask=mask, other=0)
+
+
+@triton.jit
+def _density(size, extent):
+    """Cells per pixel along x or y."""
+    extent = tl.load(extent)
+    return size.to(extent.dtype) / extent
 
 
 @triton.jit(do_not_specialize=['num_queries', 'num_cells'])
@@ -97,8 +113,7 @@ def _means_kernel(
     for first_point in range(0, P, BLOCK_P):
         point = first_point + tl.arange(0, BLOCK_P)[None, :, None]
         is_point = point < P
-        x = tl.load(points_xy + 2 * point, mask=is_point, other=0)
-        y = tl.load(points_xy + 2 * point + 1, mask=is_point, other=0)
+        x, y = _load_pair(points_xy + 2 * point, is_point)
         values = tl.full((BLOCK_T, BLOCK_P, BLOCK_C), 0, dtype)
         for level in range(L):
             width, height, first_cell, x_low, x_part, y_low, y_part = _place(
@@ -107,9 +122,8 @@ def _means_kernel(
             weight = tl.load(weights + L * point + level, mask=is_point, other=0)
             for corner in tl.static_range(4):
                 cell, inside, weight_x, weight_y = _corner(
-                    x_low, x_part, y_low, y_part, width, height, corner
+                    width, height, first_cell, x_low, x_part, y_low, y_part, corner
                 )
-                cell = (first_cell + cell).to(tl.int64)
                 seen = inside & is_point & in_row
                 rows = tl.load(table + cell * (T * C) + of_row, mask=seen, other=0)
                 values += (weight * weight_y * weight_x) * rows.to(dtype)
@@ -196,8 +210,7 @@ def _gradients_of_points(
 ):
     """The same, with pointers to what belongs to the group of the query."""
     is_point = point < P
-    x = tl.load(points_xy + 2 * point, mask=is_point, other=0)
-    y = tl.load(points_xy + 2 * point + 1, mask=is_point, other=0)
+    x, y = _load_pair(points_xy + 2 * point, is_point)
     zero = tl.full(x.shape, 0, x.dtype)
     x_grad, y_grad = zero, zero
     for level in range(L):
@@ -208,22 +221,19 @@ def _gradients_of_points(
         weight_grad, cell_x_grad, cell_y_grad = zero, zero, zero
         for first_channel in range(0, C, BLOCK_C):
             channel = first_channel + tl.arange(0, BLOCK_C)[None, None, :]
-            in_row, of_row = (frame < T) & (channel < C), frame * C + channel
+            is_channel, of_row = channel < C, frame * C + channel
+            in_row = (frame < T) & is_channel
             of_points = tl.load(
-                spatial_grad + point * C + channel,
-                mask=is_point & (channel < C),
-                other=0,
+                spatial_grad + point * C + channel, mask=is_point & is_channel, other=0
             )
             of_frames = tl.load(temporal_grad + of_row, mask=in_row, other=0)
             value_grad = of_points / T + of_frames / P
             for corner in tl.static_range(4):
                 cell, inside, weight_x, weight_y = _corner(
-                    x_low, x_part, y_low, y_part, width, height, corner
+                    width, height, first_cell, x_low, x_part, y_low, y_part, corner
                 )
-                # Four channels to a thread, as the float32 gradient has it: the wider
-                # vectors of a half table would cost an exchange between threads.
-                row = (first_cell + cell).to(tl.int64) * (T * C)
-                places = tl.max_contiguous(row + of_row, (1, 1, 4))
+                # Four channels a thread: wider vectors of a half table cost exchanges.
+                places = tl.max_contiguous(cell * (T * C) + of_row, (1, 1, 4))
                 seen = inside & is_point & in_row
                 rows = tl.load(table + places, mask=seen, other=0)
                 product = _sum(value_grad * rows.to(x.dtype))
@@ -233,10 +243,8 @@ def _gradients_of_points(
                 if WITH_TABLE:
                     grads = (weight * weight_y * weight_x) * value_grad
                     tl.atomic_add(table_grad + places, grads, mask=seen, sem='relaxed')
-        x_scale = width.to(x.dtype) / tl.load(extents + 2 * level)
-        y_scale = height.to(x.dtype) / tl.load(extents + 2 * level + 1)
-        x_grad += weight * cell_x_grad * x_scale
-        y_grad += weight * cell_y_grad * y_scale
+        x_grad += weight * cell_x_grad * _density(width, extents + 2 * level)
+        y_grad += weight * cell_y_grad * _density(height, extents + 2 * level + 1)
         tl.store(weights_grad + L * point + level, weight_grad, mask=is_point)
     tl.store(xy_grad + 2 * point, x_grad, mask=is_point)
     tl.store(xy_grad + 2 * point + 1, y_grad, mask=is_point)
