@@ -221,12 +221,10 @@ def _gradients_of_points(
         weight_grad, cell_x_grad, cell_y_grad = zero, zero, zero
         for first_channel in range(0, C, BLOCK_C):
             channel = first_channel + tl.arange(0, BLOCK_C)[None, None, :]
-            is_channel, of_row = channel < C, frame * C + channel
-            in_row = (frame < T) & is_channel
-            of_points = tl.load(
-                spatial_grad + point * C + channel, mask=is_point & is_channel, other=0
-            )
+            in_row, of_row = (frame < T) & (channel < C), frame * C + channel
             of_frames = tl.load(temporal_grad + of_row, mask=in_row, other=0)
+            in_point = is_point & (channel < C)
+            of_points = tl.load(spatial_grad + point * C + channel, in_point, 0)
             value_grad = of_points / T + of_frames / P
             for corner in tl.static_range(4):
                 cell, inside, weight_x, weight_y = _corner(
