@@ -19,12 +19,10 @@ def derive_strides(
 def _derive_stride(size: Sequence[int], pad_shape: tuple[int, int]) -> float:
     """Pixels per cell if both sides agree on it; else a stride that fits both.
 
-    A whole quotient is found in integers, so that no size of a clip is ruled out where
-    sizes are symbols (``torch.export``).
-
     Where a side is not a multiple of the stride, a level may have a cell more or less:
     of the strides that fit then, a power of two, or the one in the middle.
     """
+    # In integers: sizes may be symbols (torch.export), of which none is ruled out.
     whole = pad_shape[0] // size[0]
     if pad_shape == (whole * size[0], whole * size[1]):
         return float(whole)

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from tiny import data_sample
 
@@ -27,12 +26,6 @@ def test_normalises_then_pads_with_zeros():
     first, second = data['data_samples']
     assert (first.img_shape, second.img_shape) == ((40, 70), (33, 20))
     assert first.pad_shape == second.pad_shape == (64, 96)
-
-
-@pytest.mark.parametrize('divisor, padded', [(1, (40, 70)), (16, (48, 80))])
-def test_divisor(divisor, padded):
-    data = preprocess(clip_of(0), pad_size_divisor=divisor)
-    assert tuple(data['inputs'].shape[-2:]) == padded
 
 
 def test_a_clip_axis_of_one_is_dropped():

@@ -7,8 +7,6 @@ from stmixer_mm.models.heads.matching import (
     BACKGROUND,
     PERSON,
     make_targets,
-    person_margin,
-    score_persons,
 )
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
@@ -118,16 +116,6 @@ TWO = [(5, 5, 40, 60), (50, 10, 90, 50)]
 
 def two_persons():
     return data_sample(TWO, [(1,), (2, 3)])
-
-
-def test_matching_sees_the_margin_without_changing_the_softmax():
-    """Why the default matches as ever, while sigmoid costs are right too."""
-    torch.manual_seed(0)
-    logits = 10 * torch.randn(100000, 2)
-    margin = person_margin(logits)
-    pair = torch.stack((margin, torch.zeros_like(margin)), dim=-1)
-    assert torch.equal(pair.softmax(dim=-1), logits.softmax(dim=-1))
-    torch.testing.assert_close(margin.sigmoid(), score_persons(logits))
 
 
 def test_sigmoid_costs_see_the_person_score():

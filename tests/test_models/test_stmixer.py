@@ -10,7 +10,6 @@ from tiny import (
     data_sample,
     tiny_decoder,
     tiny_detector,
-    tiny_head,
 )
 
 from stmixer_mm.errors import UserError
@@ -50,17 +49,6 @@ def test_a_batch_is_its_clips_one_by_one():
                     torch.testing.assert_close(
                         ours[clip : clip + 1], expected, rtol=1e-4, atol=1e-4
                     )
-
-
-def test_clips_of_different_sizes_share_a_batch():
-    model = build_detector()
-    small = data_sample([(0, 0, 20, 30)], [(1,)], img_shape=(40, 70))
-    losses = losses_of(model, TWO, small)
-    assert all(loss.isfinite() for loss in losses.values())
-    predictions = model.eval().test_step(batch(TWO, small))
-    for sample in predictions:
-        bboxes = sample.pred_instances.bboxes
-        assert ((bboxes >= 0) & (bboxes < 1)).all()
 
 
 @pytest.mark.parametrize(
@@ -126,25 +114,6 @@ def test_detector_initialises_all_parts_and_loads_a_recogniser(tmp_path):
     model.init_weights()
     assert (model.backbone.layer1[0].conv1.conv.weight == 0.25).all()
     assert not model.decoder.stages[1].box_branch[-1].weight.any()
-
-
-@pytest.mark.parametrize(
-    'settings',
-    [
-        dict(embed_dims=32),
-        dict(num_groups=5),
-        dict(num_queries=0),
-    ],
-    ids=str,
-)
-def test_sizes_that_do_not_fit_together(settings):
-    with pytest.raises(UserError):
-        losses_of(build_detector(tiny_detector(tiny_decoder(**settings))), TWO)
-
-
-def test_the_head_has_the_number_of_classes():
-    model = build_detector(tiny_detector(None, tiny_head(num_classes=7)))
-    assert model.num_classes == model.decoder.num_classes == 7
 
 
 def test_query_vectors_come_with_their_persons_and_change_nothing():

@@ -38,7 +38,7 @@ def match_clip(
     *,
     assigner: object,
 ) -> Tensor:
-    """The person of each query of a clip.
+    """The person of each query of a clip, see :meth:`.SetCriterion.loss_and_match`.
 
     Args:
         person_logits: (Q, [K], 2)
@@ -48,10 +48,6 @@ def match_clip(
         sample: Its ``gt_instances`` have ``bboxes`` (k, [K], 4), pixel xyxy, and, of
             tubelets, ``states`` (k, K).
         assigner: One of mmdet's.
-
-    Returns:
-        (Q,) long: i + 1 for the i-th person, 0 for none, -1 for a query that
-        counts nowhere.
     """
     own, gt_instances = len(bboxes) - len(known), sample.gt_instances
     gt_bboxes = gt_instances.bboxes.to(bboxes)
