@@ -45,7 +45,6 @@ class DetectionMetric(BaseMetric):
     A subclass sets its classes by ``_set_classes``, and has
 
     - ``gt_boxes(column)``: ground truth of a class, by keyframe;
-    - ``true_keyframes()``: keys of the keyframes that predictions are expected for;
     - ``_split(sample, found)``: the parts of a result: a key, boxes (n, ...) and scores
       (n, num_classes) of each;
     - ``_join(parts)``: :class:`Detections` of the parts of all results.

@@ -165,9 +165,6 @@ class FrameMAPMetric(DetectionMetric):
             return self._gt_persons
         return take(self._gts, self._gt_columns == column)
 
-    def true_keyframes(self) -> set[str]:
-        return set(self.frame_numbers)
-
     def effect(self, key: str) -> str | None:
         is_own = self._videos is None or key.rpartition(',')[0] in self._videos
         if key in self.frame_numbers or not is_own:
