@@ -29,16 +29,10 @@ def test_video_and_detections_are_written(project, tmp_path, capsys):
     found = json.loads(out.with_suffix('.json').read_text())
     assert [keyframe['time_s'] for keyframe in found['keyframes']] == [0, 1, 2]
     persons = [person for key in found['keyframes'] for person in key['persons']]
-    assert len(persons) == 12
-    assert {person['id'] for person in persons} == {0, 1, 2, 3}
-    assert {a['action'] for person in persons for a in person['actions']} == {
-        'stand',
-        'walk',
-    }
-    printed = capsys.readouterr()
-    assert '4 persons in 3 of 3 keyframes' in printed.out
-    assert str(out) in printed.out
-    assert '25/25' in printed.err  # the progress bar
+    assert [person['id'] for person in persons] == [0, 1, 2, 3] * 3
+    actions = {one['action'] for person in persons for one in person['actions']}
+    assert actions == {'stand', 'walk'}
+    assert '4 persons in 3 of 3 keyframes' in capsys.readouterr().out
     assert len(list(out.parent.iterdir())) == 2
 
 

@@ -1,10 +1,9 @@
 import json
 import os
 import shutil
-import sys
 
 import pytest
-from run_tool import run_and_fail, run_tool
+from run_tool import run_tool
 from tiny_stmixer import tool_environment, write_model, write_video
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
@@ -27,13 +26,9 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def expected(project):
-    inferencer = ActionDetInferencer(
-        project / 'tiny.py',
-        project / 'tiny.pth',
-        'cpu',
-        cfg_options={'model.head.score_thr': 0.0},
-        show_progress=False,
-    )
+    model = project / 'tiny.py', project / 'tiny.pth', 'cpu'
+    everyone = {'model.head.score_thr': 0.0}
+    inferencer = ActionDetInferencer(*model, cfg_options=everyone)
     videos = [str(project / f'{name}.mp4') for name in NAMES]
     return {video: to_plain(inferencer.detect(video)) for video in videos}
 
@@ -118,9 +113,3 @@ def test_ray_writes_the_same_rows(project, expected, tmp_path, monkeypatch, form
         lines = [path.read_text().splitlines() for path in tmp_path.iterdir()]
         rows = [json.loads(line) for part in lines for line in part]
     assert {row['video']: without_nulls(row) for row in rows} == expected
-
-
-def test_ray_that_is_not_installed(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'ray', None)
-    line = run_and_fail(capsys, *arguments(project, tmp_path, '--ray'))
-    assert "pip install 'stmixer_mm[ray]'" in line

@@ -1,7 +1,9 @@
 """Live detection on made-up sources, by a made-up model."""
 
 import threading
+import time
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,26 +33,8 @@ class Source:
 
 class Notes(Listener):
     def __init__(self):
-        self.results, self.firsts, self.frames = [], [], 0
-        self.changed = threading.Condition()
-
-    def on_connection(self, index):
-        self._note(lambda: self.firsts.append(index))
-
-    def on_frame(self, index, picture):
-        self._note(lambda: setattr(self, 'frames', index + 1))
-
-    def on_result(self, result):
-        self._note(lambda: self.results.append(result))
-
-    def _note(self, change):
-        with self.changed:
-            change()
-            self.changed.notify_all()
-
-    def wait_for(self, condition):
-        with self.changed:
-            assert self.changed.wait_for(condition, PATIENCE_S)
+        self.results, self.firsts = [], []
+        self.on_connection, self.on_result = self.firsts.append, self.results.append
 
     @property
     def indices(self):
@@ -72,63 +56,45 @@ def find(clips):
 
 
 def make(source, *, detect=find, spans=(2, 1), **options):
-    notes, said = Notes(), []
-    live = LiveDetection(source, detect, spans, log=said.append, **options)
+    notes = Notes()
+    live = LiveDetection(source, detect, spans, **options)
     live.listeners.append(notes)
-    return live, notes, said
+    return live, notes
 
 
-def run(*args, **options):
-    live, notes, _ = make(*args, **options)
-    live.start()
-    assert live.wait(PATIENCE_S)
-    return notes
-
-
-def test_the_newest_clip_wins():
+def test_the_newest_clip_wins_and_no_queue_grows():
     """Of the frames that come while the model is busy, only the newest is a keyframe."""
     is_busy, may_go = threading.Event(), threading.Event()
 
     def one_by_one():
         yield from frames(5)
         assert is_busy.wait(PATIENCE_S)
-        yield from frames(20, first=5)
+        yield from frames(200, first=5)
         may_go.set()
-        yield from frames(1, first=25)
+        yield from frames(1, first=205)
 
     def slow(clips):
         for number, one in enumerate(find(clips)):
             if number == 0:
                 is_busy.set()
                 assert may_go.wait(PATIENCE_S)
+                assert len(live._ring._ring) == 2 + 1 + 2
             yield one
 
-    notes = run(Source(one_by_one()), detect=slow)
+    live, notes = make(Source(one_by_one()), detect=slow)
+    live.start()
+    assert live.wait(PATIENCE_S)
     first, *others = notes.indices
     assert first <= 3
-    assert others[0] >= 23
-    assert others[-1] == 24  # one frame behind its keyframe is the last of 26
+    assert others[0] >= 203
+    assert others[-1] == 204  # one frame behind its keyframe is the last of 206
     assert [r.found.actions[0][0][1] for r in notes.results] == notes.indices
 
 
-def test_no_queue_grows_however_slow_the_model_is():
-    may_end = threading.Event()
-
-    def stuck(clips):
-        next(clips)
-        assert may_end.wait(PATIENCE_S)
-        yield from ()
-
-    live, notes, _ = make(Source(frames(200)), detect=stuck)
-    live.start()
-    notes.wait_for(lambda: notes.frames == 200)
-    assert len(live._ring._ring) == 2 + 1 + 2
-    may_end.set()
-    assert live.wait(PATIENCE_S)
-
-
 def test_a_stream_shorter_than_a_clip_is_one_clip():
-    notes = run(Source(frames(1)), spans=(8, 8))
+    live, notes = make(Source(frames(1)), spans=(8, 8))
+    live.start()
+    assert live.wait(PATIENCE_S)
     assert notes.indices == [0]
 
 
@@ -136,16 +102,19 @@ def test_a_stream_that_breaks_is_opened_again(monkeypatch):
     """Each time after twice the pause; frame numbers and times continue."""
     monkeypatch.setattr(module, 'FIRST_PAUSE_S', 0.01)
     monkeypatch.setattr(module, 'LONGEST_PAUSE_S', 0.04)
-    gone, waiting = UserError('It is gone.'), threading.Event()
+    gone, waiting, said = UserError('It is gone.'), threading.Event(), []
 
     def last():
         yield from frames(9, size=(8, 8))
         assert waiting.wait(PATIENCE_S)
 
     source = Source([*frames(9), gone], [gone], [gone], [], last(), is_endless=True)
-    live, notes, said = make(source)
+    live, notes = make(source, log=said.append)
     live.start()
-    notes.wait_for(lambda: notes.results and notes.results[-1].size == (8, 8))
+    end = time.monotonic() + PATIENCE_S
+    while not (notes.results and notes.results[-1].size == (8, 8)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
     assert live.figures()['connections'] == 2
     assert live.is_connected
     waiting.set()
@@ -166,7 +135,7 @@ def fail(*args):
 def test_any_error_ends_all(part):
     """Also that of an endless source which has never opened."""
     items = [UserError('It is not there.')] if part == 'source' else frames(9)
-    live, notes, _ = make(
+    live, notes = make(
         Source(items, is_endless=True), detect=fail if part == 'detection' else find
     )
     if part == 'listener':
@@ -177,19 +146,18 @@ def test_any_error_ends_all(part):
     live.stop()
 
 
-class Clock:
+@pytest.fixture
+def clock(monkeypatch):
     """Time passes when something takes it."""
-
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr(module.time, 'monotonic', lambda: self.now)
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(module.time, 'monotonic', lambda: clock.now)
+    return clock
 
 
 @pytest.mark.parametrize(('interval_s', 'apart_s'), [(0, 0.4), (1.0, 1.0)])
-def test_keyframes_are_as_far_apart_as_asked_for(monkeypatch, interval_s, apart_s):
+def test_keyframes_are_as_far_apart_as_asked_for(clock, interval_s, apart_s):
     """Detection takes 0.4 s; a frame comes each 0.1 s."""
-    clock = Clock(monkeypatch)
-    live, *_ = make(Source(), spans=(0, 0), interval_s=interval_s)
+    live, _ = make(Source(), spans=(0, 0), interval_s=interval_s)
     wait_for_clip, taken = live._wait_for_clip, []
 
     def frames_until(due):
@@ -205,9 +173,8 @@ def test_keyframes_are_as_far_apart_as_asked_for(monkeypatch, interval_s, apart_
     assert np.diff(taken) == pytest.approx([apart_s] * 3)
 
 
-def test_latency_counts_from_capture(monkeypatch):
+def test_latency_counts_from_capture(clock):
     """It includes the frames after the keyframe: here one, of 0.1 s."""
-    clock = Clock(monkeypatch)
 
     def one_by_one():
         for item in frames(30):
@@ -219,7 +186,7 @@ def test_latency_counts_from_capture(monkeypatch):
             clock.now += 0.25
             yield one
 
-    live, notes, _ = make(Source(one_by_one()), detect=slow)
+    live, notes = make(Source(one_by_one()), detect=slow)
     live._capture()  # to the end, so that one keyframe is left
     live._find()
     (result,) = notes.results
