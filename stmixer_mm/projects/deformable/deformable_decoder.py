@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.folding import place_keyframe
 from stmixer_mm.projects.deformable.deformable_stage import (
-    DeformableMemory,
     DeformableStage,
+    FlatPlanes,
     flatten_feats,
 )
 from stmixer_mm.registry import MODELS
@@ -35,12 +34,7 @@ class DeformableDecoder(QueryDecoder):
         memory: What the temporal queries read: 'keyframe', or 'time' for all frames,
             T * L planes with sample points in each.
         num_points: Sample points of a head in a plane, which is a frame of a level.
-        keyframe: Which of the T frames it is, see :func:`.place_keyframe`.
-        dropout: Of attentions and feed-forward networks; the paper has 0.1.
         **kwargs: See :class:`QueryDecoder`; ``num_heads`` are those of both attentions.
-
-    Raises:
-        UserError: Arguments that do not fit together.
     """
 
     def __init__(
@@ -50,24 +44,19 @@ class DeformableDecoder(QueryDecoder):
         num_levels: int = 4,
         memory: Literal['keyframe', 'time'] = 'keyframe',
         num_points: int = 4,
-        keyframe: int | None = None,
-        dropout: float = 0.0,
         **kwargs,
     ) -> None:
-        all_frames = memory == 'time'
+        frames_read = num_frames if memory == 'time' else 1
         make_stage = partial(
             DeformableStage,
-            spatial_planes=num_levels,
-            temporal_planes=num_levels * (num_frames if all_frames else 1),
+            num_planes=(num_levels, num_levels * frames_read),
             num_points=num_points,
-            dropout=dropout,
         )
         super().__init__(make_stage=make_stage, num_frames=num_frames, **kwargs)
-        self.keyframe = place_keyframe(keyframe, num_frames)
         self.num_levels = num_levels
         self.level_embeds = nn.Embedding(num_levels, self.embed_dims)
         self.frame_embeds = None
-        if all_frames:
+        if memory == 'time':
             self.frame_embeds = nn.Embedding(num_frames, self.embed_dims)
 
     def init_weights(self) -> None:
@@ -78,19 +67,18 @@ class DeformableDecoder(QueryDecoder):
 
     def make_memory(
         self, feats: Sequence[Tensor], strides: Sequence[float]
-    ) -> DeformableMemory:
-        """The keyframe, and all frames if the queries read them."""
-        key = self.keyframe
+    ) -> tuple[FlatPlanes, FlatPlanes]:
+        """The keyframe, and what the temporal queries read."""
+        key = self.num_frames // 2
         feats = [
             feat + embed.view(-1, 1, 1, 1)
             for feat, embed in zip(feats, self.level_embeds.weight, strict=True)
         ]
         keyframe = flatten_feats([feat[:, :, key : key + 1] for feat in feats], strides)
         if self.frame_embeds is None:
-            return DeformableMemory(keyframe, keyframe)
+            return keyframe, keyframe
         frame_embeds = self.frame_embeds.weight.t()[..., None, None]
-        feats = [feat + frame_embeds for feat in feats]
-        return DeformableMemory(keyframe, flatten_feats(feats, strides))
+        return keyframe, flatten_feats([feat + frame_embeds for feat in feats], strides)
 
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
@@ -98,7 +86,6 @@ class DeformableDecoder(QueryDecoder):
         if len(feats) != self.num_levels:
             raise UserError(
                 f'The neck yields {len(feats)} levels but the decoder has num_levels='
-                f'{self.num_levels}; set model.decoder.num_levels={len(feats)}, or '
-                'change the neck.'
+                f'{self.num_levels}; set model.decoder.num_levels={len(feats)}.'
             )
         return super().strides_of(feats, pad_shape)

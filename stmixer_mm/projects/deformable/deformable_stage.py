@@ -8,35 +8,26 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from mmcv.cnn.bricks.transformer import FFN, MultiheadAttention
-from mmcv.ops import MultiScaleDeformableAttention
-from mmengine.model import BaseModule, ModuleList
-from torch import Tensor, nn
+from mmcv.ops.multi_scale_deform_attn import (
+    MultiScaleDeformableAttention,
+    multi_scale_deformable_attn_pytorch,
+)
+from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
+from torch import Tensor
 
 from stmixer_mm.models.boxes import box_size, sine_position_code
-from stmixer_mm.models.decoder.stage import Queries, QueryStage, StageOutput
+from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.models.strides import level_extents
-from stmixer_mm.projects.deformable.plane_attention import (
-    PlaneLayout,
-    attend,
-    lay_out_planes,
-)
+from stmixer_mm.structures import Queries, StageOutput
 
 
 class FlatPlanes(NamedTuple):
     """Cells of M planes, one after the other; each frame of a level is a plane."""
 
     values: Tensor  # (B, N, C)
-    layout: PlaneLayout
+    sizes: list[tuple[int, int]]  # M of h, w in cells
     extents: Tensor  # (M, 2): w, h in pixels
-
-
-class DeformableMemory(NamedTuple):
-    """Planes that the two query sets read."""
-
-    spatial: FlatPlanes
-    temporal: FlatPlanes
 
 
 class DeformableStage(QueryStage):
@@ -53,9 +44,10 @@ class DeformableStage(QueryStage):
     Args:
         embed_dims: C, a multiple of 8 and of ``num_heads``.
         num_actions: Number of actions.
-        spatial_planes: M of the spatial queries.
-        temporal_planes: M of the temporal queries.
-        **branch: See :class:`DeformableBranch`.
+        num_heads: G, heads of both attentions.
+        feedforward_channels: Hidden width of the feed-forward networks.
+        num_planes: M of the spatial and of the temporal queries.
+        num_points: P.
     """
 
     def __init__(
@@ -63,124 +55,87 @@ class DeformableStage(QueryStage):
         *,
         embed_dims: int,
         num_actions: int,
-        spatial_planes: int,
-        temporal_planes: int,
-        **branch,
+        num_heads: int,
+        feedforward_channels: int,
+        num_planes: tuple[int, int],
+        num_points: int,
     ) -> None:
         super().__init__(embed_dims=embed_dims, num_actions=num_actions)
+        self.num_heads = num_heads
+        widths = dict(embed_dims=embed_dims, num_heads=num_heads)
         self.spatial, self.temporal = (
-            DeformableBranch(embed_dims=embed_dims, num_planes=num_planes, **branch)
-            for num_planes in (spatial_planes, temporal_planes)
+            DeformableLayer(
+                self_attn_cfg=dict(widths),
+                cross_attn_cfg=dict(
+                    widths, num_levels=planes, num_points=num_points, dropout=0.0
+                ),
+                ffn_cfg=dict(
+                    embed_dims=embed_dims, feedforward_channels=feedforward_channels
+                ),
+            )
+            for planes in num_planes
         )
 
     def forward(
         self,
         queries: Queries,
         boxes_xyzr: Tensor,
-        memory: DeformableMemory,
+        memory: tuple[FlatPlanes, FlatPlanes],
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
-        """See :meth:`QueryStage.forward`."""
-        spatial, temporal = queries
-        position_code = sine_position_code(boxes_xyzr.detach(), spatial.size(-1))
-        where = position_code, boxes_xyzr
-        spatial = self.spatial(spatial, *where, memory.spatial, blocked)
-        temporal = self.temporal(temporal, *where, memory.temporal, blocked)
-        return self.refine(Queries(spatial, temporal), boxes_xyzr)
-
-
-class DeformableBranch(BaseModule):
-    """The decoder layer of one query set, as mmdet's of deformable DETR.
-
-    Parameters have the same names.
-
-    Args:
-        embed_dims: C.
-        num_heads: G, heads of both attentions.
-        feedforward_channels: Hidden width of the feed-forward network.
-        num_planes: M.
-        num_points: P.
-        dropout: Of attentions and feed-forward network.
-    """
-
-    def __init__(
-        self,
-        *,
-        embed_dims: int,
-        num_heads: int,
-        feedforward_channels: int,
-        num_planes: int,
-        num_points: int,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        self.self_attn = MultiheadAttention(
-            embed_dims,
-            num_heads,
-            attn_drop=dropout,
-            dropout_layer=dict(type='Dropout', drop_prob=dropout),
-            batch_first=True,
+        """See :meth:`QueryStage.forward`; ``memory`` is what each query set reads."""
+        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it for each head
+            blocked = blocked.repeat_interleave(self.num_heads, dim=0)
+        position_code = sine_position_code(
+            boxes_xyzr.detach(), queries.spatial.size(-1)
         )
-        self.cross_attn = DeformableAttention(
-            embed_dims=embed_dims,
-            num_heads=num_heads,
-            num_levels=num_planes,
-            num_points=num_points,
-            dropout=dropout,
-            batch_first=True,
+        shared = dict(
+            query_pos=position_code, self_attn_mask=blocked, boxes_xyzr=boxes_xyzr
         )
-        self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
-        self.norms = ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
+        refined = Queries(
+            self.spatial(queries.spatial, planes=memory[0], **shared),
+            self.temporal(queries.temporal, planes=memory[1], **shared),
+        )
+        return self.refine(refined, boxes_xyzr)
+
+
+class DeformableLayer(DeformableDetrTransformerDecoderLayer):
+    """mmdet's layer, with the attention below."""
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        self.cross_attn = DeformableAttention(**self.cross_attn_cfg)
 
     def init_weights(self) -> None:
         super().init_weights()
         # It claims to be initialised, so that mmengine skips it.
         self.cross_attn.init_weights()
 
-    def forward(
-        self,
-        queries: Tensor,
-        position_code: Tensor,
-        boxes_xyzr: Tensor,
-        planes: FlatPlanes,
-        blocked: Tensor | None = None,
-    ) -> Tensor:
-        """Queries (B, Q, C) to queries; ``blocked`` as in :class:`QueryStage`."""
-        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it for each head
-            blocked = blocked.repeat_interleave(self.self_attn.num_heads, dim=0)
-        attended = self.self_attn(queries, query_pos=position_code, attn_mask=blocked)
-        queries = self.norms[0](attended)
-        read = self.cross_attn(queries, position_code, boxes_xyzr, planes)
-        queries = self.norms[1](read)
-        return self.norms[2](self.ffn(queries))
-
 
 class DeformableAttention(MultiScaleDeformableAttention):
-    """mmcv's, from boxes to flat planes.
+    """mmcv's, from boxes to flat planes, in PyTorch.
 
-    It samples in float32, under autocast too: mmcv's CUDA operator takes no bfloat16,
-    and rounds positions to the type of the values. Where mmcv was compiled without the
-    operator, its formulation in PyTorch serves on GPUs as well.
+    It samples in float32, under autocast too: positions would be rounded.
     """
 
     def forward(
         self,
-        queries: Tensor,
-        position_code: Tensor,
+        query: Tensor,
+        *,
+        query_pos: Tensor,
         boxes_xyzr: Tensor,
         planes: FlatPlanes,
+        **_of_the_host,
     ) -> Tensor:
-        """
+        """Queries and what they read, (B, Q, C).
+
         Args:
-            queries: (B, Q, C)
-            position_code: (B, Q, C)
+            query: (B, Q, C)
+            query_pos: Their position code, (B, Q, C).
             boxes_xyzr: (B, Q, 4)
             planes: M of them.
-
-        Returns:
-            The queries and what they read, (B, Q, C).
         """
-        coded = queries + position_code
+        coded = query + query_pos
         # (B, Q, G, M, P, 2)
         offsets = self.sampling_offsets(coded).unflatten(
             -1, (self.num_heads, self.num_levels, self.num_points, 2)
@@ -188,13 +143,13 @@ class DeformableAttention(MultiScaleDeformableAttention):
         weights = self.attention_weights(coded).unflatten(-1, (self.num_heads, -1))
         weights = full_precision(weights).softmax(dim=-1)
         values = full_precision(self.value_proj(planes.values))
-        read = attend(
+        read = multi_scale_deformable_attn_pytorch(
             values.unflatten(-1, (self.num_heads, -1)),
-            planes.layout,
+            planes.sizes,
             place_points(offsets, boxes_xyzr, planes.extents),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
-        return queries + self.dropout(self.output_proj(read))
+        return query + self.output_proj(read)
 
 
 def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlanes:
@@ -209,9 +164,7 @@ def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlan
     num_frames = feats[0].size(2)
     return FlatPlanes(
         values=torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2),
-        layout=lay_out_planes(
-            [size for size in sizes for _frame in range(num_frames)], extents.device
-        ),
+        sizes=[size for size in sizes for _frame in range(num_frames)],
         extents=extents.repeat_interleave(num_frames, dim=0),
     )
 

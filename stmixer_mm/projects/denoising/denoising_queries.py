@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.parts import Batch, QueryPart
@@ -50,10 +49,6 @@ class DenoisingQueries(QueryPart):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= box_noise < 1:
-            raise UserError(
-                f'DenoisingQueries: box_noise must be in [0, 1), got {box_noise}.'
-            )
         self.num_groups = num_groups
         self.box_noise = box_noise
         self.label_noise = label_noise

@@ -1,7 +1,6 @@
 """Clips with the frames that follow them, from which a forecast learns."""
 
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import TRANSFORMS
 
 
@@ -16,8 +15,6 @@ class SampleClipAndFuture(SampleKeyframeClip):
     """
 
     def __init__(self, *, num_future: int, **clip) -> None:
-        if num_future < 1:
-            raise UserError(f'num_future={num_future} must be at least 1.')
         super().__init__(**clip)
         self.num_future = num_future
 

@@ -4,6 +4,7 @@ Shapes: B clips, C channels, T frames of the feature maps, k frames ahead, L lev
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +78,7 @@ class WarpForecast(LearningNeck):
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
 
     Raises:
-        UserError: k is not positive, or does not match a clip's further frames.
+        UserError: k does not match a clip's further frames.
     """
 
     output_type = StageOutput  # persons of keyframes; tubelets are where they are seen
@@ -92,11 +93,6 @@ class WarpForecast(LearningNeck):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_ahead < 1 or clip_len < 1:
-            raise UserError(
-                f'num_ahead={num_ahead} and clip_len={clip_len} of WarpForecast must '
-                'both be at least 1.'
-            )
         self.in_channels = tuple(in_channels)
         self.num_ahead = num_ahead
         self.clip_len = clip_len
@@ -138,22 +134,18 @@ class WarpForecast(LearningNeck):
         """
         future = clips.size(2) - self.clip_len
         windows: list[list[Tensor]] = []
-        shift = 0
-        while shift < future:
-            new = min(self.clip_len, future - shift)
-            shift += new
+        shifts = [*range(0, future, self.clip_len), future]
+        for before, shift in pairwise(shifts):
             levels = as_levels(extract(clips[:, :, shift : shift + self.clip_len]))
             frames = levels[0].size(2)
-            if future * frames != self.num_ahead * self.clip_len:
-                raise UserError(
-                    f'Clips have {future} frames behind the clip_len={self.clip_len} of '
-                    f'WarpForecast, but its num_ahead={self.num_ahead} feature maps '
-                    f'stand for {self.num_ahead * self.clip_len / frames:g}; correct '
-                    'num_future or clip_len of SampleClipAndFuture, or those of '
-                    'WarpForecast.'
-                )
-            new = new * frames // self.clip_len
+            new = (shift - before) * frames // self.clip_len
             windows.append([level[:, :, frames - new :] for level in levels])
+        if future * frames != self.num_ahead * self.clip_len:
+            raise UserError(
+                f'The num_ahead={self.num_ahead} feature maps of WarpForecast stand for '
+                f'{self.num_ahead * self.clip_len / frames:g} frames, but {future} '
+                'follow the clip; correct num_future of SampleClipAndFuture.'
+            )
         changes = clips[:, :, -future - 1 :].diff(dim=2)
         is_new = changes.flatten(3).any(dim=3).any(dim=1)
         is_true = is_new.unflatten(1, (self.num_ahead, -1)).all(dim=2)

@@ -34,8 +34,8 @@ class KeyframeMaskDataset(KeyframeDataset):
         shared: Arguments of :class:`KeyframeDataset`.
 
     Raises:
-        UserError: as :class:`KeyframeDataset`; also if the file is faulty, or has no
-            mask of any person.
+        UserError: as :class:`KeyframeDataset`; also if the file is faulty or has no
+            mask of these persons.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class KeyframeMaskDataset(KeyframeDataset):
     def get_data_info(self, idx: int) -> dict:
         """The sample that the pipeline gets."""
         info = super().get_data_info(idx)
-        masks = np.empty(len(info['gt_masks']), object)
-        masks[:] = info['gt_masks']
+        masks = np.array(info['gt_masks'], object)
         # The host's transforms move the marks, which tell PackMasks how frames moved.
         return {**info, 'gt_masks': masks, 'keypoint': MARKS.copy()}
 

@@ -6,7 +6,7 @@ import torch
 from mmdet.evaluation import CocoMetric
 from pycocotools.coco import COCO
 
-from stmixer_mm.datasets.annotations.ava_csv import keyframe_key, read_timestamp_keys
+from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.masks import PERSON, to_coco
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
@@ -27,73 +27,38 @@ class MaskAPMetric(CocoMetric):
 
     Args:
         mask_file: See :mod:`stmixer_mm.datasets.annotations.masks`.
-        exclude_file: Keyframes to leave out, lines of video_id,timestamp.
-        data_root: Folder that the paths are in.
-        metric_items: See the host's ``CocoMetric``.
-        **kwargs: Arguments of that class.
+        data_root: Folder that it is in.
+        **kwargs: Arguments of the host's ``CocoMetric``.
+
+    Raises:
+        UserError: The file is faulty, or has none of the tested keyframes.
     """
 
     default_prefix = 'mask'
 
-    def __init__(
-        self,
-        mask_file: str,
-        *,
-        exclude_file: str | None = None,
-        data_root: str | None = '',
-        metric_items: Sequence[str] = ('mAP', 'mAP_50', 'mAP_75'),
-        **kwargs,
-    ) -> None:
-        super().__init__(metric='segm', metric_items=list(metric_items), **kwargs)
-        path = join_root(data_root, mask_file)
-        excluded = read_timestamp_keys(join_root(data_root, exclude_file))
-        keyframes = read_masks(path).items()
-        content = to_coco({key: one for key, one in keyframes if key not in excluded})
-        if not content['annotations']:
-            raise UserError(f'{path} has no mask to compare with; give another file.')
-        self._path = path
+    def __init__(self, mask_file: str, *, data_root: str | None = '', **kwargs) -> None:
+        items = ['mAP', 'mAP_50', 'mAP_75']
+        super().__init__(metric='segm', metric_items=items, **kwargs)
+        self._path = join_root(data_root, mask_file)
         self._coco_api = COCO()
-        self._coco_api.dataset = content
+        self._coco_api.dataset = content = to_coco(read_masks(self._path))
         self._coco_api.createIndex()
         self.cat_ids = [PERSON['id']]
         self.img_ids = [image['id'] for image in content['images']]
         self._images = {image['file_name']: image for image in content['images']}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the masks of a batch, at the size of the true ones.
-
-        Raises:
-            UserError: a sample has no masks.
-        """
-        super().process(
-            data_batch,
-            [
-                self._as_hosted(sample, image)
-                for sample in data_samples
-                if (image := self._images.get(_key(sample))) is not None
-            ],
-        )
-
-    def _as_hosted(self, sample: dict, image: dict) -> dict:
-        """A sample in the form of the host."""
-        found, size = sample['pred_instances'], (image['height'], image['width'])
-        if 'masks' not in found:
-            raise UserError(
-                f'The predictions of {_key(sample)} have no masks; give the model a '
-                'mask_head, or leave MaskAPMetric out.'
-            )
-        masks = resize(torch.as_tensor(found['masks']).float(), size) > 0.5
-        number, scale = len(masks), torch.tensor((size[::-1] * 2), dtype=torch.float)
-        return dict(
-            img_id=image['id'],
-            ori_shape=size,
-            pred_instances=dict(
-                bboxes=torch.as_tensor(found['bboxes']).cpu() * scale,
-                scores=torch.as_tensor(found['person_scores']),
-                labels=torch.zeros(number, dtype=torch.long),
-                masks=[encode(mask) for mask in masks.cpu().numpy()],
-            ),
-        )
+        """Keep the masks of a batch, at the size of the true ones."""
+        keys = [
+            keyframe_key(sample['video_id'], sample['timestamp'])
+            for sample in data_samples
+        ]
+        hosted = [
+            as_hosted(sample['pred_instances'], self._images[key])
+            for key, sample in zip(keys, data_samples, strict=True)
+            if key in self._images
+        ]
+        super().process(data_batch, hosted)
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
         # A keyframe that a sampler repeats counts once.
@@ -108,5 +73,18 @@ class MaskAPMetric(CocoMetric):
         return super().compute_metrics(list(by_image.values()))
 
 
-def _key(sample: dict) -> str:
-    return keyframe_key(sample['video_id'], sample['timestamp'])
+def as_hosted(found: dict, image: dict) -> dict:
+    """Predictions in the form of the host, at the size of an image of the file."""
+    size = image['height'], image['width']
+    masks = resize(torch.as_tensor(found['masks']).float(), size) > 0.5
+    return dict(
+        img_id=image['id'],
+        ori_shape=size,
+        pred_instances=dict(
+            bboxes=torch.as_tensor(found['bboxes']).cpu()
+            * torch.tensor(size[::-1] * 2),
+            scores=torch.as_tensor(found['person_scores']),
+            labels=torch.zeros(len(masks), dtype=torch.long),
+            masks=[encode(mask) for mask in masks.cpu().numpy()],
+        ),
+    )

@@ -44,10 +44,9 @@ class QueryMaskHead(QueryPart):
     """Attention of each query over the keyframe's coarsest level, drawn ever finer.
 
     Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020, section
-    4.4. The keyframe's level is that of frame T // 2 unless ``keyframe`` names another
-    one: a mean over time would smear the persons, who move. The attention is
-    biased by how far a cell lies outside of the query's box, which our decoders keep
-    beside the query and not in it.
+    4.4. The keyframe is frame T // 2: a mean over time would smear the persons, who
+    move. The attention is biased by how far a cell lies outside of the query's box,
+    which our decoders keep beside the query and not in it.
 
     Args:
         loss_mask: Loss of logits (n, pixels) on 0 and 1, e.g. ``mmdet.FocalLoss``; here
@@ -56,11 +55,11 @@ class QueryMaskHead(QueryPart):
             ``mmdet.DiceLoss``.
         num_levels: How many levels are read, the finest ones, 1 to 5.
         num_heads: Heads of the attention, one attention map each.
-        chunk_size: Queries that are decoded at once in prediction, which bounds RAM.
-        keyframe: Which frame of the feats it is, see :func:`.place_keyframe`.
-        **kwargs: See :class:`.QueryPart`.
+        **kwargs: See :class:`.QueryPart`; ``embed_dims`` is a multiple of 16 and of
+            ``num_heads``.
     """
 
+    chunk_size = 16  # queries that are drawn at once in prediction, which bounds RAM
     output_type = StageOutput  # persons of keyframes, not tubelets
 
     def __init__(
@@ -70,22 +69,12 @@ class QueryMaskHead(QueryPart):
         loss_dice: dict,
         num_levels: int = 4,
         num_heads: int = 8,
-        chunk_size: int = 16,
-        keyframe: int | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         embed_dims = self.embed_dims
-        if embed_dims % NARROWING[-1] or embed_dims % num_heads:
-            raise UserError(
-                f'QueryMaskHead has embed_dims={embed_dims}, which must be a multiple of '
-                f'{NARROWING[-1]} and of num_heads={num_heads}; choose another width of '
-                'the decoder or number of heads.'
-            )
         self.num_heads = num_heads
         self.num_levels = num_levels
-        self.chunk_size = chunk_size
-        self.keyframe = keyframe
         self.query = nn.Linear(embed_dims, embed_dims)
         self.key = nn.Conv2d(embed_dims, embed_dims, 1)
         self.outside_tau = nn.Parameter(torch.zeros(num_heads))
@@ -118,11 +107,10 @@ class QueryMaskHead(QueryPart):
         super().init_weights()
 
     def check_feats(self, feats: Sequence[Tensor]) -> None:
-        """Refuse fewer levels than are read."""
         if len(feats) < self.num_levels:
             raise UserError(
-                f'QueryMaskHead reads num_levels={self.num_levels} levels but the neck '
-                f'yields {len(feats)}; set model.mask_head.num_levels={len(feats)}.'
+                f'The neck yields {len(feats)} levels but the mask head has num_levels='
+                f'{self.num_levels}; set model.mask_head.num_levels={len(feats)}.'
             )
 
     def forward(
@@ -141,7 +129,7 @@ class QueryMaskHead(QueryPart):
 
     def read(self, feats: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """The keyframe's coarsest level, and the next finer ones, adapted."""
-        *finer, coarsest = keyframes(feats[: self.num_levels], self.keyframe)
+        *finer, coarsest = keyframes(feats[: self.num_levels])
         levels = zip(self.adapters, reversed(finer), strict=True)
         return coarsest, [adapter(level) for adapter, level in levels]
 
@@ -175,15 +163,12 @@ class QueryMaskHead(QueryPart):
         vectors = self.query(queries.vectors).unflatten(1, (self.num_heads, -1))
         vectors = vectors * vectors.size(-1) ** -0.5
         logits = full_precision(torch.einsum('nmc,nmchw->nmhw', vectors, keys))
-        corners = cell_corners(level, frames.pad_shape)
+        corners = place_cells(level, frames.pad_shape)
         inside = corners < frames.img_shapes.flip(-1)[queries.clips, None, None]
         inside = inside.all(dim=-1)[:, None]
-        centres = corners + corners.new_tensor(frames.pad_shape[::-1]) / (
-            2 * corners.new_tensor(level.shape[:-3:-1])
-        )
-        bias = self.outside_tau.view(-1, 1, 1) * how_far_outside(
-            centres, queries.bboxes
-        ).unsqueeze(1)
+        centres = place_cells(level, frames.pad_shape, within=0.5)
+        outside = how_far_outside(centres, queries.bboxes).unsqueeze(1)
+        bias = self.outside_tau.view(-1, 1, 1) * outside
         logits = (logits - bias).masked_fill(~inside, float('-inf'))
         attention = logits.flatten(1).softmax(dim=-1).view_as(logits)
         cells = inside.sum(dim=(1, 2, 3), keepdim=True)
@@ -198,26 +183,20 @@ class QueryMaskHead(QueryPart):
         truth is ``masks`` (k, h, w), of the frames without padding.
 
         Raises:
-            UserError: A sample lacks masks, or they do not fit its frame.
+            UserError: A sample lacks masks.
         """
         feats, data_samples, frames = batch
         vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
         truth = take_masks(data_samples, persons, frames.pad_shape)
-        clips, rows = (persons > 0).nonzero(as_tuple=True)
-        known = truth.flatten(1).any(dim=1)
-        clips, rows, truth = clips[known], rows[known], truth[known]
+        known = (truth > 0).flatten(1).any(dim=1)
+        truth = truth[known].flatten(1)
+        clips, rows = (each[known] for each in (persons > 0).nonzero(as_tuple=True))
         queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
-        logits = self(feats, queries, frames)
-        logits = resize(full_precision(logits), frames.pad_shape)
-        heights, widths = frames.img_shapes[clips].unbind(-1)
-        rows, columns = (
-            torch.arange(side, device=clips.device) for side in truth.shape[1:]
-        )
-        inside = (rows < heights[:, None])[:, :, None] & (columns < widths[:, None])[
-            :, None
-        ]
-        logits = logits.masked_fill(~inside, NOT_THERE).flatten(1)
-        truth, inside = truth.flatten(1).to(logits), inside.flatten(1)
+        logits = full_precision(self(feats, queries, frames))
+        inside = truth >= 0
+        logits = resize(logits, frames.pad_shape).flatten(1)
+        logits = logits.masked_fill(~inside, NOT_THERE)
+        truth = truth.clamp(min=0).to(logits)
         number = logits.new_tensor(float(len(truth)))
         all_reduce(number, op='mean')
         number = number.clamp(min=1 / get_world_size())
@@ -240,9 +219,8 @@ class QueryMaskHead(QueryPart):
         of the clip where this is unknown.
         """
         levels = self.read(batch.feats)
-        for clip, (one, sample) in enumerate(
-            zip(found, batch.data_samples, strict=True)
-        ):
+        pairs = zip(found, batch.data_samples, strict=True)
+        for clip, (one, sample) in enumerate(pairs):
             height, width = sample.metainfo['img_shape']
             size = tuple(sample.metainfo.get('ori_shape', (height, width))[:2])
             vectors = seen.queries.spatial[clip, one.queries].float()
@@ -260,10 +238,18 @@ class QueryMaskHead(QueryPart):
         return found
 
 
-def cell_corners(level: Tensor, pad_shape: tuple[int, int]) -> Tensor:
-    """Upper left corners (x, y) of the cells of a level, in pixels, (h, w, 2)."""
+def place_cells(
+    level: Tensor, pad_shape: tuple[int, int], within: float = 0.0
+) -> Tensor:
+    """Positions (x, y) in the cells of a level, in pixels, (h, w, 2).
+
+    Args:
+        level: (B, C, h, w)
+        pad_shape: (H, W) of the clips.
+        within: Where in the cell, from 0, its upper left corner, to 1.
+    """
     rows, columns = (
-        torch.arange(cells, device=level.device) * (pixels / cells)
+        (torch.arange(cells, device=level.device) + within) * (pixels / cells)
         for cells, pixels in zip(level.shape[-2:], pad_shape, strict=True)
     )
     return torch.stack(torch.meshgrid(columns, rows, indexing='xy'), dim=-1)
@@ -298,7 +284,7 @@ def take_masks(
     persons: Tensor,
     pad_shape: tuple[int, int],
 ) -> Tensor:
-    """Masks of the persons that queries stand for, (n, H, W) bool, padded.
+    """Masks of the persons that queries stand for, (n, H, W) int8, -1 in the padding.
 
     Args:
         data_samples: The ground truth.
@@ -310,20 +296,13 @@ def take_masks(
         masks = sample.gt_instances.get('masks')
         if masks is None:
             raise UserError(
-                f'{sample_name(sample)} has no masks, which model.mask_head learns from; '
-                'train on a KeyframeMaskDataset and end its pipeline with PackMasks, or '
-                'leave mask_head out.'
+                f'{sample_name(sample)} has no masks for model.mask_head; train on a '
+                'KeyframeMaskDataset whose pipeline ends with PackMasks.'
             )
         height, width = sample.metainfo['img_shape'][:2]
         if isinstance(masks, BaseInstanceMasks):  # mmdet's, of images, padded or not
             masks = masks.to_tensor(torch.bool, persons.device)[:, :height, :width]
-        if tuple(masks.shape[1:]) != (height, width):
-            raise UserError(
-                f'The masks of {sample_name(sample)} are {masks.shape[2]}x'
-                f'{masks.shape[1]} pixels but its frame is {width}x{height}; put '
-                'PackMasks after all geometric transforms.'
-            )
         padding = 0, pad_shape[1] - width, 0, pad_shape[0] - height
         masks = masks.to(persons.device)[of_clip[of_clip > 0] - 1]
-        taken.append(F.pad(masks.bool(), padding))
+        taken.append(F.pad(masks.char(), padding, value=-1))
     return torch.cat(taken)

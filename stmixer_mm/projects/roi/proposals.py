@@ -1,7 +1,6 @@
 """Boxes of persons from a file, for two-stage detectors."""
 
 from collections.abc import Callable, Sequence
-from reprlib import repr as shorten
 from typing import Any
 
 import numpy as np
@@ -79,32 +78,25 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
     with blame(f"{path} is not a dict from 'video_id,timestamp' to boxes", _REMEDY):
         items = content.items()
     proposals = {}
-    for key, boxes in items:
-        with blame(
-            f'{path}: the proposals of {key} are not rows of x1, y1, x2, y2 in [0, 1] '
-            'and, if you like, a score',
-            _REMEDY,
-        ):
-            proposals[key] = _boxes(boxes)
+    for key, rows in items:
+        with blame(f'{path}: the proposals of {key} cannot be read', _REMEDY):
+            proposals[key] = _boxes(rows)
     if keys and proposals.keys().isdisjoint(keys):
         raise UserError(
-            f'{path} has none of the {len(keys)} keyframes, the first of which is '
-            f'{keys[0]!r}, but {shorten(list(proposals))}; give the proposal file of '
-            'this split.'
+            f'{path} has none of the {len(keys)} keyframes, such as {keys[0]!r}; give '
+            'the proposal file of this split.'
         )
     return proposals
 
 
 def _boxes(rows: Any) -> np.ndarray:
-    """(n, 4 or 5); ``ValueError`` for anything else."""
     found = np.array(rows, dtype=float)
     if not found.size:
         return np.zeros((0, 4))
-    if found.ndim != 2 or found.shape[1] not in (4, 5):
-        raise ValueError(f'they have the shape {found.shape}')
     low, high = found[:, :2], found[:, 2:4]
-    is_right = ((low >= 0) & (low <= high) & (high <= 1)).all(axis=1)
-    is_right &= np.isfinite(found).all(axis=1)
-    if not is_right.all():
-        raise ValueError(f'a row is {found[~is_right][0].tolist()}')
+    is_box = ((low >= 0) & (low <= high) & (high <= 1)).all()
+    if found.shape[1] not in (4, 5) or not is_box:
+        raise ValueError(
+            'they are not rows of x1, y1, x2, y2 in [0, 1] and maybe a score'
+        )
     return found

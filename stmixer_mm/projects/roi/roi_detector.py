@@ -56,18 +56,15 @@ class RoIDetector(ClipDetector):
 
     Args:
         roi_head: mmaction2's ``mmdet.AVARoIHead`` (which it registers there), with the
-            ``train_cfg`` that the host's detectors hand to it. The dummy class 0 is
-            counted in ``bbox_head.num_classes``.
+            ``train_cfg`` that the host's detectors hand to it, whose sampler adds the
+            ground truth to the boxes. The dummy class 0 is counted in
+            ``bbox_head.num_classes``. The extractor brings all levels to the size of
+            the finest, whose stride is its ``featmap_stride``.
         persons: Source of the boxes, see above.
-        levels: Which levels the RoI head reads, None for all. The host's extractor
-            brings several to the size of the first, whose stride is its
-            ``featmap_stride``, and concatenates their channels. Parts that serve only
-            levels that nothing reads get no gradient.
         **kwargs: See :class:`.ClipDetector`.
 
     Raises:
-        UserError: Feats that do not fit the RoI head, or samples without the boxes that
-            ``persons`` names.
+        UserError: Samples lack the boxes that ``persons`` names.
     """
 
     num_classes_key = 'model.roi_head.bbox_head.num_classes'
@@ -78,26 +75,12 @@ class RoIDetector(ClipDetector):
         *,
         roi_head: dict,
         persons: Literal['ground_truth', 'proposals'] | dict = 'ground_truth',
-        levels: Sequence[int] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         # The host reads train_cfg by attribute.
         self.roi_head = MODELS.build(ConfigDict(roi_head))
-        if not self.roi_head.bbox_head.background_class:
-            raise UserError(
-                'bbox_head.background_class=False makes an action of the dummy class 0; '
-                'set it to True.'
-            )
-        if not getattr(self.roi_head.bbox_sampler, 'add_gt_as_proposals', False):
-            raise UserError(
-                'The roi_head has no train_cfg with a sampler that has '
-                'add_gt_as_proposals=True, without which a batch may have no box to '
-                'learn from; give it one.'
-            )
-        self.levels = None if levels is None else tuple(levels)
-        self.person_decoder = self.person_boxes = self.person_head = None
-        self.source = None
+        self.source = self.person_decoder = None
         if isinstance(persons, str):
             self.source = choose('persons', persons, SOURCES)
         else:
@@ -116,7 +99,13 @@ class RoIDetector(ClipDetector):
         return self.roi_head.bbox_head.num_classes
 
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
-        self.roi_feats(feats, pad_shape)
+        size = feats[0].shape[-2:]
+        stride = self.roi_head.bbox_roi_extractor.featmap_stride
+        if not fits_stride(size, pad_shape, stride):
+            raise UserError(
+                f'The RoI extractor has featmap_stride={stride}; set it to that of the '
+                f'finest level, {pad_shape[0] / size[0]:g}.'
+            )
         if self.person_decoder is not None:
             self.person_decoder.strides_of(feats, pad_shape)
 
@@ -134,9 +123,9 @@ class RoIDetector(ClipDetector):
         Clips without a person have no loss of actions.
         """
         neck_losses, feats = self.loss_and_extract_feat(inputs)
-        roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
         losses, proposals = self.loss_and_propose(inputs, feats, data_samples)
-        losses = losses | neck_losses
+        losses |= neck_losses
+        roi_feats = float_levels(feats)
         # The host's loss is NaN, or fails, where nobody acts.
         acting = [
             clip
@@ -144,7 +133,9 @@ class RoIDetector(ClipDetector):
             if sample.gt_instances.labels[:, 1:].any()
         ]
         if not acting:
-            return losses | dict(loss_action_cls=self.no_loss(roi_feats))
+            terms = *roi_feats, *self.roi_head.parameters()
+            zero = sum(term.flatten()[:1].sum() * 0 for term in terms)
+            return losses | dict(loss_action_cls=zero)
         return losses | self.roi_head.loss(
             tuple(feat[acting] for feat in roi_feats),
             [InstanceData(bboxes=proposals[clip]) for clip in acting],
@@ -161,12 +152,12 @@ class RoIDetector(ClipDetector):
 
         The sampler of the RoI head adds the ground truth itself.
         """
-        nothing = inputs.new_zeros((0, 4), dtype=torch.float32)
-        if self.source == 'gt_instances':
-            return {}, [nothing] * len(data_samples)
         if self.source:
+            nothing = inputs.new_zeros((0, 4), dtype=torch.float32)
             return {}, [
-                given_bboxes(sample, self.source) if self.source in sample else nothing
+                given_bboxes(sample, self.source)
+                if self.source == 'proposals' and 'proposals' in sample
+                else nothing
                 for sample in data_samples
             ]
         samples = [persons_alone(sample) for sample in data_samples]
@@ -176,40 +167,6 @@ class RoIDetector(ClipDetector):
         losses |= self.person_head.loss(seen.stages, samples)
         losses = {f'person.{name}': value for name, value in losses.items()}
         return losses, self.branch_bboxes(seen.stages, samples)
-
-    def roi_feats(
-        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
-    ) -> tuple[Tensor, ...]:
-        """The levels that the RoI head reads; float32, as its RoIAlign is.
-
-        Raises:
-            UserError: They do not fit the RoI head.
-        """
-        levels = range(len(feats)) if self.levels is None else self.levels
-        chosen = tuple(feats[level].float() for level in levels)
-        extractor = self.roi_head.bbox_roi_extractor
-        size, stride = tuple(chosen[0].shape[-2:]), extractor.featmap_stride
-        if not fits_stride(size, pad_shape, stride):
-            raise UserError(
-                f'Level {levels[0]} has {size[0]}x{size[1]} cells of a clip of '
-                f'{pad_shape[0]}x{pad_shape[1]} but the RoI extractor has '
-                f'featmap_stride={stride}; set it to {pad_shape[0] / size[0]:g}.'
-            )
-        channels = sum(feat.size(1) for feat in chosen) * (1 + extractor.with_global)
-        expected = self.roi_head.bbox_head.in_channels
-        if not self.roi_head.with_shared_head and channels != expected:
-            raise UserError(
-                f'The RoI extractor yields {channels} channels but the bbox_head has '
-                f'in_channels={expected}; set it to {channels}.'
-            )
-        return chosen
-
-    def no_loss(self, roi_feats: Sequence[Tensor]) -> Tensor:
-        """Zero, with the gradient paths of the RoI head's loss."""
-        return sum(
-            term.flatten()[:1].sum() * 0
-            for term in (*roi_feats, *self.roi_head.parameters())
-        )
 
     @torch.no_grad()
     def find_persons(
@@ -244,7 +201,7 @@ class RoIDetector(ClipDetector):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Boxes (n, 4) of each clip's persons and their action logits (n, A + 1)."""
         feats = self.extract_feat(inputs)
-        roi_feats = self.roi_feats(feats, tuple(inputs.shape[-2:]))
+        roi_feats = float_levels(feats)
         bboxes = self.find_persons(inputs, feats, data_samples)
         counts = [len(one) for one in bboxes]
         if not any(counts):
@@ -278,6 +235,11 @@ class RoIDetector(ClipDetector):
         return data_samples
 
 
+def float_levels(feats: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The levels for the RoI head: float32, as its RoIAlign is."""
+    return tuple(feat.float() for feat in feats)
+
+
 def given_bboxes(sample: ActionDataSample, source: str) -> Tensor:
     """Boxes (n, 4) that a sample brings along, clipped to its frame.
 
@@ -287,8 +249,7 @@ def given_bboxes(sample: ActionDataSample, source: str) -> Tensor:
     if source not in sample:
         raise UserError(
             f'{sample_name(sample)} has no {source} to take persons from; test '
-            'annotated keyframes, take a KeyframeProposalDataset, or choose other '
-            'persons for the RoIDetector.'
+            'annotated keyframes, or take a KeyframeProposalDataset.'
         )
     bboxes = sample.get(source).bboxes.float()
     return torch.minimum(bboxes.clamp(min=0), frame_scale(sample.img_shape, bboxes))

@@ -69,11 +69,10 @@ class KeyframeSequences(Dataset):
             if video.lengths[place] >= num_keyframes
         ]
         if not self._starts:
-            name = getattr(self.dataset, 'ann_file', type(self.dataset).__name__)
             raise UserError(
-                f'No video of {name} has {num_keyframes} keyframes '
-                f'that are {least:g} to {largest:g} apart from one to the next; lower '
-                'num_keyframes of KeyframeSequences, or correct its step.'
+                f'KeyframeSequences finds no video with {num_keyframes} keyframes that '
+                f'are {least:g} to {largest:g} apart from one to the next; lower '
+                'num_keyframes, or correct step.'
             )
 
     @property
@@ -103,18 +102,11 @@ class KeyframeSequences(Dataset):
 
 
 def _check_identities(info: dict) -> None:
-    ids = np.asarray(info['entity_ids'])
-    unnamed = ids[ids < 0]
-    names, counts = np.unique(ids, return_counts=True)
-    if len(unnamed) or (counts > 1).any():
-        message = (
-            f'a person with the id {unnamed[0]}'
-            if len(unnamed)
-            else f'two persons with the id {names[counts > 1][0]}'
-        )
+    ids = info['entity_ids'].tolist()
+    if min(ids, default=0) < 0 or len({*ids}) < len(ids):
         raise UserError(
-            f'The keyframe {info["img_key"]} has {message}; give each person of a video '
-            'its own number from 0, or train on keyframes without query_interaction.'
+            f'The persons of keyframe {info["img_key"]} have the ids {ids}; give each '
+            'person of a video its own number from 0.'
         )
 
 

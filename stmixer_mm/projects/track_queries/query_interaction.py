@@ -23,7 +23,6 @@ from torch.nn.utils.rnn import pad_sequence
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import sine_position_code, xyzr_to_xyxy
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS
@@ -108,11 +107,7 @@ class QueryInteraction(QueryPart):
         return dict(tracks=self.start())
 
     def turns(self, batch: Batch) -> Iterator[Batch]:
-        """All first keyframes, then all second ones, with the tracks of those before.
-
-        Raises:
-            UserError: The samples are no sequences of keyframes of a video.
-        """
+        """All first keyframes, then all second ones, with the tracks of those before."""
         keyframes = split_keyframes(batch.data_samples)
         tracks = [self.start() for _ in batch.data_samples[keyframes[0]]]
         for which in keyframes:
@@ -133,11 +128,11 @@ class QueryInteraction(QueryPart):
         self, batch: Batch, seen: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """None; but the samples get the tracks for the next keyframes."""
-        updated = self.update_by_truth(
-            get_tracks(batch), seen, persons, batch.data_samples
-        )
-        for sample, tracks in zip(batch.data_samples, updated, strict=True):
-            sample.tracks = tracks
+        for clip, sample in enumerate(batch.data_samples):
+            found, scores = self.read(seen, clip, sample.tracks)
+            sample.tracks = self.update_by_truth(
+                sample.tracks, found, scores, persons[clip, : len(found)], sample
+            )
         return {}
 
     def finish(
@@ -146,12 +141,15 @@ class QueryInteraction(QueryPart):
         """Predictions that have their box to themselves, with ``instances_id``."""
         if 'tracks' not in batch.data_samples[0]:
             return found
-        updated, ids = self.update_by_scores(get_tracks(batch), seen)
         kept = []
-        for sample, tracks, of_clip, one in zip(
-            batch.data_samples, updated, ids, found, strict=True
+        for clip, (sample, one) in enumerate(
+            zip(batch.data_samples, found, strict=True)
         ):
-            one.instances_id = of_clip[one.queries]
+            tracks, ids = self.update_by_scores(
+                sample.tracks, *self.read(seen, clip, sample.tracks)
+            )
+            padding = seen.boxes_xyzr.size(1) - len(ids)
+            one.instances_id = F.pad(ids, (0, padding), value=NO_TRACK)[one.queries]
             kept.append(one[one.instances_id != NO_TRACK])
             given = torch.cat((tracks.ids, kept[-1].instances_id))
             next_id = max([sample.tracks.next_id, *(1 + given).tolist()])
@@ -194,106 +192,99 @@ class QueryInteraction(QueryPart):
             known.append(F.pad(persons, (0, size - len(persons)), value=-1))
         return torch.stack(known)
 
+    def read(
+        self, seen: DecoderOutput, clip: int, tracks: InstanceData
+    ) -> tuple[InstanceData, Tensor]:
+        """The Q + n queries of a clip as tracks without ids, and their person scores.
+
+        Args:
+            seen: The decoder's own queries, then those of the tracks.
+            clip: Number of the clip.
+            tracks: Its n tracks in this keyframe.
+        """
+        count = self.num_queries + len(tracks)
+        found = InstanceData(
+            metainfo=tracks.metainfo,
+            spatial=seen.queries.spatial[clip, :count].float(),
+            temporal=seen.queries.temporal[clip, :count].float(),
+            boxes_xyzr=seen.boxes_xyzr[clip, :count].detach(),
+            ids=tracks.ids.new_full((count,), NO_TRACK),
+            missed=tracks.missed.new_zeros(count),
+        )
+        logits = seen.stages[-1].person_logits[clip, :count]
+        return found, score_persons(logits.detach().float())
+
     def update_by_truth(
         self,
-        tracks: Sequence[InstanceData],
-        seen: DecoderOutput,
+        tracks: InstanceData,
+        found: InstanceData,
+        scores: Tensor,
         persons: Tensor,
-        data_samples: Sequence[ActionDataSample],
-    ) -> list[InstanceData]:
-        """The tracks for the next keyframe, by the truth.
+        sample: ActionDataSample,
+    ) -> InstanceData:
+        """The tracks of a clip for the next keyframe, by the truth.
 
         Args:
             tracks: Those of this keyframe.
-            seen: Of the decoder's own queries, then of the tracks, Q + N.
-            persons: Theirs, from :meth:`.SetCriterion.loss_and_match`.
-            data_samples: The ground truth.
+            found: From :meth:`read`, as ``scores``.
+            scores: (Q + n,)
+            persons: From :meth:`.SetCriterion.loss_and_match`, (Q + n,).
+            sample: The ground truth.
         """
-        updated = []
-        found, scores = self._found(tracks, seen), get_scores(seen)
-        for one, now, sample, of_clip, score in zip(
-            tracks, found, data_samples, persons, scores, strict=True
-        ):
-            ids = person_ids(sample, one.ids)
-            matched, score = of_clip[: len(now)], score[: len(now)]
-            # Of several queries of a person, that with the highest score.
-            rows = [
-                int(score.where(matched == number, -1).argmax())
-                for number in range(1, len(ids) + 1)
-                if (matched == number).any()
+        ids = person_ids(sample, tracks.ids)
+        # Of several queries of a person, that with the highest score.
+        rows = persons.new_tensor(
+            [
+                int(scores.where(persons == number, -1).argmax())
+                for number in persons[persons > 0].unique()
             ]
-            rows = matched.new_tensor(rows)
-            seen = now[rows]
-            seen.ids = ids[matched[rows] - 1]
-            lost = one[(one.ids != NO_TRACK) & ~torch.isin(one.ids, ids)]
-            kept = InstanceData.cat([seen, self._missing(lost)])
-            kept = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) >= self.drop_prob]
-            joined = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) < self.false_prob]
-            idle = now[: self.num_queries][matched[: self.num_queries] == 0]
-            if len(joined) and len(idle):
-                bboxes = (xyzr_to_xyxy(each.boxes_xyzr) for each in (joined, idle))
-                false = idle[bbox_overlaps(*bboxes).argmax(dim=1).unique()]
-                kept = InstanceData.cat([kept, false])
-            updated.append(kept[: self.num_queries])
-        return updated
+        )
+        seen = found[rows]
+        seen.ids = ids[persons[rows] - 1]
+        lost = tracks[(tracks.ids != NO_TRACK) & ~torch.isin(tracks.ids, ids)]
+        kept = InstanceData.cat([seen, self._missing(lost)])
+        kept = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) >= self.drop_prob]
+        joined = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) < self.false_prob]
+        own = slice(self.num_queries)
+        idle = found[own][persons[own] == 0]
+        if len(joined) and len(idle):
+            bboxes = (xyzr_to_xyxy(each.boxes_xyzr) for each in (joined, idle))
+            false = idle[bbox_overlaps(*bboxes).argmax(dim=1).unique()]
+            kept = InstanceData.cat([kept, false])
+        return kept[own]
 
     def update_by_scores(
-        self, tracks: Sequence[InstanceData], seen: DecoderOutput
-    ) -> tuple[list[InstanceData], list[Tensor]]:
-        """The tracks for the next keyframe, by the scores; see :meth:`update_by_truth`.
+        self, tracks: InstanceData, found: InstanceData, scores: Tensor
+    ) -> tuple[InstanceData, Tensor]:
+        """The same, by the scores; see :meth:`update_by_truth`.
 
         Returns:
-            The tracks, and the ids (Q + N,) of all queries of each clip. Those without
-            a track have new ids, in the order of their scores; those that lost their
-            box to another one, and padding, have ``NO_TRACK``.
+            The tracks, and the ids (Q + n,) of all queries. Those without a track have
+            new ids, in the order of their scores; those that lost their box to another
+            one have ``NO_TRACK``.
         """
-        updated, ids = [], []
-        found, scores = self._found(tracks, seen), get_scores(seen)
-        for one, now, score in zip(tracks, found, scores, strict=True):
-            new, known = score[: len(now)].split((self.num_queries, len(one)))
-            bboxes = xyzr_to_xyxy(now.boxes_xyzr)
-            stay = bbox_overlaps(
-                bboxes[self.num_queries :],
-                xyzr_to_xyxy(one.boxes_xyzr),
-                is_aligned=True,
-            )
-            is_sure = known >= self.keep_score
-            # A shared box goes to the sure track that moved least, else to the surest.
-            claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
-            _, winners = nms(bboxes, claims, iou_threshold=self.max_overlap)
-            wins = torch.zeros_like(claims, dtype=torch.bool)
-            wins[winners] = True
-            places = new.argsort(descending=True).argsort()
-            now.ids = torch.cat((one.next_id + places, one.ids))
-            has_won, is_seen = wins.split((self.num_queries, len(one)))
-            is_seen = is_seen & is_sure
-            seen, lost = now[self.num_queries :][is_seen], one[~is_seen]
-            born = now[: self.num_queries][has_won & (new >= self.birth_score)]
-            kept = InstanceData.cat([seen, self._missing(lost), born])
-            updated.append(kept[: self.num_queries])
-            of_all = now.ids.where(wins, NO_TRACK)
-            ids.append(F.pad(of_all, (0, len(score) - len(of_all)), value=NO_TRACK))
-        return updated, ids
-
-    def _found(
-        self, tracks: Sequence[InstanceData], seen: DecoderOutput
-    ) -> list[InstanceData]:
-        """The Q + n queries of each clip as tracks, ids unknown."""
-        found = []
-        for clip, one in enumerate(tracks):
-            count = self.num_queries + len(one)
-            boxes = seen.boxes_xyzr[clip, :count].detach()
-            found.append(
-                InstanceData(
-                    metainfo=one.metainfo,
-                    spatial=seen.queries.spatial[clip, :count].float(),
-                    temporal=seen.queries.temporal[clip, :count].float(),
-                    boxes_xyzr=boxes,
-                    ids=one.ids.new_full((count,), NO_TRACK),
-                    missed=one.missed.new_zeros(count),
-                )
-            )
-        return found
+        sizes = self.num_queries, len(tracks)
+        new, known = scores.split(sizes)
+        bboxes = xyzr_to_xyxy(found.boxes_xyzr)
+        stay = bbox_overlaps(
+            bboxes[self.num_queries :],
+            xyzr_to_xyxy(tracks.boxes_xyzr),
+            is_aligned=True,
+        )
+        is_sure = known >= self.keep_score
+        # A shared box goes to the sure track that moved least, else to the surest.
+        claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
+        _, winners = nms(bboxes, claims, iou_threshold=self.max_overlap)
+        wins = torch.zeros_like(claims, dtype=torch.bool)
+        wins[winners] = True
+        places = new.argsort(descending=True).argsort()
+        found.ids = torch.cat((tracks.next_id + places, tracks.ids))
+        has_won, is_seen = wins.split(sizes)
+        is_seen = is_seen & is_sure
+        seen, lost = found[self.num_queries :][is_seen], tracks[~is_seen]
+        born = found[: self.num_queries][has_won & (new >= self.birth_score)]
+        kept = InstanceData.cat([seen, self._missing(lost), born])
+        return kept[: self.num_queries], found.ids.where(wins, NO_TRACK)
 
     def _missing(self, lost: InstanceData) -> InstanceData:
         """Tracks that missed their person once more, less those that end by it."""
@@ -311,11 +302,6 @@ def get_tracks(batch: Batch) -> list[InstanceData]:
     return [sample.tracks for sample in batch.data_samples]
 
 
-def get_scores(seen: DecoderOutput) -> Tensor:
-    """Person scores of the last stage, (B, Q + N)."""
-    return score_persons(seen.stages[-1].person_logits.detach().float())
-
-
 def person_ids(sample: ActionDataSample, like: Tensor) -> Tensor:
     """Ids of a sample's persons in its video, (k,)."""
     return torch.as_tensor(sample.entity_ids).to(like)
@@ -325,31 +311,14 @@ def split_keyframes(data_samples: Sequence[ActionDataSample]) -> list[slice]:
     """Slices: the samples of the first keyframe of each sequence, of the second, ….
 
     Raises:
-        UserError: They are no sequences of keyframes of a video, or lack identities.
+        UserError: They are no sequences of keyframes, or lack identities.
     """
-    remedy = (
-        'take them from KeyframeSequences, whose pipeline ends with PackActionInputs('
-        "algorithm_keys=('entity_ids',))."
-    )
-    keyframes = data_samples[-1].get('sequence_place', 0) + 1
-    size, rest = divmod(len(data_samples), keyframes)
-    if keyframes < 2 or rest:
+    num_keyframes = data_samples[-1].get('sequence_place', 0) + 1
+    if num_keyframes < 2 or 'entity_ids' not in data_samples[0]:
         raise UserError(
-            'query_interaction learns from sequences of keyframes of a video, but the '
-            f'batch with {sample_name(data_samples[0])} has none; {remedy}'
+            'query_interaction learns from sequences of keyframes, with identities; '
+            'take KeyframeSequences, of a dataset whose pipeline ends with '
+            "PackActionInputs(algorithm_keys=('entity_ids',))."
         )
-    for sample in data_samples:
-        if len(sample.get('entity_ids', ())) != len(sample.gt_instances.bboxes):
-            raise UserError(
-                f'{sample_name(sample)} does not say which person is which; {remedy}'
-            )
-    for first, second in zip(data_samples, data_samples[size:], strict=False):
-        before, after = (
-            (one.get('video_id'), one.get('timestamp', 0)) for one in (first, second)
-        )
-        if before[0] != after[0] or before[1] > after[1]:
-            raise UserError(
-                f'{sample_name(second)} follows {sample_name(first)} in a sequence, but '
-                f'not in a video; {remedy}'
-            )
+    size = len(data_samples) // num_keyframes
     return [slice(start, start + size) for start in range(0, len(data_samples), size)]
