@@ -106,3 +106,25 @@ def batch(*samples):
         for sample in samples
     ]
     return dict(inputs=clips, data_samples=list(samples))
+
+
+def two(**metainfo):
+    """A sample of two persons."""
+    return data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)], **metainfo)
+
+
+def nobody(**metainfo):
+    return data_sample(name='empty,0001', **metainfo)
+
+
+def losses_of(model, *samples):
+    data = model.data_preprocessor(batch(*samples), training=True)
+    return model(**data, mode='loss')
+
+
+def assert_all_learn(model):
+    """After a backward pass: every parameter has a finite gradient."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name

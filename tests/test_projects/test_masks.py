@@ -61,17 +61,12 @@ def test_polygons_and_runs_say_the_same():
     assert decode(leaving).sum() == 400
 
 
-def masks_file(path, **changes):
+def write(path, **changes):
     content = dict(
-        images=[
-            dict(id=1, file_name='a.mp4,1', width=64, height=48),
-            dict(id=2, file_name='a.mp4,2.5', width=64, height=48),
-        ],
+        images=[dict(id=1, file_name='a.mp4,1', width=64, height=48)],
         annotations=[
-            dict(id=1, image_id=1, category_id=1, track_id=0, segmentation=RLE),
-            dict(id=2, image_id=1, category_id=1, iscrowd=1, segmentation=RLE),
+            dict(id=1, image_id=1, category_id=1, track_id=0, segmentation=RLE)
         ],
-        categories=[dict(id=1, name='person')],
     )
     path.write_text(json.dumps({**content, **changes}))
     return path
@@ -86,7 +81,7 @@ def test_what_is_written_is_read_and_is_coco(tmp_path):
     keyframes = {
         ('a.mp4', 1): persons,
         ('a.mp4', 2.5): [],
-        ('b.mp4', 1): persons[1:],  # nothing to compare with there
+        ('b.mp4', 1): persons[1:],  # nothing to learn from
     }
     collected = collect_masks(keyframes, dict.fromkeys(('a.mp4', 'b.mp4'), SIZE))
     write_masks(path, collected)
@@ -129,9 +124,7 @@ def pack(*transforms, **sample):
 @pytest.mark.parametrize(
     'transforms',
     [
-        [Resize((-1, 60)), Flip(1.0)],
         [Flip(1.0), Resize((80, 40), keep_ratio=False)],
-        [Flip(1.0), RandomResizedCrop((0.4, 0.8))],
         [RandomResizedCrop((0.4, 0.8)), Flip(1.0), Resize((-1, 96))],
         [Resize((-1, 120)), CenterCrop(100), Flip(1.0), RandomResizedCrop((0.5, 0.8))],
         [],
@@ -139,7 +132,7 @@ def pack(*transforms, **sample):
 )
 def test_masks_move_as_the_frames_do(transforms):
     """The host's transforms, in any order."""
-    for seed in range(5):
+    for seed in range(3):
         np.random.seed(seed)
         masks = [blob(seed), blob(seed + 9), np.zeros(SIZE, bool)]
         sample, shown = pack(*transforms, **frames_that_show(masks, SIZE))
@@ -159,14 +152,12 @@ def test_masks_of_smaller_frames_of_the_same_shape_fit():
     packed, shown = pack(Flip(1.0), **sample)
     assert (packed.gt_instances.masks[0].numpy() != shown[..., 0]).mean() < 0.01
     sample['gt_masks'] = np.array([encode(large[:48])], object)
-    words = 'mask of keyframe v,0001 is 128x48 pixels but the video 128x96'
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match='128x48'):
         PackMasks()({**sample, 'imgs': np.array(sample['imgs'])})
 
 
 def test_an_unknown_mask_has_no_pixel_and_boxes_go_with_theirs():
-    sample = frames_that_show([blob(), blob(1)], SIZE)
-    sample['gt_masks'][0] = None
+    sample = frames_that_show([], SIZE)
     sample['gt_bboxes'] = np.array([[0, 0, 9, 9], [5, 5, 5, 9], [1, 1, 8, 8]], float)
     sample['gt_labels'] = np.eye(3)
     sample['gt_masks'] = np.array([None, encode(blob()), encode(blob(1))], object)
@@ -199,23 +190,46 @@ def project(tmp_path, write_video):
 
 
 def test_a_dataset_with_masks(project, tmp_path):
-    masks_file(tmp_path / 'm.json')
-    sample = KeyframeMaskDataset(**project, mask_file='m.json')[0]['data_samples']
+    def build(**changes):
+        write(tmp_path / 'm.json', **changes)
+        return KeyframeMaskDataset(**project, mask_file='m.json')
+
+    sample = build()[0]['data_samples']
     first, second = sample.gt_instances.masks.numpy()
     assert first.sum() == first[10:20, 10:20].sum() == 100 and not second.any()
     without = KeyframeDataset(**project)[0]['data_samples']
     assert 'masks' not in without.gt_instances and without.ori_shape == SIZE
-    masks_file(tmp_path / 'm.json', annotations=[])
-    with pytest.raises(UserError, match=r'm.json has a mask of no person of .*a.csv'):
-        KeyframeMaskDataset(**project, mask_file='m.json')
-    with pytest.raises(UserError, match=r'none.json: the file does not exist'):
-        KeyframeMaskDataset(**project, mask_file='none.json')
+    with pytest.raises(UserError, match=r'm.json .*a.csv'):
+        build(annotations=[])
+    square = encode(np.ones((48, 48)))
     image = dict(id=1, file_name='a.mp4,1', width=48, height=48)
-    small = dict(RLE, size=[48, 48], counts=encode(np.ones((48, 48)))['counts'])
-    person = dict(id=1, image_id=1, category_id=1, track_id=0, segmentation=small)
-    masks_file(tmp_path / 'm.json', images=[image], annotations=[person])
-    with pytest.raises(UserError, match='48x48 pixels but the video 64x48'):
-        KeyframeMaskDataset(**project, mask_file='m.json')[0]
+    stretched = dict(
+        images=[image], annotations=[dict(image_id=1, track_id=0, segmentation=square)]
+    )
+    with pytest.raises(UserError, match='48x48'):
+        build(**stretched)[0]
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(images=5),
+        dict(images=[dict(id=1, file_name='a,nan', width=1, height=1)]),
+        dict(images=2 * [dict(id=1, file_name='a,1', width=1, height=1)]),
+        dict(annotations=[dict(image_id=7)]),
+        dict(annotations=2 * [dict(image_id=1, track_id=0, segmentation=RLE)]),
+        dict(annotations=[dict(image_id=1, track_id=0, segmentation=[SQUARE])]),
+        dict(
+            annotations=[
+                dict(image_id=1, track_id=0, segmentation=RLE | dict(counts='ooo'))
+            ]
+        ),
+    ],
+    ids=str,
+)
+def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
+    with pytest.raises(UserError, match=r'^[^\n]*m\.json[^\n]*; [^\n]*\.$'):
+        read_masks(write(tmp_path / 'm.json', **changes))
 
 
 META = """<meta><task><size>20</size><labels><label><name>person</name><attributes>
@@ -235,102 +249,48 @@ def cvat(*shapes):
     return f'<annotations>{META}{"".join(tracks)}</annotations>'
 
 
-def test_masks_of_annotation_tools_are_kept(project, tmp_path):
-    (tmp_path / 'a.xml').write_text(
-        cvat(
-            f'polygon {POLYGON}', f'mask {MASK}', 'box xtl="5" ytl="5" xbr="9" ybr="9"'
-        )
-    )
-    out = tmp_path / 'out.csv'
-    convert = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
-    summary = convert_annotations([str(tmp_path / 'a.xml')], out=out, **convert)
-    assert '3 persons, 2 masks' in str(summary)
-    assert str(tmp_path / 'out_masks.json') in summary.files
-    ((key, found),) = (
-        (key, one)
-        for key, one in read_masks(tmp_path / 'out_masks.json').items()
-        if one.masks
-    )
-    assert key == 'a.mp4,0001' and len(found.unclear) == 1
-    polygon, mask = (decode(found.masks[number]) for number in (0, 1))
-    assert polygon.sum() == polygon[10:20, 10:20].sum() == 100
-    # CVAT's runs go along the rows.
-    assert (
-        mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]] and mask.sum() == 6
-    )
-    rows = [line.split(',') for line in out.read_text().splitlines()]
-    assert [float(value) * 64 for value in rows[1][2:6:2]] == [10, 14]
-
-
 def coco(segmentation):
+    annotation = dict(id=1, image_id=1, category_id=1, bbox=[10, 10, 10, 10])
     return json.dumps(
         dict(
             videos=[dict(id=1, name='a.mp4', width=64, height=48)],
             images=[dict(id=1, video_id=1, frame_id=10)],
             categories=[dict(id=1, name='wave')],
-            annotations=[
-                dict(id=1, image_id=1, category_id=1, bbox=[10, 10, 10, 10])
-                | dict(segmentation=segmentation)
-            ],
+            annotations=[dict(annotation, segmentation=segmentation)],
         )
     )
 
 
-def test_masks_of_coco_json_are_kept(project, tmp_path):
-    convert = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
-    for segmentation in ([SQUARE], encode(decode(read_segmentation([SQUARE], SIZE)))):
-        (tmp_path / 'a.json').write_text(coco(segmentation))
-        convert_annotations(
-            [str(tmp_path / 'a.json')], out=tmp_path / 'out.csv', **convert
-        )
-        (found,) = read_masks(tmp_path / 'out_masks.json').values()
-        assert decode(found.masks[0])[10:20, 10:20].all()
-        assert found == KeyframeMasks(SIZE, found.masks, [])
+@pytest.fixture
+def convert(project, tmp_path):
+    """Masks of an annotation tool's file, by keyframe, and the lines of the csv."""
+
+    def convert(text):
+        path = tmp_path / f'ann.{"xml" if text[0] == "<" else "json"}'
+        path.write_text(text)
+        files = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
+        convert_annotations([str(path)], out=tmp_path / 'out.csv', **files)
+        lines = (tmp_path / 'out.csv').read_text().splitlines()
+        return read_masks(tmp_path / 'out_masks.json'), lines
+
+    return convert
 
 
-@pytest.mark.parametrize(
-    'segmentation',
-    [
-        'abc',
-        [[1, 2, 3, 4]],
-        [[float('nan')] * 6],
-        [[0, 0, 1e9, 0, 0, 9]],
-        dict(size=[10, 10], counts='abc'),
-        dict(size=[48, 64], counts=[5]),
-        dict(size=[48, 64], counts=[-5, 3077]),
-        dict(size=[48, 64], counts='ooo'),
-    ],
-    ids=str,
-)
-def test_a_segmentation_that_is_none(segmentation):
-    with pytest.raises((ValueError, TypeError)):
-        read_segmentation(segmentation, SIZE)
+def test_masks_of_annotation_tools_are_kept(convert):
+    box = 'box xtl="5" ytl="5" xbr="9" ybr="9"'
+    masks, lines = convert(cvat(f'polygon {POLYGON}', f'mask {MASK}', box))
+    found = masks['a.mp4,0001']
+    assert len(found.unclear) == 1
+    polygon, mask = (decode(found.masks[number]) for number in (0, 1))
+    assert polygon.sum() == polygon[10:20, 10:20].sum() == 100
+    # CVAT's runs go along the rows.
+    assert mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
+    assert mask.sum() == 6
+    rows = [line.split(',') for line in lines]
+    assert [float(value) * 64 for value in rows[1][2:6:2]] == [10, 14]
 
-
-@pytest.mark.parametrize(
-    'changes',
-    [
-        dict(images=5),
-        dict(images=[dict(id=1, file_name='a', width=1, height=1)]),
-        dict(images=[dict(id=1, file_name='a,nan', width=1, height=1)]),
-        dict(images=[dict(id=1, file_name='a,1', width=0, height=1)]),
-        dict(images=2 * [dict(id=1, file_name='a,1', width=1, height=1)]),
-        dict(annotations=[dict(image_id=7)]),
-        dict(annotations=[dict(image_id=1, track_id=0)]),
-        dict(annotations=[dict(image_id=1, segmentation=RLE)]),
-        dict(annotations=2 * [dict(image_id=1, track_id=0, segmentation=RLE)]),
-        dict(annotations=[dict(image_id=1, track_id=0, segmentation=[SQUARE])]),
-        dict(
-            annotations=[
-                dict(image_id=1, track_id=0, segmentation=RLE | dict(counts='ooo'))
-            ]
-        ),
-    ],
-    ids=str,
-)
-def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
-    with pytest.raises(UserError, match=r'^[^\n]*m\.json[^\n]*; [^\n]*\.$'):
-        read_masks(masks_file(tmp_path / 'm.json', **changes))
+    (found,) = convert(coco([SQUARE]))[0].values()
+    assert found == KeyframeMasks(SIZE, {0: RLE}, [])
 
 
 @pytest.mark.parametrize(
@@ -340,12 +300,13 @@ def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
         cvat('polygon points="0,0;900,0;0,9"'),
         cvat(f'mask {MASK}'.replace('left="10"', 'left="61"')),
         cvat(f'mask {MASK}'.replace('1, 2', '1, 3')),
-        coco([[1, 2]]),
+        coco('abc'),
+        coco([[1, 2, 3, 4]]),
+        coco(dict(size=[10, 10], counts='abc')),
+        coco(dict(size=[48, 64], counts=[-5, 3077])),
+        coco(dict(size=[48, 64], counts='ooo')),
     ],
 )
-def test_masks_that_do_not_fit_end_in_one_sentence(project, tmp_path, text):
-    path = tmp_path / f'ann.{"xml" if text[0] == "<" else "json"}'
-    path.write_text(text)
-    convert = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
+def test_masks_that_do_not_fit_end_in_one_sentence(convert, text):
     with pytest.raises(UserError, match=r'^[^\n]*ann[^\n]*; [^\n]*\.$'):
-        convert_annotations([str(path)], out=tmp_path / 'out.csv', **convert)
+        convert(text)

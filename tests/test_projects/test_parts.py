@@ -10,6 +10,7 @@ from tiny import (
     tiny_decoder,
     tiny_deformable_decoder,
     tiny_detector,
+    two,
 )
 from tiny_tubelets import tube_detector
 
@@ -104,7 +105,7 @@ def test_exported_graphs_take_any_number_of_clips(parts):
 
 
 def person():
-    sample = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
+    sample = two()
     sample.gt_instances.masks = torch.rand(2, 64, 96) > 0.5
     return sample
 

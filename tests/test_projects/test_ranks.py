@@ -17,8 +17,7 @@ import stmixer_mm.projects.denoising  # noqa: F401
 
 def keyframes():
     """A detector and two clips, one of them without anybody."""
-    samples = tiny.data_sample([(4, 4, 30, 50), (50, 8, 90, 60)], [(1,), (2, 3)])
-    return tiny.build_detector(), tiny.batch(samples, tiny.data_sample())
+    return tiny.build_detector(), tiny.batch(tiny.two(), tiny.nobody())
 
 
 def masks():

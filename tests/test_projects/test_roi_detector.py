@@ -2,123 +2,75 @@
 
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from every_config import CONFIGS
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 from tiny import (
     NUM_CLASSES,
+    assert_all_learn,
     batch,
     data_sample,
+    losses_of,
+    nobody,
     tiny_decoder,
     tiny_detector,
     tiny_head,
     whole_frames,
 )
+from tiny import two as two_persons
 
 import stmixer_mm.projects.roi  # noqa: F401
 from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS
 
-BOXES = [(5, 5, 40, 60), (50, 10, 90, 50)]
-
-
-def tiny_roi_head(bbox_head=None, extractor=None, sampler=None, **overrides):
-    return dict(
-        type='mmdet.AVARoIHead',
-        bbox_roi_extractor=dict(
-            type='mmdet.SingleRoIExtractor3D',
-            featmap_stride=4,
-            output_size=4,
-            with_temporal_pool=False,
-            **(extractor or {}),
-        ),
-        bbox_head={
-            **dict(
-                type='mmdet.BBoxHeadAVA',
-                background_class=True,
-                in_channels=4 * 16,
-                num_classes=NUM_CLASSES,
-                topk=2,
-            ),
-            **(bbox_head or {}),
-        },
-        train_cfg=dict(
-            assigner=dict(
-                type='mmdet.MaxIoUAssignerAVA',
-                pos_iou_thr=0.9,
-                neg_iou_thr=0.9,
-                min_pos_iou=0.9,
-                iou_calculator=dict(type='mmdet.BboxOverlaps2D'),
-            ),
-            sampler=dict(
-                type='mmdet.RandomSampler',
-                num=32,
-                pos_fraction=1,
-                **(sampler or {}),
-            ),
-            pos_weight=1.0,
-        ),
-        **overrides,
-    )
-
-
+ROI_HEAD = Config.fromfile(CONFIGS / 'roi/roi_tiny_1xb8-4x3x1_toy.py').model.roi_head
+BOXES = [(5, 5, 40, 60), (50, 10, 90, 50)]  # of the two persons
 BRANCH = dict(decoder=tiny_decoder(num_classes=2), head=tiny_head(score_thr=0.0))
+each_source = pytest.mark.parametrize(
+    'persons', ['ground_truth', 'proposals', BRANCH], ids=['truth', 'given', 'branch']
+)
 
 
-def roi_detector(persons='ground_truth', roi_head=None, **overrides):
+def tiny_roi_head(in_channels=4 * 16, **extractor):
+    """That of the config, for the tiny detector's levels."""
+    head = ROI_HEAD.to_dict()
+    head['bbox_roi_extractor'] |= extractor
+    sizes = dict(in_channels=in_channels, num_classes=NUM_CLASSES, topk=2)
+    head['bbox_head'] |= sizes | dict(dropout_ratio=0)
+    return head
+
+
+def roi_detector(persons='ground_truth', **overrides):
     """Of the tiny backbone and neck, with random weights."""
     tiny = tiny_detector()
+    tiny = {name: tiny[name] for name in ('data_preprocessor', 'backbone', 'neck')}
+    config = dict(tiny, type='RoIDetector', roi_head=tiny_roi_head(), persons=persons)
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='RoIDetector',
-            data_preprocessor=tiny['data_preprocessor'],
-            backbone=tiny['backbone'],
-            neck=tiny['neck'],
-            roi_head=roi_head or tiny_roi_head(),
-            persons=persons,
-            **overrides,
-        )
-    )
+    model = MODELS.build(config | overrides)
     model.init_weights()
     return model
 
 
-def two(proposals=None, **kwargs):
-    sample = data_sample(BOXES, [(1,), (2, 3)], **kwargs)
+def two(proposals=None, **metainfo):
+    sample = two_persons(**metainfo)
     if proposals is not None:
-        sample.proposals = InstanceData(
-            bboxes=torch.tensor(proposals, dtype=torch.float32).reshape(-1, 4)
-        )
+        bboxes = torch.tensor(proposals, dtype=torch.float32).reshape(-1, 4)
+        sample.proposals = InstanceData(bboxes=bboxes)
     return sample
 
 
-def nobody(**kwargs):
-    return data_sample(name='empty,0001', **kwargs)
-
-
-def losses_of(model, *samples):
-    data = model.data_preprocessor(batch(*samples), training=True)
-    return model(**data, mode='loss')
-
-
-@pytest.mark.parametrize(
-    'samples', [(two, nobody), (nobody, nobody), (two,)], ids=['mixed', 'empty', 'two']
-)
-@pytest.mark.parametrize('dtype', [None, torch.bfloat16])
-@pytest.mark.parametrize(
-    'persons', ['ground_truth', 'proposals', BRANCH], ids=['truth', 'given', 'branch']
-)
+@pytest.mark.parametrize('samples', [(two, nobody), (nobody,)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@each_source
 def test_losses_are_finite_and_reach_every_parameter(persons, dtype, samples):
     model = roi_detector(persons).train()
-    samples = [make() for make in samples]
-    with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
-        total, log = model.parse_losses(losses_of(model, *samples))
+    with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
+        losses = losses_of(model, *(make() for make in samples))
+        total, log = model.parse_losses(losses)
     total.backward()
     assert total.isfinite(), log
     assert 'loss_action_cls' in log
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+    assert_all_learn(model)
 
 
 def test_clips_without_a_person_do_not_change_the_loss_of_the_others():
@@ -132,22 +84,10 @@ def test_clips_without_a_person_do_not_change_the_loss_of_the_others():
 
 def test_it_equals_the_host_detector():
     """mmdet's FastRCNN, as mmaction2 configures it, given the same weights."""
-    roi_head = tiny_roi_head(
-        bbox_head=dict(in_channels=32), extractor=dict(aligned=True)
-    )
-    roi_head['bbox_roi_extractor']['featmap_stride'] = 32
+    roi_head = tiny_roi_head(in_channels=32, aligned=True, featmap_stride=32)
     backbone = {**tiny_detector()['backbone'], 'out_indices': (3,)}
     backbone['type'] = 'mmaction.ResNet3dSlowOnly'
-    ours = MODELS.build(
-        dict(
-            type='RoIDetector',
-            data_preprocessor=tiny_detector()['data_preprocessor'],
-            backbone=backbone,
-            neck=None,
-            roi_head=roi_head,
-            persons='proposals',
-        )
-    ).eval()
+    ours = roi_detector('proposals', backbone=backbone, neck=None, roi_head=roi_head)
     train_cfg = ConfigDict(rcnn=roi_head.pop('train_cfg'))
     host = MODELS.build(
         dict(
@@ -159,7 +99,7 @@ def test_it_equals_the_host_detector():
             data_preprocessor=dict(type='mmdet.DetDataPreprocessor'),
         )
     ).eval()
-    host.load_state_dict(ours.state_dict())
+    host.load_state_dict(ours.eval().state_dict())
 
     def sample():
         return two([(6, 5, 40, 60), (20, 0, 70, 33)])
@@ -169,25 +109,20 @@ def test_it_equals_the_host_detector():
     assert losses.keys() == expected.keys()
     torch.testing.assert_close(losses['loss_action_cls'], expected['loss_action_cls'])
     (found,) = ours(clip, [sample()], mode='predict')
-    host_sample = sample()
-    host_sample.proposals = sample().proposals
     (truth,) = host.roi_head.predict(
-        host.extract_feat(clip), [host_sample.proposals], [host_sample]
+        host.extract_feat(clip), [sample().proposals], [sample()]
     )
     torch.testing.assert_close(found.pred_instances.bboxes, truth.bboxes)
     torch.testing.assert_close(found.pred_instances.scores[:, 1:], truth.scores[:, 1:])
 
 
-@pytest.mark.parametrize(
-    'persons', ['ground_truth', 'proposals', BRANCH], ids=['truth', 'given', 'branch']
-)
+@each_source
 def test_a_batch_is_its_clips_one_by_one(persons):
     model = roi_detector(persons).eval()
-    small = dict(img_shape=(40, 70))
     samples = [
         two([(0, 0, 50, 30)]),
-        two([], **small),
-        two([(0, 0, 200, 30), (5, 5, 9, 9)], **small),
+        two([], img_shape=(40, 70)),
+        two([(0, 0, 200, 30), (5, 5, 9, 9)], img_shape=(40, 70)),
     ]
     data = model.data_preprocessor(batch(*samples))
     with torch.no_grad():
@@ -205,12 +140,11 @@ def test_a_batch_is_its_clips_one_by_one(persons):
 
 
 def test_where_the_boxes_at_test_come_from():
-    proposals = [(0, 0, 48, 32), (0, 0, 200, 64)]
-    sample = two(proposals)
+    sample = two([(0, 0, 48, 32), (0, 0, 200, 64)])
     (truth,) = roi_detector('ground_truth').test_step(batch(sample))
     scale = torch.tensor([96.0, 64, 96, 64])
     torch.testing.assert_close(
-        truth.pred_instances.bboxes * scale, sample.gt_instances.bboxes
+        truth.pred_instances.bboxes * scale, torch.tensor(BOXES).float()
     )
     (given,) = roi_detector('proposals').test_step(batch(sample))
     assert given.pred_instances.bboxes.tolist() == [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
@@ -230,11 +164,12 @@ def test_where_the_boxes_at_test_come_from():
 def test_proposals_near_true_boxes_are_trained_on():
     """With proposals that repeat one box, its actions weigh more."""
     model = roi_detector('proposals').eval()
-    plain = losses_of(model, two())
-    doubled = losses_of(model, two([BOXES[0]] * 5))
-    far = losses_of(model, two([(0, 40, 10, 60)] * 5))
-    torch.testing.assert_close(far['loss_action_cls'], plain['loss_action_cls'])
-    assert (doubled['loss_action_cls'] - plain['loss_action_cls']).abs() > 1e-6
+    plain, doubled, far = (
+        losses_of(model, two(proposals))['loss_action_cls']
+        for proposals in (None, [BOXES[0]] * 5, [(0, 40, 10, 60)] * 5)
+    )
+    torch.testing.assert_close(far, plain)
+    assert (doubled - plain).abs() > 1e-6
 
 
 def test_what_actions_there_are_does_not_reach_the_person_branch():
@@ -247,20 +182,9 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
         torch.testing.assert_close(first[name], second[name])
 
 
-@pytest.mark.parametrize(
-    'overrides',
-    [
-        dict(roi_head=tiny_roi_head(sampler=dict(add_gt_as_proposals=False))),
-        dict(roi_head={**tiny_roi_head(), 'train_cfg': None}),
-        dict(roi_head=tiny_roi_head(bbox_head=dict(background_class=False))),
-        dict(levels=(1,)),
-        dict(levels=(0,)),
-        dict(persons='proposals'),
-    ],
-    ids=['sampler', 'no train_cfg', 'class 0', 'stride', 'width', 'boxes'],
-)
-def test_parts_and_samples_that_do_not_fit(overrides):
-    with pytest.raises(UserError):
-        model = roi_detector(**overrides)
-        losses_of(model, two())
-        model.test_step(batch(two()))
+def test_strides_and_samples_that_do_not_fit():
+    feats = [torch.zeros(1, 16, 2, 8, 12)]
+    with pytest.raises(UserError, match='set it to that of the finest level, 8'):
+        roi_detector().check_feats(feats, (64, 96))
+    with pytest.raises(UserError, match='no proposals'):
+        roi_detector('proposals').test_step(batch(two()))

@@ -1,32 +1,32 @@
 """Laws of the detector for still images, and a run in mmdet's tools."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
 import numpy as np
 import pytest
 import torch
+from every_config import CONFIGS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from tiny import NUM_CLASSES, tiny_decoder, tiny_head
+from run_tool import run_tool
+from tiny import NUM_CLASSES, assert_all_learn, tiny_decoder, tiny_head
+from tiny import batch as clips
 from tiny_coco import write_coco
-from tiny_stmixer import ROOT, tool_environment
 
 from stmixer_mm.projects.still_images.still_image import clip_sample, pick_detections
 from stmixer_mm.registry import MODELS
 
 HOST_TOOLS = Path(mmdet.__file__).parent / '.mim' / 'tools'
-CONFIGS = ROOT / 'configs' / 'still_images'
-TINY = CONFIGS / 'stmixer_tiny_1xb8-60e_toy-coco.py'
+STILL_IMAGES = sorted((CONFIGS / 'still_images').glob('*.py'))
+TINY = CONFIGS / 'still_images/stmixer_tiny_1xb8-60e_toy-coco.py'
 
 
-def tiny_still_image(decoder=None, head=None, **overrides):
+def tiny_still_image(**overrides):
     torch.manual_seed(0)
     config = dict(
         type='StillImageSTMixer',
@@ -49,8 +49,8 @@ def tiny_still_image(decoder=None, head=None, **overrides):
         neck=dict(
             type='mmdet.FPN', in_channels=[4, 8, 16], out_channels=16, num_outs=3
         ),
-        decoder={**tiny_decoder(), 'num_frames': 1, **(decoder or {})},
-        head={**tiny_head(score_thr=0.0, score_mode='product'), **(head or {})},
+        decoder=tiny_decoder(num_frames=1),
+        head=tiny_head(score_thr=0.0, score_mode='product'),
         **overrides,
     )
     model = MODELS.build(config)
@@ -80,34 +80,22 @@ def image_sample(bboxes=(), labels=(), img_shape=(64, 96), scale=1.0, **metainfo
 
 
 def batch(*samples):
-    generator = torch.Generator().manual_seed(1)
-    images = [
-        torch.randint(
-            0, 256, (3, *sample.img_shape), generator=generator, dtype=torch.uint8
-        )
-        for sample in samples
-    ]
-    return dict(inputs=images, data_samples=list(samples))
+    data = clips(*samples)
+    return data | dict(inputs=[clip[:, 0] for clip in data['inputs']])
 
 
 def two(**kwargs):
     return image_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [0, 2], **kwargs)
 
 
-@pytest.mark.parametrize(
-    'samples', [(two, image_sample), (image_sample,), (two,)], ids=len
-)
+@pytest.mark.parametrize('samples', [(two, image_sample), (image_sample,)])
 def test_losses_are_finite_and_reach_every_parameter(samples):
     model = tiny_still_image().train()
     data = model.data_preprocessor(batch(*(make() for make in samples)), training=True)
     losses = model(**data, mode='loss')
     assert len(losses) == 2 * 4
-    total, _ = model.parse_losses(losses)
-    total.backward()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    model.parse_losses(losses)[0].backward()
+    assert_all_learn(model)
 
 
 def test_a_label_is_one_action():
@@ -166,9 +154,7 @@ def test_a_batch_is_its_images_one_by_one():
                 )
 
 
-@pytest.mark.parametrize(
-    'path', sorted(CONFIGS.glob('*.py')), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize('path', STILL_IMAGES, ids=lambda path: path.stem)
 def test_a_config_trains_and_detects_under_the_scope_of_mmdet(path):
     config = Config.fromfile(path)
     assert config.default_scope == 'mmdet'
@@ -183,18 +169,6 @@ def test_a_config_trains_and_detects_under_the_scope_of_mmdet(path):
     assert len(sample.pred_instances) == min(100, 5 * (model.num_classes - 1))
 
 
-def run_host_tool(folder, name, *args):
-    result = subprocess.run(
-        [sys.executable, HOST_TOOLS / name, *map(str, args)],
-        cwd=folder,
-        env=tool_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-3000:]
-
-
 def coco_numbers(work_dir):
     """What CocoMetric said last in a run."""
     (log,) = work_dir.glob('*/vis_data/scalars.json')
@@ -203,8 +177,9 @@ def coco_numbers(work_dir):
     return {name: value for name, value in numbers.items() if 'coco/' in name}
 
 
-def test_it_learns_in_the_tools_of_mmdet(tmp_path):
+def test_it_learns_in_the_tools_of_mmdet(tmp_path, monkeypatch):
     """Half of the config's schedule; untrained, its mAP_50 is 0."""
+    monkeypatch.chdir(tmp_path)
     write_coco(tmp_path / 'data' / 'toy-coco')
     epochs = 30
     options = (
@@ -212,17 +187,19 @@ def test_it_learns_in_the_tools_of_mmdet(tmp_path):
         f'train_cfg.val_interval={epochs}',
         f'param_scheduler.1.end={epochs}',
         f'default_hooks.checkpoint.interval={epochs}',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
     )
-    run_host_tool(
-        tmp_path, 'train.py', TINY, '--work-dir', 'train', '--cfg-options', *options
-    )
+    in_process = [
+        f'{split}_dataloader.{setting}'
+        for split in ('train', 'val', 'test')
+        for setting in ('num_workers=0', 'persistent_workers=False')
+    ]
+    train = HOST_TOOLS / 'train.py', TINY, '--work-dir', 'train', '--cfg-options'
+    run_tool(*train, *in_process, *options)
     trained = coco_numbers(tmp_path / 'train')
     assert trained['coco/bbox_mAP_50'] > 0.3
-    run_host_tool(
-        tmp_path, 'test.py', TINY, f'train/epoch_{epochs}.pth', '--work-dir', 'test'
-    )
+    checkpoint = f'train/epoch_{epochs}.pth'
+    test = HOST_TOOLS / 'test.py', TINY, checkpoint, '--work-dir', 'test'
+    run_tool(*test, '--cfg-options', *in_process)
     (result,) = (tmp_path / 'test').glob('*/*.json')
     tested = json.loads(result.read_text())
     assert {name: tested[name] for name in trained} == trained

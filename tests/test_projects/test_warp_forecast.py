@@ -38,22 +38,17 @@ def test_zero_flow_and_an_open_gate_repeat_the_last_map():
     torch.testing.assert_close(step(before, last), last)
 
 
-@pytest.mark.parametrize(('x', 'y'), [(1, 0), (0, -2), (-3, 1)])
+@pytest.mark.parametrize(('x', 'y'), [(1, 0), (-3, 1)])
 def test_a_constant_flow_shifts(x, y):
     feat = torch.randn(2, 4, 6, 8)
     padded = np.pad(feat.numpy(), ((0, 0), (0, 0), (8, 8), (8, 8)), mode='edge')
     shifted = torch.from_numpy(padded[:, :, 8 + y : 14 + y, 8 + x : 16 + x])
-    flow = torch.tensor([x, y], dtype=torch.float32).view(1, 2, 1, 1)
-    torch.testing.assert_close(warp(feat, flow.expand(2, 2, 6, 8)), shifted)
     step = FixedStep((float(x), float(y)), gate=100.0)
     torch.testing.assert_close(step(feat, feat), shifted)
-
-
-def test_half_a_cell_is_the_mean_of_two():
-    feat = torch.randn(1, 1, 2, 5)
-    flow = torch.tensor([0.5, 0]).view(1, 2, 1, 1).expand(1, 2, 2, 5)
+    # Half a cell is the mean of two.
+    half = torch.tensor([0.5, 0]).view(1, 2, 1, 1).expand(2, 2, 6, 8)
     means = (feat[..., :-1] + feat[..., 1:]) / 2
-    torch.testing.assert_close(warp(feat, flow)[..., :-1], means)
+    torch.testing.assert_close(warp(feat, half)[..., :-1], means)
 
 
 @pytest.mark.parametrize('frames', [1, 3])
@@ -77,12 +72,6 @@ def test_steps_go_on_from_what_they_made():
     torch.testing.assert_close(found, thrice(levels))
 
 
-def test_all_parameters_learn():
-    neck = make_forecast()
-    sum(level.square().sum() for level in neck(make_levels())).backward()
-    assert all(one.grad.abs().sum() > 0 for one in neck.parameters())
-
-
 def test_the_loss_is_a_share_of_the_variance_of_each_clip():
     neck = make_forecast(loss_weight=3.0)
     future = make_levels(2)
@@ -100,8 +89,7 @@ def test_the_loss_is_a_share_of_the_variance_of_each_clip():
         torch.testing.assert_close(loss['loss_forecast'], torch.tensor(3.0))
 
 
-@pytest.mark.parametrize('num_ahead', [1, 3, 4, 7])
-@pytest.mark.parametrize('stride', [1, 3])
+@pytest.mark.parametrize(('num_ahead', 'stride'), [(1, 1), (7, 1), (1, 3), (4, 3)])
 def test_true_maps_are_those_of_clips_that_end_later(num_ahead, stride):
     """Frames are numbered; a level says how many frames its clip has seen by then."""
     neck = make_forecast(num_ahead)
@@ -137,12 +125,8 @@ def test_what_comes_behind_the_end_of_a_video_is_not_learnt():
 
 def test_a_wrong_number_of_further_frames_is_named():
     neck = make_forecast(2)
-    with pytest.raises(
-        UserError, match=r'have 1 frames behind .* stand for 2; correct'
-    ):
+    with pytest.raises(UserError, match=r'num_ahead=2 .* 2 frames, but 1 follow'):
         neck.see_future(torch.zeros(1, 3, 4, 8, 8), lambda clips: [clips])
-    with pytest.raises(UserError, match='num_ahead=0 and clip_len=3'):
-        make_forecast(0)
 
 
 # In a detector, whose clips have 2 frames. Training clips have 3 more.
@@ -160,27 +144,23 @@ def forecasting(behind=()):
 
 
 def training_batch():
-    samples = [
-        tiny.data_sample([(4, 4, 30, 50), (50, 8, 90, 60)], [(1,), (2, 3)]),
-        tiny.data_sample(),
-    ]
     generator = torch.Generator().manual_seed(1)
     clips = torch.randint(
         0, 256, (2, 3, 5, 64, 96), generator=generator, dtype=torch.uint8
     )
-    return dict(inputs=list(clips), data_samples=samples)
+    return dict(inputs=list(clips), data_samples=[tiny.two(), tiny.nobody()])
 
 
 @pytest.mark.parametrize(
     'behind',
-    [[], [dict(type='FPN3D', **WIDTHS)], [dict(type='ResampleTime', num_frames=5)]],
+    [[], [dict(type='FPN3D', **WIDTHS), dict(type='ResampleTime', num_frames=5)]],
 )
 def test_only_its_own_loss_knows_what_comes(behind):
     model = tiny.build_detector(forecasting(behind)).train()
     data = model.data_preprocessor(training_batch(), training=True)
     losses = model.loss(**data)
     model.parse_losses(losses)[0].backward()
-    assert all(one.grad is not None for one in model.parameters() if one.requires_grad)
+    tiny.assert_all_learn(model)
     inputs = data['inputs'].clone()
     inputs[:, :, 2:] += 1
     changed = model.loss(inputs, data['data_samples'])
