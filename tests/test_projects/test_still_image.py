@@ -15,7 +15,6 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from run_tool import run_tool
 from tiny import NUM_CLASSES, assert_all_learn, tiny_decoder, tiny_head
-from tiny import batch as clips
 from tiny_coco import write_coco
 
 from stmixer_mm.projects.still_images.still_image import clip_sample, pick_detections
@@ -80,8 +79,12 @@ def image_sample(bboxes=(), labels=(), img_shape=(64, 96), scale=1.0, **metainfo
 
 
 def batch(*samples):
-    data = clips(*samples)
-    return data | dict(inputs=[clip[:, 0] for clip in data['inputs']])
+    generator = torch.Generator().manual_seed(1)
+    images = [
+        torch.randint(0, 256, (3, *one.img_shape), generator=generator).byte()
+        for one in samples
+    ]
+    return dict(inputs=images, data_samples=list(samples))
 
 
 def two(**kwargs):
