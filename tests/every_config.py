@@ -21,7 +21,6 @@ from mmengine.utils import import_modules_from_strings
 from run_tool import ROOT
 
 from stmixer_mm.apis.config import check_arguments
-from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.shapes import trace_shapes
 
 CONFIGS = ROOT / 'configs'
@@ -70,20 +69,14 @@ def check_alone(config):
 
 def build_without_memory(config):
     """A model whose backbone, neck and decoder have no values."""
-    linspace, init = torch.linspace, STMixerHead.__init__
-
-    def init_on_cpu(self, **settings):
-        with torch.device('cpu'):
-            init(self, **settings)
-
+    linspace = torch.linspace
     with (
         pytest.MonkeyPatch.context() as patch,
         DefaultScope.overwrite_default_scope(config.default_scope),
         torch.device('meta'),
     ):
-        # What asks for values: the host's ViT of a linspace, the head of a trial.
+        # The host's ViT asks for values of one.
         patch.setattr(torch, 'linspace', lambda *args: linspace(*args, device='cpu'))
-        patch.setattr(STMixerHead, '__init__', init_on_cpu)
         return MODELS.build(config.model)
 
 
