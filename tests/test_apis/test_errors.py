@@ -5,20 +5,7 @@ import pytest
 import torch
 from torch._utils import ExceptionWrapper
 
-from stmixer_mm.errors import UserError, blame, explain, user_errors
-
-
-@pytest.mark.parametrize('error', [KeyError('x'), OSError('no number')])
-def test_traceback_of_an_internal_error_is_in_a_file(
-    error, capsys, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
-    with pytest.raises(SystemExit, match='1'), user_errors():
-        raise error
-    (line,) = capsys.readouterr().err.splitlines()
-    (file,) = tmp_path.iterdir()
-    assert type(error).__name__ in line and str(file) in line
-    assert 'in test_traceback_of_an' in file.read_text()
+from stmixer_mm.errors import UserError, blame, user_errors
 
 
 @pytest.mark.parametrize(
@@ -41,12 +28,6 @@ def test_user_errors_are_printed_and_end_the_program(error, words, capsys, monke
         raise error
 
 
-def test_interruption_has_no_traceback(capsys):
-    with pytest.raises(SystemExit, match='130'), user_errors():
-        raise KeyboardInterrupt
-    assert 'interrupted' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize('error', [ValueError('two\n  lines.'), AssertionError()])
 def test_blame_makes_one_sentence_of_any_failure(error):
     with pytest.raises(UserError) as caught, blame('a.csv is broken', 'mend it'):
@@ -59,16 +40,22 @@ def test_blame_makes_one_sentence_of_any_failure(error):
         assert again.value is known
 
 
-@pytest.mark.parametrize(
-    ('error', 'sentence'),
-    [(UserError('a.mp4 is gone.'), 'a.mp4 is gone.'), (ValueError('bug'), None)],
-)
-def test_errors_of_loader_workers_keep_their_sentence(error, sentence):
+def test_the_traceback_of_a_bug_is_in_a_file(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    with pytest.raises(SystemExit, match='1'), user_errors():
+        raise KeyError('x')
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert 'KeyError' in line and str(file) in line
+    assert 'in test_the_traceback_of' in file.read_text()
+
+
+def test_errors_of_loader_workers_keep_their_sentence():
     try:
-        raise error
-    except Exception:
+        raise UserError('a.mp4 is gone.')
+    except UserError:
         # With the traceback in its message, as a worker's errors are passed on.
         wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
-    with pytest.raises(type(error), match=sentence) as caught:
+    with pytest.raises(UserError) as caught:
         wrapped.reraise()
-    assert explain(caught.value) == sentence
+    assert str(caught.value) == 'a.mp4 is gone.'

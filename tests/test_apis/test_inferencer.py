@@ -2,7 +2,6 @@ import json
 import re
 from copy import deepcopy
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -24,26 +23,18 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp('project')
 
 
-def load(folder, kind, **options):
-    return ActionDetInferencer(
-        folder / f'{kind}.py',
-        folder / f'{kind}.pth',
-        'cpu',
-        cfg_options={'model.head.score_thr': 0.0},
-        show_progress=False,
-        **options,
-    )
-
-
 def build(folder, kind):
     """An inferencer whose model finds a person in each query."""
+    config, checkpoint = folder / f'{kind}.py', folder / f'{kind}.pth'
     text = write_project(folder).read_text()
-    (folder / f'{kind}.py').write_text(text.replace('stmixer_tiny', f'{kind}_tiny'))
+    config.write_text(text.replace('stmixer_tiny', f'{kind}_tiny'))
     with DefaultScope.overwrite_default_scope('mmaction'):
         torch.manual_seed(0)
-        state = init_detector(folder / f'{kind}.py', None).state_dict()
-        torch.save(state, folder / f'{kind}.pth')
-        return load(folder, kind)
+        torch.save(init_detector(config, None).state_dict(), checkpoint)
+        options = {'model.head.score_thr': 0.0}
+        return ActionDetInferencer(
+            config, checkpoint, 'cpu', cfg_options=options, show_progress=False
+        )
 
 
 @pytest.fixture(scope='module')
@@ -75,21 +66,17 @@ def foretelling(of_keyframes, monkeypatch):
     return of_keyframes
 
 
-def boxes_of(found):
-    return [one.bboxes.round(2).tolist() for one in found]
-
-
 def test_a_result_says_for_when_it_speaks(foretelling, video, tmp_path):
     found = list(foretelling.stream(video, interval_s=0.4))
     assert [round(one.time_s, 3) for one in found] == [0.8, 1.2, 1.6, 2, 2.4, 2.8]
     assert [one.frame_index for one in found] == [8, 12, 16, 20, 24, 28]
     assert {one.ahead_s for one in found} == {0.5}
-    # Of a video that is cut where the clips end it says the same.
+    # It has not seen what comes after its clip.
     cut = frames_of(video)[: 15 + 1]
-    known = [*foretelling.stream(cut, fps=10, interval_s=0.4)]
-    assert boxes_of(known) == boxes_of(found[:4])
-    drawn = foretelling.detect(video, vis_file=tmp_path / 'o.mp4', interval_s=0.4)
-    assert boxes_of(drawn.keyframes) == boxes_of(found)
+    known = list(foretelling.stream(cut, fps=10, interval_s=0.4))
+    for one, other in zip(known, found[:4], strict=True):
+        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+    foretelling.detect(video, vis_file=tmp_path / 'o.mp4', interval_s=0.4)
     assert len(open_video(tmp_path / 'o.mp4')) == 25
 
 
@@ -110,24 +97,6 @@ def test_a_stream_gives_what_its_file_gives(kind, options, video, request):
         np.testing.assert_allclose(one.person_scores, other.person_scores, 1e-4)
 
 
-@pytest.mark.parametrize(
-    ('kind', 'keyframes', 'wait'),
-    [('of_keyframes', [0, 10, 20], 9), ('foretelling', [10, 20], -5)],
-)
-def test_results_come_while_the_stream_goes_on(kind, keyframes, wait, request):
-    given = []
-
-    def frames():
-        for number in range(10**9):
-            given.append(number)
-            yield np.full((64, 96, 3), number % 256, np.uint8)
-
-    found = request.getfixturevalue(kind).stream(frames(), fps=10)
-    for keyframe in keyframes:
-        assert next(found).frame_index == keyframe
-        assert given[-1] <= keyframe + wait
-
-
 def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
     (folder / 'bad.mp4').write_bytes(b'x')
     (folder / 'list.txt').write_text(f'gone.mp4\n{folder}/bad.mp4\n{video}\n')
@@ -136,11 +105,9 @@ def test_bad_sources_among_others_have_an_error(of_keyframes, video, folder):
     sources = [folder / 'list.txt', breaks, frames.astype(float)]
     found = of_keyframes(sources, fps=10, batch_size=4)['predictions']
     assert [len(one.keyframes) for one in found] == [0, 0, 3, 2, 0]
-    errors = [one.error for one in found]
-    assert errors.pop(2) is None
-    names = ['gone.mp4', 'bad.mp4', 'frame 15', 'frame 0']
-    for error, name in zip(errors, names, strict=True):
-        assert name in error and '\n' not in error
+    names = ['gone.mp4', 'bad.mp4', 'None', 'frame 15', 'frame 0']
+    for one, name in zip(found, names, strict=True):
+        assert name in str(one.error) and '\n' not in str(one.error)
     with pytest.raises(UserError, match=r'gone\.mp4'):
         of_keyframes('gone.mp4')
 
@@ -151,14 +118,8 @@ def test_files_are_written(of_keyframes, video, folder, tmp_path):
     result = of_keyframes(sources, fps=10, **files)
     drawn = [tmp_path / 'out' / 'vis' / f'{name}.mp4' for name in ('new', 'frames')]
     assert result['visualization'] == [*map(str, drawn), None]
-    pictures = []
-    for path in drawn:
-        with av.open(path) as container:
-            decoded = list(container.decode(video=0))
-        np.testing.assert_allclose([float(one.time) for one in decoded],
-                                   np.arange(25) / 10, atol=1e-3)  # fmt: skip
-        pictures.append([one.to_ndarray(format='rgb24') for one in decoded])
-    assert np.abs(np.subtract(*np.int32(pictures))).mean() < 1
+    pictures = np.array([frames_of(path) for path in drawn], int)
+    assert np.abs(np.subtract(*pictures)).mean() < 1
     written = json.loads((tmp_path / 'all.json').read_text())
     for one, name in zip(written, ('new', 'frames', 'gone'), strict=True):
         path = tmp_path / 'out' / 'preds' / f'{name}.json'
@@ -176,33 +137,15 @@ def test_persons_seen_twice_are_left_out(of_keyframes, video, monkeypatch):
             sample.pred_instances = InstanceData(**found)
         return batch['data_samples']
 
-    class Tracker:
-        def extend(self, time_s, bboxes, person_scores, vectors):
-            assert len(bboxes) == len(person_scores)
-            return np.arange(len(bboxes))
-
     monkeypatch.setattr(of_keyframes.model, 'test_step', test_step)
     ious = bbox_overlaps(bboxes, bboxes)
-    for threshold in (0.3, 0.5, 1):
+    for threshold in (0.3, 1):
         kept = []
         for index in scores.argsort(descending=True):
             if (ious[index, kept] <= threshold).all():
                 kept.append(int(index))
-        options = dict(nms_thr=threshold, end=0.5, tracker=Tracker())
-        (one,) = of_keyframes.stream(video, **options)
+        (one,) = of_keyframes.stream(video, nms_thr=threshold, end=0.5)
         np.testing.assert_allclose(one.person_scores, scores[sorted(kept)], 1e-6)
-        assert one.ids == list(range(len(kept)))
-
-
-def test_a_fast_one_finds_the_same(of_keyframes, video, folder):
-    fast = load(folder, 'stmixer', fast=True)
-    kinds = [*map(str, map(type, fast.model.backbone.modules()))]
-    assert not any('BatchNorm' in kind for kind in kinds)
-    both = (one.stream(video, nms_thr=1) for one in (fast, of_keyframes))
-    for ours, expected in zip(*both, strict=True):
-        np.testing.assert_allclose(
-            np.sort(ours.person_scores), np.sort(expected.person_scores), atol=0.02
-        )
 
 
 def test_the_python_of_the_readme_runs(folder, video, monkeypatch, tmp_path):
