@@ -70,7 +70,7 @@ def clips_of(length, clip_len, step, start=1):
 
 def predict_truth(truth):
     """Every box of the ground truth, in every frame."""
-    samples = []
+    samples, num_labels = [], len(truth['labels'])
     for name, classes in truth['gttubes'].items():
         for frame in range(1, truth['nframes'][name] + 1):
             persons = [
@@ -79,7 +79,7 @@ def predict_truth(truth):
                 for row in itertools.chain(*tubes)
                 if row[0] == frame
             ]
-            samples.append(predict(name, frame, *persons))
+            samples.append(predict(name, frame, *persons, num_labels=num_labels))
     return samples
 
 
@@ -131,3 +131,23 @@ def frame_detections(samples, label):
         for box, scores in zip(*sample['pred_instances'].values(), strict=True)
         if scores[label + 1] > 0.01
     ]
+
+
+def csv_lines(samples, *, above=0):
+    """Detections that score more, as lines of video, time, box, action, score."""
+    lines = []
+    for sample in samples:
+        place = f'{sample["video_id"]},{sample["timestamp"]}'
+        for box, scores in zip(*sample['pred_instances'].values(), strict=True):
+            corners = ','.join(repr(float(value)) for value in box)
+            lines += [
+                f'{place},{corners},{action},{float(scores[action])!r}'
+                for action in np.flatnonzero(scores > above)
+            ]
+    return lines
+
+
+def ava_lines(truth):
+    """The ground truth as an AVA csv, in which each frame is a keyframe."""
+    lines = csv_lines(predict_truth(truth))
+    return [f'{line.rpartition(",")[0]},0' for line in lines]

@@ -5,11 +5,9 @@ from mmaction.evaluation.functional import multisports_utils
 from tube_data import clips_of
 
 from stmixer_mm.evaluation.functional.linking import (
-    LINKINGS,
     Linking,
     Tubelets,
     parse_linking,
-    suppress_tubelets,
 )
 from stmixer_mm.evaluation.functional.matching import take
 from stmixer_mm.evaluation.functional.tubelet_linking import (
@@ -17,20 +15,6 @@ from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
     link_tubelets,
 )
-
-LEFT, RIGHT = [0, 0, 9, 9], [50, 0, 59, 9]
-SHORT = dict(min_length=1, tube_nms_iou=None)
-
-
-def boxes_of(*rows):
-    """Rows of sequence, frame, score, box."""
-    sequences, frames, scores, bboxes = zip(*rows, strict=True)
-    return Tubelets(
-        np.array(sequences),
-        np.array(frames)[:, None],
-        np.array(bboxes, float)[:, None],
-        np.array(scores, float),
-    )
 
 
 def rows_of(tubes):
@@ -40,43 +24,18 @@ def rows_of(tubes):
 
 
 def test_a_gap_is_filled_and_does_not_count():
-    moved = [4, 0, 13, 9]  # overlaps LEFT by 60 / 140
-    rows = [(0, 1, 0.8, LEFT), (0, 5, 0.4, moved)]
-    tubes = link_tubelets(boxes_of(*rows), Linking(**SHORT))
+    moved = [4, 0, 13, 9]  # overlaps the first by 60 / 140
+    bboxes = np.array([[[0.0, 0, 9, 9]], [moved]])
+    boxes = Tubelets(
+        np.zeros(2, int), np.array([[1], [5]]), bboxes, np.array([0.8, 0.4])
+    )
+    linking = dict(min_length=1, tube_nms_iou=None)
+    tubes = link_tubelets(boxes, Linking(**linking))
     assert tubes.scores.tolist() == [pytest.approx(0.6)]
     (filled,) = rows_of(tubes)
     assert filled[:, :2].T.tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
     # Of the frames after its last box in which a tube goes on, this is one too many.
-    tubes = link_tubelets(boxes_of(*rows), Linking(**SHORT, end_after=3))
-    assert len(tubes.scores) == 2
-
-
-def test_short_and_weak_tubes_go():
-    rows = [(0, t, 0.5, LEFT) for t in range(1, 16)]
-    rows += [(1, t, 0.5, LEFT) for t in range(1, 15)]
-    rows += [(2, t, 0.009, LEFT) for t in range(1, 20)]
-    assert link_tubelets(boxes_of(*rows), LINKINGS['act']).sequences.tolist() == [0]
-    linking = Linking(min_length=14, min_score=0.005)
-    assert link_tubelets(boxes_of(*rows), linking).sequences.tolist() == [0, 1, 2]
-
-
-def test_suppression_per_frame_and_sequence():
-    near = [2, 0, 11, 9]  # 80 / 120 of LEFT
-    rows = [
-        (0, 1, 0.7, near),
-        (0, 1, 0.9, LEFT),
-        (0, 1, 0.5, RIGHT),
-        (0, 2, 0.3, near),
-        (1, 1, 0.2, near),
-    ]
-    for linking, scores in (
-        (Linking(), [0.9, 0.5, 0.2, 0.3]),
-        (Linking(top_k=1), [0.9, 0.2, 0.3]),
-        (Linking(nms='soft', nms_iou=0.6), [0.9, 0.5, 0.7 * (1 - 2 / 3), 0.2, 0.3]),
-        (Linking(nms=None, top_k=2), [0.9, 0.7, 0.2, 0.3]),
-    ):
-        found = suppress_tubelets(boxes_of(*rows), linking)
-        np.testing.assert_allclose(found.scores, scores)
+    assert len(link_tubelets(boxes, Linking(**linking, end_after=3)).scores) == 2
 
 
 def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):
@@ -206,27 +165,9 @@ def test_ids_are_final():
     assert 5 < max(max(ids) for ids in whole) < 5 * len(clips) - 1
 
 
-def test_a_repeated_frame_counts_once():
-    """Twice on frame 1 the IoU is 1, in frame 2 it is 0."""
-    linking = Linking(link_iou=0.6)
-    first, second = np.array([[LEFT] * 3]), np.array([[LEFT, LEFT, RIGHT]])
-    frames = np.array([1, 1, 2])
-    linker = TubeletLinker(linking)
-    assert linker.extend(frames, first.astype(float), np.array([0.9])) == 0
-    assert linker.extend(frames, second.astype(float), np.array([0.9])) == 1
-
-
 def test_where_a_person_is():
     frames, bboxes = np.array([1, 1, 2, 3]), np.ones((3, 4, 4))
     scores = np.array([[0.6, 0.1, 0.4, 0.5], [0.1, 0.9, 0.2, 0.3], [0, 0, 0, 0]])
     shown = boxes_where_present(frames, bboxes, scores, 0.5)
     expected = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]]
     assert (~np.isnan(shown[..., 0])).astype(int).tolist() == expected
-
-
-def test_constants_by_name():
-    linking = parse_linking(dict(base='moc', min_length=8))
-    assert (linking.nms, linking.min_length) == ('soft', 8)
-    for wrong in ('road', dict(base='road'), dict(iou=0.5)):
-        with pytest.raises(ValueError, match='linking'):
-            parse_linking(wrong)

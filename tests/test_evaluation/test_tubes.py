@@ -7,17 +7,16 @@ from stmixer_mm.evaluation.functional.tubes import (
     join_tubes,
     suppress_tubes,
     tube_overlaps,
-    tube_pairs,
 )
-
-
-def straight(first, last, box=(0, 0, 9, 9)):
-    return still(first, last, box)
 
 
 def iou(first, *others, **kwargs):
     many = join_tubes([(0, other, 1) for other in others])
     return tube_overlaps(join_tubes([(0, first, 1)]), many, **kwargs).ious
+
+
+def straight(first, last, box=(0, 0, 9, 9)):
+    return still(first, last, box)
 
 
 @pytest.mark.parametrize('frame', [0, 1])
@@ -53,18 +52,6 @@ def test_random_tubes_by_the_definition(pixel, frame):
     assert (found > 0).sum() > 5
 
 
-def test_only_tubes_of_one_sequence_are_paired():
-    short, long = straight(1, 4), straight(1, 8)
-    tubes = join_tubes([(2, short, 1), (1, short, 1), (2, long, 1)])
-    gts = join_tubes([(2, short, 1), (3, short, 1)])
-    pairs = tube_pairs(tubes, gts, pixel=1, frame=1)
-    assert tubes.sequences.tolist() == [1, 2, 2]
-    assert pairs.detections.tolist() == [1, 2]
-    assert pairs.gts.tolist() == [0, 0]
-    assert pairs.ious.tolist() == [1, 1 / 2]
-    assert tube_pairs(tubes, gts, pixel=1, frame=1, min_iou=0.6).ious.tolist() == [1]
-
-
 def test_suppression_spares_other_sequences_and_weak_overlaps():
     tubes = join_tubes(
         [
@@ -77,6 +64,4 @@ def test_suppression_spares_other_sequences_and_weak_overlaps():
     kept = suppress_tubes(tubes, 0.3)
     assert kept.scores.tolist() == [0.9, 0.8, 0.5]
     assert kept.sequences.tolist() == [0, 0, 1]
-    assert kept.lengths.tolist() == [8, 13, 10]
-    assert kept.frames.tolist() == [*range(1, 9), *range(8, 21), *range(1, 11)]
     assert suppress_tubes(tubes, 0.8).scores.tolist() == [0.9, 0.8, 0.7, 0.5]
