@@ -142,7 +142,7 @@ def csv_lines(samples, *, above=0):
             corners = ','.join(repr(float(value)) for value in box)
             lines += [
                 f'{place},{corners},{action},{float(scores[action])!r}'
-                for action in np.flatnonzero(scores > above)
+                for action in np.flatnonzero(scores[1:] > above) + 1
             ]
     return lines
 

@@ -111,10 +111,12 @@ def test_keyframes_in_which_detections_count(write_text, label_map):
         predict('v', 1, [LEFT], [[0, 0.8, 0]]),
         predict('v', 2, [LEFT], [[0, 0.9, 0]]),  # of an action that is not evaluated
         predict('v', 3, [LEFT], [[0, 0.9, 0]]),  # not annotated
+        predict('x', 1, [LEFT], [[0, 0.9, 0]]),
     ]
     for arguments, wrong in (
-        (dict(), 2),
-        (dict(exclude_file=known), 1),
+        (dict(), 3),
+        (dict(own_videos=True), 2),
+        (dict(exclude_file=known), 2),
         (dict(protocol='ava2020'), 1),
         (dict(protocol='ava2020', empty_keyframes_file=known), 2),
         (dict(protocol='mmaction2'), 0),

@@ -60,23 +60,10 @@ def test_a_clip_of_tubelets_has_boxes_in_all_frames_and_words_for_the_others():
         assert np.array_equal(tile, expected)
 
 
-def test_a_sheet_holds_every_picture_once():
-    pictures = [np.full((40 + 10 * (i % 3), 700, 3), i + 1, np.uint8) for i in range(5)]
-    sheet = TOOL.contact_sheet(pictures)
-    for number, picture in enumerate(pictures, start=1):
-        assert (sheet[..., 0] == number).sum() == picture.shape[0] * 700
-    assert sheet.shape[1] <= TOOL.SHEET_WIDTH
-
-
-def test_sheets_and_folders_of_wrapped_datasets_by_seed(tmp_path, capsys):
+def test_sheets_and_folders_by_seed(tmp_path):
     config = write_project(tmp_path)
-    many = "many = dict(type='RepeatDataset', times=2, dataset=dataset)\n"
-    text = config.read_text().replace(
-        "dict(type='FormatShape'",
-        "dict(type='Flip', flip_ratio=0.5), dict(type='FormatShape'",
-    )
-    text = text.replace('num_workers=0, dataset=dataset', 'num_workers=0, dataset=many')
-    config.write_text(text.replace('train_dataloader', f'{many}train_dataloader', 1))
+    flip, last = "dict(type='Flip', flip_ratio=0.5), ", "dict(type='FormatShape'"
+    config.write_text(config.read_text().replace(last, flip + last))
     sheets, path = [], tmp_path / 'new' / 'sheet.png'
     for seed in (0, 0, 1, 2):
         run_tool('browse_dataset', config, '--seed', seed, '--sheet', path)
@@ -87,4 +74,3 @@ def test_sheets_and_folders_of_wrapped_datasets_by_seed(tmp_path, capsys):
     files = sorted((tmp_path / 'out').iterdir())
     assert [file.name for file in files] == ['0000.jpg', '0001.jpg']
     assert cv2.imread(str(files[0])) is not None
-    assert f'2 keyframes: {tmp_path / "out"}' in capsys.readouterr().out

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import pytest
 import torch
 from run_tool import free_port, run_tool
 from tiny_stmixer import ROOT, tool_environment, write_project
@@ -35,54 +34,45 @@ train_dataloader = dict(
 """
 
 
-@pytest.fixture
-def project(tmp_path):
-    config = write_project(tmp_path)
-    rows = (tmp_path / 'train.csv').read_text().splitlines()
-    (tmp_path / 'some.csv').write_text(
-        '\n'.join(row for row in rows if not row.startswith('3')) + '\n'
-    )
-    # In the second iteration one of the processes sees no person at all.
-    (tmp_path / 'nobody.csv').write_text('3.mp4,1\n')
-    (tmp_path / 'loss_recorder.py').write_text(RECORDER)
-    config = tmp_path / 'child.py'
-    config.write_text(CHILD)
-    return config
-
-
-def results(work_dir, processes):
+def results(work_dir):
     """Losses (processes, steps) and the parameters after the last step."""
     losses = [
         [float(line) for line in path.read_text().split()]
         for path in sorted(work_dir.glob('losses_*.txt'))
     ]
-    assert len(losses) == processes
     state = torch.load(work_dir / 'epoch_1.pth')['state_dict']
     return torch.tensor(losses, dtype=torch.float64), state
 
 
-def test_two_processes_equal_one_with_the_double_batch(project, monkeypatch):
-    root = project.parent
-    monkeypatch.syspath_prepend(root)
+def test_two_processes_equal_one_with_the_double_batch(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    write_project(tmp_path)
+    rows = (tmp_path / 'train.csv').read_text().splitlines(keepends=True)
+    # In the second iteration one of the processes sees no person at all.
+    (tmp_path / 'some.csv').write_text(''.join(row for row in rows if row[0] != '3'))
+    (tmp_path / 'nobody.csv').write_text('3.mp4,1\n')
+    (tmp_path / 'loss_recorder.py').write_text(RECORDER)
+    project = tmp_path / 'child.py'
+    project.write_text(CHILD)
 
     def options(folder, batch_size):
         setting = f'train_dataloader.batch_size={batch_size}'
         return ('--work-dir', folder, '--no-validate', '--cfg-options', setting)
 
-    run_tool('train', project, *options(root / 'one', 2))
-    loss, state = results(root / 'one', 1)
+    run_tool('train', project, *options(tmp_path / 'one', 2))
+    loss, state = results(tmp_path / 'one')
 
     environment = tool_environment(GPUS='2', PORT=str(free_port()))
-    environment['PYTHONPATH'] += f':{root}'
+    environment['PYTHONPATH'] += f':{tmp_path}'
     done = subprocess.run(
-        [ROOT / 'tools' / 'dist_train.sh', project, *options(root / 'two', 1)],
+        [ROOT / 'tools' / 'dist_train.sh', project, *options(tmp_path / 'two', 1)],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    losses, halves = results(root / 'two', 2)
+    losses, halves = results(tmp_path / 'two')
     assert loss.shape == (1, 2)
     assert losses.shape == (2, 2)
     torch.testing.assert_close(losses.mean(0), loss[0], rtol=1e-5, atol=1e-5)
@@ -94,16 +84,8 @@ def test_two_processes_equal_one_with_the_double_batch(project, monkeypatch):
 def test_failure_is_reported_without_a_traceback(tmp_path):
     script = tmp_path / 'fails.py'
     script.write_text('import sys\nsys.exit("error: a sentence")\n')
-    done = subprocess.run(
-        [
-            sys.executable,
-            ROOT / 'tools/launch.py',
-            f'--master_port={free_port()}',
-            script,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    launch = [sys.executable, ROOT / 'tools/launch.py', f'--master_port={free_port()}']
+    done = subprocess.run([*launch, script], capture_output=True, text=True)
     assert done.returncode == 1
     assert 'error: a sentence' in done.stderr and 'error: process 0' in done.stderr
     assert 'Traceback' not in done.stderr
