@@ -1,6 +1,7 @@
 import gzip
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from bad_input import RunsCode
 from mmaction.evaluation.functional import multisports_utils
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from run_tool import run_and_fail, run_tool
+from run_tool import ROOT, run_and_fail, run_tool
 from tube_data import SCALE, build, csv_lines, ground_truth, noisy, still
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric
@@ -18,33 +19,38 @@ from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
 from stmixer_mm.registry import METRICS
 
+DOCUMENTATION = (ROOT / 'docs' / 'evaluation.md').read_text()
+CONFIGS = dict(
+    re.findall(r'`(\w+\.py)`:\n\n```python\n(.*?)^```$', DOCUMENTATION, re.M | re.S)
+)
 TRUTH = ('a,1,0,0,0.4,1,1,0', 'a,1,0.6,0,1,1,2,1', 'b,0002.5,0,0,0.4,1,1,0')
 PERFECT = ('a,1,0,0,0.4,1,1,0.9', 'a,1,0.6,0,1,1,2,0.9', 'b,2.5,0,0,0.4,1,1,0.9')
 
 
 @pytest.fixture
-def config(write_text):
-    metric = dict(
-        type='FrameMAPMetric', ann_file=write_text('truth.csv', *TRUTH), num_classes=3
+def config(write_text, tmp_path, monkeypatch):
+    """``keyframes.py`` of the documentation."""
+    monkeypatch.chdir(tmp_path)
+    write_text('truth.csv', *TRUTH)
+    items = (
+        f'item {{\n  name: "{name}"\n  id: {number}\n}}'
+        for number, name in enumerate(('run', 'sit'), start=1)
     )
-    return write_text('config.py', f'test_evaluator = {metric}')
+    write_text('label_map.pbtxt', *items)
+    return write_text('keyframes.py', CONFIGS['keyframes.py'])
 
 
 @pytest.fixture
-def tubes(write_text, tmp_path):
-    """A config of both tube metrics: two labels, a video of 20 frames."""
+def tubes(write_text, tmp_path, monkeypatch):
+    """``tubes.py``: both metrics; two labels, a video of 20 frames."""
+    monkeypatch.chdir(tmp_path)
     gttubes = {
         0: [still(1, 18, [0, 0, 50, 100])],
         1: [still(3, 20, [100, 0, 150, 100])],
     }
     truth = ground_truth({'v': gttubes}, labels=['run', 'sit'], nframes=20)
-    path = tmp_path / 'tubes.pkl'
-    path.write_bytes(pickle.dumps(truth))
-    metrics = [
-        dict(type=metric_type, ann_file=str(path))
-        for metric_type in ('TubeFrameMAPMetric', 'VideoMAPMetric')
-    ]
-    return write_text('tubes.py', f'test_evaluator = {metrics}')
+    (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
+    return write_text('tubes.py', CONFIGS['tubes.py'])
 
 
 @pytest.fixture
@@ -119,7 +125,7 @@ def test_lines_that_count(evaluate):
         'b,2.5,0,0,0.4,1,1,0.90000000002',
     )
     for found in (repeated, near):
-        assert evaluate(found)['mAP/class 1'] == pytest.approx((1 + 2 / 3) / 2)
+        assert evaluate(found)['mAP/run'] == pytest.approx((1 + 2 / 3) / 2)
 
 
 TUBE_ROWS = (
@@ -230,10 +236,7 @@ def test_published_tubes(evaluate, tubes, write, folder):
     ],
     ids=str,
 )
-def test_faulty_results_are_refused_with_their_place(
-    fail, tmp_path, monkeypatch, content, place
-):
-    monkeypatch.chdir(tmp_path)
+def test_faulty_results_are_refused_with_their_place(fail, tmp_path, content, place):
     assert place in fail(content)
     assert not (tmp_path / 'made_by_a_pickle').exists()
 
@@ -257,20 +260,17 @@ def test_faulty_frame_detections_and_tubes_are_refused(fail, tubes, content):
     assert 'found.pkl' in fail(content, tubes)
 
 
-def test_faulty_folders_of_tubes(fail, tubes, tmp_path):
-    path = tmp_path / 'v_tubes.pkl'
-    assert 'v_tubes.pkl' in fail(tmp_path, tubes)
-    path.write_bytes(pickle.dumps([ROWS]))
+def test_a_folder_without_tubes_of_a_video(fail, tubes, tmp_path):
     assert 'v_tubes.pkl' in fail(tmp_path, tubes)
 
 
 def test_the_mean_over_splits(tubes, tmp_path, capsys):
-    truth = pickle.loads((tmp_path / 'tubes.pkl').read_bytes())
+    truth = pickle.loads((tmp_path / 'GT.pkl').read_bytes())
     for key in ('nframes', 'resolution', 'gttubes'):
         truth[key]['w'] = truth[key]['v']
     truth['gttubes']['w'] = {0: truth['gttubes']['v'][0]}
     truth.update(test_videos=[['v'], ['w']], train_videos=[['w'], ['v']])
-    (tmp_path / 'tubes.pkl').write_bytes(pickle.dumps(truth))
+    (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
     found = [tmp_path / 'v.csv', tmp_path / 'w.csv']
     found[0].write_text('\n'.join(TUBE_ROWS))
     # Of run, half of the frames with a wrong one before.
