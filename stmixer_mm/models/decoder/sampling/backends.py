@@ -8,6 +8,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from stmixer_mm.errors import UserError, choose
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    DeformableAttentionSampler,
+)
 from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
 from stmixer_mm.models.decoder.sampling.grid_sample import (
     GridMeansSampler,
@@ -19,11 +22,12 @@ from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
     'grid_means': GridMeansSampler,
+    'mmcv': DeformableAttentionSampler,
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
 }
-# By type of device; where it does not run, and elsewhere, the portable one.
-FASTEST = {'cpu': 'embedding_bag', 'cuda': 'triton'}
+# By type of device, the fastest first; elsewhere the portable one.
+FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
 
 def make_sampler(
@@ -54,9 +58,10 @@ def choose_backend(name: str, device: torch.device) -> str:
         UserError: The back end is unknown, or does not run on the device.
     """
     if name == 'auto':
-        name = FASTEST.get(device.type, 'grid_means')
-        if not SAMPLING_BACKENDS[name].is_available(device):
-            name = 'grid_means'
+        candidates = (*FASTEST.get(device.type, ()), 'grid_means')
+        name = next(
+            one for one in candidates if SAMPLING_BACKENDS[one].is_available(device)
+        )
     if not choose('sampling_backend', name, SAMPLING_BACKENDS).is_available(device):
         raise UserError(f"sampling_backend='{name}' does not run on '{device}'.")
     if not torch.compiler.is_compiling():
