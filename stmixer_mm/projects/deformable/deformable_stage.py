@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttention,
-    multi_scale_deformable_attn_pytorch,
-)
+from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from torch import Tensor
 
 from stmixer_mm.models.boxes import box_size, sine_position_code
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    PlaneLayout,
+    attend,
+    lay_out_planes,
+)
 from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.models.strides import level_extents
@@ -26,7 +28,7 @@ class FlatPlanes(NamedTuple):
     """Cells of M planes, one after the other; each frame of a level is a plane."""
 
     values: Tensor  # (B, N, C)
-    sizes: list[tuple[int, int]]  # M of h, w in cells
+    layout: PlaneLayout
     extents: Tensor  # (M, 2): w, h in pixels
 
 
@@ -143,9 +145,9 @@ class DeformableAttention(MultiScaleDeformableAttention):
         weights = self.attention_weights(coded).unflatten(-1, (self.num_heads, -1))
         weights = full_precision(weights).softmax(dim=-1)
         values = full_precision(self.value_proj(planes.values))
-        read = multi_scale_deformable_attn_pytorch(
+        read = attend(
             values.unflatten(-1, (self.num_heads, -1)),
-            planes.sizes,
+            planes.layout,
             place_points(offsets, boxes_xyzr, planes.extents),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
@@ -162,9 +164,10 @@ def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlan
     sizes = [tuple(feat.shape[-2:]) for feat in feats]
     extents = level_extents(sizes, strides, full_precision(feats[0]))
     num_frames = feats[0].size(2)
+    planes = [size for size in sizes for _frame in range(num_frames)]
     return FlatPlanes(
         values=torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2),
-        sizes=[size for size in sizes for _frame in range(num_frames)],
+        layout=lay_out_planes(planes, feats[0].device),
         extents=extents.repeat_interleave(num_frames, dim=0),
     )
 
