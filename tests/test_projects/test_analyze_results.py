@@ -1,15 +1,13 @@
 import csv
 import pickle
 
-import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from run_tool import run_and_fail, run_tool
+from run_tool import run_tool
 from tiny_stmixer import write_project
 from tube_data import build, ground_truth, noisy, still
 
-from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.judging import class_results, judge_keyframes
 from stmixer_mm.projects.diagnosis.keyframe_pictures import RIGHT, WRONG, draw_keyframe
@@ -41,15 +39,13 @@ def test_classes_have_the_ap_of_the_metric(metric_type):
     judged = judge_keyframes(metric, detections, score_thr=0.3)
     results = class_results(metric, detections)
     assert sum(one.num_gts for one in judged) == sum(one.gts for one in results)
-    found = {
-        keyframe_key(sample['video_id'], sample['timestamp']): sample['pred_instances']
-        for sample in samples
-    }
+    found = {(one['video_id'], one['timestamp']): one for one in samples}
     for one in judged:
-        for bbox, name, score, _ in one.boxes:
-            instances, column = found[one.key], int(name[-1]) + 1
-            is_box = np.isclose(instances['bboxes'], bbox, atol=1e-6).all(axis=1)
-            assert score in instances['scores'][is_box, column]
+        video, timestamp = one.key.split(',')
+        bboxes, scores = found[video, int(timestamp)]['pred_instances'].values()
+        for box in one.boxes:
+            is_box = np.isclose(bboxes, box.bbox_norm, atol=1e-6).all(axis=1)
+            assert box.score in scores[is_box, int(box.class_name[-1]) + 1]
 
 
 def test_costs_of_keyframes_by_hand(write_text):
@@ -77,11 +73,11 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     found.write_bytes(pickle.dumps(samples))
     run_tool('analyze_results', found, config, '--out', out, '--num-worst', 3)
     folder = out / 'mAP'
-    assert {path.name for path in folder.iterdir()} == {
-        *('classes.csv', 'keyframes.csv'),
-        *('keyframe_01_1.mp4_0001.jpg', 'keyframe_02_3.mp4_0001.jpg'),
-        'keyframe_03_2.mp4_0001.jpg',
-    }
+    pictures = [path.name for path in sorted(folder.glob('*.jpg'))]
+    assert pictures == [
+        f'keyframe_0{rank}_{video}.mp4_0001.jpg'
+        for rank, video in ((1, 1), (2, 3), (3, 2))
+    ]
     with open(folder / 'classes.csv') as file:
         worst, second = csv.DictReader(file)
     assert list(worst) == ['name', 'ap', 'gts', 'detected', 'right']
@@ -90,7 +86,6 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     with open(folder / 'keyframes.csv') as file:
         first = next(csv.DictReader(file))
     assert (first['video'], float(first['cost'])) == ('1.mp4', pytest.approx(2.8))
-    assert cv2.imread(str(folder / 'keyframe_01_1.mp4_0001.jpg')).shape[1] > 2 * 720
     # Without a video, all but the pictures of keyframes is there.
     (tmp_path / '1.mp4').unlink()
     run_tool('analyze_results', found, config, '--out', tmp_path / 'again')
@@ -133,5 +128,3 @@ def test_tube_metrics_have_their_errors_told(tmp_path, write_text, capsys):
         *_, mean = csv.DictReader(file)
     assert float(mean['ap']) == pytest.approx(16 / 18)
     assert float(mean['missed']) == pytest.approx(2 / 18)
-    other = write_text('other.py', "test_evaluator = dict(type='mmaction.AccMetric')")
-    run_and_fail(capsys, *command, other, '--out', tmp_path)

@@ -17,7 +17,7 @@ PATIENCE_S = 20
 
 
 class Source:
-    """Opens one list of frames after the other; an error among them is raised."""
+    """Opens one generator of frames after the other."""
 
     name = 'made up'
 
@@ -25,10 +25,7 @@ class Source:
         self._connections, self.is_endless = iter(connections), is_endless
 
     def __iter__(self):
-        for item in next(self._connections, ()):
-            if isinstance(item, Exception):
-                raise item
-            yield item
+        yield from next(self._connections, ())
 
 
 class Notes(Listener):
@@ -44,6 +41,11 @@ class Notes(Listener):
 def frames(number, *, size=(4, 6), first=0):
     for index in range(first, first + number):
         yield index / 10, np.full((*size, 3), index, np.uint8)
+
+
+def broken(number):
+    yield from frames(number)
+    raise UserError('It is gone.')
 
 
 def find(clips):
@@ -102,13 +104,13 @@ def test_a_stream_that_breaks_is_opened_again(monkeypatch):
     """Each time after twice the pause; frame numbers and times continue."""
     monkeypatch.setattr(module, 'FIRST_PAUSE_S', 0.01)
     monkeypatch.setattr(module, 'LONGEST_PAUSE_S', 0.04)
-    gone, waiting, said = UserError('It is gone.'), threading.Event(), []
+    waiting, said = threading.Event(), []
 
     def last():
         yield from frames(9, size=(8, 8))
         assert waiting.wait(PATIENCE_S)
 
-    source = Source([*frames(9), gone], [gone], [gone], [], last(), is_endless=True)
+    source = Source(*map(broken, (9, 0, 0)), (), last(), is_endless=True)
     live, notes = make(source, log=said.append)
     live.start()
     end = time.monotonic() + PATIENCE_S
@@ -127,23 +129,18 @@ def test_a_stream_that_breaks_is_opened_again(monkeypatch):
     assert all(np.diff([result.found.time_s for result in notes.results]) > 0)
 
 
-def fail(*args):
-    raise UserError('The disk is full.')
+def test_any_error_ends_all():
+    """Of detection, and of an endless source which has never opened."""
 
+    def fail(clips):
+        raise UserError('The disk is full.')
 
-@pytest.mark.parametrize('part', ['source', 'detection', 'listener'])
-def test_any_error_ends_all(part):
-    """Also that of an endless source which has never opened."""
-    items = [UserError('It is not there.')] if part == 'source' else frames(9)
-    live, notes = make(
-        Source(items, is_endless=True), detect=fail if part == 'detection' else find
-    )
-    if part == 'listener':
-        notes.on_result = fail
-    live.start()
-    with pytest.raises(UserError):
-        live.wait(PATIENCE_S)
-    live.stop()
+    for connection, detect in ((broken(0), find), (frames(9), fail)):
+        live, _ = make(Source(connection, is_endless=True), detect=detect)
+        live.start()
+        with pytest.raises(UserError):
+            live.wait(PATIENCE_S)
+        live.stop()
 
 
 @pytest.fixture
