@@ -1,30 +1,20 @@
 import numpy as np
 import pytest
 
-from stmixer_mm.visualization.draw import (
-    draw_detections,
-    enlarge,
-    move_mask,
-    person_colors,
-    side_by_side,
-)
+from stmixer_mm.visualization.draw import draw_detections, move_mask, side_by_side
+
+FRAME = np.random.RandomState(0).randint(0, 255, (144, 192, 3), np.uint8)
 
 
-@pytest.fixture
-def frame():
-    return np.random.RandomState(0).randint(0, 255, (144, 192, 3), np.uint8)
-
-
-def test_frame_is_left_as_it_is_where_nothing_is_drawn(frame):
-    before = frame.copy()
-    assert np.array_equal(draw_detections(frame, np.zeros((0, 4)), []), before)
-    drawn = draw_detections(frame, [[20, 20, 60, 120]], [[]])
-    assert np.array_equal(frame, before)
-    assert drawn.dtype == np.uint8
-    rows, columns = np.nonzero((frame != drawn).any(axis=2))
+def test_frame_is_left_as_it_is_where_nothing_is_drawn():
+    before = FRAME.copy()
+    assert np.array_equal(draw_detections(FRAME, np.zeros((0, 4)), []), before)
+    drawn = draw_detections(FRAME, [[20, 20, 60, 120]], [[]])
+    assert np.array_equal(FRAME, before)
+    rows, columns = np.nonzero((drawn != FRAME).any(axis=2))
     assert (rows.min(), rows.max()) == pytest.approx((20, 120), abs=3)
     assert (columns.min(), columns.max()) == pytest.approx((20, 60), abs=3)
-    assert np.array_equal(drawn[25:115, 25:55], frame[25:115, 25:55])
+    assert np.array_equal(drawn[25:115, 25:55], FRAME[25:115, 25:55])
 
 
 @pytest.mark.parametrize('bbox', [[-50, -50, 20, 20], [90, 60, 91, 61], [1e9] * 4])
@@ -50,48 +40,15 @@ def test_labels_of_people_side_by_side_do_not_cover_each_other():
     assert label_pixels({0, 1}) >= 0.97 * (label_pixels({0}) + label_pixels({1}))
 
 
-def test_colour_follows_the_person_not_the_position(frame):
-    boxes = [[20, 20, 60, 120], [100, 20, 140, 120]]
-    once = draw_detections(frame, boxes, [[], []], colors=person_colors([4, 9]))
-    swapped = draw_detections(
-        frame, boxes[::-1], [[], []], colors=person_colors([9, 4])
-    )
-    assert np.array_equal(once, swapped)
-    assert not np.array_equal(once, draw_detections(frame, boxes, [[], []]))
-
-
-def test_each_action_can_have_its_colour(frame):
+def test_each_action_can_have_its_colour():
     box, green, red = [[60, 100, 180, 140]], (0, 255, 0), (255, 0, 0)
     pairs = [('walk', 0.9), ('stand', 0.8)]
-    black = np.zeros_like(frame)
+    black = np.zeros_like(FRAME)
     drawn = draw_detections(black, box, [pairs], colors=[[green, red]]).astype(int)
     of_walk, _ = np.nonzero(drawn[:95, :, 1] > 150)
     of_stand, _ = np.nonzero(drawn[..., 0] > 150)
-    of_box, _ = np.nonzero(drawn[105:, :, 1] > 100)
     assert of_walk.max() < of_stand.min() <= of_stand.max() < 100
-    assert len(of_box)  # it has the colour of the first
-
-
-def test_what_differs_in_a_label_is_drawn(frame):
-    """But not accents, which the font lacks."""
-
-    def drawn(label, score=None, number=1):
-        pairs = [(label, score)] * number
-        return draw_detections(frame, [[20, 60, 60, 120]], [pairs])
-
-    assert np.array_equal(drawn('pra\u0308sent'), drawn('prasent'))
-    long = 'long ' * 50
-    pictures = [drawn('prasent'), drawn(long, 0.4), drawn(long, 0.5)]
-    pictures += [drawn(long, 0.4, number) for number in (4, 5, 6)]
-    for number, one in enumerate(pictures):
-        assert not any(np.array_equal(one, other) for other in pictures[:number])
-
-
-def test_small_frames_are_enlarged():
-    for size, enlarged in ((96, 170), (360, 638)), ((360, 640), (360, 640)):
-        frame, factor = enlarge(np.zeros((*size, 3), np.uint8))
-        assert frame.shape[:2] == enlarged
-        assert factor == pytest.approx(enlarged[0] / size[0], rel=0.01)
+    assert (drawn[105:, :, 1] > 100).any()  # the box has the colour of the first
 
 
 @pytest.mark.parametrize('grey', [32, 255])
