@@ -11,44 +11,39 @@ from stmixer_mm.datasets.videos import (
     MAX_OPEN,
     DamagedVideo,
     _shared,
-    join_stretches,
     open_video,
     shared_video,
 )
 
 
-def with_index_in_front(path):
-    """The same mp4 file with its index before its frames."""
-    moved = path.with_name('front.mp4')
-    with (
-        av.open(path) as source,
-        av.open(moved, 'w', options={'movflags': 'faststart'}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux():
-            if packet.dts is not None:
+def copy_packets(source, target, first=0, **options):
+    """The same video without re-encoding, from a packet on."""
+    with av.open(source) as whole, av.open(target, 'w', options=options) as copy:
+        stream = copy.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux()):
+            if number >= first and packet.dts is not None:
                 packet.stream = stream
-                target.mux(packet)
-    return moved.replace(path)
-
-
-@pytest.fixture(params=['index at the end', 'index in front'])
-def mp4(request, write_video):
-    """A good mp4 file in both of its layouts."""
-    path = write_video(size=(320, 240))
-    return with_index_in_front(path) if 'front' in request.param else path
+                copy.mux(packet)
+    return target
 
 
 @pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
-def test_a_truncated_video_is_told(mp4, kept):
-    data = mp4.read_bytes()
-    mp4.write_bytes(data[: int(len(data) * kept)])
+@pytest.mark.parametrize('index', ['at the end', 'in front'])
+def test_a_truncated_video_is_told(write_video, tmp_path, index, kept):
+    path = write_video(size=(320, 240))
+    if index == 'in front':
+        path = copy_packets(path, tmp_path / 'front_clip.mp4', movflags='faststart')
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
-        open_video(str(mp4))
+        open_video(path)
 
 
-def test_what_is_left_of_a_truncated_video_can_be_read(write_video, frame_number):
-    path = with_index_in_front(write_video(size=(320, 240)))
+def test_what_is_left_of_a_truncated_video_can_be_read(
+    write_video, tmp_path, frame_number
+):
+    whole = write_video(size=(320, 240))
+    path = copy_packets(whole, tmp_path / 'front.mp4', movflags='faststart')
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     damage = []
@@ -80,24 +75,16 @@ def test_the_videos_used_last_stay_open_until_they_change(write_video):
     assert len(shared_video(paths[0])) == 12
 
 
-def decode_in_process(path, queue):
-    queue.put(shared_video(path).get_batch([30]).asnumpy())
+def decode_frame(path):
+    return shared_video(path).get_batch([30])[0]
 
 
 def test_a_forked_process_opens_its_own(write_video, frame_number):
     path = str(write_video(size=(96, 64)))
     shared_video(path).get_batch([3, 20])
-    context = get_context('fork')
-    queue = context.Queue()
-    process = context.Process(target=decode_in_process, args=(path, queue))
-    process.start()
-    try:
-        (frame,) = queue.get(timeout=60)
-        assert frame_number(frame) == 30
-        process.join(timeout=20)
-        assert process.exitcode == 0
-    finally:
-        process.kill()
+    with get_context('fork').Pool(1) as pool:
+        frame = pool.apply_async(decode_frame, [path]).get(timeout=60)
+    assert frame_number(frame) == 30
 
 
 EVEN = np.arange(40) / 10
@@ -135,19 +122,13 @@ def test_frames_are_found_in_any_order(
 def test_a_cut_without_re_encoding_starts_at_its_first_key_frame(
     encode_video, tmp_path, frame_number
 ):
-    source, cut = encode_video('a.mp4', EVEN, **LONG_GOPS), tmp_path / 'cut.mp4'
-    with av.open(source) as whole, av.open(cut, 'w') as target:
-        stream = target.add_stream_from_template(whole.streams.video[0])
-        for number, packet in enumerate(whole.demux()):
-            if number >= 5 and packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    reader = open_video(cut)
+    source = encode_video('a.mp4', EVEN, **LONG_GOPS)
+    reader = open_video(copy_packets(source, tmp_path / 'cut.mp4', first=5))
     numbers = [frame_number(reader.get_batch([index])[0]) for index in range(28)]
     assert len(reader) == 28 and numbers == list(range(12, 40))
 
 
-@pytest.mark.parametrize('rotation', [90, 180, -90])
+@pytest.mark.parametrize('rotation', [180, -90])
 def test_pictures_are_turned_as_players_turn_them(encode_video, rotation):
     path = encode_video('a.mp4', EVEN[:3], rotation=rotation)
     ok, shown = cv2.VideoCapture(str(path)).read()
@@ -180,11 +161,6 @@ def test_damage_lasts_to_the_next_key_frame(damaged, frame_number):
             reader.get_batch(inds)
         assert error.value.stretch[0] == pytest.approx(first / 10)
     assert [frame_number(one) for one in reader.get_batch([14, 24])] == [14, 24]
-
-
-def test_stretches_are_joined():
-    parts = [(2, 2.1), (4, 5), (2.1, 2.2), (4.5, 4.6)]
-    assert join_stretches(parts) == [(2, 2.2), (4, 5)]
 
 
 def test_a_stretch_that_a_file_lacks_is_told(encode_video):
