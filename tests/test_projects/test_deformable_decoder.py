@@ -105,7 +105,7 @@ def test_a_layer_reads_as_that_of_mmdet():
 def test_flat_planes_are_the_frames_of_the_levels():
     feats = make_feats()
     flat = flatten_feats(feats, STRIDES)
-    areas = [height * width for height, width in flat.sizes]
+    areas = [height * width for height, width in flat.layout.sizes]
     for number, cells in enumerate(flat.values.split(areas, dim=1)):
         level, frame = divmod(number, T)
         assert cells.transpose(1, 2).equal(feats[level][:, :, frame].flatten(2))
@@ -191,18 +191,16 @@ def test_initial_stages_read_around_the_boxes_and_leave_them_alone():
 
 
 def test_autocast_changes_little_and_samples_in_full_precision(monkeypatch):
-    attend, dtypes = deformable_stage.multi_scale_deformable_attn_pytorch, []
+    attend, dtypes = deformable_stage.attend, []
 
-    def spy(values, sizes, points, weights):
+    def spy(values, layout, points, weights):
         dtypes.extend(each.dtype for each in (values, points, weights))
-        return attend(values, sizes, points, weights)
+        return attend(values, layout, points, weights)
 
     decoder, feats = make_decoder(memory='time'), make_feats()
     with torch.no_grad():
         expected = run(decoder, feats)
-        monkeypatch.setattr(
-            deformable_stage, 'multi_scale_deformable_attn_pytorch', spy
-        )
+        monkeypatch.setattr(deformable_stage, 'attend', spy)
         with torch.autocast('cpu', dtype=torch.bfloat16):
             outputs = run(decoder, feats)
     assert dtypes == [torch.float32] * 2 * 2 * 3
