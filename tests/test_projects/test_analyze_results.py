@@ -3,15 +3,12 @@ import pickle
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from run_tool import run_tool
 from tiny_stmixer import write_project
 from tube_data import build, ground_truth, noisy, still
 
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.judging import class_results, judge_keyframes
-from stmixer_mm.projects.diagnosis.keyframe_pictures import RIGHT, WRONG, draw_keyframe
-from stmixer_mm.registry import DATASETS, METRICS
 
 
 def predict(video_id, timestamp, bboxes, scores):
@@ -91,24 +88,6 @@ def test_tables_and_pictures_of_keyframes(tmp_path, capsys):
     run_tool('analyze_results', found, config, '--out', tmp_path / 'again')
     assert 'note: not all keyframes are drawn' in capsys.readouterr().err
     assert (tmp_path / 'again' / 'mAP' / 'keyframes.csv').is_file()
-
-
-@pytest.mark.parametrize(('actions', 'is_right'), [((0.9, 0), True), ((0, 0.9), False)])
-def test_right_and_wrong_predictions_have_colours(tmp_path, actions, is_right):
-    cfg = Config.fromfile(write_project(tmp_path))
-    found = predict('0.mp4', 1, [[0.1, 0.1, 0.5, 0.9]], [[0, *actions]])
-    metric = METRICS.build(cfg.test_evaluator)
-    judged = judge_keyframes(metric, collect(metric, [found]), score_thr=0.3)
-    (keyframe,) = [one for one in judged if one.key == '0.mp4,0001']
-    packed = DATASETS.build(cfg.test_dataloader.dataset)[0]
-    picture = draw_keyframe(packed, keyframe, ['stand', 'walk'])
-    truth, predicted = np.array_split(picture[30:], 2, axis=1)  # below the headings
-
-    def has(side, color):
-        return (side == color).all(axis=2).any()
-
-    assert (has(predicted, RIGHT), has(predicted, WRONG)) == (is_right, not is_right)
-    assert not has(truth, RIGHT) and not has(truth, WRONG)
 
 
 def test_tube_metrics_have_their_errors_told(tmp_path, write_text, capsys):

@@ -252,24 +252,21 @@ def test_timestamps_name_annotated_frames(steps, every, step):
     assert (np.diff([frame for _, frame in pairs]) > 0).all()
 
 
-BAD_FILES = {
-    'frame': cvat(track(box(-1, (0, 0, 9, 9)))),
-    'nan': cvat(track(box(0, ('nan', 0, 9, 9)))),
-    'beyond': cvat(track(box(60, (0, 0, 9, 9)))),
-    'shape': cvat(*TRACKS).replace('>48<', '>64<'),
-    'nested': '{"a":' * 100_000,
-    'frame twice': coco(images=[dict(id=i, video_id=1, frame_id=3) for i in (1, 2)]),
-    'attributes': coco(annotations=[person(attributes='wave')]),
-    'track': coco(
-        annotations=[person(track_id=1), person(track_id=1) | {'bbox': [0] * 4}]
-    ),
-}
-
-
-@pytest.mark.parametrize('text', BAD_FILES.values(), ids=BAD_FILES)
+@pytest.mark.parametrize(
+    'text',
+    [
+        cvat(track(box(-1, (0, 0, 9, 9)))),
+        cvat(track(box(0, ('nan', 0, 9, 9)))),
+        cvat(track(box(60, (0, 0, 9, 9)))),  # beyond the video
+        cvat(*TRACKS).replace('>48<', '>64<'),  # of another shape than the video
+        '{"a":' * 100_000,
+        coco(images=[dict(id=number, video_id=1, frame_id=3) for number in (1, 2)]),
+        coco(annotations=[person(attributes='wave')]),
+        coco(annotations=[person(track_id=1), person(track_id=1) | dict(bbox=[0] * 4)]),
+    ],
+    ids=len,
+)
 def test_a_bad_file_ends_in_one_sentence(convert, tmp_path, text):
-    name = 'ann.json' if text[0] == '{' else 'ann.xml'
-    with pytest.raises(UserError, match=r'^[^\n]*; [^\n]*\.$') as caught:
-        convert(text, name)
-    assert len(str(caught.value)) < 500
+    with pytest.raises(UserError, match=r'^[^\n]{9,500}\.$'):
+        convert(text, 'ann.json' if text[0] == '{' else 'ann.xml')
     assert not list(tmp_path.glob('*.csv'))

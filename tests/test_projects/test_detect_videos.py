@@ -9,7 +9,6 @@ from tiny_stmixer import tool_environment, write_model, write_video
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.records import to_plain
 
-EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
 NAMES = ('a/x', 'b/x', 'b/y')
 
 
@@ -33,10 +32,10 @@ def expected(project):
     return {video: to_plain(inferencer.detect(video)) for video in videos}
 
 
-def arguments(project, out, *options, videos=None):
-    model = (project / 'tiny.py', project / 'tiny.pth')
-    videos = videos or project / 'videos.txt'
-    return ('detect_videos', videos, *model, '--out', out, *options, *EVERYONE)
+def detect(project, out, *options, videos='videos.txt'):
+    model = project / 'tiny.py', project / 'tiny.pth'
+    args = (project / videos, *model, '--out', out, *options)
+    run_tool('detect_videos', *args, '--cfg-options', 'model.head.score_thr=0.0')
 
 
 def results(out):
@@ -45,10 +44,10 @@ def results(out):
 
 
 def test_results_are_those_of_the_inferencer(project, expected, tmp_path):
-    run_tool(*arguments(project, tmp_path / 'one'))
+    detect(project, tmp_path / 'one')
     assert results(tmp_path / 'one') == expected
     for number in range(2):
-        run_tool(*arguments(project, tmp_path / 'two', '--shard', f'{number}/2'))
+        detect(project, tmp_path / 'two', '--shard', f'{number}/2')
         assert len(results(tmp_path / 'two')) == [2, 3][number]
     assert results(tmp_path / 'two') == expected
 
@@ -62,7 +61,7 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     videos, out = tmp_path / 'list.txt', tmp_path / 'out'
     videos.write_text(f'{bad}\n{missing}\n\n{good}\n{good}\n')
     with pytest.raises(SystemExit) as leave:
-        run_tool(*arguments(project, out, videos=videos))
+        detect(project, out, videos=videos)
     assert leave.value.code == 1
     printed = capsys.readouterr().err
     assert f'{bad}: failed' in printed and f'{missing}: failed' in printed
@@ -71,7 +70,7 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     when = file.stat().st_mtime_ns
     for path in bad, missing:
         shutil.copy(project / 'b' / 'x.mp4', path)
-    run_tool(*arguments(project, out, videos=videos))
+    detect(project, out, videos=videos)
     assert file.stat().st_mtime_ns == when
     assert len(results(out)) == 3
 
@@ -88,10 +87,10 @@ def test_an_interrupted_run_leaves_whole_files(
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as leave:
         patch.setattr(os, 'replace', interrupted)
-        run_tool(*arguments(project, tmp_path))
+        detect(project, tmp_path)
     assert leave.value.code == 130
     assert len([*tmp_path.iterdir()]) == len(results(tmp_path)) == 1
-    run_tool(*arguments(project, tmp_path))
+    detect(project, tmp_path)
     assert results(tmp_path) == expected
 
 
@@ -100,7 +99,7 @@ def test_ray_writes_the_same_rows(project, expected, tmp_path, monkeypatch, form
     pytest.importorskip('ray.data')
     parquet = pytest.importorskip('pyarrow.parquet')
     monkeypatch.setenv('PYTHONPATH', tool_environment()['PYTHONPATH'])
-    run_tool(*arguments(project, tmp_path, '--ray', 'local', '--format', form))
+    detect(project, tmp_path, '--ray', 'local', '--format', form)
 
     def without_nulls(value):
         if isinstance(value, dict):

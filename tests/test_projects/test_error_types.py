@@ -3,13 +3,7 @@ import itertools
 import literal_act
 import numpy as np
 import pytest
-from tube_data import (
-    build,
-    frame_detections,
-    linked,
-    noisy,
-    still,
-)
+from tube_data import build, frame_detections, linked, noisy, still
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.error_types import (
@@ -72,14 +66,13 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
     seen = set()
     for label in range(3):
         tubes = [
-            (name, score, rows)
+            (name, *rest)
             for name, of_video in found.items()
-            for its_label, score, rows in of_video
+            for its_label, *rest in of_video
             if its_label == label
         ]
-        kinds = literal_act.tube_error_kinds(
-            tubes, truth['gttubes'], label, 0.3, protocol
-        )
+        options = truth['gttubes'], label, 0.3, protocol
+        kinds = literal_act.tube_error_kinds(tubes, *options)
         seen |= {*kinds}
         ours = shares[f'class {label}']
         for kind in TubeErrorShares._fields[1:-1]:

@@ -33,11 +33,6 @@ def add_result(pictures, frame, left=100, score=0.9, size=SIZE):
     pictures.on_result(LiveResult(found, size, 0.0, 0.1))
 
 
-def finish(pictures):
-    pictures.finish()
-    return [*pictures]
-
-
 def numbers_of(drawn):
     return [picture[-1, -1, 0] for picture in drawn]
 
@@ -52,7 +47,8 @@ def test_boxes_are_between_those_of_the_keyframes_around(pictures):
     add_frames(pictures, range(12))
     add_result(pictures, 1, left=100)
     add_result(pictures, 11, left=200)
-    drawn = finish(pictures)
+    pictures.finish()
+    drawn = [*pictures]
     assert numbers_of(drawn) == [*range(1, 12)]
     lefts = [left_of(picture) for picture in drawn]
     assert lefts == pytest.approx([*range(100, 210, 10)], abs=2)
@@ -62,20 +58,15 @@ def test_frames_wait_for_the_keyframe_after_them(pictures):
     """Also for one that was predicted ahead."""
     add_frames(pictures, range(6))
     add_result(pictures, 0)
-    shown, is_shown = [], threading.Event()
-
-    def show():
-        shown.extend(islice(pictures, 5))
-        is_shown.set()
-
-    thread = threading.Thread(target=show)
+    shown = []
+    thread = threading.Thread(target=lambda: shown.extend(islice(pictures, 5)))
     thread.start()
-    assert not is_shown.wait(0.05) and not shown
+    thread.join(0.05)
+    assert thread.is_alive() and not shown
     add_result(pictures, 4)
     add_result(pictures, 8)
     add_frames(pictures, range(6, 9))
-    assert is_shown.wait(20)
-    thread.join()
+    thread.join(20)
     assert numbers_of(shown) == [0, 1, 2, 3, 4]
     assert [left_of(picture) for picture in shown] == pytest.approx([100] * 5, abs=2)
 
@@ -89,7 +80,8 @@ def test_the_oldest_are_dropped_and_unwatched_ones_are_not_kept(monkeypatch):
     add_frames(pictures, range(10, 12))
     add_result(pictures, 0)
     assert pictures.dropped == 2
-    assert numbers_of(finish(pictures)) == [7, 8, 9]
+    pictures.finish()
+    assert numbers_of(pictures) == [7, 8, 9]
 
 
 def test_a_new_connection_begins_anew(pictures):
@@ -99,7 +91,8 @@ def test_a_new_connection_begins_anew(pictures):
     add_result(pictures, 1)  # was under way
     add_frames(pictures, range(3, 6), size=(1080, 1440))
     add_result(pictures, 3, left=300, size=(1080, 1440))
-    drawn = finish(pictures)
+    pictures.finish()
+    drawn = [*pictures]
     assert numbers_of(drawn) == [3, 4, 5]
     assert {picture.shape for picture in drawn} == {(720, 960, 3)}
     assert left_of(drawn[0], row=100) == pytest.approx(200, abs=2)
