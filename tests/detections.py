@@ -6,14 +6,7 @@ from stmixer_mm.structures import Action, Keyframe, Person
 def keyframe(time_s, frame_index, bboxes, actions, ids=None, scores=None, masks=None):
     """A keyframe; ``actions`` are (name, score) pairs of each person."""
     nothing = [None] * len(bboxes)
-    columns = zip(
-        bboxes,
-        actions,
-        ids or nothing,
-        scores or nothing,
-        masks or nothing,
-        strict=True,
-    )
+    others = (column or nothing for column in (ids, scores, masks))
     return Keyframe(
         time_s=time_s,
         frame_index=frame_index,
@@ -25,6 +18,8 @@ def keyframe(time_s, frame_index, bboxes, actions, ids=None, scores=None, masks=
                 actions=[Action(*pair) for pair in pairs],
                 mask=mask,
             )
-            for bbox, pairs, number, score, mask in columns
+            for bbox, pairs, number, score, mask in zip(
+                bboxes, actions, *others, strict=True
+            )
         ],
     )

@@ -46,18 +46,10 @@ def _made_up_values(name, shape, random):
     return std * random.standard_normal(shape)
 
 
-def made_up_shapes(case: str) -> dict[str, tuple[int, ...]]:
-    """Released names and shapes of a reference case."""
-    shapes = json.loads((REFERENCE / f'{case}.json').read_text())
-    return {name: tuple(shape) for name, shape in shapes.items()}
-
-
 def made_up_checkpoint(case: str) -> dict[str, Tensor]:
     """A released state dict of a reference case."""
-    return {
-        name: made_up_weight(name, shape)
-        for name, shape in made_up_shapes(case).items()
-    }
+    shapes = json.loads((REFERENCE / f'{case}.json').read_text())
+    return {name: made_up_weight(name, tuple(shapes[name])) for name in shapes}
 
 
 def made_up_input(key: str, shape: tuple[int, ...], scale: float = 1.0) -> Tensor:

@@ -20,29 +20,12 @@ def picture_of(number, size):
 
 
 @pytest.fixture
-def write_video(tmp_path):
-    """Write a video whose frames tell their numbers, from 0."""
-
-    def write(name='clip.mp4', num_frames=40, fps=10, size=(64, 48)):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        code = cv2.VideoWriter_fourcc(*'mp4v')
-        writer = cv2.VideoWriter(str(path), code, fps, size)
-        assert writer.isOpened()
-        for index in range(num_frames):
-            writer.write(picture_of(index, size))
-        writer.release()
-        return path
-
-    return write
-
-
-@pytest.fixture
 def encode_video(tmp_path):
-    """Write such a video with another codec, and with times of its own in seconds."""
+    """Write a video whose frames tell their numbers, from 0, with times in seconds."""
 
     def encode(name, times, codec='h264', *, rotation=0, size=(96, 64), **options):
         path, tick = tmp_path / name, Fraction(1, 1000)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(path, 'w') as target:
             stream = target.add_stream(codec, rate=10, options=options)
             stream.width, stream.height = size
@@ -57,6 +40,16 @@ def encode_video(tmp_path):
         return path
 
     return encode
+
+
+@pytest.fixture
+def write_video(encode_video):
+    """Write such a video with even times."""
+
+    def write(name='clip.mp4', num_frames=40, fps=10, size=(64, 48)):
+        return encode_video(name, np.arange(num_frames) / fps, 'mpeg4', size=size)
+
+    return write
 
 
 @pytest.fixture

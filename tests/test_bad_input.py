@@ -38,38 +38,29 @@ def tubes(*rows):
 
 GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
 TEXT = f'{GOOD}\nb,1.5,0.1,0.1,0.5,0.9,2,1\n'
-FOUR = '0.1,0.1,0.5,0.9'
 NO_TEXT = [TEXT.encode('utf-16'), pickle.dumps([1]), bz2.compress(TEXT.encode())]
 CONTENTS = {
     'ann_file': [
         *NO_TEXT,
         b'\n \n',
         (TEXT + 'é').encode('latin-1'),
-        *(
-            line.encode()
-            for line in (
-                'a,1',
-                f'{GOOD},7',
-                GOOD.replace(',', ';'),
-                'video_id,timestamp,x1,y1,x2,y2,action_id,person_id',
-                f'"a",1,{FOUR},1,0',
-                f',1,{FOUR},1,0',
-                f'a,1_0,{FOUR},1,0',
-                f'a,nan,{FOUR},1,0',
-                f'a,1e400,{FOUR},1,0',
-                'a,1,0,0,inf,1,1,0',
-                'a,1,9,9,40,60,1,0',
-                'a,1,0.5,0,0.1,1,1,0',
-                f'a,1,{FOUR},0,0',
-                f'a,1,{FOUR},3,0',
-                f'a,1,{FOUR},1.0,0',
-                f'a,1,{FOUR},1,{10**20}',
-                f'{GOOD}\nx\ny',
-            )
-        ),
+        b'video_id,timestamp,x1,y1,x2,y2,action_id,person_id',
+        b'"a",1,0,0,1,1,1,0',
+        b',1,0,0,1,1,1,0',
+        b'a,1_0,0,0,1,1,1,0',
+        b'a,nan,0,0,1,1,1,0',
+        b'a,1e400,0,0,1,1,1,0',
+        b'a,1,0,0,inf,1,1,0',
+        b'a,1,9,9,40,60,1,0',
+        b'a,1,0.5,0,0.1,1,1,0',
+        b'a,1,0,0,1,1,0,0',
+        b'a,1,0,0,1,1,3,0',
+        b'a,1,0,0,1,1,1.0,0',
+        b'a,1,0,0,1,1,1,100000000000000000000',
+        f'{GOOD}\nx\ny'.encode(),
     ],
-    'exclude_file': [*NO_TEXT, b'a,2\na,-2', b'a,nan', b'a,2,3', b'"a",2', TEXT[:1]],
-    'empty_keyframes_file': [*NO_TEXT, b'a,-2', b'a;2'],
+    'exclude_file': [NO_TEXT[0], b'a,2\na,-2', b'a,nan', b'a,2,3', b'"a",2', b'a'],
+    'empty_keyframes_file': [NO_TEXT[0], b'a,-2', b'a;2'],
     'label_file': [*NO_TEXT, b'hello', b'item {', b'item {\n name: "a"\n}\n'],
     'tubes': [
         *NO_PICKLE,
@@ -114,14 +105,12 @@ def test_bad_content_of_a_file(dataset, tmp_path, monkeypatch, door, content):
 @pytest.mark.parametrize(
     'content',
     [
-        TEXT.replace('\n', '\r\n').encode(),
+        TEXT.replace('\n', '\r\n\r\n').encode(),
         TEXT.replace('\n', '\r').encode(),
-        b'\xef\xbb\xbf' + TEXT.encode(),
-        TEXT.replace(',', ' , ').encode(),
-        TEXT.replace('\n', '\n\n').encode(),
+        b'\xef\xbb\xbf' + TEXT.replace(',', ' , ').encode(),
         TEXT.replace('a,1,', 'a,0001.0,').encode(),
     ],
-    ids=['windows', 'mac', 'mark', 'spaces', 'blank', 'number'],
+    ids=['windows', 'mac', 'mark', 'number'],
 )
 def test_forms_that_are_accepted_change_nothing(dataset, tmp_path, content):
     def persons():

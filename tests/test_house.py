@@ -25,30 +25,29 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 
-def test_rooms_import_from_floors_below():
-    upward = []
+def imports():
+    """Parts of each module's path in the package, and of what it imports from there."""
     for file in PACKAGE.rglob('*.py'):
-        room = file.relative_to(PACKAGE).parts[0].removesuffix('.py')
+        module = file.relative_to(PACKAGE).with_suffix('').parts
         for node in ast.walk(ast.parse(file.read_text())):
-            if room == '__init__' or not isinstance(node, ast.ImportFrom):
-                continue
-            package, _, rest = node.module.partition('.')
-            target = rest.partition('.')[0]
-            if package == 'stmixer_mm' and FLOOR_OF[target] > FLOOR_OF[room]:
-                upward.append(f'{file.relative_to(PACKAGE)}: {node.module}')
-    assert not upward
+            if isinstance(node, ast.ImportFrom):
+                package, *target = f'{node.module}.'.split('.')
+                if package == 'stmixer_mm':
+                    yield module, target
+
+
+def test_rooms_import_from_floors_below():
+    inside = [pair for pair in imports() if pair[0] != ('__init__',)]
+    assert inside
+    for module, target in inside:
+        assert FLOOR_OF[target[0]] <= FLOOR_OF[module[0]], (module, target)
 
 
 def test_no_project_imports_another():
-    across = []
-    for file in (PACKAGE / 'projects').rglob('*.py'):
-        project = file.relative_to(PACKAGE / 'projects').parts[0]
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                parts = node.module.split('.')
-                if parts[1:2] == ['projects'] and parts[2:3] != [project]:
-                    across.append(f'{file.relative_to(PACKAGE)}: {node.module}')
-    assert not across
+    inside = [pair for pair in imports() if pair[0][0] == pair[1][0] == 'projects']
+    assert inside
+    for module, target in inside:
+        assert module[1] == target[1], (module, target)
 
 
 WITHOUT_PROJECTS = """
