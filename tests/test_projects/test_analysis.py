@@ -8,7 +8,6 @@ from run_tool import run_tool
 from tiny import batch, build_detector, data_sample
 from tiny_stmixer import write_project, write_video
 
-from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.projects.profiling.flops import count_parts
 from stmixer_mm.projects.profiling.meter import Meter
 
@@ -30,11 +29,6 @@ def config(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp('project'))
 
 
-@pytest.fixture(scope='module')
-def video(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp('video') / 'new.mp4', frames=30)
-
-
 def test_nested_parts_share_the_time_of_the_outer_one(monkeypatch):
     """The clock goes on by one whenever it is read."""
     times = iter(range(1000))
@@ -47,11 +41,6 @@ def test_nested_parts_share_the_time_of_the_outer_one(monkeypatch):
             pass
     # Read at each of 4 entries and 4 exits: 7 steps between.
     assert timed.take() == {'outer': 3, 'inner': 4}
-    with pytest.raises(KeyError), timed.part('outer'), timed.part('inner'):
-        raise KeyError
-    with timed.part('next'):
-        pass
-    assert timed.take() == {'outer': 2, 'inner': 1, 'next': 1}
 
 
 def test_products_of_a_decoder_are_those_counted_by_hand():
@@ -75,6 +64,7 @@ def test_products_of_a_decoder_are_those_counted_by_hand():
     products += 2 * dims * 2 * dims + 2 * dims * actions
 
     model = build_detector().eval()
+    model.neck.requires_grad_(False)
     data = model.data_preprocessor(batch(data_sample()))
     rows = {row.part: row for row in count_parts(model, data)}
     parts = ['backbone', 'neck', 'decoder', 'initial_boxes', 'head', 'total']
@@ -84,27 +74,23 @@ def test_products_of_a_decoder_are_those_counted_by_hand():
     assert rows['neck'].flops == 2 * dims * frames * sum(
         width * cells for width, cells in zip(channels, levels, strict=True)
     )
+    assert rows['neck'].parameters > 0 == rows['neck'].trainable
     assert rows['head'][1:] == (0, 0, 0)
     parts = [row[1:] for name, row in rows.items() if name != 'total']
     assert tuple(map(sum, zip(*parts, strict=True))) == rows['total'][1:]
-    model.neck.requires_grad_(False)
-    rows = {row.part: row for row in count_parts(model, data)}
-    assert rows['neck'].parameters > 0 == rows['neck'].trainable
 
 
-def test_flops_of_a_config(run, config, capsys):
+def test_flops_of_a_config(run, config):
     figures = run('get_flops', config)
-    assert figures['clip'] == [2, 32, 64]  # 32x40 of 4:5, padded
-    assert [row['part'] for row in figures['rows']][-2:] == ['head', 'total']
-    assert 'total' in capsys.readouterr().out
     larger = run('get_flops', config, '--shape', 2, 64, 128)
+    assert figures['clip'] == [2, 32, 64]  # 32x40 of 4:5, padded
     assert larger['clip'] == [2, 64, 128]
+    small, large = (
+        {row['part']: row['flops'] for row in each['rows']}
+        for each in (figures, larger)
+    )
     for part, factor in (('backbone', 4), ('neck', 4), ('decoder', 1)):
-        small, large = (
-            next(row['flops'] for row in each['rows'] if row['part'] == part)
-            for each in (figures, larger)
-        )
-        assert large == factor * small, part
+        assert large[part] == factor * small[part], part
 
 
 @pytest.fixture(scope='module')
@@ -143,42 +129,26 @@ def test_flops_of_a_host_model(run, recogniser):
 
 LOADING = ['decoding', 'augmentation', 'collation']
 MODEL = ['preprocessing', 'backbone', 'neck', 'initial_boxes', 'decoder']
-TRAINING = ['optimiser', *MODEL, 'head', 'backward']
-RECOGNISER = ['preprocessing', 'backbone', 'roi_head']
+TRAINING = ['backward', 'optimiser']
 
 
 @pytest.mark.parametrize(
     ('name', 'mode', 'source', 'parts'),
     [
         ('config', 'test', 'dataset', [*MODEL, 'post-processing']),
-        ('config', 'test', 'video', [*MODEL, 'post-processing']),
-        ('config', 'train', 'video', TRAINING),
+        ('config', 'train', 'video', [*MODEL, 'head', *TRAINING]),
         ('config', 'data', 'dataset', []),
-        ('recogniser', 'test', 'video', RECOGNISER),
-        ('recogniser', 'train', 'video', [*RECOGNISER, 'backward', 'optimiser']),
+        ('recogniser', 'train', 'video', [*MODEL[:2], 'roi_head', *TRAINING]),
     ],
 )
-def test_times_of_the_parts(run, request, video, name, mode, source, parts, capsys):
+def test_times_of_the_parts(run, request, tmp_path, name, mode, source, parts):
+    video = write_video(tmp_path / 'new.mp4', frames=30)
     options = ['--video', video] if source == 'video' else []
     config = request.getfixturevalue(name)
     figures = run('throughput', config, '--mode', mode, '--clips', 2, *options)
     assert figures['clips_per_second'] > 0
-    if (name, mode) == ('config', 'train'):
-        assert figures['batch_size'] == 2
     found = figures['parts']
     total = found.pop('total')
     assert set(found) == {*LOADING, *parts, 'other'}
-    assert [*found][:3] == LOADING and [*found][-1] == 'other'
     assert min(found.values()) >= 0
     assert total == pytest.approx(sum(found.values()))
-    assert 'clips per second' in capsys.readouterr().out
-
-
-def test_columns_of_a_table_are_aligned():
-    table = format_table([('part', 'seconds'), ('a long name', 1), ('b', 23)])
-    assert table.splitlines() == [
-        'part         seconds',
-        '--------------------',
-        'a long name        1',
-        'b                 23',
-    ]

@@ -36,8 +36,14 @@ def run_line(command):
         assert not leave.code, command
 
 
-def make_up_annotations():
-    """Ten videos, and the page's XML with their names."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Short configs, ten videos, and the page's XML with their names."""
+    monkeypatch.chdir(tmp_path)
+    Path('tools').symlink_to(ROOT / 'tools')
+    shutil.copytree(ROOT / 'configs' / '_base_', 'configs/_base_')
+    for path in Path('configs/_base_/datasets').glob('own_*.py'):
+        path.write_text(shortened(path.read_text()))
     (xml,) = blocks('xml')
     for number in range(1, 11):
         name = f'{number:02}'
@@ -46,17 +52,6 @@ def make_up_annotations():
         folder.mkdir(parents=True, exist_ok=True)
         text = xml.replace('01', name).replace('xtl="8"', f'xtl="{number}"')
         (folder / f'{name}.xml').write_text(text)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path('tools').symlink_to(ROOT / 'tools')
-    shutil.copytree(ROOT / 'configs' / '_base_', 'configs/_base_')
-    for path in Path('configs/_base_/datasets').glob('own_*.py'):
-        path.write_text(shortened(path.read_text()))
-    make_up_annotations()
-    return tmp_path
 
 
 def shortened(text):
@@ -99,14 +94,10 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     rates = [line['lr'] for line in lines if 'lr' in line]
     assert len(rates) == 2 and rates[-1] < 0.2 * rates[0]
 
-    rows, faults = read_keyframe_rows('data/own/train.csv', num_classes=4)
-    assert not faults
-    assert len({row.key for row in rows}) == 8 * 5  # seconds 0 to 4
     for picture in ('train.png', 'train_large.png'):
         assert cv2.imread(f'data/own/{picture}') is not None
     assert len(list(Path('data/own/val_clips').iterdir())) == 4
     assert len(list(Path('data/own/found').rglob('*.jpg'))) == 2 * 5
-    assert Path('data/own/10.mp4').stat().st_size > 0
     for name in ('found.xml', 'found.json'):
         (video,) = read_file(f'data/own/{name}', Counter()).videos
         assert video.names[0] == '10.mp4'
@@ -121,8 +112,7 @@ def test_the_json_of_the_page_means_what_the_xml_means(folder):
     Path('own.json').write_text(text)
     common = dict(videos='data/own/videos', label_map='ids.pbtxt')
     convert_annotations(['data/own/cvat/train/01.xml'], out='xml.csv', **common)
-    summary = convert_annotations(['own.json'], out='json.csv', **common)
-    assert summary.class_counts == dict(wave=1, stand=1, walk=1)
+    convert_annotations(['own.json'], out='json.csv', **common)
     xml, json = (read_keyframe_rows(f'{name}.csv')[0] for name in ('xml', 'json'))
     assert {row[4:] for row in json} == {
         row[4:] for row in xml if row.timestamp == 0
