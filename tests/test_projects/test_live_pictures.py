@@ -27,8 +27,8 @@ def add_frames(pictures, numbers, size=SIZE):
         pictures.on_frame(number, np.full((*size, 3), number, np.uint8))
 
 
-def add_result(pictures, frame, left=100, score=0.9, size=SIZE):
-    bboxes, actions = [[left, 100, left + 50, 200]], [[('run', score)]]
+def add_result(pictures, frame, left=100, size=SIZE):
+    bboxes, actions = [[left, 100, left + 50, 200]], [[('run', 0.9)]]
     found = keyframe(frame / 10, frame, bboxes, actions, [0])
     pictures.on_result(LiveResult(found, size, 0.0, 0.1))
 

@@ -11,11 +11,11 @@ OPTIONS = dict(
     toy_options=('--train-videos', '2', '--val-videos', '1', '--workers', '0'),
     cfg_options=(
         'train_cfg.max_epochs=1',
+        *(f'{split}_dataloader.num_workers=0' for split in ('train', 'test')),
         *(
-            'train_dataloader.num_workers=0',
-            'train_dataloader.persistent_workers=False',
+            f'{split}_dataloader.persistent_workers=False'
+            for split in ('train', 'test')
         ),
-        *('test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'),
     ),
 )
 
