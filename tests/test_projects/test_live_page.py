@@ -80,7 +80,8 @@ def test_the_page_and_its_events_are_sent(page):
 
 
 def test_pictures_come_one_after_the_other():
-    """The newest to each viewer, and none without a viewer."""
+    """The newest to each viewer; closing the page ends their connections."""
+    before = set(threading.enumerate())
     may_go = threading.Semaphore(0)
 
     def shown():
@@ -89,7 +90,7 @@ def test_pictures_come_one_after_the_other():
             yield np.full((8, 8, 3), grey, np.uint8)
 
     with make_page(shown()) as page:
-        answer = request(page, '/picture')
+        answer, events = request(page, '/picture'), request(page, '/events')
         for grey in 10, 200:
             may_go.release()
             while not (line := answer.readline()).startswith(b'Content-Length'):
@@ -97,6 +98,10 @@ def test_pictures_come_one_after_the_other():
             answer.readline()
             jpeg = np.frombuffer(answer.read(int(line.split()[1])), np.uint8)
             assert abs(cv2.imdecode(jpeg, 0).mean() - grey) < 3
+    assert set(threading.enumerate()) == before
+    for each in answer, events:
+        with suppress(http.client.IncompleteRead, ConnectionError):
+            each.read()  # ends
 
 
 def test_only_the_page_itself_sets_the_threshold(page):
@@ -122,17 +127,6 @@ def test_beyond_this_machine_the_address_has_a_token():
         assert status(page, f'/{token}/', Host='camera.local') == 200
         for path in '/', f'/{token[:-1]}/', '/events':
             assert status(page, path) == 404
-
-
-def test_closing_ends_all_connections():
-    before = set(threading.enumerate())
-    with make_page() as page:
-        answers = [request(page, path) for path in ('/picture', '/events')]
-        answers[1].readline()
-    assert set(threading.enumerate()) == before
-    for answer in answers:
-        with suppress(http.client.IncompleteRead, ConnectionError):
-            answer.read()  # ends
 
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='needs Chromium')
