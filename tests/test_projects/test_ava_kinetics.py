@@ -1,7 +1,5 @@
 """AVA-Kinetics, from its published files to the score."""
 
-import codecs
-
 import pytest
 import torch
 from run_tool import run_tool
@@ -57,7 +55,7 @@ def test_seconds_of_the_video_become_seconds_of_the_clip(convert, tmp_path):
         'a-_b,0014.04,0,0.2,0.3,0.4,4\r\na-_b,14.04,0.5,0.2,0.9,1,80\r\n'
         'a-_b,20,0.123456,0,1,1,1'
     )
-    rows, done = convert(codecs.BOM_UTF8.decode() + text)
+    rows, done = convert('\ufeff' + text)
     assert rows == [
         'run/a-_b_000010_000020,4.04,0,0.2,0.3,0.4,12,0',
         'run/a-_b_000010_000020,4.04,0,0.2,0.3,0.4,4,0',
@@ -67,7 +65,7 @@ def test_seconds_of_the_video_become_seconds_of_the_clip(convert, tmp_path):
     assert (len(done.keyframes), len(done.persons)) == (2, 3)
 
 
-@pytest.mark.parametrize('line', ['a-_b,-1', f'a-_b,1{BOX}.5', 'a-_b,14,0,0,1,1,'])
+@pytest.mark.parametrize('line', ['a-_b,-1', 'a-_b,14,0,0,9,9,1', 'a-_b,14,0,0,1,1,'])
 def test_a_faulty_line_is_named(convert, tmp_path, line):
     with pytest.raises(UserError, match=r'v1.0.csv, line 2: '):
         convert('a-_b,14,0,0,1,1,1', line, 'x')
