@@ -2,6 +2,7 @@ import os
 import pickle
 import subprocess
 
+import cv2
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -67,8 +68,10 @@ def test_testing_dumps_and_draws(trained, tmp_path):
     found = pickle.loads((tmp_path / 'found.pkl').read_bytes())
     assert len(found) == 4
     assert found[0]['pred_instances']['scores'].shape[1] == 3
-    pictures = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
-    assert pictures == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
+    pictures = sorted((tmp_path / 'pictures').iterdir())
+    assert [path.name for path in pictures] == ['0.mp4_0001_0.jpg', '2.mp4_0001_0.jpg']
+    height, width, _ = cv2.imread(str(pictures[0])).shape
+    assert height > 360 and width > 2 * 480  # enlarged, or labels cover persons
 
 
 def test_slurm_scripts_hand_on_their_arguments(tmp_path):
