@@ -84,6 +84,11 @@ def loader(*, sampler='DefaultSampler', **kwargs):
     return dict(train_dataloader=dict(batch_size=2, **cfg) | kwargs)
 
 
+def sgd(wrapper='OptimWrapper', **kwargs):
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    return dict(optim_wrapper=dict(type=wrapper, optimizer=optimizer, **kwargs))
+
+
 def make_runner(work_dir, *, epochs=3, width=1, checkpoint=None, **kwargs):
     cfg = dict(
         model=dict(type='HookTestModel', width=width),
@@ -93,7 +98,7 @@ def make_runner(work_dir, *, epochs=3, width=1, checkpoint=None, **kwargs):
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=1),
         val_cfg=dict(),
         val_evaluator=dict(type='RisingScore'),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+        **sgd(),
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
         default_hooks=dict(
             checkpoint=dict(type='SafeCheckpointHook', interval=1) | (checkpoint or {}),
@@ -170,16 +175,7 @@ def train(runner):
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='it needs a GPU')
-
-
 ADAMW = dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)))
-
-
-def sgd(wrapper='OptimWrapper', **kwargs):
-    optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
-    return dict(optim_wrapper=dict(type=wrapper, optimizer=optimizer, **kwargs))
-
-
 BY_ITER = dict(by_epoch=False, interval=2)
 ITER_LOOP = dict(
     train_cfg=dict(type='IterBasedTrainLoop', max_iters=12, val_interval=3),

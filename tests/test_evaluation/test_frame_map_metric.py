@@ -13,31 +13,25 @@ from stmixer_mm.evaluation import FrameMAPMetric
 def label_map(write_text):
     def write(**names):
         items = (
-            ('item {', f'  name: "{name}"', f'  id: {number}', '}')
+            f'item {{\n  name: "{name}"\n  id: {number}\n}}'
             for name, number in names.items()
         )
-        return write_text('map.pbtxt', *(line for item in items for line in item))
+        return write_text('map.pbtxt', *items)
 
     return write
 
 
 def predict(video_id, timestamp, bboxes, scores):
     """A sample as a model gives it, in 32 bits."""
-    found = dict(
-        bboxes=np.reshape(np.float32(bboxes), (-1, 4)), scores=np.float32(scores)
-    )
-    if not len(scores):
-        found['scores'] = np.zeros((0, 4), np.float32)
+    found = dict(bboxes=np.float32(bboxes), scores=np.float32(scores))
     return dict(video_id=video_id, timestamp=timestamp, pred_instances=found)
 
 
-SIT = [0, 0.9, 0, 0]
 LEFT, RIGHT, THIN = [0, 0, 0.4, 1], [0.6, 0, 1, 1], [0, 0, 0.4, 0.6]
 
 
-@pytest.fixture
-def literal(write_text, label_map):
-    """Arguments of three keyframes: two persons, one person, one person."""
+@pytest.mark.parametrize('protocol', ['ava', 'mmaction2'])
+def test_figures_by_hand(write_text, label_map, protocol):
     ann_file = write_text(
         'ann.csv',
         'v,1,0,0,0.4,1,1,0',
@@ -47,16 +41,11 @@ def literal(write_text, label_map):
         'w,1,0,0,0.4,1,2,0',
     )
     labels = label_map(sit=1, run=2, jump=3)
-    return dict(ann_file=ann_file, label_file=labels, num_classes=4)
-
-
-@pytest.mark.parametrize('protocol', ['ava', 'mmaction2'])
-def test_figures_by_hand(literal, protocol):
-    metric = FrameMAPMetric(**literal, iou_thrs=(0.5, 0.75), protocol=protocol)
+    metric = FrameMAPMetric(ann_file, labels, iou_thrs=(0.5, 0.75), protocol=protocol)
     samples = [
         predict('v', 1, [LEFT, RIGHT], [[0, 0.9, 0.8, 0.7], [0, 0.8, 0.9, 0]]),
         predict('v', 2.5, [THIN], [[0, 0.7, 0, 0]]),
-        predict('w', 1, [], []),
+        predict('w', 1, np.zeros((0, 4)), np.zeros((0, 4))),
         predict('z', 1, [LEFT], [[0, 1, 1, 1]]),  # not annotated
     ]
     if protocol == 'mmaction2':

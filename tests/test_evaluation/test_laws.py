@@ -1,7 +1,5 @@
 """What every metric obeys, whatever the names of its rules."""
 
-import itertools
-
 import numpy as np
 import pytest
 from tube_data import (
@@ -23,17 +21,6 @@ from stmixer_mm.evaluation.functional.linking import FRAME_NMS, LINKINGS
 from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, PROTOCOLS
 
 TUBE_METRICS = TubeFrameMAPMetric, VideoMAPMetric
-
-
-def tube_rules():
-    """Metrics by all names; the labels without ground truth are left out."""
-    kinds = [(TubeFrameMAPMetric, dict(nms=nms)) for nms in (None, *FRAME_NMS)]
-    kinds += [(VideoMAPMetric, dict(linking=name)) for name in LINKINGS]
-    for (metric_type, options), protocol, over in itertools.product(
-        kinds, PROTOCOLS, CLASS_AVERAGES
-    ):
-        rules = dict(protocol=protocol, class_average=over, excluded_labels=['jump'])
-        yield metric_type, {**options, **rules, 'iou_thrs': (0.5, '0.5:0.95')}
 
 
 def shuffled(samples):
@@ -64,8 +51,19 @@ def test_keyframes(write_text, protocol, over):
         assert set(score(metric, samples).values()) == {0}
 
 
-@pytest.mark.parametrize('metric_type, rules', list(tube_rules()), ids=str)
-def test_tubes_all_or_nothing(metric_type, rules):
+@pytest.mark.parametrize('over', CLASS_AVERAGES)
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+@pytest.mark.parametrize(
+    'metric_type, options',
+    [
+        *((TubeFrameMAPMetric, dict(nms=nms)) for nms in (None, *FRAME_NMS)),
+        *((VideoMAPMetric, dict(linking=linking)) for linking in LINKINGS),
+    ],
+    ids=str,
+)
+def test_tubes_all_or_nothing(metric_type, options, protocol, over):
+    rules = dict(options, protocol=protocol, class_average=over)
+    rules |= dict(iou_thrs=(0.5, '0.5:0.95'), excluded_labels=['jump'])
     metric = build(metric_type, TWO_VIDEOS, **rules)
     assert set(score(metric, predict_truth(TWO_VIDEOS)).values()) == {1}
     for samples in ([], [predict('v', 1)]):
