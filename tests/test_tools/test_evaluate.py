@@ -234,7 +234,6 @@ def test_published_tubes(evaluate, tubes, write, folder):
         ([RunsCode()], 'found.pkl'),
         *((content, 'FrameMAPMetric') for content in (TABLE, TUBES)),
     ],
-    ids=str,
 )
 def test_faulty_results_are_refused_with_their_place(fail, tmp_path, content, place):
     assert place in fail(content)
