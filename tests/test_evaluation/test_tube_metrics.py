@@ -64,7 +64,7 @@ def test_detections_count_in_all_frames_or_in_annotated_ones(frames, run):
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
 def test_frame_map_is_that_of_the_published_loops(protocol, monkeypatch):
-    monkeypatch.setattr(matching, '_PAIRS_AT_ONCE', 7)
+    monkeypatch.setattr(matching, '_PAIRS_AT_ONCE', 1)
     truth, samples = noisy(0)
     metric = build(TubeFrameMAPMetric, truth, protocol=protocol, iou_thrs=(0.7,))
     values = score(metric, samples)
