@@ -1,6 +1,5 @@
 """From detections to an annotator and to a dataset."""
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +8,7 @@ from detections import keyframe
 from tiny_stmixer import write_video
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
-from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
-from stmixer_mm.projects.annotate.segmentation import read_segmentation
+from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.structures import VideoDetections, encode
 
 ACTIONS = ('stand', 'walk', 'wave')
@@ -22,7 +19,7 @@ def video(keyframes, source='a.mp4'):
     return VideoDetections(source=source, keyframes=keyframes, classes=ACTIONS, **size)
 
 
-def random_keyframe(random, number, ids):
+def random_keyframe(random, number, ids, *, has_masks=False):
     corners = np.sort(random.uniform(0, 1, (len(ids), 2, 2)), axis=1)
     corners[:, 1] = np.maximum(corners[:, 1], corners[:, 0] + 0.2).clip(0, 1)
     actions = [
@@ -31,7 +28,8 @@ def random_keyframe(random, number, ids):
         for scores in random.uniform(0, 1, (len(ids), 3))
     ]
     bboxes = corners.reshape(-1, 4) * (48, 32, 48, 32)
-    return keyframe(number, 10 * number, bboxes, actions, ids)
+    masks = [encode(random.rand(32, 48) > 0.5) for _ in ids] if has_masks else None
+    return keyframe(number, 10 * number, bboxes, actions, ids, masks=masks)
 
 
 @pytest.mark.parametrize(('form', 'has_ids'), [('cvat', True), ('coco', False)])
@@ -39,46 +37,34 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
     """Number 7 is away at 2 s and 3 s; there is no person at 5 s."""
     path = write_video(tmp_path / 'clip.mp4', frames=60, size=(48, 32))
     random = np.random.RandomState(0)
-    persons = [(7, 3), (3, 7), (3,), (4, 3), (7,), ()]
+    ids = [(7, 3), (3, 7), (3,), (4, 3), (7,), ()]
     if not has_ids:
-        persons = [[None] * len(ids) for ids in persons]
-    found = video(
-        [random_keyframe(random, *one) for one in enumerate(persons)], str(path)
-    )
+        ids = [[None] * len(its) for its in ids]
+    keyframes = [
+        random_keyframe(random, *one, has_masks=form == 'coco')
+        for one in enumerate(ids)
+    ]
     file = tmp_path / dict(cvat='found.xml', coco='found.json')[form]
-    found.save(file, form)
-    ids = {action: number for number, action in enumerate(ACTIONS, start=1)}
-    (tmp_path / 'action_list.pbtxt').write_text(format_label_map(ids))
-    summary = convert_annotations(
-        [str(file)], out=tmp_path / 'train.csv', videos=str(tmp_path)
-    )
-    assert (len(summary.keyframes), len(summary.persons)) == (6, 8)
-    dataset = KeyframeDataset(
-        ann_file='train.csv',
-        label_file='action_list.pbtxt',
-        empty_keyframes_file='train_empty.csv',
-        data_root=str(tmp_path),
-        data_prefix=dict(img=''),
-        num_classes=4,
-        pipeline=[],
-    )
-    samples = sorted(
-        (dataset.get_data_info(n) for n in range(len(dataset))),
-        key=lambda sample: sample['timestamp'],
-    )
+    video(keyframes, str(path)).save(file, form)
+    numbers = {action: number for number, action in enumerate(ACTIONS, start=1)}
+    (tmp_path / 'action_list.pbtxt').write_text(format_label_map(numbers))
+    options = dict(out=tmp_path / 'train.csv', videos=str(tmp_path))
+    annotated = convert_annotations([str(file)], **options).keyframes
     tracks = {}
-    for sample, one in zip(samples, found.keyframes, strict=True):
-        assert sample['timestamp'] == one.time_s
-        order = np.lexsort(one.bboxes.T)
-        bboxes = sample['gt_bboxes'] * (48, 32, 48, 32)
-        there = np.lexsort(bboxes.T)
-        np.testing.assert_allclose(bboxes[there], one.bboxes[order], atol=0.011)
-        for person, row in zip(order, there, strict=True):
-            labels = np.flatnonzero(sample['gt_labels'][row])
-            assert {*labels} == {ids[label] for label, _ in one.actions[person]}
+    for found in keyframes:
+        people = annotated.pop(('clip.mp4', found.time_s))
+        places = np.array([person.bbox_norm for person in people]).reshape(-1, 4)
+        places = places * (48, 32, 48, 32)
+        for person in found.persons:
+            (row,) = np.flatnonzero(np.abs(places - person.bbox).max(axis=1) < 0.011)
+            done = {numbers[one.action] for one in person.actions}
+            assert {*people[row].action_ids} == done
+            assert people[row].mask == person.mask
             if has_ids:
-                track = sample['entity_ids'][row]
-                assert tracks.setdefault(one.ids[person], track) == track
+                track = people[row].person_id
+                assert tracks.setdefault(person.id, track) == track
+        assert len(people) == len(found.persons)
+    assert not annotated
     assert len({*tracks.values()}) == len(tracks)
 
 
@@ -90,14 +76,3 @@ def test_keyframes_beyond_the_video_are_not_written(tmp_path):
     for name, keyframes in (('all', foretold), ('within', foretold[:1])):
         video(keyframes).save(tmp_path / name, 'coco')
     assert (tmp_path / 'all').read_text() == (tmp_path / 'within').read_text()
-
-
-def test_masks_are_written_and_read_again(tmp_path):
-    drawn = np.zeros((2, 32, 48), bool)
-    drawn[0, 4:20, 2:10] = drawn[1, 10:30, 20:40] = True
-    bboxes, actions = [[2, 4, 10, 20], [20, 10, 40, 30]], [[('walk', 0.9)], []]
-    found = keyframe(1.0, 10, bboxes, actions, masks=[*map(encode, drawn)])
-    video([found]).save(tmp_path / 'a.json', 'coco')
-    (read,) = read_file(str(tmp_path / 'a.json'), Counter()).videos
-    kept = [read_segmentation(track[0].segmentation, (32, 48)) for track in read.tracks]
-    assert kept == found.masks
