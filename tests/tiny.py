@@ -99,11 +99,10 @@ def data_sample(bboxes=(), actions=(), img_shape=(64, 96), name='video,0001'):
 def batch(*samples):
     """Loader output: a random uint8 clip for each sample."""
     generator = torch.Generator().manual_seed(1)
+    shapes = [(3, one.get('clip_len', 2), *one.img_shape) for one in samples]
     clips = [
-        torch.randint(
-            0, 256, (3, 2, *sample.img_shape), generator=generator, dtype=torch.uint8
-        )
-        for sample in samples
+        torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        for shape in shapes
     ]
     return dict(inputs=clips, data_samples=list(samples))
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 
+from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.registry import DATASETS, METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ LABEL_MAPS = {
     '2.2': 'ava_action_list_v2.2_for_activitynet_2019.pbtxt',
 }
 # Of the 60 that are evaluated; 2 is one of the other 20.
-NAMES = {1: 'bend/bow (at the waist)', 12: 'stand', 80: 'watch (a person)'}
+NAMES = {'bend/bow (at the waist)': 1, 'stand': 12, 'watch (a person)': 80}
 # AVA's validation: two persons, one, an excluded keyframe.
 AVA_LINES = (
     f'{FILM},0902,0.077,0.151,0.283,0.811,80,1',
@@ -50,21 +51,7 @@ def ava(tmp_path, monkeypatch, write_frames):
             excluded = f'ava_{split}_excluded_timestamps_v{version}.csv'
             write(folder / excluded, f'{film},0904')
             write_frames(f'data/ava/rawframes/{film}', num_frames=NUM_FRAMES)
-        write(
-            folder / LABEL_MAPS[version],
-            *(
-                f'item {{\n  name: "{name}"\n  id: {number}\n}}'
-                for number, name in NAMES.items()
-            ),
-        )
-        write(
-            folder / f'ava_action_list_v{version}.pbtxt',
-            *(
-                f'label {{\n  name: "action {number}"\n  label_id: {number}\n'
-                '  label_type: PERSON_MOVEMENT\n}'
-                for number in range(1, 81)
-            ),
-        )
+        write(folder / LABEL_MAPS[version], format_label_map(NAMES))
 
     return make
 

@@ -10,12 +10,13 @@ import torch
 from mmengine.registry import DefaultScope
 
 from stmixer_mm.apis.inference import init_detector
+from stmixer_mm.datasets.annotations.label_map import format_label_map
 
 ROOT = Path(__file__).parent.parent
 ACTIONS = ('stand', 'walk')
 
 CONFIG = """
-_base_ = [{tiny!r}, {runtime!r}]
+_base_ = ['{base}/models/stmixer_tiny.py', '{base}/default_runtime.py']
 model = dict(
     backbone=dict(base_channels=4),
     neck=dict(in_channels=[4, 16], out_channels=16),
@@ -82,21 +83,10 @@ def write_project(root):
         rows.append(f'{index}.mp4,1,0.1,0.1,0.5,0.9,1,0')
         rows += [f'{index}.mp4,1,0.4,0.2,0.9,0.8,2,1'] * (index % 2)
     (root / 'train.csv').write_text('\n'.join(rows) + '\n')
-    (root / 'actions.pbtxt').write_text(
-        ''.join(
-            f'item {{\n  name: "{name}"\n  id: {index}\n}}\n'
-            for index, name in enumerate(ACTIONS, start=1)
-        )
-    )
+    (root / 'actions.pbtxt').write_text(format_label_map(dict(stand=1, walk=2)))
     config = root / 'tiny.py'
-    base = ROOT / 'configs' / '_base_'
-    config.write_text(
-        CONFIG.format(
-            root=str(root),
-            tiny=str(base / 'models' / 'stmixer_tiny.py'),
-            runtime=str(base / 'default_runtime.py'),
-        )
-    )
+    base = f'{ROOT}/configs/_base_'
+    config.write_text(CONFIG.format(root=str(root), base=base))
     return config
 
 

@@ -5,7 +5,6 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import (
     MODELS_FOLDER,
-    batch,
     data_sample,
     tiny_decoder,
     tiny_detector,
@@ -50,13 +49,3 @@ def in_each_frame(sample):
         labels=truth.labels[:, None].expand(*truth.states.shape, -1).clone(),
     )
     return sample
-
-
-def clips(*samples):
-    data = batch(*samples)
-    return data | dict(inputs=[clip.repeat(1, 2, 1, 1) for clip in data['inputs']])
-
-
-def losses_of(model, *samples):
-    data = model.data_preprocessor(clips(*samples), training=True)
-    return model(**data, mode='loss')

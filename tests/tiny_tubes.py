@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tiny_stmixer
+from mmengine.config import Config
 
 SIZE = (48, 64)  # h, w
 NUM_FRAMES = 20
@@ -14,23 +15,6 @@ RUN_1, RUN_2, SIT = NAMES = (
     'Run/v_Run_g02_c01',
     'Sit/v_Sit_g01_c01',
 )
-
-CONFIG = """
-_base_ = {base!r}
-dataset = dict(
-    _delete_=True, type='TubeDataset', ann_file={ann_file!r},
-    data_prefix=dict(img={folder!r}), use_frames={use_frames!r},
-    pipeline={pipeline!r},
-)
-train_dataloader = dict(dataset=dict(frame_stride=10, **dataset))
-val_dataloader = test_dataloader = dict(
-    dataset=dict(all_frames=True, test_mode=True, **dataset)
-)
-val_evaluator = test_evaluator = [
-    dict(type='TubeFrameMAPMetric', ann_file={ann_file!r}),
-    dict(type='VideoMAPMetric', ann_file={ann_file!r}),
-]
-"""
 
 
 def tube(first, last, box, step=(0, 0)):
@@ -88,32 +72,26 @@ def write_videos(folder):
     return str(folder)
 
 
-def write_project(root, layout):
-    """UCF101-24 or MultiSports and a config of a tiny training run; returns the config."""
-    root = Path(root)
-    base = tiny_stmixer.write_project(root / 'base')
+def tube_config(root, layout):
+    """UCF101-24 or MultiSports, and the config of a tiny run on it."""
+    config = Config.fromfile(tiny_stmixer.write_project(root / 'base'))
+    ann_file, pipeline = write_truth(root / 'GT.pkl'), config.pipeline
     use_frames = layout == 'ucf101-24'
     if use_frames:
-        folder, reading = write_frames(root / 'rgb-images'), ['DecodeFrameFiles']
+        folder = write_frames(root / 'rgb-images')
+        _, sampling, _, *others = pipeline
+        pipeline = [sampling, dict(type='DecodeFrameFiles'), *others]
     else:
-        folder, reading = write_videos(root / 'trainval'), ['OpenVideo', 'DecodeFrames']
-    *opening, decoding = [dict(type=name) for name in reading]
-    pipeline = [
-        *opening,
-        dict(type='SampleKeyframeClip', clip_len=2, frame_interval=2),
-        decoding,
-        dict(type='Resize', scale=(-1, 32)),
-        dict(type='FormatShape', input_format='NCTHW', collapse=True),
-        dict(type='PackActionInputs'),
-    ]
-    config = root / 'tubes.py'
-    config.write_text(
-        CONFIG.format(
-            base=str(base),
-            ann_file=write_truth(root / 'GT.pkl'),
-            folder=folder,
-            use_frames=use_frames,
-            pipeline=pipeline,
+        folder = write_videos(root / 'trainval')
+    dataset = dict(type='TubeDataset', ann_file=ann_file, pipeline=pipeline)
+    dataset.update(data_prefix=dict(img=folder), use_frames=use_frames)
+    config.train_dataloader.dataset = dict(dataset, frame_stride=10)
+    for split in ('val', 'test'):
+        config[f'{split}_dataloader'].dataset = dict(
+            dataset, all_frames=True, test_mode=True
         )
-    )
+        config[f'{split}_evaluator'] = [
+            dict(type=metric, ann_file=ann_file)
+            for metric in ('TubeFrameMAPMetric', 'VideoMAPMetric')
+        ]
     return config

@@ -2,9 +2,7 @@
 
 import re
 
-import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 from tiny_ava import (
     FILM,
@@ -17,6 +15,9 @@ from tiny_ava import (
     perfect,
     shown,
 )
+from tube_data import ava_lines, noisy, score
+
+from stmixer_mm.evaluation import FrameMAPMetric
 
 
 @pytest.mark.parametrize('version', ['2.1', '2.2'])
@@ -78,35 +79,20 @@ def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_pa
 
 def test_several_files_count_as_one(write_text):
     """The joint metric is the metric over the lines of all files together."""
-    random = np.random.RandomState(0)
-    lines = [
-        f'v{i % 7},{i % 3},0,0,{random.uniform(0.3, 1):.3f},1,{i % 4 + 1},{i}'
-        for i in range(60)
-    ]
+    truth, samples = noisy(0)
     contents = dict(
-        ann_file=(lines[::2], lines[1::2]),
-        exclude_file=(['v1,1'], ['v2,0', 'v3,1']),
-        empty_keyframes_file=(['e,1'], ['f,1']),
+        ann_file=ava_lines(truth),
+        exclude_file=['v,3', 'w,5', 'x,8'],
+        empty_keyframes_file=['v,1', 'w,40'],
     )
-    several, whole = {}, {}
-    for key, parts in contents.items():
-        several[key] = [write_text(f'{key}{i}', *part) for i, part in enumerate(parts)]
-        whole[key] = write_text(key, *parts[0], *parts[1])
-    samples = [
-        dict(
-            video_id=video,
-            timestamp=timestamp,
-            pred_instances=dict(
-                bboxes=torch.tensor([[0, 0, 0.6, 1]]),
-                scores=torch.tensor(random.rand(1, 5)),
-            ),
-        )
-        for video in [*(f'v{i}' for i in range(7)), 'e', 'f']
-        for timestamp in range(3)
-    ]
-    joint, literal = (
-        evaluate([dict(type='FrameMAPMetric', num_classes=5, **files)], samples)
-        for files in (several, whole)
+    whole, parts = {}, {}
+    for key, lines in contents.items():
+        whole[key] = write_text(key, *lines)
+        halves = enumerate((lines[::2], lines[1::2]))
+        parts[key] = [write_text(f'{key}{number}', *half) for number, half in halves]
+    joint, expected = (
+        score(FrameMAPMetric(num_classes=4, **files), samples)
+        for files in (parts, whole)
     )
-    assert joint == literal
+    assert joint == expected
     assert 0 < joint['mAP/overall'] < 1

@@ -140,7 +140,7 @@ def detect_perfectly(batch):
 
 @pytest.mark.parametrize('layout', ['ucf101-24', 'multisports'])
 def test_from_the_disk_to_the_score(tmp_path, layout):
-    config = Config.fromfile(tiny_tubes.write_project(tmp_path, layout))
+    config = tiny_tubes.tube_config(tmp_path, layout)
     config.work_dir = str(tmp_path / 'work')
     config.experiment_name = f'tubes_{layout}'
     runner = Runner.from_cfg(config)

@@ -6,14 +6,13 @@ import pytest
 import test_decoder as decoders
 import torch
 from mmengine.structures import InstanceData
-from tiny import NUM_CLASSES, build_detector, data_sample, tiny_head
+from tiny import NUM_CLASSES, build_detector, data_sample, losses_of, tiny_head
 from tiny_tubelets import (
     ALWAYS,
     LEAVES,
     SETTINGS,
     SPARSE,
     in_each_frame,
-    losses_of,
     tube_detector,
     tube_sample,
 )

@@ -115,7 +115,7 @@ def test_videos_in_train_and_val(dataset, write_text):
 
 
 def test_tubes(tmp_path):
-    config = Config.fromfile(tiny_tubes.write_project(tmp_path, 'multisports'))
+    config = tiny_tubes.tube_config(tmp_path, 'multisports')
 
     def check():
         reports = check_config(config, ['train', 'test'])

@@ -213,7 +213,7 @@ def test_own_losses_of_tubelets_are_those_without_denoising(by_frame):
             stage.frame_actions = by_frame
     if by_frame:
         samples = [tubelets.in_each_frame(sample) for sample in samples]
-    expected, losses = (tubelets.losses_of(model, *samples) for model in models)
+    expected, losses = (losses_of(model, *samples) for model in models)
     assert_own_losses_stay(losses, expected)
     sum(losses.values()).backward()
     assert_all_learn(models[1])

@@ -32,7 +32,7 @@ def tubes():
     )
     denoising = dict(type='DenoisingTubelets', box_noise=0, label_noise=0)
     model = tiny.build_detector(tubelets.tube_detector() | dict(denoising=denoising))
-    return model, tubelets.clips(sample, tubelets.tube_sample())
+    return model, tiny.batch(sample, tubelets.tube_sample())
 
 
 def forecasting():
