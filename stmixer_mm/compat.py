@@ -24,6 +24,7 @@ from mmengine import runner
 from mmengine.device import get_device
 from mmengine.hooks import checkpoint_hook
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from stmixer_mm.errors import blame
@@ -141,6 +142,15 @@ def _resume_in_the_work_dir() -> None:
     """Let mmengine's runners resume by :func:`find_latest_checkpoint`."""
     for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
         module.find_latest_checkpoint = find_latest_checkpoint
+
+
+def _leave_initialisation_out_of_logs() -> None:
+    """Keep mmengine from logging how each parameter is initialised.
+
+    ``BaseModule`` (0.10.7) logs three lines for each, hundreds before the first step.
+    Can go when it does not.
+    """
+    BaseModule._dump_init_info = lambda self: None
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
@@ -288,3 +298,4 @@ _allow_mmengine_checkpoints()
 _load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()
+_leave_initialisation_out_of_logs()

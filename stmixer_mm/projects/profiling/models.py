@@ -45,8 +45,6 @@ def build_model(
     check_device(device)
     model = construct_model(cfg)
     if checkpoint is None:
-        # mmengine would log three lines for each parameter.
-        model._dump_init_info = lambda: None
         model.init_weights()
     else:
         load_weights(model, checkpoint)
