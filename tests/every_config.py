@@ -4,12 +4,11 @@ As a script: check configs, in processes that have imported only what they name.
 """
 
 import functools
-import os
 import re
 import subprocess
 import sys
-import traceback
 from importlib import import_module
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -55,8 +54,10 @@ def assert_each_is_whole(paths):
     assert script.returncode == 0, script.stderr
 
 
-def check_alone(config):
+def check_alone(path):
     """Find all parts of a config with nothing but its custom_imports."""
+    print(path, file=sys.stderr)
+    config = Config.fromfile(path, import_custom_modules=False)
     import_modules_from_strings(**config.custom_imports)
     check_arguments(config)
     host = import_module(f'{config.default_scope}.registry')
@@ -137,24 +138,11 @@ def assert_trains_and_predicts(path):
         assert ((found.scores >= 0) & (found.scores <= 1)).all()
 
 
-def check_together(configs):
-    """Check configs with the same imports in a process of their own."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1] == 0
-    try:
-        for config in configs:
-            print(config.filename, file=sys.stderr)
-            check_alone(config)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
 if __name__ == '__main__':
     by_imports = {}
     for path in sys.argv[1:]:
         config = Config.fromfile(path, import_custom_modules=False)
-        by_imports.setdefault(str(config.custom_imports), []).append(config)
-    sys.exit(not all(map(check_together, by_imports.values())))
+        by_imports.setdefault(str(config.custom_imports), []).append(path)
+    for paths in by_imports.values():
+        with get_context('fork').Pool(1) as pool:  # this process imports none of it
+            pool.map(check_alone, paths)

@@ -14,6 +14,7 @@ from bad_input import (
     read_table,
     write_files,
 )
+from tiny_tubes import NAMES, RUN_2
 
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.tube_dataset import TubeDataset
@@ -30,10 +31,8 @@ def test_bad_input_to_a_tool(folder, row, monkeypatch, capsys):
     check_row(row, folder, monkeypatch, capsys)
 
 
-def tubes(*rows):
-    name = 'Run/v_Run_g02_c01'
-    truth = tiny_tubes.truth()
-    return {**truth, 'gttubes': {**truth['gttubes'], name: {0: [np.array(rows)]}}}
+def tubes(*rows, label=0):
+    return tiny_tubes.truth(**tiny_tubes.gttubes(**{RUN_2: {label: [np.array(rows)]}}))
 
 
 GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
@@ -61,11 +60,36 @@ CONTENTS = {
     ],
     'exclude_file': [NO_TEXT[0], b'a,2\na,-2', b'a,nan', b'a,2,3', b'"a",2', b'a'],
     'empty_keyframes_file': [NO_TEXT[0], b'a,-2', b'a;2'],
-    'label_file': [*NO_TEXT, b'hello', b'item {', b'item {\n name: "a"\n}\n'],
+    'label_file': [
+        *NO_TEXT,
+        b'',
+        b'hello',
+        b'item {',
+        b'item {\n name: "a"\n}\n',
+        b'item { name: "a" id: 1 } item { name: "b" id: 1 }',
+        b'item { name: "a" id: %s }' % (b'9' * 5000),
+        b'item { name: "a id: 1 }',
+        b'item # {\n} { name: "a" id: 1 }',
+        b'item { name: "a" id: 0 }',
+        b'item { name: "a" id: 20000000 }',
+    ],
     'tubes': [
         *NO_PICKLE,
-        tubes([2, 9, 4, 4, 9]),
+        pickle.dumps(tiny_tubes.truth())[:150],
+        b'(dVlabels\ncnumpy\nndarray\n(I1000000000000\ntRs.',
+        {'labels': ['run']},
         tiny_tubes.truth(labels=RunsCode()),
+        tiny_tubes.truth(labels=['run', 'run']),
+        tiny_tubes.truth(nframes=dict.fromkeys(NAMES, 0)),
+        tiny_tubes.truth(resolution=dict.fromkeys(NAMES, 240)),
+        tiny_tubes.truth(gttubes={}),
+        tubes(),
+        tubes([3, 0, 0, 9, 9], label=2),
+        tubes([3, 0, np.nan, 9, 9]),
+        tubes([1.5, 0, 0, 9, 9]),
+        tubes([3, 0, 0, 9, 9], [2, 0, 0, 9, 9]),
+        tubes([3, 0.1, 0, 0.9, 1]),
+        tubes([2, 9, 4, 4, 9]),
     ],
     'checkpoint': [b'', b'<html>404</html>', *NO_PICKLE, {'a': 1}, [1, 2]],
 }

@@ -142,7 +142,6 @@ def test_branches_read_the_same_frames_once():
 def folder(tmp_path):
     write_video(tmp_path / 'b.MP4')
     write_video(tmp_path / 'a.mp4')
-    (tmp_path / 'notes.md').write_text('x')
     (tmp_path / 'pictures').mkdir()
     for number in (1, 2, 10):
         cv2.imwrite(str(tmp_path / 'pictures' / f'{number}.png'), GOOD + number)

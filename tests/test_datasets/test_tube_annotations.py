@@ -105,40 +105,9 @@ def test_a_file_cannot_change_what_reads_it(read, name):
     assert read(content(nframes={'a/v_1': np.int64(2), 'a/v_2': 1}))
 
 
-def with_tubes(tubes):
-    return content(gttubes={'a/v_1': tubes, 'a/v_2': {}})
-
-
-def with_rows(*rows):
-    return with_tubes({0: [np.array(rows, float)]})
-
-
 def test_what_is_accepted_on_purpose(read):
     # Gaps, beyond nframes, outside the picture, without area, no split.
     rows = [[3, 0, 0, 9, 9], [9, -5, 0, 999, 9], [70, 4, 4, 4, 4]]
-    value = dict(with_rows(*rows), train_videos=[], test_videos=[['a/v_2']])
+    tubes = {'a/v_1': {0: [np.array(rows)]}, 'a/v_2': {}}
+    value = content(gttubes=tubes, train_videos=[], test_videos=[['a/v_2']])
     assert read(value).gttubes['a/v_1'][0][0].tolist() == rows
-
-
-@pytest.mark.parametrize(
-    'value',
-    [
-        pickle.dumps(content())[:150],
-        b'(dVlabels\ncnumpy\nndarray\n(I1000000000000\ntRs.',
-        {'labels': ['run']},
-        content(labels=['run', 'run']),
-        content(nframes={'a/v_1': 0, 'a/v_2': 3}),
-        content(resolution={'a/v_1': 240}),
-        content(gttubes={'a/v_2': {}}),
-        with_tubes({2: []}),
-        with_tubes({0: [np.zeros((0, 5))]}),
-        with_tubes({0: [np.zeros((1, 5), [('a', 'f4')])]}),
-        with_rows([3, 0, np.nan, 9, 9]),
-        with_rows([1.5, 0, 0, 9, 9]),
-        with_rows([3, 0, 0, 9, 9], [2, 0, 0, 9, 9]),
-        with_rows([3, 0.1, 0, 0.9, 1]),
-    ],
-)
-def test_a_faulty_file_ends_in_one_sentence(read, value):
-    with pytest.raises(UserError, match=r'gt.pkl[^\n]*; [^\n]*\.$'):
-        read(value)
