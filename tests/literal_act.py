@@ -6,6 +6,8 @@ Ground truth is place -> things.
 
 import numpy as np
 
+UNITS = {'act': 1, 'multisports': 0}  # of a side of one pixel, and of one frame
+
 
 def box_iou(first, second, pixel):
     x1, y1 = max(first[0], second[0]), max(first[1], second[1])
@@ -15,21 +17,21 @@ def box_iou(first, second, pixel):
     return both / (sum(areas) - both)
 
 
-def span_overlaps(first, second, pixel, frame):
+def span_overlaps(first, second, unit):
     """In time and in space; tubes without gaps, rows of frame, x1, y1, x2, y2."""
     low = max(first[0][0], second[0][0])
     high = min(first[-1][0], second[-1][0])
     if high < low:
         return 0.0, 0.0
-    union = max(first[-1][0], second[-1][0]) - min(first[0][0], second[0][0]) + frame
+    union = max(first[-1][0], second[-1][0]) - min(first[0][0], second[0][0]) + unit
     boxes = [{row[0]: row[1:5] for row in tube} for tube in (first, second)]
     span = np.arange(low, high + 1)
-    ious = [box_iou(boxes[0][t], boxes[1][t], pixel) for t in span]
-    return (high - low + frame) / union, np.mean(ious)
+    ious = [box_iou(boxes[0][t], boxes[1][t], unit) for t in span]
+    return (high - low + unit) / union, np.mean(ious)
 
 
-def span_tube_iou(first, second, pixel, frame):
-    temporal, spatial = span_overlaps(first, second, pixel, frame)
+def span_tube_iou(first, second, unit):
+    temporal, spatial = span_overlaps(first, second, unit)
     return spatial * temporal
 
 
@@ -54,40 +56,32 @@ def right_of_voc(detections, gts, iou, thr):
     return right
 
 
-def curve(right, num_gts):
-    """Precision and recall after 0, 1, ... detections."""
-    hits = np.cumsum([0, *right])
-    precision = hits[1:] / np.arange(1, len(right) + 1)
-    return np.append(1.0, precision), hits / num_gts
+RULES = {'act': right_of_act, 'multisports': right_of_voc}
 
 
-def ap_of_act(right, num_gts):
-    precision, recall = curve(right, num_gts)
-    return sum(
-        (recall[i] - recall[i - 1]) * (precision[i] + precision[i - 1]) / 2
+def area(protocol, values, right, num_gts):
+    """Under values after 0, 1, ... detections over their recall."""
+    recall = np.cumsum([0, *right]) / num_gts
+    heights = [
+        (values[i] + values[i - 1]) / 2 if protocol == 'act' else max(values[i:])
         for i in range(1, len(recall))
-    )
-
-
-def ap_of_voc(right, num_gts):
-    precision, recall = curve(right, num_gts)
-    return sum(
-        (recall[i] - recall[i - 1]) * precision[i:].max() for i in range(1, len(recall))
-    )
+    ]
+    return sum(np.diff(recall) * heights)
 
 
 def ap(protocol, detections, gts, thr, *, tubes=False):
-    pixel = frame = {'act': 1, 'multisports': 0}[protocol]
-
     def iou(first, second):
-        if tubes:
-            return span_tube_iou(first, second, pixel, frame)
-        return box_iou(first, second, pixel)
+        return (span_tube_iou if tubes else box_iou)(first, second, UNITS[protocol])
 
-    num_gts = sum(map(len, gts.values()))
-    if protocol == 'act':
-        return ap_of_act(right_of_act(detections, gts, iou, thr), num_gts)
-    return ap_of_voc(right_of_voc(detections, gts, iou, thr), num_gts)
+    right = RULES[protocol](detections, gts, iou, thr)
+    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+    return area(protocol, [1, *precision], right, sum(map(len, gts.values())))
+
+
+def share_of_kind(kinds, kind, num_gts, protocol='act'):
+    """The area under the share of a kind among the first 1, 2, ... detections."""
+    shares = np.cumsum(np.equal(kinds, kind)) / np.arange(1, len(kinds) + 1)
+    return area(protocol, [0, *shares], np.equal(kinds, 'right'), num_gts)
 
 
 def error_kinds(detections, gttubes, label, thr):
@@ -117,14 +111,13 @@ def error_kinds(detections, gttubes, label, thr):
 
 def tube_error_kinds(detections, gttubes, label, thr, protocol):
     """What ``videoAP_error`` of MultiSports takes each tube for, by descending score."""
-    pixel = frame = {'act': 1, 'multisports': 0}[protocol]
+    unit = UNITS[protocol]
 
     def iou(first, second):
-        return span_tube_iou(first, second, pixel, frame)
+        return span_tube_iou(first, second, unit)
 
     own = {video: tubes.get(label, []) for video, tubes in gttubes.items()}
-    rule = {'act': right_of_act, 'multisports': right_of_voc}[protocol]
-    all_right = rule(detections, own, iou, thr)
+    all_right = RULES[protocol](detections, own, iou, thr)
     kinds = []
     ranked = sorted(detections, key=lambda d: -d[1])
     for (video, _, tube), right in zip(ranked, all_right, strict=True):
@@ -143,7 +136,7 @@ def tube_error_kinds(detections, gttubes, label, thr, protocol):
         elif best == 0:
             kinds.append('extra')
         else:
-            temporal, spatial = span_overlaps(nearest, tube, pixel, frame)
+            temporal, spatial = span_overlaps(nearest, tube, unit)
             words = [] if is_own else ['classification']
             if temporal < thr**0.5 and spatial < thr**0.5:
                 words += ['time', 'localisation']
@@ -151,20 +144,6 @@ def tube_error_kinds(detections, gttubes, label, thr, protocol):
                 words.append('localisation' if temporal >= thr**0.5 else 'time')
             kinds.append('_'.join(words))
     return kinds
-
-
-def share_of_kind(kinds, kind, num_gts, protocol='act'):
-    """The area under the share of a kind among the first 1, 2, ... detections."""
-    shares = [0, *np.cumsum(np.equal(kinds, kind)) / np.arange(1, len(kinds) + 1)]
-    _, recall = curve(np.equal(kinds, 'right'), num_gts)
-    if protocol == 'multisports':
-        return sum(
-            (recall[i] - recall[i - 1]) * max(shares[i:]) for i in range(1, len(recall))
-        )
-    return sum(
-        (recall[i] - recall[i - 1]) * (shares[i] + shares[i - 1]) / 2
-        for i in range(1, len(recall))
-    )
 
 
 def mean_iou(first, second, pixel):

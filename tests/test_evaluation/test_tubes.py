@@ -34,8 +34,8 @@ def test_frames_that_a_tube_leaves_out_are_not_overlap():
     np.testing.assert_allclose(iou(straight(1, 10), gaps), [4 / 10])
 
 
-@pytest.mark.parametrize('pixel, frame', [(0, 0), (1, 1)])
-def test_random_tubes_by_the_definition(pixel, frame):
+@pytest.mark.parametrize('unit', [0, 1])
+def test_random_tubes_by_the_definition(unit):
     random = np.random.RandomState(0)
     tubes = []
     for _ in range(12):
@@ -44,10 +44,8 @@ def test_random_tubes_by_the_definition(pixel, frame):
         high = low + random.randint(10, 40, low.shape)
         frames = np.arange(first, first + len(low))[:, None]
         tubes.append(np.hstack([frames, low, high]).astype(float))
-    found = iou(tubes[0], *tubes[1:], pixel=pixel, frame=frame)
-    expected = [
-        literal_act.span_tube_iou(tubes[0], tube, pixel, frame) for tube in tubes[1:]
-    ]
+    found = iou(tubes[0], *tubes[1:], pixel=unit, frame=unit)
+    expected = [literal_act.span_tube_iou(tubes[0], tube, unit) for tube in tubes[1:]]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert (found > 0).sum() > 5
 
