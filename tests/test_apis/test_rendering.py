@@ -48,11 +48,8 @@ def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
 
 
 def test_others_are_shown_near_their_keyframe_only(shown):
-    keyframes = [
-        keyframe(1, [[0, 0, 10, 20]]),
-        keyframe(5, []),
-        keyframe(9, [[60, 0, 70, 20]]),
-    ]
+    first, second = [[0, 0, 10, 20]], [[60, 0, 70, 20]]
+    keyframes = [keyframe(1, first), keyframe(5, []), keyframe(9, second)]
     # Frames before the first keyframe are not drawn on.
     draw(11, keyframes)
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]

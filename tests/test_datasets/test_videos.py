@@ -29,7 +29,8 @@ def copy_packets(source, target, first=0, **options):
 
 @pytest.mark.parametrize('kept', [0.02, 0.5, 0.9])
 @pytest.mark.parametrize('index', ['at the end', 'in front'])
-def test_a_truncated_video_is_told(write_video, tmp_path, index, kept):
+def test_a_truncated_video(write_video, tmp_path, frame_number, index, kept):
+    """It is told; with its index in front, frames are read as far as they go."""
     path = write_video(size=(320, 240))
     if index == 'in front':
         path = copy_packets(path, tmp_path / 'front_clip.mp4', movflags='faststart')
@@ -37,21 +38,13 @@ def test_a_truncated_video_is_told(write_video, tmp_path, index, kept):
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(ValueError, match=r'clip.mp4 \(\d+ bytes\) cannot be read'):
         open_video(path)
-
-
-def test_what_is_left_of_a_truncated_video_can_be_read(
-    write_video, tmp_path, frame_number
-):
-    whole = write_video(size=(320, 240))
-    path = copy_packets(whole, tmp_path / 'front.mp4', movflags='faststart')
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    damage = []
-    reader = open_video(path, damage.append)
-    ((start, end),) = [one.stretch for one in damage]
-    assert 1 < start == pytest.approx(len(reader) / 10) and end == pytest.approx(4)
-    last = len(reader) - 2  # the last one is there in part
-    assert frame_number(reader.get_batch([last])[0]) == last
+    if index == 'in front' and kept > 0.4:
+        damage = []
+        reader = open_video(path, damage.append)
+        ((start, end),) = [one.stretch for one in damage]
+        assert 1 < start == pytest.approx(len(reader) / 10) and end == pytest.approx(4)
+        last = len(reader) - 2  # the last one is there in part
+        assert frame_number(reader.get_batch([last])[0]) == last
 
 
 def open_files():
