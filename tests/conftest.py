@@ -64,6 +64,7 @@ def write_text(tmp_path):
 
     def write(name, *lines):
         path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(''.join(f'{line}\n' for line in lines))
         return str(path)
 

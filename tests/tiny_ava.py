@@ -31,27 +31,21 @@ AVA_LINES = (
 )
 
 
-def write(path, *lines):
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(f'{line}\n' for line in lines))
-
-
 @pytest.fixture
-def ava(tmp_path, monkeypatch, write_frames):
+def ava(tmp_path, monkeypatch, write_frames, write_text):
     """data/ava as the README lays it out, for one version; the current folder."""
     monkeypatch.chdir(tmp_path)
 
     def make(version='2.2'):
-        folder = Path('data/ava/annotations')
+        folder = 'data/ava/annotations'
         for split in ('train', 'val'):
             film = FILM if split == 'val' else 'train_film0'
             lines = [line.replace(FILM, film) for line in AVA_LINES]
-            write(folder / f'ava_{split}_v{version}.csv', *lines)
+            write_text(f'{folder}/ava_{split}_v{version}.csv', *lines)
             excluded = f'ava_{split}_excluded_timestamps_v{version}.csv'
-            write(folder / excluded, f'{film},0904')
+            write_text(f'{folder}/{excluded}', f'{film},0904')
             write_frames(f'data/ava/rawframes/{film}', num_frames=NUM_FRAMES)
-        write(folder / LABEL_MAPS[version], format_label_map(NAMES))
+        write_text(f'{folder}/{LABEL_MAPS[version]}', format_label_map(NAMES))
 
     return make
 

@@ -86,21 +86,6 @@ def test_keyframes_are_the_frames_nearest_to_even_times(interval):
             np.testing.assert_allclose(clip.times, times[inside])
 
 
-@pytest.mark.parametrize(
-    ('count', 'before', 'end', 'middles'),
-    [
-        (20, 3, None, [3, 6, 9, 12, 15, 17]),
-        (20, 3, 1.0, [3, 6, 9]),
-        (5, 3, None, [2]),
-    ],
-)
-def test_clips_can_lie_inside_of_the_source(count, before, end, middles):
-    frames = numbered(np.arange(count) / 10)
-    clips = cut(frames, spans=(before, 2, 0.0), end=end, inside=True)
-    assert [clip.frame_index for clip in clips] == middles
-    assert all(len(clip.frames) == min(6, count) for clip in clips)
-
-
 def test_a_clip_is_cut_when_its_last_frame_is_here_and_no_more_are_kept():
     given = []
 
@@ -113,13 +98,6 @@ def test_a_clip_is_cut_when_its_last_frame_is_here_and_no_more_are_kept():
     for clip in ClipCutter(FrameStream(frames()), (3, 2, 0.0)):
         assert len(given) == clip.frame_index + 3
         assert sum(picture() is not None for picture in given) <= 3 + 2 + 2
-
-
-def test_a_pause_has_no_keyframes():
-    frames = numbered([*EVEN[:10], *(1e6 + EVEN[:10])])
-    clips = cut(frames, interval_s=0.5)
-    assert [clip.frame_index for clip in clips] == [0, 5, 9, 10, 15, 19]
-    assert all(abs(c.time_s - frames[c.frame_index][0]) <= 0.5 for c in clips)
 
 
 @pytest.mark.parametrize('frames', [[GOOD, GOOD[:2]], [(0, GOOD), (0, GOOD)]])

@@ -8,11 +8,7 @@ from mmengine.structures import InstanceData
 from tiny_stmixer import ROOT
 from tiny_tubes import NUM_FRAMES, RUN_1, RUN_2, SIT, SIZE, gttubes, tube
 
-from stmixer_mm.datasets.tube_dataset import (
-    TubeDataset,
-    merge_persons,
-    video_persons,
-)
+from stmixer_mm.datasets.tube_dataset import TubeDataset, merge_persons, video_persons
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import EXCLUDED_LABELS
 

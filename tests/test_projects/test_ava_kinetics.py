@@ -3,7 +3,7 @@
 import pytest
 import torch
 from run_tool import run_tool
-from tiny_ava import FILM, build, evaluate, load, perfect, shown, write
+from tiny_ava import FILM, build, evaluate, load, perfect, shown
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.annotate.ava_kinetics import convert_ava_kinetics
@@ -26,9 +26,9 @@ def convert(write_text, write_video, tmp_path):
     return convert
 
 
-def test_what_no_clip_shows_is_left_out_and_counted(convert, tmp_path):
+def test_what_no_clip_shows_is_left_out_and_counted(convert, tmp_path, write_text):
     """Clips last 4 s of the 10 s in their names; c cannot be read, d is empty."""
-    write(tmp_path / 'clips/c_000000_000010.mp4', 'x')
+    write_text('clips/c_000000_000010.mp4', 'x')
     (tmp_path / 'clips/d_000000_000010.mp4').touch()
     moments = ('a,4', 'a,6', 'a,30', 'b,4.1', 'c,1', 'd,1', 'gone,3')
     rows, done = convert(
@@ -73,7 +73,7 @@ def test_a_faulty_line_is_named(convert, tmp_path, line):
 
 
 @pytest.fixture
-def ava_kinetics(ava, write_video):
+def ava_kinetics(ava, write_video, write_text):
     """Both parts: clips in folders of their classes, the annotation converted."""
     ava()
     overlapping = 'yoga/d_000010_000020', 'zumba/d_000015_000025'
@@ -95,7 +95,7 @@ def ava_kinetics(ava, write_video):
         for clip in clips[split]:
             write_video(f'data/kinetics700/videos_{split}/{clip}.mp4', num_frames=100)
         published = f'data/ava_kinetics/ava_kinetics_v1_0/kinetics_{split}_v1.0.csv'
-        write(published, *lines[split])
+        write_text(published, *lines[split])
         out = f'data/ava_kinetics/annotations/kinetics_{split}.csv'
         args = ('--clips', f'data/kinetics700/videos_{split}', '--out', out)
         run_tool('data/ava_kinetics/convert', published, *args)
