@@ -177,14 +177,6 @@ def test_labels_in_each_frame(tracks):
     assert nobody['gt_labels'].shape == (0, 5, 4)
 
 
-def test_extracted_frames_give_the_same_clips(tracks, write_frames):
-    write_frames('a')
-    frames = tracks(use_frames=True, fps=10, pipeline=sampling(5, 2), clip_stride=2)
-    for ours, theirs in zip(frames, tracks(clip_stride=2), strict=True):
-        for key in ('clip_frames', 'gt_bboxes', 'gt_states', 'gt_labels'):
-            np.testing.assert_array_equal(ours[key], theirs[key])
-
-
 def test_person_ids_that_are_none(tracks):
     for row in ('a,0.8,0.2,0.2,0.4,0.4,1,-1', 'a,0.4,0.2,0.2,0.4,0.4,1,7'):
         with pytest.raises(UserError, match=r'ann.csv, line 2: '):
@@ -232,5 +224,10 @@ def test_who_is_cut_away_is_absent_and_goes_with_the_last_box():
     # The first person keeps 2 and 4 columns, of which 4 are enough; the second all
     # ten of its second box, and of its third, which is unknown, nothing is said.
     assert results['gt_states'].tolist() == [[0, 1, 0], [0, 1, -1]]
-    results = FilterBoxes(min_size=5)(results)
-    assert results['gt_states'].tolist() == []
+    assert FilterBoxes(min_size=5)({**results})['gt_states'].tolist() == []
+    # Boxes of a keyframe, the last one, go with their labels.
+    keyframe = dict(clip(), gt_bboxes=clip()['gt_bboxes'][:, 2])
+    del keyframe['gt_states']
+    keyframe = FilterBoxes()(CenterCrop(crop_size=20)(keyframe))
+    assert keyframe['entity_ids'].tolist() == [5]
+    assert keyframe['gt_labels'].tolist() == [[0, 1]]

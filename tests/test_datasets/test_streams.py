@@ -106,16 +106,6 @@ def test_what_is_no_frame_is_refused(frames):
         list(FrameStream(frames))
 
 
-def test_branches_read_the_same_frames_once():
-    read = []
-    frames = FrameStream(read.append(n) or GOOD + n for n in range(5))
-    branch = frames.branch()
-    assert [int(one.max()) for _, one in frames] == list(range(5))
-    assert [int(one.max()) for _, one in branch] == list(range(5))
-    assert read == list(range(5))
-    assert len(frames) == len(branch) == 5
-
-
 @pytest.fixture
 def folder(tmp_path):
     write_video(tmp_path / 'b.MP4')

@@ -2,13 +2,12 @@ import copy
 
 import numpy as np
 import pytest
-from mmaction.datasets.transforms import CenterCrop, SampleAVAFrames
+from mmaction.datasets.transforms import SampleAVAFrames
 from mmcv.transforms import Compose
 
 from stmixer_mm.datasets.transforms import (
     DecodeFrameFiles,
     DecodeFrames,
-    FilterBoxes,
     OpenVideo,
     RandomShortSideResize,
     SampleKeyframeClip,
@@ -91,22 +90,6 @@ def test_short_side_and_bound_of_the_long_one(shape, expected):
     assert results['img_shape'] == expected
     assert {img.shape for img in results['imgs']} == {(*expected, 3)}
     np.testing.assert_allclose(results['gt_bboxes'], [[0, 0, *expected[::-1]]], 1e-5)
-
-
-def test_boxes_that_a_crop_leaves_empty_go_with_their_labels():
-    results = dict(
-        imgs=[np.zeros((20, 40, 3), np.uint8)],
-        img_shape=(20, 40),
-        gt_bboxes=np.float32([[0, 0, 40, 20], [0, 0, 1, 20], [39, 0, 40, 20]]),
-        gt_labels=np.eye(3, dtype=np.float32),
-        entity_ids=np.array([5, 6, 7]),
-    )
-    results = CenterCrop(crop_size=20)(results)
-    assert len(results['gt_bboxes']) == 3  # the host keeps them
-    results = FilterBoxes()(results)
-    assert results['entity_ids'].tolist() == [5]
-    assert results['gt_labels'].tolist() == [[1, 0, 0]]
-    assert FilterBoxes(min_size=100)(results)['gt_bboxes'].shape == (0, 4)
 
 
 def test_an_extracted_frame_that_cannot_be_read_is_named(write_frames):

@@ -4,23 +4,10 @@ from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
+from tiny_tubes import NAMES, RUN_1, RUN_2, SIT, gttubes, truth, tube
 
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.errors import UserError
-
-
-def content(**changes):
-    """Ground truth of two videos in the published form."""
-    tube = np.array([[1, 0, 0, 9, 9], [2, 1, 0, 10, 9]], np.float32)
-    return {
-        'labels': ['run', 'sit'],
-        'train_videos': [['a/v_1'], ['a/v_2']],
-        'test_videos': [['a/v_2'], ['a/v_1']],
-        'nframes': {'a/v_1': 2, 'a/v_2': 40},
-        'resolution': {'a/v_1': (240, 320), 'a/v_2': (240, 320)},
-        'gttubes': {'a/v_1': {0: [tube, tube + 1]}, 'a/v_2': {}},
-        **changes,
-    }
 
 
 @pytest.fixture
@@ -38,22 +25,21 @@ def read(tmp_path):
 
 @pytest.mark.parametrize('protocol', [0, 2, pickle.HIGHEST_PROTOCOL])
 def test_what_is_written_is_read(read, protocol):
-    truth = content(
-        nframes=OrderedDict({'a/v_1': np.int64(2), 'a/v_2': np.uint8(40)}),
-        resolution=dict.fromkeys(['a/v_1', 'a/v_2'], np.array([240, 320])),
-        labels=np.array(['run', 'sit']),
-    )
     tubes = defaultdict(list)
-    tubes[np.int64(1)].append(np.asfortranarray(truth['gttubes']['a/v_1'][0][0]))
-    truth['gttubes']['a/v_2'] = tubes
-    found = read(truth, protocol)
+    tubes[np.int64(1)].append(np.asfortranarray(tube(2, 9, (1, 0, 10, 9), (1, 0))))
+    written = truth(
+        nframes=OrderedDict({name: np.int64(20) for name in NAMES}),
+        resolution=dict.fromkeys(NAMES, np.array([240, 320])),
+        labels=np.array(['run', 'sit']),
+        **gttubes(**{SIT: tubes}),
+    )
+    found = read(written, protocol)
     assert found.labels == ('run', 'sit')
-    assert found.train_videos == (('a/v_1',), ('a/v_2',))
-    assert found.nframes == {'a/v_1': 2, 'a/v_2': 40}
-    assert found.resolution['a/v_2'] == (240, 320)
-    first, second = [[1, 0, 0, 9, 9], [2, 1, 0, 10, 9]], [[2, 1, 1, 10, 10]]
-    assert found.gttubes['a/v_2'][1][0].tolist() == first
-    assert found.gttubes['a/v_1'][0][1].tolist()[:1] == second
+    assert found.train_videos == ((RUN_1, SIT), (RUN_2,))
+    assert found.nframes == dict.fromkeys(NAMES, 20)
+    assert found.resolution == dict.fromkeys(NAMES, (240, 320))
+    for name, classes in written['gttubes'].items():
+        np.testing.assert_equal(found.gttubes[name], dict(classes))
 
 
 def test_a_pickle_of_python_2(read):
@@ -92,7 +78,7 @@ def test_a_malicious_file_runs_nothing(read, tmp_path, function, protocol):
     spoilt = tmp_path / 'spoilt'
     argument = f'open({str(spoilt)!r}, "w")' if function is eval else str(spoilt)
     with pytest.raises(UserError, match=r'gt.pkl cannot'):
-        read(content(labels=Evil(function, (argument,))), protocol)
+        read(truth(labels=Evil(function, (argument,))), protocol)
     assert not spoilt.exists()
 
 
@@ -102,12 +88,12 @@ def test_a_file_cannot_change_what_reads_it(read, name):
     attack = f'c{name}\n(N(dVvalue\nc__builtin__\nlist\nstb.'.encode()
     with pytest.raises(UserError, match=r'gt.pkl'):
         read(attack)
-    assert read(content(nframes={'a/v_1': np.int64(2), 'a/v_2': 1}))
+    assert read(truth(nframes=dict.fromkeys(NAMES, np.int64(2))))
 
 
 def test_what_is_accepted_on_purpose(read):
     # Gaps, beyond nframes, outside the picture, without area, no split.
     rows = [[3, 0, 0, 9, 9], [9, -5, 0, 999, 9], [70, 4, 4, 4, 4]]
-    tubes = {'a/v_1': {0: [np.array(rows)]}, 'a/v_2': {}}
-    value = content(gttubes=tubes, train_videos=[], test_videos=[['a/v_2']])
-    assert read(value).gttubes['a/v_1'][0][0].tolist() == rows
+    tubes = gttubes(**{RUN_1: {0: [np.array(rows)]}, SIT: {}})
+    value = truth(**tubes, train_videos=[], test_videos=[[SIT]])
+    assert read(value).gttubes[RUN_1][0][0].tolist() == rows
