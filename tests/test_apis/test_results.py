@@ -13,7 +13,6 @@ from run_tool import ROOT
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
 from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.structures import (
-    Action,
     VideoDetections,
     decode,
     encode,
@@ -150,16 +149,6 @@ def test_ava_s_csv_is_read_back(tmp_path):
     np.testing.assert_allclose(
         np.array([*map(list, table)])[:, 2:], expected, atol=6e-5
     )
-
-
-def test_actions_are_ranked_and_named():
-    scores = np.array([0.99, 0.4, 0.9, 0.2, 0.7])
-    assert top_actions(scores, ['a', 'b', 'c'], 0.3) == [
-        Action('b', 0.9, 2),
-        Action('action 4', 0.7, 4),
-        Action('a', 0.4, 1),
-    ]
-    assert top_actions(scores, None, 0.8) == [Action('action 2', 0.9, 2)]
 
 
 def test_a_keyframe_is_drawn_enlarged_with_its_masks():

@@ -5,7 +5,6 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_classes,
     read_keyframe_rows,
     read_label_names,
-    read_timestamp_keys,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.errors import UserError
@@ -30,11 +29,6 @@ def test_rounding_beyond_the_border_is_clipped(write_text):
     )
     assert rows[0].bbox_norm == (0, 0, 1, 1)
     assert [fault.line for fault in faults] == [2]
-
-
-def test_timestamp_files(write_text):
-    good = write_text('good.csv', 'a,0902', '', 'b,1.5')
-    assert read_timestamp_keys(good) == {'a,0902', 'b,0001.5'}
 
 
 @pytest.mark.parametrize(
