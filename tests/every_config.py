@@ -18,6 +18,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from mmengine.utils import import_modules_from_strings
 from run_tool import ROOT
+from tiny import assert_all_learn
 
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.models.shapes import trace_shapes
@@ -90,15 +91,13 @@ def made_up_batch(num_classes, size, *, in_all_frames):
         bboxes = torch.tensor([[5.0, 5, 40, 60], [30, 10, 80, 50]])[:count]
         labels = torch.zeros(count, num_classes)
         labels[:, 1:3] = 1
-        sample = ActionDataSample(
-            metainfo=dict(img_shape=(height, width), img_key=f'video,{count}')
-        )
+        names = dict(img_shape=(height, width), img_key=f'video,{count}')
+        # Also two keyframes of a sequence.
+        sample = ActionDataSample(metainfo=names | dict(sequence_place=len(samples)))
+        sample.entity_ids = range(count)
         sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
         sample.gt_instances.masks = torch.ones(count, height, width, dtype=torch.bool)
         sample.proposals = InstanceData(bboxes=bboxes.clone())
-        # Also two keyframes of a sequence.
-        sample.entity_ids = range(count)
-        sample.set_metainfo(dict(sequence_place=len(samples)))
         if in_all_frames:
             sample.gt_instances.bboxes = bboxes[:, None].repeat(1, frames, 1)
             sample.gt_instances.states = torch.ones(count, frames, dtype=torch.long)
@@ -126,9 +125,7 @@ def assert_trains_and_predicts(path):
     total, losses = model.parse_losses(model(**data, mode='loss'))
     assert total.isfinite() and total > 0, losses
     total.backward()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert_all_learn(model)
 
     for sample in model.eval().test_step(batch):
         found = sample.pred_instances

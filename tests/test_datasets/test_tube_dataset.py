@@ -99,8 +99,6 @@ def test_boxes_outside_are_clipped_or_left_out(build):
 @pytest.mark.parametrize(
     'arguments',
     [
-        dict(split='1'),
-        dict(ann_file='nowhere.pkl'),
         dict(use_frames=False),
         dict(content=gttubes(**{RUN_2: {}}), split=2),
         dict(content=dict(train_videos=[['Run/v_9']], test_videos=[[RUN_1]])),
