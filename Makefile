@@ -2,6 +2,8 @@
 
 # An interpreter whose environment is to be used; without it, one is made in .venv.
 PYTHON ?=
+# full: mmcv is compiled; by default only where a GPU and its nvcc are.
+MMCV ?=
 # Size of the demo: another config, another folder of toy data, options for its maker.
 CONFIG ?= configs/experiments/stmixer_tiny-denoising_toy.py
 DATA ?= data/toy
@@ -18,7 +20,8 @@ FITS = import sys$(if $(PYTHON),,, ensurepip); \
   sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 SET_UP = for python in $(PYTHONS); do \
 	  if "$$python" -c '$(FITS)' >/dev/null 2>&1; then \
-	    exec "$$python" tools/setup_env.py $(if $(PYTHON),--here) --extras $(1); \
+	    exec "$$python" tools/setup_env.py $(if $(PYTHON),--here) --extras $(1) \
+	      $(if $(MMCV),--mmcv $(MMCV)); \
 	  fi; \
 	done; \
 	echo 'set-up: Python 3.10 to 3.12 is needed, with its module venv, but there is none' \
@@ -32,7 +35,8 @@ help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
 	@echo
 	@echo '  PYTHON=/path/to/python   use that environment instead of .venv, leave its torch alone'
-	@echo '  MAX_JOBS=1               compile mmcv with one job (a job takes 1 GB of memory)'
+	@echo '  MMCV=full                compile mmcv and all its operators, where mmcv-lite would do'
+	@echo '  MAX_JOBS=1               compile it with one job (a job takes 1 GB of memory)'
 	@echo '  PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu'
 	@echo '                           get the small CPU build of torch'
 

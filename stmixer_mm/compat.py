@@ -29,6 +29,7 @@ from mmengine.runner import CheckpointLoader, checkpoint
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import open_atomically
+from stmixer_mm.mmcv_operators import stand_in
 
 
 def _stand_in_for_missing_drn() -> None:
@@ -292,6 +293,7 @@ def _has_amd_processor() -> bool:
         return False
 
 
+stand_in()
 _stand_in_for_missing_drn()
 _skip_multimodal_models()
 _allow_mmengine_checkpoints()
