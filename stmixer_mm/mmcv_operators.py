@@ -30,8 +30,12 @@ def nms(boxes, scores, iou_threshold, offset):
     for i in range(len(order)):
         if kept[i]:
             rest = slice(i + 1, None)
-            width = (x2[i].minimum(x2[rest]) - x1[i].maximum(x1[rest]) + offset).clamp(0)
-            height = (y2[i].minimum(y2[rest]) - y1[i].maximum(y1[rest]) + offset).clamp(0)
+            width = (x2[i].minimum(x2[rest]) - x1[i].maximum(x1[rest]) + offset).clamp(
+                0
+            )
+            height = (y2[i].minimum(y2[rest]) - y1[i].maximum(y1[rest]) + offset).clamp(
+                0
+            )
             overlap = width * height
             iou = overlap / (areas[i] + areas[rest] - overlap)
             kept[rest] &= ~(iou > iou_threshold)
@@ -53,7 +57,14 @@ def roi_align_backward(grad, rois, argmax_y, argmax_x, grad_feats, **options):
 
 
 def _roi_weights(
-    roi, size, *, aligned_height, aligned_width, spatial_scale, sampling_ratio, **options
+    roi,
+    size,
+    *,
+    aligned_height,
+    aligned_width,
+    spatial_scale,
+    sampling_ratio,
+    **options,
 ):
     """Weights (h, H) and (w, W) of rows and columns in the bins of one RoI."""
     if not options['pool_mode']:

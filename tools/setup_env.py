@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import venv
@@ -144,7 +143,9 @@ def install_mmcv(log, compiled):
             print(f'[set-up] without compiled operators of mmcv: {error}')
     if installed('mmcv'):
         pip(log, 'removing mmcv, which does not import', 'uninstall', '-y', 'mmcv')
-    pip(log, 'installing mmcv-lite', 'install', '--no-deps', *listed_in('mmcv_lite.txt'))
+    pip(
+        log, 'installing mmcv-lite', 'install', '--no-deps', *listed_in('mmcv_lite.txt')
+    )
 
 
 def install_all(log, extras, compiled):
@@ -163,7 +164,13 @@ def install_all(log, extras, compiled):
     pip(log, 'installing torch and what the packages need', 'install', *wanted)
     install_mmcv(log, compiled)
     hosts = [*listed_in('hosts.txt'), '--no-build-isolation', '--editable', str(ROOT)]
-    pip(log, 'installing mmdet, mmaction2 and this package', 'install', '--no-deps', *hosts)
+    pip(
+        log,
+        'installing mmdet, mmaction2 and this package',
+        'install',
+        '--no-deps',
+        *hosts,
+    )
     run_step(log, 'importing stmixer_mm', '-I', '-c', 'import stmixer_mm')
     STAMP.write_text(json.dumps({'key': stamp_key(), 'extras': extras}))
     busy.unlink()
