@@ -15,16 +15,16 @@ PYTEST_OPTIONS ?=
 
 PY := $(or $(PYTHON),.venv/bin/python)
 # .venv is made by the first of these that fits.
-PYTHONS := $(or $(PYTHON),python3 python3.12 python3.11 python3.10)
+PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 FITS = import sys$(if $(PYTHON),,, ensurepip); \
-  sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+  sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 SET_UP = for python in $(PYTHONS); do \
 	  if "$$python" -c '$(FITS)' >/dev/null 2>&1; then \
 	    exec "$$python" tools/setup_env.py $(if $(PYTHON),--here) --extras $(1) \
 	      $(if $(MMCV),--mmcv $(MMCV)); \
 	  fi; \
 	done; \
-	echo 'set-up: Python 3.10 to 3.12 is needed, with its module venv, but there is none' \
+	echo 'set-up: Python 3.10 to 3.13 is needed, with its module venv, but there is none' \
 	  'under the name of $(PYTHONS): install one (Debian and Ubuntu: apt install' \
 	  'python3-venv), or name one with PYTHON=/path/to/python.' >&2; exit 1
 

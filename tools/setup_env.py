@@ -66,9 +66,9 @@ def stamped_extras():
 
 
 def check_python():
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise SetupError(
-            f'{sys.prefix} has Python {sys.version.split()[0]} but Python 3.10 to 3.12 is '
+            f'{sys.prefix} has Python {sys.version.split()[0]} but Python 3.10 to 3.13 is '
             'needed: name another one with PYTHON=/path/to/python, or remove .venv if it '
             'is that folder.'
         )

@@ -12,7 +12,7 @@ from run_tool import ROOT
 @pytest.fixture
 def bare_path(tmp_path):
     """A PATH with a shell's tools and no Python."""
-    for name in ('sh', 'make'):
+    for name in ('bash', 'sh', 'make', 'env', 'dirname', 'realpath', 'sed', 'expand'):
         os.symlink(shutil.which(name), tmp_path / name)
     return tmp_path
 
@@ -27,7 +27,7 @@ def run(command, path, **env):
     )
 
 
-@pytest.mark.parametrize(('minor', 'fits'), [(10, 1), (12, 1), (13, 0)])
+@pytest.mark.parametrize(('minor', 'fits'), [(9, 0), (10, 1), (13, 1), (14, 0)])
 def test_python_that_fits_is_chosen(bare_path, minor, fits):
     assert run(['make', 'setup'], bare_path).returncode  # there is none
     for name, version in (('python3', (3, 9)), ('python3.10', (3, minor))):
@@ -51,6 +51,17 @@ def test_set_up_comes_before_the_tests_and_gets_the_environment(bare_path):
     assert lines[1].startswith('ran -m pytest -n')
 
 
+def test_ci_runs_make_test_with_the_real_clips_only_where_they_are(tmp_path, bare_path):
+    checkout = tmp_path / 'parent' / 'checkout'
+    (checkout / '.ci').mkdir(parents=True)
+    shutil.copy(ROOT / '.ci' / 'run', checkout / '.ci')
+    (checkout / 'Makefile').write_text('test:\n\t@echo "real=$$STMIXER_REAL_DATA"\n')
+    assert run([checkout / '.ci' / 'run'], bare_path).stdout == 'real=\n'
+    real = tmp_path / 'parent' / 'shared' / 'real'
+    real.mkdir(parents=True)
+    assert run([checkout / '.ci' / 'run'], bare_path).stdout == f'real={real}\n'
+
+
 def test_versions_are_pinned_once():
     files = (ROOT / 'requirements').glob('*.txt')
     lines = [line for path in files for line in path.read_text().splitlines()]
@@ -64,7 +75,7 @@ def test_versions_are_pinned_once():
 
 def test_pythons_are_the_same_everywhere():
     config = (ROOT / 'setup.cfg').read_text()
-    assert 'python_requires = >=3.10, <3.13' in config
-    fits = '(3, 10) <= sys.version_info[:2] <= (3, 12)'
+    assert 'python_requires = >=3.10, <3.14' in config
+    fits = '(3, 10) <= sys.version_info[:2] <= (3, 13)'
     for path in ('Makefile', 'tools/setup_env.py'):
         assert fits in (ROOT / path).read_text()

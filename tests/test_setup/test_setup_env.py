@@ -168,8 +168,8 @@ def test_a_python_that_does_not_fit_is_named_before_anything_is_done(
     tool = load_tool('tools/setup_env.py')
     monkeypatch.setattr(tool, 'LOG', tmp_path / 'log')
     monkeypatch.setattr(tool, 'STAMP', tmp_path / 'stamp')
-    monkeypatch.setattr(sys, 'version_info', (3, 13, 0))
-    with pytest.raises(SystemExit, match=r'set-up: .* Python 3.10 to 3.12'):
+    monkeypatch.setattr(sys, 'version_info', (3, 14, 0))
+    with pytest.raises(SystemExit, match=r'set-up: .* Python 3.10 to 3.13'):
         tool.main(['--here'])
 
 
