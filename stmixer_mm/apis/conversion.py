@@ -3,22 +3,61 @@
 from pathlib import Path
 
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from stmixer_mm.engine.checkpoints import is_dense, load_checkpoint_file, state_dict_of
+from stmixer_mm.datasets.annotations import ava_csv
+from stmixer_mm.engine.checkpoints import (
+    check_checkpoint_file,
+    has_values,
+    state_dict_of,
+)
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path
 from stmixer_mm.models.release import convert_state_dict
 
+AVA_ACTIONS = Path(ava_csv.__file__).with_name('ava_actions.pbtxt')
 
-def convert_checkpoint(
-    src: str | Path, dst: str | Path, *, trust: bool = False
-) -> dict[str, dict]:
+
+class _Inert:
+    """Stands for an object of a class that a checkpoint names and nobody needs."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        pass
+
+    def __setstate__(self, state) -> None:
+        pass
+
+
+def load_released(src: str | Path) -> dict[str, torch.Tensor]:
+    """The parameters in a checkpoint of the release; none of its code is run.
+
+    Checkpoints written in training hold Python objects, too. They are not built.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    check_checkpoint_file(src)
+    with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
+        unknown = get_unsafe_globals_in_checkpoint(src)
+        with safe_globals([(_Inert, name) for name in unknown]):
+            checkpoint = torch.load(src, map_location='cpu', weights_only=True)
+    released = state_dict_of(checkpoint, source=src)
+    # Sizes of the model are those of the tensors, which need not be in the file.
+    return {
+        name: value
+        for name, value in released.items()
+        if has_values(value) and value.nbytes <= value.untyped_storage().nbytes()
+    }
+
+
+def convert_checkpoint(src: str | Path, dst: str | Path) -> dict[str, dict]:
     """Convert a released STMixer checkpoint; ``dst`` is left alone on failure.
+
+    One of 80 actions gets the names of AVA's.
 
     Args:
         src: A state dict, plain or under 'model' or 'state_dict'.
         dst: File to write.
-        trust: Load Python objects in ``src`` too, which can run code.
 
     Returns:
         Configs of the backbone, neck and decoder that the weights fit.
@@ -26,17 +65,15 @@ def convert_checkpoint(
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    if trust:
-        with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
-            checkpoint = torch.load(src, map_location='cpu', weights_only=False)
-        released = state_dict_of(checkpoint, source=src)
-    else:
-        released = load_checkpoint_file(src)['state_dict']
-    released = {name: value for name, value in released.items() if is_dense(value)}
+    released = load_released(src)
     try:
         state_dict, parts = convert_state_dict(released)
     except UserError as error:
         raise UserError(f'{src}: {error}') from error
+    names = ava_csv.read_label_names(str(AVA_ACTIONS))
+    meta = dict(converted_parts=parts)
+    if parts['decoder']['num_classes'] == len(names) + 1:
+        meta['dataset_meta'] = dict(classes=tuple(names.values()))
     with atomic_path(dst) as part:
-        torch.save(dict(state_dict=state_dict, meta=dict(converted_parts=parts)), part)
+        torch.save(dict(state_dict=state_dict, meta=meta), part)
     return parts

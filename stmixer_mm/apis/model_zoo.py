@@ -1,0 +1,113 @@
+"""Models by name: the release's checkpoints, fetched once, converted and kept.
+
+The names, configs and addresses are in ``configs/stmixer/metafile.yml``. The release
+states no licence for its checkpoints.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.infer import BaseInferencer
+
+from stmixer_mm.apis.conversion import convert_checkpoint
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import check_writable_dir, write_atomically
+
+METAFILE = 'configs/stmixer/metafile.yml'
+
+
+class ReleasedModel(NamedTuple):
+    name: str
+    config: Path
+    url: str
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the converted checkpoint is kept."""
+        cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
+        return Path(cache, 'stmixer_mm', f'{self.name}.pth')
+
+
+def list_released() -> dict[str, ReleasedModel]:
+    """The models of the release with a checkpoint, by their short names."""
+    root = BaseInferencer._get_repo_or_mim_dir('stmixer_mm')
+    return {
+        name: ReleasedModel(name, Path(root, one['Config']), one['Weights'])
+        for one in load(Path(root, METAFILE))['Models']
+        for name in one.get('Alias', ())
+    }
+
+
+def fetch_released(model: ReleasedModel) -> Path:
+    """The checkpoint of a released model; fetched and converted if it is not there.
+
+    A download that was cut off continues. The SHA-256 of the file stands beside it.
+
+    Raises:
+        UserError: it cannot be fetched, or is not of this model.
+    """
+    kept = model.checkpoint
+    if kept.exists():
+        return kept
+    check_writable_dir(kept.parent, purpose='cache of models')
+    released = kept.with_suffix('.released.pth')
+    if not released.exists():
+        remedy = f'fetch it in a browser, put it at {released}, and start again'
+        with blame(
+            f'{model.url}, the weights of {model.name}, cannot be fetched', remedy
+        ):
+            _download(model.url, released)
+    try:
+        parts = convert_checkpoint(released, kept)
+        if not _fits(model, parts):
+            names = ', '.join(each.name for each in list_fitting(parts)) or 'none'
+            raise UserError(
+                f'{model.url} is no checkpoint of {model.name} but of {names}; fetch '
+                f'the right one in a browser, put it at {released}, and start again.'
+            )
+    except UserError:
+        kept.unlink(missing_ok=True)
+        released.unlink()
+        raise
+    digest = hashlib.sha256(kept.read_bytes()).hexdigest()
+    write_atomically(kept.with_suffix('.sha256'), f'{digest}  {kept.name}\n'.encode())
+    released.unlink()
+    return kept
+
+
+def _download(url: str, file: Path) -> None:
+    try:
+        import gdown  # an extra
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            "gdown is missing: pip install 'stmixer_mm[weights]'"
+        ) from error
+    gdown.download(url, str(file), resume=True)
+
+
+def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
+    """The models of the release that consist of the parts of a converted checkpoint."""
+    return [model for model in list_released().values() if _fits(model, parts)]
+
+
+def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:
+    named = Config.fromfile(model.config).model
+    return all(
+        named[part].type.endswith(found['type'].rpartition('.')[2])
+        and all(
+            _same(named[part].get(setting, value), value)
+            for setting, value in found.items()
+            if setting != 'type'
+        )
+        for part, found in parts.items()
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    sequences = isinstance(one, Sequence) and isinstance(other, Sequence)
+    return tuple(one) == tuple(other) if sequences else one == other

@@ -1,0 +1,154 @@
+"""The release's models by name, from a server that stands in for Google Drive."""
+
+import re
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+import requests
+import torch
+from mmengine.registry import DefaultScope
+from tiny_release import SIZES, released_state_dict
+
+from stmixer_mm.apis import model_zoo
+from stmixer_mm.apis.model_zoo import fetch_released, list_fitting, list_released
+from stmixer_mm.errors import UserError
+
+gdown = pytest.importorskip('gdown')
+
+PAGE = (
+    '<form id="download-form" action="https://drive.usercontent.google.com/download">'
+    '<input type="hidden" name="confirm" value="t"></form>'
+)
+
+
+class Drive(BaseHTTPRequestHandler):
+    """Google Drive: a page that warns, then the file, from where it is asked for."""
+
+    def __init__(self, files, *args):
+        self.files = files
+        super().__init__(*args)
+
+    def do_GET(self):
+        if self.path.startswith('/uc'):
+            body, headers, status = PAGE.encode(), {'Content-Type': 'text/html'}, 200
+        else:
+            start = int((re.findall(r'\d+', self.headers.get('Range', '')) or [0])[0])
+            data, status = self.files.data, 206 if start else 200
+            headers = {
+                'Content-Type': 'application/octet-stream',
+                'Content-Disposition': 'attachment; filename="x.pth"',
+            }
+            if start:
+                headers['Content-Range'] = f'bytes {start}-{len(data) - 1}/{len(data)}'
+            body = data[start:]
+        self.files.asked.append(self.headers.get('Range'))
+        self.send_response(status)
+        for name, value in {**headers, 'Content-Length': str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: self.files.cut_at])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def drive(monkeypatch, tmp_path):
+    """What the server gives (``data``), up to where (``cut_at``), and was ``asked``."""
+    files = SimpleNamespace(data=b'', cut_at=None, asked=[])
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Drive, files))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    send = requests.Session.send
+
+    def send_here(self, request, **kwargs):
+        request.url = re.sub(
+            r'https://[\w.]+', f'http://127.0.0.1:{server.server_port}', request.url
+        )
+        return send(self, request, **kwargs)
+
+    monkeypatch.setattr(requests.Session, 'send', send_here)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    yield files
+    server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def released(tmp_path_factory):
+    """A made-up checkpoint of the release, and a model that has a config for it."""
+    folder = tmp_path_factory.mktemp('released')
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.save(dict(model=released_state_dict('slowonly')), folder / 'x.pth')
+    sizes = dict(SIZES)
+    del sizes['num_classes']
+    config = folder / 'stmixer_tiny.py'
+    config.write_text(
+        f'model = dict(decoder=dict(type="STMixerDecoder", **{sizes}),\n'
+        'backbone=dict(type="mmaction.ResNet3dSlowOnly", depth=50),\n'
+        'neck=dict(type="ChannelProjection3D"))'
+    )
+    model = model_zoo.ReleasedModel('tiny', config, 'https://drive.google.com/uc?id=x')
+    return SimpleNamespace(data=(folder / 'x.pth').read_bytes(), model=model)
+
+
+def test_weights_are_fetched_once_and_converted(drive, released):
+    drive.data = released.data
+    kept = fetch_released(released.model)
+    assert kept == released.model.checkpoint
+    assert 'decoder.stages.1.offsets.bias' in torch.load(kept)['state_dict']
+    assert kept.with_suffix('.sha256').read_text().endswith(f'  {kept.name}\n')
+    assert len(list(kept.parent.iterdir())) == 2
+    asked = len(drive.asked)
+    assert fetch_released(released.model) == kept and len(drive.asked) == asked
+
+
+def test_a_download_that_was_cut_off_continues(drive, released):
+    drive.data, drive.cut_at = released.data, len(released.data) // 2
+    with pytest.raises(UserError, match=re.escape(released.model.url)):
+        fetch_released(released.model)
+    assert not released.model.checkpoint.exists()
+    drive.cut_at = None
+    fetch_released(released.model)
+    assert any(drive.asked)  # for the rest of the file
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'said'),
+    [
+        ('cut', 'cannot be read'),
+        ('no checkpoint', 'cannot be read'),
+        ('of another model', 'no checkpoint of stmixer_slowonly-r50_ava22 but of none'),
+    ],
+)
+def test_a_wrong_file_is_not_kept(drive, released, wrong, said):
+    drive.data = dict(cut=released.data[:-1000]).get(wrong, released.data)
+    if wrong == 'no checkpoint':
+        drive.data = b'<html>Quota exceeded</html>'
+    model = released.model
+    if wrong == 'of another model':
+        model = list_released()['stmixer_slowonly-r50_ava22']
+    with pytest.raises(UserError, match=said):
+        fetch_released(model)
+    assert list(model.checkpoint.parent.iterdir()) == []
+
+
+def test_without_a_network_the_address_and_the_place_are_told(monkeypatch, released):
+    def download(*args, **kwargs):
+        raise requests.ConnectionError('Network is unreachable')
+
+    monkeypatch.setattr(gdown, 'download', download)
+    with pytest.raises(UserError, match=r'google.*put it at .*tiny\.released\.pth'):
+        fetch_released(released.model)
+
+
+def test_the_models_of_the_release_fit_their_own_parts():
+    models = list_released()
+    assert len(models) == 5
+    for model in models.values():
+        named = model_zoo.Config.fromfile(model.config).model
+        parts = {part: named[part] for part in ('backbone', 'neck', 'decoder')}
+        fitting = [each.name for each in list_fitting(parts)]
+        assert model.name in fitting and len(fitting) == 1 + ('vit' in model.name)
