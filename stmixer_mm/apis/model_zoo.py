@@ -1,9 +1,11 @@
-"""Models by name: the release's checkpoints, fetched once, converted and kept.
+"""Which config and weights one word means: a model of the release, or a checkpoint.
 
+The release's checkpoints are fetched once, converted and kept.
 The names, configs and addresses are in ``configs/stmixer/metafile.yml``. The release
 states no licence for its checkpoints.
 """
 
+import ast
 import hashlib
 import os
 from collections.abc import Sequence
@@ -13,8 +15,10 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.infer import BaseInferencer
+from mmengine.utils import import_modules_from_strings
 
 from stmixer_mm.apis.conversion import convert_checkpoint
+from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_writable_dir, write_atomically
 
@@ -31,6 +35,62 @@ class ReleasedModel(NamedTuple):
         """Where the converted checkpoint is kept."""
         cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
         return Path(cache, 'stmixer_mm', f'{self.name}.pth')
+
+
+def resolve_model(
+    model: str | Path | Config, weights: str | Path | None
+) -> tuple[str | Path | Config, str | Path | None]:
+    """Config and weights of what a user named.
+
+    Without ``weights``, ``model`` may be a name of :func:`list_released`, or a
+    checkpoint that mmengine wrote, which has its config in it.
+
+    Raises:
+        UserError: the weights cannot be fetched, or a checkpoint has no config.
+    """
+    if weights is None and isinstance(model, str | Path):
+        released = list_released().get(str(model))
+        if released:
+            return released.config, fetch_released(released)
+        if Path(model).suffix in ('.pth', '.pt'):
+            return config_in(model), model
+    return model, weights
+
+
+def config_in(checkpoint: str | Path) -> Config:
+    """The config that mmengine wrote into a checkpoint, read without running its code.
+
+    Of the modules that it imports, only those of this package are.
+
+    Raises:
+        UserError: there is none, or it is more than names and values.
+    """
+    meta = load_checkpoint_file(checkpoint).get('meta') or {}
+    with blame(f'There is no readable config in {checkpoint}', 'name its config, too'):
+        tree = _DictsAsLiterals().visit(ast.parse(meta['cfg']))
+        values = {
+            line.targets[0].id: ast.literal_eval(line.value) for line in tree.body
+        }
+        imports = values.pop('custom_imports', {}).get('imports', ())
+        own = [name for name in imports if name.partition('.')[0] == 'stmixer_mm']
+        import_modules_from_strings(own)
+        return Config(values)
+
+
+class _DictsAsLiterals(ast.NodeTransformer):
+    """Turns ``dict({'a.b': 1}, c=2)`` into ``{'a.b': 1, 'c': 2}``."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        is_dict = getattr(node.func, 'id', '') == 'dict'
+        if not is_dict or not all(isinstance(one, ast.Dict) for one in node.args):
+            return node
+        keys = [key for one in node.args for key in one.keys]
+        values = [value for one in node.args for value in one.values]
+        return ast.Dict(
+            keys + [ast.Constant(one.arg) for one in node.keywords],
+            values + [one.value for one in node.keywords],
+        )
 
 
 def list_released() -> dict[str, ReleasedModel]:

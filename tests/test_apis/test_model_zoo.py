@@ -13,7 +13,13 @@ from mmengine.registry import DefaultScope
 from tiny_release import SIZES, released_state_dict
 
 from stmixer_mm.apis import model_zoo
-from stmixer_mm.apis.model_zoo import fetch_released, list_fitting, list_released
+from stmixer_mm.apis.model_zoo import (
+    config_in,
+    fetch_released,
+    list_fitting,
+    list_released,
+    resolve_model,
+)
 from stmixer_mm.errors import UserError
 
 gdown = pytest.importorskip('gdown')
@@ -152,3 +158,29 @@ def test_the_models_of_the_release_fit_their_own_parts():
         parts = {part: named[part] for part in ('backbone', 'neck', 'decoder')}
         fitting = [each.name for each in list_fitting(parts)]
         assert model.name in fitting and len(fitting) == 1 + ('vit' in model.name)
+
+
+def save(path, cfg):
+    torch.save(dict(state_dict=dict(w=torch.zeros(1)), meta=dict(cfg=cfg)), path)
+    return path
+
+
+def test_a_checkpoint_has_its_config_in_it(tmp_path):
+    cfg = model_zoo.Config(
+        dict(
+            model=dict(type='A', sizes=(1, -2.5), parts=[dict(b=None), {'1.x': True}]),
+            custom_imports=dict(imports=['stmixer_mm', 'antigravity']),
+        )
+    )
+    path = save(tmp_path / 'x.pth', cfg.pretty_text)
+    found, weights = resolve_model(path, None)
+    assert found.model == cfg.model and weights == path
+    assert resolve_model('x.py', path) == ('x.py', path)
+
+
+@pytest.mark.parametrize(
+    'cfg', [None, 'model = open("x", "w")', 'import os', 'a.b = 1']
+)
+def test_a_config_in_a_checkpoint_is_data(tmp_path, cfg):
+    with pytest.raises(UserError, match='no readable config in'):
+        config_in(save(tmp_path / 'x.pth', cfg))
