@@ -1,0 +1,80 @@
+"""Who does what when: a row for each person, a bar for each stretch of an action."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from stmixer_mm.structures import Tube, TubeAction, VideoDetections, result_format
+
+COLOURS = [f'C{number}' for number in range(10)]
+
+
+@result_format('timeline', suffix='.png')
+def plot_timeline(
+    found: VideoDetections, path: str | Path | None = None, *, shortest_s: float = 1.0
+) -> Figure:
+    """Draw the tubes of a video over time, one colour an action.
+
+    Args:
+        found: Of persons with ids.
+        path: File to write, if any.
+        shortest_s: Persons seen for less time are counted below, and not drawn.
+    """
+    clock = _Clock(found)
+    tubes = found.tubes or []
+    long_ones = [tube for tube in tubes if clock.length(tube) >= shortest_s]
+    names = sorted({one.action for tube in long_ones for one in tube.actions})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+    figure = Figure(figsize=(10, 1.6 + 0.5 * len(long_ones)), layout='constrained')
+    axes = figure.add_subplot(xlabel='seconds', xlim=(clock.start, clock.end))
+    for row, tube in enumerate(long_ones):
+        _draw_tube(axes, row, tube, clock, colours)
+    axes.set_yticks(range(len(long_ones)), [f'person {one.id}' for one in long_ones])
+    axes.set_ylim(len(long_ones) - 0.5, -0.5)
+    axes.spines[['top', 'right', 'left']].set_visible(False)
+    if len(tubes) > len(long_ones):
+        count = len(tubes) - len(long_ones)
+        axes.set_xlabel(f'seconds (not drawn: {count} seen for less than {shortest_s:g} s)')
+    if names:
+        patches = [Patch(color=colours[name], label=name) for name in names]
+        columns = min(len(names), 5)
+        figure.legend(
+            handles=patches, loc='outside upper center', ncols=columns, frameon=False
+        )
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+class _Clock:
+    """Seconds of frame numbers; a keyframe stands for the time up to the next one."""
+
+    def __init__(self, found: VideoDetections) -> None:
+        self.times = {one.frame_index: one.time_s for one in found.keyframes}
+        times = np.array([*self.times.values(), *[0.0] * (not self.times)])
+        self.step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+        self.start, self.end = float(times[0]), float(times[-1]) + self.step
+
+    def bar(self, part: Tube | TubeAction) -> tuple[float, float]:
+        """Where it begins, and how long it is."""
+        first, last = self.times[part.first_frame], self.times[part.last_frame]
+        return first, last - first + self.step
+
+    def length(self, tube: Tube) -> float:
+        return self.bar(tube)[1]
+
+
+def _draw_tube(
+    axes: Axes, row: int, tube: Tube, clock: _Clock, colours: dict[str, str]
+) -> None:
+    axes.broken_barh([clock.bar(tube)], (row - 0.4, 0.8), color='0.93')
+    names = sorted({one.action for one in tube.actions})
+    height = 0.8 / max(len(names), 1)
+    for place, name in enumerate(names):
+        bars = [clock.bar(one) for one in tube.actions if one.action == name]
+        bottom = row - 0.4 + place * height
+        axes.broken_barh(bars, (bottom, 0.9 * height), color=colours[name])
