@@ -29,7 +29,7 @@ SET_UP = for python in $(PYTHONS); do \
 	  'python3-venv), or name one with PYTHON=/path/to/python.' >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean clean-env
+.PHONY: help setup demo test lint docs clean clean-env
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -59,8 +59,12 @@ lint: ## check style and formatting
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
+docs: ## build the documentation site in site/
+	@$(call SET_UP,docs)
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+
 clean: ## remove what tests, demo and builds leave behind
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage data/toy work_dirs/demo
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .coverage data/toy work_dirs/demo
 	find configs stmixer_mm tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 clean-env: ## remove .venv

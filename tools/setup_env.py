@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / 'requirements'
-EXTRAS = {'test': 'tests.txt', 'lint': 'lint.txt'}
+EXTRAS = {'test': 'tests.txt', 'lint': 'lint.txt', 'docs': 'docs.txt'}
 LOG = ROOT / '.setup' / 'log.txt'
 STAMP = Path(sys.prefix, '.stmixer_mm_setup.json')
 BUSY = '.stmixer_mm_setup.busy'
