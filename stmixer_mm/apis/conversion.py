@@ -6,11 +6,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from stmixer_mm.datasets.annotations import ava_csv
-from stmixer_mm.engine.checkpoints import (
-    check_checkpoint_file,
-    has_values,
-    state_dict_of,
-)
+from stmixer_mm.engine.checkpoints import is_dense, state_dict_of
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path
 from stmixer_mm.models.release import convert_state_dict
@@ -36,18 +32,12 @@ def load_released(src: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    check_checkpoint_file(src)
     with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
         unknown = get_unsafe_globals_in_checkpoint(src)
         with safe_globals([(_Inert, name) for name in unknown]):
             checkpoint = torch.load(src, map_location='cpu', weights_only=True)
     released = state_dict_of(checkpoint, source=src)
-    # Sizes of the model are those of the tensors, which need not be in the file.
-    return {
-        name: value
-        for name, value in released.items()
-        if has_values(value) and value.nbytes <= value.untyped_storage().nbytes()
-    }
+    return {name: value for name, value in released.items() if is_dense(value)}
 
 
 def convert_checkpoint(src: str | Path, dst: str | Path) -> dict[str, dict]:
