@@ -206,10 +206,10 @@ class Keyframe:
 
 @dataclass(kw_only=True)
 class TubeAction:
-    """An action of a tube."""
+    """A stretch of a tube in which an action was found."""
 
     action: str = entry('Its name.')
-    score: float = _score('The mean where it was found.')
+    score: float = _score('The mean in its keyframes.')
     first_frame: int = _count()
     last_frame: int = _count()
 
@@ -225,26 +225,35 @@ class Tube:
 
 
 def list_tubes(keyframes: Iterable[Keyframe]) -> list[Tube]:
-    """The tubes of persons with ids, in the order in which they begin."""
+    """The tubes of persons with ids, in the order in which they begin.
+
+    An action has an entry for each stretch of successive keyframes with it.
+    """
     frames: dict[int, list[int]] = defaultdict(list)
-    scores = defaultdict(lambda: defaultdict(dict))  # by person, action and frame
-    for keyframe in keyframes:
+    stretches = defaultdict(lambda: defaultdict(list))  # by person and action
+    for place, keyframe in enumerate(keyframes):
         index = keyframe.frame_index
         for person in keyframe.persons:
             frames[person.id].append(index)
             for one in person.actions:
-                scores[person.id][one.action][index] = round(one.score, 4)
-
-    def span(frames: Iterable[int]) -> dict[str, int]:
-        return dict(first_frame=min(frames), last_frame=max(frames))
-
+                found = stretches[person.id][one.action]
+                if not found or found[-1][-1][0] < place - 1:
+                    found.append([])
+                found[-1].append((place, index, round(one.score, 4)))
     return [
         Tube(
             id=number,
-            **span(seen),
+            first_frame=seen[0],
+            last_frame=seen[-1],
             actions=[
-                TubeAction(action=name, score=fmean(found.values()), **span(found))
-                for name, found in scores[number].items()
+                TubeAction(
+                    action=name,
+                    score=fmean(score for *_, score in stretch),
+                    first_frame=stretch[0][1],
+                    last_frame=stretch[-1][1],
+                )
+                for name, found in stretches[number].items()
+                for stretch in found
             ],
         )
         for number, seen in frames.items()

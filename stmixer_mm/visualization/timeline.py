@@ -38,7 +38,9 @@ def plot_timeline(
     axes.spines[['top', 'right', 'left']].set_visible(False)
     if len(tubes) > len(long_ones):
         count = len(tubes) - len(long_ones)
-        axes.set_xlabel(f'seconds (not drawn: {count} seen for less than {shortest_s:g} s)')
+        axes.set_xlabel(
+            f'seconds (not drawn: {count} seen for less than {shortest_s:g} s)'
+        )
     if names:
         patches = [Patch(color=colours[name], label=name) for name in names]
         columns = min(len(names), 5)

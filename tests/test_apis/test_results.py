@@ -13,6 +13,9 @@ from run_tool import ROOT
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
 from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.structures import (
+    Action,
+    Keyframe,
+    Person,
     VideoDetections,
     decode,
     encode,
@@ -114,6 +117,30 @@ def test_tubes_span_what_persons_do():
         dict(id=3, **span(10, 40, actions=[walk, wave])),
         dict(id=1, **span(10, 40, actions=later)),
     ]
+
+
+def test_an_action_has_an_entry_for_each_stretch_of_keyframes():
+    def keyframe(frame, *actions, persons=1):
+        doing = [Action(name, score) for name, score in actions]
+        person = Person(id=7, bbox=(0, 0, 1, 1), actions=doing)
+        return Keyframe(time_s=frame, frame_index=frame, persons=[person] * persons)
+
+    (tube,) = list_tubes(
+        [
+            keyframe(0, ('sit', 0.5)),
+            keyframe(5, ('sit', 0.7), ('wave', 0.9)),
+            keyframe(10, ('stand', 0.8)),
+            keyframe(15, ('sit', 0.4)),
+            keyframe(20, persons=0),  # nobody is there
+            keyframe(25, ('sit', 0.3)),
+        ]
+    )
+    assert (tube.first_frame, tube.last_frame) == (0, 25)
+    assert [(one.action, one.first_frame, one.last_frame) for one in tube.actions] == [
+        *(('sit', 0, 5), ('sit', 15, 15), ('sit', 25, 25)),
+        *(('wave', 5, 5), ('stand', 10, 10)),
+    ]
+    assert tube.actions[0].score == pytest.approx(0.6)
 
 
 def test_table_has_a_row_per_person_and_action(tmp_path):

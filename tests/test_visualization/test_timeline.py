@@ -1,0 +1,55 @@
+from matplotlib.colors import to_hex
+
+from stmixer_mm.structures import Action, Keyframe, Person, VideoDetections, list_tubes
+from stmixer_mm.visualization.timeline import plot_timeline
+
+
+def video(*keyframes, step_s=0.5):
+    """A video of keyframes, each a dict of ids and actions."""
+    found = [
+        Keyframe(
+            time_s=place * step_s,
+            frame_index=10 * place,
+            persons=[
+                Person(
+                    id=number, bbox=(0, 0, 1, 1), actions=[Action(a, 0.9) for a in does]
+                )
+                for number, does in persons.items()
+            ],
+        )
+        for place, persons in enumerate(keyframes)
+    ]
+    return VideoDetections(source='a.mp4', keyframes=found, tubes=list_tubes(found))
+
+
+def bars(axes):
+    """Colour, first and last second of each bar, person by person."""
+    return [
+        (
+            to_hex(group.get_facecolor()[0]),
+            path.vertices[:, 0].min(),
+            path.vertices[:, 0].max(),
+        )
+        for group in axes.collections
+        for path in group.get_paths()
+    ]
+
+
+def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
+    found = video({0: ['sit']}, {0: ['sit'], 1: ['walk']}, {0: ['walk']}, {0: ['sit']})
+    figure = plot_timeline(found, tmp_path / 'who.png')
+    assert (tmp_path / 'who.png').read_bytes()[1:4] == b'PNG'
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ['person 0']
+    assert '1 seen for less than 1 s' in axes.get_xlabel()
+    grey, *of_actions = bars(axes)
+    assert grey[1:] == (0, 2)
+    sit, walk = to_hex('C0'), to_hex('C1')
+    assert of_actions == [(sit, 0, 1), (sit, 1.5, 2), (walk, 1, 1.5)]
+    both = plot_timeline(found, shortest_s=0)
+    assert len(both.axes[0].get_yticklabels()) == 2
+
+
+def test_nobody_is_a_timeline_too():
+    for nobody in (video(), video({}, {})):
+        assert not plot_timeline(nobody).axes[0].get_yticklabels()
