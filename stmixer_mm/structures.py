@@ -306,6 +306,38 @@ class VideoDetections:
         with blame(f'{path} is no JSON file of detections', 'write it anew'):
             return cls.from_dict(json.loads(Path(path).read_bytes()))
 
+    def rows(self) -> list[dict]:
+        """A row for each action of a person in a keyframe, boxes in pixels.
+
+        A person without an action has one row, in which it is None. ``id`` is there if
+        persons have ids.
+        """
+        content, rows = self.to_dict(), []
+        for keyframe in content['keyframes']:
+            place = dict(
+                video=self.source, time_s=keyframe['time_s'], frame=keyframe['frame']
+            )
+            for person in keyframe['persons']:
+                box = dict(zip(('x1', 'y1', 'x2', 'y2'), person['bbox'], strict=True))
+                ids = {} if self.tubes is None else dict(id=person['id'])
+                for done in person['actions'] or [dict(action=None, score=None)]:
+                    rows.append({**place, **box, **done, **ids})
+        return rows
+
+    def to_dataframe(self):
+        """A ``pandas.DataFrame`` of :meth:`rows`."""
+        import pandas
+
+        return pandas.DataFrame(self.rows())
+
+    def plot_timeline(self, path: str | Path | None = None):
+        """Draw who does what when, see :func:`.visualization.timeline.plot_timeline`.
+
+        Returns:
+            A ``matplotlib`` figure, written to ``path`` if that is given.
+        """
+        return RESULT_FORMATS['timeline'].write(self, path)
+
     def save(self, path: str | Path, form: str | None = None) -> None:
         """Write a file.
 

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from tqdm import tqdm
 
 from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis.model_zoo import resolve_model
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.command_line import (
@@ -47,7 +48,9 @@ class ActionDetInferencer:
     """Finds the persons in videos and streams, and their actions.
 
     Args:
-        model: Config file, the name of one in this package, or what was read from one.
+        model: Config file, the name of one in this package, or what was read from one;
+            without ``weights`` also a checkpoint with its config in it, or a model of
+            the release, whose weights are fetched, such as stmixer_slowonly-r50_ava22.
         weights: Checkpoint file or URL; None leaves the parameters as for training.
         device: Such as cpu or cuda:0; by default the accelerator, if there is one.
         label_file: Label map (pbtxt) with the names of the actions. By default the
@@ -72,6 +75,7 @@ class ActionDetInferencer:
         fast: bool = False,
         show_progress: bool = True,
     ) -> None:
+        model, weights = resolve_model(model, weights)
         if weights is None:
             print_log(
                 'without weights detections mean nothing', 'current', logging.WARN

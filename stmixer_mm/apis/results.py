@@ -42,17 +42,11 @@ def write_table(found: VideoDetections, path: Path) -> None:
     A person without an action has one row, in which these columns are empty. Ids, if
     there are any, are in a last column.
     """
-    has_ids = found.tubes is not None
-    content = found.to_dict()
+    columns = _COLUMNS if found.tubes is None else (*_COLUMNS, 'id')
     with open_atomically(path, encoding='utf-8', newline='') as file:
-        table = csv.writer(file)
-        table.writerow([*_COLUMNS, 'id'] if has_ids else _COLUMNS)
-        for keyframe in content['keyframes']:
-            place = content['video'], keyframe['time_s'], keyframe['frame']
-            for person in keyframe['persons']:
-                ids = [person['id']] if has_ids else []
-                for done in person['actions'] or [dict(action='', score='')]:
-                    table.writerow([*place, *person['bbox'], *done.values(), *ids])
+        table = csv.DictWriter(file, columns)
+        table.writeheader()
+        table.writerows(found.rows())
 
 
 @result_format('ava')

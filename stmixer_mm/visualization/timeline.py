@@ -34,7 +34,7 @@ def plot_timeline(
     for row, tube in enumerate(long_ones):
         _draw_tube(axes, row, tube, clock, colours)
     axes.set_yticks(range(len(long_ones)), [f'person {one.id}' for one in long_ones])
-    axes.set_ylim(len(long_ones) - 0.5, -0.5)
+    axes.set_ylim(max(len(long_ones), 1) - 0.5, -0.5)
     axes.spines[['top', 'right', 'left']].set_visible(False)
     if len(tubes) > len(long_ones):
         count = len(tubes) - len(long_ones)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from run_tool import ROOT
@@ -146,6 +147,18 @@ def test_persons_seen_twice_are_left_out(of_keyframes, video, monkeypatch):
                 kept.append(int(index))
         (one,) = of_keyframes.stream(video, nms_thr=threshold, end=0.5)
         np.testing.assert_allclose(one.person_scores, scores[sorted(kept)], 1e-6)
+
+
+def test_a_checkpoint_alone_has_its_config(folder, of_keyframes, video, tmp_path):
+    content = dict(
+        state_dict=torch.load(folder / 'stmixer.pth'),
+        meta=dict(cfg=Config.fromfile(folder / 'stmixer.py').pretty_text),
+    )
+    torch.save(content, tmp_path / 'epoch_1.pth')
+    alone = ActionDetInferencer(
+        tmp_path / 'epoch_1.pth', cfg_options={'model.head.score_thr': 0.0}
+    )
+    assert alone.detect(video).keyframes == of_keyframes.detect(video).keyframes
 
 
 def test_the_python_of_the_readme_runs(folder, video, monkeypatch, tmp_path):

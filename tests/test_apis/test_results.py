@@ -143,6 +143,14 @@ def test_an_action_has_an_entry_for_each_stretch_of_keyframes():
     assert tube.actions[0].score == pytest.approx(0.6)
 
 
+def test_rows_are_a_data_frame():
+    pytest.importorskip('pandas')
+    table, rows = VIDEOS['tracked'].to_dataframe(), VIDEOS['tracked'].rows()
+    assert len(table) == len(rows)
+    with_action = [row for row in rows if row['action']]
+    assert table.dropna().to_dict('records') == with_action != []
+
+
 def test_table_has_a_row_per_person_and_action(tmp_path):
     VIDEOS['plain'].save(tmp_path / 'plain.csv')
     video(TRACKED[:1], tubes=[]).save(tmp_path / 'tracked.csv')

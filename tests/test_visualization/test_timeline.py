@@ -37,7 +37,7 @@ def bars(axes):
 
 def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
     found = video({0: ['sit']}, {0: ['sit'], 1: ['walk']}, {0: ['walk']}, {0: ['sit']})
-    figure = plot_timeline(found, tmp_path / 'who.png')
+    figure = found.plot_timeline(tmp_path / 'who.png')
     assert (tmp_path / 'who.png').read_bytes()[1:4] == b'PNG'
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ['person 0']
