@@ -4,12 +4,8 @@
 PYTHON ?=
 # full: mmcv is compiled; by default only where a GPU and its nvcc are.
 MMCV ?=
-# Size of the demo: another config, another folder of toy data, options for its maker.
-CONFIG ?= configs/experiments/stmixer_tiny-denoising_toy.py
-DATA ?= data/toy
-WORK_DIR ?= work_dirs/demo
-TOY_OPTIONS ?=
-CFG_OPTIONS ?=
+# More options for tools/run_demo.py, such as DEMO_OPTIONS='--clip basketball.mp4'.
+DEMO_OPTIONS ?=
 # More options for pytest, such as PYTEST_OPTIONS='-k head'.
 PYTEST_OPTIONS ?=
 
@@ -29,7 +25,7 @@ SET_UP = for python in $(PYTHONS); do \
 	  'python3-venv), or name one with PYTHON=/path/to/python.' >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs clean clean-env
+.PHONY: help setup demo demo-full test lint docs clean clean-env
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -43,11 +39,13 @@ help: ## list the commands
 setup: ## set up .venv, once
 	@$(call SET_UP,)
 
-demo: ## make toy videos, train a small STMixer on them, evaluate it, write a video
+demo: ## train a small STMixer on a real clip, show who does what in it (4 minutes)
 	@$(call SET_UP,)
-	@$(PY) tools/run_demo.py --config '$(CONFIG)' --data '$(DATA)' \
-	  --work-dir '$(WORK_DIR)' --toy-options='$(TOY_OPTIONS)' \
-	  --cfg-options='$(CFG_OPTIONS)'
+	@$(PY) tools/run_demo.py $(DEMO_OPTIONS)
+
+demo-full: ## train one on toy videos, test it on others (8 minutes)
+	@$(call SET_UP,)
+	@$(PY) tools/run_demo.py --toy full $(DEMO_OPTIONS)
 
 test: ## run the tests
 	@$(call SET_UP,test)

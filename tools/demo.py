@@ -28,6 +28,7 @@ def main(
     out: str,
     json: str | None = None,
     csv: str | None = None,
+    timeline: str | None = None,
     device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
@@ -42,12 +43,15 @@ def main(
         json: File for the detections; without --json and --csv, OUT with .json. Another
             suffix chooses another format: .csv, .xml (for CVAT), .parquet.
         csv: File for a table of the detections.
+        timeline: Picture (.png) of who does what when.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
     check_writable_file(out, purpose='--out', suffixes=VIDEOS)
     tables = {'--json': json, '--csv': csv}
     tables = {option: path for option, path in tables.items() if path}
     tables = tables or {'--json': Path(out).with_suffix('.json')}
+    if timeline:
+        tables['--timeline'] = timeline
     for option, path in tables.items():
         check_writable_file(path, purpose=option, suffixes=RESULT_SUFFIXES)
     # A bad video is reported before the model is built.

@@ -1,79 +1,163 @@
-"""Run the main job from end to end: toy videos, training, evaluation, a video.
+"""Train a small STMixer on a video, and show who does what in it.
 
-An interrupted run continues when it is started again; a finished one is repeated with
-the toy videos that are there.
+The video is ten seconds of basketball with nine annotated keyframes: the model remembers
+this one clip. Where it is neither at hand nor can be fetched, toy videos are made, and
+the model finds persons in some that it has not seen.
+
+An interrupted run continues when it is started again; a finished one starts anew.
 """
 
 import csv
+import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
 
+from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import write_json
+from stmixer_mm.structures import VideoDetections
+
+import torch
 
 TOOLS = Path(__file__).resolve().parent
+CONFIGS = TOOLS.parent / 'configs'
 # How long OpenMP's threads wait awake: long waits make a step of two threads six times
 # as slow on a machine that is busy with something else, too.
 PATIENT = {'GOMP_SPINCOUNT': '10000'}
-TOY_CONFIG = TOOLS.parent / 'configs/experiments/stmixer_tiny-denoising_toy.py'
+# Of MMAction2 (Apache-2.0). Its annotation, beside the config, is of this package.
+CLIP = 'https://github.com/open-mmlab/mmaction2/raw/v1.2.0/demo/test_video_structuralize.mp4'
+SHA256 = 'ed105408e9bf71c202c1ddf08f05ff4cfb2f207a7d811d4d791126c415c00261'
+# The short form is for a first look: fewer videos and passes.
+SHORT = ('train_cfg.max_epochs=2', 'train_cfg.val_interval=2')
 Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
+
+
+class Job(NamedTuple):
+    """What to train, and what to detect in."""
+
+    config: Path | str
+    video: Path
+    interval_s: float
+    settings: tuple[str, ...]
 
 
 def main(
     *,
-    config: str = str(TOY_CONFIG),
+    clip: Path | None = None,
+    toy: Literal['short', 'full'] | None = None,
+    config: str | None = None,
     data: Path = Path('data/toy'),
     work_dir: Path = Path('work_dirs/demo'),
     toy_options: Words = (),
     cfg_options: Words = (),
 ) -> None:
     """Args:
+    clip: The basketball clip, if you have it (MMAction2's
+        demo/test_video_structuralize.mp4).
+    toy: Make toy videos instead, and train for a short or the full time.
+    config: Another config for the toy videos.
     data: Folder of the toy videos.
     toy_options: For make_toy_dataset.py.
     cfg_options: For all other tools.
     """
     start, summary = time.monotonic(), work_dir / 'summary.json'
-    overrides = ['--cfg-options', *cfg_options] if cfg_options else []
-    if (data / 'val.csv').is_file():
-        print(f'[demo] toy videos: {data} is there already')
+    found = None if toy else find_clip(clip)
+    if found:
+        job = remember_clip(found, work_dir)
     else:
-        run('making toy videos', 'make_toy_dataset.py', '--out', data, *toy_options)
-
+        job = learn_from_toys(data, toy_options, config, is_short=toy != 'full')
+    overrides = ['--cfg-options', *job.settings, *cfg_options]
     if summary.is_file():  # the run before was finished: do not resume it
-        patterns = 'epoch_*.pth', 'best_*.pth', 'last_checkpoint'
+        patterns = '*_*.pth', 'last_checkpoint'
         for file in chain.from_iterable(map(work_dir.glob, patterns)):
             file.unlink()
         summary.unlink()
     options = '--work-dir', work_dir, '--no-validate', '--resume', *overrides
-    run('training', 'train.py', config, *options)
+    run('training', 'train.py', job.config, *options)
     checkpoint = find_latest_checkpoint(work_dir)
     options = '--work-dir', work_dir / 'test', *overrides
-    run('evaluating on the val videos', 'test.py', config, checkpoint, *options)
+    run('evaluating', 'test.py', job.config, checkpoint, *options)
     results = max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime)
     scores = json.loads(results.read_text())
     (metric,) = (name for name in scores if name.endswith('mAP/overall'))
     video = (work_dir / 'demo.mp4').resolve()
-    options = config, checkpoint, '--out', video, *overrides
-    run('drawing detections in a val video', 'demo.py', first_video(data), *options)
+    timeline = video.with_suffix('.png')
+    options = '--out', video, '--timeline', timeline, '--interval-s', job.interval_s
+    options = job.video, job.config, checkpoint, *options, *overrides
+    run('detecting', 'demo.py', *options)
 
     seconds = round(time.monotonic() - start, 1)
     score = dict(metric=metric, score=scores[metric], seconds=seconds)
     write_json(summary, dict(video=str(video), checkpoint=checkpoint, **score))
+    what = 'one clip remembered' if found else 'videos that it has not seen'
+    print(f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}')
+    for line in describe(VideoDetections.load(video.with_suffix('.json'))):
+        print(f'  {line}')
     print(
-        f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}\n'
-        f'  val {metric}: {scores[metric]:.3f}\n'
-        f'  checkpoint: {checkpoint}\n'
-        f'  video: {video}'
+        f'  {metric} ({what}): {scores[metric]:.3f}\n'
+        f'  checkpoint: {checkpoint}\n  video: {video}\n  timeline: {timeline}'
     )
+
+
+def find_clip(clip: Path | None) -> Path | None:
+    """The clip where it is named or kept, else fetched; None where it cannot be.
+
+    Raises:
+        UserError: what is named is another file.
+    """
+    real = os.environ.get('STMIXER_REAL_DATA')
+    named = clip or (real and Path(real, 'basketball', 'basketball.mp4'))
+    kept = cache_folder() / 'basketball.mp4'
+    if named is None and not kept.exists():
+        print(f'[demo] fetching {CLIP}', flush=True)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(CLIP, str(kept), SHA256, progress=False)
+        except (OSError, RuntimeError) as error:
+            print(f'[demo] it cannot be fetched ({error}): toy videos instead')
+            return None
+    found = Path(named or kept)
+    if not found.is_file() or hashlib.sha256(found.read_bytes()).hexdigest() != SHA256:
+        raise UserError(
+            f'{found} is not the clip whose keyframes are annotated; fetch {CLIP}, or '
+            'leave out --clip.'
+        )
+    return found
+
+
+def remember_clip(clip: Path, work_dir: Path) -> Job:
+    data = work_dir / 'data'
+    data.mkdir(parents=True, exist_ok=True)
+    for file in (CONFIGS / 'basketball').glob('*[!y]'):  # all but configs
+        shutil.copy(file, data)
+    video = data / 'basketball.mp4'
+    video.unlink(missing_ok=True)
+    video.symlink_to(clip.resolve())
+    sections = 'train_dataloader.dataset', 'test_dataloader.dataset', 'test_evaluator'
+    settings = tuple(f'{section}.data_root={data}' for section in sections)
+    config = CONFIGS / 'basketball' / 'stmixer_tiny_1xb4-4x8x1_basketball.py'
+    return Job(config, video, 0.5, settings)
+
+
+def learn_from_toys(data: Path, options: Words, config: str | None, is_short) -> Job:
+    if (data / 'val.csv').is_file():
+        print(f'[demo] toy videos: {data} is there already')
+    else:
+        run('making toy videos', 'make_toy_dataset.py', '--out', data, *options)
+    with (data / 'val.csv').open(newline='') as file:
+        video = data / 'videos' / next(csv.reader(file))[0]
+    config = config or CONFIGS / 'experiments' / 'stmixer_tiny-denoising_toy.py'
+    return Job(config, video, 0.2, SHORT if is_short else ())
 
 
 def run(title: str, tool: str, *options: object) -> None:
@@ -88,10 +172,18 @@ def run(title: str, tool: str, *options: object) -> None:
         )
 
 
-def first_video(data: Path) -> Path:
-    """The video of the first line of ``val.csv``."""
-    with (data / 'val.csv').open(newline='') as file:
-        return data / 'videos' / next(csv.reader(file))[0]
+def describe(found: VideoDetections, most: int = 3) -> list[str]:
+    """A line for each of the persons that were seen longest."""
+    times = {one.frame_index: one.time_s for one in found.keyframes}
+    lines = []
+    longest = sorted(found.tubes, key=lambda one: one.first_frame - one.last_frame)
+    for tube in longest[:most]:
+        stretches = ', '.join(
+            f'{one.action} {times[one.first_frame]:.1f} to {times[one.last_frame]:.1f} s'
+            for one in sorted(tube.actions, key=lambda one: one.first_frame)
+        )
+        lines.append(f'person {tube.id}: {stretches}')
+    return lines
 
 
 if __name__ == '__main__':

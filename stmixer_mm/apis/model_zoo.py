@@ -25,6 +25,12 @@ from stmixer_mm.files import check_writable_dir, write_atomically
 METAFILE = 'configs/stmixer/metafile.yml'
 
 
+def cache_folder() -> Path:
+    """Where fetched files are kept."""
+    cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
+    return Path(cache, 'stmixer_mm')
+
+
 class ReleasedModel(NamedTuple):
     name: str
     config: Path
@@ -33,8 +39,7 @@ class ReleasedModel(NamedTuple):
     @property
     def checkpoint(self) -> Path:
         """Where the converted checkpoint is kept."""
-        cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
-        return Path(cache, 'stmixer_mm', f'{self.name}.pth')
+        return cache_folder() / f'{self.name}.pth'
 
 
 def resolve_model(
