@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmcv.ops import get_compiler_version
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
@@ -92,6 +93,7 @@ class CheckModelHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_run(self, runner) -> None:
+        runner.logger.info(f"mmcv's operators: compiled by {get_compiler_version()}")
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, ClipDetector):
             return

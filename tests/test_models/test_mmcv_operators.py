@@ -116,7 +116,7 @@ def test_the_hosts_run_without_compiled_operators():
         [sys.executable, '-c', WITHOUT_COMPILED], capture_output=True, text=True
     )
     first, second = done.stdout.splitlines()
-    assert first == 'none (plain PyTorch for nms and RoIAlign) 2'
+    assert first.startswith('nobody (nms') and first.endswith(') 2')
     assert 'deform_conv_forward' in second and 'make setup MMCV=full' in second
     with pytest.raises(UserError, match='deform_conv_forward'):
         _missing('deform_conv_forward')()
