@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
@@ -27,4 +27,8 @@ class BuildWithConfigs(build_py):
         shutil.copy2(ROOT / 'model-index.yml', target)
 
 
-setup(cmdclass={'build_py': BuildWithConfigs})
+setup(
+    packages=[*find_packages(include=['stmixer_mm*']), 'stmixer_tools'],
+    package_dir={'stmixer_tools': 'tools'},
+    cmdclass={'build_py': BuildWithConfigs},
+)

@@ -112,14 +112,21 @@ def run_main(main: Callable) -> Any:
     and choices follow from the annotations, help from ``Args`` of the docstring. An
     error ends the program with one sentence.
     """
-    doc = inspect.cleandoc(main.__doc__ or '').partition('Args:')[0].strip()
-    parser = argparse.ArgumentParser(description=doc or main.__globals__['__doc__'])
-    nested = add_options(parser, main)
+    parser, nested = make_parser(main)
     args = vars(parser.parse_args())
     for name, options in nested.items():
         args[name] = {each: args.pop(each) for each in options.names()}
     with user_errors():
         return main(**args)
+
+
+def make_parser(
+    main: Callable,
+) -> tuple[argparse.ArgumentParser, dict[str, 'OptionsOf']]:
+    """The parser of a function's command line, and what :func:`add_options` returns."""
+    doc = inspect.cleandoc(main.__doc__ or '').partition('Args:')[0].strip()
+    parser = argparse.ArgumentParser(description=doc or main.__globals__['__doc__'])
+    return parser, add_options(parser, main)
 
 
 def add_options(

@@ -17,7 +17,7 @@ from stmixer_mm.records import arrow_type, json_schema
 from stmixer_mm.structures import Keyframe, VideoDetections, decode, result_format
 from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
-_COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
+TABLE_COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
 
 
 @result_format('json', '.json')
@@ -42,7 +42,7 @@ def write_table(found: VideoDetections, path: Path) -> None:
     A person without an action has one row, in which these columns are empty. Ids, if
     there are any, are in a last column.
     """
-    columns = _COLUMNS if found.tubes is None else (*_COLUMNS, 'id')
+    columns = TABLE_COLUMNS if found.tubes is None else (*TABLE_COLUMNS, 'id')
     with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()

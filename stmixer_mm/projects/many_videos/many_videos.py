@@ -4,6 +4,7 @@ A JSON file appears whole or not at all, so an interrupted run loses only the vi
 progress, and the next run skips those that have a file.
 """
 
+import csv
 import hashlib
 import os
 import re
@@ -17,11 +18,11 @@ from typing import Annotated, Any, Literal
 from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
-from stmixer_mm.apis.results import arrow_table
+from stmixer_mm.apis.results import TABLE_COLUMNS, arrow_table
 from stmixer_mm.command_line import Count
 from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import check_writable_dir
+from stmixer_mm.files import check_writable_dir, open_atomically
 from stmixer_mm.structures import VideoDetections
 
 _RETRIES = 2  # of a video during which a worker of Ray died
@@ -46,6 +47,8 @@ def detect_videos(
     shard: Annotated[
         tuple[int, int], dict(type=read_shard, nargs=None, metavar='I/N')
     ] = (0, 1),
+    draw: bool = False,
+    table: bool = False,
     **options,
 ) -> None:
     """Write a JSON file for each video that has none yet.
@@ -55,31 +58,59 @@ def detect_videos(
         build: Builds the inferencer.
         out: Folder of the files.
         shard: Detect in the share I, from 0, of N shares of the videos only.
+        draw: Write a copy of each video with the detections drawn into it (.mp4) and a
+            picture of who does what when (.png), too.
+        table: Write detections.csv, too: a row for each action in all of the videos.
         options: Arguments of :meth:`.ActionDetInferencer.detect`.
 
     Raises:
         UserError: the folder cannot be written to; at the end, if videos have problems.
     """
     check_writable_dir(out, purpose='folder --out')
-    share = _absolute(sources)[shard[0] :: shard[1]]
-    todo = [one for one in share if not result_file(out, one).exists()]
+    files = result_files(out, _absolute(sources))
+    share = dict(list(files.items())[shard[0] :: shard[1]])
+    todo = {source: file for source, file in share.items() if not file.exists()}
     print(f'{len(todo)} videos to do, {len(share) - len(todo)} finished before')
     inferencer = build() if todo else None
     problems = {}
-    for source in tqdm(todo, unit='video'):
+    for source, file in tqdm(todo.items(), unit='video'):
+        if draw:
+            options['vis_file'] = file.with_suffix('.mp4')
         found = _detect(inferencer, source, options)
         if found.error is None:
-            found.save(result_file(out, source))
+            if draw and found.tubes is not None:
+                found.plot_timeline(file.with_suffix('.png'))
+            found.save(file)  # last: the video is finished
         problems[source] = _problem_of(found)
         _tell(source, problems[source])
+    if table:
+        finished = (file for file in files.values() if file.exists())
+        write_table(Path(out, 'detections.csv'), finished)
     _raise_problems(problems)
 
 
-def result_file(out: str | Path, source: str) -> Path:
-    """JSON file of a video: the same in each run, and no other video's."""
-    digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
-    stem = re.sub(r'[^\w.-]+', '_', Path(source).stem, flags=re.ASCII)[:60]
-    return Path(out, f'{stem}-{digest}.json')
+def result_files(out: str | Path, sources: list[str]) -> dict[str, Path]:
+    """JSON file of each video: named like it, with a checksum where others are, too."""
+    stems = [re.sub(r'[^\w.-]+', '_', Path(one).stem)[:60] for one in sources]
+    files = {}
+    for source, stem in zip(sources, stems, strict=True):
+        file = Path(out, f'{stem}.json')
+        is_others = file.exists() and VideoDetections.load(file).source != source
+        if stems.count(stem) > 1 or is_others:
+            digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+            file = Path(out, f'{stem}-{digest}.json')
+        files[source] = file
+    return files
+
+
+def write_table(file: Path, results: Iterable[Path]) -> None:
+    """Write one csv with the rows of several JSON files."""
+    columns = [*TABLE_COLUMNS, 'id']
+    with open_atomically(file, encoding='utf-8', newline='') as opened:
+        table = csv.DictWriter(opened, columns)
+        table.writeheader()
+        for result in results:
+            table.writerows(VideoDetections.load(result).rows())
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:

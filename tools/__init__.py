@@ -1,0 +1,1 @@
+"""The tools, installed as the package ``stmixer_tools``."""

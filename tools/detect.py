@@ -1,0 +1,63 @@
+"""Detect persons and their actions in videos: drawn copies, tables, timelines.
+
+OUT gets for each video a copy with the detections drawn into it (.mp4), the detections
+(.json) and a picture of who does what when (.png); and detections.csv, with a row for
+each action in all of them. Started again, finished videos are skipped. A video that
+cannot be read is reported on one line; the exit status is then 1.
+"""
+
+from pathlib import Path
+
+import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
+from stmixer_mm.apis.inferencer import ActionDetInferencer, StreamOptions
+from stmixer_mm.command_line import Overrides, overrides, run_main
+from stmixer_mm.datasets.streams import list_sources
+from stmixer_mm.projects.many_videos.many_videos import detect_videos
+
+
+def main(
+    videos: str,
+    *,
+    model: str,
+    weights: str | None = None,
+    out: Path,
+    no_video: bool = False,
+    device: str | None = None,
+    label_map: str | None = None,
+    fast: bool = False,
+    settings: Overrides,
+    detection: StreamOptions,
+) -> None:
+    """
+    Args:
+        videos: Video, folder of videos, text file with one in each line, pattern in
+            quotes, or URL.
+        model: Model of the release, whose weights are fetched once, such as
+            stmixer_slowonly-r50_ava22; a checkpoint of yours, with its config in it;
+            or with --weights a config.
+        weights: Checkpoint file or URL, or a file written by tools/export.py.
+        out: Folder of the results.
+        no_video: Do not draw the detections.
+        device: Such as cpu or cuda:0; by default the GPU if there is one.
+        label_map: Label map (pbtxt) with the names of the actions, if the checkpoint
+            has none.
+        fast: Fold batch norms, and use bfloat16 where the device supports it.
+    """
+
+    def build() -> ActionDetInferencer:
+        return ActionDetInferencer(
+            model,
+            weights,
+            device,
+            label_file=label_map,
+            cfg_options=overrides(**settings),
+            fast=fast,
+            show_progress=False,
+        )
+
+    sources, draw = list_sources(videos), not no_video
+    detect_videos(sources, build, out, draw=draw, table=True, **detection)
+
+
+if __name__ == '__main__':
+    run_main(main)
