@@ -336,7 +336,7 @@ class VideoDetections:
         Returns:
             A ``matplotlib`` figure, written to ``path`` if that is given.
         """
-        return RESULT_FORMATS['timeline'].write(self, path)
+        return RESULT_FORMATS['timeline'](self, path)
 
     def save(self, path: str | Path, form: str | None = None) -> None:
         """Write a file.

@@ -1,0 +1,50 @@
+"""The command ``stmixer``."""
+
+import subprocess
+import sys
+
+import pytest
+from run_tool import ROOT, load_tool
+
+cli = load_tool('tools/cli.py')
+
+
+def run(*arguments):
+    code = f'import sys; sys.path.insert(0, {str(ROOT / "tools")!r}); import cli; cli.main()'
+    return subprocess.run(
+        [sys.executable, '-X', 'importtime', '-c', code, *arguments],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_help_that_is_kept_is_that_of_the_tools():
+    """Written by ``cd tools; python -c 'import cli; cli.write_help()'``."""
+    for verb, texts in cli.make_help().items():
+        kept = cli.read_help()[verb]
+        assert kept['does'] == texts['does']
+        # The layout depends on the Python.
+        assert {*kept['help'].split()} == {*texts['help'].split()}, verb
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'status', 'shown'),
+    [
+        (['--help'], 0, '  detect    Detect persons'),
+        ([], 0, 'usage: stmixer VERB'),
+        (['train', '--help'], 0, 'usage: stmixer train [-h]'),
+        (['trian', 'x.py'], 2, "no verb 'trian'; did you mean train?"),
+    ],
+)
+def test_help_imports_neither_the_package_nor_torch(arguments, status, shown):
+    done = run(*arguments)
+    assert done.returncode == status
+    imported = [line.split('|')[-1].strip() for line in done.stderr.splitlines()]
+    assert shown in done.stdout + done.stderr
+    assert not {'torch', 'mmengine', 'stmixer_mm', 'numpy'} & {*imported}
+
+
+def test_a_verb_runs_its_tool():
+    done = run('train', 'stmixer_tiny_1xb8-4x3x1_tyo')
+    assert done.returncode == 1
+    assert 'did you mean stmixer_tiny_1xb8-4x3x1_toy?' in done.stderr
