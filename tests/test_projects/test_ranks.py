@@ -1,5 +1,6 @@
 """Two ranks of a real process group learn what one process does."""
 
+import stmixer_mm.projects.denoising  # noqa: F401, I001 - before any host package
 import test_mask_head
 import test_track_queries as track_queries
 import test_warp_forecast as forecasts
@@ -11,8 +12,6 @@ import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
-
-import stmixer_mm.projects.denoising  # noqa: F401
 
 
 def keyframes():
