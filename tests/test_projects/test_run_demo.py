@@ -1,5 +1,6 @@
-"""``make demo`` at a small size and in one process."""
+"""``make demo`` at a small size and in one process; the clip that it looks for."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import cv2
 import pytest
 from run_tool import load_tool, run_tool
 
+from stmixer_mm.errors import UserError
+
 OPTIONS = dict(
+    toy='full',
     toy_options=('--train-videos', '2', '--val-videos', '1', '--workers', '0'),
     cfg_options=(
         'train_cfg.max_epochs=1',
@@ -60,4 +64,38 @@ def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
     assert summary['metric'] == 'mAP/overall'
     assert 0 <= summary['score'] <= 1
     assert cv2.VideoCapture(summary['video']).get(cv2.CAP_PROP_FRAME_COUNT) == 90
+    assert Path(summary['video']).with_suffix('.png').is_file()
     assert interrupt(demo, 'train.py') == set()
+
+
+def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
+    demo, monkeypatch, tmp_path
+):
+    monkeypatch.delenv('STMIXER_REAL_DATA', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    content, fetched = b'the clip', []
+    monkeypatch.setattr(demo, 'SHA256', hashlib.sha256(content).hexdigest())
+
+    def fetch(url, file, sha256, **_):
+        fetched.append(url)
+        Path(file).write_bytes(content)
+
+    monkeypatch.setattr(demo.torch.hub, 'download_url_to_file', fetch)
+    kept = demo.find_clip(None)
+    assert kept.read_bytes() == content and demo.find_clip(None) == kept
+    assert fetched == [demo.CLIP]
+    assert demo.find_clip(kept.rename(tmp_path / 'mine.mp4')) == tmp_path / 'mine.mp4'
+    (tmp_path / 'other.mp4').write_bytes(b'another')
+    with pytest.raises(UserError, match=r'other\.mp4 is not the clip'):
+        demo.find_clip(tmp_path / 'other.mp4')
+
+
+def test_without_clip_and_network_there_are_toys(demo, monkeypatch, tmp_path, capsys):
+    def fetch(*_, **__):
+        raise OSError('no network')
+
+    monkeypatch.delenv('STMIXER_REAL_DATA', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(demo.torch.hub, 'download_url_to_file', fetch)
+    assert demo.find_clip(None) is None
+    assert 'no network' in capsys.readouterr().out
