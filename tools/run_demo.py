@@ -20,6 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+from stmixer_mm.apis.config import package_folder
 from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
@@ -30,7 +31,7 @@ from stmixer_mm.structures import VideoDetections
 import torch
 
 TOOLS = Path(__file__).resolve().parent
-CONFIGS = TOOLS.parent / 'configs'
+CONFIGS = package_folder() / 'configs'
 # How long OpenMP's threads wait awake: long waits make a step of two threads six times
 # as slow on a machine that is busy with something else, too.
 PATIENT = {'GOMP_SPINCOUNT': '10000'}

@@ -49,14 +49,17 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     return cfg
 
 
+def package_folder() -> Path:
+    """The repository, or where a wheel keeps its configs and tools."""
+    return Path(BaseInferencer._get_repo_or_mim_dir('stmixer_mm'))
+
+
 def _find_config(path: str) -> str | Path:
     name = path.removesuffix('.py')
     if os.path.exists(path) or os.path.basename(name) != name:
         return path
-    folder = Path(BaseInferencer._get_repo_or_mim_dir('stmixer_mm'), 'configs')
-    found = {
-        one.stem: one for one in folder.glob('*/*.py') if one.parts[-2] != '_base_'
-    }
+    configs = package_folder().glob('configs/*/*.py')
+    found = {one.stem: one for one in configs if one.parts[-2] != '_base_'}
     if name not in found:
         remedy = nearest(name, found) or '; give the path of a .py file.'
         raise UserError(f'Config {path} does not exist{remedy}')

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.fileio import load
-from mmengine.infer import BaseInferencer
 from mmengine.utils import import_modules_from_strings
 
+from stmixer_mm.apis.config import package_folder
 from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
@@ -100,7 +100,7 @@ class _DictsAsLiterals(ast.NodeTransformer):
 
 def list_released() -> dict[str, ReleasedModel]:
     """The models of the release with a checkpoint, by their short names."""
-    root = BaseInferencer._get_repo_or_mim_dir('stmixer_mm')
+    root = package_folder()
     return {
         name: ReleasedModel(name, Path(root, one['Config']), one['Weights'])
         for one in load(Path(root, METAFILE))['Models']
