@@ -61,17 +61,6 @@ def test_polygons_and_runs_say_the_same():
     assert decode(leaving).sum() == 400
 
 
-def write(path, **changes):
-    content = dict(
-        images=[dict(id=1, file_name='a.mp4,1', width=64, height=48)],
-        annotations=[
-            dict(id=1, image_id=1, category_id=1, track_id=0, segmentation=RLE)
-        ],
-    )
-    path.write_text(json.dumps({**content, **changes}))
-    return path
-
-
 def test_what_is_written_is_read_and_is_coco(tmp_path):
     path, mask = tmp_path / 'm.json', encode(blob())
     persons = [
@@ -97,84 +86,70 @@ def test_what_is_written_is_read_and_is_coco(tmp_path):
     assert (one['area'], one['iscrowd'], crowd['iscrowd']) == (blob().sum(), 0, 1)
 
 
-def frames_that_show(masks, size):
+def frames_that_show(masks):
     """A sample whose frames are its masks, one a channel."""
-    frame = np.zeros((*size, 3), np.uint8)
-    for channel, mask in enumerate(masks):
-        frame[..., channel] = 255 * mask
+    frame = np.stack([255 * mask.astype(np.uint8) for mask in masks], axis=-1)
     return dict(
-        imgs=[frame.copy(), frame.copy()],
+        imgs=[frame, frame.copy()],
         img_key='v,0001',
-        original_shape=size,
-        img_shape=size,
+        original_shape=frame.shape[:2],
+        img_shape=frame.shape[:2],
         modality='RGB',
-        gt_bboxes=np.zeros((len(masks), 4)),
-        gt_labels=np.zeros((len(masks), 2)),
+        gt_bboxes=np.array([[0, 0, 9, 9], [5, 5, 5, 9], [1, 1, 8, 8]], float),
+        gt_labels=np.eye(3),
         gt_masks=np.array([encode(mask) for mask in masks], object),
         keypoint=MARKS.copy(),
     )
 
 
-def pack(*transforms, **sample):
+def pack(sample, *transforms):
+    """Masks (k, h, w) of a sample, and what its frames show then."""
     sample = Compose([*transforms])(sample)
     packed = PackMasks()({**sample, 'imgs': np.array(sample['imgs'])})
-    return packed['data_samples'], sample['imgs'][0] > 127
+    shown = np.moveaxis(sample['imgs'][0] > 127, -1, 0)
+    return packed['data_samples'].gt_instances.masks.numpy(), shown
 
 
 @pytest.mark.parametrize(
     'transforms',
     [
-        [Flip(1.0), Resize((80, 40), keep_ratio=False)],
         [RandomResizedCrop((0.4, 0.8)), Flip(1.0), Resize((-1, 96))],
         [Resize((-1, 120)), CenterCrop(100), Flip(1.0), RandomResizedCrop((0.5, 0.8))],
-        [],
+        [Flip(1.0), Resize((80, 40), keep_ratio=False)],
     ],
 )
 def test_masks_move_as_the_frames_do(transforms):
     """The host's transforms, in any order."""
-    for seed in range(3):
-        np.random.seed(seed)
-        masks = [blob(seed), blob(seed + 9), np.zeros(SIZE, bool)]
-        sample, shown = pack(*transforms, **frames_that_show(masks, SIZE))
-        found = sample.gt_instances.masks.numpy()
-        assert found.dtype == bool and found.shape == (3, *shown.shape[:2])
-        differ = found != np.moveaxis(shown, -1, 0)
-        # OpenCV rounds where it resizes and where it warps.
-        assert differ.mean() < 0.01
-        assert sample.ori_shape == SIZE
+    np.random.seed(0)
+    masks = [blob(), blob(9), np.zeros(SIZE, bool)]
+    found, shown = pack(frames_that_show(masks), *transforms)
+    assert found.dtype == bool and found.shape == shown.shape
+    # OpenCV rounds where it resizes and where it warps.
+    assert (found != shown).mean() < 0.01
 
 
-def test_masks_of_smaller_frames_of_the_same_shape_fit():
+def test_masks_may_be_unknown_or_of_smaller_frames_and_go_with_their_boxes():
     large = blob(size=(96, 128))
     small = large[::2, ::2]
-    sample = frames_that_show([large], (96, 128))
-    sample['gt_masks'] = np.array([encode(small)], object)
-    packed, shown = pack(Flip(1.0), **sample)
-    assert (packed.gt_instances.masks[0].numpy() != shown[..., 0]).mean() < 0.01
-    sample['gt_masks'] = np.array([encode(large[:48])], object)
+    sample = frames_that_show([large] * 3)
+    sample['gt_masks'] = np.array([None, encode(large), encode(small)], object)
+    masks, shown = pack(sample, FilterBoxes())  # the second box is empty
+    assert len(masks) == 2 and not masks[0].any()
+    assert (masks[1] != shown[0]).mean() < 0.01
+    sample['gt_masks'] = np.array([encode(large[:48])] * 3, object)
     with pytest.raises(UserError, match='128x48'):
-        PackMasks()({**sample, 'imgs': np.array(sample['imgs'])})
-
-
-def test_an_unknown_mask_has_no_pixel_and_boxes_go_with_theirs():
-    sample = frames_that_show([], SIZE)
-    sample['gt_bboxes'] = np.array([[0, 0, 9, 9], [5, 5, 5, 9], [1, 1, 8, 8]], float)
-    sample['gt_labels'] = np.eye(3)
-    sample['gt_masks'] = np.array([None, encode(blob()), encode(blob(1))], object)
-    packed, _ = pack(FilterBoxes(), **sample)
-    masks = packed.gt_instances.masks.numpy()
-    assert not masks[0].any() and np.array_equal(masks[1], blob(1))
+        pack(sample)
 
 
 @pytest.fixture
-def project(tmp_path, write_video):
-    """Two persons at a second of a video, one of them with a mask."""
+def dataset(tmp_path, write_video):
+    """Settings of a dataset of two persons at a second of a video."""
     write_video('a.mp4')
     (tmp_path / 'map.pbtxt').write_text('item { name: "sit" id: 1 }')
     person = AnnotatedPerson([0.1, 0.1, 0.5, 0.5], [1], 0)
     persons = [person, AnnotatedPerson([0.5, 0.1, 0.9, 0.5], [1], 1)]
     write_annotations(tmp_path / 'a.csv', {('a.mp4', 1): persons})
-    settings = dict(
+    return dict(
         ann_file='a.csv',
         label_file='map.pbtxt',
         data_root=str(tmp_path),
@@ -186,44 +161,39 @@ def project(tmp_path, write_video):
             dict(type='PackMasks'),
         ],
     )
-    return settings
 
 
-def test_a_dataset_with_masks(project, tmp_path):
-    def build(**changes):
-        write(tmp_path / 'm.json', **changes)
-        return KeyframeMaskDataset(**project, mask_file='m.json')
+IMAGE = dict(id=1, file_name='a.mp4,1', width=64, height=48)
+ONE = dict(image_id=1, track_id=0, segmentation=RLE)
 
-    sample = build()[0]['data_samples']
+
+def write(path, images=(IMAGE,), annotations=(ONE,)):
+    path.write_text(json.dumps(dict(images=images, annotations=annotations)))
+    return path
+
+
+def test_a_dataset_with_masks(dataset, tmp_path):
+    write(tmp_path / 'm.json')
+    sample = KeyframeMaskDataset(**dataset, mask_file='m.json')[0]['data_samples']
     first, second = sample.gt_instances.masks.numpy()
     assert first.sum() == first[10:20, 10:20].sum() == 100 and not second.any()
-    without = KeyframeDataset(**project)[0]['data_samples']
+    without = KeyframeDataset(**dataset)[0]['data_samples']
     assert 'masks' not in without.gt_instances and without.ori_shape == SIZE
+    write(tmp_path / 'm.json', annotations=[])
     with pytest.raises(UserError, match=r'm.json .*a.csv'):
-        build(annotations=[])
-    square = encode(np.ones((48, 48)))
-    image = dict(id=1, file_name='a.mp4,1', width=48, height=48)
-    stretched = dict(
-        images=[image], annotations=[dict(image_id=1, track_id=0, segmentation=square)]
-    )
-    with pytest.raises(UserError, match='48x48'):
-        build(**stretched)[0]
+        KeyframeMaskDataset(**dataset, mask_file='m.json')
 
 
 @pytest.mark.parametrize(
     'changes',
     [
         dict(images=5),
-        dict(images=[dict(id=1, file_name='a,nan', width=1, height=1)]),
-        dict(images=2 * [dict(id=1, file_name='a,1', width=1, height=1)]),
+        dict(images=[IMAGE | dict(file_name='a,nan')]),
+        dict(images=[IMAGE, IMAGE]),
         dict(annotations=[dict(image_id=7)]),
-        dict(annotations=2 * [dict(image_id=1, track_id=0, segmentation=RLE)]),
-        dict(annotations=[dict(image_id=1, track_id=0, segmentation=[SQUARE])]),
-        dict(
-            annotations=[
-                dict(image_id=1, track_id=0, segmentation=RLE | dict(counts='ooo'))
-            ]
-        ),
+        dict(annotations=[ONE, ONE]),
+        dict(annotations=[ONE | dict(segmentation=[SQUARE])]),
+        dict(annotations=[ONE | dict(segmentation=RLE | dict(counts='ooo'))]),
     ],
     ids=str,
 )
@@ -232,21 +202,18 @@ def test_a_bad_file_ends_in_one_sentence(tmp_path, changes):
         read_masks(write(tmp_path / 'm.json', **changes))
 
 
-META = """<meta><task><size>20</size><labels><label><name>person</name><attributes>
-<attribute><name>wave</name><input_type>checkbox</input_type></attribute></attributes>
-</label></labels><original_size><width>64</width><height>48</height></original_size>
-</task><source>a.mp4</source></meta>"""
-WAVES = '<attribute name="wave">true</attribute>'
-POLYGON = 'points="10,10;20,10;20,20;10,20"'
-MASK = 'rle="1, 2, 1, 4" left="10" top="10" width="4" height="2"'
-
-
 def cvat(*shapes):
+    """CVAT's XML of persons who wave, each a shape at frame 10."""
+    wave = '<attribute name="wave">true</attribute>'
     tracks = (
-        f'<track id="0" label="person"><{shape} frame="10">{WAVES}</{shape.split()[0]}></track>'
+        f'<track id="0" label="person"><{shape} frame="10">{wave}</{shape.split()[0]}></track>'
         for shape in shapes
     )
-    return f'<annotations>{META}{"".join(tracks)}</annotations>'
+    return f"""<annotations><meta><task><size>20</size><labels><label><name>person</name>
+        <attributes><attribute><name>wave</name><input_type>checkbox</input_type></attribute>
+        </attributes></label></labels>
+        <original_size><width>64</width><height>48</height></original_size>
+        </task><source>a.mp4</source></meta>{''.join(tracks)}</annotations>"""
 
 
 def coco(segmentation):
@@ -261,24 +228,23 @@ def coco(segmentation):
     )
 
 
-@pytest.fixture
-def convert(project, tmp_path):
-    """Masks of an annotation tool's file, by keyframe, and the lines of the csv."""
-
-    def convert(text):
-        path = tmp_path / f'ann.{"xml" if text[0] == "<" else "json"}'
-        path.write_text(text)
-        files = dict(videos=str(tmp_path), label_map=str(tmp_path / 'new.pbtxt'))
-        convert_annotations([str(path)], out=tmp_path / 'out.csv', **files)
-        lines = (tmp_path / 'out.csv').read_text().splitlines()
-        return read_masks(tmp_path / 'out_masks.json'), lines
-
-    return convert
+def convert(folder, text):
+    """Masks of an annotation tool's file, by keyframe, and the rows of the csv."""
+    path = folder / f'ann.{"xml" if text[0] == "<" else "json"}'
+    path.write_text(text)
+    files = dict(videos=str(folder), label_map=str(folder / 'new.pbtxt'))
+    convert_annotations([str(path)], out=folder / 'out.csv', **files)
+    rows = (folder / 'out.csv').read_text().splitlines()
+    return read_masks(folder / 'out_masks.json'), [row.split(',') for row in rows]
 
 
-def test_masks_of_annotation_tools_are_kept(convert):
+MASK = 'mask rle="1, 2, 1, 4" left="10" top="10" width="4" height="2"'
+
+
+def test_masks_of_annotation_tools_are_kept(dataset, tmp_path):
+    polygon = 'polygon points="10,10;20,10;20,20;10,20"'
     box = 'box xtl="5" ytl="5" xbr="9" ybr="9"'
-    masks, lines = convert(cvat(f'polygon {POLYGON}', f'mask {MASK}', box))
+    masks, rows = convert(tmp_path, cvat(polygon, MASK, box))
     found = masks['a.mp4,0001']
     assert len(found.unclear) == 1
     polygon, mask = (decode(found.masks[number]) for number in (0, 1))
@@ -286,10 +252,9 @@ def test_masks_of_annotation_tools_are_kept(convert):
     # CVAT's runs go along the rows.
     assert mask[10:12, 10:14].tolist() == [[0, 1, 1, 0], [1, 1, 1, 1]]
     assert mask.sum() == 6
-    rows = [line.split(',') for line in lines]
     assert [float(value) * 64 for value in rows[1][2:6:2]] == [10, 14]
 
-    (found,) = convert(coco([SQUARE]))[0].values()
+    (found,) = convert(tmp_path, coco([SQUARE]))[0].values()
     assert found == KeyframeMasks(SIZE, {0: RLE}, [])
 
 
@@ -297,16 +262,15 @@ def test_masks_of_annotation_tools_are_kept(convert):
     'text',
     [
         cvat('polygon points="1,2;3,4"'),
-        cvat('polygon points="0,0;900,0;0,9"'),
-        cvat(f'mask {MASK}'.replace('left="10"', 'left="61"')),
-        cvat(f'mask {MASK}'.replace('1, 2', '1, 3')),
+        cvat(MASK.replace('left="10"', 'left="61"')),
+        cvat(MASK.replace('1, 2', '1, 3')),
         coco('abc'),
-        coco([[1, 2, 3, 4]]),
+        coco([[0, 0, 900, 0, 0, 9]]),
         coco(dict(size=[10, 10], counts='abc')),
         coco(dict(size=[48, 64], counts=[-5, 3077])),
         coco(dict(size=[48, 64], counts='ooo')),
     ],
 )
-def test_masks_that_do_not_fit_end_in_one_sentence(convert, text):
+def test_masks_that_do_not_fit_end_in_one_sentence(dataset, tmp_path, text):
     with pytest.raises(UserError, match=r'^[^\n]*ann[^\n]*; [^\n]*\.$'):
-        convert(text)
+        convert(tmp_path, text)

@@ -13,11 +13,10 @@ from tiny import (
     tiny_head,
     whole_frames,
 )
+from tiny import losses_of as tiny_losses
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.decoder.query_decoder import ExtraQueries, join_blocked
-from stmixer_mm.projects.track_queries.query_interaction import split_keyframes
+from stmixer_mm.projects.track_queries.query_interaction import QueryInteraction
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
@@ -27,23 +26,23 @@ LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
 
 def interaction(**settings):
     torch.manual_seed(0)
-    sizes = dict(embed_dims=DIMS, num_queries=QUERIES, num_classes=4)
-    return MODELS.build(dict(type='QueryInteraction', **sizes, **settings))
+    return QueryInteraction(
+        embed_dims=DIMS, num_queries=QUERIES, num_classes=4, **settings
+    )
 
 
 def detector(**settings):
-    config = tiny_detector()
-    config['query_interaction'] = dict(type='QueryInteraction', **settings)
-    return build_detector(config)
+    query_interaction = dict(type='QueryInteraction', **settings)
+    return build_detector(dict(tiny_detector(), query_interaction=query_interaction))
 
 
-def tracks(*ids, missed=None, next_id=10, seed=0):
+def tracks(*ids, missed=None, seed=0):
     """Tracks with vectors of their own, at LEFT and RIGHT."""
     generator = torch.Generator().manual_seed(seed)
     count = len(ids)
     bboxes = torch.tensor([LEFT, RIGHT] * count, dtype=torch.float32)[:count]
     return InstanceData(
-        metainfo=dict(next_id=next_id),
+        metainfo=dict(next_id=10),
         spatial=torch.randn(count, DIMS, generator=generator),
         temporal=torch.randn(count, DIMS, generator=generator),
         boxes_xyzr=xyxy_to_xyzr(bboxes.reshape(-1, 4)),
@@ -52,20 +51,13 @@ def tracks(*ids, missed=None, next_id=10, seed=0):
     )
 
 
-def keyframe(persons, place=0, video='a', time=None):
+def keyframe(persons, place=0, video='a'):
     """A sample of a sequence, of boxes by the ids of persons."""
-    time = place if time is None else time
     actions = [(1,)] * len(persons)
-    sample = data_sample([*persons.values()], actions, name=f'{video},{time}')
+    sample = data_sample([*persons.values()], actions, name=f'{video},{place}')
     sample.entity_ids = np.array([*persons], int)
-    sample.set_metainfo(dict(video_id=video, timestamp=time, sequence_place=place))
+    sample.set_metainfo(dict(video_id=video, timestamp=place, sequence_place=place))
     return sample
-
-
-def sequences(*keyframes):
-    """What a loader gives of sequences: lists of first, second, … keyframes."""
-    data = [batch(*samples) for samples in keyframes]
-    return {name: [one[name] for one in data] for name in data[0]}
 
 
 COMES_AND_GOES = (
@@ -74,28 +66,6 @@ COMES_AND_GOES = (
     [keyframe({4: LEFT}, 2), keyframe({0: RIGHT}, 2, 'b')],
 )
 NOBODY_THERE = ([keyframe({})], [keyframe({}, 1)])
-
-
-def losses_of(model, data):
-    return model(**model.data_preprocessor(data, training=True), mode='loss')
-
-
-def said(scores, at=None):
-    """Output of Q queries and of tracks with these person scores."""
-    scores = torch.tensor(scores)
-    logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)
-    count = len(scores)
-    apart = [[100.0 * i, 0, 100 * i + 20, 50] for i in range(count)]
-    bboxes = torch.tensor(at or apart, dtype=torch.float32)[:count]
-    return DecoderOutput(
-        [StageOutput(logits[None], None, None)],
-        Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
-        xyxy_to_xyzr(bboxes)[None],
-    )
-
-
-def by_scores(part, one, seen):
-    return part.update_by_scores(one, *part.read(seen, 0, one))
 
 
 def test_clips_of_a_batch_have_their_own_tracks():
@@ -155,34 +125,42 @@ def test_the_state_is_the_callers():
     assert follow(0, 0, 1, 1) == follow(0, 1, 0, 1)
 
 
-def test_tracks_keep_their_persons_and_the_assignment_sees_the_rest():
-    head = MODELS.build(tiny_head())
-    truth = keyframe({7: LEFT, 8: RIGHT, 9: FAR})
-    at = torch.tensor([LEFT, FAR, RIGHT, FAR], dtype=torch.float32)
-    output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at[None])
-
-    def match(known=None):
-        return head.loss_and_match([output], [truth], known)[1]
-
-    assert match().tolist() == [[1, 3, 2, 0]]
-    # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
-    assert match(torch.tensor([[1, 0]])).tolist() == [[2, 3, 1, 0]]
-    everybody = torch.tensor([[2, 3, 1, -1]])
-    assert match(everybody).equal(everybody)
-
-
-def test_tracks_have_the_persons_of_their_ids():
+def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
     known = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
     assert known.tolist() == [[2, 0, 0, 1], [0, -1, -1, -1]]
-    assert interaction().match([tracks(), tracks()], samples).tolist() == [[-1], [-1]]
+
+    truth = keyframe({7: LEFT, 8: RIGHT, 9: FAR})
+    at = torch.tensor([[LEFT, FAR, RIGHT, FAR]], dtype=torch.float32)
+    output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at)
+    # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
+    head = MODELS.build(tiny_head())
+    _, persons = head.loss_and_match([output], [truth], torch.tensor([[1, 0]]))
+    assert persons.tolist() == [[2, 3, 1, 0]]
+
+
+def said(scores, bboxes):
+    """Output of Q queries and of tracks with these person scores."""
+    scores, count = torch.tensor(scores), len(scores)
+    logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)
+    return DecoderOutput(
+        [StageOutput(logits[None], None, None)],
+        Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
+        xyxy_to_xyzr(torch.tensor(bboxes, dtype=torch.float32)[:count])[None],
+    )
+
+
+APART = [[100 * place, 0, 100 * place + 20, 50] for place in range(8)]
+
+
+def by_scores(part, one, seen):
+    return part.update_by_scores(one, *part.read(seen, 0, one))
 
 
 def test_births_misses_and_ends():
     part = interaction(max_missed=3)
     one = tracks(4, 6, 7, missed=[0, 1, 2])
-    scores = [0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59]
-    seen = said(scores)
+    seen = said([0.69, 0.7, 0.1, 0.9, 0.2, 0.6, 0.59, 0.59], APART)
     following, ids = by_scores(part, one, seen)
     # 4 was seen, 6 missed for the second time, 7 for the third and last one.
     assert following.ids.tolist() == [4, 6, 11, 10]
@@ -193,83 +171,63 @@ def test_births_misses_and_ends():
     assert following.spatial[1].equal(one.spatial[1])
     assert following.boxes_xyzr[1].equal(one.boxes_xyzr[1])
     assert following.temporal[2:].equal(seen.queries.temporal[0, [1, 3]])
+    # There are at most as many tracks as queries.
+    following, _ = by_scores(part, tracks(4, 6), said([0.9] * 7, APART))
+    assert following.ids.tolist()[:2] == [4, 6] and len(following) == QUERIES
 
 
-def test_of_one_box_one_track_sees_its_person():
-    part = interaction(max_overlap=0.7)
+def test_of_one_box_one_query_has_the_person():
     one = tracks(4, 6)  # last seen at LEFT and at RIGHT
     # Both tracks, and two queries of the decoder, now find who is at RIGHT.
-    seen = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7])
+    seen = said([0.9, 0.95, 0.8, 0.1, 0.1, 0.99, 0.7], APART)
     seen.boxes_xyzr[0, [0, 5, 6]] = one.boxes_xyzr[1]
-    following, ids = by_scores(part, one, seen)
+    following, ids = by_scores(interaction(), one, seen)
     assert following.ids.tolist() == [6, 4, 10, 12]
     assert following.missed.tolist() == [0, 1, 0, 0]
     assert following.boxes_xyzr[1].equal(one.boxes_xyzr[0])
     assert ids.tolist() == [-1, 10, 12, 13, 14, -1, 6]
+    # Where no track is sure, the surest has the box.
+    seen = said([0.02, 0.59, 0.01, 0.01, 0.01, 0.58, 0.58], APART)
+    seen.boxes_xyzr[0, :2] = seen.boxes_xyzr[0, 5:]
+    assert by_scores(interaction(), tracks(4, 6), seen)[1].tolist()[:2] == [-1, 10]
 
 
-@pytest.mark.parametrize(
-    'score, expected',
-    [(0.02, [-1, 11, 12, 13, 14, 4]), (0.59, [10, 11, 12, 13, 14, -1])],
-)
-def test_of_one_box_who_is_not_sure_yields_to_nobody_less_sure(score, expected):
-    seen = said([score, 0.01, 0.01, 0.01, 0.01, 0.58])
-    seen.boxes_xyzr[0, 0] = seen.boxes_xyzr[0, 5]
-    following, ids = by_scores(interaction(), tracks(4), seen)
-    assert ids.tolist() == expected
-    assert following.ids.tolist() == [4] and following.missed.tolist() == [1]
-
-
-def test_there_are_at_most_as_many_tracks_as_queries():
-    following, _ = by_scores(interaction(), tracks(4, 6), said([0.9] * (QUERIES + 2)))
-    assert following.ids.tolist()[:2] == [4, 6]
-    assert len(following) == QUERIES
-
-
-def test_ids_never_come_again():
-    model = detector(birth_score=1.0, keep_score=1.0, max_overlap=1.0).eval()
-    model.head.score_thr, seen = 0.0, set()
-    sample = data_sample()
-    sample.tracks = model.query_interaction.start()
-    for _ in range(3):
-        (sample,) = model.test_step(batch(sample))
-        ids = {*sample.pred_instances.instances_id.tolist()}
-        assert len(ids) == QUERIES and ids.isdisjoint(seen)
-        seen |= ids
-
-
-def update(part, one, sample, persons):
-    count = QUERIES + len(one)
+def by_truth(part, one, persons):
     seen = said(
-        torch.linspace(0.2, 0.8, count).tolist(),
-        at=[FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT],
+        torch.linspace(0.2, 0.8, len(persons)).tolist(),
+        [FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT],
     )
     found, scores = part.read(seen, 0, one)
-    updated = part.update_by_truth(one, found, scores, torch.tensor(persons), sample)
-    return updated, seen
+    truth = keyframe({3: LEFT, 5: RIGHT})
+    updated = part.update_by_truth(one, found, scores, torch.tensor(persons), truth)
+    return updated, seen.queries.spatial[0]
 
 
 def test_in_training_the_truth_says_who_is_a_track():
+    """Tracks are dropped, and false ones join them."""
     part = interaction(drop_prob=0, false_prob=0, max_missed=2)
-    truth = keyframe({3: LEFT, 5: RIGHT})
     # Track 3 is seen, 8 is missing for the first time, 5 new and has two queries.
-    updated, seen = update(part, tracks(3, 8), truth, [0, 2, 2, 0, 0, 1, 0])
+    persons = [0, 2, 2, 0, 0, 1, 0]
+    updated, spatial = by_truth(part, tracks(3, 8), persons)
     assert updated.ids.tolist() == [3, 5, 8]
     assert updated.missed.tolist() == [0, 0, 1]
-    assert updated.spatial[:2].equal(seen.queries.spatial[0, [5, 2]])
-    again, _ = update(part, tracks(3, 8, missed=[0, 1]), truth, [0, 2, 0, 0, 0, 1, 0])
+    assert updated.spatial[:2].equal(spatial[[5, 2]])
+    again, _ = by_truth(part, tracks(3, 8, missed=[0, 1]), persons)
     assert again.ids.tolist() == [3, 5]
-
-
-def test_tracks_are_dropped_and_false_ones_join_them():
-    truth, assigned = keyframe({3: LEFT, 5: RIGHT}), [0, 0, 2, 0, 0, 1]
-    updated, _ = update(interaction(drop_prob=1), tracks(3), truth, assigned)
-    assert len(updated) == 0
+    persons = [0, 0, 2, 0, 0, 1]
+    assert len(by_truth(interaction(drop_prob=1), tracks(3), persons)[0]) == 0
     part = interaction(drop_prob=0, false_prob=1)
-    updated, seen = update(part, tracks(3), truth, assigned)
+    updated, spatial = by_truth(part, tracks(3), persons)
     # Queries 1 and 4 stand for nobody and overlap the tracks.
     assert updated.ids.tolist() == [3, 5, -1, -1]
-    assert updated.spatial[2:].equal(seen.queries.spatial[0, [1, 4]])
+    assert updated.spatial[2:].equal(spatial[[1, 4]])
+
+
+def losses_of(model, keyframes):
+    """Of what a loader gives of sequences: lists of first, second, … keyframes."""
+    data = [batch(*samples) for samples in keyframes]
+    data = {name: [one[name] for one in data] for name in data[0]}
+    return model(**model.data_preprocessor(data, training=True), mode='loss')
 
 
 def test_without_tracks_the_loss_is_the_mean_of_the_keyframes():
@@ -278,57 +236,22 @@ def test_without_tracks_the_loss_is_the_mean_of_the_keyframes():
     plain.load_state_dict(model.state_dict(), strict=False)
     for one in (model, plain):
         one.eval()  # batch norms keep their statistics
-    losses = losses_of(model, sequences(*COMES_AND_GOES))
-    expected = [losses_of(plain, batch(*samples)) for samples in COMES_AND_GOES]
+    losses = losses_of(model, COMES_AND_GOES)
+    expected = [tiny_losses(plain, *samples) for samples in COMES_AND_GOES]
     for name, value in losses.items():
         mean = sum(one[name] for one in expected) / len(expected)
         torch.testing.assert_close(value, mean, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize('data', [COMES_AND_GOES, NOBODY_THERE])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    'data, dtype',
+    [(COMES_AND_GOES, torch.float32), (NOBODY_THERE, torch.bfloat16)],
+)
 def test_the_gradient_reaches_every_parameter(data, dtype):
     model = detector(drop_prob=0)
     with torch.autocast('cpu', torch.bfloat16, enabled=dtype is torch.bfloat16):
-        losses = losses_of(model, sequences(*data))
+        losses = losses_of(model, data)
     model.parse_losses(losses)[0].backward()
     assert_all_learn(model)
     learns = model.query_interaction.temporal.ffn.layers[1].weight.grad.any()
     assert learns == (data is COMES_AND_GOES)
-
-
-def test_tracks_and_noised_persons_side_by_side():
-    """Two own queries, two tracks of which a clip has one, two groups of one person."""
-
-    def extra(blocked, hidden):
-        zeros = torch.zeros(1, 2, DIMS)
-        return ExtraQueries(Queries(zeros, zeros), zeros[..., :4], blocked, hidden)
-
-    padding = torch.tensor([[False, True]])
-    carried = extra(padding[:, None].expand(1, 2, 2), padding)
-    noised = extra(~torch.eye(2, dtype=torch.bool), torch.tensor([True, True]))
-    assert join_blocked(2, [carried, noised]).int().tolist() == [
-        [
-            [0, 0, 0, 1, 1, 1],
-            [0, 0, 0, 1, 1, 1],
-            [0, 0, 0, 1, 1, 1],
-            [0, 0, 0, 1, 1, 1],
-            [0, 0, 0, 1, 0, 1],
-            [0, 0, 0, 1, 1, 0],
-        ]
-    ]
-
-
-def without_ids(sample):
-    del sample.entity_ids
-    return sample
-
-
-@pytest.mark.parametrize(
-    'samples',
-    [[keyframe({})], [data_sample()], [without_ids(keyframe({}, place=1))]],
-    ids=['one', 'a sample', 'no identity'],
-)
-def test_samples_that_are_no_sequence(samples):
-    with pytest.raises(UserError):
-        split_keyframes(samples)
