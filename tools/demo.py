@@ -73,7 +73,10 @@ def main(
     print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
     print(
         f'video: {out}',
-        *(f'detections: {path}' for path in tables.values()),
+        *(
+            f'{"timeline" if path == timeline else "detections"}: {path}'
+            for path in tables.values()
+        ),
         sep='\n',
     )
     if results.damage:
