@@ -5,19 +5,10 @@ import torch
 import torch.nn.functional as F
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from tiny import (
-    NUM_CLASSES,
-    assert_all_learn,
-    batch,
-    build_detector,
-    losses_of,
-    nobody,
     tiny_deformable_decoder,
-    tiny_detector,
-    two,
     whole_frames,
 )
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import sine_position_code, xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.projects.deformable import deformable_stage
@@ -100,18 +91,6 @@ def test_a_layer_reads_as_that_of_mmdet():
     )
     ours = layer(queries, query_pos=code, boxes_xyzr=boxes, planes=planes)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_flat_planes_are_the_frames_of_the_levels():
-    feats = make_feats()
-    flat = flatten_feats(feats, STRIDES)
-    areas = [height * width for height, width in flat.layout.sizes]
-    for number, cells in enumerate(flat.values.split(areas, dim=1)):
-        level, frame = divmod(number, T)
-        assert cells.transpose(1, 2).equal(feats[level][:, :, frame].flatten(2))
-    # At stride 8, a clip of 100 pixels has 13 cells: 104 pixels.
-    (extent,) = flatten_feats([torch.zeros(1, C, 1, 8, 13)], [8]).extents.tolist()
-    assert extent == [104, 64]
 
 
 @each_memory
@@ -209,17 +188,3 @@ def test_autocast_changes_little_and_samples_in_full_precision(monkeypatch):
         torch.testing.assert_close(output.bboxes, full.bboxes, rtol=0.05, atol=2)
         for ours, theirs in zip(output[:2], full[:2], strict=True):
             torch.testing.assert_close(ours.float(), theirs, rtol=0.05, atol=0.05)
-
-
-def test_it_takes_the_place_of_the_decoder_in_the_detector():
-    decoder = tiny_deformable_decoder(memory='time')
-    model = build_detector(tiny_detector(decoder)).train()
-    sum(losses_of(model, two(), nobody()).values()).backward()
-    assert_all_learn(model)
-    for sample in model.eval().test_step(batch(two(), nobody())):
-        assert sample.pred_instances.scores.size(1) == NUM_CLASSES
-
-
-def test_levels_that_do_not_fit():
-    with pytest.raises(UserError, match='num_levels=2'):
-        run(make_decoder(num_levels=3), make_feats())

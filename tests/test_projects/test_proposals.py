@@ -4,12 +4,10 @@ import pytest
 import torch
 from every_config import CONFIGS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from tiny import data_sample
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr, xyzr_to_xyxy
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.registry import MODELS
@@ -135,7 +133,7 @@ def test_losses_and_proposals_equal_the_hosts(name):
 
 
 @each_head
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, None])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, None])
 def test_autocast_and_nobody(name, dtype):
     boxes = build_proposals(name)
     given = samples((64, 96), (50, 70)) if dtype else [data_sample(), data_sample()]
@@ -146,27 +144,6 @@ def test_autocast_and_nobody(name, dtype):
     sum(losses.values()).backward()
     for parameter in boxes.parameters():
         assert parameter.grad.isfinite().all()
-
-
-@each_head
-def test_the_head_learns_where_a_person_is(name):
-    boxes = build_proposals(name)
-    feats = [feat.detach() for feat in made_up_feats(1)]
-    truth, sizes = torch.tensor([[18.0, 10, 46, 44]]), shapes((64, 96))
-    given = [data_sample(truth.tolist(), [(1,)])]
-    optimizer = torch.optim.AdamW(boxes.parameters(), lr=5e-3)
-
-    def overlap():
-        (found, *_) = xyzr_to_xyxy(boxes.predict(feats, sizes)[0])
-        return bbox_overlaps(found[None], truth).item()
-
-    before = overlap()
-    for _ in range(60):
-        losses, _boxes_xyzr = boxes.loss_and_predict(feats, given, sizes)
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        optimizer.step()
-    assert before < 0.6 < 0.8 < overlap()
 
 
 def test_fewer_proposals_than_queries_leave_the_whole_frame():
@@ -198,8 +175,3 @@ def test_a_head_that_yields_something_else_in_training():
     assert boxes.dense_head.training
     at_test = boxes.eval().predict(made_up_feats(), TWO_CLIPS)
     torch.testing.assert_close(in_training, at_test)
-
-
-def test_strides_that_do_not_fit():
-    with pytest.raises(UserError, match='strides'):
-        build_proposals('fcos', strides=(4, 16)).predict(made_up_feats(), TWO_CLIPS)

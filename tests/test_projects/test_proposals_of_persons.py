@@ -1,12 +1,10 @@
-"""Boxes of persons from a file."""
+"""Boxes of persons from a file; bad ones: test_bad_input_of_projects.py."""
 
-import os
 import pickle
 
 import numpy as np
 import pytest
 
-from stmixer_mm.errors import UserError
 from stmixer_mm.projects.roi.proposals import KeyframeProposalDataset
 
 ROWS = 'a.mp4,2,0.1,0.2,0.3,0.4,1,0', 'b.mp4,1.5,0,0,1,1,2,0'
@@ -59,16 +57,3 @@ def test_proposals_follow_the_frames_to_the_sample(build):
     bboxes = first['data_samples'].proposals.bboxes
     np.testing.assert_allclose(bboxes, [[32 - 16, 0, 32 - 8, 24]])
     assert second['data_samples'].proposals.bboxes.shape == (0, 4)
-
-
-class Evil:
-    def __reduce__(self):
-        return os.mkdir, ('made_by_a_pickle',)
-
-
-def test_no_code_of_a_pickle_is_run(build, tmp_path, monkeypatch):
-    """What else a file may have wrong: test_bad_input_of_projects.py."""
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError):
-        build(Evil())
-    assert not (tmp_path / 'made_by_a_pickle').exists()

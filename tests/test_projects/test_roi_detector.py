@@ -20,7 +20,6 @@ from tiny import (
 from tiny import two as two_persons
 
 import stmixer_mm.projects.roi  # noqa: F401
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS
 
 ROI_HEAD = Config.fromfile(CONFIGS / 'roi/roi_tiny_1xb8-4x3x1_toy.py').model.roi_head
@@ -161,17 +160,6 @@ def test_where_the_boxes_at_test_come_from():
     torch.testing.assert_close(found.pred_instances.bboxes, persons.bboxes)
 
 
-def test_proposals_near_true_boxes_are_trained_on():
-    """With proposals that repeat one box, its actions weigh more."""
-    model = roi_detector('proposals').eval()
-    plain, doubled, far = (
-        losses_of(model, two(proposals))['loss_action_cls']
-        for proposals in (None, [BOXES[0]] * 5, [(0, 40, 10, 60)] * 5)
-    )
-    torch.testing.assert_close(far, plain)
-    assert (doubled - plain).abs() > 1e-6
-
-
 def test_what_actions_there_are_does_not_reach_the_person_branch():
     model = roi_detector(BRANCH).eval()
     first = losses_of(model, two())
@@ -180,11 +168,3 @@ def test_what_actions_there_are_does_not_reach_the_person_branch():
     assert len(names) == 2 * 4
     for name in names:
         torch.testing.assert_close(first[name], second[name])
-
-
-def test_strides_and_samples_that_do_not_fit():
-    feats = [torch.zeros(1, 16, 2, 8, 12)]
-    with pytest.raises(UserError, match='set it to that of the finest level, 8'):
-        roi_detector().check_feats(feats, (64, 96))
-    with pytest.raises(UserError, match='no proposals'):
-        roi_detector('proposals').test_step(batch(two()))
