@@ -1,6 +1,6 @@
 """Sequences of keyframes: which there are, in what order, and with whom."""
 
-from itertools import pairwise, product
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -26,18 +26,20 @@ PIPELINE = [
     dict(type='DrawClip'),
     dict(type='mmaction.PackActionInputs', algorithm_keys=('entity_ids',)),
 ]
+TIMES = (0, 0.2, 0.4, 1.0, 1.2, 2.2, 2.4, 2.6)
+MIXED = [('a', time) for time in TIMES[::-1]] + [('b', 3), ('b', 1)]
 
 
 @pytest.fixture
 def build(tmp_path, write_text):
-    """Sequences of keyframes at some times of videos a and b, in the csv's order."""
+    """Sequences of keyframes at times of videos a and b, in the csv's order."""
     for name in 'ab':
         (tmp_path / f'{name}.mp4').touch()
 
-    def build(*keyframes, people=(0, 1), **settings):
+    def build(people=(0, 1), **settings):
         rows = [
             f'{video},{time},0.1,0.1,0.{5 + number},0.9,1,{person}'
-            for video, time in keyframes
+            for video, time in MIXED
             for number, person in enumerate(people)
         ]
         dataset = dict(
@@ -47,8 +49,9 @@ def build(tmp_path, write_text):
             num_classes=4,
             pipeline=PIPELINE,
         )
-        config = dict(type='KeyframeSequences', dataset=dataset, **settings)
-        return DATASETS.build(config)
+        return DATASETS.build(
+            dict(type='KeyframeSequences', dataset=dataset, **settings)
+        )
 
     return build
 
@@ -57,26 +60,20 @@ def places(sequence):
     return [(one.video_id, one.timestamp) for one in sequence['data_samples']]
 
 
-TIMES = (0, 0.2, 0.4, 1.0, 1.2, 2.2, 2.4, 2.6)
-MIXED = [('a', time) for time in TIMES[::-1]] + [('b', 3), ('b', 1)]
-
-
-@pytest.mark.parametrize(
-    'number, step', [(2, (0.2, 0.6)), (3, (0.9, 1.3)), (2, (0, 9))]
-)
+@pytest.mark.parametrize('number, step', [(3, (0.9, 1.3)), (2, (0, 9))])
 def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
-    dataset = build(*MIXED, num_keyframes=number, step=step)
     least, largest = step
     expected = {
         tuple(('a', time) for time in times)
-        for times in product(TIMES, repeat=number)
+        for times in combinations(TIMES, number)
         if all(
-            least - 1e-6 <= after - before <= largest + 1e-6 and before < after
+            least - 1e-6 <= after - before <= largest + 1e-6
             for before, after in pairwise(times)
         )
     }
     if largest == 9:
         expected.add((('b', 1), ('b', 3)))
+    dataset = build(num_keyframes=number, step=step)
     found = {tuple(places(dataset[i])) for i in range(len(dataset)) for _ in range(60)}
     assert found == expected
     assert len(dataset) == len({one[0] for one in expected})
@@ -84,13 +81,13 @@ def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
 
 def test_a_batch_of_sequences(build):
     """The loader's own way to join samples, and the preprocessor's."""
-    dataset = build(*MIXED, num_keyframes=2, step=(0, 9))
+    dataset = build(num_keyframes=2, step=(0, 9))
     assert dataset.metainfo['classes'] == ('class 1', 'class 2', 'class 3')
-    (last,) = (i for i in range(len(dataset)) if places(dataset[i])[0][0] == 'b')
     preprocessor = MODELS.build(
         dict(type='ClipDataPreprocessor', mean=[0.0], std=[1.0], pad_size_divisor=4)
     )
-    data = preprocessor(pseudo_collate([dataset[0], dataset[last]]))
+    ends = [dataset[0], dataset[len(dataset) - 1]]
+    data = preprocessor(pseudo_collate(ends))
     samples = data['data_samples']
     assert [one.video_id for one in samples] == ['a', 'b', 'a', 'b']
     assert [one.sequence_place for one in samples] == [0, 0, 1, 1]
@@ -120,14 +117,9 @@ def test_tubes_have_sequences_too(tmp_path):
 
 @pytest.mark.parametrize(
     'settings',
-    [
-        dict(people=(0, -1)),
-        dict(people=(4, 4)),
-        dict(num_keyframes=3),
-        dict(step=(0.0, 0.9)),
-    ],
+    [dict(people=(0, -1)), dict(people=(4, 4)), dict(num_keyframes=9)],
     ids=str,
 )
 def test_persons_without_an_identity_and_videos_without_a_sequence(build, settings):
     with pytest.raises(UserError):
-        build(('a', 1), ('a', 2), ('b', 1), **dict(num_keyframes=2) | settings)
+        build(**settings)

@@ -25,8 +25,8 @@ TRUTH = strip(0, 20), strip(30, 50)
 
 
 @pytest.fixture
-def file(tmp_path):
-    """Two persons, nobody, and one beside somebody whose mask is unknown."""
+def evaluate(tmp_path):
+    """AP where two persons, nobody, or one beside a person of unknown mask are."""
     first, second = map(encode, TRUTH)
     keyframes = {
         'v,0001': KeyframeMasks(SIZE, {0: first, 1: second}, []),
@@ -34,7 +34,15 @@ def file(tmp_path):
         'v,0003': KeyframeMasks(SIZE, {0: first}, [encode(strip(30, 60))]),
     }
     write_masks(tmp_path / 'm.json', keyframes)
-    return tmp_path / 'm.json'
+
+    def evaluate(*samples):
+        evaluator = Evaluator(MaskAPMetric('m.json', data_root=str(tmp_path)))
+        for sample in samples:
+            evaluator.process([sample])
+        values = evaluator.evaluate(len(samples))
+        return [values[f'mask/segm_mAP{suffix}'] for suffix in ('', '_50', '_75')]
+
+    return evaluate
 
 
 def predict(second, *masks, scores=None, video='v'):
@@ -49,45 +57,32 @@ def predict(second, *masks, scores=None, video='v'):
     return sample
 
 
-def evaluate(file, *samples):
-    evaluator = Evaluator(MaskAPMetric(file.name, data_root=str(file.parent)))
-    for sample in samples:
-        evaluator.process([sample])
-    return evaluator.evaluate(len(samples))
-
-
-def test_true_masks_are_perfect_whatever_their_size(file):
-    samples = predict(1, *TRUTH), predict(2), predict(3, TRUTH[0])
-    assert set(evaluate(file, *samples).values()) == {1.0}
+def test_true_masks_are_perfect_whatever_their_size(evaluate):
     large = predict(1, *(strip(2 * x, 2 * x + 40, (80, 120)) for x in (0, 30)))
+    last = predict(3, TRUTH[0])
     # A keyframe that is repeated counts once, others do not count.
-    others = samples[2], predict(9, TRUTH[0]), predict(1, TRUTH[0], video='w')
-    assert set(evaluate(file, large, *samples[1:], *others).values()) == {1.0}
+    others = last, predict(9, TRUTH[0]), predict(1, TRUTH[0], video='w')
+    assert evaluate(large, predict(2), last, *others) == [1, 1, 1]
+    with pytest.raises(UserError, match=r'm\.json'):
+        evaluate(others[-1])
 
 
-def test_overlap_decides_at_each_threshold(file):
+def test_overlap_decides_at_each_threshold(evaluate):
     """An IoU of 15 / 25 = 0.6 counts at 0.5 and 0.55, and not above 0.6."""
     shifted = strip(5, 25), strip(35, 55)
-    values = evaluate(file, predict(1, *shifted), predict(3, strip(5, 25)))
-    assert values['mask/segm_mAP_50'] == 1 and values['mask/segm_mAP_75'] == 0
-    assert values['mask/segm_mAP'] == pytest.approx(0.25, abs=0.06)
+    mean, at_50, at_75 = evaluate(predict(1, *shifted), predict(3, shifted[0]))
+    assert (at_50, at_75) == (1, 0) and mean == pytest.approx(0.25, abs=0.06)
 
 
-def test_missed_and_false_masks_cost_and_those_of_unknown_persons_do_not(file):
-    full = predict(1, *TRUTH), predict(3, TRUTH[0])
+def test_missed_and_false_masks_cost_and_those_of_unknown_persons_do_not(evaluate):
+    first, last = predict(1, *TRUTH), predict(3, TRUTH[0])
     # One of three is missed: precision is 1 up to a recall of 2 / 3.
-    missed = evaluate(file, predict(1, TRUTH[0]), full[1])
-    assert missed['mask/segm_mAP_50'] == pytest.approx(67 / 101, abs=1e-3)
+    missed = evaluate(predict(1, TRUTH[0]), last)
+    assert missed[1] == pytest.approx(67 / 101, abs=1e-3)
     # A keyframe that is not tested is missed, too; nothing found is 0.
-    assert evaluate(file, full[1])['mask/segm_mAP_50'] < 0.5
-    assert evaluate(file, predict(1), predict(2))['mask/segm_mAP'] == 0
+    assert evaluate(last)[1] < 0.5
+    assert evaluate(predict(1), predict(2))[0] == 0
     # One false mask of the highest score: 3 of 4.
-    false = predict(2, TRUTH[0], scores=[0.95])
-    assert evaluate(file, *full, false)['mask/segm_mAP_50'] == 0.75
+    assert evaluate(first, last, predict(2, TRUTH[0], scores=[0.95]))[1] == 0.75
     unclear = predict(3, TRUTH[0], strip(35, 55), scores=[0.9, 0.99])
-    assert evaluate(file, full[0], unclear)['mask/segm_mAP_50'] == 1
-
-
-def test_masks_of_other_videos_are_told(file):
-    with pytest.raises(UserError, match=r'm\.json'):
-        evaluate(file, predict(1, video='w'))
+    assert evaluate(first, unclear)[1] == 1
