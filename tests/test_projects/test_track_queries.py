@@ -107,24 +107,6 @@ def test_without_tracks_a_keyframe_is_predicted_as_alone():
     assert sorted(found.instances_id.tolist()) == [*range(QUERIES)]
 
 
-def test_the_state_is_the_callers():
-    """A video after another one, or beside it, has the ids that it has alone."""
-    model = detector(birth_score=0.0, keep_score=0.0, max_overlap=1.0).eval()
-
-    def follow(*orders):
-        states = [model.query_interaction.start() for _ in range(2)]
-        ids = [[], []]
-        for which in orders:
-            sample = data_sample(name=str(which))
-            sample.tracks = states[which]
-            (sample,) = model.test_step(batch(sample))
-            states[which] = sample.tracks
-            ids[which].append(sample.pred_instances.instances_id.tolist())
-        return ids
-
-    assert follow(0, 0, 1, 1) == follow(0, 1, 0, 1)
-
-
 def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
     known = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
