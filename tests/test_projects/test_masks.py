@@ -112,7 +112,6 @@ def pack(sample, *transforms):
 @pytest.mark.parametrize(
     'transforms',
     [
-        [RandomResizedCrop((0.4, 0.8)), Flip(1.0), Resize((-1, 96))],
         [Resize((-1, 120)), CenterCrop(100), Flip(1.0), RandomResizedCrop((0.5, 0.8))],
         [Flip(1.0), Resize((80, 40), keep_ratio=False)],
     ],

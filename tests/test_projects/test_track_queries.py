@@ -94,19 +94,6 @@ def test_clips_of_a_batch_have_their_own_tracks():
                     )
 
 
-def test_without_tracks_a_keyframe_is_predicted_as_alone():
-    model = detector(max_overlap=1.0).eval()
-    model.head.score_thr = 0.0
-    alone = model.test_step(batch(data_sample()))[0]
-    assert 'tracks' not in alone and 'instances_id' not in alone.pred_instances
-    sample = data_sample()
-    sample.tracks = model.query_interaction.start()
-    found = model.test_step(batch(sample))[0].pred_instances
-    for name, values in alone.pred_instances.items():
-        torch.testing.assert_close(found[name], values, rtol=1e-4, atol=1e-5)
-    assert sorted(found.instances_id.tolist()) == [*range(QUERIES)]
-
-
 def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     samples = [keyframe({5: LEFT, 2: RIGHT}), keyframe({})]
     known = interaction().match([tracks(2, -1, 4, 5), tracks(5)], samples)
@@ -212,17 +199,24 @@ def losses_of(model, keyframes):
     return model(**model.data_preprocessor(data, training=True), mode='loss')
 
 
-def test_without_tracks_the_loss_is_the_mean_of_the_keyframes():
+def test_without_tracks_it_is_the_plain_detector():
+    """The loss is the mean of the keyframes."""
     model = detector(drop_prob=1.0)
     plain = build_detector()
     plain.load_state_dict(model.state_dict(), strict=False)
     for one in (model, plain):
         one.eval()  # batch norms keep their statistics
+        one.head.score_thr = 0.0
     losses = losses_of(model, COMES_AND_GOES)
     expected = [tiny_losses(plain, *samples) for samples in COMES_AND_GOES]
     for name, value in losses.items():
         mean = sum(one[name] for one in expected) / len(expected)
         torch.testing.assert_close(value, mean, rtol=1e-3, atol=1e-4)
+    found, alone = (
+        one.test_step(batch(data_sample()))[0].pred_instances for one in (model, plain)
+    )
+    assert len(found) == QUERIES and 'instances_id' not in found
+    torch.testing.assert_close(found.scores, alone.scores)
 
 
 @pytest.mark.parametrize(
