@@ -60,7 +60,7 @@ def places(sequence):
     return [(one.video_id, one.timestamp) for one in sequence['data_samples']]
 
 
-@pytest.mark.parametrize('number, step', [(3, (0.9, 1.3)), (2, (0, 9))])
+@pytest.mark.parametrize('number, step', [(3, (0.9, 1.3)), (3, (0, 0.6))])
 def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
     least, largest = step
     expected = {
@@ -71,8 +71,6 @@ def test_all_sequences_come_in_order_of_time_and_no_others(build, number, step):
             for before, after in pairwise(times)
         )
     }
-    if largest == 9:
-        expected.add((('b', 1), ('b', 3)))
     dataset = build(num_keyframes=number, step=step)
     found = {tuple(places(dataset[i])) for i in range(len(dataset)) for _ in range(60)}
     assert found == expected

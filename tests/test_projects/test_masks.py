@@ -259,7 +259,6 @@ def test_masks_of_annotation_tools_are_kept(dataset, tmp_path):
 @pytest.mark.parametrize(
     'text',
     [
-        cvat('polygon points="1,2;3,4"'),
         cvat(MASK.replace('left="10"', 'left="61"')),
         cvat(MASK.replace('1, 2', '1, 3')),
         coco('abc'),
