@@ -44,11 +44,6 @@ def test_sampling_in_half_precision(benchmark):
     assert row['float32_ratio'] == pytest.approx(ratio, rel=0.1)
 
 
-def test_packed_weights(benchmark):
-    (row,) = benchmark('--packed')
-    assert row['packed'] and row['ours_s'] > 0
-
-
 def test_runtimes_in_turns(benchmark, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
     options = '--runtime', 'torch', 'onnxruntime', '--batch', '2'

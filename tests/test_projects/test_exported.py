@@ -1,6 +1,5 @@
 """Exported files give the results of their model, and run in its place."""
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,8 @@ SHAPE = (2, 32, 43)  # no multiple of the divisor, so that clips are padded
 OPTIONS = {'model.head.score_thr': 0.3, 'model.head.fallback_topk': 1}
 FAST_COMPILATION = {
     'aot_inductor.debug_compile': True,
-    'cpp.simdlen': 1,
+    'compile_threads': 1,
+    'cpp.vec_isa_ok': False,  # which needs no test programs
     'cpp_cache_precompile_headers': False,
 }
 # docs/operators.md of onnx/onnx-tensorrt, TensorRT 10.15: opsets 9 to 24 without these.
@@ -198,25 +198,15 @@ def test_lower_precision_differs_a_little(name, precision, detector, traced, tmp
     assert is_within(parity, LIMITS[precision])
 
 
-def refused_by_tensorrt(model):
-    """Operators of an ONNX model that TensorRT's parser does not support."""
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in model.graph.value_info
-    }
-    nodes = model.graph.node
-    refused = {node.op_type for node in nodes} & REFUSED_BY_TENSORRT
-    refused |= {f'{node.domain}::{node.op_type}' for node in nodes if node.domain}
-    sampled = {node.input[0] for node in nodes if node.op_type == 'GridSample'}
-    if any(ranks.get(name, 4) != 4 for name in sampled):
-        refused.add('GridSample of volumes')
-    return refused
-
-
 def test_tensorrt_has_all_operators(exported):
     import onnx
 
-    assert not refused_by_tensorrt(onnx.load(exported('onnx')))
+    graph = onnx.load(exported('onnx')).graph
+    assert not {node.op_type for node in graph.node} & REFUSED_BY_TENSORRT
+    assert not any(node.domain for node in graph.node)
+    ranks = {one.name: len(one.type.tensor_type.shape.dim) for one in graph.value_info}
+    sampled = {one.input[0] for one in graph.node if one.op_type == 'GridSample'}
+    assert sampled and all(ranks.get(name, 4) == 4 for name in sampled)
 
 
 def test_a_file_does_not_name_paths_of_the_machine_that_wrote_it(exported):
@@ -286,47 +276,32 @@ def test_damaged_files_are_refused(name, exported, project, tmp_path, caplog):
     assert not caplog.records
 
 
-def test_files_of_other_programs_are_refused(exported, project, tmp_path):
+def test_files_of_other_programs_are_refused(exported, tmp_path):
     import onnx
 
-    model, other = onnx.load(exported('onnx')), tmp_path / 'other.onnx'
-    (entry,) = model.metadata_props
-    more = json.dumps(json.loads(entry.value) | dict(colour='red'))
-    for text in 'text', '{}', more, None:
-        if text is None:
-            del model.metadata_props[:]
-        else:
-            entry.value = text
+    empty, none = (onnx.load(exported('onnx')) for _ in range(2))
+    empty.metadata_props[0].value = '{}'
+    del none.metadata_props[:]
+    other = tmp_path / 'other.onnx'
+    for model in empty, none:
         onnx.save(model, other)
         with pytest.raises(UserError, match=r'other\.onnx cannot be loaded'):
             load(other)
 
 
-def test_other_configs_clips_and_modes_are_refused(exported, project):
+def test_other_configs_are_refused(exported, project):
     file = exported('onnx')
     for name in 'stmixer/stmixer-t_tiny_1xb8-4x3x1_toy', 'roi/roi_tiny_1xb8-4x3x1_toy':
         with pytest.raises(UserError, match='give the config that it was exported'):
             init_detector(ROOT / 'configs' / f'{name}.py', file)
     with pytest.raises(UserError, match='give the config that it was exported'):
         init_detector(project[0], file, cfg_options={'model.head.num_classes': 5})
-    model = init_detector(project[0], file)
-    with pytest.raises(UserError, match=r'2x32x50 .* 2x32x43'):
-        predict(model, random_clips(1, (32, 50)))
-    with pytest.raises(UserError, match="'loss'"):
-        model([], [], mode='loss')
 
 
 def test_a_missing_package_is_named(exported, project, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     with pytest.raises(UserError, match=r"onnxruntime .*pip install '.*\[export\]'"):
         init_detector(project[0], exported('onnx'))
-
-
-def test_other_models_are_not_exported():
-    images = init_detector('stmixer_tiny_1xb8-60e_toy-coco', None)
-    for model in nn.Linear(1, 1), images:
-        with pytest.raises(UserError, match=type(model).__name__):
-            TensorDetector(model)
 
 
 def test_limits_of_parity():

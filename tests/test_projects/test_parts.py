@@ -18,8 +18,6 @@ import stmixer_mm.projects.deformable
 import stmixer_mm.projects.denoising
 import stmixer_mm.projects.forecast
 import stmixer_mm.projects.masks
-import stmixer_mm.projects.proposals
-import stmixer_mm.projects.still_images
 import stmixer_mm.projects.track_queries  # noqa: F401
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
@@ -35,23 +33,14 @@ MASK_HEAD = dict(
     loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
     loss_dice=dict(type='mmdet.DiceLoss'),
 )
-PROPOSALS = dict(
-    type='ProposalBoxes',
-    dense_head=dict(type='mmdet.FCOSHead', strides=(4, 8, 16, 32), stacked_convs=1),
-)
 
 
 @pytest.mark.parametrize(
     'settings',
     [
         dict(head=tiny_detector()['head']),
-        dict(decoder=tiny_decoder()),
-        dict(denoising=dict(type='DenoisingQueries')),
-        dict(query_interaction=dict(type='QueryInteraction')),
         dict(mask_head=MASK_HEAD),
-        dict(initial_boxes=PROPOSALS),
         dict(neck=[NECK, FORECAST]),
-        dict(type='StillImageSTMixer'),
     ],
     ids=lambda settings: ''.join(settings),
 )

@@ -38,22 +38,3 @@ def test_a_clip_of_another_shape_and_necks_in_a_row(write_text, capsys):
     rows = table(capsys, path, '--shape', 4, 128, 100)
     assert rows['data_preprocessor'][1:3] == ['3x4x128x100', '3x4x128x128']
     assert rows['neck[1]'][:3] == ['BiFPN3D', '64x4x32x32', '256x4x32x32']
-
-
-@pytest.mark.parametrize(
-    ('config', 'row'),
-    [
-        # A neck that only runs for real, and the model of another package.
-        ('experiments/*-framewise-nasfpn_toy.py', ['neck', '16x4x24x32', '64x4x24x32']),
-        (
-            'mmaction::detection/slowonly/'
-            'slowonly_kinetics400-pretrained-r50_8xb16-4x16x1-20e_ava21-rgb.py',
-            ['backbone', '3x4x256x320', '2048x4x16x20'],
-        ),
-    ],
-)
-def test_parts_of_the_hosts(config, row, capsys):
-    if '*' in config:
-        config = next((ROOT / 'configs').glob(config))
-    part, *shapes = row
-    assert table(capsys, config)[part][1:3] == shapes

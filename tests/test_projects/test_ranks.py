@@ -1,9 +1,12 @@
-"""Two ranks of a real process group learn what one process does."""
+"""Two ranks of a real process group learn what one process does.
 
-import stmixer_mm.projects.denoising  # noqa: F401, I001 - before any host package
+That of keyframes alone, by the tools: test_distributed.py.
+"""
+
+import stmixer_mm.projects.denoising  # noqa: I001 - before any host package
+import stmixer_mm.projects.forecast  # noqa: F401
 import test_mask_head
 import test_track_queries as track_queries
-import test_warp_forecast as forecasts
 import tiny
 import tiny_tubelets as tubelets
 import torch
@@ -14,14 +17,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
 
-def keyframes():
-    """A detector and two clips, one of them without anybody."""
-    return tiny.build_detector(), tiny.batch(tiny.two(), tiny.nobody())
-
-
 def masks():
-    """The same, of persons with masks."""
-    samples = test_mask_head.two(), test_mask_head.nobody()
+    """A detector and two clips, one of them without anybody."""
+    samples = test_mask_head.sample_of(*test_mask_head.TWO), test_mask_head.sample_of()
     return test_mask_head.detector(), tiny.batch(*samples)
 
 
@@ -34,17 +32,25 @@ def tubes():
     return model, tiny.batch(sample, tubelets.tube_sample())
 
 
-def forecasting():
-    return tiny.build_detector(forecasts.forecasting()), forecasts.training_batch()
-
-
 def sequences():
     """Two sequences of keyframes, in which somebody comes to an empty scene."""
     model = track_queries.detector(drop_prob=0, false_prob=0)
-    return model, track_queries.sequences(*track_queries.COMES_AND_GOES)
+    keyframes = [tiny.batch(*samples) for samples in track_queries.COMES_AND_GOES]
+    return model, {name: [one[name] for one in keyframes] for name in keyframes[0]}
 
 
-MAKERS = (keyframes, masks, tubes, sequences, forecasting)
+def forecasting():
+    """Clips of which the last three frames are foretold."""
+    config = tiny.tiny_detector(tiny.tiny_decoder(num_frames=5))
+    forecast = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=3, clip_len=2)
+    config['neck'] = [config['neck'], forecast]
+    samples = tiny.two(), tiny.nobody()
+    for sample in samples:
+        sample.set_metainfo(dict(clip_len=5))
+    return tiny.build_detector(config), tiny.batch(*samples)
+
+
+MAKERS = (masks, tubes, sequences, forecasting)
 
 
 def of_rank(values, rank):
