@@ -20,13 +20,11 @@ import stmixer_mm.projects.forecast
 import stmixer_mm.projects.masks
 import stmixer_mm.projects.track_queries  # noqa: F401
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.decoder.initial_boxes import FrameShapes
-from stmixer_mm.models.parts import Batch
-from stmixer_mm.projects.masks.mask_head import MaskQueries
+from stmixer_mm.projects.export.tensors import TensorDetector
+from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.registry import MODELS
 
 NECK = tiny_detector()['neck']
-DECODER = tiny_decoder(sampling_backend='grid_sample')
 FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
 MASK_HEAD = dict(
     type='QueryMaskHead',
@@ -49,48 +47,21 @@ def test_parts_of_keyframes_and_of_tubelets_do_not_mix(settings):
         MODELS.build(tube_detector() | settings)
 
 
-class Raw(torch.nn.Module):
-    """Clips of 64x96 in, the last stage and, with a mask head, all masks out."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs):
-        model, (clips, *_) = self.model, inputs.shape
-        frames = FrameShapes(inputs.new_tensor([[64, 96]]).expand(clips, 2), (64, 96))
-        seen = model.see(Batch(model.extract_feat(inputs), [], frames))
-        if not model.parts:
-            return tuple(seen.stages[-1])
-        vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
-        of_clips = torch.arange(clips).repeat_interleave(vectors.size(1))
-        found = MaskQueries(vectors.flatten(0, 1), bboxes.flatten(0, 1), of_clips)
-        return *seen.stages[-1], model.mask_head(
-            model.extract_feat(inputs), found, frames
-        )
-
-
 @pytest.mark.parametrize(
     'parts',
     [
-        {},
         dict(decoder=tiny_deformable_decoder()),
-        dict(neck=[NECK, FORECAST], decoder=DECODER | dict(num_frames=3)),
-        dict(mask_head=MASK_HEAD),
+        dict(neck=[NECK, FORECAST], decoder=tiny_decoder(num_frames=3)),
     ],
-    ids=['STMixer', 'deformable', 'WarpForecast', 'QueryMaskHead'],
+    ids=['deformable', 'WarpForecast'],
 )
-def test_exported_graphs_take_any_number_of_clips(parts):
-    model = Raw(build_detector(tiny_detector(DECODER) | parts).eval())
-    clips = torch.randn(5, 3, 2, 64, 96)
-    any_number = ({0: torch.export.Dim('clips', min=1, max=8)},)
-    with torch.no_grad():
-        exported = torch.export.export(
-            model, (clips[:2],), dynamic_shapes=any_number, strict=False
-        )
-        for number in 1, 2, 5:
-            results = exported.module()(clips[:number]), model(clips[:number])
-            torch.testing.assert_close(*results, atol=1e-3, rtol=1e-4)
+def test_exported_programs_take_any_number_of_clips(parts):
+    model = TensorDetector(build_detector(tiny_detector() | parts)).eval()
+    program = Traced(model, (2, 64, 96), None).program().module()
+    for number in 1, 5:
+        clips = torch.randint(0, 256, (number, 3, 2, 64, 96), dtype=torch.uint8)
+        results = tuple(program(clips)), tuple(model(clips))
+        torch.testing.assert_close(*results, atol=1e-3, rtol=1e-4)
 
 
 def person():
