@@ -31,7 +31,6 @@ def test_the_help_that_is_kept_is_that_of_the_tools():
     ('arguments', 'status', 'shown'),
     [
         (['--help'], 0, '  detect    Detect persons'),
-        ([], 0, 'usage: stmixer VERB'),
         (['train', '--help'], 0, 'usage: stmixer train [-h]'),
         (['trian', 'x.py'], 2, "no verb 'trian'; did you mean train?"),
     ],
