@@ -9,7 +9,7 @@ cannot be read is reported on one line; the exit status is then 1.
 from pathlib import Path
 
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
-from stmixer_mm.apis.inferencer import ActionDetInferencer, StreamOptions
+from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.projects.many_videos.many_videos import detect_videos
@@ -23,8 +23,7 @@ def main(
     out: Path,
     no_video: bool = False,
     device: str | None = None,
-    label_map: str | None = None,
-    fast: bool = False,
+    building: ModelOptions,
     settings: Overrides,
     detection: StreamOptions,
 ) -> None:
@@ -39,9 +38,6 @@ def main(
         out: Folder of the results.
         no_video: Do not draw the detections.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
-        label_map: Label map (pbtxt) with the names of the actions, if the checkpoint
-            has none.
-        fast: Fold batch norms, and use bfloat16 where the device supports it.
     """
 
     def build() -> ActionDetInferencer:
@@ -49,9 +45,8 @@ def main(
             model,
             weights,
             device,
-            label_file=label_map,
             cfg_options=overrides(**settings),
-            fast=fast,
+            **building,
             show_progress=False,
         )
 

@@ -5,6 +5,7 @@ A new format is a function with :func:`.result_format`.
 
 import csv
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stmixer_mm.records import arrow_type, json_schema
 from stmixer_mm.structures import Keyframe, VideoDetections, decode, result_format
 from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
-TABLE_COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
+_COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
 
 
 @result_format('json', '.json')
@@ -42,11 +43,15 @@ def write_table(found: VideoDetections, path: Path) -> None:
     A person without an action has one row, in which these columns are empty. Ids, if
     there are any, are in a last column.
     """
-    columns = TABLE_COLUMNS if found.tubes is None else (*TABLE_COLUMNS, 'id')
+    write_rows(path, found.rows(), with_ids=found.tubes is not None)
+
+
+def write_rows(path: Path, rows: Iterable[dict], *, with_ids: bool) -> None:
+    """Write the table of :func:`write_table`, of :meth:`.VideoDetections.rows`."""
     with open_atomically(path, encoding='utf-8', newline='') as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, (*_COLUMNS, 'id') if with_ids else _COLUMNS)
         table.writeheader()
-        table.writerows(found.rows())
+        table.writerows(rows)
 
 
 @result_format('ava')

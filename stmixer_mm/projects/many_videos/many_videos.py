@@ -4,7 +4,6 @@ A JSON file appears whole or not at all, so an interrupted run loses only the vi
 progress, and the next run skips those that have a file.
 """
 
-import csv
 import hashlib
 import os
 import re
@@ -18,11 +17,11 @@ from typing import Annotated, Any, Literal
 from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
-from stmixer_mm.apis.results import TABLE_COLUMNS, arrow_table
+from stmixer_mm.apis.results import arrow_table, write_rows
 from stmixer_mm.command_line import Count
 from stmixer_mm.datasets.streams import is_live
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import check_writable_dir, open_atomically
+from stmixer_mm.files import check_writable_dir
 from stmixer_mm.structures import VideoDetections
 
 _RETRIES = 2  # of a video during which a worker of Ray died
@@ -85,7 +84,8 @@ def detect_videos(
         _tell(source, problems[source])
     if table:
         finished = (file for file in files.values() if file.exists())
-        write_table(Path(out, 'detections.csv'), finished)
+        rows = (row for file in finished for row in VideoDetections.load(file).rows())
+        write_rows(Path(out, 'detections.csv'), rows, with_ids=True)
     _raise_problems(problems)
 
 
@@ -101,16 +101,6 @@ def result_files(out: str | Path, sources: list[str]) -> dict[str, Path]:
             file = Path(out, f'{stem}-{digest}.json')
         files[source] = file
     return files
-
-
-def write_table(file: Path, results: Iterable[Path]) -> None:
-    """Write one csv with the rows of several JSON files."""
-    columns = [*TABLE_COLUMNS, 'id']
-    with open_atomically(file, encoding='utf-8', newline='') as opened:
-        table = csv.DictWriter(opened, columns)
-        table.writeheader()
-        for result in results:
-            table.writerows(VideoDetections.load(result).rows())
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:
