@@ -4,4 +4,4 @@
 from stmixer_mm import compat  # isort: skip  (must act before any host package is imported)
 from stmixer_mm import apis, datasets, engine, evaluation, models, visualization
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
