@@ -17,24 +17,35 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
 
 
+def denoising(kind='DenoisingQueries'):
+    return dict(denoising=dict(type=kind, box_noise=0, label_noise=0))
+
+
 def masks():
     """A detector and two clips, one of them without anybody."""
     samples = test_mask_head.sample_of(*test_mask_head.TWO), test_mask_head.sample_of()
     return test_mask_head.detector(), tiny.batch(*samples)
 
 
+def noised():
+    """Copies of two persons, and of one beside whom there is a copy of nobody."""
+    model = tiny.build_detector(tiny.tiny_detector() | denoising())
+    alone = tiny.data_sample([(20, 10, 60, 64)], [(3,)])
+    return model, tiny.batch(tiny.two(), alone)
+
+
 def tubes():
-    sample = tubelets.tube_sample(
-        tubelets.LEAVES, tubelets.SPARSE, actions=((1,), (2,))
+    samples = (
+        tubelets.tube_sample(*states, actions=((1,), (2,)))
+        for states in ((tubelets.LEAVES, tubelets.SPARSE), (tubelets.ALWAYS,))
     )
-    denoising = dict(type='DenoisingTubelets', box_noise=0, label_noise=0)
-    model = tiny.build_detector(tubelets.tube_detector() | dict(denoising=denoising))
-    return model, tiny.batch(sample, tubelets.tube_sample())
+    config = tubelets.tube_detector() | denoising('DenoisingTubelets')
+    return tiny.build_detector(config), tiny.batch(*samples)
 
 
 def sequences():
     """Two sequences of keyframes, in which somebody comes to an empty scene."""
-    model = track_queries.detector(drop_prob=0, false_prob=0)
+    model = track_queries.detector(denoising(), drop_prob=0, false_prob=0)
     keyframes = [tiny.batch(*samples) for samples in track_queries.COMES_AND_GOES]
     return model, {name: [one[name] for one in keyframes] for name in keyframes[0]}
 
@@ -50,7 +61,7 @@ def forecasting():
     return tiny.build_detector(config), tiny.batch(*samples)
 
 
-MAKERS = (masks, tubes, sequences, forecasting)
+MAKERS = (masks, noised, tubes, sequences, forecasting)
 
 
 def of_rank(values, rank):

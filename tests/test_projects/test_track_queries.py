@@ -31,9 +31,10 @@ def interaction(**settings):
     )
 
 
-def detector(**settings):
+def detector(parts=(), **settings):
     query_interaction = dict(type='QueryInteraction', **settings)
-    return build_detector(dict(tiny_detector(), query_interaction=query_interaction))
+    config = dict(tiny_detector(), query_interaction=query_interaction)
+    return build_detector(config | dict(parts))
 
 
 def tracks(*ids, missed=None, seed=0):

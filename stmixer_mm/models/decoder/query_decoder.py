@@ -35,17 +35,14 @@ class ExtraQueries(NamedTuple):
 
 
 def join_blocked(num_queries: int, extras: Sequence[ExtraQueries]) -> Tensor:
-    """Rows that must not attend to columns, ([B], Q + D, Q + D) bool."""
-    sizes = [extra.boxes_xyzr.size(1) for extra in extras]
-    clips = torch.broadcast_shapes(*(extra.hidden.shape[:-1] for extra in extras))
-    total = num_queries + sum(sizes)
-    blocked = extras[0].hidden.new_zeros(*clips, total, total)
+    """Rows that must not attend to columns, (B, Q + D, Q + D) bool."""
+    hidden = [extra.hidden.expand(extra.boxes_xyzr.shape[:2]) for extra in extras]
+    hidden = F.pad(torch.cat(hidden, dim=1), (num_queries, 0))
+    blocked = hidden[:, None].repeat(1, hidden.size(1), 1)
     first = num_queries
-    for extra, size in zip(extras, sizes, strict=True):
-        own = slice(first, first + size)
-        blocked[..., own] = extra.hidden.unsqueeze(-2)
-        blocked[..., own, own] = extra.blocked
-        first += size
+    for extra in extras:
+        own = slice(first, first := first + extra.boxes_xyzr.size(1))
+        blocked[:, own, own] = extra.blocked
     return blocked
 
 

@@ -59,7 +59,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
             memory: From :meth:`.QueryDecoder.make_memory`.
-            blocked: Row must not attend to column: ([B], Q, Q) bool.
+            blocked: Row must not attend to column: (B, Q, Q) bool.
         """
 
     def refine(
@@ -155,7 +155,7 @@ class STMixerStage(QueryStage):
         bias = self.iof_tau.view(-1, 1, 1) * (iof + 1e-7).log().unsqueeze(1)
         if blocked is None:
             return bias
-        return bias.masked_fill(blocked.unsqueeze(-3), float('-inf'))
+        return bias.masked_fill(blocked.unsqueeze(1), float('-inf'))
 
     def sample(
         self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler

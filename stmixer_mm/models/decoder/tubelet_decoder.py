@@ -44,8 +44,11 @@ class STMixerTubeletStage(STMixerStage):
     ) -> Queries:
         """Spatial queries attend in their frame, then to their own tubelet."""
         position_code, iof = self.relate_boxes(boxes_xyzr)
+        in_frames = blocked
+        if blocked is not None:
+            in_frames = blocked.repeat_interleave(self.num_frames, dim=0)
         spatial = self.spatial.attend(
-            queries.spatial, position_code, self.attention_bias(iof, blocked)
+            queries.spatial, position_code, self.attention_bias(iof, in_frames)
         )
         spatial = self.over_time(self.unfold(spatial))
         temporal = self.temporal.attend(

@@ -86,7 +86,7 @@ class DeformableStage(QueryStage):
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
         """See :meth:`QueryStage.forward`; ``memory`` is what each query set reads."""
-        if blocked is not None and blocked.dim() == 3:  # PyTorch wants it for each head
+        if blocked is not None:  # PyTorch wants it for each head
             blocked = blocked.repeat_interleave(self.num_heads, dim=0)
         position_code = sine_position_code(
             boxes_xyzr.detach(), queries.spatial.size(-1)

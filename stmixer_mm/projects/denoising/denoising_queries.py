@@ -80,11 +80,12 @@ class DenoisingQueries(QueryPart):
             )
         )
         group = torch.arange(persons.size(1), device=persons.device) // group_size
+        padding = (persons < 0)[:, None]
         return ExtraQueries(
             queries=queries,
             boxes_xyzr=xyxy_to_xyzr(noise_boxes(bboxes, self.box_noise)),
-            blocked=group[:, None] != group,
-            hidden=torch.ones_like(group, dtype=torch.bool),
+            blocked=(group[:, None] != group) | padding,
+            hidden=torch.ones_like(persons, dtype=torch.bool),
             persons=persons,
             prefix='dn.',
         )
