@@ -1,7 +1,7 @@
-"""Plain PyTorch in place of mmcv's compiled operators, where those cannot be imported.
+"""Plain PyTorch in place of mmcv's compiled operators, where there are none.
 
-``mmcv-lite`` has the Python of all operators but not ``mmcv._ext``, and one compiled for
-another torch does not load. The hosts import every operator; this package and the hosts'
+``mmcv-lite`` has the Python of all operators but not ``mmcv._ext``, one compiled for
+another torch does not load, and one compiled without CUDA has none for a GPU. The hosts import every operator; this package and the hosts'
 RoI heads call two, nms and RoIAlign. Those are here with the signatures and numbers of
 mmcv 2.1.0 (nms equal, RoIAlign up to rounding); any other raises ``UserError`` when it
 is called.
@@ -114,10 +114,20 @@ def _missing(operator):
     return lambda *args, **kwargs: _raise_missing(operator)
 
 
+def _off_cpus(compiled, plain):
+    return lambda tensor, *args, **options: (
+        compiled if tensor.device.type == 'cpu' else plain
+    )(tensor, *args, **options)
+
+
 def stand_in() -> None:
-    """Put this file's operators at ``mmcv._ext`` where no compiled ones can be loaded."""
+    """Put this file's operators at ``mmcv._ext`` where it lacks compiled ones."""
     try:
-        importlib.import_module(NAME)
+        module = importlib.import_module(NAME)
+        if module.get_compiling_cuda_version() == get_compiling_cuda_version():
+            for plain in OPERATORS[:3]:
+                compiled = getattr(module, plain.__name__)
+                setattr(module, plain.__name__, _off_cpus(compiled, plain))
     except ImportError as error:
         if not isinstance(error, ModuleNotFoundError):
             logging.getLogger('stmixer_mm').warning(

@@ -57,7 +57,8 @@ def _without_duplicates(found: InstanceData, nms_thr: float | None) -> InstanceD
     scores = found.get('tubelet_scores', found.get('person_scores'))
     if nms_thr is None or scores is None or not len(found):
         return found
-    bboxes, scores = torch.as_tensor(found.bboxes), torch.as_tensor(scores)
+    # On the host, where every mmcv has the operator.
+    bboxes, scores = (torch.as_tensor(each).cpu() for each in (found.bboxes, scores))
     if bboxes.dim() == 3:
         bboxes = bboxes[:, bboxes.shape[1] // 2]
     _, kept = nms(bboxes.float(), scores.float(), iou_threshold=nms_thr)

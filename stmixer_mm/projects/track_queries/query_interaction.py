@@ -274,7 +274,8 @@ class QueryInteraction(QueryPart):
         is_sure = known >= self.keep_score
         # A shared box goes to the sure track that moved least, else to the surest.
         claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
-        _, winners = nms(bboxes, claims, iou_threshold=self.max_overlap)
+        # On the host, where every mmcv has the operator.
+        _, winners = nms(bboxes.cpu(), claims.cpu(), iou_threshold=self.max_overlap)
         wins = torch.zeros_like(claims, dtype=torch.bool)
         wins[winners] = True
         places = new.argsort(descending=True).argsort()
