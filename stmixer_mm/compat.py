@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from mmaction.utils import dependency
 from mmengine import runner
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.hooks import checkpoint_hook
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -28,7 +29,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from stmixer_mm.errors import blame
-from stmixer_mm.files import open_atomically
+from stmixer_mm.files import open_atomically, package_folder
 from stmixer_mm.mmcv_operators import stand_in
 
 
@@ -143,6 +144,23 @@ def _resume_in_the_work_dir() -> None:
     """Let mmengine's runners resume by :func:`find_latest_checkpoint`."""
     for module in (runner, runner.checkpoint, runner.runner, runner._flexible_runner):
         module.find_latest_checkpoint = find_latest_checkpoint
+
+
+def _find_own_configs() -> None:
+    """Let ``_base_ = 'stmixer_mm::stmixer/…'`` name a config of this package.
+
+    mmengine (0.10.7) has a fixed list of packages and finds no editable installation.
+    Can go when packages can register themselves. The scope is that of the config.
+    """
+    find = Config._get_cfg_path
+
+    def find_any(path: str, file: str) -> tuple[str, str | None]:
+        package, _, own = path.partition('::')
+        if package == 'stmixer_mm':
+            return str(package_folder() / 'configs' / own), None
+        return find(path, file)
+
+    Config._get_cfg_path = staticmethod(find_any)
 
 
 def _leave_initialisation_out_of_logs() -> None:
@@ -300,4 +318,5 @@ _allow_mmengine_checkpoints()
 _load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()
+_find_own_configs()
 _leave_initialisation_out_of_logs()

@@ -16,6 +16,13 @@ from stmixer_mm.errors import UserError, blame
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
 
+def package_folder() -> Path:
+    """The repository, or where a wheel keeps its configs and tools."""
+    package = Path(__file__).resolve().parent
+    in_wheel = package / '.mim'
+    return in_wheel if in_wheel.is_dir() else package.parent
+
+
 def check_file(
     path: str | Path, *, subject: str | None = None, remedy: str = 'correct its path'
 ) -> None:

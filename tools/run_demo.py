@@ -20,12 +20,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from stmixer_mm.apis.config import package_folder
 from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import write_json
+from stmixer_mm.files import package_folder, write_json
 from stmixer_mm.structures import VideoDetections
 
 import torch

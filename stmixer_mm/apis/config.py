@@ -14,13 +14,13 @@ from typing import Literal, get_args, get_origin
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
-from mmengine.infer import BaseInferencer
+from mmengine.fileio import load
 from mmengine.registry import DefaultScope, Registry, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from stmixer_mm.errors import UserError, blame, nearest
-from stmixer_mm.files import check_file, check_writable_dir
+from stmixer_mm.files import check_file, check_writable_dir, package_folder
 
 SPLITS = ('train', 'val', 'test')
 _STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -35,10 +35,10 @@ _FOR_THE_BUILDER = {
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
-    """Read a config file, or one by its name in configs/ of this package.
+    """Read a config file.
 
     Args:
-        path: Its path or name.
+        path: Its path, or a name of :func:`list_configs`.
         overrides: Dotted key → value, merged into it.
     """
     path = _find_config(str(path))
@@ -49,21 +49,35 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     return cfg
 
 
-def package_folder() -> Path:
-    """The repository, or where a wheel keeps its configs and tools."""
-    return Path(BaseInferencer._get_repo_or_mim_dir('stmixer_mm'))
+def list_configs() -> dict[str, Path]:
+    """Configs of this package, by file names and by names of released models."""
+    configs = package_folder().glob('configs/*/*.py')
+    return {
+        **{one.stem: one for one in configs if one.parts[-2] != '_base_'},
+        **{
+            name: package_folder() / model['Config']
+            for model in read_metafile()
+            for name in model.get('Alias', ())
+        },
+    }
+
+
+def read_metafile() -> list[dict]:
+    """What ``mim`` is told of each model."""
+    return load(package_folder() / 'configs/stmixer/metafile.yml')['Models']
 
 
 def _find_config(path: str) -> str | Path:
     name = path.removesuffix('.py')
     if os.path.exists(path) or os.path.basename(name) != name:
         return path
-    configs = package_folder().glob('configs/*/*.py')
-    found = {one.stem: one for one in configs if one.parts[-2] != '_base_'}
-    if name not in found:
-        remedy = nearest(name, found) or '; give the path of a .py file.'
-        raise UserError(f'Config {path} does not exist{remedy}')
-    return found[name]
+    named = list_configs()
+    if name not in named:
+        remedy = nearest(name, named) or '; give the path of a file.'
+        raise UserError(
+            f'{path} is neither a file nor the name of a config or model{remedy}'
+        )
+    return named[name]
 
 
 def merge_overrides(cfg: Config, overrides: dict | None) -> None:

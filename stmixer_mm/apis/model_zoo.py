@@ -1,8 +1,7 @@
 """Which config and weights one word means: a model of the release, or a checkpoint.
 
 The release's checkpoints are fetched once, converted and kept.
-The names, configs and addresses are in ``configs/stmixer/metafile.yml``. The release
-states no licence for its checkpoints.
+The release states no licence for its checkpoints.
 """
 
 import ast
@@ -13,16 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.utils import import_modules_from_strings
 
-from stmixer_mm.apis.config import package_folder
+from stmixer_mm.apis.config import read_metafile
 from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_writable_dir, write_atomically
-
-METAFILE = 'configs/stmixer/metafile.yml'
+from stmixer_mm.files import check_writable_dir, package_folder, write_atomically
 
 
 def cache_folder() -> Path:
@@ -100,10 +96,9 @@ class _DictsAsLiterals(ast.NodeTransformer):
 
 def list_released() -> dict[str, ReleasedModel]:
     """The models of the release with a checkpoint, by their short names."""
-    root = package_folder()
     return {
-        name: ReleasedModel(name, Path(root, one['Config']), one['Weights'])
-        for one in load(Path(root, METAFILE))['Models']
+        name: ReleasedModel(name, package_folder() / one['Config'], one['Weights'])
+        for one in read_metafile()
         for name in one.get('Alias', ())
     }
 

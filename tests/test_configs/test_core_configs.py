@@ -9,6 +9,7 @@ from every_config import (
     each,
     experiments,
 )
+from mmengine.config import Config
 
 
 def test_each_is_whole_with_what_it_imports():
@@ -18,6 +19,13 @@ def test_each_is_whole_with_what_it_imports():
 @each(experiments(CORE))
 def test_losses_gradients_and_predictions(path):
     assert_trains_and_predicts(path)
+
+
+def test_a_config_anywhere_may_build_on_one(tmp_path):
+    path, *_ = CORE
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = 'stmixer_mm::{path.relative_to(CONFIGS)}'")
+    assert Config.fromfile(mine).to_dict() == Config.fromfile(path).to_dict()
 
 
 def test_experiments_are_linked_in_the_docs():
