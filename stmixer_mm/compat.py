@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -176,6 +176,15 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
     """The type that autocast casts to on a device, None where it is off."""
     is_on = torch.is_autocast_enabled(device_type)
     return torch.get_autocast_dtype(device_type) if is_on else None
+
+
+def constant_in_graphs(function: Callable) -> Callable:
+    """``torch.compiler.assume_constant_result`` without the import of Dynamo.
+
+    That takes a second in torch 2.13. Can go when torch marks functions without it.
+    """
+    function._dynamo_marked_constant = True
+    return function
 
 
 def stack_numbers(values, *, dtype, device):

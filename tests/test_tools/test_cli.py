@@ -47,3 +47,4 @@ def test_a_verb_runs_its_tool():
     done = run('train', 'stmixer_tiny_1xb8-4x3x1_tyo')
     assert done.returncode == 1
     assert 'did you mean stmixer_tiny_1xb8-4x3x1_toy?' in done.stderr
+    assert 'torch._dynamo' not in done.stderr  # a second

@@ -9,11 +9,13 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from stmixer_mm.compat import constant_in_graphs
 from stmixer_mm.models.decoder.sampling.sampler import Sampler, join_cells
 
 _IS_INSTALLED = find_spec('triton') is not None
 
 
+@constant_in_graphs
 def is_available(device: torch.device) -> bool:
     """Whether Triton is installed and runs on a device, one of capability 7.0 or more.
 
@@ -22,10 +24,6 @@ def is_available(device: torch.device) -> bool:
     if not _IS_INSTALLED or os.environ.get('TRITON_INTERPRET') == '1':
         return _IS_INSTALLED
     return device.type == 'cuda' and torch.cuda.get_device_capability(device) >= (7, 0)
-
-
-if _IS_INSTALLED:  # the import of Dynamo takes time
-    is_available = torch.compiler.assume_constant_result(is_available)
 
 
 class TritonSampler(Sampler):
