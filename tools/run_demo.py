@@ -37,8 +37,8 @@ PATIENT = {'GOMP_SPINCOUNT': '10000'}
 # Of MMAction2 (Apache-2.0). Its annotation, beside the config, is of this package.
 CLIP = 'https://github.com/open-mmlab/mmaction2/raw/v1.2.0/demo/test_video_structuralize.mp4'
 SHA256 = 'ed105408e9bf71c202c1ddf08f05ff4cfb2f207a7d811d4d791126c415c00261'
-# The short form is for a first look: fewer videos and passes.
-SHORT = ('train_cfg.max_epochs=2', 'train_cfg.val_interval=2')
+# The short form is for a first look.
+FEW_VIDEOS = '--train-videos', '300', '--val-videos', '40'
 Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
 
 
@@ -48,7 +48,7 @@ class Job(NamedTuple):
     config: Path | str
     video: Path
     interval_s: float
-    settings: tuple[str, ...]
+    data: Path
 
 
 def main(
@@ -56,7 +56,7 @@ def main(
     clip: Path | None = None,
     toy: Literal['short', 'full'] | None = None,
     config: str | None = None,
-    data: Path = Path('data/toy'),
+    data: Path | None = None,
     work_dir: Path = Path('work_dirs/demo'),
     toy_options: Words = (),
     cfg_options: Words = (),
@@ -66,7 +66,7 @@ def main(
         demo/test_video_structuralize.mp4).
     toy: Make toy videos instead, and train for a short or the full time.
     config: Another config for the toy videos.
-    data: Folder of the toy videos.
+    data: Folder of the toy videos (data/toy, data/toy_short in the short form).
     toy_options: For make_toy_dataset.py.
     cfg_options: For all other tools.
     """
@@ -75,8 +75,13 @@ def main(
     if found:
         job = remember_clip(found, work_dir)
     else:
-        job = learn_from_toys(data, toy_options, config, is_short=toy != 'full')
-    overrides = ['--cfg-options', *job.settings, *cfg_options]
+        if toy != 'full':
+            toy_options = *FEW_VIDEOS, *toy_options
+        data = data or Path('data', 'toy' if toy == 'full' else 'toy_short')
+        job = learn_from_toys(data, toy_options, config)
+    sections = 'train_dataloader.dataset', 'test_dataloader.dataset', 'test_evaluator'
+    data_root = [f'{section}.data_root={job.data}' for section in sections]
+    overrides = ['--cfg-options', *data_root, *cfg_options]
     if summary.is_file():  # the run before was finished: do not resume it
         patterns = '*_*.pth', 'last_checkpoint'
         for file in chain.from_iterable(map(work_dir.glob, patterns)):
@@ -143,13 +148,11 @@ def remember_clip(clip: Path, work_dir: Path) -> Job:
     video = data / 'basketball.mp4'
     video.unlink(missing_ok=True)
     video.symlink_to(clip.resolve())
-    sections = 'train_dataloader.dataset', 'test_dataloader.dataset', 'test_evaluator'
-    settings = tuple(f'{section}.data_root={data}' for section in sections)
     config = CONFIGS / 'basketball' / 'stmixer_tiny_1xb4-4x8x1_basketball.py'
-    return Job(config, video, 0.5, settings)
+    return Job(config, video, 0.5, data)
 
 
-def learn_from_toys(data: Path, options: Words, config: str | None, is_short) -> Job:
+def learn_from_toys(data: Path, options: Words, config: str | None) -> Job:
     if (data / 'val.csv').is_file():
         print(f'[demo] toy videos: {data} is there already')
     else:
@@ -157,7 +160,7 @@ def learn_from_toys(data: Path, options: Words, config: str | None, is_short) ->
     with (data / 'val.csv').open(newline='') as file:
         video = data / 'videos' / next(csv.reader(file))[0]
     config = config or CONFIGS / 'experiments' / 'stmixer_tiny-denoising_toy.py'
-    return Job(config, video, 0.2, SHORT if is_short else ())
+    return Job(config, video, 0.2, data)
 
 
 def run(title: str, tool: str, *options: object) -> None:
