@@ -94,7 +94,7 @@ def _bin_weights(start, extent, bins, samples, length, device):
 
 
 def get_compiler_version():
-    return 'nobody (nms and RoIAlign are plain PyTorch, others are missing)'
+    return 'none (nms and RoIAlign are plain PyTorch, others are missing)'
 
 
 def get_compiling_cuda_version():

@@ -93,7 +93,7 @@ class CheckModelHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_run(self, runner) -> None:
-        runner.logger.info(f"mmcv's operators: compiled by {get_compiler_version()}")
+        runner.logger.info(f"compiler of mmcv's operators: {get_compiler_version()}")
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if not isinstance(model, ClipDetector):
             return
