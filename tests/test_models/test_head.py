@@ -246,7 +246,7 @@ def test_persons_that_are_known_need_no_matching():
 @pytest.mark.parametrize(
     'settings',
     [
-        dict(loss_person=dict(**SIGMOID_CE, class_weight=[1.0, 0.1])),
+        dict(loss_action=dict(type='mmdet.L1Loss')),
         dict(loss_action=dict(type='mmdet.CrossEntropyLoss')),
         dict(single_label=True),
     ],

@@ -4,13 +4,15 @@ Shapes: B clips, Q queries, A actions, k persons of a clip, n matched pairs.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.finite import check_finite, sample_name
@@ -80,11 +82,11 @@ class SetCriterion(BaseModule):
                 f'loss_action has use_sigmoid={sigmoid} but the head has single_label='
                 f'{sigmoid}; a sigmoid is for several actions, a softmax for one.'
             )
-        weights = getattr(self.loss_person, 'class_weight', None) or [1.0]
-        if self.sigmoid_person and len(weights) > 1:
+        if sigmoid and not wants_logits(self.loss_action, self.num_classes - 1):
             raise UserError(
-                f'loss_person has one logit but class_weight={list(weights)}; replace '
-                'it by a dict with _delete_=True.'
+                f'loss_action={type(self.loss_action).__name__} is higher for logits '
+                'that are surely right than for undecided ones; take a loss of logits, '
+                'such as mmdet.FocalLoss.'
             )
 
     def check_truth(self, data_samples: Samples) -> None:
@@ -209,6 +211,18 @@ class SetCriterion(BaseModule):
         labels[acting] = targets.actions.argmax(dim=-1) + 1
         counted = targets.counted.reshape(*labels.shape, -1).any(dim=-1)
         return F.pad(stage.action_logits, (1, 0))[counted], labels[counted]
+
+
+@torch.no_grad()
+def wants_logits(loss: nn.Module, num_actions: int) -> bool:
+    """Whether a loss of logits and multi-hot labels is lowest where a sigmoid is."""
+    labels = torch.tensor([[1.0], [0.0]]).expand(-1, num_actions)
+    with suppress(Exception):  # what it is called with shows in the first step
+        sure, undecided = (
+            float(deepcopy(loss)(scale * (labels - 0.5), labels)) for scale in (8, 0)
+        )
+        return sure <= undecided
+    return True
 
 
 def sum_weights(loss: object, labels: Tensor) -> Tensor:

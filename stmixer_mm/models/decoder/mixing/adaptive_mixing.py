@@ -5,7 +5,7 @@ Shapes: B clips, Q queries, G groups, N samples of a group, c channels of a grou
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule, xavier_init
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from stmixer_mm.models.decoder.mixing.chunks import mix_in_chunks, pack_chunks
@@ -52,7 +52,7 @@ class AdaptiveMixing(BaseModule):
     def init_weights(self) -> None:
         # The generator starts from its bias alone: the same mixing for every query.
         nn.init.zeros_(self.weight_generator.weight)
-        xavier_init(self.out_proj, distribution='uniform')
+        nn.init.xavier_uniform_(self.out_proj.weight)  # its bias keeps the default
 
     def forward(self, samples: Tensor, queries: Tensor) -> Tensor:
         """Samples (B, Q, G, N, c) and queries (B, Q, query_dims) to queries."""
