@@ -18,13 +18,27 @@ STRIDES = (4, 8)
 PAD_SHAPE = (64, 96)
 PERSONS = [(5, 5, 40, 60), (50, 10, 90, 50), (10, 2, 90, 62)]  # for both levels
 
-each_head = pytest.mark.parametrize('name', ['rpn', 'fcos', 'atss'])
+# Priors of other names, and tuples of outputs for each level.
+SQUARES = dict(type='AnchorGenerator', ratios=[1.0], strides=STRIDES)
+SABL = dict(
+    type='mmdet.SABLRetinaHead',
+    approx_anchor_generator=SQUARES | dict(octave_base_scale=4, scales_per_octave=1),
+    square_anchor_generator=SQUARES | dict(scales=[4]),
+    train_cfg=dict(
+        assigner=dict(type='ApproxMaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4),
+        allowed_border=-1,
+        pos_weight=-1,
+    ),
+)
+each_head = pytest.mark.parametrize('name', ['rpn', 'fcos', 'atss', 'sabl'])
 
 
 def build_proposals(name, **options):
     """The first boxes of an experiment, with a smaller head."""
-    config = Config.fromfile(CONFIGS / f'experiments/stmixer_tiny-{name}-boxes_toy.py')
-    boxes = config.model.initial_boxes
+    file = f'stmixer_tiny-{name.replace("sabl", "rpn")}-boxes_toy.py'
+    boxes = Config.fromfile(CONFIGS / 'experiments' / file).model.initial_boxes
+    if name == 'sabl':
+        boxes.dense_head = Config(SABL)
     head = boxes.dense_head
     head.update(feat_channels=CHANNELS, **options)
     if name != 'rpn':

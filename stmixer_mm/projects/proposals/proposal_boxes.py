@@ -3,13 +3,15 @@
 Shapes: B clips, Q queries, T frames, L levels, n proposals of a clip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from math import ceil
+from operator import itemgetter
 
 import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyxy_to_xyzr
@@ -40,7 +42,7 @@ class ProposalBoxes(InitialBoxes):
         **kwargs: See :class:`InitialBoxes`.
 
     Raises:
-        UserError: The head has other strides than the levels.
+        UserError: The head has no priors, or other strides than the levels.
     """
 
     output_type = StageOutput  # it learns from persons of keyframes, not tubelets
@@ -59,10 +61,13 @@ class ProposalBoxes(InitialBoxes):
             in_channels=self.embed_dims,
             test_cfg={**test_cfg, **dense_head.get('test_cfg', {})},
         )
+        if isinstance(levels := dense_head.get('in_channels'), Sequence):
+            derived['in_channels'] = [self.embed_dims] * len(levels)
         # The host reads nested settings by attribute.
-        self.dense_head = MODELS.build(ConfigDict({**dense_head, **derived}))
+        settings = {**dense_head, **taken(dense_head, derived)}
+        self.dense_head = MODELS.build(ConfigDict(settings))
         # (w, h) of a cell of each level.
-        self.strides = self.dense_head.prior_generator.strides
+        self.strides = strides_of(self.dense_head)
 
     @torch.no_grad()
     def predict(self, feats: Sequence[Tensor], frames: FrameShapes) -> Tensor:
@@ -106,8 +111,8 @@ class ProposalBoxes(InitialBoxes):
 
         In float32, under autocast too: anchors take the type of the scores.
         """
-        outputs = self.dense_head(keyframes(feats))
-        return [[level.float() for level in levels] for levels in outputs]
+        feats = [feat.contiguous() for feat in keyframes(feats)]  # as from a neck
+        return each_tensor(Tensor.float, self.dense_head(feats))
 
     def read(self, outputs: Sequence[Sequence[Tensor]], img_shapes: Tensor) -> Tensor:
         """Boxes of what :meth:`run` returned, (B, Q, 4) xyzr."""
@@ -115,13 +120,13 @@ class ProposalBoxes(InitialBoxes):
         for clip, shape in enumerate(img_shapes.tolist()):
             # Cells in the padding would propose boxes at the border of the frame.
             sizes = [
-                (ceil(shape[0] / high), ceil(shape[1] / wide))
+                (slice(ceil(shape[0] / high)), slice(ceil(shape[1] / wide)))
                 for wide, high in self.strides
             ]
             within = [
                 [
-                    level[clip : clip + 1, :, :rows, :columns]
-                    for level, (rows, columns) in zip(levels, sizes, strict=True)
+                    each_tensor(itemgetter((slice(clip, clip + 1), ..., *size)), level)
+                    for level, size in zip(levels, sizes, strict=True)
                 ]
                 for levels in outputs
             ]
@@ -133,6 +138,33 @@ class ProposalBoxes(InitialBoxes):
                 best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
             )
         return xyxy_to_xyzr(torch.stack(bboxes))
+
+
+def taken(dense_head: Mapping, settings: dict[str, object]) -> dict[str, object]:
+    """Those of the settings that a class takes, or one whose ``kwargs`` it hands on."""
+    kind = dense_head['type']
+    part = MODELS.get(kind) if isinstance(kind, str) else kind
+    bases = [base.__init__ for base in part.__mro__ if '__init__' in vars(base)]
+    names = {name for one in bases for name in signature(one).parameters}
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def strides_of(dense_head: nn.Module) -> Sequence[tuple[int, int]]:
+    """(w, h) of a cell of each level."""
+    for name in 'prior_generator', 'square_anchor_generator':
+        if hasattr(dense_head, name):
+            return getattr(dense_head, name).strides
+    raise UserError(
+        f'{type(dense_head).__name__} has no priors to propose boxes from; take a '
+        'dense head such as mmdet.RPNHead.'
+    )
+
+
+def each_tensor(function: Callable[[Tensor], Tensor], outputs: object) -> object:
+    """Nested lists of the results for tensors."""
+    if isinstance(outputs, Tensor):
+        return function(outputs)
+    return [each_tensor(function, one) for one in outputs]
 
 
 def persons_alone(persons: InstanceData, like: Tensor) -> InstanceData:
