@@ -47,13 +47,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to ``path`` when the block succeeds.
 
     When the block raises, the temporary file is removed and ``path`` keeps its earlier
-    content. The temporary name depends on ``path`` alone: what a killed process left is
-    replaced by the next write.
+    content; its permissions stay. The temporary name depends on ``path`` alone: what a
+    killed process left is replaced by the next write.
     """
     path = Path(path)
     part = path.with_name(f'.part-{path.name}')
+    mode = path.stat().st_mode if path.is_file() else None
     try:
+        if mode is not None:
+            part.touch(0o600)  # until it is whole
         yield part
+        if mode is not None:
+            part.chmod(mode & 0o777)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -43,7 +43,9 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert target.read_bytes() == b'old'
+    target.chmod(0o640)
     write_atomically(target, b'newer')
+    assert target.stat().st_mode & 0o777 == 0o640
     assert names(tmp_path) == ['a.bin']
 
 
