@@ -2,13 +2,14 @@
 
 import difflib
 import os
+import re
 import signal
 import sys
 import tempfile
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from torch.cuda import OutOfMemoryError
 
@@ -24,7 +25,28 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.rpartition(f'.{type(self).__name__}: ')[2].rstrip())
+        message = message.rpartition(f'.{type(self).__name__}: ')[2].rstrip()
+        super().__init__(printable(message))
+
+
+# Control characters, what turns the direction of text, and bytes that are no UTF-8.
+_UNPRINTABLE = re.compile(
+    '[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]'
+)
+# In a URL, up to the last @: a password may have any character.
+_LOGIN = re.compile('(?<=://)(?:[^ @]*:[^ ]*|[^ /@]*)@')
+_SECRET = re.compile(
+    '(?<=[?&])([^ =&]*(?:pass|pwd|token|secret|key|sig|auth|cred)[^ =&]*=)[^ &]*', re.I
+)
+
+
+def printable(text: str) -> str:
+    """Text for terminals, logs and files: without secrets of URLs, in one line of UTF-8.
+
+    Characters that a terminal obeys or that XML cannot have are escaped.
+    """
+    text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _SECRET.sub(r'\1***', _LOGIN.sub('', text))
 
 
 @contextmanager
@@ -58,6 +80,8 @@ def user_errors() -> Iterator[None]:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    with suppress(AttributeError):  # not the stream of a notebook
+        sys.stdout.reconfigure(errors='backslashreplace')  # names that are no UTF-8
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
@@ -77,7 +101,7 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         where = f' {error.filename}' if error.filename else ''
-        return (
+        return printable(
             f'Cannot read or write{where} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
@@ -100,7 +124,7 @@ def _describe_bug(error: Exception) -> str:
         'w', prefix='stmixer_mm_', suffix='.txt', encoding='utf-8', delete=False
     ) as file:
         file.writelines(traceback.format_exception(error))
-    what = ' '.join(traceback.format_exception_only(error)[-1].split())
+    what = printable(' '.join(traceback.format_exception_only(error)[-1].split()))
     return (
         f'Internal error ({what}). Please report it with the traceback in {file.name}.'
     )

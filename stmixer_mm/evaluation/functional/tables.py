@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+from stmixer_mm.errors import printable
+
 Row = Sequence[str | int | float]
 
 
 def cells(row: Row, digits: int) -> list[str]:
     """Numbers as text; those that are not whole with so many digits."""
     return [
-        f'{cell:.{digits}f}' if isinstance(cell, float) else f'{cell}' for cell in row
+        f'{cell:.{digits}f}' if isinstance(cell, float) else printable(f'{cell}')
+        for cell in row
     ]
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.results import arrow_table, write_rows
 from stmixer_mm.command_line import Count
-from stmixer_mm.datasets.streams import is_live
+from stmixer_mm.datasets.streams import is_live, name_source
 from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import check_writable_dir
 from stmixer_mm.structures import VideoDetections
@@ -95,7 +95,9 @@ def result_files(out: str | Path, sources: list[str]) -> dict[str, Path]:
     files = {}
     for source, stem in zip(sources, stems, strict=True):
         file = Path(out, f'{stem}.json')
-        is_others = file.exists() and VideoDetections.load(file).source != source
+        is_others = file.exists() and VideoDetections.load(file).source != name_source(
+            source
+        )
         if stems.count(stem) > 1 or is_others:
             digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
             file = Path(out, f'{stem}-{digest}.json')
@@ -116,7 +118,7 @@ def _detect(
     try:
         return inferencer.detect(source, **options)
     except Exception as error:
-        return VideoDetections(source=source, error=tell(error))
+        return VideoDetections(source=name_source(source), error=tell(error))
 
 
 def _problem_of(found: VideoDetections) -> str | None:
@@ -127,7 +129,7 @@ def _problem_of(found: VideoDetections) -> str | None:
 
 def _tell(video: str, problem: str | None) -> None:
     if problem:
-        tqdm.write(f'{video}: {problem}', file=sys.stderr)
+        tqdm.write(f'{name_source(video)}: {problem}', file=sys.stderr)
 
 
 def _raise_problems(problems: Mapping[str, str | None]) -> None:
