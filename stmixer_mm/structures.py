@@ -1,4 +1,4 @@
-"""Presence states, decoder outputs, masks, and the records of results.
+"""Presence states, decoder outputs, and the records of results.
 
 Shapes: B clips, Q queries, C channels, A actions, T frames of the feature maps.
 """
@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from pycocotools import mask as coco_masks
 from torch import Tensor
 
 from stmixer_mm.errors import UserError, blame, choose
 from stmixer_mm.files import check_file
+from stmixer_mm.pictures import Mask
 from stmixer_mm.records import entry, from_plain, to_plain
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
@@ -71,37 +70,6 @@ def _count(doc: str = '', **options: object) -> Any:
 def _score(doc: str = '', **options: object) -> Any:
     """A field in [0, 1]."""
     return entry(doc, digits=4, schema=dict(minimum=0, maximum=1), **options)
-
-
-class Mask(TypedDict):
-    """COCO's compressed RLE of a mask."""
-
-    size: tuple[int, int]  # height and width
-    counts: str
-
-
-def encode(mask: np.ndarray) -> Mask:
-    """A mask (h, w) in COCO's RLE."""
-    rle = coco_masks.encode(np.asfortranarray(mask, np.uint8))
-    return dict(size=list(mask.shape), counts=rle['counts'].decode())
-
-
-def decode(mask: Mask) -> np.ndarray:
-    """The mask (h, w), uint8 of 0 and 1; ``ValueError`` if its counts are wrong."""
-    drawn = coco_masks.decode(mask)
-    # Counts that end too early leave the rest uninitialised.
-    if drawn.max(initial=0) > 1 or drawn.sum(dtype=int) != coco_masks.area(mask):
-        raise ValueError('the counts of its RLE do not fill the frame')
-    return drawn
-
-
-def warp_mask(
-    mask: np.ndarray, scale: np.ndarray, shift: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:
-    """A mask (h, w), scaled, then shifted, by (x, y), in a frame (h, w); bool."""
-    # OpenCV's integer coordinates are the centres of pixels, ours their corners.
-    matrix = np.column_stack((np.diag(scale), shift + (scale - 1) / 2))
-    return cv2.warpAffine(255 * mask.astype(np.uint8), matrix, size[::-1]) > 127
 
 
 @dataclass

@@ -13,7 +13,7 @@ import stmixer_mm
 PACKAGE = Path(stmixer_mm.__file__).parent
 FLOORS = (
     {'registry', 'compat', 'errors', 'files', 'plain_pickle', 'structures', 'records'}
-    | {'command_line', 'mmcv_operators'},
+    | {'command_line', 'mmcv_operators', 'pictures'},
     {'models'},
     {'engine'},
     {'datasets'},

@@ -15,7 +15,8 @@ from stmixer_mm.datasets.frames import clip_indices
 from stmixer_mm.datasets.transforms import SampleKeyframeClip
 from stmixer_mm.evaluation.functional.tubelet_linking import Linking, TubeletLinker
 from stmixer_mm.models.heads.tubelet_head import PRESENCE
-from stmixer_mm.structures import Action, Keyframe, Mask, Person, encode, top_actions
+from stmixer_mm.pictures import Mask, encode
+from stmixer_mm.structures import Action, Keyframe, Person, top_actions
 
 Predictions = Iterable[tuple[Clip, InstanceData]]
 

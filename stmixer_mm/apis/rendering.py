@@ -17,11 +17,13 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
+from stmixer_mm.datasets.containers import open_container
 from stmixer_mm.datasets.streams import FrameStream, open_source, read_part
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
-from stmixer_mm.structures import Keyframe, decode
+from stmixer_mm.pictures import decode
+from stmixer_mm.structures import Keyframe
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
 
 VIDEOS = ('.mp4', '.mov', '.mkv')
@@ -199,7 +201,7 @@ def _write_video(
         heard: Iterable[av.Packet] = ()
         if sound is not None:
             path, *span = sound
-            source = av.open(f'file:{path}', metadata_errors='ignore')
+            source, _ = open_container(f'file:{path}')
             heard = _encoded_sound(stack.enter_context(source), target, *span)
         numbers = count()
         shown = _encoded(chain([first], pictures), stream, begin, numbers)

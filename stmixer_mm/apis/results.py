@@ -4,7 +4,6 @@ A new format is a function with :func:`.result_format`.
 """
 
 import csv
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ import numpy as np
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
+from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
-from stmixer_mm.structures import Keyframe, VideoDetections, decode, result_format
+from stmixer_mm.structures import Keyframe, VideoDetections, result_format
 from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
 _COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
@@ -91,10 +91,8 @@ def arrow_table(found: VideoDetections) -> Any:
     """A ``pyarrow.Table`` of one row, with the columns of the JSON."""
     import pyarrow
 
-    # Arrow's strings are UTF-8, which a file name need not be.
-    video = os.fsencode(found.source).decode('utf-8', 'replace')
-    row, schema = found.to_dict() | dict(video=video), arrow_type(VideoDetections)
-    return pyarrow.Table.from_pylist([row], pyarrow.schema(schema))
+    schema = pyarrow.schema(arrow_type(VideoDetections))
+    return pyarrow.Table.from_pylist([found.to_dict()], schema)
 
 
 def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:

@@ -20,11 +20,14 @@ import cv2
 import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
+from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES
-from stmixer_mm.datasets.videos import OnDamage, Video, open_video, rgb_picture
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.datasets.videos import OnDamage, Video, open_video
+from stmixer_mm.errors import UserError, blame, printable
 from stmixer_mm.files import check_file
+from stmixer_mm.pictures import check_frame_size
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 FPS = 30.0  # of frames that come without times, as in KeyframeDataset
@@ -99,6 +102,8 @@ class FrameStream:
                 raise UserError(
                     f'{place} is {form}; give RGB arrays (h, w, 3) of uint8{size}.'
                 )
+            with blame(f'{place} cannot be taken', 'scale or crop it'):
+                check_frame_size(*frame.shape[:2])
             with blame(f'{place} has the time {time_s!r}', 'give rising seconds'):
                 if not (self._last_s if self._count else -math.inf) < time_s < math.inf:
                     raise ValueError(f'after {self._last_s} s')
@@ -256,15 +261,17 @@ def _part_of_stream(
 
 
 def name_source(source: object) -> str:
-    """The name of a source: its path, its URL, or its kind."""
+    """The name of a source: its path, its URL, or its kind; see :func:`.printable`."""
     if isinstance(source, Video | FrameStream):
         return source.path if isinstance(source, Video) else source.name
     if not isinstance(source, str | Path | int):
         return 'frames'
-    text = re.sub('//[^/@]*@', '//', str(source))  # without a password
+    text = str(source)
     if text == '-':
         return 'standard input'
-    return f'camera {text}' if text.isdecimal() and is_live(text) else text
+    if '://' in text:  # a password may have spaces
+        text = text.replace(' ', '%20')
+    return printable(f'camera {text}' if text.isdecimal() and is_live(text) else text)
 
 
 def _pictures(folder: str) -> list[str]:
@@ -279,9 +286,12 @@ def _read_pictures(folder: str) -> Iterator[np.ndarray]:
     for name in _pictures(folder):
         path = os.path.join(folder, name)
         check_file(path)
-        picture = cv2.imread(path, cv2.IMREAD_COLOR)
-        if picture is None:
-            raise UserError(f'{path} cannot be read as a picture; extract it again.')
+        with blame(f'{path} cannot be read as a picture', 'extract it again'):
+            with Image.open(path) as header:  # before there is RAM for all of it
+                check_frame_size(*header.size[::-1])
+            picture = cv2.imread(path, cv2.IMREAD_COLOR)
+            if picture is None:
+                raise ValueError('it is damaged')
         yield np.ascontiguousarray(picture[..., ::-1])
 
 
@@ -294,10 +304,7 @@ def _decode(
     piped = 'pipe a form that begins with its head (mkv, mpegts, …)'
     remedy = piped if is_piped else 'see whether it is there and sends video'
     with blame(f'{opened.name} cannot be opened', remedy), _in_words(OPEN_S):
-        container = _open_container(source)
-        stream = container.streams.best('video')
-        if stream is None:
-            raise LookupError('it has no video stream')
+        container, stream = _open_stream(source)
     if container.duration is not None:
         opened.duration_s = container.duration / av.time_base
     to_rgb, start, time_s = VideoReformatter(), None, 0.0
@@ -315,18 +322,16 @@ def _decode(
             yield time_s, rgb_picture(to_rgb, frame)
 
 
-def _open_container(source: str) -> InputContainer:
-    target, form, options, timeout = source, None, {}, (OPEN_S, READ_S)
+def _open_stream(source: str) -> tuple[InputContainer, av.VideoStream]:
     if source == '-':
         # Unbuffered, so that a frame is here as soon as it was written.
-        target, timeout = io.FileIO(sys.stdin.fileno(), closefd=False), None
-    elif source.isdecimal() or source.startswith(_CAMERA):
-        target, form = _CAMERA + source.removeprefix(_CAMERA), 'v4l2'
-    elif source.startswith('rtsp'):
-        options = dict(rtsp_transport='tcp')
-    return av.open(
-        target, format=form, options=options, timeout=timeout, metadata_errors='ignore'
-    )
+        return open_container(io.FileIO(sys.stdin.fileno(), closefd=False))
+    times = dict(timeout=(OPEN_S, READ_S))
+    if source.isdecimal() or source.startswith(_CAMERA):
+        camera = _CAMERA + source.removeprefix(_CAMERA)
+        return open_container(camera, form='v4l2', **times)
+    transport = dict(rtsp_transport='tcp') if source.startswith('rtsp') else {}
+    return open_container(source, **times, **transport)
 
 
 def _sound_frames(

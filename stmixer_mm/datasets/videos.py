@@ -13,9 +13,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.frames import place_of
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
+from stmixer_mm.pictures import check_frame_size
 
 MAX_OPEN = 16  # videos of a process; each takes some MB
 # Seconds that may lack frames, against the duration in the header of the file.
@@ -73,6 +75,7 @@ class Video:
 
     Raises:
         av.FFmpegError, LookupError: It is not a video, or has no frame.
+        ValueError: Its frames are too large, or far too narrow.
     """
 
     fears_gaps = False
@@ -82,20 +85,16 @@ class Video:
         self._to_rgb = VideoReformatter()
         self._open()
         context = self._stream.codec_context
+        if context.width:  # some tell it only with their frames
+            check_frame_size(context.height, context.width)
         self._shape = dict(width=context.width or None, height=context.height or None)
         self._read_index()
 
     def _open(self) -> None:
-        # Without file: a colon in the name ends a protocol; some containers have no
-        # time stamps but those of decoding.
-        self._container = av.open(
-            f'file:{self.path}',
-            metadata_errors='ignore',
-            options={'fflags': '+genpts'},
+        # Some containers have no time stamps but those of decoding.
+        self._container, self._stream = open_container(
+            f'file:{self.path}', fflags='+genpts'
         )
-        self._stream = self._container.streams.best('video')
-        if self._stream is None:
-            raise LookupError('it has no video stream')
         # Loaders are many processes, with a core for each.
         self._stream.codec_context.thread_count = 1
 
@@ -324,14 +323,6 @@ class Video:
         return rgb_picture(self._to_rgb, frame, **self._shape)
 
 
-def rgb_picture(
-    to_rgb: VideoReformatter, frame: av.VideoFrame, **shape: int | None
-) -> np.ndarray:
-    """A decoded frame as RGB uint8 (h, w, 3), turned as it is to be shown."""
-    rgb = to_rgb.reformat(frame, format='rgb24', **shape).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
-
-
 def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
     """Open a video without reading it into memory.
 
@@ -352,6 +343,8 @@ def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
             'truncated, damaged, of an unknown codec, or not a video; fetch it again '
             'or re-encode it, for example as H.264.'
         ) from error
+    except ValueError as error:
+        raise UserError(f'{path}: {error}; scale or crop it.') from error
     if on_damage is None and video.is_cut:
         raise video.lack(*video.gaps[-1])
     if on_damage is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path
-from stmixer_mm.structures import warp_mask
+from stmixer_mm.pictures import warp_mask
 
 Color = tuple[int, int, int]  # RGB
 Rect = tuple[int, int, int, int]  # xyxy in pixels

@@ -12,13 +12,12 @@ from run_tool import ROOT
 
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
 from stmixer_mm.evaluation.results.rows import read_rows
+from stmixer_mm.pictures import decode, encode
 from stmixer_mm.structures import (
     Action,
     Keyframe,
     Person,
     VideoDetections,
-    decode,
-    encode,
     list_tubes,
     top_actions,
 )

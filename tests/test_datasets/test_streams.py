@@ -131,7 +131,10 @@ def test_sources_are_listed(folder):
     assert list_sources([GOOD, GOOD]) == [[GOOD, GOOD]]
     with pytest.raises(UserError, match='names 2 sources'):
         open_source(folder)
-    assert name_source('rtsp://me:secret@host/x') == 'rtsp://host/x'
+    for secret in ('me:secret', 'me:s@cr/e t:', 'me'):
+        assert name_source(f'rtsp://{secret}@host/x') == 'rtsp://host/x'
+    assert name_source('http://host/@x?key=a@b') == 'http://host/@x?key=***'
+    assert name_source('\udcff\r\x1b[1m.mp4') == r'\udcff\r\x1b[1m.mp4'
 
 
 def test_pictures_come_in_the_order_of_their_numbers(folder):

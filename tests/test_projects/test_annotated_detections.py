@@ -8,8 +8,9 @@ from detections import keyframe
 from tiny_stmixer import write_video
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.pictures import encode
 from stmixer_mm.projects.annotate.convert import convert_annotations
-from stmixer_mm.structures import VideoDetections, encode
+from stmixer_mm.structures import VideoDetections
 
 ACTIONS = ('stand', 'walk', 'wave')
 

@@ -9,8 +9,8 @@ from mmengine.structures import InstanceData
 
 from stmixer_mm.datasets.annotations.masks import KeyframeMasks, write_masks
 from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import encode
 from stmixer_mm.projects.masks.mask_ap_metric import MaskAPMetric
-from stmixer_mm.structures import encode
 
 SIZE = (40, 60)
 

@@ -21,11 +21,11 @@ from stmixer_mm.datasets.annotations.masks import (
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
 from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
-from stmixer_mm.structures import decode, encode
 
 SIZE = (48, 64)
 SQUARE = [10, 10, 20, 10, 20, 20, 10, 20]

@@ -13,7 +13,7 @@ from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.apis.inference import init_detector
 from stmixer_mm.apis.results import detections_schema
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.structures import decode
+from stmixer_mm.pictures import decode
 
 
 def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):

@@ -13,12 +13,12 @@ from stmixer_mm.datasets.annotations.ava_csv import (
 )
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.pictures import decode
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.toy import generate
 from stmixer_mm.projects.toy.drawing import render, view_at
 from stmixer_mm.projects.toy.generate import FILES, FPS, make_scene, make_toy_dataset
 from stmixer_mm.projects.toy.script import ACTIONS
-from stmixer_mm.structures import decode
 
 SIZE = (96, 72)
 SMALL = {'train_videos': 3, 'val_videos': 2, 'size': SIZE, 'workers': 0}

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_masks
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
 from stmixer_mm.files import write_atomically
-from stmixer_mm.structures import Mask, encode
+from stmixer_mm.pictures import Mask, encode
 
 PERSON = dict(id=1, name='person')  # the one category
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import write_atomically
+from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.actions import name_actions
 from stmixer_mm.projects.annotate.records import (
     PERSON,
@@ -26,7 +27,7 @@ from stmixer_mm.projects.annotate.records import (
     unique,
     upright,
 )
-from stmixer_mm.structures import VideoDetections, encode, result_format
+from stmixer_mm.structures import VideoDetections, result_format
 
 _CORNERS = 'xtl', 'ytl', 'xbr', 'ybr'
 
@@ -140,7 +141,7 @@ def _read_mask(mask: Element, size: tuple[int, int]) -> Drawn:
         read_frame(mask.get(name)) for name in ('left', 'top', 'width', 'height')
     )
     runs = [int(run) for run in mask.attrib['rle'].split(',')]
-    inside = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+    inside = decode(dict(size=(width, height), counts=runs)).T
     frame = np.zeros(size, np.uint8)
     frame[top : top + height, left : left + width] = inside
     return (left, top, left + width, top + height), encode(frame)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import cv2
 
 from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
+from stmixer_mm.pictures import check_frame_size
 from stmixer_mm.structures import VideoDetections
 
 PERSON = 'person'  # the label of detections
@@ -112,8 +113,12 @@ def read_frame(value: object) -> int:
 
 
 def read_size(width: object, height: object) -> tuple[int, int] | None:
-    """(h, w) in pixels; None unless both are there."""
-    return (round(float(height)), round(float(width))) if width and height else None
+    """(h, w) in pixels; None unless both are there; ``ValueError`` for no video's."""
+    if not (width and height):
+        return None
+    size = round(float(height)), round(float(width))
+    check_frame_size(*size)
+    return size
 
 
 def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:

@@ -3,7 +3,7 @@
 import numpy as np
 from pycocotools import mask as coco_masks
 
-from stmixer_mm.structures import Mask, decode
+from stmixer_mm.pictures import Mask, decode, encode
 
 
 def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | None:
@@ -21,24 +21,16 @@ def read_segmentation(segmentation: object, size: tuple[int, int]) -> Mask | Non
     """
     height, width = size
     if isinstance(segmentation, dict) and segmentation:
-        counts = segmentation['counts']
         if tuple(segmentation['size']) != size:
             raise ValueError(f'its mask is not of {height} rows and {width} columns')
-        if isinstance(counts, str):
-            rle = dict(size=size, counts=counts.encode())
-            decode(rle)  # pycocotools never stops comparing counts that run over
-        elif min(counts) < 0 or sum(counts) != height * width:
-            raise ValueError('the counts of its RLE do not fill the frame')
-        else:
-            rle = coco_masks.frPyObjects(segmentation, height, width)
+        mask = encode(decode(segmentation))
     else:
         polygons = [_read_polygon(part, size) for part in segmentation or () if part]
         if not polygons:
             return None
         rle = coco_masks.merge(coco_masks.frPyObjects(polygons, height, width))
-    if not coco_masks.area(rle):
-        return None
-    return dict(size=[height, width], counts=rle['counts'].decode())
+        mask = dict(size=[height, width], counts=rle['counts'].decode())
+    return mask if coco_masks.area(mask) else None
 
 
 def _read_polygon(polygon: object, size: tuple[int, int]) -> list[float]:

@@ -12,9 +12,9 @@ from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import decode, warp_mask
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.registry import DATASETS, TRANSFORMS
-from stmixer_mm.structures import decode, warp_mask
 
 # Two points (x, y), in pixels, that the host's transforms move with the frame, as they
 # move joints of persons. Neither is at 0, which to them is no joint.

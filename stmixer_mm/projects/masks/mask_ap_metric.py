@@ -10,10 +10,10 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.masks import PERSON, to_coco
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import encode
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.masks.mask_head import resize
 from stmixer_mm.registry import METRICS
-from stmixer_mm.structures import encode
 
 
 @METRICS.register_module()

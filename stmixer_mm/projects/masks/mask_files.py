@@ -8,7 +8,7 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.masks import KeyframeMasks
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
-from stmixer_mm.structures import decode
+from stmixer_mm.pictures import decode, encode
 
 
 def read_masks(path: str | Path) -> dict[str, KeyframeMasks]:
@@ -48,7 +48,7 @@ def _read_person(person: dict, keyframe: KeyframeMasks) -> None:
     mask = person['segmentation']
     if not isinstance(mask, dict) or tuple(mask['size']) != keyframe.size:
         raise ValueError(f'its segmentation is no RLE of the size {keyframe.size}')
-    decode(mask)  # ValueError for wrong counts
+    mask = encode(decode(mask))
     if person.get('iscrowd'):
         keyframe.unclear.append(mask)
     elif keyframe.masks.setdefault(int(person['track_id']), mask) is not mask:

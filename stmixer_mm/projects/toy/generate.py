@@ -29,9 +29,9 @@ from stmixer_mm.datasets.annotations.masks import (
     write_masks,
 )
 from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import encode
 from stmixer_mm.projects.toy import script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
-from stmixer_mm.structures import encode
 
 FPS = 15
 TRACK_STEP = 3  # frames from one keyframe of the tracks to the next

@@ -1,0 +1,83 @@
+"""Opening what ffmpeg reads.
+
+A file reads nothing but itself, and what comes from the network only the network:
+ffmpeg knows playlists, and finds them by their content.
+"""
+
+import io
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+
+from stmixer_mm.pictures import MAX_PIXELS
+
+# ffmpeg's formats that open no other file.
+_FORMATS = (
+    *('mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'asf_o', 'flv'),
+    *('live_flv', 'kux', 'ogg', 'mxf', 'mxf_d10', 'gxf', 'lxf', 'nut', 'ivf', 'rm'),
+    *('wtv', 'dv', 'nsv', 'nuv', 'amv', 'swf', 'flic', 'roq', 'smk', 'bink', 'pva'),
+    *('vmd', 'film_cpk', '4xm', 'ea', 'cine', 'moflex', 'thp', 'smjpeg', 'ty', 'usm'),
+    *('h261', 'h263', 'h264', 'hevc', 'vvc', 'av1', 'obu', 'evc', 'apv', 'm4v', 'vc1'),
+    *('vc1test', 'dirac', 'dnxhd', 'cavsvideo', 'avs2', 'avs3', 'mjpeg', 'mpjpeg'),
+    *('mjpeg_2000', 'yuv4mpegpipe', 'gif', 'apng', 'webp', 'jpegxl_anim'),
+)
+# Playlists of http(s) stay there: these two formats see to it.
+_NETWORK_FORMATS = 'hls', 'dash', 'rtsp', 'rtp'
+_NETWORK = (
+    *('http', 'https', 'httpproxy', 'tcp', 'tls', 'udp', 'udplite', 'rtp', 'srtp'),
+    *('rtmp', 'rtmpe', 'rtmps', 'rtmpt', 'rtmpte', 'rtmpts', 'ffrtmpcrypt'),
+    *('ffrtmphttp', 'srt', 'rist', 'mmsh', 'mmst', 'ftp', 'sftp', 'crypto', 'data'),
+)
+
+
+def open_container(
+    target: str | io.RawIOBase,
+    *,
+    form: str | None = None,
+    timeout: tuple[float, float] | None = None,
+    **options: str,
+) -> tuple[InputContainer, av.VideoStream]:
+    """Open a container, and find its video.
+
+    Args:
+        target: ``file:PATH``, a URL, or a file that is open.
+        form: Its format; by default found by its content.
+        timeout: Seconds until opening and reading are given up.
+        options: Of ffmpeg.
+
+    Raises:
+        av.FFmpegError: It cannot be opened, or would open another file.
+        LookupError: It has no video, or its codec is unknown; or its name has a NUL.
+    """
+    if '\0' in str(target):  # ffmpeg reads a name to there
+        raise LookupError('no name has a NUL')
+    is_here = not isinstance(target, str) or target.lower().startswith('file:')
+    formats = [form] if form else _FORMATS + (() if is_here else _NETWORK_FORMATS)
+    container = av.open(
+        target,
+        format=form,
+        timeout=timeout,
+        metadata_errors='ignore',
+        options=dict(
+            protocol_whitelist='file' if is_here else ','.join(_NETWORK),
+            format_whitelist=','.join(formats),
+            max_pixels=str(MAX_PIXELS),
+            **options,
+        ),
+    )
+    stream = container.streams.best('video')
+    if stream is None or stream.codec_context is None:
+        container.close()
+        raise LookupError('it has no video' if stream is None else 'unknown codec')
+    stream.codec_context.options = dict(max_pixels=str(MAX_PIXELS))
+    return container, stream
+
+
+def rgb_picture(
+    to_rgb: VideoReformatter, frame: av.VideoFrame, **shape: int | None
+) -> np.ndarray:
+    """A decoded frame as RGB uint8 (h, w, 3), turned as it is to be shown."""
+    rgb = to_rgb.reformat(frame, format='rgb24', **shape).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
