@@ -1,5 +1,6 @@
 """Released checkpoint files to this package's."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from stmixer_mm.datasets.annotations import ava_csv
 from stmixer_mm.engine.checkpoints import is_dense, state_dict_of
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import atomic_path
+from stmixer_mm.files import write_atomically
 from stmixer_mm.models.release import convert_state_dict
 
 AVA_ACTIONS = Path(ava_csv.__file__).with_name('ava_actions.pbtxt')
@@ -64,6 +65,7 @@ def convert_checkpoint(src: str | Path, dst: str | Path) -> dict[str, dict]:
     meta = dict(converted_parts=parts)
     if parts['decoder']['num_classes'] == len(names) + 1:
         meta['dataset_meta'] = dict(classes=tuple(names.values()))
-    with atomic_path(dst) as part:
-        torch.save(dict(state_dict=state_dict, meta=meta), part)
+    content = io.BytesIO()  # on a full disk torch hides the reason
+    torch.save(dict(state_dict=state_dict, meta=meta), content)
+    write_atomically(dst, content.getbuffer())
     return parts

@@ -18,7 +18,12 @@ from stmixer_mm.apis.config import read_metafile
 from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_writable_dir, package_folder, write_atomically
+from stmixer_mm.files import (
+    atomic_path,
+    check_writable_dir,
+    package_folder,
+    write_atomically,
+)
 
 
 def cache_folder() -> Path:
@@ -123,19 +128,21 @@ def fetch_released(model: ReleasedModel) -> Path:
         ):
             _download(model.url, released)
     try:
-        parts = convert_checkpoint(released, kept)
-        if not _fits(model, parts):
-            names = ', '.join(each.name for each in list_fitting(parts)) or 'none'
-            raise UserError(
-                f'{model.url} is no checkpoint of {model.name} but of {names}; fetch '
-                f'the right one in a browser, put it at {released}, and start again.'
-            )
+        with atomic_path(kept) as part:
+            parts = convert_checkpoint(released, part)
+            if not _fits(model, parts):
+                names = ', '.join(each.name for each in list_fitting(parts)) or 'none'
+                raise UserError(
+                    f'{model.url} is no checkpoint of {model.name} but of {names}; '
+                    f'fetch the right one in a browser, put it at {released}, and start '
+                    'again.'
+                )
+            digest = hashlib.sha256(part.read_bytes()).hexdigest()
+            line = f'{digest}  {kept.name}\n'
+            write_atomically(kept.with_suffix('.sha256'), line.encode())
     except UserError:
-        kept.unlink(missing_ok=True)
         released.unlink()
         raise
-    digest = hashlib.sha256(kept.read_bytes()).hexdigest()
-    write_atomically(kept.with_suffix('.sha256'), f'{digest}  {kept.name}\n'.encode())
     released.unlink()
     return kept
 

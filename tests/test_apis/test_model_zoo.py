@@ -1,5 +1,6 @@
 """The release's models by name, from a server that stands in for Google Drive."""
 
+import errno
 import re
 import threading
 from functools import partial
@@ -100,6 +101,10 @@ def released(tmp_path_factory):
     return SimpleNamespace(data=(folder / 'x.pth').read_bytes(), model=model)
 
 
+def full_disk(file):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
 def test_weights_are_fetched_once_and_converted(drive, released):
     drive.data = released.data
     kept = fetch_released(released.model)
@@ -111,14 +116,20 @@ def test_weights_are_fetched_once_and_converted(drive, released):
     assert fetch_released(released.model) == kept and len(drive.asked) == asked
 
 
-def test_a_download_that_was_cut_off_continues(drive, released):
+def test_a_download_that_was_cut_off_continues(drive, released, monkeypatch):
     drive.data, drive.cut_at = released.data, len(released.data) // 2
     with pytest.raises(UserError, match=re.escape(released.model.url)):
         fetch_released(released.model)
-    assert not released.model.checkpoint.exists()
     drive.cut_at = None
-    fetch_released(released.model)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr('os.fsync', full_disk)
+        fetch_released(released.model)
     assert any(drive.asked)  # for the rest of the file
+    asked = len(drive.asked)
+    (download,) = released.model.checkpoint.parent.iterdir()
+    assert download.read_bytes() == released.data
+    fetch_released(released.model)
+    assert len(drive.asked) == asked
 
 
 @pytest.mark.parametrize(
