@@ -1,8 +1,10 @@
 """Hooks: safe checkpoints, refusal of what does not fit, lean convolutions."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from mmcv.ops import get_compiler_version
@@ -12,6 +14,8 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
@@ -83,10 +87,12 @@ class CheckModelHook(Hook):
     """Stop before a run whose model does not fit its data.
 
     Compares the model's number of classes with those of the datasets and the metrics,
-    and the feature maps that it expects with those of a sample of each dataset.
+    and the feature maps that it expects with those of a sample of each dataset. Names
+    the trainable parameters that the first step leaves without a gradient.
 
     Raises:
-        UserError: names the two numbers that differ, and where to set the model's.
+        UserError: names the two numbers that differ, and where to set the model's; or
+            the parameters, if distributed training would break off at the next step.
     """
 
     # Before weights are loaded.
@@ -102,6 +108,49 @@ class CheckModelHook(Hook):
             if isinstance(loop, BaseLoop):
                 check_classes(model, loop)
                 check_sample(model, loop.dataloader)
+
+    def before_train(self, runner) -> None:
+        self.idle, self.watching = {}, []
+        # To the parameters of other wrappers no gradient comes.
+        if is_model_wrapper(runner.model) and not isinstance(
+            runner.model, DistributedDataParallel
+        ):
+            return
+        for name, value in runner.model.named_parameters():
+            if value.requires_grad:
+                name = name.removeprefix('module.')
+                self.idle[name] = value
+                watch = partial(self._see_gradient, name)
+                self.watching.append(value.register_post_accumulate_grad_hook(watch))
+
+    def _see_gradient(self, name: str, value: Tensor) -> None:
+        self.idle.pop(name, None)
+
+    def after_train_iter(self, runner, *args, **kwargs) -> None:
+        if self.watching:
+            for handle in self.watching:
+                handle.remove()
+            # Some backbones freeze parameters when the training begins.
+            names = [name for name, value in self.idle.items() if value.requires_grad]
+            self.idle, self.watching = {}, []
+            tell_idle(runner, names)
+
+
+def tell_idle(runner, names: Sequence[str]) -> None:
+    """Log parameters without a gradient, or refuse them where they need a setting."""
+    if not names:
+        return
+    what = (
+        f'{len(names)} trainable parameters got no gradient in the first step and stay '
+        f'as they are: {textwrap.shorten(", ".join(names), 300, placeholder=" …")}'
+    )
+    if getattr(runner.model, 'find_unused_parameters', True):
+        runner.logger.warning(what)
+    else:
+        raise UserError(
+            f'{what}; distributed training needs find_unused_parameters=True in the '
+            'config, or a model without them.'
+        )
 
 
 def check_classes(model: ClipDetector, loop: BaseLoop) -> None:

@@ -1,15 +1,19 @@
 """A model that fits its data is left alone."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from tiny_stmixer import write_project
 
 from stmixer_mm.apis.running import build_runner
 from stmixer_mm.engine.hooks import CheckModelHook
+from stmixer_mm.errors import UserError
 
 
 def draw():
@@ -34,3 +38,23 @@ def test_a_check_changes_nothing(tmp_path):
     assert drawn[0] == drawn[1]
     assert all(module.training for module in runner.model.decoder.modules())
     torch.testing.assert_close(runner.model.state_dict(), before, rtol=0, atol=0)
+
+
+def test_the_first_step_names_what_got_no_gradient(caplog):
+    used, unused, frozen = (torch.nn.Linear(2, 2, bias=False) for _ in range(3))
+    model = torch.nn.Sequential(used, unused, frozen)
+    logger = MMLogger('idle')
+    logger.addHandler(caplog.handler)
+    runner = SimpleNamespace(model=model, logger=logger)
+    hook = CheckModelHook()
+    hook.before_train(runner)
+    frozen.requires_grad_(False)  # as some backbones do in training mode
+    for step in range(2):
+        (used if step == 0 else unused)(torch.ones(1, 2)).sum().backward()
+        hook.after_train_iter(runner, step)
+    (line,) = caplog.messages
+    assert ' 1.weight' in line and '0.weight' not in line and '2.weight' not in line
+    model.find_unused_parameters = False  # as of a wrapper for several processes
+    hook.before_train(runner)
+    with pytest.raises(UserError, match='find_unused_parameters'):
+        hook.after_train_iter(runner, 2)
