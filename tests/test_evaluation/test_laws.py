@@ -87,24 +87,39 @@ def test_tubes_order_padding_and_ranges(metric_type):
     assert again == pytest.approx(whole, abs=1e-12)
 
 
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('parts', [1, 10])  # of a pixel
 @pytest.mark.parametrize('protocol', PROTOCOLS)
-@pytest.mark.parametrize('metric_type', TUBE_METRICS)
-def test_half_a_box_of_whole_pixels_is_half(metric_type, protocol):
-    """Half in the published evaluators' pixels is half of what comes normalised."""
-    pixel = {'act': 1, 'multisports': 0}[protocol]
-    random = np.random.RandomState(0)
-    gttubes, samples = {}, []
-    for number in range(20):
-        low, (half, height) = random.randint(0, 30, 2), random.randint(2, 30, 2)
-        (x1, y1), sides = low, (2 * half - pixel, half - pixel)
-        wide, narrow = ([x1, y1, x1 + side, y1 + height] for side in sides)
-        gttubes[f'{number}'] = {0: [still(1, 20, wide)]}
-        samples += [predict(f'{number}', t, (narrow, {0: 0.9})) for t in range(1, 21)]
-    for sample in samples:
+def test_half_is_half(protocol, parts, dtype):
+    """What is half in the published evaluators' pixels and frames is half normalised."""
+    pixel, random = PROTOCOLS[protocol].pixel, np.random.RandomState(0)
+    last = 39 + pixel  # of a tube of which 20 frames are half
+    gttubes, half_a_box, half_a_tube = {}, [], []
+    for video in map(str, range(20)):
+        (x, y), sides = random.randint(0, 30 * parts, (2, 2)) / parts
+        width, height = sides + 2
+        wide, narrow = (
+            [x, y, x + share * width - pixel, y + height] for share in (2, 1)
+        )
+        gttubes[video] = {0: [still(1, last, wide)]}
+        half_a_box += [
+            predict(video, t, (narrow, {0: 0.9})) for t in range(1, last + 1)
+        ]
+        half_a_tube += [predict(video, t, (wide, {0: 0.9})) for t in range(1, 21)]
+    for sample in half_a_box + half_a_tube:
         found = sample['pred_instances']
-        found['bboxes'] = found['bboxes'].astype(np.float32)
-    metric = build(metric_type, ground_truth(gttubes), protocol=protocol, iou_thrs=0.5)
-    assert set(score(metric, samples).values()) == {1}
+        found['bboxes'] = found['bboxes'].astype(dtype)
+    for metric_type, samples, thr, expected in (
+        (TubeFrameMAPMetric, half_a_box, 0.5, 1),
+        (VideoMAPMetric, half_a_box, 0.5, 1),
+        (VideoMAPMetric, half_a_tube, 0.5, 1),
+        (VideoMAPMetric, half_a_box, 0.50001, 0),
+        (VideoMAPMetric, half_a_tube, 0.50001, 0),
+    ):
+        metric = build(
+            metric_type, ground_truth(gttubes), protocol=protocol, iou_thrs=thr
+        )
+        assert set(score(metric, samples).values()) == {expected}
 
 
 @pytest.mark.parametrize('metric_type', TUBE_METRICS)

@@ -119,7 +119,7 @@ def by_frame(frames, bboxes):
     'clip_len, step, start',
     [(1, 1, 1), (1, 3, 1), (4, 2, 0), (4, 6, -1), (30, 30, 1)],
 )
-@pytest.mark.parametrize('end_after', [1, 4])
+@pytest.mark.parametrize('end_after', [0, 4])
 def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):
     linking = Linking(
         end_after=end_after,

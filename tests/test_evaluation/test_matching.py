@@ -8,7 +8,7 @@ from stmixer_mm.evaluation.functional.matching import (
     Pairs,
     frame_pairs,
     match,
-    whole_pixels,
+    restore_pixels,
 )
 
 
@@ -40,13 +40,13 @@ def test_normalising_decides_nothing(size, thr, dtype):
             assert right.sum() == reached
 
 
-def test_what_was_in_whole_pixels_is_there_again():
+def test_pixels_are_restored():
     for size in (7, 49, 320, 1333, 3840):
         whole = np.arange(-size, size + 1.0)
         normalised = (whole / size).astype(np.float32)
-        assert (whole_pixels(normalised * float(size)) == whole).all()
-    between = np.array([[0.5, 99.999, 1e-9, 2000.01]])
-    assert (whole_pixels(between) == between).all()
+        assert (restore_pixels(normalised * float(size)) == whole).all()
+        decimals = np.round(np.linspace(-size, size, 1000), 4)
+        assert (restore_pixels(decimals / size * size) == decimals).all()
 
 
 @pytest.mark.parametrize(

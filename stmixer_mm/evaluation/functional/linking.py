@@ -54,8 +54,9 @@ class Linking:
         link_iou: A tubelet continues a tube if it overlaps the last one by at least
             this (ACT 0.2, MOC 0.5).
         end_after: Frames after its last box in which a tubelet that continues a tube
-            begins (MOC 1: it counts K from begin to begin, ACT 5 with K = 6). Frames in
-            between get interpolated boxes; the tubelets of both cover such frames.
+            begins; at 0 or less, in its last frames. ACT and MOC count from begin to
+            begin: of tubelets of K frames, ACT's 5 are 6 - K here, MOC's K are 1.
+            Frames in between get interpolated boxes.
         min_score: Least mean score of a tube (ACT 0.01, MOC 0.005).
         min_length: Least number of frames of a tube (ACT and MOC 15, for all datasets).
         tube_nms_iou: Overlap above which a tube removes lower-scoring ones of its class;

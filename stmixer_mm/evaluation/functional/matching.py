@@ -80,14 +80,16 @@ def iou_rounding(
     return np.divide(off, union, out=np.zeros(len(union)), where=union > 0)
 
 
-def whole_pixels(bboxes: np.ndarray) -> np.ndarray:
-    """Boxes (N, 4) in pixels, on whole ones where only rounding took them off.
+def restore_pixels(bboxes: np.ndarray) -> np.ndarray:
+    """Boxes (N, 4) in pixels as they were before they were divided by the frame's size.
 
-    The published evaluators stay in pixels: with these boxes IoUs that equal a threshold
-    or each other are equal here too.
+    Coordinates that only rounding to 32 bits took off whole pixels are whole again, others
+    have nine decimals. The published evaluators stay in pixels: IoUs that equal a
+    threshold or each other there are equal here too.
     """
     whole = np.round(bboxes)
-    return np.where(np.abs(bboxes - whole) <= _EPS * np.abs(whole), whole, bboxes)
+    is_whole = np.abs(bboxes - whole) <= _EPS * np.abs(whole)
+    return np.where(is_whole, whole, np.round(bboxes, 9))
 
 
 def group_pairs(

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.matching import Pairs, aligned_iou, join_pairs
+from stmixer_mm.evaluation.functional.matching import (
+    Pairs,
+    aligned_iou,
+    iou_rounding,
+    join_pairs,
+    take,
+)
 
 
 class Tubes(NamedTuple):
@@ -30,9 +36,24 @@ class Tubes(NamedTuple):
 class Overlaps(NamedTuple):
     """Overlaps of K tubes with one of another kind each; 0 if they do not meet."""
 
-    ious: np.ndarray  # (K,) temporal * spatial
     temporal: np.ndarray  # (K,) IoU of the spans in time
     spatial: np.ndarray  # (K,) mean IoU of the boxes in the frames that both have
+    rounding: np.ndarray  # (K,) error of that, see ``iou_rounding``
+
+    @property
+    def ious(self) -> np.ndarray:
+        """(K,)."""
+        return self.temporal * self.spatial
+
+    @property
+    def reach(self) -> np.ndarray:
+        """(K,) the highest thresholds that count as reached."""
+        return self.temporal * (self.spatial + self.rounding)
+
+    @property
+    def excess(self) -> np.ndarray:
+        """(K,) the lowest thresholds that do not count as exceeded."""
+        return self.temporal * (self.spatial - self.rounding)
 
 
 def join_tubes(tubes: Iterable[tuple[int, np.ndarray, float]]) -> Tubes:
@@ -79,35 +100,32 @@ def tube_overlaps(
         pixel: What a box measures beyond x2 - x1.
         frame: What a span measures beyond its last minus its first frame.
     """
-    frames, num_others = tube.frames, len(others.lengths)
-    row_of = np.full(frames[-1] - frames[0] + 1, -1)
-    row_of[frames - frames[0]] = np.arange(len(frames))
-    shifted = others.frames - frames[0]
-    inside = np.flatnonzero((shifted >= 0) & (shifted < len(row_of)))
-    row = row_of[shifted[inside]]
-    inside, row = inside[row >= 0], row[row >= 0]
+    row = np.searchsorted(tube.frames, others.frames)
+    inside = np.flatnonzero(tube.frames.take(row, mode='clip') == others.frames)
+    first, second = tube.bboxes[row[inside]], others.bboxes[inside]
+    ious = aligned_iou(first, second, pixel=pixel)
+    rounding = iou_rounding(first, second, ious, pixel=pixel)
+    num_others = len(others.lengths)
     other = np.repeat(np.arange(num_others), others.lengths)[inside]
-    overlaps = aligned_iou(tube.bboxes[row], others.bboxes[inside], pixel=pixel)
     common = np.bincount(other, minlength=num_others)
-    overlap = np.bincount(other, overlaps, minlength=num_others)
-    met = common > 0
-    spatial = np.divide(overlap, common, out=np.zeros(num_others), where=met)
+    sums = [np.bincount(other, one, minlength=num_others) for one in (ious, rounding)]
+    spatial, rounding = sums / np.maximum(common, 1)
     intersection = common + (frame - 1)
-    union = len(frames) + others.lengths - common + (frame - 1)
+    union = len(tube.frames) + others.lengths - common + (frame - 1)
     temporal = np.divide(intersection, union, out=np.ones(num_others), where=union > 0)
-    temporal = np.where(met, temporal, 0)
-    return Overlaps(temporal * spatial, temporal, spatial)
+    return Overlaps(np.where(common > 0, temporal, 0), spatial, rounding)
 
 
 def tube_pairs(
     tubes: Tubes, gts: Tubes, *, pixel: float, frame: float, min_iou: float = 0
 ) -> Pairs:
-    """Detected and true tubes of one sequence with an IoU of at least min_iou."""
+    """Detected and true tubes of one sequence with an IoU that reaches min_iou."""
     found = []
-    for gt, place, (ious, *_) in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
-        kept = np.flatnonzero(ious >= min_iou)
-        ious = ious[kept]
-        found.append(Pairs(place.start + kept, np.full(len(kept), gt), ious, ious))
+    for gt, place, overlaps in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
+        detections = np.arange(place.start, place.stop)
+        gt_of = np.full(len(detections), gt)
+        pairs = Pairs(detections, gt_of, overlaps.ious, overlaps.reach)
+        found.append(take(pairs, overlaps.reach >= min_iou))
     return join_pairs(found)
 
 
@@ -125,8 +143,8 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
         if stays[tube] and tube + 1 < stop:
             one = _slice(tubes, ends, tube, tube + 1)
             others = _slice(tubes, ends, tube + 1, stop)
-            ious = tube_overlaps(one, others, pixel=pixel).ious
-            stays[tube + 1 : stop] &= ious <= iou_thr
+            overlaps = tube_overlaps(one, others, pixel=pixel)
+            stays[tube + 1 : stop] &= overlaps.excess <= iou_thr
     return take_tubes(tubes, stays)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.errors import UserError, choose
-from stmixer_mm.evaluation.functional.matching import Boxes, take, whole_pixels
+from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
 from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
 from stmixer_mm.evaluation.functional.tubes import join_tubes
@@ -140,7 +140,7 @@ class TubeMetric(DetectionMetric):
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
         found = join_detections(numbers, parts, self._keyframe_key)
         pixels = found.bboxes * self.scales[found.frames // self.frame_limit]
-        return found._replace(bboxes=whole_pixels(pixels))
+        return found._replace(bboxes=restore_pixels(pixels))
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys, of which the first entry names a video, of test videos."""

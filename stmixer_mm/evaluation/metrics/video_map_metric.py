@@ -120,8 +120,7 @@ class VideoMAPMetric(TubeMetric):
         for key in sorted(self._of_known_videos(by_key)):
             number, part = self.video_numbers[key[0]], by_key[key]
             for label, score, rows in part['pred_tubes']:
-                rows = rows[rows[:, 0] <= self.nframes[number]]
-                if len(rows) and (self.score_thr is None or score > self.score_thr):
+                if self.score_thr is None or score > self.score_thr:
                     found[label + 1].append((number, rows, score))
         tubes = {column: join_tubes(entries) for column, entries in found.items()}
         if nms_iou := parts[0].get('tube_nms_iou'):

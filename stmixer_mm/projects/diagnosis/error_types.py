@@ -166,7 +166,7 @@ def best_overlaps(
     best = np.zeros((3, len(tubes.lengths)))
     for some in gts:
         for _, place, overlaps in overlaps_by_gt(tubes, some, pixel=pixel, frame=frame):
-            better = overlaps.ious > best[0, place]
+            better = overlaps.ious > Overlaps(*best[:, place]).ious
             best[:, place] = np.where(better, overlaps, best[:, place])
     return Overlaps(*best)
 
@@ -191,11 +191,12 @@ def tube_error_types(
     """
     is_own = own.ious >= other.ious
     nearest = Overlaps(*np.where(is_own, own, other))
-    in_time, in_place = np.stack(nearest[1:]) >= math.sqrt(iou_thr)
+    in_time = nearest.temporal >= math.sqrt(iou_thr)
+    in_place = nearest.spatial + nearest.rounding >= math.sqrt(iou_thr)
     cases = {
         'ap': right,
-        'repeat': own.ious >= iou_thr,
-        'classification': other.ious >= iou_thr,
+        'repeat': own.reach >= iou_thr,
+        'classification': other.reach >= iou_thr,
         'extra': nearest.ious == 0,
         'localisation': is_own & in_time,
         'time': is_own & in_place,
