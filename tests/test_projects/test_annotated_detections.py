@@ -1,15 +1,19 @@
 """From detections to an annotator and to a dataset."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import test_annotate
 from detections import keyframe
 from tiny_stmixer import write_video
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import encode
 from stmixer_mm.projects.annotate.convert import convert_annotations
+from stmixer_mm.projects.annotate.cvat import read_cvat, write_cvat
 from stmixer_mm.structures import VideoDetections
 
 ACTIONS = ('stand', 'walk', 'wave')
@@ -67,6 +71,26 @@ def test_from_detections_to_an_annotator_and_to_a_dataset(form, has_ids, tmp_pat
         assert len(people) == len(found.persons)
     assert not annotated
     assert len({*tracks.values()}) == len(tracks)
+
+
+def test_detections_in_the_form_of_a_task(tmp_path):
+    """A select has the action with the highest score, or its value for none."""
+    task, path = tmp_path / 'task.xml', tmp_path / 'found.xml'
+    task.write_text(test_annotate.cvat())
+    actions = [[('walk', 0.9), ('wave', 0.8), ('stand', 0.7)], [('wave', 0.5)]]
+    boxes = np.tile([0, 0, 16, 24], (2, 1))
+    found = video([keyframe(0, 0, boxes, actions, (0, 1))])
+    write_cvat(found, path, like=str(task))
+    written, wanted = (
+        read_cvat(str(file), file.read_bytes(), Counter()) for file in (path, task)
+    )
+    assert written.declared == wanted.declared
+    assert [track[0].attributes for track in written.videos[0].tracks] == [
+        dict(wave='true', pose='walk'),
+        dict(wave='true', pose='__undefined__'),
+    ]
+    with pytest.raises(UserError):
+        write_cvat(replace(found, classes=['jump']), path, like=str(task))
 
 
 def test_keyframes_beyond_the_video_are_not_written(tmp_path):

@@ -2,15 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from stmixer_mm.errors import blame
-from stmixer_mm.files import write_atomically
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.files import check_file, write_atomically
 from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.actions import name_actions
 from stmixer_mm.projects.annotate.records import (
@@ -30,15 +30,13 @@ from stmixer_mm.projects.annotate.records import (
 from stmixer_mm.structures import VideoDetections, result_format
 
 _CORNERS = 'xtl', 'ytl', 'xbr', 'ybr'
+_REMEDY = 'export "CVAT for video 1.1" of one task or job'
 
 
 def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
     """Read an XML file; points, lines and skeletons are counted only."""
-    with blame(f'{file}: the XML', 'export "CVAT for video 1.1" of one task or job'):
-        root = ElementTree.fromstring(data)
-        others = root.find('image'), root.find('meta/project')
-        if root.tag != 'annotations' or others != (None, None):
-            raise ValueError('it is of another form')
+    root = _parse(file, data)
+    with blame(f'{file}: the XML', _REMEDY):
         declared, frames = _declared(root), _frames(root)
         size = read_size(_text(root, 'width'), _text(root, 'height'))
     tracks = []
@@ -68,6 +66,15 @@ def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
     return Annotations(videos=[video], labels=unique(labels), declared=declared)
 
 
+def _parse(file: str, data: bytes) -> Element:
+    with blame(f'{file}: the XML', _REMEDY):
+        root = ElementTree.fromstring(data)
+        others = root.find('image'), root.find('meta/project')
+        if root.tag != 'annotations' or others != (None, None):
+            raise ValueError('it is of another form')
+        return root
+
+
 def _text(root: Element, tag: str) -> str:
     """The text under a tag of the head of a file, '' if there is none."""
     found = (root.findtext(f'meta/{path}{tag}') for path in ('', '*/', '*/*/'))
@@ -81,18 +88,21 @@ def _name(declared: Element) -> str:
 def _declared(root: Element) -> dict[tuple[str, str], list[str] | None]:
     """Actions by label and attribute, None of attributes without choices."""
 
-    def choices(attribute: Element) -> list[str] | None:
-        name, values = _name(attribute), attribute.findtext('values', '')
-        input_type = attribute.findtext('input_type', 'text').strip().lower()
-        if input_type in ('select', 'radio'):
-            return name_actions(name, values.splitlines())
-        return [name] if input_type == 'checkbox' else None
-
     return {
-        (_name(label), _name(attribute)): choices(attribute)
+        (_name(label), name): None if values is None else name_actions(name, values)
         for label in root.iterfind('meta//label')
-        for attribute in label.iterfind('attributes/attribute')
+        for name, values in _attributes(label)
     }
+
+
+def _attributes(label: Element) -> Iterator[tuple[str, list[str] | None]]:
+    """Name and values of each attribute; None where these are not choices."""
+    for attribute in label.iterfind('attributes/attribute'):
+        input_type = attribute.findtext('input_type', 'text').strip().lower()
+        values = ['true', 'false'] if input_type == 'checkbox' else None
+        if input_type in ('select', 'radio'):
+            values = attribute.findtext('values', '').splitlines()
+        yield _name(attribute), values
 
 
 def _frames(root: Element) -> range | None:
@@ -150,33 +160,78 @@ def _read_mask(mask: Element, size: tuple[int, int]) -> Drawn:
 _READERS = dict(box=_read_box, polygon=_read_polygon, mask=_read_mask)
 
 
+# Of each attribute the text for an action, and for none of them ('').
+Texts = dict[str, dict[str, str]]
+
+
 @result_format('cvat', '.xml')
-def write_cvat(found: VideoDetections, path: Path) -> None:
+def write_cvat(
+    found: VideoDetections, path: str | Path, *, like: str | None = None
+) -> None:
     """Write detections, to be uploaded to a task of the video.
 
-    Each action is a checkbox of the label "person".
+    Args:
+        found: Of a video.
+        path: Where to.
+        like: XML file of a task with the same labels: actions are written to the
+            attributes that it declares, the highest-scoring one to a select or radio.
+            By default each action is a checkbox of the label "person".
+
+    Raises:
+        UserError: ``like`` has no label with all of the actions.
     """
     actions, name = action_names(found), Path(found.source).name
+    if like is None:
+        labels = _checkboxes(actions)
+    else:
+        check_file(like)
+        labels = _parse(like, Path(like).read_bytes()).find('meta//labels')
+    label, texts = _texts(labels, actions, str(like))
     root = Element('annotations')
     _add(root, version='1.1')
     meta = SubElement(root, 'meta')
     task = SubElement(meta, 'task')
     _add(task, name=name, size=found.total_frames)
-    label = SubElement(SubElement(task, 'labels'), 'label')
+    task.append(labels)
+    _add(SubElement(task, 'original_size'), width=found.width, height=found.height)
+    _add(meta, source=name)
+    for number, track in enumerate(detected_tracks(found)):
+        element = SubElement(root, 'track', id=str(number), label=label, source='auto')
+        for shape in track:
+            _add_box(element, shape, texts)
+    ElementTree.indent(root)
+    write_atomically(path, ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+
+
+def _checkboxes(actions: Sequence[str]) -> Element:
+    labels = Element('labels')
+    label = SubElement(labels, 'label')
     _add(label, name=PERSON)
     attributes = SubElement(label, 'attributes')
     checkbox = dict(mutable='True', input_type='checkbox')
     checkbox |= dict(default_value='false', values='false')
     for action in actions:
         _add(SubElement(attributes, 'attribute'), name=action, **checkbox)
-    _add(SubElement(task, 'original_size'), width=found.width, height=found.height)
-    _add(meta, source=name)
-    for number, track in enumerate(detected_tracks(found)):
-        element = SubElement(root, 'track', id=str(number), label=PERSON, source='auto')
-        for shape in track:
-            _add_box(element, shape, actions)
-    ElementTree.indent(root)
-    write_atomically(path, ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+    return labels
+
+
+def _texts(
+    labels: Element | None, actions: Sequence[str], file: str
+) -> tuple[str, Texts]:
+    """The label whose attributes name all actions, and their texts."""
+    for label in () if labels is None else labels.iterfind('label'):
+        texts: Texts = {}
+        for name, values in _attributes(label):
+            texts[name] = {
+                ''.join(name_actions(name, value)): value.strip()
+                for value in reversed(values or ())  # the first of two counts
+            }
+        if {*actions} <= {action for one in texts.values() for action in one}:
+            return _name(label), texts
+    raise UserError(
+        f'{file}: no label has attributes for all actions of the detections '
+        f'({", ".join(actions)}); give a task with these actions.'
+    )
 
 
 def _add(parent: Element, **texts: object) -> None:
@@ -184,7 +239,7 @@ def _add(parent: Element, **texts: object) -> None:
         SubElement(parent, name).text = str(text)
 
 
-def _add_box(track: Element, shape: Shape, actions: Sequence[str]) -> None:
+def _add_box(track: Element, shape: Shape, texts: Texts) -> None:
     corners = zip(_CORNERS, shape.bbox, strict=True)
     box = SubElement(
         track,
@@ -193,6 +248,8 @@ def _add_box(track: Element, shape: Shape, actions: Sequence[str]) -> None:
         | dict(occluded='0', z_order='0')
         | {name: f'{value:.2f}' for name, value in corners},
     )
-    for action in actions:
-        attribute = SubElement(box, 'attribute', name=action)
-        attribute.text = str(action in shape.actions).lower()
+    for name, text_of in texts.items():
+        for action in (*shape.actions, ''):
+            if action in text_of:
+                SubElement(box, 'attribute', name=name).text = text_of[action]
+                break
