@@ -3,24 +3,30 @@
 A pickle is a program. This one can call what is in ``_KNOWN`` and nothing else.
 """
 
+import io
+import math
 import pickle
 from collections import OrderedDict, defaultdict
-from functools import partial
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
 
+_KINDS = 'biufSU'  # of arrays: numbers and text
+_MAX_GROWTH = 4  # beside a million: parts of what was read, counted at each reference
 
-def _dtype(code: str, *flags: Any) -> np.dtype:
-    if np.dtype(code).kind not in 'biufSU':
+
+def _dtype(code: str, *_: Any) -> np.dtype:
+    if np.dtype(code).kind not in _KINDS:
         raise pickle.UnpicklingError(
             f'it has an array of {code!r}, not of numbers or text'
         )
-    return np.dtype(code, *flags)
+    return np.dtype(code, False, True)  # a copy, which is changed later
 
 
 # By their names in Python 3 and numpy 1.
@@ -40,8 +46,45 @@ _KNOWN = {
 }
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Knows the names that pickled containers and arrays of numbers ask for."""
+def _weight(value: Any, known: dict[int, float]) -> float:
+    """Parts of a value; what is referred to twice counts twice.
+
+    Args:
+        value: As it was read.
+        known: Weights of containers by identity. What contains itself has no end.
+    """
+    if isinstance(value, str | bytes | bytearray):
+        return 1 + len(value) // 8
+    if isinstance(value, np.ndarray):
+        return 1 + value.size
+    if not isinstance(value, list | tuple | dict | set | frozenset):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        parts = chain(value, value.values()) if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(value)]
+
+
+class PlainUnpickler(pickle._Unpickler):
+    """Knows the names that pickled containers and arrays of numbers ask for.
+
+    Written in Python, it can count what each step copies or hashes before it does.
+    """
+
+    dispatch: ClassVar = pickle._Unpickler.dispatch.copy()
+    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
+        del dispatch[opcode[0]]  # objects of classes
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding='latin1')
+        self._left = 2**20 + _MAX_GROWTH * len(data)
+
+    def count(self, values: Any) -> None:
+        """Raise ``UnpicklingError`` if values have too many parts."""
+        self._left -= _weight(values, {})
+        if self._left < 0:
+            raise pickle.UnpicklingError('it grows far beyond its size')
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace('__builtin__', 'builtins').replace('._core', '.core')
@@ -49,9 +92,37 @@ class PlainUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(
                 f'it asks for {module}.{name}, which no plain data needs'
             )
-        known = _KNOWN[f'{module}.{name}']
-        # A pickle may set attributes of a function that it gets.
-        return known if isinstance(known, type) else partial(known)
+        return _KNOWN[f'{module}.{name}']
+
+    def load_build(self) -> None:
+        built, state = self.stack[-2:]
+        is_array = isinstance(built, np.ndarray | np.dtype) and isinstance(state, tuple)
+        # Fields of a dtype, or attributes of what is no array.
+        if not is_array or any(isinstance(one, tuple | dict) for one in state[2:]):
+            raise pickle.UnpicklingError('it changes what is no array')
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _count_first(opcode: bytes, taken: Callable[[list], Any]) -> None:
+    """Let an opcode count what it takes of the stack before it takes it."""
+    load = PlainUnpickler.dispatch[opcode[0]]
+
+    def counting(self: PlainUnpickler) -> None:
+        self.count(taken(self.stack))
+        load(self)
+
+    PlainUnpickler.dispatch[opcode[0]] = counting
+
+
+for _opcode in (pickle.REDUCE, pickle.BUILD):
+    _count_first(_opcode, lambda stack: stack[-1])
+for _opcode in (pickle.SETITEMS, pickle.DICT):
+    _count_first(_opcode, lambda stack: stack[::2])
+for _opcode in (pickle.ADDITEMS, pickle.FROZENSET):
+    _count_first(_opcode, lambda stack: stack)
+_count_first(pickle.SETITEM, lambda stack: stack[-2])
 
 
 def read_plain_pickle(
@@ -63,10 +134,13 @@ def read_plain_pickle(
     """Containers of numbers, text and arrays, of Python 2 or 3.
 
     Raises:
-        UserError: the file is missing or damaged, or asks for more than these; ``kind``
-            and ``remedy`` are for the sentence.
+        UserError: the file is missing or damaged, asks for more than these, or grows far
+            beyond its size; ``kind`` and ``remedy`` are for the sentence.
     """
     check_file(file)
     subject = f'{file} cannot be read as {kind}'
-    with blame(subject, remedy), open(file, 'rb') as opened:
-        return PlainUnpickler(opened, encoding='latin1').load()
+    with blame(subject, remedy):
+        unpickler = PlainUnpickler(Path(file).read_bytes())
+        content = unpickler.load()
+        unpickler.count(content)
+    return content
