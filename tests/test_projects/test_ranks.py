@@ -15,6 +15,7 @@ import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from torch.distributed.fsdp import fully_shard
 
 
 def denoising(kind='DenoisingQueries'):
@@ -61,7 +62,16 @@ def forecasting():
     return tiny.build_detector(config), tiny.batch(*samples)
 
 
+def shard(model):
+    """Shard each linear layer on its own, and what remains."""
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            fully_shard(module)
+    return fully_shard(model)
+
+
 MAKERS = (masks, noised, tubes, sequences, forecasting)
+WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, shard)]
 
 
 def of_rank(values, rank):
@@ -87,12 +97,14 @@ def run_rank(rank, folder):
     dist.init_process_group(
         'gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2
     )
-    for make in MAKERS:
+    for make, wrap in WRAPPED:
         model, data = make()
         data = {name: of_rank(values, rank) for name, values in data.items()}
-        found = trained(MMDistributedDataParallel(model), data)
+        found = trained(wrap(model), data)
+        if wrap is shard:
+            found = {name: value.full_tensor() for name, value in found.items()}
         if rank == 0:
-            torch.save(found, folder / make.__name__)
+            torch.save(found, folder / f'{make.__name__}_{wrap.__name__}')
     # A rank that ends with threads of the group running aborts at times.
     dist.barrier()
     dist.destroy_process_group()
@@ -100,10 +112,11 @@ def run_rank(rank, folder):
 
 def test_two_ranks_learn_what_one_process_does(tmp_path):
     mp.start_processes(run_rank, (tmp_path,), nprocs=2)
-    for make in MAKERS:
+    for make, wrap in WRAPPED:
         model, data = make()
         before = {name: value.clone() for name, value in model.named_parameters()}
-        expected, found = trained(model, data), torch.load(tmp_path / make.__name__)
+        found = torch.load(tmp_path / f'{make.__name__}_{wrap.__name__}')
+        expected = trained(model, data)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(

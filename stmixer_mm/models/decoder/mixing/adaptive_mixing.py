@@ -25,7 +25,7 @@ class AdaptiveMixing(BaseModule):
         out_samples: Samples of a group after mixing.
         backend: 'literal', as it reads; 'chunks', the same in less time and RAM, see
             :mod:`.chunks`; 'auto' takes the latter, and the former where it is compiled
-            or exported.
+            or exported, or where the linear layers are of another class (FSDP's, say).
     """
 
     def __init__(
@@ -58,9 +58,11 @@ class AdaptiveMixing(BaseModule):
         """Samples (B, Q, G, N, c) and queries (B, Q, query_dims) to queries."""
         backend = self.backend
         is_compiling = torch.compiler.is_compiling()
-        if backend == 'auto':
-            backend = 'literal' if is_compiling else 'chunks'
         linears = self.weight_generator, self.out_proj
+        if backend == 'auto':
+            # Chunks take weights past the layers' forward, where FSDP gathers them.
+            is_plain = all(type(linear) is nn.Linear for linear in linears)
+            backend = 'chunks' if is_plain and not is_compiling else 'literal'
         if self.packed or backend == 'chunks':
             mix = mix_in_chunks
             # Where nothing is compiled, it would load the compiler for nothing: 1.5 s.
