@@ -22,6 +22,7 @@ import torch
 from mmaction.utils import dependency
 from mmengine import runner
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import get_device
 from mmengine.hooks import checkpoint_hook
 from mmengine.logging.history_buffer import HistoryBuffer
@@ -31,6 +32,19 @@ from mmengine.runner import CheckpointLoader, checkpoint
 from stmixer_mm.errors import blame
 from stmixer_mm.files import open_atomically, package_folder
 from stmixer_mm.mmcv_operators import stand_in
+
+
+def _restore_names_of_numpy() -> None:
+    """Give back names that numpy 2 lacks and the hosts use.
+
+    Among them are mmaction2's ``AVAMetric`` and pose transforms (1.2.0), and
+    mmdet's video metrics (3.3.0). Can go when the hosts follow.
+    """
+    names = dict(NAN=np.nan, Inf=np.inf, float=float, in1d=np.isin)
+    for name, value in names.items():
+        vars(np).setdefault(name, value)
+    if 'trapz' not in vars(np):
+        np.trapz = np.trapezoid
 
 
 def _stand_in_for_missing_drn() -> None:
@@ -151,7 +165,9 @@ def _find_own_configs() -> None:
 
     mmengine (0.10.7) has a fixed list of packages and finds no editable installation.
     Can go when packages can register themselves. The scope is that of the config.
+    ``list_models('stmixer_mm')`` of inferencers reads the list.
     """
+    MODULE2PACKAGE['stmixer_mm'] = 'stmixer_mm'
     find = Config._get_cfg_path
 
     def find_any(path: str, file: str) -> tuple[str, str | None]:
@@ -321,6 +337,7 @@ def _has_amd_processor() -> bool:
 
 
 stand_in()
+_restore_names_of_numpy()
 _stand_in_for_missing_drn()
 _skip_multimodal_models()
 _allow_mmengine_checkpoints()

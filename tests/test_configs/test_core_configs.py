@@ -10,6 +10,7 @@ from every_config import (
     experiments,
 )
 from mmengine.config import Config
+from mmengine.infer import BaseInferencer
 
 
 def test_each_is_whole_with_what_it_imports():
@@ -26,6 +27,7 @@ def test_a_config_anywhere_may_build_on_one(tmp_path):
     mine = tmp_path / 'mine.py'
     mine.write_text(f"_base_ = 'stmixer_mm::{path.relative_to(CONFIGS)}'")
     assert Config.fromfile(mine).to_dict() == Config.fromfile(path).to_dict()
+    assert 'stmixer_slowonly-r50_ava22' in BaseInferencer.list_models('stmixer_mm')
 
 
 def test_experiments_are_linked_in_the_docs():

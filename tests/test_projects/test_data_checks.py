@@ -112,6 +112,9 @@ def test_videos_in_train_and_val(dataset, write_text):
     assert trained.findings == [] and trained.num_keyframes == 2
     assert found(evaluated, severity='warning') == [('overlap', 'val.csv', 1)]
     assert check_config(cfg, ['val'])[0].findings == []
+    for number, kinds in ((3, []), (4, [('classes', 'val.csv', None)])):
+        cfg.model = dict(type='STMixer', head=dict(num_classes=number))
+        assert found(check_config(cfg, ['val'])[0]) == kinds
 
 
 def test_tubes(tmp_path):

@@ -15,6 +15,7 @@ from tiny_stmixer import ROOT, write_video
 
 from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.datasets.annotations.ava_csv import read_keyframe_rows
+from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.projects.annotate.convert import convert_annotations, read_file
 
 TEXT = (ROOT / 'docs' / 'own_data.md').read_text()
@@ -71,7 +72,7 @@ def shortened(text):
 def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     num_commands = num_configs = 0
     for language, text in BLOCKS:
-        if text.startswith('from stmixer_mm'):
+        if text.startswith('from '):
             exec(text.replace('epoch_40', 'epoch_2'), {})
         elif language == 'python':
             path = re.match(r'# (data/own/\w+\.py)\n', text)[1]
@@ -94,6 +95,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     rates = [line['lr'] for line in lines if 'lr' in line]
     assert len(rates) == 2 and rates[-1] < 0.2 * rates[0]
 
+    assert len(read_tube_annotations('data/own/GT.pkl').gttubes['b'][0]) == 2
     for picture in ('train.png', 'train_large.png'):
         assert cv2.imread(f'data/own/{picture}') is not None
     assert len(list(Path('data/own/val_clips').iterdir())) == 4

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from functools import reduce
 
 import numpy as np
 from mmengine.config import Config
@@ -15,7 +16,7 @@ from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.projects.data_checks.reports import Place, Report
 from stmixer_mm.projects.data_checks.videos import check_videos
-from stmixer_mm.registry import DATASETS
+from stmixer_mm.registry import DATASETS, MODELS
 
 
 def check_config(
@@ -42,6 +43,7 @@ def check_config(
     if not reports:
         raise UserError(f'The config has no dataset for {splits}; nothing to check.')
     _check_overlap(reports)
+    _check_classes(cfg, reports)
     return reports
 
 
@@ -127,6 +129,22 @@ def _count(dataset: PersonDataset, report: Report) -> None:
         report.num_empty_keyframes += not len(labels)
     names = dataset.metainfo['classes']
     report.class_counts = dict(zip(names, counts[1:].tolist(), strict=True))
+
+
+def _check_classes(cfg: Config, reports: list[Report]) -> None:
+    """Compare the model's number of classes, if the config tells it, with the data's."""
+    kind = (cfg.get('model') or {}).get('type')
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    key = getattr(kind, 'num_classes_key', '')
+    number = reduce(lambda node, name: node.get(name, {}), key.split('.'), cfg)
+    for report in reports:
+        found = len(report.class_counts) + 1
+        if report.class_counts and number and number != found:
+            message = (
+                f'it has {found} classes, the dummy class 0 among them, but {key} is '
+                f'{number}; set that to {found}, or correct the label file.'
+            )
+            report.error('classes', report.place(), message)
 
 
 def _check_overlap(reports: list[Report]) -> None:
