@@ -53,8 +53,7 @@ def test_ava(ava, frame_number, version):
 
 def snippets(name):
     text = (ROOT / 'tools' / 'data' / name / 'README.md').read_text()
-    codes = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-    return [code.replace("'configs/", f"'{ROOT}/configs/") for code in codes]
+    return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
 
 
 def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_path):
