@@ -76,10 +76,6 @@ class ActionDetInferencer:
         show_progress: bool = True,
     ) -> None:
         model, weights = resolve_model(model, weights)
-        if weights is None:
-            print_log(
-                'without weights detections mean nothing', 'current', logging.WARN
-            )
         self.model = init_detector(
             model,
             weights,
@@ -87,6 +83,10 @@ class ActionDetInferencer:
             label_map=label_file,
             cfg_options=cfg_options,
         )
+        if weights is None:
+            print_log(
+                'without weights detections mean nothing', 'current', logging.WARN
+            )
         if fast:
             speed_up(self.model)
         self.show_progress = show_progress
