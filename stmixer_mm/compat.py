@@ -30,7 +30,7 @@ from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
 
 from stmixer_mm.errors import blame
-from stmixer_mm.files import open_atomically, package_folder
+from stmixer_mm.files import check_sums, open_atomically, package_folder
 from stmixer_mm.mmcv_operators import stand_in
 
 
@@ -103,7 +103,7 @@ def _allow_mmengine_checkpoints() -> None:
 
 
 def _load_weights_only() -> None:
-    """Let mmengine load checkpoints from URLs without their code, and name the file.
+    """Let mmengine load whole checkpoints only, without their code, and name the file.
 
     For URLs, torch 2.13 still runs code from a checkpoint unless told not to. Can go
     when mmengine (0.10.7) sets ``weights_only``, and names the checkpoint that cannot
@@ -118,7 +118,10 @@ def _load_weights_only() -> None:
 
     def load_any(filename, map_location=None, logger='current'):
         remedy = 'give a whole PyTorch checkpoint of weights, without Python objects'
+        if earlier := _find_earlier_checkpoint(filename):
+            remedy += f', such as the one before it, {earlier}'
         with blame(f'Checkpoint {filename} cannot be read', remedy):
+            check_sums(filename)
             return load_checkpoint(filename, map_location, logger)
 
     checkpoint.load_url = fetch
@@ -142,16 +145,26 @@ def find_latest_checkpoint(path: str | Path) -> str | None:
     """
     note = Path(path, 'last_checkpoint')
     name = note.read_text(errors='replace').strip() if note.exists() else ''
-    if name:
-        here = Path(path, Path(name).name)
-        return str(here if os.path.exists(here) else name)
+    for file in (Path(path, Path(name).name), Path(name)):
+        if os.path.isfile(file):
+            return str(file)
     # A run that is killed at its first checkpoint leaves no note.
-    steps = {
-        int(match[1]): str(file)
-        for file in Path(path).glob('*.pth')
-        if (match := re.fullmatch(r'(?:epoch|iter)_(\d+)', file.stem))
-    }
-    return steps[max(steps)] if steps else None
+    steps = {_step_of(file): str(file) for file in Path(path).glob('*.pth')}
+    last = max(steps, default=-1)
+    return steps[last] if last >= 0 else None
+
+
+def _step_of(checkpoint: str | Path) -> int:
+    """The epoch or iteration in a checkpoint's name; -1 if there is none."""
+    match = re.fullmatch(r'(?:epoch|iter)_(\d+)', Path(checkpoint).stem)
+    return int(match[1]) if match else -1
+
+
+def _find_earlier_checkpoint(path: str | Path) -> Path | None:
+    """The checkpoint of the same run that was saved before another one."""
+    beside = Path(path).parent.glob('*.pth')
+    earlier = [one for one in beside if -1 < _step_of(one) < _step_of(path)]
+    return max(earlier, key=_step_of, default=None)
 
 
 def _resume_in_the_work_dir() -> None:

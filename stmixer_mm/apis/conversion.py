@@ -9,7 +9,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from stmixer_mm.datasets.annotations import ava_csv
 from stmixer_mm.engine.checkpoints import is_dense, state_dict_of
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import write_atomically
+from stmixer_mm.files import check_sums, write_atomically
 from stmixer_mm.models.release import convert_state_dict
 
 AVA_ACTIONS = Path(ava_csv.__file__).with_name('ava_actions.pbtxt')
@@ -34,6 +34,7 @@ def load_released(src: str | Path) -> dict[str, torch.Tensor]:
         UserError: naming the file and what is wrong with it.
     """
     with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
+        check_sums(src)
         unknown = get_unsafe_globals_in_checkpoint(src)
         with safe_globals([(_Inert, name) for name in unknown]):
             checkpoint = torch.load(src, map_location='cpu', weights_only=True)

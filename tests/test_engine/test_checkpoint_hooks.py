@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from stmixer_mm.compat import find_latest_checkpoint
+from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError
 
 RUN = itertools.count()
@@ -299,6 +300,8 @@ def test_a_run_killed_before_its_first_note_is_resumed(tmp_path):
     for name in ('epoch_1.pth', 'epoch_2.pth', 'epoch_10.pth', 'best_epoch_20.pth'):
         (tmp_path / name).touch()
     assert find_latest_checkpoint(tmp_path) == str(tmp_path / 'epoch_10.pth')
+    with pytest.raises(UserError, match='epoch_2'):  # the one before it
+        load_checkpoint_file(tmp_path / 'epoch_10.pth')
 
 
 @pytest.mark.parametrize('changes', [sgd(), dict(width=2)])
