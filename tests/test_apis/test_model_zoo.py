@@ -105,18 +105,8 @@ def full_disk(file):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
 
-def test_weights_are_fetched_once_and_converted(drive, released):
-    drive.data = released.data
-    kept = fetch_released(released.model)
-    assert kept == released.model.checkpoint
-    assert 'decoder.stages.1.offsets.bias' in torch.load(kept)['state_dict']
-    assert kept.with_suffix('.sha256').read_text().endswith(f'  {kept.name}\n')
-    assert len(list(kept.parent.iterdir())) == 2
-    asked = len(drive.asked)
-    assert fetch_released(released.model) == kept and len(drive.asked) == asked
-
-
-def test_a_download_that_was_cut_off_continues(drive, released, monkeypatch):
+def test_weights_are_fetched_once_and_converted(drive, released, monkeypatch):
+    """A download that was cut off continues, and a full disk does not lose it."""
     drive.data, drive.cut_at = released.data, len(released.data) // 2
     with pytest.raises(UserError, match=re.escape(released.model.url)):
         fetch_released(released.model)
@@ -128,8 +118,12 @@ def test_a_download_that_was_cut_off_continues(drive, released, monkeypatch):
     asked = len(drive.asked)
     (download,) = released.model.checkpoint.parent.iterdir()
     assert download.read_bytes() == released.data
-    fetch_released(released.model)
+    kept = fetch_released(released.model)
+    assert kept == released.model.checkpoint == fetch_released(released.model)
     assert len(drive.asked) == asked
+    assert 'decoder.stages.1.offsets.bias' in torch.load(kept)['state_dict']
+    assert kept.with_suffix('.sha256').read_text().endswith(f'  {kept.name}\n')
+    assert len(list(kept.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize(
