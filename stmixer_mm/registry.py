@@ -9,7 +9,6 @@ from collections.abc import Callable
 from mmaction import registry as mmaction
 from mmdet import registry as mmdet
 from mmengine import registry as root
-from mmengine.config import Config
 
 
 class _SharedRegistry(root.Registry):
@@ -72,6 +71,6 @@ HOOKS = _share('HOOKS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
 
 # Files that take the place of a checkpoint: for a suffix ('.onnx') a function (config,
-# path) that makes the file the model of the config. The model built of it has
-# ``classes``, the names of the actions or None.
-MODEL_FILES: dict[str, Callable[[Config, str], None]] = {}
+# path, *, trust) that makes the file the model of the config; it may run code only with
+# ``trust``. The model built of it has ``classes``, the names of the actions or None.
+MODEL_FILES: dict[str, Callable[..., None]] = {}

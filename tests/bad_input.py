@@ -29,7 +29,7 @@ GOOD = {
     'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv',
 }
 FILES = {
-    'text.txt': 'hello\n',
+    **dict.fromkeys(('text.txt', 'text.onnx', 'text.pt2'), 'hello\n'),
     'empty': '',
     'found.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
     'no_model.py': 'a = 1\n',

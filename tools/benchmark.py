@@ -27,7 +27,8 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.projects.export.formats import FORMATS, Metadata, load, write
+from stmixer_mm.projects.export.formats import FORMATS, load, write
+from stmixer_mm.projects.export.metadata import Metadata
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.projects.profiling.clips import ClipPipeline
@@ -346,7 +347,7 @@ def compare_runtimes(batch: int, size: str, args: Options) -> list[dict]:
             file = None if way[0] == 'torch' else write_file(way, traced, clips, folder)
             before = bytes_in_use(clips.device)
             if file:
-                run = partial(load(file)[0], clips.numpy())
+                run = partial(load(file, trust=True)[0], clips.numpy())
             else:
                 is_fast = way[1] == 'bf16'
                 model = speed_up(deepcopy(detector)) if is_fast else detector
@@ -383,7 +384,7 @@ def write_file(
 ) -> Path:
     (name, precision), form = way, FORMATS[RUNTIMES[way[0]]]
     file = Path(folder, f'{name}-{precision}{form.suffix}')
-    about = Metadata('', None, traced.shape, len(clips), 1, [], [], 0.0, precision)
+    about = Metadata(shape=traced.shape, batch=len(clips), precision=precision)
     write(traced, about, file, form, calibration=[clips.numpy()])
     return file
 

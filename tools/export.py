@@ -1,7 +1,8 @@
 """Write a detector to a file for another runtime.
 
 Clips go in as uint8, as the test pipeline makes them; scores and boxes of all queries
-come out. The file is compared with the model before it gets its name.
+come out. The file is compared with the model before it gets its name, and its
+description goes beside it (OUT.json).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from stmixer_mm.projects.export.candidates import (
     Candidate,
     keep,
     make_candidate,
+    name_json,
 )
 from stmixer_mm.projects.export.formats import FORMATS, list_ways
 from stmixer_mm.projects.export.tensors import LEFT_OUT, TensorDetector
@@ -78,6 +80,7 @@ def main(
         check_writable_dir(out.parent, purpose='folder of --out')
     else:
         check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
+        check_writable_file(name_json(out), purpose='file beside --out')
     model = init_detector(
         config, checkpoint, label_map=label_map, cfg_options=cfg_options
     )

@@ -69,7 +69,7 @@ def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsy
         bboxes=[3, 4, 4],
         query_vectors=[3, 4, 16],
     )
-    exported = init_detector(arguments[0], file)
+    exported = init_detector(arguments[0], file, trust=True)
     model = init_detector(*arguments[:2])
     for clip in clips:
         found, expected = (
@@ -102,8 +102,10 @@ def test_the_fastest_is_kept(arguments, tmp_path, capsys, monkeypatch):
     auto = '--to', 'auto', '--precision', 'auto', '--video', arguments[-1]
     run_tool('export', *arguments[:2], *auto, '--out', tmp_path / 'tiny')
     assert 'fastest here: onnx int8' in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ['tiny.onnx']
-    assert load(tmp_path / 'tiny.onnx')[1].precision == 'int8'
+    file, beside = tmp_path / 'tiny.onnx', tmp_path / 'tiny.onnx.json'
+    assert {*tmp_path.iterdir()} == {file, beside}
+    about = load(file)[1]
+    assert about.precision == 'int8' and beside.read_text() == f'{about.to_text()}\n'
 
 
 def test_the_checkpoint_may_be_the_fastest():

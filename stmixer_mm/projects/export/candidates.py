@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import stmixer_mm
-from stmixer_mm.datasets.pipelines import dataset_configs, find_sampler
+from stmixer_mm.files import write_atomically
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.heads.tubelet_head import finds_tubelets
-from stmixer_mm.projects.export.formats import FORMATS, Metadata, Run, load, write
+from stmixer_mm.projects.export.formats import FORMATS, Run, load, write
+from stmixer_mm.projects.export.metadata import describe
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector, join
 from stmixer_mm.projects.export.traced import Traced
 
@@ -60,7 +59,8 @@ def make_candidate(
     file.parent.mkdir()
     rest = clips[:-NUM_COMPARED] if len(clips) > NUM_COMPARED else clips
     write(traced, about, file, form, calibration=[clip[None].numpy() for clip in rest])
-    run, _ = load(file)
+    write_atomically(name_json(file), f'{about.to_text()}\n'.encode())
+    run, _ = load(file, trust=True)
     compared = [clips[-NUM_COMPARED:]]
     if None in about.shape:
         frames, height, width = clips.shape[-3:]
@@ -97,36 +97,21 @@ def compare(
 
 
 def keep(candidate: Candidate, out: Path) -> int:
-    """Move a candidate to ``out``; a file beside it, as of weights, goes beside that.
+    """Move a candidate to ``out``, and the files beside it, as of weights, beside that.
 
     Returns:
         Its bytes.
     """
     main = candidate.file
+    names = {main: out, name_json(main): name_json(out)}
     parts = sorted(main.parent.iterdir(), key=main.__eq__)  # the main one last
     size = sum(part.stat().st_size for part in parts)
-    if len(parts) > 1:  # no new file beside an old one, should this be interrupted
-        out.unlink(missing_ok=True)
+    out.unlink(missing_ok=True)  # no new file beside an old one, if interrupted
     for part in parts:
-        os.replace(part, out if part == main else out.with_suffix(part.suffix))
+        os.replace(part, names.get(part, out.with_suffix(part.suffix)))
     return size
 
 
-def describe(traced: Traced, precision: str) -> Metadata:
-    """Metadata of a model from ``init_detector``."""
-    model = traced.detector.model
-    transforms = next(dataset_configs(model.cfg, 'test'), {}).get('pipeline') or []
-    sampler = find_sampler(transforms)
-    preprocessor = model.data_preprocessor
-    return Metadata(
-        version=stmixer_mm.__version__,
-        classes=None if model.classes is None else [*model.classes],
-        shape=traced.shape,
-        batch=traced.batch,
-        frame_interval=transforms[sampler].get('frame_interval', 1),
-        mean=preprocessor.mean.flatten().tolist(),
-        std=preprocessor.std.flatten().tolist(),
-        score_thr=model.head.score_thr,
-        precision=precision,
-        tubelets=finds_tubelets(model),
-    )
+def name_json(file: Path) -> Path:
+    """The description beside a file: model.onnx.json."""
+    return file.with_name(f'{file.name}.json')

@@ -10,15 +10,18 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.heads.stmixer_head import Detections
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.export.formats import load
-from stmixer_mm.projects.export.tensors import join
+from stmixer_mm.projects.export.graphs import check_shapes
+from stmixer_mm.projects.export.tensors import Outputs, join
 from stmixer_mm.projects.export.traced import SMALLEST
 from stmixer_mm.registry import MODELS
+
+SLACK = 1e-3  # of scores and of shares of the frame, for rounding
 
 
 @MODELS.register_module()
@@ -28,15 +31,21 @@ class ExportedDetector(BaseModel):
     Args:
         file: Written by ``tools/export.py``.
         head: Config of the model's head, which chooses the queries.
+        trust: Whether the file may run code of its own.
         with_query_vectors: See :class:`.STMixer`.
 
     Raises:
         UserError: the file cannot be read, or its model is of another kind or has
-            another number of actions.
+            another number of actions; or it may not run code but could.
     """
 
     def __init__(
-        self, *, file: str, head: dict, with_query_vectors: bool = False
+        self,
+        *,
+        file: str,
+        head: dict,
+        trust: bool = False,
+        with_query_vectors: bool = False,
     ) -> None:
         super().__init__()
         check_file(Path(file), subject=f'Exported model {file}')
@@ -45,7 +54,7 @@ class ExportedDetector(BaseModel):
         self.with_query_vectors = with_query_vectors
         # DistributedDataParallel takes no model without parameters.
         self.empty = nn.Parameter(torch.empty(0))
-        self.run, self.metadata = load(Path(file))
+        self.run, self.metadata = load(Path(file), trust=trust)
         self.classes = self.metadata.classes
         num_actions = self.head.num_classes - 1
         found = self.metadata.tubelets, len(self.classes or [None] * num_actions)
@@ -74,14 +83,17 @@ class ExportedDetector(BaseModel):
         clips = single_clips(inputs)
         for clip in clips:
             self.check_shape(clip.shape[1:])
-        parts = [
-            self.run(part.cpu().numpy())
+        batches = [
+            part.cpu().numpy()
             for _, clips_of_a_size in groupby(clips, key=lambda clip: clip.shape)
             for part in torch.stack([*clips_of_a_size]).split(
                 self.metadata.batch or len(clips)
             )
         ]
-        for sample, *found in zip(data_samples, *join(parts), strict=True):
+        with blame(f'{self.file} fails', 'export it anew with tools/export.py'):
+            outputs = join(map(self.run, batches))
+            self.check_outputs(outputs, len(clips))
+        for sample, *found in zip(data_samples, *outputs, strict=True):
             *found, query_vectors = found
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
             sample.pred_instances = self.head.choose(Detections(*found))
@@ -89,6 +101,20 @@ class ExportedDetector(BaseModel):
             if self.with_query_vectors:
                 sample.pred_instances.query_vectors = query_vectors[kept]
         return data_samples
+
+    def check_outputs(self, outputs: Outputs, num_clips: int) -> None:
+        """Raises ``ValueError`` for those of no detector."""
+        check_shapes([tuple(one.shape) for one in outputs], self.metadata)
+        found = len(outputs.bboxes), outputs.action_scores.shape[-1]
+        wanted = num_clips, self.head.num_classes - 1
+        if found != wanted:
+            raise ValueError(
+                f'(clips, actions) of its outputs are {found}, not {wanted}'
+            )
+        *shares, vectors = outputs
+        inside = [((one > -SLACK) & (one < 1 + SLACK)).all() for one in shares]
+        if not all([*inside, vectors.isfinite().all()]):
+            raise ValueError('some outputs are not in [0, 1], or not finite')
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Raises ``UserError`` for clips (T, h, w) that the file does not take."""
@@ -104,8 +130,12 @@ class ExportedDetector(BaseModel):
             )
 
 
-def put_in_place(cfg: Config, file: str | Path) -> None:
+def put_in_place(cfg: Config, file: str | Path, *, trust: bool = False) -> None:
     """Make an exported file the model of a config, in place of a checkpoint.
+
+    Args:
+        cfg: Config that is changed.
+        file, trust: See :class:`ExportedDetector`.
 
     Raises:
         UserError: the config is of a model that is never exported.
@@ -115,5 +145,7 @@ def put_in_place(cfg: Config, file: str | Path) -> None:
             f'{file} is an exported STMixer, but the config is of a '
             f'{cfg.model.get("type")}; give the config that it was exported with.'
         )
-    cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
+    cfg.model = dict(
+        type='ExportedDetector', file=str(file), head=cfg.model.head, trust=trust
+    )
     cfg.load_from = None

@@ -1,10 +1,8 @@
 """Files of exported detectors: written, loaded and run."""
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,39 +14,13 @@ import numpy as np
 import torch
 
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.projects.export.graphs import check_graph, read_onnx, read_openvino
 from stmixer_mm.projects.export.int8 import quantise
-from stmixer_mm.projects.export.tensors import INPUT, Outputs
+from stmixer_mm.projects.export.metadata import FOREIGN, Metadata
+from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
-FOREIGN = 'it was not written by tools/export.py'
-
-
-@dataclass
-class Metadata:
-    """Description of a model, as JSON in its file."""
-
-    version: str  # of this package
-    classes: list[str] | None  # names of the actions; None: unknown
-    shape: list[int | None]  # (T, h, w) of a clip; None: any
-    batch: int | None  # clips at once; None: any number
-    frame_interval: int  # frames from one of a clip to the next
-    mean: list[float]  # of the normalisation inside, for information
-    std: list[float]
-    score_thr: float  # person scores from which the config keeps queries
-    precision: str = 'fp32'  # of most products
-    tubelets: bool = False  # whether scores and boxes are those of each frame
-    outputs: list[str] = field(default_factory=lambda: list(Outputs._fields))
-
-    def to_text(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str | None) -> 'Metadata':
-        try:
-            return cls(**json.loads(text))
-        except (TypeError, ValueError):
-            raise ValueError(FOREIGN) from None
 
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
@@ -62,6 +34,7 @@ class Format(NamedTuple):
     precisions: tuple[str, ...]
     package: str = 'torch'  # which runs it
     is_fast: bool = True  # whether it may be faster than the model
+    is_code: bool = False  # whether it can do anything when it is loaded
 
 
 def write(
@@ -92,15 +65,26 @@ def write(
         form.write(traced, metadata, file, calibration)
 
 
-def load(file: Path) -> tuple[Run, Metadata]:
+def load(file: Path, *, trust: bool = False) -> tuple[Run, Metadata]:
     """Load a file, to run it on the CPU.
 
+    Args:
+        file: Written by ``tools/export.py``, or so it is said.
+        trust: Whether it may run code of its own.
+
     Raises:
-        UserError: it is no such file, is damaged, or its runtime is missing.
+        UserError: it is no such file, is damaged, or its runtime is missing; or it may
+            not run code but could.
     """
-    forms = {form.suffix: form for form in FORMATS.values()}
+    form = {form.suffix: form for form in FORMATS.values()}[file.suffix.lower()]
+    if form.is_code and not trust:
+        raise UserError(
+            f'{file} is a program, which can do anything on this machine when it is '
+            'loaded; pass --trust (trust=True) if you trust who made it, or take an '
+            'ONNX or OpenVINO file, which is data only.'
+        )
     with blame(f'{file} cannot be loaded', 'export it anew with tools/export.py'):
-        return forms[file.suffix.lower()].load(file)
+        return form.load(file)
 
 
 def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
@@ -139,10 +123,16 @@ def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> No
 
 
 def _load_onnx(file: Path) -> tuple[Run, Metadata]:
-    session = import_package('onnxruntime').InferenceSession(
-        str(file), providers=['CPUExecutionProvider']
+    runtime = import_package('onnxruntime')
+    model = import_package('onnx').load(file, load_external_data=False)
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    about = Metadata.from_text(texts.get(KEY))
+    check_graph(read_onnx(model), about)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, too
+    session = runtime.InferenceSession(
+        str(file), options, providers=['CPUExecutionProvider']
     )
-    about = Metadata.from_text(session.get_modelmeta().custom_metadata_map.get(KEY))
     return lambda clips: session.run(None, {INPUT: clips}), about
 
 
@@ -172,6 +162,7 @@ def _load_openvino(file: Path) -> tuple[Run, Metadata]:
     model = _openvino().read_model(file)
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     about = Metadata.from_text(text)
+    check_graph(read_openvino(model), about)
     hint = dict(INFERENCE_PRECISION_HINT='bf16' if about.precision == 'bf16' else 'f32')
     compiled = _openvino().compile_model(model, 'CPU', hint)
     lock = Lock()  # all threads share one request
@@ -223,7 +214,14 @@ FORMATS = {
         '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8'), 'openvino'
     ),
     'torch': Format(
-        '.pt2', _write_program, _load_program, ('fp32', 'bf16'), is_fast=False
+        '.pt2',
+        _write_program,
+        _load_program,
+        ('fp32', 'bf16'),
+        is_fast=False,
+        is_code=True,
     ),
-    'inductor': Format('.pt2', _write_compiled, _load_program, ('fp32', 'bf16')),
+    'inductor': Format(
+        '.pt2', _write_compiled, _load_program, ('fp32', 'bf16'), is_code=True
+    ),
 }

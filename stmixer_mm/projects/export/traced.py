@@ -74,6 +74,7 @@ class Traced:
             import_package(package)
         for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which log each step
             logging.getLogger(name).setLevel(logging.ERROR)
+        names = {axis: dim.__name__ for axis, dim in self._dynamic.items()}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
@@ -82,6 +83,7 @@ class Traced:
                     input_names=[INPUT],
                     output_names=Outputs._fields,
                     opset_version=OPSET,
+                    dynamic_shapes=(names,),
                     dynamo=True,
                     verbose=False,
                 )
