@@ -143,7 +143,7 @@ def find_clip(clip: Path | None) -> Path | None:
 def remember_clip(clip: Path, work_dir: Path) -> Job:
     data = work_dir / 'data'
     data.mkdir(parents=True, exist_ok=True)
-    for file in (CONFIGS / 'basketball').glob('*[!y]'):  # all but configs
+    for file in (CONFIGS / 'basketball').glob('*.*[!y]'):  # the annotation
         shutil.copy(file, data)
     video = data / 'basketball.mp4'
     video.unlink(missing_ok=True)
