@@ -1,5 +1,7 @@
 """Checks of paths given by users, and writing files whole or not at all."""
 
+import errno
+import fcntl
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from mmengine.fileio import LocalBackend, register_backend
 
 from stmixer_mm.errors import UserError, blame
 
+_LOCKS: dict[Path, int] = {}  # files, held until this process ends
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
 
@@ -124,6 +127,31 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
         # Permission bits mean nothing to root or on a read-only file system.
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b'.')
+
+
+def lock_folder(folder: str | Path, *, purpose: str) -> None:
+    """Keep other processes from a folder until this one ends, however it does.
+
+    Such a lock is not inherited by data loader workers, which may outlive a killed
+    process. A file system without locks (some network ones) allows every process.
+
+    Args:
+        folder: Path of the folder, which exists.
+        purpose: Such as 'training', for the message.
+
+    Raises:
+        UserError: another process has locked it.
+    """
+    path = Path(folder).resolve() / '.lock'
+    _LOCKS[path] = _LOCKS.get(path) or os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.lockf(_LOCKS[path], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise UserError(
+                f'Another {purpose} is running in {folder}; wait until it has ended, or '
+                'choose another folder.'
+            ) from error
 
 
 def check_writable_file(

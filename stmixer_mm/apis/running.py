@@ -16,6 +16,7 @@ from stmixer_mm.apis.config import building, check_run, load_config, merge_overr
 from stmixer_mm.command_line import CfgOptions
 from stmixer_mm.compat import processes_on_cpus
 from stmixer_mm.errors import blame
+from stmixer_mm.files import lock_folder
 
 _BUILT_LATER = {
     'build_train_loop': 'train_loop',
@@ -39,6 +40,9 @@ def build_runner(cfg: Config, mode: Literal['train', 'test'] = 'train') -> Runne
             where it builds the rest: loops, data, evaluators, optimisers.
     """
     check_run(cfg, mode)
+    if mode == 'train' and cfg.get('launcher', 'none') == 'none':
+        # Before logs are opened; with several processes SafeCheckpointHook does it.
+        lock_folder(cfg.work_dir, purpose='training')
     _keep_config(cfg)
     if get_device() == 'cpu':
         _adapt_precision_to_cpu(cfg)

@@ -22,7 +22,7 @@ from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import ATOMIC_BACKEND
+from stmixer_mm.files import ATOMIC_BACKEND, lock_folder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -206,7 +206,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         UserError: a checkpoint cannot be written, the folder has those of another run,
-            or an option is unknown.
+            another process trains in it, or an option is unknown.
     """
 
     def __init__(self, **settings) -> None:
@@ -220,6 +220,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner) -> None:
         if is_main_process():
+            lock_folder(runner.work_dir, purpose='training')
             self._check_folder(runner)
         # Never remove those of the place that a run was copied or moved from.
         for key, path in [*runner.message_hub.runtime_info.items()]:

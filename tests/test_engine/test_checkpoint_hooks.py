@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError
+from stmixer_mm.files import lock_folder
 
 RUN = itertools.count()
 BEST = dict(save_best='mAP/overall', max_keep_ckpts=1)
@@ -122,7 +123,7 @@ def same_weights(*runners):
 
 def files(work_dir):
     found = (path.name for path in work_dir.iterdir() if path.is_file())
-    return sorted(name for name in found if not name.endswith('.py'))
+    return sorted(name for name in found if not name.endswith(('.py', '.lock')))
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
@@ -262,6 +263,23 @@ def test_killed_training_resumes_from_wherever_it_was(tmp_path):
     resumed = make_runner(tmp_path / 'b', epochs=8, resume=True)
     resumed.train()
     same_weights(resumed, unbroken)
+
+
+def test_a_folder_is_trained_in_by_one_process(tmp_path):
+    ready = tmp_path / 'ready'
+    child = os.fork()
+    if not child:
+        lock_folder(tmp_path, purpose='training')
+        ready.touch()
+        time.sleep(60)
+        os._exit(0)
+    while not ready.exists():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match='running'):
+        make_runner(tmp_path).train()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    make_runner(tmp_path, epochs=1).train()
 
 
 def contents(folder):
