@@ -78,7 +78,7 @@ def test_missed_and_false_masks_cost_and_those_of_unknown_persons_do_not(evaluat
     first, last = predict(1, *TRUTH), predict(3, TRUTH[0])
     # One of three is missed: precision is 1 up to a recall of 2 / 3.
     missed = evaluate(predict(1, TRUTH[0]), last)
-    assert missed[1] == pytest.approx(67 / 101, abs=1e-3)
+    assert missed[1] == pytest.approx(67 / 101, abs=1e-12)
     # A keyframe that is not tested is missed, too; nothing found is 0.
     assert evaluate(last)[1] < 0.5
     assert evaluate(predict(1), predict(2))[0] == 0
