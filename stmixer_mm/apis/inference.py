@@ -29,7 +29,7 @@ from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, printable
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.registry import MODEL_FILES, MODELS
 from stmixer_mm.structures import Keyframe
@@ -83,7 +83,7 @@ def init_detector(
             f'{label_map} names {len(classes)} actions, but the model has '
             f'{num_actions}; give the label map that it was trained with.'
         )
-    model.cfg, model.classes = cfg, classes
+    model.cfg, model.classes = cfg, tuple(map(printable, classes or ())) or None
     return model.to(device).eval()
 
 

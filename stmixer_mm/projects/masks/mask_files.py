@@ -8,7 +8,7 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.masks import KeyframeMasks
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
-from stmixer_mm.pictures import decode, encode
+from stmixer_mm.pictures import check_frame_size, decode, encode
 
 
 def read_masks(path: str | Path) -> dict[str, KeyframeMasks]:
@@ -29,6 +29,7 @@ def read_masks(path: str | Path) -> dict[str, KeyframeMasks]:
             key = _read_key(image['file_name'])
             if key in keyframes or image['id'] in by_image:
                 raise ValueError('its id or its file_name is there twice')
+            check_frame_size(image['height'], image['width'])
             empty = KeyframeMasks((image['height'], image['width']), {}, [])
             by_image[image['id']] = keyframes[key] = empty
     for index, person in enumerate(persons):
