@@ -7,6 +7,7 @@ from tube_data import (
     build,
     frame_detections,
     ground_truth,
+    linked,
     noisy,
     predict,
     score,
@@ -17,24 +18,56 @@ from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional import matching
 from stmixer_mm.evaluation.functional.linking import parse_linking
 
+TRUE, HALF = [10, 10, 29, 29], [10, 10, 19, 29]
+EXAMPLES = (  # ground truth and detections as (frame, box) and (frame, box, score)
+    ([(1, TRUE), (2, TRUE)], [(3, TRUE, 0.9), (1, TRUE, 0.8)]),
+    ([(1, TRUE), (2, TRUE)], [(1, HALF, 0.9), (2, TRUE, 0.8)]),
+    (
+        [(1, TRUE), (1, [14, 10, 33, 29])],
+        [(1, TRUE, 0.9), (1, [11, 10, 30, 29], 0.8)],
+    ),
+)
+
 
 @pytest.mark.parametrize(
-    'frames, run',
+    'protocol, frames, values',
     [
-        ('all', (0 + (1 / 3 + 0) / 2 + (2 / 4 + 1 / 3) / 2) / 2),
-        ('annotated', ((1 / 2 + 0) / 2 + (2 / 3 + 1 / 2) / 2) / 2),
+        ('act', 'all', (0.125, 1, 1)),
+        ('act', 'annotated', (0.5, 1, 1)),
+        ('multisports', 'all', (0.25, 0.25, 0.5)),
+        ('multisports', 'annotated', (0.5, 0.25, 0.5)),  # also TubeR's
     ],
 )
-def test_detections_count_in_all_frames_or_in_annotated_ones(frames, run):
-    truth = ground_truth({'v': {0: [still(1, 2, LEFT)], 1: [still(3, 3, RIGHT)]}})
-    samples = [
-        *(predict('v', frame, (LEFT, {0: 0.8})) for frame in (1, 2)),
-        predict('v', 3, (LEFT, {0: 0.9}), (RIGHT, {1: 0.9})),
-        predict('v', 4, (LEFT, {0: 0.9})),
-    ]
-    values = score(build(TubeFrameMAPMetric, truth, frames=frames), samples)
-    assert values['frame_mAP/run@0.5'] == pytest.approx(run)
-    assert values['frame_mAP/sit@0.5'] == 1
+def test_examples_with_the_values_of_published_scripts(protocol, frames, values):
+    for (boxes, found), value in zip(EXAMPLES, values, strict=True):
+        tubes = [still(frame, frame, box) for frame, box in boxes]
+        samples = [
+            predict('v', t, *((box, {0: score}) for f, box, score in found if f == t))
+            for t in (1, 2, 3)
+        ]
+        for over, share in (('gt', 1), ('all', 1 / 3)):  # of three labels
+            metric = build(
+                TubeFrameMAPMetric,
+                ground_truth({'v': {0: tubes}}, nframes=3),
+                protocol=protocol,
+                frames=frames,
+                class_average=over,
+            )
+            overall = score(metric, samples)['frame_mAP/overall@0.5']
+            assert overall == pytest.approx(share * value)
+
+
+@pytest.mark.parametrize(
+    'protocol, at_half', [('act', (0, 1, 0)), ('multisports', (0, 0, 0))]
+)
+def test_examples_of_tubes(protocol, at_half):
+    truth = ground_truth({'v': {0: [still(1, 20, TRUE)]}})
+    found = still(11, 30, TRUE), still(1, 20, HALF), still(20, 39, TRUE)
+    for tube, low, half in zip(found, (1, 1, 0), at_half, strict=True):
+        metric = build(VideoMAPMetric, truth, protocol=protocol)
+        values = score(metric, [linked('v', (0, 0.9, tube))])
+        assert values['video_mAP/overall@0.2'] == low
+        assert values['video_mAP/overall@0.5'] == half
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
