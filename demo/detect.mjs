@@ -14,6 +14,7 @@ function fail(reason) {
   console.error(`error: ${reason}`);
   process.exit(1);
 }
+process.on('uncaughtException', (error) => fail(error.message));
 
 // Frames { width, height, data } of RGB bytes.
 async function* readFrames(stream) {
@@ -42,14 +43,14 @@ async function* readFrames(stream) {
   if (size) fail('standard input ends within a frame.');
 }
 
-const round = (value, digits) => Number(value.toFixed(digits));
-
 // The nearest whole number, of two equally near the even one.
 function nearest(value) {
   const low = Math.floor(value);
-  const above = round(value - low, 6);
+  const above = Math.round((value - low) * 1e6) / 1e6;
   return low + (above > 0.5 || (above === 0.5 && low % 2) ? 1 : 0);
 }
+
+const round = (value, digits) => nearest(value * 10 ** digits) / 10 ** digits;
 
 // For each of `to` pixels along an axis: two of the `from` pixels, and their weights.
 function weigh(from, to, isRow) {
