@@ -7,6 +7,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from html import escape
+from itertools import chain, count, repeat
 from types import SimpleNamespace
 
 import cv2
@@ -34,14 +35,26 @@ class Pictures(LivePictures):
         return iter(self._shown)
 
 
+class Live(SimpleNamespace):
+    """A detection whose results are those in ``results``, one for each event."""
+
+    @property
+    def newest(self):
+        return next(self.results)
+
+
+def result(time_s, ids):
+    actions = [[(NASTY, 0.9), ('sit', 0.4), ('run', 0.2)] for _ in ids]
+    found = keyframe(time_s, 5, [[0, 0, 3, 3] for _ in ids], actions, ids)
+    return LiveResult(found, (4, 4), 0.0, 0.1)
+
+
 def make_page(shown=(), **options):
     """A page of one keyframe, whose pictures are those in ``shown``."""
-    actions = [[(NASTY, 0.9), ('sit', 0.4), ('run', 0.2)]]
-    found = keyframe(1.0, 5, [[0, 0, 3, 3]], actions, [0])
-    live = SimpleNamespace(
+    live = Live(
         name=f'camera {NASTY}',
         listeners=[],
-        newest=LiveResult(found, (4, 4), 0.0, 0.1),
+        results=repeat(result(1.0, [0])),
         is_connected=True,
         figures=lambda: FIGURES,
     )
@@ -109,10 +122,13 @@ def test_only_the_page_itself_sets_the_threshold(page):
     host = page.url.split('/')[2]
     path, origin = '/threshold?value=0.65', f'http://{host}'
     assert status(page, path, 'POST', Origin='http://evil.example') == 403
+    for site in 'cross-site', 'same-site':
+        assert status(page, path, 'POST', **{'Sec-Fetch-Site': site}) == 403
     assert status(page, path, 'POST', Host='evil.example') == 400
     assert status(page, path) == 404
     assert page._pictures.score_thr == 0.3
-    assert status(page, path, 'POST', Origin=origin, Host=host) == 204
+    own = {'Origin': origin, 'Host': host, 'Sec-Fetch-Site': 'same-origin'}
+    assert status(page, path, 'POST', **own) == 204
     for wrong in 'nan', '2', 'x', '':
         assert status(page, f'/threshold?value={wrong}', 'POST') == 400
     assert page._pictures.score_thr == 0.65
@@ -131,6 +147,8 @@ def test_beyond_this_machine_the_address_has_a_token():
 
 @pytest.mark.skipif(shutil.which('chromium') is None, reason='needs Chromium')
 def test_the_page_works_in_a_browser(page, tmp_path):
+    ids = chain([[0, 1], []], repeat([0]))
+    page._live.results = map(result, count(0, 0.5), ids)
     options = ['--headless=new', '--no-sandbox', '--disable-gpu', '--timeout=5000']
     options += ['--disable-dev-shm-usage', f'--user-data-dir={tmp_path}', '--dump-dom']
     done = subprocess.run(
@@ -139,5 +157,8 @@ def test_the_page_works_in_a_browser(page, tmp_path):
     name = escape(NASTY, quote=False)
     assert f'<b id="source">camera {name}</b>' in done.stdout
     assert f'>{name} 0.90, sit 0.40</li>' in done.stdout
-    assert f'>0: {name}</span>' in done.stdout  # in the timeline
+    # The timeline: one person was seen once, the other one is absent in between.
+    assert '>person 0</span>' in done.stdout and '>person 1<' not in done.stdout
+    assert '<div id="folded">not drawn: 1 seen for less than 1 s</div>' in done.stdout
+    assert 'width: 0.83' in done.stdout  # half a second of a minute
     assert '<td>frames</td><td>90</td>' in done.stdout

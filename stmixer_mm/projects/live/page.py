@@ -149,8 +149,10 @@ class LivePage:
             await asyncio.sleep(_EVENT_S)
 
     async def _set_threshold(self, request: Request) -> Response:
-        origin, host = map(request.headers.get, ('origin', 'host'))
-        if origin not in (None, f'http://{host}'):
+        names = 'origin', 'host', 'sec-fetch-site'
+        origin, host, site = map(request.headers.get, names)
+        is_own = site in (None, 'same-origin', 'none')
+        if not is_own or origin not in (None, f'http://{host}'):
             return PlainTextResponse('Only the page itself may set this.', 403)
         with suppress(KeyError, ValueError):
             value = float(request.query_params['value'])
