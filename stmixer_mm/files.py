@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -155,7 +155,11 @@ def lock_folder(folder: str | Path, *, purpose: str) -> None:
 
 
 def check_writable_file(
-    path: str | Path, *, purpose: str, suffixes: Collection[str] = ()
+    path: str | Path,
+    *,
+    purpose: str,
+    suffixes: Collection[str] = (),
+    inputs: Iterable[str | Path] = (),
 ) -> None:
     """Raise ``UserError`` unless a tool can write a file without losing an input.
 
@@ -163,27 +167,61 @@ def check_writable_file(
         path: Output of a tool.
         purpose: Its option, such as '--out', for the message.
         suffixes: Valid suffixes, in lower case; by default any.
+        inputs: Files that are read, besides those on the command line.
     """
     if os.path.isdir(path):
         raise UserError(f'{purpose} {path} is a folder; give the name of a file.')
     if suffixes and Path(path).suffix.lower() not in suffixes:
         raise UserError(f'{purpose} {path} must end in {" or ".join(suffixes)}.')
     arguments = [arg.rpartition('=')[2] for arg in sys.argv[1:]]
-    same = [arg for arg in arguments if is_same_file(arg, path)]
+    same = [arg for arg in arguments if _identity(arg) == _identity(path)]
     is_given = os.path.abspath(path) in map(os.path.abspath, same)
-    if len(same) > is_given:
-        raise UserError(
-            f'{purpose} {path} is also another argument of this command and would '
-            'replace it; choose another name.'
-        )
+    check_no_input([path], [*inputs, *same[is_given:]], purpose=purpose)
     check_writable_dir(Path(path).parent, purpose=f'folder of {purpose}')
 
 
-def is_same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two paths lead to one file, there or not, also by links of any kind."""
-    if os.path.exists(first) and os.path.exists(second):
-        return os.path.samefile(first, second)
-    return os.path.realpath(first) == os.path.realpath(second)
+def check_no_input(
+    outputs: Iterable[str | Path], inputs: Iterable[str | Path], *, purpose: str
+) -> None:
+    """Raise ``UserError`` if an output is an input, also by links of any kind."""
+    read = {_identity(path) for path in inputs}
+    for path in outputs:
+        if _identity(path) in read:
+            raise UserError(
+                f'{purpose} {path} is also an input and would be replaced; choose '
+                'another name.'
+            )
+
+
+def _identity(path: str | Path) -> tuple | str:
+    """Equal for paths of one file, there or not."""
+    with suppress(OSError):
+        stat = os.stat(path)
+        return stat.st_dev, stat.st_ino
+    return os.path.realpath(path)
+
+
+def begins_with(path: str | Path, head: bytes) -> bool:
+    """Whether a path is a regular file of this content, or as much of it as it has."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        found = file.read(len(head))
+    return found == head[: len(found)]
+
+
+def check_own(path: str | Path, head: str) -> None:
+    """Raise ``UserError`` if a path that no user named has a file of something else.
+
+    Args:
+        path: File to be written.
+        head: How its content always begins.
+    """
+    if os.path.lexists(path) and not begins_with(path, head.encode()):
+        raise UserError(
+            f'{path} is there already and was not written by this command; move it, '
+            'or choose another place for the results.'
+        )
 
 
 def check_json_path(path: str | Path | None) -> None:

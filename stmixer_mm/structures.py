@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -234,6 +235,12 @@ class VideoDetections:
 
     version: int = entry(default=1, schema=dict(const=1))
     source: str = entry('Path, URL or name of the source.', key='video')
+    num_bytes: int | None = _count(
+        'Size of its files, if tools/detect_videos.py read it.', default=None
+    )
+    mtime: float | None = entry(
+        'When they were last changed, in seconds since 1970.', digits=3, default=None
+    )
     fps: float = _count('Mean frame rate; 0 if it did not open.', default=0.0)
     width: int = _count('Of its frames, in pixels.', default=0)
     height: int = _count(default=0)
@@ -316,25 +323,42 @@ class VideoDetections:
         Raises:
             UserError: there is no such format, or it cannot express the detections.
         """
-        form = form or RESULT_SUFFIXES.get(Path(path).suffix.lower())
-        if form is None:
-            raise UserError(f'{path} must end in {" or ".join(RESULT_SUFFIXES)}.')
-        choose('form', form, RESULT_FORMATS)(self, Path(path))
+        result_writer(path, form)(self, Path(path))
 
 
 # Functions (detections, path) that write a format, by its name.
 RESULT_FORMATS: dict[str, Callable[[VideoDetections, Path], None]] = {}
 RESULT_SUFFIXES: dict[str, str] = {}  # names of formats by suffix
+_NEEDED: dict[str, str] = {}  # modules that formats need, by their names
 
 
-def result_format(name: str, suffix: str | None = None) -> Callable:
+def result_writer(
+    path: str | Path, form: str | None = None
+) -> Callable[[VideoDetections, Path], None]:
+    """The function for a file, see :meth:`VideoDetections.save`."""
+    form = form or RESULT_SUFFIXES.get(Path(path).suffix.lower())
+    if form is None:
+        raise UserError(f'{path} must end in {" or ".join(RESULT_SUFFIXES)}.')
+    write = choose('form', form, RESULT_FORMATS)
+    if form in _NEEDED:
+        with blame(f'{path} cannot be written', f'pip install {_NEEDED[form]}'):
+            import_module(_NEEDED[form])
+    return write
+
+
+def result_format(
+    name: str, suffix: str | None = None, *, needs: str | None = None
+) -> Callable:
     """Decorator of a function (detections, path) that writes a format.
 
-    A format without a suffix is chosen by its name alone.
+    A format without a suffix is chosen by its name alone; ``needs`` is a module that is
+    not always installed.
     """
 
     def register(write: Callable[[VideoDetections, Path], None]) -> Callable:
         RESULT_FORMATS[name] = write
+        if needs:
+            _NEEDED[name] = needs
         if suffix:
             RESULT_SUFFIXES[suffix] = name
         return write

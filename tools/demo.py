@@ -8,12 +8,13 @@ from pathlib import Path
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.apis.rendering import VIDEOS
+from stmixer_mm.apis.results import HEAD
 from stmixer_mm.command_line import Overrides, overrides, run_main
-from stmixer_mm.datasets.streams import open_source
+from stmixer_mm.datasets.streams import input_files, open_source
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_writable_file
+from stmixer_mm.files import check_own, check_writable_file
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
-from stmixer_mm.structures import RESULT_SUFFIXES
+from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
     import stmixer_mm.projects.annotate
@@ -40,20 +41,24 @@ def main(
         config: Config file, or the name of one in configs/.
         checkpoint: Checkpoint file or URL, or a file written by tools/export.py.
         out: Video to write: .mp4, .mov or .mkv.
-        json: File for the detections; without --json and --csv, OUT with .json. Another
-            suffix chooses another format: .csv, .xml (for CVAT), .parquet.
+        json: File for the detections; by default OUT with .json. Another suffix chooses
+            another format: .csv, .xml (for CVAT), .parquet.
         csv: File for a table of the detections.
         timeline: Picture (.png) of who does what when.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
-    check_writable_file(out, purpose='--out', suffixes=VIDEOS)
-    tables = {'--json': json, '--csv': csv}
+    files = input_files(video)
+    check_writable_file(out, purpose='--out', suffixes=VIDEOS, inputs=files)
+    if json is None:
+        json = str(Path(out).with_suffix('.json'))
+        check_own(json, HEAD)
+    tables = {'--json': json, '--csv': csv, '--timeline': timeline}
     tables = {option: path for option, path in tables.items() if path}
-    tables = tables or {'--json': Path(out).with_suffix('.json')}
-    if timeline:
-        tables['--timeline'] = timeline
     for option, path in tables.items():
-        check_writable_file(path, purpose=option, suffixes=RESULT_SUFFIXES)
+        check_writable_file(
+            path, purpose=option, suffixes=RESULT_SUFFIXES, inputs=files
+        )
+        result_writer(path)
     # A bad video is reported before the model is built.
     open_source(video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(
@@ -70,7 +75,8 @@ def main(
     counts = [len(keyframe.persons) for keyframe in found]
     persons = sum(counts) if results.tubes is None else len(results.tubes)
     frames = 'frames' if finds_tubelets(inferencer.model) else 'keyframes'
-    print(f'{persons} persons in {sum(map(bool, counts))} of {len(found)} {frames}')
+    seen = f'{sum(map(bool, counts))} of {len(found)}'
+    print(f'persons: {persons}, in {seen} {frames}')
     print(
         f'video: {out}',
         *(

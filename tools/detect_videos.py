@@ -11,6 +11,7 @@ from typing import Annotated
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.command_line import OptionsOf, Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources
+from stmixer_mm.errors import UserError
 from stmixer_mm.projects.many_videos.many_videos import detect_videos, detect_with_ray
 
 
@@ -54,6 +55,11 @@ def main(
         )
 
     sources = list_sources(videos)
+    if cluster['address'] is None and cluster['form'] is not None:
+        raise UserError(
+            f'--format {cluster["form"]} needs --ray, and that pyarrow and Ray: '
+            "pip install 'stmixer_mm[ray]'."
+        )
     if cluster['address'] is None:
         detect_videos(sources, build, out, **share, **detection)
     else:

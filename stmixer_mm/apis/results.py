@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
 from stmixer_mm.structures import Keyframe, VideoDetections, result_format
 from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
 
-_COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
+HEAD = '{\n  "version": 1,\n  "video": '  # of the JSON
+COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
 
 
 @result_format('json', '.json')
@@ -49,7 +50,7 @@ def write_table(found: VideoDetections, path: Path) -> None:
 def write_rows(path: Path, rows: Iterable[dict], *, with_ids: bool) -> None:
     """Write the table of :func:`write_table`, of :meth:`.VideoDetections.rows`."""
     with open_atomically(path, encoding='utf-8', newline='') as file:
-        table = csv.DictWriter(file, (*_COLUMNS, 'id') if with_ids else _COLUMNS)
+        table = csv.DictWriter(file, (*COLUMNS, 'id') if with_ids else COLUMNS)
         table.writeheader()
         table.writerows(rows)
 
@@ -78,11 +79,11 @@ def write_ava_csv(found: VideoDetections, path: Path) -> None:
                     file.write(f'{place},{box},{one.label},{one.score:.4f}\n')
 
 
-@result_format('parquet', '.parquet')
+@result_format('parquet', '.parquet', needs='pyarrow')
 def write_parquet(found: VideoDetections, path: Path) -> None:
     """Write one row with the columns of the JSON, null where it has no value."""
-    with blame('Parquet cannot be written', "pip install 'stmixer_mm[ray]'"):
-        from pyarrow import parquet
+    from pyarrow import parquet
+
     with atomic_path(path) as part:
         parquet.write_table(arrow_table(found), part)
 

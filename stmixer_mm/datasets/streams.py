@@ -274,6 +274,23 @@ def name_source(source: object) -> str:
     return printable(f'camera {text}' if text.isdecimal() and is_live(text) else text)
 
 
+def input_files(inputs: object) -> list[str]:
+    """The files that are read of what :func:`list_sources` takes."""
+    named = [inputs] if isinstance(inputs, str | Path) else []  # maybe a list (.txt)
+    return [
+        file for one in [*named, *list_sources(inputs)] for file in source_files(one)
+    ]
+
+
+def source_files(source: object) -> list[str]:
+    """The files that are read of one source; none of what is no file."""
+    name = str(source) if isinstance(source, str | Path) else name_source(source)
+    name = '/dev/stdin' if name == '-' else name.removeprefix('file:')
+    if os.path.isdir(name):
+        return [os.path.join(name, one) for one in _pictures(name)]
+    return [name] if os.path.exists(name) else []
+
+
 def _pictures(folder: str) -> list[str]:
     """Names of the pictures in a folder, by the numbers in them."""
     names = [n for n in os.listdir(folder) if n.lower().endswith(PICTURE_SUFFIXES)]

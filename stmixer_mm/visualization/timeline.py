@@ -7,6 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from stmixer_mm.errors import blame
+from stmixer_mm.files import atomic_path
 from stmixer_mm.structures import Tube, TubeAction, VideoDetections, result_format
 
 COLOURS = [f'C{number}' for number in range(10)]
@@ -48,7 +50,11 @@ def plot_timeline(
             handles=patches, loc='outside upper center', ncols=columns, frameon=False
         )
     if path is not None:
-        figure.savefig(path, dpi=120)
+        remedy = 'give the name of a .png file in a folder that is there'
+        with blame(f'The timeline {path} cannot be written', remedy):
+            form = Path(path).suffix[1:] or 'png'
+            with atomic_path(path) as part:
+                figure.savefig(part, format=form, dpi=120)
     return figure
 
 

@@ -36,7 +36,7 @@ def test_video_and_detections_are_written(project, tmp_path, capsys):
     with open(table, newline='') as file:
         times = {float(row['time_s']) for row in csv.DictReader(file)}
     assert times == {0.5, 1, 1.5}
-    assert '4 persons in 3 of 3 keyframes' in capsys.readouterr().out
+    assert 'persons: 4, in 3 of 3 keyframes' in capsys.readouterr().out
 
 
 def test_damage_is_left_out_and_told(project, tmp_path, capsys):

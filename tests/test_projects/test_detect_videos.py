@@ -39,7 +39,10 @@ def detect(project, out, *options, videos='videos.txt'):
 
 
 def results(out):
+    """By video, without what tells one version of it from another."""
     found = [json.loads(path.read_text()) for path in out.glob('*.json')]
+    versions = [(one.pop('num_bytes'), one.pop('mtime')) for one in found]
+    assert all(map(all, versions))
     return {one['video']: one for one in found}
 
 
@@ -65,7 +68,7 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     assert leave.value.code == 1
     printed = capsys.readouterr().err
     assert f'{bad}: failed' in printed and f'{missing}: failed' in printed
-    assert 'error: 2 of 3 videos' in printed
+    assert ': 2 of 3' in printed
     (file,) = out.iterdir()
     when = file.stat().st_mtime_ns
     for path in bad, missing:
@@ -73,6 +76,35 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     detect(project, out, videos=videos)
     assert file.stat().st_mtime_ns == when
     assert len(results(out)) == 3
+
+
+def test_changed_videos_and_cut_results_are_done_anew(project, expected, tmp_path):
+    """What others wrote stays, whatever its name."""
+    videos, out = tmp_path / 'list.txt', tmp_path / 'out'
+    names = 'changed', 'empty', 'cut', 'same', 'report', 'settings'
+    videos.write_text(''.join(f'{name}.mp4\n' for name in names))
+    for name in names:
+        shutil.copy(project / 'a' / 'x.mp4', tmp_path / f'{name}.mp4')
+    out.mkdir()
+    (out / 'report.json').write_text('{"of": "others"}')
+    os.mkfifo(out / 'settings.json')
+    detect(project, out, videos=videos)
+    old = tmp_path / 'changed.mp4'
+    shutil.copy(project / 'b' / 'x.mp4', old)
+    os.utime(old, (1, 1))  # older than its result
+    (out / 'empty.json').write_text('')
+    (out / 'cut.json').write_bytes((out / 'cut.json').read_bytes()[:-30])
+    when = (out / 'same.json').stat().st_mtime_ns
+    detect(project, out, videos=videos)
+    assert (out / 'same.json').stat().st_mtime_ns == when
+    assert (out / 'report.json').read_text() == '{"of": "others"}'
+    assert (out / 'settings.json').is_fifo()
+    (out / 'report.json').unlink()
+    (out / 'settings.json').unlink()
+    first, other, _ = (expected[str(project / f'{name}.mp4')] for name in NAMES)
+    for path, found in results(out).items():
+        assert found == (other if path == str(old) else first) | dict(video=path)
+    assert len(results(out)) == len(names)
 
 
 def test_an_interrupted_run_leaves_whole_files(

@@ -19,7 +19,7 @@ from stmixer_mm.evaluation.results.offline import (
     metrics_for,
     read_results,
 )
-from stmixer_mm.files import check_writable_dir, open_atomically
+from stmixer_mm.files import check_own, check_writable_dir, open_atomically
 from stmixer_mm.projects.diagnosis.error_types import (
     box_error_shares,
     error_rows,
@@ -100,6 +100,7 @@ def _report(
     title: str, rows: Sequence[Row], path: Path, *, number: int | None = None
 ) -> None:
     """Print a table, or so many of its rows, and write all of it."""
+    check_own(path, ','.join(cells(rows[0], 6)))
     print(f'\n{title}:')
     print(format_table(rows[: number and number + 1]))
     with open_atomically(path, encoding='utf-8', newline='') as file:

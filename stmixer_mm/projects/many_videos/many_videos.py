@@ -1,29 +1,35 @@
 """Detection in many videos: a JSON file for each, or a data set that Ray Data writes.
 
 A JSON file appears whole or not at all, so an interrupted run loses only the video in
-progress, and the next run skips those that have a file.
+progress, and the next run skips those that have a file and did not change since.
 """
 
 import hashlib
+import json
 import os
 import re
+import subprocess
 import sys
 import warnings
 from argparse import ArgumentTypeError
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
-from stmixer_mm.apis.results import arrow_table, write_rows
+from stmixer_mm.apis.results import COLUMNS, HEAD, arrow_table, write_rows
 from stmixer_mm.command_line import Count
-from stmixer_mm.datasets.streams import is_live, name_source
+from stmixer_mm.datasets.streams import is_live, name_source, source_files
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import check_writable_dir
+from stmixer_mm.files import begins_with, check_own, check_writable_dir
 from stmixer_mm.structures import VideoDetections
 
+ANSWER_S = 20.0  # until a cluster that does not answer is not there
 _RETRIES = 2  # of a video during which a worker of Ray died
 _MAX_BLOCKS = 10_000  # of a Ray data set, each of which is a task
 
@@ -50,7 +56,7 @@ def detect_videos(
     table: bool = False,
     **options,
 ) -> None:
-    """Write a JSON file for each video that has none yet.
+    """Write a JSON file for each video that has none, or changed since.
 
     Args:
         sources: Videos, as from :func:`.list_sources`.
@@ -66,43 +72,103 @@ def detect_videos(
         UserError: the folder cannot be written to; at the end, if videos have problems.
     """
     check_writable_dir(out, purpose='folder --out')
-    files = result_files(out, _absolute(sources))
+    sources, csv_file = _absolute(sources), Path(out, 'detections.csv')
+    if draw:
+        _check_not_within(out, sources)
+    if table:
+        check_own(csv_file, ','.join(COLUMNS))
+    files = result_files(out, sources, ('.mp4', '.png') if draw else ())
     share = dict(list(files.items())[shard[0] :: shard[1]])
-    todo = {source: file for source, file in share.items() if not file.exists()}
-    print(f'{len(todo)} videos to do, {len(share) - len(todo)} finished before')
+    todo = {one: file for one, file in share.items() if not is_finished(file, one)}
+    print(f'videos to do: {len(todo)}, finished before: {len(share) - len(todo)}')
     inferencer = build() if todo else None
     problems = {}
     for source, file in tqdm(todo.items(), unit='video'):
         if draw:
             options['vis_file'] = file.with_suffix('.mp4')
+        version = _version(source)  # before it is read
         found = _detect(inferencer, source, options)
         if found.error is None:
             if draw and found.tubes is not None:
                 found.plot_timeline(file.with_suffix('.png'))
-            found.save(file)  # last: the video is finished
+            replace(found, **version).save(file)  # last: the video is finished
         problems[source] = _problem_of(found)
         _tell(source, problems[source])
     if table:
-        finished = (file for file in files.values() if file.exists())
+        finished = (file for one, file in files.items() if is_finished(file, one))
         rows = (row for file in finished for row in VideoDetections.load(file).rows())
-        write_rows(Path(out, 'detections.csv'), rows, with_ids=True)
+        write_rows(csv_file, rows, with_ids=True)
     _raise_problems(problems)
 
 
-def result_files(out: str | Path, sources: list[str]) -> dict[str, Path]:
-    """JSON file of each video: named like it, with a checksum where others are, too."""
+def result_files(
+    out: str | Path, sources: list[str], suffixes: Iterable[str] = ()
+) -> dict[str, Path]:
+    """JSON file of each video: named like it, with a checksum where others are, too.
+
+    Args:
+        out: Folder of the files.
+        sources: Paths and URLs of the videos.
+        suffixes: Of further files for each video.
+    """
     stems = [re.sub(r'[^\w.-]+', '_', Path(one).stem)[:60] for one in sources]
-    files = {}
+    files, counts = {}, Counter(stems)
     for source, stem in zip(sources, stems, strict=True):
         file = Path(out, f'{stem}.json')
-        is_others = file.exists() and VideoDetections.load(file).source != name_source(
-            source
-        )
-        if stems.count(stem) > 1 or is_others:
+        name = name_source(source)
+        if os.path.lexists(file):
+            head = read_head(file)
+            is_free = head is not None and head.get('video', name) == name
+        else:
+            is_free = not any(os.path.lexists(file.with_suffix(s)) for s in suffixes)
+        if counts[stem] > 1 or not is_free:
             digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
             file = Path(out, f'{stem}-{digest}.json')
         files[source] = file
     return files
+
+
+def read_head(file: Path) -> dict | None:
+    """The first fields of a result, which say of which video it is.
+
+    Returns:
+        Nothing in it if the file is empty or cut short; None if it is no result.
+    """
+    if not begins_with(file, HEAD.encode()):
+        return None
+    with file.open('rb') as opened:
+        head = opened.read(2**16).partition(b',\n  "fps":')[0]
+        opened.seek(-min(3, os.path.getsize(file)), os.SEEK_END)
+        is_whole = opened.read() == b'\n}\n'
+    with suppress(ValueError):
+        return json.loads(head + b'}') if is_whole else {}
+    return {}
+
+
+def is_finished(file: Path, source: str) -> bool:
+    """Whether a file is the whole result of a video as it is now."""
+    head = read_head(file) if file.exists() else None
+    now = _version(source)
+    return bool(head) and all(head.get(key, now[key]) == now[key] for key in now)
+
+
+def _version(source: str) -> dict[str, float]:
+    """Fields of the result that change when the files of a video do."""
+    stats = [os.stat(file) for file in source_files(source)]
+    if not stats:
+        return {}
+    mtime = max(stat.st_mtime for stat in stats)
+    return dict(num_bytes=sum(stat.st_size for stat in stats), mtime=round(mtime, 3))
+
+
+def _check_not_within(out: str | Path, sources: Iterable[str]) -> None:
+    """Raise ``UserError`` if drawn copies would be among the videos."""
+    places = {os.path.dirname(file) for one in sources for file in source_files(one)}
+    if any(os.path.samefile(place, out) for place in places):
+        raise UserError(
+            f'--out {out} has videos or pictures of the input in it, which a drawn '
+            'copy could replace; choose another folder.'
+        )
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:
@@ -136,7 +202,7 @@ def _raise_problems(problems: Mapping[str, str | None]) -> None:
     """Raise if there is a problem among those by video, None where there is none."""
     if num_bad := sum(problem is not None for problem in problems.values()):
         raise UserError(
-            f'{num_bad} of {len(problems)} videos have problems, listed above; '
+            f'Videos with problems, listed above: {num_bad} of {len(problems)}; '
             'correct them, then run the command again.'
         )
 
@@ -147,9 +213,9 @@ def detect_with_ray(
     out: str,
     *,
     address: Annotated[
-        str | None, dict(flag='--ray', nargs='?', const='', metavar='ADDRESS')
+        str | None, dict(flag='--ray', nargs='?', const='local', metavar='ADDRESS')
     ] = None,
-    form: Annotated[Literal['json', 'parquet'], dict(flag='--format')] = 'json',
+    form: Annotated[Literal['json', 'parquet'] | None, dict(flag='--format')] = None,
     cpus_per_worker: Count = 1,
     **options,
 ) -> None:
@@ -158,29 +224,50 @@ def detect_with_ray(
     Args:
         sources, build, options: See :func:`detect_videos`.
         out: Any place that pyarrow knows, such as a folder or ``s3://…``.
-        address: Use workers of this Ray cluster; 'local' starts one; without ADDRESS,
-            those of the running one, or of this machine.
-        form: Of the data set with --ray: JSON lines or Parquet.
+        address: Use workers of this Ray cluster ('auto': of the running one); without
+            ADDRESS, Ray is started on this machine, for this machine alone.
+        form: Of the data set with --ray: JSON lines (default) or Parquet.
         cpus_per_worker: Cores of each worker with --ray.
 
     Raises:
         UserError: no cluster or place; at the end, if videos have problems.
     """
-    with blame('--ray needs Ray', "pip install 'stmixer_mm[ray]', or leave --ray out"):
-        import ray
-    with blame(
-        f'--ray {address}: no cluster answers', 'correct it, or start Ray there'
-    ):
-        ray.init(address or None, include_dashboard=False, log_to_driver=False)
     videos, work = _absolute(sources), (build, options)
+    _connect(address or 'local')
     try:
-        outcomes = _write_data_set(videos, work, out, form, cpus_per_worker)
+        outcomes = _write_data_set(videos, work, out, form or 'json', cpus_per_worker)
     finally:
+        import ray
+
         ray.shutdown()
     problems = dict.fromkeys(videos, 'failed (ended its worker)') | outcomes
     for video, problem in problems.items():
         _tell(video, problem)
     _raise_problems(problems)
+
+
+def _connect(address: str) -> None:
+    """Join a cluster, or start one of this machine alone."""
+    if address == 'local':
+        # To be set before the import. Else all processes listen on all interfaces.
+        os.environ['RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER'] = '0'
+    with blame('--ray needs Ray', "pip install 'stmixer_mm[ray]', or leave --ray out"):
+        import ray
+    subject, remedy = f'--ray {address}: no cluster answers', 'start Ray there'
+    if address != 'local' and not _answers(address):
+        raise UserError(f'{subject}; correct it, or {remedy}.')
+    with blame(subject, remedy):
+        ray.init(address, include_dashboard=False, log_to_driver=False)
+
+
+def _answers(address: str) -> bool:
+    """Whether a cluster can be joined; tried in a process, as Ray waits for minutes."""
+    command = [sys.executable, '-c', f'import ray; ray.init({address!r})']
+    with suppress(subprocess.TimeoutExpired):
+        return not subprocess.run(
+            command, capture_output=True, timeout=ANSWER_S
+        ).returncode
+    return False
 
 
 def _write_data_set(
