@@ -92,6 +92,9 @@ def write_files(folder):
     (folder / 'picture.png').mkdir()
     (folder / 'clips' / 'abcdefghijk_000000_000010').mkdir(parents=True)
     os.mkfifo(folder / 'pipe')
+    for file in 'pictures/0.png', 'others/mAP/classes.csv':
+        (folder / file).parent.mkdir(parents=True)
+        (folder / file).write_text('of others')
     return folder
 
 

@@ -8,7 +8,7 @@ standard output.
 import sys
 from contextlib import ExitStack, redirect_stdout
 from functools import partial
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
 from stmixer_mm.apis.cut import ClipLoader
@@ -23,6 +23,7 @@ from stmixer_mm.command_line import (
     overrides,
     run_main,
 )
+from stmixer_mm.datasets.streams import input_files
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
@@ -62,12 +63,16 @@ def main(
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
     if json_lines not in (None, '-'):
-        check_writable_file(json_lines, purpose='--json-lines')
+        purpose, files = '--json-lines', input_files(source)
+        check_writable_file(json_lines, purpose=purpose, inputs=files)
     elif page is None:
         json_lines = '-'
     frames = LiveSource(source)
     with ExitStack() as stack:
-        lines = open_lines(json_lines, stack)
+        lines = json_lines
+        if lines == '-':  # and nothing else is printed there
+            lines = sys.stdout
+            stack.enter_context(redirect_stdout(sys.stderr))
         detector = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
         ).model
@@ -91,17 +96,6 @@ def main(
         finally:
             live.stop()
             log_figures(live)
-
-
-def open_lines(file: str | None, stack: ExitStack) -> TextIO | None:
-    """Where JSON lines go; if to standard output, nothing else is printed there."""
-    if file is None:
-        return None
-    if file != '-':
-        return stack.enter_context(open(file, 'w', encoding='utf-8'))
-    lines = sys.stdout
-    stack.enter_context(redirect_stdout(sys.stderr))
-    return lines
 
 
 def log(message: str) -> None:

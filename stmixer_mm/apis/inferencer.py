@@ -30,6 +30,7 @@ from stmixer_mm.command_line import (
 from stmixer_mm.datasets.frames import without_suffix
 from stmixer_mm.datasets.streams import (
     FrameStream,
+    input_files,
     list_sources,
     name_source,
     open_source,
@@ -37,7 +38,12 @@ from stmixer_mm.datasets.streams import (
 from stmixer_mm.datasets.videos import DamagedVideo, OnDamage, join_stretches
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, explain
-from stmixer_mm.files import check_writable_dir, write_json
+from stmixer_mm.files import (
+    check_no_input,
+    check_writable_dir,
+    check_writable_file,
+    write_json,
+)
 from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
 
 NMS_THR = 0.7
@@ -79,6 +85,8 @@ class ActionDetInferencer:
         show_progress: bool = True,
     ) -> None:
         model, weights = resolve_model(model, weights)
+        files = (model, weights, label_file)
+        self._files = [one for one in files if isinstance(one, str | Path)]
         self.model = init_detector(
             model,
             weights,
@@ -238,18 +246,25 @@ class ActionDetInferencer:
             videos written, None where there is none.
 
         Raises:
-            UserError: the only source cannot be read.
+            UserError: the only source cannot be read, or an output is an input.
         """
         sources = list_sources(inputs)
         vis, preds = (
             Path(out_dir, name) if out_dir and not is_left_out else None
             for name, is_left_out in dict(vis=no_save_vis, preds=no_save_pred).items()
         )
-        for folder in filter(None, (vis, preds)):
-            check_writable_dir(folder, purpose='out_dir')
+        names, files = _file_names(sources), [*self._files, *input_files(inputs)]
+        for folder, suffix in (vis, 'mp4'), (preds, 'json'):
+            if folder is not None:
+                check_writable_dir(folder, purpose='out_dir')
+                outputs = [folder / f'{name}.{suffix}' for name in names]
+                check_no_input(outputs, files, purpose='out_dir:')
+        if pred_out_file:
+            purpose = 'pred_out_file'
+            check_writable_file(pred_out_file, purpose=purpose, inputs=files)
         predictions, videos = [], []
         options['batch_size'] = batch_size
-        for source, name in zip(sources, _file_names(sources), strict=True):
+        for source, name in zip(sources, names, strict=True):
             drawn = vis and vis / f'{name}.mp4'
             found = self.detect(source, vis_file=drawn, **options)
             if found.error is not None:

@@ -1,7 +1,6 @@
 """Detections drawn into a copy of a video."""
 
 import heapq
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -18,10 +17,15 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, build_tracker
 from stmixer_mm.datasets.containers import open_container
-from stmixer_mm.datasets.streams import FrameStream, open_source, read_part
+from stmixer_mm.datasets.streams import (
+    FrameStream,
+    open_source,
+    read_part,
+    source_files,
+)
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import atomic_path
+from stmixer_mm.files import atomic_path, check_no_input
 from stmixer_mm.pictures import decode
 from stmixer_mm.structures import Keyframe
 from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
@@ -117,11 +121,10 @@ def render_video(
         UserError: a frame of ``video`` cannot be decoded, or ``out`` cannot be written.
     """
     source = open_source(video, on_damage=on_damage)
+    check_no_input([out], source_files(source), purpose='the drawn video')
     total = begin = sound = None
     tick = _TICK
     if isinstance(source, Video):
-        if os.path.realpath(out) == os.path.realpath(source.path):
-            raise UserError(f'{out} is the video itself; give another name.')
         part = source.part(start, end)
         total, tick, begin = len(part), source.time_base, source.times[part[0]]
         span = np.add((begin, source.end_of(part[-1])), source.start_s)

@@ -168,3 +168,25 @@ def test_the_python_of_the_readme_runs(folder, video, monkeypatch, tmp_path):
     names = dict(CONFIG=folder / 'stmixer.py', CHECKPOINT=folder / 'stmixer.pth')
     exec(code, dict(names, VIDEO=video))
     assert len(VideoDetections.load('out.json').keyframes) == 3
+
+
+def test_no_output_replaces_an_input(of_keyframes, video, tmp_path):
+    copy, link, pictures = (tmp_path / name for name in ('a.mp4', 'b.json', 'c'))
+    copy.write_bytes(video.read_bytes())
+    link.hardlink_to(copy)
+    pictures.mkdir()
+    (pictures / '0.png').touch()
+    folder = tmp_path / 'vis'
+    folder.mkdir()
+    (folder / 'a.mp4').symlink_to(copy)
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
+    for source, output in [
+        (copy, dict(pred_out_file=copy)),
+        (copy, dict(pred_out_file=link)),
+        (pictures, dict(pred_out_file=pictures / '0.png')),
+        (copy, dict(pred_out_file=of_keyframes.model.cfg.filename)),
+        (copy, dict(out_dir=tmp_path)),
+    ]:
+        with pytest.raises(UserError):
+            of_keyframes(str(source), **output)
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == before

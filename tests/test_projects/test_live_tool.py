@@ -29,6 +29,15 @@ def test_a_file_is_shown_to_its_end(project, tmp_path, capfd):
     assert f'keyframes {len(lines)}' in printed.err.splitlines()[-1]
 
 
+def test_lines_of_the_last_run_survive_a_source_that_does_not_open(project, tmp_path):
+    video, lines = tmp_path / 'none.mp4', tmp_path / 'lines.json'
+    video.write_text('no video')
+    lines.write_text('last run')
+    with pytest.raises(SystemExit):
+        run_tool('live', video, *project, '--json-lines', lines)
+    assert lines.read_text() == 'last run'
+
+
 def test_an_interrupted_program_ends_whole(project, tmp_path, capfd):
     before = set(threading.enumerate())
     lines = tmp_path / 'lines.json'

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
@@ -262,10 +263,19 @@ class LiveDetection:
 
 
 class JsonLines(Listener):
-    """Writes a line for each keyframe, at once."""
+    """Writes a line for each keyframe, at once.
 
-    def __init__(self, file: TextIO, score_thr: float) -> None:
+    Args:
+        file: Where to. A path is opened, and emptied, when the source is open.
+        score_thr: Leave out actions with lower scores.
+    """
+
+    def __init__(self, file: TextIO | str | Path, score_thr: float) -> None:
         self._file, self._score_thr = file, score_thr
+
+    def on_connection(self, index: int) -> None:
+        if isinstance(self._file, str | Path):
+            self._file = open(self._file, 'w', encoding='utf-8')  # noqa: SIM115
 
     def on_result(self, result: LiveResult) -> None:
         captured_at = datetime.fromtimestamp(result.captured_at).astimezone()
