@@ -319,8 +319,10 @@ class Video:
         with suppress(av.FFmpegError):
             yield from dropwhile(lambda packet: packet.pts != stamp, packets)
 
-    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
-        return rgb_picture(self._to_rgb, frame, **self._shape)
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray | None:
+        with suppress(av.FFmpegError):  # damage may change the form of its pixels
+            return rgb_picture(self._to_rgb, frame, **self._shape)
+        return None
 
 
 def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
