@@ -173,6 +173,30 @@ def _resume_in_the_work_dir() -> None:
         module.find_latest_checkpoint = find_latest_checkpoint
 
 
+def _leave_out_schedules_after_the_end() -> None:
+    """Let a run be shorter than the warm-up of its config.
+
+    A schedule without ``end`` ends with the run. mmengine (0.10.7) refuses it if it
+    begins there, after the warm-up. Can go when it leaves such a schedule out.
+    """
+    build = runner.Runner._build_param_scheduler
+
+    def build_those_within(self, scheduler, optim_wrapper):
+        every = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
+        within = [one for one in every if not is_after_the_end(self, one)]
+        return build(self, within, optim_wrapper)
+
+    def is_after_the_end(self, one) -> bool:
+        if not isinstance(one, dict) or 'end' in one or not one.get('begin'):
+            return False
+        if not isinstance(self._train_loop, runner.BaseLoop):
+            return False
+        in_epochs = one.get('by_epoch', True)
+        return one['begin'] >= (self.max_epochs if in_epochs else self.max_iters)
+
+    runner.Runner._build_param_scheduler = build_those_within
+
+
 def _find_own_configs() -> None:
     """Let ``_base_ = 'stmixer_mm::stmixer/…'`` name a config of this package.
 
@@ -192,12 +216,23 @@ def _find_own_configs() -> None:
     Config._get_cfg_path = staticmethod(find_any)
 
 
-def _leave_initialisation_out_of_logs() -> None:
-    """Keep mmengine from logging how each parameter is initialised.
+def _shorten_logs() -> None:
+    """Keep what mmengine says before the first step short enough to be read.
 
-    ``BaseModule`` (0.10.7) logs three lines for each, hundreds before the first step.
-    Can go when it does not.
+    It (0.10.7) logs three lines for each parameter (how it is initialised), a hundred
+    on the hooks and ten on how PyTorch was compiled. Can go when it does not.
     """
+
+    def environment() -> dict:
+        found = collect_env()
+        found.pop('PyTorch compiling details', None)
+        return found
+
+    collect_env = runner.runner.collect_env
+    runner.runner.collect_env = environment
+    runner.Runner.get_hooks_info = lambda self: ', '.join(
+        type(hook).__name__ for hook in self.hooks
+    )
     BaseModule._dump_init_info = lambda self: None
 
 
@@ -357,5 +392,6 @@ _allow_mmengine_checkpoints()
 _load_weights_only()
 _write_last_checkpoint_whole()
 _resume_in_the_work_dir()
+_leave_out_schedules_after_the_end()
 _find_own_configs()
-_leave_initialisation_out_of_logs()
+_shorten_logs()

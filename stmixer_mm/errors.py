@@ -107,6 +107,11 @@ def explain(error: BaseException) -> str | None:
             f'Cannot read or write{where} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
+    if 'DataLoader worker (pid' in reason:
+        return (
+            f'A data loader worker was killed ({reason}), probably for want of RAM; '
+            'lower num_workers, batch_size or the size of the clips.'
+        )
     is_full = isinstance(error, OutOfMemoryError | MemoryError)
     if is_full or "can't allocate memory" in reason:
         return (

@@ -68,6 +68,7 @@ DATASETS = _share('DATASETS', 'datasets')
 TRANSFORMS = _share('TRANSFORMS', 'datasets')
 METRICS = _share('METRICS', 'evaluation')
 HOOKS = _share('HOOKS', 'engine')
+LOG_PROCESSORS = _share('LOG_PROCESSORS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
 
 # Files that take the place of a checkpoint: for a suffix ('.onnx') a function (config,

@@ -30,8 +30,9 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 
-# Losses are averaged over this many iterations; the log shows the time to go (eta).
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
+# Losses are averaged over this many iterations; the log shows the time to go (eta) and
+# a sum for each earlier stage (the visualizer's back ends get all terms).
+log_processor = dict(type='StageLogProcessor', window_size=20, by_epoch=True)
 log_level = 'INFO'
 
 vis_backends = [dict(type='LocalVisBackend')]

@@ -92,13 +92,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, end=1, convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        begin=1,
-        end=max_epochs,
-        eta_min=1.2e-5,
-        convert_to_iter_based=True,
-    ),
+    dict(type='CosineAnnealingLR', begin=1, eta_min=1.2e-5, convert_to_iter_based=True),
 ]
 custom_hooks = [dict(type='CheckModelHook'), dict(type='ExactResumeHook')]
 default_hooks = dict(checkpoint=dict(interval=max_epochs))

@@ -1,15 +1,23 @@
-"""Checkpoints: reading them, and whether one fits a model."""
+"""Checkpoints: reading them, and whether one fits a model and its training."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from math import isfinite
+from numbers import Integral, Number
 from pathlib import Path
 
 import torch
+from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 
 LISTED_NAMES = 10
 
@@ -70,7 +78,8 @@ def check_state(
     """Refuse a checkpoint whose parameters are not finite, or not those of the model.
 
     ``num_batches_tracked`` may be missing: BN layers saved by old releases lack it.
-    Values that are not tensors may be left over.
+    Values that are not tensors, and a part that the model has as None, may be left
+    over.
 
     Args:
         model: Wrapped (data parallel) or not.
@@ -86,7 +95,8 @@ def check_state(
     own, faults = model.state_dict(), {}
     for name in {**own, **state_dict}:
         fault = _compare(name, own.get(name), state_dict.get(name))
-        if fault and not any(re.search(pattern, name) for pattern in allow):
+        is_off = model._modules.get(name.partition('.')[0], model) is None
+        if fault and not (is_off or any(re.search(one, name) for one in allow)):
             faults.setdefault(fault, []).append(name)
     if faults:
         lists = (
@@ -118,3 +128,126 @@ def is_dense(value: object) -> bool:
     """Whether it is a tensor as parameters are."""
     is_strided = isinstance(value, Tensor) and value.layout is torch.strided
     return is_strided and not (value.is_meta or value.is_quantized)
+
+
+def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
+    """Refuse a checkpoint from which the training of a runner cannot continue.
+
+    Shapes and types are compared with the runner's own: a fused optimizer reads beyond
+    a state that is too small.
+
+    Raises:
+        UserError: one sentence with ``source`` and what does not fit.
+    """
+    remedy = (
+        'resume from a checkpoint of a training with this config, or start from its '
+        'weights (load_from, without --resume)'
+    )
+    with blame(f'Checkpoint {source} cannot be resumed', remedy):
+        for place in _differences_of_training(runner, checkpoint):
+            raise ValueError(f'{place} does not fit')
+        for scalars in checkpoint['message_hub']['log_scalars'].values():
+            if isinstance(scalars, HistoryBuffer):
+                scalars = deepcopy(scalars)
+                scalars.update(0.0)
+                scalars.mean()
+
+
+def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
+    info = checkpoint['message_hub']['runtime_info']
+    if isinstance(runner.optim_wrapper, OptimWrapper):
+        yield from _differences_of_optimizer(
+            runner.optim_wrapper.optimizer, checkpoint['optimizer']
+        )
+    if isinstance(runner.param_schedulers, list) and 'param_schedulers' in checkpoint:
+        pairs = zip(
+            checkpoint['param_schedulers'], runner.param_schedulers, strict=False
+        )
+        for number, (saved, own) in enumerate(pairs):
+            own = own.state_dict()
+            yield from _differences(saved, own, f'param_schedulers.{number}')
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    example = dict(
+        meta=dict(epoch=Integral, iter=Integral),
+        exact_resume=dict(
+            steps_of_epoch=Integral,
+            sampler_seed=Integral,
+            gradients=dict(model.named_parameters()),
+        ),
+    )
+    yield from _differences(checkpoint, example, 'its')
+    example = dict(
+        keep_ckpt_ids=[Integral] * len(info.get('keep_ckpt_ids', ())),
+        **{name: str for name in info if name.startswith(('best_ckpt', 'last_ckpt'))},
+        **{name: Number for name in info if name.startswith('best_score')},
+    )
+    yield from _differences(info, example, 'runtime_info')
+
+
+def _differences_of_optimizer(optimizer: Optimizer, state: Mapping) -> Iterator[str]:
+    """Where options and state differ from what the optimizer itself makes."""
+    pairs = zip(state['param_groups'], optimizer.param_groups, strict=True)
+    for number, (saved, own) in enumerate(pairs):
+        place = f'optimizer.param_groups.{number}'
+        if len(saved['params']) != len(own['params']):
+            yield f'{place}.params'
+        own = {name: own[name] for name in optimizer.defaults}
+        # Others are switches of later versions.
+        needed = {name for name, value in own.items() if type(value) in (int, float)}
+        yield from (f'{place}.{name}' for name in sorted(needed.difference(saved)))
+        yield from _differences(saved, own, place)
+    for saved, own in zip(state['param_groups'], optimizer.param_groups, strict=True):
+        for index, parameter in zip(saved['params'], own['params'], strict=True):
+            if index in state['state']:
+                place, of_one = f'optimizer.state.{index}', state['state'][index]
+                example = _example_state(optimizer, saved, parameter)
+                yield from _differences(of_one, example, place)
+                yield from (f'{place}.{name}' for name in example if name not in of_one)
+
+
+def _example_state(optimizer: Optimizer, options: Mapping, parameter: Tensor) -> dict:
+    """The state that an optimizer makes for a parameter; empty if it needs more."""
+    twin = object.__new__(type(optimizer))
+    parameter = torch.zeros_like(parameter, requires_grad=True)
+    parameter.grad = torch.zeros_like(parameter)
+    groups = [{**options, 'params': [parameter]}]
+    vars(twin).update(vars(optimizer), state=defaultdict(dict), param_groups=groups)
+    with suppress(Exception):  # some want to evaluate the model
+        type(optimizer).step(twin)
+    return twin.state[parameter]
+
+
+def _differences(saved: object, example: object, place: str) -> Iterator[str]:
+    """Where nested values are of another kind than those of an example.
+
+    What one of them lacks is not compared, nor what is None in the example. A type
+    stands for any value of it.
+    """
+    if isinstance(example, Mapping) and isinstance(saved, Mapping):
+        for name in (name for name in example if name in saved):
+            yield from _differences(saved[name], example[name], f'{place}.{name}')
+    elif isinstance(example, list | tuple) and isinstance(saved, list | tuple):
+        if len(example) != len(saved):
+            yield place
+        for number, pair in enumerate(zip(saved, example, strict=False)):
+            yield from _differences(*pair, f'{place}.{number}')
+    elif not _is_alike(saved, example):
+        yield place
+
+
+def _is_alike(saved: object, example: object) -> bool:
+    if isinstance(example, Tensor):
+        saved = torch.as_tensor(saved) if isinstance(saved, Number) else saved
+        return is_dense(saved) and saved.shape == example.shape
+    if is_dense(saved) and saved.numel() == 1:
+        saved = saved.item()
+    if isinstance(example, type):
+        is_of_type = isinstance(saved, example)
+        return is_of_type and not (example is Integral and saved < 0)
+    if example is None or (isinstance(example, bool) and saved is None):
+        return True
+    if isinstance(example, Number):
+        return (
+            isinstance(saved, Number) and isfinite(saved) and saved >= min(example, 0)
+        )
+    return isinstance(saved, type(example))

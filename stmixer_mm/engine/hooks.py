@@ -12,14 +12,13 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
-from stmixer_mm.engine.checkpoints import check_state, state_dict_of
+from stmixer_mm.engine.checkpoints import check_state, check_training, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import ATOMIC_BACKEND, lock_folder
@@ -59,9 +58,8 @@ class CheckCheckpointHook(Hook):
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
         checkpoint.setdefault('state_dict', state)  # mmengine looks only there
-        optim = runner.optim_wrapper
-        if runner._resume and isinstance(optim, OptimWrapper):
-            check_optimizer(optim, checkpoint['optimizer'], source=source)
+        if runner._resume and isinstance(runner, Runner):
+            check_training(runner, checkpoint, source=source)
 
 
 def source_of(runner) -> str | None:
@@ -70,16 +68,6 @@ def source_of(runner) -> str | None:
     if source is None and runner._resume:
         source = find_latest_checkpoint(runner.work_dir)
     return source
-
-
-def check_optimizer(optim: OptimWrapper, state: dict, *, source: str) -> None:
-    """Refuse the state of another optimizer, whose settings torch would take over."""
-    missing = {*optim.optimizer.defaults}.difference(*state['param_groups'])
-    if missing:
-        raise UserError(
-            f'The optimizer of checkpoint {source} has no {", ".join(sorted(missing))}; '
-            'resume with the optim_wrapper that it was trained with.'
-        )
 
 
 @HOOKS.register_module()

@@ -1,5 +1,7 @@
 import errno
+import functools
 import itertools
+import operator
 import os
 import random
 import shutil
@@ -15,12 +17,13 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
-from mmengine.runner import Runner
+from mmengine.runner import LogProcessor, Runner
 from torch import nn
 from torch.utils.data import Dataset
 
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
+from stmixer_mm.engine.log_processor import StageLogProcessor
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import lock_folder
 
@@ -327,6 +330,54 @@ def test_a_checkpoint_that_does_not_fit_is_not_resumed(tmp_path, changes):
     make_runner(tmp_path, epochs=1, **ADAMW).train()
     with pytest.raises(UserError, match=r'epoch_1\.pth'):
         make_runner(tmp_path, resume=True, **ADAMW | changes).train()
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        ('optimizer.state.0.exp_avg', torch.zeros(1)),
+        ('optimizer.state.0.step', torch.zeros(5)),
+        ('optimizer.state.1', {}),
+        ('optimizer.param_groups.0.lr', 'a'),
+        ('optimizer.param_groups.0.betas', (0.9,)),
+        ('optimizer.param_groups.0.params', [0]),
+        ('param_schedulers.0.last_step', 'a'),
+        ('param_schedulers', None),
+        ('meta.epoch', 'a'),
+        ('meta.iter', -1),
+        ('exact_resume.steps_of_epoch', 1.5),
+        ('exact_resume.gradients', {'linear.weight': torch.ones(3)}),
+        ('message_hub.runtime_info.keep_ckpt_ids', ['a']),
+        ('message_hub.log_scalars', []),
+    ],
+)
+def test_an_altered_checkpoint_is_not_resumed(tmp_path, place, value):
+    make_runner(tmp_path, epochs=1, **ADAMW).train()
+    altered = torch.load(tmp_path / 'epoch_1.pth')
+    *path, last = (int(one) if one.isdigit() else one for one in place.split('.'))
+    functools.reduce(operator.getitem, path, altered)[last] = value
+    torch.save(altered, tmp_path / 'epoch_1.pth')
+    with pytest.raises(UserError, match=r'epoch_1\.pth'):
+        make_runner(tmp_path, resume=True, **ADAMW).train()
+
+
+def test_a_run_may_be_shorter_than_its_warm_up(tmp_path):
+    schedules = [
+        dict(type='LinearLR', start_factor=0.1, end=1),
+        dict(type='CosineAnnealingLR', begin=1),
+    ]
+    runner = make_runner(tmp_path, epochs=1, param_scheduler=schedules)
+    runner.train()
+    assert [type(one).__name__ for one in runner.param_schedulers] == ['LinearLR']
+
+
+def test_log_lines_have_a_sum_for_each_earlier_stage(tmp_path, monkeypatch):
+    terms = {'d0.loss_a': 1.0, 'd0.loss_b': 2.0, 'loss_a': 4.0}
+    line = 'Epoch [1]  ' + '  '.join(f'{name}: {terms[name]:.4f}' for name in terms)
+    monkeypatch.setattr(LogProcessor, 'get_log_after_iter', lambda *_: (terms, line))
+    expected = 'Epoch [1]  loss_a: 4.0000  d0: 3.0000'
+    log = StageLogProcessor().get_log_after_iter(None, 0, 'train')
+    assert log == (terms, expected)
 
 
 def test_allowed_differences_pass_for_fine_tuning(tmp_path):

@@ -15,6 +15,8 @@ from tiny import (
     whole_frames,
 )
 
+from stmixer_mm.engine.checkpoints import check_state
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import xyzr_to_xyxy
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.parts import Batch
@@ -153,6 +155,13 @@ def test_own_losses_are_those_without_denoising(samples, dtype):
         expected, losses = (
             losses_of(one, *(make() for make in samples)) for one in (plain, model)
         )
+    check_state(
+        build_detector(tiny_detector() | dict(denoising=None)),
+        model.state_dict(),
+        source='x',
+    )
+    with pytest.raises(UserError, match='denoising'):
+        check_state(plain, model.state_dict(), source='x')
     somebody = samples != (nobody, nobody)
     assert_own_losses_stay(losses, expected, somebody)
     sum(losses.values()).backward()

@@ -24,7 +24,8 @@ class STMixer(ClipDetector):
         head: Losses, or the persons that are kept; its ``num_classes`` is the decoder's.
         initial_boxes: An :class:`.InitialBoxes`; the whole frame by default.
         with_query_vectors: Predictions have :meth:`.QueryDecoder.query_vectors` too.
-        parts: Configs of :class:`.QueryPart`, such as ``denoising=dict(…)``.
+        parts: Configs of :class:`.QueryPart`; of one that is None, a checkpoint may
+            have weights. ``denoising=dict(…)``, say.
     """
 
     def __init__(
@@ -46,9 +47,9 @@ class STMixer(ClipDetector):
         self.decoder = build_decoder(decoder, num_classes=head.num_classes)
         self.initial_boxes = build_initial_boxes(initial_boxes, self.decoder)
         sizes = dict(self.decoder.sizes, num_classes=head.num_classes)
-        for name, config in parts.items():
-            if config is not None:
-                self.add_module(name, MODELS.build(config, default_args=sizes))
+        for name, part in parts.items():
+            part = part if part is None else MODELS.build(part, default_args=sizes)
+            self.add_module(name, part)
         self.head = head
         self.with_query_vectors = with_query_vectors
         self.decoder.check_readers(self, *self.path, *self.children())
