@@ -342,8 +342,8 @@ def open_video(path: str | Path, on_damage: OnDamage | None = None) -> Video:
     except (av.FFmpegError, LookupError) as error:
         raise UserError(
             f'{path} ({os.path.getsize(path)} bytes) cannot be read as a video: it is '
-            'truncated, damaged, of an unknown codec, or not a video; fetch it again '
-            'or re-encode it, for example as H.264.'
+            'truncated, damaged, of an unknown codec, a list of others or not a video; '
+            'fetch it again or re-encode it, for example as H.264.'
         ) from error
     except ValueError as error:
         raise UserError(f'{path}: {error}; scale or crop it.') from error
