@@ -256,6 +256,8 @@ def stack_numbers(values, *, dtype, device):
 
     ``torch.tensor`` fixes them to those of the traced clip (torch 2.13).
     """
+    if not torch.compiler.is_compiling():  # one copy in place of as many kernels
+        return torch.tensor([*values], dtype=dtype, device=device)
     return torch.stack(
         [torch.full((), each, dtype=dtype, device=device) for each in values]
     )
