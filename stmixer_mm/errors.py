@@ -99,6 +99,11 @@ def user_errors() -> Iterator[None]:
 def explain(error: BaseException) -> str | None:
     """The sentence for an error of the user, None for a bug."""
     reason = str(error).split('. ')[0].rstrip('.')
+    if killed := _find_killed_worker(error):
+        return (
+            f'A data loader worker was killed ({killed}), probably for want of RAM; '
+            'lower num_workers, batch_size or the size of the clips.'
+        )
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -107,17 +112,21 @@ def explain(error: BaseException) -> str | None:
             f'Cannot read or write{where} ({error.strerror}); make room, change its '
             'permissions or choose another place.'
         )
-    if 'DataLoader worker (pid' in reason:
-        return (
-            f'A data loader worker was killed ({reason}), probably for want of RAM; '
-            'lower num_workers, batch_size or the size of the clips.'
-        )
     is_full = isinstance(error, OutOfMemoryError | MemoryError)
     if is_full or "can't allocate memory" in reason:
         return (
             f'There is too little RAM or GPU memory ({reason}); lower '
             'train_dataloader.batch_size, sizes or counts, or train with --amp.'
         )
+    return None
+
+
+def _find_killed_worker(error: BaseException | None) -> str | None:
+    """PyTorch's words for it; it interrupts any code, which may wrap them."""
+    while error is not None:
+        if found := re.search(r'DataLoader worker \(pid.*?\)[^.)]*', str(error)):
+            return found[0]
+        error = error.__cause__ or error.__context__
     return None
 
 

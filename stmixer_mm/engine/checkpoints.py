@@ -167,21 +167,27 @@ def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
             own = own.state_dict()
             yield from _differences(saved, own, f'param_schedulers.{number}')
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    example = dict(
+    examples = dict(
         meta=dict(epoch=Integral, iter=Integral),
         exact_resume=dict(
             steps_of_epoch=Integral,
             sampler_seed=Integral,
             gradients=dict(model.named_parameters()),
         ),
+        message_hub=dict(
+            runtime_info=dict(
+                keep_ckpt_ids=[Integral] * len(info.get('keep_ckpt_ids', ())),
+                **{
+                    name: str
+                    for name in info
+                    if name.startswith(('best_ckpt', 'last_ckpt'))
+                },
+                **{name: Number for name in info if name.startswith('best_score')},
+            )
+        ),
     )
-    yield from _differences(checkpoint, example, 'its')
-    example = dict(
-        keep_ckpt_ids=[Integral] * len(info.get('keep_ckpt_ids', ())),
-        **{name: str for name in info if name.startswith(('best_ckpt', 'last_ckpt'))},
-        **{name: Number for name in info if name.startswith('best_score')},
-    )
-    yield from _differences(info, example, 'runtime_info')
+    for name in examples.keys() & checkpoint.keys():
+        yield from _differences(checkpoint[name], examples[name], name)
 
 
 def _differences_of_optimizer(optimizer: Optimizer, state: Mapping) -> Iterator[str]:

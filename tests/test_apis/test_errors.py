@@ -16,7 +16,7 @@ from stmixer_mm.errors import UserError, blame, user_errors
         (torch.cuda.OutOfMemoryError('Tried to allocate 2 GiB. GPU 0'), '2 GiB'),
         (MemoryError(), 'RAM'),
         (RuntimeError("can't allocate memory: you tried 9 bytes."), '9 bytes'),
-        (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.'), 'RAM'),
+        (UserError('A fails (DataLoader worker (pid 7) is killed: Killed.).'), 'RAM'),
     ],
 )
 def test_user_errors_are_printed_and_end_the_program(error, words, capsys, monkeypatch):
