@@ -1,14 +1,13 @@
-"""Files appear whole or not at all, and no output replaces an input."""
+"""Files appear whole or not at all."""
 
 import os
 import signal
 
 import pytest
 
-from stmixer_mm.errors import UserError, user_errors
+from stmixer_mm.errors import user_errors
 from stmixer_mm.files import (
     atomic_path,
-    check_writable_file,
     write_atomically,
 )
 
@@ -62,17 +61,3 @@ def test_a_stopped_tool_leaves_no_partial_file(tmp_path):
             os._exit(leave.code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGHUP
     assert names(tmp_path) == []
-
-
-def test_an_output_is_no_other_argument_of_the_command(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'in.csv').touch()
-    (tmp_path / 'link.csv').symlink_to('in.csv')
-    (tmp_path / 'hard.csv').hardlink_to('in.csv')
-    for option in ['--out', 'link.csv'], ['--out', 'hard.csv'], ['--out=./in.csv']:
-        monkeypatch.setattr('sys.argv', ['tool', 'in.csv', *option])
-        with pytest.raises(UserError):
-            check_writable_file(option[-1].removeprefix('--out='), purpose='--out')
-    monkeypatch.setattr('sys.argv', ['tool', 'in.csv', '--out', 'new/out.csv'])
-    check_writable_file('new/out.csv', purpose='--out')
-    assert names(tmp_path / 'new') == []
