@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -159,13 +159,13 @@ def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
         yield from _differences_of_optimizer(
             runner.optim_wrapper.optimizer, checkpoint['optimizer']
         )
-    if isinstance(runner.param_schedulers, list) and 'param_schedulers' in checkpoint:
-        pairs = zip(
-            checkpoint['param_schedulers'], runner.param_schedulers, strict=False
-        )
-        for number, (saved, own) in enumerate(pairs):
-            own = own.state_dict()
-            yield from _differences(saved, own, f'param_schedulers.{number}')
+    own = runner.param_schedulers
+    if isinstance(own, list) and 'param_schedulers' in checkpoint:
+        pairs = zip(checkpoint['param_schedulers'], own, strict=False)
+        for number, (saved, schedule) in enumerate(pairs):
+            if isinstance(schedule, _ParamScheduler):  # it has been built
+                place = f'param_schedulers.{number}'
+                yield from _differences(saved, schedule.state_dict(), place)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     examples = dict(
         meta=dict(epoch=Integral, iter=Integral),
