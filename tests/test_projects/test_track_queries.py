@@ -11,7 +11,6 @@ from tiny import (
     data_sample,
     tiny_detector,
     tiny_head,
-    whole_frames,
 )
 from tiny import losses_of as tiny_losses
 
@@ -67,32 +66,6 @@ COMES_AND_GOES = (
     [keyframe({4: LEFT}, 2), keyframe({0: RIGHT}, 2, 'b')],
 )
 NOBODY_THERE = ([keyframe({})], [keyframe({}, 1)])
-
-
-def test_clips_of_a_batch_have_their_own_tracks():
-    """What a clip says does not depend on how many tracks its neighbour has."""
-    model = detector().eval()
-    samples = [data_sample(name=name) for name in 'abc']
-    carried = [tracks(1, 2, 3), tracks(), tracks(4, seed=1)]
-    data = model.data_preprocessor(batch(*samples))
-    feats = model.extract_feat(data['inputs'])
-    boxes = whole_frames(model.decoder, [(64, 96)] * 3)
-    with torch.no_grad():
-        extra = model.query_interaction(carried)
-        together = model.decoder(feats, boxes, (64, 96), [extra]).stages
-        for clip, one in enumerate(carried):
-            alone = model.decoder(
-                [feat[clip : clip + 1] for feat in feats],
-                boxes[:1],
-                (64, 96),
-                [model.query_interaction([one])],
-            ).stages
-            for ours, expected in zip(together, alone, strict=True):
-                for first, second in zip(ours, expected, strict=True):
-                    count = QUERIES + len(one)
-                    torch.testing.assert_close(
-                        first[clip, :count], second[0, :count], rtol=1e-3, atol=1e-4
-                    )
 
 
 def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
