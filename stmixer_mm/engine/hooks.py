@@ -132,7 +132,8 @@ def tell_idle(runner, names: Sequence[str]) -> None:
         f'{len(names)} trainable parameters got no gradient in the first step and stay '
         f'as they are: {textwrap.shorten(", ".join(names), 300, placeholder=" …")}'
     )
-    if getattr(runner.model, 'find_unused_parameters', True):
+    model = runner.model
+    if getattr(model, 'find_unused_parameters', True) or model.static_graph:
         runner.logger.warning(what)
     else:
         raise UserError(

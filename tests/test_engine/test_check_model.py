@@ -54,7 +54,7 @@ def test_the_first_step_names_what_got_no_gradient(caplog):
         hook.after_train_iter(runner, step)
     (line,) = caplog.messages
     assert ' 1.weight' in line and '0.weight' not in line and '2.weight' not in line
-    model.find_unused_parameters = False  # as of a wrapper for several processes
+    model.find_unused_parameters = model.static_graph = False  # as of a wrapper
     hook.before_train(runner)
     with pytest.raises(UserError, match='find_unused_parameters'):
         hook.after_train_iter(runner, 2)
