@@ -143,7 +143,7 @@ def lock_folder(folder: str | Path, *, purpose: str) -> None:
         UserError: another process has locked it.
     """
     path = Path(folder).resolve() / '.lock'
-    _LOCKS[path] = _LOCKS.get(path) or os.open(path, os.O_RDWR | os.O_CREAT)
+    _LOCKS[path] = _LOCKS.get(path) or os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.lockf(_LOCKS[path], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

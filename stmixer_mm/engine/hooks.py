@@ -207,9 +207,13 @@ class SafeCheckpointHook(CheckpointHook):
                 "those of mmengine's CheckpointHook."
             )
 
+    def before_run(self, runner) -> None:
+        # Before the last checkpoint is read, which the other run may remove.
+        if is_main_process() and isinstance(runner._train_loop, BaseLoop):
+            lock_folder(runner.work_dir, purpose='training')
+
     def before_train(self, runner) -> None:
         if is_main_process():
-            lock_folder(runner.work_dir, purpose='training')
             self._check_folder(runner)
         # Never remove those of the place that a run was copied or moved from.
         for key, path in [*runner.message_hub.runtime_info.items()]:
