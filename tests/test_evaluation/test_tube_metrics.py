@@ -10,6 +10,7 @@ from tube_data import (
     linked,
     noisy,
     predict,
+    predict_truth,
     score,
     still,
 )
@@ -19,28 +20,34 @@ from stmixer_mm.evaluation.functional import matching
 from stmixer_mm.evaluation.functional.linking import parse_linking
 
 TRUE, HALF = [10, 10, 29, 29], [10, 10, 19, 29]
-EXAMPLES = (  # ground truth and detections as (frame, box) and (frame, box, score)
-    ([(1, TRUE), (2, TRUE)], [(3, TRUE, 0.9), (1, TRUE, 0.8)]),
-    ([(1, TRUE), (2, TRUE)], [(1, HALF, 0.9), (2, TRUE, 0.8)]),
+EXAMPLES = (  # true tubes, and detections as (frame, box, score)
+    ([still(1, 2, TRUE)], [(3, TRUE, 0.9), (1, TRUE, 0.8)]),
+    ([still(1, 2, TRUE)], [(1, HALF, 0.9), (2, TRUE, 0.8)]),
     (
-        [(1, TRUE), (1, [14, 10, 33, 29])],
+        [still(1, 1, TRUE), still(1, 1, [14, 10, 33, 29])],
         [(1, TRUE, 0.9), (1, [11, 10, 30, 29], 0.8)],
     ),
+    ([still(1, 1, TRUE), still(1, 1, [100, 100, 149, 149])], [(1, TRUE, 0.9)]),
 )
 
 
 @pytest.mark.parametrize(
-    'protocol, frames, values',
+    'protocol, values',
     [
-        ('act', 'all', (0.125, 1, 1)),
-        ('act', 'annotated', (0.5, 1, 1)),
-        ('multisports', 'all', (0.25, 0.25, 0.5)),
-        ('multisports', 'annotated', (0.5, 0.25, 0.5)),  # also TubeR's
+        ('act', (0.125, 1, 1)),
+        (dict(base='moc', frames='annotated'), (0.5, 1, 1)),
+        ('multisports', (0.25, 0.25, 0.5, 0.5)),
+        ('road_python', (0.25, 0.25, 1)),
+        ('road_matlab', (0.25, 1, 0.5)),
+        ('retina', (0.125, 0.125, 1)),
+        ('yowo', (0.5, 1, 0.5)),
+        (dict(base='yowov2', drop_last_frame=True), (1, 1)),
+        ('yowoformer', (1, 0.375, 0.625, 0.75)),
+        ('tuber', (0.5, 0.25, 0.5)),
     ],
 )
-def test_examples_with_the_values_of_published_scripts(protocol, frames, values):
-    for (boxes, found), value in zip(EXAMPLES, values, strict=True):
-        tubes = [still(frame, frame, box) for frame, box in boxes]
+def test_examples_with_the_values_of_published_scripts(protocol, values):
+    for (tubes, found), value in zip(EXAMPLES, values, strict=False):
         samples = [
             predict('v', t, *((box, {0: score}) for f, box, score in found if f == t))
             for t in (1, 2, 3)
@@ -50,21 +57,63 @@ def test_examples_with_the_values_of_published_scripts(protocol, frames, values)
                 TubeFrameMAPMetric,
                 ground_truth({'v': {0: tubes}}, nframes=3),
                 protocol=protocol,
-                frames=frames,
                 class_average=over,
             )
             overall = score(metric, samples)['frame_mAP/overall@0.5']
             assert overall == pytest.approx(share * value)
 
 
+def test_choices_of_boxes_and_frames():
+    tubes, small = [still(1, 4, TRUE), still(3, 3, RIGHT)], still(2, 2, [0, 0, 3, 3])
+    truth = ground_truth({'v': {0: tubes, 1: [small]}})
+    both = {0: 0.5, 1: 0.3}
+    samples = [
+        predict('v', 1, (TRUE, both)),
+        predict('v', 2, (TRUE, {0: 0.9})),
+        predict('v', 3, (TRUE, {0: 0.2})),
+    ]
+    # Of boxes in frames 1 to 4 and another in frame 3:
+    for changes, ap in (
+        (dict(), 3 / 5),
+        # the second class of the first box is a false one before the last,
+        (dict(classes='mislabelled'), (2 + 3 / 4) / 5),
+        # the one of frame 2 is not found, as a small one is there,
+        (dict(classes='best', least_area=10), 2 / 5),
+        (dict(every=2, frames='annotated'), 2 / 3),  # frames 1 and 3 count,
+        (dict(skip_silent_frames=True), 3 / 4),  # frames 1, 2 and 3.
+    ):
+        metric = build(
+            TubeFrameMAPMetric, truth, protocol=dict(base='multisports', **changes)
+        )
+        assert score(metric, samples)['frame_mAP/run@0.5'] == pytest.approx(ap)
+
+
+def test_pixels_by_which_road_is_off():
+    truth = ground_truth({'v': {0: [still(1, 20, TRUE)]}})
+    for metric_type, protocol, thrs in (
+        (TubeFrameMAPMetric, 'road_matlab', (0.9025, 0.903)),
+        (VideoMAPMetric, 'road', (0.741, 0.742)),
+    ):
+        options = dict(class_average='gt', protocol=protocol, iou_thrs=thrs)
+        found = score(build(metric_type, truth, **options), predict_truth(truth))
+        assert [*found.values()][:2] == [1, 0]
+
+
 @pytest.mark.parametrize(
-    'protocol, at_half', [('act', (0, 1, 0)), ('multisports', (0, 0, 0))]
+    'protocol, at_half',
+    [
+        ('act', (0, 1, 0)),
+        ('multisports', (0, 0, 0)),
+        ('retina', (0, 1, 0)),
+        ('road', (0, 0, 0)),
+        (dict(exceed=True), (0, 0, 0)),
+    ],
 )
 def test_examples_of_tubes(protocol, at_half):
     truth = ground_truth({'v': {0: [still(1, 20, TRUE)]}})
     found = still(11, 30, TRUE), still(1, 20, HALF), still(20, 39, TRUE)
     for tube, low, half in zip(found, (1, 1, 0), at_half, strict=True):
-        metric = build(VideoMAPMetric, truth, protocol=protocol)
+        metric = build(VideoMAPMetric, truth, protocol=protocol, class_average='gt')
         values = score(metric, [linked('v', (0, 0.9, tube))])
         assert values['video_mAP/overall@0.2'] == low
         assert values['video_mAP/overall@0.5'] == half

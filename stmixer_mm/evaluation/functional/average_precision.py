@@ -19,19 +19,23 @@ CLASS_AVERAGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     'all': lambda num_gts, num_detections: np.full(len(num_gts), True),
 }
 
-# Heights (N,) of the area under a curve (N,) over recall that starts at (0, start).
+# Heights of the area under a curve (N,) over recall that starts at (0, start): (N,) at the
+# detections, and one from the last of them to recall 1.
 AP_MODES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     # The envelope that never rises: Pascal VOC from 2010 on, AVA's evaluator,
     # MultiSports' evaluate_multisports.py.
-    'interpolated': lambda curve, start: envelope(curve),
+    'interpolated': lambda curve, start: np.append(envelope(curve), 0),
     # Trapezoids: ``pr_to_ap`` of the scripts of the action tubelet detector (Kalogeiton
     # et al., ICCV 2017), which MOC and MultiSports' evaluate.py use too.
-    'act': lambda curve, start: (curve + np.append(start, curve[:-1])) / 2,
+    'act': lambda curve, start: np.append(_trapezoids(curve, start), 0),
+    # Trapezoids under the envelope, which falls to (1, 0): the evaluators of YOLO, which
+    # YOWOFormer and YOWOv3 took over.
+    'yolo': lambda curve, start: _trapezoids(np.append(envelope(curve), 0), start),
 }
 
 
-def average_precision(right: np.ndarray, num_gts: int, *, mode: str) -> float:
-    """Area under precision over recall; NaN without ground truth.
+def average_precision(right: np.ndarray, num_gts: float, *, mode: str) -> float:
+    """Area under precision over recall; NaN without ground truth, 0 without detections.
 
     Args:
         right: (N,) bool.
@@ -44,7 +48,7 @@ def average_precision(right: np.ndarray, num_gts: int, *, mode: str) -> float:
 def area(
     curve: np.ndarray,
     right: np.ndarray,
-    num_gts: int,
+    num_gts: float,
     *,
     mode: str,
     start: float = 0.0,
@@ -52,7 +56,15 @@ def area(
     """Area under a curve (N,) over recall, see ``average_precision``."""
     if not num_gts:
         return float('nan')
-    return float(AP_MODES[mode](curve, start)[right].sum() / num_gts)
+    if not len(curve):
+        return 0.0
+    heights = AP_MODES[mode](curve, start)
+    missed = num_gts - right.sum()
+    return float((heights[:-1][right].sum() + heights[-1] * missed) / num_gts)
+
+
+def _trapezoids(curve: np.ndarray, start: float) -> np.ndarray:
+    return (curve + np.append(start, curve[:-1])) / 2
 
 
 def envelope(curve: np.ndarray) -> np.ndarray:

@@ -50,6 +50,7 @@ class Linking:
             and class (ACT); ``'soft'`` multiplies their score by 1 - IoU, once (MOC);
             None does neither.
         nms_iou: Overlap above which they are (ACT 0.3, MOC 0.6).
+        candidates: Best tubelets per clip and class that are compared.
         top_k: Tubelets kept per clip and class (ACT and MOC 10).
         link_iou: A tubelet continues a tube if it overlaps the last one by at least
             this (ACT 0.2, MOC 0.5).
@@ -71,6 +72,7 @@ class Linking:
 
     nms: str | None = 'hard'
     nms_iou: float = 0.3
+    candidates: int = sys.maxsize
     top_k: int = 10
     link_iou: float = 0.2
     end_after: int = 5
@@ -101,6 +103,11 @@ LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel
 FRAME_NMS = {
     name: replace(LINKINGS[name], top_k=sys.maxsize) for name in ('act', 'moc')
 }
+# test-ucf24.py and frameAp.m of ROAD.
+FRAME_NMS['road_python'] = Linking(
+    nms_iou=0.45, candidates=20, top_k=sys.maxsize, nms_pixel=0
+)
+FRAME_NMS['road_matlab'] = Linking(nms_iou=0.45, candidates=50, top_k=20, nms_pixel=0)
 
 
 def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
@@ -119,19 +126,23 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
 
 def suppress_tubelets(tubelets: Tubelets, linking: Linking) -> Tubelets:
     """The best tubelets, sorted by clip, sequence and descending score."""
-    tubelets, clips = _best_first(tubelets)
+    tubelets, clips = _best_first(tubelets, linking.candidates)
     if linking.nms is not None:
-        tubelets, clips = _best_first(_suppress(tubelets, clips, linking))
-    rank = np.arange(len(clips)) - np.searchsorted(clips, clips)
-    return take(tubelets, rank < linking.top_k)
+        tubelets = _suppress(tubelets, clips, linking)
+    return _best_first(tubelets, linking.top_k)[0]
 
 
-def _best_first(tubelets: Tubelets) -> tuple[Tubelets, np.ndarray]:
-    """Sorted by clip, sequence and descending score; number (N,) of the first two."""
+def _best_first(tubelets: Tubelets, top_k: int) -> tuple[Tubelets, np.ndarray]:
+    """The best of each clip and sequence, by these, then by descending score.
+
+    Also the number (N,) of the clip and sequence.
+    """
     sequences, frames, _, scores = tubelets
     tubelets = take(tubelets, np.lexsort((-scores, sequences, *frames.T[::-1])))
     is_first = first_of_runs(*tubelets.frames.T, tubelets.sequences)
-    return tubelets, np.cumsum(is_first)
+    clips = np.cumsum(is_first)
+    best = np.arange(len(clips)) - np.searchsorted(clips, clips) < top_k
+    return take(tubelets, best), clips[best]
 
 
 def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubelets:

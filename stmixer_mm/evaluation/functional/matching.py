@@ -144,6 +144,7 @@ def match(
     iou_thr: float,
     *,
     matching: str,
+    last_of_equal: bool = False,
 ) -> np.ndarray:
     """Which detections (N,) are right.
 
@@ -158,10 +159,11 @@ def match(
         pairs: Those that reach iou_thr, or more.
         iou_thr: IoU that a detection needs.
         matching: ``'free'`` or ``'best'``.
+        last_of_equal: Whether of equal overlaps the last is preferred, not the first.
     """
     detections, gts, ious, _ = take(pairs, pairs.reach >= iou_thr)
     turn = detections, -scores[detections], groups[detections]
-    order = np.lexsort((gts, -ious, *turn))
+    order = np.lexsort((-gts if last_of_equal else gts, -ious, *turn))
     if matching == 'best':
         order = order[first_of_runs(detections[order])]
     detections, gts = detections[order], gts[order]

@@ -85,7 +85,12 @@ def take_tubes(tubes: Tubes, index: np.ndarray) -> Tubes:
 
 
 def tube_overlaps(
-    tube: Tubes, others: Tubes, *, pixel: float = 1, frame: float = 1
+    tube: Tubes,
+    others: Tubes,
+    *,
+    pixel: float = 1,
+    frame: float = 1,
+    least_common: int = 1,
 ) -> Overlaps:
     """Spatio-temporal overlaps (K,) of one tube with K others.
 
@@ -99,6 +104,7 @@ def tube_overlaps(
         others: K of them.
         pixel: What a box measures beyond x2 - x1.
         frame: What a span measures beyond its last minus its first frame.
+        least_common: Frames that they share at least, else they do not overlap.
     """
     row = np.searchsorted(tube.frames, others.frames)
     inside = np.flatnonzero(tube.frames.take(row, mode='clip') == others.frames)
@@ -113,19 +119,28 @@ def tube_overlaps(
     intersection = common + (frame - 1)
     union = len(tube.frames) + others.lengths - common + (frame - 1)
     temporal = np.divide(intersection, union, out=np.ones(num_others), where=union > 0)
-    return Overlaps(np.where(common > 0, temporal, 0), spatial, rounding)
+    return Overlaps(np.where(common >= least_common, temporal, 0), spatial, rounding)
 
 
 def tube_pairs(
-    tubes: Tubes, gts: Tubes, *, pixel: float, frame: float, min_iou: float = 0
+    tubes: Tubes,
+    gts: Tubes,
+    *,
+    min_iou: float = 0,
+    exceed: bool = False,
+    **measures: float,
 ) -> Pairs:
-    """Detected and true tubes of one sequence with an IoU that reaches min_iou."""
+    """Detected and true tubes of one sequence with an IoU that reaches min_iou.
+
+    ``exceed``: it must be above; ``measures``: those of ``tube_overlaps``.
+    """
     found = []
-    for gt, place, overlaps in overlaps_by_gt(tubes, gts, pixel=pixel, frame=frame):
+    for gt, place, overlaps in overlaps_by_gt(tubes, gts, **measures):
         detections = np.arange(place.start, place.stop)
         gt_of = np.full(len(detections), gt)
-        pairs = Pairs(detections, gt_of, overlaps.ious, overlaps.reach)
-        found.append(take(pairs, overlaps.reach >= min_iou))
+        reach = np.nextafter(overlaps.excess, -1) if exceed else overlaps.reach
+        pairs = Pairs(detections, gt_of, overlaps.ious, reach)
+        found.append(take(pairs, reach >= min_iou))
     return join_pairs(found)
 
 
@@ -149,7 +164,7 @@ def suppress_tubes(tubes: Tubes, iou_thr: float, *, pixel: float = 1) -> Tubes:
 
 
 def overlaps_by_gt(
-    tubes: Tubes, gts: Tubes, *, pixel: float, frame: float
+    tubes: Tubes, gts: Tubes, **measures: float
 ) -> Iterator[tuple[int, slice, Overlaps]]:
     """For each true tube its number, the tubes of its sequence, and their overlaps."""
     starts = np.searchsorted(tubes.sequences, gts.sequences, side='left')
@@ -159,7 +174,7 @@ def overlaps_by_gt(
         if start < stop:
             one = _slice(gts, gt_ends, gt, gt + 1)
             others = _slice(tubes, ends, start, stop)
-            overlaps = tube_overlaps(one, others, pixel=pixel, frame=frame)
+            overlaps = tube_overlaps(one, others, **measures)
             yield gt, slice(start, stop), overlaps
 
 

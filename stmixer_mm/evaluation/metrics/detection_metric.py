@@ -22,6 +22,7 @@ from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
+    count_classes,
     read_instances,
     select_actions,
 )
@@ -55,9 +56,9 @@ class DetectionMetric(BaseMetric):
             a range in steps of 0.05, ``'0.1:0.9:0.1'`` with a step of one's own.
         class_average: Classes that the mean is over, see ``CLASS_AVERAGES``; None: by
             protocol.
-        score_thr: Scores up to it do not count as detections; None:
-            ``model_score_thr`` for a model, which scores all classes, and no limit for
-            a csv.
+        score_thr: Scores up to it do not count as detections; None: by protocol, or
+            else ``model_score_thr`` for a model, which scores all classes, and no limit
+            for a csv.
         data_root: Folder that all relative paths are in.
         collect_device, prefix, collect_dir: As in mmengine's ``BaseMetric``.
     """
@@ -85,7 +86,7 @@ class DetectionMetric(BaseMetric):
         choose('class_average', average, CLASS_AVERAGES)
         self.protocol = protocol._replace(class_average=average)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
-        self.score_thr = score_thr
+        self.score_thr = protocol.score_thr if score_thr is None else score_thr
         self._data_root = data_root or ''
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -96,7 +97,8 @@ class DetectionMetric(BaseMetric):
             self.results.append(
                 [
                     dict(select_actions(*one, self._counted(*one)), key=key)
-                    for key, *one in self._split(sample, found)
+                    for key, *all_classes in self._split(sample, found)
+                    for one in [count_classes(*all_classes, self.protocol.classes)]
                 ]
             )
 
@@ -135,14 +137,32 @@ class DetectionMetric(BaseMetric):
 
     def match(self, detections: Detections, column: int, *, min_iou: float) -> Matched:
         """Detections of a class, and the ground truth that they overlap by min_iou."""
-        found, gts = self.found(detections, column), self.gt_boxes(column)
+        found = self.found(detections, column)
+        gts = self.counted_gts(detections, column)
         pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
         return Matched(found.frames, found.scores, pairs, len(gts.frames))
+
+    def counted_gts(self, detections: Detections, column: int) -> Boxes:
+        """Ground truth of a class that counts, by keyframe."""
+        return self.gt_boxes(column)
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
         """Which detections (N,) are right."""
         groups, scores, pairs, _ = matched
-        return match(scores, groups, pairs, iou_thr, matching=self.protocol.matching)
+        rules = self.protocol
+        return match(
+            scores,
+            groups,
+            pairs,
+            iou_thr,
+            matching=rules.matching,
+            last_of_equal=rules.last_of_equal,
+        )
+
+    def average_precision(self, right: np.ndarray, num_gts: int) -> float:
+        """AP of detections (N,), the highest score first."""
+        total = num_gts + self.protocol.extra_gts if num_gts else 0
+        return average_precision(right, total, mode=self.protocol.ap)
 
     def _compare(self, predicted: Collection[str], expected: Collection[str]) -> None:
         """Log how many keyframes or videos are missed, and how many are unknown.
@@ -199,7 +219,7 @@ class DetectionMetric(BaseMetric):
 
         def ap_at(thr: float) -> float:
             right = self.right(matched, thr)[order]
-            return average_precision(right, matched.num_gts, mode=self.protocol.ap)
+            return self.average_precision(right, matched.num_gts)
 
         return over_thresholds(ap_at, self.iou_thrs)
 

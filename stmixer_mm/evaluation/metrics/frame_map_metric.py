@@ -1,6 +1,6 @@
 """Frame mAP of keyframe detections, as AVA defines it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,17 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_keyframe_rows,
     read_timestamp_keys,
 )
-from stmixer_mm.errors import UserError, choose
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.average_precision import (
     by_score,
     over_thresholds,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, take
-from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS
+from stmixer_mm.evaluation.functional.protocols import (
+    KEYFRAME_PROTOCOLS,
+    Protocol,
+    parse_protocol,
+)
 from stmixer_mm.evaluation.metrics.detection_metric import (
     IGNORED,
     WRONG,
@@ -69,7 +73,7 @@ class FrameMAPMetric(DetectionMetric):
         num_classes: Classes with the dummy class 0; None: those of label_file.
         protocol: ``'ava'``, by which detections in keyframes that ann_file lacks are
             wrong, ``'ava2020'``, by which they do not count, or ``'mmaction2'`` for the
-            host's, see ``KEYFRAME_PROTOCOLS``.
+            host's, see ``KEYFRAME_PROTOCOLS``; or a record, see ``parse_protocol``.
         max_actions: Detections that count in a keyframe, the best ones of all
             evaluated actions; 50 in AVA's get_ava_performance.py, None (no limit) in
             the copies of it that papers use.
@@ -89,11 +93,11 @@ class FrameMAPMetric(DetectionMetric):
         empty_keyframes_file: str | Sequence[str] | None = None,
         own_videos: bool = False,
         num_classes: int | None = None,
-        protocol: str = 'ava',
+        protocol: str | Protocol | Mapping = 'ava',
         max_actions: int | None = None,
         **shared: Any,
     ) -> None:
-        rules = choose('protocol', protocol, KEYFRAME_PROTOCOLS)
+        rules = parse_protocol(protocol, KEYFRAME_PROTOCOLS)
         super().__init__(protocol=rules, **shared)
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
@@ -126,7 +130,7 @@ class FrameMAPMetric(DetectionMetric):
                 f'{source} has no annotation to evaluate; check that label_file and '
                 'exclude_file belong to it.'
             )
-        named = evaluated if self.protocol.keyframes == 'evaluated' else rows
+        named = evaluated if self.protocol.frames == 'evaluated' else rows
         keys = {row.key for row in named} | empty_keys
         self.frame_numbers = {key: number for number, key in enumerate(sorted(keys))}
         self._gts = self._boxes(evaluated)
@@ -169,7 +173,7 @@ class FrameMAPMetric(DetectionMetric):
         is_own = self._videos is None or key.rpartition(',')[0] in self._videos
         if key in self.frame_numbers or not is_own:
             return None
-        all_count = self.protocol.keyframes == 'all' and key not in self._excluded
+        all_count = self.protocol.frames == 'all' and key not in self._excluded
         return WRONG if all_count else IGNORED
 
     def _split(

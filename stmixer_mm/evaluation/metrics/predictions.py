@@ -89,6 +89,27 @@ def read_instances(sample: Mapping, num_classes: int) -> Instances:
     return Instances(*arrays, *[None] * (not is_clip))
 
 
+def count_classes(
+    bboxes: np.ndarray, scores: np.ndarray, classes: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, ...) and scores (n, num_classes) of the classes that they count for.
+
+    Args:
+        bboxes: (m, ...).
+        scores: (m, num_classes).
+        classes: As in ``Protocol``. Each box is repeated for ``'mislabelled'``.
+    """
+    if classes == 'all' or not len(bboxes):
+        return bboxes, scores
+    owners, best = np.arange(len(bboxes)), 1 + scores[:, 1:].argmax(axis=1)
+    counted = scores[owners, best]
+    if classes == 'mislabelled':
+        owners, counted = owners.repeat(scores.shape[1] - 1), scores[:, 1:].ravel()
+    kept = np.full((len(owners), scores.shape[1]), -np.inf)
+    kept[np.arange(len(owners)), best[owners]] = counted
+    return bboxes[owners], kept
+
+
 def select_actions(
     bboxes: np.ndarray, scores: np.ndarray, counted: np.ndarray
 ) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Base of the metrics on UCF101-24, JHMDB, MultiSports and their like."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
-from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
+from stmixer_mm.evaluation.functional.protocols import Protocol, parse_protocol
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
 from stmixer_mm.evaluation.functional.tubes import join_tubes
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -45,7 +45,8 @@ class TubeMetric(DetectionMetric):
     Args:
         ann_file: Ground-truth pickle, see ``read_tube_annotations``.
         split: Split whose test videos are evaluated, from 1.
-        protocol: ``'act'`` (UCF101-24, JHMDB) or ``'multisports'``, see ``PROTOCOLS``.
+        protocol: Name of a published evaluator, as ``'act'`` (UCF101-24, JHMDB) or
+            ``'multisports'``, or a record, see ``parse_protocol``.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
         shared: Arguments of :class:`DetectionMetric`.
@@ -53,17 +54,18 @@ class TubeMetric(DetectionMetric):
 
     model_score_thr = 0.01  # as in ACT's scripts
     places = 'videos'
+    protocols: Mapping[str, Protocol]  # by name
 
     def __init__(
         self,
         ann_file: str,
         *,
         split: int = 1,
-        protocol: str = 'act',
+        protocol: str | Protocol | Mapping = 'act',
         excluded_labels: str | Sequence[str] = (),
         **shared: Any,
     ) -> None:
-        super().__init__(protocol=choose('protocol', protocol, PROTOCOLS), **shared)
+        super().__init__(protocol=parse_protocol(protocol, self.protocols), **shared)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)
@@ -82,9 +84,10 @@ class TubeMetric(DetectionMetric):
         # By column; a sequence is the number of a video.
         self.gts = {
             column: join_tubes(
-                (number, tube, 1)
+                (number, self._true_rows(tube, self.scales[number]), 1)
                 for name, number in self.video_numbers.items()
                 for tube in truth.gttubes[name].get(column - 1, ())
+                if len(tube) > self.protocol.drop_last_frame
             )
             for column in range(1, self.num_classes)
         }
@@ -97,6 +100,13 @@ class TubeMetric(DetectionMetric):
         last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
         # A frame of a video has one number, video * limit + frame.
         self.frame_limit = max(*self.nframes, last_true) + 1
+
+    def _true_rows(self, tube: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Rows (n, 5) of a true tube, with its boxes as the protocol has them."""
+        rules = self.protocol
+        tube = tube[: len(tube) - rules.drop_last_frame]
+        bboxes = rules.true_boxes.move(rules.true_boxes.fit(tube[:, 1:], size))
+        return np.column_stack([tube[:, 0], bboxes])
 
     def _set_labels(
         self, labels: Sequence[str], excluded: str | Sequence[str], *, source: str
@@ -119,16 +129,6 @@ class TubeMetric(DetectionMetric):
         order = np.argsort(frames, kind='stable')
         return take(Boxes(frames, tubes.bboxes, np.ones(len(order))), order)
 
-    def true_keyframes(self) -> set[str]:
-        """Frames with a tube of any label."""
-        # Tubes may go on beyond their video; nothing is predicted there.
-        frames = [self.gt_boxes(column).frames for column in self.gts]
-        return {
-            self._keyframe_key(number)
-            for number in np.unique(np.concatenate(frames)).tolist()
-            if number % self.frame_limit <= self.nframes[number // self.frame_limit]
-        }
-
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
@@ -139,8 +139,9 @@ class TubeMetric(DetectionMetric):
         ]
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
         found = join_detections(numbers, parts, self._keyframe_key)
-        pixels = found.bboxes * self.scales[found.frames // self.frame_limit]
-        return found._replace(bboxes=restore_pixels(pixels))
+        sizes = self.scales[found.frames // self.frame_limit]
+        pixels = restore_pixels(found.bboxes * sizes)
+        return found._replace(bboxes=self.protocol.found_boxes.fit(pixels, sizes))
 
     def _of_known_videos(self, keys: Collection[tuple]) -> list[tuple]:
         """The keys, of which the first entry names a video, of test videos."""

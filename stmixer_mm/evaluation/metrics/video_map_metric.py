@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.evaluation.functional.linking import Tubelets, parse_linking
+from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
     link_tubelets,
@@ -48,6 +49,7 @@ class VideoMAPMetric(TubeMetric):
     """
 
     default_prefix = 'video_mAP'
+    protocols = TUBE_PROTOCOLS
     unit = 'tubes'
 
     def __init__(
@@ -80,13 +82,16 @@ class VideoMAPMetric(TubeMetric):
 
     def match_tubes(self, tubes: Tubes, column: int, *, min_iou: float) -> Matched:
         """Tubes of a label, and the ground truth that they overlap by min_iou."""
-        gts = self.gts[column]  # a group is a video
-        pairs = tube_pairs(tubes, gts, min_iou=min_iou, **self.measures())
+        gts, rules = self.gts[column], self.protocol  # a group is a video
+        tubes = tubes._replace(bboxes=rules.found_boxes.move(tubes.bboxes))
+        options = dict(self.measures(), exceed=rules.exceed)
+        pairs = tube_pairs(tubes, gts, min_iou=min_iou, **options)
         return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
 
     def measures(self) -> dict[str, float]:
-        """Pixels and frames of boxes and spans beyond their ends."""
-        return dict(pixel=self.protocol.pixel, frame=self.protocol.frame)
+        """How overlaps are measured, see ``tube_overlaps``."""
+        names = 'pixel', 'frame', 'least_common'
+        return {name: getattr(self.protocol, name) for name in names}
 
     def tubes(self, detections: Detections | Mapping[int, Tubes], column: int) -> Tubes:
         """Tubes of a label; a sequence is the number of a video."""

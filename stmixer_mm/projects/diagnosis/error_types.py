@@ -21,7 +21,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
     by_score,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, frame_pairs, match, take
-from stmixer_mm.evaluation.functional.protocols import PROTOCOLS
+from stmixer_mm.evaluation.functional.protocols import FRAME_PROTOCOLS
 from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
 from stmixer_mm.evaluation.metrics.predictions import Detections
@@ -123,7 +123,7 @@ def box_error_types(
         frame_limit: Frame numbers of a video, video * frame_limit + frame.
         iou_thr: IoU that makes a detection right.
     """
-    protocol = PROTOCOLS['act']
+    protocol = FRAME_PROTOCOLS['act']
     pairs = frame_pairs(found, gts, pixel=protocol.pixel, min_iou=iou_thr)
     own = take(pairs, is_own[pairs.gts])
     right = match(found.scores, found.frames, own, iou_thr, matching=protocol.matching)
@@ -159,13 +159,11 @@ def tube_error_shares(
     return shares
 
 
-def best_overlaps(
-    tubes: Tubes, gts: Sequence[Tubes], *, pixel: float, frame: float
-) -> Overlaps:
+def best_overlaps(tubes: Tubes, gts: Sequence[Tubes], **measures: float) -> Overlaps:
     """Of N tubes with the true one of their sequence each that they overlap most."""
     best = np.zeros((3, len(tubes.lengths)))
     for some in gts:
-        for _, place, overlaps in overlaps_by_gt(tubes, some, pixel=pixel, frame=frame):
+        for _, place, overlaps in overlaps_by_gt(tubes, some, **measures):
             better = overlaps.ious > Overlaps(*best[:, place]).ious
             best[:, place] = np.where(better, overlaps, best[:, place])
     return Overlaps(*best)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from stmixer_mm.evaluation.functional.average_precision import (
-    average_precision,
     by_score,
 )
 from stmixer_mm.evaluation.functional.tables import Row
@@ -66,7 +65,7 @@ def class_results(metric: DetectionMetric, detections: Detections) -> list[Class
     for column, name in metric.class_names.items():
         matched = metric.match(detections, column, min_iou=thr)
         right = metric.right(matched, thr)[by_score(matched.scores)]
-        ap = average_precision(right, matched.num_gts, mode=metric.protocol.ap)
+        ap = metric.average_precision(right, matched.num_gts)
         counts = matched.num_gts, len(right), int(right.sum())
         results.append(ClassResult(name, ap, *counts))
     return results
