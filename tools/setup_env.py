@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import venv
@@ -148,6 +149,14 @@ def install_mmcv(log, compiled):
     )
 
 
+def install_client(log):
+    """Install what the client in JavaScript needs; without npm its test is skipped."""
+    if npm := shutil.which('npm'):
+        print('[set-up] npm install in demo', flush=True)
+        command = [npm, 'install', '--no-audit', '--no-fund', '--prefix', ROOT / 'demo']
+        subprocess.run(command, stdout=log, stderr=log)
+
+
 def install_all(log, extras, compiled):
     """Bring the environment of this Python to what is wanted, and stamp it."""
     check_python()
@@ -172,6 +181,8 @@ def install_all(log, extras, compiled):
         *hosts,
     )
     run_step(log, 'importing stmixer_mm', '-I', '-c', 'import stmixer_mm')
+    if 'test' in extras:
+        install_client(log)
     STAMP.write_text(json.dumps({'key': stamp_key(), 'extras': extras}))
     busy.unlink()
 

@@ -13,7 +13,13 @@ from av.video.reformatter import VideoReformatter
 
 from stmixer_mm.pictures import MAX_PIXELS
 
-# ffmpeg's formats that open no other file.
+# ffmpeg's formats that open no other file: not SVG, for one.
+_PICTURES = (
+    *('bmp', 'cri', 'dds', 'dpx', 'exr', 'gem', 'gif', 'hdr', 'j2k', 'jpeg', 'jpegls'),
+    *('jpegxl', 'jpegxs', 'pam', 'pbm', 'pcx', 'pfm', 'pgm', 'pgmyuv', 'pgx', 'phm'),
+    *('photocd', 'pictor', 'png', 'ppm', 'psd', 'qdraw', 'qoi', 'sgi', 'sunrast'),
+    *('tiff', 'vbn', 'webp', 'xbm', 'xpm', 'xwd'),
+)
 _FORMATS = (
     *('mov', 'matroska', 'avi', 'mpegts', 'mpeg', 'mpegvideo', 'asf', 'asf_o', 'flv'),
     *('live_flv', 'kux', 'ogg', 'mxf', 'mxf_d10', 'gxf', 'lxf', 'nut', 'ivf', 'rm'),
@@ -22,7 +28,9 @@ _FORMATS = (
     *('h261', 'h263', 'h264', 'hevc', 'vvc', 'av1', 'obu', 'evc', 'apv', 'm4v', 'vc1'),
     *('vc1test', 'dirac', 'dnxhd', 'cavsvideo', 'avs2', 'avs3', 'mjpeg', 'mpjpeg'),
     *('mjpeg_2000', 'yuv4mpegpipe', 'gif', 'apng', 'webp', 'jpegxl_anim'),
+    *(f'{picture}_pipe' for picture in _PICTURES),
 )
+_IN_PARTS = '.y', '.svg'  # pictures that may take more from other files
 # Playlists of http(s) stay there: these two formats see to it.
 _NETWORK_FORMATS = 'hls', 'dash', 'rtsp', 'rtp'
 _NETWORK = (
@@ -54,13 +62,18 @@ def open_container(
     if '\0' in str(target):  # ffmpeg reads a name to there
         raise LookupError('no name has a NUL')
     is_here = not isinstance(target, str) or target.lower().startswith('file:')
-    formats = [form] if form else _FORMATS + (() if is_here else _NETWORK_FORMATS)
+    formats = [form] if form else [*_FORMATS]
+    if not is_here:
+        formats += _NETWORK_FORMATS
+    elif isinstance(target, str) and not target.lower().endswith(_IN_PARTS):
+        formats.append('image2')  # by its name alone, for pictures that no pipe knows
     container = av.open(
         target,
         format=form,
         timeout=timeout,
         metadata_errors='ignore',
         options=dict(
+            pattern_type='none',  # image2 reads no series of files
             protocol_whitelist='file' if is_here else ','.join(_NETWORK),
             format_whitelist=','.join(formats),
             max_pixels=str(MAX_PIXELS),

@@ -60,7 +60,7 @@ class TubeDataset(PersonDataset):
     have ``total_frames``.
 
     Boxes are clipped to the picture; those without an area, and those beyond the last
-    frame of their video (UCF101-24 has some), are left out.
+    frame of their video, are left out.
 
     Args:
         ann_file: Ground truth as published, see ``read_tube_annotations``; the classes

@@ -88,7 +88,7 @@ def check_state(
         allow: Regular expressions; parameters whose name contains a match may differ.
 
     Raises:
-        UserError: one sentence with ``source`` and the counts, then the names.
+        UserError: one sentence with ``source``, the counts and the names.
     """
     if is_model_wrapper(model):
         model = model.module
@@ -100,13 +100,13 @@ def check_state(
             faults.setdefault(fault, []).append(name)
     if faults:
         lists = (
-            f'\n  {len(names)} {fault}: {", ".join(names[:LISTED_NAMES])}'
+            f'{len(names)} {fault}: {", ".join(names[:LISTED_NAMES])}'
             for fault, names in faults.items()
         )
         raise UserError(
-            f'Checkpoint {source} does not fit the model {type(model).__name__}; use '
-            'the config that it was trained with, or name what may differ in the '
-            f'setting default_hooks.check_checkpoint.allow.{"".join(lists)}'
+            f'Checkpoint {source} does not fit the model {type(model).__name__} '
+            f'({"; ".join(lists)}); use the config that it was trained with, or name '
+            'what may differ in the setting default_hooks.check_checkpoint.allow.'
         )
 
 

@@ -5,11 +5,13 @@ import os
 import struct
 
 import av
+import cv2
 import numpy as np
 import pytest
 from tiny_stmixer import write_model
 
 from stmixer_mm.apis import ActionDetInferencer
+from stmixer_mm.datasets.videos import open_video
 
 PLAYLISTS = {
     'm3u8': '#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{}\n',
@@ -61,8 +63,10 @@ def files(folder, canary):
         PLAYLISTS, places, ('', '.mp4', '.ts')
     ):
         yield f'list.{kind}{suffix}', PLAYLISTS[kind].format(place).encode()
-    (folder / 'frame01.png').write_bytes(b'x')
-    yield 'frame%02d.png', b'x'
+    for part in ('pic01.png', 'list.U', 'list.V'):
+        (folder / part).symlink_to(canary)
+    yield from (('pic%02d.png', b'x'), ('list.y', b'x' * 6000))
+    yield 'still.jpg', bytes(cv2.imencode('.jpg', np.zeros((48, 64, 3), np.uint8))[1])
     for suffix, codecs in CODECS.items():
         for codec, size in itertools.product(codecs.split(), SIZES):
             if data := write(folder / f'video.{suffix}', codec, size):
@@ -85,6 +89,7 @@ def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):
         assert found.error is None or '\n' not in found.error  # a bug is raised
         assert name[:4] != 'list' or found.error
         outcomes.append(found.error is None)
+    assert len(open_video(tmp_path / 'still.jpg')) == 1
     assert len(outcomes) > 180 and 0.2 < np.mean(outcomes) < 0.8
     assert canary.stat().st_atime == 0
     canary.read_bytes()

@@ -37,8 +37,8 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
     """Read and check a ground-truth pickle, of Python 2 or 3.
 
     Accepted on purpose: tubes with gaps or of one frame, boxes that leave the
-    picture or have no area, frames beyond ``nframes`` (UCF101-24 has such tubes),
-    videos without a tube, and videos that no split names.
+    picture or have no area, frames beyond ``nframes``, videos without a tube, and
+    videos that no split names.
 
     Raises:
         UserError: with the file, the reason, and what to do.
