@@ -6,21 +6,15 @@ import signal
 import threading
 
 import pytest
-from looped_camera import camera
-from run_tool import run_tool
-from tiny_stmixer import write_model, write_video
+from run_tool import load_tool, run_tool
+from tiny_stmixer import write_video
 
 EVERYONE = ('--cfg-options', 'model.head.score_thr=0.0')
 
 
-@pytest.fixture(scope='module')
-def project(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp('project'))
-
-
-def test_a_file_is_shown_to_its_end(project, tmp_path, capfd):
+def test_a_file_is_shown_to_its_end(tiny_model, tmp_path, capfd):
     video = write_video(tmp_path / 'new.mp4', frames=10, fps=10, size=(96, 64))
-    run_tool('live', video, *project, '--page', 0, '--json-lines', '-', *EVERYONE)
+    run_tool('live', video, *tiny_model, '--page', 0, '--json-lines', '-', *EVERYONE)
     printed = capfd.readouterr()
     lines = [json.loads(line) for line in printed.out.splitlines()]  # and nothing else
     assert all(one['latency_s'] > 0 for one in lines)
@@ -29,18 +23,21 @@ def test_a_file_is_shown_to_its_end(project, tmp_path, capfd):
     assert f'keyframes {len(lines)}' in printed.err.splitlines()[-1]
 
 
-def test_lines_of_the_last_run_survive_a_source_that_does_not_open(project, tmp_path):
+def test_lines_of_the_last_run_survive_a_source_that_does_not_open(
+    tiny_model, tmp_path
+):
     video, lines = tmp_path / 'none.mp4', tmp_path / 'lines.json'
     video.write_text('no video')
     lines.write_text('last run')
     with pytest.raises(SystemExit):
-        run_tool('live', video, *project, '--json-lines', lines)
+        run_tool('live', video, *tiny_model, '--json-lines', lines)
     assert lines.read_text() == 'last run'
 
 
-def test_an_interrupted_program_ends_whole(project, tmp_path, capfd):
+def test_an_interrupted_program_ends_whole(tiny_model, tmp_path, capfd):
     before = set(threading.enumerate())
     lines = tmp_path / 'lines.json'
+    camera = load_tool('demo/looped_camera.py').camera
     server = camera(str(write_video(tmp_path / 'loop.mp4')), 0)
     server.daemon_threads = False  # they end with their viewer
     threading.Thread(target=server.serve_forever).start()
@@ -56,7 +53,7 @@ def test_an_interrupted_program_ends_whole(project, tmp_path, capfd):
     url = 'http://{}:{}'.format(*server.server_address)
     options = ('--page', 0, '--json-lines', lines, '--fast', *EVERYONE)
     with pytest.raises(SystemExit) as leave:
-        run_tool('live', url, *project, *options)
+        run_tool('live', url, *tiny_model, *options)
     is_over.set()
     assert leave.value.code == 128 + signal.SIGTERM
     server.shutdown()
