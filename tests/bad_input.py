@@ -17,6 +17,11 @@ from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.errors import UserError
 
+
+def read_data(name):
+    return Path(__file__).with_name('data').joinpath(name).read_text()
+
+
 GOOD = {
     'demo': 'new.mp4 tiny.py tiny.pth --out o.mp4',
     'live': 'new.mp4 tiny.py tiny.pth',
@@ -49,20 +54,7 @@ train_dataloader = dict(dataset=sequences)
     'list.json': '[1]',
     'cut.xml': '<a',
     'a.xml': '<a/>',
-    'cvat.xml': """<annotations>
-        <version>1.1</version>
-        <meta><task><name>new</name><size>25</size><source>new.mp4</source>
-            <original_size><width>96</width><height>64</height></original_size>
-            <labels><label><name>person</name><attributes><attribute>
-                <name>walk</name><input_type>checkbox</input_type>
-            </attribute></attributes></label></labels>
-        </task></meta>
-        <track id="0" label="person">
-            <box frame="0" xtl="1" ytl="1" xbr="30" ybr="40" outside="0">
-                <attribute name="walk">true</attribute>
-            </box>
-        </track>
-    </annotations>""",
+    'cvat.xml': read_data('cvat.xml'),
 }
 
 
@@ -76,8 +68,7 @@ NO_PICKLE = [RunsCode(), b'video,1\n', gzip.compress(b'', mtime=0), b'(P1\nl.']
 
 def read_table(name):
     """The rows of a table in data/."""
-    lines = Path(__file__).with_name('data').joinpath(name).read_text().splitlines()
-    return [line for line in lines if line and line[0] != '#']
+    return [row for row in read_data(name).splitlines() if row and row[0] != '#']
 
 
 def write_files(folder):

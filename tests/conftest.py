@@ -24,6 +24,7 @@ from numbered_videos import (  # noqa: F401
     write_video,
 )
 from tiny_ava import ava  # noqa: F401
+from tiny_stmixer import write_model
 
 import stmixer_mm  # noqa: F401
 
@@ -56,6 +57,12 @@ def free_lock():
     yield
     while manager._lock._is_owned():
         manager._lock.release()
+
+
+@pytest.fixture(scope='session')
+def tiny_model(tmp_path_factory):
+    """Config and untrained checkpoint of a tiny detector, beside its videos."""
+    return write_model(tmp_path_factory.mktemp('tiny'))
 
 
 @pytest.fixture

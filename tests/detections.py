@@ -23,3 +23,10 @@ def keyframe(time_s, frame_index, bboxes, actions, ids=None, scores=None, masks=
             )
         ],
     )
+
+
+def without_nulls(value):
+    """A row of Parquet as JSON has it."""
+    if isinstance(value, dict):
+        return {k: without_nulls(v) for k, v in value.items() if v is not None}
+    return [*map(without_nulls, value)] if isinstance(value, list) else value

@@ -12,13 +12,12 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import InstanceData
 from mmengine.utils import import_modules_from_strings
 from run_tool import ROOT
-from tiny import assert_all_learn
+from tiny import assert_all_learn, data_sample
 
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.models.shapes import trace_shapes
@@ -88,14 +87,12 @@ def made_up_batch(num_classes, size, *, in_all_frames):
     clips = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
     samples = []
     for count in (2, 0):
-        bboxes = torch.tensor([[5.0, 5, 40, 60], [30, 10, 80, 50]])[:count]
-        labels = torch.zeros(count, num_classes)
-        labels[:, 1:3] = 1
-        names = dict(img_shape=(height, width), img_key=f'video,{count}')
-        # Also two keyframes of a sequence.
-        sample = ActionDataSample(metainfo=names | dict(sequence_place=len(samples)))
+        persons = [(5, 5, 40, 60), (30, 10, 80, 50)][:count], [(1, 2)] * count
+        place = len(samples)  # also two keyframes of a sequence
+        sizes = dict(img_shape=(height, width), num_classes=num_classes)
+        sample = data_sample(*persons, **sizes, sequence_place=place)
         sample.entity_ids = range(count)
-        sample.gt_instances = InstanceData(bboxes=bboxes, labels=labels)
+        bboxes, labels = sample.gt_instances.bboxes, sample.gt_instances.labels
         sample.gt_instances.masks = torch.ones(count, height, width, dtype=torch.bool)
         sample.proposals = InstanceData(bboxes=bboxes.clone())
         if in_all_frames:

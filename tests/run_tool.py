@@ -1,6 +1,7 @@
 """Command line tools, run in the process of the tests."""
 
 import importlib.util
+import re
 import runpy
 import socket
 import sys
@@ -36,6 +37,12 @@ def run_and_fail(capsys, tool, *args):
     printed = capsys.readouterr().err.splitlines()
     (line,) = [line for line in printed if line.startswith('error: ')]
     return line
+
+
+def python_blocks(page):
+    """The Python on a page of this repository, block by block."""
+    text = (ROOT / page).read_text()
+    return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
 
 
 def free_port():

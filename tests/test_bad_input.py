@@ -45,44 +45,17 @@ GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
 TEXT = f'{GOOD}\nb,1.5,0.1,0.1,0.5,0.9,2,1\n'
 NO_TEXT = [TEXT.encode('utf-16'), pickle.dumps([1]), bz2.compress(TEXT.encode())]
 CONTENTS = {
-    'ann_file': [
-        *NO_TEXT,
-        b'\n \n',
-        (TEXT + 'é').encode('latin-1'),
-        b'video_id,timestamp,x1,y1,x2,y2,action_id,person_id',
-        b'"a",1,0,0,1,1,1,0',
-        b',1,0,0,1,1,1,0',
-        b'a,1_0,0,0,1,1,1,0',
-        b'a,nan,0,0,1,1,1,0',
-        b'a,1e400,0,0,1,1,1,0',
-        b'a,1,0,0,inf,1,1,0',
-        b'a,1,9,9,40,60,1,0',
-        b'a,1,0.5,0,0.1,1,1,0',
-        b'a,1,0,0,1,1,0,0',
-        b'a,1,0,0,1,1,3,0',
-        b'a,1,0,0,1,1,1.0,0',
-        b'a,1,0,0,1,1,1,100000000000000000000',
-        f'{GOOD}\nx\ny'.encode(),
-    ],
-    'exclude_file': [NO_TEXT[0], b'a,2\na,-2', b'a,nan', b'a,2,3', b'"a",2', b'a'],
-    'empty_keyframes_file': [NO_TEXT[0], b'a,-2', b'a;2'],
-    'label_file': [
-        *NO_TEXT,
-        b'',
-        b'hello',
-        b'item {',
-        b'item {\n name: "a"\n}\n',
-        b'item { name: "a" id: 1 } item { name: "b" id: 1 }',
-        b'item { name: "a" id: %s }' % (b'9' * 5000),
-        b'item { name: "a id: 1 }',
-        b'item # {\n} { name: "a" id: 1 }',
-        b'item { name: "a" id: 0 }',
-        b'item { name: "a" id: 20000000 }',
-    ],
+    'ann_file': [*NO_TEXT, (TEXT + 'é').encode('latin-1')],
+    'exclude_file': [NO_TEXT[0]],
+    'empty_keyframes_file': [NO_TEXT[0]],
+    'label_file': [*NO_TEXT, b'item { name: "a" id: %s }' % (b'9' * 5000)],
     'tubes': [
         *NO_PICKLE,
         pickle.dumps(tiny_tubes.truth())[:150],
         b'(dVlabels\ncnumpy\nndarray\n(I1000000000000\ntRs.',
+        b'cposix\nmkdir\n(Vmade_by_a_pickle\ntR.',
+        b'c__builtin__\neval\n(V__import__("os").mkdir("made_by_a_pickle")\ntR.',
+        b'cnumpy\nload\n(Vtubes\ntR.',
         grown(b'l') + b'.',
         grown(b't') + b'I0\nd.',
         {'labels': ['run']},
@@ -91,6 +64,7 @@ CONTENTS = {
         tiny_tubes.truth(nframes=dict.fromkeys(NAMES, 0)),
         tiny_tubes.truth(resolution=dict.fromkeys(NAMES, 240)),
         tiny_tubes.truth(gttubes={}),
+        tiny_tubes.truth(train_videos=[['Run/v_9']], test_videos=[[NAMES[0]]]),
         tubes(),
         tubes([3, 0, 0, 9, 9], label=2),
         tubes([3, 0, np.nan, 9, 9]),
@@ -101,6 +75,9 @@ CONTENTS = {
     ],
     'checkpoint': [b'', b'<html>404</html>', *NO_PICKLE, {'a': 1}, [1, 2]],
 }
+for row in read_table('bad_content.txt'):
+    door, _, content = row.partition(' ')
+    CONTENTS[door].append(content.replace('\\n', '\n').encode())
 
 
 @pytest.fixture

@@ -84,12 +84,20 @@ def whole_frames(decoder, img_shapes):
     return boxes_xyzr[:, None].repeat(1, decoder.num_queries, 1)
 
 
-def data_sample(bboxes=(), actions=(), img_shape=(64, 96), name='video,0001'):
+def data_sample(
+    bboxes=(),
+    actions=(),
+    img_shape=(64, 96),
+    name='video,0001',
+    num_classes=NUM_CLASSES,
+    **metainfo,
+):
     """A sample with persons' boxes (pixel xyxy) and, for each, its actions (from 1)."""
-    labels = torch.zeros(len(bboxes), NUM_CLASSES)
+    labels = torch.zeros(len(bboxes), num_classes)
     for row, columns in zip(labels, actions, strict=True):
         row[list(columns)] = 1
-    sample = ActionDataSample(metainfo=dict(img_shape=img_shape, img_key=name))
+    names = dict(img_shape=img_shape, img_key=name)
+    sample = ActionDataSample(metainfo=names | metainfo)
     sample.gt_instances = InstanceData(
         bboxes=torch.tensor(bboxes, dtype=torch.float32).reshape(-1, 4), labels=labels
     )

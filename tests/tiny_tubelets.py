@@ -3,16 +3,14 @@
 import torch
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-from tiny import (
-    MODELS_FOLDER,
-    data_sample,
-    tiny_decoder,
-    tiny_detector,
-    tiny_head,
-)
+from tiny import MODELS_FOLDER, data_sample, tiny_decoder, tiny_detector, tiny_head
 
 SETTINGS = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
 DECODER = dict(type='STMixerTubeletDecoder')
+SOFTMAX = dict(  # one action of each person
+    single_label=True,
+    loss_action=dict(type='mmdet.CrossEntropyLoss', class_weight=[0.1, 1.0, 1.0, 1.0]),
+)
 ALWAYS, LEAVES, SPARSE = (1, 1, 1, 1), (1, 1, 0, 0), (-1, 1, -1, -1)
 
 

@@ -20,28 +20,6 @@ def cfg(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('override', 'place', 'suggestion'),
-    [
-        ({'model.head.num_clases': 3}, 'model.head', 'num_classes'),
-        (
-            {'train_dataloader.dataset.pipeline.1.clip_length': 3},
-            'train_dataloader.dataset.pipeline[1]',
-            'clip_len',
-        ),
-        ({'test_evaluator.annfile': ''}, 'test_evaluator', 'ann_file'),
-        ({'optim_wrapper.optimizer.type': 'SGDD'}, 'optim_wrapper.optimizer', 'SGD'),
-        ({'custom_hooks': [dict(type='EMAHok')]}, 'custom_hooks[0]', 'EMAHook'),
-    ],
-)
-def test_unknown_names_are_reported_with_the_nearest(cfg, override, place, suggestion):
-    merge_overrides(cfg, override)
-    with pytest.raises(UserError) as error:
-        check_arguments(cfg)
-    assert place in str(error.value)
-    assert str(error.value).endswith(f'did you mean {suggestion}?')
-
-
-@pytest.mark.parametrize(
     'override',
     [
         {'optim_wrapper.paramwise_cfg': dict(bypass_duplicate=True)},

@@ -1,15 +1,13 @@
 import json
-import re
 from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 from mmdet.structures.bbox import bbox_overlaps
-from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from run_tool import ROOT
+from run_tool import python_blocks
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
@@ -149,44 +147,23 @@ def test_persons_seen_twice_are_left_out(of_keyframes, video, monkeypatch):
         np.testing.assert_allclose(one.person_scores, scores[sorted(kept)], 1e-6)
 
 
-def test_a_checkpoint_alone_has_its_config(folder, of_keyframes, video, tmp_path):
-    content = dict(
-        state_dict=torch.load(folder / 'stmixer.pth'),
-        meta=dict(cfg=Config.fromfile(folder / 'stmixer.py').pretty_text),
-    )
-    torch.save(content, tmp_path / 'epoch_1.pth')
-    alone = ActionDetInferencer(
-        tmp_path / 'epoch_1.pth', cfg_options={'model.head.score_thr': 0.0}
-    )
-    assert alone.detect(video).keyframes == of_keyframes.detect(video).keyframes
-
-
 def test_the_python_of_the_readme_runs(folder, video, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    readme = (ROOT / 'README.md').read_text()
-    (code,) = re.findall(r'```python\n(from stmixer_mm.apis .*?)```', readme, re.S)
+    code, _ = python_blocks('README.md')
     names = dict(CONFIG=folder / 'stmixer.py', CHECKPOINT=folder / 'stmixer.pth')
     exec(code, dict(names, VIDEO=video))
     assert len(VideoDetections.load('out.json').keyframes) == 3
 
 
 def test_no_output_replaces_an_input(of_keyframes, video, tmp_path):
-    copy, link, pictures = (tmp_path / name for name in ('a.mp4', 'b.json', 'c'))
+    copy, link, folder = (tmp_path / name for name in ('a.mp4', 'b.json', 'vis'))
     copy.write_bytes(video.read_bytes())
     link.hardlink_to(copy)
-    pictures.mkdir()
-    (pictures / '0.png').touch()
-    folder = tmp_path / 'vis'
     folder.mkdir()
     (folder / 'a.mp4').symlink_to(copy)
     before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
-    for source, output in [
-        (copy, dict(pred_out_file=copy)),
-        (copy, dict(pred_out_file=link)),
-        (pictures, dict(pred_out_file=pictures / '0.png')),
-        (copy, dict(pred_out_file=of_keyframes.model.cfg.filename)),
-        (copy, dict(out_dir=tmp_path)),
-    ]:
+    files = copy, link, of_keyframes.model.cfg.filename
+    for output in *(dict(pred_out_file=file) for file in files), dict(out_dir=tmp_path):
         with pytest.raises(UserError):
-            of_keyframes(str(source), **output)
+            of_keyframes(str(copy), **output)
     assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == before

@@ -7,7 +7,7 @@ from dataclasses import replace
 import jsonschema
 import numpy as np
 import pytest
-from detections import keyframe
+from detections import keyframe, without_nulls
 from run_tool import ROOT
 
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
@@ -24,10 +24,7 @@ from stmixer_mm.structures import (
 
 WALK, WAVE = ('walk', 0.9), ('wäve', 0.5)
 BBOXES = [[1, 2, 3, 4], [5, 6, 7.25, 8]]
-FOUND = [
-    keyframe(1.0, 10, BBOXES, [[WALK, WAVE], []]),
-    keyframe(2.0, 20, [], []),
-]
+FOUND = [keyframe(1.0, 10, BBOXES, [[WALK, WAVE], []]), keyframe(2.0, 20, [], [])]
 TRACKED = [
     keyframe(1.0, 10, BBOXES, [[WALK, WAVE], []], [3, 1], [0.8, 0.7]),
     keyframe(2.0, 20, [], []),
@@ -79,12 +76,6 @@ def test_records_json_and_parquet_are_the_same(found, tmp_path):
     assert VideoDetections.from_dict(content).to_dict() == content
     parquet = pytest.importorskip('pyarrow.parquet')
     found.save(tmp_path / 'a.parquet')
-
-    def without_nulls(value):
-        if isinstance(value, dict):
-            return {k: without_nulls(v) for k, v in value.items() if v is not None}
-        return [*map(without_nulls, value)] if isinstance(value, list) else value
-
     (row,) = parquet.read_table(tmp_path / 'a.parquet').to_pylist()
     assert without_nulls(row) == found.to_dict()
 

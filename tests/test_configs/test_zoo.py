@@ -1,13 +1,12 @@
 """Configs of the zoo have the release's recipe, and agree with themselves."""
 
-import re
-
 import pytest
 import torch
 import yaml
 from every_config import ALL, CONFIGS, build_without_memory, each
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
+from run_tool import python_blocks
 
 from stmixer_mm.models.shapes import trace_shapes
 
@@ -120,8 +119,7 @@ def test_the_metafile_lists_the_zoo():
 
 
 def test_another_split_as_the_readme_shows(tmp_path):
-    text = (CONFIGS.parent / 'tools/data/jhmdb/README.md').read_text()
-    (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    (code,) = python_blocks('tools/data/jhmdb/README.md')
     path = tmp_path / 'split.py'
     path.write_text(code)
     config = Config.fromfile(path)

@@ -1,14 +1,12 @@
 """The configs of AVA, unchanged, on a miniature in its true form."""
 
-import re
-
 import pytest
 from mmengine.config import Config
+from run_tool import python_blocks
 from tiny_ava import (
     FILM,
     LABEL_MAPS,
     NUM_FRAMES,
-    ROOT,
     build,
     evaluate,
     load,
@@ -51,14 +49,9 @@ def test_ava(ava, frame_number, version):
     }  # fmt: skip
 
 
-def snippets(name):
-    text = (ROOT / 'tools' / 'data' / name / 'README.md').read_text()
-    return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
-
-
 def test_videos_of_ava_as_the_readme_says(ava, write_video, frame_number, tmp_path):
     ava()
-    cut, whole = snippets('ava')
+    cut, whole = python_blocks('tools/data/ava/README.md')
     for film in ('train_film0', FILM):
         # At 10 and at 1 frames per second.
         write_video(f'data/ava/videos_15min/{film}.mkv', num_frames=NUM_FRAMES)

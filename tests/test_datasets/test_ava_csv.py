@@ -10,25 +10,20 @@ from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.errors import UserError
 
 GOOD = 'vid,0902,0.1,0.2,0.3,0.4,12,7'
+BEYOND = 'vid,1,-0.001,0,1.001,1,1,1', 'vid,1,-0.002,0,1,1,1,1'  # rounding, and more
 
 
 def test_good_lines_are_read_whole_and_faults_have_their_line(write_text):
     bad = 'vid,0902,0.1,0.2,0.3,0.4,81,7'
     rows, faults = read_keyframe_rows(
-        write_text('a.csv', '', GOOD, bad, GOOD), num_classes=81
+        write_text('a.csv', '', GOOD, bad, GOOD, *BEYOND), num_classes=81
     )
+    *rows, clipped = rows
     assert rows == [(line, 'vid', 902, (0.1, 0.2, 0.3, 0.4), 12, 7) for line in (2, 4)]
-    assert [fault.line for fault in faults] == [3]
+    assert (clipped.line, clipped.bbox_norm) == (5, (0, 0, 1, 1))
+    assert [fault.line for fault in faults] == [3, 6]
     with pytest.raises(UserError, match=r'a.csv, line 3: '):
         raise_first(faults)
-
-
-def test_rounding_beyond_the_border_is_clipped(write_text):
-    rows, faults = read_keyframe_rows(
-        write_text('a.csv', 'vid,1,-0.001,0,1.001,1,1,1', 'vid,1,-0.002,0,1,1,1,1')
-    )
-    assert rows[0].bbox_norm == (0, 0, 1, 1)
-    assert [fault.line for fault in faults] == [2]
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,8 @@ def lies(data, size, random):
 def files(folder, canary):
     """Names and contents."""
     random, places = np.random.RandomState(0), (canary.name, canary, canary.as_uri())
-    for kind, place, suffix in itertools.product(
-        PLAYLISTS, places, ('', '.mp4', '.ts')
-    ):
+    suffixes = '', '.mp4', '.ts'
+    for kind, place, suffix in itertools.product(PLAYLISTS, places, suffixes):
         yield f'list.{kind}{suffix}', PLAYLISTS[kind].format(place).encode()
     for part in ('pic01.png', 'list.U', 'list.V'):
         (folder / part).symlink_to(canary)
@@ -78,9 +77,8 @@ def files(folder, canary):
 def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):
     canary = tmp_path / 'canary.ts'
     assert write(canary, 'mpeg2video', (64, 48))
-    os.utime(
-        canary, (0, canary.stat().st_mtime)
-    )  # its first reader sets the other time
+    # Its first reader sets the time of access.
+    os.utime(canary, (0, canary.stat().st_mtime))
     model = ActionDetInferencer(*write_model(tmp_path), 'cpu', show_progress=False)
     outcomes = []
     for name, data in files(tmp_path, canary):

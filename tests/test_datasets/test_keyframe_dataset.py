@@ -74,12 +74,6 @@ def test_excluded_and_person_free_keyframes(build, write_text):
         build(exclude_file='all.csv')
 
 
-def test_missing_videos_are_told_before_training(build, write_text):
-    write_text('ann.csv', *ROWS, *(f'm{i},1,0,0,1,1,1,0' for i in range(7)))
-    with pytest.raises(UserError, match=r'7 of the 9 videos .* such as m0;'):
-        build()
-
-
 def test_built_by_name_and_read_by_workers(tmp_path, write_text, write_frames):
     write_frames(name='a', start_index=3)
     dataset = DATASETS.build(

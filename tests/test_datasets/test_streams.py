@@ -37,8 +37,7 @@ def cut(frames, spans=(3, 2, 0.0), **part):
 
 EVEN = np.arange(27) / 10
 TIMES = dict(
-    even=EVEN,
-    uneven=np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 27)),
+    even=EVEN, uneven=np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 27))
 )
 PARTS = dict(
     each=dict(interval_s=0.033),

@@ -1,4 +1,3 @@
-import os
 import pickle
 from collections import OrderedDict, defaultdict
 
@@ -62,24 +61,6 @@ def test_a_pickle_of_python_2(read):
     found = read(text.encode())
     assert found.test_videos == (('v\xe9',),)
     assert found.gttubes['v\xe9'][0][0].tolist() == [[7, 0, 1, 2, 3]]
-
-
-class Evil:
-    def __init__(self, *what):
-        self.what = what
-
-    def __reduce__(self):
-        return self.what
-
-
-@pytest.mark.parametrize('protocol', [0, 4])
-@pytest.mark.parametrize('function', [os.mkdir, eval, np.load])
-def test_a_malicious_file_runs_nothing(read, tmp_path, function, protocol):
-    spoilt = tmp_path / 'spoilt'
-    argument = f'open({str(spoilt)!r}, "w")' if function is eval else str(spoilt)
-    with pytest.raises(UserError, match=r'gt.pkl cannot'):
-        read(truth(labels=Evil(function, (argument,))), protocol)
-    assert not spoilt.exists()
 
 
 @pytest.mark.parametrize('name', ['_codecs\nencode', 'numpy.core.multiarray\nscalar'])

@@ -194,6 +194,7 @@ ITER_LOOP = dict(
         sgd(),
         pytest.param(sgd('AmpOptimWrapper'), marks=GPU),
         sgd(accumulative_counts=4),
+        dict(randomness=dict(seed=None)),
         dict(custom_hooks=[dict(type='EMAHook')]),
         dict(checkpoint=BY_ITER),  # in the middle of an epoch
         ITER_LOOP | loader(sampler='InfiniteSampler'),
@@ -206,12 +207,13 @@ def test_resumed_training_ends_where_an_unbroken_one_does(
     # Before an IterBasedTrainLoop begins with its loader again, it sleeps for 2 s.
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda seconds: None)
     kwargs = dict(epochs=4) | kwargs
-    unbroken = make_runner(tmp_path / 'a', **kwargs)
-    train(unbroken)
-
     hooks = [*kwargs.get('custom_hooks', ()), dict(type='BreakOff', iterations=8)]
+    broken = make_runner(tmp_path / 'b', **kwargs | dict(custom_hooks=hooks))
     with pytest.raises(KeyboardInterrupt):
-        train(make_runner(tmp_path / 'b', **kwargs | dict(custom_hooks=hooks)))
+        train(broken)
+    seed = dict(randomness=dict(seed=broken.seed))
+    unbroken = make_runner(tmp_path / 'a', **kwargs | seed)
+    train(unbroken)
     resumed = make_runner(tmp_path / 'b', **kwargs, resume=True)
     train(resumed)
     assert resumed.iter == unbroken.iter == 12
@@ -238,17 +240,6 @@ def test_workers_and_batches_do_not_change_what_a_sample_is(tmp_path):
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
     torch.testing.assert_close(seen[0], seen[2], rtol=0, atol=0)
     assert len(seen[0].unique()) == 12
-
-
-def test_unseeded_training_resumes_its_order(tmp_path):
-    unseeded = dict(randomness=dict(seed=None))
-    broken = make_runner(tmp_path / 'a', epochs=2, **unseeded)
-    broken.train()
-    resumed = make_runner(tmp_path / 'a', resume=True, **unseeded)
-    resumed.train()
-    unbroken = make_runner(tmp_path / 'b', randomness=dict(seed=broken.seed))
-    unbroken.train()
-    same_weights(resumed, unbroken)
 
 
 def test_killed_training_resumes_from_wherever_it_was(tmp_path):

@@ -6,10 +6,7 @@ import signal
 import pytest
 
 from stmixer_mm.errors import user_errors
-from stmixer_mm.files import (
-    atomic_path,
-    write_atomically,
-)
+from stmixer_mm.files import atomic_path, write_atomically
 
 
 def names(folder):

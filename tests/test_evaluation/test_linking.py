@@ -4,11 +4,7 @@ import pytest
 from mmaction.evaluation.functional import multisports_utils
 from tube_data import clips_of
 
-from stmixer_mm.evaluation.functional.linking import (
-    Linking,
-    Tubelets,
-    parse_linking,
-)
+from stmixer_mm.evaluation.functional.linking import Linking, Tubelets, parse_linking
 from stmixer_mm.evaluation.functional.matching import take
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     TubeletLinker,
@@ -116,8 +112,7 @@ def by_frame(frames, bboxes):
 
 
 @pytest.mark.parametrize(
-    'clip_len, step, start',
-    [(1, 1, 1), (1, 3, 1), (4, 2, 0), (4, 6, -1), (30, 30, 1)],
+    'clip_len, step, start', [(1, 1, 1), (1, 3, 1), (4, 2, 0), (4, 6, -1), (30, 30, 1)]
 )
 @pytest.mark.parametrize('end_after', [0, 4])
 def test_linking_is_that_of_the_loops(clip_len, step, start, end_after):

@@ -54,8 +54,7 @@ def follow_truth(truth, clip_len, step, start=1, random=None):
 
 
 @pytest.mark.parametrize(
-    'clip_len, step, start',
-    [(8, 1, -5), (8, 8, 1), (7, 3, -3), (50, 50, 1)],
+    'clip_len, step, start', [(8, 1, -5), (8, 8, 1), (7, 3, -3), (50, 50, 1)]
 )
 def test_perfect_tubelets_score_exactly_one(clip_len, step, start):
     samples = follow_truth(TWO_VIDEOS, clip_len, step, start)

@@ -7,10 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from stmixer_mm.models import (
-    CheckpointedVisionTransformer,
-    NonLocalBlock3D,
-)
+from stmixer_mm.models import CheckpointedVisionTransformer, NonLocalBlock3D
 from stmixer_mm.registry import MODELS
 
 SLOW_ONLY = dict(

@@ -62,11 +62,7 @@ def assert_all_close(ours, theirs, tolerance):
 
 @pytest.mark.parametrize(
     'sizes',
-    [
-        {},
-        dict(num_frames=1, num_points=7, num_groups=4, num_queries=1),
-        TUBELETS,
-    ],
+    [{}, dict(num_frames=1, num_points=7, num_groups=4, num_queries=1), TUBELETS],
     ids=['plain', 'other sizes', 'tubelets'],
 )
 @pytest.mark.parametrize('backend', ['embedding_bag', 'grid_means'])

@@ -6,11 +6,7 @@ import sys
 import pytest
 import torch
 
-from stmixer_mm.mmcv_operators import (
-    nms,
-    roi_align_backward,
-    roi_align_forward,
-)
+from stmixer_mm.mmcv_operators import nms, roi_align_backward, roi_align_forward
 
 UNFIT = """
 import importlib.machinery as machinery, importlib.util as util

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import build_detector, data_sample, tiny_detector
+from tiny import build_detector
 from tiny_release import BACKBONES, SIZES, make_parts, released_state_dict
 
 from stmixer_mm.models.release import convert_state_dict
@@ -66,17 +66,4 @@ def test_no_released_checkpoint(slowonly):
     with pytest.raises(ValueError, match=f'missing: {name}'):
         convert_state_dict({key: slowonly[key] for key in slowonly if key != name})
     with pytest.raises(ValueError, match='not a SlowOnly, SlowFast or ViT'):
-        convert_state_dict(build_detector(tiny_detector()).state_dict())
-
-
-def test_converted_weights_detect(slowonly):
-    state, parts = convert_state_dict(slowonly)
-    config = tiny_detector(parts['decoder'])
-    config['backbone'], config['neck'] = parts['backbone'], parts['neck']
-    config['head']['num_classes'] = SIZES['num_classes']
-    model = MODELS.build(config)
-    model.load_state_dict(state)
-    model.eval()
-    with torch.no_grad():
-        (sample,) = model(torch.randn(1, 3, 2, 64, 96), [data_sample()], mode='predict')
-    assert sample.pred_instances.scores.shape[1] == SIZES['num_classes']
+        convert_state_dict(build_detector().state_dict())

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 import torch
 from made_up import made_up_checkpoint, made_up_input, reference
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.structures import InstanceData
-from tiny import whole_frames
+from tiny import data_sample, whole_frames
 
 from stmixer_mm.models.release import convert_state_dict, released_name
 from stmixer_mm.registry import MODELS
@@ -37,17 +35,8 @@ RELEASED_TERMS = dict(
 
 
 def make_data_samples():
-    samples = []
-    for img_shape, (bboxes, actions) in zip(IMG_SHAPES, TRUTH, strict=True):
-        labels = torch.zeros(len(bboxes), 81)
-        for row, columns in zip(labels, actions, strict=True):
-            row[list(columns)] = 1
-        sample = ActionDataSample(metainfo=dict(img_shape=img_shape))
-        sample.gt_instances = InstanceData(
-            bboxes=torch.tensor(bboxes, dtype=torch.float32), labels=labels
-        )
-        samples.append(sample)
-    return samples
+    clips = zip(IMG_SHAPES, TRUTH, strict=True)
+    return [data_sample(*truth, shape, num_classes=81) for shape, truth in clips]
 
 
 @cache

@@ -9,10 +9,7 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.models.decoder.sampling.sampler import (
-    level_weights,
-    make_sample_points,
-)
+from stmixer_mm.models.decoder.sampling.sampler import level_weights, make_sample_points
 
 STRIDES = (4, 8, 16, 32)
 # Triton's has tests of its own, which set up its interpreter.

@@ -5,35 +5,24 @@ import warnings
 import pytest
 import torch
 from tiny import (
+    assert_all_learn,
     batch,
     build_detector,
     data_sample,
+    losses_of,
+    nobody,
     tiny_decoder,
     tiny_detector,
+    two,
 )
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.parts import QueryPart
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import Queries, StageOutput
+from stmixer_mm.structures import Queries
 
-TWO = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
-NONE = data_sample(name='empty,0001')
-
-
-def losses_of(model, *samples):
-    data = model.data_preprocessor(batch(*samples), training=True)
-    return model(**data, mode='loss')
-
-
-def test_tensor_mode_returns_one_record_per_stage():
-    model = build_detector()
-    outputs = model(**model.data_preprocessor(batch(TWO, NONE)), mode='tensor')
-    assert len(outputs) == 2
-    for output in outputs:
-        assert isinstance(output, StageOutput)
-        assert [values.shape[2] for values in output] == [2, 3, 4]
+TWO, NONE = two(), nobody()
 
 
 def test_a_batch_is_its_clips_one_by_one():
@@ -42,6 +31,8 @@ def test_a_batch_is_its_clips_one_by_one():
     together = model.data_preprocessor(batch(*samples))
     with torch.no_grad():
         outputs = model(**together, mode='tensor')
+        shapes = [[values.shape[2:] for values in output] for output in outputs]
+        assert shapes == [[(2,), (3,), (4,)]] * 2
         for clip, sample in enumerate(samples):
             alone = model(together['inputs'][clip : clip + 1], [sample], mode='tensor')
             for output, single in zip(outputs, alone, strict=True):
@@ -70,9 +61,7 @@ def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
     assert len(losses) == 2 * 4
     for name, loss in losses.items():
         assert loss.isfinite() and loss.dtype == torch.float32, name
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+    assert_all_learn(model)
 
 
 def test_initial_stages_leave_boxes_and_actions_alone():

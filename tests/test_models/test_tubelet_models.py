@@ -6,11 +6,19 @@ import pytest
 import test_decoder as decoders
 import torch
 from mmengine.structures import InstanceData
-from tiny import NUM_CLASSES, build_detector, data_sample, losses_of, tiny_head
+from tiny import (
+    NUM_CLASSES,
+    assert_all_learn,
+    build_detector,
+    data_sample,
+    losses_of,
+    tiny_head,
+)
 from tiny_tubelets import (
     ALWAYS,
     LEAVES,
     SETTINGS,
+    SOFTMAX,
     SPARSE,
     in_each_frame,
     tube_detector,
@@ -19,17 +27,12 @@ from tiny_tubelets import (
 from torch import nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.heads import criterion
 from stmixer_mm.models.heads.matching import BACKGROUND, PERSON, make_targets
 from stmixer_mm.models.heads.tubelet_head import at_clip_frames
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import StageOutput, TubeletStageOutput
 
 COST = SETTINGS.tubelet_head.assigner.match_costs[0].to_dict()
-SOFTMAX = dict(
-    single_label=True,
-    loss_action=dict(type='mmdet.CrossEntropyLoss', class_weight=[0.1, 1.0, 1.0, 1.0]),
-)
 
 # ------------------------------------------------------------------- the stage
 
@@ -202,31 +205,6 @@ def test_boxes_where_there_is_none_may_be_anything():
         torch.testing.assert_close(value, expected[name])
 
 
-@pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])
-def test_ranks_give_what_one_process_does(settings, monkeypatch):
-    """Of which one has a clip without anybody."""
-    head, output = make_head(**settings), random_output(clips=2)
-    samples = [tube_sample(ALWAYS, LEAVES, actions=((1,), (2,))), tube_sample()]
-    expected = head.loss([output], samples)
-
-    totals = []
-    monkeypatch.setattr(criterion, 'get_world_size', lambda: 2)
-
-    def losses_of(rank, all_reduce):
-        monkeypatch.setattr(criterion, 'all_reduce', all_reduce)
-        half = TubeletStageOutput(*(v[rank : rank + 1] for v in output))
-        return head.loss([half], [samples[rank]])
-
-    for rank in range(2):
-        losses_of(rank, lambda values, op: totals.append(values.clone()))
-    mean = torch.stack(totals).mean(dim=0)
-    halves = [losses_of(rank, lambda values, op: values.copy_(mean)) for rank in (0, 1)]
-    for name, value in expected.items():
-        torch.testing.assert_close(
-            (halves[0][name] + halves[1][name]) / 2, value, msg=name
-        )
-
-
 def predict(output, clip_len=4, **settings):
     (found,) = make_head(**settings).predict([output], [tube_sample(clip_len=clip_len)])
     return found
@@ -287,5 +265,4 @@ def test_losses_are_finite_and_reach_every_parameter(head, samples, half):
     assert len(losses) == 2 * 4
     for name, loss in losses.items():
         assert loss.isfinite() and loss.dtype == torch.float32, name
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    assert_all_learn(model)

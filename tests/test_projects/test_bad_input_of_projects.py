@@ -5,7 +5,14 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from bad_input import NO_PICKLE, check_content, check_row, read_table, write_files
+from bad_input import (
+    NO_PICKLE,
+    check_content,
+    check_row,
+    read_data,
+    read_table,
+    write_files,
+)
 from mmaction.structures import ActionDataSample
 
 from stmixer_mm.apis import init_detector
@@ -47,58 +54,15 @@ def test_bad_proposals(tmp_path, monkeypatch, content):
 
 
 ABOUT = Metadata(classes=['stand', 'walk'], shape=[2, 32, 43], batch=1).to_text()
-MODEL = """<ir_version: 10, opset_import: ["" : 20]>
-detector (uint8[1,3,2,32,43] clips) => (
-    float[1,4] person_scores, float[1,4,2] action_scores, float[1,4,4] bboxes,
-    float[1,4,16] query_vectors
-) <
-    int64[2] p = {1, 4}, int64[3] a = {1, 4, 2}, int64[3] b = {1, 4, 4},
-    int64[3] v = {1, 4, 16}, int64[3] huge = {1024, 1024, 1024},
-    int64 long = {1000000000000}, bool true = {1}
-> {
-    numbers = Cast <to = 1> (clips)
-    x = ReduceMean <keepdims = 0> (numbers)
-    y = Identity (x)
-    value = Sigmoid (y)
-    person_scores = Expand (value, p)
-    action_scores = Expand (value, a)
-    bboxes = Expand (value, b)
-    query_vectors = Expand (value, v)
-}"""
-FOREIGN_MODELS = [  # (old, new) text of the model or its description
-    (ABOUT, 'x'),
-    ('"batch": 1', '"batch": true'),
-    ('"walk"', '1'),
-    ('"walk"', r'"\u001b[2J"'),
-    ('"walk"', '"walk", "run"'),
-    ('"tubelets": false', '"tubelets": true'),
-    ('32,', '64,'),
-    ('clips', 'frames'),
-    ('uint8[', 'float['),
-    ('[1,3,2,32,43]', '[3,2,32,43]'),
-    (' <to = 1> (clips)', ' <to = 1> (clips) z = Gather (p, long)'),
-    ('[1,4,16] query_vectors', '[1,4,16] q'),
-    (',\n    float[1,4,16] query_vectors', ''),
-    ('[1,4,4] bboxes', '[4,4] bboxes'),
-    ('Identity (x)', 'Reshape (x, a)'),
-    ('query_vectors = Expand (value, v)', 'z = Log (x) query_vectors = Expand (z, v)'),
-    ('y = Identity (x)', 'z = Sub (x, x) y = Div (z, z)'),
-    ('value = Sigmoid (y)', 'z = Exp (y) value = Add (z, z)'),
-    ('Identity (x)', 'Expand (x, huge)'),
-    ('y = Identity (x)', 'z = Expand (x, huge) y = ReduceMean <keepdims = 0> (z)'),
-    (
-        'Identity (x)',
-        """Loop <body = step (int64 i, bool c, float s) => (bool d, float t) {
-            d = Identity (c) t = Identity (s)
-        }> (long, true, x)""",
-    ),
-]
+ROWS = read_table('foreign_models.txt')
+FOREIGN_MODELS = [row.replace('\\n', '\n').split(' => ', 1) for row in ROWS]
 
 
-@pytest.mark.parametrize('change', [None, *FOREIGN_MODELS])
+@pytest.mark.parametrize('change', [None, (ABOUT, 'x'), *FOREIGN_MODELS])
 def test_exported_files_that_are_not_ours(folder, tmp_path, change):
     onnx, _ = pytest.importorskip('onnx.parser'), pytest.importorskip('onnxruntime')
-    text, about = (each.replace(*change or ('', '')) for each in (MODEL, ABOUT))
+    text = read_data('foreign.onnx.txt')
+    text, about = (each.replace(*change or ('', '')) for each in (text, ABOUT))
     model = onnx.parse_model(text)
     model.metadata_props.add(key='stmixer_mm', value=about)
     path = tmp_path / 'other.onnx'

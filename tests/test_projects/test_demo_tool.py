@@ -6,24 +6,17 @@ import cv2
 import numpy as np
 import pytest
 from run_tool import run_and_fail, run_tool
-from tiny_stmixer import write_model, write_video
+from tiny_stmixer import write_video
 
 
-@pytest.fixture(scope='module')
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('project')
-    config, checkpoint = write_model(folder)
-    video = write_video(folder / 'new.mp4', frames=25, fps=10, size=(96, 64))
-    return video, config, checkpoint
-
-
-def test_video_and_detections_are_written(project, tmp_path, capsys):
+def test_video_and_detections_are_written(tiny_model, tmp_path, capsys):
+    video = write_video(tmp_path / 'new.mp4', frames=25, fps=10, size=(96, 64))
     out, table = tmp_path / 'new folder' / 'out.mp4', tmp_path / 'found.csv'
-    json_file, label_map = tmp_path / 'a.json', project[1].parent / 'actions.pbtxt'
+    json_file, label_map = tmp_path / 'a.json', tiny_model[0].with_name('actions.pbtxt')
     options = f'--start 0.5 --end 2 --interval-s 0.5 --batch-size 2 --csv {table}'
     options += f' --json {json_file} --label-map {label_map} --nms-thr 1 --score-thr 0'
     options += ' --cfg-options model.head.score_thr=0.0'
-    run_tool('demo', *project, '--out', out, *options.split())
+    run_tool('demo', video, *tiny_model, '--out', out, *options.split())
     capture = cv2.VideoCapture(str(out))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 15
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
@@ -39,7 +32,7 @@ def test_video_and_detections_are_written(project, tmp_path, capsys):
     assert 'persons: 4, in 3 of 3 keyframes' in capsys.readouterr().out
 
 
-def test_damage_is_left_out_and_told(project, tmp_path, capsys):
+def test_damage_is_left_out_and_told(tiny_model, tmp_path, capsys):
     video = tmp_path / 'bad.mkv'
     times = np.arange(60) / 10
     with av.open(video, 'w') as target:
@@ -60,7 +53,7 @@ def test_damage_is_left_out_and_told(project, tmp_path, capsys):
     data = video.read_bytes()
     video.write_bytes(data[: start + 8] + bytes(size - 8) + data[start + size :])
     out = tmp_path / 'out.mp4'
-    args = (video, *project[1:], '--out', out, '--interval-s', 0.5)
+    args = (video, *tiny_model, '--out', out, '--interval-s', 0.5)
     told = run_and_fail(capsys, 'demo', *args)
     assert f'{video} is damaged: 3.00 s to 4.00 s cannot be decoded' in told
     found = json.loads(out.with_suffix('.json').read_text())['keyframes']

@@ -3,6 +3,7 @@ import os
 import shutil
 
 import pytest
+from detections import without_nulls
 from run_tool import run_tool
 from tiny_stmixer import tool_environment, write_model, write_video
 
@@ -132,12 +133,6 @@ def test_ray_writes_the_same_rows(project, expected, tmp_path, monkeypatch, form
     parquet = pytest.importorskip('pyarrow.parquet')
     monkeypatch.setenv('PYTHONPATH', tool_environment()['PYTHONPATH'])
     detect(project, tmp_path, '--ray', 'local', '--format', form)
-
-    def without_nulls(value):
-        if isinstance(value, dict):
-            return {k: without_nulls(v) for k, v in value.items() if v is not None}
-        return [*map(without_nulls, value)] if isinstance(value, list) else value
-
     if form == 'parquet':
         rows = parquet.read_table(tmp_path).to_pylist()
     else:

@@ -4,12 +4,11 @@ import json
 import re
 import shutil
 import subprocess
-from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
-from run_tool import run_tool
+from run_tool import python_blocks, run_tool
 from tiny_stmixer import ROOT, write_project, write_video
 from torch import nn
 
@@ -19,7 +18,6 @@ from stmixer_mm.datasets.videos import open_video
 for package in 'onnx', 'onnxscript', 'onnxruntime':
     pytest.importorskip(package)
 
-README = ROOT / 'stmixer_mm' / 'projects' / 'export' / 'README.md'
 CLIENT = ROOT / 'demo' / 'detect.mjs'
 THR = 'model.head.score_thr'
 
@@ -49,34 +47,21 @@ def found(tmp_path_factory):
     return folder, detections
 
 
-def by_keyframe(rows):
-    """Sorted (action, score, box) of each keyframe."""
-    found = defaultdict(list)
-    for frame, action, *numbers in rows:
-        found[frame].append((action, *numbers))
-    return {frame: sorted(some) for frame, some in found.items()}
-
-
 def assert_same(rows, detections):
     keys = 'frame', 'action', 'score', 'x1', 'y1', 'x2', 'y2'
-    expected = by_keyframe([one[key] for key in keys] for one in detections.rows())
-    found = by_keyframe(rows)
-    assert [*found] == [*expected] == [0, 10, 20]  # clips reach over both ends
-    for frame, some in found.items():
-        assert [one[0] for one in some] == [one[0] for one in expected[frame]]
-        np.testing.assert_allclose(
-            [one[1:] for one in some],
-            [one[1:] for one in expected[frame]],
-            atol=0.0101,  # boxes have two decimals
-        )
+    expected = sorted([one[key] for key in keys] for one in detections.rows())
+    frames, actions, *numbers = zip(*expected, strict=True)
+    found_frames, found_actions, *found_numbers = zip(*sorted(rows), strict=True)
+    assert {*frames} == {0, 10, 20}  # clips reach over both ends
+    assert (found_frames, found_actions) == (frames, actions)
+    # Boxes have two decimals.
+    np.testing.assert_allclose(found_numbers, numbers, atol=0.0101)
 
 
 def test_the_client_of_the_readme(found, monkeypatch, capsys):
     folder, detections = found
     monkeypatch.chdir(folder)
-    (program,) = re.findall(
-        r'```python\n(import json\n.*?)```', README.read_text(), re.S
-    )
+    program, *_ = python_blocks('stmixer_mm/projects/export/README.md')
     exec(program, {})
     printed = capsys.readouterr().out
     rows = [

@@ -1,13 +1,13 @@
 """The example of projects/masks/README.md, as it stands there."""
 
-import re
 from pathlib import Path
 
 import jsonschema
 import numpy as np
 import torch
 from mmengine.config import Config
-from tiny_stmixer import ROOT, write_project, write_video
+from run_tool import python_blocks
+from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.apis.inference import init_detector
@@ -42,8 +42,7 @@ def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):
     jsonschema.validate(found.to_dict(), detections_schema())
     assert Path('out.mp4').stat().st_size > 0
 
-    readme = (ROOT / 'stmixer_mm/projects/masks/README.md').read_text()
-    (text,) = re.findall(r'```python\n(import cv2.*?)```', readme, re.DOTALL)
+    (text,) = python_blocks('stmixer_mm/projects/masks/README.md')
     for name, suffix in (('VIDEO', '.mp4'), ('CONFIG', '.py'), ('CHECKPOINT', '.pth')):
         text = text.replace(f"'{name}'", f"'{name}{suffix}'")
     exec(text, {})

@@ -7,6 +7,7 @@ import stmixer_mm.projects.denoising  # noqa: I001 - before any host package
 import stmixer_mm.projects.forecast  # noqa: F401
 import test_mask_head
 import test_track_queries as track_queries
+import test_warp_forecast
 import tiny
 import tiny_tubelets as tubelets
 import torch
@@ -35,13 +36,18 @@ def noised():
     return model, tiny.batch(tiny.two(), alone)
 
 
-def tubes():
+def tubes(head=None, other=(tubelets.ALWAYS,)):
     samples = (
         tubelets.tube_sample(*states, actions=((1,), (2,)))
-        for states in ((tubelets.LEAVES, tubelets.SPARSE), (tubelets.ALWAYS,))
+        for states in ((tubelets.LEAVES, tubelets.SPARSE), other)
     )
-    config = tubelets.tube_detector() | denoising('DenoisingTubelets')
+    config = tubelets.tube_detector(head) | denoising('DenoisingTubelets')
     return tiny.build_detector(config), tiny.batch(*samples)
+
+
+def tubes_of_one_action():
+    """Of which one rank has nobody."""
+    return tubes(tubelets.SOFTMAX, other=())
 
 
 def sequences():
@@ -49,19 +55,12 @@ def sequences():
     model = track_queries.detector(denoising(), drop_prob=0, false_prob=0)
     for stage in model.decoder.stages:
         stage.iof_tau.data.zero_()  # else nothing is seen of padding, which has no size
-    keyframes = [tiny.batch(*samples) for samples in track_queries.COMES_AND_GOES]
-    return model, {name: [one[name] for one in keyframes] for name in keyframes[0]}
+    return model, track_queries.of_loader(track_queries.COMES_AND_GOES)
 
 
 def forecasting():
     """Clips of which the last three frames are foretold."""
-    config = tiny.tiny_detector(tiny.tiny_decoder(num_frames=5))
-    forecast = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=3, clip_len=2)
-    config['neck'] = [config['neck'], forecast]
-    samples = tiny.two(), tiny.nobody()
-    for sample in samples:
-        sample.set_metainfo(dict(clip_len=5))
-    return tiny.build_detector(config), tiny.batch(*samples)
+    return test_warp_forecast.detector(), tiny.batch(*test_warp_forecast.samples())
 
 
 def shard(model):
@@ -72,7 +71,7 @@ def shard(model):
     return fully_shard(model)
 
 
-MAKERS = (masks, noised, tubes, sequences, forecasting)
+MAKERS = (masks, noised, tubes, tubes_of_one_action, sequences, forecasting)
 WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, shard)]
 
 

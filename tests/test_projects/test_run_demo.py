@@ -69,18 +69,22 @@ def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
 
 
 def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
-    demo, monkeypatch, tmp_path
+    demo, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.delenv('STMIXER_REAL_DATA', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     content, fetched = b'the clip', []
+    network = iter((False, True))
     monkeypatch.setattr(demo, 'SHA256', hashlib.sha256(content).hexdigest())
 
     def fetch(url, file, sha256, **_):
+        if not next(network):
+            raise OSError('no network')
         fetched.append(url)
         Path(file).write_bytes(content)
 
     monkeypatch.setattr(demo.torch.hub, 'download_url_to_file', fetch)
+    assert demo.find_clip(None) is None and 'no network' in capsys.readouterr().out
     kept = demo.find_clip(None)
     assert kept.read_bytes() == content and demo.find_clip(None) == kept
     assert fetched == [demo.CLIP]
@@ -88,14 +92,3 @@ def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
     (tmp_path / 'other.mp4').write_bytes(b'another')
     with pytest.raises(UserError, match=r'other\.mp4 is not the clip'):
         demo.find_clip(tmp_path / 'other.mp4')
-
-
-def test_without_clip_and_network_there_are_toys(demo, monkeypatch, tmp_path, capsys):
-    def fetch(*_, **__):
-        raise OSError('no network')
-
-    monkeypatch.delenv('STMIXER_REAL_DATA', raising=False)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(demo.torch.hub, 'download_url_to_file', fetch)
-    assert demo.find_clip(None) is None
-    assert 'no network' in capsys.readouterr().out

@@ -166,11 +166,15 @@ def test_in_training_the_truth_says_who_is_a_track():
     assert updated.spatial[2:].equal(spatial[[1, 4]])
 
 
-def losses_of(model, keyframes):
-    """Of what a loader gives of sequences: lists of first, second, … keyframes."""
+def of_loader(keyframes):
+    """What a loader gives of sequences: lists of first, second, … keyframes."""
     data = [batch(*samples) for samples in keyframes]
-    data = {name: [one[name] for one in data] for name in data[0]}
-    return model(**model.data_preprocessor(data, training=True), mode='loss')
+    return {name: [one[name] for one in data] for name in data[0]}
+
+
+def losses_of(model, keyframes):
+    data = model.data_preprocessor(of_loader(keyframes), training=True)
+    return model(**data, mode='loss')
 
 
 def test_without_tracks_it_is_the_plain_detector():
@@ -194,8 +198,7 @@ def test_without_tracks_it_is_the_plain_detector():
 
 
 @pytest.mark.parametrize(
-    'data, dtype',
-    [(COMES_AND_GOES, torch.float32), (NOBODY_THERE, torch.bfloat16)],
+    'data, dtype', [(COMES_AND_GOES, torch.float32), (NOBODY_THERE, torch.bfloat16)]
 )
 def test_the_gradient_reaches_every_parameter(data, dtype):
     model = detector(drop_prob=0)

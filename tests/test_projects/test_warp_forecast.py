@@ -88,17 +88,22 @@ def test_what_comes_behind_the_end_of_a_video_is_not_learnt():
     assert neck.compare([foretold], truth, is_true & False)['loss_forecast'] == 0
 
 
-def test_only_its_own_loss_knows_what_comes():
-    """In a detector of clips of 2 frames; training clips have 3 more."""
+def detector():
+    """For clips of 2 frames; training clips have 3 more."""
     config = tiny.tiny_detector(tiny.tiny_decoder(num_frames=5))
     forecast = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=3, clip_len=2)
     behind = dict(type='FPN3D', in_channels=[16] * 4, out_channels=16)
     config['neck'] = [config['neck'], forecast, behind]
-    model = tiny.build_detector(config).train()
-    samples = [tiny.two(), tiny.nobody()]
-    for sample in samples:
-        sample.set_metainfo(dict(clip_len=5))
-    data = model.data_preprocessor(tiny.batch(*samples), training=True)
+    return tiny.build_detector(config).train()
+
+
+def samples():
+    return [tiny.two(clip_len=5), tiny.nobody(clip_len=5)]
+
+
+def test_only_its_own_loss_knows_what_comes():
+    model = detector()
+    data = model.data_preprocessor(tiny.batch(*samples()), training=True)
     losses = model.loss(**data)
     model.parse_losses(losses)[0].backward()
     tiny.assert_all_learn(model)

@@ -14,6 +14,7 @@ from mmengine.evaluator import Evaluator
 from run_tool import ROOT, run_and_fail, run_tool
 from tube_data import SCALE, build, csv_lines, ground_truth, noisy, still
 
+from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.evaluation import TubeFrameMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
@@ -32,11 +33,7 @@ def config(write_text, tmp_path, monkeypatch):
     """``keyframes.py`` of the documentation."""
     monkeypatch.chdir(tmp_path)
     write_text('truth.csv', *TRUTH)
-    items = (
-        f'item {{\n  name: "{name}"\n  id: {number}\n}}'
-        for number, name in enumerate(('run', 'sit'), start=1)
-    )
-    write_text('label_map.pbtxt', *items)
+    write_text('label_map.pbtxt', format_label_map(dict(run=1, sit=2)))
     return write_text('keyframes.py', CONFIGS['keyframes.py'])
 
 
