@@ -62,6 +62,8 @@ class Linking:
         min_length: Least number of frames of a tube (ACT and MOC 15, for all datasets).
         tube_nms_iou: Overlap above which a tube removes lower-scoring ones of its class;
             None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
+        paths: Tubes of a class and video, each the best path through all of its frames
+            (YOWO 3, see ``link_paths``); None links clip by clip.
         acting: Score from which a tubelet with scores in each frame does an action
             there, our own.
         nms_pixel, link_pixel, tube_pixel: Pixels of a box beyond x2 - x1 in the
@@ -84,6 +86,7 @@ class Linking:
     tube_pixel: float = 1
     presence: float = PRESENCE
     acting: float = 0.3
+    paths: int | None = None
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
@@ -97,6 +100,8 @@ LINKINGS = {
 # mmaction2's link_tubes, MOC's with K = 1, apart from its mistake of giving all boxes of
 # a video the score of one.
 LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel=0)
+# YOWO's and YOWOv2's.
+LINKINGS['yowo'] = Linking(paths=3, link_pixel=0)
 
 # Suppression in each frame and class before frame mAP, in which tubelets of K frames
 # give up to K boxes for a person.

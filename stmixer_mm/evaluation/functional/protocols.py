@@ -122,7 +122,14 @@ FRAME_PROTOCOLS = {
 FRAME_PROTOCOLS['yowov3'] = FRAME_PROTOCOLS['yowoformer']
 
 _YOWO_TUBES = Protocol(
-    'free', 'interpolated', 'all', pixel=1, frame=1, least_common=2, extra_gts=1e-5
+    'free',
+    'interpolated',
+    'all',
+    pixel=1,
+    frame=1,
+    found_boxes=BoxRule(clip=0),
+    least_common=2,
+    extra_gts=1e-5,
 )
 
 # Of tubes.

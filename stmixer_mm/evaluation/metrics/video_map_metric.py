@@ -103,7 +103,7 @@ class VideoMAPMetric(TubeMetric):
         videos, frames = np.divmod(boxes.frames, self.frame_limit)
         scores = boxes.scores.astype(float)
         tubelets = Tubelets(videos[:, 0], frames, boxes.bboxes, scores)
-        return link_tubelets(tubelets, self.linking)
+        return link_tubelets(tubelets, self.linking, self.nframes)
 
     def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
         """Boxes to link, or by column the tubes that came linked."""
