@@ -3,11 +3,7 @@ import torch
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.heads.matching import (
-    BACKGROUND,
-    PERSON,
-    make_targets,
-)
+from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
 
@@ -19,7 +15,8 @@ def make_head(**settings):
 
 
 def targets_of(head, output, samples):
-    return make_targets(head.match(output, samples), samples)
+    """The truth for the queries of one stage."""
+    return head.match(StageOutput(*(values[None] for values in output)), samples)
 
 
 def stage_output(person_logits, bboxes, action_logits=None):
@@ -36,7 +33,7 @@ def test_literal_matching():
     )
     truth = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
     targets = targets_of(make_head(), output, [truth])
-    assert targets.person_labels.tolist() == [[BACKGROUND, PERSON, PERSON]]
+    assert targets.person_labels.tolist() == [BACKGROUND, PERSON, PERSON]
     assert targets.bboxes.tolist() == [[50, 10, 90, 50], [5, 5, 40, 60]]
     assert targets.actions.tolist() == [[0, 1, 1], [1, 0, 0]]  # dummy column gone
     assert targets.box_scale.tolist() == [[96, 64, 96, 64]] * 2
@@ -125,7 +122,7 @@ def test_sigmoid_costs_see_the_person_score():
         assigner=dict(**HUNGARIAN, match_costs=[dict(type='mmdet.FocalLossCost')])
     )
     targets = targets_of(head, output, [data_sample([(0, 0, 9, 9)], [(1,)])])
-    assert targets.acting.tolist() == [[False, True]]
+    assert targets.acting.index.tolist() == [1]
 
 
 def test_sigmoid_person_loss_is_the_hosts_on_margins():
@@ -135,7 +132,7 @@ def test_sigmoid_person_loss_is_the_hosts_on_margins():
     targets = targets_of(head, output, [two_persons()])
     logits = output.person_logits[0]
     expected = MODELS.build(FOCAL)(
-        logits[:, :1] - logits[:, 1:], targets.person_labels[0], avg_factor=2
+        logits[:, :1] - logits[:, 1:], targets.person_labels, avg_factor=2
     )
     ours = head.loss([output], [two_persons()])['loss_person']
     torch.testing.assert_close(ours, expected)
@@ -154,7 +151,7 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
     output = random_output()
     targets = targets_of(head, output, [two_persons()])
     each = MODELS.build(loss)(
-        output.action_logits[targets.acting],
+        output.action_logits[0, targets.acting.index],
         targets.actions,
         reduction_override='none',
     )
@@ -174,8 +171,8 @@ def test_one_person_to_many_queries():
     truth = data_sample([person], [(1,)])
     head = make_head(assigner=MAX_IOU)
     targets = targets_of(head, output, [truth])
-    assert targets.acting.tolist() == [[True, True, False, False]]
-    assert targets.counted.tolist() == [[True, True, True, False]]
+    assert targets.acting.index.tolist() == [0, 1]
+    assert targets.counted.index.tolist() == [0, 1, 2]
     assert targets.bboxes.tolist() == [list(person)] * 2
 
     expected = torch.nn.functional.cross_entropy(

@@ -27,7 +27,7 @@ from tiny_tubelets import (
 from torch import nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.heads.matching import BACKGROUND, PERSON, make_targets
+from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
 from stmixer_mm.models.heads.tubelet_head import at_clip_frames
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import StageOutput, TubeletStageOutput
@@ -161,25 +161,30 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     head = make_head(**settings)
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
-    targets = make_targets(head.match(output, [sample]), [sample])
-    pairs = targets.acting[0].nonzero().squeeze(1).tolist()
-    rows = {tuple(row) for row in targets.boxed[0, pairs].int().tolist()}
+    stages = TubeletStageOutput(*(values[None] for values in output))
+    targets = head.match(stages, [sample])
+    labels = torch.full((20,), -1)
+    labels[targets.counted.index] = targets.person_labels
+    boxed, labels = torch.zeros(20, dtype=torch.bool), labels.view(5, 4)
+    boxed[targets.boxed.index] = True
+    pairs, boxed = targets.acting.index.tolist(), boxed.view(5, 4)
+    rows = {tuple(row) for row in boxed[pairs].int().tolist()}
     assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
     for query in range(5):
-        counted = targets.counted[0, query].int().tolist()
+        counted = (labels[query] >= 0).int().tolist()
         if query not in pairs:  # background where anybody's state is known
             assert counted == [1, 1, 1, 0]
-            assert (targets.person_labels[0, query] == BACKGROUND).all()
+            assert BACKGROUND in labels[query] and PERSON not in labels[query]
         else:
             assert counted in ([1, 1, 0, 0], [0, 1, 1, 0])
     assert len(targets.bboxes) == 3 and len(targets.actions) == 2
 
     sum(head.loss([output], [sample]).values()).backward()
     reached = output.person_logits.grad[0].abs().sum(dim=-1) > 0
-    assert torch.equal(reached, targets.counted[0])
-    assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, targets.boxed[0])
+    assert torch.equal(reached, labels >= 0)
+    assert torch.equal(output.bboxes.grad[0].abs().sum(dim=-1) > 0, boxed)
     acts = output.action_logits.grad[0].abs().sum(dim=-1) > 0
-    assert torch.equal(acts, targets.acting[0] | bool(settings))
+    assert acts.nonzero().squeeze(1).tolist() == (list(range(5)) if settings else pairs)
 
 
 @pytest.mark.parametrize('settings', [{}, SOFTMAX], ids=['labels', 'label'])

@@ -1,15 +1,16 @@
 """The criterion of set prediction: queries are matched to persons and compared.
 
-Shapes: B clips, Q queries, A actions, k persons of a clip, n matched pairs.
+Shapes: S stages, B clips, Q queries, A actions, k persons of a clip, n rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from functools import partial
 
 import torch
 import torch.nn.functional as F
-from mmaction.structures import ActionDataSample
+from mmdet.models import losses
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -17,16 +18,23 @@ from torch import Tensor, nn
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.finite import check_finite, sample_name
 from stmixer_mm.models.heads.matching import (
-    Targets,
-    make_targets,
-    match_clip,
+    PERSON,
+    Samples,
+    Truth,
+    match_persons,
     person_margin,
 )
+from stmixer_mm.models.heads.targets import Rows, Targets, make_targets
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import PRESENT, StageOutput
 
 Stages = Sequence[StageOutput]
-Samples = Sequence[ActionDataSample]
+# The loss of a row does not depend on the others, so that one call has all stages.
+ELEMENTWISE = (
+    *(losses.CrossEntropyLoss, losses.FocalLoss),
+    *(losses.L1Loss, losses.SmoothL1Loss, losses.MSELoss),
+    *(losses.IoULoss, losses.GIoULoss, losses.DIoULoss, losses.CIoULoss),
+)
 
 
 class SetCriterion(BaseModule):
@@ -98,9 +106,11 @@ class SetCriterion(BaseModule):
                     f'The boxes of {sample_name(sample)} are {tuple(bboxes.shape)}, not '
                     f'what {type(self).__name__} learns from; change one of the two.'
                 )
+            if not self.single_label:
+                continue
             if labels.dim() == 3:
                 labels = labels[sample.gt_instances.states == PRESENT]
-            if self.single_label and ((labels[:, 1:] > 0).sum(dim=1) != 1).any():
+            if ((labels[:, 1:] > 0).sum(dim=1) != 1).any():
                 raise UserError(
                     f'A person of {sample_name(sample)} has several actions or none but '
                     'the head has single_label=True; correct one of the two.'
@@ -128,92 +138,141 @@ class SetCriterion(BaseModule):
                 nowhere.
             prefix: Of the names; before it, all stages but the last have ``d0.`` etc.
         """
-        losses, persons = {}, None
-        for number, stage in enumerate(map(in_float32, stages)):
-            named = stage._asdict().items()
-            named = {f'{name} of stage {number}': values for name, values in named}
-            check_finite(named, data_samples)
-            matched = self.match(stage, data_samples, known)
-            if matched is not persons:  # all known: the same in each stage
-                persons, targets = matched, make_targets(matched, data_samples)
-            terms = self.loss_of_stage(stage, targets)
-            of_stage = f'd{number}.' if number < len(stages) - 1 else ''
-            losses |= {of_stage + prefix + name: v for name, v in terms.items()}
-        size = len(data_samples), 1
-        means = {name: value.mean().expand(size) for name, value in losses.items()}
-        check_finite(means, data_samples)
-        return losses, persons
+        stages = type(stages[0])(*map(torch.stack, zip(*stages, strict=True)))
+        stages = self.read(stages, data_samples[0].metainfo.get('clip_len'))
+        targets = self.match(stages, data_samples, known)
+        terms = self.compare(stages, targets)
+        finite = [value.isfinite().all() for value in (*stages, *terms.values())]
+        if not torch.stack(finite).all():
+            explain_infinite(stages, data_samples, terms)
+        found, last = {}, len(stages.bboxes) - 1
+        by_stage = zip(*(values.unbind() for values in terms.values()), strict=True)
+        for number, of_stage in enumerate(by_stage):
+            stage = prefix if number == last else f'd{number}.{prefix}'
+            named = zip(terms, of_stage, strict=True)
+            found |= {f'{stage}{name}': value for name, value in named}
+        return found, targets.persons
 
     @torch.no_grad()
     def match(
-        self,
-        stage: StageOutput,
-        data_samples: Samples,
-        known: Tensor | None = None,
-    ) -> Tensor:
-        """The person of each query, (B, Q), see :meth:`loss_and_match`."""
+        self, stages: StageOutput, data_samples: Samples, known: Tensor | None = None
+    ) -> Targets:
+        """The truth for the queries of all stages, of predictions (S, B, Q, ·)."""
         if known is None:
-            known = stage.bboxes.new_zeros(len(data_samples), 0, dtype=torch.long)
-        if known.size(1) == stage.bboxes.size(1):
-            return known
-        clips = zip(stage.person_logits, stage.bboxes, known, data_samples, strict=True)
-        return torch.stack(
-            [match_clip(*clip, assigner=self.assigner) for clip in clips]
-        )
+            known = stages.bboxes.new_zeros(len(data_samples), 0, dtype=torch.long)
+        truth = Truth.of(data_samples, stages.bboxes.device)
+        explain = partial(explain_infinite, stages, data_samples)
+        options = dict(assigner=self.assigner, check=explain)
+        matching = match_persons(stages, truth, known, data_samples, **options)
+        return make_targets(matching, truth)
 
-    def loss_of_stage(self, stage: StageOutput, targets: Targets) -> dict[str, Tensor]:
-        """The four terms of one stage."""
-        logits = stage.person_logits[targets.counted]
-        labels = targets.person_labels[targets.counted]
-        bboxes, truth = stage.bboxes[targets.boxed], targets.bboxes
+    def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
+        """Predictions of a stage, or of [S], float32; of tubelets, in the K frames."""
+        return in_float32(stage)
+
+    def compare(self, stages: StageOutput, targets: Targets) -> dict[str, Tensor]:
+        """The four terms of all stages, (S,), of predictions (S, B, Q, ·)."""
+        flat = StageOutput(*(values.flatten(0, -2) for values in stages))
+        logits, labels = targets.counted.of(flat.person_logits), targets.person_labels
+        bboxes, truth = targets.boxed.of(flat.bboxes), targets.bboxes
         scale = targets.box_scale
-        action_logits, actions = self.get_actions(stage, targets)
-        counts = logits.new_tensor((len(bboxes), len(actions)))
-        person_weight = sum_weights(self.loss_person, labels)
-        action_weight = sum_weights(self.loss_action, actions)
-        totals = torch.stack((*counts, person_weight, action_weight))
+        acting, action_logits, actions = self.get_actions(flat.action_logits, targets)
+        totals = torch.stack(
+            (
+                *logits.new_tensor((targets.boxed.sizes, targets.acting.sizes)),
+                sum_weights(self.loss_person, labels, targets.counted),
+                sum_weights(self.loss_action, actions, acting),
+            )
+        )
         # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
         # are those of one process for all samples together.
         all_reduce(totals, op='mean')
-        boxes, acting, person_weight, action_weight = totals
+        boxes, pairs, person_weight, action_weight = totals
         if self.sigmoid_person:
             person_weight = boxes.clamp(min=1 / get_world_size())
             logits = person_margin(logits)[:, None]
-            labels = targets.boxed[targets.counted][:, None].to(bboxes)
+            labels = (labels == PERSON)[:, None].to(bboxes)
 
-        def compare(loss, pred, target, total):
-            # The losses' own means over nothing are NaN, or lack a gradient path.
-            return loss(pred, target, avg_factor=total) if len(pred) else pred.sum()
+        def mean_action(logits: Tensor, labels: Tensor, avg_factor: Tensor) -> Tensor:
+            # From a mean over persons and actions to a sum over the actions.
+            share = (self.num_classes - 1) * len(labels) / avg_factor
+            return self.loss_action(logits, labels) * share
 
-        if self.single_label or not len(actions):
-            action = compare(self.loss_action, action_logits, actions, action_weight)
-        else:  # from a mean over persons and actions to a sum over the actions
-            num_actions, share = self.num_classes - 1, len(actions) / acting
-            action = self.loss_action(action_logits, actions) * num_actions * share
+        person = self.loss_person, targets.counted, logits, labels, person_weight
+        action = self.loss_action, acting, action_logits, actions
+        boxed = targets.boxed
         return dict(
-            loss_person=compare(self.loss_person, logits, labels, person_weight),
-            loss_bbox=compare(self.loss_bbox, bboxes / scale, truth / scale, boxes),
-            loss_iou=compare(self.loss_iou, bboxes, truth, boxes),
-            loss_action=action,
+            loss_person=sum_loss(*person),
+            loss_bbox=sum_loss(
+                self.loss_bbox, boxed, bboxes / scale, truth / scale, boxes
+            ),
+            loss_iou=sum_loss(self.loss_iou, boxed, bboxes, truth, boxes),
+            loss_action=sum_loss(*action, action_weight)
+            if self.single_label
+            else sum_loss(*action, pairs, of_stage=mean_action),
         )
 
     def get_actions(
-        self, stage: StageOutput, targets: Targets
-    ) -> tuple[Tensor, Tensor]:
-        """Logits and labels for ``loss_action``, (n, A), of the matched queries.
+        self, action_logits: Tensor, targets: Targets
+    ) -> tuple[Rows, Tensor, Tensor]:
+        """Rows, logits and labels for ``loss_action``, (n, A), of the matched queries.
 
-        With ``single_label`` (N, A + 1) and (N,), of all that count; 0 is background.
+        With ``single_label`` (n, A + 1) and (n,), of all that count; 0 is background.
         """
-        acting = targets.acting
+        acting, heard = targets.acting, targets.heard
         if not self.single_label:
-            return stage.action_logits[acting], targets.actions
-        labels = torch.zeros_like(acting, dtype=torch.long)
-        labels[acting] = targets.actions.argmax(dim=-1) + 1
-        counted = targets.counted.reshape(*labels.shape, -1).any(dim=-1)
-        return F.pad(stage.action_logits, (1, 0))[counted], labels[counted]
+            return acting, acting.of(action_logits), targets.actions
+        labels = targets.persons.new_zeros(len(action_logits))
+        labels[acting.index] = targets.actions.argmax(dim=-1) + 1
+        return heard, F.pad(heard.of(action_logits), (1, 0)), heard.of(labels)
 
 
-@torch.no_grad()
+def sum_loss(
+    loss: nn.Module,
+    rows: Rows,
+    pred: Tensor,
+    target: Tensor,
+    totals: Tensor,
+    of_stage: Callable | None = None,
+) -> Tensor:
+    """Losses of all stages over their totals, (S,); one call where each row counts alone.
+
+    Args:
+        loss: One of mmdet's, or any that is called like them.
+        rows: Where ``pred`` and ``target``, (n, ·), come from.
+        totals: ``avg_factor`` of each stage, (S,).
+        of_stage: Calls ``loss`` for one stage.
+    """
+    if not len(pred):  # the losses' own means over nothing are NaN, or lack a gradient
+        return pred.sum().expand(len(totals))
+    if type(loss) in ELEMENTWISE and not getattr(loss, 'avg_non_ignore', False):
+        values = rows.sum(loss(pred, target, reduction_override='none'))
+        return values / (totals + torch.finfo(totals.dtype).eps)  # as the hosts divide
+    pairs = pred.split(rows.sizes), target.split(rows.sizes)
+    return torch.stack(
+        [
+            (of_stage or loss)(*pair, avg_factor=total)
+            if len(pair[0])
+            else pair[0].sum()
+            for *pair, total in zip(*pairs, totals, strict=True)
+        ]
+    )
+
+
+def explain_infinite(
+    stages: StageOutput,
+    data_samples: Samples,
+    terms: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Raise ``UserError`` for what is not finite, the first stage first."""
+    for number, stage in enumerate(zip(*stages, strict=True)):
+        names = [f'{name} of stage {number}' for name in stages._fields]
+        check_finite(dict(zip(names, stage, strict=True)), data_samples)
+    size = len(data_samples), 1
+    means = {name: value.sum().expand(size) for name, value in (terms or {}).items()}
+    check_finite(means, data_samples)
+
+
 def wants_logits(loss: nn.Module, num_actions: int) -> bool:
     """Whether a loss of logits and multi-hot labels is lowest where a sigmoid is."""
     labels = torch.tensor([[1.0], [0.0]]).expand(-1, num_actions)
@@ -225,14 +284,14 @@ def wants_logits(loss: nn.Module, num_actions: int) -> bool:
     return True
 
 
-def sum_weights(loss: object, labels: Tensor) -> Tensor:
-    """Sum of a softmax loss's class weights over class numbers (N,); else 0."""
+def sum_weights(loss: nn.Module, labels: Tensor, rows: Rows) -> Tensor:
+    """Sums (S,) of a softmax loss's class weights over class numbers (n,); else 0."""
     if labels.dim() > 1 or getattr(loss, 'use_sigmoid', False):
-        return labels.new_zeros((), dtype=torch.float32)
+        return labels.new_zeros(len(rows.sizes), dtype=torch.float32)
     class_weight = getattr(loss, 'class_weight', None)
     if class_weight is None:
-        return labels.new_tensor(len(labels), dtype=torch.float32)
-    return labels.new_tensor(class_weight, dtype=torch.float32)[labels].sum()
+        return labels.new_tensor(rows.sizes, dtype=torch.float32)
+    return rows.sum(labels.new_tensor(class_weight, dtype=torch.float32)[labels])
 
 
 def in_float32(stage: StageOutput) -> StageOutput:

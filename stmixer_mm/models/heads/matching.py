@@ -1,23 +1,37 @@
 """Persons among the queries: their scores, their matching and the truth for them.
 
-Shapes: B clips, Q queries, A actions, k persons of a clip; [K]: of tubelets there is a
-value for each of the K frames.
+Shapes: S stages, B clips, Q queries, A actions, N persons of a batch, k of a clip; [K]:
+of tubelets there is a value for each of the K frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
+from mmdet.models.task_modules.assigners import (
+    BBoxL1Cost,
+    ClassificationCost,
+    FocalLossCost,
+    HungarianAssigner,
+    IoUCost,
+)
 from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.registry import TASK_UTILS
-from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
+from stmixer_mm.structures import PRESENT, UNKNOWN, StageOutput
+
+Samples = Sequence[ActionDataSample]
 
 PERSON, BACKGROUND = 0, 1  # columns of the person logits
+# These cost the same in units of the frame as in pixels, so that one call compares the
+# queries of all clips. In a frame of this size the eps of the IoUs stays negligible.
+SCALE_FREE = BBoxL1Cost, ClassificationCost, FocalLossCost, IoUCost
+SIDE = 1024
 
 
 def person_margin(person_logits: Tensor) -> Tensor:
@@ -30,6 +44,173 @@ def score_persons(person_logits: Tensor) -> Tensor:
     return person_logits.softmax(dim=-1)[..., PERSON]
 
 
+class Truth(NamedTuple):
+    """The persons of a batch, one clip after the other."""
+
+    counts: list[int]  # of each clip
+    bboxes: Tensor  # (N, [K], 4): pixel xyxy, float32
+    actions: Tensor  # (N, A), or in each frame (N, K, A): multi-hot, float32
+    states: Tensor | None  # (N, K), of tubelets
+    scales: Tensor  # (B, 4): w, h, w, h of the clip's frames without padding
+    person_scales: Tensor  # (N, 4): the same for each person
+
+    @classmethod
+    def of(cls, data_samples: Samples, device: torch.device) -> 'Truth':
+        persons = [sample.gt_instances for sample in data_samples]
+        counts = [len(one.bboxes) for one in persons]
+        bboxes, labels, *states = (
+            torch.cat([one[name] for one in persons]).to(device)
+            for name in ('bboxes', 'labels', 'states')
+            if name in persons[0]
+        )
+        shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+        scales = np.array([(w, h, w, h) for h, w in shapes], np.float32)
+        scales = np.concatenate((scales, scales.repeat(counts, axis=0)))
+        scales = torch.from_numpy(scales).to(device, non_blocking=True)
+        return cls(
+            counts,
+            bboxes.float(),
+            labels[..., 1:].float(),
+            states[0] if states else None,
+            *scales.split((len(counts), len(bboxes))),
+        )
+
+
+class Matching(NamedTuple):
+    """Who is whom, on the host."""
+
+    persons: np.ndarray  # (S, B, Q), see SetCriterion.loss_and_match
+    states: np.ndarray  # (N, [K]), of the truth
+
+
+def match_persons(
+    stages: StageOutput,
+    truth: Truth,
+    known: Tensor,
+    data_samples: Samples,
+    *,
+    assigner: object,
+    check: Callable[[], None],
+) -> Matching:
+    """Match the queries of all stages and clips; the host waits for the device once.
+
+    Args:
+        stages: Predictions (S, B, Q, ·), float32.
+        truth: The persons of the B clips.
+        known: (B, n), see :meth:`.SetCriterion.loss_and_match`.
+        data_samples: The B clips.
+        assigner: One of mmdet's.
+        check: Tells why costs are not finite, by an error.
+    """
+    num_stages, num_clips, num_queries = stages.bboxes.shape[:3]
+    own = num_queries - known.size(1)
+    states = known[:0] if truth.states is None else truth.states
+    if own and is_scale_free(assigner):
+        costs = compare(stages, truth, own, assigner.match_costs)
+        costs, known, states = to_host(costs, known, states)
+        if not np.isfinite(costs).all():
+            check()
+        found = assign(costs, known, truth.counts)
+    else:
+        found = known[:, :0]
+        if own:
+            found = match_clips(stages, known, data_samples, assigner)
+        found, known, states = to_host(found, known, states)
+    if truth.states is None:
+        states = np.full(len(truth.bboxes), PRESENT)
+    persons = np.zeros((num_stages, num_clips, num_queries), int)
+    persons[..., :own] = found
+    persons[..., own:] = known
+    return Matching(persons, states)
+
+
+def to_host(*values: Tensor) -> list[np.ndarray]:
+    """Several tensors in one copy, as float32."""
+    flat = torch.cat([value.flatten().float() for value in values])
+    ends = np.cumsum([value.numel() for value in values])
+    parts = np.split(flat.cpu().numpy(), ends[:-1])
+    return [part.reshape(v.shape) for part, v in zip(parts, values, strict=True)]
+
+
+def is_scale_free(part: object) -> bool:
+    """Whether :func:`compare` and :func:`assign` do what an assigner, or cost, does."""
+    if type(part) is HungarianAssigner:
+        return all(map(is_scale_free, part.match_costs))
+    if type(part) is TubeletCost:
+        return all(map(is_scale_free, (*part.person_costs, *part.box_costs)))
+    return type(part) in SCALE_FREE
+
+
+def compare(
+    stages: StageOutput, truth: Truth, own: int, match_costs: Sequence[Callable]
+) -> Tensor:
+    """Costs of the first ``own`` queries for all persons of the batch, (S, B, own, N)."""
+    bboxes = stages.bboxes[:, :, :own]
+    size = *bboxes.shape[:3], len(truth.bboxes)
+    if not size[-1]:
+        return bboxes.new_zeros(size)
+    units, person_units = truth.scales / SIDE, truth.person_scales / SIDE
+    units = units.view(-1, *[1] * (bboxes.dim() - 3), 4)
+    person_units = person_units.view(-1, *[1] * (truth.bboxes.dim() - 2), 4)
+    queries = as_queries(
+        stages.person_logits[:, :, :own].flatten(0, 2), (bboxes / units).flatten(0, 2)
+    )
+    persons = as_persons(truth.bboxes / person_units, truth.states)
+    img_meta = dict(img_shape=(SIDE, SIDE))
+    return sum(cost(queries, persons, img_meta=img_meta) for cost in match_costs).view(
+        size
+    )
+
+
+def as_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
+    """Queries, (n, [K], ·), as mmdet's assigners and costs take them."""
+    # Logits (margin, 0) and (person, background) have the same softmax to the bit,
+    # and the sigmoid of the margin is right as well: costs of both types fit.
+    margin = person_margin(person_logits)
+    scores = torch.stack((margin, torch.zeros_like(margin)), dim=-1)
+    return InstanceData(scores=scores, bboxes=bboxes, priors=bboxes)
+
+
+def as_persons(bboxes: Tensor, states: Tensor | None) -> InstanceData:
+    """The same for persons."""
+    labels = bboxes.new_full((len(bboxes),), PERSON, dtype=torch.long)
+    persons = InstanceData(labels=labels, bboxes=bboxes)
+    if states is not None:
+        persons.states = states
+    return persons
+
+
+def assign(costs: np.ndarray, known: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """The person of each query of a clip, (S, B, own), least in the sum of costs.
+
+    Args:
+        costs: (S, B, own, N)
+        known: (B, n); their persons are taken.
+        counts: Persons of each clip.
+    """
+    found = np.zeros(costs.shape[:3], int)
+    firsts = np.cumsum([0, *counts])
+    for clip, count in enumerate(counts):
+        left = np.setdiff1d(np.arange(count), known[clip] - 1)
+        for stage, of_stage in enumerate(costs[:, clip]):
+            rows, columns = linear_sum_assignment(of_stage[:, firsts[clip] + left])
+            found[stage, clip, rows] = left[columns] + 1
+    return found
+
+
+def match_clips(
+    stages: StageOutput, known: Tensor, data_samples: Samples, assigner: object
+) -> Tensor:
+    """The same by any assigner, for one stage and clip after the other."""
+    own = stages.bboxes.size(2) - known.size(1)
+    found = [
+        match_clip(logits[:own], bboxes[:own], *of_clip, assigner=assigner)
+        for stage in zip(stages.person_logits, stages.bboxes, strict=True)
+        for logits, bboxes, *of_clip in zip(*stage, known, data_samples, strict=True)
+    ]
+    return torch.stack(found).view(*stages.bboxes.shape[:2], own)
+
+
 def match_clip(
     person_logits: Tensor,
     bboxes: Tensor,
@@ -38,100 +219,28 @@ def match_clip(
     *,
     assigner: object,
 ) -> Tensor:
-    """The person of each query of a clip, see :meth:`.SetCriterion.loss_and_match`.
+    """The person of each query of a clip, (Q,), among those that are left.
 
     Args:
         person_logits: (Q, [K], 2)
         bboxes: Pixel xyxy, (Q, [K], 4).
-        known: The result for the last N queries, (N,). The others are matched to the
-            persons that are left.
+        known: Persons, from 1, that are taken.
         sample: Its ``gt_instances`` have ``bboxes`` (k, [K], 4), pixel xyxy, and, of
             tubelets, ``states`` (k, K).
         assigner: One of mmdet's.
     """
-    own, gt_instances = len(bboxes) - len(known), sample.gt_instances
+    gt_instances = sample.gt_instances
     gt_bboxes = gt_instances.bboxes.to(bboxes)
     numbers = torch.arange(1, len(gt_bboxes) + 1, device=known.device)
     left = ~torch.isin(numbers, known)
-    # Logits (margin, 0) and (person, background) have the same softmax to the bit,
-    # and the sigmoid of the margin is right as well: costs of both types fit.
-    margin = person_margin(person_logits[:own])
-    queries = InstanceData(
-        scores=torch.stack((margin, torch.zeros_like(margin)), dim=-1),
-        bboxes=bboxes[:own],
-        priors=bboxes[:own],
+    states = gt_instances.get('states')
+    persons = as_persons(
+        gt_bboxes[left], None if states is None else states.to(bboxes.device)[left]
     )
-    persons = InstanceData(
-        labels=torch.full_like(numbers[left], PERSON), bboxes=gt_bboxes[left]
-    )
-    if 'states' in gt_instances:
-        persons.states = gt_instances.states.to(bboxes.device)[left]
+    queries = as_queries(person_logits, bboxes)
     found = assigner.assign(queries, persons, img_meta=sample.metainfo).gt_inds
-    if len(known) == 0:
-        return found
     numbers = F.pad(numbers[left], (1, 0))  # none stays none
-    found = torch.where(found > 0, numbers[found.clamp(min=0)], found)
-    return torch.cat((found, known))
-
-
-class Targets(NamedTuple):
-    """Truth for the queries of a batch, from one stage's matching."""
-
-    person_labels: Tensor  # (B, Q, [K]): PERSON or BACKGROUND
-    counted: Tensor  # (B, Q, [K]) bool: where the person label counts
-    boxed: Tensor  # (B, Q, [K]) bool: where the matched persons have their m boxes
-    bboxes: Tensor  # (m, 4): pixel xyxy, in the order of ``boxed``
-    acting: Tensor  # bool: the matched queries (B, Q), or ``boxed``
-    actions: Tensor  # (n, A): multi-hot, in the order of ``acting``
-    box_scale: Tensor  # (m, 4): w, h, w, h of the frame without padding
-
-
-def make_targets(persons: Tensor, data_samples: Sequence[ActionDataSample]) -> Targets:
-    """Truth for queries, given their persons (B, Q), see :func:`match_clip`.
-
-    Persons with ``states`` (k, K) are tubelets, and may have ``labels`` (k, K, A + 1).
-    """
-    states, bboxes, actions, scales = [], [], [], []
-    for sample, of_clip in zip(data_samples, persons, strict=True):
-        gt_instances = sample.gt_instances
-        pairs = of_clip[of_clip > 0] - 1
-        states.append(query_states(of_clip, gt_instances))
-        there = states[-1][of_clip > 0] == PRESENT
-        gt_bboxes = gt_instances.bboxes.to(pairs.device, torch.float32)[pairs]
-        bboxes.append(gt_bboxes[there])
-        labels = gt_instances.labels.to(pairs.device)[pairs]
-        by_frame = labels.dim() == 3
-        actions.append((labels[there] if by_frame else labels)[:, 1:].float())
-        scale = frame_scale(sample.metainfo['img_shape'], bboxes[-1])
-        scales.append(scale.expand(len(bboxes[-1]), 4))
-    states = torch.stack(states)
-    boxed = states == PRESENT
-    return Targets(
-        person_labels=torch.where(boxed, PERSON, BACKGROUND),
-        counted=states != UNKNOWN,
-        boxed=boxed,
-        bboxes=torch.cat(bboxes),
-        acting=boxed if by_frame else persons > 0,
-        actions=torch.cat(actions),
-        box_scale=torch.cat(scales),
-    )
-
-
-def query_states(persons: Tensor, gt_instances: InstanceData) -> Tensor:
-    """States ``(Q, [K])`` of the persons of a clip's queries, see :func:`match_clip`.
-
-    Without a person a query is absent, but unknown in frames where no state is known.
-    """
-    states = persons.new_full((len(gt_instances.bboxes),), PRESENT)
-    if 'states' in gt_instances:
-        states = gt_instances.states.to(persons)
-    of_none = states.new_full(states.shape[1:], ABSENT)
-    if len(states):
-        of_none[(states == UNKNOWN).all(dim=0)] = UNKNOWN
-    table = torch.cat((of_none[None], states))
-    found = table[persons.clamp(min=0)]
-    found[persons < 0] = UNKNOWN
-    return found
+    return torch.where(found > 0, numbers[found.clamp(min=0)], found)
 
 
 @TASK_UTILS.register_module()
@@ -167,22 +276,21 @@ class TubeletCost:
             img_meta: For the costs.
         """
         states = gt_instances.states
-        queries = InstanceData(
-            **{name: values.flatten(0, 1) for name, values in pred_instances.items()}
-        )
-        labels = torch.where(states.flatten() == PRESENT, PERSON, BACKGROUND)
-        persons = InstanceData(labels=labels, bboxes=gt_instances.bboxes.flatten(0, 1))
+        labels = torch.where(states == PRESENT, PERSON, BACKGROUND)
+        frames = [
+            (
+                InstanceData(**{k: v[:, frame] for k, v in pred_instances.items()}),
+                InstanceData(labels=label, bboxes=gt_instances.bboxes[:, frame]),
+            )
+            for frame, label in enumerate(labels.unbind(1))
+        ]
         total = 0
         for costs, counts in (
             (self.person_costs, states != UNKNOWN),
             (self.box_costs, states == PRESENT),
         ):
             for cost in costs:
-                # Every frame with every frame; only pairs of the same frame are meant.
-                of_frames = cost(queries, persons, img_meta=img_meta)
-                of_frames = of_frames.unflatten(1, states.shape)
-                of_frames = of_frames.unflatten(0, (-1, states.size(1)))
-                of_frames = of_frames.diagonal(dim1=1, dim2=3)  # (Q, k, K)
-                summed = of_frames.where(counts, 0).sum(dim=-1)
+                of_frames = [cost(*pair, img_meta=img_meta) for pair in frames]
+                summed = torch.stack(of_frames, dim=-1).where(counts, 0).sum(dim=-1)
                 total = total + summed / counts.sum(dim=-1).clamp(min=1)
         return total

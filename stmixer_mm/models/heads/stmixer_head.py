@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from stmixer_mm.models.boxes import frame_scale
-from stmixer_mm.models.heads.criterion import Samples, SetCriterion, Stages, in_float32
+from stmixer_mm.models.heads.criterion import Samples, SetCriterion, Stages
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
@@ -64,10 +64,6 @@ class STMixerHead(SetCriterion):
             self.choose(self.score(type(last)(*one), sample.metainfo['img_shape']))
             for sample, *one in zip(data_samples, *last, strict=True)
         ]
-
-    def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
-        """Predictions of a stage, float32; of tubelets, in the K frames of the clip."""
-        return in_float32(stage)
 
     def score(self, stage: StageOutput, img_shape: tuple[int, int]) -> Detections:
         """Scores and boxes, of one clip or of several, whose frames are (h, w)."""

@@ -7,7 +7,7 @@ actions.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stmixer_mm.models.heads.criterion import Samples, Stages, in_float32
+from stmixer_mm.models.heads.criterion import in_float32
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import TubeletStageOutput
@@ -43,14 +43,6 @@ class STMixerTubeletHead(STMixerHead):
     query_scores = 'tubelet_scores'
     box_dims = 3
 
-    def loss_and_match(
-        self, stages: Stages, data_samples: Samples, *args
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """See :meth:`.SetCriterion.loss_and_match`."""
-        clip_len = data_samples[0].metainfo['clip_len']
-        stages = [self.read(stage, clip_len) for stage in stages]
-        return super().loss_and_match(stages, data_samples, *args)
-
     def read(self, stage: TubeletStageOutput, clip_len: int) -> TubeletStageOutput:
         return at_clip_frames(stage, clip_len)
 
@@ -68,14 +60,14 @@ def at_clip_frames(output: TubeletStageOutput, clip_len: int) -> TubeletStageOut
     the middle of its share. Linear in between, constant beyond the first and last.
     """
 
-    def resample(values: Tensor) -> Tensor:  # (B, Q, T, n)
-        series = values.flatten(0, 1).transpose(1, 2)
+    def resample(values: Tensor) -> Tensor:  # ([S], B, Q, T, n)
+        series = values.flatten(0, -3).transpose(1, 2)
         series = F.interpolate(series, clip_len, mode='linear', align_corners=False)
-        return series.transpose(1, 2).unflatten(0, values.shape[:2])
+        return series.transpose(1, 2).unflatten(0, values.shape[:-2])
 
     output = in_float32(output)
     action_logits = output.action_logits
-    if action_logits.dim() == 4:
+    if action_logits.dim() == output.bboxes.dim():
         action_logits = resample(action_logits)
     return TubeletStageOutput(
         resample(output.person_logits), action_logits, resample(output.bboxes)
