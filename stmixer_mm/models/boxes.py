@@ -22,13 +22,15 @@ def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
 def box_size(boxes_xyzr: Tensor) -> Tensor:
     """Width and height in pixels, (..., 2)."""
     z, r = full_precision(boxes_xyzr)[..., 2:].unbind(-1)
-    return torch.exp2(torch.stack((z - r / 2, z + r / 2), dim=-1))
+    logs = torch.sub(z, r, alpha=0.5), torch.add(z, r, alpha=0.5)
+    return torch.exp2(torch.stack(logs, dim=-1))
 
 
 def xyzr_to_xyxy(boxes_xyzr: Tensor) -> Tensor:
     """Decode boxes to pixel corners."""
-    centre, half_size = full_precision(boxes_xyzr)[..., :2], box_size(boxes_xyzr) / 2
-    return torch.cat((centre - half_size, centre + half_size), dim=-1)
+    centre, size = full_precision(boxes_xyzr)[..., :2], box_size(boxes_xyzr)
+    corners = (torch.add(centre, size, alpha=half) for half in (-0.5, 0.5))
+    return torch.cat([*corners], dim=-1)
 
 
 def xyxy_to_xyzr(bboxes: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def sine_position_code(boxes_xyzr: Tensor, embed_dims: int) -> Tensor:
     """
     num_feats = embed_dims // 4
     exponent = torch.arange(0, num_feats, 2, device=boxes_xyzr.device) / num_feats
-    scale = boxes_xyzr.new_tensor((1000.0, 1000.0, 1.0, 1.0))
-    scaled = full_precision(boxes_xyzr) / scale
+    xy, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
+    scaled = torch.cat((xy / 1000, z_r), dim=-1)
     angles = scaled.unsqueeze(-1) / 10000**exponent
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

@@ -21,7 +21,7 @@ def test_released_numbers():
     expected = reference('sampling')
     offsets = made_up_input('offset', (2, 7, 4 * 32 * 3), 0.7).view(2, 7, 4, 32, 3)
     points = make_sample_points(offsets, torch.from_numpy(expected['xyzr']))
-    weights = level_weights(points[..., 2], torch.tensor(STRIDES))
+    weights = level_weights(points[..., 2], (2 * torch.tensor(STRIDES)).log2())
     for ours, name in ((points, 'points'), (weights, 'level_weights')):
         flat = ours.flatten(2, 3)
         np.testing.assert_allclose(flat, expected[name], rtol=1e-5, atol=1e-5)

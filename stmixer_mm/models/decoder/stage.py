@@ -7,6 +7,7 @@ A actions.
 from abc import ABCMeta, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import FFN
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
@@ -185,18 +186,22 @@ class _QueryBranch(BaseModule):
 
     def attend(self, queries: Tensor, position_code: Tensor, bias: Tensor) -> Tensor:
         queries = queries + position_code
-        attended, _ = self.attention(
-            queries,
-            queries,
-            queries,
-            attn_mask=bias.flatten(0, 1).to(queries.dtype),
-            need_weights=False,
-        )
-        return self.attention_norm(queries + attended)
+        return self.attention_norm(queries + attend(self.attention, queries, bias))
 
     def mix(self, samples: Tensor, queries: Tensor) -> Tensor:
         queries = self.mixing_norm(self.mixing(samples, queries))
         return self.ffn_norm(self.ffn(queries))
+
+
+def attend(attention: nn.MultiheadAttention, queries: Tensor, bias: Tensor) -> Tensor:
+    """Self-attention with a bias (B, num_heads, Q, Q): ``attention`` in fewer kernels.
+
+    PyTorch's puts the queries first, copies them for it, and needs an equal type.
+    """
+    joined = F.linear(queries, attention.in_proj_weight, attention.in_proj_bias)
+    heads = joined.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    attended = F.scaled_dot_product_attention(*heads, attn_mask=bias.to(joined.dtype))
+    return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 def _prediction_branch(in_channels: int, out_channels: int) -> nn.Sequential:

@@ -157,11 +157,12 @@ def _mix(
     keep: Callable[[Tensor], object] = lambda generated: None,
 ) -> Tensor:
     """(N, M); ``keep`` gets the weights that are generated for each chunk."""
-    mixed = 0
+    mixed = None
     for some, chunk in zip(samples.chunk(len(chunks), dim=1), chunks, strict=True):
         generated = _product(queries, chunk.weight, chunk.bias)
         keep(generated)
-        mixed += _product(mix_groups(some, generated), chunk.projection)
+        product = _product(mix_groups(some, generated), chunk.projection)
+        mixed = product if mixed is None else mixed.add_(product)
     return mixed
 
 

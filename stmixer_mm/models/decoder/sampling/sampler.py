@@ -31,17 +31,16 @@ def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
     return boxes_xyzr[..., :3] + full_precision(offsets) * scale
 
 
-def level_weights(z: Tensor, strides: Tensor) -> Tensor:
+def level_weights(z: Tensor, levels_z: Tensor) -> Tensor:
     """Soft assignment (..., L) of scales to the levels of a pyramid.
 
     Args:
-        z: log2 of a scale in pixels, (...). A level's own scale is twice its stride.
-        strides: Of the levels, (L,).
+        z: log2 of a scale in pixels, (...).
+        levels_z: The same of the levels, (L,).
     """
     # Levels come first, so that the inner loops are long.
-    levels_z = (2 * strides).log2().view(-1, *(1,) * z.dim())
-    distance = full_precision(z) - levels_z
-    return (-(distance**2) / 2).softmax(dim=0).movedim(0, -1)
+    distance = full_precision(z) - levels_z.view(-1, *(1,) * z.dim())
+    return (distance.square() * -0.5).softmax(dim=0).movedim(0, -1)
 
 
 def join_cells(feats: Sequence[Tensor], num_groups: int, dtype: torch.dtype) -> Tensor:
@@ -76,6 +75,7 @@ class Sampler(ABC):
         self.num_frames = feats[0].size(2)
         self.level_sizes = [tuple(feat.shape[-2:]) for feat in feats]
         self.strides = full_precision(feats[0]).new_tensor(strides)
+        self.levels_z = (2 * self.strides).log2()  # a level's scale is twice its stride
         self.extents = level_extents(self.level_sizes, strides, self.strides)
         self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
         if self.reads_half:
@@ -108,7 +108,7 @@ class Sampler(ABC):
             points: (x, y, z) from :func:`make_sample_points`, (B, Q, G, P, 3).
         """
         with torch.autocast(points.device.type, enabled=False):
-            weights = level_weights(points[..., 2], self.strides)
+            weights = level_weights(points[..., 2], self.levels_z)
             return self.means(points[..., :2], weights)
 
     def normalise(self, points_xy: Tensor) -> Tensor:
