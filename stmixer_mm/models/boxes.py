@@ -5,6 +5,8 @@ z = log2 sqrt(w * h), r = log2(h / w). ``bboxes`` (..., 4): pixel x1, y1, x2, y2
 Everything is float32 or better, under autocast too: z and r are exponents.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,12 @@ def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
     height, width = img_shape
     sides = width, height, width, height
     return stack_numbers(sides, dtype=like.dtype, device=like.device)
+
+
+def frame_scales(img_shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """:func:`frame_scale` of each of B frames, (B, 4), in one copy to the device."""
+    scales = torch.tensor([(w, h, w, h) for h, w in img_shapes], dtype=like.dtype)
+    return scales.to(like.device, non_blocking=True)
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """From a batch of uint8 clips to one normalised, padded tensor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import torch
 from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
@@ -74,6 +75,15 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             sample.set_metainfo(meta)
         return dict(inputs=inputs, data_samples=data_samples)
 
+    def cast_data(self, data: dict) -> dict:
+        """All tensors of a batch on the model's device, in one copy."""
+        if self.device.type == 'cpu':
+            return super().cast_data(data)
+        tensors: list[Tensor] = []
+        map_tensors(data, lambda one: tensors.append(one) or one)
+        moved = iter(move_together(tensors, self.device))
+        return map_tensors(data, lambda _: next(moved))
+
     def normalise(self, clip: Tensor) -> Tensor:
         """Normalise a clip (3, T, H, W), or several."""
         return clip.sub(self.mean).div_(self.std)
@@ -83,6 +93,38 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
         # No floor of a negative quotient: ONNX rounds that towards zero.
         divisor = self.pad_size_divisor
         return (max(sizes) + divisor - 1) // divisor * divisor
+
+
+def map_tensors(data: object, change: Callable[[Tensor], object]) -> object:
+    """A copy of samples of a loader with its tensors on the host changed."""
+    if isinstance(data, Tensor):
+        return change(data) if data.device.type == 'cpu' else data
+    if isinstance(data, BaseDataElement):
+        changed = data.new()
+        changed.set_data(map_tensors(dict(data.items()), change))
+        return changed
+    if isinstance(data, Mapping):
+        return {name: map_tensors(each, change) for name, each in data.items()}
+    if isinstance(data, list | tuple):
+        return [map_tensors(each, change) for each in data]
+    return data
+
+
+def move_together(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Tensors on a device, as parts of one buffer that crosses without a wait."""
+    sizes = [-8 * (-one.nbytes // 8) for one in tensors]  # multiples of any type's size
+    pinned = device.type == 'cuda' and torch.cuda.is_available()
+    buffer = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
+
+    def parts(buffer: Tensor) -> list[Tensor]:
+        return [
+            part[: one.nbytes].view(one.dtype).view(one.shape)
+            for part, one in zip(buffer.split(sizes), tensors, strict=True)
+        ]
+
+    for part, one in zip(parts(buffer), tensors, strict=True):
+        part.copy_(one)
+    return parts(buffer.to(device, non_blocking=True))
 
 
 def single_clips(inputs: Iterable[Tensor]) -> list[Tensor]:

@@ -179,7 +179,8 @@ class SetCriterion(BaseModule):
         acting, action_logits, actions = self.get_actions(flat.action_logits, targets)
         totals = torch.stack(
             (
-                *logits.new_tensor((targets.boxed.sizes, targets.acting.sizes)),
+                targets.boxed.totals.to(logits),
+                targets.acting.totals.to(logits),
                 sum_weights(self.loss_person, labels, targets.counted),
                 sum_weights(self.loss_action, actions, acting),
             )
@@ -290,7 +291,7 @@ def sum_weights(loss: nn.Module, labels: Tensor, rows: Rows) -> Tensor:
         return labels.new_zeros(len(rows.sizes), dtype=torch.float32)
     class_weight = getattr(loss, 'class_weight', None)
     if class_weight is None:
-        return labels.new_tensor(rows.sizes, dtype=torch.float32)
+        return rows.totals.float()
     return rows.sum(labels.new_tensor(class_weight, dtype=torch.float32)[labels])
 
 

@@ -22,6 +22,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from stmixer_mm.models.boxes import frame_scales
 from stmixer_mm.registry import TASK_UTILS
 from stmixer_mm.structures import PRESENT, UNKNOWN, StageOutput
 
@@ -63,13 +64,13 @@ class Truth(NamedTuple):
             for name in ('bboxes', 'labels', 'states')
             if name in persons[0]
         )
+        bboxes = bboxes.float()
         shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-        scales = np.array([(w, h, w, h) for h, w in shapes], np.float32)
-        scales = np.concatenate((scales, scales.repeat(counts, axis=0)))
-        scales = torch.from_numpy(scales).to(device, non_blocking=True)
+        of_persons = np.repeat(shapes, counts, axis=0).tolist()
+        scales = frame_scales(shapes + of_persons, bboxes)
         return cls(
             counts,
-            bboxes.float(),
+            bboxes,
             labels[..., 1:].float(),
             states[0] if states else None,
             *scales.split((len(counts), len(bboxes))),

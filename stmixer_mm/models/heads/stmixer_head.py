@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.boxes import frame_scales
 from stmixer_mm.models.heads.criterion import Samples, SetCriterion, Stages
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.registry import MODELS
@@ -60,13 +60,13 @@ class STMixerHead(SetCriterion):
         (n, A + 1) have the host's dummy column 0; ``queries`` (n,) are their places.
         """
         last = self.read(stages[-1], data_samples[0].metainfo.get('clip_len'))
-        return [
-            self.choose(self.score(type(last)(*one), sample.metainfo['img_shape']))
-            for sample, *one in zip(data_samples, *last, strict=True)
-        ]
+        shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+        scales = frame_scales(shapes, last.bboxes)
+        ones = [1] * (last.bboxes.dim() - 2)
+        return self.choose(self.score(last, scales.view(-1, *ones, 4)))
 
-    def score(self, stage: StageOutput, img_shape: tuple[int, int]) -> Detections:
-        """Scores and boxes, of one clip or of several, whose frames are (h, w)."""
+    def score(self, stage: StageOutput, scale: Tensor) -> Detections:
+        """Scores and boxes; ``scale`` (..., 4) is w, h, w, h of the frames."""
         person_scores = score_persons(stage.person_logits)
         actions = stage.action_logits.sigmoid()
         if self.single_label:
@@ -76,25 +76,37 @@ class STMixerHead(SetCriterion):
             while of_query.dim() < actions.dim():
                 of_query = of_query.unsqueeze(-1)
             actions = actions * of_query
-        scale = frame_scale(img_shape, stage.bboxes)
         bboxes = torch.minimum(stage.bboxes.clamp(min=0), scale - 1) / scale
         return Detections(person_scores, actions, bboxes)
 
-    def choose(self, found: Detections) -> InstanceData:
-        """The queries of a clip that are kept, see :meth:`predict`."""
+    def choose(self, found: Detections) -> list[InstanceData]:
+        """The queries of B clips that are kept, see :meth:`predict`.
+
+        The host waits for the device once.
+        """
         query_scores = self.score_queries(found.person_scores)
-        keep = (query_scores >= self.score_thr).nonzero().squeeze(1)
-        if len(keep) == 0:
-            number = min(self.fallback_topk, len(query_scores))
-            keep = query_scores.topk(number).indices
-        kept = InstanceData(
-            bboxes=found.bboxes[keep],
-            scores=F.pad(found.action_scores[keep], (1, 0)),
-            person_scores=found.person_scores[keep],
-            queries=keep,
+        num_queries = query_scores.size(1)
+        kept = [*map(self.keep, query_scores.cpu())]
+        rows = torch.cat([num_queries * n + each for n, each in enumerate(kept)])
+        rows = rows.to(query_scores.device, non_blocking=True)
+        fields = dict(found._asdict(), scores=F.pad(found.action_scores, (1, 0)))
+        fields[self.query_scores] = query_scores
+        del fields['action_scores']
+        fields = {name: values.flatten(0, 1)[rows] for name, values in fields.items()}
+        fields['queries'] = rows % num_queries
+        of_clips = zip(
+            *(v.split([*map(len, kept)]) for v in fields.values()), strict=True
         )
-        kept[self.query_scores] = query_scores[keep]
-        return kept
+        return [
+            InstanceData(**dict(zip(fields, each, strict=True))) for each in of_clips
+        ]
+
+    def keep(self, query_scores: Tensor) -> Tensor:
+        """Numbers of the queries of a clip that are kept, from their scores (Q,)."""
+        kept = (query_scores >= self.score_thr).nonzero().squeeze(1)
+        if len(kept):
+            return kept
+        return query_scores.topk(min(self.fallback_topk, len(query_scores))).indices
 
     def score_queries(self, person_scores: Tensor) -> Tensor:
         """Probability that each query is a person, (..., Q)."""

@@ -21,6 +21,7 @@ class Rows(NamedTuple):
     index: Tensor  # (n,), ascending
     stages: Tensor  # (n,): the stage of each
     sizes: list[int]  # how many there are of each stage
+    totals: Tensor  # (S,): the same on the device
 
     def of(self, values: Tensor) -> Tensor:
         """Rows (n, ·) of flattened values."""
@@ -69,10 +70,12 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
     acting, rows = (boxed, box_rows) if by_frame else (persons > 0, owners)
     heard = counted.reshape(*acting.shape, -1).any(axis=-1)
     masks = counted, boxed, acting, heard
+    sizes = [mask.reshape(len(mask), -1).sum(axis=1) for mask in masks]
     device = truth.bboxes.device
     *indices, labels, box_rows, box_owners, action_rows, last = to_device(
         *map(np.flatnonzero, masks),
-        *(np.repeat(np.arange(len(mask)), count_stages(mask)) for mask in masks),
+        *(np.repeat(np.arange(len(size)), size) for size in sizes),
+        *sizes,
         np.where(boxed, PERSON, BACKGROUND)[counted],
         box_rows[boxed],
         box_owners[boxed],
@@ -81,8 +84,10 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
         device=device,
     )
     counted, boxed, acting, heard = (
-        Rows(index, stages, count_stages(mask).tolist())
-        for mask, index, stages in zip(masks, indices[:4], indices[4:], strict=True)
+        Rows(index, stages, size.tolist(), totals)
+        for size, index, stages, totals in zip(
+            sizes, indices[:4], indices[4:8], indices[8:], strict=True
+        )
     )
     actions = truth.actions.flatten(0, -2)
     return Targets(
@@ -96,11 +101,6 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
         heard=heard,
         persons=last.view(persons.shape[1:]),
     )
-
-
-def count_stages(mask: np.ndarray) -> np.ndarray:
-    """How many are true in each stage, (S,)."""
-    return mask.reshape(len(mask), -1).sum(axis=1)
 
 
 def to_device(*values: np.ndarray, device: torch.device) -> Sequence[Tensor]:

@@ -93,13 +93,14 @@ class ExportedDetector(BaseModel):
         with blame(f'{self.file} fails', 'export it anew with tools/export.py'):
             outputs = join(map(self.run, batches))
             self.check_outputs(outputs, len(clips))
-        for sample, *found in zip(data_samples, *outputs, strict=True):
-            *found, query_vectors = found
+        *found, vectors = outputs
+        found = self.head.choose(Detections(*found))
+        for sample, of_clip, one in zip(data_samples, vectors, found, strict=True):
             sample.set_metainfo(dict(clip_len=self.metadata.shape[0]))
-            sample.pred_instances = self.head.choose(Detections(*found))
-            kept = sample.pred_instances.pop('queries')
+            kept = one.pop('queries')
             if self.with_query_vectors:
-                sample.pred_instances.query_vectors = query_vectors[kept]
+                one.query_vectors = of_clip[kept]
+            sample.pred_instances = one
         return data_samples
 
     def check_outputs(self, outputs: Outputs, num_clips: int) -> None:

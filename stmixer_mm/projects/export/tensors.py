@@ -66,11 +66,11 @@ class TensorDetector(nn.Module):
         pad_shape = preprocessor.pad_size([height]), preprocessor.pad_size([width])
         margins = (0, pad_shape[1] - width, 0, pad_shape[0] - height)
         inputs = F.pad(preprocessor.normalise(clips.float()), margins)
-        img_shape = frame_scale((height, width), inputs)[1:3]
-        frames = FrameShapes(img_shape.expand(inputs.size(0), 2), pad_shape)
+        scale = frame_scale((height, width), inputs)
+        frames = FrameShapes(scale[1:3].expand(inputs.size(0), 2), pad_shape)
         seen = model.see(Batch(model.extract_feat(inputs), [], frames))
         last = model.head.read(seen.stages[-1], clips.size(2))
-        found = model.head.score(last, (height, width))
+        found = model.head.score(last, scale)
         return *found, model.decoder.query_vectors(seen.queries).float()
 
 
