@@ -36,9 +36,14 @@ def box_size(boxes_xyzr: Tensor) -> Tensor:
 
 def xyzr_to_xyxy(boxes_xyzr: Tensor) -> Tensor:
     """Decode boxes to pixel corners."""
-    centre, size = full_precision(boxes_xyzr)[..., :2], box_size(boxes_xyzr)
-    corners = (torch.add(centre, size, alpha=half) for half in (-0.5, 0.5))
-    return torch.cat([*corners], dim=-1)
+    return span(boxes_xyzr, box_size(boxes_xyzr))
+
+
+def span(boxes_xyzr: Tensor, size: Tensor) -> Tensor:
+    """Pixel corners of boxes whose :func:`box_size` is known."""
+    centre = full_precision(boxes_xyzr)[..., :2]
+    corners = [torch.add(centre, size, alpha=half) for half in (-0.5, 0.5)]
+    return torch.cat(corners, dim=-1)
 
 
 def xyxy_to_xyzr(bboxes: Tensor) -> Tensor:
@@ -68,14 +73,15 @@ def intersection_over_foreground(bboxes: Tensor) -> Tensor:
     return overlap / area.unsqueeze(-1)
 
 
-def sine_position_code(boxes_xyzr: Tensor, embed_dims: int) -> Tensor:
-    """Sine-cosine code of x, y, z and r, in that order, (..., embed_dims).
-
-    ``embed_dims`` is a multiple of 8.
-    """
+def position_wavelengths(embed_dims: int) -> Tensor:
+    """For :func:`sine_position_code`, (embed_dims / 8,)."""
     num_feats = embed_dims // 4
-    exponent = torch.arange(0, num_feats, 2, device=boxes_xyzr.device) / num_feats
+    return 10000 ** (torch.arange(0, num_feats, 2) / num_feats)
+
+
+def sine_position_code(boxes_xyzr: Tensor, wavelengths: Tensor) -> Tensor:
+    """Sine-cosine code of x, y, z and r, in that order, (..., embed_dims)."""
     xy, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
     scaled = torch.cat((xy / 1000, z_r), dim=-1)
-    angles = scaled.unsqueeze(-1) / 10000**exponent
+    angles = scaled.unsqueeze(-1) / wavelengths
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

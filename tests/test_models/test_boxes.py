@@ -4,6 +4,7 @@ import torch
 from stmixer_mm.models.boxes import (
     box_size,
     intersection_over_foreground,
+    position_wavelengths,
     refine_boxes,
     sine_position_code,
     xyxy_to_xyzr,
@@ -44,7 +45,9 @@ def test_iof_of_literal_boxes():
 
 def test_position_code_of_a_literal_box():
     xyzr = torch.tensor([500.0, 0.0, 2.0, 0.0])
-    x_code, y_code, z_code, r_code = sine_position_code(xyzr, 16).chunk(4)
+    x_code, y_code, z_code, r_code = sine_position_code(
+        xyzr, position_wavelengths(16)
+    ).chunk(4)
     frequencies = torch.tensor([1.0, 100.0])  # 10000^(0 / 4), 10000^(2 / 4)
     for code, value in ((x_code, 0.5), (y_code, 0.0), (z_code, 2.0), (r_code, 0.0)):
         torch.testing.assert_close(code[0::2], (value / frequencies).sin())

@@ -4,6 +4,7 @@ import torch
 from made_up import made_up_input, reference
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import box_size
 from stmixer_mm.models.decoder.sampling.backends import (
     SAMPLING_BACKENDS,
     choose_backend,
@@ -20,7 +21,8 @@ FAST_BACKENDS = sorted(set(BACKENDS) - {'grid_sample'})
 def test_released_numbers():
     expected = reference('sampling')
     offsets = made_up_input('offset', (2, 7, 4 * 32 * 3), 0.7).view(2, 7, 4, 32, 3)
-    points = make_sample_points(offsets, torch.from_numpy(expected['xyzr']))
+    xyzr = torch.from_numpy(expected['xyzr'])
+    points = make_sample_points(offsets, xyzr, box_size(xyzr))
     weights = level_weights(points[..., 2], (2 * torch.tensor(STRIDES)).log2())
     for ours, name in ((points, 'points'), (weights, 'level_weights')):
         flat = ours.flatten(2, 3)

@@ -6,7 +6,12 @@ import torch.nn.functional as F
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from tiny import tiny_deformable_decoder, whole_frames
 
-from stmixer_mm.models.boxes import sine_position_code, xyxy_to_xyzr, xyzr_to_xyxy
+from stmixer_mm.models.boxes import (
+    position_wavelengths,
+    sine_position_code,
+    xyxy_to_xyzr,
+    xyzr_to_xyxy,
+)
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.projects.deformable import deformable_stage
 from stmixer_mm.projects.deformable.deformable_stage import (
@@ -74,7 +79,7 @@ def test_a_layer_reads_as_that_of_mmdet():
     host.load_state_dict(layer.state_dict())
     planes = flatten_feats([feat[:, :, :1] for feat in make_feats()], STRIDES)
     boxes, queries = make_boxes(), torch.randn(2, Q, C)
-    code = sine_position_code(boxes, C)
+    code = sine_position_code(boxes, position_wavelengths(C))
     bboxes = xyzr_to_xyxy(boxes) / torch.tensor((96, 64, 96, 64))
     sizes = bboxes[..., 2:] - bboxes[..., :2]
     reference = torch.cat((bboxes[..., 2:] - sizes / 2, sizes), dim=-1)

@@ -13,9 +13,12 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import (
+    box_size,
     intersection_over_foreground,
+    position_wavelengths,
     refine_boxes,
     sine_position_code,
+    span,
     xyzr_to_xyxy,
 )
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
@@ -99,6 +102,8 @@ class STMixerStage(QueryStage):
         self.num_groups = num_groups
         self.num_points = num_points
 
+        wavelengths = position_wavelengths(embed_dims)
+        self.register_buffer('wavelengths', wavelengths, persistent=False)
         self.iof_tau = nn.Parameter(torch.zeros(num_heads))
         self.offsets = nn.Linear(embed_dims, num_groups * num_points * 3)
         self.spatial, self.temporal = (
@@ -129,27 +134,37 @@ class STMixerStage(QueryStage):
         blocked: Tensor | None = None,
     ) -> tuple[Queries, Tensor, StageOutput]:
         """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
-        spatial, temporal = self.attend(queries, boxes_xyzr.detach(), blocked)
-        point_samples, frame_samples = self.sample(spatial, boxes_xyzr, memory)
+        size = box_size(boxes_xyzr)
+        of_boxes = boxes_xyzr.detach(), size.detach()
+        spatial, temporal = self.attend(queries, *of_boxes, blocked)
+        offsets = self.offsets(spatial).unflatten(
+            -1, (self.num_groups, self.num_points, 3)
+        )
+        points = make_sample_points(offsets, boxes_xyzr, size)
+        point_samples, frame_samples = self.sample(points, memory)
         spatial = self.spatial.mix(point_samples, spatial)
         temporal = self.temporal.mix(frame_samples, temporal)
         return self.refine(Queries(spatial, temporal), boxes_xyzr)
 
     def attend(
-        self, queries: Queries, boxes_xyzr: Tensor, blocked: Tensor | None
+        self,
+        queries: Queries,
+        boxes_xyzr: Tensor,
+        size: Tensor,
+        blocked: Tensor | None,
     ) -> Queries:
         """Let each query set attend to itself, knowing where the boxes are."""
-        position_code, iof = self.relate_boxes(boxes_xyzr)
+        position_code, iof = self.relate_boxes(boxes_xyzr, size)
         bias = self.attention_bias(iof, blocked)
         return Queries(
             self.spatial.attend(queries.spatial, position_code, bias),
             self.temporal.attend(queries.temporal, position_code, bias),
         )
 
-    def relate_boxes(self, boxes_xyzr: Tensor) -> tuple[Tensor, Tensor]:
+    def relate_boxes(self, boxes_xyzr: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """Position code (B, Q, C), and share of a box within another (B, Q, Q)."""
-        iof = intersection_over_foreground(xyzr_to_xyxy(boxes_xyzr))
-        return sine_position_code(boxes_xyzr, self.offsets.in_features), iof
+        iof = intersection_over_foreground(span(boxes_xyzr, size))
+        return sine_position_code(boxes_xyzr, self.wavelengths), iof
 
     def attention_bias(self, iof: Tensor, blocked: Tensor | None) -> Tensor:
         """Addend to attention logits (B, num_heads, Q, Q), from ``iof`` (B, Q, Q)."""
@@ -158,14 +173,9 @@ class STMixerStage(QueryStage):
             return bias
         return bias.masked_fill(blocked.unsqueeze(1), float('-inf'))
 
-    def sample(
-        self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, points: Tensor, memory: Sampler) -> tuple[Tensor, Tensor]:
         """Samples for the two query sets, (B, Q, G, P, c) and (B, Q, G, T, c)."""
-        offsets = self.offsets(spatial).unflatten(
-            -1, (self.num_groups, self.num_points, 3)
-        )
-        return memory(make_sample_points(offsets, boxes_xyzr))
+        return memory(points)
 
 
 class _QueryBranch(BaseModule):

@@ -40,10 +40,14 @@ class STMixerTubeletStage(STMixerStage):
         self.over_time = TimeAttention(**sizes)
 
     def attend(
-        self, queries: Queries, boxes_xyzr: Tensor, blocked: Tensor | None
+        self,
+        queries: Queries,
+        boxes_xyzr: Tensor,
+        size: Tensor,
+        blocked: Tensor | None,
     ) -> Queries:
         """Spatial queries attend in their frame, then to their own tubelet."""
-        position_code, iof = self.relate_boxes(boxes_xyzr)
+        position_code, iof = self.relate_boxes(boxes_xyzr, size)
         in_frames = blocked
         if blocked is not None:
             in_frames = blocked.repeat_interleave(self.num_frames, dim=0)
@@ -58,11 +62,9 @@ class STMixerTubeletStage(STMixerStage):
         )
         return Queries(spatial.transpose(1, 2).flatten(0, 1), temporal)
 
-    def sample(
-        self, spatial: Tensor, boxes_xyzr: Tensor, memory: Sampler
-    ) -> tuple[Tensor, Tensor]:
+    def sample(self, points: Tensor, memory: Sampler) -> tuple[Tensor, Tensor]:
         """(B * T, Q, G, P, c), and their means over the points (B, Q, G, T, c)."""
-        point_samples, frame_samples = super().sample(spatial, boxes_xyzr, memory)
+        point_samples, frame_samples = super().sample(points, memory)
         return point_samples, self.unfold(frame_samples.squeeze(3)).transpose(2, 3)
 
     def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> TubeletStageOutput:

@@ -12,7 +12,7 @@ from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from torch import Tensor
 
-from stmixer_mm.models.boxes import box_size, sine_position_code
+from stmixer_mm.models.boxes import box_size, position_wavelengths, sine_position_code
 from stmixer_mm.models.decoder.sampling.deformable_attention import (
     PlaneLayout,
     attend,
@@ -63,6 +63,8 @@ class DeformableStage(QueryStage):
         num_points: int,
     ) -> None:
         super().__init__(embed_dims=embed_dims, num_actions=num_actions)
+        wavelengths = position_wavelengths(embed_dims)
+        self.register_buffer('wavelengths', wavelengths, persistent=False)
         self.num_heads = num_heads
         widths = dict(embed_dims=embed_dims, num_heads=num_heads)
         self.spatial, self.temporal = (
@@ -88,9 +90,7 @@ class DeformableStage(QueryStage):
         """See :meth:`QueryStage.forward`; ``memory`` is what each query set reads."""
         if blocked is not None:  # PyTorch wants it for each head
             blocked = blocked.repeat_interleave(self.num_heads, dim=0)
-        position_code = sine_position_code(
-            boxes_xyzr.detach(), queries.spatial.size(-1)
-        )
+        position_code = sine_position_code(boxes_xyzr.detach(), self.wavelengths)
         shared = dict(
             query_pos=position_code, self_attn_mask=blocked, boxes_xyzr=boxes_xyzr
         )

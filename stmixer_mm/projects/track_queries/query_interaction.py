@@ -21,7 +21,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.boxes import sine_position_code, xyzr_to_xyxy
+from stmixer_mm.models.boxes import (
+    position_wavelengths,
+    sine_position_code,
+    xyzr_to_xyxy,
+)
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.heads.matching import score_persons
 from stmixer_mm.models.parts import Batch, QueryPart
@@ -73,6 +77,8 @@ class QueryInteraction(QueryPart):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        wavelengths = position_wavelengths(self.embed_dims)
+        self.register_buffer('wavelengths', wavelengths, persistent=False)
         self.birth_score = birth_score
         self.keep_score = keep_score
         self.max_missed = max_missed
@@ -168,7 +174,7 @@ class QueryInteraction(QueryPart):
         padding = slots >= slots.new_tensor(counts)[:, None]
         # An attention that sees nothing is NaN: without any track it sees padding.
         unseen = padding & ~padding.all(dim=1, keepdim=True)
-        code = sine_position_code(boxes_xyzr, self.embed_dims)
+        code = sine_position_code(boxes_xyzr, self.wavelengths)
         queries = Queries(
             spatial=self.spatial(spatial, code, unseen),
             temporal=self.temporal(temporal, code, unseen),

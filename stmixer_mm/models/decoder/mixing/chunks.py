@@ -52,15 +52,14 @@ def mix_in_chunks(
     """
     dtype = packed[0].weight.dtype if packed else products_dtype(queries)
     num_chunks = samples.size(2) if samples.device.type == 'cpu' else 1
-    weights = weight_generator.weight, weight_generator.bias, out_proj.weight
+    weights = *_weights(weight_generator, out_proj), out_proj.bias
     rows = [each.flatten(0, 1).to(dtype) for each in (queries, samples)]
     with torch.autocast(samples.device.type, enabled=False):
         if not packed and torch.is_grad_enabled():
             mixed = _Mixing.apply(mix_groups, num_chunks, *rows, *weights)
         else:
-            chunks = packed or _split(num_chunks, *weights)
-            mixed = _mix(mix_groups, chunks, *rows)
-        mixed = mixed + out_proj.bias
+            chunks = packed or _split(num_chunks, *weights[:-1])
+            mixed = _mix(mix_groups, chunks, *rows, out_proj.bias)
     return mixed.unflatten(0, queries.shape[:2])
 
 
@@ -71,7 +70,7 @@ def pack_chunks(
 
     Without it, oneDNN and MKL bring them into such a layout at each call.
     """
-    weights = weight_generator.weight, weight_generator.bias, out_proj.weight
+    weights = _weights(weight_generator, out_proj)
     return [
         Chunk(pack_linear(weight), bias, pack_linear(projection))
         for weight, bias, projection in _split(num_chunks, *weights)
@@ -82,8 +81,9 @@ class _Mixing(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mix_groups, num_chunks, queries, samples, *weights):
         generated = []
+        *weights, bias = weights
         chunks = _split(num_chunks, *weights)
-        mixed = _mix(mix_groups, chunks, queries, samples, keep=generated.append)
+        mixed = _mix(mix_groups, chunks, queries, samples, bias, keep=generated.append)
         ctx.mix_groups = mix_groups
         ctx.save_for_backward(queries, samples, *weights, *generated)
         return mixed
@@ -103,6 +103,7 @@ class _Mixing(torch.autograd.Function):
             _product(generated_grad.t(), queries.t()),
             generated_grad.sum(dim=0),
             out_weight_grad,
+            grad.sum(dim=0, dtype=out_weight.dtype),
         )
 
 
@@ -134,6 +135,10 @@ def _gradients_of_mixing(
     return samples_grad, out_weight_grad, generated_grad
 
 
+def _weights(weight_generator: nn.Linear, out_proj: nn.Linear) -> tuple[Tensor, ...]:
+    return weight_generator.weight, weight_generator.bias, out_proj.weight
+
+
 def _split(
     num_chunks: int, in_weight: Tensor, in_bias: Tensor, out_weight: Tensor
 ) -> list[Chunk]:
@@ -153,6 +158,7 @@ def _mix(
     chunks: Sequence[Chunk],
     queries: Tensor,
     samples: Tensor,
+    bias: Tensor,
     *,
     keep: Callable[[Tensor], object] = lambda generated: None,
 ) -> Tensor:
@@ -161,7 +167,11 @@ def _mix(
     for some, chunk in zip(samples.chunk(len(chunks), dim=1), chunks, strict=True):
         generated = _product(queries, chunk.weight, chunk.bias)
         keep(generated)
-        product = _product(mix_groups(some, generated), chunk.projection)
+        product = _product(
+            mix_groups(some, generated),
+            chunk.projection,
+            bias if mixed is None else None,
+        )
         mixed = product if mixed is None else mixed.add_(product)
     return mixed
 

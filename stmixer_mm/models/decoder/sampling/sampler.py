@@ -11,24 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmixer_mm.models.boxes import box_size
 from stmixer_mm.models.precision import full_precision, products_dtype
 from stmixer_mm.models.strides import level_extents
 
 
-def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor) -> Tensor:
+def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor, size: Tensor) -> Tensor:
     """Place points relative to their boxes (paper, section 3.2).
 
     Args:
         offsets: In box widths, box heights and octaves of scale, (B, Q, G, P, 3).
         boxes_xyzr: (B, Q, 4).
+        size: Their :func:`.box_size`.
 
     Returns:
         x, y in pixels of the padded clip, z = log2 of a scale in pixels, like offsets.
     """
-    boxes_xyzr = full_precision(boxes_xyzr)[:, :, None, None]
-    scale = F.pad(box_size(boxes_xyzr), (0, 1), value=1.0)
-    return boxes_xyzr[..., :3] + full_precision(offsets) * scale
+    centre = full_precision(boxes_xyzr)[:, :, None, None, :3]
+    scale = F.pad(size, (0, 1), value=1.0)[:, :, None, None]
+    return centre + full_precision(offsets) * scale
 
 
 def level_weights(z: Tensor, levels_z: Tensor) -> Tensor:
