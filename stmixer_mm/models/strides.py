@@ -43,15 +43,22 @@ def _derive_stride(size: Sequence[int], pad_shape: tuple[int, int]) -> float:
     return min(fitting, key=lambda power: abs(log2(power / middle)), default=middle)
 
 
-def level_extents(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[float], like: Tensor
-) -> Tensor:
-    """(w, h) in pixels of L levels of (h, w) cells, (L, 2)."""
-    sides = [
+def level_sides(
+    sizes: Sequence[tuple[int, int]], strides: Sequence[float]
+) -> list[float]:
+    """w, h in pixels of each of L levels of (h, w) cells, 2 L in all."""
+    return [
         cells * stride
         for size, stride in zip(sizes, strides, strict=True)
         for cells in reversed(size)
     ]
+
+
+def level_extents(
+    sizes: Sequence[tuple[int, int]], strides: Sequence[float], like: Tensor
+) -> Tensor:
+    """(w, h) in pixels of L levels of (h, w) cells, (L, 2)."""
+    sides = level_sides(sizes, strides)
     return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 2)
 
 

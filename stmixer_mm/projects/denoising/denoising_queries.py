@@ -7,6 +7,7 @@ persons of a clip, or 1), D = G P further queries, C channels, A actions; with t
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
@@ -130,18 +131,20 @@ def collect_persons(
         Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A) and persons (B, P):
         i + 1 for the i-th of the clip, -1 for padding.
     """
-    counts = [len(each) for each in bboxes]
-    slots = torch.arange(max(1, *counts), device=img_shapes.device)
-    taken = slots < slots.new_tensor(counts)[:, None]
-    of_persons = torch.cat(bboxes)
-    whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0))
-    whole_frames = whole_frames.view(-1, *[1] * (of_persons.dim() - 1), 4)
-    bboxes = whole_frames.repeat(1, len(slots), *of_persons.shape[1:-1], 1)
-    bboxes[taken] = of_persons.to(bboxes)
-    labels = torch.cat(labels)[:, 1:].to(bboxes)
-    actions = labels.new_zeros(*taken.shape, labels.size(-1))
-    actions[taken] = labels
-    return bboxes, actions, torch.where(taken, slots + 1, -1)
+    counts = np.array([len(each) for each in bboxes])
+    slots, ends = np.arange(max(1, *counts)), counts.cumsum()
+    taken = slots < counts[:, None]
+    rows = np.where(taken, slots + (ends - counts)[:, None], ends[-1])
+    numbers = np.stack((rows, np.where(taken, slots + 1, -1)))
+    rows, persons = torch.from_numpy(numbers).to(img_shapes.device, non_blocking=True)
+    bboxes, labels = (
+        torch.cat((*each, each[0].new_zeros(1, *each[0].shape[1:]))).float()[rows]
+        for each in (bboxes, labels)
+    )
+    ones = [1] * (bboxes.dim() - 2)
+    whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *ones, 4)
+    bboxes = torch.where(persons.view(*rows.shape, *ones) < 0, whole_frames, bboxes)
+    return bboxes, labels[..., 1:], persons
 
 
 def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:

@@ -6,13 +6,15 @@ C channels, c channels of a group (C = G * c).
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from math import log2
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.precision import full_precision, products_dtype
-from stmixer_mm.models.strides import level_extents
+from stmixer_mm.models.strides import level_sides
 
 
 def make_sample_points(offsets: Tensor, boxes_xyzr: Tensor, size: Tensor) -> Tensor:
@@ -74,10 +76,15 @@ class Sampler(ABC):
         self.num_groups = num_groups
         self.num_frames = feats[0].size(2)
         self.level_sizes = [tuple(feat.shape[-2:]) for feat in feats]
-        self.strides = full_precision(feats[0]).new_tensor(strides)
-        self.levels_z = (2 * self.strides).log2()  # a level's scale is twice its stride
-        self.extents = level_extents(self.level_sizes, strides, self.strides)
         self.dtype = torch.promote_types(feats[0].dtype, torch.float32)
+        # A level's scale is twice its stride.
+        numbers = (
+            *(log2(2 * stride) for stride in strides),
+            *level_sides(self.level_sizes, strides),
+        )
+        numbers = stack_numbers(numbers, dtype=self.dtype, device=feats[0].device)
+        self.levels_z = numbers[: len(strides)]
+        self.extents = numbers[len(strides) :].view(-1, 2)
         if self.reads_half:
             self.dtype = products_dtype(feats[0])
         with torch.autocast(feats[0].device.type, enabled=False):
