@@ -1,6 +1,8 @@
 """Laws of the whole detector."""
 
 import warnings
+from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,9 +17,12 @@ from tiny import (
     tiny_detector,
     two,
 )
+from tiny_tubelets import ALWAYS, LEAVES, tube_detector, tube_sample
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
+from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.models.parts import QueryPart
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import Queries
@@ -184,3 +189,58 @@ def test_parts_add_queries_whose_persons_are_known():
     mean = losses_of(model, TWO, NONE)['loss_person']
     expected = sum(losses['loss_person'] for losses in alone) / 2
     torch.testing.assert_close(mean, expected)
+
+
+@pytest.mark.parametrize('backend', sorted(SAMPLING_BACKENDS))
+@pytest.mark.parametrize('tubelets', [False, True])
+def test_no_tensor_of_the_host_takes_part(tubelets, backend, monkeypatch):
+    """Of the device 'meta', which computes nothing; tensors of the CPU end in errors."""
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch, 'is_autocast_enabled', lambda _: False)
+    monkeypatch.setattr(SAMPLING_BACKENDS[backend], 'is_available', lambda _: True)
+    decoder = dict(sampling_backend=backend)
+    config = tiny_detector(tiny_decoder(**decoder))
+    if tubelets:
+        config = tube_detector(**decoder)
+    model = build_detector(config).to('meta')
+    clips = torch.zeros(2, 3, 4 if tubelets else 2, 64, 96, device='meta')
+    for stage in model(clips, [TWO, NONE], mode='tensor'):
+        assert {values.device.type for values in stage} == {'meta'}
+
+
+class Operators(TorchDispatchMode):
+    """Counts them by name; those for which a host waits for its GPU under 'waits'."""
+
+    WAITS = 'aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select'
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        by_mask = name in ('aten::index', 'aten::index_put_') and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.counts['waits'] += by_mask or name in self.WAITS
+        self.counts[name] += 1
+        return func(*args, **kwargs or {})
+
+
+def count_operators(model, *samples):
+    """Of a training step."""
+    data = model.data_preprocessor(batch(*samples))
+    model.zero_grad()
+    with Operators() as mode:
+        losses, _ = model.parse_losses(model(**data, mode='loss'))
+        losses.backward()
+    return mode.counts
+
+
+@pytest.mark.parametrize('tubelets', [False, True])
+def test_a_step_has_as_many_operators_for_any_number_of_clips(tubelets):
+    model = build_detector(tube_detector() if tubelets else None)
+    clip = tube_sample(ALWAYS, LEAVES) if tubelets else TWO
+    counts = count_operators(model, clip, clip)
+    assert counts['waits'] == 1  # for one sentence on values that are not finite
+    assert counts == count_operators(model, *[clip] * 6)
