@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from test_sampling import BACKENDS
 from tiny import (
     assert_all_learn,
     batch,
@@ -21,6 +22,7 @@ from tiny_tubelets import ALWAYS, LEAVES, tube_detector, tube_sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models import precision
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.models.parts import QueryPart
@@ -191,12 +193,12 @@ def test_parts_add_queries_whose_persons_are_known():
     torch.testing.assert_close(mean, expected)
 
 
-@pytest.mark.parametrize('backend', sorted(SAMPLING_BACKENDS))
+@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('tubelets', [False, True])
 def test_no_tensor_of_the_host_takes_part(tubelets, backend, monkeypatch):
     """Of the device 'meta', which computes nothing; tensors of the CPU end in errors."""
     monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())
-    monkeypatch.setattr(torch, 'is_autocast_enabled', lambda _: False)
+    monkeypatch.setattr(precision, 'autocast_dtype', lambda _: None)
     monkeypatch.setattr(SAMPLING_BACKENDS[backend], 'is_available', lambda _: True)
     decoder = dict(sampling_backend=backend)
     config = tiny_detector(tiny_decoder(**decoder))

@@ -130,7 +130,7 @@ def test_a_file_runs_in_the_place_of_a_checkpoint(name, exported, project, detec
     model = init_detector(project[0], exported(name), cfg_options=OPTIONS, trust=True)
     model.metadata = replace(model.metadata, batch=2)  # clips at once, at most
     assert [*model.parameters()]  # otherwise DistributedDataParallel refuses it
-    assert model.classes == [*ACTIONS]
+    assert [*model.classes] == [*ACTIONS]
     video = write_video(project[0].parent / 'new.mp4', size=(64, 48))
     found, expected = (
         [*detect_video(one, video, interval_s=0.5, batch_size=3)]
