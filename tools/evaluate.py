@@ -9,7 +9,9 @@ from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.results.offline import (
     build_metrics,
     evaluate_results,
+    mean_rows,
     mean_values,
+    protocol_rows,
     read_results,
 )
 from stmixer_mm.files import check_json_path, write_json
@@ -20,6 +22,7 @@ def main(
     config: str,
     *,
     splits: list[Count] | None = None,
+    protocol: list[str] | None = None,
     json: str | None = None,
     cfg_options: CfgOptions = None,
 ) -> None:
@@ -32,6 +35,8 @@ def main(
         config: Config file; its test_evaluator evaluates.
         splits: Splits of the ground truth that the results are of, one for each, as in
             1 2 3 for JHMDB; their mean is shown too.
+        protocol: Names of published evaluators, or all, to score by in one table (of
+            splits the mean); see docs/evaluation.md.
         json: Write the values to this file.
     """
     if len({*(splits or [1])}) != len(results):
@@ -42,6 +47,15 @@ def main(
     check_json_path(json)
     cfg = load_config(config, cfg_options)
     check_arguments(cfg)
+    if protocol:
+        tables = []
+        for split, file in zip(splits or [None], results, strict=True):
+            metrics = build_metrics(cfg, split=split, protocols=protocol)
+            tables.append(protocol_rows(metrics, read_results(file)))
+        heading, *rows = mean_rows(tables)
+        print(format_table([heading, *rows], left=3))
+        write_json(json, [dict(zip(heading, row, strict=True)) for row in rows])
+        return
     columns = {}
     for split, file in zip(splits or [None], results, strict=True):
         name = 'value' if split is None else f'split {split}'

@@ -15,7 +15,7 @@ from run_tool import ROOT, run_and_fail, run_tool
 from tube_data import SCALE, build, csv_lines, ground_truth, noisy, still
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.evaluation import TubeFrameMAPMetric
+from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
 from stmixer_mm.registry import METRICS
@@ -280,3 +280,26 @@ def test_the_mean_over_splits(tubes, tmp_path, capsys):
     # A value that a split lacks has no mean.
     assert 'frame_mAP/sit@0.5' in values['split 1'].keys() - values['mean'].keys()
     run_and_fail(capsys, 'evaluate', *found[::-1], *options)
+
+
+def test_a_table_of_all_protocols(tmp_path, monkeypatch, write_text, capsys):
+    monkeypatch.chdir(tmp_path)
+    truth, samples = noisy(0)
+    (tmp_path / 'GT.pkl').write_bytes(pickle.dumps(truth))
+    config, report = write_text('tubes.py', CONFIGS['tubes.py']), tmp_path / 'all.json'
+    found = write_text('found.csv', *csv_lines(samples))
+    run_tool('evaluate', found, config, '--protocol', 'all', '--json', report)
+    rows = json.loads(report.read_text())
+    for kind, unit in ((TubeFrameMAPMetric, 'boxes'), (VideoMAPMetric, 'tubes')):
+        of_kind = {row['protocol']: row for row in rows if row['of'] == unit}
+        assert of_kind.keys() == kind.protocols.keys()
+        for name in ('act', 'yowo'):
+            is_linked = kind is VideoMAPMetric
+            options = dict(protocol=name, **dict(linking=name) if is_linked else {})
+            metric = kind('GT.pkl', **options)
+            values = evaluate_results([metric], read_results(found))
+            overall = values[f'{metric.default_prefix}/overall@0.5']
+            assert of_kind[name]['mAP@0.5'] == overall
+    assert 'yowo' in run_and_fail(
+        capsys, 'evaluate', found, config, '--protocol', 'yowoo'
+    )

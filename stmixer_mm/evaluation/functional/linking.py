@@ -101,7 +101,7 @@ LINKINGS = {
 # a video the score of one.
 LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel=0)
 # YOWO's and YOWOv2's.
-LINKINGS['yowo'] = Linking(paths=3, link_pixel=0)
+LINKINGS['yowo'] = LINKINGS['yowov2'] = Linking(paths=3, link_pixel=0)
 
 # Suppression in each frame and class before frame mAP, in which tubelets of K frames
 # give up to K boxes for a person.

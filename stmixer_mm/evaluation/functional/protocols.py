@@ -77,6 +77,10 @@ _MULTISPORTS = Protocol('best', 'interpolated')
 # pascalvoc.py of YOWO and YOWOv2, whose list files lack some frames: drop_last_frame.
 # Files that YOWO wrote are mislabelled: each class of a box has the label of the best.
 _YOWO = Protocol('best', 'interpolated', pixel=1, frames='annotated')
+# YOWOFormer and YOWOv3: truth is only counted in frames with a detection.
+_YOWOFORMER = Protocol(
+    'best', 'yolo', frames='annotated', last_of_equal=True, skip_silent_frames=True
+)
 
 # Of boxes in the frames of tubes.
 FRAME_PROTOCOLS = {
@@ -105,21 +109,14 @@ FRAME_PROTOCOLS = {
     'retina': Protocol('free', 'act', 'all', true_boxes=BoxRule(grow=-1)),
     'yowo': _YOWO._replace(found_boxes=BoxRule(whole=True)),
     'yowov2': _YOWO._replace(found_boxes=BoxRule(clip=0, whole=True)),
-    # YOWOFormer and YOWOv3: truth is only counted in frames with a detection.
-    'yowoformer': Protocol(
-        'best',
-        'yolo',
-        frames='annotated',
-        last_of_equal=True,
-        skip_silent_frames=True,
-    ),
+    'yowov3': _YOWOFORMER,
+    'yowoformer': _YOWOFORMER,
     # TubeR's evaluation of JHMDB.
     'tuber': Protocol(
         'best', 'interpolated', frames='annotated', classes='best', least_area=10
     ),
     'openmixer': Protocol('best', 'interpolated', frames='annotated', every=5),
 }
-FRAME_PROTOCOLS['yowov3'] = FRAME_PROTOCOLS['yowoformer']
 
 _YOWO_TUBES = Protocol(
     'free',
@@ -165,6 +162,26 @@ KEYFRAME_PROTOCOLS = {
     # mmaction2's AVAMetric.
     'mmaction2': Protocol('best', 'interpolated', 'detected', frames='evaluated'),
 }
+
+# Whose code scores by them.
+USERS = dict(
+    act='ACT, MultiSports (evaluate.py)',
+    moc='MOC',
+    multisports='MultiSports, mmaction2',
+    road_python='ROAD, in Python',
+    road_matlab='ROAD, in MATLAB',
+    road='ROAD, in MATLAB',
+    retina='3D-RetinaNet',
+    yowo='YOWO',
+    yowov2='YOWOv2',
+    yowov3='YOWOv3',
+    yowoformer='YOWOFormer',
+    tuber='TubeR',
+    openmixer='OpenMixer',
+    ava='PySlowFast, AlphAction',
+    ava2020='ActivityNet',
+    mmaction2='mmaction2',
+)
 
 _CHOICES = dict(
     matching=('free', 'best'),

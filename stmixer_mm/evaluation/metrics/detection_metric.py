@@ -18,7 +18,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
     parse_iou_thrs,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, Pairs, frame_pairs, match
-from stmixer_mm.evaluation.functional.protocols import Protocol
+from stmixer_mm.evaluation.functional.protocols import Protocol, parse_protocol
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -51,7 +51,7 @@ class DetectionMetric(BaseMetric):
     - ``_join(parts)``: :class:`Detections` of the parts of all results.
 
     Args:
-        protocol: Choices of the evaluator.
+        protocol: Choices of the evaluator, see ``parse_protocol``.
         iou_thrs: IoU thresholds, the main one first; ``'0.5:0.95'`` is the mean over
             a range in steps of 0.05, ``'0.1:0.9:0.1'`` with a step of one's own.
         class_average: Classes that the mean is over, see ``CLASS_AVERAGES``; None: by
@@ -64,6 +64,8 @@ class DetectionMetric(BaseMetric):
     """
 
     model_score_thr: float
+    protocols: Mapping[str, Protocol]  # by name
+    logs_classes = True  # a table with a row for each
     unit: str  # of detections
     places = 'keyframes'  # that are predicted
     num_classes: int  # the dummy class 0 included
@@ -72,7 +74,7 @@ class DetectionMetric(BaseMetric):
     def __init__(
         self,
         *,
-        protocol: Protocol,
+        protocol: str | Protocol | Mapping,
         iou_thrs: float | str | Sequence[float | str] = (0.5,),
         class_average: str | None = None,
         score_thr: float | None = None,
@@ -82,6 +84,8 @@ class DetectionMetric(BaseMetric):
         collect_dir: str | None = None,
     ) -> None:
         super().__init__(collect_device, prefix, collect_dir)
+        self.protocol_name = protocol if isinstance(protocol, str) else 'own'
+        protocol = parse_protocol(protocol, self.protocols)
         average = class_average or protocol.class_average
         choose('class_average', average, CLASS_AVERAGES)
         self.protocol = protocol._replace(class_average=average)
@@ -240,7 +244,8 @@ class DetectionMetric(BaseMetric):
             table.append([name, count, number, *cells])
             if count:
                 values[self._value_name(name, first)] = of_class[0]
-        MMLogger.get_current_instance().info('\n' + format_table(table))
+        if self.logs_classes:
+            MMLogger.get_current_instance().info('\n' + format_table(table))
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:

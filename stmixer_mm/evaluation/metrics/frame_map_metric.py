@@ -19,11 +19,7 @@ from stmixer_mm.evaluation.functional.average_precision import (
     over_thresholds,
 )
 from stmixer_mm.evaluation.functional.matching import Boxes, take
-from stmixer_mm.evaluation.functional.protocols import (
-    KEYFRAME_PROTOCOLS,
-    Protocol,
-    parse_protocol,
-)
+from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, Protocol
 from stmixer_mm.evaluation.metrics.detection_metric import (
     IGNORED,
     WRONG,
@@ -81,6 +77,7 @@ class FrameMAPMetric(DetectionMetric):
     """
 
     default_prefix = 'mAP'
+    protocols = KEYFRAME_PROTOCOLS
     model_score_thr = 0.002
     unit = 'boxes'
 
@@ -97,8 +94,7 @@ class FrameMAPMetric(DetectionMetric):
         max_actions: int | None = None,
         **shared: Any,
     ) -> None:
-        rules = parse_protocol(protocol, KEYFRAME_PROTOCOLS)
-        super().__init__(protocol=rules, **shared)
+        super().__init__(protocol=protocol, **shared)
         self.max_actions = max_actions
         label_file = next(iter(self._paths(label_file)), None)
         num_classes, names = read_classes(label_file, num_classes)

@@ -9,7 +9,7 @@ from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
-from stmixer_mm.evaluation.functional.protocols import Protocol, parse_protocol
+from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
 from stmixer_mm.evaluation.functional.tubes import join_tubes
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -54,7 +54,6 @@ class TubeMetric(DetectionMetric):
 
     model_score_thr = 0.01  # as in ACT's scripts
     places = 'videos'
-    protocols: Mapping[str, Protocol]  # by name
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class TubeMetric(DetectionMetric):
         excluded_labels: str | Sequence[str] = (),
         **shared: Any,
     ) -> None:
-        super().__init__(protocol=parse_protocol(protocol, self.protocols), **shared)
+        super().__init__(protocol=protocol, **shared)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         num_splits = len(truth.test_videos)

@@ -8,9 +8,14 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError, blame, nearest
+from stmixer_mm.evaluation.functional.linking import LINKINGS
+from stmixer_mm.evaluation.functional.protocols import USERS
+from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.tube_frame_map_metric import TubeFrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import AGAIN, dump_results
 from stmixer_mm.evaluation.results.rows import (
     COLUMNS,
@@ -49,17 +54,24 @@ def metric_configs(cfg: Config, split: str) -> list[dict]:
     return [metrics] if isinstance(metrics, Mapping) else list(metrics)
 
 
-def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
+def build_metrics(
+    cfg: Config, *, split: int | None = None, protocols: Collection[str] = ()
+) -> list[BaseMetric]:
     """The metrics of a config's ``test_evaluator``, dumps left out.
 
     Args:
         cfg: The config.
         split: Split to evaluate, in place of the config's.
+        protocols: Names of those to evaluate by, or ``'all'``, a metric for each, in
+            place of the config's choices. Tubes are linked as their authors do, where
+            that is known.
 
     Raises:
-        UserError: there is none, or one cannot be built or has no splits.
+        UserError: there is none, or one cannot be built or has no splits; or none has
+            one of the protocols.
     """
     changes, metrics = {} if split is None else dict(split=split), []
+    unknown = {*protocols} - {'all'}
     with blame('test_evaluator of the config cannot be built', 'correct it'):
         for config in metric_configs(cfg, 'test'):
             kind = config['type']
@@ -68,13 +80,60 @@ def build_metrics(cfg: Config, *, split: int | None = None) -> list[BaseMetric]:
                 continue
             if changes and not issubclass(kind, TubeMetric):
                 raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
-            metrics.append(METRICS.build({**config, **changes}))
+            every = getattr(kind, 'protocols', {})
+            unknown -= every.keys()
+            chosen = [name for name in every if {name, 'all'} & {*protocols}]
+            for own in _by_protocols(kind, chosen) if protocols else [{}]:
+                metrics.append(METRICS.build({**config, **changes, **own}))
+    if unknown:
+        raise UserError(
+            f'No metric in test_evaluator of {cfg.filename} has the protocol '
+            f'{min(unknown)}; give all, or another{nearest(min(unknown), USERS)}.'
+        )
     if not metrics:
         raise UserError(
             f'{cfg.filename} has no metric in test_evaluator; give it FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric to evaluate a file.'
         )
     return metrics
+
+
+def _by_protocols(kind: type[DetectionMetric], names: Collection[str]) -> list[dict]:
+    """Arguments of a metric for each protocol of its own."""
+    own = []
+    for name in names:
+        own.append(dict(protocol=name, class_average=None))
+        if issubclass(kind, TubeFrameMAPMetric):
+            own[-1]['frames'] = None
+        if issubclass(kind, VideoMAPMetric) and name in LINKINGS:
+            own[-1]['linking'] = name
+    return own
+
+
+def protocol_rows(metrics: Sequence[DetectionMetric], results: Results) -> list[Row]:
+    """Values by each protocol, with its choices and users, below a heading."""
+    metrics = metrics_for(results, metrics)
+    thrs = dict.fromkeys(thr for metric in metrics for thr in metric.iou_thrs)
+    rows = [['protocol', 'of', 'is', *(f'mAP@{thr}' for thr in thrs), 'used by']]
+    for metric in metrics:
+        metric.logs_classes = False
+        feed(metric, results)
+        values = metric.evaluate(len(metric.results)).values()
+        found = dict(zip(metric.iou_thrs, values, strict=False))
+        name, rules = metric.protocol_name, metric.protocol
+        first = f'{rules.frames} frames'
+        if isinstance(metric, VideoMAPMetric):
+            is_linked = results.metric_type is VideoMAPMetric
+            first = 'given' if is_linked else f'{_linking_name(metric)} linking'
+        choices = f'{first}, {rules.matching}, {rules.ap}'
+        cells = [found.get(thr, '-') for thr in thrs]
+        rows.append([name, metric.unit, choices, *cells, USERS[name]])
+    return rows
+
+
+def _linking_name(metric: VideoMAPMetric) -> str:
+    names = [name for name, one in LINKINGS.items() if one == metric.linking]
+    return names[0] if names else 'own'
 
 
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
@@ -89,10 +148,9 @@ def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMet
             f'{results.file} cannot be evaluated by {type(metrics[0]).__name__} of '
             f'test_evaluator; use a {results.metric_type.__name__}.'
         )
-    for metric in metrics:
-        if metric not in kept:
-            name = type(metric).__name__
-            print(f'note: {name} does not take {results.file}.', file=sys.stderr)
+    left_out = (type(metric).__name__ for metric in metrics if metric not in kept)
+    for name in dict.fromkeys(left_out):
+        print(f'note: {name} does not take {results.file}.', file=sys.stderr)
     return kept
 
 
@@ -141,3 +199,14 @@ def mean_values(columns: Collection[Mapping[str, float]]) -> dict[str, float]:
     names = set.intersection(*map(set, columns))
     shared = [name for name in next(iter(columns)) if name in names]
     return {n: float(np.mean([column[n] for column in columns])) for n in shared}
+
+
+def mean_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
+    """Tables of the same rows, with the means of their values."""
+    return [
+        [
+            float(np.mean(cells)) if isinstance(cells[0], float) else cells[0]
+            for cells in zip(*rows, strict=True)
+        ]
+        for rows in zip(*tables, strict=True)
+    ]
