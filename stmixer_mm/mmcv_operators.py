@@ -1,10 +1,10 @@
 """Plain PyTorch in place of mmcv's compiled operators, where there are none.
 
 ``mmcv-lite`` has the Python of all operators but not ``mmcv._ext``, one compiled for
-another torch does not load, and one compiled without CUDA has none for a GPU. The hosts import every operator; this package and the hosts'
-RoI heads call two, nms and RoIAlign. Those are here with the signatures and numbers of
-mmcv 2.1.0 (nms equal, RoIAlign up to rounding); any other raises ``UserError`` when it
-is called.
+another torch does not load, and one compiled without CUDA has none for a GPU. The hosts
+import every operator; this package and the hosts' RoI heads call two, nms and RoIAlign.
+Those are here with the signatures and numbers of mmcv 2.1.0 (nms equal, RoIAlign up to
+rounding); any other raises ``UserError`` when it is called.
 """
 
 import importlib

@@ -18,7 +18,7 @@ from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
 
 _KINDS = 'biufSU'  # of arrays: numbers and text
-_MAX_GROWTH = 4  # beside a million: parts of what was read, counted at each reference
+_MAX_GROWTH = 8  # beside a million: parts of what was read, counted at each reference
 
 
 def _dtype(code: str, *_: Any) -> np.dtype:
@@ -69,20 +69,21 @@ def _weight(value: Any, known: dict[int, float]) -> float:
 class PlainUnpickler(pickle._Unpickler):
     """Knows the names that pickled containers and arrays of numbers ask for.
 
-    Written in Python, it can count what each step copies or hashes before it does.
+    Written in Python, it can count what is referred to again before it is hashed.
     """
 
     dispatch: ClassVar = pickle._Unpickler.dispatch.copy()
-    for opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX):
-        del dispatch[opcode[0]]  # objects of classes
+    _OBJECTS = pickle.INST + pickle.OBJ + pickle.NEWOBJ + pickle.NEWOBJ_EX
+    for opcode in _OBJECTS + pickle.DUP:  # which no pickler writes
+        del dispatch[opcode]
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data), encoding='latin1')
         self._left = 2**20 + _MAX_GROWTH * len(data)
 
-    def count(self, values: Any) -> None:
+    def count(self, value: Any) -> None:
         """Raise ``UnpicklingError`` if values have too many parts."""
-        self._left -= _weight(values, {})
+        self._left -= _weight(value, {})
         if self._left < 0:
             raise pickle.UnpicklingError('it grows far beyond its size')
 
@@ -94,6 +95,20 @@ class PlainUnpickler(pickle._Unpickler):
             )
         return _KNOWN[f'{module}.{name}']
 
+    def _counting(load: Callable) -> Callable:
+        def get(self: 'PlainUnpickler') -> None:
+            load(self)
+            self.count(self.stack[-1])
+
+        return get
+
+    for opcode in pickle.GET + pickle.BINGET + pickle.LONG_BINGET:
+        dispatch[opcode] = _counting(dispatch[opcode])
+
+    def load_reduce(self) -> None:
+        self.count(self.stack[-1])  # may be copied
+        super().load_reduce()
+
     def load_build(self) -> None:
         built, state = self.stack[-2:]
         is_array = isinstance(built, np.ndarray | np.dtype) and isinstance(state, tuple)
@@ -102,27 +117,7 @@ class PlainUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError('it changes what is no array')
         super().load_build()
 
-    dispatch[pickle.BUILD[0]] = load_build
-
-
-def _count_first(opcode: bytes, taken: Callable[[list], Any]) -> None:
-    """Let an opcode count what it takes of the stack before it takes it."""
-    load = PlainUnpickler.dispatch[opcode[0]]
-
-    def counting(self: PlainUnpickler) -> None:
-        self.count(taken(self.stack))
-        load(self)
-
-    PlainUnpickler.dispatch[opcode[0]] = counting
-
-
-for _opcode in (pickle.REDUCE, pickle.BUILD):
-    _count_first(_opcode, lambda stack: stack[-1])
-for _opcode in (pickle.SETITEMS, pickle.DICT):
-    _count_first(_opcode, lambda stack: stack[::2])
-for _opcode in (pickle.ADDITEMS, pickle.FROZENSET):
-    _count_first(_opcode, lambda stack: stack)
-_count_first(pickle.SETITEM, lambda stack: stack[-2])
+    dispatch |= {pickle.REDUCE[0]: load_reduce, pickle.BUILD[0]: load_build}
 
 
 def read_plain_pickle(

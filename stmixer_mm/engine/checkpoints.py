@@ -154,84 +154,76 @@ def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
 
 
 def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
-    info = checkpoint['message_hub']['runtime_info']
     if isinstance(runner.optim_wrapper, OptimWrapper):
-        yield from _differences_of_optimizer(
-            runner.optim_wrapper.optimizer, checkpoint['optimizer']
-        )
-    own = runner.param_schedulers
-    if isinstance(own, list) and 'param_schedulers' in checkpoint:
-        pairs = zip(checkpoint['param_schedulers'], own, strict=False)
-        for number, (saved, schedule) in enumerate(pairs):
-            if isinstance(schedule, _ParamScheduler):  # it has been built
-                place = f'param_schedulers.{number}'
-                yield from _differences(saved, schedule.state_dict(), place)
+        state, optimizer = checkpoint['optimizer'], runner.optim_wrapper.optimizer
+        example = _example_state(optimizer, state['param_groups'])
+        yield from _differences(state, example, 'optimizer')
+    if isinstance(schedules := runner.param_schedulers, list):
+        saved = checkpoint.get('param_schedulers', ())
+        for number, (state, one) in enumerate(zip(saved, schedules, strict=False)):
+            if isinstance(one, _ParamScheduler):  # it has been built
+                example = {key: it for key, it in vars(one).items() if key in state}
+                yield from _differences(state, example, f'param_schedulers.{number}')
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    gradients = checkpoint.get('exact_resume', {}).get('gradients', {})
+    info = checkpoint['message_hub']['runtime_info']
     examples = dict(
         meta=dict(epoch=Integral, iter=Integral),
         exact_resume=dict(
             steps_of_epoch=Integral,
             sampler_seed=Integral,
-            gradients=dict(model.named_parameters()),
+            gradients={
+                name: one for name, one in model.named_parameters() if name in gradients
+            },
         ),
         message_hub=dict(
-            runtime_info=dict(
-                keep_ckpt_ids=[Integral] * len(info.get('keep_ckpt_ids', ())),
-                **{
-                    name: str
-                    for name in info
-                    if name.startswith(('best_ckpt', 'last_ckpt'))
-                },
+            runtime_info={
+                **{name: str for name in info if '_ckpt' in name},
                 **{name: Number for name in info if name.startswith('best_score')},
-            )
+                'keep_ckpt_ids': [Integral] * len(info.get('keep_ckpt_ids', ())),
+            }
         ),
     )
-    for name in examples.keys() & checkpoint.keys():
-        yield from _differences(checkpoint[name], examples[name], name)
+    yield from _differences(checkpoint, examples, 'checkpoint')
 
 
-def _differences_of_optimizer(optimizer: Optimizer, state: Mapping) -> Iterator[str]:
-    """Where options and state differ from what the optimizer itself makes."""
-    pairs = zip(state['param_groups'], optimizer.param_groups, strict=True)
-    for number, (saved, own) in enumerate(pairs):
-        place = f'optimizer.param_groups.{number}'
-        if len(saved['params']) != len(own['params']):
-            yield f'{place}.params'
-        own = {name: own[name] for name in optimizer.defaults}
-        # Others are switches of later versions.
-        needed = {name for name, value in own.items() if type(value) in (int, float)}
-        yield from (f'{place}.{name}' for name in sorted(needed.difference(saved)))
-        yield from _differences(saved, own, place)
-    for saved, own in zip(state['param_groups'], optimizer.param_groups, strict=True):
-        for index, parameter in zip(saved['params'], own['params'], strict=True):
-            if index in state['state']:
-                place, of_one = f'optimizer.state.{index}', state['state'][index]
-                example = _example_state(optimizer, saved, parameter)
-                yield from _differences(of_one, example, place)
-                yield from (f'{place}.{name}' for name in example if name not in of_one)
+def _example_state(optimizer: Optimizer, groups: Sequence[Mapping]) -> dict:
+    """The state dict of an optimizer after a step, without data.
 
-
-def _example_state(optimizer: Optimizer, options: Mapping, parameter: Tensor) -> dict:
-    """The state that an optimizer makes for a parameter; empty if it needs more."""
-    twin = object.__new__(type(optimizer))
-    parameter = torch.zeros_like(parameter, requires_grad=True)
-    parameter.grad = torch.zeros_like(parameter)
-    groups = [{**options, 'params': [parameter]}]
-    vars(twin).update(vars(optimizer), state=defaultdict(dict), param_groups=groups)
+    States are missing if the step needs more. ``groups`` are the saved options.
+    """
+    twin, parameters = object.__new__(type(optimizer)), []
+    one_by_one = dict(fused=False, foreach=False, capturable=False)
+    vars(twin).update(vars(optimizer), state=defaultdict(dict), param_groups=[])
+    for saved, own in zip(groups, optimizer.param_groups, strict=True):
+        metas = [one.detach().to('meta').requires_grad_() for one in own['params']]
+        for one in metas:
+            one.grad = torch.empty_like(one)
+        twin.param_groups.append({**saved, **one_by_one, 'params': metas})
+        parameters += metas
     with suppress(Exception):  # some want to evaluate the model
         type(optimizer).step(twin)
-    return twin.state[parameter]
+    options = [
+        {name: own[name] for name in optimizer.defaults}
+        | dict(params=[Integral] * len(own['params']))
+        for own in optimizer.param_groups
+    ]
+    state = {number: twin.state[one] for number, one in enumerate(parameters)}
+    return dict(state=state, param_groups=options)
 
 
 def _differences(saved: object, example: object, place: str) -> Iterator[str]:
     """Where nested values are of another kind than those of an example.
 
-    What one of them lacks is not compared, nor what is None in the example. A type
-    stands for any value of it.
+    Tensors and numbers may not be missing. A type stands for any value of it, None for
+    any value at all.
     """
     if isinstance(example, Mapping) and isinstance(saved, Mapping):
-        for name in (name for name in example if name in saved):
-            yield from _differences(saved[name], example[name], f'{place}.{name}')
+        for name, one in example.items():
+            if name in saved:
+                yield from _differences(saved[name], one, f'{place}.{name}')
+            elif isinstance(one, Tensor) or type(one) in (int, float):
+                yield f'{place}.{name}'
     elif isinstance(example, list | tuple) and isinstance(saved, list | tuple):
         if len(example) != len(saved):
             yield place
@@ -247,13 +239,12 @@ def _is_alike(saved: object, example: object) -> bool:
         return is_dense(saved) and saved.shape == example.shape
     if is_dense(saved) and saved.numel() == 1:
         saved = saved.item()
-    if isinstance(example, type):
-        is_of_type = isinstance(saved, example)
-        return is_of_type and not (example is Integral and saved < 0)
-    if example is None or (isinstance(example, bool) and saved is None):
-        return True
     if isinstance(example, Number):
-        return (
-            isinstance(saved, Number) and isfinite(saved) and saved >= min(example, 0)
+        is_number = isinstance(saved, Number) and isfinite(saved)
+        return (is_number and saved >= min(example, 0)) or (
+            isinstance(example, bool) and saved is None
         )
-    return isinstance(saved, type(example))
+    if example is Integral:
+        return isinstance(saved, Integral) and saved >= 0
+    kind = example if isinstance(example, type) else type(example)
+    return example is None or isinstance(saved, kind)
