@@ -54,17 +54,14 @@ def list_configs() -> dict[str, Path]:
     configs = package_folder().glob('configs/*/*.py')
     return {
         **{one.stem: one for one in configs if one.parts[-2] != '_base_'},
-        **{
-            name: package_folder() / model['Config']
-            for model in read_metafile()
-            for name in model.get('Alias', ())
-        },
+        **{name: package_folder() / one['Config'] for name, one in read_metafile()},
     }
 
 
-def read_metafile() -> list[dict]:
-    """What ``mim`` is told of each model."""
-    return load(package_folder() / 'configs/stmixer/metafile.yml')['Models']
+def read_metafile() -> list[tuple[str, dict]]:
+    """Short names of released models, and what ``mim`` is told of each."""
+    models = load(package_folder() / 'configs/stmixer/metafile.yml')['Models']
+    return [(name, one) for one in models for name in one.get('Alias', ())]
 
 
 def _find_config(path: str) -> str | Path:

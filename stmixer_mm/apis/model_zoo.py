@@ -103,8 +103,7 @@ def list_released() -> dict[str, ReleasedModel]:
     """The models of the release with a checkpoint, by their short names."""
     return {
         name: ReleasedModel(name, package_folder() / one['Config'], one['Weights'])
-        for one in read_metafile()
-        for name in one.get('Alias', ())
+        for name, one in read_metafile()
     }
 
 

@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from mmcv.ops import get_compiler_version
@@ -12,8 +11,8 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
-from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -98,34 +97,28 @@ class CheckModelHook(Hook):
                 check_sample(model, loop.dataloader)
 
     def before_train(self, runner) -> None:
-        self.idle, self.watching = {}, []
+        self.has_stepped = False
         # To the parameters of other wrappers no gradient comes.
-        if is_model_wrapper(runner.model) and not isinstance(
+        is_sharded = is_model_wrapper(runner.model) and not isinstance(
             runner.model, DistributedDataParallel
-        ):
-            return
-        for name, value in runner.model.named_parameters():
-            if value.requires_grad:
-                name = name.removeprefix('module.')
-                self.idle[name] = value
-                watch = partial(self._see_gradient, name)
-                self.watching.append(value.register_post_accumulate_grad_hook(watch))
+        )
+        if isinstance(runner.optim_wrapper, OptimWrapper) and not is_sharded:
+            optimizer = runner.optim_wrapper.optimizer
+            optimizer.register_step_pre_hook(lambda *_: self._before_step(runner))
 
-    def _see_gradient(self, name: str, value: Tensor) -> None:
-        self.idle.pop(name, None)
-
-    def after_train_iter(self, runner, *args, **kwargs) -> None:
-        if self.watching:
-            for handle in self.watching:
-                handle.remove()
-            # Some backbones freeze parameters when the training begins.
-            names = [name for name, value in self.idle.items() if value.requires_grad]
-            self.idle, self.watching = {}, []
-            tell_idle(runner, names)
+    def _before_step(self, runner) -> None:
+        if not self.has_stepped:
+            self.has_stepped = True
+            tell_idle(runner)
 
 
-def tell_idle(runner, names: Sequence[str]) -> None:
+def tell_idle(runner) -> None:
     """Log parameters without a gradient, or refuse them where they need a setting."""
+    names = [
+        name.removeprefix('module.')
+        for name, value in runner.model.named_parameters()
+        if value.requires_grad and value.grad is None
+    ]
     if not names:
         return
     what = (

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
+from mmengine.optim import OptimWrapper
 from mmengine.runner import set_random_seed
 from tiny_stmixer import write_project
 
@@ -45,16 +46,17 @@ def test_the_first_step_names_what_got_no_gradient(caplog):
     model = torch.nn.Sequential(used, unused, frozen)
     logger = MMLogger('idle')
     logger.addHandler(caplog.handler)
-    runner = SimpleNamespace(model=model, logger=logger)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    optim_wrapper = OptimWrapper(optimizer)
+    runner = SimpleNamespace(model=model, logger=logger, optim_wrapper=optim_wrapper)
     hook = CheckModelHook()
     hook.before_train(runner)
     frozen.requires_grad_(False)  # as some backbones do in training mode
     for step in range(2):
-        (used if step == 0 else unused)(torch.ones(1, 2)).sum().backward()
-        hook.after_train_iter(runner, step)
+        optim_wrapper.update_params((used, unused)[step](torch.ones(1, 2)).sum())
     (line,) = caplog.messages
     assert ' 1.weight' in line and '0.weight' not in line and '2.weight' not in line
     model.find_unused_parameters = model.static_graph = False  # as of a wrapper
     hook.before_train(runner)
     with pytest.raises(UserError, match='find_unused_parameters'):
-        hook.after_train_iter(runner, 2)
+        optim_wrapper.update_params(used(torch.ones(1, 2)).sum())

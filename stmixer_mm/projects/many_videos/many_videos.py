@@ -26,7 +26,12 @@ from stmixer_mm.apis.results import COLUMNS, HEAD, arrow_table, write_rows
 from stmixer_mm.command_line import Count
 from stmixer_mm.datasets.streams import is_live, name_source, source_files
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import begins_with, check_own, check_writable_dir
+from stmixer_mm.files import (
+    begins_with,
+    check_no_input,
+    check_own,
+    check_writable_dir,
+)
 from stmixer_mm.structures import VideoDetections
 
 ANSWER_S = 20.0  # until a cluster that does not answer is not there
@@ -74,7 +79,8 @@ def detect_videos(
     check_writable_dir(out, purpose='folder --out')
     sources, csv_file = _absolute(sources), Path(out, 'detections.csv')
     if draw:
-        _check_not_within(out, sources)
+        inputs = (file for source in sources for file in source_files(source))
+        check_no_input([out], map(os.path.dirname, inputs), purpose='folder --out')
     if table:
         check_own(csv_file, ','.join(COLUMNS))
     files = result_files(out, sources, ('.mp4', '.png') if draw else ())
@@ -117,8 +123,8 @@ def result_files(
         file = Path(out, f'{stem}.json')
         name = name_source(source)
         if os.path.lexists(file):
-            head = read_head(file)
-            is_free = head is not None and head.get('video', name) == name
+            found = read_result(file)
+            is_free = found is not None and found.get('video', name) == name
         else:
             is_free = not any(os.path.lexists(file.with_suffix(s)) for s in suffixes)
         if counts[stem] > 1 or not is_free:
@@ -128,28 +134,19 @@ def result_files(
     return files
 
 
-def read_head(file: Path) -> dict | None:
-    """The first fields of a result, which say of which video it is.
-
-    Returns:
-        Nothing in it if the file is empty or cut short; None if it is no result.
-    """
+def read_result(file: Path) -> dict | None:
+    """A result; {} if the file is empty or cut short, None if it is no result."""
     if not begins_with(file, HEAD.encode()):
         return None
-    with file.open('rb') as opened:
-        head = opened.read(2**16).partition(b',\n  "fps":')[0]
-        opened.seek(-min(3, os.path.getsize(file)), os.SEEK_END)
-        is_whole = opened.read() == b'\n}\n'
     with suppress(ValueError):
-        return json.loads(head + b'}') if is_whole else {}
+        return json.loads(file.read_bytes())
     return {}
 
 
 def is_finished(file: Path, source: str) -> bool:
     """Whether a file is the whole result of a video as it is now."""
-    head = read_head(file) if file.exists() else None
-    now = _version(source)
-    return bool(head) and all(head.get(key, now[key]) == now[key] for key in now)
+    found, now = read_result(file), _version(source)
+    return bool(found) and all(found.get(key, now[key]) == now[key] for key in now)
 
 
 def _version(source: str) -> dict[str, float]:
@@ -159,16 +156,6 @@ def _version(source: str) -> dict[str, float]:
         return {}
     mtime = max(stat.st_mtime for stat in stats)
     return dict(num_bytes=sum(stat.st_size for stat in stats), mtime=round(mtime, 3))
-
-
-def _check_not_within(out: str | Path, sources: Iterable[str]) -> None:
-    """Raise ``UserError`` if drawn copies would be among the videos."""
-    places = {os.path.dirname(file) for one in sources for file in source_files(one)}
-    if any(os.path.samefile(place, out) for place in places):
-        raise UserError(
-            f'--out {out} has videos or pictures of the input in it, which a drawn '
-            'copy could replace; choose another folder.'
-        )
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:
