@@ -32,10 +32,7 @@ def check_file(
 ) -> None:
     """Raise ``UserError`` unless a file exists and can be read.
 
-    Args:
-        path: Path of the file.
-        subject: Start of the message; by default "PATH: the file".
-        remedy: What to do if the file does not exist.
+    The message begins with ``subject``, by default "PATH: the file".
     """
     subject = subject or f'{path}: the file'
     if not os.path.isfile(path):
@@ -115,9 +112,7 @@ class AtomicLocalBackend(LocalBackend):
 def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
     """Make a folder if needed; raise ``UserError`` if files cannot be written there.
 
-    Args:
-        folder: Path of the folder.
-        purpose: Such as 'work dir', for the message.
+    ``purpose``, such as 'work dir', is for the message, as in the functions below.
     """
     subject = f'The {purpose} {folder} cannot be written to'
     with blame(subject, 'choose another one or make it writable'):
@@ -132,10 +127,6 @@ def lock_folder(folder: str | Path, *, purpose: str) -> None:
 
     Such a lock is not inherited by data loader workers, which may outlive a killed
     process. A file system without locks (some network ones) allows every process.
-
-    Args:
-        folder: Path of the folder, which exists.
-        purpose: Such as 'training', for the message.
 
     Raises:
         UserError: another process has locked it.
@@ -163,7 +154,7 @@ def check_writable_file(
 
     Args:
         path: Output of a tool.
-        purpose: Its option, such as '--out', for the message.
+        purpose: Its option, such as '--out'.
         suffixes: Valid suffixes, in lower case; by default any.
         inputs: Files that are read, besides those on the command line.
     """
@@ -211,9 +202,7 @@ def begins_with(path: str | Path, head: bytes) -> bool:
 def check_own(path: str | Path, head: str) -> None:
     """Raise ``UserError`` if a path that no user named has a file of something else.
 
-    Args:
-        path: File to be written.
-        head: How its content always begins.
+    What this package writes there begins with ``head``.
     """
     if os.path.lexists(path) and not begins_with(path, head.encode()):
         raise UserError(

@@ -21,8 +21,6 @@ from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import Traced, import_package
 
 KEY = 'stmixer_mm'  # of the metadata in the files
-
-
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 
@@ -32,9 +30,8 @@ class Format(NamedTuple):
     write: Callable[[Traced, Metadata, Path, Clips], None]
     load: Callable[[Path], tuple[Run, Metadata]]
     precisions: tuple[str, ...]
-    package: str = 'torch'  # which runs it
+    package: str = 'torch'  # which runs it; files of PyTorch are programs
     is_fast: bool = True  # whether it may be faster than the model
-    is_code: bool = False  # whether it can do anything when it is loaded
 
 
 def write(
@@ -77,7 +74,7 @@ def load(file: Path, *, trust: bool = False) -> tuple[Run, Metadata]:
             not run code but could.
     """
     form = {form.suffix: form for form in FORMATS.values()}[file.suffix.lower()]
-    if form.is_code and not trust:
+    if form.package == 'torch' and not trust:
         raise UserError(
             f'{file} is a program, which can do anything on this machine when it is '
             'loaded; pass --trust (trust=True) if you trust who made it, or take an '
@@ -214,14 +211,7 @@ FORMATS = {
         '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8'), 'openvino'
     ),
     'torch': Format(
-        '.pt2',
-        _write_program,
-        _load_program,
-        ('fp32', 'bf16'),
-        is_fast=False,
-        is_code=True,
+        '.pt2', _write_program, _load_program, ('fp32', 'bf16'), is_fast=False
     ),
-    'inductor': Format(
-        '.pt2', _write_compiled, _load_program, ('fp32', 'bf16'), is_code=True
-    ),
+    'inductor': Format('.pt2', _write_compiled, _load_program, ('fp32', 'bf16')),
 }
