@@ -2,7 +2,7 @@
 
 import pytest
 from run_tool import run_tool
-from tiny_stmixer import ROOT, write_project
+from tiny_stmixer import write_project
 
 
 def table(capsys, config, *options):
@@ -23,18 +23,13 @@ def test_shapes_of_a_tiny_model(tmp_path, capsys):
     assert rows['decoder'][:4] == ['STMixerDecoder', 'strides', '4,', '8']
     numbers = [float(row[-1]) for row in rows.values()]
     assert sum(numbers[:-1]) == pytest.approx(numbers[-1], abs=2e-3)
-
-
-def test_a_clip_of_another_shape_and_necks_in_a_row(write_text, capsys):
-    slowonly = next((ROOT / 'configs' / 'stmixer').glob('*slowonly*.py'))
-    path = write_text(
-        'two_necks.py',
-        f'_base_ = {str(slowonly)!r}',
-        "first = dict(type='ChannelProjection3D', in_channels=[256, 512, 1024, 2048])",
-        'first.update(out_channels=64)',
-        "second = dict(type='BiFPN3D', in_channels=[64] * 4, out_channels=256)",
-        'model = dict(neck=[first, second])',
+    # A clip of another shape, and necks in a row.
+    (tmp_path / 'two_necks.py').write_text(
+        "_base_ = 'tiny.py'\n"
+        "first = dict(type='ChannelProjection3D', in_channels=[4, 16], out_channels=8)\n"
+        "second = dict(type='BiFPN3D', in_channels=[8, 8], out_channels=16)\n"
+        'model = dict(neck=[first, second])'
     )
-    rows = table(capsys, path, '--shape', 4, 128, 100)
-    assert rows['data_preprocessor'][1:3] == ['3x4x128x100', '3x4x128x128']
-    assert rows['neck[1]'][:3] == ['BiFPN3D', '64x4x32x32', '256x4x32x32']
+    rows = table(capsys, tmp_path / 'two_necks.py', '--shape', 2, 128, 100)
+    assert rows['data_preprocessor'][1:3] == ['3x2x128x100', '3x2x128x128']
+    assert rows['neck[1]'][:3] == ['BiFPN3D', '8x2x32x32', '16x2x32x32']
