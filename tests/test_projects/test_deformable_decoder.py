@@ -88,7 +88,7 @@ def test_a_layer_reads_as_that_of_mmdet():
         query_pos=code,
         value=planes.values,
         reference_points=reference[:, :, None].repeat(1, 1, 2, 1),
-        spatial_shapes=torch.tensor(planes.sizes),
+        spatial_shapes=torch.tensor(planes.layout.sizes),
         level_start_index=torch.tensor([0, 16 * 24]),
     )
     ours = layer(queries, query_pos=code, boxes_xyzr=boxes, planes=planes)

@@ -5,36 +5,30 @@ of all planes, P points of a head in a plane.
 """
 
 from collections.abc import Sequence
-from itertools import chain
-from math import gcd
 from typing import NamedTuple
 
 import torch
-from mmcv.ops import MultiScaleDeformableAttention, get_compiling_cuda_version
-from mmcv.ops.multi_scale_deform_attn import (
-    MultiScaleDeformableAttnFunction,
-    multi_scale_deformable_attn_pytorch,
-)
+from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from torch import Tensor
 
-from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.boxes import box_size, position_wavelengths, sine_position_code
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    PlaneLayout,
+    attend,
+    lay_out_planes,
+)
 from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.models.strides import level_extents
 from stmixer_mm.structures import Queries, StageOutput
-
-HAS_CUDA_OP = get_compiling_cuda_version() != 'not available'
 
 
 class FlatPlanes(NamedTuple):
     """Cells of M planes, one after the other; each frame of a level is a plane."""
 
     values: Tensor  # (B, N, C)
-    sizes: Sequence[tuple[int, int]]  # h, w in cells
-    sizes_tensor: Tensor  # (M, 2): the same on the device of the values
-    starts: Tensor  # (M,): number of a plane's first cell
+    layout: PlaneLayout
     extents: Tensor  # (M, 2): w, h in pixels
 
 
@@ -121,7 +115,7 @@ class DeformableLayer(DeformableDetrTransformerDecoderLayer):
 
 
 class DeformableAttention(MultiScaleDeformableAttention):
-    """mmcv's, from boxes to flat planes.
+    """mmcv's, from boxes to flat planes, in PyTorch.
 
     It samples in float32, under autocast too: positions would be rounded.
     """
@@ -153,7 +147,7 @@ class DeformableAttention(MultiScaleDeformableAttention):
         values = full_precision(self.value_proj(planes.values))
         read = attend(
             values.unflatten(-1, (self.num_heads, -1)),
-            planes,
+            planes.layout,
             place_points(offsets, boxes_xyzr, planes.extents),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
@@ -171,45 +165,10 @@ def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlan
     extents = level_extents(sizes, strides, full_precision(feats[0]))
     num_frames = feats[0].size(2)
     planes = [size for size in sizes for _frame in range(num_frames)]
-    values = torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2)
-    cells = stack_numbers(chain(*planes), dtype=torch.int64, device=values.device)
-    areas = cells.view(-1, 2).prod(dim=1)
     return FlatPlanes(
-        values=values,
-        sizes=planes,
-        sizes_tensor=cells.view(-1, 2),
-        starts=areas.cumsum(0) - areas,
+        values=torch.cat([feat.flatten(2) for feat in feats], dim=-1).transpose(1, 2),
+        layout=lay_out_planes(planes, feats[0].device),
         extents=extents.repeat_interleave(num_frames, dim=0),
-    )
-
-
-def attend(
-    values: Tensor, planes: FlatPlanes, points: Tensor, weights: Tensor
-) -> Tensor:
-    """Weighted sums of bilinear samples of M planes; zero outside them.
-
-    mmcv's operator on CUDA, its formulation in PyTorch elsewhere.
-
-    Args:
-        values: Cells of all planes, (B, N, G, c).
-        planes: Where the planes are in them.
-        points: (x, y) in [0, 1] of the planes' extents, (B, Q, G, M, P, 2).
-        weights: (B, Q, G, M, P)
-
-    Returns:
-        (B, Q, G * c)
-    """
-    if not (values.is_cuda and HAS_CUDA_OP):
-        return multi_scale_deformable_attn_pytorch(
-            values, planes.sizes, points, weights
-        )
-    return MultiScaleDeformableAttnFunction.apply(
-        values.contiguous(),
-        planes.sizes_tensor,
-        planes.starts,
-        points.contiguous(),
-        weights.contiguous(),
-        gcd(len(values), 64),  # it wants a step that divides its batch
     )
 
 

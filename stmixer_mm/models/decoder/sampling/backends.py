@@ -8,6 +8,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from stmixer_mm.errors import UserError, choose
+from stmixer_mm.models.decoder.sampling.deformable_attention import (
+    DeformableAttentionSampler,
+)
 from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
 from stmixer_mm.models.decoder.sampling.grid_sample import (
     GridMeansSampler,
@@ -19,11 +22,12 @@ from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 SAMPLING_BACKENDS: dict[str, type[Sampler]] = {
     'grid_sample': GridSampler,
     'grid_means': GridMeansSampler,
+    'mmcv': DeformableAttentionSampler,
     'embedding_bag': EmbeddingBagSampler,
     'triton': TritonSampler,
 }
 # By type of device, the fastest first; elsewhere the portable one.
-FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton',)}
+FASTEST = {'cpu': ('embedding_bag',), 'cuda': ('triton', 'mmcv')}
 
 
 def make_sampler(
