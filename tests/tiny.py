@@ -13,6 +13,11 @@ from stmixer_mm.registry import MODELS
 
 MODELS_FOLDER = Path(__file__).parents[1] / 'configs' / '_base_' / 'models'
 NUM_CLASSES = 4
+MASK_HEAD = dict(
+    type='QueryMaskHead',
+    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
+    loss_dice=dict(type='mmdet.DiceLoss'),
+)
 
 
 def tiny_decoder(**overrides) -> dict:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from run_tool import python_blocks
+from tiny import MASK_HEAD
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
@@ -21,12 +22,7 @@ def test_masks_from_a_model_to_a_video(tmp_path, monkeypatch):
     write_video('VIDEO.mp4', frames=8)
     config = Config.fromfile(write_project(tmp_path))
     config.custom_imports = dict(imports=['stmixer_mm.projects.masks'])
-    config.model.mask_head = dict(
-        type='QueryMaskHead',
-        num_levels=2,
-        loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-        loss_dice=dict(type='mmdet.DiceLoss'),
-    )
+    config.model.mask_head = dict(MASK_HEAD, num_levels=2)
     config.test_dataloader.dataset.pipeline[-1] = dict(type='PackMasks')
     config.model.head.score_thr = 0.0
     config.dump('CONFIG.py')

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import (
+    MASK_HEAD,
     batch,
     build_detector,
     data_sample,
@@ -26,11 +27,6 @@ from stmixer_mm.registry import MODELS
 
 NECK = tiny_detector()['neck']
 FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
-MASK_HEAD = dict(
-    type='QueryMaskHead',
-    loss_mask=dict(type='mmdet.FocalLoss', use_sigmoid=True),
-    loss_dice=dict(type='mmdet.DiceLoss'),
-)
 
 
 @pytest.mark.parametrize(
