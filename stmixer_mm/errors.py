@@ -51,6 +51,9 @@ def printable(text: str) -> str:
     return _SECRET.sub(r'\1***', _LOGIN.sub('', text))
 
 
+_PEER_ENDED = re.compile('(closed|reset) by peer|remote process exited')  # gloo, NCCL
+
+
 @contextmanager
 def blame(subject: str, remedy: str = CORRECT_CODE) -> Iterator[None]:
     """Turn any error within into one about ``subject``: a file, a config.
@@ -106,6 +109,8 @@ def explain(error: BaseException) -> str | None:
         )
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, RuntimeError) and _PEER_ENDED.search(str(error)):
+        return 'Another process of this run has ended; its own error says why.'
     if isinstance(error, OSError) and error.strerror:
         where = f' {error.filename}' if error.filename else ''
         return printable(

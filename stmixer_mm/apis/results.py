@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
@@ -106,10 +106,12 @@ def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:
     Returns:
         RGB uint8, of :data:`.MIN_SIDE` pixels at least on its short side.
     """
-    picture, factor = enlarge(picture)
+    with blame('plot_keyframe draws a Keyframe in an array (h, w, 3)', 'give these'):
+        picture, factor = enlarge(picture)
+        bboxes = keyframe.bboxes * factor
     return draw_detections(
         picture,
-        keyframe.bboxes * factor,
+        bboxes,
         keyframe.actions,
         colors=person_colors(keyframe.ids or range(len(keyframe.persons))),
         masks=keyframe.masks and [decode(mask) for mask in keyframe.masks],

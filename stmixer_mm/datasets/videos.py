@@ -17,7 +17,7 @@ from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.frames import place_of
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
-from stmixer_mm.pictures import check_frame_size
+from stmixer_mm.pictures import MAX_PIXELS, check_frame_size
 
 MAX_OPEN = 16  # videos of a process; each takes some MB
 # Seconds that may lack frames, against the duration in the header of the file.
@@ -195,9 +195,11 @@ class Video:
     def damage(self, index: int) -> DamagedVideo:
         """The error of a frame that cannot be decoded."""
         start = float(self.times[index])
+        # ffmpeg hides the size of frames that it does not decode for it.
+        size = '' if self._shape['width'] else f', or of more than {MAX_PIXELS} pixels'
         return DamagedVideo(
             f'{self.path}: frame {index}, counted from 0, at {start:.3f} s, cannot be '
-            'decoded; the video is damaged there: fetch it again or re-encode it.',
+            f'decoded; the video is damaged there{size}: fetch it again or re-encode it.',
             (start, self.end_of(index)),
         )
 

@@ -12,7 +12,12 @@ from pathlib import Path
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.optim import (
+    AmpOptimWrapper,
+    OptimWrapper,
+    OptimWrapperDict,
+    _ParamScheduler,
+)
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -154,10 +159,7 @@ def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
 
 
 def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
-    if isinstance(runner.optim_wrapper, OptimWrapper):
-        state, optimizer = checkpoint['optimizer'], runner.optim_wrapper.optimizer
-        example = _example_state(optimizer, state['param_groups'])
-        yield from _differences(state, example, 'optimizer')
+    yield from _differences_of_wrapper(runner.optim_wrapper, checkpoint['optimizer'])
     if isinstance(schedules := runner.param_schedulers, list):
         saved = checkpoint.get('param_schedulers', ())
         for number, (state, one) in enumerate(zip(saved, schedules, strict=False)):
@@ -185,6 +187,17 @@ def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
         ),
     )
     yield from _differences(checkpoint, examples, 'checkpoint')
+
+
+def _differences_of_wrapper(wrapper: object, state: Mapping) -> Iterator[str]:
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, one in wrapper.items():
+            yield from _differences_of_wrapper(one, state[name])
+    elif isinstance(wrapper, OptimWrapper):  # it has been built
+        example = _example_state(wrapper.optimizer, state['param_groups'])
+        if isinstance(wrapper, AmpOptimWrapper) and 'loss_scaler' in state:
+            example['loss_scaler'] = wrapper.loss_scaler.state_dict()
+        yield from _differences(state, example, 'optimizer')
 
 
 def _example_state(optimizer: Optimizer, groups: Sequence[Mapping]) -> dict:

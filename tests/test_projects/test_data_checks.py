@@ -50,7 +50,7 @@ def test_a_good_dataset_is_counted(dataset, write_text):
         assert report.findings == []
         found = report.num_keyframes, report.num_empty_keyframes, report.num_boxes
         assert (report.num_videos, *found) == counts
-        assert f'{counts[1]} keyframes ({counts[2]} person-free)' in format_report(
+        assert f'keyframes: {counts[1]} (person-free: {counts[2]})' in format_report(
             report
         )
     assert report.class_counts == {'act 1': 0, 'act 2': 1}
@@ -142,7 +142,10 @@ def test_tubes(tmp_path):
 def test_the_tool_prints_and_writes_reports(dataset, tmp_path, write_text, capsys):
     config = write_text('config.py', f'train_dataloader = dict(dataset={dataset})')
     path = tmp_path / 'report.json'
-    for code, sentence in ((0, '1 videos, 2 keyframes'), (1, 'the box is 0, 0, 2, 2')):
+    for code, sentence in (
+        (0, 'videos: 1, keyframes: 2'),
+        (1, 'the box is 0, 0, 2, 2'),
+    ):
         with pytest.raises(SystemExit) as leave:
             run_tool('check_dataset', config, '--json', path)
         assert leave.value.code == code

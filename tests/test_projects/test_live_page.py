@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from contextlib import suppress
@@ -90,6 +91,15 @@ def test_the_page_and_its_events_are_sent(page):
     names = [action['action'] for action in person['actions']]
     assert (person['id'], names) == (0, [NASTY, 'sit'])
     assert event['figures'] == FIGURES | {'frames dropped': 0}
+
+
+def test_connections_that_ask_for_nothing_end(monkeypatch):
+    monkeypatch.setattr('stmixer_mm.projects.live.page.REQUEST_S', 0.01)
+    with make_page() as page:
+        host, port = page.url.split('/')[2].split(':')
+        for one in [socket.create_connection((host, port), 20) for _ in range(40)]:
+            assert one.recv(1) == b''
+        assert status(page, '/') == 200
 
 
 def test_pictures_come_one_after_the_other():

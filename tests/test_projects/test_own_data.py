@@ -104,7 +104,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
         (video,) = read_file(f'data/own/{name}', Counter()).videos
         assert video.names[0] == '10.mp4'
     out = capsys.readouterr().out
-    assert '8 videos, 40 keyframes (0 person-free), 40 persons' in out
+    assert 'videos: 8, keyframes: 40 (person-free: 0), persons: 40' in out
     assert 'mAP/overall' in out
     check_arguments(load_config('data/own/own_slowonly.py'))
 

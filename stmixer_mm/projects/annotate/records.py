@@ -85,9 +85,9 @@ class Conversion:
         num_masks = sum(person.mask is not None for person in self.persons)
         return '\n'.join(
             [
-                f'{num_videos} videos, {len(self.keyframes)} keyframes '
-                f'({num_empty} person-free), {len(self.persons)} persons, '
-                f'{num_masks} masks',
+                f'videos: {num_videos}, keyframes: {len(self.keyframes)} '
+                f'(person-free: {num_empty}), persons: {len(self.persons)}, '
+                f'masks: {num_masks}',
                 *(f'  {name:<{width}} {count:>8}' for name, count in counts),
                 *(f'{count} {what}' for what, count in self.notes.items() if count),
                 'written: ' + ', '.join(self.files),

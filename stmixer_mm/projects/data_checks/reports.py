@@ -67,8 +67,8 @@ def format_report(report: Report) -> str:
     lines = [f'== {report.name}: {report.ann_file}', *errors, *warnings[:MAX_WARNINGS]]
     if report.num_keyframes:
         lines.append(
-            f'{report.num_videos} videos, {report.num_keyframes} keyframes '
-            f'({report.num_empty_keyframes} person-free), {report.num_boxes} boxes'
+            f'videos: {report.num_videos}, keyframes: {report.num_keyframes} '
+            f'(person-free: {report.num_empty_keyframes}), boxes: {report.num_boxes}'
         )
         lines += [f'  {name:<40} {n:>8}' for name, n in report.class_counts.items()]
-    return '\n'.join([*lines, f'{len(errors)} errors, {len(warnings)} warnings'])
+    return '\n'.join([*lines, f'errors: {len(errors)}, warnings: {len(warnings)}'])

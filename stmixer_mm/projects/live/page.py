@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from stmixer_mm.errors import blame
 from stmixer_mm.projects.live.detection import LiveDetection, above
@@ -29,6 +30,7 @@ from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
 from stmixer_mm.visualization.draw import PALETTE
 
 MAX_CONNECTIONS = 32
+REQUEST_S = 5  # until a connection without a request is closed
 _EVENT_S, _PICTURE_S = 0.25, 0.02  # from one look for something new to the next
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
 _HEADERS = {
@@ -38,6 +40,12 @@ _HEADERS = {
     'X-Content-Type-Options': 'nosniff',
     'Cache-Control': 'no-store',
 }
+
+
+class _Connection(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.loop.call_later(REQUEST_S, lambda: self.cycle or transport.close())
 
 
 class LivePage:
@@ -96,6 +104,7 @@ class LivePage:
             timeout_graceful_shutdown=0,
             lifespan='off',
             loop='asyncio',
+            http=_Connection,
             ws='none',
             log_config=None,
             log_level='critical',
