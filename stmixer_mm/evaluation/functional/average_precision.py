@@ -16,7 +16,7 @@ from stmixer_mm.errors import UserError, blame
 CLASS_AVERAGES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     'gt': lambda num_gts, num_detections: num_gts > 0,
     'detected': lambda num_gts, num_detections: (num_gts > 0) & (num_detections > 0),
-    'all': lambda num_gts, num_detections: np.full(len(num_gts), True),
+    'all': lambda num_gts, num_detections: np.full(np.shape(num_gts), True),
 }
 
 # Heights of the area under a curve (N,) over recall that starts at (0, start): (N,) at the
