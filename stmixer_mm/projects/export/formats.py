@@ -1,6 +1,7 @@
 """Files of exported detectors: written, loaded and run."""
 
 import functools
+import io
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
@@ -173,7 +174,9 @@ def _load_openvino(file: Path) -> tuple[Run, Metadata]:
 
 def _write_program(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
     extra = {f'{KEY}.json': about.to_text()}
-    torch.export.save(traced.program(about.precision), file, extra_files=extra)
+    written = io.BytesIO()  # PyTorch's own writer aborts the process on a full disk
+    torch.export.save(traced.program(about.precision), written, extra_files=extra)
+    file.write_bytes(written.getbuffer())
 
 
 def _write_compiled(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
