@@ -205,11 +205,10 @@ def parse_protocol(
     """
     if isinstance(protocol, Protocol):
         return protocol
-    changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
-    base = changes.pop('base', next(iter(known)))
-    rules = choose('protocol', base, known)
     names = ', '.join(Protocol._fields)
     with blame(f'protocol={protocol!r} cannot be used', f'it may have base, {names}'):
+        changes = dict(base=protocol) if isinstance(protocol, str) else dict(protocol)
+        rules = choose('protocol', changes.pop('base', next(iter(known))), known)
         for name in changes.keys() & {'found_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)

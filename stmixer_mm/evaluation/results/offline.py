@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from stmixer_mm.errors import UserError, blame, nearest
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.linking import LINKINGS
 from stmixer_mm.evaluation.functional.protocols import USERS
 from stmixer_mm.evaluation.functional.tables import Row
@@ -71,7 +71,7 @@ def build_metrics(
             one of the protocols.
     """
     changes, metrics = {} if split is None else dict(split=split), []
-    unknown = {*protocols} - {'all'}
+    known = {}
     with blame('test_evaluator of the config cannot be built', 'correct it'):
         for config in metric_configs(cfg, 'test'):
             kind = config['type']
@@ -81,14 +81,14 @@ def build_metrics(
             if changes and not issubclass(kind, TubeMetric):
                 raise UserError(f'{kind.__name__} has no splits; leave --splits out.')
             every = getattr(kind, 'protocols', {})
-            unknown -= every.keys()
+            known |= every
             chosen = [name for name in every if {name, 'all'} & {*protocols}]
             for own in _by_protocols(kind, chosen) if protocols else [{}]:
                 metrics.append(METRICS.build({**config, **changes, **own}))
-    if unknown:
+    if unknown := {*protocols} - {'all', *known}:
         raise UserError(
             f'No metric in test_evaluator of {cfg.filename} has the protocol '
-            f'{min(unknown)}; give all, or another{nearest(min(unknown), USERS)}.'
+            f'{min(unknown)!r}; use all, or some of {", ".join(known)}.'
         )
     if not metrics:
         raise UserError(
