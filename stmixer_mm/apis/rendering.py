@@ -28,7 +28,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.files import atomic_path, check_no_input
 from stmixer_mm.pictures import decode
 from stmixer_mm.structures import Keyframe
-from stmixer_mm.visualization.draw import draw_detections, move_mask, person_colors
+from stmixer_mm.visualization.draw import draw_detections, move_mask
 
 VIDEOS = ('.mp4', '.mov', '.mkv')
 ENCODING = {'preset': 'veryfast', 'crf': '18', 'bf': '0'}
@@ -83,7 +83,7 @@ class Annotator:
             picture,
             bboxes,
             near.actions,
-            colors=person_colors(near.ids),
+            ids=near.ids,
             masks=near.masks
             and [
                 move_mask(decode(mask), picture.shape[:2], *pair)

@@ -16,7 +16,7 @@ from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
 from stmixer_mm.structures import Keyframe, VideoDetections, result_format
-from stmixer_mm.visualization.draw import draw_detections, enlarge, person_colors
+from stmixer_mm.visualization.draw import draw_detections, enlarge
 
 HEAD = '{\n  "version": 1,\n  "video": '  # of the JSON
 COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
@@ -113,6 +113,6 @@ def plot_keyframe(keyframe: Keyframe, picture: np.ndarray) -> np.ndarray:
         picture,
         bboxes,
         keyframe.actions,
-        colors=person_colors(keyframe.ids or range(len(keyframe.persons))),
+        ids=keyframe.ids,
         masks=keyframe.masks and [decode(mask) for mask in keyframe.masks],
     )

@@ -60,6 +60,7 @@ def draw_detections(
     bboxes: np.ndarray,
     actions: Sequence[Sequence[tuple[str, float | None]]],
     *,
+    ids: Sequence[int] | None = None,
     colors: Sequence[Sequence[Color]] | None = None,
     masks: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
@@ -70,8 +71,9 @@ def draw_detections(
         bboxes: (n, 4) pixel xyxy.
         actions: For each box its (label, score) pairs, best first; a score of None is
             not written. The first four are drawn, the others counted.
+        ids: For each box the number of its person, written in its lower left corner.
         colors: For each box the colours of its actions in turn; the first is the box's
-            too. None: :func:`person_colors` by the position in ``bboxes``.
+            too. None: :func:`person_colors` by ``ids`` or the position in ``bboxes``.
         masks: For each box which pixels are the person's, at any size of the frame.
 
     Returns:
@@ -83,7 +85,7 @@ def draw_detections(
     bboxes = np.asarray(bboxes, float).reshape(-1, 4).clip(-1e6, 1e6)
     boxes = bboxes.round().astype(int).tolist()
     if colors is None:
-        colors = person_colors(range(len(boxes)))
+        colors = person_colors(range(len(boxes)) if ids is None else ids)
     for (color, *_), mask in zip(colors, () if masks is None else masks, strict=False):
         inside = cv2.resize(255 * mask.astype(np.uint8), (width, height)) > 127
         canvas[inside] = _blend(canvas[inside], color, 0.5)
@@ -92,6 +94,8 @@ def draw_detections(
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
     pen, rects = _Pen(canvas), []
+    for number, inks, box in zip(ids or (), colors, boxes, strict=False):
+        rects.append(_write_id(canvas, pen, str(number), box, inks))
     for inks, box, pairs in zip(colors, boxes, actions, strict=True):
         lines = [pen.shorten(*pair, width - 2 * pen.pad) for pair in pairs[:_MAX_LINES]]
         if len(pairs) > _MAX_LINES:
@@ -121,6 +125,18 @@ def _draw_label(
         patch = canvas[top : min(top + pen.step, y2), x1:x2]
         patch[:] = _blend(patch, color, 0.8)
         pen.write(canvas, line, x1 + pen.pad, top + pen.pad, (0, 0, 0))
+
+
+def _write_id(
+    canvas: np.ndarray, pen: '_Pen', text: str, box: Rect, colors: Sequence[Color]
+) -> Rect:
+    """Write in the lower left corner of a box, within the frame; the place taken."""
+    size = np.array((pen.width(text) + 2 * pen.pad, pen.step))
+    lowest = np.maximum(np.subtract(canvas.shape[1::-1], size), 0)
+    x, y = np.clip((box[0], box[3] - size[1]), 0, lowest).tolist()
+    rect = x, y, x + int(size[0]), y + int(size[1])
+    _draw_label(canvas, pen, [text], rect, colors)
+    return rect
 
 
 def _place(

@@ -6,7 +6,7 @@ from tiny_stmixer import write_video
 from stmixer_mm.apis import rendering
 from stmixer_mm.apis.rendering import Annotator, render_video
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.visualization.draw import draw_detections, person_colors
+from stmixer_mm.visualization.draw import draw_detections
 
 
 def keyframe(frame, boxes, label='walk', ids=None):
@@ -19,8 +19,8 @@ def shown(monkeypatch):
     """What is drawn on each frame, as (boxes, actions, colors)."""
     calls = []
 
-    def record(frame, bboxes, actions, *, colors, masks=None):
-        calls.append((np.round(bboxes, 3).tolist(), actions, colors))
+    def record(frame, bboxes, actions, *, ids, masks=None):
+        calls.append((np.round(bboxes, 3).tolist(), actions, ids))
         return frame
 
     monkeypatch.setattr(rendering, 'draw_detections', record)
@@ -43,7 +43,7 @@ def test_person_of_two_keyframes_moves_in_a_straight_line(shown):
     assert [boxes[0][0] for boxes, _, _ in shown] == [0, 1, 2, 3, 4, 4]
     labels = [actions[0][0][0] for _, actions, _ in shown]
     assert labels == ['walk'] * 2 + ['wave'] * 4
-    assert [colors for _, _, colors in shown] == [person_colors([0])] * 6
+    assert [ids for _, _, ids in shown] == [[0]] * 6
 
 
 def test_others_are_shown_near_their_keyframe_only(shown):
@@ -52,10 +52,10 @@ def test_others_are_shown_near_their_keyframe_only(shown):
     # Frames before the first keyframe are not drawn on.
     draw(11, keyframes)
     assert [len(boxes) for boxes, _, _ in shown] == [1, 1, 0, 0, 0, 0, 1, 1, 1, 1]
-    assert shown[-1][2] == person_colors([1])  # another person, another colour
+    assert shown[-1][2] == [1]  # another person
 
 
-def test_persons_with_ids_keep_their_colours(shown):
+def test_persons_with_ids_keep_them(shown):
     boxes = [[0, 0, 10, 20], [1, 0, 11, 20]]
     keyframes = [
         keyframe(0, boxes, ids=[7, 4]),
@@ -63,9 +63,7 @@ def test_persons_with_ids_keep_their_colours(shown):
         keyframe(3, boxes[:1], ids=[7]),
     ]
     draw(4, keyframes)
-    assert [colors for _, _, colors in shown] == [
-        person_colors(ids) for ids in ([7, 4], [4, 7], [7], [7])
-    ]
+    assert [ids for _, _, ids in shown] == [[7, 4], [4, 7], [7], [7]]
     assert [boxes[-1][0] for boxes, _, _ in shown] == [1, 1, 0.5, 0]
 
 
@@ -81,7 +79,7 @@ def test_rendered_video_keeps_frames_rate_and_size(tmp_path, suffix):
     inds = range(len(before))
     pairs = zip(before.get_batch(inds), after.get_batch(inds), strict=True)
     for original, picture in pairs:
-        drawn = draw_detections(original, found.bboxes, found.actions)
+        drawn = draw_detections(original, found.bboxes, found.actions, ids=[0])
         assert np.abs(picture.astype(int) - drawn).mean() < 12
         assert np.abs(picture.astype(int) - original).mean() > 12
     assert len(list(tmp_path.iterdir())) == 2

@@ -22,7 +22,7 @@ def test_frame_is_left_as_it_is_where_nothing_is_drawn():
 def test_labels_stay_inside_the_frame(bbox, shape):
     frame = np.full((*shape, 3), 7, np.uint8)
     actions = [(f'a rather long action {i}', 0.5) for i in range(6)]
-    drawn = draw_detections(frame, [bbox], [actions])
+    drawn = draw_detections(frame, [bbox], [actions], ids=[12])
     assert drawn.shape == frame.shape
     assert (drawn != frame).any()
 
@@ -38,6 +38,17 @@ def test_labels_of_people_side_by_side_do_not_cover_each_other():
         return (drawn != plain).any(axis=2).sum()
 
     assert label_pixels({0, 1}) >= 0.97 * (label_pixels({0}) + label_pixels({1}))
+
+
+def test_an_id_stands_in_its_box_where_no_label_covers_it():
+    box = [60, 60, 120, 140]
+    plain, one, other = (
+        draw_detections(FRAME, [box], [[('walk', 0.9)]], ids=ids, colors=[[(9, 9, 9)]])
+        for ids in (None, [3], [4])
+    )
+    rows, columns = np.nonzero((one != other).any(axis=2))
+    assert rows.min() > 100 and columns.max() < 90
+    assert not (one != plain)[:100].any()
 
 
 def test_each_action_can_have_its_colour():
