@@ -181,11 +181,11 @@ def describe(found: VideoDetections, most: int = 3) -> list[str]:
     lines = []
     longest = sorted(found.tubes, key=lambda one: one.first_frame - one.last_frame)
     for tube in longest[:most]:
-        stretches = ', '.join(
-            f'{one.action} {times[one.first_frame]:.1f} to {times[one.last_frame]:.1f} s'
+        stretches = [
+            f'{one.action} from {times[one.first_frame]:.1f} s'
             for one in sorted(tube.actions, key=lambda one: one.first_frame)
-        )
-        lines.append(f'person {tube.id}: {stretches}')
+        ]
+        lines.append(f'person {tube.id}: {", ".join(stretches)}')
     return lines
 
 
