@@ -26,8 +26,12 @@ CHILD = """
 _base_ = './tiny.py'
 custom_imports = dict(imports=['stmixer_mm', 'loss_recorder'])
 custom_hooks = [dict(type='LossRecorder')]
-# The statistics of a batch are not those of its halves.
-model = dict(backbone=dict(norm_eval=True))
+model = dict(
+    # The statistics of a batch are not those of its halves.
+    backbone=dict(norm_eval=True),
+    # Where all boxes are the whole frame, rounding decides who is matched to whom.
+    initial_boxes=dict(type='LearnedBoxes'),
+)
 train_dataloader = dict(
     dataset=dict(ann_file='some.csv', empty_keyframes_file='nobody.csv')
 )
