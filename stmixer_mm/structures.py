@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from stmixer_mm.errors import UserError, blame, choose
-from stmixer_mm.files import check_file
+from stmixer_mm.files import check_file, check_no_input
 from stmixer_mm.pictures import Mask
 from stmixer_mm.records import entry, from_plain, to_plain
 
@@ -321,9 +321,13 @@ class VideoDetections:
             form: One of ``RESULT_FORMATS``; by default that of the suffix.
 
         Raises:
-            UserError: there is no such format, or it cannot express the detections.
+            UserError: there is no such format, it cannot express the detections, or
+                ``path`` is the source or in no folder.
         """
-        result_writer(path, form)(self, Path(path))
+        check_no_input([path], [self.source], purpose='The file')
+        write = result_writer(path, form)
+        with blame(f'{path} cannot be written', 'choose a file in another folder'):
+            write(self, Path(path))
 
 
 # Functions (detections, path) that write a format, by its name.

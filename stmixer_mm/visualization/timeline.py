@@ -66,6 +66,9 @@ class _Clock:
         times = np.array([*self.times.values(), *[0.0] * (not self.times)])
         self.step = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
         self.start, self.end = float(times[0]), float(times[-1]) + self.step
+        length = found.total_frames / found.fps if found.fps else 0.0
+        if length > times[-1]:  # not that of a part of a stream, which starts late
+            self.end = min(self.end, length)
 
     def bar(self, part: Tube | TubeAction) -> tuple[float, float]:
         """Where it begins, and how long it is."""

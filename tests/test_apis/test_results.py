@@ -11,6 +11,7 @@ from detections import keyframe, without_nulls
 from run_tool import ROOT
 
 from stmixer_mm.apis.results import detections_schema, plot_keyframe
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.results.rows import read_rows
 from stmixer_mm.pictures import decode, encode
 from stmixer_mm.structures import (
@@ -153,6 +154,16 @@ def test_table_has_a_row_per_person_and_action(tmp_path):
     assert {row['video'] for row in plain} == {'a,b.mp4'}
     assert [row.pop('id') for row in tracked] == ['3', '3', '1']
     assert tracked == plain
+
+
+def test_no_result_replaces_its_source_or_goes_nowhere(tmp_path):
+    source = tmp_path / 'a.mp4'
+    source.write_bytes(b'frames')
+    found = video([], source=str(source))
+    for path in (source, tmp_path / 'nowhere' / 'a.json'):
+        with pytest.raises(UserError):
+            found.save(path, 'json')
+    assert source.read_bytes() == b'frames'
 
 
 def test_ava_s_csv_is_read_back(tmp_path):
