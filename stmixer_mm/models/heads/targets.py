@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.heads.matching import BACKGROUND, PERSON, Matching, Truth
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
 
@@ -71,8 +72,7 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
     heard = counted.reshape(*acting.shape, -1).any(axis=-1)
     masks = counted, boxed, acting, heard
     sizes = [mask.reshape(len(mask), -1).sum(axis=1) for mask in masks]
-    device = truth.bboxes.device
-    *indices, labels, box_rows, box_owners, action_rows, last = to_device(
+    numbers = (
         *map(np.flatnonzero, masks),
         *(np.repeat(np.arange(len(size)), size) for size in sizes),
         *sizes,
@@ -81,7 +81,9 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
         box_owners[boxed],
         rows[acting],
         persons[-1],
-        device=device,
+    )
+    *indices, labels, box_rows, box_owners, action_rows, last = move_together(
+        [*map(torch.from_numpy, numbers)], truth.bboxes.device
     )
     counted, boxed, acting, heard = (
         Rows(index, stages, size.tolist(), totals)
@@ -99,14 +101,8 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
         acting=acting,
         actions=actions[action_rows],
         heard=heard,
-        persons=last.view(persons.shape[1:]),
+        persons=last,
     )
-
-
-def to_device(*values: np.ndarray, device: torch.device) -> Sequence[Tensor]:
-    """Flattened integers in one copy."""
-    flat = torch.from_numpy(np.concatenate([value.ravel() for value in values]))
-    return flat.to(device, non_blocking=True).split([value.size for value in values])
 
 
 def query_states(
