@@ -277,21 +277,40 @@ class TubeletCost:
             img_meta: For the costs.
         """
         states = gt_instances.states
-        labels = torch.where(states == PRESENT, PERSON, BACKGROUND)
-        frames = [
-            (
-                InstanceData(**{k: v[:, frame] for k, v in pred_instances.items()}),
-                InstanceData(labels=label, bboxes=gt_instances.bboxes[:, frame]),
-            )
-            for frame, label in enumerate(labels.unbind(1))
-        ]
         total = 0
         for costs, counts in (
             (self.person_costs, states != UNKNOWN),
             (self.box_costs, states == PRESENT),
         ):
             for cost in costs:
-                of_frames = [cost(*pair, img_meta=img_meta) for pair in frames]
-                summed = torch.stack(of_frames, dim=-1).where(counts, 0).sum(dim=-1)
+                of_frames = cost_frames(cost, pred_instances, gt_instances, img_meta)
+                summed = of_frames.where(counts, 0).sum(dim=-1)
                 total = total + summed / counts.sum(dim=-1).clamp(min=1)
         return total
+
+
+def cost_frames(
+    cost: Callable, queries: InstanceData, persons: InstanceData, img_meta: dict | None
+) -> Tensor:
+    """A cost in each frame, (Q, k, K); in one call, if it is known how it computes."""
+    labels = torch.where(persons.states == PRESENT, PERSON, BACKGROUND)
+    if type(cost) in (ClassificationCost, FocalLossCost):
+        flat = InstanceData(scores=queries.scores.flatten(0, 1))
+        both = InstanceData(labels=torch.arange(2, device=labels.device))
+        of_labels = cost(flat, both).view(len(queries), 1, -1, 2)
+        return of_labels[..., PERSON].where(
+            labels == PERSON, of_labels[..., BACKGROUND]
+        )
+    if type(cost) in (BBoxL1Cost, IoUCost):
+        pair = (
+            InstanceData(bboxes=v.bboxes.transpose(0, 1)) for v in (queries, persons)
+        )
+        return cost(*pair, img_meta=img_meta).permute(1, 2, 0)
+    pairs = (
+        (
+            InstanceData(**{k: v[:, frame] for k, v in queries.items()}),
+            InstanceData(labels=label, bboxes=persons.bboxes[:, frame]),
+        )
+        for frame, label in enumerate(labels.unbind(1))
+    )
+    return torch.stack([cost(*pair, img_meta=img_meta) for pair in pairs], dim=-1)
