@@ -2,6 +2,7 @@
 
 from itertools import chain
 
+import stmixer_mm.projects.published  # noqa: F401 - readers of results
 from stmixer_mm.apis.config import check_arguments, load_config
 from stmixer_mm.command_line import CfgOptions, Count, run_main
 from stmixer_mm.errors import UserError

@@ -19,31 +19,32 @@ from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import AGAIN, dump_results
 from stmixer_mm.evaluation.results.rows import (
     COLUMNS,
+    RESULT_READERS,
     Results,
     csv_results,
-    frame_results,
 )
-from stmixer_mm.evaluation.results.video_tubes import folder_results, tube_results
 from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
 from stmixer_mm.registry import METRICS
 
 
 def read_results(file: str | Path) -> Results:
-    """Read a folder of tubes, a dump or detections (``.pkl``, ``.pickle``), or a csv."""
-    path, file = Path(file), str(file)
+    """Read a dump (``.pkl``, ``.pickle``), a csv, or a form of ``RESULT_READERS``."""
+    path, file, content = Path(file), str(file), None
+    if not path.is_dir():
+        remedy = f'give a dump of tools/test.py or a csv of {COLUMNS}'
+        check_file(file, subject=file, remedy=remedy)
+    if path.suffix in ('.pkl', '.pickle') and not path.is_dir():
+        content = read_plain_pickle(file, kind='a dump', remedy=AGAIN)
+    for read in RESULT_READERS:
+        if (results := read(path, content)) is not None:
+            return results
     if path.is_dir():
-        return folder_results(file)
-    remedy = f'give a dump of tools/test.py or a csv of {COLUMNS}'
-    check_file(file, subject=file, remedy=remedy)
-    if path.suffix not in ('.pkl', '.pickle'):
-        return csv_results(file)
-    content = read_plain_pickle(file, kind='a dump', remedy=AGAIN)
-    if isinstance(content, Mapping):
-        return tube_results(file, content)
-    first = content[0] if isinstance(content, list) and content else {}
-    is_table = isinstance(content, np.ndarray) or not isinstance(first, Mapping)
-    return (frame_results if is_table else dump_results)(file, content)
+        raise UserError(
+            f'{file} is a folder that has no results of a known form; give a dump of '
+            f'tools/test.py, a csv of {COLUMNS}, or see docs/evaluation.md.'
+        )
+    return csv_results(file) if content is None else dump_results(file, content)
 
 
 def metric_configs(cfg: Config, split: str) -> list[dict]:

@@ -1,8 +1,9 @@
-"""Predictions in rows, one for each box and action: AVA's csv, frame_detections."""
+"""Results: predictions in a file; those in rows, one for each box and action."""
 
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,18 +15,13 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     parse_moment,
     parse_number,
 )
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
-from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
 FORM = (
     f'{COLUMNS} (without quotes or a header: a timestamp from 0 upwards, an upright '
     'box and a score in [0, 1], a whole action id from 1 upwards)'
-)
-FRAME_FORM = (
-    'video_index, frame_number, label_index, score, x1, y1, x2, y2 (whole indices from 0 '
-    'and frames from 1, a score in [0, 1], an upright box in pixels)'
 )
 NO_SCORE = -1.0  # of actions that no row gives to a box
 
@@ -38,6 +34,20 @@ class Results(NamedTuple):
     # Place in the file and sample of each keyframe or video, for a metric.
     samples: Callable[[BaseMetric], Iterator[tuple[str, dict]]]
     score_thr: float | None = None  # of a metric that sets none
+
+
+Reader = Callable[[Path, Any], Results | None]
+RESULT_READERS: list[Reader] = []  # of forms beside dumps and csv files
+
+
+def result_reader(read: Reader) -> Reader:
+    """Decorator of a function (path, content) that reads a form of results.
+
+    The content is that of a pickle, None for a folder or any other file. Of another form
+    the function returns None.
+    """
+    RESULT_READERS.append(read)
+    return read
 
 
 class Rows(NamedTuple):
@@ -53,7 +63,7 @@ def csv_results(file: str) -> Results:
     rows = read_rows(file)
 
     def samples(metric: DetectionMetric) -> Iterator[tuple[str, dict]]:
-        return _samples(f'{file}, line', rows, metric)
+        return row_samples(lambda line: f'{file}, line {line}', rows, metric)
 
     return Results(file, DetectionMetric, samples, NO_SCORE)
 
@@ -80,66 +90,20 @@ def read_rows(file: str) -> Rows:
     return Rows(list(keyframes), np.frombuffer(table).reshape(-1, 8))
 
 
-def frame_results(file: str, content: Any) -> Results:
-    """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
-
-    The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
-    the ground truth; see ``FRAME_FORM``.
-    """
-    subject = f'{file} has neither the samples of a test run nor frame_detections'
-    with blame(subject, f'write an array of rows of {FRAME_FORM}'):
-        table = np.asarray(content, dtype=float)
-        if table.shape[1:] != (8,) or not len(table):
-            raise ValueError(f'its shape is {table.shape}, not (n, 8)')
-        is_right = (
-            np.isfinite(table).all(axis=1)
-            & (table[:, :3] % 1 == 0).all(axis=1)
-            & (table[:, :4] >= (0, 1, 0, 0)).all(axis=1)
-            & (table[:, :4] <= (2**31, 2**31, 2**31, 1)).all(axis=1)
-            & (table[:, 4:6] <= table[:, 6:]).all(axis=1)
-        )
-        if not is_right.all():
-            raise ValueError(f'row {is_right.argmin() + 1} is another')
-        if table[:, 4:].max() <= 1:
-            raise ValueError('all boxes lie within one pixel')
-
-    def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
-        return _samples(f'{file}, row', _rows_of(file, table, metric), metric)
-
-    return Results(file, TubeMetric, samples, NO_SCORE)
-
-
-def _rows_of(file: str, table: np.ndarray, metric: TubeMetric) -> Rows:
-    """Rows of frame_detections, by the names and sizes that a metric knows."""
-    names, num_labels = metric.listed_videos, metric.num_classes - 1
-    videos, frames, labels = table[:, :3].T.astype(int)
-    if videos.max() >= len(names) or labels.max() >= num_labels:
-        raise UserError(
-            f'{file} has indices up to {videos.max()} of videos and {labels.max()} of '
-            f'labels, but the ground truth has {len(names)} videos and {num_labels} '
-            'labels; give that of the tested dataset and split.'
-        )
-    scales = metric.scales[[metric.video_numbers[name] for name in names]]
-    limit = frames.max() + 1
-    keys, numbers = np.unique(videos * limit + frames, return_inverse=True)
-    keyframes = [(names[key // limit], key % limit) for key in keys.tolist()]
-    rows = np.arange(1, len(videos) + 1)
-    bboxes, scores = table[:, 4:] / scales[videos], table[:, 3]
-    columns = rows, numbers, bboxes, labels + 1, scores
-    return Rows(keyframes, np.column_stack(columns))
-
-
-def _samples(
-    place: str, rows: Rows, metric: DetectionMetric
+def row_samples(
+    place: Callable[[int], str], rows: Rows, metric: DetectionMetric
 ) -> Iterator[tuple[str, dict]]:
-    """Place and sample of each keyframe; rows of the same box are one person."""
+    """Place and sample of each keyframe; rows of the same box are one person.
+
+    ``place`` names a row of a number.
+    """
     table = rows.table[np.argsort(rows.table[:, 1], kind='stable')]
     for part in np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1):
         row, keyframe = part[0, :2].astype(int)
         video, timestamp = rows.keyframes[keyframe]
         found = _group_boxes(part[:, 2:], metric.num_classes)
         sample = dict(video_id=video, timestamp=timestamp, pred_instances=found)
-        yield f'{place} {row}', sample
+        yield place(row), sample
 
 
 def _parse(number: int, line: str) -> tuple[int | str | float, ...]:

@@ -6,7 +6,7 @@ evaluator reads.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from stmixer_mm.datasets.annotations.tube_annotations import check_tube
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.linking import LINKINGS
 from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
-from stmixer_mm.evaluation.results.rows import Results
+from stmixer_mm.evaluation.results.rows import Results, result_reader
 from stmixer_mm.files import check_file
 from stmixer_mm.plain_pickle import read_plain_pickle
 
@@ -29,18 +29,25 @@ REMEDY = (
 VideoTubes = dict[str, list[tuple[int, float, np.ndarray]]]  # label, score, (n, 5)
 
 
-def tube_results(file: str, content: Any) -> Results:
+@result_reader
+def tube_results(path: Path, content: Any) -> Results | None:
     """``video_detections`` of MultiSports: label -> tuples (video, score, array)."""
+    if not isinstance(content, Mapping):
+        return None
+    file = str(path)
     tubes = _read(file, content)
     return Results(file, VideoMAPMetric, partial(_samples, file, lambda metric: tubes))
 
 
-def folder_results(folder: str) -> Results:
+@result_reader
+def folder_results(folder: Path, content: Any) -> Results | None:
     """The files of ``BuildTubes`` of ACT and MOC: ``<video>_tubes.pkl`` of test videos.
 
     A file is a dict: label -> pairs (array, score). As in their ``videoAP``, tubes are
     removed that overlap a better one of their label by more than 0.3.
     """
+    if next(folder.rglob('*_tubes.pkl'), None) is None:
+        return None
 
     def read(metric: VideoMAPMetric) -> VideoTubes:
         found = {}
@@ -52,8 +59,8 @@ def folder_results(folder: str) -> Results:
         return found
 
     nms_iou = LINKINGS['act'].tube_nms_iou
-    samples = partial(_samples, folder, read, tube_nms_iou=nms_iou)
-    return Results(folder, VideoMAPMetric, samples)
+    samples = partial(_samples, str(folder), read, tube_nms_iou=nms_iou)
+    return Results(str(folder), VideoMAPMetric, samples)
 
 
 def _samples(

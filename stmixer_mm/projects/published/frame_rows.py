@@ -1,0 +1,100 @@
+"""Boxes in rows with the numbers or names of videos: MultiSports' frame_detections."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stmixer_mm.errors import UserError, blame
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.results.rows import (
+    NO_SCORE,
+    Results,
+    Rows,
+    result_reader,
+    row_samples,
+)
+
+FORM = (
+    'video_index, frame_number, label_index, score, x1, y1, x2, y2 (whole indices from 0 '
+    'and frames from 1, a score in [0, 1], an upright box in pixels)'
+)
+
+
+class FrameRows(NamedTuple):
+    """Boxes of frames, with a label each."""
+
+    place: Callable[[int], str]  # of a row in the file, from 1
+    videos: Sequence[str] | None  # names by number; None: those of the ground truth
+    # (N, 8): number of the video, frame from 1, label from 0, score, box.
+    table: np.ndarray
+    size: int | None = None  # w and h of the frames; None: those of the videos
+
+
+@result_reader
+def frame_results(path: Path, content: Any) -> Results | None:
+    """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
+
+    The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
+    the ground truth; see ``FORM``.
+    """
+    first = next(iter(content), {}) if isinstance(content, list) else content
+    if first is None or isinstance(first, Mapping):
+        return None
+    subject = f'{path} has neither the samples of a test run nor frame_detections'
+    with blame(subject, f'write an array of rows of {FORM}'):
+        table = np.asarray(content, dtype=float)
+        if table.shape[1:] != (8,) or not len(table):
+            raise ValueError(f'its shape is {table.shape}, not (n, 8)')
+        is_right = (
+            np.isfinite(table).all(axis=1)
+            & (table[:, :3] % 1 == 0).all(axis=1)
+            & (table[:, :4] >= (0, 1, 0, 0)).all(axis=1)
+            & (table[:, :4] <= (2**31, 2**31, 2**31, 1)).all(axis=1)
+            & (table[:, 4:6] <= table[:, 6:]).all(axis=1)
+        )
+        if not is_right.all():
+            raise ValueError(f'row {is_right.argmin() + 1} is another')
+        if table[:, 4:].max() <= 1:
+            raise ValueError('all boxes lie within one pixel')
+    return row_results(path, FrameRows(lambda row: f'{path}, row {row}', None, table))
+
+
+def row_results(path: Path, rows: FrameRows) -> Results:
+    """Rows as results; all count, whatever their score."""
+
+    def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
+        return row_samples(rows.place, _name_rows(path, rows, metric), metric)
+
+    return Results(str(path), TubeMetric, samples, NO_SCORE)
+
+
+def _name_rows(path: Path, rows: FrameRows, metric: TubeMetric) -> Rows:
+    """The rows by keyframe, with the names and sizes that a metric knows."""
+    names, num_labels = rows.videos, metric.num_classes - 1
+    videos, frames, labels = rows.table[:, :3].T.astype(int)
+    if names is None:
+        names = metric.listed_videos
+        if videos.max() >= len(names):
+            raise UserError(
+                f'{path} has indices up to {videos.max()} of videos, but the ground '
+                f'truth has {len(names)} videos; give that of the tested dataset and '
+                'split.'
+            )
+    if labels.max() >= num_labels:
+        raise UserError(
+            f'{rows.place(labels.argmax() + 1)}: label {labels.max()}, from 0, is out of '
+            f'range for {num_labels} labels; give the ground truth of the tested dataset.'
+        )
+    if rows.size is None:
+        known = [metric.video_numbers.get(name, 0) for name in names]
+        sizes = metric.scales[known][videos]  # those of unknown videos do not count
+    else:
+        sizes = rows.size
+    limit = frames.max() + 1
+    keys, numbers = np.unique(videos * limit + frames, return_inverse=True)
+    keyframes = [(names[key // limit], key % limit) for key in keys.tolist()]
+    bboxes, scores = rows.table[:, 4:] / sizes, rows.table[:, 3]
+    columns = np.arange(1, len(videos) + 1), numbers, bboxes, labels + 1, scores
+    return Rows(keyframes, np.column_stack(columns))
