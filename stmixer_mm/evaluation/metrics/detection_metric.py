@@ -37,7 +37,11 @@ class Matched(NamedTuple):
     groups: np.ndarray  # (N,) int, within which they are compared with ground truth
     scores: np.ndarray  # (N,) float
     pairs: Pairs
-    num_gts: int
+    gt_groups: np.ndarray  # (M,) int, of the ground truth that counts
+
+    @property
+    def num_gts(self) -> int:
+        return len(self.gt_groups)
 
 
 class DetectionMetric(BaseMetric):
@@ -65,6 +69,7 @@ class DetectionMetric(BaseMetric):
 
     model_score_thr: float
     protocols: Mapping[str, Protocol]  # by name
+    further_columns: Sequence[int] = ()  # matched besides those of the classes
     logs_classes = True  # a table with a row for each
     unit: str  # of detections
     places = 'keyframes'  # that are predicted
@@ -119,7 +124,7 @@ class DetectionMetric(BaseMetric):
 
     def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
         """Means over the classes, and APs of the classes."""
-        return self._class_values(self.detections(results))
+        return self.values(self.match_classes(self.detections(results)))
 
     def detections(self, results: list[list[dict]]) -> Detections:
         """All detections that count, whatever the order of the results.
@@ -144,7 +149,15 @@ class DetectionMetric(BaseMetric):
         found = self.found(detections, column)
         gts = self.counted_gts(detections, column)
         pairs = frame_pairs(found, gts, pixel=self.protocol.pixel, min_iou=min_iou)
-        return Matched(found.frames, found.scores, pairs, len(gts.frames))
+        return Matched(found.frames, found.scores, pairs, gts.frames)
+
+    def match_classes(self, detections: Detections) -> dict[int, Matched]:
+        """All that :meth:`values` needs, by column."""
+        min_iou = min(min(thrs) for thrs in self.iou_thrs.values())
+        return {
+            column: self.match(detections, column, min_iou=min_iou)
+            for column in (*self.class_names, *self.further_columns)
+        }
 
     def counted_gts(self, detections: Detections, column: int) -> Boxes:
         """Ground truth of a class that counts, by keyframe."""
@@ -152,12 +165,11 @@ class DetectionMetric(BaseMetric):
 
     def right(self, matched: Matched, iou_thr: float) -> np.ndarray:
         """Which detections (N,) are right."""
-        groups, scores, pairs, _ = matched
         rules = self.protocol
         return match(
-            scores,
-            groups,
-            pairs,
+            matched.scores,
+            matched.groups,
+            matched.pairs,
             iou_thr,
             matching=rules.matching,
             last_of_equal=rules.last_of_equal,
@@ -201,7 +213,7 @@ class DetectionMetric(BaseMetric):
         thr = self.model_score_thr if self.score_thr is None else self.score_thr
         return (scores > thr) & self._is_evaluated
 
-    def _value_name(self, name: str, thr: str) -> str:
+    def value_name(self, name: str, thr: str) -> str:
         """Name of a value at an IoU threshold."""
         return f'{name}@{thr}'
 
@@ -213,10 +225,6 @@ class DetectionMetric(BaseMetric):
         self.class_names, self.num_classes = class_names, num_classes
         self._is_evaluated = np.isin(np.arange(self.num_classes), list(class_names))
 
-    def _min_iou(self) -> float:
-        """The lowest of all IoU thresholds."""
-        return min(min(thrs) for thrs in self.iou_thrs.values())
-
     def _aps(self, matched: Matched) -> list[float]:
         """AP of one class for each of ``iou_thrs``."""
         order = by_score(matched.scores)
@@ -227,12 +235,10 @@ class DetectionMetric(BaseMetric):
 
         return over_thresholds(ap_at, self.iou_thrs)
 
-    def _class_values(self, detections: Detections) -> dict[str, float]:
+    def values(self, matched: Mapping[int, Matched]) -> dict[str, float]:
         """Means over the classes, then the AP of each class at the first threshold."""
-        rows = []
-        for column in self.class_names:
-            matched = self.match(detections, column, min_iou=self._min_iou())
-            rows.append((matched.num_gts, len(matched.scores), self._aps(matched)))
+        classes = [matched[column] for column in self.class_names]
+        rows = [(one.num_gts, len(one.scores), self._aps(one)) for one in classes]
         num_gts, num_found, aps = map(np.array, zip(*rows, strict=True))
         over = self.protocol.class_average
         means = class_mean(aps, num_gts, num_found, over=over)
@@ -243,12 +249,12 @@ class DetectionMetric(BaseMetric):
             cells = of_class if count else '-' * len(of_class)
             table.append([name, count, number, *cells])
             if count:
-                values[self._value_name(name, first)] = of_class[0]
+                values[self.value_name(name, first)] = of_class[0]
         if self.logs_classes:
             MMLogger.get_current_instance().info('\n' + format_table(table))
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:
         """Names of a value at each of ``iou_thrs``."""
-        names = [self._value_name(name, thr) for thr in self.iou_thrs]
+        names = [self.value_name(name, thr) for thr in self.iou_thrs]
         return dict(zip(names, values, strict=True))

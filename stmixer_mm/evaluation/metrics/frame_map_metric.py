@@ -24,6 +24,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import (
     IGNORED,
     WRONG,
     DetectionMetric,
+    Matched,
 )
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -79,6 +80,7 @@ class FrameMAPMetric(DetectionMetric):
     default_prefix = 'mAP'
     protocols = KEYFRAME_PROTOCOLS
     model_score_thr = 0.002
+    further_columns = (PERSON,)
     unit = 'boxes'
 
     def __init__(
@@ -143,9 +145,8 @@ class FrameMAPMetric(DetectionMetric):
         bboxes = np.array([row.bbox_norm for row in rows])
         return Boxes(frames, bboxes, np.ones(len(rows)))
 
-    def compute_metrics(self, results: list[list[dict]]) -> dict[str, float]:
-        detections = self.detections(results)
-        return {**self._class_values(detections), **self._person_values(detections)}
+    def values(self, matched: Mapping[int, Matched]) -> dict[str, float]:
+        return {**super().values(matched), **self._person_values(matched[PERSON])}
 
     def _join(self, parts: list[dict]) -> Detections:
         predicted = {part['key'] for part in parts}
@@ -192,12 +193,11 @@ class FrameMAPMetric(DetectionMetric):
             counted &= (high > low).all(axis=1, keepdims=True)
         return counted
 
-    def _value_name(self, name: str, thr: str) -> str:
+    def value_name(self, name: str, thr: str) -> str:
         return name if thr == next(iter(self.iou_thrs)) else f'{name}@{thr}'
 
-    def _person_values(self, detections: Detections) -> dict[str, float]:
+    def _person_values(self, matched: Matched) -> dict[str, float]:
         """Localisation alone: all boxes of a keyframe, whatever they do."""
-        matched = self.match(detections, PERSON, min_iou=self._min_iou())
 
         def recall(thr: float) -> float:
             return self.right(matched, thr).sum() / matched.num_gts

@@ -86,7 +86,7 @@ class VideoMAPMetric(TubeMetric):
         tubes = tubes._replace(bboxes=rules.found_boxes.move(tubes.bboxes))
         options = dict(self.measures(), exceed=rules.exceed)
         pairs = tube_pairs(tubes, gts, min_iou=min_iou, **options)
-        return Matched(tubes.sequences, tubes.scores, pairs, len(gts.sequences))
+        return Matched(tubes.sequences, tubes.scores, pairs, gts.sequences)
 
     def measures(self) -> dict[str, float]:
         """How overlaps are measured, see ``tube_overlaps``."""

@@ -3,14 +3,14 @@ import pytest
 from tube_data import build, noisy, score
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric
-from stmixer_mm.evaluation.functional import bootstrap
+from stmixer_mm.projects.diagnosis import bootstrap
 from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     CLASS_AVERAGES,
     average_precision,
     by_score,
 )
-from stmixer_mm.evaluation.functional.bootstrap import (
+from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,
     draw_videos,
     interval,
@@ -22,7 +22,7 @@ from stmixer_mm.evaluation.functional.bootstrap import (
 @pytest.mark.parametrize('mode', AP_MODES)
 @pytest.mark.parametrize('share', [0, 0.1, 0.6, 1])
 def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
-    monkeypatch.setattr(bootstrap, '_VALUES_AT_ONCE', 100)
+    monkeypatch.setattr(bootstrap, '_AT_ONCE', 5)
     random = np.random.RandomState(0)
     videos, right = random.randint(0, 6, 40), random.rand(40) < share
     gts = np.bincount(videos[right], minlength=7) + random.randint(0, 2, 7)

@@ -1,0 +1,139 @@
+"""How sure an AP is: bootstrap over test videos, as pure functions.
+
+N detections of a class, R of them right; V videos, D draws. Detections are matched once;
+a draw weighs the videos, as if each were there so many times.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from stmixer_mm.evaluation.functional.average_precision import CLASS_AVERAGES
+
+_AT_ONCE = 256  # right detections in memory, in all draws
+
+
+class Judged(NamedTuple):
+    """Matched detections of a class, from the highest score to the lowest."""
+
+    right: np.ndarray  # (N,) bool
+    videos: np.ndarray  # (N,) int
+    gts: np.ndarray  # (V,) int, ground truths in each video
+
+
+def draw_videos(num_videos: int, *, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """How often (V, D) each video is in draws of V videos with replacement."""
+    shares = np.full(num_videos, 1 / num_videos)
+    return np.random.default_rng(seed).multinomial(num_videos, shares, draws).T
+
+
+def weighted_aps(
+    judged: Judged, weights: np.ndarray, *, mode: str, extra_gts: float = 0
+) -> np.ndarray:
+    """AP (D,) in each draw, NaN without ground truth.
+
+    It equals ``average_precision`` of the repeated detections, of which equal ones follow
+    each other.
+
+    Args:
+        judged: Detections of a class.
+        weights: (V, D) int.
+        mode: A name of ``AP_MODES``.
+        extra_gts: As in ``Protocol``.
+    """
+    weights = weights.astype(float, order='C')  # rows are added
+    num_gts = judged.gts @ weights
+    num_gts = np.where(num_gts > 0, num_gts + extra_gts, np.nan)
+    areas, envelope = np.zeros((2, weights.shape[1]))
+    everything = _count(judged.videos, weights)
+    # Sums of 1 / n.
+    harmonic = np.append(0, np.cumsum(1 / np.arange(1, everything.max(initial=0) + 1)))
+    if mode == 'yolo':  # from the last detection to recall 1
+        right = _count(judged.videos[judged.right], weights)
+        areas += right / np.maximum(everything, 1) * (num_gts - right) / 2
+    for hits, found, false in _right_ones(judged, weights):
+        total = found + false
+        after = found / np.maximum(total, 1)
+        if mode != 'interpolated':
+            is_first = total == hits
+            before = (found - hits + is_first) / (total - hits + is_first)
+        if mode == 'act':
+            # Of k further hits, found / total + ... is k less false (1 / total + ...).
+            sums = harmonic[total.astype(int)] - harmonic[(total - hits).astype(int)]
+            areas += hits - false * sums - (after - before) / 2 * (hits > 0)
+            continue
+        # Precision rises along the copies of a hit: all have the envelope of the last.
+        np.maximum(envelope, after, out=envelope)
+        areas += hits * envelope
+        if mode == 'yolo':
+            areas += np.maximum(before - envelope, 0) / 2 * (hits > 0)
+    return areas / num_gts
+
+
+def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How many (D,) of detections (N,) in these videos are there in each draw."""
+    return np.bincount(videos, minlength=len(weights)) @ weights
+
+
+def _right_ones(
+    judged: Judged, weights: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The right detections of a class, from the lowest score to the highest.
+
+    Yields:
+        (D,) how often it is there, and how many right and wrong ones there are from the
+        highest score to its last copy.
+    """
+    right, videos, _ = judged
+    rank, wrong = np.flatnonzero(right), np.flatnonzero(~right)
+    before = np.searchsorted(rank, wrong)  # the first right one after it
+    shape = len(rank) + 1, len(weights)
+    gaps = csr_array((np.ones(len(wrong)), (before, videos[wrong])), shape=shape)
+    found = _count(videos[rank], weights)
+    false = _count(videos[wrong[before < len(rank)]], weights)
+    for stop in range(len(rank), 0, -_AT_ONCE):
+        some = slice(max(stop - _AT_ONCE, 0), stop)
+        rows = weights[videos[rank[some]]], gaps[some] @ weights
+        for hits, gap in zip(*(one[::-1] for one in rows), strict=True):
+            yield hits, found, false
+            found, false = found - hits, false - gap
+
+
+def weighted_means(
+    classes: list[Judged],
+    weights: np.ndarray,
+    *,
+    mode: str,
+    over: str,
+    extra_gts: float = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean AP (D,) over K classes in each draw, 0 where none counts, and APs (K, D).
+
+    Args:
+        classes: K of them, of the same videos.
+        weights: (V, D) int.
+        mode: A name of ``AP_MODES``.
+        over: A name of ``CLASS_AVERAGES``.
+        extra_gts: As in ``Protocol``.
+    """
+    aps = np.array(
+        [weighted_aps(one, weights, mode=mode, extra_gts=extra_gts) for one in classes]
+    )
+    num_gts = np.array([one.gts for one in classes]) @ weights
+    per_video = [np.bincount(one.videos, minlength=len(weights)) for one in classes]
+    counted = CLASS_AVERAGES[over](num_gts, np.array(per_video) @ weights)
+    values = np.where(counted & ~np.isnan(aps), aps, 0)
+    return values.sum(axis=0) / np.maximum(counted.sum(axis=0), 1), aps
+
+
+def interval(values: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the values (D,) of draws, those that are NaN left out.
+
+    Of the difference of two results in the same draws, one that holds 0 is no more
+    than noise.
+    """
+    tail = 50 * (1 - level)
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)
