@@ -1,6 +1,7 @@
 """Errors as one sentence each; the traceback of a bug is in a file."""
 
 import difflib
+import errno
 import os
 import re
 import signal
@@ -71,6 +72,8 @@ def blame(subject: str, remedy: str = CORRECT_CODE) -> Iterator[None]:
             reason = f'{type(error).__name__} {reason}'.strip()
         if hasattr(error, 'part'):
             reason = f'{error.part}: {reason}'
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = 'make room on the disk'
         raise UserError(f'{subject} ({reason.rstrip(".")}); {remedy}.') from error
 
 

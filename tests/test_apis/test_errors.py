@@ -60,3 +60,9 @@ def test_errors_of_loader_workers_keep_their_sentence():
     with pytest.raises(UserError) as caught:
         wrapped.reraise()
     assert str(caught.value) == 'a.mp4 is gone.'
+
+
+def test_on_a_full_disk_no_other_folder_is_asked_for():
+    with pytest.raises(UserError, match='make room'):
+        with blame('x cannot be written', 'choose another folder'):
+            open('/dev/full', 'w', buffering=1).write('x\n')
