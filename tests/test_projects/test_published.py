@@ -4,10 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
-from bad_input import check_content
+from bad_input import check_content, is_sentence
+from literal_act import box_iou
 from mmaction.evaluation.functional import multisports_utils
+from scipy.io import savemat
 from tube_data import SCALE, build, ground_truth, noisy, still
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
 from stmixer_mm.projects import published  # noqa: F401
@@ -124,5 +127,227 @@ def test_faulty_pickles(tmp_path, monkeypatch, content):
 
 def test_a_folder_without_tubes_of_a_video(write):
     path = write({0: []}, 'w_tubes.pkl')
-    with pytest.raises(ValueError, match='v_tubes.pkl'):
+    with pytest.raises(ValueError, match=r'v_tubes\.pkl'):
         evaluate(path.parent)
+
+
+NAME = 'Run/v_Run_g01_c01'
+OF_UCF = ground_truth({NAME: GTTUBES}, labels=['run', 'sit'], nframes=20)
+
+
+def write_yowo(folder, truth, samples):
+    """As ``test_ucf24_jhmdb21`` of YOWO does: (score, box) of all classes in each frame."""
+    folder.mkdir()
+    for sample in samples:
+        name = f'{sample["video_id"].replace("/", "_")}_{sample["timestamp"]:05}.txt'
+        with open(folder / name, 'w+') as file:
+            for box, scores in zip(*sample['pred_instances'].values(), strict=True):
+                x1, y1, x2, y2 = (round(float(side)) for side in box * SCALE)
+                best = int(scores[1:].argmax())
+                others = [c for c in range(len(scores) - 1) if c != best]
+                for label in [best, *others]:
+                    prob = float(scores[1 + label])
+                    if prob > 0.005:
+                        file.write(f'{best + 1} {prob} {x1} {y1} {x2} {y2}\n')
+    return folder
+
+
+def literal_yowo(folder, truth):
+    """pascalvoc.py: files by name, a stable sort, the best truth or none, exact area."""
+    found, true = [], {}
+    for file in sorted(folder.iterdir()):
+        for line in file.read_text().splitlines():
+            label, score, *box = map(float, line.split())
+            found.append((file.stem, int(label), score, box))
+    for video, classes in truth['gttubes'].items():
+        for label, tubes in classes.items():
+            for frame, *box in (row.tolist() for tube in tubes for row in tube):
+                key = f'{video.replace("/", "_")}_{int(frame):05}', label + 1
+                true.setdefault(key, []).append(box)
+    listed, aps = {name for name, _ in true}, []
+    for label in range(1, 1 + len(truth['labels'])):
+        own = [one for one in found if one[1] == label and one[0] in listed]
+        right, taken = [], set()
+        for name, _, _, box in sorted(own, key=lambda one: one[2], reverse=True):
+            ious = [box_iou(box, gt, 1) for gt in true.get((name, label), [])]
+            claim = (
+                (name, int(np.argmax(ious))) if max(ious, default=0) >= 0.5 else None
+            )
+            right.append(claim is not None and claim not in taken)
+            taken.add(claim)
+        number = sum(len(boxes) for (_, its), boxes in true.items() if its == label)
+        precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+        heights = [max(precision[i:]) for i in np.flatnonzero(right)]
+        aps.append(sum(heights) / number)
+    return np.mean(aps)
+
+
+@pytest.mark.parametrize('digits', [1, 9])  # of scores: ties, or none
+@pytest.mark.parametrize('seed', range(3))
+def test_folders_of_yowo(tmp_path, seed, digits):
+    truth, samples = noisy(seed)
+    names = dict(v='B/v_1', w='BB/v_1', x='C/v_2')
+    for key in ('nframes', 'resolution', 'gttubes'):
+        truth[key] = {names[name]: value for name, value in truth[key].items()}
+    truth['test_videos'] = [[*names.values()]]
+    for sample in samples:
+        sample['video_id'] = names[sample['video_id']]
+        scores = sample['pred_instances']['scores']
+        sample['pred_instances']['scores'] = scores.round(digits)
+    folder = write_yowo(tmp_path / 'found', truth, samples)
+    values = evaluate(folder, truth, protocol='yowo')
+    expected = literal_yowo(folder, truth)
+    assert values['frame_mAP/overall@0.5'] == pytest.approx(expected, abs=1e-9)
+    assert 0.05 < expected < 0.95
+
+
+def test_mislabelled_lines_of_yowo(tmp_path):
+    """A second line of a box is wrong, as its truth is taken: AP 0.5 + 0.5 * 2 / 3."""
+    tubes = [still(1, 2, [0, 0, 50, 100])]
+    truth = ground_truth({NAME: {0: tubes}}, labels=['run', 'sit'], nframes=2)
+    lines = ['1 0.5 0 0 50 100\n1 0.3 0 0 50 100\n', '1 0.2 0 0 50 100\n']
+    for number, text in enumerate(lines, start=1):
+        (tmp_path / f'Run_v_Run_g01_c01_0000{number}.txt').write_text(text)
+    values = evaluate(tmp_path, truth, protocol='yowo')
+    assert values['frame_mAP/run@0.5'] == pytest.approx(0.5 + 0.5 * 2 / 3)
+
+
+def write_tuber(folder, size=224):
+    """As ``validate_tuber_ucf_detection``: queries of the truth, and of background."""
+    scale = size / 100
+    folder.mkdir()
+    for rank in (0, 1):
+        with open(folder / f'{rank}.txt', 'w') as file:
+            for row in TABLE[rank::2].tolist():
+                _, frame, label, score, *box = row
+                scores = np.eye(3)[int(label)] * score
+                for one in (scores, [0.3, 0.1, 0.6]):
+                    data = np.concatenate([np.array(box) * scale, one])
+                    name = NAME.replace('/', '_')
+                    file.write(f'{name}-{int(frame)} {data.tolist()}\n')
+            file.write(f'{name}-0 {data.tolist()}\n')
+        with open(folder / f'GT_{rank}.txt', 'w') as file:
+            data = np.array([0, 16, 0, 0, int(50 * scale), int(100 * scale), 1, 0])
+            file.write(f'{name}-1 {data.tolist()}\n')
+    return folder
+
+
+def test_files_of_tuber(tmp_path):
+    folder = write_tuber(tmp_path / 'found')
+    values = evaluate(folder, OF_UCF, protocol='tuber')
+    assert set(values.values()) == {1}
+    (folder / '1.txt').unlink()
+    half = evaluate(folder / '0.txt', OF_UCF, protocol='tuber')
+    assert half['frame_mAP/overall@0.5'] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match='short side of 224'):
+        evaluate(write_tuber(tmp_path / 'larger', 256), OF_UCF)
+
+
+def test_pickle_and_mat_files_of_road(tmp_path, write):
+    """As test-ucf24.py writes them; boxes are 32-bit parts of squares of 300 pixels."""
+    root = tmp_path / 'CONV-rgb-099-120000'
+    files = [root / NAME / f'{frame:05}.mat' for frame in range(1, 21)]
+    by_label = [[np.asarray([]) for _ in files] for _ in range(2)]
+    (root / NAME).mkdir(parents=True)
+    for frame, file in enumerate(files, start=1):
+        loc = np.tile(np.float32([0.3, 0.3, 0.4, 0.4]), (90, 1))
+        scores = np.tile(np.float32([0.9998, 1e-4, 1e-4]), (90, 1))
+        for _, _, label, score, *box in TABLE[TABLE[:, 1] == frame].tolist():
+            loc[int(label)] = np.array(box) / SCALE
+            scores[int(label), 1 + int(label)] = score
+            found = np.float32([*loc[int(label)] * 300, score])
+            by_label[int(label)][frame - 1] = found[None]
+        savemat(file, mdict=dict(scores=scores, loc=loc))
+    content = [[np.zeros((1, 5))] * len(files), by_label, list(map(str, files))]
+    for path in (write(content), root):
+        options = dict(protocol='road_python', iou_thrs=0.5)
+        assert set(evaluate(path, OF_UCF, **options).values()) == {1}
+
+
+def test_detections_of_evad(tmp_path):
+    """``write_results`` of PySlowFast, which EVAD has too, writes AVA's csv."""
+    lines = [
+        'v,{:04},{:.03f},{:.03f},{:.03f},{:.03f},{},{:.04f}\n'.format(
+            int(frame), *(np.array(box) / SCALE), int(label) + 1, score
+        )
+        for _, frame, label, score, *box in TABLE.tolist()
+    ]
+    (tmp_path / 'detections_latest.csv').write_text(''.join(lines))
+    assert set(evaluate(tmp_path / 'detections_latest.csv').values()) == {1}
+
+
+YOWO_FILE = 'Run_v_Run_g01_c01_00001.txt'
+TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        *(
+            (YOWO_FILE, f'1 0.9 0 0 50 100\n{line}\n'.encode())
+            for line in (
+                '1 0.9 0 0 5',
+                '1 0.9 0 0 50 100 7',
+                '1 0.9 0 0 50 x',
+                '1 0.9 0 0 nan 100',
+                '1 0.9 50 0 0 100',
+                '1 1.9 0 0 50 100',
+                '0 0.9 0 0 50 100',
+                '1.5 0.9 0 0 50 100',
+                '3 0.9 0 0 50 100',
+            )
+        ),
+        (YOWO_FILE, b'1 0.9 0 0 1 1\n'),
+        (YOWO_FILE, b''),
+        (YOWO_FILE, b'1 0.9 0 0 50 100\n\xff'),
+        ('Run_v_Run_g01_c01_00000.txt', b'1 0.9 0 0 50 100\n'),
+        ('Sit_v_Sit_g01_c01_00001.txt', b'1 0.9 0 0 50 100\n'),
+        *(
+            ('0.txt', f'{TUBER_LINE}{line}\n'.encode())
+            for line in (
+                TUBER_LINE[:40],
+                TUBER_LINE.replace(', 0.05]', ']'),
+                TUBER_LINE.replace('99.0', 'x'),
+                TUBER_LINE.replace('99.0', 'inf'),
+                TUBER_LINE.replace('0.9,', '1.9,'),
+                TUBER_LINE.replace('-1 ', ' '),
+            )
+        ),
+        ('0.txt', TUBER_LINE.replace('Run', 'Sit').encode()),
+        (f'{NAME}/00001.mat', b'no .mat file'),
+        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)))),
+        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.zeros((9, 2)))),
+        (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.ones((9, 3)) * 2)),
+        *(
+            ('found.pkl', pickle.dumps([[], found, [f'{NAME}/{name}.mat']]))
+            for found, name in (
+                ([[]], 'x'),
+                ([[], []], '1'),
+                ([[np.ones((1, 4))]], '1'),
+                ([[np.full((1, 5), np.nan)]], '1'),
+                ([[np.full((1, 5), 9.0)]], '1'),
+                ([[np.ones((1, 5))]] * 3, '1'),
+            )
+        ),
+    ],
+)
+def test_damaged_files(tmp_path, name, content):
+    """One sentence with the file, and the line where there are lines."""
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, dict):
+        savemat(path, content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        evaluate(path if path.suffix == '.pkl' else tmp_path, OF_UCF)
+    message = str(error.value)
+    assert is_sentence(message)
+    place = (
+        'Sit_v'
+        if b'Sit' in name.encode() + (content if name == '0.txt' else b'')
+        else str(tmp_path)
+    )
+    assert place in message
+    if isinstance(content, bytes) and content.count(b'\n') == 2:
+        assert 'line 2' in message

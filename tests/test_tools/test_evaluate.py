@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 from bad_input import RunsCode
-from mmaction.evaluation.functional import multisports_utils
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from run_tool import ROOT, run_and_fail, run_tool
-from tube_data import SCALE, build, csv_lines, ground_truth, noisy, still
+from tube_data import csv_lines, ground_truth, noisy, still
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric

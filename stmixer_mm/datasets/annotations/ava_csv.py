@@ -131,7 +131,7 @@ def read_label_names(
     """
     if label_file is None:
         return {}
-    names = parse_label_map(_read_text(label_file), source=label_file)
+    names = parse_label_map(read_text(label_file), source=label_file)
     last = MAX_ID if num_classes is None else num_classes - 1
     if not names or not 1 <= min(names) <= max(names) <= last:
         raise UserError(
@@ -179,7 +179,7 @@ def parse_lines(
         UserError: the file is not readable text.
     """
     num_columns = form.split()[0].count(',') + 1
-    for number, line in enumerate(_read_text(file).split('\n'), start=1):
+    for number, line in enumerate(read_text(file).split('\n'), start=1):
         if not line.strip():
             continue
         line = line.rstrip()
@@ -210,7 +210,7 @@ def parse_number(text: str, number_type: type = float) -> int | float:
     return number_type(text)
 
 
-def _read_text(file: str) -> str:
+def read_text(file: str) -> str:
     """Text with line ends of ``\\n``."""
     check_file(file)
     try:

@@ -131,9 +131,10 @@ class TubeMetric(DetectionMetric):
     def _join(self, parts: list[dict]) -> Detections:
         # Boxes in the test videos, in pixels of 64 bits.
         by_key = {part['key']: part for part in parts}
+        known = self._of_known_videos(by_key)
         keys = [
             (name, frame, *rest)
-            for name, frame, *rest in sorted(self._of_known_videos(by_key))
+            for name, frame, *rest in sorted(known, key=_file_order)
             if frame <= self.nframes[self.video_numbers[name]]
         ]
         numbers, parts = list(map(self._numbers, keys)), [by_key[key] for key in keys]
@@ -180,3 +181,9 @@ class TubeMetric(DetectionMetric):
     def _keyframe_key(self, number: int) -> str:
         video, frame = divmod(number, self.frame_limit)
         return keyframe_key(self.videos[video], frame)
+
+
+def _file_order(key: tuple) -> tuple:
+    """Of equal scores the first counts first: in YOWO that of the first file by name."""
+    name, *rest = key
+    return name.replace('/', '_'), name, *rest

@@ -44,9 +44,9 @@ def result_reader(read: Reader) -> Reader:
     """Decorator of a function (path, content) that reads a form of results.
 
     The content is that of a pickle, None for a folder or any other file. Of another form
-    the function returns None.
+    the function returns None, and the one that was registered before it is asked.
     """
-    RESULT_READERS.append(read)
+    RESULT_READERS.insert(0, read)
     return read
 
 

@@ -4,5 +4,4 @@ Importing it adds their readers to ``RESULT_READERS``.
 """
 
 # ruff: noqa: F401
-from stmixer_mm.projects.published.frame_rows import frame_results
-from stmixer_mm.projects.published.video_tubes import folder_results, tube_results
+from stmixer_mm.projects.published import frame_rows, road, tuber, video_tubes, yowo

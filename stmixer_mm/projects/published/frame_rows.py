@@ -26,7 +26,7 @@ class FrameRows(NamedTuple):
     """Boxes of frames, with a label each."""
 
     place: Callable[[int], str]  # of a row in the file, from 1
-    videos: Sequence[str] | None  # names by number; None: those of the ground truth
+    names: Callable[[TubeMetric], Sequence[str]]  # of the videos, by number
     # (N, 8): number of the video, frame from 1, label from 0, score, box.
     table: np.ndarray
     size: int | None = None  # w and h of the frames; None: those of the videos
@@ -58,7 +58,14 @@ def frame_results(path: Path, content: Any) -> Results | None:
             raise ValueError(f'row {is_right.argmin() + 1} is another')
         if table[:, 4:].max() <= 1:
             raise ValueError('all boxes lie within one pixel')
-    return row_results(path, FrameRows(lambda row: f'{path}, row {row}', None, table))
+    return row_results(
+        path,
+        FrameRows(
+            lambda row: f'{path}, row {row}',
+            lambda metric: metric.listed_videos,
+            table,
+        ),
+    )
 
 
 def row_results(path: Path, rows: FrameRows) -> Results:
@@ -72,16 +79,13 @@ def row_results(path: Path, rows: FrameRows) -> Results:
 
 def _name_rows(path: Path, rows: FrameRows, metric: TubeMetric) -> Rows:
     """The rows by keyframe, with the names and sizes that a metric knows."""
-    names, num_labels = rows.videos, metric.num_classes - 1
+    names, num_labels = rows.names(metric), metric.num_classes - 1
     videos, frames, labels = rows.table[:, :3].T.astype(int)
-    if names is None:
-        names = metric.listed_videos
-        if videos.max() >= len(names):
-            raise UserError(
-                f'{path} has indices up to {videos.max()} of videos, but the ground '
-                f'truth has {len(names)} videos; give that of the tested dataset and '
-                'split.'
-            )
+    if videos.max() >= len(names):
+        raise UserError(
+            f'{path} has indices up to {videos.max()} of videos, but the ground truth '
+            f'has {len(names)} videos; give that of the tested dataset and split.'
+        )
     if labels.max() >= num_labels:
         raise UserError(
             f'{rows.place(labels.argmax() + 1)}: label {labels.max()}, from 0, is out of '

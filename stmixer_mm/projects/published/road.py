@@ -1,0 +1,112 @@
+"""Detections of ROAD (Singh et al., ICCV 2017): a pickle, and a .mat file a frame.
+
+Source: test-ucf24.py, which writes both; data/ucf24.py; dofilter of online-tubes'
+actionPaths.m, which reads the .mat files.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import loadmat
+
+from stmixer_mm.errors import blame
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
+from stmixer_mm.projects.published.frame_rows import FrameRows, row_results
+
+SIDE = 300  # pixels of its frames, which are squeezed to squares
+# All scripts take the best boxes of a class above a score; these are the most and lowest.
+CANDIDATES, LEAST_SCORE = 50, 0.001
+_MAT = (
+    'loc (n, 4), boxes in [0, 1], and scores (n, labels + 1), of which column 0 is '
+    'background'
+)
+_PICKLE = (
+    'a list of true boxes, of detections by label and frame, arrays (n, 5) of a box and '
+    'its score, and of files <class>/<video>/<frame>.mat'
+)
+
+
+@result_reader
+def pickle_results(path: Path, content: Any) -> Results | None:
+    """``detection-<iteration>.pkl`` of test-ucf24.py, after suppression in each class.
+
+    It is a list of the true boxes, the detections by label and frame, and the names
+    <class>/<video>/<frame>.mat of the frames; boxes are in pixels of 300 x 300.
+    """
+    is_list = isinstance(content, list) and len(content) == 3
+    if not is_list or not isinstance(content[2], list) or not content[2]:
+        return None
+    if not isinstance(content[2][0], str):
+        return None
+    _, by_label, files = content
+    with blame(f'{path} is not of ROAD', f'write {_PICKLE}'):
+        folders = {str(Path(file).parent): None for file in files}
+        numbers = {folder: number for number, folder in enumerate(folders)}
+        parts = []
+        for label, by_frame in enumerate(by_label):
+            for number, (file, found) in enumerate(zip(files, by_frame, strict=True)):
+                found = np.reshape(np.asarray(found, dtype=float), (-1, 5))
+                frame = int(Path(file).stem)
+                if not (np.isfinite(found).all() and frame >= 1):
+                    raise ValueError(f'label {label}, frame {number} of {file}')
+                whole = numbers[str(Path(file).parent)], frame, label
+                whole = np.tile(whole, (len(found), 1))
+                parts.append(np.column_stack([whole, found[:, 4], found[:, :4]]))
+        table = np.concatenate(parts)
+        if not len(table) or not (table[:, 3].min() >= 0 and table[:, 3].max() <= 1):
+            raise ValueError('it has no box, or a score that is not in [0, 1]')
+    return row_results(
+        path,
+        FrameRows(
+            lambda row: f'{path}, box {row}',
+            lambda metric: [_video(folder, metric) for folder in folders],
+            table,
+            size=SIDE,
+        ),
+    )
+
+
+@result_reader
+def mat_results(folder: Path, content: Any) -> Results | None:
+    """A folder with <class>/<video>/<frame>.mat, frames from 1, before suppression.
+
+    Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES`` of a
+    class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
+    """
+    files = sorted(file for file in folder.rglob('*.mat') if file.stem.isdecimal())
+    if not files:
+        return None
+
+    def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
+        for file in files:
+            found = _read_mat(file, metric.num_classes)
+            video = _video(str(file.parent), metric)
+            sample = dict(video_id=video, timestamp=int(file.stem))
+            yield str(file), dict(sample, pred_instances=found)
+
+    return Results(str(folder), TubeMetric, samples, NO_SCORE)
+
+
+def _read_mat(file: Path, num_classes: int) -> dict[str, np.ndarray]:
+    with blame(f'{file} is not of ROAD', f'write {_MAT}'):
+        content = loadmat(file, variable_names=('loc', 'scores'))
+        bboxes, scores = content['loc'], content['scores']
+        if bboxes.shape != (len(scores), 4) or scores.shape[1:] != (num_classes,):
+            raise ValueError(f'loc {bboxes.shape}, scores {scores.shape}')
+        if not (np.isfinite(bboxes).all() and 0 <= scores.min() <= scores.max() <= 1):
+            raise ValueError('a box is not finite, or a score not in [0, 1]')
+    actions = scores[:, 1:]
+    best = np.argsort(-actions, axis=0, kind='stable')[:CANDIDATES]
+    is_candidate = np.take_along_axis(actions, best, axis=0) > LEAST_SCORE
+    kept = np.unique(best[is_candidate])
+    return dict(bboxes=bboxes[kept], scores=scores[kept])
+
+
+def _video(folder: str, metric: TubeMetric) -> str:
+    """Name of the video of a folder."""
+    parts = Path(folder).parts
+    names = ['/'.join(parts[-number:]) for number in (2, 1, 3)]
+    return next((name for name in names if name in metric.video_numbers), names[0])
