@@ -63,6 +63,6 @@ def test_errors_of_loader_workers_keep_their_sentence():
 
 
 def test_on_a_full_disk_no_other_folder_is_asked_for():
-    with pytest.raises(UserError, match='make room'):
-        with blame('x cannot be written', 'choose another folder'):
-            open('/dev/full', 'w', buffering=1).write('x\n')
+    full = pytest.raises(UserError, match='make room')
+    with full, blame('x', 'choose another folder'), open('/dev/full', 'w') as file:
+        file.write('x')

@@ -3,13 +3,13 @@ import pytest
 from tube_data import build, noisy, score
 
 from stmixer_mm.evaluation import TubeFrameMAPMetric
-from stmixer_mm.projects.diagnosis import bootstrap
 from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     CLASS_AVERAGES,
     average_precision,
     by_score,
 )
+from stmixer_mm.projects.diagnosis import bootstrap
 from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,
     draw_videos,
