@@ -6,9 +6,9 @@ class in a video: only its tubelets are compared with each other.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -66,6 +66,8 @@ class Linking:
             (YOWO 3, see ``link_paths``); None links clip by clip.
         acting: Score from which a tubelet with scores in each frame does an action
             there, our own.
+        over_classes: Before frame mAP a box, with the best of its scores, removes those of
+            all classes.
         nms_pixel, link_pixel, tube_pixel: Pixels of a box beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
         presence: Person score from which a tubelet has a box in a frame, our own; the
@@ -87,12 +89,28 @@ class Linking:
     presence: float = PRESENCE
     acting: float = 0.3
     paths: int | None = None
+    over_classes: bool = False
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
 
 
-LINKINGS = {
+class VideoLinking(Protocol):
+    """Another way of linking: a dataclass of its constants, of frames' boxes alone."""
+
+    def link_video(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """Column, rows (k, 5) of frame and box, and score of each tube of a video.
+
+        Args:
+            frames: (n,), ascending.
+            bboxes: (n, 4) in pixels.
+            scores: (n, classes), 0 where a box has none.
+        """
+
+
+LINKINGS: dict[str, Linking | VideoLinking] = {
     'act': Linking(),
     # With K = 1.
     'moc': Linking(nms='soft', nms_iou=0.6, link_iou=0.5, end_after=1, min_score=0.005),
@@ -113,9 +131,14 @@ FRAME_NMS['road_python'] = Linking(
     nms_iou=0.45, candidates=20, top_k=sys.maxsize, nms_pixel=0
 )
 FRAME_NMS['road_matlab'] = Linking(nms_iou=0.45, candidates=50, top_k=20, nms_pixel=0)
+# YOWO's, by objectness, and 3D-RetinaNet's, by agentness: here by the best score.
+FRAME_NMS['yowo'] = replace(
+    FRAME_NMS['act'], nms_iou=0.4, nms_pixel=0, over_classes=True
+)
+FRAME_NMS['retina'] = replace(FRAME_NMS['yowo'], nms_iou=0.5)
 
 
-def parse_linking(linking: str | Mapping[str, Any]) -> Linking:
+def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
     """Constants by name, or a dict of those that differ from a named base.
 
     Raises:
@@ -142,8 +165,8 @@ def _best_first(tubelets: Tubelets, top_k: int) -> tuple[Tubelets, np.ndarray]:
 
     Also the number (N,) of the clip and sequence.
     """
-    sequences, frames, _, scores = tubelets
-    tubelets = take(tubelets, np.lexsort((-scores, sequences, *frames.T[::-1])))
+    keys = -tubelets.scores, tubelets.sequences, *tubelets.frames.T[::-1]
+    tubelets = take(tubelets, np.lexsort(keys))
     is_first = first_of_runs(*tubelets.frames.T, tubelets.sequences)
     clips = np.cumsum(is_first)
     best = np.arange(len(clips)) - np.searchsorted(clips, clips) < top_k

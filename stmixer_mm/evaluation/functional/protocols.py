@@ -63,6 +63,7 @@ class Protocol(NamedTuple):
     least_common: int = 1  # frames that tubes share at least
     extra_gts: float = 0  # ground truths of a class in its recall that are not there
     drop_last_frame: bool = False  # true tubes end a frame early
+    remade: bool = False  # true tubes are made anew of their boxes, see ``remake``
     skip_silent_frames: bool = False  # ground truth without detections does not count
     # True boxes of a smaller area do not count, nor does what is found in their frame.
     least_area: float = 0
@@ -134,13 +135,14 @@ TUBE_PROTOCOLS = {
     'act': _ACT,
     'moc': _ACT,
     'multisports': _MULTISPORTS,
-    'openmixer': _MULTISPORTS,
+    'openmixer': _MULTISPORTS._replace(remade=True),
     # ROAD's MATLAB code, which adds 1 to detections that count from 1 already.
     'road': Protocol(
         'free',
         'interpolated',
         'all',
         frame=1,
+        score_thr=0.001,
         found_boxes=BoxRule(clip=1, shift=1, grow=1),
         exceed=True,
         least_common=2,

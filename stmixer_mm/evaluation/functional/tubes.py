@@ -84,6 +84,23 @@ def take_tubes(tubes: Tubes, index: np.ndarray) -> Tubes:
     )
 
 
+def remake(tubes: Iterable[np.ndarray], *, step: int = 1) -> list[np.ndarray]:
+    """Tubes (n, 5) made of the rows (n, 5) of others, frame by frame.
+
+    A row joins the first tube that ends ``step`` frames before, whatever their overlap, or
+    starts one. Source: OpenMixer, whose tubes so mix persons.
+    """
+    rows = np.concatenate([np.zeros((0, 5)), *tubes])
+    made: list[list[np.ndarray]] = []
+    for row in rows[np.argsort(rows[:, 0], kind='stable')]:
+        joined = next((one for one in made if one[-1][0] == row[0] - step), None)
+        if joined is None:
+            made.append([row])
+        else:
+            joined.append(row)
+    return [np.stack(one) for one in made]
+
+
 def tube_overlaps(
     tube: Tubes,
     others: Tubes,

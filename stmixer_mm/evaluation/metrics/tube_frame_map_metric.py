@@ -1,21 +1,27 @@
 """Frame mAP on tube annotations."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stmixer_mm.errors import choose
-from stmixer_mm.evaluation.functional.linking import (
-    FRAME_NMS,
-    Tubelets,
-    suppress_tubelets,
-)
+from stmixer_mm.evaluation.functional.linking import FRAME_NMS, suppress_tubelets
 from stmixer_mm.evaluation.functional.matching import Boxes, take
 from stmixer_mm.evaluation.functional.protocols import FRAME_PROTOCOLS
 from stmixer_mm.evaluation.metrics.predictions import Detections, Instances
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.registry import METRICS
+
+
+class _Numbered(NamedTuple):
+    """``Tubelets`` of single frames, with their numbers (N,)."""
+
+    sequences: np.ndarray
+    frames: np.ndarray
+    bboxes: np.ndarray
+    scores: np.ndarray
+    numbers: np.ndarray
 
 
 @METRICS.register_module()
@@ -35,8 +41,9 @@ class TubeFrameMAPMetric(TubeMetric):
             label has a box (YOWO); None: by protocol.
         nms: Suppression among the boxes of a frame and class before they count:
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
-            for the boxes of overlapping tubelets, see ``FRAME_NMS``; None: by
-            protocol, most of which take detections as they are.
+            for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'``, over all
+            classes; see ``FRAME_NMS``. None: by protocol, most of which take detections
+            as they are.
         shared: Further arguments of :class:`TubeMetric`.
     """
 
@@ -69,7 +76,7 @@ class TubeFrameMAPMetric(TubeMetric):
 
     def found(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)
-        if self.nms is not None:
+        if self.nms is not None and not self.nms.over_classes:
             boxes = self._suppress(boxes)
         return boxes._replace(bboxes=self.protocol.found_boxes.move(boxes.bboxes))
 
@@ -89,14 +96,33 @@ class TubeFrameMAPMetric(TubeMetric):
         return area >= self.protocol.least_area
 
     def _suppress(self, boxes: Boxes) -> Boxes:
-        apart = Tubelets(
-            np.zeros(len(boxes.frames), dtype=int),
-            boxes.frames[:, None],
-            boxes.bboxes[:, None],
-            boxes.scores.astype(float),
-        )
-        _, frames, bboxes, scores = suppress_tubelets(apart, self.nms)
+        _, frames, bboxes, scores, _ = self._kept(*boxes)
         return Boxes(frames[:, 0], bboxes[:, 0], scores)
+
+    def _kept(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> _Numbered:
+        """Boxes that suppression in each frame leaves, with their numbers."""
+        numbers = np.arange(len(frames))
+        apart = _Numbered(
+            np.zeros_like(numbers),
+            frames[:, None],
+            bboxes[:, None],
+            scores.astype(float),
+            numbers,
+        )
+        return suppress_tubelets(apart, self.nms)
+
+    def _suppress_over_classes(self, found: Detections) -> Detections:
+        best = np.zeros(len(found.bboxes))
+        np.maximum.at(best, found.owners, found.scores)
+        kept = self._kept(found.frames, found.bboxes, best).numbers
+        counts = np.isin(found.owners, kept)
+        actions = {
+            name: getattr(found, name)[counts]
+            for name in ('owners', 'columns', 'scores')
+        }
+        return found._replace(**actions)
 
     def _join(self, parts: list[dict]) -> Detections:
         ignored = {*self._ignored.tolist()}
@@ -108,7 +134,10 @@ class TubeFrameMAPMetric(TubeMetric):
             number = self._numbers((name, frame))
             return number not in ignored and (counted is None or number in counted)
 
-        return super()._join([part for part in parts if counts(*part['key'])])
+        found = super()._join([part for part in parts if counts(*part['key'])])
+        if self.nms is not None and self.nms.over_classes:
+            found = self._suppress_over_classes(found)
+        return found
 
     def _split(
         self, sample: dict, found: Instances

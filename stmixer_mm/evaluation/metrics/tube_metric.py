@@ -11,7 +11,7 @@ from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.functional.tubelet_linking import at_every_frame
-from stmixer_mm.evaluation.functional.tubes import join_tubes
+from stmixer_mm.evaluation.functional.tubes import join_tubes, remake
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.predictions import (
     Detections,
@@ -85,7 +85,7 @@ class TubeMetric(DetectionMetric):
             column: join_tubes(
                 (number, self._true_rows(tube, self.scales[number]), 1)
                 for name, number in self.video_numbers.items()
-                for tube in truth.gttubes[name].get(column - 1, ())
+                for tube in self._true_tubes(truth.gttubes[name].get(column - 1, ()))
                 if len(tube) > self.protocol.drop_last_frame
             )
             for column in range(1, self.num_classes)
@@ -99,6 +99,9 @@ class TubeMetric(DetectionMetric):
         last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
         # A frame of a video has one number, video * limit + frame.
         self.frame_limit = max(*self.nframes, last_true) + 1
+
+    def _true_tubes(self, tubes: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        return remake(tubes) if self.protocol.remade else tubes
 
     def _true_rows(self, tube: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Rows (n, 5) of a true tube, with its boxes as the protocol has them."""

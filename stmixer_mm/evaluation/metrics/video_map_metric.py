@@ -1,11 +1,18 @@
 """Video mAP on tube annotations."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.linking import Tubelets, parse_linking
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.functional.linking import (
+    Linking,
+    Tubelets,
+    parse_linking,
+)
+from stmixer_mm.evaluation.functional.matching import first_of_runs
 from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
@@ -117,7 +124,26 @@ class VideoMAPMetric(TubeMetric):
                 part['key'] = name, time, (*frames, *frames[-1:] * missing)
                 pad = (0, 0), (0, missing), (0, 0)
                 part['bboxes'] = np.pad(part['bboxes'], pad, constant_values=np.nan)
-        return super()._join(parts)
+        found = super()._join(parts)
+        return found if isinstance(self.linking, Linking) else self._link_videos(found)
+
+    def _link_videos(self, found: Detections) -> Mapping[int, Tubes]:
+        """Tubes by column, linked video by video with the scores of all classes."""
+        tubes = {column: [] for column in self.gts}
+        videos, frames = np.divmod(found.frames.ravel(), self.frame_limit)
+        starts = np.flatnonzero(first_of_runs(videos))
+        for start, stop in itertools.pairwise([*starts, len(videos)]):
+            video, some = (
+                videos[start],
+                slice(*found.owners.searchsorted((start, stop))),
+            )
+            scores = np.zeros((stop - start, self.num_classes))
+            scores[found.owners[some] - start, found.columns[some]] = found.scores[some]
+            bboxes = found.bboxes[start:stop].reshape(-1, 4)
+            linked = self.linking.link_video(frames[start:stop], bboxes, scores)
+            for column, rows, score in linked:
+                tubes[column].append((video, rows, score))
+        return {column: join_tubes(entries) for column, entries in tubes.items()}
 
     def _join_tubes(self, parts: list[dict]) -> Mapping[int, Tubes]:
         by_key = {part['key']: part for part in parts}
@@ -138,6 +164,11 @@ class VideoMAPMetric(TubeMetric):
         name, time, frames, found = self._clip(sample, found)
         bboxes, scores = found.bboxes[:, None], found.scores
         if found.person_scores is not None:
+            if not isinstance(self.linking, Linking):
+                raise UserError(
+                    f'{type(self.linking).__name__} links boxes of frames, not tubelets; '
+                    "use linking='act' or another one for tubelets."
+                )
             # A clip that goes on beyond its video repeats the last frame.
             number = self.video_numbers.get(name)
             end = time if number is None else max(time, self.nframes[number])

@@ -1,7 +1,16 @@
-"""Results in the file forms of published projects.
+"""Results in the file forms of published projects, and their linkings.
 
-Importing it adds their readers to ``RESULT_READERS``.
+Importing it adds them to ``RESULT_READERS`` and ``LINKINGS``.
 """
 
 # ruff: noqa: F401
-from stmixer_mm.projects.published import frame_rows, road, tuber, video_tubes, yowo
+from stmixer_mm.projects.published import (
+    frame_rows,
+    openmixer_linking,
+    retina_linking,
+    road,
+    road_linking,
+    tuber,
+    video_tubes,
+    yowo,
+)

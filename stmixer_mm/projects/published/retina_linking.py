@@ -1,0 +1,131 @@
+"""Linking of 3D-RetinaNet: paths of persons, each with several actions.
+
+Source: modules/gen_agent_paths.py, tubes.py and modules/tube_helper.py, with the defaults
+of main.py. Its readme has top_k=20, link_iou=0.25 for UCF101-24.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stmixer_mm.evaluation.functional.linking import LINKINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetinaLinking:
+    """Constants of the linking, without its trimming in time, which is off by default.
+
+    Results have no agentness: the best score of a box stands for it.
+
+    Args:
+        score_thr: Agentness that a box exceeds.
+        top_k: Best boxes of a frame that are linked.
+        link_iou: Least overlap of a box with where a path is expected: its last box, moved
+            on by the mean motion of its last ``end_after`` + 1.
+        end_after: Frames after its last box in which a path goes on.
+        min_sum: What the agentness of all boxes near a path exceeds in sum.
+        clamped: Whether boxes that lie apart in both directions do not overlap. The
+            published code multiplies the two negative sides.
+        filled: Whether gaps of paths are filled linearly, and paths dropped that have less
+            than ``min_boxes``, or with gaps no more, unless ``min_score`` is exceeded.
+            The published code computes this, and returns the paths as they were: the boxes
+            after a gap then move to earlier frames.
+        min_boxes, min_score: See ``filled``.
+        min_length: Boxes that a tube exceeds.
+        actions: Best actions of a path, each of which makes a tube. Its score is the mean of
+            the best ones of the action, as many as a quarter of the labels.
+    """
+
+    score_thr: float = 0.025
+    top_k: int = 10
+    link_iou: float = 0.5
+    end_after: int = 4
+    min_sum: float = 0.1
+    clamped: bool = False
+    filled: bool = False
+    min_boxes: int = 6
+    min_score: float = 0.1
+    min_length: int = 5
+    actions: int = 10
+
+    def link_video(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """See ``VideoLinking``."""
+        agentness = scores[:, 1:].max(axis=1)
+        for path in self._paths(frames, bboxes, agentness):
+            at, boxes, classes = frames[path], bboxes[path], scores[path, 1:]
+            if self.filled:
+                has_gaps = at[-1] - at[0] >= len(at)
+                is_good = agentness[path].mean() > self.min_score
+                if len(at) < self.min_boxes and not is_good:
+                    continue
+                if has_gaps and len(at) <= self.min_boxes:
+                    continue
+                every = np.arange(at[0], at[-1] + 1)
+                sides = np.column_stack([boxes, classes]).T
+                table = np.column_stack([np.interp(every, at, side) for side in sides])
+                boxes, classes = table[:, :4], table[:, 4:]
+            if len(boxes) > self.min_length:
+                rows = np.column_stack([at[0] + np.arange(len(boxes)), boxes])
+                quarter = max(1, classes.shape[1] // 4)
+                means = np.sort(classes, axis=0)[::-1][:quarter].mean(axis=0)
+                for label in np.argsort(-means, kind='stable')[: self.actions].tolist():
+                    yield label + 1, rows, float(means[label])
+
+    def _paths(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> list[list[int]]:
+        """Numbers of the boxes of each path.
+
+        Paths take turns by the mean of their best ``end_after`` + 1 scores, new ones last.
+        Each takes the box with the best score.
+        """
+        live: list[list[int]] = []
+        dead: list[list[int]] = []
+        for frame in np.unique(frames):
+            boxes = np.flatnonzero(frames == frame)
+            boxes = boxes[np.argsort(-scores[boxes], kind='stable')[: self.top_k]]
+            free = boxes[scores[boxes] > self.score_thr]
+            if not len(free):
+                continue
+            ranks = []
+            for path in live:
+                if frame - frames[path[-1]] > self.end_after:
+                    ranks.append(0.0)
+                    continue
+                worth = np.where(self._is_near(path, free, bboxes), scores[free], 0)
+                if worth.sum() > self.min_sum:
+                    path.append(int(free[worth.argmax()]))
+                    free = np.delete(free, worth.argmax())
+                ranks.append(np.sort(scores[path])[-self.end_after - 1 :].mean())
+            live = [live[i] for i in np.argsort(ranks)[::-1]]
+            dead += [path for path in live if frame - frames[path[-1]] > self.end_after]
+            live = [path for path in live if frame - frames[path[-1]] <= self.end_after]
+            live += [[int(box)] for box in free]
+        return dead + live
+
+    def _is_near(
+        self, path: list[int], free: np.ndarray, bboxes: np.ndarray
+    ) -> np.ndarray:
+        """Which free boxes overlap the place where a path is expected."""
+        steps = min(self.end_after + 1, len(path)) - 1
+        last, past = bboxes[path[-1]], bboxes[path[-1 - steps]]
+        expected, others = last + (last - past) / max(1, steps), bboxes[free]
+        low, high = (
+            np.maximum(expected, others)[:, :2],
+            np.minimum(expected, others)[:, 2:],
+        )
+        sides = high - low
+        if self.clamped:
+            sides = np.maximum(sides, 0)
+        both = sides.prod(axis=1)
+        areas = (expected[2:] - expected[:2]).prod() + (
+            others[:, 2:] - others[:, :2]
+        ).prod(axis=1)
+        ious = np.divide(both, areas - both, out=np.zeros(len(free)), where=both > 0)
+        return ious >= self.link_iou
+
+
+LINKINGS['retina'] = RetinaLinking()

@@ -1,0 +1,225 @@
+"""Published linkings against the same in loops, on random data with ties."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from literal_act import box_iou
+from tube_data import build, ground_truth, noisy, predict, score, still
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation import VideoMAPMetric
+from stmixer_mm.evaluation.functional.linking import LINKINGS
+from stmixer_mm.projects import published  # noqa: F401
+
+
+def random_video(seed, labels=3):
+    """Boxes of persons who move, come and go, twice at times; scores with ties."""
+    random = np.random.RandomState(seed)
+    rows = []
+    for frame in range(1, 41):
+        for person in range(3):
+            if random.rand() < 0.85 and frame % 20 > 2 * person:
+                at = 10.0 + 25 * person + frame * (person - 1) * 0.7
+                box = np.array([at, at, at + 30, at + 20]) + random.randint(-2, 3, 4)
+                for _ in range(1 + (random.rand() < 0.2)):
+                    rows.append((frame, *box, *random.rand(labels).round(1)))
+    table = np.array(rows)
+    scores = np.column_stack([np.zeros(len(table)), table[:, 5:]])
+    return table[:, 0].astype(int), table[:, 1:5], scores
+
+
+def literal_nms(boxes, scores):
+    """nms.m: from the end of an ascending sort."""
+    rest, kept = np.argsort(scores, kind='stable').tolist(), []
+    while rest:
+        kept.append(rest.pop())
+        rest = [i for i in rest if box_iou(boxes[kept[-1]], boxes[i], 0) <= 0.45]
+    return kept[:10]
+
+
+def literal_road_paths(frames, bboxes, scores, label, last):
+    """incremental_linking.m; a path is a list of (frame, box number)."""
+    live, dead = [], []
+    for t in range(1, last + 1):
+        boxes = [i for i in range(len(frames)) if frames[i] == t]
+        boxes = [i for i in boxes if scores[i, label] > 0.001]
+        boxes.sort(key=lambda i: -scores[i, label])
+        picks = literal_nms(
+            [bboxes[i] for i in boxes], [scores[i, label] for i in boxes]
+        )
+        boxes = [boxes[k] for k in picks]
+        covered = set()
+        for path in live:
+            edges = [
+                0
+                if i in covered
+                or box_iou(bboxes[path['boxes'][-1][1]], bboxes[i], 1) < 0.1
+                else scores[i, label]
+                for i in boxes
+            ]
+            if sum(edges) > 0:
+                covered.add(boxes[int(np.argmax(edges))])
+                path['boxes'].append((t, boxes[int(np.argmax(edges))]))
+                path['missed'] = 0
+            else:
+                path['missed'] += 1
+            values = sorted(scores[i, label] for _, i in path['boxes'])
+            path['order'] = np.mean(values[max(0, len(values) - 4) :])
+        live.sort(key=lambda path: -path['order'])
+        dead += [path for path in live if path['missed'] >= 3]
+        live = [path for path in live if path['missed'] < 3]
+        live += [dict(boxes=[(t, i)], missed=0) for i in boxes if i not in covered]
+    return [path['boxes'] for path in live + dead if len(path['boxes']) > 3]
+
+
+def literal_labels(values, alpha):
+    """mydpEM_max.m on values (C, T)."""
+    total = np.zeros(len(values))
+    choices = []
+    for t in range(values.shape[1]):
+        best = []
+        for i in range(len(values)):
+            ways = [total[k] - alpha * (k != i) for k in range(len(values))]
+            best.append((max(ways), int(np.argmax(ways))))
+        total = np.array([values[i, t] + best[i][0] for i in range(len(values))])
+        choices.append([choice for _, choice in best])
+    labels = [int(np.argmax(total))]
+    for t in range(values.shape[1] - 1, 0, -1):
+        labels.insert(0, choices[t][labels[0]])
+    return labels
+
+
+def literal_road(frames, bboxes, scores, alpha):
+    for label in range(1, scores.shape[1]):
+        for path in literal_road_paths(frames, bboxes, scores, label, frames.max()):
+            filled = [path[0]]
+            for t, i in path[1:]:
+                filled += [(s, i) for s in range(filled[-1][0] + 1, t + 1)]
+            values = np.array([scores[i, 1:] for _, i in filled]).T + 20
+            labels = [*literal_labels(values, alpha), None]
+            start = None
+            for k, found in enumerate(labels):
+                if found == label - 1 and start is None:
+                    start = k
+                if found != label - 1 and start is not None:
+                    part, start = filled[start:k], None
+                    if len(part) - 1 > 8:
+                        best = sorted((scores[i, label] for _, i in part), reverse=True)
+                        rows = [(t, *bboxes[i]) for t, i in part]
+                        yield label, rows, np.mean(best[:40])
+
+
+def literal_retina(frames, bboxes, scores, rules):
+    """gen_agent_paths.py and the tubes of ``trim_tubes`` without trimming."""
+    agents, live, dead = scores[:, 1:].max(axis=1), [], []
+    for t in sorted(set(frames.tolist())):
+        boxes = sorted(np.flatnonzero(frames == t), key=lambda i: -agents[i])
+        boxes = [i for i in boxes[: rules.top_k] if agents[i] > 0.025]
+        taken, order = set(), []
+        for path in live:
+            order.append(0)
+            if t - path[-1][0] > 4:
+                continue
+            back = min(5, len(path))
+            now, past = bboxes[path[-1][1]], bboxes[path[-back][1]]
+            a = now + (now - past) / max(1, back - 1)
+            edges = []
+            for i in boxes:
+                b = bboxes[i]
+                dx, dy = (
+                    min(a[2], b[2]) - max(a[0], b[0]),
+                    min(a[3], b[3]) - max(a[1], b[1]),
+                )
+                if rules.clamped:
+                    dx, dy = max(dx, 0), max(dy, 0)
+                areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]
+                iou = dx * dy / (sum(areas) - dx * dy) if dx * dy > 0 else 0
+                near = iou >= rules.link_iou and i not in taken
+                edges.append(agents[i] if near else 0)
+            if sum(edges) > 0.1:
+                taken.add(boxes[int(np.argmax(edges))])
+                path.append((t, boxes[int(np.argmax(edges))]))
+            values = sorted(agents[i] for _, i in path)
+            order[-1] = np.mean(values[-5:])
+        live = [live[k] for k in np.argsort(order)[::-1]]
+        dead += [path for path in live if t - path[-1][0] > 4]
+        live = [path for path in live if t - path[-1][0] <= 4]
+        live += [[(t, i)] for i in boxes if i not in taken]
+    for path in dead + live:
+        if len(path) > 5:
+            classes = np.array([scores[i, 1:] for _, i in path])
+            topn = max(1, classes.shape[1] // 4)
+            values = [np.mean(sorted(one, reverse=True)[:topn]) for one in classes.T]
+            rows = [(path[0][0] + k, *bboxes[i]) for k, (_, i) in enumerate(path)]
+            for label in sorted(range(len(values)), key=lambda k: -values[k])[:10]:
+                yield label + 1, rows, values[label]
+
+
+def literal_openmixer(frames, bboxes, scores):
+    for label in range(1, scores.shape[1]):
+        tubes = []
+        for t in range(frames[0], frames.max() + 1, 5):
+            for i in np.flatnonzero((frames == t) & (scores[:, label] > 0)):
+                ending = [tube for tube in tubes if tube[-1][0] == t - 5]
+                ending[0].append((t, i)) if ending else tubes.append([(t, i)])
+        for tube in tubes:
+            known = [t for t, _ in tube]
+            sides = np.round([bboxes[i] for _, i in tube]).T
+            every = range(known[0], known[-1] + 1)
+            rows = [(t, *(np.interp(t, known, side) for side in sides)) for t in every]
+            yield label, rows, np.mean([scores[i, label] for _, i in tube])
+
+
+def as_lists(tubes):
+    return [
+        (label, np.array(rows).round(6).tolist(), round(float(value), 9))
+        for label, rows, value in tubes
+    ]
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_linkings_are_those_of_the_loops(seed):
+    video = random_video(seed)
+    road = replace(LINKINGS['road'], alpha=[0.2, 0.8, 5][seed % 3])
+    expected = as_lists(literal_road(*video, road.alpha))
+    found = as_lists(road.link_video(*video))
+    assert sorted(found) == sorted(expected)
+    for clamped in (False, True):
+        retina = replace(LINKINGS['retina'], clamped=clamped, top_k=2 + seed)
+        expected = as_lists(literal_retina(*video, retina))
+        assert as_lists(retina.link_video(*video)) == expected
+        assert len(expected) >= 3
+    openmixer = as_lists(LINKINGS['openmixer'].link_video(*video))
+    assert openmixer == as_lists(literal_openmixer(*video))
+    assert len(openmixer) > 3
+
+
+def test_tubes_by_name():
+    """A perfect result, of one person: tubes are right, or off by what the sheet says."""
+    box, last = [20, 20, 69, 79], 40
+    truth = ground_truth({'v': {0: [still(1, last, box)]}}, labels=['run', 'sit'])
+    samples = [
+        predict('v', t, (box, {0: 0.9, 1: 0.1}), num_labels=2)
+        for t in range(1, last + 1)
+    ]
+    for name in ('road', 'retina', 'openmixer'):
+        options = dict(protocol=name, linking=name, class_average='gt')
+        values = score(build(VideoMAPMetric, truth, **options), samples)
+        # OpenMixer's tube ends in frame 36, the last of every fifth.
+        assert values['video_mAP/run@0.5'] == values['video_mAP/overall@0.75'] == 1
+    tubelet = dict(bboxes=np.zeros((1, 2, 4)), scores=np.zeros((1, 3)))
+    tubelet |= dict(person_scores=np.ones((1, 2)))
+    sample = dict(video_id='v', timestamp=1, pred_instances=tubelet, clip_frames=[1, 2])
+    with pytest.raises(UserError, match='not tubelets'):
+        score(build(VideoMAPMetric, truth, linking='road'), [sample])
+
+
+def test_a_result_by_its_linking_and_over_videos():
+    """Videos are linked apart; their order and that of their boxes changes nothing."""
+    truth, samples = noisy(0)
+    for name in ('road', 'retina', 'openmixer'):
+        options = dict(protocol=name, linking=name, iou_thrs=(0.2, 0.5))
+        values = score(build(VideoMAPMetric, truth, **options), samples)
+        assert values == score(build(VideoMAPMetric, truth, **options), samples[::-1])
+        assert values['video_mAP/overall@0.2'] > 0
