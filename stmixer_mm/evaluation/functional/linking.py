@@ -8,7 +8,7 @@ class in a video: only its tubelets are compared with each other.
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,16 @@ class Tubelets(NamedTuple):
     frames: np.ndarray  # (N, K) int, of the clip, ascending
     bboxes: np.ndarray  # (N, K, 4) float, NaN where there is none
     scores: np.ndarray  # (N,) float
+
+
+class NumberedBoxes(NamedTuple):
+    """``Tubelets`` of single frames, with their numbers."""
+
+    sequences: np.ndarray  # (N,) int
+    frames: np.ndarray  # (N, 1) int
+    bboxes: np.ndarray  # (N, 1, 4) float
+    scores: np.ndarray  # (N,) float
+    numbers: np.ndarray  # (N,) int
 
 
 def has_box(bboxes: np.ndarray) -> np.ndarray:
@@ -152,7 +162,10 @@ def parse_linking(linking: str | Mapping[str, Any]) -> Linking | VideoLinking:
         return replace(constants, **changes)
 
 
-def suppress_tubelets(tubelets: Tubelets, linking: Linking) -> Tubelets:
+Boxes = TypeVar('Boxes', Tubelets, NumberedBoxes)
+
+
+def suppress_tubelets(tubelets: Boxes, linking: Linking) -> Boxes:
     """The best tubelets, sorted by clip, sequence and descending score."""
     tubelets, clips = _best_first(tubelets, linking.candidates)
     if linking.nms is not None:

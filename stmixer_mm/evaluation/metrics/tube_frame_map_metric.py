@@ -1,27 +1,21 @@
 """Frame mAP on tube annotations."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from stmixer_mm.errors import choose
-from stmixer_mm.evaluation.functional.linking import FRAME_NMS, suppress_tubelets
+from stmixer_mm.evaluation.functional.linking import (
+    FRAME_NMS,
+    NumberedBoxes,
+    suppress_tubelets,
+)
 from stmixer_mm.evaluation.functional.matching import Boxes, take
 from stmixer_mm.evaluation.functional.protocols import FRAME_PROTOCOLS
 from stmixer_mm.evaluation.metrics.predictions import Detections, Instances
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.registry import METRICS
-
-
-class _Numbered(NamedTuple):
-    """``Tubelets`` of single frames, with their numbers (N,)."""
-
-    sequences: np.ndarray
-    frames: np.ndarray
-    bboxes: np.ndarray
-    scores: np.ndarray
-    numbers: np.ndarray
 
 
 @METRICS.register_module()
@@ -101,10 +95,10 @@ class TubeFrameMAPMetric(TubeMetric):
 
     def _kept(
         self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
-    ) -> _Numbered:
+    ) -> NumberedBoxes:
         """Boxes that suppression in each frame leaves, with their numbers."""
         numbers = np.arange(len(frames))
-        apart = _Numbered(
+        apart = NumberedBoxes(
             np.zeros_like(numbers),
             frames[:, None],
             bboxes[:, None],

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.evaluation.functional.matching import aligned_iou
+from stmixer_mm.evaluation.functional.linking import (
+    LINKINGS,
+    Linking,
+    NumberedBoxes,
+    suppress_tubelets,
+)
+from stmixer_mm.evaluation.functional.matching import aligned_iou, first_of_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,34 +50,35 @@ class RoadLinking:
         self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
-        for column in range(1, scores.shape[1]):
-            own = np.flatnonzero(scores[:, column] > self.score_thr)
-            if not len(own):
-                continue
-            known, starts = np.unique(frames[own], return_index=True)
-            by_frame = zip(known.tolist(), np.split(own, starts[1:]), strict=True)
-            seen = {
-                frame: boxes[self._suppress(bboxes[boxes], scores[boxes, column])]
-                for frame, boxes in by_frame
-            }
-            for path in self._paths(seen, frames, bboxes, scores[:, column]):
+        boxes, columns = self._suppress(frames, bboxes, scores)
+        for column in np.unique(columns).tolist():
+            own = boxes[columns == column]
+            for path in self._paths(own, frames, bboxes, scores[:, column]):
                 yield from self._trim(column, path, frames, bboxes, scores)
 
-    def _suppress(self, bboxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Boxes that stay, best first; of equal scores the later one, as in nms.m."""
-        order = np.argsort(-scores, kind='stable')[: self.candidates]
-        order = order[np.argsort(scores[order], kind='stable')[::-1]]
-        kept = []
-        while len(order):
-            kept.append(order[0])
-            best = np.broadcast_to(bboxes[order[0]], (len(order), 4))
-            ious = aligned_iou(bboxes[order], best)
-            order = order[1:][ious[1:] <= self.nms_iou]
-        return np.array(kept[: self.top_k], dtype=int)
+    def _suppress(
+        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes of each class that stay, and their columns; by frame, the best first.
+
+        Of equal scores the last of the candidates goes first, as in nms.m.
+        """
+        box, column = np.nonzero(scores[:, 1:] > self.score_thr)
+        column, value = column + 1, scores[box, column + 1]
+        order = np.lexsort((-value, column, frames[box]))
+        box, column, value = box[order], column[order], value[order]
+        groups = np.cumsum(first_of_runs(frames[box], column))
+        rank = np.arange(len(groups)) - np.searchsorted(groups, groups)
+        kept = np.flatnonzero(rank < self.candidates)[::-1]
+        box, column, value = box[kept], column[kept], value[kept]
+        found = NumberedBoxes(column, frames[box, None], bboxes[box, None], value, box)
+        nms = Linking(nms_iou=self.nms_iou, top_k=self.top_k, nms_pixel=0)
+        stay = suppress_tubelets(found, nms)
+        return stay.numbers, stay.sequences
 
     def _paths(
         self,
-        seen: dict[int, np.ndarray],
+        boxes: np.ndarray,
         frames: np.ndarray,
         bboxes: np.ndarray,
         scores: np.ndarray,
@@ -82,31 +88,31 @@ class RoadLinking:
         Paths take turns by the mean of their best ``end_after`` + 1 scores of the frame
         before, new ones last. Each takes the box with the best score.
         """
-        live: list[list[int]] = []
-        dead: list[list[int]] = []
-
-        def rank(path: list[int], best: int) -> float:
-            return -float(np.sort(scores[path])[-best:].mean())
-
-        for frame in range(min(seen), max(seen) + 1):
-            free = list(seen.get(frame, ()))
-            for path in live:
-                last = np.broadcast_to(bboxes[path[-1]], (len(free), 4))
-                ious = aligned_iou(bboxes[free], last, pixel=1)
-                near = np.array(free, dtype=int)[ious >= self.link_iou]
-                if len(near):
-                    path.append(int(near[scores[near].argmax()]))
-                    free.remove(path[-1])
-            live.sort(key=lambda path: rank(path, self.end_after + 1))
-            dead += [
-                path for path in live if frame - frames[path[-1]] >= self.end_after
-            ]
-            live = [path for path in live if frame - frames[path[-1]] < self.end_after]
-            live += [[box] for box in free]
-        paths = [path for path in live + dead if len(path) > self.end_after]
-        return [
-            np.array(path) for path in sorted(paths, key=lambda path: rank(path, 20))
-        ]
+        known, starts = np.unique(frames[boxes], return_index=True)
+        seen = dict(zip(known.tolist(), np.split(boxes, starts[1:]), strict=True))
+        live: list[_Path] = []
+        dead: list[_Path] = []
+        for frame in range(known[0], known[-1] + 1):
+            here = seen.get(frame, boxes[:0])
+            free = np.full(len(here), True)
+            if live and len(here):
+                last = [path.boxes[-1] for path in live]
+                pairs = np.indices((len(live), len(here))).reshape(2, -1)
+                first, second = bboxes[last][pairs[0]], bboxes[here][pairs[1]]
+                near = aligned_iou(first, second, pixel=1) >= self.link_iou
+                worth = np.where(near.reshape(len(live), -1), scores[here], 0)
+                for path, own in zip(live, worth, strict=True):
+                    one = own.argmax()
+                    if own[one] > 0:
+                        path.add(int(here[one]), frame, scores, self.end_after + 1)
+                        worth[:, one], free[one] = 0, False
+            live.sort(key=lambda path: -path.mean)
+            dead += [path for path in live if frame - path.last >= self.end_after]
+            live = [path for path in live if frame - path.last < self.end_after]
+            live += [_Path(box, frame, scores) for box in here[free].tolist()]
+        paths = [path.boxes for path in live + dead if len(path.boxes) > self.end_after]
+        paths.sort(key=lambda path: -np.sort(scores[path])[-20:].mean())
+        return list(map(np.array, paths))
 
     def _trim(
         self,
@@ -127,6 +133,21 @@ class RoadLinking:
                 best = np.sort(scores[part, column])[-self.best :]
                 rows = np.column_stack([every[start:stop], bboxes[part]])
                 yield column, rows, float(best.mean())
+
+
+class _Path:
+    """Boxes by number, and the mean of the best scores."""
+
+    def __init__(self, box: int, frame: int, scores: np.ndarray) -> None:
+        self.boxes, self.last = [box], frame
+        self.best = [float(scores[box])]
+        self.mean = self.best[0]
+
+    def add(self, box: int, frame: int, scores: np.ndarray, number: int) -> None:
+        self.boxes.append(box)
+        self.last = frame
+        self.best = sorted([*self.best, float(scores[box])])[-number:]
+        self.mean = sum(self.best) / len(self.best)
 
 
 def best_labels(values: np.ndarray, alpha: float) -> np.ndarray:
