@@ -1,13 +1,28 @@
 """Values that are not finite, told by their samples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
+from typing import NamedTuple
 
 import torch
 from mmaction.structures import ActionDataSample
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
+
+
+class FiniteCheck(NamedTuple):
+    """A check for which the host waits later, with others."""
+
+    finite: Tensor  # () bool, on the device
+    explain: Callable[[], None]  # raises ``UserError``
+
+
+def check_together(checks: Sequence[FiniteCheck]) -> None:
+    """Raise the error of the first check that fails; the host waits once."""
+    if not torch.stack([check.finite for check in checks]).all():
+        for check in checks:
+            check.explain()
 
 
 def check_finite(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from stmixer_mm.compat import exact_convolutions
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
+from stmixer_mm.models.finite import FiniteCheck, check_together
+from stmixer_mm.models.heads.criterion import Compared
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.structures import DecoderOutput
 
@@ -98,7 +100,8 @@ class QueryPart(BaseModule):
 
         Args:
             batch: The clips.
-            seen: The decoder's own queries, then further ones without a ``prefix``.
+            seen: The decoder's own queries, then further ones without a ``prefix``,
+                with ``matched``.
             persons: The persons that they are matched to, (B, Q + D): i + 1 for the
                 i-th of the clip, 0 for none, -1 for a query that counts nowhere.
         """
@@ -158,29 +161,30 @@ class Parts(list[QueryPart]):
 
 def match_groups(
     head: nn.Module, batch: Batch, seen: DecoderOutput, extras: Sequence[ExtraQueries]
-) -> tuple[dict[str, Tensor], DecoderOutput, Tensor]:
+) -> tuple[Compared, DecoderOutput, Tensor]:
     """Losses of what learns together: the decoder's own queries, then each prefix.
 
     Returns:
-        The losses of ``head``, a :class:`.SetCriterion`, and the first of these groups
+        What ``head``, a :class:`.SetCriterion`, found, and the first of these groups
         with its persons, see :meth:`QueryPart.loss`.
     """
-    known = [extra.persons for extra in extras if not extra.prefix]
-    others = extras[len(known) :]
-    count = seen.boxes_xyzr.size(1) - sum(extra.persons.size(1) for extra in others)
-    own, known = seen.take(slice(count)), torch.cat(known, dim=1) if known else None
-    losses, persons = head.loss_and_match(own.stages, batch.data_samples, known)
-    for extra in others:
-        first, count = count, count + extra.persons.size(1)
-        stages = seen.take(slice(first, count)).stages
-        of_group = stages, batch.data_samples, extra.persons, extra.prefix
-        losses |= head.loss_and_match(*of_group)[0]
-    return losses, own, persons
+    others = [(one.prefix, one.persons.size(1)) for one in extras if one.prefix]
+    count = seen.boxes_xyzr.size(1) - sum(size for _, size in others)
+    known = [extra.persons.cpu() for extra in extras]
+    known = torch.cat(known, dim=1) if known else None
+    groups = [('', count), *others]
+    found = head.loss_and_match(seen.stages, batch.data_samples, known, groups)
+    own = seen._replace(matched=found.targets.matched).take(slice(count))
+    return found, own, found.targets.persons[:, :count]
 
 
-def mean_terms(turns: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means of loss terms of the same names."""
-    return {name: sum(one[name] for one in turns) / len(turns) for name in turns[0]}
+def mean_terms(
+    turns: Sequence[tuple[dict[str, Tensor], FiniteCheck]],
+) -> dict[str, Tensor]:
+    """Means of loss terms of the same names, once all of them are known as finite."""
+    terms, checks = zip(*turns, strict=True)
+    check_together(checks)
+    return {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
 
 
 class LearningNeck(BaseModule, metaclass=ABCMeta):

@@ -216,7 +216,8 @@ def test_persons_that_are_known_need_no_matching():
     """Queries match whatever they look like; -1 is padding."""
     head, output = make_head(), random_output()
     persons = torch.tensor([[2, 1, -1, 2, 1, -1]])
-    losses, _ = head.loss_and_match([output] * 2, [two_persons()], persons, 'dn.')
+    groups = [('dn.', 6)]
+    losses = head.loss_and_match([output] * 2, [two_persons()], persons, groups).losses
     terms = ['loss_person', 'loss_bbox', 'loss_iou', 'loss_action']
     assert sorted(losses) == sorted(
         prefix + term for prefix in ('d0.dn.', 'dn.') for term in terms

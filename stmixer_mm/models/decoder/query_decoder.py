@@ -28,7 +28,8 @@ class ExtraQueries(NamedTuple):
     boxes_xyzr: Tensor  # (B, D, 4), of tubelets (B, D, K, 4)
     blocked: Tensor  # Row must not attend to column: (D, D) or (B, D, D) bool.
     hidden: Tensor  # No query from elsewhere attends to it: (D,) or (B, D) bool.
-    # In training, the persons that they stand for, see :meth:`.SetCriterion.loss`.
+    # In training, the persons that they stand for, see
+    # :meth:`.SetCriterion.loss_and_match`; on the host, or the host waits for them.
     persons: Tensor | None = None
     # Of the names of their losses; without one they share those of the decoder's own.
     prefix: str = ''

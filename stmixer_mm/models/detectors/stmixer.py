@@ -7,6 +7,7 @@ from torch import Tensor
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries, build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
+from stmixer_mm.models.finite import FiniteCheck
 from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups, mean_terms
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, StageOutput
@@ -86,12 +87,13 @@ class STMixer(ClipDetector):
         turns = self.parts.turns(Batch.of(feats, inputs, data_samples))
         return losses | mean_terms([self.loss_of_turn(turn) for turn in turns])
 
-    def loss_of_turn(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_of_turn(self, batch: Batch) -> tuple[dict[str, Tensor], FiniteCheck]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)
         extras = self.parts.enter_training(batch)
         seen = self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
-        terms, own, persons = match_groups(self.head, batch, seen, extras)
-        return losses | terms | self.parts.loss(batch, own, persons)
+        found, own, persons = match_groups(self.head, batch, seen, extras)
+        losses |= found.losses | self.parts.loss(batch, own, persons)
+        return losses, found.check
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""

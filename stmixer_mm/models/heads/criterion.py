@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.finite import check_finite, sample_name
+from stmixer_mm.models.finite import (
+    FiniteCheck,
+    check_finite,
+    check_together,
+    sample_name,
+)
 from stmixer_mm.models.heads.matching import (
     PERSON,
     Samples,
@@ -35,6 +41,14 @@ ELEMENTWISE = (
     *(losses.L1Loss, losses.SmoothL1Loss, losses.MSELoss),
     *(losses.IoULoss, losses.GIoULoss, losses.DIoULoss, losses.CIoULoss),
 )
+
+
+class Compared(NamedTuple):
+    """Queries that were matched to persons and compared with them."""
+
+    losses: dict[str, Tensor]  # weighted terms
+    targets: Targets
+    check: FiniteCheck  # of predictions and losses
 
 
 class SetCriterion(BaseModule):
@@ -119,59 +133,73 @@ class SetCriterion(BaseModule):
     def loss(self, stages: Stages, data_samples: Samples) -> dict[str, Tensor]:
         """The terms of :meth:`loss_and_match`, of ground truth that is checked first."""
         self.check_truth(data_samples)
-        return self.loss_and_match(stages, data_samples)[0]
+        found = self.loss_and_match(stages, data_samples)
+        check_together([found.check])
+        return found.losses
 
     def loss_and_match(
         self,
         stages: Stages,
         data_samples: Samples,
         known: Tensor | None = None,
-        prefix: str = '',
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Weighted loss terms, and the persons of all queries, (B, Q).
+        groups: Sequence[tuple[str, int]] | None = None,
+    ) -> Compared:
+        """Match and compare all queries; the host waits for the device once.
 
         Args:
             stages: Predictions of Q queries.
             data_samples: The ground truth.
-            known: The persons of the last N queries, which need no matching, (B, N):
-                i + 1 for the i-th of the clip, 0 for none, -1 for a query that counts
-                nowhere.
-            prefix: Of the names; before it, all stages but the last have ``d0.`` etc.
+            known: The persons of the last N queries, which need no matching, (B, N), on
+                the host: i + 1 for the i-th of the clip, 0 for none, -1 for a query
+                that counts nowhere.
+            groups: Prefixes of the names, each with the number of its queries, whose
+                losses are means of their own. Persons known in the first group are
+                taken there. Before the prefix, all stages but the last have ``d0.``
+                etc.
         """
         stages = type(stages[0])(*map(torch.stack, zip(*stages, strict=True)))
         stages = self.read(stages, data_samples[0].metainfo.get('clip_len'))
-        targets = self.match(stages, data_samples, known)
+        groups = groups or [('', stages.bboxes.size(2))]
+        prefixes, sizes = zip(*groups, strict=True)
+        targets = self.match(stages, data_samples, known, sizes)
         terms = self.compare(stages, targets)
         finite = [value.isfinite().all() for value in (*stages, *terms.values())]
-        if not torch.stack(finite).all():
-            explain_infinite(stages, data_samples, terms)
-        found, last = {}, len(stages.bboxes) - 1
-        by_stage = zip(*(values.unbind() for values in terms.values()), strict=True)
-        for number, of_stage in enumerate(by_stage):
-            stage = prefix if number == last else f'd{number}.{prefix}'
-            named = zip(terms, of_stage, strict=True)
-            found |= {f'{stage}{name}': value for name, value in named}
-        return found, targets.persons
+        explain = partial(explain_infinite, stages, data_samples, terms)
+        numbers = [f'd{number}.' for number in range(len(stages.bboxes) - 1)]
+        names = [number + prefix for prefix in prefixes for number in (*numbers, '')]
+        losses = {
+            f'{name}{term}': value
+            for name, *values in zip(names, *terms.values(), strict=True)
+            for term, value in zip(terms, values, strict=True)
+        }
+        return Compared(
+            losses, targets, FiniteCheck(torch.stack(finite).all(), explain)
+        )
 
     @torch.no_grad()
     def match(
-        self, stages: StageOutput, data_samples: Samples, known: Tensor | None = None
+        self,
+        stages: StageOutput,
+        data_samples: Samples,
+        known: Tensor | None = None,
+        sizes: Sequence[int] | None = None,
     ) -> Targets:
-        """The truth for the queries of all stages, of predictions (S, B, Q, ·)."""
+        """The truth for groups of queries of all stages, of predictions (S, B, Q, ·)."""
         if known is None:
-            known = stages.bboxes.new_zeros(len(data_samples), 0, dtype=torch.long)
+            known = torch.zeros(len(data_samples), 0, dtype=torch.long)
+        sizes = sizes or [stages.bboxes.size(2)]
         truth = Truth.of(data_samples, stages.bboxes.device)
         explain = partial(explain_infinite, stages, data_samples)
-        options = dict(assigner=self.assigner, check=explain)
-        matching = match_persons(stages, truth, known, data_samples, **options)
-        return make_targets(matching, truth)
+        options = dict(first=sizes[0], assigner=self.assigner, check=explain)
+        matching = match_persons(stages, truth, known.numpy(), data_samples, **options)
+        return make_targets(matching, truth, sizes)
 
     def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
         """Predictions of a stage, or of [S], float32; of tubelets, in the K frames."""
         return in_float32(stage)
 
     def compare(self, stages: StageOutput, targets: Targets) -> dict[str, Tensor]:
-        """The four terms of all stages, (S,), of predictions (S, B, Q, ·)."""
+        """The four terms of the stages of all groups, of predictions (S, B, Q, ·)."""
         flat = StageOutput(*(values.flatten(0, -2) for values in stages))
         logits, labels = targets.counted.of(flat.person_logits), targets.person_labels
         bboxes, truth = targets.boxed.of(flat.bboxes), targets.bboxes

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stmixer_mm.models.boxes import frame_scales
 from stmixer_mm.registry import TASK_UTILS
-from stmixer_mm.structures import PRESENT, UNKNOWN, StageOutput
+from stmixer_mm.structures import PRESENT, UNKNOWN, Matched, StageOutput
 
 Samples = Sequence[ActionDataSample]
 
@@ -82,14 +82,16 @@ class Matching(NamedTuple):
 
     persons: np.ndarray  # (S, B, Q), see SetCriterion.loss_and_match
     states: np.ndarray  # (N, [K]), of the truth
+    last: Matched
 
 
 def match_persons(
     stages: StageOutput,
     truth: Truth,
-    known: Tensor,
+    known: np.ndarray,
     data_samples: Samples,
     *,
+    first: int,
     assigner: object,
     check: Callable[[], None],
 ) -> Matching:
@@ -100,29 +102,33 @@ def match_persons(
         truth: The persons of the B clips.
         known: (B, n), see :meth:`.SetCriterion.loss_and_match`.
         data_samples: The B clips.
+        first: Queries of the first group; the others are all known.
         assigner: One of mmdet's.
         check: Tells why costs are not finite, by an error.
     """
     num_stages, num_clips, num_queries = stages.bboxes.shape[:3]
-    own = num_queries - known.size(1)
-    states = known[:0] if truth.states is None else truth.states
-    if own and is_scale_free(assigner):
-        costs = compare(stages, truth, own, assigner.match_costs)
-        costs, known, states = to_host(costs, known, states)
-        if not np.isfinite(costs).all():
-            check()
-        found = assign(costs, known, truth.counts)
+    own = num_queries - known.shape[1]
+    taken = known[:, : first - own]
+    together = is_scale_free(assigner)
+    if not own:
+        found = stages.bboxes.new_zeros(num_stages, num_clips, 0)
+    elif together:
+        found = compare(stages, truth, own, assigner.match_costs)
     else:
-        found = known[:, :0]
-        if own:
-            found = match_clips(stages, known, data_samples, assigner)
-        found, known, states = to_host(found, known, states)
+        found = match_clips(stages, taken, data_samples, assigner, own)
+    states = found[:0] if truth.states is None else truth.states
+    last = stages.person_logits[-1], stages.bboxes[-1]
+    found, states, *last = to_host(found, states, *last)
+    if own and together:
+        if not np.isfinite(found).all():
+            check()
+        found = assign(found, taken, truth.counts)
     if truth.states is None:
         states = np.full(len(truth.bboxes), PRESENT)
     persons = np.zeros((num_stages, num_clips, num_queries), int)
     persons[..., :own] = found
     persons[..., own:] = known
-    return Matching(persons, states)
+    return Matching(persons, states, Matched(persons[-1], *last))
 
 
 def to_host(*values: Tensor) -> list[np.ndarray]:
@@ -200,10 +206,13 @@ def assign(costs: np.ndarray, known: np.ndarray, counts: Sequence[int]) -> np.nd
 
 
 def match_clips(
-    stages: StageOutput, known: Tensor, data_samples: Samples, assigner: object
+    stages: StageOutput,
+    known: np.ndarray,
+    data_samples: Samples,
+    assigner: object,
+    own: int,
 ) -> Tensor:
     """The same by any assigner, for one stage and clip after the other."""
-    own = stages.bboxes.size(2) - known.size(1)
     found = [
         match_clip(logits[:own], bboxes[:own], *of_clip, assigner=assigner)
         for stage in zip(stages.person_logits, stages.bboxes, strict=True)
@@ -215,7 +224,7 @@ def match_clips(
 def match_clip(
     person_logits: Tensor,
     bboxes: Tensor,
-    known: Tensor,
+    known: np.ndarray,
     sample: ActionDataSample,
     *,
     assigner: object,
@@ -232,15 +241,15 @@ def match_clip(
     """
     gt_instances = sample.gt_instances
     gt_bboxes = gt_instances.bboxes.to(bboxes)
-    numbers = torch.arange(1, len(gt_bboxes) + 1, device=known.device)
-    left = ~torch.isin(numbers, known)
+    left = np.setdiff1d(np.arange(len(gt_bboxes)), known - 1)
+    left = torch.from_numpy(left).to(bboxes.device)
     states = gt_instances.get('states')
     persons = as_persons(
         gt_bboxes[left], None if states is None else states.to(bboxes.device)[left]
     )
     queries = as_queries(person_logits, bboxes)
     found = assigner.assign(queries, persons, img_meta=sample.metainfo).gt_inds
-    numbers = F.pad(numbers[left], (1, 0))  # none stays none
+    numbers = F.pad(left + 1, (1, 0))  # none stays none
     return torch.where(found > 0, numbers[found.clamp(min=0)], found)
 
 

@@ -5,6 +5,7 @@ there is a value for each of the K frames.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -13,22 +14,24 @@ from torch import Tensor
 
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.heads.matching import BACKGROUND, PERSON, Matching, Truth
-from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN, Matched
 
 
 class Rows(NamedTuple):
-    """Rows of predictions whose leading sizes (S, B, Q, [K]) are flattened."""
+    """Rows of predictions whose leading sizes (S, B, Q, [K]) are flattened.
 
-    index: Tensor  # (n,), ascending
-    stages: Tensor  # (n,): the stage of each
-    sizes: list[int]  # how many there are of each stage
-    totals: Tensor  # (S,): the same on the device
+    Each group of queries has its own S stages, one group after the other.
+    """
+
+    index: Tensor  # (n,), ascending in a stage
+    stages: Tensor  # (n,): the stage of each, ascending
+    totals: Tensor  # (S,): how many there are of each
+    sizes: list[int]  # the same on the host
+    is_all: bool  # all rows in their order
 
     def of(self, values: Tensor) -> Tensor:
         """Rows (n, ·) of flattened values."""
-        if len(values) == len(self.index):
-            return values
-        return values.index_select(0, self.index)
+        return values if self.is_all else values.index_select(0, self.index)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sums (S,) over the stages, of values (n, ·)."""
@@ -49,19 +52,21 @@ class Targets(NamedTuple):
     actions: Tensor  # (n, A) of them: multi-hot
     heard: Rows  # where action logits count if background does
     persons: Tensor  # (B, Q): those of the last stage
+    matched: Matched
 
 
-def make_targets(matching: Matching, truth: Truth) -> Targets:
-    """Truth for queries; the indices of all cross to the device in one copy.
+def make_targets(matching: Matching, truth: Truth, sizes: Sequence[int]) -> Targets:
+    """Truth for groups of queries; the indices of all cross to the device in one copy.
 
     Tubelets are compared in the K frames, and their actions there if the truth has
     ``actions`` (N, K, A).
     """
-    persons, states = matching
+    persons, states, matched = matching
     firsts = np.cumsum([0, *truth.counts])[:-1, None]
     owners = np.maximum(persons - 1 + firsts, 0)  # rows of the truth
     found = query_states(persons, owners, states, truth.counts)
     boxed, counted = found == PRESENT, found != UNKNOWN
+    labels = np.where(boxed, PERSON, BACKGROUND)
     box_rows, box_owners = owners, owners
     if truth.states is not None:
         num_frames = states.shape[1]
@@ -71,24 +76,23 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
     acting, rows = (boxed, box_rows) if by_frame else (persons > 0, owners)
     heard = counted.reshape(*acting.shape, -1).any(axis=-1)
     masks = counted, boxed, acting, heard
-    sizes = [mask.reshape(len(mask), -1).sum(axis=1) for mask in masks]
+    found = [find_rows(mask, sizes) for mask in masks]
+    counted, boxed, acting, _ = (index for index, *_ in found)
     numbers = (
-        *map(np.flatnonzero, masks),
-        *(np.repeat(np.arange(len(size)), size) for size in sizes),
-        *sizes,
-        np.where(boxed, PERSON, BACKGROUND)[counted],
-        box_rows[boxed],
-        box_owners[boxed],
-        rows[acting],
+        *chain(*found),
+        labels.ravel()[counted],
+        box_rows.ravel()[boxed],
+        box_owners.ravel()[boxed],
+        rows.ravel()[acting],
         persons[-1],
     )
-    *indices, labels, box_rows, box_owners, action_rows, last = move_together(
+    *moved, labels, box_rows, box_owners, action_rows, last = move_together(
         [*map(torch.from_numpy, numbers)], truth.bboxes.device
     )
     counted, boxed, acting, heard = (
-        Rows(index, stages, size.tolist(), totals)
-        for size, index, stages, totals in zip(
-            sizes, indices[:4], indices[4:8], indices[8:], strict=True
+        Rows(*tensors, totals.tolist(), len(sizes) == 1 and mask.all())
+        for mask, (*_, totals), *tensors in zip(
+            masks, found, moved[::3], moved[1::3], moved[2::3], strict=True
         )
     )
     actions = truth.actions.flatten(0, -2)
@@ -102,7 +106,21 @@ def make_targets(matching: Matching, truth: Truth) -> Targets:
         actions=actions[action_rows],
         heard=heard,
         persons=last,
+        matched=matched,
     )
+
+
+def find_rows(
+    mask: np.ndarray, sizes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where a mask (S, B, Q, [K]) is true: the first fields of :class:`Rows`."""
+    num_stages, firsts = len(mask), len(mask) * np.arange(len(sizes))
+    places = mask.nonzero()
+    stages = np.repeat(firsts, sizes)[places[2]] + places[0]
+    order = stages.argsort(kind='stable')
+    index = np.ravel_multi_index(places, mask.shape)[order]
+    totals = np.bincount(stages, minlength=num_stages * len(sizes))
+    return index, stages[order], totals
 
 
 def query_states(

@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.parts import Batch, QueryPart
 from stmixer_mm.registry import MODELS
@@ -64,14 +65,14 @@ class DenoisingQueries(QueryPart):
 
     def enter_training(self, batch: Batch) -> ExtraQueries:
         truth = [self.get_truth(sample.gt_instances) for sample in batch.data_samples]
-        bboxes, actions, persons = collect_persons(
+        bboxes, actions, persons, padding = collect_persons(
             *zip(*truth, strict=True), batch.frames.img_shapes
         )
         group_size = persons.size(1)
         # Queries of a group lie side by side.
-        bboxes, actions, persons = (
+        bboxes, actions, persons, padding = (
             values.repeat(1, self.num_groups, *[1] * (values.dim() - 2))
-            for values in (bboxes, actions, persons)
+            for values in (bboxes, actions, persons, padding)
         )
         actions = noise_actions(actions, self.label_noise)
         queries = Queries(
@@ -80,13 +81,12 @@ class DenoisingQueries(QueryPart):
                 for embedding in (self.spatial_labels, self.temporal_labels)
             )
         )
-        group = torch.arange(persons.size(1), device=persons.device) // group_size
-        padding = (persons < 0)[:, None]
+        group = torch.arange(padding.size(1), device=padding.device) // group_size
         return ExtraQueries(
             queries=queries,
             boxes_xyzr=xyxy_to_xyzr(noise_boxes(bboxes, self.box_noise)),
-            blocked=(group[:, None] != group) | padding,
-            hidden=torch.ones_like(persons, dtype=torch.bool),
+            blocked=(group[:, None] != group) | padding[:, None],
+            hidden=torch.ones_like(padding),
             persons=persons,
             prefix='dn.',
         )
@@ -119,7 +119,7 @@ class DenoisingTubelets(DenoisingQueries):
 
 def collect_persons(
     bboxes: Sequence[Tensor], labels: Sequence[Tensor], img_shapes: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Persons of a batch, padded by whole frames without an action.
 
     Args:
@@ -128,23 +128,25 @@ def collect_persons(
         img_shapes: (h, w) of each clip without padding, (B, 2).
 
     Returns:
-        Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A) and persons (B, P):
-        i + 1 for the i-th of the clip, -1 for padding.
+        Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A), on the host persons
+        (B, P), i + 1 for the i-th of the clip, -1 for padding, and padding (B, P) bool.
     """
     counts = np.array([len(each) for each in bboxes])
     slots, ends = np.arange(max(1, *counts)), counts.cumsum()
     taken = slots < counts[:, None]
     rows = np.where(taken, slots + (ends - counts)[:, None], ends[-1])
-    numbers = np.stack((rows, np.where(taken, slots + 1, -1)))
-    rows, persons = torch.from_numpy(numbers).to(img_shapes.device, non_blocking=True)
+    persons = torch.from_numpy(np.where(taken, slots + 1, -1))
+    rows, padding = move_together(
+        [torch.from_numpy(rows), persons < 0], img_shapes.device
+    )
     bboxes, labels = (
         torch.cat((*each, each[0].new_zeros(1, *each[0].shape[1:]))).float()[rows]
         for each in (bboxes, labels)
     )
     ones = [1] * (bboxes.dim() - 2)
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *ones, 4)
-    bboxes = torch.where(persons.view(*rows.shape, *ones) < 0, whole_frames, bboxes)
-    return bboxes, labels[..., 1:], persons
+    bboxes = torch.where(padding.view(*rows.shape, *ones), whole_frames, bboxes)
+    return bboxes, labels[..., 1:], persons, padding
 
 
 def noise_boxes(bboxes: Tensor, box_noise: float) -> Tensor:
