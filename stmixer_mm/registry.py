@@ -5,6 +5,7 @@ A class registered here is found as ``stmixer_mm.X`` from every scope, and as pl
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from mmaction import registry as mmaction
 from mmdet import registry as mmdet
@@ -75,3 +76,8 @@ VISUALIZERS = _share('VISUALIZERS', 'visualization')
 # path, *, trust) that makes the file the model of the config; it may run code only with
 # ``trust``. The model built of it has ``classes``, the names of the actions or None.
 MODEL_FILES: dict[str, Callable[..., None]] = {}
+
+# Called with a model, its ClipLoader and ``reuse``: what loads and predicts the clips of
+# one stream together (choose, take, test_step), or None for each by itself.
+STREAMS: list[Callable[..., object | None]] = []
+Reuse = Literal['auto', 'always', 'never']

@@ -18,7 +18,8 @@ from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
     import stmixer_mm.projects.annotate
-    import stmixer_mm.projects.export  # noqa: F401
+    import stmixer_mm.projects.export
+    import stmixer_mm.projects.streaming  # noqa: F401
 
 
 def main(

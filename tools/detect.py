@@ -8,7 +8,8 @@ cannot be read is reported on one line; the exit status is then 1.
 
 from pathlib import Path
 
-import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
+import stmixer_mm.projects.export
+import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
 from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources

@@ -44,7 +44,8 @@ def main(
             paths[name] = os.path.abspath(path)
 
     def build() -> ActionDetInferencer:
-        import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
+        import stmixer_mm.projects.export
+        import stmixer_mm.projects.streaming  # noqa: F401
 
         return ActionDetInferencer(
             **paths,

@@ -10,7 +10,8 @@ from contextlib import ExitStack, redirect_stdout
 from functools import partial
 from typing import Annotated
 
-import stmixer_mm.projects.export  # noqa: F401 - exported files as checkpoints
+import stmixer_mm.projects.export
+import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_clips
 from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOptions
@@ -28,6 +29,7 @@ from stmixer_mm.errors import blame
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
 from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
+from stmixer_mm.registry import Reuse
 
 LOG_EVERY_S = 10.0
 
@@ -43,6 +45,7 @@ def main(
     interval_s: NotNegative = 0.0,
     score_thr: Score = 0.3,
     nms_thr: Score = NMS_THR,
+    reuse: Reuse = 'auto',
     device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
@@ -60,6 +63,8 @@ def main(
         score_thr: Leave out actions with lower scores; the page can change it for what
             is shown.
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
+        reuse: Whether clips share what is computed for each frame: auto, where the
+            model can; always, or it is an error; never.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
     if json_lines not in (None, '-'):
@@ -78,7 +83,7 @@ def main(
         ).model
         loader = ClipLoader(detector.cfg)
         options = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
-        options['tracker'] = build_tracker(DEFAULT_TRACKER)
+        options |= dict(reuse=reuse, tracker=build_tracker(DEFAULT_TRACKER))
         detect = partial(detect_clips, detector, loader, **options)
         live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)
         if lines is not None:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 from mmcv.transforms import Compose
 from mmengine.config import Config
@@ -22,6 +23,17 @@ _DECODERS = (
 )
 
 
+class _FrameChoice(SampleKeyframeClip):
+    """Samples those frames of a clip that its sample's ``choose`` asks for, if any."""
+
+    def transform(self, results: dict) -> dict:
+        results = super().transform(results)
+        if choose := results.pop('choose', None):
+            results['frame_inds'] = choose(results['frame_inds'])
+            results['clip_len'] = len(results['frame_inds'])
+        return results
+
+
 class ClipLoader:
     """The test pipeline of a config, for clips that are cut beforehand.
 
@@ -32,6 +44,7 @@ class ClipLoader:
 
     Attributes:
         sampler: The transform that chooses the frames of a clip.
+        transforms: The pipeline.
         before, after: Frames that a clip spans around the one that it is cut at.
         ahead_s: Seconds from there to the keyframe.
     """
@@ -45,7 +58,8 @@ class ClipLoader:
                     'The test pipeline of the config has no SampleKeyframeClip, which '
                     'defines a clip; give test_dataloader.dataset.pipeline one.'
                 )
-            self._transform = Compose([step for step in steps if step is not None])
+            self.transforms = [step for step in steps if step is not None]
+            self._transform = Compose(self.transforms)
         self.before = self.sampler.place * self.sampler.frame_interval
         span = (self.sampler.clip_len - 1) * self.sampler.frame_interval
         self.after = span - self.before
@@ -68,7 +82,7 @@ class ClipLoader:
         if self.ahead_s:  # clips are cut where they end: there may be no keyframe yet
             given['ahead_s'] = 0.0
         self.sampler = SampleKeyframeClip(**given)
-        return SampleKeyframeClip(**given | dict(allow_short=True))
+        return _FrameChoice(**given | dict(allow_short=True))
 
     @property
     def spans(self) -> tuple[int, int, float]:
@@ -99,13 +113,16 @@ class ClipLoader:
         return ClipCutter(source, self.spans, start=start, **part)
 
     def load(
-        self, clips: Iterable[Clip], on_damage: OnDamage | None
-    ) -> Iterator[tuple[Clip, dict]]:
+        self, clips: Iterable[Clip], on_damage: OnDamage | None, stream: object = None
+    ) -> Iterator[tuple[Clip, object]]:
         """Clips, and what the pipeline makes of each.
 
-        A clip that cannot be decoded is left out if ``on_damage`` can be called.
+        A clip that cannot be decoded is left out if ``on_damage`` can be called. A
+        ``stream`` has only the frames decoded that it chooses.
         """
         for clip in clips:
+            if stream is not None:
+                clip.sample['choose'] = partial(stream.choose, clip)
             try:
                 with blame(f'The test pipeline fails at {clip.time_s:g} s'):
                     inputs = self._transform(clip.sample)
@@ -114,4 +131,5 @@ class ClipLoader:
                     raise
                 on_damage(error)
             else:
+                inputs = inputs if stream is None else stream.take(inputs)
                 yield clip._replace(sample={}), inputs

@@ -31,7 +31,7 @@ from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, printable
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
-from stmixer_mm.registry import MODEL_FILES, MODELS
+from stmixer_mm.registry import MODEL_FILES, MODELS, STREAMS, Reuse
 from stmixer_mm.structures import Keyframe
 
 
@@ -190,6 +190,7 @@ def detect_clips(
     tracker: Tracker | None = None,
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
+    reuse: Reuse = 'auto',
 ) -> Iterator[Keyframe]:
     """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
 
@@ -204,6 +205,7 @@ def detect_clips(
             their own.
         batch_size: Clips that the model sees at once; with track queries it is 1.
         on_damage: See :func:`detect_video`.
+        reuse: See :meth:`.ActionDetInferencer.stream`.
     """
     by_tubelets = finds_tubelets(model)
     if loader.ahead_s and by_tubelets:
@@ -211,8 +213,11 @@ def detect_clips(
             f'The test pipeline has ahead_s={loader.ahead_s:g}, but tubelets are in '
             'the frames of their clip; leave ahead_s out.'
         )
-    loaded = loader.load(clips, on_damage)
-    predictions = predict(model, loaded, batch_size, nms_thr)
+    if reuse == 'always' and not STREAMS:
+        raise UserError("import stmixer_mm.projects.streaming for reuse='always'.")
+    stream = next((start(model, loader, reuse) for start in STREAMS), None)
+    loaded = loader.load(clips, on_damage, stream)
+    predictions = predict(model, loaded, batch_size, nms_thr, stream)
     if not by_tubelets:
         return read_keyframes(
             model,

@@ -44,6 +44,7 @@ from stmixer_mm.files import (
     check_writable_file,
     write_json,
 )
+from stmixer_mm.registry import Reuse
 from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
 
 NMS_THR = 0.7
@@ -116,6 +117,7 @@ class ActionDetInferencer:
             str | Mapping | Tracker | None, dict(choices=(*TRACKERS, 'none'))
         ] = DEFAULT_TRACKER,
         batch_size: Count = 1,
+        reuse: Reuse = 'auto',
         fps: Positive | None = None,
         on_damage: OnDamage | None = None,
     ) -> Iterator[Keyframe]:
@@ -133,6 +135,8 @@ class ActionDetInferencer:
                 :func:`.build_tracker`; with none they have no ids. Tubelets and track
                 queries need no tracker.
             batch_size: Clips that the model sees at once.
+            reuse: Whether clips that overlap share what is computed for each frame:
+                auto, where the model can; always, or it is an error; never.
             fps: See :func:`.open_source`.
             on_damage: See :func:`.detect_video`.
 
@@ -150,6 +154,7 @@ class ActionDetInferencer:
             nms_thr=nms_thr,
             tracker=None if tracker in (None, 'none') else build_tracker(tracker),
             batch_size=batch_size,
+            reuse=reuse,
             on_damage=on_damage,
         )
 

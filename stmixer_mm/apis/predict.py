@@ -15,9 +15,10 @@ from stmixer_mm.errors import UserError
 
 def predict(
     model: nn.Module,
-    loaded: Iterator[tuple[Clip, dict]],
+    loaded: Iterator[tuple[Clip, object]],
     batch_size: int,
     nms_thr: float | None,
+    stream: object = None,
 ) -> Iterator[tuple[Clip, InstanceData]]:
     """Predictions for clips in order of time, in batches.
 
@@ -26,6 +27,7 @@ def predict(
         loaded: Clips, and the inputs that the pipeline made of each.
         batch_size: Clips of a batch.
         nms_thr: See :func:`.detect_clips`.
+        stream: What made the inputs, and predicts from them.
     """
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
@@ -34,10 +36,13 @@ def predict(
         batch_size = 1
     while batch := list(islice(loaded, batch_size)):
         clips, inputs = zip(*batch, strict=True)
-        data = pseudo_collate(inputs)
-        data['data_samples'][0].set_data(state)
         with torch.inference_mode():
-            samples = model.test_step(data)
+            if stream is not None:
+                samples = stream.test_step(inputs, state)
+            else:
+                data = pseudo_collate(inputs)
+                data['data_samples'][0].set_data(state)
+                samples = model.test_step(data)
         state = {name: samples[0].get(name) for name in state}
         for clip, sample in zip(clips, samples, strict=True):
             yield clip, _without_duplicates(sample.pred_instances, nms_thr)

@@ -97,8 +97,15 @@ class STMixer(ClipDetector):
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
-        batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
-        seen = self.see(batch, self.parts.enter(batch))
+        feats = self.extract_feat(inputs)
+        return self.predict_batch(Batch.of(feats, inputs, data_samples))
+
+    def predict_batch(self, batch: Batch) -> Samples:
+        """The same from feature maps."""
+        seen, data_samples = (
+            self.see(batch, self.parts.enter(batch)),
+            batch.data_samples,
+        )
         found = self.head.predict(seen.stages, data_samples)
         found = self.parts.finish(batch, seen, found)
         vectors = self.decoder.query_vectors(seen.queries)

@@ -1,0 +1,92 @@
+"""A backbone for images whose later stages see something of the frame before.
+
+Shapes: N frames, B clips, T frames of a clip, C channels, h x w cells.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from stmixer_mm.models.folding import fold_time, unfold_time
+from stmixer_mm.registry import MODELS
+
+
+def shift_channels(now: Tensor, before: Tensor, share: float) -> Tensor:
+    """Maps whose first channels are those of the frame before.
+
+    Args:
+        now, before: Of the same shape, channels second.
+        share: Of the channels.
+    """
+    count = int(now.size(1) * share)
+    return torch.cat((before[:, :count], now[:, count:]), dim=1)
+
+
+@MODELS.register_module()
+class CausalShiftBackbone(BaseModule):
+    """Run a 2-D backbone on each frame, with shifts in time that only look back.
+
+    Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV
+    2019, section 4.2. Before the first frame of a clip there are zeros. A frame's maps
+    depend on it and on as many frames before it as there are shifts, so a stream needs
+    no frame twice, except the first few of each clip.
+
+    Args:
+        backbone: Config of a backbone that runs submodules one after the other. Its
+            checkpoints fit.
+        stages: Names of these, in groups; each group yields a level, finest first.
+        num_shifts: Groups, counted from the last, that see the frame before.
+        share: Of the channels that come from there.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        stages: Sequence[Sequence[str]],
+        num_shifts: int = 1,
+        share: float = 0.125,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.stages = [[*names] for names in stages]
+        self.num_shifts = num_shifts
+        self.share = share
+
+    def forward(self, clips: Tensor) -> list[Tensor]:
+        """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
+        levels = [clips]
+        for run, looks_back in self.frame_steps():
+            before = [F.pad(one, (0, 0, 0, 0, 1, -1)) for one in levels]
+            levels = run(levels, before) if looks_back else run(levels)
+        return levels
+
+    def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
+        """The stages as functions of levels (N, C, T, h, w), to which they add one.
+
+        Each with whether it has a second argument, the levels of the frames before.
+        """
+        count = len(self.stages)
+        return [
+            (self._step(index), index >= count - self.num_shifts)
+            for index in range(count)
+        ]
+
+    def _step(self, index: int) -> Callable[..., list[Tensor]]:
+        layers = [self.backbone.get_submodule(name) for name in self.stages[index]]
+
+        def run(levels: list[Tensor], before: list[Tensor] | None = None) -> list:
+            feat = levels[-1]
+            if before is not None:
+                feat = shift_channels(feat, before[-1], self.share)
+            clips, feat = len(feat), fold_time(feat)
+            for layer in layers:
+                feat = layer(feat)
+            return [*levels[1 if index == 0 else 0 :], unfold_time(feat, clips)]
+
+        return run

@@ -1,0 +1,205 @@
+"""Feature maps of the last frames of a stream, which overlapping clips share.
+
+Shapes: N new frames, B clips, T frames of a clip, L levels, C channels, h x w cells.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmaction.datasets.transforms import (
+    CenterCrop,
+    FormatShape,
+    PackActionInputs,
+    Resize,
+)
+from mmaction.structures import ActionDataSample
+from torch import Tensor, nn
+
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.datasets.clips import Clip
+from stmixer_mm.datasets.transforms import DecodeFrames, SampleKeyframeClip
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.data_preprocessor import single_clips
+from stmixer_mm.models.decoder.initial_boxes import FrameShapes
+from stmixer_mm.models.necks.levels import as_levels
+from stmixer_mm.models.parts import Batch, Samples
+from stmixer_mm.projects.streaming.path import Path, Step
+from stmixer_mm.registry import Reuse
+
+Numbers = tuple[int, ...]  # of frames, rising
+# Transforms that treat frames one by one, and leave nothing to chance.
+FRAMEWISE = (SampleKeyframeClip, DecodeFrames, Resize, CenterCrop, FormatShape)
+FRAMEWISE += (PackActionInputs,)
+
+
+class NumberedClip(NamedTuple):
+    """A clip, of which only the frames are loaded that no clip before had."""
+
+    numbers: Numbers  # of its T frames in the stream
+    new: Numbers  # of the frames that are loaded
+    frames: Tensor  # (3, len(new), h, w) uint8
+    sample: ActionDataSample
+
+
+class FrameMemory:
+    """Predicts the clips of one stream, whose frames go through the backbone once.
+
+    What a step makes of a frame is kept under the numbers of the frames that it saw, so
+    it is used again only where the clip by itself would give the same. Frames that are
+    older than the newest clip are forgotten.
+
+    Args:
+        model: A detector that predicts from feature maps; it stays as it is.
+        loader: Makes the clips.
+
+    Raises:
+        UserError: the model or the pipeline needs whole clips.
+    """
+
+    def __init__(self, model: nn.Module, loader: ClipLoader) -> None:
+        if not hasattr(model, 'predict_batch'):
+            raise UserError(
+                f'{type(model).__name__} cannot stream: it needs the pixels of whole '
+                'clips; give the checkpoint of an STMixer.'
+            )
+        for transform in loader.transforms:
+            if not isinstance(transform, FRAMEWISE):
+                raise UserError(
+                    f'{type(transform).__name__} of the test pipeline may see several '
+                    'frames of a clip at once, so that frames cannot be used again; '
+                    f'take {", ".join(one.__name__ for one in FRAMEWISE)} alone.'
+                )
+        self._steps, self._parts = Path.of(model.path)
+        # With the model's hooks: autocast, say.
+        self._model = copy(model)
+        self._model.forward = self._forward
+        self._loaded: set[int] = set()  # numbers of frames that later clips may share
+        # What each step made, by the numbers of the frames that it saw.
+        self._made: list[dict[Numbers, list[Tensor]]] = [{} for _ in self._steps]
+
+    # Loading
+
+    def choose(self, clip: Clip, frame_inds: np.ndarray) -> np.ndarray:
+        """Those frames of a clip, counted from its first, that are to be loaded."""
+        first = clip.frames.start
+        self._numbers = tuple((first + frame_inds).tolist())
+        missing = sorted({*self._numbers} - self._loaded)
+        self._new = tuple(missing or self._numbers[-1:])
+        return np.array(self._new) - first
+
+    def take(self, inputs: dict) -> NumberedClip:
+        """A clip, from what the pipeline made of the chosen frames."""
+        kept = self._loaded.union(self._new)
+        self._loaded = {number for number in kept if number >= self._numbers[0]}
+        (frames,) = single_clips([inputs['inputs']])
+        return NumberedClip(self._numbers, self._new, frames, inputs['data_samples'])
+
+    # Prediction
+
+    def test_step(self, clips: Sequence[NumberedClip], state: dict) -> Samples:
+        """The samples of clips with their predictions.
+
+        Args:
+            clips: In order of time.
+            state: Fields of the first sample, see :meth:`.ClipDetector.start_video`.
+        """
+        self._clips = clips
+        clips[0].sample.set_data(state)
+        frames = [frame for clip in clips for frame in clip.frames.split(1, dim=1)]
+        samples = [clip.sample for clip in clips for _ in clip.new]
+        return self._model.test_step(dict(inputs=frames, data_samples=samples))
+
+    def _forward(self, inputs: Tensor, data_samples: Samples, mode: str) -> Samples:
+        """Predict from new frames (N, 3, 1, H, W) and those that are kept."""
+        samples = [clip.sample for clip in self._clips]
+        num_frames = len(self._clips[0].numbers)
+        pad_shape = tuple(inputs.shape[-2:])
+        for sample in samples:
+            meta = dict(img_shape=sample.img_shape, pad_shape=pad_shape)
+            sample.set_metainfo(meta | dict(clip_len=num_frames))
+        with exact_convolutions(inputs.device.type):
+            feats = self.extend(inputs)
+            for part in self._parts:
+                feats = part(feats)
+        shapes = torch.tensor([one.img_shape for one in samples], device=inputs.device)
+        batch = Batch(as_levels(feats), samples, FrameShapes(shapes, pad_shape))
+        return self._model.predict_batch(batch)
+
+    def extend(self, inputs: Tensor) -> list[Tensor]:
+        """New frames (N, 3, 1, H, W) to the clips' levels (B, C, T, h, w)."""
+        new = [(number,) for clip in self._clips for number in clip.new]
+        known = {key: [one] for key, one in zip(new, inputs.split(1), strict=True)}
+        all_numbers, depth = [clip.numbers for clip in self._clips], 0
+        for step, made in zip(self._steps, self._made, strict=True):
+            before, depth = depth, depth + step.looks_back
+            wanted = {
+                _seen(numbers, place, depth): (
+                    _seen(numbers, place, before),
+                    _seen(numbers, place - 1, before),
+                )
+                for numbers in all_numbers
+                for place in range(len(numbers))
+            }
+            wanted = {key: of for key, of in wanted.items() if key not in made}
+            made.update(_take(step, wanted, known) if wanted else {})
+            known = made
+        clips = [
+            [known[_seen(numbers, place, depth)] for place in range(len(numbers))]
+            for numbers in all_numbers
+        ]
+        for made in self._made:
+            for key in [key for key in made if key[0] < all_numbers[-1][0]]:
+                del made[key]
+        return _join([_join(frames, dim=2) for frames in clips])
+
+
+def start_stream(
+    model: nn.Module, loader: ClipLoader, reuse: Reuse = 'always'
+) -> FrameMemory | None:
+    """The memory of a new stream; None if frames are not to be used again, or cannot.
+
+    Args:
+        model: From :func:`.init_detector`.
+        loader: Of its config.
+        reuse: 'auto', where the model can; 'always', or an error; 'never'.
+    """
+    with suppress(UserError if reuse == 'auto' else ()):
+        return None if reuse == 'never' else FrameMemory(model, loader)
+    return None
+
+
+def _seen(numbers: Numbers, place: int, depth: int) -> Numbers:
+    """A frame of a clip and up to ``depth`` before it; none before the first."""
+    return numbers[max(place - depth, 0) : place + 1]
+
+
+def _take(
+    step: Step,
+    wanted: dict[Numbers, tuple[Numbers, Numbers]],
+    known: dict[Numbers, list[Tensor]],
+) -> dict[Numbers, list[Tensor]]:
+    """Take a step for several frames at once.
+
+    Args:
+        step: To take.
+        wanted: The frames that it sees: those that ``known`` saw of the frame, and of
+            the one before.
+        known: Levels (1, C, 1, h, w) that it begins with.
+    """
+    now, before = zip(*wanted.values(), strict=True)
+    levels = [_join([known[key] for key in now])]
+    if step.looks_back:
+        nothing = [torch.zeros_like(one[:1]) for one in levels[0]]
+        levels.append(_join([known[key] if key else nothing for key in before]))
+    outs = [out.split(1) for out in step.run(*levels)]
+    return dict(zip(wanted, map(list, zip(*outs, strict=True)), strict=True))
+
+
+def _join(several: Sequence[list[Tensor]], dim: int = 0) -> list[Tensor]:
+    """Levels of several frames or clips, joined."""
+    return [torch.cat(level, dim) for level in zip(*several, strict=True)]

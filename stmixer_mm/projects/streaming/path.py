@@ -1,0 +1,149 @@
+"""The way from frames to feature maps, cut where frames begin to see each other.
+
+Shapes: N frames, C channels, h x w cells; B clips, T frames of a clip.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from mmaction.models.backbones.resnet3d import ResNet3d
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone
+from stmixer_mm.models.necks.bifpn3d import BiFPN3D
+from stmixer_mm.models.necks.fpn3d import FPN3D, PAFPN3D
+from stmixer_mm.models.necks.framewise import FramewiseNeck
+from stmixer_mm.models.necks.levels import as_levels
+from stmixer_mm.models.necks.projection import ChannelProjection3D
+
+Levels = list[Tensor]  # (N, C, 1, h, w) each
+_POINTWISE = (
+    *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU),
+    *(nn.Hardswish, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Dropout),
+)
+
+
+class Step(NamedTuple):
+    """A step that is taken once for each frame.
+
+    ``run`` gets the levels of N frames and, if it ``looks_back``, those of the frames
+    before, which are zeros where a clip begins.
+    """
+
+    run: Callable[..., Levels]
+    looks_back: bool = False
+
+
+class Path(NamedTuple):
+    """All that makes feature maps: steps for frames, then parts for whole clips."""
+
+    steps: list[Step]
+    parts: list[Callable[[Levels], Levels | Tensor]]
+
+    @classmethod
+    def of(cls, modules: Sequence[nn.Module]) -> 'Path':
+        """Cut the path of a detector.
+
+        Raises:
+            UserError: its backbone sees several frames from the beginning.
+        """
+        steps, parts = [], [*modules]
+        while parts:
+            found, rest = _cut(parts[0])
+            steps += found
+            parts = [*rest, *parts[1:]]
+            if not found or rest:
+                break
+        if not steps:
+            raise UserError(
+                f'{type(modules[0]).__name__} cannot stream: its first layers see several '
+                'frames of a clip at once; take a backbone that sees them one by one, '
+                'such as FramewiseBackbone.'
+            )
+        return cls(_join(steps), parts)
+
+
+def _join(steps: Iterable[Step]) -> list[Step]:
+    """The same in as few steps as possible."""
+    joined: list[Step] = []
+    for step in steps:
+        if joined and not step.looks_back:
+            first, looks_back = joined.pop()
+            step = Step(_chain(first, step.run), looks_back)
+        joined.append(step)
+    return joined
+
+
+def _chain(first: Callable[..., Levels], second: Callable[..., Levels]) -> Callable:
+    return lambda *levels: second(first(*levels))
+
+
+def _cut(module: nn.Module) -> tuple[list[Step], list[Callable]]:
+    """The steps of a module, and what of it sees whole clips."""
+    if hasattr(module, 'frame_steps'):
+        return [Step(*step) for step in module.frame_steps()], []
+    if _sees_one_frame(module):
+        return [Step(lambda levels: as_levels(module(as_feats(levels))))], []
+    if type(module).forward is ResNet3d.forward:
+        return _cut_resnet3d(module)
+    return [], [module]
+
+
+def as_feats(levels: Levels) -> Levels | Tensor:
+    """Levels as parts hand them on: a single one is no list."""
+    return levels[0] if len(levels) == 1 else levels
+
+
+def _sees_one_frame(module: nn.Module) -> bool:
+    """Whether a part of a path treats each frame alone."""
+    kind = type(module)
+    if kind is FramewiseBackbone:
+        return module.num_segments is None
+    if kind is ChannelProjection3D:
+        return module.num_frames is None
+    if kind in (FPN3D, PAFPN3D, BiFPN3D):
+        return _has_no_kernel_in_time(module)
+    return kind is FramewiseNeck
+
+
+def _has_no_kernel_in_time(module: nn.Module) -> bool:
+    if any(getattr(one, 'non_local', False) for one in module.modules()):
+        return False
+    leaves = (one for one in module.modules() if not [*one.children()])
+    return all(
+        (one.kernel_size[0], one.stride[0]) == (1, 1)
+        if isinstance(one, nn.Conv3d | nn.MaxPool3d)
+        else isinstance(one, (*_POINTWISE, _BatchNorm))
+        for one in leaves
+    )
+
+
+def _cut_resnet3d(net: ResNet3d) -> tuple[list[Step], list[Callable]]:
+    """The stages of a SlowOnly before the first kernel in time, and the rest."""
+    stem = [net.conv1, *([net.maxpool] if net.with_pool1 else [])]
+    stages = [getattr(net, name) for name in net.res_layers]
+    apart = [*takewhile(_has_no_kernel_in_time, stages)]
+    count = 0 if net.with_pool2 else len(apart)
+    if not count or not all(map(_has_no_kernel_in_time, stem)):
+        return [], [net]
+
+    def run(feat: Tensor, which: range, keep: Collection[int]) -> Levels:
+        outs = []
+        for index in which:
+            feat = stages[index](feat)
+            outs += [feat] if index in keep else []
+        return outs
+
+    def first(levels: Levels) -> Levels:
+        feat = nn.Sequential(*stem)(*levels)
+        return run(feat, range(count), {*net.out_indices, count - 1})
+
+    def rest(levels: Levels) -> Levels | Tensor:
+        outs = levels if count - 1 in net.out_indices else levels[:-1]
+        further = run(levels[-1], range(count, len(stages)), net.out_indices)
+        return as_feats([*outs, *further])
+
+    return [Step(first)], [rest]

@@ -1,0 +1,169 @@
+"""Laws of streams: what they find is what clips by themselves find."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from tiny import MODELS_FOLDER
+from tiny_stmixer import write_project
+
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.datasets.clips import RecentFrames
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.streaming.memory import FrameMemory
+
+RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
+WIDTHS = dict(in_channels=[8, 16, 32, 64], out_channels=16)
+FRAMEWISE = dict(type='FramewiseBackbone', backbone=RESNET)
+STAGES = [['conv1', 'bn1', 'relu', 'maxpool', 'layer1'], ['layer2'], ['layer3']]
+BACKBONES = {
+    'framewise': dict(
+        backbone=FRAMEWISE, neck=dict(type='ChannelProjection3D', **WIDTHS)
+    ),
+    'causal': dict(
+        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, num_shifts=2)
+        | dict(stages=[*STAGES, ['layer4']]),
+        neck=dict(type='ChannelProjection3D', **WIDTHS),
+    ),
+    'necks': dict(
+        backbone=FRAMEWISE,
+        neck=[
+            dict(type='FPN3D', temporal_kernel=1, **WIDTHS),
+            dict(type='PAFPN3D', in_channels=[16] * 4, out_channels=16),
+        ],
+    ),
+    'slowonly': {},  # whose first stage has no kernel in time
+}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('streams')
+
+
+@pytest.fixture(scope='module')
+def config(folder):
+    return Config.fromfile(write_project(folder))
+
+
+def build(config, backbone, *, tubelets=False, clip_len=4, frame_interval=1):
+    cfg = deepcopy(config)
+    for part, settings in deepcopy(BACKBONES[backbone]).items():
+        cfg.model[part] = settings
+    cfg.model.decoder.num_frames = clip_len
+    cfg.model.head.score_thr = 0.0
+    sampler = cfg.test_dataloader.dataset.pipeline[1]
+    sampler.update(clip_len=clip_len, frame_interval=frame_interval)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        return init_detector(cfg, None)
+
+
+def persons(found):
+    return [
+        (one.frame_index, one.bboxes, [dict(pairs) for pairs in one.actions])
+        for one in found
+    ]
+
+
+def assert_same(found, expected):
+    found, expected = persons(found), persons(expected)
+    assert expected and len(found) == len(expected)
+    for (index, boxes, actions), (number, *others) in zip(found, expected, strict=True):
+        assert index == number
+        np.testing.assert_allclose(boxes, others[0], rtol=1e-5, atol=1e-4)
+        for one, other in zip(actions, others[1], strict=True):
+            assert one.keys() == other.keys()
+            np.testing.assert_allclose([*one.values()], [*other.values()], atol=1e-5)
+
+
+def pictures(count, size=(48, 64)):
+    random = np.random.RandomState(0)
+    return random.randint(0, 256, (count, *size, 3), np.uint8)
+
+
+CASES = [  # frames from keyframe to keyframe, from one of a clip to the next; batch
+    *((1, 1, 1), (1, 2, 3), (2, 3, 1), (3, 1, 2), (3, 2, 1), (4, 1, 1), (7, 1, 2)),
+]
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_streams_equal_clips(config, backbone):
+    """At the beginning and the end, too, where frames are repeated."""
+    for interval, frame_interval, batch_size in CASES:
+        model = build(config, backbone, frame_interval=frame_interval)
+        options = dict(interval_s=interval / 30, batch_size=batch_size, score_thr=0)
+        found, expected = (
+            [*detect_video(model, pictures(12), reuse=reuse, **options)]
+            for reuse in ('always', 'never')
+        )
+        assert_same(found, expected)
+
+
+def test_tubelets_of_streams_equal_those_of_clips(config):
+    cfg, (decoder, head) = deepcopy(config), tubelet_parts()
+    cfg.model.decoder.update(decoder)
+    cfg.model.head.update(head)
+    model = build(cfg, 'framewise')
+    found, expected = (
+        [*detect_video(model, pictures(11), reuse=reuse, score_thr=0)]
+        for reuse in ('always', 'never')
+    )
+    assert [one.ids for one in found] == [one.ids for one in expected]
+    assert_same(found, expected)
+
+
+def tubelet_parts():
+    tubelets = Config.fromfile(MODELS_FOLDER / 'tubelets.py')
+    return tubelets.tubelet_decoder, tubelets.tubelet_head
+
+
+def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
+    """Also after a connection broke, whose next frames have the next numbers."""
+    model = build(config, 'framewise', frame_interval=2)
+    loader = ClipLoader(model.cfg)
+    memory, seen, kept = FrameMemory(model, loader), [], []
+    model.backbone.backbone.conv1.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(output))
+    )
+
+    def clips():
+        count = 0
+        for part in pictures(12), pictures(24, size=(64, 48)):
+            ring = RecentFrames(*loader.spans, count=count)
+            for picture in part:
+                ring.append(ring.count / 30, picture)
+                if ring.count > count + ring.after:
+                    yield ring.clip(ring.count - 1 - ring.after)
+            count = ring.count
+
+    for _, inputs in loader.load(clips(), None, memory):
+        memory.test_step([inputs], {})
+        kept.append(sum(len(made) for made in memory._made))
+    assert sum(seen) == 12 + 24
+    assert max(kept) <= 1 + 3 * 2  # frames from a clip's first to its last
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(inflate=(1, 1, 1)), dict(conv1_kernel=(3, 7, 7))]
+)
+def test_what_sees_whole_clips_gets_them(config, settings):
+    cfg = deepcopy(config)
+    cfg.model.backbone.update(settings)
+    model = build(cfg, 'slowonly')
+    with pytest.raises(UserError, match='ResNet3dSlowOnly cannot stream'):
+        FrameMemory(model, ClipLoader(model.cfg))
+    assert [*detect_video(model, pictures(12))]
+
+
+def test_chance_in_the_pipeline_is_no_stream(config):
+    cfg = deepcopy(config)
+    flip = dict(type='mmaction.Flip', flip_ratio=0.5)
+    cfg.test_dataloader.dataset.pipeline.insert(4, flip)
+    model = build(cfg, 'framewise')
+    with pytest.raises(UserError, match='Flip'):
+        FrameMemory(model, ClipLoader(model.cfg))
