@@ -1,18 +1,20 @@
 """Results in the forms of published projects, written as their code writes them."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
 from bad_input import check_content, is_sentence
 from literal_act import box_iou
 from mmaction.evaluation.functional import multisports_utils
+from run_tool import ROOT, python_blocks
 from scipy.io import savemat
 from tube_data import SCALE, build, ground_truth, noisy, still
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
-from stmixer_mm.evaluation.results.offline import evaluate_results, read_results
+from stmixer_mm.evaluation.results.offline import evaluate_results, feed, read_results
 from stmixer_mm.projects import published  # noqa: F401
 
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}
@@ -351,3 +353,34 @@ def test_damaged_files(tmp_path, name, content):
     assert place in message
     if isinstance(content, bytes) and content.count(b'\n') == 2:
         assert 'line 2' in message
+
+
+def test_the_table_of_all_protocols(tmp_path, monkeypatch):
+    """docs/evaluation.md has the values of the result that the readme makes."""
+    monkeypatch.chdir(tmp_path)
+    _, program = python_blocks('stmixer_mm/projects/published/README.md')
+    exec(program, {})
+    results = read_results('found.pkl')
+    rows = re.findall(
+        r"^\| (`'.*) \| \w+ \w+ \w+ \| ([\d.]+) \| ([\d.]*) \| ([\d.]*) \|$",
+        (ROOT / 'docs' / 'evaluation.md').read_text(),
+        re.MULTILINE,
+    )
+    named = {TubeFrameMAPMetric: set(), VideoMAPMetric: set()}
+    for names, frame, *video in rows:
+        names = re.findall(r"'(\w+)'", names)
+        for name in names:
+            options = dict(iou_thrs=(0.2, 0.5), linking=name)
+            for kind, values, more in (
+                (TubeFrameMAPMetric, [frame], {}),
+                (VideoMAPMetric, video, options),
+            ):
+                if name in kind.protocols and all(values):
+                    named[kind].add(name)
+                    metric = kind('GT.pkl', protocol=name, **more)
+                    feed(metric, results)
+                    found = [*metric.evaluate(len(metric.results)).values()]
+                    assert [f'{100 * value:.1f}' for value in found[: len(values)]] == [
+                        *values
+                    ]
+    assert named == {kind: {*kind.protocols} for kind in named}
