@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModule
@@ -16,6 +17,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.finite import FiniteCheck, check_together
@@ -185,6 +187,30 @@ def mean_terms(
     terms, checks = zip(*turns, strict=True)
     check_together(checks)
     return {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
+
+
+def pad_clips(
+    fields: Sequence[Sequence[Tensor]],
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Rows (k, ·) of each clip as (B, P, ·), P at least 1, with zeros behind them.
+
+    Args:
+        fields: For several kinds of rows, those of each clip.
+
+    Returns:
+        The fields, and which rows are padding, (B, P) bool, on the device and the host.
+    """
+    counts = np.array([len(rows) for rows in fields[0]])
+    slots, ends = np.arange(max(1, *counts)), counts.cumsum()
+    padding = slots >= counts[:, None]
+    places = np.where(padding, ends[-1], slots + (ends - counts)[:, None])
+    numbers = torch.from_numpy(places), torch.from_numpy(padding)
+    places, on_device = move_together(numbers, fields[0][0].device)
+    padded = [
+        torch.cat((*rows, rows[0].new_zeros(1, *rows[0].shape[1:])))[places]
+        for rows in fields
+    ]
+    return padded, on_device, numbers[1]
 
 
 class LearningNeck(BaseModule, metaclass=ABCMeta):

@@ -15,9 +15,10 @@ from tiny import (
 from tiny import losses_of as tiny_losses
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
+from stmixer_mm.models.parts import Batch
 from stmixer_mm.projects.track_queries.query_interaction import QueryInteraction
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
+from stmixer_mm.structures import DecoderOutput, Matched, Queries, StageOutput
 
 QUERIES, DIMS = 5, 16
 LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
@@ -41,13 +42,15 @@ def tracks(*ids, missed=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
     count = len(ids)
     bboxes = torch.tensor([LEFT, RIGHT] * count, dtype=torch.float32)[:count]
+    bboxes = bboxes.reshape(-1, 4)
     return InstanceData(
         metainfo=dict(next_id=10),
         spatial=torch.randn(count, DIMS, generator=generator),
         temporal=torch.randn(count, DIMS, generator=generator),
-        boxes_xyzr=xyxy_to_xyzr(bboxes.reshape(-1, 4)),
-        ids=torch.tensor(ids, dtype=torch.long),
-        missed=torch.tensor(missed or [0] * count, dtype=torch.long),
+        boxes_xyzr=xyxy_to_xyzr(bboxes),
+        bboxes=bboxes.numpy(),
+        ids=np.array(ids, int),
+        missed=np.array(missed or [0] * count, int),
     )
 
 
@@ -82,14 +85,16 @@ def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     assert found.targets.persons.tolist() == [[2, 3, 1, 0]]
 
 
-def said(scores, bboxes):
+def said(scores, bboxes, persons=()):
     """Output of Q queries and of tracks with these person scores."""
     scores, count = torch.tensor(scores), len(scores)
-    logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)
+    logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)[None]
+    bboxes = torch.tensor(bboxes, dtype=torch.float32)[None, :count]
     return DecoderOutput(
-        [StageOutput(logits[None], None, None)],
+        [StageOutput(logits, None, None)],
         Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
-        xyxy_to_xyzr(torch.tensor(bboxes, dtype=torch.float32)[:count])[None],
+        xyxy_to_xyzr(bboxes),
+        Matched(np.array([persons]), logits.numpy(), bboxes.numpy()),
     )
 
 
@@ -97,7 +102,16 @@ APART = [[100 * place, 0, 100 * place + 20, 50] for place in range(8)]
 
 
 def by_scores(part, one, seen):
-    return part.update_by_scores(one, *part.read(seen, 0, one))
+    """The tracks for the next keyframe, and the ids of all queries, -1 of losers."""
+    sample = keyframe({})
+    sample.tracks = one
+    queries = torch.arange(seen.boxes_xyzr.size(1))
+    (found,) = part.finish(
+        Batch([], [sample], None), seen, [InstanceData(queries=queries)]
+    )
+    ids = torch.full_like(queries, -1)
+    ids[found.queries] = found.instances_id
+    return sample.tracks, ids
 
 
 def test_births_misses_and_ends():
@@ -139,11 +153,12 @@ def by_truth(part, one, persons):
     seen = said(
         torch.linspace(0.2, 0.8, len(persons)).tolist(),
         [FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT],
+        persons,
     )
-    found, scores = part.read(seen, 0, one)
     truth = keyframe({3: LEFT, 5: RIGHT})
-    updated = part.update_by_truth(one, found, scores, torch.tensor(persons), truth)
-    return updated, seen.queries.spatial[0]
+    truth.tracks = one
+    part.loss(Batch([], [truth], None), seen, torch.tensor([persons]))
+    return truth.tracks, seen.queries.spatial[0]
 
 
 def test_in_training_the_truth_says_who_is_a_track():

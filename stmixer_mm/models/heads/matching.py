@@ -135,7 +135,7 @@ def to_host(*values: Tensor) -> list[np.ndarray]:
     """Several tensors in one copy, as float32."""
     flat = torch.cat([value.flatten().float() for value in values])
     ends = np.cumsum([value.numel() for value in values])
-    parts = np.split(flat.cpu().numpy(), ends[:-1])
+    parts = np.split(flat.detach().cpu().numpy(), ends[:-1])
     return [part.reshape(v.shape) for part, v in zip(parts, values, strict=True)]
 
 

@@ -7,16 +7,14 @@ persons of a clip, or 1), D = G P further queries, C channels, A actions; with t
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
-from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.parts import Batch, QueryPart
+from stmixer_mm.models.parts import Batch, QueryPart, pad_clips
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import PRESENT, Queries, StageOutput, TubeletStageOutput
 
@@ -131,21 +129,12 @@ def collect_persons(
         Pixel boxes (B, P, [K], 4), multi-hot actions (B, P, A), on the host persons
         (B, P), i + 1 for the i-th of the clip, -1 for padding, and padding (B, P) bool.
     """
-    counts = np.array([len(each) for each in bboxes])
-    slots, ends = np.arange(max(1, *counts)), counts.cumsum()
-    taken = slots < counts[:, None]
-    rows = np.where(taken, slots + (ends - counts)[:, None], ends[-1])
-    persons = torch.from_numpy(np.where(taken, slots + 1, -1))
-    rows, padding = move_together(
-        [torch.from_numpy(rows), persons < 0], img_shapes.device
-    )
-    bboxes, labels = (
-        torch.cat((*each, each[0].new_zeros(1, *each[0].shape[1:]))).float()[rows]
-        for each in (bboxes, labels)
-    )
+    (bboxes, labels), padding, on_host = pad_clips([bboxes, labels])
+    bboxes, labels = bboxes.float(), labels.float()
+    persons = torch.arange(1, padding.size(1) + 1).where(~on_host, -1)
     ones = [1] * (bboxes.dim() - 2)
     whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *ones, 4)
-    bboxes = torch.where(padding.view(*rows.shape, *ones), whole_frames, bboxes)
+    bboxes = torch.where(padding.view(*padding.shape, *ones), whole_frames, bboxes)
     return bboxes, labels[..., 1:], persons, padding
 
 

@@ -5,20 +5,20 @@ video, N the most of these in a batch, or 1; k persons of a keyframe, C channels
 
 The tracks of a video are an ``InstanceData``, ``tracks`` of its samples: ``spatial`` and
 ``temporal`` (n, C) query vectors and ``boxes_xyzr`` (n, 4), from when the person was
-last seen, ``ids`` (n,), and ``missed`` (n,), keyframes since then.
+last seen; on the host, as arrays, ``bboxes`` (n, 4) of these boxes, pixel xyxy, ``ids``
+(n,), and ``missed`` (n,), keyframes since then.
 """
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmcv.ops import nms
 from mmdet.models.layers import DetrTransformerEncoderLayer
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import (
@@ -26,9 +26,10 @@ from stmixer_mm.models.boxes import (
     sine_position_code,
     xyzr_to_xyxy,
 )
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.heads.matching import score_persons
-from stmixer_mm.models.parts import Batch, QueryPart
+from stmixer_mm.models.heads.matching import score_persons, to_host
+from stmixer_mm.models.parts import Batch, QueryPart, pad_clips
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
@@ -99,14 +100,14 @@ class QueryInteraction(QueryPart):
     def start(self) -> InstanceData:
         """The tracks before the first keyframe of a video: none."""
         like = self.spatial.norms[0].weight.detach()
-        numbers = like.new_zeros(0, dtype=torch.long)
         return InstanceData(
             metainfo=dict(next_id=0),
             spatial=like.new_zeros(0, self.embed_dims),
             temporal=like.new_zeros(0, self.embed_dims),
             boxes_xyzr=like.new_zeros(0, 4),
-            ids=numbers,
-            missed=numbers,
+            bboxes=np.zeros((0, 4), np.float32),
+            ids=np.zeros(0, int),
+            missed=np.zeros(0, int),
         )
 
     def start_video(self) -> dict[str, object]:
@@ -115,7 +116,7 @@ class QueryInteraction(QueryPart):
     def turns(self, batch: Batch) -> Iterator[Batch]:
         """All first keyframes, then all second ones, with the tracks of those before."""
         keyframes = split_keyframes(batch.data_samples)
-        tracks = [self.start() for _ in batch.data_samples[keyframes[0]]]
+        tracks = [self.start()] * len(batch.data_samples[keyframes[0]])
         for which in keyframes:
             turn = batch.clips(which)
             for sample, of_video in zip(turn.data_samples, tracks, strict=True):
@@ -134,44 +135,60 @@ class QueryInteraction(QueryPart):
         self, batch: Batch, seen: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """None; but the samples get the tracks for the next keyframes."""
+        persons, logits, bboxes = seen.matched
+        tables = []
         for clip, sample in enumerate(batch.data_samples):
-            found, scores = self.read(seen, clip, sample.tracks)
-            sample.tracks = self.update_by_truth(
-                sample.tracks, found, scores, persons[clip, : len(found)], sample
+            table = self.read(sample.tracks, logits[clip], bboxes[clip])
+            rows = self.choose_by_truth(
+                table, persons[clip, : self.num_queries + len(sample.tracks)], sample
             )
+            tables.append(table[rows])
+        self.carry(batch, seen, tables)
         return {}
 
     def finish(
         self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
     ) -> list[InstanceData]:
-        """Predictions that have their box to themselves, with ``instances_id``."""
+        """Predictions that have their box to themselves, with ``instances_id``.
+
+        The host waits for the device once.
+        """
         if 'tracks' not in batch.data_samples[0]:
             return found
-        kept = []
-        for clip, (sample, one) in enumerate(
-            zip(batch.data_samples, found, strict=True)
-        ):
-            tracks, ids = self.update_by_scores(
-                sample.tracks, *self.read(seen, clip, sample.tracks)
-            )
-            padding = seen.boxes_xyzr.size(1) - len(ids)
-            one.instances_id = F.pad(ids, (0, padding), value=NO_TRACK)[one.queries]
-            kept.append(one[one.instances_id != NO_TRACK])
-            given = torch.cat((tracks.ids, kept[-1].instances_id))
-            next_id = max([sample.tracks.next_id, *(1 + given).tolist()])
-            tracks.set_metainfo(dict(next_id=next_id))
-            sample.tracks = tracks
-        return kept
+        logits, bboxes, queries = to_host(
+            seen.stages[-1].person_logits,
+            xyzr_to_xyxy(seen.boxes_xyzr),
+            torch.cat([one.queries for one in found]),
+        )
+        queries = np.split(queries.astype(int), np.cumsum([*map(len, found)])[:-1])
+        tables, kept = [], []
+        for clip, sample in enumerate(batch.data_samples):
+            table = self.read(sample.tracks, logits[clip], bboxes[clip])
+            rows, ids = self.choose_by_scores(table, sample.tracks)
+            ids = np.pad(ids, (0, len(logits[clip])), constant_values=NO_TRACK)
+            ids = ids[queries[clip]]
+            kept += (ids != NO_TRACK).nonzero()[0], ids[ids != NO_TRACK]
+            tables.append(table[rows])
+            given = (*tables[-1].ids, *kept[-1])
+            next_id = max([sample.tracks.next_id, *(int(one) + 1 for one in given)])
+            tables[-1].set_metainfo(dict(next_id=next_id))
+        self.carry(batch, seen, tables)
+        kept = move_together([*map(torch.from_numpy, kept)], seen.boxes_xyzr.device)
+        found = [
+            one if len(rows) == len(one) else one[rows]
+            for one, rows in zip(found, kept[::2], strict=True)
+        ]
+        for one, ids in zip(found, kept[1::2], strict=True):
+            one.instances_id = ids
+        return found
 
     def forward(self, tracks: Sequence[InstanceData]) -> ExtraQueries:
         """The tracks of B videos as N queries; padding is last, and unseen."""
-        counts = [len(one) for one in tracks]
-        spatial, temporal, boxes_xyzr = (
-            pad_tracks([one[name] for one in tracks])
+        fields = [
+            [one[name] for one in tracks]
             for name in ('spatial', 'temporal', 'boxes_xyzr')
-        )
-        slots = torch.arange(boxes_xyzr.size(1), device=boxes_xyzr.device)
-        padding = slots >= slots.new_tensor(counts)[:, None]
+        ]
+        (spatial, temporal, boxes_xyzr), padding, _ = pad_clips(fields)
         # An attention that sees nothing is NaN: without any track it sees padding.
         unseen = padding & ~padding.all(dim=1, keepdim=True)
         code = sine_position_code(boxes_xyzr, self.wavelengths)
@@ -190,128 +207,145 @@ class QueryInteraction(QueryPart):
         Returns:
             ``known`` of :meth:`.SetCriterion.loss_and_match`, (B, N).
         """
-        size = max(1, *map(len, tracks))
-        known = []
-        for one, sample in zip(tracks, data_samples, strict=True):
-            same = one.ids[:, None] == person_ids(sample, one.ids)
-            persons = F.pad(same.int(), (1, 0)).argmax(dim=1)  # column 0: none
-            known.append(F.pad(persons, (0, size - len(persons)), value=-1))
-        return torch.stack(known)
+        known = np.full((len(tracks), max(1, *map(len, tracks))), -1)
+        for of_clip, one, sample in zip(known, tracks, data_samples, strict=True):
+            same = one.ids[:, None] == person_ids(sample)
+            # Column 0: none.
+            of_clip[: len(one)] = np.pad(same, ((0, 0), (1, 0))).argmax(axis=1)
+        return torch.from_numpy(known)
 
     def read(
-        self, seen: DecoderOutput, clip: int, tracks: InstanceData
-    ) -> tuple[InstanceData, Tensor]:
-        """The Q + n queries of a clip as tracks without ids, and their person scores.
-
-        Args:
-            seen: The decoder's own queries, then those of the tracks.
-            clip: Number of the clip.
-            tracks: Its n tracks in this keyframe.
-        """
-        count = self.num_queries + len(tracks)
-        found = InstanceData(
-            metainfo=tracks.metainfo,
-            spatial=seen.queries.spatial[clip, :count].float(),
-            temporal=seen.queries.temporal[clip, :count].float(),
-            boxes_xyzr=seen.boxes_xyzr[clip, :count].detach(),
-            ids=tracks.ids.new_full((count,), NO_TRACK),
-            missed=tracks.missed.new_zeros(count),
-        )
-        logits = seen.stages[-1].person_logits[clip, :count]
-        return found, score_persons(logits.detach().float())
-
-    def update_by_truth(
-        self,
-        tracks: InstanceData,
-        found: InstanceData,
-        scores: Tensor,
-        persons: Tensor,
-        sample: ActionDataSample,
+        self, tracks: InstanceData, logits: np.ndarray, bboxes: np.ndarray
     ) -> InstanceData:
-        """The tracks of a clip for the next keyframe, by the truth.
+        """The Q + n queries of a clip, without ids, then its n tracks, who are missed.
 
         Args:
             tracks: Those of this keyframe.
-            found: From :meth:`read`, as ``scores``.
-            scores: (Q + n,)
-            persons: From :meth:`.SetCriterion.loss_and_match`, (Q + n,).
-            sample: The ground truth.
-        """
-        ids = person_ids(sample, tracks.ids)
-        # Of several queries of a person, that with the highest score.
-        rows = persons.new_tensor(
-            [
-                int(scores.where(persons == number, -1).argmax())
-                for number in persons[persons > 0].unique()
-            ]
-        )
-        seen = found[rows]
-        seen.ids = ids[persons[rows] - 1]
-        lost = tracks[(tracks.ids != NO_TRACK) & ~torch.isin(tracks.ids, ids)]
-        kept = InstanceData.cat([seen, self._missing(lost)])
-        kept = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) >= self.drop_prob]
-        joined = kept[torch.rand_like(kept.boxes_xyzr[:, 0]) < self.false_prob]
-        own = slice(self.num_queries)
-        idle = found[own][persons[own] == 0]
-        if len(joined) and len(idle):
-            bboxes = (xyzr_to_xyxy(each.boxes_xyzr) for each in (joined, idle))
-            false = idle[bbox_overlaps(*bboxes).argmax(dim=1).unique()]
-            kept = InstanceData.cat([kept, false])
-        return kept[own]
-
-    def update_by_scores(
-        self, tracks: InstanceData, found: InstanceData, scores: Tensor
-    ) -> tuple[InstanceData, Tensor]:
-        """The same, by the scores; see :meth:`update_by_truth`.
+            logits: Person logits of the queries, (Q + N, 2).
+            bboxes: Pixel xyxy of the queries, (Q + N, 4).
 
         Returns:
-            The tracks, and the ids (Q + n,) of all queries. Those without a track have
+            ``ids``, ``missed`` and ``bboxes``, as tracks have them, ``scores`` and
+            ``rows`` (Q + 2 n,), all on the host.
+        """
+        count, size = self.num_queries + len(tracks), len(tracks)
+        scores = score_persons(torch.from_numpy(logits[:count])).numpy()
+        return InstanceData(
+            metainfo=tracks.metainfo,
+            rows=np.arange(count + size),
+            scores=np.pad(scores, (0, size)),
+            bboxes=np.concatenate((bboxes[:count], tracks.bboxes)),
+            ids=np.append(np.full(count, NO_TRACK), tracks.ids),
+            missed=np.append(np.zeros(count, int), tracks.missed + 1),
+        )
+
+    def choose_by_truth(
+        self, table: InstanceData, persons: np.ndarray, sample: ActionDataSample
+    ) -> np.ndarray:
+        """Rows of the tracks of a clip for the next keyframe, by the truth.
+
+        Args:
+            table: From :meth:`read`; queries get the ids of their persons.
+            persons: Of the Q + n queries, see :meth:`.QueryPart.loss`.
+            sample: The ground truth.
+        """
+        ids, count, own = person_ids(sample), len(persons), slice(self.num_queries)
+        numbers = np.unique(persons[persons > 0])
+        # Of several queries of a person, that with the highest score.
+        seen = [
+            np.where(persons == number, table.scores[:count], -1).argmax()
+            for number in numbers
+        ]
+        table.ids[seen] = ids[numbers - 1]
+        lost = (table.ids != NO_TRACK) & ~np.isin(table.ids, ids)
+        lost &= (table.rows >= count) & (table.missed < self.max_missed)
+        kept = np.append(seen, lost.nonzero()[0]).astype(int)
+        kept = kept[torch.rand(len(kept)).numpy() >= self.drop_prob]
+        joined = kept[torch.rand(len(kept)).numpy() < self.false_prob]
+        idle = (persons[own] == 0).nonzero()[0]
+        if len(joined) and len(idle):
+            overlaps = overlap(table.bboxes[joined], table.bboxes[idle])
+            kept = np.append(kept, idle[np.unique(overlaps.argmax(axis=1))])
+        return kept[own]
+
+    def choose_by_scores(
+        self, table: InstanceData, tracks: InstanceData
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same, by the scores; see :meth:`choose_by_truth`.
+
+        Returns:
+            The rows, and the ids (Q + n,) of all queries. Those without a track have
             new ids, in the order of their scores; those that lost their box to another
             one have ``NO_TRACK``.
         """
-        sizes = self.num_queries, len(tracks)
-        new, known = scores.split(sizes)
-        bboxes = xyzr_to_xyxy(found.boxes_xyzr)
-        stay = bbox_overlaps(
-            bboxes[self.num_queries :],
-            xyzr_to_xyxy(tracks.boxes_xyzr),
-            is_aligned=True,
-        )
+        own, count = self.num_queries, self.num_queries + len(tracks)
+        bboxes, scores = table.bboxes[:count], table.scores[:count]
+        new, known = np.split(scores, [own])
+        stay = overlap(bboxes[own:], tracks.bboxes, is_aligned=True)
         is_sure = known >= self.keep_score
         # A shared box goes to the sure track that moved least, else to the surest.
-        claims = torch.cat((new, torch.where(is_sure, 1 + stay, known)))
+        claims = np.append(new, np.where(is_sure, 1 + stay, known))
         # On the host, where every mmcv has the operator.
-        _, winners = nms(bboxes.cpu(), claims.cpu(), iou_threshold=self.max_overlap)
-        wins = torch.zeros_like(claims, dtype=torch.bool)
-        wins[winners] = True
-        places = new.argsort(descending=True).argsort()
-        found.ids = torch.cat((tracks.next_id + places, tracks.ids))
-        has_won, is_seen = wins.split(sizes)
-        is_seen = is_seen & is_sure
-        seen, lost = found[self.num_queries :][is_seen], tracks[~is_seen]
-        born = found[: self.num_queries][has_won & (new >= self.birth_score)]
-        kept = InstanceData.cat([seen, self._missing(lost), born])
-        return kept[: self.num_queries], found.ids.where(wins, NO_TRACK)
+        pair = map(torch.from_numpy, (bboxes, claims))
+        _, winners = nms(*pair, iou_threshold=self.max_overlap)
+        wins = np.zeros(count, bool)
+        wins[winners.numpy()] = True
+        places = (-new).argsort(kind='stable').argsort()
+        table.ids[:count] = np.append(tracks.next_id + places, tracks.ids)
+        is_seen = wins[own:] & is_sure
+        is_lost = ~is_seen & (table.missed[count:] < self.max_missed)
+        is_born = wins[:own] & (new >= self.birth_score)
+        kept = (own + is_seen.nonzero()[0], count + is_lost.nonzero()[0])
+        kept = np.concatenate((*kept, is_born.nonzero()[0]))
+        return kept[:own], np.where(wins, table.ids[:count], NO_TRACK)
 
-    def _missing(self, lost: InstanceData) -> InstanceData:
-        """Tracks that missed their person once more, less those that end by it."""
-        lost.missed = lost.missed + 1
-        return lost[lost.missed < self.max_missed]
-
-
-def pad_tracks(values: Sequence[Tensor]) -> Tensor:
-    """Rows (n, ·) of each video to (B, N, ·), zeros behind them."""
-    padded = pad_sequence([*values], batch_first=True)
-    return padded if padded.size(1) else F.pad(padded, (0, 0, 0, 1))
+    def carry(
+        self, batch: Batch, seen: DecoderOutput, tables: Sequence[InstanceData]
+    ) -> None:
+        """Give the samples their next tracks: what is chosen of :meth:`read`."""
+        tracks, (clips, size) = get_tracks(batch), seen.boxes_xyzr.shape[:2]
+        firsts = clips * size + np.cumsum([0, *map(len, tracks)])
+        index = [
+            np.where(
+                table.rows < self.num_queries + len(one),
+                clip * size + table.rows,
+                first + table.rows - self.num_queries - len(one),
+            )
+            for clip, (one, table, first) in enumerate(
+                zip(tracks, tables, firsts[:-1], strict=True)
+            )
+        ]
+        index = torch.from_numpy(np.concatenate(index))
+        (index,) = move_together([index], seen.boxes_xyzr.device)
+        fields = dict(
+            spatial=seen.queries.spatial.float(),
+            temporal=seen.queries.temporal.float(),
+            boxes_xyzr=seen.boxes_xyzr.detach(),
+        )
+        for name, values in fields.items():
+            values = torch.cat([values.flatten(0, 1), *(one[name] for one in tracks)])
+            fields[name] = values[index].split([*map(len, tables)])
+        for sample, table, *values in zip(
+            batch.data_samples, tables, *fields.values(), strict=True
+        ):
+            sample.tracks = InstanceData(
+                metainfo=table.metainfo,
+                **dict(zip(fields, values, strict=True)),
+                **{name: table[name] for name in ('bboxes', 'ids', 'missed')},
+            )
 
 
 def get_tracks(batch: Batch) -> list[InstanceData]:
     return [sample.tracks for sample in batch.data_samples]
 
 
-def person_ids(sample: ActionDataSample, like: Tensor) -> Tensor:
+def person_ids(sample: ActionDataSample) -> np.ndarray:
     """Ids of a sample's persons in its video, (k,)."""
-    return torch.as_tensor(sample.entity_ids).to(like)
+    return torch.as_tensor(sample.entity_ids).cpu().numpy()
+
+
+def overlap(one: np.ndarray, other: np.ndarray, **options: bool) -> np.ndarray:
+    return bbox_overlaps(*map(torch.from_numpy, (one, other)), **options).numpy()
 
 
 def split_keyframes(data_samples: Sequence[ActionDataSample]) -> list[slice]:
