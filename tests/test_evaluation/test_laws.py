@@ -73,8 +73,7 @@ def test_keyframes(write_text, protocol, over):
         *(
             (VideoMAPMetric, dict(linking=name))
             for name, linking in LINKINGS.items()
-            # Paths go through all frames of a video.
-            if isinstance(linking, Linking) and linking.paths is None
+            if isinstance(linking, Linking)
         ),
     ],
     ids=str,

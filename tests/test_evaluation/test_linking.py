@@ -1,6 +1,3 @@
-import itertools
-from dataclasses import replace
-
 import literal_act
 import numpy as np
 import pytest
@@ -169,39 +166,3 @@ def test_where_a_person_is():
     shown = boxes_where_present(frames, bboxes, scores, 0.5)
     expected = [[1, 0, 0, 1], [0, 0, 0, 1], [1, 0, 1, 1]]
     assert (~np.isnan(shown[..., 0])).astype(int).tolist() == expected
-
-
-def test_paths_are_the_best_of_all():
-    random, linking = np.random.RandomState(0), parse_linking('yowo')
-    linking = replace(linking, tube_nms_iou=None)
-    low = random.randint(0, 9, (2, 4, 3, 2))  # sequences, frames, boxes
-    bboxes = np.concatenate([low, low + random.randint(5, 20, low.shape)], axis=-1)
-    scores = random.rand(2, 4, 3)
-    sequences, frames = np.indices((2, 4, 3))[:2].reshape(2, -1)
-    boxes = Tubelets(
-        sequences, frames[:, None] + 1, bboxes.reshape(-1, 1, 4) * 1.0, scores.ravel()
-    )
-    kept = (
-        frames != 2
-    )  # frame 3 has the boxes of frame 2, the earlier of its neighbours
-    tubes = link_tubelets(take(boxes, kept), linking, [4, 4])
-    scores[:, 2], bboxes[:, 2] = scores[:, 1], bboxes[:, 1]
-
-    def worth(sequence, path):
-        total = 0
-        for t in range(3):
-            (a, b), (i, j) = scores[sequence, t : t + 2], path[t : t + 2]
-            first, second = bboxes[sequence, t, i], bboxes[sequence, t + 1, j]
-            total += literal_act.box_iou(first, second, 0)
-            total += a[i] + b[j] + a[i] * b[j] / 2
-        return total
-
-    expected = []
-    for sequence in range(2):
-        paths = [*itertools.product(range(3), repeat=4)]
-        while paths:
-            best = max(paths, key=lambda path: worth(sequence, path))
-            paths = [p for p in paths if not any(np.equal(p, best))]
-            expected.append(np.mean(scores[sequence, range(4), best]))
-    np.testing.assert_allclose(tubes.scores, expected)
-    assert tubes.lengths.tolist() == [4] * 6

@@ -119,17 +119,6 @@ def test_examples_of_tubes(protocol, at_half):
         assert values['video_mAP/overall@0.5'] == half
 
 
-@pytest.mark.parametrize(
-    'first, box', [(11, TRUE), (1, HALF), (20, TRUE)], ids=['late', 'half', 'later']
-)
-def test_examples_of_yowos_tubes(first, box):
-    truth = ground_truth({'v': {0: [still(1, 20, TRUE)]}})
-    samples = [predict('v', t, (box, {0: 0.9})) for t in range(first, first + 20)]
-    options = dict(protocol='yowo', linking='yowo', iou_thrs=0.2)
-    values = score(build(VideoMAPMetric, truth, **options), samples)
-    assert values['video_mAP/run@0.2'] == pytest.approx(0.99999, abs=1e-9)
-
-
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])
 def test_values_are_those_of_the_published_loops(protocol, monkeypatch):
     monkeypatch.setattr(matching, '_PAIRS_AT_ONCE', 1)

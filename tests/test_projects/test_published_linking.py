@@ -1,5 +1,6 @@
 """Published linkings against the same in loops, on random data with ties."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.linking import LINKINGS
 from stmixer_mm.projects import published  # noqa: F401
+
+BOX = [10, 10, 29, 29]
 
 
 def random_video(seed, labels=3):
@@ -183,14 +186,14 @@ def test_linkings_are_those_of_the_loops(seed):
     video = random_video(seed)
     road = replace(LINKINGS['road'], alpha=[0.2, 0.8, 5][seed % 3])
     expected = as_lists(literal_road(*video, road.alpha))
-    found = as_lists(road.link_video(*video))
+    found = as_lists(road.link_video(40, *video))
     assert sorted(found) == sorted(expected)
     for clamped in (False, True):
         retina = replace(LINKINGS['retina'], clamped=clamped, top_k=2 + seed)
         expected = as_lists(literal_retina(*video, retina))
-        assert as_lists(retina.link_video(*video)) == expected
+        assert as_lists(retina.link_video(40, *video)) == expected
         assert len(expected) >= 3
-    openmixer = as_lists(LINKINGS['openmixer'].link_video(*video))
+    openmixer = as_lists(LINKINGS['openmixer'].link_video(40, *video))
     assert openmixer == as_lists(literal_openmixer(*video))
     assert len(openmixer) > 3
 
@@ -223,3 +226,50 @@ def test_a_result_by_its_linking_and_over_videos():
         values = score(build(VideoMAPMetric, truth, **options), samples)
         assert values == score(build(VideoMAPMetric, truth, **options), samples[::-1])
         assert values['video_mAP/overall@0.2'] > 0
+
+
+@pytest.mark.parametrize(
+    'first, box',
+    [(11, BOX), (1, [10, 10, 19, 29]), (20, BOX)],
+    ids=['late', 'half', 'later'],
+)
+def test_examples_of_yowos_tubes(first, box):
+    truth = ground_truth({'v': {0: [still(1, 20, BOX)]}})
+    samples = [predict('v', t, (box, {0: 0.9})) for t in range(first, first + 20)]
+    options = dict(protocol='yowo', linking='yowo', iou_thrs=0.2)
+    values = score(build(VideoMAPMetric, truth, **options), samples)
+    assert values['video_mAP/run@0.2'] == pytest.approx(0.99999, abs=1e-9)
+
+
+def test_paths_are_the_best_of_all():
+    random, linking = np.random.RandomState(0), LINKINGS['yowo']
+    low = random.randint(0, 9, (4, 3, 2))  # frames, boxes
+    bboxes = (
+        np.concatenate([low, low + random.randint(5, 20, low.shape)], axis=-1) * 1.0
+    )
+    scores = random.rand(4, 3, 3)
+    # Frame 3 has the boxes of frame 2, the earlier of its neighbours.
+    seen = np.array([0, 1, 3])
+    found = replace(linking, tube_nms_iou=None).link_video(
+        4, seen.repeat(3) + 1, bboxes[seen].reshape(-1, 4), scores[seen].reshape(-1, 3)
+    )
+    bboxes[2], scores[2] = bboxes[1], scores[1]
+
+    def worth(path, own):
+        total = 0
+        for t in range(3):
+            (a, b), (i, j) = own[t : t + 2], path[t : t + 2]
+            total += box_iou(bboxes[t, i], bboxes[t + 1, j], 0)
+            total += a[i] + b[j] + a[i] * b[j] / 2
+        return total
+
+    for label in (1, 2):
+        paths, own = [*itertools.product(range(3), repeat=4)], scores[..., label]
+        while paths:
+            best = max(paths, key=lambda path: worth(path, own))
+            paths = [p for p in paths if not any(np.equal(p, best))]
+            column, rows, value = next(found)
+            assert (column, rows[:, 0].tolist()) == (label, [1, 2, 3, 4])
+            np.testing.assert_array_equal(rows[:, 1:], bboxes[range(4), best])
+            assert value == pytest.approx(np.mean(own[range(4), best]))
+    assert next(found, None) is None

@@ -72,8 +72,6 @@ class Linking:
         min_length: Least number of frames of a tube (ACT and MOC 15, for all datasets).
         tube_nms_iou: Overlap above which a tube removes lower-scoring ones of its class;
             None keeps them (ACT and MOC 0.3, MultiSports and mmaction2 None).
-        paths: Tubes of a class and video, each the best path through all of its frames
-            (YOWO 3, see ``link_paths``); None links clip by clip.
         acting: Score from which a tubelet with scores in each frame does an action
             there, our own.
         over_classes: Before frame mAP a box, with the best of its scores, removes those of
@@ -98,7 +96,6 @@ class Linking:
     tube_pixel: float = 1
     presence: float = PRESENCE
     acting: float = 0.3
-    paths: int | None = None
     over_classes: bool = False
 
     def __post_init__(self) -> None:
@@ -109,11 +106,12 @@ class VideoLinking(Protocol):
     """Another way of linking: a dataclass of its constants, of frames' boxes alone."""
 
     def link_video(
-        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+        self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """Column, rows (k, 5) of frame and box, and score of each tube of a video.
 
         Args:
+            length: Frames of the video.
             frames: (n,), ascending.
             bboxes: (n, 4) in pixels.
             scores: (n, classes), 0 where a box has none.
@@ -128,8 +126,6 @@ LINKINGS: dict[str, Linking | VideoLinking] = {
 # mmaction2's link_tubes, MOC's with K = 1, apart from its mistake of giving all boxes of
 # a video the score of one.
 LINKINGS['multisports'] = replace(LINKINGS['moc'], tube_nms_iou=None, link_pixel=0)
-# YOWO's and YOWOv2's.
-LINKINGS['yowo'] = LINKINGS['yowov2'] = Linking(paths=3, link_pixel=0)
 
 # Suppression in each frame and class before frame mAP, in which tubelets of K frames
 # give up to K boxes for a person.

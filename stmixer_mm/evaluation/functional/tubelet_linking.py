@@ -1,7 +1,6 @@
 """Linking tubelets to tubes, clip by clip, as pure functions of arrays."""
 
 import itertools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,28 +20,14 @@ from stmixer_mm.evaluation.functional.matching import (
     group_pairs,
     take,
 )
-from stmixer_mm.evaluation.functional.path_linking import link_paths
 from stmixer_mm.evaluation.functional.tubes import Tubes, suppress_tubes
 
 
-def link_tubelets(
-    tubelets: Tubelets, linking: Linking, lengths: Sequence[int] = ()
-) -> Tubes:
+def link_tubelets(tubelets: Tubelets, linking: Linking) -> Tubes:
     """Tubes of all sequences: suppress, link, fill gaps, select.
 
     A tube's score is the mean score of its tubelets; those without a box are dropped.
-    Paths need the ``lengths`` of the sequences, in frames.
     """
-    if linking.paths is None:
-        tubes = _link_clips(tubelets, linking)
-    else:
-        tubes = link_paths(tubelets, lengths, linking)
-    if linking.tube_nms_iou is not None:
-        tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
-    return tubes
-
-
-def _link_clips(tubelets: Tubelets, linking: Linking) -> Tubes:
     tubelets = take(tubelets, has_box(tubelets.bboxes).any(axis=1))
     tubelets = suppress_tubelets(tubelets, linking)
     linker, tube_of = TubeletLinker(linking), [np.zeros(0, dtype=int)]
@@ -50,7 +35,10 @@ def _link_clips(tubelets: Tubelets, linking: Linking) -> Tubes:
     for start, stop in itertools.pairwise([*starts, len(tubelets.scores)]):
         sequences, frames, *rest = (field[start:stop] for field in tubelets)
         tube_of.append(linker.extend(frames[0], *rest, sequences))
-    return build_tubes(tubelets, np.concatenate(tube_of), linking)
+    tubes = build_tubes(tubelets, np.concatenate(tube_of), linking)
+    if linking.tube_nms_iou is not None:
+        tubes = suppress_tubes(tubes, linking.tube_nms_iou, pixel=linking.tube_pixel)
+    return tubes
 
 
 def at_every_frame(frames: np.ndarray, values: np.ndarray) -> tuple[range, np.ndarray]:

@@ -110,7 +110,7 @@ class VideoMAPMetric(TubeMetric):
         videos, frames = np.divmod(boxes.frames, self.frame_limit)
         scores = boxes.scores.astype(float)
         tubelets = Tubelets(videos[:, 0], frames, boxes.bboxes, scores)
-        return link_tubelets(tubelets, self.linking, self.nframes)
+        return link_tubelets(tubelets, self.linking)
 
     def _join(self, parts: list[dict]) -> Detections | Mapping[int, Tubes]:
         """Boxes to link, or by column the tubes that came linked."""
@@ -140,8 +140,8 @@ class VideoMAPMetric(TubeMetric):
             scores = np.zeros((stop - start, self.num_classes))
             scores[found.owners[some] - start, found.columns[some]] = found.scores[some]
             bboxes = found.bboxes[start:stop].reshape(-1, 4)
-            linked = self.linking.link_video(frames[start:stop], bboxes, scores)
-            for column, rows, score in linked:
+            here = self.nframes[video], frames[start:stop], bboxes, scores
+            for column, rows, score in self.linking.link_video(*here):
                 tubes[column].append((video, rows, score))
         return {column: join_tubes(entries) for column, entries in tubes.items()}
 

@@ -13,4 +13,5 @@ from stmixer_mm.projects.published import (
     tuber,
     video_tubes,
     yowo,
+    yowo_linking,
 )

@@ -21,7 +21,7 @@ class OpenMixerLinking:
     step: int = 5
 
     def link_video(
-        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+        self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
         counted = (frames - frames[0]) % self.step == 0

@@ -50,7 +50,7 @@ class RetinaLinking:
     actions: int = 10
 
     def link_video(
-        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+        self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
         agentness = scores[:, 1:].max(axis=1)

@@ -47,7 +47,7 @@ class RoadLinking:
     min_span: int = 8
 
     def link_video(
-        self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
+        self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
         boxes, columns = self._suppress(frames, bboxes, scores)
