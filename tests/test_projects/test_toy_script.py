@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from stmixer_mm.projects.toy import memory
 from stmixer_mm.projects.toy.body import person_blobs
 from stmixer_mm.projects.toy.drawing import locate, view_at
 from stmixer_mm.projects.toy.generate import make_scene
 from stmixer_mm.projects.toy.script import (
     ACTIONS,
     DURATION,
-    KEYFRAMES,
+    Item,
     Scene,
     actions_of,
     is_moot,
@@ -73,7 +74,7 @@ def test_scenes_are_annotated_without_doubt():
     for seed in range(25):
         scene, keyframes = make_scene([seed], SIZE)
         assert any(keyframes.values())
-        for second in KEYFRAMES:
+        for second in range(1, DURATION):
             shares = locate(view_at(scene, second), SIZE)[1]
             seen = {person.person_id for person in keyframes[second]}
             assert seen == set(np.flatnonzero(shares >= 0.5))
@@ -85,6 +86,53 @@ def test_scenes_are_annotated_without_doubt():
                 for number in action_ids:
                     counts[number] += 1
     assert min(counts.values()) >= 0.05 * sum(counts.values()), counts
+
+
+def test_memory_actions_follow_from_what_was_before():
+    positives = 0
+    for seed in range(20):
+        scene, keyframes = make_scene([seed], SIZE, memory)
+        met, had = set(), {i for item in scene.items for i in item.holders[:1]}
+        for second, people in keyframes.items():
+            guest = scene.guests[second]
+            if guest != scene.guests[second - 1]:
+                met.add(scene.guests[second - 1])
+            holders = {item.holders[second] for item in scene.items}
+            both = {0, guest} if guest else set()
+            assert both | holders & both <= {person.person_id for person in people}
+            for person in people:
+                here = {memory.ACTIONS[number - 1] for number in person.action_ids}
+                again = person.person_id in both and guest in met
+                assert ('second_meeting' in here) is again
+                if person.person_id in holders - had:
+                    assert 'carries_handed_over' in here
+                if 'carries_handed_over' in here:
+                    assert person.person_id in holders
+                positives += again
+    assert positives
+
+
+def test_the_frames_around_a_keyframe_do_not_tell_what_needs_memory():
+    """Scripts that are the same for a second, with other actions in it."""
+    rng = np.random.RandomState(0)
+    now = 8
+    scene = memory.random_scene(rng, 4 / 3)
+    guests = (0,) * now + (1,) * (memory.DURATION + 1 - now)
+    plain = scene._replace(guests=guests, items=(_ball(1, 1),))
+    told = plain._replace(guests=(1, *guests[1:]), items=(_ball(0, 1),))
+    for t in np.arange(now - 0.25, now + 0.3, 0.05):
+        for one, other in zip(view_at(plain, t), view_at(told, t), strict=True):
+            assert one[0] == other[0]
+            for blob, twin in zip(one[1], other[1], strict=True):
+                np.testing.assert_array_equal(blob.points, twin.points)
+    done, more = (memory.actions_of(one, now, [True] * 3) for one in (plain, told))
+    both = ['second_meeting', 'carries_handed_over']
+    assert more == [done[0] + both[:1], done[1] + both, done[2]]
+
+
+def _ball(giver, taker):
+    holders = (giver,) * 3 + (taker,) * (memory.DURATION - 2)
+    return Item(holders, np.array([250, 120, 10]))
 
 
 def test_visible_share():

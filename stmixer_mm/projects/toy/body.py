@@ -7,27 +7,38 @@ frames of walking forwards, in reverse order.
 
 from collections import namedtuple
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.projects.toy.script import DURATION, Blob, Person
+from stmixer_mm.projects.toy.script import Blob, Item, Person, Scene
 
-HIP, TORSO, THIGH, ARM, HEAD = 0.5, 0.31, 0.27, 0.18, 0.085
+HIP, TORSO, THIGH, ARM, HEAD, BALL = 0.5, 0.31, 0.27, 0.18, 0.085, 0.085
 STRIDE = 0.64  # way walked in a full cycle of both legs
-SWITCH = 0.12  # seconds that a change of action takes, before and after its middle
+# Seconds that changes take before and after their middle.
+SWITCH, HAND_OVER = 0.12, 0.25
 REST, HELD = np.array([0.25, 0.7]), np.array([2.5, 2.8])  # see _arm_angles
 _SIDES = np.array([[-1.0], [1.0]])  # the person's right and left
+
+
+class Grip(NamedTuple):
+    """Hands that are on a ball, or by ``share`` on their way."""
+
+    ball: np.ndarray  # (2,): in the world
+    share: float
+
 
 # Joints: (2,) in the middle, (2, 2) of the person's right and left.
 Pose = namedtuple('Pose', 'neck head shoulders elbows hands hips knees feet')
 
 
-def pose_at(person: Person, t: float) -> Pose:
+def pose_at(person: Person, t: float, grip: Grip | None = None) -> Pose:
     """The pose of a person at time ``t``, with the body's x as origin."""
     ahead, across = np.sin(person.yaw), np.cos(person.yaw)
     gait = 2 * np.pi * (person.x_at(t) / person.height / STRIDE + person.phase)
     swing = np.sin(gait) * _SIDES
-    crouch, lift, walks = _mixed(_leg_motion, person, t)
+    crouch, lift, walks = _mixed(partial(_leg_motion, person, t), t, person.duration)
     hip_y, lean = HIP + lift - crouch, 0.8 * crouch * ahead
     neck = np.array([lean, hip_y + np.sqrt(TORSO**2 - lean**2)])
     head = neck + np.array([0.3 * lean, 0.035 + HEAD])
@@ -40,13 +51,42 @@ def pose_at(person: Person, t: float) -> Pose:
     knees = (hips + feet) / 2 + bend * (0.94 * ahead + 0.33 * across * _SIDES) * [1, 0]
 
     shoulders = neck - [0, 0.035] + 0.105 * person.girth * across * _SIDES * [1, 0]
-    angles = _mixed(_arm_angles, person, t)
+    angles = _mixed(partial(_arm_angles, person, t), t, person.duration)
     angles = np.where(person.arm_side * _SIDES >= 0, angles, REST) + 0.25 * swing
     # Arms stay in the plane of the picture, where they can be seen.
     out = np.sign(ahead if abs(ahead) > 0.7 else across * _SIDES)
     bones = ARM * np.stack([out * np.sin(angles), -np.cos(angles)], axis=2)
     elbows = shoulders + bones[:, 0]
-    return Pose(neck, head, shoulders, elbows, elbows + bones[:, 1], hips, knees, feet)
+    hands = elbows + bones[:, 1]
+    if grip:
+        ball = (grip.ball - [person.x_at(t), person.ground_y]) / person.height * [1, -1]
+        held = ball + BALL * np.hstack([across * _SIDES, [[-0.6], [-0.6]]])
+        half_arms = (held - shoulders) / 2
+        drop = np.maximum(0, ARM**2 - (half_arms**2).sum(axis=1, keepdims=True)) ** 0.5
+        elbows += grip.share * (shoulders + half_arms - drop * [0, 1] - elbows)
+        hands += grip.share * (held - hands)
+    return Pose(neck, head, shoulders, elbows, hands, hips, knees, feet)
+
+
+def grip_of(scene: Scene, number: int, t: float) -> Grip | None:
+    """The grip of a person, counted from 0."""
+    for item in scene.items:
+        holds = np.equal(item.holders, number)
+        share = _mixed(holds.astype(float).__getitem__, t, scene.duration, HAND_OVER)
+        if share > 0:  # both hold the ball half-way
+            return Grip(ball_at(scene, item, t), _smooth(2 * share))
+    return None
+
+
+def ball_at(scene: Scene, item: Item, t: float) -> np.ndarray:
+    """The middle (2,) of a ball: before its holder, or between two persons."""
+
+    def held(second: int) -> np.ndarray:
+        person = scene.persons[item.holders[second]]
+        place = np.add(pose_at(person, t).neck, (0.14 * np.sin(person.yaw), -0.2))
+        return [person.x_at(t), person.ground_y] + person.height * place * [1, -1]
+
+    return _mixed(held, t, scene.duration, HAND_OVER)
 
 
 def _leg_motion(person: Person, t: float, second: int) -> np.ndarray:
@@ -76,11 +116,13 @@ def _arm_angles(person: Person, t: float, second: int) -> np.ndarray:
     }[person.arms[second]]
 
 
-def _mixed(motion: Callable[..., np.ndarray], person: Person, t: float) -> np.ndarray:
-    """A motion at ``t``: a mixture while the action changes."""
-    before = int(np.clip(t, 0, DURATION - 1))
-    share = _smooth((t - before - 0.5 + SWITCH) / (2 * SWITCH))
-    old, new = motion(person, t, before), motion(person, t, before + 1)
+def _mixed(
+    motion: Callable[[int], np.ndarray], t: float, duration: int, switch: float = SWITCH
+) -> np.ndarray:
+    """A motion, which depends on the second, at ``t``: a mixture while it changes."""
+    before = int(np.clip(t, 0, duration - 1))
+    share = _smooth((t - before - 0.5 + switch) / (2 * switch))
+    old, new = motion(before), motion(before + 1)
     return (1 - share) * old + share * new
 
 
@@ -89,9 +131,9 @@ def _smooth(share: float) -> float:
     return share * share * (3 - 2 * share)
 
 
-def person_blobs(person: Person, t: float) -> list[Blob]:
+def person_blobs(person: Person, t: float, grip: Grip | None = None) -> list[Blob]:
     """A person at time ``t`` as blobs in the world, the farthest first."""
-    pose, girth = pose_at(person, t), person.girth
+    pose, girth = pose_at(person, t, grip), person.girth
     ahead, across = np.sin(person.yaw), np.cos(person.yaw)
     origin = np.array([person.x_at(t), person.ground_y])
     blobs = []

@@ -1,5 +1,6 @@
 """Drawing of toy scenes: everything is made of convex polygons with rounded corners."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.random import RandomState
 
-from stmixer_mm.projects.toy.body import person_blobs
+from stmixer_mm.projects.toy.body import BALL, ball_at, grip_of, person_blobs
 from stmixer_mm.projects.toy.script import SQUARE, Blob, Scene
 
 SUPERSAMPLING = 2
@@ -21,7 +22,14 @@ def view_at(scene: Scene, t: float) -> View:
     """Blobs of people, numbered from 1 on, and of props (0), the farthest first."""
     layers = [(prop.points[:, 1].max(), 0, [prop]) for prop in scene.props]
     for number, person in enumerate(scene.persons, start=1):
-        layers.append((person.ground_y, number, person_blobs(person, t)))
+        blobs = person_blobs(person, t, grip_of(scene, number - 1, t))
+        layers.append((person.ground_y, number, blobs))
+    for item in scene.items:
+        holders = {item.holders[k] for k in (int(t), math.ceil(t))}
+        ground_y = max(scene.persons[i].ground_y for i in holders)
+        middle, radius = [ball_at(scene, item, t)], BALL * scene.persons[0].height
+        balls = [(radius, 0.2 * item.color), (0.8 * radius, item.color)]
+        layers.append((ground_y, 0, [Blob(middle, *ball) for ball in balls]))
     return [layer[1:] for layer in sorted(layers, key=lambda layer: layer[0])]
 
 

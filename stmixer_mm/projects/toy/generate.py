@@ -11,7 +11,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, NamedTuple
+from types import ModuleType
+from typing import Annotated, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ from stmixer_mm.datasets.annotations.masks import (
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import encode
-from stmixer_mm.projects.toy import script
+from stmixer_mm.projects.toy import memory, script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
 
 FPS = 15
@@ -39,6 +40,7 @@ TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
 # scripts with anything in between at a keyframe are thrown away.
 CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
+STORIES = {'moments': script, 'memory': memory}
 _ENDS = '.csv', '_empty.csv', '_masks.json', '_tracks.csv', '_tracks_empty.csv'
 FILES = (
     *('videos', 'action_list.pbtxt', 'tubes.pkl'),
@@ -67,18 +69,21 @@ def read_size(text: str) -> Size:
     return sides
 
 
-def make_scene(seed: Sequence[int], size: Size) -> tuple[script.Scene, Moments]:
+def make_scene(
+    seed: Sequence[int], size: Size, story: ModuleType = script
+) -> tuple[script.Scene, Moments]:
     """Draw scenes until one shows a person and can be annotated without doubt."""
     rng = np.random.RandomState(seed)
     while True:
-        scene = script.random_scene(rng, size[0] / size[1])
-        keyframes = {t: _annotate(scene, t, size) for t in script.KEYFRAMES}
+        scene = story.random_scene(rng, size[0] / size[1])
+        seconds = range(1, story.DURATION)
+        keyframes = {t: _annotate(scene, t, size, story) for t in seconds}
         if None not in keyframes.values() and any(keyframes.values()):
             return scene, keyframes
 
 
 def _annotate(
-    scene: script.Scene, second: int, size: Size
+    scene: script.Scene, second: int, size: Size, story: ModuleType
 ) -> list[AnnotatedPerson] | None:
     """Persons at a second; None if visibility or actions are in doubt."""
     located = locate(view_at(scene, second), size)
@@ -87,18 +92,18 @@ def _annotate(
         return None
     return [
         person._replace(mask=encode(located.owners == person.person_id + 1))
-        for person in _persons(scene, second, located, size)
+        for person in _persons(scene, second, located, size, story)
     ]
 
 
 def _persons(
-    scene: script.Scene, t: float, located: Located, size: Size
+    scene: script.Scene, t: float, located: Located, size: Size, story: ModuleType
 ) -> list[AnnotatedPerson]:
     """The visible persons at time ``t``, as :func:`locate` found them."""
     seen = located.shares >= CLEAR
     bboxes_norm = np.clip(located.bboxes / (size + size), 0, 1).round(4)
-    actions = script.actions_of(scene, t, seen)
-    ids = [[script.ACTIONS.index(name) + 1 for name in done] for done in actions]
+    actions = story.actions_of(scene, t, seen)
+    ids = [[story.ACTIONS.index(name) + 1 for name in done] for done in actions]
     people = np.flatnonzero(seen).tolist()
     return [AnnotatedPerson(bboxes_norm[i], ids[i], i) for i in people]
 
@@ -132,12 +137,13 @@ def action_tubes(
 
 
 def _make_video(
-    split: str, index: int, *, seed: int, folder: Path, size: Size
+    split: str, index: int, *, seed: int, folder: Path, size: Size, story: str
 ) -> ToyVideo:
     """Write a video of a split; return its annotation."""
-    scene, keyframes = make_scene([seed, SPLITS.index(split), index], size)
+    told = STORIES[story]
+    scene, keyframes = make_scene([seed, SPLITS.index(split), index], size, told)
     path = folder / f'{split}_{index:04d}.mp4'
-    times = (np.arange(script.DURATION * FPS) / FPS).tolist()
+    times = (np.arange(told.DURATION * FPS) / FPS).tolist()
     views = [view_at(scene, t) for t in times]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, size)
     for frame in render(scene, views, size):
@@ -151,7 +157,7 @@ def _make_video(
             'space and that OpenCV can write mp4v video.'
         )
     frames = [
-        _persons(scene, t, locate(view, size), size)
+        _persons(scene, t, locate(view, size), size, told)
         for t, view in zip(times, views, strict=True)
     ]
     tracks = dict(zip(times[::TRACK_STEP], frames[::TRACK_STEP], strict=True))
@@ -159,16 +165,16 @@ def _make_video(
 
 
 def _write_tubes(
-    file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size
+    file: Path, videos: Mapping[str, Sequence[ToyVideo]], size: Size, story: ModuleType
 ) -> None:
     """Tubes in the published form; the validation videos are the test videos."""
     train, test = ([video.name for video in videos[split]] for split in SPLITS)
     names = train + test
     content = dict(
-        labels=list(script.ACTIONS),
+        labels=list(story.ACTIONS),
         train_videos=[train],
         test_videos=[test],
-        nframes=dict.fromkeys(names, script.DURATION * FPS),
+        nframes=dict.fromkeys(names, story.DURATION * FPS),
         resolution=dict.fromkeys(names, size[::-1]),
         gttubes={
             video.name: {
@@ -189,6 +195,7 @@ def make_toy_dataset(
     val_videos: Annotated[int, number(int, 1, 9999)] = 100,
     seed: Seed = 0,
     size: Annotated[Size, dict(type=read_size, nargs=None)] = (192, 144),
+    story: Literal['moments', 'memory'] = 'moments',
     workers: Annotated[int, number(int, 0, 64)] = 2,
     force: bool = False,
 ) -> None:
@@ -205,6 +212,8 @@ def make_toy_dataset(
         train_videos, val_videos: Numbers of videos.
         seed: Decides everything.
         size: WIDTHxHEIGHT in pixels, even, from 64 to 2048.
+        story: 'memory' adds two actions that show only in what was before a clip, in
+            videos of 12 seconds instead of 6.
         workers: Processes, which a script without a ``__main__`` guard cannot start; 0
             works in the calling process.
         force: Replace a toy dataset that is already there.
@@ -222,14 +231,18 @@ def make_toy_dataset(
             at_end.callback(pool.shutdown, cancel_futures=True)
         folder = Path(temporary) / 'toy'
         (folder / 'videos').mkdir(parents=True)
-        make = partial(_make_video, seed=seed, folder=folder / 'videos', size=size)
+        at = dict(seed=seed, folder=folder / 'videos', size=size, story=story)
         videos = {}
         for split, count in zip(SPLITS, (train_videos, val_videos), strict=True):
-            made = (pool.map if pool else map)(partial(make, split), range(count))
+            made = (pool.map if pool else map)(
+                partial(_make_video, split, **at), range(count)
+            )
             videos[split] = list(track_iter_progress((made, count)))
             _write_split(folder / f'{split}.csv', videos[split], size)
-        _write_tubes(folder / 'tubes.pkl', videos, size)
-        ids = {name: number for number, name in enumerate(script.ACTIONS, start=1)}
+        _write_tubes(folder / 'tubes.pkl', videos, size, STORIES[story])
+        ids = {
+            name: number for number, name in enumerate(STORIES[story].ACTIONS, start=1)
+        }
         (folder / 'action_list.pbtxt').write_text(format_label_map(ids))
         shutil.rmtree(out, ignore_errors=True)
         os.replace(folder, out)

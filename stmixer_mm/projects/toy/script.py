@@ -17,7 +17,6 @@ ACTIONS = (
     *('wave', 'raise_arm', 'meet'),  # beside it
 )
 DURATION = 6  # seconds of a video
-KEYFRAMES = tuple(range(1, DURATION))  # seconds that are annotated
 SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
 
 _DIRECTION = {'walk_left': -1, 'walk_right': 1}
@@ -52,11 +51,15 @@ class Person(NamedTuple):
     girth: float
     colors: dict[str, np.ndarray]  # RGB
 
+    @property
+    def duration(self) -> int:
+        return len(self.legs) - 1
+
     def x_at(self, t: float) -> float:
         """The body's x at time ``t``."""
         directions = [_DIRECTION.get(action, 0) for action in self.legs]
-        seconds = np.clip(t + 0.5 - np.arange(DURATION + 1), 0, 1)  # spent on each
-        return self.start_x + self.speed * self.height * float(seconds @ directions)
+        spent = np.clip(t + 0.5 - np.arange(len(self.legs)), 0, 1)  # on each
+        return self.start_x + self.speed * self.height * float(spent @ directions)
 
 
 class Blob(NamedTuple):
@@ -67,14 +70,29 @@ class Blob(NamedTuple):
     color: Sequence[float]  # RGB
 
 
+class Item(NamedTuple):
+    """A ball; person ``holders[k]`` has it around second k."""
+
+    holders: tuple[int, ...]
+    color: np.ndarray
+
+
 class Scene(NamedTuple):
+    """``guests[k]`` stands beside person 0 around second k; 0 is nobody."""
+
     persons: tuple[Person, ...]
     props: tuple[Blob, ...]  # may hide people who stand farther back
     seed: int  # of the room
+    items: tuple[Item, ...] = ()
+    guests: tuple[int, ...] = ()
+
+    @property
+    def duration(self) -> int:
+        return self.persons[0].duration
 
 
 def actions_of(scene: Scene, t: float, seen: Sequence[bool]) -> list[list[str]]:
-    """The names of each person's actions at time ``t``, in the order of ``ACTIONS``.
+    """The names of each person's actions at time ``t``.
 
     Args:
         seen: Who is visible; invisible persons do not meet anyone.
@@ -114,7 +132,7 @@ def random_scene(rng: RandomState, aspect: float) -> Scene:
     """Draw a script for frames that are ``aspect`` times as wide as high."""
     count = rng.choice([1, 2, 3], p=[0.3, 0.5, 0.2])
     persons = [
-        _random_person(rng, aspect, aspect * (slot + rng.uniform(0.2, 0.8)) / count)
+        random_person(rng, aspect, aspect * (slot + rng.uniform(0.2, 0.8)) / count)
         for slot in rng.permutation(count)
     ]
     if count >= 2 and rng.rand() < 0.6:
@@ -127,11 +145,14 @@ def random_scene(rng: RandomState, aspect: float) -> Scene:
     return Scene(tuple(persons), tuple(props), seed=rng.randint(2**31))
 
 
-def _random_person(rng: RandomState, aspect: float, start_x: float) -> Person:
+def random_person(
+    rng: RandomState, aspect: float, start_x: float, duration: int = DURATION
+) -> Person:
+    """Draw a person who does this and that, mostly in view."""
     height, speed = rng.uniform(0.6, 0.88), rng.uniform(0.35, 0.5)
     stays = rng.rand() < 0.85  # in view
     legs, x = [], start_x
-    while len(legs) <= DURATION:
+    while len(legs) <= duration:
         if not legs or rng.rand() > 0.4:
             action = str(rng.choice(ACTIONS[:5], p=[0.15, 0.2, 0.2, 0.23, 0.22]))
         step = _DIRECTION.get(action, 0) * speed * height
@@ -141,7 +162,7 @@ def _random_person(rng: RandomState, aspect: float, start_x: float) -> Person:
         legs.append(action)
         x += step
     arms = [str(rng.choice(['rest', 'wave']))]
-    for _ in range(DURATION):
+    for _ in range(duration):
         arms.append(str(rng.choice(_NEXT_ARMS[arms[-1]])))
     cloth = rng.choice([25, 130, 235], (3, 3))
     colors = dict(zip(('top', 'bottom', 'shoes'), cloth, strict=True))
