@@ -119,6 +119,26 @@ def noisy(seed, num_labels=3):
     return ground_truth(gttubes, labels=labels), samples
 
 
+def untidy(seed, parts):
+    """As ``noisy``, with boxes in parts of a pixel, some of them twice, scores that are
+    often equal, and a label without ground truth."""
+    truth, samples = noisy(seed)
+    random = np.random.RandomState(seed)
+    truth['labels'].append('nobody')
+    for tube in (
+        t for of in truth['gttubes'].values() for ts in of.values() for t in ts
+    ):
+        tube[:, 1:] += random.randint(0, parts, 4) / parts
+    for sample in samples:
+        found = sample['pred_instances']
+        shape = found['bboxes'].shape
+        bboxes = found['bboxes'] + random.randint(0, parts, shape) / parts / SCALE
+        scores = np.column_stack([found['scores'], random.rand(shape[0])]).round(1)
+        twice = np.arange(shape[0]).repeat(random.randint(1, 3, shape[0]))
+        sample['pred_instances'] = dict(bboxes=bboxes[twice], scores=scores[twice])
+    return truth, samples
+
+
 def frame_detections(samples, label):
     """[((video, frame), score, box)] of one label, as the metrics count them."""
     return [

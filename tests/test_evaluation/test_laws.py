@@ -12,6 +12,7 @@ from tube_data import (
     predict_truth,
     score,
     still,
+    untidy,
 )
 
 from stmixer_mm.errors import UserError
@@ -96,19 +97,35 @@ NAMED = [
 ]
 
 
+@pytest.mark.parametrize('parts', [1, 10])  # of a pixel
 @pytest.mark.parametrize('metric_type, protocol', NAMED)
-def test_a_protocol_is_its_record(metric_type, protocol):
-    truth, samples = noisy(0)
+def test_a_protocol_is_its_record_in_any_order_of_frames(metric_type, protocol, parts):
+    truth, samples = untidy(0, parts)
     record = metric_type.protocols[protocol]
     written = record._asdict()
     for name in ('found_boxes', 'true_boxes'):
         written[name] = written[name]._asdict()
     first, *others = (
-        score(build(metric_type, truth, protocol=one), samples)
+        score(build(metric_type, truth, protocol=one), found)
         for one in (protocol, record, dict(written, base='multisports'))
+        for found in (samples, samples[::-1])
     )
-    assert [first] * 2 == others
+    assert [first] * 5 == others
     assert next(iter(first.values())) > 0
+    # A class without ground truth has no value, and counts as 0 or not.
+    assert not any('nobody' in name for name in first)
+
+
+@pytest.mark.parametrize('parts', [1, 10])
+@pytest.mark.parametrize('protocol', FRAME_PROTOCOLS)
+def test_a_perfect_result(protocol, parts):
+    truth, _ = untidy(0, parts)
+    # ROAD's suppression removes persons who overlap.
+    nms = dict(base='road_matlab', nms=None) if protocol == 'road_matlab' else protocol
+    metric = build(TubeFrameMAPMetric, truth, protocol=nms)
+    values = score(metric, predict_truth(truth))
+    mean = 3 / 4 if metric.protocol.class_average == 'all' else 1
+    assert [*values.values()] == pytest.approx([mean, 1, 1, 1])
 
 
 @pytest.mark.parametrize('metric_type, protocol', NAMED)
