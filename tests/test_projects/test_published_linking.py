@@ -156,7 +156,36 @@ def literal_retina(frames, bboxes, scores, rules):
             values = [np.mean(sorted(one, reverse=True)[:topn]) for one in classes.T]
             rows = [(path[0][0] + k, *bboxes[i]) for k, (_, i) in enumerate(path)]
             for label in sorted(range(len(values)), key=lambda k: -values[k])[:10]:
-                yield label + 1, rows, values[label]
+                if rules.trims:
+                    yield from literal_indiv(label, rows, classes, rules.alpha)
+                else:
+                    yield label + 1, rows, values[label]
+
+
+def literal_indiv(label, rows, classes, alpha):
+    """Of ``trim_tubes``, with ``dpEMmax``."""
+    own = classes[:, label]
+    padded = [0, 0, *own, 0, 0]
+    top = max(sorted(padded[k : k + 5])[2] for k in range(len(own)))
+    costs = np.ones((2, len(own) + 1))
+    costs[0, 1:], costs[1, 1:] = own / top, 1 - own / top
+    choices = []
+    for j in range(1, len(own)):
+        ways = [[costs[k, j - 1] - alpha * (k != i) for k in (0, 1)] for i in (0, 1)]
+        choices.append([int(np.argmax(way)) for way in ways])
+        costs[:, j] += [max(way) for way in ways]
+    labels = [int(np.argmax(costs[:, len(own) - 1]))]
+    for choice in choices[::-1]:
+        labels.insert(0, choice[labels[0]])
+    start = None
+    for k, found in enumerate([*labels, 1]):
+        if found == 0 and start is None:
+            start = k
+        if found == 1 and start is not None:
+            if k - 1 - start >= 5:
+                best = sorted(own[start:k], reverse=True)[: max(1, (k - start) // 2)]
+                yield label + 1, rows[start:k], np.mean(best)
+            start = None
 
 
 def literal_openmixer(frames, bboxes, scores):
@@ -188,8 +217,11 @@ def test_linkings_are_those_of_the_loops(seed):
     expected = as_lists(literal_road(*video, road.alpha))
     found = as_lists(road.link_video(40, *video))
     assert sorted(found) == sorted(expected)
-    for clamped in (False, True):
-        retina = replace(LINKINGS['retina'], clamped=clamped, top_k=2 + seed)
+    for trims, clamped in itertools.product((False, True), repeat=2):
+        options = dict(
+            clamped=clamped, top_k=2 + seed, trims=trims, alpha=0.1 + seed / 9
+        )
+        retina = replace(LINKINGS['retina'], **options)
         expected = as_lists(literal_retina(*video, retina))
         assert as_lists(retina.link_video(40, *video)) == expected
         assert len(expected) >= 3

@@ -1,20 +1,28 @@
 """Linking of 3D-RetinaNet: paths of persons, each with several actions.
 
 Source: modules/gen_agent_paths.py, tubes.py and modules/tube_helper.py, with the defaults
-of main.py. Its readme has top_k=20, link_iou=0.25 for UCF101-24.
+of main.py, and for UCF101-24 those of its readme.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.signal import medfilt
 
 from stmixer_mm.evaluation.functional.linking import LINKINGS
+from stmixer_mm.projects.published.road_linking import best_labels, stretches
+
+# Of UCF101-24's labels, in their order.
+UCF24_ALPHAS = (
+    *(1, 1, 16, 3, 1, 8, 16, 16, 10, 10, 3, 16),
+    *(16, 10, 1, 8, 16, 16, 16, 2, 1, 8, 2, 16),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetinaLinking:
-    """Constants of the linking, without its trimming in time, which is off by default.
+    """Constants of the linking.
 
     Results have no agentness: the best score of a box stands for it.
 
@@ -32,9 +40,11 @@ class RetinaLinking:
             The published code computes this, and returns the paths as they were: the boxes
             after a gap then move to earlier frames.
         min_boxes, min_score: See ``filled``.
-        min_length: Boxes that a tube exceeds.
+        min_length: Boxes that a tube exceeds; last minus first frame that a trimmed one has.
         actions: Best actions of a path, each of which makes a tube. Its score is the mean of
             the best ones of the action, as many as a quarter of the labels.
+        trims: Whether a tube is cut to where its person scores high (``indiv``).
+        alpha: What a cut costs; 0 is ``UCF24_ALPHAS`` for 24 labels.
     """
 
     score_thr: float = 0.025
@@ -48,6 +58,8 @@ class RetinaLinking:
     min_score: float = 0.1
     min_length: int = 5
     actions: int = 10
+    trims: bool = False
+    alpha: float = 0
 
     def link_video(
         self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
@@ -72,7 +84,27 @@ class RetinaLinking:
                 quarter = max(1, classes.shape[1] // 4)
                 means = np.sort(classes, axis=0)[::-1][:quarter].mean(axis=0)
                 for label in np.argsort(-means, kind='stable')[: self.actions].tolist():
-                    yield label + 1, rows, float(means[label])
+                    if self.trims:
+                        yield from self._trim(label, rows, classes)
+                    else:
+                        yield label + 1, rows, float(means[label])
+
+    def _trim(
+        self, label: int, rows: np.ndarray, classes: np.ndarray
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """Stretches of a path with an action; the score is the mean of its better half."""
+        is_ucf = classes.shape[1] == len(UCF24_ALPHAS)
+        values = classes.max(axis=1) if is_ucf else classes[:, label]
+        values = values / medfilt(values, 5).max()
+        # The labelling has a frame before the first, and not the last.
+        both = np.vstack([[1, 1], np.column_stack([values, 1 - values])[:-1]])
+        alpha = UCF24_ALPHAS[label] if is_ucf and not self.alpha else self.alpha
+        is_action = best_labels(both, alpha) == 0
+        for start, stop in stretches(is_action):
+            if stop - 1 - start >= self.min_length:
+                scores = np.sort(classes[start:stop, label])[::-1]
+                half = scores[: max(1, len(scores) // 2)]
+                yield label + 1, rows[start:stop], float(half.mean())
 
     def _paths(
         self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
@@ -129,3 +161,4 @@ class RetinaLinking:
 
 
 LINKINGS['retina'] = RetinaLinking()
+LINKINGS['retina_ucf24'] = RetinaLinking(top_k=20, link_iou=0.25, trims=True)

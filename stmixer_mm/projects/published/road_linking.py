@@ -126,8 +126,7 @@ class RoadLinking:
         every = np.arange(frames[path[0]], frames[path[-1]] + 1)
         path = path[np.searchsorted(frames[path], every)]
         is_own = best_labels(scores[path, 1:] + 20, self.alpha) == column - 1
-        edges = np.flatnonzero(np.diff(is_own, prepend=False, append=False))
-        for start, stop in edges.reshape(-1, 2).tolist():
+        for start, stop in stretches(is_own):
             part = path[start:stop]
             if stop - 1 - start > self.min_span:
                 best = np.sort(scores[part, column])[-self.best :]
@@ -164,6 +163,12 @@ def best_labels(values: np.ndarray, alpha: float) -> np.ndarray:
     for choice in before[:0:-1]:
         labels.append(choice[labels[-1]])
     return np.array(labels[::-1])
+
+
+def stretches(is_there: np.ndarray) -> list[tuple[int, int]]:
+    """Starts and stops of the runs of a mask (T,)."""
+    edges = np.flatnonzero(np.diff(is_there, prepend=False, append=False))
+    return edges.reshape(-1, 2).tolist()
 
 
 LINKINGS['road'] = RoadLinking()
