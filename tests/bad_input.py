@@ -37,6 +37,7 @@ FILES = {
     **dict.fromkeys(('text.txt', 'text.onnx', 'text.pt2'), 'hello\n'),
     'empty': '',
     'found.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
+    'found_1.csv': '1.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
     'no_model.py': 'a = 1\n',
     'broken.py': 'model = dict(\n',
     'no_base.py': "_base_ = './no.py'\n",

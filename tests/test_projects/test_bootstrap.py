@@ -1,22 +1,30 @@
+import tempfile
+
 import numpy as np
 import pytest
-from tube_data import build, noisy, score
+from mmengine.evaluator import BaseMetric
+from tube_data import ava_lines, build, linked, noisy, predict_truth, score
 
-from stmixer_mm.evaluation import TubeFrameMAPMetric
+from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.functional.average_precision import (
     AP_MODES,
     CLASS_AVERAGES,
     average_precision,
-    by_score,
 )
+from stmixer_mm.evaluation.functional.protocols import (
+    FRAME_PROTOCOLS,
+    KEYFRAME_PROTOCOLS,
+    TUBE_PROTOCOLS,
+)
+from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects.diagnosis import bootstrap
 from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,
     draw_videos,
     interval,
     weighted_aps,
-    weighted_means,
 )
+from stmixer_mm.projects.diagnosis.scoring import draw_values, match_results, score_pair
 
 
 @pytest.mark.parametrize('mode', AP_MODES)
@@ -35,33 +43,41 @@ def test_a_weight_is_so_many_copies(mode, share, monkeypatch):
         assert ap == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def copy_video(sample, name):
+def build_drawn(kind, truth, **options):
+    if kind is not FrameMAPMetric:
+        return build(kind, truth, **options)
+    drawn = {name: truth['gttubes'][name] for name in truth['test_videos'][0]}
+    with tempfile.NamedTemporaryFile('w', suffix='.csv') as file:
+        file.write('\n'.join(ava_lines(truth | dict(gttubes=drawn))))
+        file.flush()
+        return FrameMAPMetric(file.name, num_classes=4, **options)
+
+
+def in_video(sample, name):
     found = dict(sample['pred_instances'])
     return dict(sample, video_id=name, pred_instances=found)
 
 
-@pytest.mark.parametrize('over', CLASS_AVERAGES)
-@pytest.mark.parametrize('protocol', ['act', 'yowo', 'yowoformer'])
-def test_draws_are_evaluated_anew(protocol, over):
+@pytest.mark.parametrize(
+    'kind, protocol, over',
+    [
+        *((TubeFrameMAPMetric, name, None) for name in FRAME_PROTOCOLS),
+        *((TubeFrameMAPMetric, 'act', over) for over in CLASS_AVERAGES),
+        *((VideoMAPMetric, name, None) for name in TUBE_PROTOCOLS),
+        *((FrameMAPMetric, name, None) for name in KEYFRAME_PROTOCOLS),
+    ],
+)
+def test_draws_are_evaluated_anew(kind, protocol, over):
     truth, samples = noisy(0)
     truth['gttubes']['x'].pop(2)
-    truth['gttubes']['w'].pop(2)
     names, options = list('vwx'), dict(protocol=protocol, class_average=over)
-    metric = build(TubeFrameMAPMetric, truth, **options)
-    metric.process(None, samples)
-    detections, limit = metric.detections(metric.results), metric.frame_limit
-    classes = []
-    for column in metric.class_names:
-        matched = metric.match(detections, column, min_iou=0.5)
-        order = by_score(matched.scores)
-        gts = metric.counted_gts(detections, column).frames // limit
-        right = metric.right(matched, 0.5)[order]
-        videos = matched.groups[order] // limit
-        classes.append(Judged(right, videos, np.bincount(gts, minlength=3)))
-    weights = draw_videos(3, draws=12)
-    rules = dict(mode=metric.protocol.ap, over=over)
-    means, _ = weighted_means(classes, weights, **rules)
-    for mean, weight in zip(means, weights.T, strict=True):
+    options['iou_thrs'] = ['0.3:0.5:0.1', 0.5]
+    metric = build_drawn(kind, truth, **options)
+    metric.process(None, [in_video(sample, sample['video_id']) for sample in samples])
+    weights = draw_videos(3, draws=3)
+    draws = draw_values(match_results(metric), names, weights)
+    assert draws.keys() > {metric.prefix + '/' + metric.value_name('overall', '0.5')}
+    for number, weight in enumerate(weights.T):
         copies = {
             f'{n}{i}': n for n, w in zip(names, weight, strict=True) for i in range(w)
         }
@@ -69,13 +85,15 @@ def test_draws_are_evaluated_anew(protocol, over):
         for key in ('nframes', 'resolution', 'gttubes'):
             drawn[key] = truth[key] | {n: truth[key][one] for n, one in copies.items()}
         again = [
-            copy_video(sample, name)
+            in_video(sample, name)
             for name, one in copies.items()
             for sample in samples
             if sample['video_id'] == one
         ]
-        values = score(build(TubeFrameMAPMetric, drawn, **options), again)
-        assert mean == pytest.approx(values['frame_mAP/overall@0.5'], abs=1e-12)
+        values = score(build_drawn(kind, drawn, **options), again)
+        for name, in_draws in draws.items():
+            expected = values.get(name, np.nan)
+            assert in_draws[number] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 def test_intervals():
@@ -85,3 +103,35 @@ def test_intervals():
     assert interval(np.append(np.arange(101.0), np.nan), level=0.9) == pytest.approx(
         (5, 95)
     )
+
+
+def score_of(truth, samples, kind=TubeFrameMAPMetric):
+    results = Results(
+        'found', BaseMetric, lambda metric: (('', one) for one in samples)
+    )
+    return score_pair(build(kind, truth), [results], draws=50)[0]
+
+
+@pytest.mark.parametrize('kind', [TubeFrameMAPMetric, VideoMAPMetric])
+def test_laws_of_intervals(kind):
+    truth, samples = noisy(0)
+    score = score_of(truth, samples, kind)
+    difference = score - score
+    assert score.draws.keys() == difference.draws.keys() == score.values.keys()
+    for name in score.values:
+        assert difference.values[name] == 0 and difference.interval(name) == (0, 0)
+    turned = truth | dict(test_videos=[truth['test_videos'][0][::-1]])
+    again = score_of(turned, samples[::-1], kind)
+    assert again.values == pytest.approx(score.values)
+    for name in score.values:
+        assert again.interval(name) == pytest.approx(score.interval(name))
+    truth_found = predict_truth(truth)
+    if kind is VideoMAPMetric:
+        truth_found = [
+            linked(name, *((n, 0.9, one) for n, tubes in its.items() for one in tubes))
+            for name, its in truth['gttubes'].items()
+        ]
+    perfect = score_of(truth, truth_found, kind)
+    assert perfect.interval(f'{kind.default_prefix}/overall@0.5') == (1, 1)
+    alone = truth | dict(test_videos=[['v']])
+    assert not score_of(alone, samples, kind).draws

@@ -185,7 +185,7 @@ USERS = dict(
     mmaction2='mmaction2',
 )
 
-_CHOICES = dict(
+CHOICES = dict(
     matching=('free', 'best'),
     ap=AP_MODES,
     class_average=CLASS_AVERAGES,
@@ -214,6 +214,6 @@ def parse_protocol(
         for name in changes.keys() & {'found_boxes', 'true_boxes'}:
             changes[name] = BoxRule(**changes[name])
         rules = rules._replace(**changes)
-    for name, valid in _CHOICES.items():
+    for name, valid in CHOICES.items():
         choose(name, getattr(rules, name), dict.fromkeys(valid))
     return rules

@@ -4,14 +4,11 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.evaluation.functional.linking import LINKINGS
-from stmixer_mm.evaluation.functional.protocols import USERS
-from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_frame_map_metric import TubeFrameMAPMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
@@ -86,10 +83,11 @@ def build_metrics(
             chosen = [name for name in every if {name, 'all'} & {*protocols}]
             for own in _by_protocols(kind, chosen) if protocols else [{}]:
                 metrics.append(METRICS.build({**config, **changes, **own}))
+    remedy = f'; use all, or some of {", ".join(known)}.'
     if unknown := {*protocols} - {'all', *known}:
         raise UserError(
             f'No metric in test_evaluator of {cfg.filename} has the protocol '
-            f'{min(unknown)!r}; use all, or some of {", ".join(known)}.'
+            f'{min(unknown)!r}{nearest(min(unknown), known) or remedy}'
         )
     if not metrics:
         raise UserError(
@@ -109,32 +107,6 @@ def _by_protocols(kind: type[DetectionMetric], names: Collection[str]) -> list[d
         if issubclass(kind, VideoMAPMetric) and name in LINKINGS:
             own[-1]['linking'] = name
     return own
-
-
-def protocol_rows(metrics: Sequence[DetectionMetric], results: Results) -> list[Row]:
-    """Values by each protocol, with its choices and users, below a heading."""
-    metrics = metrics_for(results, metrics)
-    thrs = dict.fromkeys(thr for metric in metrics for thr in metric.iou_thrs)
-    rows = [['protocol', 'of', 'is', *(f'mAP@{thr}' for thr in thrs), 'used by']]
-    for metric in metrics:
-        metric.logs_classes = False
-        feed(metric, results)
-        values = metric.evaluate(len(metric.results)).values()
-        found = dict(zip(metric.iou_thrs, values, strict=False))
-        name, rules = metric.protocol_name, metric.protocol
-        first = f'{rules.frames} frames'
-        if isinstance(metric, VideoMAPMetric):
-            is_linked = results.metric_type is VideoMAPMetric
-            first = 'given' if is_linked else f'{_linking_name(metric)} linking'
-        choices = f'{first}, {rules.matching}, {rules.ap}'
-        cells = [found.get(thr, '-') for thr in thrs]
-        rows.append([name, metric.unit, choices, *cells, USERS[name]])
-    return rows
-
-
-def _linking_name(metric: VideoMAPMetric) -> str:
-    names = [name for name, one in LINKINGS.items() if one == metric.linking]
-    return names[0] if names else 'own'
 
 
 def metrics_for(results: Results, metrics: Sequence[BaseMetric]) -> list[BaseMetric]:
@@ -172,42 +144,3 @@ def feed(metric: BaseMetric, results: Results) -> None:
                 metric.process(None, [sample])
         except UserError as error:
             raise UserError(f'{place}: {error}') from error
-
-
-def evaluate_results(
-    metrics: Sequence[BaseMetric], results: Results
-) -> dict[str, float]:
-    """Values by name of all metrics that take the results.
-
-    Raises:
-        UserError: as :func:`feed`; or two metrics give a value of the same name.
-    """
-    values = {}
-    for metric in metrics_for(results, metrics):
-        feed(metric, results)
-        found = metric.evaluate(len(metric.results))
-        if doubles := values.keys() & found.keys():
-            raise UserError(
-                f'Two metrics of test_evaluator give the value {min(doubles)!r}; set '
-                'the prefix of one.'
-            )
-        values.update(found)
-    return values
-
-
-def mean_values(columns: Collection[Mapping[str, float]]) -> dict[str, float]:
-    """Mean of each value that all columns have."""
-    names = set.intersection(*map(set, columns))
-    shared = [name for name in next(iter(columns)) if name in names]
-    return {n: float(np.mean([column[n] for column in columns])) for n in shared}
-
-
-def mean_rows(tables: Sequence[Sequence[Row]]) -> list[Row]:
-    """Tables of the same rows, with the means of their values."""
-    return [
-        [
-            float(np.mean(cells)) if isinstance(cells[0], float) else cells[0]
-            for cells in zip(*rows, strict=True)
-        ]
-        for rows in zip(*tables, strict=True)
-    ]

@@ -1,0 +1,135 @@
+"""Results in files scored by a config's metrics or by protocols, with intervals."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from mmengine.config import Config
+
+from stmixer_mm.apis.config import check_arguments, load_config
+from stmixer_mm.command_line import CfgOptions, Count, number
+from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation import VideoMAPMetric
+from stmixer_mm.evaluation.functional.tables import format_table
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.results.offline import (
+    build_metrics,
+    metrics_for,
+    read_results,
+)
+from stmixer_mm.evaluation.results.rows import Results
+from stmixer_mm.files import check_json_path, check_writable_file, write_json
+from stmixer_mm.projects.diagnosis.comparison import (
+    Comparison,
+    protocol_record,
+    protocol_rows,
+    value_rows,
+    values_record,
+)
+from stmixer_mm.projects.diagnosis.page import write_page
+from stmixer_mm.projects.diagnosis.scoring import score_pair
+
+
+def evaluate(
+    results: list[str],
+    config: str,
+    *,
+    against: list[str] | None = None,
+    splits: list[Count] | None = None,
+    protocol: list[str] | None = None,
+    draws: Annotated[int, number(int, 0, 100_000)] = 1000,
+    json: str | None = None,
+    report: str | None = None,
+    cfg_options: CfgOptions = None,
+) -> None:
+    """Evaluate predictions in files by the metrics of a config, without a model.
+
+    Args:
+        results: Dump of tools/test.py, a csv in the format of AVA
+            (video,timestamp,x1,y1,x2,y2,action_id,score), or what published projects
+            write; see docs/evaluation.md.
+        config: Config file; its test_evaluator evaluates.
+        against: Other results of the same videos, to show beside them with the differences
+            (of splits one for each).
+        splits: Splits of the ground truth that the results are of, one for each, as in
+            1 2 3 for JHMDB; their mean is shown too.
+        protocol: Names of published evaluators, or all, to score by in one table (of
+            splits the mean); see docs/evaluation.md.
+        draws: Draws of test videos behind the 95 % intervals, which take some seconds in a
+            large data set; 0 leaves the intervals out.
+        json: Write the values to this file.
+        report: Write a page with the values by all protocols (or --protocol), classes,
+            curves, errors and the effect of each choice to this .html file; each choice
+            evaluates once more.
+    """
+    _check_options(results, against, splits)
+    check_json_path(json)
+    if report:
+        check_writable_file(report, purpose='--report', suffixes=['.html'])
+        if json and Path(json).resolve() == Path(report).resolve():
+            raise UserError(f'--json and --report are both {report}; name two files.')
+    cfg = load_config(config, cfg_options)
+    check_arguments(cfg)
+    sides = [[*map(read_results, files)] for files in (results, against or [])]
+    scored = [*score_results(cfg, sides, splits, protocol or [], draws)]
+    ours = [one for one in scored if isinstance(one.score.metric, DetectionMetric)]
+    if draws and ours and not any(one.score.draws for one in ours):
+        print(
+            f'note: {results[0]} is evaluated in one video, which gives no interval.',
+            file=sys.stderr,
+        )
+    rows = (protocol_rows if protocol else value_rows)(scored, splits or [])
+    print(format_table(rows, left=3 if protocol else 1))
+    if protocol:
+        write_json(json, [protocol_record(one) for one in scored])
+    else:
+        write_json(json, values_record(scored, splits or []))
+    if report:
+        score = partial(score_results, cfg, sides, splits, draws=draws)
+        own = [*score([])] if protocol else scored
+        by_protocol = scored if protocol else [*score(['all'])]
+        write_page(report, cfg, sides, splits or [], own, by_protocol)
+
+
+def _check_options(
+    results: list[str], against: list[str] | None, splits: list[int] | None
+) -> None:
+    if len({*(splits or [1])}) != len(results):
+        raise UserError(
+            f'There are {len(results)} results; name as many different splits, as in '
+            '--splits 1 2 3.'
+        )
+    if against and len(against) != len(results):
+        raise UserError(
+            f'--against has {len(against)} results beside {len(results)}; name one for '
+            'each.'
+        )
+
+
+def score_results(
+    cfg: Config,
+    sides: Sequence[Sequence[Results]],
+    splits: Sequence[int] | None,
+    protocols: Sequence[str],
+    draws: int,
+) -> Iterator[Comparison]:
+    """Scores of results, and of those beside them, by each metric."""
+    pairs = [*zip(*filter(None, sides), strict=True)]
+    metrics = []
+    for split, pair in zip(splits or [None], pairs, strict=True):
+        of_split = build_metrics(cfg, split=split, protocols=protocols)
+        for found in pair:
+            of_split = metrics_for(found, of_split)
+        metrics.append(of_split)
+    for by_split in zip(*metrics, strict=True):
+        scores = []
+        for seed, (metric, pair) in enumerate(zip(by_split, pairs, strict=True)):
+            if isinstance(metric, DetectionMetric):
+                metric.logs_classes = not protocols
+            scores.append(score_pair(metric, pair, draws=draws, seed=seed))
+        first, *others = zip(*scores, strict=True)
+        is_linked = pairs[0][0].metric_type is VideoMAPMetric
+        files = [one.file if len(pairs) == 1 else 'mean' for one in pairs[0]]
+        yield Comparison(first, *(others or [()]), files, is_linked)
