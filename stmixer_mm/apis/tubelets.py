@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stmixer_mm.evaluation.functional.linking import overlap_weights
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     TubeletLinker,
     at_every_frame,
@@ -45,17 +46,23 @@ class _Span(NamedTuple):
 
 
 def join_tubelets(
-    clips: Iterable[ClipTubelets], linker: TubeletLinker, *, presence: float
+    clips: Iterable[ClipTubelets],
+    linker: TubeletLinker,
+    *,
+    presence: float,
+    overlap: str = 'equal',
 ) -> Iterator[FramePersons]:
     """The persons of each frame that a clip covers.
 
     Between the frames of a clip boxes move in straight lines. Of several tubelets of a
-    tube in a frame, boxes and action scores are means weighted by person scores.
+    tube in a frame, boxes and scores are means weighted by ``overlap_weights``, and boxes
+    and action scores by person scores, too.
 
     Args:
         clips: In order of time; taken as the frames need them.
         linker: Gives tubelets the numbers of their tubes.
         presence: Person score, a mean too, from which a person is in a frame.
+        overlap: ``'equal'`` or ``'hann'``.
 
     Yields:
         Frames in order of time, each as soon as no later clip covers it.
@@ -70,7 +77,7 @@ def join_tubelets(
         for frame in range(done, upcoming):
             covering = [span for span in spans if frame in span.frames]
             if covering:
-                yield _join_frame(frame, covering, presence)
+                yield _join_frame(frame, covering, presence, overlap)
         done = upcoming
         spans = [span for span in spans if span.frames.stop > done]
         if clip is not None:
@@ -89,12 +96,19 @@ def _span(clip: ClipTubelets, linker: TubeletLinker, presence: float) -> _Span:
     return _Span(frames, linker.extend(numbers, bboxes, clip.scores), table)
 
 
-def _join_frame(frame: int, spans: list[_Span], presence: float) -> FramePersons:
+def _join_frame(
+    frame: int, spans: list[_Span], presence: float, overlap: str
+) -> FramePersons:
     ids = np.concatenate([span.ids for span in spans])
     rows = np.concatenate([span.table[:, frame - span.frames.start] for span in spans])
-    tubes, where, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    is_of = where == np.arange(len(tubes))[:, None]  # (tubes, rows)
-    person_scores = is_of @ rows[:, 4] / counts
+    shares = [
+        overlap_weights(len(span.frames), overlap)[frame - span.frames.start]
+        for span in spans
+    ]
+    shares = np.repeat(shares, [len(span.ids) for span in spans])
+    tubes, where = np.unique(ids, return_inverse=True)
+    is_of = (where == np.arange(len(tubes))[:, None]) * shares  # (tubes, rows)
+    person_scores = is_of @ rows[:, 4] / is_of.sum(axis=1)
     weights = is_of * rows[:, 4].clip(1e-6)
     means = weights / weights.sum(axis=1, keepdims=True) @ rows
     shown = person_scores >= presence

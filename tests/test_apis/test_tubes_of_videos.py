@@ -185,6 +185,12 @@ def test_what_several_tubelets_say_is_weighted_by_their_person_scores():
     ]
     actions = [one.action_scores[one.ids == 7, 1].tolist() for one in frames]
     assert actions[2] == [pytest.approx((0.6 * 0.9 + 0.9 * 0.4) / 1.5)]
+    # Of three frames, an end counts a quarter as much as the middle, and each end alike.
+    late = clip([1, 2, 3], [[18, 18, 18]], [[0.9] * 3], [[0, 0.4]])
+    frames = join_tubelets([clips[0], late], Linker(), presence=0.5, overlap='hann')
+    weights = np.array([0.25 * 0.6, 0.9])
+    (x2,) = next(one for one in frames if one.frame == 2).bboxes[1:, 2]
+    assert x2 == pytest.approx(weights @ [12, 18] / weights.sum())
 
 
 def test_clips_are_forgotten_when_their_frames_are_final():

@@ -4,7 +4,12 @@ import pytest
 from mmaction.evaluation.functional import multisports_utils
 from tube_data import clips_of
 
-from stmixer_mm.evaluation.functional.linking import Linking, Tubelets, parse_linking
+from stmixer_mm.evaluation.functional.linking import (
+    Linking,
+    Tubelets,
+    overlap_weights,
+    parse_linking,
+)
 from stmixer_mm.evaluation.functional.matching import take
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     TubeletLinker,
@@ -32,6 +37,27 @@ def test_a_gap_is_filled_and_does_not_count():
     assert filled[:, :2].T.tolist() == [[1, 2, 3, 4, 5], [0, 1, 2, 3, 4]]
     # Of the frames after its last box in which a tube goes on, this is one too many.
     assert len(link_tubelets(boxes, Linking(**linking, end_after=3)).scores) == 2
+
+
+def test_where_clips_overlap_boxes_count_by_a_window():
+    """Two clips, half apart, of a person at 0 and at 8: it moves from one to other."""
+    frames = np.array([[1, 2, 3, 4], [3, 4, 5, 6]])
+    bboxes = np.array([0.0, 8])[:, None, None] + np.tile([0.0, 0, 49, 49], (2, 4, 1))
+    order = [1, 0]
+    found = {}
+    for overlap in ('equal', 'hann'):
+        linking = Linking(min_length=1, link_iou=0.1, end_after=1, overlap=overlap)
+        tubelets = Tubelets(np.zeros(2, int), frames, bboxes, np.ones(2))
+        for given in (tubelets, take(tubelets, order)):
+            (rows,) = rows_of(link_tubelets(given, linking))
+            found.setdefault(overlap, []).append(rows[:, 1].tolist())
+    for overlap, here in found.items():
+        assert here[0] == here[1] == [0, 0, *here[0][2:4], 8, 8], overlap
+    assert found['equal'][0][2:4] == [4, 4]
+    # sin^2 of 5/8, 7/8 and 1/8, 3/8 of pi: shares of a half-way pair sum to 1.
+    later = np.sin(np.pi * np.array([1, 3]) / 8) ** 2
+    np.testing.assert_allclose(found['hann'][0][2:4], 8 * later)
+    assert overlap_weights(1, 'hann') == overlap_weights(1, 'equal') == 1
 
 
 def moving_tubelets(seed, clip_len, step, start=1, num_frames=24):

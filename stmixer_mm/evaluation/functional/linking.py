@@ -78,6 +78,8 @@ class Linking:
             all classes.
         nms_pixel, link_pixel, tube_pixel: Pixels of a box beyond x2 - x1 in the
             three IoUs (1 in ACT and MOC; link_pixel 0 in mmaction2).
+        overlap: Weights of tubelets where clips overlap, see ``overlap_weights``; our
+            own (ACT and MOC ``'equal'``).
         presence: Person score from which a tubelet has a box in a frame, our own; the
             tubelets of both have one everywhere.
     """
@@ -97,9 +99,11 @@ class Linking:
     presence: float = PRESENCE
     acting: float = 0.3
     over_classes: bool = False
+    overlap: str = 'equal'
 
     def __post_init__(self) -> None:
         choose('nms', self.nms, dict.fromkeys(('hard', 'soft', None)))
+        choose('overlap', self.overlap, dict.fromkeys(('equal', 'hann')))
 
 
 class VideoLinking(Protocol):
@@ -201,6 +205,13 @@ def _suppress(tubelets: Tubelets, clips: np.ndarray, linking: Linking) -> Tubele
     return take(tubelets._replace(scores=scores), stays)
 
 
+def overlap_weights(num_frames: int, overlap: str) -> np.ndarray:
+    """Weights (K,) of a clip's frames: all 1, or a Hann window, falling to its ends."""
+    if overlap == 'equal':
+        return np.ones(num_frames)
+    return np.sin(np.pi * (np.arange(num_frames) + 0.5) / num_frames) ** 2
+
+
 def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarray:
     """Mean IoU (P,) of tubelets (P, K, 4) of the same K frames, pair by pair.
 
@@ -216,8 +227,9 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
 def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tubes:
     """Tubes that score enough and are long enough, of tubelets (N,) in tubes (N,).
 
-    The box of a frame is the mean of those that tubelets have there, or interpolated
-    between two such frames. A tube's score is the mean of its tubelets.
+    The box of a frame is the mean, weighted by ``overlap``, of those that tubelets have
+    there, or interpolated between two such frames. A tube's score is the mean of its
+    tubelets.
     """
     has, counts = has_box(tubelets.bboxes), np.bincount(tube_of)
     scores = np.bincount(tube_of, tubelets.scores) / counts
@@ -228,14 +240,18 @@ def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tu
     np.maximum.at(last, tube_of, np.where(has, tubelets.frames, 0).max(axis=1))
     is_long = last - first + 1 >= linking.min_length
     kept = np.flatnonzero(is_long & (scores >= linking.min_score))
+    weights = overlap_weights(has.shape[1], linking.overlap)
+    weights = np.broadcast_to(weights, has.shape)
     members = np.split(np.argsort(tube_of, kind='stable'), np.cumsum(counts)[:-1])
     tubes = []
     for tube in kept:
         one = members[tube]
         frames, bboxes = tubelets.frames[one][has[one]], tubelets.bboxes[one][has[one]]
-        known, where, seen = np.unique(frames, return_inverse=True, return_counts=True)
+        known, where = np.unique(frames, return_inverse=True)
+        shares = weights[one][has[one]][:, None]
+        totals = np.bincount(where, shares[:, 0])[where, None]
         means = np.zeros((len(known), 4))
-        np.add.at(means, where, bboxes / seen[where, None])
+        np.add.at(means, where, shares * bboxes / totals)
         every = np.arange(known[0], known[-1] + 1)
         filled = [np.interp(every, known, side) for side in means.T]
         rows = np.column_stack([every, *filled])
