@@ -215,6 +215,13 @@ def test_mislabelled_lines_of_yowo(tmp_path):
     assert values['frame_mAP/run@0.5'] == pytest.approx(0.5 + 0.5 * 2 / 3)
 
 
+def test_a_file_that_yowo_did_not_write(tmp_path):
+    for name in ('Run_v_Run_g01_c01_00001.txt', 'classes.txt'):
+        (tmp_path / name).write_text('1 0.5 0 0 50 100\n')
+    with pytest.raises(UserError, match=r'classes\.txt'):
+        evaluate(tmp_path, OF_UCF)
+
+
 def write_tuber(folder, size=224):
     """As ``validate_tuber_ucf_detection``: queries of the truth, and of background."""
     scale = size / 100

@@ -88,8 +88,8 @@ def _name_rows(path: Path, rows: FrameRows, metric: TubeMetric) -> Rows:
         )
     if labels.max() >= num_labels:
         raise UserError(
-            f'{rows.place(labels.argmax() + 1)}: label {labels.max()}, from 0, is out of '
-            f'range for {num_labels} labels; give the ground truth of the tested dataset.'
+            f'{rows.place(labels.argmax() + 1)}: the label is out of range for the '
+            f'{num_labels} labels of the ground truth; give that of the tested dataset.'
         )
     if rows.size is None:
         known = [metric.video_numbers.get(name, 0) for name in names]

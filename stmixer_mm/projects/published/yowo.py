@@ -34,13 +34,15 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
     """
     if not folder.is_dir():
         return None
-    files = {
-        file: found
-        for file in sorted(folder.glob('*.txt'))
-        for found in [_NAME.fullmatch(file.name)]
-    }
-    if not files or not all(files.values()):
+    files = {file: _NAME.fullmatch(file.name) for file in sorted(folder.glob('*.txt'))}
+    others = [file for file, found in files.items() if not found]
+    if len(others) == len(files) or any(file.stem.isdecimal() for file in others):
         return None
+    if others:
+        raise UserError(
+            f'{others[0]} is not <class>_<video>_<frame>.txt as YOWO names its files; '
+            'rename or remove it.'
+        )
     numbers: dict[str, int] = {}
     places, table = [], array('d')
     for file, found in files.items():
