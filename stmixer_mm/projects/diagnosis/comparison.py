@@ -54,7 +54,10 @@ def value_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[Row]
 
 
 def protocol_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[Row]:
-    """A row for each protocol, or with others beside it for each of its thresholds."""
+    """A row for each protocol, or with others beside it for each of its thresholds.
+
+    Tubes are in the row of the frames if they are linked as the protocol's authors do.
+    """
     if scored[0].others:
         rows = [['protocol', 'of', 'IoU', *scored[0].files, 'difference', '95 %', '']]
         for one in scored:
@@ -65,21 +68,38 @@ def protocol_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[R
                 for thr, value in _overall(one.score.metric).items()
             ]
         return rows
-    records = [*map(protocol_record, scored)]
-    values = dict.fromkeys(chain(*(record['intervals'] for record in records)))
-    rows = [['protocol', 'of', 'is', *values, 'used by']]
-    for record in records:
-        cells = [_cell(record, value) for value in values]
-        rows.append([record[name] for name in ('protocol', 'of', 'is')])
-        rows[-1] += [*cells, record['used by']]
+    found: list[tuple[str, str, dict[str, str]]] = []
+    for one in scored:
+        score = one.score
+        metric, name = score.metric, score.metric.protocol_name
+        kind = 'video' if isinstance(metric, VideoMAPMetric) else 'frame'
+        cells = {
+            f'{kind} mAP@{thr}': _cell(score, value)
+            for thr, value in _overall(metric).items()
+        }
+        beside = [row for row in found if row[0] == name and not row[2].keys() & cells]
+        if beside and (kind == 'frame' or _links_as_named(one)):
+            beside[0][2].update(cells)
+        else:
+            found.append((name, _choices(one), cells))
+    values = dict.fromkeys(chain(*(cells for *_, cells in found)))
+    rows = [['protocol', 'is', *values, 'used by']]
+    for name, choices, cells in found:
+        some = [cells.get(value, '-') for value in values]
+        rows.append([name, choices, *some, USERS.get(name, '-')])
     return rows
 
 
-def _cell(record: dict, name: str) -> str:
-    if name not in record:
-        return '-'
-    interval = record['intervals'][name]
-    return f'{record[name]:.4f}' + (f' {span(interval)}' if interval else '')
+def _links_as_named(one: Comparison) -> bool:
+    """Whether tubes are linked as the authors of the protocol do."""
+    metric = one.score.metric
+    is_own = LINKINGS.get(metric.protocol_name) == metric.linking
+    return is_own and not one.is_linked
+
+
+def _cell(score: Score, name: str) -> str:
+    interval = score.interval(name)
+    return f'{score.values[name]:.4f}' + (f' {span(interval)}' if interval else '')
 
 
 def _beside(one: Comparison) -> dict[str, list[str | float]]:
@@ -188,10 +208,10 @@ def protocol_record(one: Comparison) -> dict[str, Any]:
 
 
 def _choices(one: Comparison) -> str:
-    """A protocol in three words."""
+    """A protocol in three words: its frames, of tubes their linking; matching; AP."""
     metric = one.score.metric
-    first = f'{metric.protocol.frames} frames'
+    first = metric.protocol.frames
     if isinstance(metric, VideoMAPMetric):
         names = [name for name, each in LINKINGS.items() if each == metric.linking]
-        first = 'given' if one.is_linked else f'{[*names, "own"][0]} linking'
-    return f'{first}, {metric.protocol.matching}, {metric.protocol.ap}'
+        first = 'given' if one.is_linked else [*names, 'own'][0]
+    return f'{first} {metric.protocol.matching} {metric.protocol.ap}'

@@ -81,7 +81,7 @@ def evaluate(
             file=sys.stderr,
         )
     rows = (protocol_rows if protocol else value_rows)(scored, splits or [])
-    print(format_table(rows, left=3 if protocol else 1))
+    print(format_table(rows, left=1 + bool(protocol) * (1 + bool(against))))
     if protocol:
         write_json(json, [protocol_record(one) for one in scored])
     else:

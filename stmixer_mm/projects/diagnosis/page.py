@@ -91,7 +91,7 @@ def write_page(
         by_protocol: Scores by protocols.
     """
     alone = [one._replace(others=()) for one in by_protocol]
-    parts = [_heading('By protocol'), _table(protocol_rows(alone, splits), left=3)]
+    parts = [_heading('By protocol'), _table(protocol_rows(alone, splits), left=2)]
     if by_protocol[0].others:
         parts.append(_heading('Beside other results'))
         parts.append(_table(protocol_rows(by_protocol, splits), left=3))
