@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from mmdet.structures.mask import BitmapMasks
@@ -20,7 +21,7 @@ from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.parts import Batch
 from stmixer_mm.projects.masks.mask_head import MaskQueries, resize
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
+from stmixer_mm.structures import DecoderOutput, Matched, Queries, StageOutput
 
 MASK_HEAD = dict(
     type='QueryMaskHead',
@@ -115,13 +116,17 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
     clips = Batch([torch.randn(2, 16, 2, 16, 24)], samples, frames)
     vectors, bboxes = torch.randn(2, 3, 16), torch.rand(2, 3, 4) * 20
     bboxes[..., 2:] += bboxes[..., :2] + 5
+    persons = np.array([[0, 2, 1]] * 2)
     seen = DecoderOutput(
-        [StageOutput(None, None, bboxes)], Queries(vectors, None), None
+        [StageOutput(None, None, bboxes)],
+        Queries(vectors, None),
+        None,
+        Matched(persons, None, None),
     )
     relative = bboxes / sizes.flip(1).repeat(1, 2)[:, None]
     predicted = [InstanceData(bboxes=one, queries=torch.arange(3)) for one in relative]
     head.finish(clips, seen, predicted)
-    losses = head.loss(clips, seen, torch.tensor([[0, 2, 1]] * 2))
+    losses = head.loss(clips, seen, torch.from_numpy(persons))
     focal, dice = [], []
     for clip, row, person in ((0, 1, 1), (0, 2, 0), (1, 2, 0)):
         queries = MaskQueries(

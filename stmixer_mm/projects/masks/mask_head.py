@@ -8,6 +8,7 @@ from itertools import zip_longest
 from math import gcd
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
@@ -18,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.boxes import frame_scale
+from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.folding import keyframes
@@ -186,28 +187,26 @@ class QueryMaskHead(QueryPart):
             UserError: A sample lacks masks.
         """
         feats, data_samples, frames = batch
+        clips, rows, truth, inside = take_masks(
+            data_samples, seen.matched.persons, frames
+        )
         vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
-        truth = take_masks(data_samples, persons, frames.pad_shape)
-        known = (truth > 0).flatten(1).any(dim=1)
-        truth = truth[known].flatten(1)
-        clips, rows = (each[known] for each in (persons > 0).nonzero(as_tuple=True))
         queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
         logits = full_precision(self(feats, queries, frames))
-        inside = truth >= 0
         logits = resize(logits, frames.pad_shape).flatten(1)
         logits = logits.masked_fill(~inside, NOT_THERE)
-        truth = truth.clamp(min=0).to(logits)
-        number = logits.new_tensor(float(len(truth)))
+        known = truth.any(dim=1).to(logits)
+        truth, number = truth.to(logits), known.sum()
         all_reduce(number, op='mean')
         number = number.clamp(min=1 / get_world_size())
         return dict(
             loss_mask=self.loss_mask(
                 logits,
                 truth,
-                weight=inside / inside.sum(dim=1, keepdim=True),
+                weight=inside * (known / inside.sum(dim=1))[:, None],
                 avg_factor=number,
             ),
-            loss_dice=self.loss_dice(logits, truth, avg_factor=number),
+            loss_dice=self.loss_dice(logits, truth, weight=known, avg_factor=number),
         )
 
     def finish(
@@ -218,24 +217,38 @@ class QueryMaskHead(QueryPart):
         They have the size of the frame before it was resized (``ori_shape``), or that
         of the clip where this is unknown.
         """
+        clips = np.repeat(np.arange(len(found)), [*map(len, found)])
+        of_queries = torch.from_numpy(clips).to(batch.feats[0].device)
+        rows, bboxes = (
+            torch.cat([one[k] for one in found]) for k in ('queries', 'bboxes')
+        )
+        scales = batch.frames.img_shapes.flip(-1).repeat(1, 2)[of_queries]
+        vectors = seen.queries.spatial[of_queries, rows].float()
+        queries = MaskQueries(vectors, bboxes * scales, of_queries)
         levels = self.read(batch.feats)
-        pairs = zip(found, batch.data_samples, strict=True)
-        for clip, (one, sample) in enumerate(pairs):
-            height, width = sample.metainfo['img_shape']
-            size = tuple(sample.metainfo.get('ori_shape', (height, width))[:2])
-            vectors = seen.queries.spatial[clip, one.queries].float()
-            bboxes = one.bboxes * frame_scale((height, width), one.bboxes)
-            of_clip = torch.full_like(one.queries, clip)
-            queries = MaskQueries(vectors, bboxes, of_clip)
-            drawn = [bboxes.new_zeros((0, *size), dtype=torch.bool)]
-            for chunk in zip(
-                *(each.split(self.chunk_size) for each in queries), strict=True
+        drawn = [[] for _ in found]
+        for first in range(0, len(clips), self.chunk_size):
+            chunk = slice(first, first + self.chunk_size)
+            of_chunk = MaskQueries(*(each[chunk] for each in queries))
+            logits = full_precision(self.draw(*levels, of_chunk, batch.frames))
+            logits = resize(logits, batch.frames.pad_shape)
+            present, counts = np.unique(clips[chunk], return_counts=True)
+            for clip, of_clip in zip(
+                present, logits.split(counts.tolist()), strict=True
             ):
-                logits = self.draw(*levels, MaskQueries(*chunk), batch.frames)
-                logits = resize(full_precision(logits), batch.frames.pad_shape)
-                drawn.append(resize(logits[:, :height, :width], size) > 0)
-            one.masks = torch.cat(drawn)
+                height, width = batch.data_samples[clip].metainfo['img_shape']
+                size = frame_size(batch.data_samples[clip])
+                drawn[clip].append(resize(of_clip[:, :height, :width], size) > 0)
+        for one, masks, sample in zip(found, drawn, batch.data_samples, strict=True):
+            nothing = bboxes.new_zeros((0, *frame_size(sample)), dtype=torch.bool)
+            one.masks = torch.cat([nothing, *masks])
         return found
+
+
+def frame_size(sample: ActionDataSample) -> tuple[int, int]:
+    """(h, w) of the masks that a sample is given, see :meth:`QueryMaskHead.finish`."""
+    meta = sample.metainfo
+    return tuple(meta.get('ori_shape', meta['img_shape'])[:2])
 
 
 def place_cells(
@@ -279,30 +292,46 @@ def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
     ]
 
 
+def get_masks(sample: ActionDataSample) -> Tensor:
+    """Masks of a sample's persons, (k, h, w) bool, without padding."""
+    masks = sample.gt_instances.get('masks')
+    if masks is None:
+        raise UserError(
+            f'{sample_name(sample)} has no masks for model.mask_head; train on a '
+            'KeyframeMaskDataset whose pipeline ends with PackMasks.'
+        )
+    if isinstance(masks, BaseInstanceMasks):  # mmdet's, of images, padded or not
+        height, width = sample.metainfo['img_shape'][:2]
+        masks = masks.to_tensor(torch.bool, 'cpu')[:, :height, :width]
+    return masks
+
+
 def take_masks(
-    data_samples: Sequence[ActionDataSample],
-    persons: Tensor,
-    pad_shape: tuple[int, int],
-) -> Tensor:
-    """Masks of the persons that queries stand for, (n, H, W) int8, -1 in the padding.
+    data_samples: Sequence[ActionDataSample], persons: np.ndarray, frames: FrameShapes
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Masks of the persons that queries stand for, by one gather of all clips' masks.
 
     Args:
         data_samples: The ground truth.
-        persons: i + 1 for the i-th person of the clip, (B, Q).
-        pad_shape: (H, W)
+        persons: i + 1 for the i-th of the clip, (B, Q), on the host.
+        frames: Sizes of the frames.
+
+    Returns:
+        Clips and numbers of the queries (n,), their masks, and where their frames are,
+        (n, H W) bool.
     """
-    taken = []
-    for sample, of_clip in zip(data_samples, persons, strict=True):
-        masks = sample.gt_instances.get('masks')
-        if masks is None:
-            raise UserError(
-                f'{sample_name(sample)} has no masks for model.mask_head; train on a '
-                'KeyframeMaskDataset whose pipeline ends with PackMasks.'
-            )
-        height, width = sample.metainfo['img_shape'][:2]
-        if isinstance(masks, BaseInstanceMasks):  # mmdet's, of images, padded or not
-            masks = masks.to_tensor(torch.bool, persons.device)[:, :height, :width]
-        padding = 0, pad_shape[1] - width, 0, pad_shape[0] - height
-        masks = masks.to(persons.device)[of_clip[of_clip > 0] - 1]
-        taken.append(F.pad(masks.char(), padding, value=-1))
-    return torch.cat(taken)
+    masks, device = [*map(get_masks, data_samples)], frames.img_shapes.device
+    counts = [*map(len, masks)]
+    pixels = np.repeat([each.shape[1:].numel() for each in masks], counts)
+    clips, queries = (persons > 0).nonzero()
+    owners = np.cumsum([0, *counts])[clips] + persons[clips, queries] - 1
+    firsts = (pixels.cumsum() - pixels)[owners]  # pixels of the masks
+    numbers = map(torch.from_numpy, (clips, queries, firsts))
+    clips, queries, firsts = move_together([*numbers], device)
+    heights, widths = frames.img_shapes[clips].T[..., None, None]
+    rows, columns = (torch.arange(side, device=device) for side in frames.pad_shape)
+    inside = (rows[:, None] < heights) & (columns < widths)
+    places = firsts[:, None, None] + rows[:, None] * widths + columns
+    values = torch.cat([each.flatten() for each in masks]).to(device)
+    taken = values[places.where(inside, 0)] & inside
+    return clips, queries, taken.flatten(1), inside.flatten(1)
