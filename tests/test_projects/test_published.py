@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from bad_input import check_content, is_sentence
-from literal_act import box_iou
+from literal_act import area, box_iou, right_of_voc
 from mmaction.evaluation.functional import multisports_utils
 from run_tool import ROOT, python_blocks
 from scipy.io import savemat
@@ -157,31 +157,23 @@ def write_yowo(folder, truth, samples):
 
 def literal_yowo(folder, truth):
     """pascalvoc.py: files by name, a stable sort, the best truth or none, exact area."""
-    found, true = [], {}
+    found, gts = {}, {}
     for file in sorted(folder.iterdir()):
         for line in file.read_text().splitlines():
             label, score, *box = map(float, line.split())
-            found.append((file.stem, int(label), score, box))
+            found.setdefault(int(label), []).append((file.stem, score, box))
     for video, classes in truth['gttubes'].items():
         for label, tubes in classes.items():
             for frame, *box in (row.tolist() for tube in tubes for row in tube):
-                key = f'{video.replace("/", "_")}_{int(frame):05}', label + 1
-                true.setdefault(key, []).append(box)
-    listed, aps = {name for name, _ in true}, []
-    for label in range(1, 1 + len(truth['labels'])):
-        own = [one for one in found if one[1] == label and one[0] in listed]
-        right, taken = [], set()
-        for name, _, _, box in sorted(own, key=lambda one: one[2], reverse=True):
-            ious = [box_iou(box, gt, 1) for gt in true.get((name, label), [])]
-            claim = (
-                (name, int(np.argmax(ious))) if max(ious, default=0) >= 0.5 else None
-            )
-            right.append(claim is not None and claim not in taken)
-            taken.add(claim)
-        number = sum(len(boxes) for (_, its), boxes in true.items() if its == label)
+                name = f'{video.replace("/", "_")}_{int(frame):05}'
+                gts.setdefault(label + 1, {}).setdefault(name, []).append(box)
+    listed, aps = {name for boxes in gts.values() for name in boxes}, []
+    for label, boxes in gts.items():
+        own = [one for one in found[label] if one[0] in listed]
+        right = right_of_voc(own, boxes, lambda *pair: box_iou(*pair, 1), 0.5)
         precision = np.cumsum(right) / np.arange(1, len(right) + 1)
-        heights = [max(precision[i:]) for i in np.flatnonzero(right)]
-        aps.append(sum(heights) / number)
+        number = sum(map(len, boxes.values()))
+        aps.append(area('multisports', [1, *precision], right, number))
     return np.mean(aps)
 
 

@@ -147,7 +147,8 @@ TUBE_PROTOCOLS = {
         exceed=True,
         least_common=2,
     ),
-    'retina': Protocol('free', 'act', 'all', pixel=1, frame=1),
+    # The scores of all classes count.
+    'retina': Protocol('free', 'act', 'all', pixel=1, frame=1, score_thr=-1),
     'yowo': _YOWO_TUBES,
     'yowov2': _YOWO_TUBES,
 }

@@ -76,6 +76,8 @@ def mat_results(folder: Path, content: Any) -> Results | None:
     Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES`` of a
     class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
     """
+    if not folder.is_dir():
+        return None
     files = sorted(file for file in folder.rglob('*.mat') if file.stem.isdecimal())
     if not files:
         return None
