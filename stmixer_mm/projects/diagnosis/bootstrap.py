@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from stmixer_mm.evaluation.functional.average_precision import CLASS_AVERAGES
 
-_AT_ONCE = 256  # right detections in memory, in all draws
+_AT_ONCE = 64  # right detections in memory, in all draws
 
 
 class Judged(NamedTuple):
@@ -53,23 +53,28 @@ def weighted_aps(
     if mode == 'yolo':  # from the last detection to recall 1
         right = _count(judged.videos[judged.right], weights)
         areas += right / np.maximum(everything, 1) * (num_gts - right) / 2
-    for hits, found, false in _right_ones(judged, weights):
-        total = found + false
-        after = found / np.maximum(total, 1)
-        if mode != 'interpolated':
-            is_first = total == hits
-            before = (found - hits + is_first) / (total - hits + is_first)
+    for hits, earlier, false in _right_ones(judged, weights):
+        found = earlier + hits
+        after, before = _precision(found, false), _precision(earlier, false)
         if mode == 'act':
             # Of k further hits, found / total + ... is k less false (1 / total + ...).
-            sums = harmonic[total.astype(int)] - harmonic[(total - hits).astype(int)]
-            areas += hits - false * sums - (after - before) / 2 * (hits > 0)
+            sums = harmonic[(found + false).astype(int)]
+            sums -= harmonic[(earlier + false).astype(int)]
+            areas += (hits - false * sums - (after - before) / 2).sum(axis=0)
             continue
         # Precision rises along the copies of a hit: all have the envelope of the last.
-        np.maximum(envelope, after, out=envelope)
-        areas += hits * envelope
+        for row in after[::-1]:
+            envelope = np.maximum(envelope, row, out=row)
+        areas += (hits * after).sum(axis=0)
         if mode == 'yolo':
-            areas += np.maximum(before - envelope, 0) / 2 * (hits > 0)
+            areas += np.maximum(before - after, 0).sum(axis=0) / 2
     return areas / num_gts
+
+
+def _precision(found: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """1 where there is nothing yet."""
+    total = found + false
+    return (found + (total == 0)) / np.maximum(total, 1)
 
 
 def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -80,11 +85,11 @@ def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _right_ones(
     judged: Judged, weights: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The right detections of a class, from the lowest score to the highest.
+    """The right detections of a class, R at a time, the lowest scores first.
 
     Yields:
-        (D,) how often it is there, and how many right and wrong ones there are from the
-        highest score to its last copy.
+        (R, D) how often each is there, how many right ones there are before it, and how
+        many wrong ones.
     """
     right, videos, _ = judged
     rank, wrong = np.flatnonzero(right), np.flatnonzero(~right)
@@ -95,10 +100,13 @@ def _right_ones(
     false = _count(videos[wrong[before < len(rank)]], weights)
     for stop in range(len(rank), 0, -_AT_ONCE):
         some = slice(max(stop - _AT_ONCE, 0), stop)
-        rows = weights[videos[rank[some]]], gaps[some] @ weights
-        for hits, gap in zip(*(one[::-1] for one in rows), strict=True):
-            yield hits, found, false
-            found, false = found - hits, false - gap
+        hits, between = weights[videos[rank[some]]], gaps[some] @ weights
+        earlier, before = np.empty_like(hits), np.empty_like(hits)
+        for row in reversed(range(len(hits))):
+            found = np.subtract(found, hits[row], out=earlier[row])
+            before[row] = false
+            false = false - between[row]
+        yield hits, earlier, before
 
 
 def weighted_means(
