@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stmixer_mm.projects.toy import memory
+from stmixer_mm.projects.toy import crowd, memory
 from stmixer_mm.projects.toy.body import person_blobs
 from stmixer_mm.projects.toy.drawing import locate, view_at
 from stmixer_mm.projects.toy.generate import make_scene
@@ -147,3 +147,18 @@ def test_visible_share():
         shares = locate(view_at(_scene(*persons), 1), SIZE).shares
         assert (np.array(low) - 1e-6 <= shares).all()
         assert (shares <= np.array(high) + 1e-6).all()
+
+
+def test_a_crowd_walks_on_lines_in_all_directions_and_crosses():
+    rng, times = np.random.RandomState(0), np.arange(0, DURATION, 0.1)
+    angles, crossings = [], 0
+    for _ in range(40):
+        people = crowd.random_scene(rng, 4 / 3).persons
+        assert 3 <= len(people) <= 9
+        assert all(40 <= 576 * one.height <= 90 for one in people)
+        ways = np.array([[(one.x_at(t), one.y_at(t)) for t in times] for one in people])
+        steps = ways[:, -1] - ways[:, 0]
+        angles += [*np.arctan2(steps[:, 1], steps[:, 0])]
+        gaps = np.linalg.norm(ways[:, None] - ways, axis=-1).min(axis=-1)
+        crossings += np.count_nonzero(gaps + np.eye(len(people)) < 0.03) / 2
+    assert np.histogram(angles, 8, (-np.pi, np.pi))[0].min() > 5 and crossings > 80

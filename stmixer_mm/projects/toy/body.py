@@ -135,7 +135,7 @@ def person_blobs(person: Person, t: float, grip: Grip | None = None) -> list[Blo
     """A person at time ``t`` as blobs in the world, the farthest first."""
     pose, girth = pose_at(person, t, grip), person.girth
     ahead, across = np.sin(person.yaw), np.cos(person.yaw)
-    origin = np.array([person.x_at(t), person.ground_y])
+    origin = np.array([person.x_at(t), person.y_at(t)])
     blobs = []
 
     def add(color: str, radius: float, *joints: np.ndarray, shade: float = 1) -> None:

@@ -23,7 +23,7 @@ def view_at(scene: Scene, t: float) -> View:
     layers = [(prop.points[:, 1].max(), 0, [prop]) for prop in scene.props]
     for number, person in enumerate(scene.persons, start=1):
         blobs = person_blobs(person, t, grip_of(scene, number - 1, t))
-        layers.append((person.ground_y, number, blobs))
+        layers.append((person.y_at(t), number, blobs))
     for item in scene.items:
         holders = {item.holders[k] for k in (int(t), math.ceil(t))}
         ground_y = max(scene.persons[i].ground_y for i in holders)

@@ -31,7 +31,7 @@ from stmixer_mm.datasets.annotations.masks import (
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import encode
-from stmixer_mm.projects.toy import memory, script
+from stmixer_mm.projects.toy import crowd, memory, script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
 
 FPS = 15
@@ -40,7 +40,7 @@ TRACK_STEP = 3  # frames from one keyframe of the tracks to the next
 # scripts with anything in between at a keyframe are thrown away.
 CLEAR, HIDDEN = 0.5, 0.1
 SPLITS = ('train', 'val')
-STORIES = {'moments': script, 'memory': memory}
+STORIES = {'moments': script, 'memory': memory, 'crowd': crowd}
 _ENDS = '.csv', '_empty.csv', '_masks.json', '_tracks.csv', '_tracks_empty.csv'
 FILES = (
     *('videos', 'action_list.pbtxt', 'tubes.pkl'),
@@ -88,7 +88,7 @@ def _annotate(
     """Persons at a second; None if visibility or actions are in doubt."""
     located = locate(view_at(scene, second), size)
     is_moot = np.any((located.shares > HIDDEN) & (located.shares < CLEAR))
-    if is_moot or script.is_moot(scene, second):
+    if is_moot or story.is_moot(scene, second):
         return None
     return [
         person._replace(mask=encode(located.owners == person.person_id + 1))
@@ -195,7 +195,7 @@ def make_toy_dataset(
     val_videos: Annotated[int, number(int, 1, 9999)] = 100,
     seed: Seed = 0,
     size: Annotated[Size, dict(type=read_size, nargs=None)] = (192, 144),
-    story: Literal['moments', 'memory'] = 'moments',
+    story: Literal['moments', 'memory', 'crowd'] = 'moments',
     workers: Annotated[int, number(int, 0, 64)] = 2,
     force: bool = False,
 ) -> None:
@@ -213,7 +213,8 @@ def make_toy_dataset(
         seed: Decides everything.
         size: WIDTHxHEIGHT in pixels, even, from 64 to 2048.
         story: 'memory' adds two actions that show only in what was before a clip, in
-            videos of 12 seconds instead of 6.
+            videos of 12 seconds instead of 6; 'crowd' has 3 to 9 small persons, 40 to
+            90 pixels high in frames of 768x576, who walk in all directions and cross.
         workers: Processes, which a script without a ``__main__`` guard cannot start; 0
             works in the calling process.
         force: Replace a toy dataset that is already there.

@@ -50,6 +50,7 @@ class Person(NamedTuple):
     phase: float  # of repeated movements, 0 to 1
     girth: float
     colors: dict[str, np.ndarray]  # RGB
+    slope: float = 0.0  # of the line that the feet walk along, down to the right
 
     @property
     def duration(self) -> int:
@@ -60,6 +61,10 @@ class Person(NamedTuple):
         directions = [_DIRECTION.get(action, 0) for action in self.legs]
         spent = np.clip(t + 0.5 - np.arange(len(self.legs)), 0, 1)  # on each
         return self.start_x + self.speed * self.height * float(spent @ directions)
+
+    def y_at(self, t: float) -> float:
+        """The y of the feet at time ``t``."""
+        return self.ground_y + self.slope * (self.x_at(t) - self.start_x)
 
 
 class Blob(NamedTuple):
