@@ -14,6 +14,7 @@ from stmixer_mm.datasets.streams import input_files, open_source
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_own, check_writable_file
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
+from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
 
 with suppress(ModuleNotFoundError):  # further formats of results, exported files
@@ -35,6 +36,7 @@ def main(
     model: ModelOptions,
     settings: Overrides,
     detection: StreamOptions,
+    tiling: TileOptions,
 ) -> None:
     """
     Args:
@@ -60,6 +62,7 @@ def main(
             path, purpose=option, suffixes=RESULT_SUFFIXES, inputs=files
         )
         result_writer(path)
+    detection['predictor'] = choose_predictor(**tiling)
     # A bad video is reported before the model is built.
     open_source(video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(

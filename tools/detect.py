@@ -14,6 +14,7 @@ from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, Stream
 from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.projects.many_videos.many_videos import detect_videos
+from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 
 
 def main(
@@ -27,6 +28,7 @@ def main(
     building: ModelOptions,
     settings: Overrides,
     detection: StreamOptions,
+    tiling: TileOptions,
 ) -> None:
     """
     Args:
@@ -51,6 +53,7 @@ def main(
             show_progress=False,
         )
 
+    detection['predictor'] = choose_predictor(**tiling)
     sources, draw = list_sources(videos), not no_video
     detect_videos(sources, build, out, draw=draw, table=True, **detection)
 

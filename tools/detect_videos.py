@@ -13,6 +13,7 @@ from stmixer_mm.command_line import OptionsOf, Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.many_videos.many_videos import detect_videos, detect_with_ray
+from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 
 
 def main(
@@ -27,6 +28,7 @@ def main(
     model: ModelOptions,
     settings: Overrides,
     detection: StreamOptions,
+    tiling: TileOptions,
 ) -> None:
     """
     Args:
@@ -55,6 +57,7 @@ def main(
             show_progress=False,
         )
 
+    detection['predictor'] = choose_predictor(**tiling)
     sources = list_sources(videos)
     if cluster['address'] is None and cluster['form'] is not None:
         raise UserError(

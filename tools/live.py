@@ -29,6 +29,7 @@ from stmixer_mm.errors import blame
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
 from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
+from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.registry import Reuse
 
 LOG_EVERY_S = 10.0
@@ -49,6 +50,7 @@ def main(
     device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
+    tiling: TileOptions,
 ) -> None:
     """
     Args:
@@ -78,11 +80,12 @@ def main(
         if lines == '-':  # and nothing else is printed there
             lines = sys.stdout
             stack.enter_context(redirect_stdout(sys.stderr))
+        options = dict(predictor=choose_predictor(**tiling))
         detector = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
         ).model
         loader = ClipLoader(detector.cfg)
-        options = dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
+        options |= dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
         options |= dict(reuse=reuse, tracker=build_tracker(DEFAULT_TRACKER))
         detect = partial(detect_clips, detector, loader, **options)
         live = LiveDetection(frames, detect, loader.spans, interval_s, log=log)

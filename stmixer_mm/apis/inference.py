@@ -20,7 +20,7 @@ from stmixer_mm.apis.config import (
     merge_overrides,
 )
 from stmixer_mm.apis.cut import ClipLoader
-from stmixer_mm.apis.predict import predict
+from stmixer_mm.apis.predict import Predictor, predict
 from stmixer_mm.apis.read import read_keyframes, read_tubelets
 from stmixer_mm.apis.tracking import Tracker
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
@@ -31,7 +31,7 @@ from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, printable
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
-from stmixer_mm.registry import MODEL_FILES, MODELS, STREAMS, Reuse
+from stmixer_mm.registry import MODEL_FILES, MODELS, Reuse
 from stmixer_mm.structures import Keyframe
 
 
@@ -191,6 +191,7 @@ def detect_clips(
     batch_size: int = 1,
     on_damage: OnDamage | None = None,
     reuse: Reuse = 'auto',
+    predictor: Predictor = predict,
 ) -> Iterator[Keyframe]:
     """Detect in clips, such as those of :class:`.RecentFrames`, in order of time.
 
@@ -206,6 +207,7 @@ def detect_clips(
         batch_size: Clips that the model sees at once; with track queries it is 1.
         on_damage: See :func:`detect_video`.
         reuse: See :meth:`.ActionDetInferencer.stream`.
+        predictor: Such as :class:`stmixer_mm.projects.tiles.Tiles`.
     """
     by_tubelets = finds_tubelets(model)
     if loader.ahead_s and by_tubelets:
@@ -213,11 +215,8 @@ def detect_clips(
             f'The test pipeline has ahead_s={loader.ahead_s:g}, but tubelets are in '
             'the frames of their clip; leave ahead_s out.'
         )
-    if reuse == 'always' and not STREAMS:
-        raise UserError("import stmixer_mm.projects.streaming for reuse='always'.")
-    stream = next((start(model, loader, reuse) for start in STREAMS), None)
-    loaded = loader.load(clips, on_damage, stream)
-    predictions = predict(model, loaded, batch_size, nms_thr, stream)
+    options = dict(batch_size=batch_size, nms_thr=nms_thr, on_damage=on_damage)
+    predictions = predictor(model, loader, clips, reuse=reuse, **options)
     if not by_tubelets:
         return read_keyframes(
             model,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.model_zoo import resolve_model
+from stmixer_mm.apis.predict import Predictor, predict
 from stmixer_mm.apis.rendering import render_video
 from stmixer_mm.apis.tracking import DEFAULT_TRACKER, TRACKERS, Tracker, build_tracker
 from stmixer_mm.command_line import (
@@ -120,6 +121,7 @@ class ActionDetInferencer:
         reuse: Reuse = 'auto',
         fps: Positive | None = None,
         on_damage: OnDamage | None = None,
+        predictor: Predictor = predict,
     ) -> Iterator[Keyframe]:
         """Yield the keyframes of one source, each as soon as it is known.
 
@@ -139,6 +141,7 @@ class ActionDetInferencer:
                 auto, where the model can; always, or it is an error; never.
             fps: See :func:`.open_source`.
             on_damage: See :func:`.detect_video`.
+            predictor: See :func:`.detect_clips`.
 
         Raises:
             UserError: the source cannot be read, or broke off.
@@ -156,6 +159,7 @@ class ActionDetInferencer:
             batch_size=batch_size,
             reuse=reuse,
             on_damage=on_damage,
+            predictor=predictor,
         )
 
     def detect(
@@ -302,5 +306,5 @@ ModelOptions = Annotated[
 ]
 StreamOptions = Annotated[
     dict,
-    OptionsOf(ActionDetInferencer.stream, without=('fps', 'on_damage')),
+    OptionsOf(ActionDetInferencer.stream, without=('fps', 'on_damage', 'predictor')),
 ]

@@ -1,6 +1,6 @@
 """From clips to the predictions of a model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import torch
@@ -9,26 +9,50 @@ from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import nn
 
+from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.datasets.clips import Clip
+from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.errors import UserError
+from stmixer_mm.registry import STREAMS, Reuse
+
+# Called as :func:`predict`, for a project that shows clips to the model in its own way.
+Predictor = Callable[..., Iterator[tuple[Clip, InstanceData]]]
 
 
 def predict(
     model: nn.Module,
-    loaded: Iterator[tuple[Clip, object]],
+    loader: ClipLoader,
+    clips: Iterable[Clip],
+    *,
     batch_size: int,
     nms_thr: float | None,
-    stream: object = None,
+    on_damage: OnDamage | None,
+    reuse: Reuse,
 ) -> Iterator[tuple[Clip, InstanceData]]:
     """Predictions for clips in order of time, in batches.
 
     Args:
         model: From :func:`.init_detector`.
-        loaded: Clips, and the inputs that the pipeline made of each.
+        loader: Of the model's config.
+        clips: Taken as they are needed.
         batch_size: Clips of a batch.
-        nms_thr: See :func:`.detect_clips`.
-        stream: What made the inputs, and predicts from them.
+        nms_thr, on_damage: See :func:`.detect_clips`.
+        reuse: See :meth:`.ActionDetInferencer.stream`.
     """
+    if reuse == 'always' and not STREAMS:
+        raise UserError("import stmixer_mm.projects.streaming for reuse='always'.")
+    stream = next((start(model, loader, reuse) for start in STREAMS), None)
+    loaded = loader.load(clips, on_damage, stream)
+    return _predict(model, loaded, batch_size, nms_thr, stream)
+
+
+def _predict(
+    model: nn.Module,
+    loaded: Iterable[tuple[Clip, object]],
+    batch_size: int,
+    nms_thr: float | None,
+    stream: object,
+) -> Iterator[tuple[Clip, InstanceData]]:
     errors: list[UserError] = []
     loaded = _until_error(loaded, errors)
     state = model.start_video() if hasattr(model, 'start_video') else {}

@@ -1,0 +1,110 @@
+"""From predictions in tiles to those of the frame.
+
+V views of a clip: the whole frame, then its tiles; n persons in all of them, in K frames
+of the clip (1, or those of tubelets).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+MARGIN = 0.02  # of a tile's sides: a box this near to a border ends there
+INSIDE = 0.7  # of a cut person's box that must be in the box of the whole person
+SAME = 0.5  # IoU from which boxes of two views are of one person
+
+
+def merge(
+    predictions: Sequence[InstanceData], views: np.ndarray, nms_thr: float | None
+) -> InstanceData:
+    """The persons of a frame, the highest-scoring first.
+
+    Args:
+        predictions: Of the V views, with ``bboxes`` in [0, 1] of each.
+        views: (V, 4) pixel xyxy in the frame; the first is all of it.
+        nms_thr: Of persons in one view with a larger IoU the highest-scoring is kept,
+            of those in two views from ``SAME`` on; None keeps all.
+    """
+    if not any(map(len, predictions)):
+        return predictions[0]
+    views = torch.from_numpy(views).float()
+    predictions = [one.cpu() for one in predictions]
+    masks = [one.pop('masks', None) for one in predictions]
+    found = InstanceData.cat(predictions)
+    counts = torch.tensor([len(one) for one in predictions])
+    owners = torch.arange(len(views)).repeat_interleave(counts)
+    bboxes = found.bboxes.reshape(len(found), -1, 4)
+    corner, size = views[owners, None].split(2, dim=2)
+    bboxes = bboxes * (size - corner).repeat(1, 1, 2) + corner.repeat(1, 1, 2)
+    scores = found.get('tubelet_scores', found.get('person_scores'))
+    if scores is None:
+        scores = found.scores[:, 1:].amax(dim=1)
+    kept = torch.arange(len(found))[~_is_whole_elsewhere(bboxes, owners, views)]
+    # Ties of scores must not depend on the order of the tiles.
+    keys = torch.column_stack([bboxes[kept].flatten(1), -scores[kept]])
+    kept = kept[np.lexsort(keys.T.numpy())]
+    if nms_thr is not None:
+        middle = bboxes[kept, bboxes.shape[1] // 2]
+        kept = kept[_suppress(middle, owners[kept], nms_thr)]
+    found.bboxes = (bboxes / views[0, 2:].repeat(2)).reshape(found.bboxes.shape)
+    found = found[kept]
+    if masks[0] is not None:
+        places = kept - (counts.cumsum(0) - counts)[owners[kept]]
+        found.masks = _frame_masks(masks, owners[kept], places, views)
+    return found
+
+
+def _is_whole_elsewhere(bboxes: Tensor, owners: Tensor, views: Tensor) -> Tensor:
+    """(n,) whether a person, cut by the border of its tile, is whole in another view.
+
+    Args:
+        bboxes: (n, K, 4) in the frame.
+        owners: (n,) the view of each.
+        views: (V, 4).
+    """
+    gaps = (bboxes - views[owners, None]).abs()  # to the borders of the tile
+    sides = (views[:, 2:] - views[:, :2]).repeat(1, 2)
+    is_inner = views != views[0]
+    is_cut = ((gaps < MARGIN * sides[owners, None]) & is_inner[owners, None]).any(2)
+    is_cut = is_cut.any(dim=1)
+    each = bboxes.transpose(0, 1)
+    inside = bbox_overlaps(each, each, mode='iof').mean(dim=0)  # (n, n), row in column
+    is_part = (inside >= INSIDE) & (owners[:, None] != owners) & ~is_cut
+    return is_cut & is_part.any(dim=1)
+
+
+def _suppress(bboxes: Tensor, owners: Tensor, nms_thr: float) -> list[int]:
+    """Which of n boxes are kept, of which the first are the best.
+
+    ``nms`` has one threshold. Boxes of two views differ more than those of one, where
+    persons who overlap must not be lost.
+    """
+    ious = bbox_overlaps(bboxes, bboxes)
+    same_view = owners[:, None] == owners
+    is_double = ious > torch.where(same_view, nms_thr, min(nms_thr, SAME))
+    kept: list[int] = []
+    for one in range(len(bboxes)):
+        if not is_double[one, kept].any():
+            kept.append(one)
+    return kept
+
+
+def _frame_masks(
+    masks: Sequence[Tensor], owners: Tensor, places: Tensor, views: Tensor
+) -> Tensor:
+    """Masks of k persons, (k, h, w) of the frame, from those of their views."""
+    width, height = views[0, 2:].int().tolist()
+    framed = torch.zeros(len(owners), height, width)
+    for mask, owner, place in zip(
+        framed, owners.tolist(), places.tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = views[owner].int().tolist()
+        part = masks[owner][place].float()[None, None]
+        if part.shape[2:] != (y2 - y1, x2 - x1):
+            part = F.interpolate(part, (y2 - y1, x2 - x1), mode='bilinear')
+        mask[y1:y2, x1:x2] = part[0, 0]
+    return framed

@@ -1,0 +1,257 @@
+"""Laws of tiles: where they are, what their predictions become, random ones."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from mmaction.datasets.transforms import Resize
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
+from tiny_stmixer import write_project, write_video
+
+from stmixer_mm.apis import ActionDetInferencer
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.masks.data import MARKS
+from stmixer_mm.projects.tiles import RandomTile, Tiles, tiles
+from stmixer_mm.projects.tiles.layout import VISIBLE, lay_out, lay_out_for
+from stmixer_mm.projects.tiles.merging import MARGIN, merge
+from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
+
+
+def random_layout(rng, alike=False):
+    frame = tuple(rng.randint(200, 1500, 2).tolist())
+    grid = tuple(rng.randint(1, 6, 2).tolist())
+    return lay_out(frame, grid, rng.uniform(20, 120), alike=alike)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_tiles_cover_the_frame_and_overlap(seed):
+    rng = np.random.RandomState(seed)
+    frame, grid, person = rng.randint(64, 3000, 2), rng.randint(1, 9, 2), 70
+    for alike in (False, True):
+        layout = lay_out(tuple(frame.tolist()), grid.tolist(), person, alike=alike)
+        whole, *boxes = layout.boxes().tolist()
+        assert whole == [0, 0, frame[1], frame[0]] and len(boxes) == grid.prod()
+        rows, columns = (sorted({(b[i], b[i + 2]) for b in boxes}) for i in (1, 0))
+        for places, length in zip((rows, columns), frame, strict=True):
+            assert places[0][0] == 0 and places[-1][1] == length
+            side = places[0][1]
+            for (_, end), (start, _) in pairwise(places):
+                assert end - start >= min(person, side / 2) - 1
+
+
+@pytest.mark.parametrize('size', [(1080, 1920), (768, 1366), (1080, 608), (2160, 3840)])
+def test_tiles_for_files_of_one_size_become_as_large_as_the_frame(size):
+    for grid in (2, 3), (3, 2), (4, 4), (5, 7):
+        layout = lay_out(size, grid, 80, alike=True)
+        sizes = []
+        for height, width in size, layout.tile:
+            picture = np.zeros((height, width, 3), np.uint8)
+            results = dict(imgs=[picture], img_shape=picture.shape[:2])
+            sizes.append(Resize(scale=(-1, 256)).transform(results)['img_shape'])
+        assert sizes[0] == sizes[1] and layout.tile < size
+
+
+def test_auto_shows_the_smallest_person_large_enough():
+    for lines, smallest in (256, 120), (256, 300), (320, 80), (128, 40):
+        layout = lay_out_for((2160, 3840), smallest, VISIBLE * 2160 / lines)
+        assert smallest * lines / layout.tile[0] >= 0.97 * VISIBLE
+        fewer = [n - 1 for n in layout.grid]
+        if min(fewer):
+            larger = lay_out((2160, 3840), fewer, VISIBLE * 2160 / lines, alike=True)
+            assert larger.tile[0] >= layout.tile[0]
+
+
+def random_persons(rng, layout, frames):
+    """Boxes (n, K, 4) that move, of which no two are nearly the same."""
+    height, width = layout.frame
+    persons = np.empty((0, frames, 4), np.float32)
+    for _ in range(40):
+        size = np.exp(rng.uniform(np.log(10), np.log(min(layout.frame) / 2), 2))
+        corner = rng.uniform(0, np.array([width, height]) - size)
+        shifts = rng.uniform(-3, 3, 2) * np.arange(frames)[:, None]
+        box = np.hstack([corner + shifts, corner + size + shifts]).astype(np.float32)
+        box = box.clip(0, (width, height) * 2)
+        ious = bbox_overlaps(*map(torch.from_numpy, (box, persons.reshape(-1, 4))))
+        if not (ious > 0.45).any():
+            persons = np.concatenate([persons, box[None]])
+    return persons
+
+
+def see_exactly(rng, layout, persons):
+    """Predictions of a detector that finds all that can be seen in each view.
+
+    In the whole frame it finds only those that no tile is sure to show whole.
+    """
+    views = layout.boxes()
+    sides = np.array(layout.tile[::-1])
+    starts = [np.unique(views[1:, i]) for i in (0, 1)]
+    steps = [np.diff(start).max(initial=0) for start in starts]
+    room = np.where([len(s) > 1 for s in starts], sides * (1 - 2 * MARGIN) - steps, 1e9)
+    extent = persons[..., 2:].max(axis=1) - persons[..., :2].min(axis=1)
+    predictions = []
+    for number, view in enumerate(views):
+        inside = np.clip(persons, np.tile(view[:2], 2), np.tile(view[2:], 2))
+        sees = (inside[..., 2:] - inside[..., :2]).min(axis=(1, 2)) > 1
+        if number == 0:
+            sees = (extent >= room - 1).any(axis=1)
+        which = np.flatnonzero(sees)
+        bboxes = (inside - np.tile(view[:2], 2)) / np.tile(view[2:] - view[:2], 2)
+        bboxes = torch.from_numpy(bboxes[which].astype(np.float32))
+        scores = torch.from_numpy(rng.uniform(0.6, 1, len(which)))
+        names = torch.from_numpy(which)
+        found = InstanceData(bboxes=bboxes[:, 0], person_scores=scores, names=names)
+        if persons.shape[1] > 1:
+            found = InstanceData(bboxes=bboxes, tubelet_scores=scores, names=names)
+        predictions.append(found)
+    return predictions, views
+
+
+@pytest.mark.parametrize('frames', [1, 4])
+@pytest.mark.parametrize('seed', range(15))
+def test_a_perfect_detector_gives_the_truth(seed, frames):
+    """No person twice, none lost, each where it is."""
+    rng = np.random.RandomState(seed)
+    layout = random_layout(rng)
+    persons = random_persons(rng, layout, frames)
+    predictions, views = see_exactly(rng, layout, persons)
+    found = merge([one.clone() for one in predictions], views, 0.7)
+    assert sorted(found.names.tolist()) == list(range(len(persons)))
+    bboxes = found.bboxes.reshape(len(found), frames, 4) * torch.from_numpy(
+        views[0, 2:]
+    ).repeat(2)
+    np.testing.assert_allclose(bboxes, persons[found.names], atol=2e-3)
+    order = [0, *1 + rng.permutation(len(views) - 1)]
+    other = merge([predictions[i] for i in order], views[order], 0.7)
+    assert torch.equal(found.names, other.names)
+    assert torch.equal(found.bboxes, other.bboxes)
+
+
+def test_cut_persons_whom_no_view_has_whole_are_kept():
+    layout = lay_out((100, 200), (1, 2), 20)
+    views = layout.boxes()
+    empty = InstanceData(bboxes=torch.zeros(0, 4), person_scores=torch.zeros(0))
+    half = InstanceData(
+        bboxes=torch.tensor([[0.5, 0.2, 1, 0.8]]), person_scores=torch.ones(1)
+    )
+    assert len(merge([empty, half, empty.clone()], views, 0.7)) == 1
+
+
+def test_masks_are_placed_in_the_frame():
+    views = lay_out((40, 60), (1, 2), 10).boxes()
+    predictions = []
+    for number, (x1, y1, x2, y2) in enumerate(views.tolist()):
+        mask = torch.zeros(1, y2 - y1, x2 - x1, dtype=torch.bool)
+        mask[:, 3:9, 5:8] = True
+        box = torch.tensor([[5, 3, 8, 9]]) / torch.tensor([x2 - x1, y2 - y1] * 2)
+        scores = torch.tensor([number / 3])
+        fields = dict(bboxes=box, person_scores=scores, masks=mask[: number + 1])
+        predictions.append(InstanceData(**fields))
+    found = merge(predictions, views, 0.7)
+    for box, mask in zip(found.bboxes, found.masks > 0.5, strict=True):
+        y, x = np.nonzero(mask.numpy())
+        outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+        np.testing.assert_allclose(box * torch.tensor([60, 40] * 2), outline, atol=1e-3)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('project')
+
+
+@pytest.fixture(scope='module', params=['stmixer', 'stmixer-t'])
+def inferencer(folder, request):
+    """One whose model finds a person in each query."""
+    config = folder / f'{request.param}.py'
+    text = write_project(folder).read_text()
+    config.write_text(text.replace('stmixer_tiny', f'{request.param}_tiny'))
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        torch.manual_seed(0)
+        options = {'model.head.score_thr': 0.0}
+        found = ActionDetInferencer(
+            config, device='cpu', cfg_options=options, show_progress=False
+        )
+    for parameter in found.model.decoder.parameters():  # boxes of all sizes
+        if parameter.dim() > 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    return found
+
+
+@pytest.fixture(scope='module')
+def video(folder):
+    return write_video(folder / 'new.mp4', frames=25, fps=10, size=(192, 128))
+
+
+def test_one_tile_is_no_tile_and_a_stream_gives_what_its_file_gives(inferencer, video):
+    frames = np.array(open_video(video).get_batch(range(25)))
+    plain = inferencer.detect(video, strict=True).to_dict()
+    for grid, smallest in ('1x1', None), ('auto', 128), ('2x3', None), ('auto', 90):
+        options = dict(predictor=Tiles(grid, min_person=smallest), strict=True)
+        found = inferencer.detect(video, **options).to_dict()
+        stream = ((i / 10, frame) for i, frame in enumerate(frames))
+        again = inferencer.detect(stream, **options).to_dict()
+        assert found['keyframes'] == again['keyframes']
+        has_tiles = (grid, smallest) in (('2x3', None), ('auto', 90))
+        assert (found['keyframes'] == plain['keyframes']) == (not has_tiles)
+        batches = inferencer.detect(video, batch_size=3, **options)
+        for one, other in zip(batches.keyframes, again['keyframes'], strict=True):
+            boxes = [person['bbox'] for person in other['persons']]
+            np.testing.assert_allclose(one.bboxes, np.reshape(boxes, (-1, 4)), atol=0.1)
+
+
+def test_more_tiles_than_memory_say_how_many_fit(inferencer, video, monkeypatch):
+    monkeypatch.setattr(tiles, 'least_bytes', lambda *_: 10)
+    monkeypatch.setattr(tiles, 'free_bytes', lambda _: 69)
+    with pytest.raises(UserError, match=r'6 tiles.* for 5 tiles'):
+        inferencer.detect(video, strict=True, predictor=Tiles('2x3'))
+    assert inferencer.detect(video, strict=True, predictor=Tiles('2x2')).keyframes
+
+
+@pytest.mark.parametrize('frames', [None, 3])
+def test_random_tiles_keep_boxes_on_their_persons(frames):
+    """Each person is a rectangle of a colour of its own."""
+    np.random.seed(0)
+    rng, kept = np.random.RandomState(1), 0
+    for _ in range(100):
+        height, width, shape = *rng.randint(60, 90, 2), () if frames is None else (3,)
+        corner = rng.randint(0, 50, (4, *shape, 2))
+        whole = np.concatenate(
+            [corner, corner + rng.randint(5, 40, (4, *shape, 2))], -1
+        )
+        whole = np.clip(whole, 0, [width, height] * 2).astype(np.float32)
+        results = dict(
+            gt_bboxes=whole, gt_labels=np.eye(4), entity_ids=np.arange(4),
+            keypoint=MARKS.copy(), img_shape=(height, width),
+        )  # fmt: skip
+        if frames:
+            results['gt_states'] = rng.choice([PRESENT, ABSENT, UNKNOWN], (4, frames))
+            whole[results['gt_states'] != PRESENT] = 0
+        states = results.get('gt_states', np.full((4, 1), PRESENT)).copy()
+        each = whole.reshape(4, -1, 4).copy()
+        pictures = np.zeros((4, each.shape[1], height, width), bool)
+        for person, boxes in zip(pictures, each.astype(int), strict=True):
+            for picture, (x1, y1, x2, y2) in zip(person, boxes, strict=True):
+                picture[y1:y2, x1:x2] = True
+        results['imgs'] = list(pictures.reshape(-1, height, width))
+        out = RandomTile(share=(0.3, 1)).transform(results)
+        cropped = np.reshape(out['imgs'], (4, each.shape[1], *out['img_shape']))
+        shares = cropped.sum((2, 3)) / pictures.sum((2, 3)).clip(1)
+        expected = (shares >= 0.5) & (states == PRESENT)
+        assert out['entity_ids'].tolist() == np.flatnonzero(expected.any(1)).tolist()
+        assert (out['gt_labels'].argmax(1) == out['entity_ids']).all()
+        found = out['gt_bboxes'].reshape(len(out['gt_bboxes']), each.shape[1], 4)
+        for person, boxes in zip(out['entity_ids'], found, strict=True):
+            for frame in np.flatnonzero(expected[person]):
+                y, x = np.nonzero(cropped[person, frame])
+                outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+                np.testing.assert_array_equal(boxes[frame], outline)
+                kept += 1
+        if frames:
+            lost = np.where((states == PRESENT) & ~expected, ABSENT, states)
+            np.testing.assert_array_equal(out['gt_states'], lost[out['entity_ids']])
+        moved = (out['keypoint'] - MARKS)[0, 0, 0]
+        assert np.allclose(moved, -out['crop_bbox'][:2])
+    assert kept > 100
