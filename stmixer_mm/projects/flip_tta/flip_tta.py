@@ -1,0 +1,99 @@
+"""Predictions of a clip and of its mirror image, merged.
+
+n persons of the clip, m of the image; K frames, A actions.
+"""
+
+import copy
+
+import torch
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.model import BaseTTAModel
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from stmixer_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class FlipTTAModel(BaseTTAModel):
+    """A detector of keyframes or tubelets that sees each clip twice.
+
+    A config tests with it by ``custom_hooks=[dict(type='mmengine.PrepareTTAHook',
+    tta_cfg=dict(type='FlipTTAModel'))]``; training and checkpoints stay as they are.
+    Pipelines stay too: clips are mirrored when they are loaded, before padding.
+
+    Args:
+        iou_thr: Mean IoU over the frames from which two persons are one.
+        flip_label_map: Number of an action -> number of what it is in a mirror, as of
+            mmaction2's ``Flip``: walking left and right, say.
+    """
+
+    def __init__(
+        self,
+        *,
+        iou_thr: float = 0.5,
+        flip_label_map: dict[int, int] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.iou_thr, self.flip_label_map = iou_thr, flip_label_map or {}
+
+    def test_step(self, data: dict) -> list:
+        """The samples of a batch of the loader, with merged ``pred_instances``."""
+        mirrored = dict(
+            inputs=[clip.flip(-1) for clip in data['inputs']],
+            data_samples=copy.deepcopy(data['data_samples']),
+        )
+        views = map(self.module.test_step, (data, mirrored))
+        return self.merge_preds(list(zip(*views, strict=True)))
+
+    def merge_preds(self, data_samples_list: list) -> list:
+        for straight, mirrored in data_samples_list:
+            found = straight.pred_instances, mirrored.pred_instances
+            columns = list(range(found[1].scores.size(-1)))
+            for label, image in self.flip_label_map.items():
+                columns[label] = image
+            found[1].scores = found[1].scores[..., columns]
+            straight.pred_instances = merge_mirrored(*found, iou_thr=self.iou_thr)
+        return [straight for straight, _ in data_samples_list]
+
+
+def merge_mirrored(
+    straight: InstanceData, mirrored: InstanceData, *, iou_thr: float
+) -> InstanceData:
+    """Persons of both views: means of boxes and scores; a view that misses one gives 0.
+
+    Args:
+        straight: ``bboxes`` (n, 4) or (n, K, 4) in [0, 1], and fields ``…scores``;
+            others are dropped.
+        mirrored: The same of m persons in the mirror image.
+        iou_thr: See :class:`FlipTTAModel`.
+    """
+    one, other = straight.bboxes, mirror(mirrored.bboxes)
+    frames = (each.flatten(1).unflatten(1, (-1, 4)) for each in (one, other))
+    by_frame = (each.transpose(0, 1) for each in frames)
+    ious = bbox_overlaps(*by_frame).mean(dim=0)  # (n, m)
+    rows, columns = linear_sum_assignment(ious.cpu(), maximize=True)
+    rows, columns = (
+        torch.as_tensor(each, device=one.device) for each in (rows, columns)
+    )
+    same = ious[rows, columns] >= iou_thr
+    rows, columns = rows[same], columns[same]
+    alone = torch.ones(len(other), dtype=torch.bool, device=one.device)
+    alone[columns] = False
+
+    one = one.index_copy(0, rows, (one[rows] + other[columns]) / 2)
+    merged = InstanceData(bboxes=torch.cat([one, other[alone]]))
+    for name, values in straight.items():
+        if name.endswith('scores'):
+            halves, more = values / 2, mirrored[name] / 2
+            halves = halves.index_add(0, rows, more[columns])
+            merged[name] = torch.cat([halves, more[alone]])
+    return merged
+
+
+def mirror(bboxes: Tensor) -> Tensor:
+    """Boxes (..., 4) xyxy in [0, 1] of the mirror image."""
+    x1, y1, x2, y2 = bboxes.unbind(-1)
+    return torch.stack([1 - x2, y1, 1 - x1, y2], dim=-1)
