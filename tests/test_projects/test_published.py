@@ -266,6 +266,30 @@ def test_pickle_and_mat_files_of_road(tmp_path, write):
         assert set(evaluate(path, OF_UCF, **options).values()) == {1}
 
 
+def test_paths_of_road(tmp_path):
+    """As actionPaths.m writes them: a struct array for each label, or an empty struct."""
+    fields = ['start', 'end', 'boxes', 'scores', 'allScores']
+    paths = np.zeros((1, 2), dtype=[(name, object) for name in fields])
+    for number, (path, sure) in enumerate(zip(paths[0], (0.9, 0.1), strict=True)):
+        boxes = TABLE[TABLE[:, 2] == number][:, 4:].astype(float) + 1
+        scores = np.tile([sure, 1 - sure, 0.0], (18, 1))
+        values = 1 + 2 * number, 18 + 2 * number, boxes, scores[:, :1].T, scores
+        for name, value in zip(fields, values, strict=True):
+            path[name] = value
+    cell = np.empty((1, 2), dtype=object)
+    cell[0, 0], cell[0, 1] = paths, paths[:, 1:]
+    file = tmp_path / f'{NAME}-actionpaths.mat'
+    file.parent.mkdir()
+    savemat(file, dict(allpaths=cell))
+    metric = build(VideoMAPMetric, OF_UCF)
+    values = evaluate_results([metric], read_results(tmp_path))
+    # With alpha 5 the second path of the first label is another's in all of its frames.
+    assert set(values.values()) == {1}
+    metric = build(VideoMAPMetric, ground_truth({NAME: GTTUBES}))  # of three labels
+    with pytest.raises(UserError, match='2 labels, not 3'):
+        evaluate_results([metric], read_results(tmp_path))
+
+
 def test_detections_of_evad(tmp_path):
     """``write_results`` of PySlowFast, which EVAD has too, writes AVA's csv."""
     lines = [
@@ -318,6 +342,8 @@ TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
         ('0.txt', TUBER_LINE.replace('Run', 'Sit').encode()),
         (f'{NAME}/00001.mat', b'no .mat file'),
         (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)))),
+        (f'{NAME}-actionpaths.mat', b'no .mat file'),
+        (f'{NAME}-actionpaths.mat', dict(allpaths=np.zeros((1, 2)))),
         (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.zeros((9, 2)))),
         (f'{NAME}/00001.mat', dict(loc=np.zeros((9, 4)), scores=np.ones((9, 3)) * 2)),
         *(

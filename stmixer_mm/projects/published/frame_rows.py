@@ -36,8 +36,8 @@ class FrameRows(NamedTuple):
 def frame_results(path: Path, content: Any) -> Results | None:
     """``frame_detections.pkl`` of MultiSports: an array (N, 8), or a list of its rows.
 
-    The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels`` of
-    the ground truth; see ``FORM``.
+    The scripts of MOC write it too. The indices are of ``test_videos`` and ``labels``
+    of the ground truth; see ``FORM``.
     """
     first = next(iter(content), {}) if isinstance(content, list) else content
     if first is None or isinstance(first, Mapping):

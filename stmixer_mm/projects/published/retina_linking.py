@@ -1,7 +1,7 @@
 """Linking of 3D-RetinaNet: paths of persons, each with several actions.
 
-Source: modules/gen_agent_paths.py, tubes.py and modules/tube_helper.py, with the defaults
-of main.py, and for UCF101-24 those of its readme.
+Source: modules/gen_agent_paths.py, tubes.py and modules/tube_helper.py, with the
+defaults of main.py, and for UCF101-24 those of its readme.
 """
 
 from collections.abc import Iterator
@@ -29,20 +29,21 @@ class RetinaLinking:
     Args:
         score_thr: Agentness that a box exceeds.
         top_k: Best boxes of a frame that are linked.
-        link_iou: Least overlap of a box with where a path is expected: its last box, moved
-            on by the mean motion of its last ``end_after`` + 1.
+        link_iou: Least overlap of a box with where a path is expected: its last box,
+            moved on by the mean motion of its last ``end_after`` + 1.
         end_after: Frames after its last box in which a path goes on.
         min_sum: What the agentness of all boxes near a path exceeds in sum.
         clamped: Whether boxes that lie apart in both directions do not overlap. The
             published code multiplies the two negative sides.
-        filled: Whether gaps of paths are filled linearly, and paths dropped that have less
-            than ``min_boxes``, or with gaps no more, unless ``min_score`` is exceeded.
-            The published code computes this, and returns the paths as they were: the boxes
-            after a gap then move to earlier frames.
+        filled: Whether gaps of paths are filled linearly, and paths dropped that have
+            less than ``min_boxes``, or with gaps no more, unless ``min_score`` is
+            exceeded. The published code computes this, and returns the paths as they
+            were: the boxes after a gap then move to earlier frames.
         min_boxes, min_score: See ``filled``.
-        min_length: Boxes that a tube exceeds; last minus first frame that a trimmed one has.
-        actions: Best actions of a path, each of which makes a tube. Its score is the mean of
-            the best ones of the action, as many as a quarter of the labels.
+        min_length: Boxes that a tube exceeds; last minus first frame that a trimmed
+            one has.
+        actions: Best actions of a path, each of which makes a tube. Its score is the
+            mean of the best ones of the action, as many as a quarter of the labels.
         trims: Whether a tube is cut to where its person scores high (``indiv``).
         alpha: What a cut costs; 0 is ``UCF24_ALPHAS`` for 24 labels.
     """
@@ -111,8 +112,8 @@ class RetinaLinking:
     ) -> list[list[int]]:
         """Numbers of the boxes of each path.
 
-        Paths take turns by the mean of their best ``end_after`` + 1 scores, new ones last.
-        Each takes the box with the best score.
+        Paths take turns by the mean of their best ``end_after`` + 1 scores, new ones
+        last. Each takes the box with the best score.
         """
         live: list[list[int]] = []
         dead: list[list[int]] = []

@@ -1,7 +1,7 @@
-"""Detections of ROAD (Singh et al., ICCV 2017): a pickle, and a .mat file a frame.
+"""Results of ROAD (Singh et al., ICCV 2017): a pickle, a .mat file a frame, paths.
 
 Source: test-ucf24.py, which writes both; data/ucf24.py; dofilter of online-tubes'
-actionPaths.m, which reads the .mat files.
+actionPaths.m, which reads the .mat files and writes paths.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
+from stmixer_mm.datasets.annotations.tube_annotations import check_tube
 from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
+from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
 from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
 from stmixer_mm.projects.published.frame_rows import FrameRows, row_results
+from stmixer_mm.projects.published.road_linking import RoadLinking
 
+_PATHS = '-actionpaths.mat'
 SIDE = 300  # pixels of its frames, which are squeezed to squares
-# All scripts take the best boxes of a class above a score; these are the most and lowest.
+# All scripts take the best boxes of a class above a score; these are the most and
+# lowest.
 CANDIDATES, LEAST_SCORE = 50, 0.001
 _MAT = (
     'loc (n, 4), boxes in [0, 1], and scores (n, labels + 1), of which column 0 is '
@@ -73,8 +78,8 @@ def pickle_results(path: Path, content: Any) -> Results | None:
 def mat_results(folder: Path, content: Any) -> Results | None:
     """A folder with <class>/<video>/<frame>.mat, frames from 1, before suppression.
 
-    Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES`` of a
-    class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
+    Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES``
+    of a class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
     """
     if not folder.is_dir():
         return None
@@ -90,6 +95,48 @@ def mat_results(folder: Path, content: Any) -> Results | None:
             yield str(file), dict(sample, pred_instances=found)
 
     return Results(str(folder), TubeMetric, samples, NO_SCORE)
+
+
+@result_reader
+def path_results(folder: Path, content: Any) -> Results | None:
+    """A folder with <class>/<video>-actionpaths.mat of actionPaths.m, here trimmed.
+
+    It has a cell for each label, of paths with their ``start``, and in each frame
+    ``boxes`` that count from 1, and ``allScores`` of the labels.
+    """
+    if not folder.is_dir():
+        return None
+    files = sorted(folder.rglob(f'*{_PATHS}'))
+    if not files:
+        return None
+
+    def samples(metric: VideoMAPMetric) -> Iterator[tuple[str, dict]]:
+        for file in files:
+            tubes = _read_paths(file, metric.num_classes - 1)
+            video = _video(str(file).removesuffix(_PATHS), metric)
+            yield str(file), dict(video_id=video, pred_tubes=tubes)
+
+    return Results(str(folder), VideoMAPMetric, samples)
+
+
+def _read_paths(file: Path, num_labels: int) -> list[tuple[int, float, np.ndarray]]:
+    """Labels from 0, scores and rows of the trimmed tubes of a video."""
+    tubes, linking = [], RoadLinking()
+    form = 'write allpaths, a cell of paths for each label, as actionPaths.m'
+    with blame(f'{file} is not of ROAD', form):
+        by_label = loadmat(file, variable_names='allpaths')['allpaths'].ravel()
+        if by_label.dtype != object or len(by_label) != num_labels:
+            raise ValueError(f'it has {len(by_label)} labels, not {num_labels}')
+        for column, paths in enumerate(by_label, start=1):
+            # Without paths a label has a struct without fields.
+            for path in paths.ravel() if paths.dtype.names else ():
+                bboxes, scores = (path[name] * 1.0 for name in ('boxes', 'allScores'))
+                frames = int(path['start'].item()) + np.arange(len(bboxes))
+                scores = np.insert(scores[:, :num_labels], 0, 0, axis=1)
+                whole = np.arange(len(bboxes)), frames, bboxes - 1, scores
+                for _, rows, score in linking.trim(column, *whole):
+                    tubes.append((column - 1, score, check_tube(rows)))
+    return tubes
 
 
 def _read_mat(file: Path, num_classes: int) -> dict[str, np.ndarray]:

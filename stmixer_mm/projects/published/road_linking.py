@@ -28,10 +28,10 @@ class RoadLinking:
         nms_iou: Overlap above which a better box removes them.
         top_k: Boxes that are kept.
         link_iou: Least overlap of a box with the last one of a path.
-        end_after: Frames after its last box in which a path goes on; paths of no more boxes
-            are dropped, and gaps have copies of the box after them.
-        alpha: What a change of the class costs when a path is trimmed; the script computes 3
-            too, and prints 5.
+        end_after: Frames after its last box in which a path goes on; paths of no more
+            boxes are dropped, and gaps have copies of the box after them.
+        alpha: What a change of the class costs when a path is trimmed; the script
+            computes 3 too, and prints 5.
         best: Best scores of a tube that it has the mean of.
         min_span: Last minus first frame that a tube exceeds.
     """
@@ -54,7 +54,7 @@ class RoadLinking:
         for column in np.unique(columns).tolist():
             own = boxes[columns == column]
             for path in self._paths(own, frames, bboxes, scores[:, column]):
-                yield from self._trim(column, path, frames, bboxes, scores)
+                yield from self.trim(column, path, frames, bboxes, scores)
 
     def _suppress(
         self, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
@@ -114,7 +114,7 @@ class RoadLinking:
         paths.sort(key=lambda path: -np.sort(scores[path])[-20:].mean())
         return list(map(np.array, paths))
 
-    def _trim(
+    def trim(
         self,
         column: int,
         path: np.ndarray,

@@ -1,8 +1,8 @@
 """Detection files of TubeR: a text file of each rank, a line for each query.
 
-Source: ``validate_tuber_ucf_detection`` of utils/video_action_recognition.py, which writes
-``<rank>.txt`` and ``GT_<rank>.txt``; evaluates/evaluate_ucf.py, which reads them; and
-datasets/jhmdb_frame.py, which names and resizes the frames.
+Source: ``validate_tuber_ucf_detection`` of utils/video_action_recognition.py, which
+writes ``<rank>.txt`` and ``GT_<rank>.txt``; evaluates/evaluate_ucf.py, which reads
+them; and datasets/jhmdb_frame.py, which names and resizes the frames.
 """
 
 import re
@@ -34,9 +34,10 @@ def tuber_results(path: Path, content: Any) -> Results | None:
     """``<rank>.txt`` of TubeR on JHMDB or UCF101-24, or the folder of all ranks.
 
     As in its evaluator, queries that are background count for nothing, and a line that
-    samplers repeat counts again. Numbers of frames are those of the ground truth; no tube
-    is in frame 0, which is left out. The short side of the resized frames is ``SHORT_SIDE``;
-    if a true box of GT_<rank>.txt leaves such a frame, the files are refused.
+    samplers repeat counts again. Numbers of frames are those of the ground truth; no
+    tube is in frame 0, which is left out. The short side of the resized frames is
+    ``SHORT_SIDE``; if a true box of GT_<rank>.txt leaves such a frame, the files are
+    refused.
     """
     files = sorted(path.glob('*.txt')) if path.is_dir() else [path]
     files = [file for file in files if _RANK.fullmatch(file.name)]

@@ -26,7 +26,7 @@ _NAME = re.compile(r'(.+)_(\d+)\.txt')
 
 @result_reader
 def yowo_results(folder: Path, content: Any) -> Results | None:
-    """A folder of ``<class>_<video>_<frame>.txt`` with lines ``label score x1 y1 x2 y2``.
+    """A folder of ``<class>_<video>_<frame>.txt``, with lines as ``FORM``.
 
     Labels and frames count from 1; boxes are whole pixels, which may lie outside. The
     lines count as they are: of a box, YOWO writes each further class above 0.005 with

@@ -1,6 +1,7 @@
 """Linking of YOWO (Koepueklue et al., 2019), which YOWOv2 took over.
 
-Source: ``link_bbxes_between_frames`` and ``link_video_one_class`` of core/eval_results.py.
+Source: ``link_bbxes_between_frames`` and ``link_video_one_class`` of
+core/eval_results.py.
 """
 
 import itertools
@@ -18,10 +19,10 @@ from stmixer_mm.evaluation.functional.tubes import join_tubes, suppress_tubes
 class PathLinking:
     """The best paths of each class, each through all frames of a video.
 
-    A frame without boxes has those of the nearest one that has some, the earlier of two.
-    Boxes a, b of neighbouring frames are worth IoU + s_a + s_b + s_a s_b / 2 to a path;
-    the boxes of one are gone for the next, until a frame has none. A tube's score is the
-    mean of its boxes.
+    A frame without boxes has those of the nearest one that has some, the earlier of
+    two. Boxes a, b of neighbouring frames are worth IoU + s_a + s_b + s_a s_b / 2 to a
+    path; the boxes of one are gone for the next, until a frame has none. A tube's
+    score is the mean of its boxes.
 
     Args:
         paths: Of each class, at most.
