@@ -1,11 +1,13 @@
 """A tiny detector and tiny samples for it."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.initial_boxes import frame_bboxes
@@ -140,3 +142,32 @@ def assert_all_learn(model):
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
+
+
+class Operators(TorchDispatchMode):
+    """Counts kernels by name; a host waits for its GPU for those under 'waits'."""
+
+    WAITS = 'aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select'
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        by_mask = name in ('aten::index', 'aten::index_put_') and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        self.counts['waits'] += by_mask or name in self.WAITS
+        self.counts[name] += not func.is_view
+        return func(*args, **kwargs or {})
+
+
+def count_operators(model, *samples):
+    """Of a training step."""
+    data = model.data_preprocessor(batch(*samples))
+    model.zero_grad()
+    with Operators() as mode:
+        losses, _ = model.parse_losses(model(**data, mode='loss'))
+        losses.backward()
+    return +mode.counts

@@ -1,7 +1,6 @@
 """Laws of the whole detector."""
 
 import warnings
-from collections import Counter
 from contextlib import nullcontext
 
 import pytest
@@ -11,6 +10,7 @@ from tiny import (
     assert_all_learn,
     batch,
     build_detector,
+    count_operators,
     data_sample,
     losses_of,
     nobody,
@@ -19,7 +19,6 @@ from tiny import (
     two,
 )
 from tiny_tubelets import ALWAYS, LEAVES, tube_detector, tube_sample
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import precision
@@ -208,35 +207,6 @@ def test_no_tensor_of_the_host_takes_part(tubelets, backend, monkeypatch):
     clips = torch.zeros(2, 3, 4 if tubelets else 2, 64, 96, device='meta')
     for stage in model(clips, [TWO, NONE], mode='tensor'):
         assert {values.device.type for values in stage} == {'meta'}
-
-
-class Operators(TorchDispatchMode):
-    """Counts them by name; those for which a host waits for its GPU under 'waits'."""
-
-    WAITS = 'aten::_local_scalar_dense', 'aten::nonzero', 'aten::masked_select'
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name
-        by_mask = name in ('aten::index', 'aten::index_put_') and any(
-            index is not None and index.dtype == torch.bool for index in args[1]
-        )
-        self.counts['waits'] += by_mask or name in self.WAITS
-        self.counts[name] += 1
-        return func(*args, **kwargs or {})
-
-
-def count_operators(model, *samples):
-    """Of a training step."""
-    data = model.data_preprocessor(batch(*samples))
-    model.zero_grad()
-    with Operators() as mode:
-        losses, _ = model.parse_losses(model(**data, mode='loss'))
-        losses.backward()
-    return mode.counts
 
 
 @pytest.mark.parametrize('tubelets', [False, True])

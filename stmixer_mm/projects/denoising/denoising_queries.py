@@ -62,9 +62,13 @@ class DenoisingQueries(QueryPart):
         super().init_weights()
 
     def enter_training(self, batch: Batch) -> ExtraQueries:
-        truth = [self.get_truth(sample.gt_instances) for sample in batch.data_samples]
+        persons = [sample.gt_instances for sample in batch.data_samples]
+        names = [name for name in ('bboxes', 'labels', 'states') if name in persons[0]]
+        joined = {name: torch.cat([one[name] for one in persons]) for name in names}
+        truth = self.get_truth(InstanceData(**joined))
+        counts = [len(one.bboxes) for one in persons]
         bboxes, actions, persons, padding = collect_persons(
-            *zip(*truth, strict=True), batch.frames.img_shapes
+            *(values.split(counts) for values in truth), batch.frames.img_shapes
         )
         group_size = persons.size(1)
         # Queries of a group lie side by side.
@@ -90,7 +94,7 @@ class DenoisingQueries(QueryPart):
         )
 
     def get_truth(self, persons: InstanceData) -> tuple[Tensor, Tensor]:
-        """Boxes (k, [K], 4) and labels (k, A + 1) of the persons of a clip."""
+        """Boxes (k, [K], 4) and labels (k, A + 1) of persons of any clips."""
         return persons.bboxes, persons.labels
 
 

@@ -136,9 +136,10 @@ class QueryInteraction(QueryPart):
     ) -> dict[str, Tensor]:
         """None; but the samples get the tracks for the next keyframes."""
         persons, logits, bboxes = seen.matched
+        scores = score_persons(torch.from_numpy(logits)).numpy()
         tables = []
         for clip, sample in enumerate(batch.data_samples):
-            table = self.read(sample.tracks, logits[clip], bboxes[clip])
+            table = self.read(sample.tracks, scores[clip], bboxes[clip])
             rows = self.choose_by_truth(
                 table, persons[clip, : self.num_queries + len(sample.tracks)], sample
             )
@@ -155,17 +156,17 @@ class QueryInteraction(QueryPart):
         """
         if 'tracks' not in batch.data_samples[0]:
             return found
-        logits, bboxes, queries = to_host(
-            seen.stages[-1].person_logits,
+        scores, bboxes, queries = to_host(
+            score_persons(seen.stages[-1].person_logits.float()),
             xyzr_to_xyxy(seen.boxes_xyzr),
             torch.cat([one.queries for one in found]),
         )
         queries = np.split(queries.astype(int), np.cumsum([*map(len, found)])[:-1])
         tables, kept = [], []
         for clip, sample in enumerate(batch.data_samples):
-            table = self.read(sample.tracks, logits[clip], bboxes[clip])
+            table = self.read(sample.tracks, scores[clip], bboxes[clip])
             rows, ids = self.choose_by_scores(table, sample.tracks)
-            ids = np.pad(ids, (0, len(logits[clip])), constant_values=NO_TRACK)
+            ids = np.pad(ids, (0, len(scores[clip])), constant_values=NO_TRACK)
             ids = ids[queries[clip]]
             kept += (ids != NO_TRACK).nonzero()[0], ids[ids != NO_TRACK]
             tables.append(table[rows])
@@ -215,13 +216,13 @@ class QueryInteraction(QueryPart):
         return torch.from_numpy(known)
 
     def read(
-        self, tracks: InstanceData, logits: np.ndarray, bboxes: np.ndarray
+        self, tracks: InstanceData, scores: np.ndarray, bboxes: np.ndarray
     ) -> InstanceData:
         """The Q + n queries of a clip, without ids, then its n tracks, who are missed.
 
         Args:
             tracks: Those of this keyframe.
-            logits: Person logits of the queries, (Q + N, 2).
+            scores: Person scores of the queries, (Q + N,).
             bboxes: Pixel xyxy of the queries, (Q + N, 4).
 
         Returns:
@@ -229,11 +230,10 @@ class QueryInteraction(QueryPart):
             ``rows`` (Q + 2 n,), all on the host.
         """
         count, size = self.num_queries + len(tracks), len(tracks)
-        scores = score_persons(torch.from_numpy(logits[:count])).numpy()
         return InstanceData(
             metainfo=tracks.metainfo,
             rows=np.arange(count + size),
-            scores=np.pad(scores, (0, size)),
+            scores=np.pad(scores[:count], (0, size)),
             bboxes=np.concatenate((bboxes[:count], tracks.bboxes)),
             ids=np.append(np.full(count, NO_TRACK), tracks.ids),
             missed=np.append(np.zeros(count, int), tracks.missed + 1),
