@@ -252,12 +252,14 @@ def constant_in_graphs(function: Callable) -> Callable:
 
 
 def stack_numbers(values, *, dtype, device):
-    """``torch.tensor(values)`` that leaves sizes dynamic in ``torch.export``.
+    """``torch.tensor(values)`` that does not wait for the device.
 
-    ``torch.tensor`` fixes them to those of the traced clip (torch 2.13).
+    Graphs have kernels in place of a copy: CUDA's take none from the host, and in those
+    of ``torch.export`` it would fix sizes to the traced clip's (torch 2.13).
     """
-    if not torch.compiler.is_compiling():  # one copy in place of as many kernels
-        return torch.tensor([*values], dtype=dtype, device=device)
+    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing
+    if not (torch.compiler.is_compiling() or (capturing and capturing())):
+        return torch.tensor([*values], dtype=dtype).to(device, non_blocking=True)
     return torch.stack(
         [torch.full((), each, dtype=dtype, device=device) for each in values]
     )

@@ -16,7 +16,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.compat import exact_convolutions, stack_numbers
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
@@ -40,9 +40,9 @@ class Batch(NamedTuple):
         cls, feats: Sequence[Tensor], inputs: Tensor, data_samples: Samples
     ) -> 'Batch':
         """Of clips (B, 3, T_in, H, W)."""
-        img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-        img_shapes = torch.tensor(img_shapes, device=inputs.device)
-        frames = FrameShapes(img_shapes, tuple(inputs.shape[-2:]))
+        sides = chain(*(sample.metainfo['img_shape'] for sample in data_samples))
+        sides = stack_numbers(sides, dtype=torch.long, device=inputs.device)
+        frames = FrameShapes(sides.view(-1, 2), tuple(inputs.shape[-2:]))
         return cls(feats, data_samples, frames)
 
     def clips(self, which: slice) -> 'Batch':
@@ -186,6 +186,8 @@ def mean_terms(
     """Means of loss terms of the same names, once all of them are known as finite."""
     terms, checks = zip(*turns, strict=True)
     check_together(checks)
+    if len(terms) == 1:  # no kernels for the mean of one
+        return terms[0]
     return {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from stmixer_mm.compat import constant_in_graphs
+from stmixer_mm.compat import constant_in_graphs, stack_numbers
 from stmixer_mm.models.decoder.sampling.sampler import Sampler, join_cells
 
 _IS_INSTALLED = find_spec('triton') is not None
@@ -36,9 +36,10 @@ class TritonSampler(Sampler):
         self.table = join_cells(feats, self.num_groups, self.dtype)
         levels, first_cell = [], 0
         for height, width in self.level_sizes:
-            levels.append((width, height, first_cell))
+            levels += width, height, first_cell
             first_cell += height * width
-        self.levels = torch.tensor(levels, dtype=torch.int32, device=self.table.device)
+        of_table = dict(dtype=torch.int32, device=self.table.device)
+        self.levels = stack_numbers(levels, **of_table).view(-1, 3)
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         from stmixer_mm.models.decoder.sampling.fused_means import fused_means
