@@ -260,9 +260,7 @@ def stack_numbers(values, *, dtype, device):
     capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing
     if not (torch.compiler.is_compiling() or (capturing and capturing())):
         return torch.tensor([*values], dtype=dtype).to(device, non_blocking=True)
-    return torch.stack(
-        [torch.full((), each, dtype=dtype, device=device) for each in values]
-    )
+    return torch.stack([torch.full((), n, dtype=dtype, device=device) for n in values])
 
 
 def multiplies_bfloat16(device_type: str) -> bool:

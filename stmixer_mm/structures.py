@@ -22,6 +22,7 @@ from stmixer_mm.records import entry, from_plain, to_plain
 
 # States of a person in a frame: has a box there, is not there, is not annotated there.
 PRESENT, ABSENT, UNKNOWN = 1, 0, -1
+LAST = slice(-1, None)  # of the stages
 
 
 class Queries(NamedTuple):
@@ -56,9 +57,10 @@ class Matched(NamedTuple):
 
 
 class DecoderOutput(NamedTuple):
-    """Predictions of all stages, and what the last one leaves."""
+    """Predictions of stages, and what the last one leaves."""
 
-    stages: list[StageOutput | TubeletStageOutput]  # the first one first
+    # Those that are read, the first one first: of all in training, else the last.
+    stages: list[StageOutput | TubeletStageOutput]
     queries: Queries
     boxes_xyzr: Tensor  # (B, Q, 4), of tubelets (B * T, Q, 4)
     matched: Matched | None = None  # in training, once they are matched

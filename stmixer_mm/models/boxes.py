@@ -23,25 +23,29 @@ def frame_scale(img_shape: tuple[int, int], like: Tensor) -> Tensor:
 
 def frame_scales(img_shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """:func:`frame_scale` of each of B frames, (B, 4), in one copy to the device."""
-    scales = torch.tensor([(w, h, w, h) for h, w in img_shapes], dtype=like.dtype)
-    return scales.to(like.device, non_blocking=True)
+    sides = [side for h, w in img_shapes for side in (w, h, w, h)]
+    return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 4)
 
 
 def box_size(boxes_xyzr: Tensor) -> Tensor:
     """Width and height in pixels, (..., 2)."""
-    z, r = full_precision(boxes_xyzr)[..., 2:].unbind(-1)
+    return _size(full_precision(boxes_xyzr)[..., 2:])
+
+
+def _size(z_r: Tensor) -> Tensor:
+    z, r = z_r.unbind(-1)
     logs = torch.sub(z, r, alpha=0.5), torch.add(z, r, alpha=0.5)
     return torch.exp2(torch.stack(logs, dim=-1))
 
 
 def xyzr_to_xyxy(boxes_xyzr: Tensor) -> Tensor:
     """Decode boxes to pixel corners."""
-    return span(boxes_xyzr, box_size(boxes_xyzr))
+    centre, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
+    return span(centre, _size(z_r))
 
 
-def span(boxes_xyzr: Tensor, size: Tensor) -> Tensor:
-    """Pixel corners of boxes whose :func:`box_size` is known."""
-    centre = full_precision(boxes_xyzr)[..., :2]
+def span(centre: Tensor, size: Tensor) -> Tensor:
+    """Pixel corners of boxes of this :func:`box_size`, (..., 2) both."""
     corners = [torch.add(centre, size, alpha=half) for half in (-0.5, 0.5)]
     return torch.cat(corners, dim=-1)
 
@@ -74,14 +78,13 @@ def intersection_over_foreground(bboxes: Tensor) -> Tensor:
 
 
 def position_wavelengths(embed_dims: int) -> Tensor:
-    """For :func:`sine_position_code`, (embed_dims / 8,)."""
+    """For :func:`sine_position_code`, of x, y, z and r, (4, embed_dims / 8)."""
     num_feats = embed_dims // 4
-    return 10000 ** (torch.arange(0, num_feats, 2) / num_feats)
+    wavelengths = 10000 ** (torch.arange(0, num_feats, 2) / num_feats)
+    return torch.tensor([1000.0, 1000.0, 1.0, 1.0])[:, None] * wavelengths
 
 
 def sine_position_code(boxes_xyzr: Tensor, wavelengths: Tensor) -> Tensor:
     """Sine-cosine code of x, y, z and r, in that order, (..., embed_dims)."""
-    xy, z_r = full_precision(boxes_xyzr).split(2, dim=-1)
-    scaled = torch.cat((xy / 1000, z_r), dim=-1)
-    angles = scaled.unsqueeze(-1) / wavelengths
+    angles = full_precision(boxes_xyzr).unsqueeze(-1) / wavelengths
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-3)

@@ -135,6 +135,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
         boxes_xyzr: Tensor,
         pad_shape: tuple[int, int],
         extras: Sequence[ExtraQueries] = (),
+        which: slice = slice(None),
     ) -> DecoderOutput:
         """Predictions of the Q queries, then of further ones in their order.
 
@@ -143,6 +144,7 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             boxes_xyzr: Boxes to start from, (B, Q, 4).
             pad_shape: (h, w) of the padded clips.
             extras: Further queries.
+            which: Stages whose predictions are read; others make none.
         """
         memory = self.make_memory(feats, self.strides_of(feats, pad_shape))
         queries, boxes_xyzr = self.start(boxes_xyzr)
@@ -152,12 +154,15 @@ class QueryDecoder(BaseModule, metaclass=ABCMeta):
             both = zip(queries, extra.queries, strict=True)
             queries = Queries(*(torch.cat(pair, dim=1) for pair in both))
         outputs = []
-        for stage in self.stages:
+        read = range(len(self.stages))[which]
+        for number, stage in enumerate(self.stages):
             if self.with_cp:
                 stage = partial(checkpoint, stage, use_reentrant=False)
-            queries, boxes_xyzr, output = stage(queries, boxes_xyzr, memory, blocked)
+            queries, boxes_xyzr, output = stage(
+                queries, boxes_xyzr, memory, blocked, number in read
+            )
             outputs.append(output)
-        return DecoderOutput(outputs, queries, boxes_xyzr)
+        return DecoderOutput(outputs[which], queries, boxes_xyzr)
 
     def fold(self, extra: ExtraQueries) -> ExtraQueries:
         """Further queries in the form of :meth:`start`."""

@@ -23,6 +23,7 @@ from stmixer_mm.models.boxes import (
 )
 from stmixer_mm.models.decoder.mixing.adaptive_mixing import AdaptiveMixing
 from stmixer_mm.models.decoder.sampling.sampler import Sampler, make_sample_points
+from stmixer_mm.models.precision import full_precision
 from stmixer_mm.structures import Queries, StageOutput
 
 
@@ -49,29 +50,37 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         nn.init.zeros_(self.box_branch[-1].bias)
         nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
 
-    @abstractmethod
     def forward(
         self,
         queries: Queries,
         boxes_xyzr: Tensor,
         memory: object,
         blocked: Tensor | None = None,
-    ) -> tuple[Queries, Tensor, StageOutput]:
-        """Refined queries, refined boxes and their predictions.
+        is_read: bool = True,
+    ) -> tuple[Queries, Tensor, StageOutput | None]:
+        """Refined queries, refined boxes and their predictions, if these are read.
 
         Args:
             queries: Both sets of the stage before.
             boxes_xyzr: (B, Q, 4)
             memory: From :meth:`.QueryDecoder.make_memory`.
             blocked: Row must not attend to column: (B, Q, Q) bool.
+            is_read: Whether anybody reads the predictions.
         """
-
-    def refine(
-        self, queries: Queries, boxes_xyzr: Tensor
-    ) -> tuple[Queries, Tensor, StageOutput]:
-        """The result of :meth:`forward`, from refined queries and unrefined boxes."""
+        queries = self.update(queries, boxes_xyzr, memory, blocked)
         boxes_xyzr = refine_boxes(boxes_xyzr, self.box_branch(queries.spatial))
-        return queries, boxes_xyzr, self.read_out(queries, boxes_xyzr)
+        output = self.read_out(queries, boxes_xyzr) if is_read else None
+        return queries, boxes_xyzr, output
+
+    @abstractmethod
+    def update(
+        self,
+        queries: Queries,
+        boxes_xyzr: Tensor,
+        memory: object,
+        blocked: Tensor | None,
+    ) -> Queries:
+        """Refined queries; see :meth:`forward`."""
 
     def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> StageOutput:
         """Predictions of refined queries and boxes."""
@@ -126,13 +135,13 @@ class STMixerStage(QueryStage):
         offsets = spread_offsets(self.num_groups, self.num_points)
         self.offsets.bias.data.copy_(offsets)
 
-    def forward(
+    def update(
         self,
         queries: Queries,
         boxes_xyzr: Tensor,
         memory: Sampler,
-        blocked: Tensor | None = None,
-    ) -> tuple[Queries, Tensor, StageOutput]:
+        blocked: Tensor | None,
+    ) -> Queries:
         """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
         size = box_size(boxes_xyzr)
         of_boxes = boxes_xyzr.detach(), size.detach()
@@ -143,8 +152,7 @@ class STMixerStage(QueryStage):
         points = make_sample_points(offsets, boxes_xyzr, size)
         point_samples, frame_samples = self.sample(points, memory)
         spatial = self.spatial.mix(point_samples, spatial)
-        temporal = self.temporal.mix(frame_samples, temporal)
-        return self.refine(Queries(spatial, temporal), boxes_xyzr)
+        return Queries(spatial, self.temporal.mix(frame_samples, temporal))
 
     def attend(
         self,
@@ -163,7 +171,8 @@ class STMixerStage(QueryStage):
 
     def relate_boxes(self, boxes_xyzr: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         """Position code (B, Q, C), and share of a box within another (B, Q, Q)."""
-        iof = intersection_over_foreground(span(boxes_xyzr, size))
+        centre = full_precision(boxes_xyzr)[..., :2]
+        iof = intersection_over_foreground(span(centre, size))
         return sine_position_code(boxes_xyzr, self.wavelengths), iof
 
     def attention_bias(self, iof: Tensor, blocked: Tensor | None) -> Tensor:

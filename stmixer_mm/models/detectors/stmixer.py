@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
-from stmixer_mm.models.decoder.query_decoder import ExtraQueries, build_decoder
+from stmixer_mm.models.decoder.query_decoder import build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.finite import FiniteCheck
 from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups, mean_terms
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, StageOutput
+from stmixer_mm.structures import LAST, DecoderOutput, StageOutput
 
 
 @MODELS.register_module()
@@ -75,10 +75,10 @@ class STMixer(ClipDetector):
         batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
         return self.see(batch).stages
 
-    def see(self, batch: Batch, extras: Sequence[ExtraQueries] = ()) -> DecoderOutput:
-        """Predictions of the decoder's own queries, then of further ones."""
+    def see(self, batch: Batch, **options: object) -> DecoderOutput:
+        """Predictions of the decoder, see :meth:`.QueryDecoder.forward`."""
         boxes_xyzr = self.initial_boxes.predict(batch.feats, batch.frames)
-        return self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
+        return self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, **options)
 
     def loss(self, inputs: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Weighted loss terms, means over the turns of the parts; their sum trains."""
@@ -102,10 +102,8 @@ class STMixer(ClipDetector):
 
     def predict_batch(self, batch: Batch) -> Samples:
         """The same from feature maps."""
-        seen, data_samples = (
-            self.see(batch, self.parts.enter(batch)),
-            batch.data_samples,
-        )
+        seen = self.see(batch, extras=self.parts.enter(batch), which=LAST)
+        data_samples = batch.data_samples
         found = self.head.predict(seen.stages, data_samples)
         found = self.parts.finish(batch, seen, found)
         vectors = self.decoder.query_vectors(seen.queries)

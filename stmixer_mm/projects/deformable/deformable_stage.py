@@ -21,7 +21,7 @@ from stmixer_mm.models.decoder.sampling.deformable_attention import (
 from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.precision import full_precision
 from stmixer_mm.models.strides import level_extents
-from stmixer_mm.structures import Queries, StageOutput
+from stmixer_mm.structures import Queries
 
 
 class FlatPlanes(NamedTuple):
@@ -80,13 +80,13 @@ class DeformableStage(QueryStage):
             for planes in num_planes
         )
 
-    def forward(
+    def update(
         self,
         queries: Queries,
         boxes_xyzr: Tensor,
         memory: tuple[FlatPlanes, FlatPlanes],
-        blocked: Tensor | None = None,
-    ) -> tuple[Queries, Tensor, StageOutput]:
+        blocked: Tensor | None,
+    ) -> Queries:
         """See :meth:`QueryStage.forward`; ``memory`` is what each query set reads."""
         if blocked is not None:  # PyTorch wants it for each head
             blocked = blocked.repeat_interleave(self.num_heads, dim=0)
@@ -94,11 +94,10 @@ class DeformableStage(QueryStage):
         shared = dict(
             query_pos=position_code, self_attn_mask=blocked, boxes_xyzr=boxes_xyzr
         )
-        refined = Queries(
+        return Queries(
             self.spatial(queries.spatial, planes=memory[0], **shared),
             self.temporal(queries.temporal, planes=memory[1], **shared),
         )
-        return self.refine(refined, boxes_xyzr)
 
 
 class DeformableLayer(DeformableDetrTransformerDecoderLayer):

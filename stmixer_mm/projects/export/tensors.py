@@ -17,6 +17,7 @@ from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.parts import Batch
+from stmixer_mm.structures import LAST
 
 INPUT = 'clips'
 LEFT_OUT = 'query_interaction', 'mask_head'  # depend on which persons are found
@@ -68,7 +69,8 @@ class TensorDetector(nn.Module):
         inputs = F.pad(preprocessor.normalise(clips.float()), margins)
         scale = frame_scale((height, width), inputs)
         frames = FrameShapes(scale[1:3].expand(inputs.size(0), 2), pad_shape)
-        seen = model.see(Batch(model.extract_feat(inputs), [], frames))
+        batch = Batch(model.extract_feat(inputs), [], frames)
+        seen = model.see(batch, which=LAST)
         last = model.head.read(seen.stages[-1], clips.size(2))
         found = model.head.score(last, scale)
         return *found, model.decoder.query_vectors(seen.queries).float()

@@ -23,7 +23,7 @@ from stmixer_mm.models.finite import sample_name
 from stmixer_mm.models.parts import Batch
 from stmixer_mm.models.strides import fits_stride
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import StageOutput
+from stmixer_mm.structures import LAST, StageOutput
 
 # Which field of a sample has the boxes.
 SOURCES = {'ground_truth': 'gt_instances', 'proposals': 'proposals'}
@@ -180,7 +180,7 @@ class RoIDetector(ClipDetector):
             return [given_bboxes(sample, self.source) for sample in data_samples]
         frames = Batch.of(feats, inputs, data_samples).frames
         boxes_xyzr = self.person_boxes.predict(feats, frames)
-        seen = self.person_decoder(feats, boxes_xyzr, frames.pad_shape)
+        seen = self.person_decoder(feats, boxes_xyzr, frames.pad_shape, which=LAST)
         return self.branch_bboxes(seen.stages, data_samples)
 
     @torch.no_grad()

@@ -130,6 +130,9 @@ def _gradients_of_mixing(
             mixed = mix_groups(*leaves)
         _write_product(grad.t(), mixed.detach(), its_weight_grad)
         found = torch.autograd.grad(mixed, leaves, its_mixed_grad)
+        if len(generated) == 1:
+            samples_grad, generated_grad = found
+            break
         for leaf_grad, each in zip(leaves_grads, found, strict=True):
             leaf_grad.copy_(each)
     return samples_grad, out_weight_grad, generated_grad

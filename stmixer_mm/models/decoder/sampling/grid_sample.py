@@ -3,6 +3,9 @@
 Shapes: as in :mod:`.sampler`.
 """
 
+from functools import reduce
+from operator import add
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -61,14 +64,16 @@ class GridMeansSampler(Sampler):
             .flatten(0, 2)
             for feat in feats
         ]  # (T * B * G, c, H_l, W_l)
+        self.half_extents = self.extents / 2
 
     def means(self, points_xy: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         batch, _, groups, *_ = points_xy.shape
         frames = self.num_frames
-        grids = (2 * self.normalise(points_xy) - 1).permute(4, 0, 2, 1, 3, 5)
-        grids = grids.flatten(1, 2).repeat(1, frames, 1, 1, 1)
+        grids = points_xy.unsqueeze(-2) / self.half_extents - 1
+        grids = grids.permute(4, 0, 2, 1, 3, 5).flatten(1, 2)
+        grids = grids.repeat(1, frames, 1, 1, 1)
         weights = weights.permute(4, 0, 2, 1, 3).unsqueeze(3)
-        sampled = sum(
+        weighted = (
             weight
             * F.grid_sample(
                 level,
@@ -78,7 +83,8 @@ class GridMeansSampler(Sampler):
                 align_corners=False,
             ).unflatten(0, (frames, batch, groups))
             for level, grid, weight in zip(self.levels, grids, weights, strict=True)
-        )  # (T, B, G, c, Q, P)
+        )
+        sampled = reduce(add, weighted)  # (T, B, G, c, Q, P); sum would add a 0
         return (
             sampled.mean(dim=0).permute(0, 3, 1, 4, 2),
             sampled.mean(dim=5).permute(1, 4, 2, 0, 3),

@@ -115,8 +115,8 @@ class Sampler(ABC):
             points: (x, y, z) from :func:`make_sample_points`, (B, Q, G, P, 3).
         """
         with torch.autocast(points.device.type, enabled=False):
-            weights = level_weights(points[..., 2], self.levels_z)
-            return self.means(points[..., :2], weights)
+            points_xy, z = points.split((2, 1), dim=-1)
+            return self.means(points_xy, level_weights(z.squeeze(-1), self.levels_z))
 
     def normalise(self, points_xy: Tensor) -> Tensor:
         """Pixels to [0, 1] of each level's extent: (..., 2) -> (..., L, 2)."""
