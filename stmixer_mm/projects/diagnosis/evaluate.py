@@ -127,7 +127,7 @@ def score_results(
         scores = []
         for seed, (metric, pair) in enumerate(zip(by_split, pairs, strict=True)):
             if isinstance(metric, DetectionMetric):
-                metric.logs_classes = not protocols
+                metric.logs_classes = not protocols and len(pair) == 1
             scores.append(score_pair(metric, pair, draws=draws, seed=seed))
         first, *others = zip(*scores, strict=True)
         is_linked = pairs[0][0].metric_type is VideoMAPMetric
