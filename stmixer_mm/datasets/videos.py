@@ -374,6 +374,10 @@ def _shared(path: str, version: object, process: int) -> Video:
     return open_video(path)
 
 
+# A worker that is forked could not close them: their threads stay with this process.
+os.register_at_fork(before=_shared.cache_clear)
+
+
 class KeptFrames:
     """The frames of a short video in memory; its file does not stay open."""
 

@@ -68,15 +68,19 @@ def test_the_videos_used_last_stay_open_until_they_change(write_video):
     assert len(shared_video(paths[0])) == 12
 
 
-def decode_frame(path):
+def decode_last(paths):
+    for path in paths:
+        shared_video(path)
     return shared_video(path).get_batch([30])[0]
 
 
 def test_a_forked_process_opens_its_own(write_video, frame_number):
-    path = str(write_video(size=(96, 64)))
+    """The threads that scale its large frames do not go along; it must not end them."""
+    path = str(write_video(size=(768, 576)))
     shared_video(path).get_batch([3, 20])
+    others = [str(write_video(f'{n}.mp4', num_frames=2)) for n in range(MAX_OPEN)]
     with get_context('fork').Pool(1) as pool:
-        frame = pool.apply_async(decode_frame, [path]).get(timeout=60)
+        frame = pool.apply_async(decode_last, [[*others, path]]).get(timeout=60)
     assert frame_number(frame) == 30
 
 
