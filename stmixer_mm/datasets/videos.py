@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
-from itertools import chain, count, dropwhile
+from itertools import chain, count, dropwhile, islice
 from pathlib import Path
 
 import av
@@ -72,16 +72,21 @@ class Video:
         is_cut: Whether the last of them is the end.
         fears_gaps: Whether they count as damage: the pictures around one make no clip, and
             those after it may refer to lost ones.
+        reads_on: Whether each batch begins near the end of the one before: then frames
+            in between are decoded, too, and each frame once.
 
     Raises:
         av.FFmpegError, LookupError: It is not a video, or has no frame.
         ValueError: Its frames are too large, or far too narrow.
     """
 
-    fears_gaps = False
+    fears_gaps = reads_on = False
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # With ``reads_on``: from where the last batch began to where decoding is.
+        self._kept: dict[int, np.ndarray | None] = {}
+        self._following: Iterator[tuple[int, np.ndarray | None]] = iter(())
         self._to_rgb = VideoReformatter()
         self._open()
         context = self._stream.codec_context
@@ -174,8 +179,11 @@ class Video:
             DamagedVideo: One of them cannot be decoded.
         """
         indices = list(map(int, indices))
-        pictures = dict(self.pictures(sorted(set(indices))))
-        damaged = [index for index, picture in pictures.items() if picture is None]
+        if self.reads_on:
+            pictures = self._read_on(min(indices), max(indices))
+        else:
+            pictures = dict(self.pictures(sorted(set(indices))))
+        damaged = [index for index in sorted(indices) if pictures[index] is None]
         if damaged:
             raise self.damage(damaged[0])
         first, last = self.times[[min(indices), max(indices)]]
@@ -183,6 +191,16 @@ class Video:
             if first < start <= end <= last:
                 raise self.lack(start, end)
         return Frames(pictures[index] for index in indices)
+
+    def _read_on(self, first: int, last: int) -> dict[int, np.ndarray | None]:
+        """Pictures by number, from the first to the last and maybe beyond."""
+        place = max(self._kept, default=-1)
+        if first < min(self._kept, default=0) or self._key_before(first) > place:
+            self._kept, place = {}, first - 1
+            self._following = self.pictures(range(first, len(self)))
+        self._kept.update(islice(self._following, max(last - place, 0)))
+        self._kept = {n: one for n, one in self._kept.items() if n >= first}
+        return self._kept
 
     def lack(self, start: float, end: float) -> DamagedVideo:
         """The error of a stretch that is missing."""

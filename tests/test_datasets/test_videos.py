@@ -1,5 +1,6 @@
 import gc
 import os
+from itertools import product
 from multiprocessing import get_context
 
 import av
@@ -112,8 +113,22 @@ def test_frames_are_found_in_any_order(
     np.testing.assert_allclose(reader.times, times - times[0], atol=1e-3)
     in_order = [frame_number(picture) for _, picture in reader.pictures(range(40))]
     assert in_order == list(range(40))
-    for inds in [[39], [0, 13], [25, 37], [12], [11], [5, 5, 4], [38, 39], [0]]:
-        assert [frame_number(picture) for picture in reader.get_batch(inds)] == inds
+    inds = [
+        [39],
+        [0, 13],
+        [25, 37],
+        [12],
+        [11],
+        [5, 5, 4],
+        [5, 7],
+        [6, 8],
+        [38, 39],
+        [0],
+    ]
+    for reader.reads_on in False, True:
+        for each in inds:
+            found = [frame_number(picture) for picture in reader.get_batch(each)]
+            assert found == each
 
 
 def test_a_cut_without_re_encoding_starts_at_its_first_key_frame(
@@ -152,7 +167,8 @@ def test_damage_lasts_to_the_next_key_frame(damaged, frame_number):
     read = dict(reader.pictures(range(40)))
     assert [index for index in read if read[index] is None] == list(range(15, 24))
     assert all(frame_number(read[i]) == i for i in read if read[i] is not None)
-    for inds, first in {(3, 14, 15): 15, (20, 30): 20, (17, 22): 17}.items():
+    cases = {(3, 14, 15): 15, (16, 30): 16, (20, 30): 20, (17, 22): 17}.items()
+    for reader.reads_on, (inds, first) in product((False, True), cases):
         words = f'a.mp4: frame {first}, counted from 0, at {first / 10:.3f} s, cannot'
         with pytest.raises(DamagedVideo, match=words) as error:
             reader.get_batch(inds)
