@@ -1,5 +1,7 @@
 """Transforms between a keyframe's annotation and the host's image transforms."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from mmaction.datasets.transforms import DecordDecode, RawFrameDecode, Resize
 from mmcv.transforms import BaseTransform
@@ -9,10 +11,22 @@ from stmixer_mm.datasets.frames import (
     count_frames,
     keyframe_index,
 )
-from stmixer_mm.datasets.videos import KeptFrames, shared_video
+from stmixer_mm.datasets.videos import Frames, open_video, shared_video
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT
+
+
+class _KeptFrames:
+    """The frames of a short video in memory; its file does not stay open."""
+
+    def __init__(self, path: str) -> None:
+        video = open_video(path)
+        self.clock = video.clock
+        self._pictures = video.get_batch(range(len(video)))
+
+    def get_batch(self, indices: Sequence[int]) -> Frames:
+        return Frames(self._pictures[index].copy() for index in map(int, indices))
 
 
 @TRANSFORMS.register_module()
@@ -31,7 +45,7 @@ class OpenVideo(BaseTransform):
 
     def __init__(self, *, keep_frames: bool = False) -> None:
         self.keep_frames = keep_frames
-        self._kept: dict[str, KeptFrames] = {}
+        self._kept: dict[str, _KeptFrames] = {}
 
     def transform(self, results: dict) -> dict:
         filename = results['filename']
@@ -40,7 +54,7 @@ class OpenVideo(BaseTransform):
         elif filename in self._kept:
             reader = self._kept[filename]
         else:
-            reader = self._kept[filename] = KeptFrames(filename)
+            reader = self._kept[filename] = _KeptFrames(filename)
         return {**results, 'video_reader': reader, 'start_index': 0, **reader.clock}
 
 

@@ -394,15 +394,3 @@ def _shared(path: str, version: object, process: int) -> Video:
 
 # A worker that is forked could not close them: their threads stay with this process.
 os.register_at_fork(before=_shared.cache_clear)
-
-
-class KeptFrames:
-    """The frames of a short video in memory; its file does not stay open."""
-
-    def __init__(self, path: str) -> None:
-        video = open_video(path)
-        self.clock = video.clock
-        self._pictures = video.get_batch(range(len(video)))
-
-    def get_batch(self, indices: Sequence[int]) -> Frames:
-        return Frames(self._pictures[index].copy() for index in map(int, indices))
