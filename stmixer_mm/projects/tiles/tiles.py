@@ -75,6 +75,28 @@ class Tiles:
         reuse: Reuse,
     ) -> Iterator[tuple[Clip, InstanceData]]:
         """See :func:`.predict`."""
+        for _, alike in groupby(clips, key=lambda clip: clip.size):
+            options = dict(batch_size=batch_size, nms_thr=nms_thr)
+            first = next(alike)
+            alike = chain([first], alike)
+            layout = self.lay_out(model, loader, first)
+            if layout.grid == (1, 1):
+                options |= dict(on_damage=on_damage, reuse=reuse)
+                yield from predict(model, loader, alike, **options)
+                continue
+            self._check_alone(model, reuse)
+            boxes = layout.boxes()
+            views = (view for clip in alike for view in _split(clip, boxes))
+            fitting = self._fitting(model, loader, first, layout)
+            options |= dict(on_damage=_once(on_damage), reuse='never')
+            options |= dict(batch_size=min(batch_size * len(boxes), fitting))
+            found = predict(model, loader, views, **options)
+            while group := list(islice(found, len(boxes))):
+                of_views = [one for _, one in group]
+                yield group[0][0], merge(of_views, boxes, nms_thr)
+
+    def _check_alone(self, model: nn.Module, reuse: Reuse) -> None:
+        """Raise where a clip needs the one before it."""
         if hasattr(model, 'start_video') and model.start_video():
             raise UserError(
                 f'{self.name}: the model carries persons from clip to clip in the whole '
@@ -84,25 +106,6 @@ class Tiles:
             raise UserError(
                 f'{self.name}: tiles share nothing between clips; leave reuse out.'
             )
-        options = dict(nms_thr=nms_thr, on_damage=_once(on_damage))
-        options['reuse'] = 'never'
-        for _, alike in groupby(clips, key=lambda clip: clip.size):
-            first = next(alike)
-            alike = chain([first], alike)
-            layout = self.lay_out(model, loader, first)
-            if layout.grid == (1, 1):
-                yield from predict(
-                    model, loader, alike, batch_size=batch_size, **options
-                )
-                continue
-            boxes = layout.boxes()
-            fitting = self._fitting(model, loader, first, layout)
-            views = (view for clip in alike for view in _split(clip, boxes))
-            size = min(batch_size * len(boxes), fitting)
-            found = predict(model, loader, views, batch_size=size, **options)
-            while group := list(islice(found, len(boxes))):
-                of_views = [one for _, one in group]
-                yield group[0][0], merge(of_views, boxes, nms_thr)
 
     def lay_out(self, model: nn.Module, loader: ClipLoader, clip: Clip) -> Layout:
         """The tiles for frames like those of a clip."""
