@@ -84,9 +84,9 @@ def random_persons(rng, layout, frames):
 def see_exactly(rng, layout, persons):
     """Predictions of a detector that finds all that can be seen in each view.
 
-    In the whole frame it finds only those that no tile is sure to show whole.
+    In the whole frame it is wrong about those that some tile is sure to show whole.
     """
-    views = layout.boxes()
+    views, frames = layout.boxes(), persons.shape[1]
     sides = np.array(layout.tile[::-1])
     starts = [np.unique(views[1:, i]) for i in (0, 1)]
     steps = [np.diff(start).max(initial=0) for start in starts]
@@ -96,15 +96,16 @@ def see_exactly(rng, layout, persons):
     for number, view in enumerate(views):
         inside = np.clip(persons, np.tile(view[:2], 2), np.tile(view[2:], 2))
         sees = (inside[..., 2:] - inside[..., :2]).min(axis=(1, 2)) > 1
-        if number == 0:
-            sees = (extent >= room - 1).any(axis=1)
+        if number == 0:  # of small persons it sees a quarter
+            is_small = (extent < room - 1).all(axis=1)
+            inside[is_small, :, 2:] = inside[is_small].reshape(-1, frames, 2, 2).mean(2)
         which = np.flatnonzero(sees)
         bboxes = (inside - np.tile(view[:2], 2)) / np.tile(view[2:] - view[:2], 2)
         bboxes = torch.from_numpy(bboxes[which].astype(np.float32))
         scores = torch.from_numpy(rng.uniform(0.6, 1, len(which)))
         names = torch.from_numpy(which)
         found = InstanceData(bboxes=bboxes[:, 0], person_scores=scores, names=names)
-        if persons.shape[1] > 1:
+        if frames > 1:
             found = InstanceData(bboxes=bboxes, tubelet_scores=scores, names=names)
         predictions.append(found)
     return predictions, views

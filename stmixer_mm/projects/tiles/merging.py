@@ -43,7 +43,9 @@ def merge(
     scores = found.get('tubelet_scores', found.get('person_scores'))
     if scores is None:
         scores = found.scores[:, 1:].amax(dim=1)
-    kept = torch.arange(len(found))[~_is_whole_elsewhere(bboxes, owners, views)]
+    is_left = _is_whole_elsewhere(bboxes, owners, views)
+    is_left |= (owners == 0) & _fits_a_tile(bboxes, views)
+    kept = torch.arange(len(found))[~is_left]
     # Ties of scores must not depend on the order of the tiles.
     keys = torch.column_stack([bboxes[kept].flatten(1), -scores[kept]])
     kept = kept[np.lexsort(keys.T.numpy())]
@@ -75,6 +77,24 @@ def _is_whole_elsewhere(bboxes: Tensor, owners: Tensor, views: Tensor) -> Tensor
     inside = bbox_overlaps(each, each, mode='iof').mean(dim=0)  # (n, n), row in column
     is_part = (inside >= INSIDE) & (owners[:, None] != owners) & ~is_cut
     return is_cut & is_part.any(dim=1)
+
+
+def _fits_a_tile(bboxes: Tensor, views: Tensor) -> Tensor:
+    """(n,) whether a person is so small that some tile, larger, shows all of it.
+
+    Args:
+        bboxes: (n, K, 4) in the frame.
+        views: (V, 4).
+    """
+    fits = torch.ones(len(bboxes), dtype=torch.bool)
+    for axis in range(2):
+        starts = views[1:, axis].unique()
+        if len(starts) > 1:
+            side = views[1, axis + 2] - views[1, axis]
+            room = (1 - 2 * MARGIN) * side - starts.diff().max()
+            low, high = bboxes[..., axis], bboxes[..., axis + 2]
+            fits &= high.amax(dim=1) - low.amin(dim=1) < room
+    return fits
 
 
 def _suppress(bboxes: Tensor, owners: Tensor, nms_thr: float) -> list[int]:
