@@ -167,3 +167,11 @@ def test_chance_in_the_pipeline_is_no_stream(config):
     model = build(cfg, 'framewise')
     with pytest.raises(UserError, match='Flip'):
         FrameMemory(model, ClipLoader(model.cfg))
+
+
+@pytest.mark.parametrize('wrong', [dict(num_shifts=4), dict(stages=[['no'], ['layer1']], num_shifts=1)])
+def test_stages_that_are_none(config, wrong, monkeypatch):
+    backbone = BACKBONES['causal']['backbone'] | wrong
+    monkeypatch.setitem(BACKBONES, 'wrong', dict(backbone=backbone))
+    with pytest.raises(UserError, match='num_shifts=4|model.*CausalShiftBackbone'):
+        build(config, 'wrong')

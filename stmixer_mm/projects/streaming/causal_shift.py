@@ -4,12 +4,14 @@ Shapes: N frames, B clips, T frames of a clip, C channels, h x w cells.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.folding import fold_time, unfold_time
 from stmixer_mm.registry import MODELS
 
@@ -57,6 +59,13 @@ class CausalShiftBackbone(BaseModule):
         self.stages = [[*names] for names in stages]
         self.num_shifts = num_shifts
         self.share = share
+        if not 0 <= num_shifts < len(stages):
+            raise UserError(
+                f'num_shifts={num_shifts} must be less than the {len(stages)} groups of '
+                'stages: the first group sees each frame alone.'
+            )
+        for name in chain(*stages):
+            self.backbone.get_submodule(name)
 
     def forward(self, clips: Tensor) -> list[Tensor]:
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
