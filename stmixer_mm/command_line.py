@@ -55,6 +55,15 @@ def setting(text: str) -> str:
     )
 
 
+def read_shard(text: str) -> tuple[int, int]:
+    """I/N of ``--shard``."""
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f'{text!r} is not I/N with I from 0 to N - 1')
+    return int(number), int(count)
+
+
+Shard = Annotated[tuple[int, int], dict(type=read_shard, nargs=None, metavar='I/N')]
 Count = Annotated[int, number(int, 1)]
 Score = Annotated[float, number(float, 0, 1)]
 Seed = Annotated[int, number(int, 0, 2**32 - 1)]

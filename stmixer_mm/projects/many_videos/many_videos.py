@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 import warnings
-from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.results import COLUMNS, HEAD, arrow_table, write_rows
-from stmixer_mm.command_line import Count
+from stmixer_mm.command_line import Count, Shard
 from stmixer_mm.datasets.streams import is_live, name_source, source_files
 from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import (
@@ -41,22 +40,12 @@ _MAX_BLOCKS = 10_000  # of a Ray data set, each of which is a task
 Build = Callable[[], ActionDetInferencer]
 
 
-def read_shard(text: str) -> tuple[int, int]:
-    """I/N of ``--shard``."""
-    number, _, count = text.partition('/')
-    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise ArgumentTypeError(f'{text!r} is not I/N with I from 0 to N - 1')
-    return int(number), int(count)
-
-
 def detect_videos(
     sources: Iterable[str],
     build: Build,
     out: str | Path,
     *,
-    shard: Annotated[
-        tuple[int, int], dict(type=read_shard, nargs=None, metavar='I/N')
-    ] = (0, 1),
+    shard: Shard = (0, 1),
     draw: bool = False,
     table: bool = False,
     **options,
