@@ -217,6 +217,8 @@ def detect_clips(
         )
     options = dict(batch_size=batch_size, nms_thr=nms_thr, on_damage=on_damage)
     predictions = predictor(model, loader, clips, reuse=reuse, **options)
+    for part in getattr(model, 'parts', ()):
+        predictions = part.follow(predictions, model.head)
     if not by_tubelets:
         return read_keyframes(
             model,

@@ -26,6 +26,8 @@ from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.structures import DecoderOutput
 
 Samples = Sequence[ActionDataSample]
+# A clip, of which time_s is known, and what was found in it.
+Prediction = tuple[object, InstanceData]
 
 
 class Batch(NamedTuple):
@@ -117,6 +119,12 @@ class QueryPart(BaseModule):
     ) -> list[InstanceData]:
         """The predictions ``found`` of the head, with what the part knows of them."""
         return found
+
+    def follow(
+        self, predictions: Iterable[Prediction], head: nn.Module
+    ) -> Iterable[Prediction]:
+        """Predictions along a video, in order of time, with what the part adds."""
+        return predictions
 
 
 class Parts(list[QueryPart]):
