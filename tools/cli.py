@@ -22,6 +22,7 @@ VERBS = dict(
     browse='browse_dataset',
     convert='convert_checkpoint',
     export='export',
+    extract='extract',
     model='print_model',
 )
 TOOLS = Path(__file__).parent

@@ -4,7 +4,8 @@ That of keyframes alone, by the tools: test_distributed.py.
 """
 
 import stmixer_mm.projects.denoising  # noqa: I001 - before any host package
-import stmixer_mm.projects.forecast  # noqa: F401
+import stmixer_mm.projects.forecast
+import stmixer_mm.projects.memory  # noqa: F401
 import test_mask_head
 import test_track_queries as track_queries
 import test_warp_forecast
@@ -16,6 +17,7 @@ import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 from torch.distributed.fsdp import fully_shard
 
 
@@ -63,6 +65,28 @@ def forecasting():
     return test_warp_forecast.detector(), tiny.batch(*test_warp_forecast.samples())
 
 
+def remembering():
+    """Keyframes of banks: two persons, and of one rank nobody whom a label is known of."""
+    memory = dict(type='LongTermActions', width=16, drop_prob=0)
+    config = dict(tiny.tiny_detector(), type='BankActions', memory=memory)
+    config['data_preprocessor'].update(type='BankPreprocessor')
+    model = tiny.build_detector(config)
+    torch.nn.init.normal_(model.memory.actions.weight)
+    return model, dict(data_samples=[of_bank(model.key, one) for one in ((1, 2), (0,))])
+
+
+def of_bank(key, owners):
+    sample = tiny.two(bank='a', key=key, reach_s=99)
+    sizes = dict(vectors=(32,), bboxes=(4,))
+    sample.persons, sample.remembered = (
+        InstanceData(**{name: torch.rand(n, *size) for name, size in sizes.items()})
+        for n in (len(owners), 3)
+    )
+    sample.persons.owners = torch.tensor(owners)
+    sample.remembered.passed_s = torch.tensor([-1.0, 2.0, len(owners)])
+    return sample
+
+
 def shard(model):
     """Shard each linear layer on its own, and what remains."""
     for module in model.modules():
@@ -71,7 +95,15 @@ def shard(model):
     return fully_shard(model)
 
 
-MAKERS = (masks, noised, tubes, tubes_of_one_action, sequences, forecasting)
+MAKERS = (
+    masks,
+    noised,
+    tubes,
+    tubes_of_one_action,
+    sequences,
+    forecasting,
+    remembering,
+)
 WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, shard)]
 
 

@@ -1,0 +1,181 @@
+"""Banks of many videos: a file for each, whole or not there."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tqdm import tqdm
+
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.inferencer import NMS_THR, ActionDetInferencer, ModelOptions
+from stmixer_mm.apis.predict import predict
+from stmixer_mm.command_line import (
+    Count,
+    Overrides,
+    Positive,
+    Score,
+    Shard,
+    overrides,
+)
+from stmixer_mm.datasets.streams import list_sources, open_source
+from stmixer_mm.datasets.videos import OnDamage
+from stmixer_mm.engine.speed import speed_up
+from stmixer_mm.errors import UserError, blame, tell
+from stmixer_mm.files import check_writable_dir
+from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.projects.memory.bank import (
+    bank_name,
+    detector_key,
+    read_bank,
+    write_bank,
+)
+from stmixer_mm.projects.memory.long_term_actions import PersonVectors
+
+
+def extract(
+    config: str,
+    checkpoint: str,
+    videos: Annotated[list[str], dict(nargs='+')],
+    *,
+    out: str,
+    interval_s: Positive = 1.0,
+    nms_thr: Score = NMS_THR,
+    batch_size: Count = 1,
+    shard: Shard = (0, 1),
+    device: str | None = None,
+    model: ModelOptions,
+    settings: Overrides,
+) -> None:
+    """Write the banks of videos: vectors of the persons found, for a memory.
+
+    Each video gets a file in OUT; started again, videos that have one and did not
+    change are skipped. A video that cannot be read is reported on one line; the exit
+    status is then 1.
+
+    Args:
+        config: Config file, or the name of one in configs/.
+        checkpoint: Checkpoint file or URL.
+        videos: Videos, folders of videos, text files with one in each line.
+        out: Folder of the banks, which have the names of their videos.
+        interval_s: Seconds between keyframes.
+        nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
+        batch_size: Clips that the model sees at once.
+        shard: Only the share I, from 0, of N shares of the videos.
+        device: Such as cpu or cuda:0; by default the GPU if there is one.
+
+    Raises:
+        UserError: the model has no such vectors, or OUT has banks of another one; at
+            the end, if videos have problems.
+    """
+    files = bank_files(out, list_sources(videos))
+    check_writable_dir(out, purpose='folder --out')
+    is_fast = model.pop('fast')
+    options = dict(cfg_options=overrides(**settings), show_progress=False)
+    detector = ActionDetInferencer(config, checkpoint, device, **model, **options).model
+    about = dict(key=detector_key(detector), classes=detector.classes)
+    add_vectors(detector)
+    if is_fast:
+        speed_up(detector)
+    share = dict(list(files.items())[shard[0] :: shard[1]])
+    todo = {
+        one: file for one, file in share.items() if not is_finished(file, one, about)
+    }
+    print(f'videos to do: {len(todo)}, finished before: {len(share) - len(todo)}')
+    steps = dict(interval_s=interval_s, nms_thr=nms_thr, batch_size=batch_size)
+    problems = 0
+    for video, file in tqdm(todo.items(), unit='video'):
+        if problem := extract_one(detector, video, file, about, **steps):
+            problems += 1
+            tqdm.write(f'{video}: {problem}', file=sys.stderr)
+    if problems:
+        raise UserError(
+            f'Videos with problems, listed above: {problems} of {len(todo)}; correct '
+            'them, then run the command again.'
+        )
+
+
+def extract_one(
+    detector: STMixer, video: str, file: Path, about: dict, **steps
+) -> str | None:
+    """Write the bank of a video; what is wrong with it, if anything."""
+    damages = []
+    try:
+        about = about | version(video)  # before it is read
+        found = find_persons(detector, video, on_damage=damages.append, **steps)
+        write_bank(file, found, about, width=2 * detector.decoder.embed_dims)
+    except Exception as error:
+        return f'failed ({tell(error)})'
+    return 'damaged, done in part' if damages else None
+
+
+def bank_files(out: str, videos: Sequence[str]) -> dict[str, Path]:
+    """The bank of each video; ``UserError`` where two would share one."""
+    files: dict[Path, str] = {}
+    for video in dict.fromkeys(map(str, videos)):
+        file = Path(out, bank_name(video))
+        if other := files.get(file):
+            raise UserError(
+                f'{other} and {video} would share the bank {file}, as annotations name '
+                'videos without their folders; rename one, or give each an --out.'
+            )
+        files[file] = video
+    return {video: file for file, video in files.items()}
+
+
+def is_finished(file: Path, video: str, about: dict) -> bool:
+    """Whether a file is the bank of a video as it is now, by this detector."""
+    if not file.exists():
+        return False
+    found = read_bank(file).about
+    if found['key'] != about['key']:
+        raise UserError(
+            f'{file} is the bank of another checkpoint; choose another --out.'
+        )
+    return found.items() >= version(video).items()
+
+
+def version(video: str) -> dict[str, float]:
+    """What changes when the file of a video does."""
+    with blame(f'{video} cannot be found', 'correct its path'):
+        stat = os.stat(video)
+    return dict(num_bytes=stat.st_size, mtime=round(stat.st_mtime, 3))
+
+
+def add_vectors(detector: STMixer) -> None:
+    """Make predictions have what a bank keeps of each person."""
+    if not isinstance(detector, STMixer):
+        raise UserError(
+            f'Banks are of the query vectors of an STMixer, which a '
+            f'{type(detector).__name__} has not; give the config of one.'
+        )
+    sizes = dict(detector.decoder.sizes, num_classes=detector.num_classes)
+    detector.person_vectors = PersonVectors(**sizes)
+    detector.decoder.check_readers(detector.person_vectors)
+
+
+def find_persons(
+    detector: STMixer,
+    video: str,
+    *,
+    interval_s: float,
+    nms_thr: float,
+    batch_size: int,
+    on_damage: OnDamage,
+) -> list[tuple]:
+    """Seconds, vectors, boxes and person scores of each keyframe of a video."""
+    loader, source = ClipLoader(detector.cfg), open_source(video, on_damage=on_damage)
+    predictions = predict(
+        detector,
+        loader,
+        loader.cut(source, interval_s=interval_s),
+        batch_size=batch_size,
+        nms_thr=nms_thr,
+        on_damage=on_damage,
+        reuse='never',
+    )
+    return [
+        (clip.time_s, found.person_vectors.half(), found.bboxes, found.person_scores)
+        for clip, found in predictions
+    ]

@@ -1,0 +1,390 @@
+"""Laws of what is remembered of a video."""
+
+import shutil
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from bad_input import NO_PICKLE, check_content
+from mmengine.logging import MMLogger
+from mmengine.structures import InstanceData
+from run_tool import run_and_fail, run_tool
+from tiny_stmixer import write_model, write_video
+
+from stmixer_mm.apis import ActionDetInferencer
+from stmixer_mm.apis.config import load_config
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.predict import predict
+from stmixer_mm.datasets.videos import open_video
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.memory.bank import read_bank, write_bank
+from stmixer_mm.projects.memory.long_term_actions import LongTermActions
+from stmixer_mm.projects.memory.training import find_owners
+from stmixer_mm.registry import DATASETS, MODELS
+
+pytest.importorskip('safetensors')
+
+DIMS, ACTIONS = 16, 2
+EVERYBODY = {'model.head.score_thr': 0.0}
+CONFIG = """
+_base_ = './tiny.py'
+custom_imports = dict(imports=['stmixer_mm.projects.memory'])
+model = dict(
+    type='BankActions', data_preprocessor=dict(type='BankPreprocessor'),
+    memory=dict(type='LongTermActions', width=16, past_only=False, drop_prob=0),
+)
+banks = dict(
+    _delete_=True, type='BankDataset', dataset=_base_.dataset,
+    banks=_base_.dataset.data_root + '/banks',
+)
+train_dataloader = val_dataloader = test_dataloader = dict(dataset=banks)
+optim_wrapper = dict(optimizer=dict(lr=0.5))
+default_hooks = dict(check_checkpoint=dict(allow=['^memory[.]']))
+"""
+
+
+def memory(**settings):
+    """One that has learnt something."""
+    torch.manual_seed(0)
+    sizes = dict(embed_dims=DIMS, num_queries=4, num_classes=ACTIONS + 1)
+    part = LongTermActions(width=16, **sizes | settings).eval()
+    torch.nn.init.normal_(part.actions.weight)
+    return part
+
+
+def keyframe(time_s, persons=2):
+    """What a memory sees of a keyframe: a clip, and what was found in it."""
+    random = torch.Generator().manual_seed(round(time_s * 1000))
+    fields = dict(
+        bboxes=4, person_vectors=2 * DIMS, person_logits=2, action_logits=ACTIONS
+    )
+    found = {
+        name: torch.rand(persons, size, generator=random)
+        for name, size in fields.items()
+    }
+    return Moment(time_s), InstanceData(scores=torch.zeros(persons, 3), **found)
+
+
+class Moment(NamedTuple):
+    time_s: float
+
+
+class Head:
+    """Scores are logits."""
+
+    def score(self, stage, scale):
+        return Scored(stage.action_logits)
+
+
+class Scored(NamedTuple):
+    action_scores: torch.Tensor
+
+
+def follow(part, keyframes):
+    """Action logits, by time."""
+    followed = part.follow(iter(keyframes), Head())
+    return {clip.time_s: found.scores[:, 1:] for clip, found in followed}
+
+
+TIMES = 0.0, 0.5, 1.25, 2.0, 3.75
+
+
+def test_shifted_times_change_nothing():
+    for part in memory(window_s=2), memory(window_s=2, past_only=True):
+        found = follow(part, [keyframe(t) for t in TIMES])
+        shifted = follow(part, [(Moment(t + 512), keyframe(t)[1]) for t in TIMES])
+        assert [t + 512 for t in found] == [*shifted]
+        for one, other in zip(found.values(), shifted.values(), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_persons_are_remembered_in_the_window_alone():
+    for past_only in True, False:
+        part = memory(window_s=1.5, past_only=past_only)
+        before = follow(part, [keyframe(t) for t in TIMES])
+        for changed in TIMES:
+            keyframes = [keyframe(t, persons=2 + (t == changed)) for t in TIMES]
+            found = follow(part, keyframes)
+            for t in {*TIMES} - {changed}:
+                passed_s = changed - t
+                knows = abs(passed_s) <= 1.5 and (passed_s < 0 or not past_only)
+                is_same = torch.allclose(found[t], before[t], atol=1e-5)
+                assert is_same != knows, (t, changed)
+
+
+def test_nothing_remembered_changes_nothing():
+    (_, found), empty = keyframe(1), [keyframe(t, persons=0) for t in (0.5, 2)]
+    for keyframes in [keyframe(1)], [empty[0], keyframe(1), empty[1]]:
+        assert torch.equal(follow(memory(), keyframes)[1], found.action_logits)
+
+
+def test_neither_order_nor_padding_changes_anything():
+    part = memory(num_frequencies=3)
+    persons, remembered = torch.rand(2, 3, 16), torch.rand(2, 5, 16)
+    passed_s = torch.tensor([[-3, 2, 1, -1, 5], [-1, 4, 0, torch.nan, torch.nan]])
+    found, order = part(persons, remembered, passed_s), torch.randperm(5)
+    assert found.abs().min() > 0
+    shuffled = part(persons, remembered[:, order], passed_s[:, order])
+    torch.testing.assert_close(found, shuffled)
+    alone = part(persons[1:], remembered[1:, :2], passed_s[1:, :2])
+    torch.testing.assert_close(found[1:], alone)
+
+
+@pytest.mark.parametrize(
+    'settings', [dict(vectors=['spatial']), dict(vectors=['temporal'])]
+)
+def test_vectors_that_are_left_out_change_nothing(settings):
+    part, (_, found) = memory(**settings), keyframe(0)
+    vectors = found.person_vectors.clone()
+    kept = settings['vectors'] == ['spatial']
+    vectors.chunk(2, dim=1)[kept].zero_()
+    assert torch.equal(
+        *(part.embed(v, found.bboxes) for v in (found.person_vectors, vectors))
+    )
+
+
+def test_detections_wait_for_what_comes_after_alone():
+    """And what is kept of a video does not grow with it."""
+    for past_only in True, False:
+        part, taken, kept = memory(window_s=1, past_only=past_only), [], []
+        add = part.add
+
+        def count(found, persons, time_s, remembered, head, kept=kept, add=add):
+            kept.append(len(remembered))
+            return add(found, persons, time_s, remembered, head)
+
+        def keyframes(taken=taken):
+            for number in range(40):
+                taken.append(number / 4)
+                yield keyframe(number / 4)
+
+        part.add = count
+        for clip, _ in part.follow(keyframes(), Head()):
+            assert taken[-1] in (clip.time_s + (0 if past_only else 1.25), 9.75)
+        assert len(kept) == 40
+        assert max(kept) == (5 if past_only else 10)
+
+
+# Whole detectors
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """A tiny detector, its banks, and a memory that has learnt from them."""
+    folder = tmp_path_factory.mktemp('memory')
+    write_model(folder)
+    rows = ''.join(f'{n}.mp4,1,0.01,0.01,0.9,0.9,{1 + n % 2},0\n' for n in range(4))
+    (folder / 'train.csv').write_text(rows)  # an untrained detector finds whole frames
+    (folder / 'memory.py').write_text(CONFIG)
+    extract(folder, 'banks')
+    train(folder, 'work')
+    return folder
+
+
+def extract(folder, out, *options, videos=('0.mp4', '1.mp4', '2.mp4', '3.mp4')):
+    model = folder / 'tiny.py', folder / 'tiny.pth'
+    paths = [folder / video for video in videos]
+    options = '--interval-s', 0.2, '--nms-thr', 1, *options
+    options += '--cfg-options', 'model.head.score_thr=0.0'
+    run_tool('extract', *model, *paths, '--out', folder / out, *options)
+
+
+def train(folder, work, *settings):
+    load = f'load_from={folder}/tiny.pth', *settings
+    options = '--work-dir', folder / work, '--cfg-options', *load
+    run_tool('train', folder / 'memory.py', *options)
+
+
+def build(folder, config='memory.py', weights='work/epoch_1.pth', **settings):
+    options = EVERYBODY | {f'model.{name}': one for name, one in settings.items()}
+    files = folder / config, folder / weights
+    return ActionDetInferencer(*files, 'cpu', cfg_options=options, show_progress=False)
+
+
+DETECTION = dict(interval_s=0.2, pred_score_thr=0.0, nms_thr=1.0)
+
+
+def test_the_memory_learns_and_nothing_else(project):
+    before = torch.load(project / 'tiny.pth')
+    after = torch.load(project / 'work/epoch_1.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    learnt = {name for name, value in after.items() if name not in before}
+    assert all(name.startswith('memory.') for name in learnt)
+    assert after['memory.actions.weight'].abs().max() > 0
+
+
+def test_a_new_memory_changes_nothing(project):
+    new = MODELS.build(load_config(project / 'memory.py').model)
+    new.load_state_dict(torch.load(project / 'tiny.pth'), strict=False)
+    torch.save(new.state_dict(), project / 'new.pth')
+    model = build(project, weights='new.pth').model
+    loader = ClipLoader(model.cfg)
+    clips = loader.cut(open_video(project / '1.mp4'), interval_s=0.2)
+    options = dict(batch_size=1, nms_thr=None, on_damage=None, reuse='never')
+    found = [*predict(model, loader, clips, **options)]
+    before = [one.scores.clone() for _, one in found]
+    after = [one.scores for _, one in model.memory.follow(found, model.head)]
+    assert before[0].shape == (4, 3)
+    assert all(torch.equal(*pair) for pair in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize('past_only', [True, False])
+def test_a_stream_a_file_and_a_bank_give_the_same(project, past_only):
+    settings = {'memory.past_only': past_only, 'memory.window_s': 0.5}
+    inferencer = build(project, **settings)
+    found = inferencer.detect(project / '1.mp4', **DETECTION)
+    reader = open_video(project / '1.mp4')
+    frames = np.array(reader.get_batch(range(len(reader))))
+    stream = zip(reader.times.tolist(), frames, strict=True)
+    streamed = [*inferencer.stream(stream, **DETECTION)]
+    for one, other in zip(streamed, found.keyframes, strict=True):
+        assert one.time_s == other.time_s
+        np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+        np.testing.assert_allclose(action_scores(one), action_scores(other), atol=1e-5)
+
+    plain = build(project, 'tiny.py', 'tiny.pth').detect(project / '1.mp4', **DETECTION)
+    (ours,), (theirs,) = (
+        [one for one in each.keyframes if one.time_s == 1] for each in (found, plain)
+    )
+    assert ours.actions != theirs.actions
+    dataset = DATASETS.build(inferencer.model.cfg.test_dataloader.dataset)
+    places = [dataset.dataset.get_data_info(i)['video_id'] for i in range(4)]
+    sample = dataset[places.index('1.mp4')]
+    model = inferencer.model
+    with torch.no_grad():
+        (sample,) = model.test_step(dict(data_samples=[sample['data_samples']]))
+    scores = sample.pred_instances.scores[:, 1:].sort(descending=True).values
+    # Vectors of banks are of 16 bits.
+    np.testing.assert_allclose(scores, action_scores(ours), atol=5e-3)
+
+
+def action_scores(keyframe):
+    return [[action.score for action in one.actions] for one in keyframe.persons]
+
+
+def test_other_videos_change_nothing(project, tmp_path):
+    dataset = DATASETS.build(
+        load_config(project / 'memory.py').train_dataloader.dataset
+    )
+    shutil.copytree(project / 'banks', tmp_path / 'banks')
+    shutil.copy(tmp_path / 'banks/0.safetensors', tmp_path / 'banks/3.safetensors')
+    config = load_config(project / 'memory.py').train_dataloader.dataset
+    changed = DATASETS.build(config | dict(banks=str(tmp_path / 'banks')))
+    for number in range(4):
+        one, other = (each[number]['data_samples'] for each in (dataset, changed))
+        same = torch.equal(one.remembered.vectors, other.remembered.vectors)
+        assert same == (one.video_id != '3.mp4')
+
+
+def test_labels_are_those_of_persons_that_overlap():
+    bboxes = torch.tensor([[0, 0, 0.5, 1], [0.1, 0, 0.6, 1], [0.7, 0, 1, 1.0]])
+    gt_bboxes = torch.tensor([[0.5, 0, 1, 1], [0.08, 0, 0.6, 1]])
+    assert find_owners(bboxes, gt_bboxes).tolist() == [2, 2, 1]
+    assert find_owners(bboxes, gt_bboxes[1:]).tolist() == [1, 1, 0]
+    assert find_owners(bboxes, gt_bboxes[:0]).tolist() == [0, 0, 0]
+
+
+# Banks
+
+
+def test_banks_are_what_was_found_and_written_once(project, capsys):
+    bank = read_bank(project / 'banks/1.safetensors')
+    assert bank.times == pytest.approx(np.arange(10) * 0.2)
+    assert np.diff(bank.ends).tolist() == [4] * 10
+    vectors, bboxes, times = bank.persons(3, 5)
+    assert vectors.shape == (8, 2 * DIMS) and vectors.dtype == torch.half
+    assert torch.equal(bboxes, bank.bboxes[12:20]) and times.unique().tolist() == [
+        pytest.approx(0.6),
+        pytest.approx(0.8),
+    ]
+    write_video(project / 'a/new.mp4')
+    for shard, todo in ('0/2', 1), ('0/2', 0), ('1/2', 1):
+        extract(project, 'more', '--shard', shard, videos=('a/new.mp4', '1.mp4'))
+        assert f'videos to do: {todo},' in capsys.readouterr().out
+    same = ('1.safetensors',) * 2
+    one, other = (
+        (project / folder / name).read_bytes()
+        for folder, name in zip(('banks', 'more'), same, strict=True)
+    )
+    assert one == other
+    write_video(project / 'a/new.mp4', frames=30)
+    extract(project, 'more', videos=('a/new.mp4', '1.mp4'))
+    assert 'videos to do: 1,' in capsys.readouterr().out
+    assert len(read_bank(project / 'more/new.safetensors').times) == 15
+
+
+def test_a_video_that_cannot_be_read_is_reported(project, capsys):
+    (project / 'text.mp4').write_text('hello')
+    line = run_and_fail(
+        capsys,
+        'extract',
+        *(project / 'tiny.py', project / 'tiny.pth', project / 'text.mp4'),
+        *(project / '1.mp4', '--out', project / 'bad'),
+    )
+    assert '1 of 2' in line
+    assert [file.name for file in (project / 'bad').iterdir()] == ['1.safetensors']
+
+
+def changed_banks(project, tmp_path, change):
+    """The banks' folder after a change of the first one."""
+    shutil.copytree(project / 'banks', tmp_path / 'banks')
+    change(tmp_path / 'banks/0.safetensors')
+    return tmp_path / 'banks'
+
+
+def rewrite(path, times=(0.0, 1.0), **changes):
+    bank = read_bank(path)
+    persons = torch.zeros(1, 2 * DIMS), torch.rand(1, 4), torch.ones(1)
+    keyframes = [(time, *persons) for time in times]
+    write_bank(path, keyframes, {**bank.about, **changes}, 2 * DIMS)
+
+
+BAD = [
+    lambda path: path.unlink(),
+    lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    lambda path: rewrite(path, times=(0.0, 1.0, 1.0)),
+    lambda path: rewrite(path, key='of another'),
+    lambda path: rewrite(path, classes=['stand', 'jump']),
+    lambda path: rewrite(path, classes=['stand']),
+]
+
+
+@pytest.mark.parametrize('change', BAD)
+def test_bad_banks_end_with_one_sentence(
+    project, tmp_path, change, capsys, monkeypatch
+):
+    # Runs of one second share a name, and so a logger.
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    banks = changed_banks(project, tmp_path, change)
+    setting = f'train_dataloader.dataset.banks={banks}'
+    line = run_and_fail(
+        capsys,
+        'train',
+        *(project / 'memory.py', '--work-dir', tmp_path / 'w', '--cfg-options'),
+        *(f'load_from={project}/tiny.pth', setting),
+    )
+    assert str(banks) in line and '0.safetensors' in line
+
+
+def test_banks_of_other_times_or_too_short_a_window(project, tmp_path):
+    config = load_config(project / 'memory.py')
+    for number in range(4):
+        rewrite_all = project / f'banks/{number}.safetensors'
+        (tmp_path / 'banks').mkdir(exist_ok=True)
+        shutil.copy(rewrite_all, tmp_path / 'banks')
+        rewrite(tmp_path / f'banks/{number}.safetensors', times=(0.5, 1.5))
+    dataset = config.train_dataloader.dataset
+    with pytest.raises(UserError, match='at an annotated time'):
+        DATASETS.build(dataset | dict(banks=str(tmp_path / 'banks')))
+    model = build(project).model
+    sample = DATASETS.build(dataset | dict(window_s=3.0))[0]
+    with pytest.raises(UserError, match='window_s=30'):
+        model.test_step(dict(data_samples=[sample['data_samples']]))
+
+
+@pytest.mark.parametrize('content', [*NO_PICKLE, b'', b'\2' + bytes(7) + b'{}'])
+def test_files_that_are_no_banks(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    check_content(tmp_path / 'a.safetensors', content, read_bank)
