@@ -68,7 +68,7 @@ class LongTermActions(PersonVectors):
         num_heads: int = 4,
         num_layers: int = 2,
         num_frequencies: int = 8,
-        drop_prob: float = 0.1,
+        drop_prob: float = 0.3,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
