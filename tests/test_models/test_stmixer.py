@@ -216,3 +216,14 @@ def test_a_step_has_as_many_operators_for_any_number_of_clips(tubelets):
     counts = count_operators(model, clip, clip)
     assert counts['waits'] == 1  # for one sentence on values that are not finite
     assert counts == count_operators(model, *[clip] * 6)
+
+
+@pytest.mark.parametrize('tubelets', [False, True])
+def test_a_forward_pass_is_one_graph(tubelets):
+    model = build_detector(tube_detector() if tubelets else None).eval()
+    clips = torch.rand(2, 3, 4 if tubelets else 2, 64, 96)
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    with torch.no_grad():
+        outputs = compiled(clips, [TWO, NONE], mode='tensor')
+        expected = model(clips, [TWO, NONE], mode='tensor')
+    torch.testing.assert_close([*map(tuple, outputs)], [*map(tuple, expected)])

@@ -169,9 +169,11 @@ def test_chance_in_the_pipeline_is_no_stream(config):
         FrameMemory(model, ClipLoader(model.cfg))
 
 
-@pytest.mark.parametrize('wrong', [dict(num_shifts=4), dict(stages=[['no'], ['layer1']], num_shifts=1)])
+@pytest.mark.parametrize(
+    'wrong', [dict(num_shifts=4), dict(stages=[['no'], ['layer1']], num_shifts=1)]
+)
 def test_stages_that_are_none(config, wrong, monkeypatch):
     backbone = BACKBONES['causal']['backbone'] | wrong
     monkeypatch.setitem(BACKBONES, 'wrong', dict(backbone=backbone))
-    with pytest.raises(UserError, match='num_shifts=4|model.*CausalShiftBackbone'):
+    with pytest.raises(UserError, match=r'num_shifts=4|model.*CausalShiftBackbone'):
         build(config, 'wrong')

@@ -17,10 +17,14 @@ from mmcv.ops.multi_scale_deform_attn import (
 )
 from torch import Tensor
 
-from stmixer_mm.compat import stack_numbers
+from stmixer_mm.compat import constant_in_graphs, stack_numbers
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 
-HAS_CUDA_OP = get_compiling_cuda_version() != 'not available'
+
+@constant_in_graphs
+def has_cuda_op() -> bool:
+    """Whether mmcv was compiled with CUDA."""
+    return get_compiling_cuda_version() != 'not available'
 
 
 class PlaneLayout(NamedTuple):
@@ -56,7 +60,7 @@ def attend(
     Returns:
         (B, Q, G * c)
     """
-    if not (values.is_cuda and HAS_CUDA_OP):
+    if not (values.is_cuda and has_cuda_op()):
         return multi_scale_deformable_attn_pytorch(
             values, layout.sizes, points, weights
         )
@@ -79,7 +83,7 @@ class DeformableAttentionSampler(Sampler):
 
     @classmethod
     def is_available(cls, device: torch.device) -> bool:
-        return device.type != 'cuda' or HAS_CUDA_OP
+        return device.type != 'cuda' or has_cuda_op()
 
     def lay_out(self, feats: list[Tensor]) -> None:
         self.layout = lay_out_planes(self.level_sizes, feats[0].device)
