@@ -50,7 +50,7 @@ def join_tubelets(
     linker: TubeletLinker,
     *,
     presence: float,
-    overlap: str = 'equal',
+    overlap: str = 'hann',
 ) -> Iterator[FramePersons]:
     """The persons of each frame that a clip covers.
 
