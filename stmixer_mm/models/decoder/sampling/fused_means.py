@@ -4,9 +4,6 @@ Imported where Triton is there only. Shapes: as in :mod:`.sampler`; S cells of a
 levels. All frames of a cell lie together in the table, so that one visit to a cell
 serves both means, and nothing of size P * T * C leaves the kernels. Numbers of points and
 of cells in a frame fit into int32; places in tensors are int64.
-
-The order in which the table's gradients are added is not fixed: on a GPU, training is not
-bit-equal from run to run.
 """
 
 from collections.abc import Sequence
