@@ -11,7 +11,7 @@ from tiny import MODELS_FOLDER
 from tiny_stmixer import write_project
 
 from stmixer_mm.apis.cut import ClipLoader
-from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.apis.inference import detect_clips, detect_video, init_detector
 from stmixer_mm.datasets.clips import RecentFrames
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.streaming.memory import FrameMemory
@@ -70,11 +70,11 @@ def persons(found):
     ]
 
 
-def assert_same(found, expected):
+def assert_same(found, expected, shift=0):
     found, expected = persons(found), persons(expected)
     assert expected and len(found) == len(expected)
     for (index, boxes, actions), (number, *others) in zip(found, expected, strict=True):
-        assert index == number
+        assert index == number + shift
         np.testing.assert_allclose(boxes, others[0], rtol=1e-5, atol=1e-4)
         for one, other in zip(actions, others[1], strict=True):
             assert one.keys() == other.keys()
@@ -122,6 +122,38 @@ def tubelet_parts():
     return tubelets.tubelet_decoder, tubelets.tubelet_head
 
 
+def cut(loader, *connections):
+    """The clips of a stream that breaks, each as soon as its last frame is there."""
+    count = 0
+    for part in connections:
+        ring = RecentFrames(*loader.spans, count=count)
+        for picture in part:
+            ring.append(ring.count / 30, picture)
+            if ring.count > count + ring.after:
+                yield ring.clip(ring.count - 1 - ring.after)
+        count = ring.count
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_after_a_cut_a_stream_is_that_of_its_new_frames(config, backbone):
+    """A connection that broke, another size of frames, a jump of the source's time."""
+    model = build(config, backbone, frame_interval=2)
+    loader, options = ClipLoader(model.cfg), dict(score_thr=0, reuse='always')
+    before, after = pictures(30)[:9], pictures(30)[9:]
+    clips, alone = cut(loader, after), options | dict(reuse='never')
+    expected = [*detect_clips(model, loader, clips, **alone)]
+    for first in before, pictures(9, size=(64, 48)):
+        found = [*detect_clips(model, loader, cut(loader, first, after), **options)]
+        found = [one for one in found if one.frame_index >= 9]
+        assert_same(found, expected, shift=9)
+    times = [*range(9), *range(500, 521)]
+    stream = zip(np.array(times) / 30, np.concatenate([before, after]), strict=True)
+    found = [*detect_video(model, stream, interval_s=1 / 30, **options)]
+    first = 9 + loader.before  # whose clip begins after the jump
+    found = [one for one in found if first <= one.frame_index < 30 - loader.after]
+    assert_same(found, expected[loader.before :], shift=9)
+
+
 def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     """Also after a connection broke, whose next frames have the next numbers."""
     model = build(config, 'framewise', frame_interval=2)
@@ -130,18 +162,8 @@ def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     model.backbone.backbone.conv1.register_forward_hook(
         lambda module, inputs, output: seen.append(len(output))
     )
-
-    def clips():
-        count = 0
-        for part in pictures(12), pictures(24, size=(64, 48)):
-            ring = RecentFrames(*loader.spans, count=count)
-            for picture in part:
-                ring.append(ring.count / 30, picture)
-                if ring.count > count + ring.after:
-                    yield ring.clip(ring.count - 1 - ring.after)
-            count = ring.count
-
-    for _, inputs in loader.load(clips(), None, memory):
+    clips = cut(loader, pictures(12), pictures(24, size=(64, 48)))
+    for _, inputs in loader.load(clips, None, memory):
         memory.test_step([inputs], {})
         kept.append(sum(len(made) for made in memory._made))
     assert sum(seen) == 12 + 24

@@ -25,7 +25,6 @@ from stmixer_mm.datasets.clips import Clip
 from stmixer_mm.datasets.transforms import DecodeFrames, SampleKeyframeClip
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import single_clips
-from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.models.parts import Batch, Samples
 from stmixer_mm.projects.streaming.path import Path, Step
@@ -126,8 +125,7 @@ class FrameMemory:
             feats = self.extend(inputs)
             for part in self._parts:
                 feats = part(feats)
-        shapes = torch.tensor([one.img_shape for one in samples], device=inputs.device)
-        batch = Batch(as_levels(feats), samples, FrameShapes(shapes, pad_shape))
+        batch = Batch.of(as_levels(feats), inputs, samples)
         return self._model.predict_batch(batch)
 
     def extend(self, inputs: Tensor) -> list[Tensor]:
