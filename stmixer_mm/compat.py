@@ -257,10 +257,12 @@ def stack_numbers(values, *, dtype, device):
     Graphs have kernels in place of a copy: CUDA's take none from the host, and in those
     of ``torch.export`` it would fix sizes to the traced clip's (torch 2.13).
     """
-    capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing
-    if not (torch.compiler.is_compiling() or (capturing and capturing())):
-        return torch.tensor([*values], dtype=dtype).to(device, non_blocking=True)
-    return torch.stack([torch.full((), n, dtype=dtype, device=device) for n in values])
+    if torch.compiler.is_compiling() or (
+        torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    ):
+        filled = [torch.full((), n, dtype=dtype, device=device) for n in values]
+        return torch.stack(filled)
+    return torch.tensor([*values], dtype=dtype).to(device, non_blocking=True)
 
 
 def multiplies_bfloat16(device_type: str) -> bool:

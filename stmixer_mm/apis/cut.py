@@ -93,16 +93,14 @@ class ClipLoader:
         self,
         source: Video | FrameStream,
         *,
-        interval_s: float | None = None,
         start: float = 0.0,
-        inside: bool = False,
         **part,
     ) -> ClipCutter:
         """Cut a source into clips.
 
         Args:
             source: A video file or a stream.
-            interval_s, start, inside, part: See :class:`.ClipCutter`.
+            start, part: See :class:`.ClipCutter`.
 
         Raises:
             UserError: there is no such part, or a video file is shorter than a clip.
@@ -116,12 +114,10 @@ class ClipLoader:
                 )
             clock = dict(total_frames=len(source), frame_index=0)
             self.sampler(dict(filename=source.path, **clock))  # raises if it is short
-            interval = self.before if inside else source.fps
-            if interval_s is not None:
-                interval = interval_s * source.fps
-            source.reads_on = interval <= self.sampler.clip_len
-        part |= dict(interval_s=interval_s, start=start, inside=inside)
-        return ClipCutter(source, self.spans, **part)
+        cutter = ClipCutter(source, self.spans, start=start, **part)
+        if isinstance(source, Video):
+            source.reads_on = cutter.interval <= self.sampler.clip_len
+        return cutter
 
     def load(
         self, clips: Iterable[Clip], on_damage: OnDamage | None, stream: object = None

@@ -140,7 +140,7 @@ class EvenTimes:
         end: float | None = None,
         least: float = 0.0,
     ) -> None:
-        self._interval, self._start = interval, start
+        self.interval, self._start = interval, start
         self._count = math.inf if end is None else self._times_before(end)
         self._next = max(0, math.ceil((least - start - SLACK_S) / interval))
         if self.is_over:
@@ -152,7 +152,7 @@ class EvenTimes:
         self._last = -1  # keyframe
 
     def _times_before(self, time_s: float) -> int:
-        return math.ceil((time_s - self._start - SLACK_S) / self._interval)
+        return math.ceil((time_s - self._start - SLACK_S) / self.interval)
 
     @property
     def is_over(self) -> bool:
@@ -162,7 +162,7 @@ class EvenTimes:
         """Time and number of each keyframe, at most two, that a frame makes known."""
         self._known = [*self._known[-1:], (time_s, index)]
         since = time_s - self._start + SLACK_S
-        return self._choose(math.floor(since / self._interval) + 1)
+        return self._choose(math.floor(since / self.interval) + 1)
 
     def at_end(self, duration_s: float) -> list[tuple[float, int]]:
         """The same while the last frame lasts."""
@@ -173,7 +173,7 @@ class EvenTimes:
         # Of many times between two frames, the first is nearest to the first frame, and
         # the last to the second one.
         for number in sorted({self._next, stop - 1}) if self._next < stop else ():
-            wanted = self._start + number * self._interval
+            wanted = self._start + number * self.interval
             frame = nearest_frame(np.interp(wanted, *zip(*self._known, strict=True)))
             if frame > self._last:
                 chosen.append((wanted, frame))
@@ -228,6 +228,12 @@ class ClipCutter:
         self._waiting: deque[tuple[float, int]] = deque()
         self._first = self._stop = None  # frames of the part
         self._last = -1  # frame that a clip was cut at
+
+    @property
+    def interval(self) -> float:
+        """Frames from a keyframe to the next."""
+        rate = 1 if self._by_frames else self._source.fps
+        return self._keyframes.interval * rate
 
     def shows(self, frame: int) -> bool:
         """Whether a frame that was read belongs to the part."""
