@@ -23,7 +23,12 @@ from tqdm import tqdm
 from stmixer_mm.apis.inferencer import ActionDetInferencer
 from stmixer_mm.apis.results import COLUMNS, HEAD, arrow_table, write_rows
 from stmixer_mm.command_line import Count, Shard
-from stmixer_mm.datasets.streams import is_live, name_source, source_files
+from stmixer_mm.datasets.streams import (
+    is_live,
+    name_source,
+    source_files,
+    source_version,
+)
 from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import (
     begins_with,
@@ -81,7 +86,7 @@ def detect_videos(
     for source, file in tqdm(todo.items(), unit='video'):
         if draw:
             options['vis_file'] = file.with_suffix('.mp4')
-        version = _version(source)  # before it is read
+        version = source_version(source)  # before it is read
         found = _detect(inferencer, source, options)
         if found.error is None:
             if draw and found.tubes is not None:
@@ -134,17 +139,8 @@ def read_result(file: Path) -> dict | None:
 
 def is_finished(file: Path, source: str) -> bool:
     """Whether a file is the whole result of a video as it is now."""
-    found, now = read_result(file), _version(source)
+    found, now = read_result(file), source_version(source)
     return bool(found) and all(found.get(key, now[key]) == now[key] for key in now)
-
-
-def _version(source: str) -> dict[str, float]:
-    """Fields of the result that change when the files of a video do."""
-    stats = [os.stat(file) for file in source_files(source)]
-    if not stats:
-        return {}
-    mtime = max(stat.st_mtime for stat in stats)
-    return dict(num_bytes=sum(stat.st_size for stat in stats), mtime=round(mtime, 3))
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Banks of many videos: a file for each, whole or not there."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from stmixer_mm.command_line import (
     Shard,
     overrides,
 )
-from stmixer_mm.datasets.streams import list_sources, open_source
+from stmixer_mm.datasets.streams import list_sources, open_source, source_version
 from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.speed import speed_up
-from stmixer_mm.errors import UserError, blame, tell
+from stmixer_mm.errors import UserError, tell
 from stmixer_mm.files import check_writable_dir
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.projects.memory.bank import (
@@ -102,7 +101,7 @@ def extract_one(
     """Write the bank of a video; what is wrong with it, if anything."""
     damages = []
     try:
-        about = about | version(video)  # before it is read
+        about = about | source_version(video)  # before it is read
         found = find_persons(detector, video, on_damage=damages.append, **steps)
         write_bank(file, found, about, width=2 * detector.decoder.embed_dims)
     except Exception as error:
@@ -133,14 +132,7 @@ def is_finished(file: Path, video: str, about: dict) -> bool:
         raise UserError(
             f'{file} is the bank of another checkpoint; choose another --out.'
         )
-    return found.items() >= version(video).items()
-
-
-def version(video: str) -> dict[str, float]:
-    """What changes when the file of a video does."""
-    with blame(f'{video} cannot be found', 'correct its path'):
-        stat = os.stat(video)
-    return dict(num_bytes=stat.st_size, mtime=round(stat.st_mtime, 3))
+    return found.items() >= source_version(video).items()
 
 
 def add_vectors(detector: STMixer) -> None:
