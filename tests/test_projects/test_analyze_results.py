@@ -27,7 +27,7 @@ def test_classes_have_the_ap_of_the_metric(metric_type):
     metric = build(metric_type, truth, iou_thrs=(0.3, 0.5))
     detections = collect(metric, samples)
     values = metric.evaluate(len(samples))
-    for result in class_results(metric, detections):
+    for result in class_results(metric, metric.match_classes(detections)):
         name = f'{metric.prefix}/{result.name}@0.3'
         assert result.ap == values[name] > 0.01
         assert result.detected >= result.right > 0
@@ -38,7 +38,7 @@ def test_judged_boxes_are_those_predicted():
     metric = build(TubeFrameMAPMetric, truth)
     detections = collect(metric, samples)
     judged = judge_keyframes(metric, detections, score_thr=0.3)
-    results = class_results(metric, detections)
+    results = class_results(metric, metric.match_classes(detections))
     assert sum(one.num_gts for one in judged) == sum(one.gts for one in results)
     found = {(one['video_id'], one['timestamp']): one for one in samples}
     for one in judged:

@@ -8,26 +8,24 @@ from tube_data import build, frame_detections, linked, noisy, still
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.projects.diagnosis.error_types import (
     TubeErrorShares,
-    box_error_shares,
     error_rows,
-    tube_error_shares,
+    shares_of,
 )
 
 
-def shares_of(metric_type, truth, samples, **options):
+def evaluate(metric_type, truth, samples, **options):
     """Shares by label, and values of the metric."""
     metric = build(metric_type, truth, **options)
     metric.process(None, samples)
     results = [[dict(part) for part in parts] for parts in metric.results]
-    find = box_error_shares if metric_type is TubeFrameMAPMetric else tube_error_shares
-    shares = find(metric, metric.detections(results))
+    shares = shares_of(metric, metric.detections(results))
     return shares, metric.evaluate(len(samples))
 
 
 def test_errors_of_boxes_are_those_of_moc():
     truth, samples = noisy(1)
     del truth['gttubes']['w'][0]  # nobody does class 0 in w
-    shares, values = shares_of(TubeFrameMAPMetric, truth, samples, iou_thrs=(0.7,))
+    shares, values = evaluate(TubeFrameMAPMetric, truth, samples, iou_thrs=(0.7,))
     seen = set()
     for label in range(3):
         found = frame_detections(samples, label)
@@ -43,7 +41,7 @@ def test_errors_of_boxes_are_those_of_moc():
         assert sum(ours) == pytest.approx(1, abs=1e-12)
     assert len(seen) == 5
     # Suppressed boxes have no errors.
-    shares, values = shares_of(TubeFrameMAPMetric, truth, samples, nms='moc')
+    shares, values = evaluate(TubeFrameMAPMetric, truth, samples, nms='moc')
     assert error_rows(shares)[-1][1] == pytest.approx(values['frame_mAP/overall@0.5'])
 
 
@@ -62,7 +60,7 @@ def test_errors_of_tubes_are_those_of_multisports(protocol):
                 found[name].append((random.randint(3), random.rand(), part))
     samples = [linked(name, *tubes) for name, tubes in found.items()]
     options = dict(protocol=protocol, iou_thrs=(0.3,))
-    shares, values = shares_of(VideoMAPMetric, truth, samples, **options)
+    shares, values = evaluate(VideoMAPMetric, truth, samples, **options)
     seen = set()
     for label in range(3):
         tubes = [

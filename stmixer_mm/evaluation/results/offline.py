@@ -52,6 +52,12 @@ def metric_configs(cfg: Config, split: str) -> list[dict]:
     return [metrics] if isinstance(metrics, Mapping) else list(metrics)
 
 
+def metric_class(config: Mapping) -> type[BaseMetric] | None:
+    """The class that the config of a metric names."""
+    kind = config['type']
+    return METRICS.get(kind) if isinstance(kind, str) else kind
+
+
 def build_metrics(
     cfg: Config, *, split: int | None = None, protocols: Collection[str] = ()
 ) -> list[BaseMetric]:
@@ -72,8 +78,7 @@ def build_metrics(
     known = {}
     with blame('test_evaluator of the config cannot be built', 'correct it'):
         for config in metric_configs(cfg, 'test'):
-            kind = config['type']
-            kind = METRICS.get(kind) if isinstance(kind, str) else kind
+            kind = metric_class(config)
             if kind is not None and issubclass(kind, DumpResults):
                 continue
             if changes and not issubclass(kind, TubeMetric):

@@ -25,6 +25,7 @@ from stmixer_mm.evaluation.functional.protocols import FRAME_PROTOCOLS
 from stmixer_mm.evaluation.functional.tables import Row
 from stmixer_mm.evaluation.functional.tubes import Overlaps, Tubes, overlaps_by_gt
 from stmixer_mm.evaluation.metrics.predictions import Detections
+from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.projects.diagnosis.judging import first_threshold
 
 
@@ -85,6 +86,12 @@ def error_shares(
     ]
     missed = float(1 - right.sum() / num_gts)
     return kind(average_precision(right, num_gts, mode=ap_mode), *areas, missed)
+
+
+def shares_of(metric: TubeMetric, detections: Detections) -> dict[str, Shares]:
+    """Shares of boxes or tubes at the first threshold, by label with ground truth."""
+    of_tubes = isinstance(metric, VideoMAPMetric)
+    return (tube_error_shares if of_tubes else box_error_shares)(metric, detections)
 
 
 def box_error_shares(

@@ -1,16 +1,14 @@
 """Right and wrong detections of a metric, at its first IoU threshold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.evaluation.functional.average_precision import (
-    by_score,
-)
+from stmixer_mm.evaluation.functional.average_precision import by_score
 from stmixer_mm.evaluation.functional.tables import Row
-from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
+from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matched
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 
@@ -59,14 +57,16 @@ def first_threshold(metric: DetectionMetric) -> float:
     return next(iter(metric.iou_thrs.values()))[0]
 
 
-def class_results(metric: DetectionMetric, detections: Detections) -> list[ClassResult]:
-    """All classes of a metric."""
+def class_results(
+    metric: DetectionMetric, matched: Mapping[int, Matched]
+) -> list[ClassResult]:
+    """All classes of a metric, from its ``match_classes``."""
     thr, results = first_threshold(metric), []
     for column, name in metric.class_names.items():
-        matched = metric.match(detections, column, min_iou=thr)
-        right = metric.right(matched, thr)[by_score(matched.scores)]
-        ap = metric.average_precision(right, matched.num_gts)
-        counts = matched.num_gts, len(right), int(right.sum())
+        one = matched[column]
+        right = metric.right(one, thr)[by_score(one.scores)]
+        ap = metric.average_precision(right, one.num_gts)
+        counts = one.num_gts, len(right), int(right.sum())
         results.append(ClassResult(name, ap, *counts))
     return results
 

@@ -17,12 +17,11 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from stmixer_mm.errors import printable
-from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.average_precision import by_score, precision
 from stmixer_mm.evaluation.functional.tables import Row, cells
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.offline import feed, metric_configs
+from stmixer_mm.evaluation.results.offline import feed, metric_class, metric_configs
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.files import open_atomically
 from stmixer_mm.projects.diagnosis.comparison import (
@@ -32,11 +31,7 @@ from stmixer_mm.projects.diagnosis.comparison import (
     span,
     value_rows,
 )
-from stmixer_mm.projects.diagnosis.error_types import (
-    box_error_shares,
-    error_rows,
-    tube_error_shares,
-)
+from stmixer_mm.projects.diagnosis.error_types import error_rows, shares_of
 from stmixer_mm.projects.diagnosis.judging import class_results, first_threshold
 from stmixer_mm.projects.diagnosis.scoring import (
     Interval,
@@ -127,8 +122,7 @@ def _metric_configs(
     """Configs of the metrics of detections that take the results."""
     configs = []
     for config in metric_configs(cfg, 'test'):
-        kind = config['type']
-        kind = METRICS.get(kind) if isinstance(kind, str) else kind
+        kind = metric_class(config)
         if issubclass(kind, DetectionMetric) and issubclass(kind, results.metric_type):
             configs.append({**config, **({'split': splits[0]} if splits else {})})
     return configs
@@ -147,7 +141,7 @@ def _about_metric(
     parts.append(_table(value_rows([one._replace(others=())], splits)))
     if splits:
         parts.append(f'<p>What follows is of split {splits[0]}.</p>')
-    counts = class_results(metric, found.detections)
+    counts = class_results(metric, found.matched)
     values = class_values(score)
     rows = [
         [each.name, each.gts, each.detected, each.right, *values[each.name]]
@@ -164,9 +158,7 @@ def _about_metric(
 def _errors(found: MatchedResults) -> str:
     if not isinstance(found.metric, TubeMetric):
         return ''
-    of_tubes = isinstance(found.metric, VideoMAPMetric)
-    shares = tube_error_shares if of_tubes else box_error_shares
-    rows = error_rows(shares(found.metric, found.detections))
+    rows = error_rows(shares_of(found.metric, found.detections))
     note = 'Error types: the area under the share of each over recall.'
     return f'<h3>Errors</h3><p>{note}</p>{_table(rows)}'
 

@@ -20,11 +20,7 @@ from stmixer_mm.evaluation.results.offline import (
     read_results,
 )
 from stmixer_mm.files import check_own, check_writable_dir, open_atomically
-from stmixer_mm.projects.diagnosis.error_types import (
-    box_error_shares,
-    error_rows,
-    tube_error_shares,
-)
+from stmixer_mm.projects.diagnosis.error_types import error_rows, shares_of
 from stmixer_mm.projects.diagnosis.judging import (
     ClassResult,
     class_results,
@@ -85,14 +81,13 @@ def _report_classes(
     metric: DetectionMetric, detections: Detections, folder: Path, *, number: int
 ) -> None:
     """AP and counts of the classes, of tubes error types, too."""
-    found = [one for one in class_results(metric, detections) if one.gts]
+    results = class_results(metric, metric.match_classes(detections))
+    found = [one for one in results if one.gts]
     title = f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
     rows = [ClassResult._fields, *sorted(found, key=lambda one: one.ap)]
     _report(title, rows, folder / 'classes.csv', number=number)
     if isinstance(metric, TubeMetric):
-        of_tubes = isinstance(metric, VideoMAPMetric)
-        shares = tube_error_shares if of_tubes else box_error_shares
-        rows = error_rows(shares(metric, detections))
+        rows = error_rows(shares_of(metric, detections))
         _report('Error types', rows, folder / 'errors.csv')
 
 
