@@ -195,7 +195,7 @@ def make_toy_dataset(
     val_videos: Annotated[int, number(int, 1, 9999)] = 100,
     seed: Seed = 0,
     size: Annotated[Size, dict(type=read_size, nargs=None)] = (192, 144),
-    story: Literal['moments', 'memory', 'crowd'] = 'moments',
+    story: Literal[tuple(STORIES)] = 'moments',
     workers: Annotated[int, number(int, 0, 64)] = 2,
     force: bool = False,
 ) -> None:
