@@ -92,8 +92,12 @@ class STMixer(ClipDetector):
         extras = self.parts.enter_training(batch)
         seen = self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
         found, own, persons = match_groups(self.head, batch, seen, extras)
-        losses |= found.losses | self.parts.loss(batch, own, persons)
+        losses |= found.losses | self.loss_of_parts(batch, own, persons)
         return losses, found.check
+
+    def loss_of_parts(self, *seen_and_matched: object) -> dict[str, Tensor]:
+        """See :meth:`.QueryPart.loss`."""
+        return self.parts.loss(*seen_and_matched)
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""

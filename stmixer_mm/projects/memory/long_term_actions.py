@@ -153,12 +153,15 @@ class LongTermActions(PersonVectors):
         # A few persons at a time, as all of a crowd would fill the RAM.
         few = persons[None].split(16, dim=1)
         added = torch.cat([self(one, entries, passed_s)[0] for one in few])
-        logits = found.pop('person_logits'), found.pop('action_logits') + added
-        scored = head.score(
-            StageOutput(*logits, found.bboxes), found.bboxes.new_ones(4)
-        )
-        found.scores = F.pad(scored.action_scores, (1, 0)).to(found.scores)
-        return found
+        return rescore(found, added, head)
+
+
+def rescore(found: InstanceData, added: Tensor, head: STMixerHead) -> InstanceData:
+    """Persons with scores of their logits and addends to these, (n, A)."""
+    logits = found.pop('person_logits'), found.pop('action_logits') + added
+    scored = head.score(StageOutput(*logits, found.bboxes), found.bboxes.new_ones(4))
+    found.scores = F.pad(scored.action_scores, (1, 0)).to(found.scores)
+    return found
 
 
 class Recall(BaseModule):

@@ -1,4 +1,4 @@
-"""Training of a memory on banks: the detector stays as it is, and no video is decoded.
+"""Training of a memory on banks: alone, without videos, or with the detector.
 
 Shapes: B keyframes, n persons of one, N with padding, m remembered ones, M with padding,
 k annotated ones, C channels of a query.
@@ -10,8 +10,10 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmaction.datasets.transforms import Flip
 from mmaction.structures import ActionDataSample
 from mmdet.structures.bbox import bbox_overlaps
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -21,42 +23,58 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.finite import check_together
-from stmixer_mm.models.parts import Samples
+from stmixer_mm.models.parts import Batch, Samples
 from stmixer_mm.projects.memory.bank import SAME_S, Bank, detector_key, find_bank
+from stmixer_mm.projects.memory.long_term_actions import rescore
 from stmixer_mm.registry import DATASETS, MODELS
-from stmixer_mm.structures import Queries, StageOutput
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 MIN_IOU = 0.5  # of a found person that has the labels of an annotated one
 
 
 @DATASETS.register_module()
 class BankDataset(Dataset):
-    """The annotated keyframes of a dataset, with the persons of banks in place of clips.
+    """The annotated keyframes of a dataset, with the persons of banks.
 
-    Samples have no ``inputs``. Their ``data_samples`` have ``persons`` with ``vectors``
-    (n, 2 C), ``bboxes`` (n, 4) in [0, 1] and ``owners`` (n,), the number of the
-    annotated person from 1, or 0; and ``remembered`` with vectors and boxes of the m
-    persons in the window, and ``passed_s`` (m,), seconds from the keyframe to theirs.
+    Their ``data_samples`` have ``remembered``: of the m persons in the window
+    ``vectors`` (m, 2 C), ``bboxes`` (m, 4) in [0, 1], and ``passed_s`` (m,), seconds
+    from the keyframe to theirs. In place of a clip there are ``persons``, the n of the
+    keyframe itself: vectors, boxes, and ``owners`` (n,), the number of the annotated
+    person from 1, or 0.
 
     Args:
         dataset: Config of a :class:`.KeyframeDataset`.
         banks: Folder of banks, which ``stmixer extract`` writes.
         window_s: Seconds before a keyframe, and after it, that a sample has.
+        with_clips: Samples are those of ``dataset``, of whole frames, with
+            ``remembered``.
 
     Raises:
-        UserError: A bank is missing, or is no bank, or has other classes; or no bank has
-            an annotated keyframe.
+        UserError: A bank is missing, or is no bank, or has other classes; no bank has
+            an annotated keyframe; or clips are mirrored.
     """
 
-    def __init__(self, dataset: dict, *, banks: str, window_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        dataset: dict,
+        *,
+        banks: str,
+        window_s: float = 30.0,
+        with_clips: bool = False,
+    ) -> None:
         self.dataset = DATASETS.build(dataset)
         self.dataset.full_init()
-        self.window_s = window_s
+        self.window_s, self.with_clips = window_s, with_clips
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         if 'timestamp_start' not in infos[0]:
             raise UserError(
                 f'BankDataset goes with keyframes at seconds, but a '
                 f'{type(self.dataset).__name__} counts frames; take a KeyframeDataset.'
+            )
+        if with_clips and self.dataset.find_transform(Flip):
+            raise UserError(
+                'The pipeline mirrors clips, but the boxes of banks stay where they '
+                'are; leave out its Flip.'
             )
         names = dict.fromkeys(info['video_id'] for info in infos)
         self.banks = {name: find_bank(banks, name) for name in names}
@@ -80,31 +98,40 @@ class BankDataset(Dataset):
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict:
-        info, place = self.dataset.get_data_info(index), self.places[index]
-        bank, now_s = self.banks[info['video_id']], seconds(info)
+        if self.with_clips:  # maybe of another index, where one cannot be read
+            packed = self.dataset[index]
+        else:
+            packed = dict(data_samples=self.get_persons(index))
+        sample = packed['data_samples']
+        bank = self.banks[sample.video_id]
+        now_s = sample.timestamp - self.dataset.get_data_info(index)['timestamp_start']
         reach = self.window_s + SAME_S
         window = np.searchsorted(bank.times, (now_s - reach, now_s + reach)).tolist()
         vectors, bboxes, times = bank.persons(*window)
-        at_once = (place, place + 1) if place is not None else (0, 0)
-        own_vectors, own_bboxes, _ = bank.persons(*at_once)
-        meta = {name: info[name] for name in ('video_id', 'timestamp', 'img_key')}
-        meta |= dict(
-            img_shape=(1, 1), bank=bank.path, key=bank.about['key'], reach_s=reach
+        of_bank = dict(bank=bank.path, key=bank.about['key'], reach_s=reach)
+        sample.set_metainfo(of_bank)
+        sample.remembered = InstanceData(
+            vectors=vectors, bboxes=bboxes, passed_s=(times - now_s).float()
         )
-        sample = ActionDataSample(metainfo=meta)
+        return packed
+
+    def get_persons(self, index: int) -> ActionDataSample:
+        """A keyframe with the persons of its bank and those annotated."""
+        info, place = self.dataset.get_data_info(index), self.places[index]
+        at_once = (place, place + 1) if place is not None else (0, 0)
+        vectors, bboxes, _ = self.banks[info['video_id']].persons(*at_once)
+        meta = {name: info[name] for name in ('video_id', 'timestamp', 'img_key')}
+        sample = ActionDataSample(metainfo=dict(meta, img_shape=(1, 1)))
         sample.gt_instances = InstanceData(
             bboxes=torch.from_numpy(info['gt_bboxes']),
             labels=torch.from_numpy(info['gt_labels']),
         )
         sample.persons = InstanceData(
-            vectors=own_vectors,
-            bboxes=own_bboxes,
-            owners=find_owners(own_bboxes, sample.gt_instances.bboxes),
+            vectors=vectors,
+            bboxes=bboxes,
+            owners=find_owners(bboxes, sample.gt_instances.bboxes),
         )
-        sample.remembered = InstanceData(
-            vectors=vectors, bboxes=bboxes, passed_s=(times - now_s).float()
-        )
-        return dict(data_samples=sample)
+        return sample
 
 
 def seconds(info: dict) -> float:
@@ -152,67 +179,94 @@ class BankPreprocessor(ClipDataPreprocessor):
 
 @MODELS.register_module()
 class BankActions(STMixer):
-    """A detector whose memory alone learns, from banks of its own vectors.
+    """A detector whose memory learns from banks of its own vectors.
 
     It predicts from clips as an :class:`.STMixer`, and from samples of a
     :class:`BankDataset`. The loss is that of the head's actions.
 
     Args:
         memory: A :class:`.LongTermActions`.
+        with_detector: The detector learns too, from clips with ``remembered``; banks
+            stay those of the checkpoint that it starts from. By default the memory
+            alone learns.
         **kwargs: See :class:`.STMixer`.
     """
 
-    def __init__(self, *, memory: dict, **kwargs) -> None:
+    def __init__(self, *, memory: dict, with_detector: bool = False, **kwargs) -> None:
         super().__init__(memory=memory, **kwargs)
-        self.requires_grad_(False)
+        self.requires_grad_(with_detector)
         self.memory.requires_grad_(True)
 
     @cached_property
     def key(self) -> str:
-        return detector_key(self)
+        """Of the weights as they are, in training as they were when it began."""
+        if not self.training:
+            return detector_key(self)
+        hub = MessageHub.get_current_instance()  # goes on when training is resumed
+        if (key := hub.get_info('bank_key')) is None:
+            hub.update_info('bank_key', key := detector_key(self))
+        return key
 
-    def recall(self, data_samples: Samples) -> StageOutput:
+    def recall(self, persons: Tensor, bboxes: Tensor, data_samples: Samples) -> Tensor:
+        """Addends (B, N, A) to the logits of persons (B, N, 2 C), boxes in [0, 1]."""
+        fields = 'vectors', 'bboxes', 'passed_s'
+        *remembered, passed_s = padded(data_samples, 'remembered', *fields)
+        embed = self.memory.embed
+        return self.memory(embed(persons, bboxes), embed(*remembered), passed_s)
+
+    def read_banks(self, data_samples: Samples) -> StageOutput:
         """Predictions (B, N, ·) of the persons of banks; boxes are in [0, 1]."""
-        for sample in data_samples:
-            self.check(sample)
+        self.check(data_samples)
         vectors, bboxes = padded(data_samples, 'persons', 'vectors', 'bboxes')
         queries = Queries(*vectors.float().chunk(2, dim=-1))
         last = self.decoder.stages[-1].read_out(queries, torch.zeros_like(bboxes))
-        fields = 'vectors', 'bboxes', 'passed_s'
-        *remembered, passed_s = padded(data_samples, 'remembered', *fields)
-        added = self.memory(
-            self.memory.embed(vectors, bboxes),
-            self.memory.embed(*remembered),
-            passed_s,
-        )
+        added = self.recall(vectors, bboxes, data_samples)
         return last._replace(action_logits=last.action_logits + added, bboxes=bboxes)
 
-    def check(self, sample: ActionDataSample) -> None:
+    def check(self, data_samples: Samples) -> None:
         """Raise ``UserError`` for a bank of another detector, or too little of one."""
-        if sample.key != self.key:
-            raise UserError(
-                f'{sample.bank} is the bank of another checkpoint; write it anew with '
-                'this one, or load that one (load_from).'
-            )
-        if sample.reach_s < self.memory.window_s:
-            raise UserError(
-                f'model.memory.window_s={self.memory.window_s:g} is more than that of '
-                f'BankDataset, {sample.reach_s - SAME_S:g}; raise the latter.'
-            )
+        for sample in data_samples:
+            if sample.key != self.key:
+                raise UserError(
+                    f'{sample.bank} is the bank of another checkpoint; write it anew '
+                    'with this one, or load that one (load_from).'
+                )
+            if sample.reach_s < self.memory.window_s:
+                raise UserError(
+                    f'model.memory.window_s={self.memory.window_s:g} is more than that '
+                    f'of BankDataset, {sample.reach_s - SAME_S:g}; raise the latter.'
+                )
 
-    def loss(self, inputs: None, data_samples: Samples) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor | None, data_samples: Samples) -> dict[str, Tensor]:
         self.head.check_truth(data_samples)
+        if inputs is not None:
+            self.check(data_samples)  # before statistics of batch norms change
+            return super().loss(inputs, data_samples)
         (owners,) = padded(data_samples, 'persons', 'owners', value=-1)
-        stages = [self.recall(data_samples)]
+        stages = [self.read_banks(data_samples)]
         found = self.head.loss_and_match(stages, data_samples, owners.cpu())
         check_together([found.check])
         return dict(loss_action=found.losses['loss_action'])
+
+    def loss_of_parts(
+        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+    ) -> dict[str, Tensor]:
+        """Those of the parts, and of the last stage's actions with what is recalled."""
+        losses, last = super().loss_of_parts(batch, seen, persons), seen.stages[-1]
+        scales = batch.frames.img_shapes.flip(-1).repeat(1, 2)[:, None]
+        bboxes = self.head.score(last, scales).bboxes.detach()
+        vectors = torch.cat(seen.queries, dim=-1)
+        added = self.recall(vectors, bboxes, batch.data_samples)
+        stages = [last._replace(action_logits=last.action_logits + added)]
+        known = torch.from_numpy(seen.matched.persons)
+        found = self.head.loss_and_match(stages, batch.data_samples, known)
+        return losses | {'memory.loss_action': found.losses['loss_action']}
 
     def predict(self, inputs: Tensor | None, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``; of banks these are all of its persons."""
         if inputs is not None:
             return super().predict(inputs, data_samples)
-        stage = self.recall(data_samples)
+        stage = self.read_banks(data_samples)
         person_scores, scores, _ = self.head.score(stage, stage.bboxes.new_ones(4))
         for number, sample in enumerate(data_samples):
             persons = sample.pop('persons')
@@ -222,6 +276,19 @@ class BankActions(STMixer):
                 scores=F.pad(scores[number, : len(persons)], (1, 0)),
                 person_scores=person_scores[number, : len(persons)],
             )
+        return data_samples
+
+    def predict_batch(self, batch: Batch) -> Samples:
+        """The same from feature maps, with what samples have ``remembered``."""
+        data_samples = super().predict_batch(batch)
+        if 'remembered' in data_samples[0]:
+            self.check(data_samples)
+            for sample in data_samples:
+                found = sample.pred_instances
+                vectors = found.pop('person_vectors')
+                (added,) = self.recall(vectors[None], found.bboxes[None], [sample])
+                rescore(found, added, self.head)
+                del sample.remembered
         return data_samples
 
 
