@@ -11,22 +11,27 @@ from stmixer_mm.datasets.frames import (
     count_frames,
     keyframe_index,
 )
-from stmixer_mm.datasets.videos import Frames, open_video, shared_video
+from stmixer_mm.datasets.videos import Frames, shared_video
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import TRANSFORMS
 from stmixer_mm.structures import ABSENT, PRESENT
 
 
 class _KeptFrames:
-    """The frames of a short video in memory; its file does not stay open."""
+    """A short video, of which the frames that were once asked for stay in memory."""
 
     def __init__(self, path: str) -> None:
-        video = open_video(path)
-        self.clock = video.clock
-        self._pictures = video.get_batch(range(len(video)))
+        self._path = path
+        self.clock = shared_video(path).clock
+        self._pictures: dict[int, np.ndarray] = {}
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
-        return Frames(self._pictures[index].copy() for index in map(int, indices))
+        wanted = [*map(int, indices)]
+        missing = sorted({*wanted} - self._pictures.keys())
+        if missing:
+            pictures = shared_video(self._path).get_batch(missing)
+            self._pictures.update(zip(missing, pictures, strict=True))
+        return Frames(self._pictures[index].copy() for index in wanted)
 
 
 @TRANSFORMS.register_module()
@@ -39,8 +44,8 @@ class OpenVideo(BaseTransform):
     :func:`stmixer_mm.datasets.videos.open_video`.
 
     Args:
-        keep_frames: Keep all frames in RAM, in each worker: for datasets of a few short
-            videos, whose decoding would otherwise take longer than a training step.
+        keep_frames: Keep the frames of clips in RAM, in each worker: for datasets of a
+            few short videos, whose decoding would otherwise take longer than a step.
     """
 
     def __init__(self, *, keep_frames: bool = False) -> None:

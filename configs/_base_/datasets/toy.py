@@ -6,7 +6,7 @@ data_root = 'data/toy'
 
 # No flip: it would turn walking left into walking right.
 train_pipeline = [
-    # Half a GB of frames, so that decoding does not compete with training for the CPU.
+    # 1.5 GB of frames, so that decoding does not compete with training for the CPU.
     dict(type='OpenVideo', keep_frames=True),
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3),
     dict(type='DecodeFrames'),
