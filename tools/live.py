@@ -25,7 +25,7 @@ from stmixer_mm.command_line import (
     run_main,
 )
 from stmixer_mm.datasets.streams import input_files
-from stmixer_mm.errors import blame
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
 from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
@@ -84,6 +84,12 @@ def main(
         detector = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
         ).model
+        memory = getattr(detector, 'memory', None)
+        if page is not None and not getattr(memory, 'past_only', True):
+            raise UserError(
+                f'--page shows no picture for as long as the {memory.window_s:g} s that '
+                'the memory waits for; set model.memory.past_only=True by --cfg-options.'
+            )
         loader = ClipLoader(detector.cfg)
         options |= dict(score_thr=min(score_thr, LEAST_SCORE), nms_thr=nms_thr)
         options |= dict(reuse=reuse, tracker=build_tracker(DEFAULT_TRACKER))

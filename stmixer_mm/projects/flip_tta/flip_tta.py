@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.registry import MODELS
 
 
@@ -41,6 +42,11 @@ class FlipTTAModel(BaseTTAModel):
 
     def test_step(self, data: dict) -> list:
         """The samples of a batch of the loader, with merged ``pred_instances``."""
+        if 'inputs' not in data or 'remembered' in data['data_samples'][0]:
+            raise UserError(
+                'FlipTTAModel mirrors clips, not the persons of banks; test without '
+                'BankDataset, or without PrepareTTAHook.'
+            )
         mirrored = dict(
             inputs=[clip.flip(-1) for clip in data['inputs']],
             data_samples=copy.deepcopy(data['data_samples']),

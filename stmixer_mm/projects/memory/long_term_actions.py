@@ -125,6 +125,7 @@ class LongTermActions(PersonVectors):
             return clip, self.add(found, persons, clip.time_s, remembered, head)
 
         for clip, found in predictions:
+            found = found.to(self.waves.device)  # tiles are merged on the host
             with torch.inference_mode():
                 persons = self.embed(found.pop('person_vectors'), found.bboxes)
             remembered.append((clip.time_s, persons))

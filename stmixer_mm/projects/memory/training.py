@@ -185,17 +185,19 @@ class BankActions(STMixer):
     :class:`BankDataset`. The loss is that of the head's actions.
 
     Args:
-        memory: A :class:`.LongTermActions`.
+        memory: A :class:`.LongTermActions`; None predicts from clips without one.
         with_detector: The detector learns too, from clips with ``remembered``; banks
             stay those of the checkpoint that it starts from. By default the memory
             alone learns.
         **kwargs: See :class:`.STMixer`.
     """
 
-    def __init__(self, *, memory: dict, with_detector: bool = False, **kwargs) -> None:
+    def __init__(
+        self, *, memory: dict | None, with_detector: bool = False, **kwargs
+    ) -> None:
         super().__init__(memory=memory, **kwargs)
-        self.requires_grad_(with_detector)
-        self.memory.requires_grad_(True)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad = with_detector or name.startswith('memory.')
 
     @cached_property
     def key(self) -> str:
