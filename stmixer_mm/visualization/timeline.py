@@ -29,7 +29,10 @@ def plot_timeline(
     tubes = found.tubes or []
     long_ones = [tube for tube in tubes if clock.length(tube) >= shortest_s]
     names = sorted({one.action for tube in long_ones for one in tube.actions})
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    order = found.classes or names  # so that pictures of a model look alike
+    if len(order) > len(COLOURS) or not {*names} <= {*order}:
+        order = names
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order)}
 
     figure = Figure(figsize=(10, 1.6 + 0.5 * len(long_ones)), layout='constrained')
     axes = figure.add_subplot(xlabel='seconds', xlim=(clock.start, clock.end))

@@ -105,6 +105,14 @@ def test_no_video_is_remembered_in_the_next(project, past):
     assert_same(found.keyframes, expected.keyframes)
 
 
+def test_without_its_memory_it_is_the_detector(project):
+    found, expected = (
+        build(project, **settings).detect(project / '1.mp4', **DETECTION).keyframes
+        for settings in (dict(memory=None), dict(config='tiny.py', weights='tiny.pth'))
+    )
+    assert_same(found, expected)
+
+
 @pytest.mark.parametrize('with_clips', [True, False])
 def test_banks_are_not_mirrored(project, past, with_clips):
     config = past.model.cfg.test_dataloader.dataset | dict(with_clips=with_clips)

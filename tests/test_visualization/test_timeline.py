@@ -46,6 +46,9 @@ def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
     assert grey[1:] == (0, 2)
     sit, walk = to_hex('C0'), to_hex('C1')
     assert of_actions == [(sit, 0, 1), (sit, 1.5, 2), (walk, 1, 1.5)]
+    found.classes = ['wave', 'walk', 'sit']
+    (_, *of_actions) = bars(found.plot_timeline().axes[0])
+    assert [colour for colour, *_ in of_actions] == [to_hex('C2')] * 2 + [walk]
     both = plot_timeline(found, shortest_s=0)
     assert len(both.axes[0].get_yticklabels()) == 2
 
