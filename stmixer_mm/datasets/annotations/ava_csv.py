@@ -173,19 +173,19 @@ def parse_lines(
         file: A text file.
         parse: Takes the number of a line, from 1, and the line; its ``ValueError`` tells
             the fault.
-        form: The form of a line; its first word is the columns.
+        form: The form of a line; if its first word has commas, it is the columns.
 
     Raises:
         UserError: the file is not readable text.
     """
-    num_columns = form.split()[0].count(',') + 1
+    num_commas = form.split()[0].count(',')
     for number, line in enumerate(read_text(file).split('\n'), start=1):
         if not line.strip():
             continue
         line = line.rstrip()
         try:
-            if (found := line.count(',') + 1) != num_columns:
-                raise ValueError(f'{found} columns instead of {num_columns}')
+            if num_commas and (found := line.count(',')) != num_commas:
+                raise ValueError(f'{found + 1} columns instead of {num_commas + 1}')
             row = parse(number, line)
         except ValueError as error:
             message = f'{line[:80]!r} is not {form} ({error}); correct or remove it.'

@@ -217,11 +217,10 @@ def clip_iou(first: np.ndarray, second: np.ndarray, *, pixel: float) -> np.ndarr
 
     It is over the frames in which both have a box, NaN if there is none.
     """
-    ious = aligned_iou(first.reshape(-1, 4), second.reshape(-1, 4), pixel=pixel)
+    ious = aligned_iou(first, second, pixel=pixel)
     both = has_box(first) & has_box(second)
     count, nothing = both.sum(axis=1), np.full(len(both), np.nan)
-    total = ious.reshape(both.shape).sum(axis=1)
-    return np.divide(total, count, out=nothing, where=count > 0)
+    return np.divide(ious.sum(axis=1), count, out=nothing, where=count > 0)
 
 
 def build_tubes(tubelets: Tubelets, tube_of: np.ndarray, linking: Linking) -> Tubes:

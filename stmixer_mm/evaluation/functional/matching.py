@@ -48,15 +48,15 @@ def join_pairs(found: list[Pairs]) -> Pairs:
 def aligned_iou(
     first: np.ndarray, second: np.ndarray, *, pixel: float = 0
 ) -> np.ndarray:
-    """IoU (N,) of boxes (N, 4) with boxes (N, 4), pair by pair; 0 for empty ones.
+    """IoU (...) of boxes (..., 4) with boxes (..., 4), pair by pair; 0 for empty ones.
 
     ``pixel`` is what a box measures beyond x2 - x1: 1 if x2 is its last pixel.
     """
-    low, high = np.maximum(first, second)[:, :2], np.minimum(first, second)[:, 2:]
+    low, high = np.maximum(first, second)[..., :2], np.minimum(first, second)[..., 2:]
     intersection = _area(low, high, pixel)
-    areas = [_area(boxes[:, :2], boxes[:, 2:], pixel) for boxes in (first, second)]
+    areas = [_area(boxes[..., :2], boxes[..., 2:], pixel) for boxes in (first, second)]
     union = areas[0] + areas[1] - intersection
-    zeros = np.zeros(len(union))
+    zeros = np.zeros(union.shape)
     return np.divide(intersection, union, out=zeros, where=union > 0)
 
 
@@ -203,6 +203,6 @@ def first_of_runs(*keys: np.ndarray) -> np.ndarray:
 
 
 def _area(low: np.ndarray, high: np.ndarray, pixel: float) -> np.ndarray:
-    """Areas (N,) between corners (N, 2), with negative sides taken as 0."""
+    """Areas (...) between corners (..., 2), with negative sides taken as 0."""
     sides = np.maximum(high - low + pixel, 0)
-    return sides[:, 0] * sides[:, 1]  # several times as fast as prod(axis=1)
+    return sides[..., 0] * sides[..., 1]  # several times as fast as prod(axis=-1)

@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.datasets.annotations.ava_csv import (
     Fault,
+    Row,
     parse_lines,
     parse_moment,
     parse_number,
@@ -79,15 +80,22 @@ def read_rows(file: str) -> Rows:
     # Numbers of keyframes; timestamps count as by ``keyframe_key``.
     keyframes: dict[tuple[str, float], int] = {}
     table = array('d')
-    for row in parse_lines(file, _parse, FORM):
-        if isinstance(row, Fault):
-            raise UserError(str(row))
-        line, video, timestamp, *numbers = row
+    for line, video, timestamp, *numbers in right_lines(file, _parse, FORM):
         key = video, round(timestamp, 3)
         table.extend((line, keyframes.setdefault(key, len(keyframes)), *numbers))
     if not table:
         raise UserError(f'{file} has no detection; write lines of {FORM}.')
     return Rows(list(keyframes), np.frombuffer(table).reshape(-1, 8))
+
+
+def right_lines(
+    file: str | Path, parse: Callable[[int, str], Row], form: str
+) -> Iterator[Row]:
+    """The rows of :func:`.parse_lines`; ``UserError`` at the first line without one."""
+    for row in parse_lines(str(file), parse, form):
+        if isinstance(row, Fault):
+            raise UserError(str(row))
+        yield row
 
 
 def row_samples(

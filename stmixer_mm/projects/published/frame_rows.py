@@ -1,8 +1,9 @@
 """Boxes in rows with the numbers or names of videos: MultiSports' frame_detections."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,16 +21,6 @@ FORM = (
     'video_index, frame_number, label_index, score, x1, y1, x2, y2 (whole indices from 0 '
     'and frames from 1, a score in [0, 1], an upright box in pixels)'
 )
-
-
-class FrameRows(NamedTuple):
-    """Boxes of frames, with a label each."""
-
-    place: Callable[[int], str]  # of a row in the file, from 1
-    names: Callable[[TubeMetric], Sequence[str]]  # of the videos, by number
-    # (N, 8): number of the video, frame from 1, label from 0, score, box.
-    table: np.ndarray
-    size: int | None = None  # w and h of the frames; None: those of the videos
 
 
 @result_reader
@@ -58,47 +49,52 @@ def frame_results(path: Path, content: Any) -> Results | None:
             raise ValueError(f'row {is_right.argmin() + 1} is another')
         if table[:, 4:].max() <= 1:
             raise ValueError('all boxes lie within one pixel')
-    return row_results(
-        path,
-        FrameRows(
-            lambda row: f'{path}, row {row}',
-            lambda metric: metric.listed_videos,
-            table,
-        ),
-    )
+    names = attrgetter('listed_videos')
+    return row_results(path, table, lambda row: f'{path}, row {row}', names)
 
 
-def row_results(path: Path, rows: FrameRows) -> Results:
-    """Rows as results; all count, whatever their score."""
+def row_results(
+    path: Path,
+    table: np.ndarray,
+    place: Callable[[int], str],
+    names: Callable[[TubeMetric], Sequence[str]],
+    *,
+    size: int | None = None,
+) -> Results:
+    """Boxes of frames with a label each as results; all count, whatever their score.
+
+    Args:
+        path: Of the results.
+        table: (N, 8): number of the video, frame from 1, label from 0, score, box.
+        place: Of a row in the file, by its number from 1.
+        names: Of the videos, by number.
+        size: w and h of the frames; None: those of the videos.
+    """
+    videos, frames, labels = table[:, :3].T.astype(int)
 
     def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
-        return row_samples(rows.place, _name_rows(path, rows, metric), metric)
+        known, num_labels = names(metric), metric.num_classes - 1
+        if videos.max() >= len(known):
+            raise UserError(
+                f'{path} has indices up to {videos.max()} of videos, but the ground '
+                f'truth has {len(known)} videos; give that of the tested dataset and '
+                'split.'
+            )
+        if labels.max() >= num_labels:
+            raise UserError(
+                f'{place(labels.argmax() + 1)}: the label is out of range for the '
+                f'{num_labels} labels of the ground truth; give that of the tested '
+                'dataset.'
+            )
+        sizes = size
+        if size is None:  # those of unknown videos do not count
+            numbers = [metric.video_numbers.get(name, 0) for name in known]
+            sizes = metric.scales[numbers][videos]
+        limit = frames.max() + 1
+        keys, places = np.unique(videos * limit + frames, return_inverse=True)
+        keyframes = [(known[key // limit], key % limit) for key in keys.tolist()]
+        bboxes, scores = table[:, 4:] / sizes, table[:, 3]
+        columns = np.arange(1, len(videos) + 1), places, bboxes, labels + 1, scores
+        return row_samples(place, Rows(keyframes, np.column_stack(columns)), metric)
 
     return Results(str(path), TubeMetric, samples, NO_SCORE)
-
-
-def _name_rows(path: Path, rows: FrameRows, metric: TubeMetric) -> Rows:
-    """The rows by keyframe, with the names and sizes that a metric knows."""
-    names, num_labels = rows.names(metric), metric.num_classes - 1
-    videos, frames, labels = rows.table[:, :3].T.astype(int)
-    if videos.max() >= len(names):
-        raise UserError(
-            f'{path} has indices up to {videos.max()} of videos, but the ground truth '
-            f'has {len(names)} videos; give that of the tested dataset and split.'
-        )
-    if labels.max() >= num_labels:
-        raise UserError(
-            f'{rows.place(labels.argmax() + 1)}: the label is out of range for the '
-            f'{num_labels} labels of the ground truth; give that of the tested dataset.'
-        )
-    if rows.size is None:
-        known = [metric.video_numbers.get(name, 0) for name in names]
-        sizes = metric.scales[known][videos]  # those of unknown videos do not count
-    else:
-        sizes = rows.size
-    limit = frames.max() + 1
-    keys, numbers = np.unique(videos * limit + frames, return_inverse=True)
-    keyframes = [(names[key // limit], key % limit) for key in keys.tolist()]
-    bboxes, scores = rows.table[:, 4:] / sizes, rows.table[:, 3]
-    columns = np.arange(1, len(videos) + 1), numbers, bboxes, labels + 1, scores
-    return Rows(keyframes, np.column_stack(columns))

@@ -16,7 +16,7 @@ from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
 from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
-from stmixer_mm.projects.published.frame_rows import FrameRows, row_results
+from stmixer_mm.projects.published.frame_rows import row_results
 from stmixer_mm.projects.published.road_linking import RoadLinking
 
 _PATHS = '-actionpaths.mat'
@@ -41,12 +41,11 @@ def pickle_results(path: Path, content: Any) -> Results | None:
     It is a list of the true boxes, the detections by label and frame, and the names
     <class>/<video>/<frame>.mat of the frames; boxes are in pixels of 300 x 300.
     """
-    is_list = isinstance(content, list) and len(content) == 3
-    if not is_list or not isinstance(content[2], list) or not content[2]:
-        return None
-    if not isinstance(content[2][0], str):
-        return None
-    _, by_label, files = content
+    match content:
+        case [_, by_label, [str(), *_] as files]:
+            pass
+        case _:
+            return None
     with blame(f'{path} is not of ROAD', f'write {_PICKLE}'):
         folders = {str(Path(file).parent): None for file in files}
         numbers = {folder: number for number, folder in enumerate(folders)}
@@ -63,15 +62,11 @@ def pickle_results(path: Path, content: Any) -> Results | None:
         table = np.concatenate(parts)
         if not len(table) or not (table[:, 3].min() >= 0 and table[:, 3].max() <= 1):
             raise ValueError('it has no box, or a score that is not in [0, 1]')
-    return row_results(
-        path,
-        FrameRows(
-            lambda row: f'{path}, box {row}',
-            lambda metric: [_video(folder, metric) for folder in folders],
-            table,
-            size=SIDE,
-        ),
-    )
+
+    def names(metric: TubeMetric) -> list[str]:
+        return [_video(folder, metric) for folder in folders]
+
+    return row_results(path, table, lambda row: f'{path}, box {row}', names, size=SIDE)
 
 
 @result_reader
@@ -81,8 +76,6 @@ def mat_results(folder: Path, content: Any) -> Results | None:
     Of the 8,732 boxes of a file those are kept that are among the best ``CANDIDATES``
     of a class with a score above ``LEAST_SCORE``: all that ROAD's scripts use.
     """
-    if not folder.is_dir():
-        return None
     files = sorted(file for file in folder.rglob('*.mat') if file.stem.isdecimal())
     if not files:
         return None
@@ -104,8 +97,6 @@ def path_results(folder: Path, content: Any) -> Results | None:
     It has a cell for each label, of paths with their ``start``, and in each frame
     ``boxes`` that count from 1, and ``allScores`` of the labels.
     """
-    if not folder.is_dir():
-        return None
     files = sorted(folder.rglob(f'*{_PATHS}'))
     if not files:
         return None

@@ -96,11 +96,9 @@ class RoadLinking:
             here = seen.get(frame, boxes[:0])
             free = np.full(len(here), True)
             if live and len(here):
-                last = [path.boxes[-1] for path in live]
-                pairs = np.indices((len(live), len(here))).reshape(2, -1)
-                first, second = bboxes[last][pairs[0]], bboxes[here][pairs[1]]
-                near = aligned_iou(first, second, pixel=1) >= self.link_iou
-                worth = np.where(near.reshape(len(live), -1), scores[here], 0)
+                last = bboxes[[path.boxes[-1] for path in live]]
+                ious = aligned_iou(last[:, None], bboxes[here], pixel=1)
+                worth = np.where(ious >= self.link_iou, scores[here], 0)
                 for path, own in zip(live, worth, strict=True):
                     one = own.argmax()
                     if own[one] > 0:

@@ -14,10 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.datasets.annotations.ava_csv import parse_number, read_text
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.datasets.annotations.ava_csv import parse_number
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
+from stmixer_mm.evaluation.results.rows import (
+    NO_SCORE,
+    Results,
+    result_reader,
+    right_lines,
+)
 
 FORM = (
     "'<video>-<frame> [x1, y1, x2, y2, scores]' (frames from 0 upwards, a box in pixels of "
@@ -74,16 +79,17 @@ def _first_line(file: Path) -> str:
 
 def _read(file: Path) -> Iterator[tuple[str, str, int, np.ndarray]]:
     """Place, video, frame and numbers of each line."""
-    for number, line in enumerate(read_text(file).split('\n'), start=1):
-        if line.strip():
-            place = f'{file}, line {number}'
-            subject = f'{place}: {line[:80]!r} is not {FORM}'
-            with blame(subject, 'correct or remove it'):
-                video, frame, values = _LINE.fullmatch(line).groups()
-                values = np.array([*map(parse_number, values.split(','))])
-                if not np.isfinite(values).all():
-                    raise ValueError('not all are finite')
-            yield place, video, int(frame), values
+    for number, *row in right_lines(file, _parse, FORM):
+        yield f'{file}, line {number}', *row
+
+
+def _parse(number: int, line: str) -> tuple[int, str, int, np.ndarray]:
+    if (found := _LINE.fullmatch(line)) is None:
+        raise ValueError('it has another form')
+    values = np.array([*map(parse_number, found[3].split(','))])
+    if not np.isfinite(values).all():
+        raise ValueError('not all are finite')
+    return number, found[1], int(found[2]), values
 
 
 def _sample(metric: TubeMetric, name: str, places: tuple, values: tuple) -> dict:

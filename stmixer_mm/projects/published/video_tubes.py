@@ -46,7 +46,7 @@ def folder_results(folder: Path, content: Any) -> Results | None:
     A file is a dict: label -> pairs (array, score). As in their ``videoAP``, tubes are
     removed that overlap a better one of their label by more than 0.3.
     """
-    if not folder.is_dir() or not any(folder.rglob('*_tubes.pkl')):
+    if not any(folder.rglob('*_tubes.pkl')):
         return None
 
     def read(metric: VideoMAPMetric) -> VideoTubes:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.datasets.annotations.ava_csv import parse_number, read_text
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.datasets.annotations.ava_csv import parse_number
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.rows import Results, result_reader
-from stmixer_mm.projects.published.frame_rows import FrameRows, row_results
+from stmixer_mm.evaluation.results.rows import Results, result_reader, right_lines
+from stmixer_mm.projects.published.frame_rows import row_results
 
 FORM = (
     'label score x1 y1 x2 y2 (a whole label from 1, a score in [0, 1], an upright box in '
@@ -32,8 +32,6 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
     lines count as they are: of a box, YOWO writes each further class above 0.005 with
     the label of the best one, and is evaluated so. Files may be empty.
     """
-    if not folder.is_dir():
-        return None
     files = {file: _NAME.fullmatch(file.name) for file in sorted(folder.glob('*.txt'))}
     others = [file for file, found in files.items() if not found]
     if len(others) == len(files) or any(file.stem.isdecimal() for file in others):
@@ -44,41 +42,36 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
             'rename or remove it.'
         )
     numbers: dict[str, int] = {}
-    places, table = [], array('d')
+    places: list[str] = []
+    table = array('d')
     for file, found in files.items():
         frame = int(found[2])
         if frame < 1:
             raise UserError(f'{file} is of frame {frame}; number frames from 1.')
         video = numbers.setdefault(found[1], len(numbers))
-        for line, row in enumerate(read_text(file).split('\n'), start=1):
-            if row.strip():
-                table.extend((video, frame, *_parse(f'{file}, line {line}', row)))
-                places.append((file, line))
+        for line, *row in right_lines(file, _parse, FORM):
+            table.extend((video, frame, *row))
+            places.append(f'{file}, line {line}')
     if not places:
         raise UserError(f'{folder} has no detection; its files are empty.')
     rows = np.frombuffer(table).reshape(-1, 8)
     if rows[:, 4:].max() <= 1:
         raise UserError(f'{folder} has no box of more than one pixel; write {FORM}.')
 
-    def place(row: int) -> str:
-        file, line = places[row - 1]
-        return f'{file}, line {line}'
-
     def names(metric: TubeMetric) -> list[str]:
         # Of a video, YOWO writes / as _.
         known = {name.replace('/', '_'): name for name in metric.videos}
         return [known.get(name, name) for name in numbers]
 
-    return row_results(folder, FrameRows(place, names, rows))
+    return row_results(folder, rows, lambda row: places[row - 1], names)
 
 
-def _parse(place: str, row: str) -> tuple[float, ...]:
-    """Label from 0, score and box of a line."""
-    with blame(f'{place}: {row[:80]!r} is not {FORM}', 'correct or remove it'):
-        label, score, *box = map(parse_number, row.split())
-        x1, y1, x2, y2 = box
-        if not (label >= 1 and label.is_integer() and 0 <= score <= 1):
-            raise ValueError(f'the label is {label:g}, the score {score:g}')
-        if not (-np.inf < x1 <= x2 < np.inf and -np.inf < y1 <= y2 < np.inf):
-            raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*box))
-    return label - 1, score, *box
+def _parse(number: int, line: str) -> tuple[float, ...]:
+    """Number of a line, label from 0, score and box."""
+    label, score, *box = map(parse_number, line.split())
+    x1, y1, x2, y2 = box
+    if not (label >= 1 and label.is_integer() and 0 <= score <= 1):
+        raise ValueError(f'the label is {label:g}, the score {score:g}')
+    if not (-np.inf < x1 <= x2 < np.inf and -np.inf < y1 <= y2 < np.inf):
+        raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*box))
+    return number, label - 1, score, *box

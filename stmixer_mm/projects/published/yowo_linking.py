@@ -85,12 +85,9 @@ def _best_paths(boxes: list[np.ndarray], linking: PathLinking) -> list[np.ndarra
 
 def _links(first: np.ndarray, second: np.ndarray, linking: PathLinking) -> np.ndarray:
     """Worth (n, m) of going from boxes and scores (n, 5) to others (m, 5)."""
-    one, other = np.indices((len(first), len(second))).reshape(2, -1)
-    pairs = first[one, :4], second[other, :4]
-    ious = aligned_iou(*pairs, pixel=linking.link_pixel)
-    score, then = first[one, 4], second[other, 4]
-    worth = ious + score + then + score * then / 2
-    return worth.reshape(len(first), len(second))
+    ious = aligned_iou(first[:, None, :4], second[:, :4], pixel=linking.link_pixel)
+    score, then = first[:, None, 4], second[:, 4]
+    return ious + score + then + score * then / 2
 
 
 LINKINGS['yowo'] = LINKINGS['yowov2'] = PathLinking()
