@@ -193,6 +193,16 @@ def parse_lines(
         yield row
 
 
+def right_lines(
+    file: str | Path, parse: Callable[[int, str], Row], form: str
+) -> Iterator[Row]:
+    """The rows of :func:`parse_lines`; ``UserError`` at the first fault."""
+    for row in parse_lines(str(file), parse, form):
+        if isinstance(row, Fault):
+            raise UserError(str(row))
+        yield row
+
+
 def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
     """Name of a video, and seconds as a row has them; ``ValueError`` for another form."""
     video_id, seconds = video_id.strip(), parse_number(timestamp)

@@ -10,11 +10,9 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from stmixer_mm.datasets.annotations.ava_csv import (
-    Fault,
-    Row,
-    parse_lines,
     parse_moment,
     parse_number,
+    right_lines,
 )
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
@@ -86,16 +84,6 @@ def read_rows(file: str) -> Rows:
     if not table:
         raise UserError(f'{file} has no detection; write lines of {FORM}.')
     return Rows(list(keyframes), np.frombuffer(table).reshape(-1, 8))
-
-
-def right_lines(
-    file: str | Path, parse: Callable[[int, str], Row], form: str
-) -> Iterator[Row]:
-    """The rows of :func:`.parse_lines`; ``UserError`` at the first line without one."""
-    for row in parse_lines(str(file), parse, form):
-        if isinstance(row, Fault):
-            raise UserError(str(row))
-        yield row
 
 
 def row_samples(

@@ -22,22 +22,23 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from stmixer_mm.datasets.annotations.ava_csv import right_lines
 from stmixer_mm.datasets.annotations.ava_writer import (
     AnnotatedPerson,
     write_annotations,
 )
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, find_video
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_file, check_writable_file
+from stmixer_mm.errors import UserError
+from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.annotate.records import Conversion
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1
 _CLIP_NAME = re.compile(r'(?P<video>.+)_(?P<start>\d+)_(?P<end>\d+)')
 _FORM = (
-    'video_id,timestamp,x1,y1,x2,y2,action_id with seconds, a box in [0, 1] and an id '
-    'from 1 on, or video_id,timestamp'
+    'a line video_id,timestamp,x1,y1,x2,y2,action_id with seconds, a box in [0, 1] and '
+    'an id from 1 on, or video_id,timestamp'
 )
 
 Moment = tuple[str, float]  # video id and seconds from its start
@@ -132,15 +133,7 @@ def read_published(files: Sequence[str | Path]) -> dict[Moment, Persons]:
     """The persons of each keyframe; boxes are clipped to the frame."""
     keyframes: dict[Moment, Persons] = {}
     for file in files:
-        check_file(file)
-        with blame(f'{file}: the file', 'give a published csv file, unpacked'):
-            text = Path(file).read_text('utf-8-sig')
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip():
-                continue
-            place = f'{file}, line {number}: {line.strip()[:80]!r}'
-            with blame(f'{place} is not {_FORM}', 'correct or remove the line'):
-                moment, bbox, action_id = _parse(line)
+        for moment, bbox, action_id in right_lines(file, _parse, _FORM):
             persons = keyframes.setdefault(moment, {})
             if bbox:
                 actions = persons.setdefault(bbox, [])
@@ -148,7 +141,7 @@ def read_published(files: Sequence[str | Path]) -> dict[Moment, Persons]:
     return keyframes
 
 
-def _parse(line: str) -> tuple[Moment, Bbox, int]:
+def _parse(number: int, line: str) -> tuple[Moment, Bbox, int]:
     """Keyframe, box (empty: without a person) and action id of a line."""
     video_id, seconds, *rest = (column.strip() for column in line.split(','))
     timestamp, *bbox = map(float, [seconds, *rest[:-1]] if any(rest) else [seconds])

@@ -14,15 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.datasets.annotations.ava_csv import parse_number
+from stmixer_mm.datasets.annotations.ava_csv import parse_number, right_lines
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.rows import (
-    NO_SCORE,
-    Results,
-    result_reader,
-    right_lines,
-)
+from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
 
 FORM = (
     "'<video>-<frame> [x1, y1, x2, y2, scores]' (frames from 0 upwards, a box in pixels of "

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from stmixer_mm.datasets.annotations.ava_csv import parse_number
+from stmixer_mm.datasets.annotations.ava_csv import parse_number, right_lines
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.rows import Results, result_reader, right_lines
+from stmixer_mm.evaluation.results.rows import Results, result_reader
 from stmixer_mm.projects.published.frame_rows import row_results
 
 FORM = (
