@@ -121,10 +121,7 @@ class PlainUnpickler(pickle._Unpickler):
 
 
 def read_plain_pickle(
-    file: str | Path,
-    *,
-    kind: str = 'a pickle',
-    remedy: str = 'write or fetch it again',
+    file: str | Path, *, kind: str = 'a pickle', remedy: str = 'write or fetch it again'
 ) -> Any:
     """Containers of numbers, text and arrays, of Python 2 or 3.
 

@@ -66,11 +66,7 @@ def main(
     # A bad video is reported before the model is built.
     open_source(video, on_damage=lambda damage: None)
     inferencer = ActionDetInferencer(
-        config,
-        checkpoint,
-        device,
-        cfg_options=overrides(**settings),
-        **model,
+        config, checkpoint, device, cfg_options=overrides(**settings), **model
     )
     results = inferencer.detect(video, vis_file=out, strict=True, **detection)
     for path in tables.values():

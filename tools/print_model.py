@@ -21,12 +21,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor, nn
 
 
-def main(
-    config: str,
-    *,
-    shape: Shape = None,
-    cfg_options: CfgOptions = None,
-) -> None:
+def main(config: str, *, shape: Shape = None, cfg_options: CfgOptions = None) -> None:
     """Args:
     config: Config file, or one of a package as in mmaction::a/b.py.
     shape: Frames, height and width of the clip (default: those that the test pipeline

@@ -90,11 +90,7 @@ class ClipLoader:
         return self.before, self.after, self.ahead_s
 
     def cut(
-        self,
-        source: Video | FrameStream,
-        *,
-        start: float = 0.0,
-        **part,
+        self, source: Video | FrameStream, *, start: float = 0.0, **part
     ) -> ClipCutter:
         """Cut a source into clips.
 

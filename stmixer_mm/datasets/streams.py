@@ -189,10 +189,7 @@ def is_live(source: str | Path) -> bool:
 
 
 def open_source(
-    source: object,
-    *,
-    fps: float | None = None,
-    on_damage: OnDamage | None = None,
+    source: object, *, fps: float | None = None, on_damage: OnDamage | None = None
 ) -> Video | FrameStream:
     """Open one of the sources of :func:`list_sources`.
 

@@ -71,13 +71,7 @@ class QueryPart(BaseModule):
     # Stage outputs that it can read, such as StageOutput; None for all.
     output_type: type | None = None
 
-    def __init__(
-        self,
-        *,
-        embed_dims: int,
-        num_queries: int,
-        num_classes: int,
-    ) -> None:
+    def __init__(self, *, embed_dims: int, num_queries: int, num_classes: int) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_queries = num_queries

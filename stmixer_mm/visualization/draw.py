@@ -140,10 +140,7 @@ def _write_id(
 
 
 def _place(
-    size: tuple[int, int],
-    box: Rect,
-    frame_size: tuple[int, int],
-    taken: Sequence[Rect],
+    size: tuple[int, int], box: Rect, frame_size: tuple[int, int], taken: Sequence[Rect]
 ) -> Rect:
     """The place above, below, beside or in ``box`` that covers least of other labels.
 
@@ -161,10 +158,7 @@ def _place(
 
 
 def move_mask(
-    mask: np.ndarray,
-    size: tuple[int, int],
-    bbox: np.ndarray,
-    to_bbox: np.ndarray,
+    mask: np.ndarray, size: tuple[int, int], bbox: np.ndarray, to_bbox: np.ndarray
 ) -> np.ndarray:
     """A mask, moved with its box, (h, w) bool.
 
@@ -182,8 +176,7 @@ def move_mask(
 
 
 def side_by_side(
-    views: Sequence[np.ndarray],
-    headings: Sequence[Sequence[tuple[str, Color | None]]],
+    views: Sequence[np.ndarray], headings: Sequence[Sequence[tuple[str, Color | None]]]
 ) -> np.ndarray:
     """Views (h, w, 3) of one frame, each below its heading, with a line between.
 

@@ -3,16 +3,7 @@
 import pytest
 from mmengine.config import Config
 from run_tool import python_blocks
-from tiny_ava import (
-    FILM,
-    LABEL_MAPS,
-    NUM_FRAMES,
-    build,
-    evaluate,
-    load,
-    perfect,
-    shown,
-)
+from tiny_ava import FILM, LABEL_MAPS, NUM_FRAMES, build, evaluate, load, perfect, shown
 from tube_data import ava_lines, noisy, score
 
 from stmixer_mm.evaluation import FrameMAPMetric

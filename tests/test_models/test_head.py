@@ -74,8 +74,7 @@ def test_predictions_keep_sure_queries_in_order():
 @pytest.mark.parametrize('topk, kept', [(0, 0), (2, 2), (9, 3)])
 def test_fallback_keeps_the_best(topk, kept):
     output = stage_output(
-        [UNSURE, [-1.0, 1.0], [-2.0, 2.0]],
-        [(0, 0, 9, 9), (0, 0, 48, 32), (0, 0, 8, 8)],
+        [UNSURE, [-1.0, 1.0], [-2.0, 2.0]], [(0, 0, 9, 9), (0, 0, 48, 32), (0, 0, 8, 8)]
     )
     predictions = predict(make_head(fallback_topk=topk), output)
     assert len(predictions) == kept
@@ -227,8 +226,7 @@ def test_persons_that_are_known_need_no_matching():
     expected = torch.tensor([TWO[1], TWO[0], TWO[1], TWO[0]], dtype=torch.float32)
     scale = torch.tensor([96.0, 64, 96, 64])
     torch.testing.assert_close(
-        losses['dn.loss_bbox'],
-        2 * ((boxes - expected) / scale).abs().sum() / 4,
+        losses['dn.loss_bbox'], 2 * ((boxes - expected) / scale).abs().sum() / 4
     )
     torch.testing.assert_close(
         losses['dn.loss_person'],

@@ -130,10 +130,8 @@ def literal_retina(frames, bboxes, scores, rules):
             edges = []
             for i in boxes:
                 b = bboxes[i]
-                dx, dy = (
-                    min(a[2], b[2]) - max(a[0], b[0]),
-                    min(a[3], b[3]) - max(a[1], b[1]),
-                )
+                dx = min(a[2], b[2]) - max(a[0], b[0])
+                dy = min(a[3], b[3]) - max(a[1], b[1])
                 if rules.clamped:
                     dx, dy = max(dx, 0), max(dy, 0)
                 areas = [(c[2] - c[0]) * (c[3] - c[1]) for c in (a, b)]

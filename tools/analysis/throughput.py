@@ -16,11 +16,7 @@ from stmixer_mm.projects.profiling.clips import (
     video_clips,
 )
 from stmixer_mm.projects.profiling.meter import Meter, machine, medians
-from stmixer_mm.projects.profiling.models import (
-    build_model,
-    quieten,
-    read_config,
-)
+from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
 
 import torch
 from mmengine.config import Config

@@ -14,10 +14,7 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     read_timestamp_keys,
 )
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.functional.average_precision import (
-    by_score,
-    over_thresholds,
-)
+from stmixer_mm.evaluation.functional.average_precision import by_score, over_thresholds
 from stmixer_mm.evaluation.functional.matching import Boxes, take
 from stmixer_mm.evaluation.functional.protocols import KEYFRAME_PROTOCOLS, Protocol
 from stmixer_mm.evaluation.metrics.detection_metric import (

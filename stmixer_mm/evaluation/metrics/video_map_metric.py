@@ -7,11 +7,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.functional.linking import (
-    Linking,
-    Tubelets,
-    parse_linking,
-)
+from stmixer_mm.evaluation.functional.linking import Linking, Tubelets, parse_linking
 from stmixer_mm.evaluation.functional.matching import first_of_runs
 from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import (
@@ -133,10 +129,8 @@ class VideoMAPMetric(TubeMetric):
         videos, frames = np.divmod(found.frames.ravel(), self.frame_limit)
         starts = np.flatnonzero(first_of_runs(videos))
         for start, stop in itertools.pairwise([*starts, len(videos)]):
-            video, some = (
-                videos[start],
-                slice(*found.owners.searchsorted((start, stop))),
-            )
+            video = videos[start]
+            some = slice(*found.owners.searchsorted((start, stop)))
             scores = np.zeros((stop - start, self.num_classes))
             scores[found.owners[some] - start, found.columns[some]] = found.scores[some]
             bboxes = found.bboxes[start:stop].reshape(-1, 4)

@@ -155,11 +155,7 @@ class STMixerStage(QueryStage):
         return Queries(spatial, self.temporal.mix(frame_samples, temporal))
 
     def attend(
-        self,
-        queries: Queries,
-        boxes_xyzr: Tensor,
-        size: Tensor,
-        blocked: Tensor | None,
+        self, queries: Queries, boxes_xyzr: Tensor, size: Tensor, blocked: Tensor | None
     ) -> Queries:
         """Let each query set attend to itself, knowing where the boxes are."""
         position_code, iof = self.relate_boxes(boxes_xyzr, size)

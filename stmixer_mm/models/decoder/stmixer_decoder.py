@@ -8,10 +8,7 @@ from torch import Tensor
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
-from stmixer_mm.models.decoder.sampling.backends import (
-    SAMPLING_BACKENDS,
-    make_sampler,
-)
+from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS, make_sampler
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.stage import STMixerStage
 from stmixer_mm.registry import MODELS

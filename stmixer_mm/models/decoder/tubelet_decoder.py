@@ -40,11 +40,7 @@ class STMixerTubeletStage(STMixerStage):
         self.over_time = TimeAttention(**sizes)
 
     def attend(
-        self,
-        queries: Queries,
-        boxes_xyzr: Tensor,
-        size: Tensor,
-        blocked: Tensor | None,
+        self, queries: Queries, boxes_xyzr: Tensor, size: Tensor, blocked: Tensor | None
     ) -> Queries:
         """Spatial queries attend in their frame, then to their own tubelet."""
         position_code, iof = self.relate_boxes(boxes_xyzr, size)

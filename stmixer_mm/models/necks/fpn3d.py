@@ -10,11 +10,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, caffe2_xavier_init, xavier_init
 from torch import Tensor, nn
 
-from stmixer_mm.models.necks.levels import (
-    as_levels,
-    check_channels,
-    resize,
-)
+from stmixer_mm.models.necks.levels import as_levels, check_channels, resize
 from stmixer_mm.registry import MODELS
 
 

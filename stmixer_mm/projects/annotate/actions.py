@@ -33,10 +33,7 @@ def name_actions(attribute: str, value: object) -> list[str] | None:
 
 
 def resolve_actions(
-    read: Annotations,
-    wanted: Collection[str] | None,
-    idle: str | None,
-    notes: Counter,
+    read: Annotations, wanted: Collection[str] | None, idle: str | None, notes: Counter
 ) -> list[str]:
     """Give the shapes of a file their actions; remove those of labels without any.
 

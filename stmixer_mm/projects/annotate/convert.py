@@ -17,11 +17,7 @@ from stmixer_mm.datasets.annotations.ava_writer import (
     write_annotations,
 )
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.annotations.masks import (
-    collect_masks,
-    mask_file,
-    write_masks,
-)
+from stmixer_mm.datasets.annotations.masks import collect_masks, mask_file, write_masks
 from stmixer_mm.datasets.frames import (
     find_video,
     is_stretched,

@@ -30,12 +30,7 @@ from stmixer_mm.datasets.streams import (
     source_version,
 )
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import (
-    begins_with,
-    check_no_input,
-    check_own,
-    check_writable_dir,
-)
+from stmixer_mm.files import begins_with, check_no_input, check_own, check_writable_dir
 from stmixer_mm.structures import VideoDetections
 
 ANSWER_S = 20.0  # until a cluster that does not answer is not there

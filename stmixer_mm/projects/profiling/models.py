@@ -8,12 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import get_installed_path
 from torch import nn
 
-from stmixer_mm.apis.config import (
-    building,
-    check_arguments,
-    check_device,
-    load_config,
-)
+from stmixer_mm.apis.config import building, check_arguments, check_device, load_config
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.registry import MODELS

@@ -25,11 +25,9 @@ class OpenMixerLinking:
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
         counted = (frames - frames[0]) % self.step == 0
-        frames, bboxes, scores = (
-            frames[counted],
-            np.round(bboxes[counted]),
-            scores[counted],
-        )
+        frames = frames[counted]
+        bboxes = np.round(bboxes[counted])
+        scores = scores[counted]
         for column in range(1, scores.shape[1]):
             own = np.flatnonzero(scores[:, column] > 0)
             # The number of a box takes the place of its sides.

@@ -146,10 +146,8 @@ class RetinaLinking:
         steps = min(self.end_after + 1, len(path)) - 1
         last, past = bboxes[path[-1]], bboxes[path[-1 - steps]]
         expected, others = last + (last - past) / max(1, steps), bboxes[free]
-        low, high = (
-            np.maximum(expected, others)[:, :2],
-            np.minimum(expected, others)[:, 2:],
-        )
+        low = np.maximum(expected, others)[:, :2]
+        high = np.minimum(expected, others)[:, 2:]
         sides = high - low
         if self.clamped:
             sides = np.maximum(sides, 0)

@@ -185,9 +185,7 @@ class RoIDetector(ClipDetector):
 
     @torch.no_grad()
     def branch_bboxes(
-        self,
-        stages: Sequence[StageOutput],
-        data_samples: Sequence[ActionDataSample],
+        self, stages: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
     ) -> list[Tensor]:
         """The boxes (n, 4) that the person branch predicts for each clip."""
         found = self.person_head.predict(stages, data_samples)

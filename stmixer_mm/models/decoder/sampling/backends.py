@@ -12,10 +12,7 @@ from stmixer_mm.models.decoder.sampling.deformable_attention import (
     DeformableAttentionSampler,
 )
 from stmixer_mm.models.decoder.sampling.embedding_bag import EmbeddingBagSampler
-from stmixer_mm.models.decoder.sampling.grid_sample import (
-    GridMeansSampler,
-    GridSampler,
-)
+from stmixer_mm.models.decoder.sampling.grid_sample import GridMeansSampler, GridSampler
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
 from stmixer_mm.models.decoder.sampling.triton_kernel import TritonSampler
 

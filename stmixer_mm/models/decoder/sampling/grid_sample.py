@@ -76,11 +76,7 @@ class GridMeansSampler(Sampler):
         weighted = (
             weight
             * F.grid_sample(
-                level,
-                grid,
-                mode='bilinear',
-                padding_mode='zeros',
-                align_corners=False,
+                level, grid, mode='bilinear', padding_mode='zeros', align_corners=False
             ).unflatten(0, (frames, batch, groups))
             for level, grid, weight in zip(self.levels, grids, weights, strict=True)
         )
