@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import mmaction
 import numpy as np
@@ -310,12 +311,8 @@ def processes_on_cpus(cfg) -> Iterator[None]:
         **(cfg.get('model_wrapper_cfg') or {}),
         'device_ids': None,
     }
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
+    with patch.object(torch.cuda, 'set_device', lambda device: None):
         yield
-    finally:
-        torch.cuda.set_device = set_device
     atexit.register(_leave_group)
 
 

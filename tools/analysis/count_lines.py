@@ -58,7 +58,7 @@ def raises_user_error(node):
 
 def is_guard(node):
     if isinstance(node, FUNCTIONS):
-        return node.name.lstrip('_').startswith('check')
+        return (node.name.lstrip('_') + '_').startswith('check_')
     if isinstance(node, ast.If):
         return not node.orelse and raises_user_error(node.body[-1])
     if isinstance(node, ast.With):
