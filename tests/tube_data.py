@@ -6,6 +6,8 @@ import tempfile
 
 import numpy as np
 
+from stmixer_mm.evaluation.results.offline import feed, metrics_for
+
 HEIGHT, WIDTH = 100, 200
 SCALE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT])
 LEFT, RIGHT = [0, 0, 49, 99], [100, 0, 149, 99]
@@ -137,6 +139,15 @@ def untidy(seed, parts):
         twice = np.arange(shape[0]).repeat(random.randint(1, 3, shape[0]))
         sample['pred_instances'] = dict(bboxes=bboxes[twice], scores=scores[twice])
     return truth, samples
+
+
+def evaluate_results(metrics, results):
+    """Values of results from a file, by all metrics that take them."""
+    values = {}
+    for metric in metrics_for(results, metrics):
+        feed(metric, results)
+        values |= metric.evaluate(len(metric.results))
+    return values
 
 
 def frame_detections(samples, label):

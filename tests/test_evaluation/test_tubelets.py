@@ -8,6 +8,7 @@ from tube_data import (
     TWO_VIDEOS,
     build,
     clips_of,
+    evaluate_results,
     ground_truth,
     noisy,
     predict,
@@ -18,7 +19,6 @@ from tube_data import (
 from stmixer_mm.evaluation import FrameMAPMetric, TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import read_results
-from stmixer_mm.projects.diagnosis.scoring import evaluate_results
 
 
 def tubelets(video_id, frames, *persons, num_labels=3):

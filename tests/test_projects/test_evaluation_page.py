@@ -4,11 +4,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from run_tool import run_tool
-from tube_data import ava_lines, csv_lines, noisy
+from tube_data import ava_lines, csv_lines, evaluate_results, noisy
 
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.results.offline import read_results
-from stmixer_mm.projects.diagnosis.scoring import evaluate_results
 from stmixer_mm.projects.diagnosis.sensitivity import sensitivity
 from stmixer_mm.registry import METRICS
 

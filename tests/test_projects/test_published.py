@@ -10,13 +10,12 @@ from literal_act import area, box_iou, right_of_voc
 from mmaction.evaluation.functional import multisports_utils
 from run_tool import ROOT, python_blocks
 from scipy.io import savemat
-from tube_data import SCALE, build, ground_truth, noisy, still
+from tube_data import SCALE, build, evaluate_results, ground_truth, noisy, still
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.offline import feed, read_results
 from stmixer_mm.projects import published  # noqa: F401
-from stmixer_mm.projects.diagnosis.scoring import evaluate_results
 
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}
 TRUTH = ground_truth({'v': GTTUBES}, labels=['run', 'sit'], nframes=20)

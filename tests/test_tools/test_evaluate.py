@@ -11,13 +11,12 @@ from bad_input import RunsCode
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from run_tool import ROOT, run_and_fail, run_tool
-from tube_data import csv_lines, ground_truth, noisy, still
+from tube_data import csv_lines, evaluate_results, ground_truth, noisy, still
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import read_results
-from stmixer_mm.projects.diagnosis.scoring import evaluate_results
 from stmixer_mm.registry import METRICS
 
 DOCUMENTATION = (ROOT / 'docs' / 'evaluation.md').read_text()

@@ -129,9 +129,8 @@ def _columns(
     for name, column in zip(names, zip(*every, strict=True), strict=True):
         values = [*chain(*(score.values.items() for score in column))]
         columns[name] = dict(values)
-        if doubles := Counter(name for name, _ in values) - Counter(
-            columns[name].keys()
-        ):
+        counts = Counter(value for value, _ in values)
+        if doubles := [value for value, count in counts.items() if count > 1]:
             raise UserError(
                 f'Two metrics of test_evaluator give the value {min(doubles)!r}; set '
                 'the prefix of one.'

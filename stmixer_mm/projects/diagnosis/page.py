@@ -88,8 +88,8 @@ def write_page(
     alone = [one._replace(others=()) for one in by_protocol]
     parts = [_heading('By protocol'), _table(protocol_rows(alone, splits), left=2)]
     if by_protocol[0].others:
-        parts.append(_heading('Beside other results'))
-        parts.append(_table(protocol_rows(by_protocol, splits), left=3))
+        beside = protocol_rows(by_protocol, splits)
+        parts += [_heading('Beside other results'), _table(beside, left=3)]
         parts.append(_table(value_rows(scored, splits)))
     ours = [one for one in scored if isinstance(one.score.metric, DetectionMetric)]
     configs = _metric_configs(cfg, sides[0][0], splits)

@@ -16,7 +16,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric, Matc
 from stmixer_mm.evaluation.metrics.frame_map_metric import PERSON
 from stmixer_mm.evaluation.metrics.predictions import Detections
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
-from stmixer_mm.evaluation.results.offline import feed, metrics_for
+from stmixer_mm.evaluation.results.offline import feed
 from stmixer_mm.evaluation.results.rows import Results
 from stmixer_mm.projects.diagnosis.bootstrap import (
     Judged,
@@ -50,16 +50,6 @@ class Score:
         shared = values.keys() & self.draws.keys() & other.draws.keys()
         draws = {name: self.draws[name] - other.draws[name] for name in shared}
         return Score(self.metric, values, draws)
-
-
-def evaluate_results(
-    metrics: Sequence[BaseMetric], results: Results
-) -> dict[str, float]:
-    """Values by name of all metrics that take the results."""
-    values = {}
-    for metric in metrics_for(results, metrics):
-        values |= score_pair(metric, [results], draws=0)[0].values
-    return values
 
 
 class MatchedResults(NamedTuple):
