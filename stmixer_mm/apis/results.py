@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from stmixer_mm.datasets.annotations.ava_csv import format_moment
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.files import atomic_path, open_atomically, write_json
 from stmixer_mm.pictures import decode
 from stmixer_mm.records import arrow_type, json_schema
@@ -64,15 +65,10 @@ def write_ava_csv(found: VideoDetections, path: Path) -> None:
     Raises:
         UserError: a csv cannot contain the name of the source.
     """
-    if set(found.source) & set(',"\n'):
-        raise UserError(
-            f'{path}: the name {found.source!r} has a comma or a quote, which a csv '
-            'cannot contain; rename the video.'
-        )
     name, size = without_suffix(Path(found.source).name), (found.width, found.height)
     with open_atomically(path, encoding='utf-8') as file:
         for keyframe in found.keyframes:
-            place = f'{name},{keyframe.time_s:.3f}'.rstrip('0').rstrip('.')
+            place = format_moment(name, keyframe.time_s, file=path)
             for person in keyframe.persons:
                 box = ','.join(f'{v:.6g}' for v in np.divide(person.bbox, size * 2))
                 for one in person.actions:

@@ -7,10 +7,10 @@ import numpy as np
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
+    videos_of_split,
 )
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.persons import make_persons, merge_equal
-from stmixer_mm.errors import UserError
 from stmixer_mm.registry import DATASETS
 
 
@@ -97,14 +97,10 @@ class TubeDataset(PersonDataset):
         """The file and the videos of the split; takes over labels and their number."""
         truth = read_tube_annotations(self.ann_file)
         splits = truth.test_videos if self.test_mode else truth.train_videos
-        if self.split not in range(1, len(splits) + 1):
-            raise UserError(
-                f'split={self.split!r} is not in {self.ann_file}, which has '
-                f'{len(splits)}; splits are counted from 1.'
-            )
+        videos = videos_of_split(splits, self.split, source=self.ann_file)
         self.num_classes = len(truth.labels) + 1
         self._metainfo.setdefault('classes', truth.labels)
-        return truth, tuple(dict.fromkeys(splits[self.split - 1]))
+        return truth, tuple(dict.fromkeys(videos))
 
     def load_data_list(self) -> list[dict]:
         """All keyframes of the videos of the split."""

@@ -213,6 +213,13 @@ def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
     return sys.intern(video_id), int(seconds) if seconds.is_integer() else seconds
 
 
+def format_moment(video_id: str, seconds: float, *, file: str | Path) -> str:
+    """``video_id,timestamp`` of a row; ``UserError`` for names that no csv can have."""
+    if not {*video_id}.isdisjoint(',"\n'):
+        raise UserError(f'{file}: a csv cannot have {video_id!r}; rename the video.')
+    return f'{video_id},{seconds:.3f}'.rstrip('0').rstrip('.')
+
+
 def parse_number(text: str, number_type: type = float) -> int | float:
     """A number; ``ValueError`` also for what only Python takes: 1_0, other digits."""
     if '_' in text or not text.isascii():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.datasets.annotations.ava_csv import format_moment
 from stmixer_mm.files import write_atomically
 
 
@@ -45,12 +45,7 @@ def write_annotations(
     rows: list[str] = []
     empty_rows: list[str] = []
     for (video, seconds), persons in keyframes.items():
-        if ',' in video or '"' in video:
-            raise UserError(
-                f'{ann_file}: the name of the video {video!r} has a comma or a quote, '
-                'which does not fit into a csv; rename the video.'
-            )
-        place = f'{video},{seconds:.3f}'.rstrip('0').rstrip('.')
+        place = format_moment(video, seconds, file=ann_file)
         for bbox_norm, action_ids, person_id, _ in persons:
             box = ','.join(f'{value:.6g}' for value in bbox_norm)
             rows += [f'{place},{box},{action},{person_id}\n' for action in action_ids]

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
+from stmixer_mm.datasets.annotations.tube_annotations import (
+    read_tube_annotations,
+    videos_of_split,
+)
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
 from stmixer_mm.evaluation.functional.protocols import Protocol
@@ -67,13 +70,9 @@ class TubeMetric(DetectionMetric):
         super().__init__(protocol=protocol, **shared)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
-        num_splits = len(truth.test_videos)
-        if not 1 <= split <= num_splits:
-            raise UserError(
-                f'split={split} is not in {source}; its splits are 1 to {num_splits}.'
-            )
+        # As files number them.
+        self.listed_videos = videos_of_split(truth.test_videos, split, source=source)
         self._set_labels(truth.labels, excluded_labels, source=source)
-        self.listed_videos = truth.test_videos[split - 1]  # as files number them
         self.videos = tuple(dict.fromkeys(self.listed_videos))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self.nframes = [truth.nframes[name] for name in self.videos]

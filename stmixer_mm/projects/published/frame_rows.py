@@ -47,8 +47,6 @@ def frame_results(path: Path, content: Any) -> Results | None:
         )
         if not is_right.all():
             raise ValueError(f'row {is_right.argmin() + 1} is another')
-        if table[:, 4:].max() <= 1:
-            raise ValueError('all boxes lie within one pixel')
     names = attrgetter('listed_videos')
     return row_results(path, table, lambda row: f'{path}, row {row}', names)
 
@@ -71,6 +69,8 @@ def row_results(
         size: w and h of the frames; None: those of the videos.
     """
     videos, frames, labels = table[:, :3].T.astype(int)
+    if table[:, 4:].max() <= 1:
+        raise UserError(f'{path} has no box of more than one pixel; write pixels.')
 
     def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
         known, num_labels = names(metric), metric.num_classes - 1

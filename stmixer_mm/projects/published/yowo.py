@@ -55,8 +55,6 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
     if not places:
         raise UserError(f'{folder} has no detection; its files are empty.')
     rows = np.frombuffer(table).reshape(-1, 8)
-    if rows[:, 4:].max() <= 1:
-        raise UserError(f'{folder} has no box of more than one pixel; write {FORM}.')
 
     def names(metric: TubeMetric) -> list[str]:
         # Of a video, YOWO writes / as _.
