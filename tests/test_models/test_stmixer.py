@@ -18,7 +18,14 @@ from tiny import (
     tiny_detector,
     two,
 )
-from tiny_tubelets import ALWAYS, LEAVES, tube_detector, tube_sample
+from tiny_tubelets import (
+    ALWAYS,
+    LEAVES,
+    SOFTMAX,
+    SPARSE,
+    tube_detector,
+    tube_sample,
+)
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.models import precision
@@ -48,21 +55,29 @@ def test_a_batch_is_its_clips_one_by_one():
                     )
 
 
-@pytest.mark.parametrize(
-    'samples', [(TWO, NONE), (NONE,)], ids=['one empty clip', 'no box at all']
-)
+ONE_OF_ALL = tiny_detector(tiny_decoder(num_queries=1, num_points=3, num_frames=1))
+ONE_OF_ALL['neck']['num_frames'] = 1
+TUBELETS = tube_sample(ALWAYS, SPARSE, actions=((1,), (2,))), tube_sample()
+
+
+@pytest.mark.parametrize('first', [0, 1], ids=['one empty clip', 'nobody'])
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    'sizes', [{}, dict(num_queries=1, num_points=3, num_frames=1)], ids=['plain', 'one']
+    'config, samples',
+    [
+        (tiny_detector(), (TWO, NONE)),
+        (ONE_OF_ALL, (TWO, NONE)),
+        (tube_detector(), TUBELETS),
+        (tube_detector(SOFTMAX), TUBELETS),
+    ],
+    ids=['plain', 'one', 'tubelets', 'label'],
 )
-def test_losses_are_finite_and_reach_every_parameter(samples, dtype, sizes):
-    config = tiny_detector(tiny_decoder(**sizes))
-    config['neck']['num_frames'] = sizes.get('num_frames', 2)
+def test_losses_are_finite_and_reach_every_parameter(config, samples, dtype, first):
     model = build_detector(config).train()
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with torch.autocast('cpu', dtype=dtype or torch.bfloat16, enabled=bool(dtype)):
-            losses = losses_of(model, *samples)
+            losses = losses_of(model, *samples[first:])
         sum(losses.values()).backward()
     assert len(losses) == 2 * 4
     for name, loss in losses.items():

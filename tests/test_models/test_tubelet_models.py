@@ -1,4 +1,4 @@
-"""Laws of tubelets: their stage, their head, and the detector made of both."""
+"""Laws of tubelets: their stage and their head; of the detector: test_stmixer.py."""
 
 from functools import partial
 
@@ -8,10 +8,7 @@ import torch
 from mmengine.structures import InstanceData
 from tiny import (
     NUM_CLASSES,
-    assert_all_learn,
-    build_detector,
     data_sample,
-    losses_of,
     tiny_head,
 )
 from tiny_tubelets import (
@@ -21,7 +18,6 @@ from tiny_tubelets import (
     SOFTMAX,
     SPARSE,
     in_each_frame,
-    tube_detector,
     tube_sample,
 )
 from torch import nn
@@ -247,27 +243,3 @@ def test_truth_of_another_kind():
     ):
         with pytest.raises(UserError):
             head.check_truth([sample])
-
-
-# ---------------------------------------------------------------- the detector
-
-
-@pytest.mark.parametrize('half', [False, True])
-@pytest.mark.parametrize(
-    'samples',
-    [
-        (tube_sample(ALWAYS, SPARSE, actions=((1,), (2,))), tube_sample()),
-        [tube_sample()],
-    ],
-    ids=['one empty clip', 'nobody'],
-)
-@pytest.mark.parametrize('head', [{}, SOFTMAX], ids=['labels', 'label'])
-def test_losses_are_finite_and_reach_every_parameter(head, samples, half):
-    model = build_detector(tube_detector(head))
-    with torch.autocast('cpu', torch.bfloat16, enabled=half):
-        losses = losses_of(model, *samples)
-    sum(losses.values()).backward()
-    assert len(losses) == 2 * 4
-    for name, loss in losses.items():
-        assert loss.isfinite() and loss.dtype == torch.float32, name
-    assert_all_learn(model)
