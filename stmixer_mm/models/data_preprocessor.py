@@ -66,7 +66,9 @@ class ClipDataPreprocessor(BaseDataPreprocessor):
             dtype=self.mean.dtype,
             device=self.mean.device,
             memory_format=self.memory_format,
-        ).zero_()
+        )
+        if any(shape != pad_shape for shape in shapes):
+            inputs.zero_()
         # As :meth:`normalise`, in one kernel a clip; the padding's zeros stay.
         for padded, clip, (height, width) in zip(inputs, clips, shapes, strict=True):
             torch.sub(clip, self.mean, out=padded[..., :height, :width])

@@ -71,8 +71,8 @@ class CausalShiftBackbone(BaseModule):
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
         levels = [clips]
         for run, looks_back in self.frame_steps():
-            before = [F.pad(one, (0, 0, 0, 0, 1, -1)) for one in levels]
-            levels = run(levels, before) if looks_back else run(levels)
+            before = [F.pad(levels[-1], (0, 0, 0, 0, 1, -1))] if looks_back else None
+            levels = run(levels, before)
         return levels
 
     def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
