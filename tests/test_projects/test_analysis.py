@@ -154,3 +154,15 @@ def test_times_of_the_parts(run, request, tmp_path, name, mode, source, parts):
     assert set(found) == {*LOADING, *parts, 'other'}
     assert min(found.values()) >= 0
     assert total == pytest.approx(sum(found.values()))
+
+
+def test_others_are_timed_in_turns_with_a_config(run, config, tmp_path):
+    file, calls = tmp_path / 'other.py', tmp_path / 'calls'
+    file.write_text(f"""
+def other():
+    return lambda: open({str(calls)!r}, 'a').write('x')
+""")
+    other = f'{file}:other'
+    found = run('throughput', config, '--against', other, '--clips', 2)['wall']
+    assert list(found) == [str(config), other] and min(found.values()) > 0
+    assert calls.read_text() == 3 * 'x'  # once to warm up

@@ -1,6 +1,8 @@
 """Clips per second of a model or of its data loading, and where the time goes."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from math import ceil
 from typing import Literal
@@ -11,12 +13,18 @@ from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.profiling.clips import (
     ClipPipeline,
+    Shape,
     config_clips,
     random_persons,
     video_clips,
 )
-from stmixer_mm.projects.profiling.meter import Meter, machine, medians
-from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
+from stmixer_mm.projects.profiling.meter import Meter, machine, medians, take_turns
+from stmixer_mm.projects.profiling.models import (
+    build_model,
+    detection,
+    quieten,
+    read_config,
+)
 
 import torch
 from mmengine.config import Config
@@ -24,6 +32,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 
 WARM_UP = 2  # steps
+CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 LOADING = ('decoding', 'augmentation', 'collation')
 METHODS = 'forward', 'loss', 'loss_and_match', 'predict', 'loss_and_predict'
 PART_NAMES = {'data_preprocessor': 'preprocessing', 'head.predict': 'post-processing'}
@@ -40,8 +49,14 @@ def main(
     device: str = 'cpu',
     json: str | None = None,
     cfg_options: CfgOptions = None,
+    against: Sequence[str] = (),
+    shape: Shape = None,
+    clock: Literal['wall', 'cpu'] = 'wall',
 ) -> None:
     """Clips per second of a model or of its data loading, and where the time goes.
+
+    With --against instead: seconds of a detection in noise with random weights, medians
+    of --clips turns.
 
     Args:
         config: Config file, or one of a package as in mmaction::a/b.py.
@@ -53,16 +68,26 @@ def main(
         batch_size: Clips of a step; by default 1, with --mode train the config's.
         device: As in cpu or cuda:0.
         json: Write the figures to this file.
+        against: Other configs, or FILE.py:FUNCTION of one that returns what to call.
+        shape: With --against: frames, height and width of the clips of all configs.
+        clock: With --against; cpu: seconds of the process, for a busy machine.
     """
     quieten()
     check_json_path(json)
+    if against:
+        run = partial(detection, shape=shape, device=device, overrides=cfg_options)
+        runs = {name: run(name) for name in (config, *against)}
+        seconds = compare(runs, clips, device, clock)
+        return write_json(json, {**machine(device), clock: seconds})
     cfg, is_train = read_config(config, cfg_options), mode == 'train'
     with blame(f'{config} cannot be measured'):
         split = 'test' if mode == 'test' else 'train'
         pipeline = ClipPipeline(cfg, split, of_videos=video is not None)
         if batch_size is None:
             batch_size = cfg.train_dataloader.get('batch_size', 1) if is_train else 1
-        infos = cycle(find_clips(cfg, split, video, clips))
+        infos = video_clips(video, clips) if video else config_clips(cfg, split, clips)
+        persons = random_persons(cfg) if video else {}
+        infos = cycle([persons | info for info in infos])
         steps = Steps(pipeline, torch.device(device))
         if mode != 'data':
             steps.add_model(cfg, checkpoint, is_train=is_train)
@@ -79,6 +104,7 @@ def main(
         f'{rate:.3f} clips per second in steps of {batch_size}; a core loads {fed:.2f}'
     )
     figures = dict(
+        machine(device),
         config=config,
         mode=mode,
         video=video,
@@ -88,15 +114,18 @@ def main(
         seconds_per_step=seconds,
         parts=dict(parts, total=seconds),
     )
-    write_json(json, {**machine(device), **figures})
+    write_json(json, figures)
 
 
-def find_clips(cfg: Config, split: str, video: str | None, count: int) -> list[dict]:
-    """Samples before the pipeline, of the video or of the config's dataset."""
-    if video is None:
-        return config_clips(cfg, split, count)
-    persons = random_persons(cfg)
-    return [persons | info for info in video_clips(video, count)]
+def compare(runs: dict[str, Callable], turns: int, device: str, clock: str) -> dict:
+    """Median seconds of each in turns, printed with those of the first as a unit."""
+    with torch.no_grad():
+        options = dict(device=torch.device(device), clock=CLOCKS[clock])
+        found = take_turns(runs, turns=turns, **options)
+    unit = next(iter(found.values()))
+    rows = [(name, f'{s:.4f}', f'{s / unit:.2f}') for name, s in found.items()]
+    print(format_table([('', f'{clock} seconds', 'ratio'), *rows]))
+    return found
 
 
 class Steps:

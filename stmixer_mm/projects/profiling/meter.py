@@ -16,10 +16,13 @@ class Meter:
 
     Args:
         device: It has finished its work whenever the clock is read.
+        clock: Returns seconds; by default those of the wall's.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(
+        self, device: torch.device, clock: Callable[[], float] | None = None
+    ) -> None:
+        self._device, self._clock = device, clock or time.perf_counter
         self._last = 0.0
         self._open: list[str] = []
         self._seconds: dict[str, float] = {}
@@ -56,17 +59,21 @@ class Meter:
     def _settle(self) -> None:
         if self._device.type == 'cuda':
             torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
+        now = self._clock()
         if self._open:
             self._seconds[self._open[-1]] += now - self._last
         self._last = now
 
 
 def take_turns(
-    runs: Mapping[str, Callable[[], object]], *, turns: int, device: torch.device
+    runs: Mapping[str, Callable[[], object]],
+    *,
+    turns: int,
+    device: torch.device,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, float]:
     """Median seconds of each, one after the other in each turn, after one to warm up."""
-    meter, records = Meter(device), []
+    meter, records = Meter(device, clock), []
     for _ in range(turns + 1):
         for name, run in runs.items():
             with meter.part(name):

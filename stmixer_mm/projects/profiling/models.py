@@ -1,5 +1,8 @@
 """Models from configs, with random weights unless a checkpoint is given."""
 
+import runpy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from mmengine.config import Config
@@ -11,6 +14,7 @@ from torch import nn
 from stmixer_mm.apis.config import building, check_arguments, check_device, load_config
 from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
+from stmixer_mm.projects.profiling.clips import Shape, random_clip
 from stmixer_mm.registry import MODELS
 
 
@@ -60,3 +64,23 @@ def construct_model(cfg: Config) -> nn.Module:
         if isinstance(settings, dict) and settings.get('type') == 'Pretrained':
             module.init_cfg = None
     return model
+
+
+def detection(
+    name: str, *, shape: Shape, device: str, overrides: dict | None = None
+) -> Callable[[], object]:
+    """What detects once in a clip of noise.
+
+    Args:
+        name: A config, or FILE.py:FUNCTION: what that function returns is called.
+        shape: Frames, height and width of a config's clip; None: its test pipeline's.
+        device: Of a config's model.
+        overrides: Of a config.
+    """
+    file, _, function = name.rpartition(':')
+    with blame(f'{name} cannot be measured'):
+        if file.endswith('.py'):
+            return runpy.run_path(file)[function]()
+        cfg = read_config(name, overrides)
+        clip = random_clip(cfg, shape=shape)
+        return partial(build_model(cfg, device=device).test_step, clip)
