@@ -100,9 +100,14 @@ class _DictsAsLiterals(ast.NodeTransformer):
 
 
 def list_released() -> dict[str, ReleasedModel]:
-    """The models of the release with a checkpoint, by their short names."""
+    """The models of the release with a checkpoint, by their short names.
+
+    One of several names names the checkpoint.
+    """
     return {
-        name: ReleasedModel(name, package_folder() / one['Config'], one['Weights'])
+        name: ReleasedModel(
+            one['Alias'][0], package_folder() / one['Config'], one['Weights']
+        )
         for name, one in read_metafile()
     }
 
@@ -158,7 +163,8 @@ def _download(url: str, file: Path) -> None:
 
 def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:
     """The models of the release that consist of the parts of a converted checkpoint."""
-    return [model for model in list_released().values() if _fits(model, parts)]
+    models = dict.fromkeys(list_released().values())
+    return [model for model in models if _fits(model, parts)]
 
 
 def _fits(model: ReleasedModel, parts: dict[str, dict]) -> bool:

@@ -13,7 +13,7 @@ from every_config import (
     each,
     experiments,
 )
-from run_tool import run_tool
+from run_tool import ROOT, python_blocks, run_tool
 
 
 def test_each_is_whole_with_what_it_imports():
@@ -22,6 +22,14 @@ def test_each_is_whole_with_what_it_imports():
 
 @each(experiments(OF_PROJECTS))
 def test_losses_gradients_and_predictions(path):
+    assert_trains_and_predicts(path)
+
+
+def test_the_smallest_for_own_videos_as_its_page_shows(tmp_path):
+    _, code = python_blocks('configs/small/README.md')
+    path = tmp_path / 'own_n.py'
+    no_download = "model['backbone'] = dict(backbone=dict(init_cfg=None))\n"
+    path.write_text(code.replace('../..', str(ROOT)) + no_download)
     assert_trains_and_predicts(path)
 
 
