@@ -7,6 +7,7 @@ query, W channels of the memory, A actions.
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks.transformer import FFN
@@ -103,10 +104,10 @@ class LongTermActions(PersonVectors):
             known = known & (passed_s < 0)
         angles = passed_s.where(known, 0)[..., None] * (2 * torch.pi / self.waves)
         entries = torch.cat((remembered, angles.sin(), angles.cos()), dim=-1)
-        # Before them a place for nothing.
-        entries, known = F.pad(entries, (0, 0, 1, 0)), F.pad(known, (1, 0))
         for layer in self.layers:
-            persons = layer(persons, entries, known)
+            # A few persons at a time, as all of a crowd would fill the RAM.
+            few = persons.split(8, dim=1) if not self.training else [persons]
+            persons = torch.cat([layer(one, entries, known) for one in few], dim=1)
         knows = known.any(dim=1)[:, None, None]
         return self.actions(persons).where(knows, 0)
 
@@ -146,14 +147,10 @@ class LongTermActions(PersonVectors):
     ) -> InstanceData:
         """The persons of a keyframe with scores of logits and memory."""
         times, of_keyframes = zip(*remembered, strict=True)
-        passed_s = torch.tensor([one - time_s for one in times]).repeat_interleave(
-            torch.tensor([*map(len, of_keyframes)])
-        )
+        passed_s = np.repeat(times, [*map(len, of_keyframes)]) - time_s
         entries = torch.cat(of_keyframes)[None]
-        passed_s = passed_s.to(entries)[None]
-        # A few persons at a time, as all of a crowd would fill the RAM.
-        few = persons[None].split(16, dim=1)
-        added = torch.cat([self(one, entries, passed_s)[0] for one in few])
+        passed_s = torch.from_numpy(passed_s).to(entries)[None]
+        (added,) = self(persons[None], entries, passed_s)
         return rescore(found, added, head)
 
 
@@ -195,19 +192,16 @@ class Recall(BaseModule):
         self.ffn_norm = nn.LayerNorm(width)
 
     def forward(self, persons: Tensor, entries: Tensor, known: Tensor) -> Tensor:
-        """Persons (B, N, W), of these, and of entries (B, 1 + M, E).
-
-        Entry 0 stands for nothing; ``known`` (B, 1 + M) masks the others.
-        """
+        """Persons (B, N, W), of these, and of entries (B, M, E) that are ``known``."""
         no_key, no_value = self.nothing
         query = self.query(persons).unflatten(-1, no_key.shape)  # (B, N, H, d)
         query = query * no_key.size(1) ** -0.5
         asked = torch.einsum('bnhd,hde->bnhe', query, self.key)
         logits = torch.einsum('bnhe,bme->bnhm', asked, entries)
         logits = logits.masked_fill(~known[:, None, None], -torch.inf)
-        logits[..., 0] = (query * no_key).sum(dim=-1)
-        weights = logits.softmax(dim=-1)
-        recalled = torch.einsum('bnhm,bme->bnhe', weights, entries)
+        nothing = (query * no_key).sum(dim=-1, keepdim=True)
+        weights = torch.cat((nothing, logits), dim=-1).softmax(dim=-1)
+        recalled = torch.einsum('bnhm,bme->bnhe', weights[..., 1:], entries)
         values = torch.einsum('bnhe,hde->bnhd', recalled, self.value)
         values = values + weights[..., :1] * no_value
         persons = self.norm(persons + self.out(values.flatten(2)))
