@@ -7,10 +7,10 @@ import numpy as np
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
-    videos_of_split,
 )
 from stmixer_mm.datasets.person_dataset import PersonDataset
 from stmixer_mm.datasets.persons import make_persons, merge_equal
+from stmixer_mm.errors import choose
 from stmixer_mm.registry import DATASETS
 
 
@@ -97,7 +97,7 @@ class TubeDataset(PersonDataset):
         """The file and the videos of the split; takes over labels and their number."""
         truth = read_tube_annotations(self.ann_file)
         splits = truth.test_videos if self.test_mode else truth.train_videos
-        videos = videos_of_split(splits, self.split, source=self.ann_file)
+        videos = choose('split', self.split, dict(enumerate(splits, start=1)))
         self.num_classes = len(truth.labels) + 1
         self._metainfo.setdefault('classes', truth.labels)
         return truth, tuple(dict.fromkeys(videos))

@@ -9,14 +9,14 @@ frames from 1, boxes in pixels).
 The pickle is read as :mod:`.plain_pickle` does, without running code of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.plain_pickle import read_plain_pickle
 
 _REMEDY = 'correct it or download the file again'
@@ -61,16 +61,6 @@ def read_tube_annotations(file: str | Path) -> TubeAnnotations:
         )
         _check(truth)
     return truth
-
-
-def videos_of_split(splits: Sequence, split: int, *, source: str) -> tuple[str, ...]:
-    """The videos of a split, from 1; ``UserError`` if ``source`` has no such split."""
-    if split not in range(1, len(splits) + 1):
-        raise UserError(
-            f'split={split!r} is not in {source}, which has {len(splits)}; splits are '
-            'counted from 1.'
-        )
-    return splits[split - 1]
 
 
 def _names(values: Iterable[str]) -> tuple[str, ...]:

@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.annotations.tube_annotations import (
-    read_tube_annotations,
-    videos_of_split,
-)
+from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.errors import UserError, choose
 from stmixer_mm.evaluation.functional.matching import Boxes, restore_pixels, take
 from stmixer_mm.evaluation.functional.protocols import Protocol
@@ -70,9 +67,9 @@ class TubeMetric(DetectionMetric):
         super().__init__(protocol=protocol, **shared)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
-        # As files number them.
-        self.listed_videos = videos_of_split(truth.test_videos, split, source=source)
-        self._set_labels(truth.labels, excluded_labels, source=source)
+        splits = dict(enumerate(truth.test_videos, start=1))
+        self.listed_videos = choose('split', split, splits)  # as files number them
+        self._set_labels(truth.labels, excluded_labels)
         self.videos = tuple(dict.fromkeys(self.listed_videos))
         self.video_numbers = {name: n for n, name in enumerate(self.videos)}
         self.nframes = [truth.nframes[name] for name in self.videos]
@@ -109,16 +106,11 @@ class TubeMetric(DetectionMetric):
         bboxes = rules.true_boxes.move(rules.true_boxes.fit(tube[:, 1:], size))
         return np.column_stack([tube[:, 0], bboxes])
 
-    def _set_labels(
-        self, labels: Sequence[str], excluded: str | Sequence[str], *, source: str
-    ) -> None:
+    def _set_labels(self, labels: Sequence[str], excluded: str | Sequence[str]) -> None:
         if isinstance(excluded, str):
             excluded = choose('excluded_labels', excluded, EXCLUDED_LABELS)
-        if unknown := set(excluded) - set(labels):
-            raise UserError(
-                f'excluded_labels has {min(unknown)!r}, which {source} does not have; '
-                'give a list of labels that it has, or fetch the published file.'
-            )
+        for label in excluded:
+            choose('excluded_labels', label, dict.fromkeys(labels))
         names = dict(enumerate(labels, start=1))
         names = {n: label for n, label in names.items() if label not in excluded}
         self._set_classes(names, len(labels) + 1)
