@@ -1,5 +1,5 @@
-# stmixer-n from random weights, with the schedule of the demo's model. Frames are small:
-# the finest level has stride 4.
+# stmixer-n from random weights, with the schedule of the demo's model. Frames are small
+# and pretraining is missing: levels of strides 4 to 16, and more that looks back.
 _base_ = [
     '../_base_/models/stmixer-n.py',
     '../_base_/datasets/toy.py',
@@ -13,10 +13,13 @@ noised = dict(num_groups=2, box_noise=0.4, label_noise=0.2)
 model = dict(
     backbone=dict(
         backbone=dict(init_cfg=None),
-        stages=[['stem', 'stage1'], ['stage2'], ['stage3'], ['stage4']],
+        stages=[['stem'], ['stage1'], ['stage2'], ['stage3']],
+        out_indices=[1, 2, 3],
+        shifts=[1, 2, 3],
+        share=0.25,
     ),
-    neck=dict(in_channels=[48, 96, 192, 384]),
-    decoder=dict(num_frames=4, num_queries=8),
+    neck=dict(in_channels=[48, 96, 192]),
+    decoder=dict(num_frames=4, num_queries=8, num_groups=2, num_points=16),
     denoising=dict(type='DenoisingQueries', **noised),
     head=dict(num_classes=9, fallback_topk=0, score_mode='product'),
 )

@@ -25,9 +25,11 @@ BACKBONES = {
         backbone=FRAMEWISE, neck=dict(type='ChannelProjection3D', **WIDTHS)
     ),
     'causal': dict(
-        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, num_shifts=2)
-        | dict(stages=[*STAGES, ['layer4']]),
-        neck=dict(type='ChannelProjection3D', **WIDTHS),
+        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, shifts=[1, 3])
+        | dict(stages=[*STAGES, ['layer4']], out_indices=[1, 2, 3]),
+        neck=dict(
+            type='ChannelProjection3D', in_channels=[16, 32, 64], out_channels=16
+        ),
     ),
     'necks': dict(
         backbone=FRAMEWISE,
@@ -192,10 +194,13 @@ def test_chance_in_the_pipeline_is_no_stream(config):
 
 
 @pytest.mark.parametrize(
-    'wrong', [dict(num_shifts=4), dict(stages=[['no'], ['layer1']], num_shifts=1)]
+    'wrong',
+    [dict(shifts=[0]), dict(out_indices=[0, 1]), dict(stages=[['no']], shifts=[])],
 )
 def test_stages_that_are_none(config, wrong, monkeypatch):
     backbone = BACKBONES['causal']['backbone'] | wrong
     monkeypatch.setitem(BACKBONES, 'wrong', dict(backbone=backbone))
-    with pytest.raises(UserError, match=r'num_shifts=4|model.*CausalShiftBackbone'):
+    with pytest.raises(
+        UserError, match=r'shifts=.*out_indices=|model.*CausalShiftBackbone'
+    ):
         build(config, 'wrong')

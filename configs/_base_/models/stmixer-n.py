@@ -20,7 +20,7 @@ model = dict(
             init_cfg=dict(type='Pretrained', prefix='backbone.', checkpoint=url),
         ),
         stages=[['stem', 'stage1', 'stage2'], ['stage3'], ['stage4']],
-        num_shifts=2,
+        shifts=[1, 2],
     ),
     neck=dict(type='ChannelProjection3D', in_channels=[96, 192, 384], out_channels=64),
     decoder=dict(

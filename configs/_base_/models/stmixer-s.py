@@ -7,7 +7,7 @@ init_cfg = dict(checkpoint=url)
 model = dict(
     backbone=dict(
         backbone=dict(deepen_factor=0.33, widen_factor=0.5, init_cfg=init_cfg),
-        num_shifts=1,
+        shifts=[2],
     ),
     neck=dict(in_channels=[128, 256, 512], out_channels=128),
     decoder=dict(

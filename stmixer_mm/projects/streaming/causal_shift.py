@@ -39,8 +39,9 @@ class CausalShiftBackbone(BaseModule):
     Args:
         backbone: Config of a backbone that runs submodules one after the other. Its
             checkpoints fit.
-        stages: Names of these, in groups; each group yields a level, finest first.
-        num_shifts: Groups, counted from the last, that see the frame before.
+        stages: Names of these, in groups.
+        shifts: Groups that see the frame before; not the first.
+        out_indices: Groups that yield a level, rising, with the last; None: all.
         share: Of the channels that come from there.
         init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
     """
@@ -50,19 +51,23 @@ class CausalShiftBackbone(BaseModule):
         *,
         backbone: dict,
         stages: Sequence[Sequence[str]],
-        num_shifts: int = 1,
+        shifts: Sequence[int],
+        out_indices: Sequence[int] | None = None,
         share: float = 0.125,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.stages = [[*names] for names in stages]
-        self.num_shifts = num_shifts
+        groups = range(len(stages))
+        self.out_indices = [*(groups if out_indices is None else out_indices)]
+        self.shifts = [*shifts]
         self.share = share
-        if not 0 <= num_shifts < len(stages):
+        if not {*shifts} <= {*groups[1:]} or self.out_indices[-1:] != [groups[-1]]:
             raise UserError(
-                f'num_shifts={num_shifts} must be less than the {len(stages)} groups of '
-                'stages: the first group sees each frame alone.'
+                f'Of the {len(stages)} groups of stages, counted from 0, the first sees '
+                'each frame alone and the last yields a level, which does not go with '
+                f'shifts={self.shifts} and out_indices={self.out_indices}.'
             )
         for name in chain(*stages):
             self.backbone.get_submodule(name)
@@ -80,13 +85,13 @@ class CausalShiftBackbone(BaseModule):
 
         Each with whether it has a second argument, the levels of the frames before.
         """
-        count = len(self.stages)
         return [
-            (self._step(index), index >= count - self.num_shifts)
-            for index in range(count)
+            (self._step(index), index in self.shifts)
+            for index in range(len(self.stages))
         ]
 
     def _step(self, index: int) -> Callable[..., list[Tensor]]:
+        is_level = index - 1 in self.out_indices
         layers = [self.backbone.get_submodule(name) for name in self.stages[index]]
 
         def run(levels: list[Tensor], before: list[Tensor] | None = None) -> list:
@@ -96,6 +101,7 @@ class CausalShiftBackbone(BaseModule):
             clips, feat = len(feat), fold_time(feat)
             for layer in layers:
                 feat = layer(feat)
-            return [*levels[1 if index == 0 else 0 :], unfold_time(feat, clips)]
+            kept = levels if is_level else levels[:-1]
+            return [*kept, unfold_time(feat, clips)]
 
         return run
