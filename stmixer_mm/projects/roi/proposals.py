@@ -12,7 +12,6 @@ from stmixer_mm.plain_pickle import read_plain_pickle
 from stmixer_mm.registry import DATASETS
 
 _REMEDY = 'write it again'
-LEAST_SCORE = 0.9  # of proposals that are kept, beside the best
 
 
 @DATASETS.register_module()
@@ -23,6 +22,7 @@ class KeyframeProposalDataset(KeyframeDataset):
         ann_file: As in :class:`KeyframeDataset`, as is the pipeline.
         proposal_file: A pickle file, of which no code is run: ``{img_key: (n, 4 or 5)}``
             xyxy in [0, 1] and score. n = 0 where it lacks a keyframe.
+        person_det_score_thr: Keep proposals from this score on, and always the best.
         shared: Arguments of :class:`KeyframeDataset`.
 
     Raises:
@@ -36,10 +36,12 @@ class KeyframeProposalDataset(KeyframeDataset):
         pipeline: Sequence[dict | Callable],
         *,
         proposal_file: str,
+        person_det_score_thr: float = 0.9,
         data_root: str | None = '',
         **shared,
     ) -> None:
         self.proposal_file = join_root(data_root, proposal_file)
+        self.person_det_score_thr = person_det_score_thr
         super().__init__(ann_file, pipeline, data_root=data_root, **shared)
 
     def load_data_list(self) -> list[dict]:
@@ -51,7 +53,7 @@ class KeyframeProposalDataset(KeyframeDataset):
             found = proposals.get(key, np.zeros((0, 4)))
             if found.shape[1] == 5 and len(found):
                 scores = found[:, 4]
-                found = found[scores >= min(LEAST_SCORE, scores.max())]
+                found = found[scores >= min(self.person_det_score_thr, scores.max())]
             info['proposals'] = found[:, :4].astype(np.float32).tobytes()
         return infos
 
