@@ -1,30 +1,23 @@
-# A memory for the SlowFast-R50 detector, from banks in data/ava/banks with a keyframe a second:
+# A memory for the SlowFast-R50 detector:
 #   stmixer extract stmixer_slowfast-r50_8xb2-8x8x1-12e_ava22-rgb DETECTOR.pth
 #     data/ava/rawframes/* --out data/ava/banks --interval-s 1
 # Nobody has trained it yet.
-_base_ = '../stmixer/stmixer_slowfast-r50_8xb2-8x8x1-12e_ava22-rgb.py'
+_base_ = [
+    '../stmixer/stmixer_slowfast-r50_8xb2-8x8x1-12e_ava22-rgb.py',
+    '../_base_/models/memory_ava22.py',
+]
 custom_imports = dict(imports=['stmixer_mm', 'stmixer_mm.projects.memory'])
 
-window_s = 30.0  # 60 s in all, as Wu et al. (CVPR 2019) and the host's configs/lfb
 model = dict(
     type='BankActions',
     data_preprocessor=dict(type='BankPreprocessor'),
-    memory=dict(
-        type='LongTermActions',
-        window_s=window_s,
-        num_layers=2,  # as the host's num_non_local_layers
-        width=512,  # as the host's latent_channels
-        drop_prob=0.2,  # as the host's lt_feat_dropout_ratio
-    ),
-)
-banks = dict(
-    type='BankDataset', banks='data/ava/banks', window_s=window_s, _delete_=True
+    memory=_base_.memory,
 )
 train_dataloader = dict(
-    batch_size=32, dataset=dict(dataset=_base_.train_dataloader.dataset, **banks)
+    batch_size=32, dataset=dict(dataset=_base_.train_dataloader.dataset, **_base_.banks)
 )
 val_dataloader = dict(
-    batch_size=32, dataset=dict(dataset=_base_.val_dataloader.dataset, **banks)
+    batch_size=32, dataset=dict(dataset=_base_.val_dataloader.dataset, **_base_.banks)
 )
 test_dataloader = val_dataloader
 
