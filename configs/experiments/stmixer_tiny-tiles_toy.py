@@ -1,5 +1,5 @@
 # Small people in large frames, for `stmixer detect --tiles`: toy videos made with
-# `--crowd --size 768x576`.
+# `--story crowd --size 768x576`.
 _base_ = './stmixer_tiny-denoising_toy.py'
 custom_imports = dict(
     imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.tiles']
