@@ -21,6 +21,7 @@ from stmixer_mm.projects.export.formats import FORMATS, load, write
 from stmixer_mm.projects.export.metadata import Metadata
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
+from stmixer_mm.projects.streaming.path import Path
 
 for package in 'onnx', 'onnxscript', 'onnxruntime', 'openvino':
     pytest.importorskip(package)
@@ -70,7 +71,7 @@ def detector(project):
 
 @pytest.fixture(scope='module')
 def traced(detector):
-    return Traced(detector, SHAPE, None)
+    return Traced(detector, SHAPE, None, cut=Path.of)
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +126,7 @@ def test_a_file_gives_the_outputs_of_its_model(name, exported, detector):
                 np.testing.assert_allclose(values, same, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['onnx', 'openvino', 'torch'])
+@pytest.mark.parametrize('name', ['onnx', 'openvino', 'torch', 'stream'])
 def test_a_file_runs_in_the_place_of_a_checkpoint(name, exported, project, detector):
     model = init_detector(project[0], exported(name), cfg_options=OPTIONS, trust=True)
     model.metadata = replace(model.metadata, batch=2)  # clips at once, at most

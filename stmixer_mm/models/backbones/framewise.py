@@ -44,4 +44,4 @@ class FramewiseBackbone(BaseModule):
                 f'but the clips have {frames} frames; set the one to the other.'
             )
         feats = as_levels(self.backbone(fold_time(clips)))
-        return tuple(unfold_time(feat, len(clips)) for feat in feats)
+        return tuple(unfold_time(feat, clips.size(0)) for feat in feats)

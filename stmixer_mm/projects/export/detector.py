@@ -1,11 +1,11 @@
 """An exported file in place of a model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import torch
-from mmaction.structures import ActionDataSample
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.heads.stmixer_head import Detections
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
+from stmixer_mm.models.parts import Batch, Samples
 from stmixer_mm.projects.export.formats import load
 from stmixer_mm.projects.export.graphs import check_shapes
 from stmixer_mm.projects.export.tensors import Outputs, join
@@ -68,9 +69,9 @@ class ExportedDetector(BaseModel):
     def forward(
         self,
         inputs: Sequence[Tensor],
-        data_samples: Sequence[ActionDataSample],
+        data_samples: Samples,
         mode: str = 'predict',
-    ) -> Sequence[ActionDataSample]:
+    ) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixer.predict`.
 
         Args:
@@ -90,9 +91,13 @@ class ExportedDetector(BaseModel):
                 self.metadata.batch or len(clips)
             )
         ]
+        return self.fill(data_samples, map(self.run, batches))
+
+    def fill(self, data_samples: Samples, parts: Iterable[list[np.ndarray]]) -> Samples:
+        """Samples with ``pred_instances``, from the file's outputs for parts of them."""
         with blame(f'{self.file} fails', 'export it anew with tools/export.py'):
-            outputs = join(map(self.run, batches))
-            self.check_outputs(outputs, len(clips))
+            outputs = join(parts)
+            self.check_outputs(outputs, len(data_samples))
         *found, vectors = outputs
         found = self.head.choose(Detections(*found))
         for sample, of_clip, one in zip(data_samples, vectors, found, strict=True):
@@ -131,6 +136,25 @@ class ExportedDetector(BaseModel):
             )
 
 
+@MODELS.register_module()
+class ExportedStream(ExportedDetector):
+    """One of several models, which a stream runs as the parts of a checkpoint's."""
+
+    @property
+    def path(self) -> list[object]:
+        return [self.run]
+
+    def test_step(self, data: dict) -> Samples:
+        clips = single_clips(data['inputs'])
+        for clip in clips:  # in a stream, new frames
+            self.check_shape((self.metadata.shape[0], *clip.shape[2:]))
+        return super().test_step(data | dict(inputs=torch.stack(clips)))
+
+    def predict_batch(self, batch: Batch) -> Samples:
+        """See :meth:`.STMixer.predict_batch`."""
+        return self.fill(batch.data_samples, map(self.run.decode, [batch.feats]))
+
+
 def put_in_place(cfg: Config, file: str | Path, *, trust: bool = False) -> None:
     """Make an exported file the model of a config, in place of a checkpoint.
 
@@ -146,7 +170,6 @@ def put_in_place(cfg: Config, file: str | Path, *, trust: bool = False) -> None:
             f'{file} is an exported STMixer, but the config is of a '
             f'{cfg.model.get("type")}; give the config that it was exported with.'
         )
-    cfg.model = dict(
-        type='ExportedDetector', file=str(file), head=cfg.model.head, trust=trust
-    )
+    kind = 'ExportedStream' if Path(file).suffix == '.stream' else 'ExportedDetector'
+    cfg.model = dict(type=kind, file=str(file), head=cfg.model.head, trust=trust)
     cfg.load_from = None

@@ -15,13 +15,18 @@ import numpy as np
 import torch
 
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.projects.export.graphs import check_graph, read_onnx, read_openvino
+from stmixer_mm.projects.export.graphs import (
+    check_graph,
+    read_onnx,
+    read_openvino,
+    without_paths,
+)
 from stmixer_mm.projects.export.int8 import quantise
-from stmixer_mm.projects.export.metadata import FOREIGN, Metadata
+from stmixer_mm.projects.export.metadata import FOREIGN, KEY, Metadata
+from stmixer_mm.projects.export.stream import load_stream, start_session, write_stream
 from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import Traced, import_package
 
-KEY = 'stmixer_mm'  # of the metadata in the files
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Clips = Sequence[np.ndarray]  # each (B, 3, T, h, w), uint8
 
@@ -109,9 +114,7 @@ def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
     model = deepcopy(traced.onnx)
     if precision == 'int8':
         model = quantise(model, clips)
-    for node in model.graph.node:
-        node.ClearField('metadata_props')  # paths of source files on this machine
-    return model
+    return without_paths(model)
 
 
 def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
@@ -121,16 +124,11 @@ def _write_onnx(traced: Traced, about: Metadata, file: Path, clips: Clips) -> No
 
 
 def _load_onnx(file: Path) -> tuple[Run, Metadata]:
-    runtime = import_package('onnxruntime')
     model = import_package('onnx').load(file, load_external_data=False)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     about = Metadata.from_text(texts.get(KEY))
     check_graph(read_onnx(model), about)
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, too
-    session = runtime.InferenceSession(
-        str(file), options, providers=['CPUExecutionProvider']
-    )
+    session = start_session(str(file))
     return lambda clips: session.run(None, {INPUT: clips}), about
 
 
@@ -215,6 +213,9 @@ FORMATS = {
     ),
     'torch': Format(
         '.pt2', _write_program, _load_program, ('fp32', 'bf16'), is_fast=False
+    ),
+    'stream': Format(
+        '.stream', write_stream, load_stream, ('fp32',), 'onnxruntime', is_fast=False
     ),
     'inductor': Format('.pt2', _write_compiled, _load_program, ('fp32', 'bf16')),
 }

@@ -43,10 +43,16 @@ def check_graph(graph: Graph, about: Metadata) -> None:
     if [*found] != [(name, 'float32') for name in Outputs._fields]:
         raise ValueError(f'{FOREIGN}: its outputs are {[*found]}')
     check_shapes([*found.values()], about)
+    check_bounds(graph, about)
+
+
+def check_bounds(graph: Graph, about: Metadata) -> None:
+    """Raise ``ValueError`` if it may take more than a detector of such metadata."""
     strange = {one for one in graph.operators if '.' in one or one in UNBOUNDED}
     if strange:
         raise ValueError(f'{FOREIGN}: it has {", ".join(sorted(strange))}')
-    if graph.largest > MOST + MOST_OF_CLIP * prod(size or 1 for size in clips.shape):
+    clip = about.batch, 3, *about.shape
+    if graph.largest > MOST + MOST_OF_CLIP * prod(size or 1 for size in clip):
         raise ValueError(f'one of its tensors has {graph.largest:.1e} elements')
 
 
@@ -66,6 +72,13 @@ def check_shapes(shapes: Iterable[tuple[int | None, ...]], about: Metadata) -> N
     if not is_same:
         named = Outputs(persons, actions, bboxes, vectors)
         raise ValueError(f'{FOREIGN}: its outputs have the shapes {named}')
+
+
+def without_paths(model: object) -> object:
+    """A ``ModelProto`` that names no source files of this machine."""
+    for node in model.graph.node:
+        node.ClearField('metadata_props')
+    return model
 
 
 def read_onnx(model: object) -> Graph:

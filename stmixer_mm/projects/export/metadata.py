@@ -14,6 +14,7 @@ from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.export.tensors import Outputs
 from stmixer_mm.projects.export.traced import Traced
 
+KEY = 'stmixer_mm'  # of the metadata in the files
 FOREIGN = 'it was not written by tools/export.py'
 
 

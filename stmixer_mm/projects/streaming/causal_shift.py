@@ -98,7 +98,7 @@ class CausalShiftBackbone(BaseModule):
             feat = levels[-1]
             if before is not None:
                 feat = shift_channels(feat, before[-1], self.share)
-            clips, feat = len(feat), fold_time(feat)
+            clips, feat = feat.size(0), fold_time(feat)
             for layer in layers:
                 feat = layer(feat)
             kept = levels if is_level else levels[:-1]
