@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from tiny_stmixer import write_project, write_video
 
+import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
@@ -201,6 +202,23 @@ def test_one_tile_is_no_tile_and_a_stream_gives_what_its_file_gives(inferencer, 
         for one, other in zip(batches.keyframes, again['keyframes'], strict=True):
             boxes = [person['bbox'] for person in other['persons']]
             np.testing.assert_allclose(one.bboxes, np.reshape(boxes, (-1, 4)), atol=0.1)
+
+
+def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
+    video = write_video(folder / 'noise.mp4', frames=17, fps=10, size=(192, 128))
+    cases = ('2x3', 0.1, 1), ('2x2', 0.2, 2), ('1x3', 0.3, 3)
+    for grid, interval_s, batch_size in cases:
+        options = dict(interval_s=interval_s, batch_size=batch_size, strict=True)
+        options |= dict(predictor=Tiles(grid), pred_score_thr=0.0)
+        found, expected = (
+            inferencer.detect(video, reuse=reuse, **options).keyframes
+            for reuse in ('always', 'never')
+        )
+        assert len(found) == len(expected) > 3
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
+            scores = one.person_scores, other.person_scores
+            np.testing.assert_allclose(*scores, atol=1e-5)
 
 
 def test_more_tiles_than_memory_say_how_many_fit(inferencer, video, monkeypatch):

@@ -3,6 +3,7 @@
 Shapes: N new frames, B clips, T frames of a clip, L levels, C channels, h x w cells.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from copy import copy
@@ -31,6 +32,7 @@ from stmixer_mm.projects.streaming.path import Path, Step
 from stmixer_mm.registry import Reuse
 
 Numbers = tuple[int, ...]  # of frames, rising
+Key = tuple[int, ...]  # the view, then numbers of frames
 # Transforms that treat frames one by one, and leave nothing to chance.
 FRAMEWISE = (SampleKeyframeClip, DecodeFrames, Resize, CenterCrop, FormatShape)
 FRAMEWISE += (PackActionInputs,)
@@ -39,6 +41,7 @@ FRAMEWISE += (PackActionInputs,)
 class NumberedClip(NamedTuple):
     """A clip, of which only the frames are loaded that no clip before had."""
 
+    view: int  # of the stream's frames: clips share those of one view
     numbers: Numbers  # of its T frames in the stream
     new: Numbers  # of the frames that are loaded
     frames: Tensor  # (3, len(new), h, w) uint8
@@ -50,7 +53,8 @@ class FrameMemory:
 
     What a step makes of a frame is kept under the numbers of the frames that it saw, so
     it is used again only where the clip by itself would give the same. Frames that are
-    older than the newest clip are forgotten.
+    older than the newest clip are forgotten. Clips may be of several views of the
+    stream (``sample['view']``); then each batch has clips of all.
 
     Args:
         model: A detector that predicts from feature maps; it stays as it is.
@@ -77,26 +81,28 @@ class FrameMemory:
         # With the model's hooks: autocast, say.
         self._model = copy(model)
         self._model.forward = self._forward
-        self._loaded: set[int] = set()  # numbers of frames that later clips may share
-        # What each step made, by the numbers of the frames that it saw.
-        self._made: list[dict[Numbers, list[Tensor]]] = [{} for _ in self._steps]
+        # Numbers of frames that later clips may share, by view.
+        self._loaded: dict[int, set[int]] = defaultdict(set)
+        # What each step made, by the frames that it saw.
+        self._made: list[dict[Key, list[Tensor]]] = [{} for _ in self._steps]
 
     # Loading
 
     def choose(self, clip: Clip, frame_inds: np.ndarray) -> np.ndarray:
         """Those frames of a clip, counted from its first, that are to be loaded."""
-        first = clip.frames.start
+        first, self._view = clip.frames.start, clip.sample.get('view', 0)
         self._numbers = tuple((first + frame_inds).tolist())
-        missing = sorted({*self._numbers} - self._loaded)
+        missing = sorted({*self._numbers} - self._loaded[self._view])
         self._new = tuple(missing or self._numbers[-1:])
         return np.array(self._new) - first
 
     def take(self, inputs: dict) -> NumberedClip:
         """A clip, from what the pipeline made of the chosen frames."""
-        kept = self._loaded.union(self._new)
-        self._loaded = {number for number in kept if number >= self._numbers[0]}
+        view, numbers = self._view, self._numbers
+        kept = self._loaded[view].union(self._new)
+        self._loaded[view] = {number for number in kept if number >= numbers[0]}
         (frames,) = single_clips([inputs['inputs']])
-        return NumberedClip(self._numbers, self._new, frames, inputs['data_samples'])
+        return NumberedClip(view, numbers, self._new, frames, inputs['data_samples'])
 
     # Prediction
 
@@ -130,28 +136,29 @@ class FrameMemory:
 
     def extend(self, inputs: Tensor) -> list[Tensor]:
         """New frames (N, 3, 1, H, W) to the clips' levels (B, C, T, h, w)."""
-        new = [(number,) for clip in self._clips for number in clip.new]
+        new = [(clip.view, number) for clip in self._clips for number in clip.new]
         known = {key: [one] for key, one in zip(new, inputs.split(1), strict=True)}
-        all_numbers, depth = [clip.numbers for clip in self._clips], 0
+        depth = 0
         for step, made in zip(self._steps, self._made, strict=True):
             before, depth = depth, depth + step.looks_back
             wanted = {
-                _seen(numbers, place, depth): (
-                    _seen(numbers, place, before),
-                    _seen(numbers, place - 1, before),
+                _seen(clip, place, depth): (
+                    _seen(clip, place, before),
+                    _seen(clip, place - 1, before),
                 )
-                for numbers in all_numbers
-                for place in range(len(numbers))
+                for clip in self._clips
+                for place in range(len(clip.numbers))
             }
             wanted = {key: of for key, of in wanted.items() if key not in made}
             made.update(_take(step, wanted, known) if wanted else {})
             known = made
         clips = [
-            [known[_seen(numbers, place, depth)] for place in range(len(numbers))]
-            for numbers in all_numbers
+            [known[_seen(clip, place, depth)] for place in range(len(clip.numbers))]
+            for clip in self._clips
         ]
+        oldest = {clip.view: clip.numbers[0] for clip in self._clips}
         for made in self._made:
-            for key in [key for key in made if key[0] < all_numbers[-1][0]]:
+            for key in [key for key in made if key[1] < oldest[key[0]]]:
                 del made[key]
         return _join([_join(frames, dim=2) for frames in clips])
 
@@ -171,16 +178,17 @@ def start_stream(
     return None
 
 
-def _seen(numbers: Numbers, place: int, depth: int) -> Numbers:
-    """A frame of a clip and up to ``depth`` before it; none before the first."""
-    return numbers[max(place - depth, 0) : place + 1]
+def _seen(clip: NumberedClip, place: int, depth: int) -> Key | None:
+    """A frame of a clip and up to ``depth`` before it; None before the first."""
+    seen = clip.numbers[max(place - depth, 0) : place + 1]
+    return (clip.view, *seen) if seen else None
 
 
 def _take(
     step: Step,
-    wanted: dict[Numbers, tuple[Numbers, Numbers]],
-    known: dict[Numbers, list[Tensor]],
-) -> dict[Numbers, list[Tensor]]:
+    wanted: dict[Key, tuple[Key, Key | None]],
+    known: dict[Key, list[Tensor]],
+) -> dict[Key, list[Tensor]]:
     """Take a step for several frames at once.
 
     Args:

@@ -84,27 +84,25 @@ class Tiles:
                 options |= dict(on_damage=on_damage, reuse=reuse)
                 yield from predict(model, loader, alike, **options)
                 continue
-            self._check_alone(model, reuse)
+            self._check_alone(model)
             boxes = layout.boxes()
             views = (view for clip in alike for view in _split(clip, boxes))
             fitting = self._fitting(model, loader, first, layout)
-            options |= dict(on_damage=_once(on_damage), reuse='never')
-            options |= dict(batch_size=min(batch_size * len(boxes), fitting))
+            # Of whole clips, so that all batches are padded alike.
+            views_at_once = min(batch_size, fitting // len(boxes)) * len(boxes)
+            options |= dict(on_damage=_once(on_damage), reuse=reuse)
+            options |= dict(batch_size=views_at_once)
             found = predict(model, loader, views, **options)
             while group := list(islice(found, len(boxes))):
                 of_views = [one for _, one in group]
                 yield group[0][0], merge(of_views, boxes, nms_thr)
 
-    def _check_alone(self, model: nn.Module, reuse: Reuse) -> None:
+    def _check_alone(self, model: nn.Module) -> None:
         """Raise where a clip needs the one before it."""
         if hasattr(model, 'start_video') and model.start_video():
             raise UserError(
                 f'{self.name}: the model carries persons from clip to clip in the whole '
                 'frame; leave tiles out, or use a model without track queries.'
-            )
-        if reuse == 'always':
-            raise UserError(
-                f'{self.name}: tiles share nothing between clips; leave reuse out.'
             )
 
     def lay_out(self, model: nn.Module, loader: ClipLoader, clip: Clip) -> Layout:
@@ -191,8 +189,8 @@ class _Cropped(NamedTuple):
         return Frames(one[y1:y2, x1:x2] for one in self.reader.get_batch(indices))
 
 
-def _with_reader(clip: Clip, reader: Any) -> Clip:
-    return clip._replace(sample=clip.sample | dict(video_reader=reader))
+def _with_reader(clip: Clip, reader: Any, view: int = 0) -> Clip:
+    return clip._replace(sample=clip.sample | dict(video_reader=reader, view=view))
 
 
 def _load_blank(loader: ClipLoader, clip: Clip, size: tuple[int, int]) -> dict:
@@ -204,7 +202,10 @@ def _load_blank(loader: ClipLoader, clip: Clip, size: tuple[int, int]) -> dict:
 def _split(clip: Clip, boxes: np.ndarray) -> list[Clip]:
     """The views of a clip."""
     kept = _KeptFrames(clip.sample['video_reader'])
-    return [_with_reader(clip, _Cropped(kept, box)) for box in boxes.tolist()]
+    return [
+        _with_reader(clip, _Cropped(kept, box), view)
+        for view, box in enumerate(boxes.tolist())
+    ]
 
 
 def _once(on_damage: OnDamage | None) -> OnDamage | None:
