@@ -17,5 +17,5 @@ model = dict(
     head=dict(num_classes=11, score_mode='product'),
 )
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
-train_cfg = dict(max_epochs=2, val_interval=2)
+train_cfg = dict(max_epochs=4, val_interval=4)
 randomness = dict(seed=0)

@@ -1,7 +1,7 @@
 # The toy's detector and a memory that learn together, after
 # stmixer_tiny-memory_toy-memory.py's first two commands:
 #   stmixer train stmixer_tiny-memory-joint_toy-memory --work-dir BOTH
-#     --cfg-options load_from=DETECTOR/epoch_2.pth
+#     --cfg-options load_from=DETECTOR/epoch_4.pth
 _base_ = './stmixer_tiny-denoising_toy-memory.py'
 custom_imports = dict(
     imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.memory']

@@ -1,9 +1,9 @@
 # A memory for the toy's detector, which learns in minutes from banks in data/toy_memory:
 #   stmixer train stmixer_tiny-denoising_toy-memory --work-dir DETECTOR
-#   stmixer extract stmixer_tiny-denoising_toy-memory DETECTOR/epoch_2.pth
-#     data/toy_memory/videos --out data/toy_memory/banks --interval-s 0.2
+#   stmixer extract stmixer_tiny-denoising_toy-memory DETECTOR/epoch_4.pth
+#     data/toy_memory/videos --out data/toy_memory/banks --interval-s 0.5
 #   stmixer train stmixer_tiny-memory_toy-memory --work-dir MEMORY
-#     --cfg-options load_from=DETECTOR/epoch_2.pth
+#     --cfg-options load_from=DETECTOR/epoch_4.pth
 _base_ = './stmixer_tiny-denoising_toy-memory.py'
 custom_imports = dict(
     imports=['stmixer_mm.projects.denoising', 'stmixer_mm.projects.memory']
@@ -29,7 +29,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_epochs=20, val_interval=20)
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=0.3))
+train_cfg = dict(max_epochs=40, val_interval=40)
 # The detector comes from a checkpoint without memory.
 default_hooks = dict(check_checkpoint=dict(allow=['^memory[.]']))

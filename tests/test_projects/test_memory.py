@@ -33,7 +33,7 @@ _base_ = './tiny.py'
 custom_imports = dict(imports=['stmixer_mm.projects.memory'])
 model = dict(
     type='BankActions', data_preprocessor=dict(type='BankPreprocessor'),
-    memory=dict(type='LongTermActions', width=16, past_only=False, drop_prob=0),
+    memory=dict(type='LongTermActions', width=16, drop_prob=0, forget_prob=0),
 )
 banks = dict(
     _delete_=True, type='BankDataset', dataset=_base_.dataset,
@@ -118,6 +118,15 @@ def test_nothing_remembered_changes_nothing():
     (_, found), empty = keyframe(1), [keyframe(t, persons=0) for t in (0.5, 2)]
     for keyframes in [keyframe(1)], [empty[0], keyframe(1), empty[1]]:
         assert torch.equal(follow(memory(), keyframes)[1], found.action_logits)
+
+
+def test_persons_are_forgotten_in_training_alone():
+    inputs = torch.rand(1, 3, 16), torch.rand(1, 5, 16), torch.ones(1, 5)
+    part = memory(forget_prob=1, drop_prob=0)
+    assert part(*inputs).abs().min() > 0
+    assert not part.train()(*inputs).any()
+    part.forget_prob = 0
+    torch.testing.assert_close(part(*inputs), part.eval()(*inputs))
 
 
 def test_neither_order_nor_padding_changes_anything():

@@ -67,7 +67,7 @@ def forecasting():
 
 def remembering():
     """Keyframes of banks: two persons, and of one rank nobody whom a label is known of."""
-    memory = dict(type='LongTermActions', width=16, drop_prob=0)
+    memory = dict(type='LongTermActions', width=16, drop_prob=0, forget_prob=0)
     config = dict(tiny.tiny_detector(), type='BankActions', memory=memory)
     config['data_preprocessor'].update(type='BankPreprocessor')
     model = tiny.build_detector(config)

@@ -56,6 +56,8 @@ class LongTermActions(PersonVectors):
         num_layers: Layers.
         num_frequencies: Sines and cosines of the time that has passed; 0 leaves it out.
         drop_prob: Dropout of what is recalled, in training.
+        forget_prob: Of each remembered person to be forgotten, in training, so that a
+            memory does not learn videos by heart.
         **kwargs: See :class:`.QueryPart`.
     """
 
@@ -69,11 +71,13 @@ class LongTermActions(PersonVectors):
         num_heads: int = 4,
         num_layers: int = 2,
         num_frequencies: int = 8,
-        drop_prob: float = 0.3,
+        drop_prob: float = 0.5,
+        forget_prob: float = 0.5,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.window_s, self.past_only = window_s, past_only
+        self.forget_prob = forget_prob
         self.vectors = [Queries._fields.index(name) for name in vectors]
         waves = torch.logspace(0, 1, num_frequencies, base=4 * window_s)  # seconds
         self.register_buffer('waves', waves, persistent=False)
@@ -102,6 +106,8 @@ class LongTermActions(PersonVectors):
         known = (passed_s.abs() <= self.window_s + SAME_S) & (passed_s.abs() >= SAME_S)
         if self.past_only:
             known = known & (passed_s < 0)
+        if self.training:
+            known = known & (torch.rand_like(passed_s) >= self.forget_prob)
         angles = passed_s.where(known, 0)[..., None] * (2 * torch.pi / self.waves)
         entries = torch.cat((remembered, angles.sin(), angles.cos()), dim=-1)
         for layer in self.layers:
