@@ -132,7 +132,7 @@ class ExportedDetector(BaseModel):
             raise UserError(
                 f'A clip is {"x".join(map(str, shape))} (frames, height, width), but '
                 f'{self.file} takes {"x".join(map(str, wanted))}; export for it with '
-                '--shape or --dynamic size, or resize videos in the test pipeline.'
+                '--shape or (not .stream) --dynamic size, or resize videos in the pipeline.'
             )
 
 
