@@ -6,7 +6,7 @@ files = dict(data_root=data_root, data_prefix=dict(img='videos'))
 
 # No flip: it would turn walking left into walking right.
 train_pipeline = [
-    # 1.5 GB of frames, so that decoding does not compete with training for the CPU.
+    # Frames in RAM, so that decoding does not compete with training for the CPU.
     dict(type='OpenVideo', keep_frames=True),
     # Tracks have a box every third frame, too.
     dict(type='SampleKeyframeClip', clip_len=4, frame_interval=3),
