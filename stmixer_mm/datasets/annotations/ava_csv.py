@@ -216,7 +216,10 @@ def parse_moment(video_id: str, timestamp: str) -> tuple[str, int | float]:
 def format_moment(video_id: str, seconds: float, *, file: str | Path) -> str:
     """``video_id,timestamp`` of a row; ``UserError`` for names that no csv can have."""
     if not {*video_id}.isdisjoint(',"\n'):
-        raise UserError(f'{file}: a csv cannot have {video_id!r}; rename the video.')
+        raise UserError(
+            f'{file}: the name {video_id!r} has a comma, a quote or a line break, which '
+            'a csv cannot contain; rename the video.'
+        )
     return f'{video_id},{seconds:.3f}'.rstrip('0').rstrip('.')
 
 
