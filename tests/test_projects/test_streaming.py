@@ -57,14 +57,14 @@ def config(folder):
     return Config.fromfile(write_project(folder))
 
 
-def build(config, backbone, *, tubelets=False, clip_len=4, frame_interval=1):
+def build(config, backbone, *, clip_len=4, frame_interval=1, ahead_s=None):
     cfg = deepcopy(config)
     for part, settings in deepcopy(BACKBONES[backbone]).items():
         cfg.model[part] = settings
     cfg.model.decoder.num_frames = clip_len
     cfg.model.head.score_thr = 0.0
     sampler = cfg.test_dataloader.dataset.pipeline[1]
-    sampler.update(clip_len=clip_len, frame_interval=frame_interval)
+    sampler.update(clip_len=clip_len, frame_interval=frame_interval, ahead_s=ahead_s)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmaction'):
         return init_detector(cfg, None)
@@ -98,11 +98,14 @@ CASES = [  # frames from keyframe to keyframe, from one of a clip to the next; b
 ]
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
-def test_streams_equal_clips(config, backbone):
+@pytest.mark.parametrize(
+    ('backbone', 'ahead_s'),
+    [*((one, None) for one in BACKBONES), ('causal', 0.0)],
+)
+def test_streams_equal_clips(config, backbone, ahead_s):
     """At the beginning and the end, too, where frames are repeated."""
     for interval, frame_interval, batch_size in CASES:
-        model = build(config, backbone, frame_interval=frame_interval)
+        model = build(config, backbone, frame_interval=frame_interval, ahead_s=ahead_s)
         options = dict(interval_s=interval / 30, batch_size=batch_size, score_thr=0)
         found, expected = (
             [*detect_video(model, pictures(12), reuse=reuse, **options)]
