@@ -1,5 +1,8 @@
 """Live detection on made-up sources, by a made-up model."""
 
+import os
+import signal
+import sys
 import threading
 import time
 
@@ -136,6 +139,27 @@ def test_any_error_ends_all():
         with pytest.raises(UserError):
             live.wait(PATIENCE_S)
         live.stop()
+
+
+def test_a_signal_leaves_no_thread_behind(monkeypatch):
+    """A thread in the runtime at the end of the interpreter would abort it."""
+    may_go = threading.Event()
+
+    def slow(clips):
+        for one in find(clips):
+            assert may_go.wait(PATIENCE_S)
+            yield one
+
+    monkeypatch.setattr(module, 'LEAVE_S', 0.0)
+    handler = signal.signal(signal.SIGUSR1, lambda *args: sys.exit())
+    live, notes = start(Source(frames(9)), detect=slow)
+    with pytest.raises(SystemExit):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        live.wait(PATIENCE_S)
+    signal.signal(signal.SIGUSR1, handler)
+    threading.Timer(0.2, may_go.set).start()
+    live.stop()
+    assert len(notes.results) == 1
 
 
 def test_keyframes_are_as_far_apart_as_asked_for():

@@ -38,7 +38,7 @@ from stmixer_mm.structures import Keyframe
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before a stream is opened again
 STEADY_S = 10.0  # a stream that lasted longer is opened again after the first pause
-LEAVE_S = 3.0  # until a thread blocked by its source is abandoned
+LEAVE_S = 3.0  # until capture, if its source blocks it, is abandoned
 _KEPT_TIMES, _KEPT_LATENCIES = 2**15, 512
 
 
@@ -107,30 +107,31 @@ class LiveDetection:
         self._keyframes = self._connections = 0
         self._last = -1  # frame of the last clip
         self._begin: float | None = None  # when the first frame came
-        self._threads = [
+        # Until Python 3.13, a join that a signal interrupts takes the thread for ended.
+        self._ended = threading.Event()
+        self._capturing, self._finding = (
             threading.Thread(target=self._run, args=[part], name=name, daemon=True)
             for name, part in (('capture', self._capture), ('detection', self._find))
-        ]
+        )
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._capturing.start()
+        self._finding.start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Return whether the source has ended; raise the error of a thread."""
-        thread = self._threads[1]
-        thread.join(timeout_s)
+        is_over = self._ended.wait(timeout_s)
         if self._error is not None:
             raise self._error
-        return not thread.is_alive()
+        return is_over
 
     def stop(self) -> None:
-        """End the threads, except one that its source blocks."""
+        """End the threads, detection after its clip, capture unless its source blocks."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(LEAVE_S)
+        self._capturing.join(LEAVE_S)
+        self._finding.join()  # the end of the interpreter would abort the runtime in it
 
     def figures(self) -> dict[str, float]:
         """Counts since the start, and recent speed, by name."""
@@ -158,6 +159,9 @@ class LiveDetection:
             with self._changed:
                 self._is_stopped = True
                 self._changed.notify_all()
+        finally:
+            if part == self._find:
+                self._ended.set()
 
     # Capture
 
