@@ -5,7 +5,6 @@ Shapes: N frames or B clips, of T frames each; C channels, h x w cells.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -23,7 +22,7 @@ from stmixer_mm.projects.export.traced import Traced, import_package
 
 Levels = list[Tensor]
 ABOUT = f'{KEY}.json'
-NOW, BEFORE = 'now', 'before'  # names of inputs, of frames and those before them
+BEFORE = 'before'  # name of an input: the last level of the frames before
 
 
 class _Piece(nn.Module):
@@ -34,10 +33,9 @@ class _Piece(nn.Module):
         self.run, self.num_levels, self.detector = run, num_levels, detector
 
     def forward(self, tensors: Levels) -> tuple[Tensor, ...]:
-        """Tensors are the levels, then those of the frames before, if it needs them."""
+        """Tensors are the levels, then the last of the frames before, if it needs it."""
         count = self.num_levels
-        starts = range(0, len(tensors), count)
-        return tuple(self.run(*[tensors[start : start + count] for start in starts]))
+        return tuple(self.run(tensors[:count], *tensors[count:]))
 
 
 def write_stream(traced: Traced, about: Metadata, file: Path, _: object) -> None:
@@ -60,23 +58,22 @@ def write_stream(traced: Traced, about: Metadata, file: Path, _: object) -> None
     with ZipFile(file, 'w') as archive:
         archive.writestr(ABOUT, about.to_text())
 
-        def add(run: Callable, times: tuple, axes: dict, outputs: object = None):
+        def add(run: Callable, looks_back: bool, axes: dict, outputs: object = None):
             piece = _Piece(run, len(levels), detector).eval()
-            # Tensors of their own, or tracing takes them for one.
-            inputs = [one.clone() for _ in times for one in levels]
-            names = [f'{time}{one}' for time in times for one in range(len(levels))]
+            names = [*map('level{}'.format, range(len(levels))), *[BEFORE] * looks_back]
+            # A tensor of its own, or tracing takes the two for one.
+            inputs = [*levels, *[levels[-1].clone()] * looks_back]
             model = traced.to_onnx(piece, inputs, [axes] * len(names), names, outputs)
             data = without_paths(model).SerializeToString()
             archive.writestr(f'{len(archive.namelist())}.onnx', data)
             return [*piece(inputs)]
 
         for run, looks_back in [(prepare, False), *steps]:
-            times = (NOW, BEFORE)[: 1 + looks_back]
-            levels = add(run, times, {0: batch, 2: frames})
+            levels = add(run, looks_back, {0: batch, 2: frames})
         levels = [
             one.new_zeros(2, one.size(1), num_frames, *one.shape[3:]) for one in levels
         ]
-        add(decode, (NOW,), {0: batch}, Outputs._fields)
+        add(decode, False, {0: batch}, Outputs._fields)
 
 
 def load_stream(file: Path) -> tuple['StreamFile', Metadata]:
@@ -129,17 +126,21 @@ class StreamFile:
         """The same from clips (B, 3, T, h, w), uint8."""
         levels = [torch.from_numpy(clips)]
         for run, looks_back in self._steps:
-            before = [F.pad(one, (0, 0, 0, 0, 1, -1)) for one in levels]
-            levels = run(levels, before) if looks_back else run(levels)
+            before = F.pad(levels[-1], (0, 0, 0, 0, 1, -1)) if looks_back else None
+            levels = run(levels, before)
         return self.decode(levels)
 
 
 def _looks_back(session: object) -> bool:
-    return any(one.name.startswith(BEFORE) for one in session.get_inputs())
+    names = {one.name for one in session.get_inputs()}
+    if f'{BEFORE}0' in names:
+        raise ValueError('an earlier version wrote it')
+    return BEFORE in names
 
 
-def _run(session: object, *levels: Sequence[Tensor]) -> Levels:
+def _run(session: object, levels: Levels, before: Tensor | None = None) -> Levels:
+    tensors = levels if before is None else [*levels, before]
     names = [one.name for one in session.get_inputs()]
-    arrays = [one.cpu().numpy() for one in chain(*levels)]
+    arrays = [one.cpu().numpy() for one in tensors]
     found = session.run(None, dict(zip(names, arrays, strict=True)))
     return [torch.from_numpy(one) for one in found]

@@ -76,14 +76,14 @@ class CausalShiftBackbone(BaseModule):
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
         levels = [clips]
         for run, looks_back in self.frame_steps():
-            before = [F.pad(levels[-1], (0, 0, 0, 0, 1, -1))] if looks_back else None
+            before = F.pad(levels[-1], (0, 0, 0, 0, 1, -1)) if looks_back else None
             levels = run(levels, before)
         return levels
 
     def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
         """The stages as functions of levels (N, C, T, h, w), to which they add one.
 
-        Each with whether it has a second argument, the levels of the frames before.
+        Each with whether it has a second argument, the last level of the frames before.
         """
         return [
             (self._step(index), index in self.shifts)
@@ -94,10 +94,10 @@ class CausalShiftBackbone(BaseModule):
         is_level = index - 1 in self.out_indices
         layers = [self.backbone.get_submodule(name) for name in self.stages[index]]
 
-        def run(levels: list[Tensor], before: list[Tensor] | None = None) -> list:
+        def run(levels: list[Tensor], before: Tensor | None = None) -> list[Tensor]:
             feat = levels[-1]
             if before is not None:
-                feat = shift_channels(feat, before[-1], self.share)
+                feat = shift_channels(feat, before, self.share)
             clips, feat = feat.size(0), fold_time(feat)
             for layer in layers:
                 feat = layer(feat)

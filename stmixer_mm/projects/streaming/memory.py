@@ -198,11 +198,11 @@ def _take(
         known: Levels (1, C, 1, h, w) that it begins with.
     """
     now, before = zip(*wanted.values(), strict=True)
-    levels = [_join([known[key] for key in now])]
+    seen = [_join([known[key] for key in now])]
     if step.looks_back:
-        nothing = [torch.zeros_like(one[:1]) for one in levels[0]]
-        levels.append(_join([known[key] if key else nothing for key in before]))
-    outs = [out.split(1) for out in step.run(*levels)]
+        nothing = torch.zeros_like(seen[0][-1][:1])
+        seen.append(torch.cat([known[key][-1] if key else nothing for key in before]))
+    outs = [out.split(1) for out in step.run(*seen)]
     return dict(zip(wanted, map(list, zip(*outs, strict=True)), strict=True))
 
 

@@ -29,8 +29,8 @@ _POINTWISE = (
 class Step(NamedTuple):
     """A step that is taken once for each frame.
 
-    ``run`` gets the levels of N frames and, if it ``looks_back``, those of the frames
-    before, which are zeros where a clip begins.
+    ``run`` gets the levels of N frames and, if it ``looks_back``, the last level of the
+    frames before, which is zeros where a clip begins.
     """
 
     run: Callable[..., Levels]
@@ -78,7 +78,7 @@ def _join(steps: Iterable[Step]) -> list[Step]:
 
 
 def _chain(first: Callable[..., Levels], second: Callable[..., Levels]) -> Callable:
-    return lambda *levels: second(first(*levels))
+    return lambda *seen: second(first(*seen))
 
 
 def _cut(module: nn.Module) -> tuple[list[Step], list[Callable]]:
