@@ -8,11 +8,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['stmixer_mm', 'stmixer_mm.projects.memory'])
 
-model = dict(
-    type='BankActions',
-    data_preprocessor=dict(type='BankPreprocessor'),
-    memory=_base_.memory,
-)
+model = _base_.with_memory
 train_dataloader = dict(
     batch_size=32, dataset=dict(dataset=_base_.train_dataloader.dataset, **_base_.banks)
 )
