@@ -74,7 +74,7 @@ def detect_videos(
         check_own(csv_file, ','.join(COLUMNS))
     files = result_files(out, sources, ('.mp4', '.png') if draw else ())
     share = dict(list(files.items())[shard[0] :: shard[1]])
-    todo = {one: file for one, file in share.items() if not is_finished(file, one)}
+    todo = {one: file for one, file in share.items() if not read_finished(file, one)}
     print(f'videos to do: {len(todo)}, finished before: {len(share) - len(todo)}')
     inferencer = build() if todo else None
     problems = {}
@@ -90,9 +90,11 @@ def detect_videos(
         problems[source] = _problem_of(found)
         _tell(source, problems[source])
     if table:
-        finished = (file for one, file in files.items() if is_finished(file, one))
-        rows = (row for file in finished for row in VideoDetections.load(file).rows())
-        write_rows(csv_file, rows, with_ids=True)
+        found = (read_finished(file, one) for one, file in files.items())
+        found = (VideoDetections.from_dict(one) for one in found if one)
+        write_rows(
+            csv_file, (row for one in found for row in one.rows()), with_ids=True
+        )
     _raise_problems(problems)
 
 
@@ -110,10 +112,8 @@ def result_files(
     files, counts = {}, Counter(stems)
     for source, stem in zip(sources, stems, strict=True):
         file = Path(out, f'{stem}.json')
-        name = name_source(source)
         if os.path.lexists(file):
-            found = read_result(file)
-            is_free = found is not None and found.get('video', name) == name
+            is_free = begins_with(file, _head(source))
         else:
             is_free = not any(os.path.lexists(file.with_suffix(s)) for s in suffixes)
         if counts[stem] > 1 or not is_free:
@@ -123,19 +123,19 @@ def result_files(
     return files
 
 
-def read_result(file: Path) -> dict | None:
-    """A result; {} if the file is empty or cut short, None if it is no result."""
-    if not begins_with(file, HEAD.encode()):
-        return None
-    with suppress(ValueError):
-        return json.loads(file.read_bytes())
-    return {}
+def read_finished(file: Path, source: str) -> dict:
+    """The content of a file; {} if it is not the whole result of a video as it is now."""
+    found, now = {}, source_version(source)
+    if begins_with(file, _head(source)):
+        with suppress(ValueError):  # it is empty or cut short
+            found = json.loads(file.read_bytes())
+    is_same = all(found.get(key, now[key]) == now[key] for key in now)
+    return found if is_same else {}
 
 
-def is_finished(file: Path, source: str) -> bool:
-    """Whether a file is the whole result of a video as it is now."""
-    found, now = read_result(file), source_version(source)
-    return bool(found) and all(found.get(key, now[key]) == now[key] for key in now)
+def _head(source: str) -> bytes:
+    """What the result of a video begins with."""
+    return (HEAD + json.dumps(name_source(source))).encode()
 
 
 def _absolute(sources: Iterable[str]) -> list[str]:
