@@ -19,7 +19,6 @@ from stmixer_mm.command_line import (
     overrides,
 )
 from stmixer_mm.datasets.streams import list_sources, open_source, source_version
-from stmixer_mm.datasets.videos import OnDamage
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, tell
 from stmixer_mm.files import check_writable_dir
@@ -96,14 +95,26 @@ def extract(
 
 
 def extract_one(
-    detector: STMixer, video: str, file: Path, about: dict, **steps
+    detector: STMixer,
+    video: str,
+    file: Path,
+    about: dict,
+    *,
+    interval_s: float,
+    **options,
 ) -> str | None:
     """Write the bank of a video; what is wrong with it, if anything."""
-    damages = []
+    damages, loader = [], ClipLoader(detector.cfg)
+    options |= dict(on_damage=damages.append, reuse='never')
     try:
         about = about | source_version(video)  # before it is read
-        found = find_persons(detector, video, on_damage=damages.append, **steps)
-        write_bank(file, found, about, width=2 * detector.decoder.embed_dims)
+        source = open_source(video, on_damage=damages.append)
+        clips = loader.cut(source, interval_s=interval_s)
+        keyframes = [
+            (clip.time_s, one.person_vectors.half(), one.bboxes, one.person_scores)
+            for clip, one in predict(detector, loader, clips, **options)
+        ]
+        write_bank(file, keyframes, about, width=2 * detector.decoder.embed_dims)
     except Exception as error:
         return f'failed ({tell(error)})'
     return 'damaged, done in part' if damages else None
@@ -145,29 +156,3 @@ def add_vectors(detector: STMixer) -> None:
     sizes = dict(detector.decoder.sizes, num_classes=detector.num_classes)
     detector.person_vectors = PersonVectors(**sizes)
     detector.decoder.check_readers(detector.person_vectors)
-
-
-def find_persons(
-    detector: STMixer,
-    video: str,
-    *,
-    interval_s: float,
-    nms_thr: float,
-    batch_size: int,
-    on_damage: OnDamage,
-) -> list[tuple]:
-    """Seconds, vectors, boxes and person scores of each keyframe of a video."""
-    loader, source = ClipLoader(detector.cfg), open_source(video, on_damage=on_damage)
-    predictions = predict(
-        detector,
-        loader,
-        loader.cut(source, interval_s=interval_s),
-        batch_size=batch_size,
-        nms_thr=nms_thr,
-        on_damage=on_damage,
-        reuse='never',
-    )
-    return [
-        (clip.time_s, found.person_vectors.half(), found.bboxes, found.person_scores)
-        for clip, found in predictions
-    ]

@@ -84,7 +84,11 @@ class Tiles:
                 options |= dict(on_damage=on_damage, reuse=reuse)
                 yield from predict(model, loader, alike, **options)
                 continue
-            self._check_alone(model)
+            if hasattr(model, 'start_video') and model.start_video():
+                raise UserError(
+                    f'{self.name}: the model carries persons from clip to clip in the '
+                    'whole frame; leave tiles out, or use a model without track queries.'
+                )
             boxes = layout.boxes()
             views = (view for clip in alike for view in _split(clip, boxes))
             fitting = self._fitting(model, loader, first, layout)
@@ -96,14 +100,6 @@ class Tiles:
             while group := list(islice(found, len(boxes))):
                 of_views = [one for _, one in group]
                 yield group[0][0], merge(of_views, boxes, nms_thr)
-
-    def _check_alone(self, model: nn.Module) -> None:
-        """Raise where a clip needs the one before it."""
-        if hasattr(model, 'start_video') and model.start_video():
-            raise UserError(
-                f'{self.name}: the model carries persons from clip to clip in the whole '
-                'frame; leave tiles out, or use a model without track queries.'
-            )
 
     def lay_out(self, model: nn.Module, loader: ClipLoader, clip: Clip) -> Layout:
         """The tiles for frames like those of a clip."""
@@ -117,7 +113,9 @@ class Tiles:
         if self.grid is None:
             layout = lay_out_for(clip.size, self.min_person, person)
         else:
-            layout = lay_out(clip.size, self.grid, person, alike=_has_one_size(model))
+            about = getattr(model, 'metadata', None)  # of an exported file
+            alike = about is not None and None not in about.shape
+            layout = lay_out(clip.size, self.grid, person, alike=alike)
         tile = layout.tile
         subject = f'{self.name}: tiles of {width}x{height} are {tile[1]}x{tile[0]}'
         with blame(subject, 'use fewer tiles, or a larger min_person'):
@@ -141,12 +139,6 @@ class Tiles:
                 f'{free / 1e9:.3g} GB free, for {max(fitting - 1, 0)} tiles; use fewer.'
             )
         return fitting
-
-
-def _has_one_size(model: nn.Module) -> bool:
-    """Whether it is an exported file that takes frames of one size only."""
-    about = getattr(model, 'metadata', None)
-    return about is not None and None not in about.shape
 
 
 class _Blank(NamedTuple):
