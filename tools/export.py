@@ -37,7 +37,7 @@ from stmixer_mm.projects.profiling.clips import (
     video_clips,
 )
 from stmixer_mm.projects.profiling.meter import take_turns
-from stmixer_mm.projects.streaming.path import Path as FeaturePath
+from stmixer_mm.projects.streaming.path import cut_path
 
 import torch
 from mmengine.config import Config
@@ -89,7 +89,7 @@ def main(
     in_int8 = any('int8' in way for way in ways)
     clips = find_clips(model.cfg, video, shape, in_int8=in_int8)
     batch = None if 'batch' in dynamic else 1
-    options = dict(any_size='size' in dynamic, cut=FeaturePath.of)
+    options = dict(any_size='size' in dynamic, cut=cut_path)
     traced = Traced(detector, clips.shape[-3:], batch, **options)
     with TemporaryDirectory(dir=out.parent, prefix='.') as folder:
         made = make_all(ways, traced, clips, Path(folder), skip=is_auto)

@@ -21,7 +21,7 @@ from stmixer_mm.projects.export.formats import FORMATS, load, write
 from stmixer_mm.projects.export.metadata import Metadata
 from stmixer_mm.projects.export.tensors import Outputs, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.streaming.path import Path
+from stmixer_mm.projects.streaming.path import cut_path
 
 for package in 'onnx', 'onnxscript', 'onnxruntime', 'openvino':
     pytest.importorskip(package)
@@ -71,7 +71,7 @@ def detector(project):
 
 @pytest.fixture(scope='module')
 def traced(detector):
-    return Traced(detector, SHAPE, None, cut=Path.of)
+    return Traced(detector, SHAPE, None, cut=cut_path)
 
 
 @pytest.fixture(scope='module')

@@ -19,7 +19,7 @@ from stmixer_mm.projects.export.metadata import describe
 from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.projects.streaming.memory import FrameMemory
-from stmixer_mm.projects.streaming.path import Path
+from stmixer_mm.projects.streaming.path import cut_path
 
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
 WIDTHS = dict(in_channels=[8, 16, 32, 64], out_channels=16)
@@ -184,7 +184,7 @@ def test_exported_streams_equal_clips(config, folder):
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
     model, file = build(config, 'causal'), folder / 'model.stream'
-    traced = Traced(TensorDetector(model), (4, 32, 43), None, cut=Path.of)
+    traced = Traced(TensorDetector(model), (4, 32, 43), None, cut=cut_path)
     write(traced, describe(traced, 'fp32'), file, FORMATS['stream'])
     exported = init_detector(model.cfg, file)
     for interval, batch_size in (1, 1), (3, 2):

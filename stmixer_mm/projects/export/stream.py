@@ -43,10 +43,10 @@ def write_stream(traced: Traced, about: Metadata, file: Path, _: object) -> None
     if None in traced.shape:
         raise ValueError('its frames have one size')
     detector, (num_frames, *size) = traced.copy, traced.shape
-    steps, parts = traced.cut(detector.model.path)
+    ((first, _), *steps), parts = traced.cut(detector.model.path)
 
-    def prepare(frames: Levels) -> Levels:
-        return [detector.prepare(*frames)]
+    def begin(frames: Levels) -> Levels:
+        return first([detector.prepare(*frames)])
 
     def decode(feats: Levels) -> tuple[Tensor, ...]:
         for part in parts:
@@ -68,7 +68,7 @@ def write_stream(traced: Traced, about: Metadata, file: Path, _: object) -> None
             archive.writestr(f'{len(archive.namelist())}.onnx', data)
             return [*piece(inputs)]
 
-        for run, looks_back in [(prepare, False), *steps]:
+        for run, looks_back in [(begin, False), *steps]:
             levels = add(run, looks_back, {0: batch, 2: frames})
         levels = [
             one.new_zeros(2, one.size(1), num_frames, *one.shape[3:]) for one in levels

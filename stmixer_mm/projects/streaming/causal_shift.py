@@ -4,6 +4,7 @@ Shapes: N frames, B clips, T frames of a clip, C channels, h x w cells.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
@@ -86,22 +87,18 @@ class CausalShiftBackbone(BaseModule):
         Each with whether it has a second argument, the last level of the frames before.
         """
         return [
-            (self._step(index), index in self.shifts)
+            (partial(self._run, index), index in self.shifts)
             for index in range(len(self.stages))
         ]
 
-    def _step(self, index: int) -> Callable[..., list[Tensor]]:
-        is_level = index - 1 in self.out_indices
-        layers = [self.backbone.get_submodule(name) for name in self.stages[index]]
-
-        def run(levels: list[Tensor], before: Tensor | None = None) -> list[Tensor]:
-            feat = levels[-1]
-            if before is not None:
-                feat = shift_channels(feat, before, self.share)
-            clips, feat = feat.size(0), fold_time(feat)
-            for layer in layers:
-                feat = layer(feat)
-            kept = levels if is_level else levels[:-1]
-            return [*kept, unfold_time(feat, clips)]
-
-        return run
+    def _run(
+        self, index: int, levels: list[Tensor], before: Tensor | None = None
+    ) -> list[Tensor]:
+        feat = levels[-1]
+        if before is not None:
+            feat = shift_channels(feat, before, self.share)
+        clips, feat = feat.size(0), fold_time(feat)
+        for name in self.stages[index]:
+            feat = self.backbone.get_submodule(name)(feat)
+        kept = levels if index - 1 in self.out_indices else levels[:-1]
+        return [*kept, unfold_time(feat, clips)]

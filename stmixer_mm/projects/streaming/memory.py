@@ -28,7 +28,7 @@ from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.models.parts import Batch, Samples
-from stmixer_mm.projects.streaming.path import Path, Step
+from stmixer_mm.projects.streaming.path import Step, cut_path
 from stmixer_mm.registry import Reuse
 
 Numbers = tuple[int, ...]  # of frames, rising
@@ -77,7 +77,7 @@ class FrameMemory:
                     'frames of a clip at once, so that frames cannot be used again; '
                     f'take {", ".join(one.__name__ for one in FRAMEWISE)} alone.'
                 )
-        self._steps, self._parts = Path.of(model.path)
+        self._steps, self._parts = cut_path(model.path)
         # With the model's hooks: autocast, say.
         self._model = copy(model)
         self._model.forward = self._forward
@@ -142,15 +142,13 @@ class FrameMemory:
         for step, made in zip(self._steps, self._made, strict=True):
             before, depth = depth, depth + step.looks_back
             wanted = {
-                _seen(clip, place, depth): (
-                    _seen(clip, place, before),
-                    _seen(clip, place - 1, before),
-                )
+                key: (_seen(clip, place, before), _seen(clip, place - 1, before))
                 for clip in self._clips
                 for place in range(len(clip.numbers))
+                if (key := _seen(clip, place, depth)) not in made
             }
-            wanted = {key: of for key, of in wanted.items() if key not in made}
-            made.update(_take(step, wanted, known) if wanted else {})
+            if wanted:
+                made.update(_take(step, wanted, known))
             known = made
         clips = [
             [known[_seen(clip, place, depth)] for place in range(len(clip.numbers))]

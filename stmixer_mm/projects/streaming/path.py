@@ -3,7 +3,7 @@
 Shapes: N frames, C channels, h x w cells; B clips, T frames of a clip.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -37,44 +37,33 @@ class Step(NamedTuple):
     looks_back: bool = False
 
 
-class Path(NamedTuple):
-    """All that makes feature maps: steps for frames, then parts for whole clips."""
+def cut_path(
+    modules: Sequence[nn.Module],
+) -> tuple[list[Step], list[Callable[[Levels], Levels | Tensor]]]:
+    """Steps for frames, as few as possible, then parts for whole clips.
 
-    steps: list[Step]
-    parts: list[Callable[[Levels], Levels | Tensor]]
+    Args:
+        modules: All that makes the feature maps of a detector.
 
-    @classmethod
-    def of(cls, modules: Sequence[nn.Module]) -> 'Path':
-        """Cut the path of a detector.
-
-        Raises:
-            UserError: its backbone sees several frames from the beginning.
-        """
-        steps, parts = [], [*modules]
-        while parts:
-            found, rest = _cut(parts[0])
-            steps += found
-            parts = [*rest, *parts[1:]]
-            if not found or rest:
-                break
-        if not steps:
-            raise UserError(
-                f'{type(modules[0]).__name__} cannot stream: its first layers see several '
-                'frames of a clip at once; take a backbone that sees them one by one, '
-                'such as FramewiseBackbone.'
-            )
-        return cls(_join(steps), parts)
-
-
-def _join(steps: Iterable[Step]) -> list[Step]:
-    """The same in as few steps as possible."""
-    joined: list[Step] = []
-    for step in steps:
-        if joined and not step.looks_back:
-            first, looks_back = joined.pop()
-            step = Step(_chain(first, step.run), looks_back)
-        joined.append(step)
-    return joined
+    Raises:
+        UserError: its backbone sees several frames from the beginning.
+    """
+    steps, parts, rest = [], [*modules], []
+    while parts and not rest:
+        found, rest = _cut(parts[0])
+        parts = [*rest, *parts[1:]]
+        for step in found:
+            if steps and not step.looks_back:
+                first, looks_back = steps.pop()
+                step = Step(_chain(first, step.run), looks_back)
+            steps.append(step)
+    if not steps:
+        raise UserError(
+            f'{type(modules[0]).__name__} cannot stream: its first layers see several '
+            'frames of a clip at once; take a backbone that sees them one by one, '
+            'such as FramewiseBackbone.'
+        )
+    return steps, parts
 
 
 def _chain(first: Callable[..., Levels], second: Callable[..., Levels]) -> Callable:
