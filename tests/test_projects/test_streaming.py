@@ -57,14 +57,14 @@ def config(folder):
     return Config.fromfile(write_project(folder))
 
 
-def build(config, backbone, *, clip_len=4, frame_interval=1, ahead_s=None):
+def build(config, backbone, *, frame_interval=1, ahead_s=None):
     cfg = deepcopy(config)
     for part, settings in deepcopy(BACKBONES[backbone]).items():
         cfg.model[part] = settings
-    cfg.model.decoder.num_frames = clip_len
+    cfg.model.decoder.num_frames = 4
     cfg.model.head.score_thr = 0.0
     sampler = cfg.test_dataloader.dataset.pipeline[1]
-    sampler.update(clip_len=clip_len, frame_interval=frame_interval, ahead_s=ahead_s)
+    sampler.update(clip_len=4, frame_interval=frame_interval, ahead_s=ahead_s)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmaction'):
         return init_detector(cfg, None)

@@ -3,7 +3,7 @@
 Shapes: N frames, C channels, h x w cells; B clips, T frames of a clip.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -112,27 +112,21 @@ def _has_no_kernel_in_time(module: nn.Module) -> bool:
 
 def _cut_resnet3d(net: ResNet3d) -> tuple[list[Step], list[Callable]]:
     """The stages of a SlowOnly before the first kernel in time, and the rest."""
-    stem = [net.conv1, *([net.maxpool] if net.with_pool1 else [])]
+    stem = nn.Sequential(net.conv1, *([net.maxpool] if net.with_pool1 else []))
     stages = [getattr(net, name) for name in net.res_layers]
     apart = [*takewhile(_has_no_kernel_in_time, stages)]
     count = 0 if net.with_pool2 else len(apart)
-    if not count or not all(map(_has_no_kernel_in_time, stem)):
+    if not count or not _has_no_kernel_in_time(stem):
         return [], [net]
 
-    def run(feat: Tensor, which: range, keep: Collection[int]) -> Levels:
-        outs = []
+    def run(levels: Levels, which: Iterable[int]) -> Levels:
         for index in which:
-            feat = stages[index](feat)
-            outs += [feat] if index in keep else []
-        return outs
-
-    def first(levels: Levels) -> Levels:
-        feat = nn.Sequential(*stem)(*levels)
-        return run(feat, range(count), {*net.out_indices, count - 1})
+            kept = levels if index - 1 in net.out_indices else levels[:-1]
+            levels = [*kept, stages[index](levels[-1])]
+        return levels
 
     def rest(levels: Levels) -> Levels | Tensor:
-        outs = levels if count - 1 in net.out_indices else levels[:-1]
-        further = run(levels[-1], range(count, len(stages)), net.out_indices)
-        return as_feats([*outs, *further])
+        levels = run(levels, range(count, len(stages)))
+        return as_feats(levels if len(stages) - 1 in net.out_indices else levels[:-1])
 
-    return [Step(first)], [rest]
+    return [Step(lambda levels: run([stem(*levels)], range(count)))], [rest]
