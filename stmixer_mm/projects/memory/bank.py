@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file, write_atomically
 
 SUFFIX = '.safetensors'
@@ -120,13 +120,7 @@ def bank_name(video: str) -> str:
 
 def find_bank(folder: str, video: str) -> Bank:
     """The bank of a video in a folder."""
-    path = Path(folder, bank_name(video))
-    if not path.exists():
-        raise UserError(
-            f'{folder} has no bank of the video {video}; write {path.name} there with '
-            'stmixer extract.'
-        )
-    return read_bank(path)
+    return read_bank(Path(folder, bank_name(video)))
 
 
 def detector_key(detector: nn.Module) -> str:
