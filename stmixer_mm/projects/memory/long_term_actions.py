@@ -125,11 +125,17 @@ class LongTermActions(PersonVectors):
         waiting: deque[tuple[Prediction, Tensor]] = deque()
         behind_s = SAME_S if self.past_only else -self.window_s - SAME_S
 
+        @torch.inference_mode()
         def recall() -> Prediction:
             (clip, found), persons = waiting.popleft()
             while remembered[0][0] < clip.time_s - self.window_s - SAME_S:
                 remembered.popleft()
-            return clip, self.add(found, persons, clip.time_s, remembered, head)
+            times, of_keyframes = zip(*remembered, strict=True)
+            passed_s = np.repeat(times, [*map(len, of_keyframes)]) - clip.time_s
+            entries = torch.cat(of_keyframes)[None]
+            passed_s = torch.from_numpy(passed_s).to(entries)[None]
+            (added,) = self(persons[None], entries, passed_s)
+            return clip, rescore(found, added, head)
 
         for clip, found in predictions:
             found = found.to(self.waves.device)  # tiles are merged on the host
@@ -141,23 +147,6 @@ class LongTermActions(PersonVectors):
                 yield recall()
         while waiting:
             yield recall()
-
-    @torch.inference_mode()
-    def add(
-        self,
-        found: InstanceData,
-        persons: Tensor,
-        time_s: float,
-        remembered: Iterable[tuple[float, Tensor]],
-        head: STMixerHead,
-    ) -> InstanceData:
-        """The persons of a keyframe with scores of logits and memory."""
-        times, of_keyframes = zip(*remembered, strict=True)
-        passed_s = np.repeat(times, [*map(len, of_keyframes)]) - time_s
-        entries = torch.cat(of_keyframes)[None]
-        passed_s = torch.from_numpy(passed_s).to(entries)[None]
-        (added,) = self(persons[None], entries, passed_s)
-        return rescore(found, added, head)
 
 
 def rescore(found: InstanceData, added: Tensor, head: STMixerHead) -> InstanceData:
