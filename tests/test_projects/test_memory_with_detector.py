@@ -1,6 +1,7 @@
 """Laws of a memory that learns together with its detector."""
 
 from collections import OrderedDict
+from functools import partial
 
 import pytest
 import test_memory
@@ -95,11 +96,8 @@ def test_both_learn_from_banks_of_the_first_checkpoint(both):
 
 
 def test_banks_of_another_detector_are_refused(both, tmp_path, capsys):
-    def change(path):
-        for number in range(4):
-            rewrite(path.with_name(f'{number}.safetensors'), key='of another')
-
-    banks = test_memory.changed_banks(both, tmp_path, change)
+    change = partial(rewrite, key='of another')
+    banks = test_memory.changed_banks(both, tmp_path, change, '*')
     settings = f'load_from={both}/tiny.pth', f'train_dataloader.dataset.banks={banks}'
     line = run_and_fail(
         capsys,
