@@ -120,14 +120,14 @@ def test_a_perfect_detector_gives_the_truth(seed, frames):
     layout = random_layout(rng)
     persons = random_persons(rng, layout, frames)
     predictions, views = see_exactly(rng, layout, persons)
-    found = merge([one.clone() for one in predictions], views, 0.7)
+    found = merge([one.clone() for one in predictions], views)
     assert sorted(found.names.tolist()) == list(range(len(persons)))
     bboxes = found.bboxes.reshape(len(found), frames, 4) * torch.from_numpy(
         views[0, 2:]
     ).repeat(2)
     np.testing.assert_allclose(bboxes, persons[found.names], atol=2e-3)
     order = [0, *1 + rng.permutation(len(views) - 1)]
-    other = merge([predictions[i] for i in order], views[order], 0.7)
+    other = merge([predictions[i] for i in order], views[order])
     assert torch.equal(found.names, other.names)
     assert torch.equal(found.bboxes, other.bboxes)
 
@@ -139,7 +139,7 @@ def test_cut_persons_whom_no_view_has_whole_are_kept():
     half = InstanceData(
         bboxes=torch.tensor([[0.5, 0.2, 1, 0.8]]), person_scores=torch.ones(1)
     )
-    assert len(merge([empty, half, empty.clone()], views, 0.7)) == 1
+    assert len(merge([empty, half, empty.clone()], views)) == 1
 
 
 def test_masks_are_placed_in_the_frame():
@@ -152,7 +152,7 @@ def test_masks_are_placed_in_the_frame():
         scores = torch.tensor([number / 3])
         fields = dict(bboxes=box, person_scores=scores, masks=mask[: number + 1])
         predictions.append(InstanceData(**fields))
-    found = merge(predictions, views, 0.7)
+    found = merge(predictions, views)
     for box, mask in zip(found.bboxes, found.masks > 0.5, strict=True):
         y, x = np.nonzero(mask.numpy())
         outline = [x.min(), y.min(), x.max() + 1, y.max() + 1]

@@ -15,19 +15,15 @@ from torch import Tensor
 
 MARGIN = 0.02  # of a tile's sides: a box this near to a border ends there
 INSIDE = 0.7  # of a cut person's box that must be in the box of the whole person
-SAME = 0.5  # IoU from which boxes of two views are of one person
+SAME = 0.3  # IoU from which boxes of two views may be of one person
 
 
-def merge(
-    predictions: Sequence[InstanceData], views: np.ndarray, nms_thr: float | None
-) -> InstanceData:
+def merge(predictions: Sequence[InstanceData], views: np.ndarray) -> InstanceData:
     """The persons of a frame, the highest-scoring first.
 
     Args:
-        predictions: Of the V views, with ``bboxes`` in [0, 1] of each.
+        predictions: Of the V views, with ``bboxes`` in [0, 1] of each, one of a person.
         views: (V, 4) pixel xyxy in the frame; the first is all of it.
-        nms_thr: Of persons in one view with a larger IoU the highest-scoring is kept,
-            of those in two views from ``SAME`` on; None keeps all.
     """
     if not any(map(len, predictions)):
         return predictions[0]
@@ -45,13 +41,13 @@ def merge(
         scores = found.scores[:, 1:].amax(dim=1)
     is_left = _is_whole_elsewhere(bboxes, owners, views)
     is_left |= (owners == 0) & _fits_a_tile(bboxes, views)
-    kept = torch.arange(len(found))[~is_left]
     # Ties of scores must not depend on the order of the tiles.
-    keys = torch.column_stack([bboxes[kept].flatten(1), -scores[kept]])
-    kept = kept[np.lexsort(keys.T.numpy())]
-    if nms_thr is not None:
-        middle = bboxes[kept, bboxes.shape[1] // 2]
-        kept = kept[_suppress(middle, owners[kept], nms_thr)]
+    keys = torch.column_stack([bboxes.flatten(1), -scores, is_left])
+    order = np.lexsort(keys.T.numpy())
+    middle = bboxes[order, bboxes.shape[1] // 2]
+    best = _best_of_each(middle, owners[order], views)
+    kept = torch.from_numpy(order)[best]
+    kept = kept[~is_left[kept]]
     found.bboxes = (bboxes / views[0, 2:].repeat(2)).reshape(found.bboxes.shape)
     found = found[kept]
     if masks[0] is not None:
@@ -97,20 +93,31 @@ def _fits_a_tile(bboxes: Tensor, views: Tensor) -> Tensor:
     return fits
 
 
-def _suppress(bboxes: Tensor, owners: Tensor, nms_thr: float) -> list[int]:
-    """Which of n boxes are kept, of which the first are the best.
+def _best_of_each(bboxes: Tensor, owners: Tensor, views: Tensor) -> list[int]:
+    """Which of n boxes are the first of their persons.
 
-    ``nms`` has one threshold. Boxes of two views differ more than those of one, where
-    persons who overlap must not be lost.
+    A view has one box of a person at most: the one that is most like what it can see
+    of the first. So persons who cross stay two wherever a view has both.
     """
-    ious = bbox_overlaps(bboxes, bboxes)
-    same_view = owners[:, None] == owners
-    is_double = ious > torch.where(same_view, nms_thr, min(nms_thr, SAME))
-    kept: list[int] = []
-    for one in range(len(bboxes)):
-        if not is_double[one, kept].any():
-            kept.append(one)
-    return kept
+    left = torch.ones(len(bboxes), dtype=torch.bool)
+    firsts = []
+    for first in range(len(bboxes)):
+        if not left[first]:
+            continue
+        firsts.append(first)
+        left[first] = False
+        bbox = bboxes[first]
+        for view in range(len(views)):
+            others = (left & (owners == view)).nonzero()[:, 0]
+            if view == owners[first] or not len(others):
+                continue
+            seen = torch.cat(
+                [bbox[:2].maximum(views[view, :2]), bbox[2:].minimum(views[view, 2:])]
+            )
+            ious = bbox_overlaps(seen[None], bboxes[others])[0]
+            if ious.max() > SAME:
+                left[others[ious.argmax()]] = False
+    return firsts
 
 
 def _frame_masks(

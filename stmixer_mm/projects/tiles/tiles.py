@@ -99,7 +99,7 @@ class Tiles:
             found = predict(model, loader, views, **options)
             while group := list(islice(found, len(boxes))):
                 of_views = [one for _, one in group]
-                yield group[0][0], merge(of_views, boxes, nms_thr)
+                yield group[0][0], merge(of_views, boxes)
 
     def lay_out(self, model: nn.Module, loader: ClipLoader, clip: Clip) -> Layout:
         """The tiles for frames like those of a clip."""
