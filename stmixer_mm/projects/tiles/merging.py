@@ -99,24 +99,17 @@ def _best_of_each(bboxes: Tensor, owners: Tensor, views: Tensor) -> list[int]:
     A view has one box of a person at most: the one that is most like what it can see
     of the first. So persons who cross stay two wherever a view has both.
     """
+    corners, ends = views[owners].split(2, dim=1)
+    is_of = owners == torch.arange(len(views))[:, None]  # (V, n)
     left = torch.ones(len(bboxes), dtype=torch.bool)
     firsts = []
-    for first in range(len(bboxes)):
-        if not left[first]:
-            continue
-        firsts.append(first)
-        left[first] = False
-        bbox = bboxes[first]
-        for view in range(len(views)):
-            others = (left & (owners == view)).nonzero()[:, 0]
-            if view == owners[first] or not len(others):
-                continue
-            seen = torch.cat(
-                [bbox[:2].maximum(views[view, :2]), bbox[2:].minimum(views[view, 2:])]
-            )
-            ious = bbox_overlaps(seen[None], bboxes[others])[0]
-            if ious.max() > SAME:
-                left[others[ious.argmax()]] = False
+    for first, bbox in enumerate(bboxes):
+        if left[first]:
+            firsts.append(first)
+            seen = torch.cat([bbox[:2].maximum(corners), bbox[2:].minimum(ends)], dim=1)
+            ious = bbox_overlaps(seen, bboxes, is_aligned=True)
+            most, places = (is_of * left * ious).max(dim=1)  # in each view
+            left[places[most > SAME]] = False
     return firsts
 
 
