@@ -40,6 +40,21 @@ def test_labels_of_people_side_by_side_do_not_cover_each_other():
     assert label_pixels({0, 1}) >= 0.97 * (label_pixels({0}) + label_pixels({1}))
 
 
+def test_labels_do_not_cover_small_persons():
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    bboxes = np.array([[200 * i, 300, 200 * i + 30, 370] for i in range(1, 6)])
+    people = np.zeros(frame.shape[:2], bool)
+    for x1, y1, x2, y2 in bboxes:
+        people[y1:y2, x1:x2] = True
+    pairs = [[('walk', 0.9), ('wave', 0.8)]] * 5
+    drawn, plain = (
+        draw_detections(frame, bboxes, actions, ids=ids)
+        for actions, ids in ((pairs, range(5)), ([[]] * 5, None))
+    )
+    covered = (drawn != plain).any(axis=2)
+    assert covered.any() and covered[people].mean() < 0.2
+
+
 def test_an_id_stands_in_its_box_where_no_label_covers_it():
     box = [60, 60, 120, 140]
     plain, one, other = (
