@@ -6,3 +6,4 @@ model = dict(
     neck=dict(in_channels=[64, 128, 256], out_channels=128),
     decoder=dict(embed_dims=128, num_heads=8, feedforward_channels=512),
 )
+optim_wrapper = dict(optimizer=dict(lr=5e-4))  # 8e-4 is too much for this width
