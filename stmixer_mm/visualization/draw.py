@@ -93,7 +93,7 @@ def draw_detections(
         # A dark rim keeps the box visible on a background of its own colour.
         for ink, thickness in (((0, 0, 0), line_width + 2), (color, line_width)):
             cv2.rectangle(canvas, (x1, y1), (x2, y2), ink, thickness, cv2.LINE_AA)
-    pen, rects = _Pen(canvas, bboxes), []
+    pen, rects = _Pen(canvas, bboxes[:, 3] - bboxes[:, 1]), []
     for number, inks, box in zip(ids or (), colors, boxes, strict=False):
         rects.append(_write_id(canvas, pen, str(number), box, inks))
     for inks, box, pairs in zip(colors, boxes, actions, strict=True):
@@ -207,12 +207,11 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
 class _Pen:
     """Text of a size that fits a frame, and persons who are small in it."""
 
-    def __init__(self, frame: np.ndarray, bboxes: Sequence[np.ndarray] = ()) -> None:
+    def __init__(self, frame: np.ndarray, heights: Sequence[float] = ()) -> None:
         cap = min(frame.shape[:2]) * 0.035
-        if len(bboxes):
-            height = np.median([y2 - y1 for _, y1, _, y2 in bboxes])
+        if len(heights):
             # In steps, so that text does not shrink and grow from frame to frame.
-            cap = min(cap, 4 * round(height * 0.03))
+            cap = min(cap, 4 * round(np.median(heights) * 0.03))
         self.cap = float(np.clip(cap, 8, 30))
         self.pad = max(3, round(self.cap / 2.5))
         self.step = round(self.cap) + 2 * self.pad
