@@ -12,6 +12,9 @@ from mmdet import registry as mmdet
 from mmengine import registry as root
 
 
+TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
+
+
 class _SharedRegistry(root.Registry):
     """A registry of scope ``stmixer_mm`` that registers with the hosts too."""
 
@@ -35,6 +38,11 @@ class _SharedRegistry(root.Registry):
             raise
 
 
+def is_timm(kind: object) -> bool:
+    """Whether a type names a backbone of timm."""
+    return isinstance(kind, str) and kind.startswith(TIMM)
+
+
 def _in_own_scope(cfg: dict | list) -> dict | list:
     """Config of a host's part with the scope in which that part builds its own parts.
 
@@ -45,6 +53,8 @@ def _in_own_scope(cfg: dict | list) -> dict | list:
     if isinstance(cfg, list):
         return [*map(_in_own_scope, cfg)]
     kind = cfg.get('type') if isinstance(cfg, dict) else None
+    if is_timm(kind):
+        return {**cfg, 'type': 'TimmBackbone', 'name': kind.removeprefix(TIMM)}
     name = kind.__module__ if isinstance(kind, type) else str(kind)
     scope, dot, _ = name.partition('.')
     # The hosts' classes are not found from the scope of this package.

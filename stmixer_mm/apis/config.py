@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from stmixer_mm.errors import UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_dir, package_folder
+from stmixer_mm.registry import is_timm
 
 SPLITS = ('train', 'val', 'test')
 _STARRED = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
@@ -142,7 +143,7 @@ def _package(part: type) -> str:
 
 def _find_class(name: object, scope: str | None, place: str) -> type | None:
     """The class of a part; None for what is not a class, such as a function."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or is_timm(name):
         return name if inspect.isclass(name) else None
     scope = scope or DefaultScope.get_current_instance().scope_name
     known = []

@@ -236,6 +236,58 @@ class RandomShortSideResize(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class CropEmptyPart(BaseTransform):
+    """Make some clips ones without persons, so that a model learns what is none.
+
+    Crops the largest of the four parts beside all boxes; where no side of any part
+    reaches ``min_share`` of the frame's, all frames become black. Needs ``imgs``,
+    ``img_shape`` and ``gt_bboxes`` (k, 4) in pixels; removes the persons.
+
+    Args:
+        prob: Share of the clips.
+        min_share: Smallest width and height of a part, of those of the frame.
+    """
+
+    def __init__(self, prob: float = 0.1, *, min_share: float = 0.25) -> None:
+        self.prob = prob
+        self.min_share = min_share
+
+    def transform(self, results: dict) -> dict:
+        bboxes = results['gt_bboxes']
+        if np.random.rand() >= self.prob or not len(bboxes):
+            return results
+        height, width = results['img_shape']
+        left, top = np.floor(bboxes[:, :2].min(axis=0)).astype(int)
+        right, bottom = np.ceil(bboxes[:, 2:].max(axis=0)).astype(int)
+        parts = [
+            (slice(0, height), slice(0, max(left, 0))),
+            (slice(0, height), slice(right, width)),
+            (slice(0, max(top, 0)), slice(0, width)),
+            (slice(bottom, height), slice(0, width)),
+        ]
+        rows, columns = max(parts, key=lambda part: _size(part[0]) * _size(part[1]))
+        share = min(_size(rows) / height, _size(columns) / width)
+        if share >= self.min_share:
+            results['imgs'] = [image[rows, columns] for image in results['imgs']]
+        else:
+            results['imgs'] = [np.zeros_like(image) for image in results['imgs']]
+        results['img_shape'] = results['imgs'][0].shape[:2]
+        return keep_persons(results, np.zeros(len(bboxes), bool))
+
+
+def _size(part: slice) -> int:
+    return max(part.stop - part.start, 0)
+
+
+def keep_persons(results: dict, mask: np.ndarray) -> dict:
+    """A sample with some of its persons, (k,) bool."""
+    for key in results:
+        if key == 'entity_ids' or key.startswith('gt_'):
+            results[key] = results[key][mask]
+    return results
+
+
+@TRANSFORMS.register_module()
 class FilterBoxes(BaseTransform):
     """Drop boxes that a crop has left too small, with their labels.
 
@@ -259,7 +311,4 @@ class FilterBoxes(BaseTransform):
         if states is not None:
             states[(states == PRESENT) & ~keep] = ABSENT
             keep = (states == PRESENT).any(axis=1)
-        for key in results:
-            if key == 'entity_ids' or key.startswith('gt_'):
-                results[key] = results[key][keep]
-        return results
+        return keep_persons(results, keep)

@@ -1,14 +1,16 @@
 """Frames of videos, annotated by tubes: UCF101-24, JHMDB, MultiSports."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from stmixer_mm.datasets.annotations.ava_csv import KeyframeRow, read_boxes
 from stmixer_mm.datasets.annotations.tube_annotations import (
     TubeAnnotations,
     read_tube_annotations,
 )
-from stmixer_mm.datasets.person_dataset import PersonDataset
+from stmixer_mm.datasets.person_dataset import PersonDataset, join_root
 from stmixer_mm.datasets.persons import make_persons, merge_equal
 from stmixer_mm.errors import choose
 from stmixer_mm.registry import DATASETS
@@ -69,6 +71,8 @@ class TubeDataset(PersonDataset):
         frame_stride: Take every n-th keyframe of a video.
         all_frames: Keyframes are all frames, also those without a box: detections
             there count in ACT's protocol, and tubes are linked through them.
+        bystanders_file: Csv of further persons, who do none of the actions, as lines of
+            video_id,frame,x1,y1,x2,y2: the frame from 1, the box in [0, 1].
         filename_tmpl: Names of the extracted frames.
         shared: Arguments of :class:`PersonDataset`, as is the pipeline.
 
@@ -85,9 +89,11 @@ class TubeDataset(PersonDataset):
         split: int = 1,
         frame_stride: int = 1,
         all_frames: bool = False,
+        bystanders_file: str | None = None,
         filename_tmpl: str = '{:05}.jpg',
         **shared,
     ) -> None:
+        self.bystanders_file = bystanders_file
         self.split = split
         self.frame_stride = frame_stride
         self.all_frames = all_frames
@@ -106,10 +112,14 @@ class TubeDataset(PersonDataset):
         """All keyframes of the videos of the split."""
         truth, videos = self.read_truth()
         paths = self.find_sources(videos)
+        bystanders = defaultdict(list)
+        file = join_root(self.data_root, self.bystanders_file)
+        for row in read_boxes(file) if file else ():
+            bystanders[row.video_id].append(row)
         return [
             info
             for name in videos
-            for info in self._keyframes(truth, name, paths[name])
+            for info in self._keyframes(truth, name, paths[name], bystanders[name])
         ]
 
     def choose_keyframes(self, frames: np.ndarray) -> np.ndarray:
@@ -120,7 +130,11 @@ class TubeDataset(PersonDataset):
         """Keep all boxes of a video, if samples need more than their own."""
 
     def _keyframes(
-        self, truth: TubeAnnotations, video_id: str, path: str
+        self,
+        truth: TubeAnnotations,
+        video_id: str,
+        path: str,
+        bystanders: Sequence[KeyframeRow],
     ) -> list[dict]:
         total_frames, size = truth.nframes[video_id], truth.resolution[video_id]
         persons = video_persons(
@@ -135,6 +149,9 @@ class TubeDataset(PersonDataset):
             frames = np.arange(1, total_frames + 1)
         self.keep_persons(video_id, persons)
         persons = merge_persons(persons)
+        if bystanders:
+            persons = np.concatenate([persons, self._make_bystanders(bystanders)])
+            persons = persons[np.argsort(persons['time'], kind='stable')]
         common = {'video_id': video_id, self.path_key: path}
         if self.use_frames:
             common['total_frames'] = total_frames
@@ -151,3 +168,12 @@ class TubeDataset(PersonDataset):
             }
             for frame, start, stop in np.stack([frames, starts, stops], axis=1).tolist()
         ]
+
+    def _make_bystanders(self, rows: Sequence[KeyframeRow]) -> np.ndarray:
+        """Persons (P,) without an action and without a tube."""
+        return make_persons(
+            times=np.array([row.timestamp for row in rows]),
+            bboxes_norm=np.array([row.bbox_norm for row in rows]),
+            labels=np.zeros((len(rows), self.num_classes)),
+            ids=np.full(len(rows), -1),
+        )

@@ -1,7 +1,8 @@
 """Parts of models: importing them registers them."""
 
 # ruff: noqa: F401
-from stmixer_mm.models.backbones.framewise import FramewiseBackbone
+from stmixer_mm.models.backbones.efficientnet_lite import EfficientNetLite0
+from stmixer_mm.models.backbones.framewise import FramewiseBackbone, TimmBackbone
 from stmixer_mm.models.backbones.slowfast_pyramid import (
     NonLocalBlock3D,
     ResNet3dSlowFastPyramid,

@@ -28,6 +28,10 @@ _KEYFRAME_FORM = (
     'video_id,timestamp,x1,y1,x2,y2,action_id,person_id with seconds from 0, an upright '
     'box in [0, 1] and whole ids, without quotes or a header'
 )
+_BOXES_FORM = (
+    'video_id,timestamp,x1,y1,x2,y2 with an upright box in [0, 1], without quotes or a '
+    'header'
+)
 
 
 class Fault(NamedTuple):
@@ -99,6 +103,19 @@ def read_keyframe_rows(
             f'{ann_file}: the file has no annotation; write lines of {_KEYFRAME_FORM}.'
         )
     return rows, faults
+
+
+def read_boxes(file: str) -> Iterator[KeyframeRow]:
+    """Rows of a file of persons alone, of whom no action is named.
+
+    Raises:
+        UserError: at the first fault.
+    """
+
+    def parse(number: int, line: str) -> KeyframeRow:
+        return KeyframeRow(number, *_parse_person(line))
+
+    return right_lines(file, parse, _BOXES_FORM)
 
 
 def read_timestamp_rows(file: str | None) -> tuple[list[KeyframeRow], list[Fault]]:

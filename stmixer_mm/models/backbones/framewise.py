@@ -3,30 +3,105 @@
 Shapes: B clips, T frames, H and W pixels, C channels of h x w cells.
 """
 
+from collections.abc import Sequence
+
 from mmengine.model import BaseModule
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.models.folding import fold_time, unfold_time
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.registry import MODELS
 
 
 @MODELS.register_module()
-class FramewiseBackbone(BaseModule):
+class TimmBackbone(BaseModule):
+    """A backbone of timm for images, ``dict(type='timm/NAME', …)`` in configs.
+
+    ``channels`` and ``strides`` describe its levels, finest first. Its modules are those
+    of ``model``.
+
+    Args:
+        name: A model of timm that yields levels, such as ``resnet18``.
+        options: Arguments of ``timm.create_model``: ``pretrained=True`` fetches weights,
+            with ``pretrained_cfg_overlay=dict(file=…)`` they come from a file.
+
+    Raises:
+        UserError: timm is not installed, or has no such backbone.
+    """
+
+    def __init__(self, *, name: str, **options) -> None:
+        super().__init__()
+        remedy = "correct it, or pip install 'stmixer_mm[timm]'"
+        with blame(f"The backbone 'timm/{name}' cannot be built", remedy):
+            import timm
+
+            self.model = timm.create_model(name, features_only=True, **options)
+            self.channels = self.model.feature_info.channels()
+            self.strides = self.model.feature_info.reduction()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> levels (N, C, h, w)"""
+        levels = self.model(images)
+        if getattr(self.model, 'output_fmt', None) == 'NHWC':  # as of Swin
+            return [level.permute(0, 3, 1, 2) for level in levels]
+        return levels
+
+
+class ImageBackbone(BaseModule):
+    """Base of the backbones that run one for images on the frames of clips.
+
+    Args:
+        backbone: Config of the backbone for images, such as
+            ``dict(type='mmdet.ResNet', …)`` or ``dict(type='timm/resnet18')``.
+        norm_eval: Do not train batch norms, neither statistics nor weights.
+        frozen: Names of submodules of the backbone for images that are not trained.
+        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        norm_eval: bool = False,
+        frozen: Sequence[str] = (),
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.norm_eval = norm_eval
+        for name in frozen:
+            self.backbone.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    @property
+    def channels(self) -> list[int] | None:
+        """Channels of the levels, where the backbone tells them."""
+        return getattr(self.backbone, 'channels', None)
+
+    def train(self, mode: bool = True) -> 'ImageBackbone':
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval().requires_grad_(False)
+        return self
+
+
+@MODELS.register_module()
+class FramewiseBackbone(ImageBackbone):
     """Run a 2-D backbone on all frames as one batch.
 
     Backbones that look at neighbouring frames (TSM, TANet) find the frames of a clip
     one after the other, as in their recognisers. Checkpoints of recognisers fit.
 
     Args:
-        backbone: Config of the backbone, such as ``dict(type='mmdet.ResNet', …)``.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        **kwargs: See :class:`ImageBackbone`.
     """
 
-    def __init__(self, *, backbone: dict, init_cfg: dict | list | None = None) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
         modules = self.backbone.modules()
         segments = (getattr(module, 'num_segments', None) for module in modules)
         # Of those that look at neighbouring frames, the outermost comes first.

@@ -1,5 +1,6 @@
 """The base of all detectors: clips to feature maps."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -20,7 +21,8 @@ class ClipDetector(BaseDetector):
     Args:
         backbone: Clips (B, 3, T_in, H, W) to one feature map or several.
         neck: These to ``feats``, L levels (B, C, T, H_l, W_l), finest first. A list of
-            necks is run one after the other; None is for backbones that need none.
+            necks is run one after the other; None is for backbones that need none. The
+            ``in_channels`` may be left out where the backbone has ``channels``.
         **kwargs: ``data_preprocessor``, samples of the loader to clips; ``init_cfg``,
             by which a pretrained recogniser's checkpoint fills the backbone.
     """
@@ -31,6 +33,8 @@ class ClipDetector(BaseDetector):
     def __init__(self, *, backbone: dict, neck: dict | list | None, **kwargs) -> None:
         super().__init__(**kwargs)
         self.backbone = MODELS.build(backbone)
+        channels = getattr(self.backbone, 'channels', None)
+        neck = neck if channels is None else _with_channels(neck, channels)
         self.neck = None if neck is None else MODELS.build(neck)
 
     @abstractmethod
@@ -60,3 +64,15 @@ class ClipDetector(BaseDetector):
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Losses of the necks that have any, and :meth:`extract_feat`'s result."""
         return run_path(self.path, inputs)
+
+
+def _with_channels(
+    neck: dict | list | None, channels: Sequence[int]
+) -> dict | list | None:
+    """Config of a neck with the ``in_channels`` that it takes and does not name."""
+    if isinstance(neck, list):
+        return [_with_channels(neck[0], channels), *neck[1:]]
+    if neck is None or 'in_channels' in neck:
+        return neck
+    arguments = inspect.signature(MODELS.get(neck['type'])).parameters
+    return dict(neck, in_channels=channels) if 'in_channels' in arguments else neck

@@ -66,7 +66,7 @@ class SetCriterion(BaseModule):
         loss_action: Mean loss of (n, A) logits on multi-hot labels. The head multiplies
             it by A, so that its ``loss_weight`` is that of one action.
         num_classes: Number of action classes plus one, the host's dummy class 0.
-        single_label: A person has exactly one action. ``loss_action`` is then a
+        single_label: A person has one action at most. ``loss_action`` is then a
             softmax of the A actions and background, whose logit is 0, for all queries;
             its ``loss_weight`` is that of a person.
     """
@@ -124,10 +124,10 @@ class SetCriterion(BaseModule):
                 continue
             if labels.dim() == 3:
                 labels = labels[sample.gt_instances.states == PRESENT]
-            if ((labels[:, 1:] > 0).sum(dim=1) != 1).any():
+            if ((labels[:, 1:] > 0).sum(dim=1) > 1).any():
                 raise UserError(
-                    f'A person of {sample_name(sample)} has several actions or none but '
-                    'the head has single_label=True; correct one of the two.'
+                    f'A person of {sample_name(sample)} has several actions but the '
+                    'head has single_label=True; correct one of the two.'
                 )
 
     def loss(self, stages: Stages, data_samples: Samples) -> dict[str, Tensor]:
@@ -252,7 +252,8 @@ class SetCriterion(BaseModule):
         if not self.single_label:
             return acting, acting.of(action_logits), targets.actions
         labels = targets.persons.new_zeros(len(action_logits))
-        labels[acting.index] = targets.actions.argmax(dim=-1) + 1
+        has_action, action = targets.actions.max(dim=-1)
+        labels[acting.index] = torch.where(has_action > 0, action + 1, 0)
         return heard, F.pad(heard.of(action_logits), (1, 0)), heard.of(labels)
 
 

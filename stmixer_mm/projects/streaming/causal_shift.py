@@ -9,10 +9,10 @@ from itertools import chain
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.backbones.framewise import ImageBackbone
 from stmixer_mm.models.folding import fold_time, unfold_time
 from stmixer_mm.registry import MODELS
 
@@ -28,8 +28,20 @@ def shift_channels(now: Tensor, before: Tensor, share: float) -> Tensor:
     return torch.cat((before[:, :count], now[:, count:]), dim=1)
 
 
+def keep_submodules(module: nn.Module, names: Sequence[str], prefix: str = '') -> None:
+    """Remove all submodules but those of these dotted names."""
+    for child, submodule in [*module.named_children()]:
+        name = prefix + child
+        if name in names:
+            continue
+        if any(each.startswith(f'{name}.') for each in names):
+            keep_submodules(submodule, names, f'{name}.')
+        else:
+            delattr(module, child)
+
+
 @MODELS.register_module()
-class CausalShiftBackbone(BaseModule):
+class CausalShiftBackbone(ImageBackbone):
     """Run a 2-D backbone on each frame, with shifts in time that only look back.
 
     Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", ICCV
@@ -38,27 +50,24 @@ class CausalShiftBackbone(BaseModule):
     no frame twice, except the first few of each clip.
 
     Args:
-        backbone: Config of a backbone that runs submodules one after the other. Its
-            checkpoints fit.
-        stages: Names of these, in groups.
+        stages: Names of the submodules that the backbone for images runs one after the
+            other, in groups. Its other submodules are removed.
         shifts: Groups that see the frame before; not the first.
         out_indices: Groups that yield a level, rising, with the last; None: all.
         share: Of the channels that come from there.
-        init_cfg: Initialisation, see :class:`mmengine.model.BaseModule`.
+        **kwargs: See :class:`.ImageBackbone`. Checkpoints of the backbone for images fit.
     """
 
     def __init__(
         self,
         *,
-        backbone: dict,
         stages: Sequence[Sequence[str]],
         shifts: Sequence[int],
         out_indices: Sequence[int] | None = None,
         share: float = 0.125,
-        init_cfg: dict | list | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
+        super().__init__(**kwargs)
         self.stages = [[*names] for names in stages]
         groups = range(len(stages))
         self.out_indices = [*(groups if out_indices is None else out_indices)]
@@ -72,6 +81,7 @@ class CausalShiftBackbone(BaseModule):
             )
         for name in chain(*stages):
             self.backbone.get_submodule(name)
+        keep_submodules(self.backbone, [*chain(*stages)])
 
     def forward(self, clips: Tensor) -> list[Tensor]:
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
