@@ -25,7 +25,7 @@ SET_UP = for python in $(PYTHONS); do \
 	  'python3-venv), or name one with PYTHON=/path/to/python.' >&2; exit 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-full test lint docs clean clean-env
+.PHONY: help setup demo demo-train demo-full test lint docs clean clean-env
 
 help: ## list the commands
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 20
@@ -39,9 +39,13 @@ help: ## list the commands
 setup: ## set up .venv, once
 	@$(call SET_UP,)
 
-demo: ## train a small STMixer on a real clip, show who does what in it (4 minutes)
+demo: ## show who does what in a real clip (20 seconds)
 	@$(call SET_UP,)
 	@$(PY) tools/run_demo.py $(DEMO_OPTIONS)
+
+demo-train: ## train a small STMixer on that clip (4 minutes)
+	@$(call SET_UP,)
+	@$(PY) tools/run_demo.py --train --work-dir work_dirs/demo_train $(DEMO_OPTIONS)
 
 demo-full: ## train one on toy videos, test it on others (8 minutes)
 	@$(call SET_UP,)

@@ -7,6 +7,7 @@ Each states its reason and when it can go.
 
 import atexit
 import gc
+import json
 import os
 import re
 import sys
@@ -29,6 +30,7 @@ from mmengine.hooks import checkpoint_hook
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import BaseModule
 from mmengine.runner import CheckpointLoader, checkpoint
+from safetensors import safe_open
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_sums, open_atomically, package_folder
@@ -103,6 +105,16 @@ def _allow_mmengine_checkpoints() -> None:
     )
 
 
+def read_safetensors(file: str | Path) -> dict[str, dict]:
+    """A file of :func:`.write_weights` as mmengine's checkpoints are, in float32."""
+    with safe_open(str(file), 'pt') as opened:
+        names = opened.keys()
+        state_dict = {name: opened.get_tensor(name).float() for name in names}
+        classes = json.loads(opened.metadata()['classes'])
+    meta = dict(dataset_meta=dict(classes=tuple(classes)))
+    return dict(state_dict=state_dict, meta=meta)
+
+
 def _load_weights_only() -> None:
     """Let mmengine load whole checkpoints only, without their code, and name the file.
 
@@ -122,6 +134,8 @@ def _load_weights_only() -> None:
         if earlier := _find_earlier_checkpoint(filename):
             remedy += f', such as the one before it, {earlier}'
         with blame(f'Checkpoint {filename} cannot be read', remedy):
+            if str(filename).endswith('.safetensors'):
+                return read_safetensors(filename)
             check_sums(filename)
             return load_checkpoint(filename, map_location, logger)
 

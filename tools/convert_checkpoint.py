@@ -1,8 +1,11 @@
-"""Convert a released STMixer checkpoint to this package's names."""
+"""Convert checkpoints: the release's to this package's names, this package's to ship."""
 
+import hashlib
 import json
+import os
+from pathlib import Path
 
-from stmixer_mm.apis.conversion import convert_checkpoint
+from stmixer_mm.apis.conversion import convert_checkpoint, write_weights
 from stmixer_mm.apis.model_zoo import list_fitting
 from stmixer_mm.command_line import run_main
 from stmixer_mm.files import check_writable_file
@@ -10,10 +13,16 @@ from stmixer_mm.files import check_writable_file
 
 def main(src: str, dst: str) -> None:
     """Args:
-    src: Released checkpoint: a state dict, or with "model".
-    dst: File to write; left alone on failure.
+    src: Released checkpoint: a state dict, or with "model"; or one of this package.
+    dst: File to write; left alone on failure. With the suffix .safetensors it gets the
+        weights of a checkpoint of this package in half precision, and its actions.
     """
-    check_writable_file(dst, purpose='dst')
+    check_writable_file(dst, purpose='dst', inputs=[src])
+    if dst.endswith('.safetensors'):
+        write_weights(src, dst)
+        digest = hashlib.sha256(Path(dst).read_bytes()).hexdigest()
+        print(f'{dst}: {os.path.getsize(dst) / 1e6:.2f} MB, SHA-256 {digest}')
+        return
     parts = convert_checkpoint(src, dst)
     print(f'{dst} fits a model with these parts:')
     print(json.dumps(parts, indent=2))

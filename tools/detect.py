@@ -20,7 +20,7 @@ from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 def main(
     videos: str,
     *,
-    model: str,
+    model: str | None = None,
     weights: str | None = None,
     out: Path,
     no_video: bool = False,
@@ -34,9 +34,9 @@ def main(
     Args:
         videos: Video, folder of videos, text file with one in each line, pattern in
             quotes, or URL.
-        model: Model of the release, whose weights are fetched once, such as
-            stmixer_slowonly-r50_ava22; a checkpoint of yours, with its config in it;
-            or with --weights a config.
+        model: Model of this package (default: stmixer-n_jhmdb), or of the release,
+            whose weights are fetched once, such as stmixer_slowonly-r50_ava22; a
+            checkpoint of yours, with its config in it; or with --weights a config.
         weights: Checkpoint file or URL, or a file written by tools/export.py.
         out: Folder of the results.
         no_video: Do not draw the detections.

@@ -37,8 +37,8 @@ LOG_EVERY_S = 10.0
 
 def main(
     source: str,
-    config: str,
-    checkpoint: str,
+    config: str | None = None,
+    checkpoint: str | None = None,
     *,
     page: Annotated[int | None, number(int, 0, 65535), dict(metavar='PORT')] = None,
     host: str = '127.0.0.1',
@@ -56,7 +56,8 @@ def main(
     Args:
         source: Number of a camera, address (rtsp://…, http://…), video file, folder of
             pictures, or - for standard input.
-        config: Config file.
+        config: Config file, a model by its name (default: stmixer-n_jhmdb), or a
+            checkpoint with its config in it.
         checkpoint: Checkpoint file or URL, or a file written by tools/export.py.
         page: Serve a web page at this port; 0 for any free one.
         host: Address of the page; all but this machine's get a token.

@@ -1,21 +1,22 @@
-"""Train a small STMixer on a video, and show who does what in it.
+"""Show who does what in ten seconds of basketball, by the model of this package.
 
-The video is ten seconds of basketball with nine annotated keyframes: the model remembers
-this one clip. Where it is neither at hand nor can be fetched, toy videos are made, and
-the model finds persons in some that it has not seen.
-
-An interrupted run continues when it is started again; a finished one starts anew.
+With --train a small model is trained instead, on nine annotated keyframes of that clip,
+or with --toy on toy videos. An interrupted training continues when it is started again;
+a finished one starts anew. Where the clip is neither at hand nor can be fetched, the
+demo draws a toy video.
 """
 
 import csv
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -28,6 +29,7 @@ from stmixer_mm.files import package_folder, write_json
 from stmixer_mm.structures import VideoDetections
 
 import torch
+from tqdm import tqdm
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = package_folder() / 'configs'
@@ -37,6 +39,13 @@ PATIENT = {'GOMP_SPINCOUNT': '10000'}
 # Of MMAction2 (Apache-2.0). Its annotation, beside the config, is of this package.
 CLIP = 'https://github.com/open-mmlab/mmaction2/raw/v1.2.0/demo/test_video_structuralize.mp4'
 SHA256 = 'ed105408e9bf71c202c1ddf08f05ff4cfb2f207a7d811d4d791126c415c00261'
+NEXT = """next: stmixer detect YOUR_VIDEO --out results   (source .venv/bin/activate)
+next: stmixer live 0 --page 8000                (a camera, in the browser)
+next: make demo-train                           (then docs/own_data.md: your own actions)"""
+# A line of the log of a training.
+STEP = re.compile(
+    r'\(train\) +(?:\[(?P<epoch>\d+)\])?\[ *(\d+)/(\d+)\].* loss: (?P<loss>[\d.]+)'
+)
 # The short form is for a first look.
 FEW_VIDEOS = '--train-videos', '300', '--val-videos', '40'
 Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
@@ -49,11 +58,13 @@ class Job(NamedTuple):
     video: Path
     interval_s: float
     data: Path
+    is_clip: bool
 
 
 def main(
     *,
     clip: Path | None = None,
+    train: bool = False,
     toy: Literal['short', 'full'] | None = None,
     config: str | None = None,
     data: Path | None = None,
@@ -64,16 +75,22 @@ def main(
     """Args:
     clip: The basketball clip, if you have it (MMAction2's
         demo/test_video_structuralize.mp4).
-    toy: Make toy videos instead, and train for a short or the full time.
+    train: Train on the clip.
+    toy: Make toy videos, and train on them for a short or the full time.
     config: Another config for the toy videos.
     data: Folder of the toy videos (data/toy, data/toy_short in the short form).
     toy_options: For make_toy_dataset.py.
     cfg_options: For all other tools.
     """
     start, summary = time.monotonic(), work_dir / 'summary.json'
-    found = None if toy else find_clip(clip)
-    if found:
-        job = remember_clip(found, work_dir)
+    video = None if toy else find_clip(clip)
+    if not (train or toy):
+        show(video or draw_toy(work_dir), work_dir)
+        print_time(start)
+        print(NEXT)
+        return
+    if video:
+        job = remember_clip(video, work_dir)
     else:
         if toy != 'full':
             toy_options = *FEW_VIDEOS, *toy_options
@@ -95,23 +112,65 @@ def main(
     results = max((work_dir / 'test').glob('*/*.json'), key=os.path.getmtime)
     scores = json.loads(results.read_text())
     (metric,) = (name for name in scores if name.endswith('mAP/overall'))
-    video = (work_dir / 'demo.mp4').resolve()
-    timeline = video.with_suffix('.png')
-    options = '--out', video, '--timeline', timeline, '--interval-s', job.interval_s
+    drawn = (work_dir / 'demo.mp4').resolve()
+    timeline = drawn.with_suffix('.png')
+    options = '--out', drawn, '--timeline', timeline, '--interval-s', job.interval_s
     options = job.video, job.config, checkpoint, *options, *overrides
     run('detecting', 'demo.py', *options)
 
-    seconds = round(time.monotonic() - start, 1)
+    what = 'on the nine keyframes that it learned' if job.is_clip else 'on new videos'
+    seconds = print_time(start)
     score = dict(metric=metric, score=scores[metric], seconds=seconds)
-    write_json(summary, dict(video=str(video), checkpoint=checkpoint, **score))
-    what = 'one clip remembered' if found else 'videos that it has not seen'
-    print(f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}')
-    for line in describe(VideoDetections.load(video.with_suffix('.json'))):
-        print(f'  {line}')
+    write_json(summary, dict(video=str(drawn), checkpoint=checkpoint, **score))
+    print_persons(drawn.with_suffix('.json'))
     print(
         f'  {metric} ({what}): {scores[metric]:.3f}\n'
-        f'  checkpoint: {checkpoint}\n  video: {video}\n  timeline: {timeline}'
+        f'  checkpoint: {checkpoint}\n  video: {drawn}\n  timeline: {timeline}'
     )
+
+
+def show(video: Path, work_dir: Path) -> None:
+    """Detect in a video by the model of this package, and say who does what."""
+    options = '--out', work_dir, '--interval-s', 0.5
+    run('detecting', 'detect.py', video, *options)
+    detections = work_dir / video.with_suffix('.json').name
+    print_persons(detections)
+    for suffix, what in (
+        ('.mp4', 'video'),
+        ('.png', 'timeline'),
+        ('.json', 'detections'),
+    ):
+        print(f'  {what}: {detections.with_suffix(suffix).resolve()}')
+
+
+def draw_toy(work_dir: Path) -> Path:
+    """A toy video, for a look at the chain: the model knows no drawings."""
+    data = work_dir / 'toy'
+    print(
+        f'[demo] a toy video instead; for the clip, put it at {cache_folder()} as '
+        'basketball.mp4, or name it with --clip'
+    )
+    if not (data / 'val.csv').is_file():
+        options = '--train-videos', 1, '--val-videos', 1
+        run('making a toy video', 'make_toy_dataset.py', '--out', data, *options)
+    return find_toy(data)
+
+
+def find_toy(data: Path) -> Path:
+    """A toy video to look at."""
+    with (data / 'val.csv').open(newline='') as file:
+        return data / 'videos' / next(csv.reader(file))[0]
+
+
+def print_time(start: float) -> float:
+    seconds = round(time.monotonic() - start, 1)
+    print(f'\n[demo] done in {seconds // 60:.0f}:{seconds % 60:02.0f}')
+    return seconds
+
+
+def print_persons(detections: Path) -> None:
+    for line in describe(VideoDetections.load(detections)):
+        print(f'  {line}')
 
 
 def find_clip(clip: Path | None) -> Path | None:
@@ -129,7 +188,7 @@ def find_clip(clip: Path | None) -> Path | None:
             kept.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(CLIP, str(kept), SHA256, progress=False)
         except (OSError, RuntimeError) as error:
-            print(f'[demo] it cannot be fetched ({error}): toy videos instead')
+            print(f'[demo] it cannot be fetched ({error})')
             return None
     found = Path(named or kept)
     if not found.is_file() or hashlib.sha256(found.read_bytes()).hexdigest() != SHA256:
@@ -149,7 +208,7 @@ def remember_clip(clip: Path, work_dir: Path) -> Job:
     video.unlink(missing_ok=True)
     video.symlink_to(clip.resolve())
     config = CONFIGS / 'basketball' / 'stmixer_tiny_1xb4-4x8x1_basketball.py'
-    return Job(config, video, 0.5, data)
+    return Job(config, video, 0.5, data, is_clip=True)
 
 
 def learn_from_toys(data: Path, options: Words, config: str | None) -> Job:
@@ -157,22 +216,44 @@ def learn_from_toys(data: Path, options: Words, config: str | None) -> Job:
         print(f'[demo] toy videos: {data} is there already')
     else:
         run('making toy videos', 'make_toy_dataset.py', '--out', data, *options)
-    with (data / 'val.csv').open(newline='') as file:
-        video = data / 'videos' / next(csv.reader(file))[0]
     config = config or CONFIGS / 'experiments' / 'stmixer_tiny-denoising_toy.py'
-    return Job(config, video, 0.2, data)
+    return Job(config, find_toy(data), 0.2, data, is_clip=False)
 
 
 def run(title: str, tool: str, *options: object) -> None:
-    """Run a tool of this folder."""
+    """Run a tool of this folder; of its log only the progress of a training is shown."""
     print(f'\n[demo] {title}', flush=True)
     command = [sys.executable, str(TOOLS / tool), *map(str, options)]
-    code = subprocess.run(command, env={**PATIENT, **os.environ}).returncode
+    environment = {**PATIENT, **os.environ}
+    if tool == 'train.py':
+        code = run_training(command, environment)
+    else:
+        code = subprocess.run(command, env=environment).returncode
     if code:
         raise UserError(
             f'{tool} ended with status {code} (its message is above); correct that and '
             'start the same command again.'
         )
+
+
+def run_training(command: list[str], environment: dict[str, str]) -> int:
+    """Run a training with a progress bar; print the end of its log if it fails."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    last_lines: deque[str] = deque(maxlen=10)
+    with (
+        subprocess.Popen(command, env=environment, **pipes) as process,
+        tqdm(unit='step') as bar,
+    ):
+        for line in process.stdout:
+            last_lines.append(line)
+            if step := STEP.search(line):
+                epoch, number, total = (int(group or 1) for group in step.groups()[:3])
+                bar.total = None if step['epoch'] else total  # of one epoch alone
+                bar.update((epoch - 1) * total + number - bar.n)
+                bar.set_postfix_str(f'loss {step["loss"]}')
+    if process.returncode:
+        print(*last_lines, sep='')
+    return process.returncode
 
 
 def describe(found: VideoDetections, most: int = 3) -> list[str]:

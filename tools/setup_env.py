@@ -173,6 +173,8 @@ def install_all(log, extras, compiled):
     pip(log, 'installing torch and what the packages need', 'install', *wanted)
     install_mmcv(log, compiled)
     hosts = [*listed_in('hosts.txt'), '--no-build-isolation', '--editable', str(ROOT)]
+    if 'test' in extras:
+        hosts += listed_in('timm.txt')  # with what it needs it would replace torch
     pip(
         log,
         'installing mmdet, mmaction2 and this package',

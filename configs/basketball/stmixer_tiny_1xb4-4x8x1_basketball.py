@@ -41,3 +41,5 @@ param_scheduler = [
 auto_scale_lr = dict(base_batch_size=4)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=max_iters))
 log_processor = dict(by_epoch=False)
+
+use = dict(note='it remembers nine keyframes of one basketball clip and nothing else')

@@ -51,7 +51,7 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
 
 
 def list_configs() -> dict[str, Path]:
-    """Configs of this package, by file names and by names of released models."""
+    """Configs of this package, by file names and by names of models with weights."""
     configs = package_folder().glob('configs/*/*.py')
     return {
         **{one.stem: one for one in configs if one.parts[-2] != '_base_'},
@@ -60,8 +60,9 @@ def list_configs() -> dict[str, Path]:
 
 
 def read_metafile() -> list[tuple[str, dict]]:
-    """Short names of released models, and what ``mim`` is told of each."""
-    models = load(package_folder() / 'configs/stmixer/metafile.yml')['Models']
+    """Short names of models with weights, and what ``mim`` is told of each."""
+    files = sorted(package_folder().glob('configs/*/metafile.yml'))
+    models = [model for file in files for model in load(file)['Models']]
     return [(name, one) for one in models for name in one.get('Alias', ())]
 
 

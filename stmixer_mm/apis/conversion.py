@@ -1,13 +1,19 @@
 """Released checkpoint files to this package's."""
 
 import io
+import json
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from stmixer_mm.datasets.annotations import ava_csv
-from stmixer_mm.engine.checkpoints import is_dense, state_dict_of
+from stmixer_mm.engine.checkpoints import (
+    is_dense,
+    load_checkpoint_file,
+    state_dict_of,
+)
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_sums, write_atomically
 from stmixer_mm.models.release import convert_state_dict
@@ -40,6 +46,28 @@ def load_released(src: str | Path) -> dict[str, torch.Tensor]:
             checkpoint = torch.load(src, map_location='cpu', weights_only=True)
     released = state_dict_of(checkpoint, source=src)
     return {name: value for name, value in released.items() if is_dense(value)}
+
+
+def write_weights(src: str | Path, dst: str | Path) -> None:
+    """Write the weights of a checkpoint of this package in half precision.
+
+    Args:
+        src: A checkpoint with the names of its actions, as mmengine writes it.
+        dst: File of safetensors to write.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    checkpoint = load_checkpoint_file(src)
+    with blame(f'{src} does not name its actions', 'give a checkpoint of a training'):
+        classes = checkpoint['meta']['dataset_meta']['classes']
+    weights = {
+        name: value.half().contiguous()
+        for name, value in checkpoint['state_dict'].items()
+        if value.is_floating_point()  # the others are counters
+    }
+    metadata = dict(format='pt', classes=json.dumps(classes))
+    write_atomically(dst, safetensors.torch.save(weights, metadata))
 
 
 def convert_checkpoint(src: str | Path, dst: str | Path) -> dict[str, dict]:

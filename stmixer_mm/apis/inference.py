@@ -46,8 +46,9 @@ def init_detector(
 ) -> nn.Module:
     """Build a detector and load its parameters, all of which must fit.
 
-    Scenes without a person stay empty: the head's ``fallback_topk`` is set to 0
-    unless ``cfg_options`` set it.
+    Scenes without a person stay empty: the head's ``fallback_topk`` is set to 0, and
+    its ``score_thr`` to ``use.person_thr`` of the config, unless ``cfg_options`` set
+    them.
 
     Args:
         config: Config file, or what was read from one.
@@ -74,7 +75,7 @@ def init_detector(
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
     model, classes = _load_model(cfg, checkpoint, trust=trust)
-    _prepare_use(model, keep_fallback='model.head.fallback_topk' in (cfg_options or {}))
+    _prepare_use(model, cfg.get('use') or {}, cfg_options or {})
     if label_map or not classes:
         classes = _class_names(cfg, label_map)
     num_actions = getattr(getattr(model, 'head', None), 'num_classes', 0) - 1
@@ -104,11 +105,14 @@ def _load_model(
     return model, None
 
 
-def _prepare_use(model: nn.Module, *, keep_fallback: bool) -> None:
+def _prepare_use(model: nn.Module, use: dict, cfg_options: dict) -> None:
     """Leave scenes without persons empty, and tell a tracker of the query vectors."""
     head = getattr(model, 'head', None)
-    if hasattr(head, 'fallback_topk') and not keep_fallback:
-        head.fallback_topk = 0
+    settings = dict(fallback_topk=0, score_thr=use.get('person_thr'))
+    for name, value in settings.items():
+        is_set = f'model.head.{name}' in cfg_options or value is None
+        if hasattr(head, name) and not is_set:
+            setattr(head, name, value)
     if hasattr(model, 'with_query_vectors') and not finds_tubelets(model):
         model.with_query_vectors = True
 

@@ -57,8 +57,9 @@ class ActionDetInferencer:
 
     Args:
         model: Config file, the name of one in this package, or what was read from one;
-            without ``weights`` also a checkpoint with its config in it, or a model of
-            the release, whose weights are fetched, such as stmixer_slowonly-r50_ava22.
+            without ``weights`` also a checkpoint with its config in it, or a model with
+            weights: of this package, stmixer-n_jhmdb (default), or of the release, from
+            where they are fetched, such as stmixer_slowonly-r50_ava22.
         weights: Checkpoint file or URL; None leaves the parameters as for training.
         device: Such as cpu or cuda:0; by default the accelerator, if there is one.
         label_file: Label map (pbtxt) with the names of the actions. By default the
@@ -76,7 +77,7 @@ class ActionDetInferencer:
 
     def __init__(
         self,
-        model: str | Path | Config,
+        model: str | Path | Config | None = None,
         weights: str | Path | None = None,
         device: str | None = None,
         *,
@@ -101,6 +102,8 @@ class ActionDetInferencer:
             print_log(
                 'without weights detections mean nothing', 'current', logging.WARN
             )
+        if note := (self.model.cfg.get('use') or {}).get('note'):
+            print_log(f'model: {note}', 'current')
         if fast:
             speed_up(self.model)
         self.show_progress = show_progress

@@ -1,7 +1,7 @@
-"""Which config and weights one word means: a model of the release, or a checkpoint.
+"""Names of models to configs and weights: the package's, the release's, checkpoints.
 
-The release's checkpoints are fetched once, converted and kept.
-The release states no licence for its checkpoints.
+The package's weights are in its folder ``weights``. The release's are fetched once,
+converted and stored; it states no licence for them.
 """
 
 import ast
@@ -20,16 +20,28 @@ from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import (
     atomic_path,
+    check_file,
     check_writable_dir,
     package_folder,
     write_atomically,
 )
+
+DEFAULT_MODEL = 'stmixer-n_jhmdb'
 
 
 def cache_folder() -> Path:
     """Where fetched files are kept."""
     cache = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
     return Path(cache, 'stmixer_mm')
+
+
+class ShippedModel(NamedTuple):
+    """A model whose weights are in this package."""
+
+    name: str
+    config: Path
+    checkpoint: Path
+    sha256: str
 
 
 class ReleasedModel(NamedTuple):
@@ -44,17 +56,25 @@ class ReleasedModel(NamedTuple):
 
 
 def resolve_model(
-    model: str | Path | Config, weights: str | Path | None
+    model: str | Path | Config | None, weights: str | Path | None
 ) -> tuple[str | Path | Config, str | Path | None]:
     """Config and weights of what a user named.
 
-    Without ``weights``, ``model`` may be a name of :func:`list_released`, or a
-    checkpoint that mmengine wrote, which has its config in it.
+    Without ``weights``, ``model`` may be a name of :func:`list_shipped` or
+    :func:`list_released`, or a checkpoint that mmengine wrote, which has its config in
+    it; None stands for the default model.
 
     Raises:
-        UserError: the weights cannot be fetched, or a checkpoint has no config.
+        UserError: the weights are damaged or cannot be fetched, or a checkpoint has no
+            config.
     """
+    if model is None and weights is not None:
+        raise UserError(f'Weights {weights} need a config; name it, too.')
+    model = DEFAULT_MODEL if model is None else model
     if weights is None and isinstance(model, str | Path):
+        shipped = list_shipped().get(str(model))
+        if shipped:
+            return shipped.config, check_shipped(shipped)
         released = list_released().get(str(model))
         if released:
             return released.config, fetch_released(released)
@@ -99,6 +119,38 @@ class _DictsAsLiterals(ast.NodeTransformer):
         )
 
 
+def list_shipped() -> dict[str, ShippedModel]:
+    """The models whose weights are in this package, by their names."""
+    package = Path(__file__).resolve().parents[1]
+    return {
+        name: ShippedModel(
+            name,
+            package_folder() / model['Config'],
+            package / model['Weights'],
+            model['SHA256'],
+        )
+        for name, model in read_metafile()
+        if '://' not in model['Weights']
+    }
+
+
+def check_shipped(model: ShippedModel) -> Path:
+    """The weights of a model of this package, whose SHA-256 is compared.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    remedy = 'install stmixer_mm again'
+    check_file(model.checkpoint, remedy=remedy)
+    digest = hashlib.sha256(model.checkpoint.read_bytes()).hexdigest()
+    if digest != model.sha256:
+        raise UserError(
+            f'{model.checkpoint} is damaged or of another version: its SHA-256 is '
+            f'{digest[:12]}…, not {model.sha256[:12]}…; {remedy}.'
+        )
+    return model.checkpoint
+
+
 def list_released() -> dict[str, ReleasedModel]:
     """The models of the release with a checkpoint, by their short names.
 
@@ -109,6 +161,7 @@ def list_released() -> dict[str, ReleasedModel]:
             one['Alias'][0], package_folder() / one['Config'], one['Weights']
         )
         for name, one in read_metafile()
+        if '://' in one['Weights']
     }
 
 

@@ -1,5 +1,7 @@
 """Hooks: safe checkpoints, refusal of what does not fit, lean convolutions."""
 
+import hashlib
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -38,7 +40,9 @@ class LeanConvolutionsHook(Hook):
 class CheckCheckpointHook(Hook):
     """Stop before a checkpoint of another architecture is loaded.
 
-    mmengine loads what fits and only warns of the rest.
+    mmengine loads what fits and only warns of the rest. Checkpoints of a run that
+    started from another's weights have its path and SHA-256 in
+    ``meta['started_from']``, also after the run was resumed.
 
     Args:
         allow: Regular expressions; parameters whose name contains a match may be
@@ -51,14 +55,29 @@ class CheckCheckpointHook(Hook):
 
     def __init__(self, *, allow: Sequence[str] = ()) -> None:
         self.allow = (allow,) if isinstance(allow, str) else tuple(allow)
+        self._started_from: dict[str, str] | None = None
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         source = source_of(runner)
         state = state_dict_of(checkpoint, source=source)
         check_state(runner.model, state, source=source, allow=self.allow)
         checkpoint.setdefault('state_dict', state)  # mmengine looks only there
-        if runner._resume and isinstance(runner, Runner):
+        if not runner._resume:
+            self._started_from = dict(checkpoint=str(source), **sha256_of(source))
+        elif isinstance(runner, Runner):
             check_training(runner, checkpoint, source=source)
+            self._started_from = checkpoint['meta'].get('started_from')
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self._started_from is not None:
+            checkpoint['meta']['started_from'] = self._started_from
+
+
+def sha256_of(file: str) -> dict[str, str]:
+    """The SHA-256 of a file; nothing for a URL."""
+    if not os.path.isfile(file):
+        return {}
+    return dict(sha256=hashlib.sha256(Path(file).read_bytes()).hexdigest())
 
 
 def source_of(runner) -> str | None:

@@ -6,6 +6,7 @@ from mmaction.datasets.transforms import SampleAVAFrames
 from mmcv.transforms import Compose
 
 from stmixer_mm.datasets.transforms import (
+    CropEmptyPart,
     DecodeFrameFiles,
     DecodeFrames,
     OpenVideo,
@@ -118,3 +119,32 @@ def test_clips_that_end_before_the_keyframe(timestamp, options, wanted, by_index
     results = SampleKeyframeClip(4, 3, **options)({**info, **place})
     assert results['frame_inds'].tolist() == wanted
     assert results['clip_len'] == len(wanted)
+
+
+@pytest.mark.parametrize(
+    ('box', 'shape'),
+    [
+        ((40, 0, 60, 60), (60, 60)),  # the left part is cut at 40, the right at 60
+        ((0, 40, 120, 60), (40, 120)),
+        ((10, 10, 110, 50), (60, 120)),  # no part is large enough
+    ],
+)
+def test_a_clip_is_cropped_to_a_part_without_persons(box, shape):
+    picture = np.full((60, 120, 3), 200, np.uint8)
+    x1, y1, x2, y2 = box
+    picture[y1:y2, x1:x2] = 255
+    sample = dict(
+        imgs=[picture] * 2,
+        img_shape=(60, 120),
+        gt_bboxes=np.array([box], np.float32),
+        gt_labels=np.ones((1, 3), np.float32),
+        entity_ids=np.zeros(1, int),
+    )
+    assert CropEmptyPart(prob=0)({**sample})['imgs'][0] is picture
+    results = CropEmptyPart(prob=1)({**sample})
+    assert results['img_shape'] == shape
+    expected = 0 if shape == (60, 120) else 200
+    for image in results['imgs']:
+        assert image.shape[:2] == shape and (image == expected).all()
+    for name in ('gt_bboxes', 'gt_labels', 'entity_ids'):
+        assert len(results[name]) == 0

@@ -167,3 +167,17 @@ def test_the_configs_read_the_published_layout(
     assert train[0]['inputs'].shape[:2] == (3, 32)
     assert frame_map.num_classes == video_map.num_classes == num_labels + 1
     assert config.model.head.num_classes == train.num_classes == num_labels + 1
+
+
+def test_bystanders_are_persons_without_an_action(build, tmp_path):
+    file = tmp_path / 'bystanders.csv'
+    file.write_text(f'{RUN_1},3,0.5,0.25,1,1\n{SIT},1,0,0,1,1\n')
+    dataset = build(bystanders_file='bystanders.csv')
+    assert keys(dataset) == keys(build())  # they make no keyframe
+    sample = dataset[2]
+    np.testing.assert_allclose(sample['gt_bboxes'][1], [0.5, 0.25, 1, 1])
+    assert sample['gt_labels'].tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert len(dataset[3]['gt_bboxes']) == 1
+    file.write_text(f'{RUN_1},3,0.5,0.25,1\n')
+    with pytest.raises(UserError, match=r'bystanders\.csv, line 1: .*5 columns'):
+        build(bystanders_file='bystanders.csv')

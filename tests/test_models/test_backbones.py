@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.models import CheckpointedVisionTransformer, NonLocalBlock3D
 from stmixer_mm.registry import MODELS
 
@@ -121,3 +122,25 @@ def test_checkpointing_changes_nothing_but_memory():
     torch.testing.assert_close(*gradients)
     with pytest.raises(ValueError, match='did you mean embed_dims'):
         CheckpointedVisionTransformer(embed_dim=16)
+
+
+def test_efficientnet_lite_takes_weights_in_the_order_of_its_layers(tmp_path):
+    lite = MODELS.build(dict(type='EfficientNetLite0'))
+    lite.eval()
+    levels = lite(torch.zeros(1, 3, 64, 64))
+    assert [level.shape[1] for level in levels] == [24, 40, 112, 320]
+    assert [64 // level.shape[-1] for level in levels] == [4, 8, 16, 32]
+    renamed = {
+        f'module_{number}.{name.rpartition(".")[2]}': value
+        for number, (name, value) in enumerate(lite.state_dict().items())
+    }
+    torch.save({**renamed, 'head.weight': torch.zeros(3)}, tmp_path / 'lite.pth')
+    twin = MODELS.build(
+        dict(type='EfficientNetLite0', checkpoint=str(tmp_path / 'lite.pth'))
+    )
+    twin.init_weights()
+    for name, value in lite.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value)
+    torch.save({'w': torch.zeros(3)}, tmp_path / 'lite.pth')
+    with pytest.raises(UserError, match='does not fit EfficientNet-Lite0'):
+        twin.init_weights()

@@ -251,3 +251,17 @@ def test_persons_that_are_known_need_no_matching():
 def test_settings_that_would_go_wrong_unnoticed(settings):
     with pytest.raises(UserError):
         make_head(**settings)
+
+
+def test_a_person_without_an_action_is_background_of_a_softmax():
+    loss = dict(type='mmdet.CrossEntropyLoss')
+    head = make_head(single_label=True, loss_action=loss)
+    boxes = [(0, 0, 48, 32), (90, 60, 92, 62)]
+    output = stage_output([SURE, UNSURE], boxes, [[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]])
+    without = data_sample([boxes[0]], [()])
+    losses = head.loss([output], [without])
+    logits = torch.tensor([[0, 0.0, 1, 2], [0, 3.0, 0, 0]])
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(2).long())
+    torch.testing.assert_close(losses['loss_action'], expected)
+    with pytest.raises(UserError, match='several actions'):
+        head.loss([output], [data_sample([boxes[0]], [(1, 2)])])

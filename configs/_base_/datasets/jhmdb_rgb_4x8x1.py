@@ -42,7 +42,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        frame_stride=8,
+        frame_stride=4,
         bystanders_file='bystanders.csv',
         pipeline=train_pipeline,
         **tubes,

@@ -250,8 +250,13 @@ class DetectionMetric(BaseMetric):
             table.append([name, count, number, *cells])
             if count:
                 values[self.value_name(name, first)] = of_class[0]
-        if self.logs_classes:
-            MMLogger.get_current_instance().info('\n' + format_table(table))
+        rules = self.protocol
+        convention = (
+            f'{self.prefix or self.default_prefix} by protocol {self.protocol_name}: AP '
+            f'{rules.ap}, mean over classes {rules.class_average}'
+        )
+        classes = f'\n{format_table(table)}' if self.logs_classes else ''
+        MMLogger.get_current_instance().info(convention + classes)
         return values
 
     def _at_thrs(self, name: str, values: Sequence[float]) -> dict[str, float]:

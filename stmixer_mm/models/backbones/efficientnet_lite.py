@@ -1,5 +1,6 @@
 """EfficientNet-Lite0, whose convolutions a CPU likes."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 from mmdet.models.backbones import EfficientNet
@@ -26,13 +27,21 @@ class EfficientNetLite0(EfficientNet):
     Args:
         checkpoint: Weights of timm's ``tf_efficientnet_lite0``, or any whose tensors come
             in the order of the layers; a file or URL.
+        out_indices: Layers that yield a level.
         **kwargs: See :class:`mmdet.EfficientNet`.
     """
 
     layer_settings = {'b': B0}  # noqa: RUF012
 
-    def __init__(self, *, checkpoint: str | None = None, **kwargs) -> None:
-        super().__init__('b0', conv_cfg=None, act_cfg=dict(type='ReLU6'), **kwargs)
+    def __init__(
+        self,
+        *,
+        checkpoint: str | None = None,
+        out_indices: Sequence[int] = (2, 3, 4, 5),
+        **kwargs,
+    ) -> None:
+        parts = dict(conv_cfg=None, act_cfg=dict(type='ReLU6'))
+        super().__init__('b0', out_indices=out_indices, **parts, **kwargs)
         self.checkpoint = checkpoint
 
     def init_weights(self) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from stmixer_mm.datasets.frames import without_suffix
@@ -46,7 +48,7 @@ class Bank(NamedTuple):
         """
         rows = slice(self.ends[first], self.ends[last])
         counts = np.diff(self.ends[first : last + 1])
-        with import_safetensors().safe_open(self.path, 'pt') as file:
+        with safe_open(self.path, 'pt') as file:
             vectors = file.get_slice('vectors')[rows]
         times = torch.from_numpy(self.times[first:last].repeat(counts))
         return vectors, self.bboxes[rows], times
@@ -81,7 +83,7 @@ def write_bank(
         person_scores=person_scores,
     )
     text = json.dumps({**about, 'version': _VERSION})
-    content = import_safetensors().torch.save(tensors, {_ABOUT: text})
+    content = safetensors.torch.save(tensors, {_ABOUT: text})
     write_atomically(path, content)
 
 
@@ -92,10 +94,9 @@ def read_bank(path: str | Path) -> Bank:
         UserError: it is missing, cut short, or no bank.
     """
     check_file(path, subject=f'Bank {path}', remedy='write it with stmixer extract')
-    safetensors = import_safetensors()
     with (
         blame(f'{path} cannot be used as a bank', 'write it anew with stmixer extract'),
-        safetensors.safe_open(str(path), 'pt') as file,
+        safe_open(str(path), 'pt') as file,
     ):
         about = json.loads((file.metadata() or {}).get(_ABOUT, '{}'))
         if about.get('version') != _VERSION:
@@ -131,9 +132,3 @@ def detector_key(detector: nn.Module) -> str:
             digest.update(f'{name} {tuple(value.shape)} '.encode())
             digest.update(value.cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def import_safetensors() -> object:
-    with blame('Banks need safetensors', "pip install 'stmixer_mm[memory]'"):
-        import safetensors.torch
-    return safetensors

@@ -17,7 +17,6 @@ model = dict(
             _delete_=True,
             type='EfficientNetLite0',
             checkpoint='data/efficientnet-lite0.pth',
-            out_indices=(5,),
         ),
         stages=[
             ['layers.0', 'layers.1', 'layers.2'],
@@ -37,9 +36,7 @@ model = dict(
     ),
     head=dict(num_classes=22, fallback_topk=0, score_thr=0.0, score_mode='product'),
 )
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.2)))
-)
-train_cfg = dict(max_epochs=10, val_interval=10)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.2))))
+train_cfg = dict(max_epochs=5, val_interval=5)
 custom_hooks = [dict(type='LeanConvolutionsHook')]
 randomness = dict(seed=0)
