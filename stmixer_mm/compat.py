@@ -118,8 +118,8 @@ def read_safetensors(file: str | Path) -> dict[str, dict]:
 def _load_weights_only() -> None:
     """Let mmengine load whole checkpoints only, without their code, and name the file.
 
-    For URLs, torch 2.13 still runs code from a checkpoint unless told not to. Can go
-    when mmengine (0.10.7) sets ``weights_only``, and names the checkpoint that cannot
+    Unless told not to, torch 2.13 runs code from the checkpoint of a URL, and from a file
+    if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. Can go when mmengine (0.10.7) sets ``weights_only``, and names the checkpoint that cannot
     be read.
     """
     load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
@@ -137,6 +137,9 @@ def _load_weights_only() -> None:
             if str(filename).endswith('.safetensors'):
                 return read_safetensors(filename)
             check_sums(filename)
+            local = Path(filename).expanduser()
+            if local.is_file():
+                return torch.load(local, map_location, weights_only=True)
             return load_checkpoint(filename, map_location, logger)
 
     checkpoint.load_url = fetch

@@ -11,7 +11,6 @@ from mmaction import registry as mmaction
 from mmdet import registry as mmdet
 from mmengine import registry as root
 
-
 TIMM = 'timm/'  # begins the type of a backbone of timm, see TimmBackbone
 
 

@@ -22,7 +22,7 @@ def main(
     *,
     model: str | None = None,
     weights: str | None = None,
-    out: Path,
+    out: Path = Path('detections'),
     no_video: bool = False,
     device: str | None = None,
     building: ModelOptions,

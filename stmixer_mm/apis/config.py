@@ -159,6 +159,50 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
     raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
 
 
+def check_registered(node: object, place: str) -> None:
+    """Refuse types that are not registered: mmengine would import any path, and call it.
+
+    Raises:
+        UserError: names the type and its place.
+    """
+    if isinstance(node, list | tuple):
+        for index, value in enumerate(node):
+            check_registered(value, f'{place}[{index}]')
+    elif isinstance(node, Mapping):
+        named = [(key, node[key]) for key in ('type', '_scope_') if key in node]
+        for key, name in named:
+            if not (is_registered(name) if key == 'type' else is_scope(name)):
+                raise UserError(
+                    f'{place}.{key}={name!r} is not registered, and a config in a file '
+                    'of weights may name nothing else; give the config itself, too, if '
+                    'you trust it.'
+                )
+        for key, value in node.items():
+            check_registered(value, f'{place}.{key}')
+
+
+def is_scope(name: object) -> bool:
+    return any(name in registry.children for registry in _REGISTRIES)
+
+
+def is_registered(name: object) -> bool:
+    """Whether a type is registered by this package or a host, or a backbone of timm."""
+    if not isinstance(name, str):
+        return False
+    if is_timm(name):
+        return ':' not in name  # which would fetch from elsewhere
+    scope, dot, plain = name.rpartition('.')
+    for root_registry in _REGISTRIES:
+        for child in (root_registry, *root_registry.children.values()):
+            if dot and child.scope != scope:
+                continue
+            with suppress(ImportError):  # mmaction names places that it lacks
+                child.import_from_location()
+            if plain in child.module_dict:
+                return True
+    return False
+
+
 def check_part(part: type, values: Mapping[str, object], place: str = 'model') -> None:
     """Raise ``UserError`` for the first argument or word that a class does not take."""
     valid = _list_arguments(part)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
-from stmixer_mm.apis.config import read_metafile
+from stmixer_mm.apis.config import check_registered, read_metafile
 from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
@@ -86,10 +86,12 @@ def resolve_model(
 def config_in(checkpoint: str | Path) -> Config:
     """The config that mmengine wrote into a checkpoint, read without running its code.
 
-    Of the modules that it imports, only those of this package are.
+    Of the modules that it imports, only those of this package are, and of types only
+    registered ones may be named.
 
     Raises:
-        UserError: there is none, or it is more than names and values.
+        UserError: there is none, or it is more than names and values, or names another
+            type.
     """
     meta = load_checkpoint_file(checkpoint).get('meta') or {}
     with blame(f'There is no readable config in {checkpoint}', 'name its config, too'):
@@ -100,7 +102,8 @@ def config_in(checkpoint: str | Path) -> Config:
         imports = values.pop('custom_imports', {}).get('imports', ())
         own = [name for name in imports if name.partition('.')[0] == 'stmixer_mm']
         import_modules_from_strings(own)
-        return Config(values)
+    check_registered(values, str(checkpoint))
+    return Config(values)
 
 
 class _DictsAsLiterals(ast.NodeTransformer):

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -382,3 +383,16 @@ def test_allowed_differences_pass_for_fine_tuning(tmp_path):
     before = runner.model.linear.bias.clone()
     runner.load_or_resume()
     assert torch.equal(before, runner.model.linear.bias)
+
+
+def test_a_fine_tune_says_what_it_started_from(tmp_path):
+    make_runner(tmp_path / 'first', epochs=1).train()
+    weights = tmp_path / 'first' / 'epoch_1.pth'
+    started = dict(
+        checkpoint=str(weights), sha256=sha256(weights.read_bytes()).hexdigest()
+    )
+    make_runner(tmp_path / 'second', epochs=1, load_from=str(weights)).train()
+    make_runner(tmp_path / 'second', epochs=2, resume=True).train()
+    for name in ('epoch_1', 'epoch_2'):
+        checkpoint = load_checkpoint_file(tmp_path / 'second' / f'{name}.pth')
+        assert checkpoint['meta']['started_from'] == started

@@ -93,6 +93,7 @@ def test_no_checkpoint_runs_code(tmp_path, monkeypatch, is_url):
     cache = tmp_path / 'hub' / 'checkpoints'
     cache.mkdir(parents=True)
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     torch.save({'state_dict': {}, 'payload': RunsCode()}, cache / 'x.pth')
     path = 'http://x.org/x.pth' if is_url else str(cache / 'x.pth')
     for load in (load_checkpoint_file, partial(load_checkpoint, net())):

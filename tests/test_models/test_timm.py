@@ -8,14 +8,13 @@ import types
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from stmixer_mm.apis.config import check_arguments
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.backbones.framewise import TimmBackbone
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.registry import MODELS
-
-from mmengine.config import Config
 
 SIZE = 64, 64
 

@@ -110,8 +110,12 @@ def _parse(number: int, line: str) -> tuple[int | str | float, ...]:
     # Detectors' boxes may leave the frame, but by no more than its size.
     if not (-1 <= x1 <= x2 <= 2 and -1 <= y1 <= y2 <= 2):
         raise ValueError('the box is {:g}, {:g}, {:g}, {:g}'.format(*bbox))
-    if not (action >= 1 and action.is_integer() and 0 <= score <= 1):
-        raise ValueError(f'the action id is {action:g}, the score {score:g}')
+    if not (action >= 1 and action.is_integer()):
+        raise ValueError(f'the action id is {action:g}')
+    if not 0 <= score <= 1:
+        raise ValueError(
+            f'the score is {score:g}; scores that are logits s become 1 / (1 + exp(-s))'
+        )
     return number, *parse_moment(video, timestamp), *numbers
 
 
