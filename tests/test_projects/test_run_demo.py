@@ -92,3 +92,20 @@ def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
     (tmp_path / 'other.mp4').write_bytes(b'another')
     with pytest.raises(UserError, match=r'other\.mp4 is not the clip'):
         demo.find_clip(tmp_path / 'other.mp4')
+
+
+def test_without_training_the_model_of_this_package_is_shown(
+    demo, monkeypatch, capsys
+):
+    """On a toy video where there is no clip; the place of the clip is told."""
+    monkeypatch.setattr(demo, 'find_clip', lambda clip: None)
+    demo.main()
+    assert demo.calls == ['make_toy_dataset', 'detect']
+    printed = capsys.readouterr().out
+    assert 'name it with --clip' in printed and printed.count('next: ') == 3
+    (video,) = Path('work_dirs/demo').glob('*.mp4')
+    for suffix in ('.mp4', '.png', '.json'):
+        assert str(video.with_suffix(suffix).resolve()) in printed
+        assert video.with_suffix(suffix).is_file()
+    demo.main()
+    assert demo.calls[2:] == ['detect']  # the toy video is there already
