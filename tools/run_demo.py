@@ -40,7 +40,7 @@ PATIENT = {'GOMP_SPINCOUNT': '10000'}
 CLIP = 'https://github.com/open-mmlab/mmaction2/raw/v1.2.0/demo/test_video_structuralize.mp4'
 SHA256 = 'ed105408e9bf71c202c1ddf08f05ff4cfb2f207a7d811d4d791126c415c00261'
 NEXT = """next: stmixer detect YOUR_VIDEO --out results   (source .venv/bin/activate)
-next: stmixer live 0 --page 8000                (a camera, in the browser)
+next: stmixer live 0 --page 8000                (a camera; pip install -e '.[live]')
 next: make demo-train                           (then docs/own_data.md: your own actions)"""
 # A line of the log of a training.
 STEP = re.compile(
