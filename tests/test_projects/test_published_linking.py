@@ -189,7 +189,7 @@ def literal_indiv(label, rows, classes, alpha):
 def literal_openmixer(frames, bboxes, scores):
     for label in range(1, scores.shape[1]):
         tubes = []
-        for t in range(frames[0], frames.max() + 1, 5):
+        for t in sorted(set(frames.tolist())):
             for i in np.flatnonzero((frames == t) & (scores[:, label] > 0)):
                 ending = [tube for tube in tubes if tube[-1][0] == t - 5]
                 ending[0].append((t, i)) if ending else tubes.append([(t, i)])
@@ -223,8 +223,11 @@ def test_linkings_are_those_of_the_loops(seed):
         expected = as_lists(literal_retina(*video, retina))
         assert as_lists(retina.link_video(40, *video)) == expected
         assert len(expected) >= 3
-    openmixer = as_lists(LINKINGS['openmixer'].link_video(40, *video))
-    assert openmixer == as_lists(literal_openmixer(*video))
+    with pytest.raises(UserError, match="protocol='openmixer'"):
+        as_lists(LINKINGS['openmixer'].link_video(40, *video))
+    fifths = [values[video[0] % 5 == 2] for values in video]
+    openmixer = as_lists(LINKINGS['openmixer'].link_video(40, *fifths))
+    assert openmixer == as_lists(literal_openmixer(*fifths))
     assert len(openmixer) > 3
 
 
@@ -246,6 +249,33 @@ def test_tubes_by_name():
     sample = dict(video_id='v', timestamp=1, pred_instances=tubelet, clip_frames=[1, 2])
     with pytest.raises(UserError, match='not tubelets'):
         score(build(VideoMAPMetric, truth, linking='road'), [sample])
+
+
+@pytest.mark.parametrize('every', [1, 5])
+def test_frames_that_do_not_count_change_nothing(every):
+    truth, samples = noisy(0)
+    truth['gttubes'] = {
+        name: {
+            label: [tube[8:] for tube in tubes if tube[0, 0] > 2]
+            for label, tubes in classes.items()
+        }
+        for name, classes in truth['gttubes'].items()
+    }
+    counted = []
+    for name, classes in truth['gttubes'].items():
+        tubes = [tube for of_class in classes.values() for tube in of_class]
+        frames = np.unique(np.concatenate(tubes)[:, 0])[::every]
+        counted += [(name, frame) for frame in frames.tolist()]
+    rest = [one for one in samples if (one['video_id'], one['timestamp']) in counted]
+    assert len(counted) <= len(rest) < len(samples)
+    protocol = dict(base='openmixer', every=every)
+    linking = 'openmixer' if every == 5 else 'act'
+    values, again = (
+        score(build(VideoMAPMetric, truth, protocol=protocol, linking=linking), found)
+        for found in (samples, rest)
+    )
+    assert values == again
+    assert values['video_mAP/overall@0.2'] > 0
 
 
 def test_a_result_by_its_linking_and_over_videos():

@@ -47,7 +47,7 @@ class Protocol(NamedTuple):
     # Frames in which detections count, unless excluded: 'all'; those 'annotated' with
     # anything; those with ground truth that is 'evaluated' (keyframes only).
     frames: str = 'all'
-    every: int = 1  # of the annotated frames of a video, each so many-th counts
+    every: int = 1  # each so many-th of the annotated frames of a video
     # Classes that a box counts for: 'all'; its 'best' one; or its best one with the score
     # of each class ('mislabelled').
     classes: str = 'all'
@@ -135,7 +135,8 @@ TUBE_PROTOCOLS = {
     'act': _ACT,
     'moc': _ACT,
     'multisports': _MULTISPORTS,
-    'openmixer': _MULTISPORTS._replace(remade=True),
+    # Boxes of each fifth annotated frame are linked, and compared with all of the truth.
+    'openmixer': _MULTISPORTS._replace(remade=True, frames='annotated', every=5),
     # ROAD's MATLAB code, which adds 1 to detections that count from 1 already.
     'road': Protocol(
         'free',

@@ -30,9 +30,6 @@ class TubeFrameMAPMetric(TubeMetric):
 
     Args:
         ann_file: Ground-truth pickle, as in :class:`TubeMetric`.
-        frames: Those in which detections count: ``'all'`` frames of the test videos
-            (ACT, MOC, MultiSports), or the ``'annotated'`` ones, in which a tube of any
-            label has a box (YOWO); None: by protocol.
         nms: Suppression among the boxes of a frame and class before they count:
             ``'act'`` (hard, IoU 0.3) or ``'moc'`` (soft, 0.6), as their scripts do
             for the boxes of overlapping tubelets; ``'yowo'`` and ``'retina'``, over all
@@ -49,24 +46,19 @@ class TubeFrameMAPMetric(TubeMetric):
         self,
         ann_file: str,
         *,
-        frames: str | None = None,
         nms: str | None = None,
         **shared: Any,
     ) -> None:
         super().__init__(ann_file, **shared)
-        choose('frames', frames, dict.fromkeys(('all', 'annotated', None)))
-        rules = self.protocol
-        self.protocol = rules = rules._replace(frames=frames or rules.frames)
-        self.nms = choose('nms', nms or rules.nms, {**FRAME_NMS, None: None})
-        # Numbers of frames: those that count alone, and those that do not.
-        columns = self.class_names if rules.frames == 'evaluated' else self.gts
-        boxes = [self.gt_boxes(column) for column in columns]
-        annotated = np.unique(np.concatenate([one.frames for one in boxes]))
-        videos = annotated // self.frame_limit
-        ranks = np.arange(len(videos)) - np.searchsorted(videos, videos)
-        self._annotated = annotated[ranks % rules.every == 0]
+        nms = nms or self.protocol.nms
+        self.nms = choose('nms', nms, {**FRAME_NMS, None: None})
+        boxes = [self.gt_boxes(column) for column in self.gts]
         small = [one.frames[~self._is_large(one)] for one in boxes]
-        self._ignored = np.unique(np.concatenate(small))
+        self._ignored = {*np.concatenate(small).tolist()}  # numbers of frames
+
+    def counts(self, name: str, frame: int) -> bool:
+        number = self.video_numbers.get(name, -1) * self.frame_limit + frame
+        return number not in self._ignored and super().counts(name, frame)
 
     def found(self, detections: Detections, column: int) -> Boxes:
         boxes = detections.of(column)
@@ -119,16 +111,7 @@ class TubeFrameMAPMetric(TubeMetric):
         return found._replace(**actions)
 
     def _join(self, parts: list[dict]) -> Detections:
-        ignored = {*self._ignored.tolist()}
-        counted = None if self.protocol.frames == 'all' else {*self._annotated.tolist()}
-
-        def counts(name: str, frame: int, _: tuple) -> bool:
-            if name not in self.video_numbers:
-                return True  # named as unknown
-            number = self._numbers((name, frame))
-            return number not in ignored and (counted is None or number in counted)
-
-        found = super()._join([part for part in parts if counts(*part['key'])])
+        found = super()._join([part for part in parts if self.counts(*part['key'][:2])])
         if self.nms is not None and self.nms.over_classes:
             found = self._suppress_over_classes(found)
         return found

@@ -47,6 +47,9 @@ class TubeMetric(DetectionMetric):
         split: Split whose test videos are evaluated, from 1.
         protocol: Name of a published evaluator, as ``'act'`` (UCF101-24, JHMDB) or
             ``'multisports'``, or a record, see ``parse_protocol``.
+        frames: Those in which detections count: ``'all'`` frames of the test videos
+            (ACT, MOC, MultiSports), or the ``'annotated'`` ones, in which a tube of any
+            label has a box (YOWO); None: by protocol.
         excluded_labels: Labels that do not count, or ``'multisports'`` for those that
             its evaluators leave out.
         shared: Arguments of :class:`DetectionMetric`.
@@ -61,10 +64,19 @@ class TubeMetric(DetectionMetric):
         *,
         split: int = 1,
         protocol: str | Protocol | Mapping = 'act',
+        frames: str | None = None,
         excluded_labels: str | Sequence[str] = (),
         **shared: Any,
     ) -> None:
         super().__init__(protocol=protocol, **shared)
+        choose('frames', frames, dict.fromkeys(('all', 'annotated', None)))
+        frames = frames or self.protocol.frames
+        if frames == 'all' and self.protocol.every > 1:
+            raise UserError(
+                f"every={self.protocol.every} is of the annotated frames, but frames='all' "
+                "of the protocol; set frames='annotated' or every=1."
+            )
+        self.protocol = self.protocol._replace(frames=frames)
         (source,) = self._paths(ann_file)
         truth = read_tube_annotations(source)
         splits = dict(enumerate(truth.test_videos, start=1))
@@ -95,6 +107,25 @@ class TubeMetric(DetectionMetric):
         last_true = max(tubes.frames.max(initial=0) for tubes in self.gts.values())
         # A frame of a video has one number, video * limit + frame.
         self.frame_limit = max(*self.nframes, last_true) + 1
+        self._annotated = self._annotated_frames()
+        # By number; None for all.
+        self._counted_frames = None if frames == 'all' else {*self._annotated.tolist()}
+
+    def _annotated_frames(self) -> np.ndarray:
+        """Numbers of the frames that count by ``frames`` and ``every``, ascending."""
+        # Of labels that count alone, or of all.
+        columns = self.class_names if self.protocol.frames == 'evaluated' else self.gts
+        boxes = [self.gt_boxes(column) for column in columns]
+        frames = np.unique(np.concatenate([one.frames for one in boxes]))
+        videos = frames // self.frame_limit
+        ranks = np.arange(len(videos)) - np.searchsorted(videos, videos)
+        return frames[ranks % self.protocol.every == 0]
+
+    def counts(self, name: str, frame: int) -> bool:
+        """Whether detections in a frame count; those of unknown videos are named."""
+        video = self.video_numbers.get(name)
+        is_free = video is None or self._counted_frames is None
+        return is_free or video * self.frame_limit + frame in self._counted_frames
 
     def _true_tubes(self, tubes: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         return remake(tubes) if self.protocol.remade else tubes

@@ -112,6 +112,7 @@ class VideoMAPMetric(TubeMetric):
         """Boxes to link, or by column the tubes that came linked."""
         if any('pred_tubes' in part for part in parts):
             return self._join_tubes(parts)
+        parts = self._in_counted_frames(parts)
         clip_len = max((len(part['key'][2]) for part in parts), default=1)
         for part in parts:
             name, time, frames = part['key']
@@ -122,6 +123,19 @@ class VideoMAPMetric(TubeMetric):
                 part['bboxes'] = np.pad(part['bboxes'], pad, constant_values=np.nan)
         found = super()._join(parts)
         return found if isinstance(self.linking, Linking) else self._link_videos(found)
+
+    def _in_counted_frames(self, parts: list[dict]) -> list[dict]:
+        """The parts of frames that count; tubelets have no box in the others."""
+        rest = []
+        for part in parts:
+            name, _, frames = part['key']
+            counted = np.array([self.counts(name, frame) for frame in frames])
+            if counted.all():
+                rest.append(part)
+            elif counted.any():
+                bboxes = np.where(counted[:, None], part['bboxes'], np.nan)
+                rest.append(dict(part, bboxes=bboxes))
+        return rest
 
     def _link_videos(self, found: Detections) -> Mapping[int, Tubes]:
         """Tubes by column, linked video by video with the scores of all classes."""

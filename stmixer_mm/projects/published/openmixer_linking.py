@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.linking import LINKINGS
 from stmixer_mm.evaluation.functional.tubes import remake
 
@@ -13,9 +14,12 @@ from stmixer_mm.evaluation.functional.tubes import remake
 class OpenMixerLinking:
     """A box of a class joins the first tube that ends ``step`` frames before.
 
-    Of the frames with boxes, each ``step``-th counts from the first; boxes are rounded,
-    and interpolated linearly in between. A tube's score is the mean of its boxes. Known
-    from a description of the code, not compared with it.
+    The boxes are of frames that far apart, as ``protocol='openmixer'`` counts them. They
+    are rounded, and interpolated linearly in between. A tube's score is the mean of its
+    boxes.
+
+    Raises:
+        UserError: frames are nearer to each other.
     """
 
     step: int = 5
@@ -24,10 +28,12 @@ class OpenMixerLinking:
         self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
-        counted = (frames - frames[0]) % self.step == 0
-        frames = frames[counted]
-        bboxes = np.round(bboxes[counted])
-        scores = scores[counted]
+        if np.diff(np.unique(frames)).min(initial=self.step) < self.step:
+            raise UserError(
+                f"linking='openmixer' links frames {self.step} apart, but boxes are nearer; "
+                "use it with protocol='openmixer'."
+            )
+        bboxes = np.round(bboxes)
         for column in range(1, scores.shape[1]):
             own = np.flatnonzero(scores[:, column] > 0)
             # The number of a box takes the place of its sides.
