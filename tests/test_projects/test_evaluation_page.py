@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from run_tool import run_tool
-from tube_data import ava_lines, csv_lines, evaluate_results, noisy
+from tube_data import ava_lines, csv_lines, evaluate_results, noisy, predict_truth
 
 from stmixer_mm.evaluation.functional.protocols import Protocol
 from stmixer_mm.evaluation.results.offline import read_results
@@ -53,6 +53,24 @@ def test_a_page_has_all_numbers_and_runs_nothing(folder, capsys, config, names):
     assert len(figures) == (4 if config == TUBES else 2)
     for figure in figures:
         ET.fromstring(figure)
+
+
+def test_no_choice_leaves_truth_out_alone(folder):
+    """A perfect result stays perfect in fewer frames."""
+    truth, _ = noisy(0)
+    (folder / 'all.csv').write_text('\n'.join(csv_lines(predict_truth(truth))))
+    results = read_results('all.csv')
+    for protocol in ('act', 'openmixer'):
+        config = dict(type='TubeFrameMAPMetric', ann_file='GT.pkl', protocol=protocol)
+        changes = sensitivity(config, results)
+        values = {
+            (one.field, one.other): one.value
+            for one in changes
+            if one.field in ('frames', 'every', 'skip_silent_frames')
+        }
+        refused = {'act': ('every', '5'), 'openmixer': ('frames', 'all')}[protocol]
+        assert values.pop(refused) is None
+        assert len(values) > 2 and set(values.values()) == {1}
 
 
 def test_a_choice_is_changed_alone(folder):
