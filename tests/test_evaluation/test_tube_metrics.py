@@ -2,8 +2,10 @@ import literal_act
 import numpy as np
 import pytest
 from tube_data import (
+    HEIGHT,
     LEFT,
     RIGHT,
+    WIDTH,
     build,
     frame_detections,
     ground_truth,
@@ -104,7 +106,8 @@ def test_pixels_by_which_road_is_off():
     [
         ('act', (0, 1, 0)),
         ('multisports', (0, 0, 0)),
-        ('retina', (0, 1, 0)),
+        ('retina', (0, 0, 0)),  # its truth is a pixel narrower than twice the half
+        (dict(base='retina', size=None, true_boxes={}), (0, 1, 0)),
         ('road', (0, 0, 0)),
         (dict(exceed=True), (0, 0, 0)),
     ],
@@ -117,6 +120,36 @@ def test_examples_of_tubes(protocol, at_half):
         values = score(metric, [linked('v', (0, 0.9, tube))])
         assert values['video_mAP/overall@0.2'] == low
         assert values['video_mAP/overall@0.5'] == half
+
+
+def retina_box(box, less):
+    """``get_box`` of 3D-RetinaNet, in a picture of WIDTH x HEIGHT."""
+    x1, y1, x2, y2 = box
+    shares = x1 / WIDTH, y1 / HEIGHT, (x2 - less) / WIDTH, (y2 - less) / HEIGHT
+    return [share * side for share, side in zip(shares, (682, 512) * 2, strict=True)]
+
+
+@pytest.mark.parametrize('thr', [0.6, 0.65, 0.7])
+def test_tubes_of_retina_are_those_of_the_loops(thr):
+    """Truth a pixel narrower; boxes measure x2 - x1 + 1 in pictures of 682x512."""
+    random = np.random.RandomState(0)
+    gttubes, samples, true, tubes = {}, [], {}, []
+    for name in map(str, range(60)):
+        low, value = random.randint(2, 50, 2), random.rand()
+        box = np.array([*low, *(low + random.randint(8, 20, 2))])
+        near = box + random.randint(-2, 2, 4)
+        gttubes[name] = {0: [still(1, 20, box)]}
+        samples.append(linked(name, (0, value, still(1, 20, near))))
+        true[name] = [[(t, *retina_box(box, 1)) for t in range(1, 21)]]
+        tubes.append((name, value, [(t, *retina_box(near, 0)) for t in range(1, 21)]))
+    rules = dict(class_average='gt', iou_thrs=thr, protocol='retina')
+    values = score(build(VideoMAPMetric, ground_truth(gttubes), **rules), samples)
+    expected = literal_act.ap('act', tubes, true, thr, tubes=True)
+    ap = values[f'video_mAP/overall@{thr}']
+    assert 0.05 < ap < 0.95 and ap == pytest.approx(expected, abs=1e-6)
+    rules['protocol'] = dict(base='retina', size=None, true_boxes={})
+    other = score(build(VideoMAPMetric, ground_truth(gttubes), **rules), samples)
+    assert abs(other[f'video_mAP/overall@{thr}'] - ap) > 0.01
 
 
 @pytest.mark.parametrize('protocol', ['act', 'multisports'])

@@ -55,6 +55,8 @@ class Protocol(NamedTuple):
     nms: str | None = None  # suppression in each frame and class, of ``FRAME_NMS``
     found_boxes: BoxRule = BoxRule()
     true_boxes: BoxRule = BoxRule()
+    # w and h that pictures are scaled to before boxes are measured; None: as they are.
+    size: tuple[float, float] | None = None
     drop_empty_boxes: bool = False  # detected boxes without area do not count
     last_of_equal: bool = (
         False  # of equal overlaps the last ground truth, not the first
@@ -148,8 +150,17 @@ TUBE_PROTOCOLS = {
         exceed=True,
         least_common=2,
     ),
-    # The scores of all classes count.
-    'retina': Protocol('free', 'act', 'all', pixel=1, frame=1, score_thr=-1),
+    # evaluate_tubes of 3D-RetinaNet, on the same truth; the scores of all classes count.
+    'retina': Protocol(
+        'free',
+        'act',
+        'all',
+        pixel=1,
+        frame=1,
+        score_thr=-1,
+        true_boxes=BoxRule(grow=-1),
+        size=(682, 512),
+    ),
     'yowo': _YOWO_TUBES,
     'yowov2': _YOWO_TUBES,
 }

@@ -64,7 +64,9 @@ class TubeFrameMAPMetric(TubeMetric):
         boxes = detections.of(column)
         if self.nms is not None and not self.nms.over_classes:
             boxes = self._suppress(boxes)
-        return boxes._replace(bboxes=self.protocol.found_boxes.move(boxes.bboxes))
+        sizes = self.scales[boxes.frames // self.frame_limit]
+        bboxes = self.protocol.found_boxes.move(boxes.bboxes)
+        return boxes._replace(bboxes=self._scaled(bboxes, sizes))
 
     def counted_gts(self, detections: Detections, column: int) -> Boxes:
         boxes = self.gt_boxes(column)

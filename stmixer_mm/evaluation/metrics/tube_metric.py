@@ -135,7 +135,13 @@ class TubeMetric(DetectionMetric):
         rules = self.protocol
         tube = tube[: len(tube) - rules.drop_last_frame]
         bboxes = rules.true_boxes.move(rules.true_boxes.fit(tube[:, 1:], size))
-        return np.column_stack([tube[:, 0], bboxes])
+        return np.column_stack([tube[:, 0], self._scaled(bboxes, size)])
+
+    def _scaled(self, bboxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Boxes (n, 4) in pictures of sizes (..., 4), in the pixels of the protocol."""
+        if self.protocol.size is None:
+            return bboxes
+        return bboxes * np.tile(self.protocol.size, 2) / sizes
 
     def _set_labels(self, labels: Sequence[str], excluded: str | Sequence[str]) -> None:
         if isinstance(excluded, str):

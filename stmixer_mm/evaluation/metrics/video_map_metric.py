@@ -86,7 +86,6 @@ class VideoMAPMetric(TubeMetric):
     def match_tubes(self, tubes: Tubes, column: int, *, min_iou: float) -> Matched:
         """Tubes of a label, and the ground truth that they overlap by min_iou."""
         gts, rules = self.gts[column], self.protocol  # a group is a video
-        tubes = tubes._replace(bboxes=rules.found_boxes.move(tubes.bboxes))
         options = dict(self.measures(), exceed=rules.exceed)
         pairs = tube_pairs(tubes, gts, min_iou=min_iou, **options)
         return Matched(tubes.sequences, tubes.scores, pairs, gts.sequences)
@@ -97,7 +96,15 @@ class VideoMAPMetric(TubeMetric):
         return {name: getattr(self.protocol, name) for name in names}
 
     def tubes(self, detections: Detections | Mapping[int, Tubes], column: int) -> Tubes:
-        """Tubes of a label; a sequence is the number of a video."""
+        """Tubes of a label, as they are measured; a sequence is the number of a video."""
+        tubes = self._linked(detections, column)
+        bboxes = self.protocol.found_boxes.move(tubes.bboxes)
+        sizes = self.scales[np.repeat(tubes.sequences, tubes.lengths)]
+        return tubes._replace(bboxes=self._scaled(bboxes, sizes))
+
+    def _linked(
+        self, detections: Detections | Mapping[int, Tubes], column: int
+    ) -> Tubes:
         if not isinstance(detections, Detections):
             return detections[column]
         boxes = detections.of(column)
