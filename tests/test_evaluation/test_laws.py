@@ -174,9 +174,8 @@ def test_half_is_half(protocol, parts, dtype):
         (VideoMAPMetric, half_a_box, 0.50001, 0),
         (VideoMAPMetric, half_a_tube, 0.50001, 0),
     ):
-        metric = build(
-            metric_type, ground_truth(gttubes), protocol=protocol, iou_thrs=thr
-        )
+        rules = dict(protocol=protocol, class_average='gt', iou_thrs=thr)
+        metric = build(metric_type, ground_truth(gttubes), **rules)
         assert set(score(metric, samples).values()) == {expected}
 
 

@@ -72,9 +72,8 @@ class Protocol(NamedTuple):
 
 
 # Scripts of the action tubelet detector (Kalogeiton et al., ICCV 2017), with which
-# UCF101-24 and JHMDB are evaluated; also MOC (ECCV 2020) and MultiSports' evaluate.py. They
-# divide by all labels, which differs where one has no tube: class_average='all'.
-_ACT = Protocol('free', 'act', pixel=1, frame=1)
+# UCF101-24 and JHMDB are evaluated; also MOC (ECCV 2020) and MultiSports' evaluate.py.
+_ACT = Protocol('free', 'act', 'all', pixel=1, frame=1)
 # MultiSports' evaluate_multisports.py, and mmaction2's copy of it.
 _MULTISPORTS = Protocol('best', 'interpolated')
 # pascalvoc.py of YOWO and YOWOv2, whose list files lack some frames: drop_last_frame.

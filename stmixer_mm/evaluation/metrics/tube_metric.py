@@ -46,7 +46,8 @@ class TubeMetric(DetectionMetric):
         ann_file: Ground-truth pickle, see ``read_tube_annotations``.
         split: Split whose test videos are evaluated, from 1.
         protocol: Name of a published evaluator, as ``'act'`` (UCF101-24, JHMDB) or
-            ``'multisports'``, or a record, see ``parse_protocol``.
+            ``'multisports'``, or a record, see ``parse_protocol``. None: ``'act'``, but
+            the mean is over the classes with ground truth, not all.
         frames: Those in which detections count: ``'all'`` frames of the test videos
             (ACT, MOC, MultiSports), or the ``'annotated'`` ones, in which a tube of any
             label has a box (YOWO); None: by protocol.
@@ -63,11 +64,13 @@ class TubeMetric(DetectionMetric):
         ann_file: str,
         *,
         split: int = 1,
-        protocol: str | Protocol | Mapping = 'act',
+        protocol: str | Protocol | Mapping | None = None,
         frames: str | None = None,
         excluded_labels: str | Sequence[str] = (),
         **shared: Any,
     ) -> None:
+        if protocol is None:
+            protocol = dict(base='act', class_average='gt')
         super().__init__(protocol=protocol, **shared)
         choose('frames', frames, dict.fromkeys(('all', 'annotated', None)))
         frames = frames or self.protocol.frames
