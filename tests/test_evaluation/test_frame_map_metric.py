@@ -1,4 +1,5 @@
 from collections import defaultdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_keyframes_in_which_detections_count(write_text, label_map):
     ):
         metric = FrameMAPMetric(ann_file, label_map(sit=1), num_classes=3, **arguments)
         assert score(metric, samples)['mAP/overall'] == 1 / (1 + wrong)
+
+
+def test_the_host_counts_excluded_truth_as_missed(write_text, label_map, monkeypatch):
+    """docs/evaluation.md says so."""
+    rows = [f'v,{time},0,0,0.4,1,2,1' for time in (1, 2, 3, 4)]
+    ann_file, excluded = write_text('ann.csv', *rows), write_text('out.csv', 'v,0002')
+    samples = [predict('v', time, [LEFT], [[0, 0, 0.9]]) for time in (1, 2, 3, 4)]
+    names, rules = label_map(sit=2), dict(num_classes=3, protocol='mmaction2')
+    metric = FrameMAPMetric(ann_file, names, exclude_file=excluded, **rules)
+    assert score(metric, samples)['mAP/overall'] == 1
+    in_turn = SimpleNamespace(map=lambda call, items: [*map(call, items)])
+    monkeypatch.setattr(ava_utils.multiprocessing, 'Pool', lambda number: in_turn)
+    found = write_text('found.csv', *csv_lines(samples))
+    host = ava_utils.ava_eval(found, 'mAP', names, ann_file, excluded)
+    assert host['overall'] == pytest.approx(3 / 4)
 
 
 @pytest.mark.parametrize('of_left', [0, 2])
