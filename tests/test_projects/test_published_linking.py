@@ -1,16 +1,30 @@
 """Published linkings against the same in loops, on random data with ties."""
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from literal_act import box_iou
-from tube_data import build, ground_truth, noisy, predict, score, still
+from tube_data import (
+    build,
+    csv_lines,
+    evaluate_results,
+    ground_truth,
+    linked,
+    noisy,
+    predict,
+    score,
+    still,
+    untidy,
+)
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
 from stmixer_mm.evaluation.functional.linking import LINKINGS
+from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
+from stmixer_mm.evaluation.results.offline import read_results
 from stmixer_mm.projects import published  # noqa: F401
 
 BOX = [10, 10, 29, 29]
@@ -286,6 +300,35 @@ def test_a_result_by_its_linking_and_over_videos():
         values = score(build(VideoMAPMetric, truth, **options), samples)
         assert values == score(build(VideoMAPMetric, truth, **options), samples[::-1])
         assert values['video_mAP/overall@0.2'] > 0
+
+
+@pytest.mark.parametrize('name', sorted({*TUBE_PROTOCOLS} - {'openmixer'}))
+def test_the_order_of_lines_changes_nothing(name, write_text):
+    """Also where lines repeat a box and scores tie, which the log says."""
+    truth, samples = untidy(0, 1)
+    lines = csv_lines(samples)
+    box = lines[0].rpartition(',')[0]
+    lines += [f'{box},0.3', f'{box},0.7']
+    values = []
+    for seed in range(3):
+        metric = build(VideoMAPMetric, truth, protocol=name, linking=name)
+        order = np.random.RandomState(seed).permutation(len(lines))
+        file = write_text('found.csv', *np.array(lines)[order])
+        values.append(evaluate_results([metric], read_results(file)))
+    assert values[0] == values[1] == values[2]
+    assert values[0]['video_mAP/overall@0.2'] > 0
+    assert re.fullmatch(r'; \d{3,4} of \d{3,4} scores tie among boxes .*', metric.ties)
+
+
+def test_the_order_of_tubes_changes_nothing():
+    tubes = [(0, 0.9, still(1, 20, [x, 0, x + 29, 29])) for x in range(0, 40, 10)]
+    truth = ground_truth({'v': {0: [still(1, 20, [10, 0, 39, 29])]}})
+    for found in (tubes, tubes[::-1]):
+        metric = build(VideoMAPMetric, truth)
+        values = score(metric, [linked('v', *found)])
+        # The second of four.
+        assert values['video_mAP/overall@0.75'] == pytest.approx((0 + 1 / 2) / 2)
+        assert metric.ties == '; 4 of 4 scores tie among tubes of a class'
 
 
 @pytest.mark.parametrize(

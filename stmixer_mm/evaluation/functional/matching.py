@@ -173,6 +173,14 @@ def match(
     return right
 
 
+def count_ties(scores: np.ndarray, *groups: np.ndarray) -> int:
+    """How many scores (N,) equal another of their group, which several (N,) name."""
+    order = np.lexsort((scores, *groups))
+    is_first = first_of_runs(*(key[order] for key in (scores, *groups)))
+    lengths = np.diff(np.flatnonzero(np.append(is_first, True)))
+    return int(lengths[lengths > 1].sum())
+
+
 def choose_in_turn(
     groups: np.ndarray, choosers: np.ndarray, chosen: np.ndarray
 ) -> np.ndarray:

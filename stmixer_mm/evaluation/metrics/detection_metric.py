@@ -71,6 +71,7 @@ class DetectionMetric(BaseMetric):
     protocols: Mapping[str, Protocol]  # by name
     further_columns: Sequence[int] = ()  # matched besides those of the classes
     logs_classes = True  # a table with a row for each
+    ties = ''  # a note on equal scores, for the log
     unit: str  # of detections
     places = 'keyframes'  # that are predicted
     num_classes: int  # the dummy class 0 included
@@ -253,7 +254,7 @@ class DetectionMetric(BaseMetric):
         rules = self.protocol
         convention = (
             f'{self.prefix or self.default_prefix} by protocol {self.protocol_name}: AP '
-            f'{rules.ap}, mean over classes {rules.class_average}'
+            f'{rules.ap}, mean over classes {rules.class_average}{self.ties}'
         )
         classes = f'\n{format_table(table)}' if self.logs_classes else ''
         MMLogger.get_current_instance().info(convention + classes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.linking import Linking, Tubelets, parse_linking
-from stmixer_mm.evaluation.functional.matching import first_of_runs
+from stmixer_mm.evaluation.functional.matching import count_ties, first_of_runs
 from stmixer_mm.evaluation.functional.protocols import TUBE_PROTOCOLS
 from stmixer_mm.evaluation.functional.tubelet_linking import (
     boxes_where_present,
@@ -129,6 +129,9 @@ class VideoMAPMetric(TubeMetric):
                 pad = (0, 0), (0, missing), (0, 0)
                 part['bboxes'] = np.pad(part['bboxes'], pad, constant_values=np.nan)
         found = super()._join(parts)
+        frames = np.atleast_2d(found.frames.T)[0][found.owners]
+        unit = 'boxes of a class in a frame'
+        self._note_ties(unit, found.scores, found.columns, frames)
         return found if isinstance(self.linking, Linking) else self._link_videos(found)
 
     def _in_counted_frames(self, parts: list[dict]) -> list[dict]:
@@ -165,10 +168,13 @@ class VideoMAPMetric(TubeMetric):
         found = {column: [] for column in self.gts}
         for key in sorted(self._of_known_videos(by_key)):
             number, part = self.video_numbers[key[0]], by_key[key]
-            for label, score, rows in part['pred_tubes']:
+            for label, score, rows in sorted(part['pred_tubes'], key=_rows_of):
                 if self.score_thr is None or score > self.score_thr:
                     found[label + 1].append((number, rows, score))
         tubes = {column: join_tubes(entries) for column, entries in found.items()}
+        scores = [one.scores for one in tubes.values()]
+        columns = np.repeat([*tubes], [*map(len, scores)])
+        self._note_ties('tubes of a class', np.concatenate(scores), columns)
         if nms_iou := parts[0].get('tube_nms_iou'):
             tubes = {n: suppress_tubes(one, nms_iou) for n, one in tubes.items()}
         return tubes
@@ -193,8 +199,20 @@ class VideoMAPMetric(TubeMetric):
             )
             if scores.ndim == 3:
                 bboxes, scores = tubelets_by_action(bboxes, scores, self.linking.acting)
+        if not getattr(self.linking, 'by_lines', False):
+            # Equal scores count by box: the order of a file's lines changes nothing.
+            order = np.lexsort(np.concatenate([*bboxes.T, -scores.T])[::-1])
+            bboxes, scores = bboxes[order], scores[order]
         yield (name, time, tuple(frames.tolist())), bboxes, scores
+
+    def _note_ties(self, unit: str, scores: np.ndarray, *groups: np.ndarray) -> None:
+        number = count_ties(scores, *groups)
+        self.ties = f'; {number} of {len(scores)} scores tie among {unit}'
 
     def _numbers(self, key: tuple) -> int | np.ndarray:
         name, _, frames = key
         return self.video_numbers[name] * self.frame_limit + np.array(frames)
+
+
+def _rows_of(tube: tuple[int, float, np.ndarray]) -> list:
+    return np.asarray(tube[2]).tolist()

@@ -15,6 +15,7 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     right_lines,
 )
 from stmixer_mm.errors import UserError
+from stmixer_mm.evaluation.functional.average_precision import by_score
 from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 
 COLUMNS = 'video,timestamp,x1,y1,x2,y2,action_id,score'
@@ -123,17 +124,20 @@ def _group_boxes(rows: np.ndarray, num_classes: int) -> dict[str, np.ndarray]:
     """``bboxes`` (n, 4) and ``scores`` (n, num_classes) of box, action and score (m, 6).
 
     Other actions are left out. A row that repeats box and action of another is a person
-    of its own.
+    of its own, who has the best scores of all actions that are left.
     """
     persons: dict[tuple, np.ndarray] = defaultdict(
         lambda: np.full(num_classes, NO_SCORE)
     )
     repeats: Counter = Counter()
-    for *bbox, action, score in rows.tolist():
+    ranks = np.zeros(len(rows), dtype=int)  # of a row among those that it repeats
+    for row in by_score(rows[:, -1]).tolist():
+        key = tuple(rows[row, :-1].tolist())
+        ranks[row] = repeats[key]
+        repeats[key] += 1
+    for rank, (*bbox, action, score) in zip(ranks, rows.tolist(), strict=True):
         if action < num_classes:
-            key = (*bbox, action)
-            persons[(*bbox, repeats[key])][int(action)] = score
-            repeats[key] += 1
+            persons[(*bbox, rank)][int(action)] = score
     bboxes = np.reshape([person[:4] for person in persons], (-1, 4))
     scores = np.reshape([*persons.values()], (-1, num_classes))
     return dict(bboxes=bboxes, scores=scores)
