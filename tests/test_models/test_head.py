@@ -1,5 +1,8 @@
+import re
+
 import pytest
 import torch
+from run_tool import ROOT
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.errors import UserError
@@ -159,6 +162,32 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
     torch.testing.assert_close(ours, each.sum() / 2)
 
 
+MIXING = (ROOT / 'docs' / 'mixing.md').read_text()
+LISTED = re.search('`loss_person`, `loss_action`: (.*?)\n- ', MIXING, re.DOTALL)[1]
+
+
+@pytest.mark.parametrize('name', re.findall(r'\b(?:[A-Z][a-z]+){1,2}\b', LISTED))
+def test_losses_of_twice_the_actions_are_twice_as_high(name):
+    """A loss that sums over the actions is refused: it would be A times too high."""
+    loss = dict(type=f'mmdet.{name}Loss', use_sigmoid=True)
+    if name == 'QualityFocal':
+        with pytest.raises(UserError, match='not a mean over the actions'):
+            make_head(loss_action=loss)
+        return
+    output, terms = random_output(), []
+    for times in (1, 2):
+        head = make_head(loss_action=loss, num_classes=1 + 3 * times)
+        truth = two_persons()
+        labels = truth.gt_instances.labels
+        actions = labels[:, 1:].repeat(1, times)
+        truth.gt_instances.labels = torch.cat([labels[:, :1], actions], dim=1)
+        logits = output.action_logits.repeat(1, 1, times)
+        stages = [output._replace(action_logits=logits)]
+        terms.append(head.loss(stages, [truth])['loss_action'].item())
+    assert terms[1] == pytest.approx(2 * terms[0], rel=1e-3)
+    assert terms[0] > 0
+
+
 def test_one_person_to_many_queries():
     """Queries 0, 1 stand for the person, 3 is too near to be background."""
     person = (0, 0, 40, 40)
@@ -243,6 +272,7 @@ def test_persons_that_are_known_need_no_matching():
     'settings',
     [
         dict(loss_action=dict(type='mmdet.L1Loss')),
+        dict(loss_action=dict(type='mmdet.KnowledgeDistillationKLDivLoss')),
         dict(loss_action=dict(type='mmdet.CrossEntropyLoss')),
         dict(single_label=True),
     ],

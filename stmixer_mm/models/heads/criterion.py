@@ -3,6 +3,7 @@
 Shapes: S stages, B clips, Q queries, A actions, k persons of a clip, n rows.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
@@ -108,6 +109,12 @@ class SetCriterion(BaseModule):
             raise UserError(
                 f'loss_action={type(self.loss_action).__name__} is higher for logits '
                 'that are surely right than for undecided ones; take a loss of logits, '
+                'such as mmdet.FocalLoss.'
+            )
+        if sigmoid and not is_mean_over_actions(self.loss_action, self.num_classes - 1):
+            raise UserError(
+                f'loss_action={type(self.loss_action).__name__} is not a mean over the '
+                'actions, so that their number would multiply it once more; take a mean, '
                 'such as mmdet.FocalLoss.'
             )
 
@@ -311,6 +318,19 @@ def wants_logits(loss: nn.Module, num_actions: int) -> bool:
             float(deepcopy(loss)(scale * (labels - 0.5), labels)) for scale in (8, 0)
         )
         return sure <= undecided
+    return True
+
+
+def is_mean_over_actions(loss: nn.Module, num_actions: int) -> bool:
+    """Whether a loss stays as it is where each action is there twice."""
+    logits = torch.linspace(-2, 2, 2 * num_actions).view(2, -1)
+    labels = torch.tensor([[1.0], [0.0]]).expand(-1, num_actions)
+    with suppress(Exception):  # as above
+        once, twice = (
+            float(deepcopy(loss)(logits.repeat(1, times), labels.repeat(1, times)))
+            for times in (1, 2)
+        )
+        return math.isclose(once, twice, rel_tol=0.01)
     return True
 
 
