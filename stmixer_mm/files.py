@@ -9,7 +9,9 @@ import tempfile
 import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+from secrets import token_hex
 from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -61,15 +63,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to ``path`` when the block succeeds.
 
     When the block raises, the temporary file is removed and ``path`` keeps its earlier
-    content; its permissions stay. The temporary name depends on ``path`` alone: what a
-    killed process left is replaced by the next write.
+    content; its permissions stay. The temporary name is random, so that writers of one
+    path cannot mix; what a killed process left is removed by the next write.
     """
     path = Path(path)
-    part = path.with_name(f'.part-{path.name}')
+    _remove_left_parts(path)
+    part = path.with_name(f'.part-{token_hex(4)}-{path.name}')
     mode = path.stat().st_mode if path.is_file() else None
+    # Exclusive: a link put there by others is not followed.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    handle = os.open(part, flags, 0o666 if mode is None else 0o600)
     try:
-        if mode is not None:
-            part.touch(0o600)  # until it is whole
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield part
         if mode is not None:
             part.chmod(mode & 0o777)
@@ -77,6 +83,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
+
+
+def _remove_left_parts(path: Path) -> None:
+    """Remove temporary files of a path whose processes were killed: no lock is on them."""
+    for part in path.parent.glob(f'.part-{"[0-9a-f]" * 8}-{escape(path.name)}'):
+        with suppress(OSError):  # it is in use, or gone
+            handle = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                part.unlink()
+            finally:
+                os.close(handle)
 
 
 @contextmanager
@@ -122,8 +142,10 @@ def check_writable_dir(folder: str | Path, *, purpose: str) -> None:
             file.write(b'.')
 
 
-def lock_folder(folder: str | Path, *, purpose: str) -> None:
+def lock_folder(folder: str | Path, *, purpose: str, shared: bool = False) -> None:
     """Keep other processes from a folder until this one ends, however it does.
+
+    With ``shared`` only those are kept from it that do not share it.
 
     Such a lock is not inherited by data loader workers, which may outlive a killed
     process. A file system without locks (some network ones) allows every process.
@@ -134,7 +156,8 @@ def lock_folder(folder: str | Path, *, purpose: str) -> None:
     path = Path(folder).resolve() / '.lock'
     _LOCKS[path] = _LOCKS.get(path) or os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.lockf(_LOCKS[path], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.lockf(_LOCKS[path], kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             raise UserError(

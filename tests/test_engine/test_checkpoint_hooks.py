@@ -131,7 +131,7 @@ def files(work_dir):
 
 
 def test_keeps_the_newest_and_the_best(tmp_path):
-    for name in ('.part-epoch_1.pth', 'notes.pth'):
+    for name in ('.part-0123abcd-epoch_1.pth', 'notes.pth'):
         (tmp_path / name).write_bytes(b'left by a killed run, or by the user')
     make_runner(tmp_path, checkpoint=BEST | dict(max_keep_ckpts=2)).train()
     assert files(tmp_path) == [

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from stmixer_mm import files
 from stmixer_mm.errors import user_errors
 from stmixer_mm.files import atomic_path, write_atomically
 
@@ -43,6 +44,22 @@ def test_earlier_content_survives_a_kill(tmp_path, monkeypatch):
     write_atomically(target, b'newer')
     assert target.stat().st_mode & 0o777 == 0o640
     assert names(tmp_path) == ['a.bin']
+
+
+def test_writers_of_one_file_do_not_mix(tmp_path, monkeypatch):
+    """And a link with the name of a temporary file is not followed."""
+    target, other = tmp_path / 'a.bin', tmp_path / 'other'
+    other.write_text('of others')
+    with atomic_path(target) as first, atomic_path(target) as second:
+        first.write_text('first')
+        second.write_text('second')
+    assert target.read_text() == 'first'
+    assert other.read_text() == 'of others'
+    monkeypatch.setattr(files, 'token_hex', lambda count: '0' * 8)
+    (tmp_path / f'.part-{"0" * 8}-a.bin').symlink_to(other)
+    with pytest.raises(FileExistsError):
+        write_atomically(target, b'third')
+    assert other.read_text() == 'of others' and target.read_text() == 'first'
 
 
 def test_a_stopped_tool_leaves_no_partial_file(tmp_path):
