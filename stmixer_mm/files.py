@@ -234,7 +234,7 @@ def check_own(path: str | Path, head: str) -> None:
         )
 
 
-def check_json_path(path: str | Path | None) -> None:
+def check_json_path(path: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:
     """Raise ``UserError`` if ``--json`` is given and cannot be written."""
     if path is not None:
-        check_writable_file(path, purpose='--json')
+        check_writable_file(path, purpose='--json', inputs=inputs)

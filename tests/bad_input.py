@@ -50,6 +50,9 @@ custom_imports = dict(imports=['stmixer_mm.projects.track_queries'])
 sequences = dict(_delete_=True, type='KeyframeSequences', dataset=_base_.dataset)
 train_dataloader = dict(dataset=sequences)
 """,
+    'pickled.py': "_base_ = 'tiny.py'\ntest_evaluator = dict(ann_file='truth.pkl')\n",
+    'truth.pkl': '',
+    'w.bin': 'weights',
     'cut.json': '{"a":',
     'empty.json': '{}',
     'list.json': '[1]',

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from stmixer_mm.apis.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, config_files, load_config
 from stmixer_mm.command_line import CfgOptions, Count, Seed, run_main
 from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.errors import UserError
@@ -125,7 +125,8 @@ def main(
     if out:
         check_writable_dir(out, purpose='folder --out')
     else:
-        check_writable_file(sheet, purpose='--sheet', suffixes=SUFFIXES)
+        inputs = config_files(cfg)
+        check_writable_file(sheet, purpose='--sheet', suffixes=SUFFIXES, inputs=inputs)
     datasets = [DATASETS.build(config) for config in dataset_configs(cfg, split)]
     if not datasets:
         raise UserError(

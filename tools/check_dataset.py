@@ -3,7 +3,7 @@
 import sys
 from typing import Literal
 
-from stmixer_mm.apis.config import SPLITS, check_arguments, load_config
+from stmixer_mm.apis.config import SPLITS, check_arguments, config_files, load_config
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.data_checks.datasets import check_config
@@ -28,8 +28,8 @@ def main(
         no_decode: Open the videos only, instead of decoding every keyframe.
         json: File to write the whole report to.
     """
-    check_json_path(json)
     cfg = load_config(config, cfg_options)
+    check_json_path(json, config_files(cfg))
     check_arguments(cfg)
     splits = SPLITS if split == 'all' else (split,)
     reports = check_config(cfg, splits, decode=not no_decode)

@@ -12,7 +12,7 @@ from stmixer_mm.apis.results import HEAD
 from stmixer_mm.command_line import Overrides, overrides, run_main
 from stmixer_mm.datasets.streams import input_files, open_source
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import check_own, check_writable_file
+from stmixer_mm.files import check_no_input, check_own, check_writable_file
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.structures import RESULT_SUFFIXES, result_writer
@@ -68,6 +68,8 @@ def main(
     inferencer = ActionDetInferencer(
         config, checkpoint, device, cfg_options=overrides(**settings), **model
     )
+    for option, path in {'--out': out, **tables}.items():
+        check_no_input([path], inferencer.input_files, purpose=option)
     results = inferencer.detect(video, vis_file=out, strict=True, **detection)
     for path in tables.values():
         results.save(path)

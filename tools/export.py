@@ -13,17 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from stmixer_mm.apis import init_detector
+from stmixer_mm.apis.config import config_files
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.tables import format_table
-from stmixer_mm.files import check_writable_dir, check_writable_file
+from stmixer_mm.files import check_no_input, check_writable_file
 from stmixer_mm.projects.export.candidates import (
     NUM_COMPARED,
     Candidate,
     keep,
+    list_outputs,
     make_candidate,
-    name_json,
 )
 from stmixer_mm.projects.export.formats import FORMATS, list_ways
 from stmixer_mm.projects.export.tensors import LEFT_OUT, TensorDetector
@@ -77,14 +78,19 @@ def main(
     ways, is_auto = list_ways(to, precision), 'auto' in (to, precision)
     if precision == 'auto' and not video:
         ways = [way for way in ways if 'int8' not in way]
+    files = [out]
     if to == 'auto':
-        check_writable_dir(out.parent, purpose='folder of --out')
+        files = [out.with_name(out.name + FORMATS[name].suffix) for name, _ in ways]
     else:
         check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
-        check_writable_file(name_json(out), purpose='file beside --out')
+    outputs = [path for file in files for path in list_outputs(file)]
+    inputs = [path for path in (config, checkpoint, video, label_map) if path]
+    for path in outputs:
+        check_writable_file(path, purpose='--out:', inputs=inputs)
     model = init_detector(
         config, checkpoint, label_map=label_map, cfg_options=cfg_options
     )
+    check_no_input(outputs, config_files(model.cfg), purpose='--out:')
     detector = TensorDetector(model).eval()
     in_int8 = any('int8' in way for way in ways)
     clips = find_clips(model.cfg, video, shape, in_int8=in_int8)

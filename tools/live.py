@@ -26,7 +26,7 @@ from stmixer_mm.command_line import (
 )
 from stmixer_mm.datasets.streams import input_files
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_writable_file
+from stmixer_mm.files import check_no_input, check_writable_file
 from stmixer_mm.projects.live.detection import JsonLines, LiveDetection, LiveSource
 from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
@@ -82,9 +82,12 @@ def main(
             lines = sys.stdout
             stack.enter_context(redirect_stdout(sys.stderr))
         options = dict(predictor=choose_predictor(**tiling))
-        detector = ActionDetInferencer(
+        inferencer = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
-        ).model
+        )
+        if json_lines not in (None, '-'):
+            check_no_input([lines], inferencer.input_files, purpose='--json-lines')
+        detector = inferencer.model
         memory = getattr(detector, 'memory', None)
         if page is not None and not getattr(memory, 'past_only', True):
             raise UserError(

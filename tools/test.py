@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-from stmixer_mm.apis.config import merge_overrides
+from stmixer_mm.apis.config import config_files, merge_overrides
 from stmixer_mm.apis.running import run_config
 from stmixer_mm.command_line import Count, NotNegative, OptionsOf, PersonThr, run_main
 from stmixer_mm.errors import UserError
@@ -79,7 +79,8 @@ def draw(cfg: Config, drawing: dict) -> None:
 
 def dump_predictions(cfg: Config, file: str) -> None:
     """Add a metric that writes the predictions to a file."""
-    check_writable_file(file, purpose='--dump', suffixes=('.pkl', '.pickle'))
+    suffixes, inputs = ('.pkl', '.pickle'), config_files(cfg)
+    check_writable_file(file, purpose='--dump', suffixes=suffixes, inputs=inputs)
     # By default ranks meet in the current folder, and leave a folder behind there.
     parts = f'{file}.parts'
     dump = dict(type='DumpPredictions', out_file_path=file, collect_dir=parts)

@@ -6,7 +6,7 @@ sentence, too (:func:`building`).
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -48,6 +48,23 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
         cfg = Config.fromfile(str(path))
     merge_overrides(cfg, overrides)
     return cfg
+
+
+def config_files(cfg: Config) -> list[str]:
+    """The files that a config names, which no output may replace; and its own."""
+    return [*_named_files([cfg.filename, dict(cfg.items())], '')]
+
+
+def _named_files(node: object, root: str) -> Iterator[str]:
+    """Files among the strings of a node, also below the ``data_root`` beside them."""
+    if isinstance(node, Mapping):
+        root = node.get('data_root') or root
+        node = [*node.values()]
+    if isinstance(node, list | tuple):
+        for value in node:
+            yield from _named_files(value, root)
+    elif isinstance(node, str):
+        yield from filter(os.path.isfile, (node, os.path.join(root, node)))
 
 
 def list_configs() -> dict[str, Path]:

@@ -15,6 +15,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from tqdm import tqdm
 
+from stmixer_mm.apis.config import config_files
 from stmixer_mm.apis.inference import detect_video, init_detector
 from stmixer_mm.apis.model_zoo import resolve_model
 from stmixer_mm.apis.predict import Predictor, predict
@@ -71,6 +72,9 @@ class ActionDetInferencer:
             this machine.
         show_progress: Count keyframes in the terminal.
 
+    Attributes:
+        input_files: What the model was read from, and the files that its config names.
+
     Raises:
         UserError: one sentence that names what is wrong.
     """
@@ -88,8 +92,7 @@ class ActionDetInferencer:
         show_progress: bool = True,
     ) -> None:
         model, weights = resolve_model(model, weights)
-        files = (model, weights, label_file)
-        self._files = [one for one in files if isinstance(one, str | Path)]
+        files = [one for one in (model, weights, label_file) if one]
         self.model = init_detector(
             model,
             weights,
@@ -98,6 +101,8 @@ class ActionDetInferencer:
             cfg_options=cfg_options,
             trust=trust,
         )
+        files += config_files(self.model.cfg)
+        self.input_files = [one for one in files if isinstance(one, str | Path)]
         if weights is None:
             print_log(
                 'without weights detections mean nothing', 'current', logging.WARN
@@ -265,7 +270,7 @@ class ActionDetInferencer:
             Path(out_dir, name) if out_dir and not is_left_out else None
             for name, is_left_out in dict(vis=no_save_vis, preds=no_save_pred).items()
         )
-        names, files = _file_names(sources), [*self._files, *input_files(inputs)]
+        names, files = _file_names(sources), [*self.input_files, *input_files(inputs)]
         for folder, suffix in (vis, 'mp4'), (preds, 'json'):
             if folder is not None:
                 check_writable_dir(folder, purpose='out_dir')

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+from stmixer_mm.apis.config import config_files
 from stmixer_mm.command_line import CfgOptions, Count, Seed, run_main
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -55,6 +56,7 @@ def main(
     rows, steps = [], {}
     for config in configs:
         cfg = read_config(config, cfg_options)
+        check_json_path(json_file, config_files(cfg))
         with blame(f'{config} cannot be trained'):
             model = build_model(cfg)
             steps[config.stem] = make_step(cfg, model)

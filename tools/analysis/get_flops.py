@@ -1,5 +1,6 @@
 """Count the FLOPs and parameters of each part of a model."""
 
+from stmixer_mm.apis.config import config_files
 from stmixer_mm.command_line import CfgOptions, run_main
 from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -29,8 +30,8 @@ def main(
         json: Write the rows to this file.
     """
     quieten()
-    check_json_path(json)
     cfg = read_config(config, cfg_options)
+    check_json_path(json, config_files(cfg))
     with blame(f'{config} cannot be measured'):
         clip = random_clip(cfg, shape=shape)
         model = build_model(cfg)

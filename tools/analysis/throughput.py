@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from math import ceil
 from typing import Literal
 
+from stmixer_mm.apis.config import config_files
 from stmixer_mm.command_line import CfgOptions, Count, run_main
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.evaluation.functional.tables import format_table
@@ -80,6 +81,7 @@ def main(
         seconds = compare(runs, clips, device, clock)
         return write_json(json, {**machine(device), clock: seconds})
     cfg, is_train = read_config(config, cfg_options), mode == 'train'
+    check_json_path(json, config_files(cfg))
     with blame(f'{config} cannot be measured'):
         split = 'test' if mode == 'test' else 'train'
         pipeline = ClipPipeline(cfg, split, of_videos=video is not None)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from mmengine.config import Config
 
-from stmixer_mm.apis.config import check_arguments, load_config
+from stmixer_mm.apis.config import check_arguments, config_files, load_config
 from stmixer_mm.command_line import CfgOptions, Count, number
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import VideoMAPMetric
@@ -65,12 +65,16 @@ def evaluate(
             evaluates once more.
     """
     _check_options(results, against, splits)
-    check_json_path(json)
+    cfg = load_config(config, cfg_options)
+    inputs = config_files(cfg)
+    check_json_path(json, inputs)
     if report:
-        check_writable_file(report, purpose='--report', suffixes=['.html'])
+        suffixes = ['.html']
+        check_writable_file(
+            report, purpose='--report', suffixes=suffixes, inputs=inputs
+        )
         if json and Path(json).resolve() == Path(report).resolve():
             raise UserError(f'--json and --report are both {report}; name two files.')
-    cfg = load_config(config, cfg_options)
     check_arguments(cfg)
     sides = [[*map(read_results, files)] for files in (results, against or [])]
     scored = [*score_results(cfg, sides, splits, protocol or [], draws)]

@@ -112,6 +112,11 @@ def keep(candidate: Candidate, out: Path) -> int:
     return size
 
 
+def list_outputs(out: Path) -> list[Path]:
+    """The files that :func:`keep` may write: ``out``, and those beside it."""
+    return [out, name_json(out), *[out.with_suffix('.bin')] * (out.suffix == '.xml')]
+
+
 def name_json(file: Path) -> Path:
     """The description beside a file: model.onnx.json."""
     return file.with_name(f'{file.name}.json')
