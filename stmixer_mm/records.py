@@ -95,7 +95,7 @@ def from_plain(hint: Any, content: Any) -> Any:
     if origin is list:
         return [from_plain(args[0], one) for one in content]
     if origin is tuple:
-        return tuple(map(args[0], content))
+        return tuple(kind(one) for kind, one in zip(args, content, strict=True))
     return dict(content) if typing.is_typeddict(hint) else hint(content)
 
 

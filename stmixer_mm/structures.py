@@ -253,6 +253,10 @@ class VideoDetections:
     mtime: float | None = entry(
         'When they were last changed, in seconds since 1970.', digits=3, default=None
     )
+    made_with: str | None = entry(
+        'Digest of the model and the options, if tools/detect_videos.py made it.',
+        default=None,
+    )
     fps: float = _count('Mean frame rate; 0 if it did not open.', default=0.0)
     width: int = _count('Of its frames, in pixels.', default=0)
     height: int = _count(default=0)

@@ -24,6 +24,7 @@ def main(
     weights: str | None = None,
     out: Path = Path('detections'),
     no_video: bool = False,
+    overwrite: bool = False,
     device: str | None = None,
     building: ModelOptions,
     settings: Overrides,
@@ -40,6 +41,7 @@ def main(
         weights: Checkpoint file or URL, or a file written by tools/export.py.
         out: Folder of the results.
         no_video: Do not draw the detections.
+        overwrite: Detect anew where results are of another model or other options.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
 
@@ -54,8 +56,8 @@ def main(
         )
 
     detection['predictor'] = choose_predictor(**tiling)
-    sources, draw = list_sources(videos), not no_video
-    detect_videos(sources, build, out, draw=draw, table=True, **detection)
+    files = dict(draw=not no_video, table=True, overwrite=overwrite)
+    detect_videos(list_sources(videos), build, out, **files, **detection)
 
 
 if __name__ == '__main__':

@@ -1,10 +1,13 @@
 """From any video or stream to persons and their actions."""
 
+import json
 import logging
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
+from inspect import signature
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +33,7 @@ from stmixer_mm.command_line import (
     Score,
 )
 from stmixer_mm.datasets.frames import without_suffix
+from stmixer_mm.datasets.pipelines import dataset_configs
 from stmixer_mm.datasets.streams import (
     FrameStream,
     input_files,
@@ -38,6 +42,7 @@ from stmixer_mm.datasets.streams import (
     open_source,
 )
 from stmixer_mm.datasets.videos import DamagedVideo, OnDamage, join_stretches
+from stmixer_mm.engine.hooks import sha256_of
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import (
@@ -50,6 +55,8 @@ from stmixer_mm.registry import Reuse
 from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
 
 NMS_THR = 0.7
+# Options that change nothing but rounding, or are none.
+_UNCOUNTED = {'source', 'batch_size', 'reuse', 'on_damage'}
 
 
 @INFERENCERS.register_module()
@@ -103,6 +110,7 @@ class ActionDetInferencer:
         )
         files += config_files(self.model.cfg)
         self.input_files = [one for one in files if isinstance(one, str | Path)]
+        self._weights = weights
         if weights is None:
             print_log(
                 'without weights detections mean nothing', 'current', logging.WARN
@@ -169,6 +177,23 @@ class ActionDetInferencer:
             on_damage=on_damage,
             predictor=predictor,
         )
+
+    def digest(self, **options) -> str:
+        """SHA-256 of what detections depend on: the model, and options of :meth:`stream`.
+
+        Options that change nothing but rounding do not count.
+        """
+        parameters = signature(self.stream).parameters.values()
+        settings = {one.name: one.default for one in parameters} | options
+        settings = {name: settings[name] for name in sorted({*settings} - _UNCOUNTED)}
+        cfg, weights = self.model.cfg, [str(self._weights)]
+        if weights[0].endswith('.xml'):  # OpenVINO's; its values are beside it
+            weights.append(f'{weights[0][:-4]}.bin')
+        sums = [sha256_of(file) or file for file in weights]
+        pipelines = [one.get('pipeline') for one in dataset_configs(cfg, 'test')]
+        about = [cfg.model, cfg.get('use'), pipelines, self.model.classes]
+        text = json.dumps([*about, sums, settings], default=_name_part)
+        return sha256(text.encode()).hexdigest()
 
     def detect(
         self,
@@ -295,6 +320,13 @@ class ActionDetInferencer:
         if pred_out_file:
             write_json(pred_out_file, [found.to_dict() for found in predictions])
         return dict(predictions=predictions, visualization=videos)
+
+
+def _name_part(part: object) -> str:
+    """What a digest has of a part that JSON cannot express."""
+    return getattr(part, 'name', None) or getattr(
+        part, '__qualname__', repr(type(part))
+    )
 
 
 def _file_names(sources: Iterable) -> list[str]:

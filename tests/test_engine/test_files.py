@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from stmixer_mm import files
-from stmixer_mm.errors import user_errors
+from stmixer_mm.errors import UserError, user_errors
 from stmixer_mm.files import atomic_path, write_atomically
 
 
@@ -60,6 +60,23 @@ def test_writers_of_one_file_do_not_mix(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError):
         write_atomically(target, b'third')
     assert other.read_text() == 'of others' and target.read_text() == 'first'
+
+
+def test_a_folder_is_shared_by_those_that_share_it(tmp_path):
+    """Not by this process, which has another share, and one that has all."""
+    told, ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        files.lock_folder(tmp_path, purpose='detection', shared=True)
+        os.write(ready, b'.')
+        signal.pause()
+    os.read(told, 1)
+    files.lock_folder(tmp_path, purpose='detection', shared=True)
+    with pytest.raises(UserError, match='Another detection is running'):
+        files.lock_folder(tmp_path, purpose='detection')
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    files.lock_folder(tmp_path, purpose='detection')
 
 
 def test_a_stopped_tool_leaves_no_partial_file(tmp_path):

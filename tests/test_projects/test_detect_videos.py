@@ -3,8 +3,9 @@ import os
 import shutil
 
 import pytest
+import torch
 from detections import without_nulls
-from run_tool import run_tool
+from run_tool import run_and_fail, run_tool
 from tiny_stmixer import tool_environment, write_model, write_video
 
 from stmixer_mm.apis.inferencer import ActionDetInferencer
@@ -40,9 +41,10 @@ def detect(project, out, *options, videos='videos.txt'):
 
 
 def results(out):
-    """By video, without what tells one version of it from another."""
+    """By video, without what tells one version of it, or of the model, from another."""
     found = [json.loads(path.read_text()) for path in out.glob('*.json')]
-    versions = [(one.pop('num_bytes'), one.pop('mtime')) for one in found]
+    names = 'num_bytes', 'mtime', 'made_with'
+    versions = [[one.pop(name) for name in names] for one in found]
     assert all(map(all, versions))
     return {one['video']: one for one in found}
 
@@ -70,7 +72,7 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     printed = capsys.readouterr().err
     assert f'{bad}: failed' in printed and f'{missing}: failed' in printed
     assert ': 2 of 3' in printed
-    (file,) = out.iterdir()
+    (file,) = out.glob('*.json')
     when = file.stat().st_mtime_ns
     for path in bad, missing:
         shutil.copy(project / 'b' / 'x.mp4', path)
@@ -79,10 +81,21 @@ def test_a_bad_video_is_one_line_and_finished_ones_are_skipped(
     assert len(results(out)) == 3
 
 
-def test_changed_videos_and_cut_results_are_done_anew(project, expected, tmp_path):
+DAMAGES = dict(
+    fps=lambda content: content.pop('fps'),
+    times=lambda content: content['keyframes'][0].pop('time_s'),
+    ids=lambda content: content['keyframes'][0]['persons'][0].pop('id'),
+    box=lambda content: content['keyframes'][0]['persons'][0]['bbox'].pop(),
+    text=lambda content: content.update(keyframes='all'),
+)
+
+
+def test_changed_videos_and_damaged_results_are_done_anew(
+    project, expected, tmp_path, capsys
+):
     """What others wrote stays, whatever its name."""
     videos, out = tmp_path / 'list.txt', tmp_path / 'out'
-    names = 'changed', 'empty', 'cut', 'same', 'report', 'settings'
+    names = 'changed', 'empty', 'cut', 'same', 'report', 'settings', *DAMAGES
     videos.write_text(''.join(f'{name}.mp4\n' for name in names))
     for name in names:
         shutil.copy(project / 'a' / 'x.mp4', tmp_path / f'{name}.mp4')
@@ -95,8 +108,17 @@ def test_changed_videos_and_cut_results_are_done_anew(project, expected, tmp_pat
     os.utime(old, (1, 1))  # older than its result
     (out / 'empty.json').write_text('')
     (out / 'cut.json').write_bytes((out / 'cut.json').read_bytes()[:-30])
+    for name, change in DAMAGES.items():
+        file = out / f'{name}.json'
+        content = json.loads(file.read_text())
+        change(content)
+        file.write_text(json.dumps(content, indent=2))
     when = (out / 'same.json').stat().st_mtime_ns
+    capsys.readouterr()
     detect(project, out, videos=videos)
+    lines = capsys.readouterr().err.splitlines()
+    for name in 'empty', 'cut', *DAMAGES:
+        assert sum(f'{name}.json is damaged' in line for line in lines) == 1
     assert (out / 'same.json').stat().st_mtime_ns == when
     assert (out / 'report.json').read_text() == '{"of": "others"}'
     assert (out / 'settings.json').is_fifo()
@@ -106,6 +128,38 @@ def test_changed_videos_and_cut_results_are_done_anew(project, expected, tmp_pat
     for path, found in results(out).items():
         assert found == (other if path == str(old) else first) | dict(video=path)
     assert len(results(out)) == len(names)
+
+
+def test_results_of_another_model_or_options_are_redone_if_asked_for(
+    project, tmp_path, capsys
+):
+    videos, out = project / 'b', tmp_path / 'out'
+    state = torch.load(project / 'tiny.pth')
+    torch.save({key: value / 2 for key, value in state.items()}, tmp_path / 'half.pth')
+    shutil.copy(tmp_path / 'half.pth', tmp_path / 'same.pth')
+
+    def written():
+        return {file: file.read_bytes() for file in out.glob('[!.]*')}
+
+    tiny, table = project / 'tiny.py', ('--out', out, '--device', 'cpu', '--no-video')
+    first = [videos, '--model', tiny, '--weights', project / 'tiny.pth', *table]
+    run_tool('detect', *first)
+    before = written()
+    for change in ['--score-thr', 0.01], ['--weights', tmp_path / 'half.pth']:
+        line = run_and_fail(capsys, 'detect', *first, *change)
+        assert '2 of 2' in line and '--overwrite' in line and str(out) in line
+        assert written() == before
+    run_tool('detect', *first, *change, '--overwrite')
+    after = written()
+    assert all(after[file] != before[file] for file in out.glob('*.json'))
+    capsys.readouterr()
+    # A copy is the same model; batches change nothing; and drawn videos are missing.
+    same = ['--weights', tmp_path / 'same.pth', '--batch-size', 2]
+    run_tool('detect', *first, *same)
+    assert 'finished before: 2' in capsys.readouterr().out
+    run_tool('detect', *first[:-1], *same)
+    assert 'videos to do: 2' in capsys.readouterr().out
+    assert len([*out.glob('*.mp4')]) == 2
 
 
 def test_an_interrupted_run_leaves_whole_files(
@@ -122,7 +176,8 @@ def test_an_interrupted_run_leaves_whole_files(
         patch.setattr(os, 'replace', interrupted)
         detect(project, tmp_path)
     assert leave.value.code == 130
-    assert len([*tmp_path.iterdir()]) == len(results(tmp_path)) == 1
+    assert len([*tmp_path.glob('.part-*')]) == 0
+    assert len(results(tmp_path)) == 1
     detect(project, tmp_path)
     assert results(tmp_path) == expected
 

@@ -1,7 +1,8 @@
 """Detection in many videos: a JSON file for each, or a data set that Ray Data writes.
 
 A JSON file appears whole or not at all, so an interrupted run loses only the video in
-progress, and the next run skips those that have a file and did not change since.
+progress, and the next run skips those that have a file, which says what it was made with,
+and did not change since.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,14 @@ from stmixer_mm.datasets.streams import (
     source_version,
 )
 from stmixer_mm.errors import UserError, blame, tell
-from stmixer_mm.files import begins_with, check_no_input, check_own, check_writable_dir
+from stmixer_mm.files import (
+    begins_with,
+    check_no_input,
+    check_own,
+    check_writable_dir,
+    choose_unfinished,
+    lock_folder,
+)
 from stmixer_mm.structures import VideoDetections
 
 ANSWER_S = 20.0  # until a cluster that does not answer is not there
@@ -48,6 +56,7 @@ def detect_videos(
     shard: Shard = (0, 1),
     draw: bool = False,
     table: bool = False,
+    overwrite: bool = False,
     **options,
 ) -> None:
     """Write a JSON file for each video that has none, or changed since.
@@ -60,12 +69,15 @@ def detect_videos(
         draw: Write a copy of each video with the detections drawn into it (.mp4) and a
             picture of who does what when (.png), too.
         table: Write detections.csv, too: a row for each action in all of the videos.
+        overwrite: Detect anew where results are of another model or other options.
         options: Arguments of :meth:`.ActionDetInferencer.detect`.
 
     Raises:
-        UserError: the folder cannot be written to; at the end, if videos have problems.
+        UserError: the folder cannot be written to, or has results of another model or
+            of other options; at the end, if videos have problems.
     """
     check_writable_dir(out, purpose='folder --out')
+    lock_folder(out, purpose='detection', shared=shard[1] > 1)
     sources, csv_file = _absolute(sources), Path(out, 'detections.csv')
     if draw:
         inputs = (file for source in sources for file in source_files(source))
@@ -74,10 +86,16 @@ def detect_videos(
         check_own(csv_file, ','.join(COLUMNS))
     files = result_files(out, sources, ('.mp4', '.png') if draw else ())
     share = dict(list(files.items())[shard[0] :: shard[1]])
-    todo = {one: file for one, file in share.items() if not read_finished(file, one)}
-    print(f'videos to do: {len(todo)}, finished before: {len(share) - len(todo)}')
-    inferencer = build() if todo else None
-    problems = {}
+    inferencer, problems = build(), {}
+    digest = inferencer.digest(**options)
+
+    def read_digest(file: Path, source: str) -> str | None:
+        detections = read_finished(file, source)
+        if detections is None or (draw and not file.with_suffix('.mp4').exists()):
+            return None
+        return detections.made_with or 'by an earlier version'
+
+    todo = choose_unfinished(share, read_digest, digest, overwrite=overwrite)
     for source, file in tqdm(todo.items(), unit='video'):
         if draw:
             options['vis_file'] = file.with_suffix('.mp4')
@@ -86,15 +104,13 @@ def detect_videos(
         if found.error is None:
             if draw and found.tubes is not None:
                 found.plot_timeline(file.with_suffix('.png'))
-            replace(found, **version).save(file)  # last: the video is finished
+            replace(found, **version, made_with=digest).save(
+                file
+            )  # last: the video is finished
         problems[source] = _problem_of(found)
         _tell(source, problems[source])
     if table:
-        found = (read_finished(file, one) for one, file in files.items())
-        found = (VideoDetections.from_dict(one) for one in found if one)
-        write_rows(
-            csv_file, (row for one in found for row in one.rows()), with_ids=True
-        )
+        write_rows(csv_file, _list_rows(files, digest), with_ids=True)
     _raise_problems(problems)
 
 
@@ -123,14 +139,29 @@ def result_files(
     return files
 
 
-def read_finished(file: Path, source: str) -> dict:
-    """The content of a file; {} if it is not the whole result of a video as it is now."""
-    found, now = {}, source_version(source)
-    if begins_with(file, _head(source)):
-        with suppress(ValueError):  # it is empty or cut short
-            found = json.loads(file.read_bytes())
-    is_same = all(found.get(key, now[key]) == now[key] for key in now)
-    return found if is_same else {}
+def read_finished(file: Path, source: str) -> VideoDetections | None:
+    """The result of a video as it is now; None if there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if not begins_with(file, _head(source)):
+        return None
+    with blame(f'{file} is damaged', 'it is written anew'):
+        detections = VideoDetections.from_dict(json.loads(file.read_bytes()))
+        detections.rows()  # which has further needs
+    now = source_version(source)
+    is_same = all(getattr(detections, key) in (None, now[key]) for key in now)
+    return detections if is_same else None
+
+
+def _list_rows(files: Mapping[str, Path], digest: str) -> Iterator[dict]:
+    """Rows of the results that were made with this model and these options."""
+    for source, file in files.items():
+        with suppress(UserError):  # it is damaged, and could not be written anew
+            detections = read_finished(file, source)
+            if detections is not None and detections.made_with == digest:
+                yield from detections.rows()
 
 
 def _head(source: str) -> bytes:

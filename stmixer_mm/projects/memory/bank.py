@@ -22,6 +22,9 @@ from stmixer_mm.files import check_file, write_atomically
 SUFFIX = '.safetensors'
 SAME_S = 0.01  # times that differ less are of one keyframe
 _ABOUT, _VERSION = 'stmixer_mm', 1
+BANK_HEAD = (
+    f'{{"__metadata__":{{"{_ABOUT}":'  # of a file, after the length of its header
+)
 _MAKERS = ('backbone', 'neck', 'initial_boxes', 'decoder')  # of vectors
 
 
@@ -87,7 +90,9 @@ def write_bank(
     write_atomically(path, content)
 
 
-def read_bank(path: str | Path) -> Bank:
+def read_bank(
+    path: str | Path, *, remedy: str = 'write it anew with stmixer extract'
+) -> Bank:
     """Open a bank.
 
     Raises:
@@ -95,7 +100,7 @@ def read_bank(path: str | Path) -> Bank:
     """
     check_file(path, subject=f'Bank {path}', remedy='write it with stmixer extract')
     with (
-        blame(f'{path} cannot be used as a bank', 'write it anew with stmixer extract'),
+        blame(f'{path} cannot be used as a bank', remedy),
         safe_open(str(path), 'pt') as file,
     ):
         about = json.loads((file.metadata() or {}).get(_ABOUT, '{}'))

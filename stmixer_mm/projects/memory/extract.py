@@ -21,9 +21,15 @@ from stmixer_mm.command_line import (
 from stmixer_mm.datasets.streams import list_sources, open_source, source_version
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, tell
-from stmixer_mm.files import check_writable_dir
+from stmixer_mm.files import (
+    check_own,
+    check_writable_dir,
+    choose_unfinished,
+    lock_folder,
+)
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.projects.memory.bank import (
+    BANK_HEAD,
     bank_name,
     detector_key,
     read_bank,
@@ -42,6 +48,7 @@ def extract(
     nms_thr: Score = NMS_THR,
     batch_size: Count = 1,
     shard: Shard = (0, 1),
+    overwrite: bool = False,
     device: str | None = None,
     model: ModelOptions,
     settings: Overrides,
@@ -61,28 +68,32 @@ def extract(
         nms_thr: Of persons whose boxes overlap more, keep the highest-scoring; 1: all.
         batch_size: Clips that the model sees at once.
         shard: Only the share I, from 0, of N shares of the videos.
+        overwrite: Write banks of another model or of other options anew.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
 
     Raises:
-        UserError: the model has no such vectors, or OUT has banks of another one; at
-            the end, if videos have problems.
+        UserError: the model has no such vectors, or OUT has banks of another one or of
+            other options; at the end, if videos have problems.
     """
     files = bank_files(out, list_sources(videos))
     check_writable_dir(out, purpose='folder --out')
+    lock_folder(out, purpose='extraction', shared=shard[1] > 1)
+    for file in files.values():
+        check_own(file, BANK_HEAD, offset=8)
     is_fast = model.pop('fast')
     options = dict(cfg_options=overrides(**settings), show_progress=False)
-    detector = ActionDetInferencer(config, checkpoint, device, **model, **options).model
+    inferencer = ActionDetInferencer(config, checkpoint, device, **model, **options)
+    detector, steps = inferencer.model, dict(interval_s=interval_s, nms_thr=nms_thr)
     about = dict(key=detector_key(detector), classes=detector.classes)
+    about['made_with'] = inferencer.digest(**steps)
     add_vectors(detector)
     if is_fast:
         speed_up(detector)
     share = dict(list(files.items())[shard[0] :: shard[1]])
-    todo = {
-        one: file for one, file in share.items() if not is_finished(file, one, about)
-    }
-    print(f'videos to do: {len(todo)}, finished before: {len(share) - len(todo)}')
-    steps = dict(interval_s=interval_s, nms_thr=nms_thr, batch_size=batch_size)
-    problems = 0
+    todo = choose_unfinished(
+        share, read_digest, about['made_with'], overwrite=overwrite
+    )
+    problems, steps['batch_size'] = 0, batch_size
     for video, file in tqdm(todo.items(), unit='video'):
         if problem := extract_one(detector, video, file, about, **steps):
             problems += 1
@@ -134,16 +145,13 @@ def bank_files(out: str, videos: Sequence[str]) -> dict[str, Path]:
     return {video: file for file, video in files.items()}
 
 
-def is_finished(file: Path, video: str, about: dict) -> bool:
-    """Whether a file is the bank of a video as it is now, by this detector."""
+def read_digest(file: Path, video: str) -> str | None:
+    """What the bank of a video as it is now was made with; None if there is none."""
     if not file.exists():
-        return False
-    found = read_bank(file).about
-    if found['key'] != about['key']:
-        raise UserError(
-            f'{file} is the bank of another checkpoint; choose another --out.'
-        )
-    return found.items() >= source_version(video).items()
+        return None
+    about = read_bank(file, remedy='it is written anew').about
+    is_same = about.items() >= source_version(video).items()
+    return about.get('made_with', 'by an earlier version') if is_same else None
 
 
 def add_vectors(detector: STMixer) -> None:
