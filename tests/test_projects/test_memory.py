@@ -1,5 +1,6 @@
 """Laws of what is remembered of a video."""
 
+import json
 import shutil
 from collections import OrderedDict
 from functools import partial
@@ -12,6 +13,7 @@ from bad_input import NO_PICKLE, check_content
 from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 from run_tool import run_and_fail, run_tool
+from safetensors.torch import save
 from tiny_stmixer import write_model, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
@@ -22,7 +24,7 @@ from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.memory.bank import read_bank, write_bank
 from stmixer_mm.projects.memory.long_term_actions import LongTermActions
-from stmixer_mm.projects.memory.training import find_owners
+from stmixer_mm.projects.memory.training import BankDataset, find_owners
 from stmixer_mm.registry import DATASETS, MODELS
 
 pytest.importorskip('safetensors')
@@ -331,6 +333,32 @@ def test_a_video_that_cannot_be_read_is_reported(project, capsys):
     assert [file.name for file in (project / 'bad').iterdir()] == ['1.safetensors']
 
 
+def test_banks_of_other_options_and_damaged_ones(project, capsys):
+    out, videos = project / 'twice', ('0.mp4', '1.mp4')
+    extract(project, 'twice', videos=videos)
+    before = {file: file.read_bytes() for file in out.glob('*.safetensors')}
+    change = '--interval-s', 0.4
+    with pytest.raises(SystemExit):
+        extract(project, 'twice', *change, videos=videos)
+    printed = capsys.readouterr().err
+    assert '2 of 2' in printed and '--overwrite' in printed
+    assert all(file.read_bytes() == content for file, content in before.items())
+    file = out / '1.safetensors'
+    for content in before[file][:-100], before[file].replace(b'F16', b'I16'):
+        file.write_bytes(content)
+        extract(project, 'twice', videos=videos)
+        printed = capsys.readouterr()
+        assert f'{file} cannot be used' in printed.err
+        assert 'videos to do: 1,' in printed.out
+        assert file.read_bytes() == before[file]
+    extract(project, 'twice', *change, '--overwrite', videos=videos)
+    assert 'videos to do: 2,' in capsys.readouterr().out
+    file.write_bytes(b'of others')
+    with pytest.raises(SystemExit):
+        extract(project, 'twice', videos=videos)
+    assert file.read_bytes() == b'of others'
+
+
 def changed_banks(project, tmp_path, change, names='0'):
     """A copy of the banks, some of them changed."""
     banks = shutil.copytree(project / 'banks', tmp_path / 'banks')
@@ -339,11 +367,11 @@ def changed_banks(project, tmp_path, change, names='0'):
     return banks
 
 
-def rewrite(path, times=(0.0, 1.0), **changes):
+def rewrite(path, times=(0.0, 1.0), width=2 * DIMS, vector=0.0, **changes):
     bank = read_bank(path)
-    persons = torch.zeros(1, 2 * DIMS), torch.rand(1, 4), torch.ones(1)
+    persons = torch.full((1, width), vector), torch.rand(1, 4), torch.ones(1)
     keyframes = [(time, *persons) for time in times]
-    write_bank(path, keyframes, {**bank.about, **changes}, 2 * DIMS)
+    write_bank(path, keyframes, {**bank.about, **changes}, width)
 
 
 BAD = [
@@ -351,6 +379,8 @@ BAD = [
     lambda path: path.write_bytes(path.read_bytes()[:-100]),
     lambda path: rewrite(path, times=(0.0, 1.0, 1.0)),
     lambda path: rewrite(path, key='of another'),
+    lambda path: rewrite(path, width=DIMS),
+    lambda path: rewrite(path, vector=torch.nan),
     lambda path: rewrite(path, classes=['stand', 'jump']),
     lambda path: rewrite(path, classes=['stand']),
 ]
@@ -383,6 +413,58 @@ def test_banks_of_other_times_or_too_short_a_window(project, tmp_path):
     sample = DATASETS.build(dataset | dict(window_s=3.0))[0]
     with pytest.raises(UserError, match='window_s=30'):
         model.test_step(dict(data_samples=[sample['data_samples']]))
+
+
+MUTATIONS = [
+    dict(times=torch.zeros(2, 1)),
+    dict(times=torch.tensor([0, torch.nan])),
+    dict(counts=torch.tensor([-1, 2])),
+    dict(counts=torch.tensor([1.0, torch.nan])),
+    dict(counts=torch.tensor([1])),
+    dict(vectors=torch.zeros(1)),
+    dict(vectors=torch.zeros(1, 8)),
+    dict(vectors=torch.zeros(1, 7).half()),
+    dict(vectors=torch.zeros(2, 8).half()),
+    dict(bboxes=torch.zeros(1, 5)),
+    dict(bboxes=torch.full((1, 4), torch.inf)),
+    dict(bboxes=torch.zeros(1, 4).int()),
+    dict(person_scores=torch.zeros(1, 1)),
+    dict(person_scores=None),
+    dict(about=[1]),
+    dict(about=dict(version=1, classes=None)),
+    dict(about=dict(version=1, key=1, classes=None)),
+    dict(about=dict(version=1, key='a', classes=3)),
+    dict(about=dict(version=1, key='a', classes=[3])),
+]
+
+
+@pytest.mark.parametrize('change', [{}, *MUTATIONS])
+def test_mutated_banks(tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    arrays = dict(
+        times=torch.tensor([0.0, 1.0]).double(),
+        counts=torch.tensor([0, 1]).int(),
+        vectors=torch.zeros(1, 8).half(),
+        bboxes=torch.zeros(1, 4),
+        person_scores=torch.zeros(1),
+        about=dict(version=1, key='a', classes=['run']),
+    )
+    arrays |= change
+    about = json.dumps(arrays.pop('about'))
+    arrays = {name: one for name, one in arrays.items() if one is not None}
+    path, content = tmp_path / 'a.safetensors', save(arrays, {'stmixer_mm': about})
+    if change:
+        check_content(path, content, read_bank)
+    else:
+        path.write_bytes(content)
+        assert read_bank(path).persons(0, 2)[0].shape == (1, 8)
+
+
+@pytest.mark.parametrize('window_s', [np.nan, np.inf, 0, -1])
+def test_windows_are_seconds(window_s):
+    for build in memory, partial(BankDataset, {}, banks='none'):
+        with pytest.raises(UserError, match='window_s'):
+            build(window_s=window_s)
 
 
 @pytest.mark.parametrize('content', [*NO_PICKLE, b'', b'\2' + bytes(7) + b'{}'])

@@ -4,6 +4,7 @@ Shapes: K keyframes of a video, P persons in all of them, C channels of a query.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from stmixer_mm.datasets.frames import without_suffix
-from stmixer_mm.errors import blame
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import check_file, write_atomically
 
 SUFFIX = '.safetensors'
@@ -53,6 +54,11 @@ class Bank(NamedTuple):
         counts = np.diff(self.ends[first : last + 1])
         with safe_open(self.path, 'pt') as file:
             vectors = file.get_slice('vectors')[rows]
+        if not vectors.isfinite().all():
+            raise UserError(
+                f'{self.path} has vectors that are not finite; write it anew with '
+                'stmixer extract.'
+            )
         times = torch.from_numpy(self.times[first:last].repeat(counts))
         return vectors, self.bboxes[rows], times
 
@@ -106,17 +112,51 @@ def read_bank(
         about = json.loads((file.metadata() or {}).get(_ABOUT, '{}'))
         if about.get('version') != _VERSION:
             raise ValueError('stmixer extract of this version did not write it')
-        times, counts = (file.get_tensor(name).numpy() for name in ('times', 'counts'))
-        bboxes, scores = map(file.get_tensor, ('bboxes', 'person_scores'))
-        num_vectors = file.get_slice('vectors').get_shape()[0]
-        ends = np.concatenate([[0], counts.astype(int).cumsum()])
-        if not len(times) == len(counts) or {len(bboxes), len(scores), num_vectors} != {
-            int(ends[-1])
-        }:
-            raise ValueError('its arrays do not fit together')
-        if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
-            raise ValueError('its times do not rise')
-        return Bank(str(path), about, times, ends, bboxes, scores)
+        names = [about['key'], *(about['classes'] or ())]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError('it does not name its detector and classes')
+        bank = Bank(
+            str(path),
+            about,
+            file.get_tensor('times').numpy(),
+            np.append(0, file.get_tensor('counts').numpy()).cumsum(),
+            file.get_tensor('bboxes'),
+            file.get_tensor('person_scores'),
+        )
+        vectors = file.get_slice('vectors')
+        _check_arrays(bank, vectors.get_dtype(), vectors.get_shape())
+        return bank
+
+
+def _check_arrays(bank: Bank, dtype: str, shape: Sequence[int]) -> None:
+    """Raise ``ValueError`` for arrays other than :func:`write_bank` writes.
+
+    The last arguments are those of the vectors, which stay in the file.
+    """
+    (num_persons, width), arrays = shape, (bank.bboxes, bank.person_scores)
+    shapes = [tuple(one.shape) for one in arrays]
+    if dtype != 'F16' or width % 2 or shapes != [(num_persons, 4), (num_persons,)]:
+        raise ValueError('its arrays do not fit together')
+    times, counts = bank.times, np.diff(bank.ends)
+    if (
+        times.shape != counts.shape
+        or (counts < 0).any()
+        or bank.ends[-1] != num_persons
+    ):
+        raise ValueError('its counts are not those of its persons')
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise ValueError('its times do not rise')
+    if not all(one.dtype == torch.float32 and one.isfinite().all() for one in arrays):
+        raise ValueError('boxes or scores are no finite numbers')
+
+
+def check_window(window_s: float) -> float:
+    """Seconds that a memory reaches; raises ``UserError`` unless they are some."""
+    if not 0 < window_s < math.inf:
+        raise UserError(
+            f'window_s={window_s} is no number of seconds; set one above 0.'
+        )
+    return window_s
 
 
 def bank_name(video: str) -> str:

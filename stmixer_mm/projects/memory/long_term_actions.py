@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from stmixer_mm.models.heads.stmixer_head import STMixerHead
 from stmixer_mm.models.parts import Batch, Prediction, QueryPart
-from stmixer_mm.projects.memory.bank import SAME_S
+from stmixer_mm.projects.memory.bank import SAME_S, check_window
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
@@ -76,7 +76,7 @@ class LongTermActions(PersonVectors):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.window_s, self.past_only = window_s, past_only
+        self.window_s, self.past_only = check_window(window_s), past_only
         self.forget_prob = forget_prob
         self.vectors = [Queries._fields.index(name) for name in vectors]
         waves = torch.logspace(0, 1, num_frequencies, base=4 * window_s)  # seconds

@@ -24,7 +24,13 @@ from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.detectors.stmixer import STMixer
 from stmixer_mm.models.finite import check_together
 from stmixer_mm.models.parts import Batch, Samples
-from stmixer_mm.projects.memory.bank import SAME_S, Bank, detector_key, find_bank
+from stmixer_mm.projects.memory.bank import (
+    SAME_S,
+    Bank,
+    check_window,
+    detector_key,
+    find_bank,
+)
 from stmixer_mm.projects.memory.long_term_actions import rescore
 from stmixer_mm.registry import DATASETS, MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
@@ -62,9 +68,9 @@ class BankDataset(Dataset):
         window_s: float = 30.0,
         with_clips: bool = False,
     ) -> None:
+        self.window_s, self.with_clips = check_window(window_s), with_clips
         self.dataset = DATASETS.build(dataset)
         self.dataset.full_init()
-        self.window_s, self.with_clips = window_s, with_clips
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
         if 'timestamp_start' not in infos[0]:
             raise UserError(
@@ -232,6 +238,11 @@ class BankActions(STMixer):
                 raise UserError(
                     f'{sample.bank} is the bank of another checkpoint; write it anew '
                     'with this one, or load that one (load_from).'
+                )
+            if sample.remembered.vectors.size(1) != 2 * self.decoder.embed_dims:
+                raise UserError(
+                    f'{sample.bank} has vectors of another width than this detector; '
+                    'write it anew with stmixer extract.'
                 )
             if sample.reach_s < self.memory.window_s:
                 raise UserError(
