@@ -20,6 +20,7 @@ from stmixer_mm.structures import Keyframe, VideoDetections, result_format
 from stmixer_mm.visualization.draw import draw_detections, enlarge
 
 HEAD = '{\n  "version": 1,\n  "video": '  # of the JSON
+_BEGIN_FORMULAS = ('=', '+', '-', '@', '\t', '\r')
 COLUMNS = ('video', 'time_s', 'frame', 'x1', 'y1', 'x2', 'y2', 'action', 'score')
 
 
@@ -49,11 +50,21 @@ def write_table(found: VideoDetections, path: Path) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[dict], *, with_ids: bool) -> None:
-    """Write the table of :func:`write_table`, of :meth:`.VideoDetections.rows`."""
+    """Write the table of :func:`write_table`, of :meth:`.VideoDetections.rows`.
+
+    Spreadsheets would run a text that begins like a formula; such a one gets a ' before
+    it, as OWASP advises.
+    """
     with open_atomically(path, encoding='utf-8', newline='') as file:
         table = csv.DictWriter(file, (*COLUMNS, 'id') if with_ids else COLUMNS)
         table.writeheader()
-        table.writerows(rows)
+        for row in rows:
+            table.writerow({name: _without_formula(cell) for name, cell in row.items()})
+
+
+def _without_formula(cell: object) -> object:
+    is_formula = isinstance(cell, str) and cell.startswith(_BEGIN_FORMULAS)
+    return f"'{cell}" if is_formula else cell
 
 
 @result_format('ava')

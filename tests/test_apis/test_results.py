@@ -54,6 +54,17 @@ VIDEOS = dict(
 )
 
 
+@pytest.mark.parametrize('text', ['=1+1', '+1', '-1', '@a', '\ta', '\ra', 'a=1'])
+def test_a_table_has_no_formulas(tmp_path, text):
+    actions = [[(text, 0.5)], []]
+    video([keyframe(1.0, 10, BBOXES, actions)], text).save(tmp_path / 'a.csv')
+    with open(tmp_path / 'a.csv', newline='', encoding='utf-8') as file:
+        first, second = csv.DictReader(file)
+    cell = text if text == 'a=1' else f"'{text}"
+    assert first['action'] == first['video'] == cell
+    assert (second['action'], first['x1'], first['score']) == ('', '1.0', '0.5')
+
+
 def test_json_of_version_1():
     walk, wave = (dict(action=name, score=score) for name, score in (WALK, WAVE))
     first, second = BBOXES
