@@ -11,12 +11,17 @@ from stmixer_mm.errors import blame
 from stmixer_mm.files import atomic_path
 from stmixer_mm.structures import Tube, TubeAction, VideoDetections, result_format
 
+MOST = 50  # persons, of which each is 60 pixels high
 COLOURS = [f'C{number}' for number in range(10)]
 
 
 @result_format('timeline', suffix='.png')
 def plot_timeline(
-    found: VideoDetections, path: str | Path | None = None, *, shortest_s: float = 1.0
+    found: VideoDetections,
+    path: str | Path | None = None,
+    *,
+    shortest_s: float = 1.0,
+    most: int = MOST,
 ) -> Figure:
     """Draw the tubes of a video over time, one colour an action.
 
@@ -24,28 +29,34 @@ def plot_timeline(
         found: Of persons with ids.
         path: File to write, if any.
         shortest_s: Persons seen for less time are counted below, and not drawn.
+        most: Persons to draw, those seen for the longest time; the others are counted
+            below.
     """
     clock = _Clock(found)
-    tubes = found.tubes or []
-    long_ones = [tube for tube in tubes if clock.length(tube) >= shortest_s]
-    names = sorted({one.action for tube in long_ones for one in tube.actions})
+    long_ones = [one for one in found.tubes or () if clock.length(one) >= shortest_s]
+    longest = {one.id for one in sorted(long_ones, key=clock.length)[-most:]}
+    tubes = [tube for tube in long_ones if tube.id in longest]
+    left_out = {
+        'more': len(long_ones) - len(tubes),
+        f'seen for less than {shortest_s:g} s': len(found.tubes or ()) - len(long_ones),
+    }
+    names = sorted({one.action for tube in tubes for one in tube.actions})
     order = found.classes or names  # so that pictures of a model look alike
     if len(order) > len(COLOURS) or not {*names} <= {*order}:
         order = names
     colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order)}
 
-    figure = Figure(figsize=(10, 1.6 + 0.5 * len(long_ones)), layout='constrained')
+    figure = Figure(figsize=(10, 1.6 + 0.5 * len(tubes)), layout='constrained')
     axes = figure.add_subplot(xlabel='seconds', xlim=(clock.start, clock.end))
-    for row, tube in enumerate(long_ones):
+    for row, tube in enumerate(tubes):
         _draw_tube(axes, row, tube, clock, colours)
-    axes.set_yticks(range(len(long_ones)), [f'person {one.id}' for one in long_ones])
-    axes.set_ylim(max(len(long_ones), 1) - 0.5, -0.5)
+    axes.set_yticks(range(len(tubes)), [f'person {tube.id}' for tube in tubes])
+    axes.set_ylim(max(len(tubes), 1) - 0.5, -0.5)
     axes.spines[['top', 'right', 'left']].set_visible(False)
-    if len(tubes) > len(long_ones):
-        count = len(tubes) - len(long_ones)
-        axes.set_xlabel(
-            f'seconds (not drawn: {count} seen for less than {shortest_s:g} s)'
-        )
+    if notes := ', '.join(
+        f'{count} {what}' for what, count in left_out.items() if count
+    ):
+        axes.set_xlabel(f'seconds (not drawn: {notes})')
     if names:
         patches = [Patch(color=colours[name], label=name) for name in names]
         columns = min(len(names), 5)

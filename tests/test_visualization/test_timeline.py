@@ -53,6 +53,17 @@ def test_a_row_for_each_person_a_bar_for_each_stretch(tmp_path):
     assert len(both.axes[0].get_yticklabels()) == 2
 
 
+def test_of_a_crowd_those_are_drawn_who_were_seen_longest():
+    crowd = video(
+        *({n: ['sit'] for n in range(2400) if n >= 40 * k} for k in range(60))
+    )
+    (axes,) = plot_timeline(crowd, most=3).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == 3 and {*names} <= {f'person {n}' for n in range(2360, 2400)}
+    assert '2357 more, 40 seen for less than 1 s' in axes.get_xlabel()
+    assert plot_timeline(crowd).get_size_inches()[1] < 30
+
+
 def test_nobody_is_a_timeline_too():
     for nobody in (video(), video({}, {})):
         assert not plot_timeline(nobody).axes[0].get_yticklabels()
