@@ -275,6 +275,9 @@ class VideoDetections:
         digits=3,
         default=None,
     )
+    damage_reasons: list[str] | None = entry(
+        'Why, in a sentence for each part; at most ten.', default=None
+    )
     # Names of the label ids 1, 2, …; None: unknown.
     classes: tuple[str, ...] | None = entry(hidden=True, default=None)
 

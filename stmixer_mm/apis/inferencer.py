@@ -57,6 +57,7 @@ from stmixer_mm.structures import Keyframe, VideoDetections, list_tubes
 NMS_THR = 0.7
 # Options that change nothing but rounding, or are none.
 _UNCOUNTED = {'source', 'batch_size', 'reuse', 'on_damage'}
+MAX_REASONS = 10  # why parts of a video were left out
 
 
 @INFERENCERS.register_module()
@@ -205,8 +206,9 @@ class ActionDetInferencer:
     ) -> VideoDetections:
         """All that :meth:`stream` yields for one source, as one record.
 
-        Parts of a file that cannot be decoded are left out and named in ``damage``; if
-        the source does not open or breaks off, ``error`` explains why.
+        Parts of a file that cannot be decoded are left out and named in ``damage``, the
+        reasons in ``damage_reasons``; if the source does not open or breaks off,
+        ``error`` explains why.
 
         Args:
             source: See :meth:`stream`.
@@ -219,6 +221,8 @@ class ActionDetInferencer:
         def note_damage(damage: DamagedVideo) -> None:
             stretches = [*(found.damage or ()), damage.stretch]
             found.damage = join_stretches(stretches)
+            reasons = dict.fromkeys([*(found.damage_reasons or ()), str(damage)])
+            found.damage_reasons = [*reasons][:MAX_REASONS]
 
         opened = None
         try:

@@ -5,6 +5,7 @@ ffmpeg knows playlists, and finds them by their content.
 """
 
 import io
+import math
 
 import av
 import numpy as np
@@ -13,6 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from stmixer_mm.pictures import MAX_PIXELS
 
+FPS = 30.0  # of frames that come without times, as in KeyframeDataset
 # ffmpeg's formats that open no other file: not SVG, for one.
 _PICTURES = (
     *('bmp', 'cri', 'dds', 'dpx', 'exr', 'gem', 'gif', 'hdr', 'j2k', 'jpeg', 'jpegls'),
@@ -94,3 +96,32 @@ def rgb_picture(
     """A decoded frame as RGB uint8 (h, w, 3), turned as it is to be shown."""
     rgb = to_rgb.reformat(frame, format='rgb24', **shape).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
+
+
+class RisingClock:
+    """Seconds since the first frame, which rise even where time stamps do not.
+
+    Args:
+        step: Seconds to a frame without a time stamp, or with one that begins anew.
+    """
+
+    def __init__(self, step: float) -> None:
+        self._step, self._time_s, self._zero_s, self._stamp = (
+            step,
+            -step,
+            None,
+            -math.inf,
+        )
+
+    def read(self, stamp: float | None) -> float:
+        """The time of the next frame, whose own time stamp is in seconds, if known."""
+        following = self._time_s + self._step
+        if stamp is None:
+            self._time_s = following
+            return following
+        if self._zero_s is None or stamp < self._stamp:
+            self._zero_s = stamp - following
+        self._stamp = stamp
+        # A microsecond after the one before, if their time stamps are equal.
+        self._time_s = max(stamp - self._zero_s, self._time_s + 1e-6)
+        return self._time_s

@@ -22,7 +22,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from stmixer_mm.datasets.containers import open_container, rgb_picture
+from stmixer_mm.datasets.containers import FPS, RisingClock, open_container, rgb_picture
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError, blame, printable
@@ -30,7 +30,6 @@ from stmixer_mm.files import check_file
 from stmixer_mm.pictures import check_frame_size
 
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-FPS = 30.0  # of frames that come without times, as in KeyframeDataset
 OPEN_S, READ_S = 10.0, 10.0  # until a source counts as gone
 _CAMERA = '/dev/video'
 
@@ -330,19 +329,12 @@ def _decode(
         container, stream = _open_stream(source)
     if container.duration is not None:
         opened.duration_s = container.duration / av.time_base
-    to_rgb, start, time_s = VideoReformatter(), None, 0.0
-    step = 1 / float(stream.average_rate or fps or FPS)
+    to_rgb = VideoReformatter()
+    clock = RisingClock(1 / float(stream.average_rate or fps or FPS))
     remedy = piped if is_piped else 'open it again'
     with closing(container), blame(f'{opened.name} broke off', remedy):
         for frame in _sound_frames(container, stream):
-            last, time_s = time_s, time_s + step
-            if start is None:
-                start, time_s = frame.time or 0.0, 0.0
-            elif frame.time is not None and frame.time - start > last:
-                time_s = frame.time - start
-            elif frame.time is not None:  # its clock began anew
-                start = frame.time - time_s
-            yield time_s, rgb_picture(to_rgb, frame)
+            yield clock.read(frame.time), rgb_picture(to_rgb, frame)
 
 
 def _open_stream(source: str) -> tuple[InputContainer, av.VideoStream]:

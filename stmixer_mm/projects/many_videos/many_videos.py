@@ -188,7 +188,9 @@ def _detect(
 def _problem_of(found: VideoDetections) -> str | None:
     if found.error is not None:
         return f'failed ({found.error})'
-    return 'damaged, done in part' if found.damage else None
+    if not found.damage:
+        return None
+    return f'damaged, done in part ({(found.damage_reasons or ["no reason known"])[0]})'
 
 
 def _tell(video: str, problem: str | None) -> None:

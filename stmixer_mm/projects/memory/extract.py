@@ -128,7 +128,7 @@ def extract_one(
         write_bank(file, keyframes, about, width=2 * detector.decoder.embed_dims)
     except Exception as error:
         return f'failed ({tell(error)})'
-    return 'damaged, done in part' if damages else None
+    return f'damaged, done in part ({damages[0]})' if damages else None
 
 
 def bank_files(out: str, videos: Sequence[str]) -> dict[str, Path]:

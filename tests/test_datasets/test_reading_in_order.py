@@ -1,0 +1,236 @@
+"""Random access gives the frames of decoding in order, whatever the file."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import VideoReformatter
+from numbered_videos import picture_of
+
+from stmixer_mm.datasets.containers import open_container, rgb_picture
+from stmixer_mm.datasets.decoding import CACHE_BYTES
+from stmixer_mm.datasets.videos import Video, open_video
+
+FAULTS = Path(__file__).parents[1] / 'data' / 'faults'
+GOPS = {'g': '8', 'bf': '3', 'sc_threshold': '0'}
+OPEN_GOPS = {'x264-params': 'open-gop=1:keyint=8:bframes=3:log-level=none'}
+HEVC = {'x265-params': 'keyint=8:bframes=3:log-level=none'}
+REFRESH = {'x264-params': 'intra-refresh=1:keyint=8'}
+ALTREF = {'g': '30', 'auto-alt-ref': '1', 'lag-in-frames': '16', 'arnr-maxframes': '7'}
+
+
+def encode(path, codec, options, *, num=36, first=0, pix_fmt='yuv420p', **form):
+    """Write numbered pictures, and return the path."""
+    rate, size = form.pop('rate', 25), form.pop('size', (96, 64))
+    with av.open(path, 'w', **form) as target:
+        stream = target.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
+        stream.codec_context.thread_count = 1
+        for number in range(num):
+            picture = picture_of((first + number) % 64, size)
+            frame = av.VideoFrame.from_ndarray(picture).reformat(format=pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return path
+
+
+def copy(source, target, first=0, *, hidden=0, stamps=None, **form):
+    """Copy packets from one on; time 0 after some of them makes an edit list hide these."""
+    with av.open(source) as whole, av.open(target, 'w', **form) as part:
+        stream = part.add_stream_from_template(whole.streams.video[0])
+        packets = [packet for packet in whole.demux() if packet.size][first:]
+        zero = sorted(packet.pts or 0 for packet in packets)[hidden]
+        for number, packet in enumerate(packets):
+            if hidden:
+                packet.pts, packet.dts = packet.pts - zero, packet.dts - zero
+            if stamps is not None:
+                packet.pts = packet.dts = stamps(number)
+            packet.stream = stream
+            part.mux(packet)
+    return target
+
+
+def in_order(path):
+    """The pictures that decoding from the beginning to the end gives."""
+    container, stream = open_container(f'file:{path}')
+    stream.codec_context.thread_count = 1
+    to_rgb, size, pictures = VideoReformatter(), {}, []
+    with container:
+        for packet in container.demux(stream):
+            for frame in packet.decode():
+                size = size or dict(width=frame.width, height=frame.height)
+                if not frame.is_corrupt:
+                    pictures.append(rgb_picture(to_rgb, frame, **size))
+    return pictures
+
+
+def check_law(path, *, may_seek=None, num=None):
+    expected = in_order(path)
+    reader = open_video(path)
+    assert len(reader) == len(expected) == (num or len(expected)) > 1
+    assert (np.diff(reader.times) > 0).all() and reader.times[0] == 0
+    assert may_seek in (None, bool(reader._decoder._numbers))
+    order = np.random.RandomState(0).permutation(len(expected))
+    for reader.reads_on in False, True:
+        for index in map(int, order):
+            (picture,) = reader.get_batch([index])
+            np.testing.assert_array_equal(picture, expected[index], err_msg=str(index))
+    for index, picture in Video(str(path)).pictures(range(0, len(expected), 3)):
+        np.testing.assert_array_equal(picture, expected[index])
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'options', 'may_seek'),
+    [
+        ('a.mp4', 'h264', GOPS, True),
+        ('a.mp4', 'h264', OPEN_GOPS, True),
+        ('a.mp4', 'h264', REFRESH, True),
+        ('a.mp4', 'hevc', HEVC, True),
+        ('a.mp4', 'mpeg4', {'g': '8'}, True),
+        ('a.mp4', 'mpeg4', GOPS, True),
+        ('a.mp4', 'libsvtav1', {'g': '8', 'svtav1-params': 'lp=1'}, True),
+        ('a.mov', 'prores', {}, True),
+        ('a.mkv', 'h264', GOPS, True),
+        ('a.mkv', 'hevc', HEVC, True),
+        ('a.mkv', 'mpeg2video', GOPS, False),
+        ('a.mkv', 'ffv1', {}, True),
+        ('a.webm', 'libvpx-vp9', {'g': '8', 'deadline': 'realtime'}, True),
+        ('a.webm', 'libvpx', {'g': '8', 'deadline': 'realtime'}, True),
+        ('a.webm', 'libvpx', ALTREF, None),
+        ('a.ts', 'h264', GOPS, False),
+        ('a.ts', 'hevc', HEVC, False),
+        ('a.mpg', 'mpeg2video', GOPS, False),
+        ('a.flv', 'h264', GOPS, False),
+        ('a.avi', 'h264', GOPS, False),
+        ('a.avi', 'h264', OPEN_GOPS, False),
+        ('a.avi', 'mpeg4', GOPS, False),
+        ('a.avi', 'mjpeg', {}, False),
+        ('a.wmv', 'wmv2', {}, False),
+        ('a.h264', 'h264', GOPS, False),
+        ('a.hevc', 'hevc', HEVC, False),
+        ('a.m4v', 'mpeg4', GOPS, None),
+        ('a.gif', 'gif', {}, False),
+    ],
+)
+def test_containers_and_codecs(tmp_path, name, codec, options, may_seek):
+    form = {'gif': 'rgb8', 'mjpeg': 'yuvj420p', 'prores': 'yuv422p10'}
+    pix_fmt = form.get(codec, 'yuv420p')
+    path = encode(tmp_path / name, codec, options, pix_fmt=pix_fmt)
+    check_law(path, may_seek=may_seek, num=36)
+
+
+@pytest.mark.parametrize('name', ['a.avi', 'a.mov', 'a.mkv'])
+@pytest.mark.parametrize('pix_fmt', ['pal8', 'gray'])
+def test_palettes_and_grey(tmp_path, name, pix_fmt):
+    if (name, pix_fmt) == ('a.mkv', 'pal8'):
+        pytest.skip('Matroska has no palettes')
+    path = tmp_path / name
+    with av.open(path, 'w') as target:
+        stream = target.add_stream('rawvideo', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        for number in range(12):
+            frame = av.VideoFrame(96, 64, pix_fmt)
+            grey = picture_of(number, (96, 64))[..., 0]
+            frame.planes[0].update(np.ascontiguousarray(grey).tobytes())
+            if pix_fmt == 'pal8':
+                palette = np.arange(256, dtype=np.uint32) * 0x010101 | 0xFF000000
+                frame.planes[1].update(palette.tobytes())
+            frame.pts = number
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    check_law(path, num=12)
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv', 'a.ts'])
+@pytest.mark.parametrize('first', [3, 8, 13])
+@pytest.mark.parametrize('options', [GOPS, OPEN_GOPS], ids=['closed', 'open'])
+def test_cuts(tmp_path, name, first, options):
+    if name == 'a.ts' and options is OPEN_GOPS:
+        pytest.skip('its key frames lack the parameters that only MP4 has in its head')
+    source = encode(tmp_path / 'whole.mp4', 'h264', options)
+    check_law(copy(source, tmp_path / name, first))
+    if name in ('a.mp4', 'a.mov') and first == 8:
+        path = copy(source, tmp_path / name, first, hidden=5)
+        check_law(path, may_seek=True, num=36 - 8 - 5)
+
+
+def test_damaged_or_hidden_beginnings_of_others(tmp_path):
+    source = encode(tmp_path / 'whole.mp4', 'mpeg4', GOPS)
+    check_law(copy(source, tmp_path / 'a.mkv', 3))
+    check_law(copy(source, tmp_path / 'a.mp4', hidden=11), may_seek=True, num=25)
+
+
+@pytest.mark.parametrize('codec', ['h264', 'mpeg2video'])
+@pytest.mark.parametrize('size', [(96, 64), (64, 48)])
+def test_joined_transport_streams(tmp_path, codec, size):
+    parts = [encode(tmp_path / 'a.ts', codec, GOPS, num=20)]
+    parts.append(encode(tmp_path / 'b.ts', codec, GOPS, first=20, size=size))
+    parts.append(encode(tmp_path / 'c.ts', codec, GOPS, first=30))
+    path = tmp_path / 'joined.ts'
+    path.write_bytes(b''.join(part.read_bytes() for part in parts))
+    check_law(path, may_seek=False)
+
+
+@pytest.mark.parametrize('name', ['a.h264', 'a.hevc'])
+def test_joined_raw_streams_of_two_sizes(tmp_path, name):
+    codec = name[2:]
+    options = dict(h264=GOPS, hevc=HEVC)[codec]
+    parts = [encode(tmp_path / name, codec, options, num=20).read_bytes()]
+    part = encode(tmp_path / f'b.{codec}', codec, options, first=20, size=(64, 48))
+    path = tmp_path / f'joined.{codec}'
+    path.write_bytes(b''.join([*parts, part.read_bytes()]))
+    check_law(path, may_seek=False, num=56)
+
+
+def test_sizes_that_change_where_seeking_is_possible(tmp_path):
+    path, options = tmp_path / 'a.webm', {'g': '8', 'deadline': 'realtime'}
+    sources = [
+        encode(tmp_path / f'{size[0]}.webm', 'libvpx-vp9', options, num=20, size=size)
+        for size in ((96, 64), (64, 48), (96, 64))
+    ]
+    with av.open(sources[0]) as first, av.open(path, 'w') as target:
+        stream = target.add_stream_from_template(first.streams.video[0])
+        for part, source in enumerate(sources):
+            with av.open(source) as whole:
+                for packet in whole.demux():
+                    if packet.size:
+                        packet.pts += part * 800
+                        packet.dts, packet.stream = packet.pts, stream
+                        target.mux(packet)
+    check_law(path, num=60)
+
+
+@pytest.mark.parametrize('codec', ['mpeg4', 'mjpeg', 'h264'])
+def test_equal_time_stamps(tmp_path, codec):
+    options = {'g': '8', 'bf': '0'}
+    pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+    source = encode(tmp_path / 'a.mp4', codec, options, rate=2500, pix_fmt=pix_fmt)
+    path = copy(source, tmp_path / 'a.mkv')
+    check_law(path, may_seek=False, num=36)
+
+
+def test_time_stamps_of_decoding(tmp_path):
+    """AVI has no others, and a copy of it may take them for those of the frames."""
+    source = encode(tmp_path / 'a.avi', 'h264', GOPS)
+    path = copy(source, tmp_path / 'a.mkv', stamps=lambda number: number)
+    check_law(path, may_seek=False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'num'), [('packed.avi', 48), ('trimmed.mp4', 135), ('pal8.avi', 20)]
+)
+def test_files_of_users(name, num):
+    check_law(FAULTS / name, num=num)
+
+
+def test_memory_is_bounded(tmp_path):
+    options, size = {'g': '40'}, (640, 480)
+    path = encode(tmp_path / 'a.ts', 'mpeg4', options, num=90, size=size)
+    reader = open_video(path)
+    for first in 60, 0, 30:
+        reader.get_batch(range(first, first + 30, 3))
+        num_bytes = len(reader._decoder._recent) * 640 * 480 * 1.5
+        assert num_bytes < 1.1 * CACHE_BYTES
