@@ -1,4 +1,4 @@
-"""Pickles of numbers, text, containers and arrays, read without running their code.
+"""Pickles of numbers, text, containers, arrays and tensors, read without their code.
 
 A pickle is a program. This one can call what is in ``_KNOWN`` and nothing else.
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch._utils import _rebuild_tensor_v2
 
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
@@ -29,6 +31,22 @@ def _dtype(code: str, *_: Any) -> np.dtype:
     return np.dtype(code, False, True)  # a copy, which is changed later
 
 
+def _storage(data: bytes) -> torch.TypedStorage:
+    if not data.startswith(b'PK'):  # a zip archive, which may grow
+        stored = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
+        if isinstance(stored, torch.TypedStorage):
+            return stored
+    raise pickle.UnpicklingError('it has a tensor of another form')
+
+
+def _array(storage: torch.TypedStorage, offset: int, size: tuple, *rest: Any) -> Any:
+    """A tensor as an array, which torch keeps within its storage."""
+    tensor = _rebuild_tensor_v2(storage, offset, size, *rest).detach()
+    if tensor.nbytes > tensor.untyped_storage().nbytes():  # it repeats elements
+        raise pickle.UnpicklingError('it has a tensor that is larger than its storage')
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
 # By their names in Python 3 and numpy 1.
 _KNOWN = {
     # How Python 3 writes bytes in protocol 2, and no bytes.
@@ -43,6 +61,9 @@ _KNOWN = {
     'numpy.core.numeric._frombuffer': np.zeros(1).__reduce_ex__(5)[0],
     'numpy.dtype': _dtype,
     'numpy.ndarray': lambda *_: np.ndarray(0),
+    # Tensors, which mmengine's DumpResults leaves as they are.
+    'torch._utils._rebuild_tensor_v2': _array,
+    'torch.storage._load_from_bytes': _storage,
 }
 
 
@@ -123,7 +144,7 @@ class PlainUnpickler(pickle._Unpickler):
 def read_plain_pickle(
     file: str | Path, *, kind: str = 'a pickle', remedy: str = 'write or fetch it again'
 ) -> Any:
-    """Containers of numbers, text and arrays, of Python 2 or 3.
+    """Containers of numbers, text and arrays, of Python 2 or 3; tensors become arrays.
 
     Raises:
         UserError: the file is missing or damaged, asks for more than these, or grows far

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 from bad_input import RunsCode
+from mmaction.structures import ActionDataSample
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.structures import InstanceData
 from run_tool import ROOT, run_and_fail, run_tool
 from tube_data import csv_lines, evaluate_results, ground_truth, noisy, still
 
 from stmixer_mm.datasets.annotations.label_map import format_label_map
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
+from stmixer_mm.evaluation.metrics.predictions import to_numpy
 from stmixer_mm.evaluation.results.dumps import DumpPredictions
 from stmixer_mm.evaluation.results.offline import read_results
 from stmixer_mm.registry import METRICS
@@ -109,6 +112,33 @@ def test_same_digits_as_in_a_run_from_dump_and_csv(config, tmp_path, evaluate):
     assert evaluate(dump) == expected
     assert 0 < expected['mAP/overall'] < 1
     assert evaluate(tuple(csv_lines(samples))) == expected
+
+
+def test_a_dump_of_mmaction2(config, tmp_path, evaluate):
+    """``tools/test.py --dump`` writes data samples with tensors, some of them slices."""
+    random, expected, samples = torch.Generator().manual_seed(0), [], []
+    for time in (1, 9):
+        rois, scores = torch.rand((2, 3, 5), generator=random)
+        rois = torch.cat([rois[:, :3], rois[:, :2] + rois[:, 2:4]], dim=1).clamp(max=1)
+        found = InstanceData(bboxes=rois[:, 1:], scores=scores[:, :3].bfloat16())
+        meta = dict(video_id='a', timestamp=time, img_shape=(256, 340), crop=np.ones(4))
+        samples.append(ActionDataSample(metainfo=meta, pred_instances=found))
+        truth = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, 3))
+        samples[-1].set_data(
+            dict(gt_instances=truth, proposals=InstanceData(bboxes=rois))
+        )
+        expected.append(
+            sample('a', time, bboxes=rois[:, 1:].numpy(), scores=to_numpy(found.scores))
+        )
+    evaluator = Evaluator(DumpResults(str(tmp_path / 'mmaction2.pkl')))
+    evaluator.process(samples)
+    evaluator.evaluate(len(samples))
+    assert evaluate(tmp_path / 'mmaction2.pkl') == evaluate(expected)
+
+
+@pytest.mark.parametrize('tensor', [torch.ones(1).expand(1000), torch.nn.Linear(1, 1)])
+def test_tensors_that_are_none_of_a_dump(fail, tensor):
+    assert 'found.pkl' in fail([sample(scores=tensor)])
 
 
 def test_lines_that_count(evaluate):

@@ -45,7 +45,7 @@ def _with_arrays(value: Any) -> Any:
 
 
 def dump_results(file: str, content: Any) -> Results:
-    """Samples of a dump of :class:`DumpPredictions`."""
+    """Samples of a dump of :class:`DumpPredictions`, or of mmengine's ``DumpResults``."""
     if not isinstance(content, list) or not content:
         raise UserError(f'{file} has no samples of a test run; {AGAIN}.')
 
