@@ -96,6 +96,7 @@ class Decoder:
         self._numbers: dict[int, int] = {}  # by time stamp; empty: read in order
         self._starts: dict[int, Packet] = {}  # key frames, by number
         self._keys = [0]  # where decoding can start, rising
+        self._joins: set[int] = set()  # packets in order whose damage does not count
         self._size: tuple[int, int] | None = None  # of the first frame that was sought
         self._open()
 
@@ -132,7 +133,7 @@ class Decoder:
         if may_seek(self._container, self.stream, packets):
             self._number(packets)
         else:
-            self._decode_all()
+            self._decode_all([packet.is_key for packet in packets])
 
     def _number(self, packets: list[Packet]) -> None:
         shown = sorted(packet for packet in packets if not packet.is_hidden)
@@ -144,7 +145,10 @@ class Decoder:
         self.start_s, self.times = float(stamps[0] * unit), (stamps - stamps[0]) * unit
         self.lengths = np.array([packet.duration for packet in shown]) * unit
 
-    def _decode_all(self) -> None:
+    def _decode_all(self, are_keys: list[bool]) -> None:
+        # Where transport streams are joined, whole packets count as incomplete.
+        keys = np.flatnonzero(are_keys).tolist()
+        self._joins = {*(key - 1 for key in keys), *(key - 2 for key in keys)}
         rows, unit = [], float(self.stream.time_base)
         for frame, is_sound in self._decode(0):
             if _is_corrupt(frame):
@@ -159,10 +163,8 @@ class Decoder:
         stamps = min(pts, dts, key=_steps_back)
         seconds = [stamp if stamp is None else stamp * unit for stamp in stamps]
         clock = RisingClock(1 / float(self.stream.average_rate or FPS))
-        self.start_s, self.times = (
-            seconds[0] or 0.0,
-            np.array([*map(clock.read, seconds)]),
-        )
+        self.start_s = seconds[0] or 0.0
+        self.times = np.array([clock.read(stamp) for stamp in seconds])
         self.lengths = np.array(lengths) * unit
         self.lost = [number for number in self.lost if number < len(rows)]
 
@@ -188,7 +190,7 @@ class Decoder:
 
     def forget(self) -> None:
         """Begin anew with the next frame."""
-        self._recent, self._place = {}, math.inf
+        self._recent, self._place, self._cursor = {}, math.inf, iter(())
 
     @property
     def _keeps_all(self) -> bool:
@@ -213,7 +215,7 @@ class Decoder:
         return self._keys[bisect_right(self._keys, index) - 1]
 
     def _restart(self, index: int) -> None:
-        """Begin to decode at the last frame before one that proves to be a key frame."""
+        """Begin to decode at the last key frame before a frame that proves to be one."""
         self._recent, self._place = {}, index
         while key := self._key_before(index):
             self._cursor = self._numbered(key)
@@ -248,8 +250,7 @@ class Decoder:
             packet.opaque = order
             if packet.is_keyframe:
                 is_sound, key_stamp = True, packet.pts
-            # Where transport streams are joined, whole packets count as incomplete.
-            is_sound &= not (packet.is_corrupt and self._numbers)
+            is_sound &= not packet.is_corrupt or order in self._joins
             is_before = self._numbers.get(packet.pts, self._place) < self._place
             # The decoder of AV1 obeys for ever what the first packet says.
             is_spare = order and is_before and not self._keeps_all
@@ -280,12 +281,15 @@ class Decoder:
 
     def _seek(self, start: Packet) -> Iterator[av.Packet] | None:
         """Packets from the start or earlier; None if it cannot be reached."""
-        stamp = start.pts if start.dts is None else start.dts  # most seek by the latter
+        has_pts = self._container.format.name == 'matroska,webm'  # in its index
+        stamp = start.pts if has_pts or start.dts is None else start.dts
         with suppress(av.FFmpegError):
             self._container.seek(stamp, stream=self.stream)
             packets = self._container.demux(self.stream)
             first = next(packets, None)
-            if first is not None and first.dts is not None and first.dts <= stamp:
+            if first is not None and (
+                first.pts == start.pts or (first.dts is not None and first.dts <= stamp)
+            ):
                 return chain([first], packets)
         return None
 

@@ -118,6 +118,7 @@ class Video:
 
     def __del__(self) -> None:
         if hasattr(self, '_decoder'):
+            self._decoder.forget()
             self._decoder.close()
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from numbered_videos import picture_of
 
 from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.decoding import CACHE_BYTES
-from stmixer_mm.datasets.videos import Video, open_video
+from stmixer_mm.datasets.videos import DamagedVideo, Video, open_video
 
 FAULTS = Path(__file__).parents[1] / 'data' / 'faults'
 GOPS = {'g': '8', 'bf': '3', 'sc_threshold': '0'}
@@ -224,6 +224,41 @@ def test_time_stamps_of_decoding(tmp_path):
 )
 def test_files_of_users(name, num):
     check_law(FAULTS / name, num=num)
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'options'),
+    [
+        ('a.avi', 'mjpeg', {}),
+        ('a.avi', 'mpeg4', {'g': '12'}),
+        ('a.ts', 'h264', {'g': '30'}),
+    ],
+)
+def test_damage_is_told(tmp_path, name, codec, options):
+    """A clip around the damage is refused, one elsewhere is not."""
+    pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+    size = (320, 240)
+    path = encode(tmp_path / name, codec, options, pix_fmt=pix_fmt, size=size)
+    with av.open(path) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux()]
+    data, (start, num_bytes) = bytearray(path.read_bytes()), packets[10]
+    if name == 'a.ts':
+        del data[start + 188 : start + 3 * 188]
+    else:
+        data[start : start + num_bytes] = bytes([255]) * num_bytes
+    path.write_bytes(data)
+    reader = open_video(path, lambda damage: None)
+    with pytest.raises(DamagedVideo, match=rf'{name}\b.*cannot be (decoded|read)'):
+        reader.get_batch(range(6, 20))
+    assert len(reader.get_batch([3, 4])) == len(reader.get_batch([30, 31])) == 2
+
+
+@pytest.mark.parametrize('options', [GOPS, OPEN_GOPS], ids=['closed', 'open'])
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
+def test_key_frames_are_reached_without_reading_up_to_them(tmp_path, name, options):
+    reader = open_video(encode(tmp_path / name, 'h264', options))
+    decoder = reader._decoder
+    assert len(decoder._keys) == 5 and all(map(decoder._seek, decoder._starts.values()))
 
 
 def test_memory_is_bounded(tmp_path):
