@@ -69,9 +69,10 @@ class TubeMetric(DetectionMetric):
         excluded_labels: str | Sequence[str] = (),
         **shared: Any,
     ) -> None:
+        usual = dict(base='act', class_average='gt')
+        super().__init__(protocol=usual if protocol is None else protocol, **shared)
         if protocol is None:
-            protocol = dict(base='act', class_average='gt')
-        super().__init__(protocol=protocol, **shared)
+            self.protocol_name = 'act'
         choose('frames', frames, dict.fromkeys(('all', 'annotated', None)))
         frames = frames or self.protocol.frames
         if frames == 'all' and self.protocol.every > 1:
