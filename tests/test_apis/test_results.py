@@ -47,7 +47,12 @@ def video(keyframes, source='a,b.mp4', **given):
 
 VIDEOS = dict(
     plain=video(FOUND),
-    tracked=video(TRACKED, tubes=list_tubes(TRACKED), damage=[(1.0, 2.5)]),
+    tracked=video(
+        TRACKED,
+        tubes=list_tubes(TRACKED),
+        damage=[(1.0, 2.5)],
+        damage_reasons=['frame 10 cannot be decoded'],
+    ),
     broken=VideoDetections(source='gone.mp4', error='It is gone.'),
     ahead=video([replace(one, ahead_s=0.5) for one in FOUND], tubes=[]),
     masked=video([MASKED]),
