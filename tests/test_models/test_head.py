@@ -188,6 +188,13 @@ def test_losses_of_twice_the_actions_are_twice_as_high(name):
     assert terms[0] > 0
 
 
+def test_losses_are_those_of_a_compiled_model():
+    """Matching stands outside of the graph."""
+    head, output, truth = make_head(), random_output(), [two_persons()]
+    compiled = torch.compile(head.loss, backend='eager')
+    torch.testing.assert_close(compiled([output], truth), head.loss([output], truth))
+
+
 def test_one_person_to_many_queries():
     """Queries 0, 1 stand for the person, 3 is too near to be background."""
     person = (0, 0, 40, 40)

@@ -168,7 +168,10 @@ class SetCriterion(BaseModule):
         stages = self.read(stages, data_samples[0].metainfo.get('clip_len'))
         groups = groups or [('', stages.bboxes.size(2))]
         prefixes, sizes = zip(*groups, strict=True)
-        targets = self.match(stages, data_samples, known, sizes)
+        match = self.match
+        if torch.compiler.is_compiling():  # else it would load the compiler for nothing
+            match = torch.compiler.disable(match)  # on the host, in numpy
+        targets = match(stages, data_samples, known, sizes)
         terms = self.compare(stages, targets)
         finite = [value.isfinite().all() for value in (*stages, *terms.values())]
         explain = partial(explain_infinite, stages, data_samples, terms)
