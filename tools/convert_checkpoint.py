@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from stmixer_mm.apis.conversion import convert_checkpoint, write_weights
@@ -11,15 +12,16 @@ from stmixer_mm.command_line import run_main
 from stmixer_mm.files import check_writable_file
 
 
-def main(src: str, dst: str) -> None:
+def main(src: str, dst: str, *, average: Sequence[str] = ()) -> None:
     """Args:
     src: Released checkpoint: a state dict, or with "model"; or one of this package.
     dst: File to write; left alone on failure. With the suffix .safetensors it gets the
         weights of a checkpoint of this package in half precision, and its actions.
+    average: Earlier checkpoints of the same training, for means of their weights.
     """
-    check_writable_file(dst, purpose='dst', inputs=[src])
+    check_writable_file(dst, purpose='dst', inputs=[src, *average])
     if dst.endswith('.safetensors'):
-        write_weights(src, dst)
+        write_weights([*average, src], dst)
         digest = hashlib.sha256(Path(dst).read_bytes()).hexdigest()
         print(f'{dst}: {os.path.getsize(dst) / 1e6:.2f} MB, SHA-256 {digest}')
         return

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -48,24 +49,29 @@ def load_released(src: str | Path) -> dict[str, torch.Tensor]:
     return {name: value for name, value in released.items() if is_dense(value)}
 
 
-def write_weights(src: str | Path, dst: str | Path) -> None:
-    """Write the weights of a checkpoint of this package in half precision.
+def write_weights(sources: Sequence[str | Path], dst: str | Path) -> None:
+    """Write the weights of checkpoints of this package, averaged, in half precision.
 
     Args:
-        src: A checkpoint with the names of its actions, as mmengine writes it.
+        sources: Checkpoints of one training with the names of its actions, as mmengine
+            writes them.
         dst: File of safetensors to write.
 
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    src = sources[-1]
     checkpoint = load_checkpoint_file(src)
     with blame(f'{src} does not name its actions', 'give a checkpoint of a training'):
         classes = checkpoint['meta']['dataset_meta']['classes']
-    weights = {
-        name: value.half().contiguous()
-        for name, value in checkpoint['state_dict'].items()
-        if value.is_floating_point()  # the others are counters
-    }
+    states = [load_checkpoint_file(source)['state_dict'] for source in sources]
+    with blame(f'{sources} cannot be averaged', 'give checkpoints of one training'):
+        weights = {
+            name: torch.stack([state[name].float() for state in states]).mean(dim=0)
+            for name, value in checkpoint['state_dict'].items()
+            if value.is_floating_point()  # the others are counters
+        }
+    weights = {name: value.half() for name, value in weights.items()}
     metadata = dict(format='pt', classes=json.dumps(classes))
     write_atomically(dst, safetensors.torch.save(weights, metadata))
 

@@ -207,7 +207,7 @@ def test_weights_in_half_precision_keep_values_and_classes(tmp_path):
     weights = {'a.weight': torch.rand(3, 2), 'a.num_batches_tracked': torch.tensor(7)}
     meta = dict(dataset_meta=dict(classes=('run', 'sit')))
     torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'x.pth')
-    write_weights(tmp_path / 'x.pth', tmp_path / 'x.safetensors')
+    write_weights([tmp_path / 'x.pth'], tmp_path / 'x.safetensors')
     checkpoint = load_checkpoint_file(tmp_path / 'x.safetensors')
     assert checkpoint['meta'] == meta
     assert [*checkpoint['state_dict']] == ['a.weight']
@@ -215,9 +215,13 @@ def test_weights_in_half_precision_keep_values_and_classes(tmp_path):
     torch.testing.assert_close(
         checkpoint['state_dict']['a.weight'], expected, rtol=0, atol=0
     )
-    torch.save(dict(state_dict=weights), tmp_path / 'y.pth')
+    other = dict(state_dict={name: value + 2 for name, value in weights.items()})
+    torch.save(other, tmp_path / 'y.pth')
+    write_weights([tmp_path / 'y.pth', tmp_path / 'x.pth'], tmp_path / 'x.safetensors')
+    mean = load_checkpoint_file(tmp_path / 'x.safetensors')['state_dict']['a.weight']
+    torch.testing.assert_close(mean, weights['a.weight'] + 1, rtol=1e-3, atol=1e-3)
     with pytest.raises(UserError, match=r'y\.pth does not name its actions'):
-        write_weights(tmp_path / 'y.pth', tmp_path / 'y.safetensors')
+        write_weights([tmp_path / 'y.pth'], tmp_path / 'y.safetensors')
     (tmp_path / 'x.safetensors').write_bytes(b'no weights')
     with pytest.raises(UserError, match=r'x\.safetensors cannot be read'):
         load_checkpoint_file(tmp_path / 'x.safetensors')

@@ -94,9 +94,7 @@ def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
         demo.find_clip(tmp_path / 'other.mp4')
 
 
-def test_without_training_the_model_of_this_package_is_shown(
-    demo, monkeypatch, capsys
-):
+def test_without_training_the_model_of_this_package_is_shown(demo, monkeypatch, capsys):
     """On a toy video where there is no clip; the place of the clip is told."""
     monkeypatch.setattr(demo, 'find_clip', lambda clip: None)
     demo.main()
