@@ -266,7 +266,8 @@ def describe(found: VideoDetections, most: int = 3) -> list[str]:
             f'{one.action} from {times[one.first_frame]:.1f} s'
             for one in sorted(tube.actions, key=lambda one: one.first_frame)
         ]
-        lines.append(f'person {tube.id}: {", ".join(stretches)}')
+        actions = ', '.join(stretches) or 'none of the known actions'
+        lines.append(f'person {tube.id}: {actions}')
     return lines
 
 
