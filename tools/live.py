@@ -32,6 +32,8 @@ from stmixer_mm.projects.live.pictures import LEAST_SCORE, LivePictures
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 from stmixer_mm.registry import Reuse
 
+from mmengine.logging import MMLogger
+
 LOG_EVERY_S = 10.0
 
 
@@ -81,6 +83,9 @@ def main(
         if lines == '-':  # and nothing else is printed there
             lines = sys.stdout
             stack.enter_context(redirect_stdout(sys.stderr))
+            for handler in MMLogger.get_current_instance().handlers:
+                if getattr(handler, 'stream', None) is lines:
+                    handler.setStream(sys.stderr)
         options = dict(predictor=choose_predictor(**tiling))
         inferencer = ActionDetInferencer(
             config, checkpoint, device, cfg_options=overrides(**settings), **model
