@@ -83,10 +83,10 @@ def detect(session, file: Path, score_thr: float) -> np.ndarray:
 def near(bboxes: np.ndarray, actors: np.ndarray) -> np.ndarray:
     """Whether boxes (n, 4) may be of one of the actors (k, 4), (n,) bool."""
     bboxes, actors = torch.from_numpy(bboxes), torch.from_numpy(actors)
-    near = bbox_overlaps(bboxes, actors) >= MAX_IOU
-    near |= bbox_overlaps(bboxes, actors, mode='iof') >= MAX_COVER
-    near |= bbox_overlaps(actors, bboxes, mode='iof').T >= MAX_COVER
-    return near.any(dim=1).numpy()
+    covers = bbox_overlaps(bboxes, actors) >= MAX_IOU
+    covers |= bbox_overlaps(bboxes, actors, mode='iof') >= MAX_COVER
+    covers |= bbox_overlaps(actors, bboxes, mode='iof').T >= MAX_COVER
+    return covers.any(dim=1).numpy()
 
 
 if __name__ == '__main__':
