@@ -119,8 +119,8 @@ def _load_weights_only() -> None:
     """Let mmengine load whole checkpoints only, without their code, and name the file.
 
     Unless told not to, torch 2.13 runs code from the checkpoint of a URL, and from a file
-    if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. Can go when mmengine (0.10.7) sets ``weights_only``, and names the checkpoint that cannot
-    be read.
+    if TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. Can go when mmengine (0.10.7) sets
+    ``weights_only``, and names the checkpoint that cannot be read.
     """
     load_url, load_checkpoint = checkpoint.load_url, CheckpointLoader.load_checkpoint
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import sys
@@ -43,6 +44,11 @@ def check_file(
     with blame(f'{subject} cannot be read', 'make it readable or give another file'):
         # Permission bits mean nothing to root or on a network file system.
         open(path, 'rb').close()
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def check_sums(path: str | Path) -> None:

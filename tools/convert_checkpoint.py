@@ -1,15 +1,13 @@
 """Convert checkpoints: the release's to this package's names, this package's to ship."""
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from stmixer_mm.apis.conversion import convert_checkpoint, write_weights
 from stmixer_mm.apis.model_zoo import list_fitting
 from stmixer_mm.command_line import run_main
-from stmixer_mm.files import check_writable_file
+from stmixer_mm.files import check_writable_file, sha256_of
 
 
 def main(src: str, dst: str, *, average: Sequence[str] = ()) -> None:
@@ -22,8 +20,7 @@ def main(src: str, dst: str, *, average: Sequence[str] = ()) -> None:
     check_writable_file(dst, purpose='dst', inputs=[src, *average])
     if dst.endswith('.safetensors'):
         write_weights([*average, src], dst)
-        digest = hashlib.sha256(Path(dst).read_bytes()).hexdigest()
-        print(f'{dst}: {os.path.getsize(dst) / 1e6:.2f} MB, SHA-256 {digest}')
+        print(f'{dst}: {os.path.getsize(dst) / 1e6:.2f} MB, SHA-256 {sha256_of(dst)}')
         return
     parts = convert_checkpoint(src, dst)
     print(f'{dst} fits a model with these parts:')

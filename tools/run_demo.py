@@ -7,7 +7,6 @@ demo draws a toy video.
 """
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -25,7 +24,7 @@ from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import package_folder, write_json
+from stmixer_mm.files import package_folder, sha256_of, write_json
 from stmixer_mm.structures import VideoDetections
 
 import torch
@@ -191,7 +190,7 @@ def find_clip(clip: Path | None) -> Path | None:
             print(f'[demo] it cannot be fetched ({error})')
             return None
     found = Path(named or kept)
-    if not found.is_file() or hashlib.sha256(found.read_bytes()).hexdigest() != SHA256:
+    if not found.is_file() or sha256_of(found) != SHA256:
         raise UserError(
             f'{found} is not the clip whose keyframes are annotated; fetch {CLIP}, or '
             'leave out --clip.'

@@ -60,18 +60,20 @@ def write_weights(sources: Sequence[str | Path], dst: str | Path) -> None:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    src = sources[-1]
-    checkpoint = load_checkpoint_file(src)
-    with blame(f'{src} does not name its actions', 'give a checkpoint of a training'):
-        classes = checkpoint['meta']['dataset_meta']['classes']
-    states = [load_checkpoint_file(source)['state_dict'] for source in sources]
+    checkpoints = [load_checkpoint_file(source) for source in sources]
+    states = [checkpoint['state_dict'] for checkpoint in checkpoints]
+    with blame(
+        f'{sources[-1]} does not name its actions', 'give a checkpoint of a training'
+    ):
+        classes = checkpoints[-1]['meta']['dataset_meta']['classes']
     with blame(f'{sources} cannot be averaged', 'give checkpoints of one training'):
         weights = {
-            name: torch.stack([state[name].float() for state in states]).mean(dim=0)
-            for name, value in checkpoint['state_dict'].items()
+            name: torch.stack([state[name].float() for state in states])
+            .mean(dim=0)
+            .half()
+            for name, value in states[-1].items()
             if value.is_floating_point()  # the others are counters
         }
-    weights = {name: value.half() for name, value in weights.items()}
     metadata = dict(format='pt', classes=json.dumps(classes))
     write_atomically(dst, safetensors.torch.save(weights, metadata))
 

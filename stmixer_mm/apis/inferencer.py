@@ -42,13 +42,13 @@ from stmixer_mm.datasets.streams import (
     open_source,
 )
 from stmixer_mm.datasets.videos import DamagedVideo, OnDamage, join_stretches
-from stmixer_mm.engine.hooks import sha256_of
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, explain
 from stmixer_mm.files import (
     check_no_input,
     check_writable_dir,
     check_writable_file,
+    sha256_of,
     write_json,
 )
 from stmixer_mm.registry import Reuse
@@ -190,7 +190,7 @@ class ActionDetInferencer:
         cfg, weights = self.model.cfg, [str(self._weights)]
         if weights[0].endswith('.xml'):  # OpenVINO's; its values are beside it
             weights.append(f'{weights[0][:-4]}.bin')
-        sums = [sha256_of(file) or file for file in weights]
+        sums = [sha256_of(file) if Path(file).is_file() else file for file in weights]
         pipelines = [one.get('pipeline') for one in dataset_configs(cfg, 'test')]
         about = [cfg.model, cfg.get('use'), pipelines, self.model.classes]
         text = json.dumps([*about, sums, settings], default=_name_part)

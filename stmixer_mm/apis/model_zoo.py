@@ -5,7 +5,6 @@ converted and stored; it states no licence for them.
 """
 
 import ast
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from stmixer_mm.files import (
     check_file,
     check_writable_dir,
     package_folder,
+    sha256_of,
     write_atomically,
 )
 
@@ -145,7 +145,7 @@ def check_shipped(model: ShippedModel) -> Path:
     """
     remedy = 'install stmixer_mm again'
     check_file(model.checkpoint, remedy=remedy)
-    digest = hashlib.sha256(model.checkpoint.read_bytes()).hexdigest()
+    digest = sha256_of(model.checkpoint)
     if digest != model.sha256:
         raise UserError(
             f'{model.checkpoint} is damaged or of another version: its SHA-256 is '
@@ -197,8 +197,7 @@ def fetch_released(model: ReleasedModel) -> Path:
                     f'fetch the right one in a browser, put it at {released}, and start '
                     'again.'
                 )
-            digest = hashlib.sha256(part.read_bytes()).hexdigest()
-            line = f'{digest}  {kept.name}\n'
+            line = f'{sha256_of(part)}  {kept.name}\n'
             write_atomically(kept.with_suffix('.sha256'), line.encode())
     except UserError:
         released.unlink()

@@ -1,6 +1,5 @@
 """Hooks: safe checkpoints, refusal of what does not fit, lean convolutions."""
 
-import hashlib
 import os
 import re
 import textwrap
@@ -22,7 +21,7 @@ from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, check_training, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import ATOMIC_BACKEND, lock_folder
+from stmixer_mm.files import ATOMIC_BACKEND, lock_folder, sha256_of
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
 from stmixer_mm.registry import HOOKS
@@ -63,7 +62,9 @@ class CheckCheckpointHook(Hook):
         check_state(runner.model, state, source=source, allow=self.allow)
         checkpoint.setdefault('state_dict', state)  # mmengine looks only there
         if not runner._resume:
-            self._started_from = dict(checkpoint=str(source), **sha256_of(source))
+            self._started_from = dict(checkpoint=str(source))
+            if os.path.isfile(source):  # not a URL
+                self._started_from['sha256'] = sha256_of(source)
         elif isinstance(runner, Runner):
             check_training(runner, checkpoint, source=source)
             self._started_from = checkpoint['meta'].get('started_from')
@@ -71,13 +72,6 @@ class CheckCheckpointHook(Hook):
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._started_from is not None:
             checkpoint['meta']['started_from'] = self._started_from
-
-
-def sha256_of(file: str) -> dict[str, str]:
-    """The SHA-256 of a file; nothing for a URL."""
-    if not os.path.isfile(file):
-        return {}
-    return dict(sha256=hashlib.sha256(Path(file).read_bytes()).hexdigest())
 
 
 def source_of(runner) -> str | None:

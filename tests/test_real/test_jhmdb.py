@@ -22,6 +22,7 @@ JHMDB = Path(REAL_DATA or '', 'jhmdb').resolve()
 TRUTH = JHMDB / 'JHMDB-GT.pkl'
 VIDEOS = dict(use_frames=False, data_prefix=dict(img=str(JHMDB / 'videos')))
 CONFIG = ROOT / 'configs' / 'small' / 'stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb.py'
+WEIGHTS = ROOT / 'stmixer_mm' / 'weights' / 'stmixer-n_jhmdb' / 'model.safetensors'
 MIDDLE_FRAMES_MAP = 0.5278  # of 40 test videos
 
 
@@ -112,8 +113,7 @@ def test_the_model_of_this_package_finds_who_acts(truth, tmp_path):
     videos = first_of_classes(truth.test_videos[0], 2)[:40]
     write_part(truth, tmp_path / 'GT.pkl', videos, truth.labels)
     config = write_config(tmp_path / 'config.py', tmp_path / 'GT.pkl')
-    weights = ROOT / 'stmixer_mm' / 'weights' / 'stmixer-n_jhmdb' / 'model.safetensors'
-    run_tool('test', config, weights, '--work-dir', tmp_path / 'work')
+    run_tool('test', config, WEIGHTS, '--work-dir', tmp_path / 'work')
     score = read_scores(tmp_path / 'work')['frame_mAP/overall@0.5']
     assert score == pytest.approx(MIDDLE_FRAMES_MAP, abs=0.005)
 
@@ -134,11 +134,10 @@ def test_few_videos_are_learned_from_in_two_minutes(truth, tmp_path):
         if video.split('/')[0] in labels
     ]
     write_part(truth, tmp_path / 'GT.pkl', videos, labels)
-    weights = ROOT / 'stmixer_mm' / 'weights' / 'stmixer-n_jhmdb' / 'model.safetensors'
     config = write_config(
         tmp_path / 'config.py',
         tmp_path / 'GT.pkl',
-        load_from=str(weights),
+        load_from=str(WEIGHTS),
         **{
             'model.head.num_classes': len(labels) + 1,
             'default_hooks.check_checkpoint.allow': ['action_branch', '_labels'],

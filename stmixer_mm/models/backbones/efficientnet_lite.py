@@ -21,8 +21,8 @@ class EfficientNetLite0(EfficientNet):
 
     Liu, "Higher accuracy on vision models with EfficientNet-Lite", TensorFlow blog,
     2020. Padding is the same on all sides, where TensorFlow's strided convolutions
-    shift the picture by a pixel. Its levels are ``layers.2`` (24 channels, stride 4), ``layers.3`` (40, 8),
-    ``layers.4`` (112, 16) and ``layers.5`` (320, 32).
+    shift the picture by a pixel. Its levels are ``layers.2`` (24 channels, stride 4),
+    ``layers.3`` (40, 8), ``layers.4`` (112, 16) and ``layers.5`` (320, 32).
 
     Args:
         checkpoint: Weights of timm's ``tf_efficientnet_lite0``, or any whose tensors come

@@ -23,7 +23,7 @@ from stmixer_mm.evaluation.metrics.detection_metric import DetectionMetric
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.offline import feed, metric_class, metric_configs
 from stmixer_mm.evaluation.results.rows import Results
-from stmixer_mm.files import open_atomically
+from stmixer_mm.files import open_atomically, sha256_of
 from stmixer_mm.projects.diagnosis.comparison import (
     Comparison,
     class_values,
@@ -244,7 +244,7 @@ def _table(rows: Sequence[Row], *, left: int = 1) -> str:
 def _sha256(path: str) -> str:
     """Of a file; of a folder that of the list that ``sha256sum`` prints of its files."""
     if not os.path.isdir(path):
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256_of(path)
     files = sorted(one for one in Path(path).iterdir() if one.is_file())
     lines = [f'{_sha256(str(one))}  {one.name}\n' for one in files]
     return hashlib.sha256(''.join(lines).encode()).hexdigest()
