@@ -36,6 +36,11 @@ BACKBONES = {
             type='ChannelProjection3D', in_channels=[16, 32, 64], out_channels=16
         ),
     ),
+    'differences': dict(
+        backbone=dict(type='CausalShiftBackbone', backbone=RESNET, shifts=[1])
+        | dict(stages=[STAGES[0], ['layer2', 'layer3']], with_differences=True),
+        neck=dict(type='ChannelProjection3D', in_channels=[16, 64], out_channels=16),
+    ),
     'necks': dict(
         backbone=FRAMEWISE,
         neck=[
@@ -180,10 +185,11 @@ def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
     assert max(kept) <= 1 + 3 * 2  # frames from a clip's first to its last
 
 
-def test_exported_streams_equal_clips(config, folder):
+@pytest.mark.parametrize('backbone', ['causal', 'differences'])
+def test_exported_streams_equal_clips(config, folder, backbone):
     pytest.importorskip('onnxscript')
     pytest.importorskip('onnxruntime')
-    model, file = build(config, 'causal'), folder / 'model.stream'
+    model, file = build(config, backbone), folder / f'{backbone}.stream'
     traced = Traced(TensorDetector(model), (4, 32, 43), None, cut=cut_path)
     write(traced, describe(traced, 'fp32'), file, FORMATS['stream'])
     exported = init_detector(model.cfg, file)

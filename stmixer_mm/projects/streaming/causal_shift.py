@@ -28,6 +28,11 @@ def shift_channels(now: Tensor, before: Tensor, share: float) -> Tensor:
     return torch.cat((before[:, :count], now[:, count:]), dim=1)
 
 
+def append_differences(levels: list[Tensor], before: Tensor) -> list[Tensor]:
+    """Frames whose further channels are how they differ from the frames before."""
+    return [torch.cat((levels[-1], levels[-1] - before), dim=1)]
+
+
 def keep_submodules(module: nn.Module, names: Sequence[str], prefix: str = '') -> None:
     """Remove all submodules but those of these dotted names."""
     for child, submodule in [*module.named_children()]:
@@ -55,6 +60,9 @@ class CausalShiftBackbone(ImageBackbone):
         shifts: Groups that see the frame before; not the first.
         out_indices: Groups that yield a level, rising, with the last; None: all.
         share: Of the channels that come from there.
+        with_differences: Run on each frame's difference from the frame before, too (Wang
+            et al., "Temporal Segment Networks", ECCV 2016, section 3.2): levels have
+            twice the channels, the frame's first.
         **kwargs: See :class:`.ImageBackbone`. Checkpoints of the backbone for images fit.
     """
 
@@ -65,6 +73,7 @@ class CausalShiftBackbone(ImageBackbone):
         shifts: Sequence[int],
         out_indices: Sequence[int] | None = None,
         share: float = 0.125,
+        with_differences: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
@@ -73,6 +82,7 @@ class CausalShiftBackbone(ImageBackbone):
         self.out_indices = [*(groups if out_indices is None else out_indices)]
         self.shifts = [*shifts]
         self.share = share
+        self.with_differences = with_differences
         if not {*shifts} <= {*groups[1:]} or self.out_indices[-1:] != [groups[-1]]:
             raise UserError(
                 f'Of the {len(stages)} groups of stages, counted from 0, the first sees '
@@ -87,8 +97,8 @@ class CausalShiftBackbone(ImageBackbone):
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
         levels = [clips]
         for run, looks_back in self.frame_steps():
-            before = F.pad(levels[-1], (0, 0, 0, 0, 1, -1)) if looks_back else None
-            levels = run(levels, before)
+            before = [F.pad(levels[-1], (0, 0, 0, 0, 1, -1))] if looks_back else []
+            levels = run(levels, *before)
         return levels
 
     def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
@@ -96,19 +106,34 @@ class CausalShiftBackbone(ImageBackbone):
 
         Each with whether it has a second argument, the last level of the frames before.
         """
-        return [
+        stages = [
             (partial(self._run, index), index in self.shifts)
             for index in range(len(self.stages))
         ]
+        if not self.with_differences:
+            return stages
+        # Frames are levels by themselves first, so that a stream keeps them.
+        return [(list, False), (append_differences, True), *stages]
 
     def _run(
         self, index: int, levels: list[Tensor], before: Tensor | None = None
     ) -> list[Tensor]:
-        feat = levels[-1]
+        feat = self._separate(levels[-1])
         if before is not None:
-            feat = shift_channels(feat, before, self.share)
+            feat = shift_channels(feat, self._separate(before), self.share)
         clips, feat = feat.size(0), fold_time(feat)
         for name in self.stages[index]:
             feat = self.backbone.get_submodule(name)(feat)
         kept = levels if index - 1 in self.out_indices else levels[:-1]
-        return [*kept, unfold_time(feat, clips)]
+        return [*kept, self._join(unfold_time(feat, clips))]
+
+    def _separate(self, level: Tensor) -> Tensor:
+        """Frames and differences, side by side as channels, as clips of their own."""
+        if not self.with_differences:
+            return level
+        return level.unflatten(1, (2, -1)).flatten(0, 1)
+
+    def _join(self, level: Tensor) -> Tensor:
+        if not self.with_differences:
+            return level
+        return level.unflatten(0, (-1, 2)).flatten(1, 2)
