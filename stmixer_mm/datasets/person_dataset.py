@@ -123,6 +123,10 @@ class PersonDataset(BaseActionDataset):
             entity_ids=persons['id'].copy(),
         )
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Actions of a sample, for ``ClassBalancedDataset``."""
+        return self.get_data_info(idx)['gt_labels'].any(axis=0).nonzero()[0].tolist()
+
     def prepare_data(self, idx: int) -> dict | None:
         """A sample after the pipeline; ``None``: take another one.
 

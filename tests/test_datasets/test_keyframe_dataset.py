@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from mmaction.datasets import AVADataset
 from mmaction.registry import DATASETS
+from mmengine.dataset import ClassBalancedDataset
 from torch.utils.data import DataLoader
 
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
@@ -72,6 +73,14 @@ def test_excluded_and_person_free_keyframes(build, write_text):
     write_text('all.csv', 'a,2', 'b,1.5')
     with pytest.raises(UserError, match='no keyframe'):
         build(exclude_file='all.csv')
+
+
+def test_rare_actions_are_repeated(build, write_text):
+    rows = [f'a,{time},0,0,0.5,0.5,1,0' for time in range(1, 5)]
+    write_text('rare.csv', *rows, 'a,4,0,0,0.5,0.5,2,0')
+    dataset = build(ann_file='rare.csv', empty_keyframes_file=None)
+    assert [*map(dataset.get_cat_ids, range(4))] == [[1], [1], [1], [1, 2]]
+    assert len(ClassBalancedDataset(dataset, oversample_thr=0.9)) == 5
 
 
 def test_built_by_name_and_read_by_workers(tmp_path, write_text, write_frames):
