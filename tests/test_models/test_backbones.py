@@ -120,6 +120,8 @@ def test_checkpointing_changes_nothing_but_memory():
         feat.square().sum().backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
     torch.testing.assert_close(*gradients)
+    pooled = CheckpointedVisionTransformer(**sizes, return_feat_map=True)
+    assert not without_gradient(pooled, [pooled(clip)])
     with pytest.raises(ValueError, match='did you mean embed_dims'):
         CheckpointedVisionTransformer(embed_dim=16)
 

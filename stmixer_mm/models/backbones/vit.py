@@ -37,6 +37,8 @@ class CheckpointedVisionTransformer(VisionTransformer):
                 f'{nearest(name, known) or f"; it takes {[*known]}."}'
             )
         super().__init__(**kwargs)
+        if self.return_feat_map:
+            self.fc_norm = None  # of means; it would get no gradient
         if with_cp:
             for block in self.blocks:
                 # A change of class, so that the parameters keep their names.
