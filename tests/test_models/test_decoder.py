@@ -5,6 +5,10 @@ import torch
 from kept_bytes import bytes_kept_for_backward
 from tiny import tiny_decoder, whole_frames
 
+from stmixer_mm.apis.config import check_part
+from stmixer_mm.errors import UserError
+from stmixer_mm.models import STMixerDecoder
+from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS
 from stmixer_mm.registry import MODELS
 
 STRIDES = (4, 8, 16, 32)
@@ -58,6 +62,16 @@ def assert_all_close(ours, theirs, tolerance):
         torch.testing.assert_close(
             ours_each, theirs_each, rtol=tolerance, atol=tolerance * scale
         )
+
+
+def test_a_back_end_of_ones_own_is_a_row(monkeypatch):
+    with pytest.raises(UserError, match="'nearest' is unknown; use one of 'auto', "):
+        make_decoder(sampling_backend='nearest')
+    monkeypatch.setitem(SAMPLING_BACKENDS, 'nearest', SAMPLING_BACKENDS['grid_sample'])
+    settings = tiny_decoder() | dict(sampling_backend='nearest')
+    check_part(STMixerDecoder, settings)  # of the config
+    decoder = make_decoder(sampling_backend='nearest')
+    run(decoder, made_up_feats(decoder))
 
 
 @pytest.mark.parametrize(

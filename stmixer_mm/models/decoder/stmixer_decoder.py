@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, choose
 from stmixer_mm.models.decoder.query_decoder import QueryDecoder
 from stmixer_mm.models.decoder.sampling.backends import SAMPLING_BACKENDS, make_sampler
 from stmixer_mm.models.decoder.sampling.sampler import Sampler
@@ -39,10 +39,11 @@ class STMixerDecoder(QueryDecoder):
         num_groups: int = 4,
         num_points: int = 32,
         out_multiplier: int = 4,
-        sampling_backend: Literal[('auto', *SAMPLING_BACKENDS)] = 'auto',
+        sampling_backend: str = 'auto',
         mixing_backend: Literal['auto', 'literal', 'chunks'] = 'auto',
         **kwargs,
     ) -> None:
+        choose('sampling_backend', sampling_backend, {'auto': None} | SAMPLING_BACKENDS)
         make_stage = partial(
             self.stage_type,
             num_groups=num_groups,
