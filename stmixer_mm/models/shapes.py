@@ -67,6 +67,15 @@ def unnoticed() -> Iterator[None]:
         np.random.set_state(states[1])
 
 
+def is_for_images(part: nn.Module) -> bool:
+    """Whether a part convolves images, and no clips."""
+
+    def has(kind: type) -> bool:
+        return any(isinstance(module, kind) for module in part.modules())
+
+    return has(nn.Conv2d) and not has(nn.Conv3d)
+
+
 def describe(feats: object) -> str:
     """The shapes of one tensor or of several, (clips, channels, frames, h, w)."""
     if isinstance(feats, Tensor):
@@ -86,8 +95,8 @@ def _trace(model: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Shap
         def run(feats: object) -> object:
             with blame(
                 f'{key}, a {type(part).__name__}, fails on {describe(feats)}',
-                'change its settings or those before it, or, if it is made for images, '
-                f'run it on each frame in a {wrapper}',
+                'change its settings or those before it'
+                + f', or run it on each frame in a {wrapper}' * is_for_images(part),
             ):
                 returned = forward(feats)
             traced.append(PartShapes(key, part, feats, returned))

@@ -100,6 +100,7 @@ def test_shapes_are_those_of_a_run(config, expected):
 
 FPN = dict(type='mmdet.FPN', in_channels=WIDTHS, out_channels=16, num_outs=4)
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=4)
+SLOW_ONLY = dict(RESNET, type='mmaction.ResNet3dSlowOnly', pretrained=None)
 MISFITS = {  # a detector's settings, and words of the sentence; more: bad_input.txt
     'without checks': (
         dict(neck=dict(type='PlainNeck', in_channels=[4, 8, 16])),
@@ -109,6 +110,10 @@ MISFITS = {  # a detector's settings, and words of the sentence; more: bad_input
     'backbone of images': (
         dict(backbone=RESNET),
         'a ResNet, fails on 1x3x2x64x96 .* FramewiseBackbone',
+    ),
+    'backbone of clips': (
+        dict(backbone=dict(SLOW_ONLY, in_channels=4)),
+        'a ResNet3dSlowOnly, fails on .*change its settings or those before it.$',
     ),
 }
 
