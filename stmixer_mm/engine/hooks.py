@@ -3,7 +3,7 @@
 import os
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.engine.checkpoints import check_state, check_training, state_dict_of
 from stmixer_mm.engine.speed import make_convolutions_lean
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.files import ATOMIC_BACKEND, lock_folder, sha256_of
 from stmixer_mm.models.detectors.base import ClipDetector
 from stmixer_mm.models.shapes import trace_shapes, unnoticed
@@ -91,8 +92,9 @@ class CheckModelHook(Hook):
     the trainable parameters that the first step leaves without a gradient.
 
     Raises:
-        UserError: names the two numbers that differ, and where to set the model's; or
-            the parameters, if distributed training would break off at the next step.
+        UserError: names the two numbers that differ, and where to set the model's; a
+            key of ``custom_keys`` that no parameter has; or the parameters, if
+            distributed training would break off at the next step.
     """
 
     # Before weights are loaded.
@@ -101,6 +103,8 @@ class CheckModelHook(Hook):
     def before_run(self, runner) -> None:
         runner.logger.info(f"compiler of mmcv's operators: {get_compiler_version()}")
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if isinstance(runner._train_loop, BaseLoop):
+            check_custom_keys(model, runner.cfg.get('optim_wrapper') or {})
         if not isinstance(model, ClipDetector):
             return
         for split in ('train', 'val', 'test'):
@@ -146,6 +150,20 @@ def tell_idle(runner) -> None:
             f'{what}; distributed training needs find_unused_parameters=True in the '
             'config, or a model without them.'
         )
+
+
+def check_custom_keys(model: nn.Module, optim_wrapper: Mapping) -> None:
+    """Refuse settings for parameters that the model does not have."""
+    names = [name for name, _ in model.named_parameters()]
+    paramwise_cfg = optim_wrapper.get('paramwise_cfg') or {}
+    for key in paramwise_cfg.get('custom_keys') or ():
+        if not any(key in name for name in names):
+            parts = {part for name in names for part in name.split('.')}
+            remedy = nearest(key, parts) or '; take it out.'
+            raise UserError(
+                f'optim_wrapper.paramwise_cfg.custom_keys has {key!r}, which is in no '
+                f"name of the model's parameters{remedy}"
+            )
 
 
 def check_classes(model: ClipDetector, loop: BaseLoop) -> None:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from run_tool import python_blocks
 
+from stmixer_mm.engine.hooks import check_custom_keys
 from stmixer_mm.models.shapes import trace_shapes
 
 AVA = sorted(CONFIGS.glob('stmixer/*_ava*-rgb.py'))
@@ -56,6 +57,7 @@ def test_recipe_of_ava(ava):
 def test_weight_decay(ava):
     """None on batch norm of the backbone, on one-dimensional parameters of a ViT."""
     name, config, model = ava
+    check_custom_keys(model, config.optim_wrapper)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     decay = {
         id(parameter): group['weight_decay']

@@ -5,7 +5,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         # One-dimensional parameters of the transformer; those behind it do decay.
         custom_keys={
-            'backbone.pos_embed': dict(decay_mult=0.0),
+            '_delete_': True,
             'backbone.patch_embed.projection.bias': dict(decay_mult=0.0),
             'backbone.norm.': dict(decay_mult=0.0),
             '.norm1.': dict(decay_mult=0.0),
