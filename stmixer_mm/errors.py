@@ -206,7 +206,7 @@ def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:
     return choices[word]
 
 
-def nearest(name: object, valid: Iterable[str]) -> str:
+def nearest(name: object, valid: Iterable[str], cutoff: float = 0.5) -> str:
     """'; did you mean x?' for the most similar of the valid names, or ''."""
-    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), list(valid), n=1, cutoff=cutoff)
     return f'; did you mean {close[0]}?' if close else ''

@@ -50,6 +50,10 @@ custom_imports = dict(imports=['stmixer_mm.projects.track_queries'])
 sequences = dict(_delete_=True, type='KeyframeSequences', dataset=_base_.dataset)
 train_dataloader = dict(dataset=sequences)
 """,
+    'averaged.py': """_base_ = 'tiny.py'
+custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA')]
+""",
+    'elsewhere.py': "_base_ = 'tiny.py'\ncustom_imports = dict(imports=['elsewhere'])\n",
     'pickled.py': "_base_ = 'tiny.py'\ntest_evaluator = dict(ann_file='truth.pkl')\n",
     'truth.pkl': '',
     'w.bin': 'weights',

@@ -6,14 +6,17 @@ sentence, too (:func:`building`).
 
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import torch
 from mmengine import registry as root
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import load
 from mmengine.registry import DefaultScope, Registry, init_default_scope
 from mmengine.runner import Runner
@@ -35,6 +38,22 @@ _FOR_THE_BUILDER = {
 }
 
 
+# Top-level keys that are read by mmengine or this package.
+_TOP_LEVEL = {
+    *inspect.signature(Runner).parameters,
+    *(
+        'activation_checkpointing',
+        'compile',
+        'custom_imports',
+        'efficient_conv_bn_eval',
+    ),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'strategy'),
+    *('sync_bn', 'tta_model', 'use'),
+}
+# Helper variables in the configs of mmaction2 and mmdet are less similar to them.
+_MISSPELT = 0.82
+
+
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     """Read a config file.
 
@@ -45,7 +64,16 @@ def load_config(path: str | Path, overrides: dict | None = None) -> Config:
     path = _find_config(str(path))
     check_file(path, subject=f'Config {path}', remedy='give the path of a .py file')
     with blame(f'Config {path} cannot be read', 'mend it there or in its _base_ files'):
-        cfg = Config.fromfile(str(path))
+        try:
+            cfg = Config.fromfile(str(path))
+        except ImportError as error:
+            cause: BaseException = error  # mmengine's words are on sys.path
+            while cause.__context__:
+                cause = cause.__context__
+            raise UserError(
+                f'Config {path} cannot import what it needs ({cause}); install that, put '
+                'its folder on PYTHONPATH, or correct custom_imports.'
+            ) from error
     merge_overrides(cfg, overrides)
     return cfg
 
@@ -130,11 +158,27 @@ def check_arguments(cfg: Config) -> None:
     """
     with building(cfg, 'default_scope'):
         init_default_scope(cfg.get('default_scope') or 'mmaction')
+    _check_keys(cfg)
     for section in inspect.signature(Runner).parameters:
         node = cfg.get(section)
         _check_node(node, section)
         if section.endswith('dataloader') and isinstance(node, Mapping):
             check_part(DataLoader, node, section)
+
+
+def _check_keys(cfg: Config) -> None:
+    """Refuse misspelt keys, which nothing reads; other unknown ones are variables."""
+    for key in cfg:
+        # 'val_evaluator_small' and 'dataloader' are of those that make up another.
+        is_derived = any(f'_{name}_' in f'_{key}_' for name in _TOP_LEVEL) or any(
+            f'_{key}_' in f'_{name}_' for name in _TOP_LEVEL
+        )
+        remedy = nearest(key.lower(), _TOP_LEVEL, _MISSPELT)
+        if remedy and not is_derived:
+            raise UserError(
+                f'The key {key!r} of config {cfg.filename or ""} is read by nothing'
+                f'{remedy} (a variable of your own needs another name)'
+            )
 
 
 def _check_node(node: object, place: str) -> None:
@@ -149,6 +193,8 @@ def _check_node(node: object, place: str) -> None:
             check_part(part, node, place)
             if _package(part) not in ('mmengine', 'stmixer_mm'):
                 return
+        if isinstance(node.get('ema_type'), str):  # built with the model, unscoped
+            _find_class(node['ema_type'], None, place, key='ema_type')
         for key, value in node.items():
             # norm_cfg, init_cfg, … are completed by who uses them.
             if not str(key).endswith('_cfg'):
@@ -159,11 +205,14 @@ def _package(part: type) -> str:
     return part.__module__.partition('.')[0]
 
 
-def _find_class(name: object, scope: str | None, place: str) -> type | None:
+def _find_class(
+    name: object, scope: str | None, place: str, key: str = 'type'
+) -> type | None:
     """The class of a part; None for what is not a class, such as a function."""
     if not isinstance(name, str) or is_timm(name):
         return name if inspect.isclass(name) else None
-    scope = scope or DefaultScope.get_current_instance().scope_name
+    prefix, _, plain = name.rpartition('.')
+    scope = scope or prefix or DefaultScope.get_current_instance().scope_name
     known = []
     for registry in _REGISTRIES:
         for scoped in (registry.children.get(scope, registry), registry):
@@ -172,8 +221,38 @@ def _find_class(name: object, scope: str | None, place: str) -> type | None:
                 part = scoped.get(name)
                 if part is not None:
                     return part if inspect.isclass(part) else None
-    remedy = nearest(name, known) or '; name its module in custom_imports.'
-    raise UserError(f'{place}.type={name!r} of the config is unknown{remedy}')
+    remedy = _find_elsewhere(name) or nearest(plain, {*known, *_list_project_parts()})
+    remedy = remedy or '; name its module in custom_imports.'
+    raise UserError(f'{place}.{key}={name!r} of the config is unknown{remedy}')
+
+
+def _find_elsewhere(name: str) -> str:
+    """How to get at a type that another scope, a project or a package has, or ''."""
+    for child in (child for one in _REGISTRIES for child in one.children.values()):
+        if name in child.module_dict:
+            return f"; write '{child.scope}.{name}'."
+    if project := _list_project_parts().get(name.removeprefix('stmixer_mm.')):
+        return f"; name '{project}' in custom_imports."
+    package = name.partition('.')[0]
+    if '.' not in name or package not in MODULE2PACKAGE or is_scope(package):
+        return ''
+    if find_spec(package):
+        return f"; name '{package}' in custom_imports."
+    return f' without {package}; pip install {MODULE2PACKAGE[package]}.'
+
+
+def _list_project_parts() -> dict[str, str]:
+    """Types that the projects of this package register, with the module to import."""
+    folder = Path(__file__).parents[1] / 'projects'
+    return {
+        name: f'stmixer_mm.projects.{file.parent.name}'
+        for file in folder.glob('*/*.py')
+        for name in re.findall(
+            r'^@[A-Z_]+\.register_module\(.*?\)\nclass (\w+)',
+            file.read_text('utf-8'),
+            re.M,
+        )
+    }
 
 
 def check_registered(node: object, place: str) -> None:
