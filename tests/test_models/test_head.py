@@ -282,6 +282,8 @@ def test_persons_that_are_known_need_no_matching():
         dict(loss_action=dict(type='mmdet.KnowledgeDistillationKLDivLoss')),
         dict(loss_action=dict(type='mmdet.CrossEntropyLoss')),
         dict(single_label=True),
+        *(dict(score_thr=value) for value in (3.7, float('nan'), [], '0.5')),
+        *(dict(fallback_topk=value) for value in (-1, 0.5, float('nan'))),
     ],
     ids=str,
 )

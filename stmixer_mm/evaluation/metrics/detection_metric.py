@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -96,6 +97,11 @@ class DetectionMetric(BaseMetric):
         choose('class_average', average, CLASS_AVERAGES)
         self.protocol = protocol._replace(class_average=average)
         self.iou_thrs = parse_iou_thrs(iou_thrs)
+        if not (score_thr is None or (isinstance(score_thr, Real) and score_thr < 1)):
+            raise UserError(
+                f'score_thr={score_thr!r} of {type(self).__name__} lets no score count; '
+                'set it to a number below 1.'
+            )
         self.score_thr = protocol.score_thr if score_thr is None else score_thr
         self._data_root = data_root or ''
 

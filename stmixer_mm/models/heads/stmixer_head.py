@@ -4,6 +4,7 @@ Shapes: B clips, Q queries, A actions, n kept queries of a clip; [K]: of tubelet
 is a value for each of the K frames.
 """
 
+from numbers import Integral, Real
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.models.boxes import frame_scales
 from stmixer_mm.models.heads.criterion import Samples, SetCriterion, Stages
 from stmixer_mm.models.heads.matching import score_persons
@@ -49,6 +51,16 @@ class STMixerHead(SetCriterion):
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
+        if not (isinstance(score_thr, Real) and 0 <= score_thr <= 1):
+            raise UserError(
+                f'score_thr={score_thr!r} of the head is no probability; set it to a '
+                'number from 0 to 1.'
+            )
+        if not (isinstance(fallback_topk, Integral) and fallback_topk >= 0):
+            raise UserError(
+                f'fallback_topk={fallback_topk!r} of the head is no number of queries; '
+                'set it to 0 or more.'
+            )
         self.score_thr = score_thr
         self.fallback_topk = fallback_topk
         self.score_mode = score_mode
