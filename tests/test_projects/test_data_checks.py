@@ -1,12 +1,19 @@
 import json
+from collections import OrderedDict
 
 import pytest
 import tiny_tubes
 from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
 from run_tool import run_tool
+from tiny_stmixer import write_project
 from tiny_tubes import RUN_1, SIT, gttubes, tube
 
+from stmixer_mm.apis.config import load_config
+from stmixer_mm.engine.hooks import SafeCheckpointHook
 from stmixer_mm.projects.data_checks.datasets import check_config, check_dataset
+from stmixer_mm.projects.data_checks.dry_run import dry_run
 from stmixer_mm.projects.data_checks.reports import format_report
 
 BOX = '0.1,0.1,0.5,0.9'
@@ -153,3 +160,33 @@ def test_the_tool_prints_and_writes_reports(dataset, tmp_path, write_text, capsy
         (report,) = json.loads(path.read_text())
         assert report['num_errors'] == code
         write_text('ann.csv', 'a,1,0,0,2,2,1,0')
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        {'train_cfg.max_epochs': 20, 'train_cfg.val_begin': 5, 'resume': True},
+        {
+            'train_cfg': dict(type='IterBasedTrainLoop', _delete_=True, max_iters=100),
+            'train_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True),
+        },
+    ],
+    ids=['epochs', 'later validation', 'iterations'],
+)
+def test_a_dry_run_saves_and_validates_once(tmp_path, monkeypatch, settings):
+    """A good config passes, whatever its loop, and its folder stays as it was."""
+    cfg = load_config(write_project(tmp_path), settings)
+    saved, validated = [], []
+    monkeypatch.setattr(
+        SafeCheckpointHook,
+        'after_val_epoch',
+        lambda self, runner, metrics: validated.append(runner.val_dataloader),
+    )
+    monkeypatch.setattr(Runner, 'save_checkpoint', lambda *_, **__: saved.append(1))
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    before = sorted(tmp_path.rglob('*'))
+    dry_run(cfg)
+    assert len(saved) == len(validated) == 1
+    assert len(validated[0]) == 2
+    assert sorted(tmp_path.rglob('*')) == before
