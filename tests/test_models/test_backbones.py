@@ -90,6 +90,15 @@ def test_taps_with_time_in_the_batch():
     torch.testing.assert_close(model.backbone.maxpool3d_2(feat), model.backbone(clips))
 
 
+@torch.no_grad()
+def test_the_only_level_is_a_level_too():
+    clips = torch.randn(1, 3, 2, 32, 32)
+    resnet = dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(3,))
+    for model in (framewise(resnet), tap(SLOW_ONLY, ['layer4'])):
+        (level,) = model(clips)
+        assert level.dim() == 5 and len(level) == 1
+
+
 def test_dropping_leaves_no_parameter_without_gradient():
     clips = torch.randn(1, 3, 4, 32, 32)
     x3d = dict(type='mmaction.X3D', gamma_w=0.3, gamma_b=2.25, gamma_d=0.1)

@@ -31,8 +31,8 @@ def dry_run(cfg: Config) -> None:
         cfg.pop('compile', None)  # it takes minutes
         if cfg.get('visualizer'):
             cfg.visualizer.vis_backends = []  # some send what they get elsewhere
-        for hook in (cfg.get('default_hooks') or {}).values():
-            hook and hook.pop('out_dir', None)
+        for hook in filter(None, (cfg.get('default_hooks') or {}).values()):
+            hook.pop('out_dir', None)
         runner = build_runner(cfg)
         try:
             _shorten(runner)
@@ -53,7 +53,8 @@ def _shorten(runner: Runner) -> None:
     loop = runner.train_loop
     _keep_batches(loop.dataloader, 1)
     loop._max_epochs = loop._max_iters = 1
-    loop.val_begin = min(loop.val_begin, 1)
+    if hasattr(loop, 'val_begin'):  # a loop of another package need not have it
+        loop.val_begin = min(loop.val_begin, 1)
     if runner._val_loop is not None:
         _keep_batches(runner.val_loop.dataloader, 2, batch_size=1)
 
