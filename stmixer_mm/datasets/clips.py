@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stmixer_mm.datasets.frames import nearest_frame
+from stmixer_mm.datasets.frames import has_reached, nearest_frame
 from stmixer_mm.datasets.streams import FPS, FrameStream, name_source
 from stmixer_mm.datasets.videos import Frames, Video
 from stmixer_mm.errors import UserError
@@ -267,10 +267,10 @@ class ClipCutter:
     def _take(self, since: float) -> None:
         """Find the keyframes that the last frame makes known."""
         index = self._ring.count - 1
-        middle = since + 0.5 / self._source.fps
-        if self._first is None and middle >= self._start:
+        if self._first is None and has_reached(since, self._start):
             self._first = index
-        elif self._first is not None and self._stop is None and middle >= self._end:
+        is_open = self._first is not None and self._stop is None
+        if is_open and index > self._first and has_reached(since, self._end):
             self._end_part(index)
         if not self._by_frames:
             self._waiting.extend(self._keyframes.at_frame(index, since))

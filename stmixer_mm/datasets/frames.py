@@ -1,6 +1,7 @@
 """Frame indices of clips, and paths of videos and frame folders."""
 
 import functools
+import math
 import os
 import re
 
@@ -12,6 +13,7 @@ VIDEO_SUFFIXES = (
     *('.mp4', '.mkv', '.webm', '.avi', '.mov', '.m4v'),
     *('.mpg', '.mpeg', '.wmv', '.flv', '.ts'),
 )
+ROUNDING_S = 1e-3  # of time stamps, in containers that count milliseconds
 MAX_STRETCH = 1.02  # between the shapes of a picture and its smaller copy, by rounding
 
 
@@ -25,7 +27,7 @@ def keyframe_index(
 ) -> int:
     """Index, from 0, of the frame that begins nearest to a timestamp in seconds.
 
-    Of two equally near it is the even one. ``timestamp_start`` is frame 0's timestamp,
+    Of two equally near it is the later one. ``timestamp_start`` is frame 0's timestamp,
     ``frame_times`` (total_frames,) are the seconds from there to each frame's
     beginning; by default evenly spaced. The very end of the video counts as its last
     frame. Raises ``UserError`` for a timestamp outside the video.
@@ -54,8 +56,19 @@ def place_of(
 
 
 def nearest_frame(place: float) -> int:
-    """The frame nearest to a place counted in frames, of two equally near the even."""
-    return round(round(float(place), 6))  # half-way despite rounding errors
+    """The frame nearest to a place counted in frames, of two equally near the later.
+
+    Equal steps of places give equal steps of frames, which rounding to even does not.
+    """
+    return math.floor(round(float(place), 6) + 0.5)  # half-way despite rounding errors
+
+
+def has_reached(times: float | np.ndarray, limit: float) -> bool | np.ndarray:
+    """Whether frames that begin at these seconds are at the limit of a part, or after.
+
+    When a frame ends is not known when it comes from a stream.
+    """
+    return times + ROUNDING_S >= limit
 
 
 def clip_indices(

@@ -23,7 +23,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from stmixer_mm.datasets.containers import FPS, RisingClock, open_container, rgb_picture
-from stmixer_mm.datasets.frames import VIDEO_SUFFIXES
+from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, has_reached
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError, blame, printable
 from stmixer_mm.files import check_file
@@ -226,7 +226,7 @@ def read_part(
 
     Args:
         source: From :func:`open_source`.
-        start, end: Seconds since the first frame; the middle of a frame counts.
+        start, end: Seconds since the first frame; when a frame begins counts.
         on_damage: Called for each frame of a file that cannot be decoded and is left
             out; without it that is an error.
     """
@@ -248,10 +248,9 @@ def _part_of_stream(
     begin, is_inside = None, False
     for index, (time_s, picture) in enumerate(stream):
         begin = time_s if begin is None else begin
-        middle = time_s - begin + 0.5 / stream.fps
-        if is_inside and middle >= end:
+        if is_inside and has_reached(time_s - begin, end):
             return
-        is_inside = middle >= start
+        is_inside = has_reached(time_s - begin, start)
         if is_inside:
             yield index, time_s, picture
 

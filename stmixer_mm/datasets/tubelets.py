@@ -5,6 +5,7 @@ from mmaction.datasets.transforms import PackActionInputs
 from mmcv.transforms import BaseTransform
 from torch import from_numpy
 
+from stmixer_mm.datasets.frames import nearest_frame
 from stmixer_mm.datasets.persons import merge_equal
 from stmixer_mm.datasets.transforms import clock_of, frames_of
 from stmixer_mm.errors import UserError
@@ -76,7 +77,7 @@ def _name_frames(seconds: np.ndarray, results: dict) -> np.ndarray:
     if times is None:
         times = numbers / clock['fps']
     places = np.interp(seconds - clock['timestamp_start'], times, numbers)
-    return np.rint(places.round(6)).astype(int)
+    return np.array([*map(nearest_frame, places)], int)
 
 
 def _find_persons(

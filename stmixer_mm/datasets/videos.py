@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from stmixer_mm.datasets.containers import rgb_picture
 from stmixer_mm.datasets.decoding import Decoder
-from stmixer_mm.datasets.frames import place_of
+from stmixer_mm.datasets.frames import has_reached, place_of
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_file
 from stmixer_mm.pictures import MAX_PIXELS, check_frame_size
@@ -175,10 +175,12 @@ class Video:
         return zip(self.times.tolist(), count())
 
     def part(self, start: float, end: float | None) -> range:
-        """The frames whose middle is between two times in seconds; at least one."""
-        middles = self.times + 0.5 / self.fps
-        first = min(int(np.searchsorted(middles, start)), len(self) - 1)
-        stop = len(self) if end is None else int(np.searchsorted(middles, end))
+        """The frames that begin between two times in seconds; at least one."""
+        first, stop = (
+            len(self) - int(has_reached(self.times, limit).sum())
+            for limit in (start, np.inf if end is None else end)
+        )
+        first = min(first, len(self) - 1)
         return range(first, max(first + 1, stop))
 
     def place_of(self, time_s: float) -> float:

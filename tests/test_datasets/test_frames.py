@@ -13,6 +13,8 @@ from stmixer_mm.datasets.frames import find_source, keyframe_index
         (1, 29.97, 300, 0, 30),
         (4, 25, 100, 0, 99),  # the very end shows the last frame
         (10, 300 / 10.01, 300, 0, 299),  # rounds up to the end
+        (0.5, 25, 100, 0, 13),  # of two equally near the later
+        (0.54, 25, 100, 0, 14),
         (7, 1, 20, 0, 7),  # timestamps that count frames
     ],
 )

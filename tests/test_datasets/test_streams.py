@@ -66,6 +66,29 @@ def test_streams_are_cut_as_files_are(times, part, encode_video, frame_number):
             assert [*map(frame_number, read)] == [*clip.frames]
 
 
+def test_files_and_streams_begin_and_end_inside_of_long_frames_alike(encode_video):
+    video = open_video(encode_video('a.mkv', TIMES['uneven'], g='9'))
+    frames = numbered(video.times.tolist())
+    for start, end in np.random.RandomState(0).uniform(0, video.times[-1], (60, 2)):
+        part = dict(inside=True, start=start, end=max(start, end) + 0.1)
+        cutters = [
+            ClipCutter(source, (3, 2, 0.0), **part)
+            for source in (video, FrameStream(frames))
+        ]
+        ours, other = ([clip.frames for clip in cutter] for cutter in cutters)
+        assert ours == other
+        shown = video.part(start, part['end'])
+        for cutter in cutters:
+            assert [n for n in range(27) if cutter.shows(n)] == [*shown]
+
+
+@pytest.mark.parametrize('start', [0, 0.5, 0.51])
+def test_equal_steps_give_equal_steps_of_frames(start):
+    clips = cut(numbered(np.arange(100) / 25), interval_s=1 / 25, start=start)
+    first = clips[0].frame_index
+    assert [clip.frame_index for clip in clips] == [*range(first, 100)]
+
+
 @pytest.mark.parametrize('interval', [1e-9, 0.035, 0.05, 0.2, 5])
 def test_keyframes_are_the_frames_nearest_to_even_times(interval):
     for seed in range(20):
