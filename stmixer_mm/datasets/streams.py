@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from glob import glob, has_magic
 from itertools import tee
 from pathlib import Path
@@ -147,9 +147,12 @@ def _named_by(path: str) -> list[str]:
     """The sources of a path, folder, list or pattern."""
     if os.path.isdir(path):
         names = sorted(os.listdir(path))
-        videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
-        pictures = [path] if _pictures(path) else []
-        return [os.path.join(path, name) for name in videos] or pictures
+        videos = [name for name in names if _is_named_like(name, VIDEO_SUFFIXES)]
+        if not videos:
+            return [path] if _pictures(path) else []
+        files = (name for name in names if os.path.isfile(os.path.join(path, name)))
+        _say_skipped(path, tuple(name for name in files if name not in videos))
+        return [os.path.join(path, name) for name in videos]
     if path.lower().endswith('.txt'):
         check_file(path)
         with blame(f'{path}: the list', 'give a text file with a source in each line'):
@@ -158,6 +161,23 @@ def _named_by(path: str) -> list[str]:
     if has_magic(path) and not os.path.exists(path):
         return sorted(glob(path, recursive=True))
     return [path]
+
+
+def _is_named_like(name: str, suffixes: tuple[str, ...]) -> bool:
+    """Also "._x.mp4" ends so, in which macOS keeps notes about x.mp4."""
+    return name.lower().endswith(suffixes) and not name.startswith('._')
+
+
+@cache
+def _say_skipped(folder: str, names: tuple[str, ...]) -> None:
+    """Say once which files of a folder are not taken for videos."""
+    if names:
+        shown = ', '.join(names[:5]) + ', …' * (len(names) > 5)
+        print(
+            f'{printable(folder)}: {len(names)} files are not videos by their names '
+            f'and were skipped: {printable(shown)}',
+            file=sys.stderr,
+        )
 
 
 def single_source(named: object) -> object:

@@ -139,10 +139,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_sources_are_listed(folder):
+def test_sources_are_listed(folder, capsys):
     pictures = str(folder / 'pictures')
     videos = [str(folder / 'a.mp4'), str(folder / 'b.MP4')]
-    assert list_sources(folder) == videos
+    (folder / '._a.mp4').touch()
+    for _ in range(2):
+        assert list_sources(folder) == videos
+    skipped = capsys.readouterr().err
+    assert skipped.count('\n') == 1 and '._a.mp4, list.txt' in skipped
     assert list_sources(pictures) == [pictures]
     assert list_sources(str(folder / '*.mp4')) == videos[:1]
     listed = [videos[0], 'gone.mp4', 'rtsp://host/live']

@@ -130,6 +130,66 @@ def test_cvat_by_hand(convert, tmp_path, form):
     }
 
 
+def test_texts_are_actions_if_the_user_says_so(convert, tmp_path):
+    types = '<input_type>select</input_type>', '<input_type>text</input_type>'
+    for untyped in '', types[1]:
+        meta = re.sub(
+            r'(?s)<attribute>.*</attribute>',
+            f"""
+            <attribute><name>pose</name>{untyped}<values/></attribute>""",
+            META,
+        )
+        text = cvat(*TRACKS[:2], meta=meta)
+        text = re.sub('<attribute name="(wave|note)".*?</attribute>', '', text)
+        with pytest.raises(
+            UserError, match=r'pose has texts \(stand, walk\).*--attributes'
+        ):
+            convert(text)
+        assert convert(text, attributes=['pose']).class_counts == dict(stand=2, walk=2)
+    (tmp_path / 'action_list.pbtxt').unlink()
+    assert convert(cvat(*TRACKS).replace(types[0], '')).class_counts['walk'] == 2
+
+
+def test_a_person_is_seen_in_a_frame_that_is_outside_too(convert):
+    shape = (0, 0, 9, 9)
+    for boxes in [(10,), (10, 10)], [(10,), (10, 10), (20,)]:
+        shapes = [box(0, shape)] + [
+            box(frame, shape, outside=int(place > 0))
+            for frames in boxes
+            for place, frame in enumerate(frames)
+        ]
+        times = [
+            time
+            for (_, time), people in convert(cvat(track(*shapes))).keyframes.items()
+            if people
+        ]
+        assert times == [0, 1] + [2] * (len(boxes) == 3)
+
+
+def test_wrong_values_are_named_together(convert):
+    text = cvat(*TRACKS).replace('>walk</attr', '>wlak</attr')
+    with pytest.raises(
+        UserError, match=r"frame 20 \(and 1 more: .*'wlak'.*mean walk\?\.$"
+    ):
+        convert(text)
+
+
+def test_frames_counted_from_1_and_exports_without_videos_are_noticed(convert):
+    images = [
+        dict(id=110, video_id=1, frame_id=1),
+        dict(id=111, video_id=1, frame_id=11),
+    ]
+    text = coco(images=images, annotations=[person(10)])
+    notes = convert(text, 'ann.json').notes
+    assert [('from 0' in what, count) for what, count in (+notes).items()] == [
+        (True, 1)
+    ]
+    content = json.loads(coco())
+    del content['videos']
+    with pytest.raises(UserError, match=r'CVAT for video 1\.1'):
+        convert(json.dumps(content), 'ann.json')
+
+
 def test_coco_by_hand(convert, tmp_path):
     convert('\ufeff' + coco(), 'ann.json')
     assert lines_of(tmp_path / 'out.csv') == [

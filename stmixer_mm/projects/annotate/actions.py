@@ -1,9 +1,9 @@
 """Actions of persons, from labels and attributes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
-from stmixer_mm.errors import UserError
+from stmixer_mm.errors import UserError, nearest
 from stmixer_mm.projects.annotate.records import Annotations, Shape, unique
 
 # Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
@@ -47,7 +47,8 @@ def resolve_actions(
         All actions that the file may have, in the order of their ids.
 
     Raises:
-        UserError: a track has two boxes in a frame, or no wanted attribute an action.
+        UserError: a track has two boxes in a frame, an attribute a value that is not
+            declared, or no wanted attribute an action.
     """
     tracks = [track for video in read.videos for track in video.tracks]
     found = _find_actions(read, wanted)
@@ -57,6 +58,9 @@ def resolve_actions(
             f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} names '
             f'an action there; name those that do.'
         )
+    if not (held or wanted):
+        _offer_texts(read)
+    _check_values(tracks, held)
     acting = {label for label, _ in held}
     for track in tracks:
         kept: dict[int, Shape] = {}
@@ -86,15 +90,59 @@ def _find_actions(
     for shape in shapes:
         for name, value in shape.attributes.items():
             key, named = (shape.label, name), name_actions(name, value)
-            if key in read.declared:
+            if read.declared.get(key) is not None:
                 continue
-            if named is None or (not wanted and name in TOOL_ATTRIBUTES):
+            # A text may be a note; it is an action if the user says so.
+            is_note = key in read.declared or name in TOOL_ATTRIBUTES
+            if named is None or (is_note and not wanted):
                 found.setdefault(key, None)
             else:
                 found[key] = sorted({*(found.get(key) or ()), *named})
     if wanted:
         return {key: found[key] if key[1] in wanted else None for key in found}
     return found
+
+
+def _offer_texts(read: Annotations) -> None:
+    """Raise ``UserError`` if texts may be the actions of the only label."""
+    shapes = [s for video in read.videos for track in video.tracks for s in track]
+    texts = {
+        (name, str(value).strip()): shape
+        for shape in shapes
+        for name, value in shape.attributes.items()
+        if (shape.label, name) in read.declared and any(map(str.isalpha, str(value)))
+    }
+    if texts and len({shape.label for shape in shapes}) == 1:
+        name = next(iter(texts))[0]
+        values = ', '.join(sorted({text for key, text in texts if key == name}))
+        raise UserError(
+            f'{shapes[0].place}: no attribute of the label {shapes[0].label!r} has '
+            f'choices, but {name} has texts ({values:.100}); pass --attributes {name} if '
+            'these are actions, or remove it.'
+        )
+
+
+def _check_values(
+    tracks: Iterable[list[Shape]], held: Mapping[tuple[str, str], Collection[str]]
+) -> None:
+    """Raise ``UserError`` for actions that their attributes do not declare."""
+    faults = [
+        (shape.place, name, action, held[shape.label, name])
+        for track in tracks
+        for shape in track
+        for name, value in shape.attributes.items()
+        if (shape.label, name) in held and not shape.outside
+        for action in name_actions(name, value) or ()
+        if action not in held[shape.label, name]
+    ]
+    if faults:
+        place, name, action, actions = faults[0]
+        places = ', '.join(fault[0].partition(', ')[2] for fault in faults[1:6])
+        others = f' (and {len(faults) - 1} more: {places})' if places else ''
+        raise UserError(
+            f'{place}{others}: the value {action!r} of the attribute {name} is not '
+            f'declared by its label{nearest(action, actions) or "; correct it"}.'
+        )
 
 
 def _actions_of(shape: Shape, held: Collection[tuple[str, str]]) -> list[str]:

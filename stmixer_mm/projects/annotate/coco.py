@@ -5,7 +5,7 @@ import reprlib
 from collections import Counter
 from pathlib import Path
 
-from stmixer_mm.errors import blame
+from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import write_json
 from stmixer_mm.projects.annotate.records import (
     PERSON,
@@ -22,6 +22,11 @@ from stmixer_mm.projects.annotate.records import (
 )
 from stmixer_mm.structures import VideoDetections, result_format
 
+_FROM_ONE = (
+    'videos have 1 as their first frame; frames are counted from 0: subtract 1 from each '
+    'frame_id if your tool counts from 1.'
+)
+
 
 def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
     """Read a JSON file."""
@@ -34,6 +39,15 @@ def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
     )
     with blame(f'{file}: the JSON', 'export it again'):
         content = json.loads(data)
+        if (
+            isinstance(content, dict)
+            and 'images' in content
+            and 'videos' not in content
+        ):
+            raise UserError(
+                f'{file}: the JSON has no "videos", as CVAT\'s "COCO 1.0"; export "CVAT '
+                'for video 1.1", or add them, see COCO JSON in docs/own_data.md.'
+            )
         lists = {name: list(content[name]) for name in adders}
     for name, entries in lists.items():
         for index, entry in enumerate(entries):
@@ -45,6 +59,7 @@ def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
         reader.videos[key].tracks.append(track)
     for video in reader.videos.values():
         video.frames.sort()
+        notes[_FROM_ONE] += video.frames[:1] == [1]
     return Annotations(
         videos=[*reader.videos.values()], labels=[*reader.labels.values()]
     )

@@ -51,7 +51,7 @@ def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
                 shape = _read_shape(drawn, size)
                 label = track.attrib['label']
                 shapes.append(shape._replace(label=label, place=place))
-        tracks.append(shapes)
+        tracks.append(_leave_later(shapes))
     names = _text(root, 'source'), _text(root, 'name'), Path(file).stem
     video = AnnotatedVideo(
         file=file,
@@ -73,6 +73,18 @@ def _parse(file: str, data: bytes) -> Element:
         if root.tag != 'annotations' or others != (None, None):
             raise ValueError('it is of another form')
         return root
+
+
+def _leave_later(shapes: list[Shape]) -> list[Shape]:
+    """A frame in which a person is both seen and outside is the last one seen."""
+    seen = {shape.frame for shape in shapes if not shape.outside}
+    moved = [
+        shape._replace(frame=shape.frame + 1)
+        if shape.outside and shape.frame in seen
+        else shape
+        for shape in shapes
+    ]
+    return [one for one in moved if not (one.outside and one.frame in seen)]
 
 
 def _text(root: Element, tag: str) -> str:
@@ -98,10 +110,14 @@ def _declared(root: Element) -> dict[tuple[str, str], list[str] | None]:
 def _attributes(label: Element) -> Iterator[tuple[str, list[str] | None]]:
     """Name and values of each attribute; None where these are not choices."""
     for attribute in label.iterfind('attributes/attribute'):
-        input_type = attribute.findtext('input_type', 'text').strip().lower()
-        values = ['true', 'false'] if input_type == 'checkbox' else None
-        if input_type in ('select', 'radio'):
-            values = attribute.findtext('values', '').splitlines()
+        values = attribute.findtext('values', '').split('\n')
+        # Without a type, several values are choices.
+        untyped = 'select' if len(values) > 1 else 'text'
+        input_type = attribute.findtext('input_type', untyped).strip().lower()
+        if input_type == 'checkbox':
+            values = ['true', 'false']
+        elif input_type not in ('select', 'radio'):
+            values = None
         yield _name(attribute), values
 
 
