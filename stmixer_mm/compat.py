@@ -33,7 +33,13 @@ from mmengine.runner import CheckpointLoader, checkpoint
 from safetensors import safe_open
 
 from stmixer_mm.errors import blame
-from stmixer_mm.files import check_sums, open_atomically, package_folder
+from stmixer_mm.files import (
+    check_file,
+    check_sums,
+    download_timeout,
+    open_atomically,
+    package_folder,
+)
 from stmixer_mm.mmcv_operators import stand_in
 
 
@@ -126,7 +132,8 @@ def _load_weights_only() -> None:
 
     def fetch(url, *args, **kwargs):
         folder = f'{torch.hub.get_dir()}/checkpoints'
-        with blame(f'{url} cannot be fetched', f'fetch it elsewhere into {folder}'):
+        remedy = f'fetch it elsewhere into {folder}'
+        with blame(f'{url} cannot be fetched', remedy), download_timeout():
             return load_url(url, *args, weights_only=True, **kwargs)
 
     def load_any(filename, map_location=None, logger='current'):
@@ -138,7 +145,8 @@ def _load_weights_only() -> None:
                 return read_safetensors(filename)
             check_sums(filename)
             local = Path(filename).expanduser()
-            if local.is_file():
+            if local.exists():
+                check_file(local)  # a pipe would be waited for
                 return torch.load(local, map_location, weights_only=True)
             return load_checkpoint(filename, map_location, logger)
 

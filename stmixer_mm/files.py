@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import socket
 import sys
 import tempfile
 import zipfile
@@ -20,6 +21,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from stmixer_mm.errors import UserError, blame
 
 _LOCKS: dict[Path, int] = {}  # files, held until this process ends
+DOWNLOAD_S = 30.0  # until a silent server is given up
 ATOMIC_BACKEND = 'stmixer_mm_atomic'
 
 
@@ -44,6 +46,17 @@ def check_file(
     with blame(f'{subject} cannot be read', 'make it readable or give another file'):
         # Permission bits mean nothing to root or on a network file system.
         open(path, 'rb').close()
+
+
+@contextmanager
+def download_timeout() -> Iterator[None]:
+    """Give up on servers that are silent; urllib waits for ever."""
+    earlier = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(earlier)
 
 
 def sha256_of(path: str | Path) -> str:

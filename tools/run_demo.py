@@ -24,7 +24,7 @@ from stmixer_mm.apis.model_zoo import cache_folder
 from stmixer_mm.command_line import run_main
 from stmixer_mm.compat import find_latest_checkpoint
 from stmixer_mm.errors import UserError
-from stmixer_mm.files import package_folder, sha256_of, write_json
+from stmixer_mm.files import download_timeout, package_folder, sha256_of, write_json
 from stmixer_mm.structures import VideoDetections
 
 import torch
@@ -185,7 +185,8 @@ def find_clip(clip: Path | None) -> Path | None:
         print(f'[demo] fetching {CLIP}', flush=True)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(CLIP, str(kept), SHA256, progress=False)
+            with download_timeout():
+                torch.hub.download_url_to_file(CLIP, str(kept), SHA256, progress=False)
         except (OSError, RuntimeError) as error:
             print(f'[demo] it cannot be fetched ({error})')
             return None

@@ -16,7 +16,7 @@ from stmixer_mm.engine.checkpoints import (
     state_dict_of,
 )
 from stmixer_mm.errors import UserError, blame
-from stmixer_mm.files import check_sums, write_atomically
+from stmixer_mm.files import check_file, check_sums, write_atomically
 from stmixer_mm.models.release import convert_state_dict
 
 AVA_ACTIONS = Path(ava_csv.__file__).with_name('ava_actions.pbtxt')
@@ -40,6 +40,7 @@ def load_released(src: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: naming the file and what is wrong with it.
     """
+    check_file(src)
     with blame(f'Checkpoint {src} cannot be read', 'fetch it again'):
         check_sums(src)
         unknown = get_unsafe_globals_in_checkpoint(src)

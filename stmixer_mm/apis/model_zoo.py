@@ -18,6 +18,7 @@ from stmixer_mm.apis.conversion import convert_checkpoint
 from stmixer_mm.engine.checkpoints import load_checkpoint_file
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.files import (
+    DOWNLOAD_S,
     atomic_path,
     check_file,
     check_writable_dir,
@@ -213,7 +214,7 @@ def _download(url: str, file: Path) -> None:
         raise RuntimeError(
             "gdown is missing: pip install 'stmixer_mm[weights]'"
         ) from error
-    gdown.download(url, str(file), resume=True)
+    gdown.download(url, str(file), resume=True, timeout=DOWNLOAD_S)
 
 
 def list_fitting(parts: dict[str, dict]) -> list[ReleasedModel]:

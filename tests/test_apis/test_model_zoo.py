@@ -43,6 +43,8 @@ class Drive(BaseHTTPRequestHandler):
         super().__init__(*args)
 
     def do_GET(self):
+        if self.files.data is None:
+            self.rfile.read()  # silent until the other side leaves
         if self.path.startswith('/uc'):
             body, headers, status = PAGE.encode(), {'Content-Type': 'text/html'}, 200
         else:
@@ -128,6 +130,13 @@ def test_weights_are_fetched_once_and_converted(drive, released, monkeypatch):
     assert 'decoder.stages.1.offsets.bias' in torch.load(kept)['state_dict']
     assert kept.with_suffix('.sha256').read_text().endswith(f'  {kept.name}\n')
     assert len(list(kept.parent.iterdir())) == 2
+
+
+def test_a_silent_server_is_given_up(drive, released, monkeypatch):
+    drive.data = None
+    monkeypatch.setattr(model_zoo, 'DOWNLOAD_S', 0.2)
+    with pytest.raises(UserError, match=r'cannot be fetched .*timed out'):
+        fetch_released(released.model)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Results in the forms of published projects, written as their code writes them."""
 
+import os
 import pickle
 import re
 
@@ -303,6 +304,24 @@ def test_detections_of_evad(tmp_path):
 
 YOWO_FILE = 'Run_v_Run_g01_c01_00001.txt'
 TUBER_LINE = 'Run_v_Run_g01_c01-1 [0.0, 0.0, 99.0, 99.0, 0.9, 0.05, 0.05]\n'
+
+
+def test_files_that_crash_scipy_and_pipes(tmp_path):
+    path = tmp_path / NAME / '00001.mat'
+    path.parent.mkdir(parents=True)
+    savemat(path, dict(loc=np.zeros((9, 4)), scores=np.zeros((9, 3))))
+    data = bytearray(path.read_bytes())
+    data[144] = 5  # the type of the first variable
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r'00001\.mat.*damaged'):
+        evaluate(tmp_path, OF_UCF)
+    path.unlink()
+    for name in f'{NAME}/00001.mat', '0.txt':
+        pipe = tmp_path / name
+        os.mkfifo(pipe)
+        with pytest.raises(UserError, match='not a regular file'):
+            evaluate(tmp_path, OF_UCF)
+        pipe.unlink()
 
 
 @pytest.mark.parametrize(

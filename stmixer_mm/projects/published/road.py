@@ -5,6 +5,10 @@ actionPaths.m, which reads the .mat files and writes paths.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from stmixer_mm.errors import blame
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.metrics.video_map_metric import VideoMAPMetric
 from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
+from stmixer_mm.files import check_file
 from stmixer_mm.projects.published.frame_rows import row_results
 from stmixer_mm.projects.published.road_linking import RoadLinking
 
@@ -115,7 +120,7 @@ def _read_paths(file: Path, num_labels: int) -> list[tuple[int, float, np.ndarra
     tubes, linking = [], RoadLinking()
     form = 'write allpaths, a cell of paths for each label, as actionPaths.m'
     with blame(f'{file} is not of ROAD', form):
-        by_label = loadmat(file, variable_names='allpaths')['allpaths'].ravel()
+        by_label = _load_mat(file, 'allpaths')['allpaths'].ravel()
         if by_label.dtype != object or len(by_label) != num_labels:
             raise ValueError(f'it has {len(by_label)} labels, not {num_labels}')
         for column, paths in enumerate(by_label, start=1):
@@ -130,9 +135,24 @@ def _read_paths(file: Path, num_labels: int) -> list[tuple[int, float, np.ndarra
     return tubes
 
 
+def _load_mat(file: Path, *names: str) -> dict[str, np.ndarray]:
+    """Variables of a .mat file, read in another process: damaged ones crash scipy."""
+    check_file(file)
+    try:
+        return _mat_reader().submit(loadmat, file, variable_names=names).result()
+    except BrokenProcessPool as error:
+        _mat_reader.cache_clear()
+        raise ValueError('it is damaged') from error
+
+
+@cache
+def _mat_reader() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context('spawn'))
+
+
 def _read_mat(file: Path, num_classes: int) -> dict[str, np.ndarray]:
     with blame(f'{file} is not of ROAD', f'write {_MAT}'):
-        content = loadmat(file, variable_names=('loc', 'scores'))
+        content = _load_mat(file, 'loc', 'scores')
         bboxes, scores = content['loc'], content['scores']
         if bboxes.shape != (len(scores), 4) or scores.shape[1:] != (num_classes,):
             raise ValueError(f'loc {bboxes.shape}, scores {scores.shape}')

@@ -18,6 +18,7 @@ from stmixer_mm.datasets.annotations.ava_csv import parse_number, right_lines
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.metrics.tube_metric import TubeMetric
 from stmixer_mm.evaluation.results.rows import NO_SCORE, Results, result_reader
+from stmixer_mm.files import check_file
 
 FORM = (
     "'<video>-<frame> [x1, y1, x2, y2, scores]' (frames from 0 upwards, a box in pixels of "
@@ -68,6 +69,7 @@ def tuber_results(path: Path, content: Any) -> Results | None:
 
 
 def _first_line(file: Path) -> str:
+    check_file(file)
     with file.open('rb') as lines:
         return lines.readline(1 << 20).decode('utf-8', 'replace')
 
