@@ -258,8 +258,14 @@ class VideoDetections:
         default=None,
     )
     fps: float = _count('Mean frame rate; 0 if it did not open.', default=0.0)
-    width: int = _count('Of its frames, in pixels.', default=0)
+    width: int = _count('Of its frames, in square pixels.', default=0)
     height: int = _count(default=0)
+    pixel_aspect: float | None = entry(
+        'Width of the pixels in the file by their height, if they are not square; boxes '
+        'and drawn copies have square pixels.',
+        digits=6,
+        default=None,
+    )
     total_frames: int = _count('As far as it was read.', default=0)
     keyframes: list[Keyframe] = entry(
         'In order of time; with tubelets all frames.', default_factory=list

@@ -253,6 +253,8 @@ class ActionDetInferencer:
             if opened is not None and opened.size is not None:
                 found.fps, (found.height, found.width) = opened.fps, opened.size
                 found.total_frames = len(opened)
+                if opened.pixel_aspect != 1:
+                    found.pixel_aspect = opened.pixel_aspect
         return found
 
     def _record(

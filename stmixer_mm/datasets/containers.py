@@ -90,11 +90,28 @@ def open_container(
     return container, stream
 
 
+def pixel_aspect(stream: av.VideoStream) -> float:
+    """Width of the pixels of a video by their height; 1 where it is not told."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.1 <= aspect <= 10 else 1.0  # others are damage
+
+
 def rgb_picture(
-    to_rgb: VideoReformatter, frame: av.VideoFrame, **shape: int | None
+    to_rgb: VideoReformatter,
+    frame: av.VideoFrame,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    aspect: float = 1.0,
 ) -> np.ndarray:
-    """A decoded frame as RGB uint8 (h, w, 3), turned as it is to be shown."""
-    rgb = to_rgb.reformat(frame, format='rgb24', **shape).to_ndarray()
+    """A decoded frame as RGB uint8 (h, w, 3) of square pixels, turned as it is shown.
+
+    Args:
+        width, height: Of the frame before; by default its own.
+        aspect: Of its pixels, from :func:`pixel_aspect`; the width is scaled by it.
+    """
+    width = max(1, round((width or frame.width) * aspect))
+    rgb = to_rgb.reformat(frame, width, height, 'rgb24').to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)))
 
 

@@ -22,7 +22,13 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from stmixer_mm.datasets.containers import FPS, RisingClock, open_container, rgb_picture
+from stmixer_mm.datasets.containers import (
+    FPS,
+    RisingClock,
+    open_container,
+    pixel_aspect,
+    rgb_picture,
+)
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, has_reached
 from stmixer_mm.datasets.videos import OnDamage, Video, open_video
 from stmixer_mm.errors import UserError, blame, printable
@@ -61,6 +67,7 @@ class FrameStream:
         self.name = name
         self.duration_s: float | None = None
         self.size: tuple[int, int] | None = None
+        self.pixel_aspect = 1.0
         self._count = 0
         self._first_s = self._last_s = 0.0
         self._nominal_fps = FPS if fps is None else fps
@@ -348,12 +355,13 @@ def _decode(
         container, stream = _open_stream(source)
     if container.duration is not None:
         opened.duration_s = container.duration / av.time_base
-    to_rgb = VideoReformatter()
+    to_rgb, aspect = VideoReformatter(), pixel_aspect(stream)
+    opened.pixel_aspect = aspect
     clock = RisingClock(1 / float(stream.average_rate or fps or FPS))
     remedy = piped if is_piped else 'open it again'
     with closing(container), blame(f'{opened.name} broke off', remedy):
         for frame in _sound_frames(container, stream):
-            yield clock.read(frame.time), rgb_picture(to_rgb, frame)
+            yield clock.read(frame.time), rgb_picture(to_rgb, frame, aspect=aspect)
 
 
 def _open_stream(source: str) -> tuple[InputContainer, av.VideoStream]:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stmixer_mm.datasets.containers import rgb_picture
+from stmixer_mm.datasets.containers import pixel_aspect, rgb_picture
 from stmixer_mm.datasets.decoding import Decoder
 from stmixer_mm.datasets.frames import has_reached, place_of
 from stmixer_mm.errors import UserError
@@ -62,6 +62,8 @@ class Video:
     Attributes:
         times: (n,) seconds at which each frame begins, rising; frame 0 at 0.
         fps: Mean frame rate.
+        pixel_aspect: Width of the file's pixels by their height; pictures have square
+            ones.
         start_s: Where frame 0 is on the clock of all streams of the file.
         time_base: Unit of the time stamps in seconds.
         gaps: (first, last) seconds of stretches that the file lacks, although its
@@ -84,8 +86,9 @@ class Video:
         self._to_rgb = VideoReformatter()
         self._decoder = decoder = Decoder(path)
         context = decoder.stream.codec_context
+        self.pixel_aspect = pixel_aspect(decoder.stream)
         if context.width:  # some tell it only with their frames
-            check_frame_size(context.height, context.width)
+            check_frame_size(context.height, round(context.width * self.pixel_aspect))
         self._shape = dict(width=context.width or None, height=context.height or None)
         decoder.read_index()
         self.times, self.start_s = decoder.times, decoder.start_s
@@ -217,7 +220,9 @@ class Video:
 
     def _picture(self, frame: av.VideoFrame | None) -> np.ndarray | None:
         with suppress(av.FFmpegError):  # damage may change the form of its pixels
-            return frame and rgb_picture(self._to_rgb, frame, **self._shape)
+            return frame and rgb_picture(
+                self._to_rgb, frame, **self._shape, aspect=self.pixel_aspect
+            )
         return None
 
 

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
@@ -11,6 +12,7 @@ from numbered_videos import picture_of
 
 from stmixer_mm.datasets.containers import open_container, rgb_picture
 from stmixer_mm.datasets.decoding import CACHE_BYTES
+from stmixer_mm.datasets.streams import open_source
 from stmixer_mm.datasets.videos import DamagedVideo, Video, open_video
 
 FAULTS = Path(__file__).parents[1] / 'data' / 'faults'
@@ -24,10 +26,12 @@ ALTREF = {'g': '30', 'auto-alt-ref': '1', 'lag-in-frames': '16', 'arnr-maxframes
 def encode(path, codec, options, *, num=36, first=0, pix_fmt='yuv420p', **form):
     """Write numbered pictures, and return the path."""
     rate, size = form.pop('rate', 25), form.pop('size', (96, 64))
+    aspect = form.pop('aspect', Fraction(0, 1))  # unknown
     with av.open(path, 'w', **form) as target:
         stream = target.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
         stream.codec_context.thread_count = 1
+        stream.codec_context.sample_aspect_ratio = aspect
         for number in range(num):
             picture = picture_of((first + number) % 64, size)
             frame = av.VideoFrame.from_ndarray(picture).reformat(format=pix_fmt)
@@ -142,6 +146,27 @@ def test_palettes_and_grey(tmp_path, name, pix_fmt):
             target.mux(stream.encode(frame))
         target.mux(stream.encode(None))
     check_law(path, num=12)
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.ts', 'a.avi'])
+@pytest.mark.parametrize('aspect', [Fraction(4, 3), Fraction(8, 9), Fraction(1, 3)])
+def test_pixels_are_square(tmp_path, name, aspect):
+    plain = open_video(encode(tmp_path / name, 'mpeg4', {'g': '8'}, num=9))
+    assert (plain.size, plain.pixel_aspect) == ((64, 96), 1)
+    path = tmp_path / f'wide_{name}'
+    encode(path, 'mpeg4', {'g': '8'}, num=9, aspect=aspect)
+    video, width = open_video(path), round(96 * aspect)
+    assert video.size == (64, width)
+    assert video.pixel_aspect == pytest.approx(float(aspect))
+    pictures = video.get_batch(range(9))
+    stream = open_source(f'file:///{path}')
+    for picture, (_, streamed), expected in zip(
+        pictures, stream, plain.get_batch(range(9)), strict=True
+    ):
+        np.testing.assert_array_equal(picture, streamed)
+        scaled = cv2.resize(expected, (width, 64), interpolation=cv2.INTER_AREA)
+        assert np.abs(picture.astype(float) - scaled).mean() < 6
+    assert (stream.size, stream.pixel_aspect) == (video.size, video.pixel_aspect)
 
 
 @pytest.mark.parametrize('name', ['a.mp4', 'a.mov', 'a.mkv', 'a.ts'])

@@ -191,7 +191,10 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
     size = video.size or reader.size
     # Tools disagree on the last few frames of some videos.
     is_longer = last and last.frame >= len(reader) + reader.fps
-    if is_stretched(size, reader.size) or is_longer:
+    height, width = reader.size
+    stored = height, width / reader.pixel_aspect  # tools may show these pixels
+    is_other = is_stretched(size, reader.size) and is_stretched(size, stored)
+    if is_other or is_longer:
         raise UserError(
             f'{last.place if is_longer else video.file}: {paths[name]} has other frames '
             f'({len(reader)} of (height, width) {reader.size}) than the annotated video '
