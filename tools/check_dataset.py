@@ -29,7 +29,7 @@ def main(
     Args:
         config: Config file.
         split: Which datasets to check.
-        no_decode: Open the videos only, instead of decoding every keyframe.
+        no_decode: Open the videos only, instead of decoding the frames of all clips.
         no_run: Do not try the training, which is left out for a single split, too.
         json: File to write the whole report to.
     """

@@ -10,7 +10,6 @@ from stmixer_mm.datasets.annotations.ava_csv import (
     raise_first,
     read_classes,
     read_keyframe_rows,
-    read_timestamp_keys,
     read_timestamp_rows,
 )
 from stmixer_mm.datasets.person_dataset import PersonDataset, join_root
@@ -89,17 +88,27 @@ class KeyframeDataset(PersonDataset):
         """All keyframes of the annotation file, then those without a person."""
         rows, faults = self.read_rows()
         empty, faults_of_empty = read_timestamp_rows(self.empty_keyframes_file)
-        raise_first(faults + faults_of_empty)
+        self._refuse(faults + faults_of_empty)
         keyframes: dict[str, list[KeyframeRow]] = {}
         for row in (*rows, *empty):
             keyframes.setdefault(row.key, []).append(row)
         infos = [self._info(group) for group in keyframes.values()]
         paths = self.find_sources(dict.fromkeys(info['video_id'] for info in infos))
-        return [{**info, self.path_key: paths[info['video_id']]} for info in infos]
+        return [
+            {**info, self.path_key: paths[info['video_id']]}
+            for info in infos
+            if info['video_id'] in paths
+        ]
+
+    def _refuse(self, faults: list[Fault]) -> None:
+        if not self.skips_faults:
+            raise_first(faults)
 
     def filter_data(self) -> list[dict]:
         """Leave out the keyframes of the exclude file."""
-        excluded = read_timestamp_keys(self.exclude_file)
+        rows, faults = read_timestamp_rows(self.exclude_file)
+        self._refuse(faults)
+        excluded = {row.key for row in rows}
         keyframes = self.data_list
         self.data_list = [one for one in keyframes if one['img_key'] not in excluded]
         return super().filter_data()

@@ -58,6 +58,7 @@ class PersonDataset(BaseActionDataset):
         **base,
     ) -> None:
         split_filename_tmpl(filename_tmpl)
+        self.skips_faults = False  # set where all have been reported
         self.use_frames = use_frames
         self.tracks: dict[str, Tracks] = {}  # by video
         self.filename_tmpl = filename_tmpl
@@ -81,13 +82,18 @@ class PersonDataset(BaseActionDataset):
         return 'frame_dir' if self.use_frames else 'filename'
 
     def find_sources(self, video_ids: Iterable[str]) -> dict[str, str]:
-        """Path of each video or frame folder; ``UserError`` if any is missing."""
+        """Path of each video or frame folder; ``UserError`` if any is missing.
+
+        With ``skips_faults`` the missing ones are left out.
+        """
         folder = self.data_prefix['img']
         paths = {
             name: find_source(folder, name, use_frames=self.use_frames)
             for name in video_ids
         }
         missing = [name for name, path in paths.items() if path is None]
+        if self.skips_faults:
+            return {name: path for name, path in paths.items() if path is not None}
         if missing:
             what = 'frame folders' if self.use_frames else 'videos'
             raise UserError(

@@ -119,6 +119,7 @@ class TubeDataset(PersonDataset):
         return [
             info
             for name in videos
+            if name in paths
             for info in self._keyframes(truth, name, paths[name], bystanders[name])
         ]
 

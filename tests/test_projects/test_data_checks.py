@@ -69,14 +69,16 @@ def test_each_fault_is_named_with_its_line(dataset, tmp_path, write_text, write_
     half = (tmp_path / 'a.mp4').read_bytes()
     (tmp_path / 'half.mp4').write_bytes(half[: len(half) // 2])
     # First those of the lines and where the videos are, then those of the videos.
-    write_text('ann.csv', 'x', f'z,1,{BOX},1,0', f'a,1,{BOX},9,0')
+    moments = ['z,1', 'a,2', 'text,1']
+    rows = [f'{moment},{BOX},1,0' for moment in moments]
+    write_text('ann.csv', 'x', *rows, f'a,1,{BOX},9,0')
     write_text('exclude.csv', 'a,0001', 'oops')
     report = check_dataset(dataset | dict(exclude_file='exclude.csv'), 'train')
     assert found(report) == [
-        *(('line', 'ann.csv', 1), ('line', 'ann.csv', 3), ('line', 'exclude.csv', 2)),
-        ('missing', 'ann.csv', 2),
+        *(('line', 'ann.csv', 1), ('line', 'ann.csv', 5), ('line', 'exclude.csv', 2)),
+        *(('missing', 'ann.csv', 2), ('unreadable', 'ann.csv', 4)),
     ]
-    assert 'ann.csv, line 3: ' in format_report(report)
+    assert 'ann.csv, line 5: ' in format_report(report)
     moments = ['a,1', 'a,77', 'a,2', 'a,99', 'half,1', 'text,1', 'short,0.5', 'short,1']
     write_text('ann.csv', *(f'{moment},{BOX},1,0' for moment in moments))
     kinds = ['clip', 'clip', 'unreadable', 'unreadable', 'clip']
@@ -103,6 +105,11 @@ def test_extracted_frames(dataset, write_frames):
     (folder / 'img_00026.jpg').write_bytes(b'no picture')  # frame 25 of 0, at 2.5 s
     assert found(check_dataset(dataset, 'train')) == [('unreadable', 'ann.csv', 3)]
     assert check_dataset(dataset, 'train', decode=False).findings == []
+    (folder / 'img_00022.jpg').write_bytes(b'no picture')  # not a keyframe
+    assert len(found(check_dataset(dataset, 'train'))) == 1
+    (folder / 'img_00026.jpg').write_bytes((folder / 'img_00001.jpg').read_bytes())
+    assert found(check_dataset(dataset, 'train')) == [('unreadable', 'ann.csv', 3)]
+    (folder / 'img_00022.jpg').write_bytes((folder / 'img_00001.jpg').read_bytes())
     (folder / 'img_00026.jpg').unlink()
     report = check_dataset(dataset, 'train', decode=False)
     assert found(report) == [('unreadable', 'ann.csv', 1)]
@@ -143,7 +150,7 @@ def test_tubes(tmp_path):
     nframes = {**tiny_tubes.truth()['nframes'], SIT: 22}
     tiny_tubes.write_truth(tmp_path / 'GT.pkl', nframes=nframes, **longer)
     # One error for all keyframes: there are no lines.
-    assert check()[1] == [['missing'], ['length', 'clip', 'overlap']]
+    assert check()[1] == [['missing', 'length'], ['length', 'clip', 'overlap']]
 
 
 def test_the_tool_prints_and_writes_reports(dataset, tmp_path, write_text, capsys):

@@ -29,7 +29,7 @@ def check_config(
             whose dataset was already checked, is passed over. Wrapped datasets are
             checked one by one.
         splits: Of 'train', 'val', 'test'.
-        decode: Decode every keyframe; False only opens the videos.
+        decode: Decode the frames of all clips; False only opens the videos.
 
     Raises:
         UserError: the config has no dataset for these splits.
@@ -50,8 +50,8 @@ def check_config(
 def check_dataset(cfg: dict, name: str, *, decode: bool = True) -> Report:
     """Check one ``KeyframeDataset`` or ``TubeDataset``, given by its config.
 
-    First the lines of its files and where its videos are; then, if these are in order,
-    the videos themselves.
+    First the lines of its files and where its videos are; then the videos themselves, as
+    far as lines without a fault name them.
     """
     report = Report(name, str(cfg.get('ann_file', '')))
     num_frames = {}
@@ -65,11 +65,12 @@ def check_dataset(cfg: dict, name: str, *, decode: bool = True) -> Report:
                 truth, names = dataset.read_truth()
                 videos, num_frames = dict.fromkeys(names, report.place()), truth.nframes
             _find_videos(dataset, videos, report)
-            if not report.num_errors:
-                dataset.full_init()
+            dataset.skips_faults = bool(report.num_errors)
+            dataset.full_init()
     except UserError as error:
-        report.error('dataset', report.place(), str(error))
-    if not report.num_errors:
+        if not report.num_errors:  # else no keyframe may be left
+            report.error('dataset', report.place(), str(error))
+    else:
         _count(dataset, report)
         check_videos(dataset, num_frames, report, decode=decode)
     return report
