@@ -59,7 +59,7 @@ class Matched(NamedTuple):
 class DecoderOutput(NamedTuple):
     """Predictions of stages, and what the last one leaves."""
 
-    # Those that are read, the first one first: of all in training, else the last.
+    # Of the stages that are needed: all of them in training, the last one otherwise.
     stages: list[StageOutput | TubeletStageOutput]
     queries: Queries
     boxes_xyzr: Tensor  # (B, Q, 4), of tubelets (B * T, Q, 4)

@@ -1,7 +1,7 @@
 # A memory for the ViT-B detector:
 #   stmixer extract stmixer_vit-b-videomae_8xb1-16x4x1-12e_ava22-rgb DETECTOR.pth
 #     data/ava/rawframes/* --out data/ava/banks --interval-s 1
-# Nobody has trained it yet.
+# Not trained yet.
 _base_ = [
     '../stmixer/stmixer_vit-b-videomae_8xb1-16x4x1-12e_ava22-rgb.py',
     '../_base_/models/memory_ava22.py',

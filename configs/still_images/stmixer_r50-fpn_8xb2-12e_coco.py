@@ -1,5 +1,5 @@
 # STMixer on still images, as a detector of mmdet: use mmdet's tools/train.py and
-# tools/test.py. Nobody has trained it yet.
+# tools/test.py. Not trained yet.
 _base_ = [
     'mmdet::_base_/datasets/coco_detection.py',
     'mmdet::_base_/schedules/schedule_1x.py',

@@ -1,4 +1,4 @@
-# Tubelets of 32 frames. The recipe of keyframes: of STMixer-T's nothing is public.
+# Tubelets of 32 frames. The recipe is that of keyframes, not STMixer-T's.
 _base_ = [
     './stmixer_slowfast-r50_8xb2-8x8x1-12e_jhmdb-rgb.py',
     '../_base_/models/tubelets.py',

@@ -1,4 +1,4 @@
-# Tubelets of 16 frames. The recipe of keyframes: of STMixer-T's nothing is public.
+# Tubelets of 16 frames. The recipe is that of keyframes, not STMixer-T's.
 _base_ = [
     '../_base_/models/stmixer_vit-b.py',
     '../_base_/models/tubelets.py',

@@ -109,7 +109,7 @@ class ExactResumeHook(Hook):
         if hasattr(self._sampler, 'seed'):
             self._sampler.seed = self._state.get('sampler_seed', self._sampler.seed)
         if loader.batch_sampler is not None:
-            # A loader lets nobody set it.
+            # It cannot be set on a loader.
             vars(loader).update(batch_sampler=self._batches, _iterator=None)
         if hasattr(loop, 'dataloader_iterator'):
             # It has begun to load.

@@ -2,8 +2,7 @@
 # in `_base_`:
 #   train_dataloader = dict(dataset=_base_.train_clips)
 #   val_dataloader = test_dataloader = dict(dataset=_base_.test_clips)
-# Every frame, as boxes are wanted in every frame. This package's choice: no settings of
-# STMixer-T are public.
+# Every frame, as boxes are wanted in every frame. This package's choice, not STMixer-T's.
 clip = dict(type='SampleKeyframeClip', clip_len=32, frame_interval=1, allow_short=True)
 train_clips = dict(
     type='TubeClipDataset',

@@ -78,7 +78,7 @@ class Truth(NamedTuple):
 
 
 class Matching(NamedTuple):
-    """Who is whom, on the host."""
+    """Assignments, on the CPU."""
 
     persons: np.ndarray  # (S, B, Q), see SetCriterion.loss_and_match
     states: np.ndarray  # (N, [K]), of the truth

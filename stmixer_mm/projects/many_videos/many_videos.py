@@ -202,8 +202,7 @@ def _raise_problems(problems: Mapping[str, str | None]) -> None:
     """Raise if there is a problem among those by video, None where there is none."""
     if num_bad := sum(problem is not None for problem in problems.values()):
         raise UserError(
-            f'Videos with problems, listed above: {num_bad} of {len(problems)}; '
-            'correct them, then run the command again.'
+            f'{num_bad} of {len(problems)} videos had problems (listed above).'
         )
 
 

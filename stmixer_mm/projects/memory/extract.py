@@ -100,8 +100,7 @@ def extract(
             tqdm.write(f'{video}: {problem}', file=sys.stderr)
     if problems:
         raise UserError(
-            f'Videos with problems, listed above: {problems} of {len(todo)}; correct '
-            'them, then run the command again.'
+            f'{problems} of {len(todo)} videos had problems (listed above).'
         )
 
 
