@@ -122,7 +122,7 @@ class _Reader(NamedTuple):
 
 
 class EvenTimes:
-    """Chooses the frames nearest to times at even intervals, none of them twice.
+    """Chooses the frames nearest to evenly spaced times, without repeats.
 
     Args:
         interval: Seconds from one to the next.
