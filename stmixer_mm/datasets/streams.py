@@ -324,7 +324,7 @@ def source_version(source: object) -> dict[str, float]:
 
 def _pictures(folder: str) -> list[str]:
     """Names of the pictures in a folder, by the numbers in them."""
-    names = [n for n in os.listdir(folder) if n.lower().endswith(PICTURE_SUFFIXES)]
+    names = [n for n in os.listdir(folder) if _is_named_like(n, PICTURE_SUFFIXES)]
     return sorted(
         names, key=lambda name: [(len(n), n) for n in re.findall(r'\d+|\D+', name)]
     )

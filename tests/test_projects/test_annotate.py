@@ -2,7 +2,9 @@
 
 import json
 import re
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -164,6 +166,23 @@ def test_a_person_is_seen_in_a_frame_that_is_outside_too(convert):
             if people
         ]
         assert times == [0, 1] + [2] * (len(boxes) == 3)
+
+
+@pytest.mark.parametrize('width', [64, 48])
+def test_boxes_may_be_of_square_pixels_or_those_of_the_file(convert, tmp_path, width):
+    path = tmp_path / 'clip.mp4'
+    with av.open(path) as plain, av.open(tmp_path / 'wide.mp4', 'w') as wide:
+        stream = wide.add_stream('h264', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 4)
+        for frame in plain.decode(video=0):
+            wide.mux(stream.encode(frame.reformat(format='yuv420p')))
+        wide.mux(stream.encode(None))
+    path.unlink()
+    text = cvat(track(box(0, (0, 0, 12, 24)))).replace('>64<', f'>{width}<')
+    text = text.replace('clip.mp4', 'wide.mp4')
+    x2 = convert(text).persons[0].bbox_norm[2]
+    assert x2 == 12 / width
 
 
 def test_wrong_values_are_named_together(convert):

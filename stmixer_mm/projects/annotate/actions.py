@@ -106,15 +106,15 @@ def _find_actions(
 def _offer_texts(read: Annotations) -> None:
     """Raise ``UserError`` if texts may be the actions of the only label."""
     shapes = [s for video in read.videos for track in video.tracks for s in track]
-    texts = {
-        (name, str(value).strip()): shape
+    texts = [
+        (name, str(value).strip())
         for shape in shapes
         for name, value in shape.attributes.items()
         if (shape.label, name) in read.declared and any(map(str.isalpha, str(value)))
-    }
+    ]
     if texts and len({shape.label for shape in shapes}) == 1:
-        name = next(iter(texts))[0]
-        values = ', '.join(sorted({text for key, text in texts if key == name}))
+        name = texts[0][0]
+        values = ', '.join(sorted({text for other, text in texts if other == name}))
         raise UserError(
             f'{shapes[0].place}: no attribute of the label {shapes[0].label!r} has '
             f'choices, but {name} has texts ({values:.100}); pass --attributes {name} if '

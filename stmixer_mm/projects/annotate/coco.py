@@ -39,11 +39,7 @@ def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
     )
     with blame(f'{file}: the JSON', 'export it again'):
         content = json.loads(data)
-        if (
-            isinstance(content, dict)
-            and 'images' in content
-            and 'videos' not in content
-        ):
+        if 'images' in content and 'videos' not in content:
             raise UserError(
                 f'{file}: the JSON has no "videos", as CVAT\'s "COCO 1.0"; export "CVAT '
                 'for video 1.1", or add them, see COCO JSON in docs/own_data.md.'

@@ -110,9 +110,9 @@ def _declared(root: Element) -> dict[tuple[str, str], list[str] | None]:
 def _attributes(label: Element) -> Iterator[tuple[str, list[str] | None]]:
     """Name and values of each attribute; None where these are not choices."""
     for attribute in label.iterfind('attributes/attribute'):
-        values = attribute.findtext('values', '').split('\n')
+        values = attribute.findtext('values', '').splitlines()
         # Without a type, several values are choices.
-        untyped = 'select' if len(values) > 1 else 'text'
+        untyped = 'select' if len([*filter(str.strip, values)]) > 1 else 'text'
         input_type = attribute.findtext('input_type', untyped).strip().lower()
         if input_type == 'checkbox':
             values = ['true', 'false']
