@@ -1,0 +1,160 @@
+"""Maps of evidence for each action, and a decoder that averages them in its boxes.
+
+Shapes: B clips, Q queries, C channels of the decoder, A actions, T frames, L levels of
+h x w cells.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from mmengine.model import ModuleList, bias_init_with_prob
+from torch import Tensor, nn
+
+from stmixer_mm.errors import UserError
+from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
+from stmixer_mm.models.necks.levels import as_levels
+from stmixer_mm.models.necks.projection import ChannelProjection3D
+from stmixer_mm.registry import MODELS
+from stmixer_mm.structures import DecoderOutput, StageOutput
+
+
+def overlap_shares(starts: Tensor, ends: Tensor, num_cells: int, cell: float) -> Tensor:
+    """How much of an interval lies in each of a row of cells.
+
+    Args:
+        starts, ends: (...,)
+        num_cells: N, from 0 on.
+        cell: Length of a cell.
+
+    Returns:
+        (..., N), whose sum is 1; 0 where the interval lies beside the row.
+    """
+    left = torch.arange(num_cells, dtype=starts.dtype, device=starts.device) * cell
+    right = torch.minimum(ends.unsqueeze(-1), left + cell)
+    overlaps = (right - torch.maximum(starts.unsqueeze(-1), left)).clamp(min=0)
+    return overlaps / overlaps.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
+def box_means(level: Tensor, bboxes: Tensor, pad_shape: tuple[int, int]) -> Tensor:
+    """Means of a level (B, A, h, w) over the area of boxes in the frame.
+
+    Jiang et al., "Acquisition of Localization Confidence", ECCV 2018, section 3.3, with
+    cells of constant value.
+
+    Args:
+        level: Of clips of the size ``pad_shape`` (H, W).
+        bboxes: (B, Q, 4), pixel x1, y1, x2, y2.
+
+    Returns:
+        (B, Q, A)
+    """
+    x1, y1, x2, y2 = bboxes.to(level.dtype).unbind(-1)
+    (lines, columns), (height, width) = level.shape[-2:], pad_shape
+    of_lines = overlap_shares(y1, y2, lines, height / lines)
+    of_columns = overlap_shares(x1, x2, columns, width / columns)
+    return torch.einsum('bqh,bqw,bahw->bqa', of_lines, of_columns, level)
+
+
+@MODELS.register_module()
+class ActionMaps(ChannelProjection3D):
+    """A projection whose levels have maps of evidence for each action as last channels.
+
+    The maps are linear in the backbone's channels, which are standardised, so that few
+    videos suffice to learn them.
+
+    Args:
+        num_actions: A.
+        map_channels: Channels of the backbone's levels that maps read, finest first;
+            the projection reads the first ``in_channels`` of them.
+        dropout: Share of these channels that maps do without, in training.
+        **kwargs: See :class:`.ChannelProjection3D`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_actions: int,
+        map_channels: Sequence[int],
+        dropout: float = 0.0,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.maps = ModuleList(
+            nn.Sequential(
+                nn.BatchNorm3d(channels, affine=False),
+                nn.Dropout3d(dropout),
+                nn.Conv3d(channels, num_actions, kernel_size=1),
+            )
+            for channels in map_channels
+        )
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        for *_, evidence in self.maps:
+            nn.init.zeros_(evidence.weight)
+            nn.init.constant_(evidence.bias, bias_init_with_prob(0.01) / len(self.maps))
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """(B, map_channels[l], T, h, w) -> (B, out_channels + A, T, h, w)"""
+        feats = as_levels(feats)
+        pairs = zip(feats, self.in_channels, strict=True)
+        levels = super().forward([feat[:, :channels] for feat, channels in pairs])
+        maps = [make(feat) for make, feat in zip(self.maps, feats, strict=True)]
+        return [torch.cat(pair, dim=1) for pair in zip(levels, maps, strict=True)]
+
+    def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
+        """Each frame is seen alone, see the project ``streaming``."""
+        return [(self, False)]
+
+
+@MODELS.register_module()
+class ActionMapDecoder(STMixerDecoder):
+    """Read actions from :class:`ActionMaps`, averaged over frames and in a box.
+
+    Args:
+        query_share: Weight of the action logits of the queries, which are added.
+        **kwargs: See :class:`.STMixerDecoder`.
+    """
+
+    def __init__(self, *, query_share: float = 0.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.query_share = query_share
+
+    def strides_of(
+        self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
+    ) -> Sequence[float]:
+        wanted = self.embed_dims + self.num_classes - 1
+        for number, feat in enumerate(feats):
+            if feat.size(1) != wanted:
+                raise UserError(
+                    f'Level {number} of the feature maps has {feat.size(1)} channels, '
+                    f'not {wanted}: model.decoder.embed_dims={self.embed_dims} and a map '
+                    f'for each of {self.num_classes - 1} actions; take the neck '
+                    'ActionMaps.'
+                )
+        return super().strides_of(self.without_maps(feats), pad_shape)
+
+    def make_memory(self, feats: Sequence[Tensor], strides: Sequence[float]) -> object:
+        return super().make_memory(self.without_maps(feats), strides)
+
+    def without_maps(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        return [feat[:, : self.embed_dims] for feat in feats]
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        boxes_xyzr: Tensor,
+        pad_shape: tuple[int, int],
+        *args,
+        **kwargs,
+    ) -> DecoderOutput:
+        output = super().forward(feats, boxes_xyzr, pad_shape, *args, **kwargs)
+        maps = [feat[:, self.embed_dims :].mean(dim=2) for feat in feats]
+
+        def read(stage: StageOutput) -> StageOutput:
+            bboxes = stage.bboxes.detach()
+            evidence = sum(box_means(level, bboxes, pad_shape) for level in maps)
+            of_queries = self.query_share * stage.action_logits
+            return stage._replace(action_logits=evidence + of_queries)
+
+        return output._replace(stages=[*map(read, output.stages)])

@@ -1,0 +1,118 @@
+"""Laws of maps of evidence for actions, and of the decoder that averages them."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from tiny_stmixer import write_project
+
+from stmixer_mm.apis.cut import ClipLoader
+from stmixer_mm.apis.inference import detect_video, init_detector
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.action_maps.action_maps import ActionMaps, box_means
+from stmixer_mm.projects.export.tensors import TensorDetector
+from stmixer_mm.projects.streaming.memory import FrameMemory
+
+RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
+BACKBONE = dict(
+    type='CausalShiftBackbone',
+    backbone=RESNET,
+    stages=[['conv1', 'bn1', 'relu', 'maxpool', 'layer1', 'layer2'], ['layer3']],
+    shifts=[1],
+    with_differences=True,
+)
+NECK = dict(
+    type='ActionMaps',
+    in_channels=[16, 32],
+    map_channels=[32, 64],
+    out_channels=16,
+    num_actions=2,
+)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    return Config.fromfile(write_project(tmp_path_factory.mktemp('maps')))
+
+
+def build(config, *, neck=NECK, **decoder):
+    cfg = deepcopy(config)
+    cfg.model.backbone, cfg.model.neck = deepcopy(BACKBONE), deepcopy(neck)
+    cfg.model.decoder.update(type='ActionMapDecoder', **decoder)
+    cfg.model.head.score_thr = 0.0
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = init_detector(cfg, None)
+    if isinstance(model.neck, ActionMaps):
+        for *_, evidence in model.neck.maps:  # which begin with zeros
+            torch.nn.init.normal_(evidence.weight)
+    return model
+
+
+@pytest.mark.parametrize('size', [(6, 8), (3, 4), (5, 7)])
+def test_means_are_those_of_pixels(size):
+    level, pad_shape = torch.randn(2, 3, *size), (30, 56)
+    lines, columns = 30 // size[0], 56 // size[1]
+    pixels = level.repeat_interleave(lines, 2).repeat_interleave(columns, 3)
+    bboxes = torch.tensor([[0, 0, 56, 30], [3, 5, 20, 6], [-9, -9, 8, 40]])
+    means = box_means(level, bboxes.expand(2, -1, -1).float(), pad_shape)
+    for number, (x1, y1, x2, y2) in enumerate(bboxes.clamp(min=0).tolist()):
+        expected = pixels[..., y1:y2, x1:x2].mean(dim=(2, 3))
+        torch.testing.assert_close(means[:, number], expected)
+
+
+def test_a_box_beside_the_frame_has_no_evidence():
+    bboxes = torch.tensor([[[-20.0, 0, -10, 10], [40, 50, 60, 70]]])
+    assert not box_means(torch.ones(1, 2, 3, 4), bboxes, (30, 40)).any()
+
+
+def test_levels_are_those_of_the_projection():
+    torch.manual_seed(0)
+    neck = ActionMaps(**{key: value for key, value in NECK.items() if key != 'type'})
+    neck.init_weights()
+    feats = [torch.randn(2, 32, 2, 4, 6), torch.randn(2, 64, 2, 2, 3)]
+    for level, feat, project in zip(neck(feats), feats, neck.projections, strict=True):
+        channels = feat.size(1) // 2
+        torch.testing.assert_close(level[:, :16], project(feat[:, :channels]))
+        # Maps begin without evidence, at the prior that losses of single classes want.
+        assert level[:, 16:].sum(dim=1).allclose(level[:, 16:].sum(dim=1).mean())
+
+
+def test_actions_come_from_maps_and_a_share_of_the_queries(config):
+    clips = torch.randint(256, (2, 3, 2, 32, 48), dtype=torch.uint8)
+    model = build(config, query_share=0.0)
+    _, without, *boxes = TensorDetector(model)(clips)
+    model.decoder.query_share = 1.0
+    _, with_queries, *same_boxes = TensorDetector(model)(clips)
+    assert not torch.allclose(without, with_queries)
+    torch.testing.assert_close(boxes, same_boxes)
+    for *_, evidence in model.neck.maps:
+        torch.nn.init.zeros_(evidence.weight)
+        torch.nn.init.zeros_(evidence.bias)
+    model.decoder.query_share = 0.0
+    assert (TensorDetector(model)(clips)[1] == 0.5).all()
+
+
+def test_a_neck_without_maps_is_named(config):
+    neck = dict(type='ChannelProjection3D', in_channels=[32, 64], out_channels=16)
+    model = build(config, neck=neck)
+    with pytest.raises(UserError, match=r'has 16 channels, not 18: .* take the neck'):
+        TensorDetector(model)(torch.zeros(1, 3, 2, 32, 48, dtype=torch.uint8))
+
+
+def test_streams_equal_clips(config):
+    model = build(config, query_share=0.5)
+    assert len(FrameMemory(model, ClipLoader(model.cfg))._parts) == 0
+    frames = torch.randint(256, (12, 48, 64, 3), dtype=torch.uint8).numpy()
+    streamed, alone = (
+        [*detect_video(model, frames, interval_s=0.1, score_thr=0, reuse=reuse)]
+        for reuse in ('always', 'never')
+    )
+    assert len(streamed) == len(alone) > 1
+    for keyframe, expected in zip(streamed, alone, strict=True):
+        np.testing.assert_allclose(keyframe.bboxes, expected.bboxes, rtol=1e-5)
+        for person, same in zip(keyframe.actions, expected.actions, strict=True):
+            assert dict(person) == pytest.approx(dict(same), abs=1e-5)
