@@ -40,13 +40,3 @@ optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0
 train_cfg = dict(max_epochs=5, val_interval=5)
 custom_hooks = [dict(type='LeanConvolutionsHook')]
 randomness = dict(seed=0)
-
-use = dict(
-    note='stmixer-n, trained on J-HMDB-21 (frame mAP@0.5 0.417 on split 1): persons of at '
-    'least a fifth of the frame height, 21 actions (brush_hair, catch, clap, '
-    'climb_stairs, golf, jump, kick_ball, pick, pour, pullup, push, run, shoot_ball, '
-    'shoot_bow, shoot_gun, sit, stand, swing_baseball, throw, walk, wave)',
-    # Of the highest scores in test clips cut to parts without persons, 95 % are lower:
-    # tools/analysis/calibrate.py.
-    person_thr=0.93,
-)

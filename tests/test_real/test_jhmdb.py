@@ -21,7 +21,9 @@ pytestmark = pytest.mark.skipif(not REAL_DATA, reason='STMIXER_REAL_DATA is not 
 JHMDB = Path(REAL_DATA or '', 'jhmdb').resolve()
 TRUTH = JHMDB / 'JHMDB-GT.pkl'
 VIDEOS = dict(use_frames=False, data_prefix=dict(img=str(JHMDB / 'videos')))
-CONFIG = ROOT / 'configs' / 'small' / 'stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb.py'
+CONFIGS = ROOT / 'configs' / 'small'
+RECIPE = CONFIGS / 'stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb.py'
+SHIPPED = CONFIGS / 'stmixer-n-maps_1xb8-4x8x1-2e_jhmdb-rgb.py'
 WEIGHTS = ROOT / 'stmixer_mm' / 'weights' / 'stmixer-n_jhmdb' / 'model.safetensors'
 MIDDLE_FRAMES_MAP = 0.5278  # of 40 test videos
 
@@ -85,9 +87,9 @@ def first_of_classes(videos, number):
     return chosen
 
 
-def write_config(path, ann_file, **settings):
-    """The recipe on videos, with an annotation of one's own."""
-    cfg = Config.fromfile(CONFIG)
+def write_config(config, path, ann_file, **settings):
+    """A recipe on videos, with an annotation of one's own."""
+    cfg = Config.fromfile(config)
     for name in ('train_dataloader', 'test_dataloader', 'val_dataloader'):
         dataset = cfg[name].dataset
         dataset.update(ann_file=str(ann_file), data_root='', all_frames=False, **VIDEOS)
@@ -112,7 +114,7 @@ def read_scores(folder):
 def test_the_model_of_this_package_finds_who_acts(truth, tmp_path):
     videos = first_of_classes(truth.test_videos[0], 2)[:40]
     write_part(truth, tmp_path / 'GT.pkl', videos, truth.labels)
-    config = write_config(tmp_path / 'config.py', tmp_path / 'GT.pkl')
+    config = write_config(SHIPPED, tmp_path / 'config.py', tmp_path / 'GT.pkl')
     run_tool('test', config, WEIGHTS, '--work-dir', tmp_path / 'work')
     score = read_scores(tmp_path / 'work')['frame_mAP/overall@0.5']
     assert score == pytest.approx(MIDDLE_FRAMES_MAP, abs=0.005)
@@ -135,12 +137,17 @@ def test_few_videos_are_learned_from_in_two_minutes(truth, tmp_path):
     ]
     write_part(truth, tmp_path / 'GT.pkl', videos, labels)
     config = write_config(
+        RECIPE,
         tmp_path / 'config.py',
         tmp_path / 'GT.pkl',
         load_from=str(WEIGHTS),
         **{
             'model.head.num_classes': len(labels) + 1,
-            'default_hooks.check_checkpoint.allow': ['action_branch', '_labels'],
+            'default_hooks.check_checkpoint.allow': [
+                'action_branch',
+                '_labels',
+                'neck.maps',
+            ],
             'train_cfg.max_epochs': 40,
             'train_cfg.val_interval': 40,
             'param_scheduler.0.end': 10,
