@@ -199,10 +199,9 @@ class VideoMAPMetric(TubeMetric):
             )
             if scores.ndim == 3:
                 bboxes, scores = tubelets_by_action(bboxes, scores, self.linking.acting)
-        if not getattr(self.linking, 'by_lines', False):
-            # Equal scores count by box: the order of a file's lines changes nothing.
-            order = np.lexsort(np.concatenate([*bboxes.T, -scores.T])[::-1])
-            bboxes, scores = bboxes[order], scores[order]
+        # Equal scores count by box: the order of a file's lines changes nothing.
+        order = np.lexsort(np.concatenate([*bboxes.T, -scores.T])[::-1])
+        bboxes, scores = bboxes[order], scores[order]
         yield (name, time, tuple(frames.tolist())), bboxes, scores
 
     def _note_ties(self, unit: str, scores: np.ndarray, *groups: np.ndarray) -> None:
