@@ -269,6 +269,9 @@ class LiveDetection:
 class JsonLines(Listener):
     """Writes a line for each keyframe, at once.
 
+    The file is written in place: others read it while the stream goes on, and a kill
+    loses no line.
+
     Args:
         file: Where to. A path is opened, and emptied, when the source is open.
         score_thr: Leave out actions with lower scores.
