@@ -86,7 +86,7 @@ def config_files(cfg: Config) -> list[str]:
 def _named_files(node: object, root: str) -> Iterator[str]:
     """Files among the strings of a node, also below the ``data_root`` beside them."""
     if isinstance(node, Mapping):
-        root = node.get('data_root') or root
+        root = str(node.get('data_root') or root)
         node = [*node.values()]
     if isinstance(node, list | tuple):
         for value in node:

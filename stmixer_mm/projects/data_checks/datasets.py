@@ -134,10 +134,11 @@ def _count(dataset: PersonDataset, report: Report) -> None:
 
 def _check_classes(cfg: Config, reports: list[Report]) -> None:
     """Compare the model's number of classes, if the config tells it, with the data's."""
-    kind = (cfg.get('model') or {}).get('type')
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    key = getattr(kind, 'num_classes_key', '')
-    number = reduce(lambda node, name: node.get(name, {}), key.split('.'), cfg)
+    with blame('The model of the config cannot be checked', 'correct it'):
+        kind = (cfg.get('model') or {}).get('type')
+        kind = MODELS.get(kind) if isinstance(kind, str) else kind
+        key = getattr(kind, 'num_classes_key', '')
+        number = reduce(lambda node, name: node.get(name, {}), key.split('.'), cfg)
     for report in reports:
         found = len(report.class_counts) + 1
         if report.class_counts and number and number != found:
