@@ -75,8 +75,9 @@ def write_weights(sources: Sequence[str | Path], dst: str | Path) -> None:
             for name, value in states[-1].items()
             if value.is_floating_point()  # the others are counters
         }
-    metadata = dict(format='pt', classes=json.dumps(classes))
-    write_atomically(dst, safetensors.torch.save(weights, metadata))
+        metadata = dict(format='pt', classes=json.dumps(classes))
+        content = safetensors.torch.save(weights, metadata)
+    write_atomically(dst, content)
 
 
 def convert_checkpoint(src: str | Path, dst: str | Path) -> dict[str, dict]:

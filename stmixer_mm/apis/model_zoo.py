@@ -103,8 +103,8 @@ def config_in(checkpoint: str | Path) -> Config:
         imports = values.pop('custom_imports', {}).get('imports', ())
         own = [name for name in imports if name.partition('.')[0] == 'stmixer_mm']
         import_modules_from_strings(own)
-    check_registered(values, str(checkpoint))
-    return Config(values)
+        check_registered(values, str(checkpoint))
+        return Config(values)
 
 
 class _DictsAsLiterals(ast.NodeTransformer):

@@ -192,7 +192,7 @@ def test_a_checkpoint_has_its_config_in_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'cfg', [None, 'model = open("x", "w")', 'import os', 'a.b = 1']
+    'cfg', [None, 'model = open("x", "w")', 'import os', 'a.b = 1', 'filename = 1']
 )
 def test_a_config_in_a_checkpoint_is_data(tmp_path, cfg):
     with pytest.raises(UserError, match='no readable config in'):
@@ -230,6 +230,10 @@ def test_weights_in_half_precision_keep_values_and_classes(tmp_path):
     mean = load_checkpoint_file(tmp_path / 'x.safetensors')['state_dict']['a.weight']
     torch.testing.assert_close(mean, weights['a.weight'] + 1, rtol=1e-3, atol=1e-3)
     with pytest.raises(UserError, match=r'y\.pth does not name its actions'):
+        write_weights([tmp_path / 'y.pth'], tmp_path / 'y.safetensors')
+    empty = weights | {'b.weight': torch.ones(1, device='meta')}
+    torch.save(dict(state_dict=empty, meta=meta), tmp_path / 'y.pth')
+    with pytest.raises(UserError, match=r'y\.pth.* cannot be averaged'):
         write_weights([tmp_path / 'y.pth'], tmp_path / 'y.safetensors')
     (tmp_path / 'x.safetensors').write_bytes(b'no weights')
     with pytest.raises(UserError, match=r'x\.safetensors cannot be read'):

@@ -48,6 +48,8 @@ def test_a_checkpoint_fits_in_every_form(wrap):
         {'extra': torch.ones(1), 'head.weight': torch.ones(5, 4)},
         {'head.weight': None, 'head.bias': None},  # missing
         {'head.weight': torch.full((3, 4), float('inf'))},
+        {'head.weight': torch.full((3, 4), 1e300, dtype=float)},
+        {'head.weight': torch.full((3, 4), torch.nan).to(torch.float8_e5m2)},
         {'head.weight': 'abc'},
         {'head.weight': torch.ones(3, 4, device='meta')},
         {'head.weight': torch.ones(3, 4, dtype=int)},
