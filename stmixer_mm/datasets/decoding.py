@@ -266,7 +266,9 @@ class Decoder:
                 unsound.add(order)
             for frame in frames:
                 is_whole = frame is not None and not frame.is_corrupt
-                if frame is not None and frame.is_corrupt:  # told late, when it is shown
+                if (
+                    frame is not None and frame.is_corrupt
+                ):  # told late, when it is shown
                     unsound.update(range(frame.opaque or 0, order))
                 yield frame, is_whole and frame.opaque not in unsound
 
