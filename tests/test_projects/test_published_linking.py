@@ -302,7 +302,7 @@ def test_a_result_by_its_linking_and_over_videos():
         assert values['video_mAP/overall@0.2'] > 0
 
 
-@pytest.mark.parametrize('name', TUBE_PROTOCOLS)
+@pytest.mark.parametrize('name', sorted({*TUBE_PROTOCOLS} - {'openmixer'}))
 def test_the_order_of_lines_changes_nothing(name, write_text):
     """Also where lines repeat a box and scores tie, which the log says."""
     truth, samples = untidy(0, 1)

@@ -105,7 +105,8 @@ class Linking:
 class VideoLinking(Protocol):
     """Another way of linking: a dataclass of its constants, of frames' boxes alone.
 
-    The boxes of a frame come in order of x1, y1, x2, y2.
+    The boxes of a frame come in order of x1, y1, x2, y2, or as predicted to a class with
+    ``by_lines = True``.
     """
 
     def link_video(

@@ -199,9 +199,10 @@ class VideoMAPMetric(TubeMetric):
             )
             if scores.ndim == 3:
                 bboxes, scores = tubelets_by_action(bboxes, scores, self.linking.acting)
-        # Equal scores count by box: the order of a file's lines changes nothing.
-        order = np.lexsort(np.concatenate([*bboxes.T, -scores.T])[::-1])
-        bboxes, scores = bboxes[order], scores[order]
+        if not getattr(self.linking, 'by_lines', False):
+            # Equal scores count by box: the order of a file's lines changes nothing.
+            order = np.lexsort(np.concatenate([*bboxes.T, -scores.T])[::-1])
+            bboxes, scores = bboxes[order], scores[order]
         yield (name, time, tuple(frames.tolist())), bboxes, scores
 
     def _note_ties(self, unit: str, scores: np.ndarray, *groups: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class OpenMixerLinking:
     """
 
     step: int = 5
+    by_lines: ClassVar[bool] = True  # which box is first decides, whatever it scores
 
     def link_video(
         self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
