@@ -50,7 +50,7 @@ train_cfg = dict(max_epochs=2, val_interval=2)
 default_hooks = dict(check_checkpoint=dict(allow=['neck.maps']))
 
 use = dict(
-    note='stmixer-n, trained on J-HMDB-21 (frame mAP@0.5 0.569 on split 1): persons of at '
+    note='stmixer-n, trained on J-HMDB-21 (frame mAP@0.5 0.559 on split 1): persons of at '
     'least a fifth of the frame height, 21 actions (brush_hair, catch, clap, '
     'climb_stairs, golf, jump, kick_ball, pick, pour, pullup, push, run, shoot_ball, '
     'shoot_bow, shoot_gun, sit, stand, swing_baseball, throw, walk, wave)',
