@@ -1,5 +1,9 @@
+import subprocess
+import sys
+
 import pytest
 from mmengine.runner import FlexibleRunner
+from run_tool import ROOT
 from tiny_stmixer import write_project
 
 from stmixer_mm.apis.config import (
@@ -64,3 +68,13 @@ def test_a_run_needs_the_sections_of_its_loop_alone(cfg):
     check_run(cfg, 'train')
     with pytest.raises(UserError, match='test_dataloader'):
         check_run(cfg, 'test')
+
+
+def test_the_project_of_an_unknown_part_is_named(tmp_path):
+    """In a process of its own, which has not imported it for another test."""
+    train = [sys.executable, ROOT / 'tools' / 'train.py', write_project(tmp_path)]
+    option = 'model.decoder.type=DenoisingQueries'
+    run = subprocess.run(
+        [*train, '--cfg-options', option], capture_output=True, text=True
+    )
+    assert "'stmixer_mm.projects.denoising' in custom_imports" in run.stderr
