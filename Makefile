@@ -53,8 +53,8 @@ demo-full: ## train one on toy videos, test it on others (8 minutes)
 
 test: ## run the tests
 	@$(call SET_UP,test)
-	@$(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	  --cov --cov-report=term --durations=20 $(PYTEST_OPTIONS)
+	@$(PY) -m pytest -n logical --maxprocesses 4 --max-worker-restart 0 \
+	  --dist loadfile --no-loadscope-reorder --cov --cov-report=term --durations=20 $(PYTEST_OPTIONS)
 
 lint: ## check style and formatting
 	@$(call SET_UP,lint)
