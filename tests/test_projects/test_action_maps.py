@@ -30,6 +30,7 @@ NECK = dict(
     map_channels=[32, 64],
     out_channels=16,
     num_actions=2,
+    num_parts=3,
 )
 
 
@@ -54,9 +55,9 @@ def build(config, *, neck=NECK, **decoder):
 
 @pytest.mark.parametrize('size', [(6, 8), (3, 4), (5, 7)])
 def test_means_are_those_of_pixels(size):
-    level, pad_shape = torch.randn(2, 3, *size), (30, 56)
+    level, pad_shape = torch.randn(2, 1, 3, *size), (30, 56)
     lines, columns = 30 // size[0], 56 // size[1]
-    pixels = level.repeat_interleave(lines, 2).repeat_interleave(columns, 3)
+    pixels = level[:, 0].repeat_interleave(lines, 2).repeat_interleave(columns, 3)
     bboxes = torch.tensor([[0, 0, 56, 30], [3, 5, 20, 6], [-9, -9, 8, 40]])
     means = box_means(level, bboxes.expand(2, -1, -1).float(), pad_shape)
     for number, (x1, y1, x2, y2) in enumerate(bboxes.clamp(min=0).tolist()):
@@ -64,9 +65,21 @@ def test_means_are_those_of_pixels(size):
         torch.testing.assert_close(means[:, number], expected)
 
 
+def test_slices_of_a_box_have_maps_of_their_own():
+    level, pad_shape = torch.randn(1, 2, 3, 6, 8), (30, 40)
+    boxes = [[4.0, 5, 20, 25], [4, 5, 20, 15], [4, 15, 20, 25]]
+    whole, upper, lower = (torch.tensor([[box]]) for box in boxes)
+    means = box_means(level, whole, pad_shape)
+    of_slices = [
+        box_means(level[:, :1], upper, pad_shape),
+        box_means(level[:, 1:], lower, pad_shape),
+    ]
+    torch.testing.assert_close(means, sum(of_slices) / 2)
+
+
 def test_a_box_beside_the_frame_has_no_evidence():
     bboxes = torch.tensor([[[-20.0, 0, -10, 10], [40, 50, 60, 70]]])
-    assert not box_means(torch.ones(1, 2, 3, 4), bboxes, (30, 40)).any()
+    assert not box_means(torch.ones(1, 2, 2, 3, 4), bboxes, (30, 40)).any()
 
 
 def test_levels_are_those_of_the_projection():
@@ -99,7 +112,7 @@ def test_actions_come_from_maps_and_a_share_of_the_queries(config):
 def test_a_neck_without_maps_is_named(config):
     neck = dict(type='ChannelProjection3D', in_channels=[32, 64], out_channels=16)
     model = build(config, neck=neck)
-    with pytest.raises(UserError, match=r'has 16 channels, not 18: .* take the neck'):
+    with pytest.raises(UserError, match=r'has 16 channels, not .* take the neck'):
         TensorDetector(model)(torch.zeros(1, 3, 2, 32, 48, dtype=torch.uint8))
 
 

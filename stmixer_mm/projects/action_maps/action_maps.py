@@ -1,7 +1,7 @@
 """Maps of evidence for each action, and a decoder that averages them in its boxes.
 
-Shapes: B clips, Q queries, C channels of the decoder, A actions, T frames, L levels of
-h x w cells.
+Shapes: B clips, Q queries, C channels of the decoder, A actions, P slices of a box, T
+frames, L levels of h x w cells.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,23 +36,27 @@ def overlap_shares(starts: Tensor, ends: Tensor, num_cells: int, cell: float) ->
 
 
 def box_means(level: Tensor, bboxes: Tensor, pad_shape: tuple[int, int]) -> Tensor:
-    """Means of a level (B, A, h, w) over the area of boxes in the frame.
+    """Means of a level over the area of boxes in the frame.
 
     Jiang et al., "Acquisition of Localization Confidence", ECCV 2018, section 3.3, with
-    cells of constant value.
+    cells of constant value; in slices of a box, each of its own maps, as in Dai et al.,
+    "R-FCN", NIPS 2016, section 2.
 
     Args:
-        level: Of clips of the size ``pad_shape`` (H, W).
+        level: (B, P, A, h, w), of clips of the size ``pad_shape`` (H, W), for P slices
+            of a box from its top to its bottom.
         bboxes: (B, Q, 4), pixel x1, y1, x2, y2.
 
     Returns:
-        (B, Q, A)
+        (B, Q, A), the mean of the slices' means.
     """
     x1, y1, x2, y2 = bboxes.to(level.dtype).unbind(-1)
-    (lines, columns), (height, width) = level.shape[-2:], pad_shape
-    of_lines = overlap_shares(y1, y2, lines, height / lines)
+    parts, (lines, columns), (height, width) = level.size(1), level.shape[-2:], pad_shape
+    edges = torch.linspace(0, 1, parts + 1, dtype=level.dtype, device=level.device)
+    edges = y1.unsqueeze(-1) + (y2 - y1).unsqueeze(-1) * edges
+    of_lines = overlap_shares(edges[..., :-1], edges[..., 1:], lines, height / lines)
     of_columns = overlap_shares(x1, x2, columns, width / columns)
-    return torch.einsum('bqh,bqw,bahw->bqa', of_lines, of_columns, level)
+    return torch.einsum('bqph,bqw,bpahw->bqa', of_lines, of_columns, level) / parts
 
 
 @MODELS.register_module()
@@ -66,6 +70,7 @@ class ActionMaps(ChannelProjection3D):
         num_actions: A.
         map_channels: Channels of the backbone's levels that maps read, finest first;
             the projection reads the first ``in_channels`` of them.
+        num_parts: P, slices of a box from its top to its bottom, with maps of their own.
         dropout: Share of these channels that maps do without, in training.
         **kwargs: See :class:`.ChannelProjection3D`.
     """
@@ -75,6 +80,7 @@ class ActionMaps(ChannelProjection3D):
         *,
         num_actions: int,
         map_channels: Sequence[int],
+        num_parts: int = 1,
         dropout: float = 0.0,
         **kwargs,
     ) -> None:
@@ -83,7 +89,7 @@ class ActionMaps(ChannelProjection3D):
             nn.Sequential(
                 nn.BatchNorm3d(channels, affine=False),
                 nn.Dropout3d(dropout),
-                nn.Conv3d(channels, num_actions, kernel_size=1),
+                nn.Conv3d(channels, num_parts * num_actions, kernel_size=1),
             )
             for channels in map_channels
         )
@@ -95,7 +101,7 @@ class ActionMaps(ChannelProjection3D):
             nn.init.constant_(evidence.bias, bias_init_with_prob(0.01) / len(self.maps))
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """(B, map_channels[l], T, h, w) -> (B, out_channels + A, T, h, w)"""
+        """(B, map_channels[l], T, h, w) -> (B, out_channels + P A, T, h, w)"""
         feats = as_levels(feats)
         pairs = zip(feats, self.in_channels, strict=True)
         levels = super().forward([feat[:, :channels] for feat, channels in pairs])
@@ -119,17 +125,18 @@ class ActionMapDecoder(STMixerDecoder):
     def __init__(self, *, query_share: float = 0.0, **kwargs) -> None:
         super().__init__(**kwargs)
         self.query_share = query_share
+        self.num_actions = self.num_classes - 1
 
     def strides_of(
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
-        wanted = self.embed_dims + self.num_classes - 1
         for number, feat in enumerate(feats):
-            if feat.size(1) != wanted:
+            num_parts, left = divmod(feat.size(1) - self.embed_dims, self.num_actions)
+            if num_parts < 1 or left:
                 raise UserError(
                     f'Level {number} of the feature maps has {feat.size(1)} channels, '
-                    f'not {wanted}: model.decoder.embed_dims={self.embed_dims} and a map '
-                    f'for each of {self.num_classes - 1} actions; take the neck '
+                    f'not model.decoder.embed_dims={self.embed_dims} and one or more '
+                    f'maps for each of {self.num_actions} actions; take the neck '
                     'ActionMaps.'
                 )
         return super().strides_of(self.without_maps(feats), pad_shape)
@@ -149,7 +156,10 @@ class ActionMapDecoder(STMixerDecoder):
         **kwargs,
     ) -> DecoderOutput:
         output = super().forward(feats, boxes_xyzr, pad_shape, *args, **kwargs)
-        maps = [feat[:, self.embed_dims :].mean(dim=2) for feat in feats]
+        maps = [
+            feat[:, self.embed_dims :].mean(dim=2).unflatten(1, (-1, self.num_actions))
+            for feat in feats
+        ]
 
         def read(stage: StageOutput) -> StageOutput:
             bboxes = stage.bboxes.detach()
