@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count the lines of the house against its budgets (docs/architecture.md).
+"""Count the lines and words of the house against its budgets.
 
 Lines are lines of files, with comments and blank lines. Guards are folders of checks,
 ``errors.py``, ``files.py``, ``plain_pickle.py``, ``apis/config.py``, functions named
@@ -34,6 +34,13 @@ def count_lines(files):
 
 def list_code(folder):
     return sorted(file for file in folder.rglob('*.py') if '.mim' not in file.parts)
+
+
+def list_pages(root):
+    """Markdown files in folders of the repository."""
+    folders = 'configs', 'docs', 'stmixer_mm', 'tests', 'tools'
+    pages = [root / 'CONTRIBUTING.md']
+    return pages + [file for name in folders for file in root.glob(f'{name}/**/*.md')]
 
 
 def length(node):
@@ -111,7 +118,7 @@ def list_budgets(root):
     detectors = [models / f'detectors/{name}.py' for name in ('stmixer', 'base')]
     head = [models / f'heads/{name}.py' for name in ('stmixer_head', 'criterion')]
     longest = max(everything, key=lambda file: count_lines([file]))
-    docs = [root / 'README.md', *sorted((root / 'docs').glob('*.md'))]
+    pages = [root / 'README.md', *list_pages(root)]
     share = round(100 * count_lines(method) / count_lines(core))
     return [
         ('core', count_lines(core), '≤ 12000'),
@@ -127,8 +134,8 @@ def list_budgets(root):
         ('McCabe > 10, %', round(100 * complex_ones / len(functions), 1), ''),
         ('tools', count_lines(list_code(root / 'tools')), '≤ 2500'),
         ('tests', count_lines(list_code(root / 'tests')), '≤ 15000'),
-        ('README, words', count_words(docs[:1]), '≤ 1200'),
-        ('README + docs, words', count_words(docs), '≤ 16000'),
+        ('README, words', count_words(pages[:1]), '≤ 900'),
+        ('all pages, words', count_words(pages), '≤ 22000'),
     ]
 
 
