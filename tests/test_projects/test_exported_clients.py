@@ -2,13 +2,14 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 
 import numpy as np
 import pytest
 import torch
-from run_tool import python_blocks, run_tool
+from run_tool import run_tool
 from tiny_stmixer import ROOT, write_project, write_video
 from torch import nn
 
@@ -58,11 +59,10 @@ def assert_same(rows, detections):
     np.testing.assert_allclose(found_numbers, numbers, atol=0.0101)
 
 
-def test_the_client_of_the_readme(found, monkeypatch, capsys):
+def test_the_client_in_python(found, monkeypatch, capsys):
     folder, detections = found
     monkeypatch.chdir(folder)
-    program, *_ = python_blocks('stmixer_mm/projects/export/README.md')
-    exec(program, {})
+    runpy.run_path(CLIENT.with_name('detect_onnx.py'))
     printed = capsys.readouterr().out
     rows = [
         (int(frame), action, float(score), *map(float, box.split()))
