@@ -51,7 +51,11 @@ def box_means(level: Tensor, bboxes: Tensor, pad_shape: tuple[int, int]) -> Tens
         (B, Q, A), the mean of the slices' means.
     """
     x1, y1, x2, y2 = bboxes.to(level.dtype).unbind(-1)
-    parts, (lines, columns), (height, width) = level.size(1), level.shape[-2:], pad_shape
+    parts, (lines, columns), (height, width) = (
+        level.size(1),
+        level.shape[-2:],
+        pad_shape,
+    )
     edges = torch.linspace(0, 1, parts + 1, dtype=level.dtype, device=level.device)
     edges = y1.unsqueeze(-1) + (y2 - y1).unsqueeze(-1) * edges
     of_lines = overlap_shares(edges[..., :-1], edges[..., 1:], lines, height / lines)
