@@ -32,6 +32,41 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+class UserErrors(UserError):
+    """Several errors; on the command line each has a line of its own."""
+
+    def __init__(self, errors: list[UserError]) -> None:
+        first = str(errors[0]).removesuffix('.')
+        super().__init__(f'{first} (and {len(errors) - 1} more).')
+        self.errors = errors
+
+
+class ErrorCollector:
+    """A block that goes on after the errors of its parts, and raises them at its end."""
+
+    def __init__(self) -> None:
+        self.errors: list[UserError] = []
+
+    def __enter__(self) -> 'ErrorCollector':
+        return self
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """A part that an error ends."""
+        try:
+            yield
+        except UserError as error:
+            self.errors += getattr(error, 'errors', [error])
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.raise_all()
+
+    def raise_all(self) -> None:
+        if self.errors:
+            raise UserErrors(self.errors) if len(self.errors) > 1 else self.errors[0]
+
+
 # Control characters, what turns the direction of text, and bytes that are no UTF-8.
 _UNPRINTABLE = re.compile(
     '[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]'
@@ -98,7 +133,8 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt):
             print('stopped: interrupted by the user', file=sys.stderr)
             sys.exit(130)
-        print(f'error: {tell(error)}', file=sys.stderr, flush=True)
+        for one in getattr(error, 'errors', [error]):
+            print(f'error: {tell(one)}', file=sys.stderr, flush=True)
         sys.exit(1)
 
 

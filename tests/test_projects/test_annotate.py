@@ -86,6 +86,12 @@ def coco(**changes):
     return json.dumps({**content, **changes})
 
 
+def person(frame=0, **entry):
+    return dict(
+        id=1, image_id=100 + frame, category_id=1, bbox=[10, 10, 8, 20], **entry
+    )
+
+
 @pytest.fixture
 def convert(tmp_path, write_video):
     write_video('clip.mp4')
@@ -185,12 +191,24 @@ def test_boxes_may_be_of_square_pixels_or_those_of_the_file(convert, tmp_path, w
     assert x2 == 12 / width
 
 
-def test_wrong_values_are_named_together(convert):
-    text = cvat(*TRACKS).replace('>walk</attr', '>wlak</attr')
-    with pytest.raises(
-        UserError, match=r"frame 20 \(and 1 more: .*'wlak'.*mean walk\?\.$"
-    ):
-        convert(text)
+@pytest.mark.parametrize(
+    ('text', 'places'),
+    [
+        (cvat(*TRACKS).replace('>walk</attr', '>wlak</attr'), ['frame 20'] * 2),
+        (cvat(track(box(-1, (0, 0, 9, 9)), box(5, (9, 9, 0, 0)))), ['-1', '5']),
+        (coco(videos=[dict(id=1), dict(id=1, name='')]), ['videos[0]', 'videos[1]']),
+        (
+            coco(annotations=[person(0, segmentation=3), person(10, segmentation=[3])]),
+            ['annotations[0]', 'annotations[1]'],
+        ),
+    ],
+    ids=len,
+)
+def test_all_faults_are_named_in_one_go(convert, text, places):
+    with pytest.raises(UserError) as caught:
+        convert(text, 'ann.json' if text[0] == '{' else 'ann.xml')
+    for error, place in zip(caught.value.errors, places, strict=True):
+        assert place in str(error)
 
 
 def test_frames_counted_from_1_and_exports_without_videos_are_noticed(convert):
@@ -230,12 +248,6 @@ def test_a_person_without_an_action_leaves_its_keyframe_out(convert, tmp_path):
     for _ in range(2):  # the second takes the label map of the first
         summary = convert(text, idle='nothing')
         assert summary.class_counts == dict(stand=1, nothing=1)
-
-
-def person(frame=0, **entry):
-    return dict(
-        id=1, image_id=100 + frame, category_id=1, bbox=[10, 10, 8, 20], **entry
-    )
 
 
 @pytest.mark.parametrize(

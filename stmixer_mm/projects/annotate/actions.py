@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from stmixer_mm.errors import UserError, nearest
+from stmixer_mm.errors import ErrorCollector, UserError, nearest
 from stmixer_mm.projects.annotate.records import Annotations, Shape, unique
 
 # Values of a select that mean that nothing was chosen; '__undefined__' is CVAT's.
@@ -60,19 +60,19 @@ def resolve_actions(
         )
     if not (held or wanted):
         _offer_texts(read)
-    _check_values(tracks, held)
     acting = {label for label, _ in held}
-    for track in tracks:
-        kept: dict[int, Shape] = {}
-        for shape in track:
-            if not held:
-                _add(kept, shape, [shape.label])
-            elif shape.label in acting:
-                _add(kept, shape, _actions_of(shape, held) or ([idle] if idle else []))
-            else:
-                what = f'boxes of the label {shape.label!r}, which has no actions, were left out.'
-                notes[what] += not shape.outside
-        track[:] = [kept[frame] for frame in sorted(kept)]
+    with ErrorCollector() as errors:
+        for track in tracks:
+            shapes: dict[int, Shape] = {}
+            for shape in track:
+                if held and shape.label not in acting:
+                    what = f'boxes of the label {shape.label!r}, which has no actions, were left out.'
+                    notes[what] += not shape.outside
+                    continue
+                with errors.collect():
+                    named = _actions_of(shape, held) if held else [shape.label]
+                    _add(shapes, shape, named or ([idle] if idle else []))
+            track[:] = [shapes[frame] for frame in sorted(shapes)]
     for name in sorted({name for _, name in found} - {name for _, name in held}):
         notes[f'attribute was not read as actions: {name} (see --attributes).'] = 1
     named = [action for actions in held.values() for action in actions] or read.labels
@@ -122,36 +122,23 @@ def _offer_texts(read: Annotations) -> None:
         )
 
 
-def _check_values(
-    tracks: Iterable[list[Shape]], held: Mapping[tuple[str, str], Collection[str]]
-) -> None:
-    """Raise ``UserError`` for actions that their attributes do not declare."""
-    faults = [
-        (shape.place, name, action, held[shape.label, name])
-        for track in tracks
-        for shape in track
-        for name, value in shape.attributes.items()
-        if (shape.label, name) in held and not shape.outside
-        for action in name_actions(name, value) or ()
-        if action not in held[shape.label, name]
-    ]
-    if faults:
-        place, name, action, actions = faults[0]
-        places = ', '.join(fault[0].partition(', ')[2] for fault in faults[1:6])
-        others = f' (and {len(faults) - 1} more: {places})' if places else ''
-        raise UserError(
-            f'{place}{others}: the value {action!r} of the attribute {name} is not '
-            f'declared by its label{nearest(action, actions) or "; correct it"}.'
-        )
-
-
-def _actions_of(shape: Shape, held: Collection[tuple[str, str]]) -> list[str]:
-    return [
-        action
+def _actions_of(
+    shape: Shape, held: Mapping[tuple[str, str], Collection[str]]
+) -> list[str]:
+    """Actions of a shape; ``UserError`` for one that its attribute does not declare."""
+    actions = [
+        (name, action)
         for name, value in shape.attributes.items()
         if (shape.label, name) in held
         for action in name_actions(name, value) or ()
     ]
+    for name, action in () if shape.outside else actions:
+        if action not in (declared := held[shape.label, name]):
+            raise UserError(
+                f'{shape.place}: the value {action!r} of the attribute {name} is not '
+                f'declared by its label{nearest(action, declared) or "; correct it."}'
+            )
+    return [action for _, action in actions]
 
 
 def _add(track: dict[int, Shape], shape: Shape, actions: Iterable[str]) -> None:

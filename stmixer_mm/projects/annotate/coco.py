@@ -5,7 +5,7 @@ import reprlib
 from collections import Counter
 from pathlib import Path
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import ErrorCollector, UserError, blame
 from stmixer_mm.files import write_json
 from stmixer_mm.projects.annotate.records import (
     PERSON,
@@ -46,11 +46,13 @@ def read_coco(file: str, data: bytes, notes: Counter) -> Annotations:
             )
         lists = {name: list(content[name]) for name in adders}
     for name, entries in lists.items():
-        for index, entry in enumerate(entries):
-            place = f'{file}, {name}[{index}]'
-            subject = f'{place}: {reprlib.repr(entry):.120}'
-            with blame(subject, 'see COCO JSON in docs/own_data.md'):
-                adders[name](entry, place)
+        with ErrorCollector() as errors:  # a list refers to those before
+            for index, entry in enumerate(entries):
+                place = f'{file}, {name}[{index}]'
+                subject = f'{place}: {reprlib.repr(entry):.120}'
+                remedy = 'see COCO JSON in docs/own_data.md'
+                with errors.collect(), blame(subject, remedy):
+                    adders[name](entry, place)
     for (key, *_), track in reader.tracks.items():
         reader.videos[key].tracks.append(track)
     for video in reader.videos.values():

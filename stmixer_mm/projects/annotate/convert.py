@@ -25,7 +25,7 @@ from stmixer_mm.datasets.frames import (
     without_suffix,
 )
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.errors import UserError, blame, nearest
+from stmixer_mm.errors import ErrorCollector, UserError, blame, nearest
 from stmixer_mm.files import check_file, check_writable_file, write_atomically
 from stmixer_mm.projects.annotate.actions import resolve_actions
 from stmixer_mm.projects.annotate.coco import read_coco
@@ -80,27 +80,34 @@ def convert_annotations(
         idle: Action of persons that do nothing. Without it their keyframes are left out.
 
     Raises:
-        UserError: naming the file and the place.
+        UserError: naming the file and the place; of several faults the first, and all
+            of them in ``errors``.
     """
     check_writable_file(out, purpose='--out', suffixes=('.csv',))
     label_map = Path(label_map or Path(out).with_name('action_list.pbtxt'))
     notes, sizes = Counter(), {}
     keyframes: Keyframes = {}
-    read = [read_file(file, notes) for file in files]
+    read: list[Annotations] = []
+    with ErrorCollector() as errors:
+        for file in files:
+            with errors.collect():
+                read.append(read_file(file, notes))
     actions = [
         name for one in read for name in resolve_actions(one, attributes, idle, notes)
     ]
     ids = _action_ids(unique(actions), label_map)
-    for video in _choose([video for one in read for video in one.videos], only):
-        facts = find_facts(video, videos, fps)
-        sizes[facts.name] = facts.size
-        for time, people in _keyframes(video, facts, every, ids, notes):
-            if (facts.name, time) in keyframes:
-                raise UserError(
-                    f'{video.file}: {facts.name} is annotated at {time:g} s in another '
-                    'file too; leave one out.'
-                )
-            keyframes[facts.name, time] = people
+    with ErrorCollector() as errors:
+        for video in _choose([video for one in read for video in one.videos], only):
+            with errors.collect():
+                facts = find_facts(video, videos, fps)
+                sizes[facts.name] = facts.size
+                for time, people in _keyframes(video, facts, every, ids, notes):
+                    if (facts.name, time) in keyframes:
+                        raise UserError(
+                            f'{video.file}: {facts.name} is annotated at {time:g} s in '
+                            'another file too; leave one out.'
+                        )
+                    keyframes[facts.name, time] = people
     if not any(keyframes.values()):
         raise UserError(
             f'{", ".join(files)} has no person with an action at a keyframe, one every '
@@ -269,6 +276,7 @@ def _keyframes(
     frames = video.frames
     if frames is None:
         frames = range(facts.clock['total_frames'])
+    errors = ErrorCollector()
     for time, frame in choose_keyframes(frames, every, facts.clock):
         people = []
         for person_id, track in enumerate(video.tracks):
@@ -276,15 +284,16 @@ def _keyframes(
             bbox_norm = shape and _bbox_norm(shape, facts.size, notes)
             if bbox_norm is None:
                 continue
-            with blame(shape.place, 'correct it'):
+            with errors.collect(), blame(shape.place, 'correct it'):
                 mask = read_segmentation(shape.segmentation, facts.size)
-            action_ids = [ids[action] for action in shape.actions]
-            people.append(AnnotatedPerson(bbox_norm, action_ids, person_id, mask))
+                action_ids = [ids[action] for action in shape.actions]
+                people.append(AnnotatedPerson(bbox_norm, action_ids, person_id, mask))
         if not all(person.action_ids for person in people):
             what = 'as a person does nothing there; give --idle ACTION to keep them.'
             notes[f'keyframes were left out, {what}'] += 1
         elif people or frame not in video.unclear:
             yield time, people
+    errors.raise_all()
 
 
 def _bbox_norm(

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import ErrorCollector, UserError, blame
 from stmixer_mm.files import check_file, write_atomically
 from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.actions import name_actions
@@ -40,18 +40,19 @@ def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
         declared, frames = _declared(root), _frames(root)
         size = read_size(_text(root, 'width'), _text(root, 'height'))
     tracks = []
-    for number, track in enumerate(root.iterfind('track')):
-        shapes, name = [], f'{file}, track {track.get("id", number)}'
-        for drawn in track:
-            if drawn.tag not in _READERS:
-                notes['points, lines and skeletons were left out.'] += 1
-                continue
-            place = f'{name}, frame {str(drawn.get("frame"))[:20]}'
-            with blame(place, 'correct it'):
-                shape = _read_shape(drawn, size)
-                label = track.attrib['label']
-                shapes.append(shape._replace(label=label, place=place))
-        tracks.append(_leave_later(shapes))
+    with ErrorCollector() as errors:
+        for number, track in enumerate(root.iterfind('track')):
+            shapes, name = [], f'{file}, track {track.get("id", number)}'
+            for drawn in track:
+                if drawn.tag not in _READERS:
+                    notes['points, lines and skeletons were left out.'] += 1
+                    continue
+                place = f'{name}, frame {str(drawn.get("frame"))[:20]}'
+                with errors.collect(), blame(place, 'correct it'):
+                    shape = _read_shape(drawn, size)
+                    label = track.attrib['label']
+                    shapes.append(shape._replace(label=label, place=place))
+            tracks.append(_leave_later(shapes))
     names = _text(root, 'source'), _text(root, 'name'), Path(file).stem
     video = AnnotatedVideo(
         file=file,
