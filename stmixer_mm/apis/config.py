@@ -52,6 +52,16 @@ _TOP_LEVEL = {
 }
 # Helper variables in the configs of mmaction2 and mmdet are less similar to them.
 _MISSPELT = 0.82
+# Keys that mmcv 1 read, with those that say it now.
+_OF_MMCV_1 = {
+    **dict.fromkeys(('optimizer', 'optimizer_config'), 'optim_wrapper'),
+    **dict.fromkeys(('lr_config', 'momentum_config'), 'param_scheduler'),
+    **dict.fromkeys(('checkpoint_config', 'log_config'), 'default_hooks'),
+    **dict.fromkeys(('total_epochs', 'runner', 'workflow'), 'train_cfg'),
+    'data': 'train_dataloader',
+    'evaluation': 'val_evaluator',
+    'resume_from': 'load_from',
+}
 
 
 def load_config(path: str | Path, overrides: dict | None = None) -> Config:
@@ -167,18 +177,35 @@ def check_arguments(cfg: Config) -> None:
 
 
 def _check_keys(cfg: Config) -> None:
-    """Refuse misspelt keys, which nothing reads; other unknown ones are variables."""
-    for key in cfg:
+    """Refuse misspelt and old keys, which nothing reads; other ones are variables."""
+    sections = [cfg[key] for key in cfg if key in _TOP_LEVEL]
+    for key, value in cfg.items():
         # 'val_evaluator_small' and 'dataloader' are of those that make up another.
         is_derived = any(f'_{name}_' in f'_{key}_' for name in _TOP_LEVEL) or any(
             f'_{key}_' in f'_{name}_' for name in _TOP_LEVEL
         )
-        remedy = nearest(key.lower(), _TOP_LEVEL, _MISSPELT)
-        if remedy and not is_derived:
+        swapped = [name for name in _TOP_LEVEL if sorted(name) == sorted(key)]
+        if key in _OF_MMCV_1 and not _contains(sections, value):
+            remedy = f'; write {_OF_MMCV_1[key]}, which mmengine reads'
+        elif is_derived:
+            continue
+        elif swapped:
+            remedy = f'; did you mean {swapped[0]}?'
+        else:
+            remedy = nearest(key.lower(), _TOP_LEVEL, _MISSPELT)
+        if remedy:
             raise UserError(
                 f'The key {key!r} of config {cfg.filename or ""} is read by nothing'
                 f'{remedy} (a variable of your own needs another name)'
             )
+
+
+def _contains(node: object, value: object) -> bool:
+    """Whether a value is somewhere in a section of a config, as that of a variable is."""
+    if isinstance(node, Mapping):
+        node = [*node.values()]
+    is_list = isinstance(node, list | tuple)
+    return node == value or (is_list and any(_contains(one, value) for one in node))
 
 
 def _check_node(node: object, place: str) -> None:

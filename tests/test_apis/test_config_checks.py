@@ -40,6 +40,7 @@ def cfg(tmp_path):
         {'model': dict(type='FastRCNN', _scope_='mmdet', _delete_=True)},
         # Variables of the config.
         {'train_pipeline': [], 'val_evaluator_small': {}, 'dataloader': {}},
+        {'total_epochs': 7, 'train_cfg.max_epochs': 7},
         {'custom_hooks': [dict(type='EMAHook', ema_type='mmdet.ExpMomentumEMA')]},
         # A class with its module.
         {'model.neck': dict(type='torch.nn.Identity', _delete_=True)},
