@@ -189,6 +189,13 @@ def test_boxes_may_be_of_square_pixels_or_those_of_the_file(convert, tmp_path, w
     text = text.replace('clip.mp4', 'wide.mp4')
     x2 = convert(text).persons[0].bbox_norm[2]
     assert x2 == 12 / width
+    polygon = '<polygon frame="0" points="0,0;12,0;12,24">'
+    text = re.sub('<box.*?>', polygon, text).replace('</box>', '</polygon>')
+    if width == 64:
+        with pytest.raises(UserError, match='not square'):
+            convert(text)
+    else:
+        assert convert(text).persons[0].mask
 
 
 @pytest.mark.parametrize(

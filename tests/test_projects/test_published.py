@@ -17,7 +17,7 @@ from tube_data import SCALE, build, evaluate_results, ground_truth, noisy, still
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation import TubeFrameMAPMetric, VideoMAPMetric
 from stmixer_mm.evaluation.results.offline import feed, read_results
-from stmixer_mm.projects import published  # noqa: F401
+from stmixer_mm.projects.published import road
 
 GTTUBES = {0: [still(1, 18, [0, 0, 50, 100])], 1: [still(3, 20, [100, 0, 150, 100])]}
 TRUTH = ground_truth({'v': GTTUBES}, labels=['run', 'sit'], nframes=20)
@@ -265,6 +265,17 @@ def test_pickle_and_mat_files_of_road(tmp_path, write):
     for path in (write(content), root):
         options = dict(protocol='road_python', iou_thrs=0.5)
         assert set(evaluate(path, OF_UCF, **options).values()) == {1}
+
+
+@pytest.mark.parametrize(('read_s', 'is_read'), [(60, True), (1e-6, False)])
+def test_mat_files_have_a_time_limit(tmp_path, monkeypatch, read_s, is_read):
+    monkeypatch.setattr(road, 'READ_S', read_s)
+    savemat(tmp_path / 'a.mat', dict(loc=np.zeros((1, 4))))
+    if is_read:
+        assert road._load_mat(tmp_path / 'a.mat', 'loc')['loc'].shape == (1, 4)
+    else:
+        with pytest.raises(ValueError, match='or takes more than'):
+            road._load_mat(tmp_path / 'a.mat', 'loc')
 
 
 def test_paths_of_road(tmp_path):

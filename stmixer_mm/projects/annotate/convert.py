@@ -207,6 +207,11 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
             f'({len(reader)} of (height, width) {reader.size}) than the annotated video '
             f'(of {size}); put that there.'
         )
+    if is_stretched(size, reader.size) and any(one.segmentation for one in shapes):
+        raise UserError(
+            f'{video.file}: masks are of the stored pixels of {paths[name]}, which are '
+            'not square; annotate a copy with square pixels, or boxes instead.'
+        )
     return VideoFacts(name, reader.clock, size)
 
 

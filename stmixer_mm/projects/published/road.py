@@ -4,6 +4,7 @@ Source: test-ucf24.py, which writes both; data/ucf24.py; dofilter of online-tube
 actionPaths.m, which reads the .mat files and writes paths.
 """
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,7 @@ from stmixer_mm.projects.published.frame_rows import row_results
 from stmixer_mm.projects.published.road_linking import RoadLinking
 
 _PATHS = '-actionpaths.mat'
+READ_S = 60.0  # for a .mat file
 SIDE = 300  # pixels of its frames, which are squeezed to squares
 # All scripts take the best boxes of a class above a score; these are the most and
 # lowest.
@@ -139,10 +141,16 @@ def _load_mat(file: Path, *names: str) -> dict[str, np.ndarray]:
     """Variables of a .mat file, read in another process: damaged ones crash scipy."""
     check_file(file)
     try:
-        return _mat_reader().submit(loadmat, file, variable_names=names).result()
+        submit = _mat_reader().submit
+        submit(signal.setitimer, signal.ITIMER_REAL, READ_S)  # which ends that process
+        content = submit(loadmat, file, variable_names=names)
+        submit(signal.setitimer, signal.ITIMER_REAL, 0)
+        return content.result()
     except BrokenProcessPool as error:
         _mat_reader.cache_clear()
-        raise ValueError('it is damaged') from error
+        raise ValueError(
+            f'it is damaged, or takes more than {READ_S:g} s to read'
+        ) from error
 
 
 @cache
