@@ -45,7 +45,11 @@ GOOD = 'a,1,0.1,0.1,0.5,0.9,1,0'
 TEXT = f'{GOOD}\nb,1.5,0.1,0.1,0.5,0.9,2,1\n'
 NO_TEXT = [TEXT.encode('utf-16'), pickle.dumps([1]), bz2.compress(TEXT.encode())]
 CONTENTS = {
-    'ann_file': [*NO_TEXT, (TEXT + 'é').encode('latin-1')],
+    'ann_file': [
+        *NO_TEXT,
+        GOOD.replace('0.5', '5' + 'a' * 5000).encode(),
+        (TEXT + 'é').encode('latin-1'),
+    ],
     'exclude_file': [NO_TEXT[0]],
     'empty_keyframes_file': [NO_TEXT[0]],
     'label_file': [*NO_TEXT, b'item { name: "a" id: %s }' % (b'9' * 5000)],
