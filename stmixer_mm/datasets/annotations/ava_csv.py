@@ -205,7 +205,9 @@ def parse_lines(
                 raise ValueError(f'{found + 1} columns instead of {num_commas + 1}')
             row = parse(number, line)
         except ValueError as error:
-            message = f'{line[:80]!r} is not {form} ({str(error):.200}); correct or remove it.'
+            message = (
+                f'{line[:80]!r} is not {form} ({error!s:.200}); correct or remove it.'
+            )
             row = Fault(file, number, message)
         yield row
 
