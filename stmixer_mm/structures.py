@@ -48,14 +48,6 @@ class TubeletStageOutput(NamedTuple):
     bboxes: Tensor  # (B, Q, T, 4): pixel xyxy, refined by this stage
 
 
-class Matched(NamedTuple):
-    """Queries of the last stage on the host, where parts read them without a wait."""
-
-    persons: np.ndarray  # (B, Q): i + 1 for the i-th of the clip, 0: none, -1: unknown
-    person_logits: np.ndarray  # (B, Q, [K], 2), float32
-    bboxes: np.ndarray  # (B, Q, [K], 4): pixel xyxy, float32
-
-
 class DecoderOutput(NamedTuple):
     """Predictions of stages, and what the last one leaves."""
 
@@ -63,7 +55,6 @@ class DecoderOutput(NamedTuple):
     stages: list[StageOutput | TubeletStageOutput]
     queries: Queries
     boxes_xyzr: Tensor  # (B, Q, 4), of tubelets (B * T, Q, 4)
-    matched: Matched | None = None  # in training, once they are matched
 
     def take(self, which: slice) -> 'DecoderOutput':
         """Some of the queries."""
@@ -71,7 +62,6 @@ class DecoderOutput(NamedTuple):
             [type(one)(*(values[:, which] for values in one)) for one in self.stages],
             Queries(*(values[:, which] for values in self.queries)),
             self.boxes_xyzr[:, which],
-            self.matched and Matched(*(values[:, which] for values in self.matched)),
         )
 
 

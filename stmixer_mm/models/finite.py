@@ -1,28 +1,14 @@
 """Values that are not finite, told by their samples."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple
 
 import torch
 from mmaction.structures import ActionDataSample
 from torch import Tensor
 
 from stmixer_mm.errors import UserError
-
-
-class FiniteCheck(NamedTuple):
-    """A check for which the host waits later, with others."""
-
-    finite: Tensor  # () bool, on the device
-    explain: Callable[[], None]  # raises ``UserError``
-
-
-def check_together(checks: Sequence[FiniteCheck]) -> None:
-    """Raise the error of the first check that fails; the host waits once."""
-    if not torch.stack([check.finite for check in checks]).all():
-        for check in checks:
-            check.explain()
+from stmixer_mm.structures import StageOutput
 
 
 def check_finite(
@@ -38,6 +24,16 @@ def check_finite(
             'NaN or infinite; check the annotation of these samples, lower the '
             'learning rate or clip gradients, and go on from the last checkpoint.'
         )
+
+
+def check_stages(
+    stages: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
+) -> None:
+    """Raise ``UserError`` for predictions that are not finite, the first stage first."""
+    for number, stage in enumerate(stages):
+        fields = stage._asdict().items()
+        named = {f'{name} of stage {number}': value for name, value in fields}
+        check_finite(named, data_samples)
 
 
 def sample_name(sample: ActionDataSample) -> str:

@@ -20,8 +20,6 @@ from stmixer_mm.compat import exact_convolutions, stack_numbers
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.finite import FiniteCheck, check_together
-from stmixer_mm.models.heads.criterion import Compared
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.structures import DecoderOutput
 
@@ -98,10 +96,10 @@ class QueryPart(BaseModule):
 
         Args:
             batch: The clips.
-            seen: The decoder's own queries, then further ones without a ``prefix``,
-                with ``matched``.
-            persons: The persons that they are matched to, (B, Q + D): i + 1 for the
-                i-th of the clip, 0 for none, -1 for a query that counts nowhere.
+            seen: The decoder's own queries, then further ones without a ``prefix``.
+            persons: The persons that they are matched to, (B, Q + D), on the host:
+                i + 1 for the i-th of the clip, 0 for none, -1 for a query that counts
+                nowhere.
         """
         return {}
 
@@ -165,11 +163,11 @@ class Parts(list[QueryPart]):
 
 def match_groups(
     head: nn.Module, batch: Batch, seen: DecoderOutput, extras: Sequence[ExtraQueries]
-) -> tuple[Compared, DecoderOutput, Tensor]:
+) -> tuple[dict[str, Tensor], DecoderOutput, Tensor]:
     """Losses of what learns together: the decoder's own queries, then each prefix.
 
     Returns:
-        What ``head``, a :class:`.SetCriterion`, found, and the first of these groups
+        The terms of ``head``, a :class:`.SetCriterion`, and the first of these groups
         with its persons, see :meth:`QueryPart.loss`.
     """
     others = [(one.prefix, one.persons.size(1)) for one in extras if one.prefix]
@@ -177,20 +175,8 @@ def match_groups(
     known = [extra.persons.cpu() for extra in extras]
     known = torch.cat(known, dim=1) if known else None
     groups = [('', count), *others]
-    found = head.loss_and_match(seen.stages, batch.data_samples, known, groups)
-    own = seen._replace(matched=found.targets.matched).take(slice(count))
-    return found, own, found.targets.persons[:, :count]
-
-
-def mean_terms(
-    turns: Sequence[tuple[dict[str, Tensor], FiniteCheck]],
-) -> dict[str, Tensor]:
-    """Means of loss terms of the same names, once all of them are known as finite."""
-    terms, checks = zip(*turns, strict=True)
-    check_together(checks)
-    if len(terms) == 1:  # no kernels for the mean of one
-        return terms[0]
-    return {name: sum(one[name] for one in terms) / len(terms) for name in terms[0]}
+    terms, persons = head.loss_and_match(seen.stages, batch.data_samples, known, groups)
+    return terms, seen.take(slice(count)), persons[:, :count]
 
 
 def pad_clips(

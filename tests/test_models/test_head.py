@@ -6,7 +6,7 @@ from run_tool import ROOT
 from tiny import data_sample, tiny_head
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
+from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import StageOutput
 
@@ -19,7 +19,9 @@ def make_head(**settings):
 
 def targets_of(head, output, samples):
     """The truth for the queries of one stage."""
-    return head.match(StageOutput(*(values[None] for values in output)), samples)
+    sizes = [output.bboxes.size(1)]
+    (targets,), *_ = head.match([output], samples, None, sizes)
+    return targets
 
 
 def stage_output(person_logits, bboxes, action_logits=None):
@@ -36,7 +38,7 @@ def test_literal_matching():
     )
     truth = data_sample([(5, 5, 40, 60), (50, 10, 90, 50)], [(1,), (2, 3)])
     targets = targets_of(make_head(), output, [truth])
-    assert targets.person_labels.tolist() == [BACKGROUND, PERSON, PERSON]
+    assert targets.persons.tolist() == [BACKGROUND, PERSON, PERSON]
     assert targets.bboxes.tolist() == [[50, 10, 90, 50], [5, 5, 40, 60]]
     assert targets.actions.tolist() == [[0, 1, 1], [1, 0, 0]]  # dummy column gone
     assert targets.box_scale.tolist() == [[96, 64, 96, 64]] * 2
@@ -124,7 +126,7 @@ def test_sigmoid_costs_see_the_person_score():
         assigner=dict(**HUNGARIAN, match_costs=[dict(type='mmdet.FocalLossCost')])
     )
     targets = targets_of(head, output, [data_sample([(0, 0, 9, 9)], [(1,)])])
-    assert targets.acting.index.tolist() == [1]
+    assert targets.action_rows.tolist() == [1]
 
 
 def test_sigmoid_person_loss_is_the_hosts_on_margins():
@@ -134,7 +136,7 @@ def test_sigmoid_person_loss_is_the_hosts_on_margins():
     targets = targets_of(head, output, [two_persons()])
     logits = output.person_logits[0]
     expected = MODELS.build(FOCAL)(
-        logits[:, :1] - logits[:, 1:], targets.person_labels, avg_factor=2
+        logits[:, :1] - logits[:, 1:], targets.persons, avg_factor=2
     )
     ours = head.loss([output], [two_persons()])['loss_person']
     torch.testing.assert_close(ours, expected)
@@ -153,7 +155,7 @@ def test_action_loss_is_a_mean_over_pairs_and_a_sum_over_actions(loss):
     output = random_output()
     targets = targets_of(head, output, [two_persons()])
     each = MODELS.build(loss)(
-        output.action_logits[0, targets.acting.index],
+        output.action_logits[0, targets.action_rows],
         targets.actions,
         reduction_override='none',
     )
@@ -206,8 +208,8 @@ def test_one_person_to_many_queries():
     truth = data_sample([person], [(1,)])
     head = make_head(assigner=MAX_IOU)
     targets = targets_of(head, output, [truth])
-    assert targets.acting.index.tolist() == [0, 1]
-    assert targets.counted.index.tolist() == [0, 1, 2]
+    assert targets.action_rows.tolist() == [0, 1]
+    assert targets.person_rows.tolist() == [0, 1, 2]
     assert targets.bboxes.tolist() == [list(person)] * 2
 
     expected = torch.nn.functional.cross_entropy(
@@ -252,7 +254,7 @@ def test_persons_that_are_known_need_no_matching():
     head, output = make_head(), random_output()
     persons = torch.tensor([[2, 1, -1, 2, 1, -1]])
     groups = [('dn.', 6)]
-    losses = head.loss_and_match([output] * 2, [two_persons()], persons, groups).losses
+    losses, _ = head.loss_and_match([output] * 2, [two_persons()], persons, groups)
     terms = ['loss_person', 'loss_bbox', 'loss_iou', 'loss_action']
     assert sorted(losses) == sorted(
         prefix + term for prefix in ('d0.dn.', 'dn.') for term in terms

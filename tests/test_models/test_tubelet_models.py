@@ -23,7 +23,7 @@ from tiny_tubelets import (
 from torch import nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.heads.matching import BACKGROUND, PERSON
+from stmixer_mm.models.heads.targets import BACKGROUND, PERSON
 from stmixer_mm.models.heads.tubelet_head import at_clip_frames
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import StageOutput, TubeletStageOutput
@@ -157,13 +157,13 @@ def test_each_frame_learns_what_is_known_of_it(settings):
     head = make_head(**settings)
     sample = tube_sample((1, 0, -1, -1), (-1, 1, 1, -1), actions=((1,), (2,)))
     output = random_output()
-    stages = TubeletStageOutput(*(values[None] for values in output))
-    targets = head.match(stages, [sample])
+    (targets,), *_ = head.match([output], [sample], None, [5])
     labels = torch.full((20,), -1)
-    labels[targets.counted.index] = targets.person_labels
+    labels[targets.person_rows] = targets.persons
     boxed, labels = torch.zeros(20, dtype=torch.bool), labels.view(5, 4)
-    boxed[targets.boxed.index] = True
-    pairs, boxed = targets.acting.index.tolist(), boxed.view(5, 4)
+    boxed[targets.box_rows] = True
+    boxed = boxed.view(5, 4)
+    pairs = boxed.any(dim=1).nonzero().squeeze(1).tolist()
     rows = {tuple(row) for row in boxed[pairs].int().tolist()}
     assert rows == {(1, 0, 0, 0), (0, 1, 1, 0)}
     for query in range(5):
@@ -173,7 +173,8 @@ def test_each_frame_learns_what_is_known_of_it(settings):
             assert BACKGROUND in labels[query] and PERSON not in labels[query]
         else:
             assert counted in ([1, 1, 0, 0], [0, 1, 1, 0])
-    assert len(targets.bboxes) == 3 and len(targets.actions) == 2
+    assert len(targets.bboxes) == 3
+    assert targets.action_rows.tolist() == ([*range(5)] if settings else pairs)
 
     sum(head.loss([output], [sample]).values()).backward()
     reached = output.person_logits.grad[0].abs().sum(dim=-1) > 0

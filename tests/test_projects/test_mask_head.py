@@ -21,7 +21,7 @@ from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.parts import Batch
 from stmixer_mm.projects.masks.mask_head import MaskQueries, resize
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, Matched, Queries, StageOutput
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 MASK_HEAD = dict(
     type='QueryMaskHead',
@@ -121,7 +121,6 @@ def test_loss_and_prediction_are_those_of_each_mask_at_its_own_size():
         [StageOutput(None, None, bboxes)],
         Queries(vectors, None),
         None,
-        Matched(persons, None, None),
     )
     relative = bboxes / sizes.flip(1).repeat(1, 2)[:, None]
     predicted = [InstanceData(bboxes=one, queries=torch.arange(3)) for one in relative]

@@ -18,7 +18,7 @@ from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.parts import Batch
 from stmixer_mm.projects.track_queries.query_interaction import QueryInteraction
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, Matched, Queries, StageOutput
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 QUERIES, DIMS = 5, 16
 LEFT, RIGHT, FAR = (5, 5, 30, 60), (50, 8, 90, 60), (60, 2, 70, 9)
@@ -81,11 +81,11 @@ def test_a_track_has_the_person_of_its_id_and_the_assignment_sees_the_rest():
     output = StageOutput(torch.zeros(1, 4, 2), torch.zeros(1, 4, 3), at)
     # The last two queries are tracks: of person 0, who is elsewhere, and of nobody.
     head = MODELS.build(tiny_head())
-    found = head.loss_and_match([output], [truth], torch.tensor([[1, 0]]))
-    assert found.targets.persons.tolist() == [[2, 3, 1, 0]]
+    _, persons = head.loss_and_match([output], [truth], torch.tensor([[1, 0]]))
+    assert persons.tolist() == [[2, 3, 1, 0]]
 
 
-def said(scores, bboxes, persons=()):
+def said(scores, bboxes):
     """Output of Q queries and of tracks with these person scores."""
     scores, count = torch.tensor(scores), len(scores)
     logits = torch.stack((scores.logit(), torch.zeros_like(scores)), dim=-1)[None]
@@ -94,7 +94,6 @@ def said(scores, bboxes, persons=()):
         [StageOutput(logits, None, None)],
         Queries(torch.randn(1, count, DIMS), torch.randn(1, count, DIMS)),
         xyxy_to_xyzr(bboxes),
-        Matched(np.array([persons]), logits.numpy(), bboxes.numpy()),
     )
 
 
@@ -153,7 +152,6 @@ def by_truth(part, one, persons):
     seen = said(
         torch.linspace(0.2, 0.8, len(persons)).tolist(),
         [FAR, LEFT, RIGHT, FAR, RIGHT, LEFT, RIGHT],
-        persons,
     )
     truth = keyframe({3: LEFT, 5: RIGHT})
     truth.tracks = one

@@ -7,8 +7,7 @@ from torch import Tensor
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.finite import FiniteCheck
-from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups, mean_terms
+from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import LAST, DecoderOutput, StageOutput
 
@@ -85,15 +84,20 @@ class STMixer(ClipDetector):
         self.head.check_truth(data_samples)
         losses, feats = self.loss_and_extract_feat(inputs)
         turns = self.parts.turns(Batch.of(feats, inputs, data_samples))
-        return losses | mean_terms([self.loss_of_turn(turn) for turn in turns])
+        terms = [self.loss_of_turn(turn) for turn in turns]
+        if len(terms) == 1:  # no kernels for the mean of one
+            return losses | terms[0]
+        means = {
+            name: sum(each[name] for each in terms) / len(terms) for name in terms[0]
+        }
+        return losses | means
 
-    def loss_of_turn(self, batch: Batch) -> tuple[dict[str, Tensor], FiniteCheck]:
+    def loss_of_turn(self, batch: Batch) -> dict[str, Tensor]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)
         extras = self.parts.enter_training(batch)
         seen = self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
-        found, own, persons = match_groups(self.head, batch, seen, extras)
-        losses |= found.losses | self.loss_of_parts(batch, own, persons)
-        return losses, found.check
+        terms, own, persons = match_groups(self.head, batch, seen, extras)
+        return losses | terms | self.loss_of_parts(batch, own, persons)
 
     def loss_of_parts(self, *seen_and_matched: object) -> dict[str, Tensor]:
         """See :meth:`.QueryPart.loss`."""

@@ -1,15 +1,13 @@
 """The criterion of set prediction: queries are matched to persons and compared.
 
-Shapes: S stages, B clips, Q queries, A actions, k persons of a clip, n rows.
+Shapes: S stages, B clips, Q queries, A actions, n rows; [K]: of tubelets there is a
+value for each of the K frames.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import chain
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models import losses
@@ -18,38 +16,17 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
-from stmixer_mm.models.finite import (
-    FiniteCheck,
-    check_finite,
-    check_together,
-    sample_name,
-)
+from stmixer_mm.models.data_preprocessor import move_together
+from stmixer_mm.models.finite import check_finite, check_stages, sample_name
 from stmixer_mm.models.heads.matching import (
-    PERSON,
     Samples,
-    Truth,
+    Stages,
     match_persons,
-    person_margin,
+    person_log_odds,
 )
-from stmixer_mm.models.heads.targets import Rows, Targets, make_targets
+from stmixer_mm.models.heads.targets import PERSON, Targets, make_targets
 from stmixer_mm.registry import MODELS, TASK_UTILS
 from stmixer_mm.structures import PRESENT, StageOutput
-
-Stages = Sequence[StageOutput]
-# The loss of a row does not depend on the others, so that one call has all stages.
-ELEMENTWISE = (
-    *(losses.CrossEntropyLoss, losses.FocalLoss),
-    *(losses.L1Loss, losses.SmoothL1Loss, losses.MSELoss),
-    *(losses.IoULoss, losses.GIoULoss, losses.DIoULoss, losses.CIoULoss),
-)
-
-
-class Compared(NamedTuple):
-    """Queries that were matched to persons and compared with them."""
-
-    losses: dict[str, Tensor]  # weighted terms
-    targets: Targets
-    check: FiniteCheck  # of predictions and losses
 
 
 class SetCriterion(BaseModule):
@@ -93,30 +70,7 @@ class SetCriterion(BaseModule):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.loss_iou = MODELS.build(loss_iou)
         self.loss_action = MODELS.build(loss_action)
-        # One logit, the margin of a person, instead of two.
-        self.sigmoid_person = getattr(self.loss_person, 'use_sigmoid', False)
-        self.check_parts()
-
-    def check_parts(self) -> None:
-        """Refuse losses that would train something else unnoticed."""
-        sigmoid = getattr(self.loss_action, 'use_sigmoid', not self.single_label)
-        if sigmoid == self.single_label:
-            raise UserError(
-                f'loss_action has use_sigmoid={sigmoid} but the head has single_label='
-                f'{sigmoid}; a sigmoid is for several actions, a softmax for one.'
-            )
-        if sigmoid and not wants_logits(self.loss_action, self.num_classes - 1):
-            raise UserError(
-                f'loss_action={type(self.loss_action).__name__} is higher for logits '
-                'that are surely right than for undecided ones; take a loss of logits, '
-                'such as mmdet.FocalLoss.'
-            )
-        if sigmoid and not is_mean_over_actions(self.loss_action, self.num_classes - 1):
-            raise UserError(
-                f'loss_action={type(self.loss_action).__name__} is not a mean over the '
-                'actions, so that their number would multiply it once more; take a mean, '
-                'such as mmdet.FocalLoss.'
-            )
+        check_action_loss(self.loss_action, single_label)
 
     def check_truth(self, data_samples: Samples) -> None:
         """Refuse persons of another kind than the head's."""
@@ -140,9 +94,7 @@ class SetCriterion(BaseModule):
     def loss(self, stages: Stages, data_samples: Samples) -> dict[str, Tensor]:
         """The terms of :meth:`loss_and_match`, of ground truth that is checked first."""
         self.check_truth(data_samples)
-        found = self.loss_and_match(stages, data_samples)
-        check_together([found.check])
-        return found.losses
+        return self.loss_and_match(stages, data_samples)[0]
 
     def loss_and_match(
         self,
@@ -150,8 +102,8 @@ class SetCriterion(BaseModule):
         data_samples: Samples,
         known: Tensor | None = None,
         groups: Sequence[tuple[str, int]] | None = None,
-    ) -> Compared:
-        """Match and compare all queries; the host waits for the device once.
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Match and compare all queries.
 
         Args:
             stages: Predictions of Q queries.
@@ -163,188 +115,177 @@ class SetCriterion(BaseModule):
                 losses are means of their own. Persons known in the first group are
                 taken there. Before the prefix, all stages but the last have ``d0.``
                 etc.
+
+        Returns:
+            The weighted terms, and the persons of the queries of the last stage,
+            (B, Q), as ``known``.
         """
-        stages = type(stages[0])(*map(torch.stack, zip(*stages, strict=True)))
-        stages = self.read(stages, data_samples[0].metainfo.get('clip_len'))
-        groups = groups or [('', stages.bboxes.size(2))]
-        prefixes, sizes = zip(*groups, strict=True)
+        clip_len = data_samples[0].metainfo.get('clip_len')
+        stages = [self.read(stage, clip_len) for stage in stages]
+        prefixes, sizes = zip(*groups or [('', stages[-1].bboxes.size(1))], strict=True)
         match = self.match
         if torch.compiler.is_compiling():  # else it would load the compiler for nothing
             match = torch.compiler.disable(match)  # on the host, in numpy
-        targets = match(stages, data_samples, known, sizes)
-        terms = self.compare(stages, targets)
-        finite = [value.isfinite().all() for value in (*stages, *terms.values())]
-        explain = partial(explain_infinite, stages, data_samples, terms)
-        numbers = [f'd{number}.' for number in range(len(stages.bboxes) - 1)]
-        names = [number + prefix for prefix in prefixes for number in (*numbers, '')]
-        losses = {
-            f'{name}{term}': value
-            for name, *values in zip(names, *terms.values(), strict=True)
-            for term, value in zip(terms, values, strict=True)
-        }
-        return Compared(
-            losses, targets, FiniteCheck(torch.stack(finite).all(), explain)
-        )
+        targets, totals, persons = match(stages, data_samples, known, sizes)
+        # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
+        # are those of one process for all samples together.
+        all_reduce(totals, op='mean')
+        places = [*(f'd{number}.' for number in range(len(stages) - 1)), '']
+        names = [place + prefix for prefix in prefixes for place in places]
+        terms = {}
+        for number, name in enumerate(names):
+            stage = stages[number % len(stages)]
+            of_stage = self.compare(stage, targets[number], totals[number])
+            terms |= {name + term: value for term, value in of_stage.items()}
+        check_losses(stages, data_samples, terms)
+        return terms, persons
 
     @torch.no_grad()
     def match(
         self,
-        stages: StageOutput,
+        stages: Stages,
         data_samples: Samples,
-        known: Tensor | None = None,
-        sizes: Sequence[int] | None = None,
-    ) -> Targets:
-        """The truth for groups of queries of all stages, of predictions (S, B, Q, ·)."""
+        known: Tensor | None,
+        sizes: Sequence[int],
+    ) -> tuple[list[Targets], Tensor, Tensor]:
+        """Targets for groups of queries, the stages of one after those of another.
+
+        The host waits for the device once, and sends it all targets in one copy.
+
+        Returns:
+            The targets, what their losses are divided by (n, 3): weights of persons,
+            boxes, weights of actions; and the persons of the last stage, see
+            :meth:`loss_and_match`.
+        """
         if known is None:
             known = torch.zeros(len(data_samples), 0, dtype=torch.long)
-        sizes = sizes or [stages.bboxes.size(2)]
-        truth = Truth.of(data_samples, stages.bboxes.device)
-        explain = partial(explain_infinite, stages, data_samples)
-        options = dict(first=sizes[0], assigner=self.assigner, check=explain)
-        matching = match_persons(stages, truth, known.numpy(), data_samples, **options)
-        return make_targets(matching, truth, sizes)
+        persons, truth = match_persons(
+            stages, data_samples, known.numpy(), sizes[0], self.assigner
+        )
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        targets = [
+            make_targets(
+                np.where(groups == group, of_stage, -1), truth, self.single_label
+            )
+            for group in range(len(sizes))
+            for of_stage in persons
+        ]
+        totals = np.array([self.count(target) for target in targets], np.float32)
+        device = stages[0].bboxes.device
+        values = map(torch.from_numpy, (*chain(*targets), totals))
+        *values, totals = move_together([*values], device)
+        size = len(Targets._fields)
+        targets = [
+            Targets(*values[first : first + size])
+            for first in range(0, len(values), size)
+        ]
+        return targets, totals, torch.from_numpy(persons[-1])
+
+    def count(self, targets: Targets) -> tuple[float, float, float]:
+        """What the losses of targets on the host are divided by, see :meth:`match`."""
+        num_boxes = len(targets.bboxes)
+        weights = num_boxes, num_boxes, len(targets.actions)
+        if not uses_sigmoid(self.loss_person):
+            weights = sum_weights(self.loss_person, targets.persons), *weights[1:]
+        if self.single_label:
+            weights = *weights[:2], sum_weights(self.loss_action, targets.actions)
+        return weights
 
     def read(self, stage: StageOutput, clip_len: int | None) -> StageOutput:
-        """Predictions of a stage, or of [S], float32; of tubelets, in the K frames."""
+        """Predictions of a stage, float32; of tubelets, in the K frames."""
         return in_float32(stage)
 
-    def compare(self, stages: StageOutput, targets: Targets) -> dict[str, Tensor]:
-        """The four terms of the stages of all groups, of predictions (S, B, Q, ·)."""
-        flat = StageOutput(*(values.flatten(0, -2) for values in stages))
-        logits, labels = targets.counted.of(flat.person_logits), targets.person_labels
-        bboxes, truth = targets.boxed.of(flat.bboxes), targets.bboxes
-        scale = targets.box_scale
-        acting, action_logits, actions = self.get_actions(flat.action_logits, targets)
-        totals = torch.stack(
-            (
-                targets.boxed.totals.to(logits),
-                targets.acting.totals.to(logits),
-                sum_weights(self.loss_person, labels, targets.counted),
-                sum_weights(self.loss_action, actions, acting),
+    def compare(
+        self, stage: StageOutput, targets: Targets, totals: Tensor
+    ) -> dict[str, Tensor]:
+        """The four terms of a stage."""
+        person_total, num_boxes, action_total = totals
+        person_logits = take_rows(stage.person_logits, targets.person_rows)
+        persons = targets.persons
+        if uses_sigmoid(self.loss_person):
+            person_total = person_total.clamp(min=1 / get_world_size())
+            person_logits = person_log_odds(person_logits)[:, None]
+            persons = (persons == PERSON)[:, None].to(person_logits)
+        bboxes, scale = take_rows(stage.bboxes, targets.box_rows), targets.box_scale
+        action_logits = take_rows(stage.action_logits, targets.action_rows)
+        if self.single_label:
+            action_logits = F.pad(action_logits, (1, 0))  # background
+            loss_action = divided_loss(
+                self.loss_action, action_logits, targets.actions, action_total
             )
-        )
-        # Divided on each rank by the ranks' mean totals, losses averaged over the ranks
-        # are those of one process for all samples together.
-        all_reduce(totals, op='mean')
-        boxes, pairs, person_weight, action_weight = totals
-        if self.sigmoid_person:
-            person_weight = boxes.clamp(min=1 / get_world_size())
-            logits = person_margin(logits)[:, None]
-            labels = (labels == PERSON)[:, None].to(bboxes)
-
-        def mean_action(logits: Tensor, labels: Tensor, avg_factor: Tensor) -> Tensor:
+        elif len(action_logits):
             # From a mean over persons and actions to a sum over the actions.
-            share = (self.num_classes - 1) * len(labels) / avg_factor
-            return self.loss_action(logits, labels) * share
-
-        person = self.loss_person, targets.counted, logits, labels, person_weight
-        action = self.loss_action, acting, action_logits, actions
-        boxed = targets.boxed
+            loss_action = self.loss_action(action_logits, targets.actions)
+            loss_action = loss_action * (action_logits.numel() / action_total)
+        else:
+            loss_action = action_logits.sum()
         return dict(
-            loss_person=sum_loss(*person),
-            loss_bbox=sum_loss(
-                self.loss_bbox, boxed, bboxes / scale, truth / scale, boxes
+            loss_person=divided_loss(
+                self.loss_person, person_logits, persons, person_total
             ),
-            loss_iou=sum_loss(self.loss_iou, boxed, bboxes, truth, boxes),
-            loss_action=sum_loss(*action, action_weight)
-            if self.single_label
-            else sum_loss(*action, pairs, of_stage=mean_action),
+            loss_bbox=divided_loss(
+                self.loss_bbox, bboxes / scale, targets.bboxes / scale, num_boxes
+            ),
+            loss_iou=divided_loss(self.loss_iou, bboxes, targets.bboxes, num_boxes),
+            loss_action=loss_action,
         )
 
-    def get_actions(
-        self, action_logits: Tensor, targets: Targets
-    ) -> tuple[Rows, Tensor, Tensor]:
-        """Rows, logits and labels for ``loss_action``, (n, A), of the matched queries.
 
-        With ``single_label`` (n, A + 1) and (n,), of all that count; 0 is background.
-        """
-        acting, heard = targets.acting, targets.heard
-        if not self.single_label:
-            return acting, acting.of(action_logits), targets.actions
-        labels = targets.persons.new_zeros(len(action_logits))
-        has_action, action = targets.actions.max(dim=-1)
-        labels[acting.index] = torch.where(has_action > 0, action + 1, 0)
-        return heard, F.pad(heard.of(action_logits), (1, 0)), heard.of(labels)
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Rows (n, ·) of predictions (B, Q, [K], ·)."""
+    return values.flatten(0, -2).index_select(0, rows)
 
 
-def sum_loss(
-    loss: nn.Module,
-    rows: Rows,
-    pred: Tensor,
-    target: Tensor,
-    totals: Tensor,
-    of_stage: Callable | None = None,
+def divided_loss(
+    loss: nn.Module, pred: Tensor, target: Tensor, total: Tensor
 ) -> Tensor:
-    """Losses of all stages over their totals, (S,); one call where each row counts alone.
-
-    Args:
-        loss: One of mmdet's, or any that is called like them.
-        rows: Where ``pred`` and ``target``, (n, ·), come from.
-        totals: ``avg_factor`` of each stage, (S,).
-        of_stage: Calls ``loss`` for one stage.
-    """
-    if not len(pred):  # the losses' own means over nothing are NaN, or lack a gradient
-        return pred.sum().expand(len(totals))
-    if type(loss) in ELEMENTWISE and not getattr(loss, 'avg_non_ignore', False):
-        values = rows.sum(loss(pred, target, reduction_override='none'))
-        return values / (totals + torch.finfo(totals.dtype).eps)  # as the hosts divide
-    pairs = pred.split(rows.sizes), target.split(rows.sizes)
-    return torch.stack(
-        [
-            (of_stage or loss)(*pair, avg_factor=total)
-            if len(pair[0])
-            else pair[0].sum()
-            for *pair, total in zip(*pairs, totals, strict=True)
-        ]
-    )
+    """The sum of losses over their total; of nothing a zero with a gradient."""
+    return loss(pred, target, avg_factor=total) if len(pred) else pred.sum()
 
 
-def explain_infinite(
-    stages: StageOutput,
-    data_samples: Samples,
-    terms: Mapping[str, Tensor] | None = None,
-) -> None:
-    """Raise ``UserError`` for what is not finite, the first stage first."""
-    for number, stage in enumerate(zip(*stages, strict=True)):
-        names = [f'{name} of stage {number}' for name in stages._fields]
-        check_finite(dict(zip(names, stage, strict=True)), data_samples)
-    size = len(data_samples), 1
-    means = {name: value.sum().expand(size) for name, value in (terms or {}).items()}
-    check_finite(means, data_samples)
+def uses_sigmoid(loss: nn.Module) -> bool:
+    return getattr(loss, 'use_sigmoid', False)
 
 
-def wants_logits(loss: nn.Module, num_actions: int) -> bool:
-    """Whether a loss of logits and multi-hot labels is lowest where a sigmoid is."""
-    labels = torch.tensor([[1.0], [0.0]]).expand(-1, num_actions)
-    with suppress(Exception):  # what it is called with shows in the first step
-        sure, undecided = (
-            float(deepcopy(loss)(scale * (labels - 0.5), labels)) for scale in (8, 0)
-        )
-        return sure <= undecided
-    return True
-
-
-def is_mean_over_actions(loss: nn.Module, num_actions: int) -> bool:
-    """Whether a loss stays as it is where each action is there twice."""
-    logits = torch.linspace(-2, 2, 2 * num_actions).view(2, -1)
-    labels = torch.tensor([[1.0], [0.0]]).expand(-1, num_actions)
-    with suppress(Exception):  # as above
-        once, twice = (
-            float(deepcopy(loss)(logits.repeat(1, times), labels.repeat(1, times)))
-            for times in (1, 2)
-        )
-        return math.isclose(once, twice, rel_tol=0.01)
-    return True
-
-
-def sum_weights(loss: nn.Module, labels: Tensor, rows: Rows) -> Tensor:
-    """Sums (S,) of a softmax loss's class weights over class numbers (n,); else 0."""
-    if labels.dim() > 1 or getattr(loss, 'use_sigmoid', False):
-        return labels.new_zeros(len(rows.sizes), dtype=torch.float32)
+def sum_weights(loss: nn.Module, labels: np.ndarray) -> float:
+    """Sum of a softmax loss's class weights over class numbers (n,)."""
     class_weight = getattr(loss, 'class_weight', None)
-    if class_weight is None:
-        return rows.totals.float()
-    return rows.sum(labels.new_tensor(class_weight, dtype=torch.float32)[labels])
+    return len(labels) if class_weight is None else np.take(class_weight, labels).sum()
+
+
+def check_action_loss(loss: nn.Module, single_label: bool) -> None:
+    """Refuse losses that would train something else unnoticed."""
+    name = f'loss_action={type(loss).__name__}'
+    sigmoid = getattr(loss, 'use_sigmoid', not single_label)
+    if sigmoid == single_label:
+        raise UserError(
+            f'loss_action has use_sigmoid={sigmoid} but the head has single_label='
+            f'{sigmoid}; a sigmoid is for several actions, a softmax for one.'
+        )
+    of_mmdet = type(loss) in vars(losses).values()
+    of_logits = hasattr(loss, 'use_sigmoid') and not getattr(loss, 'activated', False)
+    if sigmoid and of_mmdet and not of_logits:
+        raise UserError(
+            f'{name} does not compare logits with labels; take a loss of logits, such '
+            'as mmdet.FocalLoss.'
+        )
+    if isinstance(loss, losses.QualityFocalLoss):
+        raise UserError(
+            f'{name} is not a mean over the actions, so that their number would '
+            'multiply it once more; take a mean, such as mmdet.FocalLoss.'
+        )
+
+
+def check_losses(
+    stages: Stages, data_samples: Samples, terms: dict[str, Tensor]
+) -> None:
+    """Raise ``UserError`` for what is not finite; the host waits for the device once."""
+    values = [value.detach().flatten() for value in (*chain(*stages), *terms.values())]
+    if torch.cat(values).isfinite().all():
+        return
+    check_stages(stages, data_samples)
+    size = len(data_samples), 1
+    check_finite({k: value.expand(size) for k, value in terms.items()}, data_samples)
 
 
 def in_float32(stage: StageOutput) -> StageOutput:

@@ -1,15 +1,13 @@
-"""Persons among the queries: their scores, their matching and the truth for them.
+"""Persons among the queries: their scores, and their matching with the truth.
 
-Shapes: S stages, B clips, Q queries, A actions, N persons of a batch, k of a clip; [K]:
-of tubelets there is a value for each of the K frames.
+Shapes: S stages, B clips, Q queries, k persons of a clip; [K]: of tubelets there is a
+value for each of the K frames.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
 from mmdet.models.task_modules.assigners import (
     BBoxL1Cost,
@@ -23,19 +21,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stmixer_mm.models.boxes import frame_scales
+from stmixer_mm.models.finite import check_stages
+from stmixer_mm.models.heads.targets import BACKGROUND, PERSON, Truth
 from stmixer_mm.registry import TASK_UTILS
-from stmixer_mm.structures import PRESENT, UNKNOWN, Matched, StageOutput
+from stmixer_mm.structures import PRESENT, UNKNOWN, StageOutput
 
 Samples = Sequence[ActionDataSample]
-
-PERSON, BACKGROUND = 0, 1  # columns of the person logits
-# These cost the same in units of the frame as in pixels, so that one call compares the
-# queries of all clips. In a frame of this size the eps of the IoUs stays negligible.
-SCALE_FREE = BBoxL1Cost, ClassificationCost, FocalLossCost, IoUCost
-SIDE = 1024
+Stages = Sequence[StageOutput]
+SIDE = 1024  # pixels of the frames in which :func:`compare` does so
 
 
-def person_margin(person_logits: Tensor) -> Tensor:
+def person_log_odds(person_logits: Tensor) -> Tensor:
     """Log-odds of a person, (..., 2) to (...); their sigmoid is the person score."""
     return person_logits[..., PERSON] - person_logits[..., BACKGROUND]
 
@@ -45,90 +41,146 @@ def score_persons(person_logits: Tensor) -> Tensor:
     return person_logits.softmax(dim=-1)[..., PERSON]
 
 
-class Truth(NamedTuple):
-    """The persons of a batch, one clip after the other."""
-
-    counts: list[int]  # of each clip
-    bboxes: Tensor  # (N, [K], 4): pixel xyxy, float32
-    actions: Tensor  # (N, A), or in each frame (N, K, A): multi-hot, float32
-    states: Tensor | None  # (N, K), of tubelets
-    scales: Tensor  # (B, 4): w, h, w, h of the clip's frames without padding
-    person_scales: Tensor  # (N, 4): the same for each person
-
-    @classmethod
-    def of(cls, data_samples: Samples, device: torch.device) -> 'Truth':
-        persons = [sample.gt_instances for sample in data_samples]
-        counts = [len(one.bboxes) for one in persons]
-        bboxes, labels, *states = (
-            torch.cat([one[name] for one in persons]).to(device)
-            for name in ('bboxes', 'labels', 'states')
-            if name in persons[0]
-        )
-        bboxes = bboxes.float()
-        shapes = [sample.metainfo['img_shape'] for sample in data_samples]
-        of_persons = np.repeat(shapes, counts, axis=0).tolist()
-        scales = frame_scales(shapes + of_persons, bboxes)
-        return cls(
-            counts,
-            bboxes,
-            labels[..., 1:].float(),
-            states[0] if states else None,
-            *scales.split((len(counts), len(bboxes))),
-        )
-
-
-class Matching(NamedTuple):
-    """Assignments, on the CPU."""
-
-    persons: np.ndarray  # (S, B, Q), see SetCriterion.loss_and_match
-    states: np.ndarray  # (N, [K]), of the truth
-    last: Matched
-
-
 def match_persons(
-    stages: StageOutput,
-    truth: Truth,
-    known: np.ndarray,
+    stages: Stages,
     data_samples: Samples,
-    *,
+    known: np.ndarray,
     first: int,
     assigner: object,
-    check: Callable[[], None],
-) -> Matching:
+) -> tuple[np.ndarray, Truth]:
     """Match the queries of all stages and clips; the host waits for the device once.
 
     Args:
-        stages: Predictions (S, B, Q, ·), float32.
-        truth: The persons of the B clips.
-        known: (B, n), see :meth:`.SetCriterion.loss_and_match`.
+        stages: Predictions of S stages, float32.
         data_samples: The B clips.
+        known: (B, n), see :meth:`.SetCriterion.loss_and_match`.
         first: Queries of the first group; the others are all known.
         assigner: One of mmdet's.
-        check: Tells why costs are not finite, by an error.
+
+    Returns:
+        The persons of the queries, (S, B, Q), and the truth, on the host.
     """
-    num_stages, num_clips, num_queries = stages.bboxes.shape[:3]
+    num_clips, num_queries = stages[0].bboxes.shape[:2]
     own = num_queries - known.shape[1]
-    taken = known[:, : first - own]
-    together = is_scale_free(assigner)
-    if not own:
-        found = stages.bboxes.new_zeros(num_stages, num_clips, 0)
-    elif together:
-        found = compare(stages, truth, own, assigner.match_costs)
+    assigned = np.zeros((len(stages), num_clips, num_queries), int)
+    assigned[..., own:] = known
+    clips = [sample.gt_instances for sample in data_samples]
+    fields = {
+        name: torch.cat([clip[name] for clip in clips]).to(stages[0].bboxes.device)
+        for name in ('bboxes', 'labels', 'states')
+        if name in clips[0]
+    }
+    firsts = np.cumsum([0, *(len(clip.bboxes) for clip in clips)])
+    left = [
+        np.setdiff1d(np.arange(len(clip.bboxes)), of_clip[: first - own] - 1)
+        for clip, of_clip in zip(clips, known, strict=True)
+    ]
+    persons = read_persons(fields)
+    is_hungarian = type(assigner) is HungarianAssigner
+    if not own or (is_hungarian and not len(persons)):
+        matches = persons.bboxes.new_zeros(len(stages), num_clips, own, len(persons))
+    elif is_hungarian:
+        matches = compare(stages, own, persons, data_samples, assigner.match_costs)
     else:
-        found = match_clips(stages, taken, data_samples, assigner, own)
-    states = found[:0] if truth.states is None else truth.states
-    last = stages.person_logits[-1], stages.bboxes[-1]
-    found, states, *last = to_host(found, states, *last)
-    if own and together:
-        if not np.isfinite(found).all():
-            check()
-        found = assign(found, taken, truth.counts)
-    if truth.states is None:
-        states = np.full(len(truth.bboxes), PRESENT)
-    persons = np.zeros((num_stages, num_clips, num_queries), int)
-    persons[..., :own] = found
-    persons[..., own:] = known
-    return Matching(persons, states, Matched(persons[-1], *last))
+        rows = [first + numbers for first, numbers in zip(firsts, left, strict=False)]
+        matches = match_clips(stages, own, persons, rows, data_samples, assigner)
+    matches, *fields = to_host(matches, *fields.values())
+    if is_hungarian and not np.isfinite(matches).all():
+        check_stages(stages, data_samples)
+    for clip in range(num_clips if own else 0):
+        of_clip = matches[:, clip]
+        if is_hungarian:
+            of_clip = assign(of_clip[..., firsts[clip] + left[clip]])
+        numbers = np.append(left[clip] + 1, (-1, 0))  # those of -1 and 0 are last
+        assigned[:, clip, :own] = numbers[of_clip.astype(int) - 1]
+    if len(fields) == 2:
+        fields.append(np.full(len(persons), PRESENT))
+    fields = [np.split(values, firsts[1:-1]) for values in fields]
+    img_shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+    return assigned, Truth.of([*zip(*fields, strict=True)], img_shapes)
+
+
+def read_persons(fields: dict[str, Tensor]) -> InstanceData:
+    """Persons as mmdet's assigners and costs take them."""
+    bboxes = fields['bboxes'].float()
+    labels = bboxes.new_full((len(bboxes),), PERSON, dtype=torch.long)
+    states = {'states': fields['states']} if 'states' in fields else {}
+    return InstanceData(labels=labels, bboxes=bboxes, **states)
+
+
+def read_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
+    """The same for queries, (n, [K], ·)."""
+    # Logits (log-odds, 0) and (person, background) have the same softmax to the bit,
+    # and the sigmoid of the log-odds is right as well: costs of both types fit.
+    log_odds = person_log_odds(person_logits)
+    scores = torch.stack((log_odds, torch.zeros_like(log_odds)), dim=-1)
+    return InstanceData(scores=scores, bboxes=bboxes, priors=bboxes)
+
+
+def compare(
+    stages: Stages,
+    own: int,
+    persons: InstanceData,
+    data_samples: Samples,
+    match_costs: Sequence[Callable],
+) -> Tensor:
+    """Costs of the first ``own`` queries for the N persons of all clips, (S, B, own, N).
+
+    Each frame is stretched to a square of one size, so that one call compares all
+    clips: mmdet's costs stay the same, and the eps of the IoUs negligible.
+    """
+    person_logits = torch.stack([stage.person_logits[:, :own] for stage in stages])
+    bboxes = torch.stack([stage.bboxes[:, :own] for stage in stages])
+    shapes = [sample.metainfo['img_shape'] for sample in data_samples]
+    counts = [len(sample.gt_instances.bboxes) for sample in data_samples]
+    scales = frame_scales(shapes + np.repeat(shapes, counts, axis=0).tolist(), bboxes)
+    units, person_units = (scales / SIDE).split((len(shapes), len(persons)))
+    ones = [1] * (persons.bboxes.dim() - 2)  # of the frames of tubelets
+    queries = read_queries(
+        person_logits.flatten(0, 2),
+        (bboxes / units.view(-1, 1, *ones, 4)).flatten(0, 2),
+    )
+    persons = persons.clone()
+    persons.bboxes = persons.bboxes / person_units.view(-1, *ones, 4)
+    meta = dict(img_shape=(SIDE, SIDE))
+    costs = sum(cost(queries, persons, img_meta=meta) for cost in match_costs)
+    return costs.view(*bboxes.shape[:3], -1)
+
+
+def match_clips(
+    stages: Stages,
+    own: int,
+    persons: InstanceData,
+    rows: Sequence[np.ndarray],
+    data_samples: Samples,
+    assigner: object,
+) -> Tensor:
+    """Numbers of persons, (S, B, own), by any assigner, clip by clip; 0 for none.
+
+    Args:
+        rows: Of each clip, its ``persons`` that are left.
+    """
+    device = persons.bboxes.device
+    left = [persons[torch.from_numpy(of_clip).to(device)] for of_clip in rows]
+    numbers = [
+        assigner.assign(
+            read_queries(stage.person_logits[clip, :own], stage.bboxes[clip, :own]),
+            left[clip],
+            img_meta=sample.metainfo,
+        ).gt_inds
+        for stage in stages
+        for clip, sample in enumerate(data_samples)
+    ]
+    return torch.stack(numbers).view(len(stages), len(data_samples), own)
+
+
+def assign(costs: np.ndarray) -> np.ndarray:
+    """Numbers of the persons with the least sum of costs (S, Q, k), as above."""
+    numbers = np.zeros(costs.shape[:2], int)
+    for stage, of_stage in enumerate(costs):
+        rows, columns = linear_sum_assignment(of_stage)
+        numbers[stage, rows] = columns + 1
+    return numbers
 
 
 def to_host(*values: Tensor) -> list[np.ndarray]:
@@ -137,120 +189,6 @@ def to_host(*values: Tensor) -> list[np.ndarray]:
     ends = np.cumsum([value.numel() for value in values])
     parts = np.split(flat.detach().cpu().numpy(), ends[:-1])
     return [part.reshape(v.shape) for part, v in zip(parts, values, strict=True)]
-
-
-def is_scale_free(part: object) -> bool:
-    """Whether :func:`compare` and :func:`assign` do what an assigner, or cost, does."""
-    if type(part) is HungarianAssigner:
-        return all(map(is_scale_free, part.match_costs))
-    if type(part) is TubeletCost:
-        return all(map(is_scale_free, (*part.person_costs, *part.box_costs)))
-    return type(part) in SCALE_FREE
-
-
-def compare(
-    stages: StageOutput, truth: Truth, own: int, match_costs: Sequence[Callable]
-) -> Tensor:
-    """Costs of the first ``own`` queries for all persons of the batch, (S, B, own, N)."""
-    bboxes = stages.bboxes[:, :, :own]
-    size = *bboxes.shape[:3], len(truth.bboxes)
-    if not size[-1]:
-        return bboxes.new_zeros(size)
-    units, person_units = truth.scales / SIDE, truth.person_scales / SIDE
-    units = units.view(-1, *[1] * (bboxes.dim() - 3), 4)
-    person_units = person_units.view(-1, *[1] * (truth.bboxes.dim() - 2), 4)
-    queries = as_queries(
-        stages.person_logits[:, :, :own].flatten(0, 2), (bboxes / units).flatten(0, 2)
-    )
-    persons = as_persons(truth.bboxes / person_units, truth.states)
-    img_meta = dict(img_shape=(SIDE, SIDE))
-    return sum(cost(queries, persons, img_meta=img_meta) for cost in match_costs).view(
-        size
-    )
-
-
-def as_queries(person_logits: Tensor, bboxes: Tensor) -> InstanceData:
-    """Queries, (n, [K], ·), as mmdet's assigners and costs take them."""
-    # Logits (margin, 0) and (person, background) have the same softmax to the bit,
-    # and the sigmoid of the margin is right as well: costs of both types fit.
-    margin = person_margin(person_logits)
-    scores = torch.stack((margin, torch.zeros_like(margin)), dim=-1)
-    return InstanceData(scores=scores, bboxes=bboxes, priors=bboxes)
-
-
-def as_persons(bboxes: Tensor, states: Tensor | None) -> InstanceData:
-    """The same for persons."""
-    labels = bboxes.new_full((len(bboxes),), PERSON, dtype=torch.long)
-    persons = InstanceData(labels=labels, bboxes=bboxes)
-    if states is not None:
-        persons.states = states
-    return persons
-
-
-def assign(costs: np.ndarray, known: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """The person of each query of a clip, (S, B, own), least in the sum of costs.
-
-    Args:
-        costs: (S, B, own, N)
-        known: (B, n); their persons are taken.
-        counts: Persons of each clip.
-    """
-    found = np.zeros(costs.shape[:3], int)
-    firsts = np.cumsum([0, *counts])
-    for clip, count in enumerate(counts):
-        left = np.setdiff1d(np.arange(count), known[clip] - 1)
-        for stage, of_stage in enumerate(costs[:, clip]):
-            rows, columns = linear_sum_assignment(of_stage[:, firsts[clip] + left])
-            found[stage, clip, rows] = left[columns] + 1
-    return found
-
-
-def match_clips(
-    stages: StageOutput,
-    known: np.ndarray,
-    data_samples: Samples,
-    assigner: object,
-    own: int,
-) -> Tensor:
-    """The same by any assigner, for one stage and clip after the other."""
-    found = [
-        match_clip(logits[:own], bboxes[:own], *of_clip, assigner=assigner)
-        for stage in zip(stages.person_logits, stages.bboxes, strict=True)
-        for logits, bboxes, *of_clip in zip(*stage, known, data_samples, strict=True)
-    ]
-    return torch.stack(found).view(*stages.bboxes.shape[:2], own)
-
-
-def match_clip(
-    person_logits: Tensor,
-    bboxes: Tensor,
-    known: np.ndarray,
-    sample: ActionDataSample,
-    *,
-    assigner: object,
-) -> Tensor:
-    """The person of each query of a clip, (Q,), among those that are left.
-
-    Args:
-        person_logits: (Q, [K], 2)
-        bboxes: Pixel xyxy, (Q, [K], 4).
-        known: Persons, from 1, that are taken.
-        sample: Its ``gt_instances`` have ``bboxes`` (k, [K], 4), pixel xyxy, and, of
-            tubelets, ``states`` (k, K).
-        assigner: One of mmdet's.
-    """
-    gt_instances = sample.gt_instances
-    gt_bboxes = gt_instances.bboxes.to(bboxes)
-    left = np.setdiff1d(np.arange(len(gt_bboxes)), known - 1)
-    left = torch.from_numpy(left).to(bboxes.device)
-    states = gt_instances.get('states')
-    persons = as_persons(
-        gt_bboxes[left], None if states is None else states.to(bboxes.device)[left]
-    )
-    queries = as_queries(person_logits, bboxes)
-    found = assigner.assign(queries, persons, img_meta=sample.metainfo).gt_inds
-    numbers = F.pad(left + 1, (1, 0))  # none stays none
-    return torch.where(found > 0, numbers[found.clamp(min=0)], found)
 
 
 @TASK_UTILS.register_module()

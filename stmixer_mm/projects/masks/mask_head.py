@@ -187,9 +187,7 @@ class QueryMaskHead(QueryPart):
             UserError: A sample lacks masks.
         """
         feats, data_samples, frames = batch
-        clips, rows, truth, inside = take_masks(
-            data_samples, seen.matched.persons, frames
-        )
+        clips, rows, truth, inside = take_masks(data_samples, persons.numpy(), frames)
         vectors, bboxes = seen.queries.spatial, seen.stages[-1].bboxes
         queries = MaskQueries(vectors[clips, rows], bboxes[clips, rows].detach(), clips)
         logits = full_precision(self(feats, queries, frames))

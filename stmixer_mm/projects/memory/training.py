@@ -22,7 +22,6 @@ from torch.utils.data import Dataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.models.finite import check_together
 from stmixer_mm.models.parts import Batch, Samples
 from stmixer_mm.projects.memory.bank import (
     SAME_S,
@@ -257,9 +256,8 @@ class BankActions(STMixer):
             return super().loss(inputs, data_samples)
         (owners,) = padded(data_samples, 'persons', 'owners', value=-1)
         stages = [self.read_banks(data_samples)]
-        found = self.head.loss_and_match(stages, data_samples, owners.cpu())
-        check_together([found.check])
-        return dict(loss_action=found.losses['loss_action'])
+        terms, _ = self.head.loss_and_match(stages, data_samples, owners.cpu())
+        return dict(loss_action=terms['loss_action'])
 
     def loss_of_parts(
         self, batch: Batch, seen: DecoderOutput, persons: Tensor
@@ -271,9 +269,8 @@ class BankActions(STMixer):
         vectors = torch.cat(seen.queries, dim=-1)
         added = self.recall(vectors, bboxes, batch.data_samples)
         stages = [last._replace(action_logits=last.action_logits + added)]
-        known = torch.from_numpy(seen.matched.persons)
-        found = self.head.loss_and_match(stages, batch.data_samples, known)
-        return losses | {'memory.loss_action': found.losses['loss_action']}
+        terms, _ = self.head.loss_and_match(stages, batch.data_samples, persons)
+        return losses | {'memory.loss_action': terms['loss_action']}
 
     def predict(self, inputs: Tensor | None, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``; of banks these are all of its persons."""

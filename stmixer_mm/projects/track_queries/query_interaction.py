@@ -134,10 +134,12 @@ class QueryInteraction(QueryPart):
     def loss(
         self, batch: Batch, seen: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
-        """None; but the samples get the tracks for the next keyframes."""
-        persons, logits, bboxes = seen.matched
-        scores = score_persons(torch.from_numpy(logits)).numpy()
-        tables = []
+        """None; but the samples get the tracks for the next keyframes.
+
+        The host waits for the device once.
+        """
+        scores, bboxes = to_host(*read_last(seen))
+        persons, tables = persons.numpy(), []
         for clip, sample in enumerate(batch.data_samples):
             table = self.read(sample.tracks, scores[clip], bboxes[clip])
             rows = self.choose_by_truth(
@@ -157,9 +159,7 @@ class QueryInteraction(QueryPart):
         if 'tracks' not in batch.data_samples[0]:
             return found
         scores, bboxes, queries = to_host(
-            score_persons(seen.stages[-1].person_logits.float()),
-            xyzr_to_xyxy(seen.boxes_xyzr),
-            torch.cat([one.queries for one in found]),
+            *read_last(seen), torch.cat([one.queries for one in found])
         )
         queries = np.split(queries.astype(int), np.cumsum([*map(len, found)])[:-1])
         tables, kept = [], []
@@ -333,6 +333,12 @@ class QueryInteraction(QueryPart):
                 **dict(zip(fields, values, strict=True)),
                 **{name: table[name] for name in ('bboxes', 'ids', 'missed')},
             )
+
+
+def read_last(seen: DecoderOutput) -> tuple[Tensor, Tensor]:
+    """Person scores (B, Q + N) and pixel boxes (B, Q + N, 4) of the last stage."""
+    person_logits = seen.stages[-1].person_logits.float()
+    return score_persons(person_logits), xyzr_to_xyxy(seen.boxes_xyzr)
 
 
 def get_tracks(batch: Batch) -> list[InstanceData]:
