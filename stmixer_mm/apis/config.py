@@ -172,7 +172,14 @@ def check_arguments(cfg: Config) -> None:
     for section in inspect.signature(Runner).parameters:
         node = cfg.get(section)
         _check_node(node, section)
-        if section.endswith('dataloader') and isinstance(node, Mapping):
+        if not section.endswith('dataloader'):
+            continue
+        if not isinstance(node, Mapping | DataLoader | None):
+            raise UserError(
+                f'{section}={node!r} of config {cfg.filename or ""} is not a dict; give '
+                'it one with dataset, sampler and batch_size.'
+            )
+        if isinstance(node, Mapping):
             check_part(DataLoader, node, section)
 
 
