@@ -12,14 +12,15 @@ custom_imports = dict(
 load_from = 'work_dirs/stmixer-n_1xb8-4x8x1-5e_jhmdb-rgb/model.safetensors'
 
 model = dict(
-    backbone=dict(with_differences=True, frozen=['layers']),
+    backbone=dict(with_differences=True),
     neck=dict(
         type='ActionMaps',
         num_actions=21,
         map_channels=[48, 80, 224, 384],
+        num_parts=3,
         dropout=0.3,
     ),
-    decoder=dict(type='ActionMapDecoder', query_share=0.15),
+    decoder=dict(type='ActionMapDecoder'),
     head=dict(
         single_label=True,
         # Boxes that are not an actor's teach nothing.
@@ -28,21 +29,20 @@ model = dict(
         ),
     ),
 )
-trained_before = dict(lr_mult=0.0, decay_mult=0.0)
+# Persons and boxes are learned; the maps are new.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         _delete_=True,
         custom_keys={
-            'backbone': trained_before,
-            'decoder': trained_before,
-            'neck.projections': trained_before,
+            'backbone': dict(lr_mult=0.1),
+            'decoder': dict(lr_mult=0.05),
+            'neck.projections': dict(lr_mult=0.05),
         },
     ),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=30),
-    # A share of each learning rate, so that those of 0 stay.
     dict(type='CosineAnnealingLR', by_epoch=False, eta_min_ratio=0.01),
 ]
 train_dataloader = dict(dataset=dict(frame_stride=8))

@@ -94,19 +94,16 @@ def test_levels_are_those_of_the_projection():
         assert level[:, 16:].sum(dim=1).allclose(level[:, 16:].sum(dim=1).mean())
 
 
-def test_actions_come_from_maps_and_a_share_of_the_queries(config):
+def test_actions_come_from_the_maps_alone(config):
     clips = torch.randint(256, (2, 3, 2, 32, 48), dtype=torch.uint8)
-    model = build(config, query_share=0.0)
-    _, without, *boxes = TensorDetector(model)(clips)
-    model.decoder.query_share = 1.0
-    _, with_queries, *same_boxes = TensorDetector(model)(clips)
-    assert not torch.allclose(without, with_queries)
-    torch.testing.assert_close(boxes, same_boxes)
+    model = build(config)
+    _, actions, *boxes = TensorDetector(model)(clips)
     for *_, evidence in model.neck.maps:
         torch.nn.init.zeros_(evidence.weight)
         torch.nn.init.zeros_(evidence.bias)
-    model.decoder.query_share = 0.0
-    assert (TensorDetector(model)(clips)[1] == 0.5).all()
+    _, without_evidence, *same_boxes = TensorDetector(model)(clips)
+    torch.testing.assert_close(boxes, same_boxes)
+    assert (without_evidence == 0.5).all() and not (actions == 0.5).any()
 
 
 def test_a_neck_without_maps_is_named(config):
@@ -117,7 +114,7 @@ def test_a_neck_without_maps_is_named(config):
 
 
 def test_streams_equal_clips(config):
-    model = build(config, query_share=0.5)
+    model = build(config)
     assert len(FrameMemory(model, ClipLoader(model.cfg))._parts) == 0
     frames = torch.randint(256, (12, 48, 64, 3), dtype=torch.uint8).numpy()
     streamed, alone = (

@@ -40,6 +40,7 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         self.person_branch = _prediction_branch(embed_dims, 2)
         self.box_branch = _prediction_branch(embed_dims, 4)
         self.action_branch = _prediction_branch(2 * embed_dims, num_actions)
+        nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
 
     def init_weights(self) -> None:
         for parameter in self.parameters():
@@ -48,7 +49,6 @@ class QueryStage(BaseModule, metaclass=ABCMeta):
         super().init_weights()  # modules with an initialisation of their own
         nn.init.zeros_(self.box_branch[-1].weight)
         nn.init.zeros_(self.box_branch[-1].bias)
-        nn.init.constant_(self.action_branch[-1].bias, bias_init_with_prob(0.01))
 
     def forward(
         self,
@@ -145,14 +145,12 @@ class STMixerStage(QueryStage):
         """See :meth:`QueryStage.forward`; ``memory`` samples ``num_frames`` frames."""
         size = box_size(boxes_xyzr)
         of_boxes = boxes_xyzr.detach(), size.detach()
-        spatial, temporal = self.attend(queries, *of_boxes, blocked)
-        offsets = self.offsets(spatial).unflatten(
+        queries = self.attend(queries, *of_boxes, blocked)
+        offsets = self.offsets(queries.spatial).unflatten(
             -1, (self.num_groups, self.num_points, 3)
         )
         points = make_sample_points(offsets, boxes_xyzr, size)
-        point_samples, frame_samples = self.sample(points, memory)
-        spatial = self.spatial.mix(point_samples, spatial)
-        return Queries(spatial, self.temporal.mix(frame_samples, temporal))
+        return self.mix(queries, *self.sample(points, memory))
 
     def attend(
         self, queries: Queries, boxes_xyzr: Tensor, size: Tensor, blocked: Tensor | None
@@ -181,6 +179,15 @@ class STMixerStage(QueryStage):
     def sample(self, points: Tensor, memory: Sampler) -> tuple[Tensor, Tensor]:
         """Samples for the two query sets, (B, Q, G, P, c) and (B, Q, G, T, c)."""
         return memory(points)
+
+    def mix(
+        self, queries: Queries, point_samples: Tensor, frame_samples: Tensor
+    ) -> Queries:
+        """Mix the samples into each query set."""
+        return Queries(
+            self.spatial.mix(point_samples, queries.spatial),
+            self.temporal.mix(frame_samples, queries.temporal),
+        )
 
 
 class _QueryBranch(BaseModule):

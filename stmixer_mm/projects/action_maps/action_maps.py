@@ -11,11 +11,13 @@ from mmengine.model import ModuleList, bias_init_with_prob
 from torch import Tensor, nn
 
 from stmixer_mm.errors import UserError
+from stmixer_mm.models.boxes import xyzr_to_xyxy
+from stmixer_mm.models.decoder.stage import STMixerStage
 from stmixer_mm.models.decoder.stmixer_decoder import STMixerDecoder
 from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.models.necks.projection import ChannelProjection3D
 from stmixer_mm.registry import MODELS
-from stmixer_mm.structures import DecoderOutput, StageOutput
+from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 
 
 def overlap_shares(starts: Tensor, ends: Tensor, num_cells: int, cell: float) -> Tensor:
@@ -117,18 +119,50 @@ class ActionMaps(ChannelProjection3D):
         return [(self, False)]
 
 
+class ActionMapStage(STMixerStage):
+    """A stage that finds persons: it has neither temporal queries nor an action branch."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        del self.temporal, self.action_branch
+
+    def attend(
+        self, queries: Queries, boxes_xyzr: Tensor, size: Tensor, blocked: Tensor | None
+    ) -> Queries:
+        position_code, iof = self.relate_boxes(boxes_xyzr, size)
+        bias = self.attention_bias(iof, blocked)
+        return queries._replace(
+            spatial=self.spatial.attend(queries.spatial, position_code, bias)
+        )
+
+    def mix(
+        self, queries: Queries, point_samples: Tensor, frame_samples: Tensor
+    ) -> Queries:
+        return queries._replace(
+            spatial=self.spatial.mix(point_samples, queries.spatial)
+        )
+
+    def read_out(self, queries: Queries, boxes_xyzr: Tensor) -> StageOutput:
+        """Persons and boxes; the decoder reads the actions from its maps."""
+        return StageOutput(
+            person_logits=self.person_branch(queries.spatial),
+            action_logits=queries.spatial[..., :0],
+            bboxes=xyzr_to_xyxy(boxes_xyzr),
+        )
+
+
 @MODELS.register_module()
 class ActionMapDecoder(STMixerDecoder):
-    """Read actions from :class:`ActionMaps`, averaged over frames and in a box.
+    """Find persons with queries, and read actions from :class:`ActionMaps`.
 
-    Args:
-        query_share: Weight of the action logits of the queries, which are added.
-        **kwargs: See :class:`.STMixerDecoder`.
+    An action is the mean of its map over the frames and in the box of a person.
     """
 
-    def __init__(self, *, query_share: float = 0.0, **kwargs) -> None:
+    stage_type = ActionMapStage
+
+    def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.query_share = query_share
+        self.temporal_queries.requires_grad_(False)
         self.num_actions = self.num_classes - 1
 
     def strides_of(
@@ -168,7 +202,6 @@ class ActionMapDecoder(STMixerDecoder):
         def read(stage: StageOutput) -> StageOutput:
             bboxes = stage.bboxes.detach()
             evidence = sum(box_means(level, bboxes, pad_shape) for level in maps)
-            of_queries = self.query_share * stage.action_logits
-            return stage._replace(action_logits=evidence + of_queries)
+            return stage._replace(action_logits=evidence)
 
         return output._replace(stages=[*map(read, output.stages)])
