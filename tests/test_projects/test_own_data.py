@@ -42,8 +42,9 @@ def folder(tmp_path, monkeypatch):
     """Short configs, ten videos, and the page's XML with their names."""
     monkeypatch.chdir(tmp_path)
     Path('tools').symlink_to(ROOT / 'tools')
-    shutil.copytree(ROOT / 'configs' / '_base_', 'configs/_base_')
-    for path in Path('configs/_base_/datasets').glob('own_*.py'):
+    for name in ('_base_', 'small'):
+        shutil.copytree(ROOT / 'configs' / name, Path('configs', name))
+    for path in Path('configs').rglob('*own*.py'):
         path.write_text(shortened(path.read_text()))
     (xml,) = blocks('xml')
     for number in range(1, 11):
@@ -58,10 +59,10 @@ def folder(tmp_path, monkeypatch):
 def shortened(text):
     """Two epochs of little frames, loaded in this process."""
     for long, short in (
-        ('max_epochs=40', 'max_epochs=2'),
-        ('short_range=(112, 144)', 'short_range=(40, 48)'),
+        ('max_epochs=20, val_interval=5', 'max_epochs=2'),
+        ('short_range=(176, 224)', 'short_range=(40, 48)'),
         ('short_range=(256, 320)', 'short_range=(80, 96)'),
-        ('scale=(-1, 128)', 'scale=(-1, 48)'),
+        ('scale=(-1, 192)', 'scale=(-1, 48)'),
         ('num_workers=2', 'num_workers=0'),
         ('persistent_workers=True', 'persistent_workers=False'),
     ):
@@ -73,7 +74,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     num_commands = num_configs = 0
     for language, text in BLOCKS:
         if text.startswith('from '):
-            exec(text.replace('epoch_40', 'epoch_2'), {})
+            exec(text.replace('epoch_20', 'epoch_2'), {})
         elif language == 'python':
             path = re.match(r'# (data/own/\w+\.py)\n', text)[1]
             assert len(text.splitlines()) <= 21  # 20 and the name
@@ -81,7 +82,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
             Path(path).write_text(shortened(text))
         for line in text.splitlines() if language == '' else ():
             if line.startswith('python '):
-                run_line(line.replace('epoch_40', 'epoch_2'))
+                run_line(line.replace('epoch_20', 'epoch_2'))
                 num_commands += 1
             else:  # which files are where by then
                 names = [word.strip(',') for word in line.split() if word != '…']
@@ -90,7 +91,7 @@ def test_the_page_from_its_first_to_its_last_line(folder, capsys):
     assert (num_commands, num_configs) == (9, 2)
 
     # The learning rate falls until the last epoch, however many there are.
-    (scalars,) = Path('work_dirs/own_tiny').glob('*/vis_data/scalars.json')
+    (scalars,) = Path('work_dirs/own_n').glob('*/vis_data/scalars.json')
     lines = map(json.loads, scalars.read_text().splitlines())
     rates = [line['lr'] for line in lines if 'lr' in line]
     assert len(rates) == 2 and rates[-1] < 0.2 * rates[0]
