@@ -82,8 +82,8 @@ LOG_PROCESSORS = _share('LOG_PROCESSORS', 'engine')
 VISUALIZERS = _share('VISUALIZERS', 'visualization')
 
 # Files that take the place of a checkpoint: for a suffix ('.onnx') a function (config,
-# path, *, trust) that makes the file the model of the config; it may run code only with
-# ``trust``. The model built of it has ``classes``, the names of the actions or None.
+# path) that makes the file the model of the config. The model built of it has
+# ``classes``, the names of the actions or None.
 MODEL_FILES: dict[str, Callable[..., None]] = {}
 
 # Called with a model, its ClipLoader and ``reuse``: what loads and predicts the clips of

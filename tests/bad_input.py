@@ -29,12 +29,12 @@ GOOD = {
     'test': 'tiny.py tiny.pth --work-dir w',
     'evaluate': 'found.csv tiny.py',
     'analyze_results': 'found.csv tiny.py --out o',
-    'export': 'tiny.py tiny.pth --to torch --out o.pt2',
+    'export': 'tiny.py tiny.pth --to onnx --out o.onnx',
     'convert_annotations': 'cvat.xml --videos . --out o.csv',
     'data/ava_kinetics/convert': 'found.csv --clips clips --out o.csv',
 }
 FILES = {
-    **dict.fromkeys(('text.txt', 'text.onnx', 'text.pt2'), 'hello\n'),
+    **dict.fromkeys(('text.txt', 'text.onnx'), 'hello\n'),
     'empty': '',
     'found.csv': '0.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',
     'found_1.csv': '1.mp4,1,0.1,0.1,0.5,0.9,1,0.9\n',

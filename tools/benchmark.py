@@ -6,17 +6,12 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from stmixer_mm.apis.config import check_device
 from stmixer_mm.command_line import Count, OptionsOf, run_main
-from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
 from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_json_path, write_json
@@ -27,14 +22,9 @@ from stmixer_mm.models.decoder.sampling.backends import (
     choose_backend,
     make_sampler,
 )
-from stmixer_mm.projects.export.formats import FORMATS, load, write
-from stmixer_mm.projects.export.metadata import Metadata
-from stmixer_mm.projects.export.tensors import TensorDetector
-from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.profiling.clips import ClipPipeline
 from stmixer_mm.projects.profiling.memory import bytes_in_use, peak_bytes
 from stmixer_mm.projects.profiling.meter import machine, take_turns
-from stmixer_mm.projects.profiling.models import build_model, quieten, read_config
+from stmixer_mm.projects.profiling.models import quieten
 from stmixer_mm.registry import MODELS
 
 import torch
@@ -42,10 +32,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 STRIDES = (4, 8, 16, 32)
-# Export formats by runtime; 'torch' is the model itself, by autocast in bf16.
-RUNTIMES = dict(
-    torch='torch', inductor='inductor', onnxruntime='onnx', openvino='openvino'
-)
 SIZES = ('mode', 'part', 'batch', 'frames', 'queries', 'points', 'size', 'dtype')
 COLUMNS = dict(
     ours_s='ours s',
@@ -77,9 +63,6 @@ class Options:
     """
     Args:
         part: sampling: that of all stages, without the rest.
-        runtime: Time the detector of --config in these; auto: in all that are installed.
-        precision: With --runtime; auto: those that may be fast.
-        config: Of a whole detector.
         batch: Clips.
         frames: Of the feature maps.
         points: Of a group.
@@ -93,9 +76,6 @@ class Options:
 
     mode: Sequence[Literal['forward', 'train']] = ('forward',)
     part: Sequence[Literal['decoder', 'sampling']] = ('decoder',)
-    runtime: Sequence[Literal[*RUNTIMES, 'auto']] = ()
-    precision: Sequence[Literal['fp32', 'bf16', 'int8', 'auto']] = ('fp32',)
-    config: str = 'stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb'
     batch: Sequence[Count] = (1,)
     frames: Sequence[Count] = (4,)
     queries: Sequence[Count] = (100,)
@@ -116,8 +96,7 @@ def main(*, options: Annotated[dict, OptionsOf(Options)]) -> None:
 
     The literal formulation samples every point in every frame and level and stores it
     all, and mixes all groups at once; weights and all else are the same. Options with
-    several values make a row for each combination. With --runtime, a whole detector is
-    timed in several runtimes instead.
+    several values make a row for each combination.
     """
     args = Options(**options)
     kinds = [*args.mode], [*args.dtype], args.device
@@ -126,16 +105,9 @@ def main(*, options: Annotated[dict, OptionsOf(Options)]) -> None:
     check_json_path(args.json)
     check_device(args.device)
     quieten()
-    if args.runtime:
-        rows = [
-            row
-            for batch, size in itertools.product(args.batch, args.size)
-            for row in compare_runtimes(batch, size, args)
-        ]
-    else:
-        values = itertools.product(*(getattr(args, key) for key in SIZES))
-        rows = [measure(dict(zip(SIZES, one, strict=True)), args) for one in values]
-        print_rows(rows)
+    cases = itertools.product(*(getattr(args, key) for key in SIZES))
+    rows = [measure(dict(zip(SIZES, case, strict=True)), args) for case in cases]
+    print_rows(rows)
     write_json(args.json, rows)
 
 
@@ -310,83 +282,6 @@ def print_rows(rows: list[dict]) -> None:
         table.append((case, *('' if one is None else f'{one:g}' for one in values)))
     print(f'{fixed}; {rows[0]["backend"]}; {json.dumps(rows[0]["machine"])}')
     print(format_table(table))
-
-
-def find_ways(args: Options) -> list[tuple[str, str]]:
-    """Runtimes and precisions to compare."""
-    ways = [
-        (name, precision)
-        for name, form in RUNTIMES.items()
-        if name in args.runtime
-        or ('auto' in args.runtime and find_spec(FORMATS[form].package))
-        for precision in FORMATS[form].precisions
-        if precision in args.precision or 'auto' in args.precision
-    ]
-    if not ways:
-        raise UserError(
-            f'--runtime {" ".join(args.runtime)} has no --precision '
-            f'{" ".join(args.precision)}; take auto for one of the two.'
-        )
-    return ways
-
-
-def compare_runtimes(batch: int, size: str, args: Options) -> list[dict]:
-    """Rows of a detector with random weights in several runtimes, timed in turns.
-
-    int8 measures its ranges on noise, for timing alone.
-    """
-    cfg = read_config(args.config)
-    torch.manual_seed(0)
-    shape = [ClipPipeline(cfg, 'test').clip_len, *sides_of(size)]
-    detector = TensorDetector(build_model(cfg)).eval()
-    clips = torch.randint(0, 256, (batch, 3, *shape), dtype=torch.uint8)
-    ways, traced = find_ways(args), Traced(detector, shape, batch)
-    runs, held = {}, {}
-    with TemporaryDirectory() as folder, torch.inference_mode():
-        for way in ways:
-            file = None if way[0] == 'torch' else write_file(way, traced, clips, folder)
-            before = bytes_in_use(clips.device)
-            if file:
-                run = partial(load(file, trust=True)[0], clips.numpy())
-            else:
-                is_fast = way[1] == 'bf16'
-                model = speed_up(deepcopy(detector)) if is_fast else detector
-                run = partial(model, clips)
-            run()
-            runs[way], held[way] = run, bytes_in_use(clips.device) - before
-        seconds = take_turns(runs, turns=args.turns, device=clips.device)
-        rows = [
-            dict(
-                runtime=way[0],
-                precision=way[1],
-                seconds=round(seconds[way], 5),
-                ratio=round(seconds[ways[0]] / seconds[way], 3),
-                held_mb=round(held[way] / 1e6),
-                peak_mb=round(peak_bytes(run, clips.device) / 1e6),
-                batch=batch,
-                size=size,
-                machine=machine(clips.device),
-            )
-            for way, run in runs.items()
-        ]
-    columns = ('runtime', 'precision', 'seconds', 'ratio', 'held_mb', 'peak_mb')
-    table = [('runtime', '', 's', 'ratio', 'held MB', 'peak MB of a run')]
-    table += [tuple(f'{row[key]}' for key in columns) for row in rows]
-    print(f'{args.config}, {batch} clips {shape}; {json.dumps(rows[0]["machine"])}')
-    print(format_table(table, left=2))
-    fastest = min(rows, key=lambda row: row['seconds'])
-    print(f'fastest here: {fastest["runtime"]} {fastest["precision"]}')
-    return rows
-
-
-def write_file(
-    way: tuple[str, str], traced: Traced, clips: Tensor, folder: str
-) -> Path:
-    (name, precision), form = way, FORMATS[RUNTIMES[way[0]]]
-    file = Path(folder, f'{name}-{precision}{form.suffix}')
-    about = Metadata(shape=traced.shape, batch=len(clips), precision=precision)
-    write(traced, about, file, form, calibration=[clips.numpy()])
-    return file
 
 
 if __name__ == '__main__':

@@ -5,8 +5,7 @@ come out. The file is compared with the model before it gets its name, and its
 description goes beside it (OUT.json).
 """
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,18 +14,15 @@ from typing import Literal
 from stmixer_mm.apis import init_detector
 from stmixer_mm.apis.config import config_files
 from stmixer_mm.command_line import CfgOptions, run_main
-from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError
-from stmixer_mm.evaluation.functional.tables import format_table
 from stmixer_mm.files import check_no_input, check_writable_file
-from stmixer_mm.projects.export.candidates import (
+from stmixer_mm.projects.export.formats import FORMATS
+from stmixer_mm.projects.export.parity import (
     NUM_COMPARED,
-    Candidate,
-    keep,
     list_outputs,
-    make_candidate,
+    move,
+    write_near,
 )
-from stmixer_mm.projects.export.formats import FORMATS, list_ways
 from stmixer_mm.projects.export.tensors import LEFT_OUT, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.projects.profiling.clips import (
@@ -38,53 +34,49 @@ from stmixer_mm.projects.profiling.clips import (
     video_clips,
 )
 from stmixer_mm.projects.profiling.meter import take_turns
-from stmixer_mm.projects.streaming.path import cut_path
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 NUM_CALIBRATION = 32  # clips
-TURNS = 5
+TURNS = 3
 
 
 def main(
     config: str,
     checkpoint: str,
     *,
-    to: Literal['onnx', 'openvino', 'torch', 'inductor', 'stream', 'auto'],
+    to: Literal[*FORMATS],
     out: Path,
     video: str | None = None,
     shape: Shape = None,
     dynamic: Sequence[Literal['batch', 'size']] = (),
-    precision: Literal['fp32', 'bf16', 'int8', 'auto'] = 'fp32',
+    precision: Literal['fp32', 'bf16', 'int8'] = 'fp32',
     label_map: str | None = None,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Args:
     config: Config file, or the name of one in configs/.
     checkpoint: Checkpoint file or URL.
-    to: Format; auto: the fastest on this machine of all that are installed.
-    out: File to write; with --to auto its suffix is added.
+    to: Format.
+    out: File to write.
     video: Compare on clips of this video; they set height and width.
     shape: Frames, height and width of the clips; by default those of the test pipeline
         on the video, or else on frames of 4:5.
     dynamic: batch: any number of clips at once (default: one); size: any height and
         width (default: one).
     precision: Of most products; int8 measures ranges on clips of the video, or else of
-        the training set; auto: the fastest on this machine (int8 only with --video).
+        the training set.
     label_map: Label map (pbtxt) with the names of actions.
     """
-    ways, is_auto = list_ways(to, precision), 'auto' in (to, precision)
-    if precision == 'auto' and not video:
-        ways = [way for way in ways if 'int8' not in way]
-    files = [out]
-    if to == 'auto':
-        files = [out.with_name(out.name + FORMATS[name].suffix) for name, _ in ways]
-    else:
-        check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
-    outputs = [path for file in files for path in list_outputs(file)]
+    if precision not in FORMATS[to].precisions:
+        raise UserError(
+            f'--to {to} has no --precision {precision}; take another of the two.'
+        )
+    check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
     inputs = [path for path in (config, checkpoint, video, label_map) if path]
+    outputs = list_outputs(out)
     for path in outputs:
         check_writable_file(path, purpose='--out:', inputs=inputs)
     model = init_detector(
@@ -92,25 +84,20 @@ def main(
     )
     check_no_input(outputs, config_files(model.cfg), purpose='--out:')
     detector = TensorDetector(model).eval()
-    in_int8 = any('int8' in way for way in ways)
-    clips = find_clips(model.cfg, video, shape, in_int8=in_int8)
+    clips = find_clips(model.cfg, video, shape, in_int8=precision == 'int8')
     batch = None if 'batch' in dynamic else 1
-    options = dict(any_size='size' in dynamic, cut=cut_path)
-    traced = Traced(detector, clips.shape[-3:], batch, **options)
+    traced = Traced(detector, clips.shape[-3:], batch, any_size='size' in dynamic)
+    for name in LEFT_OUT:
+        if getattr(model, name, None) is not None:
+            print(f'{name} is left out: it depends on the persons found')
     with TemporaryDirectory(dir=out.parent, prefix='.') as folder:
-        made = make_all(ways, traced, clips, Path(folder), skip=is_auto)
-        chosen = made[0]
-        if is_auto:
-            rivals = {'the checkpoint': detector}
-            if precision == 'auto':
-                rivals['the checkpoint with --fast'] = speed_up(deepcopy(detector))
-            chosen = find_fastest(made, rivals, clips[:1])
-        if chosen is None:
-            print('Keep the checkpoint: nothing is written.')
-            return
-        if to == 'auto':
-            out = out.with_name(out.name + chosen.file.suffix)
-        print(f'{out}: {keep(chosen, out) / 1e6:.1f} MB')
+        file, run = write_near(to, precision, traced, clips, Path(folder))
+        clip = clips[:1]
+        runs = dict(model=partial(detector, clip), file=partial(run, clip.numpy()))
+        with torch.inference_mode():
+            seconds = take_turns(runs, turns=TURNS, device=clip.device)
+        speed = f'{seconds["file"]:.3f} s a clip, the model {seconds["model"]:.3f} s'
+        print(f'{out}: {move(file, out) / 1e6:.1f} MB; {speed}')
 
 
 def find_clips(
@@ -132,62 +119,6 @@ def find_clips(
             'leave --shape out, or give another --video.'
         )
     return clips
-
-
-def make_all(
-    ways: Sequence[tuple[str, str]],
-    traced: Traced,
-    clips: Tensor,
-    folder: Path,
-    *,
-    skip: bool,
-) -> list[Candidate]:
-    """Files that are near enough to the model, of all formats and precisions.
-
-    With ``skip``, those in which it cannot be exported are left out.
-    """
-    for name in LEFT_OUT:
-        if getattr(traced.detector.model, name, None) is not None:
-            print(f'{name} is left out: it depends on the persons found')
-    near = []
-    for way in ways:
-        try:
-            made = make_candidate(*way, traced, clips, folder)
-        except UserError as error:
-            if not skip:
-                raise
-            print(f'{" ".join(way)} is left out: {error}')
-            continue
-        near += [made] * made.is_near
-        scores, pixels = made.parity
-        print(
-            f'{made.name}: scores within {scores:.1e}, boxes within {pixels:.1e} pixels '
-            f"of the model's{'' if made.is_near else ', too far'}"
-        )
-    if not near:
-        raise UserError(
-            'Nothing is written: no file is near enough to the model; take another '
-            'format or precision, or another part of the model.'
-        )
-    return near
-
-
-def find_fastest(
-    made: Sequence[Candidate], rivals: Mapping[str, nn.Module], clip: Tensor
-) -> Candidate | None:
-    """The fastest of the files; None: a rival is."""
-    runs = {name: partial(rival, clip) for name, rival in rivals.items()}
-    runs |= {one.name: partial(one.run, clip.numpy()) for one in made}
-    with torch.inference_mode():
-        seconds = take_turns(runs, turns=TURNS, device=clip.device)
-    rows = [('', 'seconds a clip', 'ratio')]
-    for name in sorted(seconds, key=seconds.get):
-        ratio = seconds['the checkpoint'] / seconds[name]
-        rows.append((name, f'{seconds[name]:.3f}', f'{ratio:.2f}'))
-    print(format_table(rows, left=1))
-    fastest = min(seconds, key=seconds.get)
-    print(f'fastest here: {fastest}')
-    return next((one for one in made if one.name == fastest), None)
 
 
 if __name__ == '__main__':

@@ -29,7 +29,6 @@ def main(
     interval: Count = 1,
     wait_time: NotNegative = 2.0,
     person_thr: PersonThr = None,
-    trust: bool = False,
     run: Annotated[dict, OptionsOf(run_config)],
 ) -> None:
     """Args:
@@ -40,8 +39,6 @@ def main(
     show: Show those keyframes in a window.
     interval: Draw every n-th sample.
     wait_time: Seconds that a window is shown.
-    trust: Run an exported file that is a program (.pt2), and so can do anything on
-        this machine.
     """
     drawing = dict(show=show, wait_time=wait_time, out_dir=show_dir, interval=interval)
 
@@ -54,7 +51,7 @@ def main(
     def finish(cfg: Config) -> None:
         exported = MODEL_FILES.get(Path(cfg.load_from).suffix.lower())
         if exported:
-            exported(cfg, cfg.load_from, trust=trust)
+            exported(cfg, cfg.load_from)
         if dump is not None:
             dump_predictions(cfg, dump)
 

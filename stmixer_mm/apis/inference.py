@@ -42,7 +42,6 @@ def init_detector(
     device: str = 'cpu',
     label_map: str | Path | None = None,
     cfg_options: dict | None = None,
-    trust: bool = False,
 ) -> nn.Module:
     """Build a detector and load its parameters, all of which must fit.
 
@@ -58,7 +57,6 @@ def init_detector(
         label_map: Label map (pbtxt) with the names of the actions. By default the
             names come from the checkpoint or the config's test set.
         cfg_options: Overrides, dotted key → value.
-        trust: Whether an exported file may run code of its own (.pt2).
 
     Returns:
         In evaluation mode, with ``cfg`` (Config) and ``classes``, the names of the
@@ -74,7 +72,7 @@ def init_detector(
     check_device(device)
     if not (logger := MMLogger.get_current_instance()).level:
         logger.setLevel(cfg.get('log_level') or 'INFO')  # as the runner does
-    model, classes = _load_model(cfg, checkpoint, trust=trust)
+    model, classes = _load_model(cfg, checkpoint)
     _prepare_use(model, cfg.get('use') or {}, cfg_options or {})
     if label_map or not classes:
         classes = _class_names(cfg, label_map)
@@ -89,12 +87,12 @@ def init_detector(
 
 
 def _load_model(
-    cfg: Config, checkpoint: str | Path | None, *, trust: bool
+    cfg: Config, checkpoint: str | Path | None
 ) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A model with its parameters, and the names of actions that are with them."""
     load_file = MODEL_FILES.get(Path(checkpoint or '').suffix.lower())
     if load_file is not None:
-        load_file(cfg, checkpoint, trust=trust)
+        load_file(cfg, checkpoint)
     with building(cfg, 'model'):
         model = MODELS.build(cfg.model)
     if load_file is not None:

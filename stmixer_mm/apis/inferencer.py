@@ -76,8 +76,6 @@ class ActionDetInferencer:
         cfg_options: Overrides of the config, dotted key → value.
         fast: Fold batch norms, and use bfloat16 where the device supports it; the
             detections are identical up to rounding.
-        trust: Run an exported file that is a program (.pt2), and so can do anything on
-            this machine.
         show_progress: Count keyframes in the terminal.
 
     Attributes:
@@ -96,7 +94,6 @@ class ActionDetInferencer:
         label_file: Annotated[str | None, dict(flag='--label-map')] = None,
         cfg_options: CfgOptions = None,
         fast: bool = False,
-        trust: bool = False,
         show_progress: bool = True,
     ) -> None:
         model, weights = resolve_model(model, weights)
@@ -107,7 +104,6 @@ class ActionDetInferencer:
             device=device or get_device(),
             label_map=label_file,
             cfg_options=cfg_options,
-            trust=trust,
         )
         files += config_files(self.model.cfg)
         self.input_files = [one for one in files if isinstance(one, str | Path)]

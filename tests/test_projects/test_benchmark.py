@@ -4,7 +4,6 @@ import json
 
 import pytest
 from run_tool import run_tool
-from tiny_stmixer import write_model
 
 SMALL = dict(stages=1, queries=3, points=2, frames=2, size='40x50')
 
@@ -42,17 +41,3 @@ def test_sampling_in_half_precision(benchmark):
     assert row['matmul_s'] is None
     ratio = row['float32_s'] / row['ours_s']
     assert row['float32_ratio'] == pytest.approx(ratio, rel=0.1)
-
-
-def test_runtimes_in_turns(benchmark, tmp_path, capsys):
-    pytest.importorskip('onnxruntime')
-    options = '--runtime', 'torch', 'onnxruntime', '--batch', '2'
-    rows = benchmark(*options, '--config', write_model(tmp_path)[0])
-    names = [(row['runtime'], row['precision']) for row in rows]
-    assert names == [('torch', 'fp32'), ('onnxruntime', 'fp32')]
-    assert rows[0]['ratio'] == 1
-    assert all(row['seconds'] > 0 and row['batch'] == 2 for row in rows)
-    assert all('held_mb' in row and row['peak_mb'] >= 0 for row in rows)
-    assert 'fastest here: ' in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        benchmark('--runtime', 'onnxruntime', '--precision', 'bf16')

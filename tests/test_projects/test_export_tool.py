@@ -1,19 +1,19 @@
-"""``tools/export.py``, mostly in the format that needs no further package."""
+"""``tools/export.py``."""
 
-import json
 import os
-import time
 
 import pytest
 import torch
-from run_tool import load_tool, run_and_fail, run_tool
+from run_tool import run_and_fail, run_tool
 from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import init_detector
-from stmixer_mm.projects.export import candidates
-from stmixer_mm.projects.export.candidates import Candidate, keep
-from stmixer_mm.projects.export.formats import FORMATS, load
-from stmixer_mm.projects.profiling import meter
+from stmixer_mm.projects.export import parity
+from stmixer_mm.projects.export.formats import load
+from stmixer_mm.projects.export.parity import move
+
+for package in 'onnx', 'onnxscript', 'onnxruntime':
+    pytest.importorskip(package)
 
 CONFIG = """
 _base_ = 'tiny.py'
@@ -44,25 +44,25 @@ def arguments(tmp_path_factory):
     checkpoint = config.with_suffix('.pth')
     torch.save(init_detector(config, None).state_dict(), checkpoint)
     video = write_video(config.parent / 'new.mp4', size=(96, 48))
-    return config, checkpoint, '--to', 'torch', '--video', video
+    return config, checkpoint, '--to', 'onnx', '--video', video
 
 
-def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsys):
-    file = tmp_path / 'tiny.pt2'
+def test_a_file_and_its_description(arguments, tmp_path, capsys):
+    file = tmp_path / 'tiny.onnx'
     run_tool('export', *arguments, '--out', file, '--dynamic', 'batch')
     printed = capsys.readouterr().out
     for part in 'query_interaction', 'mask_head':  # depend on the persons found
         assert f'{part} is left out' in printed
-
-    extra = {'stmixer_mm.json': ''}
-    program = torch.export.load(file, extra_files=extra)
-    about = json.loads(extra['stmixer_mm.json'])
-    assert about['classes'] == ['stand', 'walk']
-    assert (about['frame_interval'], about['batch']) == (2, None)
-    assert about['shape'] == [2, 32, 64]
+    assert 's a clip, the model' in printed
+    assert {*tmp_path.iterdir()} == {file, tmp_path / 'tiny.onnx.json'}
+    run, about = load(file)
+    assert file.with_name('tiny.onnx.json').read_text() == f'{about.to_text()}\n'
+    assert about.classes == ['stand', 'walk']
+    assert (about.frame_interval, about.batch) == (2, None)
+    assert about.shape == [2, 32, 64]
     clips = torch.randint(0, 256, (3, 3, 2, 32, 64), dtype=torch.uint8)
-    outputs = dict(zip(about['outputs'], program.module()(clips), strict=True))
-    assert {name: [*each.shape] for name, each in outputs.items()} == dict(
+    outputs = dict(zip(about.outputs, run(clips.numpy()), strict=True))
+    assert {name: [*values.shape] for name, values in outputs.items()} == dict(
         person_scores=[3, 4],
         action_scores=[3, 4, 2],
         bboxes=[3, 4, 4],
@@ -71,38 +71,11 @@ def test_a_program_that_needs_nothing_of_this_package(arguments, tmp_path, capsy
 
 
 def test_what_differs_is_not_written(arguments, tmp_path, capsys, monkeypatch):
-    limits = dict(fp32=candidates.Parity(-1.0, -1.0))
-    monkeypatch.setattr(candidates, 'LIMITS', limits)
-    error = run_and_fail(capsys, 'export', *arguments, '--out', tmp_path / 'tiny.PT2')
+    limits = dict(fp32=parity.Parity(-1.0, -1.0))
+    monkeypatch.setattr(parity, 'LIMITS', limits)
+    error = run_and_fail(capsys, 'export', *arguments, '--out', tmp_path / 'tiny.ONNX')
     assert 'Nothing is written' in error
     assert not [*tmp_path.iterdir()]
-
-
-def test_the_fastest_is_kept(arguments, tmp_path, capsys, monkeypatch):
-    pytest.importorskip('onnxruntime')
-
-    def int8_is_faster(runs, **_):
-        return {name: 1.0 + ('int8' not in name) for name in runs}
-
-    monkeypatch.setattr(meter, 'take_turns', int8_is_faster)
-    for name in 'openvino', 'inductor':  # which take longer to write
-        monkeypatch.setitem(FORMATS, name, FORMATS[name]._replace(is_fast=False))
-    auto = '--to', 'auto', '--precision', 'auto', '--video', arguments[-1]
-    run_tool('export', *arguments[:2], *auto, '--out', tmp_path / 'tiny')
-    assert 'fastest here: onnx int8' in capsys.readouterr().out
-    file, beside = tmp_path / 'tiny.onnx', tmp_path / 'tiny.onnx.json'
-    assert {*tmp_path.iterdir()} == {file, beside}
-    about = load(file)[1]
-    assert about.precision == 'int8' and beside.read_text() == f'{about.to_text()}\n'
-
-
-def test_the_checkpoint_may_be_the_fastest():
-    clip = torch.zeros(1)
-    find_fastest = load_tool('tools/export.py').find_fastest
-    slow = Candidate('slow', None, lambda clip: time.sleep(0.01), None, True)
-    assert find_fastest([slow], {'the checkpoint': lambda clip: clip}, clip) is None
-    rivals = {'the checkpoint': lambda clip: time.sleep(0.02)}
-    assert find_fastest([slow], rivals, clip) is slow
 
 
 def test_a_pair_of_files_is_of_one_model(tmp_path, monkeypatch):
@@ -117,9 +90,8 @@ def test_a_pair_of_files_is_of_one_model(tmp_path, monkeypatch):
     for suffix in '.xml', '.bin':
         (tmp_path / f'tiny{suffix}').write_text('of the model before')
         (tmp_path / 'new' / f'model{suffix}').write_text('new')
-    new = Candidate('new', tmp_path / 'new' / 'model.xml', None, None, True)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, 'replace', killed)
-        keep(new, tmp_path / 'tiny.xml')
+        move(tmp_path / 'new' / 'model.xml', tmp_path / 'tiny.xml')
     assert not (tmp_path / 'tiny.xml').exists()
     assert (tmp_path / 'tiny.bin').read_text() == 'new'

@@ -14,12 +14,7 @@ from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.apis.inference import detect_clips, detect_video, init_detector
 from stmixer_mm.datasets.clips import RecentFrames
 from stmixer_mm.errors import UserError
-from stmixer_mm.projects.export.formats import FORMATS, write
-from stmixer_mm.projects.export.metadata import describe
-from stmixer_mm.projects.export.tensors import TensorDetector
-from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.projects.streaming.memory import FrameMemory
-from stmixer_mm.projects.streaming.path import cut_path
 
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=8, norm_eval=False)
 WIDTHS = dict(in_channels=[8, 16, 32, 64], out_channels=16)
@@ -183,27 +178,6 @@ def test_frames_are_seen_once_and_only_those_of_a_clip_are_kept(config):
         kept.append(sum(len(made) for made in memory._made))
     assert sum(seen) == 12 + 24
     assert max(kept) <= 1 + 3 * 2  # frames from a clip's first to its last
-
-
-@pytest.mark.parametrize('backbone', ['causal', 'differences'])
-def test_exported_streams_equal_clips(config, folder, backbone):
-    pytest.importorskip('onnxscript')
-    pytest.importorskip('onnxruntime')
-    model, file = build(config, backbone), folder / f'{backbone}.stream'
-    traced = Traced(TensorDetector(model), (4, 32, 43), None, cut=cut_path)
-    write(traced, describe(traced, 'fp32'), file, FORMATS['stream'])
-    exported = init_detector(model.cfg, file)
-    for interval, batch_size in (1, 1), (3, 2):
-        options = dict(interval_s=interval / 30, batch_size=batch_size, score_thr=0)
-        found, alone, expected = (
-            [*detect_video(one, pictures(12), reuse=reuse, **options)]
-            for one in (exported, model)
-            for reuse in ('always', 'never')[one is model :]
-        )
-        assert_same(found, alone)
-        assert_same(found, expected)
-    with pytest.raises(UserError, match='4x43x32'):
-        [*detect_video(exported, pictures(12, size=(64, 48)), reuse='always')]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from stmixer_mm.files import check_file
 from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.models.heads.stmixer_head import Detections
 from stmixer_mm.models.heads.tubelet_head import finds_tubelets
-from stmixer_mm.models.parts import Batch, Samples
+from stmixer_mm.models.parts import Samples
 from stmixer_mm.projects.export.formats import load
 from stmixer_mm.projects.export.graphs import check_shapes
 from stmixer_mm.projects.export.tensors import Outputs, join
@@ -32,12 +32,11 @@ class ExportedDetector(BaseModel):
     Args:
         file: Written by ``tools/export.py``.
         head: Config of the model's head, which chooses the queries.
-        trust: Whether the file may run code of its own.
         with_query_vectors: See :class:`.STMixer`.
 
     Raises:
         UserError: the file cannot be read, or its model is of another kind or has
-            another number of actions; or it may not run code but could.
+            another number of actions.
     """
 
     def __init__(
@@ -45,7 +44,6 @@ class ExportedDetector(BaseModel):
         *,
         file: str,
         head: dict,
-        trust: bool = False,
         with_query_vectors: bool = False,
     ) -> None:
         super().__init__()
@@ -55,7 +53,7 @@ class ExportedDetector(BaseModel):
         self.with_query_vectors = with_query_vectors
         # DistributedDataParallel takes no model without parameters.
         self.empty = nn.Parameter(torch.empty(0))
-        self.run, self.metadata = load(Path(file), trust=trust)
+        self.run, self.metadata = load(Path(file))
         self.classes = self.metadata.classes
         num_actions = self.head.num_classes - 1
         found = self.metadata.tubelets, len(self.classes or [None] * num_actions)
@@ -132,35 +130,12 @@ class ExportedDetector(BaseModel):
             raise UserError(
                 f'A clip is {"x".join(map(str, shape))} (frames, height, width), but '
                 f'{self.file} takes {"x".join(map(str, wanted))}; export for it with '
-                '--shape or (not .stream) --dynamic size, or resize videos in the pipeline.'
+                '--shape or --dynamic size, or resize videos in the pipeline.'
             )
 
 
-@MODELS.register_module()
-class ExportedStream(ExportedDetector):
-    """One of several models, which a stream runs as the parts of a checkpoint's."""
-
-    @property
-    def path(self) -> list[object]:
-        return [self.run]
-
-    def test_step(self, data: dict) -> Samples:
-        clips = single_clips(data['inputs'])
-        for clip in clips:  # in a stream, new frames
-            self.check_shape((self.metadata.shape[0], *clip.shape[2:]))
-        return super().test_step(data | dict(inputs=torch.stack(clips)))
-
-    def predict_batch(self, batch: Batch) -> Samples:
-        """See :meth:`.STMixer.predict_batch`."""
-        return self.fill(batch.data_samples, map(self.run.decode, [batch.feats]))
-
-
-def put_in_place(cfg: Config, file: str | Path, *, trust: bool = False) -> None:
+def put_in_place(cfg: Config, file: str | Path) -> None:
     """Make an exported file the model of a config, in place of a checkpoint.
-
-    Args:
-        cfg: Config that is changed.
-        file, trust: See :class:`ExportedDetector`.
 
     Raises:
         UserError: the config is of a model that is never exported.
@@ -170,6 +145,5 @@ def put_in_place(cfg: Config, file: str | Path, *, trust: bool = False) -> None:
             f'{file} is an exported STMixer, but the config is of a '
             f'{cfg.model.get("type")}; give the config that it was exported with.'
         )
-    kind = 'ExportedStream' if Path(file).suffix == '.stream' else 'ExportedDetector'
-    cfg.model = dict(type=kind, file=str(file), head=cfg.model.head, trust=trust)
+    cfg.model = dict(type='ExportedDetector', file=str(file), head=cfg.model.head)
     cfg.load_from = None

@@ -1,20 +1,17 @@
 """Files of exported detectors: written, loaded and run."""
 
 import functools
-import io
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import NamedTuple
-from zipfile import ZipFile
 
 import numpy as np
 import torch
 
-from stmixer_mm.errors import UserError, blame
+from stmixer_mm.errors import blame
 from stmixer_mm.projects.export.graphs import (
     check_graph,
     read_onnx,
@@ -22,8 +19,7 @@ from stmixer_mm.projects.export.graphs import (
     without_paths,
 )
 from stmixer_mm.projects.export.int8 import quantise
-from stmixer_mm.projects.export.metadata import FOREIGN, KEY, Metadata
-from stmixer_mm.projects.export.stream import load_stream, start_session, write_stream
+from stmixer_mm.projects.export.metadata import KEY, Metadata
 from stmixer_mm.projects.export.tensors import INPUT
 from stmixer_mm.projects.export.traced import Traced, import_package
 
@@ -36,8 +32,6 @@ class Format(NamedTuple):
     write: Callable[[Traced, Metadata, Path, Clips], None]
     load: Callable[[Path], tuple[Run, Metadata]]
     precisions: tuple[str, ...]
-    package: str = 'torch'  # which runs it; files of PyTorch are programs
-    is_fast: bool = True  # whether it may be faster than the model
 
 
 def write(
@@ -68,46 +62,16 @@ def write(
         form.write(traced, metadata, file, calibration)
 
 
-def load(file: Path, *, trust: bool = False) -> tuple[Run, Metadata]:
+def load(file: Path) -> tuple[Run, Metadata]:
     """Load a file, to run it on the CPU.
 
-    Args:
-        file: Written by ``tools/export.py``, or so it is said.
-        trust: Whether it may run code of its own.
-
     Raises:
-        UserError: it is no such file, is damaged, or its runtime is missing; or it may
-            not run code but could.
+        UserError: tools/export.py did not write it, it is damaged, or its runtime is
+            missing.
     """
     form = {form.suffix: form for form in FORMATS.values()}[file.suffix.lower()]
-    if form.package == 'torch' and not trust:
-        raise UserError(
-            f'{file} is a program, which can do anything on this machine when it is '
-            'loaded; pass --trust (trust=True) if you trust who made it, or take an '
-            'ONNX or OpenVINO file, which is data only.'
-        )
     with blame(f'{file} cannot be loaded', 'export it anew with tools/export.py'):
         return form.load(file)
-
-
-def list_ways(to: str, precision: str) -> list[tuple[str, str]]:
-    """Formats and precisions to try; 'auto' is any that may be fast here.
-
-    Raises:
-        UserError: there is none.
-    """
-    ways = [
-        (name, one)
-        for name, form in FORMATS.items()
-        if to == name or (to == 'auto' and form.is_fast and find_spec(form.package))
-        for one in form.precisions
-        if precision in (one, 'auto')
-    ]
-    if not ways:
-        raise UserError(
-            f'--to {to} has no --precision {precision} here; take another of the two.'
-        )
-    return ways
 
 
 def _onnx_model(traced: Traced, precision: str, clips: Clips) -> object:
@@ -128,7 +92,11 @@ def _load_onnx(file: Path) -> tuple[Run, Metadata]:
     texts = {entry.key: entry.value for entry in model.metadata_props}
     about = Metadata.from_text(texts.get(KEY))
     check_graph(read_onnx(model), about)
-    session = start_session(str(file))
+    runtime = import_package('onnxruntime')
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, too
+    providers = ['CPUExecutionProvider']
+    session = runtime.InferenceSession(str(file), options, providers=providers)
     return lambda clips: session.run(None, {INPUT: clips}), about
 
 
@@ -170,52 +138,9 @@ def _load_openvino(file: Path) -> tuple[Run, Metadata]:
     return run, about
 
 
-def _write_program(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
-    extra = {f'{KEY}.json': about.to_text()}
-    written = io.BytesIO()  # PyTorch's own writer aborts the process on a full disk
-    torch.export.save(traced.program(about.precision), written, extra_files=extra)
-    file.write_bytes(written.getbuffer())
-
-
-def _write_compiled(traced: Traced, about: Metadata, file: Path, clips: Clips) -> None:
-    text = {KEY: about.to_text()}
-    torch._inductor.aoti_compile_and_package(
-        traced.program(about.precision),
-        package_path=str(file),
-        inductor_configs={'freezing': True, 'aot_inductor.metadata': text},
-    )
-
-
-def _load_program(file: Path) -> tuple[Run, Metadata]:
-    with ZipFile(file) as archive:
-        names = archive.namelist()
-    if any('/aotinductor/' in name for name in names):
-        module = torch._inductor.aoti_load_package(str(file))
-        text = module.get_metadata().get(KEY)
-    elif any(name.endswith(f'/{KEY}.json') for name in names):
-        extra = {f'{KEY}.json': ''}
-        module = torch.export.load(file, extra_files=extra).module()
-        text = extra[f'{KEY}.json']
-    else:
-        raise ValueError(FOREIGN)
-
-    def run(clips: np.ndarray) -> list[np.ndarray]:
-        with torch.no_grad(), torch.autocast('cpu', enabled=False):
-            return [each.numpy() for each in module(torch.from_numpy(clips))]
-
-    return run, Metadata.from_text(text)
-
-
 FORMATS = {
-    'onnx': Format('.onnx', _write_onnx, _load_onnx, ('fp32', 'int8'), 'onnxruntime'),
+    'onnx': Format('.onnx', _write_onnx, _load_onnx, ('fp32', 'int8')),
     'openvino': Format(
-        '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8'), 'openvino'
+        '.xml', _write_openvino, _load_openvino, ('fp32', 'bf16', 'int8')
     ),
-    'torch': Format(
-        '.pt2', _write_program, _load_program, ('fp32', 'bf16'), is_fast=False
-    ),
-    'stream': Format(
-        '.stream', write_stream, load_stream, ('fp32',), 'onnxruntime', is_fast=False
-    ),
-    'inductor': Format('.pt2', _write_compiled, _load_program, ('fp32', 'bf16')),
 }

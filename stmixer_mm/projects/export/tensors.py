@@ -62,41 +62,19 @@ class TensorDetector(nn.Module):
 
     def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
         """The fields of :class:`Outputs`, for uint8 clips (B, 3, T, h, w)."""
-        feats = self.model.extract_feat(self.prepare(clips))
-        return self.decode(feats, clips.shape[2:])
-
-    def prepare(self, clips: Tensor) -> Tensor:
-        """What the backbone takes: clips normalised, then padded."""
-        height, width = clips.shape[-2:]
-        lines, columns = self._pad_shape(height, width)
-        margins = (0, columns - width, 0, lines - height)
-        return F.pad(self.model.data_preprocessor.normalise(clips.float()), margins)
-
-    def decode(
-        self, feats: Sequence[Tensor], shape: Sequence[int]
-    ) -> tuple[Tensor, ...]:
-        """The outputs, from the levels of clips of a shape (T, h, w)."""
-        model, (num_frames, *size) = self.model, shape
+        model, (num_frames, *size) = self.model, clips.shape[2:]
+        pad_shape = self._pad_shape(*size)
+        margins = (0, pad_shape[1] - size[1], 0, pad_shape[0] - size[0])
+        inputs = F.pad(model.data_preprocessor.normalise(clips.float()), margins)
+        feats = model.extract_feat(inputs)
         scale = frame_scale(size, model.data_preprocessor.mean)
         img_shapes = scale[1:3].expand(feats[0].size(0), 2)
-        frames = FrameShapes(img_shapes, self._pad_shape(*size))
-        seen = model.see(Batch(feats, [], frames), which=LAST)
-        last = model.head.read(seen.stages[-1], num_frames)
-        found = model.head.score(last, scale)
-        return *found, model.decoder.query_vectors(seen.queries).float()
+        frames = FrameShapes(img_shapes, pad_shape)
+        outputs = model.see(Batch(feats, [], frames), which=LAST)
+        stage = model.head.read(outputs.stages[-1], num_frames)
+        detections = model.head.score(stage, scale)
+        return *detections, model.decoder.query_vectors(outputs.queries).float()
 
     def _pad_shape(self, height: int, width: int) -> tuple[int, int]:
         pad_size = self.model.data_preprocessor.pad_size
         return pad_size([height]), pad_size([width])
-
-
-class InBfloat16(nn.Module):
-    """Autocast inside of a module, as ``torch.export`` can trace it."""
-
-    def __init__(self, detector: TensorDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast('cpu', torch.bfloat16):
-            return self.detector(clips)

@@ -68,7 +68,7 @@ class FrameMemory:
         if not hasattr(model, 'predict_batch'):
             raise UserError(
                 f'{type(model).__name__} cannot stream: it needs the pixels of whole '
-                'clips; give the checkpoint of an STMixer, or a .stream file of it.'
+                'clips; give the checkpoint of an STMixer.'
             )
         for transform in loader.transforms:
             if not isinstance(transform, FRAMEWISE):

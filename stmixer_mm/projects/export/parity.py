@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stmixer_mm.errors import UserError
 from stmixer_mm.files import write_atomically
 from stmixer_mm.models.boxes import frame_scale
 from stmixer_mm.projects.export.formats import FORMATS, Run, load, write
@@ -30,17 +31,9 @@ class Parity(NamedTuple):
 LIMITS = dict(fp32=Parity(1e-3, 0.5), bf16=Parity(0.1, 8.0), int8=Parity(0.3, 32.0))
 
 
-class Candidate(NamedTuple):
-    name: str
-    file: Path
-    run: Run
-    parity: Parity
-    is_near: bool
-
-
-def make_candidate(
+def write_near(
     to: str, precision: str, traced: Traced, clips: Tensor, folder: Path
-) -> Candidate:
+) -> tuple[Path, Run]:
     """Write a file and compare it with its model.
 
     Args:
@@ -51,25 +44,39 @@ def make_candidate(
             ranges on the others, or on these if there are no others.
         folder: Where to write.
 
+    Returns:
+        The file, and what runs it.
+
     Raises:
-        UserError: the model cannot be exported so.
+        UserError: the model cannot be exported so, or the file is too far from it.
     """
     form, about = FORMATS[to], describe(traced, precision)
-    file = Path(folder, f'{to}-{precision}', f'model{form.suffix}')
-    file.parent.mkdir()
-    rest = clips[:-NUM_COMPARED] if len(clips) > NUM_COMPARED else clips
-    write(traced, about, file, form, calibration=[clip[None].numpy() for clip in rest])
+    file = folder / f'model{form.suffix}'
+    ranges = clips[:-NUM_COMPARED] if len(clips) > NUM_COMPARED else clips
+    write(
+        traced, about, file, form, calibration=[clip[None].numpy() for clip in ranges]
+    )
     write_atomically(name_json(file), f'{about.to_text()}\n'.encode())
-    run, _ = load(file, trust=True)
+    run, _ = load(file)
     compared = [clips[-NUM_COMPARED:]]
     if None in about.shape:
         frames, height, width = clips.shape[-3:]
         larger = frames, height * 4 // 3, width * 5 // 4
         compared.append(F.interpolate(compared[0], size=larger))
-    gaps = [compare(traced.detector, run, some, batch=about.batch) for some in compared]
-    largest = Parity(*np.max(gaps, axis=0).tolist())  # NaN, if one is
-    is_near = is_within(largest, LIMITS[precision])
-    return Candidate(f'{to} {precision}', file, run, largest, is_near)
+    gaps = [
+        compare(traced.detector, run, batch, batch=about.batch) for batch in compared
+    ]
+    largest = Parity(*np.max(gaps, axis=0).tolist())  # NaN, if a gap is
+    print(
+        f'{to} {precision}: scores within {largest.scores:.1e}, boxes within '
+        f"{largest.pixels:.1e} pixels of the model's"
+    )
+    if not is_within(largest, LIMITS[precision]):
+        raise UserError(
+            'Nothing is written: the file is too far from the model; take another '
+            'format or precision, or another part of the model.'
+        )
+    return file, run
 
 
 def is_within(parity: Parity, limits: Parity) -> bool:
@@ -96,15 +103,14 @@ def compare(
     return Parity(scores.max().item(), pixels.max().item())
 
 
-def keep(candidate: Candidate, out: Path) -> int:
-    """Move a candidate to ``out``, and the files beside it, as of weights, beside that.
+def move(file: Path, out: Path) -> int:
+    """Move a file to ``out``, and those beside it, as of weights, beside that.
 
     Returns:
-        Its bytes.
+        Their bytes.
     """
-    main = candidate.file
-    names = {main: out, name_json(main): name_json(out)}
-    parts = sorted(main.parent.iterdir(), key=main.__eq__)  # the main one last
+    names = {file: out, name_json(file): name_json(out)}
+    parts = sorted(file.parent.iterdir(), key=file.__eq__)  # the main one last
     size = sum(part.stat().st_size for part in parts)
     out.unlink(missing_ok=True)  # no new file beside an old one, if interrupted
     for part in parts:
@@ -113,7 +119,7 @@ def keep(candidate: Candidate, out: Path) -> int:
 
 
 def list_outputs(out: Path) -> list[Path]:
-    """The files that :func:`keep` may write: ``out``, and those beside it."""
+    """The files that :func:`move` may write: ``out``, and those beside it."""
     return [out, name_json(out), *[out.with_suffix('.bin')] * (out.suffix == '.xml')]
 
 
