@@ -238,13 +238,13 @@ class VideoDetections:
     version: int = entry(default=1, schema=dict(const=1))
     source: str = entry('Path, URL or name of the source.', key='video')
     num_bytes: int | None = _count(
-        'Size of its files, if tools/detect_videos.py read it.', default=None
+        'Size of its files, if tools/detect.py read it.', default=None
     )
     mtime: float | None = entry(
         'When they were last changed, in seconds since 1970.', digits=3, default=None
     )
     made_with: str | None = entry(
-        'Digest of the model and the options, if tools/detect_videos.py made it.',
+        'Digest of the model and the options, if tools/detect.py made it.',
         default=None,
     )
     fps: float = _count('Mean frame rate; 0 if it did not open.', default=0.0)

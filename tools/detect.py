@@ -2,18 +2,19 @@
 
 OUT gets for each video a copy with the detections drawn into it (.mp4), the detections
 (.json) and a picture of who does what when (.png); and detections.csv, with a row for
-each action in all of them. Started again, finished videos are skipped. A video that
+each action in all of them. Started again, finished videos are skipped. With --ray,
+workers of a Ray cluster share the videos, and Ray Data writes a data set. A video that
 cannot be read is reported on one line; the exit status is then 1.
 """
 
-from pathlib import Path
+import os
+from typing import Annotated
 
-import stmixer_mm.projects.export
-import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis.inferencer import ActionDetInferencer, ModelOptions, StreamOptions
-from stmixer_mm.command_line import Overrides, overrides, run_main
+from stmixer_mm.command_line import OptionsOf, Overrides, Shard, overrides, run_main
 from stmixer_mm.datasets.streams import list_sources
-from stmixer_mm.projects.many_videos.many_videos import detect_videos
+from stmixer_mm.errors import UserError
+from stmixer_mm.projects.many_videos.many_videos import detect_videos, detect_with_ray
 from stmixer_mm.projects.tiles.tiles import TileOptions, choose_predictor
 
 
@@ -22,9 +23,11 @@ def main(
     *,
     model: str | None = None,
     weights: str | None = None,
-    out: Path = Path('detections'),
+    out: str = 'detections',
     no_video: bool = False,
     overwrite: bool = False,
+    shard: Shard = (0, 1),
+    cluster: Annotated[dict, OptionsOf(detect_with_ray)],
     device: str | None = None,
     building: ModelOptions,
     settings: Overrides,
@@ -39,25 +42,43 @@ def main(
             whose weights are fetched once, such as stmixer_slowonly-r50_ava22; a
             checkpoint of yours, with its config in it; or with --weights a config.
         weights: Checkpoint file or URL, or a file written by tools/export.py.
-        out: Folder of the results.
+        out: Folder of the results; with --ray, any place that pyarrow knows.
         no_video: Do not draw the detections.
         overwrite: Detect anew where results are of another model or other options.
+        shard: Detect in the share I, from 0, of N shares of the videos only, without
+            detections.csv.
         device: Such as cpu or cuda:0; by default the GPU if there is one.
     """
+    # Workers of Ray have other current folders.
+    paths = dict(model=model, weights=weights, label_file=building.pop('label_file'))
+    for name, path in paths.items():
+        if path is not None and os.path.exists(path):
+            paths[name] = os.path.abspath(path)
 
     def build() -> ActionDetInferencer:
+        import stmixer_mm.projects.export
+        import stmixer_mm.projects.streaming  # noqa: F401
+
         return ActionDetInferencer(
-            model,
-            weights,
-            device,
-            cfg_options=overrides(**settings),
+            **paths,
             **building,
+            device=device,
+            cfg_options=overrides(**settings),
             show_progress=False,
         )
 
     detection['predictor'] = choose_predictor(**tiling)
-    files = dict(draw=not no_video, table=True, overwrite=overwrite)
-    detect_videos(list_sources(videos), build, out, **files, **detection)
+    sources = list_sources(videos)
+    if cluster['address'] is not None:
+        detect_with_ray(sources, build, out, **cluster, **detection)
+        return
+    if cluster['form'] is not None:
+        raise UserError(
+            f'--format {cluster["form"]} needs --ray, and that pyarrow and Ray: '
+            "pip install 'stmixer_mm[ray]'."
+        )
+    files = dict(draw=not no_video, table=shard[1] == 1, overwrite=overwrite)
+    detect_videos(sources, build, out, shard=shard, **files, **detection)
 
 
 if __name__ == '__main__':

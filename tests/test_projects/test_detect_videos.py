@@ -35,9 +35,9 @@ def expected(project):
 
 
 def detect(project, out, *options, videos='videos.txt'):
-    model = project / 'tiny.py', project / 'tiny.pth'
-    args = (project / videos, *model, '--out', out, *options)
-    run_tool('detect_videos', *args, '--cfg-options', 'model.head.score_thr=0.0')
+    model = '--model', project / 'tiny.py', '--weights', project / 'tiny.pth'
+    args = (project / videos, *model, '--no-video', '--out', out, *options)
+    run_tool('detect', *args, '--cfg-options', 'model.head.score_thr=0.0')
 
 
 def results(out):

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from tiny import (
     assert_all_learn,
@@ -162,11 +161,3 @@ def test_predicted_masks_are_those_of_kept_queries_in_chunks_of_any_size():
     model.head.score_thr = 1.0
     (empty,) = model.test_step(batch(data_sample()))
     assert empty.pred_instances.masks.shape == (0, 64, 96)
-
-
-def test_images_have_masks_as_mmdet_has_them():
-    hosted, model = sample_of(*TWO), detector()
-    masks = hosted.gt_instances.masks.numpy().astype('uint8')
-    hosted.gt_instances.masks = BitmapMasks(masks, 64, 96)
-    expected = losses_of(model, sample_of(*TWO))
-    assert losses_of(model, hosted)['loss_mask'] == expected['loss_mask']

@@ -9,7 +9,6 @@ from tiny import (
     build_detector,
     count_operators,
     data_sample,
-    tiny_decoder,
     tiny_deformable_decoder,
     tiny_detector,
     two,
@@ -18,7 +17,6 @@ from tiny_tubelets import ALWAYS, tube_detector, tube_sample
 
 import stmixer_mm.projects.deformable
 import stmixer_mm.projects.denoising
-import stmixer_mm.projects.forecast
 import stmixer_mm.projects.masks
 import stmixer_mm.projects.track_queries  # noqa: F401
 from stmixer_mm.errors import UserError
@@ -26,16 +24,12 @@ from stmixer_mm.projects.export.tensors import TensorDetector
 from stmixer_mm.projects.export.traced import Traced
 from stmixer_mm.registry import MODELS
 
-NECK = tiny_detector()['neck']
-FORECAST = dict(type='WarpForecast', in_channels=[16] * 4, num_ahead=1, clip_len=2)
-
 
 @pytest.mark.parametrize(
     'settings',
     [
         dict(head=tiny_detector()['head']),
         dict(mask_head=MASK_HEAD),
-        dict(neck=[NECK, FORECAST]),
     ],
     ids=lambda settings: ''.join(settings),
 )
@@ -75,16 +69,9 @@ def test_a_step_has_as_many_operators_for_any_number_of_clips(config, sample, tu
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize(
-    'parts',
-    [
-        dict(decoder=tiny_deformable_decoder()),
-        dict(neck=[NECK, FORECAST], decoder=tiny_decoder(num_frames=3)),
-    ],
-    ids=['deformable', 'WarpForecast'],
-)
-def test_exported_programs_take_any_number_of_clips(parts):
-    model = TensorDetector(build_detector(tiny_detector() | parts)).eval()
+def test_a_program_of_the_deformable_decoder_takes_any_number_of_clips():
+    config = tiny_detector() | dict(decoder=tiny_deformable_decoder())
+    model = TensorDetector(build_detector(config)).eval()
     program = Traced(model, (2, 64, 96), None).program().module()
     for number in 1, 5:
         clips = torch.randint(0, 256, (number, 3, 2, 64, 96), dtype=torch.uint8)

@@ -4,11 +4,9 @@ That of keyframes alone, by the tools: test_distributed.py.
 """
 
 import stmixer_mm.projects.denoising  # noqa: I001 - before any host package
-import stmixer_mm.projects.forecast
 import stmixer_mm.projects.memory  # noqa: F401
 import test_mask_head
 import test_track_queries as track_queries
-import test_warp_forecast
 import tiny
 import tiny_tubelets as tubelets
 import torch
@@ -60,11 +58,6 @@ def sequences():
     return model, track_queries.of_loader(track_queries.COMES_AND_GOES)
 
 
-def forecasting():
-    """Clips of which the last three frames are foretold."""
-    return test_warp_forecast.detector(), tiny.batch(*test_warp_forecast.samples())
-
-
 def remembering():
     """Keyframes of banks: two persons, and of one rank nobody whom a label is known of."""
     memory = dict(type='LongTermActions', width=16, drop_prob=0, forget_prob=0)
@@ -101,7 +94,6 @@ MAKERS = (
     tubes,
     tubes_of_one_action,
     sequences,
-    forecasting,
     remembering,
 )
 WRAPPED = [*((make, MMDistributedDataParallel) for make in MAKERS), (noised, shard)]

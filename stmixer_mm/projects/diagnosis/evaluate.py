@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 from mmengine.config import Config
@@ -20,7 +18,7 @@ from stmixer_mm.evaluation.results.offline import (
     read_results,
 )
 from stmixer_mm.evaluation.results.rows import Results
-from stmixer_mm.files import check_json_path, check_writable_file, write_json
+from stmixer_mm.files import check_json_path, write_json
 from stmixer_mm.projects.diagnosis.comparison import (
     Comparison,
     protocol_record,
@@ -28,7 +26,6 @@ from stmixer_mm.projects.diagnosis.comparison import (
     value_rows,
     values_record,
 )
-from stmixer_mm.projects.diagnosis.page import write_page
 from stmixer_mm.projects.diagnosis.scoring import score_pair
 
 
@@ -41,7 +38,6 @@ def evaluate(
     protocol: list[str] | None = None,
     draws: Annotated[int, number(int, 0, 100_000)] = 1000,
     json: str | None = None,
-    report: str | None = None,
     cfg_options: CfgOptions = None,
 ) -> None:
     """Evaluate predictions in files by the metrics of a config, without a model.
@@ -60,21 +56,10 @@ def evaluate(
         draws: Draws of test videos behind the 95 % intervals, which take some seconds in a
             large data set; 0 leaves the intervals out.
         json: Write the values to this file.
-        report: Write a page with the values by all protocols (or --protocol), classes,
-            curves, errors and the effect of each choice to this .html file; each choice
-            evaluates once more.
     """
     _check_options(results, against, splits)
     cfg = load_config(config, cfg_options)
-    inputs = config_files(cfg)
-    check_json_path(json, inputs)
-    if report:
-        suffixes = ['.html']
-        check_writable_file(
-            report, purpose='--report', suffixes=suffixes, inputs=inputs
-        )
-        if json and Path(json).resolve() == Path(report).resolve():
-            raise UserError(f'--json and --report are both {report}; name two files.')
+    check_json_path(json, config_files(cfg))
     check_arguments(cfg)
     sides = [[*map(read_results, files)] for files in (results, against or [])]
     scored = [*score_results(cfg, sides, splits, protocol or [], draws)]
@@ -90,11 +75,6 @@ def evaluate(
         write_json(json, [protocol_record(one) for one in scored])
     else:
         write_json(json, values_record(scored, splits or []))
-    if report:
-        score = partial(score_results, cfg, sides, splits, draws=draws)
-        own = [*score([])] if protocol else scored
-        by_protocol = scored if protocol else [*score(['all'])]
-        write_page(report, cfg, sides, splits or [], own, by_protocol)
 
 
 def _check_options(

@@ -9,7 +9,7 @@ from functools import cached_property
 from io import StringIO
 
 import torch
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
 from stmixer_mm.errors import UserError
 from stmixer_mm.projects.export.tensors import INPUT, Outputs, TensorDetector
@@ -60,19 +60,12 @@ class Traced:
             import_package(package)
         for name in ('torch.onnx', 'onnxscript', 'onnx_ir'):  # which log each step
             logging.getLogger(name).setLevel(logging.ERROR)
-        detector = deepcopy(self.detector)
-        if hasattr(detector.model.decoder, 'sampling_backend'):
-            detector.model.decoder.sampling_backend = 'grid_means'
-        detector(self._clips)  # so that parts keep real tensors from a first call
         names = {axis: dim.__name__ for axis, dim in self._dynamic.items()}
-        with warnings.catch_warnings(), redirect_stderr(StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            program = torch.export.export(
-                detector, (self._clips,), dynamic_shapes=(self._dynamic,), strict=False
-            )
             try:
                 onnx = torch.onnx.export(
-                    program,
+                    self.program(),
                     input_names=[INPUT],
                     output_names=Outputs._fields,
                     opset_version=OPSET,
@@ -83,6 +76,17 @@ class Traced:
             except torch.onnx.OnnxExporterError as error:  # it only names the step
                 raise error.__cause__ or error from None
         return onnx.model_proto
+
+    def program(self) -> ExportedProgram:
+        """The program that the ONNX model is made of."""
+        detector = deepcopy(self.detector)
+        if hasattr(detector.model.decoder, 'sampling_backend'):
+            detector.model.decoder.sampling_backend = 'grid_means'
+        detector(self._clips)  # so that parts keep real tensors from a first call
+        with redirect_stderr(StringIO()):  # where it prints all that it has traced
+            return torch.export.export(
+                detector, (self._clips,), dynamic_shapes=(self._dynamic,), strict=False
+            )
 
 
 def import_package(name: str) -> object:

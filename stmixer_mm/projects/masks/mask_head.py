@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmaction.structures import ActionDataSample
-from mmdet.structures.mask import BaseInstanceMasks
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import ModuleList
 from mmengine.structures import InstanceData
@@ -298,9 +297,6 @@ def get_masks(sample: ActionDataSample) -> Tensor:
             f'{sample_name(sample)} has no masks for model.mask_head; train on a '
             'KeyframeMaskDataset whose pipeline ends with PackMasks.'
         )
-    if isinstance(masks, BaseInstanceMasks):  # mmdet's, of images, padded or not
-        height, width = sample.metainfo['img_shape'][:2]
-        masks = masks.to_tensor(torch.bool, 'cpu')[:, :height, :width]
     return masks
 
 
