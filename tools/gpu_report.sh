@@ -4,7 +4,7 @@
 #   tools/gpu_report.sh --collect WHEELS [PYTHON_VERSION]   where there is a network: fetch
 #       what the other machine needs besides its torch and triton (default: Python 3.12)
 #   WHEELS=folder tools/gpu_report.sh [REPORT]              there: install it into a folder of
-#       its own, run the GPU's tests and the benchmarks, count launches and waits
+#       its own, run the GPU's tests and the benchmarks
 #
 # Environment: PYTHON (default python3), DEVICE (cuda), TURNS (10), BENCHMARK_OPTIONS (more
 # options for tools/benchmark.py, such as '--size 128x160'), MMCV_CUDA=0 (compile mmcv
@@ -83,11 +83,6 @@ bench compiled "${all[@]}" --compile
 bench sampling --part sampling --frames 8 --batch 1 8 --mode forward train
 bench sampling_mmcv --part sampling --frames 8 --batch 1 8 --mode forward train \
   --backend mmcv
-
-echo '== launches =='
-"$python" -m stmixer_mm.projects.profiling.launches --device "$device" \
-  configs/stmixer/stmixer_slowonly-r50_8xb2-4x16x1-12e_ava22-rgb.py --shape 4 256 320 \
-  | tee "$report/launches.txt" || echo 'Launches are not counted: see above.'
 
 echo '== summary =='
 "$python" - "$report" <<'PYTHON' | tee "$report/summary.txt"

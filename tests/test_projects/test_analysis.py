@@ -3,13 +3,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
 from run_tool import run_tool
 from tiny import batch, build_detector, data_sample
-from tiny_stmixer import write_project, write_video
+from tiny_stmixer import write_project
 
 from stmixer_mm.projects.profiling.flops import count_parts
-from stmixer_mm.projects.profiling.meter import Meter
 
 
 @pytest.fixture
@@ -27,20 +25,6 @@ def run(tmp_path):
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     return write_project(tmp_path_factory.mktemp('project'))
-
-
-def test_nested_parts_share_the_time_of_the_outer_one(monkeypatch):
-    """The clock goes on by one whenever it is read."""
-    times = iter(range(1000))
-    monkeypatch.setattr('time.perf_counter', lambda: next(times))
-    timed = Meter(torch.device('cpu'))
-    with timed.part('outer'):
-        with timed.part('inner'), timed.part('inner'):
-            pass
-        with timed.part('inner'):
-            pass
-    # Read at each of 4 entries and 4 exits: 7 steps between.
-    assert timed.take() == {'outer': 3, 'inner': 4}
 
 
 def test_products_of_a_decoder_are_those_counted_by_hand():
@@ -129,33 +113,6 @@ def test_flops_of_a_host_model(run, recogniser):
     assert flops['roi_head'] >= 2 * 5 * 32 * 81
 
 
-LOADING = ['decoding', 'augmentation', 'collation']
-MODEL = ['preprocessing', 'backbone', 'neck', 'initial_boxes', 'decoder']
-TRAINING = ['backward', 'optimiser']
-
-
-@pytest.mark.parametrize(
-    ('name', 'mode', 'source', 'parts'),
-    [
-        ('config', 'test', 'dataset', [*MODEL, 'post-processing']),
-        ('config', 'train', 'video', [*MODEL, 'head', *TRAINING]),
-        ('config', 'data', 'dataset', []),
-        ('recogniser', 'train', 'video', [*MODEL[:2], 'roi_head', *TRAINING]),
-    ],
-)
-def test_times_of_the_parts(run, request, tmp_path, name, mode, source, parts):
-    video = write_video(tmp_path / 'new.mp4', frames=30)
-    options = ['--video', video] if source == 'video' else []
-    config = request.getfixturevalue(name)
-    figures = run('throughput', config, '--mode', mode, '--clips', 2, *options)
-    assert figures['clips_per_second'] > 0
-    found = figures['parts']
-    total = found.pop('total')
-    assert set(found) == {*LOADING, *parts, 'other'}
-    assert min(found.values()) >= 0
-    assert total == pytest.approx(sum(found.values()))
-
-
 def test_others_are_timed_in_turns_with_a_config(run, config, tmp_path):
     file, calls = tmp_path / 'other.py', tmp_path / 'calls'
     file.write_text(f"""
@@ -163,6 +120,6 @@ def other():
     return lambda: open({str(calls)!r}, 'a').write('x')
 """)
     other = f'{file}:other'
-    found = run('throughput', config, '--against', other, '--clips', 2)['wall']
+    found = run('throughput', config, '--against', other, '--turns', 2)['wall']
     assert list(found) == [str(config), other] and min(found.values()) > 0
     assert calls.read_text() == 3 * 'x'  # once to warm up

@@ -14,9 +14,8 @@ from tiny_stmixer import write_project, write_video
 import stmixer_mm.projects.streaming  # noqa: F401
 from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.errors import UserError
 from stmixer_mm.projects.masks.data import MARKS
-from stmixer_mm.projects.tiles import RandomTile, Tiles, tiles
+from stmixer_mm.projects.tiles import RandomTile, Tiles
 from stmixer_mm.projects.tiles.layout import VISIBLE, lay_out, lay_out_for
 from stmixer_mm.projects.tiles.merging import MARGIN, merge
 from stmixer_mm.structures import ABSENT, PRESENT, UNKNOWN
@@ -219,14 +218,6 @@ def test_tiles_of_a_stream_equal_those_of_clips(inferencer, folder):
             np.testing.assert_allclose(one.bboxes, other.bboxes, atol=1e-3)
             scores = one.person_scores, other.person_scores
             np.testing.assert_allclose(*scores, atol=1e-5)
-
-
-def test_more_tiles_than_memory_say_how_many_fit(inferencer, video, monkeypatch):
-    monkeypatch.setattr(tiles, 'least_bytes', lambda *_: 10)
-    monkeypatch.setattr(tiles, 'free_bytes', lambda _: 69)
-    with pytest.raises(UserError, match=r'6 tiles.* for 5 tiles'):
-        inferencer.detect(video, strict=True, predictor=Tiles('2x3'))
-    assert inferencer.detect(video, strict=True, predictor=Tiles('2x2')).keyframes
 
 
 @pytest.mark.parametrize('frames', [None, 3])

@@ -1,4 +1,4 @@
-"""Models from configs, with random weights unless a checkpoint is given."""
+"""Models from configs, with random weights."""
 
 import runpy
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from mmengine.utils import get_installed_path
 from torch import nn
 
 from stmixer_mm.apis.config import building, check_arguments, check_device, load_config
-from stmixer_mm.engine.checkpoints import load_weights
 from stmixer_mm.errors import UserError, blame
 from stmixer_mm.projects.profiling.clips import Shape, random_clip
 from stmixer_mm.registry import MODELS
@@ -37,16 +36,11 @@ def read_config(path: str | Path, overrides: dict | None = None) -> Config:
     return cfg
 
 
-def build_model(
-    cfg: Config, *, checkpoint: str | Path | None = None, device: str = 'cpu'
-) -> nn.Module:
-    """A model in evaluation mode; without a checkpoint nothing is downloaded."""
+def build_model(cfg: Config, *, device: str = 'cpu') -> nn.Module:
+    """A model in evaluation mode with random weights; nothing is downloaded."""
     check_device(device)
     model = construct_model(cfg)
-    if checkpoint is None:
-        model.init_weights()
-    else:
-        load_weights(model, checkpoint)
+    model.init_weights()
     return model.to(device).eval()
 
 

@@ -26,7 +26,6 @@ from stmixer_mm.projects.tiles.layout import (
     lay_out,
     lay_out_for,
 )
-from stmixer_mm.projects.tiles.memory import free_bytes, least_bytes
 from stmixer_mm.projects.tiles.merging import merge
 from stmixer_mm.registry import Reuse
 
@@ -35,7 +34,7 @@ class Tiles:
     """Predicts persons in overlapping tiles of the frame and in the whole frame.
 
     It is a ``predictor`` of :meth:`.ActionDetInferencer.stream`. The views of a clip
-    are one batch; several clips are, with ``batch_size``, as far as they fit.
+    are one batch; several clips are, with ``batch_size``.
 
     Args:
         grid: 'ROWSxCOLUMNS', or 'auto'.
@@ -43,8 +42,8 @@ class Tiles:
             that the model is to find.
 
     Raises:
-        UserError: this is no grid; when predicting, also: tiles are too small, do not
-            fit into memory, or the model carries persons from clip to clip.
+        UserError: this is no grid; when predicting, also: tiles are too small, or the
+            model carries persons from clip to clip.
     """
 
     def __init__(self, grid: str, *, min_person: int | None = None) -> None:
@@ -91,11 +90,9 @@ class Tiles:
                 )
             boxes = layout.boxes()
             views = (view for clip in alike for view in _split(clip, boxes))
-            fitting = self._fitting(model, loader, first, layout)
-            # Of whole clips, so that all batches are padded alike.
-            views_at_once = min(batch_size, fitting // len(boxes)) * len(boxes)
             options |= dict(on_damage=_once(on_damage), reuse=reuse)
-            options |= dict(batch_size=views_at_once)
+            # Of whole clips, so that all batches are padded alike.
+            options |= dict(batch_size=batch_size * len(boxes))
             found = predict(model, loader, views, **options)
             while group := list(islice(found, len(boxes))):
                 of_views = [one for _, one in group]
@@ -123,22 +120,6 @@ class Tiles:
             if layout.grid != (1, 1) and min(tile) < LEAST_SIDE:
                 raise ValueError(f'sides must be {LEAST_SIDE} pixels or more')
         return layout
-
-    def _fitting(
-        self, model: nn.Module, loader: ClipLoader, clip: Clip, layout: Layout
-    ) -> int:
-        """How many views fit into memory at once, at most."""
-        device, views = next(model.parameters()).device, len(layout.boxes())
-        least = least_bytes(model, _load_blank(loader, clip, layout.tile))
-        free = free_bytes(device)
-        fitting = max(views, 2**20) if free is None else free // least
-        if fitting < views:
-            raise UserError(
-                f'{self.name}: {views - 1} tiles and the frame take '
-                f'{views * least / 1e9:.3g} GB or more at once, but {device} has '
-                f'{free / 1e9:.3g} GB free, for {max(fitting - 1, 0)} tiles; use fewer.'
-            )
-        return fitting
 
 
 class _Blank(NamedTuple):
