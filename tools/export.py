@@ -7,15 +7,19 @@ description goes beside it (OUT.json).
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
 from stmixer_mm.apis import init_detector
 from stmixer_mm.apis.config import config_files
+from stmixer_mm.apis.cut import ClipLoader
 from stmixer_mm.command_line import CfgOptions, run_main
+from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_no_input, check_writable_file
+from stmixer_mm.models.data_preprocessor import single_clips
 from stmixer_mm.projects.export.formats import FORMATS
 from stmixer_mm.projects.export.parity import (
     NUM_COMPARED,
@@ -25,14 +29,7 @@ from stmixer_mm.projects.export.parity import (
 )
 from stmixer_mm.projects.export.tensors import LEFT_OUT, TensorDetector
 from stmixer_mm.projects.export.traced import Traced
-from stmixer_mm.projects.profiling.clips import (
-    ClipPipeline,
-    Shape,
-    config_clips,
-    random_clip,
-    stack_clips,
-    video_clips,
-)
+from stmixer_mm.projects.profiling.clips import Shape, random_clip
 from stmixer_mm.projects.profiling.meter import take_turns
 
 import torch
@@ -66,14 +63,15 @@ def main(
         on the video, or else on frames of 4:5.
     dynamic: batch: any number of clips at once (default: one); size: any height and
         width (default: one).
-    precision: Of most products; int8 measures ranges on clips of the video, or else of
-        the training set.
+    precision: Of most products; int8 measures ranges on clips of the video.
     label_map: Label map (pbtxt) with the names of actions.
     """
     if precision not in FORMATS[to].precisions:
         raise UserError(
             f'--to {to} has no --precision {precision}; take another of the two.'
         )
+    if precision == 'int8' and video is None:
+        raise UserError('--precision int8 measures ranges of values; give a --video.')
     check_writable_file(out, purpose='--out', suffixes=(FORMATS[to].suffix,))
     inputs = [path for path in (config, checkpoint, video, label_map) if path]
     outputs = list_outputs(out)
@@ -84,7 +82,7 @@ def main(
     )
     check_no_input(outputs, config_files(model.cfg), purpose='--out:')
     detector = TensorDetector(model).eval()
-    clips = find_clips(model.cfg, video, shape, in_int8=precision == 'int8')
+    clips = find_clips(model.cfg, video, shape, precision)
     batch = None if 'batch' in dynamic else 1
     traced = Traced(detector, clips.shape[-3:], batch, any_size='size' in dynamic)
     for name in LEFT_OUT:
@@ -101,22 +99,25 @@ def main(
 
 
 def find_clips(
-    cfg: Config, video: str | None, shape: Sequence[int] | None, *, in_int8: bool
+    cfg: Config, video: str | None, shape: Sequence[int] | None, precision: str
 ) -> Tensor:
-    """Clips (B, 3, T, h, w) of the video, for int8 of the training set, or of noise."""
-    if not (video or in_int8):
+    """Clips (B, 3, T, h, w), spread over the video, or of noise."""
+    if video is None:
         shape = random_clip(cfg, shape=shape)['inputs'][0].shape[-3:]
         generator = torch.Generator().manual_seed(0)
         size = NUM_COMPARED, 3, *shape
         return torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-    count = NUM_COMPARED + NUM_CALIBRATION * in_int8
-    infos = video_clips(video, count) if video else config_clips(cfg, 'train', count)
-    clips = stack_clips(infos, ClipPipeline(cfg, 'test', of_videos=bool(video)))
+    count = NUM_COMPARED + NUM_CALIBRATION * (precision == 'int8')
+    loader, source = ClipLoader(cfg), open_video(video)
+    interval_s = len(source) / source.fps / count
+    loaded = loader.load(loader.cut(source, interval_s=interval_s), None)
+    clips = torch.stack(
+        single_clips(inputs['inputs'] for _, inputs in islice(loaded, count))
+    )
     if shape and clips.shape[-3:] != shape:
         raise UserError(
-            f'--shape is {tuple(shape)}, but the clips of the '
-            f'{"video" if video else "training set"} are {tuple(clips.shape[-3:])}; '
-            'leave --shape out, or give another --video.'
+            f'--shape is {tuple(shape)}, but the clips of the video are '
+            f'{tuple(clips.shape[-3:])}; leave --shape out, or give another --video.'
         )
     return clips
 

@@ -113,9 +113,7 @@ def test_without_its_memory_it_is_the_detector(project):
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize('with_clips', [True, False])
-def test_banks_are_not_mirrored(project, past, with_clips):
-    config = past.model.cfg.test_dataloader.dataset | dict(with_clips=with_clips)
-    batch = pseudo_collate([DATASETS.build(config)[0]])
+def test_banks_are_not_mirrored(project, past):
+    batch = pseudo_collate([DATASETS.build(past.model.cfg.test_dataloader.dataset)[0]])
     with pytest.raises(UserError, match='BankDataset'):
         FlipTTAModel(module=past.model).test_step(batch)

@@ -42,7 +42,7 @@ class FlipTTAModel(BaseTTAModel):
 
     def test_step(self, data: dict) -> list:
         """The samples of a batch of the loader, with merged ``pred_instances``."""
-        if 'inputs' not in data or 'remembered' in data['data_samples'][0]:
+        if 'inputs' not in data:
             raise UserError(
                 'FlipTTAModel mirrors clips, not the persons of banks; test without '
                 'BankDataset, or without PrepareTTAHook.'

@@ -1,4 +1,4 @@
-"""Training of a memory on banks: alone, without videos, or with the detector.
+"""Training of a memory on banks, without videos.
 
 Shapes: B keyframes, n persons of one, N with padding, m remembered ones, M with padding,
 k annotated ones, C channels of a query.
@@ -10,10 +10,8 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmaction.datasets.transforms import Flip
 from mmaction.structures import ActionDataSample
 from mmdet.structures.bbox import bbox_overlaps
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -22,7 +20,7 @@ from torch.utils.data import Dataset
 from stmixer_mm.errors import UserError
 from stmixer_mm.models.data_preprocessor import ClipDataPreprocessor
 from stmixer_mm.models.detectors.stmixer import STMixer
-from stmixer_mm.models.parts import Batch, Samples
+from stmixer_mm.models.parts import Samples
 from stmixer_mm.projects.memory.bank import (
     SAME_S,
     Bank,
@@ -30,9 +28,8 @@ from stmixer_mm.projects.memory.bank import (
     detector_key,
     find_bank,
 )
-from stmixer_mm.projects.memory.long_term_actions import rescore
 from stmixer_mm.registry import DATASETS, MODELS
-from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
+from stmixer_mm.structures import Queries, StageOutput
 
 MIN_IOU = 0.5  # of a found person that has the labels of an annotated one
 
@@ -51,23 +48,14 @@ class BankDataset(Dataset):
         dataset: Config of a :class:`.KeyframeDataset`.
         banks: Folder of banks, which ``stmixer extract`` writes.
         window_s: Seconds before a keyframe, and after it, that a sample has.
-        with_clips: Samples are those of ``dataset``, of whole frames, with
-            ``remembered``.
 
     Raises:
-        UserError: A bank is missing, or is no bank, or has other classes; no bank has
-            an annotated keyframe; or clips are mirrored.
+        UserError: A bank is missing, or is no bank, or has other classes; or no bank
+            has an annotated keyframe.
     """
 
-    def __init__(
-        self,
-        dataset: dict,
-        *,
-        banks: str,
-        window_s: float = 30.0,
-        with_clips: bool = False,
-    ) -> None:
-        self.window_s, self.with_clips = check_window(window_s), with_clips
+    def __init__(self, dataset: dict, *, banks: str, window_s: float = 30.0) -> None:
+        self.window_s = check_window(window_s)
         self.dataset = DATASETS.build(dataset)
         self.dataset.full_init()
         infos = [self.dataset.get_data_info(i) for i in range(len(self.dataset))]
@@ -75,11 +63,6 @@ class BankDataset(Dataset):
             raise UserError(
                 f'BankDataset goes with keyframes at seconds, but a '
                 f'{type(self.dataset).__name__} counts frames; take a KeyframeDataset.'
-            )
-        if with_clips and self.dataset.find_transform(Flip):
-            raise UserError(
-                'The pipeline mirrors clips, but the boxes of banks stay where they '
-                'are; leave out its Flip.'
             )
         names = dict.fromkeys(info['video_id'] for info in infos)
         self.banks = {name: find_bank(banks, name) for name in names}
@@ -103,11 +86,7 @@ class BankDataset(Dataset):
         return len(self.places)
 
     def __getitem__(self, index: int) -> dict:
-        if self.with_clips:  # maybe of another index, where one cannot be read
-            packed = self.dataset[index]
-        else:
-            packed = dict(data_samples=self.get_persons(index))
-        sample = packed['data_samples']
+        sample = self.get_persons(index)
         bank = self.banks[sample.video_id]
         now_s = sample.timestamp - self.dataset.get_data_info(index)['timestamp_start']
         reach = self.window_s + SAME_S
@@ -118,7 +97,7 @@ class BankDataset(Dataset):
         sample.remembered = InstanceData(
             vectors=vectors, bboxes=bboxes, passed_s=(times - now_s).float()
         )
-        return packed
+        return dict(data_samples=sample)
 
     def get_persons(self, index: int) -> ActionDataSample:
         """A keyframe with the persons of its bank and those annotated."""
@@ -187,32 +166,22 @@ class BankActions(STMixer):
     """A detector whose memory learns from banks of its own vectors.
 
     It predicts from clips as an :class:`.STMixer`, and from samples of a
-    :class:`BankDataset`. The loss is that of the head's actions.
+    :class:`BankDataset`. The memory alone learns; the loss is that of the head's actions.
 
     Args:
         memory: A :class:`.LongTermActions`; None predicts from clips without one.
-        with_detector: The detector learns too, from clips with ``remembered``; banks
-            stay those of the checkpoint that it starts from. By default the memory
-            alone learns.
         **kwargs: See :class:`.STMixer`.
     """
 
-    def __init__(
-        self, *, memory: dict | None, with_detector: bool = False, **kwargs
-    ) -> None:
+    def __init__(self, *, memory: dict | None, **kwargs) -> None:
         super().__init__(memory=memory, **kwargs)
         for name, parameter in self.named_parameters():
-            parameter.requires_grad = with_detector or name.startswith('memory.')
+            parameter.requires_grad = name.startswith('memory.')
 
     @cached_property
     def key(self) -> str:
-        """Of the weights as they are, in training as they were when it began."""
-        if not self.training:
-            return detector_key(self)
-        hub = MessageHub.get_current_instance()  # goes on when training is resumed
-        if (key := hub.get_info('bank_key')) is None:
-            hub.update_info('bank_key', key := detector_key(self))
-        return key
+        """Of the detector's weights, which do not change."""
+        return detector_key(self)
 
     def recall(self, persons: Tensor, bboxes: Tensor, data_samples: Samples) -> Tensor:
         """Addends (B, N, A) to the logits of persons (B, N, 2 C), boxes in [0, 1]."""
@@ -250,27 +219,15 @@ class BankActions(STMixer):
                 )
 
     def loss(self, inputs: Tensor | None, data_samples: Samples) -> dict[str, Tensor]:
-        self.head.check_truth(data_samples)
         if inputs is not None:
-            self.check(data_samples)  # before statistics of batch norms change
-            return super().loss(inputs, data_samples)
+            raise UserError(
+                'BankActions learns from banks, not from clips; train on a BankDataset.'
+            )
+        self.head.check_truth(data_samples)
         (owners,) = padded(data_samples, 'persons', 'owners', value=-1)
         stages = [self.read_banks(data_samples)]
         terms, _ = self.head.loss_and_match(stages, data_samples, owners.cpu())
         return dict(loss_action=terms['loss_action'])
-
-    def loss_of_parts(
-        self, batch: Batch, seen: DecoderOutput, persons: Tensor
-    ) -> dict[str, Tensor]:
-        """Those of the parts, and of the last stage's actions with what is recalled."""
-        losses, last = super().loss_of_parts(batch, seen, persons), seen.stages[-1]
-        scales = batch.frames.img_shapes.flip(-1).repeat(1, 2)[:, None]
-        bboxes = self.head.score(last, scales).bboxes.detach()
-        vectors = torch.cat(seen.queries, dim=-1)
-        added = self.recall(vectors, bboxes, batch.data_samples)
-        stages = [last._replace(action_logits=last.action_logits + added)]
-        terms, _ = self.head.loss_and_match(stages, batch.data_samples, persons)
-        return losses | {'memory.loss_action': terms['loss_action']}
 
     def predict(self, inputs: Tensor | None, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``; of banks these are all of its persons."""
@@ -286,19 +243,6 @@ class BankActions(STMixer):
                 scores=F.pad(scores[number, : len(persons)], (1, 0)),
                 person_scores=person_scores[number, : len(persons)],
             )
-        return data_samples
-
-    def predict_batch(self, batch: Batch) -> Samples:
-        """The same from feature maps, with what samples have ``remembered``."""
-        data_samples = super().predict_batch(batch)
-        if 'remembered' in data_samples[0]:
-            self.check(data_samples)
-            for sample in data_samples:
-                found = sample.pred_instances
-                vectors = found.pop('person_vectors')
-                (added,) = self.recall(vectors[None], found.bboxes[None], [sample])
-                rescore(found, added, self.head)
-                del sample.remembered
         return data_samples
 
 
