@@ -12,8 +12,6 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from mmengine.model import BaseModel
-from torch import nn
 from torch.cuda import OutOfMemoryError
 
 TRACEBACK_SWITCH = 'STMIXER_MM_TRACEBACK'
@@ -185,49 +183,10 @@ def _describe_bug(error: Exception) -> str:
     ) as file:
         file.writelines(traceback.format_exception(error))
     what = printable(' '.join(traceback.format_exception_only(error)[-1].split()))
-    if part := find_failed_part(error):
-        return (
-            f'{part} fails ({what}); change its settings or take another part. The '
-            f'traceback is in {file.name}.'
-        )
     return (
-        f'Internal error ({what}). Please report it with the traceback in {file.name}.'
+        f'Internal error ({what}). The traceback is in {file.name}; please report it, '
+        'unless it ends in a part that your config chose.'
     )
-
-
-def find_failed_part(error: BaseException) -> str | None:
-    """Place and type of the part of a model, not of this package, that raised it."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    callers = [frame.f_locals.get('self') for frame in frames]
-    model = next((one for one in callers if isinstance(one, BaseModel)), None)
-    parts = list(_list_foreign_parts(model, 'model'))
-    packages = (frame.f_globals['__name__'].partition('.')[0] for frame in frames)
-    raisers = [one for one in packages if one not in _LIBRARIES]
-    if 'stmixer_mm' in raisers[-1:]:  # maybe in the call: 'X.f() missing 1 …'
-        name = isinstance(error, TypeError) and str(error).partition('.')[0]
-        callers = [part for _, part in parts if type(part).__name__ == name]
-    for caller in reversed(callers):
-        for place, part in parts:
-            if part is caller:
-                kind = type(part)
-                return f'{place} ({kind.__module__.partition(".")[0]}.{kind.__name__})'
-    return None
-
-
-_LIBRARIES = {*sys.stdlib_module_names, 'torch', 'numpy', 'mmengine', 'mmcv'}
-
-
-def _list_foreign_parts(part: object, place: str) -> Iterator[tuple[str, object]]:
-    """What a model of this package is built of, as far as it is none of it."""
-    package = type(part).__module__.partition('.')[0]
-    if isinstance(part, list | tuple | nn.ModuleList | nn.Sequential):
-        for number, one in enumerate(part):
-            yield from _list_foreign_parts(one, f'{place}[{number}]')
-    elif package == 'stmixer_mm':
-        for name, one in {**vars(part), **getattr(part, '_modules', {})}.items():
-            yield from _list_foreign_parts(one, f'{place}.{name}')
-    elif package not in _LIBRARIES:
-        yield place, part
 
 
 def choose(setting: str, word: str, choices: Mapping[str, object]) -> object:

@@ -1,23 +1,12 @@
 """Checkpoints: reading them, and whether one fits a model and its training."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from copy import deepcopy
-from math import isfinite
-from numbers import Integral, Number
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.model import is_model_wrapper
-from mmengine.optim import (
-    AmpOptimWrapper,
-    OptimWrapper,
-    OptimWrapperDict,
-    _ParamScheduler,
-)
+from mmengine.optim import OptimWrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -139,9 +128,6 @@ def is_dense(value: object) -> bool:
 def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
     """Refuse a checkpoint from which the training of a runner cannot continue.
 
-    Shapes and types are compared with the runner's own: a fused optimizer reads beyond
-    a state that is too small.
-
     Raises:
         UserError: one sentence with ``source`` and what does not fit.
     """
@@ -150,115 +136,25 @@ def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
         'weights (load_from, without --resume)'
     )
     with blame(f'Checkpoint {source} cannot be resumed', remedy):
-        for place in _differences_of_training(runner, checkpoint):
-            raise ValueError(f'{place} does not fit')
-        for scalars in checkpoint['message_hub']['log_scalars'].values():
-            if isinstance(scalars, HistoryBuffer):
-                scalars = deepcopy(scalars)
-                scalars.update(0.0)
-                scalars.mean()
+        for name in ('meta', 'message_hub', 'optimizer', 'param_schedulers'):
+            if not checkpoint.get(name):
+                raise ValueError(f'it has no {name}')
+        if isinstance(runner.optim_wrapper, OptimWrapper):
+            _check_optimizer(runner.optim_wrapper.optimizer, checkpoint['optimizer'])
 
 
-def _differences_of_training(runner, checkpoint: Mapping) -> Iterator[str]:
-    yield from _differences_of_wrapper(runner.optim_wrapper, checkpoint['optimizer'])
-    if isinstance(schedules := runner.param_schedulers, list):
-        saved = checkpoint.get('param_schedulers', ())
-        for number, (state, one) in enumerate(zip(saved, schedules, strict=False)):
-            if isinstance(one, _ParamScheduler):  # it has been built
-                example = {key: it for key, it in vars(one).items() if key in state}
-                yield from _differences(state, example, f'param_schedulers.{number}')
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    gradients = checkpoint.get('exact_resume', {}).get('gradients', {})
-    info = checkpoint['message_hub']['runtime_info']
-    examples = dict(
-        meta=dict(epoch=Integral, iter=Integral),
-        exact_resume=dict(
-            steps_of_epoch=Integral,
-            sampler_seed=Integral,
-            gradients={
-                name: one for name, one in model.named_parameters() if name in gradients
-            },
-        ),
-        message_hub=dict(
-            runtime_info={
-                **{name: str for name in info if '_ckpt' in name},
-                **{name: Number for name in info if name.startswith('best_score')},
-                'keep_ckpt_ids': [Integral] * len(info.get('keep_ckpt_ids', ())),
-            }
-        ),
-    )
-    yield from _differences(checkpoint, examples, 'checkpoint')
-
-
-def _differences_of_wrapper(wrapper: object, state: Mapping) -> Iterator[str]:
-    if isinstance(wrapper, OptimWrapperDict):
-        for name, one in wrapper.items():
-            yield from _differences_of_wrapper(one, state[name])
-    elif isinstance(wrapper, OptimWrapper):  # it has been built
-        example = _example_state(wrapper.optimizer, state['param_groups'])
-        if isinstance(wrapper, AmpOptimWrapper) and 'loss_scaler' in state:
-            example['loss_scaler'] = wrapper.loss_scaler.state_dict()
-        yield from _differences(state, example, 'optimizer')
-
-
-def _example_state(optimizer: Optimizer, groups: Sequence[Mapping]) -> dict:
-    """The state dict of an optimizer after a step, without data.
-
-    States are missing if the step needs more. ``groups`` are the saved options.
-    """
-    twin, parameters = object.__new__(type(optimizer)), []
-    one_by_one = dict(fused=False, foreach=False, capturable=False)
-    vars(twin).update(vars(optimizer), state=defaultdict(dict), param_groups=[])
-    for saved, own in zip(groups, optimizer.param_groups, strict=True):
-        metas = [one.detach().to('meta').requires_grad_() for one in own['params']]
-        for one in metas:
-            one.grad = torch.empty_like(one)
-        twin.param_groups.append({**saved, **one_by_one, 'params': metas})
-        parameters += metas
-    with suppress(Exception):  # some want to evaluate the model
-        type(optimizer).step(twin)
-    options = [
-        {name: own[name] for name in optimizer.defaults}
-        | dict(params=[Integral] * len(own['params']))
-        for own in optimizer.param_groups
-    ]
-    state = {number: twin.state[one] for number, one in enumerate(parameters)}
-    return dict(state=state, param_groups=options)
-
-
-def _differences(saved: object, example: object, place: str) -> Iterator[str]:
-    """Where nested values are of another kind than those of an example.
-
-    Tensors and numbers may not be missing. A type stands for any value of it, None for
-    any value at all.
-    """
-    if isinstance(example, Mapping) and isinstance(saved, Mapping):
-        for name, one in example.items():
-            if name in saved:
-                yield from _differences(saved[name], one, f'{place}.{name}')
-            elif isinstance(one, Tensor) or type(one) in (int, float):
-                yield f'{place}.{name}'
-    elif isinstance(example, list | tuple) and isinstance(saved, list | tuple):
-        if len(example) != len(saved):
-            yield place
-        for number, pair in enumerate(zip(saved, example, strict=False)):
-            yield from _differences(*pair, f'{place}.{number}')
-    elif not _is_alike(saved, example):
-        yield place
-
-
-def _is_alike(saved: object, example: object) -> bool:
-    if isinstance(example, Tensor):
-        saved = torch.as_tensor(saved) if isinstance(saved, Number) else saved
-        return is_dense(saved) and saved.shape == example.shape
-    if is_dense(saved) and saved.numel() == 1:
-        saved = saved.item()
-    if isinstance(example, Number):
-        is_number = isinstance(saved, Number) and isfinite(saved)
-        return (is_number and saved >= min(example, 0)) or (
-            isinstance(example, bool) and saved is None
-        )
-    if example is Integral:
-        return isinstance(saved, Integral) and saved >= 0
-    kind = example if isinstance(example, type) else type(example)
-    return example is None or isinstance(saved, kind)
+def _check_optimizer(optimizer: Optimizer, saved: Mapping) -> None:
+    """Raise ``ValueError`` for the state of another optimizer, or other parameters."""
+    groups = zip(optimizer.param_groups, saved['param_groups'], strict=True)
+    for group, saved_group in groups:
+        if missing := optimizer.defaults.keys() - saved_group.keys():
+            raise ValueError(f'its optimizer has no {", ".join(sorted(missing))}')
+        pairs = zip(group['params'], saved_group['params'], strict=True)
+        for parameter, number in pairs:
+            # A fused optimizer reads beyond a state that is too small.
+            for name, value in saved['state'].get(number, {}).items():
+                is_whole = not isinstance(value, Tensor) or not value.dim()
+                if group.get('fused') and not (
+                    is_whole or value.shape == parameter.shape
+                ):
+                    raise ValueError(f'{name} of parameter {number} has another shape')

@@ -16,15 +16,14 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from stmixer_mm.compat import exact_convolutions, stack_numbers
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.necks.levels import as_levels
 from stmixer_mm.structures import DecoderOutput
 
 Samples = Sequence[ActionDataSample]
-# A clip, of which time_s is known, and what was found in it.
+# A clip, of which time_s is known, and the persons in it.
 Prediction = tuple[object, InstanceData]
 
 
@@ -82,101 +81,41 @@ class QueryPart(BaseModule):
         """Fields of the first sample of a video; the part sets them for the next."""
         return {}
 
-    def turns(self, batch: Batch) -> Iterable[Batch]:
-        """A training batch in the parts that the detector sees one after another."""
+    def micro_batches(self, batch: Batch) -> Iterable[Batch]:
+        """A training batch in pieces that the detector takes one after another."""
         return [batch]
 
     def enter_training(self, batch: Batch) -> ExtraQueries | None:
         """Further queries with their ``persons``."""
 
+    def enter(self, batch: Batch) -> ExtraQueries | None:
+        """Further queries in prediction."""
+
     def loss(
-        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+        self, batch: Batch, outputs: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """Weighted loss terms.
 
         Args:
             batch: The clips.
-            seen: The decoder's own queries, then further ones without a ``prefix``.
+            outputs: The decoder's own queries, then further ones without a ``prefix``.
             persons: The persons that they are matched to, (B, Q + D), on the host:
                 i + 1 for the i-th of the clip, 0 for none, -1 for a query that counts
                 nowhere.
         """
         return {}
 
-    def enter(self, batch: Batch) -> ExtraQueries | None:
-        """Further queries in prediction."""
-
     def finish(
-        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+        self, batch: Batch, outputs: DecoderOutput, predictions: list[InstanceData]
     ) -> list[InstanceData]:
-        """The predictions ``found`` of the head, with what the part knows of them."""
-        return found
+        """The predictions of the head, with what the part adds to them."""
+        return predictions
 
     def follow(
         self, predictions: Iterable[Prediction], head: nn.Module
     ) -> Iterable[Prediction]:
         """Predictions along a video, in order of time, with what the part adds."""
         return predictions
-
-
-class Parts(list[QueryPart]):
-    """The parts of a detector, asked one after the other."""
-
-    @classmethod
-    def of(cls, detector: nn.Module) -> 'Parts':
-        return cls(part for part in detector.children() if isinstance(part, QueryPart))
-
-    def check_feats(self, feats: Sequence[Tensor]) -> None:
-        for part in self:
-            part.check_feats(feats)
-
-    def start_video(self) -> dict[str, object]:
-        return {
-            key: value for part in self for key, value in part.start_video().items()
-        }
-
-    def turns(self, batch: Batch) -> Iterable[Batch]:
-        turns: Iterable[Batch] = [batch]
-        for part in self:
-            turns = chain.from_iterable(map(part.turns, turns))
-        return turns
-
-    def enter_training(self, batch: Batch) -> list[ExtraQueries]:
-        """Those that learn together with the decoder's own queries come first."""
-        extras = filter(None, [part.enter_training(batch) for part in self])
-        return sorted(extras, key=lambda extra: extra.prefix)
-
-    def loss(self, *seen_and_matched: object) -> dict[str, Tensor]:
-        terms = [part.loss(*seen_and_matched) for part in self]
-        return {name: value for part in terms for name, value in part.items()}
-
-    def enter(self, batch: Batch) -> list[ExtraQueries]:
-        return [*filter(None, [part.enter(batch) for part in self])]
-
-    def finish(
-        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
-    ) -> list[InstanceData]:
-        for part in self:
-            found = part.finish(batch, seen, found)
-        return found
-
-
-def match_groups(
-    head: nn.Module, batch: Batch, seen: DecoderOutput, extras: Sequence[ExtraQueries]
-) -> tuple[dict[str, Tensor], DecoderOutput, Tensor]:
-    """Losses of what learns together: the decoder's own queries, then each prefix.
-
-    Returns:
-        The terms of ``head``, a :class:`.SetCriterion`, and the first of these groups
-        with its persons, see :meth:`QueryPart.loss`.
-    """
-    others = [(one.prefix, one.persons.size(1)) for one in extras if one.prefix]
-    count = seen.boxes_xyzr.size(1) - sum(size for _, size in others)
-    known = [extra.persons.cpu() for extra in extras]
-    known = torch.cat(known, dim=1) if known else None
-    groups = [('', count), *others]
-    terms, persons = head.loss_and_match(seen.stages, batch.data_samples, known, groups)
-    return terms, seen.take(slice(count)), persons[:, :count]
 
 
 def pad_clips(
@@ -225,25 +164,3 @@ class LearningNeck(BaseModule, metaclass=ABCMeta):
             inputs: The clip and the frames that follow it, (B, 3, T_in, H, W).
             extract: Clips to what the neck is given.
         """
-
-
-def run_path(
-    path: Sequence[nn.Module], inputs: Tensor
-) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Losses of the necks that have any, and the levels, of backbone and necks.
-
-    Inputs are clips (B, 3, T_in, H, W), maybe with frames that follow them.
-    """
-    losses, feats = {}, clips_alone(path, inputs)
-    with exact_convolutions(inputs.device.type):
-        for place, part in enumerate(path):
-            feats = part(feats)
-            if isinstance(part, LearningNeck):
-                losses |= part.loss(feats, inputs, nn.Sequential(*path[:place]))
-    return losses, as_levels(feats)
-
-
-def clips_alone(path: Sequence[nn.Module], inputs: Tensor) -> Tensor:
-    """Clips without the frames that follow them."""
-    lengths = [part.clip_len for part in path if isinstance(part, LearningNeck)]
-    return inputs[:, :, : min(lengths, default=None)]

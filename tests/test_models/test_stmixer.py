@@ -155,7 +155,7 @@ class WatchedQueries(QueryPart):
         super().__init__(**sizes)
         self.prefix, self.heard = prefix, []
 
-    def turns(self, batch):
+    def micro_batches(self, batch):
         clips = range(len(batch.data_samples))
         return [batch.clips(slice(clip, clip + 1)) for clip in clips]
 

@@ -8,7 +8,9 @@ from mmdet.models.detectors import BaseDetector
 from mmengine.model import Sequential
 from torch import Tensor, nn
 
-from stmixer_mm.models.parts import clips_alone, run_path
+from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.models.necks.levels import as_levels
+from stmixer_mm.models.parts import LearningNeck
 from stmixer_mm.registry import MODELS
 
 
@@ -57,13 +59,28 @@ class ClipDetector(BaseDetector):
 
     def extract_feat(self, inputs: Tensor) -> list[Tensor]:
         """Clips (B, 3, T_in, H, W) to L levels (B, C, T, H_l, W_l)."""
-        return self.loss_and_extract_feat(clips_alone(self.path, inputs))[1]
+        return self.loss_and_extract_feat(self._clips_alone(inputs))[1]
 
     def loss_and_extract_feat(
         self, inputs: Tensor
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Losses of the necks that have any, and :meth:`extract_feat`'s result."""
-        return run_path(self.path, inputs)
+        """Losses of the necks that have any, and :meth:`extract_feat`'s result.
+
+        Inputs are clips, maybe with frames that follow them.
+        """
+        losses, feats = {}, self._clips_alone(inputs)
+        with exact_convolutions(inputs.device.type):
+            for place, part in enumerate(self.path):
+                feats = part(feats)
+                if isinstance(part, LearningNeck):
+                    extract = nn.Sequential(*self.path[:place])
+                    losses |= part.loss(feats, inputs, extract)
+        return losses, as_levels(feats)
+
+    def _clips_alone(self, inputs: Tensor) -> Tensor:
+        """Clips without the frames that follow them."""
+        lengths = [one.clip_len for one in self.path if isinstance(one, LearningNeck)]
+        return inputs[:, :, : min(lengths, default=None)]
 
 
 def _with_channels(

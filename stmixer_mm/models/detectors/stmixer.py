@@ -1,13 +1,15 @@
 """The detector: backbone -> neck -> decoder -> head."""
 
 from collections.abc import Sequence
+from itertools import chain
 
+import torch
 from torch import Tensor
 
 from stmixer_mm.models.decoder.initial_boxes import build_initial_boxes
 from stmixer_mm.models.decoder.query_decoder import build_decoder
 from stmixer_mm.models.detectors.base import ClipDetector
-from stmixer_mm.models.parts import Batch, Parts, Samples, match_groups
+from stmixer_mm.models.parts import Batch, QueryPart, Samples
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import LAST, DecoderOutput, StageOutput
 
@@ -55,8 +57,8 @@ class STMixer(ClipDetector):
         self.decoder.check_readers(self, *self.path, *self.children())
 
     @property
-    def parts(self) -> Parts:
-        return Parts.of(self)
+    def parts(self) -> list[QueryPart]:
+        return [part for part in self.children() if isinstance(part, QueryPart)]
 
     @property
     def num_classes(self) -> int:
@@ -64,44 +66,68 @@ class STMixer(ClipDetector):
 
     def check_feats(self, feats: Sequence[Tensor], pad_shape: tuple[int, int]) -> None:
         self.decoder.strides_of(feats, pad_shape)
-        self.parts.check_feats(feats)
+        for part in self.parts:
+            part.check_feats(feats)
 
     def start_video(self) -> dict[str, object]:
-        return self.parts.start_video()
+        fields = {}
+        for part in self.parts:
+            fields |= part.start_video()
+        return fields
 
     def _forward(self, inputs: Tensor, data_samples: Samples) -> list[StageOutput]:
         """Clips to the predictions of each stage."""
         batch = Batch.of(self.extract_feat(inputs), inputs, data_samples)
-        return self.see(batch).stages
+        return self.decode(batch).stages
 
-    def see(self, batch: Batch, **options: object) -> DecoderOutput:
+    def decode(self, batch: Batch, **options: object) -> DecoderOutput:
         """Predictions of the decoder, see :meth:`.QueryDecoder.forward`."""
         boxes_xyzr = self.initial_boxes.predict(batch.feats, batch.frames)
         return self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, **options)
 
     def loss(self, inputs: Tensor, data_samples: Samples) -> dict[str, Tensor]:
-        """Weighted loss terms, means over the turns of the parts; their sum trains."""
+        """Weighted loss terms, means over the micro-batches; their sum trains."""
         self.head.check_truth(data_samples)
         losses, feats = self.loss_and_extract_feat(inputs)
-        turns = self.parts.turns(Batch.of(feats, inputs, data_samples))
-        terms = [self.loss_of_turn(turn) for turn in turns]
-        if len(terms) == 1:  # no kernels for the mean of one
-            return losses | terms[0]
-        means = {
-            name: sum(each[name] for each in terms) / len(terms) for name in terms[0]
-        }
-        return losses | means
+        batches = [Batch.of(feats, inputs, data_samples)]
+        for part in self.parts:
+            # Taken one by one: a part may need what the one before leaves.
+            batches = chain.from_iterable(map(part.micro_batches, batches))
+        terms, *further = [self.loss_of_micro_batch(batch) for batch in batches]
+        if further:
+            count = 1 + len(further)
+            for name, value in terms.items():
+                total = sum((other[name] for other in further), start=value)
+                terms[name] = total / count
+        return losses | terms
 
-    def loss_of_turn(self, batch: Batch) -> dict[str, Tensor]:
+    def loss_of_micro_batch(self, batch: Batch) -> dict[str, Tensor]:
         losses, boxes_xyzr = self.initial_boxes.loss_and_predict(*batch)
-        extras = self.parts.enter_training(batch)
-        seen = self.decoder(batch.feats, boxes_xyzr, batch.frames.pad_shape, extras)
-        terms, own, persons = match_groups(self.head, batch, seen, extras)
-        return losses | terms | self.loss_of_parts(batch, own, persons)
+        extras = filter(None, [part.enter_training(batch) for part in self.parts])
+        # Those that learn together with the decoder's own queries come first.
+        extras = sorted(extras, key=lambda extra: extra.prefix)
+        pad_shape = batch.frames.pad_shape
+        outputs = self.decoder(batch.feats, boxes_xyzr, pad_shape, extras)
+        apart = [(one.prefix, one.persons.size(1)) for one in extras if one.prefix]
+        count = outputs.boxes_xyzr.size(1) - sum(size for _, size in apart)
+        persons = [extra.persons.cpu() for extra in extras]
+        terms, persons = self.head.loss_and_match(
+            outputs.stages,
+            batch.data_samples,
+            torch.cat(persons, dim=1) if persons else None,
+            [('', count), *apart],
+        )
+        outputs = outputs.take(slice(count)) if apart else outputs
+        return losses | terms | self.loss_of_parts(batch, outputs, persons[:, :count])
 
-    def loss_of_parts(self, *seen_and_matched: object) -> dict[str, Tensor]:
+    def loss_of_parts(
+        self, batch: Batch, outputs: DecoderOutput, persons: Tensor
+    ) -> dict[str, Tensor]:
         """See :meth:`.QueryPart.loss`."""
-        return self.parts.loss(*seen_and_matched)
+        losses = {}
+        for part in self.parts:
+            losses |= part.loss(batch, outputs, persons)
+        return losses
 
     def predict(self, inputs: Tensor, data_samples: Samples) -> Samples:
         """The samples with ``pred_instances``, see :meth:`.STMixerHead.predict`."""
@@ -110,14 +136,16 @@ class STMixer(ClipDetector):
 
     def predict_batch(self, batch: Batch) -> Samples:
         """The same from feature maps."""
-        seen = self.see(batch, extras=self.parts.enter(batch), which=LAST)
-        data_samples = batch.data_samples
-        found = self.head.predict(seen.stages, data_samples)
-        found = self.parts.finish(batch, seen, found)
-        vectors = self.decoder.query_vectors(seen.queries)
-        for sample, of_clip, one in zip(data_samples, vectors, found, strict=True):
-            kept = one.pop('queries')
+        extras = [*filter(None, [part.enter(batch) for part in self.parts])]
+        outputs = self.decode(batch, extras=extras, which=LAST)
+        predictions = self.head.predict(outputs.stages, batch.data_samples)
+        for part in self.parts:
+            predictions = part.finish(batch, outputs, predictions)
+        vectors = self.decoder.query_vectors(outputs.queries)
+        clips = zip(batch.data_samples, vectors, predictions, strict=True)
+        for sample, clip_vectors, persons in clips:
+            queries = persons.pop('queries')
             if self.with_query_vectors:
-                one.query_vectors = of_clip[kept].float()
-            sample.pred_instances = one
-        return data_samples
+                persons.query_vectors = clip_vectors[queries].float()
+            sample.pred_instances = persons
+        return batch.data_samples

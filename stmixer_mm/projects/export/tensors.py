@@ -70,7 +70,7 @@ class TensorDetector(nn.Module):
         scale = frame_scale(size, model.data_preprocessor.mean)
         img_shapes = scale[1:3].expand(feats[0].size(0), 2)
         frames = FrameShapes(img_shapes, pad_shape)
-        outputs = model.see(Batch(feats, [], frames), which=LAST)
+        outputs = model.decode(Batch(feats, [], frames), which=LAST)
         stage = model.head.read(outputs.stages[-1], num_frames)
         detections = model.head.score(stage, scale)
         return *detections, model.decoder.query_vectors(outputs.queries).float()

@@ -113,7 +113,7 @@ class QueryInteraction(QueryPart):
     def start_video(self) -> dict[str, object]:
         return dict(tracks=self.start())
 
-    def turns(self, batch: Batch) -> Iterator[Batch]:
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """All first keyframes, then all second ones, with the tracks of those before."""
         keyframes = split_keyframes(batch.data_samples)
         tracks = [self.start()] * len(batch.data_samples[keyframes[0]])
