@@ -104,17 +104,16 @@ def made_up_batch(num_classes, size, *, in_all_frames):
     return dict(inputs=list(clips), data_samples=samples)
 
 
-def assert_trains_and_predicts(path):
+def assert_trains_and_predicts(config):
     """Losses, gradients of all parameters and predictions on clips that are made up."""
-    config = Config.fromfile(path)
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):  # works from both hosts' scope
         model = MODELS.build(config.model)
     model.init_weights()
     (frames,) = (t.clip_len for t in config.train_pipeline if 'clip_len' in t)
-    tubelets = path.name.startswith('stmixer-t')
     size = frames, 64, 96
-    batch = made_up_batch(model.num_classes, size, in_all_frames=tubelets)
+    has_tubelets = 'Tubelet' in config.model.get('head', {}).get('type', '')
+    batch = made_up_batch(model.num_classes, size, in_all_frames=has_tubelets)
 
     data = model.train().data_preprocessor(batch, training=True)
     feats = trace_shapes(model, data['inputs']).feats
@@ -137,6 +136,8 @@ if __name__ == '__main__':
     for path in sys.argv[1:]:
         config = Config.fromfile(path, import_custom_modules=False)
         by_imports.setdefault(str(config.custom_imports), []).append(path)
+    import_module('stmixer_mm')
+    import_module('mmaction.models')
     for paths in by_imports.values():
-        with get_context('fork').Pool(1) as pool:  # this process imports none of it
+        with get_context('fork').Pool(1) as pool:  # this process imports no project
             pool.map(check_alone, paths)

@@ -51,13 +51,6 @@ def test_valid_configs_pass(cfg, override):
     check_arguments(cfg)
 
 
-def test_bug_in_a_step_keeps_its_traceback(cfg, monkeypatch):
-    runner = build_runner(cfg)
-    monkeypatch.setattr(type(runner.model), 'loss', None)
-    with pytest.raises(TypeError):
-        runner.train()
-
-
 def test_a_runner_of_another_type_is_built(cfg):
     cfg.runner_type = 'FlexibleRunner'
     assert type(build_runner(cfg)) is FlexibleRunner

@@ -1,5 +1,4 @@
 import json
-import shutil
 from copy import deepcopy
 
 import numpy as np
@@ -13,10 +12,8 @@ from tiny_stmixer import write_project, write_video
 
 from stmixer_mm.apis import ActionDetInferencer
 from stmixer_mm.apis.inference import init_detector
-from stmixer_mm.apis.inferencer import NMS_THR
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
-from stmixer_mm.projects.tiles.tiles import Tiles
 from stmixer_mm.structures import VideoDetections
 
 
@@ -170,32 +167,3 @@ def test_no_output_replaces_an_input(of_keyframes, video, tmp_path):
         with pytest.raises(UserError):
             of_keyframes(str(copy), **output)
     assert {path: path.read_bytes() for path in tmp_path.rglob('*.*')} == before
-
-
-def test_a_digest_is_of_what_detections_depend_on(of_keyframes, folder, tmp_path):
-    first = of_keyframes.digest()
-    for same in dict(batch_size=2), dict(reuse='never'), dict(nms_thr=NMS_THR):
-        assert of_keyframes.digest(**same) == first
-    others = [
-        dict(interval_s=0.5),
-        dict(end=1.0),
-        dict(pred_score_thr=0.1),
-        dict(nms_thr=0.5),
-        dict(tracker='none'),
-        dict(predictor=Tiles('1x2')),
-        dict(predictor=Tiles('2x1')),
-    ]
-    assert len({first, *(of_keyframes.digest(**one) for one in others)}) == 8
-    copy = shutil.copy(folder / 'stmixer.pth', tmp_path / 'copy.pth')
-    state = torch.load(copy)
-    torch.save({name: one / 2 for name, one in state.items()}, tmp_path / 'half.pth')
-    for weights, score_thr, is_same in (
-        (copy, 0.0, True),
-        (copy, 0.1, False),
-        (tmp_path / 'half.pth', 0.0, False),
-    ):
-        options = {'model.head.score_thr': score_thr}
-        other = ActionDetInferencer(
-            folder / 'stmixer.py', weights, 'cpu', cfg_options=options
-        )
-        assert (other.digest() == first) == is_same

@@ -132,13 +132,6 @@ def test_weights_are_fetched_once_and_converted(drive, released, monkeypatch):
     assert len(list(kept.parent.iterdir())) == 2
 
 
-def test_a_silent_server_is_given_up(drive, released, monkeypatch):
-    drive.data = None
-    monkeypatch.setattr(model_zoo, 'DOWNLOAD_S', 0.2)
-    with pytest.raises(UserError, match=r'cannot be fetched .*timed out'):
-        fetch_released(released.model)
-
-
 @pytest.mark.parametrize(
     ('wrong', 'said'),
     [

@@ -113,19 +113,6 @@ def test_the_schema_is_that_of_the_records():
                 person['bbox'].pop()
 
 
-def test_tubes_span_what_persons_do():
-    def span(first, last, **rest):
-        return dict(first_frame=first, last_frame=last, **rest)
-
-    walk = dict(action='walk', score=0.9, **span(10, 10))
-    wave = dict(action='wäve', score=0.5, **span(10, 10))
-    later = [dict(walk, score=0.75, **span(30, 40)), dict(wave, **span(30, 30))]
-    assert VIDEOS['tracked'].to_dict()['tubes'] == [
-        dict(id=3, **span(10, 40, actions=[walk, wave])),
-        dict(id=1, **span(10, 40, actions=later)),
-    ]
-
-
 def test_an_action_has_an_entry_for_each_stretch_of_keyframes():
     def keyframe(frame, *actions, persons=1):
         doing = [Action(name, score) for name, score in actions]

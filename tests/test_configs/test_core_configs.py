@@ -1,5 +1,6 @@
 """Every config without projects is whole by itself, and every experiment works."""
 
+import pytest
 from every_config import (
     ALL,
     CONFIGS,
@@ -9,6 +10,7 @@ from every_config import (
     each,
     experiments,
 )
+from exchanges import EXCHANGES, exchanged
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 
@@ -19,7 +21,12 @@ def test_each_is_whole_with_what_it_imports():
 
 @each(experiments(CORE))
 def test_losses_gradients_and_predictions(path):
-    assert_trains_and_predicts(path)
+    assert_trains_and_predicts(Config.fromfile(path))
+
+
+@pytest.mark.parametrize('name', EXCHANGES)
+def test_an_exchange_of_one_part(name):
+    assert_trains_and_predicts(exchanged(name))
 
 
 def test_a_config_anywhere_may_build_on_one(tmp_path):
@@ -34,4 +41,5 @@ def test_experiments_are_linked_in_the_docs():
     text = (CONFIGS.parent / 'docs/mixing.md').read_text()
     paths = experiments(ALL)
     missing = [each for each in paths if f'/experiments/{each.name})' not in text]
+    missing += [name for name in EXCHANGES if f'`{name}`' not in text]
     assert not missing

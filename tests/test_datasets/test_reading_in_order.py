@@ -278,14 +278,6 @@ def test_damage_is_told(tmp_path, name, codec, options):
     assert len(reader.get_batch([3, 4])) == len(reader.get_batch([30, 31])) == 2
 
 
-@pytest.mark.parametrize('options', [GOPS, OPEN_GOPS], ids=['closed', 'open'])
-@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv'])
-def test_key_frames_are_reached_without_reading_up_to_them(tmp_path, name, options):
-    reader = open_video(encode(tmp_path / name, 'h264', options))
-    decoder = reader._decoder
-    assert len(decoder._keys) == 5 and all(map(decoder._seek, decoder._starts.values()))
-
-
 def test_memory_is_bounded(tmp_path):
     options, size = {'g': '40'}, (640, 480)
     path = encode(tmp_path / 'a.ts', 'mpeg4', options, num=90, size=size)

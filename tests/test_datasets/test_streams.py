@@ -82,13 +82,6 @@ def test_files_and_streams_begin_and_end_inside_of_long_frames_alike(encode_vide
             assert [n for n in range(27) if cutter.shows(n)] == [*shown]
 
 
-@pytest.mark.parametrize('start', [0, 0.5, 0.51])
-def test_equal_steps_give_equal_steps_of_frames(start):
-    clips = cut(numbered(np.arange(100) / 25), interval_s=1 / 25, start=start)
-    first = clips[0].frame_index
-    assert [clip.frame_index for clip in clips] == [*range(first, 100)]
-
-
 @pytest.mark.parametrize('interval', [1e-9, 0.035, 0.05, 0.2, 5])
 def test_keyframes_are_the_frames_nearest_to_even_times(interval):
     for seed in range(20):

@@ -90,56 +90,6 @@ UNEVEN = np.cumsum(np.random.RandomState(0).choice([0.02, 0.1, 0.4], 40))
 LONG_GOPS = {'g': '12', 'bf': '3', 'sc_threshold': '0'}
 
 
-@pytest.mark.parametrize(
-    ('name', 'codec', 'options'),
-    [
-        ('a.mp4', 'h264', LONG_GOPS),
-        ('a.mkv', 'h264', LONG_GOPS),
-        ('a.ts', 'h264', LONG_GOPS),
-        ('open_gops.mp4', 'h264', {'x264-params': 'open-gop=1:keyint=12:bframes=3'}),
-        ('intra_refresh.mkv', 'h264', {'x264-params': 'intra-refresh=1:keyint=12'}),
-        ('a.webm', 'libvpx-vp9', {'g': '12'}),
-        ('a.avi', 'mpeg4', {'g': '12'}),
-        ('odd: of 48 pixels.mp4', 'h264', {'size': (48, 48)}),
-    ],
-)
-@pytest.mark.parametrize('times', [EVEN, UNEVEN], ids=['even', 'uneven'])
-def test_frames_are_found_in_any_order(
-    encode_video, frame_number, name, codec, options, times
-):
-    if times is UNEVEN and name.endswith('.avi'):
-        pytest.skip('AVI has one frame rate')
-    reader = open_video(encode_video(name, times, codec, **options))
-    np.testing.assert_allclose(reader.times, times - times[0], atol=1e-3)
-    in_order = [frame_number(picture) for _, picture in reader.pictures(range(40))]
-    assert in_order == list(range(40))
-    inds = [
-        [39],
-        [0, 13],
-        [25, 37],
-        [12],
-        [11],
-        [5, 5, 4],
-        [5, 7],
-        [6, 8],
-        [38, 39],
-        [0],
-    ]
-    for reader.reads_on in False, True:
-        for each in inds:
-            found = [frame_number(picture) for picture in reader.get_batch(each)]
-            assert found == each
-
-
-def test_a_cut_without_re_encoding_starts_at_its_first_key_frame(
-    encode_video, tmp_path, frame_number
-):
-    source = encode_video('a.mp4', EVEN, **LONG_GOPS)
-    reader = open_video(copy_packets(source, tmp_path / 'cut.mp4', first=5))
-    numbers = [frame_number(reader.get_batch([index])[0]) for index in range(28)]
-    assert len(reader) == 28 and numbers == list(range(12, 40))
-
-
 @pytest.mark.parametrize('rotation', [180, -90])
 def test_pictures_are_turned_as_players_turn_them(encode_video, rotation):
     path = encode_video('a.mp4', EVEN[:3], rotation=rotation)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from exchanges import exchanged
 from kept_bytes import bytes_kept_for_backward
 from mmcv.cnn import ConvModule
-from tiny import MODELS_FOLDER, batch, build_detector, data_sample
+from tiny import batch, build_detector, data_sample
 from torch import nn
 
 from stmixer_mm.apis import init_detector
@@ -17,7 +18,6 @@ from stmixer_mm.engine import speed
 from stmixer_mm.engine.hooks import LeanConvolutionsHook
 from stmixer_mm.engine.speed import fold_batch_norms, speed_up
 
-EXPERIMENTS = MODELS_FOLDER.parents[1] / 'experiments'
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 AT_EACH_CALL = dict(efficient_conv_bn_eval=True)
 
@@ -56,7 +56,7 @@ def last_stage(model, clips):
 
 @pytest.mark.parametrize('name', ['fpn3d-batchnorm-leaky', 'csn'])
 def test_numbers_differ_by_rounding_alone(name, in_bfloat16):
-    model = init_detector(EXPERIMENTS / f'stmixer_tiny-{name}_toy.py', None)
+    model = init_detector(exchanged(name), None)
     pipeline = model.cfg.train_pipeline
     (frames,) = (step.clip_len for step in pipeline if 'clip_len' in step)
     for stage in model.decoder.stages:  # which starts with boxes that stay

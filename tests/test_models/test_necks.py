@@ -111,21 +111,6 @@ def test_frames_mix_only_by_the_temporal_kernel(pyramid):
             assert torch.allclose(out[:, :, :1], alone, atol=1e-5) is apart
 
 
-@each_pyramid
-def test_weights_are_uniform_by_their_fans(pyramid):
-    """So the signal survives the start."""
-    neck = build(pyramid, out_channels=32)
-    for out in neck(make_feats()):
-        assert 0.05 < out.std() < 20
-    for conv in build(pyramid, temporal_kernel=1).modules():
-        if isinstance(conv, torch.nn.Conv3d):
-            cells = conv.kernel_size[1] * conv.kernel_size[2]
-            fans = (conv.in_channels + conv.out_channels) * cells
-            bound = (3 / cells if conv.groups > 1 else 6 / fans) ** 0.5
-            assert 0.8 * bound < conv.weight.abs().max() <= bound
-            assert conv.bias is None or not conv.bias.any()
-
-
 def test_bifpn_layer_against_the_formulas():
     neck = build(BiFPN3D, num_repeats=1)
     fine, middle, coarse = neck.project(make_feats())

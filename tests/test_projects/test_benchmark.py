@@ -32,12 +32,3 @@ def test_a_row_for_each_combination(benchmark, capsys):
         assert min(row['ours_peak_mb'], row['literal_peak_mb']) >= 0
         assert ('ours_kept_mb' in row) == (row['mode'] == 'train')
     assert 'train 2' in capsys.readouterr().out
-
-
-def test_sampling_in_half_precision(benchmark):
-    options = '--part', 'sampling', '--backend', 'grid_sample', '--dtype', 'bfloat16'
-    (row,) = benchmark(*options)
-    assert (row['part'], row['backend']) == ('sampling', 'grid_sample')
-    assert row['matmul_s'] is None
-    ratio = row['float32_s'] / row['ours_s']
-    assert row['float32_ratio'] == pytest.approx(ratio, rel=0.1)

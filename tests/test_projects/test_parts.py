@@ -7,13 +7,12 @@ from tiny import (
     MASK_HEAD,
     batch,
     build_detector,
-    count_operators,
     data_sample,
     tiny_deformable_decoder,
     tiny_detector,
     two,
 )
-from tiny_tubelets import ALWAYS, tube_detector, tube_sample
+from tiny_tubelets import tube_detector
 
 import stmixer_mm.projects.deformable
 import stmixer_mm.projects.denoising
@@ -38,37 +37,11 @@ def test_parts_of_keyframes_and_of_tubelets_do_not_mix(settings):
         MODELS.build(tube_detector() | settings)
 
 
-DENOISING = dict(type='DenoisingQueries', num_groups=2)
 OF_TUBELETS = dict(type='DenoisingTubelets', num_groups=2)
 TRACKS = dict(type='QueryInteraction', drop_prob=0, false_prob=0)
 
 
 @pytest.mark.parametrize(
-    'config, sample, turns',
-    [
-        (tiny_detector() | dict(denoising=DENOISING, mask_head=MASK_HEAD), two, 1),
-        (tiny_detector() | dict(denoising=DENOISING, query_interaction=TRACKS), two, 2),
-        (tube_detector() | dict(denoising=OF_TUBELETS), lambda: tube_sample(ALWAYS), 1),
-    ],
-    ids=['masks', 'tracks', 'tubelets'],
-)
-def test_a_step_has_as_many_operators_for_any_number_of_clips(config, sample, turns):
-    model, counts = build_detector(config), []
-    for clips in 2, 6:
-        samples = []
-        for turn in range(turns):
-            one = sample()
-            one.entity_ids = np.array([turn, 5])
-            one.gt_instances.masks = torch.ones(len(one.gt_instances), 64, 96) > 0
-            one.set_metainfo(dict(sequence_place=turn))
-            samples += [one] * clips
-        counts.append(count_operators(model, *samples))
-        del counts[-1]['aten::rand']  # on the host, for each video
-    # Each turn waits for one sentence on values that are not finite.
-    assert counts[0]['waits'] == turns
-    assert counts[0] == counts[1]
-
-
 def test_a_program_of_the_deformable_decoder_takes_any_number_of_clips():
     config = tiny_detector() | dict(decoder=tiny_deformable_decoder())
     model = TensorDetector(build_detector(config)).eval()

@@ -1,12 +1,8 @@
 # JHMDB51-21 in small frames, which tools/data/jhmdb/extract_frames.py makes of the videos.
-data_root = 'data/jhmdb'
-split = 1
-files = dict(
-    ann_file='JHMDB-GT.pkl',
-    data_root=data_root,
-    data_prefix=dict(img='frames_256x192'),
-)
+_base_ = './tubes_rgb_32x2x1.py'
 
+data_root = 'data/jhmdb'
+truth = dict(ann_file='JHMDB-GT.pkl', data_root=data_root)
 clip = dict(type='SampleKeyframeClip', clip_len=4, frame_interval=8, allow_short=True)
 train_pipeline = [
     clip,
@@ -24,43 +20,20 @@ train_pipeline = [
     dict(
         type='mmaction.ColorJitter', brightness=0.3, contrast=0.3, saturation=0.3, hue=0
     ),
-    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='mmaction.PackActionInputs'),
+    *_base_.train_pipeline[-2:],
 ]
-test_pipeline = [
-    clip,
-    dict(type='DecodeFrameFiles'),
-    dict(type='mmaction.Resize', scale=(-1, 192)),
-    dict(type='mmaction.FormatShape', input_format='NCTHW', collapse=True),
-    dict(type='mmaction.PackActionInputs'),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[0].update(clip)
+test_pipeline[2].update(scale=(-1, 192))
 
-tubes = dict(type='TubeDataset', split=split, use_frames=True, **files)
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        frame_stride=4,
-        bystanders_file='bystanders.csv',
-        pipeline=train_pipeline,
-        **tubes,
-    ),
+files = dict(data_prefix=dict(img='frames_256x192'), **truth)
+train_files = dict(
+    frame_stride=4, bystanders_file='bystanders.csv', pipeline=train_pipeline, **files
 )
-# Every frame of the test videos.
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(all_frames=True, pipeline=test_pipeline, test_mode=True, **tubes),
-)
+loader = dict(batch_size=8, num_workers=1)
+train_dataloader = dict(dataset=train_files, **loader)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **files), **loader)
 test_dataloader = val_dataloader
 
-truth = dict(split=split, ann_file='JHMDB-GT.pkl', data_root=data_root)
-val_evaluator = [
-    dict(type='TubeFrameMAPMetric', **truth),
-    dict(type='VideoMAPMetric', iou_thrs=(0.5, 0.2, 0.75, '0.5:0.95'), **truth),
-]
+val_evaluator = [dict(metric, **truth) for metric in _base_.val_evaluator]
 test_evaluator = val_evaluator

@@ -1,4 +1,0 @@
-# Neck: PAFPN3D; decoder: deformable DETR's.
-_base_ = './stmixer_tiny-deformable_toy.py'
-
-model = dict(neck=dict(type='PAFPN3D'))
