@@ -1,11 +1,8 @@
-import subprocess
-import sys
-
 import pytest
 from mmengine.runner import FlexibleRunner
-from run_tool import ROOT
 from tiny_stmixer import write_project
 
+from stmixer_mm.apis import config
 from stmixer_mm.apis.config import (
     check_arguments,
     check_run,
@@ -64,11 +61,14 @@ def test_a_run_needs_the_sections_of_its_loop_alone(cfg):
         check_run(cfg, 'test')
 
 
-def test_the_project_of_an_unknown_part_is_named(tmp_path):
-    """In a process of its own, which has not imported it for another test."""
-    train = [sys.executable, ROOT / 'tools' / 'train.py', write_project(tmp_path)]
-    option = 'model.decoder.type=DenoisingQueries'
-    run = subprocess.run(
-        [*train, '--cfg-options', option], capture_output=True, text=True
-    )
-    assert "'stmixer_mm.projects.denoising' in custom_imports" in run.stderr
+def test_the_project_of_an_unknown_part_is_named(cfg, monkeypatch):
+    parts = config._list_project_parts()
+    assert parts['DenoisingQueries'] == 'stmixer_mm.projects.denoising'
+    # A part of it that no other test has imported.
+    parts = parts | dict(Unimported='stmixer_mm.projects.denoising')
+    monkeypatch.setattr(config, '_list_project_parts', lambda: parts)
+    cfg.model.decoder.type = 'Unimported'
+    with pytest.raises(
+        UserError, match=r"name 'stmixer_mm\.projects\.denoising' in cus"
+    ):
+        check_arguments(cfg)

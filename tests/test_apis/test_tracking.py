@@ -14,16 +14,6 @@ def box(x, y=50.0, scale=1.0):
     return np.hstack([(x, y) - scale * SIZE / 2, (x, y) + scale * SIZE / 2])
 
 
-def test_persons_who_cross_keep_their_ids():
-    tracker = QueryTracker()
-    for t in range(11):
-        bboxes = np.array([box(20 + 8 * t), box(104 - 8 * t)])
-        if t == 5:  # one box hides the other
-            bboxes = bboxes[:1]
-        ids = tracker.extend(t / 2, bboxes, None, None)
-    assert ids.tolist() == [0, 1]
-
-
 def test_several_keyframes_at_one_time_and_times_that_start_again():
     tracker, one = QueryTracker(), box(20)[None]
     times = (3.0, 3.0, 3.5, 0.0, 0.5)

@@ -25,7 +25,7 @@ CODECS = dict(
     mp4='mpeg4 h264 mjpeg png', mov='prores_ks', mkv='ffv1 mpeg2video libvpx',
     avi='mpeg4 rawvideo huffyuv', ts='mpeg2video', flv='flv', gif='gif',
 )  # fmt: skip
-SIZES = (1, 1), (2, 2), (66, 2), (18, 34)
+SIZES = (1, 1), (18, 34)
 
 
 def write(path, codec, size):
@@ -51,7 +51,7 @@ def lies(data, size, random):
         yield data.replace(struct.pack(form, side), other)
     for name in (b'mp4v', b'avc1', b'FMP4', b'V_MPEG4/ISO/ASP', b'png '):
         yield data.replace(name, b'?' * len(name))
-    for place in random.randint(0, len(data), 6):
+    for place in random.randint(0, len(data), 3):
         yield data[:place] + random.bytes(4) + data[place + 4 :]
         yield data[:place]
 
@@ -88,7 +88,7 @@ def test_any_file_ends_in_a_sentence_or_a_result(tmp_path):
         assert name[:4] != 'list' or found.error
         outcomes.append(found.error is None)
     assert len(open_video(tmp_path / 'still.jpg')) == 1
-    assert len(outcomes) > 180 and 0.2 < np.mean(outcomes) < 0.8
+    assert len(outcomes) > 100 and 0.2 < np.mean(outcomes) < 0.8
     assert canary.stat().st_atime == 0
     canary.read_bytes()
     if canary.stat().st_atime == 0:

@@ -6,12 +6,10 @@ from tube_data import (
     TWO_VIDEOS,
     ava_lines,
     build,
-    ground_truth,
     noisy,
     predict,
     predict_truth,
     score,
-    still,
     untidy,
 )
 
@@ -116,18 +114,6 @@ def test_a_protocol_is_its_record_in_any_order_of_frames(metric_type, protocol, 
     assert not any('nobody' in name for name in first)
 
 
-@pytest.mark.parametrize('parts', [1, 10])
-@pytest.mark.parametrize('protocol', FRAME_PROTOCOLS)
-def test_a_perfect_result(protocol, parts):
-    truth, _ = untidy(0, parts)
-    # ROAD's suppression removes persons who overlap.
-    nms = dict(base='road_matlab', nms=None) if protocol == 'road_matlab' else protocol
-    metric = build(TubeFrameMAPMetric, truth, protocol=nms)
-    values = score(metric, predict_truth(truth))
-    mean = 3 / 4 if metric.protocol.class_average == 'all' else 1
-    assert [*values.values()] == pytest.approx([mean, 1, 1, 1])
-
-
 @pytest.mark.parametrize('metric_type, protocol', NAMED)
 def test_tubes_order_padding_and_ranges(metric_type, protocol):
     truth, samples = noisy(0)
@@ -143,40 +129,6 @@ def test_tubes_order_padding_and_ranges(metric_type, protocol):
     assert single[0] > mean > 0
     again = score(build(metric_type, truth, **halved), shuffled(samples))
     assert again == pytest.approx(whole, abs=1e-12)
-
-
-@pytest.mark.parametrize('dtype', [np.float32, np.float64])
-@pytest.mark.parametrize('parts', [1, 10])  # of a pixel
-@pytest.mark.parametrize('protocol', ['act', 'multisports'])
-def test_half_is_half(protocol, parts, dtype):
-    """What is half in the published evaluators' pixels and frames is half normalised."""
-    pixel, random = FRAME_PROTOCOLS[protocol].pixel, np.random.RandomState(0)
-    last = 39 + pixel  # of a tube of which 20 frames are half
-    gttubes, half_a_box, half_a_tube = {}, [], []
-    for video in map(str, range(20)):
-        (x, y), sides = random.randint(0, 30 * parts, (2, 2)) / parts
-        width, height = sides + 2
-        wide, narrow = (
-            [x, y, x + share * width - pixel, y + height] for share in (2, 1)
-        )
-        gttubes[video] = {0: [still(1, last, wide)]}
-        half_a_box += [
-            predict(video, t, (narrow, {0: 0.9})) for t in range(1, last + 1)
-        ]
-        half_a_tube += [predict(video, t, (wide, {0: 0.9})) for t in range(1, 21)]
-    for sample in half_a_box + half_a_tube:
-        found = sample['pred_instances']
-        found['bboxes'] = found['bboxes'].astype(dtype)
-    for metric_type, samples, thr, expected in (
-        (TubeFrameMAPMetric, half_a_box, 0.5, 1),
-        (VideoMAPMetric, half_a_box, 0.5, 1),
-        (VideoMAPMetric, half_a_tube, 0.5, 1),
-        (VideoMAPMetric, half_a_box, 0.50001, 0),
-        (VideoMAPMetric, half_a_tube, 0.50001, 0),
-    ):
-        rules = dict(protocol=protocol, class_average='gt', iou_thrs=thr)
-        metric = build(metric_type, ground_truth(gttubes), **rules)
-        assert set(score(metric, samples).values()) == {expected}
 
 
 @pytest.mark.parametrize('metric_type', TUBE_METRICS)

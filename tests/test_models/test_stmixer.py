@@ -85,20 +85,6 @@ def test_losses_are_finite_and_reach_every_parameter(config, samples, dtype, fir
     assert_all_learn(model)
 
 
-def test_initial_stages_leave_boxes_and_actions_alone():
-    model = build_detector()
-    model.decoder.stages[0]._is_init = False
-    model.decoder.stages[0].init_weights()
-    stage = model.decoder.stages[0]
-    assert not stage.box_branch[-1].weight.any()
-    offsets = stage.offsets.bias.view(2, 4, 3)
-    assert offsets[..., :2].abs().max() <= 0.5 and not offsets[..., 2].any()
-    assert not stage.offsets.weight.any()
-    prior = stage.action_branch[-1].bias.sigmoid()
-    torch.testing.assert_close(prior, torch.full((3,), 0.01))
-    assert ((stage.iof_tau >= 0) & (stage.iof_tau <= 4)).all()
-
-
 def test_nan_names_the_sample():
     model = build_detector().eval()
     data = batch(TWO, data_sample([(1, 1, 9, 9)], [(1,)], name='broken,0007'))

@@ -144,19 +144,6 @@ def test_blocked_queries_are_not_seen():
     assert not torch.allclose(seen[0][0], expected[0].person_logits, atol=1e-3)
 
 
-def test_initial_stages_read_around_the_boxes_and_leave_them_alone():
-    decoder = make_decoder(memory='time', noise=0)
-    whole = whole_frames(decoder, [PAD_SHAPE] * 2)
-    for output in run(decoder, make_feats(), boxes_xyzr=whole):
-        torch.testing.assert_close(output.bboxes, xyzr_to_xyxy(whole))
-    for stage in decoder.stages:
-        attention = stage.temporal.cross_attn
-        assert not attention.sampling_offsets.weight.any()
-        assert not attention.attention_weights.weight.any()
-        reach = attention.sampling_offsets.bias.view(-1, 3, 2).abs().amax(dim=(0, 2))
-        torch.testing.assert_close(reach, torch.tensor([1.0, 2.0, 3.0]))
-
-
 def test_autocast_changes_little_and_samples_in_full_precision(monkeypatch):
     attend, dtypes = deformable_stage.attend, []
 

@@ -321,45 +321,6 @@ def test_banks_are_what_was_found_and_written_once(project, capsys):
     assert len(read_bank(project / 'more/new.safetensors').times) == 15
 
 
-def test_a_video_that_cannot_be_read_is_reported(project, capsys):
-    (project / 'text.mp4').write_text('hello')
-    line = run_and_fail(
-        capsys,
-        'extract',
-        *(project / 'tiny.py', project / 'tiny.pth', project / 'text.mp4'),
-        *(project / '1.mp4', '--out', project / 'bad'),
-    )
-    assert '1 of 2' in line
-    (bank,) = (project / 'bad').glob('[!.]*')
-    assert bank.name == '1.safetensors'
-
-
-def test_banks_of_other_options_and_damaged_ones(project, capsys):
-    out, videos = project / 'twice', ('0.mp4', '1.mp4')
-    extract(project, 'twice', videos=videos)
-    before = {file: file.read_bytes() for file in out.glob('*.safetensors')}
-    change = '--interval-s', 0.4
-    with pytest.raises(SystemExit):
-        extract(project, 'twice', *change, videos=videos)
-    printed = capsys.readouterr().err
-    assert '2 of 2' in printed and '--overwrite' in printed
-    assert all(file.read_bytes() == content for file, content in before.items())
-    file = out / '1.safetensors'
-    for content in before[file][:-100], before[file].replace(b'F16', b'I16'):
-        file.write_bytes(content)
-        extract(project, 'twice', videos=videos)
-        printed = capsys.readouterr()
-        assert f'{file} cannot be used' in printed.err
-        assert 'videos to do: 1,' in printed.out
-        assert file.read_bytes() == before[file]
-    extract(project, 'twice', *change, '--overwrite', videos=videos)
-    assert 'videos to do: 2,' in capsys.readouterr().out
-    file.write_bytes(b'of others')
-    with pytest.raises(SystemExit):
-        extract(project, 'twice', videos=videos)
-    assert file.read_bytes() == b'of others'
-
-
 def changed_banks(project, tmp_path, change, names='0'):
     """A copy of the banks, some of them changed."""
     banks = shutil.copytree(project / 'banks', tmp_path / 'banks')

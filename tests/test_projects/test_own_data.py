@@ -120,11 +120,3 @@ def test_the_json_of_the_page_means_what_the_xml_means(folder):
     assert {row[4:] for row in json} == {
         row[4:] for row in xml if row.timestamp == 0
     } | {(3, 0)}
-
-
-def test_every_option_that_the_page_names_exists():
-    folders = (ROOT / 'tools').glob('*.py'), (ROOT / 'stmixer_mm').rglob('*.py')
-    code = ''.join(file.read_text() for file in chain(*folders))
-    for option in set(re.findall(r'--[a-z][a-z-]+', TEXT)):
-        parameter = option.strip('-').replace('-', '_')
-        assert f"'{option}'" in code or f' {parameter}: ' in code, option

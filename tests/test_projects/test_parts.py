@@ -41,7 +41,6 @@ OF_TUBELETS = dict(type='DenoisingTubelets', num_groups=2)
 TRACKS = dict(type='QueryInteraction', drop_prob=0, false_prob=0)
 
 
-@pytest.mark.parametrize(
 def test_a_program_of_the_deformable_decoder_takes_any_number_of_clips():
     config = tiny_detector() | dict(decoder=tiny_deformable_decoder())
     model = TensorDetector(build_detector(config)).eval()

@@ -197,17 +197,6 @@ def test_folders_of_yowo(tmp_path, seed, digits):
     assert 0.05 < expected < 0.95
 
 
-def test_mislabelled_lines_of_yowo(tmp_path):
-    """A second line of a box is wrong, as its truth is taken: AP 0.5 + 0.5 * 2 / 3."""
-    tubes = [still(1, 2, [0, 0, 50, 100])]
-    truth = ground_truth({NAME: {0: tubes}}, labels=['run', 'sit'], nframes=2)
-    lines = ['1 0.5 0 0 50 100\n1 0.3 0 0 50 100\n', '1 0.2 0 0 50 100\n']
-    for number, text in enumerate(lines, start=1):
-        (tmp_path / f'Run_v_Run_g01_c01_0000{number}.txt').write_text(text)
-    values = evaluate(tmp_path, truth, protocol='yowo')
-    assert values['frame_mAP/run@0.5'] == pytest.approx(0.5 + 0.5 * 2 / 3)
-
-
 def test_a_file_that_yowo_did_not_write(tmp_path):
     for name in ('Run_v_Run_g01_c01_00001.txt', 'classes.txt'):
         (tmp_path / name).write_text('1 0.5 0 0 50 100\n')
@@ -300,18 +289,6 @@ def test_paths_of_road(tmp_path):
     metric = build(VideoMAPMetric, ground_truth({NAME: GTTUBES}))  # of three labels
     with pytest.raises(UserError, match='2 labels, not 3'):
         evaluate_results([metric], read_results(tmp_path))
-
-
-def test_detections_of_evad(tmp_path):
-    """``write_results`` of PySlowFast, which EVAD has too, writes AVA's csv."""
-    lines = [
-        'v,{:04},{:.03f},{:.03f},{:.03f},{:.03f},{},{:.04f}\n'.format(
-            int(frame), *(np.array(box) / SCALE), int(label) + 1, score
-        )
-        for _, frame, label, score, *box in TABLE.tolist()
-    ]
-    (tmp_path / 'detections_latest.csv').write_text(''.join(lines))
-    assert set(evaluate(tmp_path / 'detections_latest.csv').values()) == {1}
 
 
 YOWO_FILE = 'Run_v_Run_g01_c01_00001.txt'

@@ -292,16 +292,6 @@ def test_frames_that_do_not_count_change_nothing(every):
     assert values['video_mAP/overall@0.2'] > 0
 
 
-def test_a_result_by_its_linking_and_over_videos():
-    """Videos are linked apart; their order and that of their boxes changes nothing."""
-    truth, samples = noisy(0)
-    for name in ('road', 'retina', 'openmixer'):
-        options = dict(protocol=name, linking=name, iou_thrs=(0.2, 0.5))
-        values = score(build(VideoMAPMetric, truth, **options), samples)
-        assert values == score(build(VideoMAPMetric, truth, **options), samples[::-1])
-        assert values['video_mAP/overall@0.2'] > 0
-
-
 @pytest.mark.parametrize('name', sorted({*TUBE_PROTOCOLS} - {'openmixer'}))
 def test_the_order_of_lines_changes_nothing(name, write_text):
     """Also where lines repeat a box and scores tie, which the log says."""

@@ -1,14 +1,11 @@
 """``make demo`` at a small size and in one process; the clip that it looks for."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import cv2
 import pytest
 from run_tool import load_tool, run_tool
-
-from stmixer_mm.errors import UserError
 
 OPTIONS = dict(
     toy='full',
@@ -66,32 +63,6 @@ def test_an_interrupted_demo_continues_and_a_finished_one_starts_anew(demo):
     assert cv2.VideoCapture(summary['video']).get(cv2.CAP_PROP_FRAME_COUNT) == 90
     assert Path(summary['video']).with_suffix('.png').is_file()
     assert interrupt(demo, 'train.py') == set()
-
-
-def test_a_clip_is_taken_where_it_is_named_or_kept_else_fetched(
-    demo, monkeypatch, tmp_path, capsys
-):
-    monkeypatch.delenv('STMIXER_REAL_DATA', raising=False)
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    content, fetched = b'the clip', []
-    network = iter((False, True))
-    monkeypatch.setattr(demo, 'SHA256', hashlib.sha256(content).hexdigest())
-
-    def fetch(url, file, sha256, **_):
-        if not next(network):
-            raise OSError('no network')
-        fetched.append(url)
-        Path(file).write_bytes(content)
-
-    monkeypatch.setattr(demo.torch.hub, 'download_url_to_file', fetch)
-    assert demo.find_clip(None) is None and 'no network' in capsys.readouterr().out
-    kept = demo.find_clip(None)
-    assert kept.read_bytes() == content and demo.find_clip(None) == kept
-    assert fetched == [demo.CLIP]
-    assert demo.find_clip(kept.rename(tmp_path / 'mine.mp4')) == tmp_path / 'mine.mp4'
-    (tmp_path / 'other.mp4').write_bytes(b'another')
-    with pytest.raises(UserError, match=r'other\.mp4 is not the clip'):
-        demo.find_clip(tmp_path / 'other.mp4')
 
 
 def test_without_training_the_model_of_this_package_is_shown(demo, monkeypatch, capsys):

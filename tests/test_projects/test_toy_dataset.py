@@ -13,8 +13,6 @@ from stmixer_mm.datasets.annotations.ava_csv import (
 )
 from stmixer_mm.datasets.annotations.tube_annotations import read_tube_annotations
 from stmixer_mm.datasets.videos import open_video
-from stmixer_mm.pictures import decode
-from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.toy import generate
 from stmixer_mm.projects.toy.drawing import render, view_at
 from stmixer_mm.projects.toy.generate import FILES, FPS, make_scene, make_toy_dataset
@@ -65,30 +63,6 @@ def test_videos_are_the_drawn_frames(made):
         for bbox_norm, actions, person, _ in people
         for action in actions
     ]
-
-
-def test_masks_are_what_a_person_changes_of_the_picture(made):
-    """Where it is drawn and nothing is drawn over it."""
-    masks = read_masks(made / 'train_masks.json')
-    assert len(masks) == 3 * 5
-    scene, keyframes = make_scene([0, 0, 0], SIZE)
-    for second, people in keyframes.items():
-        found = masks[f'train_0000.mp4,{second:04d}']
-        assert list(found.masks) == [person.person_id for person in people]
-        view = view_at(scene, second)
-        for person in people:
-            rest = [layer for layer in view if layer[0] != person.person_id + 1]
-            full, less = render(scene, [view, rest], SIZE)
-            changed = (full != less).any(axis=2)
-            mask = decode(found.masks[person.person_id]).astype(bool)
-            # Edges of what is drawn are smooth, and one of two parts of it has the
-            # colour behind.
-            assert (mask & changed).sum() > 0.8 * mask.sum()
-            assert (mask & changed).sum() > 0.6 * changed.sum()
-            places = np.argwhere(mask)[:, ::-1]
-            corners = np.multiply(person.bbox_norm, SIZE + SIZE).reshape(2, 2)
-            assert (places >= corners[0] - 0.5).all()
-            assert (places < corners[1] + 0.5).all()
 
 
 def test_tracks_and_tubes_say_the_same_as_keyframes(made):

@@ -1,10 +1,28 @@
-"""The set-up's laws, in real environments with a stand-in for pip."""
+"""Versions stand in one place, and a Python that does not fit is named."""
 
-import subprocess
 import sys
 
 import pytest
-from run_tool import load_tool
+from run_tool import ROOT, load_tool
+
+
+def test_versions_are_pinned_once():
+    files = (ROOT / 'requirements').glob('*.txt')
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    pins = dict(line.split('==') for line in lines if '==' in line)
+    assert len(pins) == sum('==' in line for line in lines) >= 6
+    for path in ('setup.cfg', 'setup.py', 'pyproject.toml', 'Makefile'):
+        assert not any(f'{name}==' in (ROOT / path).read_text() for name in pins)
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    assert f'rev: v{pins["ruff"]}' in hooks
+
+
+def test_pythons_are_the_same_everywhere():
+    config = (ROOT / 'setup.cfg').read_text()
+    assert 'python_requires = >=3.10, <3.14' in config
+    fits = '(3, 10) <= sys.version_info[:2] <= (3, 13)'
+    for path in ('Makefile', 'tools/setup_env.py'):
+        assert fits in (ROOT / path).read_text()
 
 
 def test_a_python_that_does_not_fit_is_named_before_anything_is_done(
@@ -16,14 +34,3 @@ def test_a_python_that_does_not_fit_is_named_before_anything_is_done(
     monkeypatch.setattr(sys, 'version_info', (3, 14, 0))
     with pytest.raises(SystemExit, match=r'set-up: .* Python 3.10 to 3.13'):
         tool.main(['--here'])
-
-
-def test_venv_is_made_again_where_its_python_is_gone(monkeypatch, tmp_path):
-    tool = load_tool('tools/setup_env.py')
-    monkeypatch.setattr(tool, 'ROOT', tmp_path)
-    python = tmp_path / '.venv/bin/python'
-    python.parent.mkdir(parents=True)
-    python.symlink_to(tmp_path / 'a Python that is gone')
-    assert tool.make_venv() == str(python)
-    subprocess.run([python, '-m', 'pip', '--version'], check=True)
-    assert (tmp_path / '.venv/bin/pip').exists()
