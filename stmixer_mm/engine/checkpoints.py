@@ -137,7 +137,7 @@ def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
     )
     with blame(f'Checkpoint {source} cannot be resumed', remedy):
         for name in ('meta', 'message_hub', 'optimizer', 'param_schedulers'):
-            if not checkpoint.get(name):
+            if checkpoint.get(name) is None:
                 raise ValueError(f'it has no {name}')
         if isinstance(runner.optim_wrapper, OptimWrapper):
             _check_optimizer(runner.optim_wrapper.optimizer, checkpoint['optimizer'])
