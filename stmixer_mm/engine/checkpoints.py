@@ -136,8 +136,11 @@ def check_training(runner, checkpoint: Mapping, *, source: str | Path) -> None:
         'weights (load_from, without --resume)'
     )
     with blame(f'Checkpoint {source} cannot be resumed', remedy):
-        for name in ('meta', 'message_hub', 'optimizer', 'param_schedulers'):
-            if checkpoint.get(name) is None:
+        names = ['meta', 'message_hub', 'optimizer']
+        if runner.param_schedulers:
+            names.append('param_schedulers')
+        for name in names:
+            if not checkpoint.get(name):
                 raise ValueError(f'it has no {name}')
         if isinstance(runner.optim_wrapper, OptimWrapper):
             _check_optimizer(runner.optim_wrapper.optimizer, checkpoint['optimizer'])
