@@ -321,6 +321,20 @@ def test_banks_are_what_was_found_and_written_once(project, capsys):
     assert len(read_bank(project / 'more/new.safetensors').times) == 15
 
 
+def test_damaged_banks_are_written_anew_and_files_of_others_stay(project, capsys):
+    extract(project, 'twice', videos=('1.mp4',))
+    file = project / 'twice/1.safetensors'
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b'F16', b'I16'))
+    extract(project, 'twice', videos=('1.mp4',))
+    assert f'{file} cannot be used' in capsys.readouterr().err
+    assert file.read_bytes() == content
+    file.write_bytes(b'of others')
+    with pytest.raises(SystemExit):
+        extract(project, 'twice', videos=('1.mp4',))
+    assert file.read_bytes() == b'of others'
+
+
 def changed_banks(project, tmp_path, change, names='0'):
     """A copy of the banks, some of them changed."""
     banks = shutil.copytree(project / 'banks', tmp_path / 'banks')
