@@ -4,7 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
@@ -57,7 +57,6 @@ class MatchedResults(NamedTuple):
 
     metric: DetectionMetric
     values: dict[str, float]
-    detections: Any  # as of ``DetectionMetric.detections``
     matched: dict[int, Matched]  # by column
     videos: list[str]  # names, of test videos and of others in which boxes count
     video_of: Callable[[np.ndarray], np.ndarray]  # their numbers (...) of groups (...)
@@ -95,9 +94,7 @@ def match_results(metric: DetectionMetric) -> MatchedResults:
     values = {f'{metric.prefix}/{name}': value for name, value in values.items()}
     videos, video_of = _videos(metric, detections, matched)
     predicted = {*map(_video, keys)} & {*videos}
-    return MatchedResults(
-        metric, values, detections, matched, videos, video_of, predicted
-    )
+    return MatchedResults(metric, values, matched, videos, video_of, predicted)
 
 
 def _video(key: str | tuple) -> str:
