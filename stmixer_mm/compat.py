@@ -392,16 +392,6 @@ def pack_linear(weight):
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def onednn_flops() -> dict:
-    """The formula for :func:`onednn_linear` that ``FlopCounterMode`` lacks."""
-
-    def flops(inputs, weight, *args, **kwargs):  # shapes
-        return 2 * inputs[0] * inputs[1] * weight[0]
-
-    has = torch.backends.mkldnn.is_available()
-    return {torch.ops.mkldnn._linear_pointwise: flops} if has else {}
-
-
 @cache
 def _has_amd_processor() -> bool:
     try:

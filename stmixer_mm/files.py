@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -252,45 +252,6 @@ def check_own(path: str | Path, head: str, *, offset: int = 0) -> None:
             f'{path} is there already and was not written by this command; move it, '
             'or choose another place for the results.'
         )
-
-
-def choose_unfinished(
-    files: Mapping[str, Path],
-    read_digest: Callable[[Path, str], str | None],
-    digest: str,
-    *,
-    overwrite: bool,
-) -> dict[str, Path]:
-    """Those of the results, by source, that are missing, damaged or out of date.
-
-    Args:
-        files: Results, by source.
-        read_digest: Reads what a result was made with; None: it is missing. It raises
-            ``UserError`` for one that is damaged.
-        digest: Of the model and the options now.
-        overwrite: Results made with others may be replaced.
-
-    Raises:
-        UserError: there are such results, and they may not be.
-    """
-    chosen, others = {}, []
-    for source, file in files.items():
-        try:
-            made_with = read_digest(file, source)
-        except UserError as error:
-            made_with = None
-            print(error, file=sys.stderr)
-        if made_with != digest:
-            chosen[source] = file
-            others += [file] * (made_with is not None)
-    if others and not overwrite:
-        raise UserError(
-            f'{len(others)} of {len(files)} results were made with another model or '
-            f'other options, such as {others[0]}; pass --overwrite to make them anew, '
-            'or choose another --out.'
-        )
-    print(f'videos to do: {len(chosen)}, finished before: {len(files) - len(chosen)}')
-    return chosen
 
 
 def check_json_path(path: str | Path | None, inputs: Iterable[str | Path] = ()) -> None:

@@ -313,15 +313,6 @@ def source_files(source: object) -> list[str]:
     return [name] if os.path.exists(name) else []
 
 
-def source_version(source: object) -> dict[str, float]:
-    """What changes when the files of a source do; nothing of what has no files."""
-    stats = [os.stat(file) for file in source_files(source)]
-    if not stats:
-        return {}
-    mtime = max(stat.st_mtime for stat in stats)
-    return dict(num_bytes=sum(stat.st_size for stat in stats), mtime=round(mtime, 3))
-
-
 def _pictures(folder: str) -> list[str]:
     """Names of the pictures in a folder, by the numbers in them."""
     names = [n for n in os.listdir(folder) if _is_named_like(n, PICTURE_SUFFIXES)]

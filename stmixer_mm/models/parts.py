@@ -1,15 +1,13 @@
-"""The doors of a detector: parts that join its queries, necks with losses of their own.
+"""Parts that join the queries of a detector.
 
 Shapes: B clips, Q queries of the decoder, D further queries of a part, C channels,
-k persons of a clip, n predictions of a clip.
+n predictions of a clip.
 """
 
-from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from mmaction.structures import ActionDataSample
 from mmengine.model import BaseModule
@@ -17,7 +15,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from stmixer_mm.compat import stack_numbers
-from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.initial_boxes import FrameShapes
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.structures import DecoderOutput
@@ -116,51 +113,3 @@ class QueryPart(BaseModule):
     ) -> Iterable[Prediction]:
         """Predictions along a video, in order of time, with what the part adds."""
         return predictions
-
-
-def pad_clips(
-    fields: Sequence[Sequence[Tensor]],
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Rows (k, ·) of each clip as (B, P, ·), P at least 1, with zeros behind them.
-
-    Args:
-        fields: For several kinds of rows, those of each clip.
-
-    Returns:
-        The fields, and which rows are padding, (B, P) bool, on the device and the host.
-    """
-    counts = np.array([len(rows) for rows in fields[0]])
-    slots, ends = np.arange(max(1, *counts)), counts.cumsum()
-    padding = slots >= counts[:, None]
-    places = np.where(padding, ends[-1], slots + (ends - counts)[:, None])
-    numbers = torch.from_numpy(places), torch.from_numpy(padding)
-    places, on_device = move_together(numbers, fields[0][0].device)
-    padded = [
-        torch.cat((*rows, rows[0].new_zeros(1, *rows[0].shape[1:])))[places]
-        for rows in fields
-    ]
-    return padded, on_device, numbers[1]
-
-
-class LearningNeck(BaseModule, metaclass=ABCMeta):
-    """A neck with a loss of its own, which may use frames that follow the clip.
-
-    ``clip_len`` is the number of frames of the clip; what follows is for the loss.
-    """
-
-    clip_len: int
-
-    @abstractmethod
-    def loss(
-        self,
-        feats: Sequence[Tensor],
-        inputs: Tensor,
-        extract: Callable[[Tensor], Tensor | Sequence[Tensor]],
-    ) -> dict[str, Tensor]:
-        """Weighted loss terms of ``feats``, which the neck made of the clip.
-
-        Args:
-            feats: Levels.
-            inputs: The clip and the frames that follow it, (B, 3, T_in, H, W).
-            extract: Clips to what the neck is given.
-        """

@@ -5,7 +5,6 @@ from math import ceil, floor, log2
 
 from torch import Tensor
 
-from stmixer_mm.compat import stack_numbers
 from stmixer_mm.errors import UserError
 
 
@@ -52,14 +51,6 @@ def level_sides(
         for size, stride in zip(sizes, strides, strict=True)
         for cells in reversed(size)
     ]
-
-
-def level_extents(
-    sizes: Sequence[tuple[int, int]], strides: Sequence[float], like: Tensor
-) -> Tensor:
-    """(w, h) in pixels of L levels of (h, w) cells, (L, 2)."""
-    sides = level_sides(sizes, strides)
-    return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 2)
 
 
 def fits_stride(size: Sequence[int], pad_shape: tuple[int, int], stride: float) -> bool:

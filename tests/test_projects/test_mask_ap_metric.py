@@ -7,9 +7,9 @@ from mmaction.structures import ActionDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.structures import InstanceData
 
-from stmixer_mm.datasets.annotations.masks import KeyframeMasks, write_masks
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import encode
+from stmixer_mm.projects.common.masks import KeyframeMasks, write_masks
 from stmixer_mm.projects.masks.mask_ap_metric import MaskAPMetric
 
 SIZE = (40, 60)

@@ -10,21 +10,21 @@ from mmcv.transforms import Compose
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 
-from stmixer_mm.datasets.annotations.ava_writer import (
-    AnnotatedPerson,
-    write_annotations,
-)
-from stmixer_mm.datasets.annotations.masks import (
-    KeyframeMasks,
-    collect_masks,
-    write_masks,
-)
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.transforms import FilterBoxes
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import decode, encode
 from stmixer_mm.projects.annotate.convert import convert_annotations
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
+from stmixer_mm.projects.common.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
+from stmixer_mm.projects.common.masks import (
+    KeyframeMasks,
+    collect_masks,
+    write_masks,
+)
 from stmixer_mm.projects.masks.data import MARKS, KeyframeMaskDataset, PackMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
 

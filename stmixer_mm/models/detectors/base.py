@@ -9,8 +9,8 @@ from mmengine.model import Sequential
 from torch import Tensor, nn
 
 from stmixer_mm.compat import exact_convolutions
+from stmixer_mm.models.necks.learning_neck import LearningNeck
 from stmixer_mm.models.necks.levels import as_levels
-from stmixer_mm.models.parts import LearningNeck
 from stmixer_mm.registry import MODELS
 
 

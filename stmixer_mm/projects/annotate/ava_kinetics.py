@@ -23,15 +23,15 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from stmixer_mm.datasets.annotations.ava_csv import right_lines
-from stmixer_mm.datasets.annotations.ava_writer import (
-    AnnotatedPerson,
-    write_annotations,
-)
 from stmixer_mm.datasets.frames import VIDEO_SUFFIXES, find_video
 from stmixer_mm.datasets.videos import open_video
 from stmixer_mm.errors import UserError
 from stmixer_mm.files import check_writable_file
 from stmixer_mm.projects.annotate.records import Conversion
+from stmixer_mm.projects.common.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
 
 # An annotator's box may stick out of the frame this far; it is clipped.
 OVERHANG = 0.1

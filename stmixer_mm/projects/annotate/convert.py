@@ -12,12 +12,7 @@ import numpy as np
 
 from stmixer_mm.command_line import Positive
 from stmixer_mm.datasets.annotations.ava_csv import read_label_names
-from stmixer_mm.datasets.annotations.ava_writer import (
-    AnnotatedPerson,
-    write_annotations,
-)
 from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.annotations.masks import collect_masks, mask_file, write_masks
 from stmixer_mm.datasets.frames import (
     find_video,
     is_stretched,
@@ -39,6 +34,11 @@ from stmixer_mm.projects.annotate.records import (
     unique,
 )
 from stmixer_mm.projects.annotate.segmentation import read_segmentation
+from stmixer_mm.projects.common.ava_writer import (
+    AnnotatedPerson,
+    write_annotations,
+)
+from stmixer_mm.projects.common.masks import collect_masks, mask_file, write_masks
 
 
 class VideoFacts(NamedTuple):

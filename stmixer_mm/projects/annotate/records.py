@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import cv2
 
-from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
 from stmixer_mm.pictures import check_frame_size
+from stmixer_mm.projects.common.ava_writer import AnnotatedPerson
 from stmixer_mm.structures import VideoDetections
 
 PERSON = 'person'  # the label of detections

@@ -12,6 +12,7 @@ from mmcv.ops import MultiScaleDeformableAttention
 from mmdet.models.layers import DeformableDetrTransformerDecoderLayer
 from torch import Tensor
 
+from stmixer_mm.compat import stack_numbers
 from stmixer_mm.models.boxes import box_size, position_wavelengths, sine_position_code
 from stmixer_mm.models.decoder.sampling.deformable_attention import (
     PlaneLayout,
@@ -20,7 +21,7 @@ from stmixer_mm.models.decoder.sampling.deformable_attention import (
 )
 from stmixer_mm.models.decoder.stage import QueryStage
 from stmixer_mm.models.precision import full_precision
-from stmixer_mm.models.strides import level_extents
+from stmixer_mm.models.strides import level_sides
 from stmixer_mm.structures import Queries
 
 
@@ -189,3 +190,11 @@ def place_points(offsets: Tensor, boxes_xyzr: Tensor, extents: Tensor) -> Tensor
         for values in (centre, half)
     )  # (B, Q, 1, M, 1, 2)
     return centre + full_precision(offsets) * half / offsets.size(-2)
+
+
+def level_extents(
+    sizes: Sequence[tuple[int, int]], strides: Sequence[float], like: Tensor
+) -> Tensor:
+    """(w, h) in pixels of L levels of (h, w) cells, (L, 2)."""
+    sides = level_sides(sizes, strides)
+    return stack_numbers(sides, dtype=like.dtype, device=like.device).view(-1, 2)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from stmixer_mm.models.boxes import xyxy_to_xyzr
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
-from stmixer_mm.models.parts import Batch, QueryPart, pad_clips
+from stmixer_mm.models.parts import Batch, QueryPart
+from stmixer_mm.projects.common.padding import pad_clips
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import PRESENT, Queries, StageOutput, TubeletStageOutput
 

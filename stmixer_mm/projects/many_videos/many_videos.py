@@ -28,7 +28,6 @@ from stmixer_mm.datasets.streams import (
     is_live,
     name_source,
     source_files,
-    source_version,
 )
 from stmixer_mm.errors import UserError, blame, tell
 from stmixer_mm.files import (
@@ -36,9 +35,9 @@ from stmixer_mm.files import (
     check_no_input,
     check_own,
     check_writable_dir,
-    choose_unfinished,
     lock_folder,
 )
+from stmixer_mm.projects.common.unfinished import choose_unfinished, source_version
 from stmixer_mm.structures import VideoDetections
 
 ANSWER_S = 20.0  # until a cluster that does not answer is not there

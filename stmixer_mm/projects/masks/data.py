@@ -6,13 +6,13 @@ import numpy as np
 from mmaction.datasets.transforms import PackActionInputs
 from torch import from_numpy
 
-from stmixer_mm.datasets.annotations.masks import KeyframeMasks
 from stmixer_mm.datasets.frames import is_stretched
 from stmixer_mm.datasets.keyframe_dataset import KeyframeDataset
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.datasets.persons import unpack_persons
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import decode, warp_mask
+from stmixer_mm.projects.common.masks import KeyframeMasks
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.registry import DATASETS, TRANSFORMS
 
@@ -30,7 +30,7 @@ class KeyframeMaskDataset(KeyframeDataset):
     Args:
         ann_file: As in :class:`KeyframeDataset`.
         pipeline: With ``PackMasks`` at its end.
-        mask_file: Masks, see :mod:`stmixer_mm.datasets.annotations.masks`.
+        mask_file: Masks, see :mod:`stmixer_mm.projects.common.masks`.
         shared: Arguments of :class:`KeyframeDataset`.
 
     Raises:

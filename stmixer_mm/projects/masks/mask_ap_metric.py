@@ -13,10 +13,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.annotations.masks import PERSON, to_coco
 from stmixer_mm.datasets.person_dataset import join_root
 from stmixer_mm.errors import UserError
 from stmixer_mm.pictures import encode
+from stmixer_mm.projects.common.masks import PERSON, to_coco
 from stmixer_mm.projects.masks.mask_files import read_masks
 from stmixer_mm.projects.masks.mask_head import resize
 from stmixer_mm.registry import METRICS
@@ -34,7 +34,7 @@ class MaskAPMetric(BaseMetric):
     ``segm_mAP_50``, ``segm_mAP_75``.
 
     Args:
-        mask_file: See :mod:`stmixer_mm.datasets.annotations.masks`.
+        mask_file: See :mod:`stmixer_mm.projects.common.masks`.
         data_root: Folder that it is in.
         shared: Arguments of mmengine's ``BaseMetric``.
 

@@ -1,14 +1,14 @@
-"""Reading mask files, see :mod:`stmixer_mm.datasets.annotations.masks`."""
+"""Reading mask files, see :mod:`stmixer_mm.projects.common.masks`."""
 
 import json
 import re
 from pathlib import Path
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.annotations.masks import KeyframeMasks
 from stmixer_mm.errors import blame
 from stmixer_mm.files import check_file
 from stmixer_mm.pictures import check_frame_size, decode, encode
+from stmixer_mm.projects.common.masks import KeyframeMasks
 
 
 def read_masks(path: str | Path) -> dict[str, KeyframeMasks]:

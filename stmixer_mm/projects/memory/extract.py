@@ -18,16 +18,16 @@ from stmixer_mm.command_line import (
     Shard,
     overrides,
 )
-from stmixer_mm.datasets.streams import list_sources, open_source, source_version
+from stmixer_mm.datasets.streams import list_sources, open_source
 from stmixer_mm.engine.speed import speed_up
 from stmixer_mm.errors import UserError, tell
 from stmixer_mm.files import (
     check_own,
     check_writable_dir,
-    choose_unfinished,
     lock_folder,
 )
 from stmixer_mm.models.detectors.stmixer import STMixer
+from stmixer_mm.projects.common.unfinished import choose_unfinished, source_version
 from stmixer_mm.projects.memory.bank import (
     BANK_HEAD,
     bank_name,

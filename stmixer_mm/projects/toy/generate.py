@@ -19,14 +19,14 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 
 from stmixer_mm.command_line import Seed, number
-from stmixer_mm.datasets.annotations.ava_writer import (
+from stmixer_mm.datasets.annotations.label_map import format_label_map
+from stmixer_mm.errors import UserError
+from stmixer_mm.pictures import encode
+from stmixer_mm.projects.common.ava_writer import (
     AnnotatedPerson,
     write_annotations,
 )
-from stmixer_mm.datasets.annotations.label_map import format_label_map
-from stmixer_mm.datasets.annotations.masks import collect_masks, mask_file, write_masks
-from stmixer_mm.errors import UserError
-from stmixer_mm.pictures import encode
+from stmixer_mm.projects.common.masks import collect_masks, mask_file, write_masks
 from stmixer_mm.projects.toy import crowd, memory, script
 from stmixer_mm.projects.toy.drawing import Located, locate, render, view_at
 

@@ -29,7 +29,8 @@ from stmixer_mm.models.boxes import (
 from stmixer_mm.models.data_preprocessor import move_together
 from stmixer_mm.models.decoder.query_decoder import ExtraQueries
 from stmixer_mm.models.heads.matching import score_persons, to_host
-from stmixer_mm.models.parts import Batch, QueryPart, pad_clips
+from stmixer_mm.models.parts import Batch, QueryPart
+from stmixer_mm.projects.common.padding import pad_clips
 from stmixer_mm.registry import MODELS
 from stmixer_mm.structures import DecoderOutput, Queries, StageOutput
 

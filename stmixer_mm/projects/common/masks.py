@@ -14,9 +14,9 @@ import numpy as np
 from pycocotools import mask as coco_masks
 
 from stmixer_mm.datasets.annotations.ava_csv import keyframe_key
-from stmixer_mm.datasets.annotations.ava_writer import AnnotatedPerson
 from stmixer_mm.files import write_atomically
 from stmixer_mm.pictures import Mask, encode
+from stmixer_mm.projects.common.ava_writer import AnnotatedPerson
 
 PERSON = dict(id=1, name='person')  # the one category
 

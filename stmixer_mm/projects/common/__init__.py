@@ -1,0 +1,1 @@
+"""What several projects need and the core does not."""
