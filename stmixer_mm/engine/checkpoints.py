@@ -154,10 +154,10 @@ def _check_optimizer(optimizer: Optimizer, saved: Mapping) -> None:
             raise ValueError(f'its optimizer has no {", ".join(sorted(missing))}')
         pairs = zip(group['params'], saved_group['params'], strict=True)
         for parameter, number in pairs:
-            # A fused optimizer reads beyond a state that is too small.
             for name, value in saved['state'].get(number, {}).items():
-                is_whole = not isinstance(value, Tensor) or not value.dim()
-                if group.get('fused') and not (
-                    is_whole or value.shape == parameter.shape
-                ):
+                # A fused optimizer reads beyond a state that is too small.
+                is_array = (
+                    group.get('fused') and isinstance(value, Tensor) and value.dim()
+                )
+                if is_array and value.shape != parameter.shape:
                     raise ValueError(f'{name} of parameter {number} has another shape')

@@ -329,7 +329,6 @@ def test_a_checkpoint_that_does_not_fit_is_not_resumed(tmp_path, changes):
     [
         ('optimizer.state.0.exp_avg', torch.zeros(1)),
         ('optimizer.param_groups.0.params', [0]),
-        ('param_schedulers', None),
     ],
 )
 def test_an_altered_checkpoint_is_not_resumed(tmp_path, place, value):
