@@ -9,11 +9,13 @@ demo draws a toy video.
 import csv
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 import time
+from collections import deque
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -26,6 +28,7 @@ from stmixer_mm.files import download_timeout, package_folder, sha256_of, write_
 from stmixer_mm.structures import VideoDetections
 
 import torch
+from tqdm import tqdm
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = package_folder() / 'configs'
@@ -38,6 +41,10 @@ SHA256 = 'ed105408e9bf71c202c1ddf08f05ff4cfb2f207a7d811d4d791126c415c00261'
 NEXT = """next: stmixer detect YOUR_VIDEO --out results   (source .venv/bin/activate)
 next: stmixer live 0 --page 8000                (a camera; pip install -e '.[live]')
 next: make demo-train                           (then docs/own_data.md: your own actions)"""
+# A line of the log of a training.
+STEP = re.compile(
+    r'\(train\) +(?:\[(?P<epoch>\d+)\])?\[ *(\d+)/(\d+)\].* loss: (?P<loss>[\d.]+)'
+)
 # The short form is for a first look.
 FEW_VIDEOS = '--train-videos', '300', '--val-videos', '40'
 Words = Annotated[tuple[str, ...], dict(type=shlex.split, nargs=None)]
@@ -214,14 +221,39 @@ def learn_from_toys(data: Path, options: Words, config: str | None) -> Job:
 
 
 def run(title: str, tool: str, *options: object) -> None:
-    """Run a tool of this folder."""
+    """Run a tool of this folder; of its log only the progress of a training is shown."""
     print(f'\n[demo] {title}', flush=True)
     command = [sys.executable, str(TOOLS / tool), *map(str, options)]
-    if code := subprocess.run(command, env={**PATIENT, **os.environ}).returncode:
+    environment = {**PATIENT, **os.environ}
+    if tool == 'train.py':
+        code = run_training(command, environment)
+    else:
+        code = subprocess.run(command, env=environment).returncode
+    if code:
         raise UserError(
             f'{tool} ended with status {code} (its message is above); correct that and '
             'start the same command again.'
         )
+
+
+def run_training(command: list[str], environment: dict[str, str]) -> int:
+    """Run a training with a progress bar; print the end of its log if it fails."""
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    last_lines: deque[str] = deque(maxlen=10)
+    with (
+        subprocess.Popen(command, env=environment, **pipes) as process,
+        tqdm(unit='step') as bar,
+    ):
+        for line in process.stdout:
+            last_lines.append(line)
+            if step := STEP.search(line):
+                epoch, number, total = (int(group or 1) for group in step.groups()[:3])
+                bar.total = None if step['epoch'] else total  # of one epoch alone
+                bar.update((epoch - 1) * total + number - bar.n)
+                bar.set_postfix_str(f'loss {step["loss"]}')
+    if process.returncode:
+        print(*last_lines, sep='')
+    return process.returncode
 
 
 def describe(found: VideoDetections, most: int = 3) -> list[str]:
