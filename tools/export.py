@@ -114,7 +114,7 @@ def find_clips(
     clips = torch.stack(
         single_clips(inputs['inputs'] for _, inputs in islice(loaded, count))
     )
-    if shape and clips.shape[-3:] != shape:
+    if shape and clips.shape[-3:] != tuple(shape):
         raise UserError(
             f'--shape is {tuple(shape)}, but the clips of the video are '
             f'{tuple(clips.shape[-3:])}; leave --shape out, or give another --video.'

@@ -49,7 +49,8 @@ def arguments(tmp_path_factory):
 
 def test_a_file_and_its_description(arguments, tmp_path, capsys):
     file = tmp_path / 'tiny.onnx'
-    run_tool('export', *arguments, '--out', file, '--dynamic', 'batch')
+    shape = '--shape', 2, 32, 64  # of the video's clips
+    run_tool('export', *arguments, '--out', file, '--dynamic', 'batch', *shape)
     printed = capsys.readouterr().out
     for part in 'query_interaction', 'mask_head':  # depend on the persons found
         assert f'{part} is left out' in printed

@@ -15,7 +15,7 @@ from every_config import (
 )
 from exchanges import TUBELETS, exchanged
 from mmengine.config import Config
-from run_tool import ROOT, python_blocks, run_tool
+from run_tool import run_tool
 
 
 def test_each_is_whole_with_what_it_imports():
@@ -30,14 +30,6 @@ def test_losses_gradients_and_predictions(path):
 @pytest.mark.parametrize('name', ['csn', 'swin3d', 'pvt2d', 'framewise-nasfpn'])
 def test_an_exchange_of_one_part_with_tubelets(name):
     assert_trains_and_predicts(exchanged(name, TUBELETS))
-
-
-def test_the_smallest_for_own_videos_as_its_page_shows(tmp_path):
-    _, code = python_blocks('configs/small/README.md')
-    path = tmp_path / 'own_n.py'
-    no_download = "model['backbone'] = dict(backbone=dict(init_cfg=None))\n"
-    path.write_text(code.replace('../..', str(ROOT)) + no_download)
-    assert_trains_and_predicts(Config.fromfile(path))
 
 
 ONE_STEP = [
