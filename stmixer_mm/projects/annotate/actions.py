@@ -22,9 +22,9 @@ def name_actions(attribute: str, value: object) -> list[str] | None:
     (['wave'], ['sit'])
     """
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str | bool) for one in values):
+    if not all(isinstance(choice, str | bool) for choice in values):
         return None
-    texts = [str(one).strip() for one in values]
+    texts = [str(choice).strip() for choice in values]
     return [
         attribute if text.lower() == 'true' else text
         for text in texts
@@ -33,13 +33,16 @@ def name_actions(attribute: str, value: object) -> list[str] | None:
 
 
 def resolve_actions(
-    read: Annotations, wanted: Collection[str] | None, idle: str | None, notes: Counter
+    annotations: Annotations,
+    attributes: Collection[str] | None,
+    idle: str | None,
+    notes: Counter,
 ) -> list[str]:
     """Give the shapes of a file their actions; remove those of labels without any.
 
     Args:
-        read: The file.
-        wanted: Attributes that hold actions; None: all.
+        annotations: The file.
+        attributes: Names of those that hold actions; None: all.
         idle: Action of persons that do nothing; None: they have none.
         notes: Takes what was left out.
 
@@ -48,73 +51,88 @@ def resolve_actions(
 
     Raises:
         UserError: a track has two boxes in a frame, an attribute a value that is not
-            declared, or no wanted attribute an action.
+            declared, or none of ``attributes`` an action.
     """
-    tracks = [track for video in read.videos for track in video.tracks]
-    found = _find_actions(read, wanted)
-    held = {key: actions for key, actions in found.items() if actions is not None}
-    if tracks and wanted and not held:
+    tracks = [track for video in annotations.videos for track in video.tracks]
+    candidates = _find_actions(annotations, attributes)
+    attribute_actions = {
+        key: actions for key, actions in candidates.items() if actions is not None
+    }
+    if tracks and attributes and not attribute_actions:
         raise UserError(
-            f'{read.videos[0].file}: none of the attributes {", ".join(wanted)} names '
-            f'an action there; name those that do.'
+            f'{annotations.videos[0].file}: none of the attributes '
+            f'{", ".join(attributes)} names an action there; name those that do.'
         )
-    if not (held or wanted):
-        _offer_texts(read)
-    acting = {label for label, _ in held}
+    if not (attribute_actions or attributes):
+        _offer_texts(annotations)
+    action_labels = {label for label, _ in attribute_actions}
     with ErrorCollector() as errors:
         for track in tracks:
             shapes: dict[int, Shape] = {}
             for shape in track:
-                if held and shape.label not in acting:
+                if attribute_actions and shape.label not in action_labels:
                     what = f'boxes of the label {shape.label!r}, which has no actions, were left out.'
                     notes[what] += not shape.outside
                     continue
                 with errors.collect():
-                    named = _actions_of(shape, held) if held else [shape.label]
-                    _add(shapes, shape, named or ([idle] if idle else []))
+                    names = [shape.label]
+                    if attribute_actions:
+                        names = _actions_of(shape, attribute_actions)
+                    _add(shapes, shape, names or ([idle] if idle else []))
             track[:] = [shapes[frame] for frame in sorted(shapes)]
-    for name in sorted({name for _, name in found} - {name for _, name in held}):
+    unread = {name for _, name in candidates} - {name for _, name in attribute_actions}
+    for name in sorted(unread):
         notes[f'attribute was not read as actions: {name} (see --attributes).'] = 1
-    named = [action for actions in held.values() for action in actions] or read.labels
-    return [*named, *([idle] if idle else ())]
+    names = [action for actions in attribute_actions.values() for action in actions]
+    return [*(names or annotations.labels), *([idle] if idle else ())]
 
 
 def _find_actions(
-    read: Annotations, wanted: Collection[str] | None
+    annotations: Annotations, attributes: Collection[str] | None
 ) -> dict[tuple[str, str], list[str] | None]:
-    """Actions by label and attribute, declared or found; None: it names none."""
-    found = dict(read.declared)
+    """Actions by label and attribute, declared or in use; None: it names none."""
+    candidates = dict(annotations.declared)
     shapes = (
-        shape for video in read.videos for track in video.tracks for shape in track
+        shape
+        for video in annotations.videos
+        for track in video.tracks
+        for shape in track
     )
     for shape in shapes:
         for name, value in shape.attributes.items():
-            key, named = (shape.label, name), name_actions(name, value)
-            if read.declared.get(key) is not None:
+            key, actions = (shape.label, name), name_actions(name, value)
+            if annotations.declared.get(key) is not None:
                 continue
             # A text may be a note; it is an action if the user says so.
-            is_note = key in read.declared or name in TOOL_ATTRIBUTES
-            if named is None or (is_note and not wanted):
-                found.setdefault(key, None)
+            is_note = key in annotations.declared or name in TOOL_ATTRIBUTES
+            if actions is None or (is_note and not attributes):
+                candidates.setdefault(key, None)
             else:
-                found[key] = sorted({*(found.get(key) or ()), *named})
-    if wanted:
-        return {key: found[key] if key[1] in wanted else None for key in found}
-    return found
+                candidates[key] = sorted({*(candidates.get(key) or ()), *actions})
+    if attributes:
+        return {
+            key: candidates[key] if key[1] in attributes else None for key in candidates
+        }
+    return candidates
 
 
-def _offer_texts(read: Annotations) -> None:
+def _offer_texts(annotations: Annotations) -> None:
     """Raise ``UserError`` if texts may be the actions of the only label."""
-    shapes = [s for video in read.videos for track in video.tracks for s in track]
+    shapes = [
+        s for video in annotations.videos for track in video.tracks for s in track
+    ]
     texts = [
         (name, str(value).strip())
         for shape in shapes
         for name, value in shape.attributes.items()
-        if (shape.label, name) in read.declared and any(map(str.isalpha, str(value)))
+        if (shape.label, name) in annotations.declared
+        and any(map(str.isalpha, str(value)))
     ]
     if texts and len({shape.label for shape in shapes}) == 1:
         name = texts[0][0]
-        values = ', '.join(sorted({text for other, text in texts if other == name}))
+        values = ', '.join(
+            sorted({text for attribute, text in texts if attribute == name})
+        )
         raise UserError(
             f'{shapes[0].place}: no attribute of the label {shapes[0].label!r} has '
             f'choices, but {name} has texts ({values:.100}); pass --attributes {name} if '

@@ -143,9 +143,10 @@ def read_published(files: Sequence[str | Path]) -> dict[Moment, Persons]:
 
 def _parse(number: int, line: str) -> tuple[Moment, Bbox, int]:
     """Keyframe, box (empty: without a person) and action id of a line."""
-    video_id, seconds, *rest = (column.strip() for column in line.split(','))
-    timestamp, *bbox = map(float, [seconds, *rest[:-1]] if any(rest) else [seconds])
-    action_id = int(rest[-1]) if bbox else 1
+    video_id, seconds, *person_columns = (column.strip() for column in line.split(','))
+    *bbox_columns, action_column = person_columns if any(person_columns) else ['']
+    timestamp, *bbox = map(float, [seconds, *bbox_columns])
+    action_id = int(action_column) if bbox else 1
     x1, y1, x2, y2 = bbox or (0, 0, 1, 1)
     low, high = -OVERHANG, 1 + OVERHANG
     in_frame = low <= x1 <= x2 <= high and low <= y1 <= y2 <= high

@@ -122,24 +122,26 @@ class CocoReader:
             attributes=attributes,
             place=place,
         )
-        given = (
+        candidates = (
             entry.get('track_id'),
             entry.get('instance_id'),
             attributes.get('track_id'),
         )
-        track_id = next((one for one in given if one not in (None, -1)), None)
+        track_id = next(
+            (candidate for candidate in candidates if candidate not in (None, -1)), None
+        )
         track = (key, place, None) if track_id is None else (key, track_id)
         self.tracks.setdefault(track, []).append(shape)
 
 
 @result_format('coco')
-def write_coco(found: VideoDetections, path: Path) -> None:
+def write_coco(detections: VideoDetections, path: Path) -> None:
     """Write detections: an image for each frame that was looked at.
 
     Each action is an attribute, true or false.
     """
-    actions, annotations = action_names(found), []
-    for number, track in enumerate(detected_tracks(found)):
+    actions, annotations = action_names(detections), []
+    for number, track in enumerate(detected_tracks(detections)):
         for shape in track:
             if shape.outside:
                 continue
@@ -155,10 +157,12 @@ def write_coco(found: VideoDetections, path: Path) -> None:
             if shape.segmentation:
                 annotation['segmentation'] = shape.segmentation
             annotations.append(annotation)
-    size = dict(width=found.width, height=found.height)
-    frames = sorted({*detected_frames(found)})
+    size = dict(width=detections.width, height=detections.height)
+    frames = sorted({*detected_frames(detections)})
     content = dict(
-        videos=[dict(id=1, name=Path(found.source).name, fps=found.fps, **size)],
+        videos=[
+            dict(id=1, name=Path(detections.source).name, fps=detections.fps, **size)
+        ],
         images=[dict(id=n, video_id=1, frame_id=n, **size) for n in frames],
         annotations=annotations,
         categories=[dict(id=1, name=PERSON)],

@@ -87,17 +87,20 @@ def convert_annotations(
     label_map = Path(label_map or Path(out).with_name('action_list.pbtxt'))
     notes, sizes = Counter(), {}
     keyframes: Keyframes = {}
-    read: list[Annotations] = []
+    annotated_files: list[Annotations] = []
     with ErrorCollector() as errors:
         for file in files:
             with errors.collect():
-                read.append(read_file(file, notes))
+                annotated_files.append(read_file(file, notes))
     actions = [
-        name for one in read for name in resolve_actions(one, attributes, idle, notes)
+        name
+        for annotated_file in annotated_files
+        for name in resolve_actions(annotated_file, attributes, idle, notes)
     ]
     ids = _action_ids(unique(actions), label_map)
     with ErrorCollector() as errors:
-        for video in _choose([video for one in read for video in one.videos], only):
+        annotated_videos = [video for file in annotated_files for video in file.videos]
+        for video in _choose(annotated_videos, only):
             with errors.collect():
                 facts = find_facts(video, videos, fps)
                 sizes[facts.name] = facts.size
@@ -113,9 +116,9 @@ def convert_annotations(
             f'{", ".join(files)} has no person with an action at a keyframe, one every '
             f'{every:g} s; see whether the actions are attributes.'
         )
-    written = _write(Path(out), label_map, keyframes, sizes, ids)
+    paths = _write(Path(out), label_map, keyframes, sizes, ids)
     names = {number: name for name, number in ids.items()}
-    return Conversion(files=written, keyframes=keyframes, names=names, notes=notes)
+    return Conversion(files=paths, keyframes=keyframes, names=names, notes=notes)
 
 
 def _write(
@@ -126,14 +129,14 @@ def _write(
     ids: Mapping[str, int],
 ) -> list[str]:
     """Write the files; returns their names."""
-    written = [*write_annotations(out, keyframes), str(label_map)]
-    if any(one.mask for people in keyframes.values() for one in people):
+    paths = [*write_annotations(out, keyframes), str(label_map)]
+    if any(person.mask for people in keyframes.values() for person in people):
         write_masks(mask_file(out), collect_masks(keyframes, sizes))
-        written.append(str(mask_file(out)))
+        paths.append(str(mask_file(out)))
     if not label_map.exists():
         label_map.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(label_map, format_label_map(ids).encode())
-    return written
+    return paths
 
 
 def read_file(file: str, notes: Counter) -> Annotations:
@@ -144,8 +147,8 @@ def read_file(file: str, notes: Counter) -> Annotations:
         notes: Takes what was left out.
     """
     check_file(file)
-    read = read_coco if Path(file).suffix.lower() == '.json' else read_cvat
-    return read(file, Path(file).read_bytes(), notes)
+    reader = read_coco if Path(file).suffix.lower() == '.json' else read_cvat
+    return reader(file, Path(file).read_bytes(), notes)
 
 
 def _action_ids(actions: Sequence[str], label_map: Path) -> dict[str, int]:
@@ -167,20 +170,22 @@ def _choose(
     """The videos with one of these names, with or without suffix; None: all."""
     if only is None:
         return videos
-    known = {without_suffix(name) for video in videos for name in video.names}
-    wanted = {*map(without_suffix, only)}
-    for name in wanted - known:
+    names = {without_suffix(name) for video in videos for name in video.names}
+    chosen_names = {*map(without_suffix, only)}
+    for name in chosen_names - names:
         raise UserError(
             f'--only {name} is in none of the annotation files'
-            f'{nearest(name, known) or "; correct it"}.'
+            f'{nearest(name, names) or "; correct it"}.'
         )
-    return [one for one in videos if wanted & {*map(without_suffix, one.names)}]
+    return [
+        video for video in videos if chosen_names & {*map(without_suffix, video.names)}
+    ]
 
 
 def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFacts:
     """Look for a video, by each of its names; check that it is the annotated one."""
-    shapes = [one for one in chain.from_iterable(video.tracks) if not one.outside]
-    last = max(shapes, key=lambda shape: shape.frame, default=None)
+    shapes = [shape for shape in chain.from_iterable(video.tracks) if not shape.outside]
+    last_shape = max(shapes, key=lambda shape: shape.frame, default=None)
     names = [*video.names, *map(without_suffix, video.names)]
     paths = {name: find_video(folder, name) for name in names}
     name = next(filter(paths.get, paths), names[0])
@@ -191,23 +196,24 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
                 'or size is unknown without it; put it there, or give the frame rate of '
                 'extracted frames.'
             )
-        total = 1 + max([*(video.frames or ())[-1:], last.frame if last else 0])
+        last_frame = last_shape.frame if last_shape else 0
+        total = 1 + max([*(video.frames or ())[-1:], last_frame])
         clock = dict(fps=fps, total_frames=total, frame_times=np.arange(total) / fps)
         return VideoFacts(name, clock, video.size)
     reader = open_video(paths[name])
     size = video.size or reader.size
     # Tools disagree on the last few frames of some videos.
-    is_longer = last and last.frame >= len(reader) + reader.fps
+    is_longer = last_shape and last_shape.frame >= len(reader) + reader.fps
     height, width = reader.size
     stored = height, width / reader.pixel_aspect  # tools may show these pixels
     is_other = is_stretched(size, reader.size) and is_stretched(size, stored)
     if is_other or is_longer:
         raise UserError(
-            f'{last.place if is_longer else video.file}: {paths[name]} has other frames '
-            f'({len(reader)} of (height, width) {reader.size}) than the annotated video '
-            f'(of {size}); put that there.'
+            f'{last_shape.place if is_longer else video.file}: {paths[name]} has other '
+            f'frames ({len(reader)} of (height, width) {reader.size}) than the '
+            f'annotated video (of {size}); put that there.'
         )
-    if is_stretched(size, reader.size) and any(one.segmentation for one in shapes):
+    if is_stretched(size, reader.size) and any(shape.segmentation for shape in shapes):
         raise UserError(
             f'{video.file}: masks are of the stored pixels of {paths[name]}, which are '
             'not square; annotate a copy with square pixels, or boxes instead.'
@@ -216,31 +222,31 @@ def find_facts(video: AnnotatedVideo, folder: str, fps: float | None) -> VideoFa
 
 
 def choose_keyframes(
-    frames: Sequence[int], every: float, clock: Mapping
+    frames: Sequence[int], interval_s: float, clock: Mapping
 ) -> list[tuple[float, int]]:
     """Timestamps in seconds, and the annotated frames that they name.
 
     Args:
         frames: Annotated frames, rising.
-        every: Seconds from keyframe to keyframe, from 0 s on. Where that frame is not
-            annotated, the nearest within half of ``every`` is taken, at its own time.
+        interval_s: Seconds from keyframe to keyframe, from 0 s on. Where that frame is
+            not annotated, the nearest within half of it is taken, at its own time.
         clock: Of the video, as in :class:`VideoFacts`.
     """
     frames = np.array(frames)[: np.searchsorted(frames, clock['total_frames'])]
     if not len(frames):
         return []
     begins, frame_s = clock['frame_times'][frames], 1 / clock['fps']
-    every = max(every, frame_s)  # no frame is a keyframe twice
-    count = math.floor((begins[-1] + 0.5 * frame_s) / every) + 1
-    positions = every * np.arange(count)
-    nearest_ones = np.searchsorted((begins[1:] + begins[:-1]) / 2, positions)
-    chosen: dict[int, float] = {}
-    for position, index in zip(positions.tolist(), nearest_ones, strict=True):
+    interval_s = max(interval_s, frame_s)  # no frame is a keyframe twice
+    count = math.floor((begins[-1] + 0.5 * frame_s) / interval_s) + 1
+    positions = interval_s * np.arange(count)
+    nearest_indices = np.searchsorted((begins[1:] + begins[:-1]) / 2, positions)
+    timestamps: dict[int, float] = {}
+    for position, index in zip(positions.tolist(), nearest_indices, strict=True):
         frame, begin = int(frames[index]), float(begins[index])
-        if abs(begin - position) <= every / 2 and frame not in chosen:
+        if abs(begin - position) <= interval_s / 2 and frame not in timestamps:
             is_named = frame == keyframe_index(round(position, 3), **clock)
-            chosen[frame] = round(position if is_named else begin, 3)
-    return [(time, frame) for frame, time in chosen.items()]
+            timestamps[frame] = round(position if is_named else begin, 3)
+    return [(time, frame) for frame, time in timestamps.items()]
 
 
 def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape | None:
@@ -256,24 +262,24 @@ def shape_at(track: Sequence[Shape], frame: int, *, interpolate: bool) -> Shape 
     index = bisect_right(track, frame, key=lambda shape: shape.frame)
     if index == 0 or track[index - 1].outside:
         return None
-    before = track[index - 1]
-    if before.frame == frame:
-        return before
+    previous_shape = track[index - 1]
+    if previous_shape.frame == frame:
+        return previous_shape
     if not interpolate or index == len(track):
         return None
-    after = track[index]
-    shape = before._replace(frame=frame, segmentation=None)
-    if after.outside:
+    next_shape = track[index]
+    shape = previous_shape._replace(frame=frame, segmentation=None)
+    if next_shape.outside:
         return shape
-    share = (frame - before.frame) / (after.frame - before.frame)
-    start, end = np.array(before.bbox), np.array(after.bbox)
+    share = (frame - previous_shape.frame) / (next_shape.frame - previous_shape.frame)
+    start, end = np.array(previous_shape.bbox), np.array(next_shape.bbox)
     return shape._replace(bbox=tuple(start + share * (end - start)))
 
 
 def _keyframes(
     video: AnnotatedVideo,
     facts: VideoFacts,
-    every: float,
+    interval_s: float,
     ids: Mapping[str, int],
     notes: Counter,
 ) -> Iterator[tuple[float, list[AnnotatedPerson]]]:
@@ -282,7 +288,7 @@ def _keyframes(
     if frames is None:
         frames = range(facts.clock['total_frames'])
     errors = ErrorCollector()
-    for time, frame in choose_keyframes(frames, every, facts.clock):
+    for time, frame in choose_keyframes(frames, interval_s, facts.clock):
         people = []
         for person_id, track in enumerate(video.tracks):
             shape = shape_at(track, frame, interpolate=video.interpolate)

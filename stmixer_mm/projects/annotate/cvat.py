@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -70,28 +71,32 @@ def read_cvat(file: str, data: bytes, notes: Counter) -> Annotations:
 def _parse(file: str, data: bytes) -> Element:
     with blame(f'{file}: the XML', _REMEDY):
         root = ElementTree.fromstring(data)
-        others = root.find('image'), root.find('meta/project')
-        if root.tag != 'annotations' or others != (None, None):
+        foreign_elements = root.find('image'), root.find('meta/project')
+        if root.tag != 'annotations' or foreign_elements != (None, None):
             raise ValueError('it is of another form')
         return root
 
 
 def _leave_later(shapes: list[Shape]) -> list[Shape]:
     """A frame in which a person is both seen and outside is the last one seen."""
-    seen = {shape.frame for shape in shapes if not shape.outside}
-    moved = [
+    visible_frames = {shape.frame for shape in shapes if not shape.outside}
+    shifted_shapes = [
         shape._replace(frame=shape.frame + 1)
-        if shape.outside and shape.frame in seen
+        if shape.outside and shape.frame in visible_frames
         else shape
         for shape in shapes
     ]
-    return [one for one in moved if not (one.outside and one.frame in seen)]
+    return [
+        shape
+        for shape in shifted_shapes
+        if not (shape.outside and shape.frame in visible_frames)
+    ]
 
 
 def _text(root: Element, tag: str) -> str:
     """The text under a tag of the head of a file, '' if there is none."""
-    found = (root.findtext(f'meta/{path}{tag}') for path in ('', '*/', '*/*/'))
-    return next((text.strip() for text in found if text), '')
+    texts = (root.findtext(f'meta/{path}{tag}') for path in ('', '*/', '*/*/'))
+    return next((text.strip() for text in texts if text), '')
 
 
 def _name(declared: Element) -> str:
@@ -143,7 +148,8 @@ def _read_shape(drawn: Element, size: tuple[int, int] | None) -> Shape:
         outside=is_true(drawn.get('outside')),
         segmentation=segmentation,
         attributes={
-            one.get('name', ''): one.text or '' for one in drawn.iterfind('attribute')
+            attribute.get('name', ''): attribute.text or ''
+            for attribute in drawn.iterfind('attribute')
         },
     )
 
@@ -164,14 +170,14 @@ def _read_polygon(polygon: Element, _: object) -> Drawn:
 
 def _read_mask(mask: Element, size: tuple[int, int]) -> Drawn:
     """CVAT's RLE runs along rows of the box."""
-    left, top, width, height = (
+    x1, y1, width, height = (
         read_frame(mask.get(name)) for name in ('left', 'top', 'width', 'height')
     )
     runs = [int(run) for run in mask.attrib['rle'].split(',')]
     inside = decode(dict(size=(width, height), counts=runs)).T
     frame = np.zeros(size, np.uint8)
-    frame[top : top + height, left : left + width] = inside
-    return (left, top, left + width, top + height), encode(frame)
+    frame[y1 : y1 + height, x1 : x1 + width] = inside
+    return (x1, y1, x1 + width, y1 + height), encode(frame)
 
 
 _READERS = dict(box=_read_box, polygon=_read_polygon, mask=_read_mask)
@@ -183,13 +189,13 @@ Texts = dict[str, dict[str, str]]
 
 @result_format('cvat', '.xml')
 def write_cvat(
-    found: VideoDetections, path: str | Path, *, like: str | None = None
+    detections: VideoDetections, path: str | Path, *, like: str | None = None
 ) -> None:
     """Write detections, to be uploaded to a task of the video.
 
     Args:
-        found: Of a video.
-        path: Where to.
+        detections: Of a video.
+        path: The XML file.
         like: XML file of a task with the same labels: actions are written to the
             attributes that it declares, the highest-scoring one to a select or radio.
             By default each action is a checkbox of the label "person".
@@ -197,7 +203,7 @@ def write_cvat(
     Raises:
         UserError: ``like`` has no label with all of the actions.
     """
-    actions, name = action_names(found), Path(found.source).name
+    actions, name = action_names(detections), Path(detections.source).name
     if like is None:
         labels = _checkboxes(actions)
     else:
@@ -208,11 +214,15 @@ def write_cvat(
     _add(root, version='1.1')
     meta = SubElement(root, 'meta')
     task = SubElement(meta, 'task')
-    _add(task, name=name, size=found.total_frames)
+    _add(task, name=name, size=detections.total_frames)
     task.append(labels)
-    _add(SubElement(task, 'original_size'), width=found.width, height=found.height)
+    _add(
+        SubElement(task, 'original_size'),
+        width=detections.width,
+        height=detections.height,
+    )
     _add(meta, source=name)
-    for number, track in enumerate(detected_tracks(found)):
+    for number, track in enumerate(detected_tracks(detections)):
         element = SubElement(root, 'track', id=str(number), label=label, source='auto')
         for shape in track:
             _add_box(element, shape, texts)
@@ -243,7 +253,7 @@ def _texts(
                 ''.join(name_actions(name, value)): value.strip()
                 for value in reversed(values or ())  # the first of two counts
             }
-        if {*actions} <= {action for one in texts.values() for action in one}:
+        if {*actions} <= {*chain(*texts.values())}:
             return _name(label), texts
     raise UserError(
         f'{file}: no label has attributes for all actions of the detections '

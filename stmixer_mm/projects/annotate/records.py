@@ -136,45 +136,49 @@ def upright(x1: float, y1: float, x2: float, y2: float, degrees: float) -> Bbox:
     return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
 
 
-def action_names(found: VideoDetections) -> list[str]:
+def action_names(detections: VideoDetections) -> list[str]:
     """The actions of a model, or if they are unknown those found."""
-    persons = [one for keyframe in found.keyframes for one in keyframe.persons]
-    done = {one.action for person in persons for one in person.actions}
-    return list(found.classes or sorted(done))
+    persons = [
+        person for keyframe in detections.keyframes for person in keyframe.persons
+    ]
+    names = {
+        scored_action.action for person in persons for scored_action in person.actions
+    }
+    return list(detections.classes or sorted(names))
 
 
-def detected_frames(found: VideoDetections) -> list[int]:
+def detected_frames(detections: VideoDetections) -> list[int]:
     """The keyframes, without those predicted for after the video's end."""
     return [
-        one.frame_index
-        for one in found.keyframes
-        if one.ahead_s is None or one.frame_index < found.total_frames
+        keyframe.frame_index
+        for keyframe in detections.keyframes
+        if keyframe.ahead_s is None or keyframe.frame_index < detections.total_frames
     ]
 
 
-def detected_tracks(found: VideoDetections) -> list[list[Shape]]:
+def detected_tracks(detections: VideoDetections) -> list[list[Shape]]:
     """Persons with ids as tracks, every other person as a track of its own.
 
     A person that is not found at the next keyframe is outside from there on.
     """
-    frames = detected_frames(found)
+    frames = detected_frames(detections)
     leaves = dict(pairwise([*frames, frames[-1] + 1])) if frames else {}
     tracks: dict[object, list[Shape]] = {}
-    for keyframe in found.keyframes[: len(frames)]:
+    for keyframe in detections.keyframes[: len(frames)]:
         for row, person in enumerate(keyframe.persons):
             shape = Shape(
                 frame=keyframe.frame_index,
                 bbox=person.bbox,
-                actions=tuple(one.action for one in person.actions),
+                actions=tuple(scored_action.action for scored_action in person.actions),
                 segmentation=person.mask,
             )
             key = (shape.frame, row) if person.id is None else person.id
             track = tracks.setdefault(key, [])
             if track and track[-1].frame == shape.frame:
                 track.pop()  # it is not outside yet
-            left = shape._replace(frame=leaves[shape.frame], outside=True)
-            track += [shape, left]
+            outside_shape = shape._replace(frame=leaves[shape.frame], outside=True)
+            track += [shape, outside_shape]
     for track in tracks.values():
-        if track[-1].frame >= found.total_frames:
+        if track[-1].frame >= detections.total_frames:
             track.pop()
     return list(tracks.values())
