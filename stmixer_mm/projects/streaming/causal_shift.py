@@ -17,20 +17,20 @@ from stmixer_mm.models.folding import fold_time, unfold_time
 from stmixer_mm.registry import MODELS
 
 
-def shift_channels(now: Tensor, before: Tensor, share: float) -> Tensor:
+def shift_channels(frames: Tensor, previous_frames: Tensor, share: float) -> Tensor:
     """Maps whose first channels are those of the frame before.
 
     Args:
-        now, before: Of the same shape, channels second.
+        frames, previous_frames: Of the same shape, channels second.
         share: Of the channels.
     """
-    count = int(now.size(1) * share)
-    return torch.cat((before[:, :count], now[:, count:]), dim=1)
+    count = int(frames.size(1) * share)
+    return torch.cat((previous_frames[:, :count], frames[:, count:]), dim=1)
 
 
-def append_differences(levels: list[Tensor], before: Tensor) -> list[Tensor]:
+def append_differences(levels: list[Tensor], previous_frames: Tensor) -> list[Tensor]:
     """Frames whose further channels are how they differ from the frames before."""
-    return [torch.cat((levels[-1], levels[-1] - before), dim=1)]
+    return [torch.cat((levels[-1], levels[-1] - previous_frames), dim=1)]
 
 
 def keep_submodules(module: nn.Module, names: Sequence[str], prefix: str = '') -> None:
@@ -39,7 +39,7 @@ def keep_submodules(module: nn.Module, names: Sequence[str], prefix: str = '') -
         name = prefix + child
         if name in names:
             continue
-        if any(each.startswith(f'{name}.') for each in names):
+        if any(dotted_name.startswith(f'{name}.') for dotted_name in names):
             keep_submodules(submodule, names, f'{name}.')
         else:
             delattr(module, child)
@@ -97,8 +97,10 @@ class CausalShiftBackbone(ImageBackbone):
         """(B, 3, T, H, W) -> levels (B, C, T, h, w)"""
         levels = [clips]
         for run, looks_back in self.frame_steps():
-            before = [F.pad(levels[-1], (0, 0, 0, 0, 1, -1))] if looks_back else []
-            levels = run(levels, *before)
+            inputs = [levels]
+            if looks_back:
+                inputs.append(F.pad(levels[-1], (0, 0, 0, 0, 1, -1)))
+            levels = run(*inputs)
         return levels
 
     def frame_steps(self) -> list[tuple[Callable[..., list[Tensor]], bool]]:
@@ -116,16 +118,16 @@ class CausalShiftBackbone(ImageBackbone):
         return [(list, False), (append_differences, True), *stages]
 
     def _run(
-        self, index: int, levels: list[Tensor], before: Tensor | None = None
+        self, index: int, levels: list[Tensor], previous_frames: Tensor | None = None
     ) -> list[Tensor]:
         feat = self._separate(levels[-1])
-        if before is not None:
-            feat = shift_channels(feat, self._separate(before), self.share)
+        if previous_frames is not None:
+            feat = shift_channels(feat, self._separate(previous_frames), self.share)
         clips, feat = feat.size(0), fold_time(feat)
         for name in self.stages[index]:
             feat = self.backbone.get_submodule(name)(feat)
-        kept = levels if index - 1 in self.out_indices else levels[:-1]
-        return [*kept, self._join(unfold_time(feat, clips))]
+        outputs = levels if index - 1 in self.out_indices else levels[:-1]
+        return [*outputs, self._join(unfold_time(feat, clips))]
 
     def _separate(self, level: Tensor) -> Tensor:
         """Frames and differences, side by side as channels, as clips of their own."""

@@ -72,10 +72,11 @@ class FrameMemory:
             )
         for transform in loader.transforms:
             if not isinstance(transform, FRAMEWISE):
+                names = [transform_type.__name__ for transform_type in FRAMEWISE]
                 raise UserError(
                     f'{type(transform).__name__} of the test pipeline may see several '
                     'frames of a clip at once, so that frames cannot be used again; '
-                    f'take {", ".join(one.__name__ for one in FRAMEWISE)} alone.'
+                    f'take {", ".join(names)} alone.'
                 )
         self._steps, self._parts = cut_path(model.path)
         # With the model's hooks: autocast, say.
@@ -83,7 +84,7 @@ class FrameMemory:
         self._model.forward = self._forward
         # Numbers of frames that later clips may share, by view.
         self._loaded: dict[int, set[int]] = defaultdict(set)
-        # What each step made, by the frames that it saw.
+        # Outputs of each step, by the frames that it saw.
         self._made: list[dict[Key, list[Tensor]]] = [{} for _ in self._steps]
 
     # Loading
@@ -99,8 +100,8 @@ class FrameMemory:
     def take(self, inputs: dict) -> NumberedClip:
         """A clip, from what the pipeline made of the chosen frames."""
         view, numbers = self._view, self._numbers
-        kept = self._loaded[view].union(self._new)
-        self._loaded[view] = {number for number in kept if number >= numbers[0]}
+        loaded = self._loaded[view].union(self._new)
+        self._loaded[view] = {number for number in loaded if number >= numbers[0]}
         (frames,) = single_clips([inputs['inputs']])
         return NumberedClip(view, numbers, self._new, frames, inputs['data_samples'])
 
@@ -137,27 +138,32 @@ class FrameMemory:
     def extend(self, inputs: Tensor) -> list[Tensor]:
         """New frames (N, 3, 1, H, W) to the clips' levels (B, C, T, h, w)."""
         new = [(clip.view, number) for clip in self._clips for number in clip.new]
-        known = {key: [one] for key, one in zip(new, inputs.split(1), strict=True)}
+        levels = {key: [frame] for key, frame in zip(new, inputs.split(1), strict=True)}
         depth = 0
-        for step, made in zip(self._steps, self._made, strict=True):
-            before, depth = depth, depth + step.looks_back
-            wanted = {
-                key: (_seen(clip, place, before), _seen(clip, place - 1, before))
-                for clip in self._clips
-                for place in range(len(clip.numbers))
-                if (key := _seen(clip, place, depth)) not in made
-            }
-            if wanted:
-                made.update(_take(step, wanted, known))
-            known = made
+        for step, outputs in zip(self._steps, self._made, strict=True):
+            input_depth, depth = depth, depth + step.looks_back
+            missing = {}
+            for clip in self._clips:
+                for place in range(len(clip.numbers)):
+                    key = _frames_behind(clip, place, depth)
+                    if key not in outputs:
+                        frame = _frames_behind(clip, place, input_depth)
+                        previous = _frames_behind(clip, place - 1, input_depth)
+                        missing[key] = frame, previous
+            if missing:
+                outputs.update(_take(step, missing, levels))
+            levels = outputs
         clips = [
-            [known[_seen(clip, place, depth)] for place in range(len(clip.numbers))]
+            [
+                levels[_frames_behind(clip, place, depth)]
+                for place in range(len(clip.numbers))
+            ]
             for clip in self._clips
         ]
         oldest = {clip.view: clip.numbers[0] for clip in self._clips}
-        for made in self._made:
-            for key in [key for key in made if key[1] < oldest[key[0]]]:
-                del made[key]
+        for outputs in self._made:
+            for key in [key for key in outputs if key[1] < oldest[key[0]]]:
+                del outputs[key]
         return _join([_join(frames, dim=2) for frames in clips])
 
 
@@ -176,34 +182,35 @@ def start_stream(
     return None
 
 
-def _seen(clip: NumberedClip, place: int, depth: int) -> Key | None:
+def _frames_behind(clip: NumberedClip, place: int, depth: int) -> Key | None:
     """A frame of a clip and up to ``depth`` before it; None before the first."""
-    seen = clip.numbers[max(place - depth, 0) : place + 1]
-    return (clip.view, *seen) if seen else None
+    frames = clip.numbers[max(place - depth, 0) : place + 1]
+    return (clip.view, *frames) if frames else None
 
 
 def _take(
     step: Step,
-    wanted: dict[Key, tuple[Key, Key | None]],
-    known: dict[Key, list[Tensor]],
+    missing: dict[Key, tuple[Key, Key | None]],
+    levels: dict[Key, list[Tensor]],
 ) -> dict[Key, list[Tensor]]:
     """Take a step for several frames at once.
 
     Args:
         step: To take.
-        wanted: The frames that it sees: those that ``known`` saw of the frame, and of
-            the one before.
-        known: Levels (1, C, 1, h, w) that it begins with.
+        missing: Keys of the outputs, with those in ``levels`` of the frame and of the
+            one before it.
+        levels: Levels (1, C, 1, h, w) that it begins with.
     """
-    now, before = zip(*wanted.values(), strict=True)
-    seen = [_join([known[key] for key in now])]
+    keys, previous_keys = zip(*missing.values(), strict=True)
+    inputs = [_join([levels[key] for key in keys])]
     if step.looks_back:
-        nothing = torch.zeros_like(seen[0][-1][:1])
-        seen.append(torch.cat([known[key][-1] if key else nothing for key in before]))
-    outs = [out.split(1) for out in step.run(*seen)]
-    return dict(zip(wanted, map(list, zip(*outs, strict=True)), strict=True))
+        nothing = torch.zeros_like(inputs[0][-1][:1])
+        previous = [levels[key][-1] if key else nothing for key in previous_keys]
+        inputs.append(torch.cat(previous))
+    outs = [out.split(1) for out in step.run(*inputs)]
+    return dict(zip(missing, map(list, zip(*outs, strict=True)), strict=True))
 
 
-def _join(several: Sequence[list[Tensor]], dim: int = 0) -> list[Tensor]:
+def _join(parts: Sequence[list[Tensor]], dim: int = 0) -> list[Tensor]:
     """Levels of several frames or clips, joined."""
-    return [torch.cat(level, dim) for level in zip(*several, strict=True)]
+    return [torch.cat(level, dim) for level in zip(*parts, strict=True)]

@@ -48,11 +48,11 @@ def cut_path(
     Raises:
         UserError: its backbone sees several frames from the beginning.
     """
-    steps, parts, rest = [], [*modules], []
-    while parts and not rest:
-        found, rest = _cut(parts[0])
-        parts = [*rest, *parts[1:]]
-        for step in found:
+    steps, parts, remaining_parts = [], [*modules], []
+    while parts and not remaining_parts:
+        new_steps, remaining_parts = _cut(parts[0])
+        parts = [*remaining_parts, *parts[1:]]
+        for step in new_steps:
             if steps and not step.looks_back:
                 first, looks_back = steps.pop()
                 step = Step(_chain(first, step.run), looks_back)
@@ -67,7 +67,7 @@ def cut_path(
 
 
 def _chain(first: Callable[..., Levels], second: Callable[..., Levels]) -> Callable:
-    return lambda *seen: second(first(*seen))
+    return lambda *inputs: second(first(*inputs))
 
 
 def _cut(module: nn.Module) -> tuple[list[Step], list[Callable]]:
@@ -87,7 +87,7 @@ def as_feats(levels: Levels) -> Levels | Tensor:
 
 
 def _sees_one_frame(module: nn.Module) -> bool:
-    """Whether a part of a path treats each frame alone."""
+    """True if a part of a path treats each frame alone."""
     kind = type(module)
     if kind is FramewiseBackbone:
         return module.num_segments is None
@@ -99,14 +99,14 @@ def _sees_one_frame(module: nn.Module) -> bool:
 
 
 def _has_no_kernel_in_time(module: nn.Module) -> bool:
-    if any(getattr(one, 'non_local', False) for one in module.modules()):
+    if any(getattr(layer, 'non_local', False) for layer in module.modules()):
         return False
-    leaves = (one for one in module.modules() if not [*one.children()])
+    leaves = (layer for layer in module.modules() if not [*layer.children()])
     return all(
-        (one.kernel_size[0], one.stride[0]) == (1, 1)
-        if isinstance(one, nn.Conv3d | nn.MaxPool3d)
-        else isinstance(one, (*_POINTWISE, _BatchNorm))
-        for one in leaves
+        (layer.kernel_size[0], layer.stride[0]) == (1, 1)
+        if isinstance(layer, nn.Conv3d | nn.MaxPool3d)
+        else isinstance(layer, (*_POINTWISE, _BatchNorm))
+        for layer in leaves
     )
 
 
@@ -121,8 +121,8 @@ def _cut_resnet3d(net: ResNet3d) -> tuple[list[Step], list[Callable]]:
 
     def run(levels: Levels, which: Iterable[int]) -> Levels:
         for index in which:
-            kept = levels if index - 1 in net.out_indices else levels[:-1]
-            levels = [*kept, stages[index](levels[-1])]
+            outputs = levels if index - 1 in net.out_indices else levels[:-1]
+            levels = [*outputs, stages[index](levels[-1])]
         return levels
 
     def rest(levels: Levels) -> Levels | Tensor:
