@@ -1,4 +1,4 @@
-"""Where the tiles of a frame are.
+"""Positions of the tiles of a frame.
 
 Sizes are (height, width); lengths are in pixels of the frame.
 """
@@ -85,9 +85,10 @@ def _proportional(frame: tuple[int, int], share: float) -> tuple[int, int]:
     """A size of a share of the frame's or little more, near to its proportions."""
     height, width = frame
     least = math.ceil(share * height)
+
+    def rounding(num_lines: int) -> float:
+        return abs(num_lines * width / height - round(num_lines * width / height))
+
     # Pipelines round: among whole numbers of lines, take the one with the best width.
-    lines = range(least, min(least + 16, height + 1))
-    best = min(
-        lines, key=lambda one: abs(one * width / height - round(one * width / height))
-    )
-    return best, round(best * width / height)
+    num_lines = min(range(least, min(least + 16, height + 1)), key=rounding)
+    return num_lines, round(num_lines * width / height)

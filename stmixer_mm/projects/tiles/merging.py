@@ -28,17 +28,17 @@ def merge(predictions: Sequence[InstanceData], views: np.ndarray) -> InstanceDat
     if not any(map(len, predictions)):
         return predictions[0]
     views = torch.from_numpy(views).float()
-    predictions = [one.cpu() for one in predictions]
-    masks = [one.pop('masks', None) for one in predictions]
-    found = InstanceData.cat(predictions)
-    counts = torch.tensor([len(one) for one in predictions])
+    predictions = [instances.cpu() for instances in predictions]
+    masks = [instances.pop('masks', None) for instances in predictions]
+    persons = InstanceData.cat(predictions)
+    counts = torch.tensor([len(instances) for instances in predictions])
     owners = torch.arange(len(views)).repeat_interleave(counts)
-    bboxes = found.bboxes.reshape(len(found), -1, 4)
+    bboxes = persons.bboxes.reshape(len(persons), -1, 4)
     corner, size = views[owners, None].split(2, dim=2)
     bboxes = bboxes * (size - corner).repeat(1, 1, 2) + corner.repeat(1, 1, 2)
-    scores = found.get('tubelet_scores', found.get('person_scores'))
+    scores = persons.get('tubelet_scores', persons.get('person_scores'))
     if scores is None:
-        scores = found.scores[:, 1:].amax(dim=1)
+        scores = persons.scores[:, 1:].amax(dim=1)
     is_left = _is_whole_elsewhere(bboxes, owners, views)
     is_left |= (owners == 0) & _fits_a_tile(bboxes, views)
     # Ties of scores must not depend on the order of the tiles.
@@ -46,14 +46,14 @@ def merge(predictions: Sequence[InstanceData], views: np.ndarray) -> InstanceDat
     order = np.lexsort(keys.T.numpy())
     middle = bboxes[order, bboxes.shape[1] // 2]
     best = _best_of_each(middle, owners[order], views)
-    kept = torch.from_numpy(order)[best]
-    kept = kept[~is_left[kept]]
-    found.bboxes = (bboxes / views[0, 2:].repeat(2)).reshape(found.bboxes.shape)
-    found = found[kept]
+    rows = torch.from_numpy(order)[best]
+    rows = rows[~is_left[rows]]
+    persons.bboxes = (bboxes / views[0, 2:].repeat(2)).reshape(persons.bboxes.shape)
+    persons = persons[rows]
     if masks[0] is not None:
-        places = kept - (counts.cumsum(0) - counts)[owners[kept]]
-        found.masks = _frame_masks(masks, owners[kept], places, views)
-    return found
+        places = rows - (counts.cumsum(0) - counts)[owners[rows]]
+        persons.masks = _frame_masks(masks, owners[rows], places, views)
+    return persons
 
 
 def _is_whole_elsewhere(bboxes: Tensor, owners: Tensor, views: Tensor) -> Tensor:
@@ -69,8 +69,9 @@ def _is_whole_elsewhere(bboxes: Tensor, owners: Tensor, views: Tensor) -> Tensor
     is_inner = views != views[0]
     is_cut = ((gaps < MARGIN * sides[owners, None]) & is_inner[owners, None]).any(2)
     is_cut = is_cut.any(dim=1)
-    each = bboxes.transpose(0, 1)
-    inside = bbox_overlaps(each, each, mode='iof').mean(dim=0)  # (n, n), row in column
+    frame_bboxes = bboxes.transpose(0, 1)
+    inside = bbox_overlaps(frame_bboxes, frame_bboxes, mode='iof')
+    inside = inside.mean(dim=0)  # (n, n), row in column
     is_part = (inside >= INSIDE) & (owners[:, None] != owners) & ~is_cut
     return is_cut & is_part.any(dim=1)
 
@@ -101,15 +102,17 @@ def _best_of_each(bboxes: Tensor, owners: Tensor, views: Tensor) -> list[int]:
     """
     corners, ends = views[owners].split(2, dim=1)
     is_of = owners == torch.arange(len(views))[:, None]  # (V, n)
-    left = torch.ones(len(bboxes), dtype=torch.bool)
+    is_free = torch.ones(len(bboxes), dtype=torch.bool)
     firsts = []
     for first, bbox in enumerate(bboxes):
-        if left[first]:
+        if is_free[first]:
             firsts.append(first)
-            seen = torch.cat([bbox[:2].maximum(corners), bbox[2:].minimum(ends)], dim=1)
-            ious = bbox_overlaps(seen, bboxes, is_aligned=True)
-            most, places = (is_of * left * ious).max(dim=1)  # in each view
-            left[places[most > SAME]] = False
+            parts = torch.cat(
+                [bbox[:2].maximum(corners), bbox[2:].minimum(ends)], dim=1
+            )
+            ious = bbox_overlaps(parts, bboxes, is_aligned=True)
+            max_ious, places = (is_of * is_free * ious).max(dim=1)  # in each view
+            is_free[places[max_ious > SAME]] = False
     return firsts
 
 

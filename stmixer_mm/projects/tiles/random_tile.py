@@ -34,9 +34,9 @@ class RandomTile(RandomResizedCrop):
         """A tile, as xyxy; small ones are as likely as large ones."""
         share = np.exp(np.random.uniform(*np.log(self.share)))
         height, width = (max(1, round(share * side)) for side in img_shape)
-        top = np.random.randint(img_shape[0] - height + 1)
-        left = np.random.randint(img_shape[1] - width + 1)
-        return left, top, left + width, top + height
+        y1 = np.random.randint(img_shape[0] - height + 1)
+        x1 = np.random.randint(img_shape[1] - width + 1)
+        return x1, y1, x1 + width, y1 + height
 
     @staticmethod
     def _box_crop(box: np.ndarray, crop_bbox: np.ndarray) -> np.ndarray:
@@ -45,11 +45,11 @@ class RandomTile(RandomResizedCrop):
         return np.clip(box - corner, 0, np.tile(size, 2)).astype(box.dtype)
 
     def transform(self, results: dict) -> dict:
-        before = _areas(results['gt_bboxes']) if 'gt_bboxes' in results else None
+        areas = _areas(results['gt_bboxes']) if 'gt_bboxes' in results else None
         results = super().transform(results)
-        if before is None:
+        if areas is None:
             return results
-        hidden = _areas(results['gt_bboxes']) < self.min_visible * before
+        hidden = _areas(results['gt_bboxes']) < self.min_visible * areas
         results['gt_bboxes'][hidden] = 0
         return FilterBoxes().transform(results)
 

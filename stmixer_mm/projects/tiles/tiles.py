@@ -93,9 +93,9 @@ class Tiles:
             options |= dict(on_damage=_once(on_damage), reuse=reuse)
             # Of whole clips, so that all batches are padded alike.
             options |= dict(batch_size=batch_size * len(boxes))
-            found = predict(model, loader, views, **options)
-            while group := list(islice(found, len(boxes))):
-                of_views = [one for _, one in group]
+            predictions = predict(model, loader, views, **options)
+            while group := list(islice(predictions, len(boxes))):
+                of_views = [instances for _, instances in group]
                 yield group[0][0], merge(of_views, boxes)
 
     def lay_out(self, model: nn.Module, loader: ClipLoader, clip: Clip) -> Layout:
@@ -145,10 +145,10 @@ class _KeptFrames:
                 self._kept[key] = self._reader.get_batch(indices)
             except DamagedVideo as error:
                 self._kept[key] = error
-        found = self._kept[key]
-        if isinstance(found, DamagedVideo):
-            raise found
-        return found
+        frames = self._kept[key]
+        if isinstance(frames, DamagedVideo):
+            raise frames
+        return frames
 
 
 class _Cropped(NamedTuple):
@@ -159,7 +159,7 @@ class _Cropped(NamedTuple):
 
     def get_batch(self, indices: Sequence[int]) -> Frames:
         x1, y1, x2, y2 = self.box
-        return Frames(one[y1:y2, x1:x2] for one in self.reader.get_batch(indices))
+        return Frames(frame[y1:y2, x1:x2] for frame in self.reader.get_batch(indices))
 
 
 def _with_reader(clip: Clip, reader: Any, view: int = 0) -> Clip:
@@ -167,16 +167,16 @@ def _with_reader(clip: Clip, reader: Any, view: int = 0) -> Clip:
 
 
 def _load_blank(loader: ClipLoader, clip: Clip, size: tuple[int, int]) -> dict:
-    """What the pipeline makes of a clip like this one, of black frames of a size."""
+    """Inputs from the pipeline for a clip like this one, of black frames of a size."""
     ((_, inputs),) = loader.load([_with_reader(clip, _Blank(size))], None)
     return inputs
 
 
 def _split(clip: Clip, boxes: np.ndarray) -> list[Clip]:
     """The views of a clip."""
-    kept = _KeptFrames(clip.sample['video_reader'])
+    reader = _KeptFrames(clip.sample['video_reader'])
     return [
-        _with_reader(clip, _Cropped(kept, box), view)
+        _with_reader(clip, _Cropped(reader, box), view)
         for view, box in enumerate(boxes.tolist())
     ]
 
@@ -185,11 +185,12 @@ def _once(on_damage: OnDamage | None) -> OnDamage | None:
     """Called once for what all views of a clip lack."""
     if on_damage is None:
         return None
-    told: list[DamagedVideo | None] = [None]
+    last_damage = None
 
     def tell(damage: DamagedVideo) -> None:
-        if told[0] is not damage:
-            told[0] = damage
+        nonlocal last_damage
+        if damage is not last_damage:
+            last_damage = damage
             on_damage(damage)
 
     return tell
