@@ -56,12 +56,14 @@ class FlipTTAModel(BaseTTAModel):
 
     def merge_preds(self, data_samples_list: list) -> list:
         for straight, mirrored in data_samples_list:
-            found = straight.pred_instances, mirrored.pred_instances
-            columns = list(range(found[1].scores.size(-1)))
+            instances = mirrored.pred_instances
+            columns = list(range(instances.scores.size(-1)))
             for label, image in self.flip_label_map.items():
                 columns[label] = image
-            found[1].scores = found[1].scores[..., columns]
-            straight.pred_instances = merge_mirrored(*found, iou_thr=self.iou_thr)
+            instances.scores = instances.scores[..., columns]
+            straight.pred_instances = merge_mirrored(
+                straight.pred_instances, instances, iou_thr=self.iou_thr
+            )
         return [straight for straight, _ in data_samples_list]
 
 
@@ -76,27 +78,32 @@ def merge_mirrored(
         mirrored: The same of m persons in the mirror image.
         iou_thr: See :class:`FlipTTAModel`.
     """
-    one, other = straight.bboxes, mirror(mirrored.bboxes)
-    frames = (each.flatten(1).unflatten(1, (-1, 4)) for each in (one, other))
-    by_frame = (each.transpose(0, 1) for each in frames)
-    ious = bbox_overlaps(*by_frame).mean(dim=0)  # (n, m)
-    rows, columns = linear_sum_assignment(ious.cpu(), maximize=True)
+    bboxes, mirrored_bboxes = straight.bboxes, mirror(mirrored.bboxes)
+    ious = bbox_overlaps(boxes_by_frame(bboxes), boxes_by_frame(mirrored_bboxes))
+    ious = ious.mean(dim=0)  # (n, m)
     rows, columns = (
-        torch.as_tensor(each, device=one.device) for each in (rows, columns)
+        torch.as_tensor(indices, device=bboxes.device)
+        for indices in linear_sum_assignment(ious.cpu(), maximize=True)
     )
     same = ious[rows, columns] >= iou_thr
     rows, columns = rows[same], columns[same]
-    alone = torch.ones(len(other), dtype=torch.bool, device=one.device)
+    alone = torch.ones(len(mirrored_bboxes), dtype=torch.bool, device=bboxes.device)
     alone[columns] = False
 
-    one = one.index_copy(0, rows, (one[rows] + other[columns]) / 2)
-    merged = InstanceData(bboxes=torch.cat([one, other[alone]]))
+    means = (bboxes[rows] + mirrored_bboxes[columns]) / 2
+    bboxes = bboxes.index_copy(0, rows, means)
+    merged = InstanceData(bboxes=torch.cat([bboxes, mirrored_bboxes[alone]]))
     for name, values in straight.items():
         if name.endswith('scores'):
             halves, more = values / 2, mirrored[name] / 2
             halves = halves.index_add(0, rows, more[columns])
             merged[name] = torch.cat([halves, more[alone]])
     return merged
+
+
+def boxes_by_frame(bboxes: Tensor) -> Tensor:
+    """Boxes (n, 4) or (n, K, 4) as (K, n, 4)."""
+    return bboxes.flatten(1).unflatten(1, (-1, 4)).transpose(0, 1)
 
 
 def mirror(bboxes: Tensor) -> Tensor:
