@@ -31,9 +31,9 @@ def overlap_shares(starts: Tensor, ends: Tensor, num_cells: int, cell: float) ->
     Returns:
         (..., N), whose sum is 1; 0 where the interval lies beside the row.
     """
-    left = torch.arange(num_cells, dtype=starts.dtype, device=starts.device) * cell
-    right = torch.minimum(ends.unsqueeze(-1), left + cell)
-    overlaps = (right - torch.maximum(starts.unsqueeze(-1), left)).clamp(min=0)
+    edges = torch.arange(num_cells, dtype=starts.dtype, device=starts.device) * cell
+    stops = torch.minimum(ends.unsqueeze(-1), edges + cell)
+    overlaps = (stops - torch.maximum(starts.unsqueeze(-1), edges)).clamp(min=0)
     return overlaps / overlaps.sum(dim=-1, keepdim=True).clamp(min=1e-6)
 
 
@@ -169,8 +169,8 @@ class ActionMapDecoder(STMixerDecoder):
         self, feats: Sequence[Tensor], pad_shape: tuple[int, int]
     ) -> Sequence[float]:
         for number, feat in enumerate(feats):
-            num_parts, left = divmod(feat.size(1) - self.embed_dims, self.num_actions)
-            if num_parts < 1 or left:
+            num_maps, extra = divmod(feat.size(1) - self.embed_dims, self.num_actions)
+            if num_maps < 1 or extra:
                 raise UserError(
                     f'Level {number} of the feature maps has {feat.size(1)} channels, '
                     f'not model.decoder.embed_dims={self.embed_dims} and one or more '
