@@ -15,7 +15,7 @@ class _Video(NamedTuple):
     """The m keyframes of a video in order of time."""
 
     samples: np.ndarray  # (m,) indices in the dataset
-    after: np.ndarray  # (m, 2): half-open range of those that may be next
+    next_ranges: np.ndarray  # (m, 2): half-open range of those that may be next
     lengths: np.ndarray  # (m,) keyframes of the longest sequence from here
 
 
@@ -61,7 +61,7 @@ class KeyframeSequences(Dataset):
             # Joined datasets may have different videos of the same name.
             source = info.get('filename') or info.get('frame_dir')
             videos[info['video_id'], source].append((info['timestamp'], index))
-        self._videos = [_link(one, least, largest) for one in videos.values()]
+        self._videos = [_link(samples, least, largest) for samples in videos.values()]
         self._starts = [
             (number, place)
             for number, video in enumerate(self._videos)
@@ -86,7 +86,7 @@ class KeyframeSequences(Dataset):
         number, place = self._starts[index]
         video, places = self._videos[number], [place]
         for missing in range(self.num_keyframes - 1, 0, -1):
-            following = np.arange(*video.after[places[-1]])
+            following = np.arange(*video.next_ranges[places[-1]])
             long_enough = video.lengths[following] >= missing
             places.append(int(np.random.choice(following[long_enough])))
         states = random.getstate(), np.random.get_state()
@@ -111,7 +111,7 @@ def _check_identities(info: dict) -> None:
 
 
 def _link(keyframes: list[tuple[float, int]], least: float, largest: float) -> _Video:
-    """Which keyframe may follow which, from (timestamp, index) in any order."""
+    """Ranges of keyframes that may follow, from (timestamp, index) in any order."""
     times, samples = np.array(sorted(keyframes)).T
     # Timestamps are rounded; no keyframe follows itself.
     first = np.searchsorted(times, times + least - 1e-6)

@@ -133,13 +133,13 @@ class QueryInteraction(QueryPart):
         return self(tracks)._replace(persons=self.match(tracks, batch.data_samples))
 
     def loss(
-        self, batch: Batch, seen: DecoderOutput, persons: Tensor
+        self, batch: Batch, outputs: DecoderOutput, persons: Tensor
     ) -> dict[str, Tensor]:
         """None; but the samples get the tracks for the next keyframes.
 
         The host waits for the device once.
         """
-        scores, bboxes = to_host(*read_last(seen))
+        scores, bboxes = to_host(*read_last(outputs))
         persons, tables = persons.numpy(), []
         for clip, sample in enumerate(batch.data_samples):
             table = self.read(sample.tracks, scores[clip], bboxes[clip])
@@ -147,47 +147,55 @@ class QueryInteraction(QueryPart):
                 table, persons[clip, : self.num_queries + len(sample.tracks)], sample
             )
             tables.append(table[rows])
-        self.carry(batch, seen, tables)
+        self.carry(batch, outputs, tables)
         return {}
 
     def finish(
-        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+        self, batch: Batch, outputs: DecoderOutput, predictions: list[InstanceData]
     ) -> list[InstanceData]:
         """Predictions that have their box to themselves, with ``instances_id``.
 
         The host waits for the device once.
         """
         if 'tracks' not in batch.data_samples[0]:
-            return found
+            return predictions
         scores, bboxes, queries = to_host(
-            *read_last(seen), torch.cat([one.queries for one in found])
+            *read_last(outputs),
+            torch.cat([instances.queries for instances in predictions]),
         )
-        queries = np.split(queries.astype(int), np.cumsum([*map(len, found)])[:-1])
-        tables, kept = [], []
+        counts = [*map(len, predictions)]
+        queries = np.split(queries.astype(int), np.cumsum(counts)[:-1])
+        tables, rows_of_clips, ids_of_clips = [], [], []
         for clip, sample in enumerate(batch.data_samples):
             table = self.read(sample.tracks, scores[clip], bboxes[clip])
             rows, ids = self.choose_by_scores(table, sample.tracks)
             ids = np.pad(ids, (0, len(scores[clip])), constant_values=NO_TRACK)
             ids = ids[queries[clip]]
-            kept += (ids != NO_TRACK).nonzero()[0], ids[ids != NO_TRACK]
+            rows_of_clips.append((ids != NO_TRACK).nonzero()[0])
+            ids_of_clips.append(ids[ids != NO_TRACK])
             tables.append(table[rows])
-            given = (*tables[-1].ids, *kept[-1])
-            next_id = max([sample.tracks.next_id, *(int(one) + 1 for one in given)])
+            track_ids = map(int, (*tables[-1].ids, *ids_of_clips[-1]))
+            next_id = max(
+                [sample.tracks.next_id, *(number + 1 for number in track_ids)]
+            )
             tables[-1].set_metainfo(dict(next_id=next_id))
-        self.carry(batch, seen, tables)
-        kept = move_together([*map(torch.from_numpy, kept)], seen.boxes_xyzr.device)
-        found = [
-            one if len(rows) == len(one) else one[rows]
-            for one, rows in zip(found, kept[::2], strict=True)
-        ]
-        for one, ids in zip(found, kept[1::2], strict=True):
-            one.instances_id = ids
-        return found
+        self.carry(batch, outputs, tables)
+        tensors = [*map(torch.from_numpy, rows_of_clips + ids_of_clips)]
+        tensors = move_together(tensors, outputs.boxes_xyzr.device)
+        num_clips = len(predictions)
+        results = []
+        for instances, rows, ids in zip(
+            predictions, tensors[:num_clips], tensors[num_clips:], strict=True
+        ):
+            instances = instances if len(rows) == len(instances) else instances[rows]
+            instances.instances_id = ids
+            results.append(instances)
+        return results
 
     def forward(self, tracks: Sequence[InstanceData]) -> ExtraQueries:
         """The tracks of B videos as N queries; padding is last, and unseen."""
         fields = [
-            [one[name] for one in tracks]
+            [clip_tracks[name] for clip_tracks in tracks]
             for name in ('spatial', 'temporal', 'boxes_xyzr')
         ]
         (spatial, temporal, boxes_xyzr), padding, _ = pad_clips(fields)
@@ -209,12 +217,16 @@ class QueryInteraction(QueryPart):
         Returns:
             ``known`` of :meth:`.SetCriterion.loss_and_match`, (B, N).
         """
-        known = np.full((len(tracks), max(1, *map(len, tracks))), -1)
-        for of_clip, one, sample in zip(known, tracks, data_samples, strict=True):
-            same = one.ids[:, None] == person_ids(sample)
+        persons = np.full((len(tracks), max(1, *map(len, tracks))), -1)
+        for clip_persons, clip_tracks, sample in zip(
+            persons, tracks, data_samples, strict=True
+        ):
+            same = clip_tracks.ids[:, None] == person_ids(sample)
             # Column 0: none.
-            of_clip[: len(one)] = np.pad(same, ((0, 0), (1, 0))).argmax(axis=1)
-        return torch.from_numpy(known)
+            clip_persons[: len(clip_tracks)] = np.pad(same, ((0, 0), (1, 0))).argmax(
+                axis=1
+            )
+        return torch.from_numpy(persons)
 
     def read(
         self, tracks: InstanceData, scores: np.ndarray, bboxes: np.ndarray
@@ -250,24 +262,24 @@ class QueryInteraction(QueryPart):
             persons: Of the Q + n queries, see :meth:`.QueryPart.loss`.
             sample: The ground truth.
         """
-        ids, count, own = person_ids(sample), len(persons), slice(self.num_queries)
+        ids, count = person_ids(sample), len(persons)
         numbers = np.unique(persons[persons > 0])
         # Of several queries of a person, that with the highest score.
-        seen = [
+        matched_rows = [
             np.where(persons == number, table.scores[:count], -1).argmax()
             for number in numbers
         ]
-        table.ids[seen] = ids[numbers - 1]
+        table.ids[matched_rows] = ids[numbers - 1]
         lost = (table.ids != NO_TRACK) & ~np.isin(table.ids, ids)
         lost &= (table.rows >= count) & (table.missed < self.max_missed)
-        kept = np.append(seen, lost.nonzero()[0]).astype(int)
-        kept = kept[torch.rand(len(kept)).numpy() >= self.drop_prob]
-        joined = kept[torch.rand(len(kept)).numpy() < self.false_prob]
-        idle = (persons[own] == 0).nonzero()[0]
+        rows = np.append(matched_rows, lost.nonzero()[0]).astype(int)
+        rows = rows[torch.rand(len(rows)).numpy() >= self.drop_prob]
+        joined = rows[torch.rand(len(rows)).numpy() < self.false_prob]
+        idle = (persons[: self.num_queries] == 0).nonzero()[0]
         if len(joined) and len(idle):
             overlaps = overlap(table.bboxes[joined], table.bboxes[idle])
-            kept = np.append(kept, idle[np.unique(overlaps.argmax(axis=1))])
-        return kept[own]
+            rows = np.append(rows, idle[np.unique(overlaps.argmax(axis=1))])
+        return rows[: self.num_queries]
 
     def choose_by_scores(
         self, table: InstanceData, tracks: InstanceData
@@ -279,52 +291,55 @@ class QueryInteraction(QueryPart):
             new ids, in the order of their scores; those that lost their box to another
             one have ``NO_TRACK``.
         """
-        own, count = self.num_queries, self.num_queries + len(tracks)
+        num_queries, count = self.num_queries, self.num_queries + len(tracks)
         bboxes, scores = table.bboxes[:count], table.scores[:count]
-        new, known = np.split(scores, [own])
-        stay = overlap(bboxes[own:], tracks.bboxes, is_aligned=True)
-        is_sure = known >= self.keep_score
+        new_scores, track_scores = np.split(scores, [num_queries])
+        overlaps = overlap(bboxes[num_queries:], tracks.bboxes, is_aligned=True)
+        is_sure = track_scores >= self.keep_score
         # A shared box goes to the sure track that moved least, else to the surest.
-        claims = np.append(new, np.where(is_sure, 1 + stay, known))
+        claims = np.append(new_scores, np.where(is_sure, 1 + overlaps, track_scores))
         # On the host, where every mmcv has the operator.
         pair = map(torch.from_numpy, (bboxes, claims))
         _, winners = nms(*pair, iou_threshold=self.max_overlap)
         wins = np.zeros(count, bool)
         wins[winners.numpy()] = True
-        places = (-new).argsort(kind='stable').argsort()
+        places = (-new_scores).argsort(kind='stable').argsort()
         table.ids[:count] = np.append(tracks.next_id + places, tracks.ids)
-        is_seen = wins[own:] & is_sure
+        is_seen = wins[num_queries:] & is_sure
         is_lost = ~is_seen & (table.missed[count:] < self.max_missed)
-        is_born = wins[:own] & (new >= self.birth_score)
-        kept = (own + is_seen.nonzero()[0], count + is_lost.nonzero()[0])
-        kept = np.concatenate((*kept, is_born.nonzero()[0]))
-        return kept[:own], np.where(wins, table.ids[:count], NO_TRACK)
+        is_born = wins[:num_queries] & (new_scores >= self.birth_score)
+        seen_rows = num_queries + is_seen.nonzero()[0]
+        lost_rows = count + is_lost.nonzero()[0]
+        rows = np.concatenate((seen_rows, lost_rows, is_born.nonzero()[0]))
+        return rows[:num_queries], np.where(wins, table.ids[:count], NO_TRACK)
 
     def carry(
-        self, batch: Batch, seen: DecoderOutput, tables: Sequence[InstanceData]
+        self, batch: Batch, outputs: DecoderOutput, tables: Sequence[InstanceData]
     ) -> None:
         """Give the samples their next tracks: what is chosen of :meth:`read`."""
-        tracks, (clips, size) = get_tracks(batch), seen.boxes_xyzr.shape[:2]
+        tracks, (clips, size) = get_tracks(batch), outputs.boxes_xyzr.shape[:2]
         firsts = clips * size + np.cumsum([0, *map(len, tracks)])
         index = [
             np.where(
-                table.rows < self.num_queries + len(one),
+                table.rows < self.num_queries + len(clip_tracks),
                 clip * size + table.rows,
-                first + table.rows - self.num_queries - len(one),
+                first + table.rows - self.num_queries - len(clip_tracks),
             )
-            for clip, (one, table, first) in enumerate(
+            for clip, (clip_tracks, table, first) in enumerate(
                 zip(tracks, tables, firsts[:-1], strict=True)
             )
         ]
         index = torch.from_numpy(np.concatenate(index))
-        (index,) = move_together([index], seen.boxes_xyzr.device)
+        (index,) = move_together([index], outputs.boxes_xyzr.device)
         fields = dict(
-            spatial=seen.queries.spatial.float(),
-            temporal=seen.queries.temporal.float(),
-            boxes_xyzr=seen.boxes_xyzr.detach(),
+            spatial=outputs.queries.spatial.float(),
+            temporal=outputs.queries.temporal.float(),
+            boxes_xyzr=outputs.boxes_xyzr.detach(),
         )
         for name, values in fields.items():
-            values = torch.cat([values.flatten(0, 1), *(one[name] for one in tracks)])
+            values = torch.cat(
+                [values.flatten(0, 1), *(clip_tracks[name] for clip_tracks in tracks)]
+            )
             fields[name] = values[index].split([*map(len, tables)])
         for sample, table, *values in zip(
             batch.data_samples, tables, *fields.values(), strict=True
@@ -336,10 +351,10 @@ class QueryInteraction(QueryPart):
             )
 
 
-def read_last(seen: DecoderOutput) -> tuple[Tensor, Tensor]:
+def read_last(outputs: DecoderOutput) -> tuple[Tensor, Tensor]:
     """Person scores (B, Q + N) and pixel boxes (B, Q + N, 4) of the last stage."""
-    person_logits = seen.stages[-1].person_logits.float()
-    return score_persons(person_logits), xyzr_to_xyxy(seen.boxes_xyzr)
+    person_logits = outputs.stages[-1].person_logits.float()
+    return score_persons(person_logits), xyzr_to_xyxy(outputs.boxes_xyzr)
 
 
 def get_tracks(batch: Batch) -> list[InstanceData]:
@@ -351,8 +366,11 @@ def person_ids(sample: ActionDataSample) -> np.ndarray:
     return torch.as_tensor(sample.entity_ids).cpu().numpy()
 
 
-def overlap(one: np.ndarray, other: np.ndarray, **options: bool) -> np.ndarray:
-    return bbox_overlaps(*map(torch.from_numpy, (one, other)), **options).numpy()
+def overlap(
+    bboxes1: np.ndarray, bboxes2: np.ndarray, *, is_aligned: bool = False
+) -> np.ndarray:
+    pair = map(torch.from_numpy, (bboxes1, bboxes2))
+    return bbox_overlaps(*pair, is_aligned=is_aligned).numpy()
 
 
 def split_keyframes(data_samples: Sequence[ActionDataSample]) -> list[slice]:
