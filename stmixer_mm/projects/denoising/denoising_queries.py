@@ -63,11 +63,14 @@ class DenoisingQueries(QueryPart):
         super().init_weights()
 
     def enter_training(self, batch: Batch) -> ExtraQueries:
-        persons = [sample.gt_instances for sample in batch.data_samples]
-        names = [name for name in ('bboxes', 'labels', 'states') if name in persons[0]]
-        joined = {name: torch.cat([one[name] for one in persons]) for name in names}
-        truth = self.get_truth(InstanceData(**joined))
-        counts = [len(one.bboxes) for one in persons]
+        clips = [sample.gt_instances for sample in batch.data_samples]
+        fields = {
+            name: torch.cat([instances[name] for instances in clips])
+            for name in ('bboxes', 'labels', 'states')
+            if name in clips[0]
+        }
+        truth = self.get_truth(InstanceData(**fields))
+        counts = [len(instances.bboxes) for instances in clips]
         bboxes, actions, persons, padding = collect_persons(
             *(values.split(counts) for values in truth), batch.frames.img_shapes
         )
@@ -137,9 +140,9 @@ def collect_persons(
     (bboxes, labels), padding, on_host = pad_clips([bboxes, labels])
     bboxes, labels = bboxes.float(), labels.float()
     persons = torch.arange(1, padding.size(1) + 1).where(~on_host, -1)
-    ones = [1] * (bboxes.dim() - 2)
-    whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *ones, 4)
-    bboxes = torch.where(padding.view(*padding.shape, *ones), whole_frames, bboxes)
+    unit_dims = [1] * (bboxes.dim() - 2)
+    whole_frames = F.pad(img_shapes.float().flip(-1), (2, 0)).view(-1, *unit_dims, 4)
+    bboxes = torch.where(padding.view(*padding.shape, *unit_dims), whole_frames, bboxes)
     return bboxes, labels[..., 1:], persons, padding
 
 
