@@ -145,13 +145,13 @@ class DeformableAttention(MultiScaleDeformableAttention):
         weights = self.attention_weights(coded).unflatten(-1, (self.num_heads, -1))
         weights = full_precision(weights).softmax(dim=-1)
         values = full_precision(self.value_proj(planes.values))
-        read = attend(
+        sampled_values = attend(
             values.unflatten(-1, (self.num_heads, -1)),
             planes.layout,
             place_points(offsets, boxes_xyzr, planes.extents),
             weights.unflatten(-1, (self.num_levels, self.num_points)),
         )
-        return query + self.output_proj(read)
+        return query + self.output_proj(sampled_values)
 
 
 def flatten_feats(feats: Sequence[Tensor], strides: Sequence[float]) -> FlatPlanes:
