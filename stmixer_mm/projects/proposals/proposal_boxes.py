@@ -130,12 +130,12 @@ class ProposalBoxes(InitialBoxes):
                 ]
                 for levels in outputs
             ]
-            (found,) = self.dense_head.predict_by_feat(
+            (proposals,) = self.dense_head.predict_by_feat(
                 *within, batch_img_metas=[make_meta(shape, shape)]
             )
             frame = frame_bboxes(img_shapes[clip])
             bboxes.append(
-                best_bboxes(found.bboxes, found.scores, frame, self.num_queries)
+                best_bboxes(proposals.bboxes, proposals.scores, frame, self.num_queries)
             )
         return xyxy_to_xyzr(torch.stack(bboxes))
 
@@ -145,7 +145,9 @@ def taken(dense_head: Mapping, settings: dict[str, object]) -> dict[str, object]
     kind = dense_head['type']
     part = MODELS.get(kind) if isinstance(kind, str) else kind
     bases = [base.__init__ for base in part.__mro__ if '__init__' in vars(base)]
-    names = {name for one in bases for name in signature(one).parameters}
+    names = {
+        name for constructor in bases for name in signature(constructor).parameters
+    }
     return {name: value for name, value in settings.items() if name in names}
 
 
@@ -164,7 +166,7 @@ def each_tensor(function: Callable[[Tensor], Tensor], outputs: object) -> object
     """Nested lists of the results for tensors."""
     if isinstance(outputs, Tensor):
         return function(outputs)
-    return [each_tensor(function, one) for one in outputs]
+    return [each_tensor(function, output) for output in outputs]
 
 
 def persons_alone(persons: InstanceData, like: Tensor) -> InstanceData:
@@ -174,7 +176,7 @@ def persons_alone(persons: InstanceData, like: Tensor) -> InstanceData:
 
 
 def make_meta(img_shape: Sequence[int], pad_shape: Sequence[int]) -> dict:
-    """What mmdet's heads read of an image.
+    """Image meta data as mmdet's heads read them.
 
     Args:
         img_shape: (h, w) without padding.
@@ -207,5 +209,5 @@ def best_bboxes(
     top_left, bottom_right = bboxes[best].float().split(2, dim=-1)
     top_left = torch.minimum(top_left.clamp(min=0), frame[2:] - 1)
     bottom_right = torch.minimum(torch.maximum(bottom_right, top_left + 1), frame[2:])
-    kept = torch.cat((top_left, bottom_right), dim=-1)
-    return torch.cat((kept, frame.expand(num_boxes - len(kept), 4)))
+    proposals = torch.cat((top_left, bottom_right), dim=-1)
+    return torch.cat((proposals, frame.expand(num_boxes - len(proposals), 4)))
