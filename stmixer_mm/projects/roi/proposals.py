@@ -50,11 +50,11 @@ class KeyframeProposalDataset(KeyframeDataset):
         keys = [info['img_key'] for info in infos]
         proposals = read_proposals(self.proposal_file, keys)
         for info, key in zip(infos, keys, strict=True):
-            found = proposals.get(key, np.zeros((0, 4)))
-            if found.shape[1] == 5 and len(found):
-                scores = found[:, 4]
-                found = found[scores >= min(self.person_det_score_thr, scores.max())]
-            info['proposals'] = found[:, :4].astype(np.float32).tobytes()
+            rows = proposals.get(key, np.zeros((0, 4)))
+            if rows.shape[1] == 5 and len(rows):
+                scores = rows[:, 4]
+                rows = rows[scores >= min(self.person_det_score_thr, scores.max())]
+            info['proposals'] = rows[:, :4].astype(np.float32).tobytes()
         return infos
 
     def get_data_info(self, idx: int) -> dict:
@@ -90,13 +90,13 @@ def read_proposals(path: str, keys: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _boxes(rows: Any) -> np.ndarray:
-    found = np.array(rows, dtype=float)
-    if not found.size:
+    bboxes = np.array(rows, dtype=float)
+    if not bboxes.size:
         return np.zeros((0, 4))
-    low, high = found[:, :2], found[:, 2:4]
+    low, high = bboxes[:, :2], bboxes[:, 2:4]
     is_box = ((low >= 0) & (low <= high) & (high <= 1)).all()
-    if found.shape[1] not in (4, 5) or not is_box:
+    if bboxes.shape[1] not in (4, 5) or not is_box:
         raise ValueError(
             'they are not rows of x1, y1, x2, y2 in [0, 1] and maybe a score'
         )
-    return found
+    return bboxes

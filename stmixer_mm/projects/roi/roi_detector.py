@@ -163,10 +163,10 @@ class RoIDetector(ClipDetector):
         samples = [persons_alone(sample) for sample in data_samples]
         batch = Batch.of(feats, inputs, samples)
         losses, boxes_xyzr = self.person_boxes.loss_and_predict(*batch)
-        seen = self.person_decoder(feats, boxes_xyzr, batch.frames.pad_shape)
-        losses |= self.person_head.loss(seen.stages, samples)
+        outputs = self.person_decoder(feats, boxes_xyzr, batch.frames.pad_shape)
+        losses |= self.person_head.loss(outputs.stages, samples)
         losses = {f'person.{name}': value for name, value in losses.items()}
-        return losses, self.branch_bboxes(seen.stages, samples)
+        return losses, self.branch_bboxes(outputs.stages, samples)
 
     @torch.no_grad()
     def find_persons(
@@ -180,18 +180,18 @@ class RoIDetector(ClipDetector):
             return [given_bboxes(sample, self.source) for sample in data_samples]
         frames = Batch.of(feats, inputs, data_samples).frames
         boxes_xyzr = self.person_boxes.predict(feats, frames)
-        seen = self.person_decoder(feats, boxes_xyzr, frames.pad_shape, which=LAST)
-        return self.branch_bboxes(seen.stages, data_samples)
+        outputs = self.person_decoder(feats, boxes_xyzr, frames.pad_shape, which=LAST)
+        return self.branch_bboxes(outputs.stages, data_samples)
 
     @torch.no_grad()
     def branch_bboxes(
         self, stages: Sequence[StageOutput], data_samples: Sequence[ActionDataSample]
     ) -> list[Tensor]:
         """The boxes (n, 4) that the person branch predicts for each clip."""
-        found = self.person_head.predict(stages, data_samples)
+        predictions = self.person_head.predict(stages, data_samples)
         return [
-            one.bboxes * frame_scale(sample.img_shape, one.bboxes)
-            for one, sample in zip(found, data_samples, strict=True)
+            instances.bboxes * frame_scale(sample.img_shape, instances.bboxes)
+            for instances, sample in zip(predictions, data_samples, strict=True)
         ]
 
     def classify(
@@ -201,7 +201,7 @@ class RoIDetector(ClipDetector):
         feats = self.extract_feat(inputs)
         roi_feats = float_levels(feats)
         bboxes = self.find_persons(inputs, feats, data_samples)
-        counts = [len(one) for one in bboxes]
+        counts = [len(clip_bboxes) for clip_bboxes in bboxes]
         if not any(counts):
             nothing = roi_feats[0].new_zeros((0, self.num_classes))
             return bboxes, [nothing] * len(bboxes)
