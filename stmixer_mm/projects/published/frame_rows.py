@@ -73,12 +73,12 @@ def row_results(
         raise UserError(f'{path} has no box of more than one pixel; write pixels.')
 
     def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
-        known, num_labels = names(metric), metric.num_classes - 1
-        if videos.max() >= len(known):
+        video_names, num_labels = names(metric), metric.num_classes - 1
+        if videos.max() >= len(video_names):
             raise UserError(
                 f'{path} has indices up to {videos.max()} of videos, but the ground '
-                f'truth has {len(known)} videos; give that of the tested dataset and '
-                'split.'
+                f'truth has {len(video_names)} videos; give that of the tested dataset '
+                'and split.'
             )
         if labels.max() >= num_labels:
             raise UserError(
@@ -88,11 +88,11 @@ def row_results(
             )
         sizes = size
         if size is None:  # those of unknown videos do not count
-            numbers = [metric.video_numbers.get(name, 0) for name in known]
+            numbers = [metric.video_numbers.get(name, 0) for name in video_names]
             sizes = metric.scales[numbers][videos]
         limit = frames.max() + 1
         keys, places = np.unique(videos * limit + frames, return_inverse=True)
-        keyframes = [(known[key // limit], key % limit) for key in keys.tolist()]
+        keyframes = [(video_names[key // limit], key % limit) for key in keys.tolist()]
         bboxes, scores = table[:, 4:] / sizes, table[:, 3]
         columns = np.arange(1, len(videos) + 1), places, bboxes, labels + 1, scores
         return row_samples(place, Rows(keyframes, np.column_stack(columns)), metric)

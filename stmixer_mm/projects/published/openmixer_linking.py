@@ -37,14 +37,18 @@ class OpenMixerLinking:
             )
         bboxes = np.round(bboxes)
         for column in range(1, scores.shape[1]):
-            own = np.flatnonzero(scores[:, column] > 0)
+            box_numbers = np.flatnonzero(scores[:, column] > 0)
             # The number of a box takes the place of its sides.
-            numbered = np.column_stack([frames[own], np.tile(own, (4, 1)).T])
+            numbered = np.column_stack(
+                [frames[box_numbers], np.tile(box_numbers, (4, 1)).T]
+            )
             for tube in remake([numbered], step=self.step):
                 boxes = tube[:, 1].astype(int)
-                every = np.arange(tube[0, 0], tube[-1, 0] + 1)
-                sides = [np.interp(every, tube[:, 0], side) for side in bboxes[boxes].T]
-                rows = np.column_stack([every, *sides])
+                tube_frames = np.arange(tube[0, 0], tube[-1, 0] + 1)
+                sides = [
+                    np.interp(tube_frames, tube[:, 0], side) for side in bboxes[boxes].T
+                ]
+                rows = np.column_stack([tube_frames, *sides])
                 yield column, rows, float(scores[boxes, column].mean())
 
 

@@ -68,20 +68,22 @@ class RetinaLinking:
         """See ``VideoLinking``."""
         agentness = scores[:, 1:].max(axis=1)
         for path in self._paths(frames, bboxes, agentness):
-            at, boxes, classes = frames[path], bboxes[path], scores[path, 1:]
+            box_frames, boxes, classes = frames[path], bboxes[path], scores[path, 1:]
             if self.filled:
-                has_gaps = at[-1] - at[0] >= len(at)
+                has_gaps = box_frames[-1] - box_frames[0] >= len(box_frames)
                 is_good = agentness[path].mean() > self.min_score
-                if len(at) < self.min_boxes and not is_good:
+                if len(box_frames) < self.min_boxes and not is_good:
                     continue
-                if has_gaps and len(at) <= self.min_boxes:
+                if has_gaps and len(box_frames) <= self.min_boxes:
                     continue
-                every = np.arange(at[0], at[-1] + 1)
+                path_frames = np.arange(box_frames[0], box_frames[-1] + 1)
                 sides = np.column_stack([boxes, classes]).T
-                table = np.column_stack([np.interp(every, at, side) for side in sides])
+                table = np.column_stack(
+                    [np.interp(path_frames, box_frames, side) for side in sides]
+                )
                 boxes, classes = table[:, :4], table[:, 4:]
             if len(boxes) > self.min_length:
-                rows = np.column_stack([at[0] + np.arange(len(boxes)), boxes])
+                rows = np.column_stack([box_frames[0] + np.arange(len(boxes)), boxes])
                 quarter = max(1, classes.shape[1] // 4)
                 means = np.sort(classes, axis=0)[::-1][:quarter].mean(axis=0)
                 for label in np.argsort(-means, kind='stable')[: self.actions].tolist():
@@ -98,9 +100,9 @@ class RetinaLinking:
         values = classes.max(axis=1) if is_ucf else classes[:, label]
         values = values / medfilt(values, 5).max()
         # The labelling has a frame before the first, and not the last.
-        both = np.vstack([[1, 1], np.column_stack([values, 1 - values])[:-1]])
+        label_scores = np.vstack([[1, 1], np.column_stack([values, 1 - values])[:-1]])
         alpha = UCF24_ALPHAS[label] if is_ucf and not self.alpha else self.alpha
-        is_action = best_labels(both, alpha) == 0
+        is_action = best_labels(label_scores, alpha) == 0
         for start, stop in stretches(is_action):
             if stop - 1 - start >= self.min_length:
                 scores = np.sort(classes[start:stop, label])[::-1]
@@ -145,17 +147,19 @@ class RetinaLinking:
         """Which free boxes overlap the place where a path is expected."""
         steps = min(self.end_after + 1, len(path)) - 1
         last, past = bboxes[path[-1]], bboxes[path[-1 - steps]]
-        expected, others = last + (last - past) / max(1, steps), bboxes[free]
-        low = np.maximum(expected, others)[:, :2]
-        high = np.minimum(expected, others)[:, 2:]
+        expected, free_bboxes = last + (last - past) / max(1, steps), bboxes[free]
+        low = np.maximum(expected, free_bboxes)[:, :2]
+        high = np.minimum(expected, free_bboxes)[:, 2:]
         sides = high - low
         if self.clamped:
             sides = np.maximum(sides, 0)
-        both = sides.prod(axis=1)
+        intersections = sides.prod(axis=1)
         areas = (expected[2:] - expected[:2]).prod() + (
-            others[:, 2:] - others[:, :2]
+            free_bboxes[:, 2:] - free_bboxes[:, :2]
         ).prod(axis=1)
-        ious = np.divide(both, areas - both, out=np.zeros(len(free)), where=both > 0)
+        ious = np.zeros(len(free))
+        unions = areas - intersections
+        np.divide(intersections, unions, out=ious, where=intersections > 0)
         return ious >= self.link_iou
 
 

@@ -58,14 +58,14 @@ def pickle_results(path: Path, content: Any) -> Results | None:
         numbers = {folder: number for number, folder in enumerate(folders)}
         parts = []
         for label, by_frame in enumerate(by_label):
-            for number, (file, found) in enumerate(zip(files, by_frame, strict=True)):
-                found = np.reshape(np.asarray(found, dtype=float), (-1, 5))
+            for number, (file, boxes) in enumerate(zip(files, by_frame, strict=True)):
+                boxes = np.reshape(np.asarray(boxes, dtype=float), (-1, 5))
                 frame = int(Path(file).stem)
-                if not (np.isfinite(found).all() and frame >= 1):
+                if not (np.isfinite(boxes).all() and frame >= 1):
                     raise ValueError(f'label {label}, frame {number} of {file}')
-                whole = numbers[str(Path(file).parent)], frame, label
-                whole = np.tile(whole, (len(found), 1))
-                parts.append(np.column_stack([whole, found[:, 4], found[:, :4]]))
+                indices = numbers[str(Path(file).parent)], frame, label
+                indices = np.tile(indices, (len(boxes), 1))
+                parts.append(np.column_stack([indices, boxes[:, 4], boxes[:, :4]]))
         table = np.concatenate(parts)
         if not len(table) or not (table[:, 3].min() >= 0 and table[:, 3].max() <= 1):
             raise ValueError('it has no box, or a score that is not in [0, 1]')
@@ -89,10 +89,10 @@ def mat_results(folder: Path, content: Any) -> Results | None:
 
     def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
         for file in files:
-            found = _read_mat(file, metric.num_classes)
+            instances = _read_mat(file, metric.num_classes)
             video = _video(str(file.parent), metric)
             sample = dict(video_id=video, timestamp=int(file.stem))
-            yield str(file), dict(sample, pred_instances=found)
+            yield str(file), dict(sample, pred_instances=instances)
 
     return Results(str(folder), TubeMetric, samples, NO_SCORE)
 
@@ -127,12 +127,13 @@ def _read_paths(file: Path, num_labels: int) -> list[tuple[int, float, np.ndarra
             raise ValueError(f'it has {len(by_label)} labels, not {num_labels}')
         for column, paths in enumerate(by_label, start=1):
             # Without paths a label has a struct without fields.
-            for path in paths.ravel() if paths.dtype.names else ():
-                bboxes, scores = (path[name] * 1.0 for name in ('boxes', 'allScores'))
-                frames = int(path['start'].item()) + np.arange(len(bboxes))
+            for struct in paths.ravel() if paths.dtype.names else ():
+                bboxes, scores = struct['boxes'] * 1.0, struct['allScores'] * 1.0
+                frames = int(struct['start'].item()) + np.arange(len(bboxes))
                 scores = np.insert(scores[:, :num_labels], 0, 0, axis=1)
-                whole = np.arange(len(bboxes)), frames, bboxes - 1, scores
-                for _, rows, score in linking.trim(column, *whole):
+                path = np.arange(len(bboxes))
+                trimmed = linking.trim(column, path, frames, bboxes - 1, scores)
+                for _, rows, score in trimmed:
                     tubes.append((column - 1, score, check_tube(rows)))
     return tubes
 
@@ -169,8 +170,8 @@ def _read_mat(file: Path, num_classes: int) -> dict[str, np.ndarray]:
     actions = scores[:, 1:]
     best = np.argsort(-actions, axis=0, kind='stable')[:CANDIDATES]
     is_candidate = np.take_along_axis(actions, best, axis=0) > LEAST_SCORE
-    kept = np.unique(best[is_candidate])
-    return dict(bboxes=bboxes[kept], scores=scores[kept])
+    candidates = np.unique(best[is_candidate])
+    return dict(bboxes=bboxes[candidates], scores=scores[candidates])
 
 
 def _video(folder: str, metric: TubeMetric) -> str:

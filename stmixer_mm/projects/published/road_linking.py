@@ -52,8 +52,8 @@ class RoadLinking:
         """See ``VideoLinking``."""
         boxes, columns = self._suppress(frames, bboxes, scores)
         for column in np.unique(columns).tolist():
-            own = boxes[columns == column]
-            for path in self._paths(own, frames, bboxes, scores[:, column]):
+            class_boxes = boxes[columns == column]
+            for path in self._paths(class_boxes, frames, bboxes, scores[:, column]):
                 yield from self.trim(column, path, frames, bboxes, scores)
 
     def _suppress(
@@ -69,12 +69,14 @@ class RoadLinking:
         box, column, value = box[order], column[order], value[order]
         groups = np.cumsum(first_of_runs(frames[box], column))
         rank = np.arange(len(groups)) - np.searchsorted(groups, groups)
-        kept = np.flatnonzero(rank < self.candidates)[::-1]
-        box, column, value = box[kept], column[kept], value[kept]
-        found = NumberedBoxes(column, frames[box, None], bboxes[box, None], value, box)
+        candidates = np.flatnonzero(rank < self.candidates)[::-1]
+        box, column, value = box[candidates], column[candidates], value[candidates]
+        numbered_boxes = NumberedBoxes(
+            column, frames[box, None], bboxes[box, None], value, box
+        )
         nms = Linking(nms_iou=self.nms_iou, top_k=self.top_k, nms_pixel=0)
-        stay = suppress_tubelets(found, nms)
-        return stay.numbers, stay.sequences
+        remaining_boxes = suppress_tubelets(numbered_boxes, nms)
+        return remaining_boxes.numbers, remaining_boxes.sequences
 
     def _paths(
         self,
@@ -88,26 +90,29 @@ class RoadLinking:
         Paths take turns by the mean of their best ``end_after`` + 1 scores of the frame
         before, new ones last. Each takes the box with the best score.
         """
-        known, starts = np.unique(frames[boxes], return_index=True)
-        seen = dict(zip(known.tolist(), np.split(boxes, starts[1:]), strict=True))
+        numbers, starts = np.unique(frames[boxes], return_index=True)
+        boxes_by_frame = dict(
+            zip(numbers.tolist(), np.split(boxes, starts[1:]), strict=True)
+        )
         live: list[_Path] = []
         dead: list[_Path] = []
-        for frame in range(known[0], known[-1] + 1):
-            here = seen.get(frame, boxes[:0])
-            free = np.full(len(here), True)
-            if live and len(here):
+        for frame in range(numbers[0], numbers[-1] + 1):
+            candidates = boxes_by_frame.get(frame, boxes[:0])
+            free = np.full(len(candidates), True)
+            if live and len(candidates):
                 last = bboxes[[path.boxes[-1] for path in live]]
-                ious = aligned_iou(last[:, None], bboxes[here], pixel=1)
-                worth = np.where(ious >= self.link_iou, scores[here], 0)
-                for path, own in zip(live, worth, strict=True):
-                    one = own.argmax()
-                    if own[one] > 0:
-                        path.add(int(here[one]), frame, scores, self.end_after + 1)
-                        worth[:, one], free[one] = 0, False
+                ious = aligned_iou(last[:, None], bboxes[candidates], pixel=1)
+                worth = np.where(ious >= self.link_iou, scores[candidates], 0)
+                for path, path_worth in zip(live, worth, strict=True):
+                    best = path_worth.argmax()
+                    if path_worth[best] > 0:
+                        box = int(candidates[best])
+                        path.add(box, frame, scores, self.end_after + 1)
+                        worth[:, best], free[best] = 0, False
             live.sort(key=lambda path: -path.mean)
             dead += [path for path in live if frame - path.last >= self.end_after]
             live = [path for path in live if frame - path.last < self.end_after]
-            live += [_Path(box, frame, scores) for box in here[free].tolist()]
+            live += [_Path(box, frame, scores) for box in candidates[free].tolist()]
         paths = [path.boxes for path in live + dead if len(path.boxes) > self.end_after]
         paths.sort(key=lambda path: -np.sort(scores[path])[-20:].mean())
         return list(map(np.array, paths))
@@ -121,14 +126,14 @@ class RoadLinking:
         scores: np.ndarray,
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """The stretches of a path, without gaps, whose best labelling is its class."""
-        every = np.arange(frames[path[0]], frames[path[-1]] + 1)
-        path = path[np.searchsorted(frames[path], every)]
+        path_frames = np.arange(frames[path[0]], frames[path[-1]] + 1)
+        path = path[np.searchsorted(frames[path], path_frames)]
         is_own = best_labels(scores[path, 1:] + 20, self.alpha) == column - 1
         for start, stop in stretches(is_own):
             part = path[start:stop]
             if stop - 1 - start > self.min_span:
                 best = np.sort(scores[part, column])[-self.best :]
-                rows = np.column_stack([every[start:stop], bboxes[part]])
+                rows = np.column_stack([path_frames[start:stop], bboxes[part]])
                 yield column, rows, float(best.mean())
 
 
@@ -150,15 +155,15 @@ class _Path:
 def best_labels(values: np.ndarray, alpha: float) -> np.ndarray:
     """Labels (T,) of the greatest sum of values (T, C), where a change costs alpha."""
     total, classes = values[0].copy(), np.arange(values.shape[1])
-    before = np.zeros(values.shape, dtype=int)
+    previous_labels = np.zeros(values.shape, dtype=int)
     for t in range(1, len(values)):
         best = total.argmax()
         changed = total[best] - alpha
         stays = (total > changed) | (total == changed) & (classes < best)
-        before[t] = np.where(stays, classes, best)
+        previous_labels[t] = np.where(stays, classes, best)
         total = values[t] + np.where(stays, total, changed)
     labels = [total.argmax()]
-    for choice in before[:0:-1]:
+    for choice in previous_labels[:0:-1]:
         labels.append(choice[labels[-1]])
     return np.array(labels[::-1])
 

@@ -44,10 +44,10 @@ def tuber_results(path: Path, content: Any) -> Results | None:
     files = [file for file in files if _RANK.fullmatch(file.name)]
     if not files or _LINE.fullmatch(_first_line(files[0])) is None:
         return None
-    found: dict[tuple[str, int], list[Query]] = defaultdict(list)
+    frame_queries: dict[tuple[str, int], list[Query]] = defaultdict(list)
     for file in files:
         for place, video, frame, values in _read(file):
-            found[video, frame].append((place, values))
+            frame_queries[video, frame].append((place, values))
     truths = sorted(files[0].parent.glob('GT_*.txt'))
 
     def samples(metric: TubeMetric) -> Iterator[tuple[str, dict]]:
@@ -59,7 +59,7 @@ def tuber_results(path: Path, content: Any) -> Results | None:
                     f'{SHORT_SIDE} pixels; give results with the IMG_SIZE of its '
                     'configuration for JHMDB.'
                 )
-        for (video, frame), queries in found.items():
+        for (video, frame), queries in frame_queries.items():
             name, places, values = names.get(video, video), *zip(*queries, strict=True)
             if frame > 0:
                 sample = _sample(metric, name, places, values)
@@ -81,25 +81,25 @@ def _read(file: Path) -> Iterator[tuple[str, str, int, np.ndarray]]:
 
 
 def _parse(number: int, line: str) -> tuple[int, str, int, np.ndarray]:
-    if (found := _LINE.fullmatch(line)) is None:
+    if (match := _LINE.fullmatch(line)) is None:
         raise ValueError('it has another form')
-    values = np.array([*map(parse_number, found[3].split(','))])
+    values = np.array([*map(parse_number, match[3].split(','))])
     if not np.isfinite(values).all():
         raise ValueError('not all are finite')
-    return number, found[1], int(found[2]), values
+    return number, match[1], int(match[2]), values
 
 
 def _sample(metric: TubeMetric, name: str, places: tuple, values: tuple) -> dict:
     """Boxes and scores of the queries of a frame."""
     labels = metric.num_classes - 1
-    for place, one in zip(places, values, strict=True):
-        if len(one) != 5 + labels:
+    for place, numbers in zip(places, values, strict=True):
+        if len(numbers) != 5 + labels:
             raise UserError(
-                f'{place}: {len(one)} numbers, not {5 + labels}: a box, a score for each of '
-                f'the {labels} labels of the ground truth, and one for background; give '
-                'the ground truth of the tested dataset.'
+                f'{place}: {len(numbers)} numbers, not {5 + labels}: a box, a score for '
+                f'each of the {labels} labels of the ground truth, and one for '
+                'background; give the ground truth of the tested dataset.'
             )
-        if not (one[4:].min() >= 0 and one[4:].max() <= 1 + 1e-6):
+        if not (numbers[4:].min() >= 0 and numbers[4:].max() <= 1 + 1e-6):
             raise UserError(f'{place}: a score is not in [0, 1]; write {FORM}.')
     table = np.stack(values)
     table = table[table[:, 4:].argmax(axis=1) < labels]  # the rest is background

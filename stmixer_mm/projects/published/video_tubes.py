@@ -50,13 +50,13 @@ def folder_results(folder: Path, content: Any) -> Results | None:
         return None
 
     def read(metric: VideoMAPMetric) -> VideoTubes:
-        found = {}
+        tubes = {}
         for video in metric.videos:
             file = Path(folder, f'{video}_tubes.pkl')
             check_file(file, remedy='give a folder with tubes of all test videos')
             content = read_plain_pickle(file, kind='a pickle of tubes')
-            found |= _read(str(file), content, video=video)
-        return found
+            tubes |= _read(str(file), content, video=video)
+        return tubes
 
     nms_iou = LINKINGS['act'].tube_nms_iou
     samples = partial(_samples, str(folder), read, tube_nms_iou=nms_iou)
@@ -65,12 +65,12 @@ def folder_results(folder: Path, content: Any) -> Results | None:
 
 def _samples(
     file: str,
-    read: Callable[[VideoMAPMetric], VideoTubes],
+    read_tubes: Callable[[VideoMAPMetric], VideoTubes],
     metric: VideoMAPMetric,
     **options: float,
 ) -> Iterator[tuple[str, dict]]:
     """Place and sample of each video."""
-    for video, tubes in read(metric).items():
+    for video, tubes in read_tubes(metric).items():
         place, last = f'{file}, {video}', max(label for label, *_ in tubes)
         if last >= metric.num_classes - 1:
             raise UserError(
@@ -82,7 +82,7 @@ def _samples(
 
 def _read(file: str, content: Any, *, video: str | None = None) -> VideoTubes:
     """Tubes of a dict from labels to lists, of many videos or of one."""
-    found = defaultdict(list)
+    video_tubes = defaultdict(list)
     with blame(f'{file} is not of tubes', REMEDY):
         lists = [(label, list(tubes)) for label, tubes in content.items()]
     for label, tubes in lists:
@@ -95,8 +95,8 @@ def _read(file: str, content: Any, *, video: str | None = None) -> VideoTubes:
                     raise ValueError(f'its score is {score}')
                 rows = np.asarray(rows)
                 rows = check_tube(rows[:, :5] if rows.shape[1:] == (6,) else rows)
-                found[name].append((int(label), float(score), rows))
-    boxes = [rows[:, 1:].max() for tubes in found.values() for *_, rows in tubes]
+                video_tubes[name].append((int(label), float(score), rows))
+    boxes = [rows[:, 1:].max() for tubes in video_tubes.values() for *_, rows in tubes]
     if max(boxes, default=2 if video else 0) <= 1:
         raise UserError(f'{file} has no tube of more than one pixel; {REMEDY}.')
-    return found
+    return video_tubes

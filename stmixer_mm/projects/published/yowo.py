@@ -33,22 +33,23 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
     the label of the best one, and is evaluated so. Files may be empty.
     """
     files = {file: _NAME.fullmatch(file.name) for file in sorted(folder.glob('*.txt'))}
-    others = [file for file, found in files.items() if not found]
-    if len(others) == len(files) or any(file.stem.isdecimal() for file in others):
+    foreign_files = [file for file, file_name in files.items() if not file_name]
+    has_numbers = any(file.stem.isdecimal() for file in foreign_files)
+    if has_numbers or len(foreign_files) == len(files):
         return None
-    if others:
+    if foreign_files:
         raise UserError(
-            f'{others[0]} is not <class>_<video>_<frame>.txt as YOWO names its files; '
-            'rename or remove it.'
+            f'{foreign_files[0]} is not <class>_<video>_<frame>.txt as YOWO names its '
+            'files; rename or remove it.'
         )
     numbers: dict[str, int] = {}
     places: list[str] = []
     table = array('d')
-    for file, found in files.items():
-        frame = int(found[2])
+    for file, file_name in files.items():
+        frame = int(file_name[2])
         if frame < 1:
             raise UserError(f'{file} is of frame {frame}; number frames from 1.')
-        video = numbers.setdefault(found[1], len(numbers))
+        video = numbers.setdefault(file_name[1], len(numbers))
         for line, *row in right_lines(file, _parse, FORM):
             table.extend((video, frame, *row))
             places.append(f'{file}, line {line}')
@@ -58,8 +59,8 @@ def yowo_results(folder: Path, content: Any) -> Results | None:
 
     def names(metric: TubeMetric) -> list[str]:
         # Of a video, YOWO writes / as _.
-        known = {name.replace('/', '_'): name for name in metric.videos}
-        return [known.get(name, name) for name in numbers]
+        video_names = {name.replace('/', '_'): name for name in metric.videos}
+        return [video_names.get(name, name) for name in numbers]
 
     return row_results(folder, rows, lambda row: places[row - 1], names)
 

@@ -39,25 +39,25 @@ class PathLinking:
         self, length: int, frames: np.ndarray, bboxes: np.ndarray, scores: np.ndarray
     ) -> Iterator[tuple[int, np.ndarray, float]]:
         """See ``VideoLinking``."""
-        every = np.arange(1, length + 1)
+        all_frames = np.arange(1, length + 1)
         for column in range(1, scores.shape[1]):
-            own = np.flatnonzero(scores[:, column] > 0)
-            if not len(own):
+            box_numbers = np.flatnonzero(scores[:, column] > 0)
+            if not len(box_numbers):
                 continue
-            table = np.column_stack([bboxes[own], scores[own, column]])
-            known, first = np.unique(frames[own], return_index=True)
-            seen = np.split(table, first[1:])
-            nearest = np.abs(every[:, None] - known).argmin(axis=1)
+            table = np.column_stack([bboxes[box_numbers], scores[box_numbers, column]])
+            box_frames, first = np.unique(frames[box_numbers], return_index=True)
+            frame_tables = np.split(table, first[1:])
+            nearest = np.abs(all_frames[:, None] - box_frames).argmin(axis=1)
             tubes = join_tubes(
-                (0, np.column_stack([every, path[:, :4]]), path[:, 4].mean())
-                for path in _best_paths([seen[n] for n in nearest], self)
+                (0, np.column_stack([all_frames, path[:, :4]]), path[:, 4].mean())
+                for path in _best_paths([frame_tables[n] for n in nearest], self)
             )
             if self.tube_nms_iou is not None:
                 options = dict(pixel=self.tube_pixel)
                 tubes = suppress_tubes(tubes, self.tube_nms_iou, **options)
             boxes = np.split(tubes.bboxes, len(tubes.lengths))
-            for one, score in zip(boxes, tubes.scores.tolist(), strict=True):
-                yield column, np.column_stack([every, one]), score
+            for tube_bboxes, score in zip(boxes, tubes.scores.tolist(), strict=True):
+                yield column, np.column_stack([all_frames, tube_bboxes]), score
 
 
 def _best_paths(boxes: list[np.ndarray], linking: PathLinking) -> list[np.ndarray]:
@@ -65,21 +65,21 @@ def _best_paths(boxes: list[np.ndarray], linking: PathLinking) -> list[np.ndarra
     links = [
         _links(first, second, linking) for first, second in itertools.pairwise(boxes)
     ]
-    free = [np.zeros(len(one)) for one in boxes]  # -inf for what is taken
+    penalties = [np.zeros(len(rows)) for rows in boxes]  # -inf: in a path already
     paths = []
-    while len(paths) < linking.paths and all(one.max() == 0 for one in free):
+    while len(paths) < linking.paths and all(row.max() == 0 for row in penalties):
         # From the end: worth of the best way on from each box, and its next box.
-        worth, following = free[-1], []
-        for link, own in zip(links[::-1], free[-2::-1], strict=True):
+        worth, following = penalties[-1], []
+        for link, penalty in zip(links[::-1], penalties[-2::-1], strict=True):
             ways = link + worth
             following.append(ways.argmax(axis=1))
-            worth = ways.max(axis=1) + own
+            worth = ways.max(axis=1) + penalty
         path = [worth.argmax()]
         for choice in following[::-1]:
             path.append(choice[path[-1]])
-        for one, index in zip(free, path, strict=True):
-            one[index] = -np.inf
-        paths.append(np.stack([one[i] for one, i in zip(boxes, path, strict=True)]))
+        for penalty, index in zip(penalties, path, strict=True):
+            penalty[index] = -np.inf
+        paths.append(np.stack([rows[i] for rows, i in zip(boxes, path, strict=True)]))
     return paths
 
 
