@@ -34,11 +34,11 @@ def check_config(
     Raises:
         UserError: the config has no dataset for these splits.
     """
-    reports, seen = [], []
+    reports, checked_datasets = [], []
     for split in splits:
         for dataset in dataset_configs(cfg, split):
-            if dataset not in seen:
-                seen.append(dataset)
+            if dataset not in checked_datasets:
+                checked_datasets.append(dataset)
                 reports.append(check_dataset(dataset, split, decode=decode))
     if not reports:
         raise UserError(f'The config has no dataset for {splits}; nothing to check.')
@@ -140,11 +140,11 @@ def _check_classes(cfg: Config, reports: list[Report]) -> None:
         key = getattr(kind, 'num_classes_key', '')
         number = reduce(lambda node, name: node.get(name, {}), key.split('.'), cfg)
     for report in reports:
-        found = len(report.class_counts) + 1
-        if report.class_counts and number and number != found:
+        num_classes = len(report.class_counts) + 1
+        if report.class_counts and number and number != num_classes:
             message = (
-                f'it has {found} classes, the dummy class 0 among them, but {key} is '
-                f'{number}; set that to {found}, or correct the label file.'
+                f'it has {num_classes} classes, the dummy class 0 among them, but {key} '
+                f'is {number}; set that to {num_classes}, or correct the label file.'
             )
             report.error('classes', report.place(), message)
 

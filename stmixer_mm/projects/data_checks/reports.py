@@ -49,9 +49,9 @@ class Report:
         return sum(finding.severity == 'error' for finding in self.findings)
 
     def place(self, *names: str) -> Place:
-        """Where the first of these names that has a place is first named."""
-        found = (self.places[name] for name in names if name in self.places)
-        return next(found, (self.ann_file, None))
+        """First mention of the first of these names that has one."""
+        places = (self.places[name] for name in names if name in self.places)
+        return next(places, (self.ann_file, None))
 
     def error(self, kind: str, place: Place, message: str) -> None:
         self.findings.append(Finding('error', kind, *place, message))
@@ -62,8 +62,12 @@ class Report:
 
 def format_report(report: Report) -> str:
     """All errors, the first warnings, and a summary, as text."""
-    errors = [str(one) for one in report.findings if one.severity == 'error']
-    warnings = [str(one) for one in report.findings if one.severity == 'warning']
+    errors = [
+        str(finding) for finding in report.findings if finding.severity == 'error'
+    ]
+    warnings = [
+        str(finding) for finding in report.findings if finding.severity == 'warning'
+    ]
     lines = [f'== {report.name}: {report.ann_file}', *errors, *warnings[:MAX_WARNINGS]]
     if report.num_keyframes:
         lines.append(

@@ -45,11 +45,11 @@ def check_videos(
         except UserError as error:
             report.error('unreadable', report.place(name), str(error))
             continue
-        found, wanted = video['total_frames'], num_frames.get(name)
-        if wanted not in (None, found):
+        total_frames, annotated_frames = video['total_frames'], num_frames.get(name)
+        if annotated_frames not in (None, total_frames):
             message = (
-                f'{infos[0][dataset.path_key]} has {found} frames, but the annotation is '
-                f'of {wanted}; boxes may belong to other frames.'
+                f'{infos[0][dataset.path_key]} has {total_frames} frames, but the '
+                f'annotation is of {annotated_frames}; boxes may belong to other frames.'
             )
             report.warn('length', report.place(name), message)
         _check_keyframes(dataset, [info | video for info in infos], report, decode)
@@ -78,7 +78,7 @@ def _check_keyframes(
     # Without a sampler of ours only the keyframes are looked at.
     sampler = dataset.find_transform(SampleKeyframeClip) or SampleKeyframeClip(1, 1)
     decoder = DecodeFrameFiles() if dataset.use_frames else DecodeFrames()
-    seen, sound = set(), np.array([], int)  # frames
+    faults_and_places, sound = set(), np.array([], int)  # frames
     for info in sorted(infos, key=lambda info: info['timestamp']):
         kind = 'clip'
         try:
@@ -91,6 +91,6 @@ def _check_keyframes(
                     sound = np.union1d(sound, frames)
         except UserError as error:
             place = report.place(info['img_key'], info['video_id'])
-            if seen.isdisjoint((str(error), place)):
+            if faults_and_places.isdisjoint((str(error), place)):
                 report.error(kind, place, str(error))
-            seen |= {str(error), place}
+            faults_and_places |= {str(error), place}
