@@ -47,34 +47,35 @@ def weighted_aps(
     num_gts = judged.gts @ weights
     num_gts = np.where(num_gts > 0, num_gts + extra_gts, np.nan)
     areas, envelope = np.zeros((2, weights.shape[1]))
-    everything = _count(judged.videos, weights)
+    counts = _count(judged.videos, weights)
     # Sums of 1 / n.
-    harmonic = np.append(0, np.cumsum(1 / np.arange(1, everything.max(initial=0) + 1)))
+    harmonic = np.append(0, np.cumsum(1 / np.arange(1, counts.max(initial=0) + 1)))
     if mode == 'yolo':  # from the last detection to recall 1
         right = _count(judged.videos[judged.right], weights)
-        areas += right / np.maximum(everything, 1) * (num_gts - right) / 2
-    for hits, earlier, false in _right_ones(judged, weights):
-        found = earlier + hits
-        after, before = _precision(found, false), _precision(earlier, false)
+        areas += right / np.maximum(counts, 1) * (num_gts - right) / 2
+    for hits, earlier, false in _right_detections(judged, weights):
+        total_hits = earlier + hits
+        precision = _precision(total_hits, false)
+        earlier_precision = _precision(earlier, false)
         if mode == 'act':
-            # Of k further hits, found / total + ... is k less false (1 / total + ...).
-            sums = harmonic[(found + false).astype(int)]
+            # Of k further hits, hits / total + ... is k less false (1 / total + ...).
+            sums = harmonic[(total_hits + false).astype(int)]
             sums -= harmonic[(earlier + false).astype(int)]
-            areas += (hits - false * sums - (after - before) / 2).sum(axis=0)
+            areas += (hits - false * sums - (precision - earlier_precision) / 2).sum(0)
             continue
         # Precision rises along the copies of a hit: all have the envelope of the last.
-        for row in after[::-1]:
+        for row in precision[::-1]:
             envelope = np.maximum(envelope, row, out=row)
-        areas += (hits * after).sum(axis=0)
+        areas += (hits * precision).sum(axis=0)
         if mode == 'yolo':
-            areas += np.maximum(before - after, 0).sum(axis=0) / 2
+            areas += np.maximum(earlier_precision - precision, 0).sum(axis=0) / 2
     return areas / num_gts
 
 
-def _precision(found: np.ndarray, false: np.ndarray) -> np.ndarray:
+def _precision(hits: np.ndarray, false: np.ndarray) -> np.ndarray:
     """1 where there is nothing yet."""
-    total = found + false
-    return (found + (total == 0)) / np.maximum(total, 1)
+    total = hits + false
+    return (hits + (total == 0)) / np.maximum(total, 1)
 
 
 def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -82,31 +83,30 @@ def _count(videos: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.bincount(videos, minlength=len(weights)) @ weights
 
 
-def _right_ones(
+def _right_detections(
     judged: Judged, weights: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """The right detections of a class, R at a time, the lowest scores first.
 
     Yields:
-        (R, D) how often each is there, how many right ones there are before it, and how
-        many wrong ones.
+        (R, D) copies of each detection, right ones before it, and wrong ones before it.
     """
     right, videos, _ = judged
     rank, wrong = np.flatnonzero(right), np.flatnonzero(~right)
-    before = np.searchsorted(rank, wrong)  # the first right one after it
+    next_hits = np.searchsorted(rank, wrong)  # the first right detection after it
     shape = len(rank) + 1, len(weights)
-    gaps = csr_array((np.ones(len(wrong)), (before, videos[wrong])), shape=shape)
-    found = _count(videos[rank], weights)
-    false = _count(videos[wrong[before < len(rank)]], weights)
+    gaps = csr_array((np.ones(len(wrong)), (next_hits, videos[wrong])), shape=shape)
+    num_right = _count(videos[rank], weights)
+    num_wrong = _count(videos[wrong[next_hits < len(rank)]], weights)
     for stop in range(len(rank), 0, -_AT_ONCE):
-        some = slice(max(stop - _AT_ONCE, 0), stop)
-        hits, between = weights[videos[rank[some]]], gaps[some] @ weights
-        earlier, before = np.empty_like(hits), np.empty_like(hits)
+        chunk = slice(max(stop - _AT_ONCE, 0), stop)
+        hits, gap_sizes = weights[videos[rank[chunk]]], gaps[chunk] @ weights
+        earlier, false = np.empty_like(hits), np.empty_like(hits)
         for row in reversed(range(len(hits))):
-            found = np.subtract(found, hits[row], out=earlier[row])
-            before[row] = false
-            false = false - between[row]
-        yield hits, earlier, before
+            num_right = np.subtract(num_right, hits[row], out=earlier[row])
+            false[row] = num_wrong
+            num_wrong = num_wrong - gap_sizes[row]
+        yield hits, earlier, false
 
 
 def weighted_means(
@@ -126,11 +126,12 @@ def weighted_means(
         over: A name of ``CLASS_AVERAGES``.
         extra_gts: As in ``Protocol``.
     """
-    aps = np.array(
-        [weighted_aps(one, weights, mode=mode, extra_gts=extra_gts) for one in classes]
-    )
-    num_gts = np.array([one.gts for one in classes]) @ weights
-    per_video = [np.bincount(one.videos, minlength=len(weights)) for one in classes]
+    options = dict(mode=mode, extra_gts=extra_gts)
+    aps = np.array([weighted_aps(judged, weights, **options) for judged in classes])
+    num_gts = np.array([judged.gts for judged in classes]) @ weights
+    per_video = [
+        np.bincount(judged.videos, minlength=len(weights)) for judged in classes
+    ]
     counted = CLASS_AVERAGES[over](num_gts, np.array(per_video) @ weights)
     values = np.where(counted & ~np.isnan(aps), aps, 0)
     return values.sum(axis=0) / np.maximum(counted.sum(axis=0), 1), aps

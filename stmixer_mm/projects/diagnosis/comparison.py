@@ -20,7 +20,7 @@ class Comparison(NamedTuple):
     """Scores by a metric, one for each split; those of --against beside them."""
 
     splits: Sequence[Score]
-    others: Sequence[Score]  # as many, or none
+    baselines: Sequence[Score]  # as many, or none
     files: Sequence[str]  # of the results, and of those beside them
     is_linked: bool  # whether the results are tubes
 
@@ -29,23 +29,23 @@ class Comparison(NamedTuple):
         return mean_score(self.splits)
 
     @property
-    def other(self) -> Score | None:
-        return mean_score(self.others) if self.others else None
+    def baseline(self) -> Score | None:
+        return mean_score(self.baselines) if self.baselines else None
 
 
 def span(interval: Interval | None) -> str:
     return '-' if interval is None else '[{:.3f}, {:.3f}]'.format(*interval)
 
 
-def value_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[Row]:
+def value_rows(comparisons: Sequence[Comparison], splits: Sequence[int]) -> list[Row]:
     """A row for each value, below a heading."""
-    if scored[0].others:
-        rows = [['', *scored[0].files, 'difference', '95 %', '']]
-        for one in scored:
-            rows += [[name, *cells] for name, cells in _beside(one).items()]
+    if comparisons[0].baselines:
+        rows = [['', *comparisons[0].files, 'difference', '95 %', '']]
+        for comparison in comparisons:
+            rows += [[name, *cells] for name, cells in _beside(comparison).items()]
         return rows
-    columns = _columns(scored, splits)
-    intervals = _intervals([one.score for one in scored])
+    columns = _columns(comparisons, splits)
+    intervals = _intervals([comparison.score for comparison in comparisons])
     rows = [['', *columns, '95 %']]
     for name in dict.fromkeys(chain(*columns.values())):
         values = [column.get(name, '-') for column in columns.values()]
@@ -53,48 +53,53 @@ def value_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[Row]
     return rows
 
 
-def protocol_rows(scored: Sequence[Comparison], splits: Sequence[int]) -> list[Row]:
+def protocol_rows(
+    comparisons: Sequence[Comparison], splits: Sequence[int]
+) -> list[Row]:
     """A row for each protocol, or with others beside it for each of its thresholds.
 
     Tubes are in the row of the frames if they are linked as the protocol's authors do.
     """
-    if scored[0].others:
-        rows = [['protocol', 'of', 'IoU', *scored[0].files, 'difference', '95 %', '']]
-        for one in scored:
-            name, unit = one.score.metric.protocol_name, one.score.metric.unit
-            cells = _beside(one)
+    if comparisons[0].baselines:
+        rows = [
+            ['protocol', 'of', 'IoU', *comparisons[0].files, 'difference', '95 %', '']
+        ]
+        for comparison in comparisons:
+            metric, cells = comparison.score.metric, _beside(comparison)
             rows += [
-                [name, unit, thr, *cells[value]]
-                for thr, value in _overall(one.score.metric).items()
+                [metric.protocol_name, metric.unit, thr, *cells[value]]
+                for thr, value in _overall(metric).items()
             ]
         return rows
-    found: list[tuple[str, str, dict[str, str]]] = []
-    for one in scored:
-        score = one.score
+    protocols: list[tuple[str, str, dict[str, str]]] = []
+    for comparison in comparisons:
+        score = comparison.score
         metric, name = score.metric, score.metric.protocol_name
         kind = 'video' if isinstance(metric, VideoMAPMetric) else 'frame'
         cells = {
             f'{kind} mAP@{thr}': _cell(score, value)
             for thr, value in _overall(metric).items()
         }
-        beside = [row for row in found if row[0] == name and not row[2].keys() & cells]
-        if beside and (kind == 'frame' or _links_as_named(one)):
-            beside[0][2].update(cells)
+        partners = [
+            row for row in protocols if row[0] == name and not row[2].keys() & cells
+        ]
+        if partners and (kind == 'frame' or _links_as_named(comparison)):
+            partners[0][2].update(cells)
         else:
-            found.append((name, _choices(one), cells))
-    values = dict.fromkeys(chain(*(cells for *_, cells in found)))
+            protocols.append((name, _choices(comparison), cells))
+    values = dict.fromkeys(chain(*(cells for *_, cells in protocols)))
     rows = [['protocol', 'is', *values, 'used by']]
-    for name, choices, cells in found:
-        some = [cells.get(value, '-') for value in values]
-        rows.append([name, choices, *some, USERS.get(name, '-')])
+    for name, choices, cells in protocols:
+        texts = [cells.get(value, '-') for value in values]
+        rows.append([name, choices, *texts, USERS.get(name, '-')])
     return rows
 
 
-def _links_as_named(one: Comparison) -> bool:
-    """Whether tubes are linked as the authors of the protocol do."""
-    metric = one.score.metric
-    is_own = LINKINGS.get(metric.protocol_name) == metric.linking
-    return is_own and not one.is_linked
+def _links_as_named(comparison: Comparison) -> bool:
+    """True for tubes linked as the authors of the protocol do."""
+    metric = comparison.score.metric
+    linking = LINKINGS.get(metric.protocol_name)
+    return linking == metric.linking and not comparison.is_linked
 
 
 def _cell(score: Score, name: str) -> str:
@@ -102,20 +107,21 @@ def _cell(score: Score, name: str) -> str:
     return f'{score.values[name]:.4f}' + (f' {span(interval)}' if interval else '')
 
 
-def _beside(one: Comparison) -> dict[str, list[str | float]]:
+def _beside(comparison: Comparison) -> dict[str, list[str | float]]:
     """Both values, their difference, its interval and a remark, by name."""
-    score, other, difference = one.score, one.other, one.score - one.other
+    score, baseline = comparison.score, comparison.baseline
+    difference = score - baseline
     rows = {}
     for name, value in difference.values.items():
         interval = difference.interval(name)
         is_noise = interval and interval[0] <= 0 <= interval[1]
-        cells = score.values[name], other.values[name], value, span(interval)
+        cells = score.values[name], baseline.values[name], value, span(interval)
         rows[name] = [*cells, NOISE if is_noise else '']
     return rows
 
 
 def _columns(
-    scored: Sequence[Comparison], splits: Sequence[int]
+    comparisons: Sequence[Comparison], splits: Sequence[int]
 ) -> dict[str, dict[str, float]]:
     """Values of each split, and their means.
 
@@ -123,10 +129,13 @@ def _columns(
         UserError: two metrics give a value of the same name.
     """
     names = [f'split {split}' for split in splits] or ['value']
-    every = [[*one.splits, one.score] if splits else one.splits for one in scored]
+    score_rows = [
+        [*comparison.splits, comparison.score] if splits else comparison.splits
+        for comparison in comparisons
+    ]
     names += ['mean'] * bool(splits)
     columns = {}
-    for name, column in zip(names, zip(*every, strict=True), strict=True):
+    for name, column in zip(names, zip(*score_rows, strict=True), strict=True):
         values = [*chain(*(score.values.items() for score in column))]
         columns[name] = dict(values)
         counts = Counter(value for value, _ in values)
@@ -139,20 +148,20 @@ def _columns(
 
 
 def _intervals(scores: Sequence[Score]) -> dict[str, Interval]:
-    return {name: one.interval(name) for one in scores for name in one.draws}
+    return {name: score.interval(name) for score in scores for name in score.draws}
 
 
 def values_record(
-    scored: Sequence[Comparison], splits: Sequence[int]
+    comparisons: Sequence[Comparison], splits: Sequence[int]
 ) -> dict[str, Any]:
     """Values as JSON has them."""
-    columns = _columns(scored, splits)
+    columns = _columns(comparisons, splits)
     record = columns if splits else columns['value']
-    record['intervals'] = _intervals([one.score for one in scored])
-    if scored[0].others:
-        others = [one.other for one in scored]
-        differences = [one.score - one.other for one in scored]
-        for name, scores in ('against', others), ('difference', differences):
+    record['intervals'] = _intervals([comparison.score for comparison in comparisons])
+    if comparisons[0].baselines:
+        baselines = [comparison.baseline for comparison in comparisons]
+        differences = [pair.score - pair.baseline for pair in comparisons]
+        for name, scores in ('against', baselines), ('difference', differences):
             record[name] = dict(chain(*(score.values.items() for score in scores)))
         record['difference_intervals'] = _intervals(differences)
     return record
@@ -178,9 +187,9 @@ def class_values(score: Score) -> dict[str, tuple[float, Interval | None]]:
     }
 
 
-def protocol_record(one: Comparison) -> dict[str, Any]:
+def protocol_record(comparison: Comparison) -> dict[str, Any]:
     """Values by a protocol, as JSON has them."""
-    score, other = one.score, one.other
+    score, baseline = comparison.score, comparison.baseline
     metric = score.metric
 
     def at_thrs(get: Callable[[str], Any]) -> dict[str, Any]:
@@ -189,7 +198,7 @@ def protocol_record(one: Comparison) -> dict[str, Any]:
     record = {
         'protocol': metric.protocol_name,
         'of': metric.unit,
-        'is': _choices(one),
+        'is': _choices(comparison),
         **at_thrs(score.values.get),
         'used by': USERS.get(metric.protocol_name, '-'),
         'intervals': at_thrs(score.interval),
@@ -198,19 +207,21 @@ def protocol_record(one: Comparison) -> dict[str, Any]:
             for name, (value, interval) in class_values(score).items()
         },
     }
-    if other:
-        difference = score - other
-        record['against'] = at_thrs(other.values.get)
+    if baseline:
+        difference = score - baseline
+        record['against'] = at_thrs(baseline.values.get)
         record['difference'] = at_thrs(difference.values.get)
         record['difference_intervals'] = at_thrs(difference.interval)
     return record
 
 
-def _choices(one: Comparison) -> str:
+def _choices(comparison: Comparison) -> str:
     """A protocol in three words: its frames, of tubes their linking; matching; AP."""
-    metric = one.score.metric
+    metric = comparison.score.metric
     first = metric.protocol.frames
     if isinstance(metric, VideoMAPMetric):
-        names = [name for name, each in LINKINGS.items() if each == metric.linking]
-        first = 'given' if one.is_linked else [*names, 'own'][0]
+        names = [
+            name for name, linking in LINKINGS.items() if linking == metric.linking
+        ]
+        first = 'given' if comparison.is_linked else [*names, 'own'][0]
     return f'{first} {metric.protocol.matching} {metric.protocol.ap}'

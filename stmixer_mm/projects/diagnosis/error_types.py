@@ -98,24 +98,24 @@ def box_error_shares(
     metric: TubeFrameMAPMetric, detections: Detections
 ) -> dict[str, ErrorShares]:
     """Shares at the first threshold, by label with ground truth."""
-    boxes = [metric.gt_boxes(column) for column in metric.gts]
-    columns = np.repeat([*metric.gts], [len(one.frames) for one in boxes])
-    gts = Boxes(*map(np.concatenate, zip(*boxes, strict=True)))
+    gt_boxes = [metric.gt_boxes(column) for column in metric.gts]
+    columns = np.repeat([*metric.gts], [len(boxes.frames) for boxes in gt_boxes])
+    gts = Boxes(*map(np.concatenate, zip(*gt_boxes, strict=True)))
     order = np.argsort(gts.frames, kind='stable')
     gts, columns = take(gts, order), columns[order]
     shares, thr = {}, first_threshold(metric)
     for column, name in metric.class_names.items():
         is_own = columns == column
         if is_own.any():
-            found = metric.found(detections, column)
-            types = box_error_types(found, gts, is_own, metric.frame_limit, thr)
-            types = types[by_score(found.scores)]
+            boxes = metric.found(detections, column)
+            types = box_error_types(boxes, gts, is_own, metric.frame_limit, thr)
+            types = types[by_score(boxes.scores)]
             shares[name] = error_shares(types, is_own.sum(), ErrorShares)
     return shares
 
 
 def box_error_types(
-    found: Boxes, gts: Boxes, is_own: np.ndarray, frame_limit: int, iou_thr: float
+    boxes: Boxes, gts: Boxes, is_own: np.ndarray, frame_limit: int, iou_thr: float
 ) -> np.ndarray:
     """The type (N,) of each detection of a class, the first of these that holds.
 
@@ -124,25 +124,26 @@ def box_error_types(
     other classes, elsewhere; time: its video shows its class in other frames; other.
 
     Args:
-        found: N detections of the class.
+        boxes: N detections of the class.
         gts: M ground truths of all classes, by frame.
         is_own: (M,) which of them are of the class.
         frame_limit: Frame numbers of a video, video * frame_limit + frame.
         iou_thr: IoU that makes a detection right.
     """
     protocol = FRAME_PROTOCOLS['act']
-    pairs = frame_pairs(found, gts, pixel=protocol.pixel, min_iou=iou_thr)
-    own = take(pairs, is_own[pairs.gts])
-    right = match(found.scores, found.frames, own, iou_thr, matching=protocol.matching)
-    on_other = np.zeros(len(found.frames), dtype=bool)
+    pairs = frame_pairs(boxes, gts, pixel=protocol.pixel, min_iou=iou_thr)
+    class_pairs = take(pairs, is_own[pairs.gts])
+    options = dict(matching=protocol.matching)
+    right = match(boxes.scores, boxes.frames, class_pairs, iou_thr, **options)
+    on_other = np.zeros(len(boxes.frames), dtype=bool)
     on_other[pairs.detections[~is_own[pairs.gts]]] = True
     own_frames, other_frames = gts.frames[is_own], gts.frames[~is_own]
     cases = {
         'ap': right,
-        'localisation': np.isin(found.frames, own_frames),
+        'localisation': np.isin(boxes.frames, own_frames),
         'classification': on_other,
-        'other': np.isin(found.frames, other_frames),
-        'time': np.isin(found.frames // frame_limit, own_frames // frame_limit),
+        'other': np.isin(boxes.frames, other_frames),
+        'time': np.isin(boxes.frames // frame_limit, own_frames // frame_limit),
     }
     return np.select([*cases.values()], [*cases], 'other')
 
@@ -153,15 +154,19 @@ def tube_error_shares(
     """Shares at the first threshold, by label with ground truth."""
     shares, thr, measures = {}, first_threshold(metric), metric.measures()
     for column, name in metric.class_names.items():
-        own = metric.gts[column]
-        if len(own.sequences):
+        class_gts = metric.gts[column]
+        num_gts = len(class_gts.sequences)
+        if num_gts:
             tubes = metric.tubes(detections, column)
             right = metric.right(metric.match_tubes(tubes, column, min_iou=thr), thr)
-            others = [gts for other, gts in metric.gts.items() if other != column]
-            best = [best_overlaps(tubes, gts, **measures) for gts in ([own], others)]
+            other_gts = [gts for other, gts in metric.gts.items() if other != column]
+            best = [
+                best_overlaps(tubes, gts, **measures)
+                for gts in ([class_gts], other_gts)
+            ]
             types = tube_error_types(right, *best, thr)[by_score(tubes.scores)]
             shares[name] = error_shares(
-                types, len(own.sequences), TubeErrorShares, ap_mode=metric.protocol.ap
+                types, num_gts, TubeErrorShares, ap_mode=metric.protocol.ap
             )
     return shares
 
@@ -169,15 +174,18 @@ def tube_error_shares(
 def best_overlaps(tubes: Tubes, gts: Sequence[Tubes], **measures: float) -> Overlaps:
     """Of N tubes with the true one of their sequence each that they overlap most."""
     best = np.zeros((3, len(tubes.lengths)))
-    for some in gts:
-        for _, place, overlaps in overlaps_by_gt(tubes, some, **measures):
+    for gt_tubes in gts:
+        for _, place, overlaps in overlaps_by_gt(tubes, gt_tubes, **measures):
             better = overlaps.ious > Overlaps(*best[:, place]).ious
             best[:, place] = np.where(better, overlaps, best[:, place])
     return Overlaps(*best)
 
 
 def tube_error_types(
-    right: np.ndarray, own: Overlaps, other: Overlaps, iou_thr: float
+    right: np.ndarray,
+    class_overlaps: Overlaps,
+    other_overlaps: Overlaps,
+    iou_thr: float,
 ) -> np.ndarray:
     """The type (N,) of each tube, a field of ``TubeErrorShares``; the first that holds.
 
@@ -190,18 +198,18 @@ def tube_error_types(
 
     Args:
         right: (N,) bool.
-        own: (N,), best overlaps with tubes of the class, whether claimed or not.
-        other: (N,), with those of all other classes.
+        class_overlaps: (N,), the best with tubes of the class, claimed or not.
+        other_overlaps: (N,), with those of all other classes.
         iou_thr: IoU that makes a tube right.
     """
-    is_own = own.ious >= other.ious
-    nearest = Overlaps(*np.where(is_own, own, other))
+    is_own = class_overlaps.ious >= other_overlaps.ious
+    nearest = Overlaps(*np.where(is_own, class_overlaps, other_overlaps))
     in_time = nearest.temporal >= math.sqrt(iou_thr)
     in_place = nearest.spatial + nearest.rounding >= math.sqrt(iou_thr)
     cases = {
         'ap': right,
-        'repeat': own.reach >= iou_thr,
-        'classification': other.reach >= iou_thr,
+        'repeat': class_overlaps.reach >= iou_thr,
+        'classification': other_overlaps.reach >= iou_thr,
         'extra': nearest.ious == 0,
         'localisation': is_own & in_time,
         'time': is_own & in_place,
@@ -209,8 +217,8 @@ def tube_error_types(
         'classification_localisation': in_time,
         'classification_time': in_place,
     }
-    rest = 'classification_time_localisation'
-    return np.select([*cases.values()], [*cases], rest)
+    default_type = 'classification_time_localisation'
+    return np.select([*cases.values()], [*cases], default_type)
 
 
 def error_rows(shares: Mapping[str, Shares]) -> list[Row]:

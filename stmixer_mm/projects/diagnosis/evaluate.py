@@ -62,19 +62,20 @@ def evaluate(
     check_json_path(json, config_files(cfg))
     check_arguments(cfg)
     sides = [[*map(read_results, files)] for files in (results, against or [])]
-    scored = [*score_results(cfg, sides, splits, protocol or [], draws)]
-    ours = [one for one in scored if isinstance(one.score.metric, DetectionMetric)]
-    if draws and ours and not any(one.score.draws for one in ours):
+    comparisons = [*score_results(cfg, sides, splits, protocol or [], draws)]
+    scores = [comparison.score for comparison in comparisons]
+    scores = [score for score in scores if isinstance(score.metric, DetectionMetric)]
+    if draws and scores and not any(score.draws for score in scores):
         print(
             f'note: {results[0]} is evaluated in one video, which gives no interval.',
             file=sys.stderr,
         )
-    rows = (protocol_rows if protocol else value_rows)(scored, splits or [])
+    rows = (protocol_rows if protocol else value_rows)(comparisons, splits or [])
     print(format_table(rows, left=1 + bool(protocol) * (1 + bool(against))))
     if protocol:
-        write_json(json, [protocol_record(one) for one in scored])
+        write_json(json, [protocol_record(comparison) for comparison in comparisons])
     else:
-        write_json(json, values_record(scored, splits or []))
+        write_json(json, values_record(comparisons, splits or []))
 
 
 def _check_options(
@@ -104,8 +105,8 @@ def score_results(
     metrics = []
     for split, pair in zip(splits or [None], pairs, strict=True):
         of_split = build_metrics(cfg, split=split, protocols=protocols)
-        for found in pair:
-            of_split = metrics_for(found, of_split)
+        for results in pair:
+            of_split = metrics_for(results, of_split)
         metrics.append(of_split)
     for by_split in zip(*metrics, strict=True):
         scores = []
@@ -113,7 +114,7 @@ def score_results(
             if isinstance(metric, DetectionMetric):
                 metric.logs_classes = not protocols and len(pair) == 1
             scores.append(score_pair(metric, pair, draws=draws, seed=seed))
-        first, *others = zip(*scores, strict=True)
+        first, *baselines = zip(*scores, strict=True)
         is_linked = pairs[0][0].metric_type is VideoMAPMetric
-        files = [one.file if len(pairs) == 1 else 'mean' for one in pairs[0]]
-        yield Comparison(first, *(others or [()]), files, is_linked)
+        files = [results.file if len(pairs) == 1 else 'mean' for results in pairs[0]]
+        yield Comparison(first, *(baselines or [()]), files, is_linked)

@@ -63,10 +63,10 @@ def class_results(
     """All classes of a metric, from its ``match_classes``."""
     thr, results = first_threshold(metric), []
     for column, name in metric.class_names.items():
-        one = matched[column]
-        right = metric.right(one, thr)[by_score(one.scores)]
-        ap = metric.average_precision(right, one.num_gts)
-        counts = one.num_gts, len(right), int(right.sum())
+        class_matches = matched[column]
+        right = metric.right(class_matches, thr)[by_score(class_matches.scores)]
+        ap = metric.average_precision(right, class_matches.num_gts)
+        counts = class_matches.num_gts, len(right), int(right.sum())
         results.append(ClassResult(name, ap, *counts))
     return results
 
@@ -85,24 +85,24 @@ def judge_keyframes(
     for column, name in metric.class_names.items():
         for frame in metric.gt_boxes(column).frames.tolist():
             keyframe(frame).num_gts += 1
-        found = metric.found(detections, column)
+        boxes = metric.found(detections, column)
         right = metric.right(metric.match(detections, column, min_iou=thr), thr)
-        for row in np.flatnonzero(found.scores >= score_thr):
-            frame, bbox = int(found.frames[row]), found.bboxes[row]
+        for row in np.flatnonzero(boxes.scores >= score_thr):
+            frame, bbox = int(boxes.frames[row]), boxes.bboxes[row]
             if isinstance(metric, TubeMetric):  # in pixels
                 bbox = bbox / metric.scales[frame // metric.frame_limit]
-            score, is_right = float(found.scores[row]), bool(right[row])
+            score, is_right = float(boxes.scores[row]), bool(right[row])
             box = JudgedBox(tuple(bbox.tolist()), name, score, is_right)
             keyframe(frame).boxes.append(box)
-    return sorted(keyframes.values(), key=lambda one: (-one.cost, one.key))
+    return sorted(keyframes.values(), key=lambda judged: (-judged.cost, judged.key))
 
 
 def keyframe_rows(keyframes: Sequence[JudgedKeyframe]) -> list[Row]:
     """A table: the names, a row for each keyframe."""
     rows = [['video', 'timestamp', 'cost', 'gts', 'found', 'wrong']]
-    for one in keyframes:
-        video, timestamp = one.key.rsplit(',', 1)
-        num_wrong = len(one.boxes) - one.num_right
-        counts = one.cost, one.num_gts, one.num_right, num_wrong
+    for keyframe in keyframes:
+        video, timestamp = keyframe.key.rsplit(',', 1)
+        num_wrong = len(keyframe.boxes) - keyframe.num_right
+        counts = keyframe.cost, keyframe.num_gts, keyframe.num_right, num_wrong
         rows.append([video, f'{float(timestamp):g}', *counts])
     return rows

@@ -37,7 +37,7 @@ def draw_keyframes(
             dataset.full_init()
             classes = dataset.metainfo.get('classes')
             infos = map(dataset.get_data_info, range(len(dataset)))
-            keys = [keyframe_key(one['video_id'], one['timestamp']) for one in infos]
+            keys = [keyframe_key(info['video_id'], info['timestamp']) for info in infos]
             for rank, keyframe in enumerate(keyframes, start=1):
                 if keyframe.key not in keys:
                     print(f'note: {keyframe.key} is not tested.', file=sys.stderr)
@@ -75,11 +75,11 @@ def draw_keyframe(
 def _draw_found(frame: np.ndarray, keyframe: JudgedKeyframe) -> np.ndarray:
     """Actions by box; the right ones first, then by score."""
     persons: dict[tuple, list] = {}
-    for box in sorted(keyframe.boxes, key=lambda one: (not one.right, -one.score)):
+    for box in sorted(keyframe.boxes, key=lambda box: (not box.right, -box.score)):
         persons.setdefault(box.bbox_norm, []).append(box)
     bboxes = np.reshape([*persons], (-1, 4)) * (frame.shape[1::-1] * 2)
     actions, colors = [], []
     for boxes in persons.values():
-        actions.append([(one.class_name, one.score) for one in boxes])
-        colors.append([RIGHT if one.right else WRONG for one in boxes])
+        actions.append([(box.class_name, box.score) for box in boxes])
+        colors.append([RIGHT if box.right else WRONG for box in boxes])
     return draw_detections(frame, bboxes, actions, colors=colors)

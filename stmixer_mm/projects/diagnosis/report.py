@@ -61,9 +61,9 @@ def analyze(
             f'test_evaluator in {config} cannot be analysed; use FrameMAPMetric, '
             'TubeFrameMAPMetric or VideoMAPMetric, each with another prefix.'
         )
-    found = read_results(results)
-    for metric in metrics_for(found, metrics):
-        feed(metric, found)
+    predictions = read_results(results)
+    for metric in metrics_for(predictions, metrics):
+        feed(metric, predictions)
         folder = Path(out, re.sub(r'[^\w-]+', '_', metric.prefix or 'metric'))
         folder.mkdir(parents=True, exist_ok=True)
         detections = metric.detections(metric.results)
@@ -82,9 +82,9 @@ def _report_classes(
 ) -> None:
     """AP and counts of the classes, of tubes error types, too."""
     results = class_results(metric, metric.match_classes(detections))
-    found = [one for one in results if one.gts]
+    results = [result for result in results if result.gts]
     title = f'{type(metric).__name__}, IoU {first_threshold(metric):g}: worst classes'
-    rows = [ClassResult._fields, *sorted(found, key=lambda one: one.ap)]
+    rows = [ClassResult._fields, *sorted(results, key=lambda result: result.ap)]
     _report(title, rows, folder / 'classes.csv', number=number)
     if isinstance(metric, TubeMetric):
         rows = error_rows(shares_of(metric, detections))

@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -68,20 +69,20 @@ def score_pair(
 ) -> list[Score]:
     """Scores of one or more results of the same videos, in the same draws."""
     metrics = [copy.copy(metric) for _ in results]
-    for one, found in zip(metrics, results, strict=True):
-        one.results = []
-        feed(one, found)
+    for side, predictions in zip(metrics, results, strict=True):
+        side.results = []
+        feed(side, predictions)
     if not isinstance(metric, DetectionMetric):
-        return [Score(one, one.evaluate(len(one.results)), {}) for one in metrics]
-    found = [match_results(one) for one in metrics]
-    _check_videos(found, [one.file for one in results])
-    names = sorted(set().union(*(one.videos for one in found)))
-    if len(names) < 2 or not draws:
-        return [Score(one.metric, one.values, {}) for one in found]
-    weights = draw_videos(len(names), draws=draws, seed=seed)
-    return [
-        Score(one.metric, one.values, draw_values(one, names, weights)) for one in found
-    ]
+        return [Score(side, side.evaluate(len(side.results)), {}) for side in metrics]
+    matched = [match_results(side) for side in metrics]
+    _check_videos(matched, [predictions.file for predictions in results])
+    names = sorted(set().union(*(side.videos for side in matched)))
+    scores = [Score(side.metric, side.values, {}) for side in matched]
+    if len(names) > 1 and draws:
+        weights = draw_videos(len(names), draws=draws, seed=seed)
+        for score, side in zip(scores, matched, strict=True):
+            score.draws = draw_values(side, names, weights)
+    return scores
 
 
 def match_results(metric: DetectionMetric) -> MatchedResults:
@@ -110,89 +111,98 @@ def _videos(
         limit = 1 if isinstance(metric, VideoMAPMetric) else metric.frame_limit
         return [*metric.videos], lambda groups: groups // limit
     groups = [
-        group for one in matched.values() for group in (one.groups, one.gt_groups)
+        group
+        for matches in matched.values()
+        for group in (matches.groups, matches.gt_groups)
     ]
-    last = max(len(metric.frame_numbers), *(1 + one.max(initial=-1) for one in groups))
+    last = max(
+        len(metric.frame_numbers), *(1 + group.max(initial=-1) for group in groups)
+    )
     names = [_video(detections.keyframe_key(number)) for number in range(last)]
     videos, video_of = np.unique(names, return_inverse=True)
     return videos.tolist(), video_of.__getitem__
 
 
 def draw_values(
-    found: MatchedResults, names: Sequence[str], weights: np.ndarray
+    results: MatchedResults, names: Sequence[str], weights: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Values (D,) in draws, by name: the means, and the classes at the first threshold.
 
     A class with ground truth in a single video has none.
 
     Args:
-        found: The results.
+        results: Of the videos.
         names: V videos, with all of theirs.
         weights: (V, D) int, as of ``draw_videos``.
     """
-    metric, rules = found.metric, found.metric.protocol
-    numbers = np.searchsorted(names, found.videos)
-    thrs = {thr for some in metric.iou_thrs.values() for thr in some}
+    metric, rules = results.metric, results.metric.protocol
+    numbers = np.searchsorted(names, results.videos)
     area = dict(mode=rules.ap, extra_gts=rules.extra_gts)
-    orders = {column: by_score(one.scores) for column, one in found.matched.items()}
+    orders = {
+        column: by_score(matches.scores) for column, matches in results.matched.items()
+    }
 
     def judge(column: int, thr: float) -> Judged:
-        one, order = found.matched[column], orders[column]
-        groups, gts = one.groups[order], one.gt_groups
-        videos, gts = (numbers[found.video_of(some)] for some in (groups, gts))
-        num_gts = np.bincount(gts, minlength=len(names))
-        return Judged(metric.right(one, thr)[order], videos, num_gts)
+        matches, order = results.matched[column], orders[column]
+        videos = numbers[results.video_of(matches.groups[order])]
+        gt_videos = numbers[results.video_of(matches.gt_groups)]
+        num_gts = np.bincount(gt_videos, minlength=len(names))
+        return Judged(metric.right(matches, thr)[order], videos, num_gts)
 
     means, aps, persons = {}, {}, {}
-    for thr in thrs:
+    for thr in {*chain(*metric.iou_thrs.values())}:
         classes = [judge(column, thr) for column in metric.class_names]
         over = rules.class_average
         means[thr], aps[thr] = weighted_means(classes, weights, over=over, **area)
-        if PERSON in found.matched:
+        if PERSON in results.matched:
             persons[thr] = weighted_aps(judge(PERSON, thr), weights, **area)
     draws = {}
     for name, values in (('overall', means), ('person_AP', persons)):
-        for thr, some in metric.iou_thrs.items() if values else ():
-            mean = np.mean([values[one] for one in some], axis=0)
-            draws[metric.value_name(name, thr)] = mean
-    first, some = next(iter(metric.iou_thrs.items()))
-    of_classes = np.mean([aps[thr] for thr in some], axis=0)
-    for name, one, values in zip(
-        metric.class_names.values(), classes, of_classes, strict=True
+        for thr_name, thrs in metric.iou_thrs.items() if values else ():
+            mean = np.mean([values[thr] for thr in thrs], axis=0)
+            draws[metric.value_name(name, thr_name)] = mean
+    thr_name, thrs = next(iter(metric.iou_thrs.items()))
+    class_aps = np.mean([aps[thr] for thr in thrs], axis=0)
+    for name, judged, values in zip(
+        metric.class_names.values(), classes, class_aps, strict=True
     ):
-        if np.count_nonzero(one.gts) > 1:
-            draws[metric.value_name(name, first)] = values
+        if np.count_nonzero(judged.gts) > 1:
+            draws[metric.value_name(name, thr_name)] = values
     return {f'{metric.prefix}/{name}': values for name, values in draws.items()}
 
 
-def _check_videos(found: Sequence[MatchedResults], files: Sequence[str]) -> None:
+def _check_videos(matched: Sequence[MatchedResults], files: Sequence[str]) -> None:
     """Refuse to compare results of other videos, and note where some are missing."""
-    first, *others = (one.predicted for one in found)
-    for file, other in zip(files[1:], others, strict=True):
-        if 2 * len(first & other) < len(first | other):
+    first_videos, *other_videos = (results.predicted for results in matched)
+    for file, other in zip(files[1:], other_videos, strict=True):
+        if 2 * len(first_videos & other) < len(first_videos | other):
             raise UserError(
-                f'{file} has predictions in {len(first & other)} of the '
-                f'{len(first)} test videos in which {files[0]} has any, as '
-                f'{min(first ^ other)}; compare results of the same videos.'
+                f'{file} has predictions in {len(first_videos & other)} of the '
+                f'{len(first_videos)} test videos in which {files[0]} has any, as '
+                f'{min(first_videos ^ other)}; compare results of the same videos.'
             )
-        if first != other:
+        if first_videos != other:
+            unshared = first_videos ^ other
             print(
-                f'note: {len(first ^ other)} videos, as {min(first ^ other)}, have '
-                f'predictions in one of {files[0]} and {file} alone.',
+                f'note: {len(unshared)} videos, as {min(unshared)}, have predictions in '
+                f'one of {files[0]} and {file} alone.',
                 file=sys.stderr,
             )
 
 
 def mean_score(splits: Sequence[Score]) -> Score:
     """The mean over splits of what all of them have."""
-    first, *others = splits
+    if len(splits) == 1:
+        return splits[0]
 
-    def mean(dicts: Sequence[dict]) -> dict:
-        names = [name for name in dicts[0] if all(name in one for one in dicts[1:])]
-        return {name: np.mean([one[name] for one in dicts], axis=0) for name in names}
+    def mean(tables: Sequence[dict]) -> dict:
+        names = [
+            name for name in tables[0] if all(name in table for table in tables[1:])
+        ]
+        return {
+            name: np.mean([table[name] for table in tables], axis=0) for name in names
+        }
 
-    if not others:
-        return first
-    values = mean([one.values for one in splits])
+    values = mean([score.values for score in splits])
     values = {name: float(value) for name, value in values.items()}
-    return Score(first.metric, values, mean([one.draws for one in splits]))
+    return Score(splits[0].metric, values, mean([score.draws for score in splits]))
