@@ -81,8 +81,8 @@ def write_bank(
     times, *fields = zip(*keyframes, strict=True) if keyframes else ((), (), (), ())
     empty = torch.zeros(0, width), torch.zeros(0, 4), torch.zeros(0)
     vectors, bboxes, person_scores = (
-        torch.cat([nothing, *(one.cpu().float() for one in each)])
-        for nothing, each in zip(empty, fields, strict=True)
+        torch.cat([nothing, *(tensor.cpu().float() for tensor in field)])
+        for nothing, field in zip(empty, fields, strict=True)
     )
     tensors = dict(
         times=torch.tensor(times, dtype=torch.float64),
@@ -134,7 +134,7 @@ def _check_arrays(bank: Bank, dtype: str, shape: Sequence[int]) -> None:
     The last arguments are those of the vectors, which stay in the file.
     """
     (num_persons, width), arrays = shape, (bank.bboxes, bank.person_scores)
-    shapes = [tuple(one.shape) for one in arrays]
+    shapes = [tuple(array.shape) for array in arrays]
     if dtype != 'F16' or width % 2 or shapes != [(num_persons, 4), (num_persons,)]:
         raise ValueError('its arrays do not fit together')
     times, counts = bank.times, np.diff(bank.ends)
@@ -146,7 +146,9 @@ def _check_arrays(bank: Bank, dtype: str, shape: Sequence[int]) -> None:
         raise ValueError('its counts are not those of its persons')
     if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
         raise ValueError('its times do not rise')
-    if not all(one.dtype == torch.float32 and one.isfinite().all() for one in arrays):
+    if not all(
+        array.dtype == torch.float32 and array.isfinite().all() for array in arrays
+    ):
         raise ValueError('boxes or scores are no finite numbers')
 
 
@@ -170,7 +172,7 @@ def find_bank(folder: str, video: str) -> Bank:
 
 
 def detector_key(detector: nn.Module) -> str:
-    """What tells detectors whose vectors differ apart, by their weights."""
+    """Digest of the weights that decide a detector's vectors."""
     digest = sha256()
     for name, value in sorted(detector.state_dict().items()):
         if name.partition('.')[0] in _MAKERS:

@@ -95,7 +95,7 @@ def extract(
     )
     problems, steps['batch_size'] = 0, batch_size
     for video, file in tqdm(todo.items(), unit='video'):
-        if problem := extract_one(detector, video, file, about, **steps):
+        if problem := extract_video(detector, video, file, about, **steps):
             problems += 1
             tqdm.write(f'{video}: {problem}', file=sys.stderr)
     if problems:
@@ -104,7 +104,7 @@ def extract(
         )
 
 
-def extract_one(
+def extract_video(
     detector: STMixer,
     video: str,
     file: Path,
@@ -121,8 +121,13 @@ def extract_one(
         source = open_source(video, on_damage=damages.append)
         clips = loader.cut(source, interval_s=interval_s)
         keyframes = [
-            (clip.time_s, one.person_vectors.half(), one.bboxes, one.person_scores)
-            for clip, one in predict(detector, loader, clips, **options)
+            (
+                clip.time_s,
+                instances.person_vectors.half(),
+                instances.bboxes,
+                instances.person_scores,
+            )
+            for clip, instances in predict(detector, loader, clips, **options)
         ]
         write_bank(file, keyframes, about, width=2 * detector.decoder.embed_dims)
     except Exception as error:
@@ -145,7 +150,7 @@ def bank_files(out: str, videos: Sequence[str]) -> dict[str, Path]:
 
 
 def read_digest(file: Path, video: str) -> str | None:
-    """What the bank of a video as it is now was made with; None if there is none."""
+    """Digest of model and options of a bank; None if it is missing or outdated."""
     if not file.exists():
         return None
     about = read_bank(file, remedy='it is written anew').about

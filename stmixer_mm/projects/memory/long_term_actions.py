@@ -28,14 +28,15 @@ class PersonVectors(QueryPart):
     output_type = StageOutput  # persons of keyframes, not tubelets
 
     def finish(
-        self, batch: Batch, seen: DecoderOutput, found: list[InstanceData]
+        self, batch: Batch, outputs: DecoderOutput, predictions: list[InstanceData]
     ) -> list[InstanceData]:
-        last, vectors = seen.stages[-1], torch.cat(seen.queries, dim=-1)
-        for clip, one in enumerate(found):
-            one.person_vectors = vectors[clip, one.queries].float()
-            one.person_logits = last.person_logits[clip, one.queries].float()
-            one.action_logits = last.action_logits[clip, one.queries].float()
-        return found
+        last, vectors = outputs.stages[-1], torch.cat(outputs.queries, dim=-1)
+        for clip, instances in enumerate(predictions):
+            rows = clip, instances.queries
+            instances.person_vectors = vectors[rows].float()
+            instances.person_logits = last.person_logits[rows].float()
+            instances.action_logits = last.action_logits[rows].float()
+        return predictions
 
 
 @MODELS.register_module()
@@ -103,19 +104,22 @@ class LongTermActions(PersonVectors):
             passed_s: (B, M): seconds from the keyframe to the remembered ones; what is
                 outside the window, such as NaN, is padding.
         """
-        known = (passed_s.abs() <= self.window_s + SAME_S) & (passed_s.abs() >= SAME_S)
+        distance_s = passed_s.abs()
+        valid_mask = (distance_s <= self.window_s + SAME_S) & (distance_s >= SAME_S)
         if self.past_only:
-            known = known & (passed_s < 0)
+            valid_mask = valid_mask & (passed_s < 0)
         if self.training:
-            known = known & (torch.rand_like(passed_s) >= self.forget_prob)
-        angles = passed_s.where(known, 0)[..., None] * (2 * torch.pi / self.waves)
+            valid_mask = valid_mask & (torch.rand_like(passed_s) >= self.forget_prob)
+        angles = passed_s.where(valid_mask, 0)[..., None] * (2 * torch.pi / self.waves)
         entries = torch.cat((remembered, angles.sin(), angles.cos()), dim=-1)
         for layer in self.layers:
             # A few persons at a time, as all of a crowd would fill the RAM.
-            few = persons.split(8, dim=1) if not self.training else [persons]
-            persons = torch.cat([layer(one, entries, known) for one in few], dim=1)
-        knows = known.any(dim=1)[:, None, None]
-        return self.actions(persons).where(knows, 0)
+            chunks = persons.split(8, dim=1) if not self.training else [persons]
+            persons = torch.cat(
+                [layer(chunk, entries, valid_mask) for chunk in chunks], dim=1
+            )
+        has_entries = valid_mask.any(dim=1)[:, None, None]
+        return self.actions(persons).where(has_entries, 0)
 
     def follow(
         self, predictions: Iterable[Prediction], head: STMixerHead
@@ -127,7 +131,7 @@ class LongTermActions(PersonVectors):
 
         @torch.inference_mode()
         def recall() -> Prediction:
-            (clip, found), persons = waiting.popleft()
+            (clip, instances), persons = waiting.popleft()
             while remembered[0][0] < clip.time_s - self.window_s - SAME_S:
                 remembered.popleft()
             times, of_keyframes = zip(*remembered, strict=True)
@@ -135,26 +139,28 @@ class LongTermActions(PersonVectors):
             entries = torch.cat(of_keyframes)[None]
             passed_s = torch.from_numpy(passed_s).to(entries)[None]
             (added,) = self(persons[None], entries, passed_s)
-            return clip, rescore(found, added, head)
+            return clip, rescore(instances, added, head)
 
-        for clip, found in predictions:
-            found = found.to(self.waves.device)  # tiles are merged on the host
+        for clip, instances in predictions:
+            instances = instances.to(self.waves.device)  # tiles are merged on the host
             with torch.inference_mode():
-                persons = self.embed(found.pop('person_vectors'), found.bboxes)
+                persons = self.embed(instances.pop('person_vectors'), instances.bboxes)
             remembered.append((clip.time_s, persons))
-            waiting.append(((clip, found), persons))
+            waiting.append(((clip, instances), persons))
             while waiting and waiting[0][0][0].time_s < clip.time_s + behind_s:
                 yield recall()
         while waiting:
             yield recall()
 
 
-def rescore(found: InstanceData, added: Tensor, head: STMixerHead) -> InstanceData:
+def rescore(instances: InstanceData, added: Tensor, head: STMixerHead) -> InstanceData:
     """Persons with scores of their logits and addends to these, (n, A)."""
-    logits = found.pop('person_logits'), found.pop('action_logits') + added
-    scored = head.score(StageOutput(*logits, found.bboxes), found.bboxes.new_ones(4))
-    found.scores = F.pad(scored.action_scores, (1, 0)).to(found.scores)
-    return found
+    logits = instances.pop('person_logits'), instances.pop('action_logits') + added
+    scored = head.score(
+        StageOutput(*logits, instances.bboxes), instances.bboxes.new_ones(4)
+    )
+    instances.scores = F.pad(scored.action_scores, (1, 0)).to(instances.scores)
+    return instances
 
 
 class Recall(BaseModule):
@@ -186,18 +192,18 @@ class Recall(BaseModule):
         self.ffn = FFN(width, 2 * width, ffn_drop=drop_prob)
         self.ffn_norm = nn.LayerNorm(width)
 
-    def forward(self, persons: Tensor, entries: Tensor, known: Tensor) -> Tensor:
-        """Persons (B, N, W), of these, and of entries (B, M, E) that are ``known``."""
+    def forward(self, persons: Tensor, entries: Tensor, valid_mask: Tensor) -> Tensor:
+        """Persons (B, N, W), of these, and of entries (B, M, E) in ``valid_mask``."""
         no_key, no_value = self.nothing
         query = self.query(persons).unflatten(-1, no_key.shape)  # (B, N, H, d)
         query = query * no_key.size(1) ** -0.5
-        asked = torch.einsum('bnhd,hde->bnhe', query, self.key)
-        logits = torch.einsum('bnhe,bme->bnhm', asked, entries)
-        logits = logits.masked_fill(~known[:, None, None], -torch.inf)
+        entry_queries = torch.einsum('bnhd,hde->bnhe', query, self.key)
+        logits = torch.einsum('bnhe,bme->bnhm', entry_queries, entries)
+        logits = logits.masked_fill(~valid_mask[:, None, None], -torch.inf)
         nothing = (query * no_key).sum(dim=-1, keepdim=True)
         weights = torch.cat((nothing, logits), dim=-1).softmax(dim=-1)
-        recalled = torch.einsum('bnhm,bme->bnhe', weights[..., 1:], entries)
-        values = torch.einsum('bnhe,hde->bnhd', recalled, self.value)
+        weighted_entries = torch.einsum('bnhm,bme->bnhe', weights[..., 1:], entries)
+        values = torch.einsum('bnhe,hde->bnhd', weighted_entries, self.value)
         values = values + weights[..., :1] * no_value
         persons = self.norm(persons + self.out(values.flatten(2)))
         return self.ffn_norm(self.ffn(persons))

@@ -128,17 +128,18 @@ def check_classes(bank: Bank, classes: Sequence[str]) -> None:
 
     Names that were made up where a label map had none do not count.
     """
-    found = bank.about['classes'] or classes
-    pairs = zip(found, classes, range(1, 1 + len(classes)), strict=False)
+    bank_classes = bank.about['classes'] or classes
+    pairs = zip(bank_classes, classes, range(1, 1 + len(classes)), strict=False)
     differ = [
-        (one, other)
-        for one, other, number in pairs
-        if one != other and f'action {number}' not in (one, other)
+        (bank_class, class_name)
+        for bank_class, class_name, number in pairs
+        if bank_class != class_name
+        and f'action {number}' not in (bank_class, class_name)
     ]
-    if len(found) != len(classes) or differ:
+    if len(bank_classes) != len(classes) or differ:
         raise UserError(
-            f'{bank.path} is of a model with the {len(found)} classes '
-            f'{", ".join(found[:3])}, …, but the data have the {len(classes)} '
+            f'{bank.path} is of a model with the {len(bank_classes)} classes '
+            f'{", ".join(bank_classes[:3])}, …, but the data have the {len(classes)} '
             f'{", ".join(classes[:3])}, …; take the banks of a model of these classes.'
         )
 
@@ -253,7 +254,9 @@ def padded(
     columns = [[sample.get(of)[name] for sample in data_samples] for name in names]
     return [
         pad_sequence(
-            each, batch_first=True, padding_value=value if each[0].dim() == 1 else 0
+            tensors,
+            batch_first=True,
+            padding_value=value if tensors[0].dim() == 1 else 0,
         )
-        for each in columns
+        for tensors in columns
     ]
